@@ -1,0 +1,371 @@
+import json
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from hypervlad import modelfile
+from hypervlad.modelfile import (
+    ModelFileError,
+    ModelFileNotFoundError,
+    loader_of,
+    read_model,
+    register_kind,
+    replace_when_complete,
+    write_model,
+)
+
+HEADER = {
+    "classes": ["fibre", "Ångström", "\ud800"],
+    "depth": {"k": 128, "rate": 0.1, "none": None},
+}
+ARRAYS = {
+    "codebook": np.linspace(0, 1, 12, dtype="float32").reshape(3, 4),
+    "booster": np.frombuffer(b"UBJ bytes", dtype="uint8"),
+    "scalar": np.array(2.5),
+}
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+dtypes = st.sampled_from(
+    ["<f2", "<f4", ">f8", "<i1", "<i2", ">i4", "<i8", "<u1", ">u2", "<u4", "<u8", "?"]
+)
+stored_arrays = st.dictionaries(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=8).filter(
+        lambda key: key != "__metadata__"
+    ),
+    dtypes.flatmap(
+        lambda dtype: hnp.arrays(
+            dtype, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
+        )
+    ),
+    max_size=4,
+)
+without_fixture_check = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
+)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.hvlad"
+    write_model(path, "test", HEADER, ARRAYS)
+    return path
+
+
+def assert_same_arrays(found, expected):
+    assert found.keys() == expected.keys()
+    for key, array in expected.items():
+        assert found[key].shape == array.shape
+        assert found[key].dtype == array.dtype.newbyteorder("=")
+        assert found[key].flags.writeable
+        np.testing.assert_array_equal(found[key], array)
+
+
+@given(header=st.dictionaries(st.text(), json_values, max_size=4), arrays=stored_arrays)
+@without_fixture_check
+def test_whatever_is_written_comes_back(tmp_path, header, arrays):
+    path = tmp_path / "model.hvlad"
+    write_model(path, "test", header, arrays)
+    content = read_model(path)
+    assert content.kind == "test"
+    assert content.header == header
+    assert_same_arrays(content.arrays, arrays)
+
+
+def test_arrays_that_are_not_contiguous_come_back(tmp_path):
+    cube = np.arange(60, dtype="int32").reshape(3, 4, 5)
+    arrays = {
+        "transposed": cube.T,
+        "strided": cube[::2, ::-1, 1::3],
+        "fortran": np.asfortranarray(cube),
+        "broadcast": np.broadcast_to(np.float32(1.5), (2, 3)),
+        "scalar": np.float16(0.5),
+    }
+    write_model(tmp_path / "m", "test", {}, arrays)
+    assert_same_arrays(
+        read_model(tmp_path / "m").arrays, {k: np.asarray(a) for k, a in arrays.items()}
+    )
+
+
+def test_special_floats_survive_in_arrays(tmp_path):
+    values = np.array([np.nan, np.inf, -np.inf, -0.0], dtype="float32")
+    write_model(tmp_path / "m", "test", {}, {"a": values})
+    assert read_model(tmp_path / "m").arrays["a"].tobytes() == values.tobytes()
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path, model):
+    other = tmp_path / "other.hvlad"
+    header = {"depth": {"none": None, "rate": 0.1, "k": 128}, "classes": HEADER["classes"]}
+    write_model(other, "test", header, dict(reversed(ARRAYS.items())))
+    assert other.read_bytes() == model.read_bytes()
+
+
+def test_the_file_is_a_safetensors_file_with_one_metadata_entry(model):
+    with safetensors.safe_open(model, framework="np") as stored:
+        assert set(stored.metadata()) == {"hypervlad"}
+        entry = json.loads(stored.metadata()["hypervlad"])
+        assert list(entry) == ["sha256", "format", "kind", "library", "header"]
+        assert set(stored.keys()) == set(ARRAYS)
+
+
+@given(data=st.data())
+@settings(without_fixture_check, max_examples=200)
+def test_one_changed_byte_is_refused(model, data):
+    whole = model.read_bytes()
+    position = data.draw(st.integers(0, len(whole) - 1))
+    change = data.draw(st.integers(1, 255))
+    damaged = model.with_name("damaged")
+    damaged.write_bytes(
+        whole[:position] + bytes([whole[position] ^ change]) + whole[position + 1 :]
+    )
+    with pytest.raises(ModelFileError, match="damaged"):
+        read_model(damaged)
+
+
+def test_one_changed_bit_in_any_of_the_first_bytes_is_refused(model):
+    whole = model.read_bytes()
+    damaged = model.with_name("damaged")
+    for position in range(200):
+        damaged.write_bytes(
+            whole[:position] + bytes([whole[position] ^ 0x20]) + whole[position + 1 :]
+        )
+        with pytest.raises(ModelFileError, match=r"damaged"):
+            read_model(damaged)
+
+
+def test_truncation_at_any_length_is_refused(model):
+    whole = model.read_bytes()
+    cut = model.with_name("cut")
+    for length in range(len(whole)):
+        cut.write_bytes(whole[:length])
+        with pytest.raises(ModelFileError, match="cut" if length else "empty"):
+            read_model(cut)
+
+
+@pytest.mark.parametrize("extra", [b"\0", b"\n", b"more bytes"])
+def test_appended_bytes_are_refused(model, extra):
+    model.write_bytes(model.read_bytes() + extra)
+    with pytest.raises(ModelFileError, match="is damaged"):
+        read_model(model)
+
+
+def forged(path: Path, entry: str, tensors=None) -> None:
+    """Write a file with a valid digest around any header entry."""
+    blank = safetensors.numpy.save(tensors or {}, metadata={"hypervlad": entry})
+    path.write_bytes(modelfile._with_digest(blank))
+
+
+def entry_of(**changes) -> str:
+    entry = {"sha256": "0" * 64, "format": 1, "kind": "test", "library": "0.1.0", "header": {}}
+    return json.dumps(
+        {k: v for k, v in (entry | changes).items() if v != "absent"}, separators=(",", ":")
+    )
+
+
+def test_a_newer_format_is_refused_with_the_way_out(tmp_path):
+    forged(tmp_path / "m", entry_of(format=2, library="9.8.7"))
+    with pytest.raises(
+        ModelFileError, match=r"hypervlad 9\.8\.7 in format 2.*pip install --upgrade"
+    ):
+        read_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        entry_of(header="absent"),
+        entry_of(kind="absent"),
+        entry_of(format="absent"),
+        entry_of(format="many"),
+        entry_of(header=[1, 2]),
+        entry_of(header=None),
+        entry_of()[:-1],
+        entry_of().replace('"header":{}', '"header":' + "[" * 100_000),
+    ],
+    ids=["no header", "no kind", "no format", "bad format", "list", "null", "cut JSON", "deep"],
+)
+def test_a_whole_file_with_a_wrong_layout_is_refused(tmp_path, entry):
+    forged(tmp_path / "m", entry)
+    with pytest.raises(ModelFileError, match="not laid out as a hypervlad model"):
+        read_model(tmp_path / "m")
+
+
+def test_foreign_files_are_named_for_what_they_are(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "ran"),))
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt", "text")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(Bomb()))
+    (tmp_path / "a.txt").write_text("a note", encoding="utf-8")
+    safetensors.numpy.save_file({"w": np.eye(2)}, tmp_path / "a.safetensors")
+    safetensors.numpy.save_file({"w": np.eye(2)}, tmp_path / "b.safetensors", {"format": "pt"})
+    for name, what in {
+        "a.zip": "zip archive",
+        "a.png": "PNG image",
+        "a.pkl": "pickle",
+        "a.txt": "not a hypervlad model",
+        "a.safetensors": "safetensors file but not a hypervlad model",
+        "b.safetensors": "safetensors file but not a hypervlad model",
+    }.items():
+        with pytest.raises(ModelFileError, match=rf"{name}.*{what}"):
+            read_model(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_missing_file_is_both_errors(tmp_path):
+    with pytest.raises(ModelFileError, match=r"none\.hvlad: there is no such file") as caught:
+        read_model(tmp_path / "none.hvlad")
+    assert isinstance(caught.value, FileNotFoundError)
+
+
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(ModelFileError, match="is a folder"):
+        read_model(tmp_path)
+    with pytest.raises(ModelFileError, match="folder"):
+        write_model(tmp_path, "test", {}, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_writing_into_a_folder_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ModelFileNotFoundError, match="folder does not exist"):
+        write_model(tmp_path / "no" / "m.hvlad", "test", {}, {})
+
+
+def test_another_kind_than_expected_is_refused(model):
+    assert read_model(model, kind="test").kind == "test"
+    with pytest.raises(ModelFileError, match=r"model\.hvlad.*kind 'scorer'.*kind 'test'"):
+        read_model(model, kind="scorer")
+
+
+@pytest.mark.parametrize(
+    ("header", "arrays", "message"),
+    [
+        ({"x": float("nan")}, {}, "JSON compliant"),
+        ({"x": [1.0, float("inf")]}, {}, "JSON compliant"),
+        ({"x": np.int64(3)}, {}, "not JSON serializable"),
+        ({"x": [{"y": {1: 2}}]}, {}, "only strings survive JSON"),
+        ({}, {"a": np.array([1 + 2j])}, "array 'a' of type complex128"),
+        ({}, {"a": np.array(["text"])}, "array 'a' of type <U4"),
+        ({}, {"a": np.array([None])}, "array 'a' of type object"),
+        ({}, {"__metadata__": np.eye(2)}, "other than '__metadata__'"),
+        ({}, {3: np.eye(2)}, "array 3"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_and_leaves_no_file(tmp_path, header, arrays, message):
+    with pytest.raises(ModelFileError, match=message):
+        write_model(tmp_path / "m.hvlad", "test", header, arrays)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError("no space left"), MemoryError])
+def test_an_interruption_leaves_the_old_file_and_nothing_else(model, monkeypatch, interruption):
+    before = model.read_bytes()
+
+    def interrupted(_descriptor):
+        raise interruption
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises((KeyboardInterrupt, MemoryError, ModelFileError)):
+        write_model(model, "test", {"new": True}, {})
+    assert model.read_bytes() == before
+    assert [path.name for path in model.parent.iterdir()] == [model.name]
+
+
+def test_a_failed_replacement_leaves_nothing_behind(model, monkeypatch):
+    def refused(_source, _target):
+        raise PermissionError(13, "the file is open elsewhere")
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(ModelFileError, match=r"model\.hvlad.*open elsewhere"):
+        write_model(model, "test", {}, {})
+    assert [path.name for path in model.parent.iterdir()] == [model.name]
+
+
+def test_replace_when_complete_passes_errors_on(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old", encoding="utf-8")
+    with pytest.raises(ZeroDivisionError), replace_when_complete(path) as stream:  # noqa: PT012
+        stream.write(b"half")
+        raise ZeroDivisionError
+    assert path.read_text(encoding="utf-8") == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions and links")
+def test_a_link_is_followed_and_the_usual_permissions_apply(tmp_path):
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link.hvlad"
+    link.symlink_to(tmp_path / "real" / "m.hvlad")
+    write_model(link, "test", {}, {})
+    assert link.is_symlink()
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert (tmp_path / "real" / "m.hvlad").stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
+def test_a_pipe_is_refused_rather_than_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ModelFileError, match="not an ordinary file"):
+        read_model(tmp_path / "pipe")
+
+
+def test_an_unreadable_file_is_refused(model, monkeypatch):
+    def refused(*_args, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refused)
+    with pytest.raises(ModelFileError, match=r"could not be read \(Permission denied\)"):
+        read_model(model)
+
+
+@pytest.fixture
+def empty_registry(monkeypatch):
+    monkeypatch.setattr(modelfile, "_loaders", {})
+
+
+@pytest.mark.usefixtures("empty_registry")
+def test_kinds_are_looked_up_in_the_registry():
+    register_kind("fraction", "fractions:Fraction")
+    register_kind("fraction", "fractions:Fraction")
+    assert loader_of("fraction")(1, 2) * 2 == 1
+    with pytest.raises(ValueError, match="already belongs to fractions:Fraction"):
+        register_kind("fraction", "decimal:Decimal")
+    with pytest.raises(ModelFileError, match=r"m\.hvlad.*'os:system'.*known: fraction"):
+        loader_of("os:system", path="m.hvlad")
+
+
+@pytest.mark.usefixtures("empty_registry")
+@pytest.mark.parametrize("loader", ["", "fractions", "fractions:", ":Fraction", "a:b c"])
+def test_a_malformed_loader_is_refused(loader):
+    with pytest.raises(ValueError, match="module:Class"):
+        register_kind("fraction", loader)
+
+
+def test_importing_the_module_imports_no_framework():
+    code = (
+        "import sys, hypervlad.modelfile; "
+        "print([m for m in ('torch', 'xgboost', 'sklearn', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
