@@ -1,0 +1,206 @@
+"""Synthetic TEM images: reproducible, balanced, and not to be told apart by brightness."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hypervlad.datasets import TEM_CLASSES, TEM_FINE_CLASSES, make_tem_images
+from hypervlad.datasets._chains import worm_like_chains
+from hypervlad.datasets._scenes import SCENES, Stage
+from hypervlad.datasets._tubes import Walls, particle_thickness, tube_thickness
+from hypervlad.datasets.tem import _balanced_labels, _class_names
+
+
+def test_images_are_float32_in_unit_range_and_not_flat():
+    images, labels = make_tem_images(16, n_classes=8, size=64, random_state=0)
+    assert len(images) == len(labels) == 16
+    for image in images:
+        assert image.dtype == np.float32
+        assert image.shape == (64, 64)
+        assert image.flags.c_contiguous
+        assert image.min() >= 0
+        assert image.max() <= 1
+        assert image.std() > 0.02
+
+
+@pytest.mark.parametrize("size", [32, (32, 32), (40, 97), (150, 64), (np.int64(48), 33)])
+def test_size(size):
+    images, _ = make_tem_images(4, size=size, random_state=1)
+    expected = (size, size) if isinstance(size, int) else size
+    assert all(image.shape == tuple(expected) for image in images)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1), n=st.integers(1, 30), n_classes=st.sampled_from([4, 8]))
+def test_labels_are_balanced_to_within_one_and_do_not_depend_on_n(seed, n, n_classes):
+    names = _class_names(n_classes)
+    labels = _balanced_labels(n, names, seed)
+    counts = [int((labels == name).sum()) for name in names]
+    assert max(counts) - min(counts) <= 1
+    assert sum(counts) == n
+    longer = _balanced_labels(n + 5, names, seed)
+    assert longer[:n].tolist() == labels.tolist()
+
+
+def test_labels_are_shuffled():
+    _, labels = make_tem_images(16, size=32, random_state=0)
+    rounds = {tuple(labels[i : i + 4]) for i in range(0, 16, 4)}
+    assert len(rounds) > 1
+
+
+def test_image_does_not_depend_on_n():
+    few, labels = make_tem_images(3, size=48, random_state=7)
+    many, more_labels = make_tem_images(6, size=48, random_state=7)
+    assert more_labels[:3].tolist() == labels.tolist()
+    for a, b in zip(few, many, strict=False):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_seeds_differ_and_repeat():
+    a, _ = make_tem_images(2, size=48, random_state=1)
+    b, _ = make_tem_images(2, size=48, random_state=2)
+    c, _ = make_tem_images(2, size=48, random_state=np.random.RandomState(1))
+    assert not np.array_equal(a[0], b[0])
+    np.testing.assert_array_equal(a[0], c[0])
+    d, _ = make_tem_images(1, size=48)
+    e, _ = make_tem_images(1, size=48)
+    assert not np.array_equal(d[0], e[0])
+
+
+def test_class_names():
+    _, four = make_tem_images(8, size=32, random_state=0)
+    _, eight = make_tem_images(8, n_classes=8, size=32, random_state=0)
+    assert set(four) == set(TEM_CLASSES) == {"cluster", "fiber", "matrix", "matrix-surface"}
+    assert set(eight) == set(TEM_FINE_CLASSES) == set(SCENES)
+    assert set(TEM_FINE_CLASSES.values()) == set(TEM_CLASSES)
+    assert four.dtype.kind == "U"
+
+
+def test_brightness_and_contrast_do_not_tell_the_class():
+    images, labels = make_tem_images(160, size=64, random_state=5)
+    for statistic in (np.mean, np.std):
+        values = np.array([statistic(image) for image in images])
+        spread = values.std()
+        for name in TEM_CLASSES:
+            assert abs(values[labels == name].mean() - values.mean()) < 0.6 * spread
+
+
+EXPECTED_LABELS = ["fiber", "matrix-surface"]
+EXPECTED_BLOCKS = [[0.4914, 0.5258, 0.3033, 0.3428], [0.4443, 0.4972, 0.4445, 0.4732]]
+
+
+def test_few_numbers_guard_against_silent_drift():
+    images, labels = make_tem_images(2, size=64, random_state=0)
+    assert labels.tolist() == EXPECTED_LABELS
+    for image, expected in zip(images, EXPECTED_BLOCKS, strict=True):
+        blocks = image.reshape(2, 32, 2, 32).mean(axis=(1, 3)).ravel()
+        np.testing.assert_allclose(blocks, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n": 0}, "n=0: expected the number of images"),
+        ({"n": -3}, "n=-3"),
+        ({"n": 2.5}, "n=2.5"),
+        ({"n": True}, "n=True"),
+        ({"n": "12"}, "n='12'"),
+        ({"n": 2, "n_classes": 5}, "n_classes=5: there are synthetic images of 4 or of 8 classes"),
+        ({"n": 2, "size": 31}, "size=31: .* at least 32"),
+        ({"n": 2, "size": (64, 16)}, r"size=\(64, 16\)"),
+        ({"n": 2, "size": (64, 64, 3)}, r"size=\(64, 64, 3\)"),
+        ({"n": 2, "size": "224"}, "size='224'"),
+        ({"n": 2, "size": 64.0}, "size=64.0"),
+        ({"n": 2, "size": True}, "size=True"),
+        ({"n": 2, "size": None}, "size=None"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_tem_images(**arguments)
+
+
+def test_hollow_tube_has_the_projection_of_a_hollow_cylinder():
+    rng = np.random.default_rng(0)
+    rows = np.full(400, 40.0)
+    chain = np.stack([rows, np.linspace(-20, 120, 400)], axis=1)[None].astype(np.float32)
+    radius, inner = 15.0, 0.5
+    thickness = tube_thickness(
+        (80, 100), chain, np.array([radius]), Walls(inner, roughness=0.0), rng
+    )
+    u = (np.arange(80) - 40) / radius
+    expected = 2 * np.sqrt(np.maximum(0, 1 - u**2)) - 2 * np.sqrt(np.maximum(0, inner**2 - u**2))
+    profile = thickness[:, 30:70].mean(axis=1)
+    # The two kinks of the chord are blurred by half a pixel.
+    smooth = (np.abs(np.abs(u) - 1) > 0.15) & (np.abs(np.abs(u) - inner) > 0.15)
+    np.testing.assert_allclose(profile[smooth], expected[smooth], atol=0.03)
+    assert profile[40] < 0.7 * profile.max()
+    # And no stripes along it.
+    assert thickness[40, 30:70].std() < 0.02 * profile[40]
+
+
+def test_bent_tube_holds_as_much_material_as_a_straight_one():
+    rng = np.random.default_rng(0)
+    angle = np.linspace(0, np.pi, 600)
+    length = np.pi * 40
+    bent = np.stack([70 + 40 * np.sin(angle), 70 - 40 * np.cos(angle)], axis=1)[None]
+    straight = np.stack([np.full(600, 70.0), np.linspace(7, 7 + length, 600)], axis=1)[None]
+    walls = Walls(0.4, roughness=0.0)
+    masses = [
+        tube_thickness((140, 140), chain.astype(np.float32), np.array([9.0]), walls, rng).sum()
+        for chain in (bent, straight)
+    ]
+    assert masses[0] == pytest.approx(masses[1], rel=0.01)
+
+
+def test_chain_goes_through_its_anchor_in_its_direction():
+    rng = np.random.default_rng(3)
+    anchors = np.array([[10.0, 20.0], [50.0, 5.0]])
+    headings = np.array([0.3, -2.0])
+    chains = worm_like_chains(
+        rng,
+        anchors=anchors,
+        headings=headings,
+        length=np.array([100.0, 60.0]),
+        persistence=1000.0,
+        step=0.5,
+        stiffness=2.0,
+        anchor_at=np.array([0.0, 1.0]),
+    )
+    np.testing.assert_allclose(chains[0, 0], anchors[0], atol=1e-4)
+    np.testing.assert_allclose(chains[1, -1], anchors[1], atol=1e-4)
+    steps = np.linalg.norm(np.diff(chains, axis=1), axis=2).sum(axis=1)
+    np.testing.assert_allclose(steps, [100, 60], rtol=0.02)
+    first = chains[0, 1] - chains[0, 0]
+    assert np.arctan2(first[0], first[1]) == pytest.approx(0.3, abs=0.05)
+
+
+def test_particle_outside_the_frame_leaves_it_empty():
+    out = particle_thickness(
+        (20, 20),
+        np.array([[-50.0, 5.0], [10.0, 10.0]]),
+        np.array([3.0, 4.0]),
+        np.array([1.0, 1.0]),
+        np.array([0.0, 0.0]),
+    )
+    assert out[10, 10] == pytest.approx(2.0)
+    assert out[:5].sum() == 0
+
+
+@pytest.mark.parametrize("kind", sorted(SCENES))
+def test_scene_contents(kind):
+    """Fibres and clusters have tubes; matrix has polymer and no tube outside it."""
+    for seed in range(4):
+        stage = Stage(np.random.default_rng(seed), (128, 128), 112 / 224)
+        SCENES[kind](stage)
+        coarse = TEM_FINE_CLASSES[kind]
+        if coarse in ("fiber", "cluster"):
+            assert stage.tubes.max() > 0.5
+        else:
+            assert stage.matrix.max() > 0.2
+        bare = stage.tubes[stage.matrix < 0.05].sum()
+        if coarse == "matrix":
+            assert bare == 0
+        if coarse == "matrix-surface":
+            assert bare > 0
