@@ -1,0 +1,24 @@
+"""The named CNNs: their taps, their preprocessing and where their weights come from."""
+
+from hypervlad.backbones.network import TappedNetwork, build_network, tap_names
+from hypervlad.backbones.registry import (
+    Backbone,
+    Preprocessing,
+    backbone_names,
+    get_backbone,
+    register_backbone,
+)
+from hypervlad.backbones.weights import WeightsNotFoundError, find_weights
+
+__all__ = [
+    "Backbone",
+    "Preprocessing",
+    "TappedNetwork",
+    "WeightsNotFoundError",
+    "backbone_names",
+    "build_network",
+    "find_weights",
+    "get_backbone",
+    "register_backbone",
+    "tap_names",
+]

@@ -1,0 +1,169 @@
+"""Which networks there are: a name, a builder, default taps and a preprocessing each."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torchvision
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to pixels in [0, 1] before they enter a network.
+
+    Parameters
+    ----------
+    mean, std : tuple of float
+        Subtracted from and divided into each channel; their length is the number of channels
+        that the network takes (grey images are repeated, colour ones averaged if it is one).
+    minimum_size : int
+        The shortest image side, in pixels, that gives the deepest layer at least one position.
+    version : int
+        Raised when the arithmetic changes, so that an old cache or model is never mixed with it.
+    """
+
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    minimum_size: int = 32
+    version: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-able values."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
+        """Undo :meth:`to_dict`."""
+        return cls(**(fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])}))
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One network by name: see :func:`register_backbone`."""
+
+    name: str
+    builder: Callable[[], torch.nn.Module]
+    taps: tuple[str, ...]
+    preprocessing: Preprocessing
+    torchvision_name: str | None = None
+
+
+_REGISTRY: dict[str, Backbone] = {}
+
+
+def register_backbone(
+    name: str,
+    builder: Callable[[], torch.nn.Module],
+    taps: Iterable[str],
+    preprocessing: Preprocessing | None = None,
+) -> None:
+    """Make a network of your own available by name.
+
+    Parameters
+    ----------
+    name : str
+        What users write as ``backbone=``. Registering a name again replaces it.
+    builder : callable
+        Takes nothing and returns an untrained ``torch.nn.Module`` that maps a float32 batch
+        (B, C, H, W) through layers with 4-D outputs. Weights are loaded into it afterwards.
+    taps : iterable of str
+        The layers that make the hypercolumn by default: names as in ``module.named_modules()``.
+    preprocessing : Preprocessing, optional
+        The ImageNet one by default.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hypervlad.backbones import register_backbone, get_backbone
+    >>> def two_layers():
+    ...     return torch.nn.Sequential(
+    ...         torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 16, 3, stride=2, padding=1)
+    ...     )
+    >>> register_backbone("two_layers", two_layers, taps=["0", "1"])
+    >>> get_backbone("two_layers").taps
+    ('0', '1')
+    """
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"a backbone's name must be a non-empty string, not {name!r}")
+    if not callable(builder):
+        raise ValueError(f"builder of {name!r} must be callable and return a module: {builder!r}")
+    taps = tuple([taps] if isinstance(taps, str) else taps)
+    if not taps:
+        raise ValueError(f"backbone {name!r} needs at least one tap (a layer's name)")
+    _REGISTRY[name] = Backbone(name, builder, taps, preprocessing or Preprocessing())
+
+
+def backbone_names() -> list[str]:
+    """Return the names that ``backbone=`` takes, in alphabetical order."""
+    return sorted(_REGISTRY)
+
+
+def get_backbone(name: str) -> Backbone:
+    """Return the backbone of this name.
+
+    Raises
+    ------
+    ValueError
+        If there is none; the message lists those there are.
+    """
+    if isinstance(name, str) and name in _REGISTRY:
+        return _REGISTRY[name]
+    close = difflib.get_close_matches(str(name), _REGISTRY, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(
+        f"unknown backbone {name!r}.{hint} There are: {', '.join(backbone_names())}. "
+        "Add your own with hypervlad.register_backbone."
+    )
+
+
+def _torchvision_builder(name: str, **arguments: Any) -> Callable[[], torch.nn.Module]:
+    def build() -> torch.nn.Module:
+        return torchvision.models.get_model(name, weights=None, **arguments)
+
+    return build
+
+
+def _register_torchvision(
+    name: str, taps: str, preprocessing: Preprocessing | None = None, **arguments: Any
+) -> None:
+    builder = _torchvision_builder(name, **arguments)
+    _REGISTRY[name] = Backbone(
+        name, builder, tuple(taps.split()), preprocessing or Preprocessing(), torchvision_name=name
+    )
+
+
+# Default taps: one a resolution, at the end of its block.
+_register_torchvision("mobilenet_v2", "features.1 features.3 features.6 features.13 features.18")
+_register_torchvision("vgg16", "features.3 features.8 features.15 features.22 features.29")
+_register_torchvision("vgg19", "features.3 features.8 features.17 features.26 features.35")
+_register_torchvision(
+    "alexnet",
+    "features.1 features.4 features.7 features.9 features.11",
+    Preprocessing(minimum_size=63),
+)
+_register_torchvision("resnet18", "relu layer1 layer2 layer3 layer4")
+_register_torchvision("resnet50", "relu layer1 layer2 layer3 layer4")
+_DENSENET_TAPS = (
+    "features.relu0 features.denseblock1 features.denseblock2 features.denseblock3 features.norm5"
+)
+_register_torchvision("densenet121", _DENSENET_TAPS)
+_register_torchvision("densenet201", _DENSENET_TAPS)
+# torchvision rescales ImageNet-normalised pixels to [-1, 1] inside (transform_input); going there
+# directly is the same arithmetic with one step fewer. Its own size is 299 px.
+_register_torchvision(
+    "inception_v3",
+    "Conv2d_2b_3x3 Conv2d_4a_3x3 Mixed_5d Mixed_6e Mixed_7c",
+    Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), minimum_size=75),
+    transform_input=False,
+    aux_logits=False,
+    init_weights=False,
+)
+_register_torchvision("convnext_tiny", "features.1 features.3 features.5 features.7")
+_register_torchvision("efficientnet_b0", "features.1 features.2 features.3 features.5 features.8")

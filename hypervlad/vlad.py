@@ -1,0 +1,236 @@
+"""VLAD, dense and without ever materialising a hypercolumn.
+
+Every position p of a grid has a hypercolumn x_p = concat_l (U_l F_l)_p, where F_l is a layer's map
+and U_l its bilinear enlargement. With codewords c_k = concat_l c_kl, VLAD (Jegou et al. 2010,
+"Aggregating local descriptors into a compact image representation", CVPR) is
+
+    a(p) = argmin_k ||x_p - c_k||^2          V_k = sum_{p: a(p) = k} (x_p - c_k)
+
+Since U_l is linear, both sides move to the layer's own resolution:
+
+- a(p) = argmax_k [sum_l 2 U_l <F_l, c_kl> - ||c_k||^2]_p: K score maps a layer are enlarged instead
+  of sum(C_l) channels;
+- block l of V_k = sum_q (U_l^T A_k)_q F_l,q - n_k c_kl, with A_k the one-hot map of word k: the
+  weights of U_l are scattered back onto the layer's own cells, then one small matrix product.
+
+The grid is walked in strips of rows, so that the score maps stay in the processor's cache.
+All functions are pure; maps are (B, h_l, w_l, d_l), channels last.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from hypervlad.hypercolumns import axis_interpolation, enlarge
+
+# Score values in flight: 1 MB stays in a core's cache, a GPU wants few large launches.
+_VALUES_IN_FLIGHT = {"cpu": 1 << 18, "cuda": 1 << 27}
+
+Normalization = Literal["intra", "power", "l2"]
+NORMALIZATIONS: tuple[Normalization, ...] = ("intra", "power", "l2")
+
+
+def assign(hypercolumns: torch.Tensor, codewords: torch.Tensor) -> torch.Tensor:
+    """Return the nearest codeword of each hypercolumn.
+
+    Parameters
+    ----------
+    hypercolumns : Tensor of shape (n, D)
+    codewords : Tensor of shape (K, D)
+
+    Returns
+    -------
+    Tensor of int64, shape (n,)
+    """
+    bias = -0.5 * codewords.square().sum(1)
+    return torch.addmm(bias, hypercolumns, codewords.T).max(1).indices
+
+
+def residual_sums(
+    hypercolumns: torch.Tensor, assignments: torch.Tensor, codewords: torch.Tensor
+) -> torch.Tensor:
+    """Sum hypercolumn minus codeword over the hypercolumns of each word.
+
+    Parameters
+    ----------
+    hypercolumns : Tensor of shape (n, D)
+    assignments : Tensor of int64, shape (n,)
+    codewords : Tensor of shape (K, D)
+
+    Returns
+    -------
+    Tensor of shape (K, D)
+    """
+    sums = torch.zeros_like(codewords).index_add_(0, assignments, hypercolumns)
+    counts = torch.bincount(assignments, minlength=len(codewords))
+    return sums - counts[:, None] * codewords
+
+
+def dense_assign(
+    maps: Sequence[torch.Tensor], codewords: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
+    """Return the nearest codeword at every position of a grid.
+
+    Parameters
+    ----------
+    maps : sequence of Tensor of shape (B, h_l, w_l, d_l)
+    codewords : Tensor of shape (K, sum of d_l)
+    size : tuple of int
+        Height and width of the grid; no layer may be larger.
+
+    Returns
+    -------
+    Tensor of int64, shape (B, height, width)
+    """
+    blocks = _codeword_blocks(maps, codewords)
+    n_images = _images_at_once(size, codewords)
+    chunks = zip(*(layer.split(n_images) for layer in maps), strict=True)
+    return torch.cat([_assign_chunk(chunk, blocks, size) for chunk in chunks])
+
+
+def dense_residual_sums(
+    maps: Sequence[torch.Tensor], codewords: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
+    """Sum the residuals of every position of a grid: un-normalised VLAD.
+
+    Parameters
+    ----------
+    maps : sequence of Tensor of shape (B, h_l, w_l, d_l)
+    codewords : Tensor of shape (K, sum of d_l)
+    size : tuple of int
+        Height and width of the grid; no layer may be larger.
+
+    Returns
+    -------
+    Tensor of shape (B, K, sum of d_l)
+    """
+    assignments = dense_assign(maps, codewords, size)
+    n_images, n_words = len(assignments), len(codewords)
+    first_word = torch.arange(n_images, device=assignments.device) * n_words
+    words = assignments + first_word[:, None, None]
+    counts = torch.bincount(words.flatten(), minlength=n_images * n_words)
+    counts = counts.view(n_images, n_words, 1)
+    return torch.cat(
+        [
+            _feature_sums(layer, words, n_words) - counts * block
+            for layer, block in zip(maps, _codeword_blocks(maps, codewords), strict=True)
+        ],
+        dim=2,
+    )
+
+
+def normalize(sums: torch.Tensor, steps: Sequence[Normalization]) -> torch.Tensor:
+    """Normalise VLAD, one step after the other.
+
+    Parameters
+    ----------
+    sums : Tensor of shape (B, K, D)
+        Residual sums.
+    steps : sequence of {"intra", "power", "l2"}
+        "intra": each word's block to unit length (Arandjelovic and Zisserman 2013, "All about
+        VLAD", CVPR); "power": signed square root of each value; "l2": the whole to unit length.
+        Zero blocks stay zero.
+
+    Returns
+    -------
+    Tensor of shape (B, K, D)
+    """
+    for step in steps:
+        if step == "intra":
+            sums = torch.nn.functional.normalize(sums, dim=2)
+        elif step == "power":
+            sums = sums.sign() * sums.abs().sqrt()
+        elif step == "l2":
+            sums = torch.nn.functional.normalize(sums.flatten(1), dim=1).view_as(sums)
+        else:
+            raise ValueError(f"unknown normalisation {step!r}: there are {NORMALIZATIONS}")
+    return sums
+
+
+def _codeword_blocks(
+    maps: Sequence[torch.Tensor], codewords: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Cut the codewords into c_kl, a block of columns a layer."""
+    widths = [layer.shape[-1] for layer in maps]
+    if sum(widths) != codewords.shape[1]:
+        raise ValueError(
+            f"codewords of {codewords.shape[1]} dimensions do not fit maps of {sum(widths)}"
+        )
+    return codewords.split(widths, dim=1)
+
+
+def _images_at_once(size: tuple[int, int], codewords: torch.Tensor) -> int:
+    values = size[0] * size[1] * len(codewords)
+    return max(1, _VALUES_IN_FLIGHT[codewords.device.type] // values)
+
+
+def _assign_chunk(
+    maps: Sequence[torch.Tensor], blocks: Sequence[torch.Tensor], size: tuple[int, int]
+) -> torch.Tensor:
+    height, width = size
+    n_images, n_words = len(maps[0]), len(blocks[0])
+    # Dot products at each layer's own resolution, enlarged along x alone: rows are still few.
+    # Weights of an enlargement sum to one, so the offset can enter before it.
+    scores = [layer @ block.T for layer, block in zip(maps, blocks, strict=True)]
+    scores[0] -= sum(0.5 * block.square().sum(1) for block in blocks)
+    scores = [enlarge(part, (part.shape[1], width)).flatten(2) for part in scores]
+    device = blocks[0].device
+    n_rows = max(1, _VALUES_IN_FLIGHT[device.type] // (n_images * width * n_words))
+    assigned = torch.empty(n_images, height, width, dtype=torch.int64, device=device)
+    for start in range(0, height, n_rows):
+        rows = range(start, min(start + n_rows, height))
+        total = _enlarged_rows(scores[0], rows, height)
+        for part in scores[1:]:
+            total = _enlarged_rows(part, rows, height, add_to=total)
+        total = total.reshape(n_images, len(rows), width, n_words)
+        assigned[:, start : rows.stop] = total.max(-1).indices
+    return assigned
+
+
+def _enlarged_rows(
+    scores: torch.Tensor, rows: range, height: int, add_to: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return rows of ``scores`` (B, h, n) enlarged to ``height``, added in place to ``add_to``."""
+    if scores.shape[1] == height:
+        own = scores[:, rows.start : rows.stop]
+        return own if add_to is None else add_to.add_(own)
+    matrix = upsampling_matrix(scores.shape[1], height)[rows.start : rows.stop]
+    first, last = matrix[0].nonzero()[0], matrix[-1].nonzero()[-1] + 1
+    mixing = matrix[:, first:last].to(scores.device).expand(len(scores), -1, -1)
+    mixed = scores[:, first:last]
+    return torch.bmm(mixing, mixed) if add_to is None else add_to.baddbmm_(mixing, mixed)
+
+
+@functools.lru_cache(maxsize=64)
+def upsampling_matrix(n_in: int, n_out: int) -> torch.Tensor:
+    """Return bilinear enlargement of an axis as a matrix of shape (n_out, n_in), float32."""
+    low, high, weight = axis_interpolation(n_in, n_out)
+    matrix = torch.zeros(n_out, n_in)
+    matrix.scatter_add_(1, low[:, None], 1 - weight[:, None])
+    return matrix.scatter_add_(1, high[:, None], weight[:, None])
+
+
+def _feature_sums(layer: torch.Tensor, words: torch.Tensor, n_words: int) -> torch.Tensor:
+    """Sum a layer's enlarged features over the positions of each word: (B, K, d_l).
+
+    ``words`` (B, H, W) holds image * K + word.
+    """
+    n_images, height, width, n_features = layer.shape
+    grid = (words.shape[1], words.shape[2])
+    if (height, width) == grid:
+        sums = layer.new_zeros(n_images * n_words, n_features)
+        sums.index_add_(0, words.flatten(), layer.reshape(-1, n_features))
+        return sums.view(n_images, n_words, n_features)
+    weights = layer.new_zeros(n_images * n_words * height * width)
+    rows = axis_interpolation(height, grid[0], layer.device)
+    cols = axis_interpolation(width, grid[1], layer.device)
+    for row, row_weight in ((rows.low, 1 - rows.weight), (rows.high, rows.weight)):
+        for col, col_weight in ((cols.low, 1 - cols.weight), (cols.high, cols.weight)):
+            cells = torch.add(row[:, None] * width + col, words, alpha=height * width)
+            corner = (row_weight[:, None] * col_weight).expand(words.shape)
+            weights.index_add_(0, cells.flatten(), corner.flatten())
+    return weights.view(n_images, n_words, -1) @ layer.flatten(1, 2)
