@@ -1,0 +1,36 @@
+"""Figures, in scikit-learn's manner, and the report folder that they go into.
+
+A display is made by ``XDisplay.from_predictions(...)`` (or ``from_estimator``), which plots at
+once, or by its constructor and `plot`. Without `ax` it makes a pyplot figure; with `ax` it leaves
+pyplot alone.
+"""
+
+from hypervlad.displays.codeword_map import CodewordMapDisplay, word_colours
+from hypervlad.displays.confusion import ConfusionDisplay
+from hypervlad.displays.contact_sheet import ContactSheetDisplay
+from hypervlad.displays.evaluation import (
+    ClassScores,
+    Evaluation,
+    accuracy_interval,
+    wilson_interval,
+)
+from hypervlad.displays.figures import save_png
+from hypervlad.displays.predictions import predictions_as_bytes, write_predictions
+from hypervlad.displays.reliability import ReliabilityDisplay
+from hypervlad.displays.report import write_report
+
+__all__ = [
+    "ClassScores",
+    "CodewordMapDisplay",
+    "ConfusionDisplay",
+    "ContactSheetDisplay",
+    "Evaluation",
+    "ReliabilityDisplay",
+    "accuracy_interval",
+    "predictions_as_bytes",
+    "save_png",
+    "wilson_interval",
+    "word_colours",
+    "write_predictions",
+    "write_report",
+]

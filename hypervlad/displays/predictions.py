@@ -1,0 +1,64 @@
+"""The table of predictions, one row an image, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def write_predictions(
+    stream: IO[str],
+    names: Sequence[str],
+    proba: ArrayLike,
+    classes: Sequence[Any],
+    *,
+    columns: Mapping[str, Sequence[Any]] | None = None,
+) -> None:
+    """Write ``path, label, confidence``, any further columns, and a ``p_CLASS`` for each class.
+
+    Parameters
+    ----------
+    stream : text stream
+        Opened with ``newline=""``.
+    names : sequence of n str
+        The path, or another name, of each image.
+    proba : array-like of shape (n, n_classes)
+        Written with as many digits as bring the same number back.
+    classes : sequence of n_classes labels
+    columns : mapping of str to sequence of n values, optional
+
+    Examples
+    --------
+    >>> import sys
+    >>> write_predictions(sys.stdout, ["a.png"], [[0.25, 0.75]], ["SEM", "TEM"])
+    path,label,confidence,p_SEM,p_TEM
+    a.png,TEM,0.75,0.25,0.75
+    """
+    table, columns = np.asarray(proba), columns or {}
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["path", "label", "confidence", *columns, *(f"p_{name}" for name in classes)])
+    for index, name in enumerate(names):
+        row = table[index]
+        further = (values[index] for values in columns.values())
+        writer.writerow([name, classes[row.argmax()], row.max(), *further, *row])
+
+
+def predictions_as_bytes(
+    names: Sequence[str],
+    proba: ArrayLike,
+    classes: Sequence[Any],
+    *,
+    columns: Mapping[str, Sequence[Any]] | None = None,
+) -> bytes:
+    """Return what `write_predictions` writes, in UTF-8.
+
+    File names that are no valid text, which Linux allows, keep their bytes.
+    """
+    stream = io.StringIO(newline="")
+    write_predictions(stream, names, proba, classes, columns=columns)
+    return stream.getvalue().encode("utf-8", "surrogateescape")
