@@ -1,0 +1,27 @@
+"""Read any micrograph: `read_image`, `read_micrograph`, `read_micrographs`, and what goes with
+them.
+
+Errors are `ImageReadError`; how images are read is a `ReadOptions`, which a saved model carries
+along.
+"""
+
+from hypervlad.images.banner import find_banner
+from hypervlad.images.errors import ImageReadError, SkippedImage, SkippedImagesWarning
+from hypervlad.images.listing import IMAGE_SUFFIXES, check_image_list, find_images
+from hypervlad.images.options import ReadOptions
+from hypervlad.images.reading import Micrograph, read_image, read_micrograph, read_micrographs
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageReadError",
+    "Micrograph",
+    "ReadOptions",
+    "SkippedImage",
+    "SkippedImagesWarning",
+    "check_image_list",
+    "find_banner",
+    "find_images",
+    "read_image",
+    "read_micrograph",
+    "read_micrographs",
+]

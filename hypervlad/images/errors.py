@@ -1,0 +1,47 @@
+"""What reading says when it cannot read, and when it leaves images out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class ImageReadError(ValueError):
+    """An image, or a list of images, that cannot be read as asked.
+
+    The message begins with the file (or with ``image 3 of the list``), says what came and what was
+    expected, and ends with what to do about it.
+    """
+
+
+class SkippedImage(NamedTuple):
+    """One image that ``on_error="skip"`` left out: its position, its name and the reason."""
+
+    position: int
+    name: str
+    reason: str
+
+
+class SkippedImagesWarning(UserWarning):
+    """Images left out by ``on_error="skip"``; the full list is in `skipped`.
+
+    Attributes
+    ----------
+    skipped : tuple of SkippedImage
+        Every image left out, in order; the message shows the first twenty.
+    """
+
+    N_SHOWN = 20
+
+    def __init__(self, message: str, skipped: Sequence[SkippedImage] = ()) -> None:
+        super().__init__(message)
+        self.skipped = tuple(skipped)
+
+    @classmethod
+    def about(cls, skipped: Sequence[SkippedImage], n_images: int) -> SkippedImagesWarning:
+        """The warning for `skipped` out of `n_images` images."""
+        lines = [f"  {image.reason}" for image in skipped[: cls.N_SHOWN]]
+        if len(skipped) > cls.N_SHOWN:
+            lines.append(f"  … and {len(skipped) - cls.N_SHOWN} more")
+        head = f"{len(skipped)} of {n_images} images could not be read and were skipped:"
+        return cls("\n".join([head, *lines]), skipped)

@@ -1,0 +1,190 @@
+"""Which images: files found under paths, and lists of images checked as lists."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hypervlad.images.errors import ImageReadError
+
+#: Suffixes, in lower case, that mark a file in a folder as an image. A file given by name may have
+#: any.
+IMAGE_SUFFIXES = frozenset(
+    [
+        *(".png", ".bmp", ".dib", ".gif", ".webp", ".pgm", ".ppm", ".pnm", ".pbm"),
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".tif", ".tiff"),
+        *(".dm3", ".dm4", ".mrc", ".mrcs", ".ser"),
+    ]
+)
+
+
+def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Image files under the given files, folders and glob patterns.
+
+    Parameters
+    ----------
+    paths : path, or iterable of paths
+        Each a file (taken whatever its name), a folder (searched recursively) or a glob pattern,
+        in which ``**`` goes through sub-folders.
+
+    Returns
+    -------
+    files : list of Path
+        Sorted, each once. In folders and by patterns only files with a suffix of `IMAGE_SUFFIXES`
+        are taken, and neither masks (``*_mask.*``) nor hidden files and folders.
+
+    Raises
+    ------
+    ImageReadError
+        If a path does not exist, or holds no image.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.png", "a.TIF", "a_mask.png", "notes.txt"):
+    ...         pathlib.Path(folder, name).touch()
+    ...     [file.name for file in find_images(folder)]
+    ['a.TIF', 'b.png']
+    """
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    found: dict[str, Path] = {}
+    for path in paths:
+        for file in _find_one(path):
+            found.setdefault(os.path.normcase(os.path.abspath(file)), file)
+    if not found:
+        raise ImageReadError("no paths were given; give at least one file, folder or pattern")
+    return sorted(found.values(), key=lambda file: file.as_posix())
+
+
+def check_image_list(images: Any) -> list[Any]:
+    """`images` as a list, or an `ImageReadError` that says what to wrap or to unpack.
+
+    Parameters
+    ----------
+    images : sequence of images
+        List, tuple, array or series of paths and arrays, in any mix; or one array of n images of
+        one size, (n, H, W) or (n, H, W, 3).
+
+    Returns
+    -------
+    images : list
+        Of paths and arrays; the images themselves are not looked at.
+
+    Examples
+    --------
+    >>> check_image_list(("a.png", "b.png"))
+    ['a.png', 'b.png']
+    >>> check_image_list("a.png")
+    Traceback (most recent call last):
+    ...
+    hypervlad.images.errors.ImageReadError: a.png: expected a list of images, got one path; wrap it
+    in a list: ['a.png']
+    """
+    if isinstance(images, (str, os.PathLike)):
+        shown = os.fspath(images)
+        raise ImageReadError(
+            f"{shown!s}: expected a list of images, got one path; wrap it in a list: [{shown!r}]"
+        )
+    if isinstance(images, (list, tuple)):
+        listed = list(images)
+    elif hasattr(images, "__array__") and not hasattr(images, "iloc"):
+        listed = _list_of_array(images)
+    elif _is_frame(images):
+        raise ImageReadError(
+            "image list: expected a list of images, got a table; give its column of paths"
+        )
+    elif isinstance(images, Sequence) or hasattr(images, "iloc"):
+        if isinstance(images, (bytes, bytearray, memoryview)):
+            raise _not_a_list(images)
+        listed = list(images)
+    else:
+        raise _not_a_list(images)
+    if not listed:
+        raise ImageReadError(
+            "image list: the list is empty; give at least one image (does the folder hold any? "
+            "find_images(folder) lists them)"
+        )
+    return listed
+
+
+def _find_one(path: str | os.PathLike[str]) -> list[Path]:
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise ImageReadError(f"{path!r}: expected a path, got {type(path).__name__}")
+    if not text.strip():
+        raise ImageReadError(
+            "'': an empty path; give a file, a folder or a pattern such as '*.tif'"
+        )
+    if os.path.isdir(text):
+        files = _walk(text)
+    elif os.path.exists(text):
+        return [Path(text)]
+    elif glob.has_magic(text):
+        matches = [Path(match) for match in glob.glob(text, recursive=True)]
+        files = [file for file in matches if _is_image_name(file) and file.is_file()]
+    else:
+        raise ImageReadError(f"{text}: no such file or folder; check the path for typing errors")
+    if not files:
+        raise ImageReadError(
+            f"{text}: no images here; looked for {', '.join(sorted(IMAGE_SUFFIXES))} "
+            "(masks, *_mask.*, and hidden files are left out)"
+        )
+    return files
+
+
+def _walk(folder: str) -> list[Path]:
+    files = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(parent, name) for name in names]
+    return [file for file in files if _is_image_name(file)]
+
+
+def _is_image_name(file: Path) -> bool:
+    # "._name" is macOS's shadow of a file on a foreign disc: an image suffix, but no image.
+    if file.name.startswith(".") or file.stem.lower().endswith("_mask"):
+        return False
+    return file.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _is_frame(images: Any) -> bool:
+    return hasattr(images, "iloc") and getattr(images, "ndim", 1) != 1
+
+
+def _not_a_list(images: Any) -> ImageReadError:
+    return ImageReadError(
+        f"image list: expected a list of paths or arrays, got {type(images).__name__}; "
+        "wrap one image in a list, turn a generator into list(...)"
+    )
+
+
+def _list_of_array(images: Any) -> list[Any]:
+    array = np.asarray(images)
+    if array.dtype.kind in "OUST" or array.dtype.names:
+        if array.ndim == 1:
+            return array.tolist()
+        raise ImageReadError(
+            f"image list: an array of {array.dtype} with shape {array.shape}; expected a flat "
+            "list of "
+            "paths; use its ravel().tolist()"
+        )
+    if array.ndim in (0, 1):
+        raise ImageReadError(
+            f"image list: an array of numbers with shape {array.shape} holds no images; expected "
+            "a list "
+            "of paths or of (height, width) arrays"
+        )
+    is_one_colour_image = array.ndim == 3 and array.shape[2] in (1, 3, 4) and array.shape[0] != 0
+    if array.ndim == 2 or is_one_colour_image:
+        raise ImageReadError(
+            f"image list: expected a list of images, got one image of shape {array.shape}; "
+            "wrap it in a list: [image]"
+        )
+    return list(array)

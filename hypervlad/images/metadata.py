@@ -1,0 +1,163 @@
+"""Pixel size and scanned height from what microscopes write into their files.
+
+Pure functions of parsed metadata; all lengths come out in nanometres.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_NM_PER_UNIT = {
+    "m": 1e9,
+    "cm": 1e7,
+    "mm": 1e6,
+    "um": 1e3,
+    "micron": 1e3,
+    "microns": 1e3,
+    "micrometer": 1e3,
+    "micrometre": 1e3,
+    "nm": 1.0,
+    "nanometer": 1.0,
+    "nanometre": 1.0,
+    "a": 0.1,
+    "angstrom": 0.1,
+    "pm": 1e-3,
+    "inch": 2.54e7,
+    "in": 2.54e7,
+}
+
+
+def length_in_nm(value: Any, unit: Any) -> float | None:
+    """A length in nanometres, or None where number or unit make no sense.
+
+    Parameters
+    ----------
+    value : number or str
+    unit : str
+        Any usual spelling: "nm", "µm", "um", "micron", "Å", ImageJ's escaped ``\\u00B5m`` …;
+        reciprocal and unknown units give None.
+
+    Examples
+    --------
+    >>> length_in_nm(2.5, "µm")
+    2500.0
+    >>> length_in_nm(0.1, "1/nm") is None
+    True
+    """
+    try:
+        number = float(value)
+        factor = _NM_PER_UNIT[_unit_key(str(unit))]
+    except (TypeError, ValueError, KeyError):
+        return None
+    length = number * factor
+    return length if math.isfinite(length) and length > 0 else None
+
+
+def _unit_key(unit: str) -> str:
+    text = html.unescape(unit).strip().strip("\x00")
+    text = re.sub(r"\\u00[bB]5", "u", text)
+    text = re.sub(r"\\u00[cC]5|\\u212[bB]", "A", text)
+    text = text.replace("µ", "u").replace("μ", "u").replace("Å", "A").replace("\u212b", "A")
+    return text.lower()
+
+
+def fei_pixel_size(fei: Mapping[str, Any]) -> float | None:
+    """Pixel size of an FEI/Thermo TIFF: PixelWidth, in metres, of the scan section."""
+    return length_in_nm(_fei_value(fei, "PixelWidth"), "m")
+
+
+def fei_scan_rows(fei: Mapping[str, Any], n_rows: int) -> int | None:
+    """Rows that belong to the image in an FEI/Thermo TIFF of `n_rows` rows.
+
+    Read from ResolutionY, else DatabarHeight, else field of view over pixel height; what makes no
+    sense (no rows, or more than the file has) is passed over.
+
+    Parameters
+    ----------
+    fei : mapping of str to mapping
+        Sections of tag 34682 (or 34680).
+    n_rows : int
+        Height of the stored image.
+
+    Returns
+    -------
+    rows : int or None
+        None if nothing in the metadata tells.
+    """
+    bar = _as_float(_fei_value(fei, "DatabarHeight"))
+    field = _as_float(_fei_value(fei, "VerFieldsize"))
+    pixel = _as_float(_fei_value(fei, "PixelHeight"))
+    candidates = [
+        _as_float(_section_value(fei.get("Image"), "ResolutionY")),
+        n_rows - bar if bar else None,
+        field / pixel if field and pixel else None,
+    ]
+    for rows in candidates:
+        # A banner is never the larger part: such a number speaks of something else, such as a
+        # binned scan.
+        if rows is not None and math.isfinite(rows) and n_rows / 2 < round(rows) <= n_rows:
+            return round(rows)
+    return None
+
+
+def _section_value(section: Any, key: str) -> Any:
+    if not isinstance(section, Mapping):
+        return None
+    return next((value for name, value in section.items() if name.lower() == key.lower()), None)
+
+
+def _fei_value(fei: Mapping[str, Any], key: str) -> Any:
+    # The beam that made the image may own the section: Scan first, else EScan, IScan, whichever
+    # has it.
+    sections = [fei.get("Scan"), *fei.values()]
+    values = (_section_value(section, key) for section in sections)
+    return next((value for value in values if _as_float(value)), None)
+
+
+def _as_float(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def zeiss_pixel_size(zeiss: Mapping[str, Any]) -> float | None:
+    """Pixel size of a Zeiss SmartSEM TIFF (tag 34118): AP_IMAGE_PIXEL_SIZE.
+
+    AP_PIXEL_SIZE is the pixel of the monitor, not of the stored image, and is left alone.
+    """
+    entry = zeiss.get("ap_image_pixel_size")
+    if not isinstance(entry, (tuple, list)) or len(entry) < 2:
+        return None
+    if len(entry) == 2:  # the parser left "1.235 nm" in one piece
+        match = re.match(r"\s*([-+.\deE]+)\s*(\S+)\s*$", str(entry[1]))
+        return length_in_nm(*match.groups()) if match else None
+    return length_in_nm(entry[1], entry[2])
+
+
+def imagej_pixel_size(imagej: Mapping[str, Any], x_resolution: Any) -> float | None:
+    """Pixel size of an ImageJ TIFF: its own unit, and pixels per unit in the XResolution tag."""
+    try:
+        numerator, denominator = x_resolution
+        unit_per_pixel = float(denominator) / float(numerator)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return length_in_nm(unit_per_pixel, imagej.get("unit", ""))
+
+
+def ome_pixel_size(xml: str) -> float | None:
+    """Pixel size of an OME-TIFF: PhysicalSizeX of its first image, by default in µm."""
+    # A pattern, not an XML parser: the text comes from a stranger, and two attributes are all we
+    # want.
+    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
+    if pixels is None:
+        return None
+    size = re.search(r"\bPhysicalSizeX\s*=\s*[\"']([^\"']*)[\"']", pixels.group())
+    unit = re.search(r"\bPhysicalSizeXUnit\s*=\s*[\"']([^\"']*)[\"']", pixels.group())
+    if size is None:
+        return None
+    return length_in_nm(size.group(1), unit.group(1) if unit else "um")

@@ -1,0 +1,154 @@
+"""How images are read: one small record, stored in the model, so that prediction reads alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+from hypervlad.images.errors import ImageReadError
+
+SCALINGS = ("auto", "dtype", "percentile", "minmax")
+BANNERS = ("keep", "remove")
+MAX_PIXELS = 400_000_000
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How images are read.
+
+    Parameters
+    ----------
+    page : int, default 0
+        Page of a multi-page TIFF, section of an MRC, frame of a SER, DM3 or DM4 stack; counted
+        from 0. (Page 1 of JEOL's two-page TIFFs is a thumbnail or a copy.) One-page formats have
+        page 0 only.
+    scaling : {"auto", "dtype", "percentile", "minmax"} or (low, high), default "auto"
+        How pixel values become [0, 1]:
+
+        - ``"auto"``: 8-bit unsigned by 255, true/false as 1/0, floats that already lie in [0, 1]
+          as they
+          are, everything else by ``"percentile"``;
+        - ``"dtype"``: the whole range of the integer type onto [0, 1] (16-bit: divided by 65535;
+          signed:
+          shifted first); floats must lie in [0, 1] already;
+        - ``"percentile"``: the two `percentiles` onto 0 and 1, values beyond them clipped;
+        - ``"minmax"``: the smallest and largest value onto 0 and 1;
+        - ``(low, high)``: these two values onto 0 and 1, values beyond them clipped. The choice
+          for images
+          of one detector whose absolute grey level means something.
+
+        A colour image is scaled by one pair of limits for all three channels, so hues are kept.
+    percentiles : (float, float), default (0.1, 99.9)
+        Lower and upper percentile, 0 <= lower < upper <= 100.
+    banner : {"keep", "remove"}, default "keep"
+        ``"remove"`` cuts off the instrument's information bar below the image: by the file's
+        metadata where there is any (FEI/Thermo), else where `find_banner` sees one.
+    max_pixels : int or None, default 400,000,000
+        Largest height x width that is decoded, a guard against absurd or malicious files; None: no
+        limit.
+
+    Raises
+    ------
+    ImageReadError
+        If a value is not one of the above.
+
+    Examples
+    --------
+    >>> from hypervlad.images import ReadOptions
+    >>> ReadOptions(scaling=(0, 4095)).scaling
+    (0.0, 4095.0)
+    """
+
+    page: int = 0
+    scaling: str | tuple[float, float] = "auto"
+    percentiles: tuple[float, float] = (0.1, 99.9)
+    banner: str = "keep"
+    max_pixels: int | None = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        # Normalised here so that a round trip through JSON (tuples come back as lists) compares
+        # equal.
+        set_field = object.__setattr__
+        set_field(self, "page", _checked_page(self.page))
+        set_field(self, "scaling", _checked_scaling(self.scaling))
+        set_field(self, "percentiles", _checked_percentiles(self.percentiles))
+        set_field(self, "max_pixels", _checked_max_pixels(self.max_pixels))
+        if not (isinstance(self.banner, str) and self.banner in BANNERS):
+            raise ImageReadError(f"banner={self.banner!r}: expected one of {_quoted(BANNERS)}")
+
+
+def make_options(options: dict[str, Any]) -> ReadOptions:
+    """`ReadOptions` from keywords; a mistyped name is an `ImageReadError` with the right ones."""
+    names = [field.name for field in dataclasses.fields(ReadOptions)]
+    for name in options:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ImageReadError(
+                f"unknown reading option {name!r}: expected one of {_quoted(names)}{hint}"
+            )
+    return ReadOptions(**options)
+
+
+def _quoted(names: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _checked_page(page: Any) -> int:
+    if not _is_integer(page):
+        raise ImageReadError(
+            f"page={page!r}: expected an integer, pages being counted from 0; got "
+            f"{type(page).__name__}"
+        )
+    if page < 0:
+        raise ImageReadError(f"page={page}: pages are counted from 0; give 0 for the first page")
+    return int(page)
+
+
+def _checked_max_pixels(max_pixels: Any) -> int | None:
+    if max_pixels is None:
+        return None
+    if not _is_integer(max_pixels) or max_pixels < 1:
+        raise ImageReadError(
+            f"max_pixels={max_pixels!r}: expected a positive number of pixels, or None for no limit"
+        )
+    return int(max_pixels)
+
+
+def _number_pair(value: Any) -> tuple[float, float] | None:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        return None
+    if not all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in value):
+        return None
+    low, high = float(value[0]), float(value[1])
+    return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None
+
+
+def _checked_scaling(scaling: Any) -> str | tuple[float, float]:
+    if isinstance(scaling, str) and scaling in SCALINGS:
+        return scaling
+    pair = _number_pair(scaling)
+    if pair is None:
+        raise ImageReadError(
+            f"scaling={scaling!r}: expected one of {_quoted(SCALINGS)}, "
+            "or two finite numbers (low, high) with low < high"
+        )
+    return pair
+
+
+def _checked_percentiles(percentiles: Any) -> tuple[float, float]:
+    pair = _number_pair(percentiles)
+    if pair is None or pair[0] < 0 or pair[1] > 100:
+        raise ImageReadError(
+            f"percentiles={percentiles!r}: expected two numbers (lower, upper) with "
+            "0 <= lower < upper <= 100, such as (0.1, 99.9)"
+        )
+    return pair

@@ -1,0 +1,328 @@
+"""Read any micrograph: one image, or many."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import stat
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.images.arrays import as_pixels
+from hypervlad.images.banner import find_banner
+from hypervlad.images.decoded import Decoded
+from hypervlad.images.errors import ImageReadError, SkippedImage, SkippedImagesWarning
+from hypervlad.images.filetypes import N_SNIFFED, describe_other, sniff
+from hypervlad.images.listing import check_image_list
+from hypervlad.images.microscopy import MICROSCOPY_KINDS, decode_microscopy
+from hypervlad.images.options import ReadOptions, make_options
+from hypervlad.images.rasters import check_single_page, decode_raster, image_pixels
+from hypervlad.images.scaling import Rule, scale_pixels, scaling_rule
+from hypervlad.images.tiffs import decode_tiff
+
+
+@dataclass(frozen=True, eq=False)
+class Micrograph:
+    """One image as read.
+
+    Attributes
+    ----------
+    pixels : ndarray of float32, shape (H, W) or (H, W, 3)
+        In [0, 1]; a new array, never a view of the source.
+    pixel_size : float or None
+        Nanometres per pixel, where the file has it.
+    digest : str
+        SHA-256, in hexadecimal, of the decoded pixels (their shape, type and values, after page
+        and banner were chosen) and of the scaling that was applied to them. The same pixels read
+        alike have the same digest under any file name and in any lossless container; options that
+        change `pixels` change it, options that do not (percentiles for an 8-bit image) leave it.
+        The type counts: an 8-bit image and its float copy differ.
+    metadata : dict
+        Plain values: ``"format"``, ``"dtype"`` as stored, ``"banner_rows"`` cut off, ``"page"`` and
+        ``"n_pages"`` where the format has pages, and what the instrument wrote (``"fei"``,
+        ``"zeiss"``, ``"imagej"``, ``"gatan"``).
+    source : str or None
+        The path as given; None for an array.
+    """
+
+    pixels: NDArray[np.float32]
+    pixel_size: float | None
+    digest: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+    source: str | None = None
+
+
+def read_image(source: Any, **options: Any) -> NDArray[np.float32]:
+    """Read one image as float32 in [0, 1].
+
+    Parameters
+    ----------
+    source : path or array
+        A PNG, JPEG, BMP, GIF, WebP, JPEG 2000, PGM/PPM or TIFF file; DM3, DM4, MRC and SER with
+        ``pip install "hypervlad[formats]"``. What a file is, is decided by its content, not by its
+        name. Or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, integers or floats, or
+        anything that converts to one. Alpha is dropped, a palette looked up, CMYK made RGB.
+    **options
+        The fields of `ReadOptions`: `page`, `scaling`, `percentiles`, `banner`, `max_pixels`.
+
+    Returns
+    -------
+    image : ndarray of float32, shape (H, W) or (H, W, 3)
+        In [0, 1], finite; a new array.
+
+    Raises
+    ------
+    ImageReadError
+        If the file or the array cannot be read as asked; the message names it and the remedy.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> read_image(np.array([[0, 51], [102, 255]], dtype=np.uint8))
+    array([[0. , 0.2],
+           [0.4, 1. ]], dtype=float32)
+    """
+    return _read(source, make_options(options), _name_of(source), with_digest=False).pixels
+
+
+def read_micrograph(source: Any, **options: Any) -> Micrograph:
+    """Read one image with its pixel size, digest and metadata.
+
+    Parameters
+    ----------
+    source : path or array
+        As for `read_image`.
+    **options
+        The fields of `ReadOptions`.
+
+    Returns
+    -------
+    micrograph : Micrograph
+
+    Raises
+    ------
+    ImageReadError
+        As `read_image`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> micrograph = read_micrograph(np.zeros((4, 6), dtype=np.uint16))
+    >>> micrograph.pixels.shape, micrograph.metadata["dtype"], micrograph.pixel_size
+    ((4, 6), 'uint16', None)
+    """
+    return _read(source, make_options(options), _name_of(source), with_digest=True)
+
+
+def read_micrographs(
+    images: Any, *, options: ReadOptions | None = None, on_error: str = "raise"
+) -> Iterator[tuple[int, Micrograph]]:
+    """Read many images, one after the other.
+
+    Parameters
+    ----------
+    images : list of paths and arrays
+        As for `check_image_list`; arguments are checked at once, images as they are asked for.
+    options : ReadOptions, optional
+    on_error : {"raise", "skip"}, default "raise"
+        With "skip", images that cannot be read are left out, and one `SkippedImagesWarning` after
+        the last image lists them with the reasons.
+
+    Yields
+    ------
+    index : int
+        Position in `images`.
+    micrograph : Micrograph
+
+    Raises
+    ------
+    ImageReadError
+        At the first image that cannot be read; with "skip", after the last if none could be read.
+    ValueError
+        If `on_error` is neither of the two.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> for index, micrograph in read_micrographs([np.eye(3), np.eye(5)]):
+    ...     print(index, micrograph.pixels.shape)
+    0 (3, 3)
+    1 (5, 5)
+    """
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error={on_error!r}: expected 'raise' or 'skip'")
+    if options is None:
+        options = ReadOptions()
+    elif not isinstance(options, ReadOptions):
+        raise TypeError(
+            f"options: expected a ReadOptions, got {type(options).__name__}; "
+            "ReadOptions(**options)?"
+        )
+    return _read_each(check_image_list(images), options, on_error == "skip")
+
+
+def _read_each(
+    images: list[Any], options: ReadOptions, skip: bool
+) -> Iterator[tuple[int, Micrograph]]:
+    skipped: list[SkippedImage] = []
+    for index, image in enumerate(images):
+        name = _name_of(image, index)
+        try:
+            micrograph = _read(image, options, name, with_digest=True)
+        except ImageReadError as error:
+            if not skip:
+                raise
+            skipped.append(SkippedImage(index, name, str(error)))
+        else:
+            yield index, micrograph
+    if not skipped:
+        return
+    warning = SkippedImagesWarning.about(skipped, len(images))
+    if len(skipped) == len(images):
+        raise ImageReadError(f"image list: none of the images could be read. {warning}")
+    warnings.warn(warning, stacklevel=2)
+
+
+def _name_of(source: Any, index: int | None = None) -> str:
+    """What errors call the image: its path, or its place in the list."""
+    if isinstance(source, (str, os.PathLike)):
+        text = os.fspath(source)
+        return text if isinstance(text, str) and text.strip() else repr(text)
+    return "image" if index is None else f"image {index} of the list (counted from 0)"
+
+
+def _read(source: Any, options: ReadOptions, name: str, with_digest: bool) -> Micrograph:
+    is_path = isinstance(source, (str, os.PathLike))
+    decoded = (
+        _decode_path(source, options, name) if is_path else _decode_array(source, options, name)
+    )
+    pixels = as_pixels(decoded.pixels, name, options.max_pixels)
+    stored_type = str(pixels.dtype)
+    n_banner = _banner_rows(pixels, decoded.scan_rows) if options.banner == "remove" else 0
+    # The banner goes first: its white text would move the percentiles.
+    pixels = pixels[: pixels.shape[0] - n_banner]
+    rule = scaling_rule(pixels, options, name)
+    return Micrograph(
+        pixels=scale_pixels(pixels, rule),
+        pixel_size=decoded.pixel_size,
+        digest=_digest(pixels, rule) if with_digest else "",
+        metadata={**decoded.metadata, "dtype": stored_type, "banner_rows": n_banner},
+        source=name if is_path else None,
+    )
+
+
+def _banner_rows(pixels: NDArray, scan_rows: int | None) -> int:
+    return find_banner(pixels) if scan_rows is None else pixels.shape[0] - scan_rows
+
+
+def _digest(pixels: NDArray, rule: Rule) -> str:
+    stored = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
+    header = json.dumps([stored.dtype.str, stored.shape, rule])
+    digest = hashlib.sha256(header.encode("ascii"))
+    digest.update(stored.data)
+    return digest.hexdigest()
+
+
+def _decode_array(source: Any, options: ReadOptions, name: str) -> Decoded:
+    if not (hasattr(source, "__array__") or hasattr(source, "__array_interface__")):
+        raise ImageReadError(
+            f"{name}: expected a path or an array, got {type(source).__name__}; "
+            "read_image takes one image, read_micrographs a list; nested lists go through "
+            "np.asarray"
+        )
+    if options.page:
+        raise ImageReadError(
+            f"{name}: page {options.page} was asked for, but an array is one page; pass stack[page]"
+        )
+    if hasattr(source, "getbands"):  # a Pillow image: its palette would be lost in np.asarray
+        try:
+            source = image_pixels(source)
+        except Exception as error:  # decoding happens here, and may fail in any way
+            raise ImageReadError(f"{name}: this Pillow image does not decode ({error})") from error
+    return Decoded(source, metadata={"format": "array"})
+
+
+def _decode_path(source: Any, options: ReadOptions, name: str) -> Decoded:
+    path = _as_path(source, name)
+    with _open_file(path, name) as file:
+        head = file.read(N_SNIFFED)
+        file.seek(0)
+        if not head:
+            raise ImageReadError(f"{name}: the file is empty (0 bytes); copy or export it again")
+        kind = sniff(head, path.suffix.lower())
+        if kind is None:
+            raise ImageReadError(f"{name}: {describe_other(head)}")
+        try:
+            return _decode_file(file, path, kind, options, name)
+        except ImageReadError:
+            raise
+        except MemoryError as error:
+            raise ImageReadError(
+                f"{name}: not enough memory to decode it; crop or bin the image, or use a larger "
+                "machine"
+            ) from error
+        except Exception as error:  # decoders fail on damaged files in every way there is
+            raise ImageReadError(
+                f"{name}: damaged or truncated {kind} file ({type(error).__name__}: {error}); "
+                "copy or export it again"
+            ) from error
+
+
+def _decode_file(file: BinaryIO, path: Path, kind: str, options: ReadOptions, name: str) -> Decoded:
+    if kind == "TIFF":
+        return decode_tiff(file, options.page, name, options.max_pixels)
+    if kind in MICROSCOPY_KINDS:
+        return decode_microscopy(path, kind, options.page, name, options.max_pixels)
+    check_single_page(options.page, name, kind)
+    return decode_raster(file, kind, name, options.max_pixels)
+
+
+def _as_path(source: Any, name: str) -> Path:
+    text = os.fspath(source)
+    if not isinstance(text, str):
+        raise ImageReadError(f"{name}: a path of bytes; decode it first with os.fsdecode")
+    if not text.strip():
+        raise ImageReadError(f"{name}: an empty path; give the path of an image file")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+        raise ImageReadError(f"{name}: a web address, not a file; download it first")
+    return Path(text)
+
+
+def _open_file(path: Path, name: str) -> BinaryIO:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise ImageReadError(
+                f"{name}: a folder, not an image file; find_images(folder) lists the images in it"
+            )
+        if not stat.S_ISREG(mode):
+            raise ImageReadError(f"{name}: not a regular file (a device or a pipe); give a file")
+        return path.open("rb")
+    except ImageReadError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageReadError(
+            f"{name}: no such file{_looked_in(path)}; check the path for typing errors"
+        ) from error
+    except PermissionError as error:
+        raise ImageReadError(
+            f"{name}: permission denied; ask its owner for read access, or close the program that "
+            "holds it"
+        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        reason = errno.errorcode.get(getattr(error, "errno", None) or 0, "") or str(error)
+        raise ImageReadError(f"{name}: cannot be opened ({reason}); check the path") from error
+
+
+def _looked_in(path: Path) -> str:
+    """For a relative path, where it was looked for: the usual reason why it is not found."""
+    return "" if path.is_absolute() else f" (looked in {Path.cwd()})"

@@ -1,0 +1,214 @@
+"""TIFF through tifffile, with Pillow for the compressions that tifffile leaves to others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.images import metadata as meta
+from hypervlad.images.arrays import check_size
+from hypervlad.images.decoded import Decoded, plain
+from hypervlad.images.errors import ImageReadError
+from hypervlad.images.rasters import image_pixels, look_up
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPage
+
+_FEI_TAGS = (34682, 34680)
+_ZEISS_TAG = 34118
+_X_RESOLUTION_TAG = 282
+
+# Photometric interpretations (TIFF 6.0) that need more than reading the numbers.
+_MIN_IS_WHITE, _PALETTE, _SEPARATED = 0, 3, 5
+_PLAIN_PHOTOMETRICS = (_MIN_IS_WHITE, 1, 2, _PALETTE, _SEPARATED)
+_UNCOMPRESSED = 1
+
+
+def decode_tiff(file: BinaryIO, page: int, name: str, max_pixels: int | None) -> Decoded:
+    """Decode one page of an open TIFF or BigTIFF file, with the pixel size if an instrument wrote
+    one.
+
+    The resolution tags of a plain TIFF are dots per inch on paper and are not taken for a pixel
+    size.
+
+    Parameters
+    ----------
+    file : binary file
+    page : int
+        Counted from 0.
+    name : str
+        What to call the image in an error.
+    max_pixels : int or None
+        Checked against the page's header, before anything is decoded.
+    """
+    import tifffile  # here, as its import takes longer than reading an image
+
+    with tifffile.TiffFile(file) as tiff:
+        n_pages = len(tiff.pages)
+        if page >= n_pages:
+            raise ImageReadError(
+                f"{name}: page {page} was asked for, but the file has {_count_pages(n_pages)}; "
+                "pages are counted from 0"
+            )
+        tiff_page = tiff.pages[page]
+        assert isinstance(tiff_page, tifffile.TiffPage)
+        check_size(tiff_page.imagelength, tiff_page.imagewidth, name, max_pixels)
+        _check_complete(tiff_page, tiff.filehandle.size, name)
+        decoded = Decoded(
+            _page_pixels(tiff_page, file, page, name),
+            metadata={"format": "TIFF", "page": page, "n_pages": n_pages},
+        )
+        _add_instrument(decoded, tiff, tiff_page)
+    return decoded
+
+
+def _count_pages(n_pages: int) -> str:
+    return "1 page" if n_pages == 1 else f"{n_pages} pages"
+
+
+def _check_complete(page: TiffPage, file_size: int, name: str) -> None:
+    """tifffile fills what is missing with zeros; here a missing strip or tile is an error."""
+    ends = [
+        offset + count
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
+        if count > 0
+    ]
+    stored = sum(page.databytecounts)
+    n_missing = sum(1 for count in page.databytecounts if count <= 0)
+    is_short = page.compression == _UNCOMPRESSED and stored < _n_bytes(page)
+    if not ends or n_missing or max(ends) > file_size or is_short:
+        raise ImageReadError(
+            f"{name}: truncated TIFF: its header promises pixel data that the file ({file_size:,} "
+            "bytes) "
+            "does not hold; copy or export it again"
+        )
+
+
+def _n_bytes(page: TiffPage) -> int:
+    """Bytes of the uncompressed page at the least (rows of odd bit depths are padded)."""
+    bits = page.bitspersample if isinstance(page.bitspersample, int) else min(page.bitspersample)
+    return page.imagelength * page.imagewidth * page.samplesperpixel * bits // 8
+
+
+def _page_pixels(page: TiffPage, file: BinaryIO, index: int, name: str) -> NDArray:
+    if int(page.photometric) in _PLAIN_PHOTOMETRICS:
+        try:
+            pixels = page.asarray(maxworkers=1)
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+        else:
+            return _interpret(_samples_last(pixels, page, name), page)
+    return _pixels_through_pillow(file, index, name)
+
+
+def _pixels_through_pillow(file: BinaryIO, index: int, name: str) -> NDArray:
+    """LZW, JPEG, fax: what libtiff decodes and tifffile alone does not."""
+    from PIL import Image, TiffImagePlugin
+
+    file.seek(0)
+    try:
+        # Not closed, as the file belongs to the caller.
+        image = TiffImagePlugin.TiffImageFile(file)
+        image.seek(index)
+        pixels = image_pixels(image)
+        min_is_white = image.tag_v2.get(262) == _MIN_IS_WHITE and pixels.dtype == np.uint16
+    except (SyntaxError, KeyError, NotImplementedError, Image.DecompressionBombError) as error:
+        raise ImageReadError(
+            f"{name}: a TIFF whose compression or layout needs a further package ({error}); "
+            "pip install imagecodecs, or save the file uncompressed"
+        ) from error
+    # Pillow turns 1-bit and 8-bit pages round by itself.
+    return np.uint16(65535) - pixels if min_is_white else pixels
+
+
+def _samples_last(pixels: NDArray, page: TiffPage, name: str) -> NDArray:
+    axes = page.axes
+    if axes == "SYX":
+        pixels, axes = np.moveaxis(pixels, 0, -1), "YXS"
+    if axes not in ("YX", "YXS"):
+        raise ImageReadError(
+            f"{name}: a TIFF page with axes {axes} and shape {pixels.shape}, not one image; "
+            "split it into two-dimensional pages"
+        )
+    return pixels
+
+
+def _interpret(pixels: NDArray, page: TiffPage) -> NDArray:
+    """Stored samples as grey or RGB."""
+    photometric = int(page.photometric)
+    if photometric == _PALETTE and page.colormap is not None:
+        return look_up(pixels, _palette_entries(page.colormap))
+    if pixels.ndim == 3 and photometric == _SEPARATED:
+        return _cmyk_to_rgb(pixels)
+    if pixels.ndim == 3:
+        n_colours = 3 if pixels.shape[2] >= 3 else 1
+        pixels = pixels[:, :, :n_colours]
+    bits = page.bitspersample if isinstance(page.bitspersample, int) else page.bitspersample[0]
+    if photometric == _MIN_IS_WHITE:
+        pixels = _invert(pixels, bits)
+    if pixels.dtype == np.uint8 and bits in (2, 4):
+        pixels = pixels * np.uint8(255 // (2**bits - 1))
+    return pixels
+
+
+def _palette_entries(colormap: NDArray) -> NDArray[np.uint8]:
+    entries = np.asarray(colormap).T
+    # 16-bit by the standard, but some programs write 8-bit values.
+    return (entries >> 8 if entries.max() > 255 else entries).astype(np.uint8)
+
+
+def _invert(pixels: NDArray, bits: int) -> NDArray:
+    if pixels.dtype == bool:
+        return ~pixels
+    if pixels.dtype.kind == "u":
+        return pixels.dtype.type(2**bits - 1) - pixels
+    return pixels
+
+
+def _cmyk_to_rgb(pixels: NDArray) -> NDArray:
+    """The arithmetic of ``PIL.Image.convert``: no colour profile, each ink an opaque filter."""
+    if pixels.dtype.kind != "u" or pixels.shape[2] < 4:
+        return pixels
+    top = np.iinfo(pixels.dtype).max
+    ink = pixels.astype(np.float64) / top
+    rgb = (1 - ink[:, :, :3]) * (1 - ink[:, :, 3:4])
+    return np.rint(rgb * top).astype(pixels.dtype)
+
+
+def _add_instrument(decoded: Decoded, tiff: TiffFile, page: TiffPage) -> None:
+    """Pixel size, scanned rows and metadata, from whichever instrument's dialect the file has."""
+    first = tiff.pages.first
+    for code in _FEI_TAGS:
+        fei = _tag_value(page, first, code)
+        if isinstance(fei, dict):
+            decoded.pixel_size = meta.fei_pixel_size(fei)
+            decoded.scan_rows = meta.fei_scan_rows(fei, page.imagelength)
+            decoded.metadata["fei"] = plain(fei)
+            return
+    zeiss = _tag_value(page, first, _ZEISS_TAG)
+    if isinstance(zeiss, dict):
+        decoded.pixel_size = meta.zeiss_pixel_size(zeiss)
+        decoded.metadata["zeiss"] = plain(zeiss)
+    elif tiff.is_ome and tiff.ome_metadata:
+        decoded.pixel_size = meta.ome_pixel_size(tiff.ome_metadata)
+    elif tiff.is_imagej and tiff.imagej_metadata:
+        resolution = _tag_value(page, first, _X_RESOLUTION_TAG)
+        decoded.pixel_size = meta.imagej_pixel_size(tiff.imagej_metadata, resolution)
+        # Overlays and look-up tables are bulky and of no use here.
+        kept = {
+            key: value
+            for key, value in tiff.imagej_metadata.items()
+            if isinstance(value, (str, int, float, bool))
+        }
+        decoded.metadata["imagej"] = plain(kept)
+
+
+def _tag_value(page: TiffPage, first: TiffPage, code: int) -> Any:
+    for candidate in (page, first):
+        tag = candidate.tags.get(code)
+        if tag is not None:
+            return tag.value
+    return None
