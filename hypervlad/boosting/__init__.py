@@ -1,0 +1,5 @@
+"""A softmax classifier that boosts trees from cross-fitted linear margins, with xgboost beneath."""
+
+from .classifier import BoostedSoftmaxClassifier
+
+__all__ = ["BoostedSoftmaxClassifier"]

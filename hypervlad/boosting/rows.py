@@ -1,0 +1,105 @@
+"""What is learnt from: distinct rows with their weights, in an order set by their content.
+
+A row of weight three is the same evidence as three copies of it, and a copy tells nothing new in
+a test. Copies are therefore joined before anything is split: they cannot end on both sides,
+weights and repetitions give the same model, and so does any order of the rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..splits import first_appearance_codes
+from .margins import FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Distinct rows: features (m, p), class codes, positive weights and group codes, each (m,)."""
+
+    X: NDArray[np.floating]
+    codes: IntArray
+    weight: FloatArray
+    groups: IntArray
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def take(self, rows: IntArray) -> TrainingRows:
+        """Only these rows."""
+        return TrainingRows(self.X[rows], self.codes[rows], self.weight[rows], self.groups[rows])
+
+    def groups_of_class(self) -> list[int]:
+        """Number of groups in which each class appears."""
+        pairs = np.unique(np.column_stack([self.codes, self.groups]), axis=0)
+        return np.bincount(pairs[:, 0]).tolist()
+
+
+def class_weights(
+    class_weight: Mapping[Any, float] | str | None,
+    classes: NDArray[Any],
+    codes: IntArray,
+    weight: FloatArray,
+) -> FloatArray:
+    """Weight of each class; "balanced" makes the classes' summed weights equal."""
+    if class_weight is None:
+        return np.ones(len(classes))
+    if isinstance(class_weight, str):
+        share = np.bincount(codes, weights=weight, minlength=len(classes))
+        return share.sum() / (len(classes) * share)
+    labels = classes.tolist()
+    unknown = [label for label in class_weight if label not in labels]
+    if unknown:
+        raise ValueError(
+            f"class_weight names labels that are not in y: {unknown}; the classes are {labels}."
+        )
+    return np.array([float(class_weight.get(label, 1.0)) for label in labels])
+
+
+def distinct_rows(
+    X: NDArray[np.floating], codes: IntArray, weight: FloatArray, groups: ArrayLike | None
+) -> TrainingRows:
+    """Join equal rows of one class and group, drop those without weight, sort by content.
+
+    Weights come out with mean 1, so that no penalty or prior depends on their unit. Without
+    `groups`, equal feature vectors form a group, whatever their labels.
+    """
+    if groups is None:
+        group_codes = np.zeros(len(codes), dtype=np.intp)
+    else:
+        group_codes = first_appearance_codes(groups, "groups")
+        if len(group_codes) != len(codes):
+            raise ValueError(f"X has {len(codes)} rows but groups has {len(group_codes)}.")
+    kept = np.flatnonzero(weight > 0)
+    digests = _row_digests(X, kept)
+    order = np.lexsort((group_codes[kept], codes[kept], digests))
+    kept, digests = kept[order], digests[order]
+    new_vector = np.append(True, digests[1:] != digests[:-1])
+    new_row = new_vector.copy()
+    for key in (codes, group_codes):
+        new_row[1:] |= key[kept[1:]] != key[kept[:-1]]
+    starts = np.flatnonzero(new_row)
+    group_of_kept = np.cumsum(new_vector) - 1 if groups is None else group_codes[kept]
+    joined_weight = np.add.reduceat(weight[kept], starts)
+    return TrainingRows(
+        X=X[kept[starts]],
+        codes=codes[kept[starts]],
+        weight=joined_weight / joined_weight.mean(),
+        groups=group_of_kept[starts].astype(np.intp),
+    )
+
+
+def _row_digests(X: NDArray[np.floating], rows: IntArray) -> NDArray[np.bytes_]:
+    # float64, so that float32 and float64 input of equal values sort alike; + 0.0 turns -0.0 into
+    # 0.0.
+    digests = [
+        hashlib.blake2b((X[row].astype(np.float64) + 0.0).tobytes(), digest_size=16).hexdigest()
+        for row in rows
+    ]
+    return np.array(digests, dtype="S32")

@@ -1,0 +1,319 @@
+"""Splits that keep groups whole: a hold-out and cross-validation folds, stratified by class.
+
+Crops of one micrograph, frames of one grid square and figures of one paper look alike. If some of
+them are learnt from and others tested on, the test measures memory. Every split here moves whole
+groups.
+
+Small classes decide the rest: a class that is missing from the training part cannot be learnt at
+all, so each class keeps at least one group in training, and a class that lives in a single group
+is never tested.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.utils import check_random_state
+
+__all__ = ["group_folds", "holdout_split"]
+
+IntArray = NDArray[np.intp]
+
+# Fewer folds than this train on so little of a small data set that the folds say little about the
+# whole.
+_FEWEST_FOLDS = 3
+
+
+def holdout_split(
+    y: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    test_size: float = 0.2,
+    random_state: int | np.random.RandomState | None = None,
+) -> tuple[IntArray, IntArray]:
+    """Split rows into a training and a test part, stratified by class, with whole groups only.
+
+    Groups are visited in random order and a group joins the test part where that brings the class
+    counts closer to `test_size` of each class. Then each class that is still untested gives its
+    smallest group, if it has another one to learn from.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,)
+        Class labels, of any hashable kind. Their names do not matter, only which rows share one.
+    groups : array-like of shape (n_samples,), default=None
+        Group of each row; rows of one group stay together. None makes each row its own group.
+    test_size : float, default=0.2
+        Wanted share of the rows in the test part, strictly between 0 and 1. Large groups make it
+        approximate.
+    random_state : int, RandomState or None, default=None
+        Seed of the order in which groups are visited.
+
+    Returns
+    -------
+    train_idx, test_idx : ndarray of int
+        Sorted row numbers, disjoint, together every row. `train_idx` holds every class;
+        `test_idx` is empty if no group can be spared.
+
+    Raises
+    ------
+    ValueError
+        If `y` is empty or not one-dimensional, a label or group is missing (None, NaN), the lengths
+        differ, or `test_size` is out of range.
+
+    See Also
+    --------
+    group_folds : folds for cross-validation under the same rules.
+
+    Examples
+    --------
+    >>> from hypervlad.splits import holdout_split
+    >>> y = ["fibre"] * 6 + ["matrix"] * 6
+    >>> paper = [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+    >>> train, test = holdout_split(y, paper, test_size=1 / 3, random_state=0)
+    >>> len(train), len(test)
+    (8, 4)
+    >>> {paper[i] for i in train} & {paper[i] for i in test}
+    set()
+    """
+    if isinstance(test_size, bool) or not 0.0 < float(test_size) < 1.0:
+        raise ValueError(
+            "test_size is the share of rows to hold out, strictly between 0 and 1; "
+            f"got {test_size!r}."
+        )
+    counts, group_of_row = _class_counts_by_group(y, groups)
+    rng = check_random_state(random_state)
+    in_test = _choose_test_groups(counts, float(test_size), rng.permutation(len(counts)))
+    row_in_test = in_test[group_of_row]
+    return np.flatnonzero(~row_in_test), np.flatnonzero(row_in_test)
+
+
+def group_folds(
+    y: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    n_splits: int = 5,
+    random_state: int | np.random.RandomState | None = None,
+) -> list[tuple[IntArray, IntArray]]:
+    """Cut rows into cross-validation folds, stratified by class, with whole groups only.
+
+    scikit-learn's ``StratifiedGroupKFold`` does the cut. Three things are added for small
+    classes: the number of folds comes down to the number of groups of the rarest class (not below
+    three, and counting classes of two groups or more); a class that would lie in one fold only
+    has a group moved to another; and the groups without which a class could not be learnt are
+    never tested.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,)
+        Class labels, of any hashable kind. Their names do not matter, only which rows share one.
+    groups : array-like of shape (n_samples,), default=None
+        Group of each row; rows of one group stay together. None makes each row its own group.
+    n_splits : int, default=5
+        Wanted number of folds, at least 2.
+    random_state : int, RandomState or None, default=None
+        Seed of the shuffle before the cut.
+
+    Returns
+    -------
+    folds : list of (train_idx, test_idx)
+        Sorted row numbers. In each fold the two parts are disjoint and make up every row, and
+        every class is in `train_idx`. Each row is tested at most once; rows of groups that are
+        needed for training are in no `test_idx`. At most `n_splits` folds; an empty list if no
+        group can be spared.
+
+    Raises
+    ------
+    ValueError
+        If `y` is empty or not one-dimensional, a label or group is missing (None, NaN), the lengths
+        differ, or `n_splits` is not an integer of at least 2.
+
+    See Also
+    --------
+    holdout_split : a single split.
+
+    Examples
+    --------
+    >>> from hypervlad.splits import group_folds
+    >>> y = ["SEM", "SEM", "SEM", "TEM", "TEM", "TEM", "AFM"]
+    >>> folds = group_folds(y, n_splits=3, random_state=0)
+    >>> [len(test) for train, test in folds]  # the only AFM image is always learnt from
+    [2, 2, 2]
+    """
+    if isinstance(n_splits, bool) or not isinstance(n_splits, int | np.integer) or n_splits < 2:
+        raise ValueError(f"n_splits is a whole number of folds, at least 2; got {n_splits!r}.")
+    counts, group_of_row = _class_counts_by_group(y, groups)
+    pinned = _pin_sole_groups(counts)
+    fold_of_group = _assign_folds(y, counts, group_of_row, pinned, n_splits, random_state)
+    _keep_classes_trainable(fold_of_group, counts)
+    fold_of_row = fold_of_group[group_of_row]
+    tests = [fold_of_row == fold for fold in np.unique(fold_of_group[fold_of_group >= 0])]
+    return [(np.flatnonzero(~test), np.flatnonzero(test)) for test in tests]
+
+
+def first_appearance_codes(values: ArrayLike, what: str) -> IntArray:
+    """Number the distinct values in the order they appear: names then cannot change a split."""
+    rows = _as_list(values, what)
+    codes: dict[Any, int] = {}
+    for position, value in enumerate(rows):
+        if _is_missing(value):
+            raise ValueError(f"{what}[{position}] is missing ({value!r}); give each row a value.")
+        codes.setdefault(value, len(codes))
+    return np.fromiter((codes[value] for value in rows), dtype=np.intp, count=len(rows))
+
+
+def _is_missing(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # pandas.NA refuses to be true or false
+        return True
+
+
+def _as_list(values: ArrayLike, what: str) -> list[Any]:
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise ValueError(f"{what} has one value per row; got {values!r}.")
+    # A list stays a list: as an array, [1, "a"] would turn into strings.
+    if isinstance(values, list | tuple):
+        if any(isinstance(value, list | tuple | np.ndarray) for value in values):
+            raise ValueError(f"{what} has one value per row; got a nested list.")
+        return list(values)
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(f"{what} has one value per row; got an array of shape {array.shape}.")
+    return array.tolist() if array.dtype.kind != "O" else list(array)
+
+
+def _class_counts_by_group(y: ArrayLike, groups: ArrayLike | None) -> tuple[IntArray, IntArray]:
+    """Rows of each class in each group, shape (n_groups, n_classes), and the group of each row."""
+    classes = first_appearance_codes(y, "y")
+    if not len(classes):
+        raise ValueError("y is empty: there is nothing to split.")
+    group_of_row = (
+        np.arange(len(classes)) if groups is None else first_appearance_codes(groups, "groups")
+    )
+    if len(group_of_row) != len(classes):
+        raise ValueError(f"y has {len(classes)} rows but groups has {len(group_of_row)}.")
+    counts = np.zeros((group_of_row.max() + 1, classes.max() + 1), dtype=np.intp)
+    np.add.at(counts, (group_of_row, classes), 1)
+    return counts, group_of_row
+
+
+def _pin_sole_groups(counts: IntArray) -> NDArray[np.bool_]:
+    """Groups that hold a class all alone: without them the class could not be learnt."""
+    present = counts > 0
+    alone = present.sum(axis=0) == 1
+    return np.asarray(present[:, alone].any(axis=1))
+
+
+def _choose_test_groups(counts: IntArray, test_size: float, order: IntArray) -> NDArray[np.bool_]:
+    present = counts > 0
+    n_of_class = counts.sum(axis=0)
+    in_test = np.zeros(len(counts), dtype=bool)
+    groups_left = present.sum(axis=0)
+    missing = np.full(counts.shape[1], test_size)  # per class, as a share of its rows
+
+    def can_spare(group: int) -> bool:
+        return bool((groups_left[present[group]] > 1).all())
+
+    def move(group: int) -> None:
+        in_test[group] = True
+        groups_left[present[group]] -= 1
+        missing[:] -= counts[group] / n_of_class
+
+    for group in order:
+        share = counts[group] / n_of_class
+        closer = ((missing - share) ** 2).sum() < (missing**2).sum()
+        if closer and can_spare(group):
+            move(group)
+    for klass in range(counts.shape[1]):
+        if present[in_test, klass].any():
+            continue
+        candidates = [g for g in order if present[g, klass] and can_spare(g)]
+        if candidates:
+            move(min(candidates, key=lambda g: counts[g].sum()))
+    return in_test
+
+
+def _assign_folds(
+    y: ArrayLike,
+    counts: IntArray,
+    group_of_row: IntArray,
+    pinned: NDArray[np.bool_],
+    n_splits: int,
+    random_state: int | np.random.RandomState | None,
+) -> IntArray:
+    """Fold of each group; -1 for those that are never tested."""
+    fold_of_group = np.full(len(counts), -1, dtype=np.intp)
+    n_free = int((~pinned).sum())
+    n_folds = min(_sensible_n_splits(counts, n_splits), n_free)
+    if n_folds < 2:
+        fold_of_group[~pinned] = 0
+        return fold_of_group
+    rows = np.flatnonzero(~pinned[group_of_row])
+    classes = first_appearance_codes(y, "y")[rows]
+    cutter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=random_state)
+    with warnings.catch_warnings():
+        # It warns of classes with fewer rows than folds, the case that this module is for.
+        warnings.simplefilter("ignore", UserWarning)
+        for fold, (_, test) in enumerate(_split(cutter, classes, group_of_row[rows])):
+            fold_of_group[group_of_row[rows[test]]] = fold
+    return fold_of_group
+
+
+def _split(
+    cutter: StratifiedGroupKFold, classes: IntArray, groups: IntArray
+) -> list[tuple[IntArray, IntArray]]:
+    if np.bincount(classes).max() < cutter.n_splits:
+        # It refuses when every class is smaller than the number of folds; one class then stands
+        # for all.
+        classes = np.zeros_like(classes)
+    return list(cutter.split(np.zeros((len(classes), 1)), classes, groups))
+
+
+def _sensible_n_splits(counts: IntArray, n_splits: int) -> int:
+    groups_of_class = (counts > 0).sum(axis=0)
+    divisible = groups_of_class[groups_of_class > 1]
+    if not len(divisible):
+        return n_splits
+    return min(n_splits, max(_FEWEST_FOLDS, int(divisible.min())))
+
+
+def _keep_classes_trainable(fold_of_group: IntArray, counts: IntArray) -> None:
+    """Change `fold_of_group` in place until each class has a group outside each fold.
+
+    A class may depend on a group that others depend on too, and then no assignment may exist
+    (three classes that share three groups pairwise, in two folds). Moving a group is tried first;
+    never testing it always works.
+    """
+    members_of_class = [np.flatnonzero(counts[:, klass]) for klass in range(counts.shape[1])]
+
+    def stuck(klass: int | np.intp) -> bool:
+        folds = np.unique(fold_of_group[members_of_class[klass]])
+        return len(folds) == 1 and folds[0] >= 0
+
+    def move_is_safe(group: int, fold: int) -> bool:
+        before = fold_of_group[group]
+        fold_of_group[group] = fold
+        safe = not any(stuck(klass) for klass in np.flatnonzero(counts[group]))
+        fold_of_group[group] = before
+        return safe
+
+    for klass, members in enumerate(members_of_class):
+        if not stuck(klass):
+            continue
+        smallest_first = members[np.argsort(counts[members].sum(axis=1), kind="stable")]
+        emptiest_first = _folds_by_size(fold_of_group, counts)
+        moves = ((g, f) for g in smallest_first for f in emptiest_first if move_is_safe(g, f))
+        group, fold = next(moves, (smallest_first[0], -1))
+        fold_of_group[group] = fold
+
+
+def _folds_by_size(fold_of_group: IntArray, counts: IntArray) -> IntArray:
+    tested = fold_of_group >= 0
+    sizes = np.bincount(fold_of_group[tested], weights=counts[tested].sum(axis=1))
+    return np.argsort(sizes, kind="stable")

@@ -1,0 +1,201 @@
+"""Splits: what must hold for every labelling and grouping, and the corners by example."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hypervlad.splits import first_appearance_codes, group_folds, holdout_split
+
+# Few classes and groups, so that small and shared ones are common.
+ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 8)), min_size=1, max_size=40)
+SEEDS = st.integers(0, 2**31 - 1)
+
+
+def labels_and_groups(rows):
+    y, groups = zip(*rows, strict=True)
+    return np.array(y), np.array(groups)
+
+
+def assert_sound(train, test, y, groups):
+    assert sorted([*train, *test]) == list(range(len(y)))  # disjoint and complete
+    assert not set(groups[train]) & set(groups[test])  # no group straddles
+    assert set(y[train]) == set(y)  # each class can be learnt
+
+
+def sole_groups(y, groups):
+    """Groups that hold some class all alone, by plain loops."""
+    groups_of = {c: {g for k, g in zip(y, groups, strict=True) if k == c} for c in y}
+    return {next(iter(of)) for of in groups_of.values() if len(of) == 1}
+
+
+@given(ROWS, st.floats(0.05, 0.95), SEEDS)
+def test_holdout_is_sound(rows, test_size, seed):
+    y, groups = labels_and_groups(rows)
+    train, test = holdout_split(y, groups, test_size=test_size, random_state=seed)
+    assert_sound(train, test, y, groups)
+    again = holdout_split(y, groups, test_size=test_size, random_state=seed)
+    np.testing.assert_array_equal(test, again[1])
+
+
+@given(ROWS, st.integers(2, 6), SEEDS)
+def test_folds_are_sound(rows, n_splits, seed):
+    y, groups = labels_and_groups(rows)
+    folds = group_folds(y, groups, n_splits=n_splits, random_state=seed)
+    assert len(folds) <= n_splits
+    for train, test in folds:
+        assert len(test)
+        assert_sound(train, test, y, groups)
+    tested = np.concatenate([test for _, test in folds]) if folds else np.array([], int)
+    assert len(set(tested)) == len(tested)
+    assert not set(groups[tested]) & sole_groups(y, groups)
+    again = group_folds(y, groups, n_splits=n_splits, random_state=seed)
+    assert [test.tolist() for _, test in folds] == [test.tolist() for _, test in again]
+
+
+@given(ROWS, SEEDS)
+def test_folds_test_every_row_that_can_be_spared_without_groups(rows, seed):
+    y, _ = labels_and_groups(rows)
+    tested = {int(i) for _, test in group_folds(y, random_state=seed) for i in test}
+    classes, counts = np.unique(y, return_counts=True)
+    single = set(classes[counts == 1])
+    assert tested == {i for i in range(len(y)) if y[i] not in single}
+
+
+@given(ROWS, SEEDS)
+@settings(max_examples=50)
+def test_names_of_labels_and_groups_do_not_matter(rows, seed):
+    y, groups = labels_and_groups(rows)
+    # Other kinds, and the reverse order of names.
+    renamed_y = np.array([f"class {9 - c}" for c in y])
+    renamed_groups = [f"paper {9 - g}" for g in groups]
+    plain = holdout_split(y, groups, random_state=seed)
+    renamed = holdout_split(renamed_y, renamed_groups, random_state=seed)
+    np.testing.assert_array_equal(plain[1], renamed[1])
+    plain_folds = group_folds(y, groups, random_state=seed)
+    renamed_folds = group_folds(renamed_y, renamed_groups, random_state=seed)
+    assert [t.tolist() for _, t in plain_folds] == [t.tolist() for _, t in renamed_folds]
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.floats(0.1, 0.5), SEEDS)
+def test_holdout_without_groups_is_stratified(class_sizes, test_size, seed):
+    y = np.repeat(np.arange(len(class_sizes)), class_sizes)
+    _, test = holdout_split(y, test_size=test_size, random_state=seed)
+    for klass, size in enumerate(class_sizes):
+        held_out = int((y[test] == klass).sum())
+        if size == 1:
+            assert held_out == 0
+        else:
+            # The nearest whole number, but at least one row.
+            assert abs(held_out - max(1.0, test_size * size)) <= 0.5 + 1e-9
+
+
+def test_holdout_depends_on_the_seed():
+    y = np.repeat(["SEM", "TEM"], 50)
+    first = holdout_split(y, random_state=0)[1]
+    second = holdout_split(y, random_state=1)[1]
+    assert first.tolist() != second.tolist()
+
+
+def test_holdout_tests_a_class_of_two_groups():
+    y = ["a"] * 50 + ["b"] * 2
+    train, test = holdout_split(y, test_size=0.1, random_state=0)
+    assert [y[i] for i in test].count("b") == 1
+    assert [y[i] for i in train].count("b") == 1
+
+
+def test_holdout_with_groups_comes_near_the_wanted_share():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 60, 600)
+    y = groups % 3
+    for seed in range(10):
+        _, test = holdout_split(y, groups, test_size=0.25, random_state=seed)
+        for klass in range(3):
+            share = (y[test] == klass).sum() / (y == klass).sum()
+            assert 0.2 < share < 0.3
+
+
+def test_nothing_can_be_spared():
+    y, groups = ["a", "a", "b"], [1, 1, 2]
+    train, test = holdout_split(y, groups)
+    assert train.tolist() == [0, 1, 2]
+    assert test.tolist() == []
+    assert group_folds(y, groups) == []
+
+
+def test_fewer_folds_for_rare_classes_but_at_least_three():
+    four = ["a"] * 20 + ["b"] * 4
+    assert len(group_folds(four, n_splits=10, random_state=0)) == 4
+    two = ["a"] * 20 + ["b"] * 2
+    assert len(group_folds(two, n_splits=10, random_state=0)) == 3
+    one = ["a"] * 20 + ["b"]
+    assert len(group_folds(one, n_splits=10, random_state=0)) == 10
+
+
+def test_folds_of_a_stratified_set_are_balanced():
+    y = np.repeat([0, 1, 2], 20)
+    for _, test in group_folds(y, n_splits=5, random_state=0):
+        assert np.bincount(y[test]).tolist() == [4, 4, 4]
+
+
+def test_three_classes_in_three_shared_groups_cannot_all_be_tested_in_two_folds():
+    # a in groups 1 and 2, b in 2 and 3, c in 1 and 3: no two folds split all three pairs.
+    y = ["a", "a", "b", "b", "c", "c"]
+    groups = [1, 2, 2, 3, 1, 3]
+    for seed in range(20):
+        for train, _ in group_folds(y, groups, n_splits=2, random_state=seed):
+            assert {y[i] for i in train} == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("split", [holdout_split, group_folds])
+@pytest.mark.parametrize(
+    ("y", "groups", "message"),
+    [
+        ([], None, "y is empty"),
+        ("abc", None, "y has one value per row"),
+        (None, None, "y has one value per row"),
+        ([[0], [1]], None, "nested list"),
+        (np.zeros((2, 2)), None, r"shape \(2, 2\)"),
+        ([0, 1], [0], "y has 2 rows but groups has 1"),
+        ([0, 1], "ab", "groups has one value per row"),
+        ([0, None], None, r"y\[1\] is missing"),
+        ([0, 1], [float("nan"), 1], r"groups\[0\] is missing"),
+        ([0, 1], np.array(["NaT", "2020-01-01"], dtype="datetime64[D]"), r"groups\[0\] is missing"),
+    ],
+)
+def test_bad_input_is_refused(split, y, groups, message):
+    with pytest.raises(ValueError, match=message):
+        split(y, groups)
+
+
+def test_missing_values_of_pandas_are_refused():
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(ValueError, match=r"groups\[1\] is missing"):
+        holdout_split([0, 1], pandas.array(["a", None], dtype="string"))
+
+
+@pytest.mark.parametrize("test_size", [0, 1, 1.5, -0.1, True, float("nan")])
+def test_bad_test_size_is_refused(test_size):
+    with pytest.raises(ValueError, match="test_size is the share"):
+        holdout_split([0, 1], test_size=test_size)
+
+
+@pytest.mark.parametrize("n_splits", [1, 0, 2.5, True, "5"])
+def test_bad_n_splits_is_refused(n_splits):
+    with pytest.raises(ValueError, match="n_splits is a whole number"):
+        group_folds([0, 1], n_splits=n_splits)
+
+
+def test_names_of_mixed_kinds_stay_apart():
+    # As an array they would all become strings, and 1 and "1" one group.
+    assert first_appearance_codes([1, "1", "b", 1], "groups").tolist() == [0, 1, 2, 0]
+
+
+def test_no_warning_for_small_classes():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        group_folds(["a", "a", "b", "b", "c"], n_splits=5, random_state=0)
