@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hypervlad.metrics import calibration_error_range, expected_calibration_error
+
 _Z95 = 1.959963984540054
 _FEWEST_GROUPS = 10
 _N_RESAMPLES = 2000
@@ -129,6 +131,19 @@ class Evaluation:
         """The most common true class, and the accuracy of always naming it."""
         (label, count), *_ = sorted(Counter(self.true).items(), key=lambda kv: (-kv[1], kv[0]))
         return label, count / len(self.true)
+
+    @property
+    def calibration_error(self) -> float:
+        """The expected calibration error; see `hypervlad.metrics.expected_calibration_error`."""
+        place = {str(label): code for code, label in enumerate(self.classes)}
+        # Unknown labels get a column of their own, with probability 0.
+        codes = [place.get(label, len(place)) for label in self.true]
+        return expected_calibration_error(codes, np.pad(self.proba, ((0, 0), (0, 1))))
+
+    @property
+    def calibration_range(self) -> tuple[float, float]:
+        """The calibration errors that chance alone would give a perfectly calibrated model."""
+        return calibration_error_range(self.proba, random_state=0)
 
     @property
     def scores(self) -> list[ClassScores]:

@@ -146,14 +146,6 @@ class ReliabilityDisplay:
         return self
 
 
-def expected_calibration_error(
-    confidence: ArrayLike, correct: ArrayLike, n_bins: int = 10
-) -> float:
-    """`ReliabilityDisplay.calibration_error` without a display."""
-    bins = reliability_bins(np.asarray(confidence), np.asarray(correct, dtype=float), n_bins)
-    return ReliabilityDisplay(*bins).calibration_error
-
-
 def reliability_bins(
     confidence: NDArray[Any], correct: NDArray[Any], n_bins: int = 10
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -162,7 +154,8 @@ def reliability_bins(
     Parameters
     ----------
     confidence : ndarray of shape (n,)
-        In [0, 1]; a value on an edge belongs to the upper bin, and 1 to the last.
+        In [0, 1]; a value on an edge belongs to the lower bin, as in
+        `hypervlad.metrics.expected_calibration_error`.
     correct : ndarray of shape (n,)
         1 for a right prediction, 0 for a wrong one.
     n_bins : int
@@ -177,7 +170,8 @@ def reliability_bins(
     >>> reliability_bins(np.array([0.6, 0.9, 1.0]), np.array([1, 0, 1]), n_bins=2)[2]
     array([0, 3])
     """
-    place = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    edges = np.arange(1, n_bins) / n_bins
+    place = np.searchsorted(edges, confidence, side="left")
     counts = np.bincount(place, minlength=n_bins)
     with np.errstate(invalid="ignore"):
         mean = np.bincount(place, confidence, n_bins) / counts

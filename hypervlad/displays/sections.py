@@ -10,9 +10,6 @@ import numpy as np
 
 from hypervlad.displays import page
 from hypervlad.displays.evaluation import ClassScores, Evaluation
-from hypervlad.displays.reliability import expected_calibration_error
-
-_WELL_CALIBRATED = 0.03
 
 
 def headline(result: Evaluation) -> str:
@@ -104,16 +101,19 @@ def calibration(result: Evaluation, picture: str) -> str:
         "the images for which it says “80 % sure” are right, and the bars follow the dashed line. "
         "Bars below the line: the model is too sure of itself. Above it: too modest."
     )
-    error = expected_calibration_error(result.confidence, result.correct)
     sure, right = float(result.confidence.mean()), result.accuracy
-    if abs(sure - right) < _WELL_CALIBRATED:
-        verdict = "the two agree well"
+    error, (_, chance) = result.calibration_error, result.calibration_range
+    if error <= chance:
+        verdict = "nothing here speaks against the probabilities"
+    elif sure > right:
+        verdict = "on the whole the model is too sure of itself"
     else:
-        verdict = "it is too sure of itself" if sure > right else "it is too modest"
+        verdict = "on the whole the model is too modest"
     summary = (
         f"Here the model is {percent(sure)} sure on average and right in {percent(right)} of "
-        f"cases: {verdict}. The bars are {100 * error:.1f} percentage points from the line on "
-        "average (the expected calibration error; with few images it is never quite 0)."
+        f"cases. The bars are {100 * error:.1f} percentage points from the line on average (the "
+        "expected calibration error). With this many images, chance alone gives up to "
+        f"{100 * chance:.1f}, so {verdict}."
     )
     return page.section(
         "Can the probabilities be trusted?", *map(page.paragraph, (explanation, summary)), picture
