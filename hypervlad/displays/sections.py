@@ -15,10 +15,11 @@ from hypervlad.displays.evaluation import ClassScores, Evaluation
 def headline(result: Evaluation) -> str:
     """How many are right, what to expect, and what the simplest guess would give."""
     n, right = len(result.true), int(result.correct.sum())
+    counted = "1 image" if n == 1 else f"{n} images"
     low, high = result.interval
     label, share = result.baseline
     sentence = (
-        f"The model classified {right} of {n} images correctly: {percent(result.accuracy)}. "
+        f"The model classified {right} of {counted} correctly: {percent(result.accuracy)}. "
         f"With other images of the same kind, expect between {percent(low)} and {percent(high)}."
     )
     numbers = {
