@@ -24,11 +24,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from torch.nn import functional
 
 from hypervlad.hypercolumns import axis_interpolation, enlarge
 
 # Score values in flight: 1 MB stays in a core's cache, a GPU wants few large launches.
-_VALUES_IN_FLIGHT = {"cpu": 1 << 18, "cuda": 1 << 27}
+_VALUES_ON_CPU, _VALUES_ON_GPU = 1 << 18, 1 << 27
 
 Normalization = Literal["intra", "power", "l2"]
 NORMALIZATIONS: tuple[Normalization, ...] = ("intra", "power", "l2")
@@ -123,32 +124,35 @@ def dense_residual_sums(
     )
 
 
-def normalize(sums: torch.Tensor, steps: Sequence[Normalization]) -> torch.Tensor:
-    """Normalise VLAD, one step after the other.
+def normalize(sums: Sequence[torch.Tensor], steps: Sequence[Normalization]) -> torch.Tensor:
+    """Normalise the VLAD of one or more codebooks and join them into one vector an image.
 
     Parameters
     ----------
-    sums : Tensor of shape (B, K, D)
-        Residual sums.
+    sums : sequence of Tensor of shape (B, K_i, D_i)
+        Residual sums, one tensor a codebook.
     steps : sequence of {"intra", "power", "l2"}
-        "intra": each word's block to unit length (Arandjelovic and Zisserman 2013, "All about
-        VLAD", CVPR); "power": signed square root of each value; "l2": the whole to unit length.
-        Zero blocks stay zero.
+        Taken in this order. "intra": each word's block to unit length (Arandjelovic and Zisserman
+        2013, "All about VLAD", CVPR); "power": signed square root of each value; "l2": the whole
+        vector to unit length. What is zero stays zero.
 
     Returns
     -------
-    Tensor of shape (B, K, D)
+    Tensor of shape (B, sum of K_i D_i)
     """
+    lengths = [block[0].numel() for block in sums]
     for step in steps:
         if step == "intra":
-            sums = torch.nn.functional.normalize(sums, dim=2)
+            sums = [functional.normalize(block, dim=2) for block in sums]
         elif step == "power":
-            sums = sums.sign() * sums.abs().sqrt()
+            sums = [block.sign() * block.abs().sqrt() for block in sums]
         elif step == "l2":
-            sums = torch.nn.functional.normalize(sums.flatten(1), dim=1).view_as(sums)
+            whole = functional.normalize(torch.cat([b.flatten(1) for b in sums], 1), dim=1)
+            parts = whole.split(lengths, 1)
+            sums = [part.view_as(b) for part, b in zip(parts, sums, strict=True)]
         else:
             raise ValueError(f"unknown normalisation {step!r}: there are {NORMALIZATIONS}")
-    return sums
+    return torch.cat([block.flatten(1) for block in sums], 1)
 
 
 def _codeword_blocks(
@@ -163,9 +167,13 @@ def _codeword_blocks(
     return codewords.split(widths, dim=1)
 
 
+def _in_flight(device: torch.device) -> int:
+    return _VALUES_ON_CPU if device.type == "cpu" else _VALUES_ON_GPU
+
+
 def _images_at_once(size: tuple[int, int], codewords: torch.Tensor) -> int:
     values = size[0] * size[1] * len(codewords)
-    return max(1, _VALUES_IN_FLIGHT[codewords.device.type] // values)
+    return max(1, _in_flight(codewords.device) // values)
 
 
 def _assign_chunk(
@@ -179,7 +187,7 @@ def _assign_chunk(
     scores[0] -= sum(0.5 * block.square().sum(1) for block in blocks)
     scores = [enlarge(part, (part.shape[1], width)).flatten(2) for part in scores]
     device = blocks[0].device
-    n_rows = max(1, _VALUES_IN_FLIGHT[device.type] // (n_images * width * n_words))
+    n_rows = max(1, _in_flight(device) // (n_images * width * n_words))
     assigned = torch.empty(n_images, height, width, dtype=torch.int64, device=device)
     for start in range(0, height, n_rows):
         rows = range(start, min(start + n_rows, height))

@@ -1,0 +1,64 @@
+"""Classify electron micrographs: dense hypercolumns, VLAD and a boosted softmax.
+
+Everything public is imported on first use, so that ``import hypervlad`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hypervlad._version import __version__
+
+if TYPE_CHECKING:
+    from hypervlad.backbones import register_backbone
+    from hypervlad.boosting import BoostedSoftmaxClassifier
+    from hypervlad.classifier import MicrographClassifier
+    from hypervlad.datasets import check_image_folder, load_image_folder, make_tem_images
+    from hypervlad.encoder import HypercolumnVLAD
+    from hypervlad.images import ImageReadError, Micrograph, read_image, read_micrograph
+    from hypervlad.modelfile import ModelFileError
+    from hypervlad.models import load
+
+__all__ = [
+    "BoostedSoftmaxClassifier",
+    "HypercolumnVLAD",
+    "ImageReadError",
+    "Micrograph",
+    "MicrographClassifier",
+    "ModelFileError",
+    "__version__",
+    "check_image_folder",
+    "load",
+    "load_image_folder",
+    "make_tem_images",
+    "read_image",
+    "read_micrograph",
+    "register_backbone",
+]
+
+_ROOM_OF = {
+    "BoostedSoftmaxClassifier": "boosting",
+    "HypercolumnVLAD": "encoder",
+    "ImageReadError": "images",
+    "Micrograph": "images",
+    "MicrographClassifier": "classifier",
+    "ModelFileError": "modelfile",
+    "check_image_folder": "datasets",
+    "load": "models",
+    "load_image_folder": "datasets",
+    "make_tem_images": "datasets",
+    "read_image": "images",
+    "read_micrograph": "images",
+    "register_backbone": "backbones",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOM_OF:
+        return getattr(importlib.import_module(f"hypervlad.{_ROOM_OF[name]}"), name)
+    raise AttributeError(f"module 'hypervlad' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,289 @@
+"""``MicrographClassifier``: images in, classes with probabilities out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.decomposition import PCA
+from sklearn.utils.validation import check_is_fitted, column_or_1d
+
+from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.images import check_image_list
+from hypervlad.modelfile import ModelFileError, register_kind, write_model
+
+KIND = "micrograph_classifier"
+register_kind(KIND, "hypervlad.classifier:MicrographClassifier")
+
+_ENCODER, _BOOSTING, _REDUCTION = "encoder.", "boosting.", "reduction."
+
+
+class MicrographClassifier(ClassifierMixin, BaseEstimator):
+    """Classify micrographs: VLAD of hypercolumns, principal components, boosted softmax.
+
+    Parameters
+    ----------
+    encoder : HypercolumnVLAD, optional
+        How images become vectors; the defaults of :class:`HypercolumnVLAD` if not given.
+    n_components : int or None, default=256
+        Principal components of the VLAD vectors that the boosted softmax sees (fewer where there
+        are fewer images); None gives it the vectors whole.
+    boosting : BoostedSoftmaxClassifier, optional
+        The learner; its defaults if not given.
+    random_state : int, RandomState or None, default=None
+        Seeds the default encoder and learner; ones that you give keep their own.
+    verbose : bool, default=False
+        Show progress bars.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+    encoder_ : HypercolumnVLAD
+    boosting_ : BoostedSoftmaxClassifier
+    mean_ : ndarray of shape (n_features,), or None
+    components_ : ndarray of shape (n_components, n_features), or None
+    n_images_ : int
+        Images learnt from.
+
+    Notes
+    -----
+    Probabilities are trustworthy for images like those learnt from. Crops of one micrograph and
+    frames of one sample look alike: give their groups to ``fit``, and split by group when you
+    evaluate.
+
+    Examples
+    --------
+    >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
+    >>> images, labels = make_tem_images(24, size=64, random_state=0)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
+    >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
+    >>> model.predict_proba(images[:2]).shape
+    (2, 4)
+    """
+
+    def __init__(
+        self,
+        encoder: HypercolumnVLAD | None = None,
+        *,
+        n_components: int | None = 256,
+        boosting: BoostedSoftmaxClassifier | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.encoder = encoder
+        self.n_components = n_components
+        self.boosting = boosting
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        images: Sequence[Any],
+        y: Sequence[Any],
+        groups: Sequence[Any] | None = None,
+        sample_weight: Sequence[float] | None = None,
+    ) -> MicrographClassifier:
+        """Learn codebook, reduction and classifier.
+
+        Parameters
+        ----------
+        images : sequence of n images
+            Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes.
+        y : sequence of n labels
+        groups : sequence of n group names, optional
+            Images of one micrograph, sample or paper; inner splits keep them together.
+        sample_weight : sequence of n floats, optional
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Unusable parameters, lengths that differ, fewer than two classes.
+        ImageReadError
+            An image that cannot be read; it is named.
+        """
+        images = check_image_list(images)
+        y = _of_length("labels (y)", column_or_1d(y, warn=True), len(images))
+        self._make_parts()
+        vectors = self.encoder_.fit_transform(images)
+        readable = ~np.isnan(vectors[:, 0])
+        if groups is not None:
+            groups = _of_length("groups", np.asarray(groups), len(images))[readable]
+        if sample_weight is not None:
+            sample_weight = _of_length("sample weights", sample_weight, len(images))[readable]
+        self.n_images_ = int(readable.sum())
+        self._learn_reduction(vectors[readable])
+        self.boosting_.fit(self._reduce(vectors[readable]), y[readable], sample_weight, groups)
+        self.classes_ = self.boosting_.classes_
+        return self
+
+    def decision_function(self, images: Sequence[Any]) -> np.ndarray:
+        """Return the margins (log-odds up to a constant): (n, n_classes), or (n,) for two."""
+        return self._of_readable(images, self._boosted().decision_function)
+
+    def predict_proba(self, images: Sequence[Any]) -> np.ndarray:
+        """Return class probabilities.
+
+        Parameters
+        ----------
+        images : sequence of n images
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes)
+            In the order of ``classes_``. A row of an image skipped is NaN.
+        """
+        return self._of_readable(images, self._boosted().predict_proba)
+
+    def predict(self, images: Sequence[Any]) -> np.ndarray:
+        """Return the most probable class of each image.
+
+        Parameters
+        ----------
+        images : sequence of n images
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Labels. With ``on_error="skip"`` in the encoder and an image unreadable, an object
+            array with None in its place.
+        """
+        proba = self.predict_proba(images)
+        skipped = np.isnan(proba[:, 0])
+        labels = self.classes_[np.where(skipped[:, None], 0.0, proba).argmax(axis=1)]
+        if skipped.any():
+            labels = labels.astype(object)
+            labels[skipped] = None
+        return labels
+
+    def save(self, path: str | os.PathLike[str], *, include_backbone: bool = False) -> None:
+        """Write the fitted model to one file, without pickle.
+
+        Parameters
+        ----------
+        path : path-like
+            By custom ``*.hvlad``. Read it back with :func:`hypervlad.load`.
+        include_backbone : bool, default=False
+            Put the network's weights into the file as well, for machines that lack them.
+
+        Raises
+        ------
+        ModelFileError
+            If the file cannot be written.
+        """
+        write_model(path, KIND, *self.to_state(include_backbone=include_backbone))
+
+    def to_state(
+        self, *, include_backbone: bool = False
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return the fitted model as a JSON-able header and named arrays."""
+        check_is_fitted(self)
+        encoder, encoder_arrays = self.encoder_.to_state(include_backbone=include_backbone)
+        boosting, boosting_arrays = self.boosting_.to_state()
+        header = {
+            "n_components": self.n_components,
+            "n_images": self.n_images_,
+            "encoder": encoder,
+            "boosting": boosting,
+        }
+        arrays = {_ENCODER + name: array for name, array in encoder_arrays.items()}
+        arrays |= {_BOOSTING + name: array for name, array in boosting_arrays.items()}
+        if self.components_ is not None:
+            arrays[_REDUCTION + "mean"] = self.mean_
+            arrays[_REDUCTION + "components"] = self.components_
+        return header, arrays
+
+    @classmethod
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> MicrographClassifier:
+        """Undo :meth:`to_state`."""
+        try:
+            model = cls(n_components=header["n_components"])
+            model.n_images_ = int(header["n_images"])
+            encoder, boosting = header["encoder"], header["boosting"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(f"the model is incomplete ({error!r})") from error
+        model.encoder_ = HypercolumnVLAD.from_state(encoder, _under(_ENCODER, arrays))
+        model.boosting_ = BoostedSoftmaxClassifier.from_state(boosting, _under(_BOOSTING, arrays))
+        model.mean_ = arrays.get(_REDUCTION + "mean")
+        model.components_ = arrays.get(_REDUCTION + "components")
+        model.classes_ = model.boosting_.classes_
+        model.encoder, model.boosting = clone(model.encoder_), clone(model.boosting_)
+        return model
+
+    def _make_parts(self) -> None:
+        seed = self.random_state
+        if isinstance(seed, np.random.RandomState):
+            seed = int(seed.randint(2**31 - 1))
+        if self.encoder is None:
+            self.encoder_ = HypercolumnVLAD(random_state=seed, verbose=self.verbose)
+        elif isinstance(self.encoder, HypercolumnVLAD):
+            self.encoder_ = clone(self.encoder)
+        else:
+            raise ValueError(
+                f"encoder must be a HypercolumnVLAD or None, not {type(self.encoder).__name__}"
+            )
+        self.boosting_ = (
+            BoostedSoftmaxClassifier(random_state=seed)
+            if self.boosting is None
+            else clone(self.boosting)
+        )
+        self._seed = seed
+
+    def _learn_reduction(self, vectors: np.ndarray) -> None:
+        self.mean_ = self.components_ = None
+        if self.n_components is None:
+            return
+        # n centred vectors span n - 1 dimensions; the last component would be noise.
+        n_components = max(1, min(self.n_components, len(vectors) - 1, vectors.shape[1]))
+        pca = PCA(n_components, random_state=self._seed).fit(vectors)
+        self.mean_ = pca.mean_.astype(np.float32)
+        self.components_ = np.ascontiguousarray(pca.components_, dtype=np.float32)
+
+    def _reduce(self, vectors: np.ndarray) -> np.ndarray:
+        if self.components_ is None:
+            return vectors
+        return (vectors - self.mean_) @ self.components_.T
+
+    def _boosted(self) -> BoostedSoftmaxClassifier:
+        check_is_fitted(self)
+        return self.boosting_
+
+    def _of_readable(self, images: Sequence[Any], function: Any) -> np.ndarray:
+        """Apply a function of reduced vectors to the images that could be read; NaN elsewhere."""
+        vectors = self.encoder_.transform(images)
+        readable = ~np.isnan(vectors[:, 0])
+        values = function(self._reduce(vectors[readable]))
+        if readable.all():
+            return values
+        result = np.full((len(vectors), *values.shape[1:]), np.nan, dtype=values.dtype)
+        result[readable] = values
+        return result
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "classes_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        return tags
+
+
+def _of_length(what: str, values: Any, n_images: int) -> np.ndarray:
+    values = np.asarray(values)
+    if len(values) != n_images:
+        raise ValueError(f"{len(values)} {what} for {n_images} images: give one for each image")
+    return values
+
+
+def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

@@ -1,0 +1,441 @@
+"""``HypercolumnVLAD``: what the user calls; the mathematics is in the rooms below."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import joblib
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from tqdm.auto import tqdm
+
+from hypervlad import vlad
+from hypervlad.backbones import (
+    Preprocessing,
+    TappedNetwork,
+    WeightsNotFoundError,
+    build_network,
+    get_backbone,
+)
+from hypervlad.cache import VectorCache, arrays_digest, cache_key
+from hypervlad.codebook import Codebook, HypercolumnPool, learn_codebook
+from hypervlad.encoder import state
+from hypervlad.encoder.batches import Batch, Preparation, automatic_batch_size
+from hypervlad.encoder.parameters import (
+    check_device,
+    check_encoder,
+    check_normalize,
+    check_read_options,
+)
+from hypervlad.encoder.projection import TorchCodebook
+from hypervlad.hypercolumns import feature_maps, hypercolumns_at
+from hypervlad.images import Micrograph, check_image_list, read_micrograph, read_micrographs
+from hypervlad.modelfile import register_kind, write_model
+
+KIND = "hypercolumn_vlad"
+register_kind(KIND, "hypervlad.encoder:HypercolumnVLAD")
+
+_MOST_SAMPLES_AN_IMAGE = 5000
+
+
+class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Encode micrographs as VLAD over the hypercolumns of a pretrained network.
+
+    A convolutional network gives every position of an image a hypercolumn, a K-means codebook
+    turns hypercolumns into visual words, and the residuals to the words, summed over the image,
+    are its vector. One pass of the network an image; the dense sums cost a fraction of it.
+
+    Parameters
+    ----------
+    backbone : str, default="mobilenet_v2"
+        A network by name: see :func:`hypervlad.backbones.backbone_names`.
+    weights : {"imagenet", "random"} or path, default="imagenet"
+        A path names a .safetensors or .pth state dict with torchvision's keys; the convolutional
+        layers are enough, float16 too. "random" is always the same random network.
+    taps : sequence of str, optional
+        Layers that make the hypercolumn; the backbone's own choice by default.
+    image_size : int, default=224
+        Side in pixels of the square that images are resized to; with ``aspect="own"`` the square
+        root of the area.
+    aspect : {"square", "own"}, default="square"
+        Stretch images to a square, or keep their proportions.
+    grid : {"finest", "image", "own"} or int, default="finest"
+        Where hypercolumns are taken: at each position of the finest tap, at each pixel of the
+        resized image, at each layer's own positions (``codebook="per_layer"`` only), or at this
+        many random pixels.
+    n_codewords : int, default=64
+        K, the visual words of a joint codebook or of each layer's.
+    codebook : {"joint", "per_layer"}, default="per_layer"
+        One codebook over the stacked layers, or one for each layer.
+    layer_components : int or None, default=32
+        Principal components kept of each layer; None keeps every channel.
+    scale_layers : bool, default=True
+        Divide each layer by its total standard deviation. A joint codebook of unscaled layers is
+        ruled by the first few.
+    normalize : sequence of {"intra", "power", "l2"} or None, default=("intra", "l2")
+        Steps in their order: see :func:`hypervlad.vlad.normalize`.
+    n_samples : int, default=50_000
+        Hypercolumns that the codebook is learnt from; memory is 4 bytes x channels x this.
+    read_options : dict or ReadOptions, optional
+        How files become pixels: see :class:`hypervlad.images.ReadOptions`.
+    memory : None, str or joblib.Memory, default=None
+        A private, trusted folder where image vectors are kept and found again.
+    batch_size : int or "auto", default="auto"
+    device : str, default="auto"
+        "cuda" where there is a GPU, else "cpu".
+    n_jobs : int or None, default=None
+        Threads that read images ahead of the network; None is one.
+    random_state : int, RandomState or None, default=None
+        Seeds K-means and the choice of pixels. Each image's own choice depends on the seed and its
+        digest alone, not on order or neighbours.
+    on_error : {"raise", "skip"}, default="raise"
+        With "skip", unreadable images are left out of ``fit`` and become rows of NaN in
+        ``transform``; one warning lists them.
+    verbose : bool, default=False
+        Show progress bars.
+
+    Attributes
+    ----------
+    codebook_ : Codebook
+        Projections and codewords, plain arrays.
+    taps_ : tuple of str
+    preprocessing_ : Preprocessing
+    weights_digest_ : str
+        SHA-256 of the network's tensors.
+    seed_ : int
+    n_images_ : int
+        Images that the codebook was learnt from.
+
+    References
+    ----------
+    Luo, Holm and Wang 2021, "A transfer learning approach for improved classification of carbon
+    nanomaterials from TEM images", Nanoscale Advances 3, 206.
+
+    Examples
+    --------
+    >>> from hypervlad import HypercolumnVLAD, make_tem_images
+    >>> images, labels = make_tem_images(8, size=64, random_state=0)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
+    >>> encoder.fit_transform(images).shape
+    (8, 544)
+    """
+
+    codebook_: Codebook
+    taps_: tuple[str, ...]
+    preprocessing_: Preprocessing
+    weights_digest_: str
+    seed_: int
+    n_images_: int
+
+    def __init__(
+        self,
+        backbone: str = "mobilenet_v2",
+        *,
+        weights: str | os.PathLike[str] = "imagenet",
+        taps: Sequence[str] | None = None,
+        image_size: int = 224,
+        aspect: Literal["square", "own"] = "square",
+        grid: Literal["finest", "image", "own"] | int = "finest",
+        n_codewords: int = 64,
+        codebook: Literal["joint", "per_layer"] = "per_layer",
+        layer_components: int | None = 32,
+        scale_layers: bool = True,
+        normalize: Sequence[vlad.Normalization] | None = ("intra", "l2"),
+        n_samples: int = 50_000,
+        read_options: Mapping[str, Any] | None = None,
+        memory: str | os.PathLike[str] | joblib.Memory | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        device: str = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        verbose: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.taps = taps
+        self.image_size = image_size
+        self.aspect = aspect
+        self.grid = grid
+        self.n_codewords = n_codewords
+        self.codebook = codebook
+        self.layer_components = layer_components
+        self.scale_layers = scale_layers
+        self.normalize = normalize
+        self.n_samples = n_samples
+        self.read_options = read_options
+        self.memory = memory
+        self.batch_size = batch_size
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.on_error = on_error
+        self.verbose = verbose
+
+    def fit(self, images: Sequence[Any], y: object = None) -> HypercolumnVLAD:
+        """Learn the codebook.
+
+        Parameters
+        ----------
+        images : sequence of n images
+            Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Unusable parameters, or too few hypercolumns for the codebook.
+        ImageReadError
+            An image that cannot be read; it is named.
+        """
+        images = self._check(images)
+        self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self.__dict__.pop("backbone_state_", None)  # a loaded model's own weights
+        self._set_network(self._build_network())
+        pool = HypercolumnPool(self.n_samples)
+        n_each = -(-self.n_samples // len(images))
+        n_each = min(_MOST_SAMPLES_AN_IMAGE, max(1, n_each))
+        self.n_images_ = 0
+        for batch in self._batches(self._read(images, "codebook")):
+            self._sample(batch, n_each, pool)
+            self.n_images_ += len(batch.positions)
+        self.codebook_ = learn_codebook(
+            pool.layers(),
+            self.n_codewords,
+            kind=self.codebook,
+            layer_components=self.layer_components,
+            scale_layers=self.scale_layers,
+            random_state=self.seed_,
+        )
+        return self
+
+    def transform(self, images: Sequence[Any]) -> np.ndarray:
+        """Encode images.
+
+        Parameters
+        ----------
+        images : sequence of n images
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n, n_features), float32
+            For a joint codebook K blocks of D values; for one a layer, those of the first layer,
+            then those of the second, and so on. A row of an image skipped is NaN.
+        """
+        check_is_fitted(self)
+        images = self._check(images)
+        words = self._torch_codebook()
+        cache = None if self.memory is None else VectorCache(self.memory)
+        vectors = np.full((len(images), self._n_features_out), np.nan, dtype=np.float32)
+        micrographs: Iterable[tuple[int, Micrograph]] = self._read(images, "encoding")
+        if cache is None:
+            for batch in self._batches(micrographs):
+                vectors[batch.positions] = self._encode(batch, words)
+            return vectors
+        key_of = self._cache_keys()
+        for batch in self._batches(_not_cached(micrographs, cache, key_of, vectors)):
+            for row, digest, vector in zip(
+                batch.positions, batch.digests, self._encode(batch, words), strict=True
+            ):
+                vectors[row] = cache.keep(key_of(digest), lambda vector=vector: vector)
+        return vectors
+
+    def codeword_maps(self, image: Any) -> np.ndarray:
+        """Return the visual word at every position of an image.
+
+        Parameters
+        ----------
+        image : path or array
+
+        Returns
+        -------
+        ndarray of int, shape (n_codebooks, H, W)
+            One map for a joint codebook, else one a layer; on the finest tap's positions, or the
+            resized image's pixels for ``grid="image"``.
+        """
+        check_is_fitted(self)
+        micrograph = read_micrograph(image, **_as_keywords(self.read_options))
+        (batch,) = self._batches([(0, micrograph)])
+        words = self._torch_codebook()
+        maps = words.project(feature_maps(self._network(), batch.images))
+        grid = "finest" if self.grid != "image" else "image"
+        return words.assign(maps, words.grid_size(maps, grid, batch.images.shape[2:]))[:, 0]
+
+    @property
+    def _n_features_out(self) -> int:
+        widths = [p.n_features_out for p in self.codebook_.projections]
+        if self.codebook_.is_joint:
+            return len(self.codebook_.codewords[0]) * sum(widths)
+        return sum(
+            len(words) * width
+            for words, width in zip(self.codebook_.codewords, widths, strict=True)
+        )
+
+    # --- files --------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str], *, include_backbone: bool = False) -> None:
+        """Write the fitted encoder to one file, without pickle.
+
+        Parameters
+        ----------
+        path : path-like
+            By custom ``*.hvlad``.
+        include_backbone : bool, default=False
+            Put the network's weights into the file as well, for machines that lack them.
+
+        Raises
+        ------
+        ModelFileError
+            If the file cannot be written.
+        """
+        write_model(path, KIND, *self.to_state(include_backbone=include_backbone))
+
+    def to_state(
+        self, *, include_backbone: bool = False
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return the fitted encoder as a JSON-able header and named arrays."""
+        check_is_fitted(self)
+        return state.pack(self, self._network() if include_backbone else None)
+
+    @classmethod
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> HypercolumnVLAD:
+        """Undo :meth:`to_state`."""
+        return state.unpack(cls, header, arrays)
+
+    # --- the stages ---------------------------------------------------------------------------
+
+    def _check(self, images: Sequence[Any]) -> list[Any]:
+        check_encoder(self, get_backbone(self.backbone))
+        check_read_options(self.read_options)
+        return check_image_list(images)
+
+    def _read(self, images: list[Any], what: str) -> Iterator[tuple[int, Micrograph]]:
+        stream = read_micrographs(
+            images,
+            options=check_read_options(self.read_options),
+            on_error=self.on_error,
+        )
+        hidden = None if self.verbose else True
+        return iter(tqdm(stream, desc=what, total=len(images), unit="image", disable=hidden))
+
+    def _batches(self, micrographs: Iterable[tuple[int, Micrograph]]) -> Iterator[Batch]:
+        batch_size = self.batch_size
+        if batch_size == "auto":
+            batch_size = automatic_batch_size(self.image_size, check_device(self.device))
+        preparation = Preparation(self.image_size, self.aspect, self.preprocessing_, batch_size)
+        return preparation.batches(micrographs)
+
+    def _sample(self, batch: Batch, n_each: int, pool: HypercolumnPool) -> None:
+        maps = feature_maps(self._network(), batch.images)
+        height, width = batch.images.shape[2:]
+        for i, digest in enumerate(batch.digests):
+            points = self._random_pixels(digest, height * width, n_each)
+            blocks = hypercolumns_at([layer[i] for layer in maps], points, (height, width))
+            pool.add(digest, [block.cpu().numpy() for block in blocks])
+
+    def _random_pixels(self, digest: str, n_pixels: int, n_wanted: int) -> np.ndarray:
+        generator = np.random.default_rng([self.seed_, int(digest[:16], 16)])
+        return generator.choice(n_pixels, min(n_wanted, n_pixels), replace=False, shuffle=False)
+
+    def _encode(self, batch: Batch, words: TorchCodebook) -> np.ndarray:
+        maps = words.project(feature_maps(self._network(), batch.images))
+        size = (batch.images.shape[2], batch.images.shape[3])
+        if isinstance(self.grid, str):
+            sums = words.dense_sums(maps, self.grid, size)
+        else:
+            points = [self._random_pixels(d, size[0] * size[1], self.grid) for d in batch.digests]
+            sums = words.sampled_sums(maps, points, size)
+        return vlad.normalize(sums, check_normalize(self.normalize)).cpu().numpy()
+
+    def _cache_keys(self) -> Callable[[str], str]:
+        facts = {
+            "codebook": arrays_digest(self.codebook_.to_arrays()),
+            "weights": self.weights_digest_,
+            "taps": list(self.taps_),
+            "size": [self.image_size, self.aspect],
+            "grid": self.grid if isinstance(self.grid, str) else [int(self.grid), self.seed_],
+            "normalize": list(check_normalize(self.normalize)),
+            "preprocessing": self.preprocessing_.to_dict(),
+        }
+        return lambda digest: cache_key(facts | {"image": digest})
+
+    # --- the network, built when needed and never copied --------------------------------------
+
+    def _network(self) -> TappedNetwork:
+        device = check_device(self.device)
+        network: TappedNetwork | None = getattr(self, "_tapped_network", None)
+        if network is None or network.device.type != device.type:
+            network = self._build_network()
+            if network.digest != self.weights_digest_:
+                raise WeightsNotFoundError(
+                    f"the weights of {self.backbone!r} found here (weights={self.weights!r}) are "
+                    "not those that the model was trained with (SHA-256 "
+                    f"{self.weights_digest_[:12]}…, found {network.digest[:12]}…): set "
+                    "weights= to the right file"
+                )
+            self._tapped_network = network
+        return network
+
+    def _build_network(self) -> TappedNetwork:
+        embedded = getattr(self, "backbone_state_", None)
+        weights = self.weights if embedded is None else _as_tensors(embedded)
+        return build_network(self.backbone, weights, self.taps, check_device(self.device))
+
+    def _set_network(self, network: TappedNetwork) -> None:
+        self._tapped_network = network
+        self.taps_ = network.taps
+        self.weights_digest_ = network.digest
+        self.preprocessing_ = get_backbone(self.backbone).preprocessing
+
+    def _torch_codebook(self) -> TorchCodebook:
+        return TorchCodebook(self.codebook_, check_device(self.device))
+
+    def __getstate__(self) -> dict[str, Any]:
+        attributes: dict[str, Any] = dict(super().__getstate__())
+        attributes.pop("_tapped_network", None)
+        return attributes
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "codebook_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        return tags
+
+
+def _not_cached(
+    micrographs: Iterable[tuple[int, Micrograph]],
+    cache: VectorCache,
+    key_of: Callable[[str], str],
+    vectors: np.ndarray,
+) -> Iterator[tuple[int, Micrograph]]:
+    """Pass on the images that the cache lacks; write the vectors of the others."""
+    for position, micrograph in micrographs:
+        key = key_of(micrograph.digest)
+        if key in cache:
+            vectors[position] = cache[key]
+        else:
+            yield position, micrograph
+
+
+def _as_keywords(read_options: Any) -> dict[str, Any]:
+    return dataclasses.asdict(check_read_options(read_options))
+
+
+def _as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -1,0 +1,100 @@
+"""Checks of the encoder's parameters, with messages that say what would be right."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from hypervlad.backbones import Backbone
+from hypervlad.codebook import check_kind
+from hypervlad.images import ReadOptions
+from hypervlad.vlad import NORMALIZATIONS
+
+
+def check_count(name: str, value: Any, minimum: int = 1) -> int:
+    """Return ``value`` as an int of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
+        raise ValueError(f"{name} must be a whole number of at least {minimum}, not {value!r}")
+    return int(value)
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raise unless ``value`` is one of ``choices``."""
+    if not (isinstance(value, str) and value in choices):
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} must be one of {listed}, not {value!r}")
+
+
+def check_grid(grid: Any, codebook: str) -> None:
+    """Raise unless ``grid`` names a grid or is a number of random pixels."""
+    if isinstance(grid, str):
+        check_choice("grid", grid, ("finest", "image", "own"))
+        if grid == "own" and codebook == "joint":
+            raise ValueError(
+                'grid="own" assigns each layer at its own resolution, which only '
+                'codebook="per_layer" can do; a joint codebook needs one grid for all layers: '
+                '"finest", "image" or a number of random pixels'
+            )
+        return
+    try:
+        check_count("grid", grid)
+    except ValueError:
+        raise ValueError(
+            'grid must be "finest", "image", "own" or a number of random pixels an image, '
+            f"not {grid!r}"
+        ) from None
+
+
+def check_normalize(normalize: Any) -> tuple[str, ...]:
+    """Return the steps of normalisation as a tuple; None and an empty one mean none."""
+    steps = () if normalize is None else normalize
+    steps = (steps,) if isinstance(steps, str) else tuple(steps)
+    for step in steps:
+        check_choice("each step of normalize", step, NORMALIZATIONS)
+    return steps
+
+
+def check_read_options(read_options: Any) -> ReadOptions:
+    """Return reading options given as None, a dict or a ReadOptions."""
+    if read_options is None:
+        return ReadOptions()
+    if isinstance(read_options, ReadOptions):
+        return read_options
+    if isinstance(read_options, dict):
+        return ReadOptions(**read_options)
+    raise ValueError(
+        'read_options must be a dict such as {"banner": "remove"} or a ReadOptions, '
+        f"not {type(read_options).__name__}"
+    )
+
+
+def check_device(device: Any) -> torch.device:
+    """Return a torch device; "auto" is the GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}') from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f'device={device!r}: torch sees no GPU here; use device="auto" or "cpu"')
+    return chosen
+
+
+def check_encoder(encoder: Any, backbone: Backbone) -> None:
+    """Check an encoder's plain parameters before any image is read."""
+    check_count("n_codewords", encoder.n_codewords)
+    check_count("n_samples", encoder.n_samples)
+    check_count("image_size", encoder.image_size, backbone.preprocessing.minimum_size)
+    if encoder.layer_components is not None:
+        check_count("layer_components", encoder.layer_components)
+    if encoder.batch_size != "auto":
+        check_count("batch_size", encoder.batch_size)
+    check_choice("aspect", encoder.aspect, ("square", "own"))
+    check_choice("on_error", encoder.on_error, ("raise", "skip"))
+    check_kind(encoder.codebook)
+    check_grid(encoder.grid, encoder.codebook)
+    check_normalize(encoder.normalize)

@@ -1,0 +1,93 @@
+"""A fitted encoder as a JSON-able header and named arrays, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from hypervlad.backbones import Preprocessing, TappedNetwork, backbone_names
+from hypervlad.codebook import Codebook
+from hypervlad.encoder.parameters import check_normalize, check_read_options
+from hypervlad.modelfile import ModelFileError
+
+if TYPE_CHECKING:
+    from hypervlad.encoder.estimator import HypercolumnVLAD
+
+_Encoder = TypeVar("_Encoder", bound="HypercolumnVLAD")
+
+# What belongs to this machine and this run, not to the model.
+_NOT_KEPT = ("memory", "batch_size", "device", "n_jobs", "verbose", "random_state")
+_BACKBONE = "backbone."
+
+
+def pack(
+    encoder: HypercolumnVLAD, network: TappedNetwork | None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return header and arrays; with a network, its weights too."""
+    parameters = {k: v for k, v in encoder.get_params().items() if k not in _NOT_KEPT}
+    parameters |= {
+        "weights": os.fspath(encoder.weights),
+        "taps": list(encoder.taps_),
+        "normalize": list(check_normalize(encoder.normalize)),
+        "read_options": dataclasses.asdict(check_read_options(encoder.read_options)),
+    }
+    header = {
+        "parameters": {name: _plain(value) for name, value in parameters.items()},
+        "weights_digest": encoder.weights_digest_,
+        "preprocessing": encoder.preprocessing_.to_dict(),
+        "seed": encoder.seed_,
+        "n_images": encoder.n_images_,
+    }
+    arrays = encoder.codebook_.to_arrays()
+    if network is not None:
+        tensors = network.module.state_dict()
+        arrays |= {_BACKBONE + k: v.cpu().contiguous().numpy() for k, v in tensors.items()}
+    return header, arrays
+
+
+def unpack(
+    cls: type[_Encoder], header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> _Encoder:
+    """Return a fitted encoder.
+
+    Raises
+    ------
+    ModelFileError
+        If the backbone is not known here, or something is missing.
+    """
+    try:
+        parameters = dict(header["parameters"])
+        if parameters["normalize"] is not None:
+            parameters["normalize"] = tuple(parameters["normalize"])
+        encoder = cls(**parameters)
+        encoder.weights_digest_ = str(header["weights_digest"])
+        encoder.preprocessing_ = Preprocessing.from_dict(header["preprocessing"])
+        encoder.taps_ = tuple(parameters["taps"])
+        encoder.seed_, encoder.n_images_ = int(header["seed"]), int(header["n_images"])
+        learnt = {k: v for k, v in arrays.items() if not k.startswith(_BACKBONE)}
+        encoder.codebook_ = Codebook.from_arrays(learnt)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"the model's encoder is incomplete ({type(error).__name__}: {error}): "
+            "it was not written by this library"
+        ) from error
+    if encoder.backbone not in backbone_names():
+        raise ModelFileError(
+            f"the model needs the backbone {encoder.backbone!r}, which is not registered here: "
+            "call hypervlad.register_backbone as in training, then load again"
+        )
+    weights = {k.removeprefix(_BACKBONE): v for k, v in arrays.items() if k.startswith(_BACKBONE)}
+    if weights:
+        encoder.backbone_state_ = weights
+    return encoder
+
+
+def _plain(value: Any) -> Any:
+    """Turn NumPy scalars and tuples into what JSON knows."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,44 @@
+"""Any saved model, by its path: the kind in the file's header says which class it belongs to."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hypervlad.modelfile import ModelFileError, loader_of, read_model, register_kind
+
+# Named here and not by importing the rooms: loading an encoder must not cost xgboost.
+register_kind("hypercolumn_vlad", "hypervlad.encoder:HypercolumnVLAD")
+register_kind("micrograph_classifier", "hypervlad.classifier:MicrographClassifier")
+
+
+def load(path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None = None) -> Any:
+    """Load a model that :meth:`save` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+    weights : path-like, optional
+        Where the network's weights are on this machine, if the model was trained with a file of
+        weights that lay elsewhere. Their digest must be the one in the model.
+
+    Returns
+    -------
+    estimator
+        Fitted; a :class:`MicrographClassifier` or a :class:`HypercolumnVLAD`. It predicts
+        bit-identically to the one saved, given the same threads and batches.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is missing, damaged, truncated, newer than this library or no model at all.
+    """
+    content = read_model(path)
+    loader = loader_of(content.kind, path=path)
+    try:
+        model = loader.from_state(content.header, content.arrays)
+    except ModelFileError as error:
+        raise ModelFileError(f"{os.fspath(path)}: {error}") from error
+    if weights is not None:
+        getattr(model, "encoder_", model).weights = weights
+    return model
