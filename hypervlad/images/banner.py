@@ -11,13 +11,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.images.scaling import percentile_limits, scale_pixels
+
 # Shares of the image's height between which a banner's height lies.
 MIN_SHARE, MAX_SHARE = 0.02, 0.30
 # Rows a banner has at least: text needs them.
 MIN_ROWS = 6
 # Grey levels (of 255) within which a pixel counts as background: JPEG wiggles around text by this
 # much.
-_TOLERANCE = 12
+_TOLERANCE, _TIGHT_TOLERANCE = 12, 4
 # What is drawn is flat, what is scanned has noise: the flattest 30 % of a banner (a dense, strongly
 # compressed one has hardly more that is free of text) lie within this of its background.
 _FLATNESS = 2.0
@@ -62,11 +64,11 @@ def find_banner(pixels: NDArray) -> int:
         return 0
     # Only the lowest part can hold a banner or the rows just above it.
     first = int(n_rows * (1 - MAX_SHARE)) - _N_ABOVE - 1
-    bottom = _as_8bit_grey(pixels[max(first, 0) :], pixels)
+    bottom = _as_8bit_grey(pixels[first:], pixels[:first])
     background = _background_level(bottom)
     if background is None:
         return 0
-    top = _top_edge(_row_shares(bottom, background))
+    top = _top_edge(bottom, background)
     if top is None:
         return 0
     height = len(bottom) - top
@@ -75,17 +77,16 @@ def find_banner(pixels: NDArray) -> int:
     return height if _is_flat_with_text(bottom[top:], background) else 0
 
 
-def _as_8bit_grey(part: NDArray, whole: NDArray) -> NDArray[np.float32]:
-    """`part` in grey levels 0 to 255, the range of `whole` (or of its type) spread over them."""
-    if whole.dtype == np.uint8:
-        grey = part.astype(np.float32)
+def _as_8bit_grey(bottom: NDArray, scene: NDArray) -> NDArray[np.float32]:
+    """`bottom` in grey levels 0 to 255; other types than 8-bit by the range of `scene` above it.
+
+    Not by the whole image's range: white text at 65535 would leave a 12-bit scene next to black.
+    """
+    if bottom.dtype == np.uint8:
+        grey = bottom.astype(np.float32)
     else:
-        low, high = float(whole.min()), float(whole.max())
-        span = high / 2 - low / 2
-        scaled = (
-            (part.astype(np.float64) / 2 - low / 2) / span if span > 0 else np.zeros(part.shape)
-        )
-        grey = (255 * scaled).astype(np.float32)
+        low, high = percentile_limits(scene, (0.1, 99.9))
+        grey = 255 * scale_pixels(bottom, ("limits", low, high) if low < high else ("minmax", 0, 0))
     return grey.mean(axis=2) if grey.ndim == 3 else grey
 
 
@@ -101,23 +102,26 @@ def _background_level(bottom: NDArray[np.float32]) -> float | None:
     return float(start + int(counts[start : centre + 3].argmax()))
 
 
-def _row_shares(bottom: NDArray[np.float32], background: float) -> NDArray:
+def _top_edge(bottom: NDArray[np.float32], background: float) -> int | None:
+    """First row of the band: below it background, just above it image; None without such a row."""
+    deviation = np.abs(bottom - background)
+    below = _background_shares(bottom, deviation)
+    # A scene as grey as the banner still spreads wider than what is drawn.
+    above = (deviation <= _TIGHT_TOLERANCE).mean(axis=1)
+    interrupted = np.flatnonzero(below < _TEXT_ROW_SHARE)
+    lowest = int(interrupted[-1]) + 1 if interrupted.size else 0
+    for top in range(max(lowest, _N_ABOVE), len(bottom) - MIN_ROWS + 1):
+        if below[top] >= _EDGE_SHARE and above[top - _N_ABOVE : top].max() <= _IMAGE_SHARE:
+            return top
+    return None
+
+
+def _background_shares(bottom: NDArray[np.float32], deviation: NDArray[np.float32]) -> NDArray:
     """Share of background pixels in each row; a full-width line (a frame) counts as background."""
-    shares = (np.abs(bottom - background) <= _TOLERANCE).mean(axis=1)
+    shares = (deviation <= _TOLERANCE).mean(axis=1)
     own_level = np.median(bottom, axis=1, keepdims=True)
     is_line = (np.abs(bottom - own_level) <= _TOLERANCE).mean(axis=1) >= _EDGE_SHARE
     return np.where(is_line, 1.0, shares)
-
-
-def _top_edge(shares: NDArray) -> int | None:
-    """First row of the band, from each row's share of background; None without a sharp edge."""
-    interrupted = np.flatnonzero(shares < _TEXT_ROW_SHARE)
-    lowest = int(interrupted[-1]) + 1 if interrupted.size else 0
-    for top in range(max(lowest, _N_ABOVE), len(shares) - MIN_ROWS + 1):
-        above = shares[top - _N_ABOVE : top]
-        if shares[top] >= _EDGE_SHARE and above.max() <= _IMAGE_SHARE:
-            return top
-    return None
 
 
 def _is_flat_with_text(band: NDArray[np.float32], background: float) -> bool:

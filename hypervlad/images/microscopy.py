@@ -111,7 +111,8 @@ def _ser_shape(path: Path, offset: int) -> tuple[int, int]:
 
 def _decode_dm(path: Path, page: int, name: str, max_pixels: int | None) -> Decoded:
     dm = _import_extra("ncempy.io.dm", "DM3 and DM4", name)
-    with dm.fileDM(path, on_memory=True) as file:
+    # An open file rather than its path: ncempy's memory map of a damaged file cannot be closed.
+    with path.open("rb") as handle, dm.fileDM(handle) as file:
         # Where there is more than one data set, the first is a thumbnail; ncempy skips it as well.
         index = 0 if file.numObjects == 1 else 1
         if len(file.xSize) <= index:

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 import numbers
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +99,11 @@ def _quoted(names: tuple[str, ...] | list[str]) -> str:
     return ", ".join(repr(name) for name in names)
 
 
+def _shown(value: Any) -> str:
+    """The value on one line, for an error."""
+    return textwrap.shorten(repr(value), 80, placeholder=" …")
+
+
 def _is_integer(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
@@ -138,7 +144,7 @@ def _checked_scaling(scaling: Any) -> str | tuple[float, float]:
     pair = _number_pair(scaling)
     if pair is None:
         raise ImageReadError(
-            f"scaling={scaling!r}: expected one of {_quoted(SCALINGS)}, "
+            f"scaling={_shown(scaling)}: expected one of {_quoted(SCALINGS)}, "
             "or two finite numbers (low, high) with low < high"
         )
     return pair
@@ -148,7 +154,7 @@ def _checked_percentiles(percentiles: Any) -> tuple[float, float]:
     pair = _number_pair(percentiles)
     if pair is None or pair[0] < 0 or pair[1] > 100:
         raise ImageReadError(
-            f"percentiles={percentiles!r}: expected two numbers (lower, upper) with "
+            f"percentiles={_shown(percentiles)}: expected two numbers (lower, upper) with "
             "0 <= lower < upper <= 100, such as (0.1, 99.9)"
         )
     return pair

@@ -42,10 +42,10 @@ class Micrograph:
         Nanometres per pixel, where the file has it.
     digest : str
         SHA-256, in hexadecimal, of the decoded pixels (their shape, type and values, after page
-        and banner were chosen) and of the scaling that was applied to them. The same pixels read
-        alike have the same digest under any file name and in any lossless container; options that
-        change `pixels` change it, options that do not (percentiles for an 8-bit image) leave it.
-        The type counts: an 8-bit image and its float copy differ.
+        and banner were chosen) and of the rule that scaled them. The same pixels read alike have
+        the same digest under any file name and in any lossless container; options that change
+        `pixels` change it; options that play no part (percentiles for an 8-bit image) do not. The
+        type counts: an 8-bit image and its float copy differ.
     metadata : dict
         Plain values: ``"format"``, ``"dtype"`` as stored, ``"banner_rows"`` cut off, ``"page"`` and
         ``"n_pages"`` where the format has pages, and what the instrument wrote (``"fei"``,
@@ -233,7 +233,8 @@ def _digest(pixels: NDArray, rule: Rule) -> str:
 
 
 def _decode_array(source: Any, options: ReadOptions, name: str) -> Decoded:
-    if not (hasattr(source, "__array__") or hasattr(source, "__array_interface__")):
+    # The type is asked: on a Pillow image the attribute itself would decode it.
+    if not any(hasattr(type(source), hook) for hook in ("__array__", "__array_interface__")):
         raise ImageReadError(
             f"{name}: expected a path or an array, got {type(source).__name__}; "
             "read_image takes one image, read_micrographs a list; nested lists go through "

@@ -47,6 +47,11 @@ def decode_tiff(file: BinaryIO, page: int, name: str, max_pixels: int | None) ->
 
     with tifffile.TiffFile(file) as tiff:
         n_pages = len(tiff.pages)
+        if n_pages == 0:
+            raise ImageReadError(
+                f"{name}: damaged or truncated TIFF file: not a single page in it; "
+                "copy or export it again"
+            )
         if page >= n_pages:
             raise ImageReadError(
                 f"{name}: page {page} was asked for, but the file has {_count_pages(n_pages)}; "

@@ -1,0 +1,174 @@
+"""Which files count as images, what counts as a list, and what "skip" leaves behind."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from hypervlad.images import (
+    IMAGE_SUFFIXES,
+    ImageReadError,
+    ReadOptions,
+    SkippedImagesWarning,
+    check_image_list,
+    find_images,
+    read_micrographs,
+)
+
+GREY = np.random.default_rng(0).integers(0, 256, (10, 12), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in (
+        "b.png", "a.TIF", "sub/c.jpg", "sub/deep/d.dm3", "b_mask.png", "sub/c_MASK.jpg",
+        ".hidden.png", "._b.png", ".cache/e.png", "notes.txt", "groups.csv", "image [1].png",
+    ):  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path
+
+
+ALL = ["a.TIF", "b.png", "image [1].png", "sub/c.jpg", "sub/deep/d.dm3"]
+
+
+def names(files, folder):
+    return [file.relative_to(folder).as_posix() for file in files]
+
+
+def test_a_folder_is_searched_recursively_without_masks_and_hidden_files(folder):
+    assert names(find_images(folder), folder) == ALL
+    assert names(find_images(str(folder)), folder) == ALL
+
+
+def test_globs(folder):
+    assert names(find_images(f"{folder}/*.png"), folder) == ["b.png", "image [1].png"]
+    assert names(find_images(f"{folder}/**/*"), folder) == ALL
+
+
+def test_a_file_by_name_is_taken_whatever_it_is_called(folder):
+    for name in ("notes.txt", "b_mask.png", ".hidden.png", "image [1].png"):
+        assert names(find_images(folder / name), folder) == [name]
+
+
+def test_each_file_once_and_sorted(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    paths = ["sub", "b.png", Path("a.TIF"), folder / "b.png", "./sub/../b.png", "*.png"]
+
+    found = find_images(paths)
+
+    assert len(found) == len(ALL)
+    assert found == sorted(found, key=lambda file: file.as_posix())
+
+
+def test_suffixes_are_lower_case_and_dotted():
+    assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in IMAGE_SUFFIXES)
+    assert {".png", ".jpg", ".tif", ".tiff", ".bmp", ".dm3", ".dm4", ".mrc", ".ser"} <= (
+        IMAGE_SUFFIXES
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink") or os.name == "nt", reason="needs symbolic links")
+def test_a_loop_of_links_ends(folder):
+    (folder / "sub" / "loop").symlink_to(folder, target_is_directory=True)
+
+    assert names(find_images(folder), folder) == ALL
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        (["a.png"], ["a.png"]),
+        (("a.png", Path("b")), ["a.png", Path("b")]),
+        (np.array(["a.png", "b.png"]), ["a.png", "b.png"]),
+        (np.array(["a.png", Path("b")], dtype=object), ["a.png", Path("b")]),
+        (pd.Series(["a.png", "b.png"], index=[7, 3]), ["a.png", "b.png"]),
+    ],
+)
+def test_lists_of_paths(images, expected):
+    assert check_image_list(images) == expected
+
+
+@pytest.mark.parametrize("shape", [(5, 30, 40), (1, 30, 40), (5, 30, 40, 3), (2, 3, 4, 1)])
+def test_an_array_of_images_is_a_list_of_them(shape):
+    stack = np.random.default_rng(0).random(shape)
+    listed = check_image_list(stack)
+
+    assert len(listed) == shape[0]
+    np.testing.assert_array_equal(listed[0], stack[0])
+
+
+def test_a_table_is_refused():
+    with pytest.raises(ImageReadError, match="got a table; give its column of paths"):
+        check_image_list(pd.DataFrame({"path": ["a.png"]}))
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"junk")
+    return [tmp_path / "good.png", tmp_path / "bad.png", GREY, GREY * 1j, tmp_path / "none.png"]
+
+
+def test_skip_warns_once_at_the_end_lists_and_goes_on(mixed):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        reader = read_micrographs(mixed, on_error="skip")
+        indices = []
+        for index, micrograph in reader:
+            assert not caught
+            assert micrograph.pixels.shape == GREY.shape
+            indices.append(index)
+
+    assert indices == [0, 2]
+    assert len(caught) == 1
+    warning = caught[0].message
+    assert isinstance(warning, SkippedImagesWarning)
+    assert [image.position for image in warning.skipped] == [1, 3, 4]
+    assert str(warning).startswith("3 of 5 images could not be read and were skipped:\n")
+    assert str(mixed[1]) in str(warning)
+    assert "image 3 of the list (counted from 0): complex pixels" in str(warning)
+
+
+def test_skip_shows_twenty_and_keeps_all():
+    images = [GREY, *[np.zeros((0, 1))] * 50]
+
+    with pytest.warns(SkippedImagesWarning, match="and 30 more") as caught:
+        assert len(list(read_micrographs(images, on_error="skip"))) == 1
+    assert len(caught[0].message.skipped) == 50
+
+
+def test_no_warning_where_nothing_is_skipped():
+    assert len(list(read_micrographs([GREY, GREY], on_error="skip"))) == 2
+
+
+def test_skip_with_nothing_left_is_an_error(tmp_path):
+    with pytest.raises(ImageReadError, match="none of the images could be read") as error:
+        list(read_micrographs([tmp_path / "a.png", tmp_path / "b.png"], on_error="skip"))
+
+    assert "b.png: no such file" in str(error.value)
+
+
+def test_raise_stops_at_the_first(mixed):
+    reader = read_micrographs(mixed)
+
+    assert next(reader)[0] == 0
+    with pytest.raises(ImageReadError, match=r"bad\.png: not an image"):
+        next(reader)
+
+
+def test_options_reach_every_image():
+    images = [np.arange(20).reshape(4, 5), np.full((3, 3), 7)]
+    options = ReadOptions(scaling=(0, 10))
+
+    first, second = (micrograph for _, micrograph in read_micrographs(images, options=options))
+
+    assert first.pixels[1, 0] == 0.5
+    assert (second.pixels == np.float32(0.7)).all()

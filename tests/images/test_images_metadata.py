@@ -1,0 +1,198 @@
+"""Pixel size and banner height from the dialects of the instruments, in files written here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from hypervlad.images import read_micrograph
+from hypervlad.images.metadata import (
+    fei_scan_rows,
+    imagej_pixel_size,
+    length_in_nm,
+    ome_pixel_size,
+    zeiss_pixel_size,
+)
+
+GREY = np.random.default_rng(0).integers(0, 256, (120, 160), dtype=np.uint8)
+
+FEI = """[User]\r
+Date=01/01/2020\r
+[Scan]\r
+PixelWidth=4.88281e-009\r
+PixelHeight=4.88281e-009\r
+HorFieldsize=7.8125e-007\r
+VerFieldsize={field}\r
+[Image]\r
+ResolutionX=160\r
+ResolutionY={rows}\r
+[PrivateFei]\r
+DatabarHeight={bar}\r
+"""
+
+ZEISS = """1\r
+2.5\r
+0\r
+DP_ZOOM\r
+Zoom = Off\r
+AP_PIXEL_SIZE\r
+Pixel Size = 111.1 nm\r
+AP_IMAGE_PIXEL_SIZE\r
+Image Pixel Size = {size}\r
+AP_WD\r
+WD = 4.1 mm\r
+"""
+
+
+def tiff_with(path, code, text, image=GREY):
+    extra = [(code, "s", 0, text, True)]
+    tifffile.imwrite(path, image, photometric="minisblack", extratags=extra, metadata=None)
+    return path
+
+
+@pytest.mark.parametrize("code", [34682, 34680])
+def test_fei_pixel_size_is_in_metres(tmp_path, code):
+    path = tiff_with(tmp_path / "a.tif", code, FEI.format(field="", rows="", bar=""))
+
+    micrograph = read_micrograph(path)
+
+    assert micrograph.pixel_size == pytest.approx(4.88281)
+    assert micrograph.metadata["fei"]["User"]["Date"] == "01/01/2020"
+
+
+@pytest.mark.parametrize(
+    ("rows", "bar", "field", "expected"),
+    [
+        (104, "", "", 16),
+        ("", 12, "", 12),
+        ("", "", 100 * 4.88281e-9, 20),
+        (104, 12, "", 16),  # the stored image's own height comes first
+        (120, "", "", 0),
+        (884, 12, "", 12),  # a resolution that is none of this file's
+        ("", 0, "", 0),
+        (-5, "", "", 0),
+        ("nan", "", "", 0),
+    ],
+)
+def test_fei_banner_by_metadata(tmp_path, rows, bar, field, expected):
+    text = FEI.format(rows=rows, bar=bar, field=field)
+    path = tiff_with(tmp_path / "a.tif", 34682, text)
+
+    micrograph = read_micrograph(path, banner="remove")
+
+    assert micrograph.metadata["banner_rows"] == expected
+    np.testing.assert_array_equal(
+        micrograph.pixels, np.float32(GREY[: 120 - expected]) / np.float32(255)
+    )
+    assert read_micrograph(path).pixels.shape == GREY.shape
+
+
+def test_metadata_overrule_the_detector(tmp_path):
+    image = GREY.copy()
+    image[90:] = 0
+    image[100:110, 20:100:4] = 255
+    plain = tmp_path / "plain.tif"
+    tifffile.imwrite(plain, image)
+    fei = tiff_with(tmp_path / "a.tif", 34682, FEI.format(rows=120, bar="", field=""), image)
+
+    assert read_micrograph(plain, banner="remove").metadata["banner_rows"] == 30
+    assert read_micrograph(fei, banner="remove").metadata["banner_rows"] == 0
+
+
+def test_fei_scan_rows_of_another_beam():
+    fei = {"IScan": {"VerFieldsize": 1e-6, "PixelHeight": 1e-8}, "Scan": {}, "System": "text"}
+
+    assert fei_scan_rows(fei, 110) == 100
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [("1.235 nm", 1.235), ("2.5 µm", 2500), ("980 pm", 0.98), ("-", None)]
+)
+def test_zeiss_takes_the_image_pixel_not_the_monitors(tmp_path, size, expected):
+    text = ZEISS.format(size=size).encode("cp1252")
+    path = tiff_with(tmp_path / "a.tif", 34118, text)
+
+    assert read_micrograph(path).pixel_size == pytest.approx(expected)
+
+
+def test_zeiss_with_the_monitors_pixel_only():
+    assert zeiss_pixel_size({"ap_pixel_size": ("Pixel Size", 111.1, "nm")}) is None
+    assert zeiss_pixel_size({"ap_image_pixel_size": ("Image Pixel Size", "3 nm")}) == 3
+    assert zeiss_pixel_size({"ap_image_pixel_size": "3 nm"}) is None
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [("nm", 0.25), ("um", 250), ("\\u00B5m", 250), ("micron", 250), ("mm", 0.25e6),
+     ("pixel", None), ("inch", 0.25 * 2.54e7)],
+)  # fmt: skip
+def test_imagej(tmp_path, unit, expected):
+    tifffile.imwrite(
+        tmp_path / "a.tif", GREY, imagej=True, resolution=(4, 4), metadata={"unit": unit}
+    )
+
+    assert read_micrograph(tmp_path / "a.tif").pixel_size == pytest.approx(expected)
+
+
+def test_imagej_stack_has_the_size_on_every_page(tmp_path):
+    stack = np.stack([GREY] * 3)
+    metadata = {"unit": "nm", "axes": "ZYX"}
+    tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, resolution=(2, 2), metadata=metadata)
+
+    assert read_micrograph(tmp_path / "a.tif", page=2).pixel_size == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"), [(None, 250), ("µm", 250), ("nm", 0.25), ("Å", 0.025), ("pixel", None)]
+)
+def test_ome(tmp_path, unit, expected):
+    metadata = {"axes": "YX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+    if unit:
+        metadata |= {"PhysicalSizeXUnit": unit, "PhysicalSizeYUnit": unit}
+    tifffile.imwrite(tmp_path / "a.ome.tif", GREY, ome=True, metadata=metadata)
+
+    assert read_micrograph(tmp_path / "a.ome.tif").pixel_size == pytest.approx(expected)
+
+
+def test_ome_without_a_size():
+    assert ome_pixel_size("<OME/>") is None
+    assert ome_pixel_size('<OME><Image><Pixels SizeX="3"/></Image></OME>') is None
+    assert ome_pixel_size("<Pixels PhysicalSizeX='2' PhysicalSizeXUnit='&#181;m'>") == 2000
+
+
+def test_dots_per_inch_are_no_pixel_size(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", GREY, resolution=(300, 300), resolutionunit="INCH")
+    Image.fromarray(GREY).save(tmp_path / "a.png", dpi=(300, 300))
+
+    assert read_micrograph(tmp_path / "a.tif").pixel_size is None
+    assert read_micrograph(tmp_path / "a.png").pixel_size is None
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [
+        (1, "m", 1e9),
+        ("2", " nm ", 2),
+        (3, "Å", 0.3),
+        (3, "\u212b", 0.3),
+        (1, "\u03bcm", 1e3),
+        (0, "nm", None),
+        (-1, "nm", None),
+        (float("nan"), "nm", None),
+        (float("inf"), "nm", None),
+        (1, "1/nm", None),
+        (1, "", None),
+        (1, None, None),
+        (None, "nm", None),
+        ("one", "nm", None),
+    ],
+)
+def test_lengths(value, unit, expected):
+    assert length_in_nm(value, unit) == (None if expected is None else pytest.approx(expected))
+
+
+@pytest.mark.parametrize("resolution", [None, (0, 1), (1,), "ab", (1, 0)])
+def test_imagej_with_a_senseless_resolution(resolution):
+    assert imagej_pixel_size({"unit": "nm"}, resolution) is None

@@ -1,0 +1,260 @@
+"""What scaling promises, for any image, by property; and the digest that goes with it."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
+
+from hypervlad.images import ImageReadError, read_image, read_micrograph
+from hypervlad.images.scaling import percentile_limits
+
+SHAPES = st.one_of(
+    hnp.array_shapes(min_dims=2, max_dims=2, max_side=9),
+    st.tuples(st.integers(1, 6), st.integers(1, 6), st.sampled_from([1, 3, 4])),
+)
+DTYPES = st.one_of(
+    hnp.boolean_dtypes(),
+    hnp.integer_dtypes(),
+    hnp.unsigned_integer_dtypes(),
+    hnp.floating_dtypes(sizes=(16, 32, 64)),
+)
+SCALINGS = st.sampled_from(["auto", "dtype", "percentile", "minmax", (0, 1), (-3.5, 1e9)])
+
+
+def finite_arrays(dtypes=DTYPES, shapes=SHAPES):
+    def arrays(dtype):
+        kind = np.dtype(dtype).kind
+        elements = {"allow_nan": False, "allow_infinity": False} if kind == "f" else {}
+        return hnp.arrays(dtype, shapes, elements=hnp.from_dtype(np.dtype(dtype), **elements))
+
+    return dtypes.flatmap(arrays)
+
+
+@given(image=finite_arrays(), scaling=SCALINGS)
+def test_output_is_always_float32_in_the_unit_interval(image, scaling):
+    if scaling == "dtype" and image.dtype.kind == "f" and (image.min() < 0 or image.max() > 1):
+        scaling = "auto"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scaled = read_image(image, scaling=scaling)
+
+    assert scaled.dtype == np.float32
+    assert scaled.flags.c_contiguous
+    assert np.isfinite(scaled).all()
+    assert scaled.min() >= 0
+    assert scaled.max() <= 1
+    assert scaled.shape == (image.shape if image.shape[2:] == (3,) else (*image.shape[:2], *(
+        (3,) if image.shape[2:] == (4,) else ()
+    )))  # fmt: skip
+
+
+@given(image=finite_arrays(), scaling=SCALINGS.filter(lambda s: s != "dtype"))
+def test_scaling_keeps_the_order_of_values(image, scaling):
+    before = np.asarray(image[..., :3] if image.ndim == 3 else image, dtype=np.float64).ravel()
+    after = read_image(image, scaling=scaling).ravel()
+    order = np.argsort(before, kind="stable")
+
+    assert (np.diff(after[order]) >= 0).all()
+
+
+@given(
+    image=hnp.arrays(
+        np.float64,
+        hnp.array_shapes(min_dims=2, max_dims=2, min_side=4, max_side=12),
+        elements=st.integers(0, 4095).map(float),
+    ),
+    gain=st.floats(1e-3, 1e3),
+    offset=st.floats(-1e3, 1e3),
+)
+def test_percentile_scaling_ignores_gain_and_offset(image, gain, offset):
+    changed = gain * image + offset
+
+    assert_allclose(
+        read_image(changed, scaling="percentile"),
+        read_image(image, scaling="percentile"),
+        atol=1e-5,
+    )
+
+
+@given(
+    image=finite_arrays(),
+    percentiles=st.tuples(st.floats(0, 100), st.floats(0, 100)).map(sorted).map(tuple),
+)
+@settings(max_examples=60)
+def test_percentiles_are_numpys(image, percentiles):
+    values = image.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = np.percentile(values, percentiles)
+    if not np.isfinite(expected).all():
+        return  # numpy subtracts before it interpolates, and overflows
+    scale = max(1.0, np.abs(values).max())
+
+    assert_allclose(percentile_limits(image, percentiles), expected, rtol=1e-9, atol=1e-9 * scale)
+
+
+@given(value=st.one_of(st.integers(-(2**31), 2**31 - 1), st.floats(-(2.0**99), 2.0**99, width=32)))
+def test_a_constant_image_gives_zeros(value):
+    dtype = np.int32 if isinstance(value, int) else np.float32
+    image = np.full((4, 5), value, dtype=dtype)
+
+    for scaling in ("percentile", "minmax"):
+        assert not read_image(image, scaling=scaling).any()
+
+
+def test_what_auto_does_by_type():
+    eight = np.array([[0, 51, 255]], np.uint8)
+    sixteen = np.arange(1000, 3001, dtype=np.uint16).reshape(1, -1)
+    unit = np.array([[0.25, 0.5]], np.float64)
+    beyond = np.array([[0.0, 2.0]], np.float32)
+
+    assert_array_equal(read_image(eight), np.float32([[0, 0.2, 1]]))
+    assert_allclose(read_image(sixteen)[0, [0, 1000, 2000]], [0, 0.5, 1], atol=1e-6)
+    assert_array_equal(read_image(unit), np.float32([[0.25, 0.5]]))
+    assert_allclose(read_image(beyond), [[0, 1]], atol=2e-3)
+    assert_array_equal(read_image(eight > 60), np.float32([[0, 0, 1]]))
+
+
+def test_what_dtype_does():
+    sixteen = np.array([[0, 13107, 65535]], np.uint16)
+    signed = np.array([[-128, 127]], np.int8)
+
+    assert_allclose(read_image(sixteen, scaling="dtype"), [[0, 0.2, 1]], atol=1e-7)
+    assert_array_equal(read_image(signed, scaling="dtype"), np.float32([[0, 1]]))
+
+
+def test_fixed_limits_clip():
+    image = np.array([[-5, 0, 50, 100, 900]], np.int16)
+
+    assert_allclose(read_image(image, scaling=(0, 100)), [[0, 0, 0.5, 1, 1]])
+
+
+def test_the_percentiles_clip_hot_pixels():
+    image = np.full((100, 100), 1000, np.uint16)
+    image[:50] = 2000
+    image[0, 0] = 65535
+
+    scaled = read_image(image)
+
+    assert scaled[1, 0] == 1
+    assert scaled[99, 0] == 0
+
+
+def test_an_almost_empty_image_keeps_its_few_bright_pixels():
+    image = np.zeros((100, 100), np.uint16)
+    image[3, 4] = 500
+
+    assert read_image(image)[3, 4] == 1
+    assert read_image(image).sum() == 1
+
+
+def test_colours_share_their_limits():
+    image = np.zeros((20, 20, 3), np.uint16)
+    image[:10, :, 0] = 1000
+    image[:10, :, 1] = 500
+
+    assert_allclose(read_image(image)[0, 0], [1, 0.5, 0], atol=1e-6)
+
+
+def test_small_differences_on_a_large_offset_survive():
+    image = 1e9 + np.arange(100.0).reshape(10, 10)
+
+    assert_allclose(read_image(image, scaling="minmax").ravel(), np.arange(100) / 99, atol=1e-6)
+
+
+def test_the_whole_range_of_double_precision():
+    top = np.finfo(np.float64).max
+    tiny = np.nextafter(0, 1)
+
+    assert_array_equal(read_image(np.array([[-top, 0, top]]), scaling="minmax"), [[0, 0.5, 1]])
+    assert_array_equal(read_image(np.array([[0, -tiny]]), scaling="minmax"), [[1, 0]])
+
+
+def test_many_blocks_equal_one(monkeypatch):
+    image = np.random.default_rng(0).integers(0, 65536, (70, 30)).astype(np.uint16)
+    one = read_image(image)
+    monkeypatch.setattr("hypervlad.images.scaling._BLOCK", 64)
+
+    assert_array_equal(read_image(image), one)
+
+
+def containers(image: np.ndarray) -> dict[str, io.BytesIO]:
+    files = {"png": io.BytesIO(), "tif": io.BytesIO(), "zip.tif": io.BytesIO()}
+    Image.fromarray(image).save(files["png"], "PNG")
+    tifffile.imwrite(files["tif"], image)
+    tifffile.imwrite(files["zip.tif"], image, compression="zlib")
+    return files
+
+
+@given(
+    image=hnp.arrays(
+        st.sampled_from([np.uint8, np.uint16]),
+        hnp.array_shapes(min_dims=2, max_dims=2, min_side=5, max_side=20),
+    )
+)
+@settings(max_examples=25, deadline=None)
+def test_digest_and_pixels_do_not_depend_on_the_container(tmp_path_factory, image):
+    folder = tmp_path_factory.mktemp("containers")
+    expected = read_micrograph(image)
+
+    for name, file in containers(image).items():
+        (folder / name).write_bytes(file.getvalue())
+        micrograph = read_micrograph(folder / name)
+        assert micrograph.digest == expected.digest
+        assert_array_equal(micrograph.pixels, expected.pixels)
+
+
+def test_digest_is_stable():
+    # Kept as a number: caches and each image's own random choices hang on it.
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+
+    assert read_micrograph(image).digest == DIGEST_OF_TWELVE
+
+
+DIGEST_OF_TWELVE = "f6891a3ac750d9f4e58f40048dda7e4f87585d515a0df541182f7ac49f00c90a"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"scaling": "percentile"}, {"scaling": "dtype"}, {"scaling": (0, 4000)},
+     {"percentiles": (1, 99)}],
+    ids=str,
+)  # fmt: skip
+def test_digest_changes_with_options_that_change_pixels(options):
+    image = np.random.default_rng(0).integers(0, 4096, (40, 50)).astype(np.uint16)
+    changes = not np.array_equal(read_image(image), read_image(image, **options))
+
+    same = read_micrograph(image).digest == read_micrograph(image, **options).digest
+
+    assert changes == (not same)
+
+
+def test_digest_ignores_options_that_play_no_part():
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    digest = read_micrograph(image).digest
+
+    assert read_micrograph(image, percentiles=(5, 95)).digest == digest
+    assert read_micrograph(image, scaling="dtype", max_pixels=99).digest == digest
+    assert read_micrograph(image, banner="remove").digest == digest
+
+
+def test_digest_sees_shape_type_and_every_pixel():
+    image = np.zeros((4, 6), np.uint8)
+    one_changed = image.copy()
+    one_changed[3, 5] = 1
+    sources = [image, image.reshape(6, 4), one_changed, image.astype(np.uint16), image[:, :5]]
+
+    assert len({read_micrograph(source).digest for source in sources}) == len(sources)
+
+
+def test_float_scaled_by_type_must_be_in_the_unit_interval():
+    with pytest.raises(ImageReadError, match="values run from -1 to 0"):
+        read_image(np.array([[-1.0, 0.0]]), scaling="dtype")
