@@ -14,10 +14,11 @@ from hypervlad.displays.evaluation import (
     accuracy_interval,
     wilson_interval,
 )
+from hypervlad.displays.facts import library_versions, model_facts
 from hypervlad.displays.figures import save_png
 from hypervlad.displays.predictions import predictions_as_bytes, write_predictions
 from hypervlad.displays.reliability import ReliabilityDisplay
-from hypervlad.displays.report import write_report
+from hypervlad.displays.report import report_on_model, write_report
 
 __all__ = [
     "ClassScores",
@@ -27,7 +28,10 @@ __all__ = [
     "Evaluation",
     "ReliabilityDisplay",
     "accuracy_interval",
+    "library_versions",
+    "model_facts",
     "predictions_as_bytes",
+    "report_on_model",
     "save_png",
     "wilson_interval",
     "word_colours",

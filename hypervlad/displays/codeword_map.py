@@ -214,7 +214,7 @@ def _codebooks(
 ) -> tuple[list[NDArray[np.float64]] | None, list[str] | None]:
     """Colours and names of a fitted encoder's codebooks, as far as it tells them."""
     n_codebooks = len(maps[0]) if maps else 0
-    centres = getattr(encoder, "codewords_", None)
+    centres = getattr(getattr(encoder, "codebook_", None), "codewords", None)
     colours = None
     if centres is not None and len(centres) == n_codebooks:
         colours = [word_colours(words) for words in centres]

@@ -16,6 +16,7 @@ from hypervlad._version import __version__
 from hypervlad.displays import page, sections
 from hypervlad.displays.contact_sheet import image_names
 from hypervlad.displays.evaluation import Evaluation
+from hypervlad.displays.facts import library_versions, model_facts, read_options_of
 from hypervlad.displays.pictures import Pictures
 from hypervlad.displays.predictions import predictions_as_bytes
 
@@ -116,6 +117,62 @@ def write_report(
         (draft / "index.html").write_text(html, encoding="utf-8", newline="\n")
         _move_in(draft, folder)
     return folder / "index.html"
+
+
+def report_on_model(
+    out_dir: str | os.PathLike[str],
+    model: Any,
+    images: Sequence[Any],
+    y_true: Sequence[Any],
+    *,
+    groups: Sequence[Any] | None = None,
+    names: Sequence[str] | None = None,
+    details: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> tuple[Path, Evaluation]:
+    """Classify images and write the report; images that could not be read are left out.
+
+    Parameters
+    ----------
+    out_dir : path-like
+    model : fitted MicrographClassifier
+    images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
+    y_true : sequence of n labels
+    groups, names : sequence of n, optional
+        As for `write_report`.
+    details : mapping, optional
+        Facts to add to those of `model_facts`.
+    **options
+        More arguments of `write_report`.
+
+    Returns
+    -------
+    index : Path
+        ``index.html``.
+    result : Evaluation
+    """
+    proba = model.predict_proba(images)
+    readable = np.flatnonzero(~np.isnan(proba[:, 0]))
+
+    def kept(values: Sequence[Any] | None) -> list[Any] | None:
+        return None if values is None else [values[int(index)] for index in readable]
+
+    result = Evaluation(kept(y_true) or [], proba[readable], list(model.classes_), kept(groups))
+    versions = ", ".join(f"{name} {number}" for name, number in library_versions().items())
+    index = write_report(
+        out_dir,
+        images=kept(images) or [],
+        y_true=result.y_true,
+        proba=result.proba,
+        classes=result.classes,
+        groups=result.groups,
+        names=kept(names),
+        encoder=model.encoder_,
+        details={**model_facts(model), **(details or {}), "versions": versions},
+        read_options=read_options_of(model.encoder_),
+        **options,
+    )
+    return index, result
 
 
 def _table(names: Sequence[str], result: Evaluation) -> bytes:

@@ -1,6 +1,7 @@
 import io
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,7 +31,7 @@ PROBA = np.column_stack([FIBRE, 1 - FIBRE])
 class Encoder:
     """Three codewords, told apart by brightness; two codebooks."""
 
-    codewords_ = (np.eye(3), np.arange(8.0).reshape(4, 2))
+    codebook_ = SimpleNamespace(codewords=(np.eye(3), np.arange(8.0).reshape(4, 2)))
     taps_ = ("layer1", "layer2")
 
     def codeword_maps(self, image):

@@ -2,6 +2,7 @@ import csv
 import os
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ class Page(HTMLParser):
 
 
 class Encoder:
-    codewords_ = (np.eye(4),)
+    codebook_ = SimpleNamespace(codewords=(np.eye(4),))
 
     def codeword_maps(self, image):
         return np.arange(16).reshape(1, 4, 4) % 4

@@ -1,0 +1,76 @@
+"""The command line: what the library does, called from a shell; no logic of its own.
+
+Exit codes: 0, done; 1, ``check`` found something; 2, an error, told in one sentence on stderr; 130,
+stopped by Ctrl-C. Heavy rooms are imported inside the commands, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from hypervlad._version import __version__
+from hypervlad.cli.commands import check, evaluate, info, predict, train
+from hypervlad.cli.demo import demo
+from hypervlad.cli.messages import show_traceback
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="hypervlad",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hypervlad {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show a traceback where an error occurs.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Classify electron micrographs: train on a labelled folder, then predict.
+
+    \b
+    Examples:
+      hypervlad demo                             try it on synthetic TEM images
+      hypervlad check images/                    look for bad files and copies
+      hypervlad train images/ -o model.hvlad     learn from images/CLASS/*.tif
+      hypervlad predict model.hvlad new/ -o predictions.csv
+      hypervlad evaluate model.hvlad others/ -o report/
+    """
+    show_traceback.set(debug)
+
+
+for _command in (train, predict, evaluate, check, demo, info):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Run the command line; what the ``hypervlad`` script calls."""
+    for stream in (sys.stdout, sys.stderr):
+        # A Windows console may lack letters of a file's name; that must not end the run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app(prog_name="hypervlad")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,246 @@
+"""The commands ``train``, ``predict``, ``evaluate``, ``check`` and ``info``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hypervlad.cli.messages import plain_errors, say
+from hypervlad.cli.models import check_apart, load_classifier, new_classifier, prepare_file
+from hypervlad.cli.options import (
+    Backbone,
+    Device,
+    Folder,
+    Groups,
+    ImageSize,
+    ModelPath,
+    NCodewords,
+    OnError,
+    Quiet,
+    Seed,
+    Unreadable,
+    Weights,
+)
+from hypervlad.modelfile import replace_when_complete
+
+if TYPE_CHECKING:
+    from hypervlad.displays import Evaluation
+
+
+@plain_errors
+def train(
+    folder: Folder,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Model file to write.")
+    ],
+    groups: Groups = None,
+    backbone: Backbone = None,
+    weights: Weights = None,
+    image_size: ImageSize = None,
+    n_codewords: NCodewords = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    on_error: Unreadable = OnError.RAISE,
+    include_backbone: Annotated[
+        bool,
+        typer.Option(
+            "--include-backbone",
+            help="Put the network's weights into the file, for a computer that lacks them.",
+        ),
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model on a folder of labelled images.
+
+    \b
+    Examples:
+      hypervlad train images/ -o model.hvlad
+      hypervlad train images/ -o model.hvlad --groups groups.csv --seed 1
+      hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
+    """
+    from hypervlad.datasets import load_image_folder
+
+    prepare_file(output)
+    data = load_image_folder(folder, groups)
+    model = new_classifier(
+        seed,
+        quiet,
+        backbone=backbone,
+        weights=weights,
+        image_size=image_size,
+        n_codewords=n_codewords,
+        device=device,
+        on_error=on_error.value,
+    )
+    say(quiet, f"training on {len(data.images)} images of {len(data.target_names)} classes")
+    model.fit(data.images, data.target, groups=data.groups)
+    model.save(output, include_backbone=include_backbone)
+    typer.echo(f"model: {output}")
+
+
+@plain_errors
+def predict(
+    model: ModelPath,
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATHS", help="Images, folders (searched through) or patterns."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="CSV", help="Table to write; else it is printed."),
+    ] = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    on_error: Unreadable = OnError.RAISE,
+    quiet: Quiet = False,
+) -> None:
+    """Classify images, with probabilities.
+
+    The table has the columns path, label, confidence, then p_CLASS for every class.
+
+    \b
+    Examples:
+      hypervlad predict model.hvlad image.tif
+      hypervlad predict model.hvlad new_images/ -o predictions.csv
+      hypervlad predict model.hvlad "scans/**/*.tif" --on-error skip -o predictions.csv
+    """
+    import numpy as np
+
+    from hypervlad.displays.predictions import predictions_as_bytes
+    from hypervlad.images import find_images
+
+    if output is not None:
+        prepare_file(output)
+    files = find_images(paths)
+    classifier = load_classifier(
+        model, weights, device=device, on_error=on_error.value, quiet=quiet
+    )
+    proba = classifier.predict_proba(files)
+    readable = np.flatnonzero(~np.isnan(proba[:, 0]))
+    names = [str(files[index]) for index in readable]
+    table = predictions_as_bytes(names, proba[readable], list(classifier.classes_))
+    if output is None:
+        typer.echo(table, nl=False)
+        return
+    with replace_when_complete(output) as stream:
+        stream.write(table)
+    say(quiet, f"predictions of {len(names)} images: {output}")
+
+
+@plain_errors
+def evaluate(
+    model: ModelPath,
+    folder: Folder,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the report.")
+    ],
+    groups: Groups = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    on_error: Unreadable = OnError.RAISE,
+    quiet: Quiet = False,
+) -> None:
+    """Test a model on a labelled folder and report.
+
+    The folder should hold none of the images that the model was trained on.
+
+    \b
+    Examples:
+      hypervlad evaluate model.hvlad test_images/ -o report/
+      hypervlad evaluate model.hvlad test_images/ -o report/ --groups groups.csv
+    """
+    from hypervlad.datasets import load_image_folder
+    from hypervlad.displays import report_on_model
+
+    check_apart(output, folder)
+    data = load_image_folder(folder, groups)
+    classifier = load_classifier(
+        model, weights, device=device, on_error=on_error.value, quiet=quiet
+    )
+    index, result = report_on_model(
+        output,
+        classifier,
+        data.images,
+        data.target,
+        groups=data.groups,
+        names=names_under(data.root, data.images),
+        title=f"{model.name} on the images of {folder.resolve().name}",
+        how_measured=f"The model {model.name} classified all images of the folder "
+        f"{folder.resolve().name}, whose sub-folders give the true classes. The figures hold only "
+        "if none of these images, nor others of the same samples, was used to train it.",
+        progress=not quiet,
+    )
+    print_result(result, index)
+
+
+@plain_errors
+def check(
+    folder: Folder,
+    groups: Groups = None,
+    write_groups: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Write groups that keep all copies together."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Look over a labelled folder before training.
+
+    Bad files, copies (across classes or groups above all), class counts. Exit code 0 if all is well, 1 if something was found that should be looked at.
+
+    \b
+    Examples:
+      hypervlad check images/
+      hypervlad check images/ --groups groups.csv
+      hypervlad check images/ --write-groups groups.csv
+    """
+    from hypervlad.datasets import check_image_folder
+
+    if write_groups is not None:
+        prepare_file(write_groups)
+    report = check_image_folder(folder, groups, verbose=not quiet)
+    typer.echo(str(report))
+    if write_groups is not None:
+        report.write_groups(write_groups)
+        typer.echo(f"\ngroups: {write_groups}")
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@plain_errors
+def info(model: ModelPath) -> None:
+    """Say what a model file holds.
+
+    \b
+    Example:
+      hypervlad info model.hvlad
+    """
+    from hypervlad.displays import model_facts
+    from hypervlad.modelfile import read_model
+    from hypervlad.models import load
+
+    facts = {
+        "file": f"{model} ({os.path.getsize(model) / 1e6:.1f} MB)" if model.is_file() else "",
+        "written by": f"hypervlad {read_model(model).library_version}",
+        **model_facts(load(model)),
+    }
+    width = max(map(len, facts)) + 2
+    for name, value in facts.items():
+        typer.echo(f"{name + ':':{width}}{value}")
+
+
+def names_under(root: str, images: Sequence[str]) -> list[str]:
+    return [Path(image).relative_to(root).as_posix() for image in images]
+
+
+def print_result(result: Evaluation, index: Path) -> None:
+    low, high = result.interval
+    label, share = result.baseline
+    typer.echo(
+        f"accuracy: {result.accuracy:.3f} on {len(result.true)} images "
+        f"(95 % interval {low:.3f} to {high:.3f}; always saying {label!r}: {share:.3f})"
+    )
+    typer.echo(f"report: {index}")

@@ -1,0 +1,175 @@
+"""The command ``demo``: the main job from a folder to a report."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hypervlad.cli.commands import names_under, print_result
+from hypervlad.cli.messages import plain_errors, say
+from hypervlad.cli.models import check_apart, load_classifier, new_classifier, prepare_file
+from hypervlad.cli.options import (
+    Backbone,
+    Device,
+    Groups,
+    ImageSize,
+    NCodewords,
+    OnError,
+    Quiet,
+    Seed,
+    Unreadable,
+    Weights,
+)
+
+if TYPE_CHECKING:
+    from hypervlad.classifier import MicrographClassifier
+
+N_DEMO_IMAGES = 240
+_TEST_SIZE = 0.2
+_N_COMPARED = 16
+
+
+@plain_errors
+def demo(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="DIR", help="Labelled folder; synthetic TEM images if not given."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for model and report.")
+    ] = Path("demo-report"),
+    groups: Groups = None,
+    backbone: Backbone = None,
+    weights: Weights = None,
+    image_size: ImageSize = None,
+    n_codewords: NCodewords = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    on_error: Unreadable = OnError.RAISE,
+    n_images: Annotated[
+        int, typer.Option(metavar="N", help="How many synthetic images to make.")
+    ] = N_DEMO_IMAGES,
+    quiet: Quiet = False,
+) -> None:
+    """Do everything once, from images to a report.
+
+    Hold out a fifth of the images, train on the others, save the model, load it, classify
+    what was held out, and write a report for people.
+
+    \b
+    Examples:
+      hypervlad demo
+      hypervlad demo images/ -o demo-report
+      hypervlad demo images/ --groups groups.csv --seed 1
+    """
+    from hypervlad.datasets import load_image_folder
+    from hypervlad.displays import report_on_model
+    from hypervlad.splits import holdout_split
+
+    if folder is not None:
+        check_apart(output, folder)
+    model_path = output / "model.hvlad"
+    prepare_file(model_path)
+    if folder is None:
+        folder = _synthetic_folder(output, n_images, seed, quiet)
+    data = load_image_folder(folder, groups)
+    train_rows, test_rows = holdout_split(
+        data.target, data.groups, test_size=_TEST_SIZE, random_state=seed
+    )
+    if not len(test_rows):
+        raise ValueError(
+            f"{folder}: no image can be held out, as every class has a single image or group; "
+            "add images."
+        )
+    model = new_classifier(
+        seed,
+        quiet,
+        backbone=backbone,
+        weights=weights,
+        image_size=image_size,
+        n_codewords=n_codewords,
+        device=device,
+        on_error=on_error.value,
+    )
+    say(quiet, f"training on {len(train_rows)} of {len(data.images)} images")
+    model.fit(*(_rows(part, train_rows) for part in (data.images, data.target, data.groups)))
+    model.save(model_path)
+    loaded = load_classifier(
+        model_path, weights, device=device, on_error=on_error.value, quiet=quiet
+    )
+    held_out, labels, held_groups = (
+        _rows(part, test_rows) for part in (data.images, data.target, data.groups)
+    )
+    _compare(model, loaded, held_out[:_N_COMPARED], model_path)
+    say(quiet, f"classifying the {len(test_rows)} images held out")
+    index, result = report_on_model(
+        output,
+        loaded,
+        held_out,
+        labels,
+        groups=held_groups,
+        names=names_under(data.root, held_out),
+        title=f"How well the model classifies {folder.resolve().name}",
+        how_measured=_how_held_out(len(train_rows), len(test_rows), data.groups),
+        details={"seed": seed},
+        files={"model.hvlad": "the model; use it with: hypervlad predict model.hvlad images/"},
+        progress=not quiet,
+    )
+    print_result(result, index)
+    typer.echo(f"model: {model_path} (loaded again, it predicts exactly as before)")
+
+
+def _synthetic_folder(output: Path, n_images: int, seed: int, quiet: bool) -> Path:
+    """Make the demo's images, once: the folder's name says all that determines them."""
+    import numpy as np
+    from PIL import Image
+    from tqdm import tqdm
+
+    from hypervlad.datasets import make_tem_images
+
+    folder = output / f"synthetic-tem-{n_images}-seed{seed}"
+    if folder.is_dir():
+        return folder
+    say(quiet, f"making {n_images} synthetic TEM images")
+    images, labels = make_tem_images(n_images, random_state=seed)
+    with tempfile.TemporaryDirectory(prefix=".images-", dir=output) as temporary:
+        draft = Path(temporary) / "draft"
+        for number, label in enumerate(tqdm(labels, desc="writing", disable=quiet or None)):
+            (draft / label).mkdir(parents=True, exist_ok=True)
+            grey = np.round(255 * images[number]).astype(np.uint8)
+            Image.fromarray(grey).save(draft / label / f"{number:04d}.png")
+        os.replace(draft, folder)
+    return folder
+
+
+def _compare(
+    model: MicrographClassifier, loaded: MicrographClassifier, images: list[Any], path: Path
+) -> None:
+    import numpy as np
+
+    if not np.array_equal(
+        model.predict_proba(images), loaded.predict_proba(images), equal_nan=True
+    ):
+        raise RuntimeError(f"{path}: the model loaded does not predict like the one saved.")
+
+
+def _rows(values: Any, rows: Iterable[int]) -> Any:
+    return None if values is None else [values[row] for row in rows]
+
+
+def _how_held_out(n_train: int, n_test: int, groups: Any) -> str:
+    kept = (
+        ""
+        if groups is None
+        else " Images of one group were kept on one side, so the test images come from samples "
+        "that the model has not seen."
+    )
+    return (
+        f"The model learnt from {n_train} images and was tested on {n_test} others that were held "
+        f"out, about a fifth of each class, chosen by chance.{kept}"
+    )

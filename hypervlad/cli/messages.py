@@ -1,0 +1,72 @@
+"""What a person is told: one sentence for an error, one line for a warning, progress on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import typer
+
+# Set by --debug.
+show_traceback: ContextVar[bool] = ContextVar("show_traceback", default=False)
+
+
+def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn every exception of a command into one sentence and an exit code."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **options: Any) -> None:
+        try:
+            with _plain_warnings():
+                command(*args, **options)
+        except (typer.Exit, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            typer.echo("\nstopped; no half-written file is left", err=True)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            if show_traceback.get():
+                raise
+            typer.echo(f"error: {_sentence(error)}", err=True)
+            raise typer.Exit(2) from None
+
+    return wrapped
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({text or 'no more is known'}); try a smaller --image-size"
+    if isinstance(error, ValueError | OSError | ImportError | RuntimeError) and text:
+        return text
+    return (
+        f"unexpected {type(error).__name__}: {text}; this is a fault in hypervlad, please report "
+        "it with what 'hypervlad --debug ...' prints"
+    )
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show each warning once, without the line of source that raised it."""
+
+    def show(message: Warning | str, *_place: Any, **_more: Any) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(f"warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+def say(quiet: bool, text: str) -> None:
+    if not quiet:
+        typer.echo(text, err=True)

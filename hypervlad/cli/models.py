@@ -1,0 +1,55 @@
+"""Models as the commands make and load them, and the places they write to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hypervlad.modelfile import ModelFileError
+
+if TYPE_CHECKING:
+    from hypervlad.classifier import MicrographClassifier
+
+
+def new_classifier(seed: int, quiet: bool, **options: Any) -> MicrographClassifier:
+    from hypervlad.classifier import MicrographClassifier
+    from hypervlad.encoder import HypercolumnVLAD
+
+    given = {name: value for name, value in options.items() if value is not None}
+    if "weights" in given and os.path.isfile(given["weights"]):
+        # The path goes into the model file and must hold from other folders too.
+        given["weights"] = os.path.abspath(given["weights"])
+    encoder = HypercolumnVLAD(**given, random_state=seed, verbose=not quiet)
+    return MicrographClassifier(encoder, random_state=seed, verbose=not quiet)
+
+
+def load_classifier(
+    path: Path, weights: str | None, *, device: str, on_error: str, quiet: bool
+) -> MicrographClassifier:
+    from hypervlad.classifier import MicrographClassifier
+    from hypervlad.models import load
+
+    model = load(path, weights=weights)
+    if not isinstance(model, MicrographClassifier):
+        raise ModelFileError(
+            f"{path} holds a {type(model).__name__}, which does not classify; give a file that "
+            "'hypervlad train' wrote."
+        )
+    model.encoder_.set_params(device=device, on_error=on_error, verbose=not quiet)
+    return model
+
+
+def prepare_file(path: Path) -> None:
+    """Find out before hours of work, not after, that a file cannot be written."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the name of a file to write.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{path.parent}: no permission to write here; choose another folder.")
+
+
+def check_apart(output: Path, folder: Path) -> None:
+    """A report among the images would be a class of its own at the next training."""
+    if folder.resolve() in (output.resolve(), *output.resolve().parents):
+        raise ValueError(f"{output} lies in the image folder {folder}; put the report elsewhere.")

@@ -1,0 +1,59 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class OnError(StrEnum):
+    """What to do with an image that cannot be read."""
+
+    RAISE = "raise"
+    SKIP = "skip"
+
+
+Folder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Folder of images: one sub-folder for each class.")
+]
+ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="File written by train or demo.")]
+Groups = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="CSV",
+        help="Table with the columns path and group; images of one group (crops of one micrograph, "
+        "frames of one sample) are kept together.",
+    ),
+]
+Backbone = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Network; mobilenet_v2 if not given.")
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help='The network\'s weights: a .safetensors or .pth file, "imagenet" (if not given) or '
+        '"random".',
+    ),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(metavar="PIXELS", help="Side that images are resized to; 224 if not given."),
+]
+NCodewords = Annotated[
+    int | None, typer.Option(metavar="K", help="Number of visual words; 64 if not given.")
+]
+Device = Annotated[
+    str, typer.Option(metavar="NAME", help="cpu, cuda or auto: cuda where there is a GPU.")
+]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
+Unreadable = Annotated[
+    OnError,
+    typer.Option("--on-error", help="Stop at an image that cannot be read, or leave it out."),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress; only results, warnings and errors.")
+]

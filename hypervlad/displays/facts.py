@@ -1,0 +1,99 @@
+"""What a trained model is, in words: for ``hypervlad info`` and the report's last table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from hypervlad.images import ReadOptions
+
+
+def model_facts(model: Any) -> dict[str, str]:
+    """Describe a fitted `MicrographClassifier` or `HypercolumnVLAD`.
+
+    Parameters
+    ----------
+    model : fitted estimator
+
+    Returns
+    -------
+    dict of str to str
+        In reading order.
+    """
+    facts = {"kind of model": type(model).__name__}
+    if hasattr(model, "classes_"):
+        names = [str(name) for name in model.classes_]
+        facts["classes"] = f"{len(names)}: {', '.join(names)}"
+        facts["trained on"] = f"{model.n_images_} images"
+    encoder = getattr(model, "encoder_", model)
+    facts |= _encoder_facts(encoder)
+    if hasattr(model, "classes_"):
+        facts |= _classifier_facts(model)
+    return facts
+
+
+def library_versions() -> dict[str, str]:
+    """The versions at work here, those that are installed."""
+    found = {}
+    for name in ("hypervlad", "numpy", "scikit-learn", "torch", "torchvision", "xgboost"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # such as hypervlad itself, run from its source folder
+            continue
+    return found
+
+
+def _encoder_facts(encoder: Any) -> dict[str, str]:
+    words = encoder.codebook_.codewords
+    each = len(words[0])
+    if encoder.codebook_.is_joint:
+        described = f"{each}, common to all taps"
+    else:
+        described = f"{each} for each of {len(words)} taps"
+    embedded = getattr(encoder, "backbone_state_", None)
+    digest = f"SHA-256 {encoder.weights_digest_[:12]}…"
+    return {
+        "network": str(encoder.backbone),
+        "network's weights": f"{encoder.weights} ({digest}), "
+        + ("not in the file" if embedded is None else "in the file"),
+        "taps": ", ".join(encoder.taps_),
+        "image size": _size_in_words(encoder),
+        "how files are read": _reading_in_words(encoder),
+        "visual words": described,
+        "normalisation": ", ".join(encoder.normalize or ()) or "none",
+        "features of an image": f"{encoder._n_features_out:,}",
+        "seed of the codebook": f"{encoder.seed_}",
+    }
+
+
+def _classifier_facts(model: Any) -> dict[str, str]:
+    facts = {}
+    if model.components_ is not None:
+        facts["reduced to"] = f"{len(model.components_)} principal components"
+    trees = getattr(model.boosting_, "n_estimators_", None)
+    if trees is not None:
+        start = "" if model.boosting_.init is None else "logistic regression, then "
+        facts["classifier"] = f"{start}{trees} rounds of boosted trees"
+    return facts
+
+
+def _size_in_words(encoder: Any) -> str:
+    side = encoder.image_size
+    if encoder.aspect == "square":
+        return f"{side} x {side} pixels, stretched to a square"
+    return f"about {side} x {side} pixels, proportions kept"
+
+
+def _reading_in_words(encoder: Any) -> str:
+    options = read_options_of(encoder)
+    changed = [f"{name}={value!r}" for name, value in options.items()]
+    return ", ".join(changed) if changed else "by default (8-bit by 255, others by percentiles)"
+
+
+def read_options_of(encoder: Any) -> dict[str, Any]:
+    """The reading options of an encoder that are not the defaults, as keywords."""
+    given = getattr(encoder, "read_options", None) or {}
+    options = given if isinstance(given, ReadOptions) else ReadOptions(**given)
+    defaults = asdict(ReadOptions())
+    return {name: value for name, value in asdict(options).items() if value != defaults[name]}
