@@ -1,5 +1,20 @@
 """Labelled folders, synthetic micrographs, and a check of a folder before anybody trains on it."""
 
+from hypervlad.datasets._layout import ImageFolderError, ImageFolderWarning
+from hypervlad.datasets.check import check_image_folder
+from hypervlad.datasets.folder import load_image_folder
+from hypervlad.datasets.report import BadFile, CopySet, FolderReport
 from hypervlad.datasets.tem import TEM_CLASSES, TEM_FINE_CLASSES, make_tem_images
 
-__all__ = ["TEM_CLASSES", "TEM_FINE_CLASSES", "make_tem_images"]
+__all__ = [
+    "TEM_CLASSES",
+    "TEM_FINE_CLASSES",
+    "BadFile",
+    "CopySet",
+    "FolderReport",
+    "ImageFolderError",
+    "ImageFolderWarning",
+    "check_image_folder",
+    "load_image_folder",
+    "make_tem_images",
+]

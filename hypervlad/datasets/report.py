@@ -1,0 +1,226 @@
+"""What a check of a folder found, for a person and for a program."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_N_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """A file that cannot be read, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CopySet:
+    """Images that show the same thing.
+
+    Attributes
+    ----------
+    files : tuple of str
+        Paths under the folder, sorted.
+    classes : tuple of str
+        The classes these files lie in, sorted; more than one contradict each other.
+    groups : tuple of str
+        The groups they are in, sorted; empty where no groups were given.
+    similarity : float
+        1 for exact copies (the same pixels). For near copies: how alike the least attached member
+        is to the one nearest to it.
+    """
+
+    files: tuple[str, ...]
+    classes: tuple[str, ...]
+    groups: tuple[str, ...]
+    similarity: float
+
+    @property
+    def crosses_classes(self) -> bool:
+        """Whether the files lie in several classes."""
+        return len(self.classes) > 1
+
+    @property
+    def crosses_groups(self) -> bool:
+        """Whether the files are in several groups, so that a split could part them."""
+        return len(self.groups) > 1
+
+
+@dataclass
+class FolderReport:
+    """Outcome of `check_image_folder`.
+
+    Attributes
+    ----------
+    root : str
+        The folder.
+    n_images : int
+        Images that can be read.
+    class_counts : dict of str to int
+        Readable images of each class; classes without any are listed with 0.
+    group_counts : dict of str to int, or None
+        Readable images of each group; None if no (usable) groups were given.
+    bad_files : list of BadFile
+    exact_copies, near_copies : list of CopySet
+        Sets of files with the same pixels; sets that near copies join (with the exact copies of
+        their members). Those across classes come first, then those across groups.
+    blank_files : list of str
+        Images without any contrast.
+    image_sizes : dict of str to int
+        Images of each size, ``"height x width"`` in pixels, the most frequent first.
+    image_kinds : dict of str to int
+        Images of each kind of pixels, such as ``"uint8 grey"``, the most frequent first.
+    problems : list of str
+        What should be dealt with before training, the most serious first; one sentence each or two.
+    notes : list of str
+        What is good to know, and may be quite right.
+    """
+
+    root: str
+    n_images: int = 0
+    class_counts: dict[str, int] = field(default_factory=dict)
+    group_counts: dict[str, int] | None = None
+    bad_files: list[BadFile] = field(default_factory=list)
+    exact_copies: list[CopySet] = field(default_factory=list)
+    near_copies: list[CopySet] = field(default_factory=list)
+    blank_files: list[str] = field(default_factory=list)
+    image_sizes: dict[str, int] = field(default_factory=dict)
+    image_kinds: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    _files: list[str] = field(default_factory=list, repr=False)
+    _groups: list[str] | None = field(default=None, repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are no problems."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything above as plain values that ``json.dump`` takes."""
+        plain = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if not f.name.startswith("_")
+        }
+        plain["bad_files"] = [dataclasses.asdict(bad) for bad in self.bad_files]
+        for name in ("exact_copies", "near_copies"):
+            plain[name] = [
+                {
+                    **dataclasses.asdict(copies),
+                    "crosses_classes": copies.crosses_classes,
+                    "crosses_groups": copies.crosses_groups,
+                }
+                for copies in getattr(self, name)
+            ]
+        return {"ok": self.ok, **plain}
+
+    def suggested_groups(self) -> list[tuple[str, str]]:
+        """Groups under which no set of copies can be split between training and test.
+
+        Each set of copies becomes a group, joined with the groups its files are in already; every
+        other image keeps its group, or gets one of its own.
+
+        Returns
+        -------
+        list of (path, group)
+            One pair for each readable image, sorted by path.
+        """
+        owner = {file: file for file in self._files}
+
+        def root_of(file: str) -> str:
+            while owner[file] != file:
+                owner[file] = owner[owner[file]]
+                file = owner[file]
+            return file
+
+        together: list[list[str]] = [list(s.files) for s in self.exact_copies + self.near_copies]
+        if self._groups is not None:
+            members: dict[str, list[str]] = {}
+            for file, group in zip(self._files, self._groups, strict=True):
+                members.setdefault(group, []).append(file)
+            together += members.values()
+        for files in together:
+            for file in files[1:]:
+                low, high = sorted((root_of(files[0]), root_of(file)))
+                owner[high] = low
+        name_of = dict(zip(self._files, self._groups or self._files, strict=True))
+        return [(file, name_of[root_of(file)]) for file in sorted(self._files)]
+
+    def write_groups(self, path: str | os.PathLike[str]) -> None:
+        """Write `suggested_groups` as a CSV file that `load_image_folder` takes."""
+        target = Path(path)
+        # Written beside its place and then moved: an interruption leaves no half a file.
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(["path", "group"])
+                writer.writerows(self.suggested_groups())
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def __str__(self) -> str:
+        lines = [f"{self.root}: {self.n_images} images in {len(self.class_counts)} classes"]
+        lines += _counts("Classes", self.class_counts)
+        if self.group_counts is not None:
+            lines.append(f"Groups: {len(self.group_counts)}")
+        lines += _counts("Sizes (height x width)", self.image_sizes)
+        lines += _counts("Pixels", self.image_kinds)
+        lines += ["", "Problems:"] if self.problems else ["", "No problems found."]
+        lines += [f"  {i}. {problem}" for i, problem in enumerate(self.problems, 1)]
+        if self.notes:
+            lines += ["", "Notes:", *(f"  - {note}" for note in self.notes)]
+        lines += _section(
+            "Files that cannot be read", [f"  {bad.reason}" for bad in self.bad_files]
+        )
+        lines += _section("Exact copies", [_describe(s) for s in self.exact_copies])
+        lines += _section("Near copies", [_describe(s) for s in self.near_copies])
+        lines += _section("Blank images", [f"  {file}" for file in self.blank_files])
+        return "\n".join(lines)
+
+
+def _counts(title: str, counts: dict[str, int]) -> list[str]:
+    if not counts:
+        return []
+    shown = [f"{name}: {count}" for name, count in list(counts.items())[:_N_SHOWN]]
+    if len(counts) > _N_SHOWN:
+        shown.append(f"{len(counts) - _N_SHOWN} more")
+    return [f"{title}: {', '.join(shown)}"]
+
+
+def _section(title: str, entries: list[str]) -> list[str]:
+    if not entries:
+        return []
+    hidden = len(entries) - _N_SHOWN
+    more = [f"  … and {hidden} more"] if hidden > 0 else []
+    return ["", f"{title}:", *entries[:_N_SHOWN], *more]
+
+
+def _describe(copies: CopySet) -> str:
+    files = ", ".join(copies.files[:_N_SHOWN])
+    if len(copies.files) > _N_SHOWN:
+        files += f" and {len(copies.files) - _N_SHOWN} more"
+    remarks = [f"similarity {copies.similarity:.2f}"] if copies.similarity < 1 else []
+    if copies.crosses_classes:
+        remarks.append(f"CLASSES {' / '.join(copies.classes)}")
+    if copies.crosses_groups:
+        remarks.append(f"groups {' / '.join(copies.groups[:_N_SHOWN])}")
+    return f"  {files}" + (f"  [{'; '.join(remarks)}]" if remarks else "")
+
+
+def count_sorted(values: list[str]) -> dict[str, int]:
+    """Counts, the most frequent first, ties by name."""
+    counts = Counter(values)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
