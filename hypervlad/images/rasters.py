@@ -55,7 +55,7 @@ def decode_raster(file: BinaryIO, kind: str, name: str, max_pixels: int | None) 
     """
     module, plugin = _PLUGINS[kind]
     open_plugin = getattr(importlib.import_module(f"PIL.{module}"), plugin)
-    with _strict_decoding(), open_plugin(file) as image:
+    with strict_decoding(), open_plugin(file) as image:
         check_size(image.height, image.width, name, max_pixels)
         mode = image.mode
         pixels = image_pixels(image)
@@ -101,7 +101,7 @@ _strict_state: dict[str, Any] = {"users": 0, "before": False}
 
 
 @contextmanager
-def _strict_decoding() -> Iterator[None]:
+def strict_decoding() -> Iterator[None]:
     """Truncated files are errors, even where a program has told Pillow to fill them with grey."""
     with _strict_lock:
         if _strict_state["users"] == 0:

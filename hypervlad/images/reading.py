@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -320,7 +319,7 @@ def _open_file(path: Path, name: str) -> BinaryIO:
             "holds it"
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
-        reason = errno.errorcode.get(getattr(error, "errno", None) or 0, "") or str(error)
+        reason = getattr(error, "strerror", None) or error
         raise ImageReadError(f"{name}: cannot be opened ({reason}); check the path") from error
 
 

@@ -23,7 +23,7 @@ _X_RESOLUTION_TAG = 282
 # Photometric interpretations (TIFF 6.0) that need more than reading the numbers.
 _MIN_IS_WHITE, _PALETTE, _SEPARATED = 0, 3, 5
 _PLAIN_PHOTOMETRICS = (_MIN_IS_WHITE, 1, 2, _PALETTE, _SEPARATED)
-_UNCOMPRESSED = 1
+_UNCOMPRESSED, _JPEG = 1, 7
 
 
 def decode_tiff(file: BinaryIO, page: int, name: str, max_pixels: int | None) -> Decoded:
@@ -60,7 +60,7 @@ def decode_tiff(file: BinaryIO, page: int, name: str, max_pixels: int | None) ->
         tiff_page = tiff.pages[page]
         assert isinstance(tiff_page, tifffile.TiffPage)
         check_size(tiff_page.imagelength, tiff_page.imagewidth, name, max_pixels)
-        _check_complete(tiff_page, tiff.filehandle.size, name)
+        _check_complete(tiff_page, file, tiff.filehandle.size, name)
         decoded = Decoded(
             _page_pixels(tiff_page, file, page, name),
             metadata={"format": "TIFF", "page": page, "n_pages": n_pages},
@@ -73,8 +73,8 @@ def _count_pages(n_pages: int) -> str:
     return "1 page" if n_pages == 1 else f"{n_pages} pages"
 
 
-def _check_complete(page: TiffPage, file_size: int, name: str) -> None:
-    """tifffile fills what is missing with zeros; here a missing strip or tile is an error."""
+def _check_complete(page: TiffPage, file: BinaryIO, file_size: int, name: str) -> None:
+    """tifffile fills what is missing with zeros, libjpeg with grey; here that is an error."""
     ends = [
         offset + count
         for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
@@ -83,12 +83,23 @@ def _check_complete(page: TiffPage, file_size: int, name: str) -> None:
     stored = sum(page.databytecounts)
     n_missing = sum(1 for count in page.databytecounts if count <= 0)
     is_short = page.compression == _UNCOMPRESSED and stored < _n_bytes(page)
-    if not ends or n_missing or max(ends) > file_size or is_short:
+    is_cut = page.compression == _JPEG and not _jpegs_end(page, file)
+    if not ends or n_missing or max(ends) > file_size or is_short or is_cut:
         raise ImageReadError(
             f"{name}: truncated TIFF: its header promises pixel data that the file ({file_size:,} "
             "bytes) "
             "does not hold; copy or export it again"
         )
+
+
+def _jpegs_end(page: TiffPage, file: BinaryIO) -> bool:
+    """Whether every JPEG strip or tile closes with its end-of-image mark, padding aside."""
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        n_tail = min(count, 16)
+        file.seek(offset + count - n_tail)
+        if b"\xff\xd9" not in file.read(n_tail):
+            return False
+    return True
 
 
 def _n_bytes(page: TiffPage) -> int:
@@ -101,7 +112,7 @@ def _page_pixels(page: TiffPage, file: BinaryIO, index: int, name: str) -> NDArr
     if int(page.photometric) in _PLAIN_PHOTOMETRICS:
         try:
             pixels = page.asarray(maxworkers=1)
-        except ValueError as error:
+        except (ValueError, NotImplementedError) as error:
             if "imagecodecs" not in str(error):
                 raise
         else:

@@ -158,6 +158,23 @@ def test_ser_truncated(tmp_path):
             read_image(write(tmp_path / "a.ser", ser_bytes([GREY])[:keep]))
 
 
+def test_ser_of_spectra(tmp_path):
+    pytest.importorskip("ncempy")
+    content = ser_bytes([GREY]).replace(struct.pack("<i", 0x4122), struct.pack("<i", 0x4120), 1)
+
+    with pytest.raises(ImageReadError, match="a SER file of spectra, not of images; leave it out"):
+        read_image(write(tmp_path / "a.ser", content))
+
+
+def test_dm_without_an_image(tmp_path):
+    pytest.importorskip("ncempy")
+    root = DM(3).group(None, DM(3).int("Mode", 1))
+    content = struct.pack(">3I", 3, len(root), 1) + root + bytes(8)
+
+    with pytest.raises(ImageReadError, match="a Gatan file without an image; export it as TIFF"):
+        read_image(write(tmp_path / "a.dm3", content))
+
+
 @pytest.mark.parametrize("version", [3, 4])
 def test_dm(tmp_path, version, capsys):
     pytest.importorskip("ncempy")

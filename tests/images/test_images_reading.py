@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 from dataclasses import asdict
@@ -15,6 +16,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image, ImageFile
 
 from hypervlad.images import ReadOptions, read_image, read_micrograph
+from hypervlad.images.decoded import plain
+from hypervlad.images.rasters import strict_decoding
 
 GREY = np.random.default_rng(0).integers(0, 256, (37, 53), dtype=np.uint8)
 GREY16 = np.random.default_rng(1).integers(0, 65536, (37, 53), dtype=np.uint16)
@@ -226,6 +229,42 @@ def test_white_is_zero_in_a_compression_that_pillow_decodes(tmp_path, image):
     assert read_micrograph(tmp_path / "a.tif").digest == read_micrograph(expected).digest
 
 
+def test_one_bit_tiff_where_white_is_zero(tmp_path):
+    mask = GREY > 127
+    tifffile.imwrite(tmp_path / "a.tif", mask, photometric="miniswhite")
+
+    assert_array_equal(read_image(tmp_path / "a.tif"), (~mask).astype(np.float32))
+
+
+def test_white_is_zero_means_nothing_for_floats(tmp_path):
+    image = GREY.astype(np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="miniswhite")
+
+    assert read_micrograph(tmp_path / "a.tif").digest == read_micrograph(image).digest
+
+
+def test_four_bit_tiff_spans_black_to_white(tmp_path):
+    tags = [
+        (256, 4),
+        (257, 2),
+        (258, 4),
+        (259, 1),
+        (262, 1),
+        (273, 8),
+        (277, 1),
+        (278, 2),
+        (279, 4),
+    ]
+    directory = struct.pack("<H", len(tags))
+    directory += b"".join(struct.pack("<HHIHH", code, 3, 1, value, 0) for code, value in tags)
+    strip = bytes([0x01, 0x23, 0x45, 0xEF])
+    content = b"II*\0" + struct.pack("<I", 12) + strip + directory + bytes(4)
+    (tmp_path / "a.tif").write_bytes(content)
+
+    levels = np.array([[0, 1, 2, 3], [4, 5, 14, 15]]) / 15
+    assert_allclose(read_image(tmp_path / "a.tif"), levels, atol=1e-6)
+
+
 def test_tiff_cmyk(tmp_path):
     cmyk = np.asarray(Image.fromarray(RGB).convert("CMYK"))
     tifffile.imwrite(tmp_path / "a.tif", cmyk, photometric="separated")
@@ -338,6 +377,21 @@ def test_strict_even_if_pillow_was_told_to_fill_with_grey(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match="truncated"):
         read_image(path)
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_strictness_is_counted_and_pillows_setting_restored(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with strict_decoding():
+        with strict_decoding():
+            assert not ImageFile.LOAD_TRUNCATED_IMAGES
+        assert not ImageFile.LOAD_TRUNCATED_IMAGES  # another thread may still be decoding
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_plain_makes_json_of_whatever_a_header_holds():
+    values = {1: np.float32(0.5), "b": b"ab\0", "t": (1, np.arange(2)), "o": Path("x"), "n": None}
+
+    assert plain(values) == {"1": 0.5, "b": "ab", "t": [1, [0, 1]], "o": "x", "n": None}
 
 
 def test_larger_than_pillows_own_limit_reads_without_its_warning(tmp_path, monkeypatch):
