@@ -117,6 +117,9 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     *Small classes.* A class of one group is learnt from but never held out. A warning names
     classes of one or two groups.
 
+    *Units.* VLAD and pooled CNN features share one scale. Where columns have different units, put a
+    ``StandardScaler`` before this classifier.
+
     *Cost.* If columns outnumber rows, X is rotated into the space of its rows, which changes
     nothing for an L2 penalty, so the linear part costs little however wide X is. Trees look at
     each column: time grows with rows x columns x classes, and very wide vectors should be reduced

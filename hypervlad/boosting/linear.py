@@ -26,6 +26,9 @@ Folds = Sequence[tuple[IntArray, IntArray]]
 _MAX_ITER = 1000
 # Beyond these a temperature says that there is nothing to calibrate on, not that it is right.
 _LOG_TEMPERATURE_BOUNDS = (np.log(0.05), np.log(20.0))
+# Standard deviation of the prior. Tried on fourteen tasks of 60 to 500 rows: 1 was overconfident on
+# separable classes of few rows, where 0.3 lowered the log loss; elsewhere they were equal.
+_LOG_TEMPERATURE_SPREAD = 0.3
 # Directions with less than 1e-6 of the largest singular value: rounding error of the Gram matrix.
 _NEGLIGIBLE_EIGENVALUE = 1e-12
 
@@ -118,8 +121,10 @@ def row_space(X: NDArray[np.floating]) -> RowSpace:
     if X.shape[1] <= X.shape[0]:
         return RowSpace(scaled, centre, scale)
     eigenvalues, vectors = np.linalg.eigh(scaled @ scaled.T)
-    kept = eigenvalues > _NEGLIGIBLE_EIGENVALUE * eigenvalues[-1]
-    lengths, vectors = np.sqrt(eigenvalues[kept]), vectors[:, kept]
+    kept = eigenvalues >= _NEGLIGIBLE_EIGENVALUE * eigenvalues[-1]
+    # Equal rows leave one direction of length zero: keep it, but do not divide by it.
+    lengths = np.sqrt(np.maximum(eigenvalues[kept], np.finfo(np.float64).tiny))
+    vectors = vectors[:, kept]
     return RowSpace(vectors * lengths, centre, scale, scaled, vectors / lengths)
 
 
@@ -128,14 +133,15 @@ def fit_temperature(
 ) -> tuple[float, float]:
     """The most likely temperature to divide margins by, and the log loss per weight then.
 
-    A standard normal prior on its logarithm, worth about one row, keeps a handful of well
-    separated rows from claiming certainty. See Guo et al., "On calibration of modern neural
-    networks", ICML 2017.
+    A normal prior on its logarithm keeps a few well separated rows from claiming certainty, and
+    lets a C that needs no correction win over one that does. See Guo et al., "On calibration of
+    modern neural networks", ICML 2017.
     """
 
     def penalised(log_temperature: float) -> float:
         losses = log_losses(margins / np.exp(log_temperature), codes)
-        return float(weight @ losses + 0.5 * log_temperature**2)
+        prior = 0.5 * (log_temperature / _LOG_TEMPERATURE_SPREAD) ** 2
+        return float(weight @ losses + prior)
 
     found = minimize_scalar(penalised, bounds=_LOG_TEMPERATURE_BOUNDS, method="bounded")
     return float(np.exp(found.x)), float(found.fun / weight.sum())

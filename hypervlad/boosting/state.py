@@ -49,7 +49,7 @@ def unpack(
         if "feature_names_in" in header:
             model.feature_names_in_ = np.array(header["feature_names_in"], dtype=object)
         intercept = arrays["intercept"]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             "The state is incomplete or not one of BoostedSoftmaxClassifier: "
             f"{error}. Use the header and arrays that to_state gave."

@@ -1,0 +1,587 @@
+"""The boosted softmax as an estimator: conformance, small classes, labels, weights, state."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import sklearn
+from sklearn.base import clone
+from sklearn.datasets import make_blobs, make_circles
+from sklearn.decomposition import PCA
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
+from sklearn.pipeline import Pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from hypervlad.boosting import BoostedSoftmaxClassifier
+
+SMALL = "ignore:Classes with only one or two:UserWarning"
+
+
+def blobs(n=120, n_classes=3, n_features=6, spread=3.0, seed=0):
+    return make_blobs(n, n_features, centers=n_classes, cluster_std=spread, random_state=seed)
+
+
+def rings(n=400, seed=0):
+    """Two classes that no line separates."""
+    return make_circles(n, noise=0.1, factor=0.5, random_state=seed)
+
+
+def three_rings(n=450, seed=0):
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 3
+    angle = rng.uniform(0, 2 * np.pi, n)
+    radius = 1 + y + 0.15 * rng.normal(size=n)
+    return np.column_stack([radius * np.cos(angle), radius * np.sin(angle)]), y
+
+
+def fitted(X, y, **options):
+    groups = options.pop("groups", None)
+    return BoostedSoftmaxClassifier(random_state=0, n_jobs=1, **options).fit(X, y, groups=groups)
+
+
+# No expected failures. The checks' data sets have classes of one or two rows, hence the filter.
+@pytest.mark.filterwarnings(SMALL)
+@parametrize_with_checks(
+    [
+        BoostedSoftmaxClassifier(n_jobs=1),
+        BoostedSoftmaxClassifier(init=None, n_estimators=30, n_jobs=1),
+    ]
+)
+def test_scikit_learn_conformance(estimator, check):
+    check(estimator)
+
+
+class TestTrees:
+    def test_they_stay_where_lines_fail(self):
+        for make in (rings, three_rings):
+            X, y = make()
+            X_new, y_new = make(seed=1)
+            model = fitted(X, y)
+            linear = fitted(X, y, n_estimators=0)
+            assert model.n_estimators_ > 5
+            assert model.tree_gain_ > 2 * model.tree_gain_error_
+            assert linear.score(X_new, y_new) < 0.65
+            assert model.score(X_new, y_new) > 0.9
+
+    def test_they_go_where_they_are_noise(self):
+        rng = np.random.default_rng(0)
+        kept = 0
+        for seed in range(8):
+            X = rng.normal(size=(80, 30))
+            y = rng.integers(0, 3, 80)
+            model = fitted(X, y, n_splits=3)
+            kept += model.n_estimators_ > 0
+            assert (model.booster_ is None) == (model.n_estimators_ == 0), seed
+        assert kept <= 1
+
+    def test_plain_boosting_always_keeps_some(self):
+        rng = np.random.default_rng(0)
+        model = fitted(rng.normal(size=(60, 4)), rng.integers(0, 3, 60), init=None)
+        assert model.n_estimators_ >= 1
+        assert model.linear_coef_ is None
+        assert model.C_ is None
+        assert model.temperature_ == 1.0
+
+    def test_plain_boosting_learns(self):
+        X, y = three_rings()
+        X_new, y_new = three_rings(seed=1)
+        assert fitted(X, y, init=None).score(X_new, y_new) > 0.9
+
+    def test_no_more_rounds_than_allowed(self):
+        X, y = rings()
+        model = fitted(X, y, n_estimators=3)
+        assert model.n_estimators_ == 3
+        assert model.booster_.num_boosted_rounds() == 3
+
+    def test_early_stopping_stops(self):
+        X, y = blobs(n=200, spread=8.0)
+        assert fitted(X, y, init=None, n_estimators=10_000).n_estimators_ < 300
+
+    def test_without_rounds_plain_boosting_is_the_prior(self):
+        X, y = blobs(n=60)
+        y = np.where(np.arange(60) < 40, 0, y)
+        proba = fitted(X, y, init=None, n_estimators=0).predict_proba(X[:2])
+        np.testing.assert_allclose(proba, np.tile(np.bincount(y) / 60, (2, 1)))
+
+    def test_weighted_rows_count_in_early_stopping_gain(self):
+        # The same gain whatever the unit of the weights.
+        X, y = rings()
+        weight = np.random.default_rng(0).uniform(0.5, 2, len(y))
+        one = BoostedSoftmaxClassifier(random_state=0, n_jobs=1).fit(X, y, weight)
+        other = BoostedSoftmaxClassifier(random_state=0, n_jobs=1).fit(X, y, 1e-6 * weight)
+        assert one.tree_gain_ == pytest.approx(other.tree_gain_)
+        np.testing.assert_allclose(one.predict_proba(X), other.predict_proba(X), atol=1e-5)
+
+
+class TestLabels:
+    @pytest.mark.parametrize(
+        "names",
+        [
+            np.array(["matrix", "fibre", "cluster"]),
+            np.array(["matrix", "fibre", "cluster"], dtype=object),
+            np.array([-7, 3, 12]),
+            np.array([2, 0, 1], dtype=np.uint8),
+            np.array([0.0, 1.0, 2.0]),
+        ],
+        ids=["str", "object", "int", "uint8", "float"],
+    )
+    def test_kind_is_kept(self, names):
+        X, codes = blobs()
+        model = fitted(X, names[codes])
+        predicted = model.predict(X)
+        assert predicted.dtype == names.dtype
+        assert (predicted == names[codes]).mean() > 0.8
+        np.testing.assert_array_equal(model.classes_, np.unique(names))
+
+    def test_booleans(self):
+        X, codes = blobs(n_classes=2)
+        model = fitted(X, codes == 1)
+        assert model.predict(X).dtype == bool
+        assert model.decision_function(X).shape == (len(X),)
+
+    def test_names_do_not_change_the_model(self):
+        X, codes = blobs()
+        plain = fitted(X, codes).predict_proba(X)
+        names = np.array(["c", "a", "b"])  # sorted: a b c, that is codes 1 2 0
+        renamed = fitted(X, names[codes]).predict_proba(X)
+        np.testing.assert_allclose(renamed[:, [2, 0, 1]], plain, atol=1e-3)
+
+    def test_one_class_is_refused(self):
+        with pytest.raises(ValueError, match=r"at least 2 classes.*\['a'\]"):
+            fitted(np.eye(3), ["a", "a", "a"])
+
+    def test_binary_and_multiclass_agree_with_their_probabilities(self):
+        for n_classes in (2, 4):
+            X, y = blobs(n_classes=n_classes)
+            model = fitted(X, y)
+            proba = model.predict_proba(X)
+            np.testing.assert_allclose(proba.sum(axis=1), 1)
+            np.testing.assert_array_equal(model.predict(X), model.classes_[proba.argmax(axis=1)])
+
+
+class TestSmallClasses:
+    @pytest.mark.parametrize("init", ["linear", None])
+    @pytest.mark.parametrize(
+        "sizes", [(1, 1), (1, 2), (2, 2), (1, 1, 1), (30, 1), (30, 2), (30, 30, 1), (5, 1, 2)]
+    )
+    def test_never_crash(self, sizes, init):
+        y = np.repeat(np.arange(len(sizes)), sizes)
+        X = np.random.default_rng(0).normal(size=(len(y), 4)) + 3 * y[:, None]
+        with pytest.warns(UserWarning, match="only one or two different samples or groups"):
+            model = fitted(X, y, init=init, n_estimators=20)
+        proba = model.predict_proba(X)
+        assert proba.shape == (len(y), len(sizes))
+        assert np.isfinite(proba).all()
+        assert (proba > 0).all()
+
+    def test_warning_names_classes_and_counts_groups_not_rows(self):
+        X, y = blobs(n=60)
+        groups = np.arange(60)
+        groups[y == 1] = 100
+        with pytest.warns(UserWarning, match=r"groups: 1 \(1\)\. They"):
+            fitted(X, y, groups=groups)
+
+    def test_warning_points_at_the_caller(self):
+        with pytest.warns(UserWarning, match="only one or two") as caught:
+            BoostedSoftmaxClassifier(n_jobs=1).fit(np.eye(4), [0, 0, 1, 1])
+        assert caught[0].filename == __file__
+
+    @pytest.mark.filterwarnings(SMALL)
+    def test_a_class_of_one_row_is_learnt(self):
+        X, y = blobs(n=90, spread=0.5)
+        X = np.vstack([X, [[50.0] * 6]])
+        model = fitted(X, np.append(y, 9))
+        assert model.predict([[49.0] * 6]) == [9]
+
+    @pytest.mark.filterwarnings(SMALL)
+    def test_equal_features_with_different_labels(self):
+        for X in (np.ones((4, 2)), np.zeros((4, 9))):
+            model = fitted(X, ["a", "a", "a", "b"], n_estimators=5)
+            # Nothing can be held out: equal vectors are one group.
+            assert model.n_estimators_ == 0
+            np.testing.assert_allclose(model.predict_proba(X[:1]), [[0.75, 0.25]], atol=1e-3)
+
+    def test_one_group_for_all(self):
+        X, y = blobs()
+        with pytest.warns(UserWarning, match="only one or two"):
+            model = fitted(X, y, groups=np.zeros(len(y)))
+        assert model.score(X, y) > 0.8
+        assert model.temperature_ == 1.0
+
+
+class TestWeights:
+    def test_integer_weights_are_copies(self):
+        X, y = three_rings(300)
+        weight = np.random.default_rng(0).integers(0, 4, len(y))
+        weighted = BoostedSoftmaxClassifier(random_state=0, n_jobs=1).fit(X, y, weight)
+        repeated = fitted(X.repeat(weight, axis=0), y.repeat(weight))
+        assert weighted.n_estimators_ == repeated.n_estimators_ > 0
+        np.testing.assert_array_equal(weighted.predict_proba(X), repeated.predict_proba(X))
+
+    def test_order_of_rows_does_not_matter(self):
+        X, y = three_rings(300)
+        groups = np.arange(300) // 3
+        order = np.random.default_rng(0).permutation(300)
+        straight = fitted(X, y, groups=groups).decision_function(X)
+        shuffled = fitted(X[order], y[order], groups=groups[order]).decision_function(X)
+        np.testing.assert_array_equal(straight, shuffled)
+
+    def test_rows_without_weight_may_be_anything(self):
+        X, y = blobs()
+        weight = np.append(np.ones(len(y)), 0)
+        model = BoostedSoftmaxClassifier(random_state=0, n_jobs=1).fit(
+            np.vstack([X, [[1e6] * 6]]), np.append(y, 99), weight
+        )
+        assert 99 not in model.classes_
+        np.testing.assert_array_equal(model.predict_proba(X), fitted(X, y).predict_proba(X))
+
+    def test_negative_weights_are_refused(self):
+        X, y = blobs()
+        with pytest.raises(ValueError, match="must not be negative; the smallest is -2"):
+            BoostedSoftmaxClassifier().fit(X, y, np.linspace(-2, 1, len(y)))
+
+    def test_balanced_is_the_dict_that_it_stands_for(self):
+        X, y = blobs(n=120, spread=6.0)
+        keep = np.flatnonzero((y != 2) | (np.arange(120) % 4 == 0))
+        X, y = X[keep], y[keep]
+        counts = np.bincount(y)
+        by_hand = {k: len(y) / (3 * n) for k, n in enumerate(counts)}
+        balanced = fitted(X, y, class_weight="balanced")
+        np.testing.assert_allclose(
+            balanced.predict_proba(X), fitted(X, y, class_weight=by_hand).predict_proba(X)
+        )
+        rare = (balanced.predict(X) == 2).sum()
+        assert rare > (fitted(X, y).predict(X) == 2).sum()
+
+    def test_unknown_label_in_class_weight_is_refused(self):
+        X, y = blobs()
+        with pytest.raises(ValueError, match=r"not in y: \['TEM'\]; the classes are \[0, 1, 2\]"):
+            fitted(X, y, class_weight={"TEM": 2.0})
+
+
+class TestState:
+    def round_trip(self, model):
+        header, arrays = model.to_state()
+        # As a file would: JSON text, and copies of the bytes.
+        header = json.loads(json.dumps(header))
+        arrays = {
+            k: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape) for k, a in arrays.items()
+        }
+        return BoostedSoftmaxClassifier.from_state(header, arrays)
+
+    def assert_same(self, model, restored, X):
+        for method in ("predict", "predict_proba", "decision_function"):
+            expected, got = getattr(model, method)(X), getattr(restored, method)(X)
+            assert expected.dtype == got.dtype
+            np.testing.assert_array_equal(got, expected)
+        assert repr(restored.get_params()) == repr(model.get_params())
+
+    @pytest.mark.parametrize("init", ["linear", None])
+    @pytest.mark.parametrize("n_estimators", [0, 40])
+    @pytest.mark.parametrize("make", [rings, three_rings, blobs])
+    def test_restored_model_predicts_bit_by_bit(self, make, n_estimators, init):
+        X, y = make()
+        model = fitted(X, y, init=init, n_estimators=n_estimators)
+        self.assert_same(model, self.round_trip(model), X)
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            np.array(["a", "é", "ccc"]),
+            np.array(["a", "é", "ccc"], dtype=object),
+            np.array([-7, 3, 2**40]),
+            np.array([1, 2, 3], dtype=np.int16),
+            np.array([0.0, 1.0, 3.0]),
+        ],
+        ids=["str", "object", "int64", "int16", "float"],
+    )
+    def test_labels_keep_their_kind(self, names):
+        X, codes = blobs()
+        model = fitted(X, names[codes], class_weight={names.tolist()[0]: 2.0})
+        restored = self.round_trip(model)
+        assert restored.classes_.dtype == names.dtype
+        self.assert_same(model, restored, X)
+
+    def test_boolean_labels(self):
+        X, codes = blobs(n_classes=2)
+        model = fitted(X, codes == 1)
+        self.assert_same(model, self.round_trip(model), X)
+
+    def test_feature_names_are_kept(self):
+        pandas = pytest.importorskip("pandas")
+        X, y = blobs()
+        frame = pandas.DataFrame(X, columns=[f"vlad{i}" for i in range(6)])
+        restored = self.round_trip(fitted(frame, y))
+        assert restored.feature_names_in_.tolist() == list(frame.columns)
+        restored.predict(frame)
+        with pytest.raises(ValueError, match="feature names"):
+            restored.predict(frame.rename(columns={"vlad0": "other"}))
+
+    def test_numpy_parameters_and_generators_are_json(self):
+        X, y = blobs()
+        model = BoostedSoftmaxClassifier(
+            learning_rate=np.float64(0.2),
+            max_depth=np.int64(2),
+            Cs=np.array([1.0, 10.0]),
+            random_state=np.random.RandomState(0),
+            n_jobs=1,
+        ).fit(X, y)
+        restored = self.round_trip(model)
+        assert restored.random_state is None
+        assert restored.Cs == (1.0, 10.0)
+        np.testing.assert_array_equal(restored.predict_proba(X), model.predict_proba(X))
+
+    def test_restored_model_can_be_saved_again_and_refitted(self):
+        X, y = rings()
+        model = fitted(X, y)
+        twice = self.round_trip(self.round_trip(model))
+        self.assert_same(model, twice, X)
+        np.testing.assert_array_equal(twice.fit(X, y).predict_proba(X), model.predict_proba(X))
+
+    def test_unfitted_model_has_no_state(self):
+        with pytest.raises(sklearn.exceptions.NotFittedError):
+            BoostedSoftmaxClassifier().to_state()
+
+    def test_labels_of_other_kinds_cannot_be_saved(self):
+        X, y = blobs(n_classes=2)
+        model = fitted(X, y)
+        model.classes_ = np.array([b"a", b"b"])
+        with pytest.raises(ValueError, match="cannot be saved"):
+            model.to_state()
+        model.classes_ = np.array([1, "b"], dtype=object)
+        with pytest.raises(ValueError, match="only if every one is a string"):
+            model.to_state()
+
+    @pytest.mark.parametrize(
+        ("damage", "message"),
+        [
+            (lambda h, a: h.pop("classes"), "incomplete.*classes"),
+            (lambda h, a: h.pop("parameters"), "incomplete.*parameters"),
+            (lambda h, a: h["parameters"].update(depth=3), "incomplete.*depth"),
+            (lambda h, a: h["fitted"].pop("C_"), "incomplete.*C_"),
+            (lambda h, a: a.pop("intercept"), "incomplete.*intercept"),
+            (lambda h, a: a.update(intercept=np.zeros(3)), r"'intercept'.*\(3,\).*expected \(1,\)"),
+            (lambda h, a: a.update(coef=np.zeros((2, 1), "f4")), "'coef'.*float32"),
+            (lambda h, a: a.update(coef=np.zeros((5, 1))), r"'coef'.*\(5, 1\)"),
+            (lambda h, a: a.pop("booster"), "arrays lack a 'booster'"),
+            (lambda h, a: h["fitted"].update(n_estimators_=0), "arrays hold a 'booster'"),
+            (lambda h, a: a.update(booster=a["booster"][:100]), "not a model that this xgboost"),
+            (lambda h, a: a.update(booster=a["booster"].astype("f4")), "row of uint8"),
+            (lambda h, a: h["classes"].update(values=[1]), "has 1 class labels"),
+            (lambda h, a: h["classes"].update(values=["a", "b"]), "incomplete.*'a'"),
+            (lambda h, a: h["classes"].update(dtype="M8[D]"), "unexpected type"),
+        ],
+    )
+    def test_damaged_state_is_refused(self, damage, message):
+        X, y = rings()
+        header, arrays = fitted(X, y, n_estimators=20).to_state()
+        damage(header, arrays)
+        with pytest.raises(ValueError, match=message):
+            BoostedSoftmaxClassifier.from_state(header, arrays)
+
+    def test_booster_of_other_width_is_refused(self):
+        X, y = rings()
+        header, arrays = fitted(X, y, init=None, n_estimators=5).to_state()
+        header["n_features_in"] = 7
+        with pytest.raises(ValueError, match="trained on 2 features, the classifier on 7"):
+            BoostedSoftmaxClassifier.from_state(header, arrays)
+
+
+class TestScikitLearnManners:
+    def test_clone_copy_and_pickle(self):
+        X, y = three_rings(200)
+        model = fitted(X, y)
+        assert clone(model).get_params() == model.get_params()
+        for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            np.testing.assert_array_equal(twin.predict_proba(X), model.predict_proba(X))
+        refitted = clone(model).set_params(max_depth=2).fit(X, y)
+        assert refitted.max_depth == 2
+
+    def test_grid_search_in_a_pipeline_with_groups(self):
+        X, y = blobs(n=120)
+        groups = np.arange(120) // 4
+        with sklearn.config_context(enable_metadata_routing=True):
+            model = BoostedSoftmaxClassifier(n_estimators=10, random_state=0, n_jobs=1)
+            model.set_fit_request(groups=True, sample_weight=True)
+            model.set_score_request(sample_weight=True)
+            pipeline = Pipeline(
+                [
+                    ("reduce", PCA(3, random_state=0)),
+                    ("classify", model),
+                ]
+            )
+            search = GridSearchCV(
+                pipeline, {"classify__max_depth": [1, 2]}, cv=GroupKFold(3), error_score="raise"
+            )
+            seen = []
+            original = BoostedSoftmaxClassifier.fit
+
+            def spy(self, X, y, sample_weight=None, groups=None):
+                seen.append((len(X), sample_weight, groups))
+                return original(self, X, y, sample_weight, groups)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(BoostedSoftmaxClassifier, "fit", spy)
+                search.fit(X, y, groups=groups, sample_weight=np.ones(120))
+        assert len(seen) == 2 * 3 + 1
+        assert all(len(g) == n == len(w) for n, w, g in seen)
+        assert search.score(X, y) > 0.8
+
+    def test_cross_validate_with_log_loss(self):
+        X, y = blobs(spread=1.0)
+        scores = cross_validate(
+            BoostedSoftmaxClassifier(random_state=0, n_jobs=1),
+            X,
+            y,
+            cv=3,
+            scoring=("neg_log_loss", "accuracy"),
+        )
+        assert scores["test_accuracy"].mean() > 0.9
+        assert scores["test_neg_log_loss"].mean() > -0.3
+
+    def test_same_seed_same_result_and_other_seed_another(self):
+        X, y = three_rings(200)
+        options = {"subsample": 0.5, "n_jobs": 1}
+        first = BoostedSoftmaxClassifier(random_state=1, **options).fit(X, y).predict_proba(X)
+        again = BoostedSoftmaxClassifier(random_state=1, **options).fit(X, y).predict_proba(X)
+        other = BoostedSoftmaxClassifier(random_state=2, **options).fit(X, y).predict_proba(X)
+        np.testing.assert_array_equal(first, again)
+        assert np.abs(first - other).max() > 1e-3
+
+    def test_threads_do_not_change_the_result(self):
+        X, y = three_rings(200)
+        one = fitted(X, y).predict_proba(X)
+        two = BoostedSoftmaxClassifier(random_state=0, n_jobs=2).fit(X, y).predict_proba(X)
+        np.testing.assert_allclose(one, two, atol=1e-5)
+
+    @pytest.mark.parametrize(("n_jobs", "expected"), [(None, None), (1, 1), (3, 3)])
+    def test_xgboost_is_told_the_threads(self, n_jobs, expected, monkeypatch):
+        import xgboost
+
+        seen = []
+        original = xgboost.train
+
+        def spy(parameters, *args, **kwargs):
+            seen.append(parameters.get("nthread"))
+            return original(parameters, *args, **kwargs)
+
+        monkeypatch.setattr(xgboost, "train", spy)
+        X, y = rings(100)
+        BoostedSoftmaxClassifier(n_jobs=n_jobs, n_estimators=5, random_state=0).fit(X, y)
+        assert seen
+        assert set(seen) == {expected}
+
+    def test_minus_one_is_every_core(self):
+        assert BoostedSoftmaxClassifier(n_jobs=-1).n_threads() >= 1
+
+    def test_silent_unless_asked(self, capfd):
+        X, y = blobs(60)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            fitted(X, y)
+        assert capfd.readouterr() == ("", "")
+        fitted(X, y, verbose=True)
+        out = capfd.readouterr().out
+        assert "60 distinct rows, 3 classes" in out
+        assert "temperature" in out
+
+    def test_feature_names_are_checked(self):
+        pandas = pytest.importorskip("pandas")
+        X, y = blobs()
+        model = fitted(pandas.DataFrame(X).rename(columns=str), y)
+        assert model.n_features_in_ == 6
+        with pytest.warns(UserWarning, match="feature names"):
+            model.predict(X)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"init": "zero"}, 'init must be "linear" or None'),
+            ({"n_estimators": -1}, "n_estimators must be a whole number, at least 0"),
+            ({"n_estimators": 2.5}, "n_estimators must be a whole number"),
+            ({"max_depth": 0}, "max_depth must be a whole number, at least 1"),
+            ({"max_bin": 1}, "max_bin must be a whole number, at least 2"),
+            ({"n_iter_no_change": True}, "n_iter_no_change must be a whole number"),
+            ({"n_splits": 1}, "n_splits must be a whole number, at least 2"),
+            ({"learning_rate": 0}, r"learning_rate must be a number, in \(0, 1\]"),
+            ({"learning_rate": "fast"}, "learning_rate must be a number"),
+            ({"subsample": 1.5}, "subsample must be a number"),
+            ({"colsample_bytree": float("nan")}, "colsample_bytree must be a number"),
+            ({"min_child_weight": -1}, "min_child_weight must be a number, not negative"),
+            ({"reg_lambda": float("inf")}, "reg_lambda must be a number"),
+            ({"validation_fraction": 1}, "validation_fraction must be a number"),
+            ({"Cs": ()}, "Cs must be a positive number"),
+            ({"Cs": [1, -1]}, "Cs must be a positive number"),
+            ({"Cs": "auto"}, "Cs must be a positive number"),
+            ({"class_weight": "equal"}, 'class_weight must be None, "balanced" or a dict'),
+            ({"class_weight": {0: 0.0}}, r"class_weight\[0\] must be a number, positive"),
+        ],
+    )
+    def test_parameters_out_of_range(self, options, message):
+        X, y = blobs()
+        with pytest.raises(ValueError, match=message):
+            BoostedSoftmaxClassifier(**options).fit(X, y)
+
+    def test_groups_of_other_length(self):
+        X, y = blobs()
+        with pytest.raises(ValueError, match="X has 120 rows but groups has 3"):
+            fitted(X, y, groups=[1, 2, 3])
+
+    def test_missing_group(self):
+        X, y = blobs(n=3)
+        with pytest.raises(ValueError, match=r"groups\[1\] is missing"):
+            fitted(X, y, groups=["a", None, "b"])
+
+    def test_values_beyond_float32(self):
+        X, y = blobs()
+        model = fitted(X, y)
+        X[3, 2] = -1e39
+        with pytest.raises(ValueError, match="beyond the range of float32"):
+            fitted(X, y)
+        with pytest.raises(ValueError, match="beyond the range of float32"):
+            model.predict(X)
+
+    def test_wrong_width(self):
+        X, y = blobs()
+        with pytest.raises(ValueError, match="6 features"):
+            fitted(X, y).predict(X[:, :4])
+
+    def test_continuous_target(self):
+        X, _ = blobs()
+        with pytest.raises(ValueError, match="continuous"):
+            fitted(X, np.linspace(0, 1, len(X)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "n_train"), [("digits", 300), ("wine", 100), ("breast_cancer", 200)]
+)
+def test_does_not_lose_to_logistic_regression_by_more_than_noise(name, n_train):
+    from sklearn import datasets
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import train_test_split
+    from sklearn.preprocessing import StandardScaler
+
+    X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+    losses = []
+    for seed in range(3):
+        X_train, X_test, y_train, y_test = train_test_split(
+            X, y, train_size=n_train, stratify=y, random_state=seed
+        )
+        scaler = StandardScaler().fit(X_train)
+        X_train, X_test = scaler.transform(X_train), scaler.transform(X_test)
+        linear = LogisticRegression(max_iter=1000).fit(X_train, y_train)
+        ours = fitted(X_train, y_train)
+        noise = 2 * np.sqrt(0.25 / len(y_test))
+        assert ours.score(X_test, y_test) > linear.score(X_test, y_test) - noise
+        losses.append([log_loss(y_test, model.predict_proba(X_test)) for model in (ours, linear)])
+    ours_mean, linear_mean = np.mean(losses, axis=0)
+    assert ours_mean < linear_mean + 0.03

@@ -1,0 +1,332 @@
+"""The parts of the boosted softmax against slow, readable oracles."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import xgboost
+from sklearn.linear_model import LogisticRegression
+
+from hypervlad.boosting import BoostedSoftmaxClassifier, classifier, linear, trees
+from hypervlad.boosting.linear import fit_linear_margins, fit_temperature, row_space
+from hypervlad.boosting.margins import log_losses, n_margins, prior_margins, probabilities
+from hypervlad.boosting.rows import distinct_rows
+from hypervlad.boosting.trees import clustered_mean, tree_margins
+from hypervlad.splits import group_folds
+
+
+def naive_probabilities(margins):
+    table = []
+    for row in margins:
+        scores = [0.0, float(row[0])] if len(row) == 1 else [float(m) for m in row]
+        top = max(scores)
+        exps = [math.exp(s - top) for s in scores]
+        table.append([e / sum(exps) for e in exps])
+    return np.array(table)
+
+
+def grouped_data(n=90, n_features=5, n_classes=3, per_group=3, seed=0):
+    """Rows of one group share a shift, so that a model that saw the group knows it."""
+    rng = np.random.default_rng(seed)
+    groups = np.arange(n) // per_group
+    y = groups % n_classes
+    shift = rng.normal(size=(groups.max() + 1, n_features))
+    X = shift[groups] + 0.3 * rng.normal(size=(n, n_features)) + 0.5 * y[:, None]
+    return X, y, groups
+
+
+def training_rows(X, y, groups=None, weight=None):
+    weight = np.ones(len(y)) if weight is None else weight
+    return distinct_rows(X, np.asarray(y, dtype=np.intp), weight, groups)
+
+
+class TestMargins:
+    @pytest.mark.parametrize("n_columns", [1, 3, 5])
+    def test_probabilities_and_losses_by_loops(self, n_columns):
+        rng = np.random.default_rng(0)
+        margins = 5 * rng.normal(size=(40, n_columns))
+        expected = naive_probabilities(margins)
+        np.testing.assert_allclose(probabilities(margins), expected, rtol=1e-12)
+        codes = rng.integers(0, expected.shape[1], 40)
+        losses = [-math.log(expected[i, codes[i]]) for i in range(40)]
+        np.testing.assert_allclose(log_losses(margins, codes), losses, rtol=1e-9)
+
+    def test_extreme_margins_stay_finite(self):
+        for margins in (np.array([[1e4], [-1e4]]), np.array([[1e4, 0, 0], [-1e4, 0, 1e4]])):
+            assert np.isfinite(probabilities(margins)).all()
+            assert np.isfinite(log_losses(margins, np.array([0, 0]))).all()
+
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    def test_prior_margins_give_the_shares(self, n_classes):
+        codes = np.array([0, 1, 1, n_classes - 1])
+        weight = np.array([1.0, 1.0, 2.0, 4.0])
+        margins = prior_margins(codes, weight, n_classes)
+        assert margins.shape == (n_margins(n_classes),)
+        shares = [weight[codes == k].sum() / 8 for k in range(n_classes)]
+        np.testing.assert_allclose(probabilities(margins[None])[0], shares)
+
+
+class TestDistinctRows:
+    def test_by_loops(self):
+        rng = np.random.default_rng(0)
+        X = rng.integers(0, 2, size=(60, 2)).astype(float)
+        codes, groups = rng.integers(0, 2, 60), rng.integers(0, 3, 60)
+        weight = rng.integers(0, 3, 60).astype(float)
+        expected: dict[tuple, float] = {}
+        for i in range(60):
+            if weight[i]:
+                key = (*X[i], codes[i], groups[i])
+                expected[key] = expected.get(key, 0) + weight[i]
+        rows = distinct_rows(X, codes, weight, groups)
+        scale = np.mean(list(expected.values()))
+        names = {}  # group codes are numbered by first appearance
+        for g in groups:
+            names.setdefault(int(g), len(names))
+        got = {
+            (*x, c, g): w
+            for x, c, g, w in zip(rows.X, rows.codes, rows.groups, rows.weight, strict=True)
+        }
+        assert len(got) == len(rows) == len(expected)
+        for (a, b, c, g), w in expected.items():
+            assert got[(a, b, c, names[g])] == pytest.approx(w / scale)
+
+    def test_equal_vectors_form_a_group_without_groups(self):
+        X = np.array([[1.0, 2.0], [1.0, 2.0], [3.0, 0.0], [3.0, -0.0], [5.0, 5.0]])
+        rows = training_rows(X, [0, 1, 0, 1, 1])
+        assert len(rows) == 5
+        for vector, n in (([1, 2], 1), ([3, 0], 1)):
+            assert len(set(rows.groups[(vector == rows.X).all(axis=1)])) == n
+        assert len(set(rows.groups)) == 3
+
+    def test_float32_and_float64_of_equal_values_sort_alike(self):
+        X = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+        y = np.arange(30) % 2
+        single, double = training_rows(X, y), training_rows(X.astype(np.float64), y)
+        np.testing.assert_array_equal(single.X, double.X)
+
+    def test_groups_of_class(self):
+        rows = training_rows(np.arange(6.0)[:, None], [0, 0, 0, 1, 1, 1], [1, 1, 2, 2, 2, 2])
+        assert rows.groups_of_class() == [2, 1]
+
+
+class TestLinear:
+    @pytest.mark.parametrize("n_classes", [2, 4])
+    @pytest.mark.parametrize("n_features", [5, 80])
+    def test_refit_is_a_plain_logistic_regression(self, n_features, n_classes):
+        """In the row space of wide data too, and after all scales are put back."""
+        X, y, groups = grouped_data(60, n_features, n_classes)
+        X = 1e3 * X + 7
+        rows = training_rows(X, y, groups)
+        folds = group_folds(rows.codes, rows.groups, random_state=0)
+        fit = fit_linear_margins(rows, n_classes, folds, [3.0])
+        centred = rows.X - rows.X.mean(axis=0)
+        scale = np.sqrt((centred**2).sum() / len(rows))
+        oracle = LogisticRegression(C=3.0, tol=1e-8, max_iter=10_000)
+        oracle.fit(centred / scale, rows.codes)
+        expected = oracle.decision_function(centred / scale).reshape(len(rows), -1)
+        got = (rows.X @ fit.coef + fit.intercept) * fit.temperature
+        np.testing.assert_allclose(got, expected, atol=3e-2)
+
+    def test_row_space_keeps_all_products(self):
+        X = np.random.default_rng(0).normal(size=(20, 300))
+        space = row_space(X)
+        assert space.Z.shape == (20, 19)  # centred rows: one dimension less
+        centred = (X - X.mean(axis=0)) / space.scale
+        np.testing.assert_allclose(space.Z @ space.Z.T, centred @ centred.T, atol=1e-10)
+        coef = np.random.default_rng(1).normal(size=(19, 2))
+        np.testing.assert_allclose(
+            (X - space.centre) @ space.coefficients(coef), space.Z @ coef, atol=1e-8
+        )
+        assert (np.diag(centred @ centred.T)).mean() == pytest.approx(1.0)
+
+    def test_own_group_has_no_influence_on_its_cross_fitted_margins(self):
+        X, y, groups = grouped_data(per_group=3)
+        rows = training_rows(X, y, groups)
+        folds = group_folds(rows.codes, rows.groups, n_splits=5, random_state=0)
+        before = fit_linear_margins(rows, 3, folds, [10.0])
+        own = rows.groups == rows.groups[0]
+        relabelled = rows.codes.copy()
+        relabelled[own] = (relabelled[own] + 1) % 3
+        changed = type(rows)(rows.X, relabelled, rows.weight, rows.groups)
+        after = fit_linear_margins(changed, 3, folds, [10.0])
+        raw_before = before.cross_fitted * before.temperature
+        raw_after = after.cross_fitted * after.temperature
+        np.testing.assert_allclose(raw_after[own], raw_before[own], atol=1e-12)
+        # It does have on others, and on the final model.
+        assert np.abs(raw_after[~own] - raw_before[~own]).max() > 1e-3
+        assert np.abs(after.coef - before.coef).max() > 1e-3
+
+    def test_no_model_meets_a_group_on_both_sides(self, monkeypatch):
+        """Spied on through the whole classifier."""
+        X, y, groups = grouped_data()
+        group_of = {tuple(row): g for row, g in zip(X, groups, strict=True)}
+        fits, holdouts = [], []
+        fit, holdout = linear._fit, trees.holdout_split
+
+        def spy_fit(model, Z, rows, train):
+            fits.append({group_of[tuple(x)] for x in rows.X[train]})
+            return fit(model, Z, rows, train)
+
+        def spy_folds(codes, groups, **options):
+            folds = group_folds(codes, groups, **options)
+            holdouts.extend((groups[train], groups[test]) for train, test in folds)
+            return folds
+
+        def spy_holdout(codes, groups, **options):
+            train, test = holdout(codes, groups, **options)
+            holdouts.append((groups[train], groups[test]))
+            return train, test
+
+        monkeypatch.setattr(linear, "_fit", spy_fit)
+        monkeypatch.setattr(classifier, "group_folds", spy_folds)
+        monkeypatch.setattr(trees, "holdout_split", spy_holdout)
+        model = BoostedSoftmaxClassifier(Cs=[1.0, 10.0], n_jobs=1, random_state=0)
+        model.fit(X, y, groups=groups)
+        assert len(holdouts) == 5 + 1
+        for train, test in holdouts:
+            assert len(test)
+            assert not set(train) & set(test)
+        assert len(fits) == 5 * 2 + 1
+        assert [len(f) for f in fits[:-1]] == [24] * 10  # 30 groups in 5 folds
+        assert len(fits[-1]) == 30
+
+    def test_cross_fitted_margins_by_loops(self):
+        X, y, groups = grouped_data()
+        rows = training_rows(X, y, groups)
+        folds = group_folds(rows.codes, rows.groups, n_splits=4, random_state=0)
+        fit = fit_linear_margins(rows, 3, folds, [0.1, 1.0, 10.0])
+        centred = rows.X - rows.X.mean(axis=0)
+        Z = centred / np.sqrt((centred**2).sum() / len(rows))
+        losses = {}
+        for C in (0.1, 1.0, 10.0):
+            margins = np.zeros((len(rows), 3))
+            for train, test in folds:
+                model = LogisticRegression(C=C, tol=1e-8, max_iter=10_000)
+                margins[test] = model.fit(Z[train], rows.codes[train]).decision_function(Z[test])
+            temperatures = np.geomspace(0.1, 10, 400)
+            by_temperature = [
+                np.mean(-np.log(naive_probabilities(margins / t)[np.arange(len(y)), rows.codes]))
+                + 0.5 * (np.log(t) / 0.3) ** 2 / len(rows)
+                for t in temperatures
+            ]
+            best = int(np.argmin(by_temperature))
+            losses[C] = (by_temperature[best], temperatures[best], margins)
+        _, temperature, margins = losses[fit.C]
+        assert min(losses, key=lambda C: losses[C][0]) == fit.C
+        assert fit.temperature == pytest.approx(temperature, rel=0.03)
+        np.testing.assert_allclose(fit.cross_fitted * fit.temperature, margins, atol=1e-2)
+
+    def test_grouped_rows_need_groups_to_be_judged(self):
+        """Without groups, neighbours of a row are learnt from and the margins look too good."""
+        X, y, groups = grouped_data(120, n_features=40, per_group=6)
+        y = np.random.default_rng(0).integers(0, 3, groups.max() + 1)[groups]
+        honest, blind = [
+            fit_linear_margins(rows, 3, group_folds(rows.codes, rows.groups, random_state=0), [1e3])
+            for rows in (training_rows(X, y, groups), training_rows(X, y))
+        ]
+        assert honest.temperature > 2 * blind.temperature
+
+    def test_temperature_finds_the_factor(self):
+        rng = np.random.default_rng(0)
+        margins = 2 * rng.normal(size=(20_000, 3))
+        codes = np.array([rng.choice(3, p=p) for p in probabilities(margins)])
+        weight = np.ones(len(codes))
+        temperature, loss = fit_temperature(4 * margins, codes, weight)
+        assert temperature == pytest.approx(4.0, rel=0.05)
+        assert loss == pytest.approx(log_losses(margins, codes).mean(), rel=1e-3)
+
+    def test_temperature_of_few_separated_rows_is_not_extreme(self):
+        margins = np.array([[3.0], [-3.0], [4.0], [-4.0]])
+        temperature, _ = fit_temperature(margins, np.array([1, 0, 1, 0]), np.ones(4))
+        assert 0.6 < temperature < 1.0
+
+    def test_without_folds_the_middle_is_taken(self):
+        rows = training_rows(np.eye(4), [0, 0, 1, 1])
+        fit = fit_linear_margins(rows, 2, [], [1000.0, 0.1, 1.0])
+        assert (fit.C, fit.temperature) == (1.0, 1.0)
+        assert not fit.held_out.any()
+
+
+class TestTrees:
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    @pytest.mark.parametrize("init", ["linear", None])
+    def test_margins_add_up(self, n_classes, init):
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(300, 4))
+        y = np.digitize((X[:, 0] * X[:, 1]), [0.0] if n_classes == 2 else [-0.3, 0.3])
+        model = BoostedSoftmaxClassifier(init=init, n_jobs=1, random_state=0).fit(X, y)
+        assert model.n_estimators_ > 3
+        start = np.tile(model.linear_intercept_, (300, 1))
+        if init:
+            start = start + X @ model.linear_coef_
+        matrix = xgboost.DMatrix(
+            X.astype(np.float32), base_margin=start[:, 0] if n_classes == 2 else start
+        )
+        oracle = model.booster_.predict(matrix, output_margin=True)
+        got = model.decision_function(X)
+        np.testing.assert_allclose(got, oracle, atol=1e-5)
+        np.testing.assert_allclose(
+            model.predict_proba(X), naive_probabilities(got.reshape(300, -1)), rtol=1e-9
+        )
+        added = tree_margins(model.booster_, X, start.shape[1])
+        np.testing.assert_array_equal(got.reshape(300, -1), start + added)
+
+    def test_trees_are_trained_from_the_cross_fitted_margins_of_all_rows(self, monkeypatch):
+        seen = []
+        original = trees.data_matrix
+
+        def spy(X, base_margin, codes=None, weight=None, nthread=None):
+            seen.append((len(X), base_margin))
+            return original(X, base_margin, codes, weight, nthread)
+
+        monkeypatch.setattr(trees, "data_matrix", spy)
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(200, 2))
+        model = BoostedSoftmaxClassifier(n_jobs=1, random_state=0).fit(X, X[:, 0] * X[:, 1] > 0)
+        assert model.n_estimators_ > 0
+        sizes = [n for n, _ in seen]
+        assert sizes == [160, 40, 200]
+        in_sample = np.sort((X @ model.linear_coef_ + model.linear_intercept_)[:, 0])
+        assert np.abs(np.sort(seen[-1][1][:, 0]) - in_sample).max() > 1e-3
+
+    def test_clustered_error_by_loops(self):
+        rng = np.random.default_rng(0)
+        values, weight = rng.normal(size=30), rng.uniform(0.5, 2, 30)
+        groups = rng.integers(0, 7, 30)
+        mean, error = clustered_mean(values, weight, groups)
+        expected_mean = sum(v * w for v, w in zip(values, weight, strict=True)) / sum(weight)
+        total = 0.0
+        for g in set(groups.tolist()):
+            total += (
+                sum(weight[i] * (values[i] - expected_mean) for i in range(30) if groups[i] == g)
+                ** 2
+            )
+        n_groups = len(set(groups.tolist()))
+        expected_error = math.sqrt(n_groups / (n_groups - 1) * total) / sum(weight)
+        assert mean == pytest.approx(expected_mean)
+        assert error == pytest.approx(expected_error)
+
+    def test_clustered_error_of_single_rows_is_the_textbook_one(self):
+        values = np.random.default_rng(0).normal(size=50)
+        _, error = clustered_mean(values, np.ones(50), np.arange(50))
+        assert error == pytest.approx(values.std(ddof=1) / math.sqrt(50))
+
+    def test_one_group_proves_nothing(self):
+        mean, error = clustered_mean(np.ones(5), np.ones(5), np.zeros(5, dtype=int))
+        assert mean == 1.0
+        assert error == math.inf
+
+
+@pytest.mark.slow
+def test_wide_vectors():
+    """As wide as VLAD vectors are: the margins learn, though the rows are few."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 4, 300)
+    X = rng.normal(size=(300, 9000)).astype(np.float32)
+    X[:, :40] += rng.normal(size=(4, 40))[y] * 2
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    model = BoostedSoftmaxClassifier(n_estimators=5, n_jobs=1, random_state=0).fit(X[::2], y[::2])
+    assert model.linear_coef_.shape == (9000, 4)
+    assert model.score(X[1::2], y[1::2]) > 0.5
