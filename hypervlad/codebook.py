@@ -6,6 +6,7 @@ finds the visual words, either in the stacked space of all layers or in each lay
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -13,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 
 
 class LayerProjection(NamedTuple):
@@ -186,17 +188,18 @@ def _learn_projection(
     n_components = min(n_components, *layer.shape)
     pca = PCA(n_components, svd_solver="covariance_eigh", random_state=random_state)
     with np.errstate(invalid="ignore"):  # a constant layer has no variance to explain
-        components = pca.fit(layer).components_
-    return LayerProjection(mean, scale, (components * scale).astype(np.float32))
+        components = pca.fit(layer - mean).components_
+    # In C order, as a file brings it back: another order would take another path through BLAS.
+    return LayerProjection(mean, scale, np.ascontiguousarray(components * scale, np.float32))
 
 
 def _kmeans(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarray:
-    distinct = np.unique(samples, axis=0) if len(samples) < 10 * n_codewords else samples
-    if len(distinct) <= n_codewords:
-        # Flat images: every distinct hypercolumn is a word, repeated to the size asked for.
-        return np.resize(distinct, (n_codewords, samples.shape[1])).astype(np.float32)
     kmeans = KMeans(n_codewords, n_init=1, max_iter=100, random_state=random_state)
-    return kmeans.fit(samples).cluster_centers_.astype(np.float32)
+    with warnings.catch_warnings():
+        # Flat images have fewer distinct hypercolumns than words; then words repeat, which is fine.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        kmeans.fit(samples)
+    return np.ascontiguousarray(kmeans.cluster_centers_, np.float32)
 
 
 def check_kind(kind: Any) -> None:

@@ -39,13 +39,15 @@ class WeightsNotFoundError(ValueError):
     """Pretrained weights are neither on this machine nor to be had; the message says what to do."""
 
 
-def find_weights(name: str) -> Path:
+def find_weights(name: str, *, download: bool = True) -> Path:
     """Return the file of a backbone's ImageNet weights, downloading it as a last resort.
 
     Parameters
     ----------
     name : str
         One of torchvision's networks in :func:`hypervlad.backbones.backbone_names`.
+    download : bool, default=True
+        Whether a file that is not on this machine may be fetched.
 
     Returns
     -------
@@ -69,6 +71,8 @@ def find_weights(name: str) -> Path:
     for path in (cached, _packaged_file(filename)):
         if path is not None and path.is_file() and _is_intact(path):
             return path
+    if not download:
+        raise WeightsNotFoundError(_advice(name, entry.url, cached, ["downloads not allowed"]))
     return _download(name, entry.url, entry.meta.get("_file_size"), cached)
 
 

