@@ -1,0 +1,353 @@
+"""The check of a folder says what is wrong with it, the worst first."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hypervlad.datasets import (
+    FolderReport,
+    ImageFolderError,
+    check_image_folder,
+    load_image_folder,
+    make_tem_images,
+)
+from hypervlad.images import ReadOptions
+
+DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real images in {DATA}")
+
+
+def save(image: np.ndarray, path: Path, bits: int = 8) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    top = 2**bits - 1
+    pixels = np.round(image * top).astype(np.uint16 if bits == 16 else np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def tem():
+    return make_tem_images(12, size=96, random_state=21)[0]
+
+
+@pytest.fixture
+def clean(tmp_path, tem):
+    """Two classes of six images each, without a fault."""
+    for i, image in enumerate(tem):
+        save(image, tmp_path / "ab"[i % 2] / f"{i:02d}.png")
+    return tmp_path
+
+
+def write_groups(root, **of):
+    """A file of groups, one group an image, except for those given by name."""
+    path = root / "groups.csv"
+    lines = ["path,group"]
+    for file in sorted(root.rglob("*.png")):
+        name = file.relative_to(root).as_posix()
+        lines.append(f"{name},{of.get(file.stem, name)}")
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_clean_folder_is_ok(clean):
+    report = check_image_folder(clean)
+    assert report.ok
+    assert report.problems == report.bad_files == report.exact_copies == report.near_copies == []
+    assert report.n_images == 12
+    assert report.class_counts == {"a": 6, "b": 6}
+    assert report.group_counts is None
+    assert report.image_sizes == {"96 x 96": 12}
+    assert report.image_kinds == {"uint8 grey": 12}
+    assert "No problems found." in str(report)
+    assert check_image_folder(clean, write_groups(clean)).ok
+
+
+def test_bad_files_are_listed_with_the_reason(clean):
+    (clean / "a" / "empty.png").touch()
+    (clean / "b" / "text.tif").write_text("not an image", encoding="utf-8")
+    whole = (clean / "a" / "00.png").read_bytes()
+    (clean / "a" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    report = check_image_folder(clean)
+    assert [bad.path for bad in report.bad_files] == ["a/cut.png", "a/empty.png", "b/text.tif"]
+    assert all(Path(bad.path).name in bad.reason for bad in report.bad_files)
+    assert "3 file(s) cannot be read: a/cut.png, a/empty.png, b/text.tif" in report.problems[0]
+    assert report.n_images == 12
+    assert "Files that cannot be read:" in str(report)
+
+
+def test_exact_copies_across_classes_come_first(clean):
+    shutil.copy(clean / "a" / "00.png", clean / "b" / "again.png")
+    shutil.copy(clean / "a" / "02.png", clean / "a" / "02 copy.png")
+    report = check_image_folder(clean)
+    first, second = report.exact_copies
+    assert first.files == ("a/00.png", "b/again.png")
+    assert first.crosses_classes
+    assert first.classes == ("a", "b")
+    assert not first.crosses_groups
+    assert second.files == ("a/02 copy.png", "a/02.png")
+    assert not second.crosses_classes
+    assert first.similarity == second.similarity == 1
+    assert report.near_copies == []
+    assert report.problems[0].startswith("1 set of exact copies in several classes: a/00.png = b/")
+    assert report.problems[1].startswith("1 set of exact copies within a class")
+    assert "CLASSES a / b" in str(report)
+
+
+def test_same_pixels_in_another_container_are_exact_copies(clean):
+    with Image.open(clean / "a" / "00.png") as image:
+        image.save(clean / "a" / "zero.tif")
+    assert check_image_folder(clean).exact_copies[0].files == ("a/00.png", "a/zero.tif")
+
+
+def test_near_copies_across_classes_and_groups(clean, tem):
+    save(np.clip(0.1 + 0.7 * tem[0][2:, 3:], 0, 1), clean / "b" / "shifted.png")
+    save(tem[2][:-3, 1:], clean / "a" / "moved.png")
+    report = check_image_folder(clean)
+    assert [s.files for s in report.near_copies] == [
+        ("a/00.png", "b/shifted.png"),
+        ("a/02.png", "a/moved.png"),
+    ]
+    assert 0.8 <= report.near_copies[0].similarity < 1
+    assert "1 set of near copies in several classes" in report.problems[0]
+    assert "1 set of near copies within a class" in report.problems[1]
+
+    apart = check_image_folder(clean, write_groups(clean))
+    assert apart.near_copies[1].crosses_groups
+    assert apart.near_copies[1].groups == ("a/02.png", "a/moved.png")
+    assert any("2 sets of near copies in several groups" in p for p in apart.problems)
+
+    together = check_image_folder(clean, write_groups(clean, moved="a/02.png"))
+    assert not together.near_copies[1].crosses_groups
+    assert any("1 set of copies within one group" in note for note in together.notes)
+    assert not any("a/moved.png" in problem for problem in together.problems)
+
+
+def test_exact_copies_of_near_copies_join_their_set(clean, tem):
+    save(tem[0][2:, 3:], clean / "b" / "shifted.png")
+    shutil.copy(clean / "b" / "shifted.png", clean / "b" / "twice.png")
+    report = check_image_folder(clean)
+    assert report.near_copies[0].files == ("a/00.png", "b/shifted.png", "b/twice.png")
+    assert report.exact_copies[0].files == ("b/shifted.png", "b/twice.png")
+
+
+def test_near_copies_can_be_left_out_and_be_made_stricter(clean, tem):
+    save(tem[0][2:, 3:], clean / "b" / "shifted.png")
+    assert check_image_folder(clean, near_copies=False).near_copies == []
+    assert check_image_folder(clean, min_similarity=1.0).near_copies == []
+    for wrong in (0, -1, 1.5, float("nan")):
+        with pytest.raises(ImageFolderError, match="min_similarity="):
+            check_image_folder(clean, min_similarity=wrong)
+
+
+def test_groups_that_do_not_fit_are_a_problem_not_an_error(clean):
+    path = write_groups(clean)
+    save(np.random.default_rng(0).random((96, 96)), clean / "a" / "new.png")
+    report = check_image_folder(clean, path)
+    assert report.group_counts is None
+    assert report.problems[0].startswith("The groups cannot be used:")
+    assert "a/new.png" in report.problems[0]
+    assert "no such file" in check_image_folder(clean, clean / "none.csv").problems[0]
+
+
+def test_groups_are_counted_and_a_class_of_one_group_is_a_problem(clean):
+    one = {f"{i:02d}": "all a" for i in range(0, 12, 2)}
+    report = check_image_folder(clean, write_groups(clean, **one))
+    assert report.group_counts["all a"] == 6
+    assert len(report.group_counts) == 7
+    assert any("the class(es) a are of one group" in problem for problem in report.problems)
+
+
+def test_blank_images_small_and_empty_classes_and_strays(clean, tem):
+    save(np.full((96, 96), 0.5), clean / "a" / "blank.png")
+    save(np.full((96, 96), 0.4), clean / "b" / "blank.png")
+    save(tem[0][::-1], clean / "c" / "one.png")
+    save(tem[1][::-1], clean / "stray.png")
+    (clean / "d").mkdir()
+    report = check_image_folder(clean)
+    assert report.blank_files == ["a/blank.png", "b/blank.png"]
+    assert report.near_copies == []
+    assert report.class_counts == {"a": 7, "b": 7, "c": 1, "d": 0}
+    text = "\n".join(report.problems)
+    assert "the class folder(s) d" in text
+    assert "Fewer than 5 images in the class(es) c (1)" in text
+    assert "2 files are blank, every pixel alike: a/blank.png" in text
+    assert "1 file is beside the class folders" in text
+    assert report.n_images == 15
+
+
+def test_kind_and_size_that_tell_the_class(tmp_path, tem):
+    for i, image in enumerate(tem):
+        if i % 2:
+            save(image, tmp_path / "a" / f"{i}.tif", bits=16)
+        else:
+            save(image[:80], tmp_path / "b" / f"{i}.png")
+    report = check_image_folder(tmp_path)
+    assert report.image_kinds == {"uint16 grey": 6, "uint8 grey": 6}
+    assert report.image_sizes == {"80 x 96": 6, "96 x 96": 6}
+    text = "\n".join(report.problems)
+    assert "The kind of pixels gives the class away: only the class(es) a (uint16 grey)" in text
+    assert "The size in pixels gives the class away" in text
+    assert "Kinds of pixels are mixed: 6 uint16 grey, 6 uint8 grey." in report.notes
+
+
+def test_mixed_kinds_in_every_class_are_only_a_note(clean, tem):
+    for name in ("a", "b"):
+        colour = np.random.default_rng(len(name)).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+        Image.fromarray(colour if name == "a" else colour[::-1, ::-1]).save(clean / name / "c.png")
+    report = check_image_folder(clean)
+    assert report.ok, report.problems
+    assert report.image_kinds == {"uint8 grey": 12, "uint8 colour": 2}
+    assert len(report.notes) == 1
+
+
+def test_imbalance_is_a_note(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(105):
+        save(rng.random((40, 40)), tmp_path / "many" / f"{i}.png")
+    for i in range(5):
+        save(rng.random((40, 40)), tmp_path / "few" / f"{i}.png")
+    report = check_image_folder(tmp_path)
+    assert report.ok, report.problems
+    assert "The largest class has 105 images, the smallest 5" in report.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [(["1.png", "2.png"], "lie directly in this folder"), (["a/1.png"], "one class only")],
+)
+def test_folders_that_are_no_labelled_set(tmp_path, tem, names, problem):
+    for name, image in zip(names, tem, strict=False):
+        save(image, tmp_path / name)
+    report = check_image_folder(tmp_path)
+    assert problem in report.problems[0]
+    assert report.n_images == len(names)
+
+
+def test_loose_images_are_checked_for_copies(tmp_path, tem):
+    for name in ("1.png", "2.png"):
+        save(tem[0], tmp_path / name)
+    report = check_image_folder(tmp_path)
+    assert report.exact_copies[0].files == ("1.png", "2.png")
+    assert report.exact_copies[0].classes == ()
+    assert report.class_counts == {}
+
+
+def test_empty_and_missing_folders(tmp_path):
+    report = check_image_folder(tmp_path)
+    assert report.n_images == 0
+    assert "no images" in report.problems[0]
+    assert "0 images" in str(report)
+    with pytest.raises(ImageFolderError, match="no such folder"):
+        check_image_folder(tmp_path / "none")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").touch()
+    report = check_image_folder(tmp_path)
+    assert report.n_images == 0
+    assert len(report.bad_files) == 1
+
+
+def test_suggested_groups_part_no_copies(clean, tem):
+    save(tem[0][2:, 3:], clean / "b" / "shifted.png")
+    shutil.copy(clean / "a" / "02.png", clean / "a" / "02 copy.png")
+    csv_path = write_groups(clean, **{"04": "g", "06": "g"})
+    report = check_image_folder(clean, csv_path)
+    assert not report.ok
+    target = clean / "better.csv"
+    report.write_groups(target)
+    with target.open(encoding="utf-8", newline="") as file:
+        assert next(csv.reader(file)) == ["path", "group"]
+    better = check_image_folder(clean, target)
+    assert not any(s.crosses_groups for s in better.exact_copies + better.near_copies)
+    data = load_image_folder(clean, target)
+    name = {Path(i).relative_to(clean).as_posix(): g for i, g in zip(data.images, data.groups)}  # noqa: B905
+    assert name["a/04.png"] == name["a/06.png"] == "g"
+    assert name["a/00.png"] == name["b/shifted.png"]
+    assert name["a/02.png"] == name["a/02 copy.png"]
+    assert len(set(name.values())) == len(name) - 3
+    assert not list(clean.glob("*.part"))
+
+
+def test_suggested_groups_without_groups_given(clean, tem):
+    save(tem[0][2:, 3:], clean / "b" / "shifted.png")
+    groups = dict(check_image_folder(clean).suggested_groups())
+    assert groups["a/00.png"] == groups["b/shifted.png"]
+    assert len(set(groups.values())) == 12
+
+
+def test_unwritable_groups_leave_nothing_behind(clean, monkeypatch):
+    report = check_image_folder(clean)
+
+    def fail(*args):
+        raise PermissionError("open in a spreadsheet")
+
+    monkeypatch.setattr("hypervlad.datasets.report.os.replace", fail)
+    with pytest.raises(PermissionError, match="spreadsheet"):
+        report.write_groups(clean / "g.csv")
+    assert not [p for p in clean.iterdir() if p.name.startswith("g.csv")]
+
+
+def test_to_dict_goes_through_json(clean):
+    shutil.copy(clean / "a" / "00.png", clean / "b" / "again.png")
+    (clean / "a" / "empty.png").touch()
+    report = check_image_folder(clean)
+    plain = json.loads(json.dumps(report.to_dict()))
+    assert plain["ok"] is False
+    assert plain["exact_copies"][0]["files"] == ["a/00.png", "b/again.png"]
+    assert plain["exact_copies"][0]["crosses_classes"] is True
+    assert plain["bad_files"][0]["path"] == "a/empty.png"
+    assert not any(name.startswith("_") for name in plain)
+
+
+def test_long_lists_are_cut_in_the_text_only():
+    report = FolderReport(root="r", image_sizes={f"{i} x 1": 1 for i in range(30)})
+    assert "22 more" in str(report)
+    assert len(report.to_dict()["image_sizes"]) == 30
+
+
+def test_threads_and_progress_bar(clean, capsys):
+    quiet = check_image_folder(clean)
+    assert capsys.readouterr().err == ""
+    threaded = check_image_folder(clean, n_jobs=2, verbose=True)
+    assert threaded.to_dict() == quiet.to_dict()
+    err = capsys.readouterr().err
+    assert "Reading" in err
+    assert "Comparing" in err
+
+
+def test_options_reach_the_reader(clean):
+    report = check_image_folder(clean, options=ReadOptions(max_pixels=100))
+    assert len(report.bad_files) == 12
+
+
+@needs_data
+@pytest.mark.real
+def test_micrographs_of_papers():
+    folder = DATA / "micrographs"
+    report = check_image_folder(folder, folder / "groups.csv")
+    assert report.n_images == 494
+    assert report.bad_files == report.exact_copies == []
+    assert not any(s.crosses_groups for s in report.near_copies)
+    assert 5 <= len(report.near_copies) <= 20
+
+
+@needs_data
+@pytest.mark.real
+def test_nanofibre_near_copies_are_of_one_sample():
+    folder = DATA / "nanofibre"
+    report = check_image_folder(folder, folder / "groups.csv")
+    assert report.ok, report.problems
+    assert 6 <= len(report.near_copies) <= 10
+    assert not any(s.crosses_groups or s.crosses_classes for s in report.near_copies)
+
+
+@needs_data
+@pytest.mark.real
+def test_magnetic_tiles_under_several_lights_are_one_set():
+    report = check_image_folder(DATA / "magnetic_tile" / "images")
+    stems = [{Path(file).stem for file in s.files} for s in report.near_copies]
+    tile = {f"exp{i}_num_{n}" for i, n in enumerate((317483, 317512, 317526, 317540, 317558), 1)}
+    assert any(tile <= members for members in stems)

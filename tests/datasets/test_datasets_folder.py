@@ -1,0 +1,134 @@
+"""Labelled folders: what is an image, what is its class, and what is refused."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hypervlad.datasets import ImageFolderError, ImageFolderWarning, load_image_folder
+
+DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real images in {DATA}")
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def relative(data, root):
+    return [Path(image).relative_to(root).as_posix() for image in data.images]
+
+
+def test_classes_are_the_first_level_and_order_is_that_of_paths(tmp_path):
+    touch(
+        tmp_path,
+        *("b/2.png", "b/10.TIF", "a/deep/er/1.jpg", "a/1.dm3", "B/1.png"),
+        *("a/1_mask.png", "a/.hidden.png", "a/.cache/1.png", "a/notes.txt", ".git/1.png"),
+        "groups.csv",
+    )
+    data = load_image_folder(tmp_path)
+    expected = ["B/1.png", "a/1.dm3", "a/deep/er/1.jpg", "b/10.TIF", "b/2.png"]
+    assert relative(data, tmp_path) == expected
+    assert data.target.tolist() == ["B", "a", "a", "b", "b"]
+    assert data.target_names == ["B", "a", "b"]
+    assert data.groups is None
+    assert data.root == str(tmp_path)
+    assert all(isinstance(image, str) for image in data.images)
+
+
+def test_text_path_and_relative_path(tmp_path, monkeypatch):
+    touch(tmp_path, "set/a/1.png", "set/b/1.png")
+    monkeypatch.chdir(tmp_path)
+    data = load_image_folder("set")
+    assert data.images == [os.path.join("set", "a", "1.png"), os.path.join("set", "b", "1.png")]
+    dotted = load_image_folder(os.path.join(".", "set", "..", "set"))
+    assert dotted.target.tolist() == ["a", "b"]
+
+
+def test_groups_follow_the_images(tmp_path):
+    touch(tmp_path, "a/1.png", "a/2.png", "b/1.png")
+    csv = tmp_path / "groups.csv"
+    csv.write_text("path,group\nb/1.png,z\na/2.png,y\na/1.png,x\n", encoding="utf-8")
+    data = load_image_folder(tmp_path, groups=csv)
+    assert data.groups.tolist() == ["x", "y", "z"]
+    assert isinstance(data.groups, np.ndarray)
+
+
+def test_groups_that_do_not_fit(tmp_path):
+    touch(tmp_path, "a/1.png", "b/1.png")
+    csv = tmp_path / "groups.csv"
+    csv.write_text("path,group\na/1.png,x\n", encoding="utf-8")
+    with pytest.raises(ImageFolderError, match=r"1 images have no line: b/1\.png"):
+        load_image_folder(tmp_path, groups=csv)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["1.png", "2.png"], "2 images lie directly in this folder.*sub-folders named"),
+        (["a/1.png"], "images of one class only \\('a'\\)"),
+        (["a/1.txt", "b/2.csv"], "no images in it or in its sub-folders a, b"),
+        (["notes.txt"], "no images in it; expected one sub-folder per class"),
+        (["a/1_mask.png", "b/.1.png"], "no images in it or in its sub-folders a, b"),
+    ],
+)
+def test_folders_without_two_classes(tmp_path, files, message):
+    touch(tmp_path, *files)
+    with pytest.raises(ImageFolderError, match=message) as caught:
+        load_image_folder(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path))
+
+
+def test_paths_that_are_no_folder(tmp_path):
+    touch(tmp_path, "a/1.png")
+    with pytest.raises(ImageFolderError, match="nowhere: no such folder"):
+        load_image_folder(tmp_path / "nowhere")
+    with pytest.raises(ImageFolderError, match=r"1\.png: a file; expected a folder"):
+        load_image_folder(tmp_path / "a" / "1.png")
+    with pytest.raises(ImageFolderError, match="an empty path"):
+        load_image_folder(" ")
+    with pytest.raises(ImageFolderError, match="got list"):
+        load_image_folder([str(tmp_path)])
+    with pytest.raises(ImageFolderError, match="got NoneType"):
+        load_image_folder(None)
+
+
+def test_empty_class_and_loose_images_are_warned_about(tmp_path):
+    touch(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "c").mkdir()
+    with pytest.warns(ImageFolderWarning, match=r"no images in the sub-folder\(s\) c;") as caught:
+        data = load_image_folder(tmp_path)
+    assert caught[0].filename == __file__
+    assert data.target_names == ["a", "b"]
+    (tmp_path / "c").rmdir()
+    touch(tmp_path, "stray.png")
+    with pytest.warns(ImageFolderWarning, match=r"1 image\(s\) beside .* \(stray\.png\)"):
+        data = load_image_folder(tmp_path)
+    assert len(data.images) == 2
+
+
+@needs_data
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("name", "n_images", "n_classes", "n_groups"),
+    [("micrographs", 494, 5, None), ("nanofibre", 83, 3, 16), ("neu_steel", 300, 6, 0)],
+)
+def test_real_folders(name, n_images, n_classes, n_groups):
+    csv = None if n_groups == 0 else DATA / name / "groups.csv"
+    data = load_image_folder(DATA / name, groups=csv)
+    assert len(data.images) == len(data.target) == n_images
+    assert len(data.target_names) == n_classes
+    if csv is None:
+        assert data.groups is None
+        return
+    assert len(data.groups) == n_images
+    if n_groups:
+        assert len(set(data.groups)) == n_groups
+    else:
+        # Each paper's figures carry its identifier in their names.
+        for image, group in zip(data.images, data.groups, strict=True):
+            number = group.split("chemrxiv")[-1].replace("-", "_").replace(".", "_")
+            assert Path(image).name.startswith(f"chemrxiv_10_26434{number}_fig_")

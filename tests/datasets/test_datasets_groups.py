@@ -1,0 +1,159 @@
+"""Files of groups: lines matched to images by the end of the path."""
+
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from hypervlad.datasets import ImageFolderError
+from hypervlad.datasets.groups import GroupRow, load_groups, match_groups, read_group_rows
+
+
+def write(folder: Path, text: str, name: str = "groups.csv") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+def rows_of(pairs):
+    return [GroupRow(path, group, i + 2) for i, (path, group) in enumerate(pairs)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,group\na/1.png,g1\nb/2.png,g2\n",
+        "a/1.png,g1\nb/2.png,g2",
+        "\ufeffpath;group\r\na/1.png;g1\r\n\r\nb/2.png;g2\r\n",
+        "a/1.png\tg1\nb/2.png\tg2\n",
+        "Group, File name ,File\ng1,x,a/1.png\ng2,x,b/2.png\n",
+        "index,group,path\n0,g1,a/1.png\n1,g2,b/2.png\n",
+        'path,group\n"a/1.png","g1"\n b/2.png , g2 \n',
+        "path,specimen number\na/1.png,g1\nb/2.png,g2\n",
+    ],
+)
+def test_dialects(tmp_path, text):
+    rows = read_group_rows(write(tmp_path, text))
+    assert [(row.path, row.group) for row in rows] == [("a/1.png", "g1"), ("b/2.png", "g2")]
+
+
+def test_quoted_comma_and_line_numbers(tmp_path):
+    path = write(tmp_path, 'path,group\n\n"a/1,5 nm.png",g1\n')
+    assert read_group_rows(path) == [GroupRow("a/1,5 nm.png", "g1", 3)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty; expected lines of two columns"),
+        ("\n\n  \n", "empty"),
+        ("path,group\n", "a header and nothing below"),
+        ("a/1.png\n", "line 1: expected a path and a group, got 'a/1.png'"),
+        ("path,group\na/1.png,\n", "line 2: expected a path and a group"),
+        ("path,group\n,g1\n", "line 2"),
+        ("a/1.png,g1\x00\n", "not a text file"),
+    ],
+)
+def test_bad_files(tmp_path, text, message):
+    with pytest.raises(ImageFolderError, match=message) as caught:
+        read_group_rows(write(tmp_path, text))
+    assert "groups.csv" in str(caught.value)
+
+
+def test_missing_folder_and_encoding(tmp_path):
+    with pytest.raises(ImageFolderError, match=r"nowhere\.csv: no such file of groups"):
+        read_group_rows(tmp_path / "nowhere.csv")
+    with pytest.raises(ImageFolderError, match="a folder; expected a CSV file"):
+        read_group_rows(tmp_path)
+    latin = tmp_path / "latin.csv"
+    latin.write_bytes("a/fädig.png,g1\n".encode("latin-1"))
+    with pytest.raises(ImageFolderError, match="not UTF-8 text"):
+        read_group_rows(latin)
+
+
+def test_groups_must_be_a_path(tmp_path):
+    with pytest.raises(ImageFolderError, match="got list"):
+        load_groups([tmp_path / "a" / "1.png"], tmp_path, ["g1"])
+
+
+names = st.text("abc1._- ", min_size=1, max_size=6).filter(
+    lambda name: name.strip() == name and set(name) != {"."}
+)
+relative_paths = st.lists(names, min_size=2, max_size=4).map("/".join)
+
+
+@given(
+    images=st.lists(relative_paths, min_size=1, max_size=12, unique=True),
+    data=st.data(),
+)
+def test_full_relative_paths_always_match_one_to_one(images, data):
+    """With each image's path under the root, however written, each gets its own group."""
+    # One image in a folder named as another's path would make its path an end of the other's.
+    assume(
+        not any(
+            a != b and PurePosixPath(a).parts == PurePosixPath(b).parts[-len(a.split("/")) :]
+            for a in images
+            for b in images
+        )
+    )
+    root = Path("some") / "root"
+    styles = st.sampled_from(["{}", "./{}", "C:/Users/me/data/{}", "/other/machine/{}"])
+    written = [data.draw(styles).format(image) for image in images]
+    if data.draw(st.booleans()):
+        written = [path.replace("/", "\\") for path in written]
+    order = data.draw(st.permutations(range(len(images))))
+    rows = rows_of([(written[i], f"g{i}") for i in order])
+    groups = match_groups([root / image for image in images], root, rows, "g.csv")
+    assert groups.tolist() == [f"g{i}" for i in range(len(images))]
+
+
+@given(images=st.lists(relative_paths, min_size=1, max_size=8, unique=True))
+def test_unique_file_names_are_enough(images):
+    file_names = [image.rsplit("/", 1)[-1] for image in images]
+    assume(len(set(file_names)) == len(images))
+    rows = rows_of([(name, f"g{i}") for i, name in enumerate(file_names)])
+    files = [Path("root") / image for image in images]
+    groups = match_groups(files, Path("root"), rows, "g.csv")
+    assert groups.tolist() == [f"g{i}" for i in range(len(images))]
+
+
+def test_only_whole_names_match():
+    files = [Path("root/a/1.png"), Path("root/a/11.png"), Path("root/aa/111.png")]
+    rows = rows_of([("1.png", "g1"), ("11.png", "g11"), ("aa/111.png", "g111")])
+    assert match_groups(files, Path("root"), rows, "g.csv").tolist() == ["g1", "g11", "g111"]
+
+
+def test_ambiguous_path():
+    files = [Path("root/a/1.png"), Path("root/b/1.png")]
+    with pytest.raises(
+        ImageFolderError,
+        match=r"g\.csv, line 2: 1\.png fits 2 images \(a/1\.png, b/1\.png\); write more",
+    ):
+        match_groups(files, Path("root"), rows_of([("1.png", "g")]), "g.csv")
+
+
+def test_lines_and_images_left_over_are_both_named():
+    files = [Path(f"root/a/{i}.png") for i in range(9)]
+    rows = rows_of([("a/0.png", "g"), ("a/x.png", "g"), ("c/0.png", "g")])
+    with pytest.raises(ImageFolderError) as caught:
+        match_groups(files, Path("root"), rows, "g.csv")
+    message = str(caught.value)
+    assert "2 of its paths fit no image in root: a/x.png (line 3), c/0.png (line 4)" in message
+    assert "8 images have no line: a/1.png, a/2.png" in message
+    assert "and 3 more" in message
+    assert "Add a line" in message
+
+
+def test_two_lines_for_an_image():
+    files = [Path("root/a/1.png")]
+    same = rows_of([("a/1.png", "g"), ("1.png", "g")])
+    assert match_groups(files, Path("root"), same, "g.csv").tolist() == ["g"]
+    other = rows_of([("a/1.png", "g"), ("1.png", "h")])
+    with pytest.raises(ImageFolderError, match=r"group 'g' \(line 2\) and in group 'h' \(line 3\)"):
+        match_groups(files, Path("root"), other, "g.csv")
+
+
+def test_a_path_of_nothing_fits_nothing():
+    with pytest.raises(ImageFolderError, match="fit no image"):
+        match_groups([Path("root/a/1.png")], Path("root"), rows_of([("./", "g")]), "g.csv")
