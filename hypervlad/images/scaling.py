@@ -14,6 +14,7 @@ from hypervlad.images.options import ReadOptions
 
 # Rows are scaled a million values at a time, so that a large image never exists in float64.
 _BLOCK = 1 << 20
+_N_LEVELS = 1 << 16
 
 Rule = tuple[str, float, float]
 
@@ -82,6 +83,9 @@ def scale_pixels(pixels: NDArray, rule: Rule) -> NDArray[np.float32]:
         return np.zeros(pixels.shape, dtype=np.float32)
     if pixels.dtype == np.uint8 and (low, high) == (0.0, 255.0):
         return np.divide(pixels, np.float32(255), dtype=np.float32)
+    if pixels.dtype == np.uint16 and pixels.size > _N_LEVELS:
+        # Every level once, then looked up: the same numbers, several times faster.
+        return _affine(np.arange(_N_LEVELS, dtype=np.uint16)[:, None], low, high)[:, 0][pixels]
     return _affine(pixels, low, high)
 
 

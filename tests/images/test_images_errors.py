@@ -364,7 +364,7 @@ def test_no_truncated_strip_is_ever_read(tmp_path, compression, keep):
     struct.pack_into("<H", content, offset, int(n_bytes * keep))
     path.write_bytes(content)
 
-    with pytest.raises(ImageReadError, match="damaged or truncated|truncated TIFF"):
+    with pytest.raises(ImageReadError, match=r"damaged or truncated|truncated TIFF"):
         read_image(path)
 
 

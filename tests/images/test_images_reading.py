@@ -79,7 +79,7 @@ def test_gif_gives_its_first_frame(tmp_path):
     frames = [Image.fromarray(np.full((8, 9), level, np.uint8)) for level in (10, 200)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
 
-    assert_array_equal(read_image(tmp_path / "a.gif"), np.full((8, 9), np.float32(10) / 255))
+    assert_array_equal(read_image(tmp_path / "a.gif"), np.full((8, 9), np.float32(10 / 255)))
 
 
 def test_16_bit_png_equals_16_bit_tiff_and_array(tmp_path):

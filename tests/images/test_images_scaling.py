@@ -186,6 +186,15 @@ def test_many_blocks_equal_one(monkeypatch):
     assert_array_equal(read_image(image), one)
 
 
+def test_looking_up_sixteen_bit_levels_equals_computing_each():
+    image = np.random.default_rng(0).integers(0, 65536, (300, 300)).astype(np.uint16)
+
+    large = read_image(image, scaling=(1000.5, 40000))
+
+    assert_array_equal(large[:100], read_image(image[:100], scaling=(1000.5, 40000)))
+    assert_array_equal(large, read_image(image.astype(np.float64), scaling=(1000.5, 40000)))
+
+
 def containers(image: np.ndarray) -> dict[str, io.BytesIO]:
     files = {"png": io.BytesIO(), "tif": io.BytesIO(), "zip.tif": io.BytesIO()}
     Image.fromarray(image).save(files["png"], "PNG")
