@@ -14,7 +14,7 @@ import typer
 
 from hypervlad._version import __version__
 from hypervlad.cli.commands import check, evaluate, info, predict, train
-from hypervlad.cli.demo import demo
+from hypervlad.cli.demonstration import demo
 from hypervlad.cli.messages import show_traceback
 
 __all__ = ["app", "main"]

@@ -189,7 +189,8 @@ def check(
 ) -> None:
     """Look over a labelled folder before training.
 
-    Bad files, copies (across classes or groups above all), class counts. Exit code 0 if all is well, 1 if something was found that should be looked at.
+    Bad files, copies (across classes or groups above all), class counts. Exit code 0 if all
+    is well, 1 if something was found that should be looked at.
 
     \b
     Examples:

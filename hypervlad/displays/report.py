@@ -98,7 +98,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as temporary:
         draft = Path(temporary)
-        with tqdm(total=_N_PICTURES, desc="Report", unit="picture", disable=not progress) as bar:
+        with tqdm(total=_N_PICTURES, desc="report", unit="picture", disable=not progress) as bar:
             pictures = Pictures(draft, images, names, result, read_options, bar.update)
             pieces = [
                 sections.headline(result),

@@ -1,0 +1,496 @@
+import csv
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import hypervlad
+from hypervlad import HypercolumnVLAD
+from hypervlad.cli import app
+from hypervlad.cli.options import OnError
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = ["train", "predict", "evaluate", "check", "demo", "info"]
+TINY = ["--backbone", "tiny", "--weights", "random", "--image-size", "16", "--n-codewords", "4"]
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    if code == 2:
+        assert "Traceback" not in result.output
+    return result
+
+
+def refused(*arguments):
+    """The one sentence that a failing command says."""
+    result = run(*arguments, code=2)
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert result.stdout == ""
+    return line
+
+
+def write_folder(root, images, labels):
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (root / label).mkdir(parents=True, exist_ok=True)
+        grey = np.round(255 * image).astype("uint8")
+        Image.fromarray(grey).save(root / label / f"{number:02d}.png")
+    return root
+
+
+def read_table(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, texture_images):
+    return write_folder(tmp_path_factory.mktemp("data") / "images", *texture_images)
+
+
+@pytest.fixture(scope="module")
+def model(folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.hvlad"
+    run("train", folder, "-o", path, *TINY, "-q")
+    return path
+
+
+@pytest.fixture
+def groups(folder, tmp_path):
+    path = tmp_path / "groups.csv"
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["path", "group"])
+        for number, image in enumerate(sorted(folder.rglob("*.png"))):
+            writer.writerow([image.relative_to(folder).as_posix(), f"sample {number // 2}"])
+    return path
+
+
+# --- help -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command):
+    text = run(command, "--help").stdout
+    assert re.search(rf"^ +hypervlad {command}\b", text, re.MULTILINE)
+
+
+def test_the_top_help_lists_every_command():
+    text = run("--help").stdout
+    for command in COMMANDS:
+        assert re.search(rf"^ +{command} ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_examples_are_commands_that_parse(command):
+    """Each example's options exist: a missing file is the only thing that may be wrong."""
+    text = run(command, "--help").stdout
+    for line in re.findall(rf"^ +hypervlad {command} ?(.*)$", text, re.MULTILINE):
+        known = run(command, "--help").stdout
+        for option in re.findall(r"(?<!\S)--?[a-z][a-z-]*", line):
+            assert option in known
+
+
+def test_version():
+    assert run("--version").stdout == f"hypervlad {hypervlad.__version__}\n"
+
+
+def test_the_help_states_the_librarys_own_defaults():
+    text = " ".join(run("train", "--help").stdout.split())
+    defaults = HypercolumnVLAD().get_params()
+    for stated in ("backbone", "image_size", "n_codewords"):
+        assert f"{defaults[stated]} if not given" in text
+    assert f'"{defaults["weights"]}" (if not given)' in text
+    assert {"raise", "skip"} == set(OnError)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train"],
+        ["train", "images"],
+        ["fly"],
+        ["train", "images", "-o", "m", "--sed", "1"],
+        ["train", "images", "-o", "m", "--seed", "one"],
+        ["predict", "model.hvlad"],
+        ["demo", "--on-error", "ignore"],
+    ],
+)
+def test_usage_errors_exit_with_2(arguments):
+    assert "Error" in run(*arguments, code=2).stderr
+
+
+# --- train and predict ------------------------------------------------------------------------
+
+
+def test_a_model_is_trained_and_classifies_to_standard_output(model, folder):
+    result = run("predict", model, folder, "-q")
+    rows = read_table(result.stdout)
+    assert list(rows[0]) == ["path", "label", "confidence", "p_flat", "p_rings", "p_stripes"]
+    assert [row["path"] for row in rows] == [str(path) for path in sorted(folder.rglob("*.png"))]
+    right = [row["label"] == Path(row["path"]).parent.name for row in rows]
+    assert np.mean(right) > 0.8
+    for row in rows:
+        shares = {name: float(row[f"p_{name}"]) for name in ("flat", "rings", "stripes")}
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+        assert float(row["confidence"]) == max(shares.values()) == shares[row["label"]]
+
+
+def test_the_table_is_what_the_library_predicts(model, folder, tmp_path):
+    output = tmp_path / "new" / "predictions.csv"
+    result = run("predict", model, folder, "-o", output)
+    assert result.stdout == ""
+    rows = read_table(output.read_text(encoding="utf-8"))
+    loaded = hypervlad.load(model)
+    expected = loaded.predict_proba([row["path"] for row in rows])
+    found = [[float(row[f"p_{name}"]) for name in loaded.classes_] for row in rows]
+    np.testing.assert_array_equal(np.array(found, dtype=expected.dtype), expected)
+
+
+def test_paths_may_be_files_folders_and_patterns_mixed(model, folder):
+    rows = read_table(
+        run(
+            *("predict", model, "-q"),
+            *(folder / "flat", folder / "rings" / "*.png", folder / "flat" / "00.png"),
+        ).stdout
+    )
+    assert {Path(row["path"]).parent.name for row in rows} == {"flat", "rings"}
+    assert len(rows) == 16
+
+
+def test_the_same_seed_gives_the_same_file(model, folder, tmp_path):
+    again, other = tmp_path / "again.hvlad", tmp_path / "other.hvlad"
+    run("train", folder, "-o", again, *TINY, "-q")
+    run("train", folder, "-o", other, *TINY, "-q", "--seed", "7")
+    assert again.read_bytes() == model.read_bytes()
+    assert other.read_bytes() != model.read_bytes()
+
+
+def test_groups_reach_the_training(folder, groups, tmp_path, monkeypatch):
+    seen = {}
+    fit = hypervlad.MicrographClassifier.fit
+
+    def watched(self, images, y, groups=None):
+        seen["groups"] = groups
+        return fit(self, images, y, groups=groups)
+
+    monkeypatch.setattr(hypervlad.MicrographClassifier, "fit", watched)
+    run("train", folder, "-o", tmp_path / "m", *TINY, "--groups", groups)
+    assert len(set(seen["groups"])) == 12
+
+
+def test_the_backbone_is_in_the_file_if_asked(model, folder, tmp_path):
+    run("train", folder, "-o", tmp_path / "m.hvlad", *TINY, "--include-backbone")
+    assert "not in the file" in run("info", model).stdout
+    assert "not in the file" not in run("info", tmp_path / "m.hvlad").stdout
+
+
+def test_a_file_of_weights_is_stored_with_its_whole_path(folder, tmp_path, monkeypatch):
+    import torch
+
+    from hypervlad.backbones import get_backbone
+
+    torch.manual_seed(0)
+    torch.save(get_backbone("tiny").builder().state_dict(), tmp_path / "tiny.pth")
+    monkeypatch.chdir(tmp_path)
+    run("train", folder, "-o", "m.hvlad", *TINY, "--weights", "tiny.pth")
+    monkeypatch.chdir(folder)
+    assert len(read_table(run("predict", tmp_path / "m.hvlad", folder / "flat").stdout)) == 8
+
+
+@pytest.fixture
+def spoilt_folder(folder, tmp_path):
+    copy = tmp_path / "spoilt"
+    shutil.copytree(folder, copy)
+    (copy / "flat" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n half an image")
+    return copy
+
+
+def test_an_unreadable_image_stops_or_is_left_out(model, spoilt_folder, tmp_path):
+    assert "broken.png" in refused("predict", model, spoilt_folder)
+    result = run("predict", model, spoilt_folder, "--on-error", "skip", "-q")
+    assert len(read_table(result.stdout)) == 24
+    assert re.search(r"^warning: 1 of 25 images.*\n.*broken\.png", result.stderr)
+    assert ".py:" not in result.stderr
+    output = tmp_path / "m.hvlad"
+    assert "broken.png" in refused("train", spoilt_folder, "-o", output, *TINY, "-q")
+    assert not output.exists()
+    run("train", spoilt_folder, "-o", output, *TINY, "-q", "--on-error", "skip")
+    assert output.exists()
+
+
+def test_quiet_says_nothing_but_results(model, folder, tmp_path):
+    assert run("predict", model, folder, "-q").stderr == ""
+    result = run("train", folder, "-o", tmp_path / "m", *TINY, "-q")
+    assert result.stderr == ""
+    assert result.stdout == f"model: {tmp_path / 'm'}\n"
+
+
+# --- errors -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "nowhere", "-o", "m.hvlad"], "nowhere"),
+        (["train", "{folder}", "-o", "{folder}"], "is a folder; give the name of a file"),
+        (["train", "{folder}/flat", "-o", "m.hvlad"], "flat"),
+        (["train", "{folder}", "-o", "m.hvlad", "--groups", "none.csv"], "none.csv"),
+        (["train", "{folder}", "-o", "m.hvlad", "--backbone", "vgg61"], "vgg61"),
+        (["train", "{folder}", "-o", "m.hvlad", "--weights", "no.pth"], "no.pth"),
+        (["train", "{folder}", "-o", "m.hvlad", "--image-size", "-3"], "image_size"),
+        (["train", "{folder}", "-o", "m.hvlad", "--device", "abacus"], "abacus"),
+        (["predict", "none.hvlad", "{folder}"], "none.hvlad"),
+        (["predict", "{folder}/flat/00.png", "{folder}"], "looks like a PNG image"),
+        (["predict", "{folder}", "{folder}"], "is a folder"),
+        (["predict", "{model}", "nothing.png"], "nothing.png"),
+        (["predict", "{model}", "{folder}/*.tif"], "no images here"),
+        (["predict", "{model}", "{folder}", "-o", "{folder}"], "is a folder"),
+        (["evaluate", "{model}", "nowhere", "-o", "report"], "nowhere"),
+        (["evaluate", "none.hvlad", "{folder}", "-o", "report"], "none.hvlad"),
+        (["evaluate", "{model}", "{folder}", "-o", "{folder}/report"], "put the report elsewhere"),
+        (["demo", "{folder}", "-o", "{folder}"], "put the report elsewhere"),
+        (["demo", "nowhere"], "nowhere"),
+        (["check", "nowhere"], "nowhere"),
+        (["info", "none.hvlad"], "none.hvlad"),
+        (["info", "{folder}"], "is a folder"),
+    ],
+)
+def test_errors_are_one_sentence(arguments, words, model, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    filled = [text.format(folder=folder, model=model) for text in arguments]
+    assert words in refused(*filled)
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_debug_shows_where(tmp_path):
+    result = CliRunner().invoke(app, ["--debug", "info", str(tmp_path / "none.hvlad")])
+    assert isinstance(result.exception, hypervlad.ModelFileError)
+    # And only for that run.
+    run("info", tmp_path / "none.hvlad", code=2)
+
+
+def test_an_encoder_alone_does_not_classify(tiny_encoder, texture_images, folder, tmp_path):
+    tiny_encoder.fit(texture_images[0]).save(tmp_path / "encoder.hvlad")
+    words = refused("predict", tmp_path / "encoder.hvlad", folder)
+    assert "HypercolumnVLAD, which does not classify" in words
+    assert "HypercolumnVLAD" in run("info", tmp_path / "encoder.hvlad").stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (KeyError("x"), "unexpected KeyError: 'x'; this is a fault in hypervlad"),
+        (MemoryError(), "not enough memory"),
+        (PermissionError(13, "Permission denied", "a.csv"), "a.csv: Permission denied"),
+        (ValueError("two\nlines"), "error: two lines"),
+        (RuntimeError(), "unexpected RuntimeError"),
+    ],
+)
+def test_any_exception_is_told_in_one_line(monkeypatch, error, words, model, tmp_path):
+    def failing(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr("hypervlad.models.load", failing)
+    assert words in refused("info", model)
+
+
+# --- evaluate, check, demo, info --------------------------------------------------------------
+
+
+def test_evaluate_writes_a_report(model, folder, groups, tmp_path):
+    result = run("evaluate", model, folder, "-o", tmp_path / "report", "--groups", groups, "-q")
+    assert re.search(r"accuracy: (0\.[89]|1\.)\d* on 24 images", result.stdout)
+    rows = read_table((tmp_path / "report" / "predictions.csv").read_text(encoding="utf-8"))
+    assert rows[0]["path"] == "flat/00.png"
+    assert len({row["group"] for row in rows}) == 12
+    html = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "model.hvlad on the images of images" in html
+
+
+def test_evaluate_leaves_out_what_cannot_be_read(model, spoilt_folder, tmp_path):
+    run("evaluate", model, spoilt_folder, "-o", tmp_path / "report", "--on-error", "skip")
+    table = (tmp_path / "report" / "predictions.csv").read_text(encoding="utf-8")
+    assert len(read_table(table)) == 24
+
+
+def test_check_tells_by_its_exit_code_whether_something_was_found(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = [rng.random((32, 32)) for _ in range(12)]
+    folder = write_folder(tmp_path / "noise", noise, ["flat", "rings"] * 6)
+    assert "No problems found" in run("check", folder, "-q").stdout
+    shutil.copy(folder / "flat" / "00.png", folder / "rings" / "copy.png")
+    result = run("check", folder, "--write-groups", tmp_path / "groups.csv", code=1)
+    assert "flat/00.png, rings/copy.png" in result.stdout
+    grouped = {
+        row["path"]: row["group"]
+        for row in read_table((tmp_path / "groups.csv").read_text(encoding="utf-8"))
+    }
+    assert grouped["flat/00.png"] == grouped["rings/copy.png"]
+
+
+def test_the_demo_does_the_main_job(folder, groups, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("demo", folder, *TINY, "--groups", groups)
+    assert "it predicts exactly as before" in result.stdout
+    report = tmp_path / "demo-report"
+    rows = read_table((report / "predictions.csv").read_text(encoding="utf-8"))
+    assert 3 <= len(rows) <= 8
+    # What the saved model says now is what the report says.
+    classifier = hypervlad.load(report / "model.hvlad")
+    assert classifier.n_images_ == 24 - len(rows)
+    files = [folder / row["path"] for row in rows]
+    assert [row["label"] for row in rows] == list(classifier.predict(files))
+    html = (report / "index.html").read_text(encoding="utf-8")
+    for name in ("confusion", "reliability", "least_certain", "codewords"):
+        assert f'src="{name}.png"' in html
+    assert "Images of one group were kept on one side" in html
+
+
+def test_the_demo_makes_its_own_images(tmp_path):
+    arguments = ["demo", "-o", tmp_path / "out", *TINY, "--n-images", "24", "-q"]
+    run(*arguments)
+    (made,) = (tmp_path / "out").glob("synthetic-tem-*")
+    files = sorted(made.rglob("*.png"))
+    assert len(files) == 24
+    assert len(list(made.iterdir())) == 4
+    first = files[0].stat().st_mtime_ns
+    before = (tmp_path / "out" / "predictions.csv").read_bytes()
+    run(*arguments)
+    assert files[0].stat().st_mtime_ns == first
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
+
+
+def test_the_demo_compares_the_model_with_its_file(folder, tmp_path, monkeypatch):
+    load = hypervlad.load
+
+    def another(path, **options):
+        model = load(path, **options)
+        model.boosting_.linear_intercept_ = np.add(model.boosting_.linear_intercept_, [1, 0, 0])
+        return model
+
+    monkeypatch.setattr("hypervlad.models.load", another)
+    words = refused("demo", folder, "-o", tmp_path, *TINY, "-q")
+    assert "does not predict like the one saved" in words
+
+
+def test_the_demo_needs_something_to_hold_out(tmp_path, texture_images):
+    images, labels = texture_images
+    few = write_folder(tmp_path / "few", images[:3], labels[:3])
+    assert "no image can be held out" in refused("demo", few, "-o", tmp_path / "out", *TINY, "-q")
+
+
+def test_info_says_what_the_file_holds(model):
+    text = run("info", model).stdout
+    for words in (
+        f"hypervlad {hypervlad.__version__}",
+        "MicrographClassifier",
+        "3: flat, rings, stripes",
+        "24 images",
+        "tiny",
+        "16 x 16 pixels",
+        "4 for each of 3 taps",
+    ):
+        assert words in text
+
+
+# --- the process ------------------------------------------------------------------------------
+
+
+def start(tmp_path, body, *arguments):
+    """Run the command line in a process of its own, after a few lines of set-up."""
+    script = tmp_path / "start.py"
+    script.write_text(
+        "import sys\nsys.path[:0] = [r'{}', r'{}']\n".format(ROOT, ROOT / "tests")
+        + "import conftest, hypervlad\n"
+        + "from hypervlad.backbones import Preprocessing\n"
+        + "hypervlad.register_backbone('tiny', conftest.build_tiny, ['1', '3', '4'],\n"
+        + "    Preprocessing(minimum_size=4))\n"
+        + textwrap.dedent(body)
+        + "\nfrom hypervlad.cli import main\nmain()\n",
+        encoding="utf-8",
+    )
+    return subprocess.Popen(
+        [sys.executable, str(script), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_help_is_quick_and_imports_no_framework():
+    code = (
+        "import sys\nfrom hypervlad.cli import main\n"
+        "sys.argv = ['hypervlad', 'train', '--help']\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
+        "heavy = {'torch', 'xgboost', 'sklearn', 'matplotlib', 'skimage', 'scipy', 'pandas'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
+    # Alone it takes a third of a second; the machine may be busy.
+    assert time.perf_counter() - began < 5
+
+
+def test_python_dash_m_runs_the_same(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "hypervlad", "info", str(tmp_path / "none.hvlad")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT to another process on Windows")
+@pytest.mark.parametrize("command", ["train", "predict"])
+def test_ctrl_c_leaves_the_old_file_and_no_other(command, folder, model, tmp_path):
+    """Interrupted in the middle of writing, which is as late as it can be."""
+    body = """
+        import os, time
+        def slow(_descriptor):
+            print("writing", flush=True)
+            time.sleep(60)
+        os.fsync = slow
+    """
+    output = tmp_path / "out" / "result"
+    output.parent.mkdir()
+    output.write_text("old", encoding="utf-8")
+    arguments = {
+        "train": ["train", folder, "-o", output, *TINY, "-q"],
+        "predict": ["predict", model, folder, "-o", output, "-q"],
+    }[command]
+    with start(tmp_path, body, *arguments) as process:
+        assert process.stdout.readline() == "writing\n"
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped" in stderr
+    assert "Traceback" not in stderr
+    assert [path.name for path in output.parent.iterdir()] == ["result"]
+    assert output.read_text(encoding="utf-8") == "old"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a closed pipe is another error on Windows")
+def test_a_reader_that_stops_early_is_no_error(folder, model, tmp_path):
+    with start(tmp_path, "", "predict", model, folder, "-q") as process:
+        process.stdout.close()
+        stderr = process.stderr.read()
+    assert "Traceback" not in stderr
+    assert "error:" not in stderr
