@@ -75,6 +75,7 @@ def demo(
         check_apart(output, folder)
     model_path = output / "model.hvlad"
     prepare_file(model_path)
+    subject = "synthetic TEM images" if folder is None else folder.resolve().name
     if folder is None:
         folder = _synthetic_folder(output, n_images, seed, quiet)
     data = load_image_folder(folder, groups)
@@ -114,7 +115,7 @@ def demo(
         labels,
         groups=held_groups,
         names=names_under(data.root, held_out),
-        title=f"How well the model classifies {folder.resolve().name}",
+        title=f"How well the model classifies {subject}",
         how_measured=_how_held_out(len(train_rows), len(test_rows), data.groups),
         details={"seed": seed},
         files={"model.hvlad": "the model; use it with: hypervlad predict model.hvlad images/"},

@@ -71,11 +71,17 @@ def _classifier_facts(model: Any) -> dict[str, str]:
     facts = {}
     if model.components_ is not None:
         facts["reduced to"] = f"{len(model.components_)} principal components"
-    trees = getattr(model.boosting_, "n_estimators_", None)
-    if trees is not None:
-        start = "" if model.boosting_.init is None else "logistic regression, then "
-        facts["classifier"] = f"{start}{trees} rounds of boosted trees"
+    facts["classifier"] = _boosting_in_words(model.boosting_)
     return facts
+
+
+def _boosting_in_words(boosting: Any) -> str:
+    rounds = f"{boosting.n_estimators_} rounds of boosted trees"
+    if boosting.init is None:
+        return rounds
+    if not boosting.n_estimators_:
+        return "logistic regression; boosted trees would not have improved it"
+    return f"logistic regression, then {rounds}"
 
 
 def _size_in_words(encoder: Any) -> str:

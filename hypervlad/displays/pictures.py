@@ -129,7 +129,8 @@ class Pictures:
             draw,
             "codewords.png",
             f"{len(chosen)} micrographs, each beside a coloured map of its visual words.",
-            "Each micrograph, under the name of its class, and its map of visual words.",
+            "Each micrograph, above the name of its class, and its map of visual words; where "
+            "there are several maps, from fine detail on the left to whole objects on the right.",
         )
 
     def _sheet(

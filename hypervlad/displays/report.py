@@ -73,7 +73,7 @@ def write_report(
     read_options : mapping, optional
         How to read images for showing: the fields of `hypervlad.images.ReadOptions`.
     progress : bool
-        Show a progress bar on stderr.
+        Show a progress bar where stderr is a terminal.
 
     Returns
     -------
@@ -98,7 +98,8 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as temporary:
         draft = Path(temporary)
-        with tqdm(total=_N_PICTURES, desc="report", unit="picture", disable=not progress) as bar:
+        hidden = None if progress else True  # None: hidden where stderr is no terminal
+        with tqdm(total=_N_PICTURES, desc="report", unit="picture", disable=hidden) as bar:
             pictures = Pictures(draft, images, names, result, read_options, bar.update)
             pieces = [
                 sections.headline(result),

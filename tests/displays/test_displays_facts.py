@@ -1,0 +1,55 @@
+import pytest
+
+from hypervlad import HypercolumnVLAD, MicrographClassifier
+from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.displays import library_versions, model_facts
+from hypervlad.displays.facts import read_options_of
+
+
+@pytest.fixture
+def fitted(tiny_encoder, texture_images):
+    def fit(boosting=None, **options):
+        encoder = tiny_encoder.set_params(**options)
+        return MicrographClassifier(encoder, boosting=boosting, random_state=0).fit(*texture_images)
+
+    return fit
+
+
+def test_facts_of_a_classifier(fitted):
+    facts = model_facts(fitted())
+    assert facts["classes"] == "3: flat, rings, stripes"
+    assert facts["trained on"] == "24 images"
+    assert facts["visual words"] == "4 for each of 3 taps"
+    assert facts["image size"] == "16 x 16 pixels, stretched to a square"
+    assert facts["reduced to"] == "23 principal components"
+    assert facts["how files are read"].startswith("by default")
+    assert "logistic regression" in facts["classifier"]
+
+
+def test_facts_follow_the_parameters(fitted):
+    boosting = BoostedSoftmaxClassifier(init=None, random_state=0)
+    facts = model_facts(
+        fitted(boosting, codebook="joint", aspect="own", normalize=None, read_options={"page": 0})
+    )
+    assert facts["visual words"] == "4, common to all taps"
+    assert facts["image size"] == "about 16 x 16 pixels, proportions kept"
+    assert facts["normalisation"] == "none"
+    assert facts["classifier"].endswith("rounds of boosted trees")
+    assert "logistic" not in facts["classifier"]
+
+
+def test_facts_of_an_encoder(tiny_encoder, texture_images):
+    facts = model_facts(tiny_encoder.fit(texture_images[0]))
+    assert "classes" not in facts
+    assert facts["network"] == "tiny"
+
+
+def test_reading_options_are_those_that_were_changed():
+    assert read_options_of(HypercolumnVLAD()) == {}
+    changed = HypercolumnVLAD(read_options={"banner": "remove", "page": 0})
+    assert read_options_of(changed) == {"banner": "remove"}
+
+
+def test_versions_of_what_is_installed():
+    versions = library_versions()
+    assert set(versions) >= {"numpy", "torch", "scikit-learn"}
