@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,9 @@ def pack(model: BoostedSoftmaxClassifier) -> tuple[dict[str, Any], dict[str, NDA
     if model.linear_coef_ is not None:
         arrays["coef"] = model.linear_coef_
     if model.booster_ is not None:
-        arrays["booster"] = np.frombuffer(bytes(model.booster_.save_raw("ubj")), dtype=np.uint8)
+        raw = bytes(model.booster_.save_raw("ubj"))
+        arrays["booster"] = np.frombuffer(raw, dtype=np.uint8)
+        header["booster_sha256"] = hashlib.sha256(raw).hexdigest()
     return header, arrays
 
 
@@ -59,7 +62,9 @@ def unpack(
     model.linear_coef_ = None
     if "coef" in arrays:
         model.linear_coef_ = _shaped("coef", arrays["coef"], (model.n_features_in_, n_columns))
-    model.booster_ = _unpack_booster(arrays["booster"], model) if "booster" in arrays else None
+    model.booster_ = None
+    if "booster" in arrays:
+        model.booster_ = _unpack_booster(arrays["booster"], header.get("booster_sha256"), model)
     if bool(model.n_estimators_) != (model.booster_ is not None):
         raise ValueError(
             f"The state speaks of {model.n_estimators_} rounds of trees but its arrays "
@@ -77,15 +82,21 @@ def _shaped(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[n
     return np.array(array)
 
 
-def _unpack_booster(array: NDArray[Any], model: BoostedSoftmaxClassifier) -> xgboost.Booster:
+def _unpack_booster(
+    array: NDArray[Any], digest: str | None, model: BoostedSoftmaxClassifier
+) -> xgboost.Booster:
     if array.dtype != np.uint8 or array.ndim != 1:
         raise ValueError(
             f"The booster's bytes are a row of uint8; got {array.dtype} {array.shape}."
         )
+    raw = array.tobytes()
+    # Before xgboost sees them: truncated bytes end the whole process in its version 2.1.
+    if hashlib.sha256(raw).hexdigest() != digest:
+        raise ValueError("The booster's bytes are damaged: they do not have the header's SHA-256.")
     threads = model.n_threads()
     parameters = {"verbosity": 0} if threads is None else {"verbosity": 0, "nthread": threads}
     try:
-        booster = xgboost.Booster(parameters, model_file=bytearray(array.tobytes()))
+        booster = xgboost.Booster(parameters, model_file=bytearray(raw))
         n_features = booster.num_features()
     except xgboost.core.XGBoostError as error:
         raise ValueError("The booster's bytes are not a model that this xgboost reads.") from error
