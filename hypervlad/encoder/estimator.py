@@ -327,6 +327,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             images,
             options=check_read_options(self.read_options),
             on_error=self.on_error,
+            n_jobs=self.n_jobs,
         )
         hidden = None if self.verbose else True
         return iter(tqdm(stream, desc=what, total=len(images), unit="image", disable=hidden))

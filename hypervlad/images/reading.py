@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import joblib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -123,9 +125,13 @@ def read_micrograph(source: Any, **options: Any) -> Micrograph:
 
 
 def read_micrographs(
-    images: Any, *, options: ReadOptions | None = None, on_error: str = "raise"
+    images: Any,
+    *,
+    options: ReadOptions | None = None,
+    on_error: str = "raise",
+    n_jobs: int | None = None,
 ) -> Iterator[tuple[int, Micrograph]]:
-    """Read many images, one after the other.
+    """Read many images, in their order.
 
     Parameters
     ----------
@@ -135,6 +141,8 @@ def read_micrographs(
     on_error : {"raise", "skip"}, default "raise"
         With "skip", images that cannot be read are left out, and one `SkippedImagesWarning` after
         the last image lists them with the reasons.
+    n_jobs : int, optional
+        Threads that read ahead, a few images each; -1 for all cores, None for no thread of its own.
 
     Yields
     ------
@@ -147,7 +155,7 @@ def read_micrographs(
     ImageReadError
         At the first image that cannot be read; with "skip", after the last if none could be read.
     ValueError
-        If `on_error` is neither of the two.
+        If `on_error` is neither of the two, or `n_jobs` is 0.
 
     Examples
     --------
@@ -166,27 +174,46 @@ def read_micrographs(
             f"options: expected a ReadOptions, got {type(options).__name__}; "
             "ReadOptions(**options)?"
         )
-    return _read_each(check_image_list(images), options, on_error == "skip")
+    n_threads = 1 if n_jobs is None else joblib.effective_n_jobs(n_jobs)
+    outcomes = _outcomes(check_image_list(images), options, n_threads)
+    return _read_each(outcomes, len(images), skip=on_error == "skip")
+
+
+def _outcomes(
+    images: list[Any], options: ReadOptions, n_threads: int
+) -> Generator[Micrograph | SkippedImage, None, None]:
+    """What became of each image, in order; never more than a few read ahead of the caller."""
+    numbered = enumerate(images)
+    if n_threads == 1:
+        return (_outcome(index, image, options) for index, image in numbered)
+    readers = joblib.Parallel(n_threads, backend="threading", return_as="generator")
+    return readers(joblib.delayed(_outcome)(index, image, options) for index, image in numbered)
+
+
+def _outcome(index: int, image: Any, options: ReadOptions) -> Micrograph | SkippedImage:
+    name = _name_of(image, index)
+    try:
+        return _read(image, options, name, with_digest=True)
+    except ImageReadError as error:
+        return SkippedImage(index, name, str(error))
 
 
 def _read_each(
-    images: list[Any], options: ReadOptions, skip: bool
+    outcomes: Generator[Micrograph | SkippedImage, None, None], n_images: int, skip: bool
 ) -> Iterator[tuple[int, Micrograph]]:
     skipped: list[SkippedImage] = []
-    for index, image in enumerate(images):
-        name = _name_of(image, index)
-        try:
-            micrograph = _read(image, options, name, with_digest=True)
-        except ImageReadError as error:
-            if not skip:
-                raise
-            skipped.append(SkippedImage(index, name, str(error)))
-        else:
-            yield index, micrograph
+    with contextlib.closing(outcomes):  # stops the readers if the caller stops early
+        for index, outcome in enumerate(outcomes):
+            if isinstance(outcome, Micrograph):
+                yield index, outcome
+            elif skip:
+                skipped.append(outcome)
+            else:
+                raise ImageReadError(outcome.reason)
     if not skipped:
         return
-    warning = SkippedImagesWarning.about(skipped, len(images))
-    if len(skipped) == len(images):
+    warning = SkippedImagesWarning.about(skipped, n_images)
+    if len(skipped) == n_images:
         raise ImageReadError(f"image list: none of the images could be read. {warning}")
     warnings.warn(warning, stacklevel=2)
 
