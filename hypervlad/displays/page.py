@@ -60,7 +60,7 @@ figcaption { color: var(--soft); font-size: .88rem; max-width: 46rem; margin-top
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; overflow-wrap: anywhere; }
+  vertical-align: top; overflow-wrap: break-word; max-width: 40rem; }
 th { font-weight: 600; }
 thead th { color: var(--soft); font-size: .85rem; }
 td.number, th.number { text-align: right; white-space: nowrap; }
