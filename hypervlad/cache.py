@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import joblib
@@ -30,26 +30,24 @@ class VectorCache:
         if isinstance(memory, str | os.PathLike):
             memory = os.fspath(memory)
             os.makedirs(memory, mode=0o700, exist_ok=True)
-        self._stored = check_memory(memory).cache(_compute, ignore=["compute"])
+        self._stored = check_memory(memory).cache(_vector, ignore=["vector"])
 
     def __contains__(self, key: str) -> bool:
         return bool(self._stored.check_call_in_cache(key, None))
 
     def __getitem__(self, key: str) -> np.ndarray:
-        return self.keep(key, _missing)
-
-    def keep(self, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return the vector of this key, computing and keeping it if it is new."""
-        vector: np.ndarray = self._stored(key, compute)
+        vector: np.ndarray = self._stored(key, None)
         return vector
 
+    def keep(self, key: str, vector: np.ndarray) -> None:
+        """Keep a vector under this key."""
+        self._stored(key, vector)
 
-def _compute(key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    return compute()
 
-
-def _missing() -> np.ndarray:
-    raise KeyError("no vector is kept under this key")
+def _vector(key: str, vector: np.ndarray | None) -> np.ndarray:
+    if vector is None:
+        raise KeyError(f"no vector is kept under {key}")
+    return vector.copy()
 
 
 def cache_key(facts: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -13,11 +13,14 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.encoder.parameters import check_count
 from hypervlad.images import check_image_list
 from hypervlad.modelfile import ModelFileError, register_kind, write_model
 
 KIND = "micrograph_classifier"
 register_kind(KIND, "hypervlad.classifier:MicrographClassifier")
+
+_Part = TypeVar("_Part", bound=BaseEstimator)
 
 _ENCODER, _BOOSTING, _REDUCTION = "encoder.", "boosting.", "reduction."
 
@@ -35,7 +38,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
     boosting : BoostedSoftmaxClassifier, optional
         The learner; its defaults if not given.
     random_state : int, RandomState or None, default=None
-        Seeds the default encoder and learner; ones that you give keep their own.
+        Seeds encoder, reduction and learner; an encoder or learner that you give a seed keeps it.
     verbose : bool, default=False
         Show progress bars.
 
@@ -64,6 +67,13 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
     >>> model.predict_proba(images[:2]).shape
     (2, 4)
     """
+
+    classes_: np.ndarray
+    encoder_: HypercolumnVLAD
+    boosting_: BoostedSoftmaxClassifier
+    mean_: np.ndarray | None
+    components_: np.ndarray | None
+    n_images_: int
 
     def __init__(
         self,
@@ -110,17 +120,24 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
             An image that cannot be read; it is named.
         """
         images = check_image_list(images)
-        y = _of_length("labels (y)", column_or_1d(y, warn=True), len(images))
+        labels = _of_length("labels (y)", column_or_1d(y, warn=True), len(images))
+        group_of = None if groups is None else _of_length("groups", groups, len(images))
+        weights = None
+        if sample_weight is not None:
+            weights = _of_length("sample weights", sample_weight, len(images))
+        if self.n_components is not None:
+            check_count("n_components", self.n_components)
         self._make_parts()
         vectors = self.encoder_.fit_transform(images)
         readable = ~np.isnan(vectors[:, 0])
-        if groups is not None:
-            groups = _of_length("groups", np.asarray(groups), len(images))[readable]
-        if sample_weight is not None:
-            sample_weight = _of_length("sample weights", sample_weight, len(images))[readable]
         self.n_images_ = int(readable.sum())
         self._learn_reduction(vectors[readable])
-        self.boosting_.fit(self._reduce(vectors[readable]), y[readable], sample_weight, groups)
+        self.boosting_.fit(
+            self._reduce(vectors[readable]),
+            labels[readable],
+            sample_weight=None if weights is None else weights[readable],
+            groups=None if group_of is None else group_of[readable],
+        )
         self.classes_ = self.boosting_.classes_
         return self
 
@@ -195,7 +212,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         }
         arrays = {_ENCODER + name: array for name, array in encoder_arrays.items()}
         arrays |= {_BOOSTING + name: array for name, array in boosting_arrays.items()}
-        if self.components_ is not None:
+        if self.mean_ is not None and self.components_ is not None:
             arrays[_REDUCTION + "mean"] = self.mean_
             arrays[_REDUCTION + "components"] = self.components_
         return header, arrays
@@ -220,23 +237,23 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         return model
 
     def _make_parts(self) -> None:
-        seed = self.random_state
-        if isinstance(seed, np.random.RandomState):
-            seed = int(seed.randint(2**31 - 1))
-        if self.encoder is None:
-            self.encoder_ = HypercolumnVLAD(random_state=seed, verbose=self.verbose)
-        elif isinstance(self.encoder, HypercolumnVLAD):
-            self.encoder_ = clone(self.encoder)
-        else:
+        self._seed = self.random_state
+        if isinstance(self._seed, np.random.RandomState):
+            self._seed = int(self._seed.randint(2**31 - 1))
+        default = HypercolumnVLAD(verbose=self.verbose)
+        self.encoder_ = self._part("encoder", self.encoder, default)
+        self.boosting_ = self._part("boosting", self.boosting, BoostedSoftmaxClassifier())
+
+    def _part(self, name: str, given: Any, default: _Part) -> _Part:
+        """Return an unfitted copy of a part, seeded where it has no seed of its own."""
+        if given is not None and not isinstance(given, type(default)):
             raise ValueError(
-                f"encoder must be a HypercolumnVLAD or None, not {type(self.encoder).__name__}"
+                f"{name} must be a {type(default).__name__} or None, not {type(given).__name__}"
             )
-        self.boosting_ = (
-            BoostedSoftmaxClassifier(random_state=seed)
-            if self.boosting is None
-            else clone(self.boosting)
-        )
-        self._seed = seed
+        part = default if given is None else clone(given)
+        if part.get_params()["random_state"] is None:
+            part.set_params(random_state=self._seed)
+        return part
 
     def _learn_reduction(self, vectors: np.ndarray) -> None:
         self.mean_ = self.components_ = None

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import save_file
 
 from hypervlad.backbones import (
-    Preprocessing,
     WeightsNotFoundError,
     backbone_names,
     build_network,
@@ -24,8 +23,8 @@ from hypervlad.backbones import (
 )
 from hypervlad.backbones import weights as weights_module
 
-FAMILIES = """alexnet convnext_tiny densenet121 densenet201 efficientnet_b0 inception_v3 mobilenet_v2
-resnet18 resnet50 vgg16 vgg19""".split()
+FAMILIES = ["alexnet", "convnext_tiny", "densenet121", "densenet201", "efficientnet_b0"]
+FAMILIES += ["inception_v3", "mobilenet_v2", "resnet18", "resnet50", "vgg16", "vgg19"]
 
 
 def test_all_the_promised_backbones_are_there() -> None:
@@ -121,17 +120,18 @@ def test_mistakes_are_told(call: Callable[[], object], message: str) -> None:
 
 def test_a_builder_that_builds_no_module_is_told() -> None:
     register_backbone("not_a_module", lambda: 7, ["0"])  # type: ignore[arg-type, return-value]
-    with pytest.raises(ValueError, match="returned int, expected a torch.nn.Module"):
+    with pytest.raises(ValueError, match=r"returned int, expected a torch\.nn\.Module"):
         build_network("not_a_module", "random")
 
 
 def test_a_tap_without_a_map_is_told() -> None:
-    register_backbone("flat", lambda: torch.nn.Sequential(torch.nn.Flatten()), ["0"])
-    with pytest.raises(ValueError, match=r"gives \(1, 48\), not a map"):
-        module = build_network("tiny", "random")
-        module.module = torch.nn.Sequential(torch.nn.Flatten())
-        module.taps = ("0",)
-        module(torch.rand(1, 3, 4, 4))
+    def build() -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Conv2d(3, 1, 1), torch.nn.Flatten())
+
+    register_backbone("flat", build, ["1"])
+    network = build_network("flat", "random")
+    with pytest.raises(ValueError, match=r"gives \(1, 16\), not a map"):
+        network(torch.rand(1, 3, 4, 4))
 
 
 # --- weights ----------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_weights_of_another_network_are_told(
     path = tmp_path / "w.pth"
     torch.save({"0.weight": torch.ones(1), "9.bias": torch.ones(1)}, path)
     with pytest.raises(
-        WeightsNotFoundError, match="not weights of 'tiny'.*missing.*unknown.*shape"
+        WeightsNotFoundError, match=r"not weights of 'tiny'.*missing.*unknown.*shape"
     ):
         build_network("tiny", path)
 

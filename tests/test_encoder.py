@@ -28,7 +28,7 @@ Images = tuple[list[np.ndarray], np.ndarray]
 
 
 class RowsAsImages(HypercolumnVLAD):
-    """Takes a 2-D array and sees each row as an image of one row of pixels, for scikit-learn's checks."""
+    """Takes a 2-D array and sees each row as an image of one row of pixels."""
 
     def fit(self, X: Any, y: object = None) -> RowsAsImages:
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
@@ -48,7 +48,7 @@ class RowsAsImages(HypercolumnVLAD):
 
 
 @parametrize_with_checks(
-    # One image a batch, because some checks ask for more digits than batches of different sizes share.
+    # One image a batch: some checks ask for more digits than batches of two sizes share.
     [
         RowsAsImages(
             "tiny",

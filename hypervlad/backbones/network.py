@@ -135,7 +135,7 @@ def build_network(
     module = module.eval().requires_grad_(False)
     digest = weights_digest(module)
     # Channels last is the faster layout of convolutions on CPUs, and the one that VLAD wants.
-    module = module.to(device=device, memory_format=torch.channels_last)
+    module = module.to(device).to(memory_format=torch.channels_last)
     return TappedNetwork(module, taps, digest)
 
 

@@ -245,10 +245,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             return vectors
         key_of = self._cache_keys()
         for batch in self._batches(_not_cached(micrographs, cache, key_of, vectors)):
-            for row, digest, vector in zip(
-                batch.positions, batch.digests, self._encode(batch, words), strict=True
-            ):
-                vectors[row] = cache.keep(key_of(digest), lambda vector=vector: vector)
+            vectors[batch.positions] = self._encode(batch, words)
+            for row, digest in zip(batch.positions, batch.digests, strict=True):
+                cache.keep(key_of(digest), vectors[row])
         return vectors
 
     def codeword_maps(self, image: Any) -> np.ndarray:

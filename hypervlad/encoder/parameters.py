@@ -11,7 +11,7 @@ import torch
 from hypervlad.backbones import Backbone
 from hypervlad.codebook import check_kind
 from hypervlad.images import ReadOptions
-from hypervlad.vlad import NORMALIZATIONS
+from hypervlad.vlad import NORMALIZATIONS, Normalization
 
 
 def check_count(name: str, value: Any, minimum: int = 1) -> int:
@@ -48,7 +48,7 @@ def check_grid(grid: Any, codebook: str) -> None:
         ) from None
 
 
-def check_normalize(normalize: Any) -> tuple[str, ...]:
+def check_normalize(normalize: Any) -> tuple[Normalization, ...]:
     """Return the steps of normalisation as a tuple; None and an empty one mean none."""
     steps = () if normalize is None else normalize
     steps = (steps,) if isinstance(steps, str) else tuple(steps)

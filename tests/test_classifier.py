@@ -1,0 +1,282 @@
+"""Images in, classes out: conformance, groups, files, skipped images, real micrographs."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+import hypervlad
+from hypervlad import (
+    BoostedSoftmaxClassifier,
+    HypercolumnVLAD,
+    ImageReadError,
+    MicrographClassifier,
+    ModelFileError,
+)
+from hypervlad.images import SkippedImagesWarning
+
+Images = tuple[list[np.ndarray], np.ndarray]
+
+
+class RowsAsImages(MicrographClassifier):
+    """Takes a 2-D array and sees each row as an image of one row of pixels."""
+
+    def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> RowsAsImages:
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        super().fit([row[None] for row in X], y, groups, sample_weight)
+        return self
+
+    def _of_readable(self, X: Any, function: Any) -> np.ndarray:
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return super()._of_readable([row[None] for row in X], function)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = True
+        tags.input_tags.string = False
+        # A row becomes a picture: what a check's blobs differ in, their level, is scaled away.
+        tags.classifier_tags.poor_score = True
+        return tags
+
+
+def rows_as_images() -> RowsAsImages:
+    encoder = HypercolumnVLAD(
+        "tiny",
+        weights="random",
+        image_size=8,
+        n_codewords=2,
+        layer_components=2,
+        n_samples=200,
+        batch_size=1,
+    )
+    return RowsAsImages(encoder, boosting=BoostedSoftmaxClassifier(n_estimators=3, Cs=1.0))
+
+
+EXPECTED_FAILURES = {
+    "check_sample_weight_equivalence_on_dense_data": "the codebook and the principal components "
+    "are learnt from pixels and vectors without weights",
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@parametrize_with_checks(
+    [rows_as_images()], expected_failed_checks=lambda estimator: EXPECTED_FAILURES
+)
+def test_scikit_learns_conformance(estimator: Any, check: Callable[[Any], None]) -> None:
+    check(estimator)
+
+
+@pytest.fixture
+def model(tiny_encoder: HypercolumnVLAD) -> MicrographClassifier:
+    return MicrographClassifier(tiny_encoder, random_state=0)
+
+
+def test_it_learns_and_its_probabilities_are_probabilities(
+    model: MicrographClassifier, texture_images: Images
+) -> None:
+    images, labels = texture_images
+    model.fit(images[:18], labels[:18])
+    assert model.score(images[18:], labels[18:]) == 1
+    proba = model.predict_proba(images[18:])
+    np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-5)
+    assert model.classes_.tolist() == ["flat", "rings", "stripes"]
+    np.testing.assert_array_equal(
+        model.predict(images), model.classes_[model.predict_proba(images).argmax(1)]
+    )
+    assert model.decision_function(images).shape == (24, 3)
+
+
+def test_paths_and_arrays_are_the_same(
+    model: MicrographClassifier, texture_images: Images, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    images, labels = texture_images
+    paths = []
+    for i, image in enumerate(images):
+        Image.fromarray(np.round(255 * image).astype(np.uint8)).save(tmp_path / f"{i}.png")
+        paths.append(str(tmp_path / f"{i}.png"))
+    model.fit(paths, labels)
+    arrays = [np.round(255 * image).astype(np.uint8) for image in images]
+    np.testing.assert_array_equal(model.predict_proba(paths), model.predict_proba(arrays))
+
+
+def test_groups_and_weights_reach_the_learner(
+    model: MicrographClassifier, texture_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = texture_images
+    seen: dict[str, Any] = {}
+    original = BoostedSoftmaxClassifier.fit
+
+    def spy(self: Any, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Any:
+        seen.update(groups=list(groups), weights=list(sample_weight))
+        return original(self, X, y, sample_weight, groups)
+
+    monkeypatch.setattr(BoostedSoftmaxClassifier, "fit", spy)
+    groups, weights = np.arange(24) // 6, np.linspace(1, 2, 24)
+    model.fit(images, labels, groups=groups, sample_weight=weights)
+    assert seen["groups"] == list(groups)
+    assert seen["weights"] == list(weights)
+
+
+@pytest.mark.parametrize("n_components", [None, 1, 5, 10_000])
+def test_reduction_is_centred_projection_on_principal_axes(
+    n_components: int | None, model: MicrographClassifier, texture_images: Images
+) -> None:
+    images, labels = texture_images
+    model.set_params(n_components=n_components).fit(images, labels)
+    if n_components is None:
+        assert model.components_ is None
+        return
+    assert model.components_ is not None
+    assert model.components_.shape == (min(n_components, 23), 48)
+    vectors = model.encoder_.transform(images).astype(float)
+    centred = vectors - vectors.mean(axis=0)
+    kept = (centred @ model.components_.T).var(axis=0)
+    expected = np.linalg.eigvalsh(np.cov(centred.T, ddof=0))[::-1][: len(kept)]
+    np.testing.assert_allclose(kept, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("include_backbone", [False, True])
+@pytest.mark.parametrize("n_components", [None, 4])
+def test_saved_and_loaded_predicts_bit_identically(
+    include_backbone: bool,
+    n_components: int | None,
+    model: MicrographClassifier,
+    texture_images: Images,
+    tmp_path: Path,
+) -> None:
+    images, labels = texture_images
+    model.set_params(n_components=n_components).fit(images, labels)
+    path = tmp_path / "m.hvlad"
+    model.save(path, include_backbone=include_backbone)
+    loaded = hypervlad.load(path)
+    for method in ("predict", "predict_proba", "decision_function"):
+        np.testing.assert_array_equal(
+            getattr(loaded, method)(images), getattr(model, method)(images)
+        )
+    loaded.save(tmp_path / "again.hvlad", include_backbone=include_backbone)
+    assert (tmp_path / "again.hvlad").read_bytes() == path.read_bytes()
+    again = clone(loaded).fit(images, labels)
+    assert again.encoder_.get_params()["n_codewords"] == 4
+
+
+def test_pickle_works_and_carries_no_network(
+    model: MicrographClassifier, texture_images: Images
+) -> None:
+    images, labels = texture_images
+    model.fit(images, labels)
+    back = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(back.predict_proba(images), model.predict_proba(images))
+    assert not hasattr(clone(model), "encoder_")
+
+
+@pytest.mark.parametrize("label_type", [int, bool, str])
+def test_labels_keep_their_type(
+    label_type: Any, model: MicrographClassifier, texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    y = (labels == "flat").astype(int).astype(label_type)
+    model.fit(images, y).save(tmp_path / "m.hvlad")
+    assert hypervlad.load(tmp_path / "m.hvlad").predict(images[:2]).dtype == y.dtype
+
+
+def test_same_seed_same_model(model: MicrographClassifier, texture_images: Images) -> None:
+    images, labels = texture_images
+    first, second = (clone(model).fit(images, labels).predict_proba(images) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_scikit_learns_searches_take_lists_of_images(
+    model: MicrographClassifier, texture_images: Images
+) -> None:
+    images, labels = texture_images
+    assert cross_val_score(model, images, labels, cv=2).mean() > 0.9
+    search = GridSearchCV(model, {"encoder__n_codewords": [2, 4], "n_components": [2, 8]}, cv=2)
+    assert search.fit(images, labels).best_score_ > 0.9
+
+
+def test_skipped_images_are_left_out_and_marked(
+    model: MicrographClassifier, texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    bad = tmp_path / "bad.tif"
+    bad.write_bytes(b"")
+    mixed = [bad, *images]
+    model.set_params(encoder__on_error="skip")
+    with pytest.warns(SkippedImagesWarning, match=r"bad\.tif"):
+        model.fit(mixed, ["flat", *labels], groups=np.arange(25))
+    assert model.n_images_ == 24
+    with pytest.warns(SkippedImagesWarning):
+        predicted = model.predict(mixed)
+    assert predicted[0] is None
+    assert predicted[1:].tolist() == model.predict(images).tolist()
+    with pytest.warns(SkippedImagesWarning):
+        assert np.isnan(model.predict_proba(mixed)[0]).all()
+    with pytest.warns(SkippedImagesWarning):
+        assert np.isnan(model.decision_function(mixed)[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": ["a"] * 23}, "23 labels .* for 24 images"),
+        ({"y": ["a"] * 24}, "class"),
+        ({"groups": [1, 2]}, "2 groups for 24 images"),
+        ({"sample_weight": [1.0]}, "1 sample weights for 24 images"),
+        ({"encoder": "vgg16"}, "encoder must be a HypercolumnVLAD or None, not str"),
+        ({"n_components": 0}, "n_components must be"),
+        ({"n_components": "all"}, "n_components must be"),
+        ({"boosting": 3}, "boosting must be a BoostedSoftmaxClassifier or None, not int"),
+    ],
+)
+def test_bad_input_is_told(
+    change: dict[str, Any], message: str, model: MicrographClassifier, texture_images: Images
+) -> None:
+    images, labels = texture_images
+    call = {"y": labels} | {k: v for k, v in change.items() if k not in model.get_params()}
+    model.set_params(**{k: v for k, v in change.items() if k in model.get_params()})
+    with pytest.raises(ValueError, match=message):
+        model.fit(images, **call)
+
+
+def test_bare_strings_and_unfitted_models_are_told(model: MicrographClassifier) -> None:
+    with pytest.raises(ImageReadError, match="wrap it in a list"):
+        model.fit("a.png", ["a"])
+    with pytest.raises(ValueError, match="not fitted"):
+        model.predict(["a.png"])
+    with pytest.raises(ValueError, match="not fitted"):
+        check_is_fitted(model)
+
+
+def test_a_state_with_a_part_missing_is_told(
+    model: MicrographClassifier, texture_images: Images
+) -> None:
+    header, arrays = model.fit(*texture_images).to_state()
+    for missing in ("n_images", "encoder", "boosting"):
+        with pytest.raises(ModelFileError, match="incomplete"):
+            MicrographClassifier.from_state(
+                {k: v for k, v in header.items() if k != missing}, arrays
+            )
+
+
+# --- real micrographs -------------------------------------------------------------------------
+
+
+@pytest.mark.real
+def test_steel_defects_are_told_apart(mobilenet_weights: Path, shared: Path) -> None:
+    data = hypervlad.load_image_folder(shared / "data" / "neu_steel")
+    images, labels = np.array(data.images), np.array(data.target)
+    train = np.arange(len(images)) % 50 < 15
+    test = np.arange(len(images)) % 50 >= 40
+    model = MicrographClassifier(random_state=0).fit(list(images[train]), labels[train])
+    assert model.score(list(images[test]), labels[test]) > 0.9
