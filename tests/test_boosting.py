@@ -393,6 +393,7 @@ class TestRefusals:
             ({"n_estimators": 2.5}, "n_estimators must be a whole number"),
             ({"max_depth": 0}, "max_depth must be a whole number, at least 1"),
             ({"max_bin": 1}, "max_bin must be a whole number, at least 2"),
+            ({"max_tree_features": 0}, "max_tree_features must be a whole number, at least 1"),
             ({"n_iter_no_change": True}, "n_iter_no_change must be a whole number"),
             ({"n_splits": 1}, "n_splits must be a whole number, at least 2"),
             ({"learning_rate": 0}, r"learning_rate must be a number, in \(0, 1\]"),

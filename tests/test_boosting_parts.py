@@ -13,7 +13,7 @@ from hypervlad.boosting import BoostedSoftmaxClassifier, classifier, linear, tre
 from hypervlad.boosting.linear import fit_linear_margins, fit_temperature, row_space
 from hypervlad.boosting.margins import log_losses, n_margins, prior_margins, probabilities
 from hypervlad.boosting.rows import distinct_rows
-from hypervlad.boosting.trees import clustered_mean, tree_margins
+from hypervlad.boosting.trees import clustered_mean, screen_columns, tree_margins
 from hypervlad.splits import group_folds
 
 
@@ -290,6 +290,50 @@ class TestTrees:
         assert sizes == [160, 40, 200]
         in_sample = np.sort((X @ model.linear_coef_ + model.linear_intercept_)[:, 0])
         assert np.abs(np.sort(seen[-1][1][:, 0]) - in_sample).max() > 1e-3
+
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    def test_screened_columns_by_loops(self, n_classes):
+        rng = np.random.default_rng(0)
+        n, p = 50, 12
+        X = rng.normal(size=(n, p)) * rng.uniform(0.1, 10, p) + 5
+        X[:, 3] = 7.0
+        codes = np.arange(n) % n_classes
+        margins = rng.normal(size=(n, n_margins(n_classes)))
+        rows = training_rows(X, codes)
+        rows = type(rows)(rows.X, rows.codes, rng.uniform(0.5, 2, n), rows.groups)
+        proba = naive_probabilities(margins)
+        score = []
+        for j in range(p):
+            total, column = 0.0, rows.X[:, j]
+            for k in range(n_classes):
+                residual = rows.weight * ((rows.codes == k) - proba[:, k])
+                total += sum((column[i] - column.mean()) * residual[i] for i in range(n)) ** 2
+            score.append(total / column.var() if column.std() > 0 else 0.0)
+        expected = sorted(sorted(range(p), key=lambda j: -score[j])[:5])
+        assert screen_columns(rows, margins, 5).tolist() == expected
+        assert 3 not in screen_columns(rows, margins, p - 1)
+        assert screen_columns(rows, margins, p) is None
+        assert screen_columns(rows, margins, None) is None
+
+    def test_columns_are_screened_without_the_holdout(self, monkeypatch):
+        sizes = []
+        original = trees.screen_columns
+
+        def spy(rows, base_margin, max_features):
+            sizes.append(len(rows))
+            return original(rows, base_margin, max_features)
+
+        monkeypatch.setattr(trees, "screen_columns", spy)
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(200, 30))
+        X[:, 7] *= 3
+        model = BoostedSoftmaxClassifier(init=None, max_tree_features=10, n_jobs=1, random_state=0)
+        model.fit(X, X[:, 7] > 1)
+        assert sizes == [160, 200]
+        assert len(model.tree_columns_) == 10
+        assert 7 in model.tree_columns_
+        assert model.booster_.num_features() == 10
+        assert model.score(X, X[:, 7] > 1) > 0.95
 
     def test_clustered_error_by_loops(self):
         rng = np.random.default_rng(0)

@@ -77,6 +77,21 @@ class TestState:
         assert restored.classes_.dtype == names.dtype
         self.assert_same(model, restored, X)
 
+    def test_columns_of_the_trees_are_kept(self):
+        X, y = rings()
+        X = np.column_stack([np.random.default_rng(1).normal(size=(400, 9)), X])
+        model = fitted(X, y, init=None, max_tree_features=4, n_estimators=10)
+        assert len(model.tree_columns_) == 4
+        self.assert_same(model, self.round_trip(model), X)
+        header, arrays = model.to_state()
+        for columns in ([0, 1, 2, 11], [-1, 0, 1, 2], [[0, 1, 2, 3]], [0.0, 1.0, 2.0, 3.0]):
+            damaged = {**arrays, "tree_columns": np.array(columns)}
+            with pytest.raises(ValueError, match="column numbers below 11"):
+                BoostedSoftmaxClassifier.from_state(header, damaged)
+        del arrays["tree_columns"]
+        with pytest.raises(ValueError, match="on 4 features, but the classifier gives it 11"):
+            BoostedSoftmaxClassifier.from_state(header, arrays)
+
     def test_boolean_labels(self):
         X, codes = blobs(n_classes=2)
         model = fitted(X, codes == 1)
@@ -159,7 +174,9 @@ class TestState:
         X, y = rings()
         header, arrays = fitted(X, y, init=None, n_estimators=5).to_state()
         header["n_features_in"] = 7
-        with pytest.raises(ValueError, match="trained on 2 features, the classifier on 7"):
+        with pytest.raises(
+            ValueError, match="trained on 2 features, but the classifier gives it 7"
+        ):
             BoostedSoftmaxClassifier.from_state(header, arrays)
 
     def test_what_xgboost_does_not_read_is_refused(self):

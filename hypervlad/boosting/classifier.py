@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..splits import group_folds
 from . import state
 from .linear import LinearMargins, fit_linear_margins
-from .margins import FloatArray, n_margins, prior_margins, probabilities
+from .margins import FloatArray, IntArray, n_margins, prior_margins, probabilities
 from .rows import TrainingRows, class_weights, distinct_rows
 from .trees import Trees, fit_trees, tree_margins, xgboost_parameters
 from .validation import check_float32, check_parameters, checked_weight
@@ -57,6 +57,9 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         Depth of each tree, at least 1.
     max_bin : int, default=64
         Most candidate thresholds of a feature, at least 2. On wide data the time goes with it.
+    max_tree_features : int or None, default=1024
+        Most columns that the trees look at: those most correlated with what the start leaves
+        unexplained. None: all, which is slow on wide data.
     min_child_weight, reg_lambda : float, default=1.0
         xgboost's least sum of hessians in a leaf and its L2 penalty on leaf values; not negative.
     subsample, colsample_bytree : float, default=1.0
@@ -103,6 +106,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     tree_gain_, tree_gain_error_ : float or None
         Log loss per row that the best round saved on the hold-out, and its standard error; None
         if not tried.
+    tree_columns_ : ndarray of int or None
+        The columns that the trees look at, sorted; None if all of them, or no trees.
     booster_ : xgboost.Booster or None
         The trees; None if there are none.
 
@@ -121,9 +126,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     ``StandardScaler`` before this classifier.
 
     *Cost.* If columns outnumber rows, X is rotated into the space of its rows, which changes
-    nothing for an L2 penalty, so the linear part costs little however wide X is. Trees look at
-    each column: time grows with rows x columns x classes, and very wide vectors should be reduced
-    first.
+    nothing for an L2 penalty, so the linear part costs little however wide X is. The time of the
+    trees grows with rows x columns x classes, hence `max_tree_features`.
 
     *Nearly honest margins.* The fold models have seen hold-out rows of early stopping. What that
     leaks into the margins of the other rows makes trees look worse, not better.
@@ -150,6 +154,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     n_features_in_: int
     linear_coef_: FloatArray | None
     linear_intercept_: FloatArray
+    tree_columns_: IntArray | None
 
     def __init__(
         self,
@@ -159,6 +164,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         learning_rate: float = 0.1,
         max_depth: int = 3,
         max_bin: int = 64,
+        max_tree_features: int | None = 1024,
         min_child_weight: float = 1.0,
         reg_lambda: float = 1.0,
         subsample: float = 1.0,
@@ -177,6 +183,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.max_depth = max_depth
         self.max_bin = max_bin
+        self.max_tree_features = max_tree_features
         self.min_child_weight = min_child_weight
         self.reg_lambda = reg_lambda
         self.subsample = subsample
@@ -392,11 +399,13 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
             parameters,
             max_rounds=self.n_estimators,
             patience=self.n_iter_no_change,
+            max_features=self.max_tree_features,
             validation_fraction=self.validation_fraction,
             seed=holdout_seed,
             may_be_none=self.init is not None,
         )
         self.booster_, self.n_estimators_ = trees.booster, trees.n_rounds
+        self.tree_columns_ = trees.columns
         self.tree_gain_, self.tree_gain_error_ = trees.gain, trees.gain_error
 
     def _margins(self, X: ArrayLike) -> FloatArray:
@@ -408,7 +417,13 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         if self.linear_coef_ is not None:
             margins += features.astype(np.float64, copy=False) @ self.linear_coef_
         if self.booster_ is not None:
-            margins += tree_margins(self.booster_, features, n_columns, self.n_threads())
+            margins += tree_margins(
+                self.booster_,
+                features,
+                n_columns,
+                columns=self.tree_columns_,
+                nthread=self.n_threads(),
+            )
         return margins
 
     def _report(self, rows: TrainingRows) -> None:

@@ -35,6 +35,12 @@ class TrainingRows:
         """Only these rows."""
         return TrainingRows(self.X[rows], self.codes[rows], self.weight[rows], self.groups[rows])
 
+    def with_columns(self, columns: IntArray | None) -> TrainingRows:
+        """Only these columns of X; all if None."""
+        if columns is None:
+            return self
+        return TrainingRows(self.X[:, columns], self.codes, self.weight, self.groups)
+
     def groups_of_class(self) -> list[int]:
         """Number of groups in which each class appears."""
         pairs = np.unique(np.column_stack([self.codes, self.groups]), axis=0)

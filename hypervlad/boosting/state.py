@@ -30,6 +30,8 @@ def pack(model: BoostedSoftmaxClassifier) -> tuple[dict[str, Any], dict[str, NDA
     arrays: dict[str, NDArray[Any]] = {"intercept": model.linear_intercept_}
     if model.linear_coef_ is not None:
         arrays["coef"] = model.linear_coef_
+    if model.tree_columns_ is not None:
+        arrays["tree_columns"] = model.tree_columns_.astype(np.int64)
     if model.booster_ is not None:
         raw = bytes(model.booster_.save_raw("ubj"))
         arrays["booster"] = np.frombuffer(raw, dtype=np.uint8)
@@ -62,6 +64,9 @@ def unpack(
     model.linear_coef_ = None
     if "coef" in arrays:
         model.linear_coef_ = _shaped("coef", arrays["coef"], (model.n_features_in_, n_columns))
+    model.tree_columns_ = None
+    if "tree_columns" in arrays:
+        model.tree_columns_ = _checked_columns(arrays["tree_columns"], model.n_features_in_)
     model.booster_ = None
     if "booster" in arrays:
         model.booster_ = _unpack_booster(arrays["booster"], header.get("booster_sha256"), model)
@@ -82,6 +87,16 @@ def _shaped(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[n
     return np.array(array)
 
 
+def _checked_columns(columns: NDArray[Any], n_features: int) -> NDArray[np.intp]:
+    fits = columns.dtype == np.int64 and columns.ndim == 1
+    if not fits or ((columns < 0) | (columns >= n_features)).any():
+        raise ValueError(
+            "Array 'tree_columns' of the classifier's state must be a row of int64 column numbers "
+            f"below {n_features}; got {columns.dtype} {columns.shape}."
+        )
+    return columns.astype(np.intp)
+
+
 def _unpack_booster(
     array: NDArray[Any], digest: str | None, model: BoostedSoftmaxClassifier
 ) -> xgboost.Booster:
@@ -100,10 +115,12 @@ def _unpack_booster(
         n_features = booster.num_features()
     except xgboost.core.XGBoostError as error:
         raise ValueError("The booster's bytes are not a model that this xgboost reads.") from error
-    if n_features != model.n_features_in_:
+    columns = model.tree_columns_
+    expected = model.n_features_in_ if columns is None else len(columns)
+    if n_features != expected:
         raise ValueError(
             f"The booster was trained on {n_features} features, "
-            f"the classifier on {model.n_features_in_}."
+            f"but the classifier gives it {expected}."
         )
     return booster
 

@@ -10,7 +10,7 @@ import xgboost
 from numpy.typing import NDArray
 
 from ..splits import holdout_split
-from .margins import FloatArray, IntArray, log_losses
+from .margins import FloatArray, IntArray, log_losses, probabilities
 from .rows import TrainingRows
 
 # The best of many rounds looks better on the hold-out than it is. On real images one standard error
@@ -22,12 +22,13 @@ _GAIN_IN_STANDARD_ERRORS = 2.0
 class Trees:
     """Trees that were kept, None if none, and what the best round promised on the hold-out.
 
-    `gain` is the log loss per row that it saved, `gain_error` its standard error; None if nothing
-    was held out.
+    They look at `columns` only; None is every column. `gain` is the log loss per row that it
+    saved, `gain_error` its standard error; None if nothing was held out.
     """
 
     booster: xgboost.Booster | None
     n_rounds: int
+    columns: IntArray | None = None
     gain: float | None = None
     gain_error: float | None = None
 
@@ -52,6 +53,7 @@ def fit_trees(
     *,
     max_rounds: int,
     patience: int,
+    max_features: int | None,
     validation_fraction: float,
     seed: int,
     may_be_none: bool,
@@ -66,15 +68,47 @@ def fit_trees(
     )
     if not max_rounds:
         return Trees(None, 0)
-    if not len(test):
-        n_rounds = 0 if may_be_none else max_rounds
-        return Trees(_train(rows, base_margin, n_rounds, parameters), n_rounds)
-    search = search_rounds(
-        rows, base_margin, (train, test), parameters, max_rounds=max_rounds, patience=patience
-    )
-    n_rounds = search.n_rounds if search.is_more_than_noise() or not may_be_none else 0
-    booster = _train(rows, base_margin, n_rounds, parameters)
-    return Trees(booster, n_rounds, search.gain, search.gain_error)
+    search = None
+    n_rounds = 0 if may_be_none else max_rounds
+    if len(test):
+        # Columns are chosen without the hold-out: its rows must not choose what they then judge.
+        columns = screen_columns(rows.take(train), base_margin[train], max_features)
+        search = search_rounds(
+            rows.with_columns(columns),
+            base_margin,
+            (train, test),
+            parameters,
+            max_rounds=max_rounds,
+            patience=patience,
+        )
+        n_rounds = search.n_rounds if search.is_more_than_noise() or not may_be_none else 0
+    gain, gain_error = (search.gain, search.gain_error) if search else (None, None)
+    if not n_rounds:
+        return Trees(None, 0, None, gain, gain_error)
+    columns = screen_columns(rows, base_margin, max_features)
+    booster = _train(rows.with_columns(columns), base_margin, n_rounds, parameters)
+    return Trees(booster, n_rounds, columns, gain, gain_error)
+
+
+def screen_columns(
+    rows: TrainingRows, base_margin: FloatArray, max_features: int | None
+) -> IntArray | None:
+    """The columns most correlated with what the margins leave unexplained; None if all may stay.
+
+    A tree's time grows with its columns. The residuals are those that boosting starts from: label
+    minus probability, a column for each class; correlations are squared and summed over classes.
+    """
+    n_features = rows.X.shape[1]
+    if max_features is None or n_features <= max_features:
+        return None
+    proba = probabilities(base_margin)
+    residual = np.eye(proba.shape[1])[rows.codes] - proba
+    residual *= rows.weight[:, None]
+    covariance = rows.X.T @ residual - np.outer(rows.X.mean(axis=0), residual.sum(axis=0))
+    spread = rows.X.std(axis=0)
+    # A constant column has nothing to split.
+    score = (covariance**2).sum(axis=1) / np.where(spread > 0, spread, np.inf) ** 2
+    return np.sort(np.argsort(-score, kind="stable")[:max_features])
 
 
 def xgboost_parameters(
@@ -108,9 +142,7 @@ def data_matrix(
 
 def _train(
     rows: TrainingRows, base_margin: FloatArray, n_rounds: int, parameters: dict[str, Any]
-) -> xgboost.Booster | None:
-    if not n_rounds:
-        return None
+) -> xgboost.Booster:
     nthread = parameters.get("nthread")
     matrix = data_matrix(rows.X, base_margin, rows.codes, rows.weight, nthread)
     return xgboost.train(parameters, matrix, num_boost_round=n_rounds, verbose_eval=False)
@@ -149,10 +181,16 @@ def search_rounds(
 
 
 def tree_margins(
-    booster: xgboost.Booster, X: NDArray[np.floating], n_columns: int, nthread: int | None = None
+    booster: xgboost.Booster,
+    X: NDArray[np.floating],
+    n_margins: int,
+    *,
+    columns: IntArray | None = None,
+    nthread: int | None = None,
 ) -> FloatArray:
     """What the trees add to the margins of new rows, shape (n, n_margins)."""
-    shape = (len(X), n_columns)
+    shape = (len(X), n_margins)
+    X = X if columns is None else X[:, columns]
     return _margins(booster, data_matrix(X, np.zeros(shape), nthread=nthread), shape)
 
 

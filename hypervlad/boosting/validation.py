@@ -15,7 +15,14 @@ from .margins import FloatArray
 if TYPE_CHECKING:
     from .classifier import BoostedSoftmaxClassifier
 
-_INTEGERS = {"n_estimators": 0, "max_depth": 1, "max_bin": 2, "n_iter_no_change": 1, "n_splits": 2}
+_INTEGERS = {
+    "n_estimators": 0,
+    "max_depth": 1,
+    "max_bin": 2,
+    "max_tree_features": 1,
+    "n_iter_no_change": 1,
+    "n_splits": 2,
+}
 _SHARES = ("learning_rate", "subsample", "colsample_bytree")
 _NOT_NEGATIVE = ("min_child_weight", "reg_lambda")
 
@@ -26,6 +33,8 @@ def check_parameters(model: BoostedSoftmaxClassifier) -> None:
         raise ValueError(f'init must be "linear" or None; got {model.init!r}.')
     for name, lowest in _INTEGERS.items():
         value = getattr(model, name)
+        if name == "max_tree_features" and value is None:
+            continue
         if not isinstance(value, Integral) or isinstance(value, bool) or value < lowest:
             raise ValueError(f"{name} must be a whole number, at least {lowest}; got {value!r}.")
     for name in _SHARES:
