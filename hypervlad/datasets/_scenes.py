@@ -352,6 +352,9 @@ def _develop(stage: Stage) -> Specimen:
     grain = rng.standard_normal(stage.shape, dtype=np.float32)
     tube_phase, tube_loss = rng.uniform(0.2, 0.55), rng.uniform(0.12, 0.45)
     matrix_loss = np.exp(rng.uniform(np.log(0.5), np.log(2.6)))
+    if stage.matrix.any():
+        # Beside a particle that takes up all the contrast, a thin tube would be lost altogether.
+        tube_loss = max(tube_loss, 0.15 * matrix_loss)
     film_loss = np.exp(rng.uniform(np.log(0.03), np.log(0.25)))
     film_phase = rng.uniform(0.3, 1.0)
     roughness = np.exp(rng.uniform(np.log(0.05), np.log(0.3)))
