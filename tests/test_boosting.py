@@ -6,6 +6,7 @@ import copy
 import pickle
 import warnings
 
+import joblib
 import numpy as np
 import pytest
 import sklearn
@@ -344,7 +345,7 @@ class TestScikitLearnManners:
         two = BoostedSoftmaxClassifier(random_state=0, n_jobs=2).fit(X, y).predict_proba(X)
         np.testing.assert_allclose(one, two, atol=1e-5)
 
-    @pytest.mark.parametrize(("n_jobs", "expected"), [(None, None), (1, 1), (3, 3)])
+    @pytest.mark.parametrize(("n_jobs", "expected"), [(None, 1), (1, 1), (3, 3)])
     def test_xgboost_is_told_the_threads(self, n_jobs, expected, monkeypatch):
         import xgboost
 
@@ -361,8 +362,10 @@ class TestScikitLearnManners:
         assert seen
         assert set(seen) == {expected}
 
-    def test_minus_one_is_every_core(self):
-        assert BoostedSoftmaxClassifier(n_jobs=-1).n_threads() >= 1
+    def test_threads_follow_joblib(self):
+        assert BoostedSoftmaxClassifier(n_jobs=-1).n_threads() == joblib.cpu_count()
+        with joblib.parallel_config(backend="threading", n_jobs=3):
+            assert BoostedSoftmaxClassifier().n_threads() == 3
 
     def test_silent_unless_asked(self, capfd):
         X, y = blobs(60)

@@ -78,8 +78,9 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         Weight of each class: equal, inverse to its (weighted) frequency, or by label; classes
         that a dict leaves out weigh 1.
     n_jobs : int or None, default=None
-        Threads of xgboost. None leaves it to OpenMP (``OMP_NUM_THREADS``, else all cores), -1
-        takes all cores. The linear part uses the threads of the linear algebra library.
+        Threads of xgboost, as in scikit-learn: None is one (or what a joblib context says), -1 all
+        cores. At most a few thousand rows gain little from more than one, and lose much on a busy
+        machine. The linear part uses one.
     random_state : int, RandomState or None, default=None
         Seed of the folds, the hold-out and the trees.
     verbose : bool, default=False
@@ -329,9 +330,9 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         """
         return state.unpack(cls, header, arrays)
 
-    def n_threads(self) -> int | None:
-        """Threads that xgboost is told to use; None leaves it to OpenMP."""
-        return None if self.n_jobs is None else joblib.effective_n_jobs(self.n_jobs)
+    def n_threads(self) -> int:
+        """Threads that xgboost is told to use."""
+        return joblib.effective_n_jobs(self.n_jobs)
 
     def _training_rows(
         self, X: NDArray[Any], y: NDArray[Any], weight: FloatArray, groups: ArrayLike | None
@@ -383,7 +384,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     ) -> None:
         parameters = xgboost_parameters(
             len(self.classes_),
-            n_jobs=self.n_threads(),
+            nthread=self.n_threads(),
             seed=tree_seed,
             learning_rate=self.learning_rate,
             max_depth=self.max_depth,

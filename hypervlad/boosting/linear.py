@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from .margins import FloatArray, IntArray, log_losses, n_margins
 from .rows import TrainingRows
@@ -166,7 +167,10 @@ def _fold_margins(
 def _fit(
     model: LogisticRegression, Z: FloatArray, rows: TrainingRows, train: IntArray
 ) -> LogisticRegression:
-    return model.fit(Z[train], rows.codes[train], sample_weight=rows.weight[train])
+    # One thread: the products within an L-BFGS step are too small to share. On a busy machine two
+    # threads, waiting for each other, took thirty times as long.
+    with threadpool_limits(1, user_api="blas"):
+        return model.fit(Z[train], rows.codes[train], sample_weight=rows.weight[train])
 
 
 def _decide(model: LogisticRegression, Z: FloatArray) -> FloatArray:

@@ -108,8 +108,7 @@ def _unpack_booster(
     # Before xgboost sees them: truncated bytes end the whole process in its version 2.1.
     if hashlib.sha256(raw).hexdigest() != digest:
         raise ValueError("The booster's bytes are damaged: they do not have the header's SHA-256.")
-    threads = model.n_threads()
-    parameters = {"verbosity": 0} if threads is None else {"verbosity": 0, "nthread": threads}
+    parameters = {"verbosity": 0, "nthread": model.n_threads()}
     try:
         booster = xgboost.Booster(parameters, model_file=bytearray(raw))
         n_features = booster.num_features()

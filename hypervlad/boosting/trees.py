@@ -111,15 +111,13 @@ def screen_columns(
     return np.sort(np.argsort(-score, kind="stable")[:max_features])
 
 
-def xgboost_parameters(
-    n_classes: int, *, n_jobs: int | None, seed: int, **tree: Any
-) -> dict[str, Any]:
-    """Parameters of ``xgboost.train``; `n_jobs` None leaves the number of threads to OpenMP."""
+def xgboost_parameters(n_classes: int, *, nthread: int, seed: int, **tree: Any) -> dict[str, Any]:
+    """Parameters of ``xgboost.train``."""
     softmax = {"objective": "multi:softprob", "num_class": n_classes, "eval_metric": "mlogloss"}
     logistic = {"objective": "binary:logistic", "eval_metric": "logloss"}
-    threads = {} if n_jobs is None else {"nthread": n_jobs}
     link = logistic if n_classes == 2 else softmax
-    return {"tree_method": "hist", "verbosity": 0, "seed": seed, **link, **threads, **tree}
+    common = {"tree_method": "hist", "verbosity": 0, "seed": seed, "nthread": nthread}
+    return {**common, **link, **tree}
 
 
 def data_matrix(
@@ -143,7 +141,7 @@ def data_matrix(
 def _train(
     rows: TrainingRows, base_margin: FloatArray, n_rounds: int, parameters: dict[str, Any]
 ) -> xgboost.Booster:
-    nthread = parameters.get("nthread")
+    nthread = parameters["nthread"]
     matrix = data_matrix(rows.X, base_margin, rows.codes, rows.weight, nthread)
     return xgboost.train(parameters, matrix, num_boost_round=n_rounds, verbose_eval=False)
 
@@ -161,7 +159,7 @@ def search_rounds(
     matrices = []
     for side in split:
         part = rows.take(side)
-        nthread = parameters.get("nthread")
+        nthread = parameters["nthread"]
         matrices.append(data_matrix(part.X, base_margin[side], part.codes, part.weight, nthread))
     booster = xgboost.train(
         parameters,
