@@ -1,0 +1,248 @@
+"""What does dense VLAD cost beside the network itself?
+
+In one run and on the same images: the network's forward pass alone; the whole encoding (resize,
+network, VLAD) on the finest tap's grid and on every pixel; the naive dense form, which upsamples
+every channel and assigns every pixel; and the recipe of Luo, Holm and Wang 2021, 5,000 random
+pixels with all channels. Times are medians over rounds in which the methods take turns, so that a
+noisy machine is noisy for all; peaks of memory are measured in a process of their own each.
+
+    python benchmarks/encode_speed.py                      # CPU, two threads
+    python benchmarks/encode_speed.py --device cuda        # best batch size, images per second
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+import hypervlad
+from hypervlad import HypercolumnVLAD, vlad
+from hypervlad.encoder.projection import TorchCodebook
+from hypervlad.hypercolumns import dense_hypercolumns, feature_maps
+
+RESULTS = Path(__file__).with_name("results")
+METHODS = ("network", "finest", "image", "naive", "sampled")
+CODEBOOKS: dict[str, dict[str, Any]] = {
+    "joint, K 64": {"codebook": "joint", "n_codewords": 64},
+    "default": {},
+}
+MOST_NAIVE_BYTES = 5e9
+
+
+class Bench:
+    """One backbone, image size and codebook, and the methods to compare on them."""
+
+    def __init__(self, backbone: str, size: int, codebook: str, batch: int, device: str) -> None:
+        images, _ = hypervlad.make_tem_images(max(batch, 4), size=size, random_state=0)
+        self.images = images[:batch]
+        common = {"weights": "random", "image_size": size, "batch_size": batch, "device": device}
+        common |= {"random_state": 0, "n_samples": 4000}
+        self.encoder = HypercolumnVLAD(backbone, **common, **CODEBOOKS[codebook]).fit(images[:4])
+        paper = {"codebook": "joint", "n_codewords": 100, "layer_components": None}
+        paper |= {"scale_layers": False, "grid": 5000}
+        self.paper = HypercolumnVLAD(backbone, **common, **paper).fit(images[:4])
+        self.network = self.encoder._network()
+        micrographs = [(i, hypervlad.read_micrograph(x)) for i, x in enumerate(self.images)]
+        (self.batch,) = self.encoder._batches(micrographs)
+        self.words = TorchCodebook(self.encoder.codebook_, self.network.device)
+
+    def run(self, method: str) -> None:
+        """Run one method over the batch once."""
+        if method == "network":
+            feature_maps(self.network, self.batch.images)
+        elif method == "naive":
+            self.naive(feature_maps(self.network, self.batch.images))
+        elif method == "sampled":
+            self.paper.transform(self.images)
+        else:
+            self.encoder.set_params(grid=method).transform(self.images)
+
+    def naive(self, maps: list[torch.Tensor]) -> None:
+        """Enlarge every channel to every pixel, image by image, then project, assign and add."""
+        size = (self.batch.images.shape[2], self.batch.images.shape[3])
+        for i in range(len(maps[0])):
+            columns = dense_hypercolumns([layer[i : i + 1] for layer in maps], size)
+            blocks = columns.split([layer.shape[-1] for layer in maps], dim=-1)
+            projected = [block.flatten(0, 2) for block in self.words.project(list(blocks))]
+            if self.words.is_joint:
+                projected = [torch.cat(projected, dim=1)]
+            for part, words in zip(projected, self.words.codewords, strict=True):
+                vlad.residual_sums(part, vlad.assign(part, words), words)
+
+    def vlad_part(self, maps: list[torch.Tensor], grid: str) -> None:
+        """Everything after the network: projection, assignment, sums, normalisation."""
+        projected = self.words.project(maps)
+        sums = self.words.dense_sums(projected, grid, self.batch.images.shape[2:])
+        vlad.normalize(sums, ("intra", "l2"))
+
+    def naive_bytes(self) -> float:
+        """Size of one image's explicit hypercolumns and of their stacked copy."""
+        n_channels = sum(len(p.mean) for p in self.encoder.codebook_.projections)
+        return 2 * 4 * float(np.prod(self.batch.images.shape[2:])) * n_channels
+
+
+def clock(function: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of one call, the GPU's queue included."""
+    started = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def timings(bench: Bench, n_rounds: int) -> dict[str, float]:
+    """Return the median milliseconds an image of each method and of the VLAD part alone."""
+    device = bench.network.device
+    with torch.no_grad():
+        maps = feature_maps(bench.network, bench.batch.images)
+    calls: dict[str, Callable[[], object]] = {m: (lambda m=m: bench.run(m)) for m in METHODS}
+    calls["VLAD part, finest"] = lambda: bench.vlad_part(maps, "finest")
+    calls["VLAD part, image"] = lambda: bench.vlad_part(maps, "image")
+    calls["VLAD part, naive"] = lambda: bench.naive(maps)
+    if bench.naive_bytes() > MOST_NAIVE_BYTES:
+        del calls["naive"], calls["VLAD part, naive"]
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(n_rounds + 1):
+        for name, call in calls.items():
+            took = clock(call, device)
+            if turn:  # the first round warms up
+                seconds[name].append(took)
+    n_images = len(bench.images)
+    return {name: 1e3 * statistics.median(times) / n_images for name, times in seconds.items()}
+
+
+def peak_memory(arguments: argparse.Namespace, facts: dict[str, Any], method: str) -> float | None:
+    """Return the MB that one method needs beyond what was there before it, measured apart."""
+    command = [sys.executable, __file__, "--threads", str(arguments.threads)]
+    command += ["--device", arguments.device, "--peak", json.dumps(facts | {"method": method})]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(
+            f"  peak of {method} failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr
+        )
+        return None
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def measure_peak(facts: dict[str, Any], device: str) -> float:
+    """Run one method on one image in this process and return its peak of memory in MB."""
+    method = facts.pop("method")
+    bench = Bench(**facts, batch=1, device=device)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        bench.run(method)
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    return _peak_resident(lambda: bench.run(method))
+
+
+def _peak_resident(function: Callable[[], object]) -> float:
+    """Watch the resident memory from a thread every half millisecond while a function runs."""
+    import threading
+
+    process, peak, done = psutil.Process(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.is_set():
+            peak = max(peak, process.memory_info().rss)
+            time.sleep(0.0005)
+
+    before = process.memory_info().rss
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    function()
+    done.set()
+    watcher.join()
+    return (peak - before) / 1e6
+
+
+def best_batch(backbone: str, size: int, device: str) -> int:
+    """Return the batch size at which the network alone is fastest an image."""
+    if device == "cpu":
+        return max(1, 8 * 224**2 // size**2)
+    best = (float("inf"), 1)
+    for batch in (8, 32, 128):
+        bench = Bench(backbone, size, "default", batch, device)
+        bench.run("network")
+        took = min(clock(lambda b=bench: b.run("network"), bench.network.device) for _ in range(5))
+        best = min(best, (took / batch, batch))
+    return best[1]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the results as a Markdown table, everything beside the network's own cost."""
+    lines = [
+        "| backbone | px | codebook | network, ms | finest grid | every pixel | naive dense "
+        "| 5,000 pixels | VLAD part: naive / finest | naive / every pixel "
+        "| peak MB: network | finest | every pixel | naive | 5,000 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        ms, mb = row["ms"], row["peak_mb"]
+        cells = [row["backbone"], str(row["size"]), row["codebook"], f"{ms['network']:.1f}"]
+        cells += [_times(ms, method, "network") for method in METHODS[1:]]
+        cells += [_times(ms, "VLAD part, naive", f"VLAD part, {g}") for g in ("finest", "image")]
+        cells += ["–" if mb.get(m) is None else f"{mb[m]:.0f}" for m in METHODS]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _times(ms: dict[str, float], numerator: str, denominator: str) -> str:
+    return f"{ms[numerator] / ms[denominator]:.2f} x" if numerator in ms else "–"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbones", nargs="+", default=["mobilenet_v2", "vgg16"])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[224, 448, 1024])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.peak:
+        print(measure_peak(json.loads(arguments.peak), arguments.device))
+        return
+    rows = []
+    for backbone in arguments.backbones:
+        for size in arguments.sizes:
+            batch = best_batch(backbone, size, arguments.device)
+            for codebook in CODEBOOKS:
+                facts = {"backbone": backbone, "size": size, "codebook": codebook}
+                bench = Bench(**facts, batch=batch, device=arguments.device)
+                rounds = arguments.rounds if size < 1024 else min(3, arguments.rounds)
+                row: dict[str, Any] = facts | {"batch": batch, "ms": timings(bench, rounds)}
+                measured = [m for m in METHODS if m in row["ms"]]
+                row["peak_mb"] = {m: peak_memory(arguments, facts, m) for m in measured}
+                rows.append(row)
+                print(table([row]).splitlines()[-1], flush=True)
+    facts = {
+        "rows": rows,
+        "device": arguments.device,
+        "threads": arguments.threads,
+        "versions": {"hypervlad": hypervlad.__version__, "torch": torch.__version__},
+        "machine": f"{platform.machine()}, {psutil.cpu_count()} cores",
+    }
+    out = arguments.out or RESULTS / f"encode_speed_{arguments.device}.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

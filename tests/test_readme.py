@@ -1,0 +1,99 @@
+"""Every command and example of the README, run as a reader would run them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hypervlad import make_tem_images
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+pytestmark = pytest.mark.real
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, mobilenet_weights: Path) -> Path:
+    """A folder with the images, groups and scans that the README speaks of."""
+    folder = tmp_path_factory.mktemp("readme")
+    images, labels = make_tem_images(40, size=96, random_state=0)
+    rows = ["path,group"]
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        place = "images" if i < 24 else "others"
+        path = folder / place / label / f"{i:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.round(255 * image).astype(np.uint8)).save(path)
+        if place == "images":
+            rows.append(f"{label}/{path.name},sample{i // 2}")
+    for i, place in enumerate(["new", "scans"]):
+        (folder / place).mkdir()
+        Image.fromarray(np.round(255 * images[i]).astype(np.uint8)).save(folder / place / "a.png")
+    (folder / "groups.csv").write_text("\n".join(rows), encoding="utf-8")
+    return folder
+
+
+def run(command: list[str], folder: Path, **kwargs: object) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_python_examples(number: int, workplace: Path) -> None:
+    run([sys.executable, "-W", "error", "-c", blocks("python")[number]], workplace)
+
+
+def test_shell_commands(workplace: Path) -> None:
+    (block,) = blocks("console")
+    for line in block.splitlines():
+        command = re.sub(r"^hypervlad", f'"{sys.executable}" -m hypervlad', line)
+        run(["bash", "-c", command], workplace)
+    lines = (workplace / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("path,label,confidence,p_")
+    assert (workplace / "report" / "index.html").is_file()
+
+
+def test_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    assert targets
+    assert all((ROOT / target).exists() for target in targets if "://" not in target)
+
+
+def test_the_networks_named_are_the_networks_there_are() -> None:
+    from hypervlad.backbones import backbone_names
+
+    (paragraph,) = re.findall(r"Networks by name: (.*?)and your own", README, flags=re.DOTALL)
+    named = set(re.findall(r"`(\w+)`", paragraph))
+    own = {"tiny", "two_layers", "flat", "not_a_module"}
+    assert named == {name for name in backbone_names() if name not in own}
+
+
+def test_the_makefile_installs_what_the_plain_lines_do() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (weights,) = re.findall(r"--no-deps (\S+)", README.split("<!-- install -->")[1])
+    assert f"WEIGHTS := {weights}" in makefile
+
+
+@pytest.mark.parametrize(
+    "script", sorted((ROOT / "examples").glob("plot_*.py")), ids=lambda p: p.stem
+)
+def test_examples_end_in_a_picture(script: Path, tmp_path: Path, mobilenet_weights: Path) -> None:
+    run([sys.executable, "-W", "error", str(script), "--out", "picture.png"], tmp_path)
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert min(picture.size) > 200
