@@ -85,8 +85,11 @@ def test_dense_sums_are_the_naive_ones(
     np.testing.assert_allclose(ours, sums, atol=2e-4)
 
 
-@pytest.mark.parametrize("values", [1, 64, 1 << 30])
-def test_strips_and_chunks_do_not_matter(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("values", [1, 600, 1 << 30])
+@pytest.mark.parametrize("fewest_words", [1, 2, 100])
+def test_chunks_of_images_and_words_do_not_matter(
+    values: int, fewest_words: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(0)
     maps = [
         torch.from_numpy(rng.standard_normal((3, h, w, 2), dtype=np.float32))
@@ -95,6 +98,7 @@ def test_strips_and_chunks_do_not_matter(values: int, monkeypatch: pytest.Monkey
     words = torch.from_numpy(rng.standard_normal((5, 6), dtype=np.float32))
     expected = vlad.dense_residual_sums(maps, words, (13, 9))
     monkeypatch.setattr(vlad, "_VALUES_ON_CPU", values)
+    monkeypatch.setattr(vlad, "_FEWEST_WORDS", fewest_words)
     torch.testing.assert_close(vlad.dense_residual_sums(maps, words, (13, 9)), expected)
 
 
