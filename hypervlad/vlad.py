@@ -28,8 +28,8 @@ from torch.nn import functional
 
 from hypervlad.hypercolumns import axis_interpolation, enlarge
 
-# Scores in flight: few enough to stay in a processor's cache, and a GPU wants few large launches.
-_VALUES_ON_CPU, _VALUES_ON_GPU = 1 << 20, 1 << 27
+# 32 MB of scores at once; larger blocks are fresh pages from the system each time.
+_VALUES_IN_FLIGHT = 1 << 23
 _FEWEST_WORDS = 16  # fewer at once would leave the processor's vector units half empty
 
 Normalization = Literal["intra", "power", "l2"]
@@ -172,30 +172,36 @@ def _assign_chunk(
     maps: Sequence[torch.Tensor], blocks: Sequence[torch.Tensor], size: tuple[int, int]
 ) -> torch.Tensor:
     """Assign a few images, some words at a time: only their best score so far is kept."""
-    n_words = len(blocks[0])
+    n_images, n_words = len(maps[0]), len(blocks[0])
+    n_at_once = max(_FEWEST_WORDS, _VALUES_IN_FLIGHT // (n_images * math.prod(size)))
     bits = (n_words - 1).bit_length()
-    n_at_once = max(_FEWEST_WORDS, _in_flight(blocks[0].device) // (len(maps[0]) * math.prod(size)))
     best = None
     for first in range(0, n_words, n_at_once):
         words = [block[first : first + n_at_once] for block in blocks]
-        marked = _mark(_scores(maps, words, size), first, bits).amax(-1)
+        scores = _scores(maps, words, size, _n_groups(n_images, len(words[0])))
+        marked = _mark(scores, first, bits).amax(-1).amax(1)
         best = marked if best is None else torch.maximum(best, marked)
     assert best is not None
     return best.view(torch.int32).bitwise_and_((1 << bits) - 1).long()
 
 
 def _scores(
-    maps: Sequence[torch.Tensor], blocks: Sequence[torch.Tensor], size: tuple[int, int]
+    maps: Sequence[torch.Tensor],
+    blocks: Sequence[torch.Tensor],
+    size: tuple[int, int],
+    n_groups: int,
 ) -> torch.Tensor:
-    """Return half of ||x||^2 - ||x - c_k||^2 at each position of the grid: (B, H, W, K)."""
+    """Return half of ||x||^2 - ||x - c_k||^2 over the grid: (B, groups, H, W, words of a group)."""
     total = None
     for layer, block in zip(maps, blocks, strict=True):
+        n_images, height, width, _ = layer.shape
         # Weights of an enlargement sum to one, so that the offset can enter before it.
         own = torch.addmm(-0.5 * block.square().sum(1), layer.flatten(0, 2), block.T)
-        enlarged = enlarge(own.view(*layer.shape[:3], -1), size)
+        own = own.view(n_images, height, width, n_groups, -1).permute(0, 3, 1, 2, 4)
+        enlarged = enlarge(own.flatten(0, 1), size)
         total = enlarged if total is None else total.add_(enlarged)
     assert total is not None
-    return total
+    return total.unflatten(0, (-1, n_groups))
 
 
 def _mark(scores: torch.Tensor, first: int, bits: int) -> torch.Tensor:
@@ -205,18 +211,28 @@ def _mark(scores: torch.Tensor, first: int, bits: int) -> torch.Tensor:
     not: six times faster. Of the mantissa's 23 bits ``bits`` are lost, so two words whose scores
     agree to 2**(bits - 23) (8e-6 for 64 words) may change places.
     """
-    n_words = scores.shape[-1]
-    numbers = torch.arange(first, first + n_words, dtype=torch.int32, device=scores.device)
+    n_groups, n_each = scores.shape[1], scores.shape[-1]
+    last = first + n_groups * n_each
+    numbers = torch.arange(first, last, dtype=torch.int32, device=scores.device)
+    numbers = numbers.view(1, n_groups, 1, 1, n_each)
     scores.view(torch.int32).bitwise_and_(-(1 << bits)).bitwise_or_(numbers)
     return scores
 
 
-def _in_flight(device: torch.device) -> int:
-    return _VALUES_ON_CPU if device.type == "cpu" else _VALUES_ON_GPU
-
-
 def _images_at_once(size: tuple[int, int], codewords: torch.Tensor) -> int:
-    return max(1, _in_flight(codewords.device) // (math.prod(size) * len(codewords)))
+    fitting = _VALUES_IN_FLIGHT // (math.prod(size) * len(codewords))
+    if codewords.device.type == "cpu":
+        fitting = min(fitting, torch.get_num_threads())
+    return max(1, fitting)
+
+
+def _n_groups(n_images: int, n_words: int) -> int:
+    """Return into how many groups to cut words so that every thread has an image or a group.
+
+    torch enlarges channels-last maps with one thread an image.
+    """
+    n_groups = max(1, torch.get_num_threads() // n_images)
+    return n_groups if n_words % n_groups == 0 else 1
 
 
 def _feature_sums(layer: torch.Tensor, words: torch.Tensor, n_words: int) -> torch.Tensor:

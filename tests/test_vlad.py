@@ -87,18 +87,20 @@ def test_dense_sums_are_the_naive_ones(
 
 @pytest.mark.parametrize("values", [1, 600, 1 << 30])
 @pytest.mark.parametrize("fewest_words", [1, 2, 100])
+@pytest.mark.parametrize("threads", [1, 2, 6])
 def test_chunks_of_images_and_words_do_not_matter(
-    values: int, fewest_words: int, monkeypatch: pytest.MonkeyPatch
+    values: int, fewest_words: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
     maps = [
         torch.from_numpy(rng.standard_normal((3, h, w, 2), dtype=np.float32))
         for h, w in ((13, 9), (7, 5), (2, 9))
     ]
-    words = torch.from_numpy(rng.standard_normal((5, 6), dtype=np.float32))
+    words = torch.from_numpy(rng.standard_normal((6, 6), dtype=np.float32))
     expected = vlad.dense_residual_sums(maps, words, (13, 9))
-    monkeypatch.setattr(vlad, "_VALUES_ON_CPU", values)
+    monkeypatch.setattr(vlad, "_VALUES_IN_FLIGHT", values)
     monkeypatch.setattr(vlad, "_FEWEST_WORDS", fewest_words)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     torch.testing.assert_close(vlad.dense_residual_sums(maps, words, (13, 9)), expected)
 
 
