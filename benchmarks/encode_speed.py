@@ -18,6 +18,8 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,21 +40,29 @@ CODEBOOKS: dict[str, dict[str, Any]] = {
     "joint, K 64": {"codebook": "joint", "n_codewords": 64},
     "default": {},
 }
+PAPER: dict[str, Any] = {"codebook": "joint", "n_codewords": 100, "layer_components": None}
+PAPER |= {"scale_layers": False, "grid": 5000}
 MOST_NAIVE_BYTES = 5e9
 
 
-class Bench:
-    """One backbone, image size and codebook, and the methods to compare on them."""
+def fit_encoders(folder: Path, backbone: str, size: int, codebook: str, device: str) -> None:
+    """Fit ours and the paper's encoder into files: a peak is measured in a fresh process."""
+    images, _ = hypervlad.make_tem_images(4, size=size, random_state=0)
+    common = {"weights": "random", "image_size": size, "device": device, "random_state": 0}
+    for name, parameters in (("ours", CODEBOOKS[codebook]), ("paper", PAPER)):
+        encoder = HypercolumnVLAD(backbone, n_samples=4000, **common, **parameters).fit(images)
+        encoder.save(folder / f"{name}.hvlad")
 
-    def __init__(self, backbone: str, size: int, codebook: str, batch: int, device: str) -> None:
-        images, _ = hypervlad.make_tem_images(max(batch, 4), size=size, random_state=0)
-        self.images = images[:batch]
-        common = {"weights": "random", "image_size": size, "batch_size": batch, "device": device}
-        common |= {"random_state": 0, "n_samples": 4000}
-        self.encoder = HypercolumnVLAD(backbone, **common, **CODEBOOKS[codebook]).fit(images[:4])
-        paper = {"codebook": "joint", "n_codewords": 100, "layer_components": None}
-        paper |= {"scale_layers": False, "grid": 5000}
-        self.paper = HypercolumnVLAD(backbone, **common, **paper).fit(images[:4])
+
+class Bench:
+    """The encoders in a folder, a batch of images, and the methods to compare on them."""
+
+    def __init__(self, folder: Path, size: int, batch: int, device: str) -> None:
+        self.images, _ = hypervlad.make_tem_images(batch, size=size, random_state=0)
+        self.encoder, self.paper = (
+            hypervlad.load(folder / f"{name}.hvlad").set_params(batch_size=batch, device=device)
+            for name in ("ours", "paper")
+        )
         self.network = self.encoder._network()
         micrographs = [(i, hypervlad.read_micrograph(x)) for i, x in enumerate(self.images)]
         (self.batch,) = self.encoder._batches(micrographs)
@@ -102,8 +112,8 @@ def clock(function: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def timings(bench: Bench, n_rounds: int) -> dict[str, float]:
-    """Return the median milliseconds an image of each method and of the VLAD part alone."""
+def timings(bench: Bench, n_rounds: int) -> dict[str, list[float]]:
+    """Return each method's milliseconds an image in every round, the VLAD part alone too."""
     device = bench.network.device
     with torch.no_grad():
         maps = feature_maps(bench.network, bench.batch.images)
@@ -120,13 +130,14 @@ def timings(bench: Bench, n_rounds: int) -> dict[str, float]:
             if turn:  # the first round warms up
                 seconds[name].append(took)
     n_images = len(bench.images)
-    return {name: 1e3 * statistics.median(times) / n_images for name, times in seconds.items()}
+    return {name: [1e3 * t / n_images for t in times] for name, times in seconds.items()}
 
 
-def peak_memory(arguments: argparse.Namespace, facts: dict[str, Any], method: str) -> float | None:
+def peak_memory(folder: Path, size: int, method: str, device: str, threads: int) -> float | None:
     """Return the MB that one method needs beyond what was there before it, measured apart."""
-    command = [sys.executable, __file__, "--threads", str(arguments.threads)]
-    command += ["--device", arguments.device, "--peak", json.dumps(facts | {"method": method})]
+    facts = {"folder": str(folder), "size": size, "method": method}
+    command = [sys.executable, __file__, "--threads", str(threads), "--device", device]
+    command += ["--peak", json.dumps(facts)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         print(
@@ -136,10 +147,9 @@ def peak_memory(arguments: argparse.Namespace, facts: dict[str, Any], method: st
     return float(done.stdout.strip().splitlines()[-1])
 
 
-def measure_peak(facts: dict[str, Any], device: str) -> float:
+def measure_peak(folder: str, size: int, method: str, device: str) -> float:
     """Run one method on one image in this process and return its peak of memory in MB."""
-    method = facts.pop("method")
-    bench = Bench(**facts, batch=1, device=device)
+    bench = Bench(Path(folder), size, 1, device)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -150,8 +160,6 @@ def measure_peak(facts: dict[str, Any], device: str) -> float:
 
 def _peak_resident(function: Callable[[], object]) -> float:
     """Watch the resident memory from a thread every half millisecond while a function runs."""
-    import threading
-
     process, peak, done = psutil.Process(), 0, threading.Event()
 
     def watch() -> None:
@@ -169,17 +177,37 @@ def _peak_resident(function: Callable[[], object]) -> float:
     return (peak - before) / 1e6
 
 
-def best_batch(backbone: str, size: int, device: str) -> int:
+def best_batch(folder: Path, size: int, device: str) -> int:
     """Return the batch size at which the network alone is fastest an image."""
     if device == "cpu":
         return max(1, 8 * 224**2 // size**2)
     best = (float("inf"), 1)
     for batch in (8, 32, 128):
-        bench = Bench(backbone, size, "default", batch, device)
+        bench = Bench(folder, size, batch, device)
         bench.run("network")
         took = min(clock(lambda b=bench: b.run("network"), bench.network.device) for _ in range(5))
         best = min(best, (took / batch, batch))
     return best[1]
+
+
+def measure(
+    backbone: str, size: int, codebook: str, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Return one row of the table."""
+    device = arguments.device
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        fit_encoders(folder, backbone, size, codebook, device)
+        batch = best_batch(folder, size, device)
+        n_rounds = max(3, round(arguments.rounds * (224 / size)))
+        ms = timings(Bench(folder, size, batch, device), n_rounds)
+        peaks = {
+            method: peak_memory(folder, size, method, device, arguments.threads)
+            for method in METHODS
+            if method in ms
+        }
+    facts = {"backbone": backbone, "size": size, "codebook": codebook, "batch": batch}
+    return facts | {"ms": ms, "peak_mb": peaks}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -192,7 +220,12 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         ms, mb = row["ms"], row["peak_mb"]
-        cells = [row["backbone"], str(row["size"]), row["codebook"], f"{ms['network']:.1f}"]
+        cells = [
+            row["backbone"],
+            str(row["size"]),
+            row["codebook"],
+            f"{statistics.median(ms['network']):.1f}",
+        ]
         cells += [_times(ms, method, "network") for method in METHODS[1:]]
         cells += [_times(ms, "VLAD part, naive", f"VLAD part, {g}") for g in ("finest", "image")]
         cells += ["–" if mb.get(m) is None else f"{mb[m]:.0f}" for m in METHODS]
@@ -200,15 +233,19 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _times(ms: dict[str, float], numerator: str, denominator: str) -> str:
-    return f"{ms[numerator] / ms[denominator]:.2f} x" if numerator in ms else "–"
+def _times(ms: dict[str, list[float]], numerator: str, denominator: str) -> str:
+    """Return the median over rounds of the ratio within a round."""
+    if numerator not in ms:
+        return "–"
+    pairs = zip(ms[numerator], ms[denominator], strict=True)
+    return f"{statistics.median(a / b for a, b in pairs):.2f} x"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbones", nargs="+", default=["mobilenet_v2", "vgg16"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[224, 448, 1024])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--out", type=Path, default=None)
@@ -216,21 +253,14 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.peak:
-        print(measure_peak(json.loads(arguments.peak), arguments.device))
+        print(measure_peak(**json.loads(arguments.peak), device=arguments.device))
         return
     rows = []
     for backbone in arguments.backbones:
         for size in arguments.sizes:
-            batch = best_batch(backbone, size, arguments.device)
             for codebook in CODEBOOKS:
-                facts = {"backbone": backbone, "size": size, "codebook": codebook}
-                bench = Bench(**facts, batch=batch, device=arguments.device)
-                rounds = arguments.rounds if size < 1024 else min(3, arguments.rounds)
-                row: dict[str, Any] = facts | {"batch": batch, "ms": timings(bench, rounds)}
-                measured = [m for m in METHODS if m in row["ms"]]
-                row["peak_mb"] = {m: peak_memory(arguments, facts, m) for m in measured}
-                rows.append(row)
-                print(table([row]).splitlines()[-1], flush=True)
+                rows.append(measure(backbone, size, codebook, arguments))
+                print(table(rows[-1:]).splitlines()[-1], flush=True)
     facts = {
         "rows": rows,
         "device": arguments.device,

@@ -249,9 +249,12 @@ def _feature_sums(layer: torch.Tensor, words: torch.Tensor, n_words: int) -> tor
     weights = layer.new_zeros(n_images * n_words * height * width)
     rows = axis_interpolation(height, grid[0], layer.device)
     cols = axis_interpolation(width, grid[1], layer.device)
+    index = torch.int32 if len(weights) < 2**31 else torch.int64  # half the memory to move
+    first_cell = words.to(index) * (height * width)
     for row, row_weight in ((rows.low, 1 - rows.weight), (rows.high, rows.weight)):
+        row_cells = first_cell + (row * width).to(index)[:, None]
         for col, col_weight in ((cols.low, 1 - cols.weight), (cols.high, cols.weight)):
-            cells = torch.add(row[:, None] * width + col, words, alpha=height * width)
+            cells = (row_cells + col.to(index)).flatten()
             corner = (row_weight[:, None] * col_weight).expand(words.shape)
-            weights.index_add_(0, cells.flatten(), corner.flatten())
+            weights.index_add_(0, cells, corner.flatten())
     return weights.view(n_images, n_words, -1) @ layer.flatten(1, 2)
