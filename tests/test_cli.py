@@ -223,7 +223,10 @@ def spoilt_folder(folder, tmp_path):
 
 
 def test_an_unreadable_image_stops_or_is_left_out(model, spoilt_folder, tmp_path):
-    assert "broken.png" in refused("predict", model, spoilt_folder)
+    result = run("predict", model, spoilt_folder, "-q", code=2)
+    assert "1 of 25 images could not be read" in result.stderr
+    assert "broken.png" in result.stderr
+    assert len(read_table(result.stdout)) == 24, "what was computed is not lost"
     result = run("predict", model, spoilt_folder, "--on-error", "skip", "-q")
     assert len(read_table(result.stdout)) == 24
     assert re.search(r"^warning: 1 of 25 images.*\n.*broken\.png", result.stderr)

@@ -100,7 +100,9 @@ def predict(
 ) -> None:
     """Classify images, with probabilities.
 
-    The table has the columns path, label, confidence, then p_CLASS for every class.
+    The table has the columns path, label, confidence, then p_CLASS for every class. An image
+    that cannot be read has no line in it; such images are listed at the end, with exit code 2
+    unless they are accepted with --on-error skip.
 
     \b
     Examples:
@@ -111,24 +113,29 @@ def predict(
     import numpy as np
 
     from hypervlad.displays.predictions import predictions_as_bytes
-    from hypervlad.images import find_images
+    from hypervlad.images import ImageReadError, find_images
 
     if output is not None:
         prepare_file(output)
     files = find_images(paths)
-    classifier = load_classifier(
-        model, weights, device=device, on_error=on_error.value, quiet=quiet
-    )
+    # One bad file among thousands must not cost the others their labels: it is told at the end.
+    classifier = load_classifier(model, weights, device=device, on_error="skip", quiet=quiet)
     proba = classifier.predict_proba(files)
     readable = np.flatnonzero(~np.isnan(proba[:, 0]))
     names = [str(files[index]) for index in readable]
     table = predictions_as_bytes(names, proba[readable], list(classifier.classes_))
     if output is None:
         typer.echo(table, nl=False)
-        return
-    with replace_when_complete(output) as stream:
-        stream.write(table)
-    say(quiet, f"predictions of {len(names)} images: {output}")
+    else:
+        with replace_when_complete(output) as stream:
+            stream.write(table)
+        say(quiet, f"predictions of {len(names)} images: {output}")
+    n_bad = len(files) - len(names)
+    if n_bad and on_error is OnError.RAISE:
+        raise ImageReadError(
+            f"{n_bad} of {len(files)} images could not be read, as the warning lists; the others "
+            "are classified. Remove or mend them, or accept this with --on-error skip."
+        )
 
 
 @plain_errors
