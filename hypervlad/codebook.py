@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
+from tqdm.auto import tqdm
 
 
 class LayerProjection(NamedTuple):
@@ -132,6 +133,7 @@ def learn_codebook(
     layer_components: int | None = 32,
     scale_layers: bool = True,
     random_state: int = 0,
+    verbose: bool = False,
 ) -> Codebook:
     """Learn projections and codewords from a pool of hypercolumns.
 
@@ -149,6 +151,8 @@ def learn_codebook(
         Divide each layer by its total standard deviation (the root of the sum of its channels'
         variances), so that no layer rules the distances of a joint codebook.
     random_state : int, default=0
+    verbose : bool, default=False
+        Show progress bars.
 
     Returns
     -------
@@ -165,16 +169,21 @@ def learn_codebook(
             f"{n_codewords} codewords cannot be learnt from {n_samples} hypercolumns: give more "
             "or larger images, or ask for fewer codewords (n_codewords=)"
         )
+    hidden = None if verbose else True
     projections = tuple(
-        _learn_projection(layer, layer_components, scale_layers, random_state) for layer in layers
+        _learn_projection(layer, layer_components, scale_layers, random_state)
+        for layer in tqdm(layers, desc="components", unit="layer", disable=hidden)
     )
-    projected = [
+    spaces = [
         projection.apply(layer) for projection, layer in zip(projections, layers, strict=True)
     ]
-    spaces = [np.concatenate(projected, axis=1)] if kind == "joint" else projected
-    return Codebook(
-        projections, tuple(_kmeans(space, n_codewords, random_state) for space in spaces)
+    if kind == "joint":
+        spaces = [np.concatenate(spaces, axis=1)]
+    codewords = tuple(
+        _kmeans(space, n_codewords, random_state)
+        for space in tqdm(spaces, desc="codewords", unit="codebook", disable=hidden)
     )
+    return Codebook(projections, codewords)
 
 
 def _learn_projection(

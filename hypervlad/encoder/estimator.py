@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import joblib
@@ -23,10 +23,10 @@ from hypervlad.backbones import (
     build_network,
     get_backbone,
 )
-from hypervlad.cache import VectorCache, arrays_digest, cache_key
 from hypervlad.codebook import Codebook, HypercolumnPool, learn_codebook
 from hypervlad.encoder import state
 from hypervlad.encoder.batches import Batch, Preparation, automatic_batch_size
+from hypervlad.encoder.caching import CachedVectors
 from hypervlad.encoder.parameters import (
     check_device,
     check_encoder,
@@ -216,6 +216,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             layer_components=self.layer_components,
             scale_layers=self.scale_layers,
             random_state=self.seed_,
+            verbose=self.verbose,
         )
         return self
 
@@ -236,18 +237,11 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         check_is_fitted(self)
         images = self._check(images)
         words = self._torch_codebook()
-        cache = None if self.memory is None else VectorCache(self.memory)
+        cache = CachedVectors(self)
         vectors = np.full((len(images), self._n_features_out), np.nan, dtype=np.float32)
-        micrographs: Iterable[tuple[int, Micrograph]] = self._read(images, "encoding")
-        if cache is None:
-            for batch in self._batches(micrographs):
-                vectors[batch.positions] = self._encode(batch, words)
-            return vectors
-        key_of = self._cache_keys()
-        for batch in self._batches(_not_cached(micrographs, cache, key_of, vectors)):
+        for batch in self._batches(cache.fill(vectors, self._read(images, "encoding"))):
             vectors[batch.positions] = self._encode(batch, words)
-            for row, digest in zip(batch.positions, batch.digests, strict=True):
-                cache.keep(key_of(digest), vectors[row])
+            cache.keep(batch.digests, vectors[batch.positions])
         return vectors
 
     def codeword_maps(self, image: Any) -> np.ndarray:
@@ -360,18 +354,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             sums = words.sampled_sums(maps, points, size)
         return vlad.normalize(sums, check_normalize(self.normalize)).cpu().numpy()
 
-    def _cache_keys(self) -> Callable[[str], str]:
-        facts = {
-            "codebook": arrays_digest(self.codebook_.to_arrays()),
-            "weights": self.weights_digest_,
-            "taps": list(self.taps_),
-            "size": [self.image_size, self.aspect],
-            "grid": self.grid if isinstance(self.grid, str) else [int(self.grid), self.seed_],
-            "normalize": list(check_normalize(self.normalize)),
-            "preprocessing": self.preprocessing_.to_dict(),
-        }
-        return lambda digest: cache_key(facts | {"image": digest})
-
     # --- the network, built when needed and never copied --------------------------------------
 
     def _network(self) -> TappedNetwork:
@@ -417,21 +399,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
-
-
-def _not_cached(
-    micrographs: Iterable[tuple[int, Micrograph]],
-    cache: VectorCache,
-    key_of: Callable[[str], str],
-    vectors: np.ndarray,
-) -> Iterator[tuple[int, Micrograph]]:
-    """Pass on the images that the cache lacks; write the vectors of the others."""
-    for position, micrograph in micrographs:
-        key = key_of(micrograph.digest)
-        if key in cache:
-            vectors[position] = cache[key]
-        else:
-            yield position, micrograph
 
 
 def _as_keywords(read_options: Any) -> dict[str, Any]:
