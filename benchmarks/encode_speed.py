@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from tables import memory_table, speed_table
 
 import hypervlad
 from hypervlad import HypercolumnVLAD, vlad
@@ -210,37 +210,6 @@ def measure(
     return facts | {"ms": ms, "peak_mb": peaks}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the results as a Markdown table, everything beside the network's own cost."""
-    lines = [
-        "| backbone | px | codebook | network, ms | finest grid | every pixel | naive dense "
-        "| 5,000 pixels | VLAD part: naive / finest | naive / every pixel "
-        "| peak MB: network | finest | every pixel | naive | 5,000 |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        ms, mb = row["ms"], row["peak_mb"]
-        cells = [
-            row["backbone"],
-            str(row["size"]),
-            row["codebook"],
-            f"{statistics.median(ms['network']):.1f}",
-        ]
-        cells += [_times(ms, method, "network") for method in METHODS[1:]]
-        cells += [_times(ms, "VLAD part, naive", f"VLAD part, {g}") for g in ("finest", "image")]
-        cells += ["–" if mb.get(m) is None else f"{mb[m]:.0f}" for m in METHODS]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _times(ms: dict[str, list[float]], numerator: str, denominator: str) -> str:
-    """Return the median over rounds of the ratio within a round."""
-    if numerator not in ms:
-        return "–"
-    pairs = zip(ms[numerator], ms[denominator], strict=True)
-    return f"{statistics.median(a / b for a, b in pairs):.2f} x"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbones", nargs="+", default=["mobilenet_v2", "vgg16"])
@@ -260,7 +229,7 @@ def main() -> None:
         for size in arguments.sizes:
             for codebook in CODEBOOKS:
                 rows.append(measure(backbone, size, codebook, arguments))
-                print(table(rows[-1:]).splitlines()[-1], flush=True)
+                print(speed_table(rows[-1:]).splitlines()[-1], flush=True)
     facts = {
         "rows": rows,
         "device": arguments.device,
@@ -271,7 +240,7 @@ def main() -> None:
     out = arguments.out or RESULTS / f"encode_speed_{arguments.device}.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    print(table(rows))
+    print(speed_table(rows), memory_table(rows), sep="\n\n")
 
 
 if __name__ == "__main__":

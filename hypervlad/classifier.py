@@ -240,9 +240,10 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         self._seed = self.random_state
         if isinstance(self._seed, np.random.RandomState):
             self._seed = int(self._seed.randint(2**31 - 1))
-        default = HypercolumnVLAD(verbose=self.verbose)
-        self.encoder_ = self._part("encoder", self.encoder, default)
-        self.boosting_ = self._part("boosting", self.boosting, BoostedSoftmaxClassifier())
+        encoder = HypercolumnVLAD(verbose=self.verbose)
+        boosting = BoostedSoftmaxClassifier(verbose=self.verbose)
+        self.encoder_ = self._part("encoder", self.encoder, encoder)
+        self.boosting_ = self._part("boosting", self.boosting, boosting)
 
     def _part(self, name: str, given: Any, default: _Part) -> _Part:
         """Return an unfitted copy of a part, seeded where it has no seed of its own."""

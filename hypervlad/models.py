@@ -37,7 +37,7 @@ def load(path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None
     loader = loader_of(content.kind, path=path)
     try:
         model = loader.from_state(content.header, content.arrays)
-    except ModelFileError as error:
+    except ValueError as error:
         raise ModelFileError(f"{os.fspath(path)}: {error}") from error
     if weights is not None:
         getattr(model, "encoder_", model).weights = weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -84,7 +85,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     random_state : int, RandomState or None, default=None
         Seed of the folds, the hold-out and the trees.
     verbose : bool, default=False
-        Print what was chosen.
+        Show progress and print what was chosen, on stderr.
 
     Attributes
     ----------
@@ -373,7 +374,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
             return np.tile(self.linear_intercept_, (len(rows), 1))
         folds = group_folds(rows.codes, rows.groups, n_splits=self.n_splits, random_state=seed)
         linear: LinearMargins = fit_linear_margins(
-            rows, n_classes, folds, np.atleast_1d(self.Cs).tolist()
+            rows, n_classes, folds, np.atleast_1d(self.Cs).tolist(), verbose=self.verbose
         )
         self.C_, self.temperature_ = linear.C, linear.temperature
         self.linear_coef_, self.linear_intercept_ = linear.coef, linear.intercept
@@ -434,4 +435,4 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         parts.append(f"{self.n_estimators_} rounds of trees")
         if self.tree_gain_ is not None:
             parts.append(f"hold-out gain {self.tree_gain_:.4f} +- {self.tree_gain_error_:.4f}")
-        print("BoostedSoftmaxClassifier: " + "; ".join(parts))
+        print("boosted softmax: " + "; ".join(parts), file=sys.stderr)

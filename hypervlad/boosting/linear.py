@@ -9,7 +9,7 @@ regularisation anyway.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from scipy.optimize import minimize_scalar
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from tqdm.auto import tqdm
 
 from .margins import FloatArray, IntArray, log_losses, n_margins
 from .rows import TrainingRows
@@ -52,7 +53,7 @@ class LinearMargins:
 
 
 def fit_linear_margins(
-    rows: TrainingRows, n_classes: int, folds: Folds, Cs: Sequence[float]
+    rows: TrainingRows, n_classes: int, folds: Folds, Cs: Sequence[float], verbose: bool = False
 ) -> LinearMargins:
     """Choose C and the temperature by the log loss of the folds' test rows, then refit on all rows.
 
@@ -69,7 +70,8 @@ def fit_linear_margins(
         held_out[test] = True
     C, temperature = grid[len(grid) // 2], 1.0
     if held_out.any():
-        margins = _fold_margins(Z, rows, n_classes, folds, grid)
+        shown = tqdm(folds, desc="linear margins", unit="fold", disable=None if verbose else True)
+        margins = _fold_margins(Z, rows, n_classes, shown, grid)
         codes, weight = rows.codes[held_out], rows.weight[held_out]
         fits = [fit_temperature(m[held_out], codes, weight) for m in margins]
         best = int(np.argmin([loss for _, loss in fits]))
@@ -149,7 +151,11 @@ def fit_temperature(
 
 
 def _fold_margins(
-    Z: FloatArray, rows: TrainingRows, n_classes: int, folds: Folds, grid: list[float]
+    Z: FloatArray,
+    rows: TrainingRows,
+    n_classes: int,
+    folds: Iterable[tuple[IntArray, IntArray]],
+    grid: list[float],
 ) -> FloatArray:
     """Margins of the folds' test rows for each C, (n_Cs, m, n_margins); zero for untested rows."""
     margins = np.zeros((len(grid), len(rows), n_margins(n_classes)))

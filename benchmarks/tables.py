@@ -1,0 +1,142 @@
+"""Write the tables of the READMEs from the stored results; no figure is typed by hand.
+
+python benchmarks/tables.py            # rewrite the tables
+python benchmarks/tables.py --check    # fail if a README differs from the results
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+
+
+def speed_table(rows: list[dict[str, Any]]) -> str:
+    """Return times beside the network's own, medians over rounds of the ratio within a round."""
+    lines = [
+        "| network | image | codebook | network alone | ours, finest grid | ours, every pixel "
+        "| naive dense | 5,000 pixels | VLAD part: naive / ours, finest "
+        "| naive / ours, every pixel |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        ms = row["ms"]
+        cells = [row["backbone"], f"{row['size']} px", row["codebook"]]
+        cells.append(f"{median(ms['network']):.1f} ms")
+        cells += [times(ms, m, "network") for m in ("finest", "image", "naive", "sampled")]
+        cells += [times(ms, "VLAD part, naive", f"VLAD part, {g}") for g in ("finest", "image")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def memory_table(rows: list[dict[str, Any]]) -> str:
+    """Return peaks of memory, one image, the network's own pass included in each."""
+    methods = {"network": "network alone", "finest": "ours, finest grid"}
+    methods |= {"image": "ours, every pixel", "naive": "naive dense", "sampled": "5,000 pixels"}
+    lines = [
+        f"| network | image | codebook | {' | '.join(methods.values())} |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        peaks = [row["peak_mb"].get(method) for method in methods]
+        cells = [row["backbone"], f"{row['size']} px", row["codebook"]]
+        cells += ["–" if peak is None else f"{peak:.0f} MB" for peak in peaks]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def accuracy_table(rows: list[dict[str, Any]]) -> str:
+    """Return out-of-fold scores, a line a method and data set."""
+    lines = [
+        "| data | method | accuracy [95 % interval] | balanced accuracy | log-loss "
+        "| calibration error | time |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        low, high = row["interval"]
+        lines.append(
+            f"| {row['data']} ({row['n']}) | {row['method']} | {row['accuracy']:.3f} "
+            f"[{low:.3f}, {high:.3f}] | {row['balanced_accuracy']:.3f} | {row['log_loss']:.3f} "
+            f"| {row['calibration_error']:.3f} | {row['seconds']:.0f} s |"
+        )
+    return "\n".join(lines)
+
+
+def comparison_table(accuracy: list[dict[str, Any]]) -> str:
+    """Return accuracy and log-loss, methods x data sets, for the front page."""
+    names = list(dict.fromkeys(row["data"] for row in accuracy))
+    methods = [m for m in dict.fromkeys(row["method"] for row in accuracy) if "joint" not in m]
+    lines = [
+        f"| accuracy / log-loss | {' | '.join(names)} |",
+        f"|---|{'---|' * len(names)}",
+    ]
+    for method in methods:
+        by_name = {row["data"]: row for row in accuracy if row["method"] == method}
+        cells = [f"{by_name[n]['accuracy']:.3f} / {by_name[n]['log_loss']:.3f}" for n in names]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def median(values: list[float]) -> float:
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return (ordered[middle] + ordered[-middle - 1]) / 2
+
+
+def times(ms: dict[str, list[float]], numerator: str, denominator: str) -> str:
+    """Return the median over rounds of the ratio within a round."""
+    if numerator not in ms:
+        return "–"
+    pairs = zip(ms[numerator], ms[denominator], strict=True)
+    return f"{median([a / b for a, b in pairs]):.2f} x"
+
+
+def load(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((HERE / "results" / name).read_text(encoding="utf-8"))
+    return content
+
+
+def with_tables(text: str, tables: dict[str, str]) -> str:
+    """Replace what stands between <!-- name:begin --> and <!-- name:end -->."""
+    for name, table in tables.items():
+        begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise SystemExit(f"no place for the table {name!r}")
+        head, rest = text.split(begin)
+        text = f"{head}{begin}{table}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    speed = load("encode_speed_cpu.json")["rows"]
+    accuracy = load("accuracy_mobilenet_v2.json")["rows"]
+    pages = {
+        ROOT / "README.md": {"compare": comparison_table(accuracy)},
+        HERE / "README.md": {
+            "speed": speed_table(speed),
+            "memory": memory_table(speed),
+            "accuracy": accuracy_table(accuracy),
+        },
+    }
+    stale = []
+    for page, tables in pages.items():
+        before = page.read_text(encoding="utf-8")
+        after = with_tables(before, tables)
+        if before != after:
+            stale.append(page.relative_to(ROOT).as_posix())
+            if not check:
+                page.write_text(after, encoding="utf-8")
+    if check and stale:
+        sys.exit(f"stale tables in {', '.join(stale)}: run python benchmarks/tables.py")
+
+
+if __name__ == "__main__":
+    main()
