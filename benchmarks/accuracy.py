@@ -72,14 +72,15 @@ class Pooled:
         return np.array([self._known[path] for path in paths])
 
 
-def ours(backbone: str, weights: str, **parameters: Any) -> Method:
+def ours(backbone: str, weights: str, n_components: int | None = 256, **parameters: Any) -> Method:
     """Return our classifier with these parameters of the encoder."""
 
     def method(
         train: list[str], y: np.ndarray, groups: np.ndarray, test: list[str]
     ) -> tuple[np.ndarray, np.ndarray]:
         encoder = HypercolumnVLAD(backbone, weights=weights, random_state=SEED, **parameters)
-        model = MicrographClassifier(encoder, random_state=SEED).fit(train, y, groups)
+        model = MicrographClassifier(encoder, n_components=n_components, random_state=SEED)
+        model.fit(train, y, groups)
         return model.classes_, model.predict_proba(test)
 
     return method
@@ -89,6 +90,7 @@ def methods(backbone: str, weights: str) -> dict[str, Method]:
     return {
         "hypervlad, default": ours(backbone, weights),
         "hypervlad, joint codebook": ours(backbone, weights, codebook="joint"),
+        "hypervlad, vectors not reduced": ours(backbone, weights, n_components=None),
         "last layer pooled + logistic regression": Pooled(backbone, weights, last_only=True),
         "all taps pooled + logistic regression": Pooled(backbone, weights, last_only=False),
     }

@@ -32,10 +32,9 @@ class VectorCache:
             os.makedirs(memory, mode=0o700, exist_ok=True)
         self._stored = check_memory(memory).cache(_vector, ignore=["vector"])
 
-    def __contains__(self, key: str) -> bool:
-        return bool(self._stored.check_call_in_cache(key, None))
-
     def __getitem__(self, key: str) -> np.ndarray:
+        if not self._stored.check_call_in_cache(key, None):
+            raise KeyError(key)
         vector: np.ndarray = self._stored(key, None)
         return vector
 

@@ -9,13 +9,17 @@ from typing import Any, TypeVar
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.decomposition import PCA
+from sklearn.metrics import accuracy_score
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.boosting.validation import check_parameters
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.parameters import check_count
 from hypervlad.images import check_image_list
 from hypervlad.modelfile import ModelFileError, register_kind, write_model
+from hypervlad.splits import group_folds
 
 KIND = "micrograph_classifier"
 register_kind(KIND, "hypervlad.classifier:MicrographClassifier")
@@ -122,12 +126,14 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         images = check_image_list(images)
         labels = _of_length("labels (y)", column_or_1d(y, warn=True), len(images))
         group_of = None if groups is None else _of_length("groups", groups, len(images))
+        _check_labels(labels, group_of)
         weights = None
         if sample_weight is not None:
             weights = _of_length("sample weights", sample_weight, len(images))
         if self.n_components is not None:
             check_count("n_components", self.n_components)
         self._make_parts()
+        check_parameters(self.boosting_)
         vectors = self.encoder_.fit_transform(images)
         readable = ~np.isnan(vectors[:, 0])
         self.n_images_ = int(readable.sum())
@@ -180,6 +186,30 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
             labels[skipped] = None
         return labels
 
+    def score(
+        self,
+        images: Sequence[Any],
+        y: Sequence[Any],
+        sample_weight: Sequence[float] | None = None,
+    ) -> float:
+        """Return the accuracy; images that ``on_error="skip"`` left out do not count.
+
+        Parameters
+        ----------
+        images : sequence of n images
+        y : sequence of n labels
+        sample_weight : sequence of n floats, optional
+
+        Returns
+        -------
+        float
+        """
+        predicted = self.predict(images)
+        read = np.array([label is not None for label in predicted])
+        weights = None if sample_weight is None else np.asarray(sample_weight)[read]
+        truth, found = np.asarray(y)[read], predicted[read].astype(self.classes_.dtype)
+        return float(accuracy_score(truth, found, sample_weight=weights))
+
     def save(self, path: str | os.PathLike[str], *, include_backbone: bool = False) -> None:
         """Write the fitted model to one file, without pickle.
 
@@ -205,7 +235,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         encoder, encoder_arrays = self.encoder_.to_state(include_backbone=include_backbone)
         boosting, boosting_arrays = self.boosting_.to_state()
         header = {
-            "n_components": self.n_components,
+            "n_components": None if self.n_components is None else int(self.n_components),
             "n_images": self.n_images_,
             "encoder": encoder,
             "boosting": boosting,
@@ -229,10 +259,17 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFileError(f"the model is incomplete ({error!r})") from error
         model.encoder_ = HypercolumnVLAD.from_state(encoder, _under(_ENCODER, arrays))
+        model.encoder_.set_output(transform="default")
         model.boosting_ = BoostedSoftmaxClassifier.from_state(boosting, _under(_BOOSTING, arrays))
         model.mean_ = arrays.get(_REDUCTION + "mean")
         model.components_ = arrays.get(_REDUCTION + "components")
         model.classes_ = model.boosting_.classes_
+        width = model.encoder_._n_features_out
+        if model.components_ is not None and model.components_.shape[1:] != (width,):
+            raise ModelFileError(
+                f"the model's reduction takes {model.components_.shape[1:]} features where its "
+                f"encoder gives {width}"
+            )
         model.encoder, model.boosting = clone(model.encoder_), clone(model.boosting_)
         return model
 
@@ -252,6 +289,8 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
                 f"{name} must be a {type(default).__name__} or None, not {type(given).__name__}"
             )
         part = default if given is None else clone(given)
+        if isinstance(part, HypercolumnVLAD):
+            part.set_output(transform="default")  # frames, if asked for, are not for in here
         if part.get_params()["random_state"] is None:
             part.set_params(random_state=self._seed)
         return part
@@ -296,8 +335,22 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
 
+def _check_labels(labels: np.ndarray, groups: np.ndarray | None) -> None:
+    """Find out before the images are encoded, not after, that there is nothing to learn."""
+    if (labels != labels).any():  # only NaN differs from itself
+        raise ValueError("the labels (y) hold NaN: leave such images out, or name their class")
+    check_classification_targets(labels)
+    classes = np.unique(labels)
+    if len(classes) < 2:
+        raise ValueError(
+            f"the labels (y) have one class only, {classes.tolist()[0]!r}: two or more are needed"
+        )
+    group_folds(labels, groups, n_splits=2, random_state=0)  # refuses unusable groups
+
+
 def _of_length(what: str, values: Any, n_images: int) -> np.ndarray:
-    values = np.asarray(values)
+    # A list of texts with a hole in it, [..., nan], must not become the text "nan".
+    values = np.array(values, dtype=object) if isinstance(values, list) else np.asarray(values)
     if len(values) != n_images:
         raise ValueError(f"{len(values)} {what} for {n_images} images: give one for each image")
     return values

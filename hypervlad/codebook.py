@@ -119,10 +119,18 @@ class HypercolumnPool:
             self._n_rows -= n_rows
 
     def layers(self) -> list[np.ndarray]:
-        """Return the pool, one float32 array (n, C_l) a layer, images in the order of digests."""
+        """Empty the pool: one float32 array (n, C_l) a layer, images in the order of digests."""
         self._thin()
         in_order = [self._blocks[digest] for digest in sorted(self._blocks)]
-        return [np.concatenate(parts).astype(np.float32) for parts in zip(*in_order, strict=True)]
+        self._blocks, self._n_rows = {}, 0
+        layers: list[np.ndarray] = []
+        while in_order and in_order[0]:
+            # Layer by layer from the last, so that pool and result are never both whole.
+            layers.append(np.concatenate([blocks.pop() for blocks in in_order]).astype("f4"))
+        return layers[::-1]
+
+    def __len__(self) -> int:
+        return self._n_rows
 
 
 def learn_codebook(

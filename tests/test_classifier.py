@@ -236,17 +236,65 @@ def test_skipped_images_are_left_out_and_marked(
         ({"encoder": "vgg16"}, "encoder must be a HypercolumnVLAD or None, not str"),
         ({"n_components": 0}, "n_components must be"),
         ({"n_components": "all"}, "n_components must be"),
+        ({"y": [np.nan] * 12 + [1.0] * 12}, "hold NaN"),
+        ({"y": np.linspace(0, 1, 24)}, "Unknown label type|continuous"),
+        ({"groups": ["a"] * 23 + [np.nan]}, "group"),
+        ({"groups": [None] * 24}, "group"),
+        ({"boosting": BoostedSoftmaxClassifier(learning_rate=3)}, "learning_rate"),
         ({"boosting": 3}, "boosting must be a BoostedSoftmaxClassifier or None, not int"),
     ],
 )
-def test_bad_input_is_told(
-    change: dict[str, Any], message: str, model: MicrographClassifier, texture_images: Images
+def test_bad_input_is_told_before_images_are_encoded(
+    change: dict[str, Any],
+    message: str,
+    model: MicrographClassifier,
+    texture_images: Images,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     images, labels = texture_images
     call = {"y": labels} | {k: v for k, v in change.items() if k not in model.get_params()}
     model.set_params(**{k: v for k, v in change.items() if k in model.get_params()})
+    monkeypatch.setattr(HypercolumnVLAD, "fit", _encoded_too_early)
     with pytest.raises(ValueError, match=message):
         model.fit(images, **call)
+
+
+def _encoded_too_early(*_: object) -> None:
+    raise AssertionError("images were encoded before the input was checked")
+
+
+def test_frames_asked_for_elsewhere_do_not_matter(
+    model: MicrographClassifier, texture_images: Images, tmp_path: Path
+) -> None:
+    import sklearn
+
+    images, labels = texture_images
+    expected = clone(model).fit(images, labels).predict_proba(images)
+    model.encoder.set_output(transform="pandas")
+    with sklearn.config_context(transform_output="pandas"):
+        model.fit(images, labels).save(tmp_path / "m.hvlad")
+        np.testing.assert_array_equal(model.predict_proba(images), expected)
+        loaded = hypervlad.load(tmp_path / "m.hvlad")
+        np.testing.assert_array_equal(loaded.predict_proba(images), expected)
+
+
+def test_score_leaves_skipped_images_out(
+    model: MicrographClassifier, texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    (tmp_path / "bad.tif").write_bytes(b"")
+    model.set_params(encoder__on_error="skip").fit(images, labels)
+    expected = model.score(images, labels)
+    with pytest.warns(SkippedImagesWarning):
+        assert model.score([tmp_path / "bad.tif", *images], ["flat", *labels]) == expected
+
+
+def test_parameters_of_numpy_can_be_saved(
+    model: MicrographClassifier, texture_images: Images, tmp_path: Path
+) -> None:
+    model.set_params(n_components=np.int64(4), encoder__n_codewords=np.int32(4))
+    model.fit(*texture_images).save(tmp_path / "m.hvlad")
+    assert hypervlad.load(tmp_path / "m.hvlad").n_components == 4
 
 
 def test_bare_strings_and_unfitted_models_are_told(model: MicrographClassifier) -> None:
@@ -256,6 +304,15 @@ def test_bare_strings_and_unfitted_models_are_told(model: MicrographClassifier) 
         model.predict(["a.png"])
     with pytest.raises(ValueError, match="not fitted"):
         check_is_fitted(model)
+
+
+def test_a_reduction_that_does_not_fit_is_told(
+    model: MicrographClassifier, texture_images: Images
+) -> None:
+    header, arrays = model.fit(*texture_images).to_state()
+    arrays["reduction.components"] = arrays["reduction.components"][:, :5]
+    with pytest.raises(ModelFileError, match="reduction takes"):
+        MicrographClassifier.from_state(header, arrays)
 
 
 def test_a_state_with_a_part_missing_is_told(

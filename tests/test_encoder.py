@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 import hypervlad
 from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError
 from hypervlad.backbones import TappedNetwork
+from hypervlad.encoder import estimator as estimator_module
+from hypervlad.encoder.estimator import _random_pixels
 from hypervlad.images import SkippedImagesWarning
 
 Images = tuple[list[np.ndarray], np.ndarray]
@@ -129,7 +132,7 @@ def _explicit(encoder: HypercolumnVLAD, image: np.ndarray) -> np.ndarray:
         )
         columns = np.concatenate([_upsampled(layer, size) for layer in part], axis=1)
         if not isinstance(encoder.grid, str):
-            columns = columns[encoder._random_pixels(micrograph.digest, 256, encoder.grid)]
+            columns = columns[_random_pixels(encoder.seed_, micrograph.digest, 256, encoder.grid)]
         sums = np.zeros(words.shape)
         for column in columns:
             nearest = ((column - words.astype(float)) ** 2).sum(1).argmin()
@@ -349,6 +352,8 @@ def test_the_cache_folder_is_private(
         ({"device": "abacus"}, 'device must be "auto", "cpu" or "cuda"'),
         ({"backbone": "vgg7"}, "unknown backbone 'vgg7'"),
         ({"taps": ["77"]}, "has no layer '77'"),
+        ({"read_options": {"banners": "remove"}}, "did you mean 'banner'"),
+        ({"device": "meta"}, 'device must be "auto", "cpu" or "cuda"'),
         ({"n_jobs": 0}, "n_jobs"),
     ],
 )
@@ -416,3 +421,99 @@ def test_constructor_only_assigns() -> None:
     nonsense = {name: object() for name in itertools.islice(HypercolumnVLAD().get_params(), 30)}
     encoder = HypercolumnVLAD(**nonsense)  # type: ignore[arg-type]
     assert all(encoder.get_params()[name] is value for name, value in nonsense.items())
+
+
+def test_threads_that_share_a_model_do_not_mix_their_images(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    images, _ = texture_images
+    expected = tiny_encoder.fit_transform(images)
+    with ThreadPoolExecutor(6) as pool:
+        for _ in range(4):
+            rows = pool.map(lambda image: tiny_encoder.transform([image])[0], images)
+            np.testing.assert_allclose(np.stack(list(rows)), expected, atol=1e-5)
+
+
+def test_reading_ahead_is_bounded(texture_images: Images) -> None:
+    from hypervlad.images import read_micrographs
+
+    asked: list[int] = []
+
+    class Watched:
+        """An image that notes when it is read."""
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            asked.append(self.number)
+            return texture_images[0][0]
+
+    stream = read_micrographs([Watched(i) for i in range(60)], n_jobs=2)
+    for n_taken in range(1, 20):
+        next(stream)
+        assert len(set(asked)) <= n_taken + 2 * 2 + 1
+    stream.close()
+
+
+def test_the_codebook_looks_at_a_bounded_number_of_images(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, _ = texture_images
+    monkeypatch.setattr(estimator_module, "_MOST_CODEBOOK_IMAGES", 6)
+    passes: list[int] = []
+    original = TappedNetwork._forward
+
+    def counted(self: TappedNetwork, batch: torch.Tensor) -> Any:
+        passes.append(len(batch))
+        return original(self, batch)
+
+    monkeypatch.setattr(TappedNetwork, "_forward", counted)
+    first = clone(tiny_encoder).fit(images)
+    assert 1 <= sum(passes) < 16
+    assert first.n_images_ == len(images)
+    again = clone(tiny_encoder).fit(images[::-1])
+    for name, array in first.codebook_.to_arrays().items():
+        np.testing.assert_allclose(again.codebook_.to_arrays()[name], array, atol=1e-5)
+    copies = clone(tiny_encoder).fit([images[0]] * 30)
+    assert copies.transform(images[:1]).shape == (1, 48)
+
+
+def test_a_file_cannot_bring_a_cache_folder(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    header, arrays = tiny_encoder.fit(texture_images[0]).to_state()
+    for name in ("memory", "device", "anything"):
+        forged = {**header, "parameters": {**header["parameters"], name: "evil/cache"}}
+        with pytest.raises(ModelFileError, match="parameters are"):
+            HypercolumnVLAD.from_state(forged, arrays)
+
+
+def test_a_damaged_cache_entry_is_computed_again(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
+) -> None:
+    images, _ = texture_images
+    tiny_encoder.set_params(memory=str(tmp_path)).fit(images)
+    vectors = tiny_encoder.transform(images)
+    entries = list(tmp_path.rglob("output.pkl"))
+    assert len(entries) == len(images)
+    for entry in entries:
+        entry.write_bytes(entry.read_bytes()[:40])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # joblib tells of each
+        np.testing.assert_array_equal(tiny_encoder.transform(images), vectors)
+
+
+def test_a_fit_that_fails_leaves_the_model_as_it_was(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    images, _ = texture_images
+    vectors = tiny_encoder.fit_transform(images)
+    tiny_encoder.set_params(taps=["4", "0"])
+    with pytest.raises(ImageReadError):
+        tiny_encoder.fit(["no/such.png"])
+    np.testing.assert_array_equal(tiny_encoder.transform(images), vectors)
+    back = pickle.loads(pickle.dumps(tiny_encoder))
+    np.testing.assert_array_equal(back.transform(images), vectors)

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import hashlib
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -41,6 +42,7 @@ class TappedNetwork:
         self.digest = digest
         self.device = next(module.parameters()).device
         self._overwritten: set[str] = set()
+        self._lock = threading.Lock()  # the hooks sit on the module: one pass at a time
 
     def __call__(self, batch: torch.Tensor) -> list[torch.Tensor]:
         """Run the network once.
@@ -55,7 +57,7 @@ class TappedNetwork:
         list of Tensor of shape (B, C_l, h_l, w_l)
             One map a tap, in the order of ``taps``.
         """
-        with torch.no_grad():
+        with self._lock, torch.no_grad():
             maps, versions = self._forward(batch)
             # An in-place layer (ReLU, a residual sum) after a tap changes what was seen there.
             # torch's own version counters tell which taps suffer; only those are ever copied.
@@ -214,6 +216,6 @@ def weights_digest(module: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for key, value in sorted(module.state_dict().items()):
         if not key.endswith("num_batches_tracked"):
-            digest.update(key.encode())
+            digest.update(f"{key}:{tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

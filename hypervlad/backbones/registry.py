@@ -73,6 +73,8 @@ def register_backbone(
     builder : callable
         Takes nothing and returns an untrained ``torch.nn.Module`` that maps a float32 batch
         (B, C, H, W) through layers with 4-D outputs. Weights are loaded into it afterwards.
+        Worker processes know only what is registered in them too: put the call into a module
+        that they import.
     taps : iterable of str
         The layers that make the hypercolumn by default: names as in ``module.named_modules()``.
     preprocessing : Preprocessing, optional

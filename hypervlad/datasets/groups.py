@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.datasets._layout import ImageFolderError, name_some
+from hypervlad.datasets._layout import ImageFolderError, ImageFolderWarning, name_some
 
 _PATH_HEADERS = frozenset(["path", "file", "filename", "file_name", "image", "name"])
 _GROUP_HEADERS = frozenset(["group", "groups", "group_id", "sample", "specimen", "source"])
@@ -89,7 +90,8 @@ def match_groups(
     Raises
     ------
     ImageFolderError
-        If a row fits several images or none, if an image has no row, or rows of different groups.
+        If a row fits several images, or an image has no row or rows of different groups. Rows that
+        fit no image are left out with a warning.
     """
     by_name: dict[str, list[int]] = defaultdict(list)
     for i, file in enumerate(files):
@@ -105,6 +107,8 @@ def match_groups(
             for i in (by_name.get(parts[-1], []) if parts else [])
             if _ends_with(full[i], parts) or _ends_with(parts, short[i])
         ]
+        exact = [i for i in hits if short[i] == parts]
+        hits = exact or hits
         if not hits:
             unused.append(f"{row.path} (line {row.line})")
         elif len(hits) > 1:
@@ -112,7 +116,7 @@ def match_groups(
         else:
             _keep(matched, hits[0], row, csv_path)
     missing = ["/".join(short[i]) for i in range(len(files)) if i not in matched]
-    _raise_unmatched(csv_path, root, unused, missing)
+    _tell_unmatched(csv_path, root, unused, missing)
     return np.array([matched[i].group for i in range(len(files))])
 
 
@@ -190,20 +194,18 @@ def _raise_ambiguous(csv_path: str | os.PathLike[str], row: GroupRow, hits: list
     )
 
 
-def _raise_unmatched(
+def _tell_unmatched(
     csv_path: str | os.PathLike[str], root: Path, unused: list[str], missing: list[str]
 ) -> None:
-    problems = []
-    if unused:
-        problems.append(
-            f"{len(unused)} of its paths fit no image in {root}: {name_some(unused)}. "
-            "Delete these lines, or check folder and spelling"
-        )
+    """An image without a group is an error; a line without an image may be for another folder."""
+    idle = f"{len(unused)} of its paths fit no image in {root}: {name_some(unused)}"
     if missing:
+        problems = [f"{idle}. Delete these lines, or check folder and spelling"] if unused else []
         problems.append(
             f"{len(missing)} images have no line: {name_some(missing)}. "
             "Add a line path,group for each; an image that belongs with no other gets a group of "
             "its own"
         )
-    if problems:
         raise ImageFolderError(f"{csv_path}: {'; '.join(problems)}.")
+    if unused:
+        warnings.warn(f"{csv_path}: {idle}. They were left out.", ImageFolderWarning, stacklevel=2)

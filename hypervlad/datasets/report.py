@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import os
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
+
+from hypervlad.modelfile import replace_when_complete
 
 _N_SHOWN = 8
 
@@ -158,18 +159,13 @@ class FolderReport:
 
     def write_groups(self, path: str | os.PathLike[str]) -> None:
         """Write `suggested_groups` as a CSV file that `load_image_folder` takes."""
-        target = Path(path)
-        # Written beside its place and then moved: an interruption leaves no half a file.
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(["path", "group"])
-                writer.writerows(self.suggested_groups())
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replace_when_complete(path) as stream:
+            text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+            writer = csv.writer(text)
+            writer.writerow(["path", "group"])
+            writer.writerows(self.suggested_groups())
+            text.flush()
+            text.detach()
 
     def __str__(self) -> str:
         lines = [f"{self.root}: {self.n_images} images in {len(self.class_counts)} classes"]

@@ -31,9 +31,9 @@ class CachedVectors:
             return
         for position, micrograph in micrographs:
             key = self._key(micrograph.digest)
-            if key in self._cache:
+            try:
                 vectors[position] = self._cache[key]
-            else:
+            except KeyError:  # not there, or its file is damaged
                 yield position, micrograph
 
     def keep(self, digests: list[str], vectors: np.ndarray) -> None:

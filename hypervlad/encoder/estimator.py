@@ -42,6 +42,7 @@ KIND = "hypercolumn_vlad"
 register_kind(KIND, "hypervlad.encoder:HypercolumnVLAD")
 
 _MOST_SAMPLES_AN_IMAGE = 5000
+_MOST_CODEBOOK_IMAGES = 1000  # 50 hypercolumns each fill the default pool; more only cost time
 
 
 class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -81,7 +82,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     normalize : sequence of {"intra", "power", "l2"} or None, default=("intra", "l2")
         Steps in their order: see :func:`hypervlad.vlad.normalize`.
     n_samples : int, default=50_000
-        Hypercolumns that the codebook is learnt from; memory is 4 bytes x channels x this.
+        Hypercolumns that the codebook is learnt from, of about a thousand images at most. Memory
+        is about twice 4 bytes x channels x this (for the default network 0.6 GB).
     read_options : dict or ReadOptions, optional
         How files become pixels: see :class:`hypervlad.images.ReadOptions`.
     memory : None, str or joblib.Memory, default=None
@@ -199,25 +201,25 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             An image that cannot be read; it is named.
         """
         images = self._check(images)
-        self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self.__dict__.pop("backbone_state_", None)  # a loaded model's own weights
-        self._set_network(self._build_network())
-        pool = HypercolumnPool(self.n_samples)
-        n_each = -(-self.n_samples // len(images))
-        n_each = min(_MOST_SAMPLES_AN_IMAGE, max(1, n_each))
-        self.n_images_ = 0
-        for batch in self._batches(self._read(images, "codebook")):
-            self._sample(batch, n_each, pool)
-            self.n_images_ += len(batch.positions)
-        self.codebook_ = learn_codebook(
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        network = build_network(self.backbone, self.weights, self.taps, check_device(self.device))
+        preprocessing = get_backbone(self.backbone).preprocessing
+        pool, n_images = self._fill_pool(images, network, preprocessing, seed)
+        codebook = learn_codebook(
             pool.layers(),
             self.n_codewords,
             kind=self.codebook,
             layer_components=self.layer_components,
             scale_layers=self.scale_layers,
-            random_state=self.seed_,
+            random_state=seed,
             verbose=self.verbose,
         )
+        # All at the end: a fit that fails leaves the model as it was.
+        self.__dict__.pop("backbone_state_", None)  # a loaded model's own weights
+        self._tapped_network = network
+        self.codebook_, self.seed_, self.n_images_ = codebook, seed, n_images
+        self.taps_, self.weights_digest_ = network.taps, network.digest
+        self.preprocessing_ = preprocessing
         return self
 
     def transform(self, images: Sequence[Any]) -> np.ndarray:
@@ -325,24 +327,34 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         hidden = None if self.verbose else True
         return iter(tqdm(stream, desc=what, total=len(images), unit="image", disable=hidden))
 
-    def _batches(self, micrographs: Iterable[tuple[int, Micrograph]]) -> Iterator[Batch]:
+    def _batches(
+        self,
+        micrographs: Iterable[tuple[int, Micrograph]],
+        preprocessing: Preprocessing | None = None,
+    ) -> Iterator[Batch]:
         batch_size = self.batch_size
         if batch_size == "auto":
             batch_size = automatic_batch_size(self.image_size, check_device(self.device))
-        preparation = Preparation(self.image_size, self.aspect, self.preprocessing_, batch_size)
+        preprocessing = preprocessing or self.preprocessing_
+        preparation = Preparation(self.image_size, self.aspect, preprocessing, batch_size)
         return preparation.batches(micrographs)
 
-    def _sample(self, batch: Batch, n_each: int, pool: HypercolumnPool) -> None:
-        maps = feature_maps(self._network(), batch.images)
-        height, width = batch.images.shape[2:]
-        for i, digest in enumerate(batch.digests):
-            points = self._random_pixels(digest, height * width, n_each)
-            blocks = hypercolumns_at([layer[i] for layer in maps], points, (height, width))
-            pool.add(digest, [block.cpu().numpy() for block in blocks])
-
-    def _random_pixels(self, digest: str, n_pixels: int, n_wanted: int) -> np.ndarray:
-        generator = np.random.default_rng([self.seed_, int(digest[:16], 16)])
-        return generator.choice(n_pixels, min(n_wanted, n_pixels), replace=False, shuffle=False)
+    def _fill_pool(
+        self, images: list[Any], network: TappedNetwork, preprocessing: Preprocessing, seed: int
+    ) -> tuple[HypercolumnPool, int]:
+        """Sample hypercolumns of at most about _MOST_CODEBOOK_IMAGES; return how many were read."""
+        n_used = min(len(images), _MOST_CODEBOOK_IMAGES)
+        n_each = min(_MOST_SAMPLES_AN_IMAGE, -(-self.n_samples // n_used))
+        # Chosen by digest, the order of images does not matter. If copies leave too few: all.
+        for share in (n_used / len(images), 1.0):
+            counted = _Counted(self._read(images, "codebook"))
+            pool = HypercolumnPool(self.n_samples)
+            chosen = (pair for pair in counted if _is_chosen(pair[1].digest, share))
+            for batch in self._batches(chosen, preprocessing):
+                _sample(batch, network, n_each, seed, pool)
+            if len(pool) >= self.n_codewords:
+                break
+        return pool, counted.n
 
     def _encode(self, batch: Batch, words: TorchCodebook) -> np.ndarray:
         maps = words.project(feature_maps(self._network(), batch.images))
@@ -350,7 +362,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if isinstance(self.grid, str):
             sums = words.dense_sums(maps, self.grid, size)
         else:
-            points = [self._random_pixels(d, size[0] * size[1], self.grid) for d in batch.digests]
+            n_pixels = size[0] * size[1]
+            points = [_random_pixels(self.seed_, d, n_pixels, self.grid) for d in batch.digests]
             sums = words.sampled_sums(maps, points, size)
         return vlad.normalize(sums, check_normalize(self.normalize)).cpu().numpy()
 
@@ -359,8 +372,10 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _network(self) -> TappedNetwork:
         device = check_device(self.device)
         network: TappedNetwork | None = getattr(self, "_tapped_network", None)
-        if network is None or network.device.type != device.type:
-            network = self._build_network()
+        if network is None or network.device != device:
+            embedded = getattr(self, "backbone_state_", None)
+            weights = self.weights if embedded is None else _as_tensors(embedded)
+            network = build_network(self.backbone, weights, self.taps_, device)
             if network.digest != self.weights_digest_:
                 raise WeightsNotFoundError(
                     f"the weights of {self.backbone!r} found here (weights={self.weights!r}) are "
@@ -370,17 +385,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 )
             self._tapped_network = network
         return network
-
-    def _build_network(self) -> TappedNetwork:
-        embedded = getattr(self, "backbone_state_", None)
-        weights = self.weights if embedded is None else _as_tensors(embedded)
-        return build_network(self.backbone, weights, self.taps, check_device(self.device))
-
-    def _set_network(self, network: TappedNetwork) -> None:
-        self._tapped_network = network
-        self.taps_ = network.taps
-        self.weights_digest_ = network.digest
-        self.preprocessing_ = get_backbone(self.backbone).preprocessing
 
     def _torch_codebook(self) -> TorchCodebook:
         return TorchCodebook(self.codebook_, check_device(self.device))
@@ -399,6 +403,39 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+class _Counted:
+    """Pass images on and count them."""
+
+    def __init__(self, micrographs: Iterator[tuple[int, Micrograph]]) -> None:
+        self._micrographs, self.n = micrographs, 0
+
+    def __iter__(self) -> Iterator[tuple[int, Micrograph]]:
+        for pair in self._micrographs:
+            self.n += 1
+            yield pair
+
+
+def _is_chosen(digest: str, share: float) -> bool:
+    return int(digest[:8], 16) < share * 2**32
+
+
+def _sample(
+    batch: Batch, network: TappedNetwork, n_each: int, seed: int, pool: HypercolumnPool
+) -> None:
+    maps = feature_maps(network, batch.images)
+    height, width = batch.images.shape[2:]
+    for i, digest in enumerate(batch.digests):
+        points = _random_pixels(seed, digest, height * width, n_each)
+        blocks = hypercolumns_at([layer[i] for layer in maps], points, (height, width))
+        pool.add(digest, [block.cpu().numpy() for block in blocks])
+
+
+def _random_pixels(seed: int, digest: str, n_pixels: int, n_wanted: int) -> np.ndarray:
+    """Choose pixels by seed and image alone."""
+    generator = np.random.default_rng([seed, int(digest[:16], 16)])
+    return generator.choice(n_pixels, min(n_wanted, n_pixels), replace=False, shuffle=False)
 
 
 def _as_keywords(read_options: Any) -> dict[str, Any]:

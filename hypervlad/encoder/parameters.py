@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from hypervlad.backbones import Backbone
 from hypervlad.codebook import check_kind
 from hypervlad.images import ReadOptions
+from hypervlad.images.options import make_options
 from hypervlad.vlad import NORMALIZATIONS, Normalization
 
 
@@ -63,8 +64,8 @@ def check_read_options(read_options: Any) -> ReadOptions:
         return ReadOptions()
     if isinstance(read_options, ReadOptions):
         return read_options
-    if isinstance(read_options, dict):
-        return ReadOptions(**read_options)
+    if isinstance(read_options, Mapping):
+        return make_options(dict(read_options))
     raise ValueError(
         'read_options must be a dict such as {"banner": "remove"} or a ReadOptions, '
         f"not {type(read_options).__name__}"
@@ -79,9 +80,11 @@ def check_device(device: Any) -> torch.device:
         chosen = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}') from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}')
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f'device={device!r}: torch sees no GPU here; use device="auto" or "cpu"')
-    return chosen
+    return torch.empty(0, device=chosen).device  # "cuda" becomes "cuda:0"
 
 
 def check_encoder(encoder: Any, backbone: Backbone) -> None:

@@ -30,7 +30,7 @@ def pack(
     """Return header and arrays; with a network, its weights too."""
     parameters = {k: v for k, v in encoder.get_params().items() if k not in _NOT_KEPT}
     parameters |= {
-        "weights": os.fspath(encoder.weights),
+        "weights": _weights(encoder.weights),
         "taps": list(encoder.taps_),
         "normalize": list(check_normalize(encoder.normalize)),
         "read_options": dataclasses.asdict(check_read_options(encoder.read_options)),
@@ -61,6 +61,7 @@ def unpack(
     """
     try:
         parameters = dict(header["parameters"])
+        _check_names(parameters, cls)
         if parameters["normalize"] is not None:
             parameters["normalize"] = tuple(parameters["normalize"])
         encoder = cls(**parameters)
@@ -84,6 +85,19 @@ def unpack(
     if weights:
         encoder.backbone_state_ = weights
     return encoder
+
+
+def _check_names(parameters: Mapping[str, Any], cls: type[HypercolumnVLAD]) -> None:
+    """Refuse what `pack` never writes: a ``memory`` from a file would be a folder of pickles."""
+    expected = set(cls().get_params()) - set(_NOT_KEPT)
+    if set(parameters) != expected:
+        raise ValueError(f"its parameters are {sorted(parameters)}, not {sorted(expected)}")
+
+
+def _weights(weights: str | os.PathLike[str]) -> str:
+    """Make a path hold from any folder; names stay names."""
+    name = os.fspath(weights)
+    return name if name in ("imagenet", "random") else os.path.abspath(name)
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,9 @@ import os
 import re
 import stat
 import warnings
+from collections import deque
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,6 +31,8 @@ from hypervlad.images.options import ReadOptions, make_options
 from hypervlad.images.rasters import check_single_page, decode_raster, image_pixels
 from hypervlad.images.scaling import Rule, scale_pixels, scaling_rule
 from hypervlad.images.tiffs import decode_tiff
+
+_READ_AHEAD = 2  # images a thread, which bounds the memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,11 +187,21 @@ def _outcomes(
     images: list[Any], options: ReadOptions, n_threads: int
 ) -> Generator[Micrograph | SkippedImage, None, None]:
     """What became of each image, in order; never more than a few read ahead of the caller."""
-    numbered = enumerate(images)
     if n_threads == 1:
-        return (_outcome(index, image, options) for index, image in numbered)
-    readers = joblib.Parallel(n_threads, backend="threading", return_as="generator")
-    return readers(joblib.delayed(_outcome)(index, image, options) for index, image in numbered)
+        yield from (_outcome(index, image, options) for index, image in enumerate(images))
+        return
+    with ThreadPoolExecutor(n_threads) as readers:
+        ahead: deque[Future[Micrograph | SkippedImage]] = deque()
+        try:
+            for index, image in enumerate(images):
+                ahead.append(readers.submit(_outcome, index, image, options))
+                if len(ahead) > _READ_AHEAD * n_threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for unread in ahead:
+                unread.cancel()
 
 
 def _outcome(index: int, image: Any, options: ReadOptions) -> Micrograph | SkippedImage:
