@@ -198,14 +198,16 @@ def _learn_projection(
     layer: np.ndarray, n_components: int | None, scale_layer: bool, random_state: int
 ) -> LayerProjection:
     mean = layer.mean(axis=0, dtype=np.float64).astype(np.float32)
-    total_std = float(np.sqrt(layer.var(axis=0, dtype=np.float64).sum()))
+    centred = layer - mean
+    squares = np.einsum("ij,ij->", centred, centred, dtype=np.float64)
+    total_std = float(np.sqrt(squares / len(layer)))
     scale = 1.0 / total_std if scale_layer and total_std > 0 else 1.0
     if n_components is None:
         return LayerProjection(mean, scale, None)
     n_components = min(n_components, *layer.shape)
     pca = PCA(n_components, svd_solver="covariance_eigh", random_state=random_state)
     with np.errstate(invalid="ignore"):  # a constant layer has no variance to explain
-        components = pca.fit(layer - mean).components_
+        components = pca.fit(centred).components_
     # In C order, as a file brings it back: another order would take another path through BLAS.
     return LayerProjection(mean, scale, np.ascontiguousarray(components * scale, np.float32))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -61,3 +62,15 @@ def test_importing_costs_at_most_half_a_second() -> None:
         return min(times)
 
     assert best("import hypervlad") - best("pass") < 0.5
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(
+    before: str | None, after: str
+) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    if before is not None:
+        environment["OMP_WAIT_POLICY"] = before
+    code = "import hypervlad, os; print(os.environ['OMP_WAIT_POLICY'])"
+    told = subprocess.check_output([sys.executable, "-c", code], text=True, env=environment)
+    assert told.strip() == after
