@@ -109,6 +109,7 @@ def cross_validate(method: Method, data: Any, groups: np.ndarray) -> dict[str, A
     took = time.perf_counter() - started
     tested = ~np.isnan(proba[:, 0])
     codes, proba = np.searchsorted(classes, y[tested]), proba[tested]
+    proba /= proba.sum(axis=1, keepdims=True)  # float32 networks sum to one only nearly
     right = proba.argmax(1) == codes
     return {
         "n": int(tested.sum()),

@@ -376,7 +376,7 @@ class TestScikitLearnManners:
         fitted(X, y, verbose=True)
         out, told = capfd.readouterr()
         assert out == ""
-        assert "60 distinct rows, 3 classes" in told
+        assert "60 distinct rows of 3 classes" in told
         assert "temperature" in told
 
     def test_feature_names_are_checked(self):

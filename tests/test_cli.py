@@ -232,7 +232,9 @@ def test_an_unreadable_image_stops_or_is_left_out(model, spoilt_folder, tmp_path
     assert re.search(r"^warning: 1 of 25 images.*\n.*broken\.png", result.stderr)
     assert ".py:" not in result.stderr
     output = tmp_path / "m.hvlad"
-    assert "broken.png" in refused("train", spoilt_folder, "-o", output, *TINY, "-q")
+    words = refused("train", spoilt_folder, "-o", output, *TINY, "-q")
+    assert "broken.png" in words
+    assert "--on-error skip leaves them out" in words
     assert not output.exists()
     run("train", spoilt_folder, "-o", output, *TINY, "-q", "--on-error", "skip")
     assert output.exists()

@@ -429,10 +429,11 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         return margins
 
     def _report(self, rows: TrainingRows) -> None:
-        parts = [f"{len(rows)} distinct rows, {len(self.classes_)} classes"]
+        parts = [f"learnt from {len(rows)} distinct rows of {len(self.classes_)} classes"]
         if self.C_ is not None:
             parts.append(f"C={self.C_:g}, temperature {self.temperature_:.2f}")
-        parts.append(f"{self.n_estimators_} rounds of trees")
+        helped = "" if self.n_estimators_ else " (more would not have helped)"
+        parts.append(f"{self.n_estimators_} rounds of trees{helped}")
         if self.tree_gain_ is not None:
             parts.append(f"hold-out gain {self.tree_gain_:.4f} +- {self.tree_gain_error_:.4f}")
         print("boosted softmax: " + "; ".join(parts), file=sys.stderr)

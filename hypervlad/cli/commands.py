@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypervlad.cli.messages import plain_errors, say
+from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import check_apart, load_classifier, new_classifier, prepare_file
 from hypervlad.cli.options import (
     Backbone,
@@ -23,6 +23,7 @@ from hypervlad.cli.options import (
     Quiet,
     Seed,
     Unreadable,
+    UnreadableInPrediction,
     Weights,
 )
 from hypervlad.modelfile import replace_when_complete
@@ -77,7 +78,8 @@ def train(
         on_error=on_error.value,
     )
     say(quiet, f"training on {len(data.images)} images of {len(data.target_names)} classes")
-    model.fit(data.images, data.target, groups=data.groups)
+    with hint_at_bad_files():
+        model.fit(data.images, data.target, groups=data.groups)
     model.save(output, include_backbone=include_backbone)
     typer.echo(f"model: {output}")
 
@@ -95,7 +97,7 @@ def predict(
     ] = None,
     weights: Weights = None,
     device: Device = "auto",
-    on_error: Unreadable = OnError.RAISE,
+    on_error: UnreadableInPrediction = OnError.RAISE,
     quiet: Quiet = False,
 ) -> None:
     """Classify images, with probabilities.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hypervlad.cli.commands import names_under, print_result
-from hypervlad.cli.messages import plain_errors, say
+from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import check_apart, load_classifier, new_classifier, prepare_file
 from hypervlad.cli.options import (
     Backbone,
@@ -98,7 +98,8 @@ def demo(
         on_error=on_error.value,
     )
     say(quiet, f"training on {len(train_rows)} of {len(data.images)} images")
-    model.fit(*(_rows(part, train_rows) for part in (data.images, data.target, data.groups)))
+    with hint_at_bad_files():
+        model.fit(*(_rows(part, train_rows) for part in (data.images, data.target, data.groups)))
     model.save(model_path)
     loaded = load_classifier(
         model_path, weights, device=device, on_error=on_error.value, quiet=quiet

@@ -67,6 +67,19 @@ def _plain_warnings() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def hint_at_bad_files() -> Iterator[None]:
+    """Say, where one bad file stops a training, how to find them all or do without them."""
+    from hypervlad.images import ImageReadError
+
+    try:
+        yield
+    except ImageReadError as error:
+        raise ImageReadError(
+            f"{error} ('hypervlad check' lists all such files; --on-error skip leaves them out)"
+        ) from error
+
+
 def say(quiet: bool, text: str) -> None:
     if not quiet:
         typer.echo(text, err=True)

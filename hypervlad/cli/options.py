@@ -54,6 +54,13 @@ Unreadable = Annotated[
     OnError,
     typer.Option("--on-error", help="Stop at an image that cannot be read, or leave it out."),
 ]
+UnreadableInPrediction = Annotated[
+    OnError,
+    typer.Option(
+        "--on-error",
+        help="Images that cannot be read are left out in any case; raise: exit code 2 then.",
+    ),
+]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress; only results, warnings and errors.")
 ]

@@ -30,6 +30,13 @@ def headline(result: Evaluation) -> str:
         f"accuracy of always saying “{label}”": percent(share),
     }
     pieces = [page.paragraph(sentence, "lead"), page.cards(numbers)]
+    if low <= share:
+        pieces.append(
+            page.paragraph(
+                f"This is not clearly better than always saying “{label}”: do not use this model "
+                "before it has learnt from more images, or has been tested on more."
+            )
+        )
     if result.unknown:
         count = sum(name in result.unknown for name in result.true)
         listed = ", ".join(f"“{name}”" for name in result.unknown)
@@ -53,8 +60,8 @@ def method(result: Evaluation, how_measured: str) -> str:
         n_groups = len({str(group) for group in result.groups})
         origin = "one group" if n_groups == 1 else f"{n_groups} groups"
         interval = (
-            f"The images come from {origin} (samples, say, or micrographs), and the interval "
-            "allows for images of one group being alike."
+            f"The images tested come from {origin} (samples, say, or micrographs), and the "
+            "interval allows for images of one group being alike."
         )
     paragraphs = [how_measured, interval] if how_measured else [interval]
     return page.section("How this was measured", *map(page.paragraph, paragraphs))

@@ -169,7 +169,7 @@ def test_labels_that_the_model_does_not_know_are_explained(tmp_path):
 
 def test_groups_are_explained(tmp_path):
     page = Page(write_report(tmp_path, **example(), groups=[i // 4 for i in range(40)]))
-    assert "The images come from 10 groups" in page.words
+    assert "The images tested come from 10 groups" in page.words
 
 
 def test_a_single_image_makes_a_report(tmp_path):
@@ -240,3 +240,13 @@ def test_a_report_can_be_read_by_others(tmp_path):
     expected = (tmp_path / "plain").stat().st_mode
     index = write_report(tmp_path / "report", **example(n=6))
     assert {path.stat().st_mode for path in index.parent.iterdir()} == {expected}
+
+
+def test_a_model_no_better_than_guessing_is_called_so(tmp_path):
+    content = example(n=12)
+    content["proba"] = np.roll(content["proba"], 1, axis=1)
+    assert "not clearly better than always" in Page(write_report(tmp_path / "a", **content)).words
+    good = example(n=40)
+    codes = [list(good["classes"]).index(label) for label in good["y_true"]]
+    good["proba"] = np.eye(len(good["classes"]))[codes]
+    assert "not clearly better than always" not in Page(write_report(tmp_path / "b", **good)).words
