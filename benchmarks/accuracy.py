@@ -89,8 +89,10 @@ def ours(backbone: str, weights: str, n_components: int | None = 256, **paramete
 def methods(backbone: str, weights: str) -> dict[str, Method]:
     return {
         "hypervlad, default": ours(backbone, weights),
-        "hypervlad, joint codebook": ours(backbone, weights, codebook="joint"),
-        "hypervlad, vectors not reduced": ours(backbone, weights, n_components=None),
+        "hypervlad, one codebook a layer": ours(backbone, weights, codebook="per_layer"),
+        "hypervlad, one codebook a layer, vectors not reduced": ours(
+            backbone, weights, n_components=None, codebook="per_layer"
+        ),
         "last layer pooled + logistic regression": Pooled(backbone, weights, last_only=True),
         "all taps pooled + logistic regression": Pooled(backbone, weights, last_only=False),
     }

@@ -37,8 +37,8 @@ from hypervlad.hypercolumns import dense_hypercolumns, feature_maps
 RESULTS = Path(__file__).with_name("results")
 METHODS = ("network", "finest", "image", "naive", "sampled")
 CODEBOOKS: dict[str, dict[str, Any]] = {
-    "joint, K 64": {"codebook": "joint", "n_codewords": 64},
-    "default": {},
+    "joint, K 64 (default)": {},
+    "one a layer, K 64": {"codebook": "per_layer"},
 }
 PAPER: dict[str, Any] = {"codebook": "joint", "n_codewords": 100, "layer_components": None}
 PAPER |= {"scale_layers": False, "grid": 5000}

@@ -2,7 +2,7 @@
 What does the model see in a micrograph?
 ========================================
 
-Every position of an image belongs to a visual word, and each layer of the network has words of its
+Every position of an image belongs to a visual word. Here each layer of the network has words of its
 own: fine grain in the first, whole structures in the last. Similar words have similar colours.
 """
 
@@ -20,7 +20,7 @@ parser.add_argument("--out", default="codeword_maps.png")
 out = parser.parse_args().out
 
 images, labels = make_tem_images(40, random_state=3)
-encoder = HypercolumnVLAD(n_codewords=24, random_state=0).fit(images)
+encoder = HypercolumnVLAD(n_codewords=24, codebook="per_layer", random_state=0).fit(images)
 
 shown = [list(labels).index(name) for name in ("fiber", "cluster", "matrix-surface")]
 display = CodewordMapDisplay.from_estimator(

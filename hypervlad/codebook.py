@@ -137,7 +137,7 @@ def learn_codebook(
     layers: Sequence[np.ndarray],
     n_codewords: int,
     *,
-    kind: Literal["joint", "per_layer"] = "per_layer",
+    kind: Literal["joint", "per_layer"] = "joint",
     layer_components: int | None = 32,
     scale_layers: bool = True,
     random_state: int = 0,
@@ -151,7 +151,7 @@ def learn_codebook(
         The same n positions seen by each layer.
     n_codewords : int
         K, of the joint codebook or of each layer's.
-    kind : {"joint", "per_layer"}, default="per_layer"
+    kind : {"joint", "per_layer"}, default="joint"
     layer_components : int or None, default=32
         Principal components to keep a layer (fewer where a layer or the pool has fewer), or None
         for all channels as they are.

@@ -410,7 +410,7 @@ def test_info_says_what_the_file_holds(model):
         "24 images",
         "tiny",
         "16 x 16 pixels",
-        "4 for each of 3 taps",
+        "4, common to all taps",
     ):
         assert words in text
 

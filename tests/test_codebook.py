@@ -72,7 +72,7 @@ def test_flat_images_give_a_codebook_all_the_same() -> None:
     flat = [np.ones((50, 3), dtype=np.float32), np.zeros((50, 2), dtype=np.float32)]
     codebook = learn_codebook(flat, 4)
     assert all(np.isfinite(array).all() for array in codebook.to_arrays().values())
-    assert codebook.codewords[0].shape == (4, 3)
+    assert codebook.codewords[0].shape == (4, 5)
 
 
 def test_fewer_samples_than_codewords_is_told(layers: list[np.ndarray]) -> None:

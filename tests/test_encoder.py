@@ -203,10 +203,10 @@ def test_mixed_sizes_and_own_aspect(tiny_encoder: HypercolumnVLAD, texture_image
 def test_codeword_maps_hold_words(tiny_encoder: HypercolumnVLAD, texture_images: Images) -> None:
     images, _ = texture_images
     maps = tiny_encoder.fit(images).codeword_maps(images[0])
-    assert maps.shape == (3, 16, 16)
+    assert maps.shape == (1, 16, 16)
     assert set(np.unique(maps)) <= set(range(4))
-    joint = clone(tiny_encoder).set_params(codebook="joint").fit(images)
-    assert joint.codeword_maps(images[0]).shape == (1, 16, 16)
+    per_layer = clone(tiny_encoder).set_params(codebook="per_layer").fit(images)
+    assert per_layer.codeword_maps(images[0]).shape == (3, 16, 16)
 
 
 # --- scikit-learn's machinery -----------------------------------------------------------------

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RIGHT = "#1a7f37"
 WRONG = "#b42318"
-_GREY = "#666666"
+_GREY = "#444444"
 _LABEL_LETTERS = 14  # so that how sure the model is stays readable beside a long name
 
 

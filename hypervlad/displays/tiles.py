@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TILE_INCHES = 1.75
-LINE_INCHES = 0.155
+LINE_INCHES = 0.175
 _GAP_INCHES = 0.16
-_CAPTION_POINTS = 7.5
-_LETTERS = 29  # of the caption's font, across one tile
+_CAPTION_POINTS = 8.5
+_LETTERS = 26  # of the caption's font, across one tile
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Line:
     """One line of a tile's caption."""
 
     text: str
-    colour: str = "#333333"
+    colour: str = "#222222"
     weight: str = "normal"
 
 

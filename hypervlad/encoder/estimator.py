@@ -72,7 +72,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         many random pixels.
     n_codewords : int, default=64
         K, the visual words of a joint codebook or of each layer's.
-    codebook : {"joint", "per_layer"}, default="per_layer"
+    codebook : {"joint", "per_layer"}, default="joint"
         One codebook over the stacked layers, or one for each layer.
     layer_components : int or None, default=32
         Principal components kept of each layer; None keeps every channel.
@@ -145,7 +145,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         aspect: Literal["square", "own"] = "square",
         grid: Literal["finest", "image", "own"] | int = "finest",
         n_codewords: int = 64,
-        codebook: Literal["joint", "per_layer"] = "per_layer",
+        codebook: Literal["joint", "per_layer"] = "joint",
         layer_components: int | None = 32,
         scale_layers: bool = True,
         normalize: Sequence[vlad.Normalization] | None = ("intra", "l2"),

@@ -19,7 +19,7 @@ def test_facts_of_a_classifier(fitted):
     facts = model_facts(fitted())
     assert facts["classes"] == "3: flat, rings, stripes"
     assert facts["trained on"] == "24 images"
-    assert facts["visual words"] == "4 for each of 3 taps"
+    assert facts["visual words"] == "4, common to all taps"
     assert facts["image size"] == "16 x 16 pixels, stretched to a square"
     assert facts["reduced to"] == "23 principal components"
     assert facts["how files are read"].startswith("by default")

@@ -265,4 +265,4 @@ def test_thumbnails_keep_the_mean(shape):
 def test_text_is_made_safe_and_short():
     assert literal("a$b\n\udcff") == "a\\$b ?"
     assert shorten("short") == "short"
-    assert len(shorten("x" * 80)) == 29
+    assert len(shorten("x" * 80)) == 26
