@@ -54,15 +54,15 @@ def accuracy_table(rows: list[dict[str, Any]]) -> str:
     """Return out-of-fold scores, a line a method and data set."""
     lines = [
         "| data | method | accuracy [95 % interval] | balanced accuracy | log-loss "
-        "| calibration error | time |",
-        "|---|---|---|---|---|---|---|",
+        "| calibration error |",
+        "|---|---|---|---|---|---|",
     ]
     for row in rows:
         low, high = row["interval"]
         lines.append(
             f"| {row['data']} ({row['n']}) | {row['method']} | {row['accuracy']:.3f} "
             f"[{low:.3f}, {high:.3f}] | {row['balanced_accuracy']:.3f} | {row['log_loss']:.3f} "
-            f"| {row['calibration_error']:.3f} | {row['seconds']:.0f} s |"
+            f"| {row['calibration_error']:.3f} |"
         )
     return "\n".join(lines)
 
