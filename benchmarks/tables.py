@@ -82,6 +82,17 @@ def comparison_table(accuracy: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def speed_sentence(rows: list[dict[str, Any]]) -> str:
+    """Return the first row of the speeds in words."""
+    row, ms = rows[0], rows[0]["ms"]
+    return (
+        f"On two CPU threads the whole encoding of a {row['size']} px image takes "
+        f"{times(ms, 'finest', 'network')} the time of the network's own pass ({row['backbone']}); "
+        f"upsampling every channel to every pixel, the naive way, takes "
+        f"{times(ms, 'naive', 'network')}."
+    )
+
+
 def median(values: list[float]) -> float:
     ordered = sorted(values)
     middle = len(ordered) // 2
@@ -119,7 +130,7 @@ def main() -> None:
     speed = load("encode_speed_cpu.json")["rows"]
     accuracy = load("accuracy_mobilenet_v2.json")["rows"]
     pages = {
-        ROOT / "README.md": {"compare": comparison_table(accuracy)},
+        ROOT / "README.md": {"compare": f"{comparison_table(accuracy)}\n\n{speed_sentence(speed)}"},
         HERE / "README.md": {
             "speed": speed_table(speed),
             "memory": memory_table(speed),
