@@ -24,7 +24,7 @@ import hypervlad
 from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError
 from hypervlad.backbones import TappedNetwork
 from hypervlad.encoder import estimator as estimator_module
-from hypervlad.encoder.estimator import _random_pixels
+from hypervlad.encoder.sampling import random_pixels
 from hypervlad.images import SkippedImagesWarning
 
 Images = tuple[list[np.ndarray], np.ndarray]
@@ -132,7 +132,7 @@ def _explicit(encoder: HypercolumnVLAD, image: np.ndarray) -> np.ndarray:
         )
         columns = np.concatenate([_upsampled(layer, size) for layer in part], axis=1)
         if not isinstance(encoder.grid, str):
-            columns = columns[_random_pixels(encoder.seed_, micrograph.digest, 256, encoder.grid)]
+            columns = columns[random_pixels(encoder.seed_, micrograph.digest, 256, encoder.grid)]
         sums = np.zeros(words.shape)
         for column in columns:
             nearest = ((column - words.astype(float)) ** 2).sum(1).argmin()

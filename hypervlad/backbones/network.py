@@ -129,7 +129,7 @@ def build_network(
         Unknown backbone or tap (the message lists the valid ones), or unusable weights.
     """
     backbone = get_backbone(name)
-    module, source = _module_without_weights(backbone, random=_is_random(weights))
+    module = _module_without_weights(backbone, random=_is_random(weights))
     if not _is_random(weights):
         state, source = _state_dict(backbone, weights)
         load_into(module, state, backbone, source)
@@ -145,7 +145,7 @@ def _is_random(weights: object) -> bool:
     return isinstance(weights, str) and weights == "random"
 
 
-def _module_without_weights(backbone: Backbone, random: bool) -> tuple[torch.nn.Module, str]:
+def _module_without_weights(backbone: Backbone, random: bool) -> torch.nn.Module:
     """Build the module and drop its head; on the meta device where weights will be assigned."""
     on_meta = backbone.torchvision_name is not None and not random
     with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
@@ -160,7 +160,7 @@ def _module_without_weights(backbone: Backbone, random: bool) -> tuple[torch.nn.
         for head in _HEAD_NAMES:
             if hasattr(module, head):
                 setattr(module, head, torch.nn.Identity())
-    return module, "random"
+    return module
 
 
 def _state_dict(
@@ -181,7 +181,7 @@ def tap_names(name: str) -> list[str]:
         A registered backbone.
     """
     backbone = get_backbone(name)
-    module, _ = _module_without_weights(backbone, random=backbone.torchvision_name is None)
+    module = _module_without_weights(backbone, random=backbone.torchvision_name is None)
     return _layer_names(module)
 
 

@@ -34,7 +34,8 @@ from hypervlad.encoder.parameters import (
     check_read_options,
 )
 from hypervlad.encoder.projection import TorchCodebook
-from hypervlad.hypercolumns import feature_maps, hypercolumns_at
+from hypervlad.encoder.sampling import Counted, is_chosen, random_pixels, sample_batch
+from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import Micrograph, check_image_list, read_micrograph, read_micrographs
 from hypervlad.modelfile import register_kind, write_model
 
@@ -346,12 +347,12 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         n_used = min(len(images), _MOST_CODEBOOK_IMAGES)
         n_each = min(_MOST_SAMPLES_AN_IMAGE, -(-self.n_samples // n_used))
         # Chosen by digest, the order of images does not matter. If copies leave too few: all.
-        for share in (n_used / len(images), 1.0):
-            counted = _Counted(self._read(images, "codebook"))
+        for share in sorted({n_used / len(images), 1.0}):
+            counted = Counted(self._read(images, "codebook"))
             pool = HypercolumnPool(self.n_samples)
-            chosen = (pair for pair in counted if _is_chosen(pair[1].digest, share))
+            chosen = (pair for pair in counted if is_chosen(pair[1].digest, share))
             for batch in self._batches(chosen, preprocessing):
-                _sample(batch, network, n_each, seed, pool)
+                sample_batch(batch, network, n_each, seed, pool)
             if len(pool) >= self.n_codewords:
                 break
         return pool, counted.n
@@ -363,7 +364,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             sums = words.dense_sums(maps, self.grid, size)
         else:
             n_pixels = size[0] * size[1]
-            points = [_random_pixels(self.seed_, d, n_pixels, self.grid) for d in batch.digests]
+            points = [random_pixels(self.seed_, d, n_pixels, self.grid) for d in batch.digests]
             sums = words.sampled_sums(maps, points, size)
         return vlad.normalize(sums, check_normalize(self.normalize)).cpu().numpy()
 
@@ -403,39 +404,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
-
-
-class _Counted:
-    """Pass images on and count them."""
-
-    def __init__(self, micrographs: Iterator[tuple[int, Micrograph]]) -> None:
-        self._micrographs, self.n = micrographs, 0
-
-    def __iter__(self) -> Iterator[tuple[int, Micrograph]]:
-        for pair in self._micrographs:
-            self.n += 1
-            yield pair
-
-
-def _is_chosen(digest: str, share: float) -> bool:
-    return int(digest[:8], 16) < share * 2**32
-
-
-def _sample(
-    batch: Batch, network: TappedNetwork, n_each: int, seed: int, pool: HypercolumnPool
-) -> None:
-    maps = feature_maps(network, batch.images)
-    height, width = batch.images.shape[2:]
-    for i, digest in enumerate(batch.digests):
-        points = _random_pixels(seed, digest, height * width, n_each)
-        blocks = hypercolumns_at([layer[i] for layer in maps], points, (height, width))
-        pool.add(digest, [block.cpu().numpy() for block in blocks])
-
-
-def _random_pixels(seed: int, digest: str, n_pixels: int, n_wanted: int) -> np.ndarray:
-    """Choose pixels by seed and image alone."""
-    generator = np.random.default_rng([seed, int(digest[:16], 16)])
-    return generator.choice(n_pixels, min(n_wanted, n_pixels), replace=False, shuffle=False)
 
 
 def _as_keywords(read_options: Any) -> dict[str, Any]:
