@@ -87,8 +87,12 @@ def _boosting_in_words(boosting: Any) -> str:
 def _size_in_words(encoder: Any) -> str:
     side = encoder.image_size
     if encoder.aspect == "square":
-        return f"{side} x {side} pixels, stretched to a square"
-    return f"about {side} x {side} pixels, proportions kept"
+        size = f"{side} x {side} pixels, stretched to a square"
+    else:
+        size = f"about {side} x {side} pixels, proportions kept"
+    if encoder.pixel_size is None:
+        return size
+    return f"{encoder.pixel_size:g} nm per pixel; where the pixel size is not known: {size}"
 
 
 def _reading_in_words(encoder: Any) -> str:

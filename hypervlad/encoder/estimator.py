@@ -25,16 +25,23 @@ from hypervlad.backbones import (
 )
 from hypervlad.codebook import Codebook, HypercolumnPool, learn_codebook
 from hypervlad.encoder import state
-from hypervlad.encoder.batches import Batch, Preparation, automatic_batch_size
+from hypervlad.encoder.batches import (
+    Batch,
+    Preparation,
+    automatic_batch_pixels,
+    automatic_batch_size,
+)
 from hypervlad.encoder.caching import CachedVectors
 from hypervlad.encoder.parameters import (
     check_device,
     check_encoder,
     check_normalize,
+    check_pixel_size,
     check_read_options,
 )
 from hypervlad.encoder.projection import TorchCodebook
 from hypervlad.encoder.sampling import Counted, is_chosen, random_pixels, sample_batch
+from hypervlad.encoder.scale import at_scale, size_at
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import Micrograph, check_image_list, read_micrograph, read_micrographs
 from hypervlad.modelfile import register_kind, write_model
@@ -67,6 +74,13 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         root of the area.
     aspect : {"square", "own"}, default="square"
         Stretch images to a square, or keep their proportions.
+    pixel_size : float or None, default=None
+        Nanometres per pixel that images are resampled to, so that a tube of 20 nm is equally wide
+        in all of them; then ``image_size`` and ``aspect`` rule only images whose file knows no
+        pixel size, such as arrays, and one warning names these. None: they rule all images. Near
+        the coarsest of the files is a good choice: enlarging brings no detail back. An image that
+        would have a side below the network's minimum (32 for most) or more than 2048 x 2048 pixels
+        counts as unreadable.
     grid : {"finest", "image", "own"} or int, default="finest"
         Where hypercolumns are taken: at each position of the finest tap, at each pixel of the
         resized image, at each layer's own positions (``codebook="per_layer"`` only), or at this
@@ -90,13 +104,14 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     memory : None, str or joblib.Memory, default=None
         A private, trusted folder where image vectors are kept and found again.
     batch_size : int or "auto", default="auto"
+        Images a batch; "auto" goes by their size and the device.
     device : str, default="auto"
         "cuda" where there is a GPU, else "cpu".
     n_jobs : int or None, default=None
         Threads that read images ahead of the network; None is one.
     random_state : int, RandomState or None, default=None
         Seeds K-means and the choice of pixels. Each image's own choice depends on the seed and its
-        digest alone, not on order or neighbours.
+        digest (with ``pixel_size``, its pixel size too) alone, not on order or neighbours.
     on_error : {"raise", "skip"}, default="raise"
         With "skip", unreadable images are left out of ``fit`` and become rows of NaN in
         ``transform``; one warning lists them.
@@ -144,6 +159,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         taps: Sequence[str] | None = None,
         image_size: int = 224,
         aspect: Literal["square", "own"] = "square",
+        pixel_size: float | None = None,
         grid: Literal["finest", "image", "own"] | int = "finest",
         n_codewords: int = 64,
         codebook: Literal["joint", "per_layer"] = "joint",
@@ -165,6 +181,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.taps = taps
         self.image_size = image_size
         self.aspect = aspect
+        self.pixel_size = pixel_size
         self.grid = grid
         self.n_codewords = n_codewords
         self.codebook = codebook
@@ -199,7 +216,12 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ValueError
             Unusable parameters, or too few hypercolumns for the codebook.
         ImageReadError
-            An image that cannot be read; it is named.
+            An image that cannot be read, or not be brought to ``pixel_size``; it is named.
+
+        Warns
+        -----
+        UnknownPixelSizeWarning
+            With ``pixel_size``, once, if the pixel size of some images is not known.
         """
         images = self._check(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -259,6 +281,11 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ndarray of int, shape (n_codebooks, H, W)
             One map for a joint codebook, else one a layer; on the finest tap's positions, or the
             resized image's pixels for ``grid="image"``.
+
+        Raises
+        ------
+        ImageReadError
+            As in :meth:`fit`, whatever ``on_error`` says.
         """
         check_is_fitted(self)
         micrograph = read_micrograph(image, **_as_keywords(self.read_options))
@@ -318,13 +345,23 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         check_read_options(self.read_options)
         return check_image_list(images)
 
-    def _read(self, images: list[Any], what: str) -> Iterator[tuple[int, Micrograph]]:
+    def _read(
+        self,
+        images: list[Any],
+        what: str,
+        preprocessing: Preprocessing | None = None,
+        warn: bool = True,
+    ) -> Iterator[tuple[int, Micrograph]]:
+        pixel_size = check_pixel_size(self.pixel_size)
+        minimum = (preprocessing or self.preprocessing_).minimum_size
         stream = read_micrographs(
             images,
             options=check_read_options(self.read_options),
             on_error=self.on_error,
             n_jobs=self.n_jobs,
+            check=lambda image, name: size_at(image, pixel_size, minimum, name),
         )
+        stream = at_scale(stream, pixel_size, len(images) if warn else None)
         hidden = None if self.verbose else True
         return iter(tqdm(stream, desc=what, total=len(images), unit="image", disable=hidden))
 
@@ -333,11 +370,15 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         micrographs: Iterable[tuple[int, Micrograph]],
         preprocessing: Preprocessing | None = None,
     ) -> Iterator[Batch]:
-        batch_size = self.batch_size
+        device, pixel_size = check_device(self.device), check_pixel_size(self.pixel_size)
+        batch_size, batch_pixels = self.batch_size, None
         if batch_size == "auto":
-            batch_size = automatic_batch_size(self.image_size, check_device(self.device))
+            batch_size = automatic_batch_size(self.image_size, device)
+            batch_pixels = None if pixel_size is None else automatic_batch_pixels(device)
         preprocessing = preprocessing or self.preprocessing_
-        preparation = Preparation(self.image_size, self.aspect, preprocessing, batch_size)
+        preparation = Preparation(
+            self.image_size, self.aspect, preprocessing, batch_size, pixel_size, batch_pixels
+        )
         return preparation.batches(micrographs)
 
     def _fill_pool(
@@ -347,8 +388,10 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         n_used = min(len(images), _MOST_CODEBOOK_IMAGES)
         n_each = min(_MOST_SAMPLES_AN_IMAGE, -(-self.n_samples // n_used))
         # Chosen by digest, the order of images does not matter. If copies leave too few: all.
-        for share in sorted({n_used / len(images), 1.0}):
-            counted = Counted(self._read(images, "codebook"))
+        shares = sorted({n_used / len(images), 1.0})
+        for share in shares:
+            stream = self._read(images, "codebook", preprocessing, warn=share == shares[0])
+            counted = Counted(stream)
             pool = HypercolumnPool(self.n_samples)
             chosen = (pair for pair in counted if is_chosen(pair[1].digest, share))
             for batch in self._batches(chosen, preprocessing):
