@@ -81,8 +81,7 @@ def hint_at_bad_files() -> Iterator[None]:
         yield
     except ImageReadError as error:
         raise ImageReadError(
-            f"{error} ('hypervlad check' lists all files that cannot be read; --on-error skip "
-            "leaves such images out)"
+            f"{error} ('hypervlad check' lists unreadable files; --on-error skip leaves them out)"
         ) from error
 
 
