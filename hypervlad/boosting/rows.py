@@ -35,7 +35,7 @@ class TrainingRows:
         """Only these rows."""
         return TrainingRows(self.X[rows], self.codes[rows], self.weight[rows], self.groups[rows])
 
-    def with_columns(self, columns: IntArray | None) -> TrainingRows:
+    def with_columns(self, columns: IntArray | slice | None) -> TrainingRows:
         """Only these columns of X; all if None."""
         if columns is None:
             return self

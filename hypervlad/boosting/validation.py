@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +73,17 @@ def checked_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> FloatArr
     if (weight < 0).any():
         raise ValueError(f"sample_weight must not be negative; the smallest is {weight.min():g}.")
     return weight
+
+
+def checked_views(views: Sequence[int] | None, n_features: int) -> list[int]:
+    """Numbers of columns of the views; ValueError unless they are whole and cover X."""
+    widths = [n_features] if views is None else [int(width) for width in views]
+    if not widths or min(widths) < 1 or sum(widths) != n_features:
+        raise ValueError(
+            f"views are numbers of columns, each at least 1, that add up to the {n_features} "
+            f"columns of X; got {views!r}."
+        )
+    return widths
 
 
 def check_float32(X: NDArray[Any]) -> None:
