@@ -68,8 +68,10 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         Shares of rows and columns drawn for each tree, in (0, 1].
     validation_fraction : float, default=0.2
         Share of rows in the hold-out of early stopping, in (0, 1).
-    n_iter_no_change : int, default=10
-        Rounds without a lower log loss on the hold-out after which boosting stops.
+    n_iter_no_change : int or None, default=10
+        Rounds without a lower log loss on the hold-out after which boosting stops. None: nothing
+        is held out, and all `n_estimators` rounds are trained on all rows and kept, whether they
+        help or not, with ``init="linear"`` too.
     Cs : float or sequence of float, default=(0.1, 1.0, 10.0, 100.0, 1000.0)
         Inverse strengths of the L2 penalty to try. The features are first centred and divided by
         one number, so that the mean squared length of a row is 1, whatever their number and
@@ -175,7 +177,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         subsample: float = 1.0,
         colsample_bytree: float = 1.0,
         validation_fraction: float = 0.2,
-        n_iter_no_change: int = 10,
+        n_iter_no_change: int | None = 10,
         Cs: float | Sequence[float] = (0.1, 1.0, 10.0, 100.0, 1000.0),
         n_splits: int = 5,
         class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
@@ -432,7 +434,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
                 features,
                 n_columns,
                 columns=self.tree_columns_,
-                nthread=self.n_threads(),
             )
         return margins
 

@@ -23,6 +23,7 @@ _INTEGERS = {
     "n_iter_no_change": 1,
     "n_splits": 2,
 }
+_MAY_BE_NONE = ("max_tree_features", "n_iter_no_change")
 _SHARES = ("learning_rate", "subsample", "colsample_bytree")
 _NOT_NEGATIVE = ("min_child_weight", "reg_lambda")
 
@@ -33,7 +34,7 @@ def check_parameters(model: BoostedSoftmaxClassifier) -> None:
         raise ValueError(f'init must be "linear" or None; got {model.init!r}.')
     for name, lowest in _INTEGERS.items():
         value = getattr(model, name)
-        if name == "max_tree_features" and value is None:
+        if name in _MAY_BE_NONE and value is None:
             continue
         if not isinstance(value, Integral) or isinstance(value, bool) or value < lowest:
             raise ValueError(f"{name} must be a whole number, at least {lowest}; got {value!r}.")

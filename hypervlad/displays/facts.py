@@ -76,6 +76,8 @@ def _classifier_facts(model: Any) -> dict[str, str]:
 
 
 def _boosting_in_words(boosting: Any) -> str:
+    if not hasattr(boosting, "temperature_"):  # not a BoostedSoftmaxClassifier
+        return type(boosting).__name__
     rounds = f"{boosting.n_estimators_} rounds of boosted trees"
     if boosting.init is None:
         return rounds

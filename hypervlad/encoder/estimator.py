@@ -23,7 +23,7 @@ from hypervlad.backbones import (
     build_network,
     get_backbone,
 )
-from hypervlad.codebook import Codebook, HypercolumnPool, learn_codebook
+from hypervlad.codebook import Codebook, HypercolumnPool, StreamedCodewords, learn_codebook
 from hypervlad.encoder import state
 from hypervlad.encoder.batches import (
     Batch,
@@ -94,11 +94,17 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     scale_layers : bool, default=True
         Divide each layer by its total standard deviation. A joint codebook of unscaled layers is
         ruled by the first few.
+    kmeans : {"lloyd", "minibatch"}, default="lloyd"
+        "lloyd" learns the codewords from ``n_samples`` hypercolumns at once. "minibatch" starts
+        from those and reads the images once more, in the order of their digests, for minibatch
+        K-means over 5,000 random pixels of every one (or the ``grid`` if it is a number): no
+        image is left out, and memory stays bounded.
     normalize : sequence of {"intra", "power", "l2"} or None, default=("intra", "l2")
         Steps in their order: see :func:`hypervlad.vlad.normalize`.
     n_samples : int, default=50_000
         Hypercolumns that the codebook is learnt from, of about a thousand images at most. Memory
-        is about twice 4 bytes x channels x this (for the default network 0.6 GB).
+        is about twice 4 bytes x channels x this (for the default network 0.6 GB). With
+        ``kmeans="minibatch"``, what means, components and the first codewords come from.
     read_options : dict or ReadOptions, optional
         How files become pixels: see :class:`hypervlad.images.ReadOptions`.
     memory : None, str or joblib.Memory, default=None
@@ -165,6 +171,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         codebook: Literal["joint", "per_layer"] = "joint",
         layer_components: int | None = 32,
         scale_layers: bool = True,
+        kmeans: Literal["lloyd", "minibatch"] = "lloyd",
         normalize: Sequence[vlad.Normalization] | None = ("intra", "l2"),
         n_samples: int = 50_000,
         read_options: Mapping[str, Any] | None = None,
@@ -187,6 +194,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.codebook = codebook
         self.layer_components = layer_components
         self.scale_layers = scale_layers
+        self.kmeans = kmeans
         self.normalize = normalize
         self.n_samples = n_samples
         self.read_options = read_options
@@ -227,20 +235,24 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         network = build_network(self.backbone, self.weights, self.taps, check_device(self.device))
         preprocessing = get_backbone(self.backbone).preprocessing
-        pool, n_images = self._fill_pool(images, network, preprocessing, seed)
+        pool, counted = self._fill_pool(images, network, preprocessing, seed)
         codebook = learn_codebook(
             pool.layers(),
             self.n_codewords,
             kind=self.codebook,
             layer_components=self.layer_components,
             scale_layers=self.scale_layers,
+            start_only=self.kmeans == "minibatch",
             random_state=seed,
             verbose=self.verbose,
         )
+        if self.kmeans == "minibatch":
+            distinct = [images[position] for position in counted.by_digest()]
+            codebook = self._stream_codewords(codebook, distinct, network, preprocessing, seed)
         # All at the end: a fit that fails leaves the model as it was.
         self.__dict__.pop("backbone_state_", None)  # a loaded model's own weights
         self._tapped_network = network
-        self.codebook_, self.seed_, self.n_images_ = codebook, seed, n_images
+        self.codebook_, self.seed_, self.n_images_ = codebook, seed, counted.n
         self.taps_, self.weights_digest_ = network.taps, network.digest
         self.preprocessing_ = preprocessing
         return self
@@ -369,9 +381,10 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self,
         micrographs: Iterable[tuple[int, Micrograph]],
         preprocessing: Preprocessing | None = None,
+        batch_size: int | Literal["auto"] | None = None,
     ) -> Iterator[Batch]:
         device, pixel_size = check_device(self.device), check_pixel_size(self.pixel_size)
-        batch_size, batch_pixels = self.batch_size, None
+        batch_size, batch_pixels = batch_size or self.batch_size, None
         if batch_size == "auto":
             batch_size = automatic_batch_size(self.image_size, device)
             batch_pixels = None if pixel_size is None else automatic_batch_pixels(device)
@@ -383,8 +396,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def _fill_pool(
         self, images: list[Any], network: TappedNetwork, preprocessing: Preprocessing, seed: int
-    ) -> tuple[HypercolumnPool, int]:
-        """Sample hypercolumns of at most about _MOST_CODEBOOK_IMAGES; return how many were read."""
+    ) -> tuple[HypercolumnPool, Counted]:
+        """Sample hypercolumns of at most about _MOST_CODEBOOK_IMAGES; return what was read too."""
         n_used = min(len(images), _MOST_CODEBOOK_IMAGES)
         n_each = min(_MOST_SAMPLES_AN_IMAGE, -(-self.n_samples // n_used))
         # Chosen by digest, the order of images does not matter. If copies leave too few: all.
@@ -398,7 +411,25 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 sample_batch(batch, network, n_each, seed, pool)
             if len(pool) >= self.n_codewords:
                 break
-        return pool, counted.n
+        return pool, counted
+
+    def _stream_codewords(
+        self,
+        start: Codebook,
+        images: list[Any],
+        network: TappedNetwork,
+        preprocessing: Preprocessing,
+        seed: int,
+    ) -> Codebook:
+        """Refine codewords on a sample of every image, in the order given."""
+        n_each = _MOST_SAMPLES_AN_IMAGE if isinstance(self.grid, str) else self.grid
+        words = StreamedCodewords(start, seed)
+        micrographs = self._read(images, "codewords")
+        # Of images of several sizes, a larger batch would change the order.
+        batch_size = 1 if self.aspect == "own" else None
+        for batch in self._batches(micrographs, preprocessing, batch_size):
+            sample_batch(batch, network, n_each, seed, words)
+        return words.codebook()
 
     def _encode(self, batch: Batch, words: TorchCodebook) -> np.ndarray:
         maps = words.project(feature_maps(self._network(), batch.images))

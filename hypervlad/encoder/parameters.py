@@ -112,6 +112,7 @@ def check_encoder(encoder: Any, backbone: Backbone) -> None:
     check_choice("aspect", encoder.aspect, ("square", "own"))
     check_pixel_size(encoder.pixel_size)
     check_choice("on_error", encoder.on_error, ("raise", "skip"))
+    check_choice("kmeans", encoder.kmeans, ("lloyd", "minibatch"))
     check_kind(encoder.codebook)
     check_grid(encoder.grid, encoder.codebook)
     check_normalize(encoder.normalize)
