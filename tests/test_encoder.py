@@ -394,6 +394,8 @@ def test_the_cache_folder_is_private(
         ({"batch_size": "big"}, "batch_size must be"),
         ({"aspect": "wide"}, "aspect must be one of 'square', 'own', not 'wide'"),
         ({"on_error": "ignore"}, "on_error must be one of 'raise', 'skip'"),
+        ({"kmeans": "elkan"}, "kmeans must be one of 'lloyd', 'minibatch', not 'elkan'"),
+        ({"kmeans": "minibatch", "n_samples": 3}, "4 codewords cannot be learnt from"),
         ({"codebook": "both"}, 'codebook must be "joint" or "per_layer"'),
         ({"grid": "coarse"}, "grid must be one of"),
         ({"grid": 0}, "grid must be .* or a number of random pixels"),
