@@ -38,8 +38,9 @@ def assert_close(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) ->
 
 def in_the_plane(words: list[list[float]]) -> Codebook:
     """Words of two layers of one channel each, centred elsewhere."""
-    projections = tuple(LayerProjection(np.full(1, 5, np.float32), 1.0, None) for _ in range(2))
-    return Codebook(projections, (np.array(words, np.float32),))
+    five, one = np.full(1, 5, np.float32), np.ones(1, np.float32)
+    projections = (LayerProjection(five, one, 1.0, None), LayerProjection(five, one, 1.0, None))
+    return Codebook(projections, np.array(words, np.float32))
 
 
 def test_an_image_is_a_step_of_scikit_learns_minibatch_kmeans() -> None:

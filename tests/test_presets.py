@@ -29,7 +29,6 @@ PAPER = {
     "encoder__layer_components": None,
     "encoder__scale_layers": False,
     "encoder__normalize": ("intra", "l2"),
-    "n_components": None,
     "boosting__n_estimators": 100,
     "boosting__learning_rate": 0.1,
     "boosting__max_depth": 3,
@@ -54,7 +53,6 @@ HISTOGRAMS = {
         ({"n_codewords": 64}, HISTOGRAMS | {"encoder__n_codewords": 64}),
         ({"kmeans": "lloyd"}, HISTOGRAMS | {"encoder__kmeans": "lloyd"}),
         ({"scale_layers": True}, HISTOGRAMS | {"encoder__scale_layers": True}),
-        ({"n_components": 256}, HISTOGRAMS | {"n_components": 256}),
         ({"n_estimators": 7}, HISTOGRAMS | {"boosting__n_estimators": 7}),
         ({"weights": "vgg16.pth"}, HISTOGRAMS | {"encoder__weights": "vgg16.pth"}),
         (
