@@ -94,22 +94,22 @@ class GroupDraws:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A difference of means with its paired standard error; positive is better."""
+class Gain:
+    """A difference of means with its paired standard error; above zero is better."""
 
     value: float
     error: float
 
     @classmethod
-    def of(cls, values: list[np.ndarray], draws: list[GroupDraws]) -> Difference:
+    def of(cls, values: list[np.ndarray], draws: list[GroupDraws]) -> Gain:
         """Mean over data sets of the mean of row-wise differences, groups drawn within each set."""
         drawn = np.mean([d.means(v) for v, d in zip(values, draws, strict=True)], axis=0)
         return cls(float(np.mean([v.mean() for v in values])), float(drawn.std(ddof=1)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return value, standard error and whether it is no worse than two standard errors."""
+        """Return gain, standard error and whether it is no worse than two standard errors."""
         return {
-            "difference": self.value,
+            "gain": self.value,
             "error": self.error,
             # Rounding must not turn a tie into a loss.
             "within_two_errors": bool(self.value >= -2 * self.error - 1e-12),
@@ -127,7 +127,7 @@ def set_rows(
             against = {"best": best, "default": default}
             rows[name][f"{kind}_against"] = {
                 role: {"method": other}
-                | Difference.of([gains[name] - gains[other]], [draws]).to_dict()
+                | Gain.of([gains[name] - gains[other]], [draws]).to_dict()
                 for role, other in against.items()
                 if other in gains
             }
@@ -154,7 +154,7 @@ def mean_rows(
         for kind in best:
             row[f"{kind}_against"] = {
                 role: {"method": other}
-                | Difference.of([g[kind][name] - g[kind][other] for g in gains], draws).to_dict()
+                | Gain.of([g[kind][name] - g[kind][other] for g in gains], draws).to_dict()
                 for role, other in {"best": best[kind], "default": default}.items()
                 if other in rows
             }
