@@ -40,7 +40,7 @@ class DataSet:
 
     @classmethod
     def load(cls, folder: Path) -> DataSet:
-        """Read a folder with a sub-folder for each class, and its ``groups.csv`` if there is one."""
+        """Read a folder with a sub-folder a class, and its ``groups.csv`` if there is one."""
         table = folder / "groups.csv"
         data = hypervlad.load_image_folder(folder, table if table.exists() else None)
         n = len(data.images)

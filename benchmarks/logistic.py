@@ -82,7 +82,7 @@ class TunedLogisticRegression(ClassifierMixin, BaseEstimator):
         with threadpool_limits(1, user_api="blas"):
             best = (np.inf, self.scaling[0], 1.0, 1.0)
             for scaling in self.scaling:
-                best = min(best, self._best_C(X, codes, folds, scaling))
+                best = min(best, self._best_choice(X, codes, folds, scaling))
             self.loss_, self.scaling_, self.C_, self.temperature_ = best
             self.model_ = _pipeline(self.scaling_, self.C_)
             _fit(self.model_, X, codes)
@@ -95,7 +95,7 @@ class TunedLogisticRegression(ClassifierMixin, BaseEstimator):
     def predict(self, X: np.ndarray) -> np.ndarray:
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
-    def _best_C(
+    def _best_choice(
         self, X: np.ndarray, codes: np.ndarray, folds: list, scaling: str
     ) -> tuple[float, str, float, float]:
         """Return the lowest log-loss with the choice that gave it."""

@@ -7,8 +7,10 @@ included, is learnt on the training part alone.
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +24,7 @@ from sources import code_digest, versions
 from words import FisherVectors, LayerPCA, WordHistograms
 
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier
+from hypervlad.backbones import WeightsNotFoundError, find_weights
 
 DEFAULT = "hypervlad, default"
 N_SAMPLED = 1000  # hypercolumns an image
@@ -193,9 +196,7 @@ class OnHypercolumns:
 class _Encoded:
     """Projection, encoding and classifier, learnt one after the other."""
 
-    def __init__(
-        self, pca: LayerPCA, encoder: FisherVectors | WordHistograms, linear: Any
-    ) -> None:
+    def __init__(self, pca: LayerPCA, encoder: FisherVectors | WordHistograms, linear: Any) -> None:
         self.pca, self.encoder, self.linear = pca, encoder, linear
 
     def fit(self, samples: np.ndarray, y: np.ndarray, groups: np.ndarray) -> _Encoded:
@@ -222,9 +223,7 @@ class Texture:
     def __call__(self, fold: Fold) -> Result:
         vectors, seconds = fold.data.features("texture", texture)
         # Without a linear start this is xgboost itself, with a sensible number of rounds.
-        model = BoostedSoftmaxClassifier(
-            init=None, max_tree_features=None, random_state=fold.seed
-        )
+        model = BoostedSoftmaxClassifier(init=None, max_tree_features=None, random_state=fold.seed)
         return measure(model, fold, vectors[fold.train], vectors[fold.test], seconds)
 
 
@@ -238,11 +237,35 @@ def _of_taps(taps: Taps, method: object, *beside: str, **others: Any) -> dict[st
     }
 
 
-def all_methods(backbone: str, weights: str, folder: Path) -> Mapping[str, Method]:
-    """Return every method by the short name that the command line takes."""
+class Luo2021:
+    """The paper's system, always on VGG-16, whatever network the others use."""
+
+    def __init__(self, title: str, weights: str, **parameters: Any) -> None:
+        self.title, self.weights, self.parameters = title, weights, parameters
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        rooms = ["images", "backbones", "hypercolumns", "codebook", "vlad", "encoder", "presets"]
+        return {
+            "parameters": {name: repr(value) for name, value in self.parameters.items()},
+            "weights": hashlib.sha256(Path(self.weights).read_bytes()).hexdigest(),
+            "code": code_digest(rooms, method=self),
+        }
+
+    def __call__(self, fold: Fold) -> Result:
+        from hypervlad.presets import luo2021
+
+        model = luo2021(weights=self.weights, random_state=fold.seed, **self.parameters)
+        return measure(model, fold, fold.train_paths, fold.test_paths)
+
+
+def all_methods(
+    backbone: str, weights: str, vgg16: str | None, folder: Path
+) -> tuple[dict[str, Method], dict[str, str]]:
+    """Return every method by its short name, and of those that cannot run, why."""
     taps = Taps(backbone, weights)
     default = Default(backbone, weights, taps.network.digest)
-    return {
+    methods: dict[str, Method] = {
         "default": default,
         "default_logistic": LinearOnDefault(default, folder, temperature=False),
         "default_temperature": LinearOnDefault(default, folder, temperature=True),
@@ -252,3 +275,14 @@ def all_methods(backbone: str, weights: str, folder: Path) -> Mapping[str, Metho
         "fisher": OnHypercolumns(taps, "Fisher vectors", FisherVectors),
         "texture": Texture(),
     }
+    if vgg16 is None and backbone == "vgg16" and weights != "imagenet":
+        vgg16 = weights
+    if importlib.util.find_spec("hypervlad.presets") is None:
+        return methods, dict.fromkeys(("luo2021", "luo2021_image"), "no hypervlad.presets here")
+    try:
+        vgg16 = vgg16 or str(find_weights("vgg16", download=False))
+    except WeightsNotFoundError as error:
+        return methods, dict.fromkeys(("luo2021", "luo2021_image"), str(error))
+    methods["luo2021"] = Luo2021("luo2021", vgg16)
+    methods["luo2021_image"] = Luo2021("luo2021, every pixel", vgg16, grid="image")
+    return methods, {}

@@ -58,9 +58,7 @@ class OutOfFold:
         times and make the range too narrow. An error below the range is no fault.
         """
         errors = [expected_calibration_error(self.codes, p, n_bins=N_BINS) for p in self.proba]
-        ranges = [
-            calibration_error_range(p, n_bins=N_BINS, random_state=SEED) for p in self.proba
-        ]
+        ranges = [calibration_error_range(p, n_bins=N_BINS, random_state=SEED) for p in self.proba]
         low, high = np.mean(ranges, axis=0)
         error = float(np.mean(errors))
         return {"error": error, "range": [float(low), float(high)], "inside": bool(error <= high)}
@@ -126,8 +124,7 @@ def set_rows(
         for name in rows:
             against = {"best": best, "default": default}
             rows[name][f"{kind}_against"] = {
-                role: {"method": other}
-                | Gain.of([gains[name] - gains[other]], [draws]).to_dict()
+                role: {"method": other} | Gain.of([gains[name] - gains[other]], [draws]).to_dict()
                 for role, other in against.items()
                 if other in gains
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib.metadata
 import inspect
@@ -43,6 +44,11 @@ def code_digest(rooms: Sequence[str], beside: Sequence[str] = (), method: object
     texts = [file.read_text(encoding="utf-8") for file in files]
     if method is not None:
         texts.append(textwrap.dedent(inspect.getsource(type(method))))
+    return _digest_of(tuple(texts))
+
+
+@functools.cache
+def _digest_of(texts: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
     for text in texts:
         digest.update(_without_words(text).encode())

@@ -96,7 +96,9 @@ class FisherVectors:
 
     def transform(self, local: np.ndarray) -> np.ndarray:
         """Return Fisher vectors, shape (n, 2 n_modes d + n_modes)."""
-        return np.array([fisher_vector(x.astype(np.float64), self.gmm_, improved=True) for x in local])
+        return np.array(
+            [fisher_vector(x.astype(np.float64), self.gmm_, improved=True) for x in local]
+        )
 
 
 def draw(samples: np.ndarray, n_wanted: int, seed: int) -> np.ndarray:
