@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from checkpoints import load_or_run
 from features import Taps, texture
 from folds import Fold
@@ -55,7 +56,7 @@ def run(method: Method, fold: Fold, folder: Path) -> Result:
 def measure(model: Any, fold: Fold, train: Any, test: Any, image_seconds: float = 0.0) -> Result:
     """Fit and predict, by the clock; the features of an image cost ``image_seconds`` beside."""
     started = time.perf_counter()
-    model.fit(train, fold.y, fold.groups)
+    model.fit(train, fold.y, groups=fold.groups)
     fitted = time.perf_counter()
     proba = model.predict_proba(test)
     predicted = time.perf_counter()
@@ -255,7 +256,10 @@ class Luo2021:
     def __call__(self, fold: Fold) -> Result:
         from hypervlad.presets import luo2021
 
-        model = luo2021(weights=self.weights, random_state=fold.seed, **self.parameters)
+        n_jobs = torch.get_num_threads()
+        model = luo2021(
+            weights=self.weights, random_state=fold.seed, n_jobs=n_jobs, **self.parameters
+        )
         return measure(model, fold, fold.train_paths, fold.test_paths)
 
 

@@ -11,7 +11,8 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 
-N_POOL = 50_000  # hypercolumns that projections, words and modes are learnt from
+N_POOL = 50_000  # local features that words and modes are learnt from
+N_PCA_POOL = 20_000  # hypercolumns that the projection is learnt from
 
 
 class LayerPCA:
@@ -32,7 +33,7 @@ class LayerPCA:
 
     def fit_transform(self, samples: np.ndarray) -> np.ndarray:
         """Learn from samples (n, m, sum of C_l) and return them projected, (n, m, d)."""
-        pool = draw(samples, N_POOL, self.seed).astype(np.float32)
+        pool = draw(samples, N_PCA_POOL, self.seed).astype(np.float32)
         layers = np.split(pool.var(axis=0), np.cumsum(self.widths)[:-1])
         scales = [1 / np.sqrt(max(layer.sum(), 1e-12)) for layer in layers]
         self.scale_ = np.repeat(scales, self.widths).astype(np.float32)
@@ -70,7 +71,8 @@ class WordHistograms:
     def transform(self, local: np.ndarray) -> np.ndarray:
         """Return histograms, shape (n, n_words)."""
         n_words = len(self.kmeans_.cluster_centers_)
-        counts = [np.bincount(self.kmeans_.predict(x), minlength=n_words) for x in local]
+        words = self.kmeans_.predict(local.reshape(-1, local.shape[2])).reshape(local.shape[:2])
+        counts = [np.bincount(row, minlength=n_words) for row in words]
         return np.sqrt(np.array(counts) / local.shape[1])
 
 
