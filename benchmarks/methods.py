@@ -7,8 +7,8 @@ included, is learnt on the training part alone.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import importlib.util
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +26,13 @@ from words import FisherVectors, LayerPCA, WordHistograms
 
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier
 from hypervlad.backbones import WeightsNotFoundError, find_weights
+from hypervlad.presets import luo2021
 
 DEFAULT = "hypervlad, default"
 N_SAMPLED = 1000  # hypercolumns an image
+# The modules on which a result depends: a change in them makes its checkpoints void.
+TAPS_ROOMS = ("images", "splits", "backbones", "hypercolumns")
+CLASSIFIER_ROOMS = (*TAPS_ROOMS, "codebook", "vlad", "encoder", "boosting", "classifier")
 
 Result = dict[str, Any]
 
@@ -72,6 +76,8 @@ def measure(model: Any, fold: Fold, train: Any, test: Any, image_seconds: float 
 class RecordingSoftmax(BoostedSoftmaxClassifier):
     """The boosted softmax, which remembers what vectors it was given and what they took."""
 
+    # The signature too: a classifier gives its learner only what its fit names.
+    @functools.wraps(BoostedSoftmaxClassifier.fit)
     def fit(self, X: np.ndarray, y: np.ndarray, **others: Any) -> RecordingSoftmax:
         self.learnt_from_ = np.array(X)
         started = time.perf_counter()
@@ -102,14 +108,13 @@ class Default:
 
     @property
     def settings(self) -> dict[str, Any]:
-        rooms = ["images", "splits", "backbones", "hypercolumns", "codebook", "vlad", "encoder"]
         parameters = self.model(0).get_params()
         del parameters["encoder__weights"]  # a path; the digest says what it holds
         plain = {k: repr(v) for k, v in parameters.items() if not hasattr(v, "get_params")}
         return {
             "parameters": plain,
             "weights": self.weights_digest,
-            "code": code_digest([*rooms, "boosting", "classifier"], method=self),
+            "code": code_digest(CLASSIFIER_ROOMS, method=self),
         }
 
     def __call__(self, fold: Fold) -> Result:
@@ -218,8 +223,7 @@ class Texture:
 
     @property
     def settings(self) -> dict[str, Any]:
-        rooms = ["images", "splits", "boosting"]
-        return {"code": code_digest(rooms, ["features"], method=self)}
+        return {"code": code_digest(["images", "splits", "boosting"], ["features"], method=self)}
 
     def __call__(self, fold: Fold) -> Result:
         vectors, seconds = fold.data.features("texture", texture)
@@ -229,12 +233,11 @@ class Texture:
 
 
 def _of_taps(taps: Taps, method: object, *beside: str, **others: Any) -> dict[str, Any]:
-    rooms = ["images", "splits", "backbones", "hypercolumns"]
     return {
         **others,
         "taps": list(taps.network.taps),
         "weights": taps.network.digest,
-        "code": code_digest(rooms, ["features", "logistic", *beside], method=method),
+        "code": code_digest(TAPS_ROOMS, ["features", "logistic", *beside], method=method),
     }
 
 
@@ -246,16 +249,13 @@ class Luo2021:
 
     @property
     def settings(self) -> dict[str, Any]:
-        rooms = ["images", "backbones", "hypercolumns", "codebook", "vlad", "encoder", "presets"]
         return {
             "parameters": {name: repr(value) for name, value in self.parameters.items()},
             "weights": hashlib.sha256(Path(self.weights).read_bytes()).hexdigest(),
-            "code": code_digest(rooms, method=self),
+            "code": code_digest([*CLASSIFIER_ROOMS, "presets"], method=self),
         }
 
     def __call__(self, fold: Fold) -> Result:
-        from hypervlad.presets import luo2021
-
         n_jobs = torch.get_num_threads()
         model = luo2021(
             weights=self.weights, random_state=fold.seed, n_jobs=n_jobs, **self.parameters
@@ -281,8 +281,6 @@ def all_methods(
     }
     if vgg16 is None and backbone == "vgg16" and weights != "imagenet":
         vgg16 = weights
-    if importlib.util.find_spec("hypervlad.presets") is None:
-        return methods, dict.fromkeys(("luo2021", "luo2021_image"), "no hypervlad.presets here")
     try:
         vgg16 = vgg16 or str(find_weights("vgg16", download=False))
     except WeightsNotFoundError as error:

@@ -17,9 +17,11 @@ from features import texture
 from folds import DataSet, folds_of, number_of_folds
 from logistic import TunedLogisticRegression
 from skimage.io import imsave
+from sklearn.utils.validation import has_fit_parameter
 from sources import code_digest
 
 from hypervlad import MicrographClassifier
+from hypervlad.backbones import WeightsNotFoundError
 
 GROUPS_OF_CLASS = {"flat": 5, "rings": 4, "stripes": 6}
 
@@ -99,6 +101,42 @@ def test_every_method_is_scored_on_the_same_images(finished: tuple[Path, dict[st
         assert low <= row["accuracy"] <= high
     default = facts["rows"][0]["accuracy_against"]["default"]
     assert (default["gain"], default["error"]) == (0, 0)
+
+
+def test_the_default_is_measured_as_users_get_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("methods.MicrographClassifier", small_default)
+    fold = folds_of(DataSet.load(folder), repeats=1, seed=3)[0]
+    measured = methods.Default("tiny", "random", "digest")(fold)
+    model = small_default(random_state=3)
+    model.encoder.set_params(backbone="tiny", weights="random")
+    model.fit(fold.train_paths, fold.y, groups=fold.groups)
+    np.testing.assert_array_equal(measured["proba"], model.predict_proba(fold.test_paths))
+    # What the softmax was given: the vectors on which another learner can be tried.
+    proba = model.boosting_.predict_proba(measured["test_vectors"])
+    np.testing.assert_array_equal(measured["proba"], proba)
+    assert len(measured["train_vectors"]) == len(fold.train)
+    assert 0 < measured["softmax_seconds"] < measured["fit_seconds"]
+
+
+def test_the_measured_softmax_takes_groups() -> None:
+    assert has_fit_parameter(methods.RecordingSoftmax(), "groups")
+
+
+def test_luo2021_needs_the_weights_of_vgg16(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def nothing(name: str, download: bool) -> Path:
+        raise WeightsNotFoundError(f"no weights of {name}")
+
+    monkeypatch.setattr("methods.find_weights", nothing)
+    runnable, missing = methods.all_methods("tiny", "random", None, tmp_path)
+    assert set(missing) == {"luo2021", "luo2021_image"}
+    assert not set(missing) & set(runnable)
+    given, missing = methods.all_methods("tiny", "random", "vgg16.pth", tmp_path)
+    assert not missing
+    assert set(given) == {*runnable, "luo2021", "luo2021_image"}
 
 
 def test_an_interrupted_run_goes_on(
