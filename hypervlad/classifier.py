@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_classifier
 from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_parameter
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.boosting.validation import check_parameters
@@ -26,6 +27,12 @@ register_kind(KIND, "hypervlad.classifier:MicrographClassifier")
 
 _Part = TypeVar("_Part", bound=BaseEstimator)
 
+
+def _learner_has_margins(model: MicrographClassifier) -> bool:
+    learner = getattr(model, "boosting_", model.boosting)
+    return learner is None or hasattr(learner, "decision_function")
+
+
 _ENCODER, _BOOSTING, _REDUCTION = "encoder.", "boosting.", "reduction."
 
 
@@ -39,8 +46,10 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
     n_components : int or None, default=256
         Principal components of the VLAD vectors that the boosted softmax sees (fewer where there
         are fewer images); None gives it the vectors whole.
-    boosting : BoostedSoftmaxClassifier, optional
-        The learner; its defaults if not given.
+    boosting : BoostedSoftmaxClassifier or other classifier, optional
+        The learner; the defaults of :class:`BoostedSoftmaxClassifier` if not given. Any
+        scikit-learn classifier with ``predict_proba`` will do, but a model with another learner
+        cannot be saved by :meth:`save`.
     random_state : int, RandomState or None, default=None
         Seeds encoder, reduction and learner; an encoder or learner that you give a seed keeps it.
     verbose : bool, default=False
@@ -50,7 +59,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
     ----------
     classes_ : ndarray
     encoder_ : HypercolumnVLAD
-    boosting_ : BoostedSoftmaxClassifier
+    boosting_ : BoostedSoftmaxClassifier or other classifier
     mean_ : ndarray of shape (n_features,), or None
     components_ : ndarray of shape (n_components, n_features), or None
     n_images_ : int
@@ -74,7 +83,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
 
     classes_: np.ndarray
     encoder_: HypercolumnVLAD
-    boosting_: BoostedSoftmaxClassifier
+    boosting_: Any
     mean_: np.ndarray | None
     components_: np.ndarray | None
     n_images_: int
@@ -84,7 +93,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         encoder: HypercolumnVLAD | None = None,
         *,
         n_components: int | None = 256,
-        boosting: BoostedSoftmaxClassifier | None = None,
+        boosting: BaseEstimator | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
     ) -> None:
@@ -109,8 +118,10 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
             Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes.
         y : sequence of n labels
         groups : sequence of n group names, optional
-            Images of one micrograph, sample or paper; inner splits keep them together.
+            Images of one micrograph, sample or paper; inner splits keep them together. A learner
+            whose ``fit`` knows no groups does without.
         sample_weight : sequence of n floats, optional
+            Not with a learner whose ``fit`` takes none.
 
         Returns
         -------
@@ -133,22 +144,24 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         if self.n_components is not None:
             check_count("n_components", self.n_components)
         self._make_parts()
-        check_parameters(self.boosting_)
+        facts = self._facts_for_learner(sample_weight=weights, groups=group_of)
         vectors = self.encoder_.fit_transform(images)
         readable = ~np.isnan(vectors[:, 0])
         self.n_images_ = int(readable.sum())
-        self._learn_reduction(vectors[readable])
-        self.boosting_.fit(
-            self._reduce(vectors[readable]),
-            labels[readable],
-            sample_weight=None if weights is None else weights[readable],
-            groups=None if group_of is None else group_of[readable],
-        )
+        if not readable.all():  # else no copy: whole VLAD vectors may be most of the memory
+            vectors = vectors[readable]
+        self._learn_reduction(vectors)
+        facts = {name: values[readable] for name, values in facts.items()}
+        self.boosting_.fit(self._reduce(vectors), labels[readable], **facts)
         self.classes_ = self.boosting_.classes_
         return self
 
+    @available_if(_learner_has_margins)
     def decision_function(self, images: Sequence[Any]) -> np.ndarray:
-        """Return the margins (log-odds up to a constant): (n, n_classes), or (n,) for two."""
+        """Return the margins (log-odds up to a constant): (n, n_classes), or (n,) for two.
+
+        Only if the learner has them, as the default one does.
+        """
         return self._of_readable(images, self._boosted().decision_function)
 
     def predict_proba(self, images: Sequence[Any]) -> np.ndarray:
@@ -223,7 +236,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ModelFileError
-            If the file cannot be written.
+            If the file cannot be written, or the learner is not a BoostedSoftmaxClassifier.
         """
         write_model(path, KIND, *self.to_state(include_backbone=include_backbone))
 
@@ -232,6 +245,14 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Return the fitted model as a JSON-able header and named arrays."""
         check_is_fitted(self)
+        if not isinstance(self.boosting_, BoostedSoftmaxClassifier):
+            raise ModelFileError(
+                f"a model whose learner is a {type(self.boosting_).__name__} cannot be saved: "
+                "without pickle, only a BoostedSoftmaxClassifier can. Train with "
+                "boosting=BoostedSoftmaxClassifier(...), or save the encoder "
+                "(model.encoder_.save(path)) and keep the learner (model.boosting_) by your own "
+                "means, such as joblib.dump, in a place that you trust"
+            )
         encoder, encoder_arrays = self.encoder_.to_state(include_backbone=include_backbone)
         boosting, boosting_arrays = self.boosting_.to_state()
         header = {
@@ -279,21 +300,37 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
             self._seed = int(self._seed.randint(2**31 - 1))
         encoder = HypercolumnVLAD(verbose=self.verbose)
         boosting = BoostedSoftmaxClassifier(verbose=self.verbose)
-        self.encoder_ = self._part("encoder", self.encoder, encoder)
-        self.boosting_ = self._part("boosting", self.boosting, boosting)
-
-    def _part(self, name: str, given: Any, default: _Part) -> _Part:
-        """Return an unfitted copy of a part, seeded where it has no seed of its own."""
-        if given is not None and not isinstance(given, type(default)):
+        if not isinstance(self.encoder, HypercolumnVLAD | None):
             raise ValueError(
-                f"{name} must be a {type(default).__name__} or None, not {type(given).__name__}"
+                f"encoder must be a HypercolumnVLAD or None, not {type(self.encoder).__name__}"
             )
-        part = default if given is None else clone(given)
-        if isinstance(part, HypercolumnVLAD):
-            part.set_output(transform="default")  # frames, if asked for, are not for in here
-        if part.get_params()["random_state"] is None:
-            part.set_params(random_state=self._seed)
+        _check_learner(self.boosting)
+        self.encoder_ = self._part(self.encoder, encoder)
+        self.encoder_.set_output(transform="default")  # frames, if asked for, are not for in here
+        self.boosting_ = self._part(self.boosting, boosting)
+
+    def _part(self, given: Any, default: _Part) -> _Part:
+        """Return an unfitted copy of a part, seeded where it has no seed of its own."""
+        part: _Part = default if given is None else clone(given)
+        for name, value in part.get_params().items():
+            if value is None and (name == "random_state" or name.endswith("__random_state")):
+                part.set_params(**{name: self._seed})
         return part
+
+    def _facts_for_learner(self, **given: np.ndarray | None) -> dict[str, np.ndarray]:
+        """Pick what the learner's fit takes; groups may be lost on it, weights must not."""
+        if given["sample_weight"] is not None and not has_fit_parameter(
+            self.boosting_, "sample_weight"
+        ):
+            raise ValueError(
+                f"sample_weight is given, but the learner, {type(self.boosting_).__name__}, takes "
+                "none: leave it out or give boosting= a learner whose fit takes it"
+            )
+        return {
+            name: values
+            for name, values in given.items()
+            if values is not None and has_fit_parameter(self.boosting_, name)
+        }
 
     def _learn_reduction(self, vectors: np.ndarray) -> None:
         self.mean_ = self.components_ = None
@@ -310,7 +347,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
             return vectors
         return (vectors - self.mean_) @ self.components_.T
 
-    def _boosted(self) -> BoostedSoftmaxClassifier:
+    def _boosted(self) -> Any:
         check_is_fitted(self)
         return self.boosting_
 
@@ -318,9 +355,9 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         """Apply a function of reduced vectors to the images that could be read; NaN elsewhere."""
         vectors = self.encoder_.transform(images)
         readable = ~np.isnan(vectors[:, 0])
-        values = function(self._reduce(vectors[readable]))
         if readable.all():
-            return values
+            return function(self._reduce(vectors))
+        values = function(self._reduce(vectors[readable]))
         result = np.full((len(vectors), *values.shape[1:]), np.nan, dtype=values.dtype)
         result[readable] = values
         return result
@@ -333,6 +370,20 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         return tags
+
+
+def _check_learner(learner: Any) -> None:
+    if isinstance(learner, BoostedSoftmaxClassifier):
+        check_parameters(learner)
+    elif learner is not None and not (
+        isinstance(learner, BaseEstimator)
+        and is_classifier(learner)
+        and hasattr(learner, "predict_proba")
+    ):
+        raise ValueError(
+            "boosting must be a BoostedSoftmaxClassifier, another scikit-learn classifier with "
+            f"predict_proba, or None, not {learner!r}"
+        )
 
 
 def _check_labels(labels: np.ndarray, groups: np.ndarray | None) -> None:

@@ -12,10 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from tqdm.auto import tqdm
+
+# Rows that a step of minibatch K-means waits for: scikit-learn's own default. An image of the usual
+# 5,000 pixels is a step by itself.
+_FEWEST_ROWS_A_STEP = 1024
 
 
 class LayerProjection(NamedTuple):
@@ -140,6 +144,7 @@ def learn_codebook(
     kind: Literal["joint", "per_layer"] = "joint",
     layer_components: int | None = 32,
     scale_layers: bool = True,
+    start_only: bool = False,
     random_state: int = 0,
     verbose: bool = False,
 ) -> Codebook:
@@ -158,6 +163,9 @@ def learn_codebook(
     scale_layers : bool, default=True
         Divide each layer by its total standard deviation (the root of the sum of its channels'
         variances), so that no layer rules the distances of a joint codebook.
+    start_only : bool, default=False
+        The codewords are where K-means would start (k-means++), for :class:`StreamedCodewords` to
+        go on from.
     random_state : int, default=0
     verbose : bool, default=False
         Show progress bars.
@@ -172,26 +180,98 @@ def learn_codebook(
         If there are fewer hypercolumns than codewords.
     """
     n_samples = len(layers[0])
-    if n_samples < n_codewords:
-        raise ValueError(
-            f"{n_codewords} codewords cannot be learnt from {n_samples} hypercolumns: give more "
-            "or larger images, or ask for fewer codewords (n_codewords=)"
-        )
+    _check_enough(n_samples, n_codewords)
     hidden = None if verbose else True
     projections = tuple(
         _learn_projection(layer, layer_components, scale_layers, random_state)
         for layer in tqdm(layers, desc="components", unit="layer", disable=hidden)
     )
-    spaces = [
-        projection.apply(layer) for projection, layer in zip(projections, layers, strict=True)
-    ]
-    if kind == "joint":
-        spaces = [np.concatenate(spaces, axis=1)]
+    spaces = _spaces(projections, layers, kind == "joint")
+    learn = _start if start_only else _kmeans
     codewords = tuple(
-        _kmeans(space, n_codewords, random_state)
+        learn(space, n_codewords, random_state)
         for space in tqdm(spaces, desc="codewords", unit="codebook", disable=hidden)
     )
     return Codebook(projections, codewords)
+
+
+class StreamedCodewords:
+    """Minibatch K-means over a stream of samples: every sample takes part, few are held.
+
+    Each image is one step of scikit-learn's :class:`~sklearn.cluster.MiniBatchKMeans`; images of
+    few samples wait until there are enough of them. The result depends on the order of images, so
+    give them in one that has nothing to do with where they came from, such as that of their
+    digests.
+
+    Parameters
+    ----------
+    start : Codebook
+        Projections, which stay, and codewords to start from.
+    random_state : int
+
+    References
+    ----------
+    D. Sculley, "Web-scale k-means clustering", WWW 2010.
+    """
+
+    def __init__(self, start: Codebook, random_state: int) -> None:
+        self._start = start
+        self._waiting: list[list[np.ndarray]] = []
+        self._n_waiting = 0
+        self._learners = [
+            MiniBatchKMeans(len(words), init=words, n_init=1, random_state=random_state)
+            for words in start.codewords
+        ]
+        self.n_samples = 0
+
+    def add(self, digest: str, blocks: list[np.ndarray]) -> None:
+        """Take one image's sample: a block (n, C_l) a layer."""
+        self._waiting.append(blocks)
+        self._n_waiting += len(blocks[0])
+        if self._n_waiting >= max(_FEWEST_ROWS_A_STEP, len(self._start.codewords[0])):
+            self._step()
+
+    def _step(self) -> None:
+        layers = [np.concatenate(blocks) for blocks in zip(*self._waiting, strict=True)]
+        self.n_samples += self._n_waiting
+        self._waiting, self._n_waiting = [], 0
+        spaces = _spaces(self._start.projections, layers, self._start.is_joint)
+        for learner, space in zip(self._learners, spaces, strict=True):
+            learner.partial_fit(space)
+
+    def codebook(self) -> Codebook:
+        """Return what has been learnt.
+
+        Raises
+        ------
+        ValueError
+            If there were fewer samples than codewords.
+        """
+        _check_enough(self.n_samples + self._n_waiting, len(self._start.codewords[0]))
+        if self._waiting:
+            self._step()
+        codewords = [
+            np.ascontiguousarray(learner.cluster_centers_, np.float32) for learner in self._learners
+        ]
+        return Codebook(self._start.projections, tuple(codewords))
+
+
+def _check_enough(n_samples: int, n_codewords: int) -> None:
+    if n_samples < n_codewords:
+        raise ValueError(
+            f"{n_codewords} codewords cannot be learnt from {n_samples} hypercolumns: give more "
+            "or larger images, or ask for fewer codewords (n_codewords=)"
+        )
+
+
+def _spaces(
+    projections: Sequence[LayerProjection], layers: Sequence[np.ndarray], is_joint: bool
+) -> list[np.ndarray]:
+    """Project layers into the space of each codebook: one of all layers, or one a layer."""
+    spaces = [
+        projection.apply(layer) for projection, layer in zip(projections, layers, strict=True)
+    ]
+    return [np.concatenate(spaces, axis=1)] if is_joint else spaces
 
 
 def _learn_projection(
@@ -219,6 +299,11 @@ def _kmeans(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndar
         warnings.simplefilter("ignore", ConvergenceWarning)
         kmeans.fit(samples)
     return np.ascontiguousarray(kmeans.cluster_centers_, np.float32)
+
+
+def _start(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarray:
+    words, _ = kmeans_plusplus(samples, n_codewords, random_state=random_state)
+    return np.ascontiguousarray(words, np.float32)
 
 
 def check_kind(kind: Any) -> None:

@@ -100,7 +100,7 @@ class TestTrees:
         assert model.n_estimators_ >= 1
         assert model.linear_coef_ is None
         assert model.C_ is None
-        assert model.temperature_ == 1.0
+        assert model.view_weights_ is None
 
     def test_plain_boosting_learns(self):
         X, y = three_rings()
@@ -226,7 +226,7 @@ class TestSmallClasses:
         with pytest.warns(UserWarning, match="only one or two"):
             model = fitted(X, y, groups=np.zeros(len(y)))
         assert model.score(X, y) > 0.8
-        assert model.temperature_ == 1.0
+        assert model.view_weights_ == (1.0,)
 
 
 class TestWeights:
@@ -377,7 +377,7 @@ class TestScikitLearnManners:
         out, told = capfd.readouterr()
         assert out == ""
         assert "60 distinct rows of 3 classes" in told
-        assert "temperature" in told
+        assert "weight" in told
 
     def test_feature_names_are_checked(self):
         pandas = pytest.importorskip("pandas")

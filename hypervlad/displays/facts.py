@@ -76,6 +76,8 @@ def _classifier_facts(model: Any) -> dict[str, str]:
 
 
 def _boosting_in_words(boosting: Any) -> str:
+    if not hasattr(boosting, "temperature_"):  # not a BoostedSoftmaxClassifier
+        return type(boosting).__name__
     rounds = f"{boosting.n_estimators_} rounds of boosted trees"
     if boosting.init is None:
         return rounds
@@ -87,8 +89,12 @@ def _boosting_in_words(boosting: Any) -> str:
 def _size_in_words(encoder: Any) -> str:
     side = encoder.image_size
     if encoder.aspect == "square":
-        return f"{side} x {side} pixels, stretched to a square"
-    return f"about {side} x {side} pixels, proportions kept"
+        size = f"{side} x {side} pixels, stretched to a square"
+    else:
+        size = f"about {side} x {side} pixels, proportions kept"
+    if encoder.pixel_size is None:
+        return size
+    return f"{encoder.pixel_size:g} nm per pixel; where the pixel size is not known: {size}"
 
 
 def _reading_in_words(encoder: Any) -> str:

@@ -23,18 +23,25 @@ from hypervlad.backbones import (
     build_network,
     get_backbone,
 )
-from hypervlad.codebook import Codebook, HypercolumnPool, learn_codebook
+from hypervlad.codebook import Codebook, HypercolumnPool, StreamedCodewords, learn_codebook
 from hypervlad.encoder import state
-from hypervlad.encoder.batches import Batch, Preparation, automatic_batch_size
+from hypervlad.encoder.batches import (
+    Batch,
+    Preparation,
+    automatic_batch_pixels,
+    automatic_batch_size,
+)
 from hypervlad.encoder.caching import CachedVectors
 from hypervlad.encoder.parameters import (
     check_device,
     check_encoder,
     check_normalize,
+    check_pixel_size,
     check_read_options,
 )
 from hypervlad.encoder.projection import TorchCodebook
 from hypervlad.encoder.sampling import Counted, is_chosen, random_pixels, sample_batch
+from hypervlad.encoder.scale import at_scale, size_at
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import Micrograph, check_image_list, read_micrograph, read_micrographs
 from hypervlad.modelfile import register_kind, write_model
@@ -67,6 +74,13 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         root of the area.
     aspect : {"square", "own"}, default="square"
         Stretch images to a square, or keep their proportions.
+    pixel_size : float or None, default=None
+        Nanometres per pixel that images are resampled to, so that a tube of 20 nm is equally wide
+        in all of them; then ``image_size`` and ``aspect`` rule only images whose file knows no
+        pixel size, such as arrays, and one warning names these. None: they rule all images. Near
+        the coarsest of the files is a good choice: enlarging brings no detail back. An image that
+        would have a side below the network's minimum (32 for most) or more than 2048 x 2048 pixels
+        counts as unreadable.
     grid : {"finest", "image", "own"} or int, default="finest"
         Where hypercolumns are taken: at each position of the finest tap, at each pixel of the
         resized image, at each layer's own positions (``codebook="per_layer"`` only), or at this
@@ -80,23 +94,30 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     scale_layers : bool, default=True
         Divide each layer by its total standard deviation. A joint codebook of unscaled layers is
         ruled by the first few.
+    kmeans : {"lloyd", "minibatch"}, default="lloyd"
+        "lloyd" learns the codewords from ``n_samples`` hypercolumns at once. "minibatch" starts
+        from those and reads the images once more, in the order of their digests, for minibatch
+        K-means over 5,000 random pixels of every one (or the ``grid`` if it is a number): no
+        image is left out, and memory stays bounded.
     normalize : sequence of {"intra", "power", "l2"} or None, default=("intra", "l2")
         Steps in their order: see :func:`hypervlad.vlad.normalize`.
     n_samples : int, default=50_000
         Hypercolumns that the codebook is learnt from, of about a thousand images at most. Memory
-        is about twice 4 bytes x channels x this (for the default network 0.6 GB).
+        is about twice 4 bytes x channels x this (for the default network 0.6 GB). With
+        ``kmeans="minibatch"``, what means, components and the first codewords come from.
     read_options : dict or ReadOptions, optional
         How files become pixels: see :class:`hypervlad.images.ReadOptions`.
     memory : None, str or joblib.Memory, default=None
         A private, trusted folder where image vectors are kept and found again.
     batch_size : int or "auto", default="auto"
+        Images a batch; "auto" goes by their size and the device.
     device : str, default="auto"
         "cuda" where there is a GPU, else "cpu".
     n_jobs : int or None, default=None
         Threads that read images ahead of the network; None is one.
     random_state : int, RandomState or None, default=None
         Seeds K-means and the choice of pixels. Each image's own choice depends on the seed and its
-        digest alone, not on order or neighbours.
+        digest (with ``pixel_size``, its pixel size too) alone, not on order or neighbours.
     on_error : {"raise", "skip"}, default="raise"
         With "skip", unreadable images are left out of ``fit`` and become rows of NaN in
         ``transform``; one warning lists them.
@@ -144,11 +165,13 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         taps: Sequence[str] | None = None,
         image_size: int = 224,
         aspect: Literal["square", "own"] = "square",
+        pixel_size: float | None = None,
         grid: Literal["finest", "image", "own"] | int = "finest",
         n_codewords: int = 64,
         codebook: Literal["joint", "per_layer"] = "joint",
         layer_components: int | None = 32,
         scale_layers: bool = True,
+        kmeans: Literal["lloyd", "minibatch"] = "lloyd",
         normalize: Sequence[vlad.Normalization] | None = ("intra", "l2"),
         n_samples: int = 50_000,
         read_options: Mapping[str, Any] | None = None,
@@ -165,11 +188,13 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.taps = taps
         self.image_size = image_size
         self.aspect = aspect
+        self.pixel_size = pixel_size
         self.grid = grid
         self.n_codewords = n_codewords
         self.codebook = codebook
         self.layer_components = layer_components
         self.scale_layers = scale_layers
+        self.kmeans = kmeans
         self.normalize = normalize
         self.n_samples = n_samples
         self.read_options = read_options
@@ -199,26 +224,35 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ValueError
             Unusable parameters, or too few hypercolumns for the codebook.
         ImageReadError
-            An image that cannot be read; it is named.
+            An image that cannot be read, or not be brought to ``pixel_size``; it is named.
+
+        Warns
+        -----
+        UnknownPixelSizeWarning
+            With ``pixel_size``, once, if the pixel size of some images is not known.
         """
         images = self._check(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         network = build_network(self.backbone, self.weights, self.taps, check_device(self.device))
         preprocessing = get_backbone(self.backbone).preprocessing
-        pool, n_images = self._fill_pool(images, network, preprocessing, seed)
+        pool, counted = self._fill_pool(images, network, preprocessing, seed)
         codebook = learn_codebook(
             pool.layers(),
             self.n_codewords,
             kind=self.codebook,
             layer_components=self.layer_components,
             scale_layers=self.scale_layers,
+            start_only=self.kmeans == "minibatch",
             random_state=seed,
             verbose=self.verbose,
         )
+        if self.kmeans == "minibatch":
+            distinct = [images[position] for position in counted.by_digest()]
+            codebook = self._stream_codewords(codebook, distinct, network, preprocessing, seed)
         # All at the end: a fit that fails leaves the model as it was.
         self.__dict__.pop("backbone_state_", None)  # a loaded model's own weights
         self._tapped_network = network
-        self.codebook_, self.seed_, self.n_images_ = codebook, seed, n_images
+        self.codebook_, self.seed_, self.n_images_ = codebook, seed, counted.n
         self.taps_, self.weights_digest_ = network.taps, network.digest
         self.preprocessing_ = preprocessing
         return self
@@ -259,6 +293,11 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ndarray of int, shape (n_codebooks, H, W)
             One map for a joint codebook, else one a layer; on the finest tap's positions, or the
             resized image's pixels for ``grid="image"``.
+
+        Raises
+        ------
+        ImageReadError
+            As in :meth:`fit`, whatever ``on_error`` says.
         """
         check_is_fitted(self)
         micrograph = read_micrograph(image, **_as_keywords(self.read_options))
@@ -318,13 +357,23 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         check_read_options(self.read_options)
         return check_image_list(images)
 
-    def _read(self, images: list[Any], what: str) -> Iterator[tuple[int, Micrograph]]:
+    def _read(
+        self,
+        images: list[Any],
+        what: str,
+        preprocessing: Preprocessing | None = None,
+        warn: bool = True,
+    ) -> Iterator[tuple[int, Micrograph]]:
+        pixel_size = check_pixel_size(self.pixel_size)
+        minimum = (preprocessing or self.preprocessing_).minimum_size
         stream = read_micrographs(
             images,
             options=check_read_options(self.read_options),
             on_error=self.on_error,
             n_jobs=self.n_jobs,
+            check=lambda image, name: size_at(image, pixel_size, minimum, name),
         )
+        stream = at_scale(stream, pixel_size, len(images) if warn else None)
         hidden = None if self.verbose else True
         return iter(tqdm(stream, desc=what, total=len(images), unit="image", disable=hidden))
 
@@ -332,30 +381,55 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self,
         micrographs: Iterable[tuple[int, Micrograph]],
         preprocessing: Preprocessing | None = None,
+        batch_size: int | Literal["auto"] | None = None,
     ) -> Iterator[Batch]:
-        batch_size = self.batch_size
+        device, pixel_size = check_device(self.device), check_pixel_size(self.pixel_size)
+        batch_size, batch_pixels = batch_size or self.batch_size, None
         if batch_size == "auto":
-            batch_size = automatic_batch_size(self.image_size, check_device(self.device))
+            batch_size = automatic_batch_size(self.image_size, device)
+            batch_pixels = None if pixel_size is None else automatic_batch_pixels(device)
         preprocessing = preprocessing or self.preprocessing_
-        preparation = Preparation(self.image_size, self.aspect, preprocessing, batch_size)
+        preparation = Preparation(
+            self.image_size, self.aspect, preprocessing, batch_size, pixel_size, batch_pixels
+        )
         return preparation.batches(micrographs)
 
     def _fill_pool(
         self, images: list[Any], network: TappedNetwork, preprocessing: Preprocessing, seed: int
-    ) -> tuple[HypercolumnPool, int]:
-        """Sample hypercolumns of at most about _MOST_CODEBOOK_IMAGES; return how many were read."""
+    ) -> tuple[HypercolumnPool, Counted]:
+        """Sample hypercolumns of at most about _MOST_CODEBOOK_IMAGES; return what was read too."""
         n_used = min(len(images), _MOST_CODEBOOK_IMAGES)
         n_each = min(_MOST_SAMPLES_AN_IMAGE, -(-self.n_samples // n_used))
         # Chosen by digest, the order of images does not matter. If copies leave too few: all.
-        for share in sorted({n_used / len(images), 1.0}):
-            counted = Counted(self._read(images, "codebook"))
+        shares = sorted({n_used / len(images), 1.0})
+        for share in shares:
+            stream = self._read(images, "codebook", preprocessing, warn=share == shares[0])
+            counted = Counted(stream)
             pool = HypercolumnPool(self.n_samples)
             chosen = (pair for pair in counted if is_chosen(pair[1].digest, share))
             for batch in self._batches(chosen, preprocessing):
                 sample_batch(batch, network, n_each, seed, pool)
             if len(pool) >= self.n_codewords:
                 break
-        return pool, counted.n
+        return pool, counted
+
+    def _stream_codewords(
+        self,
+        start: Codebook,
+        images: list[Any],
+        network: TappedNetwork,
+        preprocessing: Preprocessing,
+        seed: int,
+    ) -> Codebook:
+        """Refine codewords on a sample of every image, in the order given."""
+        n_each = _MOST_SAMPLES_AN_IMAGE if isinstance(self.grid, str) else self.grid
+        words = StreamedCodewords(start, seed)
+        micrographs = self._read(images, "codewords")
+        # Of images of several sizes, a larger batch would change the order.
+        batch_size = 1 if self.aspect == "own" else None
+        for batch in self._batches(micrographs, preprocessing, batch_size):
+            sample_batch(batch, network, n_each, seed, words)
+        return words.codebook()
 
     def _encode(self, batch: Batch, words: TorchCodebook) -> np.ndarray:
         maps = words.project(feature_maps(self._network(), batch.images))
