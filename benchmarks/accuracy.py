@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accuracy_tables import DEFAULT, LAYOUT
 from folds import DataSet, Fold, folds_of
-from methods import DEFAULT, Method, all_methods, run
+from methods import Method, all_methods, run
 from scores import GroupDraws, OutOfFold, mean_rows, set_rows
 from sources import versions
 
 HERE = Path(__file__).resolve().parent
 DATA_SETS = ("micrographs", "neu_steel", "nanofibre")
-LAYOUT = 2  # of the stored results
 SEED = 0
 
 
@@ -124,6 +124,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.data is None and not arguments.folder:
         parser.error("give --data, a folder of data sets, or --folder, a labelled folder")
+    names = [*([] if arguments.data is None else arguments.sets)]
+    names += [folder.resolve().name for folder in arguments.folder]
+    if len(set(names)) < len(names):
+        parser.error(f"data sets go by the name of their folder, which must differ: {names}")
     if arguments.repeats < 1:
         parser.error("--repeats must be at least 1")
     return arguments

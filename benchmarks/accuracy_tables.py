@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+LAYOUT = 2  # of the stored results
 DEFAULT = "hypervlad, default"
 Facts = dict[str, Any]
 
@@ -65,8 +66,8 @@ def mean_table(facts: Facts) -> str:
         ]
         for row in means
     ]
-    heads = ["method", "accuracy", "less the default's", "balanced accuracy"]
-    return _table([*heads, "log-loss", "less the default's"], lines)
+    heads = ["method", "accuracy", "difference from the default", "balanced accuracy"]
+    return _table([*heads, "log-loss", "difference from the default"], lines)
 
 
 def time_table(facts: Facts) -> str:

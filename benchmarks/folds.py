@@ -41,6 +41,7 @@ class DataSet:
     @classmethod
     def load(cls, folder: Path) -> DataSet:
         """Read a folder with a sub-folder a class, and its ``groups.csv`` if there is one."""
+        folder = folder.resolve()
         table = folder / "groups.csv"
         data = hypervlad.load_image_folder(folder, table if table.exists() else None)
         n = len(data.images)
@@ -103,7 +104,7 @@ class Fold:
     @property
     def settings(self) -> dict[str, Any]:
         """All that tells this fold from another."""
-        rows = hashlib.sha256(np.packbits(np.isin(np.arange(len(self.data.y)), self.test)))
+        rows = hashlib.sha256(self.test.astype(np.int64).tobytes())
         return {"data": self.data.digest, "test": rows.hexdigest(), "seed": self.seed}
 
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from accuracy_tables import DEFAULT
 from checkpoints import load_or_run
 from features import Taps, texture
 from folds import Fold
@@ -28,7 +29,6 @@ from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier
 from hypervlad.backbones import WeightsNotFoundError, find_weights
 from hypervlad.presets import luo2021
 
-DEFAULT = "hypervlad, default"
 N_SAMPLED = 1000  # hypercolumns an image
 # The modules on which a result depends: a change in them makes its checkpoints void.
 TAPS_ROOMS = ("images", "splits", "backbones", "hypercolumns")

@@ -12,11 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from accuracy_tables import accuracy_section, front_table
+from accuracy_tables import LAYOUT, accuracy_section, front_table
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-ACCURACY_LAYOUT = 2
 
 
 def speed_table(rows: list[dict[str, Any]]) -> str:
@@ -105,7 +104,7 @@ def accuracy_results() -> list[dict[str, Any]]:
         key=lambda f: ("mobilenet" not in f.name, f.name),
     )
     stored = [load(file.name) for file in files]
-    return [facts for facts in stored if facts.get("layout") == ACCURACY_LAYOUT]
+    return [facts for facts in stored if facts.get("layout") == LAYOUT]
 
 
 def pages() -> dict[Path, dict[str, str]]:

@@ -11,6 +11,7 @@ import accuracy
 import methods
 import numpy as np
 import pytest
+import tables
 import words
 from accuracy_tables import accuracy_section, front_table
 from features import texture
@@ -230,6 +231,33 @@ def test_tables_mark_what_is_worse_and_what_is_miscalibrated(
     assert "†" in line
     assert "‡" in line
     assert "0.250 ± 0.100 behind another, MORE than two" in accuracy_section(facts)
+
+
+def test_results_of_another_layout_leave_the_tables_alone(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, facts = finished
+    results = tmp_path / "results"
+    results.mkdir()
+    speed = (tables.HERE / "results" / "encode_speed_cpu.json").read_bytes()
+    (results / "encode_speed_cpu.json").write_bytes(speed)
+    (results / "accuracy_old.json").write_text('{"rows": []}', encoding="utf-8")
+    monkeypatch.setattr("tables.HERE", tmp_path)
+    assert all("accuracy" not in page and "compare" not in page for page in tables.pages().values())
+    (results / "accuracy_vgg16.json").write_text(json.dumps(facts), encoding="utf-8")
+    (results / "accuracy_mobilenet_v2.json").write_text(
+        json.dumps(facts | {"backbone": "mobilenet_v2"}), encoding="utf-8"
+    )
+    page = tables.pages()[tmp_path / "README.md"]
+    assert page["accuracy"].index("**mobilenet_v2**") < page["accuracy"].index("**tiny**")
+
+
+def test_two_folders_of_one_name_are_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(folder, tmp_path, "--folder", str(tmp_path / "elsewhere" / folder.name))
+    assert "name of their folder, which must differ" in capsys.readouterr().err
 
 
 def test_unknown_method_lists_the_known(folder: Path, tmp_path: Path) -> None:
