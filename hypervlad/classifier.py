@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_classifier
-from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
@@ -17,7 +16,6 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_para
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.boosting.validation import check_parameters
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.parameters import check_count
 from hypervlad.images import check_image_list
 from hypervlad.modelfile import ModelFileError, register_kind, write_model
 from hypervlad.splits import group_folds
@@ -33,19 +31,22 @@ def _learner_has_margins(model: MicrographClassifier) -> bool:
     return learner is None or hasattr(learner, "decision_function")
 
 
-_ENCODER, _BOOSTING, _REDUCTION = "encoder.", "boosting.", "reduction."
+_ENCODER, _BOOSTING = "encoder.", "boosting."
 
 
 class MicrographClassifier(ClassifierMixin, BaseEstimator):
-    """Classify micrographs: VLAD of hypercolumns, principal components, boosted softmax.
+    """Classify micrographs: VLAD of hypercolumns, pooled channels, boosted softmax.
+
+    An encoder makes each image a vector of parts that differ in kind, VLAD and channel averages.
+    Each part gets a linear model, their margins are joined by cross-fitted weights, and trees are
+    added where a hold-out confirms that they help.
 
     Parameters
     ----------
     encoder : HypercolumnVLAD, optional
-        How images become vectors; the defaults of :class:`HypercolumnVLAD` if not given.
-    n_components : int or None, default=256
-        Principal components of the VLAD vectors that the boosted softmax sees (fewer where there
-        are fewer images); None gives it the vectors whole.
+        How images become vectors. If not given, a :class:`HypercolumnVLAD` with
+        ``codebook="both"``, ``turns=2`` (the network passes over each image twice) and
+        ``pooled=True``.
     boosting : BoostedSoftmaxClassifier or other classifier, optional
         The learner; the defaults of :class:`BoostedSoftmaxClassifier` if not given. Any
         scikit-learn classifier with ``predict_proba`` will do, but a model with another learner
@@ -60,8 +61,6 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
     classes_ : ndarray
     encoder_ : HypercolumnVLAD
     boosting_ : BoostedSoftmaxClassifier or other classifier
-    mean_ : ndarray of shape (n_features,), or None
-    components_ : ndarray of shape (n_components, n_features), or None
     n_images_ : int
         Images learnt from.
 
@@ -84,21 +83,17 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
     classes_: np.ndarray
     encoder_: HypercolumnVLAD
     boosting_: Any
-    mean_: np.ndarray | None
-    components_: np.ndarray | None
     n_images_: int
 
     def __init__(
         self,
         encoder: HypercolumnVLAD | None = None,
         *,
-        n_components: int | None = 256,
         boosting: BaseEstimator | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
     ) -> None:
         self.encoder = encoder
-        self.n_components = n_components
         self.boosting = boosting
         self.random_state = random_state
         self.verbose = verbose
@@ -110,7 +105,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         groups: Sequence[Any] | None = None,
         sample_weight: Sequence[float] | None = None,
     ) -> MicrographClassifier:
-        """Learn codebook, reduction and classifier.
+        """Learn codebook and classifier.
 
         Parameters
         ----------
@@ -141,8 +136,6 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         weights = None
         if sample_weight is not None:
             weights = _of_length("sample weights", sample_weight, len(images))
-        if self.n_components is not None:
-            check_count("n_components", self.n_components)
         self._make_parts()
         facts = self._facts_for_learner(sample_weight=weights, groups=group_of)
         vectors = self.encoder_.fit_transform(images)
@@ -150,9 +143,10 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         self.n_images_ = int(readable.sum())
         if not readable.all():  # else no copy: whole VLAD vectors may be most of the memory
             vectors = vectors[readable]
-        self._learn_reduction(vectors)
-        facts = {name: values[readable] for name, values in facts.items()}
-        self.boosting_.fit(self._reduce(vectors), labels[readable], **facts)
+        known: dict[str, Any] = {name: values[readable] for name, values in facts.items()}
+        if has_fit_parameter(self.boosting_, "views"):
+            known["views"] = list(self.encoder_.feature_parts.values())
+        self.boosting_.fit(vectors, labels[readable], **known)
         self.classes_ = self.boosting_.classes_
         return self
 
@@ -256,16 +250,12 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         encoder, encoder_arrays = self.encoder_.to_state(include_backbone=include_backbone)
         boosting, boosting_arrays = self.boosting_.to_state()
         header = {
-            "n_components": None if self.n_components is None else int(self.n_components),
             "n_images": self.n_images_,
             "encoder": encoder,
             "boosting": boosting,
         }
         arrays = {_ENCODER + name: array for name, array in encoder_arrays.items()}
         arrays |= {_BOOSTING + name: array for name, array in boosting_arrays.items()}
-        if self.mean_ is not None and self.components_ is not None:
-            arrays[_REDUCTION + "mean"] = self.mean_
-            arrays[_REDUCTION + "components"] = self.components_
         return header, arrays
 
     @classmethod
@@ -274,7 +264,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
     ) -> MicrographClassifier:
         """Undo :meth:`to_state`."""
         try:
-            model = cls(n_components=header["n_components"])
+            model = cls()
             model.n_images_ = int(header["n_images"])
             encoder, boosting = header["encoder"], header["boosting"]
         except (KeyError, TypeError, ValueError) as error:
@@ -282,13 +272,11 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         model.encoder_ = HypercolumnVLAD.from_state(encoder, _under(_ENCODER, arrays))
         model.encoder_.set_output(transform="default")
         model.boosting_ = BoostedSoftmaxClassifier.from_state(boosting, _under(_BOOSTING, arrays))
-        model.mean_ = arrays.get(_REDUCTION + "mean")
-        model.components_ = arrays.get(_REDUCTION + "components")
         model.classes_ = model.boosting_.classes_
         width = model.encoder_._n_features_out
-        if model.components_ is not None and model.components_.shape[1:] != (width,):
+        if model.boosting_.n_features_in_ != width:
             raise ModelFileError(
-                f"the model's reduction takes {model.components_.shape[1:]} features where its "
+                f"the model's learner takes {model.boosting_.n_features_in_} features where its "
                 f"encoder gives {width}"
             )
         model.encoder, model.boosting = clone(model.encoder_), clone(model.boosting_)
@@ -298,7 +286,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         self._seed = self.random_state
         if isinstance(self._seed, np.random.RandomState):
             self._seed = int(self._seed.randint(2**31 - 1))
-        encoder = HypercolumnVLAD(verbose=self.verbose)
+        encoder = default_encoder(verbose=self.verbose)
         boosting = BoostedSoftmaxClassifier(verbose=self.verbose)
         if not isinstance(self.encoder, HypercolumnVLAD | None):
             raise ValueError(
@@ -332,32 +320,17 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
             if values is not None and has_fit_parameter(self.boosting_, name)
         }
 
-    def _learn_reduction(self, vectors: np.ndarray) -> None:
-        self.mean_ = self.components_ = None
-        if self.n_components is None:
-            return
-        # n centred vectors span n - 1 dimensions; the last component would be noise.
-        n_components = max(1, min(self.n_components, len(vectors) - 1, vectors.shape[1]))
-        pca = PCA(n_components, random_state=self._seed).fit(vectors)
-        self.mean_ = pca.mean_.astype(np.float32)
-        self.components_ = np.ascontiguousarray(pca.components_, dtype=np.float32)
-
-    def _reduce(self, vectors: np.ndarray) -> np.ndarray:
-        if self.components_ is None:
-            return vectors
-        return (vectors - self.mean_) @ self.components_.T
-
     def _boosted(self) -> Any:
         check_is_fitted(self)
         return self.boosting_
 
     def _of_readable(self, images: Sequence[Any], function: Any) -> np.ndarray:
-        """Apply a function of reduced vectors to the images that could be read; NaN elsewhere."""
+        """Apply a function of vectors to the images that could be read; NaN elsewhere."""
         vectors = self.encoder_.transform(images)
         readable = ~np.isnan(vectors[:, 0])
         if readable.all():
-            return function(self._reduce(vectors))
-        values = function(self._reduce(vectors[readable]))
+            return function(vectors)
+        values = function(vectors[readable])
         result = np.full((len(vectors), *values.shape[1:]), np.nan, dtype=values.dtype)
         result[readable] = values
         return result
@@ -370,6 +343,17 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         return tags
+
+
+def default_encoder(**parameters: Any) -> HypercolumnVLAD:
+    """Return the encoder that `MicrographClassifier` takes if none is given, with changes.
+
+    Examples
+    --------
+    >>> default_encoder(image_size=448).turns
+    2
+    """
+    return HypercolumnVLAD(**{"codebook": "both", "turns": 2, "pooled": True, **parameters})
 
 
 def _check_learner(learner: Any) -> None:

@@ -25,10 +25,12 @@ _FEWEST_ROWS_A_STEP = 1024
 class LayerProjection(NamedTuple):
     """The affine step of one layer: ``(x - mean) @ components.T``, or ``(x - mean) * scale``.
 
-    ``mean`` has shape (C_l,), ``components`` (d_l, C_l) with the scale already in it, or is None.
+    ``mean`` and ``std``, a channel's over the pool, have shape (C_l,); the standard deviation of a
+    constant channel is 1. ``components`` is (d_l, C_l) with the scale already in it, or None.
     """
 
     mean: np.ndarray
+    std: np.ndarray
     scale: float
     components: np.ndarray | None
 
@@ -51,23 +53,45 @@ class Codebook:
     ----------
     projections : tuple of LayerProjection
         One a tapped layer.
-    codewords : tuple of ndarray, float32
-        One array (K, sum of d_l) of a joint codebook, or one (K, d_l) a layer.
+    joint : ndarray of shape (K, sum of d_l), float32, or None
+        The codewords over all layers stacked.
+    per_layer : tuple of ndarray of shape (K, d_l), float32
+        Those of each layer by itself; empty if there are none.
     """
 
     projections: tuple[LayerProjection, ...]
-    codewords: tuple[np.ndarray, ...]
+    joint: np.ndarray | None = None
+    per_layer: tuple[np.ndarray, ...] = ()
 
     @property
-    def is_joint(self) -> bool:
-        """Whether one codebook spans all layers (of a single layer both kinds are the same)."""
-        return len(self.codewords) == 1
+    def codewords(self) -> tuple[np.ndarray, ...]:
+        """All of them: the joint ones, if any, then each layer's."""
+        return self.per_layer if self.joint is None else (self.joint, *self.per_layer)
+
+    @property
+    def spans(self) -> tuple[slice, ...]:
+        """The layers that each array of codewords covers."""
+        each = tuple(slice(i, i + 1) for i in range(len(self.per_layer)))
+        return each if self.joint is None else (slice(None), *each)
+
+    def with_codewords(self, codewords: Sequence[np.ndarray]) -> Codebook:
+        """Return the same kind of codebook with other codewords."""
+        if self.joint is None:
+            return Codebook(self.projections, None, tuple(codewords))
+        return Codebook(self.projections, codewords[0], tuple(codewords[1:]))
+
+    def project(self, layers: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Project features, (n, C_l) a layer, into the space of each array of codewords."""
+        return _spaces(self.projections, layers, self.spans)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return everything as named arrays, for a file."""
-        arrays = {f"codewords.{i}": words for i, words in enumerate(self.codewords)}
-        for i, (mean, scale, components) in enumerate(self.projections):
+        arrays = {f"codewords.{i}": words for i, words in enumerate(self.per_layer)}
+        if self.joint is not None:
+            arrays["codewords.joint"] = self.joint
+        for i, (mean, std, scale, components) in enumerate(self.projections):
             arrays[f"projection.{i}.mean"] = mean
+            arrays[f"projection.{i}.std"] = std
             arrays[f"projection.{i}.scale"] = np.float64(scale).reshape(1)
             if components is not None:
                 arrays[f"projection.{i}.components"] = components
@@ -80,13 +104,17 @@ class Codebook:
         projections = tuple(
             LayerProjection(
                 arrays[f"projection.{i}.mean"],
+                arrays[f"projection.{i}.std"],
                 float(arrays[f"projection.{i}.scale"][0]),
                 arrays.get(f"projection.{i}.components"),
             )
             for i in range(n_layers)
         )
-        n_books = sum(name.startswith("codewords.") for name in arrays)
-        return cls(projections, tuple(arrays[f"codewords.{i}"] for i in range(n_books)))
+        joint = arrays.get("codewords.joint")
+        n_books = sum(name.startswith("codewords.") for name in arrays) - (joint is not None)
+        if joint is None and not n_books:
+            raise KeyError("codewords")
+        return cls(projections, joint, tuple(arrays[f"codewords.{i}"] for i in range(n_books)))
 
 
 class HypercolumnPool:
@@ -141,7 +169,7 @@ def learn_codebook(
     layers: Sequence[np.ndarray],
     n_codewords: int,
     *,
-    kind: Literal["joint", "per_layer"] = "joint",
+    kind: Literal["joint", "per_layer", "both"] = "joint",
     layer_components: int | None = 32,
     scale_layers: bool = True,
     start_only: bool = False,
@@ -156,7 +184,7 @@ def learn_codebook(
         The same n positions seen by each layer.
     n_codewords : int
         K, of the joint codebook or of each layer's.
-    kind : {"joint", "per_layer"}, default="joint"
+    kind : {"joint", "per_layer", "both"}, default="joint"
     layer_components : int or None, default=32
         Principal components to keep a layer (fewer where a layer or the pool has fewer), or None
         for all channels as they are.
@@ -186,13 +214,20 @@ def learn_codebook(
         _learn_projection(layer, layer_components, scale_layers, random_state)
         for layer in tqdm(layers, desc="components", unit="layer", disable=hidden)
     )
-    spaces = _spaces(projections, layers, kind == "joint")
+    whole = [] if kind == "per_layer" else [slice(None)]
+    each = [] if kind == "joint" else [slice(i, i + 1) for i in range(len(layers))]
     learn = _start if start_only else _kmeans
-    codewords = tuple(
+    codewords = [
         learn(space, n_codewords, random_state)
-        for space in tqdm(spaces, desc="codewords", unit="codebook", disable=hidden)
-    )
-    return Codebook(projections, codewords)
+        for space in tqdm(
+            _spaces(projections, layers, [*whole, *each]),
+            desc="codewords",
+            unit="codebook",
+            disable=hidden,
+        )
+    ]
+    joint = codewords.pop(0) if whole else None
+    return Codebook(projections, joint, tuple(codewords))
 
 
 class StreamedCodewords:
@@ -235,7 +270,7 @@ class StreamedCodewords:
         layers = [np.concatenate(blocks) for blocks in zip(*self._waiting, strict=True)]
         self.n_samples += self._n_waiting
         self._waiting, self._n_waiting = [], 0
-        spaces = _spaces(self._start.projections, layers, self._start.is_joint)
+        spaces = self._start.project(layers)
         for learner, space in zip(self._learners, spaces, strict=True):
             learner.partial_fit(space)
 
@@ -253,7 +288,7 @@ class StreamedCodewords:
         codewords = [
             np.ascontiguousarray(learner.cluster_centers_, np.float32) for learner in self._learners
         ]
-        return Codebook(self._start.projections, tuple(codewords))
+        return self._start.with_codewords(codewords)
 
 
 def _check_enough(n_samples: int, n_codewords: int) -> None:
@@ -265,13 +300,10 @@ def _check_enough(n_samples: int, n_codewords: int) -> None:
 
 
 def _spaces(
-    projections: Sequence[LayerProjection], layers: Sequence[np.ndarray], is_joint: bool
+    projections: Sequence[LayerProjection], layers: Sequence[np.ndarray], spans: Sequence[slice]
 ) -> list[np.ndarray]:
-    """Project layers into the space of each codebook: one of all layers, or one a layer."""
-    spaces = [
-        projection.apply(layer) for projection, layer in zip(projections, layers, strict=True)
-    ]
-    return [np.concatenate(spaces, axis=1)] if is_joint else spaces
+    projected = [p.apply(layer) for p, layer in zip(projections, layers, strict=True)]
+    return [np.concatenate(projected[span], axis=1) for span in spans]
 
 
 def _learn_projection(
@@ -279,17 +311,19 @@ def _learn_projection(
 ) -> LayerProjection:
     mean = layer.mean(axis=0, dtype=np.float64).astype(np.float32)
     centred = layer - mean
-    squares = np.einsum("ij,ij->", centred, centred, dtype=np.float64)
-    total_std = float(np.sqrt(squares / len(layer)))
+    variances = np.einsum("ij,ij->j", centred, centred, dtype=np.float64) / len(layer)
+    total_std = float(np.sqrt(variances.sum()))
+    std = np.sqrt(np.where(variances > 0, variances, 1.0)).astype(np.float32)
     scale = 1.0 / total_std if scale_layer and total_std > 0 else 1.0
     if n_components is None:
-        return LayerProjection(mean, scale, None)
+        return LayerProjection(mean, std, scale, None)
     n_components = min(n_components, *layer.shape)
     pca = PCA(n_components, svd_solver="covariance_eigh", random_state=random_state)
     with np.errstate(invalid="ignore"):  # a constant layer has no variance to explain
         components = pca.fit(centred).components_
     # In C order, as a file brings it back: another order would take another path through BLAS.
-    return LayerProjection(mean, scale, np.ascontiguousarray(components * scale, np.float32))
+    scaled = np.ascontiguousarray(components * scale, np.float32)
+    return LayerProjection(mean, std, scale, scaled)
 
 
 def _kmeans(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarray:
@@ -308,5 +342,5 @@ def _start(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarr
 
 def check_kind(kind: Any) -> None:
     """Raise ValueError unless ``kind`` names a kind of codebook."""
-    if kind not in ("joint", "per_layer"):
-        raise ValueError(f'codebook must be "joint" or "per_layer", not {kind!r}')
+    if kind not in ("joint", "per_layer", "both"):
+        raise ValueError(f'codebook must be "joint", "per_layer" or "both", not {kind!r}')

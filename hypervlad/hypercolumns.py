@@ -95,6 +95,23 @@ def prepare(
     return (image - mean[:, None, None]) / std[:, None, None]
 
 
+def turned(images: torch.Tensor, turn: int) -> torch.Tensor:
+    """Turn images by right angles, or mirror and turn them.
+
+    Parameters
+    ----------
+    images : Tensor of shape (..., H, W)
+    turn : int
+        0 to 3 quarter turns; 4 to 7, the same of the mirror image.
+
+    Returns
+    -------
+    Tensor of shape (..., H, W), or (..., W, H) after an odd number of quarter turns
+    """
+    images = images.flip(-1) if turn >= 4 else images
+    return images.rot90(turn % 4, (-2, -1))
+
+
 def feature_maps(network: TappedNetwork, batch: torch.Tensor) -> list[torch.Tensor]:
     """Run a network once and return its taps' maps, channels last.
 

@@ -27,7 +27,6 @@ def luo2021(
     n_codewords: int = 100,
     kmeans: Literal["minibatch", "lloyd"] = "minibatch",
     scale_layers: bool = False,
-    n_components: int | None = None,
     n_estimators: int = 100,
     memory: str | os.PathLike[str] | joblib.Memory | None = None,
     device: str = "auto",
@@ -67,8 +66,6 @@ def luo2021(
         "lloyd": ordinary K-means on a sample of 50,000 hypercolumns.
     scale_layers : bool, default=False
         Unscaled, the first three layers nearly rule the codebook alone.
-    n_components : int or None, default=None
-        Principal components that the booster sees; None gives it all features.
     n_estimators : int, default=100
         Rounds of boosting, a tree for each class in each (one in all for two classes); all are
         kept.
@@ -134,7 +131,6 @@ def luo2021(
     )
     return MicrographClassifier(
         encoder,
-        n_components=n_components,
         boosting=_gradient_boosting(booster, n_estimators, n_jobs, verbose),
         random_state=random_state,
         verbose=verbose,

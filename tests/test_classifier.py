@@ -22,6 +22,7 @@ from hypervlad import (
     MicrographClassifier,
     ModelFileError,
 )
+from hypervlad.classifier import default_encoder
 from hypervlad.images import SkippedImagesWarning
 
 Images = tuple[list[np.ndarray], np.ndarray]
@@ -128,35 +129,39 @@ def test_groups_and_weights_reach_the_learner(
     assert seen["weights"] == list(weights)
 
 
-@pytest.mark.parametrize("n_components", [None, 1, 5, 10_000])
-def test_reduction_is_centred_projection_on_principal_axes(
-    n_components: int | None, model: MicrographClassifier, texture_images: Images
+def test_each_part_of_the_vectors_gets_a_linear_model(
+    model: MicrographClassifier, texture_images: Images
 ) -> None:
     images, labels = texture_images
-    model.set_params(n_components=n_components).fit(images, labels)
-    if n_components is None:
-        assert model.components_ is None
-        return
-    assert model.components_ is not None
-    assert model.components_.shape == (min(n_components, 23), 48)
-    vectors = model.encoder_.transform(images).astype(float)
-    centred = vectors - vectors.mean(axis=0)
-    kept = (centred @ model.components_.T).var(axis=0)
-    expected = np.linalg.eigvalsh(np.cov(centred.T, ddof=0))[::-1][: len(kept)]
-    np.testing.assert_allclose(kept, expected, atol=1e-5)
+    model.set_params(encoder__codebook="both", encoder__pooled=True).fit(images, labels)
+    assert list(model.encoder_.feature_parts) == ["joint", "per_layer", "pooled"]
+    assert model.boosting_.C_ is not None
+    assert len(model.boosting_.C_) == len(model.boosting_.view_weights_) == 3
+    margins = model.encoder_.transform(images) @ model.boosting_.linear_coef_
+    assert model.boosting_.n_estimators_ == 0
+    np.testing.assert_allclose(
+        margins + model.boosting_.linear_intercept_, model.decision_function(images), atol=1e-5
+    )
+
+
+def test_default_encoder() -> None:
+    encoder = default_encoder(n_codewords=8)
+    changed = encoder.get_params().items() - HypercolumnVLAD().get_params().items()
+    assert dict(changed) == {"codebook": "both", "turns": 2, "pooled": True, "n_codewords": 8}
 
 
 @pytest.mark.parametrize("include_backbone", [False, True])
-@pytest.mark.parametrize("n_components", [None, 4])
+@pytest.mark.parametrize("codebook", ["joint", "per_layer", "both"])
 def test_saved_and_loaded_predicts_bit_identically(
     include_backbone: bool,
-    n_components: int | None,
+    codebook: str,
     model: MicrographClassifier,
     texture_images: Images,
     tmp_path: Path,
 ) -> None:
     images, labels = texture_images
-    model.set_params(n_components=n_components).fit(images, labels)
+    parts = {"encoder__codebook": codebook, "encoder__pooled": True, "encoder__turns": 2}
+    model.set_params(**parts).fit(images, labels)
     path = tmp_path / "m.hvlad"
     model.save(path, include_backbone=include_backbone)
     loaded = hypervlad.load(path)
@@ -201,7 +206,7 @@ def test_scikit_learns_searches_take_lists_of_images(
 ) -> None:
     images, labels = texture_images
     assert cross_val_score(model, images, labels, cv=2).mean() > 0.9
-    search = GridSearchCV(model, {"encoder__n_codewords": [2, 4], "n_components": [2, 8]}, cv=2)
+    search = GridSearchCV(model, {"encoder__n_codewords": [2, 4], "boosting__Cs": [1.0, 10.0]}, cv=2)
     assert search.fit(images, labels).best_score_ > 0.9
 
 
@@ -234,8 +239,9 @@ def test_skipped_images_are_left_out_and_marked(
         ({"groups": [1, 2]}, "2 groups for 24 images"),
         ({"sample_weight": [1.0]}, "1 sample weights for 24 images"),
         ({"encoder": "vgg16"}, "encoder must be a HypercolumnVLAD or None, not str"),
-        ({"n_components": 0}, "n_components must be"),
-        ({"n_components": "all"}, "n_components must be"),
+        ({"encoder__turns": 3}, "turns must be 1, 2, 4 or 8, not 3"),
+        ({"encoder__turns": True}, "turns must be 1, 2, 4 or 8, not True"),
+        ({"encoder__pooled": "yes"}, "pooled must be True or False, not 'yes'"),
         ({"y": [np.nan] * 12 + [1.0] * 12}, "hold NaN"),
         ({"y": np.linspace(0, 1, 24)}, "Unknown label type|continuous"),
         ({"groups": ["a"] * 23 + [np.nan]}, "group"),
@@ -292,9 +298,9 @@ def test_score_leaves_skipped_images_out(
 def test_parameters_of_numpy_can_be_saved(
     model: MicrographClassifier, texture_images: Images, tmp_path: Path
 ) -> None:
-    model.set_params(n_components=np.int64(4), encoder__n_codewords=np.int32(4))
+    model.set_params(encoder__turns=np.int64(2), encoder__n_codewords=np.int32(4))
     model.fit(*texture_images).save(tmp_path / "m.hvlad")
-    assert hypervlad.load(tmp_path / "m.hvlad").n_components == 4
+    assert hypervlad.load(tmp_path / "m.hvlad").encoder.turns == 2
 
 
 def test_bare_strings_and_unfitted_models_are_told(model: MicrographClassifier) -> None:

@@ -58,6 +58,8 @@ def _what_matters(encoder: HypercolumnVLAD) -> dict[str, object]:
         "taps": list(encoder.taps_),
         "size": [encoder.image_size, encoder.aspect],
         "grid": [int(encoder.grid), encoder.seed_] if random_pixels else encoder.grid,
+        "turns": int(encoder.turns),
+        "pooled": bool(encoder.pooled),
         "normalize": list(check_normalize(encoder.normalize)),
         "preprocessing": encoder.preprocessing_.to_dict(),
     }

@@ -40,8 +40,9 @@ from hypervlad.encoder.parameters import (
     check_read_options,
 )
 from hypervlad.encoder.projection import TorchCodebook
-from hypervlad.encoder.sampling import Counted, is_chosen, random_pixels, sample_batch
+from hypervlad.encoder.sampling import Counted, is_chosen, sample_batch
 from hypervlad.encoder.scale import at_scale, size_at
+from hypervlad.encoder.vectors import BatchEncoder
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import Micrograph, check_image_list, read_micrograph, read_micrographs
 from hypervlad.modelfile import register_kind, write_model
@@ -85,10 +86,16 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Where hypercolumns are taken: at each position of the finest tap, at each pixel of the
         resized image, at each layer's own positions (``codebook="per_layer"`` only), or at this
         many random pixels.
+    turns : {1, 2, 4, 8}, default=1
+        Copies of an image, turned by right angles (for 8, mirrored too), whose residuals are
+        summed before normalisation: 4 makes vectors that do not know which side was up, 8 nor
+        which handedness, 2 is most of the gain. Each copy costs a pass of the network.
     n_codewords : int, default=64
         K, the visual words of a joint codebook or of each layer's.
-    codebook : {"joint", "per_layer"}, default="joint"
-        One codebook over the stacked layers, or one for each layer.
+    codebook : {"joint", "per_layer", "both"}, default="joint"
+        One codebook over the stacked layers, or one for each layer. With "both", the vectors are
+        joined, each normalised by itself; the layers' own words are then assigned at each layer's
+        own positions, which costs little.
     layer_components : int or None, default=32
         Principal components kept of each layer; None keeps every channel.
     scale_layers : bool, default=True
@@ -101,6 +108,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         image is left out, and memory stays bounded.
     normalize : sequence of {"intra", "power", "l2"} or None, default=("intra", "l2")
         Steps in their order: see :func:`hypervlad.vlad.normalize`.
+    pooled : bool, default=False
+        Join every channel's average over the image, standardised by its mean and standard
+        deviation over pixels. What VLAD of a few cells loses of the deepest layer is there.
     n_samples : int, default=50_000
         Hypercolumns that the codebook is learnt from, of about a thousand images at most. Memory
         is about twice 4 bytes x channels x this (for the default network 0.6 GB). With
@@ -167,12 +177,14 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         aspect: Literal["square", "own"] = "square",
         pixel_size: float | None = None,
         grid: Literal["finest", "image", "own"] | int = "finest",
+        turns: Literal[1, 2, 4, 8] = 1,
         n_codewords: int = 64,
-        codebook: Literal["joint", "per_layer"] = "joint",
+        codebook: Literal["joint", "per_layer", "both"] = "joint",
         layer_components: int | None = 32,
         scale_layers: bool = True,
         kmeans: Literal["lloyd", "minibatch"] = "lloyd",
         normalize: Sequence[vlad.Normalization] | None = ("intra", "l2"),
+        pooled: bool = False,
         n_samples: int = 50_000,
         read_options: Mapping[str, Any] | None = None,
         memory: str | os.PathLike[str] | joblib.Memory | None = None,
@@ -190,12 +202,14 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.aspect = aspect
         self.pixel_size = pixel_size
         self.grid = grid
+        self.turns = turns
         self.n_codewords = n_codewords
         self.codebook = codebook
         self.layer_components = layer_components
         self.scale_layers = scale_layers
         self.kmeans = kmeans
         self.normalize = normalize
+        self.pooled = pooled
         self.n_samples = n_samples
         self.read_options = read_options
         self.memory = memory
@@ -268,16 +282,16 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Returns
         -------
         ndarray of shape (n, n_features), float32
-            For a joint codebook K blocks of D values; for one a layer, those of the first layer,
-            then those of the second, and so on. A row of an image skipped is NaN.
+            The parts of :attr:`feature_parts`: for a joint codebook K blocks of D values; for one
+            a layer, those of the first layer, then those of the second, and so on; the pooled
+            channels. A row of an image skipped is NaN.
         """
         check_is_fitted(self)
         images = self._check(images)
-        words = self._torch_codebook()
-        cache = CachedVectors(self)
+        encode, cache = self._encoder(), CachedVectors(self)
         vectors = np.full((len(images), self._n_features_out), np.nan, dtype=np.float32)
         for batch in self._batches(cache.fill(vectors, self._read(images, "encoding"))):
-            vectors[batch.positions] = self._encode(batch, words)
+            vectors[batch.positions] = encode(batch)
             cache.keep(batch.digests, vectors[batch.positions])
         return vectors
 
@@ -308,14 +322,21 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return words.assign(maps, words.grid_size(maps, grid, batch.images.shape[2:]))[:, 0]
 
     @property
+    def feature_parts(self) -> dict[str, int]:
+        """The parts that a vector is made of, in their order, and how many features each has."""
+        check_is_fitted(self)
+        parts = {}
+        if self.codebook_.joint is not None:
+            parts["joint"] = self.codebook_.joint.size
+        if self.codebook_.per_layer:
+            parts["per_layer"] = sum(words.size for words in self.codebook_.per_layer)
+        if self.pooled:
+            parts["pooled"] = sum(len(layer.mean) for layer in self.codebook_.projections)
+        return parts
+
+    @property
     def _n_features_out(self) -> int:
-        widths = [p.n_features_out for p in self.codebook_.projections]
-        if self.codebook_.is_joint:
-            return len(self.codebook_.codewords[0]) * sum(widths)
-        return sum(
-            len(words) * width
-            for words, width in zip(self.codebook_.codewords, widths, strict=True)
-        )
+        return sum(self.feature_parts.values())
 
     # --- files --------------------------------------------------------------------------------
 
@@ -424,23 +445,24 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """Refine codewords on a sample of every image, in the order given."""
         n_each = _MOST_SAMPLES_AN_IMAGE if isinstance(self.grid, str) else self.grid
         words = StreamedCodewords(start, seed)
-        micrographs = self._read(images, "codewords")
+        micrographs = self._read(images, "codewords", preprocessing, warn=False)
         # Of images of several sizes, a larger batch would change the order.
-        batch_size = 1 if self.aspect == "own" else None
+        several_sizes = self.aspect == "own" or self.pixel_size is not None
+        batch_size = 1 if several_sizes else None
         for batch in self._batches(micrographs, preprocessing, batch_size):
             sample_batch(batch, network, n_each, seed, words)
         return words.codebook()
 
-    def _encode(self, batch: Batch, words: TorchCodebook) -> np.ndarray:
-        maps = words.project(feature_maps(self._network(), batch.images))
-        size = (batch.images.shape[2], batch.images.shape[3])
-        if isinstance(self.grid, str):
-            sums = words.dense_sums(maps, self.grid, size)
-        else:
-            n_pixels = size[0] * size[1]
-            points = [random_pixels(self.seed_, d, n_pixels, self.grid) for d in batch.digests]
-            sums = words.sampled_sums(maps, points, size)
-        return vlad.normalize(sums, check_normalize(self.normalize)).cpu().numpy()
+    def _encoder(self) -> BatchEncoder:
+        return BatchEncoder(
+            self._network(),
+            self._torch_codebook(),
+            self.grid,
+            self.turns,
+            self.pooled,
+            check_normalize(self.normalize),
+            self.seed_,
+        )
 
     # --- the network, built when needed and never copied --------------------------------------
 

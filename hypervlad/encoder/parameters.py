@@ -7,6 +7,7 @@ import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from hypervlad.backbones import Backbone
@@ -112,6 +113,10 @@ def check_encoder(encoder: Any, backbone: Backbone) -> None:
     check_choice("aspect", encoder.aspect, ("square", "own"))
     check_pixel_size(encoder.pixel_size)
     check_choice("on_error", encoder.on_error, ("raise", "skip"))
+    if encoder.turns not in (1, 2, 4, 8) or isinstance(encoder.turns, bool):
+        raise ValueError(f"turns must be 1, 2, 4 or 8, not {encoder.turns!r}")
+    if not isinstance(encoder.pooled, bool | np.bool_):
+        raise ValueError(f"pooled must be True or False, not {encoder.pooled!r}")
     check_choice("kmeans", encoder.kmeans, ("lloyd", "minibatch"))
     check_kind(encoder.codebook)
     check_grid(encoder.grid, encoder.codebook)
