@@ -206,7 +206,9 @@ def test_scikit_learns_searches_take_lists_of_images(
 ) -> None:
     images, labels = texture_images
     assert cross_val_score(model, images, labels, cv=2).mean() > 0.9
-    search = GridSearchCV(model, {"encoder__n_codewords": [2, 4], "boosting__Cs": [1.0, 10.0]}, cv=2)
+    search = GridSearchCV(
+        model, {"encoder__n_codewords": [2, 4], "boosting__Cs": [1.0, 10.0]}, cv=2
+    )
     assert search.fit(images, labels).best_score_ > 0.9
 
 
