@@ -324,7 +324,7 @@ def test_what_cannot_be_explained_is_told(tmp_path: Path) -> None:
     model = fitted(on_error="skip")
     with pytest.raises(ImageReadError, match="one image, a path or an array, not a list"):
         model.explain(images[:2])
-    with pytest.raises(ImageReadError, match="absent.png"):
+    with pytest.raises(ImageReadError, match=r"absent\.png"):
         model.explain(tmp_path / "absent.png")
     foreign = MicrographClassifier(model.encoder, boosting=LogisticRegression()).fit(images, labels)
     with pytest.raises(ValueError, match="the learner is a LogisticRegression; only"):

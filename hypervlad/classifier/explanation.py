@@ -61,8 +61,8 @@ class Explanation:
     @cached_property
     def maps(self) -> np.ndarray:
         """Evidence of every place: (n_classes, H, W), float32."""
-        total: np.ndarray = sum(self.parts.values(), np.float64(0)).astype(np.float32)
-        return total
+        total = np.sum(list(self.parts.values()), axis=0, dtype=np.float64)
+        return np.asarray(total, dtype=np.float32)
 
     @cached_property
     def totals(self) -> dict[str, np.ndarray]:
