@@ -424,18 +424,19 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         features = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
         check_float32(features)
-        n_columns = n_margins(len(self.classes_))
         margins = np.tile(self.linear_intercept_, (len(features), 1))
         if self.linear_coef_ is not None:
             margins += features.astype(np.float64, copy=False) @ self.linear_coef_
         if self.booster_ is not None:
-            margins += tree_margins(
-                self.booster_,
-                features,
-                n_columns,
-                columns=self.tree_columns_,
-            )
+            margins += self._tree_margins(features)
         return margins
+
+    def _tree_margins(self, features: NDArray[np.floating]) -> FloatArray:
+        """What the trees add, shape (n, n_margins): zero if there are none."""
+        n_columns = n_margins(len(self.classes_))
+        if self.booster_ is None:
+            return np.zeros((len(features), n_columns))
+        return tree_margins(self.booster_, features, n_columns, columns=self.tree_columns_)
 
     def _report(self, rows: TrainingRows) -> None:
         parts = [f"learnt from {len(rows)} distinct rows of {len(self.classes_)} classes"]

@@ -19,11 +19,11 @@ class TorchCodebook:
     def __init__(self, codebook: Codebook, device: torch.device) -> None:
         self._codebook = codebook
         self.codewords = [torch.from_numpy(words).to(device) for words in codebook.codewords]
-        self._layers = [_Projection(projection, device) for projection in codebook.projections]
+        self.layers = [_Projection(projection, device) for projection in codebook.projections]
 
     def project(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Take each layer's affine step at the layer's own resolution: (B, h_l, w_l, d_l)."""
-        return [project(layer) for project, layer in zip(self._layers, maps, strict=True)]
+        return [project(layer) for project, layer in zip(self.layers, maps, strict=True)]
 
     def pooled(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """Average each channel of maps (B, h_l, w_l, C_l) over the image: (B, sum of C_l).
@@ -31,7 +31,7 @@ class TorchCodebook:
         In units of the channel's standard deviation over pixels, from its mean, and divided by the
         root of the number of channels, so that the vector is about as long as one of VLAD.
         """
-        parts = [layer.average(m) for layer, m in zip(self._layers, maps, strict=True)]
+        parts = [layer.average(m) for layer, m in zip(self.layers, maps, strict=True)]
         means = torch.cat(parts, dim=1)
         return means / math.sqrt(means.shape[1])
 
@@ -48,8 +48,8 @@ class TorchCodebook:
     ) -> list[torch.Tensor]:
         """Return the residual sums (B, K, D) of every codebook over a whole grid."""
         sums = []
-        for part, words in self._parts(maps):
-            size = self._size_of(part, maps, grid, image_size)
+        for part, words in self.parts(maps):
+            size = self.size_of(part, maps, grid, image_size)
             sums.append(vlad.dense_residual_sums(part, words, size))
         return sums
 
@@ -63,7 +63,7 @@ class TorchCodebook:
     ) -> list[torch.Tensor]:
         """Return the residual sums (B, K, D) of every codebook over chosen pixels."""
         sums = []
-        for part, words in self._parts(maps):
+        for part, words in self.parts(maps):
             rows = []
             for i, chosen in enumerate(points):
                 blocks = hypercolumns_at([layer[i] for layer in part], chosen, size)
@@ -74,15 +74,15 @@ class TorchCodebook:
 
     def assign(self, maps: list[torch.Tensor], size: tuple[int, int]) -> np.ndarray:
         """Return the words at every position of a grid: (n_codebooks, B, H, W)."""
-        parts = [vlad.dense_assign(part, words, size) for part, words in self._parts(maps)]
+        parts = [vlad.dense_assign(part, words, size) for part, words in self.parts(maps)]
         return torch.stack(parts).cpu().numpy()
 
-    def _parts(self, maps: list[torch.Tensor]) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
+    def parts(self, maps: list[torch.Tensor]) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
         """Pair each codebook with the layers that it covers."""
         spans = self._codebook.spans
         return [(maps[span], words) for span, words in zip(spans, self.codewords, strict=True)]
 
-    def _size_of(
+    def size_of(
         self,
         part: list[torch.Tensor],
         maps: list[torch.Tensor],
@@ -107,6 +107,10 @@ class _Projection:
 
     def average(self, layer: torch.Tensor) -> torch.Tensor:
         return (layer.mean(dim=(1, 2)) - self.mean) / self.std
+
+    def standardised(self, layer: torch.Tensor) -> torch.Tensor:
+        """Give each channel its units in `average`, at every cell."""
+        return (layer - self.mean) / self.std
 
     def __call__(self, layer: torch.Tensor) -> torch.Tensor:
         if self.matrix is None:

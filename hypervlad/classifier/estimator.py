@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_para
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.boosting.validation import check_parameters
+from hypervlad.classifier.explanation import Explanation, explain
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.images import check_image_list
 from hypervlad.modelfile import ModelFileError, register_kind, write_model
@@ -216,6 +217,47 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         weights = None if sample_weight is None else np.asarray(sample_weight)[read]
         truth, found = np.asarray(y)[read], predicted[read].astype(self.classes_.dtype)
         return float(accuracy_score(truth, found, sample_weight=weights))
+
+    def explain(self, image: Any) -> Explanation:
+        """Take the model's answer apart: which places of an image speak for which class.
+
+        The linear part of the model is taken apart exactly, not approximated. Boosted trees, if
+        any were kept (``boosting_.n_estimators_``), see the whole vector: what they add is given
+        as one number a class, and the maps explain the rest.
+
+        Parameters
+        ----------
+        image : path or array
+            One image.
+
+        Returns
+        -------
+        Explanation
+            Evidence for each class by place, by part of the vector and by visual word.
+
+        Raises
+        ------
+        ValueError
+            If the learner has no linear part: another scikit-learn classifier, or a
+            BoostedSoftmaxClassifier with ``init=None``.
+        ImageReadError
+            An image that cannot be read, whatever the encoder's ``on_error``; a list of images.
+
+        Notes
+        -----
+        Intra-normalisation makes every visual word equally loud, so a word seen in few places
+        gives each of them more evidence.
+
+        Examples
+        --------
+        >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
+        >>> images, labels = make_tem_images(24, size=64, random_state=0)
+        >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4)
+        >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
+        >>> model.explain(images[0]).maps.shape
+        (4, 32, 32)
+        """
+        return explain(self, image)
 
     def save(self, path: str | os.PathLike[str], *, include_backbone: bool = False) -> None:
         """Write the fitted model to one file, without pickle.
