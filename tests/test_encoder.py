@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 import hypervlad
 from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError
 from hypervlad.backbones import TappedNetwork
-from hypervlad.encoder import estimator as estimator_module
+from hypervlad.encoder import learning as learning_module
 from hypervlad.encoder.sampling import random_pixels
 from hypervlad.images import SkippedImagesWarning
 
@@ -516,7 +516,7 @@ def test_the_codebook_looks_at_a_bounded_number_of_images(
     tiny_encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, _ = texture_images
-    monkeypatch.setattr(estimator_module, "_MOST_CODEBOOK_IMAGES", 6)
+    monkeypatch.setattr(learning_module, "MOST_CODEBOOK_IMAGES", 6)
     passes: list[int] = []
     original = TappedNetwork._forward
 

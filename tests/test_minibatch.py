@@ -11,7 +11,7 @@ from sklearn.cluster import MiniBatchKMeans
 
 from hypervlad import HypercolumnVLAD
 from hypervlad.codebook import Codebook, LayerProjection, StreamedCodewords, learn_codebook
-from hypervlad.encoder import estimator as estimator_module
+from hypervlad.encoder import learning as learning_module
 from hypervlad.images import SkippedImagesWarning
 
 Images = tuple[list[np.ndarray], np.ndarray]
@@ -134,8 +134,8 @@ def test_every_image_takes_part_once_in_the_order_of_digests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     images, _ = texture_images
-    monkeypatch.setattr(estimator_module, "_MOST_CODEBOOK_IMAGES", 4)
-    monkeypatch.setattr(estimator_module, "_MOST_SAMPLES_AN_IMAGE", 100)
+    monkeypatch.setattr(learning_module, "MOST_CODEBOOK_IMAGES", 4)
+    monkeypatch.setattr(learning_module, "MOST_SAMPLES_AN_IMAGE", 100)
     seen: list[tuple[str, int]] = []
 
     class Spied(StreamedCodewords):
@@ -143,7 +143,7 @@ def test_every_image_takes_part_once_in_the_order_of_digests(
             seen.append((digest, len(blocks[0])))
             super().add(digest, blocks)
 
-    monkeypatch.setattr(estimator_module, "StreamedCodewords", Spied)
+    monkeypatch.setattr(learning_module, "StreamedCodewords", Spied)
     encoder.set_params(grid=grid).fit([*images, images[0]])
     assert [n for _, n in seen] == [n_each] * 24
     assert [digest for digest, _ in seen] == sorted({digest for digest, _ in seen})
@@ -155,7 +155,7 @@ def test_images_beyond_the_pool_shape_the_words(
 ) -> None:
     """The start sees few images; but one word is the mean of all, so that residuals vanish."""
     images, _ = texture_images
-    monkeypatch.setattr(estimator_module, "_MOST_CODEBOOK_IMAGES", 4)
+    monkeypatch.setattr(learning_module, "MOST_CODEBOOK_IMAGES", 4)
     encoder.set_params(n_codewords=1, grid="image", normalize=None, n_samples=1000)
     residuals = encoder.fit(images).transform(images)
     scale = np.abs(residuals).max()
