@@ -334,7 +334,8 @@ def test_keys_without_a_common_scale_are_as_they_were(
 ) -> None:
     facts = _what_matters(tiny_encoder.fit(twins))
     assert set(facts) == {
-        *("codebook", "weights", "taps", "size", "grid", "normalize", "preprocessing")
+        *("codebook", "weights", "taps", "size", "grid", "turns"),
+        *("normalize", "pooled", "preprocessing"),
     }
     read = hypervlad.read_micrograph(twins[0])
     ((_, passed),) = at_scale([(0, read)], None, 1)
