@@ -83,7 +83,7 @@ def comparison_table(accuracy: list[dict[str, Any]]) -> str:
 
 
 def luo2021_table(results: list[dict[str, Any]]) -> str:
-    """Return the 2021 experiment, a line a method, split and size; the paper's own figures first."""
+    """Return the 2021 experiment, a line a method, split and size, after the paper's own."""
     lines = [
         "| images | classes | split | method | accuracy | fit | fit, cached | predict, an image "
         "| cached | peak of memory |",
