@@ -35,6 +35,7 @@ from luo2021_data import LabelledImages, read_folder, synthetic_images
 from luo2021_results import SPLITS, merge, row_of, score_classifier, score_softmax, sentence
 
 HERE = Path(__file__).resolve().parent
+_MOST_IN_SMALL = 240
 
 
 @dataclass(frozen=True)
@@ -155,14 +156,18 @@ def make_figures(run: Run, rows: Sequence[Mapping[str, Any]], scores: Mapping[An
         write_confusion(path, np.array(row["confusion"]), run.images.classes, title)
         first = scores[row["method"], row["split"], row["seeds"][0]]
         if "coordinates" in first:
-            shown = first["shown"]
-            write_mosaic(
-                folder / f"{name}_mosaic.png",
-                [run.images.paths[index] for index in shown],
-                run.images.labels[shown],
-                first["coordinates"],
-                f"{row['label']}: t-SNE of image vectors, {run.images.title}",
-            )
+            title = f"{row['label']}: t-SNE of image vectors, {run.images.title}"
+            # All of them to look into, and few in a small file to show.
+            for ending, few in (("", {}), ("_small", {"side": 1000, "n_greys": 40})):
+                shown = first["shown"][: _MOST_IN_SMALL if few else None]
+                write_mosaic(
+                    folder / f"{name}_mosaic{ending}.png",
+                    [run.images.paths[index] for index in shown],
+                    run.images.labels[shown],
+                    first["coordinates"][: len(shown)],
+                    title,
+                    **few,
+                )
     print(f"figures in {folder}", flush=True)
 
 

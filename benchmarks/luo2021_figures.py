@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from sklearn.manifold import TSNE
 
@@ -55,7 +56,7 @@ def write_mosaic(
     title: str,
     *,
     side: int = 1800,
-    n_greys: int = 256,
+    n_greys: int | None = None,
 ) -> None:
     """Place thumbnails by t-SNE of their vectors, on a grid so that none covers another.
 
@@ -70,8 +71,8 @@ def write_mosaic(
     title : str
     side : int
         Width of the picture in pixels, about.
-    n_greys : int
-        Levels of grey in the thumbnails; fewer make a smaller file.
+    n_greys : int, optional
+        Levels of grey, at most 248, beside the classes' colours; fewer make a smaller file.
     """
     classes = np.unique(labels)
     colours = {name: COLOURS[k % len(COLOURS)] for k, name in enumerate(classes)}
@@ -79,10 +80,12 @@ def write_mosaic(
     cell = max(16, side // shape[1])
     canvas = np.full((shape[0] * cell, shape[1] * cell, 3), 255, np.uint8)
     for image, label, (row, column) in zip(images, labels, places, strict=True):
-        tile = _framed(read_image(image), cell - _GAP, colours[label], n_greys)
+        tile = _framed(read_image(image), cell - _GAP, colours[label])
         top, left = row * cell, column * cell
         canvas[top : top + len(tile), left : left + len(tile)] = tile
     _write(path, canvas, title, colours, labels)
+    if n_greys is not None:
+        _shrink(path, np.linspace(0, 255, n_greys).round().astype(int), list(colours.values()))
 
 
 def snap_to_grid(points: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
@@ -124,7 +127,7 @@ def _embed(coordinates: np.ndarray) -> np.ndarray:
     return embedded
 
 
-def _framed(pixels: np.ndarray, side: int, colour: str, n_greys: int) -> np.ndarray:
+def _framed(pixels: np.ndarray, side: int, colour: str) -> np.ndarray:
     """Return a square thumbnail with a frame, (side, side, 3) uint8."""
     from skimage.transform import resize
 
@@ -132,11 +135,24 @@ def _framed(pixels: np.ndarray, side: int, colour: str, n_greys: int) -> np.ndar
     frame = max(2, side // 20)
     inner = side - 2 * frame
     small = np.clip(resize(grey, (inner, inner), anti_aliasing=True), 0, 1)
-    steps = n_greys - 1
     tile = np.empty((side, side, 3), np.uint8)
-    tile[:] = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    tile[frame:-frame, frame:-frame] = (np.round(small * steps) * (255 / steps))[..., None]
+    tile[:] = _rgb(colour)
+    tile[frame:-frame, frame:-frame] = np.round(255 * small)[..., None]
     return tile
+
+
+def _shrink(path: Path, greys: np.ndarray, colours: Sequence[str]) -> None:
+    """Rewrite a picture with these colours only, one byte a pixel."""
+    palette = Image.new("P", (1, 1))
+    entries = [_rgb(colour) for colour in colours] + [(grey, grey, grey) for grey in greys.tolist()]
+    palette.putpalette([value for entry in entries for value in entry])
+    with Image.open(path) as picture:
+        small = picture.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
+    small.save(path, optimize=True)
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 def _write(
@@ -144,7 +160,8 @@ def _write(
 ) -> None:
     """Put title and legend above the canvas, one pixel of it to one of the file."""
     height, width = canvas.shape[:2]
-    columns = min(4, len(colours))
+    longest = max(len(str(name)) for name in colours) + 5
+    columns = int(np.clip(width // (12 * longest + 60), 1, len(colours)))
     head = 60 + 36 * math.ceil(len(colours) / columns)
     figure = Figure(
         figsize=((width + 40) / _DPI, (height + head + 20) / _DPI), dpi=_DPI, facecolor="white"

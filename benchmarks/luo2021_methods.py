@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from luo2021_stages import BOOSTER, ENCODING, Clock, peak_memory_mb, watched
 
-CLASSIFIERS = ("luo2021", "luo2021-image", "default", "default-vgg16")
+CLASSIFIERS = ("luo2021", "luo2021-sklearn", "luo2021-image", "default", "default-vgg16")
 BASELINES = ("pooled-conv5_3", "fc2")
 SOFTMAX_CS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _MOST_SHOWN = 1200
@@ -84,7 +84,10 @@ def build_classifier(job: Job) -> Any:
     if job.method.startswith("luo2021"):
         from hypervlad.presets import luo2021
 
-        options = {"grid": "image"} if job.method == "luo2021-image" else {}
+        options: dict[str, Any] = {
+            "luo2021-image": {"grid": "image"},
+            "luo2021-sklearn": {"booster": "sklearn"},
+        }.get(job.method, {})
         model = luo2021(weights=job.weights, random_state=job.seed, **options)
     else:
         model = MicrographClassifier(random_state=job.seed)
@@ -250,11 +253,9 @@ def _coordinates(job: Job, train: np.ndarray, test: np.ndarray) -> dict[str, np.
 
     rows = np.concatenate([job.train, job.test])
     rng = np.random.default_rng(0)
-    chosen = np.sort(rng.permutation(len(rows))[:_MOST_SHOWN])
+    chosen = rng.permutation(len(rows))[:_MOST_SHOWN]  # so that the first few are any few
     n_train = len(train)
-    vectors = np.concatenate(
-        [train[chosen[chosen < n_train]], test[chosen[chosen >= n_train] - n_train]]
-    )
+    vectors = np.stack([train[k] if k < n_train else test[k - n_train] for k in chosen])
     n_components = min(50, len(vectors) - 1)
     pca = PCA(n_components, svd_solver="randomized", random_state=0)
     return {"shown": rows[chosen], "coordinates": pca.fit_transform(vectors).astype(np.float32)}

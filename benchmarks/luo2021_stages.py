@@ -91,8 +91,10 @@ class Clock:
 @contextmanager
 def watched(clock: Clock) -> Iterator[None]:
     """Time the stages of every `HypercolumnVLAD` that works in here."""
+    from hypervlad import codebook
     from hypervlad.encoder import estimator
 
+    streamed = getattr(codebook, "StreamedCodewords", None)
     wrapped = [
         (estimator, "read_micrographs", clock.timed_reading),
         (estimator, "learn_codebook", functools.partial(clock.timed, KMEANS)),
@@ -100,6 +102,8 @@ def watched(clock: Clock) -> Iterator[None]:
         (estimator.HypercolumnVLAD, "transform", functools.partial(clock.timed, ENCODING)),
         (estimator.CachedVectors, "keep", clock.counted),
     ]
+    if streamed is not None:  # minibatch K-means learns as the images go by
+        wrapped.append((streamed, "add", functools.partial(clock.timed, KMEANS)))
     with ExitStack() as stack:
         for owner, name, wrap in wrapped:
             stack.enter_context(mock.patch.object(owner, name, wrap(getattr(owner, name))))

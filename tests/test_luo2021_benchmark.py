@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options_for(folder: Path, out: Path) -> list[str]:
-    plain = "--classes 4 --preset default --threads 1 --in-process".split()
+    plain = ["--classes", "4", "--preset", "default", "--threads", "1", "--in-process"]
     return ["--data", str(folder), "--out", str(out), *plain, "--set", *TINY]
 
 
@@ -77,6 +77,7 @@ def test_a_run_writes_rows_and_figures(done: tuple[Path, list[Any]]) -> None:
         "squares_4_48_default_random_confusion.png",
         "squares_4_48_default_grouped_confusion.png",
         "squares_4_48_default_mosaic.png",
+        "squares_4_48_default_mosaic_small.png",
     }
     picture = imread(out / "figures" / "squares_4_48_default_mosaic.png")
     assert picture.shape[1] > 1000
