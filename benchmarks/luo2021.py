@@ -271,8 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(sentence(rows[-1], images.title), flush=True)
     if not options.no_figures:
         make_figures(run, rows, scores)
-    for row in rows:
-        print(sentence(row, images.title), flush=True)
+    print("\nall together:", *(sentence(row, images.title) for row in rows), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from luo2021_stages import BOOSTER, ENCODING, Clock, peak_memory_mb, watched
+from luo2021_stages import BOOSTER, NETWORK, SOFTMAX, Clock, peak_memory_mb, watched
 
 CLASSIFIERS = ("luo2021", "luo2021-sklearn", "luo2021-image", "default", "default-vgg16")
 BASELINES = ("pooled-conv5_3", "fc2")
@@ -151,7 +151,7 @@ def pooled_vectors(job: Job) -> dict[str, Any]:
     clock = Clock()
     vectors: list[np.ndarray] = []
     batch: list[Any] = []
-    with clock.stage(ENCODING), torch.no_grad():
+    with clock.stage(NETWORK), torch.no_grad():
         read = clock.timed_reading(read_micrographs)
         for _, micrograph in read(job.paths):
             batch.append(prepare(micrograph.pixels, (size, size), Preprocessing()))
@@ -184,9 +184,9 @@ def softmax(job: Job, vectors: np.ndarray) -> dict[str, Any]:
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     model = GridSearchCV(pipeline, grid, cv=folds, scoring="neg_log_loss")
     fit, predict = Clock(), Clock()
-    with fit.stage(BOOSTER):
+    with fit.stage(SOFTMAX):
         model.fit(vectors[job.train], y)
-    with predict.stage(BOOSTER):
+    with predict.stage(SOFTMAX):
         proba = model.predict_proba(vectors[job.test])
     return {
         "classes": np.asarray(model.classes_, dtype=str),

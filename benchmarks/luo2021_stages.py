@@ -13,6 +13,7 @@ from unittest import mock
 
 READING, SAMPLING, KMEANS = "reading", "codebook: network", "codebook: K-means"
 ENCODING, KEEPING, BOOSTER = "encoding: network + VLAD", "cache: writing", "booster"
+NETWORK, SOFTMAX = "network", "softmax regression"
 _SAY_EVERY = 60.0
 
 
