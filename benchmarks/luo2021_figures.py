@@ -34,11 +34,11 @@ _GAP, _DPI = 1, 150
 _CELLS_AN_IMAGE = 1.5  # free cells keep the clusters apart
 
 
-def write_confusion(path: Path, matrix: np.ndarray, classes: Sequence[Any], title: str) -> None:
+def write_confusion(path: Path, matrix: np.ndarray, classes: np.ndarray, title: str) -> None:
     """Draw counts, true classes by predicted ones."""
 
     def draw(ax: Any) -> ConfusionDisplay:
-        display = ConfusionDisplay(matrix, classes).plot(ax=ax)
+        display = ConfusionDisplay(matrix, classes.tolist()).plot(ax=ax)
         width = display.figure_size[0]
         lines = [part for line in title.split("\n") for part in wrap(line, int(13 * width))]
         ax.figure.suptitle("\n".join(lines), fontsize=9, ha="left", x=0.02)

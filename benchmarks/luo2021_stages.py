@@ -96,7 +96,7 @@ def watched(clock: Clock) -> Iterator[None]:
     from hypervlad.encoder import estimator
 
     streamed = getattr(codebook, "StreamedCodewords", None)
-    wrapped = [
+    wrapped: list[tuple[Any, str, Callable[..., Any]]] = [
         (estimator, "read_micrographs", clock.timed_reading),
         (estimator, "learn_codebook", functools.partial(clock.timed, KMEANS)),
         (estimator.HypercolumnVLAD, "fit", functools.partial(clock.timed, SAMPLING)),

@@ -256,6 +256,24 @@ def test_bad_options(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("method", methods.CLASSIFIERS)
+def test_every_preset_is_built_with_its_seed(method: str, tmp_path: Path) -> None:
+    if method.startswith("luo2021"):
+        pytest.importorskip("hypervlad.presets", reason="the papers' presets are not there yet")
+    none = np.array([], dtype=int)
+    changed = {"encoder__n_codewords": 7}
+    job = methods.Job(
+        method, changed, "random", "", [], none, None, none, none, 3, tmp_path, 1, False
+    )
+    model = methods.build_classifier(job)
+    assert model.encoder.random_state == model.boosting.random_state == 3
+    assert model.encoder.n_codewords == 7
+    assert model.encoder.backbone == ("mobilenet_v2" if method == "default" else "vgg16")
+    assert (model.encoder.grid == "image") == (method == "luo2021-image")
+    kind = "GradientBoostingClassifier" if "sklearn" in method else "BoostedSoftmaxClassifier"
+    assert type(model.boosting).__name__ == kind
+
+
 def test_fc2_wants_more_than_convolutions(tmp_path: Path) -> None:
     path = tmp_path / "convolutions.pth"
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, path)
