@@ -87,7 +87,7 @@ class Bench:
             columns = dense_hypercolumns([layer[i : i + 1] for layer in maps], size)
             blocks = columns.split([layer.shape[-1] for layer in maps], dim=-1)
             projected = [block.flatten(0, 2) for block in self.words.project(list(blocks))]
-            if self.words.is_joint:
+            if len(self.words.codewords) == 1:
                 projected = [torch.cat(projected, dim=1)]
             for part, words in zip(projected, self.words.codewords, strict=True):
                 vlad.residual_sums(part, vlad.assign(part, words), words)

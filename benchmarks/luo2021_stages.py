@@ -92,19 +92,16 @@ class Clock:
 @contextmanager
 def watched(clock: Clock) -> Iterator[None]:
     """Time the stages of every `HypercolumnVLAD` that works in here."""
-    from hypervlad import codebook
-    from hypervlad.encoder import estimator
+    from hypervlad.encoder import estimator, learning
 
-    streamed = getattr(codebook, "StreamedCodewords", None)
     wrapped: list[tuple[Any, str, Callable[..., Any]]] = [
         (estimator, "read_micrographs", clock.timed_reading),
-        (estimator, "learn_codebook", functools.partial(clock.timed, KMEANS)),
+        (learning, "learn_codebook", functools.partial(clock.timed, KMEANS)),
+        (learning.StreamedCodewords, "add", functools.partial(clock.timed, KMEANS)),
         (estimator.HypercolumnVLAD, "fit", functools.partial(clock.timed, SAMPLING)),
         (estimator.HypercolumnVLAD, "transform", functools.partial(clock.timed, ENCODING)),
         (estimator.CachedVectors, "keep", clock.counted),
     ]
-    if streamed is not None:  # minibatch K-means learns as the images go by
-        wrapped.append((streamed, "add", functools.partial(clock.timed, KMEANS)))
     with ExitStack() as stack:
         for owner, name, wrap in wrapped:
             stack.enter_context(mock.patch.object(owner, name, wrap(getattr(owner, name))))

@@ -18,6 +18,7 @@ from hypervlad._version import __version__
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from hypervlad import presets
     from hypervlad.backbones import register_backbone
     from hypervlad.boosting import BoostedSoftmaxClassifier
     from hypervlad.classifier import MicrographClassifier
@@ -39,11 +40,13 @@ __all__ = [
     "load",
     "load_image_folder",
     "make_tem_images",
+    "presets",
     "read_image",
     "read_micrograph",
     "register_backbone",
 ]
 
+_ROOMS = {"presets"}  # used whole: hypervlad.presets.luo2021()
 _ROOM_OF = {
     "BoostedSoftmaxClassifier": "boosting",
     "HypercolumnVLAD": "encoder",
@@ -62,6 +65,8 @@ _ROOM_OF = {
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"hypervlad.{name}")
     if name in _ROOM_OF:
         return getattr(importlib.import_module(f"hypervlad.{_ROOM_OF[name]}"), name)
     raise AttributeError(f"module 'hypervlad' has no attribute {name!r}")

@@ -12,19 +12,26 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm.auto import tqdm
+
+# Rows that a step of minibatch K-means waits for: scikit-learn's own default. An image of the usual
+# 5,000 pixels is a step by itself.
+_FEWEST_ROWS_A_STEP = 1024
 
 
 class LayerProjection(NamedTuple):
     """The affine step of one layer: ``(x - mean) @ components.T``, or ``(x - mean) * scale``.
 
-    ``mean`` has shape (C_l,), ``components`` (d_l, C_l) with the scale already in it, or is None.
+    ``mean`` and ``std``, a channel's over the pool, have shape (C_l,); the standard deviation of a
+    constant channel is 1. ``components`` is (d_l, C_l) with the scale already in it, or None.
     """
 
     mean: np.ndarray
+    std: np.ndarray
     scale: float
     components: np.ndarray | None
 
@@ -47,23 +54,45 @@ class Codebook:
     ----------
     projections : tuple of LayerProjection
         One a tapped layer.
-    codewords : tuple of ndarray, float32
-        One array (K, sum of d_l) of a joint codebook, or one (K, d_l) a layer.
+    joint : ndarray of shape (K, sum of d_l), float32, or None
+        The codewords over all layers stacked.
+    per_layer : tuple of ndarray of shape (K, d_l), float32
+        Those of each layer by itself; empty if there are none.
     """
 
     projections: tuple[LayerProjection, ...]
-    codewords: tuple[np.ndarray, ...]
+    joint: np.ndarray | None = None
+    per_layer: tuple[np.ndarray, ...] = ()
 
     @property
-    def is_joint(self) -> bool:
-        """Whether one codebook spans all layers (of a single layer both kinds are the same)."""
-        return len(self.codewords) == 1
+    def codewords(self) -> tuple[np.ndarray, ...]:
+        """All of them: the joint ones, if any, then each layer's."""
+        return self.per_layer if self.joint is None else (self.joint, *self.per_layer)
+
+    @property
+    def spans(self) -> tuple[slice, ...]:
+        """The layers that each array of codewords covers."""
+        each = tuple(slice(i, i + 1) for i in range(len(self.per_layer)))
+        return each if self.joint is None else (slice(None), *each)
+
+    def with_codewords(self, codewords: Sequence[np.ndarray]) -> Codebook:
+        """Return the same kind of codebook with other codewords."""
+        if self.joint is None:
+            return Codebook(self.projections, None, tuple(codewords))
+        return Codebook(self.projections, codewords[0], tuple(codewords[1:]))
+
+    def project(self, layers: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Project features, (n, C_l) a layer, into the space of each array of codewords."""
+        return _spaces(self.projections, layers, self.spans)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return everything as named arrays, for a file."""
-        arrays = {f"codewords.{i}": words for i, words in enumerate(self.codewords)}
-        for i, (mean, scale, components) in enumerate(self.projections):
+        arrays = {f"codewords.{i}": words for i, words in enumerate(self.per_layer)}
+        if self.joint is not None:
+            arrays["codewords.joint"] = self.joint
+        for i, (mean, std, scale, components) in enumerate(self.projections):
             arrays[f"projection.{i}.mean"] = mean
+            arrays[f"projection.{i}.std"] = std
             arrays[f"projection.{i}.scale"] = np.float64(scale).reshape(1)
             if components is not None:
                 arrays[f"projection.{i}.components"] = components
@@ -76,13 +105,17 @@ class Codebook:
         projections = tuple(
             LayerProjection(
                 arrays[f"projection.{i}.mean"],
+                arrays[f"projection.{i}.std"],
                 float(arrays[f"projection.{i}.scale"][0]),
                 arrays.get(f"projection.{i}.components"),
             )
             for i in range(n_layers)
         )
-        n_books = sum(name.startswith("codewords.") for name in arrays)
-        return cls(projections, tuple(arrays[f"codewords.{i}"] for i in range(n_books)))
+        joint = arrays.get("codewords.joint")
+        n_books = sum(name.startswith("codewords.") for name in arrays) - (joint is not None)
+        if joint is None and not n_books:
+            raise KeyError("codewords")
+        return cls(projections, joint, tuple(arrays[f"codewords.{i}"] for i in range(n_books)))
 
 
 class HypercolumnPool:
@@ -137,9 +170,10 @@ def learn_codebook(
     layers: Sequence[np.ndarray],
     n_codewords: int,
     *,
-    kind: Literal["joint", "per_layer"] = "joint",
+    kind: Literal["joint", "per_layer", "both"] = "joint",
     layer_components: int | None = 32,
     scale_layers: bool = True,
+    start_only: bool = False,
     random_state: int = 0,
     verbose: bool = False,
 ) -> Codebook:
@@ -151,13 +185,16 @@ def learn_codebook(
         The same n positions seen by each layer.
     n_codewords : int
         K, of the joint codebook or of each layer's.
-    kind : {"joint", "per_layer"}, default="joint"
+    kind : {"joint", "per_layer", "both"}, default="joint"
     layer_components : int or None, default=32
         Principal components to keep a layer (fewer where a layer or the pool has fewer), or None
         for all channels as they are.
     scale_layers : bool, default=True
         Divide each layer by its total standard deviation (the root of the sum of its channels'
         variances), so that no layer rules the distances of a joint codebook.
+    start_only : bool, default=False
+        The codewords are where K-means would start (k-means++), for :class:`StreamedCodewords` to
+        go on from.
     random_state : int, default=0
     verbose : bool, default=False
         Show progress bars.
@@ -172,26 +209,102 @@ def learn_codebook(
         If there are fewer hypercolumns than codewords.
     """
     n_samples = len(layers[0])
-    if n_samples < n_codewords:
-        raise ValueError(
-            f"{n_codewords} codewords cannot be learnt from {n_samples} hypercolumns: give more "
-            "or larger images, or ask for fewer codewords (n_codewords=)"
-        )
+    _check_enough(n_samples, n_codewords)
     hidden = None if verbose else True
     projections = tuple(
         _learn_projection(layer, layer_components, scale_layers, random_state)
         for layer in tqdm(layers, desc="components", unit="layer", disable=hidden)
     )
-    spaces = [
-        projection.apply(layer) for projection, layer in zip(projections, layers, strict=True)
+    whole = [] if kind == "per_layer" else [slice(None)]
+    each = [] if kind == "joint" else [slice(i, i + 1) for i in range(len(layers))]
+    learn = _start if start_only else _kmeans
+    codewords = [
+        learn(space, n_codewords, random_state)
+        for space in tqdm(
+            _spaces(projections, layers, [*whole, *each]),
+            desc="codewords",
+            unit="codebook",
+            disable=hidden,
+        )
     ]
-    if kind == "joint":
-        spaces = [np.concatenate(spaces, axis=1)]
-    codewords = tuple(
-        _kmeans(space, n_codewords, random_state)
-        for space in tqdm(spaces, desc="codewords", unit="codebook", disable=hidden)
-    )
-    return Codebook(projections, codewords)
+    joint = codewords.pop(0) if whole else None
+    return Codebook(projections, joint, tuple(codewords))
+
+
+class StreamedCodewords:
+    """Minibatch K-means over a stream of samples: every sample takes part, few are held.
+
+    Each image is one step of scikit-learn's :class:`~sklearn.cluster.MiniBatchKMeans`; images of
+    few samples wait until there are enough of them. The result depends on the order of images, so
+    give them in one that has nothing to do with where they came from, such as that of their
+    digests.
+
+    Parameters
+    ----------
+    start : Codebook
+        Projections, which stay, and codewords to start from.
+    random_state : int
+
+    References
+    ----------
+    D. Sculley, "Web-scale k-means clustering", WWW 2010.
+    """
+
+    def __init__(self, start: Codebook, random_state: int) -> None:
+        self._start = start
+        self._waiting: list[list[np.ndarray]] = []
+        self._n_waiting = 0
+        self._learners = [
+            MiniBatchKMeans(len(words), init=words, n_init=1, random_state=random_state)
+            for words in start.codewords
+        ]
+        self.n_samples = 0
+
+    def add(self, digest: str, blocks: list[np.ndarray]) -> None:
+        """Take one image's sample: a block (n, C_l) a layer."""
+        self._waiting.append(blocks)
+        self._n_waiting += len(blocks[0])
+        if self._n_waiting >= max(_FEWEST_ROWS_A_STEP, len(self._start.codewords[0])):
+            self._step()
+
+    def _step(self) -> None:
+        layers = [np.concatenate(blocks) for blocks in zip(*self._waiting, strict=True)]
+        self.n_samples += self._n_waiting
+        self._waiting, self._n_waiting = [], 0
+        spaces = self._start.project(layers)
+        for learner, space in zip(self._learners, spaces, strict=True):
+            learner.partial_fit(space)
+
+    def codebook(self) -> Codebook:
+        """Return what has been learnt.
+
+        Raises
+        ------
+        ValueError
+            If there were fewer samples than codewords.
+        """
+        _check_enough(self.n_samples + self._n_waiting, len(self._start.codewords[0]))
+        if self._waiting:
+            self._step()
+        codewords = [
+            np.ascontiguousarray(learner.cluster_centers_, np.float32) for learner in self._learners
+        ]
+        return self._start.with_codewords(codewords)
+
+
+def _check_enough(n_samples: int, n_codewords: int) -> None:
+    if n_samples < n_codewords:
+        raise ValueError(
+            f"{n_codewords} codewords cannot be learnt from {n_samples} hypercolumns: give more "
+            "or larger images, or ask for fewer codewords (n_codewords=)"
+        )
+
+
+def _spaces(
+    projections: Sequence[LayerProjection], layers: Sequence[np.ndarray], spans: Sequence[slice]
+) -> list[np.ndarray]:
+    projected = [p.apply(layer) for p, layer in zip(projections, layers, strict=True)]
+    return [np.concatenate(projected[span], axis=1) for span in spans]
 
 
 def _learn_projection(
@@ -199,17 +312,19 @@ def _learn_projection(
 ) -> LayerProjection:
     mean = layer.mean(axis=0, dtype=np.float64).astype(np.float32)
     centred = layer - mean
-    squares = np.einsum("ij,ij->", centred, centred, dtype=np.float64)
-    total_std = float(np.sqrt(squares / len(layer)))
+    variances = np.einsum("ij,ij->j", centred, centred, dtype=np.float64) / len(layer)
+    total_std = float(np.sqrt(variances.sum()))
+    std = np.sqrt(np.where(variances > 0, variances, 1.0)).astype(np.float32)
     scale = 1.0 / total_std if scale_layer and total_std > 0 else 1.0
     if n_components is None:
-        return LayerProjection(mean, scale, None)
+        return LayerProjection(mean, std, scale, None)
     n_components = min(n_components, *layer.shape)
     pca = PCA(n_components, svd_solver="covariance_eigh", random_state=random_state)
     with np.errstate(invalid="ignore"):  # a constant layer has no variance to explain
         components = pca.fit(centred).components_
     # In C order, as a file brings it back: another order would take another path through BLAS.
-    return LayerProjection(mean, scale, np.ascontiguousarray(components * scale, np.float32))
+    scaled = np.ascontiguousarray(components * scale, np.float32)
+    return LayerProjection(mean, std, scale, scaled)
 
 
 def _kmeans(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarray:
@@ -221,7 +336,15 @@ def _kmeans(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndar
     return np.ascontiguousarray(kmeans.cluster_centers_, np.float32)
 
 
+def _start(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarray:
+    # One thread: its products are small. On a busy machine two waited for each other ten times as
+    # long as one took.
+    with threadpool_limits(1, user_api="blas"):
+        words, _ = kmeans_plusplus(samples, n_codewords, random_state=random_state)
+    return np.ascontiguousarray(words, np.float32)
+
+
 def check_kind(kind: Any) -> None:
     """Raise ValueError unless ``kind`` names a kind of codebook."""
-    if kind not in ("joint", "per_layer"):
-        raise ValueError(f'codebook must be "joint" or "per_layer", not {kind!r}')
+    if kind not in ("joint", "per_layer", "both"):
+        raise ValueError(f'codebook must be "joint", "per_layer" or "both", not {kind!r}')

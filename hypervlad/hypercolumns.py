@@ -95,6 +95,29 @@ def prepare(
     return (image - mean[:, None, None]) / std[:, None, None]
 
 
+def turned(images: torch.Tensor, turn: int) -> torch.Tensor:
+    """Turn images by right angles, or mirror and turn them.
+
+    Parameters
+    ----------
+    images : Tensor of shape (..., H, W)
+    turn : int
+        0 to 3 quarter turns; 4 to 7, the same of the mirror image.
+
+    Returns
+    -------
+    Tensor of shape (..., H, W), or (..., W, H) after an odd number of quarter turns
+    """
+    images = images.flip(-1) if turn >= 4 else images
+    return images.rot90(turn % 4, (-2, -1))
+
+
+def turned_back(maps: torch.Tensor, turn: int) -> torch.Tensor:
+    """Undo :func:`turned`, on whatever has the image's two axes last."""
+    maps = maps.rot90(-(turn % 4), (-2, -1))
+    return maps.flip(-1) if turn >= 4 else maps
+
+
 def feature_maps(network: TappedNetwork, batch: torch.Tensor) -> list[torch.Tensor]:
     """Run a network once and return its taps' maps, channels last.
 
@@ -127,6 +150,40 @@ def axis_interpolation(
     high = (low + 1).clamp(max=n_in - 1)
     weight = (position - low).float()
     return AxisInterpolation(low.to(device), high.to(device), weight.to(device))
+
+
+def spread(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Spread what cells hold over another grid, bilinearly, keeping each cell's total.
+
+    Parameters
+    ----------
+    maps : Tensor of shape (..., h, w)
+    size : tuple of int
+        Height and width of the grid.
+
+    Returns
+    -------
+    Tensor of shape (..., height, width)
+        With the same sums as ``maps``.
+    """
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    rows, cols = (
+        _shares(n_in, n_out, maps) for n_in, n_out in zip(maps.shape[-2:], size, strict=True)
+    )
+    return rows @ maps @ cols.T
+
+
+def _shares(n_in: int, n_out: int, like: torch.Tensor) -> torch.Tensor:
+    """Return which share of each cell goes where along an axis: (n_out, n_in), columns sum to 1."""
+    n_few, n_many = sorted((n_in, n_out))
+    axis = axis_interpolation(n_few, n_many, like.device)
+    weights = like.new_zeros(n_many, n_few)
+    places = torch.arange(n_many, device=like.device)
+    for cell, weight in ((axis.low, 1 - axis.weight), (axis.high, axis.weight)):
+        weights.index_put_((places, cell), weight.to(like.dtype), accumulate=True)
+    weights = weights if n_out == n_many else weights.T
+    return weights / weights.sum(0)
 
 
 def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -20,7 +20,7 @@ All functions are pure; maps are (B, h_l, w_l, d_l), channels last.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -110,7 +110,24 @@ def dense_residual_sums(
     -------
     Tensor of shape (B, K, sum of d_l)
     """
-    assignments = dense_assign(maps, codewords, size)
+    return sums_of_assigned(maps, dense_assign(maps, codewords, size), codewords)
+
+
+def sums_of_assigned(
+    maps: Sequence[torch.Tensor], assignments: torch.Tensor, codewords: torch.Tensor
+) -> torch.Tensor:
+    """Sum the residuals of positions whose words are known.
+
+    Parameters
+    ----------
+    maps : sequence of Tensor of shape (B, h_l, w_l, d_l)
+    assignments : Tensor of int64, shape (B, height, width)
+    codewords : Tensor of shape (K, sum of d_l)
+
+    Returns
+    -------
+    Tensor of shape (B, K, sum of d_l)
+    """
     n_images, n_words = len(assignments), len(codewords)
     first_word = torch.arange(n_images, device=assignments.device) * n_words
     words = assignments + first_word[:, None, None]
@@ -123,6 +140,46 @@ def dense_residual_sums(
         ],
         dim=2,
     )
+
+
+def projected_residuals(
+    maps: Sequence[torch.Tensor],
+    assignments: torch.Tensor,
+    codewords: torch.Tensor,
+    directions: torch.Tensor,
+) -> torch.Tensor:
+    """Project every position's residual on a direction of its word.
+
+    e(p) = <u_a(p), x_p - c_a(p)>, so that the sum of e is that of <u_k, V_k> over the words. By
+    linearity <F_l - c_kl, u_kl> is computed on the layer's own cells and only read off where a(p)
+    points to: four cells a position, whatever K and the number of channels.
+
+    Parameters
+    ----------
+    maps : sequence of Tensor of shape (h_l, w_l, d_l)
+        One image's maps.
+    assignments : Tensor of int64, shape (height, width)
+    codewords : Tensor of shape (K, D)
+        D is the sum of d_l.
+    directions : Tensor of shape (M, K, D)
+
+    Returns
+    -------
+    Tensor of shape (M, height, width)
+    """
+    size = (assignments.shape[0], assignments.shape[1])
+    total = maps[0].new_zeros(len(directions), *size)
+    first = 0
+    for layer, block in zip(maps, _codeword_blocks(maps, codewords), strict=True):
+        height, width, n_features = layer.shape
+        parts = directions[:, :, first : first + n_features]
+        first += n_features
+        corners = list(_corners((height, width), size, layer.device))
+        for projected, part in zip(total, parts, strict=True):
+            own = torch.addmm(-(block * part).sum(1), layer.reshape(-1, n_features), part.T)
+            for cells, weight in corners:
+                projected += own[cells, assignments] * weight.to(own.dtype)
+    return total
 
 
 def normalize(sums: Sequence[torch.Tensor], steps: Sequence[Normalization]) -> torch.Tensor:
@@ -247,14 +304,24 @@ def _feature_sums(layer: torch.Tensor, words: torch.Tensor, n_words: int) -> tor
         sums.index_add_(0, words.flatten(), layer.reshape(-1, n_features))
         return sums.view(n_images, n_words, n_features)
     weights = layer.new_zeros(n_images * n_words * height * width)
-    rows = axis_interpolation(height, grid[0], layer.device)
-    cols = axis_interpolation(width, grid[1], layer.device)
     index = torch.int32 if len(weights) < 2**31 else torch.int64  # half the memory to move
     first_cell = words.to(index) * (height * width)
-    for row, row_weight in ((rows.low, 1 - rows.weight), (rows.high, rows.weight)):
-        row_cells = first_cell + (row * width).to(index)[:, None]
-        for col, col_weight in ((cols.low, 1 - cols.weight), (cols.high, cols.weight)):
-            cells = (row_cells + col.to(index)).flatten()
-            corner = (row_weight[:, None] * col_weight).expand(words.shape)
-            weights.index_add_(0, cells, corner.flatten())
+    for cell, weight in _corners((height, width), grid, layer.device):
+        cells = (first_cell + cell.to(index)).flatten()
+        corner = weight.to(layer.dtype).expand(words.shape)
+        weights.index_add_(0, cells, corner.flatten())
     return weights.view(n_images, n_words, -1) @ layer.flatten(1, 2)
+
+
+def _corners(
+    size: tuple[int, int], grid: tuple[int, int], device: torch.device
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Give the four cells that a bilinear enlargement reads at each position, and their weights.
+
+    Cells are flat indices into ``size``; both tensors have the shape of ``grid``.
+    """
+    rows = axis_interpolation(size[0], grid[0], device)
+    cols = axis_interpolation(size[1], grid[1], device)
+    for row, row_weight in ((rows.low, 1 - rows.weight), (rows.high, rows.weight)):
+        for col, col_weight in ((cols.low, 1 - cols.weight), (cols.high, cols.weight)):
+            yield row[:, None] * size[1] + col, row_weight[:, None] * col_weight

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ class TestLinear:
         own = rows.groups == rows.groups[0]
         relabelled = rows.codes.copy()
         relabelled[own] = (relabelled[own] + 1) % 3
-        changed = type(rows)(rows.X, relabelled, rows.weight, rows.groups)
+        changed = replace(rows, codes=relabelled)
         after = fit_linear_margins(changed, 3, folds, [10.0])
         raw_before = before.cross_fitted * before.temperature
         raw_after = after.cross_fitted * after.temperature
@@ -275,19 +276,19 @@ class TestTrees:
 
     def test_trees_are_trained_from_the_cross_fitted_margins_of_all_rows(self, monkeypatch):
         seen = []
-        original = trees.data_matrix
+        original = trees.training_matrix
 
-        def spy(X, base_margin, codes=None, weight=None, nthread=None):
-            seen.append((len(X), base_margin))
-            return original(X, base_margin, codes, weight, nthread)
+        def spy(rows, base_margin, parameters):
+            seen.append((len(rows), base_margin))
+            return original(rows, base_margin, parameters)
 
-        monkeypatch.setattr(trees, "data_matrix", spy)
+        monkeypatch.setattr(trees, "training_matrix", spy)
         rng = np.random.default_rng(0)
         X = rng.normal(size=(200, 2))
         model = BoostedSoftmaxClassifier(n_jobs=1, random_state=0).fit(X, X[:, 0] * X[:, 1] > 0)
         assert model.n_estimators_ > 0
         sizes = [n for n, _ in seen]
-        assert sizes == [160, 40, 200]
+        assert sizes == [160, 200]
         in_sample = np.sort((X @ model.linear_coef_ + model.linear_intercept_)[:, 0])
         assert np.abs(np.sort(seen[-1][1][:, 0]) - in_sample).max() > 1e-3
 
@@ -300,7 +301,7 @@ class TestTrees:
         codes = np.arange(n) % n_classes
         margins = rng.normal(size=(n, n_margins(n_classes)))
         rows = training_rows(X, codes)
-        rows = type(rows)(rows.X, rows.codes, rng.uniform(0.5, 2, n), rows.groups)
+        rows = replace(rows, weight=rng.uniform(0.5, 2, n))
         proba = naive_probabilities(margins)
         score = []
         for j in range(p):
@@ -314,6 +315,39 @@ class TestTrees:
         assert 3 not in screen_columns(rows, margins, p - 1)
         assert screen_columns(rows, margins, p) is None
         assert screen_columns(rows, margins, None) is None
+
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    def test_bins_of_wide_rows_are_found_in_a_sample(self, n_classes, monkeypatch):
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(600, 5))
+        y = np.digitize((X[:, 0] * X[:, 1]), [0.0] if n_classes == 2 else [-0.3, 0.3])
+        model = BoostedSoftmaxClassifier(
+            init=None, n_iter_no_change=None, n_estimators=40, n_jobs=1, random_state=0
+        )
+        exact = model.fit(X, y).decision_function(X)
+        monkeypatch.setattr(trees, "_BINNED_VALUES", 0)
+        monkeypatch.setattr(trees, "_FEWEST_BINNED_ROWS", 600)
+        np.testing.assert_array_equal(model.fit(X, y).decision_function(X), exact)
+        monkeypatch.setattr(trees, "_FEWEST_BINNED_ROWS", 200)
+        sampled = model.fit(X, y).decision_function(X)
+        assert np.abs(sampled - exact).max() > 1e-3
+        assert model.score(X, y) > 0.95
+        shuffled = rng.permutation(600)
+        again = model.fit(X[shuffled], y[shuffled]).decision_function(X)
+        np.testing.assert_allclose(again, sampled, atol=1e-5)
+
+    def test_pieces_of_rows_are_all_the_rows(self, monkeypatch):
+        X, y, _ = grouped_data(n=90)
+        model = BoostedSoftmaxClassifier(n_estimators=20, n_jobs=1, random_state=0)
+        whole = model.fit(X, y).decision_function(X)
+        monkeypatch.setattr(trees, "_PIECE", 7)
+        np.testing.assert_allclose(model.fit(X, y).decision_function(X), whole, atol=1e-5)
+
+    def test_training_rows_are_not_copied(self):
+        X, y, _ = grouped_data(n=90)
+        rows = training_rows(X, y)
+        assert rows.source is X
+        assert rows.take(np.arange(9)).source is X
 
     def test_columns_are_screened_without_the_holdout(self, monkeypatch):
         sizes = []

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -22,6 +28,7 @@ from hypervlad import (
     MicrographClassifier,
     ModelFileError,
 )
+from hypervlad.classifier import default_encoder
 from hypervlad.images import SkippedImagesWarning
 
 Images = tuple[list[np.ndarray], np.ndarray]
@@ -128,35 +135,39 @@ def test_groups_and_weights_reach_the_learner(
     assert seen["weights"] == list(weights)
 
 
-@pytest.mark.parametrize("n_components", [None, 1, 5, 10_000])
-def test_reduction_is_centred_projection_on_principal_axes(
-    n_components: int | None, model: MicrographClassifier, texture_images: Images
+def test_each_part_of_the_vectors_gets_a_linear_model(
+    model: MicrographClassifier, texture_images: Images
 ) -> None:
     images, labels = texture_images
-    model.set_params(n_components=n_components).fit(images, labels)
-    if n_components is None:
-        assert model.components_ is None
-        return
-    assert model.components_ is not None
-    assert model.components_.shape == (min(n_components, 23), 48)
-    vectors = model.encoder_.transform(images).astype(float)
-    centred = vectors - vectors.mean(axis=0)
-    kept = (centred @ model.components_.T).var(axis=0)
-    expected = np.linalg.eigvalsh(np.cov(centred.T, ddof=0))[::-1][: len(kept)]
-    np.testing.assert_allclose(kept, expected, atol=1e-5)
+    model.set_params(encoder__codebook="both", encoder__pooled=True).fit(images, labels)
+    assert list(model.encoder_.feature_parts) == ["joint", "per_layer", "pooled"]
+    assert model.boosting_.C_ is not None
+    assert len(model.boosting_.C_) == len(model.boosting_.view_weights_) == 3
+    margins = model.encoder_.transform(images) @ model.boosting_.linear_coef_
+    assert model.boosting_.n_estimators_ == 0
+    np.testing.assert_allclose(
+        margins + model.boosting_.linear_intercept_, model.decision_function(images), atol=1e-5
+    )
+
+
+def test_default_encoder() -> None:
+    encoder = default_encoder(n_codewords=8)
+    changed = encoder.get_params().items() - HypercolumnVLAD().get_params().items()
+    assert dict(changed) == {"codebook": "both", "turns": 2, "pooled": True, "n_codewords": 8}
 
 
 @pytest.mark.parametrize("include_backbone", [False, True])
-@pytest.mark.parametrize("n_components", [None, 4])
+@pytest.mark.parametrize("codebook", ["joint", "per_layer", "both"])
 def test_saved_and_loaded_predicts_bit_identically(
     include_backbone: bool,
-    n_components: int | None,
+    codebook: str,
     model: MicrographClassifier,
     texture_images: Images,
     tmp_path: Path,
 ) -> None:
     images, labels = texture_images
-    model.set_params(n_components=n_components).fit(images, labels)
+    parts = {"encoder__codebook": codebook, "encoder__pooled": True, "encoder__turns": 2}
+    model.set_params(**parts).fit(images, labels)
     path = tmp_path / "m.hvlad"
     model.save(path, include_backbone=include_backbone)
     loaded = hypervlad.load(path)
@@ -201,7 +212,9 @@ def test_scikit_learns_searches_take_lists_of_images(
 ) -> None:
     images, labels = texture_images
     assert cross_val_score(model, images, labels, cv=2).mean() > 0.9
-    search = GridSearchCV(model, {"encoder__n_codewords": [2, 4], "n_components": [2, 8]}, cv=2)
+    search = GridSearchCV(
+        model, {"encoder__n_codewords": [2, 4], "boosting__Cs": [1.0, 10.0]}, cv=2
+    )
     assert search.fit(images, labels).best_score_ > 0.9
 
 
@@ -234,14 +247,21 @@ def test_skipped_images_are_left_out_and_marked(
         ({"groups": [1, 2]}, "2 groups for 24 images"),
         ({"sample_weight": [1.0]}, "1 sample weights for 24 images"),
         ({"encoder": "vgg16"}, "encoder must be a HypercolumnVLAD or None, not str"),
-        ({"n_components": 0}, "n_components must be"),
-        ({"n_components": "all"}, "n_components must be"),
+        ({"encoder__turns": 3}, "turns must be 1, 2, 4 or 8, not 3"),
+        ({"encoder__turns": True}, "turns must be 1, 2, 4 or 8, not True"),
+        ({"encoder__pooled": "yes"}, "pooled must be True or False, not 'yes'"),
         ({"y": [np.nan] * 12 + [1.0] * 12}, "hold NaN"),
         ({"y": np.linspace(0, 1, 24)}, "Unknown label type|continuous"),
         ({"groups": ["a"] * 23 + [np.nan]}, "group"),
         ({"groups": [None] * 24}, "group"),
         ({"boosting": BoostedSoftmaxClassifier(learning_rate=3)}, "learning_rate"),
-        ({"boosting": 3}, "boosting must be a BoostedSoftmaxClassifier or None, not int"),
+        ({"boosting": SVC()}, "with predict_proba, or None, not SVC"),
+        ({"boosting": KNeighborsClassifier}, "with predict_proba"),
+        (
+            {"boosting": KNeighborsClassifier(), "sample_weight": np.ones(24)},
+            "KNeighborsClassifier, takes none",
+        ),
+        ({"boosting": 3}, "boosting must be .* with predict_proba, or None, not 3"),
     ],
 )
 def test_bad_input_is_told_before_images_are_encoded(
@@ -292,9 +312,9 @@ def test_score_leaves_skipped_images_out(
 def test_parameters_of_numpy_can_be_saved(
     model: MicrographClassifier, texture_images: Images, tmp_path: Path
 ) -> None:
-    model.set_params(n_components=np.int64(4), encoder__n_codewords=np.int32(4))
+    model.set_params(encoder__turns=np.int64(2), encoder__n_codewords=np.int32(4))
     model.fit(*texture_images).save(tmp_path / "m.hvlad")
-    assert hypervlad.load(tmp_path / "m.hvlad").n_components == 4
+    assert hypervlad.load(tmp_path / "m.hvlad").encoder.turns == 2
 
 
 def test_bare_strings_and_unfitted_models_are_told(model: MicrographClassifier) -> None:
@@ -337,3 +357,60 @@ def test_steel_defects_are_told_apart(mobilenet_weights: Path, shared: Path) -> 
     test = np.arange(len(images)) % 50 >= 40
     model = MicrographClassifier(random_state=0).fit(list(images[train]), labels[train])
     assert model.score(list(images[test]), labels[test]) > 0.9
+
+
+# --- other learners ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        GradientBoostingClassifier(n_estimators=5),
+        RandomForestClassifier(n_estimators=5),
+        make_pipeline(PCA(4), LogisticRegression(C=100)),
+    ],
+)
+def test_any_classifier_with_probabilities_learns_and_is_seeded(
+    learner: Any, model: MicrographClassifier, texture_images: Images
+) -> None:
+    images, labels = texture_images
+    model.set_params(boosting=learner)
+    first = model.fit(images[:18], labels[:18], groups=np.arange(18)).predict_proba(images)
+    assert model.score(images[18:], labels[18:]) > 0.8
+    assert model.classes_.tolist() == ["flat", "rings", "stripes"]
+    again = clone(model).fit(images[:18], labels[:18]).predict_proba(images)
+    np.testing.assert_array_equal(first, again)
+    assert not hasattr(learner, "classes_")
+
+
+def test_margins_are_there_if_the_learner_has_them(
+    model: MicrographClassifier, texture_images: Images
+) -> None:
+    images, labels = texture_images
+    assert hasattr(model, "decision_function")
+    model.set_params(boosting=RandomForestClassifier(n_estimators=3)).fit(images, labels)
+    assert not hasattr(model, "decision_function")
+    model.set_params(boosting=GradientBoostingClassifier(n_estimators=3)).fit(images, labels)
+    assert model.decision_function(images).shape == (24, 3)
+
+
+def test_weights_reach_another_learner(model: MicrographClassifier, texture_images: Images) -> None:
+    images, labels = texture_images
+    model.set_params(boosting=GradientBoostingClassifier(n_estimators=3))
+    unweighted = clone(model).fit(images, labels).predict_proba(images).mean(axis=0)
+    weights = np.where(labels == "rings", 9.0, 1.0)
+    weighted = clone(model).fit(images, labels, sample_weight=weights).predict_proba(images)
+    assert weighted.mean(axis=0)[1] > unweighted[1] + 0.2
+
+
+def test_a_model_with_another_learner_cannot_be_saved(
+    model: MicrographClassifier, texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    path = tmp_path / "model.hvlad"
+    path.write_bytes(b"what was there")
+    model.set_params(boosting=RandomForestClassifier(n_estimators=3)).fit(images, labels)
+    with pytest.raises(ModelFileError, match="RandomForestClassifier cannot be saved"):
+        model.save(path)
+    assert path.read_bytes() == b"what was there"
+    assert list(tmp_path.iterdir()) == [path]

@@ -49,6 +49,10 @@ def test_kinds_of_codebook(layers: list[np.ndarray]) -> None:
     assert [words.shape for words in joint.codewords] == [(5, 9)]
     per_layer = learn_codebook(layers, 5, kind="per_layer", layer_components=4)
     assert [words.shape for words in per_layer.codewords] == [(5, 4), (5, 3)]
+    both = learn_codebook(layers, 5, kind="both")
+    np.testing.assert_array_equal(both.joint, joint.joint)
+    assert [words.shape for words in both.per_layer] == [(5, 6), (5, 3)]
+    assert both.spans == (slice(None), slice(0, 1), slice(1, 2))
 
 
 def test_codewords_are_cluster_means(layers: list[np.ndarray]) -> None:
@@ -60,8 +64,10 @@ def test_codewords_are_cluster_means(layers: list[np.ndarray]) -> None:
 
 
 def test_arrays_round_trip(layers: list[np.ndarray]) -> None:
-    for components in (None, 2):
-        codebook = learn_codebook(layers, 4, layer_components=components)
+    for kind in ("joint", "per_layer", "both"):
+        codebook = learn_codebook(
+            layers, 4, kind=kind, layer_components=None if kind == "joint" else 2
+        )
         back = Codebook.from_arrays(codebook.to_arrays())
         assert back.to_arrays().keys() == codebook.to_arrays().keys()
         for name, array in codebook.to_arrays().items():

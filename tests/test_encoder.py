@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -23,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 import hypervlad
 from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError
 from hypervlad.backbones import TappedNetwork
-from hypervlad.encoder import estimator as estimator_module
+from hypervlad.encoder import learning as learning_module
 from hypervlad.encoder.sampling import random_pixels
 from hypervlad.images import SkippedImagesWarning
 
@@ -88,13 +90,14 @@ def test_set_output_gives_a_frame(tiny_encoder: HypercolumnVLAD, texture_images:
     assert list(frame.columns) == list(tiny_encoder.get_feature_names_out())
 
 
-@pytest.mark.parametrize("codebook", ["joint", "per_layer"])
+@pytest.mark.parametrize("codebook", ["joint", "per_layer", "both"])
 @pytest.mark.parametrize("grid", ["finest", "image", "own", 30])
 @pytest.mark.parametrize("components", [None, 3])
+@pytest.mark.parametrize("turns", [1, 2, 8])
 def test_every_grid_and_codebook_is_the_sum_over_explicit_hypercolumns(
-    codebook: str, grid: str | int, components: int | None, texture_images: Images
+    codebook: str, grid: str | int, components: int | None, turns: int, texture_images: Images
 ) -> None:
-    if (codebook, grid) == ("joint", "own"):
+    if grid == "own" and codebook != "per_layer":
         pytest.skip("a joint codebook has no own grid; refused in another test")
     images, _ = texture_images
     encoder = HypercolumnVLAD(
@@ -105,7 +108,9 @@ def test_every_grid_and_codebook_is_the_sum_over_explicit_hypercolumns(
         layer_components=components,
         codebook=codebook,  # type: ignore[arg-type]
         grid=grid,  # type: ignore[arg-type]
+        turns=turns,  # type: ignore[arg-type]
         normalize=None,
+        pooled=True,
         n_samples=300,
         random_state=3,
     ).fit(images[:6])
@@ -117,28 +122,75 @@ def _explicit(encoder: HypercolumnVLAD, image: np.ndarray) -> np.ndarray:
     """Encode with upsampled NumPy hypercolumns and a loop over positions, in float64."""
     micrograph = hypervlad.read_micrograph(image)
     (batch,) = encoder._batches([(0, micrograph)])
-    with torch.no_grad():
-        maps = encoder._network()(batch.images)
-    layers = [
-        projection.apply(layer[0].permute(1, 2, 0).double().numpy())
-        for projection, layer in zip(encoder.codebook_.projections, maps, strict=True)
-    ]
-    books = encoder.codebook_.codewords
-    parts = [layers] if len(books) == 1 else [[layer] for layer in layers]
-    vectors = []
-    for part, words in zip(parts, books, strict=True):
-        size = {"finest": (16, 16), "image": (16, 16), "own": part[0].shape[:2]}.get(
-            encoder.grid, (16, 16)
+    upright = batch.images.numpy()
+    points = slice(None)
+    if not isinstance(encoder.grid, str):
+        points = random_pixels(encoder.seed_, micrograph.digest, 256, encoder.grid)
+    total = 0.0
+    for turn in range(encoder.turns):
+        copy = upright[..., ::-1] if turn >= 4 else upright
+        copy = np.ascontiguousarray(np.rot90(copy, turn % 4, axes=(2, 3)))
+        with torch.no_grad():
+            maps = encoder._network()(torch.from_numpy(copy))
+        raw = [layer[0].permute(1, 2, 0).double().numpy() for layer in maps]
+        total = total + np.concatenate(
+            [_explicit_sums(encoder, raw, points), _averages(encoder, raw)]
         )
-        columns = np.concatenate([_upsampled(layer, size) for layer in part], axis=1)
-        if not isinstance(encoder.grid, str):
-            columns = columns[random_pixels(encoder.seed_, micrograph.digest, 256, encoder.grid)]
-        sums = np.zeros(words.shape)
+    n_pooled = encoder.feature_parts["pooled"]
+    total[-n_pooled:] /= encoder.turns * n_pooled**0.5
+    return total
+
+
+def _explicit_sums(encoder: HypercolumnVLAD, raw: list[np.ndarray], points: Any) -> np.ndarray:
+    layers = [p.apply(layer) for p, layer in zip(encoder.codebook_.projections, raw, strict=True)]
+    books = encoder.codebook_.codewords
+    parts = {"joint": [layers], "per_layer": [[layer] for layer in layers]}
+    parts["both"] = parts["joint"] + parts["per_layer"]
+    sums = []
+    for part, words in zip(parts[encoder.codebook], books, strict=True):
+        own = encoder.grid == "own" or (encoder.codebook == "both" and len(part) == 1)
+        is_dense = isinstance(encoder.grid, str)
+        size = part[0].shape[:2] if own and is_dense else (16, 16)
+        columns = np.concatenate([_upsampled(layer, size) for layer in part], axis=1)[points]
+        residuals = np.zeros(words.shape)
         for column in columns:
             nearest = ((column - words.astype(float)) ** 2).sum(1).argmin()
-            sums[nearest] += column - words[nearest]
-        vectors.append(sums.ravel())
-    return np.concatenate(vectors)
+            residuals[nearest] += column - words[nearest]
+        sums.append(residuals.ravel())
+    return np.concatenate(sums)
+
+
+def _averages(encoder: HypercolumnVLAD, raw: list[np.ndarray]) -> np.ndarray:
+    pairs = zip(encoder.codebook_.projections, raw, strict=True)
+    return np.concatenate([(layer.mean((0, 1)) - p.mean) / p.std for p, layer in pairs])
+
+
+@pytest.mark.parametrize("turns", [1, 2, 4, 8])
+@given(turn=st.integers(0, 7), aspect=st.sampled_from(["square", "own"]))
+@settings(max_examples=16, deadline=None)
+def test_four_turns_forget_which_side_was_up_and_eight_the_handedness(
+    turns: Any, turn: int, aspect: Any
+) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.random((24, 16) if aspect == "own" else (16, 16), dtype=np.float32)
+    image[:6, :5] = 0  # a corner that tells sides and hands apart
+    turned = np.rot90(image[:, ::-1] if turn >= 4 else image, turn % 4)
+    size = 20 if aspect == "own" else 16
+    encoder = HypercolumnVLAD(
+        "tiny",
+        weights="random",
+        image_size=size,
+        aspect=aspect,
+        turns=turns,
+        codebook="both",
+        pooled=True,
+        n_codewords=3,
+        n_samples=300,
+        random_state=0,
+    ).fit([rng.random((16, 16), dtype=np.float32)])
+    vectors = encoder.transform([image, turned])
+    is_same = np.allclose(vectors[0], vectors[1], atol=1e-4)
+    assert is_same == (turn == 0 or turns == 8 or (turns == 4 and turn < 4))
 
 
 def _upsampled(layer: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -342,6 +394,8 @@ def test_the_cache_folder_is_private(
         ({"batch_size": "big"}, "batch_size must be"),
         ({"aspect": "wide"}, "aspect must be one of 'square', 'own', not 'wide'"),
         ({"on_error": "ignore"}, "on_error must be one of 'raise', 'skip'"),
+        ({"kmeans": "elkan"}, "kmeans must be one of 'lloyd', 'minibatch', not 'elkan'"),
+        ({"kmeans": "minibatch", "n_samples": 3}, "4 codewords cannot be learnt from"),
         ({"codebook": "both"}, 'codebook must be "joint" or "per_layer"'),
         ({"grid": "coarse"}, "grid must be one of"),
         ({"grid": 0}, "grid must be .* or a number of random pixels"),
@@ -462,7 +516,7 @@ def test_the_codebook_looks_at_a_bounded_number_of_images(
     tiny_encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, _ = texture_images
-    monkeypatch.setattr(estimator_module, "_MOST_CODEBOOK_IMAGES", 6)
+    monkeypatch.setattr(learning_module, "MOST_CODEBOOK_IMAGES", 6)
     passes: list[int] = []
     original = TappedNetwork._forward
 

@@ -258,8 +258,6 @@ def test_bad_options(
 
 @pytest.mark.parametrize("method", methods.CLASSIFIERS)
 def test_every_preset_is_built_with_its_seed(method: str, tmp_path: Path) -> None:
-    if method.startswith("luo2021"):
-        pytest.importorskip("hypervlad.presets", reason="the papers' presets are not there yet")
     none = np.array([], dtype=int)
     changed = {"encoder__n_codewords": 7}
     job = methods.Job(

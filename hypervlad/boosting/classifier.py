@@ -17,11 +17,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..splits import group_folds
 from . import state
-from .linear import LinearMargins, fit_linear_margins
 from .margins import FloatArray, IntArray, n_margins, prior_margins, probabilities
 from .rows import TrainingRows, class_weights, distinct_rows
 from .trees import Trees, fit_trees, tree_margins, xgboost_parameters
-from .validation import check_float32, check_parameters, checked_weight
+from .validation import check_float32, check_parameters, checked_views, checked_weight
+from .views import fit_views
 
 _LARGEST_SEED = np.iinfo(np.int32).max
 
@@ -36,7 +36,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
 
     1. Logistic regressions are fitted in stratified folds that keep groups whole, over a grid of
        `Cs`. The C with the lowest log loss on the folds' test rows wins, after one temperature
-       has been fitted to the same margins.
+       has been fitted to the same margins. If X is made of several `views`, each has its own
+       regression, and their margins are added with weights found in the same way.
     2. These margins, each from a model that did not see the row's group, are where the trees
        start. Early stopping watches the log loss of a hold-out that keeps groups whole too.
     3. If the best round saves less log loss there than two standard errors (over groups), no tree
@@ -67,8 +68,10 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         Shares of rows and columns drawn for each tree, in (0, 1].
     validation_fraction : float, default=0.2
         Share of rows in the hold-out of early stopping, in (0, 1).
-    n_iter_no_change : int, default=10
-        Rounds without a lower log loss on the hold-out after which boosting stops.
+    n_iter_no_change : int or None, default=10
+        Rounds without a lower log loss on the hold-out after which boosting stops. None: nothing
+        is held out, and all `n_estimators` rounds are trained on all rows and kept, whether they
+        help or not, with ``init="linear"`` too.
     Cs : float or sequence of float, default=(0.1, 1.0, 10.0, 100.0, 1000.0)
         Inverse strengths of the L2 penalty to try. The features are first centred and divided by
         one number, so that the mean squared length of a row is 1, whatever their number and
@@ -94,13 +97,13 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Column names, if X had any.
-    C_ : float or None
-        Chosen strength; None with ``init=None``.
-    temperature_ : float
-        What the linear margins were divided by: above 1, they were overconfident. 1 with
-        ``init=None``.
+    C_ : tuple of float or None
+        Chosen strength for each view; None with ``init=None``.
+    view_weights_ : tuple of float or None
+        What the margins of each view's logistic regression were multiplied by. With one view it
+        is one over the temperature: below 1, the margins were overconfident.
     linear_coef_ : ndarray of shape (n_features, n_margins) or None
-        Linear margins of a row ``x`` are ``x @ linear_coef_ + linear_intercept_``, temperature
+        Linear margins of a row ``x`` are ``x @ linear_coef_ + linear_intercept_``, weights of views
         included; one margin for two classes, else one a class. None with ``init=None``.
     linear_intercept_ : ndarray of shape (n_margins,)
     n_estimators_ : int
@@ -154,6 +157,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
 
     classes_: NDArray[Any]
     n_features_in_: int
+    C_: tuple[float, ...] | None
+    view_weights_: tuple[float, ...] | None
     linear_coef_: FloatArray | None
     linear_intercept_: FloatArray
     tree_columns_: IntArray | None
@@ -172,7 +177,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         subsample: float = 1.0,
         colsample_bytree: float = 1.0,
         validation_fraction: float = 0.2,
-        n_iter_no_change: int = 10,
+        n_iter_no_change: int | None = 10,
         Cs: float | Sequence[float] = (0.1, 1.0, 10.0, 100.0, 1000.0),
         n_splits: int = 5,
         class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
@@ -205,6 +210,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
+        views: Sequence[int] | None = None,
     ) -> BoostedSoftmaxClassifier:
         """Fit the linear margins, then as many rounds of trees as help.
 
@@ -219,6 +225,10 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         groups : array-like of shape (n_samples,), default=None
             Rows of one group (a specimen, a micrograph, a paper) are never on both sides of an
             inner split.
+        views : sequence of int, default=None
+            Numbers of columns of the parts that X is made of, side by side. Each part gets a
+            logistic regression with a C of its own, and the margins are summed with weights that
+            cross-fitting chooses. None: X is one part.
 
         Returns
         -------
@@ -234,12 +244,13 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         features, labels = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(labels)
         check_float32(features)
+        widths = checked_views(views, features.shape[1])
         weight = checked_weight(sample_weight, features)
         rows = self._training_rows(features, labels, weight, groups)
         self._warn_of_small_classes(rows)
         rng = check_random_state(self.random_state)
         fold_seed, holdout_seed, tree_seed = rng.randint(_LARGEST_SEED, size=3).tolist()
-        margins = self._fit_start(rows, fold_seed)
+        margins = self._fit_start(rows, widths, fold_seed)
         self._fit_trees(rows, margins, holdout_seed, tree_seed)
         if self.verbose:
             self._report(rows)
@@ -365,18 +376,17 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
                 stacklevel=3,
             )
 
-    def _fit_start(self, rows: TrainingRows, seed: int) -> FloatArray:
+    def _fit_start(self, rows: TrainingRows, widths: list[int], seed: int) -> FloatArray:
         """Learn the margins that boosting starts from; returns those of the training rows."""
         n_classes = len(self.classes_)
         if self.init is None:
-            self.C_, self.temperature_, self.linear_coef_ = None, 1.0, None
+            self.C_ = self.view_weights_ = self.linear_coef_ = None
             self.linear_intercept_ = prior_margins(rows.codes, rows.weight, n_classes)
             return np.tile(self.linear_intercept_, (len(rows), 1))
         folds = group_folds(rows.codes, rows.groups, n_splits=self.n_splits, random_state=seed)
-        linear: LinearMargins = fit_linear_margins(
-            rows, n_classes, folds, np.atleast_1d(self.Cs).tolist(), verbose=self.verbose
-        )
-        self.C_, self.temperature_ = linear.C, linear.temperature
+        Cs = np.atleast_1d(self.Cs).tolist()
+        linear = fit_views(rows, n_classes, folds, Cs, widths, verbose=self.verbose)
+        self.C_, self.view_weights_ = linear.Cs, linear.weights
         self.linear_coef_, self.linear_intercept_ = linear.coef, linear.intercept
         return linear.cross_fitted
 
@@ -414,24 +424,25 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         features = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
         check_float32(features)
-        n_columns = n_margins(len(self.classes_))
         margins = np.tile(self.linear_intercept_, (len(features), 1))
         if self.linear_coef_ is not None:
             margins += features.astype(np.float64, copy=False) @ self.linear_coef_
         if self.booster_ is not None:
-            margins += tree_margins(
-                self.booster_,
-                features,
-                n_columns,
-                columns=self.tree_columns_,
-                nthread=self.n_threads(),
-            )
+            margins += self._tree_margins(features)
         return margins
+
+    def _tree_margins(self, features: NDArray[np.floating]) -> FloatArray:
+        """What the trees add, shape (n, n_margins): zero if there are none."""
+        n_columns = n_margins(len(self.classes_))
+        if self.booster_ is None:
+            return np.zeros((len(features), n_columns))
+        return tree_margins(self.booster_, features, n_columns, columns=self.tree_columns_)
 
     def _report(self, rows: TrainingRows) -> None:
         parts = [f"learnt from {len(rows)} distinct rows of {len(self.classes_)} classes"]
-        if self.C_ is not None:
-            parts.append(f"C={self.C_:g}, temperature {self.temperature_:.2f}")
+        if self.C_ is not None and self.view_weights_ is not None:
+            pairs = zip(self.C_, self.view_weights_, strict=True)
+            parts += [f"C={C:g}, weight {weight:.2f}" for C, weight in pairs]
         helped = "" if self.n_estimators_ else " (more would not have helped)"
         parts.append(f"{self.n_estimators_} rounds of trees{helped}")
         if self.tree_gain_ is not None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm.auto import tqdm
 
@@ -33,6 +34,8 @@ _LOG_TEMPERATURE_BOUNDS = (np.log(0.05), np.log(20.0))
 _LOG_TEMPERATURE_SPREAD = 0.3
 # Directions with less than 1e-6 of the largest singular value: rounding error of the Gram matrix.
 _NEGLIGIBLE_EIGENVALUE = 1e-12
+# The time of a fit grows with rows x directions.
+_MOST_DIRECTIONS = 1024
 
 
 @dataclass(frozen=True)
@@ -114,13 +117,18 @@ def row_space(X: NDArray[np.floating]) -> RowSpace:
 
     An L2 penalty does not see a rotation and the best coefficients lie in the span of the rows,
     so n coordinates say as much as p. The Gram matrix costs n^2 p once, far less than a singular
-    value decomposition of X.
+    value decomposition of X. Of larger X, only the main directions are kept, for time.
     """
     scaled: FloatArray = X.astype(np.float64)
     centre = scaled.mean(axis=0)
     scaled -= centre
     scale = float(np.sqrt(np.einsum("ij,ij->", scaled, scaled) / len(X))) or 1.0
     scaled /= scale
+    if min(X.shape) > _MOST_DIRECTIONS:
+        vectors, lengths, _ = randomized_svd(scaled, _MOST_DIRECTIONS, n_iter=3, random_state=0)
+        kept = lengths**2 >= _NEGLIGIBLE_EIGENVALUE * lengths[0] ** 2
+        vectors, lengths = vectors[:, kept], lengths[kept]
+        return RowSpace(vectors * lengths, centre, scale, scaled, vectors / lengths)
     if X.shape[1] <= X.shape[0]:
         return RowSpace(scaled, centre, scale)
     eigenvalues, vectors = np.linalg.eigh(scaled @ scaled.T)

@@ -21,9 +21,14 @@ from .margins import FloatArray, IntArray
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Distinct rows: features (m, p), class codes, positive weights and group codes, each (m,)."""
+    """Distinct rows: class codes, positive weights and group codes, each (m,).
 
-    X: NDArray[np.floating]
+    Their features are the rows `at`, (m,), of `source`, (n, p), the matrix that was given: of wide
+    vectors a second copy may not fit.
+    """
+
+    source: NDArray[np.floating]
+    at: IntArray
     codes: IntArray
     weight: FloatArray
     groups: IntArray
@@ -31,15 +36,23 @@ class TrainingRows:
     def __len__(self) -> int:
         return len(self.codes)
 
+    @property
+    def X(self) -> NDArray[np.floating]:  # noqa: N802
+        """Features, (m, p): a copy, made anew each time."""
+        return self.source[self.at]
+
     def take(self, rows: IntArray) -> TrainingRows:
         """Only these rows."""
-        return TrainingRows(self.X[rows], self.codes[rows], self.weight[rows], self.groups[rows])
+        return TrainingRows(
+            self.source, self.at[rows], self.codes[rows], self.weight[rows], self.groups[rows]
+        )
 
-    def with_columns(self, columns: IntArray | None) -> TrainingRows:
+    def with_columns(self, columns: IntArray | slice | None) -> TrainingRows:
         """Only these columns of X; all if None."""
         if columns is None:
             return self
-        return TrainingRows(self.X[:, columns], self.codes, self.weight, self.groups)
+        narrow = self.source[:, columns][self.at]
+        return TrainingRows(narrow, np.arange(len(self)), self.codes, self.weight, self.groups)
 
     def groups_of_class(self) -> list[int]:
         """Number of groups in which each class appears."""
@@ -94,7 +107,8 @@ def distinct_rows(
     group_of_kept = np.cumsum(new_vector) - 1 if groups is None else group_codes[kept]
     joined_weight = np.add.reduceat(weight[kept], starts)
     return TrainingRows(
-        X=X[kept[starts]],
+        source=X,
+        at=kept[starts],
         codes=codes[kept[starts]],
         weight=joined_weight / joined_weight.mean(),
         groups=group_of_kept[starts].astype(np.intp),

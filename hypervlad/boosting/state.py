@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from .classifier import BoostedSoftmaxClassifier
 
-_FITTED_NUMBERS = ("C_", "temperature_", "n_estimators_", "tree_gain_", "tree_gain_error_")
+_FITTED_NUMBERS = ("n_estimators_", "tree_gain_", "tree_gain_error_")
+_FITTED_BY_VIEW = ("C_", "view_weights_")
 _LABEL_KINDS = "biufUO"
 
 
@@ -23,7 +24,8 @@ def pack(model: BoostedSoftmaxClassifier) -> tuple[dict[str, Any], dict[str, NDA
         "parameters": _pack_parameters(model.get_params(deep=False)),
         "classes": _pack_labels(model.classes_),
         "n_features_in": int(model.n_features_in_),
-        "fitted": {name: getattr(model, name) for name in _FITTED_NUMBERS},
+        "fitted": {name: getattr(model, name) for name in _FITTED_NUMBERS}
+        | {name: _listed(getattr(model, name)) for name in _FITTED_BY_VIEW},
     }
     if hasattr(model, "feature_names_in_"):
         header["feature_names_in"] = [str(name) for name in model.feature_names_in_]
@@ -51,6 +53,9 @@ def unpack(
         model.n_features_in_ = int(header["n_features_in"])
         for name in _FITTED_NUMBERS:
             setattr(model, name, header["fitted"][name])
+        for name in _FITTED_BY_VIEW:
+            values = header["fitted"][name]
+            setattr(model, name, None if values is None else tuple(map(float, values)))
         if "feature_names_in" in header:
             model.feature_names_in_ = np.array(header["feature_names_in"], dtype=object)
         intercept = arrays["intercept"]
@@ -76,6 +81,10 @@ def unpack(
             f"{'lack' if model.booster_ is None else 'hold'} a 'booster'."
         )
     return model
+
+
+def _listed(values: tuple[float, ...] | None) -> list[float] | None:
+    return None if values is None else list(values)
 
 
 def _shaped(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float64]:

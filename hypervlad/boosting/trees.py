@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,11 @@ from .rows import TrainingRows
 # The best of many rounds looks better on the hold-out than it is. On real images one standard error
 # let through trees that cost accuracy; two did not.
 _GAIN_IN_STANDARD_ERRORS = 2.0
+_PIECE = 256  # rows given to xgboost at a time: 0.15 GB of 147,200 columns
+# Bins are found in at most so many values: 2 GB for a while, 456 rows of 147,200 columns, or 65,536
+# of 1,024.
+_BINNED_VALUES = 2**26
+_FEWEST_BINNED_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ def fit_trees(
     parameters: dict[str, Any],
     *,
     max_rounds: int,
-    patience: int,
+    patience: int | None,
     max_features: int | None,
     validation_fraction: float,
     seed: int,
@@ -61,13 +67,18 @@ def fit_trees(
     """Find the number of rounds on a hold-out, then train as many on all rows.
 
     With `may_be_none`, no trees unless the hold-out shows more than noise. If nothing can be held
-    out there are no trees then, and `max_rounds` otherwise.
+    out there are no trees then, and `max_rounds` otherwise. Without `patience` nothing is held out
+    and it is `max_rounds` in any case.
     """
+    if not max_rounds:
+        return Trees(None, 0)
+    if patience is None:
+        columns = screen_columns(rows, base_margin, max_features)
+        booster = _train(rows.with_columns(columns), base_margin, max_rounds, parameters)
+        return Trees(booster, max_rounds, columns)
     train, test = holdout_split(
         rows.codes, rows.groups, test_size=validation_fraction, random_state=seed
     )
-    if not max_rounds:
-        return Trees(None, 0)
     search = None
     n_rounds = 0 if may_be_none else max_rounds
     if len(test):
@@ -98,14 +109,15 @@ def screen_columns(
     A tree's time grows with its columns. The residuals are those that boosting starts from: label
     minus probability, a column for each class; correlations are squared and summed over classes.
     """
-    n_features = rows.X.shape[1]
+    n_features = rows.source.shape[1]
     if max_features is None or n_features <= max_features:
         return None
     proba = probabilities(base_margin)
     residual = np.eye(proba.shape[1])[rows.codes] - proba
     residual *= rows.weight[:, None]
-    covariance = rows.X.T @ residual - np.outer(rows.X.mean(axis=0), residual.sum(axis=0))
-    spread = rows.X.std(axis=0)
+    X = rows.X
+    covariance = X.T @ residual - np.outer(X.mean(axis=0), residual.sum(axis=0))
+    spread = X.std(axis=0)
     # A constant column has nothing to split.
     score = (covariance**2).sum(axis=1) / np.where(spread > 0, spread, np.inf) ** 2
     return np.sort(np.argsort(-score, kind="stable")[:max_features])
@@ -121,28 +133,63 @@ def xgboost_parameters(n_classes: int, *, nthread: int, seed: int, **tree: Any) 
 
 
 def data_matrix(
-    X: NDArray[np.floating],
-    base_margin: FloatArray,
-    codes: IntArray | None = None,
-    weight: FloatArray | None = None,
-    nthread: int | None = None,
+    rows: TrainingRows, base_margin: FloatArray, parameters: dict[str, Any]
 ) -> xgboost.DMatrix:
-    """An xgboost matrix that starts from `base_margin` of shape (n, n_margins)."""
-    margin = base_margin[:, 0] if base_margin.shape[1] == 1 else base_margin
-    return xgboost.DMatrix(
-        X.astype(np.float32, copy=False),
-        label=codes,
-        weight=weight,
-        base_margin=margin,
-        nthread=nthread,
-    )
+    """Rows whose values xgboost keeps, to be predicted; they start from `base_margin`."""
+    fields = _fields(rows, base_margin)
+    return xgboost.DMatrix(**fields, nthread=parameters["nthread"])
+
+
+def training_matrix(
+    rows: TrainingRows, base_margin: FloatArray, parameters: dict[str, Any]
+) -> xgboost.QuantileDMatrix:
+    """Rows of which xgboost keeps only the bins, a byte a value where a DMatrix has eight.
+
+    To find the bins it takes thirty bytes a value for a while. Of wide vectors, a sample of the
+    rows has to do for that.
+    """
+    options = {"max_bin": parameters["max_bin"], "nthread": parameters["nthread"]}
+    n_binned = max(_FEWEST_BINNED_ROWS, _BINNED_VALUES // rows.source.shape[1])
+    if len(rows) <= n_binned:
+        return xgboost.QuantileDMatrix(_Pieces(rows, base_margin), **options)
+    first = np.arange(n_binned)  # rows stand in the order of their digests: a random sample
+    bins = xgboost.QuantileDMatrix(_Pieces(rows.take(first), base_margin[first]), **options)
+    return xgboost.QuantileDMatrix(_Pieces(rows, base_margin), ref=bins, **options)
+
+
+class _Pieces(xgboost.DataIter):
+    """Rows a few at a time, so that no sorted copy of them all is made."""
+
+    def __init__(self, rows: TrainingRows, base_margin: FloatArray) -> None:
+        self._rows, self._base_margin, self._start = rows, base_margin, 0
+        super().__init__()
+
+    def reset(self) -> None:
+        self._start = 0
+
+    def next(self, input_data: Callable[..., None]) -> bool:
+        if self._start >= len(self._rows):
+            return False
+        piece = np.arange(self._start, min(self._start + _PIECE, len(self._rows)))
+        input_data(**_fields(self._rows.take(piece), self._base_margin[piece]))
+        self._start += _PIECE
+        return True
+
+
+def _fields(rows: TrainingRows, base_margin: FloatArray) -> dict[str, NDArray[Any]]:
+    """What xgboost wants to know of rows; two classes have margins of one dimension there."""
+    return {
+        "data": rows.X.astype(np.float32, copy=False),
+        "label": rows.codes,
+        "weight": rows.weight,
+        "base_margin": base_margin[:, 0] if base_margin.shape[1] == 1 else base_margin,
+    }
 
 
 def _train(
     rows: TrainingRows, base_margin: FloatArray, n_rounds: int, parameters: dict[str, Any]
 ) -> xgboost.Booster:
-    nthread = parameters["nthread"]
-    matrix = data_matrix(rows.X, base_margin, rows.codes, rows.weight, nthread)
+    matrix = training_matrix(rows, base_margin, parameters)
     return xgboost.train(parameters, matrix, num_boost_round=n_rounds, verbose_eval=False)
 
 
@@ -156,23 +203,20 @@ def search_rounds(
     patience: int,
 ) -> RoundSearch:
     """Boost on one side of `split` and watch the log loss on the other."""
-    matrices = []
-    for side in split:
-        part = rows.take(side)
-        nthread = parameters["nthread"]
-        matrices.append(data_matrix(part.X, base_margin[side], part.codes, part.weight, nthread))
+    train, test = rows.take(split[0]), rows.take(split[1])
+    start = base_margin[split[1]]
+    holdout = data_matrix(test, start, parameters)
     booster = xgboost.train(
         parameters,
-        matrices[0],
+        training_matrix(train, base_margin[split[0]], parameters),
         num_boost_round=max_rounds,
-        evals=[(matrices[1], "holdout")],
+        evals=[(holdout, "holdout")],
         early_stopping_rounds=patience,
         verbose_eval=False,
     )
     n_rounds = booster.best_iteration + 1
-    test = rows.take(split[1])
-    start = base_margin[split[1]]
-    boosted = _margins(booster, matrices[1], start.shape, n_rounds)
+    boosted = booster.predict(holdout, output_margin=True, iteration_range=(0, n_rounds))
+    boosted = boosted.reshape(start.shape).astype(np.float64)
     saved = log_losses(start, test.codes) - log_losses(boosted, test.codes)
     gain, error = clustered_mean(saved, test.weight, test.groups)
     return RoundSearch(n_rounds, gain, error)
@@ -184,19 +228,15 @@ def tree_margins(
     n_margins: int,
     *,
     columns: IntArray | None = None,
-    nthread: int | None = None,
 ) -> FloatArray:
     """What the trees add to the margins of new rows, shape (n, n_margins)."""
-    shape = (len(X), n_margins)
     X = X if columns is None else X[:, columns]
-    return _margins(booster, data_matrix(X, np.zeros(shape), nthread=nthread), shape)
-
-
-def _margins(
-    booster: xgboost.Booster, matrix: xgboost.DMatrix, shape: tuple[int, ...], n_rounds: int = 0
-) -> FloatArray:
-    margins = booster.predict(matrix, output_margin=True, iteration_range=(0, n_rounds))
-    return margins.reshape(shape).astype(np.float64)
+    start = np.zeros(len(X) if n_margins == 1 else (len(X), n_margins), dtype=np.float32)
+    # In place: a DMatrix would take eight bytes a value.
+    added = booster.inplace_predict(
+        X.astype(np.float32, copy=False), predict_type="margin", base_margin=start
+    )
+    return added.reshape(len(X), n_margins).astype(np.float64)
 
 
 def clustered_mean(values: FloatArray, weight: FloatArray, groups: IntArray) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ _INTEGERS = {
     "n_iter_no_change": 1,
     "n_splits": 2,
 }
+_MAY_BE_NONE = ("max_tree_features", "n_iter_no_change")
 _SHARES = ("learning_rate", "subsample", "colsample_bytree")
 _NOT_NEGATIVE = ("min_child_weight", "reg_lambda")
 
@@ -33,7 +34,7 @@ def check_parameters(model: BoostedSoftmaxClassifier) -> None:
         raise ValueError(f'init must be "linear" or None; got {model.init!r}.')
     for name, lowest in _INTEGERS.items():
         value = getattr(model, name)
-        if name == "max_tree_features" and value is None:
+        if name in _MAY_BE_NONE and value is None:
             continue
         if not isinstance(value, Integral) or isinstance(value, bool) or value < lowest:
             raise ValueError(f"{name} must be a whole number, at least {lowest}; got {value!r}.")
@@ -73,6 +74,17 @@ def checked_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> FloatArr
     if (weight < 0).any():
         raise ValueError(f"sample_weight must not be negative; the smallest is {weight.min():g}.")
     return weight
+
+
+def checked_views(views: Sequence[int] | None, n_features: int) -> list[int]:
+    """Numbers of columns of the views; ValueError unless they are whole and cover X."""
+    widths = [n_features] if views is None else [int(width) for width in views]
+    if not widths or min(widths) < 1 or sum(widths) != n_features:
+        raise ValueError(
+            f"views are numbers of columns, each at least 1, that add up to the {n_features} "
+            f"columns of X; got {views!r}."
+        )
+    return widths
 
 
 def check_float32(X: NDArray[Any]) -> None:

@@ -56,9 +56,14 @@ def _sentence(error: Exception) -> str:
 def _plain_warnings() -> Iterator[None]:
     """Show each warning once, without the line of source that raised it."""
 
+    shown = set()  # Python's own memory of them ends where some library changes its filters
+
     def show(message: Warning | str, *_place: Any, **_more: Any) -> None:
         from tqdm import tqdm
 
+        if str(message) in shown:
+            return
+        shown.add(str(message))
         tqdm.write(f"warning: {message}", file=sys.stderr)
 
     with warnings.catch_warnings():
@@ -76,7 +81,7 @@ def hint_at_bad_files() -> Iterator[None]:
         yield
     except ImageReadError as error:
         raise ImageReadError(
-            f"{error} ('hypervlad check' lists all such files; --on-error skip leaves them out)"
+            f"{error} ('hypervlad check' lists unreadable files; --on-error skip leaves them out)"
         ) from error
 
 

@@ -13,14 +13,13 @@ if TYPE_CHECKING:
 
 
 def new_classifier(seed: int, quiet: bool, **options: Any) -> MicrographClassifier:
-    from hypervlad.classifier import MicrographClassifier
-    from hypervlad.encoder import HypercolumnVLAD
+    from hypervlad.classifier import MicrographClassifier, default_encoder
 
     given = {name: value for name, value in options.items() if value is not None}
     if "weights" in given and os.path.isfile(given["weights"]):
         # The path goes into the model file and must hold from other folders too.
         given["weights"] = os.path.abspath(given["weights"])
-    encoder = HypercolumnVLAD(**given, random_state=seed, verbose=not quiet)
+    encoder = default_encoder(**given, random_state=seed, verbose=not quiet)
     return MicrographClassifier(encoder, random_state=seed, verbose=not quiet)
 
 

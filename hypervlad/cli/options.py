@@ -43,6 +43,14 @@ ImageSize = Annotated[
     int | None,
     typer.Option(metavar="PIXELS", help="Side that images are resized to; 224 if not given."),
 ]
+PixelSize = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NM",
+        help="Resample images that know their pixel size to this many nanometres per pixel; "
+        "--image-size then rules the others only.",
+    ),
+]
 NCodewords = Annotated[
     int | None, typer.Option(metavar="K", help="Number of visual words; 64 if not given.")
 ]

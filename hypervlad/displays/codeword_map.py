@@ -214,13 +214,15 @@ def _codebooks(
 ) -> tuple[list[NDArray[np.float64]] | None, list[str] | None]:
     """Colours and names of a fitted encoder's codebooks, as far as it tells them."""
     n_codebooks = len(maps[0]) if maps else 0
-    centres = getattr(getattr(encoder, "codebook_", None), "codewords", None)
+    codebook = getattr(encoder, "codebook_", None)
+    centres = getattr(codebook, "codewords", None)
     colours = None
     if centres is not None and len(centres) == n_codebooks:
         colours = [word_colours(words) for words in centres]
-    taps = getattr(encoder, "taps_", None)
-    named = taps is not None and len(taps) == n_codebooks > 1
-    return colours, [str(tap) for tap in taps] if named and taps is not None else None
+    names = [str(tap) for tap in getattr(encoder, "taps_", ())]
+    if len(names) == n_codebooks - 1:
+        names = ["all taps", *names]
+    return colours, names if len(names) == n_codebooks > 1 else None
 
 
 def _layout(centres: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:

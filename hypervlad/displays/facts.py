@@ -45,12 +45,13 @@ def library_versions() -> dict[str, str]:
 
 
 def _encoder_facts(encoder: Any) -> dict[str, str]:
-    words = encoder.codebook_.codewords
-    each = len(words[0])
-    if encoder.codebook_.is_joint:
-        described = f"{each}, common to all taps"
-    else:
-        described = f"{each} for each of {len(words)} taps"
+    codebook, n_taps = encoder.codebook_, len(encoder.taps_)
+    each = len(codebook.codewords[0])
+    described = {
+        "joint": f"{each}, common to all taps",
+        "per_layer": f"{each} for each of {n_taps} taps",
+        "both": f"{each}, common to all taps, and {each} for each of {n_taps} taps",
+    }[_kind_of(codebook)]
     embedded = getattr(encoder, "backbone_state_", None)
     digest = f"SHA-256 {encoder.weights_digest_[:12]}…"
     return {
@@ -62,20 +63,31 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
         "how files are read": _reading_in_words(encoder),
         "visual words": described,
         "normalisation": ", ".join(encoder.normalize or ()) or "none",
-        "features of an image": f"{encoder._n_features_out:,}",
+        "features of an image": _features_in_words(encoder),
         "seed of the codebook": f"{encoder.seed_}",
     }
 
 
 def _classifier_facts(model: Any) -> dict[str, str]:
-    facts = {}
-    if model.components_ is not None:
-        facts["reduced to"] = f"{len(model.components_)} principal components"
-    facts["classifier"] = _boosting_in_words(model.boosting_)
-    return facts
+    return {"classifier": _boosting_in_words(model.boosting_)}
+
+
+def _kind_of(codebook: Any) -> str:
+    if codebook.joint is None:
+        return "per_layer"
+    return "both" if codebook.per_layer else "joint"
+
+
+def _features_in_words(encoder: Any) -> str:
+    parts = " + ".join(f"{n:,} {name}" for name, n in encoder.feature_parts.items())
+    if encoder.turns == 1:
+        return parts
+    return f"{parts}, over {encoder.turns} turned copies"
 
 
 def _boosting_in_words(boosting: Any) -> str:
+    if not hasattr(boosting, "view_weights_"):  # not a BoostedSoftmaxClassifier
+        return type(boosting).__name__
     rounds = f"{boosting.n_estimators_} rounds of boosted trees"
     if boosting.init is None:
         return rounds
@@ -87,8 +99,12 @@ def _boosting_in_words(boosting: Any) -> str:
 def _size_in_words(encoder: Any) -> str:
     side = encoder.image_size
     if encoder.aspect == "square":
-        return f"{side} x {side} pixels, stretched to a square"
-    return f"about {side} x {side} pixels, proportions kept"
+        size = f"{side} x {side} pixels, stretched to a square"
+    else:
+        size = f"about {side} x {side} pixels, proportions kept"
+    if encoder.pixel_size is None:
+        return size
+    return f"{encoder.pixel_size:g} nm per pixel; where the pixel size is not known: {size}"
 
 
 def _reading_in_words(encoder: Any) -> str:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 
 from hypervlad.backbones import Preprocessing
+from hypervlad.encoder.scale import size_at
 from hypervlad.hypercolumns import input_size, prepare
 from hypervlad.images import Micrograph
 
 _CPU_PIXELS, _GPU_PIXELS = 8 * 224**2, 64 * 224**2
+
+# Position, digest and prepared image, by size.
+_Waiting: TypeAlias = dict[tuple[int, int], list[tuple[int, str, torch.Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -34,38 +38,70 @@ class Batch:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How an image becomes the network's input."""
+    """How an image becomes the network's input.
+
+    Attributes
+    ----------
+    image_size, aspect, pixel_size
+        As in :class:`hypervlad.HypercolumnVLAD`.
+    preprocessing : Preprocessing
+    batch_size : int
+        Images a batch at most.
+    batch_pixels : int, optional
+        If given, the number of images a batch follows from their size instead: as many as have
+        this many pixels together, from one to 256.
+    """
 
     image_size: int
     aspect: Literal["square", "own"]
     preprocessing: Preprocessing
     batch_size: int
+    pixel_size: float | None = None
+    batch_pixels: int | None = None
 
     def batches(self, micrographs: Iterable[tuple[int, Micrograph]]) -> Iterator[Batch]:
         """Cut a stream by position; within a cut, gather images of equal size.
 
-        The cuts depend on positions alone, so leaving images out (or finding them in a cache)
-        moves no other image into another cut.
+        The cuts depend on positions and on the image's own size alone, so leaving images out (or
+        finding them in a cache) moves no other image into another cut.
+
+        However many sizes there are, few images wait: one that came d places ago is still here
+        only if more than d of its size make a batch, so that with ``batch_pixels`` all of them
+        have at most 1/2 + 1/3 + ... + 1/256, five times that many pixels.
         """
-        cut: dict[tuple[int, int], list[tuple[int, str, torch.Tensor]]] = {}
-        current = 0
+        waiting: _Waiting = {}
         for position, micrograph in micrographs:
-            if position // self.batch_size != current:
-                yield from _batches_of(cut)
-                cut, current = {}, position // self.batch_size
-            size = self.size_of(micrograph.pixels.shape)
+            yield from _batches_of(self._complete(waiting, position))
+            size = self.size_of(micrograph)
             image = prepare(micrograph.pixels, size, self.preprocessing)
-            cut.setdefault(size, []).append((position, micrograph.digest, image))
-        yield from _batches_of(cut)
+            waiting.setdefault(size, []).append((position, micrograph.digest, image))
+        yield from _batches_of(waiting)
 
-    def size_of(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Return the network's input size for an image of this shape."""
-        return input_size(shape, self.image_size, self.aspect, self.preprocessing.minimum_size)
+    def size_of(self, micrograph: Micrograph) -> tuple[int, int]:
+        """Return the network's input size for an image.
+
+        Raises
+        ------
+        ImageReadError
+            If ``pixel_size`` makes the image too small or too large.
+        """
+        shape, minimum = micrograph.pixels.shape, self.preprocessing.minimum_size
+        size = size_at(micrograph, self.pixel_size, minimum)
+        return size or input_size(shape, self.image_size, self.aspect, minimum)
+
+    def _complete(self, waiting: _Waiting, position: int) -> _Waiting:
+        """Take out those whose cut ends before this position."""
+        complete: _Waiting = {}
+        for size in list(waiting):
+            n_images = self.batch_size
+            if self.batch_pixels is not None:
+                n_images = _n_fitting(self.batch_pixels, size[0] * size[1])
+            if waiting[size][0][0] // n_images != position // n_images:
+                complete[size] = waiting.pop(size)
+        return complete
 
 
-def _batches_of(
-    cut: dict[tuple[int, int], list[tuple[int, str, torch.Tensor]]],
-) -> Iterator[Batch]:
+def _batches_of(cut: _Waiting) -> Iterator[Batch]:
     for members in cut.values():
         positions, digests, images = zip(*members, strict=True)
         yield Batch(list(positions), list(digests), torch.stack(images))
@@ -73,5 +109,13 @@ def _batches_of(
 
 def automatic_batch_size(image_size: int, device: torch.device) -> int:
     """Return how many images of this size keep a device busy within moderate memory."""
-    pixels = _CPU_PIXELS if device.type == "cpu" else _GPU_PIXELS
-    return max(1, min(256, pixels // image_size**2))
+    return _n_fitting(automatic_batch_pixels(device), image_size**2)
+
+
+def automatic_batch_pixels(device: torch.device) -> int:
+    """Return how many pixels a batch should have on this device."""
+    return _CPU_PIXELS if device.type == "cpu" else _GPU_PIXELS
+
+
+def _n_fitting(batch_pixels: int, n_pixels: int) -> int:
+    return max(1, min(256, batch_pixels // n_pixels))

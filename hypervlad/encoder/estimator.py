@@ -23,27 +23,32 @@ from hypervlad.backbones import (
     build_network,
     get_backbone,
 )
-from hypervlad.codebook import Codebook, HypercolumnPool, learn_codebook
+from hypervlad.codebook import Codebook
 from hypervlad.encoder import state
-from hypervlad.encoder.batches import Batch, Preparation, automatic_batch_size
+from hypervlad.encoder.batches import (
+    Batch,
+    Preparation,
+    automatic_batch_pixels,
+    automatic_batch_size,
+)
 from hypervlad.encoder.caching import CachedVectors
+from hypervlad.encoder.learning import CodebookLearning
 from hypervlad.encoder.parameters import (
     check_device,
     check_encoder,
     check_normalize,
+    check_pixel_size,
     check_read_options,
 )
 from hypervlad.encoder.projection import TorchCodebook
-from hypervlad.encoder.sampling import Counted, is_chosen, random_pixels, sample_batch
+from hypervlad.encoder.scale import at_scale, size_at
+from hypervlad.encoder.vectors import BatchEncoder
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import Micrograph, check_image_list, read_micrograph, read_micrographs
 from hypervlad.modelfile import register_kind, write_model
 
 KIND = "hypercolumn_vlad"
 register_kind(KIND, "hypervlad.encoder:HypercolumnVLAD")
-
-_MOST_SAMPLES_AN_IMAGE = 5000
-_MOST_CODEBOOK_IMAGES = 1000  # 50 hypercolumns each fill the default pool; more only cost time
 
 
 class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -67,36 +72,59 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         root of the area.
     aspect : {"square", "own"}, default="square"
         Stretch images to a square, or keep their proportions.
+    pixel_size : float or None, default=None
+        Nanometres per pixel that images are resampled to, so that a tube of 20 nm is equally wide
+        in all of them; then ``image_size`` and ``aspect`` rule only images whose file knows no
+        pixel size, such as arrays, and one warning names these. None: they rule all images. Near
+        the coarsest of the files is a good choice: enlarging brings no detail back. An image that
+        would have a side below the network's minimum (32 for most) or more than 2048 x 2048 pixels
+        counts as unreadable.
     grid : {"finest", "image", "own"} or int, default="finest"
         Where hypercolumns are taken: at each position of the finest tap, at each pixel of the
         resized image, at each layer's own positions (``codebook="per_layer"`` only), or at this
         many random pixels.
+    turns : {1, 2, 4, 8}, default=1
+        Copies of an image, turned by right angles (for 8, mirrored too), whose residuals are
+        summed before normalisation: 4 makes vectors that do not know which side was up, 8 nor
+        which handedness, 2 is most of the gain. Each copy costs a pass of the network.
     n_codewords : int, default=64
         K, the visual words of a joint codebook or of each layer's.
-    codebook : {"joint", "per_layer"}, default="joint"
-        One codebook over the stacked layers, or one for each layer.
+    codebook : {"joint", "per_layer", "both"}, default="joint"
+        One codebook over the stacked layers, or one for each layer. With "both", the vectors are
+        joined, each normalised by itself; the layers' own words are then assigned at each layer's
+        own positions, which costs little.
     layer_components : int or None, default=32
         Principal components kept of each layer; None keeps every channel.
     scale_layers : bool, default=True
         Divide each layer by its total standard deviation. A joint codebook of unscaled layers is
         ruled by the first few.
+    kmeans : {"lloyd", "minibatch"}, default="lloyd"
+        "lloyd" learns the codewords from ``n_samples`` hypercolumns at once. "minibatch" starts
+        from those and reads the images once more, in the order of their digests, for minibatch
+        K-means over 5,000 random pixels of every one (or the ``grid`` if it is a number): no
+        image is left out, and memory stays bounded.
     normalize : sequence of {"intra", "power", "l2"} or None, default=("intra", "l2")
         Steps in their order: see :func:`hypervlad.vlad.normalize`.
+    pooled : bool, default=False
+        Join every channel's average over the image, standardised by its mean and standard
+        deviation over pixels. What VLAD of a few cells loses of the deepest layer is there.
     n_samples : int, default=50_000
         Hypercolumns that the codebook is learnt from, of about a thousand images at most. Memory
-        is about twice 4 bytes x channels x this (for the default network 0.6 GB).
+        is about twice 4 bytes x channels x this (for the default network 0.6 GB). With
+        ``kmeans="minibatch"``, what means, components and the first codewords come from.
     read_options : dict or ReadOptions, optional
         How files become pixels: see :class:`hypervlad.images.ReadOptions`.
     memory : None, str or joblib.Memory, default=None
         A private, trusted folder where image vectors are kept and found again.
     batch_size : int or "auto", default="auto"
+        Images a batch; "auto" goes by their size and the device.
     device : str, default="auto"
         "cuda" where there is a GPU, else "cpu".
     n_jobs : int or None, default=None
         Threads that read images ahead of the network; None is one.
     random_state : int, RandomState or None, default=None
         Seeds K-means and the choice of pixels. Each image's own choice depends on the seed and its
-        digest alone, not on order or neighbours.
+        digest (with ``pixel_size``, its pixel size too) alone, not on order or neighbours.
     on_error : {"raise", "skip"}, default="raise"
         With "skip", unreadable images are left out of ``fit`` and become rows of NaN in
         ``transform``; one warning lists them.
@@ -144,12 +172,16 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         taps: Sequence[str] | None = None,
         image_size: int = 224,
         aspect: Literal["square", "own"] = "square",
+        pixel_size: float | None = None,
         grid: Literal["finest", "image", "own"] | int = "finest",
+        turns: Literal[1, 2, 4, 8] = 1,
         n_codewords: int = 64,
-        codebook: Literal["joint", "per_layer"] = "joint",
+        codebook: Literal["joint", "per_layer", "both"] = "joint",
         layer_components: int | None = 32,
         scale_layers: bool = True,
+        kmeans: Literal["lloyd", "minibatch"] = "lloyd",
         normalize: Sequence[vlad.Normalization] | None = ("intra", "l2"),
+        pooled: bool = False,
         n_samples: int = 50_000,
         read_options: Mapping[str, Any] | None = None,
         memory: str | os.PathLike[str] | joblib.Memory | None = None,
@@ -165,12 +197,16 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.taps = taps
         self.image_size = image_size
         self.aspect = aspect
+        self.pixel_size = pixel_size
         self.grid = grid
+        self.turns = turns
         self.n_codewords = n_codewords
         self.codebook = codebook
         self.layer_components = layer_components
         self.scale_layers = scale_layers
+        self.kmeans = kmeans
         self.normalize = normalize
+        self.pooled = pooled
         self.n_samples = n_samples
         self.read_options = read_options
         self.memory = memory
@@ -199,22 +235,25 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ValueError
             Unusable parameters, or too few hypercolumns for the codebook.
         ImageReadError
-            An image that cannot be read; it is named.
+            An image that cannot be read, or not be brought to ``pixel_size``; it is named.
+
+        Warns
+        -----
+        UnknownPixelSizeWarning
+            With ``pixel_size``, once, if the pixel size of some images is not known.
         """
         images = self._check(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         network = build_network(self.backbone, self.weights, self.taps, check_device(self.device))
         preprocessing = get_backbone(self.backbone).preprocessing
-        pool, n_images = self._fill_pool(images, network, preprocessing, seed)
-        codebook = learn_codebook(
-            pool.layers(),
-            self.n_codewords,
-            kind=self.codebook,
-            layer_components=self.layer_components,
-            scale_layers=self.scale_layers,
-            random_state=seed,
-            verbose=self.verbose,
+        learning = CodebookLearning(
+            self,
+            network,
+            seed,
+            read=lambda images, what, warn: self._read(images, what, preprocessing, warn=warn),
+            batches=lambda stream, size: self._batches(stream, preprocessing, size),
         )
+        codebook, n_images = learning.learn(images)
         # All at the end: a fit that fails leaves the model as it was.
         self.__dict__.pop("backbone_state_", None)  # a loaded model's own weights
         self._tapped_network = network
@@ -234,16 +273,16 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Returns
         -------
         ndarray of shape (n, n_features), float32
-            For a joint codebook K blocks of D values; for one a layer, those of the first layer,
-            then those of the second, and so on. A row of an image skipped is NaN.
+            The parts of :attr:`feature_parts`: for a joint codebook K blocks of D values; for one
+            a layer, those of the first layer, then those of the second, and so on; the pooled
+            channels. A row of an image skipped is NaN.
         """
         check_is_fitted(self)
         images = self._check(images)
-        words = self._torch_codebook()
-        cache = CachedVectors(self)
+        encode, cache = self._encoder(), CachedVectors(self)
         vectors = np.full((len(images), self._n_features_out), np.nan, dtype=np.float32)
         for batch in self._batches(cache.fill(vectors, self._read(images, "encoding"))):
-            vectors[batch.positions] = self._encode(batch, words)
+            vectors[batch.positions] = encode(batch)
             cache.keep(batch.digests, vectors[batch.positions])
         return vectors
 
@@ -259,6 +298,11 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ndarray of int, shape (n_codebooks, H, W)
             One map for a joint codebook, else one a layer; on the finest tap's positions, or the
             resized image's pixels for ``grid="image"``.
+
+        Raises
+        ------
+        ImageReadError
+            As in :meth:`fit`, whatever ``on_error`` says.
         """
         check_is_fitted(self)
         micrograph = read_micrograph(image, **_as_keywords(self.read_options))
@@ -269,14 +313,21 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return words.assign(maps, words.grid_size(maps, grid, batch.images.shape[2:]))[:, 0]
 
     @property
+    def feature_parts(self) -> dict[str, int]:
+        """The parts that a vector is made of, in their order, and how many features each has."""
+        check_is_fitted(self)
+        parts = {}
+        if self.codebook_.joint is not None:
+            parts["joint"] = self.codebook_.joint.size
+        if self.codebook_.per_layer:
+            parts["per_layer"] = sum(words.size for words in self.codebook_.per_layer)
+        if self.pooled:
+            parts["pooled"] = sum(len(layer.mean) for layer in self.codebook_.projections)
+        return parts
+
+    @property
     def _n_features_out(self) -> int:
-        widths = [p.n_features_out for p in self.codebook_.projections]
-        if self.codebook_.is_joint:
-            return len(self.codebook_.codewords[0]) * sum(widths)
-        return sum(
-            len(words) * width
-            for words, width in zip(self.codebook_.codewords, widths, strict=True)
-        )
+        return sum(self.feature_parts.values())
 
     # --- files --------------------------------------------------------------------------------
 
@@ -318,13 +369,23 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         check_read_options(self.read_options)
         return check_image_list(images)
 
-    def _read(self, images: list[Any], what: str) -> Iterator[tuple[int, Micrograph]]:
+    def _read(
+        self,
+        images: list[Any],
+        what: str,
+        preprocessing: Preprocessing | None = None,
+        warn: bool = True,
+    ) -> Iterator[tuple[int, Micrograph]]:
+        pixel_size = check_pixel_size(self.pixel_size)
+        minimum = (preprocessing or self.preprocessing_).minimum_size
         stream = read_micrographs(
             images,
             options=check_read_options(self.read_options),
             on_error=self.on_error,
             n_jobs=self.n_jobs,
+            check=lambda image, name: size_at(image, pixel_size, minimum, name),
         )
+        stream = at_scale(stream, pixel_size, len(images) if warn else None)
         hidden = None if self.verbose else True
         return iter(tqdm(stream, desc=what, total=len(images), unit="image", disable=hidden))
 
@@ -332,41 +393,29 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self,
         micrographs: Iterable[tuple[int, Micrograph]],
         preprocessing: Preprocessing | None = None,
+        batch_size: int | Literal["auto"] | None = None,
     ) -> Iterator[Batch]:
-        batch_size = self.batch_size
+        device, pixel_size = check_device(self.device), check_pixel_size(self.pixel_size)
+        batch_size, batch_pixels = batch_size or self.batch_size, None
         if batch_size == "auto":
-            batch_size = automatic_batch_size(self.image_size, check_device(self.device))
+            batch_size = automatic_batch_size(self.image_size, device)
+            batch_pixels = None if pixel_size is None else automatic_batch_pixels(device)
         preprocessing = preprocessing or self.preprocessing_
-        preparation = Preparation(self.image_size, self.aspect, preprocessing, batch_size)
+        preparation = Preparation(
+            self.image_size, self.aspect, preprocessing, batch_size, pixel_size, batch_pixels
+        )
         return preparation.batches(micrographs)
 
-    def _fill_pool(
-        self, images: list[Any], network: TappedNetwork, preprocessing: Preprocessing, seed: int
-    ) -> tuple[HypercolumnPool, int]:
-        """Sample hypercolumns of at most about _MOST_CODEBOOK_IMAGES; return how many were read."""
-        n_used = min(len(images), _MOST_CODEBOOK_IMAGES)
-        n_each = min(_MOST_SAMPLES_AN_IMAGE, -(-self.n_samples // n_used))
-        # Chosen by digest, the order of images does not matter. If copies leave too few: all.
-        for share in sorted({n_used / len(images), 1.0}):
-            counted = Counted(self._read(images, "codebook"))
-            pool = HypercolumnPool(self.n_samples)
-            chosen = (pair for pair in counted if is_chosen(pair[1].digest, share))
-            for batch in self._batches(chosen, preprocessing):
-                sample_batch(batch, network, n_each, seed, pool)
-            if len(pool) >= self.n_codewords:
-                break
-        return pool, counted.n
-
-    def _encode(self, batch: Batch, words: TorchCodebook) -> np.ndarray:
-        maps = words.project(feature_maps(self._network(), batch.images))
-        size = (batch.images.shape[2], batch.images.shape[3])
-        if isinstance(self.grid, str):
-            sums = words.dense_sums(maps, self.grid, size)
-        else:
-            n_pixels = size[0] * size[1]
-            points = [random_pixels(self.seed_, d, n_pixels, self.grid) for d in batch.digests]
-            sums = words.sampled_sums(maps, points, size)
-        return vlad.normalize(sums, check_normalize(self.normalize)).cpu().numpy()
+    def _encoder(self) -> BatchEncoder:
+        return BatchEncoder(
+            self._network(),
+            self._torch_codebook(),
+            self.grid,
+            self.turns,
+            self.pooled,
+            check_normalize(self.normalize),
+            self.seed_,
+        )
 
     # --- the network, built when needed and never copied --------------------------------------
 

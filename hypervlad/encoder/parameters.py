@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from hypervlad.backbones import Backbone
@@ -27,6 +29,18 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     if not (isinstance(value, str) and value in choices):
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name} must be one of {listed}, not {value!r}")
+
+
+def check_pixel_size(pixel_size: Any) -> float | None:
+    """Return nanometres per pixel as a float; None means no common scale."""
+    if pixel_size is None:
+        return None
+    is_number = isinstance(pixel_size, numbers.Real) and not isinstance(pixel_size, bool)
+    if not (is_number and math.isfinite(pixel_size) and pixel_size > 0):
+        raise ValueError(
+            f"pixel_size must be None or nanometres per pixel, a number above 0, not {pixel_size!r}"
+        )
+    return float(pixel_size)
 
 
 def check_grid(grid: Any, codebook: str) -> None:
@@ -97,7 +111,13 @@ def check_encoder(encoder: Any, backbone: Backbone) -> None:
     if encoder.batch_size != "auto":
         check_count("batch_size", encoder.batch_size)
     check_choice("aspect", encoder.aspect, ("square", "own"))
+    check_pixel_size(encoder.pixel_size)
     check_choice("on_error", encoder.on_error, ("raise", "skip"))
+    if encoder.turns not in (1, 2, 4, 8) or isinstance(encoder.turns, bool):
+        raise ValueError(f"turns must be 1, 2, 4 or 8, not {encoder.turns!r}")
+    if not isinstance(encoder.pooled, bool | np.bool_):
+        raise ValueError(f"pooled must be True or False, not {encoder.pooled!r}")
+    check_choice("kmeans", encoder.kmeans, ("lloyd", "minibatch"))
     check_kind(encoder.codebook)
     check_grid(encoder.grid, encoder.codebook)
     check_normalize(encoder.normalize)

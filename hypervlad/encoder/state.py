@@ -11,7 +11,7 @@ import numpy as np
 
 from hypervlad.backbones import Preprocessing, TappedNetwork, backbone_names
 from hypervlad.codebook import Codebook
-from hypervlad.encoder.parameters import check_normalize, check_read_options
+from hypervlad.encoder.parameters import check_normalize, check_pixel_size, check_read_options
 from hypervlad.modelfile import ModelFileError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def pack(
         "weights": _weights(encoder.weights),
         "taps": list(encoder.taps_),
         "normalize": list(check_normalize(encoder.normalize)),
+        "pixel_size": check_pixel_size(encoder.pixel_size),
         "read_options": dataclasses.asdict(check_read_options(encoder.read_options)),
     }
     header = {

@@ -6,7 +6,12 @@ along.
 """
 
 from hypervlad.images.banner import find_banner
-from hypervlad.images.errors import ImageReadError, SkippedImage, SkippedImagesWarning
+from hypervlad.images.errors import (
+    ImageReadError,
+    SkippedImage,
+    SkippedImagesWarning,
+    UnknownPixelSizeWarning,
+)
 from hypervlad.images.listing import IMAGE_SUFFIXES, check_image_list, find_images
 from hypervlad.images.options import ReadOptions
 from hypervlad.images.reading import Micrograph, read_image, read_micrograph, read_micrographs
@@ -18,6 +23,7 @@ __all__ = [
     "ReadOptions",
     "SkippedImage",
     "SkippedImagesWarning",
+    "UnknownPixelSizeWarning",
     "check_image_list",
     "find_banner",
     "find_images",

@@ -45,3 +45,33 @@ class SkippedImagesWarning(UserWarning):
             lines.append(f"  … and {len(skipped) - cls.N_SHOWN} more")
         head = f"{len(skipped)} of {n_images} images could not be read and were skipped:"
         return cls("\n".join([head, *lines]), skipped)
+
+
+class UnknownPixelSizeWarning(UserWarning):
+    """Images that were asked for at a common scale, but whose own pixel size nobody knows.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Every such image, in order; the message shows the first few.
+    """
+
+    N_SHOWN = 5
+
+    def __init__(self, message: str, names: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
+
+    @classmethod
+    def about(cls, names: Sequence[str], n_images: int) -> UnknownPixelSizeWarning:
+        """The warning for the images `names` out of `n_images`."""
+        shown = ", ".join(names[: cls.N_SHOWN])
+        more = len(names) - cls.N_SHOWN
+        return cls(
+            f"{len(names)} of {n_images} images know no pixel size, so that pixel_size could not "
+            "bring them to the common scale; image_size and aspect ruled them instead: "
+            f"{shown}{f', … and {more} more' if more > 0 else ''}. Take the microscope's own "
+            "files, set the scale (in ImageJ, for example) and save them as TIFF, or do without "
+            "pixel_size.",
+            names,
+        )

@@ -10,7 +10,7 @@ import re
 import stat
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,6 +134,7 @@ def read_micrographs(
     options: ReadOptions | None = None,
     on_error: str = "raise",
     n_jobs: int | None = None,
+    check: Callable[[Micrograph, str], object] | None = None,
 ) -> Iterator[tuple[int, Micrograph]]:
     """Read many images, in their order.
 
@@ -147,6 +148,9 @@ def read_micrographs(
         the last image lists them with the reasons.
     n_jobs : int, optional
         Threads that read ahead, a few images each; -1 for all cores, None for no thread of its own.
+    check : callable, optional
+        Called with each `Micrograph` and what errors call it; an image for which it raises
+        `ImageReadError` counts as one that cannot be read. It may be called in any thread.
 
     Yields
     ------
@@ -179,22 +183,25 @@ def read_micrographs(
             "ReadOptions(**options)?"
         )
     n_threads = 1 if n_jobs is None else joblib.effective_n_jobs(n_jobs)
-    outcomes = _outcomes(check_image_list(images), options, n_threads)
+    outcomes = _outcomes(check_image_list(images), options, n_threads, check)
     return _read_each(outcomes, len(images), skip=on_error == "skip")
 
 
 def _outcomes(
-    images: list[Any], options: ReadOptions, n_threads: int
+    images: list[Any],
+    options: ReadOptions,
+    n_threads: int,
+    check: Callable[[Micrograph, str], object] | None,
 ) -> Generator[Micrograph | SkippedImage, None, None]:
     """What became of each image, in order; never more than a few read ahead of the caller."""
     if n_threads == 1:
-        yield from (_outcome(index, image, options) for index, image in enumerate(images))
+        yield from (_outcome(index, image, options, check) for index, image in enumerate(images))
         return
     with ThreadPoolExecutor(n_threads) as readers:
         ahead: deque[Future[Micrograph | SkippedImage]] = deque()
         try:
             for index, image in enumerate(images):
-                ahead.append(readers.submit(_outcome, index, image, options))
+                ahead.append(readers.submit(_outcome, index, image, options, check))
                 if len(ahead) > _READ_AHEAD * n_threads:
                     yield ahead.popleft().result()
             while ahead:
@@ -204,10 +211,18 @@ def _outcomes(
                 unread.cancel()
 
 
-def _outcome(index: int, image: Any, options: ReadOptions) -> Micrograph | SkippedImage:
+def _outcome(
+    index: int,
+    image: Any,
+    options: ReadOptions,
+    check: Callable[[Micrograph, str], object] | None,
+) -> Micrograph | SkippedImage:
     name = _name_of(image, index)
     try:
-        return _read(image, options, name, with_digest=True)
+        micrograph = _read(image, options, name, with_digest=True)
+        if check is not None:
+            check(micrograph, name)
+        return micrograph
     except ImageReadError as error:
         return SkippedImage(index, name, str(error))
 

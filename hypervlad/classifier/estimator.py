@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.decomposition import PCA
+from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_classifier
 from sklearn.metrics import accuracy_score
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_parameter
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.boosting.validation import check_parameters
+from hypervlad.classifier.explanation import Explanation, explain
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.parameters import check_count
 from hypervlad.images import check_image_list
 from hypervlad.modelfile import ModelFileError, register_kind, write_model
 from hypervlad.splits import group_folds
@@ -26,21 +26,32 @@ register_kind(KIND, "hypervlad.classifier:MicrographClassifier")
 
 _Part = TypeVar("_Part", bound=BaseEstimator)
 
-_ENCODER, _BOOSTING, _REDUCTION = "encoder.", "boosting.", "reduction."
+
+def _learner_has_margins(model: MicrographClassifier) -> bool:
+    learner = getattr(model, "boosting_", model.boosting)
+    return learner is None or hasattr(learner, "decision_function")
+
+
+_ENCODER, _BOOSTING = "encoder.", "boosting."
 
 
 class MicrographClassifier(ClassifierMixin, BaseEstimator):
-    """Classify micrographs: VLAD of hypercolumns, principal components, boosted softmax.
+    """Classify micrographs: VLAD of hypercolumns, pooled channels, boosted softmax.
+
+    An encoder makes each image a vector of parts that differ in kind, VLAD and channel averages.
+    Each part gets a linear model, their margins are joined by cross-fitted weights, and trees are
+    added where a hold-out confirms that they help.
 
     Parameters
     ----------
     encoder : HypercolumnVLAD, optional
-        How images become vectors; the defaults of :class:`HypercolumnVLAD` if not given.
-    n_components : int or None, default=256
-        Principal components of the VLAD vectors that the boosted softmax sees (fewer where there
-        are fewer images); None gives it the vectors whole.
-    boosting : BoostedSoftmaxClassifier, optional
-        The learner; its defaults if not given.
+        How images become vectors. If not given, a :class:`HypercolumnVLAD` with
+        ``codebook="both"``, ``turns=2`` (the network passes over each image twice) and
+        ``pooled=True``.
+    boosting : BoostedSoftmaxClassifier or other classifier, optional
+        The learner; the defaults of :class:`BoostedSoftmaxClassifier` if not given. Any
+        scikit-learn classifier with ``predict_proba`` will do, but a model with another learner
+        cannot be saved by :meth:`save`.
     random_state : int, RandomState or None, default=None
         Seeds encoder, reduction and learner; an encoder or learner that you give a seed keeps it.
     verbose : bool, default=False
@@ -50,9 +61,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
     ----------
     classes_ : ndarray
     encoder_ : HypercolumnVLAD
-    boosting_ : BoostedSoftmaxClassifier
-    mean_ : ndarray of shape (n_features,), or None
-    components_ : ndarray of shape (n_components, n_features), or None
+    boosting_ : BoostedSoftmaxClassifier or other classifier
     n_images_ : int
         Images learnt from.
 
@@ -74,22 +83,18 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
 
     classes_: np.ndarray
     encoder_: HypercolumnVLAD
-    boosting_: BoostedSoftmaxClassifier
-    mean_: np.ndarray | None
-    components_: np.ndarray | None
+    boosting_: Any
     n_images_: int
 
     def __init__(
         self,
         encoder: HypercolumnVLAD | None = None,
         *,
-        n_components: int | None = 256,
-        boosting: BoostedSoftmaxClassifier | None = None,
+        boosting: BaseEstimator | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
     ) -> None:
         self.encoder = encoder
-        self.n_components = n_components
         self.boosting = boosting
         self.random_state = random_state
         self.verbose = verbose
@@ -101,7 +106,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         groups: Sequence[Any] | None = None,
         sample_weight: Sequence[float] | None = None,
     ) -> MicrographClassifier:
-        """Learn codebook, reduction and classifier.
+        """Learn codebook and classifier.
 
         Parameters
         ----------
@@ -109,8 +114,10 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
             Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes.
         y : sequence of n labels
         groups : sequence of n group names, optional
-            Images of one micrograph, sample or paper; inner splits keep them together.
+            Images of one micrograph, sample or paper; inner splits keep them together. A learner
+            whose ``fit`` knows no groups does without.
         sample_weight : sequence of n floats, optional
+            Not with a learner whose ``fit`` takes none.
 
         Returns
         -------
@@ -130,25 +137,26 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         weights = None
         if sample_weight is not None:
             weights = _of_length("sample weights", sample_weight, len(images))
-        if self.n_components is not None:
-            check_count("n_components", self.n_components)
         self._make_parts()
-        check_parameters(self.boosting_)
+        facts = self._facts_for_learner(sample_weight=weights, groups=group_of)
         vectors = self.encoder_.fit_transform(images)
         readable = ~np.isnan(vectors[:, 0])
         self.n_images_ = int(readable.sum())
-        self._learn_reduction(vectors[readable])
-        self.boosting_.fit(
-            self._reduce(vectors[readable]),
-            labels[readable],
-            sample_weight=None if weights is None else weights[readable],
-            groups=None if group_of is None else group_of[readable],
-        )
+        if not readable.all():  # else no copy: whole VLAD vectors may be most of the memory
+            vectors = vectors[readable]
+        known: dict[str, Any] = {name: values[readable] for name, values in facts.items()}
+        if has_fit_parameter(self.boosting_, "views"):
+            known["views"] = list(self.encoder_.feature_parts.values())
+        self.boosting_.fit(vectors, labels[readable], **known)
         self.classes_ = self.boosting_.classes_
         return self
 
+    @available_if(_learner_has_margins)
     def decision_function(self, images: Sequence[Any]) -> np.ndarray:
-        """Return the margins (log-odds up to a constant): (n, n_classes), or (n,) for two."""
+        """Return the margins (log-odds up to a constant): (n, n_classes), or (n,) for two.
+
+        Only if the learner has them, as the default one does.
+        """
         return self._of_readable(images, self._boosted().decision_function)
 
     def predict_proba(self, images: Sequence[Any]) -> np.ndarray:
@@ -210,6 +218,47 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         truth, found = np.asarray(y)[read], predicted[read].astype(self.classes_.dtype)
         return float(accuracy_score(truth, found, sample_weight=weights))
 
+    def explain(self, image: Any) -> Explanation:
+        """Take the model's answer apart: which places of an image speak for which class.
+
+        The linear part of the model is taken apart exactly, not approximated. Boosted trees, if
+        any were kept (``boosting_.n_estimators_``), see the whole vector: what they add is given
+        as one number a class, and the maps explain the rest.
+
+        Parameters
+        ----------
+        image : path or array
+            One image.
+
+        Returns
+        -------
+        Explanation
+            Evidence for each class by place, by part of the vector and by visual word.
+
+        Raises
+        ------
+        ValueError
+            If the learner has no linear part: another scikit-learn classifier, or a
+            BoostedSoftmaxClassifier with ``init=None``.
+        ImageReadError
+            An image that cannot be read, whatever the encoder's ``on_error``; a list of images.
+
+        Notes
+        -----
+        Intra-normalisation makes every visual word equally loud, so a word seen in few places
+        gives each of them more evidence.
+
+        Examples
+        --------
+        >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
+        >>> images, labels = make_tem_images(24, size=64, random_state=0)
+        >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4)
+        >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
+        >>> model.explain(images[0]).maps.shape
+        (4, 32, 32)
+        """
+        return explain(self, image)
+
     def save(self, path: str | os.PathLike[str], *, include_backbone: bool = False) -> None:
         """Write the fitted model to one file, without pickle.
 
@@ -223,7 +272,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ModelFileError
-            If the file cannot be written.
+            If the file cannot be written, or the learner is not a BoostedSoftmaxClassifier.
         """
         write_model(path, KIND, *self.to_state(include_backbone=include_backbone))
 
@@ -232,19 +281,23 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Return the fitted model as a JSON-able header and named arrays."""
         check_is_fitted(self)
+        if not isinstance(self.boosting_, BoostedSoftmaxClassifier):
+            raise ModelFileError(
+                f"a model whose learner is a {type(self.boosting_).__name__} cannot be saved: "
+                "without pickle, only a BoostedSoftmaxClassifier can. Train with "
+                "boosting=BoostedSoftmaxClassifier(...), or save the encoder "
+                "(model.encoder_.save(path)) and keep the learner (model.boosting_) by your own "
+                "means, such as joblib.dump, in a place that you trust"
+            )
         encoder, encoder_arrays = self.encoder_.to_state(include_backbone=include_backbone)
         boosting, boosting_arrays = self.boosting_.to_state()
         header = {
-            "n_components": None if self.n_components is None else int(self.n_components),
             "n_images": self.n_images_,
             "encoder": encoder,
             "boosting": boosting,
         }
         arrays = {_ENCODER + name: array for name, array in encoder_arrays.items()}
         arrays |= {_BOOSTING + name: array for name, array in boosting_arrays.items()}
-        if self.mean_ is not None and self.components_ is not None:
-            arrays[_REDUCTION + "mean"] = self.mean_
-            arrays[_REDUCTION + "components"] = self.components_
         return header, arrays
 
     @classmethod
@@ -253,7 +306,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
     ) -> MicrographClassifier:
         """Undo :meth:`to_state`."""
         try:
-            model = cls(n_components=header["n_components"])
+            model = cls()
             model.n_images_ = int(header["n_images"])
             encoder, boosting = header["encoder"], header["boosting"]
         except (KeyError, TypeError, ValueError) as error:
@@ -261,13 +314,11 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         model.encoder_ = HypercolumnVLAD.from_state(encoder, _under(_ENCODER, arrays))
         model.encoder_.set_output(transform="default")
         model.boosting_ = BoostedSoftmaxClassifier.from_state(boosting, _under(_BOOSTING, arrays))
-        model.mean_ = arrays.get(_REDUCTION + "mean")
-        model.components_ = arrays.get(_REDUCTION + "components")
         model.classes_ = model.boosting_.classes_
         width = model.encoder_._n_features_out
-        if model.components_ is not None and model.components_.shape[1:] != (width,):
+        if model.boosting_.n_features_in_ != width:
             raise ModelFileError(
-                f"the model's reduction takes {model.components_.shape[1:]} features where its "
+                f"the model's learner takes {model.boosting_.n_features_in_} features where its "
                 f"encoder gives {width}"
             )
         model.encoder, model.boosting = clone(model.encoder_), clone(model.boosting_)
@@ -277,50 +328,51 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         self._seed = self.random_state
         if isinstance(self._seed, np.random.RandomState):
             self._seed = int(self._seed.randint(2**31 - 1))
-        encoder = HypercolumnVLAD(verbose=self.verbose)
+        encoder = default_encoder(verbose=self.verbose)
         boosting = BoostedSoftmaxClassifier(verbose=self.verbose)
-        self.encoder_ = self._part("encoder", self.encoder, encoder)
-        self.boosting_ = self._part("boosting", self.boosting, boosting)
-
-    def _part(self, name: str, given: Any, default: _Part) -> _Part:
-        """Return an unfitted copy of a part, seeded where it has no seed of its own."""
-        if given is not None and not isinstance(given, type(default)):
+        if not isinstance(self.encoder, HypercolumnVLAD | None):
             raise ValueError(
-                f"{name} must be a {type(default).__name__} or None, not {type(given).__name__}"
+                f"encoder must be a HypercolumnVLAD or None, not {type(self.encoder).__name__}"
             )
-        part = default if given is None else clone(given)
-        if isinstance(part, HypercolumnVLAD):
-            part.set_output(transform="default")  # frames, if asked for, are not for in here
-        if part.get_params()["random_state"] is None:
-            part.set_params(random_state=self._seed)
+        _check_learner(self.boosting)
+        self.encoder_ = self._part(self.encoder, encoder)
+        self.encoder_.set_output(transform="default")  # frames, if asked for, are not for in here
+        self.boosting_ = self._part(self.boosting, boosting)
+
+    def _part(self, given: Any, default: _Part) -> _Part:
+        """Return an unfitted copy of a part, seeded where it has no seed of its own."""
+        part: _Part = default if given is None else clone(given)
+        for name, value in part.get_params().items():
+            if value is None and (name == "random_state" or name.endswith("__random_state")):
+                part.set_params(**{name: self._seed})
         return part
 
-    def _learn_reduction(self, vectors: np.ndarray) -> None:
-        self.mean_ = self.components_ = None
-        if self.n_components is None:
-            return
-        # n centred vectors span n - 1 dimensions; the last component would be noise.
-        n_components = max(1, min(self.n_components, len(vectors) - 1, vectors.shape[1]))
-        pca = PCA(n_components, random_state=self._seed).fit(vectors)
-        self.mean_ = pca.mean_.astype(np.float32)
-        self.components_ = np.ascontiguousarray(pca.components_, dtype=np.float32)
+    def _facts_for_learner(self, **given: np.ndarray | None) -> dict[str, np.ndarray]:
+        """Pick what the learner's fit takes; groups may be lost on it, weights must not."""
+        if given["sample_weight"] is not None and not has_fit_parameter(
+            self.boosting_, "sample_weight"
+        ):
+            raise ValueError(
+                f"sample_weight is given, but the learner, {type(self.boosting_).__name__}, takes "
+                "none: leave it out or give boosting= a learner whose fit takes it"
+            )
+        return {
+            name: values
+            for name, values in given.items()
+            if values is not None and has_fit_parameter(self.boosting_, name)
+        }
 
-    def _reduce(self, vectors: np.ndarray) -> np.ndarray:
-        if self.components_ is None:
-            return vectors
-        return (vectors - self.mean_) @ self.components_.T
-
-    def _boosted(self) -> BoostedSoftmaxClassifier:
+    def _boosted(self) -> Any:
         check_is_fitted(self)
         return self.boosting_
 
     def _of_readable(self, images: Sequence[Any], function: Any) -> np.ndarray:
-        """Apply a function of reduced vectors to the images that could be read; NaN elsewhere."""
+        """Apply a function of vectors to the images that could be read; NaN elsewhere."""
         vectors = self.encoder_.transform(images)
         readable = ~np.isnan(vectors[:, 0])
-        values = function(self._reduce(vectors[readable]))
         if readable.all():
-            return values
+            return function(vectors)
+        values = function(vectors[readable])
         result = np.full((len(vectors), *values.shape[1:]), np.nan, dtype=values.dtype)
         result[readable] = values
         return result
@@ -333,6 +385,31 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         return tags
+
+
+def default_encoder(**parameters: Any) -> HypercolumnVLAD:
+    """Return the encoder that `MicrographClassifier` takes if none is given, with changes.
+
+    Examples
+    --------
+    >>> default_encoder(image_size=448).turns
+    2
+    """
+    return HypercolumnVLAD(**{"codebook": "both", "turns": 2, "pooled": True, **parameters})
+
+
+def _check_learner(learner: Any) -> None:
+    if isinstance(learner, BoostedSoftmaxClassifier):
+        check_parameters(learner)
+    elif learner is not None and not (
+        isinstance(learner, BaseEstimator)
+        and is_classifier(learner)
+        and hasattr(learner, "predict_proba")
+    ):
+        raise ValueError(
+            "boosting must be a BoostedSoftmaxClassifier, another scikit-learn classifier with "
+            f"predict_proba, or None, not {learner!r}"
+        )
 
 
 def _check_labels(labels: np.ndarray, groups: np.ndarray | None) -> None:

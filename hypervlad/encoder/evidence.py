@@ -1,0 +1,249 @@
+"""What each place of an image adds to a linear function of the image's vector.
+
+A vector's parts are sums over places, up to factors that are the same for the whole image. VLAD is
+v = g V elementwise, with residual sums V and whatever factor g normalisation gave each element, so
+
+    <w, v> = sum_p e(p),     e(p) = <u_a(p), x_p - c_a(p)>,     u_k = w_k g_k
+
+and a pooled channel is a mean over its layer's cells. Nothing here is an approximation: the
+evidence of all places adds up to the linear function, for every kind of codebook, grid,
+normalisation and number of turned copies.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from hypervlad import vlad
+from hypervlad.encoder.batches import Batch
+from hypervlad.encoder.parameters import check_pixel_size, check_read_options
+from hypervlad.encoder.sampling import random_pixels
+from hypervlad.encoder.scale import at_scale
+from hypervlad.encoder.vectors import BatchEncoder
+from hypervlad.hypercolumns import feature_maps, hypercolumns_at, spread, turned, turned_back
+from hypervlad.images import read_micrograph
+
+if TYPE_CHECKING:
+    from hypervlad.encoder.estimator import HypercolumnVLAD
+
+
+@dataclass(frozen=True, eq=False)
+class ImageEvidence:
+    """An image's vector, and where in the image linear functions of it come from.
+
+    Attributes
+    ----------
+    vector : ndarray of shape (n_features,), float64
+        As `HypercolumnVLAD.transform` gives it, but summed in double precision.
+    parts : dict of str to ndarray of shape (M, H, W), float64
+        Evidence for each of M functions by place: "joint", "per_layer.TAP", "pooled".
+    words : dict of str to ndarray of shape (M, K), float64
+        The same by visual word, for the parts that have words.
+    codeword_maps : ndarray of int, shape (n_codebooks, H, W)
+        The nearest word at each place of the upright image, in the order of ``words``.
+    """
+
+    vector: np.ndarray
+    parts: dict[str, np.ndarray]
+    words: dict[str, np.ndarray]
+    codeword_maps: np.ndarray
+
+
+def image_evidence(encoder: HypercolumnVLAD, image: Any, weights: np.ndarray) -> ImageEvidence:
+    """Take M linear functions of an image's vector apart, place by place.
+
+    Parameters
+    ----------
+    encoder : fitted HypercolumnVLAD
+    image : path or array
+    weights : ndarray of shape (n_features, M)
+
+    Returns
+    -------
+    ImageEvidence
+        On the positions of the finest tap, or on the resized image's pixels where ``grid`` is
+        "image" or a number.
+
+    Raises
+    ------
+    ImageReadError
+        As in ``transform``, whatever ``on_error`` says.
+    """
+    batch, encode = _batch_of(encoder, image), encoder._encoder()
+    copies = [_Copy(encode, batch, turn) for turn in range(encode.turns)]
+    size = copies[0].size
+    sums = _added([copy.sums() for copy in copies])
+    vector, factor = _normalised(encode, sums)
+    directions = torch.from_numpy(np.ascontiguousarray(weights.T, np.float64)).to(vector.device)
+    of_words, of_channels = directions.split([len(factor), directions.shape[1] - len(factor)], 1)
+    parts, words = {}, {}
+    lengths = [block[0].numel() for block in sums]
+    blocks = (of_words * factor).split(lengths, 1)
+    for number, (name, block) in enumerate(zip(_codebook_names(encoder), blocks, strict=True)):
+        block = block.view(len(block), *sums[number].shape[1:])
+        parts[name], words[name] = _added([c.evidence(number, block, size) for c in copies])
+    if encode.pooled:
+        (pooled,) = _added([[encode.words.pooled(copy.raw)[0]] for copy in copies])
+        vector = torch.cat([vector, pooled / len(copies)])
+        of_channels = of_channels / len(copies)
+        (parts["pooled"],) = _added([[copy.pooled_evidence(of_channels, size)] for copy in copies])
+    return ImageEvidence(
+        vector.cpu().numpy(),
+        {name: values.cpu().numpy() for name, values in parts.items()},
+        {name: values.cpu().numpy() for name, values in words.items()},
+        encode.words.assign(copies[0].maps, size)[:, 0],
+    )
+
+
+class _Copy:
+    """One turned copy of the image: its maps, and each codebook's words where they count."""
+
+    def __init__(self, encode: BatchEncoder, batch: Batch, turn: int) -> None:
+        images = turned(batch.images, turn)
+        image_size = (images.shape[2], images.shape[3])
+        self._turn, self._words = turn, encode.words
+        raw = feature_maps(encode.network, images)
+        self.maps = encode.words.project(raw)
+        self.raw = [layer.double() for layer in raw] if encode.pooled else []
+        named = encode.grid if encode.grid in ("finest", "own") else "image"
+        self.size = encode.words.grid_size(self.maps, str(named), image_size)
+        self._assigned: list[_Assigned] = []
+        for part, words in encode.words.parts(self.maps):
+            if isinstance(encode.grid, str):
+                size = encode.words.size_of(part, self.maps, encode.grid, image_size)
+                self._assigned.append(_OnGrid(part, words, size))
+            else:
+                n_pixels = image_size[0] * image_size[1]
+                points = random_pixels(encode.seed, batch.digests[0], n_pixels, encode.grid)
+                self._assigned.append(_AtPixels(part, words, points, image_size))
+
+    def sums(self) -> list[torch.Tensor]:
+        """Return the residual sums (1, K, D) of each codebook."""
+        return [assigned.sums() for assigned in self._assigned]
+
+    def evidence(
+        self, number: int, directions: torch.Tensor, size: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return one codebook's evidence by upright place (M, *size) and by word (M, K)."""
+        assigned = self._assigned[number]
+        values = assigned.evidence(directions)
+        by_word = values.new_zeros(directions.shape[:2])
+        by_word.index_add_(1, assigned.words.flatten(), values)
+        return self._upright(assigned.as_map(values), size), by_word
+
+    def pooled_evidence(self, directions: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Return the evidence of averaged channels, (M, *size), from directions (M, channels)."""
+        total = directions.new_zeros(len(directions), *size)
+        n_channels = [layer.shape[-1] for layer in self.raw]
+        blocks = (directions / math.sqrt(sum(n_channels))).split(n_channels, 1)
+        for project, layer, block in zip(self._words.layers, self.raw, blocks, strict=True):
+            height, width = layer.shape[1:3]
+            by_cell = project.standardised(layer[0]) @ block.T / (height * width)
+            total += self._upright(by_cell.permute(2, 0, 1), size)
+        return total
+
+    def _upright(self, maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        return spread(turned_back(maps, self._turn), size)
+
+
+class _Assigned(Protocol):
+    """The words of some positions of one image; ``evidence`` is (M, n positions)."""
+
+    words: torch.Tensor
+
+    def sums(self) -> torch.Tensor: ...
+
+    def evidence(self, directions: torch.Tensor) -> torch.Tensor: ...
+
+    def as_map(self, values: torch.Tensor) -> torch.Tensor: ...
+
+
+class _OnGrid:
+    """Words at every position of a grid.
+
+    They are found in single precision, as `transform` does, so that they are the same ones; what
+    is added up afterwards is added in double precision.
+    """
+
+    def __init__(
+        self, maps: list[torch.Tensor], codewords: torch.Tensor, size: tuple[int, int]
+    ) -> None:
+        self.words = vlad.dense_assign(maps, codewords, size)
+        self._maps, self._codewords = [layer.double() for layer in maps], codewords.double()
+
+    def sums(self) -> torch.Tensor:
+        return vlad.sums_of_assigned(self._maps, self.words, self._codewords)
+
+    def evidence(self, directions: torch.Tensor) -> torch.Tensor:
+        maps = [layer[0] for layer in self._maps]
+        found = vlad.projected_residuals(maps, self.words[0], self._codewords, directions)
+        return found.flatten(1)
+
+    def as_map(self, values: torch.Tensor) -> torch.Tensor:
+        return values.view(len(values), *self.words.shape[1:])
+
+
+class _AtPixels:
+    """Words at chosen pixels of an image."""
+
+    def __init__(
+        self,
+        maps: list[torch.Tensor],
+        codewords: torch.Tensor,
+        points: np.ndarray,
+        size: tuple[int, int],
+    ) -> None:
+        columns = torch.cat(hypercolumns_at([layer[0] for layer in maps], points, size), dim=1)
+        self.words = vlad.assign(columns, codewords)
+        self._columns, self._codewords = columns.double(), codewords.double()
+        self._points, self._size = torch.from_numpy(points).to(columns.device), size
+
+    def sums(self) -> torch.Tensor:
+        return vlad.residual_sums(self._columns, self.words, self._codewords)[None]
+
+    def evidence(self, directions: torch.Tensor) -> torch.Tensor:
+        residuals = self._columns - self._codewords[self.words]
+        return torch.stack([(residuals * each[self.words]).sum(1) for each in directions])
+
+    def as_map(self, values: torch.Tensor) -> torch.Tensor:
+        maps = values.new_zeros(len(values), self._size[0] * self._size[1])
+        maps[:, self._points] = values  # no pixel is chosen twice
+        return maps.view(len(values), *self._size)
+
+
+def _batch_of(encoder: HypercolumnVLAD, image: Any) -> Batch:
+    options = dataclasses.asdict(check_read_options(encoder.read_options))
+    micrograph = read_micrograph(image, **options)
+    # The digest chooses the pixels where `grid` is a number: it must be the one of `transform`.
+    stream = at_scale([(0, micrograph)], check_pixel_size(encoder.pixel_size), None)
+    (batch,) = encoder._batches(stream)
+    return batch
+
+
+def _normalised(
+    encode: BatchEncoder, sums: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the VLAD of all codebooks, flat, and the factor of each element."""
+    raw = torch.cat([block.flatten() for block in sums])
+    kinds = encode.words.by_kind(list(sums))
+    normal = torch.cat([vlad.normalize(kind, encode.normalize)[0] for kind in kinds])
+    return normal, torch.where(raw != 0, normal / torch.where(raw != 0, raw, 1.0), 0.0)
+
+
+def _added(rows: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
+    """Add up what all turned copies give, item by item."""
+    return [torch.stack(list(items)).sum(0) for items in zip(*rows, strict=True)]
+
+
+def _codebook_names(encoder: HypercolumnVLAD) -> list[str]:
+    codebook = encoder.codebook_
+    joint = [] if codebook.joint is None else ["joint"]
+    each = [f"per_layer.{tap}" for tap in encoder.taps_] if codebook.per_layer else []
+    return joint + each

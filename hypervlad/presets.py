@@ -1,0 +1,165 @@
+"""The papers' systems as ready classifiers: the published settings, each deviation by name."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import joblib
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.ensemble import GradientBoostingClassifier
+
+from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.classifier import MicrographClassifier
+from hypervlad.encoder import HypercolumnVLAD
+
+_VGG16_TAPS = ("features.3", "features.8", "features.15", "features.22", "features.29")
+_BOOSTERS = ("xgboost", "sklearn")
+
+
+def luo2021(
+    *,
+    grid: int | Literal["image", "finest"] = 5000,
+    booster: Literal["xgboost", "sklearn"] = "xgboost",
+    backbone: str = "vgg16",
+    weights: str | os.PathLike[str] = "imagenet",
+    n_codewords: int = 100,
+    kmeans: Literal["minibatch", "lloyd"] = "minibatch",
+    scale_layers: bool = False,
+    n_estimators: int = 100,
+    memory: str | os.PathLike[str] | joblib.Memory | None = None,
+    device: str = "auto",
+    n_jobs: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    verbose: bool = False,
+) -> MicrographClassifier:
+    """Return the classifier of Luo, Holm and Wang 2021, unfitted.
+
+    Images are stretched to 224 x 224 pixels. VGG-16 (ImageNet) gives hypercolumns of 1,472
+    channels: conv1_2, 2_2, 3_3, 4_3 and 5_3 after their ReLU, enlarged to the image, neither
+    scaled nor reduced. Minibatch K-means finds 100 codewords in 5,000 random pixels (10 %) of
+    every training image, and VLAD sums the residuals of as many pixels an image: 100 x 1,472 =
+    147,200 features, each codeword's block and then the whole divided by its L2 norm. Gradient
+    boosting of 100 trees a class (learning rate 0.1, depth 3) with a softmax classifies them.
+
+    The defaults are the paper's system; a keyword that you change is a deviation from it. What has
+    no keyword here can be set on the result, for instance
+    ``luo2021().set_params(encoder__normalize=("power", "l2"))``.
+
+    Parameters
+    ----------
+    grid : int, "image" or "finest", default=5000
+        Random pixels of an image, for the codebook and for encoding. "image": encode every pixel,
+        "finest": every position of the finest tap (of VGG-16 the same); the codebook is learnt
+        from 5,000 random pixels an image all the same.
+    booster : {"xgboost", "sklearn"}, default="xgboost"
+        "sklearn" is the paper's :class:`~sklearn.ensemble.GradientBoostingClassifier`, whose exact
+        search is slow on 147,200 features, and which cannot be saved without pickle. "xgboost"
+        grows the same trees from histograms, in :class:`BoostedSoftmaxClassifier`.
+    backbone : str, default="vgg16"
+        Another network is tapped where its own defaults say.
+    weights : {"imagenet", "random"} or path, default="imagenet"
+        As in :class:`HypercolumnVLAD`.
+    n_codewords : int, default=100
+    kmeans : {"minibatch", "lloyd"}, default="minibatch"
+        "lloyd": ordinary K-means on a sample of 50,000 hypercolumns.
+    scale_layers : bool, default=False
+        Unscaled, the first three layers nearly rule the codebook alone.
+    n_estimators : int, default=100
+        Rounds of boosting, a tree for each class in each (one in all for two classes); all are
+        kept.
+    memory, device, random_state, verbose
+        As in :class:`HypercolumnVLAD`.
+    n_jobs : int or None, default=None
+        Threads that read images, and threads of xgboost.
+
+    Returns
+    -------
+    MicrographClassifier
+        With an ``encoder`` and a ``boosting`` of its own, to look at or to change.
+
+    Raises
+    ------
+    ValueError
+        If ``booster`` is unknown. Other parameters are checked in ``fit``.
+
+    Notes
+    -----
+    *The paper's results.* 5,323 TEM images of carbon nanotubes and nanofibres, split at random
+    80 : 20: accuracy 90.9 % on 4 classes and 84.5 % on 8. The images are not public.
+
+    *Known differences.* The paper leaves open how K-means starts and what a minibatch is. Here it
+    starts with k-means++ on a sample of about a thousand images, and each image is one minibatch,
+    in an order that no order of files changes. Hypercolumns are centred, which moves them and
+    their codewords alike. Boosting in xgboost looks for thresholds among 64 bins of a feature,
+    found in about 450 of the images, where scikit-learn tries every value; it regularises leaves
+    as xgboost does by default (``boosting__min_child_weight``, ``boosting__reg_lambda``), and
+    equal images count as one of more weight.
+
+    *Memory.* The vectors of n images take 0.6 MB x n, and xgboost about 2 GB more for 400
+    images and 3.5 GB for 4,259 while it learns from them, several times that with
+    ``boosting__max_bin=256``. scikit-learn's booster takes little, but many hours.
+
+    References
+    ----------
+    Q. Luo, E. A. Holm and C. Wang, "A transfer learning approach for improved classification of
+        carbon nanomaterials from TEM images", Nanoscale Advances 3, 206, 2021.
+
+    Examples
+    --------
+    >>> from hypervlad.presets import luo2021
+    >>> model = luo2021(grid="image", random_state=0)
+    >>> model.encoder.n_codewords, model.encoder.kmeans, model.boosting.n_estimators
+    (100, 'minibatch', 100)
+    """
+    encoder = HypercolumnVLAD(
+        backbone,
+        weights=weights,
+        taps=_VGG16_TAPS if backbone == "vgg16" else None,
+        image_size=224,
+        aspect="square",
+        grid=grid,
+        n_codewords=n_codewords,
+        codebook="joint",
+        layer_components=None,
+        scale_layers=scale_layers,
+        n_samples=50_000,
+        kmeans=kmeans,
+        normalize=("intra", "l2"),
+        memory=memory,
+        device=device,
+        n_jobs=n_jobs,
+        verbose=verbose,
+    )
+    return MicrographClassifier(
+        encoder,
+        boosting=_gradient_boosting(booster, n_estimators, n_jobs, verbose),
+        random_state=random_state,
+        verbose=verbose,
+    )
+
+
+def _gradient_boosting(
+    booster: str, n_estimators: int, n_jobs: int | None, verbose: bool
+) -> BaseEstimator:
+    """Trees of depth 3 at rate 0.1, on every feature and without early stopping."""
+    if booster not in _BOOSTERS:
+        raise ValueError(f"booster must be one of {', '.join(map(repr, _BOOSTERS))}: {booster!r}")
+    if booster == "sklearn":
+        return GradientBoostingClassifier(n_estimators=n_estimators, learning_rate=0.1, max_depth=3)
+    return BoostedSoftmaxClassifier(
+        init=None,
+        n_estimators=n_estimators,
+        learning_rate=0.1,
+        max_depth=3,
+        max_bin=64,
+        max_tree_features=None,
+        # Not in scikit-learn's trees. But xgboost divides gains by hessians, so that without them
+        # it prefers leaves of a few sure rows: tried at 0, it was 1 to 2 points worse than they.
+        min_child_weight=1.0,
+        reg_lambda=1.0,
+        n_iter_no_change=None,
+        n_jobs=n_jobs,
+        verbose=verbose,
+    )
