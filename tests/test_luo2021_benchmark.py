@@ -19,7 +19,7 @@ from skimage.io import imread, imsave
 
 CLASSES = ("cluster", "fiber", "matrix", "matrix-surface")
 TINY = ["encoder__backbone=tiny", "encoder__weights=random", "encoder__image_size=24"]
-TINY += ["encoder__n_codewords=3", "boosting__n_estimators=3"]
+TINY += ["encoder__n_codewords=3", "encoder__kmeans=minibatch", "boosting__n_estimators=3"]
 
 
 @pytest.fixture(scope="module")
