@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accuracy_tables import LAYOUT, accuracy_section, front_table
+from luo2021_tables import experiment_table, stages_table
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -112,6 +113,8 @@ def pages() -> dict[Path, dict[str, str]]:
     speed = load("encode_speed_cpu.json")["rows"]
     front: dict[str, str] = {}
     here = {"speed": speed_table(speed), "memory": memory_table(speed)}
+    luo2021 = [load(path.name) for path in sorted((HERE / "results").glob("luo2021_*.json"))]
+    here |= {"luo2021": experiment_table(luo2021), "luo2021-stages": stages_table(luo2021)}
     accuracy = accuracy_results()
     if accuracy:
         front["compare"] = f"{front_table(accuracy[0])}\n\n{speed_sentence(speed)}"
