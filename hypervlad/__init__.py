@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hypervlad import presets
     from hypervlad.backbones import register_backbone
     from hypervlad.boosting import BoostedSoftmaxClassifier
-    from hypervlad.classifier import MicrographClassifier
+    from hypervlad.classifier import MicrographClassifier, default_encoder
     from hypervlad.datasets import check_image_folder, load_image_folder, make_tem_images
     from hypervlad.encoder import HypercolumnVLAD
     from hypervlad.images import ImageReadError, Micrograph, read_image, read_micrograph
@@ -37,6 +37,7 @@ __all__ = [
     "ModelFileError",
     "__version__",
     "check_image_folder",
+    "default_encoder",
     "load",
     "load_image_folder",
     "make_tem_images",
@@ -55,6 +56,7 @@ _ROOM_OF = {
     "MicrographClassifier": "classifier",
     "ModelFileError": "modelfile",
     "check_image_folder": "datasets",
+    "default_encoder": "classifier",
     "load": "models",
     "load_image_folder": "datasets",
     "make_tem_images": "datasets",

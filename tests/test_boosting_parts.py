@@ -15,6 +15,7 @@ from hypervlad.boosting.linear import fit_linear_margins, fit_temperature, row_s
 from hypervlad.boosting.margins import log_losses, n_margins, prior_margins, probabilities
 from hypervlad.boosting.rows import distinct_rows
 from hypervlad.boosting.trees import clustered_mean, screen_columns, tree_margins
+from hypervlad.boosting.views import fit_views, view_columns
 from hypervlad.splits import group_folds
 
 
@@ -408,3 +409,56 @@ def test_wide_vectors():
     model = BoostedSoftmaxClassifier(n_estimators=5, n_jobs=1, random_state=0).fit(X[::2], y[::2])
     assert model.linear_coef_.shape == (9000, 4)
     assert model.score(X[1::2], y[1::2]) > 0.5
+
+
+class TestViews:
+    def test_one_view_is_the_linear_start_itself(self):
+        rows = training_rows(*grouped_data())
+        folds = group_folds(rows.codes, rows.groups, n_splits=3, random_state=0)
+        plain = fit_linear_margins(rows, 3, folds, [1.0, 10.0])
+        joined = fit_views(rows, 3, folds, [1.0, 10.0], [rows.X.shape[1]])
+        np.testing.assert_array_equal(joined.coef, plain.coef)
+        np.testing.assert_array_equal(joined.cross_fitted, plain.cross_fitted)
+        assert (joined.Cs, joined.weights) == ((plain.C,), (1 / plain.temperature,))
+
+    def test_margins_are_the_tempered_mean_of_a_model_a_view(self):
+        rows = training_rows(*grouped_data())
+        n_features = rows.X.shape[1]
+        folds = group_folds(rows.codes, rows.groups, n_splits=3, random_state=0)
+        widths = [2, n_features - 2]
+        joined = fit_views(rows, 3, folds, [0.1, 1.0, 10.0], widths)
+        parts = [
+            fit_linear_margins(rows.with_columns(columns), 3, folds, [0.1, 1.0, 10.0])
+            for columns in (slice(0, 2), slice(2, n_features))
+        ]
+        mean = np.mean([part.cross_fitted for part in parts], axis=0)
+        temperature, _ = fit_temperature(mean, rows.codes, rows.weight)
+        np.testing.assert_allclose(joined.cross_fitted, mean / temperature)
+        separate = [
+            rows.X[:, columns] @ part.coef + part.intercept
+            for columns, part in zip(view_columns(widths), parts, strict=True)
+        ]
+        expected = np.mean(separate, axis=0) / temperature
+        np.testing.assert_allclose(rows.X @ joined.coef + joined.intercept, expected, atol=1e-9)
+        for weight, part in zip(joined.weights, parts, strict=True):
+            assert weight == pytest.approx(1 / (2 * temperature * part.temperature))
+
+    def test_without_anything_to_hold_out_the_mean_stands(self):
+        rows = training_rows(*grouped_data())
+        joined = fit_views(rows, 3, [], [1.0], [1, rows.X.shape[1] - 1])
+        assert joined.weights == (0.5, 0.5)
+
+
+def test_many_directions_are_cut_to_the_main_ones(monkeypatch):
+    rng = np.random.default_rng(0)
+    low = rng.standard_normal((60, 5)) @ rng.standard_normal((5, 80))
+    X = low + 0.01 * rng.standard_normal((60, 80))
+    whole = row_space(X)
+    monkeypatch.setattr(linear, "_MOST_DIRECTIONS", 8)
+    cut = row_space(X)
+    assert cut.Z.shape == (60, 8)
+    assert (whole.centre == cut.centre).all()
+    assert whole.scale == cut.scale
+    np.testing.assert_allclose(cut.Z @ cut.Z.T, whole.Z @ whole.Z.T, atol=1e-3)
+    coef = rng.standard_normal((8, 2))
+    np.testing.assert_allclose((X - cut.centre) @ cut.coefficients(coef), cut.Z @ coef, atol=1e-3)

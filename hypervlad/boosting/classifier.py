@@ -37,7 +37,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     1. Logistic regressions are fitted in stratified folds that keep groups whole, over a grid of
        `Cs`. The C with the lowest log loss on the folds' test rows wins, after one temperature
        has been fitted to the same margins. If X is made of several `views`, each has its own
-       regression, and their margins are added with weights found in the same way.
+       regression, and the mean of their margins one more temperature.
     2. These margins, each from a model that did not see the row's group, are where the trees
        start. Early stopping watches the log loss of a hold-out that keeps groups whole too.
     3. If the best round saves less log loss there than two standard errors (over groups), no tree
@@ -227,8 +227,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
             inner split.
         views : sequence of int, default=None
             Numbers of columns of the parts that X is made of, side by side. Each part gets a
-            logistic regression with a C of its own, and the margins are summed with weights that
-            cross-fitting chooses. None: X is one part.
+            logistic regression with a C and a temperature of its own, and their margins are
+            averaged. None: X is one part.
 
         Returns
         -------

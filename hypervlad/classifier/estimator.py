@@ -39,8 +39,8 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
     """Classify micrographs: VLAD of hypercolumns, pooled channels, boosted softmax.
 
     An encoder makes each image a vector of parts that differ in kind, VLAD and channel averages.
-    Each part gets a linear model, their margins are joined by cross-fitted weights, and trees are
-    added where a hold-out confirms that they help.
+    Each part gets a linear model, their margins are averaged, and trees are added where a hold-out
+    confirms that they help.
 
     Parameters
     ----------
