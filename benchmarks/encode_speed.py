@@ -2,8 +2,9 @@
 
 In one run and on the same images: the network's forward pass alone; the whole encoding (resize,
 network, VLAD) on the finest tap's grid and on every pixel; the naive dense form, which upsamples
-every channel and assigns every pixel; and the recipe of Luo, Holm and Wang 2021, 5,000 random
-pixels with all channels. Times are medians over rounds in which the methods take turns, so that a
+every channel and assigns every pixel; the recipe of Luo, Holm and Wang 2021, 5,000 random pixels
+with all channels; and what the classifier uses: two turned copies, codebooks of both kinds, pooled
+channels. Times are medians over rounds in which the methods take turns, so that a
 noisy machine is noisy for all; peaks of memory are measured in a process of their own each.
 
     python benchmarks/encode_speed.py                      # CPU, two threads
@@ -35,7 +36,7 @@ from hypervlad.encoder.projection import TorchCodebook
 from hypervlad.hypercolumns import dense_hypercolumns, feature_maps
 
 RESULTS = Path(__file__).with_name("results")
-METHODS = ("network", "finest", "image", "naive", "sampled")
+METHODS = ("network", "finest", "image", "naive", "sampled", "classifier")
 CODEBOOKS: dict[str, dict[str, Any]] = {
     "joint, K 64 (default)": {},
     "one a layer, K 64": {"codebook": "per_layer"},
@@ -47,12 +48,17 @@ MOST_NAIVE_BYTES = 5e9
 
 
 def fit_encoders(folder: Path, backbone: str, size: int, codebook: str, device: str) -> None:
-    """Fit ours and the paper's encoder into files: a peak is measured in a fresh process."""
+    """Fit the encoders into files: a peak is measured in a fresh process."""
     images, _ = hypervlad.make_tem_images(4, size=size, random_state=0)
     common = {"weights": "random", "image_size": size, "device": device, "random_state": 0}
-    for name, parameters in (("ours", CODEBOOKS[codebook]), ("paper", PAPER)):
-        encoder = HypercolumnVLAD(backbone, n_samples=4000, **common, **parameters).fit(images)
-        encoder.save(folder / f"{name}.hvlad")
+    common |= {"backbone": backbone, "n_samples": 4000}
+    encoders = {
+        "ours": HypercolumnVLAD(**common, **CODEBOOKS[codebook]),
+        "paper": HypercolumnVLAD(**common, **PAPER),
+        "classifier": hypervlad.default_encoder(**common),
+    }
+    for name, encoder in encoders.items():
+        encoder.fit(images).save(folder / f"{name}.hvlad")
 
 
 class Bench:
@@ -60,9 +66,9 @@ class Bench:
 
     def __init__(self, folder: Path, size: int, batch: int, device: str) -> None:
         self.images, _ = hypervlad.make_tem_images(batch, size=size, random_state=0)
-        self.encoder, self.paper = (
+        self.encoder, self.paper, self.classifier = (
             hypervlad.load(folder / f"{name}.hvlad").set_params(batch_size=batch, device=device)
-            for name in ("ours", "paper")
+            for name in ("ours", "paper", "classifier")
         )
         self.network = self.encoder._network()
         micrographs = [(i, hypervlad.read_micrograph(x)) for i, x in enumerate(self.images)]
@@ -77,6 +83,8 @@ class Bench:
             self.naive(feature_maps(self.network, self.batch.images))
         elif method == "sampled":
             self.paper.transform(self.images)
+        elif method == "classifier":
+            self.classifier.transform(self.images)
         else:
             self.encoder.set_params(grid=method).transform(self.images)
 

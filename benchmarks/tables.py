@@ -23,15 +23,16 @@ def speed_table(rows: list[dict[str, Any]]) -> str:
     """Return times beside the network's own, medians over rounds of the ratio within a round."""
     lines = [
         "| network | image | codebook | network alone | ours, finest grid | ours, every pixel "
-        "| naive dense | 5,000 pixels | VLAD part: naive / ours, finest "
+        "| naive dense | 5,000 pixels | classifier's encoder | VLAD part: naive / ours, finest "
         "| naive / ours, every pixel |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"|{'---|' * 11}",
     ]
     for row in rows:
         ms = row["ms"]
         cells = [row["backbone"], f"{row['size']} px", row["codebook"]]
         cells.append(f"{median(ms['network']):.1f} ms")
         cells += [times(ms, m, "network") for m in ("finest", "image", "naive", "sampled")]
+        cells.append(times(ms, "classifier", "network"))
         cells += [times(ms, "VLAD part, naive", f"VLAD part, {g}") for g in ("finest", "image")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -41,9 +42,10 @@ def memory_table(rows: list[dict[str, Any]]) -> str:
     """Return peaks of memory, one image, the network's own pass included in each."""
     methods = {"network": "network alone", "finest": "ours, finest grid"}
     methods |= {"image": "ours, every pixel", "naive": "naive dense", "sampled": "5,000 pixels"}
+    methods["classifier"] = "classifier's encoder"
     lines = [
         f"| network | image | codebook | {' | '.join(methods.values())} |",
-        "|---|---|---|---|---|---|---|---|",
+        f"|{'---|' * (3 + len(methods))}",
     ]
     for row in rows:
         peaks = [row["peak_mb"].get(method) for method in methods]
