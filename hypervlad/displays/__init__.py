@@ -14,6 +14,7 @@ from hypervlad.displays.evaluation import (
     accuracy_interval,
     wilson_interval,
 )
+from hypervlad.displays.evidence import EvidenceDisplay
 from hypervlad.displays.facts import library_versions, model_facts
 from hypervlad.displays.figures import save_png
 from hypervlad.displays.predictions import predictions_as_bytes, write_predictions
@@ -26,6 +27,7 @@ __all__ = [
     "ConfusionDisplay",
     "ContactSheetDisplay",
     "Evaluation",
+    "EvidenceDisplay",
     "ReliabilityDisplay",
     "accuracy_interval",
     "library_versions",
