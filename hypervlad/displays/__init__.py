@@ -6,6 +6,7 @@ pyplot alone.
 """
 
 from hypervlad.displays.codeword_map import CodewordMapDisplay, word_colours
+from hypervlad.displays.codeword_patches import CodewordPatchesDisplay
 from hypervlad.displays.confusion import ConfusionDisplay
 from hypervlad.displays.contact_sheet import ContactSheetDisplay
 from hypervlad.displays.evaluation import (
@@ -24,6 +25,7 @@ from hypervlad.displays.report import report_on_model, write_report
 __all__ = [
     "ClassScores",
     "CodewordMapDisplay",
+    "CodewordPatchesDisplay",
     "ConfusionDisplay",
     "ContactSheetDisplay",
     "Evaluation",

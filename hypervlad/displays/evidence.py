@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from hypervlad.displays.contact_sheet import image_names
+from hypervlad.displays.contact_sheet import RIGHT, WRONG, image_names
 from hypervlad.displays.facts import read_options_of
 from hypervlad.displays.figures import axes_or_new
 from hypervlad.displays.tiles import (
@@ -34,8 +34,8 @@ AGAINST = (0.10, 0.38, 0.92)  # blue
 _ROBUST_PERCENTILE = 99
 _MOST_OPAQUE = 0.85
 _DARKEST = 0.3  # black under an overlay becomes this grey, or colours would drown in it
-_LABEL_LETTERS = 12
 _LEGEND_INCHES = 0.3
+_LETTERS = 22  # of the captions' bold font, across one tile
 
 
 class EvidenceDisplay:
@@ -61,6 +61,8 @@ class EvidenceDisplay:
         Classes to show, the same for every image. By default the one that the model names.
     runner_up : bool, default=False
         Show the second most probable class too.
+    y_true : sequence of n labels, optional
+        The right labels, where they are known.
     names : sequence of n str, optional
         What to call each image.
     smoothing : float, default=0.02
@@ -85,6 +87,7 @@ class EvidenceDisplay:
         *,
         labels: Sequence[Any] | None = None,
         runner_up: bool = False,
+        y_true: Sequence[Any] | None = None,
         names: Sequence[str] | None = None,
         smoothing: float = 0.02,
         read_options: Mapping[str, Any] | None = None,
@@ -94,10 +97,13 @@ class EvidenceDisplay:
                 f"expected one explanation for each of {len(images)} images; got "
                 f"{len(explanations)}."
             )
+        if y_true is not None and len(y_true) != len(images):
+            raise ValueError(f"got {len(images)} images but {len(y_true)} true labels.")
         if not smoothing >= 0:
             raise ValueError(f"smoothing must be a number of at least 0, not {smoothing!r}.")
         self.images = images
         self.explanations = explanations
+        self.y_true = y_true
         self.smoothing = smoothing
         self.names = image_names(images) if names is None else names
         self.read_options = read_options
@@ -111,6 +117,7 @@ class EvidenceDisplay:
         *,
         labels: Sequence[Any] | None = None,
         runner_up: bool = False,
+        y_true: Sequence[Any] | None = None,
         names: Sequence[str] | None = None,
         smoothing: float = 0.02,
         ax: Axes | None = None,
@@ -122,7 +129,7 @@ class EvidenceDisplay:
         model : fitted MicrographClassifier
             Images are read for showing as the model reads them.
         images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
-        labels, runner_up, names, smoothing
+        labels, runner_up, y_true, names, smoothing
             As for the class.
         ax : matplotlib Axes, optional
 
@@ -144,6 +151,7 @@ class EvidenceDisplay:
             [model.explain(image) for image in images],
             labels=labels,
             runner_up=runner_up,
+            y_true=y_true,
             names=names,
             smoothing=smoothing,
             read_options=read_options_of(model.encoder_),
@@ -177,21 +185,26 @@ class EvidenceDisplay:
             Itself.
         """
         self.figure_, self.ax_ = axes_or_new(ax, self.figure_size)
-        tiles = []
-        for image, name, found, classes in zip(
-            self.images, self.names, self.explanations, self.shown, strict=True
-        ):
-            pixels = read_image(image, **dict(self.read_options or {}))
-            small = thumbnail(pixels)
-            tiles.append(Tile(small, [Line(name)]))
-            maps = smoothed(found.maps[classes], self.smoothing)
-            limit = float(np.percentile(np.abs(maps), _ROBUST_PERCENTILE))
-            for index, evidence in zip(classes, maps, strict=True):
-                painted = overlay(small, evidence / (limit or 1.0))
-                tiles.append(Tile(painted, _caption(found, index)))
+        tiles = [tile for row in range(len(self.images)) for tile in self._tiles(row)]
         draw_tiles(self.ax_, tiles, self.n_columns)
         _draw_legend(self.ax_)
         return self
+
+    def _tiles(self, row: int) -> list[Tile]:
+        pixels = thumbnail(read_image(self.images[row], **dict(self.read_options or {})))
+        found, classes = self.explanations[row], self.shown[row]
+        caption = [Line(self.names[row])]
+        if self.y_true is not None:
+            right = str(self.y_true[row]) == str(found.label)
+            colour = RIGHT if right else WRONG
+            caption.append(Line(f"{'✓' if right else '✗'} true: {self.y_true[row]}", colour))
+        maps = smoothed(found.maps[classes], self.smoothing)
+        limit = float(np.percentile(np.abs(maps), _ROBUST_PERCENTILE)) or 1.0
+        of_classes = [
+            Tile(overlay(pixels, evidence / limit), _caption(found, index))
+            for index, evidence in zip(classes, maps, strict=True)
+        ]
+        return [Tile(pixels, caption), *of_classes]
 
 
 def overlay(pixels: NDArray[Any], evidence: NDArray[Any]) -> NDArray[np.float64]:
@@ -237,25 +250,22 @@ def _classes_shown(found: Explanation, labels: Sequence[Any] | None, runner_up: 
 
 
 def _caption(found: Explanation, index: int) -> list[Line]:
-    name = shorten(str(found.classes[index]), _LABEL_LETTERS)
+    ending = f", {100 * found.probabilities[index]:.0f} %"
+    name = shorten(str(found.classes[index]), _LETTERS - len(ending))
     total = found.maps[index].sum(dtype=np.float64)
-    sure = " sure" if index == found.probabilities.argmax() else ""
-    return [
-        Line(f"{name}, {100 * found.probabilities[index]:.0f} %{sure}", weight="bold"),
-        Line(f"evidence {signed(total)}", "#444444"),
-    ]
+    return [Line(name + ending, weight="bold"), Line(f"evidence {signed(total)}", "#444444")]
 
 
-def signed(value: float) -> str:
-    """A number with one decimal and its sign.
+def signed(value: float, decimals: int = 1) -> str:
+    """A number with its sign.
 
     Examples
     --------
     >>> signed(-1.26), signed(-0.01)
     ('−1.3', '+0.0')
     """
-    rounded = round(float(value), 1)
-    return f"{abs(rounded) if rounded == 0 else rounded:+.1f}".replace("-", "−")
+    rounded = round(float(value), decimals) + 0.0  # no negative zero
+    return f"{rounded:+.{decimals}f}".replace("-", "−")
 
 
 def _draw_legend(ax: Axes) -> None:

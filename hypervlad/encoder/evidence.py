@@ -48,15 +48,23 @@ class ImageEvidence:
         The same by visual word, for the parts that have words.
     codeword_maps : ndarray of int, shape (n_codebooks, H, W)
         The nearest word at each place of the upright image, in the order of ``words``.
+    word_maps : dict of (str, int) to ndarray of shape (M, H, W), float64
+        What ``parts`` holds of the words that were asked for.
     """
 
     vector: np.ndarray
     parts: dict[str, np.ndarray]
     words: dict[str, np.ndarray]
     codeword_maps: np.ndarray
+    word_maps: dict[tuple[str, int], np.ndarray]
 
 
-def image_evidence(encoder: HypercolumnVLAD, image: Any, weights: np.ndarray) -> ImageEvidence:
+def image_evidence(
+    encoder: HypercolumnVLAD,
+    image: Any,
+    weights: np.ndarray,
+    words: Sequence[tuple[str, int]] = (),
+) -> ImageEvidence:
     """Take M linear functions of an image's vector apart, place by place.
 
     Parameters
@@ -64,6 +72,8 @@ def image_evidence(encoder: HypercolumnVLAD, image: Any, weights: np.ndarray) ->
     encoder : fitted HypercolumnVLAD
     image : path or array
     weights : ndarray of shape (n_features, M)
+    words : sequence of (str, int)
+        Words to map one by one: part and number.
 
     Returns
     -------
@@ -73,9 +83,14 @@ def image_evidence(encoder: HypercolumnVLAD, image: Any, weights: np.ndarray) ->
 
     Raises
     ------
+    ValueError
+        If there is no such word.
     ImageReadError
         As in ``transform``, whatever ``on_error`` says.
     """
+    _check_words(
+        words, dict(zip(_codebook_names(encoder), encoder.codebook_.codewords, strict=True))
+    )
     batch, encode = _batch_of(encoder, image), encoder._encoder()
     copies = [_Copy(encode, batch, turn) for turn in range(encode.turns)]
     size = copies[0].size
@@ -83,12 +98,17 @@ def image_evidence(encoder: HypercolumnVLAD, image: Any, weights: np.ndarray) ->
     vector, factor = _normalised(encode, sums)
     directions = torch.from_numpy(np.ascontiguousarray(weights.T, np.float64)).to(vector.device)
     of_words, of_channels = directions.split([len(factor), directions.shape[1] - len(factor)], 1)
-    parts, words = {}, {}
+    parts, by_word = {}, {}
+    by_place: dict[tuple[str, int], torch.Tensor] = {}
     lengths = [block[0].numel() for block in sums]
     blocks = (of_words * factor).split(lengths, 1)
     for number, (name, block) in enumerate(zip(_codebook_names(encoder), blocks, strict=True)):
         block = block.view(len(block), *sums[number].shape[1:])
-        parts[name], words[name] = _added([c.evidence(number, block, size) for c in copies])
+        wanted = [word for part, word in words if part == name]
+        parts[name], by_word[name], *each = _added(
+            [copy.evidence(number, block, size, wanted) for copy in copies]
+        )
+        by_place |= {(name, word): maps for word, maps in zip(wanted, each, strict=True)}
     if encode.pooled:
         (pooled,) = _added([[encode.words.pooled(copy.raw)[0]] for copy in copies])
         vector = torch.cat([vector, pooled / len(copies)])
@@ -97,8 +117,9 @@ def image_evidence(encoder: HypercolumnVLAD, image: Any, weights: np.ndarray) ->
     return ImageEvidence(
         vector.cpu().numpy(),
         {name: values.cpu().numpy() for name, values in parts.items()},
-        {name: values.cpu().numpy() for name, values in words.items()},
+        {name: values.cpu().numpy() for name, values in by_word.items()},
         encode.words.assign(copies[0].maps, size)[:, 0],
+        {name: values.cpu().numpy() for name, values in by_place.items()},
     )
 
 
@@ -129,14 +150,26 @@ class _Copy:
         return [assigned.sums() for assigned in self._assigned]
 
     def evidence(
-        self, number: int, directions: torch.Tensor, size: tuple[int, int]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return one codebook's evidence by upright place (M, *size) and by word (M, K)."""
+        self,
+        number: int,
+        directions: torch.Tensor,
+        size: tuple[int, int],
+        wanted: Sequence[int],
+    ) -> list[torch.Tensor]:
+        """Return one codebook's evidence by place and by word: (M, *size), (M, K).
+
+        Then that of each wanted word by place. Places are those of the upright image.
+        """
         assigned = self._assigned[number]
         values = assigned.evidence(directions)
         by_word = values.new_zeros(directions.shape[:2])
-        by_word.index_add_(1, assigned.words.flatten(), values)
-        return self._upright(assigned.as_map(values), size), by_word
+        near = assigned.words.flatten()
+        by_word.index_add_(1, near, values)
+        of_each = [values * (near == word) for word in wanted]
+        by_place, *each = (
+            self._upright(assigned.as_map(some), size) for some in (values, *of_each)
+        )
+        return [by_place, by_word, *each]
 
     def pooled_evidence(self, directions: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Return the evidence of averaged channels, (M, *size), from directions (M, channels)."""
@@ -240,6 +273,13 @@ def _normalised(
 def _added(rows: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
     """Add up what all turned copies give, item by item."""
     return [torch.stack(list(items)).sum(0) for items in zip(*rows, strict=True)]
+
+
+def _check_words(words: Sequence[tuple[str, int]], codewords: dict[str, np.ndarray]) -> None:
+    for name, number in words:
+        if name not in codewords or not 0 <= number < len(codewords[name]):
+            there = ", ".join(f"{each!r} (0 to {len(codewords[each]) - 1})" for each in codewords)
+            raise ValueError(f"there is no word {number!r} of {name!r}; there are {there}")
 
 
 def _codebook_names(encoder: HypercolumnVLAD) -> list[str]:
