@@ -1,178 +1,184 @@
-"""Is the default better than what you would do in ten lines without it?
+"""Is the default better than what you would do without it? Methods compared on real images.
 
-Grouped, stratified cross-validation on labelled folders; every method sees the same folds. The
-baselines use the same network: its last layer, or all its taps, averaged over the image, with
-logistic regression whose C is chosen by grouped cross-validation inside each training part.
+Grouped, stratified, repeated cross-validation on labelled folders; every method sees the same
+folds, min(5, groups of the rarest class) of them. What is done is kept fold by fold in a folder of
+checkpoints: an interrupted run goes on, and a method more does not repeat the others.
 
     python benchmarks/accuracy.py --data ../shared/data
+    python benchmarks/accuracy.py --folder my/images            # with my/images/groups.csv, if any
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sklearn
-import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score, log_loss
-from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from accuracy_tables import DEFAULT, LAYOUT
+from folds import DataSet, Fold, folds_of
+from methods import Method, all_methods, run
+from scores import GroupDraws, OutOfFold, mean_rows, set_rows
+from sources import versions
 
-import hypervlad
-from hypervlad import HypercolumnVLAD, MicrographClassifier
-from hypervlad.backbones import Preprocessing, build_network
-from hypervlad.encoder.batches import Preparation
-from hypervlad.hypercolumns import feature_maps
-from hypervlad.images import read_micrographs
-from hypervlad.metrics import expected_calibration_error
-from hypervlad.splits import group_folds
-
-RESULTS = Path(__file__).with_name("results")
+HERE = Path(__file__).resolve().parent
 DATA_SETS = ("micrographs", "neu_steel", "nanofibre")
 SEED = 0
 
-Method = Callable[[list[str], np.ndarray, np.ndarray, list[str]], tuple[np.ndarray, np.ndarray]]
+
+def cross_validate(
+    method: Method, folds: Sequence[Fold], checkpoints: Path
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Return out-of-fold probabilities (n_repeats, n, n_classes) and the mean seconds of a fold.
+
+    Images that are never tested have NaN.
+    """
+    data = folds[0].data
+    n_repeats = 1 + max(fold.repeat for fold in folds)
+    proba = np.full((n_repeats, len(data.y), len(data.classes)), np.nan)
+    seconds: dict[str, list[float]] = {"fit_seconds": [], "predict_seconds": []}
+    for fold in folds:
+        result = run(method, fold, checkpoints)
+        # Networks of single precision sum to one only nearly.
+        proba[fold.repeat, fold.test] = result["proba"] / result["proba"].sum(1, keepdims=True)
+        for kind, values in seconds.items():
+            values.append(result[kind])
+    return proba, {kind: sum(values) / n_repeats for kind, values in seconds.items()}
 
 
-class Pooled:
-    """Taps averaged over the image, then logistic regression: the ten lines without us."""
-
-    def __init__(self, backbone: str, weights: str, last_only: bool) -> None:
-        self.network = build_network(backbone, weights)
-        self.last_only = last_only
-        self._known: dict[str, np.ndarray] = {}
-
-    def __call__(
-        self, train: list[str], y: np.ndarray, groups: np.ndarray, test: list[str]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        folds = group_folds(y, groups, n_splits=3, random_state=SEED)
-        pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-        grid = {"logisticregression__C": [1e-4, 1e-3, 1e-2, 1e-1, 1, 10]}
-        model = GridSearchCV(pipeline, grid, cv=folds, scoring="neg_log_loss")
-        model.fit(self.vectors(train), y)
-        return model.classes_, model.predict_proba(self.vectors(test))
-
-    def vectors(self, paths: list[str]) -> np.ndarray:
-        new = [path for path in paths if path not in self._known]
-        if new:
-            preparation = Preparation(224, "square", Preprocessing(), 8)
-            for batch in preparation.batches(read_micrographs(new)):
-                means = [m.mean(dim=(1, 2)) for m in feature_maps(self.network, batch.images)]
-                pooled = torch.cat(means[-1:] if self.last_only else means, dim=1).numpy()
-                for position, vector in zip(batch.positions, pooled, strict=True):
-                    self._known[new[position]] = vector
-        return np.array([self._known[path] for path in paths])
-
-
-def ours(backbone: str, weights: str, n_components: int | None = 256, **parameters: Any) -> Method:
-    """Return our classifier with these parameters of the encoder."""
-
-    def method(
-        train: list[str], y: np.ndarray, groups: np.ndarray, test: list[str]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        encoder = HypercolumnVLAD(backbone, weights=weights, random_state=SEED, **parameters)
-        model = MicrographClassifier(encoder, n_components=n_components, random_state=SEED)
-        model.fit(train, y, groups)
-        return model.classes_, model.predict_proba(test)
-
-    return method
-
-
-def methods(backbone: str, weights: str) -> dict[str, Method]:
-    return {
-        "hypervlad, default": ours(backbone, weights),
-        "hypervlad, one codebook a layer": ours(backbone, weights, codebook="per_layer"),
-        "hypervlad, one codebook a layer, vectors not reduced": ours(
-            backbone, weights, n_components=None, codebook="per_layer"
-        ),
-        "last layer pooled + logistic regression": Pooled(backbone, weights, last_only=True),
-        "all taps pooled + logistic regression": Pooled(backbone, weights, last_only=False),
-    }
-
-
-def cross_validate(method: Method, data: Any, groups: np.ndarray) -> dict[str, Any]:
-    """Return pooled out-of-fold scores of one method on one data set."""
-    paths, y = np.array(data.images), np.asarray(data.target)
-    classes = np.unique(y)
-    proba = np.full((len(y), len(classes)), np.nan)
-    started = time.perf_counter()
-    for train, test in group_folds(y, groups, n_splits=5, random_state=SEED):
-        seen, values = method(list(paths[train]), y[train], groups[train], list(paths[test]))
-        proba[test] = 0
-        proba[np.ix_(test, np.searchsorted(classes, seen))] = values
-    took = time.perf_counter() - started
-    tested = ~np.isnan(proba[:, 0])
-    codes, proba = np.searchsorted(classes, y[tested]), proba[tested]
-    proba /= proba.sum(axis=1, keepdims=True)  # float32 networks sum to one only nearly
-    right = proba.argmax(1) == codes
-    return {
-        "n": int(tested.sum()),
-        "accuracy": float(right.mean()),
-        "interval": _group_interval(right, groups[tested]),
-        "balanced_accuracy": float(balanced_accuracy_score(codes, proba.argmax(1))),
-        "log_loss": float(log_loss(codes, proba, labels=range(len(classes)))),
-        "calibration_error": float(expected_calibration_error(codes, proba)),
-        "seconds": took,
-    }
-
-
-def _group_interval(right: np.ndarray, groups: np.ndarray) -> list[float]:
-    """Return the 95 % interval of the accuracy, groups drawn with replacement."""
-    rng = np.random.default_rng(SEED)
-    _, codes = np.unique(groups, return_inverse=True)
-    sums, counts = np.bincount(codes, right), np.bincount(codes)
-    drawn = rng.integers(len(counts), size=(2000, len(counts)))
-    shares = sums[drawn].sum(1) / counts[drawn].sum(1)
-    return [float(value) for value in np.percentile(shares, [2.5, 97.5])]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of labelled folders")
-    parser.add_argument("--sets", nargs="+", default=DATA_SETS)
-    parser.add_argument("--backbone", default="mobilenet_v2")
-    parser.add_argument("--weights", default="imagenet")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=None)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    rows = []
-    for name in arguments.sets:
-        folder = arguments.data / name
-        table = folder / "groups.csv"
-        data = hypervlad.load_image_folder(folder, table if table.exists() else None)
-        groups = np.arange(len(data.images)) if data.groups is None else np.asarray(data.groups)
-        for title, method in methods(arguments.backbone, arguments.weights).items():
-            row = {"data": name, "method": title} | cross_validate(method, data, groups)
-            rows.append(row)
-            low, high = row["interval"]
-            print(
-                f"{name:12s} {title:42s} accuracy {row['accuracy']:.3f} [{low:.3f}, {high:.3f}] "
-                f"log-loss {row['log_loss']:.3f} ECE {row['calibration_error']:.3f} "
-                f"{row['seconds']:.0f} s",
-                flush=True,
-            )
+def compare(
+    methods: Mapping[str, Method], data: DataSet, arguments: argparse.Namespace
+) -> tuple[dict[str, OutOfFold], GroupDraws, dict[str, Any], dict[str, Any]]:
+    """Run every method on one data set; return their predictions, scores and facts."""
+    folds = folds_of(data, arguments.repeats, SEED)
+    proba, seconds = {}, {}
+    for method in methods.values():
+        started = time.perf_counter()
+        proba[method.title], seconds[method.title] = cross_validate(
+            method, folds, arguments.checkpoints
+        )
+        print(f"{data.name}: {method.title}: {time.perf_counter() - started:.0f} s", flush=True)
+    tested = ~np.isnan(next(iter(proba.values()))[:, :, 0]).any(axis=0)
+    codes, groups = np.searchsorted(data.classes, data.y)[tested], data.groups[tested]
+    results = {name: OutOfFold(codes, groups, p[:, tested]) for name, p in proba.items()}
+    draws = GroupDraws(groups)
+    rows = {name: row | seconds[name] for name, row in set_rows(results, DEFAULT, draws).items()}
     facts = {
-        "rows": rows,
+        "n": int(tested.sum()),
+        "n_left_out": int((~tested).sum()),
+        "n_groups": len(np.unique(groups)),
+        "n_classes": len(data.classes),
+        "folds": 1 + max(fold.number for fold in folds),
+        "digest": data.digest,
+    }
+    return results, draws, rows, facts
+
+
+def print_rows(name: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    for title, row in rows.items():
+        low, high = row["accuracy_interval"]
+        calibration = row["calibration"]
+        print(
+            f"{name:12s} {title:58s} accuracy {row['accuracy']:.3f} [{low:.3f}, {high:.3f}] "
+            f"balanced {row['balanced_accuracy']:.3f} log-loss {row['log_loss']:.3f} "
+            f"ECE {calibration['error']:.3f} {'' if calibration['inside'] else 'above range '}"
+            f"fit {row['fit_seconds']:.1f} s predict {row['predict_seconds']:.1f} s",
+            flush=True,
+        )
+
+
+def print_means(means: Mapping[str, Mapping[str, Any]]) -> None:
+    for title, row in means.items():
+        text = f"{'mean':12s} {title:58s} "
+        for kind in ("accuracy", "log_loss"):
+            text += f"{kind} {row[kind]:.3f} "
+            if "default" in row[f"{kind}_against"]:
+                against = row[f"{kind}_against"]["default"]
+                text += f"(gain on the default {against['gain']:+.3f} ± {against['error']:.3f}) "
+        print(text, flush=True)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder that holds the data sets")
+    parser.add_argument("--sets", nargs="+", default=DATA_SETS, help="data sets in it")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        action="append",
+        default=[],
+        help="another labelled folder, with its groups.csv if there is one; may be repeated",
+    )
+    parser.add_argument("--methods", nargs="+", help="short names; all by default")
+    parser.add_argument("--backbone", default="mobilenet_v2")
+    parser.add_argument("--weights", default="imagenet", help="'imagenet' or a file")
+    parser.add_argument("--vgg16", help="VGG-16's convolutional weights for luo2021, if elsewhere")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--checkpoints", type=Path, default=HERE / ".checkpoints" / "accuracy")
+    parser.add_argument("--out", type=Path, help="JSON file of the results")
+    arguments = parser.parse_args(argv)
+    if arguments.data is None and not arguments.folder:
+        parser.error("give --data, a folder of data sets, or --folder, a labelled folder")
+    names = [*([] if arguments.data is None else arguments.sets)]
+    names += [folder.resolve().name for folder in arguments.folder]
+    if len(set(names)) < len(names):
+        parser.error(f"data sets go by the name of their folder, which must differ: {names}")
+    if arguments.repeats < 1:
+        parser.error("--repeats must be at least 1")
+    return arguments
+
+
+def choose(arguments: argparse.Namespace) -> dict[str, Method]:
+    """Return the methods that were asked for and can run; say which cannot."""
+    methods, missing = all_methods(
+        arguments.backbone, arguments.weights, arguments.vgg16, arguments.checkpoints
+    )
+    asked = arguments.methods or [*methods, *missing]
+    unknown = [name for name in asked if name not in methods and name not in missing]
+    if unknown:
+        known = ", ".join([*methods, *missing])
+        sys.exit(f"no method {', '.join(unknown)}; there are {known}")
+    for name in asked:
+        if name in missing:
+            print(f"left out: {name}: {missing[name]}", flush=True)
+    return {name: methods[name] for name in asked if name in methods}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parse(argv)
+    import torch  # after hypervlad, which tells threads to sleep while they wait
+
+    torch.set_num_threads(arguments.threads)
+    folders = [] if arguments.data is None else [arguments.data / n for n in arguments.sets]
+    methods = choose(arguments)
+    by_set, all_draws, rows, sets = [], [], [], {}
+    for folder in [*folders, *arguments.folder]:
+        data = DataSet.load(folder)
+        results, draws, of_set, sets[data.name] = compare(methods, data, arguments)
+        print_rows(data.name, of_set)
+        by_set.append(results)
+        all_draws.append(draws)
+        rows += [{"data": data.name, "method": title} | row for title, row in of_set.items()]
+    means = mean_rows(by_set, DEFAULT, all_draws)
+    print_means(means)
+    facts = {
+        "layout": LAYOUT,
         "backbone": arguments.backbone,
         "seed": SEED,
-        "versions": {
-            "hypervlad": hypervlad.__version__,
-            "torch": torch.__version__,
-            "scikit-learn": sklearn.__version__,
-            "python": platform.python_version(),
-        },
+        "repeats": arguments.repeats,
+        "threads": arguments.threads,
+        "sets": sets,
+        "rows": rows,
+        "means": [{"method": title} | row for title, row in means.items()],
+        "versions": versions(),
     }
-    out = arguments.out or RESULTS / f"accuracy_{arguments.backbone}.json"
-    out.parent.mkdir(exist_ok=True)
+    out = arguments.out or HERE / "results" / f"accuracy_{arguments.backbone}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 

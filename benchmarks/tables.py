@@ -12,6 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from accuracy_tables import LAYOUT, accuracy_section, front_table
+from luo2021_tables import experiment_table, stages_table
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
@@ -47,38 +50,6 @@ def memory_table(rows: list[dict[str, Any]]) -> str:
         cells = [row["backbone"], f"{row['size']} px", row["codebook"]]
         cells += ["–" if peak is None else f"{peak:.0f} MB" for peak in peaks]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def accuracy_table(rows: list[dict[str, Any]]) -> str:
-    """Return out-of-fold scores, a line a method and data set."""
-    lines = [
-        "| data | method | accuracy [95 % interval] | balanced accuracy | log-loss "
-        "| calibration error |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        low, high = row["interval"]
-        lines.append(
-            f"| {row['data']} ({row['n']}) | {row['method']} | {row['accuracy']:.3f} "
-            f"[{low:.3f}, {high:.3f}] | {row['balanced_accuracy']:.3f} | {row['log_loss']:.3f} "
-            f"| {row['calibration_error']:.3f} |"
-        )
-    return "\n".join(lines)
-
-
-def comparison_table(accuracy: list[dict[str, Any]]) -> str:
-    """Return accuracy and log-loss, methods x data sets, for the front page."""
-    names = list(dict.fromkeys(row["data"] for row in accuracy))
-    methods = dict.fromkeys(row["method"] for row in accuracy if "a layer" not in row["method"])
-    lines = [
-        f"| accuracy / log-loss | {' | '.join(names)} |",
-        f"|---|{'---|' * len(names)}",
-    ]
-    for method in methods:
-        by_name = {row["data"]: row for row in accuracy if row["method"] == method}
-        cells = [f"{by_name[n]['accuracy']:.3f} / {by_name[n]['log_loss']:.3f}" for n in names]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -123,22 +94,40 @@ def with_tables(text: str, tables: dict[str, str]) -> str:
     return text
 
 
+def accuracy_results() -> list[dict[str, Any]]:
+    """Return the stored results of `accuracy.py`, the default network's first.
+
+    Those of an older layout are passed over: the table made from them stays until the benchmark
+    has run again.
+    """
+    files = sorted(
+        (HERE / "results").glob("accuracy_*.json"),
+        key=lambda f: ("mobilenet" not in f.name, f.name),
+    )
+    stored = [load(file.name) for file in files]
+    return [facts for facts in stored if facts.get("layout") == LAYOUT]
+
+
+def pages() -> dict[Path, dict[str, str]]:
+    """Return every table by its page and name."""
+    speed = load("encode_speed_cpu.json")["rows"]
+    front: dict[str, str] = {}
+    here = {"speed": speed_table(speed), "memory": memory_table(speed)}
+    luo2021 = [load(path.name) for path in sorted((HERE / "results").glob("luo2021_*.json"))]
+    here |= {"luo2021": experiment_table(luo2021), "luo2021-stages": stages_table(luo2021)}
+    accuracy = accuracy_results()
+    if accuracy:
+        front["compare"] = f"{front_table(accuracy[0])}\n\n{speed_sentence(speed)}"
+        here["accuracy"] = "\n\n".join(accuracy_section(facts) for facts in accuracy)
+    return {ROOT / "README.md": front, HERE / "README.md": here}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    speed = load("encode_speed_cpu.json")["rows"]
-    accuracy = load("accuracy_mobilenet_v2.json")["rows"]
-    pages = {
-        ROOT / "README.md": {"compare": f"{comparison_table(accuracy)}\n\n{speed_sentence(speed)}"},
-        HERE / "README.md": {
-            "speed": speed_table(speed),
-            "memory": memory_table(speed),
-            "accuracy": accuracy_table(accuracy),
-        },
-    }
     stale = []
-    for page, tables in pages.items():
+    for page, tables in pages().items():
         before = page.read_text(encoding="utf-8")
         after = with_tables(before, tables)
         if before != after:

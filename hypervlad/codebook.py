@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm.auto import tqdm
 
 # Rows that a step of minibatch K-means waits for: scikit-learn's own default. An image of the usual
@@ -336,7 +337,10 @@ def _kmeans(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndar
 
 
 def _start(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarray:
-    words, _ = kmeans_plusplus(samples, n_codewords, random_state=random_state)
+    # One thread: its products are small. On a busy machine two waited for each other ten times as
+    # long as one took.
+    with threadpool_limits(1, user_api="blas"):
+        words, _ = kmeans_plusplus(samples, n_codewords, random_state=random_state)
     return np.ascontiguousarray(words, np.float32)
 
 

@@ -18,7 +18,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
 from sklearn.pipeline import Pipeline
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.boosting import BoostedSoftmaxClassifier, trees
 
 SMALL = "ignore:Classes with only one or two:UserWarning"
 
@@ -116,6 +116,32 @@ class TestTrees:
     def test_early_stopping_stops(self):
         X, y = blobs(n=200, spread=8.0)
         assert fitted(X, y, init=None, n_estimators=10_000).n_estimators_ < 300
+
+    @pytest.mark.parametrize("init", ["linear", None])
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    def test_without_early_stopping_all_rounds_are_kept_and_nothing_is_held_out(
+        self, init, n_classes, monkeypatch
+    ):
+        def refused(*_, **__):
+            raise AssertionError("something was held out")
+
+        monkeypatch.setattr(trees, "holdout_split", refused)
+        rng = np.random.default_rng(0)
+        X, y = rng.normal(size=(60, 4)), rng.integers(0, n_classes, 60)
+        options = {"init": init, "n_iter_no_change": None, "n_splits": 3}
+        model = fitted(X, y, n_estimators=23, **options)
+        assert model.n_estimators_ == model.booster_.num_boosted_rounds() == 23
+        assert len(model.booster_.get_dump()) == 23 * (1 if n_classes == 2 else 3)
+        assert model.tree_gain_ is None
+        assert fitted(X, y, n_estimators=0, **options).booster_ is None
+
+    def test_without_early_stopping_every_row_is_learnt_from(self):
+        X, y = blobs(n=60, spread=0.1)
+        X[0] += 50
+        y[0] = (y[0] + 1) % 3
+        options = {"n_iter_no_change": None, "min_child_weight": 0.0}
+        model = fitted(X, y, init=None, n_estimators=60, **options)
+        assert model.score(X, y) == 1
 
     def test_without_rounds_plain_boosting_is_the_prior(self):
         X, y = blobs(n=60)
@@ -399,6 +425,7 @@ class TestRefusals:
             ({"max_bin": 1}, "max_bin must be a whole number, at least 2"),
             ({"max_tree_features": 0}, "max_tree_features must be a whole number, at least 1"),
             ({"n_iter_no_change": True}, "n_iter_no_change must be a whole number"),
+            ({"n_iter_no_change": 0}, "n_iter_no_change must be a whole number, at least 1"),
             ({"n_splits": 1}, "n_splits must be a whole number, at least 2"),
             ({"learning_rate": 0}, r"learning_rate must be a number, in \(0, 1\]"),
             ({"learning_rate": "fast"}, "learning_rate must be a number"),

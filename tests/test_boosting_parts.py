@@ -316,6 +316,39 @@ class TestTrees:
         assert screen_columns(rows, margins, p) is None
         assert screen_columns(rows, margins, None) is None
 
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    def test_bins_of_wide_rows_are_found_in_a_sample(self, n_classes, monkeypatch):
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(600, 5))
+        y = np.digitize((X[:, 0] * X[:, 1]), [0.0] if n_classes == 2 else [-0.3, 0.3])
+        model = BoostedSoftmaxClassifier(
+            init=None, n_iter_no_change=None, n_estimators=40, n_jobs=1, random_state=0
+        )
+        exact = model.fit(X, y).decision_function(X)
+        monkeypatch.setattr(trees, "_BINNED_VALUES", 0)
+        monkeypatch.setattr(trees, "_FEWEST_BINNED_ROWS", 600)
+        np.testing.assert_array_equal(model.fit(X, y).decision_function(X), exact)
+        monkeypatch.setattr(trees, "_FEWEST_BINNED_ROWS", 200)
+        sampled = model.fit(X, y).decision_function(X)
+        assert np.abs(sampled - exact).max() > 1e-3
+        assert model.score(X, y) > 0.95
+        shuffled = rng.permutation(600)
+        again = model.fit(X[shuffled], y[shuffled]).decision_function(X)
+        np.testing.assert_allclose(again, sampled, atol=1e-5)
+
+    def test_pieces_of_rows_are_all_the_rows(self, monkeypatch):
+        X, y, _ = grouped_data(n=90)
+        model = BoostedSoftmaxClassifier(n_estimators=20, n_jobs=1, random_state=0)
+        whole = model.fit(X, y).decision_function(X)
+        monkeypatch.setattr(trees, "_PIECE", 7)
+        np.testing.assert_allclose(model.fit(X, y).decision_function(X), whole, atol=1e-5)
+
+    def test_training_rows_are_not_copied(self):
+        X, y, _ = grouped_data(n=90)
+        rows = training_rows(X, y)
+        assert rows.source is X
+        assert rows.take(np.arange(9)).source is X
+
     def test_columns_are_screened_without_the_holdout(self, monkeypatch):
         sizes = []
         original = trees.screen_columns

@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 import hypervlad
 from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError
 from hypervlad.backbones import TappedNetwork
-from hypervlad.encoder import estimator as estimator_module
+from hypervlad.encoder import learning as learning_module
 from hypervlad.encoder.sampling import random_pixels
 from hypervlad.images import SkippedImagesWarning
 
@@ -394,7 +394,13 @@ def test_the_cache_folder_is_private(
         ({"batch_size": "big"}, "batch_size must be"),
         ({"aspect": "wide"}, "aspect must be one of 'square', 'own', not 'wide'"),
         ({"on_error": "ignore"}, "on_error must be one of 'raise', 'skip'"),
-        ({"codebook": "both"}, 'codebook must be "joint" or "per_layer"'),
+        ({"kmeans": "elkan"}, "kmeans must be one of 'lloyd', 'minibatch', not 'elkan'"),
+        ({"kmeans": "minibatch", "n_samples": 3}, "4 codewords cannot be learnt from"),
+        ({"codebook": "all"}, 'codebook must be "joint", "per_layer" or "both", not'),
+        ({"turns": 3}, "turns must be 1, 2, 4 or 8, not 3"),
+        ({"turns": True}, "turns must be 1, 2, 4 or 8, not True"),
+        ({"pooled": "yes"}, "pooled must be True or False, not 'yes'"),
+        ({"grid": "own", "codebook": "both"}, "a joint codebook needs one grid"),
         ({"grid": "coarse"}, "grid must be one of"),
         ({"grid": 0}, "grid must be .* or a number of random pixels"),
         ({"grid": "own", "codebook": "joint"}, "a joint codebook needs one grid"),
@@ -514,7 +520,7 @@ def test_the_codebook_looks_at_a_bounded_number_of_images(
     tiny_encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, _ = texture_images
-    monkeypatch.setattr(estimator_module, "_MOST_CODEBOOK_IMAGES", 6)
+    monkeypatch.setattr(learning_module, "MOST_CODEBOOK_IMAGES", 6)
     passes: list[int] = []
     original = TappedNetwork._forward
 

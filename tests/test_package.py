@@ -24,6 +24,12 @@ def test_what_is_not_there_is_told() -> None:
         _ = hypervlad.HyperVLAD
 
 
+def test_presets_are_used_as_a_room() -> None:
+    code = "import hypervlad; print(hypervlad.presets.__name__)"
+    told = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert told.strip() == "hypervlad.presets"
+
+
 def imported(statement: str) -> set[str]:
     code = f"import sys; {statement}; print(*sorted({{n.split('.')[0] for n in sys.modules}}))"
     return set(subprocess.check_output([sys.executable, "-c", code], text=True).split())

@@ -23,7 +23,7 @@ from hypervlad.backbones import Preprocessing, TappedNetwork
 from hypervlad.cli import app
 from hypervlad.codebook import HypercolumnPool
 from hypervlad.displays import CodewordMapDisplay, model_facts
-from hypervlad.encoder import estimator as estimator_module
+from hypervlad.encoder import learning as learning_module
 from hypervlad.encoder.batches import Preparation, automatic_batch_pixels
 from hypervlad.encoder.caching import _what_matters
 from hypervlad.encoder.scale import MOST_PIXELS, at_scale, resampled_size, size_at
@@ -225,8 +225,8 @@ def test_they_are_encoded_as_without_a_common_scale(
 def test_a_folder_read_twice_for_the_codebook_warns_once(
     encoder: HypercolumnVLAD, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimator_module, "_MOST_CODEBOOK_IMAGES", 1)
-    monkeypatch.setattr(estimator_module, "is_chosen", lambda digest, share: share == 1)
+    monkeypatch.setattr(learning_module, "MOST_CODEBOOK_IMAGES", 1)
+    monkeypatch.setattr(learning_module, "is_chosen", lambda digest, share: share == 1)
     (warning,) = caught([scene(1.0, 20 + i) for i in range(4)], encoder.fit)
     assert len(warning.names) == 4
 
@@ -334,7 +334,8 @@ def test_keys_without_a_common_scale_are_as_they_were(
 ) -> None:
     facts = _what_matters(tiny_encoder.fit(twins))
     assert set(facts) == {
-        *("codebook", "weights", "taps", "size", "grid", "normalize", "preprocessing")
+        *("codebook", "weights", "taps", "size", "grid", "turns"),
+        *("normalize", "pooled", "preprocessing"),
     }
     read = hypervlad.read_micrograph(twins[0])
     ((_, passed),) = at_scale([(0, read)], None, 1)

@@ -40,12 +40,12 @@ def blobs(
     Each new particle sits on the rim of one before it, which gives the loose chains and heaps of
     dust.
     """
-    n_blobs = int(rng.integers(5, 15))
+    n_blobs = int(rng.integers(9, 20))
     centres = [np.asarray(centre, float)]
-    radii = [radius * rng.uniform(0.25, 0.5)]
+    radii = [radius * rng.uniform(0.2, 0.35)]
     for _ in range(n_blobs - 1):
         parent = int(rng.integers(len(centres)))
-        size, angle = radius * rng.uniform(0.14, 0.42), rng.uniform(0, 2 * np.pi)
+        size, angle = radius * rng.uniform(0.12, 0.3), rng.uniform(0, 2 * np.pi)
         reach = 0.8 * (radii[parent] + size)
         point = centres[parent] + reach * np.array([np.sin(angle), np.cos(angle)])
         if np.hypot(*(point - centre)) < 1.1 * radius:

@@ -78,7 +78,7 @@ def _transfer(
     kx = fft.fftfreq(shape[1]).astype(np.float32)[None, :]
     k2 = ky**2 + kx**2
     # sqrt(wavelength * defocus), the width of the first Fresnel fringe, in pixels.
-    fringe = np.exp(rng.uniform(np.log(0.7), np.log(4.0))) * max(unit, 0.3) ** 0.5
+    fringe = np.exp(rng.uniform(np.log(0.7), np.log(3.0))) * max(unit, 0.3) ** 0.5
     sign = -1.0 if rng.random() < 0.15 else 1.0
     axis, strength = rng.uniform(0, np.pi), rng.uniform(0, 0.12)
     astigmatism = np.cos(2 * axis) * (kx**2 - ky**2) + 2 * np.sin(2 * axis) * kx * ky
@@ -107,7 +107,7 @@ def _set_brightness(
     intensity: FloatMap, area: NDArray[np.bool_] | None, rng: np.random.Generator
 ) -> FloatMap:
     """Give the part of the image that no grid bar covers a drawn mean and standard deviation."""
-    level, contrast = rng.uniform(0.36, 0.64), np.exp(rng.uniform(np.log(0.07), np.log(0.17)))
+    level, contrast = rng.uniform(0.36, 0.64), np.exp(rng.uniform(np.log(0.1), np.log(0.2)))
     seen = intensity if area is None or area.mean() < 0.2 else intensity[area]
     mean, std = float(seen.mean()), float(seen.std())
     # Nobody stretches an all but empty field to full contrast.
@@ -117,7 +117,7 @@ def _set_brightness(
 
 def _camera(image: FloatMap, rng: np.random.Generator) -> FloatMap:
     """Shot noise, read-out noise, and the blur of the detector."""
-    dose = np.exp(rng.uniform(np.log(80), np.log(1500)))
+    dose = np.exp(rng.uniform(np.log(300), np.log(3000)))
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     image = image + noise * np.sqrt(np.maximum(image, 0.03) / np.float32(dose))
     image = gaussian_filter(image, rng.uniform(0.3, 0.75), mode="nearest", truncate=3.0)

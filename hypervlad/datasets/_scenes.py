@@ -71,12 +71,12 @@ def make_specimen(kind: str, rng: Generator, shape: tuple[int, int], unit: float
 
 
 def _fiber_tube(stage: Stage) -> None:
-    radius = stage.log_uniform(2.2, 9)
+    radius = stage.log_uniform(2.2, 5)
     _lay_fiber(stage, radius, _tube_walls(stage.rng, radius), catalyst=0.25)
 
 
 def _fiber_bamboo(stage: Stage) -> None:
-    radius = stage.log_uniform(4.5, 16)
+    radius = stage.log_uniform(8, 16)
     _lay_fiber(stage, radius, _bamboo_walls(stage.rng), catalyst=0.5)
 
 
@@ -95,7 +95,7 @@ def _lay_fiber(stage: Stage, radius: float, walls: Walls, catalyst: float) -> No
     stage.tubes += tube_thickness(stage.shape, chains, np.array([radius]), walls, rng)
     if rng.random() < catalyst:
         _add_catalyst(stage, chains, radius * max(walls.inner_ratio, 0.3))
-    if rng.random() < 0.2:
+    if rng.random() < 0.12:
         _add_fragment(stage, radius)
     if rng.random() < 0.12:
         stage.matrix += 0.5 * blobs(
@@ -105,18 +105,18 @@ def _lay_fiber(stage: Stage, radius: float, walls: Walls, catalyst: float) -> No
 
 def _cluster_bundle(stage: Stage) -> None:
     rng = stage.rng
-    n_tubes = int(rng.integers(2, 9))
+    n_tubes = int(rng.integers(3, 9))
     radius = stage.log_uniform(2.2, 8) * (1 if n_tubes < 5 else 0.8)
     heading = rng.uniform(0, 2 * np.pi)
     centre = stage.near_centre(0.1)
     across = np.array([np.cos(heading), -np.sin(heading)])
-    beside = rng.normal(0, 1.1 * radius * n_tubes**0.7, n_tubes)
+    beside = rng.normal(0, 1.6 * radius * n_tubes**0.7, n_tubes)
     _lay_tubes(
         stage,
         anchors=centre + beside[:, None] * across,
-        headings=heading + rng.normal(0, rng.uniform(0.05, 0.3), n_tubes),
+        headings=heading + rng.normal(0, rng.uniform(0.04, 0.2), n_tubes),
         radius=radius,
-        persistence=rng.uniform(0.8, 4),
+        persistence=rng.uniform(1.2, 6),
         length=(0.6, 1.9),
         walls=_tube_walls(rng, radius) if rng.random() < 0.7 else _bamboo_walls(rng),
     )
@@ -124,40 +124,40 @@ def _cluster_bundle(stage: Stage) -> None:
 
 def _cluster_tangle(stage: Stage) -> None:
     rng = stage.rng
-    n_tubes = int(np.exp(rng.uniform(np.log(3), np.log(32))))
+    n_tubes = int(np.exp(rng.uniform(np.log(5), np.log(36))))
     radius = stage.log_uniform(2.0, 7.0) * (1 if n_tubes < 12 else 0.75)
-    spread = rng.uniform(0.06, 0.2)
+    spread = rng.uniform(0.09, 0.22)
     _lay_tubes(
         stage,
         anchors=stage.near_centre(0.1) + rng.normal(0, spread * stage.side, (n_tubes, 2)),
         headings=rng.uniform(0, 2 * np.pi, n_tubes),
         radius=radius,
-        persistence=np.exp(rng.uniform(np.log(0.12), np.log(1.2))),
+        persistence=np.exp(rng.uniform(np.log(0.1), np.log(0.8))),
         length=(0.35, 1.5),
         walls=_tube_walls(rng, radius) if rng.random() < 0.75 else _bamboo_walls(rng),
     )
 
 
 def _matrix_shard(stage: Stage) -> None:
-    _lay_matrix(stage, shard, size=(50, 135))
-    _embed(stage, int(stage.rng.integers(0, 9)))
+    _lay_matrix(stage, shard, size=(60, 135))
+    _embed(stage, int(stage.rng.integers(0, 6)))
 
 
 def _matrix_agglomerate(stage: Stage) -> None:
     _lay_matrix(stage, blobs, size=(55, 115))
-    _embed(stage, int(stage.rng.integers(0, 7)))
+    _embed(stage, int(stage.rng.integers(0, 5)))
 
 
 def _surface_few(stage: Stage) -> None:
-    centre, radius = _lay_matrix(stage, shard if stage.rng.random() < 0.5 else blobs, size=(42, 95))
+    centre, radius = _lay_matrix(stage, shard if stage.rng.random() < 0.5 else blobs, size=(42, 88))
     _embed(stage, int(stage.rng.integers(0, 5)))
     _protrude(stage, centre, radius, int(stage.rng.integers(1, 4)), bamboo=0.3)
 
 
 def _surface_many(stage: Stage) -> None:
-    centre, radius = _lay_matrix(stage, shard if stage.rng.random() < 0.5 else blobs, size=(42, 95))
+    centre, radius = _lay_matrix(stage, shard if stage.rng.random() < 0.5 else blobs, size=(42, 88))
     _embed(stage, int(stage.rng.integers(0, 5)))
-    _protrude(stage, centre, radius, int(stage.rng.integers(5, 19)), bamboo=0.15)
+    _protrude(stage, centre, radius, int(stage.rng.integers(7, 22)), bamboo=0.15)
 
 
 SCENES: dict[str, Callable[[Stage], None]] = {
@@ -249,7 +249,7 @@ def _embed(stage: Stage, n_tubes: int) -> None:
         walls=_tube_walls(rng, radius),
     )
     covered = np.clip(stage.matrix * 6 - 0.8, 0, 1)
-    stage.tubes += inner.tubes * covered * np.float32(rng.uniform(0.3, 0.7))
+    stage.tubes += inner.tubes * covered * np.float32(rng.uniform(0.2, 0.5))
     stage.metal += inner.metal * covered
 
 
@@ -258,17 +258,17 @@ def _protrude(
 ) -> None:
     """Let tubes stick out of a matrix particle, rooted in it near its rim."""
     rng = stage.rng
-    towards = rng.uniform(0, 2 * np.pi) + rng.normal(0, rng.uniform(0.4, 2.5), n_tubes)
+    towards = rng.uniform(0, 2 * np.pi) + rng.normal(0, rng.uniform(0.8, 2.5), n_tubes)
     outward = np.stack([np.sin(towards), np.cos(towards)], axis=1)
-    depth = _rim_distance(stage.matrix, centre, towards, radius) * rng.uniform(0.55, 0.98, n_tubes)
-    tube_radius = stage.log_uniform(2.2, 7.5) * (1 if n_tubes < 6 else 0.75)
+    depth = _rim_distance(stage.matrix, centre, towards, radius) * rng.uniform(0.7, 1.0, n_tubes)
+    tube_radius = stage.log_uniform(3.2, 8) * (1 if n_tubes < 6 else 0.7)
     _lay_tubes(
         stage,
         anchors=np.asarray(centre) + depth[:, None] * outward,
         headings=towards + rng.normal(0, 0.6, n_tubes),
         radius=tube_radius,
         persistence=np.exp(rng.uniform(np.log(0.25), np.log(3))),
-        length=(0.18, 0.75),
+        length=(0.35, 0.95),
         walls=_bamboo_walls(rng) if rng.random() < bamboo else _tube_walls(rng, tube_radius),
         anchor_at=0.0,
     )
@@ -350,14 +350,14 @@ def _develop(stage: Stage) -> Specimen:
     rng = stage.rng
     support = make_support(rng, stage.shape, stage.unit)
     grain = rng.standard_normal(stage.shape, dtype=np.float32)
-    tube_phase, tube_loss = rng.uniform(0.2, 0.55), rng.uniform(0.12, 0.45)
-    matrix_loss = np.exp(rng.uniform(np.log(0.5), np.log(2.6)))
+    tube_phase, tube_loss = rng.uniform(0.2, 0.55), rng.uniform(0.16, 0.5)
+    matrix_loss = np.exp(rng.uniform(np.log(0.7), np.log(2.6)))
     if stage.matrix.any():
         # Beside a particle that takes up all the contrast, a thin tube would be lost altogether.
-        tube_loss = max(tube_loss, 0.15 * matrix_loss)
+        tube_loss = max(tube_loss, 0.22 * matrix_loss)
     film_loss = np.exp(rng.uniform(np.log(0.03), np.log(0.25)))
     film_phase = rng.uniform(0.3, 1.0)
-    roughness = np.exp(rng.uniform(np.log(0.05), np.log(0.3)))
+    roughness = np.exp(rng.uniform(np.log(0.04), np.log(0.14)))
     # Carbon of any kind is amorphous: polymer and walls carry the film's grain too, as its
     # thickness' square root.
     amorphous = np.sqrt(support.film + 1.5 * stage.matrix + 0.3 * stage.tubes)

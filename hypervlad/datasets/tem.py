@@ -46,8 +46,8 @@ def make_tem_images(
     particles, polymer particles, on a continuous, holey or lacey carbon film) whose exit wave goes
     through a contrast transfer function with random defocus, under uneven illumination, onto a
     noisy camera. Magnification, brightness and contrast are random and do not depend on the class.
-    The classes overlap a little, as real ones do: two tubes that cross are already a cluster, and
-    one tube that sticks out of a particle makes it "matrix-surface".
+    The classes overlap a little, as real ones do: three tubes side by side are already a cluster,
+    and one tube that sticks out of a particle makes it "matrix-surface".
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def make_tem_images(
         split in two (`TEM_FINE_CLASSES` maps them back): "fiber-tube" (hollow nanotube) and
         "fiber-bamboo" (nanofibre with cross walls); "cluster-bundle" (nearly parallel) and
         "cluster-tangle"; "matrix-shard" (one faceted piece) and "matrix-agglomerate" (rounded
-        grains); "matrix-surface-few" (one to three tubes out) and "matrix-surface-many" (five or
+        grains); "matrix-surface-few" (one to three tubes out) and "matrix-surface-many" (seven or
         more).
     size : int or (int, int), default=224
         Height and width in pixels, each at least 32. The field of view is the same for every size.

@@ -23,7 +23,7 @@ from hypervlad.backbones import (
     build_network,
     get_backbone,
 )
-from hypervlad.codebook import Codebook, HypercolumnPool, StreamedCodewords, learn_codebook
+from hypervlad.codebook import Codebook
 from hypervlad.encoder import state
 from hypervlad.encoder.batches import (
     Batch,
@@ -32,6 +32,7 @@ from hypervlad.encoder.batches import (
     automatic_batch_size,
 )
 from hypervlad.encoder.caching import CachedVectors
+from hypervlad.encoder.learning import CodebookLearning
 from hypervlad.encoder.parameters import (
     check_device,
     check_encoder,
@@ -40,7 +41,6 @@ from hypervlad.encoder.parameters import (
     check_read_options,
 )
 from hypervlad.encoder.projection import TorchCodebook
-from hypervlad.encoder.sampling import Counted, is_chosen, sample_batch
 from hypervlad.encoder.scale import at_scale, size_at
 from hypervlad.encoder.vectors import BatchEncoder
 from hypervlad.hypercolumns import feature_maps
@@ -49,9 +49,6 @@ from hypervlad.modelfile import register_kind, write_model
 
 KIND = "hypercolumn_vlad"
 register_kind(KIND, "hypervlad.encoder:HypercolumnVLAD")
-
-_MOST_SAMPLES_AN_IMAGE = 5000
-_MOST_CODEBOOK_IMAGES = 1000  # 50 hypercolumns each fill the default pool; more only cost time
 
 
 class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -249,24 +246,18 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         network = build_network(self.backbone, self.weights, self.taps, check_device(self.device))
         preprocessing = get_backbone(self.backbone).preprocessing
-        pool, counted = self._fill_pool(images, network, preprocessing, seed)
-        codebook = learn_codebook(
-            pool.layers(),
-            self.n_codewords,
-            kind=self.codebook,
-            layer_components=self.layer_components,
-            scale_layers=self.scale_layers,
-            start_only=self.kmeans == "minibatch",
-            random_state=seed,
-            verbose=self.verbose,
+        learning = CodebookLearning(
+            self,
+            network,
+            seed,
+            read=lambda images, what, warn: self._read(images, what, preprocessing, warn=warn),
+            batches=lambda stream, size: self._batches(stream, preprocessing, size),
         )
-        if self.kmeans == "minibatch":
-            distinct = [images[position] for position in counted.by_digest()]
-            codebook = self._stream_codewords(codebook, distinct, network, preprocessing, seed)
+        codebook, n_images = learning.learn(images)
         # All at the end: a fit that fails leaves the model as it was.
         self.__dict__.pop("backbone_state_", None)  # a loaded model's own weights
         self._tapped_network = network
-        self.codebook_, self.seed_, self.n_images_ = codebook, seed, counted.n
+        self.codebook_, self.seed_, self.n_images_ = codebook, seed, n_images
         self.taps_, self.weights_digest_ = network.taps, network.digest
         self.preprocessing_ = preprocessing
         return self
@@ -414,44 +405,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             self.image_size, self.aspect, preprocessing, batch_size, pixel_size, batch_pixels
         )
         return preparation.batches(micrographs)
-
-    def _fill_pool(
-        self, images: list[Any], network: TappedNetwork, preprocessing: Preprocessing, seed: int
-    ) -> tuple[HypercolumnPool, Counted]:
-        """Sample hypercolumns of at most about _MOST_CODEBOOK_IMAGES; return what was read too."""
-        n_used = min(len(images), _MOST_CODEBOOK_IMAGES)
-        n_each = min(_MOST_SAMPLES_AN_IMAGE, -(-self.n_samples // n_used))
-        # Chosen by digest, the order of images does not matter. If copies leave too few: all.
-        shares = sorted({n_used / len(images), 1.0})
-        for share in shares:
-            stream = self._read(images, "codebook", preprocessing, warn=share == shares[0])
-            counted = Counted(stream)
-            pool = HypercolumnPool(self.n_samples)
-            chosen = (pair for pair in counted if is_chosen(pair[1].digest, share))
-            for batch in self._batches(chosen, preprocessing):
-                sample_batch(batch, network, n_each, seed, pool)
-            if len(pool) >= self.n_codewords:
-                break
-        return pool, counted
-
-    def _stream_codewords(
-        self,
-        start: Codebook,
-        images: list[Any],
-        network: TappedNetwork,
-        preprocessing: Preprocessing,
-        seed: int,
-    ) -> Codebook:
-        """Refine codewords on a sample of every image, in the order given."""
-        n_each = _MOST_SAMPLES_AN_IMAGE if isinstance(self.grid, str) else self.grid
-        words = StreamedCodewords(start, seed)
-        micrographs = self._read(images, "codewords", preprocessing, warn=False)
-        # Of images of several sizes, a larger batch would change the order.
-        several_sizes = self.aspect == "own" or self.pixel_size is not None
-        batch_size = 1 if several_sizes else None
-        for batch in self._batches(micrographs, preprocessing, batch_size):
-            sample_batch(batch, network, n_each, seed, words)
-        return words.codebook()
 
     def _encoder(self) -> BatchEncoder:
         return BatchEncoder(

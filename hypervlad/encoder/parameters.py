@@ -47,7 +47,7 @@ def check_grid(grid: Any, codebook: str) -> None:
     """Raise unless ``grid`` names a grid or is a number of random pixels."""
     if isinstance(grid, str):
         check_choice("grid", grid, ("finest", "image", "own"))
-        if grid == "own" and codebook == "joint":
+        if grid == "own" and codebook != "per_layer":
             raise ValueError(
                 'grid="own" assigns each layer at its own resolution, which only '
                 'codebook="per_layer" can do; a joint codebook needs one grid for all layers: '

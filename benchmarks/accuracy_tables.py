@@ -1,0 +1,178 @@
+"""Tables of the accuracy benchmark, made from what `accuracy.py` stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+LAYOUT = 2  # of the stored results
+DEFAULT = "hypervlad, default"
+Facts = dict[str, Any]
+
+
+def accuracy_section(facts: Facts) -> str:
+    """Return all tables of one network."""
+    folds = ", ".join(f"{name} {s['folds']}" for name, s in facts["sets"].items())
+    return "\n\n".join(
+        [
+            f"**{facts['backbone']}** ({facts['repeats']} x grouped folds: {folds})",
+            score_table(facts),
+            "\n".join(f"- {line}" for line in verdicts(facts)),
+            "Means over the data sets, and what a method gains or loses on the default (± one "
+            "paired standard error, groups resampled within each set):",
+            mean_table(facts),
+            "Balanced accuracy, and seconds of fit + prediction for all folds of one repeat:",
+            time_table(facts),
+        ]
+    )
+
+
+def score_table(facts: Facts) -> str:
+    """Return accuracy, log-loss and calibration error, methods x data sets."""
+    rows = {(row["data"], row["method"]): row for row in facts["rows"]}
+    heads = [
+        f"{name} ({s['n']} images, {s['n_groups']} groups)" for name, s in facts["sets"].items()
+    ]
+    best = {
+        name: (
+            _best([r["accuracy"] for (data, _), r in rows.items() if data == name], max),
+            _best([r["log_loss"] for (data, _), r in rows.items() if data == name], min),
+        )
+        for name in facts["sets"]
+    }
+    lines = []
+    for method in _methods(facts):
+        cells = [method]
+        for name in facts["sets"]:
+            row = rows.get((name, method))
+            cells.append("–" if row is None else _score_cell(row, *best[name]))
+        lines.append(cells)
+    return _table(["method", *heads], lines)
+
+
+def mean_table(facts: Facts) -> str:
+    """Return means over the data sets with their differences from the default."""
+    means = facts["means"]
+    accuracy = _best([row["accuracy"] for row in means], max)
+    loss = _best([row["log_loss"] for row in means], min)
+    lines = [
+        [
+            row["method"],
+            _bold(row["accuracy"], accuracy),
+            _change(row, "accuracy", 1),
+            f"{row['balanced_accuracy']:.3f}",
+            _bold(row["log_loss"], loss),
+            _change(row, "log_loss", -1),
+        ]
+        for row in means
+    ]
+    heads = ["method", "accuracy", "difference from the default", "balanced accuracy"]
+    return _table([*heads, "log-loss", "difference from the default"], lines)
+
+
+def time_table(facts: Facts) -> str:
+    """Return balanced accuracy, fit and predict seconds, methods x data sets."""
+    rows = {(row["data"], row["method"]): row for row in facts["rows"]}
+    lines = []
+    for method in _methods(facts):
+        cells = [method]
+        for name in facts["sets"]:
+            row = rows.get((name, method))
+            cells.append("–")
+            if row is not None:
+                times = f"{row['fit_seconds']:.0f} + {row['predict_seconds']:.0f} s"
+                cells[-1] = f"{row['balanced_accuracy']:.3f}, {times}"
+        lines.append(cells)
+    return _table(["method", *facts["sets"]], lines)
+
+
+def front_table(facts: Facts) -> str:
+    """Return accuracy / log-loss, methods x data sets and mean, for the front page."""
+    rows = {(row["data"], row["method"]): row for row in facts["rows"]}
+    columns = {name: {m: rows.get((name, m)) for m in _methods(facts)} for name in facts["sets"]}
+    columns["mean"] = {row["method"]: row for row in facts["means"]}
+    lines = []
+    for method in _methods(facts):
+        cells = [method]
+        for by_method in columns.values():
+            present = [row for row in by_method.values() if row]
+            row = by_method.get(method)
+            if not row:
+                cells.append("–")
+                continue
+            accuracy = _best([r["accuracy"] for r in present], max)
+            loss = _best([r["log_loss"] for r in present], min)
+            pair = [_bold(row["accuracy"], accuracy), _bold(row["log_loss"], loss)]
+            cells.append(" / ".join(pair))
+        lines.append(cells)
+    return _table([f"accuracy / log-loss, {facts['backbone']}", *columns], lines)
+
+
+def verdicts(facts: Facts) -> list[str]:
+    """Say for each data set how the default stands to the best, and whether it is calibrated."""
+    lines = []
+    for row in facts["rows"]:
+        if row["method"] != DEFAULT:
+            continue
+        parts = [
+            _standing(row["accuracy_against"]["best"], "accuracy"),
+            _standing(row["log_loss_against"]["best"], "log-loss"),
+        ]
+        calibration = row["calibration"]
+        low, high = calibration["range"]
+        side = "inside" if calibration["inside"] else "above"
+        parts.append(
+            f"calibration error {calibration['error']:.3f}, {side} the range of perfect "
+            f"calibration [{low:.3f}, {high:.3f}]"
+        )
+        lines.append(f"{row['data']}: the default's {'; '.join(parts)}.")
+    return lines
+
+
+def _standing(against: Facts, kind: str) -> str:
+    if against["method"] == DEFAULT:
+        return f"{kind} is the best"
+    gap = f"{-against['gain']:.3f} ± {against['error']:.3f} behind {against['method']}"
+    inside = "within" if against["within_two_errors"] else "MORE than"
+    return f"{kind} is {gap}, {inside} two paired standard errors"
+
+
+def _score_cell(row: Facts, best_accuracy: str, best_loss: str) -> str:
+    low, high = row["accuracy_interval"]
+    accuracy = _bold(row["accuracy"], best_accuracy)
+    loss = _bold(row["log_loss"], best_loss)
+    calibration = row["calibration"]
+    return (
+        f"{accuracy}{_behind(row, 'accuracy')} [{low:.3f}, {high:.3f}]; "
+        f"{loss}{_behind(row, 'log_loss')}; "
+        f"{calibration['error']:.3f}{'' if calibration['inside'] else ' ‡'}"
+    )
+
+
+def _behind(row: Facts, kind: str) -> str:
+    return "" if row[f"{kind}_against"]["best"]["within_two_errors"] else " †"
+
+
+def _change(row: Facts, kind: str, sign: int) -> str:
+    against = row[f"{kind}_against"].get("default")
+    if against is None or row["method"] == DEFAULT:
+        return "–"
+    return f"{sign * against['gain']:+.3f} ± {against['error']:.3f}"
+
+
+def _methods(facts: Facts) -> list[str]:
+    return list(dict.fromkeys(row["method"] for row in facts["rows"]))
+
+
+def _best(values: Sequence[float], choose: Any) -> str:
+    return f"{choose(values):.3f}" if values else ""
+
+
+def _bold(value: float, best: str) -> str:
+    text = f"{value:.3f}"
+    return f"**{text}**" if text == best else text
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = "|---" * len(heads) + "|"
+    return "\n".join([f"| {' | '.join(heads)} |", rule, *(f"| {' | '.join(x)} |" for x in lines)])

@@ -1,0 +1,344 @@
+"""The accuracy benchmark on a small folder of textures: same folds, resumed, nothing straddles."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import accuracy
+import methods
+import numpy as np
+import pytest
+import tables
+import words
+from accuracy_tables import accuracy_section, front_table
+from features import texture
+from folds import DataSet, folds_of, number_of_folds
+from logistic import TunedLogisticRegression
+from skimage.io import imsave
+from sklearn.utils.validation import has_fit_parameter
+from sources import code_digest
+
+from hypervlad import MicrographClassifier
+from hypervlad.backbones import WeightsNotFoundError
+
+GROUPS_OF_CLASS = {"flat": 5, "rings": 4, "stripes": 6}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three textures of two images a group; rings have four groups only."""
+    root = tmp_path_factory.mktemp("textures")
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:40, :48] / 4.0
+    patterns = {
+        "stripes": np.sin(2 * x),
+        "rings": np.cos(3 * np.hypot(x - 3, y - 2)),
+        "flat": 0 * x,
+    }
+    lines = []
+    for name, n_groups in GROUPS_OF_CLASS.items():
+        (root / name).mkdir()
+        for i in range(2 * n_groups):
+            image = 128 + 70 * patterns[name] + 15 * rng.standard_normal(x.shape)
+            imsave(root / name / f"{i}.png", np.clip(image, 0, 255).astype(np.uint8))
+            lines.append((f"{name}/{i}.png", f"{name}-{i // 2}"))
+    with open(root / "groups.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("path", "group"), *lines])
+    return root
+
+
+def run(folder: Path, out: Path, *more: str) -> dict[str, Any]:
+    arguments = ["--folder", str(folder), "--backbone", "tiny", "--weights", "random"]
+    arguments += ["--repeats", "2", "--threads", "1", "--out", str(out / "accuracy.json")]
+    accuracy.main([*arguments, "--checkpoints", str(out / "checkpoints"), *more])
+    facts: dict[str, Any] = json.loads((out / "accuracy.json").read_text(encoding="utf-8"))
+    return facts
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The benchmark, run once with every method but those that need VGG-16."""
+    out = tmp_path_factory.mktemp("benchmark")
+    short = ["default", "default_logistic", "default_temperature", "pooled_last", "pooled_all"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("features.IMAGE_SIZE", 32)
+        patch.setattr("methods.MicrographClassifier", small_default)
+        patch.setattr("methods.N_SAMPLED", 60)
+        patch.setattr("words.WordHistograms.__init__.__defaults__", (0, 8))
+        return out, run(folder, out, "--methods", *short, "words", "fisher", "texture")
+
+
+def small_default(**parameters: Any) -> MicrographClassifier:
+    model = MicrographClassifier(**parameters)
+    model._make_parts()
+    model.encoder_.set_params(image_size=32, n_codewords=4, layer_components=4, n_samples=600)
+    return model.set_params(encoder=model.encoder_)
+
+
+def test_every_method_is_scored_on_the_same_images(finished: tuple[Path, dict[str, Any]]) -> None:
+    _, facts = finished
+    (facts_of_set,) = facts["sets"].values()
+    assert facts_of_set["folds"] == 4  # the groups of the rarest class
+    assert facts_of_set["n"] == 2 * sum(GROUPS_OF_CLASS.values())
+    assert facts_of_set["n_groups"] == sum(GROUPS_OF_CLASS.values())
+    assert [row["method"] for row in facts["rows"]] == [
+        "hypervlad, default",
+        "default vectors + logistic regression",
+        "default vectors + temperature-scaled logistic regression",
+        "last layer pooled + logistic regression",
+        "all taps pooled + logistic regression",
+        "bag of visual words + logistic regression",
+        "Fisher vectors + logistic regression",
+        "LBP and GLCM + xgboost",
+    ]
+    for row in facts["rows"]:
+        assert row["accuracy"] > 0.9, row["method"]  # textures that anything tells apart
+        assert row["fit_seconds"] > 0
+        assert row["predict_seconds"] > 0
+        low, high = row["accuracy_interval"]
+        assert low <= row["accuracy"] <= high
+    default = facts["rows"][0]["accuracy_against"]["default"]
+    assert (default["gain"], default["error"]) == (0, 0)
+
+
+def test_the_default_is_measured_as_users_get_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("methods.MicrographClassifier", small_default)
+    fold = folds_of(DataSet.load(folder), repeats=1, seed=3)[0]
+    measured = methods.Default("tiny", "random", "digest")(fold)
+    model = small_default(random_state=3)
+    model.encoder.set_params(backbone="tiny", weights="random")
+    model.fit(fold.train_paths, fold.y, groups=fold.groups)
+    np.testing.assert_array_equal(measured["proba"], model.predict_proba(fold.test_paths))
+    # What the softmax was given: the vectors on which another learner can be tried.
+    proba = model.boosting_.predict_proba(measured["test_vectors"])
+    np.testing.assert_array_equal(measured["proba"], proba)
+    assert len(measured["train_vectors"]) == len(fold.train)
+    assert 0 < measured["softmax_seconds"] < measured["fit_seconds"]
+
+
+def test_the_measured_softmax_takes_groups() -> None:
+    assert has_fit_parameter(methods.RecordingSoftmax(), "groups")
+
+
+def test_luo2021_needs_the_weights_of_vgg16(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def nothing(name: str, download: bool) -> Path:
+        raise WeightsNotFoundError(f"no weights of {name}")
+
+    monkeypatch.setattr("methods.find_weights", nothing)
+    runnable, missing = methods.all_methods("tiny", "random", None, tmp_path)
+    assert set(missing) == {"luo2021", "luo2021_image"}
+    assert not set(missing) & set(runnable)
+    given, missing = methods.all_methods("tiny", "random", "vgg16.pth", tmp_path)
+    assert not missing
+    assert set(given) == {*runnable, "luo2021", "luo2021_image"}
+
+
+def test_an_interrupted_run_goes_on(
+    folder: Path,
+    finished: tuple[Path, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, before = finished
+    missing = sorted((out / "checkpoints").rglob("repeat1_fold1*"))
+    of_pooled = [file for file in missing if file.parent.name.startswith("last_layer")]
+    assert of_pooled
+    for file in of_pooled:
+        file.unlink()
+    calls = []
+    real = methods.Pooled.__call__
+    monkeypatch.setattr("features.IMAGE_SIZE", 32)
+
+    def counted(self: methods.Pooled, fold: Any) -> methods.Result:
+        calls.append((fold.repeat, fold.number))
+        return real(self, fold)
+
+    # The class's source is part of a checkpoint's settings, so it must stay the same.
+    monkeypatch.setattr(methods.Pooled, "__call__", counted)
+    facts = run(folder, out, "--methods", "pooled_last", "texture")
+    assert calls == [(1, 1)]
+    scores = {row["method"]: row["log_loss"] for row in before["rows"]}
+    for row in facts["rows"]:
+        assert row["log_loss"] == scores[row["method"]]
+
+
+def test_changed_images_are_not_taken_from_checkpoints(folder: Path) -> None:
+    before = DataSet.load(folder).digest
+    image = folder / "flat" / "0.png"
+    content = image.read_bytes()
+    try:
+        imsave(image, np.zeros((40, 48), np.uint8), check_contrast=False)
+        assert DataSet.load(folder).digest != before
+    finally:
+        image.write_bytes(content)
+    assert DataSet.load(folder).digest == before
+
+
+def test_no_group_straddles_and_repeats_differ(folder: Path) -> None:
+    data = DataSet.load(folder)
+    folds = folds_of(data, repeats=2, seed=0)
+    assert [(f.repeat, f.number) for f in folds] == [(r, i) for r in range(2) for i in range(4)]
+    for fold in folds:
+        assert not set(data.groups[fold.train]) & set(data.groups[fold.test])
+        assert set(fold.y) == set(data.classes)
+    for repeat in range(2):
+        tested = np.concatenate([f.test for f in folds if f.repeat == repeat])
+        assert sorted(tested) == list(range(len(data.y)))
+    assert any(list(a.test) != list(b.test) for a, b in zip(folds[:4], folds[4:], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("groups_of_class", "expected"), [((9, 7), 5), ((9, 4), 4), ((2, 8), 2), ((1, 3, 8), 3)]
+)
+def test_number_of_folds(groups_of_class: tuple[int, ...], expected: int) -> None:
+    y = np.repeat(np.arange(len(groups_of_class)), [2 * n for n in groups_of_class])
+    groups = np.arange(len(y)) // 2
+    assert number_of_folds(y, groups) == expected
+
+
+def test_without_divisible_classes_there_is_nothing_to_validate() -> None:
+    with pytest.raises(SystemExit, match="one group only"):
+        number_of_folds(np.array(["a", "a", "b"]), np.array([0, 0, 1]))
+
+
+def test_tables_hold_every_method_and_set(finished: tuple[Path, dict[str, Any]]) -> None:
+    _, facts = finished
+    text = accuracy_section(facts)
+    (name,) = facts["sets"]
+    for row in facts["rows"]:
+        assert text.count(f"| {row['method']} |") == 3
+    assert f"{name}: the default's accuracy" in text
+    assert front_table(facts).count("\n") == 1 + len(facts["rows"])
+
+
+def test_tables_mark_what_is_worse_and_what_is_miscalibrated(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    _, facts = finished
+    facts = json.loads(json.dumps(facts))
+    row = facts["rows"][0]
+    row["accuracy_against"]["best"] = {
+        "method": "another", "gain": -0.25, "error": 0.1, "within_two_errors": False
+    }  # fmt: skip
+    row["calibration"] = {"error": 0.3, "range": [0.0, 0.1], "inside": False}
+    line = next(x for x in accuracy_section(facts).splitlines() if x.startswith("| hypervlad"))
+    assert "†" in line
+    assert "‡" in line
+    assert "0.250 ± 0.100 behind another, MORE than two" in accuracy_section(facts)
+
+
+def test_results_of_another_layout_leave_the_tables_alone(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, facts = finished
+    results = tmp_path / "results"
+    results.mkdir()
+    speed = (tables.HERE / "results" / "encode_speed_cpu.json").read_bytes()
+    (results / "encode_speed_cpu.json").write_bytes(speed)
+    (results / "accuracy_old.json").write_text('{"rows": []}', encoding="utf-8")
+    monkeypatch.setattr("tables.HERE", tmp_path)
+    assert all("accuracy" not in page and "compare" not in page for page in tables.pages().values())
+    (results / "accuracy_vgg16.json").write_text(json.dumps(facts), encoding="utf-8")
+    (results / "accuracy_mobilenet_v2.json").write_text(
+        json.dumps(facts | {"backbone": "mobilenet_v2"}), encoding="utf-8"
+    )
+    page = tables.pages()[tmp_path / "README.md"]
+    assert page["accuracy"].index("**mobilenet_v2**") < page["accuracy"].index("**tiny**")
+
+
+def test_two_folders_of_one_name_are_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(folder, tmp_path, "--folder", str(tmp_path / "elsewhere" / folder.name))
+    assert "name of their folder, which must differ" in capsys.readouterr().err
+
+
+def test_unknown_method_lists_the_known(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no method sift; there are default, "):
+        run(folder, tmp_path, "--methods", "sift")
+
+
+def test_code_digest_ignores_words_but_not_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sources.HERE", tmp_path)
+    digests = []
+    for text in ('"""One."""\nx = 1\n', '"""Two."""\nx = 1  # said why\n', "x = 2\n"):
+        (tmp_path / "some.py").write_text(text, encoding="utf-8")
+        digests.append(code_digest([], ["some"]))
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_tuned_regression_with_a_class_missing_from_an_inner_fold() -> None:
+    rng = np.random.default_rng(0)
+    y = np.array(["a"] * 20 + ["b"] * 20 + ["c"] * 4)
+    groups = np.concatenate([np.arange(40) // 4, [90, 90, 91, 91]])
+    X = rng.standard_normal((44, 5)) + 3 * np.eye(5)[np.unique(y, return_inverse=True)[1]]
+    model = TunedLogisticRegression(n_splits=5).fit(X, y, groups)
+    assert np.isfinite(model.loss_)
+    assert (model.predict(X) == y).mean() > 0.9
+    np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("n_features", [4, 90])  # more columns than rows are rotated away
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_tuned_regression_is_plain_logistic_regression_at_its_choice(
+    n_classes: int, n_features: int
+) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    rng = np.random.default_rng(1)
+    y = np.arange(60) % n_classes
+    X = rng.standard_normal((60, n_features)) + y[:, None]
+    model = TunedLogisticRegression().fit(X, y)
+    Z = StandardScaler().fit_transform(X)
+    plain = LogisticRegression(C=model.C_, max_iter=1000, tol=1e-8).fit(Z, y)
+    np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(Z), atol=2e-3)
+
+
+def test_temperature_lowers_the_loss_of_overconfident_margins() -> None:
+    from logistic import _log_loss, _temperature
+
+    rng = np.random.default_rng(2)
+    margins = rng.standard_normal((2000, 3))
+    codes = np.array([rng.choice(3, p=np.exp(m) / np.exp(m).sum()) for m in margins])
+    found = _temperature(5 * margins, codes)
+    assert found == pytest.approx(5, rel=0.15)
+    assert _log_loss(5 * margins / found, codes) < _log_loss(5 * margins, codes)
+
+
+def test_word_histograms_and_fisher_vectors_have_unit_length() -> None:
+    local = np.random.default_rng(0).standard_normal((6, 50, 3)).astype(np.float32)
+    histograms = words.WordHistograms(n_words=5).fit(local).transform(local)
+    np.testing.assert_allclose((histograms**2).sum(axis=1), 1)
+    fisher = words.FisherVectors(n_modes=2).fit(local).transform(local)
+    assert fisher.shape == (6, 2 * 2 * 3 + 2)
+    np.testing.assert_allclose((fisher**2).sum(axis=1), 1)
+
+
+def test_layer_pca_gives_layers_equal_say() -> None:
+    rng = np.random.default_rng(0)
+    samples = rng.standard_normal((4, 200, 6)).astype(np.float32)
+    loud = samples.copy()
+    loud[..., :2] *= 1000
+    quiet = words.LayerPCA([2, 4], n_components=6).fit_transform(samples)
+    np.testing.assert_allclose(
+        np.abs(words.LayerPCA([2, 4], n_components=6).fit_transform(loud)), np.abs(quiet), atol=1e-3
+    )
+
+
+def test_texture_of_tiny_and_colour_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    imsave(tmp_path / "tiny.png", rng.integers(0, 255, (5, 4), dtype=np.uint8))
+    imsave(tmp_path / "colour.png", rng.integers(0, 255, (30, 40, 3), dtype=np.uint8))
+    rows = texture([str(tmp_path / "tiny.png"), str(tmp_path / "colour.png")])
+    assert rows.shape == (2, 102)
+    assert np.isfinite(rows).all()

@@ -1,0 +1,329 @@
+"""The benchmark of the 2021 paper, on a few small images and a tiny network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import luo2021
+import luo2021_methods as methods
+import numpy as np
+import pytest
+import torch
+from luo2021_data import LabelledImages, random_split, read_folder, synthetic_images
+from luo2021_figures import snap_to_grid
+from luo2021_results import merge
+from luo2021_stages import BOOSTER, ENCODING, KMEANS, READING, SAMPLING, Clock
+from skimage.io import imread, imsave
+
+CLASSES = ("cluster", "fiber", "matrix", "matrix-surface")
+TINY = ["encoder__backbone=tiny", "encoder__weights=random", "encoder__image_size=24"]
+TINY += ["encoder__n_codewords=3", "encoder__kmeans=minibatch", "boosting__n_estimators=3"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return 48 images of four classes, two of each grid square."""
+    root = tmp_path_factory.mktemp("data") / "squares"
+    rng = np.random.default_rng(0)
+    lines = ["path,group"]
+    for k, name in enumerate(CLASSES):
+        (root / name).mkdir(parents=True)
+        for i in range(12):
+            image = np.clip(rng.normal(60 + 40 * k, 20, (24, 24)), 0, 255).astype(np.uint8)
+            imsave(root / name / f"{i:02d}.png", image, check_contrast=False)
+            lines.append(f"{name}/{i:02d}.png,{k}-{i // 2}")
+    (root / "groups.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+def options_for(folder: Path, out: Path) -> list[str]:
+    plain = ["--classes", "4", "--preset", "default", "--threads", "1", "--in-process"]
+    return ["--data", str(folder), "--out", str(out), *plain, "--set", *TINY]
+
+
+def run(folder: Path, out: Path, *more: str) -> list[dict[str, Any]]:
+    luo2021.main(
+        [*options_for(folder, out), "--results", str(out), *more],
+    )
+    content = json.loads((out / f"luo2021_{folder.name}_4.json").read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = content["rows"]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    out = tmp_path_factory.mktemp("out")
+    return out, run(folder, out, "--groups", str(folder / "groups.csv"), "--seeds", "0", "1")
+
+
+def test_a_run_writes_rows_and_figures(done: tuple[Path, list[Any]]) -> None:
+    out, rows = done
+    assert [row["split"] for row in rows] == ["random", "grouped"]
+    for row in rows:
+        assert row["seeds"] == [0, 1]
+        assert row["n_train"] == 39 if row["split"] == "random" else row["n_train"] > 30
+        assert np.sum(row["confusion"]) == row["n_tested"]
+        assert row["accuracy"] == pytest.approx(np.mean([s["accuracy"] for s in row["by_seed"]]))
+        assert all(s["interval"][0] <= s["accuracy"] <= s["interval"][1] for s in row["by_seed"])
+        assert {READING, SAMPLING, KMEANS, ENCODING, BOOSTER} == set(row["fit_stages"])
+        assert row["fit_seconds"] == pytest.approx(sum(row["fit_stages"].values()))
+        assert all(s["n_encoded_again"] == 0 for s in row["by_seed"])
+        assert row["label"].startswith("default (encoder__backbone=tiny")
+        assert row["versions"]["python"]
+    figures = {path.name for path in (out / "figures").iterdir()}
+    assert figures == {
+        "squares_4_48_default_random_confusion.png",
+        "squares_4_48_default_grouped_confusion.png",
+        "squares_4_48_default_mosaic.png",
+        "squares_4_48_default_mosaic_small.png",
+    }
+    picture = imread(out / "figures" / "squares_4_48_default_mosaic.png")
+    assert picture.shape[1] > 1000
+    assert not any((out / "cache").iterdir())
+
+
+def test_results_hold_no_paths(done: tuple[Path, list[Any]], folder: Path) -> None:
+    out, _ = done
+    for path in [*out.glob("*.json"), *out.glob("checkpoints/*.json")]:
+        assert str(folder.parent) not in path.read_text(encoding="utf-8")
+
+
+def refuse(*_: Any, **__: Any) -> dict[str, Any]:
+    raise AssertionError("computed again")
+
+
+def test_what_is_there_is_not_computed_again(
+    done: tuple[Path, list[Any]], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rows = done
+    monkeypatch.setattr(methods, "encode", refuse)
+    monkeypatch.setattr(methods, "learn", refuse)
+    monkeypatch.setattr(luo2021, "make_figures", lambda *_: None)
+    groups = ["--groups", str(folder / "groups.csv")]
+    assert run(folder, out, *groups, "--seeds", "0", "1") == rows
+    with pytest.raises(AssertionError, match="computed again"):
+        run(folder, out, *groups, "--seeds", "0", "2")
+
+
+@pytest.mark.parametrize(
+    "change", ["parameter", "image", "listing", "versions", "code", "threads", "weights"]
+)
+def test_other_settings_do_not_find_it(
+    done: tuple[Path, list[Any]],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+) -> None:
+    out, _ = done
+    options = luo2021.parse(
+        [*options_for(folder, out), "--groups", str(folder / "groups.csv"), "--seeds", "0", "1"]
+    )
+    images = luo2021.list_images(options)
+    monkeypatch.setattr(methods, "encode", refuse)
+    same = luo2021.Run(images, options, luo2021.common_settings(images, options))
+    same.scores("default", "random", 0)
+    if change == "parameter":
+        options.changed["encoder__n_codewords"] = 4
+    elif change == "threads":
+        options.threads = 2
+    elif change == "code":
+        monkeypatch.setattr(methods, "source_digest", lambda: "other")
+    elif change == "versions":
+        monkeypatch.setattr(luo2021.platform, "python_version", lambda: "3.99")
+    elif change == "weights":
+        (tmp_path / "weights.pth").write_bytes(b"other weights")
+        options.changed["encoder__weights"] = str(tmp_path / "weights.pth")
+    elif change == "listing":
+        options.n_images = 40
+        images = read_folder(folder, 4, folder / "groups.csv", 40)
+    else:
+        images = _with_one_image_changed(folder, tmp_path)
+    other = luo2021.Run(images, options, luo2021.common_settings(images, options))
+    with pytest.raises(AssertionError, match="computed again"):
+        other.scores("default", "random", 0)
+
+
+def _with_one_image_changed(folder: Path, tmp_path: Path) -> LabelledImages:
+    import shutil
+
+    copy = tmp_path / folder.name
+    shutil.copytree(folder, copy)
+    image = imread(copy / "fiber" / "03.png")
+    imsave(copy / "fiber" / "03.png", np.zeros_like(image), check_contrast=False)
+    return read_folder(copy, 4, copy / "groups.csv")
+
+
+def test_an_interrupted_run_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    encode, learn = methods.encode, methods.learn
+
+    def count_encode(job: methods.Job) -> dict[str, Any]:
+        calls.append(f"encode {job.seed}")
+        return encode(job)
+
+    def stop_at_second(job: methods.Job) -> dict[str, Any]:
+        calls.append(f"learn {job.seed}")
+        if calls.count("learn 1") == 1 and job.seed == 1:
+            raise KeyboardInterrupt
+        return learn(job)
+
+    monkeypatch.setattr(methods, "encode", count_encode)
+    monkeypatch.setattr(methods, "learn", stop_at_second)
+    arguments = ("--seeds", "0", "1", "--no-figures")
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, tmp_path, *arguments)
+    assert len(list((tmp_path / "cache").iterdir())) == 1  # the vectors wait for the booster
+    (row,) = run(folder, tmp_path, *arguments)
+    assert calls == ["encode 0", "learn 0", "encode 1", "learn 1", "learn 1"]
+    assert row["by_seed"][1]["n_encoded_again"] == 0
+
+
+def test_without_groups_the_output_says_what_that_means(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = luo2021.parse(["--data", str(folder), "--classes", "4", "--out", str(tmp_path)])
+    images = luo2021.list_images(options)
+    assert images.groups is None
+    assert "optimistic" in capsys.readouterr().out
+    options = luo2021.parse(["--classes", "8", "--n-images", "80", "--out", str(tmp_path)])
+    assert luo2021.list_images(options).title == "synthetic TEM images"
+    assert "no split can share a specimen" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_never_straddle_the_grouped_split(folder: Path, seed: int) -> None:
+    images = read_folder(folder, 4, folder / "groups.csv")
+    assert images.groups is not None
+    train, test = images.split("grouped", seed)
+    assert not set(images.groups[train]) & set(images.groups[test])
+    assert sorted([*train, *test]) == list(range(48))
+    assert set(images.labels[test]) == set(CLASSES)
+    train, test = images.split("random", seed)
+    assert set(images.groups[train]) & set(images.groups[test])
+
+
+def test_the_random_split_has_the_papers_sizes() -> None:
+    train, test = random_split(5323, seed=3)
+    assert (len(train), len(test)) == (4259, 1064)
+    assert not set(train) & set(test)
+
+
+def test_fewer_images_keep_the_classes_shares(folder: Path) -> None:
+    images = read_folder(folder, 4, folder / "groups.csv", 40)
+    assert images.groups is not None
+    assert len(images.paths) == len(images.groups) == 40
+    assert [int((images.labels == name).sum()) for name in CLASSES] == [10] * 4
+
+
+def test_synthetic_images_are_files_and_are_made_once(tmp_path: Path) -> None:
+    first = synthetic_images(tmp_path, 44, 4)
+    assert first.name == "synthetic"
+    assert imread(first.paths[0]).dtype == np.uint8
+    assert imread(first.paths[0]).shape == (224, 224)
+    (root,) = tmp_path.iterdir()
+    before = Path(first.paths[5]).read_bytes()
+    Path(first.paths[5]).unlink()
+    (marker,) = root.glob(".*-done")
+    marker.unlink()  # as if interrupted
+    assert synthetic_images(tmp_path, 44, 4).digest == first.digest
+    assert Path(first.paths[5]).read_bytes() == before
+
+
+def test_a_folder_of_other_classes_is_refused(folder: Path) -> None:
+    with pytest.raises(SystemExit, match=r"has 4 class folders .* expected 8"):
+        read_folder(folder, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--classes", "4", "--preset", "fc2"], "fc2 needs --vgg16 FILE"),
+        (["--classes", "4", "--groups", "a.csv"], "--groups goes with --data"),
+        (["--classes", "8", "--n-images", "20"], "at least 80 for 8 classes"),
+        (["--classes", "4", "--set", "n_codewords"], "part__name=value"),
+    ],
+)
+def test_bad_options(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        luo2021.parse(arguments)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", methods.CLASSIFIERS)
+def test_every_preset_is_built_with_its_seed(method: str, tmp_path: Path) -> None:
+    none = np.array([], dtype=int)
+    changed = {"encoder__n_codewords": 7}
+    job = methods.Job(
+        method, changed, "random", "", [], none, None, none, none, 3, tmp_path, 1, False
+    )
+    model = methods.build_classifier(job)
+    assert model.encoder.random_state == model.boosting.random_state == 3
+    assert model.encoder.n_codewords == 7
+    assert model.encoder.backbone == ("mobilenet_v2" if method == "default" else "vgg16")
+    assert (model.encoder.grid == "image") == (method == "luo2021-image")
+    kind = "GradientBoostingClassifier" if "sklearn" in method else "BoostedSoftmaxClassifier"
+    assert type(model.boosting).__name__ == kind
+
+
+def test_fc2_wants_more_than_convolutions(tmp_path: Path) -> None:
+    path = tmp_path / "convolutions.pth"
+    torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, path)
+    with pytest.raises(SystemExit, match=r"convolutions only.*--preset pooled-conv5_3"):
+        methods.full_vgg16(str(path))
+    state = {f"classifier.{k}.weight": torch.zeros(2, 2) for k in (0, 3)}
+    torch.save(state, path)
+    with pytest.raises(SystemExit, match="not a state dict of torchvision's vgg16"):
+        methods.full_vgg16(str(path))
+
+
+def test_seconds_count_once() -> None:
+    clock = Clock()
+    with clock.stage("outer"):
+        read = clock.timed_reading(lambda images: iter(images))
+        assert list(read([1, 2, 3])) == [1, 2, 3]
+    assert set(clock.seconds) == {"outer", READING}
+    assert all(value >= 0 for value in clock.seconds.values())
+
+
+def test_no_thumbnail_covers_another() -> None:
+    points = np.random.default_rng(0).normal(size=(150, 2))
+    points[:20] = points[0]
+    places, shape = snap_to_grid(points)
+    assert len({tuple(place) for place in places.tolist()}) == 150
+    assert (places.min(axis=0) == 0).all()
+    assert tuple(places.max(axis=0) + 1) == shape
+    # The map keeps its directions: columns go with x, rows with y.
+    assert np.corrcoef(points[:, 0], places[:, 1])[0, 1] > 0.9
+    assert np.corrcoef(points[:, 1], places[:, 0])[0, 1] > 0.9
+
+
+def test_rows_of_the_same_images_stand_beside_each_other(folder: Path, tmp_path: Path) -> None:
+    images = read_folder(folder, 4)
+    path = tmp_path / "results.json"
+
+    def put(method: str, n_images: int, digest: str, accuracy: float) -> list[tuple[str, float]]:
+        row = {"method": method, "label": method, "split": "random", "n_images": n_images}
+        merge(path, images, {**row, "data_digest": digest, "accuracy": accuracy})
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        return [(row["method"], row["accuracy"]) for row in rows]
+
+    put("a", 48, "one", 0.1)
+    put("b", 48, "one", 0.2)
+    assert put("a", 48, "one", 0.3) == [("b", 0.2), ("a", 0.3)]
+    assert put("a", 99, "big", 0.4) == [("a", 0.4), ("b", 0.2), ("a", 0.3)]
+    assert put("a", 48, "two", 0.5) == [("a", 0.4), ("a", 0.5)]
+
+
+def test_a_piece_apart_is_kept_and_its_failure_told(tmp_path: Path) -> None:
+    path = tmp_path / "piece.json"
+    luo2021.run_apart(luo2021.load_or_run, path, {"a": 1}, dict)
+    assert luo2021.load_or_run(path, {"a": 1}, refuse)["reused"]
+    with pytest.raises(SystemExit, match="exit code 1"):
+        luo2021.run_apart(luo2021.load_or_run, path, {"a": 2}, refuse)

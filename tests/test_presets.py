@@ -1,0 +1,164 @@
+"""The papers' systems to the letter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.ensemble import GradientBoostingClassifier
+
+import hypervlad
+from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, ModelFileError
+from hypervlad.presets import luo2021
+
+Images = tuple[list[np.ndarray], np.ndarray]
+
+PAPER = {
+    "encoder__backbone": "vgg16",
+    "encoder__weights": "imagenet",
+    "encoder__taps": tuple(f"features.{i}" for i in (3, 8, 15, 22, 29)),
+    "encoder__image_size": 224,
+    "encoder__aspect": "square",
+    "encoder__grid": 5000,
+    "encoder__n_codewords": 100,
+    "encoder__kmeans": "minibatch",
+    "encoder__codebook": "joint",
+    "encoder__layer_components": None,
+    "encoder__scale_layers": False,
+    "encoder__normalize": ("intra", "l2"),
+    "boosting__n_estimators": 100,
+    "boosting__learning_rate": 0.1,
+    "boosting__max_depth": 3,
+    "boosting__n_iter_no_change": None,
+    "boosting__init": None,
+    "boosting__subsample": 1.0,
+}
+HISTOGRAMS = {
+    "boosting__max_tree_features": None,
+    "boosting__max_bin": 64,
+    "boosting__colsample_bytree": 1.0,
+    "boosting__class_weight": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        ({}, HISTOGRAMS),
+        ({"booster": "sklearn"}, {}),
+        ({"grid": "image"}, HISTOGRAMS | {"encoder__grid": "image"}),
+        ({"n_codewords": 64}, HISTOGRAMS | {"encoder__n_codewords": 64}),
+        ({"kmeans": "lloyd"}, HISTOGRAMS | {"encoder__kmeans": "lloyd"}),
+        ({"scale_layers": True}, HISTOGRAMS | {"encoder__scale_layers": True}),
+        ({"n_estimators": 7}, HISTOGRAMS | {"boosting__n_estimators": 7}),
+        ({"weights": "vgg16.pth"}, HISTOGRAMS | {"encoder__weights": "vgg16.pth"}),
+        (
+            {"backbone": "mobilenet_v2"},
+            HISTOGRAMS | {"encoder__backbone": "mobilenet_v2", "encoder__taps": None},
+        ),
+        (
+            {"n_jobs": 3, "device": "cpu", "memory": "there", "random_state": 5, "verbose": True},
+            HISTOGRAMS
+            | {"encoder__n_jobs": 3, "boosting__n_jobs": 3, "encoder__device": "cpu"}
+            | {"encoder__memory": "there", "random_state": 5, "verbose": True},
+        ),
+    ],
+)
+def test_parameters_are_the_papers_but_for_what_is_named(
+    options: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    model = luo2021(**options)
+    parameters = model.get_params()
+    expected = PAPER | changed
+    assert {name: parameters[name] for name in expected} == expected
+    assert clone(model).get_params().keys() == parameters.keys()
+
+
+def test_scikit_learns_booster_has_its_defaults() -> None:
+    booster = luo2021(booster="sklearn").boosting
+    assert booster.get_params() == GradientBoostingClassifier().get_params()
+
+
+def test_an_unknown_booster_is_told() -> None:
+    with pytest.raises(
+        ValueError, match=r"booster must be one of 'xgboost', 'sklearn'.*'catboost'"
+    ):
+        luo2021(booster="catboost")  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_147200_features_normalised_within_codewords_then_as_a_whole() -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.random((60, 60)).astype(np.float32) ** (i + 1) for i in range(4)]
+    model = luo2021(weights="random", grid=60, n_estimators=1, random_state=0)
+    model.set_params(encoder__n_samples=300)
+    with pytest.warns(UserWarning, match="one or two different samples"):
+        model.fit(images, ["a", "a", "b", "b"])
+    widths = [p.n_features_out for p in model.encoder_.codebook_.projections]
+    assert widths == [64, 128, 256, 512, 512]
+    assert [words.shape for words in model.encoder_.codebook_.codewords] == [(100, 1472)]
+    vectors = model.encoder_.transform(images)
+    assert vectors.shape == (4, 147_200)
+    assert model.boosting_.n_features_in_ == 147_200
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    # Of one length all, as they are if the words were normalised first; empty words stay zero.
+    for vector in vectors:
+        lengths = np.linalg.norm(vector.reshape(100, 1472), axis=1)
+        lengths = lengths[lengths > 0]
+        assert len(lengths) > 10
+        np.testing.assert_allclose(lengths, len(lengths) ** -0.5, rtol=1e-4)
+
+
+def tiny(booster: Any) -> MicrographClassifier:
+    """The preset on a small network and small images, with all its trees."""
+    model = luo2021(
+        backbone="tiny", weights="random", grid=50, n_codewords=4, booster=booster, random_state=0
+    )
+    return model.set_params(encoder__image_size=16, encoder__n_samples=400)
+
+
+def test_all_trees_of_xgboost_are_kept_saved_and_loaded(
+    texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    model = tiny("xgboost").fit(images[:18], labels[:18])
+    assert isinstance(model.boosting_, BoostedSoftmaxClassifier)
+    assert model.boosting_.booster_.num_boosted_rounds() == 100
+    assert len(model.boosting_.booster_.get_dump()) == 100 * 3
+    assert model.boosting_.tree_columns_ is None
+    assert model.boosting_.booster_.num_features() == 4 * (6 + 8 + 10)
+    assert model.score(images[18:], labels[18:]) > 0.8
+    model.save(tmp_path / "paper.hvlad")
+    loaded = hypervlad.load(tmp_path / "paper.hvlad")
+    np.testing.assert_array_equal(loaded.predict_proba(images), model.predict_proba(images))
+    expected, found = model.get_params(), loaded.get_params()
+    for name in ("boosting__n_iter_no_change", "encoder__kmeans", "encoder__grid"):
+        assert found[name] == expected[name]
+
+
+def test_all_trees_of_scikit_learn_are_kept_but_cannot_be_saved(
+    texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    model = tiny("sklearn").fit(images[:18], labels[:18])
+    assert model.boosting_.estimators_.shape == (100, 3)
+    assert model.boosting_.n_features_in_ == 96
+    assert model.score(images[18:], labels[18:]) > 0.8
+    with pytest.raises(ModelFileError, match="GradientBoostingClassifier cannot be saved"):
+        model.save(tmp_path / "paper.hvlad")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_boosters_agree(texture_images: Images) -> None:
+    images, labels = texture_images
+    answers = [tiny(name).fit(images, labels).predict(images) for name in ("xgboost", "sklearn")]
+    assert (answers[0] == answers[1]).mean() > 0.9
+
+
+def test_same_seed_same_model(texture_images: Images) -> None:
+    images, labels = texture_images
+    first = tiny("xgboost").fit(images, labels).predict_proba(images)
+    np.testing.assert_array_equal(tiny("xgboost").fit(images, labels).predict_proba(images), first)
