@@ -95,7 +95,7 @@ def check_sum(found: Explanation, model: MicrographClassifier, image: Any) -> No
 def test_the_evidence_adds_up_to_the_margins(data: st.DataObject) -> None:
     codebook = data.draw(st.sampled_from(["joint", "per_layer", "both"]), "codebook")
     grids: list[Any] = ["finest", "image", 50]
-    grids += [] if codebook == "joint" else ["own"]
+    grids += ["own"] if codebook == "per_layer" else []
     steps = st.lists(st.sampled_from(["intra", "power", "l2"]), max_size=3, unique=True)
     model = fitted(
         n_classes=data.draw(st.sampled_from([2, 3]), "n_classes"),
