@@ -21,7 +21,7 @@ from hypervlad.cli import app
 from hypervlad.cli.options import OnError
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ["train", "predict", "evaluate", "check", "demo", "info"]
+COMMANDS = ["train", "predict", "explain", "evaluate", "check", "demo", "info"]
 TINY = ["--backbone", "tiny", "--weights", "random", "--image-size", "16", "--n-codewords", "4"]
 
 
@@ -267,6 +267,13 @@ def test_quiet_says_nothing_but_results(model, folder, tmp_path):
         (["predict", "{model}", "nothing.png"], "nothing.png"),
         (["predict", "{model}", "{folder}/*.tif"], "no images here"),
         (["predict", "{model}", "{folder}", "-o", "{folder}"], "is a folder"),
+        (["explain", "{model}", "{folder}/flat/00.png", "-o", "why.jpg"], "ends in .png"),
+        (["explain", "{model}", "nothing.png", "-o", "why.png"], "nothing.png"),
+        (["explain", "none.hvlad", "{folder}/flat", "-o", "why.png"], "none.hvlad"),
+        (
+            ["explain", "{model}", "{folder}/flat", "-o", "why.png", "--class", "ring"],
+            "no class 'ring'; it knows flat, rings, stripes",
+        ),
         (["evaluate", "{model}", "nowhere", "-o", "report"], "nowhere"),
         (["evaluate", "none.hvlad", "{folder}", "-o", "report"], "none.hvlad"),
         (["evaluate", "{model}", "{folder}", "-o", "{folder}/report"], "put the report elsewhere"),
@@ -314,6 +321,31 @@ def test_any_exception_is_told_in_one_line(monkeypatch, error, words, model, tmp
 
     monkeypatch.setattr("hypervlad.models.load", failing)
     assert words in refused("info", model)
+
+
+# --- explain ------------------------------------------------------------------------------------
+
+
+def test_explain_draws_the_class_named_and_the_next(model, folder, tmp_path):
+    output = tmp_path / "new" / "why.png"
+    files = sorted((folder / "rings").iterdir())[:2]
+    result = run("explain", model, *files, "-o", output, "-q")
+    assert result.stdout == f"picture: {output}\n"
+    assert result.stderr == ""
+    with Image.open(output) as both:
+        size = both.size
+    run("explain", model, *files, "-o", output, "-q", "--class", "flat")
+    with Image.open(output) as one:
+        assert one.width > size[0]  # two images a row instead of one with two maps
+        assert one.height < size[1]
+
+
+def test_explain_refuses_what_would_not_fit_on_a_page(model, folder, tmp_path):
+    copies = [shutil.copy(folder / "flat" / "00.png", tmp_path / "00.png")]
+    for number in range(1, 25):
+        copies.append(shutil.copy(copies[0], tmp_path / f"{number:02d}.png"))
+    words = refused("explain", model, tmp_path, "-o", tmp_path / "why" / "why.png")
+    assert "25 images are too many for one picture; give at most 24" in words
 
 
 # --- evaluate, check, demo, info --------------------------------------------------------------

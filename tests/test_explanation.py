@@ -95,7 +95,7 @@ def check_sum(found: Explanation, model: MicrographClassifier, image: Any) -> No
 def test_the_evidence_adds_up_to_the_margins(data: st.DataObject) -> None:
     codebook = data.draw(st.sampled_from(["joint", "per_layer", "both"]), "codebook")
     grids: list[Any] = ["finest", "image", 50]
-    grids += [] if codebook == "joint" else ["own"]
+    grids += ["own"] if codebook == "per_layer" else []
     steps = st.lists(st.sampled_from(["intra", "power", "l2"]), max_size=3, unique=True)
     model = fitted(
         n_classes=data.draw(st.sampled_from([2, 3]), "n_classes"),
@@ -251,6 +251,20 @@ def spread_by_loops(cells: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return result
 
 
+@pytest.mark.parametrize(("grid", "turns"), [("own", 1), ("finest", 8), (50, 2)])
+def test_the_maps_of_all_words_are_the_map_of_their_part(grid: Any, turns: int) -> None:
+    model = fitted(codebook="per_layer", grid=grid, turns=turns)
+    taps = [f"per_layer.{tap}" for tap in model.encoder_.taps_]
+    every = [(tap, word) for tap in reversed(taps) for word in range(4)]
+    found = model.explain(textures(3)[0][2], words=every)
+    assert list(model.explain(textures(3)[0][2]).word_maps) == []
+    for tap in taps:
+        maps = [found.word_maps[tap, word] for word in range(4)]
+        np.testing.assert_allclose(sum(maps), found.parts[tap], atol=1e-6)
+        each = [one.sum(axis=(1, 2), dtype=np.float64) for one in maps]
+        np.testing.assert_allclose(np.transpose(each), found.words[tap], atol=1e-6)
+
+
 # --- where it lies -----------------------------------------------------------------------------
 
 
@@ -326,6 +340,9 @@ def test_what_cannot_be_explained_is_told(tmp_path: Path) -> None:
         model.explain(images[:2])
     with pytest.raises(ImageReadError, match=r"absent\.png"):
         model.explain(tmp_path / "absent.png")
+    for word in (("joint", 4), ("joint", -1), ("pooled", 0)):
+        with pytest.raises(ValueError, match=r"there is no word .*; there are 'joint' \(0 to 3\)"):
+            model.explain(images[0], words=[word])
     foreign = MicrographClassifier(model.encoder, boosting=LogisticRegression()).fit(images, labels)
     with pytest.raises(ValueError, match="the learner is a LogisticRegression; only"):
         foreign.explain(images[0])

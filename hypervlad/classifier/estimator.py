@@ -218,7 +218,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         truth, found = np.asarray(y)[read], predicted[read].astype(self.classes_.dtype)
         return float(accuracy_score(truth, found, sample_weight=weights))
 
-    def explain(self, image: Any) -> Explanation:
+    def explain(self, image: Any, *, words: Sequence[tuple[str, int]] = ()) -> Explanation:
         """Take the model's answer apart: which places of an image speak for which class.
 
         The linear part of the model is taken apart exactly, not approximated. Boosted trees, if
@@ -229,6 +229,8 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         ----------
         image : path or array
             One image.
+        words : sequence of (str, int), optional
+            Visual words to map one by one: part and number, such as ``("joint", 12)``.
 
         Returns
         -------
@@ -239,7 +241,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If the learner has no linear part: another scikit-learn classifier, or a
-            BoostedSoftmaxClassifier with ``init=None``.
+            BoostedSoftmaxClassifier with ``init=None``. If there is no such word.
         ImageReadError
             An image that cannot be read, whatever the encoder's ``on_error``; a list of images.
 
@@ -257,7 +259,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         >>> model.explain(images[0]).maps.shape
         (4, 32, 32)
         """
-        return explain(self, image)
+        return explain(self, image, words)
 
     def save(self, path: str | os.PathLike[str], *, include_backbone: bool = False) -> None:
         """Write the fitted model to one file, without pickle.

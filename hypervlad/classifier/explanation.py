@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,8 @@ class Explanation:
     margins : ndarray of shape (n_classes,)
         Their softmax is ``probabilities``.
     probabilities : ndarray of shape (n_classes,)
+    word_maps : mapping of (str, int) to ndarray of shape (n_classes, H, W), float32
+        Evidence by place of each visual word that was asked for, by part and number.
     """
 
     classes: np.ndarray
@@ -57,6 +59,7 @@ class Explanation:
     trees: np.ndarray
     margins: np.ndarray
     probabilities: np.ndarray
+    word_maps: Mapping[tuple[str, int], np.ndarray]
 
     @cached_property
     def maps(self) -> np.ndarray:
@@ -92,18 +95,20 @@ class Explanation:
     def __repr__(self) -> str:
         n_classes, height, width = self.maps.shape
         return (
-            f"Explanation(label={self.label!r}, probability={self.probabilities.max():.3f}, "
+            f"Explanation(label={str(self.label)!r}, probability={self.probabilities.max():.3f}, "
             f"{n_classes} maps of {height} x {width})"
         )
 
 
-def explain(model: MicrographClassifier, image: Any) -> Explanation:
+def explain(
+    model: MicrographClassifier, image: Any, words: Sequence[tuple[str, int]] = ()
+) -> Explanation:
     """See `MicrographClassifier.explain`."""
     check_is_fitted(model)
     _check_one_image(image)
     learner = _linear_learner(model.boosting_)
     assert learner.linear_coef_ is not None
-    evidence = image_evidence(model.encoder_, image, _centred(learner.linear_coef_))
+    evidence = image_evidence(model.encoder_, image, _centred(learner.linear_coef_), words)
     added = learner._tree_margins(evidence.vector[None].astype(np.float32))
     baseline, trees = _centred(learner.linear_intercept_), _centred(added[0])
     linear = evidence.vector @ _centred(learner.linear_coef_)
@@ -111,6 +116,7 @@ def explain(model: MicrographClassifier, image: Any) -> Explanation:
     return Explanation(
         classes=learner.classes_,
         parts={name: maps.astype(np.float32) for name, maps in evidence.parts.items()},
+        word_maps={word: maps.astype(np.float32) for word, maps in evidence.word_maps.items()},
         words=evidence.words,
         codeword_maps=evidence.codeword_maps,
         baseline=baseline,

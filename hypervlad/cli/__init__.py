@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from hypervlad._version import __version__
-from hypervlad.cli.commands import check, evaluate, info, predict, train
+from hypervlad.cli.commands import check, evaluate, explain, info, predict, train
 from hypervlad.cli.demonstration import demo
 from hypervlad.cli.messages import show_traceback
 
@@ -55,12 +55,13 @@ def _root(
       hypervlad check images/                    look for bad files and copies
       hypervlad train images/ -o model.hvlad     learn from images/CLASS/*.tif
       hypervlad predict model.hvlad new/ -o predictions.csv
+      hypervlad explain model.hvlad image.tif -o why.png
       hypervlad evaluate model.hvlad others/ -o report/
     """
     show_traceback.set(debug)
 
 
-for _command in (train, predict, evaluate, check, demo, info):
+for _command in (train, predict, explain, evaluate, check, demo, info):
     app.command()(_command)
 
 

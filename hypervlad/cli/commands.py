@@ -1,11 +1,11 @@
-"""The commands ``train``, ``predict``, ``evaluate``, ``check`` and ``info``."""
+"""The commands ``train``, ``predict``, ``explain``, ``evaluate``, ``check`` and ``info``."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +31,8 @@ from hypervlad.modelfile import replace_when_complete
 
 if TYPE_CHECKING:
     from hypervlad.displays import Evaluation
+
+_MOST_EXPLAINED = 24
 
 
 @plain_errors
@@ -144,6 +146,66 @@ def predict(
 
 
 @plain_errors
+def explain(
+    model: ModelPath,
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATHS", help="Images, folders (searched through) or patterns."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="PNG", help="Picture to write.")
+    ],
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="Class to show the evidence for, may be repeated; if not given, the class that "
+            "the model names and the next most probable one.",
+        ),
+    ] = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Show which places of images speak for a class (red) and against it (blue).
+
+    \b
+    Examples:
+      hypervlad explain model.hvlad image.tif -o why.png
+      hypervlad explain model.hvlad new_images/ -o why.png --class fibre --class tube
+    """
+    from tqdm import tqdm
+
+    from hypervlad.displays import EvidenceDisplay, save_png
+    from hypervlad.displays.facts import read_options_of
+    from hypervlad.images import find_images
+
+    if output.suffix.lower() != ".png":
+        raise ValueError(f"{output}: the picture is a PNG file; give a name that ends in .png.")
+    prepare_file(output)
+    files = find_images(paths)
+    if len(files) > _MOST_EXPLAINED:
+        raise ValueError(
+            f"{len(files)} images are too many for one picture; give at most {_MOST_EXPLAINED}."
+        )
+    classifier = load_classifier(model, weights, device=device, on_error="raise", quiet=quiet)
+    labels = None if classes is None else _labels_named(classifier.classes_, classes)
+    hidden = True if quiet else None
+    found = [classifier.explain(file) for file in tqdm(files, unit="image", disable=hidden)]
+    display = EvidenceDisplay(
+        files,
+        found,
+        labels=labels,
+        runner_up=True,
+        read_options=read_options_of(classifier.encoder_),
+    )
+    with replace_when_complete(output) as stream:
+        save_png(display.plot, stream)
+    typer.echo(f"picture: {output}")
+
+
+@plain_errors
 def evaluate(
     model: ModelPath,
     folder: Folder,
@@ -243,6 +305,15 @@ def info(model: ModelPath) -> None:
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
         typer.echo(f"{name + ':':{width}}{value}")
+
+
+def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:
+    """Return a model's labels by their names as typed."""
+    label_of = {str(label): label for label in known}
+    for name in names:
+        if name not in label_of:
+            raise ValueError(f"the model knows no class {name!r}; it knows {', '.join(label_of)}.")
+    return [label_of[name] for name in names]
 
 
 def names_under(root: str, images: Sequence[str]) -> list[str]:

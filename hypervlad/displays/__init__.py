@@ -6,6 +6,7 @@ pyplot alone.
 """
 
 from hypervlad.displays.codeword_map import CodewordMapDisplay, word_colours
+from hypervlad.displays.codeword_patches import CodewordPatchesDisplay
 from hypervlad.displays.confusion import ConfusionDisplay
 from hypervlad.displays.contact_sheet import ContactSheetDisplay
 from hypervlad.displays.evaluation import (
@@ -14,6 +15,7 @@ from hypervlad.displays.evaluation import (
     accuracy_interval,
     wilson_interval,
 )
+from hypervlad.displays.evidence import EvidenceDisplay
 from hypervlad.displays.facts import library_versions, model_facts
 from hypervlad.displays.figures import save_png
 from hypervlad.displays.predictions import predictions_as_bytes, write_predictions
@@ -23,9 +25,11 @@ from hypervlad.displays.report import report_on_model, write_report
 __all__ = [
     "ClassScores",
     "CodewordMapDisplay",
+    "CodewordPatchesDisplay",
     "ConfusionDisplay",
     "ContactSheetDisplay",
     "Evaluation",
+    "EvidenceDisplay",
     "ReliabilityDisplay",
     "accuracy_interval",
     "library_versions",

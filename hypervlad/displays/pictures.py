@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+
 from hypervlad.displays import page
 from hypervlad.displays.codeword_map import CodewordMapDisplay
 from hypervlad.displays.confusion import ConfusionDisplay
 from hypervlad.displays.contact_sheet import ContactSheetDisplay
 from hypervlad.displays.evaluation import Evaluation
+from hypervlad.displays.evidence import EvidenceDisplay
 from hypervlad.displays.figures import Display, save_png
 from hypervlad.displays.reliability import ReliabilityDisplay
 
@@ -44,10 +47,12 @@ class Pictures:
         "reliability.png",
         "least_certain.png",
         "mistakes.png",
+        "evidence.png",
         "codewords.png",
     )
     N_LEAST_CERTAIN: ClassVar[int] = 18
     N_MISTAKES: ClassVar[int] = 12
+    N_EXPLAINED: ClassVar[int] = 4
     N_MAPPED: ClassVar[int] = 4
 
     def __init__(
@@ -108,6 +113,31 @@ class Pictures:
             self.tick()
             return ""
         return self._sheet("mistakes.png", "mistakes", self.N_MISTAKES)
+
+    def evidence(self, model: Any) -> str:
+        """Evidence maps of the least certain images; empty if the model has no linear part."""
+        if getattr(getattr(model, "boosting_", None), "linear_coef_", None) is None:
+            self.tick()
+            return ""
+        order = np.argsort(self.result.confidence, kind="stable")
+        chosen = order[: self.N_EXPLAINED].tolist()
+
+        def draw(ax: Axes) -> Display:
+            return EvidenceDisplay.from_estimator(
+                model,
+                [self.images[index] for index in chosen],
+                y_true=[self.result.true[index] for index in chosen],
+                names=[self.names[index] for index in chosen],
+                ax=ax,
+            )
+
+        return self._save(
+            draw,
+            "evidence.png",
+            f"{len(chosen)} micrographs, each beside a map of the evidence for the class named.",
+            "Each micrograph, and beside it where it speaks for (red) and against (blue) the class "
+            "that the model named.",
+        )
 
     def codewords(self, encoder: Any) -> str:
         """Codeword maps of one image of each of a few classes; empty without an encoder."""

@@ -20,7 +20,7 @@ from hypervlad.displays.facts import library_versions, model_facts, read_options
 from hypervlad.displays.pictures import Pictures
 from hypervlad.displays.predictions import predictions_as_bytes
 
-_N_PICTURES = 5
+_N_PICTURES = 6
 
 
 def write_report(
@@ -35,6 +35,7 @@ def write_report(
     groups: Sequence[Any] | None = None,
     names: Sequence[str] | None = None,
     encoder: Any = None,
+    model: Any = None,
     details: Mapping[str, Any] | None = None,
     files: Mapping[str, str] | None = None,
     read_options: Mapping[str, Any] | None = None,
@@ -66,6 +67,8 @@ def write_report(
         What to call each image; its path, or ``image 3``, by default.
     encoder : fitted HypercolumnVLAD, optional
         For the codeword maps; without one they are left out.
+    model : fitted MicrographClassifier, optional
+        For the evidence maps; without one, or if it has no linear part, they are left out.
     details : mapping, optional
         Facts about the model for a table at the end of the page.
     files : mapping of str to str, optional
@@ -109,6 +112,7 @@ def write_report(
                 sections.calibration(result, pictures.reliability()),
                 sections.least_certain(pictures.least_certain()),
                 sections.mistakes(pictures.mistakes()),
+                sections.evidence(pictures.evidence(model)),
                 sections.codewords(pictures.codewords(encoder)),
                 sections.model_facts(details or {}),
                 sections.file_list(files or {}),
@@ -169,6 +173,7 @@ def report_on_model(
         groups=result.groups,
         names=kept(names),
         encoder=model.encoder_,
+        model=model,
         details={**model_facts(model), **(details or {}), "versions": versions},
         read_options=read_options_of(model.encoder_),
         **options,

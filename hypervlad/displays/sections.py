@@ -150,6 +150,19 @@ def mistakes(picture: str) -> str:
     return page.section("Mistakes", page.paragraph(explanation), picture)
 
 
+def evidence(picture: str) -> str:
+    """Why the model hesitates."""
+    if not picture:
+        return ""
+    explanation = (
+        "Some of the images that the model is least sure of, with the places that led it to its "
+        "answer. The number is the sum over all places, in favour of the class. Where labels, "
+        "scale bars or frames are red, the model leans on how the images were made rather than on "
+        "what they show."
+    )
+    return page.section("Why it said so", page.paragraph(explanation), picture)
+
+
 def codewords(picture: str) -> str:
     """What codeword maps are."""
     if not picture:

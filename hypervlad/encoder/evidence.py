@@ -48,15 +48,23 @@ class ImageEvidence:
         The same by visual word, for the parts that have words.
     codeword_maps : ndarray of int, shape (n_codebooks, H, W)
         The nearest word at each place of the upright image, in the order of ``words``.
+    word_maps : dict of (str, int) to ndarray of shape (M, H, W), float64
+        What ``parts`` holds of the words that were asked for.
     """
 
     vector: np.ndarray
     parts: dict[str, np.ndarray]
     words: dict[str, np.ndarray]
     codeword_maps: np.ndarray
+    word_maps: dict[tuple[str, int], np.ndarray]
 
 
-def image_evidence(encoder: HypercolumnVLAD, image: Any, weights: np.ndarray) -> ImageEvidence:
+def image_evidence(
+    encoder: HypercolumnVLAD,
+    image: Any,
+    weights: np.ndarray,
+    words: Sequence[tuple[str, int]] = (),
+) -> ImageEvidence:
     """Take M linear functions of an image's vector apart, place by place.
 
     Parameters
@@ -64,6 +72,8 @@ def image_evidence(encoder: HypercolumnVLAD, image: Any, weights: np.ndarray) ->
     encoder : fitted HypercolumnVLAD
     image : path or array
     weights : ndarray of shape (n_features, M)
+    words : sequence of (str, int)
+        Words to map one by one: part and number.
 
     Returns
     -------
@@ -73,32 +83,38 @@ def image_evidence(encoder: HypercolumnVLAD, image: Any, weights: np.ndarray) ->
 
     Raises
     ------
+    ValueError
+        If there is no such word.
     ImageReadError
         As in ``transform``, whatever ``on_error`` says.
     """
+    names = _codebook_names(encoder)
+    _check_words(words, dict(zip(names, encoder.codebook_.codewords, strict=True)))
     batch, encode = _batch_of(encoder, image), encoder._encoder()
     copies = [_Copy(encode, batch, turn) for turn in range(encode.turns)]
     size = copies[0].size
     sums = _added([copy.sums() for copy in copies])
     vector, factor = _normalised(encode, sums)
     directions = torch.from_numpy(np.ascontiguousarray(weights.T, np.float64)).to(vector.device)
-    of_words, of_channels = directions.split([len(factor), directions.shape[1] - len(factor)], 1)
-    parts, words = {}, {}
-    lengths = [block[0].numel() for block in sums]
-    blocks = (of_words * factor).split(lengths, 1)
-    for number, (name, block) in enumerate(zip(_codebook_names(encoder), blocks, strict=True)):
-        block = block.view(len(block), *sums[number].shape[1:])
-        parts[name], words[name] = _added([c.evidence(number, block, size) for c in copies])
+    parts, by_word = {}, {}
+    by_place: dict[tuple[str, int], torch.Tensor] = {}
+    for number, block in enumerate(_blocks(directions[:, : len(factor)] * factor, sums)):
+        name = names[number]
+        wanted = [word for part, word in words if part == name]
+        parts[name], by_word[name], *each = _added(
+            [copy.evidence(number, block, size, wanted) for copy in copies]
+        )
+        by_place |= {(name, word): maps for word, maps in zip(wanted, each, strict=True)}
     if encode.pooled:
-        (pooled,) = _added([[encode.words.pooled(copy.raw)[0]] for copy in copies])
-        vector = torch.cat([vector, pooled / len(copies)])
-        of_channels = of_channels / len(copies)
-        (parts["pooled"],) = _added([[copy.pooled_evidence(of_channels, size)] for copy in copies])
+        of_channels = directions[:, len(factor) :] / len(copies)
+        means, parts["pooled"] = _added([c.pooled_evidence(of_channels, size) for c in copies])
+        vector = torch.cat([vector, means / len(copies)])
     return ImageEvidence(
         vector.cpu().numpy(),
         {name: values.cpu().numpy() for name, values in parts.items()},
-        {name: values.cpu().numpy() for name, values in words.items()},
+        {name: values.cpu().numpy() for name, values in by_word.items()},
         encode.words.assign(copies[0].maps, size)[:, 0],
+        {word: values.cpu().numpy() for word, values in by_place.items()},
     )
 
 
@@ -109,9 +125,8 @@ class _Copy:
         images = turned(batch.images, turn)
         image_size = (images.shape[2], images.shape[3])
         self._turn, self._words = turn, encode.words
-        raw = feature_maps(encode.network, images)
-        self.maps = encode.words.project(raw)
-        self.raw = [layer.double() for layer in raw] if encode.pooled else []
+        self._raw = feature_maps(encode.network, images)
+        self.maps = encode.words.project(self._raw)
         named = encode.grid if encode.grid in ("finest", "own") else "image"
         self.size = encode.words.grid_size(self.maps, str(named), image_size)
         self._assigned: list[_Assigned] = []
@@ -129,25 +144,40 @@ class _Copy:
         return [assigned.sums() for assigned in self._assigned]
 
     def evidence(
-        self, number: int, directions: torch.Tensor, size: tuple[int, int]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return one codebook's evidence by upright place (M, *size) and by word (M, K)."""
+        self,
+        number: int,
+        directions: torch.Tensor,
+        size: tuple[int, int],
+        wanted: Sequence[int],
+    ) -> list[torch.Tensor]:
+        """Return one codebook's evidence by place and by word: (M, *size), (M, K).
+
+        Then that of each wanted word by place. Places are those of the upright image.
+        """
         assigned = self._assigned[number]
         values = assigned.evidence(directions)
         by_word = values.new_zeros(directions.shape[:2])
-        by_word.index_add_(1, assigned.words.flatten(), values)
-        return self._upright(assigned.as_map(values), size), by_word
+        near = assigned.words.flatten()
+        by_word.index_add_(1, near, values)
+        of_each = [values * (near == word) for word in wanted]
+        by_place, *each = (
+            self._upright(assigned.as_map(some), size) for some in (values, *of_each)
+        )
+        return [by_place, by_word, *each]
 
-    def pooled_evidence(self, directions: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """Return the evidence of averaged channels, (M, *size), from directions (M, channels)."""
+    def pooled_evidence(
+        self, directions: torch.Tensor, size: tuple[int, int]
+    ) -> list[torch.Tensor]:
+        """Return the averaged channels and, from directions (M, channels), their evidence."""
         total = directions.new_zeros(len(directions), *size)
-        n_channels = [layer.shape[-1] for layer in self.raw]
+        raw = [layer.double() for layer in self._raw]
+        n_channels = [layer.shape[-1] for layer in raw]
         blocks = (directions / math.sqrt(sum(n_channels))).split(n_channels, 1)
-        for project, layer, block in zip(self._words.layers, self.raw, blocks, strict=True):
+        for project, layer, block in zip(self._words.layers, raw, blocks, strict=True):
             height, width = layer.shape[1:3]
             by_cell = project.standardised(layer[0]) @ block.T / (height * width)
             total += self._upright(by_cell.permute(2, 0, 1), size)
-        return total
+        return [self._words.pooled(raw)[0], total]
 
     def _upright(self, maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         return spread(turned_back(maps, self._turn), size)
@@ -176,13 +206,14 @@ class _OnGrid:
         self, maps: list[torch.Tensor], codewords: torch.Tensor, size: tuple[int, int]
     ) -> None:
         self.words = vlad.dense_assign(maps, codewords, size)
-        self._maps, self._codewords = [layer.double() for layer in maps], codewords.double()
+        self._maps, self._codewords = maps, codewords.double()
 
     def sums(self) -> torch.Tensor:
-        return vlad.sums_of_assigned(self._maps, self.words, self._codewords)
+        maps = [layer.double() for layer in self._maps]
+        return vlad.sums_of_assigned(maps, self.words, self._codewords)
 
     def evidence(self, directions: torch.Tensor) -> torch.Tensor:
-        maps = [layer[0] for layer in self._maps]
+        maps = [layer[0].double() for layer in self._maps]
         found = vlad.projected_residuals(maps, self.words[0], self._codewords, directions)
         return found.flatten(1)
 
@@ -237,9 +268,22 @@ def _normalised(
     return normal, torch.where(raw != 0, normal / torch.where(raw != 0, raw, 1.0), 0.0)
 
 
+def _blocks(flat: torch.Tensor, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Cut rows (M, n) into a block (M, K, D) for each codebook's sums (1, K, D)."""
+    parts = flat.split([block.numel() for block in like], 1)
+    return [part.unflatten(1, block.shape[1:]) for part, block in zip(parts, like, strict=True)]
+
+
 def _added(rows: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
     """Add up what all turned copies give, item by item."""
     return [torch.stack(list(items)).sum(0) for items in zip(*rows, strict=True)]
+
+
+def _check_words(words: Sequence[tuple[str, int]], codewords: dict[str, np.ndarray]) -> None:
+    for name, number in words:
+        if name not in codewords or not 0 <= number < len(codewords[name]):
+            there = ", ".join(f"{each!r} (0 to {len(codewords[each]) - 1})" for each in codewords)
+            raise ValueError(f"there is no word {number!r} of {name!r}; there are {there}")
 
 
 def _codebook_names(encoder: HypercolumnVLAD) -> list[str]:
