@@ -21,7 +21,7 @@ def test_facts_of_a_classifier(fitted):
     assert facts["trained on"] == "24 images"
     assert facts["visual words"] == "4, common to all taps"
     assert facts["image size"] == "16 x 16 pixels, stretched to a square"
-    assert facts["reduced to"] == "23 principal components"
+    assert facts["features of an image"] == "48 joint"
     assert facts["how files are read"].startswith("by default")
     assert "logistic regression" in facts["classifier"]
 
