@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +68,32 @@ def test_residual_networks_keep_a_tap_that_is_added_to_in_place() -> None:
     deep = build_network("resnet18", "random", taps)(batch)[0]
     alone = build_network("resnet18", "random", taps[:1])(batch)[0]
     torch.testing.assert_close(deep, alone)
+
+
+@pytest.mark.parametrize("taps", [["0", "3"], ["1", "4"], ["first", "0.0"]])
+def test_a_callers_inference_mode_changes_nothing(taps: list[str]) -> None:
+    name = "starts with nothing" if "first" in taps else "tiny"
+    register_backbone("starts with nothing", _starts_with_nothing, ["first"])
+    outside = torch.randn(2, 3, 8, 8)
+    truth = build_network(name, "random", taps)(outside)
+    with torch.inference_mode():
+        inside = outside.clone()
+        built_inside = build_network(name, "random", taps)
+        answers = [built_inside(inside), build_network(name, "random", taps)(outside)]
+    answers.append(built_inside(outside))
+    answers.append(built_inside(inside))
+    for maps in answers:
+        torch.testing.assert_close(maps, truth)
+        assert not any(layer.is_inference() for layer in maps)
+
+
+def _starts_with_nothing() -> torch.nn.Module:
+    """The first layer hands on the batch itself, whatever kind of tensor that is."""
+    layers = {
+        "first": torch.nn.Identity(),
+        "0": torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(inplace=True)),
+    }
+    return torch.nn.Sequential(OrderedDict(layers))
 
 
 def test_nothing_after_the_last_tap_runs() -> None:

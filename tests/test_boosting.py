@@ -501,3 +501,28 @@ def test_does_not_lose_to_logistic_regression_by_more_than_noise(name, n_train):
         losses.append([log_loss(y_test, model.predict_proba(X_test)) for model in (ours, linear)])
     ours_mean, linear_mean = np.mean(losses, axis=0)
     assert ours_mean < linear_mean + 0.03
+
+
+class TestViews:
+    @pytest.mark.parametrize(
+        "views", [[3.7, 3], [3.0, 3.0], [True, 5], ["3", "3"], [0, 6], [7, -1], [3, 2], [], [None]]
+    )
+    def test_widths_must_be_whole_and_cover_the_columns(self, views):
+        X, y = blobs()
+        with pytest.raises(ValueError, match=r"views are whole numbers of columns.*the 6 columns"):
+            BoostedSoftmaxClassifier(n_estimators=0).fit(X, y, views=views)
+
+    def test_numpy_integers_are_whole(self):
+        X, y = blobs()
+        model = BoostedSoftmaxClassifier(n_estimators=0).fit(X, y, views=np.array([2, 4]))
+        assert len(model.C_) == 2
+
+    def test_without_a_linear_start_they_change_nothing(self):
+        X, y = blobs()
+        proba = [
+            BoostedSoftmaxClassifier(init=None, n_estimators=5, random_state=0)
+            .fit(X, y, views=views)
+            .predict_proba(X)
+            for views in (None, [2, 4])
+        ]
+        np.testing.assert_array_equal(*proba)

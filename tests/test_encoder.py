@@ -399,6 +399,11 @@ def test_the_cache_folder_is_private(
         ({"codebook": "all"}, 'codebook must be "joint", "per_layer" or "both", not'),
         ({"turns": 3}, "turns must be 1, 2, 4 or 8, not 3"),
         ({"turns": True}, "turns must be 1, 2, 4 or 8, not True"),
+        ({"turns": 2.0}, r"turns must be 1, 2, 4 or 8, not 2\.0"),
+        ({"turns": np.float64(2)}, "turns must be 1, 2, 4 or 8, not "),
+        ({"turns": "2"}, "turns must be 1, 2, 4 or 8, not '2'"),
+        ({"turns": None}, "turns must be 1, 2, 4 or 8, not None"),
+        ({"turns": [2]}, r"turns must be 1, 2, 4 or 8, not \[2\]"),
         ({"pooled": "yes"}, "pooled must be True or False, not 'yes'"),
         ({"grid": "own", "codebook": "both"}, "a joint codebook needs one grid"),
         ({"grid": "coarse"}, "grid must be one of"),
@@ -492,6 +497,19 @@ def test_threads_that_share_a_model_do_not_mix_their_images(
         for _ in range(4):
             rows = pool.map(lambda image: tiny_encoder.transform([image])[0], images)
             np.testing.assert_allclose(np.stack(list(rows)), expected, atol=1e-5)
+
+
+def test_a_callers_inference_mode_changes_nothing(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    images, _ = texture_images
+    tiny_encoder.set_params(codebook="both", pooled=True, turns=2)
+    expected = clone(tiny_encoder).fit_transform(images)
+    with torch.inference_mode():
+        np.testing.assert_array_equal(tiny_encoder.fit_transform(images), expected)
+        words = tiny_encoder.codeword_maps(images[0])
+    np.testing.assert_array_equal(tiny_encoder.transform(images), expected)
+    np.testing.assert_array_equal(tiny_encoder.codeword_maps(images[0]), words)
 
 
 def test_reading_ahead_is_bounded(texture_images: Images) -> None:

@@ -57,7 +57,9 @@ class TappedNetwork:
         list of Tensor of shape (B, C_l, h_l, w_l)
             One map a tap, in the order of ``taps``.
         """
-        with self._lock, torch.no_grad():
+        # A caller's inference mode would give tensors that count no versions.
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            batch = batch.clone() if batch.is_inference() else batch
             maps, versions = self._forward(batch)
             # An in-place layer (ReLU, a residual sum) after a tap changes what was seen there.
             # torch's own version counters tell which taps suffer; only those are ever copied.
@@ -105,6 +107,7 @@ class TappedNetwork:
                 handle.remove()
 
 
+@torch.inference_mode(False)
 def build_network(
     name: str,
     weights: str | os.PathLike[str] | Mapping[str, torch.Tensor] = "imagenet",

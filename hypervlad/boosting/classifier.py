@@ -228,7 +228,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         views : sequence of int, default=None
             Numbers of columns of the parts that X is made of, side by side. Each part gets a
             logistic regression with a C and a temperature of its own, and their margins are
-            averaged. None: X is one part.
+            averaged. None: X is one part. Trees look at the whole of X, so ``init=None`` makes
+            nothing of it.
 
         Returns
         -------
@@ -237,8 +238,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            For a parameter out of range, X, y, weights or groups that do not fit together, or
-            only one class.
+            For a parameter out of range, X, y, weights, groups or views that do not fit together,
+            or only one class.
         """
         check_parameters(self)
         features, labels = validate_data(self, X, y, dtype=(np.float64, np.float32))

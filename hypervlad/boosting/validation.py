@@ -78,13 +78,14 @@ def checked_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> FloatArr
 
 def checked_views(views: Sequence[int] | None, n_features: int) -> list[int]:
     """Numbers of columns of the views; ValueError unless they are whole and cover X."""
-    widths = [n_features] if views is None else [int(width) for width in views]
-    if not widths or min(widths) < 1 or sum(widths) != n_features:
+    widths = [n_features] if views is None else list(views)
+    whole = all(isinstance(w, Integral) and not isinstance(w, bool) and w > 0 for w in widths)
+    if not widths or not whole or sum(widths) != n_features:
         raise ValueError(
-            f"views are numbers of columns, each at least 1, that add up to the {n_features} "
+            f"views are whole numbers of columns, each at least 1, that add up to the {n_features} "
             f"columns of X; got {views!r}."
         )
-    return widths
+    return [int(width) for width in widths]
 
 
 def check_float32(X: NDArray[Any]) -> None:

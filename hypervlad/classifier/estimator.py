@@ -53,7 +53,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         scikit-learn classifier with ``predict_proba`` will do, but a model with another learner
         cannot be saved by :meth:`save`.
     random_state : int, RandomState or None, default=None
-        Seeds encoder, reduction and learner; an encoder or learner that you give a seed keeps it.
+        Seeds encoder and learner; an encoder or learner that you give a seed keeps it.
     verbose : bool, default=False
         Show progress bars.
 

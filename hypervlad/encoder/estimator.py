@@ -82,7 +82,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     grid : {"finest", "image", "own"} or int, default="finest"
         Where hypercolumns are taken: at each position of the finest tap, at each pixel of the
         resized image, at each layer's own positions (``codebook="per_layer"`` only), or at this
-        many random pixels.
+        many random pixels. With ``codebook="both"`` a name holds for the joint codebook, a number
+        for all.
     turns : {1, 2, 4, 8}, default=1
         Copies of an image, turned by right angles (for 8, mirrored too), whose residuals are
         summed before normalisation: 4 makes vectors that do not know which side was up, 8 nor
@@ -91,8 +92,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         K, the visual words of a joint codebook or of each layer's.
     codebook : {"joint", "per_layer", "both"}, default="joint"
         One codebook over the stacked layers, or one for each layer. With "both", the vectors are
-        joined, each normalised by itself; the layers' own words are then assigned at each layer's
-        own positions, which costs little.
+        joined, each normalised by itself; a ``grid`` with a name then assigns the layers' own
+        words at each layer's own positions, which costs little, and a number all words at the
+        same random pixels.
     layer_components : int or None, default=32
         Principal components kept of each layer; None keeps every channel.
     scale_layers : bool, default=True
@@ -296,8 +298,10 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Returns
         -------
         ndarray of int, shape (n_codebooks, H, W)
-            One map for a joint codebook, else one a layer; on the finest tap's positions, or the
-            resized image's pixels for ``grid="image"``.
+            One map for ``codebook="joint"``, one a layer for "per_layer", and for "both" the joint
+            one before those of the layers. All are on the finest tap's positions, or on the
+            resized image's pixels for ``grid="image"``, also where ``transform`` assigns a
+            layer's words at the layer's own positions or at random pixels.
 
         Raises
         ------

@@ -63,6 +63,13 @@ def check_grid(grid: Any, codebook: str) -> None:
         ) from None
 
 
+def check_turns(turns: Any) -> None:
+    """Raise unless ``turns`` is 1, 2, 4 or 8; 2.0 is no number of turns."""
+    whole = isinstance(turns, numbers.Integral) and not isinstance(turns, bool)
+    if not whole or turns not in (1, 2, 4, 8):
+        raise ValueError(f"turns must be 1, 2, 4 or 8, not {turns!r}")
+
+
 def check_normalize(normalize: Any) -> tuple[Normalization, ...]:
     """Return the steps of normalisation as a tuple; None and an empty one mean none."""
     steps = () if normalize is None else normalize
@@ -113,8 +120,7 @@ def check_encoder(encoder: Any, backbone: Backbone) -> None:
     check_choice("aspect", encoder.aspect, ("square", "own"))
     check_pixel_size(encoder.pixel_size)
     check_choice("on_error", encoder.on_error, ("raise", "skip"))
-    if encoder.turns not in (1, 2, 4, 8) or isinstance(encoder.turns, bool):
-        raise ValueError(f"turns must be 1, 2, 4 or 8, not {encoder.turns!r}")
+    check_turns(encoder.turns)
     if not isinstance(encoder.pooled, bool | np.bool_):
         raise ValueError(f"pooled must be True or False, not {encoder.pooled!r}")
     check_choice("kmeans", encoder.kmeans, ("lloyd", "minibatch"))
