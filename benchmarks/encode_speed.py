@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,8 @@ class Bench:
         elif method == "classifier":
             self.classifier.transform(self.images)
         else:
-            self.encoder.set_params(grid=method).transform(self.images)
+            self.encoder.recipe_ = replace(self.encoder.recipe_, grid=method)
+            self.encoder.transform(self.images)
 
     def naive(self, maps: list[torch.Tensor]) -> None:
         """Enlarge every channel to every pixel, image by image, then project, assign and add."""

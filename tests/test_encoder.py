@@ -6,6 +6,7 @@ import itertools
 import pickle
 import warnings
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ import hypervlad
 from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError
 from hypervlad.backbones import TappedNetwork
 from hypervlad.encoder import learning as learning_module
+from hypervlad.encoder.recipe import Recipe
 from hypervlad.encoder.sampling import random_pixels
 from hypervlad.images import SkippedImagesWarning
+from hypervlad.modelfile import write_model
 
 Images = tuple[list[np.ndarray], np.ndarray]
 
@@ -331,6 +334,7 @@ def test_a_backbone_that_is_not_registered_here_is_told(
     header["parameters"]["backbone"] = "of_another_lab"
     with pytest.raises(ModelFileError, match="'of_another_lab', which is not registered here"):
         HypercolumnVLAD.from_state(header, arrays)
+    header["parameters"]["backbone"] = "tiny"
     del header["weights_digest"]
     with pytest.raises(ModelFileError, match="incomplete"):
         HypercolumnVLAD.from_state(header, arrays)
@@ -361,7 +365,7 @@ def test_the_cache_is_found_by_pixels_and_by_everything_that_matters(
     tiny_encoder.set_params(batch_size=3)
     tiny_encoder.transform([*images[:10], images[10], images[0].copy()])
     assert sum(passes) == 1
-    tiny_encoder.set_params(normalize=("l2",))
+    tiny_encoder.recipe_ = replace(tiny_encoder.recipe_, normalize=("l2",))
     assert not np.array_equal(tiny_encoder.transform(images[:10]), vectors)
     assert sum(passes) == 11
 
@@ -563,8 +567,80 @@ def test_a_file_cannot_bring_a_cache_folder(
     header, arrays = tiny_encoder.fit(texture_images[0]).to_state()
     for name in ("memory", "device", "anything"):
         forged = {**header, "parameters": {**header["parameters"], name: "evil/cache"}}
-        with pytest.raises(ModelFileError, match="parameters are"):
+        with pytest.raises(ModelFileError, match=rf"has parameters that .*\['{name}'\]"):
             HypercolumnVLAD.from_state(forged, arrays)
+        without = {k: v for k, v in forged["parameters"].items() if k != "turns"}
+        with pytest.raises(ModelFileError, match=rf"has parameters that .*\['{name}'\]"):
+            HypercolumnVLAD.from_state({**header, "parameters": without}, arrays)
+
+
+@pytest.mark.parametrize("name", ["turns", "pooled", "kmeans", "on_error"])
+def test_a_file_from_before_a_parameter_existed_is_told(
+    name: str, tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
+) -> None:
+    header, arrays = tiny_encoder.fit(texture_images[0]).to_state()
+    del header["parameters"][name]
+    write_model(tmp_path / "old.hvlad", "hypercolumn_vlad", header, arrays)
+    message = rf"old\.hvlad: .* by another version .* before \['{name}'\] existed.*train the model"
+    with pytest.raises(ModelFileError, match=message):
+        hypervlad.load(tmp_path / "old.hvlad")
+
+
+# Each of them another vector, if it were taken at once.
+CHANGED: dict[str, Any] = {
+    "backbone": "resnet18",
+    "image_size": 24,
+    "aspect": "own",
+    "pixel_size": 2.0,
+    "grid": 30,
+    "turns": 4,
+    "n_codewords": 7,
+    "codebook": "both",
+    "layer_components": None,
+    "scale_layers": False,
+    "kmeans": "minibatch",
+    "normalize": None,
+    "pooled": True,
+    "n_samples": 200,
+    "read_options": {"scaling": "minmax"},
+}
+
+
+def test_what_decides_a_vector_is_what_fit_saw(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
+) -> None:
+    images, _ = texture_images
+    tiny_encoder.set_params(memory=str(tmp_path / "cache"))
+    vectors = tiny_encoder.fit_transform(images)
+    words, parts = tiny_encoder.codeword_maps(images[0]), tiny_encoder.feature_parts
+    before = tiny_encoder.to_state()[0]
+    for name, value in CHANGED.items():
+        changed = pickle.loads(pickle.dumps(tiny_encoder)).set_params(
+            **{name: value, "memory": None}
+        )
+        np.testing.assert_array_equal(changed.transform(images), vectors, err_msg=name)
+        np.testing.assert_array_equal(changed.codeword_maps(images[0]), words, err_msg=name)
+        assert changed.feature_parts == parts
+        assert changed.to_state()[0] == before
+    tiny_encoder.set_params(**CHANGED, batch_size=5, n_jobs=2, on_error="skip")
+    np.testing.assert_array_equal(tiny_encoder.transform(images), vectors)  # from the cache
+    tiny_encoder.save(tmp_path / "e.hvlad")
+    loaded = hypervlad.load(tmp_path / "e.hvlad")
+    assert loaded.recipe_ == tiny_encoder.recipe_
+    assert loaded.get_params() | CHANGED == loaded.set_params(**CHANGED).get_params()
+    np.testing.assert_array_equal(loaded.transform(images), vectors)
+    tiny_encoder.set_params(backbone="tiny", pixel_size=None).fit(images)
+    assert tiny_encoder.recipe_.turns == 4
+    assert tiny_encoder.transform(images).shape[1] > vectors.shape[1]
+
+
+def test_no_parameter_is_forgotten() -> None:
+    """One that the recipe lacks must be of the run, or be a fitted attribute of its own."""
+    of_the_run = {"memory", "batch_size", "device", "n_jobs", "on_error", "verbose"}
+    recipe = {field.name for field in fields(Recipe)}
+    rest = set(HypercolumnVLAD().get_params()) - recipe - of_the_run
+    assert rest == {"weights", "taps", "random_state"}
+    assert set(CHANGED) == recipe
 
 
 def test_a_damaged_cache_entry_is_computed_again(

@@ -6,6 +6,7 @@ float64; it shares nothing with the code under test but the network's maps and t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,9 @@ def check_against_oracle(images: list[Any], name: str, codebook: str, **options:
     parts = [layers] if codebook == "joint" else [[layer] for layer in layers]
     size = (max(m.shape[0] for m in maps), max(m.shape[1] for m in maps))
     words_here = encoder.codeword_maps(images[3])
-    raw = encoder.set_params(normalize=None).transform([images[3]])[0]
-    normal = encoder.set_params(normalize=("intra", "l2")).transform([images[3]])[0]
+    normal = encoder.transform([images[3]])[0]
+    encoder.recipe_ = replace(encoder.recipe_, normalize=())
+    raw = encoder.transform([images[3]])[0]
     start, given_ours = 0, []
     for part, words, here in zip(parts, encoder.codebook_.codewords, words_here, strict=True):
         columns, nearest, sums = oracle(part, words.astype(float), size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,8 @@ def test_each_image_enters_at_its_own_size(
     for aspect, size in (("square", (16, 16)), ("own", (15, 18))):
         passes.clear()
         with pytest.warns(UnknownPixelSizeWarning):
-            encoder.set_params(aspect=aspect).transform([tiffs[0], texture_images[0][0]])
+            encoder.recipe_ = replace(encoder.recipe_, aspect=aspect)
+            encoder.transform([tiffs[0], texture_images[0][0]])
         assert sorted(passes) == sorted([(1, 10, 12), (1, *size)])
 
 
@@ -218,7 +220,7 @@ def test_they_are_encoded_as_without_a_common_scale(
     encoder.fit(tiffs)
     with pytest.warns(UnknownPixelSizeWarning, match="2 of 2"):
         vectors = encoder.transform(texture_images[0][:2])
-    encoder.pixel_size = None
+    encoder.recipe_ = replace(encoder.recipe_, pixel_size=None)
     np.testing.assert_allclose(encoder.transform(texture_images[0][:2]), vectors, atol=1e-5)
 
 
@@ -272,7 +274,8 @@ def test_images_out_of_bounds_are_refused_or_skipped(
     assert np.isnan(vectors).all(axis=1).tolist() == [False, True, False]
     with pytest.raises(ImageReadError, match=message):
         encoder.codeword_maps(odd)
-    assert encoder.set_params(pixel_size=None).codeword_maps(odd).shape == (1, 16, 16)
+    encoder.recipe_ = replace(encoder.recipe_, pixel_size=None)
+    assert encoder.codeword_maps(odd).shape == (1, 16, 16)
 
 
 @pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), True, "2", [2.0]])
@@ -310,10 +313,10 @@ def test_equal_pixels_of_another_pixel_size_are_not_found_in_the_cache(
     assert passes == [(1, 16, 16), (1, 32, 32), (1, 64, 64)]
     np.testing.assert_array_equal(encoder.transform(twins), expected)
     assert len(passes) == 3
-    encoder.set_params(pixel_size=1)
+    encoder.recipe_ = replace(encoder.recipe_, pixel_size=1.0)
     encoder.transform(twins[:1])
-    encoder.set_params(pixel_size=1.0).transform(twins[:1])
     assert passes[3:] == [(1, 32, 32)]
+    assert clone(encoder).set_params(pixel_size=1).fit(twins).recipe_ == encoder.recipe_
 
 
 def test_without_a_common_scale_the_pixel_size_plays_no_part_in_the_cache(
@@ -478,7 +481,7 @@ def test_a_saved_encoder_keeps_its_scale(
 def test_a_file_must_say_its_scale(encoder: HypercolumnVLAD, tiffs: list[Path]) -> None:
     header, arrays = encoder.fit(tiffs).to_state()
     parameters = {k: v for k, v in header["parameters"].items() if k != "pixel_size"}
-    with pytest.raises(ModelFileError, match="parameters are"):
+    with pytest.raises(ModelFileError, match=r"before \['pixel_size'\] existed.*train the model"):
         HypercolumnVLAD.from_state({**header, "parameters": parameters}, arrays)
 
 

@@ -62,7 +62,8 @@ def unpack(
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             "The state is incomplete or not one of BoostedSoftmaxClassifier: "
-            f"{error}. Use the header and arrays that to_state gave."
+            f"{error}. Use the header and arrays that to_state gave; if they come from a file, "
+            "another version of hypervlad wrote it, or not hypervlad: train the model again."
         ) from error
     n_columns = 1 if len(model.classes_) == 2 else len(model.classes_)
     model.linear_intercept_ = _shaped("intercept", intercept, (n_columns,))

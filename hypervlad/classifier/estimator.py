@@ -312,7 +312,10 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
             model.n_images_ = int(header["n_images"])
             encoder, boosting = header["encoder"], header["boosting"]
         except (KeyError, TypeError, ValueError) as error:
-            raise ModelFileError(f"the model is incomplete ({error!r})") from error
+            raise ModelFileError(
+                f"the model is incomplete ({error!r}): it was written by another version of "
+                "hypervlad, or not by hypervlad; train the model again"
+            ) from error
         model.encoder_ = HypercolumnVLAD.from_state(encoder, _under(_ENCODER, arrays))
         model.encoder_.set_output(transform="default")
         model.boosting_ = BoostedSoftmaxClassifier.from_state(boosting, _under(_BOOSTING, arrays))

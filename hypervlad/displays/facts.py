@@ -55,14 +55,14 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
     embedded = getattr(encoder, "backbone_state_", None)
     digest = f"SHA-256 {encoder.weights_digest_[:12]}…"
     return {
-        "network": str(encoder.backbone),
+        "network": str(encoder.recipe_.backbone),
         "network's weights": f"{encoder.weights} ({digest}), "
         + ("not in the file" if embedded is None else "in the file"),
         "taps": ", ".join(encoder.taps_),
         "image size": _size_in_words(encoder),
         "how files are read": _reading_in_words(encoder),
         "visual words": described,
-        "normalisation": ", ".join(encoder.normalize or ()) or "none",
+        "normalisation": ", ".join(encoder.recipe_.normalize) or "none",
         "features of an image": _features_in_words(encoder),
         "seed of the codebook": f"{encoder.seed_}",
     }
@@ -80,16 +80,15 @@ def _kind_of(codebook: Any) -> str:
 
 def _features_in_words(encoder: Any) -> str:
     parts = " + ".join(f"{n:,} {name}" for name, n in encoder.feature_parts.items())
-    if encoder.turns == 1:
-        return parts
-    return f"{parts}, over {encoder.turns} turned copies"
+    turns = encoder.recipe_.turns
+    return parts if turns == 1 else f"{parts}, over {turns} turned copies"
 
 
 def _boosting_in_words(boosting: Any) -> str:
     if not hasattr(boosting, "view_weights_"):  # not a BoostedSoftmaxClassifier
         return type(boosting).__name__
     rounds = f"{boosting.n_estimators_} rounds of boosted trees"
-    if boosting.init is None:
+    if boosting.linear_coef_ is None:
         return rounds
     if not boosting.n_estimators_:
         return "logistic regression; boosted trees would not have improved it"
@@ -97,14 +96,15 @@ def _boosting_in_words(boosting: Any) -> str:
 
 
 def _size_in_words(encoder: Any) -> str:
-    side = encoder.image_size
-    if encoder.aspect == "square":
+    recipe = encoder.recipe_
+    side = recipe.image_size
+    if recipe.aspect == "square":
         size = f"{side} x {side} pixels, stretched to a square"
     else:
         size = f"about {side} x {side} pixels, proportions kept"
-    if encoder.pixel_size is None:
+    if recipe.pixel_size is None:
         return size
-    return f"{encoder.pixel_size:g} nm per pixel; where the pixel size is not known: {size}"
+    return f"{recipe.pixel_size:g} nm per pixel; where the pixel size is not known: {size}"
 
 
 def _reading_in_words(encoder: Any) -> str:
@@ -114,8 +114,6 @@ def _reading_in_words(encoder: Any) -> str:
 
 
 def read_options_of(encoder: Any) -> dict[str, Any]:
-    """The reading options of an encoder that are not the defaults, as keywords."""
-    given = getattr(encoder, "read_options", None) or {}
-    options = given if isinstance(given, ReadOptions) else ReadOptions(**given)
-    defaults = asdict(ReadOptions())
-    return {name: value for name, value in asdict(options).items() if value != defaults[name]}
+    """The reading options of a fitted encoder that are not the defaults, as keywords."""
+    options, defaults = asdict(encoder.recipe_.read_options), asdict(ReadOptions())
+    return {name: value for name, value in options.items() if value != defaults[name]}

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hypervlad.cache import VectorCache, arrays_digest, cache_key
-from hypervlad.encoder.parameters import check_normalize, check_pixel_size
 from hypervlad.images import Micrograph
 
 if TYPE_CHECKING:
@@ -48,18 +47,17 @@ class CachedVectors:
 
 def _what_matters(encoder: HypercolumnVLAD) -> dict[str, object]:
     """Name all that a vector depends on but the image; batches, threads and paths do not matter."""
-    random_pixels = not isinstance(encoder.grid, str)
-    pixel_size = check_pixel_size(encoder.pixel_size)
+    recipe = encoder.recipe_
     # Each image's own pixel size is in its digest: see hypervlad.encoder.scale.at_scale.
-    scale = {} if pixel_size is None else {"pixel_size": pixel_size}
+    scale = {} if recipe.pixel_size is None else {"pixel_size": recipe.pixel_size}
     return scale | {
         "codebook": arrays_digest(encoder.codebook_.to_arrays()),
         "weights": encoder.weights_digest_,
         "taps": list(encoder.taps_),
-        "size": [encoder.image_size, encoder.aspect],
-        "grid": [int(encoder.grid), encoder.seed_] if random_pixels else encoder.grid,
-        "turns": int(encoder.turns),
-        "pooled": bool(encoder.pooled),
-        "normalize": list(check_normalize(encoder.normalize)),
+        "size": [recipe.image_size, recipe.aspect],
+        "grid": recipe.grid if isinstance(recipe.grid, str) else [recipe.grid, encoder.seed_],
+        "turns": recipe.turns,
+        "pooled": recipe.pooled,
+        "normalize": list(recipe.normalize),
         "preprocessing": encoder.preprocessing_.to_dict(),
     }

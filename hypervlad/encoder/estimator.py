@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 import joblib
@@ -13,7 +13,6 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
-from tqdm.auto import tqdm
 
 from hypervlad import vlad
 from hypervlad.backbones import (
@@ -25,26 +24,16 @@ from hypervlad.backbones import (
 )
 from hypervlad.codebook import Codebook
 from hypervlad.encoder import state
-from hypervlad.encoder.batches import (
-    Batch,
-    Preparation,
-    automatic_batch_pixels,
-    automatic_batch_size,
-)
+from hypervlad.encoder.batches import Batch
 from hypervlad.encoder.caching import CachedVectors
-from hypervlad.encoder.learning import CodebookLearning
-from hypervlad.encoder.parameters import (
-    check_device,
-    check_encoder,
-    check_normalize,
-    check_pixel_size,
-    check_read_options,
-)
+from hypervlad.encoder.inputs import Inputs
+from hypervlad.encoder.learning import learn_from_images
+from hypervlad.encoder.parameters import check_device, check_run
 from hypervlad.encoder.projection import TorchCodebook
-from hypervlad.encoder.scale import at_scale, size_at
+from hypervlad.encoder.recipe import Recipe
 from hypervlad.encoder.vectors import BatchEncoder
 from hypervlad.hypercolumns import feature_maps
-from hypervlad.images import Micrograph, check_image_list, read_micrograph, read_micrographs
+from hypervlad.images import Micrograph, check_image_list, read_micrograph
 from hypervlad.modelfile import register_kind, write_model
 
 KIND = "hypercolumn_vlad"
@@ -137,6 +126,10 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     ----------
     codebook_ : Codebook
         Projections and codewords, plain arrays.
+    recipe_ : Recipe
+        The parameters that decide a vector, as they were in ``fit``. Set later, they wait for the
+        next ``fit``; `weights`, which must be the same ones, `memory`, `batch_size`, `device`,
+        `n_jobs`, `on_error` and `verbose` hold at once.
     taps_ : tuple of str
     preprocessing_ : Preprocessing
     weights_digest_ : str
@@ -160,6 +153,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     """
 
     codebook_: Codebook
+    recipe_: Recipe
     taps_: tuple[str, ...]
     preprocessing_: Preprocessing
     weights_digest_: str
@@ -244,24 +238,20 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         UnknownPixelSizeWarning
             With ``pixel_size``, once, if the pixel size of some images is not known.
         """
-        images = self._check(images)
+        recipe = Recipe.of(self)
+        check_run(self)
+        images = check_image_list(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         network = build_network(self.backbone, self.weights, self.taps, check_device(self.device))
         preprocessing = get_backbone(self.backbone).preprocessing
-        learning = CodebookLearning(
-            self,
-            network,
-            seed,
-            read=lambda images, what, warn: self._read(images, what, preprocessing, warn=warn),
-            batches=lambda stream, size: self._batches(stream, preprocessing, size),
-        )
-        codebook, n_images = learning.learn(images)
+        inputs = Inputs.of(self, recipe, preprocessing)
+        codebook, n_images = learn_from_images(images, inputs, network, seed)
         # All at the end: a fit that fails leaves the model as it was.
         self.__dict__.pop("backbone_state_", None)  # a loaded model's own weights
         self._tapped_network = network
         self.codebook_, self.seed_, self.n_images_ = codebook, seed, n_images
         self.taps_, self.weights_digest_ = network.taps, network.digest
-        self.preprocessing_ = preprocessing
+        self.preprocessing_, self.recipe_ = preprocessing, recipe
         return self
 
     def transform(self, images: Sequence[Any]) -> np.ndarray:
@@ -280,10 +270,11 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             channels. A row of an image skipped is NaN.
         """
         check_is_fitted(self)
-        images = self._check(images)
+        check_run(self)
+        images, inputs = check_image_list(images), self._inputs()
         encode, cache = self._encoder(), CachedVectors(self)
         vectors = np.full((len(images), self._n_features_out), np.nan, dtype=np.float32)
-        for batch in self._batches(cache.fill(vectors, self._read(images, "encoding"))):
+        for batch in inputs.batches(cache.fill(vectors, inputs.read(images, "encoding"))):
             vectors[batch.positions] = encode(batch)
             cache.keep(batch.digests, vectors[batch.positions])
         return vectors
@@ -309,11 +300,11 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             As in :meth:`fit`, whatever ``on_error`` says.
         """
         check_is_fitted(self)
-        micrograph = read_micrograph(image, **_as_keywords(self.read_options))
+        micrograph = read_micrograph(image, **asdict(self.recipe_.read_options))
         (batch,) = self._batches([(0, micrograph)])
         words = self._torch_codebook()
         maps = words.project(feature_maps(self._network(), batch.images))
-        grid = "finest" if self.grid != "image" else "image"
+        grid = "finest" if self.recipe_.grid != "image" else "image"
         return words.assign(maps, words.grid_size(maps, grid, batch.images.shape[2:]))[:, 0]
 
     @property
@@ -325,7 +316,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             parts["joint"] = self.codebook_.joint.size
         if self.codebook_.per_layer:
             parts["per_layer"] = sum(words.size for words in self.codebook_.per_layer)
-        if self.pooled:
+        if self.recipe_.pooled:
             parts["pooled"] = sum(len(layer.mean) for layer in self.codebook_.projections)
         return parts
 
@@ -368,56 +359,21 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     # --- the stages ---------------------------------------------------------------------------
 
-    def _check(self, images: Sequence[Any]) -> list[Any]:
-        check_encoder(self, get_backbone(self.backbone))
-        check_read_options(self.read_options)
-        return check_image_list(images)
+    def _inputs(self) -> Inputs:
+        return Inputs.of(self, self.recipe_, self.preprocessing_)
 
-    def _read(
-        self,
-        images: list[Any],
-        what: str,
-        preprocessing: Preprocessing | None = None,
-        warn: bool = True,
-    ) -> Iterator[tuple[int, Micrograph]]:
-        pixel_size = check_pixel_size(self.pixel_size)
-        minimum = (preprocessing or self.preprocessing_).minimum_size
-        stream = read_micrographs(
-            images,
-            options=check_read_options(self.read_options),
-            on_error=self.on_error,
-            n_jobs=self.n_jobs,
-            check=lambda image, name: size_at(image, pixel_size, minimum, name),
-        )
-        stream = at_scale(stream, pixel_size, len(images) if warn else None)
-        hidden = None if self.verbose else True
-        return iter(tqdm(stream, desc=what, total=len(images), unit="image", disable=hidden))
-
-    def _batches(
-        self,
-        micrographs: Iterable[tuple[int, Micrograph]],
-        preprocessing: Preprocessing | None = None,
-        batch_size: int | Literal["auto"] | None = None,
-    ) -> Iterator[Batch]:
-        device, pixel_size = check_device(self.device), check_pixel_size(self.pixel_size)
-        batch_size, batch_pixels = batch_size or self.batch_size, None
-        if batch_size == "auto":
-            batch_size = automatic_batch_size(self.image_size, device)
-            batch_pixels = None if pixel_size is None else automatic_batch_pixels(device)
-        preprocessing = preprocessing or self.preprocessing_
-        preparation = Preparation(
-            self.image_size, self.aspect, preprocessing, batch_size, pixel_size, batch_pixels
-        )
-        return preparation.batches(micrographs)
+    def _batches(self, micrographs: Iterable[tuple[int, Micrograph]]) -> Iterator[Batch]:
+        return self._inputs().batches(micrographs)
 
     def _encoder(self) -> BatchEncoder:
+        recipe = self.recipe_
         return BatchEncoder(
             self._network(),
             self._torch_codebook(),
-            self.grid,
-            self.turns,
-            self.pooled,
-            check_normalize(self.normalize),
+            recipe.grid,
+            recipe.turns,
+            recipe.pooled,
+            recipe.normalize,
             self.seed_,
         )
 
@@ -429,10 +385,11 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if network is None or network.device != device:
             embedded = getattr(self, "backbone_state_", None)
             weights = self.weights if embedded is None else _as_tensors(embedded)
-            network = build_network(self.backbone, weights, self.taps_, device)
+            backbone = self.recipe_.backbone
+            network = build_network(backbone, weights, self.taps_, device)
             if network.digest != self.weights_digest_:
                 raise WeightsNotFoundError(
-                    f"the weights of {self.backbone!r} found here (weights={self.weights!r}) are "
+                    f"the weights of {backbone!r} found here (weights={self.weights!r}) are "
                     "not those that the model was trained with (SHA-256 "
                     f"{self.weights_digest_[:12]}…, found {network.digest[:12]}…): set "
                     "weights= to the right file"
@@ -457,10 +414,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
-
-
-def _as_keywords(read_options: Any) -> dict[str, Any]:
-    return dataclasses.asdict(check_read_options(read_options))
 
 
 def _as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:

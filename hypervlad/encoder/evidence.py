@@ -23,7 +23,6 @@ import torch
 
 from hypervlad import vlad
 from hypervlad.encoder.batches import Batch
-from hypervlad.encoder.parameters import check_pixel_size, check_read_options
 from hypervlad.encoder.sampling import random_pixels
 from hypervlad.encoder.scale import at_scale
 from hypervlad.encoder.vectors import BatchEncoder
@@ -250,10 +249,10 @@ class _AtPixels:
 
 
 def _batch_of(encoder: HypercolumnVLAD, image: Any) -> Batch:
-    options = dataclasses.asdict(check_read_options(encoder.read_options))
-    micrograph = read_micrograph(image, **options)
+    recipe = encoder.recipe_
+    micrograph = read_micrograph(image, **dataclasses.asdict(recipe.read_options))
     # The digest chooses the pixels where `grid` is a number: it must be the one of `transform`.
-    stream = at_scale([(0, micrograph)], check_pixel_size(encoder.pixel_size), None)
+    stream = at_scale([(0, micrograph)], recipe.pixel_size, None)
     (batch,) = encoder._batches(stream)
     return batch
 

@@ -108,22 +108,25 @@ def check_device(device: Any) -> torch.device:
     return torch.empty(0, device=chosen).device  # "cuda" becomes "cuda:0"
 
 
-def check_encoder(encoder: Any, backbone: Backbone) -> None:
-    """Check an encoder's plain parameters before any image is read."""
+def check_what_decides(encoder: Any, backbone: Backbone) -> None:
+    """Check the parameters that decide a vector; those with a value to return are checked there."""
     check_count("n_codewords", encoder.n_codewords)
     check_count("n_samples", encoder.n_samples)
     check_count("image_size", encoder.image_size, backbone.preprocessing.minimum_size)
     if encoder.layer_components is not None:
         check_count("layer_components", encoder.layer_components)
-    if encoder.batch_size != "auto":
-        check_count("batch_size", encoder.batch_size)
     check_choice("aspect", encoder.aspect, ("square", "own"))
-    check_pixel_size(encoder.pixel_size)
-    check_choice("on_error", encoder.on_error, ("raise", "skip"))
     check_turns(encoder.turns)
     if not isinstance(encoder.pooled, bool | np.bool_):
         raise ValueError(f"pooled must be True or False, not {encoder.pooled!r}")
     check_choice("kmeans", encoder.kmeans, ("lloyd", "minibatch"))
     check_kind(encoder.codebook)
     check_grid(encoder.grid, encoder.codebook)
-    check_normalize(encoder.normalize)
+
+
+def check_run(encoder: Any) -> None:
+    """Check what may change between calls."""
+    check_device(encoder.device)
+    check_choice("on_error", encoder.on_error, ("raise", "skip"))
+    if encoder.batch_size != "auto":
+        check_count("batch_size", encoder.batch_size)

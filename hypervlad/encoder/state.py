@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from hypervlad._version import __version__
 from hypervlad.backbones import Preprocessing, TappedNetwork, backbone_names
 from hypervlad.codebook import Codebook
-from hypervlad.encoder.parameters import check_normalize, check_pixel_size, check_read_options
+from hypervlad.encoder.recipe import Recipe
 from hypervlad.modelfile import ModelFileError
 
 if TYPE_CHECKING:
@@ -28,16 +28,13 @@ def pack(
     encoder: HypercolumnVLAD, network: TappedNetwork | None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return header and arrays; with a network, its weights too."""
-    parameters = {k: v for k, v in encoder.get_params().items() if k not in _NOT_KEPT}
-    parameters |= {
+    parameters = encoder.recipe_.to_dict() | {
         "weights": _weights(encoder.weights),
         "taps": list(encoder.taps_),
-        "normalize": list(check_normalize(encoder.normalize)),
-        "pixel_size": check_pixel_size(encoder.pixel_size),
-        "read_options": dataclasses.asdict(check_read_options(encoder.read_options)),
+        "on_error": str(encoder.on_error),
     }
     header = {
-        "parameters": {name: _plain(value) for name, value in parameters.items()},
+        "parameters": parameters,
         "weights_digest": encoder.weights_digest_,
         "preprocessing": encoder.preprocessing_.to_dict(),
         "seed": encoder.seed_,
@@ -63,25 +60,22 @@ def unpack(
     try:
         parameters = dict(header["parameters"])
         _check_names(parameters, cls)
-        if parameters["normalize"] is not None:
-            parameters["normalize"] = tuple(parameters["normalize"])
-        encoder = cls(**parameters)
+        _check_backbone(parameters["backbone"])
+        encoder = cls(**parameters | {"normalize": tuple(parameters["normalize"])})
+        encoder.recipe_ = Recipe.of(encoder)
         encoder.weights_digest_ = str(header["weights_digest"])
         encoder.preprocessing_ = Preprocessing.from_dict(header["preprocessing"])
         encoder.taps_ = tuple(parameters["taps"])
         encoder.seed_, encoder.n_images_ = int(header["seed"]), int(header["n_images"])
         learnt = {k: v for k, v in arrays.items() if not k.startswith(_BACKBONE)}
         encoder.codebook_ = Codebook.from_arrays(learnt)
+    except ModelFileError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(
-            f"the model's encoder is incomplete ({type(error).__name__}: {error}): "
-            "it was not written by this library"
+            f"the model's encoder is incomplete ({type(error).__name__}: {error}): it was written "
+            "by another version of hypervlad, or not by hypervlad; train the model again"
         ) from error
-    if encoder.backbone not in backbone_names():
-        raise ModelFileError(
-            f"the model needs the backbone {encoder.backbone!r}, which is not registered here: "
-            "call hypervlad.register_backbone as in training, then load again"
-        )
     weights = {k.removeprefix(_BACKBONE): v for k, v in arrays.items() if k.startswith(_BACKBONE)}
     if weights:
         encoder.backbone_state_ = weights
@@ -91,18 +85,29 @@ def unpack(
 def _check_names(parameters: Mapping[str, Any], cls: type[HypercolumnVLAD]) -> None:
     """Refuse what `pack` never writes: a ``memory`` from a file would be a folder of pickles."""
     expected = set(cls().get_params()) - set(_NOT_KEPT)
-    if set(parameters) != expected:
-        raise ValueError(f"its parameters are {sorted(parameters)}, not {sorted(expected)}")
+    unknown, missing = sorted(set(parameters) - expected), sorted(expected - set(parameters))
+    if unknown:
+        raise ModelFileError(
+            f"the model's encoder has parameters that version {__version__} of hypervlad does not "
+            f"keep in a file, {unknown}: use the version that wrote it, or train the model again"
+        )
+    if missing:
+        raise ModelFileError(
+            f"the model's encoder was written by another version of hypervlad, before {missing} "
+            "existed, which decide its vectors: train the model again, or use the version that "
+            "wrote it"
+        )
+
+
+def _check_backbone(name: Any) -> None:
+    if name not in backbone_names():
+        raise ModelFileError(
+            f"the model needs the backbone {name!r}, which is not registered here: "
+            "call hypervlad.register_backbone as in training, then load again"
+        )
 
 
 def _weights(weights: str | os.PathLike[str]) -> str:
     """Make a path hold from any folder; names stay names."""
     name = os.fspath(weights)
     return name if name in ("imagenet", "random") else os.path.abspath(name)
-
-
-def _plain(value: Any) -> Any:
-    """Turn NumPy scalars and tuples into what JSON knows."""
-    if isinstance(value, np.generic):
-        return value.item()
-    return list(value) if isinstance(value, tuple) else value

@@ -1,6 +1,6 @@
 import pytest
 
-from hypervlad import HypercolumnVLAD, MicrographClassifier
+from hypervlad import MicrographClassifier
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.displays import library_versions, model_facts
 from hypervlad.displays.facts import read_options_of
@@ -44,10 +44,11 @@ def test_facts_of_an_encoder(tiny_encoder, texture_images):
     assert facts["network"] == "tiny"
 
 
-def test_reading_options_are_those_that_were_changed():
-    assert read_options_of(HypercolumnVLAD()) == {}
-    changed = HypercolumnVLAD(read_options={"banner": "remove", "page": 0})
-    assert read_options_of(changed) == {"banner": "remove"}
+def test_reading_options_are_those_that_were_changed_before_the_fit(tiny_encoder, texture_images):
+    images, _ = texture_images
+    encoder = tiny_encoder.fit(images)
+    assert read_options_of(encoder.set_params(read_options={"page": 0, "scaling": "minmax"})) == {}
+    assert read_options_of(encoder.fit(images)) == {"scaling": "minmax"}
 
 
 def test_versions_of_what_is_installed():
