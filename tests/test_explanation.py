@@ -130,6 +130,39 @@ def test_trees_have_a_share_but_no_place(n_classes: int) -> None:
     assert not fitted(n_classes).explain(image).trees.any()
 
 
+@pytest.mark.parametrize("grid", ["finest", "image", 50])
+@pytest.mark.parametrize("turns", [1, 2])
+def test_trees_see_the_row_that_transform_gives(grid: Any, turns: int) -> None:
+    kept = {"n_estimators": 3, "Cs": 1.0, "n_splits": 2, "n_iter_no_change": None}
+    model = fitted(learner=kept, grid=grid, turns=turns, codebook="both", pooled=True)
+    learner = model.boosting_
+    for image in textures(3)[0][:4]:
+        row = model.encoder_.transform([image])
+        evidence = image_evidence(model.encoder_, image, np.zeros((row.shape[1], 1)))
+        np.testing.assert_array_equal(evidence.row, row[0])
+        assert not np.array_equal(evidence.vector.astype(np.float32), row[0])
+        found = model.explain(image)
+        linear = row @ learner.linear_coef_ + learner.linear_intercept_
+        added = centred((learner.decision_function(row) - linear)[0])
+        np.testing.assert_allclose(found.trees, added, rtol=1e-6, atol=1e-9)
+
+
+def test_a_split_as_fine_as_rounding_is_decided_as_in_prediction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Trees that tell single precision's last bit must not see another one."""
+    model = fitted(codebook="both", pooled=True)
+    image = textures(3)[0][0]
+    row = model.encoder_.transform([image])
+
+    def last_bits(X: np.ndarray) -> np.ndarray:
+        assert X.dtype == np.float32
+        return np.repeat((row == X).mean(axis=1, keepdims=True), 3, axis=1) * [1.0, 2.0, 3.0]
+
+    monkeypatch.setattr(model.boosting_, "_tree_margins", last_bits)
+    np.testing.assert_array_equal(model.explain(image).trees, [-1.0, 0.0, 1.0])
+
+
 def test_common_scale_does_not_change_the_pixels_chosen(tmp_path: Path) -> None:
     """With ``pixel_size`` the digest that chooses pixels is another one."""
     import tifffile

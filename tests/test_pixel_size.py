@@ -152,8 +152,8 @@ def test_each_image_enters_at_its_own_size(
     assert sorted(passes) == [(3, 10, 12), (3, 20, 24), (3, 40, 48)]
     for aspect, size in (("square", (16, 16)), ("own", (15, 18))):
         passes.clear()
+        encoder.recipe_ = replace(encoder.recipe_, aspect=aspect)
         with pytest.warns(UnknownPixelSizeWarning):
-            encoder.recipe_ = replace(encoder.recipe_, aspect=aspect)
             encoder.transform([tiffs[0], texture_images[0][0]])
         assert sorted(passes) == sorted([(1, 10, 12), (1, *size)])
 

@@ -109,7 +109,8 @@ def explain(
     learner = _linear_learner(model.boosting_)
     assert learner.linear_coef_ is not None
     evidence = image_evidence(model.encoder_, image, _centred(learner.linear_coef_), words)
-    added = learner._tree_margins(evidence.vector[None].astype(np.float32))
+    # A tree may split between a sum in double precision and the one that it was trained on.
+    added = learner._tree_margins(evidence.row[None])
     baseline, trees = _centred(learner.linear_intercept_), _centred(added[0])
     linear = evidence.vector @ _centred(learner.linear_coef_)
     margins = baseline + linear + trees

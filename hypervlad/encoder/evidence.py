@@ -41,6 +41,8 @@ class ImageEvidence:
     ----------
     vector : ndarray of shape (n_features,), float64
         As `HypercolumnVLAD.transform` gives it, but summed in double precision.
+    row : ndarray of shape (n_features,), float32
+        As `HypercolumnVLAD.transform` gives it: what a classifier was shown.
     parts : dict of str to ndarray of shape (M, H, W), float64
         Evidence for each of M functions by place: "joint", "per_layer.TAP", "pooled".
     words : dict of str to ndarray of shape (M, K), float64
@@ -52,6 +54,7 @@ class ImageEvidence:
     """
 
     vector: np.ndarray
+    row: np.ndarray
     parts: dict[str, np.ndarray]
     words: dict[str, np.ndarray]
     codeword_maps: np.ndarray
@@ -108,8 +111,10 @@ def image_evidence(
         of_channels = directions[:, len(factor) :] / len(copies)
         means, parts["pooled"] = _added([c.pooled_evidence(of_channels, size) for c in copies])
         vector = torch.cat([vector, means / len(copies)])
+    seen = ((copy.raw, copy.image_size) for copy in copies)
     return ImageEvidence(
         vector.cpu().numpy(),
+        encode.of_maps(seen, batch.digests)[0],
         {name: values.cpu().numpy() for name, values in parts.items()},
         {name: values.cpu().numpy() for name, values in by_word.items()},
         encode.words.assign(copies[0].maps, size)[:, 0],
@@ -122,10 +127,10 @@ class _Copy:
 
     def __init__(self, encode: BatchEncoder, batch: Batch, turn: int) -> None:
         images = turned(batch.images, turn)
-        image_size = (images.shape[2], images.shape[3])
+        self.image_size = image_size = (images.shape[2], images.shape[3])
         self._turn, self._words = turn, encode.words
-        self._raw = feature_maps(encode.network, images)
-        self.maps = encode.words.project(self._raw)
+        self.raw = feature_maps(encode.network, images)
+        self.maps = encode.words.project(self.raw)
         named = encode.grid if encode.grid in ("finest", "own") else "image"
         self.size = encode.words.grid_size(self.maps, str(named), image_size)
         self._assigned: list[_Assigned] = []
@@ -169,7 +174,7 @@ class _Copy:
     ) -> list[torch.Tensor]:
         """Return the averaged channels and, from directions (M, channels), their evidence."""
         total = directions.new_zeros(len(directions), *size)
-        raw = [layer.double() for layer in self._raw]
+        raw = [layer.double() for layer in self.raw]
         n_channels = [layer.shape[-1] for layer in raw]
         blocks = (directions / math.sqrt(sum(n_channels))).split(n_channels, 1)
         for project, layer, block in zip(self._words.layers, raw, blocks, strict=True):

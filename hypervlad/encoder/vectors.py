@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,23 +42,42 @@ class BatchEncoder:
 
     def __call__(self, batch: Batch) -> np.ndarray:
         """Return the vectors of a batch, (B, n_features)."""
-        sums, means = self._statistics(batch, 0)
-        for turn in range(1, self.turns):
-            more_sums, more_means = self._statistics(batch, turn)
+        copies = (turned(batch.images, turn) for turn in range(self.turns))
+        return self.of_maps(
+            ((feature_maps(self.network, images), images.shape[2:]) for images in copies),
+            batch.digests,
+        )
+
+    def of_maps(
+        self,
+        copies: Iterable[tuple[list[torch.Tensor], Sequence[int]]],
+        digests: Sequence[str],
+    ) -> np.ndarray:
+        """Return the vectors of images whose turned copies the network has seen.
+
+        Parameters
+        ----------
+        copies : iterable of (list of Tensor, sequence of int)
+            Of each copy in turn, its feature maps (B, h_l, w_l, C_l) and its height and width.
+        digests : sequence of B str
+        """
+        statistics = (self._statistics(raw, size, digests) for raw, size in copies)
+        sums, means = next(statistics)
+        for more_sums, more_means in statistics:
             sums = [total + more for total, more in zip(sums, more_sums, strict=True)]
             means = means + more_means
         parts = [vlad.normalize(part, self.normalize) for part in self.words.by_kind(sums)]
         return torch.cat([*parts, means / self.turns], dim=1).cpu().numpy()
 
-    def _statistics(self, batch: Batch, turn: int) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Return the residual sums and the pooled features of images turned so."""
-        images = turned(batch.images, turn)
-        size = (images.shape[2], images.shape[3])
-        raw = feature_maps(self.network, images)
-        means = self.words.pooled(raw) if self.pooled else images.new_zeros(len(images), 0)
+    def _statistics(
+        self, raw: list[torch.Tensor], image_size: Sequence[int], digests: Sequence[str]
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Return the residual sums and the pooled features of one copy."""
+        size = (image_size[0], image_size[1])
+        means = self.words.pooled(raw) if self.pooled else raw[0].new_zeros(len(digests), 0)
         maps = self.words.project(raw)
         if isinstance(self.grid, str):
             return self.words.dense_sums(maps, self.grid, size), means
         n_pixels = size[0] * size[1]
-        points = [random_pixels(self.seed, d, n_pixels, self.grid) for d in batch.digests]
+        points = [random_pixels(self.seed, d, n_pixels, self.grid) for d in digests]
         return self.words.sampled_sums(maps, points, size), means
