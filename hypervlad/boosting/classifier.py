@@ -79,8 +79,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     max_linear_directions : int or None, default=1024
         With more than twice as many rows and columns (of a view), the logistic regression sees so
         many principal directions of the rows only. An approximation: VLAD vectors, whose variance
-        is concentrated, bear it; features with evenly spread variance lose accuracy. None: all, at a cost that grows with the cube
-        of the rows.
+        is concentrated, bear it; features with evenly spread variance lose accuracy. None: all,
+        at a cost that grows with the cube of the rows.
     n_splits : int, default=5
         Folds of the cross-fitting; fewer if the rarest class has fewer groups.
     class_weight : None, "balanced" or dict, default=None
