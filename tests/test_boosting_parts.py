@@ -449,16 +449,41 @@ class TestViews:
         assert joined.weights == (0.5, 0.5)
 
 
-def test_many_directions_are_cut_to_the_main_ones(monkeypatch):
+def test_many_directions_are_cut_to_the_main_ones():
     rng = np.random.default_rng(0)
-    low = rng.standard_normal((60, 5)) @ rng.standard_normal((5, 80))
-    X = low + 0.01 * rng.standard_normal((60, 80))
-    whole = row_space(X)
-    monkeypatch.setattr(linear, "_MOST_DIRECTIONS", 8)
-    cut = row_space(X)
-    assert cut.Z.shape == (60, 8)
+    X = rng.standard_normal((60, 50)) * np.geomspace(1, 0.01, 50)
+    whole, cut = row_space(X), row_space(X, max_directions=24)
+    assert cut.Z.shape == (60, 24)
     assert (whole.centre == cut.centre).all()
     assert whole.scale == cut.scale
-    np.testing.assert_allclose(cut.Z @ cut.Z.T, whole.Z @ whole.Z.T, atol=1e-3)
-    coef = rng.standard_normal((8, 2))
-    np.testing.assert_allclose((X - cut.centre) @ cut.coefficients(coef), cut.Z @ coef, atol=1e-3)
+    # What is left out is no more than what the best 24 directions leave out.
+    lost = np.square(whole.Z).sum() - np.square(cut.Z).sum()
+    least = (np.linalg.svd(whole.Z, compute_uv=False)[24:] ** 2).sum()
+    assert least <= lost < 1.2 * least
+    coef = rng.standard_normal((24, 2))
+    projected = ((X - cut.centre) / cut.scale) @ (cut.X.T @ cut.to_rows)
+    np.testing.assert_allclose(
+        (X - cut.centre) @ cut.coefficients(coef), projected @ coef, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize(("shape", "most"), [((60, 80), None), ((60, 80), 30), ((80, 60), 30)])
+def test_few_directions_are_all_kept(shape, most):
+    X = np.random.default_rng(0).standard_normal(shape)
+    space = row_space(X, most)
+    centred = (X - X.mean(axis=0)) / space.scale
+    np.testing.assert_allclose(space.Z @ space.Z.T, centred @ centred.T, atol=1e-9)
+
+
+def test_the_classifier_cuts_directions_only_if_told_to():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((80, 60))  # evenly spread: every direction counts
+    y = (X @ rng.standard_normal(60) > 0).astype(int)
+    fits = {
+        most: BoostedSoftmaxClassifier(
+            n_estimators=0, max_linear_directions=most, random_state=0
+        ).fit(X, y)
+        for most in (None, 30, 4)
+    }
+    np.testing.assert_array_equal(fits[None].linear_coef_, fits[30].linear_coef_)
+    assert fits[4].score(X, y) < fits[None].score(X, y)

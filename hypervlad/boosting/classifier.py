@@ -76,6 +76,11 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         Inverse strengths of the L2 penalty to try. The features are first centred and divided by
         one number, so that the mean squared length of a row is 1, whatever their number and
         units; columns are NOT standardised one by one.
+    max_linear_directions : int or None, default=1024
+        With more than twice as many rows and columns (of a view), the logistic regression sees so
+        many principal directions of the rows only. An approximation: VLAD vectors, whose variance
+        is concentrated, bear it; features with evenly spread variance lose accuracy. None: all,
+        at a cost that grows with the cube of the rows.
     n_splits : int, default=5
         Folds of the cross-fitting; fewer if the rarest class has fewer groups.
     class_weight : None, "balanced" or dict, default=None
@@ -131,8 +136,9 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     ``StandardScaler`` before this classifier.
 
     *Cost.* If columns outnumber rows, X is rotated into the space of its rows, which changes
-    nothing for an L2 penalty, so the linear part costs little however wide X is. The time of the
-    trees grows with rows x columns x classes, hence `max_tree_features`.
+    nothing for an L2 penalty, so the linear part costs little however wide X is; of many rows see
+    `max_linear_directions`. The time of the trees grows with rows x columns x classes, hence
+    `max_tree_features`.
 
     *Nearly honest margins.* The fold models have seen hold-out rows of early stopping. What that
     leaks into the margins of the other rows makes trees look worse, not better.
@@ -179,6 +185,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         validation_fraction: float = 0.2,
         n_iter_no_change: int | None = 10,
         Cs: float | Sequence[float] = (0.1, 1.0, 10.0, 100.0, 1000.0),
+        max_linear_directions: int | None = 1024,
         n_splits: int = 5,
         class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
         n_jobs: int | None = None,
@@ -198,6 +205,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.Cs = Cs
+        self.max_linear_directions = max_linear_directions
         self.n_splits = n_splits
         self.class_weight = class_weight
         self.n_jobs = n_jobs
@@ -386,7 +394,15 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
             return np.tile(self.linear_intercept_, (len(rows), 1))
         folds = group_folds(rows.codes, rows.groups, n_splits=self.n_splits, random_state=seed)
         Cs = np.atleast_1d(self.Cs).tolist()
-        linear = fit_views(rows, n_classes, folds, Cs, widths, verbose=self.verbose)
+        linear = fit_views(
+            rows,
+            n_classes,
+            folds,
+            Cs,
+            widths,
+            max_directions=self.max_linear_directions,
+            verbose=self.verbose,
+        )
         self.C_, self.view_weights_ = linear.Cs, linear.weights
         self.linear_coef_, self.linear_intercept_ = linear.coef, linear.intercept
         return linear.cross_fitted

@@ -34,8 +34,6 @@ _LOG_TEMPERATURE_BOUNDS = (np.log(0.05), np.log(20.0))
 _LOG_TEMPERATURE_SPREAD = 0.3
 # Directions with less than 1e-6 of the largest singular value: rounding error of the Gram matrix.
 _NEGLIGIBLE_EIGENVALUE = 1e-12
-# The time of a fit grows with rows x directions.
-_MOST_DIRECTIONS = 1024
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,13 @@ class LinearMargins:
 
 
 def fit_linear_margins(
-    rows: TrainingRows, n_classes: int, folds: Folds, Cs: Sequence[float], verbose: bool = False
+    rows: TrainingRows,
+    n_classes: int,
+    folds: Folds,
+    Cs: Sequence[float],
+    *,
+    max_directions: int | None = None,
+    verbose: bool = False,
 ) -> LinearMargins:
     """Choose C and the temperature by the log loss of the folds' test rows, then refit on all rows.
 
@@ -66,7 +70,7 @@ def fit_linear_margins(
     margins are those of the fit itself.
     """
     grid = sorted(float(C) for C in Cs)
-    space = row_space(rows.X)
+    space = row_space(rows.X, max_directions)
     Z = space.Z
     held_out = np.zeros(len(rows), dtype=bool)
     for _, test in folds:
@@ -112,20 +116,21 @@ class RowSpace:
         return self.X.T @ (self.to_rows @ coef_of_Z) / self.scale
 
 
-def row_space(X: NDArray[np.floating]) -> RowSpace:
+def row_space(X: NDArray[np.floating], max_directions: int | None = None) -> RowSpace:
     """Centre and scale X, (n, p); where columns outnumber rows, rotate it into its row space.
 
     An L2 penalty does not see a rotation and the best coefficients lie in the span of the rows,
     so n coordinates say as much as p. The Gram matrix costs n^2 p once, far less than a singular
-    value decomposition of X. Of larger X, only the main directions are kept, for time.
+    value decomposition of X. Where X has more than twice `max_directions` rows and columns, only so
+    many main directions are kept: an approximation, for time.
     """
     scaled: FloatArray = X.astype(np.float64)
     centre = scaled.mean(axis=0)
     scaled -= centre
     scale = float(np.sqrt(np.einsum("ij,ij->", scaled, scaled) / len(X))) or 1.0
     scaled /= scale
-    if min(X.shape) > _MOST_DIRECTIONS:
-        vectors, lengths, _ = randomized_svd(scaled, _MOST_DIRECTIONS, n_iter=3, random_state=0)
+    if max_directions is not None and min(X.shape) > 2 * max_directions:
+        vectors, lengths, _ = randomized_svd(scaled, max_directions, n_iter=3, random_state=0)
         kept = lengths**2 >= _NEGLIGIBLE_EIGENVALUE * lengths[0] ** 2
         vectors, lengths = vectors[:, kept], lengths[kept]
         return RowSpace(vectors * lengths, centre, scale, scaled, vectors / lengths)

@@ -19,11 +19,12 @@ _INTEGERS = {
     "n_estimators": 0,
     "max_depth": 1,
     "max_bin": 2,
+    "max_linear_directions": 1,
     "max_tree_features": 1,
     "n_iter_no_change": 1,
     "n_splits": 2,
 }
-_MAY_BE_NONE = ("max_tree_features", "n_iter_no_change")
+_MAY_BE_NONE = ("max_linear_directions", "max_tree_features", "n_iter_no_change")
 _SHARES = ("learning_rate", "subsample", "colsample_bytree")
 _NOT_NEGATIVE = ("min_child_weight", "reg_lambda")
 

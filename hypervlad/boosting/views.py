@@ -40,6 +40,8 @@ def fit_views(
     folds: Folds,
     Cs: Sequence[float],
     widths: Sequence[int],
+    *,
+    max_directions: int | None = None,
     verbose: bool = False,
 ) -> JoinedMargins:
     """Fit a linear model on each view, columns side by side in X, and average their margins.
@@ -48,7 +50,14 @@ def fit_views(
     temperature: errors of different views cancel, so that their mean may claim more.
     """
     views = [
-        fit_linear_margins(rows.with_columns(columns), n_classes, folds, Cs, verbose)
+        fit_linear_margins(
+            rows.with_columns(columns),
+            n_classes,
+            folds,
+            Cs,
+            max_directions=max_directions,
+            verbose=verbose,
+        )
         for columns in view_columns(widths)
     ]
     mean = np.mean([view.cross_fitted for view in views], axis=0)
