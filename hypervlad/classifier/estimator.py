@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_classifier
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_parameter
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.boosting.validation import check_parameters
+from hypervlad.classifier import state
 from hypervlad.classifier.explanation import Explanation, explain
+from hypervlad.classifier.validation import check_labels, check_learner, of_length
 from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.encoder.saving import SaveMixin
 from hypervlad.images import check_image_list
-from hypervlad.modelfile import ModelFileError, register_kind, write_model
-from hypervlad.splits import group_folds
+from hypervlad.modelfile import register_kind
 
 KIND = "micrograph_classifier"
 register_kind(KIND, "hypervlad.classifier:MicrographClassifier")
@@ -32,10 +31,7 @@ def _learner_has_margins(model: MicrographClassifier) -> bool:
     return learner is None or hasattr(learner, "decision_function")
 
 
-_ENCODER, _BOOSTING = "encoder.", "boosting."
-
-
-class MicrographClassifier(ClassifierMixin, BaseEstimator):
+class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
     """Classify micrographs: VLAD of hypercolumns, pooled channels, boosted softmax.
 
     An encoder makes each image a vector of parts that differ in kind, VLAD and channel averages.
@@ -80,6 +76,8 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
     >>> model.predict_proba(images[:2]).shape
     (2, 4)
     """
+
+    _kind = KIND
 
     classes_: np.ndarray
     encoder_: HypercolumnVLAD
@@ -131,12 +129,12 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
             An image that cannot be read; it is named.
         """
         images = check_image_list(images)
-        labels = _of_length("labels (y)", column_or_1d(y, warn=True), len(images))
-        group_of = None if groups is None else _of_length("groups", groups, len(images))
-        _check_labels(labels, group_of)
+        labels = of_length("labels (y)", column_or_1d(y, warn=True), len(images))
+        group_of = None if groups is None else of_length("groups", groups, len(images))
+        check_labels(labels, group_of)
         weights = None
         if sample_weight is not None:
-            weights = _of_length("sample weights", sample_weight, len(images))
+            weights = of_length("sample weights", sample_weight, len(images))
         self._make_parts()
         facts = self._facts_for_learner(sample_weight=weights, groups=group_of)
         vectors = self.encoder_.fit_transform(images)
@@ -261,73 +259,19 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
         """
         return explain(self, image, words)
 
-    def save(self, path: str | os.PathLike[str], *, include_backbone: bool = False) -> None:
-        """Write the fitted model to one file, without pickle.
-
-        Parameters
-        ----------
-        path : path-like
-            By custom ``*.hvlad``. Read it back with :func:`hypervlad.load`.
-        include_backbone : bool, default=False
-            Put the network's weights into the file as well, for machines that lack them.
-
-        Raises
-        ------
-        ModelFileError
-            If the file cannot be written, or the learner is not a BoostedSoftmaxClassifier.
-        """
-        write_model(path, KIND, *self.to_state(include_backbone=include_backbone))
-
     def to_state(
         self, *, include_backbone: bool = False
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Return the fitted model as a JSON-able header and named arrays."""
         check_is_fitted(self)
-        if not isinstance(self.boosting_, BoostedSoftmaxClassifier):
-            raise ModelFileError(
-                f"a model whose learner is a {type(self.boosting_).__name__} cannot be saved: "
-                "without pickle, only a BoostedSoftmaxClassifier can. Train with "
-                "boosting=BoostedSoftmaxClassifier(...), or save the encoder "
-                "(model.encoder_.save(path)) and keep the learner (model.boosting_) by your own "
-                "means, such as joblib.dump, in a place that you trust"
-            )
-        encoder, encoder_arrays = self.encoder_.to_state(include_backbone=include_backbone)
-        boosting, boosting_arrays = self.boosting_.to_state()
-        header = {
-            "n_images": self.n_images_,
-            "encoder": encoder,
-            "boosting": boosting,
-        }
-        arrays = {_ENCODER + name: array for name, array in encoder_arrays.items()}
-        arrays |= {_BOOSTING + name: array for name, array in boosting_arrays.items()}
-        return header, arrays
+        return state.pack(self, include_backbone)
 
     @classmethod
     def from_state(
         cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     ) -> MicrographClassifier:
         """Undo :meth:`to_state`."""
-        try:
-            model = cls()
-            model.n_images_ = int(header["n_images"])
-            encoder, boosting = header["encoder"], header["boosting"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelFileError(
-                f"the model is incomplete ({error!r}): it was written by another version of "
-                "hypervlad, or not by hypervlad; train the model again"
-            ) from error
-        model.encoder_ = HypercolumnVLAD.from_state(encoder, _under(_ENCODER, arrays))
-        model.encoder_.set_output(transform="default")
-        model.boosting_ = BoostedSoftmaxClassifier.from_state(boosting, _under(_BOOSTING, arrays))
-        model.classes_ = model.boosting_.classes_
-        width = model.encoder_._n_features_out
-        if model.boosting_.n_features_in_ != width:
-            raise ModelFileError(
-                f"the model's learner takes {model.boosting_.n_features_in_} features where its "
-                f"encoder gives {width}"
-            )
-        model.encoder, model.boosting = clone(model.encoder_), clone(model.boosting_)
-        return model
+        return state.unpack(cls, header, arrays)
 
     def _make_parts(self) -> None:
         self._seed = self.random_state
@@ -339,7 +283,7 @@ class MicrographClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"encoder must be a HypercolumnVLAD or None, not {type(self.encoder).__name__}"
             )
-        _check_learner(self.boosting)
+        check_learner(self.boosting)
         self.encoder_ = self._part(self.encoder, encoder)
         self.encoder_.set_output(transform="default")  # frames, if asked for, are not for in here
         self.boosting_ = self._part(self.boosting, boosting)
@@ -401,42 +345,3 @@ def default_encoder(**parameters: Any) -> HypercolumnVLAD:
     2
     """
     return HypercolumnVLAD(**{"codebook": "both", "turns": 2, "pooled": True, **parameters})
-
-
-def _check_learner(learner: Any) -> None:
-    if isinstance(learner, BoostedSoftmaxClassifier):
-        check_parameters(learner)
-    elif learner is not None and not (
-        isinstance(learner, BaseEstimator)
-        and is_classifier(learner)
-        and hasattr(learner, "predict_proba")
-    ):
-        raise ValueError(
-            "boosting must be a BoostedSoftmaxClassifier, another scikit-learn classifier with "
-            f"predict_proba, or None, not {learner!r}"
-        )
-
-
-def _check_labels(labels: np.ndarray, groups: np.ndarray | None) -> None:
-    """Find out before the images are encoded, not after, that there is nothing to learn."""
-    if (labels != labels).any():  # only NaN differs from itself
-        raise ValueError("the labels (y) hold NaN: leave such images out, or name their class")
-    check_classification_targets(labels)
-    classes = np.unique(labels)
-    if len(classes) < 2:
-        raise ValueError(
-            f"the labels (y) have one class only, {classes.tolist()[0]!r}: two or more are needed"
-        )
-    group_folds(labels, groups, n_splits=2, random_state=0)  # refuses unusable groups
-
-
-def _of_length(what: str, values: Any, n_images: int) -> np.ndarray:
-    # A list of texts with a hole in it, [..., nan], must not become the text "nan".
-    values = np.array(values, dtype=object) if isinstance(values, list) else np.asarray(values)
-    if len(values) != n_images:
-        raise ValueError(f"{len(values)} {what} for {n_images} images: give one for each image")
-    return values
-
-
-def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

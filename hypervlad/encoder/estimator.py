@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import joblib
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -18,7 +17,6 @@ from hypervlad import vlad
 from hypervlad.backbones import (
     Preprocessing,
     TappedNetwork,
-    WeightsNotFoundError,
     build_network,
     get_backbone,
 )
@@ -31,16 +29,18 @@ from hypervlad.encoder.learning import learn_from_images
 from hypervlad.encoder.parameters import check_device, check_run
 from hypervlad.encoder.projection import TorchCodebook
 from hypervlad.encoder.recipe import Recipe
+from hypervlad.encoder.saving import SaveMixin
 from hypervlad.encoder.vectors import BatchEncoder
+from hypervlad.encoder.weights import rebuilt_network
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import Micrograph, check_image_list, read_micrograph
-from hypervlad.modelfile import register_kind, write_model
+from hypervlad.modelfile import register_kind
 
 KIND = "hypercolumn_vlad"
 register_kind(KIND, "hypervlad.encoder:HypercolumnVLAD")
 
 
-class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Encode micrographs as VLAD over the hypercolumns of a pretrained network.
 
     A convolutional network gives every position of an image a hypercolumn, a K-means codebook
@@ -151,6 +151,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     >>> encoder.fit_transform(images).shape
     (8, 544)
     """
+
+    _kind = KIND
 
     codebook_: Codebook
     recipe_: Recipe
@@ -326,23 +328,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     # --- files --------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str], *, include_backbone: bool = False) -> None:
-        """Write the fitted encoder to one file, without pickle.
-
-        Parameters
-        ----------
-        path : path-like
-            By custom ``*.hvlad``.
-        include_backbone : bool, default=False
-            Put the network's weights into the file as well, for machines that lack them.
-
-        Raises
-        ------
-        ModelFileError
-            If the file cannot be written.
-        """
-        write_model(path, KIND, *self.to_state(include_backbone=include_backbone))
-
     def to_state(
         self, *, include_backbone: bool = False
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -383,18 +368,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         device = check_device(self.device)
         network: TappedNetwork | None = getattr(self, "_tapped_network", None)
         if network is None or network.device != device:
-            embedded = getattr(self, "backbone_state_", None)
-            weights = self.weights if embedded is None else _as_tensors(embedded)
-            backbone = self.recipe_.backbone
-            network = build_network(backbone, weights, self.taps_, device)
-            if network.digest != self.weights_digest_:
-                raise WeightsNotFoundError(
-                    f"the weights of {backbone!r} found here (weights={self.weights!r}) are "
-                    "not those that the model was trained with (SHA-256 "
-                    f"{self.weights_digest_[:12]}…, found {network.digest[:12]}…): set "
-                    "weights= to the right file"
-                )
-            self._tapped_network = network
+            network = self._tapped_network = rebuilt_network(self, device)
         return network
 
     def _torch_codebook(self) -> TorchCodebook:
@@ -414,7 +388,3 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
-
-
-def _as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -1,0 +1,83 @@
+"""A fitted image classifier as a JSON-able header and named arrays, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from sklearn.base import clone
+
+from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.modelfile import ModelFileError
+
+if TYPE_CHECKING:
+    from hypervlad.classifier.estimator import MicrographClassifier
+
+_Model = TypeVar("_Model", bound="MicrographClassifier")
+
+_ENCODER, _BOOSTING = "encoder.", "boosting."
+
+
+def pack(
+    model: MicrographClassifier, include_backbone: bool
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return header and arrays.
+
+    Raises
+    ------
+    ModelFileError
+        If the learner is one that needs pickle.
+    """
+    if not isinstance(model.boosting_, BoostedSoftmaxClassifier):
+        raise ModelFileError(
+            f"a model whose learner is a {type(model.boosting_).__name__} cannot be saved: "
+            "without pickle, only a BoostedSoftmaxClassifier can. Train with "
+            "boosting=BoostedSoftmaxClassifier(...), or save the encoder "
+            "(model.encoder_.save(path)) and keep the learner (model.boosting_) by your own "
+            "means, such as joblib.dump, in a place that you trust"
+        )
+    encoder, encoder_arrays = model.encoder_.to_state(include_backbone=include_backbone)
+    boosting, boosting_arrays = model.boosting_.to_state()
+    header = {"n_images": model.n_images_, "encoder": encoder, "boosting": boosting}
+    arrays = {_ENCODER + name: array for name, array in encoder_arrays.items()}
+    arrays |= {_BOOSTING + name: array for name, array in boosting_arrays.items()}
+    return header, arrays
+
+
+def unpack(
+    cls: type[_Model], header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> _Model:
+    """Return a fitted classifier.
+
+    Raises
+    ------
+    ModelFileError
+        If something is missing, or encoder and learner do not fit together.
+    """
+    try:
+        model = cls()
+        model.n_images_ = int(header["n_images"])
+        encoder, boosting = header["encoder"], header["boosting"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"the model is incomplete ({error!r}): it was written by another version of "
+            "hypervlad, or not by hypervlad; train the model again"
+        ) from error
+    model.encoder_ = HypercolumnVLAD.from_state(encoder, _under(_ENCODER, arrays))
+    model.encoder_.set_output(transform="default")
+    model.boosting_ = BoostedSoftmaxClassifier.from_state(boosting, _under(_BOOSTING, arrays))
+    model.classes_ = model.boosting_.classes_
+    width = model.encoder_._n_features_out
+    if model.boosting_.n_features_in_ != width:
+        raise ModelFileError(
+            f"the model's learner takes {model.boosting_.n_features_in_} features where its "
+            f"encoder gives {width}"
+        )
+    model.encoder, model.boosting = clone(model.encoder_), clone(model.boosting_)
+    return model
+
+
+def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
