@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,7 +17,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..splits import group_folds
 from . import state
 from .margins import FloatArray, IntArray, n_margins, prior_margins, probabilities
-from .rows import TrainingRows, class_weights, distinct_rows
+from .report import in_words
+from .rows import TrainingRows, training_rows, warn_of_small_classes
 from .trees import Trees, fit_trees, tree_margins, xgboost_parameters
 from .validation import check_float32, check_parameters, checked_views, checked_weight
 from .views import fit_views
@@ -255,14 +255,14 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         check_float32(features)
         widths = checked_views(views, features.shape[1])
         weight = checked_weight(sample_weight, features)
-        rows = self._training_rows(features, labels, weight, groups)
-        self._warn_of_small_classes(rows)
+        self.classes_, rows = training_rows(features, labels, weight, groups, self.class_weight)
+        warn_of_small_classes(rows, self.classes_)
         rng = check_random_state(self.random_state)
         fold_seed, holdout_seed, tree_seed = rng.randint(_LARGEST_SEED, size=3).tolist()
         margins = self._fit_start(rows, widths, fold_seed)
         self._fit_trees(rows, margins, holdout_seed, tree_seed)
         if self.verbose:
-            self._report(rows)
+            print(in_words(self, len(rows)), file=sys.stderr)
         return self
 
     def decision_function(self, X: ArrayLike) -> FloatArray:
@@ -355,36 +355,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         """Threads that xgboost is told to use."""
         return joblib.effective_n_jobs(self.n_jobs)
 
-    def _training_rows(
-        self, X: NDArray[Any], y: NDArray[Any], weight: FloatArray, groups: ArrayLike | None
-    ) -> TrainingRows:
-        weighty = weight > 0
-        self.classes_ = np.unique(y[weighty])
-        if len(self.classes_) < 2:
-            raise ValueError(
-                "This classifier needs samples of at least 2 classes; got only one class with "
-                f"positive weight: {self.classes_.tolist()}."
-            )
-        codes = np.zeros(len(y), dtype=np.intp)
-        codes[weighty] = np.searchsorted(self.classes_, y[weighty])
-        weight = weight * class_weights(self.class_weight, self.classes_, codes, weight)[codes]
-        return distinct_rows(X, codes, weight, groups)
-
-    def _warn_of_small_classes(self, rows: TrainingRows) -> None:
-        small = [
-            f"{label!r} ({n})"
-            for label, n in zip(self.classes_.tolist(), rows.groups_of_class(), strict=True)
-            if n <= 2
-        ]
-        if small:
-            warnings.warn(
-                "Classes with only one or two different samples or groups: "
-                f"{', '.join(small)}. They are learnt as far as possible, but can hardly be held "
-                "out, so their probabilities are guesses. More samples from other specimens help.",
-                UserWarning,
-                stacklevel=3,
-            )
-
     def _fit_start(self, rows: TrainingRows, widths: list[int], seed: int) -> FloatArray:
         """Learn the margins that boosting starts from; returns those of the training rows."""
         n_classes = len(self.classes_)
@@ -454,14 +424,3 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         if self.booster_ is None:
             return np.zeros((len(features), n_columns))
         return tree_margins(self.booster_, features, n_columns, columns=self.tree_columns_)
-
-    def _report(self, rows: TrainingRows) -> None:
-        parts = [f"learnt from {len(rows)} distinct rows of {len(self.classes_)} classes"]
-        if self.C_ is not None and self.view_weights_ is not None:
-            pairs = zip(self.C_, self.view_weights_, strict=True)
-            parts += [f"C={C:g}, weight {weight:.2f}" for C, weight in pairs]
-        helped = "" if self.n_estimators_ else " (more would not have helped)"
-        parts.append(f"{self.n_estimators_} rounds of trees{helped}")
-        if self.tree_gain_ is not None:
-            parts.append(f"hold-out gain {self.tree_gain_:.4f} +- {self.tree_gain_error_:.4f}")
-        print("boosted softmax: " + "; ".join(parts), file=sys.stderr)

@@ -8,6 +8,7 @@ weights and repetitions give the same model, and so does any order of the rows.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,47 @@ class TrainingRows:
         """Number of groups in which each class appears."""
         pairs = np.unique(np.column_stack([self.codes, self.groups]), axis=0)
         return np.bincount(pairs[:, 0]).tolist()
+
+
+def training_rows(
+    X: NDArray[np.floating],
+    y: NDArray[Any],
+    weight: FloatArray,
+    groups: ArrayLike | None,
+    class_weight: Mapping[Any, float] | str | None,
+) -> tuple[NDArray[Any], TrainingRows]:
+    """Sorted labels that have weight, and the distinct rows with these labels as codes.
+
+    ValueError if only one class has weight.
+    """
+    weighty = weight > 0
+    classes = np.unique(y[weighty])
+    if len(classes) < 2:
+        raise ValueError(
+            "This classifier needs samples of at least 2 classes; got only one class with "
+            f"positive weight: {classes.tolist()}."
+        )
+    codes = np.zeros(len(y), dtype=np.intp)
+    codes[weighty] = np.searchsorted(classes, y[weighty])
+    weight = weight * class_weights(class_weight, classes, codes, weight)[codes]
+    return classes, distinct_rows(X, codes, weight, groups)
+
+
+def warn_of_small_classes(rows: TrainingRows, classes: NDArray[Any]) -> None:
+    """One warning that names the classes of one or two groups; it points at the caller's caller."""
+    small = [
+        f"{label!r} ({n})"
+        for label, n in zip(classes.tolist(), rows.groups_of_class(), strict=True)
+        if n <= 2
+    ]
+    if small:
+        warnings.warn(
+            "Classes with only one or two different samples or groups: "
+            f"{', '.join(small)}. They are learnt as far as possible, but can hardly be held "
+            "out, so their probabilities are guesses. More samples from other specimens help.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def class_weights(
