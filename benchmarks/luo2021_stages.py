@@ -92,10 +92,10 @@ class Clock:
 @contextmanager
 def watched(clock: Clock) -> Iterator[None]:
     """Time the stages of every `HypercolumnVLAD` that works in here."""
-    from hypervlad.encoder import estimator, learning
+    from hypervlad.encoder import estimator, inputs, learning
 
     wrapped: list[tuple[Any, str, Callable[..., Any]]] = [
-        (estimator, "read_micrographs", clock.timed_reading),
+        (inputs, "read_micrographs", clock.timed_reading),
         (learning, "learn_codebook", functools.partial(clock.timed, KMEANS)),
         (learning.StreamedCodewords, "add", functools.partial(clock.timed, KMEANS)),
         (estimator.HypercolumnVLAD, "fit", functools.partial(clock.timed, SAMPLING)),

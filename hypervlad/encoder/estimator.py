@@ -14,12 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad import vlad
-from hypervlad.backbones import (
-    Preprocessing,
-    TappedNetwork,
-    build_network,
-    get_backbone,
-)
+from hypervlad.backbones import Preprocessing, TappedNetwork, build_network, get_backbone
 from hypervlad.codebook import Codebook
 from hypervlad.encoder import state
 from hypervlad.encoder.batches import Batch
