@@ -130,7 +130,7 @@ def verdicts(facts: Facts) -> list[str]:
         side = "not above" if calibration["inside"] else "ABOVE"
         parts.append(
             f"calibration error {calibration['error']:.3f}, {side} the range of perfect "
-            f"calibration [{low:.3f}, {high:.3f}], which takes images as independent"
+            f"calibration [{low:.3f}, {high:.3f}]"
         )
         lines.append(f"{row['data']}: the default's {'; '.join(parts)}.")
     return lines

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from luo2021_methods import BASELINES, CLASSIFIERS
+
 
 def experiment_table(results: list[dict[str, Any]]) -> str:
     """Return the 2021 experiment, a line a method, split and size, after the paper's own."""
@@ -23,6 +25,10 @@ def experiment_table(results: list[dict[str, Any]]) -> str:
             f"({paper['fit_images']:,} images)* | | *{paper['image_seconds']} s* | | |"
         )
         lines += [_line(result, row) for row in result["rows"]]
+    known = {row["method"] for result in results for row in result["rows"]}
+    missing = [method for method in (*CLASSIFIERS, *BASELINES) if method not in known]
+    if missing:
+        lines += ["", f"Not measured yet: {', '.join(missing)}."]
     return "\n".join(lines)
 
 
