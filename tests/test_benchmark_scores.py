@@ -46,7 +46,9 @@ def test_draws_are_means_over_the_rows_of_drawn_groups() -> None:
     values = RNG.standard_normal(len(GROUPS))
     draws = GroupDraws(GROUPS, "steel", n_draws=50)
     names = np.unique(GROUPS)
-    drawn = np.random.default_rng(GroupDraws.seed("steel")).integers(len(names), size=(50, len(names)))
+    drawn = np.random.default_rng(GroupDraws.seed("steel")).integers(
+        len(names), size=(50, len(names))
+    )
     slow = [np.concatenate([values[names[g] == GROUPS] for g in row]).mean() for row in drawn]
     np.testing.assert_allclose(draws.means(values), slow)
 
