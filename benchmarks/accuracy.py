@@ -5,7 +5,7 @@ folds, min(5, groups of the rarest class) of them. What is done is kept fold by 
 checkpoints: an interrupted run goes on, and a method more does not repeat the others.
 
     python benchmarks/accuracy.py --data ../shared/data
-    python benchmarks/accuracy.py --folder my/images            # with my/images/groups.csv, if any
+    python benchmarks/accuracy.py --folder my/images --out my.json   # and its groups.csv, if any
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ split at random as the paper did and, where groups are given, with whole groups 
 several seeds. Accuracy, confusion, a t-SNE mosaic, the time of each stage with nothing and with all
 vectors in the cache, peaks of memory. Every piece is kept, so that an interrupted run goes on.
 
-    python benchmarks/luo2021.py --data DIR --classes 4 --groups DIR/groups.csv --weights FILE
+    python benchmarks/luo2021.py --data DIR --classes 4 --groups CSV --weights FILE --results DIR
     python benchmarks/luo2021.py --classes 8 --n-images 800 --weights FILE       # synthetic images
 
 The paper's images are not public; without --data the images are synthetic and the results say so.

@@ -185,24 +185,18 @@ def pooled_vectors(job: Job) -> dict[str, Any]:
     import torch
 
     from hypervlad.backbones import Preprocessing
-    from hypervlad.hypercolumns import prepare
+    from hypervlad.encoder.batches import Preparation
     from hypervlad.images import read_micrographs
 
     use_threads(job.threads)
     forward = _forward_of(job)
     size = int(job.changed.get("encoder__image_size", 224))
+    preparation = Preparation(size, "square", Preprocessing(), _BATCH)
     clock = Clock()
-    vectors: list[np.ndarray] = []
-    batch: list[Any] = []
     with clock.stage(NETWORK), torch.no_grad():
         read = clock.timed_reading(read_micrographs)
-        for _, micrograph in read(job.paths):
-            batch.append(prepare(micrograph.pixels, (size, size), Preprocessing()))
-            if len(batch) == _BATCH:
-                vectors.append(forward(torch.stack(batch)).numpy())
-                batch.clear()
-        if batch:
-            vectors.append(forward(torch.stack(batch)).numpy())
+        batches = preparation.batches(read(job.paths))
+        vectors = [forward(batch.images).numpy() for batch in batches]
     return {
         "vectors": np.concatenate(vectors).astype(np.float32),
         "seconds": clock.seconds,

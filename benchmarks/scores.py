@@ -94,6 +94,7 @@ class GroupDraws:
 
     @staticmethod
     def seed(name: str) -> list[int]:
+        """Return the seed of a data set's draws."""
         return [SEED, zlib.crc32(name.encode())]
 
     def means(self, values: np.ndarray) -> np.ndarray:

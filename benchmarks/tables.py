@@ -19,7 +19,7 @@ from tried_table import tried_table
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 ACCURACY_OF = ("mobilenet_v2", "vgg16")  # networks of the accuracy benchmark
-NOT_YET = "not measured yet."
+NOT_YET = "Not measured yet."
 
 
 def speed_table(rows: list[dict[str, Any]]) -> str:
@@ -119,7 +119,7 @@ def accuracy_tables(stored: list[dict[str, Any]]) -> str:
     """Return the tables of every network, and which have not been measured."""
     sections = [accuracy_section(facts) for facts in stored]
     known = {facts["backbone"] for facts in stored}
-    sections += [f"**{name}**: {NOT_YET}" for name in ACCURACY_OF if name not in known]
+    sections += [f"**{name}**: {NOT_YET.lower()}" for name in ACCURACY_OF if name not in known]
     return "\n\n".join(sections)
 
 

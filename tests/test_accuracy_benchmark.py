@@ -250,7 +250,7 @@ def test_the_default_network_comes_first_and_what_is_missing_is_said(
     _, facts = finished
     page = tables.pages()[results.parent / "README.md"]
     assert page["accuracy"].count("not measured yet") == 2
-    assert page["tried"] == "not measured yet."
+    assert page["tried"] == "Not measured yet."
     for name in ("mobilenet_v2", "vgg16"):
         text = json.dumps(facts | {"backbone": name})
         (results / f"accuracy_{name}.json").write_text(text, encoding="utf-8")

@@ -17,6 +17,10 @@ from luo2021_results import interval_of, merge
 from luo2021_stages import BOOSTER, ENCODING, KMEANS, READING, SAMPLING, Clock
 from skimage.io import imread, imsave
 
+from hypervlad.backbones import Preprocessing, build_network
+from hypervlad.hypercolumns import feature_maps, prepare
+from hypervlad.images import read_image
+
 CLASSES = ("cluster", "fiber", "matrix", "matrix-surface")
 TINY = ["encoder__backbone=tiny", "encoder__weights=random", "encoder__image_size=24"]
 TINY += ["encoder__n_codewords=3", "encoder__kmeans=minibatch", "boosting__n_estimators=3"]
@@ -357,6 +361,28 @@ def test_the_key_holds_the_weights_that_are_used(
     assert _job(method, tmp_path).network_weights == plain
     job = _job(method, tmp_path, changed={"encoder__weights": "c.pth"})
     assert job.network_weights == changed
+
+
+def test_the_substitute_baseline_is_the_mean_of_the_last_convolutions(
+    folder: Path, tmp_path: Path
+) -> None:
+    options = ["--data", str(folder), "--classes", "4", "--preset", "pooled-conv5_3"]
+    options += ["--weights", "random", "--set", "encoder__image_size=32", "--threads", "1"]
+    options += ["--out", str(tmp_path), "--results", str(tmp_path), "--seeds", "0", "1"]
+    luo2021.main([*options, "--in-process", "--no-figures"])
+    content = json.loads((tmp_path / "luo2021_squares_4.json").read_text(encoding="utf-8"))
+    (row,) = content["rows"]
+    assert row["accuracy"] > 0.8  # classes are levels of grey
+    assert row["n_features"] == 512
+    paths = read_folder(folder, 4).paths[:11]  # a batch and a part of one
+    changed = {"encoder__image_size": 32}
+    job = _job("pooled-conv5_3", tmp_path, paths=paths, weights="random", changed=changed)
+    vectors = methods.pooled_vectors(job)["vectors"]
+    network = build_network("vgg16", "random", ["features.29"])
+    for path, vector in zip(paths, vectors, strict=True):
+        image = prepare(read_image(path), (32, 32), Preprocessing())
+        expected = feature_maps(network, image[None])[0][0].mean(dim=(0, 1))
+        np.testing.assert_allclose(vector, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("n_groups_of_rare", [1, 2])
