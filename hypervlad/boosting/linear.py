@@ -29,9 +29,9 @@ Folds = Sequence[tuple[IntArray, IntArray]]
 _MAX_ITER = 1000
 # Beyond these a temperature says that there is nothing to calibrate on, not that it is right.
 _LOG_TEMPERATURE_BOUNDS = (np.log(0.05), np.log(50.0))
-# Standard deviation of the prior on claiming more than the margins do. Tried on fourteen tasks of 60
-# to 500 rows: 1 was overconfident on separable classes of few rows, where 0.3 lowered the log loss;
-# elsewhere they were equal. Claiming less needs no restraint: of few rows, margins of a wide
+# Standard deviation of the prior on claiming more than the margins do. Tried on fourteen tasks of
+# 60 to 500 rows: 1 was overconfident on separable classes of few rows, where 0.3 lowered the log
+# loss; elsewhere they were equal. Claiming less needs no restraint: of few rows, margins of a wide
 # separation divided by a temperature of ten were better than those of a strong penalty.
 _LOG_TEMPERATURE_SPREAD = 0.3
 # Directions with less than 1e-6 of the largest singular value: rounding error of the Gram matrix.
