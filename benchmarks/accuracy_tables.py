@@ -7,6 +7,7 @@ from typing import Any
 
 LAYOUT = 2  # of the stored results
 DEFAULT = "hypervlad, default"
+LUO2021 = ("luo2021", "luo2021, every pixel")
 Facts = dict[str, Any]
 
 
@@ -15,9 +16,15 @@ def accuracy_section(facts: Facts) -> str:
     folds = ", ".join(f"{name} {s['folds']}" for name, s in facts["sets"].items())
     return "\n\n".join(
         [
-            f"**{facts['backbone']}** ({facts['repeats']} x grouped folds: {folds})",
+            f"**{facts['backbone']}** ({facts['repeats']} x grouped folds: {folds}; "
+            f"first seed {facts['seed']}){_missing(facts)}",
             score_table(facts),
             "\n".join(f"- {line}" for line in verdicts(facts)),
+            *_paragraph(
+                "The default against scikit-learn on its own vectors (above zero: in the "
+                "default's favour; ± one paired standard error, groups resampled):",
+                claims(facts["rows"]),
+            ),
             "Means over the data sets, and what a method gains or loses on the default (± one "
             "paired standard error, groups resampled within each set):",
             mean_table(facts),
@@ -120,13 +127,41 @@ def verdicts(facts: Facts) -> list[str]:
         ]
         calibration = row["calibration"]
         low, high = calibration["range"]
-        side = "inside" if calibration["inside"] else "above"
+        side = "not above" if calibration["inside"] else "ABOVE"
         parts.append(
             f"calibration error {calibration['error']:.3f}, {side} the range of perfect "
             f"calibration [{low:.3f}, {high:.3f}]"
         )
         lines.append(f"{row['data']}: the default's {'; '.join(parts)}.")
     return lines
+
+
+def claims(rows: Sequence[Facts]) -> list[str]:
+    """Say for each data set what the default gains on logistic regression of its own vectors."""
+    names = {
+        "default vectors + logistic regression": "logistic regression on the same vectors",
+        "default vectors + temperature-scaled logistic regression": "temperature-scaled "
+        "logistic regression on the same vectors",
+    }
+    return [
+        f"{row['data']}: the default against {names[row['method']]}: "
+        f"{_gain(row['accuracy_against']['default'], 'accuracy')}; "
+        f"{_gain(row['log_loss_against']['default'], 'log-loss')}."
+        for row in rows
+        if row["method"] in names and "default" in row["accuracy_against"]
+    ]
+
+
+def _gain(against: Facts, kind: str) -> str:
+    """What the default gains: the row's loss against it."""
+    gain, error = 0.0 - against["gain"], against["error"]
+    more = abs(gain) > 2 * error + 1e-12
+    side = "MORE than two standard errors" if more else "no more than two standard errors"
+    return f"{kind} {gain:+.3f} ± {error:.3f}, {side}"
+
+
+def _paragraph(head: str, lines: Sequence[str]) -> list[str]:
+    return [head, "\n".join(f"- {line}" for line in lines)] if lines else []
 
 
 def _standing(against: Facts, kind: str) -> str:
@@ -158,6 +193,11 @@ def _change(row: Facts, kind: str, sign: int) -> str:
     if against is None or row["method"] == DEFAULT:
         return "–"
     return f"{sign * against['gain']:+.3f} ± {against['error']:.3f}"
+
+
+def _missing(facts: Facts) -> str:
+    missing = [title for title in LUO2021 if title not in _methods(facts)]
+    return f". Not measured yet: {'; '.join(missing)}" if missing else ""
 
 
 def _methods(facts: Facts) -> list[str]:

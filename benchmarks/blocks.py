@@ -6,9 +6,9 @@ compared with each other, but not with results whose codebooks saw training imag
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from folds import DataSet
 
 from hypervlad import vlad
-from hypervlad.backbones import TappedNetwork, build_network, get_backbone
+from hypervlad.backbones import Preprocessing, TappedNetwork
 from hypervlad.codebook import HypercolumnPool, learn_codebook
 from hypervlad.encoder.batches import Batch, Preparation
 from hypervlad.encoder.projection import TorchCodebook
@@ -69,28 +69,34 @@ class Extraction:
 
     def __init__(
         self,
-        backbone: str,
-        weights: str,
+        network: TappedNetwork,
+        preprocessing: Preprocessing,
         names: tuple[str, ...],
         size: int,
         aspect: Any,
         turns: int,
     ) -> None:
-        self.network: TappedNetwork = build_network(backbone, weights)
-        preprocessing = get_backbone(backbone).preprocessing
+        self.network = network
         self.preparation = Preparation(size, aspect, preprocessing, max(1, 8 * 224**2 // size**2))
         self.blocks = {name: BLOCKS[name] for name in names}
         self.turns = turns
 
-    def __call__(self, data: DataSet) -> dict[str, np.ndarray]:
-        """Return an array (n, d) for each block and number of turns, named "block @turns"."""
+    def __call__(self, data: DataSet, folder: Path) -> None:
+        """Write an array (n, d) for each block and number of turns, ``block @turns.npy``.
+
+        Batch by batch into the files: all blocks of a few hundred images fill gigabytes.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
         codebooks = self._codebooks(data)
-        rows: dict[str, dict[int, np.ndarray]] = defaultdict(dict)
+        rows: dict[str, np.ndarray] = {}
         for batch in self._batches(data):
             for name, vectors in self._vectors(batch, codebooks):
-                rows[name] |= dict(zip(batch.positions, vectors, strict=True))
-        order = range(len(data.paths))
-        return {name: np.stack([found[i] for i in order]) for name, found in rows.items()}
+                if name not in rows:
+                    shape = (len(data.paths), vectors.shape[1])
+                    rows[name] = np.lib.format.open_memmap(
+                        folder / f"{name}.npy", "w+", np.float32, shape
+                    )
+                rows[name][list(batch.positions)] = vectors
 
     def _batches(self, data: DataSet) -> Iterator[Batch]:
         return self.preparation.batches(read_micrographs(list(data.paths)))

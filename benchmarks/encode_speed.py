@@ -39,7 +39,7 @@ from hypervlad.hypercolumns import dense_hypercolumns, feature_maps
 RESULTS = Path(__file__).with_name("results")
 METHODS = ("network", "finest", "image", "naive", "sampled", "classifier")
 CODEBOOKS: dict[str, dict[str, Any]] = {
-    "joint, K 64 (default)": {},
+    "joint, K 64": {},  # as HypercolumnVLAD comes; the classifier's encoder is another
     "one a layer, K 64": {"codebook": "per_layer"},
 }
 PAPER: dict[str, Any] = {"codebook": "joint", "n_codewords": 100, "layer_components": None}
@@ -238,7 +238,7 @@ def main() -> None:
     rows = []
     for backbone in arguments.backbones:
         for size in arguments.sizes:
-            # Larger images cost both kinds of codebook alike: the default will do.
+            # Larger images cost both kinds of codebook alike: one will do.
             for codebook in list(CODEBOOKS) if size == min(arguments.sizes) else [DEFAULT]:
                 rows.append(measure(backbone, size, codebook, arguments))
                 print(speed_table(rows[-1:]).splitlines()[-1], flush=True)
@@ -251,7 +251,7 @@ def main() -> None:
     }
     out = arguments.out or RESULTS / f"encode_speed_{arguments.device}.json"
     out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    out.write_text(json.dumps(facts, indent=1), encoding="utf-8", newline="\n")
     print(speed_table(rows), memory_table(rows), sep="\n\n")
 
 

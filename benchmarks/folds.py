@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,13 +46,9 @@ class DataSet:
         data = hypervlad.load_image_folder(folder, table if table.exists() else None)
         n = len(data.images)
         groups = np.arange(n).astype(str) if data.groups is None else np.asarray(data.groups)
-        digest = hashlib.sha256()
-        for path, label, group in zip(data.images, data.target, groups, strict=True):
-            name = Path(path).relative_to(data.root).as_posix()
-            digest.update(f"{name}|{label}|{group}|".encode())
-            digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
         y = np.asarray(data.target)
-        return cls(folder.name, np.array(data.images), y, groups, digest.hexdigest())
+        digest = content_digest(Path(data.root), data.images, y, groups)
+        return cls(folder.name, np.array(data.images), y, groups, digest)
 
     @property
     def classes(self) -> np.ndarray:
@@ -70,6 +66,18 @@ class DataSet:
             values = compute(list(self.paths))
             self._features[name] = values, (time.perf_counter() - started) / len(self.paths)
         return self._features[name]
+
+
+def content_digest(
+    root: Path, paths: Sequence[str], labels: np.ndarray, groups: np.ndarray | None
+) -> str:
+    """Return a SHA-256 that changes with the files' names and bytes, labels and groups."""
+    digest = hashlib.sha256()
+    for row, path in enumerate(paths):
+        name = Path(path).relative_to(root).as_posix()
+        digest.update(f"{name}|{labels[row]}|{'' if groups is None else groups[row]}|".encode())
+        digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

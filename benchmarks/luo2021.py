@@ -5,7 +5,7 @@ split at random as the paper did and, where groups are given, with whole groups 
 several seeds. Accuracy, confusion, a t-SNE mosaic, the time of each stage with nothing and with all
 vectors in the cache, peaks of memory. Every piece is kept, so that an interrupted run goes on.
 
-    python benchmarks/luo2021.py --data DIR --classes 4 --groups DIR/groups.csv --weights FILE
+    python benchmarks/luo2021.py --data DIR --classes 4 --groups CSV --weights FILE --results DIR
     python benchmarks/luo2021.py --classes 8 --n-images 800 --weights FILE       # synthetic images
 
 The paper's images are not public; without --data the images are synthetic and the results say so.
@@ -18,7 +18,6 @@ import contextlib
 import json
 import multiprocessing
 import os
-import platform
 import shutil
 import threading
 import time
@@ -33,8 +32,10 @@ import numpy as np
 from checkpoints import load_or_run, settings_digest
 from luo2021_data import LabelledImages, read_folder, synthetic_images
 from luo2021_results import SPLITS, merge, row_of, score_classifier, score_softmax, sentence
+from sources import code_digest, machine, versions
 
 HERE = Path(__file__).resolve().parent
+CODE = ("luo2021_methods", "luo2021_stages", "logistic")  # on which results depend
 _MOST_IN_SMALL = 240
 
 
@@ -187,7 +188,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="encoder__n_codewords=50 …")
     add("--threads", type=int, default=2)
     add("--out", type=Path, default=Path("luo2021-out"), help="images, checkpoints and figures")
-    add("--results", type=Path, default=HERE / "results", help="folder of the JSON file")
+    add("--results", type=Path, help="folder of the JSON file; needed but for synthetic images")
     add("--no-figures", action="store_true")
     add("--in-process", action="store_true", help="no process for each piece: peaks mean little")
     options = parser.parse_args(arguments)
@@ -199,9 +200,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("fc2 needs --vgg16 FILE: it is a fully connected layer of the full VGG-16")
     try:
         options.changed = dict(_parameter(text) for text in options.set)
+        options.weights = options.weights or options.vgg16 or "imagenet"
+        for method in options.preset:
+            methods.check_changed(method, options.changed, options.weights)
     except ValueError as error:
         parser.error(str(error))
-    options.weights = options.weights or options.vgg16 or "imagenet"
+    if options.results is None:
+        if options.data or options.set or options.weights == "random":
+            parser.error(
+                "give --results FOLDER: the project's own results are of synthetic images, with "
+                "trained weights and nothing --set"
+            )
+        options.results = HERE / "results"
     return options
 
 
@@ -217,15 +227,13 @@ def _parameter(text: str) -> tuple[str, Any]:
 
 def common_settings(images: LabelledImages, options: argparse.Namespace) -> dict[str, Any]:
     """Return what every result depends on."""
-    from hypervlad.displays import library_versions
-
     return {
         "data": images.digest,
         "n_images": len(images.paths),
         "changed": options.changed,
-        "threads": options.threads,
-        "versions": {**library_versions(), "python": platform.python_version()},
-        "code": methods.source_digest(),
+        "machine": machine(options.threads),
+        "versions": versions(),
+        "code": code_digest(*CODE),
     }
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from folds import content_digest
 from sklearn.model_selection import train_test_split
 
 from hypervlad.datasets import load_image_folder, make_tem_images
@@ -31,7 +31,7 @@ class LabelledImages:
     labels : ndarray of n str
     groups : ndarray of n str, or None
     digest : str
-        SHA-256 of names, sizes in bytes, labels and groups: another listing, another result.
+        SHA-256 of files, labels and groups: other images, another result.
     """
 
     name: str
@@ -90,7 +90,7 @@ def read_folder(
     paths = [data.images[row] for row in rows]
     labels = np.asarray(data.target)[rows]
     chosen = None if data.groups is None else np.asarray(data.groups)[rows]
-    digest = listing_digest(Path(data.root), paths, labels, chosen)
+    digest = content_digest(Path(data.root), paths, labels, chosen)
     return LabelledImages(folder.resolve().name, paths, labels, chosen, digest)
 
 
@@ -111,18 +111,6 @@ def synthetic_images(root: Path, n: int, n_classes: int) -> LabelledImages:
         print(f"synthetic images: {min(start + _BLOCK, n)} of {n} written", flush=True)
     found = read_folder(folder, n_classes)
     return LabelledImages("synthetic", found.paths, found.labels, None, found.digest)
-
-
-def listing_digest(
-    root: Path, paths: list[str], labels: np.ndarray, groups: np.ndarray | None
-) -> str:
-    """Return a SHA-256 that changes with the files' names, sizes, labels and groups."""
-    digest = hashlib.sha256()
-    for row, path in enumerate(paths):
-        name = Path(path).relative_to(root).as_posix()
-        group = "" if groups is None else groups[row]
-        digest.update(f"{name}\t{os.path.getsize(path)}\t{labels[row]}\t{group}\n".encode())
-    return digest.hexdigest()
 
 
 def _synthetic_block(start: int, n: int, n_classes: int) -> Iterator[tuple[int, str, np.ndarray]]:

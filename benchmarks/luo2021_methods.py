@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from logistic import TunedLogisticRegression
 from luo2021_stages import BOOSTER, NETWORK, SOFTMAX, Clock, peak_memory_mb, watched
 
 CLASSIFIERS = ("luo2021", "luo2021-sklearn", "luo2021-image", "default", "default-vgg16")
 BASELINES = ("pooled-conv5_3", "fc2")
-SOFTMAX_CS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _MOST_SHOWN = 1200
 _BATCH = 8
 
@@ -66,9 +66,10 @@ class Job:
     @property
     def network_weights(self) -> str:
         """The file or the name of the network's weights."""
-        if "encoder__weights" in self.changed:
-            return str(self.changed["encoder__weights"])
-        return {"fc2": self.vgg16, "default": "imagenet"}.get(self.method, self.weights)
+        own = {"fc2": self.vgg16, "default": "imagenet"}.get(self.method, self.weights)
+        if self.method in BASELINES:
+            return own
+        return str(self.changed.get("encoder__weights", own))
 
     def of(self, rows: np.ndarray) -> list[str]:
         """Return the paths of these rows."""
@@ -96,6 +97,48 @@ def build_classifier(job: Job) -> Any:
     if job.method == "default-vgg16":
         model.set_params(encoder__backbone="vgg16", encoder__weights=job.weights)
     return model.set_params(**job.changed)
+
+
+def check_changed(method: str, changed: Mapping[str, Any], weights: str) -> None:
+    """Raise ValueError if a method cannot use one of the changed parameters."""
+    from hypervlad.encoder.parameters import check_count
+
+    if method in BASELINES:
+        unknown = [name for name in changed if name != "encoder__image_size"]
+        if unknown:
+            raise ValueError(
+                f"--set {unknown[0]}: {method} knows encoder__image_size only; leave it out of "
+                "--preset, or change its weights by --weights or --vgg16"
+            )
+        check_count("encoder__image_size", changed.get("encoder__image_size", 224), 32)
+        return
+    none = np.array([], dtype=int)
+    job = Job(method, changed, weights, "", [], none, None, none, none, 0, Path(), 1, False)
+    try:
+        _check_values(build_classifier(job))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{method} cannot use --set: {error}") from error
+
+
+def _check_values(model: Any) -> None:
+    """Raise what ``fit`` would, hours later."""
+    from hypervlad import BoostedSoftmaxClassifier
+    from hypervlad.backbones import get_backbone
+    from hypervlad.boosting.validation import check_parameters
+    from hypervlad.codebook import check_kind
+    from hypervlad.encoder import parameters
+
+    encoder, softmax = model.encoder, model.boosting
+    parameters.check_encoder(encoder, get_backbone(encoder.backbone))
+    check_kind(encoder.codebook)
+    parameters.check_grid(encoder.grid, encoder.codebook)
+    parameters.check_normalize(encoder.normalize)
+    parameters.check_read_options(encoder.read_options)
+    parameters.check_device(encoder.device)
+    if isinstance(softmax, BoostedSoftmaxClassifier):
+        check_parameters(softmax)
+    else:
+        softmax._validate_params()
 
 
 def encode(job: Job) -> dict[str, Any]:
@@ -142,24 +185,18 @@ def pooled_vectors(job: Job) -> dict[str, Any]:
     import torch
 
     from hypervlad.backbones import Preprocessing
-    from hypervlad.hypercolumns import prepare
+    from hypervlad.encoder.batches import Preparation
     from hypervlad.images import read_micrographs
 
     use_threads(job.threads)
     forward = _forward_of(job)
     size = int(job.changed.get("encoder__image_size", 224))
+    preparation = Preparation(size, "square", Preprocessing(), _BATCH)
     clock = Clock()
-    vectors: list[np.ndarray] = []
-    batch: list[Any] = []
     with clock.stage(NETWORK), torch.no_grad():
         read = clock.timed_reading(read_micrographs)
-        for _, micrograph in read(job.paths):
-            batch.append(prepare(micrograph.pixels, (size, size), Preprocessing()))
-            if len(batch) == _BATCH:
-                vectors.append(forward(torch.stack(batch)).numpy())
-                batch.clear()
-        if batch:
-            vectors.append(forward(torch.stack(batch)).numpy())
+        batches = preparation.batches(read(job.paths))
+        vectors = [forward(batch.images).numpy() for batch in batches]
     return {
         "vectors": np.concatenate(vectors).astype(np.float32),
         "seconds": clock.seconds,
@@ -169,23 +206,12 @@ def pooled_vectors(job: Job) -> dict[str, Any]:
 
 def softmax(job: Job, vectors: np.ndarray) -> dict[str, Any]:
     """Fit softmax regression on the baseline's vectors; its C by inner cross-validation."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    from hypervlad.splits import group_folds
-
     use_threads(job.threads)
-    y = job.labels[job.train]
     groups = None if job.groups is None else job.groups[job.train]
-    folds = group_folds(y, groups, n_splits=3, random_state=job.seed)
-    grid = {"logisticregression__C": SOFTMAX_CS}
-    pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    model = GridSearchCV(pipeline, grid, cv=folds, scoring="neg_log_loss")
+    model = TunedLogisticRegression(random_state=job.seed)
     fit, predict = Clock(), Clock()
     with fit.stage(SOFTMAX):
-        model.fit(vectors[job.train], y)
+        model.fit(vectors[job.train], job.labels[job.train], groups)
     with predict.stage(SOFTMAX):
         proba = model.predict_proba(vectors[job.test])
     return {
@@ -193,7 +219,7 @@ def softmax(job: Job, vectors: np.ndarray) -> dict[str, Any]:
         "proba": proba.astype(np.float32),
         "fit_seconds": fit.seconds,
         "predict_seconds": predict.seconds,
-        "C": float(model.best_params_["logisticregression__C"]),
+        "C": model.C_,
         "peak_mb": peak_memory_mb(),
     }
 
@@ -277,22 +303,3 @@ def file_digest(path: str) -> str:
         return path
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def source_digest() -> str:
-    """Return a digest of the code that results depend on: changed code is computed anew."""
-    import hypervlad
-
-    root = Path(hypervlad.__file__).parent
-    digest = hashlib.sha256()
-    for name, path in _sources(root):
-        digest.update(f"{name}\n".encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _sources(root: Path) -> Iterator[tuple[str, Path]]:
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root)
-        if name.parts[0] not in ("cli", "datasets", "displays"):
-            yield name.as_posix(), path
-    yield "methods", Path(__file__)

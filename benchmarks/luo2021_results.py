@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.stats
 from luo2021_data import LabelledImages
 from luo2021_methods import BASELINES, Job
 from luo2021_stages import BOOSTER, KEEPING, SOFTMAX
+from luo2021_tables import accuracy_in_words
 
 from hypervlad.displays import accuracy_interval
 
@@ -76,7 +77,7 @@ def _score(images: LabelledImages, job: Job, learnt: Mapping[str, Any]) -> dict[
     said = proba.argmax(axis=1)
     confusion = np.zeros((len(classes), len(classes)), dtype=int)
     np.add.at(confusion, (true, said), 1)
-    groups = None if job.groups is None else job.groups[job.test]
+    groups = None if images.groups is None else images.groups[job.test]
     rows = np.arange(len(true))
     return {
         "n_train": len(job.train),
@@ -85,6 +86,8 @@ def _score(images: LabelledImages, job: Job, learnt: Mapping[str, Any]) -> dict[
         "interval": list(accuracy_interval(true == said, groups)),
         "log_loss": float(-np.log(np.maximum(proba[rows, true], 1e-7)).mean()),
         "confusion": confusion,
+        "test": job.test,
+        "right": true == said,
     }
 
 
@@ -112,8 +115,7 @@ def row_of(
         "seeds": list(seeds),
         "accuracy": float(np.mean(accuracies)),
         "spread": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
-        # Several random splits share images, so their intervals cannot simply be joined.
-        "interval": scores[0]["interval"] if len(scores) == 1 else None,
+        "interval": interval_of(scores, images.groups),
         "by_seed": [{name: s[name] for name in kept if name in s} for s in scores],
         "confusion": sum(score["confusion"] for score in scores).tolist(),
         "fit_seconds": _mean(scores, "fit_seconds"),
@@ -127,8 +129,37 @@ def row_of(
         "peak_mb": _highest([score["peak_mb"] for score in scores]),
         "data_digest": images.digest[:16],
         "versions": dict(common["versions"]),
-        "machine": _machine(common["threads"]),
+        "machine": dict(common["machine"]),
     }
+
+
+def interval_of(scores: Sequence[Mapping[str, Any]], groups: np.ndarray | None) -> list[float]:
+    """Return the 95 % interval of the mean accuracy of the seeds.
+
+    Several random splits share images, so their intervals cannot simply be joined. Where groups
+    are known, what an image scores is averaged over the splits that tested it, and whole groups
+    are resampled. Without groups it is Student's interval of the splits' accuracies, corrected
+    for the images that they share (Nadeau and Bengio, "Inference for the generalization error",
+    Machine Learning 52, 2003).
+    """
+    if len(scores) == 1:
+        return list(scores[0]["interval"])
+    if groups is None:
+        return resampled_interval(scores)
+    tested = np.concatenate([score["test"] for score in scores])
+    right = np.bincount(tested, np.concatenate([score["right"] for score in scores]))
+    rows, times = np.unique(tested, return_counts=True)
+    return list(accuracy_interval(right[rows] / times, groups[rows]))
+
+
+def resampled_interval(scores: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Return Nadeau and Bengio's interval from the accuracies and sizes of several splits."""
+    accuracies = np.array([score["accuracy"] for score in scores])
+    n_test, n_train = scores[0]["n_test"], scores[0]["n_train"]
+    error = np.sqrt((1 / len(scores) + n_test / n_train) * accuracies.var(ddof=1))
+    half = float(scipy.stats.t.ppf(0.975, len(scores) - 1) * error)
+    mean = float(accuracies.mean())
+    return [max(0.0, mean - half), min(1.0, mean + half)]
 
 
 def merge(path: Path, images: LabelledImages, row: Mapping[str, Any]) -> None:
@@ -162,7 +193,7 @@ def merge(path: Path, images: LabelledImages, row: Mapping[str, Any]) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8", newline="\n")
     os.replace(unfinished, path)
 
 
@@ -184,15 +215,6 @@ def sentence(row: Mapping[str, Any], title: str) -> str:
     )
 
 
-def accuracy_in_words(row: Mapping[str, Any]) -> str:
-    """Return the accuracy with its interval, or of several seeds with its spread."""
-    if row["interval"] is None:
-        spread, n = 100 * row["spread"], len(row["seeds"])
-        return f"{100 * row['accuracy']:.1f} % ± {spread:.1f} over {n} splits"
-    low, high = row["interval"]
-    return f"{100 * row['accuracy']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-
-
 def _without_cache(seconds: Mapping[str, float]) -> dict[str, float]:
     """Leave out the filling of the cache: without ``memory=`` nobody pays for it."""
     return {name: value for name, value in seconds.items() if name != KEEPING}
@@ -205,16 +227,3 @@ def _highest(peaks: Iterable[float | None]) -> float | None:
 
 def _mean(scores: Sequence[Mapping[str, Any]], name: str) -> float:
     return float(np.mean([score[name] for score in scores]))
-
-
-def _machine(threads: int) -> dict[str, Any]:
-    import torch
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "system": platform.system(),
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "gpu": gpu,
-    }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from luo2021_methods import BASELINES, CLASSIFIERS
 
 
 def experiment_table(results: list[dict[str, Any]]) -> str:
@@ -22,16 +25,16 @@ def experiment_table(results: list[dict[str, Any]]) -> str:
             f"({paper['fit_images']:,} images)* | | *{paper['image_seconds']} s* | | |"
         )
         lines += [_line(result, row) for row in result["rows"]]
+    known = {row["method"] for result in results for row in result["rows"]}
+    missing = [method for method in (*CLASSIFIERS, *BASELINES) if method not in known]
+    if missing:
+        lines += ["", f"Not measured yet: {', '.join(missing)}."]
     return "\n".join(lines)
 
 
 def _line(result: dict[str, Any], row: dict[str, Any]) -> str:
     data = f"{row['n_images']:,} {'**synthetic**' if result['synthetic'] else result['data']}"
-    accuracy = f"{100 * row['accuracy']:.1f} %"
-    if row["interval"] is None:
-        accuracy += f" ± {100 * row['spread']:.1f} ({len(row['seeds'])} splits)"
-    else:
-        accuracy += " [{:.1f}, {:.1f}]".format(*(100 * bound for bound in row["interval"]))
+    accuracy = accuracy_in_words(row)
     peak = "–" if row["peak_mb"] is None else f"{row['peak_mb'] / 1000:.1f} GB"
     cells = [data, str(len(result["classes"])), row["split"], row["label"], accuracy]
     cells += [f"{duration(row['fit_seconds'])} ({row['n_train']:,} images)"]
@@ -57,6 +60,13 @@ def stages_table(results: list[dict[str, Any]]) -> str:
             cells.append("–" if seconds is None else duration(seconds))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def accuracy_in_words(row: Mapping[str, Any]) -> str:
+    """Return the accuracy with its interval, and how many splits it is the mean of."""
+    low, high = row["interval"]
+    splits = f" ({len(row['seeds'])} splits)" if len(row["seeds"]) > 1 else ""
+    return f"{100 * row['accuracy']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]{splits}"
 
 
 def duration(seconds: float) -> str:

@@ -16,13 +16,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from accuracy_tables import DEFAULT
+from accuracy_tables import DEFAULT, LUO2021
 from checkpoints import load_or_run
 from features import Taps, texture
 from folds import Fold
 from logistic import TunedLogisticRegression
 from sklearn.base import clone
-from sources import code_digest, versions
+from sources import code_digest, machine, versions
 from words import FisherVectors, LayerPCA, WordHistograms
 
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier
@@ -30,9 +30,8 @@ from hypervlad.backbones import WeightsNotFoundError, find_weights
 from hypervlad.presets import luo2021
 
 N_SAMPLED = 1000  # hypercolumns an image
-# The modules on which a result depends: a change in them makes its checkpoints void.
-TAPS_ROOMS = ("images", "splits", "backbones", "hypercolumns")
-CLASSIFIER_ROOMS = (*TAPS_ROOMS, "codebook", "vlad", "encoder", "boosting", "classifier")
+# The modules of this folder on which a result depends: a change makes its checkpoints void.
+CODE = ("methods", "features", "words", "logistic", "folds")
 
 Result = dict[str, Any]
 
@@ -43,7 +42,9 @@ class Method(Protocol):
     title: str
 
     @property
-    def settings(self) -> dict[str, Any]: ...
+    def settings(self) -> dict[str, Any]:
+        """Beside what `run` adds for every method: code, libraries, machine."""
+        ...
 
     def __call__(self, fold: Fold) -> Result:
         """Return ``proba`` (n_test, n_classes), ``fit_seconds``, ``predict_seconds``."""
@@ -54,6 +55,7 @@ def run(method: Method, fold: Fold, folder: Path) -> Result:
     name = "".join(c if c.isalnum() else "_" for c in method.title)
     path = folder / fold.data.name / name / f"repeat{fold.repeat}_fold{fold.number}.json"
     settings = fold.settings | method.settings | {"title": method.title, "versions": versions()}
+    settings |= {"code": code_digest(*CODE), "machine": machine(torch.get_num_threads())}
     return load_or_run(path, settings, lambda: method(fold))
 
 
@@ -111,11 +113,7 @@ class Default:
         parameters = self.model(0).get_params()
         del parameters["encoder__weights"]  # a path; the digest says what it holds
         plain = {k: repr(v) for k, v in parameters.items() if not hasattr(v, "get_params")}
-        return {
-            "parameters": plain,
-            "weights": self.weights_digest,
-            "code": code_digest(CLASSIFIER_ROOMS, method=self),
-        }
+        return {"parameters": plain, "weights": self.weights_digest}
 
     def __call__(self, fold: Fold) -> Result:
         model = self.model(fold.seed)
@@ -138,11 +136,7 @@ class LinearOnDefault:
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {
-            "default": self.default.settings,
-            "temperature": self.temperature,
-            "code": code_digest(["splits"], ["logistic"], method=self),
-        }
+        return {"default": self.default.settings, "temperature": self.temperature}
 
     def __call__(self, fold: Fold) -> Result:
         given = run(self.default, fold, self.folder)
@@ -164,7 +158,7 @@ class Pooled:
 
     @property
     def settings(self) -> dict[str, Any]:
-        return _of_taps(self.taps, self, last_only=self.last_only)
+        return _of_taps(self.taps, last_only=self.last_only)
 
     def __call__(self, fold: Fold) -> Result:
         vectors, seconds = fold.data.features("pooled", self.taps.pooled)
@@ -185,7 +179,7 @@ class OnHypercolumns:
     @property
     def settings(self) -> dict[str, Any]:
         encoder = {name: repr(value) for name, value in vars(self.encoder(0)).items()}
-        return _of_taps(self.taps, self, "words", n_sampled=N_SAMPLED, encoder=encoder)
+        return _of_taps(self.taps, n_sampled=N_SAMPLED, encoder=encoder)
 
     def __call__(self, fold: Fold) -> Result:
         samples, seconds = fold.data.features(
@@ -223,7 +217,7 @@ class Texture:
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"code": code_digest(["images", "splits", "boosting"], ["features"], method=self)}
+        return {}
 
     def __call__(self, fold: Fold) -> Result:
         vectors, seconds = fold.data.features("texture", texture)
@@ -232,13 +226,8 @@ class Texture:
         return measure(model, fold, vectors[fold.train], vectors[fold.test], seconds)
 
 
-def _of_taps(taps: Taps, method: object, *beside: str, **others: Any) -> dict[str, Any]:
-    return {
-        **others,
-        "taps": list(taps.network.taps),
-        "weights": taps.network.digest,
-        "code": code_digest(TAPS_ROOMS, ["features", "logistic", *beside], method=method),
-    }
+def _of_taps(taps: Taps, **others: Any) -> dict[str, Any]:
+    return {**others, "taps": list(taps.network.taps), "weights": taps.network.digest}
 
 
 class Luo2021:
@@ -252,7 +241,6 @@ class Luo2021:
         return {
             "parameters": {name: repr(value) for name, value in self.parameters.items()},
             "weights": hashlib.sha256(Path(self.weights).read_bytes()).hexdigest(),
-            "code": code_digest([*CLASSIFIER_ROOMS, "presets"], method=self),
         }
 
     def __call__(self, fold: Fold) -> Result:
@@ -285,6 +273,6 @@ def all_methods(
         vgg16 = vgg16 or str(find_weights("vgg16", download=False))
     except WeightsNotFoundError as error:
         return methods, dict.fromkeys(("luo2021", "luo2021_image"), str(error))
-    methods["luo2021"] = Luo2021("luo2021", vgg16)
-    methods["luo2021_image"] = Luo2021("luo2021, every pixel", vgg16, grid="image")
+    methods["luo2021"] = Luo2021(LUO2021[0], vgg16)
+    methods["luo2021_image"] = Luo2021(LUO2021[1], vgg16, grid="image")
     return methods, {}

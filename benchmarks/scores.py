@@ -6,10 +6,12 @@ cross-validation are no new data: what an image scores is averaged over them fir
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from folds import DataSet
 
 from hypervlad.metrics import calibration_error_range, expected_calibration_error
 
@@ -33,6 +35,13 @@ class OutOfFold:
     codes: np.ndarray
     groups: np.ndarray
     proba: np.ndarray
+
+    @classmethod
+    def of(cls, data: DataSet, proba: np.ndarray) -> OutOfFold:
+        """Leave out the images that are never tested: their probabilities are NaN."""
+        tested = ~np.isnan(proba[:, :, 0]).any(axis=0)
+        codes = np.searchsorted(data.classes, data.y)
+        return cls(codes[tested], data.groups[tested], proba[:, tested])
 
     @property
     def right(self) -> np.ndarray:
@@ -70,16 +79,23 @@ class GroupDraws:
     Parameters
     ----------
     groups : ndarray of shape (n,)
+    name : str
+        Of the data set. Sets of as many groups must not share their draws: the variance of a mean
+        over sets would not be the sum of theirs.
     n_draws : int
-    seed : int
     """
 
-    def __init__(self, groups: np.ndarray, n_draws: int = N_DRAWS, seed: int = SEED) -> None:
+    def __init__(self, groups: np.ndarray, name: str = "", n_draws: int = N_DRAWS) -> None:
         _, self._group_of_row = np.unique(groups, return_inverse=True)
         self._sizes = np.bincount(self._group_of_row)
         n_groups = len(self._sizes)
-        drawn = np.random.default_rng(seed).integers(n_groups, size=(n_draws, n_groups))
+        drawn = np.random.default_rng(self.seed(name)).integers(n_groups, size=(n_draws, n_groups))
         self.times = np.stack([np.bincount(row, minlength=n_groups) for row in drawn])
+
+    @staticmethod
+    def seed(name: str) -> list[int]:
+        """Return the seed of a data set's draws."""
+        return [SEED, zlib.crc32(name.encode())]
 
     def means(self, values: np.ndarray) -> np.ndarray:
         """Return the mean of the drawn groups' rows, shape (n_draws,)."""

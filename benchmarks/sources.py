@@ -1,4 +1,4 @@
-"""What a stored result depends on beside its parameters: the code and the libraries."""
+"""What a stored result depends on beside its parameters: code, libraries and machine."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import ast
 import functools
 import hashlib
 import importlib.metadata
-import inspect
+import os
 import platform
-import textwrap
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
 
 import hypervlad
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = Path(hypervlad.__file__).resolve().parent
 LIBRARIES = ("numpy", "scikit-image", "scikit-learn", "torch", "xgboost")
+NO_RESULTS = ("cli", "datasets", "displays")  # rooms of the package that compute none
 
 
 def versions() -> dict[str, str]:
@@ -25,26 +27,27 @@ def versions() -> dict[str, str]:
     return {"hypervlad": hypervlad.__version__} | found | {"python": platform.python_version()}
 
 
-def code_digest(rooms: Sequence[str], beside: Sequence[str] = (), method: object = None) -> str:
-    """Return the SHA-256 of code; comments, docstrings and layout do not count.
+def machine(threads: int) -> dict[str, Any]:
+    """Return what times depend on, and last digits of results: threads, processor and GPU."""
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
 
-    Parameters
-    ----------
-    rooms : sequence of str
-        Modules of the package, folders with all that is in them.
-    beside : sequence of str
-        Modules of this folder.
-    method : object, optional
-        Its class counts too.
+
+def code_digest(*beside: str) -> str:
+    """Return the SHA-256 of the package's code and of these modules of this folder.
+
+    Whole modules, because a method is more than its class: what it calls counts as well. Comments,
+    docstrings and layout do not.
     """
-    files = [HERE / f"{name}.py" for name in beside]
-    for room in rooms:
-        folder = PACKAGE / room
-        files += sorted(folder.glob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
-    texts = [file.read_text(encoding="utf-8") for file in files]
-    if method is not None:
-        texts.append(textwrap.dedent(inspect.getsource(type(method))))
-    return _digest_of(tuple(texts))
+    rooms = sorted(PACKAGE.rglob("*.py"))
+    files = [path for path in rooms if path.relative_to(PACKAGE).parts[0] not in NO_RESULTS]
+    files += [HERE / f"{name}.py" for name in beside]
+    return _digest_of(tuple(file.read_text(encoding="utf-8") for file in files))
 
 
 @functools.cache

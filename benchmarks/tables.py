@@ -14,9 +14,12 @@ from typing import Any
 
 from accuracy_tables import LAYOUT, accuracy_section, front_table
 from luo2021_tables import experiment_table, stages_table
+from tried_table import tried_table
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+ACCURACY_OF = ("mobilenet_v2", "vgg16")  # networks of the accuracy benchmark
+NOT_YET = "Not measured yet."
 
 
 def speed_table(rows: list[dict[str, Any]]) -> str:
@@ -97,30 +100,45 @@ def with_tables(text: str, tables: dict[str, str]) -> str:
 
 
 def accuracy_results() -> list[dict[str, Any]]:
-    """Return the stored results of `accuracy.py`, the default network's first.
-
-    Those of an older layout are passed over: the table made from them stays until the benchmark
-    has run again.
-    """
+    """Return the stored results of `accuracy.py`, the default network's first."""
     files = sorted(
         (HERE / "results").glob("accuracy_*.json"),
         key=lambda f: ("mobilenet" not in f.name, f.name),
     )
     stored = [load(file.name) for file in files]
-    return [facts for facts in stored if facts.get("layout") == LAYOUT]
+    for file, facts in zip(files, stored, strict=True):
+        if facts.get("layout") != LAYOUT:
+            sys.exit(
+                f"{file.name} has another layout ({facts.get('layout')}, not {LAYOUT}): run "
+                "accuracy.py again, or take the file away"
+            )
+    return stored
+
+
+def accuracy_tables(stored: list[dict[str, Any]]) -> str:
+    """Return the tables of every network, and which have not been measured."""
+    sections = [accuracy_section(facts) for facts in stored]
+    known = {facts["backbone"] for facts in stored}
+    sections += [f"**{name}**: {NOT_YET.lower()}" for name in ACCURACY_OF if name not in known]
+    return "\n\n".join(sections)
+
+
+def tried_tables() -> str:
+    """Return the tables of what was tried on each network."""
+    files = sorted((HERE / "results").glob("tried_*.json"))
+    return "\n\n".join(tried_table(load(file.name)) for file in files) or NOT_YET
 
 
 def pages() -> dict[Path, dict[str, str]]:
     """Return every table by its page and name."""
     speed = load("encode_speed_cpu.json")["rows"]
-    front: dict[str, str] = {}
     here = {"speed": speed_table(speed), "memory": memory_table(speed)}
     luo2021 = [load(path.name) for path in sorted((HERE / "results").glob("luo2021_*.json"))]
     here |= {"luo2021": experiment_table(luo2021), "luo2021-stages": stages_table(luo2021)}
     accuracy = accuracy_results()
-    if accuracy:
-        front["compare"] = f"{front_table(accuracy[0])}\n\n{speed_sentence(speed)}"
-        here["accuracy"] = "\n\n".join(accuracy_section(facts) for facts in accuracy)
+    here |= {"accuracy": accuracy_tables(accuracy), "tried": tried_tables()}
+    compared = front_table(accuracy[0]) if accuracy else NOT_YET
+    front = {"compare": f"{compared}\n\n{speed_sentence(speed)}"}
     return {ROOT / "README.md": front, HERE / "README.md": here}
 
 
@@ -135,7 +153,7 @@ def main() -> None:
         if before != after:
             stale.append(page.relative_to(ROOT).as_posix())
             if not check:
-                page.write_text(after, encoding="utf-8")
+                page.write_text(after, encoding="utf-8", newline="\n")
     if check and stale:
         sys.exit(f"stale tables in {', '.join(stale)}: run python benchmarks/tables.py")
 

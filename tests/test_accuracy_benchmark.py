@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import tables
 import words
-from accuracy_tables import accuracy_section, front_table
+from accuracy_tables import accuracy_section, claims, front_table
 from features import texture
 from folds import DataSet, folds_of, number_of_folds
 from logistic import TunedLogisticRegression
@@ -159,7 +160,6 @@ def test_an_interrupted_run_goes_on(
         calls.append((fold.repeat, fold.number))
         return real(self, fold)
 
-    # The class's source is part of a checkpoint's settings, so it must stay the same.
     monkeypatch.setattr(methods.Pooled, "__call__", counted)
     facts = run(folder, out, "--methods", "pooled_last", "texture")
     assert calls == [(1, 1)]
@@ -233,23 +233,128 @@ def test_tables_mark_what_is_worse_and_what_is_miscalibrated(
     assert "0.250 ± 0.100 behind another, MORE than two" in accuracy_section(facts)
 
 
-def test_results_of_another_layout_leave_the_tables_alone(
-    finished: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of results with the speeds only."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    speed = (tables.HERE / "results" / "encode_speed_cpu.json").read_bytes()
+    (folder / "encode_speed_cpu.json").write_bytes(speed)
+    monkeypatch.setattr("tables.HERE", tmp_path)
+    return folder
+
+
+def test_the_default_network_comes_first_and_what_is_missing_is_said(
+    finished: tuple[Path, dict[str, Any]], results: Path
 ) -> None:
     _, facts = finished
-    results = tmp_path / "results"
-    results.mkdir()
-    speed = (tables.HERE / "results" / "encode_speed_cpu.json").read_bytes()
-    (results / "encode_speed_cpu.json").write_bytes(speed)
-    (results / "accuracy_old.json").write_text('{"rows": []}', encoding="utf-8")
-    monkeypatch.setattr("tables.HERE", tmp_path)
-    assert all("accuracy" not in page and "compare" not in page for page in tables.pages().values())
-    (results / "accuracy_vgg16.json").write_text(json.dumps(facts), encoding="utf-8")
-    (results / "accuracy_mobilenet_v2.json").write_text(
-        json.dumps(facts | {"backbone": "mobilenet_v2"}), encoding="utf-8"
-    )
-    page = tables.pages()[tmp_path / "README.md"]
-    assert page["accuracy"].index("**mobilenet_v2**") < page["accuracy"].index("**tiny**")
+    page = tables.pages()[results.parent / "README.md"]
+    assert page["accuracy"].count("not measured yet") == 2
+    assert page["tried"] == "Not measured yet."
+    for name in ("mobilenet_v2", "vgg16"):
+        text = json.dumps(facts | {"backbone": name})
+        (results / f"accuracy_{name}.json").write_text(text, encoding="utf-8")
+        page = tables.pages()[results.parent / "README.md"]
+        assert page["accuracy"].count(f"**{name}** (2 x grouped folds") == 1
+    assert page["accuracy"].index("**mobilenet_v2**") < page["accuracy"].index("**vgg16**")
+    assert "not measured yet" not in page["accuracy"]
+    assert page["accuracy"].count("Not measured yet: luo2021; luo2021, every pixel") == 2
+
+
+def test_results_of_another_layout_stop_the_tables(results: Path) -> None:
+    (results / "accuracy_vgg16.json").write_text('{"rows": []}', encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"accuracy_vgg16\.json has another layout"):
+        tables.pages()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--methods", "default"],
+        ["--folder", "mine"],
+        ["--sets", "nanofibre"],
+        ["--weights", "random"],
+        ["--repeats", "1"],
+    ],
+)
+def test_only_the_whole_run_replaces_the_projects_results(
+    more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    standard = ["--data", "shared"]
+    assert accuracy.parse(standard).out is None
+    with pytest.raises(SystemExit):
+        accuracy.parse([*standard, *more])
+    assert "give --out FILE" in capsys.readouterr().err
+    assert accuracy.parse([*standard, *more, "--out", "mine.json"]).out == Path("mine.json")
+
+
+def test_methods_that_cannot_run_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = {"luo2021": "no weights of vgg16"}
+    monkeypatch.setattr("accuracy.all_methods", lambda *_: ({"default": None}, missing))
+    options = ["--data", "shared", "--out", "mine.json", "--methods"]
+    with pytest.raises(SystemExit, match=r"(?s)none of the methods can run.*no weights of vgg16"):
+        accuracy.choose(accuracy.parse([*options, "luo2021"]))
+    assert list(accuracy.choose(accuracy.parse([*options, "luo2021", "default"]))) == ["default"]
+    with pytest.raises(SystemExit, match=r"(?s)no weights of vgg16.*give --out"):
+        accuracy.choose(accuracy.parse(["--data", "shared"]))  # not the whole run after all
+
+
+def test_claims_turn_the_sign_to_the_defaults_side() -> None:
+    def row(method: str, gain: float, error: float) -> dict[str, Any]:
+        against = {"default": {"gain": gain, "error": error}}
+        return {
+            "data": "steel", "method": method,
+            "accuracy_against": against, "log_loss_against": against,
+        }  # fmt: skip
+
+    rows = [
+        row("default vectors + logistic regression", -0.05, 0.02),
+        row("default vectors + temperature-scaled logistic regression", 0.03, 0.02),
+        row("texture", -0.5, 0.01),
+    ]
+    plain, scaled = claims(rows)
+    assert plain.startswith("steel: the default against logistic regression on the same vectors")
+    assert plain.count("+0.050 ± 0.020, MORE than two standard errors") == 2
+    assert "temperature-scaled" in scaled
+    assert scaled.count("-0.030 ± 0.020, no more than two standard errors") == 2
+
+
+@pytest.mark.parametrize("change", ["same", "threads", "GPU", "code", "versions"])
+def test_a_checkpoint_belongs_to_code_libraries_and_machine(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    class Constant:
+        title = "constant"
+        settings: dict[str, Any] = {}  # noqa: RUF012
+        n_runs = 0
+
+        def __call__(self, fold: Any) -> methods.Result:
+            self.n_runs += 1
+            return {"proba": np.full((len(fold.test), 3), 1 / 3)}
+
+    method, fold = Constant(), folds_of(DataSet.load(folder), repeats=1, seed=0)[0]
+    methods.run(method, fold, tmp_path)
+    if change == "threads":
+        monkeypatch.setattr("methods.torch.get_num_threads", lambda: 77)
+    elif change == "GPU":
+        monkeypatch.setattr("sources.torch.cuda.is_available", lambda: True)
+        monkeypatch.setattr("sources.torch.cuda.get_device_name", lambda: "some GPU")
+    elif change == "code":
+        monkeypatch.setattr("methods.CODE", (*methods.CODE, "scores"))
+    elif change == "versions":
+        monkeypatch.setattr("sources.platform.python_version", lambda: "3.99")
+    methods.run(method, fold, tmp_path)
+    assert method.n_runs == (1 if change == "same" else 2)
+
+
+def test_the_code_of_methods_is_all_that_they_import() -> None:
+    here = Path(methods.__file__).parent
+    no_results = {"accuracy_tables", "checkpoints", "sources"}
+    for module in methods.CODE:
+        tree = ast.parse((here / f"{module}.py").read_text(encoding="utf-8"))
+        imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        local = {name for name in imported if (here / f"{name}.py").exists()}
+        assert local - no_results <= set(methods.CODE), module
 
 
 def test_two_folders_of_one_name_are_refused(
@@ -268,12 +373,23 @@ def test_unknown_method_lists_the_known(folder: Path, tmp_path: Path) -> None:
 def test_code_digest_ignores_words_but_not_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sources.PACKAGE", tmp_path)
     monkeypatch.setattr("sources.HERE", tmp_path)
-    digests = []
-    for text in ('"""One."""\nx = 1\n', '"""Two."""\nx = 1  # said why\n', "x = 2\n"):
-        (tmp_path / "some.py").write_text(text, encoding="utf-8")
-        digests.append(code_digest([], ["some"]))
-    assert digests[0] == digests[1] != digests[2]
+    (tmp_path / "beside.py").write_text("y = 1\n", encoding="utf-8")
+    for room in ("encoder", "cli"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "some.py").write_text("x = 1\n", encoding="utf-8")
+
+    def after(file: str, text: str) -> bool:
+        """Whether the digest changes."""
+        before = code_digest("beside")
+        (tmp_path / file).write_text(text, encoding="utf-8")
+        return code_digest("beside") != before
+
+    assert not after("encoder/some.py", '"""Words."""\nx = 1  # why\n')
+    assert after("encoder/some.py", "x = 2\n")
+    assert after("beside.py", "y = 2\n")
+    assert not after("cli/some.py", "x = 2\n")  # computes no result
 
 
 def test_tuned_regression_with_a_class_missing_from_an_inner_fold() -> None:
@@ -315,13 +431,27 @@ def test_temperature_lowers_the_loss_of_overconfident_margins() -> None:
     assert _log_loss(5 * margins / found, codes) < _log_loss(5 * margins, codes)
 
 
-def test_word_histograms_and_fisher_vectors_have_unit_length() -> None:
+def test_word_histograms_count_the_words_that_are_there() -> None:
+    rng = np.random.default_rng(0)
+    centres = np.array([[0.0, 0.0], [50.0, 0.0], [0.0, 50.0]])
+    counts = np.array([[40, 10, 0], [10, 10, 30], [0, 50, 0], [20, 20, 10]])
+    local = np.stack([np.repeat(centres, row, axis=0) for row in counts])
+    local += rng.standard_normal(local.shape)
+    model = words.WordHistograms(n_words=3).fit(local)
+    found = model.transform(local)
+    # Whichever numbers the words were given.
+    order = [int(word) for word in model.kmeans_.predict(centres)]
+    np.testing.assert_allclose(found[:, order], np.sqrt(counts / 50))
+
+
+def test_fisher_vectors_have_unit_length_and_tell_means_apart() -> None:
     local = np.random.default_rng(0).standard_normal((6, 50, 3)).astype(np.float32)
-    histograms = words.WordHistograms(n_words=5).fit(local).transform(local)
-    np.testing.assert_allclose((histograms**2).sum(axis=1), 1)
+    local[3:] += 2
     fisher = words.FisherVectors(n_modes=2).fit(local).transform(local)
     assert fisher.shape == (6, 2 * 2 * 3 + 2)
     np.testing.assert_allclose((fisher**2).sum(axis=1), 1)
+    alike = fisher @ fisher.T
+    assert alike[:3, :3].min() > alike[:3, 3:].max()
 
 
 def test_layer_pca_gives_layers_equal_say() -> None:

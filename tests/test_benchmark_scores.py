@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from folds import DataSet
 from scores import Gain, GroupDraws, OutOfFold, mean_rows, set_rows
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
@@ -43,9 +44,11 @@ def test_impossible_truth_has_a_finite_loss() -> None:
 
 def test_draws_are_means_over_the_rows_of_drawn_groups() -> None:
     values = RNG.standard_normal(len(GROUPS))
-    draws = GroupDraws(GROUPS, n_draws=50, seed=3)
+    draws = GroupDraws(GROUPS, "steel", n_draws=50)
     names = np.unique(GROUPS)
-    drawn = np.random.default_rng(3).integers(len(names), size=(50, len(names)))
+    drawn = np.random.default_rng(GroupDraws.seed("steel")).integers(
+        len(names), size=(50, len(names))
+    )
     slow = [np.concatenate([values[names[g] == GROUPS] for g in row]).mean() for row in drawn]
     np.testing.assert_allclose(draws.means(values), slow)
 
@@ -74,11 +77,30 @@ def test_the_bootstrap_agrees_with_the_textbook_for_single_rows_and_for_groups()
 def test_the_mean_over_sets_weighs_sets_alike_and_adds_their_variances() -> None:
     rng = np.random.default_rng(5)
     small, large = rng.standard_normal(50) + 1, rng.standard_normal(400)
-    draws = [GroupDraws(np.arange(50), seed=1), GroupDraws(np.arange(400), seed=2)]
+    draws = [GroupDraws(np.arange(50), "small"), GroupDraws(np.arange(400), "large")]
     gain = Gain.of([small, large], draws)
     assert gain.value == pytest.approx((small.mean() + large.mean()) / 2)
     expected = np.hypot(small.std() / np.sqrt(50), large.std() / np.sqrt(400)) / 2
     assert gain.error == pytest.approx(expected, rel=0.1)
+
+
+def test_sets_of_as_many_groups_are_drawn_apart() -> None:
+    values = RNG.standard_normal(200)
+    draws = [GroupDraws(np.arange(200), name) for name in ("steel", "tiles")]
+    assert (draws[0].times != draws[1].times).any()
+    np.testing.assert_array_equal(draws[0].times, GroupDraws(np.arange(200), "steel").times)
+    # The same values twice: with common draws the error would not fall at all.
+    one, two = Gain.of([values], draws[:1]), Gain.of([values, values], draws)
+    assert two.error == pytest.approx(one.error / np.sqrt(2), rel=0.1)
+
+
+def test_images_that_are_never_tested_do_not_count() -> None:
+    y, groups = np.array(["a", "b", "a"]), np.array(["p", "q", "r"])
+    data = DataSet("some", np.array(["1", "2", "3"]), y, groups, "digest")
+    proba = np.array([[[0.9, 0.1], [np.nan, np.nan], [0.2, 0.8]]])
+    oof = OutOfFold.of(data, proba)
+    assert oof.right.tolist() == [1, 0]
+    assert oof.groups.tolist() == ["p", "r"]
 
 
 def test_comparison_with_the_best_and_the_default() -> None:
@@ -104,7 +126,7 @@ def test_within_two_errors() -> None:
 
 def test_means_leave_out_methods_that_did_not_run_everywhere() -> None:
     a, b = out_of_fold(1), out_of_fold(2)
-    draws = [GroupDraws(GROUPS, seed=s) for s in (0, 1)]
+    draws = [GroupDraws(GROUPS, name) for name in "xy"]
     rows = mean_rows([{"a": a, "b": b}, {"a": b}], "a", draws)
     assert list(rows) == ["a"]
     assert rows["a"]["accuracy"] == pytest.approx((a.right.mean() + b.right.mean()) / 2)

@@ -210,7 +210,7 @@ class TestLinear:
             temperatures = np.geomspace(0.1, 10, 400)
             by_temperature = [
                 np.mean(-np.log(naive_probabilities(margins / t)[np.arange(len(y)), rows.codes]))
-                + 0.5 * (np.log(t) / 0.3) ** 2 / len(rows)
+                + 0.5 * (min(np.log(t), 0) / 0.3) ** 2 / len(rows)
                 for t in temperatures
             ]
             best = int(np.argmin(by_temperature))
@@ -243,6 +243,12 @@ class TestLinear:
         margins = np.array([[3.0], [-3.0], [4.0], [-4.0]])
         temperature, _ = fit_temperature(margins, np.array([1, 0, 1, 0]), np.ones(4))
         assert 0.6 < temperature < 1.0
+
+    def test_nothing_restrains_claiming_less(self):
+        right = np.arange(10) < 7
+        margins = np.where(right, 6.0, -6.0)[:, None]
+        temperature, _ = fit_temperature(margins, np.ones(10, dtype=int), np.ones(10))
+        assert temperature == pytest.approx(6 / np.log(0.7 / 0.3), rel=1e-3)
 
     def test_without_folds_the_middle_is_taken(self):
         rows = training_rows(np.eye(4), [0, 0, 1, 1])

@@ -13,9 +13,13 @@ import pytest
 import torch
 from luo2021_data import LabelledImages, random_split, read_folder, synthetic_images
 from luo2021_figures import snap_to_grid
-from luo2021_results import merge
+from luo2021_results import interval_of, merge
 from luo2021_stages import BOOSTER, ENCODING, KMEANS, READING, SAMPLING, Clock
 from skimage.io import imread, imsave
+
+from hypervlad.backbones import Preprocessing, build_network
+from hypervlad.hypercolumns import feature_maps, prepare
+from hypervlad.images import read_image
 
 CLASSES = ("cluster", "fiber", "matrix", "matrix-surface")
 TINY = ["encoder__backbone=tiny", "encoder__weights=random", "encoder__image_size=24"]
@@ -72,6 +76,8 @@ def test_a_run_writes_rows_and_figures(done: tuple[Path, list[Any]]) -> None:
         assert all(s["n_encoded_again"] == 0 for s in row["by_seed"])
         assert row["label"].startswith("default (encoder__backbone=tiny")
         assert row["versions"]["python"]
+        assert row["machine"]["threads"] == 1
+        assert row["interval"][0] <= row["accuracy"] <= row["interval"][1]
     figures = {path.name for path in (out / "figures").iterdir()}
     assert figures == {
         "squares_4_48_default_random_confusion.png",
@@ -108,7 +114,8 @@ def test_what_is_there_is_not_computed_again(
 
 
 @pytest.mark.parametrize(
-    "change", ["parameter", "image", "listing", "versions", "code", "threads", "weights"]
+    "change",
+    ["parameter", "image", "listing", "versions", "code", "threads", "GPU", "weights"],
 )
 def test_other_settings_do_not_find_it(
     done: tuple[Path, list[Any]],
@@ -119,7 +126,10 @@ def test_other_settings_do_not_find_it(
 ) -> None:
     out, _ = done
     options = luo2021.parse(
-        [*options_for(folder, out), "--groups", str(folder / "groups.csv"), "--seeds", "0", "1"]
+        [
+            *[*options_for(folder, out), "--results", str(out), "--seeds", "0", "1"],
+            *["--groups", str(folder / "groups.csv")],
+        ]
     )
     images = luo2021.list_images(options)
     monkeypatch.setattr(methods, "encode", refuse)
@@ -129,10 +139,13 @@ def test_other_settings_do_not_find_it(
         options.changed["encoder__n_codewords"] = 4
     elif change == "threads":
         options.threads = 2
+    elif change == "GPU":
+        monkeypatch.setattr("sources.torch.cuda.is_available", lambda: True)
+        monkeypatch.setattr("sources.torch.cuda.get_device_name", lambda: "some GPU")
     elif change == "code":
-        monkeypatch.setattr(methods, "source_digest", lambda: "other")
+        monkeypatch.setattr(luo2021, "CODE", (*luo2021.CODE, "luo2021_results"))
     elif change == "versions":
-        monkeypatch.setattr(luo2021.platform, "python_version", lambda: "3.99")
+        monkeypatch.setattr("sources.platform.python_version", lambda: "3.99")
     elif change == "weights":
         (tmp_path / "weights.pth").write_bytes(b"other weights")
         options.changed["encoder__weights"] = str(tmp_path / "weights.pth")
@@ -151,9 +164,20 @@ def _with_one_image_changed(folder: Path, tmp_path: Path) -> LabelledImages:
 
     copy = tmp_path / folder.name
     shutil.copytree(folder, copy)
-    image = imread(copy / "fiber" / "03.png")
-    imsave(copy / "fiber" / "03.png", np.zeros_like(image), check_contrast=False)
+    path = copy / "fiber" / "03.png"
+    image = imread(path)
+    image[0, 0] ^= 1  # name and size stay, unless the compression falls out otherwise
+    imsave(path, image, check_contrast=False)
     return read_folder(copy, 4, copy / "groups.csv")
+
+
+def test_the_digest_knows_contents_of_the_same_size(tmp_path: Path) -> None:
+    for name in CLASSES:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(b"one")
+    before = read_folder(tmp_path, 4).digest
+    (tmp_path / CLASSES[0] / "a.png").write_bytes(b"two")
+    assert read_folder(tmp_path, 4).digest != before
 
 
 def test_an_interrupted_run_goes_on(
@@ -186,7 +210,8 @@ def test_an_interrupted_run_goes_on(
 def test_without_groups_the_output_says_what_that_means(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = luo2021.parse(["--data", str(folder), "--classes", "4", "--out", str(tmp_path)])
+    out = ["--out", str(tmp_path), "--results", str(tmp_path)]
+    options = luo2021.parse(["--data", str(folder), "--classes", "4", *out])
     images = luo2021.list_images(options)
     assert images.groups is None
     assert "optimistic" in capsys.readouterr().out
@@ -246,6 +271,47 @@ def test_a_folder_of_other_classes_is_refused(folder: Path) -> None:
         (["--classes", "4", "--groups", "a.csv"], "--groups goes with --data"),
         (["--classes", "8", "--n-images", "20"], "at least 80 for 8 classes"),
         (["--classes", "4", "--set", "n_codewords"], "part__name=value"),
+        (["--classes", "4", "--data", "mine"], "give --results FOLDER"),
+        (["--classes", "4", "--weights", "random"], "give --results FOLDER"),
+        (
+            ["--classes", "4", "--preset", "default", "--set", "encoder__turns=4"],
+            "give --results FOLDER",
+        ),
+        (
+            ["--classes", "4", "--set", "encoder__n_codewords=5"],
+            "pooled-conv5_3 knows encoder__image_size only",
+        ),
+        (
+            [
+                *["--classes", "4", "--preset", "fc2", "--vgg16", "vgg16.pth"],
+                *["--set", "encoder__weights=other.pth"],
+            ],
+            "fc2 knows encoder__image_size only",
+        ),
+        (
+            ["--classes", "4", "--preset", "default", "--set", "encoder__n_codeword=5"],
+            "default cannot use --set: Invalid parameter 'n_codeword'",
+        ),
+        (
+            ["--classes", "4", "--preset", "luo2021", "--set", "encoder__n_codewords=many"],
+            "luo2021 cannot use --set: n_codewords must be",
+        ),
+        (
+            ["--classes", "4", "--preset", "luo2021-sklearn", "--set", "boosting__Cs=1"],
+            "luo2021-sklearn cannot use --set: Invalid parameter 'Cs'",
+        ),
+        (
+            ["--classes", "4", "--preset", "luo2021-sklearn", "--set", "boosting__max_depth=deep"],
+            "luo2021-sklearn cannot use --set: The 'max_depth' parameter",
+        ),
+        (
+            ["--classes", "4", "--preset", "luo2021", "--set", "boosting__subsample=3"],
+            "luo2021 cannot use --set: subsample must be",
+        ),
+        (
+            ["--classes", "4", "--preset", "luo2021", "--set", "encoder__grid=own"],
+            "luo2021 cannot use --set: grid=",
+        ),
     ],
 )
 def test_bad_options(
@@ -258,18 +324,106 @@ def test_bad_options(
 
 @pytest.mark.parametrize("method", methods.CLASSIFIERS)
 def test_every_preset_is_built_with_its_seed(method: str, tmp_path: Path) -> None:
-    none = np.array([], dtype=int)
     changed = {"encoder__n_codewords": 7}
-    job = methods.Job(
-        method, changed, "random", "", [], none, None, none, none, 3, tmp_path, 1, False
+    model = methods.build_classifier(
+        _job(method, tmp_path, changed=changed, weights="random", seed=3)
     )
-    model = methods.build_classifier(job)
     assert model.encoder.random_state == model.boosting.random_state == 3
     assert model.encoder.n_codewords == 7
     assert model.encoder.backbone == ("mobilenet_v2" if method == "default" else "vgg16")
     assert (model.encoder.grid == "image") == (method == "luo2021-image")
     kind = "GradientBoostingClassifier" if "sklearn" in method else "BoostedSoftmaxClassifier"
     assert type(model.boosting).__name__ == kind
+
+
+def _job(method: str, tmp_path: Path, **others: Any) -> methods.Job:
+    none = np.array([], dtype=int)
+    facts: dict[str, Any] = {
+        "method": method, "changed": {}, "weights": "a.pth", "vgg16": "b.pth", "paths": [],
+        "labels": none, "groups": None, "train": none, "test": none, "seed": 0,
+        "cache": tmp_path, "threads": 1, "shown": False,
+    }  # fmt: skip
+    return methods.Job(**(facts | others))
+
+
+@pytest.mark.parametrize(
+    ("method", "plain", "changed"),
+    [
+        ("fc2", "b.pth", "b.pth"),
+        ("pooled-conv5_3", "a.pth", "a.pth"),
+        ("luo2021", "a.pth", "c.pth"),
+        ("default", "imagenet", "c.pth"),
+    ],
+)
+def test_the_key_holds_the_weights_that_are_used(
+    method: str, plain: str, changed: str, tmp_path: Path
+) -> None:
+    assert _job(method, tmp_path).network_weights == plain
+    job = _job(method, tmp_path, changed={"encoder__weights": "c.pth"})
+    assert job.network_weights == changed
+
+
+def test_the_substitute_baseline_is_the_mean_of_the_last_convolutions(
+    folder: Path, tmp_path: Path
+) -> None:
+    options = ["--data", str(folder), "--classes", "4", "--preset", "pooled-conv5_3"]
+    options += ["--weights", "random", "--set", "encoder__image_size=32", "--threads", "1"]
+    options += ["--out", str(tmp_path), "--results", str(tmp_path), "--seeds", "0", "1"]
+    luo2021.main([*options, "--in-process", "--no-figures"])
+    content = json.loads((tmp_path / "luo2021_squares_4.json").read_text(encoding="utf-8"))
+    (row,) = content["rows"]
+    assert row["accuracy"] > 0.8  # classes are levels of grey
+    assert row["n_features"] == 512
+    paths = read_folder(folder, 4).paths[:11]  # a batch and a part of one
+    changed = {"encoder__image_size": 32}
+    job = _job("pooled-conv5_3", tmp_path, paths=paths, weights="random", changed=changed)
+    vectors = methods.pooled_vectors(job)["vectors"]
+    network = build_network("vgg16", "random", ["features.29"])
+    for path, vector in zip(paths, vectors, strict=True):
+        image = prepare(read_image(path), (32, 32), Preprocessing())
+        expected = feature_maps(network, image[None])[0][0].mean(dim=(0, 1))
+        np.testing.assert_allclose(vector, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_groups_of_rare", [1, 2])
+def test_softmax_regression_of_a_class_in_few_groups(n_groups_of_rare: int, tmp_path: Path) -> None:
+    """Inner folds lack the class of two groups; that of a single one is never in their tests."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["a", "b", "rare"], [40, 40, 4])
+    groups = np.concatenate([np.arange(80) // 4, 100 + np.arange(4) * n_groups_of_rare // 4])
+    codes = np.unique(labels, return_inverse=True)[1]
+    vectors = rng.standard_normal((84, 6)) + 2.5 * np.eye(6)[codes]
+    rows = np.arange(84)
+    job = _job("fc2", tmp_path, labels=labels, groups=groups, train=rows, test=rows)
+    found = methods.softmax(job, vectors)
+    assert found["C"] > 1e-4  # not the first of the grid for want of scores
+    assert np.isfinite(found["proba"]).all()
+    assert (found["classes"][found["proba"].argmax(axis=1)] == labels).mean() > 0.9
+
+
+def test_the_interval_of_several_splits_is_nadeaus_and_bengios() -> None:
+    scores = [{"accuracy": a, "n_test": 20, "n_train": 80} for a in (0.8, 0.7, 0.9)]
+    low, high = interval_of(scores, None)
+    # 4.303 is Student's quantile for two degrees of freedom; the standard deviation is 0.1.
+    half = 4.3027 * 0.1 * np.sqrt(1 / 3 + 20 / 80)
+    assert (low, high) == (pytest.approx(0.8 - half, abs=1e-4), 1.0)
+    assert half > 0.1
+
+
+def test_the_interval_of_several_splits_resamples_known_groups() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.arange(200) // 10
+    of_group = rng.random(20) < 0.7  # images of a group stand or fall together
+    scores = []
+    for seed in range(4):
+        test = np.sort(np.random.default_rng(seed).permutation(200)[:100])
+        scores.append({"test": test, "right": of_group[groups[test]]})
+    low, high = interval_of(scores, groups)
+    tested = np.unique(np.concatenate([score["test"] for score in scores]))
+    mean = of_group[groups[tested]].mean()
+    error = np.sqrt(mean * (1 - mean) / 20)  # twenty groups are all that is known
+    assert low < mean < high
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.25)
 
 
 def test_fc2_wants_more_than_convolutions(tmp_path: Path) -> None:
