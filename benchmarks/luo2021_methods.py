@@ -123,18 +123,13 @@ def check_changed(method: str, changed: Mapping[str, Any], weights: str) -> None
 def _check_values(model: Any) -> None:
     """Raise what ``fit`` would, hours later."""
     from hypervlad import BoostedSoftmaxClassifier
-    from hypervlad.backbones import get_backbone
     from hypervlad.boosting.validation import check_parameters
-    from hypervlad.codebook import check_kind
-    from hypervlad.encoder import parameters
+    from hypervlad.encoder.parameters import check_run
+    from hypervlad.encoder.recipe import Recipe
 
     encoder, softmax = model.encoder, model.boosting
-    parameters.check_encoder(encoder, get_backbone(encoder.backbone))
-    check_kind(encoder.codebook)
-    parameters.check_grid(encoder.grid, encoder.codebook)
-    parameters.check_normalize(encoder.normalize)
-    parameters.check_read_options(encoder.read_options)
-    parameters.check_device(encoder.device)
+    Recipe.of(encoder)
+    check_run(encoder)
     if isinstance(softmax, BoostedSoftmaxClassifier):
         check_parameters(softmax)
     else:
