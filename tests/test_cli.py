@@ -454,7 +454,9 @@ def start(tmp_path, body, *arguments):
     """Run the command line in a process of its own, after a few lines of set-up."""
     script = tmp_path / "start.py"
     script.write_text(
-        "import sys\nsys.path[:0] = [r'{}', r'{}']\n".format(ROOT, ROOT / "tests")
+        "import signal, sys\nsys.path[:0] = [r'{}', r'{}']\n".format(ROOT, ROOT / "tests")
+        # Started in the background of a shell, a process may be deaf to Ctrl-C.
+        + "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         + "import conftest, hypervlad\n"
         + "from hypervlad.backbones import Preprocessing\n"
         + "hypervlad.register_backbone('tiny', conftest.build_tiny, ['1', '3', '4'],\n"
