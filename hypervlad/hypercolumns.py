@@ -109,7 +109,8 @@ def turned(images: torch.Tensor, turn: int) -> torch.Tensor:
     Tensor of shape (..., H, W), or (..., W, H) after an odd number of quarter turns
     """
     images = images.flip(-1) if turn >= 4 else images
-    return images.rot90(turn % 4, (-2, -1))
+    # rot90 copies even where there is nothing to turn.
+    return images.rot90(turn % 4, (-2, -1)) if turn % 4 else images
 
 
 def turned_back(maps: torch.Tensor, turn: int) -> torch.Tensor:

@@ -10,7 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.displays.contact_sheet import image_names
 from hypervlad.displays.figures import axes_or_new
-from hypervlad.displays.tiles import Line, Tile, draw_tiles, sheet_size, thumbnail
+from hypervlad.displays.tiles import (
+    Line,
+    Tile,
+    columns_for_maps,
+    draw_tiles,
+    sheet_size,
+    thumbnail,
+)
 from hypervlad.images import read_image
 
 if TYPE_CHECKING:
@@ -146,7 +153,7 @@ class CodewordMapDisplay:
     def n_columns(self) -> int:
         """The image and its maps; two images a row where there is one map each."""
         n_maps = len(self.maps[0]) if self.maps else 1
-        return 4 if n_maps == 1 and len(self.images) > 1 else 1 + n_maps
+        return columns_for_maps(len(self.images), n_maps)
 
     @property
     def figure_size(self) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from hypervlad.displays.tiles import (
     TILE_INCHES,
     Line,
     Tile,
+    columns_for_maps,
     draw_tiles,
     sheet_size,
     shorten,
@@ -162,7 +163,7 @@ class EvidenceDisplay:
     def n_columns(self) -> int:
         """The image and its maps; two images a row where there is one map each."""
         n_maps = max((len(classes) for classes in self.shown), default=1)
-        return 4 if n_maps == 1 and len(self.images) > 1 else 1 + n_maps
+        return columns_for_maps(len(self.images), n_maps)
 
     @property
     def figure_size(self) -> tuple[float, float]:

@@ -45,13 +45,13 @@ def library_versions() -> dict[str, str]:
 
 
 def _encoder_facts(encoder: Any) -> dict[str, str]:
-    codebook, n_taps = encoder.codebook_, len(encoder.taps_)
-    each = len(codebook.codewords[0])
+    n_taps = len(encoder.taps_)
+    each = len(encoder.codebook_.codewords[0])
     described = {
         "joint": f"{each}, common to all taps",
         "per_layer": f"{each} for each of {n_taps} taps",
         "both": f"{each}, common to all taps, and {each} for each of {n_taps} taps",
-    }[_kind_of(codebook)]
+    }[encoder.recipe_.codebook]
     embedded = getattr(encoder, "backbone_state_", None)
     digest = f"SHA-256 {encoder.weights_digest_[:12]}…"
     return {
@@ -70,12 +70,6 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
 
 def _classifier_facts(model: Any) -> dict[str, str]:
     return {"classifier": _boosting_in_words(model.boosting_)}
-
-
-def _kind_of(codebook: Any) -> str:
-    if codebook.joint is None:
-        return "per_layer"
-    return "both" if codebook.per_layer else "joint"
 
 
 def _features_in_words(encoder: Any) -> str:

@@ -104,6 +104,11 @@ def sheet_size(n_tiles: int, n_columns: int, n_lines: int) -> tuple[float, float
     return n_columns * (TILE_INCHES + _GAP_INCHES), n_rows * height
 
 
+def columns_for_maps(n_images: int, n_maps: int) -> int:
+    """Columns for images, each before its maps: two images a row where there is one map each."""
+    return 4 if n_maps == 1 and n_images > 1 else 1 + n_maps
+
+
 def draw_tiles(ax: Axes, tiles: Sequence[Tile], n_columns: int) -> None:
     """Draw tiles row by row, each centred in its square, its caption beneath it.
 

@@ -106,7 +106,7 @@ class _Projection:
         self.offset = None if self.matrix is None else -(self.mean @ self.matrix)
 
     def average(self, layer: torch.Tensor) -> torch.Tensor:
-        return (layer.mean(dim=(1, 2)) - self.mean) / self.std
+        return self.standardised(layer.mean(dim=(1, 2)))
 
     def standardised(self, layer: torch.Tensor) -> torch.Tensor:
         """Give each channel its units in `average`, at every cell."""
