@@ -32,6 +32,6 @@ display = EvidenceDisplay.from_estimator(
     model,
     [images[i] for i in shown],
     y_true=labels[shown],
-    names=[f"new image {i - new.start}" for i in shown],
+    names=[f"image {i}" for i in shown],
 )
 display.figure_.savefig(out, dpi=110, bbox_inches="tight")

@@ -177,8 +177,10 @@ def test_saved_and_loaded_predicts_bit_identically(
         )
     loaded.save(tmp_path / "again.hvlad", include_backbone=include_backbone)
     assert (tmp_path / "again.hvlad").read_bytes() == path.read_bytes()
+    assert loaded.random_state == model.random_state
     again = clone(loaded).fit(images, labels)
     assert again.encoder_.get_params()["n_codewords"] == 4
+    np.testing.assert_array_equal(again.predict_proba(images), model.predict_proba(images))
 
 
 def test_pickle_works_and_carries_no_network(

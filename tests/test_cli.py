@@ -340,6 +340,18 @@ def test_explain_draws_the_class_named_and_the_next(model, folder, tmp_path):
         assert one.height < size[1]
 
 
+def test_explain_draws_the_others_beside_a_bad_file(model, folder, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    good, output = folder / "flat" / "00.png", tmp_path / "why.png"
+    words = refused("explain", model, tmp_path / "bad.png", good, "-o", output)
+    assert "1 of 2 images not shown" in words
+    assert "bad.png" in words
+    assert output.exists()
+    alone = tmp_path / "none.png"
+    refused("explain", model, tmp_path / "bad.png", "-o", alone)
+    assert not alone.exists()
+
+
 def test_explain_refuses_what_would_not_fit_on_a_page(model, folder, tmp_path):
     copies = [shutil.copy(folder / "flat" / "00.png", tmp_path / "00.png")]
     for number in range(1, 25):

@@ -373,9 +373,15 @@ def test_what_cannot_be_explained_is_told(tmp_path: Path) -> None:
         model.explain(images[:2])
     with pytest.raises(ImageReadError, match=r"absent\.png"):
         model.explain(tmp_path / "absent.png")
-    for word in (("joint", 4), ("joint", -1), ("pooled", 0)):
-        with pytest.raises(ValueError, match=r"there is no word .*; there are 'joint' \(0 to 3\)"):
+    for word in (("joint", 4), ("joint", -1), ("joint", 1.5), ("joint", "3"), ("pooled", 0)):
+        with pytest.raises(ValueError, match=r"there is no .*; there are 'joint' \(0 to 3\)"):
             model.explain(images[0], words=[word])
+    for words in (["joint"], ("joint", 3), [("joint", 1, 2)]):
+        with pytest.raises(ValueError, match=r"no pair of part and number.*\[\('joint', 0\)\]"):
+            model.explain(images[0], words=words)
+    for words in (5, "joint"):
+        with pytest.raises(ValueError, match=r"must be a list of \(part, number\)"):
+            model.explain(images[0], words=words)
     foreign = MicrographClassifier(model.encoder, boosting=LogisticRegression()).fit(images, labels)
     with pytest.raises(ValueError, match="the learner is a LogisticRegression; only"):
         foreign.explain(images[0])

@@ -24,7 +24,7 @@ def pack(model: BoostedSoftmaxClassifier) -> tuple[dict[str, Any], dict[str, NDA
         "parameters": _pack_parameters(model.get_params(deep=False)),
         "classes": _pack_labels(model.classes_),
         "n_features_in": int(model.n_features_in_),
-        "fitted": {name: getattr(model, name) for name in _FITTED_NUMBERS}
+        "fitted": {name: _json_number(getattr(model, name)) for name in _FITTED_NUMBERS}
         | {name: _listed(getattr(model, name)) for name in _FITTED_BY_VIEW},
     }
     if hasattr(model, "feature_names_in_"):
@@ -52,7 +52,7 @@ def unpack(
         model.classes_ = _unpack_labels(header["classes"])
         model.n_features_in_ = int(header["n_features_in"])
         for name in _FITTED_NUMBERS:
-            setattr(model, name, header["fitted"][name])
+            setattr(model, name, _number(header["fitted"][name]))
         for name in _FITTED_BY_VIEW:
             values = header["fitted"][name]
             setattr(model, name, None if values is None else tuple(map(float, values)))
@@ -82,6 +82,15 @@ def unpack(
             f"{'lack' if model.booster_ is None else 'hold'} a 'booster'."
         )
     return model
+
+
+def _json_number(value: float | None) -> float | str | None:
+    """JSON knows no infinity: the error of a gain that one hold-out image told of."""
+    return value if value is None or np.isfinite(value) else str(value)
+
+
+def _number(value: float | str | None) -> float | None:
+    return float(value) if isinstance(value, str) else value
 
 
 def _listed(values: tuple[float, ...] | None) -> list[float] | None:

@@ -129,6 +129,11 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
             An image that cannot be read; it is named.
         """
         images = check_image_list(images)
+        if y is None:
+            raise ValueError(
+                "MicrographClassifier requires y to be passed, but the target y is None: give a "
+                "label for each image"
+            )
         labels = of_length("labels (y)", column_or_1d(y, warn=True), len(images))
         group_of = None if groups is None else of_length("groups", groups, len(images))
         check_labels(labels, group_of)

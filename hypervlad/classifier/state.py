@@ -10,6 +10,7 @@ from sklearn.base import clone
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.encoder.state import plain_seed
 from hypervlad.modelfile import ModelFileError
 
 if TYPE_CHECKING:
@@ -40,7 +41,12 @@ def pack(
         )
     encoder, encoder_arrays = model.encoder_.to_state(include_backbone=include_backbone)
     boosting, boosting_arrays = model.boosting_.to_state()
-    header = {"n_images": model.n_images_, "encoder": encoder, "boosting": boosting}
+    header = {
+        "random_state": plain_seed(model.random_state),
+        "n_images": model.n_images_,
+        "encoder": encoder,
+        "boosting": boosting,
+    }
     arrays = {_ENCODER + name: array for name, array in encoder_arrays.items()}
     arrays |= {_BOOSTING + name: array for name, array in boosting_arrays.items()}
     return header, arrays
@@ -57,7 +63,7 @@ def unpack(
         If something is missing, or encoder and learner do not fit together.
     """
     try:
-        model = cls()
+        model = cls(random_state=header["random_state"])
         model.n_images_ = int(header["n_images"])
         encoder, boosting = header["encoder"], header["boosting"]
     except (KeyError, TypeError, ValueError) as error:

@@ -170,6 +170,9 @@ def explain(
 ) -> None:
     """Show which places of images speak for a class (red) and against it (blue).
 
+    Thin borders and corners in strong colours say little of the sample: networks see an image's
+    edge as a pattern of its own. An image that cannot be read is left out; exit code 2 then.
+
     \b
     Examples:
       hypervlad explain model.hvlad image.tif -o why.png
@@ -179,7 +182,7 @@ def explain(
 
     from hypervlad.displays import EvidenceDisplay, save_png
     from hypervlad.displays.facts import read_options_of
-    from hypervlad.images import find_images
+    from hypervlad.images import ImageReadError, find_images
 
     if output.suffix.lower() != ".png":
         raise ValueError(f"{output}: the picture is a PNG file; give a name that ends in .png.")
@@ -192,17 +195,25 @@ def explain(
     classifier = load_classifier(model, weights, device=device, on_error="raise", quiet=quiet)
     labels = None if classes is None else _labels_named(classifier.classes_, classes)
     hidden = True if quiet else None
-    found = [classifier.explain(file) for file in tqdm(files, unit="image", disable=hidden)]
-    display = EvidenceDisplay(
-        files,
-        found,
-        labels=labels,
-        runner_up=True,
-        read_options=read_options_of(classifier.encoder_),
-    )
-    with replace_when_complete(output) as stream:
-        save_png(display.plot, stream)
-    typer.echo(f"picture: {output}")
+    found, bad = {}, []
+    for file in tqdm(files, unit="image", disable=hidden):
+        try:
+            found[file] = classifier.explain(file)
+        except ImageReadError as error:
+            bad.append(str(error))
+    if found:
+        display = EvidenceDisplay(
+            list(found),
+            list(found.values()),
+            labels=labels,
+            runner_up=True,
+            read_options=read_options_of(classifier.encoder_),
+        )
+        with replace_when_complete(output) as stream:
+            save_png(display.plot, stream)
+        typer.echo(f"picture: {output}")
+    if bad:
+        raise ImageReadError(f"{len(bad)} of {len(files)} images not shown: {'; '.join(bad)}")
 
 
 @plain_errors

@@ -86,7 +86,8 @@ def check_enough(n_samples: int, n_codewords: int) -> None:
     if n_samples < n_codewords:
         raise ValueError(
             f"{n_codewords} codewords cannot be learnt from {n_samples} hypercolumns: give more "
-            "or larger images, or ask for fewer codewords (n_codewords=)"
+            "or larger images, let it see more of them (n_samples=), or ask for fewer codewords "
+            "(n_codewords=)"
         )
 
 

@@ -95,7 +95,7 @@ def _about_copies(report: FolderReport) -> list[str]:
             sentences.append(
                 f"{_sets(len(loose))} of {kind} copies within a class: {_example(loose)}. "
                 "A random split puts copies on both sides: delete them, or give a file of groups "
-                "(write_groups makes one)."
+                "(write_groups, or --write-groups in a shell, makes one)."
             )
     return sentences
 

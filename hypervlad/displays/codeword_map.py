@@ -126,7 +126,7 @@ class CodewordMapDisplay:
 
         Parameters
         ----------
-        encoder : fitted HypercolumnVLAD
+        encoder : fitted HypercolumnVLAD or MicrographClassifier
         images : sequence of path or ndarray of shape (H, W) or (H, W, 3)
         names : sequence of str, optional
         read_options : mapping, optional
@@ -137,6 +137,7 @@ class CodewordMapDisplay:
         -------
         CodewordMapDisplay
         """
+        encoder = getattr(encoder, "encoder_", encoder)
         maps = [np.asarray(encoder.codeword_maps(image)) for image in images]
         colours, codebook_names = _codebooks(encoder, maps)
         display = cls(

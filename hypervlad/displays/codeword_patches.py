@@ -204,7 +204,7 @@ def chosen_images(
     for label in labels:
         members = np.flatnonzero(truth == label)
         if not len(members):
-            raise ValueError(f"none of the {len(truth)} images is of the class {label!r}.")
+            raise ValueError(f"none of the {len(truth)} images is of the class {str(label)!r}.")
         places = np.linspace(0, len(members) - 1, min(n_each, len(members))).round().astype(int)
         chosen.append((label, members[places].tolist()))
     return chosen

@@ -36,6 +36,7 @@ _ROBUST_PERCENTILE = 99
 _MOST_OPAQUE = 0.85
 _DARKEST = 0.3  # black under an overlay becomes this grey, or colours would drown in it
 _LEGEND_INCHES = 0.3
+_GREY = "#444444"
 _LETTERS = 22  # of the captions' bold font, across one tile
 
 
@@ -44,8 +45,10 @@ class EvidenceDisplay:
 
     Red places speak for the class, blue ones against it, grey ones hardly matter. For reading, the
     map is smoothed and laid over the image. Full colour begins where 1 % of an image's places
-    begin, so colours compare places and classes of one image, not images. The number beneath is
-    the sum over the image, in units of a logarithm of odds.
+    begin, so colours compare places and classes of one image, not images. Of the numbers beneath,
+    "places" is the sum over the image, "start" what the model says before it looks, and "trees",
+    if the model has any, what they add, which has no place. All are logarithms of odds; together
+    they are the margin of the class.
 
     Intra-normalisation makes rare words as loud as frequent ones: small spots of strong colour are
     rare words. Networks pad images with zeros, so words of their own, and strong evidence, may
@@ -169,7 +172,8 @@ class EvidenceDisplay:
     def figure_size(self) -> tuple[float, float]:
         """Width and height in inches that suit the number of images and maps."""
         n_tiles = sum(1 + len(classes) for classes in self.shown)
-        width, height = sheet_size(n_tiles, self.n_columns, 2)
+        n_lines = 3 if any(found.trees.any() for found in self.explanations) else 2
+        width, height = sheet_size(n_tiles, self.n_columns, n_lines)
         return width, height + _LEGEND_INCHES
 
     def plot(self, ax: Axes | None = None) -> EvidenceDisplay:
@@ -244,6 +248,8 @@ def smoothed(maps: NDArray[Any], smoothing: float) -> NDArray[np.float64]:
 
 
 def _classes_shown(found: Explanation, labels: Sequence[Any] | None, runner_up: bool) -> list[int]:
+    if isinstance(labels, str):
+        raise ValueError(f"labels: expected a list of classes; wrap one in a list: [{labels!r}].")
     by_probability = np.argsort(-found.probabilities, kind="stable").tolist()
     if labels is None:
         return by_probability[: 2 if runner_up else 1]
@@ -253,8 +259,11 @@ def _classes_shown(found: Explanation, labels: Sequence[Any] | None, runner_up: 
 def _caption(found: Explanation, index: int) -> list[Line]:
     ending = f", {100 * found.probabilities[index]:.0f} %"
     name = shorten(str(found.classes[index]), _LETTERS - len(ending))
-    total = found.maps[index].sum(dtype=np.float64)
-    return [Line(name + ending, weight="bold"), Line(f"evidence {signed(total)}", "#444444")]
+    places = found.maps[index].sum(dtype=np.float64)
+    lines = [f"places {signed(places)}, start {signed(found.baseline[index])}"]
+    if found.trees.any():
+        lines.append(f"trees {signed(found.trees[index])}")
+    return [Line(name + ending, weight="bold"), *(Line(line, _GREY) for line in lines)]
 
 
 def signed(value: float, decimals: int = 1) -> str:
@@ -281,7 +290,7 @@ def _draw_legend(ax: Axes) -> None:
         (x - 0.06 * inch, "right", "against"),
         (x + width, "left", " for the class"),
     ):
-        ax.text(place, y + height / 2, text, ha=side, va="center", fontsize=8.5, color="#444444")
+        ax.text(place, y + height / 2, text, ha=side, va="center", fontsize=8.5, color=_GREY)
     # The image of the bar would else set the limits.
     ax.set_xlim(left, ax.get_xlim()[1])
     ax.set_ylim(bottom + _LEGEND_INCHES * inch, ax.get_ylim()[1])

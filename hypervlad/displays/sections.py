@@ -156,9 +156,10 @@ def evidence(picture: str) -> str:
         return ""
     explanation = (
         "Some of the images that the model is least sure of, with the places that led it to its "
-        "answer. The number is the sum over all places, in favour of the class. Where labels, "
-        "scale bars or frames are red, the model leans on how the images were made rather than on "
-        "what they show."
+        "answer. The numbers add up to how much the model favours the class: all places together, "
+        "and where it starts before it looks. Where labels or scale bars are red, the model leans "
+        "on how the images were made rather than on what they show. Thin coloured borders and "
+        "corners say little: networks see an image's edge as a pattern of its own."
     )
     return page.section("Why it said so", page.paragraph(explanation), picture)
 

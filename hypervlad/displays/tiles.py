@@ -17,7 +17,7 @@ TILE_INCHES = 1.75
 LINE_INCHES = 0.175
 _GAP_INCHES = 0.16
 _CAPTION_POINTS = 8.5
-_LETTERS = 26  # of the caption's font, across one tile
+_LETTERS = 28  # of the caption's font, across one tile
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,9 @@ def sheet_size(n_tiles: int, n_columns: int, n_lines: int) -> tuple[float, float
 
 
 def columns_for_maps(n_images: int, n_maps: int) -> int:
-    """Columns for images, each before its maps: two images a row where there is one map each."""
-    return 4 if n_maps == 1 and n_images > 1 else 1 + n_maps
+    """Columns for images, each before its maps: two images a row if they have one or two each."""
+    twice = n_images > 1 if n_maps == 1 else n_maps == 2 and n_images > 3
+    return (1 + n_maps) * (2 if twice else 1)
 
 
 def draw_tiles(ax: Axes, tiles: Sequence[Tile], n_columns: int) -> None:

@@ -284,10 +284,19 @@ def _added(rows: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
 
 
 def _check_words(words: Sequence[tuple[str, int]], codewords: dict[str, np.ndarray]) -> None:
-    for name, number in words:
-        if name not in codewords or not 0 <= number < len(codewords[name]):
+    if isinstance(words, str) or not isinstance(words, Sequence | np.ndarray):
+        raise ValueError(f"words must be a list of (part, number), not {words!r}")
+    for word in words:
+        if not isinstance(word, Sequence) or isinstance(word, str) or len(word) != 2:
+            raise ValueError(
+                f"words: {word!r} is no pair of part and number; expected a list of such pairs, "
+                f"as [({next(iter(codewords))!r}, 0)]"
+            )
+        name, number = word
+        whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+        if name not in codewords or not whole or not 0 <= number < len(codewords[name]):
             there = ", ".join(f"{each!r} (0 to {len(codewords[each]) - 1})" for each in codewords)
-            raise ValueError(f"there is no word {number!r} of {name!r}; there are {there}")
+            raise ValueError(f"words: there is no {(name, number)}; there are {there}")
 
 
 def _codebook_names(encoder: HypercolumnVLAD) -> list[str]:

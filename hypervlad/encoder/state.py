@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _Encoder = TypeVar("_Encoder", bound="HypercolumnVLAD")
 
 # What belongs to this machine and this run, not to the model.
-_NOT_KEPT = ("memory", "batch_size", "device", "n_jobs", "verbose", "random_state")
+_NOT_KEPT = ("memory", "batch_size", "device", "n_jobs", "verbose")
 _BACKBONE = "backbone."
 
 
@@ -32,6 +32,7 @@ def pack(
         "weights": _weights(encoder.weights),
         "taps": list(encoder.taps_),
         "on_error": str(encoder.on_error),
+        "random_state": plain_seed(encoder.random_state),
     }
     header = {
         "parameters": parameters,
@@ -80,6 +81,11 @@ def unpack(
     if weights:
         encoder.backbone_state_ = weights
     return encoder
+
+
+def plain_seed(random_state: Any) -> int | None:
+    """Return a seed as JSON knows it; a generator has moved on and cannot be repeated: None."""
+    return int(random_state) if isinstance(random_state, int | np.integer) else None
 
 
 def _check_names(parameters: Mapping[str, Any], cls: type[HypercolumnVLAD]) -> None:

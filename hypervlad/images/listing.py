@@ -89,6 +89,11 @@ def check_image_list(images: Any) -> list[Any]:
     """
     if isinstance(images, (str, os.PathLike)):
         shown = os.fspath(images)
+        if os.path.isdir(shown) or glob.has_magic(str(shown)):
+            raise ImageReadError(
+                f"{shown!s}: expected a list of images; hypervlad.images.find_images({shown!r}) "
+                "lists those of a folder or pattern"
+            )
         raise ImageReadError(
             f"{shown!s}: expected a list of images, got one path; wrap it in a list: [{shown!r}]"
         )
@@ -109,7 +114,7 @@ def check_image_list(images: Any) -> list[Any]:
     if not listed:
         raise ImageReadError(
             "image list: the list is empty; give at least one image (does the folder hold any? "
-            "find_images(folder) lists them)"
+            "hypervlad.images.find_images(folder) lists them)"
         )
     return listed
 

@@ -358,7 +358,8 @@ def _open_file(path: Path, name: str) -> BinaryIO:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise ImageReadError(
-                f"{name}: a folder, not an image file; find_images(folder) lists the images in it"
+                f"{name}: a folder, not an image file; hypervlad.images.find_images(folder) lists "
+                "the images in it"
             )
         if not stat.S_ISREG(mode):
             raise ImageReadError(f"{name}: not a regular file (a device or a pipe); give a file")

@@ -51,10 +51,14 @@ def test_each_image_stands_beside_its_evidence(model, texture_images):
     said = model.predict(images[:2])
     assert said.tolist() == ["flat", "rings"]
     proba = model.predict_proba(images[:2]).max(axis=1)
-    totals = [model.explain(image).maps.sum(axis=(1, 2)) for image in images[:2]]
+    found = [model.explain(image) for image in images[:2]]
+    flat, rings = (
+        f"places {signed(f.maps[i].sum())}, start {signed(f.baseline[i])}"
+        for i, f in enumerate(found)
+    )
     assert texts(display) == [
-        *("a", "✓ true: flat", f"flat, {100 * proba[0]:.0f} %", f"evidence {totals[0][0]:+.1f}"),
-        *("b", "✗ true: flat", f"rings, {100 * proba[1]:.0f} %", f"evidence {totals[1][1]:+.1f}"),
+        *("a", "✓ true: flat", f"flat, {100 * proba[0]:.0f} %", flat),
+        *("b", "✗ true: flat", f"rings, {100 * proba[1]:.0f} %", rings),
         *("against", " for the class"),
     ]
     assert len(display.ax_.images) == 5
@@ -122,6 +126,15 @@ def test_an_image_without_evidence_is_drawn(model, texture_images):
     np.testing.assert_allclose(painted[..., 0], painted[..., 2])
 
 
+def test_what_has_no_place_is_told_beside_the_places(model, texture_images):
+    images, _ = texture_images
+    found = dataclasses.replace(model.explain(images[0]), trees=np.array([1.0, 0.5, -1.5]))
+    display = EvidenceDisplay(images[:1], [found], labels=["flat"]).plot()
+    assert "trees +1.0" in texts(display)
+    without = EvidenceDisplay(images[:1], [model.explain(images[0])])
+    assert display.figure_size[1] > without.figure_size[1]
+
+
 def test_what_does_not_fit_is_refused(model, texture_images):
     images, _ = texture_images
     found = [model.explain(images[0])]
@@ -133,6 +146,8 @@ def test_what_does_not_fit_is_refused(model, texture_images):
         EvidenceDisplay(images[:2], found)
     with pytest.raises(ValueError, match="1 images but 2 true labels"):
         EvidenceDisplay(images[:1], found, y_true=["flat", "flat"])
+    with pytest.raises(ValueError, match=r"wrap one in a list: \['flat'\]"):
+        EvidenceDisplay(images[:1], found, labels="flat")
     with pytest.raises(ValueError, match="smoothing"):
         EvidenceDisplay(images[:1], found, smoothing=-1)
 
