@@ -70,8 +70,9 @@ class TunedLogisticRegression(ClassifierMixin, BaseEstimator):
     scaling : sequence of {"columns", "length"}
         Each is tried with each C; the lowest log-loss of the pooled out-of-fold rows wins.
     temperature : bool, default=False
-        Divide the margins by the number that lowers the log-loss of the out-of-fold rows most
-        (Guo et al., "On calibration of modern neural networks", ICML 2017), chosen for each C.
+        Divide the margins by the number, at least 1, that lowers the log-loss of the out-of-fold
+        rows most (Guo et al., "On calibration of modern neural networks", ICML 2017), chosen for
+        each C. Below 1, where folds are separable, it would make them as sure as it is let.
     n_splits : int, default=5
     random_state : int
     """
@@ -163,6 +164,6 @@ def _log_loss(margins: np.ndarray, codes: np.ndarray) -> float:
 
 
 def _temperature(margins: np.ndarray, codes: np.ndarray) -> float:
-    bounds = (np.log(0.05), np.log(20.0))
+    bounds = (0.0, np.log(20.0))
     found = minimize_scalar(lambda t: _log_loss(margins / np.exp(t), codes), bounds=bounds)
     return float(np.exp(found.x))

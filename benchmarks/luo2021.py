@@ -58,7 +58,7 @@ class Run:
     def scores(self, method: str, split: str, seed: int) -> dict[str, Any]:
         """Return the scores of one method on one split."""
         job = self._job(method, split, seed)
-        at = {"split": split, "seed": seed}
+        at = {"split": split, "seed": seed, "rows": rows_digest(job.train, job.test)}
         if method in methods.BASELINES:
             vectors = self._piece("vectors", job, {}, methods.pooled_vectors, apart=True)
             fit = partial(methods.softmax, vectors=vectors["vectors"])
@@ -143,6 +143,11 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def rows_digest(*rows: np.ndarray) -> str:
+    """Return a SHA-256 of who is learnt from and who is tested on."""
+    return settings_digest({str(part): row.tolist() for part, row in enumerate(rows)})
 
 
 def make_figures(run: Run, rows: Sequence[Mapping[str, Any]], scores: Mapping[Any, Any]) -> None:

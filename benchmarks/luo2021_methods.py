@@ -78,8 +78,6 @@ class Job:
 
 def build_classifier(job: Job) -> Any:
     """Return the unfitted classifier of a preset, its parts and their seeds written out."""
-    from sklearn.base import clone
-
     from hypervlad import MicrographClassifier
 
     if job.method.startswith("luo2021"):
@@ -92,8 +90,10 @@ def build_classifier(job: Job) -> Any:
         model = luo2021(weights=job.weights, random_state=job.seed, **options)
     else:
         model = MicrographClassifier(random_state=job.seed)
-    model._make_parts()
-    model.set_params(encoder=clone(model.encoder_), boosting=clone(model.boosting_))
+    encoder, learner = model._parts()
+    if "n_jobs" in learner.get_params():
+        learner.set_params(n_jobs=job.threads)
+    model.set_params(encoder=encoder.set_params(n_jobs=job.threads), boosting=learner)
     if job.method == "default-vgg16":
         model.set_params(encoder__backbone="vgg16", encoder__weights=job.weights)
     return model.set_params(**job.changed)
@@ -162,7 +162,7 @@ def learn(job: Job) -> dict[str, Any]:
     groups = None if job.groups is None else job.groups[job.train]
     fit, predict = Clock(), Clock()
     with watched(fit), fit.stage(BOOSTER):
-        model.fit(job.of(job.train), job.labels[job.train], groups)
+        model.fit(job.of(job.train), job.labels[job.train], groups=groups)
     with watched(predict), predict.stage(BOOSTER):
         proba = model.predict_proba(job.of(job.test))
     return {

@@ -21,7 +21,6 @@ from checkpoints import load_or_run
 from features import Taps, texture
 from folds import Fold
 from logistic import TunedLogisticRegression
-from sklearn.base import clone
 from sources import code_digest, machine, versions
 from words import FisherVectors, LayerPCA, WordHistograms
 
@@ -103,9 +102,9 @@ class Default:
     def model(self, seed: int) -> MicrographClassifier:
         """Return the default with this network, whatever its default encoder and learner are."""
         model = MicrographClassifier(random_state=seed)
-        model._make_parts()
-        encoder = clone(model.encoder_).set_params(backbone=self.backbone, weights=self.weights)
-        softmax = RecordingSoftmax(**model.boosting_.get_params())
+        encoder, softmax = model._parts()
+        encoder.set_params(backbone=self.backbone, weights=self.weights)
+        softmax = RecordingSoftmax(**softmax.get_params())
         return model.set_params(encoder=encoder, boosting=softmax)
 
     @property

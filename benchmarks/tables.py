@@ -61,11 +61,17 @@ def memory_table(rows: list[dict[str, Any]]) -> str:
 def speed_sentence(rows: list[dict[str, Any]]) -> str:
     """Return the first row of the speeds in words."""
     row, ms = rows[0], rows[0]["ms"]
+    classifier = ""
+    if "classifier" in ms:
+        classifier = (
+            f", that of the classifier, which passes over an image twice, "
+            f"{times(ms, 'classifier', 'network')}"
+        )
     return (
-        f"On two CPU threads the whole encoding of a {row['size']} px image takes "
-        f"{times(ms, 'finest', 'network')} the time of the network's own pass ({row['backbone']}); "
-        f"upsampling every channel to every pixel, the naive way, takes "
-        f"{times(ms, 'naive', 'network')}."
+        f"On two CPU threads the encoding of a {row['size']} px image by `HypercolumnVLAD()` takes "
+        f"{times(ms, 'finest', 'network')} the time of one pass of the network "
+        f"({row['backbone']}){classifier}; upsampling every channel to every pixel, the naive "
+        f"way, takes {times(ms, 'naive', 'network')}."
     )
 
 

@@ -74,9 +74,9 @@ def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 def small_default(**parameters: Any) -> MicrographClassifier:
     model = MicrographClassifier(**parameters)
-    model._make_parts()
-    model.encoder_.set_params(image_size=32, n_codewords=4, layer_components=4, n_samples=600)
-    return model.set_params(encoder=model.encoder_)
+    encoder, _ = model._parts()
+    encoder.set_params(image_size=32, n_codewords=4, layer_components=4, n_samples=600)
+    return model.set_params(encoder=encoder)
 
 
 def test_every_method_is_scored_on_the_same_images(finished: tuple[Path, dict[str, Any]]) -> None:

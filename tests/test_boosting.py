@@ -335,7 +335,7 @@ class TestScikitLearnManners:
 
             def spy(self, X, y, sample_weight=None, groups=None):
                 seen.append((len(X), groups))
-                return original(self, X, y, sample_weight, groups)
+                return original(self, X, y, sample_weight, groups=groups)
 
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(BoostedSoftmaxClassifier, "fit", spy)
@@ -389,9 +389,9 @@ class TestScikitLearnManners:
         assert set(seen) == {expected}
 
     def test_threads_follow_joblib(self):
-        assert BoostedSoftmaxClassifier(n_jobs=-1).n_threads() == joblib.cpu_count()
+        assert BoostedSoftmaxClassifier(n_jobs=-1)._n_threads() == joblib.cpu_count()
         with joblib.parallel_config(backend="threading", n_jobs=3):
-            assert BoostedSoftmaxClassifier().n_threads() == 3
+            assert BoostedSoftmaxClassifier()._n_threads() == 3
 
     def test_silent_unless_asked(self, capfd):
         X, y = blobs(60)

@@ -455,6 +455,19 @@ class TestViews:
         assert joined.weights == (0.5, 0.5)
 
 
+@pytest.mark.parametrize("most", [None, 8])
+def test_a_part_that_never_changes_says_nothing(most):
+    rng = np.random.default_rng(0)
+    codes = np.arange(40) % 2
+    speaking = rng.standard_normal((40, 3)) + codes[:, None]
+    X = np.hstack([speaking, np.full((40, 50), 2.0)])
+    model = BoostedSoftmaxClassifier(n_estimators=0, max_linear_directions=most, random_state=0)
+    model.fit(X, codes, views=[3, 50])
+    alone = model.predict_proba(X)
+    assert np.isfinite(alone).all()
+    assert not model.linear_coef_[3:].any()
+
+
 def test_many_directions_are_cut_to_the_main_ones():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60, 50)) * np.geomspace(1, 0.01, 50)

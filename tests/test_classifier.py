@@ -37,9 +37,9 @@ Images = tuple[list[np.ndarray], np.ndarray]
 class RowsAsImages(MicrographClassifier):
     """Takes a 2-D array and sees each row as an image of one row of pixels."""
 
-    def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> RowsAsImages:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> RowsAsImages:
         X, y = validate_data(self, X, y, dtype=np.float64)
-        super().fit([row[None] for row in X], y, groups, sample_weight)
+        super().fit([row[None] for row in X], y, sample_weight)
         return self
 
     def _of_readable(self, X: Any, function: Any) -> np.ndarray:
@@ -126,13 +126,47 @@ def test_groups_and_weights_reach_the_learner(
 
     def spy(self: Any, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Any:
         seen.update(groups=list(groups), weights=list(sample_weight))
-        return original(self, X, y, sample_weight, groups)
+        return original(self, X, y, sample_weight, groups=groups)
 
     monkeypatch.setattr(BoostedSoftmaxClassifier, "fit", spy)
     groups, weights = np.arange(24) // 6, np.linspace(1, 2, 24)
     model.fit(images, labels, groups=groups, sample_weight=weights)
     assert seen["groups"] == list(groups)
     assert seen["weights"] == list(weights)
+
+
+def test_an_image_of_no_weight_is_left_out_of_everything(
+    model: MicrographClassifier, texture_images: Images
+) -> None:
+    images, labels = texture_images
+    weights = np.where(np.arange(24) % 5 == 1, 0.0, 1.0)
+    groups = np.arange(24) // 2
+    model.fit(images, labels, weights, groups=groups)
+    kept = np.flatnonzero(weights)
+    fewer = clone(model).fit([images[i] for i in kept], labels[kept], groups=groups[kept])
+    assert model.n_images_ == len(kept)
+    np.testing.assert_array_equal(model.predict_proba(images), fewer.predict_proba(images))
+
+
+def test_a_fit_that_fails_leaves_the_model_as_it_was(
+    model: MicrographClassifier, texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    before = model.fit(images, labels).predict_proba(images)
+    with pytest.raises(ImageReadError, match=r"absent\.png"):
+        model.fit([*images[:-1], tmp_path / "absent.png"], labels)
+    np.testing.assert_array_equal(model.predict_proba(images), before)
+
+
+def test_verbose_reaches_the_parts_that_were_given(
+    model: MicrographClassifier, texture_images: Images, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, labels = texture_images
+    assert not model.fit(images, labels).encoder_.verbose
+    assert not capsys.readouterr().err
+    assert model.set_params(verbose=True).fit(images, labels).encoder_.verbose
+    assert "boosted softmax" in capsys.readouterr().err
+    assert not model.encoder.verbose
 
 
 def test_each_part_of_the_vectors_gets_a_linear_model(
@@ -247,10 +281,15 @@ def test_skipped_images_are_left_out_and_marked(
     [
         ({"y": ["a"] * 23}, "23 labels .* for 24 images"),
         ({"y": ["a"] * 24}, "class"),
-        ({"groups": [1, 2]}, "2 groups for 24 images"),
-        ({"sample_weight": [1.0]}, "1 sample weights for 24 images"),
+        ({"groups": [1, 2]}, "2 groups values for 24 images"),
+        ({"sample_weight": [1.0]}, "1 sample_weight values for 24 images"),
         ({"encoder": "vgg16"}, "encoder must be a HypercolumnVLAD or None, not str"),
-        ({"y": [np.nan] * 12 + [1.0] * 12}, "hold NaN"),
+        ({"y": [np.nan] * 12 + [1.0] * 12}, r"y\[0\] is missing"),
+        ({"y": ["a"] * 12 + ["b"] * 11 + [float("nan")]}, r"y\[23\] is missing"),
+        ({"y": ["a"] * 12 + [None] * 12}, r"y\[12\] is missing"),
+        ({"y": None}, "requires y to be passed"),
+        ({"sample_weight": [-1.0] + [1.0] * 23}, "image 0 has -1.0"),
+        ({"sample_weight": [0.0] * 24}, "all weights are zero"),
         ({"y": np.linspace(0, 1, 24)}, "Unknown label type|continuous"),
         ({"groups": ["a"] * 23 + [np.nan]}, "group"),
         ({"groups": [None] * 24}, "group"),
@@ -376,7 +415,9 @@ def test_any_classifier_with_probabilities_learns_and_is_seeded(
 ) -> None:
     images, labels = texture_images
     model.set_params(boosting=learner)
-    first = model.fit(images[:18], labels[:18], groups=np.arange(18)).predict_proba(images)
+    with pytest.warns(UserWarning, match="takes no groups: what it chooses by inner splits"):
+        model.fit(images[:18], labels[:18], groups=np.arange(18))
+    first = model.predict_proba(images)
     assert model.score(images[18:], labels[18:]) > 0.8
     assert model.classes_.tolist() == ["flat", "rings", "stripes"]
     again = clone(model).fit(images[:18], labels[:18]).predict_proba(images)

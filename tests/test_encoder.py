@@ -24,7 +24,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 import hypervlad
-from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError
+from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError, make_tem_images
 from hypervlad.backbones import TappedNetwork
 from hypervlad.encoder import learning as learning_module
 from hypervlad.encoder.recipe import Recipe
@@ -221,6 +221,23 @@ def test_one_pass_of_the_network_an_image(
 
 
 # --- seeds, order, batches --------------------------------------------------------------------
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_batches_and_order_do_not_change_a_codebook_of_a_real_network(
+    mobilenet_weights: Path,
+) -> None:
+    images, _ = make_tem_images(24, random_state=0)
+    order = np.random.default_rng(0).permutation(24)
+    encoders = [
+        HypercolumnVLAD(n_codewords=32, n_samples=10_000, batch_size=size, random_state=0)
+        for size in (24, 5)
+    ]
+    first = encoders[0].fit(list(images)).codebook_.to_arrays()
+    second = encoders[1].fit([images[i] for i in order]).codebook_.to_arrays()
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name], err_msg=name)
 
 
 def test_same_seed_same_bits(tiny_encoder: HypercolumnVLAD, texture_images: Images) -> None:

@@ -115,7 +115,7 @@ def test_what_is_there_is_not_computed_again(
 
 @pytest.mark.parametrize(
     "change",
-    ["parameter", "image", "listing", "versions", "code", "threads", "GPU", "weights"],
+    ["parameter", "image", "listing", "split", "versions", "code", "threads", "GPU", "weights"],
 )
 def test_other_settings_do_not_find_it(
     done: tuple[Path, list[Any]],
@@ -137,6 +137,8 @@ def test_other_settings_do_not_find_it(
     same.scores("default", "random", 0)
     if change == "parameter":
         options.changed["encoder__n_codewords"] = 4
+    elif change == "split":
+        monkeypatch.setattr("luo2021_data.random_split", lambda n, seed: random_split(n, seed + 5))
     elif change == "threads":
         options.threads = 2
     elif change == "GPU":

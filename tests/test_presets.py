@@ -100,7 +100,7 @@ def test_147200_features_normalised_within_codewords_then_as_a_whole() -> None:
     model.set_params(encoder__n_samples=300)
     with pytest.warns(UserWarning, match="one or two different samples"):
         model.fit(images, ["a", "a", "b", "b"])
-    widths = [p.n_features_out for p in model.encoder_.codebook_.projections]
+    widths = [len(p.mean) for p in model.encoder_.codebook_.projections]
     assert widths == [64, 128, 256, 512, 512]
     assert [words.shape for words in model.encoder_.codebook_.codewords] == [(100, 1472)]
     vectors = model.encoder_.transform(images)

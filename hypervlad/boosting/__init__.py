@@ -1,5 +1,5 @@
 """A softmax classifier that boosts trees from cross-fitted linear margins, with xgboost beneath."""
 
-from .classifier import BoostedSoftmaxClassifier
+from hypervlad.boosting.classifier import BoostedSoftmaxClassifier
 
 __all__ = ["BoostedSoftmaxClassifier"]

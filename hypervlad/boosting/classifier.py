@@ -14,14 +14,19 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..splits import group_folds
-from . import state
-from .margins import FloatArray, IntArray, n_margins, prior_margins, probabilities
-from .report import in_words
-from .rows import TrainingRows, training_rows, warn_of_small_classes
-from .trees import Trees, fit_trees, tree_margins, xgboost_parameters
-from .validation import check_float32, check_parameters, checked_views, checked_weight
-from .views import fit_views
+from hypervlad.boosting import state
+from hypervlad.boosting.margins import FloatArray, IntArray, n_margins, prior_margins, probabilities
+from hypervlad.boosting.report import in_words
+from hypervlad.boosting.rows import TrainingRows, training_rows, warn_of_small_classes
+from hypervlad.boosting.trees import Trees, fit_trees, tree_margins, xgboost_parameters
+from hypervlad.boosting.validation import (
+    check_float32,
+    check_parameters,
+    checked_views,
+    checked_weight,
+)
+from hypervlad.boosting.views import fit_views
+from hypervlad.splits import group_folds
 
 _LARGEST_SEED = np.iinfo(np.int32).max
 
@@ -217,6 +222,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         X: ArrayLike,
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
+        *,
         groups: ArrayLike | None = None,
         views: Sequence[int] | None = None,
     ) -> BoostedSoftmaxClassifier:
@@ -351,7 +357,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         """
         return state.unpack(cls, header, arrays)
 
-    def n_threads(self) -> int:
+    def _n_threads(self) -> int:
         """Threads that xgboost is told to use."""
         return joblib.effective_n_jobs(self.n_jobs)
 
@@ -382,7 +388,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     ) -> None:
         parameters = xgboost_parameters(
             len(self.classes_),
-            nthread=self.n_threads(),
+            nthread=self._n_threads(),
             seed=tree_seed,
             learning_rate=self.learning_rate,
             max_depth=self.max_depth,

@@ -21,8 +21,8 @@ from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm.auto import tqdm
 
-from .margins import FloatArray, IntArray, log_losses, n_margins
-from .rows import TrainingRows
+from hypervlad.boosting.margins import FloatArray, IntArray, log_losses, n_margins
+from hypervlad.boosting.rows import TrainingRows
 
 Folds = Sequence[tuple[IntArray, IntArray]]
 
@@ -35,6 +35,7 @@ _LOG_TEMPERATURE_BOUNDS = (np.log(0.05), np.log(50.0))
 # separation divided by a temperature of ten were better than those of a strong penalty.
 _LOG_TEMPERATURE_SPREAD = 0.3
 # Directions with less than 1e-6 of the largest singular value: rounding error of the Gram matrix.
+_TINY = np.finfo(np.float64).tiny
 _NEGLIGIBLE_EIGENVALUE = 1e-12
 
 
@@ -134,14 +135,14 @@ def row_space(X: NDArray[np.floating], max_directions: int | None = None) -> Row
     if max_directions is not None and min(X.shape) > 2 * max_directions:
         vectors, lengths, _ = randomized_svd(scaled, max_directions, n_iter=3, random_state=0)
         kept = lengths**2 >= _NEGLIGIBLE_EIGENVALUE * lengths[0] ** 2
-        vectors, lengths = vectors[:, kept], lengths[kept]
+        vectors, lengths = vectors[:, kept], np.maximum(lengths[kept], _TINY)
         return RowSpace(vectors * lengths, centre, scale, scaled, vectors / lengths)
     if X.shape[1] <= X.shape[0]:
         return RowSpace(scaled, centre, scale)
     eigenvalues, vectors = np.linalg.eigh(scaled @ scaled.T)
     kept = eigenvalues >= _NEGLIGIBLE_EIGENVALUE * eigenvalues[-1]
     # Equal rows leave one direction of length zero: keep it, but do not divide by it.
-    lengths = np.sqrt(np.maximum(eigenvalues[kept], np.finfo(np.float64).tiny))
+    lengths = np.sqrt(np.maximum(eigenvalues[kept], _TINY))
     vectors = vectors[:, kept]
     return RowSpace(vectors * lengths, centre, scale, scaled, vectors / lengths)
 

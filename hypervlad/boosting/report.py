@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .classifier import BoostedSoftmaxClassifier
+    from hypervlad.boosting.classifier import BoostedSoftmaxClassifier
 
 
 def in_words(model: BoostedSoftmaxClassifier, n_rows: int) -> str:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..splits import first_appearance_codes
-from .margins import FloatArray, IntArray
+from hypervlad.boosting.margins import FloatArray, IntArray
+from hypervlad.splits import first_appearance_codes
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import xgboost
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from .classifier import BoostedSoftmaxClassifier
+    from hypervlad.boosting.classifier import BoostedSoftmaxClassifier
 
 _FITTED_NUMBERS = ("n_estimators_", "tree_gain_", "tree_gain_error_")
 _FITTED_BY_VIEW = ("C_", "view_weights_")
@@ -127,7 +127,7 @@ def _unpack_booster(
     # Before xgboost sees them: truncated bytes end the whole process in its version 2.1.
     if hashlib.sha256(raw).hexdigest() != digest:
         raise ValueError("The booster's bytes are damaged: they do not have the header's SHA-256.")
-    parameters = {"verbosity": 0, "nthread": model.n_threads()}
+    parameters = {"verbosity": 0, "nthread": model._n_threads()}
     try:
         booster = xgboost.Booster(parameters, model_file=bytearray(raw))
         n_features = booster.num_features()

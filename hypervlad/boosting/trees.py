@@ -10,9 +10,9 @@ import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
-from ..splits import holdout_split
-from .margins import FloatArray, IntArray, log_losses, probabilities
-from .rows import TrainingRows
+from hypervlad.boosting.margins import FloatArray, IntArray, log_losses, probabilities
+from hypervlad.boosting.rows import TrainingRows
+from hypervlad.splits import holdout_split
 
 # The best of many rounds looks better on the hold-out than it is. On real images one standard error
 # let through trees that cost accuracy; two did not.

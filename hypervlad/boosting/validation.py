@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import _check_sample_weight
 
-from .margins import FloatArray
+from hypervlad.boosting.margins import FloatArray
 
 if TYPE_CHECKING:
-    from .classifier import BoostedSoftmaxClassifier
+    from hypervlad.boosting.classifier import BoostedSoftmaxClassifier
 
 _INTEGERS = {
     "n_estimators": 0,

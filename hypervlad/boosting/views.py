@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .linear import Folds, fit_linear_margins, fit_temperature
-from .margins import FloatArray
-from .rows import TrainingRows
+from hypervlad.boosting.linear import Folds, fit_linear_margins, fit_temperature
+from hypervlad.boosting.margins import FloatArray
+from hypervlad.boosting.rows import TrainingRows
 
 
 @dataclass(frozen=True)

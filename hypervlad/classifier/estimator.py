@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_parameter
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier import state
 from hypervlad.classifier.explanation import Explanation, explain
-from hypervlad.classifier.validation import check_labels, check_learner, of_length
+from hypervlad.classifier.validation import (
+    check_classes,
+    check_learner,
+    checked_labels,
+    checked_weights,
+    facts_for,
+    of_length,
+)
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.saving import SaveMixin
 from hypervlad.images import check_image_list
@@ -22,8 +29,6 @@ from hypervlad.modelfile import register_kind
 
 KIND = "micrograph_classifier"
 register_kind(KIND, "hypervlad.classifier:MicrographClassifier")
-
-_Part = TypeVar("_Part", bound=BaseEstimator)
 
 
 def _learner_has_margins(model: MicrographClassifier) -> bool:
@@ -51,7 +56,7 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
     random_state : int, RandomState or None, default=None
         Seeds encoder and learner; an encoder or learner that you give a seed keeps it.
     verbose : bool, default=False
-        Show progress bars.
+        Show progress bars, also those of an encoder or learner that you give.
 
     Attributes
     ----------
@@ -101,8 +106,9 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         self,
         images: Sequence[Any],
         y: Sequence[Any],
-        groups: Sequence[Any] | None = None,
         sample_weight: Sequence[float] | None = None,
+        *,
+        groups: Sequence[Any] | None = None,
     ) -> MicrographClassifier:
         """Learn codebook and classifier.
 
@@ -111,11 +117,11 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         images : sequence of n images
             Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes.
         y : sequence of n labels
-        groups : sequence of n group names, optional
-            Images of one micrograph, sample or paper; inner splits keep them together. A learner
-            whose ``fit`` knows no groups does without.
         sample_weight : sequence of n floats, optional
-            Not with a learner whose ``fit`` takes none.
+            What an image counts in the learner (not in the codebook); an image of weight 0 is left
+            out of everything. Not with a learner whose ``fit`` takes none.
+        groups : sequence of n group names, optional
+            Images of one micrograph, sample or paper; inner splits keep them together.
 
         Returns
         -------
@@ -127,31 +133,39 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
             Unusable parameters, lengths that differ, fewer than two classes.
         ImageReadError
             An image that cannot be read; it is named.
+
+        Warns
+        -----
+        UserWarning
+            If there are groups and the learner's ``fit`` takes none: what it chooses by inner
+            splits of its own is then chosen on images that it has seen.
         """
         images = check_image_list(images)
-        if y is None:
-            raise ValueError(
-                "MicrographClassifier requires y to be passed, but the target y is None: give a "
-                "label for each image"
-            )
-        labels = of_length("labels (y)", column_or_1d(y, warn=True), len(images))
-        group_of = None if groups is None else of_length("groups", groups, len(images))
-        check_labels(labels, group_of)
-        weights = None
-        if sample_weight is not None:
-            weights = of_length("sample weights", sample_weight, len(images))
-        self._make_parts()
-        facts = self._facts_for_learner(sample_weight=weights, groups=group_of)
-        vectors = self.encoder_.fit_transform(images)
+        labels = checked_labels(y, len(images))
+        facts = {"groups": groups, "sample_weight": sample_weight}
+        given = {
+            name: of_length(f"{name} values", values, len(images))
+            for name, values in facts.items()
+            if values is not None
+        }
+        if "sample_weight" in given:
+            counts = checked_weights(given["sample_weight"]) > 0
+            images = [image for image, kept in zip(images, counts, strict=True) if kept]
+            labels, given = labels[counts], {k: v[counts] for k, v in given.items()}
+        check_classes(labels, given.get("groups"))
+        encoder, learner = self._parts()
+        known = facts_for(learner, given)
+        vectors = encoder.fit_transform(images)
         readable = ~np.isnan(vectors[:, 0])
-        self.n_images_ = int(readable.sum())
         if not readable.all():  # else no copy: whole VLAD vectors may be most of the memory
             vectors = vectors[readable]
-        known: dict[str, Any] = {name: values[readable] for name, values in facts.items()}
-        if has_fit_parameter(self.boosting_, "views"):
-            known["views"] = list(self.encoder_.feature_parts.values())
-        self.boosting_.fit(vectors, labels[readable], **known)
-        self.classes_ = self.boosting_.classes_
+        known = {name: values[readable] for name, values in known.items()}
+        if has_fit_parameter(learner, "views"):
+            known["views"] = list(encoder.feature_parts.values())
+        learner.fit(vectors, labels[readable], **known)
+        # All at the end: a fit that fails leaves the model as it was.
+        self.encoder_, self.boosting_, self.classes_ = encoder, learner, learner.classes_
+        self.n_images_ = int(readable.sum())
         return self
 
     @available_if(_learner_has_margins)
@@ -278,43 +292,22 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         """Undo :meth:`to_state`."""
         return state.unpack(cls, header, arrays)
 
-    def _make_parts(self) -> None:
-        self._seed = self.random_state
-        if isinstance(self._seed, np.random.RandomState):
-            self._seed = int(self._seed.randint(2**31 - 1))
-        encoder = default_encoder(verbose=self.verbose)
-        boosting = BoostedSoftmaxClassifier(verbose=self.verbose)
+    def _parts(self) -> tuple[HypercolumnVLAD, Any]:
+        """Return encoder and learner, unfitted and seeded."""
+        seed = self.random_state
+        if isinstance(seed, np.random.RandomState):
+            seed = int(seed.randint(2**31 - 1))
         if not isinstance(self.encoder, HypercolumnVLAD | None):
             raise ValueError(
                 f"encoder must be a HypercolumnVLAD or None, not {type(self.encoder).__name__}"
             )
         check_learner(self.boosting)
-        self.encoder_ = self._part(self.encoder, encoder)
-        self.encoder_.set_output(transform="default")  # frames, if asked for, are not for in here
-        self.boosting_ = self._part(self.boosting, boosting)
-
-    def _part(self, given: Any, default: _Part) -> _Part:
-        """Return an unfitted copy of a part, seeded where it has no seed of its own."""
-        part: _Part = default if given is None else clone(given)
-        for name, value in part.get_params().items():
-            if value is None and (name == "random_state" or name.endswith("__random_state")):
-                part.set_params(**{name: self._seed})
-        return part
-
-    def _facts_for_learner(self, **given: np.ndarray | None) -> dict[str, np.ndarray]:
-        """Pick what the learner's fit takes; groups may be lost on it, weights must not."""
-        if given["sample_weight"] is not None and not has_fit_parameter(
-            self.boosting_, "sample_weight"
-        ):
-            raise ValueError(
-                f"sample_weight is given, but the learner, {type(self.boosting_).__name__}, takes "
-                "none: leave it out or give boosting= a learner whose fit takes it"
-            )
-        return {
-            name: values
-            for name, values in given.items()
-            if values is not None and has_fit_parameter(self.boosting_, name)
-        }
+        encoder = default_encoder() if self.encoder is None else clone(self.encoder)
+        learner = BoostedSoftmaxClassifier() if self.boosting is None else clone(self.boosting)
+        encoder.set_output(transform="default")  # frames, if asked for, are not for in here
+        for part in (encoder, learner):
+            _complete(part, seed, self.verbose)
+        return encoder, learner
 
     def _boosted(self) -> Any:
         check_is_fitted(self)
@@ -339,6 +332,15 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         return tags
+
+
+def _complete(part: BaseEstimator, seed: int | None, verbose: bool) -> None:
+    """Seed a part where it has no seed of its own; let it speak if the whole is to."""
+    for name, value in part.get_params().items():
+        if value is None and (name == "random_state" or name.endswith("__random_state")):
+            part.set_params(**{name: seed})
+    if verbose and isinstance(part, HypercolumnVLAD | BoostedSoftmaxClassifier):
+        part.set_params(verbose=True)
 
 
 def default_encoder(**parameters: Any) -> HypercolumnVLAD:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d, has_fit_parameter
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.boosting.validation import check_parameters
-from hypervlad.splits import group_folds
+from hypervlad.splits import first_appearance_codes, group_folds
 
 
 def check_learner(learner: Any) -> None:
@@ -28,17 +31,60 @@ def check_learner(learner: Any) -> None:
         )
 
 
-def check_labels(labels: np.ndarray, groups: np.ndarray | None) -> None:
+def checked_labels(y: Any, n_images: int) -> np.ndarray:
+    """Return n labels as an array; ValueError where one is missing."""
+    if y is None:
+        raise ValueError(
+            "MicrographClassifier requires y to be passed, but the target y is None: give a label "
+            "for each image"
+        )
+    labels = column_or_1d(of_length("labels (y)", y, n_images), warn=True)
+    first_appearance_codes(labels.tolist(), "y")  # refuses missing ones
+    # Without the holes that they were looked through for, texts are texts again.
+    return np.array(labels.tolist()) if isinstance(y, list | tuple) else labels
+
+
+def check_classes(labels: np.ndarray, groups: np.ndarray | None) -> None:
     """Find out before the images are encoded, not after, that there is nothing to learn."""
-    if (labels != labels).any():  # only NaN differs from itself
-        raise ValueError("the labels (y) hold NaN: leave such images out, or name their class")
     check_classification_targets(labels)
     classes = np.unique(labels)
     if len(classes) < 2:
         raise ValueError(
-            f"the labels (y) have one class only, {classes.tolist()[0]!r}: two or more are needed"
+            f"the labels (y) have one class only, {classes.tolist()[:1]}: two or more are needed"
         )
     group_folds(labels, groups, n_splits=2, random_state=0)  # refuses unusable groups
+
+
+def checked_weights(weights: Any) -> np.ndarray:
+    """Return weights as floats; ValueError unless finite, not negative and not all zero."""
+    values = np.asarray(weights, dtype=np.float64)
+    wrong = ~(np.isfinite(values) & (values >= 0))
+    if wrong.any():
+        raise ValueError(
+            f"sample_weight must be finite and not negative; image {wrong.argmax()} has "
+            f"{values[wrong.argmax()]}"
+        )
+    if not values.any():
+        raise ValueError("sample_weight: all weights are zero, so there is no image to learn from")
+    return values
+
+
+def facts_for(learner: Any, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Pick what the learner's fit takes; ValueError if weights would be lost on it."""
+    known = {name: v for name, v in given.items() if has_fit_parameter(learner, name)}
+    if "sample_weight" in given and "sample_weight" not in known:
+        raise ValueError(
+            f"sample_weight is given, but the learner, {type(learner).__name__}, takes none: leave "
+            "it out or give boosting= a learner whose fit takes it"
+        )
+    if "groups" in given and "groups" not in known:
+        warnings.warn(
+            f"the learner, a {type(learner).__name__}, takes no groups: what it chooses by inner "
+            "splits of its own, if anything, is chosen on images of groups that it has seen",
+            UserWarning,
+            stacklevel=3,
+        )
+    return known
 
 
 def of_length(what: str, values: Any, n_images: int) -> np.ndarray:

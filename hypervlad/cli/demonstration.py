@@ -99,14 +99,13 @@ def demo(
     )
     say(quiet, f"training on {len(train_rows)} of {len(data.images)} images")
     with hint_at_bad_files():
-        model.fit(*(_rows(part, train_rows) for part in (data.images, data.target, data.groups)))
+        images, labels, groups_of = _part(data, train_rows)
+        model.fit(images, labels, groups=groups_of)
     model.save(model_path)
     loaded = load_classifier(
         model_path, weights, device=device, on_error=on_error.value, quiet=quiet
     )
-    held_out, labels, held_groups = (
-        _rows(part, test_rows) for part in (data.images, data.target, data.groups)
-    )
+    held_out, labels, groups_of = _part(data, test_rows)
     _compare(model, loaded, held_out[:_N_COMPARED], model_path)
     say(quiet, f"classifying the {len(test_rows)} images held out")
     index, result = report_on_model(
@@ -114,7 +113,7 @@ def demo(
         loaded,
         held_out,
         labels,
-        groups=held_groups,
+        groups=groups_of,
         names=names_under(data.root, held_out),
         title=f"How well the model classifies {subject}",
         how_measured=_how_held_out(len(train_rows), len(test_rows), data.groups),
@@ -161,8 +160,12 @@ def _compare(
         raise RuntimeError(f"{path}: the model loaded does not predict like the one saved.")
 
 
-def _rows(values: Any, rows: Iterable[int]) -> Any:
-    return None if values is None else [values[row] for row in rows]
+def _part(data: Any, rows: Iterable[int]) -> tuple[Any, ...]:
+    """Return images, labels and groups (None if there are none) of these rows."""
+    return tuple(
+        None if values is None else [values[row] for row in rows]
+        for values in (data.images, data.target, data.groups)
+    )
 
 
 def _how_held_out(n_train: int, n_test: int, groups: Any) -> str:

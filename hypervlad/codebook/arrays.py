@@ -21,11 +21,6 @@ class LayerProjection(NamedTuple):
     scale: float
     components: np.ndarray | None
 
-    @property
-    def n_features_out(self) -> int:
-        """d_l, the number of values that a position keeps."""
-        return len(self.mean) if self.components is None else len(self.components)
-
     def apply(self, features: np.ndarray) -> np.ndarray:
         """Project features (n, C_l) to (n, d_l)."""
         centred = features - self.mean

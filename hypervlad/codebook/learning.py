@@ -111,12 +111,16 @@ def _learn_projection(
     return LayerProjection(mean, std, scale, scaled)
 
 
+# In double precision: K-means magnifies rounding errors. In single, a last digit that differs, as
+# between machines or numbers of threads, gave other words altogether.
+
+
 def _kmeans(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarray:
     kmeans = KMeans(n_codewords, n_init=1, max_iter=100, random_state=random_state)
     with warnings.catch_warnings():
         # Flat images have fewer distinct hypercolumns than words; then words repeat, which is fine.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        kmeans.fit(samples)
+        kmeans.fit(samples.astype(np.float64))
     return np.ascontiguousarray(kmeans.cluster_centers_, np.float32)
 
 
@@ -124,5 +128,7 @@ def _start(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarr
     # One thread: its products are small. On a busy machine two waited for each other ten times as
     # long as one took.
     with threadpool_limits(1, user_api="blas"):
-        words, _ = kmeans_plusplus(samples, n_codewords, random_state=random_state)
+        words, _ = kmeans_plusplus(
+            samples.astype(np.float64), n_codewords, random_state=random_state
+        )
     return np.ascontiguousarray(words, np.float32)

@@ -10,6 +10,8 @@ from hypervlad.encoder.inputs import Inputs
 from hypervlad.encoder.sampling import Counted, is_chosen, sample_batch
 
 MOST_SAMPLES_AN_IMAGE = 5000
+# The network's last digits depend on what else is in a batch, and K-means magnifies them.
+_ONE = 1
 MOST_CODEBOOK_IMAGES = 1000  # 50 hypercolumns each fill the default pool; more only cost time
 
 
@@ -47,7 +49,7 @@ def _filled_pool(
         counted = Counted(inputs.read(images, "codebook", warn=share == shares[0]))
         pool = HypercolumnPool(recipe.n_samples)
         chosen = (pair for pair in counted if is_chosen(pair[1].digest, share))
-        for batch in inputs.batches(chosen):
+        for batch in inputs.batches(chosen, _ONE):
             sample_batch(batch, network, n_each, seed, pool)
         if len(pool) >= recipe.n_codewords:
             break
@@ -61,9 +63,7 @@ def _refined(
     recipe = inputs.recipe
     n_each = MOST_SAMPLES_AN_IMAGE if isinstance(recipe.grid, str) else recipe.grid
     words = StreamedCodewords(start, seed)
-    # Of images of several sizes, a larger batch would change the order.
-    several_sizes = recipe.aspect == "own" or recipe.pixel_size is not None
     micrographs = inputs.read(images, "codewords", warn=False)
-    for batch in inputs.batches(micrographs, 1 if several_sizes else None):
+    for batch in inputs.batches(micrographs, _ONE):
         sample_batch(batch, network, n_each, seed, words)
     return words.codebook()

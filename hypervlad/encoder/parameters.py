@@ -117,8 +117,10 @@ def check_what_decides(encoder: Any, backbone: Backbone) -> None:
         check_count("layer_components", encoder.layer_components)
     check_choice("aspect", encoder.aspect, ("square", "own"))
     check_turns(encoder.turns)
-    if not isinstance(encoder.pooled, bool | np.bool_):
-        raise ValueError(f"pooled must be True or False, not {encoder.pooled!r}")
+    for name in ("pooled", "scale_layers"):
+        value = getattr(encoder, name)
+        if not isinstance(value, bool | np.bool_):
+            raise ValueError(f"{name} must be True or False, not {value!r}")
     check_choice("kmeans", encoder.kmeans, ("lloyd", "minibatch"))
     check_kind(encoder.codebook)
     check_grid(encoder.grid, encoder.codebook)
