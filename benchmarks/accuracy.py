@@ -2,9 +2,11 @@
 
 Grouped, stratified, repeated cross-validation on labelled folders; every method sees the same
 folds, min(5, groups of the rarest class) of them. What is done is kept fold by fold in a folder of
-checkpoints: an interrupted run goes on, and a method more does not repeat the others.
+checkpoints: an interrupted run goes on. Beside the scores lie all out-of-fold probabilities, so
+that ``--add`` can put a method to results of another day.
 
     python benchmarks/accuracy.py --data ../shared/data
+    python benchmarks/accuracy.py --data ../shared/data --add --methods luo2021 --repeats 1
     python benchmarks/accuracy.py --folder my/images --out my.json   # and its groups.csv, if any
 """
 
@@ -19,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy_tables import DEFAULT, LAYOUT, claims
-from folds import DataSet, Fold, folds_of
-from methods import Method, all_methods, run
+from accuracy_tables import DEFAULT, LAYOUT, LUO2021, claims
+from folds import DataSet, Fold, folds_of, number_of_folds
+from methods import CODE, Method, all_methods, run
+from predictions import Predictions, load_predictions, save_predictions
 from scores import GroupDraws, OutOfFold, mean_rows, set_rows
-from sources import machine, versions
+from sources import code_digest, machine, versions
 
 HERE = Path(__file__).resolve().parent
 DATA_SETS = ("micrographs", "neu_steel", "nanofibre")
@@ -51,49 +54,80 @@ def cross_validate(
     return proba, {kind: sum(values) / n_repeats for kind, values in seconds.items()}
 
 
-def compare(
-    methods: Mapping[str, Method], data: DataSet, arguments: argparse.Namespace
-) -> tuple[dict[str, OutOfFold], GroupDraws, dict[str, Any], dict[str, Any]]:
-    """Run every method on one data set; return their predictions, scores and facts."""
+def predict(
+    methods: Mapping[str, Method],
+    data: DataSet,
+    arguments: argparse.Namespace,
+    earlier: Predictions,
+) -> Predictions:
+    """Run every method on one data set; return what they said beside what earlier ones did."""
     folds = folds_of(data, arguments.repeats, SEED)
-    proba, seconds = {}, {}
+    origin = {"code": code_digest(*CODE), "versions": versions()}
+    origin["machine"] = machine(arguments.threads)
     for method in methods.values():
         started = time.perf_counter()
-        proba[method.title], seconds[method.title] = cross_validate(
-            method, folds, arguments.checkpoints
-        )
+        proba, seconds = cross_validate(method, folds, arguments.checkpoints)
+        told = {**seconds, "repeats": arguments.repeats, "origin": origin}
+        earlier.add(method.title, proba, told)
         print(f"{data.name}: {method.title}: {time.perf_counter() - started:.0f} s", flush=True)
-    results = {name: OutOfFold.of(data, p) for name, p in proba.items()}
+    return earlier
+
+
+def facts_of(data: DataSet, results: Mapping[str, OutOfFold]) -> dict[str, Any]:
+    """Return the facts of a data set that its tables tell."""
     groups = next(iter(results.values())).groups
-    draws = GroupDraws(groups, data.name)
-    rows = {name: row | seconds[name] for name, row in set_rows(results, DEFAULT, draws).items()}
-    facts = {
+    return {
         "n": len(groups),
         "n_left_out": len(data.y) - len(groups),
         "n_groups": len(np.unique(groups)),
         "n_classes": len(data.classes),
-        "folds": 1 + max(fold.number for fold in folds),
+        "folds": number_of_folds(data.y, data.groups),
         "digest": data.digest,
     }
-    return results, draws, rows, facts
 
 
-def print_rows(name: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    for title, row in rows.items():
+def score(by_set: Mapping[str, Predictions], data_sets: Mapping[str, DataSet]) -> dict[str, Any]:
+    """Return the scores of all methods: facts of the sets, rows, means, and whence they are."""
+    out_of_fold, all_draws, rows, sets = [], [], [], {}
+    origins: list[dict[str, Any]] = []
+    for name, predictions in by_set.items():
+        if not predictions.proba:
+            continue  # not yet
+        data = data_sets[name]
+        results = {t: OutOfFold.of(data, p) for t, p in predictions.proba.items()}
+        draws = GroupDraws(next(iter(results.values())).groups, name)
+        for title, row in set_rows(results, DEFAULT, draws).items():
+            told = predictions.told[title]
+            if told["origin"] not in origins:
+                origins.append(told["origin"])
+            row |= told | {"origin": origins.index(told["origin"])}
+            rows.append({"data": name, "method": title} | row)
+        out_of_fold.append(results)
+        all_draws.append(draws)
+        sets[name] = facts_of(data, results)
+    means = mean_rows(out_of_fold, DEFAULT, all_draws)
+    means_rows = [{"method": title} | row for title, row in means.items()]
+    return {"sets": sets, "rows": rows, "means": means_rows, "origins": origins}
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    for row in rows:
         low, high = row["accuracy_interval"]
         calibration = row["calibration"]
+        calibrated = "" if calibration["inside"] else "above range "
         print(
-            f"{name:12s} {title:58s} accuracy {row['accuracy']:.3f} [{low:.3f}, {high:.3f}] "
+            f"{row['data']:12s} {row['method']:58s} "
+            f"accuracy {row['accuracy']:.3f} [{low:.3f}, {high:.3f}] "
             f"balanced {row['balanced_accuracy']:.3f} log-loss {row['log_loss']:.3f} "
-            f"ECE {calibration['error']:.3f} {'' if calibration['inside'] else 'above range '}"
+            f"ECE {calibration['error']:.3f} {calibrated}"
             f"fit {row['fit_seconds']:.1f} s predict {row['predict_seconds']:.1f} s",
             flush=True,
         )
 
 
-def print_means(means: Mapping[str, Mapping[str, Any]]) -> None:
-    for title, row in means.items():
-        text = f"{'mean':12s} {title:58s} "
+def print_means(means: Sequence[Mapping[str, Any]]) -> None:
+    for row in means:
+        text = f"{'mean':12s} {row['method']:58s} "
         for kind in ("accuracy", "log_loss"):
             text += f"{kind} {row[kind]:.3f} "
             if "default" in row[f"{kind}_against"]:
@@ -114,6 +148,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="another labelled folder, with its groups.csv if there is one; may be repeated",
     )
     parser.add_argument("--methods", nargs="+", help="short names; all by default")
+    parser.add_argument(
+        "--add",
+        action="store_true",
+        help="keep what the file of results says of other methods; theirs may be of other repeats",
+    )
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--weights", default="imagenet", help="'imagenet' or a file")
     parser.add_argument("--vgg16", help="VGG-16's convolutional weights for luo2021, if elsewhere")
@@ -135,20 +174,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if arguments.out is None and not is_standard(arguments):
         parser.error(
             "give --out FILE: the project's own results are of the whole standard run (--data "
-            "with its sets, all methods, weights and repeats as they come)"
+            "with its sets, weights as they come, all methods and repeats or --add)"
         )
     return arguments
 
 
 def is_standard(arguments: argparse.Namespace) -> bool:
     """Whether a run may take the place of the project's own results."""
-    whole = not arguments.folder and arguments.methods is None and arguments.data is not None
-    as_it_comes = arguments.weights == "imagenet" and arguments.repeats == REPEATS
-    return whole and as_it_comes and set(arguments.sets) == set(DATA_SETS)
+    same_sets = not arguments.folder and arguments.data is not None
+    same_sets = same_sets and set(arguments.sets) == set(DATA_SETS)
+    whole = arguments.methods is None and arguments.repeats == REPEATS
+    return same_sets and arguments.weights == "imagenet" and (whole or arguments.add)
 
 
-def choose(arguments: argparse.Namespace) -> dict[str, Method]:
-    """Return the methods that were asked for and can run; say which cannot."""
+def choose(arguments: argparse.Namespace) -> tuple[dict[str, Method], list[str]]:
+    """Return the methods that were asked for and can run, and the titles of all that can.
+
+    Which cannot is said.
+    """
     methods, missing = all_methods(
         arguments.backbone, arguments.weights, arguments.vgg16, arguments.checkpoints
     )
@@ -160,12 +203,35 @@ def choose(arguments: argparse.Namespace) -> dict[str, Method]:
     left_out = [f"{name}: {missing[name]}" for name in asked if name in missing]
     if len(left_out) == len(asked):
         sys.exit("\n".join(["none of the methods can run:", *left_out]))
-    if left_out and arguments.out is None:
+    if left_out and arguments.out is None and not arguments.add:
         end = "give --out FILE, as the project's own results are of all methods"
         sys.exit("\n".join(["some methods cannot run:", *left_out, end]))
     for line in left_out:
         print(f"left out: {line}", flush=True)
-    return {name: methods[name] for name in asked if name in methods}
+    chosen = {name: methods[name] for name in asked if name in methods}
+    return chosen, [*(method.title for method in methods.values()), *LUO2021]
+
+
+def earlier_results(
+    out: Path, arguments: argparse.Namespace, data_sets: Mapping[str, DataSet]
+) -> dict[str, Predictions]:
+    """Return the predictions to which methods are added; none without ``--add``."""
+    nothing = {name: Predictions() for name in data_sets}
+    if not arguments.add or not out.exists():
+        return nothing
+    facts = json.loads(out.read_text(encoding="utf-8"))
+    expected = {
+        "layout": LAYOUT,
+        "backbone": arguments.backbone,
+        "seed": SEED,
+        "data sets": {name: data.digest for name, data in data_sets.items()},
+    }
+    found = {key: facts.get(key) for key in expected}
+    found["data sets"] = {name: s["digest"] for name, s in facts["sets"].items()}
+    for key, value in expected.items():
+        if found[key] != value:
+            sys.exit(f"{out}: --add needs results of the same {key}: {found[key]}, not {value}")
+    return load_predictions(out.with_suffix(".npz"), facts)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -173,34 +239,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch  # after hypervlad, which tells threads to sleep while they wait
 
     torch.set_num_threads(arguments.threads)
+    methods, known = choose(arguments)
     folders = [] if arguments.data is None else [arguments.data / n for n in arguments.sets]
-    methods = choose(arguments)
-    by_set, all_draws, rows, sets = [], [], [], {}
-    for folder in [*folders, *arguments.folder]:
-        data = DataSet.load(folder)
-        results, draws, of_set, sets[data.name] = compare(methods, data, arguments)
-        print_rows(data.name, of_set)
-        by_set.append(results)
-        all_draws.append(draws)
-        rows += [{"data": data.name, "method": title} | row for title, row in of_set.items()]
-    print("\n".join(f"- {line}" for line in claims(rows)), flush=True)
-    means = mean_rows(by_set, DEFAULT, all_draws)
-    print_means(means)
-    facts = {
-        "layout": LAYOUT,
-        "backbone": arguments.backbone,
-        "seed": SEED,
-        "repeats": arguments.repeats,
-        "threads": arguments.threads,
-        "sets": sets,
-        "rows": rows,
-        "means": [{"method": title} | row for title, row in means.items()],
-        "versions": versions(),
-        "machine": machine(arguments.threads),
-    }
+    data_sets = {d.name: d for d in map(DataSet.load, [*folders, *arguments.folder])}
     out = arguments.out or HERE / "results" / f"accuracy_{arguments.backbone}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(facts, indent=1), encoding="utf-8", newline="\n")
+    by_set = earlier_results(out, arguments, data_sets)
+    for name, data in data_sets.items():
+        by_set[name] = predict(methods, data, arguments, by_set[name]).ordered(known)
+        data.forget_features()
+        if arguments.add or name == [*data_sets][-1]:
+            facts = {"layout": LAYOUT, "backbone": arguments.backbone, "seed": SEED}
+            facts |= score(by_set, data_sets)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            save_predictions(out.with_suffix(".npz"), by_set)
+            out.write_text(json.dumps(facts, indent=1), encoding="utf-8", newline="\n")
+    print_rows(facts["rows"])
+    print("\n".join(f"- {line}" for line in claims(facts["rows"])), flush=True)
+    print_means(facts["means"])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-LAYOUT = 2  # of the stored results
+LAYOUT = 3  # of the stored results
 DEFAULT = "hypervlad, default"
 LUO2021 = ("luo2021", "luo2021, every pixel")
 Facts = dict[str, Any]
@@ -16,8 +16,8 @@ def accuracy_section(facts: Facts) -> str:
     folds = ", ".join(f"{name} {s['folds']}" for name, s in facts["sets"].items())
     return "\n\n".join(
         [
-            f"**{facts['backbone']}** ({facts['repeats']} x grouped folds: {folds}; "
-            f"first seed {facts['seed']}){_missing(facts)}",
+            f"**{facts['backbone']}** ({_repeats(facts)} x grouped folds: {folds}; "
+            f"first seed {facts['seed']}){_fewer_repeats(facts)}{_origins(facts)}{_missing(facts)}",
             score_table(facts),
             "\n".join(f"- {line}" for line in verdicts(facts)),
             *_paragraph(
@@ -198,6 +198,29 @@ def _change(row: Facts, kind: str, sign: int) -> str:
 def _missing(facts: Facts) -> str:
     missing = [title for title in LUO2021 if title not in _methods(facts)]
     return f". Not measured yet: {'; '.join(missing)}" if missing else ""
+
+
+def _repeats(facts: Facts) -> int:
+    return max(row["repeats"] for row in facts["rows"])
+
+
+def _fewer_repeats(facts: Facts) -> str:
+    """Say which methods were repeated less often than the others."""
+    few = {r["method"]: r["repeats"] for r in facts["rows"] if r["repeats"] < _repeats(facts)}
+    return f". Of {'; '.join(f'{m}: {n} x' for m, n in few.items())}" if few else ""
+
+
+def _origins(facts: Facts) -> str:
+    """Say which methods were measured with other code or libraries than the first."""
+    first = _same(facts["origins"][0])
+    others = [r["method"] for r in facts["rows"] if _same(facts["origins"][r["origin"]]) != first]
+    if not others:
+        return ""
+    return f". At another state of code or libraries: {'; '.join(dict.fromkeys(others))}"
+
+
+def _same(origin: Facts) -> tuple[Any, Any]:
+    return origin["code"], origin["versions"]
 
 
 def _methods(facts: Facts) -> list[str]:

@@ -67,6 +67,10 @@ class DataSet:
             self._features[name] = values, (time.perf_counter() - started) / len(self.paths)
         return self._features[name]
 
+    def forget_features(self) -> None:
+        """Free the memory of what was computed."""
+        self._features.clear()
+
 
 def content_digest(
     root: Path, paths: Sequence[str], labels: np.ndarray, groups: np.ndarray | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +146,11 @@ def test_an_interrupted_run_goes_on(
     folder: Path,
     finished: tuple[Path, dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     out, before = finished
-    missing = sorted((out / "checkpoints").rglob("repeat1_fold1*"))
+    shutil.copytree(out / "checkpoints", tmp_path / "checkpoints")
+    missing = sorted((tmp_path / "checkpoints").rglob("repeat1_fold1*"))
     of_pooled = [file for file in missing if file.parent.name.startswith("last_layer")]
     assert of_pooled
     for file in of_pooled:
@@ -161,11 +164,47 @@ def test_an_interrupted_run_goes_on(
         return real(self, fold)
 
     monkeypatch.setattr(methods.Pooled, "__call__", counted)
-    facts = run(folder, out, "--methods", "pooled_last", "texture")
+    facts = run(folder, tmp_path, "--methods", "pooled_last", "texture")
     assert calls == [(1, 1)]
     scores = {row["method"]: row["log_loss"] for row in before["rows"]}
     for row in facts["rows"]:
         assert row["log_loss"] == scores[row["method"]]
+
+
+def test_methods_are_added_to_results_of_another_day(
+    folder: Path, finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out, before = finished
+    for kind in ("json", "npz"):
+        shutil.copy(out / f"accuracy.{kind}", tmp_path)
+    facts = run(folder, tmp_path, "--add", "--methods", "texture", "--repeats", "1")
+    texture_before, texture_now = before["rows"][-1], facts["rows"][-1]
+    assert texture_now["method"] == texture_before["method"]
+    assert (texture_before["repeats"], texture_now["repeats"]) == (2, 1)
+    assert [row["repeats"] for row in facts["rows"][:-1]] == [2] * 7
+    kinds = ("accuracy", "accuracy_interval", "calibration", "fit_seconds")
+    for was, now in zip(before["rows"][:-1], facts["rows"][:-1], strict=True):
+        assert [now[kind] for kind in kinds] == [was[kind] for kind in kinds]
+        assert now["log_loss"] == pytest.approx(was["log_loss"])
+    text = accuracy_section(facts)
+    assert "2 x grouped folds" in text
+    assert "Of LBP and GLCM + xgboost: 1 x" in text
+    assert "another state" not in text
+    facts["origins"].append(facts["origins"][0] | {"code": "changed"})
+    facts["rows"][-1]["origin"] = 1
+    assert "another state of code or libraries: LBP and GLCM + xgboost" in accuracy_section(facts)
+
+
+def test_nothing_is_added_to_results_of_other_images(
+    folder: Path, finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out, before = finished
+    (name,) = before["sets"]
+    facts = before | {"sets": {name: before["sets"][name] | {"digest": "other"}}}
+    (tmp_path / "accuracy.json").write_text(json.dumps(facts), encoding="utf-8")
+    shutil.copy(out / "accuracy.npz", tmp_path)
+    with pytest.raises(SystemExit, match="--add needs results of the same data sets"):
+        run(folder, tmp_path, "--add", "--methods", "texture")
 
 
 def test_changed_images_are_not_taken_from_checkpoints(folder: Path) -> None:
@@ -290,11 +329,14 @@ def test_only_the_whole_run_replaces_the_projects_results(
 
 def test_methods_that_cannot_run_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = {"luo2021": "no weights of vgg16"}
-    monkeypatch.setattr("accuracy.all_methods", lambda *_: ({"default": None}, missing))
+    monkeypatch.setattr(
+        "accuracy.all_methods", lambda *_: ({"default": methods.Texture()}, missing)
+    )
     options = ["--data", "shared", "--out", "mine.json", "--methods"]
     with pytest.raises(SystemExit, match=r"(?s)none of the methods can run.*no weights of vgg16"):
         accuracy.choose(accuracy.parse([*options, "luo2021"]))
-    assert list(accuracy.choose(accuracy.parse([*options, "luo2021", "default"]))) == ["default"]
+    chosen, _ = accuracy.choose(accuracy.parse([*options, "luo2021", "default"]))
+    assert list(chosen) == ["default"]
     with pytest.raises(SystemExit, match=r"(?s)no weights of vgg16.*give --out"):
         accuracy.choose(accuracy.parse(["--data", "shared"]))  # not the whole run after all
 
