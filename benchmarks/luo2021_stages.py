@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-READING, SAMPLING, KMEANS = "reading", "codebook: network", "codebook: K-means"
-ENCODING, KEEPING, BOOSTER = "encoding: network + VLAD", "cache: writing", "booster"
-NETWORK, SOFTMAX = "network", "softmax regression"
+READING, NETWORK = "reading", "network"
+SAMPLING, KMEANS = "codebook: sampling", "codebook: K-means"
+ENCODING, KEEPING, BOOSTER = "VLAD", "cache: writing", "booster"
+SOFTMAX = "softmax regression"
 _SAY_EVERY = 60.0
 
 
@@ -93,11 +94,17 @@ class Clock:
 
 @contextmanager
 def watched(clock: Clock) -> Iterator[None]:
-    """Time the stages of every `HypercolumnVLAD` that works in here."""
+    """Time the stages of every `HypercolumnVLAD` that works in here.
+
+    A GPU's network goes on after its call has returned: what waits for it then counts as the next
+    stage.
+    """
+    from hypervlad.backbones import TappedNetwork
     from hypervlad.encoder import estimator, inputs, learning
 
     wrapped: list[tuple[Any, str, Callable[..., Any]]] = [
         (inputs, "read_micrographs", clock.timed_reading),
+        (TappedNetwork, "_forward", functools.partial(clock.timed, NETWORK)),
         (learning, "learn_codebook", functools.partial(clock.timed, KMEANS)),
         (learning.StreamedCodewords, "add", functools.partial(clock.timed, KMEANS)),
         (estimator.HypercolumnVLAD, "fit", functools.partial(clock.timed, SAMPLING)),

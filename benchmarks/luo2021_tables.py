@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from luo2021_methods import BASELINES, CLASSIFIERS
+from luo2021_stages import NETWORK, READING
 
 
 def experiment_table(results: list[dict[str, Any]]) -> str:
@@ -48,8 +49,9 @@ def stages_table(results: list[dict[str, Any]]) -> str:
     rows = [(result, row) for result in results for row in result["rows"]]
     stages = list(dict.fromkeys(stage for _, row in rows for stage in row["fit_stages"]))
     lines = [
-        f"| method | images learnt from | classes | {' | '.join(stages)} |",
-        f"|---|---|---|{'---|' * len(stages)}",
+        f"| method | images learnt from | classes | {' | '.join(stages)} "
+        "| after the network / network |",
+        f"|---|---|---|{'---|' * (len(stages) + 1)}",
     ]
     for result, row in rows:
         if row["split"] != "random":
@@ -58,6 +60,9 @@ def stages_table(results: list[dict[str, Any]]) -> str:
         for stage in stages:
             seconds = row["fit_stages"].get(stage)
             cells.append("–" if seconds is None else duration(seconds))
+        network = row["fit_stages"][NETWORK]
+        after = sum(row["fit_stages"].values()) - network - row["fit_stages"].get(READING, 0.0)
+        cells.append(f"{after / network:.2f} x")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

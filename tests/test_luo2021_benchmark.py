@@ -14,7 +14,7 @@ import torch
 from luo2021_data import LabelledImages, random_split, read_folder, synthetic_images
 from luo2021_figures import snap_to_grid
 from luo2021_results import interval_of, merge
-from luo2021_stages import BOOSTER, ENCODING, KMEANS, READING, SAMPLING, Clock
+from luo2021_stages import BOOSTER, ENCODING, KMEANS, NETWORK, READING, SAMPLING, Clock
 from skimage.io import imread, imsave
 
 from hypervlad.backbones import Preprocessing, build_network
@@ -71,7 +71,7 @@ def test_a_run_writes_rows_and_figures(done: tuple[Path, list[Any]]) -> None:
         assert np.sum(row["confusion"]) == row["n_tested"]
         assert row["accuracy"] == pytest.approx(np.mean([s["accuracy"] for s in row["by_seed"]]))
         assert all(s["interval"][0] <= s["accuracy"] <= s["interval"][1] for s in row["by_seed"])
-        assert {READING, SAMPLING, KMEANS, ENCODING, BOOSTER} == set(row["fit_stages"])
+        assert {READING, NETWORK, SAMPLING, KMEANS, ENCODING, BOOSTER} == set(row["fit_stages"])
         assert row["fit_seconds"] == pytest.approx(sum(row["fit_stages"].values()))
         assert all(s["n_encoded_again"] == 0 for s in row["by_seed"])
         assert row["label"].startswith("default (encoder__backbone=tiny")
