@@ -186,6 +186,9 @@ def test_methods_are_added_to_results_of_another_day(
     for was, now in zip(before["rows"][:-1], facts["rows"][:-1], strict=True):
         assert [now[kind] for kind in kinds] == [was[kind] for kind in kinds]
         assert now["log_loss"] == pytest.approx(was["log_loss"])
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert run(folder, tmp_path, "--add", "--methods", "texture", "--repeats", "1") == facts
+    assert not (tmp_path / "checkpoints").exists()  # nothing was run again
     text = accuracy_section(facts)
     assert "2 x grouped folds" in text
     assert "Of LBP and GLCM + xgboost: 1 x" in text
