@@ -343,9 +343,10 @@ def test_explain_draws_the_class_named_and_the_next(model, folder, tmp_path):
 def test_explain_draws_the_others_beside_a_bad_file(model, folder, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     good, output = folder / "flat" / "00.png", tmp_path / "why.png"
-    words = refused("explain", model, tmp_path / "bad.png", good, "-o", output)
-    assert "1 of 2 images not shown" in words
-    assert "bad.png" in words
+    result = run("explain", model, tmp_path / "bad.png", good, "-o", output, code=2)
+    assert result.stdout == f"picture: {output}\n"
+    assert "error: 1 of 2 images not shown" in result.stderr
+    assert "bad.png" in result.stderr
     assert output.exists()
     alone = tmp_path / "none.png"
     refused("explain", model, tmp_path / "bad.png", "-o", alone)

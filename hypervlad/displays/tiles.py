@@ -17,7 +17,7 @@ TILE_INCHES = 1.75
 LINE_INCHES = 0.175
 _GAP_INCHES = 0.16
 _CAPTION_POINTS = 8.5
-_LETTERS = 28  # of the caption's font, across one tile
+_LETTERS = 26  # of the caption's font, across one tile
 
 
 @dataclass(frozen=True)
