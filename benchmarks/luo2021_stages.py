@@ -17,6 +17,7 @@ READING, NETWORK = "reading", "network"
 SAMPLING, KMEANS = "codebook: sampling", "codebook: K-means"
 ENCODING, KEEPING, BOOSTER = "VLAD", "cache: writing", "booster"
 SOFTMAX = "softmax regression"
+STAGES = (NETWORK, READING, SAMPLING, KMEANS, ENCODING, KEEPING, BOOSTER, SOFTMAX)
 _SAY_EVERY = 60.0
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from luo2021_methods import BASELINES, CLASSIFIERS
-from luo2021_stages import NETWORK, READING
+from luo2021_stages import NETWORK, READING, STAGES
 
 
 def experiment_table(results: list[dict[str, Any]]) -> str:
@@ -47,7 +47,8 @@ def _line(result: dict[str, Any], row: dict[str, Any]) -> str:
 def stages_table(results: list[dict[str, Any]]) -> str:
     """Return where the time of fit goes, without a cache."""
     rows = [(result, row) for result in results for row in result["rows"]]
-    stages = list(dict.fromkeys(stage for _, row in rows for stage in row["fit_stages"]))
+    known = {stage for _, row in rows for stage in row["fit_stages"]}
+    stages = [stage for stage in STAGES if stage in known]
     lines = [
         f"| method | images learnt from | classes | {' | '.join(stages)} "
         "| after the network / network |",
