@@ -82,7 +82,7 @@ def with_nan(dtype="float32"):
 # name: (what makes the source, options, what the message must say; {name} is the file's path)
 FILES = {
     "missing": (lambda d: d / "no.png", {}, "{name}: no such file; check"),
-    "folder": (lambda d: d, {}, "{name}: a folder, not an image file; hypervlad.images.find_images"),
+    "folder": (lambda d: d, {}, "{name}: a folder, not an image file; hypervlad.images."),
     "empty file": (lambda d: written(d / "a.png", b""), {}, "{name}: the file is empty"),
     "text": (lambda d: written(d / "a.txt", b"Dear reader"), {}, "{name}: not an image"),
     "text named png": (lambda d: written(d / "a.png", b"Dear"), {}, "export it as TIFF or PNG"),
