@@ -227,18 +227,17 @@ def earlier_results(
     if not arguments.add or not out.exists():
         return nothing
     facts = json.loads(out.read_text(encoding="utf-8"))
-    expected = {
-        "layout": LAYOUT,
-        "backbone": arguments.backbone,
-        "seed": SEED,
-        "data sets": {name: data.digest for name, data in data_sets.items()},
-    }
-    found = {key: facts.get(key) for key in expected}
+    found = {key: facts.get(key) for key in ("layout", "backbone", "seed")}
     found["data sets"] = {name: s["digest"] for name, s in facts["sets"].items()}
+    expected = {"layout": LAYOUT, "backbone": arguments.backbone, "seed": SEED}
+    # An interrupted run has not come to all of them.
+    expected["data sets"] = {
+        name: data.digest for name, data in data_sets.items() if name in facts["sets"]
+    }
     for key, value in expected.items():
         if found[key] != value:
             sys.exit(f"{out}: --add needs results of the same {key}: {found[key]}, not {value}")
-    return load_predictions(out.with_suffix(".npz"), facts)
+    return nothing | load_predictions(out.with_suffix(".npz"), facts)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -198,6 +198,20 @@ def test_methods_are_added_to_results_of_another_day(
     assert "another state of code or libraries: LBP and GLCM + xgboost" in accuracy_section(facts)
 
 
+def test_a_run_stopped_between_two_data_sets_goes_on(
+    folder: Path, finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out, before = finished  # of the first data set only
+    for kind in ("json", "npz"):
+        shutil.copy(out / f"accuracy.{kind}", tmp_path)
+    second = tmp_path / "second"
+    shutil.copytree(folder, second)
+    facts = run(folder, tmp_path, "--folder", str(second), "--add", "--methods", "texture")
+    assert list(facts["sets"]) == [folder.name, "second"]
+    assert facts["rows"][:7] == before["rows"][:7]
+    assert [row["method"] for row in facts["means"]] == ["LBP and GLCM + xgboost"]
+
+
 def test_nothing_is_added_to_results_of_other_images(
     folder: Path, finished: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
