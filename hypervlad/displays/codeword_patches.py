@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from hypervlad.displays.class_words import ClassWord, Patch, WordFinder
 from hypervlad.displays.evidence import FOR, signed
 from hypervlad.displays.figures import axes_or_new
-from hypervlad.displays.tiles import Tile, draw_tiles, literal, sheet_size, shorten
+from hypervlad.displays.tiles import GREY, Tile, draw_tiles, literal, sheet_size, shorten
 from hypervlad.images import check_image_list
 
 if TYPE_CHECKING:
@@ -157,13 +157,13 @@ class CodewordPatchesDisplay:
         self.ax_.set_xlim(left - _TEXT, right)
         self.ax_.set_ylim(bottom, top - _TITLE)
         pitch = (bottom - top) / max(1, len(self.words))
-        self._write(left - _TEXT, 0.6 * (top - _TITLE), self.title, "#444444")
+        self._write(left - _TEXT, 0.6 * (top - _TITLE), self.title, GREY)
         for row, word in enumerate(self.words):
             y = row * pitch + 0.2
             if row == 0 or self.words[row - 1].label != word.label:
                 self._write(left - _TEXT, y, shorten(str(word.label), 16), weight="bold")
-            self._write(left - _TEXT, y + 0.25, _name(word), "#444444")
-            self._write(left - _TEXT, y + 0.5, f"evidence {signed(word.evidence, 2)}", "#444444")
+            self._write(left - _TEXT, y + 0.25, _name(word), GREY)
+            self._write(left - _TEXT, y + 0.5, f"evidence {signed(word.evidence, 2)}", GREY)
         return self
 
     def _write(

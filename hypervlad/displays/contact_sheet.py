@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.displays.figures import axes_or_new
-from hypervlad.displays.tiles import Line, Tile, draw_tiles, sheet_size, shorten, thumbnail
+from hypervlad.displays.tiles import GREY, Line, Tile, draw_tiles, sheet_size, shorten, thumbnail
 from hypervlad.images import read_image
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 RIGHT = "#1a7f37"
 WRONG = "#b42318"
-_GREY = "#444444"
 _LABEL_LETTERS = 14  # so that how sure the model is stays readable beside a long name
 
 
@@ -175,7 +174,7 @@ class ContactSheetDisplay:
         return self
 
     def _caption(self, index: int) -> list[Line]:
-        lines = [Line(text, _GREY) for text in self.captions[index]]
+        lines = [Line(text, GREY) for text in self.captions[index]]
         if self.colours is not None and len(lines) > 1:
             lines[1] = Line(lines[1].text, self.colours[index], "bold")
         return lines

@@ -13,6 +13,7 @@ from hypervlad.displays.contact_sheet import RIGHT, WRONG, image_names
 from hypervlad.displays.facts import read_options_of
 from hypervlad.displays.figures import axes_or_new
 from hypervlad.displays.tiles import (
+    GREY,
     TILE_INCHES,
     Line,
     Tile,
@@ -36,7 +37,6 @@ _ROBUST_PERCENTILE = 99
 _MOST_OPAQUE = 0.85
 _DARKEST = 0.3  # black under an overlay becomes this grey, or colours would drown in it
 _LEGEND_INCHES = 0.3
-_GREY = "#444444"
 _LETTERS = 22  # of the captions' bold font, across one tile
 
 
@@ -263,7 +263,7 @@ def _caption(found: Explanation, index: int) -> list[Line]:
     lines = [f"places {signed(places)}, start {signed(found.baseline[index])}"]
     if found.trees.any():
         lines.append(f"trees {signed(found.trees[index])}")
-    return [Line(name + ending, weight="bold"), *(Line(line, _GREY) for line in lines)]
+    return [Line(name + ending, weight="bold"), *(Line(line, GREY) for line in lines)]
 
 
 def signed(value: float, decimals: int = 1) -> str:
@@ -290,7 +290,7 @@ def _draw_legend(ax: Axes) -> None:
         (x - 0.06 * inch, "right", "against"),
         (x + width, "left", " for the class"),
     ):
-        ax.text(place, y + height / 2, text, ha=side, va="center", fontsize=8.5, color=_GREY)
+        ax.text(place, y + height / 2, text, ha=side, va="center", fontsize=8.5, color=GREY)
     # The image of the bar would else set the limits.
     ax.set_xlim(left, ax.get_xlim()[1])
     ax.set_ylim(bottom + _LEGEND_INCHES * inch, ax.get_ylim()[1])

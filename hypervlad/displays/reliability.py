@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.displays.evaluation import wilson_interval
 from hypervlad.displays.figures import axes_or_new
+from hypervlad.displays.tiles import GREY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,8 +130,8 @@ class ReliabilityDisplay:
             self.ax_.plot([x, x], [low, high], color="#1f5a8c", linewidth=1.2, zorder=4)
             self.ax_.plot(x, share, "o", color="#1f5a8c", markersize=4, zorder=5, clip_on=False)
             middle = (index + 0.5) / n_bins
-            self.ax_.text(middle, 1.02, f"{count}", ha="center", fontsize=8, color="#444444")
-        self.ax_.text(0, 1.02, "images:", ha="left", fontsize=8, color="#444444")
+            self.ax_.text(middle, 1.02, f"{count}", ha="center", fontsize=8, color=GREY)
+        self.ax_.text(0, 1.02, "images:", ha="left", fontsize=8, color=GREY)
         ticks = np.linspace(0, 1, 6)
         self.ax_.set(
             xlim=(0, 1),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+GREY = "#444444"  # of text that says less than the rest
 TILE_INCHES = 1.75
 LINE_INCHES = 0.175
 _GAP_INCHES = 0.16
