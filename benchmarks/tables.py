@@ -111,7 +111,7 @@ def accuracy_results() -> list[dict[str, Any]]:
         (HERE / "results").glob("accuracy_*.json"),
         key=lambda f: ("mobilenet" not in f.name, f.name),
     )
-    stored = [load(file.name) for file in files]
+    stored = [_largest_first(load(file.name)) for file in files]
     for file, facts in zip(files, stored, strict=True):
         if facts.get("layout") != LAYOUT:
             sys.exit(
@@ -119,6 +119,13 @@ def accuracy_results() -> list[dict[str, Any]]:
                 "accuracy.py again, or take the file away"
             )
     return stored
+
+
+def _largest_first(facts: dict[str, Any]) -> dict[str, Any]:
+    """Put the data sets into one order, in whatever one they were measured."""
+    names = sorted(facts["sets"], key=lambda name: -facts["sets"][name]["n"])
+    rows = sorted(facts["rows"], key=lambda row: names.index(row["data"]))
+    return facts | {"sets": {name: facts["sets"][name] for name in names}, "rows": rows}
 
 
 def accuracy_tables(stored: list[dict[str, Any]]) -> str:
