@@ -111,14 +111,14 @@ def accuracy_results() -> list[dict[str, Any]]:
         (HERE / "results").glob("accuracy_*.json"),
         key=lambda f: ("mobilenet" not in f.name, f.name),
     )
-    stored = [_largest_first(load(file.name)) for file in files]
+    stored = [load(file.name) for file in files]
     for file, facts in zip(files, stored, strict=True):
         if facts.get("layout") != LAYOUT:
             sys.exit(
                 f"{file.name} has another layout ({facts.get('layout')}, not {LAYOUT}): run "
                 "accuracy.py again, or take the file away"
             )
-    return stored
+    return [_largest_first(facts) for facts in stored]
 
 
 def _largest_first(facts: dict[str, Any]) -> dict[str, Any]:
