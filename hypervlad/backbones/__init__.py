@@ -6,6 +6,7 @@ from hypervlad.backbones.registry import (
     Preprocessing,
     backbone_names,
     get_backbone,
+    known_here,
     register_backbone,
 )
 from hypervlad.backbones.weights import WeightsNotFoundError, find_weights
@@ -19,6 +20,7 @@ __all__ = [
     "build_network",
     "find_weights",
     "get_backbone",
+    "known_here",
     "register_backbone",
     "tap_names",
 ]
