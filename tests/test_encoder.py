@@ -127,7 +127,7 @@ def _explicit(encoder: HypercolumnVLAD, image: np.ndarray) -> np.ndarray:
     upright = batch.images.numpy()
     points = slice(None)
     if not isinstance(encoder.grid, str):
-        points = random_pixels(encoder.seed_, micrograph.digest, 256, encoder.grid)
+        points = random_pixels(encoder.seed_, batch.digests[0], 256, encoder.grid)
     total = 0.0
     for turn in range(encoder.turns):
         copy = upright[..., ::-1] if turn >= 4 else upright

@@ -90,7 +90,7 @@ class Inputs:
         find : callable
             See `Intake`.
         """
-        outcomes = outcomes_of(images, self.intake(find), self.n_threads)
+        outcomes = outcomes_of(enumerate(images), self.intake(find), self.n_threads)
         return self.told(outcomes, images, what)
 
     def told(

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
-from hypervlad.cache import PathIndex
+from hypervlad.cache import IndexEntry, PathIndex
 from hypervlad.encoder.batches import Preparation, Prepared
 from hypervlad.encoder.scale import digest_at
-from hypervlad.images import ReadOptions
+from hypervlad.images import ImageReadError, ReadOptions
 from hypervlad.images.reading import read_named
 
 
@@ -83,10 +83,9 @@ class Intake:
             If it cannot be read, or not be brought to the common scale.
         """
         entry = None if self.index is None else self.index.entry(image)
-        if entry is not None and entry.facts is not None:
-            taken = self._looked_up(Facts(*entry.facts), name)
-            if taken.found is not None:
-                return taken
+        taken = self._by(entry, name)
+        if taken is not None and taken.found is not None:
+            return taken
         micrograph = read_named(image, self.read_options, name)
         facts = Facts(micrograph.digest, micrograph.pixels.shape, micrograph.pixel_size)
         if entry is not None:
@@ -97,6 +96,20 @@ class Intake:
         size = self.preparation.size_of(facts.shape, facts.pixel_size, name)
         prepared = self.preparation.prepared(micrograph.pixels, size, taken.digest)
         return replace(taken, prepared=prepared)
+
+    def knows(self, image: Any) -> bool:
+        """Say whether something can be found of an image without reading it."""
+        entry = None if self.index is None else self.index.entry(image)
+        try:
+            taken = self._by(entry, "image")
+        except ImageReadError:
+            return False
+        return taken is not None and taken.found is not None
+
+    def _by(self, entry: IndexEntry | None, name: str) -> Taken | None:
+        if entry is None or entry.facts is None:
+            return None
+        return self._looked_up(Facts(*entry.facts), name)
 
     def _looked_up(self, facts: Facts, name: str) -> Taken:
         self.preparation.size_of(facts.shape, facts.pixel_size, name)  # an error comes first

@@ -137,7 +137,8 @@ class SamplingTask:
         The network's last digits depend on what else is in a batch, and K-means magnifies them: so
         each image is a batch.
         """
-        n_each, memory = self.wanted.n_each, self.inputs.memory if self.wanted.keep else None
+        n_each, numbered = self.wanted.n_each, enumerate(images, start)
+        memory = self.inputs.memory if self.wanted.keep else None
         cache = CachedSamples(memory, self.inputs, network, n_each, self.seed)
 
         def find(digest: str) -> list[np.ndarray] | None:
@@ -151,7 +152,7 @@ class SamplingTask:
                 cache.keep(taken.digest, blocks)
             return Sampled(taken.facts, taken.digest, blocks)
 
-        for outcome in outcomes_of(images, self.inputs.intake(find), n_threads, start):
+        for outcome in outcomes_of(numbered, self.inputs.intake(find), n_threads):
             yield outcome if isinstance(outcome, SkippedImage) else sampled(outcome)
 
 

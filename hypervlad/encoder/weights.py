@@ -74,10 +74,12 @@ class NetworkSource:
     def built_once(self, device: torch.device) -> TappedNetwork:
         """Build the network, or return the one that this process has built last, if it is that."""
         key = (self.backbone.name, self.taps, self.digest, device)
-        if key not in _last_built:
+        network = _last_built.get(key)
+        if network is None:
+            network = self.build(device)
             _last_built.clear()
-            _last_built[key] = self.build(device)
-        return _last_built[key]
+            _last_built[key] = network
+        return network
 
     def _name(self) -> str:
         return "from the model file" if isinstance(self.weights, Mapping) else repr(self.weights)

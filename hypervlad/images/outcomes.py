@@ -18,23 +18,19 @@ T = TypeVar("T")
 
 
 def outcomes_of(
-    images: Iterable[Any],
-    read: Callable[[Any, str], T],
-    n_threads: int = 0,
-    start: int = 0,
+    images: Iterable[tuple[int, Any]], read: Callable[[Any, str], T], n_threads: int = 0
 ) -> Generator[T | SkippedImage, None, None]:
     """Read each image of a list or stream, in order.
 
     Parameters
     ----------
-    images : iterable of paths and arrays
-        Drawn from as they are needed, in the caller's thread.
+    images : iterable of (int, path or array)
+        Images and their positions, which name arrays in errors. Drawn from as they are needed, in
+        the caller's thread.
     read : callable
         Called with an image and what errors call it, in any thread.
     n_threads : int, default=0
         That read ahead of the caller, two images each; 0 reads when asked.
-    start : int, default=0
-        Position of the first image, where these are a part of more.
 
     Yields
     ------
@@ -42,21 +38,21 @@ def outcomes_of(
         The second where it raised `ImageReadError`.
     """
 
-    def outcome(index: int, image: Any) -> T | SkippedImage:
-        name = name_of(image, index)
+    def outcome(position: int, image: Any) -> T | SkippedImage:
+        name = name_of(image, position)
         try:
             return read(image, name)
         except ImageReadError as error:
-            return SkippedImage(index, name, str(error))
+            return SkippedImage(position, name, str(error))
 
     if not n_threads:
-        yield from (outcome(index, image) for index, image in enumerate(images, start))
+        yield from (outcome(position, image) for position, image in images)
         return
     with ThreadPoolExecutor(n_threads) as readers:
         ahead: deque[Future[T | SkippedImage]] = deque()
         try:
-            for index, image in enumerate(images, start):
-                ahead.append(readers.submit(outcome, index, image))
+            for position, image in images:
+                ahead.append(readers.submit(outcome, position, image))
                 if len(ahead) > _READ_AHEAD * n_threads:
                     yield ahead.popleft().result()
             while ahead:

@@ -176,13 +176,11 @@ def read_micrographs(
             f"options: expected a ReadOptions, got {type(options).__name__}; "
             "ReadOptions(**options)?"
         )
-    chosen = options
+    chosen, listed = options, check_image_list(images)
     outcomes = outcomes_of(
-        check_image_list(images),
-        lambda image, name: read_named(image, chosen, name),
-        n_threads(n_jobs),
+        enumerate(listed), lambda image, name: read_named(image, chosen, name), n_threads(n_jobs)
     )
-    return readable(outcomes, len(images), skip=on_error == "skip")
+    return readable(outcomes, len(listed), skip=on_error == "skip")
 
 
 def n_threads(n_jobs: int | None) -> int:

@@ -1,0 +1,147 @@
+"""``extract_features``: from images to a file of vectors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from hypervlad.cache import Memory
+from hypervlad.extraction.running import Extraction, Run
+from hypervlad.extraction.sources import open_source
+from hypervlad.extraction.table import FeatureFileError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@overload
+def extract_features(
+    images: Any,
+    encoder: Any,
+    *,
+    out: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    labels: Iterable[str | None] | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    memory: Memory = None,
+    n_jobs: int | None = None,
+    resume: bool = False,
+    verify: bool = False,
+    verbose: bool = False,
+) -> Extraction: ...
+
+
+@overload
+def extract_features(
+    images: Any,
+    encoder: Any,
+    *,
+    out: None = None,
+    root: str | os.PathLike[str] | None = None,
+    labels: Iterable[str | None] | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    memory: Memory = None,
+    n_jobs: int | None = None,
+    resume: bool = False,
+    verify: bool = False,
+    verbose: bool = False,
+) -> tuple[np.ndarray, pd.DataFrame]: ...
+
+
+def extract_features(
+    images: Any,
+    encoder: Any,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    labels: Iterable[str | None] | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    memory: Memory = None,
+    n_jobs: int | None = None,
+    resume: bool = False,
+    verify: bool = False,
+    verbose: bool = False,
+) -> Extraction | tuple[np.ndarray, pd.DataFrame]:
+    """Encode the images of a folder, a list or a stream, and write their vectors to one file.
+
+    Finished batches wait in a folder beside the file, ``OUT.parts``. Killed at any moment, the same
+    call with ``resume=True`` goes on after them, and the file becomes the same to the byte, given
+    the same threads. An image that cannot be read costs only its own row.
+
+    Parameters
+    ----------
+    images : path of a folder, or iterable of paths and arrays
+        A folder is searched through, as by :func:`hypervlad.images.find_images`; the sub-folder
+        that an image lies in is its label. A generator is drawn from as it is needed.
+    encoder : HypercolumnVLAD or MicrographClassifier
+        Fitted.
+    out : path, optional
+        Parquet file to write. If not given, the vectors are returned and nothing is kept.
+    root : path, optional
+        Folder that the paths in the table are relative to; of a folder, the folder itself. The
+        table holds no absolute paths.
+    labels : iterable of n str or None, optional
+        For a list or stream.
+    include, exclude : sequence of str
+        For a folder: see :func:`hypervlad.images.find_images`.
+    memory : None, str or joblib.Memory, default=None
+        Private, trusted folder where vectors are kept and found again, whatever their files are
+        called; the encoder's own by default. Files that it has seen are not even opened if path,
+        size and time of change are the same.
+    n_jobs : int, optional
+        Processes, which share the cores; -1 for as many as there are. Within
+        ``joblib.parallel_config`` the work goes to its backend, a dask or ray cluster too.
+    resume : bool, default=False
+        Go on where an earlier call was stopped; if nothing was, begin. A file that is complete,
+        made by the same encoder from the same paths, none of which has changed since, stays.
+    verify : bool, default=False
+        Read all files, although the memory's index knows them.
+    verbose : bool, default=False
+        Show progress: images done, rate, time left.
+
+    Returns
+    -------
+    Extraction
+        What was done; with :func:`load_features` the vectors are read back.
+    X : ndarray of shape (n_readable, n_features), float32
+        Instead, without ``out``; with ``frame``, see :func:`load_features`.
+
+    Raises
+    ------
+    ImageReadError
+        If there are no images, or none that can be read.
+    OSError
+        If the disk is full; what was finished is kept.
+    RuntimeError
+        If worker processes are killed time and again.
+
+    Warns
+    -----
+    SkippedImagesWarning
+        Once, with the images that could not be read, whatever the encoder's ``on_error``.
+
+    Examples
+    --------
+    >>> from hypervlad import HypercolumnVLAD, extract_features, make_tem_images
+    >>> images, labels = make_tem_images(8, size=64, random_state=0)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
+    >>> X, frame = extract_features(images, encoder.fit(images), labels=labels)
+    >>> X.shape, frame["height"].tolist()
+    ((8, 544), [64, 64, 64, 64, 64, 64, 64, 64])
+    """
+    run = Run.of(encoder, memory, verify, n_jobs, verbose)
+    if out is None:
+        if resume:
+            raise ValueError("resume goes on with a file; give out=")
+        return run.in_memory(open_source(images, root, labels, include, exclude))
+    path = Path(out)
+    if path.is_dir():
+        raise FeatureFileError(f"{path} is a folder; give the name of a file to write")
+    return run.to_file(open_source(images, root, labels, include, exclude), path, resume)

@@ -1,0 +1,178 @@
+"""Finished tasks on disk, each a small file, until the whole is written in one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hypervlad.extraction.sources import Item, Task
+from hypervlad.extraction.table import described, description, table_of
+from hypervlad.extraction.work import Encoded
+from hypervlad.images import ImageReadError, ReadOptions, SkippedImage
+from hypervlad.images.reading import read_named
+from hypervlad.modelfile import replace_when_complete
+
+_MANIFEST = "manifest.json"
+_A_FOLDER = 1000  # parts
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished task: its rows, the images that could not be read, and what was found."""
+
+    table: pa.Table
+    skipped: list[SkippedImage]
+    n_found: int
+
+
+class Parts:
+    """The folder beside the output where finished tasks wait.
+
+    Attributes
+    ----------
+    folder : Path
+    run : str
+        Drawn when the extraction began; an extraction that goes on has the same one.
+    """
+
+    def __init__(self, folder: Path, run: str) -> None:
+        self.folder, self.run = folder, run
+
+    @classmethod
+    def open(cls, output: Path, settings: dict[str, Any], *, resume: bool) -> Parts:
+        """Return the folder of an output: with ``resume`` as it was left, else a new one.
+
+        Parameters
+        ----------
+        output : Path
+        settings : dict
+            All that vectors depend on but the images. What was left with others is of no use.
+        resume : bool
+
+        Raises
+        ------
+        FileExistsError
+            If there is a folder of that name that is none of ours.
+        """
+        folder = _folder_of(output)
+        if folder.exists() and _manifest(folder) is None and any(folder.iterdir()):
+            raise FileExistsError(f"{folder}: in the way, and not of hypervlad's making; move it")
+        if resume and (left := cls.left(output, settings)) is not None:
+            return left
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        run = secrets.token_hex(16)
+        with replace_when_complete(folder / _MANIFEST) as stream:
+            stream.write(json.dumps({"run": run, "settings": settings}, indent=1).encode())
+        return cls(folder, run)
+
+    @classmethod
+    def left(cls, output: Path, settings: dict[str, Any]) -> Parts | None:
+        """Return what an unfinished extraction with these settings has left; None if none has."""
+        folder = _folder_of(output)
+        manifest = _manifest(folder)
+        if manifest is None or manifest["settings"] != settings:
+            return None
+        return cls(folder, manifest["run"])
+
+    def keep(self, task: Task, encoded: Encoded) -> None:
+        """Write a finished task."""
+        facts = {
+            "paths": [item.path for item in task.items],
+            "labels": [item.label for item in task.items],
+            "stamps": encoded.stamps,
+            "digests": [None if each is None else each.digest for each in encoded.facts],
+            "skipped": encoded.skipped,
+            "n_found": encoded.n_found,
+        }
+        table = table_of(task.items, encoded)
+        table = table.replace_schema_metadata(described(table.schema, facts).metadata)
+        path = self._path(task.number)
+        path.parent.mkdir(exist_ok=True)
+        # Not flushed to the disk one by one: what a power cut damages is found, and done again.
+        with replace_when_complete(path, flush=False) as stream:
+            pq.write_table(
+                table,
+                stream,
+                compression="none",
+                use_dictionary=False,
+                write_statistics=False,
+                write_page_checksum=True,
+            )
+
+    def has(self, task: Task, options: ReadOptions) -> bool:
+        """Say whether a task is finished, with the very images that it has now."""
+        found = self._read(task.number)
+        if found is None:
+            return False
+        _, facts = found
+        if facts["paths"] != [item.path for item in task.items]:
+            return False
+        if facts["labels"] != [item.label for item in task.items]:
+            return False
+        known = zip(task.items, facts["stamps"], facts["digests"], strict=True)
+        return all(_unchanged(item, stamp, digest, options) for item, stamp, digest in known)
+
+    def read(self, number: int) -> Part:
+        """Return a finished task.
+
+        Raises
+        ------
+        OSError
+            If it has become unreadable since it was written.
+        """
+        found = self._read(number)
+        if found is None:
+            raise OSError(f"{self._path(number)}: has become unreadable; run again with resume")
+        table, facts = found
+        skipped = [SkippedImage(*each) for each in facts["skipped"]]
+        return Part(table.replace_schema_metadata(None), skipped, facts["n_found"])
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _read(self, number: int) -> tuple[pa.Table, dict[str, Any]] | None:
+        path = self._path(number)
+        if not path.exists():
+            return None
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                table = file.read()
+            return table, description(table.schema, path)
+        except (pa.ArrowException, OSError, ValueError):  # damaged
+            return None
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number // _A_FOLDER:06d}" / f"{number:09d}.parquet"
+
+
+def _folder_of(output: Path) -> Path:
+    return output.with_name(f"{output.name}.parts")
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        if isinstance(content, dict) and {"run", "settings"} <= set(content):
+            return content
+    return None
+
+
+def _unchanged(
+    item: Item, stamp: list[int] | None, digest: str | None, options: ReadOptions
+) -> bool:
+    if item.path is not None:
+        return item.stamp() == stamp
+    try:
+        return read_named(item.image, options, "image").digest == digest
+    except ImageReadError:
+        return digest is None
