@@ -118,7 +118,14 @@ def accuracy_results() -> list[dict[str, Any]]:
                 f"{file.name} has another layout ({facts.get('layout')}, not {LAYOUT}): run "
                 "accuracy.py again, or take the file away"
             )
-    return stored
+    return [_largest_first(facts) for facts in stored]
+
+
+def _largest_first(facts: dict[str, Any]) -> dict[str, Any]:
+    """Put the data sets into one order, in whatever one they were measured."""
+    names = sorted(facts["sets"], key=lambda name: -facts["sets"][name]["n"])
+    rows = sorted(facts["rows"], key=lambda row: names.index(row["data"]))
+    return facts | {"sets": {name: facts["sets"][name] for name in names}, "rows": rows}
 
 
 def accuracy_tables(stored: list[dict[str, Any]]) -> str:
