@@ -31,7 +31,9 @@ def fitted_encoder(encoder: Any, memory: Memory) -> HypercolumnVLAD:
         )
     check_is_fitted(found)
     own = copy.copy(found)
-    own._tapped_network = getattr(found, "_tapped_network", None)
+    network = getattr(found, "_tapped_network", None)
+    if network is not None:
+        own._tapped_network = network
     if memory is not None:
         own.memory = memory
     check_run(own)
