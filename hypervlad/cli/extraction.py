@@ -48,6 +48,14 @@ def extract(
     jobs: Annotated[
         int, typer.Option(metavar="N", help="Processes, which share the cores; -1: one a core.")
     ] = 1,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Images a batch, which is what a stop costs at most, in each process; by their "
+            "size and the device if not given.",
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on where an earlier run was stopped, or else begin."),
@@ -86,14 +94,32 @@ def extract(
 
     check_cache(cache, cache_size)
     encoder = load_encoder(model, weights, device=device, cache=cache)
-    chosen = {"out": output, "include": include or (), "exclude": exclude or ()}
+    if batch_size is not None:
+        encoder.set_params(batch_size=batch_size)
+    wanted, unwanted = tuple(include or ()), tuple(exclude or ())
     if dry_run:
-        plan = plan_extraction(folder, encoder, **chosen, resume=resume, verify=verify)
+        plan = plan_extraction(
+            folder,
+            encoder,
+            out=output,
+            include=wanted,
+            exclude=unwanted,
+            resume=resume,
+            verify=verify,
+        )
         typer.echo(str(plan))
         return
     prepare_file(output)
     done = extract_features(
-        folder, encoder, **chosen, n_jobs=jobs, resume=resume, verify=verify, verbose=not quiet
+        folder,
+        encoder,
+        out=output,
+        include=wanted,
+        exclude=unwanted,
+        n_jobs=jobs,
+        resume=resume,
+        verify=verify,
+        verbose=not quiet,
     )
     cut_down(cache, cache_size)
     say(quiet, str(done))

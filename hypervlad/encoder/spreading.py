@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 
 _MOST_DEATHS = 3  # of workers over the same work, before it is given up
+_WAVE = 8  # tasks a worker
 
 T = TypeVar("T")
 
@@ -72,8 +74,7 @@ def spread(
     threads, n_deaths = _threads_each(n_jobs), 0
     while True:
         try:
-            workers = joblib.Parallel(n_jobs, return_as="generator_unordered", batch_size=1)
-            for number, result in workers(calls()):
+            for number, result in _results(calls(), n_jobs):
                 n_deaths = 0
                 del under_way[number]
                 yield number, result
@@ -91,6 +92,18 @@ def spread(
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+
+def _results(calls: Iterator[Any], n_jobs: int | None) -> Iterator[Any]:
+    backend, _ = get_active_backend()
+    if backend.supports_return_generator:
+        yield from joblib.Parallel(n_jobs, return_as="generator_unordered", batch_size=1)(calls)
+        return
+    # In waves, with the same processes: ray's backend hands results over only when all are there.
+    n_calls = _WAVE * joblib.effective_n_jobs(n_jobs)
+    with joblib.Parallel(n_jobs, batch_size=1) as workers:
+        while wave := list(itertools.islice(calls, n_calls)):
+            yield from workers(wave)
 
 
 def in_order(results: Iterable[tuple[int, T]]) -> Iterator[T]:

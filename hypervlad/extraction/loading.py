@@ -50,9 +50,9 @@ def load_features(
     X : ndarray of shape (n, n_features), float32
         A read-only ``memmap`` if mapped.
     frame : DataFrame of n rows
-        ``path`` (relative; None for an array), ``label`` (or None), ``digest`` (SHA-256 of the
-        pixels: see :class:`hypervlad.images.Micrograph`), ``height``, ``width``, ``channels``,
-        ``pixel_size`` (nm, NaN if not known).
+        ``path`` (relative; missing for an array), ``label`` (may be missing), ``digest`` (SHA-256
+        of the pixels: see :class:`hypervlad.images.Micrograph`), ``height``, ``width``,
+        ``channels``, ``pixel_size`` (nm, NaN if not known).
 
     Raises
     ------

@@ -83,6 +83,11 @@ class Parts:
             return None
         return cls(folder, manifest["run"])
 
+    @staticmethod
+    def begun(output: Path) -> bool:
+        """Say whether an extraction to this file was begun, with any settings, and not ended."""
+        return _manifest(_folder_of(output)) is not None
+
     def keep(self, task: Task, encoded: Encoded) -> None:
         """Write a finished task."""
         facts = {

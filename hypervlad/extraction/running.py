@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -129,8 +130,8 @@ class Run:
 
     def in_memory(self, source: Source) -> tuple[np.ndarray, pd.DataFrame]:
         """Return vectors and frame."""
-        job, tables, skipped = Job(self.encoder, "", self.verify), dict[int, pa.Table](), []
-        n_images = 0
+        job = Job(self.encoder, secrets.token_hex(16), self.verify)
+        tables, skipped, n_images = dict[int, pa.Table](), list[SkippedImage](), 0
         with self._bar(source) as bar:
             for task, encoded in job.done(source.tasks(self.task_size), self.n_jobs):
                 tables[task.number] = table_of(task.items, encoded)
@@ -179,7 +180,8 @@ class Run:
                 yield task
                 continue
             progress.n_kept += len(task.items)
-            bar.initial += len(task.items)  # no part of the rate
+            if not bar.disable:
+                bar.initial += len(task.items)  # no part of the rate
             bar.update(len(task.items))
 
     def _merge(
@@ -206,7 +208,7 @@ class Run:
 
     def _already(self, source: Source, path: Path) -> Extraction | None:
         """Return what a complete file holds, if these very images would give the same again."""
-        if source.n_images is None or Parts.left(path, self.settings) or not path.is_file():
+        if source.n_images is None or Parts.begun(path) or not path.is_file():
             return None
         items = source.listed()
         try:

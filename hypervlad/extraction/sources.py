@@ -108,9 +108,9 @@ def open_source(
     streamed = isinstance(images, Iterable) and not isinstance(images, Sized)
     listed = images if streamed else check_image_list(images)
     n_images = None if streamed else len(listed)
-    if labels is not None:
-        labels = labels if streamed else list(labels)
-        if isinstance(labels, list) and len(labels) != n_images:
+    if labels is not None and not streamed:
+        labels = list(labels)
+        if len(labels) != n_images:
             raise ValueError(f"there are {n_images} images and {len(labels)} labels")
     base = None if root is None else Path(root)
     return Source(_items(listed, base, labels), n_images)
@@ -136,11 +136,15 @@ def _of_folder(
 def _items(
     images: Iterable[Any], root: Path | None, labels: Iterable[str | None] | None
 ) -> Iterator[Item]:
-    named = itertools.repeat(None) if labels is None else labels
-    for image, label in zip(images, named, strict=labels is not None):
+    named = itertools.repeat(None) if labels is None else iter(labels)
+    for image in images:
+        try:
+            label = next(named)
+        except StopIteration:
+            raise ValueError("the labels ended before the images did") from None
         is_path = isinstance(image, str | os.PathLike)
-        label = None if label is None else str(label)
-        yield Item(image, _relative(Path(image), root) if is_path else None, label)
+        path = _relative(Path(image), root) if is_path else None
+        yield Item(image, path, None if label is None else str(label))
 
 
 def _relative(path: Path, root: Path | None) -> str:
