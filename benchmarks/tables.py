@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accuracy_tables import LAYOUT, accuracy_section, front_table
+from extract_scale_table import scale_section
 from luo2021_tables import experiment_table, stages_table
 from tried_table import tried_table
 
@@ -142,6 +143,12 @@ def tried_tables() -> str:
     return "\n\n".join(tried_table(load(file.name)) for file in files) or NOT_YET
 
 
+def scale_tables() -> str:
+    """Return what was measured of extraction."""
+    files = sorted((HERE / "results").glob("extract_scale_*.json"))
+    return "\n\n".join(scale_section(load(file.name)) for file in files) or NOT_YET
+
+
 def pages() -> dict[Path, dict[str, str]]:
     """Return every table by its page and name."""
     speed = load("encode_speed_cpu.json")["rows"]
@@ -150,6 +157,7 @@ def pages() -> dict[Path, dict[str, str]]:
     here |= {"luo2021": experiment_table(luo2021), "luo2021-stages": stages_table(luo2021)}
     accuracy = accuracy_results()
     here |= {"accuracy": accuracy_tables(accuracy), "tried": tried_tables()}
+    here |= {"scale": scale_tables()}
     compared = front_table(accuracy[0]) if accuracy else NOT_YET
     front = {"compare": f"{compared}\n\n{speed_sentence(speed)}"}
     return {ROOT / "README.md": front, HERE / "README.md": here}

@@ -100,7 +100,9 @@ class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
     read_options : dict or ReadOptions, optional
         How files become pixels: see :class:`hypervlad.images.ReadOptions`.
     memory : None, str or joblib.Memory, default=None
-        A private, trusted folder where image vectors are kept and found again.
+        A private, trusted folder (it holds pickles) where image vectors, and the samples that a
+        codebook is learnt from, are kept and found again; files whose path, size and time of change
+        it knows are not read again.
     batch_size : int or "auto", default="auto"
         Images a batch; "auto" goes by their size and the device.
     device : str, default="auto"
@@ -211,6 +213,9 @@ class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
 
     def fit(self, images: Sequence[Any], y: object = None) -> HypercolumnVLAD:
         """Learn the codebook.
+
+        Within ``joblib.parallel_config``, with several jobs or a cluster, its workers read the
+        images and send back samples of hypercolumns.
 
         Parameters
         ----------
