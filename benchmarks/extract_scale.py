@@ -29,6 +29,7 @@ from PIL import Image
 from sources import code_digest, machine, versions
 
 import hypervlad
+from hypervlad.cache import CacheFolder
 
 RESULTS = Path(__file__).with_name("results") / "extract_scale_cpu.json"
 SIZES = (500, 1000, 2000, 4000)
@@ -221,6 +222,7 @@ def main() -> None:
                 row = in_a_process(options, model, n, way, memory)
                 rows.append({"n": n, "way": way, "state": state} | row)
                 print(rows[-1], flush=True)
+            cache_bytes = CacheFolder(memory).usage().n_bytes / n
             shutil.rmtree(memory)
     facts = {
         "rows": rows,
@@ -232,6 +234,8 @@ def main() -> None:
         "versions": versions(),
         "machine": machine(2),
         "features": hypervlad.load(model)._n_features_out,
+        "cache_bytes": cache_bytes,
+        "task_size": hypervlad.load(model)._inputs().preparation().batch_size,
         "bytes": (options.out / "features.parquet").stat().st_size / max(options.sizes),
     }
     options.results.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -52,6 +52,50 @@ def verdicts(facts: Facts) -> list[str]:
     return lines
 
 
+def cost_table(facts: Facts) -> str:
+    """Return what a million and a hundred million images cost at the steady rates measured."""
+    most = max(_sizes(facts))
+    best = max(_row(facts, most, way, "cold")["steady"] for way in _ways(facts))
+    cached = _row(facts, most, "1 job", "cached")["steady"]
+    cores = facts["machine"]["cores"]
+    lines = [
+        "| images | one machine like this one, cold | machines for one day | machines for one week "
+        "| again, from the cache | file of features | cache | batches on the way |",
+        f"|{'---|' * 8}",
+    ]
+    for n in (100_000, 1_000_000, 100_000_000):
+        hours = n / best / 3600
+        cells = [
+            f"{n:,}",
+            _hours(hours),
+            f"{math.ceil(hours / 24):,}",
+            f"{math.ceil(hours / 168):,}",
+            _hours(n / cached / 3600),
+            _bytes(n * facts["bytes"]),
+            _bytes(n * facts["cache_bytes"]),
+            f"{math.ceil(n / facts['task_size']):,}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    note = (
+        f"At {best:.0f} images a second on {cores} CPU cores, {facts['features']:,} features "
+        f"({facts['bytes'] / 1000:.1f} kB) and {facts['cache_bytes'] / 1000:.1f} kB of cache an "
+        "image."
+    )
+    return "\n".join([note, "", *lines])
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:,.0f} days"
+
+
+def _bytes(n: float) -> str:
+    for unit in ("MB", "GB", "TB"):
+        n /= 1000 if unit != "MB" else 1e6
+        if n < 1000 or unit == "TB":
+            return f"{n:,.1f} {unit}"
+    raise AssertionError
+
+
 def exponent(facts: Facts, way: str, state: str) -> float:
     """Return the slope of log(time) over log(images) by least squares, start-up left out."""
     points = []

@@ -39,8 +39,6 @@ class Cache:
 
     def find(self, key: str) -> Any:
         """Return what is kept under a key; None if nothing is, or its file is damaged."""
-        if not self._stored.check_call_in_cache(key, None):
-            return None
         try:
             return self._stored(key, None)
         except KeyError:

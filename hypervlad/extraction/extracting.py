@@ -117,6 +117,9 @@ def extract_features(
     ------
     ImageReadError
         If there are no images, or none that can be read.
+    FeatureFileError
+        A ValueError: ``out`` is a folder, or what ``resume`` should go on with was made by another
+        model or with batches of another size.
     OSError
         If the disk is full; what was finished is kept.
     RuntimeError
@@ -126,6 +129,8 @@ def extract_features(
     -----
     SkippedImagesWarning
         Once, with the images that could not be read, whatever the encoder's ``on_error``.
+    UnknownPixelSizeWarning
+        Once, if the encoder brings images to a ``pixel_size`` and some do not know theirs.
 
     Examples
     --------

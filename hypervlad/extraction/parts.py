@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import secrets
 import shutil
@@ -10,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hypervlad.extraction.sources import Item, Task
-from hypervlad.extraction.table import described, description, table_of
+from hypervlad.extraction.table import FeatureFileError, described, description, table_of
 from hypervlad.extraction.work import Encoded
 from hypervlad.images import ImageReadError, ReadOptions, SkippedImage
 from hypervlad.images.reading import read_named
@@ -22,6 +23,7 @@ from hypervlad.modelfile import replace_when_complete
 
 _MANIFEST = "manifest.json"
 _A_FOLDER = 1000  # parts
+_DIGEST = 32  # bytes, of a SHA-256
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Part:
 
 class Parts:
     """The folder beside the output where finished tasks wait.
+
+    A file for each: not Parquet, whose writing and reading would take longer than the rest of what
+    happens to a vector from the cache, but the bytes as they lie in memory, under a digest.
 
     Attributes
     ----------
@@ -61,12 +66,19 @@ class Parts:
         ------
         FileExistsError
             If there is a folder of that name that is none of ours.
+        FeatureFileError
+            If what was left, and is to be gone on with, was made with other settings.
         """
         folder = _folder_of(output)
         if folder.exists() and _manifest(folder) is None and any(folder.iterdir()):
             raise FileExistsError(f"{folder}: in the way, and not of hypervlad's making; move it")
         if resume and (left := cls.left(output, settings)) is not None:
             return left
+        if resume and cls.begun(output):
+            raise FeatureFileError(
+                f"{folder}: left by an extraction with another model, or batches of another size; "
+                "go on with those, or begin anew without resume"
+            )
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         run = secrets.token_hex(16)
@@ -104,14 +116,7 @@ class Parts:
         path.parent.mkdir(exist_ok=True)
         # Not flushed to the disk one by one: what a power cut damages is found, and done again.
         with replace_when_complete(path, flush=False) as stream:
-            pq.write_table(
-                table,
-                stream,
-                compression="none",
-                use_dictionary=False,
-                write_statistics=False,
-                write_page_checksum=True,
-            )
+            stream.write(_sealed(table))
 
     def has(self, task: Task, options: ReadOptions) -> bool:
         """Say whether a task is finished, with the very images that it has now."""
@@ -147,17 +152,32 @@ class Parts:
 
     def _read(self, number: int) -> tuple[pa.Table, dict[str, Any]] | None:
         path = self._path(number)
-        if not path.exists():
-            return None
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                table = file.read()
+            table = _unsealed(path.read_bytes())
             return table, description(table.schema, path)
-        except (pa.ArrowException, OSError, ValueError):  # damaged
+        except (pa.ArrowException, OSError, ValueError):  # not there, or damaged
             return None
 
     def _path(self, number: int) -> Path:
-        return self.folder / f"{number // _A_FOLDER:06d}" / f"{number:09d}.parquet"
+        return self.folder / f"{number // _A_FOLDER:06d}" / f"{number:09d}.arrow"
+
+
+def _sealed(table: pa.Table) -> memoryview:
+    """Return a table as bytes: a digest, then an Arrow stream."""
+    sink = pa.BufferOutputStream()
+    sink.write(bytes(_DIGEST))
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    content = np.frombuffer(sink.getvalue(), np.uint8).copy()
+    content[:_DIGEST] = np.frombuffer(hashlib.sha256(content[_DIGEST:].data).digest(), np.uint8)
+    return content.data
+
+
+def _unsealed(content: bytes) -> pa.Table:
+    digest, stream = content[:_DIGEST], memoryview(content)[_DIGEST:]
+    if hashlib.sha256(stream).digest() != digest:
+        raise ValueError("the digest is another one")
+    return pa.ipc.open_stream(stream).read_all()
 
 
 def _folder_of(output: Path) -> Path:

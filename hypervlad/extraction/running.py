@@ -7,6 +7,7 @@ import hashlib
 import json
 import secrets
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ from hypervlad.extraction.table import (
     write_rows,
 )
 from hypervlad.extraction.work import Job
-from hypervlad.images import ImageReadError, SkippedImage
+from hypervlad.images import ImageReadError, SkippedImage, UnknownPixelSizeWarning
 from hypervlad.images.outcomes import warn_of_skipped
 from hypervlad.modelfile import replace_when_complete
 
@@ -138,8 +139,8 @@ class Run:
                 skipped += encoded.skipped
                 n_images += len(task.items)
                 bar.update(len(task.items))
-        _tell_skipped(skipped, n_images)
-        table = pa.concat_tables(tables[number] for number in sorted(tables))
+        table = pa.concat_tables(tables[number] for number in sorted(tables)) if tables else None
+        _tell(skipped, [] if table is None else self._of_unknown_scale(table), n_images)
         return vectors_of(table), frame_of(table)
 
     def to_file(self, source: Source, path: Path, resume: bool) -> Extraction:
@@ -189,6 +190,7 @@ class Run:
     ) -> tuple[list[SkippedImage], int]:
         """Write all finished tasks to one file; return what was skipped and found on the way."""
         skipped: list[SkippedImage] = []
+        unknown: list[str] = []
         n_found = 0
 
         def tables() -> Iterator[pa.Table]:
@@ -196,6 +198,7 @@ class Run:
             for number in range(progress.n_tasks):
                 part = parts.read(number)
                 skipped.extend(part.skipped)
+                unknown.extend(self._of_unknown_scale(part.table))
                 n_found += part.n_found
                 yield part.table
 
@@ -203,8 +206,20 @@ class Run:
         schema = described(schema_of(self.encoder._n_features_out), facts)
         with replace_when_complete(path) as stream:
             write_rows(stream, tables(), schema)
-            _tell_skipped(skipped, progress.n_images)
+            _tell(skipped, unknown, progress.n_images)
         return skipped, n_found
+
+    def _of_unknown_scale(self, table: pa.Table) -> list[str]:
+        """Name the images whose pixel size is wanted and not known."""
+        if self.encoder.recipe_.pixel_size is None:
+            return []
+        return [
+            path or "array"
+            for path, own in zip(
+                table["path"].to_pylist(), table["pixel_size"].to_pylist(), strict=True
+            )
+            if own is None
+        ]
 
     def _already(self, source: Source, path: Path) -> Extraction | None:
         """Return what a complete file holds, if these very images would give the same again."""
@@ -252,7 +267,9 @@ class _Progress:
         return self._paths.hexdigest()
 
 
-def _tell_skipped(skipped: list[SkippedImage], n_images: int) -> None:
+def _tell(skipped: list[SkippedImage], unknown: list[str], n_images: int) -> None:
     if not n_images:
         raise ImageReadError("there are no images; the stream ended before the first one")
     warn_of_skipped(sorted(skipped), n_images)
+    if unknown:
+        warnings.warn(UnknownPixelSizeWarning.about(unknown, n_images), stacklevel=4)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hypervlad.images import check_image_list, find_images
+from hypervlad.images import ImageReadError, check_image_list, find_images
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,10 @@ def open_source(
     """
     if isinstance(images, str | os.PathLike) and os.path.isdir(images):
         return _of_folder(Path(images), root, labels, include, exclude)
+    if isinstance(images, str | os.PathLike) and not os.path.exists(images):
+        raise ImageReadError(
+            f"{os.fspath(images)}: no such folder; check the path for typing errors"
+        )
     if include or exclude:
         raise ValueError("include and exclude choose among the files of a folder; give a folder")
     streamed = isinstance(images, Iterable) and not isinstance(images, Sized)

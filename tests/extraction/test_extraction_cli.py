@@ -115,7 +115,7 @@ def test_a_stopped_run_goes_on(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere"], "nowhere"),
+        (["nowhere"], "nowhere: no such folder"),
         (["{folder}", "--cache-size", "1GB"], "--cache-size needs --cache"),
         (["{folder}", "--cache", "c", "--cache-size", "big"], "is no size; write it like"),
         (["{folder}", "--include", "*.tif"], "no image fits"),
@@ -205,7 +205,7 @@ def test_a_killed_command_goes_on(folder: Path, tmp_path: Path) -> None:
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    n_kept = len(list(tmp_path.rglob("killed.parquet.parts/*/*.parquet")))
+    n_kept = len(list(tmp_path.rglob("killed.parquet.parts/*/*.arrow")))
     assert 5 <= n_kept < 75
     for out in ("killed.parquet", "whole.parquet"):
         subprocess.run(command(out), cwd=tmp_path, env=environment, check=True)

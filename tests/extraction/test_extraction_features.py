@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import hypervlad
 from hypervlad import HypercolumnVLAD, MicrographClassifier, extract_features, load_features
 from hypervlad.extraction import FeatureFileError, plan_extraction
-from hypervlad.images import ImageReadError, SkippedImagesWarning
+from hypervlad.images import ImageReadError, SkippedImagesWarning, UnknownPixelSizeWarning
 
 
 def test_a_folders_table(encoder: HypercolumnVLAD, folder: Path, tmp_path: Path) -> None:
@@ -158,6 +158,19 @@ def _maybe_skipped(n_skipped: int) -> Any:
     return pytest.warns(SkippedImagesWarning) if n_skipped else nullcontext()
 
 
+def test_images_of_unknown_scale_are_told_where_one_is_wanted(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.warns(UnknownPixelSizeWarning):
+        scaled = HypercolumnVLAD(**encoder.get_params() | {"pixel_size": 2.0}).fit(
+            sorted(folder.rglob("*.png"))
+        )
+    with pytest.warns(UnknownPixelSizeWarning, match=r"20 of 20 images .* a/0\.png"):
+        extract_features(folder, scaled, out=tmp_path / "f.parquet")
+    with pytest.warns(UnknownPixelSizeWarning, match=r"20 of 20 images"):
+        extract_features(folder, scaled)
+
+
 # --- sources ----------------------------------------------------------------------------------
 
 
@@ -213,7 +226,8 @@ def test_a_folder_below_a_root(encoder: HypercolumnVLAD, folder: Path) -> None:
         ({"images": iter([])}, ImageReadError, "the stream ended before the first"),
         ({"images": iter(["x.png"] * 9), "labels": "ab"}, ValueError, "labels ended before the im"),
         ({"images": "folder", "resume": True}, ValueError, "give out="),
-        ({"images": "nowhere"}, ImageReadError, "expected a list of images"),
+        ({"images": "nowhere"}, ImageReadError, "none.png: no such folder"),
+        ({"images": "file"}, ImageReadError, "expected a list of images, got one path"),
         ({"images": "folder", "n_jobs": 0}, ValueError, "n_jobs"),
     ],
 )
@@ -225,7 +239,13 @@ def test_bad_sources_are_told(
     folder: Path,
 ) -> None:
     files = sorted(folder.rglob("*.png"))
-    named = {"list": files, "folder": folder, "elsewhere": folder / "a", "nowhere": "none.png"}
+    named = {
+        "list": files,
+        "folder": folder,
+        "elsewhere": folder / "a",
+        "nowhere": "none.png",
+        "file": files[0],
+    }
     filled = {
         name: named.get(value, value) if isinstance(value, str) else value
         for name, value in arguments.items()

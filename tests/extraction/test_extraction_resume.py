@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -9,14 +10,17 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from feature_folders import write_image
 
 from hypervlad import HypercolumnVLAD, extract_features, load_features
-from hypervlad.extraction import plan_extraction
+from hypervlad.extraction import FeatureFileError, plan_extraction
+from hypervlad.extraction import parts as parts_module
 from hypervlad.extraction.parts import Parts
 from hypervlad.images import SkippedImagesWarning
 
@@ -162,7 +166,7 @@ def test_a_damaged_part_is_done_again(
 ) -> None:
     out = tmp_path / "f.parquet"
     interrupted(monkeypatch, encoder, folder, out, 3)
-    part = sorted(tmp_path.rglob("f.parquet.parts/*/*.parquet"))[1]
+    part = sorted(tmp_path.rglob("f.parquet.parts/*/*.arrow"))[1]
     content = bytearray(part.read_bytes())
     if damage == "flip":
         content[200] ^= 255  # in the vectors' page
@@ -173,10 +177,11 @@ def test_a_damaged_part_is_done_again(
     assert out.read_bytes() == expected
 
 
-def test_another_model_or_batch_begins_anew(
+def test_parts_of_another_model_or_batch_are_told_not_thrown_away(
     encoder: HypercolumnVLAD,
     folder: Path,
     tmp_path: Path,
+    expected: bytes,
     computed: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -184,13 +189,20 @@ def test_another_model_or_batch_begins_anew(
     images = list(np.random.default_rng(7).random((8, 20, 24)).astype(np.float32))
     interrupted(monkeypatch, encoder, folder, out, 3)
     other = HypercolumnVLAD(**encoder.get_params()).fit(images)
+    for changed in (other, HypercolumnVLAD(**encoder.get_params()).fit(images)):
+        with pytest.raises(FeatureFileError, match=r"f\.parquet\.parts: left by an extraction w"):
+            extract_features(folder, changed, out=out, resume=True)
+    encoder.set_params(batch_size=5)
+    with pytest.raises(FeatureFileError, match="or batches of another size"):
+        extract_features(folder, encoder, out=out, resume=True)
+    encoder.set_params(batch_size=4)
+    assert extract_features(folder, encoder, out=out, resume=True).n_kept == 12
+    assert out.read_bytes() == expected
+    interrupted(monkeypatch, encoder, folder, out, 3)
     computed.clear()
-    assert extract_features(folder, other, out=out, resume=True).n_kept == 0
+    assert extract_features(folder, other, out=out).n_kept == 0
     assert len(computed) == 20
     load_features(out, encoder=other)
-    interrupted(monkeypatch, other, folder, out, 3)
-    other.set_params(batch_size=5)
-    assert extract_features(folder, other, out=out, resume=True).n_kept == 0
 
 
 def test_a_complete_file_stays_until_something_changes(
@@ -254,19 +266,19 @@ def test_a_full_disk_loses_nothing(
     computed: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import pyarrow.parquet as pq
+    out, original, room = tmp_path / "f.parquet", parts_module.replace_when_complete, [3]
 
-    out, original, room = tmp_path / "f.parquet", pq.write_table, [3]
-
-    def full(table: object, stream: object, **options: object) -> None:
-        if not room[0]:
-            stream.write(b"half")  # type: ignore[attr-defined]
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        room[0] -= 1
-        original(table, stream, **options)
+    @contextlib.contextmanager
+    def little_room(path: Path, **options: bool) -> Iterator[Any]:
+        with original(path, **options) as stream:
+            if path.suffix == ".arrow" and not room[0]:
+                stream.write(b"half of it")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            room[0] -= path.suffix == ".arrow"
+            yield stream
 
     with monkeypatch.context() as patch:
-        patch.setattr(pq, "write_table", full)
+        patch.setattr(parts_module, "replace_when_complete", little_room)
         with pytest.raises(OSError, match="no room left; what is finished is kept: make room"):
             extract_features(folder, encoder, out=out)
     assert len(list(tmp_path.rglob("*.parts/*/*"))) == 3  # and no half-written file
