@@ -1,4 +1,4 @@
-"""Work in other processes: which configurations mean it, in what order it comes, and who may die."""
+"""Work in other processes: what means them, in what order results come, and who may die."""
 
 from __future__ import annotations
 
