@@ -70,7 +70,7 @@ class Parts:
             If what was left, and is to be gone on with, was made with other settings.
         """
         folder = _folder_of(output)
-        if folder.exists() and _manifest(folder) is None and any(folder.iterdir()):
+        if folder.exists() and _manifest(folder) is None:
             raise FileExistsError(f"{folder}: in the way, and not of hypervlad's making; move it")
         if resume and (left := cls.left(output, settings)) is not None:
             return left
@@ -79,11 +79,15 @@ class Parts:
                 f"{folder}: left by an extraction with another model, or batches of another size; "
                 "go on with those, or begin anew without resume"
             )
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        _remove(folder)
+        # Whole or not there: it may be killed between any two steps.
+        new = _beside(folder, "new")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
         run = secrets.token_hex(16)
-        with replace_when_complete(folder / _MANIFEST) as stream:
-            stream.write(json.dumps({"run": run, "settings": settings}, indent=1).encode())
+        content = json.dumps({"run": run, "settings": settings}, indent=1)
+        (new / _MANIFEST).write_text(content, encoding="utf-8")
+        new.rename(folder)
         return cls(folder, run)
 
     @classmethod
@@ -148,7 +152,7 @@ class Parts:
 
     def remove(self) -> None:
         """Remove the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove(self.folder)
 
     def _read(self, number: int) -> tuple[pa.Table, dict[str, Any]] | None:
         path = self._path(number)
@@ -182,6 +186,19 @@ def _unsealed(content: bytes) -> pa.Table:
 
 def _folder_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.parts")
+
+
+def _beside(folder: Path, what: str) -> Path:
+    return folder.with_name(f"{folder.name}.{what}")
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, and what an earlier removal has left: half of one must not look whole."""
+    old = _beside(folder, "old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:

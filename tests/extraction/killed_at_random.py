@@ -5,12 +5,15 @@ Arguments: a folder to work in, a seed, and 1 to keep a cache. The last line of 
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import random
 import signal
 import sys
+import threading
 import time
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from feature_folders import write_image
+from tqdm.auto import tqdm
 
 from hypervlad import HypercolumnVLAD, extract_features, register_backbone
 from hypervlad.backbones import Preprocessing
@@ -50,8 +54,10 @@ def killed_after(seconds: float, work: Any) -> bool:
     if child == 0:
         try:
             work()
-        finally:
-            os._exit(0 if sys.exc_info()[0] is None else 1)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -60,6 +66,9 @@ def killed_after(seconds: float, work: Any) -> bool:
 
 
 def main(folder: Path, seed: int, cached: bool) -> None:
+    # tqdm's own lock is shared with forked children, one of which may die with it in its hands.
+    tqdm.set_lock(threading.RLock())
+    faulthandler.dump_traceback_later(120, exit=True)  # should anything wait for ever
     torch.set_num_threads(1)
     register_backbone("small", build, ["0", "1"], Preprocessing(minimum_size=4))
     rng, chance = np.random.default_rng(0), random.Random(seed)

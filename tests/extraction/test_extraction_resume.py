@@ -80,7 +80,7 @@ def test_after_an_interruption_only_the_rest_is_computed(
     assert done.n_kept == kept
     assert len(computed) == 20 - kept  # not one image of the finished tasks
     assert n_tasks == 5 or plan.n_kept == kept
-    assert not list(tmp_path.glob("*.parts"))
+    assert not list(tmp_path.glob("*.parts*"))
 
 
 def test_without_resume_an_interrupted_run_begins_anew(
@@ -288,6 +288,19 @@ def test_a_full_disk_loses_nothing(
     assert out.read_bytes() == expected
 
 
+def test_a_beginning_or_an_end_cut_short_is_swept_up(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, expected: bytes
+) -> None:
+    """Killed while the folder of parts is made or removed: what is left is in nobody's way."""
+    for name in ("new", "old"):
+        rest = tmp_path / f"f.parquet.parts.{name}"
+        (rest / "000000").mkdir(parents=True)
+        (rest / "000000" / "000000000.arrow").write_bytes(b"half")
+    extract_features(folder, encoder, out=tmp_path / "f.parquet", resume=True)
+    assert (tmp_path / "f.parquet").read_bytes() == expected
+    assert not list(tmp_path.glob("*.parts*"))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("cached", [False, True])
@@ -307,5 +320,5 @@ def test_killed_at_random_moments(cached: bool, tmp_path: Path) -> None:
     assert told["same"]
     # Each kill may cost the batch in flight, none more.
     assert told["computed"] <= told["images"] + told["kills"] * BATCH
-    assert not list(tmp_path.glob("*.parts"))
+    assert not list(tmp_path.glob("*.parts*"))
     shutil.rmtree(tmp_path)
