@@ -19,6 +19,7 @@ import joblib
 import numpy as np
 from sklearn.utils.validation import check_memory
 
+_OURS = Path("hypervlad", "cache", "_value")  # what joblib makes of our function's name
 Memory: TypeAlias = str | os.PathLike[str] | joblib.Memory | None
 
 
@@ -142,23 +143,36 @@ class CacheFolder:
         folder = Path(folder)
         if not folder.is_dir():
             raise ValueError(f"{folder}: no such folder; give the one that --cache named")
-        if not (folder / "joblib" / "hypervlad").is_dir():
+        # joblib puts a folder of its own between if the location is a text, but not if it is a Path.
+        locations = [place for place in (folder / "joblib", folder) if (place / _OURS).is_dir()]
+        if not locations:
             raise ValueError(f"{folder} holds no cache; give the folder that --cache named")
-        self._memory = joblib.Memory(folder, verbose=0)
+        self._ours = locations[0] / _OURS  # a user's own Memory may hold other things
+        self._memory = joblib.Memory(locations[0], verbose=0)
 
     def usage(self) -> CacheUsage:
         """Count entries and bytes."""
-        items = self._memory.store_backend.get_items()
+        items = self._items()
         return CacheUsage(len(items), sum(item.size for item in items))
 
     def reduce(self, most_bytes: int) -> CacheUsage:
         """Remove what was not used for longest until the rest is no larger than this."""
-        self._memory.reduce_size(bytes_limit=most_bytes)
+        items = sorted(self._items(), key=lambda item: item.last_access)
+        n_bytes = sum(item.size for item in items)
+        for item in items:
+            if n_bytes <= most_bytes:
+                break
+            self._memory.store_backend.clear_location(item.path)
+            n_bytes -= item.size
         return self.usage()
 
     def clear(self) -> None:
         """Remove everything."""
-        self._memory.clear(warn=False)
+        self.reduce(0)
+
+    def _items(self) -> list[Any]:
+        items = self._memory.store_backend.get_items()
+        return [item for item in items if self._ours in Path(item.path).parents]
 
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

@@ -336,7 +336,7 @@ def test_keys_without_a_common_scale_are_as_they_were(
     facts = what_matters(tiny_encoder.fit(twins))
     assert set(facts) == {
         *("codebook", "weights", "taps", "size", "grid", "turns"),
-        *("normalize", "pooled", "preprocessing"),
+        *("normalize", "pooled", "preprocessing", "network", "version"),
     }
     assert digest_at("ab", 1.0, None) == digest_at("ab", None, 1.0) == "ab"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+from collections.abc import Iterator
 
 import joblib
 import pytest
@@ -18,8 +20,9 @@ def squared(number: int) -> int:
     return number * number
 
 
-def dies(number: int) -> int:
-    os.kill(os.getpid(), signal.SIGKILL)
+def kills_at_7(number: int) -> int:
+    if number == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
     return number
 
 
@@ -46,20 +49,21 @@ def test_in_order(numbers: list[int], n: int) -> None:
 
 
 @pytest.mark.slow
-def test_tasks_are_drawn_as_workers_become_free() -> None:
+def test_results_do_not_pile_up_before_a_slow_caller() -> None:
     drawn: list[int] = []
 
-    def tasks() -> object:
+    def tasks() -> Iterator[int]:
         for number in range(60):
             drawn.append(number)
             yield number
 
-    results = spread(squared, tasks(), 2)
-    assert next(results) in [(i, i * i) for i in range(10)]
-    assert len(drawn) < 60
-    rest = dict(results)
-    assert len(rest) == 59
-    assert all(value == number**2 for number, value in rest.items())
+    found = {}
+    for number, value in spread(squared, tasks(), 2, wave=4):
+        if len(found) in (0, 30):
+            time.sleep(0.5)
+            assert len(drawn) <= len(found) + 2 * 4 * 2
+        found[number] = value
+    assert found == {number: number**2 for number in range(60)}
 
 
 @pytest.mark.slow
@@ -71,9 +75,17 @@ def test_an_error_of_the_work_is_the_callers() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 @pytest.mark.filterwarnings("ignore:A worker stopped while some jobs were given")
-def test_work_that_kills_every_worker_is_given_up() -> None:
+def test_what_kills_its_workers_is_named_and_the_rest_is_done() -> None:
+    done: list[int] = []
+
+    def do_all() -> None:
+        for number, _ in spread(kills_at_7, range(40), 2, wave=8, named="No. {}".format):
+            done.append(number)
+
     with (
-        pytest.warns(RuntimeWarning, match="a worker process was killed; its . tasks are done ag"),
-        pytest.raises(RuntimeError, match=r"killed 3 times in a row, most often because memory"),
+        pytest.warns(RuntimeWarning, match="a worker process was killed; what it and the others"),
+        pytest.raises(RuntimeError, match=r"3 worker processes were killed over these.*No\. 7"),
     ):
-        list(spread(dies, range(4), 2))
+        do_all()
+    assert 7 not in done
+    assert len(done) >= 6  # those before it, at least

@@ -1,6 +1,6 @@
 """The named CNNs: their taps, their preprocessing and where their weights come from."""
 
-from hypervlad.backbones.network import TappedNetwork, build_network, tap_names
+from hypervlad.backbones.network import TappedNetwork, architecture, build_network, tap_names
 from hypervlad.backbones.registry import (
     Backbone,
     Preprocessing,
@@ -16,6 +16,7 @@ __all__ = [
     "Preprocessing",
     "TappedNetwork",
     "WeightsNotFoundError",
+    "architecture",
     "backbone_names",
     "build_network",
     "find_weights",

@@ -65,7 +65,7 @@ def cut_down(cache: Path | None, size: str | None) -> None:
     """Keep a cache within a size."""
     from hypervlad.cache import CacheFolder, bytes_of
 
-    if cache is not None and size is not None:
+    if cache is not None and size is not None and cache.is_dir() and any(cache.iterdir()):
         CacheFolder(cache).reduce(bytes_of(size))
 
 

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hypervlad.backbones import Preprocessing, TappedNetwork
+from hypervlad.backbones import Preprocessing, TappedNetwork, architecture, get_backbone
 from hypervlad.cache import Cache, Memory, PathIndex, arrays_digest, cache_key
 from hypervlad.encoder.recipe import Recipe
 from hypervlad.images import ReadOptions
 from hypervlad.images.reading import READING_VERSION
+
+# Part of what finds vectors and samples again: raise it when the same image gets others.
+ENCODING_VERSION = 1
 
 if TYPE_CHECKING:
     from hypervlad.encoder.estimator import HypercolumnVLAD
@@ -123,6 +126,8 @@ def _of_maps(recipe: Recipe, preprocessing: Preprocessing) -> dict[str, Any]:
     # Each image's own pixel size is in its digest: see hypervlad.encoder.scale.digest_at.
     scale = {} if recipe.pixel_size is None else {"pixel_size": recipe.pixel_size}
     return scale | {
+        "version": ENCODING_VERSION,
+        "network": architecture(get_backbone(recipe.backbone)),
         "size": [recipe.image_size, recipe.aspect],
         "preprocessing": preprocessing.to_dict(),
     }

@@ -24,6 +24,7 @@ from hypervlad.encoder.parameters import check_device, check_run
 from hypervlad.encoder.projection import TorchCodebook
 from hypervlad.encoder.recipe import Recipe
 from hypervlad.encoder.saving import SaveMixin
+from hypervlad.encoder.spreading import from_anywhere
 from hypervlad.encoder.vectors import BatchEncoder
 from hypervlad.encoder.weights import NetworkSource
 from hypervlad.hypercolumns import feature_maps
@@ -247,7 +248,7 @@ class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         preprocessing = get_backbone(self.backbone).preprocessing
         inputs = Inputs.of(self, recipe, preprocessing)
         source = NetworkSource(
-            get_backbone(self.backbone), self.weights, network.taps, network.digest
+            get_backbone(self.backbone), from_anywhere(self.weights), network.taps, network.digest
         )
         codebook, n_images = learn_from_images(images, inputs, network, source, seed)
         # All at the end: a fit that fails leaves the model as it was.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -75,7 +76,10 @@ class Inputs:
         """Take from an encoder what it may change at any time."""
         device = check_device(encoder.device)
         run = (encoder.batch_size, encoder.n_jobs, encoder.on_error, encoder.verbose)
-        return cls(recipe, preprocessing, device, encoder.memory, verify, *run)
+        memory = encoder.memory
+        if isinstance(memory, str | os.PathLike):
+            memory = os.path.abspath(memory)  # the same for processes that work elsewhere
+        return cls(recipe, preprocessing, device, memory, verify, *run)
 
     def read(
         self, images: list[Any], what: str, find: Callable[[str], Any]

@@ -15,7 +15,7 @@ from hypervlad.encoder.caching import CachedSamples
 from hypervlad.encoder.inputs import Inputs
 from hypervlad.encoder.intake import Facts, Taken
 from hypervlad.encoder.sampling import is_chosen, samples_of
-from hypervlad.encoder.spreading import in_order, is_spread, spread
+from hypervlad.encoder.spreading import from_anywhere, in_order, is_spread, spread
 from hypervlad.encoder.weights import NetworkSource
 from hypervlad.images import SkippedImage
 from hypervlad.images.outcomes import outcomes_of
@@ -23,6 +23,7 @@ from hypervlad.images.outcomes import outcomes_of
 MOST_SAMPLES_AN_IMAGE = 5000
 MOST_CODEBOOK_IMAGES = 1000  # 50 hypercolumns each fill the default pool; more only cost time
 _MOST_SAMPLES_A_TASK = 3200  # about 20 MB of a thousand channels
+_WAVE = 4  # tasks a worker
 
 
 def learn_from_images(
@@ -160,8 +161,11 @@ def _in_workers(
     task: SamplingTask, images: list[Any]
 ) -> Generator[Sampled | SkippedImage, None, None]:
     n = max(1, min(64, _MOST_SAMPLES_A_TASK // task.wanted.n_each))
-    parts = ((task, images[start : start + n], start) for start in range(0, len(images), n))
-    for outcomes in in_order(spread(_sample, parts)):
+    parts = (
+        (task, [from_anywhere(image) for image in images[start : start + n]], start)
+        for start in range(0, len(images), n)
+    )
+    for outcomes in in_order(spread(_sample, parts, wave=_WAVE)):
         yield from outcomes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -13,8 +14,7 @@ import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 
-_MOST_DEATHS = 3  # of workers over the same work, before it is given up
-_WAVE = 8  # tasks a worker
+_MOST_DEATHS = 3  # of workers over the same task, before it is given up
 
 T = TypeVar("T")
 
@@ -29,13 +29,23 @@ def is_spread(n_jobs: int | None = None) -> bool:
     backend, _ = get_active_backend()
     if getattr(backend, "uses_threads", False) or type(backend).__name__ == "SequentialBackend":
         return False
-    if type(backend).__name__ != "LokyBackend":
-        return True
-    return joblib.effective_n_jobs(n_jobs) > 1
+    return not _is_local(backend) or joblib.effective_n_jobs(n_jobs) > 1
+
+
+def from_anywhere(path: Any) -> Any:
+    """Return a path as other processes find it, whose folder may be another; else what came."""
+    if isinstance(path, str | os.PathLike) and os.path.exists(path):
+        return os.path.abspath(path)
+    return path
 
 
 def spread(
-    work: Callable[[Any], T], tasks: Iterable[Any], n_jobs: int | None = None
+    work: Callable[[Any], T],
+    tasks: Iterable[Any],
+    n_jobs: int | None = None,
+    *,
+    wave: int = 32,
+    named: Callable[[int], str] = "task {}".format,
 ) -> Iterator[tuple[int, T]]:
     """Do tasks in joblib's workers.
 
@@ -44,9 +54,14 @@ def spread(
     work : callable
         A function of a module, called with a task.
     tasks : iterable
-        Picklable; drawn from as workers become free, so a stream needs little memory.
+        Picklable; drawn from in waves, so that a stream needs little memory.
     n_jobs : int, optional
         As in :class:`joblib.Parallel`.
+    wave : int, default=32
+        Tasks a worker that are under way or wait for the caller, at most. joblib bounds the first
+        only; between waves a worker may wait for another one's last task.
+    named : callable, optional
+        What errors call the task of a number.
 
     Yields
     ------
@@ -58,52 +73,41 @@ def spread(
     Raises
     ------
     RuntimeError
-        If workers died three times in a row without anything done in between.
+        If three workers have died over the same task. What else was done has been yielded.
     """
-    stream, under_way = enumerate(tasks), dict[int, Any]()
-
-    def calls() -> Iterator[Any]:
-        yield from [call(number, task) for number, task in under_way.items()]
-        for number, task in stream:
-            under_way[number] = task
-            yield call(number, task)
-
-    def call(number: int, task: Any) -> Any:
-        return joblib.delayed(_numbered)(work, number, task, threads)
-
-    threads, n_deaths = _threads_each(n_jobs), 0
-    while True:
+    stream, pending, deaths = enumerate(tasks), dict[int, Any](), Counter[int]()
+    n_workers, threads = joblib.effective_n_jobs(n_jobs), _threads_each(n_jobs)
+    while pending or (pending := dict(itertools.islice(stream, wave * n_workers))):
+        # After a death few at once: the task that brings it is soon told from the others.
+        some = list(itertools.islice(pending.items(), n_workers if deaths else None))
+        calls = [joblib.delayed(_numbered)(work, *each, threads) for each in some]
         try:
-            for number, result in _results(calls(), n_jobs):
-                n_deaths = 0
-                del under_way[number]
+            for number, result in joblib.Parallel(n_jobs, batch_size=1, **_as_they_come())(calls):
+                del pending[number], deaths[number]
                 yield number, result
-            return
         except TerminatedWorkerError as error:
-            n_deaths += 1
-            if n_deaths == _MOST_DEATHS:
+            deaths.update(number for number, _ in some if number in pending)
+            fatal = [named(number) for number, n in deaths.items() if n == _MOST_DEATHS]
+            if fatal:
                 raise RuntimeError(
-                    f"worker processes were killed {n_deaths} times in a row, most often because "
-                    "memory ran out; use fewer jobs or a smaller batch_size. What was finished "
-                    "is kept"
+                    f"{_MOST_DEATHS} worker processes were killed over these, most often because "
+                    f"memory ran out: {'; '.join(fatal)}. Use fewer jobs or a smaller batch_size, "
+                    "or leave them out. What was finished is kept"
                 ) from error
             warnings.warn(
-                f"a worker process was killed; its {len(under_way)} tasks are done again",
+                "a worker process was killed; what it and the others had begun is done again",
                 RuntimeWarning,
                 stacklevel=2,
             )
 
 
-def _results(calls: Iterator[Any], n_jobs: int | None) -> Iterator[Any]:
-    backend, _ = get_active_backend()
-    if backend.supports_return_generator:
-        yield from joblib.Parallel(n_jobs, return_as="generator_unordered", batch_size=1)(calls)
-        return
-    # In waves, with the same processes: ray's backend hands results over only when all are there.
-    n_calls = _WAVE * joblib.effective_n_jobs(n_jobs)
-    with joblib.Parallel(n_jobs, batch_size=1) as workers:
-        while wave := list(itertools.islice(calls, n_calls)):
-            yield from workers(wave)
+def _as_they_come() -> dict[str, Any]:
+    backend, _ = get_active_backend()  # ray's hands results over when all of a wave are there
+    return {"return_as": "generator_unordered"} if backend.supports_return_generator else {}
+
+
+def _is_local(backend: Any) -> bool:
+    return type(backend).__name__ == "LokyBackend"
 
 
 def in_order(results: Iterable[tuple[int, T]]) -> Iterator[T]:
@@ -128,10 +132,6 @@ def _numbered(
 def _threads_each(n_jobs: int | None) -> int | None:
     """Share this machine's cores among its processes; a cluster sees to its own."""
     backend, _ = get_active_backend()
-    if type(backend).__name__ != "LokyBackend":
+    if not _is_local(backend):
         return None
-    return max(1, _n_cores() // joblib.effective_n_jobs(n_jobs))
-
-
-def _n_cores() -> int:
-    return int(joblib.cpu_count()) or os.cpu_count() or 1
+    return max(1, joblib.cpu_count() // joblib.effective_n_jobs(n_jobs))

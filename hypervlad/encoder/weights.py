@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from hypervlad.encoder.estimator import HypercolumnVLAD
 
 _last_built: dict[tuple[Any, ...], TappedNetwork] = {}
+_lock = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +76,12 @@ class NetworkSource:
     def built_once(self, device: torch.device) -> TappedNetwork:
         """Build the network, or return the one that this process has built last, if it is that."""
         key = (self.backbone.name, self.taps, self.digest, device)
-        network = _last_built.get(key)
-        if network is None:
-            network = self.build(device)
-            _last_built.clear()
-            _last_built[key] = network
+        with _lock:  # a dask worker may have several threads
+            network = _last_built.get(key)
+            if network is None:
+                network = self.build(device)
+                _last_built.clear()
+                _last_built[key] = network
         return network
 
     def _name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypervlad.cache import Memory, cache_key
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.caching import what_matters
 from hypervlad.encoder.parameters import check_run
+from hypervlad.encoder.spreading import from_anywhere
 
 
 def fitted_encoder(encoder: Any, memory: Memory) -> HypercolumnVLAD:
@@ -36,6 +38,9 @@ def fitted_encoder(encoder: Any, memory: Memory) -> HypercolumnVLAD:
         own._tapped_network = network
     if memory is not None:
         own.memory = memory
+    if isinstance(own.memory, str | os.PathLike):
+        own.memory = os.path.abspath(own.memory)  # the same for processes that work elsewhere
+    own.weights = from_anywhere(own.weights)
     check_run(own)
     return own
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SHARE_OF_MEMORY = 0.25  # that vectors may take
+_DIGITS = 12  # of the digest in a copy's name
 _USUAL_MEMORY = 16 * 2**30  # where nobody can say how much there is
 
 
@@ -75,14 +77,20 @@ def load_features(
     with open_table(path) as file:
         if encoder is not None:
             _check_encoder(path, file, encoder)
-        try:
-            if mmap is None:
-                mmap = _too_large(file)
-            vectors = _mapped(path, file) if mmap else _read(file)
-            rest = [name for name in file.schema_arrow.names if name != VECTOR]
+        if mmap is None:
+            mmap = _too_large(file)
+        vectors = _mapped(path, file) if mmap else _read(path, file)
+        rest = [name for name in file.schema_arrow.names if name != VECTOR]
+        with _damage_told(path):
             return vectors, file.read(columns=rest).to_pandas()
-        except (pa.ArrowException, OSError) as error:
-            raise FeatureFileError(f"{path}: damaged ({error}); extract again") from error
+
+
+@contextlib.contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise FeatureFileError(f"{path}: damaged ({error}); extract again") from error
 
 
 def _check_encoder(path: Path, file: pq.ParquetFile, encoder: Any) -> None:
@@ -98,33 +106,54 @@ def _shape(file: pq.ParquetFile) -> tuple[int, int]:
     return file.metadata.num_rows, file.schema_arrow.field(VECTOR).type.list_size
 
 
-def _blocks(file: pq.ParquetFile) -> Iterator[np.ndarray]:
+def _blocks(path: Path, file: pq.ParquetFile) -> Iterator[np.ndarray]:
     for group in range(file.num_row_groups):
-        yield vectors_of(file.read_row_group(group, columns=[VECTOR]))
+        with _damage_told(path):
+            block = vectors_of(file.read_row_group(group, columns=[VECTOR]))
+        yield block
 
 
-def _read(file: pq.ParquetFile) -> np.ndarray:
+def _read(path: Path, file: pq.ParquetFile) -> np.ndarray:
     vectors = np.empty(_shape(file), dtype=np.float32)
     row = 0
-    for block in _blocks(file):
+    for block in _blocks(path, file):
         vectors[row : row + len(block)] = block
         row += len(block)
     return vectors
 
 
 def _mapped(path: Path, file: pq.ParquetFile) -> np.ndarray:
-    copy = path.with_name(f"{path.name}.{content_digest(file)[:12]}.npy")
+    copy = path.with_name(f"{path.name}.{content_digest(file)[:_DIGITS]}.npy")
     if not copy.exists():
-        for old in path.parent.glob(f"{path.name}.*.npy"):  # of what was in the file before
-            with contextlib.suppress(OSError):
-                old.unlink()
-        with replace_when_complete(copy) as stream:
-            header = {"descr": "<f4", "fortran_order": False, "shape": _shape(file)}
-            np.lib.format.write_array_header_1_0(stream, header)
-            for block in _blocks(file):
-                stream.write(block.astype("<f4", copy=False).data)
+        _remove_older_copies(path)
+        try:
+            _write_copy(copy, path, file)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                "the uncompressed copy that mapping needs cannot be written; make room, or give "
+                "mmap=False",
+                str(copy),
+            ) from error
     mapped: np.ndarray = np.load(copy, mmap_mode="r")
     return mapped
+
+
+def _write_copy(copy: Path, path: Path, file: pq.ParquetFile) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": _shape(file)}
+    with replace_when_complete(copy) as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for block in _blocks(path, file):
+            stream.write(block.astype("<f4", copy=False).data)
+
+
+def _remove_older_copies(path: Path) -> None:
+    """Remove copies of what was in the file before; on Windows not while they are in use."""
+    name = re.compile(rf"{re.escape(path.name)}\.[0-9a-f]{{{_DIGITS}}}\.npy")
+    for old in path.parent.iterdir():
+        if name.fullmatch(old.name):
+            with contextlib.suppress(OSError):
+                old.unlink()
 
 
 def _too_large(file: pq.ParquetFile) -> bool:

@@ -7,18 +7,18 @@ import hashlib
 import json
 import secrets
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from hypervlad.extraction.sources import Item, Task
+from hypervlad.extraction.met import Met, unchanged
+from hypervlad.extraction.sources import Task
 from hypervlad.extraction.table import FeatureFileError, described, description, table_of
 from hypervlad.extraction.work import Encoded
-from hypervlad.images import ImageReadError, ReadOptions, SkippedImage
-from hypervlad.images.reading import read_named
 from hypervlad.modelfile import replace_when_complete
 
 _MANIFEST = "manifest.json"
@@ -28,10 +28,10 @@ _DIGEST = 32  # bytes, of a SHA-256
 
 @dataclass(frozen=True)
 class Part:
-    """A finished task: its rows, the images that could not be read, and what was found."""
+    """A finished task: its rows, what was met, and how many vectors were found in the cache."""
 
     table: pa.Table
-    skipped: list[SkippedImage]
+    met: list[Met]
     n_found: int
 
 
@@ -70,8 +70,6 @@ class Parts:
             If what was left, and is to be gone on with, was made with other settings.
         """
         folder = _folder_of(output)
-        if folder.exists() and _manifest(folder) is None:
-            raise FileExistsError(f"{folder}: in the way, and not of hypervlad's making; move it")
         if resume and (left := cls.left(output, settings)) is not None:
             return left
         if resume and cls.begun(output):
@@ -80,14 +78,10 @@ class Parts:
                 "go on with those, or begin anew without resume"
             )
         _remove(folder)
-        # Whole or not there: it may be killed between any two steps.
-        new = _beside(folder, "new")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
+        folder.mkdir(parents=True)
         run = secrets.token_hex(16)
-        content = json.dumps({"run": run, "settings": settings}, indent=1)
-        (new / _MANIFEST).write_text(content, encoding="utf-8")
-        new.rename(folder)
+        with replace_when_complete(folder / _MANIFEST) as stream:
+            stream.write(json.dumps({"run": run, "settings": settings}, indent=1).encode())
         return cls(folder, run)
 
     @classmethod
@@ -105,13 +99,21 @@ class Parts:
         return _manifest(_folder_of(output)) is not None
 
     def keep(self, task: Task, encoded: Encoded) -> None:
-        """Write a finished task."""
+        """Write a finished task.
+
+        Raises
+        ------
+        FeatureFileError
+            If another extraction to the same file has begun meanwhile.
+        """
+        manifest = _manifest(self.folder)
+        if manifest is None or manifest["run"] != self.run:
+            raise FeatureFileError(
+                f"{self.folder}: another extraction to the same file has begun; this one ends here"
+            )
         facts = {
-            "paths": [item.path for item in task.items],
-            "labels": [item.label for item in task.items],
-            "stamps": encoded.stamps,
-            "digests": [None if each is None else each.digest for each in encoded.facts],
-            "skipped": encoded.skipped,
+            "run": self.run,
+            "met": [asdict(met) for met in encoded.met(task.items)],
             "n_found": encoded.n_found,
         }
         table = table_of(task.items, encoded)
@@ -122,18 +124,17 @@ class Parts:
         with replace_when_complete(path, flush=False) as stream:
             stream.write(_sealed(table))
 
-    def has(self, task: Task, options: ReadOptions) -> bool:
-        """Say whether a task is finished, with the very images that it has now."""
-        found = self._read(task.number)
-        if found is None:
-            return False
-        _, facts = found
-        if facts["paths"] != [item.path for item in task.items]:
-            return False
-        if facts["labels"] != [item.label for item in task.items]:
-            return False
-        known = zip(task.items, facts["stamps"], facts["digests"], strict=True)
-        return all(_unchanged(item, stamp, digest, options) for item, stamp, digest in known)
+    def has(self, task: Task, digest_now: Callable[[Any], str | None]) -> bool:
+        """Say whether a task is finished, with the very images that it has now.
+
+        Parameters
+        ----------
+        task : Task
+        digest_now : callable
+            Reads an image; returns its digest, or None if it cannot be read.
+        """
+        part = self._read(task.number)
+        return part is not None and unchanged(task.items, part.met, digest_now)
 
     def read(self, number: int) -> Part:
         """Return a finished task.
@@ -143,24 +144,30 @@ class Parts:
         OSError
             If it has become unreadable since it was written.
         """
-        found = self._read(number)
-        if found is None:
+        part = self._read(number)
+        if part is None:
             raise OSError(f"{self._path(number)}: has become unreadable; run again with resume")
-        table, facts = found
-        skipped = [SkippedImage(*each) for each in facts["skipped"]]
-        return Part(table.replace_schema_metadata(None), skipped, facts["n_found"])
+        return part
+
+    def place_for_the_whole(self) -> Path:
+        """Return where the merged file may grow: what is left of it goes with this folder."""
+        return self.folder / "whole.parquet"
 
     def remove(self) -> None:
         """Remove the folder."""
         _remove(self.folder)
 
-    def _read(self, number: int) -> tuple[pa.Table, dict[str, Any]] | None:
+    def _read(self, number: int) -> Part | None:
         path = self._path(number)
         try:
             table = _unsealed(path.read_bytes())
-            return table, description(table.schema, path)
+            facts = description(table.schema, path)
         except (pa.ArrowException, OSError, ValueError):  # not there, or damaged
             return None
+        if facts["run"] != self.run:  # of an extraction that did not know it was over
+            return None
+        met = [Met(**each) for each in facts["met"]]
+        return Part(table.replace_schema_metadata(None), met, facts["n_found"])
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number // _A_FOLDER:06d}" / f"{number:09d}.arrow"
@@ -188,17 +195,31 @@ def _folder_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.parts")
 
 
-def _beside(folder: Path, what: str) -> Path:
-    return folder.with_name(f"{folder.name}.{what}")
-
-
 def _remove(folder: Path) -> None:
-    """Remove a folder, and what an earlier removal has left: half of one must not look whole."""
-    old = _beside(folder, "old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-        shutil.rmtree(old, ignore_errors=True)
+    """Remove a folder of ours, the manifest last: killed on the way, it is still ours.
+
+    Raises
+    ------
+    FileExistsError
+        If it is none of ours.
+    """
+    if not folder.exists():
+        return
+    if _manifest(folder) is None and not _is_beginning(folder):
+        raise FileExistsError(f"{folder}: in the way, and not of hypervlad's making; move it")
+    for each in folder.iterdir():
+        if each.name == _MANIFEST:
+            continue
+        if each.is_dir():
+            shutil.rmtree(each, ignore_errors=True)
+        else:
+            each.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_beginning(folder: Path) -> bool:
+    """Say whether this may be a folder whose manifest was not complete when all ended."""
+    return folder.is_dir() and all(each.name.endswith(".tmp") for each in folder.iterdir())
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
@@ -207,14 +228,3 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
         if isinstance(content, dict) and {"run", "settings"} <= set(content):
             return content
     return None
-
-
-def _unchanged(
-    item: Item, stamp: list[int] | None, digest: str | None, options: ReadOptions
-) -> bool:
-    if item.path is not None:
-        return item.stamp() == stamp
-    try:
-        return read_named(item.image, options, "image").digest == digest
-    except ImageReadError:
-        return digest is None

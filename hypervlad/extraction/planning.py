@@ -12,7 +12,6 @@ from hypervlad.cache import Memory
 from hypervlad.extraction.parts import Parts
 from hypervlad.extraction.running import Run
 from hypervlad.extraction.sources import open_source
-from hypervlad.extraction.work import Job
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def plan_extraction(
     resume: bool = False,
     verify: bool = False,
 ) -> Plan:
-    """Say what :func:`extract_features` would do; nothing is read, computed or written.
+    """Say what :func:`extract_features` would do; nothing is computed or written.
 
     Parameters
     ----------
@@ -72,17 +71,22 @@ def plan_extraction(
     -------
     Plan
     """
-    run = Run.of(encoder, memory, verify)
+    run, path = Run.of(encoder, memory, verify), Path(os.path.realpath(out))
     source = open_source(images, root, None, include, exclude)
     if source.n_images is None:
         raise ValueError("a stream cannot be looked at without using it up; give a list")
-    parts = Parts.left(Path(out), run.settings) if resume else None
-    known, options = Job(run.encoder, "", verify).knows(), run.encoder.recipe_.read_options
+    if isinstance(run.encoder.memory, str) and not os.path.isdir(run.encoder.memory):
+        run.encoder.memory = None  # opening a cache would make it
+    n_bytes = source.n_images * (4 * run.encoder._n_features_out + 200)
+    if resume and run.already(source, path) is not None:
+        return Plan(source.n_images, source.n_images, 0, n_bytes)
+    parts = Parts.left(path, run.settings) if resume else None
+    job = run.job("" if parts is None else parts.run)
+    knows, digest_now = job.knows(), job.digest_now()
     n_kept = n_found = 0
     for task in source.tasks(run.task_size):
-        if parts is not None and parts.has(task, options):
+        if parts is not None and parts.has(task, digest_now):
             n_kept += len(task.items)
         else:
-            n_found += sum(known(image) for _, image in task.numbered())
-    n_bytes = source.n_images * (4 * run.encoder._n_features_out + 200)
+            n_found += sum(knows(image) for _, image in task.numbered())
     return Plan(source.n_images, n_kept, n_found, n_bytes)

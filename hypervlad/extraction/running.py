@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
+import os
 import secrets
 import time
 import warnings
@@ -17,10 +16,12 @@ import numpy as np
 import pyarrow as pa
 from tqdm.auto import tqdm
 
+from hypervlad.backbones import get_backbone
 from hypervlad.cache import Memory
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.batches import automatic_batch_size
 from hypervlad.encoder.parameters import check_device
+from hypervlad.extraction import met
 from hypervlad.extraction.fitted import digest_of, fitted_encoder
 from hypervlad.extraction.parts import Parts
 from hypervlad.extraction.sources import Source, Task
@@ -39,7 +40,6 @@ from hypervlad.extraction.table import (
 from hypervlad.extraction.work import Job
 from hypervlad.images import ImageReadError, SkippedImage, UnknownPixelSizeWarning
 from hypervlad.images.outcomes import warn_of_skipped
-from hypervlad.modelfile import replace_when_complete
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,36 +129,41 @@ class Run:
         device = check_device(self.encoder.device)
         return automatic_batch_size(self.encoder.recipe_.image_size, device)
 
+    def job(self, run: str) -> Job:
+        """Return what every process needs."""
+        backbone = get_backbone(self.encoder.recipe_.backbone)
+        return Job(self.encoder, backbone, run, self.verify)
+
     def in_memory(self, source: Source) -> tuple[np.ndarray, pd.DataFrame]:
         """Return vectors and frame."""
-        job = Job(self.encoder, secrets.token_hex(16), self.verify)
-        tables, skipped, n_images = dict[int, pa.Table](), list[SkippedImage](), 0
+        job, tables, told = self.job(secrets.token_hex(16)), dict[int, pa.Table](), _Told()
         with self._bar(source) as bar:
             for task, encoded in job.done(source.tasks(self.task_size), self.n_jobs):
                 tables[task.number] = table_of(task.items, encoded)
-                skipped += encoded.skipped
-                n_images += len(task.items)
+                unknown = self._of_unknown_scale(tables[task.number])
+                told.note(encoded.met(task.items), unknown, task.start)
                 bar.update(len(task.items))
-        table = pa.concat_tables(tables[number] for number in sorted(tables)) if tables else None
-        _tell(skipped, [] if table is None else self._of_unknown_scale(table), n_images)
+        told.check()
+        told.warn()
+        table = pa.concat_tables(tables[number] for number in sorted(tables))
         return vectors_of(table), frame_of(table)
 
     def to_file(self, source: Source, path: Path, resume: bool) -> Extraction:
         """Write vectors and what is known of the images to a file."""
         began = time.monotonic()
-        if resume and (done := self._already(source, path)) is not None:
+        path = Path(os.path.realpath(path))  # so that all that is written is on one disk
+        if resume and (done := self.already(source, path)) is not None:
             return done
         path.parent.mkdir(parents=True, exist_ok=True)
         parts = Parts.open(path, self.settings, resume=resume)
         progress = _Progress()
         try:
             with self._bar(source) as bar:
-                job = Job(self.encoder, parts.run, self.verify)
                 unfinished = self._unfinished(source, parts, progress, bar)
-                for task, encoded in job.done(unfinished, self.n_jobs):
+                for task, encoded in self.job(parts.run).done(unfinished, self.n_jobs):
                     parts.keep(task, encoded)
                     bar.update(len(task.items))
-            skipped, n_found = self._merge(parts, progress, path)
+            told, n_found = self._merge(parts, progress, path)
         except OSError as error:
             if error.errno not in _FULL:
                 raise
@@ -168,16 +173,19 @@ class Run:
                 str(parts.folder),
             ) from error
         parts.remove()
-        n_images = progress.n_images - len(skipped)
+        told.warn()
+        n_images = told.n_images - len(told.skipped)
         seconds = time.monotonic() - began
-        return Extraction(path, n_images, progress.n_kept, n_found, tuple(skipped), seconds)
+        skipped = tuple(sorted(told.skipped))
+        return Extraction(path, n_images, progress.n_kept, n_found, skipped, seconds)
 
     def _unfinished(
         self, source: Source, parts: Parts, progress: _Progress, bar: tqdm[Any]
     ) -> Iterator[Task]:
+        digest_now = self.job(parts.run).digest_now()
         for task in source.tasks(self.task_size):
-            progress.note(task)
-            if not parts.has(task, self.encoder.recipe_.read_options):
+            progress.n_tasks += 1
+            if not parts.has(task, digest_now):
                 yield task
                 continue
             progress.n_kept += len(task.items)
@@ -185,29 +193,30 @@ class Run:
                 bar.initial += len(task.items)  # no part of the rate
             bar.update(len(task.items))
 
-    def _merge(
-        self, parts: Parts, progress: _Progress, path: Path
-    ) -> tuple[list[SkippedImage], int]:
-        """Write all finished tasks to one file; return what was skipped and found on the way."""
-        skipped: list[SkippedImage] = []
-        unknown: list[str] = []
-        n_found = 0
+    def _merge(self, parts: Parts, progress: _Progress, path: Path) -> tuple[_Told, int]:
+        """Write all finished tasks to one file; return what must be told, and what was found."""
+        told, n_found = _Told(), 0
+        met.forget(path)
+        with met.keeping(path, self.settings) as keep:
 
-        def tables() -> Iterator[pa.Table]:
-            nonlocal n_found
-            for number in range(progress.n_tasks):
-                part = parts.read(number)
-                skipped.extend(part.skipped)
-                unknown.extend(self._of_unknown_scale(part.table))
-                n_found += part.n_found
-                yield part.table
+            def tables() -> Iterator[pa.Table]:
+                nonlocal n_found
+                for number in range(progress.n_tasks):
+                    part = parts.read(number)
+                    told.note(part.met, self._of_unknown_scale(part.table), told.n_images)
+                    keep(part.met)
+                    n_found += part.n_found
+                    yield part.table
 
-        facts = facts_of(self.encoder, self.digest) | {"images": progress.listing()}
-        schema = described(schema_of(self.encoder._n_features_out), facts)
-        with replace_when_complete(path) as stream:
-            write_rows(stream, tables(), schema)
-            _tell(skipped, unknown, progress.n_images)
-        return skipped, n_found
+            schema = schema_of(self.encoder._n_features_out)
+            schema = described(schema, facts_of(self.encoder, self.digest))
+            with open(parts.place_for_the_whole(), "wb") as stream:
+                write_rows(stream, tables(), schema)
+                stream.flush()
+                os.fsync(stream.fileno())
+            told.check()
+            os.replace(parts.place_for_the_whole(), path)
+        return told, n_found
 
     def _of_unknown_scale(self, table: pa.Table) -> list[str]:
         """Name the images whose pixel size is wanted and not known."""
@@ -221,24 +230,25 @@ class Run:
             if own is None
         ]
 
-    def _already(self, source: Source, path: Path) -> Extraction | None:
+    def already(self, source: Source, path: Path) -> Extraction | None:
         """Return what a complete file holds, if these very images would give the same again."""
-        if source.n_images is None or Parts.begun(path) or not path.is_file():
+        if source.n_images is None or Parts.begun(path):
             return None
-        items = source.listed()
+        images = met.kept(path, self.settings)
+        if images is None:
+            return None
         try:
             with open_table(path) as file:
                 facts, n_rows = description(file.schema_arrow, path), file.metadata.num_rows
         except FeatureFileError:
             return None
-        progress = _Progress()
-        progress.note(Task(0, 0, items))
-        written = path.stat().st_mtime_ns
-        stamps = [item.stamp() for item in items]
-        is_same = facts["encoder"] == self.digest and facts["images"] == progress.listing()
-        if not is_same or any(stamp is None or stamp[1] >= written for stamp in stamps):
+        told = _Told()
+        told.note(images, [], 0)
+        is_whole = n_rows == told.n_images - len(told.skipped) and facts["encoder"] == self.digest
+        if not is_whole or not met.unchanged(source.listed(), images, self.job("").digest_now()):
             return None
-        return Extraction(path, n_rows, n_rows, 0, (), 0.0)
+        told.warn()
+        return Extraction(path, n_rows, n_rows, 0, tuple(told.skipped), 0.0)
 
     def _bar(self, source: Source) -> tqdm[Any]:
         return tqdm(
@@ -249,27 +259,38 @@ class Run:
         )
 
 
+@dataclass
 class _Progress:
-    """What an extraction has met so far."""
+    """How many tasks there are, and how many images an earlier run had finished."""
+
+    n_tasks: int = 0
+    n_kept: int = 0
+
+
+class _Told:
+    """What a user must be told at the end."""
 
     def __init__(self) -> None:
-        self.n_tasks = self.n_images = self.n_kept = 0
-        self._paths = hashlib.sha256()
+        self.n_images = 0
+        self.skipped: list[SkippedImage] = []
+        self._unknown: list[str] = []
 
-    def note(self, task: Task) -> None:
-        self.n_tasks += 1
-        self.n_images += len(task.items)
-        for item in task.items:
-            self._paths.update(json.dumps([item.path, item.label]).encode())
+    def note(self, images: list[met.Met], unknown: list[str], start: int) -> None:
+        found = met.skipped_of(images)
+        self.skipped += [each._replace(position=each.position + start) for each in found]
+        self._unknown += unknown
+        self.n_images += len(images)
 
-    def listing(self) -> str:
-        """Return a digest of the paths and labels met."""
-        return self._paths.hexdigest()
+    def check(self) -> None:
+        """Raise if there is nothing to write."""
+        if not self.n_images:
+            raise ImageReadError("there are no images; the stream ended before the first one")
+        if len(self.skipped) == self.n_images:
+            warn_of_skipped(self.skipped, self.n_images)
 
-
-def _tell(skipped: list[SkippedImage], unknown: list[str], n_images: int) -> None:
-    if not n_images:
-        raise ImageReadError("there are no images; the stream ended before the first one")
-    warn_of_skipped(sorted(skipped), n_images)
-    if unknown:
-        warnings.warn(UnknownPixelSizeWarning.about(unknown, n_images), stacklevel=4)
+    def warn(self) -> None:
+        """Name the images that could not be read, and those of unknown scale."""
+        warn_of_skipped(sorted(self.skipped), self.n_images)
+        if self._unknown:
+            about = UnknownPixelSizeWarning.about(self._unknown, self.n_images)
+            warnings.warn(about, stacklevel=4)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,15 @@ class Item:
     path: str | None
     label: str | None
 
-    def stamp(self) -> list[int] | None:
-        """Return size and time of change of a file; None for an array or a missing file."""
+    def stamp(self) -> tuple[int | None, int | None]:
+        """Return size and time of change (ns) of a file; None for an array or a missing file."""
         if self.path is None:
-            return None
+            return None, None
         try:
             status = os.stat(self.image)
-        except OSError:
-            return None
-        return [status.st_size, status.st_mtime_ns]
+        except (OSError, ValueError):
+            return None, None
+        return status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,11 @@ class Task:
         """Yield positions and images."""
         return ((position, item.image) for position, item in enumerate(self.items, self.start))
 
-    def stamps(self) -> list[list[int] | None]:
+    def from_anywhere(self, whole: Callable[[Any], Any]) -> Task:
+        """Return the task with images that another process finds, too."""
+        return replace(self, items=[replace(i, image=whole(i.image)) for i in self.items])
+
+    def stamps(self) -> list[tuple[int | None, int | None]]:
         """Return size and time of each file as it is now."""
         return [item.stamp() for item in self.items]
 
@@ -117,7 +121,8 @@ def open_source(
         if len(labels) != n_images:
             raise ValueError(f"there are {n_images} images and {len(labels)} labels")
     base = None if root is None else Path(root)
-    return Source(_items(listed, base, labels), n_images)
+    items = _items(listed, base, labels)
+    return Source(items if streamed else list(items), n_images)  # a list's errors come at once
 
 
 def _of_folder(
@@ -127,7 +132,7 @@ def _of_folder(
     include: Sequence[str],
     exclude: Sequence[str],
 ) -> Source:
-    """Take a folder's images; a sub-folder's name is the label of what lies in it."""
+    """Take a folder's images; the first folder below it is the label of what lies in there."""
     if labels is not None:
         raise ValueError("the labels of a folder's images are its sub-folders; give a list of both")
     base = folder if root is None else Path(root)
@@ -152,6 +157,15 @@ def _items(
 
 
 def _relative(path: Path, root: Path | None) -> str:
+    return _printable(_below(path, root))
+
+
+def _printable(text: str) -> str:
+    """Write out bytes of a file's name that are no text, which a table cannot hold."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _below(path: Path, root: Path | None) -> str:
     if root is None:
         if path.is_absolute():
             raise ValueError(

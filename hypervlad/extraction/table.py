@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hypervlad.encoder.intake import Facts
 from hypervlad.extraction.sources import Item
-from hypervlad.extraction.work import Encoded
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from hypervlad.encoder import HypercolumnVLAD
+    from hypervlad.extraction.work import Encoded
 
 FORMAT_VERSION = 1
 VECTOR = "vector"
@@ -51,7 +52,9 @@ def schema_of(n_features: int) -> pa.Schema:
 def table_of(items: list[Item], encoded: Encoded) -> pa.Table:
     """Return the images of a task that could be read as rows."""
     rows = [
-        (item, facts) for item, facts in zip(items, encoded.facts, strict=True) if facts is not None
+        (item, facts)
+        for item, facts in zip(items, encoded.outcomes, strict=True)
+        if isinstance(facts, Facts)
     ]
     flat = pa.array(np.ascontiguousarray(encoded.vectors).ravel())
     n_features = encoded.vectors.shape[1]

@@ -18,7 +18,10 @@ T = TypeVar("T")
 
 
 def outcomes_of(
-    images: Iterable[tuple[int, Any]], read: Callable[[Any, str], T], n_threads: int = 0
+    images: Iterable[tuple[int, Any]],
+    read: Callable[[Any, str], T],
+    n_threads: int = 0,
+    n_ahead: Callable[[], int] | None = None,
 ) -> Generator[T | SkippedImage, None, None]:
     """Read each image of a list or stream, in order.
 
@@ -31,6 +34,8 @@ def outcomes_of(
         Called with an image and what errors call it, in any thread.
     n_threads : int, default=0
         That read ahead of the caller, two images each; 0 reads when asked.
+    n_ahead : callable, optional
+        Returns how many images are read ahead at least.
 
     Yields
     ------
@@ -53,7 +58,8 @@ def outcomes_of(
         try:
             for position, image in images:
                 ahead.append(readers.submit(outcome, position, image))
-                if len(ahead) > _READ_AHEAD * n_threads:
+                most = max(_READ_AHEAD * n_threads, 0 if n_ahead is None else n_ahead())
+                if len(ahead) > most:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()

@@ -226,6 +226,64 @@ def test_a_cache_is_measured_cut_down_and_cleared(
     assert CacheFolder(memory).usage().n_entries == 40
 
 
+def test_others_entries_in_the_same_memory_stay(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    memory = joblib.Memory(tmp_path / "mine", verbose=0)
+    other = memory.cache(len)
+    other([1, 2])
+    extract_features(folder, encoder, memory=memory)
+    cache = CacheFolder(tmp_path / "mine")
+    assert cache.usage().n_entries == 40
+    cache.reduce(0)
+    assert cache.usage().n_entries == 0
+    extract_features(folder, encoder, memory=memory)
+    cache.clear()
+    assert cache.usage().n_entries == 0
+    assert other.check_call_in_cache([1, 2])
+
+
+def test_networks_of_equal_weights_do_not_share(folder: Path, tmp_path: Path) -> None:
+    import torch
+
+    from hypervlad import register_backbone
+    from hypervlad.backbones import Preprocessing
+
+    files, found = sorted(folder.rglob("*.png")), []
+    for activation in (torch.nn.ReLU, torch.nn.Tanh):
+        register_backbone(
+            "edited",
+            lambda activation=activation: torch.nn.Sequential(
+                torch.nn.Conv2d(3, 6, 3, padding=1), activation()
+            ),
+            ["1"],
+            Preprocessing(minimum_size=4),
+        )
+        encoder = HypercolumnVLAD(
+            "edited", weights="random", image_size=16, n_codewords=3, random_state=0
+        )
+        plain = clone(encoder).fit_transform(files)
+        cached = encoder.set_params(memory=tmp_path / "cache").fit_transform(files)
+        np.testing.assert_array_equal(cached, plain)
+        found.append(plain)
+    assert not np.allclose(*found)
+
+
+def test_a_new_version_of_the_encoding_finds_nothing(
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    computed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from hypervlad.encoder import caching
+
+    extract_features(folder, encoder, memory=tmp_path / "cache")
+    monkeypatch.setattr(caching, "ENCODING_VERSION", 1000)
+    extract_features(folder, encoder, memory=tmp_path / "cache")
+    assert len(computed) == 40
+
+
 def test_other_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such folder"):
         CacheFolder(tmp_path / "none")

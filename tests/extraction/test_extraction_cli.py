@@ -160,6 +160,12 @@ def test_the_cache_command(model: Path, folder: Path, tmp_path: Path) -> None:
     assert "holds no cache" in run("cache", folder, code=2).stderr
 
 
+def test_a_cache_that_was_not_needed_is_no_error(model: Path, folder: Path, tmp_path: Path) -> None:
+    command = ("extract", folder, "-m", model, "-o", tmp_path / "f.parquet", "--resume")
+    run(*command)
+    run(*command, "--cache", tmp_path / "new", "--cache-size", "1GB")
+
+
 def test_training_and_predicting_with_a_cache(
     texture_images: tuple[list[np.ndarray], np.ndarray], tmp_path: Path
 ) -> None:

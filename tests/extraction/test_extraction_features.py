@@ -191,7 +191,7 @@ def test_a_stream_is_drawn_from_as_needed(encoder: HypercolumnVLAD) -> None:
 
     X, _ = extract_features(stream(), encoder)
     assert len(X) == 80
-    assert max(alive) <= 3 * 4  # a few batches
+    assert max(alive) <= 4 * 4  # a few batches
 
 
 def test_include_takes_names_and_paths(encoder: HypercolumnVLAD, folder: Path) -> None:
@@ -352,7 +352,67 @@ def _noise(n: int) -> np.ndarray:
     return np.random.default_rng(5).random((n, 20, 24)).astype(np.float32)
 
 
+def test_nothing_of_the_users_is_removed(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    out, other = tmp_path / "run[12].parquet", tmp_path / "run1.parquet"
+    extract_features(folder, encoder, out=out)
+    extract_features(folder / "a", encoder, out=other)
+    mine = tmp_path / "run[12].parquet.labels.npy"
+    np.save(mine, np.zeros(3))
+    load_features(other, mmap=True)
+    before = set(tmp_path.iterdir())
+    load_features(out, mmap=True)
+    assert before < set(tmp_path.iterdir())
+
+
+def test_a_copy_that_cannot_be_written_is_not_called_damage(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hypervlad.extraction import loading
+
+    def refuse(path: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    extract_features(folder, encoder, out=tmp_path / "f.parquet")
+    monkeypatch.setattr(loading, "replace_when_complete", refuse)
+    with pytest.raises(OSError, match="make room, or give mmap=False"):
+        load_features(tmp_path / "f.parquet", mmap=True)
+    assert len(load_features(tmp_path / "f.parquet", mmap=False)[0]) == 20
+
+
+def test_odd_names_cost_no_more_than_themselves(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    import os
+    import sys
+
+    odd = [str(folder / "ünïcode 図.png"), str(folder / "no\0name.png")]
+    shutil.copyfile(folder / "w.png", odd[0])
+    if sys.platform == "linux":
+        odd.append(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe.png"))
+        shutil.copyfile(folder / "w.png", odd[2])
+    with pytest.warns(SkippedImagesWarning, match=f"1 of {len(odd)}"):
+        extract_features(odd, encoder, root=folder, out=tmp_path / "f.parquet")
+    paths = load_features(tmp_path / "f.parquet")[1]["path"].tolist()
+    assert paths == ["ünïcode 図.png", "\\xff\\xfe.png"][: len(odd) - 1]
+
+
+def test_a_lists_errors_come_before_any_work(
+    encoder: HypercolumnVLAD, folder: Path, computed: list[str]
+) -> None:
+    files: list[Any] = ["relative.png"] * 8 + [folder / "w.png"]
+    with pytest.raises(ValueError, match="is absolute"):
+        extract_features(files, encoder)
+    assert not computed
+
+
 # --- plans ------------------------------------------------------------------------------------
+
+
+def test_a_plan_makes_no_cache(encoder: HypercolumnVLAD, folder: Path, tmp_path: Path) -> None:
+    plan_extraction(folder, encoder, out=tmp_path / "f.parquet", memory=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_plan_says_what_is_there_and_does_nothing(
