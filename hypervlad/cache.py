@@ -143,7 +143,7 @@ class CacheFolder:
         folder = Path(folder)
         if not folder.is_dir():
             raise ValueError(f"{folder}: no such folder; give the one that --cache named")
-        # joblib puts a folder of its own between if the location is a text, but not if it is a Path.
+        # joblib puts a folder of its own between if the location is a text, not if it is a Path.
         locations = [place for place in (folder / "joblib", folder) if (place / _OURS).is_dir()]
         if not locations:
             raise ValueError(f"{folder} holds no cache; give the folder that --cache named")

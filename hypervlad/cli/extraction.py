@@ -78,10 +78,11 @@ def extract(
 ) -> None:
     """Write the vectors of a folder's images to a Parquet file.
 
-    One row an image: path below DIR, label (the sub-folder that it lies in), digest, height, width,
-    channels, pixel_size (nm) and vector. An image that cannot be read has no row; such images are
-    listed at the end, with exit code 2 unless they are accepted with --on-error skip. What is
-    finished waits in FILE.parts: stopped at any moment, the same command with --resume goes on.
+    One row an image: path below DIR, label (the first folder below DIR that it lies in), digest,
+    height, width, channels, pixel_size (nm) and vector. An image that cannot be read has no row;
+    such images are listed at the end, with exit code 2 unless they are accepted with --on-error
+    skip. What is finished waits in FILE.parts: stopped at any moment, the same command with
+    --resume goes on. FILE.images keeps which files the vectors are of.
 
     \b
     Examples:

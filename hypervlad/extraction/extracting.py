@@ -73,13 +73,15 @@ def extract_features(
 
     Finished batches wait in a folder beside the file, ``OUT.parts``. Killed at any moment, the same
     call with ``resume=True`` goes on after them, and the file becomes the same to the byte, given
-    the same threads. An image that cannot be read costs only its own row.
+    the same threads and the same cache: a network's last digits depend on both, and on what else
+    is in a batch. An image that cannot be read costs only its own row. Until the end the disk must
+    hold the vectors twice; ``OUT.images`` then keeps which files they are of, and of what time.
 
     Parameters
     ----------
     images : path of a folder, or iterable of paths and arrays
-        A folder is searched through, as by :func:`hypervlad.images.find_images`; the sub-folder
-        that an image lies in is its label. A generator is drawn from as it is needed.
+        A folder is searched through, as by :func:`hypervlad.images.find_images`; the first folder
+        below it that an image lies in is its label. A generator is drawn from as it is needed.
     encoder : HypercolumnVLAD or MicrographClassifier
         Fitted.
     out : path, optional
@@ -97,10 +99,13 @@ def extract_features(
         size and time of change are the same.
     n_jobs : int, optional
         Processes, which share the cores; -1 for as many as there are. Within
-        ``joblib.parallel_config`` the work goes to its backend, a dask or ray cluster too.
+        ``joblib.parallel_config`` the work goes to its backend, a dask or ray cluster too, whose
+        machines must find images, weights and memory under the same paths.
     resume : bool, default=False
         Go on where an earlier call was stopped; if nothing was, begin. A file that is complete,
-        made by the same encoder from the same paths, none of which has changed since, stays.
+        made by the same encoder of the same images, stays: files count as the same by path, size
+        and time of change, arrays are read. What could not be read is tried again. A stream that
+        is complete begins anew, because it cannot be looked at without using it up.
     verify : bool, default=False
         Read all files, although the memory's index knows them.
     verbose : bool, default=False
@@ -123,7 +128,8 @@ def extract_features(
     OSError
         If the disk is full; what was finished is kept.
     RuntimeError
-        If worker processes are killed time and again.
+        If worker processes are killed over the same images time and again; they are named. (A dask
+        cluster has its own error for that, ``KilledWorker``.)
 
     Warns
     -----
