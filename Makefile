@@ -35,7 +35,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	@touch $@
 
 $(VENV)/.test-installed: $(VENV)/.installed
-	$(PIP) -e ".[formats,test,dev]"
+	$(PIP) -e ".[formats,distributed,test,dev]"
 	@touch $@
 
 # The lowest versions that setup.cfg promises, on this Python; not part of CI.

@@ -20,7 +20,7 @@ from hypervlad.backbones import Preprocessing, TappedNetwork
 from hypervlad.codebook import HypercolumnPool, learn_codebook
 from hypervlad.encoder.batches import Batch, Preparation
 from hypervlad.encoder.projection import TorchCodebook
-from hypervlad.encoder.sampling import sample_batch
+from hypervlad.encoder.sampling import samples_of
 from hypervlad.hypercolumns import feature_maps, turned
 from hypervlad.images import read_micrographs
 
@@ -104,7 +104,10 @@ class Extraction:
     def _codebooks(self, data: DataSet) -> dict[Block, TorchCodebook]:
         pool = HypercolumnPool(N_SAMPLES)
         for batch in self._batches(data):
-            sample_batch(batch, self.network, -(-N_SAMPLES // len(data.paths)), 0, pool)
+            for digest, sample in samples_of(
+                batch, self.network, -(-N_SAMPLES // len(data.paths)), 0
+            ):
+                pool.add(digest, sample)
         layers = pool.layers()
         known: dict[tuple[Any, ...], TorchCodebook] = {}
         books = {}

@@ -73,7 +73,7 @@ class Bench:
         )
         self.network = self.encoder._network()
         micrographs = [(i, hypervlad.read_micrograph(x)) for i, x in enumerate(self.images)]
-        (self.batch,) = self.encoder._batches(micrographs)
+        (self.batch,) = self.encoder._inputs().preparation().batches(micrographs)
         self.words = TorchCodebook(self.encoder.codebook_, self.network.device)
 
     def run(self, method: str) -> None:

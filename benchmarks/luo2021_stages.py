@@ -101,10 +101,10 @@ def watched(clock: Clock) -> Iterator[None]:
     stage.
     """
     from hypervlad.backbones import TappedNetwork
-    from hypervlad.encoder import estimator, inputs, learning
+    from hypervlad.encoder import estimator, intake, learning
 
     wrapped: list[tuple[Any, str, Callable[..., Any]]] = [
-        (inputs, "read_micrographs", clock.timed_reading),
+        (intake, "read_named", functools.partial(clock.timed, READING)),
         (TappedNetwork, "_forward", functools.partial(clock.timed, NETWORK)),
         (learning, "learn_codebook", functools.partial(clock.timed, KMEANS)),
         (learning.StreamedCodewords, "add", functools.partial(clock.timed, KMEANS)),

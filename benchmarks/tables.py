@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from accuracy_tables import LAYOUT, accuracy_section, front_table
+from extract_scale_table import cost_table, scale_section
 from luo2021_tables import experiment_table, stages_table
 from tried_table import tried_table
 
@@ -142,6 +144,12 @@ def tried_tables() -> str:
     return "\n\n".join(tried_table(load(file.name)) for file in files) or NOT_YET
 
 
+def scale_tables(section: Callable[[dict[str, Any]], str]) -> str:
+    """Return what was measured of extraction."""
+    files = sorted((HERE / "results").glob("extract_scale_*.json"))
+    return "\n\n".join(section(load(file.name)) for file in files) or NOT_YET
+
+
 def pages() -> dict[Path, dict[str, str]]:
     """Return every table by its page and name."""
     speed = load("encode_speed_cpu.json")["rows"]
@@ -150,9 +158,15 @@ def pages() -> dict[Path, dict[str, str]]:
     here |= {"luo2021": experiment_table(luo2021), "luo2021-stages": stages_table(luo2021)}
     accuracy = accuracy_results()
     here |= {"accuracy": accuracy_tables(accuracy), "tried": tried_tables()}
+    here |= {"scale": scale_tables(scale_section)}
+    scaling = {"cost": scale_tables(cost_table)}
     compared = front_table(accuracy[0]) if accuracy else NOT_YET
     front = {"compare": f"{compared}\n\n{speed_sentence(speed)}"}
-    return {ROOT / "README.md": front, HERE / "README.md": here}
+    return {
+        ROOT / "README.md": front,
+        ROOT / "docs" / "scaling.md": scaling,
+        HERE / "README.md": here,
+    }
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hypervlad.classifier import MicrographClassifier, default_encoder
     from hypervlad.datasets import check_image_folder, load_image_folder, make_tem_images
     from hypervlad.encoder import HypercolumnVLAD
+    from hypervlad.extraction import extract_features, load_features
     from hypervlad.images import ImageReadError, Micrograph, read_image, read_micrograph
     from hypervlad.modelfile import ModelFileError
     from hypervlad.models import load
@@ -38,7 +39,9 @@ __all__ = [
     "__version__",
     "check_image_folder",
     "default_encoder",
+    "extract_features",
     "load",
+    "load_features",
     "load_image_folder",
     "make_tem_images",
     "presets",
@@ -57,7 +60,9 @@ _ROOM_OF = {
     "ModelFileError": "modelfile",
     "check_image_folder": "datasets",
     "default_encoder": "classifier",
+    "extract_features": "extraction",
     "load": "models",
+    "load_features": "extraction",
     "load_image_folder": "datasets",
     "make_tem_images": "datasets",
     "read_image": "images",

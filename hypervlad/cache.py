@@ -1,4 +1,4 @@
-"""Vectors that were computed before, kept on disk by joblib and found again by digests.
+"""What was computed before, kept on disk by joblib and found again by digests.
 
 A cache folder holds pickles, so it is private (created with mode 0700) and must be trusted: point
 ``memory=`` only at a folder that you alone can write to.
@@ -9,16 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import joblib
 import numpy as np
 from sklearn.utils.validation import check_memory
 
+_OURS = Path("hypervlad", "cache", "_value")  # what joblib makes of our function's name
+Memory: TypeAlias = str | os.PathLike[str] | joblib.Memory | None
 
-class VectorCache:
-    """Image vectors by key, in a ``joblib.Memory``.
+
+class Cache:
+    """Values by key, in a ``joblib.Memory``.
 
     Parameters
     ----------
@@ -26,27 +32,170 @@ class VectorCache:
         Where to keep them; None keeps nothing.
     """
 
-    def __init__(self, memory: str | os.PathLike[str] | joblib.Memory | None) -> None:
+    def __init__(self, memory: Memory) -> None:
         if isinstance(memory, str | os.PathLike):
             memory = os.fspath(memory)
             os.makedirs(memory, mode=0o700, exist_ok=True)
-        self._stored = check_memory(memory).cache(_vector, ignore=["vector"])
+        self._stored = check_memory(memory).cache(_value, ignore=["value"])
 
-    def __getitem__(self, key: str) -> np.ndarray:
-        if not self._stored.check_call_in_cache(key, None):
-            raise KeyError(key)
-        vector: np.ndarray = self._stored(key, None)
-        return vector
+    def find(self, key: str) -> Any:
+        """Return what is kept under a key; None if nothing is, or its file is damaged."""
+        try:
+            return self._stored(key, None)
+        except KeyError:
+            return None
 
-    def keep(self, key: str, vector: np.ndarray) -> None:
-        """Keep a vector under this key."""
-        self._stored(key, vector)
+    def keep(self, key: str, value: Any) -> None:
+        """Keep a value under this key; what is there already stays."""
+        self._stored(key, value)
+
+    def replace(self, key: str, value: Any) -> None:
+        """Keep a value under this key, whatever is there."""
+        self._stored.call(key, value)
 
 
-def _vector(key: str, vector: np.ndarray | None) -> np.ndarray:
-    if vector is None:
-        raise KeyError(f"no vector is kept under {key}")
-    return vector.copy()
+def _value(key: str, value: Any) -> Any:
+    if value is None:
+        raise KeyError(f"nothing is kept under {key}")
+    return value
+
+
+class PathIndex:
+    """What is known of files, found by path, size and time of change, so without reading them.
+
+    Parameters
+    ----------
+    cache : Cache
+    reading : mapping
+        How files are read: JSON-able options, and the version of the code that does it.
+    verify : bool, default=False
+        Trust no entry; those that turn out to be wrong are replaced.
+    """
+
+    def __init__(self, cache: Cache, reading: Mapping[str, Any], *, verify: bool = False) -> None:
+        self.cache, self.reading, self.verify = cache, dict(reading), verify
+
+    def entry(self, path: Any) -> IndexEntry | None:
+        """Return the entry of a file as it is now; None if this is no path to a file."""
+        stamp = self.stamp(path)
+        return None if stamp is None else IndexEntry(self, path, stamp)
+
+    def stamp(self, path: Any) -> str | None:
+        """Return the key of a file as it is now; None if this is no path to a file."""
+        if not isinstance(path, str | os.PathLike):
+            return None
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            return None
+        return cache_key(
+            {
+                "file": os.path.normcase(os.path.realpath(path)),
+                "size": status.st_size,
+                "time": status.st_mtime_ns,
+                "reading": self.reading,
+            }
+        )
+
+
+class IndexEntry:
+    """One file in a `PathIndex`; ``facts`` is None if nothing is known of it."""
+
+    def __init__(self, index: PathIndex, path: Any, stamp: str) -> None:
+        self._index, self._path, self._stamp = index, path, stamp
+        self._kept = index.cache.find(stamp)
+        self.facts = None if index.verify else self._kept
+
+    def keep(self, facts: Any) -> None:
+        """Keep what reading the file has found, unless the file has changed meanwhile."""
+        if facts != self._kept and self._index.stamp(self._path) == self._stamp:
+            self._index.cache.replace(self._stamp, facts)
+
+
+@dataclass(frozen=True)
+class CacheUsage:
+    """What a cache folder holds.
+
+    Attributes
+    ----------
+    n_entries : int
+    n_bytes : int
+    """
+
+    n_entries: int
+    n_bytes: int
+
+
+class CacheFolder:
+    """A folder that ``memory=`` or ``--cache`` has filled, to be looked at and cut down.
+
+    Parameters
+    ----------
+    folder : path-like
+
+    Raises
+    ------
+    ValueError
+        If there is no such folder, or it holds no cache of hypervlad's.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: no such folder; give the one that --cache named")
+        # joblib puts a folder of its own between if the location is a text, not if it is a Path.
+        locations = [place for place in (folder / "joblib", folder) if (place / _OURS).is_dir()]
+        if not locations:
+            raise ValueError(f"{folder} holds no cache; give the folder that --cache named")
+        self._ours = locations[0] / _OURS  # a user's own Memory may hold other things
+        self._memory = joblib.Memory(locations[0], verbose=0)
+
+    def usage(self) -> CacheUsage:
+        """Count entries and bytes."""
+        items = self._items()
+        return CacheUsage(len(items), sum(item.size for item in items))
+
+    def reduce(self, most_bytes: int) -> CacheUsage:
+        """Remove what was not used for longest until the rest is no larger than this."""
+        items = sorted(self._items(), key=lambda item: item.last_access)
+        n_bytes = sum(item.size for item in items)
+        for item in items:
+            if n_bytes <= most_bytes:
+                break
+            self._memory.store_backend.clear_location(item.path)
+            n_bytes -= item.size
+        return self.usage()
+
+    def clear(self) -> None:
+        """Remove everything."""
+        self.reduce(0)
+
+    def _items(self) -> list[Any]:
+        items = self._memory.store_backend.get_items()
+        return [item for item in items if self._ours in Path(item.path).parents]
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def bytes_of(text: str) -> int:
+    """Return a size such as ``"20 GB"`` in bytes.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+
+    Examples
+    --------
+    >>> bytes_of("1.5GB")
+    1500000000
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B?)\s*", text.upper())
+    unit = found and (found[2] if found[2].endswith("B") or not found[2] else f"{found[2]}B")
+    if not found or unit not in _UNITS:
+        raise ValueError(f"{text!r} is no size; write it like 500MB or 20GB")
+    return round(float(found[1]) * _UNITS[unit])
 
 
 def cache_key(facts: Mapping[str, Any]) -> str:

@@ -17,7 +17,9 @@ def test_the_tables_are_made_from_the_results() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("script", ["encode_speed.py", "accuracy.py", "luo2021.py", "tried.py"])
+@pytest.mark.parametrize(
+    "script", ["encode_speed.py", "accuracy.py", "extract_scale.py", "luo2021.py", "tried.py"]
+)
 def test_scripts_explain_themselves(script: str) -> None:
     command = [sys.executable, str(BENCHMARKS / script), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -21,7 +21,10 @@ from hypervlad.cli import app
 from hypervlad.cli.options import OnError
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ["train", "predict", "explain", "evaluate", "check", "demo", "info"]
+COMMANDS = [
+    *("train", "predict", "explain", "evaluate", "extract"),
+    *("check", "demo", "info", "cache"),
+]
 TINY = ["--backbone", "tiny", "--weights", "random", "--image-size", "16", "--n-codewords", "4"]
 
 

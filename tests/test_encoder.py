@@ -123,12 +123,11 @@ def test_every_grid_and_codebook_is_the_sum_over_explicit_hypercolumns(
 
 def _explicit(encoder: HypercolumnVLAD, image: np.ndarray) -> np.ndarray:
     """Encode with upsampled NumPy hypercolumns and a loop over positions, in float64."""
-    micrograph = hypervlad.read_micrograph(image)
-    (batch,) = encoder._batches([(0, micrograph)])
+    batch = encoder._inputs().alone(image)
     upright = batch.images.numpy()
     points = slice(None)
     if not isinstance(encoder.grid, str):
-        points = random_pixels(encoder.seed_, micrograph.digest, 256, encoder.grid)
+        points = random_pixels(encoder.seed_, batch.digests[0], 256, encoder.grid)
     total = 0.0
     for turn in range(encoder.turns):
         copy = upright[..., ::-1] if turn >= 4 else upright
@@ -667,7 +666,7 @@ def test_a_damaged_cache_entry_is_computed_again(
     tiny_encoder.set_params(memory=str(tmp_path)).fit(images)
     vectors = tiny_encoder.transform(images)
     entries = list(tmp_path.rglob("output.pkl"))
-    assert len(entries) == len(images)
+    assert len(entries) == 2 * len(images)  # samples for the codebook, and vectors
     for entry in entries:
         entry.write_bytes(entry.read_bytes()[:40])
     with warnings.catch_warnings():

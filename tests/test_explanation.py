@@ -212,7 +212,7 @@ def residual_evidence(
 
 
 def network_maps(encoder: HypercolumnVLAD, image: np.ndarray) -> list[np.ndarray]:
-    (batch,) = encoder._batches([(0, hypervlad.read_micrograph(image))])
+    batch = encoder._inputs().alone(image)
     maps = feature_maps(encoder._network(), batch.images)
     return [layer[0].double().numpy() for layer in maps]
 

@@ -89,8 +89,7 @@ def check_against_oracle(images: list[Any], name: str, codebook: str, **options:
     encoder = HypercolumnVLAD(
         name, aspect="own", codebook=codebook, n_samples=3000, random_state=0, **options
     ).fit(images[:3])
-    micrograph = hypervlad.read_micrograph(images[3])
-    (batch,) = encoder._batches([(0, micrograph)])
+    batch = encoder._inputs().alone(images[3])
     assert batch.images.shape[2] != batch.images.shape[3], "a picture that is not square"
     maps = [layer[0].permute(1, 2, 0).numpy() for layer in encoder._network()(batch.images)]
     layers = [

@@ -1,11 +1,12 @@
 """The named CNNs: their taps, their preprocessing and where their weights come from."""
 
-from hypervlad.backbones.network import TappedNetwork, build_network, tap_names
+from hypervlad.backbones.network import TappedNetwork, architecture, build_network, tap_names
 from hypervlad.backbones.registry import (
     Backbone,
     Preprocessing,
     backbone_names,
     get_backbone,
+    known_here,
     register_backbone,
 )
 from hypervlad.backbones.weights import WeightsNotFoundError, find_weights
@@ -15,10 +16,12 @@ __all__ = [
     "Preprocessing",
     "TappedNetwork",
     "WeightsNotFoundError",
+    "architecture",
     "backbone_names",
     "build_network",
     "find_weights",
     "get_backbone",
+    "known_here",
     "register_backbone",
     "tap_names",
 ]

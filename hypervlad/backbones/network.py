@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import hashlib
 import os
 import threading
@@ -142,6 +143,19 @@ def build_network(
     # Channels last is the faster layout of convolutions on CPUs, and the one that VLAD wants.
     module = module.to(device).to(memory_format=torch.channels_last)
     return TappedNetwork(module, taps, digest)
+
+
+@functools.cache
+def architecture(backbone: Backbone) -> str:
+    """Return what tells a network from others that could have the same weights.
+
+    Of a network registered by a user, its layers and their settings: what only ``forward`` says is
+    not seen.
+    """
+    if backbone.torchvision_name is not None:
+        return backbone.name
+    layers = repr(_module_without_weights(backbone, random=True))
+    return f"{backbone.name} {hashlib.sha256(layers.encode()).hexdigest()}"
 
 
 def _is_random(weights: object) -> bool:

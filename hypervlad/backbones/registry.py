@@ -73,8 +73,6 @@ def register_backbone(
     builder : callable
         Takes nothing and returns an untrained ``torch.nn.Module`` that maps a float32 batch
         (B, C, H, W) through layers with 4-D outputs. Weights are loaded into it afterwards.
-        Worker processes know only what is registered in them too: put the call into a module
-        that they import.
     taps : iterable of str
         The layers that make the hypercolumn by default: names as in ``module.named_modules()``.
     preprocessing : Preprocessing, optional
@@ -100,6 +98,11 @@ def register_backbone(
     if not taps:
         raise ValueError(f"backbone {name!r} needs at least one tap (a layer's name)")
     _REGISTRY[name] = Backbone(name, builder, taps, preprocessing or Preprocessing())
+
+
+def known_here(backbone: Backbone) -> None:
+    """Register a backbone that came from another process, if its name is not known here."""
+    _REGISTRY.setdefault(backbone.name, backbone)
 
 
 def backbone_names() -> list[str]:

@@ -15,6 +15,7 @@ import typer
 from hypervlad._version import __version__
 from hypervlad.cli.commands import check, evaluate, explain, info, predict, train
 from hypervlad.cli.demonstration import demo
+from hypervlad.cli.extraction import cache, extract
 from hypervlad.cli.messages import show_traceback
 
 __all__ = ["app", "main"]
@@ -57,11 +58,12 @@ def _root(
       hypervlad predict model.hvlad new/ -o predictions.csv
       hypervlad explain model.hvlad image.tif -o why.png
       hypervlad evaluate model.hvlad others/ -o report/
+      hypervlad extract share/ -m model.hvlad -o features.parquet
     """
     show_traceback.set(debug)
 
 
-for _command in (train, predict, explain, evaluate, check, demo, info):
+for _command in (train, predict, explain, evaluate, extract, check, demo, info, cache):
     app.command()(_command)
 
 

@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
-from hypervlad.cli.models import check_apart, load_classifier, new_classifier, prepare_file
+from hypervlad.cli.models import (
+    check_apart,
+    check_cache,
+    cut_down,
+    load_classifier,
+    new_classifier,
+    prepare_file,
+)
 from hypervlad.cli.options import (
     Backbone,
+    Cache,
+    CacheSize,
     Device,
     Folder,
     Groups,
@@ -57,6 +66,8 @@ def train(
             help="Put the network's weights into the file, for a computer that lacks them.",
         ),
     ] = False,
+    cache: Cache = None,
+    cache_size: CacheSize = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a model on a folder of labelled images.
@@ -70,6 +81,7 @@ def train(
     from hypervlad.datasets import load_image_folder
 
     prepare_file(output)
+    check_cache(cache, cache_size)
     data = load_image_folder(folder, groups)
     model = new_classifier(
         seed,
@@ -81,11 +93,13 @@ def train(
         n_codewords=n_codewords,
         device=device,
         on_error=on_error.value,
+        memory=cache,
     )
     say(quiet, f"training on {len(data.images)} images of {len(data.target_names)} classes")
     with hint_at_bad_files():
         model.fit(data.images, data.target, groups=data.groups)
     model.save(output, include_backbone=include_backbone)
+    cut_down(cache, cache_size)
     typer.echo(f"model: {output}")
 
 
@@ -103,6 +117,8 @@ def predict(
     weights: Weights = None,
     device: Device = "auto",
     on_error: UnreadableInPrediction = OnError.RAISE,
+    cache: Cache = None,
+    cache_size: CacheSize = None,
     quiet: Quiet = False,
 ) -> None:
     """Classify images, with probabilities.
@@ -124,10 +140,14 @@ def predict(
 
     if output is not None:
         prepare_file(output)
+    check_cache(cache, cache_size)
     files = find_images(paths)
     # One bad file among thousands must not cost the others their labels: it is told at the end.
-    classifier = load_classifier(model, weights, device=device, on_error="skip", quiet=quiet)
+    classifier = load_classifier(
+        model, weights, device=device, on_error="skip", quiet=quiet, cache=cache
+    )
     proba = classifier.predict_proba(files)
+    cut_down(cache, cache_size)
     readable = np.flatnonzero(~np.isnan(proba[:, 0]))
     names = [str(files[index]) for index in readable]
     table = predictions_as_bytes(names, proba[readable], list(classifier.classes_))
@@ -227,6 +247,8 @@ def evaluate(
     weights: Weights = None,
     device: Device = "auto",
     on_error: Unreadable = OnError.RAISE,
+    cache: Cache = None,
+    cache_size: CacheSize = None,
     quiet: Quiet = False,
 ) -> None:
     """Test a model on a labelled folder and report.
@@ -242,9 +264,10 @@ def evaluate(
     from hypervlad.displays import report_on_model
 
     check_apart(output, folder)
+    check_cache(cache, cache_size)
     data = load_image_folder(folder, groups)
     classifier = load_classifier(
-        model, weights, device=device, on_error=on_error.value, quiet=quiet
+        model, weights, device=device, on_error=on_error.value, quiet=quiet, cache=cache
     )
     index, result = report_on_model(
         output,
@@ -259,6 +282,7 @@ def evaluate(
         "if none of these images, nor others of the same samples, was used to train it.",
         progress=not quiet,
     )
+    cut_down(cache, cache_size)
     print_result(result, index)
 
 

@@ -27,7 +27,9 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
         except (typer.Exit, BrokenPipeError):
             raise
         except KeyboardInterrupt:
-            typer.echo("\nstopped; no half-written file is left", err=True)
+            typer.echo(
+                "\nstopped; no half-written file is left (extract goes on with --resume)", err=True
+            )
             raise typer.Exit(130) from None
         except Exception as error:
             if show_traceback.get():

@@ -10,6 +10,7 @@ from hypervlad.modelfile import ModelFileError
 
 if TYPE_CHECKING:
     from hypervlad.classifier import MicrographClassifier
+    from hypervlad.encoder import HypercolumnVLAD
 
 
 def new_classifier(seed: int, quiet: bool, **options: Any) -> MicrographClassifier:
@@ -19,12 +20,20 @@ def new_classifier(seed: int, quiet: bool, **options: Any) -> MicrographClassifi
     if "weights" in given and os.path.isfile(given["weights"]):
         # The path goes into the model file and must hold from other folders too.
         given["weights"] = os.path.abspath(given["weights"])
+    if "memory" in given:
+        given["memory"] = str(given["memory"])
     encoder = default_encoder(**given, random_state=seed, verbose=not quiet)
     return MicrographClassifier(encoder, random_state=seed, verbose=not quiet)
 
 
 def load_classifier(
-    path: Path, weights: str | None, *, device: str, on_error: str, quiet: bool
+    path: Path,
+    weights: str | None,
+    *,
+    device: str,
+    on_error: str,
+    quiet: bool,
+    cache: Path | None = None,
 ) -> MicrographClassifier:
     from hypervlad.classifier import MicrographClassifier
     from hypervlad.models import load
@@ -35,8 +44,43 @@ def load_classifier(
             f"{path} holds a {type(model).__name__}, which does not classify; give a file that "
             "'hypervlad train' wrote."
         )
-    model.encoder_.set_params(device=device, on_error=on_error, verbose=not quiet)
+    model.encoder_.set_params(
+        device=device, on_error=on_error, verbose=not quiet, memory=_memory(cache)
+    )
     return model
+
+
+def load_encoder(
+    path: Path, weights: str | None, *, device: str, cache: Path | None
+) -> HypercolumnVLAD:
+    """Return the encoder of a model file, a classifier's too."""
+    from hypervlad.models import load
+
+    model = load(path, weights=weights)
+    encoder: HypercolumnVLAD = getattr(model, "encoder_", model)
+    return encoder.set_params(device=device, memory=_memory(cache))
+
+
+def cut_down(cache: Path | None, size: str | None) -> None:
+    """Keep a cache within a size."""
+    from hypervlad.cache import CacheFolder, bytes_of
+
+    if cache is not None and size is not None and cache.is_dir() and any(cache.iterdir()):
+        CacheFolder(cache).reduce(bytes_of(size))
+
+
+def check_cache(cache: Path | None, size: str | None) -> None:
+    """Find out before hours of work that a cache's size is none, or there is no cache to cut."""
+    from hypervlad.cache import bytes_of
+
+    if size is not None:
+        bytes_of(size)
+        if cache is None:
+            raise ValueError("--cache-size needs --cache, the folder that it is the size of.")
+
+
+def _memory(cache: Path | None) -> str | None:
+    return None if cache is None else str(cache)
 
 
 def prepare_file(path: Path) -> None:

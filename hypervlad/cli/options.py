@@ -72,3 +72,19 @@ UnreadableInPrediction = Annotated[
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress; only results, warnings and errors.")
 ]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Private folder where vectors are kept and found again, whatever their files are "
+        "called. It holds pickles: use only one that nobody else can write to.",
+    ),
+]
+CacheSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Cut the cache down to this at the end, such as 20GB: what was not used for longest "
+        "goes first.",
+    ),
+]

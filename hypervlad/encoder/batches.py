@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 
 from hypervlad.backbones import Preprocessing
@@ -15,8 +16,23 @@ from hypervlad.images import Micrograph
 
 _CPU_PIXELS, _GPU_PIXELS = 8 * 224**2, 64 * 224**2
 
-# Position, digest and prepared image, by size.
-_Waiting: TypeAlias = dict[tuple[int, int], list[tuple[int, str, torch.Tensor]]]
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An image as the network takes it.
+
+    Attributes
+    ----------
+    digest : str
+    image : Tensor of shape (C, H, W), float32
+    """
+
+    digest: str
+    image: torch.Tensor
+
+
+# Position and image, by size.
+_Waiting: TypeAlias = dict[tuple[int, int], list[tuple[int, Prepared]]]
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,41 @@ class Preparation:
     batch_pixels: int | None = None
 
     def batches(self, micrographs: Iterable[tuple[int, Micrograph]]) -> Iterator[Batch]:
+        """Prepare a stream of images and :meth:`gather` them.
+
+        Raises
+        ------
+        ImageReadError
+            If ``pixel_size`` makes an image too small or too large.
+        """
+
+        def prepared() -> Iterator[tuple[int, Prepared]]:
+            for position, image in micrographs:
+                name = image.source or f"image {position}"
+                size = self.size_of(image.pixels.shape, image.pixel_size, name)
+                yield position, self.prepared(image.pixels, size, image.digest)
+
+        return self.gather(prepared())
+
+    def prepared(self, pixels: np.ndarray, size: tuple[int, int], digest: str) -> Prepared:
+        """Resize an image and normalise it."""
+        return Prepared(digest, prepare(pixels, size, self.preprocessing))
+
+    def size_of(
+        self, shape: tuple[int, ...], own_pixel_size: float | None, name: str
+    ) -> tuple[int, int]:
+        """Return the network's input size for an image.
+
+        Raises
+        ------
+        ImageReadError
+            If ``pixel_size`` makes the image too small or too large.
+        """
+        minimum = self.preprocessing.minimum_size
+        size = size_at(shape, own_pixel_size, self.pixel_size, minimum, name)
+        return size or input_size(shape, self.image_size, self.aspect, minimum)
+
+    def gather(self, images: Iterable[tuple[int, Prepared]]) -> Iterator[Batch]:
         """Cut a stream by position; within a cut, gather images of equal size.
 
         The cuts depend on positions and on the image's own size alone, so leaving images out (or
@@ -70,24 +121,11 @@ class Preparation:
         have at most 1/2 + 1/3 + ... + 1/256, five times that many pixels.
         """
         waiting: _Waiting = {}
-        for position, micrograph in micrographs:
+        for position, prepared in images:
             yield from _batches_of(self._complete(waiting, position))
-            size = self.size_of(micrograph)
-            image = prepare(micrograph.pixels, size, self.preprocessing)
-            waiting.setdefault(size, []).append((position, micrograph.digest, image))
+            height, width = prepared.image.shape[1:]
+            waiting.setdefault((height, width), []).append((position, prepared))
         yield from _batches_of(waiting)
-
-    def size_of(self, micrograph: Micrograph) -> tuple[int, int]:
-        """Return the network's input size for an image.
-
-        Raises
-        ------
-        ImageReadError
-            If ``pixel_size`` makes the image too small or too large.
-        """
-        shape, minimum = micrograph.pixels.shape, self.preprocessing.minimum_size
-        size = size_at(micrograph, self.pixel_size, minimum)
-        return size or input_size(shape, self.image_size, self.aspect, minimum)
 
     def _complete(self, waiting: _Waiting, position: int) -> _Waiting:
         """Take out those whose cut ends before this position."""
@@ -103,8 +141,9 @@ class Preparation:
 
 def _batches_of(cut: _Waiting) -> Iterator[Batch]:
     for members in cut.values():
-        positions, digests, images = zip(*members, strict=True)
-        yield Batch(list(positions), list(digests), torch.stack(images))
+        positions = [position for position, _ in members]
+        digests = [prepared.digest for _, prepared in members]
+        yield Batch(positions, digests, torch.stack([prepared.image for _, prepared in members]))
 
 
 def automatic_batch_size(image_size: int, device: torch.device) -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import joblib
@@ -17,18 +16,19 @@ from hypervlad import vlad
 from hypervlad.backbones import Preprocessing, TappedNetwork, build_network, get_backbone
 from hypervlad.codebook import Codebook
 from hypervlad.encoder import state
-from hypervlad.encoder.batches import Batch
 from hypervlad.encoder.caching import CachedVectors
 from hypervlad.encoder.inputs import Inputs
+from hypervlad.encoder.intake import Taken
 from hypervlad.encoder.learning import learn_from_images
 from hypervlad.encoder.parameters import check_device, check_run
 from hypervlad.encoder.projection import TorchCodebook
 from hypervlad.encoder.recipe import Recipe
 from hypervlad.encoder.saving import SaveMixin
+from hypervlad.encoder.spreading import from_anywhere
 from hypervlad.encoder.vectors import BatchEncoder
-from hypervlad.encoder.weights import rebuilt_network
+from hypervlad.encoder.weights import NetworkSource
 from hypervlad.hypercolumns import feature_maps
-from hypervlad.images import Micrograph, check_image_list, read_micrograph
+from hypervlad.images import check_image_list
 from hypervlad.modelfile import register_kind
 
 KIND = "hypercolumn_vlad"
@@ -101,7 +101,9 @@ class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
     read_options : dict or ReadOptions, optional
         How files become pixels: see :class:`hypervlad.images.ReadOptions`.
     memory : None, str or joblib.Memory, default=None
-        A private, trusted folder where image vectors are kept and found again.
+        A private, trusted folder (it holds pickles) where image vectors, and the samples that a
+        codebook is learnt from, are kept and found again; files whose path, size and time of change
+        it knows are not read again.
     batch_size : int or "auto", default="auto"
         Images a batch; "auto" goes by their size and the device.
     device : str, default="auto"
@@ -213,6 +215,9 @@ class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
     def fit(self, images: Sequence[Any], y: object = None) -> HypercolumnVLAD:
         """Learn the codebook.
 
+        Within ``joblib.parallel_config``, with several jobs or a cluster, its workers read the
+        images and send back samples of hypercolumns.
+
         Parameters
         ----------
         images : sequence of n images
@@ -242,7 +247,10 @@ class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         network = build_network(self.backbone, self.weights, self.taps, check_device(self.device))
         preprocessing = get_backbone(self.backbone).preprocessing
         inputs = Inputs.of(self, recipe, preprocessing)
-        codebook, n_images = learn_from_images(images, inputs, network, seed)
+        source = NetworkSource(
+            get_backbone(self.backbone), from_anywhere(self.weights), network.taps, network.digest
+        )
+        codebook, n_images = learn_from_images(images, inputs, network, source, seed)
         # All at the end: a fit that fails leaves the model as it was.
         self.__dict__.pop("backbone_state_", None)  # a loaded model's own weights
         self._tapped_network = network
@@ -268,10 +276,19 @@ class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         """
         check_is_fitted(self)
         check_run(self)
-        images, inputs = check_image_list(images), self._inputs()
-        encode, cache = self._encoder(), CachedVectors(self)
+        images, inputs, cache = check_image_list(images), self._inputs(), CachedVectors(self)
         vectors = np.full((len(images), self._n_features_out), np.nan, dtype=np.float32)
-        for batch in inputs.batches(cache.fill(vectors, inputs.read(images, "encoding"))):
+
+        def not_found() -> Iterator[tuple[int, Taken]]:
+            for position, taken in inputs.read(images, "encoding", cache.find):
+                if taken.found is None:
+                    yield position, taken
+                else:
+                    vectors[position] = taken.found
+
+        encode: BatchEncoder | None = None
+        for batch in inputs.batches(not_found()):
+            encode = encode or self._encoder()  # no network where everything was found
             vectors[batch.positions] = encode(batch)
             cache.keep(batch.digests, vectors[batch.positions])
         return vectors
@@ -297,8 +314,7 @@ class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
             As in :meth:`fit`, whatever ``on_error`` says.
         """
         check_is_fitted(self)
-        micrograph = read_micrograph(image, **asdict(self.recipe_.read_options))
-        (batch,) = self._batches([(0, micrograph)])
+        batch = self._inputs().alone(image)
         words = self._torch_codebook()
         maps = words.project(feature_maps(self._network(), batch.images))
         grid = "finest" if self.recipe_.grid != "image" else "image"
@@ -342,9 +358,6 @@ class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
     def _inputs(self) -> Inputs:
         return Inputs.of(self, self.recipe_, self.preprocessing_)
 
-    def _batches(self, micrographs: Iterable[tuple[int, Micrograph]]) -> Iterator[Batch]:
-        return self._inputs().batches(micrographs)
-
     def _encoder(self) -> BatchEncoder:
         recipe = self.recipe_
         return BatchEncoder(
@@ -363,7 +376,7 @@ class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         device = check_device(self.device)
         network: TappedNetwork | None = getattr(self, "_tapped_network", None)
         if network is None or network.device != device:
-            network = self._tapped_network = rebuilt_network(self, device)
+            network = self._tapped_network = NetworkSource.of(self).build(device)
         return network
 
     def _torch_codebook(self) -> TorchCodebook:

@@ -12,7 +12,6 @@ normalisation and number of turned copies.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,10 +23,8 @@ import torch
 from hypervlad import vlad
 from hypervlad.encoder.batches import Batch
 from hypervlad.encoder.sampling import random_pixels
-from hypervlad.encoder.scale import at_scale
 from hypervlad.encoder.vectors import BatchEncoder
 from hypervlad.hypercolumns import feature_maps, hypercolumns_at, spread, turned, turned_back
-from hypervlad.images import read_micrograph
 
 if TYPE_CHECKING:
     from hypervlad.encoder.estimator import HypercolumnVLAD
@@ -92,7 +89,8 @@ def image_evidence(
     """
     names = _codebook_names(encoder)
     _check_words(words, dict(zip(names, encoder.codebook_.codewords, strict=True)))
-    batch, encode = _batch_of(encoder, image), encoder._encoder()
+    # The digest chooses the pixels where `grid` is a number: it is the one of `transform`.
+    batch, encode = encoder._inputs().alone(image), encoder._encoder()
     copies = [_Copy(encode, batch, turn) for turn in range(encode.turns)]
     size = copies[0].size
     sums = _added([copy.sums() for copy in copies])
@@ -251,15 +249,6 @@ class _AtPixels:
         maps = values.new_zeros(len(values), self._size[0] * self._size[1])
         maps[:, self._points] = values  # no pixel is chosen twice
         return maps.view(len(values), *self._size)
-
-
-def _batch_of(encoder: HypercolumnVLAD, image: Any) -> Batch:
-    recipe = encoder.recipe_
-    micrograph = read_micrograph(image, **dataclasses.asdict(recipe.read_options))
-    # The digest chooses the pixels where `grid` is a number: it must be the one of `transform`.
-    stream = at_scale([(0, micrograph)], recipe.pixel_size, None)
-    (batch,) = encoder._batches(stream)
-    return batch
 
 
 def _normalised(

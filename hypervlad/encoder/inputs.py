@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import torch
 from tqdm.auto import tqdm
 
 from hypervlad.backbones import Preprocessing
+from hypervlad.cache import Memory
 from hypervlad.encoder.batches import (
     Batch,
     Preparation,
     automatic_batch_pixels,
     automatic_batch_size,
 )
+from hypervlad.encoder.caching import path_index
+from hypervlad.encoder.intake import Facts, Intake, Taken
 from hypervlad.encoder.parameters import check_device
 from hypervlad.encoder.recipe import Recipe
-from hypervlad.encoder.scale import at_scale, size_at
-from hypervlad.images import Micrograph, read_micrographs
+from hypervlad.images import SkippedImage, UnknownPixelSizeWarning
+from hypervlad.images.outcomes import name_of, outcomes_of, readable
+from hypervlad.images.reading import n_threads
 
 if TYPE_CHECKING:
     from hypervlad.encoder.estimator import HypercolumnVLAD
+
+
+class _HasFacts(Protocol):
+    @property
+    def facts(self) -> Facts: ...
+
+
+Known = TypeVar("Known", bound=_HasFacts)
 
 
 @dataclass(frozen=True)
@@ -34,54 +48,112 @@ class Inputs:
     recipe : Recipe
     preprocessing : Preprocessing
     device : torch.device
-    batch_size, n_jobs, on_error, verbose
+    verify : bool
+        Read files although the index of ``memory`` knows them.
+    memory, batch_size, n_jobs, on_error, verbose
         As in :class:`hypervlad.HypercolumnVLAD`.
     """
 
     recipe: Recipe
     preprocessing: Preprocessing
     device: torch.device
+    memory: Memory
+    verify: bool
     batch_size: int | Literal["auto"]
     n_jobs: int | None
     on_error: Literal["raise", "skip"]
     verbose: bool
 
     @classmethod
-    def of(cls, encoder: HypercolumnVLAD, recipe: Recipe, preprocessing: Preprocessing) -> Inputs:
+    def of(
+        cls,
+        encoder: HypercolumnVLAD,
+        recipe: Recipe,
+        preprocessing: Preprocessing,
+        *,
+        verify: bool = False,
+    ) -> Inputs:
         """Take from an encoder what it may change at any time."""
         device = check_device(encoder.device)
         run = (encoder.batch_size, encoder.n_jobs, encoder.on_error, encoder.verbose)
-        return cls(recipe, preprocessing, device, *run)
+        memory = encoder.memory
+        if isinstance(memory, str | os.PathLike):
+            memory = os.path.abspath(memory)  # the same for processes that work elsewhere
+        return cls(recipe, preprocessing, device, memory, verify, *run)
 
     def read(
-        self, images: list[Any], what: str, warn: bool = True
-    ) -> Iterator[tuple[int, Micrograph]]:
-        """Read images, with their positions.
+        self, images: list[Any], what: str, find: Callable[[str], Any]
+    ) -> Iterator[tuple[int, Taken]]:
+        """Take in images, with their positions.
 
         Parameters
         ----------
         images : list of paths and arrays
         what : str
             For the progress bar.
+        find : callable
+            See `Intake`.
+        """
+        outcomes = outcomes_of(enumerate(images), self.intake(find), self.n_threads)
+        return self.told(outcomes, images, what)
+
+    def told(
+        self,
+        outcomes: Generator[Known | SkippedImage, None, None],
+        images: list[Any],
+        what: str,
+        warn: bool = True,
+    ) -> Iterator[tuple[int, Known]]:
+        """Pass on what became of images, with their positions, and tell the user what must be told.
+
+        Parameters
+        ----------
+        outcomes : generator
+            For each image, something with ``facts``, or a SkippedImage.
+        images : list of paths and arrays
+        what : str
+            For the progress bar.
         warn : bool, default=True
             Name the images whose pixel size is wanted and not known.
         """
-        pixel_size, minimum = self.recipe.pixel_size, self.preprocessing.minimum_size
-        stream = read_micrographs(
-            images,
-            options=self.recipe.read_options,
-            on_error=self.on_error,
-            n_jobs=self.n_jobs,
-            check=lambda image, name: size_at(image, pixel_size, minimum, name),
-        )
-        stream = at_scale(stream, pixel_size, len(images) if warn else None)
+        stream = readable(outcomes, len(images), skip=self.on_error == "skip")
+        if warn and self.recipe.pixel_size is not None:
+            stream = _telling_unknown(stream, images)
         hidden = None if self.verbose else True
         return iter(tqdm(stream, desc=what, total=len(images), unit="image", disable=hidden))
 
+    def alone(self, image: Any) -> Batch:
+        """Read one image and make it a batch.
+
+        Raises
+        ------
+        ImageReadError
+            If it cannot be read, or not be brought to the common scale.
+        """
+        taken = self.intake(lambda digest: None)(image, name_of(image))
+        (batch,) = self.batches([(0, taken)])
+        return batch
+
+    @property
+    def n_threads(self) -> int:
+        """How many threads read ahead."""
+        return n_threads(self.n_jobs)
+
+    def intake(self, find: Callable[[str], Any]) -> Intake:
+        """Return what takes in one image."""
+        options = self.recipe.read_options
+        index = path_index(self.memory, options, verify=self.verify)
+        return Intake(options, self.preparation(), index, find)
+
     def batches(
-        self, micrographs: Iterable[tuple[int, Micrograph]], batch_size: int | None = None
+        self, images: Iterable[tuple[int, Taken]], batch_size: int | None = None
     ) -> Iterator[Batch]:
-        """Prepare images and gather them; ``batch_size`` may overrule the encoder's."""
+        """Gather the images that were prepared; ``batch_size`` may overrule the encoder's."""
+        prepared = ((at, taken.prepared) for at, taken in images if taken.prepared is not None)
+        return self.preparation(batch_size).gather(prepared)
+
+    def preparation(self, batch_size: int | None = None) -> Preparation:
+        """Return how images become batches."""
         recipe, batch_pixels = self.recipe, None
         n_images: int | Literal["auto"] = batch_size or self.batch_size
         if n_images == "auto":
@@ -89,7 +161,7 @@ class Inputs:
             batch_pixels = (
                 None if recipe.pixel_size is None else automatic_batch_pixels(self.device)
             )
-        preparation = Preparation(
+        return Preparation(
             recipe.image_size,
             recipe.aspect,
             self.preprocessing,
@@ -97,4 +169,16 @@ class Inputs:
             recipe.pixel_size,
             batch_pixels,
         )
-        return preparation.batches(micrographs)
+
+
+def _telling_unknown(
+    stream: Iterator[tuple[int, Known]], images: list[Any]
+) -> Iterator[tuple[int, Known]]:
+    """Pass images on; warn, after the last, of those whose pixel size is not known."""
+    unknown: list[str] = []
+    for position, image in stream:
+        if image.facts.pixel_size is None:
+            unknown.append(name_of(images[position], position))
+        yield position, image
+    if unknown:
+        warnings.warn(UnknownPixelSizeWarning.about(unknown, len(images)), stacklevel=2)

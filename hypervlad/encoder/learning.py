@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from hypervlad.backbones import TappedNetwork
 from hypervlad.codebook import Codebook, HypercolumnPool, StreamedCodewords, learn_codebook
+from hypervlad.encoder.batches import Batch
+from hypervlad.encoder.caching import CachedSamples
 from hypervlad.encoder.inputs import Inputs
-from hypervlad.encoder.sampling import Counted, is_chosen, sample_batch
+from hypervlad.encoder.intake import Facts, Taken
+from hypervlad.encoder.sampling import is_chosen, samples_of
+from hypervlad.encoder.spreading import from_anywhere, in_order, is_spread, spread
+from hypervlad.encoder.weights import NetworkSource
+from hypervlad.images import SkippedImage
+from hypervlad.images.outcomes import outcomes_of
 
 MOST_SAMPLES_AN_IMAGE = 5000
-# The network's last digits depend on what else is in a batch, and K-means magnifies them.
-_ONE = 1
 MOST_CODEBOOK_IMAGES = 1000  # 50 hypercolumns each fill the default pool; more only cost time
+_MOST_SAMPLES_A_TASK = 3200  # about 20 MB of a thousand channels
+_WAVE = 4  # tasks a worker
 
 
 def learn_from_images(
-    images: list[Any], inputs: Inputs, network: TappedNetwork, seed: int
+    images: list[Any], inputs: Inputs, network: TappedNetwork, source: NetworkSource, seed: int
 ) -> tuple[Codebook, int]:
     """Return the codebook of these images, and how many could be read."""
     recipe, streamed = inputs.recipe, inputs.recipe.kmeans == "minibatch"
-    pool, counted = _filled_pool(images, inputs, network, seed)
+    sampled = _Samples(inputs, network, source, seed)
+    pool, position_of, n_images = _filled_pool(images, sampled)
     codebook = learn_codebook(
         pool.layers(),
         recipe.n_codewords,
@@ -32,38 +44,133 @@ def learn_from_images(
         verbose=inputs.verbose,
     )
     if streamed:
-        distinct = [images[position] for position in counted.by_digest()]
-        codebook = _refined(codebook, distinct, inputs, network, seed)
-    return codebook, counted.n
+        # One of each different image, in an order that theirs has no part in.
+        distinct = [images[position_of[digest]] for digest in sorted(position_of)]
+        codebook = _refined(codebook, distinct, sampled)
+    return codebook, n_images
 
 
 def _filled_pool(
-    images: list[Any], inputs: Inputs, network: TappedNetwork, seed: int
-) -> tuple[HypercolumnPool, Counted]:
+    images: list[Any], sampled: _Samples
+) -> tuple[HypercolumnPool, dict[str, int], int]:
     """Sample hypercolumns of at most about MOST_CODEBOOK_IMAGES; return what was read too."""
-    recipe, n_used = inputs.recipe, min(len(images), MOST_CODEBOOK_IMAGES)
+    recipe, n_used = sampled.inputs.recipe, min(len(images), MOST_CODEBOOK_IMAGES)
     n_each = min(MOST_SAMPLES_AN_IMAGE, -(-recipe.n_samples // n_used))
     # Chosen by digest, the order of images does not matter. If copies leave too few: all.
     shares = sorted({n_used / len(images), 1.0})
     for share in shares:
-        counted = Counted(inputs.read(images, "codebook", warn=share == shares[0]))
-        pool = HypercolumnPool(recipe.n_samples)
-        chosen = (pair for pair in counted if is_chosen(pair[1].digest, share))
-        for batch in inputs.batches(chosen, _ONE):
-            sample_batch(batch, network, n_each, seed, pool)
+        pool, position_of, n_images = HypercolumnPool(recipe.n_samples), dict[str, int](), 0
+        wanted = _Wanted(n_each, share, keep=True)
+        for position, sample in sampled.read(images, "codebook", wanted, share == shares[0]):
+            n_images += 1
+            position_of.setdefault(sample.digest, position)
+            if sample.blocks:
+                pool.add(sample.digest, sample.blocks)
         if len(pool) >= recipe.n_codewords:
             break
-    return pool, counted
+    return pool, position_of, n_images
 
 
-def _refined(
-    start: Codebook, images: list[Any], inputs: Inputs, network: TappedNetwork, seed: int
-) -> Codebook:
+def _refined(start: Codebook, images: list[Any], sampled: _Samples) -> Codebook:
     """Refine codewords on a sample of every image, in the order given."""
-    recipe = inputs.recipe
-    n_each = MOST_SAMPLES_AN_IMAGE if isinstance(recipe.grid, str) else recipe.grid
-    words = StreamedCodewords(start, seed)
-    micrographs = inputs.read(images, "codewords", warn=False)
-    for batch in inputs.batches(micrographs, _ONE):
-        sample_batch(batch, network, n_each, seed, words)
+    grid = sampled.inputs.recipe.grid
+    n_each = MOST_SAMPLES_AN_IMAGE if isinstance(grid, str) else grid
+    words = StreamedCodewords(start, sampled.seed)
+    # Not kept: all samples of all images may be a thousand times what a pool holds.
+    wanted = _Wanted(n_each, share=1.0, keep=False)
+    for _, sample in sampled.read(images, "codewords", wanted, warn=False):
+        words.add(sample.digest, sample.blocks)
     return words.codebook()
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Hypercolumns an image, share of the images, and whether the ``memory`` keeps them."""
+
+    n_each: int
+    share: float
+    keep: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """An image's sample: a block (n, C_l) a layer; none if the image was not chosen."""
+
+    facts: Facts
+    digest: str
+    blocks: list[np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class _Samples:
+    """Images in, samples out: here, or in joblib's workers."""
+
+    inputs: Inputs
+    network: TappedNetwork
+    source: NetworkSource
+    seed: int
+
+    def read(
+        self, images: list[Any], what: str, wanted: _Wanted, warn: bool
+    ) -> Iterator[tuple[int, Sampled]]:
+        task = SamplingTask(self.inputs, self.source, self.seed, wanted)
+        if is_spread():
+            outcomes = _in_workers(task, images)
+        else:
+            outcomes = task.outcomes(images, self.network, self.inputs.n_threads)
+        return self.inputs.told(outcomes, images, what, warn)
+
+
+@dataclass(frozen=True, eq=False)
+class SamplingTask:
+    """How images are sampled, whatever process does it."""
+
+    inputs: Inputs
+    source: NetworkSource
+    seed: int
+    wanted: _Wanted
+
+    def outcomes(
+        self, images: list[Any], network: TappedNetwork, n_threads: int = 0, start: int = 0
+    ) -> Generator[Sampled | SkippedImage, None, None]:
+        """Sample images one by one.
+
+        The network's last digits depend on what else is in a batch, and K-means magnifies them: so
+        each image is a batch.
+        """
+        n_each, numbered = self.wanted.n_each, enumerate(images, start)
+        memory = self.inputs.memory if self.wanted.keep else None
+        cache = CachedSamples(memory, self.inputs, network, n_each, self.seed)
+
+        def find(digest: str) -> list[np.ndarray] | None:
+            return cache.find(digest) if is_chosen(digest, self.wanted.share) else []
+
+        def sampled(taken: Taken) -> Sampled:
+            blocks = taken.found
+            if taken.prepared is not None:
+                batch = Batch([0], [taken.digest], taken.prepared.image[None])
+                ((_, blocks),) = samples_of(batch, network, n_each, self.seed)
+                cache.keep(taken.digest, blocks)
+            return Sampled(taken.facts, taken.digest, blocks)
+
+        for outcome in outcomes_of(numbered, self.inputs.intake(find), n_threads):
+            yield outcome if isinstance(outcome, SkippedImage) else sampled(outcome)
+
+
+def _in_workers(
+    task: SamplingTask, images: list[Any]
+) -> Generator[Sampled | SkippedImage, None, None]:
+    n = max(1, min(64, _MOST_SAMPLES_A_TASK // task.wanted.n_each))
+    parts = (
+        (task, [from_anywhere(image) for image in images[start : start + n]], start)
+        for start in range(0, len(images), n)
+    )
+    for outcomes in in_order(spread(_sample, parts, wave=_WAVE)):
+        yield from outcomes
+
+
+def _sample(part: tuple[SamplingTask, list[Any], int]) -> list[Sampled | SkippedImage]:
+    """Sample some images; what a worker does."""
+    task, images, start = part
+    network = task.source.built_once(task.inputs.device)
+    return list(task.outcomes(images, network, start=start))

@@ -18,7 +18,7 @@ class TorchCodebook:
 
     def __init__(self, codebook: Codebook, device: torch.device) -> None:
         self._codebook = codebook
-        self.codewords = [torch.from_numpy(words).to(device) for words in codebook.codewords]
+        self.codewords = [torch.tensor(words, device=device) for words in codebook.codewords]
         self.layers = [_Projection(projection, device) for projection in codebook.projections]
 
     def project(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -101,8 +101,8 @@ class _Projection:
 
     def __init__(self, projection: LayerProjection, device: torch.device) -> None:
         mean, std, self.scale, components = projection
-        self.mean, self.std = (torch.from_numpy(values).to(device) for values in (mean, std))
-        self.matrix = None if components is None else torch.from_numpy(components).to(device).T
+        self.mean, self.std = (torch.tensor(values, device=device) for values in (mean, std))
+        self.matrix = None if components is None else torch.tensor(components, device=device).T
         self.offset = None if self.matrix is None else -(self.mean @ self.matrix)
 
     def average(self, layer: torch.Tensor) -> torch.Tensor:

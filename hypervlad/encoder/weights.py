@@ -1,33 +1,88 @@
-"""The network of a fitted encoder, built again from the weights that it was trained with."""
+"""The network of an encoder, built where and when it is needed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from hypervlad.backbones import TappedNetwork, WeightsNotFoundError, build_network
+from hypervlad.backbones import (
+    Backbone,
+    TappedNetwork,
+    WeightsNotFoundError,
+    build_network,
+    get_backbone,
+    known_here,
+)
 
 if TYPE_CHECKING:
     from hypervlad.encoder.estimator import HypercolumnVLAD
 
+_last_built: dict[tuple[Any, ...], TappedNetwork] = {}
+_lock = threading.Lock()
 
-def rebuilt_network(encoder: HypercolumnVLAD, device: torch.device) -> TappedNetwork:
-    """Build the network with the weights of the model file, or else with those found here.
 
-    Raises
-    ------
-    WeightsNotFoundError
-        If there are none, or they are not those that the model was trained with.
+@dataclass(frozen=True, eq=False)
+class NetworkSource:
+    """What another process needs to build the same network.
+
+    Attributes
+    ----------
+    backbone : Backbone
+    weights : str, path or mapping of arrays
+    taps : tuple of str
+    digest : str
+        Of the weights.
     """
-    backbone, digest = encoder.recipe_.backbone, encoder.weights_digest_
-    embedded = getattr(encoder, "backbone_state_", None)
-    tensors = embedded and {name: torch.from_numpy(array) for name, array in embedded.items()}
-    network = build_network(backbone, tensors or encoder.weights, encoder.taps_, device)
-    if network.digest != digest:
-        raise WeightsNotFoundError(
-            f"the weights of {backbone!r} found here (weights={encoder.weights!r}) are not those "
-            f"that the model was trained with (SHA-256 {digest[:12]}…, found "
-            f"{network.digest[:12]}…): set weights= to the right file"
-        )
-    return network
+
+    backbone: Backbone
+    weights: str | os.PathLike[str] | Mapping[str, np.ndarray]
+    taps: tuple[str, ...]
+    digest: str
+
+    @classmethod
+    def of(cls, encoder: HypercolumnVLAD) -> NetworkSource:
+        """Return that of a fitted encoder."""
+        weights = getattr(encoder, "backbone_state_", None) or encoder.weights
+        backbone = get_backbone(encoder.recipe_.backbone)
+        return cls(backbone, weights, encoder.taps_, encoder.weights_digest_)
+
+    def build(self, device: torch.device) -> TappedNetwork:
+        """Build the network with the weights that were put in here, or with those found here.
+
+        Raises
+        ------
+        WeightsNotFoundError
+            If there are none, or they are not those of the digest.
+        """
+        known_here(self.backbone)
+        weights: Any = self.weights
+        if isinstance(weights, Mapping):
+            weights = {name: torch.from_numpy(array) for name, array in weights.items()}
+        network = build_network(self.backbone.name, weights, self.taps, device)
+        if network.digest != self.digest:
+            raise WeightsNotFoundError(
+                f"the weights of {self.backbone.name!r} found here (weights={self._name()}) are "
+                f"not those that the model was trained with (SHA-256 {self.digest[:12]}…, found "
+                f"{network.digest[:12]}…): set weights= to the right file"
+            )
+        return network
+
+    def built_once(self, device: torch.device) -> TappedNetwork:
+        """Build the network, or return the one that this process has built last, if it is that."""
+        key = (self.backbone.name, self.taps, self.digest, device)
+        with _lock:  # a dask worker may have several threads
+            network = _last_built.get(key)
+            if network is None:
+                network = self.build(device)
+                _last_built.clear()
+                _last_built[key] = network
+        return network
+
+    def _name(self) -> str:
+        return "from the model file" if isinstance(self.weights, Mapping) else repr(self.weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,12 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 
-def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+def find_images(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> list[Path]:
     """Image files under the given files, folders and glob patterns.
 
     Parameters
@@ -31,6 +37,11 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     paths : path, or iterable of paths
         Each a file (taken whatever its name), a folder (searched recursively) or a glob pattern,
         in which ``**`` goes through sub-folders.
+    include, exclude : sequence of str
+        Glob patterns such as ``"*.tif"`` or ``"2024/*"``: of a folder, only files that fit one of
+        the first (if there are any) and none of the second. A pattern with a slash is compared
+        with the path below the folder, in which ``*`` goes through sub-folders too; one without
+        with the name.
 
     Returns
     -------
@@ -56,7 +67,7 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
         paths = [paths]
     found: dict[str, Path] = {}
     for path in paths:
-        for file in _find_one(path):
+        for file in _find_one(path, include, exclude):
             found.setdefault(os.path.normcase(os.path.abspath(file)), file)
     if not found:
         raise ImageReadError("no paths were given; give at least one file, folder or pattern")
@@ -119,7 +130,9 @@ def check_image_list(images: Any) -> list[Any]:
     return listed
 
 
-def _find_one(path: str | os.PathLike[str]) -> list[Path]:
+def _find_one(
+    path: str | os.PathLike[str], include: Sequence[str], exclude: Sequence[str]
+) -> list[Path]:
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str):
         raise ImageReadError(f"{path!r}: expected a path, got {type(path).__name__}")
@@ -129,6 +142,13 @@ def _find_one(path: str | os.PathLike[str]) -> list[Path]:
         )
     if os.path.isdir(text):
         files = _walk(text)
+        if files and (include or exclude):
+            files = [file for file in files if _fits(file.relative_to(text), include, exclude)]
+            if not files:
+                raise ImageReadError(
+                    f"{text}: no image fits include={list(include)}, exclude={list(exclude)}; "
+                    "patterns look like '*.tif' or 'folder/*'"
+                )
     elif os.path.exists(text):
         return [Path(text)]
     elif glob.has_magic(text):
@@ -150,6 +170,14 @@ def _walk(folder: str) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(parent, name) for name in names]
     return [file for file in files if _is_image_name(file)]
+
+
+def _fits(path: Path, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    def fits(pattern: str) -> bool:
+        text = path.as_posix() if "/" in pattern else path.name
+        return fnmatch.fnmatchcase(text, pattern)
+
+    return (not include or any(map(fits, include))) and not any(map(fits, exclude))
 
 
 def _is_image_name(file: Path) -> bool:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import re
 import stat
-import warnings
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,16 +19,18 @@ from numpy.typing import NDArray
 from hypervlad.images.arrays import as_pixels
 from hypervlad.images.banner import find_banner
 from hypervlad.images.decoded import Decoded
-from hypervlad.images.errors import ImageReadError, SkippedImage, SkippedImagesWarning
+from hypervlad.images.errors import ImageReadError
 from hypervlad.images.filetypes import N_SNIFFED, describe_other, sniff
 from hypervlad.images.listing import check_image_list
 from hypervlad.images.microscopy import MICROSCOPY_KINDS, decode_microscopy
 from hypervlad.images.options import ReadOptions, make_options
+from hypervlad.images.outcomes import name_of, outcomes_of, readable
 from hypervlad.images.rasters import check_single_page, decode_raster, image_pixels
 from hypervlad.images.scaling import Rule, scale_pixels, scaling_rule
 from hypervlad.images.tiffs import decode_tiff
 
-_READ_AHEAD = 2  # images a thread, which bounds the memory
+# Part of what finds a file's facts again: raise it when the same file gets other pixels.
+READING_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +94,7 @@ def read_image(source: Any, **options: Any) -> NDArray[np.float32]:
     array([[0. , 0.2],
            [0.4, 1. ]], dtype=float32)
     """
-    return _read(source, make_options(options), _name_of(source), with_digest=False).pixels
+    return _read(source, make_options(options), name_of(source), with_digest=False).pixels
 
 
 def read_micrograph(source: Any, **options: Any) -> Micrograph:
@@ -125,7 +123,7 @@ def read_micrograph(source: Any, **options: Any) -> Micrograph:
     >>> micrograph.pixels.shape, micrograph.metadata["dtype"], micrograph.pixel_size
     ((4, 6), 'uint16', None)
     """
-    return _read(source, make_options(options), _name_of(source), with_digest=True)
+    return _read(source, make_options(options), name_of(source), with_digest=True)
 
 
 def read_micrographs(
@@ -134,7 +132,6 @@ def read_micrographs(
     options: ReadOptions | None = None,
     on_error: str = "raise",
     n_jobs: int | None = None,
-    check: Callable[[Micrograph, str], object] | None = None,
 ) -> Iterator[tuple[int, Micrograph]]:
     """Read many images, in their order.
 
@@ -148,9 +145,6 @@ def read_micrographs(
         the last image lists them with the reasons.
     n_jobs : int, optional
         Threads that read ahead, a few images each; -1 for all cores, None for no thread of its own.
-    check : callable, optional
-        Called with each `Micrograph` and what errors call it; an image for which it raises
-        `ImageReadError` counts as one that cannot be read. It may be called in any thread.
 
     Yields
     ------
@@ -182,77 +176,22 @@ def read_micrographs(
             f"options: expected a ReadOptions, got {type(options).__name__}; "
             "ReadOptions(**options)?"
         )
-    n_threads = 1 if n_jobs is None else joblib.effective_n_jobs(n_jobs)
-    outcomes = _outcomes(check_image_list(images), options, n_threads, check)
-    return _read_each(outcomes, len(images), skip=on_error == "skip")
+    chosen, listed = options, check_image_list(images)
+    outcomes = outcomes_of(
+        enumerate(listed), lambda image, name: read_named(image, chosen, name), n_threads(n_jobs)
+    )
+    return readable(outcomes, len(listed), skip=on_error == "skip")
 
 
-def _outcomes(
-    images: list[Any],
-    options: ReadOptions,
-    n_threads: int,
-    check: Callable[[Micrograph, str], object] | None,
-) -> Generator[Micrograph | SkippedImage, None, None]:
-    """What became of each image, in order; never more than a few read ahead of the caller."""
-    if n_threads == 1:
-        yield from (_outcome(index, image, options, check) for index, image in enumerate(images))
-        return
-    with ThreadPoolExecutor(n_threads) as readers:
-        ahead: deque[Future[Micrograph | SkippedImage]] = deque()
-        try:
-            for index, image in enumerate(images):
-                ahead.append(readers.submit(_outcome, index, image, options, check))
-                if len(ahead) > _READ_AHEAD * n_threads:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for unread in ahead:
-                unread.cancel()
+def n_threads(n_jobs: int | None) -> int:
+    """Return how many threads read ahead: 0 for None and 1, which read in the caller's own."""
+    wanted = 1 if n_jobs is None else joblib.effective_n_jobs(n_jobs)
+    return 0 if wanted == 1 else wanted
 
 
-def _outcome(
-    index: int,
-    image: Any,
-    options: ReadOptions,
-    check: Callable[[Micrograph, str], object] | None,
-) -> Micrograph | SkippedImage:
-    name = _name_of(image, index)
-    try:
-        micrograph = _read(image, options, name, with_digest=True)
-        if check is not None:
-            check(micrograph, name)
-        return micrograph
-    except ImageReadError as error:
-        return SkippedImage(index, name, str(error))
-
-
-def _read_each(
-    outcomes: Generator[Micrograph | SkippedImage, None, None], n_images: int, skip: bool
-) -> Iterator[tuple[int, Micrograph]]:
-    skipped: list[SkippedImage] = []
-    with contextlib.closing(outcomes):  # stops the readers if the caller stops early
-        for index, outcome in enumerate(outcomes):
-            if isinstance(outcome, Micrograph):
-                yield index, outcome
-            elif skip:
-                skipped.append(outcome)
-            else:
-                raise ImageReadError(outcome.reason)
-    if not skipped:
-        return
-    warning = SkippedImagesWarning.about(skipped, n_images)
-    if len(skipped) == n_images:
-        raise ImageReadError(f"image list: none of the images could be read. {warning}")
-    warnings.warn(warning, stacklevel=2)
-
-
-def _name_of(source: Any, index: int | None = None) -> str:
-    """What errors call the image: its path, or its place in the list."""
-    if isinstance(source, (str, os.PathLike)):
-        text = os.fspath(source)
-        return text if isinstance(text, str) and text.strip() else repr(text)
-    return "image" if index is None else f"image {index} of the list (counted from 0)"
+def read_named(source: Any, options: ReadOptions, name: str) -> Micrograph:
+    """Read one image like `read_micrograph`, with another name for it in errors."""
+    return _read(source, options, name, with_digest=True)
 
 
 def _read(source: Any, options: ReadOptions, name: str, with_digest: bool) -> Micrograph:

@@ -1,0 +1,165 @@
+"""The commands ``extract`` and ``cache``: features of whole folders, and where they are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hypervlad.cli.messages import plain_errors, say
+from hypervlad.cli.models import check_cache, cut_down, load_encoder, prepare_file
+from hypervlad.cli.options import (
+    Cache,
+    CacheSize,
+    Device,
+    OnError,
+    Quiet,
+    UnreadableInPrediction,
+    Weights,
+)
+
+
+@plain_errors
+def extract(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of images, searched through.")
+    ],
+    model: Annotated[
+        Path, typer.Option("--model", "-m", metavar="MODEL", help="File written by train or demo.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Parquet file to write.")
+    ],
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Only files that fit, such as '*.tif' (the name) or 'day1/*' (the path below "
+            "DIR); may be repeated.",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="No files that fit; may be repeated."),
+    ] = None,
+    cache: Cache = None,
+    cache_size: CacheSize = None,
+    jobs: Annotated[
+        int, typer.Option(metavar="N", help="Processes, which share the cores; -1: one a core.")
+    ] = 1,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Images a batch, which is what a stop costs at most, in each process; by their "
+            "size and the device if not given.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on where an earlier run was stopped, or else begin."),
+    ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Read all files; otherwise the cache trusts one whose path, size and time of "
+            "change it knows.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    weights: Weights = None,
+    device: Device = "auto",
+    on_error: UnreadableInPrediction = OnError.RAISE,
+    quiet: Quiet = False,
+) -> None:
+    """Write the vectors of a folder's images to a Parquet file.
+
+    One row an image: path below DIR, label (the first folder below DIR that it lies in), digest,
+    height, width, channels, pixel_size (nm) and vector. An image that cannot be read has no row;
+    such images are listed at the end, with exit code 2 unless they are accepted with --on-error
+    skip. What is finished waits in FILE.parts: stopped at any moment, the same command with
+    --resume goes on. FILE.images keeps which files the vectors are of.
+
+    \b
+    Examples:
+      hypervlad extract images/ -m model.hvlad -o features.parquet
+      hypervlad extract images/ -m model.hvlad -o features.parquet --jobs 4 --resume
+      hypervlad extract share/ -m model.hvlad -o features.parquet --cache cache/ --include "*.tif"
+    """
+    from hypervlad.extraction import extract_features, plan_extraction
+    from hypervlad.images import ImageReadError
+
+    check_cache(cache, cache_size)
+    encoder = load_encoder(model, weights, device=device, cache=cache)
+    if batch_size is not None:
+        encoder.set_params(batch_size=batch_size)
+    wanted, unwanted = tuple(include or ()), tuple(exclude or ())
+    if dry_run:
+        plan = plan_extraction(
+            folder,
+            encoder,
+            out=output,
+            include=wanted,
+            exclude=unwanted,
+            resume=resume,
+            verify=verify,
+        )
+        typer.echo(str(plan))
+        return
+    prepare_file(output)
+    done = extract_features(
+        folder,
+        encoder,
+        out=output,
+        include=wanted,
+        exclude=unwanted,
+        n_jobs=jobs,
+        resume=resume,
+        verify=verify,
+        verbose=not quiet,
+    )
+    cut_down(cache, cache_size)
+    say(quiet, str(done))
+    typer.echo(f"features: {output}")
+    if done.skipped and on_error is OnError.RAISE:
+        raise ImageReadError(
+            f"{len(done.skipped)} images could not be read, as the warning lists; the others are "
+            "in the table. Remove or mend them, or accept this with --on-error skip."
+        )
+
+
+@plain_errors
+def cache(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="What --cache or memory= have filled.")
+    ],
+    limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Cut down to this, such as 20GB: what was not used for longest goes first.",
+        ),
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
+) -> None:
+    """Say what a cache holds; cut it down or clear it.
+
+    \b
+    Examples:
+      hypervlad cache cache/
+      hypervlad cache cache/ --limit 20GB
+      hypervlad cache cache/ --clear
+    """
+    from hypervlad.cache import CacheFolder, bytes_of
+
+    kept = CacheFolder(folder)
+    if clear:
+        kept.clear()
+    elif limit is not None:
+        kept.reduce(bytes_of(limit))
+    usage = kept.usage()
+    typer.echo(f"{folder}: {usage.n_entries} entries, {usage.n_bytes / 1e6:.1f} MB")

@@ -1,0 +1,137 @@
+"""Work on images spread over joblib's workers: processes here, or a dask or ray cluster."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import joblib
+import torch
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib.parallel import get_active_backend
+
+_MOST_DEATHS = 3  # of workers over the same task, before it is given up
+
+T = TypeVar("T")
+
+
+def is_spread(n_jobs: int | None = None) -> bool:
+    """Say whether work goes to other processes.
+
+    It does for more than one job, as a parameter or by ``joblib.parallel_config``, and with every
+    backend of a cluster. One job with joblib's own backends works here; so do threads, because a
+    network uses all cores by itself.
+    """
+    backend, _ = get_active_backend()
+    if getattr(backend, "uses_threads", False) or type(backend).__name__ == "SequentialBackend":
+        return False
+    return not _is_local(backend) or joblib.effective_n_jobs(n_jobs) > 1
+
+
+def from_anywhere(path: Any) -> Any:
+    """Return a path as other processes find it, whose folder may be another; else what came."""
+    if isinstance(path, str | os.PathLike) and os.path.exists(path):
+        return os.path.abspath(path)
+    return path
+
+
+def spread(
+    work: Callable[[Any], T],
+    tasks: Iterable[Any],
+    n_jobs: int | None = None,
+    *,
+    wave: int = 32,
+    named: Callable[[int], str] = "task {}".format,
+) -> Iterator[tuple[int, T]]:
+    """Do tasks in joblib's workers.
+
+    Parameters
+    ----------
+    work : callable
+        A function of a module, called with a task.
+    tasks : iterable
+        Picklable; drawn from in waves, so that a stream needs little memory.
+    n_jobs : int, optional
+        As in :class:`joblib.Parallel`.
+    wave : int, default=32
+        Tasks a worker that are under way or wait for the caller, at most. joblib bounds the first
+        only; between waves a worker may wait for another one's last task.
+    named : callable, optional
+        What errors call the task of a number.
+
+    Yields
+    ------
+    number : int
+        Of the task, in their order, counted from 0.
+    result : object
+        As they come, in any order.
+
+    Raises
+    ------
+    RuntimeError
+        If three workers have died over the same task. What else was done has been yielded.
+    """
+    stream, pending, deaths = enumerate(tasks), dict[int, Any](), Counter[int]()
+    n_workers, threads = joblib.effective_n_jobs(n_jobs), _threads_each(n_jobs)
+    while pending or (pending := dict(itertools.islice(stream, wave * n_workers))):
+        # After a death few at once: the task that brings it is soon told from the others.
+        some = list(itertools.islice(pending.items(), n_workers if deaths else None))
+        calls = [joblib.delayed(_numbered)(work, *each, threads) for each in some]
+        try:
+            for number, result in joblib.Parallel(n_jobs, batch_size=1, **_as_they_come())(calls):
+                del pending[number], deaths[number]
+                yield number, result
+        except TerminatedWorkerError as error:
+            deaths.update(number for number, _ in some if number in pending)
+            fatal = [named(number) for number, n in deaths.items() if n == _MOST_DEATHS]
+            if fatal:
+                raise RuntimeError(
+                    f"{_MOST_DEATHS} worker processes were killed over these, most often because "
+                    f"memory ran out: {'; '.join(fatal)}. Use fewer jobs or a smaller batch_size, "
+                    "or leave them out. What was finished is kept"
+                ) from error
+            warnings.warn(
+                "a worker process was killed; what it and the others had begun is done again",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _as_they_come() -> dict[str, Any]:
+    backend, _ = get_active_backend()  # ray's hands results over when all of a wave are there
+    return {"return_as": "generator_unordered"} if backend.supports_return_generator else {}
+
+
+def _is_local(backend: Any) -> bool:
+    return type(backend).__name__ == "LokyBackend"
+
+
+def in_order(results: Iterable[tuple[int, T]]) -> Iterator[T]:
+    """Put numbered results into the order of their numbers, holding those that come early."""
+    early: dict[int, T] = {}
+    following = 0
+    for number, result in results:
+        early[number] = result
+        while following in early:
+            yield early.pop(following)
+            following += 1
+
+
+def _numbered(
+    work: Callable[[Any], T], number: int, task: Any, threads: int | None
+) -> tuple[int, T]:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return number, work(task)
+
+
+def _threads_each(n_jobs: int | None) -> int | None:
+    """Share this machine's cores among its processes; a cluster sees to its own."""
+    backend, _ = get_active_backend()
+    if not _is_local(backend):
+        return None
+    return max(1, joblib.cpu_count() // joblib.effective_n_jobs(n_jobs))

@@ -1,0 +1,52 @@
+"""The encoder of a fitted model, and a digest of all that its vectors depend on."""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import asdict
+from typing import Any
+
+from sklearn.utils.validation import check_is_fitted
+
+from hypervlad.cache import Memory, cache_key
+from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.encoder.caching import what_matters
+from hypervlad.encoder.parameters import check_run
+from hypervlad.encoder.spreading import from_anywhere
+
+
+def fitted_encoder(encoder: Any, memory: Memory) -> HypercolumnVLAD:
+    """Return the encoder of a fitted model, with another memory if one is given.
+
+    Raises
+    ------
+    ValueError
+        If it is neither a HypercolumnVLAD nor a model with one.
+    """
+    found = encoder if isinstance(encoder, HypercolumnVLAD) else getattr(encoder, "encoder_", None)
+    if not isinstance(found, HypercolumnVLAD):
+        check_is_fitted(encoder)
+        raise ValueError(
+            "encoder must be a fitted HypercolumnVLAD or MicrographClassifier, not "
+            f"{type(encoder).__name__}"
+        )
+    check_is_fitted(found)
+    own = copy.copy(found)
+    network = getattr(found, "_tapped_network", None)
+    if network is not None:
+        own._tapped_network = network
+    if memory is not None:
+        own.memory = memory
+    if isinstance(own.memory, str | os.PathLike):
+        own.memory = os.path.abspath(own.memory)  # the same for processes that work elsewhere
+    own.weights = from_anywhere(own.weights)
+    check_run(own)
+    return own
+
+
+def digest_of(encoder: Any) -> str:
+    """Return a digest of all that a fitted encoder's vectors depend on but the images."""
+    fitted = fitted_encoder(encoder, None)
+    reading = {"reading": asdict(fitted.recipe_.read_options)}
+    return cache_key(what_matters(fitted) | reading)

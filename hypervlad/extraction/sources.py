@@ -1,0 +1,179 @@
+"""Which images features are wanted of: a folder, a list or a stream, cut into tasks."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hypervlad.images import ImageReadError, check_image_list, find_images
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a source.
+
+    Attributes
+    ----------
+    image : path or array
+    path : str or None
+        What the table will call it: relative, with forward slashes; None for an array.
+    label : str or None
+    """
+
+    image: Any
+    path: str | None
+    label: str | None
+
+    def stamp(self) -> tuple[int | None, int | None]:
+        """Return size and time of change (ns) of a file; None for an array or a missing file."""
+        if self.path is None:
+            return None, None
+        try:
+            status = os.stat(self.image)
+        except (OSError, ValueError):
+            return None, None
+        return status.st_size, status.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class Task:
+    """Images that are encoded together, with the position of the first one."""
+
+    number: int
+    start: int
+    items: list[Item]
+
+    def numbered(self) -> Iterator[tuple[int, Any]]:
+        """Yield positions and images."""
+        return ((position, item.image) for position, item in enumerate(self.items, self.start))
+
+    def from_anywhere(self, whole: Callable[[Any], Any]) -> Task:
+        """Return the task with images that another process finds, too."""
+        return replace(self, items=[replace(i, image=whole(i.image)) for i in self.items])
+
+    def stamps(self) -> list[tuple[int | None, int | None]]:
+        """Return size and time of each file as it is now."""
+        return [item.stamp() for item in self.items]
+
+
+@dataclass
+class Source:
+    """Images in their order.
+
+    Attributes
+    ----------
+    items : iterable of Item
+    n_images : int or None
+        None for a stream, whose end nobody knows.
+    """
+
+    items: Iterable[Item]
+    n_images: int | None
+
+    def listed(self) -> list[Item]:
+        """Return all images; not for a stream, whose images would all be in memory."""
+        self.items = list(self.items)
+        return self.items
+
+    def tasks(self, size: int) -> Iterator[Task]:
+        """Cut the images into tasks of this many."""
+        items = iter(self.items)
+        for number in itertools.count():
+            some = list(itertools.islice(items, size))
+            if not some:
+                return
+            yield Task(number, number * size, some)
+
+
+def open_source(
+    images: Any,
+    root: str | os.PathLike[str] | None,
+    labels: Iterable[str | None] | None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> Source:
+    """Return the images of a folder, a list or a stream.
+
+    Raises
+    ------
+    ImageReadError
+        If there are none.
+    ValueError
+        If a path lies outside ``root``, or there are not as many labels as images.
+    """
+    if isinstance(images, str | os.PathLike) and os.path.isdir(images):
+        return _of_folder(Path(images), root, labels, include, exclude)
+    if isinstance(images, str | os.PathLike) and not os.path.exists(images):
+        raise ImageReadError(
+            f"{os.fspath(images)}: no such folder; check the path for typing errors"
+        )
+    if include or exclude:
+        raise ValueError("include and exclude choose among the files of a folder; give a folder")
+    streamed = isinstance(images, Iterable) and not isinstance(images, Sized)
+    listed = images if streamed else check_image_list(images)
+    n_images = None if streamed else len(listed)
+    if labels is not None and not streamed:
+        labels = list(labels)
+        if len(labels) != n_images:
+            raise ValueError(f"there are {n_images} images and {len(labels)} labels")
+    base = None if root is None else Path(root)
+    items = _items(listed, base, labels)
+    return Source(items if streamed else list(items), n_images)  # a list's errors come at once
+
+
+def _of_folder(
+    folder: Path,
+    root: str | os.PathLike[str] | None,
+    labels: Iterable[str | None] | None,
+    include: Sequence[str],
+    exclude: Sequence[str],
+) -> Source:
+    """Take a folder's images; the first folder below it is the label of what lies in there."""
+    if labels is not None:
+        raise ValueError("the labels of a folder's images are its sub-folders; give a list of both")
+    base = folder if root is None else Path(root)
+    files = find_images(folder, include=include, exclude=exclude)
+    inside = [file.relative_to(folder).parts for file in files]
+    named = [parts[0] if len(parts) > 1 else None for parts in inside]
+    return Source(_items(files, base, named), len(files))
+
+
+def _items(
+    images: Iterable[Any], root: Path | None, labels: Iterable[str | None] | None
+) -> Iterator[Item]:
+    named = itertools.repeat(None) if labels is None else iter(labels)
+    for image in images:
+        try:
+            label = next(named)
+        except StopIteration:
+            raise ValueError("the labels ended before the images did") from None
+        is_path = isinstance(image, str | os.PathLike)
+        path = _relative(Path(image), root) if is_path else None
+        yield Item(image, path, None if label is None else str(label))
+
+
+def _relative(path: Path, root: Path | None) -> str:
+    return _printable(_below(path, root))
+
+
+def _printable(text: str) -> str:
+    """Write out bytes of a file's name that are no text, which a table cannot hold."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _below(path: Path, root: Path | None) -> str:
+    if root is None:
+        if path.is_absolute():
+            raise ValueError(
+                f"{path} is absolute, and a table of features holds no absolute paths; give "
+                "root=, the folder that paths are relative to"
+            )
+        return path.as_posix()
+    try:
+        return Path(os.path.abspath(path)).relative_to(os.path.abspath(root)).as_posix()
+    except ValueError:
+        raise ValueError(f"{path} does not lie in root={os.fspath(root)!r}") from None

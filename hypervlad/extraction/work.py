@@ -1,0 +1,187 @@
+"""What is done with images, by whatever process: taken in, encoded, sent back as vectors."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from hypervlad.backbones import Backbone, known_here
+from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.encoder.caching import CachedVectors
+from hypervlad.encoder.inputs import Inputs
+from hypervlad.encoder.intake import Facts, Taken
+from hypervlad.encoder.spreading import from_anywhere, is_spread, spread
+from hypervlad.extraction.met import Met
+from hypervlad.extraction.sources import Item, Task
+from hypervlad.images import ImageReadError, SkippedImage
+from hypervlad.images.outcomes import outcomes_of
+
+Stamp: TypeAlias = tuple[int | None, int | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What became of the images of a task.
+
+    Attributes
+    ----------
+    outcomes : list of (Facts or SkippedImage)
+        The second for an image that could not be read.
+    vectors : ndarray of shape (n_readable, n_features), float32
+    stamps : list of (int, int) or (None, None)
+        Size and time of each file before it was read.
+    n_found : int
+        Vectors that were not computed but found in the cache.
+    """
+
+    outcomes: list[Facts | SkippedImage]
+    vectors: np.ndarray
+    stamps: list[Stamp]
+    n_found: int
+
+    def met(self, items: list[Item]) -> list[Met]:
+        """Return the images as they were."""
+        rows = zip(items, self.outcomes, self.stamps, strict=True)
+        return [_met(item, outcome, stamp) for item, outcome, stamp in rows]
+
+
+def _met(item: Item, outcome: Facts | SkippedImage, stamp: Stamp) -> Met:
+    if isinstance(outcome, Facts):
+        return Met(item.path, item.label, outcome.digest, None, None, *stamp)
+    return Met(item.path, item.label, None, outcome.name, outcome.reason, *stamp)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What every process needs.
+
+    Attributes
+    ----------
+    encoder : HypercolumnVLAD
+        Fitted; it travels without its network, which each process builds once.
+    backbone : Backbone
+        Of the encoder: one that was registered here may not be known there.
+    run : str
+        See `CachedVectors`.
+    verify : bool
+        Read files although the cache's index knows them.
+    """
+
+    encoder: HypercolumnVLAD
+    backbone: Backbone
+    run: str
+    verify: bool
+
+    def done(self, tasks: Iterable[Task], n_jobs: int | None) -> Iterator[tuple[Task, Encoded]]:
+        """Do tasks, here or in joblib's workers; the latter finish in any order."""
+        return self._elsewhere(tasks, n_jobs) if is_spread(n_jobs) else self._here(tasks)
+
+    def knows(self) -> Callable[[Any], bool]:
+        """Return what says whether an image's vector can be found without reading the image."""
+        return _Work(self).take.knows
+
+    def digest_now(self) -> Callable[[Any], str | None]:
+        """Return what reads an image and returns its digest; None if it cannot be read."""
+        intake = replace(_Work(self).take, index=None, find=lambda digest: True)
+
+        def digest(image: Any) -> str | None:
+            try:
+                return intake(image, "image").facts.digest
+            except ImageReadError:
+                return None
+
+        return digest
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells it from other jobs of one process."""
+        memory = getattr(self.encoder.memory, "location", self.encoder.memory)
+        return self.run, self.verify, str(memory), self.encoder.device
+
+    def _here(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Encoded]]:
+        """Do tasks one after the other; a thread reads the images of the next one meanwhile."""
+        work, ahead, n_ahead = _Work(self), deque[tuple[Task, list[Stamp]]](), [0]
+
+        def images() -> Iterator[tuple[int, Any]]:
+            for task in tasks:
+                ahead.append((task, task.stamps()))
+                n_ahead[0] = max(n_ahead[0], len(task.items))
+                yield from task.numbered()
+
+        n_threads = max(1, work.inputs.n_threads)
+        outcomes = outcomes_of(images(), work.take, n_threads, lambda: n_ahead[0])
+        for first in outcomes:
+            task, stamps = ahead.popleft()
+            rest = itertools.islice(outcomes, len(task.items) - 1)
+            yield task, work.encoded([first, *rest], stamps)
+
+    def _elsewhere(
+        self, tasks: Iterable[Task], n_jobs: int | None
+    ) -> Iterator[tuple[Task, Encoded]]:
+        under_way: dict[int, Task] = {}
+
+        def noted() -> Iterator[tuple[Job, Task]]:
+            for number, task in enumerate(tasks):
+                under_way[number] = task
+                yield self, task.from_anywhere(from_anywhere)
+
+        def named(number: int) -> str:
+            return ", ".join(item.path or "array" for item in under_way[number].items)
+
+        for number, encoded in spread(_encode, noted(), n_jobs, named=named):
+            yield under_way.pop(number), encoded
+
+
+class _Work:
+    """A job in one process: network and cache, opened once."""
+
+    def __init__(self, job: Job) -> None:
+        encoder = job.encoder
+        known_here(job.backbone)
+        self.inputs = Inputs.of(encoder, encoder.recipe_, encoder.preprocessing_, verify=job.verify)
+        self.cache = CachedVectors(encoder, job.run)
+        self.take = self.inputs.intake(self.cache.find)
+        self._encoder = encoder
+        self._encode: Any = None
+        self._lock = threading.Lock()  # a dask worker may have several threads
+
+    def encoded(self, taken: Sequence[Taken | SkippedImage], stamps: list[Stamp]) -> Encoded:
+        """Encode the images of one task."""
+        readable = [image for image in taken if isinstance(image, Taken)]
+        vectors = np.empty((len(readable), self._encoder._n_features_out), dtype=np.float32)
+        found = [row for row, image in enumerate(readable) if image.prepared is None]
+        for row in found:
+            vectors[row] = readable[row].found
+        for batch in self.inputs.batches(enumerate(readable)):
+            vectors[batch.positions] = self._network_and_words()(batch)
+            self.cache.keep(batch.digests, vectors[batch.positions])
+        outcomes = [image.facts if isinstance(image, Taken) else image for image in taken]
+        return Encoded(outcomes, vectors, stamps, len(found))
+
+    def _network_and_words(self) -> Any:
+        with self._lock:
+            if self._encode is None:  # not where all vectors are found
+                self._encode = self._encoder._encoder()
+        return self._encode
+
+
+_last: dict[tuple[Any, ...], _Work] = {}
+_lock = threading.Lock()
+
+
+def _encode(part: tuple[Job, Task]) -> Encoded:
+    """Do a task in a worker, with the network that it has built before."""
+    job, task = part
+    with _lock:
+        work = _last.get(job.key)
+        if work is None:
+            _last.clear()
+            work = _last[job.key] = _Work(job)
+    stamps = task.stamps()
+    return work.encoded(list(outcomes_of(task.numbered(), work.take)), stamps)

@@ -1,0 +1,316 @@
+"""What is found again: by pixels, without reading unchanged files, and never wrongly."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from feature_folders import write_image
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.base import clone
+
+from hypervlad import HypercolumnVLAD, extract_features
+from hypervlad.cache import CacheFolder, PathIndex, bytes_of
+
+
+def test_an_unchanged_folder_is_neither_read_nor_computed(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str], read: list[str]
+) -> None:
+    memory = tmp_path / "cache"
+    first = extract_features(folder, encoder, out=tmp_path / "1.parquet", memory=memory)
+    assert (first.n_found, len(computed), len(read)) == (0, 20, 20)
+    second = extract_features(folder, encoder, out=tmp_path / "2.parquet", memory=memory)
+    assert (second.n_found, len(computed), len(read)) == (20, 20, 20)
+    assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
+    assert "20 vectors were found in the cache" in str(second)
+
+
+def test_pixels_are_found_under_another_name(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str], read: list[str]
+) -> None:
+    encoder.set_params(memory=tmp_path / "cache")
+    X, _ = extract_features(folder, encoder)
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / "w.png").rename(tmp_path / "copy" / "0.png")
+    computed.clear(), read.clear()
+    again, _ = extract_features(tmp_path / "copy", encoder)
+    assert not computed
+    assert len(read) == 20
+    assert {row.tobytes() for row in again} == {row.tobytes() for row in X}
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 3}, {"n_jobs": 2}, {"verbose": True}])
+def test_what_does_not_matter_still_hits(
+    change: dict[str, object],
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    computed: list[str],
+    read: list[str],
+) -> None:
+    extract_features(folder, encoder, memory=tmp_path / "cache")
+    computed.clear(), read.clear()
+    extract_features(folder, encoder.set_params(**change), memory=tmp_path / "cache")
+    assert not computed
+    assert not read
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"n_codewords": 5}, {"image_size": 12}, {"taps": ["1", "3"]}, {"turns": 2}, {"pooled": True}],
+)
+def test_what_matters_does_not(
+    change: dict[str, object],
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    computed: list[str],
+) -> None:
+    files = sorted(folder.rglob("*.png"))
+    extract_features(folder, encoder, memory=tmp_path / "cache")
+    computed.clear()
+    other = clone(encoder).set_params(**change).fit(files)
+    X, _ = extract_features(folder, other, memory=tmp_path / "cache")
+    assert len(computed) == 20
+    np.testing.assert_allclose(X, other.transform(files), atol=1e-5)
+
+
+def test_how_files_are_read_matters_to_the_index(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, read: list[str]
+) -> None:
+    files = sorted(folder.rglob("*.png"))
+    extract_features(folder, encoder, memory=tmp_path / "cache")
+    read.clear()
+    other = clone(encoder).set_params(read_options={"scaling": "percentile"}).fit(files)
+    extract_features(folder, other, memory=tmp_path / "cache")
+    assert len(read) >= 20
+
+
+def test_a_new_version_of_reading_reads_again(
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    read: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from hypervlad.encoder import caching
+
+    extract_features(folder, encoder, memory=tmp_path / "cache")
+    monkeypatch.setattr(caching, "READING_VERSION", 1000)
+    extract_features(folder, encoder, memory=tmp_path / "cache")
+    assert len(read) == 40
+
+
+def test_a_changed_file_is_read_and_one_that_hides_it_needs_verify(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, read: list[str]
+) -> None:
+    memory, file = tmp_path / "cache", folder / "a" / "5.png"
+    X, _ = extract_features(folder, encoder, memory=memory)
+    before, status = file.read_bytes(), file.stat()
+    write_image(file, np.random.default_rng(77))
+    read.clear()
+    changed, _ = extract_features(folder, encoder, memory=memory)
+    assert read == [str(file)]
+    assert not np.array_equal(changed[5], X[5])
+    # The same size and time as before: only reading can tell, and then the index is right again.
+    new = file.read_bytes()
+    padded = before + b"\0" * (max(len(new), len(before)) - len(before))
+    file.write_bytes(padded)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    if len(padded) != status.st_size:
+        extract_features(folder, encoder, memory=memory)  # another size: known from here on
+    hidden = new + b"\0" * (len(padded) - len(new))
+    file.write_bytes(hidden)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    np.testing.assert_array_equal(extract_features(folder, encoder, memory=memory)[0], X)
+    read.clear()
+    verified, _ = extract_features(folder, encoder, memory=memory, verify=True)
+    assert len(read) == 20
+    np.testing.assert_array_equal(verified, changed)
+    read.clear()
+    np.testing.assert_array_equal(extract_features(folder, encoder, memory=memory)[0], changed)
+    assert not read
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_indexed(tmp_path: Path) -> None:
+    from hypervlad.cache import Cache
+
+    file = write_image(tmp_path / "a.png", np.random.default_rng(0))
+    index = PathIndex(Cache(tmp_path / "cache"), {})
+    entry = index.entry(file)
+    assert entry is not None
+    write_image(file, np.random.default_rng(1))
+    os.utime(file, ns=(5, 5))
+    entry.keep(("facts",))
+    again = index.entry(file)
+    assert again is not None
+    assert again.facts is None
+    assert index.entry(tmp_path / "missing.png") is None
+    assert index.entry(np.zeros(3)) is None
+    assert index.entry("bad\0name") is None
+
+
+def test_the_codebook_reads_the_cache_too(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, read: list[str]
+) -> None:
+    from hypervlad.backbones import TappedNetwork
+
+    files = sorted(folder.rglob("*.png"))
+    encoder = clone(encoder).set_params(memory=tmp_path / "cache")
+    expected = clone(encoder).set_params(memory=None).fit(files).codebook_.to_arrays()
+    first = clone(encoder).fit(files)
+    read.clear()
+    passes: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        original = TappedNetwork._forward
+        patch.setattr(
+            TappedNetwork,
+            "_forward",
+            lambda self, batch: (passes.append(len(batch)), original(self, batch))[1],
+        )
+        second = clone(encoder).fit(files)
+        fewer = clone(encoder).set_params(n_codewords=3).fit(files)
+        clone(encoder).set_params(random_state=5).fit(files)
+    assert len(passes) == 20  # for the other seed, which chooses other pixels
+    assert len(read) == 20
+    assert len(fewer.codebook_.codewords[0]) == 3
+    for fitted in (first, second):
+        for name, array in fitted.codebook_.to_arrays().items():
+            np.testing.assert_array_equal(array, expected[name])
+
+
+def test_images_not_chosen_for_the_codebook_are_not_even_opened_again(
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    read: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from hypervlad.encoder import learning
+
+    monkeypatch.setattr(learning, "MOST_CODEBOOK_IMAGES", 8)
+    files = sorted(folder.rglob("*.png"))
+    encoder.set_params(memory=tmp_path / "cache").fit(files)
+    assert len(read) == 20
+    assert encoder.fit(files).n_images_ == 20
+    assert len(read) == 20
+
+
+# --- the folder -------------------------------------------------------------------------------
+
+
+def test_a_cache_is_measured_cut_down_and_cleared(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
+) -> None:
+    memory = tmp_path / "cache"
+    extract_features(folder, encoder, memory=memory)
+    cache = CacheFolder(memory)
+    usage = cache.usage()
+    assert usage.n_entries == 2 * 20  # facts of the files, and vectors
+    assert usage.n_bytes > 20 * 4 * 48
+    less = cache.reduce(usage.n_bytes // 2)
+    assert 0 < less.n_entries < usage.n_entries
+    assert less.n_bytes <= usage.n_bytes // 2
+    computed.clear()
+    X, _ = extract_features(folder, encoder, memory=memory)
+    assert 0 < len(computed) <= 20
+    np.testing.assert_allclose(X, encoder.transform(sorted(folder.rglob("*.png"))), atol=1e-5)
+    cache.clear()
+    assert cache.usage().n_entries == 0
+    extract_features(folder, encoder, memory=memory)
+    assert CacheFolder(memory).usage().n_entries == 40
+
+
+def test_others_entries_in_the_same_memory_stay(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    memory = joblib.Memory(tmp_path / "mine", verbose=0)
+    other = memory.cache(len)
+    other([1, 2])
+    extract_features(folder, encoder, memory=memory)
+    cache = CacheFolder(tmp_path / "mine")
+    assert cache.usage().n_entries == 40
+    cache.reduce(0)
+    assert cache.usage().n_entries == 0
+    extract_features(folder, encoder, memory=memory)
+    cache.clear()
+    assert cache.usage().n_entries == 0
+    assert other.check_call_in_cache([1, 2])
+
+
+def test_networks_of_equal_weights_do_not_share(folder: Path, tmp_path: Path) -> None:
+    import torch
+
+    from hypervlad import register_backbone
+    from hypervlad.backbones import Preprocessing
+
+    files, found = sorted(folder.rglob("*.png")), []
+    for activation in (torch.nn.ReLU, torch.nn.Tanh):
+        register_backbone(
+            "edited",
+            lambda activation=activation: torch.nn.Sequential(
+                torch.nn.Conv2d(3, 6, 3, padding=1), activation()
+            ),
+            ["1"],
+            Preprocessing(minimum_size=4),
+        )
+        encoder = HypercolumnVLAD(
+            "edited", weights="random", image_size=16, n_codewords=3, random_state=0
+        )
+        plain = clone(encoder).fit_transform(files)
+        cached = encoder.set_params(memory=tmp_path / "cache").fit_transform(files)
+        np.testing.assert_array_equal(cached, plain)
+        found.append(plain)
+    assert not np.allclose(*found)
+
+
+def test_a_new_version_of_the_encoding_finds_nothing(
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    computed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from hypervlad.encoder import caching
+
+    extract_features(folder, encoder, memory=tmp_path / "cache")
+    monkeypatch.setattr(caching, "ENCODING_VERSION", 1000)
+    extract_features(folder, encoder, memory=tmp_path / "cache")
+    assert len(computed) == 40
+
+
+def test_other_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such folder"):
+        CacheFolder(tmp_path / "none")
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds no cache"):
+        CacheFolder(tmp_path)
+    joblib.Memory(tmp_path, verbose=0).cache(len)([1])  # another program's
+    with pytest.raises(ValueError, match="holds no cache"):
+        CacheFolder(tmp_path)
+
+
+def test_a_memory_of_the_users_own(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
+) -> None:
+    memory = joblib.Memory(tmp_path / "mine", verbose=0)
+    extract_features(folder, encoder, memory=memory)
+    extract_features(folder, encoder, memory=memory)
+    assert len(computed) == 20
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["", "B", "KB", "MB", "GB", "TB", "k", "M", " gb"]))
+def test_sizes(number: int, unit: str) -> None:
+    power = {"": 0, "B": 0, "K": 1, "M": 2, "G": 3, "T": 4}[unit.strip().upper().rstrip("B") or ""]
+    assert bytes_of(f"{number}{unit}") == number * 1000**power
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GB", "1.5.2MB", "GB", "1 EB"])
+def test_no_sizes(text: str) -> None:
+    with pytest.raises(ValueError, match="is no size; write it like 500MB or 20GB"):
+        bytes_of(text)

@@ -1,0 +1,89 @@
+"""Learn a codebook and extract features in other processes, one of which is killed in mid-run.
+
+A process of its own for each backend, run by ``test_clusters.py``: it ends with exit code 0 if
+codebook and file are the same, to the byte, as those made here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import joblib
+import numpy as np
+import psutil
+import torch
+
+from hypervlad import HypercolumnVLAD, extract_features
+
+KILLED_AT = 60
+
+
+def on_loky() -> dict[str, object]:
+    return {"backend": "loky", "n_jobs": 2}
+
+
+def on_dask() -> dict[str, object]:
+    from dask.distributed import Client, LocalCluster
+
+    cluster = LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    )
+    Client(cluster)
+    return {"backend": "dask"}
+
+
+def on_ray() -> dict[str, object]:
+    import ray
+    from ray.util.joblib import register_ray
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(num_cpus=2, include_dashboard=False, address="local", log_to_driver=False)
+    register_ray()
+    return {"backend": "ray", "n_jobs": 2}
+
+
+# How a backend's workers are recognised among this process's descendants.
+WORKERS: dict[str, tuple[Callable[[], dict[str, object]], str]] = {
+    "loky": (on_loky, "popen_loky"),
+    "dask": (on_dask, "spawn_main"),
+    "ray": (on_ray, "ray::PoolActor"),
+}
+
+
+def killing(images: list[np.ndarray], mark: str, killed: list[int]) -> Iterator[np.ndarray]:
+    """Yield images; kill a worker on the way."""
+    for position, image in enumerate(images):
+        if position == KILLED_AT and not killed:
+            family = psutil.Process().children(recursive=True)
+            worker = next(p for p in family if mark in " ".join(p.cmdline()))
+            killed.append(worker.pid)
+            os.kill(worker.pid, signal.SIGKILL)
+        yield image
+
+
+def main(kind: str, folder: Path) -> None:
+    torch.set_num_threads(1)
+    images = list(np.random.default_rng(0).random((160, 40, 48)).astype(np.float32))
+    encoder = HypercolumnVLAD(
+        weights="random", image_size=64, n_codewords=4, random_state=0, batch_size=4
+    )
+    here = encoder.fit(images)
+    extract_features(iter(images), here, out=folder / "here.parquet")
+    configure, mark = WORKERS[kind]
+    with joblib.parallel_config(**configure()):
+        there = HypercolumnVLAD(**encoder.get_params()).fit(images)
+        killed: list[int] = []
+        extract_features(killing(images, mark, killed), there, out=folder / "there.parquet")
+    assert len(killed) == 1
+    for name, array in here.codebook_.to_arrays().items():
+        np.testing.assert_array_equal(there.codebook_.to_arrays()[name], array)
+    assert (folder / "here.parquet").read_bytes() == (folder / "there.parquet").read_bytes()
+    print(f"the same on {kind}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
