@@ -99,7 +99,7 @@ def main(folder: Path, seed: int, cached: bool) -> None:
     kills = 0
     while kills < LEAST_KILLS:
         # Short lives, so that there are many before the end; the rest at the end of this loop.
-        kills += killed_after(chance.uniform(0, 2.5 * took / LEAST_KILLS), go_on)
+        kills += killed_after(chance.uniform(0, 1.6 * took / LEAST_KILLS), go_on)
         if (folder / "killed.parquet").exists() and kills < LEAST_KILLS:
             raise SystemExit(f"done after {kills} kills; more images are needed")
     go_on()
