@@ -6,10 +6,13 @@ codebook and file are the same, to the byte, as those made here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import joblib
@@ -18,8 +21,6 @@ import psutil
 import torch
 
 from hypervlad import HypercolumnVLAD, extract_features
-
-KILLED_AT = 60
 
 
 def on_loky() -> dict[str, object]:
@@ -54,15 +55,15 @@ WORKERS: dict[str, tuple[Callable[[], dict[str, object]], str]] = {
 }
 
 
-def killing(images: list[np.ndarray], mark: str, killed: list[int]) -> Iterator[np.ndarray]:
-    """Yield images; kill a worker on the way."""
-    for position, image in enumerate(images):
-        if position == KILLED_AT and not killed:
-            family = psutil.Process().children(recursive=True)
-            worker = next(p for p in family if mark in " ".join(p.cmdline()))
-            killed.append(worker.pid)
-            os.kill(worker.pid, signal.SIGKILL)
-        yield image
+def kill_a_worker(mark: str, killed: list[int]) -> None:
+    """Kill a worker as soon as there is one."""
+    while not killed:
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                if not killed and mark in " ".join(process.cmdline()):
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed.append(process.pid)
+        time.sleep(0.05)
 
 
 def main(kind: str, folder: Path) -> None:
@@ -77,7 +78,9 @@ def main(kind: str, folder: Path) -> None:
     with joblib.parallel_config(**configure()):
         there = HypercolumnVLAD(**encoder.get_params()).fit(images)
         killed: list[int] = []
-        extract_features(killing(images, mark, killed), there, out=folder / "there.parquet")
+        killer = threading.Thread(target=kill_a_worker, args=(mark, killed), daemon=True)
+        killer.start()
+        extract_features(iter(images), there, out=folder / "there.parquet")
     assert len(killed) == 1
     for name, array in here.codebook_.to_arrays().items():
         np.testing.assert_array_equal(there.codebook_.to_arrays()[name], array)
