@@ -23,6 +23,11 @@ _OURS = Path("hypervlad", "cache", "_value")  # what joblib makes of our functio
 Memory: TypeAlias = str | os.PathLike[str] | joblib.Memory | None
 
 
+def absolute(memory: Memory) -> Memory:
+    """Return a memory's folder as processes find it that work in another one."""
+    return os.path.abspath(memory) if isinstance(memory, str | os.PathLike) else memory
+
+
 class Cache:
     """Values by key, in a ``joblib.Memory``.
 

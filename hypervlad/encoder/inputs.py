@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from hypervlad.backbones import Preprocessing
-from hypervlad.cache import Memory
+from hypervlad.cache import Memory, absolute
 from hypervlad.encoder.batches import (
     Batch,
     Preparation,
@@ -76,9 +75,7 @@ class Inputs:
         """Take from an encoder what it may change at any time."""
         device = check_device(encoder.device)
         run = (encoder.batch_size, encoder.n_jobs, encoder.on_error, encoder.verbose)
-        memory = encoder.memory
-        if isinstance(memory, str | os.PathLike):
-            memory = os.path.abspath(memory)  # the same for processes that work elsewhere
+        memory = absolute(encoder.memory)
         return cls(recipe, preprocessing, device, memory, verify, *run)
 
     def read(

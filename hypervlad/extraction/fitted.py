@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import os
 from dataclasses import asdict
 from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.cache import Memory, cache_key
+from hypervlad.cache import Memory, absolute, cache_key
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.caching import what_matters
 from hypervlad.encoder.parameters import check_run
@@ -36,10 +35,7 @@ def fitted_encoder(encoder: Any, memory: Memory) -> HypercolumnVLAD:
     network = getattr(found, "_tapped_network", None)
     if network is not None:
         own._tapped_network = network
-    if memory is not None:
-        own.memory = memory
-    if isinstance(own.memory, str | os.PathLike):
-        own.memory = os.path.abspath(own.memory)  # the same for processes that work elsewhere
+    own.memory = absolute(own.memory if memory is None else memory)
     own.weights = from_anywhere(own.weights)
     check_run(own)
     return own

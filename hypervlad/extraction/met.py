@@ -71,11 +71,11 @@ def _is_same(item: Item, was: Met, digest_now: Callable[[Any], str | None]) -> b
     return is_known or digest_now(item.image) == was.digest
 
 
-def skipped_of(met: Iterable[Met]) -> list[SkippedImage]:
-    """Return the images that could not be read, with their positions."""
+def skipped_of(met: Iterable[Met], start: int) -> list[SkippedImage]:
+    """Return the images that could not be read, with positions counted from ``start``."""
     return [
         SkippedImage(position, was.name or "image", was.reason)
-        for position, was in enumerate(met)
+        for position, was in enumerate(met, start)
         if was.reason is not None
     ]
 

@@ -19,8 +19,7 @@ from tqdm.auto import tqdm
 from hypervlad.backbones import get_backbone
 from hypervlad.cache import Memory
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.batches import automatic_batch_size
-from hypervlad.encoder.parameters import check_device
+from hypervlad.encoder.inputs import Inputs
 from hypervlad.extraction import met
 from hypervlad.extraction.fitted import digest_of, fitted_encoder
 from hypervlad.extraction.parts import Parts
@@ -124,10 +123,8 @@ class Run:
     @property
     def task_size(self) -> int:
         """Images a task: a batch."""
-        if self.encoder.batch_size != "auto":
-            return self.encoder.batch_size
-        device = check_device(self.encoder.device)
-        return automatic_batch_size(self.encoder.recipe_.image_size, device)
+        encoder = self.encoder
+        return Inputs.of(encoder, encoder.recipe_, encoder.preprocessing_).preparation().batch_size
 
     def job(self, run: str) -> Job:
         """Return what every process needs."""
@@ -276,8 +273,7 @@ class _Told:
         self._unknown: list[str] = []
 
     def note(self, images: list[met.Met], unknown: list[str], start: int) -> None:
-        found = met.skipped_of(images)
-        self.skipped += [each._replace(position=each.position + start) for each in found]
+        self.skipped += met.skipped_of(images, start)
         self._unknown += unknown
         self.n_images += len(images)
 

@@ -106,16 +106,16 @@ class Job:
 
     def _here(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Encoded]]:
         """Do tasks one after the other; a thread reads the images of the next one meanwhile."""
-        work, ahead, n_ahead = _Work(self), deque[tuple[Task, list[Stamp]]](), [0]
+        work, ahead = _Work(self), deque[tuple[Task, list[Stamp]]]()
 
         def images() -> Iterator[tuple[int, Any]]:
             for task in tasks:
                 ahead.append((task, task.stamps()))
-                n_ahead[0] = max(n_ahead[0], len(task.items))
                 yield from task.numbered()
 
         n_threads = max(1, work.inputs.n_threads)
-        outcomes = outcomes_of(images(), work.take, n_threads, lambda: n_ahead[0])
+        n_ahead = work.inputs.preparation().batch_size  # a task
+        outcomes = outcomes_of(images(), work.take, n_threads, n_ahead)
         for first in outcomes:
             task, stamps = ahead.popleft()
             rest = itertools.islice(outcomes, len(task.items) - 1)

@@ -21,7 +21,7 @@ def outcomes_of(
     images: Iterable[tuple[int, Any]],
     read: Callable[[Any, str], T],
     n_threads: int = 0,
-    n_ahead: Callable[[], int] | None = None,
+    n_ahead: int = 0,
 ) -> Generator[T | SkippedImage, None, None]:
     """Read each image of a list or stream, in order.
 
@@ -34,8 +34,8 @@ def outcomes_of(
         Called with an image and what errors call it, in any thread.
     n_threads : int, default=0
         That read ahead of the caller, two images each; 0 reads when asked.
-    n_ahead : callable, optional
-        Returns how many images are read ahead at least.
+    n_ahead : int, default=0
+        How many images they read ahead at least.
 
     Yields
     ------
@@ -53,12 +53,12 @@ def outcomes_of(
     if not n_threads:
         yield from (outcome(position, image) for position, image in images)
         return
+    most = max(_READ_AHEAD * n_threads, n_ahead)
     with ThreadPoolExecutor(n_threads) as readers:
         ahead: deque[Future[T | SkippedImage]] = deque()
         try:
             for position, image in images:
                 ahead.append(readers.submit(outcome, position, image))
-                most = max(_READ_AHEAD * n_threads, 0 if n_ahead is None else n_ahead())
                 if len(ahead) > most:
                     yield ahead.popleft().result()
             while ahead:
