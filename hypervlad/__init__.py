@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hypervlad.classifier import MicrographClassifier, default_encoder
     from hypervlad.datasets import check_image_folder, load_image_folder, make_tem_images
     from hypervlad.encoder import HypercolumnVLAD
-    from hypervlad.extraction import extract_features, load_features
+    from hypervlad.extraction import extract_features, load_features, plan_extraction
     from hypervlad.images import ImageReadError, Micrograph, read_image, read_micrograph
     from hypervlad.modelfile import ModelFileError
     from hypervlad.models import load
@@ -44,6 +44,7 @@ __all__ = [
     "load_features",
     "load_image_folder",
     "make_tem_images",
+    "plan_extraction",
     "presets",
     "read_image",
     "read_micrograph",
@@ -65,6 +66,7 @@ _ROOM_OF = {
     "load_features": "extraction",
     "load_image_folder": "datasets",
     "make_tem_images": "datasets",
+    "plan_extraction": "extraction",
     "read_image": "images",
     "read_micrograph": "images",
     "register_backbone": "backbones",

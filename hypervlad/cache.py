@@ -196,11 +196,12 @@ def bytes_of(text: str) -> int:
     >>> bytes_of("1.5GB")
     1500000000
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B?)\s*", text.upper())
-    unit = found and (found[2] if found[2].endswith("B") or not found[2] else f"{found[2]}B")
-    if not found or unit not in _UNITS:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)B?\s*", text.upper())
+    has_unit = found is not None and text.strip()[-1].isalpha()
+    # Who writes 20 and means gigabytes must not lose a cache.
+    if found is None or not (has_unit or float(found[1]) == 0):
         raise ValueError(f"{text!r} is no size; write it like 500MB or 20GB")
-    return round(float(found[1]) * _UNITS[unit])
+    return round(float(found[1]) * _UNITS[f"{found[2]}B"])
 
 
 def cache_key(facts: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -128,17 +129,11 @@ def get_backbone(name: str) -> Backbone:
     )
 
 
-def _torchvision_builder(name: str, **arguments: Any) -> Callable[[], torch.nn.Module]:
-    def build() -> torch.nn.Module:
-        return torchvision.models.get_model(name, weights=None, **arguments)
-
-    return build
-
-
 def _register_torchvision(
     name: str, taps: str, preprocessing: Preprocessing | None = None, **arguments: Any
 ) -> None:
-    builder = _torchvision_builder(name, **arguments)
+    # A partial function can travel to other processes.
+    builder = partial(torchvision.models.get_model, name, weights=None, **arguments)
     _REGISTRY[name] = Backbone(
         name, builder, tuple(taps.split()), preprocessing or Preprocessing(), torchvision_name=name
     )

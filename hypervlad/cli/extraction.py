@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hypervlad.cli.messages import plain_errors, say
-from hypervlad.cli.models import check_cache, cut_down, load_encoder, prepare_file
+from hypervlad.cli.models import (
+    check_cache,
+    check_file,
+    cut_down,
+    load_encoder,
+    prepare_file,
+)
 from hypervlad.cli.options import (
     Cache,
     CacheSize,
@@ -19,24 +28,40 @@ from hypervlad.cli.options import (
     Weights,
 )
 
+if TYPE_CHECKING:
+    from hypervlad.images import SkippedImage
+
 
 @plain_errors
 def extract(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder of images, searched through.")
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="Folder of images, searched through; masks (*_mask.*) and hidden files are left "
+            "out.",
+        ),
     ],
     model: Annotated[
         Path, typer.Option("--model", "-m", metavar="MODEL", help="File written by train or demo.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="Parquet file to write.")
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="Parquet file to write, NAME.parquet."),
     ],
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder that paths, and labels, count from; DIR itself if not given.",
+        ),
+    ] = None,
     include: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
             help="Only files that fit, such as '*.tif' (the name) or 'day1/*' (the path below "
-            "DIR); may be repeated.",
+            "DIR), in upper or lower case; may be repeated.",
         ),
     ] = None,
     exclude: Annotated[
@@ -64,8 +89,8 @@ def extract(
         bool,
         typer.Option(
             "--verify",
-            help="Read all files; otherwise the cache trusts one whose path, size and time of "
-            "change it knows.",
+            help="Read all files; otherwise one whose path, size and time of change are known is "
+            "trusted to be the same.",
         ),
     ] = False,
     dry_run: Annotated[
@@ -74,15 +99,19 @@ def extract(
     weights: Weights = None,
     device: Device = "auto",
     on_error: UnreadableInPrediction = OnError.RAISE,
+    skipped: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="CSV file for all images that cannot be read, and why."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Write the vectors of a folder's images to a Parquet file.
 
     One row an image: path below DIR, label (the first folder below DIR that it lies in), digest,
     height, width, channels, pixel_size (nm) and vector. An image that cannot be read has no row;
-    such images are listed at the end, with exit code 2 unless they are accepted with --on-error
-    skip. What is finished waits in FILE.parts: stopped at any moment, the same command with
-    --resume goes on. FILE.images keeps which files the vectors are of.
+    such images are told of at the end, with exit code 2 unless they are accepted with --on-error
+    skip. What is finished waits in _FILE.parts: stopped at any moment, the same command with
+    --resume goes on. _FILE.images keeps which files the vectors are of.
 
     \b
     Examples:
@@ -91,9 +120,18 @@ def extract(
       hypervlad extract share/ -m model.hvlad -o features.parquet --cache cache/ --include "*.tif"
     """
     from hypervlad.extraction import extract_features, plan_extraction
+    from hypervlad.extraction.running import check_target
     from hypervlad.images import ImageReadError
 
     check_cache(cache, cache_size)
+    for file in (output, skipped):
+        if file is not None:
+            check_file(file)
+    check_target(output)
+    if not folder.is_dir() and folder.exists():
+        raise ValueError(f"{folder}: a file; give its folder, and its name with --include.")
+    if jobs == 0:
+        raise ValueError("--jobs 0: give a number of processes, or -1 for one a core.")
     encoder = load_encoder(model, weights, device=device, cache=cache)
     if batch_size is not None:
         encoder.set_params(batch_size=batch_size)
@@ -103,6 +141,7 @@ def extract(
             folder,
             encoder,
             out=output,
+            root=root,
             include=wanted,
             exclude=unwanted,
             resume=resume,
@@ -115,6 +154,7 @@ def extract(
         folder,
         encoder,
         out=output,
+        root=root,
         include=wanted,
         exclude=unwanted,
         n_jobs=jobs,
@@ -123,6 +163,9 @@ def extract(
         verbose=not quiet,
     )
     cut_down(cache, cache_size)
+    if skipped is not None:
+        prepare_file(skipped)
+        _write_skipped(skipped, done.skipped)
     say(quiet, str(done))
     typer.echo(f"features: {output}")
     if done.skipped and on_error is OnError.RAISE:
@@ -130,6 +173,17 @@ def extract(
             f"{len(done.skipped)} images could not be read, as the warning lists; the others are "
             "in the table. Remove or mend them, or accept this with --on-error skip."
         )
+
+
+def _write_skipped(path: Path, skipped: Sequence[SkippedImage]) -> None:
+    from hypervlad.modelfile import replace_when_complete
+
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["image", "reason"])
+    writer.writerows((image.name, image.reason) for image in skipped)
+    with replace_when_complete(path) as stream:
+        stream.write(table.getvalue().encode("utf-8", "surrogateescape"))
 
 
 @plain_errors
@@ -156,6 +210,8 @@ def cache(
     """
     from hypervlad.cache import CacheFolder, bytes_of
 
+    if clear and limit is not None:
+        raise ValueError("--clear leaves nothing to cut down: give it or --limit.")
     kept = CacheFolder(folder)
     if clear:
         kept.clear()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -22,7 +24,7 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(*args: Any, **options: Any) -> None:
         try:
-            with _plain_warnings():
+            with _plain_warnings(), _terminable():
                 command(*args, **options)
         except (typer.Exit, BrokenPipeError):
             raise
@@ -52,6 +54,23 @@ def _sentence(error: Exception) -> str:
         f"unexpected {type(error).__name__}: {text}; this is a fault in hypervlad, please report "
         "it with what 'hypervlad --debug ...' prints"
     )
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: its workers too, and nothing half-written."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # the only one that may
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

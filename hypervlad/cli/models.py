@@ -73,6 +73,8 @@ def check_cache(cache: Path | None, size: str | None) -> None:
     """Find out before hours of work that a cache's size is none, or there is no cache to cut."""
     from hypervlad.cache import bytes_of
 
+    if cache is not None and cache.exists() and not cache.is_dir():
+        raise ValueError(f"--cache {cache}: a file; give a folder, which is made if need be.")
     if size is not None:
         bytes_of(size)
         if cache is None:
@@ -85,11 +87,19 @@ def _memory(cache: Path | None) -> str | None:
 
 def prepare_file(path: Path) -> None:
     """Find out before hours of work, not after, that a file cannot be written."""
+    check_file(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def check_file(path: Path) -> None:
+    """Complain if a file cannot be written; nothing is made."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give the name of a file to write.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{path.parent}: no permission to write here; choose another folder.")
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir():
+        raise ValueError(f"{path}: {there} is a file, not a folder; choose another place.")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"{there}: no permission to write here; choose another folder.")
 
 
 def check_apart(output: Path, folder: Path) -> None:

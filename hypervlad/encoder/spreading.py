@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
+import threading
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import joblib
@@ -15,6 +19,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 
 _MOST_DEATHS = 3  # of workers over the same task, before it is given up
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 T = TypeVar("T")
 
@@ -76,11 +81,11 @@ def spread(
         If three workers have died over the same task. What else was done has been yielded.
     """
     stream, pending, deaths = enumerate(tasks), dict[int, Any](), Counter[int]()
-    n_workers, threads = joblib.effective_n_jobs(n_jobs), _threads_each(n_jobs)
+    n_workers, place = joblib.effective_n_jobs(n_jobs), _place_here(n_jobs)
     while pending or (pending := dict(itertools.islice(stream, wave * n_workers))):
         # After a death few at once: the task that brings it is soon told from the others.
         some = list(itertools.islice(pending.items(), n_workers if deaths else None))
-        calls = [joblib.delayed(_numbered)(work, *each, threads) for each in some]
+        calls = [joblib.delayed(_numbered)(work, *each, place) for each in some]
         try:
             for number, result in joblib.Parallel(n_jobs, batch_size=1, **_as_they_come())(calls):
                 del pending[number], deaths[number]
@@ -121,17 +126,44 @@ def in_order(results: Iterable[tuple[int, T]]) -> Iterator[T]:
             following += 1
 
 
-def _numbered(
-    work: Callable[[Any], T], number: int, task: Any, threads: int | None
-) -> tuple[int, T]:
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return number, work(task)
+@dataclass(frozen=True)
+class _Place:
+    """A worker's place on this machine: its share of the cores, and the process it works for."""
+
+    threads: int
+    caller: int
 
 
-def _threads_each(n_jobs: int | None) -> int | None:
+def _place_here(n_jobs: int | None) -> _Place | None:
     """Share this machine's cores among its processes; a cluster sees to its own."""
     backend, _ = get_active_backend()
     if not _is_local(backend):
         return None
-    return max(1, joblib.cpu_count() // joblib.effective_n_jobs(n_jobs))
+    threads = max(1, joblib.cpu_count() // joblib.effective_n_jobs(n_jobs))
+    return _Place(threads, os.getpid())
+
+
+def _numbered(
+    work: Callable[[Any], T], number: int, task: Any, place: _Place | None
+) -> tuple[int, T]:
+    if place is not None:
+        torch.set_num_threads(place.threads)
+        _end_with(place.caller)
+    return number, work(task)
+
+
+@functools.cache
+def _end_with(caller: int) -> None:
+    """Let this worker end soon after the process that it works for.
+
+    Where that one is killed, workers would wait for ever to hand their results over, each with a
+    network in memory. (On Windows a process does not see that its parent has ended.)
+    """
+
+    def watch() -> None:
+        while os.getppid() == caller:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        os._exit(1)
+
+    if os.name == "posix" and os.getpid() != caller:
+        threading.Thread(target=watch, daemon=True, name="end with caller").start()

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from hypervlad.cache import Memory
-from hypervlad.extraction.running import Extraction, Run
+from hypervlad.extraction.running import Extraction, Run, check_target
 from hypervlad.extraction.sources import open_source
-from hypervlad.extraction.table import FeatureFileError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +25,8 @@ def extract_features(
     out: str | os.PathLike[str],
     root: str | os.PathLike[str] | None = None,
     labels: Iterable[str | None] | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     memory: Memory = None,
     n_jobs: int | None = None,
     resume: bool = False,
@@ -44,8 +43,8 @@ def extract_features(
     out: None = None,
     root: str | os.PathLike[str] | None = None,
     labels: Iterable[str | None] | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     memory: Memory = None,
     n_jobs: int | None = None,
     resume: bool = False,
@@ -61,8 +60,8 @@ def extract_features(
     out: str | os.PathLike[str] | None = None,
     root: str | os.PathLike[str] | None = None,
     labels: Iterable[str | None] | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     memory: Memory = None,
     n_jobs: int | None = None,
     resume: bool = False,
@@ -71,27 +70,29 @@ def extract_features(
 ) -> Extraction | tuple[np.ndarray, pd.DataFrame]:
     """Encode the images of a folder, a list or a stream, and write their vectors to one file.
 
-    Finished batches wait in a folder beside the file, ``OUT.parts``. Killed at any moment, the same
-    call with ``resume=True`` goes on after them, and the file becomes the same to the byte, given
-    the same threads and the same cache: a network's last digits depend on both, and on what else
-    is in a batch. An image that cannot be read costs only its own row. Until the end the disk must
-    hold the vectors twice; ``OUT.images`` then keeps which files they are of, and of what time.
+    Finished batches wait in a folder beside the file, ``_OUT.parts``. Killed at any moment, the
+    same call with ``resume=True`` goes on after them, and the file becomes the same to the byte,
+    given the same threads and the same cache: a network's last digits depend on both, and on what
+    else is in a batch. An image that cannot be read costs only its own row. Until the end the disk
+    must hold the vectors twice; ``_OUT.images`` then keeps which files they are of, and of what
+    time.
 
     Parameters
     ----------
     images : path of a folder, or iterable of paths and arrays
         A folder is searched through, as by :func:`hypervlad.images.find_images`; the first folder
-        below it that an image lies in is its label. A generator is drawn from as it is needed.
+        of an image's path in the table is its label. A generator is drawn from as it is needed.
     encoder : HypercolumnVLAD or MicrographClassifier
         Fitted.
     out : path, optional
-        Parquet file to write. If not given, the vectors are returned and nothing is kept.
+        Parquet file to write, ``NAME.parquet``. If not given, the vectors are returned and nothing
+        is kept.
     root : path, optional
-        Folder that the paths in the table are relative to; of a folder, the folder itself. The
-        table holds no absolute paths.
+        Folder that the paths in the table are relative to; by default, of a folder, the folder
+        itself. The table holds no absolute paths.
     labels : iterable of n str or None, optional
         For a list or stream.
-    include, exclude : sequence of str
+    include, exclude : str or sequence of str
         For a folder: see :func:`hypervlad.images.find_images`.
     memory : None, str or joblib.Memory, default=None
         Private, trusted folder where vectors are kept and found again, whatever their files are
@@ -107,7 +108,8 @@ def extract_features(
         and time of change, arrays are read. What could not be read is tried again. A stream that
         is complete begins anew, because it cannot be looked at without using it up.
     verify : bool, default=False
-        Read all files, although the memory's index knows them.
+        Read all files, although the memory's index knows them, or ``resume`` finds their size and
+        time unchanged.
     verbose : bool, default=False
         Show progress: images done, rate, time left.
 
@@ -123,8 +125,9 @@ def extract_features(
     ImageReadError
         If there are no images, or none that can be read.
     FeatureFileError
-        A ValueError: ``out`` is a folder, or what ``resume`` should go on with was made by another
-        model or with batches of another size.
+        A ValueError: ``out`` is a folder, has another ending, or is a file that no extraction has
+        made; or what ``resume`` should go on with was made by another model or with batches of
+        another size.
     OSError
         If the disk is full; what was finished is kept.
     RuntimeError
@@ -153,6 +156,5 @@ def extract_features(
             raise ValueError("resume goes on with a file; give out=")
         return run.in_memory(open_source(images, root, labels, include, exclude))
     path = Path(out)
-    if path.is_dir():
-        raise FeatureFileError(f"{path} is a folder; give the name of a file to write")
+    check_target(path)
     return run.to_file(open_source(images, root, labels, include, exclude), path, resume)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import asdict
 from typing import Any
 
@@ -23,6 +24,9 @@ def fitted_encoder(encoder: Any, memory: Memory) -> HypercolumnVLAD:
     ValueError
         If it is neither a HypercolumnVLAD nor a model with one.
     """
+    if isinstance(encoder, str | os.PathLike):
+        name = os.fspath(encoder)
+        raise TypeError(f"encoder must be a fitted model, not a path; give load({name!r})")
     found = encoder if isinstance(encoder, HypercolumnVLAD) else getattr(encoder, "encoder_", None)
     if not isinstance(found, HypercolumnVLAD):
         check_is_fitted(encoder)

@@ -17,6 +17,7 @@ from hypervlad.extraction.fitted import digest_of
 from hypervlad.extraction.table import (
     VECTOR,
     FeatureFileError,
+    beside,
     content_digest,
     description,
     open_table,
@@ -44,7 +45,7 @@ def load_features(
         Fitted; if given, the file must be made with it.
     mmap : bool, optional
         Map the vectors from the disk instead of reading them: an uncompressed copy,
-        ``PATH.<digest>.npy``, is then written beside the file, once, and found again. By default
+        ``_PATH.<digest>.npy``, is then written beside the file, once, and found again. By default
         where they would take more than a quarter of the machine's memory.
 
     Returns
@@ -123,7 +124,7 @@ def _read(path: Path, file: pq.ParquetFile) -> np.ndarray:
 
 
 def _mapped(path: Path, file: pq.ParquetFile) -> np.ndarray:
-    copy = path.with_name(f"{path.name}.{content_digest(file)[:_DIGITS]}.npy")
+    copy = beside(path, f"{content_digest(file)[:_DIGITS]}.npy")
     if not copy.exists():
         _remove_older_copies(path)
         try:
@@ -149,7 +150,7 @@ def _write_copy(copy: Path, path: Path, file: pq.ParquetFile) -> None:
 
 def _remove_older_copies(path: Path) -> None:
     """Remove copies of what was in the file before; on Windows not while they are in use."""
-    name = re.compile(rf"{re.escape(path.name)}\.[0-9a-f]{{{_DIGITS}}}\.npy")
+    name = re.compile(rf"_{re.escape(path.name)}\.[0-9a-f]{{{_DIGITS}}}\.npy")
     for old in path.parent.iterdir():
         if name.fullmatch(old.name):
             with contextlib.suppress(OSError):

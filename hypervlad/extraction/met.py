@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hypervlad.extraction.sources import Item
-from hypervlad.extraction.table import described, description
+from hypervlad.extraction.table import beside, described, description
 from hypervlad.images import SkippedImage
 from hypervlad.modelfile import replace_when_complete
 
@@ -51,24 +51,36 @@ class Met:
     time: int | None
 
 
-def unchanged(items: list[Item], met: list[Met], digest_now: Callable[[Any], str | None]) -> bool:
-    """Say whether images are those that were met, and as they were.
+@dataclass(frozen=True)
+class Comparison:
+    """How images are compared with those that were met.
 
-    Files are compared by size and time. Arrays are read again, and so are files that could not be
-    read: what failed once may have been the share, not the file.
+    Attributes
+    ----------
+    digest_now : callable
+        Reads an image; returns its digest, or None if it cannot be read.
+    verify : bool
+        Read all files, although size and time have not changed.
     """
-    return len(items) == len(met) and all(
-        _is_same(item, was, digest_now) for item, was in zip(items, met, strict=True)
-    )
 
+    digest_now: Callable[[Any], str | None]
+    verify: bool
 
-def _is_same(item: Item, was: Met, digest_now: Callable[[Any], str | None]) -> bool:
-    if (item.path, item.label) != (was.path, was.label):
-        return False
-    if item.path is not None and item.stamp() != (was.size, was.time):
-        return False
-    is_known = item.path is not None and was.digest is not None
-    return is_known or digest_now(item.image) == was.digest
+    def unchanged(self, items: list[Item], met: list[Met]) -> bool:
+        """Say whether images are those that were met, and as they were.
+
+        Files are compared by size and time. Arrays are read again, and so are files that could not
+        be read: what failed once may have been the share, not the file.
+        """
+        return len(items) == len(met) and all(map(self._is_same, items, met))
+
+    def _is_same(self, item: Item, was: Met) -> bool:
+        if (item.path, item.label) != (was.path, was.label):
+            return False
+        if item.path is not None and item.stamp() != (was.size, was.time):
+            return False
+        is_known = item.path is not None and was.digest is not None and not self.verify
+        return is_known or self.digest_now(item.image) == was.digest
 
 
 def skipped_of(met: Iterable[Met], start: int) -> list[SkippedImage]:
@@ -85,7 +97,7 @@ def skipped_of(met: Iterable[Met], start: int) -> list[SkippedImage]:
 
 def place_of(output: Path) -> Path:
     """Return where it is kept which images a file of features was made from."""
-    return output.with_name(f"{output.name}.images")
+    return beside(output, "images")
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hypervlad.extraction.met import Met, unchanged
+from hypervlad.extraction.met import Comparison, Met
 from hypervlad.extraction.sources import Task
-from hypervlad.extraction.table import FeatureFileError, described, description, table_of
+from hypervlad.extraction.table import (
+    FeatureFileError,
+    beside,
+    described,
+    description,
+    table_of,
+)
 from hypervlad.extraction.work import Encoded
 from hypervlad.modelfile import replace_when_complete
 
@@ -72,11 +77,6 @@ class Parts:
         folder = _folder_of(output)
         if resume and (left := cls.left(output, settings)) is not None:
             return left
-        if resume and cls.begun(output):
-            raise FeatureFileError(
-                f"{folder}: left by an extraction with another model, or batches of another size; "
-                "go on with those, or begin anew without resume"
-            )
         _remove(folder)
         folder.mkdir(parents=True)
         run = secrets.token_hex(16)
@@ -86,11 +86,22 @@ class Parts:
 
     @classmethod
     def left(cls, output: Path, settings: dict[str, Any]) -> Parts | None:
-        """Return what an unfinished extraction with these settings has left; None if none has."""
+        """Return what an unfinished extraction has left; None if none has.
+
+        Raises
+        ------
+        FeatureFileError
+            If it was made with other settings.
+        """
         folder = _folder_of(output)
         manifest = _manifest(folder)
-        if manifest is None or manifest["settings"] != settings:
+        if manifest is None:
             return None
+        if manifest["settings"] != settings:
+            raise FeatureFileError(
+                f"{folder}: left by an extraction with another model, or batches of another size; "
+                "go on with those, or begin anew without resume"
+            )
         return cls(folder, manifest["run"])
 
     @staticmethod
@@ -124,17 +135,10 @@ class Parts:
         with replace_when_complete(path, flush=False) as stream:
             stream.write(_sealed(table))
 
-    def has(self, task: Task, digest_now: Callable[[Any], str | None]) -> bool:
-        """Say whether a task is finished, with the very images that it has now.
-
-        Parameters
-        ----------
-        task : Task
-        digest_now : callable
-            Reads an image; returns its digest, or None if it cannot be read.
-        """
+    def has(self, task: Task, comparison: Comparison) -> bool:
+        """Say whether a task is finished, with the very images that it has now."""
         part = self._read(task.number)
-        return part is not None and unchanged(task.items, part.met, digest_now)
+        return part is not None and comparison.unchanged(task.items, part.met)
 
     def read(self, number: int) -> Part:
         """Return a finished task.
@@ -192,7 +196,7 @@ def _unsealed(content: bytes) -> pa.Table:
 
 
 def _folder_of(output: Path) -> Path:
-    return output.with_name(f"{output.name}.parts")
+    return beside(output, "parts")
 
 
 def _remove(folder: Path) -> None:

@@ -43,7 +43,7 @@ class Plan:
     def __str__(self) -> str:
         return (
             f"{self.n_images} images: {self.n_kept} finished before, {self.n_found} in the cache, "
-            f"{self.n_left} to do; the file will have about {self.n_bytes / 1e6:.0f} MB"
+            f"{self.n_left} to do; the file will have about {self.n_bytes / 1e6:.1f} MB"
         )
 
 
@@ -53,23 +53,28 @@ def plan_extraction(
     *,
     out: str | os.PathLike[str],
     root: str | os.PathLike[str] | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     memory: Memory = None,
     resume: bool = False,
     verify: bool = False,
 ) -> Plan:
-    """Say what :func:`extract_features` would do; nothing is computed or written.
+    """Say what :func:`hypervlad.extract_features` would do; nothing is computed or written.
 
     Parameters
     ----------
     images : path of a folder, or list of paths and arrays
     encoder, out, root, include, exclude, memory, resume, verify
-        As in :func:`extract_features`.
+        As in :func:`hypervlad.extract_features`.
 
     Returns
     -------
     Plan
+
+    Raises
+    ------
+    ValueError
+        If ``images`` is a stream, or ``resume`` would go on with what another model has made.
     """
     run, path = Run.of(encoder, memory, verify), Path(os.path.realpath(out))
     source = open_source(images, root, None, include, exclude)
@@ -77,15 +82,16 @@ def plan_extraction(
         raise ValueError("a stream cannot be looked at without using it up; give a list")
     if isinstance(run.encoder.memory, str) and not os.path.isdir(run.encoder.memory):
         run.encoder.memory = None  # opening a cache would make it
+    run.encoder._network()  # weights that are missing, or others, are told now
     n_bytes = source.n_images * (4 * run.encoder._n_features_out + 200)
     if resume and run.already(source, path) is not None:
         return Plan(source.n_images, source.n_images, 0, n_bytes)
     parts = Parts.left(path, run.settings) if resume else None
     job = run.job("" if parts is None else parts.run)
-    knows, digest_now = job.knows(), job.digest_now()
+    knows, comparison = job.knows(), job.comparison()
     n_kept = n_found = 0
     for task in source.tasks(run.task_size):
-        if parts is not None and parts.has(task, digest_now):
+        if parts is not None and parts.has(task, comparison):
             n_kept += len(task.items)
         else:
             n_found += sum(knows(image) for _, image in task.numbered())

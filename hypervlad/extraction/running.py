@@ -46,6 +46,29 @@ if TYPE_CHECKING:
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
+def check_target(path: Path) -> None:
+    """See that a file of features may be written here.
+
+    Raises
+    ------
+    FeatureFileError
+        If it is a folder, has the name of something else, or is a file that no extraction has made.
+    """
+    if path.is_dir():
+        raise FeatureFileError(f"{path} is a folder; give the name of a file to write")
+    if path.suffix.lower() not in (".parquet", ".pq"):
+        raise FeatureFileError(f"{path}: features are written as Parquet; give NAME.parquet")
+    whole = Path(os.path.realpath(path))
+    if not whole.exists() or met.place_of(whole).exists() or Parts.begun(whole):
+        return
+    try:
+        open_table(whole).close()
+    except FeatureFileError as error:
+        raise FeatureFileError(
+            f"{path}: exists already, and is no file of features; give another name, or remove it"
+        ) from error
+
+
 @dataclass(frozen=True)
 class Extraction:
     """What an extraction has done.
@@ -112,6 +135,8 @@ class Run:
         n_jobs: int | None = None,
         verbose: bool = False,
     ) -> Run:
+        if n_jobs == 0:
+            raise ValueError("n_jobs must be a number of processes, or -1 for one a core; got 0")
         encoder = fitted_encoder(encoder, memory)
         return cls(encoder, digest_of(encoder), verify, n_jobs, verbose)
 
@@ -179,10 +204,10 @@ class Run:
     def _unfinished(
         self, source: Source, parts: Parts, progress: _Progress, bar: tqdm[Any]
     ) -> Iterator[Task]:
-        digest_now = self.job(parts.run).digest_now()
+        comparison = self.job(parts.run).comparison()
         for task in source.tasks(self.task_size):
             progress.n_tasks += 1
-            if not parts.has(task, digest_now):
+            if not parts.has(task, comparison):
                 yield task
                 continue
             progress.n_kept += len(task.items)
@@ -228,21 +253,32 @@ class Run:
         ]
 
     def already(self, source: Source, path: Path) -> Extraction | None:
-        """Return what a complete file holds, if these very images would give the same again."""
-        if source.n_images is None or Parts.begun(path):
-            return None
-        images = met.kept(path, self.settings)
-        if images is None:
+        """Return what a complete file holds, if these very images would give the same again.
+
+        Raises
+        ------
+        FeatureFileError
+            If another model made it.
+        """
+        if Parts.begun(path):
             return None
         try:
             with open_table(path) as file:
                 facts, n_rows = description(file.schema_arrow, path), file.metadata.num_rows
-        except FeatureFileError:
+        except FeatureFileError:  # none, or a damaged one
+            return None
+        if facts["encoder"] != self.digest:
+            raise FeatureFileError(
+                f"{path}: holds features of another model (or of this one trained anew); give "
+                "another name, or begin anew without resume"
+            )
+        images = None if source.n_images is None else met.kept(path, self.settings)
+        if images is None:
             return None
         told = _Told()
         told.note(images, [], 0)
-        is_whole = n_rows == told.n_images - len(told.skipped) and facts["encoder"] == self.digest
-        if not is_whole or not met.unchanged(source.listed(), images, self.job("").digest_now()):
+        is_whole = n_rows == told.n_images - len(told.skipped)
+        if not is_whole or not self.job("").comparison().unchanged(source.listed(), images):
             return None
         told.warn()
         return Extraction(path, n_rows, n_rows, 0, tuple(told.skipped), 0.0)

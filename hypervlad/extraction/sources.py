@@ -93,8 +93,8 @@ def open_source(
     images: Any,
     root: str | os.PathLike[str] | None,
     labels: Iterable[str | None] | None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
 ) -> Source:
     """Return the images of a folder, a list or a stream.
 
@@ -129,15 +129,15 @@ def _of_folder(
     folder: Path,
     root: str | os.PathLike[str] | None,
     labels: Iterable[str | None] | None,
-    include: Sequence[str],
-    exclude: Sequence[str],
+    include: str | Sequence[str],
+    exclude: str | Sequence[str],
 ) -> Source:
-    """Take a folder's images; the first folder below it is the label of what lies in there."""
+    """Take a folder's images; the first folder of the path in the table is an image's label."""
     if labels is not None:
         raise ValueError("the labels of a folder's images are its sub-folders; give a list of both")
     base = folder if root is None else Path(root)
     files = find_images(folder, include=include, exclude=exclude)
-    inside = [file.relative_to(folder).parts for file in files]
+    inside = [_relative(file, base).split("/") for file in files]
     named = [parts[0] if len(parts) > 1 else None for parts in inside]
     return Source(_items(files, base, named), len(files))
 

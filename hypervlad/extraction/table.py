@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -30,6 +31,14 @@ _ROW_GROUP_BYTES = 64 * 2**20
 
 class FeatureFileError(ValueError):
     """A file of features cannot be read or written; the message names it and what to do."""
+
+
+def beside(output: Path, ending: str) -> Path:
+    """Return where something lies that belongs to a file of features.
+
+    Readers that take a folder of Parquet files as one table leave out names that begin with "_".
+    """
+    return output.with_name(f"_{output.name}.{ending}")
 
 
 def schema_of(n_features: int) -> pa.Schema:
@@ -161,6 +170,11 @@ def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
     FeatureFileError
         If there is none, or it is damaged or something else.
     """
+    if os.path.isdir(path):
+        raise FeatureFileError(
+            f"{os.fspath(path)}: a folder; give one file of features (pyarrow.dataset reads all of "
+            "a folder)"
+        )
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
     except FileNotFoundError as error:
@@ -170,6 +184,10 @@ def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
             f"{os.fspath(path)}: not a Parquet file, or a damaged one ({error}); extract again"
         ) from error
     description(file.schema_arrow, path)
+    if VECTOR not in file.schema_arrow.names:
+        raise FeatureFileError(
+            f"{os.fspath(path)}: holds no features; give the file beside it without '_' and ending"
+        )
     return file
 
 

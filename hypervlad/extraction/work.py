@@ -17,7 +17,7 @@ from hypervlad.encoder.caching import CachedVectors
 from hypervlad.encoder.inputs import Inputs
 from hypervlad.encoder.intake import Facts, Taken
 from hypervlad.encoder.spreading import from_anywhere, is_spread, spread
-from hypervlad.extraction.met import Met
+from hypervlad.extraction.met import Comparison, Met
 from hypervlad.extraction.sources import Item, Task
 from hypervlad.images import ImageReadError, SkippedImage
 from hypervlad.images.outcomes import outcomes_of
@@ -86,8 +86,8 @@ class Job:
         """Return what says whether an image's vector can be found without reading the image."""
         return _Work(self).take.knows
 
-    def digest_now(self) -> Callable[[Any], str | None]:
-        """Return what reads an image and returns its digest; None if it cannot be read."""
+    def comparison(self) -> Comparison:
+        """Return how images are compared with those that an earlier run has met."""
         intake = replace(_Work(self).take, index=None, find=lambda digest: True)
 
         def digest(image: Any) -> str | None:
@@ -96,7 +96,7 @@ class Job:
             except ImageReadError:
                 return None
 
-        return digest
+        return Comparison(digest, self.verify)
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -27,8 +27,8 @@ IMAGE_SUFFIXES = frozenset(
 def find_images(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
 ) -> list[Path]:
     """Image files under the given files, folders and glob patterns.
 
@@ -37,11 +37,11 @@ def find_images(
     paths : path, or iterable of paths
         Each a file (taken whatever its name), a folder (searched recursively) or a glob pattern,
         in which ``**`` goes through sub-folders.
-    include, exclude : sequence of str
+    include, exclude : str or sequence of str
         Glob patterns such as ``"*.tif"`` or ``"2024/*"``: of a folder, only files that fit one of
         the first (if there are any) and none of the second. A pattern with a slash is compared
         with the path below the folder, in which ``*`` goes through sub-folders too; one without
-        with the name.
+        with the name. Upper and lower case are the same.
 
     Returns
     -------
@@ -65,6 +65,7 @@ def find_images(
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
+    include, exclude = ([p] if isinstance(p, str) else list(p) for p in (include, exclude))
     found: dict[str, Path] = {}
     for path in paths:
         for file in _find_one(path, include, exclude):
@@ -147,7 +148,7 @@ def _find_one(
             if not files:
                 raise ImageReadError(
                     f"{text}: no image fits include={list(include)}, exclude={list(exclude)}; "
-                    "patterns look like '*.tif' or 'folder/*'"
+                    "patterns look like '*.tif' (names) or 'folder/*' (what lies in a sub-folder)"
                 )
     elif os.path.exists(text):
         return [Path(text)]
@@ -175,7 +176,8 @@ def _walk(folder: str) -> list[Path]:
 def _fits(path: Path, include: Sequence[str], exclude: Sequence[str]) -> bool:
     def fits(pattern: str) -> bool:
         text = path.as_posix() if "/" in pattern else path.name
-        return fnmatch.fnmatchcase(text, pattern)
+        # Instruments write .TIF as well as .tif.
+        return fnmatch.fnmatchcase(text.lower(), pattern.lower())
 
     return (not include or any(map(fits, include))) and not any(map(fits, exclude))
 

@@ -304,13 +304,13 @@ def test_a_memory_of_the_users_own(
     assert len(computed) == 20
 
 
-@given(st.integers(0, 10**6), st.sampled_from(["", "B", "KB", "MB", "GB", "TB", "k", "M", " gb"]))
+@given(st.integers(0, 10**6), st.sampled_from(["B", "KB", "MB", "GB", "TB", "k", "M", " gb"]))
 def test_sizes(number: int, unit: str) -> None:
-    power = {"": 0, "B": 0, "K": 1, "M": 2, "G": 3, "T": 4}[unit.strip().upper().rstrip("B") or ""]
+    power = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}[unit.strip().upper().rstrip("B")]
     assert bytes_of(f"{number}{unit}") == number * 1000**power
 
 
-@pytest.mark.parametrize("text", ["", "much", "-1GB", "1.5.2MB", "GB", "1 EB"])
+@pytest.mark.parametrize("text", ["", "20", "much", "-1GB", "1.5.2MB", "GB", "1 EB"])
 def test_no_sizes(text: str) -> None:
     with pytest.raises(ValueError, match="is no size; write it like 500MB or 20GB"):
         bytes_of(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
@@ -119,7 +121,7 @@ def test_a_stopped_run_goes_on(
         (["{folder}", "--cache-size", "1GB"], "--cache-size needs --cache"),
         (["{folder}", "--cache", "c", "--cache-size", "big"], "is no size; write it like"),
         (["{folder}", "--include", "*.tif"], "no image fits"),
-        (["{folder}", "--jobs", "0"], "n_jobs"),
+        (["{folder}", "--jobs", "0"], "--jobs 0"),
         (["{folder}", "--batch-size", "0"], "batch_size must be a whole number of at least 1"),
         (["{folder}", "-o", "{folder}"], "is a folder"),
         (["{folder}", "-m", "missing.hvlad"], "missing.hvlad"),
@@ -207,13 +209,107 @@ def test_a_killed_command_goes_on(folder: Path, tmp_path: Path) -> None:
         ]
 
     child = subprocess.Popen(command("killed.parquet"), cwd=tmp_path, env=environment)
-    while child.poll() is None and len(list(tmp_path.rglob("killed.parquet.parts/*/*"))) < 5:
+    while child.poll() is None and len(list(tmp_path.rglob("_killed.parquet.parts/*/*"))) < 5:
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    n_kept = len(list(tmp_path.rglob("killed.parquet.parts/*/*.arrow")))
+    n_kept = len(list(tmp_path.rglob("_killed.parquet.parts/*/*.arrow")))
     assert 5 <= n_kept < 75
     for out in ("killed.parquet", "whole.parquet"):
         subprocess.run(command(out), cwd=tmp_path, env=environment, check=True)
     whole = (tmp_path / "whole.parquet").read_bytes()
     assert (tmp_path / "killed.parquet").read_bytes() == whole
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
+def test_no_worker_outlives_a_killed_command(how: str, folder: Path, tmp_path: Path) -> None:
+    from feature_folders import write_image
+
+    rng = np.random.default_rng(0)
+    files = [write_image(tmp_path / "many" / f"{i:04d}.png", rng) for i in range(1200)]
+    encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
+    encoder.fit(files[:8]).save(tmp_path / "model.hvlad")
+    child = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "hypervlad", "extract", "many", "-m", "model.hvlad"),
+            *("-o", "f.parquet", "--jobs", "2", "--batch-size", "4", "-q"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+    )
+    while child.poll() is None and not list(tmp_path.rglob("_f.parquet.parts/*/*")):
+        time.sleep(0.01)
+    workers = psutil.Process(child.pid).children(recursive=True)
+    assert len(workers) >= 2
+    child.send_signal(getattr(signal, how))
+    child.wait(30)
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+    assert child.returncode == (-signal.SIGKILL if how == "SIGKILL" else 130)
+
+
+def test_a_list_of_all_that_was_skipped(model: Path, folder: Path, tmp_path: Path) -> None:
+    for i in range(25):
+        (folder / "a" / f"bad, {i:02d}.png").write_text("no image")
+    table = tmp_path / "new" / "skipped.csv"
+    out = tmp_path / "f.parquet"
+    run("extract", folder, "-m", model, "-o", out, "--skipped", table, "-q", code=2)
+    with table.open(newline="", encoding="utf-8") as stream:
+        header, *rows = csv.reader(stream)
+    assert header == ["image", "reason"]
+    assert [Path(name).name for name, _ in rows] == [f"bad, {i:02d}.png" for i in range(25)]
+    assert all(reason for _, reason in rows)
+
+
+def test_paths_and_labels_count_from_the_root(model: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.parquet"
+    run("extract", folder / "a", "--root", folder, "-m", model, "-o", out, "-q")
+    _, frame = load_features(out)
+    assert frame["path"].tolist() == [f"a/{i}.png" for i in range(8)]
+    assert set(frame["label"]) == {"a"}
+    result = run("extract", folder / "a", "--root", folder / "b", "-m", model, "-o", out, code=2)
+    assert "does not lie in root=" in result.output
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_what_cannot_be_is_told_before_the_work(
+    dry: list[str], model: Path, folder: Path, tmp_path: Path
+) -> None:
+    """A dry run says no to whatever the run would."""
+    out = tmp_path / "f.parquet"
+    for output, options, message in (
+        (model, [], "give NAME.parquet"),
+        (model / "f.parquet", [], "is a file, not a folder"),
+        (tmp_path, [], "is a folder; give the name of a file"),
+        (out, ["--jobs", "0"], "--jobs 0: give a number of processes"),
+        (out, ["--cache", model], "a file; give a folder"),
+        (out, ["--weights", "nope.pth"], "nope.pth"),
+    ):
+        result = run("extract", folder, "-m", model, "-o", output, *options, *dry, code=2)
+        assert message in " ".join(result.output.split())
+    file = folder / "a" / "0.png"
+    assert "--include" in run("extract", file, "-m", model, "-o", out, *dry, code=2).output
+    assert not out.exists()
+    assert model.exists()
+
+
+def test_a_dry_run_makes_nothing(model: Path, folder: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    out, cache = tmp_path / "new" / "f.parquet", tmp_path / "cache"
+    result = run("extract", folder, "-m", model, "-o", out, "--cache", cache, "--dry-run")
+    assert result.stdout.startswith("20 images: 0 finished before, 0 in the cache, 20 to do")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_size_needs_a_unit(tmp_path: Path, model: Path, folder: Path) -> None:
+    cache = tmp_path / "cache"
+    run("extract", folder, "-m", model, "-o", tmp_path / "f.parquet", "--cache", cache, "-q")
+    n_entries = CacheFolder(cache).usage().n_entries
+    assert "write it like 500MB or 20GB" in run("cache", cache, "--limit", "2", code=2).output
+    assert "give it or --limit" in run("cache", cache, "--clear", "--limit", "1GB", code=2).output
+    assert CacheFolder(cache).usage().n_entries == n_entries > 0
+    run("cache", cache, "--limit", "0")
+    assert CacheFolder(cache).usage().n_entries == 0

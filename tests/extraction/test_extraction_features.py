@@ -285,7 +285,7 @@ def test_mapped_vectors_are_the_same_and_made_once(
     assert isinstance(mapped, np.memmap)
     assert not mapped.flags.writeable
     np.testing.assert_array_equal(mapped, X)
-    (copy,) = tmp_path.glob("f.parquet.*.npy")
+    (copy,) = tmp_path.glob("_f.parquet.*.npy")
     made = copy.stat().st_mtime_ns
     load_features(out, mmap=True)
     assert copy.stat().st_mtime_ns == made
@@ -295,7 +295,7 @@ def test_mapped_vectors_are_the_same_and_made_once(
     again, _ = load_features(out, mmap=True)
     assert not np.array_equal(again, X)
     np.testing.assert_array_equal(again, load_features(out)[0])
-    assert len(list(tmp_path.glob("f.parquet.*.npy"))) == 1
+    assert len(list(tmp_path.glob("_f.parquet.*.npy"))) == 1
 
 
 def test_vectors_larger_than_their_share_of_memory_are_mapped(
@@ -338,6 +338,7 @@ def test_other_files_are_told(encoder: HypercolumnVLAD, folder: Path, tmp_path: 
     pd.DataFrame({"a": [1]}).to_parquet(out)
     with pytest.raises(FeatureFileError, match="not one that extract_features wrote"):
         load_features(out)
+    out.unlink()
     extract_features(folder, encoder, out=out)
     with pytest.raises(FeatureFileError, match="of another model"):
         load_features(out, encoder=HypercolumnVLAD(**encoder.get_params()).fit([*_noise(9)]))
@@ -346,6 +347,81 @@ def test_other_files_are_told(encoder: HypercolumnVLAD, folder: Path, tmp_path: 
     out.write_bytes(content)
     with pytest.raises(FeatureFileError, match=r"damaged .*; extract again"):
         load_features(out)
+
+
+def test_files_in_one_folder_are_one_table_to_other_readers(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    """What lies beside a file of features must not be taken for one, not even in mid-run."""
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    from hypervlad.extraction.parts import Parts
+
+    together = tmp_path / "features"
+    for label in "ab":
+        out = together / f"{label}.parquet"
+        extract_features(folder / label, encoder, out=out, root=folder)
+        load_features(out, mmap=True)
+    Parts.open(together / "c.parquet", {}, resume=False)
+    assert len(list(together.iterdir())) == 7
+    frame = pd.read_parquet(together)
+    assert len(frame) == 16
+    assert frame["path"].tolist() == [f"{label}/{i}.png" for label in "ab" for i in range(8)]
+    assert frame["label"].tolist() == ["a"] * 8 + ["b"] * 8
+    np.testing.assert_array_equal(
+        np.stack(frame["vector"]), extract_features(folder, encoder)[0][:16]
+    )
+    assert pq.read_table(together).num_rows == 16
+    with pytest.raises(FeatureFileError, match=r"features: a folder; give one file"):
+        load_features(together)
+    with pytest.raises(FeatureFileError, match="holds no features"):
+        load_features(together / "_a.parquet.images")
+
+
+def test_nothing_else_is_overwritten(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(FeatureFileError, match=r"model\.hvlad: .* give NAME\.parquet"):
+        extract_features(folder, encoder, out=tmp_path / "model.hvlad")
+    out = tmp_path / "f.parquet"
+    out.write_bytes(b"measured by hand")
+    for resume in (False, True):
+        with pytest.raises(FeatureFileError, match="exists already, and is no file of features"):
+            extract_features(folder, encoder, out=out, resume=resume)
+    assert out.read_bytes() == b"measured by hand"
+    out.unlink()
+    for _ in range(2):  # one of ours may be
+        extract_features(folder, encoder, out=out)
+    out.write_bytes(out.read_bytes()[:-9])  # damaged, but ours: what lies beside it says so
+    assert extract_features(folder, encoder, out=out, resume=True).n_images == 20
+
+
+def test_features_of_another_model_are_not_replaced_by_going_on(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "f.parquet"
+    extract_features(folder, encoder, out=out)
+    before = out.read_bytes()
+    other = HypercolumnVLAD(**encoder.get_params()).fit([*_noise(9)])
+    for call in (extract_features, plan_extraction):
+        with pytest.raises(FeatureFileError, match="holds features of another model"):
+            call(folder, other, out=out, resume=True)
+    assert out.read_bytes() == before
+    extract_features(folder, other, out=out)
+    load_features(out, encoder=other)
+
+
+def test_a_path_for_a_model_and_no_jobs_are_told(folder: Path, encoder: HypercolumnVLAD) -> None:
+    with pytest.raises(TypeError, match=r"not a path; give load\('model\.hvlad'\)"):
+        extract_features(folder, "model.hvlad")
+    with pytest.raises(ValueError, match="n_jobs must be a number of processes"):
+        extract_features(folder, encoder, n_jobs=0)
+
+
+def test_one_pattern_may_come_alone(encoder: HypercolumnVLAD, folder: Path) -> None:
+    _, frame = extract_features(folder, encoder, include="A/*", exclude="*3.PNG")
+    assert frame["path"].tolist() == [f"a/{i}.png" for i in (0, 1, 2, 4, 5, 6, 7)]
 
 
 def _noise(n: int) -> np.ndarray:
@@ -358,7 +434,7 @@ def test_nothing_of_the_users_is_removed(
     out, other = tmp_path / "run[12].parquet", tmp_path / "run1.parquet"
     extract_features(folder, encoder, out=out)
     extract_features(folder / "a", encoder, out=other)
-    mine = tmp_path / "run[12].parquet.labels.npy"
+    mine = tmp_path / "_run[12].parquet.labels.npy"
     np.save(mine, np.zeros(3))
     load_features(other, mmap=True)
     before = set(tmp_path.iterdir())

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 from feature_folders import write_image
+from PIL import Image
 
+import hypervlad
 from hypervlad import HypercolumnVLAD, extract_features, load_features
 from hypervlad.backbones import get_backbone
 from hypervlad.extraction import FeatureFileError, plan_extraction
@@ -169,7 +171,7 @@ def test_a_damaged_part_is_done_again(
 ) -> None:
     out = tmp_path / "f.parquet"
     interrupted(monkeypatch, encoder, folder, out, 3)
-    part = sorted(tmp_path.rglob("f.parquet.parts/*/*.arrow"))[1]
+    part = sorted(tmp_path.rglob("_f.parquet.parts/*/*.arrow"))[1]
     content = bytearray(part.read_bytes())
     if damage == "flip":
         content[200] ^= 255  # in the vectors' page
@@ -193,7 +195,7 @@ def test_parts_of_another_model_or_batch_are_told_not_thrown_away(
     interrupted(monkeypatch, encoder, folder, out, 3)
     other = HypercolumnVLAD(**encoder.get_params()).fit(images)
     for changed in (other, HypercolumnVLAD(**encoder.get_params()).fit(images)):
-        with pytest.raises(FeatureFileError, match=r"f\.parquet\.parts: left by an extraction w"):
+        with pytest.raises(FeatureFileError, match=r"_f\.parquet\.parts: left by an extraction w"):
             extract_features(folder, changed, out=out, resume=True)
     encoder.set_params(batch_size=5)
     with pytest.raises(FeatureFileError, match="or batches of another size"):
@@ -250,13 +252,50 @@ def test_a_stream_of_arrays_goes_on_too(
     assert out.read_bytes() == (tmp_path / "expected.parquet").read_bytes()
 
 
+def test_verify_reads_what_a_complete_file_is_of(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
+) -> None:
+    """A file changed under the same size and time: only its pixels tell."""
+    out, changed = tmp_path / "f.parquet", folder / "a" / "0.bmp"
+    pixels = np.random.default_rng(3).integers(0, 256, (18, 22), dtype=np.uint8)
+    Image.fromarray(pixels).save(changed)
+    extract_features(folder, encoder, out=out)
+    status = changed.stat()
+    Image.fromarray(pixels[::-1]).save(changed)
+    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    computed.clear()
+    assert extract_features(folder, encoder, out=out, resume=True).n_kept == 21
+    assert plan_extraction(folder, encoder, out=out, resume=True, verify=True).n_kept == 0
+    assert extract_features(folder, encoder, out=out, resume=True, verify=True).n_kept == 0
+    assert len(computed) == 21
+    assert extract_features(folder, encoder, out=out, resume=True, verify=True).n_kept == 21
+    _, frame = load_features(out)
+    digest = hypervlad.read_micrograph(changed).digest
+    assert frame.set_index("path").loc["a/0.bmp", "digest"] == digest
+
+
+def test_verify_reads_what_finished_parts_are_of(
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    expected: bytes,
+    computed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    interrupted(monkeypatch, encoder, folder, tmp_path / "f.parquet", 3)
+    computed.clear()
+    done = extract_features(folder, encoder, out=tmp_path / "f.parquet", resume=True, verify=True)
+    assert (done.n_kept, len(computed)) == (12, 8)
+    assert (tmp_path / "f.parquet").read_bytes() == expected
+
+
 def test_foreign_files_are_not_removed(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
 ) -> None:
-    foreign = tmp_path / "f.parquet.parts"
+    foreign = tmp_path / "_f.parquet.parts"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"f\.parquet\.parts: in the way"):
+    with pytest.raises(FileExistsError, match=r"_f\.parquet\.parts: in the way"):
         extract_features(folder, encoder, out=tmp_path / "f.parquet")
     assert (foreign / "thesis.txt").read_text() == "mine"
 
@@ -295,7 +334,7 @@ def test_a_full_disk_loses_nothing(
 def test_a_beginning_cut_short_is_in_nobodys_way(
     left: str, encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, expected: bytes
 ) -> None:
-    parts = tmp_path / "f.parquet.parts"
+    parts = tmp_path / "_f.parquet.parts"
     parts.mkdir()
     if left == "half a manifest":
         (parts / ".0123456789abcdef.tmp").write_text("{")
@@ -315,7 +354,7 @@ def test_a_removal_cut_short_leaves_it_ours(
 ) -> None:
     out = tmp_path / "f.parquet"
     interrupted(monkeypatch, encoder, folder, out, 3)
-    (tmp_path / "f.parquet.parts" / "whole.parquet").write_bytes(b"half a merge")
+    (tmp_path / "_f.parquet.parts" / "whole.parquet").write_bytes(b"half a merge")
     with monkeypatch.context() as patch:
         removed: list[object] = []
 
@@ -355,7 +394,7 @@ def test_a_merge_that_is_killed_leaves_nothing_behind(
         for _ in range(3):
             with pytest.raises(StopError):
                 extract_features(folder, encoder, out=out, resume=True)
-    assert {path.name for path in tmp_path.iterdir()} - before == {"f.parquet.parts"}
+    assert {path.name for path in tmp_path.iterdir()} - before == {"_f.parquet.parts"}
     assert len(computed) == 20
     extract_features(folder, encoder, out=out, resume=True)
     assert out.read_bytes() == expected
@@ -379,7 +418,7 @@ def test_a_run_that_does_not_know_it_is_over_spoils_nothing(
     third = Parts.open(tmp_path / "g", settings, resume=False)
     path.parent.mkdir()
     shutil.copyfile(tmp_path / "kept", path)
-    assert not third.has(task, job.digest_now())
+    assert not third.has(task, job.comparison())
 
 
 def test_a_file_swapped_for_an_older_one_is_seen(
