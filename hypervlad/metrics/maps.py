@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import label
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
+from hypervlad.images import as_mask
+
 __all__ = [
     "area_fraction_error",
     "per_region_overlap",
@@ -171,34 +173,9 @@ def area_fraction_error(predicted: ArrayLike, mask: ArrayLike) -> float:
     >>> area_fraction_error([[1, 1], [0, 0]], [[1, 0], [0, 0]])
     0.25
     """
-    seen, truth = check_mask(predicted, "predicted"), check_mask(mask, "mask")
+    seen, truth = as_mask(predicted, "predicted"), as_mask(mask, "mask")
     check_same_shape(seen, truth, "predicted", "mask")
     return float(seen.mean() - truth.mean())
-
-
-def check_mask(mask: Any, name: str) -> Mask:
-    """Return a mask as booleans of shape (H, W).
-
-    Raises
-    ------
-    ValueError
-        If it is not two-dimensional, empty, or holds more than two values or none that is zero.
-    """
-    array = np.asarray(mask)
-    if array.ndim != 2 or not array.size:
-        raise ValueError(f"{name} has shape (H, W), not empty; got shape {array.shape}.")
-    if array.dtype == bool:
-        return array
-    if array.dtype.kind not in "iuf":
-        raise ValueError(f"{name} holds True and False, or 0 and 255; got type {array.dtype}.")
-    defective = array != 0
-    values = np.unique(array[defective])[:2]
-    if len(values) > 1 or not (values > 0).all():
-        raise ValueError(
-            f"{name} holds 0 (sound) and one other value above 0 (defective), no more; got "
-            f"{np.unique(array)[:5].tolist()}. Threshold it first, for instance mask > 127."
-        )
-    return np.asarray(defective)
 
 
 def check_same_shape(first: NDArray[Any], second: NDArray[Any], name: str, other: str) -> None:
@@ -234,7 +211,7 @@ def _check_pair(scores: Any, mask: Any, i: int) -> tuple[NDArray[np.floating[Any
         array = array.astype(np.float64)
     if not np.isfinite(array).all():
         raise ValueError(f"score map {i} holds NaN or infinity.")
-    truth = check_mask(mask, f"mask {i}")
+    truth = as_mask(mask, f"mask {i}")
     check_same_shape(array, truth, f"score map {i}", "its mask")
     return array, truth
 

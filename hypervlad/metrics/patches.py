@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.metrics.maps import check_mask, check_same_shape
+from hypervlad.images import as_mask
+from hypervlad.metrics.maps import check_same_shape
 
 __all__ = ["PatchConfusion", "patch_confusion"]
 
@@ -121,7 +122,7 @@ def patch_confusion(
     >>> confusion.true_positives, confusion.false_positives, confusion.f1
     (1, 1, 0.5)
     """
-    seen, truth = check_mask(predicted, "predicted"), check_mask(mask, "mask")
+    seen, truth = as_mask(predicted, "predicted"), as_mask(mask, "mask")
     check_same_shape(seen, truth, "predicted", "mask")
     called = defective_patches(seen, patch, min_fraction=min_fraction, edges=edges)
     true = defective_patches(truth, patch, min_fraction=min_fraction, edges=edges)
