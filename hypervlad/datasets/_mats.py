@@ -135,9 +135,10 @@ def _with_beads(
 ) -> Strands:
     """Swell fibres to spindles; those near the top, so that they are seen."""
     radius, height, defect = strands.radius.copy(), strands.height.copy(), strands.defect.copy()
-    inside = ((strands.chains >= 0) & (strands.chains < np.asarray(shape))).all(axis=2)
+    within = (strands.chains >= 0) & (strands.chains < np.asarray(shape))
+    inside: BoolMap = np.all(within, axis=2)
     for _ in range(n_beads):
-        fibre = int(rng.choice(np.flatnonzero(inside.any(axis=1))))
+        fibre = int(rng.choice(np.flatnonzero(np.any(inside, axis=1))))
         at = int(rng.choice(np.flatnonzero(inside[fibre])))
         swelling = max(rng.uniform(1.6, 3.6) * mat.radius, 4 * unit)
         step = float(np.linalg.norm(np.diff(strands.chains[fibre, :2], axis=0)))
