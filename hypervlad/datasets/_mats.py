@@ -122,7 +122,7 @@ def _refined(chains: NDArray[np.float32]) -> NDArray[np.float32]:
     between = np.arange(_REFINEMENT, dtype=np.float32)[:, None] / _REFINEMENT
     steps = np.diff(chains, axis=1)
     points = chains[:, :-1, None] + between * steps[:, :, None]
-    return points.reshape(len(chains), -1, 2)
+    return points.reshape(len(chains), -1, 2).astype(np.float32)
 
 
 def _with_beads(
