@@ -20,9 +20,9 @@ def read_mask(source: Any, *, shape: tuple[int, int] | None = None) -> NDArray[n
     Parameters
     ----------
     source : path or array
-        An image file of two colours, black (sound) and one other, usually white (defective), in
-        any format that `read_image` reads without loss; or an array (H, W) of True and False, or
-        of 0 and one number above it.
+        An image file of two colours, black (sound) and one other, usually white (defective). Grey
+        edges, left by resizing or JPEG, are cut at half of the brightest value. Or an array (H, W)
+        of True and False, or of 0 and one number above it.
     shape : (int, int), optional
         Height and width of the image that it belongs to.
 
@@ -33,7 +33,8 @@ def read_mask(source: Any, *, shape: tuple[int, int] | None = None) -> NDArray[n
     Raises
     ------
     ImageReadError
-        If it cannot be read, holds anything but two values, or is of another size than the image.
+        If it cannot be read, is no mask (a file with more grey than white, an array of more than
+        two values), or is of another size than the image.
 
     Examples
     --------
@@ -46,9 +47,7 @@ def read_mask(source: Any, *, shape: tuple[int, int] | None = None) -> NDArray[n
     name = name_of(source)
     if isinstance(source, str | os.PathLike):
         # Whole types onto [0, 1]: percentiles would lose a defect of few pixels.
-        source = read_image(Path(source), scaling="dtype")
-        if source.ndim == 3 and (source == source[..., :1]).all():
-            source = source[..., 0]
+        source = _black_and_white(read_image(Path(source), scaling="dtype"), name)
     mask = as_mask(source, name)
     if shape is not None and mask.shape != tuple(shape):
         raise ImageReadError(
@@ -57,6 +56,21 @@ def read_mask(source: Any, *, shape: tuple[int, int] | None = None) -> NDArray[n
             "off?)"
         )
     return mask
+
+
+def _black_and_white(values: NDArray[np.float32], name: str) -> NDArray[Any]:
+    if values.ndim == 3 and (values == values[..., :1]).all():
+        values = values[..., 0]
+    top = float(values.max())
+    n_white = np.count_nonzero(values > 0.75 * top)
+    n_grey = np.count_nonzero(values > 0.25 * top) - n_white
+    if n_grey > n_white:
+        raise ImageReadError(
+            f"{name}: expected a mask, black and white; got an image with more grey ({n_grey} "
+            f"pixels) than white ({n_white}). Is it the image itself, or a map of several kinds of "
+            "defects? Save a mask of each kind"
+        )
+    return values > top / 2
 
 
 def as_mask(mask: Any, name: str) -> NDArray[np.bool_]:
@@ -84,7 +98,6 @@ def as_mask(mask: Any, name: str) -> NDArray[np.bool_]:
         raise ImageReadError(
             f"{name}: expected a mask of 0 (sound) and one value above it (defective); got values "
             f"{', '.join(f'{value:g}' for value in np.unique(array)[:5])} "
-            f"({len(np.unique(array))} in all). Threshold it first, for instance mask > 127; in a "
-            "JPEG file such values come from its compression"
+            f"({len(np.unique(array))} in all). Threshold it first, for instance mask > 127"
         )
     return np.asarray(defective)

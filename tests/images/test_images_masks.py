@@ -39,10 +39,21 @@ def test_masks_of_every_kind(tmp_path, values, name):
         assert_array_equal(read_mask(values.tolist()), expected)
 
 
+def test_grey_edges_are_cut_in_the_middle(tmp_path):
+    large = np.kron(MASK, np.ones((7, 7), dtype=np.uint8)) * 255
+    jpeg, resized = tmp_path / "mask.jpg", tmp_path / "resized.png"
+    Image.fromarray(large).save(jpeg, quality=60)
+    assert len(np.unique(np.asarray(Image.open(jpeg)))) > 2
+    assert_array_equal(read_mask(jpeg), large > 0)
+    smooth = Image.fromarray(large).resize((120, 80), Image.Resampling.BILINEAR)
+    smooth.save(resized)
+    assert_array_equal(read_mask(resized), np.asarray(smooth) > 127)
+
+
 def test_bad_masks_are_told(tmp_path):
-    file = tmp_path / "mask.jpg"
-    Image.fromarray(255 * MASK.astype(np.uint8)).save(file)
-    with pytest.raises(ImageReadError, match=r"mask\.jpg: .* in all\).*JPEG"):
+    file = tmp_path / "labels.png"
+    Image.fromarray(np.repeat(np.arange(4, dtype=np.uint8), 30).reshape(4, 30)).save(file)
+    with pytest.raises(ImageReadError, match=r"labels\.png: .*more grey \(60 pixels\) than white"):
         read_mask(file)
     colours = tmp_path / "colours.png"
     Image.fromarray(np.stack([255 * MASK, 0 * MASK, 0 * MASK], -1).astype(np.uint8)).save(colours)
