@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from hypervlad.backbones import register_backbone
     from hypervlad.boosting import BoostedSoftmaxClassifier
     from hypervlad.classifier import MicrographClassifier, default_encoder
-    from hypervlad.datasets import check_image_folder, load_image_folder, make_tem_images
+    from hypervlad.datasets import (
+        check_image_folder,
+        load_image_folder,
+        make_nanofibre_images,
+        make_tem_images,
+    )
     from hypervlad.encoder import HypercolumnVLAD
     from hypervlad.extraction import extract_features, load_features, plan_extraction
     from hypervlad.images import ImageReadError, Micrograph, read_image, read_micrograph
@@ -43,6 +48,7 @@ __all__ = [
     "load",
     "load_features",
     "load_image_folder",
+    "make_nanofibre_images",
     "make_tem_images",
     "plan_extraction",
     "presets",
@@ -65,6 +71,7 @@ _ROOM_OF = {
     "load": "models",
     "load_features": "extraction",
     "load_image_folder": "datasets",
+    "make_nanofibre_images": "datasets",
     "make_tem_images": "datasets",
     "plan_extraction": "extraction",
     "read_image": "images",

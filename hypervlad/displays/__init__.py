@@ -9,6 +9,7 @@ from hypervlad.displays.codeword_map import CodewordMapDisplay, word_colours
 from hypervlad.displays.codeword_patches import CodewordPatchesDisplay
 from hypervlad.displays.confusion import ConfusionDisplay
 from hypervlad.displays.contact_sheet import ContactSheetDisplay
+from hypervlad.displays.defect_map import DefectMapDisplay, PatchConfusionDisplay
 from hypervlad.displays.evaluation import (
     ClassScores,
     Evaluation,
@@ -28,8 +29,10 @@ __all__ = [
     "CodewordPatchesDisplay",
     "ConfusionDisplay",
     "ContactSheetDisplay",
+    "DefectMapDisplay",
     "Evaluation",
     "EvidenceDisplay",
+    "PatchConfusionDisplay",
     "ReliabilityDisplay",
     "accuracy_interval",
     "library_versions",

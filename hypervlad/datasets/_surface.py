@@ -1,0 +1,125 @@
+"""What an electron beam sees of a mat from above: the uppermost surface at each place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatMap = NDArray[np.float32]
+#: Height of the substrate, far below every fibre, in units of the mat's thickness.
+SUBSTRATE = -1.0
+
+
+@dataclass(frozen=True)
+class Strands:
+    """Fibres ready to be painted: centre lines, and what they are at each point of them.
+
+    Attributes
+    ----------
+    chains : array of shape (n, n_points, 2)
+        Centre lines, (row, column) in pixels.
+    radius : array of shape (n, n_points)
+        In pixels; zero or less where the fibre is missing.
+    height : array of shape (n, n_points)
+        Of the centre line: 0 at the bottom of the mat, 1 at its top.
+    brightness : array of shape (n,)
+        Factor of each fibre.
+    defect : array of shape (n, n_points), bool
+        Where the fibre is a defect (a bead).
+    """
+
+    chains: NDArray[np.float32]
+    radius: FloatMap
+    height: FloatMap
+    brightness: FloatMap
+    defect: NDArray[np.bool_]
+
+
+class Surface:
+    """The uppermost surface, painted piece by piece in any order.
+
+    Attributes
+    ----------
+    height : array of shape (H, W)
+        From `SUBSTRATE` up; the mat lies between 0 and 1.
+    yield_ : array of shape (H, W)
+        Secondary electrons that leave here, without shadows.
+    defect : array of shape (H, W), bool
+        Whether what one sees here is a defect.
+    pixel : float
+        The height of one pixel: how far a fibre's middle stands out over its sides.
+    """
+
+    def __init__(self, shape: tuple[int, int], substrate: FloatMap, pixel: float) -> None:
+        self.height = np.full(shape, SUBSTRATE, np.float32)
+        self.yield_ = substrate.astype(np.float32)
+        self.defect = np.zeros(shape, dtype=bool)
+        self.pixel = pixel
+
+    def paint_strands(self, strands: Strands) -> None:
+        """Paint fibres as round rods, brighter at their edges, where more electrons escape."""
+        tangents = np.gradient(strands.chains, axis=1)
+        tangents /= np.maximum(np.linalg.norm(tangents, axis=2), 1e-6)[..., None]
+        reach = strands.radius[..., None] + 1
+        beyond = (strands.chains < -reach) | (
+            strands.chains > np.asarray(self.height.shape) + reach
+        )
+        seen = (strands.radius > 0) & ~beyond.any(axis=2)
+        for fibre in np.flatnonzero(seen.any(axis=1)):
+            at = seen[fibre]
+            self._paint_rod(
+                strands.chains[fibre, at],
+                tangents[fibre, at],
+                strands.radius[fibre, at],
+                strands.height[fibre, at],
+                float(strands.brightness[fibre]),
+                strands.defect[fibre, at],
+            )
+
+    def _paint_rod(
+        self,
+        line: FloatMap,
+        tangents: FloatMap,
+        radius: FloatMap,
+        height: FloatMap,
+        brightness: float,
+        defect: NDArray[np.bool_],
+    ) -> None:
+        # Closer than a pixel, so that no pixel under the rod is left out.
+        n_across = 2 * max(2, int(np.ceil(1.4 * float(radius.max())))) + 1
+        across = np.linspace(-1, 1, n_across, dtype=np.float32)
+        offset = across * radius[:, None]
+        row = np.rint(line[:, :1] + tangents[:, 1:] * offset).astype(np.int32)
+        column = np.rint(line[:, 1:] - tangents[:, :1] * offset).astype(np.int32)
+        up = np.sqrt(1 - across**2)
+        top = height[:, None] + radius[:, None] * up * np.float32(self.pixel)
+        n_rows, n_columns = self.height.shape
+        inside = (row >= 0) & (row < n_rows) & (column >= 0) & (column < n_columns)
+        # Outside of the image, index 0 is looked up and thrown away.
+        flat = np.where(inside, row * n_columns + column, 0)
+        above = inside & (top > self.height.ravel()[flat])
+        flat = flat[above]
+        light = np.broadcast_to(np.float32(brightness) * edge_yield(up), top.shape)
+        # Points of a rod that share a pixel hardly differ: any of them will do.
+        self.height.ravel()[flat] = top[above]
+        self.yield_.ravel()[flat] = light[above]
+        self.defect.ravel()[flat] = np.broadcast_to(defect[:, None], top.shape)[above]
+
+    def paint_region(
+        self, inside: NDArray[np.bool_], height: FloatMap, yield_: FloatMap, *, defect: bool = True
+    ) -> None:
+        """Paint a region of given height where it is the highest."""
+        seen = inside & (height > self.height)
+        self.height[seen] = height[seen]
+        self.yield_[seen] = yield_[seen]
+        self.defect[seen] = defect
+
+
+def edge_yield(up: FloatMap) -> FloatMap:
+    """Yield of a surface by the upward part of its normal: one over its cosine, bounded.
+
+    Goldstein et al., Scanning Electron Microscopy and X-Ray Microanalysis, 4th ed., chapter 5.
+    """
+    return np.asarray(0.55 + 0.45 / np.maximum(up, 0.35), dtype=np.float32)

@@ -1,0 +1,148 @@
+"""Folders of patches: train, validation and test, in each anomalous and normal."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.utils import Bunch
+
+from hypervlad.datasets._layout import FolderLayout, ImageFolderError, name_some, scan_folder
+from hypervlad.datasets.groups import load_groups
+from hypervlad.patches import PatchSet
+
+PARTS = ("train", "validation", "test")
+_GROUPS = "groups.csv"
+
+
+def write_patch_folder(parts: Mapping[str, PatchSet], dir: str | os.PathLike[str]) -> None:
+    """Write patches as image files, ``part/class/image-number_row_column.png``.
+
+    Patches of 8-bit images become PNG, others TIFF of 32-bit floats: either way `read_image` gives
+    the same pixels again. ``groups.csv`` beside the parts says which belong together.
+
+    Parameters
+    ----------
+    parts : mapping from "train", "validation" and "test" to PatchSet
+        As :func:`hypervlad.patches.split_patches` returns them.
+    dir : path
+        A new or an empty folder.
+
+    Raises
+    ------
+    ImageFolderError
+        If the folder is not empty, or a part has another name.
+    """
+    root = Path(dir).expanduser()
+    unknown = sorted(set(parts) - set(PARTS))
+    if unknown or not parts:
+        raise ImageFolderError(f"parts are {', '.join(PARTS)}; got {name_some(unknown) or 'none'}.")
+    if root.is_file() or (root.is_dir() and any(root.iterdir())):
+        raise ImageFolderError(f"{root}: expected a new or an empty folder for the patches.")
+    rows = []
+    for part, patches in parts.items():
+        for label in sorted(set(patches.labels.tolist())):
+            (root / part / label).mkdir(parents=True)
+        for i, pixels in enumerate(patches.pixels):
+            stem = root / part / str(patches.labels[i]) / _stem(patches, i)
+            file = _write(pixels, stem)
+            rows.append((file.relative_to(root).as_posix(), patches.groups[i]))
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / _GROUPS).open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([("path", "group"), *rows])
+
+
+def load_patch_folder(dir: str | os.PathLike[str]) -> dict[str, Bunch]:
+    """List the patches of a folder that has sub-folders train, validation and test.
+
+    Nothing is opened. In each part, a sub-folder is a class, usually "anomalous" and "normal"; a
+    part may hold one class only.
+
+    Parameters
+    ----------
+    dir : path
+        With ``train`` at least; ``groups.csv`` (path, group), if it is there, says which patches
+        belong together.
+
+    Returns
+    -------
+    parts : dict of Bunch
+        For each part that is there, ``images``: list of str, sorted; ``target``: array of str, the
+        class of each; ``groups``: array of str, or None.
+
+    Raises
+    ------
+    ImageFolderError
+        If the folder or its part "train" is missing, a part holds no images or images outside of
+        classes, ``groups.csv`` does not fit, or a group has patches in two parts.
+    """
+    root = Path(dir).expanduser()
+    if root.is_dir() and not (root / "train").is_dir():
+        raise ImageFolderError(
+            f"{root}: no sub-folder 'train'; expected {', '.join(PARTS)}, with a folder for each "
+            "class in them."
+        )
+    there = [part for part in PARTS if part == "train" or (root / part).is_dir()]
+    layouts = {part: scan_folder(root / part) for part in there}
+    for layout in layouts.values():
+        _check_part(layout)
+    table = root / _GROUPS
+    files = [file for layout in layouts.values() for file in layout.files]
+    groups = load_groups(files, root, table) if table.exists() else None
+    parts, start = {}, 0
+    for part, layout in layouts.items():
+        stop = start + len(layout.files)
+        parts[part] = Bunch(
+            images=[str(file) for file in layout.files],
+            target=np.array(layout.labels),
+            groups=None if groups is None else groups[start:stop],
+        )
+        start = stop
+    if groups is not None:
+        _check_apart(parts, table)
+    return parts
+
+
+def _stem(patches: PatchSet, i: int) -> str:
+    number = int(patches.images[i])
+    row, column = patches.positions[i]
+    # The number tells images of one name in two folders apart.
+    return f"{patches.names[number]}-{number}_{row}_{column}"
+
+
+def _write(pixels: NDArray[np.float32], stem: Path) -> Path:
+    eight_bit = np.rint(pixels * 255).astype(np.uint8)
+    if np.array_equal(eight_bit.astype(np.float32) / np.float32(255), pixels):
+        file = stem.with_name(f"{stem.name}.png")
+        Image.fromarray(eight_bit).save(file)
+        return file
+    file = stem.with_name(f"{stem.name}.tif")
+    tifffile.imwrite(file, pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack")
+    return file
+
+
+def _check_part(layout: FolderLayout) -> None:
+    if not layout.files or layout.loose:
+        what = f"{len(layout.loose)} images outside of them" if layout.loose else "no images"
+        raise ImageFolderError(
+            f"{layout.root}: {what}; expected a folder for each class, such as 'anomalous' and "
+            "'normal', with the patches inside."
+        )
+
+
+def _check_apart(parts: Mapping[str, Bunch], table: Path) -> None:
+    seen: dict[str, str] = {}
+    for part, data in parts.items():
+        for group in sorted(set(data.groups.tolist())):
+            if group in seen:
+                raise ImageFolderError(
+                    f"{table}: patches of group {group!r} lie in {seen[group]} and in {part}; what "
+                    "is tested on must not be learnt from. Move them to one side."
+                )
+            seen[group] = part

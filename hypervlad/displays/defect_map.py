@@ -1,0 +1,369 @@
+"""Defect maps: where an image is how defective, what a threshold makes of it, and what is true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hypervlad.displays.contact_sheet import image_names
+from hypervlad.displays.figures import axes_or_new
+from hypervlad.displays.tiles import (
+    GREY,
+    TILE_INCHES,
+    Line,
+    Tile,
+    columns_for_maps,
+    draw_tiles,
+    sheet_size,
+    thumbnail,
+)
+from hypervlad.images import check_image_list, read_image, read_mask
+from hypervlad.metrics import PatchConfusion, area_fraction_error
+from hypervlad.metrics.patches import defective_patches, patch_confusion
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Colour = tuple[float, float, float]
+# Colours that people with any kind of colour vision tell apart (Okabe and Ito 2008).
+SEEN: Colour = (0.90, 0.62, 0.0)
+TRUE: Colour = (0.34, 0.71, 0.91)
+HIT: Colour = (0.0, 0.62, 0.45)
+FALSE_ALARM: Colour = SEEN
+MISSED: Colour = (0.84, 0.37, 0.0)
+SOUND: Colour = (0.34, 0.71, 0.91)
+_SIDE = 200  # pixels of a picture at least: an outline of two of them is still seen
+_LEGEND_INCHES = 0.3
+_SCALE_PERCENTILES = (1, 99.8)
+_PALETTE = "inferno"
+
+
+class DefectMapDisplay:
+    """Images beside the maps of their defect scores.
+
+    Orange outlines are where the score reaches the threshold, blue ones where the mask is true.
+    All maps have one scale, so their colours can be compared.
+
+    Parameters
+    ----------
+    images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
+    maps : sequence of n ndarray of shape (H, W)
+        Scores, higher where more defective, of the images' own sizes.
+    threshold : float, optional
+        From which on a place counts as defective.
+    masks : sequence of n path, ndarray or None, optional
+        True where there is a defect; None where it is not known.
+    names : sequence of n str, optional
+        What to call each image.
+    read_options : mapping, optional
+        How to read the images: the fields of `hypervlad.images.ReadOptions`.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+    ax_ : matplotlib Axes
+    """
+
+    figure_: Figure
+    ax_: Axes
+
+    def __init__(
+        self,
+        images: Sequence[Any],
+        maps: Sequence[ArrayLike],
+        *,
+        threshold: float | None = None,
+        masks: Sequence[Any] | None = None,
+        names: Sequence[str] | None = None,
+        read_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.images = check_image_list(images)
+        self.maps = [np.asarray(scores, dtype=np.float64) for scores in maps]
+        self.threshold = threshold
+        self.masks = _one_each("mask", masks, len(self.images))
+        self.names = image_names(self.images) if names is None else names
+        self.read_options = read_options
+        if len(self.maps) != len(self.images):
+            raise ValueError(
+                f"expected one map for each of {len(self.images)} images; got {len(self.maps)}."
+            )
+        for name, scores in zip(self.names, self.maps, strict=True):
+            if scores.ndim != 2 or not np.isfinite(scores).all():
+                came = f"shape {scores.shape}" if scores.ndim != 2 else "NaN or infinity in it"
+                raise ValueError(
+                    f"{name}: expected a map of finite scores, shape (H, W); got {came}."
+                )
+
+    @property
+    def n_columns(self) -> int:
+        """The image and its map; two images a row where there are several."""
+        return columns_for_maps(len(self.images), 1)
+
+    @property
+    def figure_size(self) -> tuple[float, float]:
+        """Width and height in inches that suit the number of images."""
+        width, height = sheet_size(2 * len(self.images), self.n_columns, 2)
+        return width, height + _LEGEND_INCHES
+
+    def plot(self, ax: Axes | None = None) -> DefectMapDisplay:
+        """Read the images and draw them beside their maps.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            A new figure by default.
+
+        Returns
+        -------
+        DefectMapDisplay
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If an image or mask cannot be read, or is of another size than its map.
+        """
+        import matplotlib as mpl
+
+        self.figure_, self.ax_ = axes_or_new(ax, self.figure_size)
+        low, high = self._limits()
+        palette = mpl.colormaps[_PALETTE]
+
+        def coloured(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+            shares = np.clip((scores - low) / (high - low), 0, 1)
+            return np.asarray(palette(shares)[..., :3])
+
+        tiles = [tile for row in range(len(self.images)) for tile in self._tiles(row, coloured)]
+        draw_tiles(self.ax_, tiles, self.n_columns)
+        self._draw_legend(coloured(np.linspace(low, high, 129)[None]), low, high)
+        return self
+
+    def _limits(self) -> tuple[float, float]:
+        """One scale for all maps, the threshold always inside of it."""
+        scores = np.concatenate([scores.ravel() for scores in self.maps])
+        low, high = np.percentile(scores, _SCALE_PERCENTILES)
+        if self.threshold is not None:
+            low, high = min(low, self.threshold), max(high, self.threshold)
+        return float(low), float(high) if high > low else float(low) + 1.0
+
+    def _tiles(self, row: int, coloured: Any) -> list[Tile]:
+        scores = self.maps[row]
+        pixels = read_image(self.images[row], **dict(self.read_options or {}))
+        if pixels.shape[:2] != scores.shape:
+            raise ValueError(
+                f"{self.names[row]}: an image of {pixels.shape[0]} x {pixels.shape[1]} pixels, "
+                f"but a map of {scores.shape[0]} x {scores.shape[1]}; a map has the image's size."
+            )
+        seen = None if self.threshold is None else scores >= self.threshold
+        mask = self.masks[row]
+        truth = None if mask is None else read_mask(mask, shape=scores.shape)
+        picture = _in_colour(thumbnail(pixels, _SIDE))
+        surface = coloured(thumbnail(scores, _SIDE))
+        for region, colour in ((truth, TRUE), (seen, SEEN)):
+            if region is not None:
+                border = outline(thumbnail(region.astype(float), _SIDE) >= 0.5)
+                picture[border] = surface[border] = colour
+        return [
+            Tile(picture, [Line(self.names[row]), Line(_truth_in_words(truth), GREY)]),
+            Tile(surface, [Line(""), Line(_finding_in_words(seen, truth), GREY)]),
+        ]
+
+    def _draw_legend(self, bar: NDArray[np.float64], low: float, high: float) -> None:
+        entries = [("mask", TRUE)] if any(mask is not None for mask in self.masks) else []
+        if self.threshold is not None:
+            entries.append((f"score ≥ {self.threshold:.3g}", SEEN))
+        draw_legend(self.ax_, entries, bar=(f"{low:.3g}", bar, f"{high:.3g}"))
+
+
+class PatchConfusionDisplay:
+    """Images with each patch coloured by whether it was rightly called defective or sound.
+
+    Parameters
+    ----------
+    images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
+    predicted : sequence of n ndarray of shape (H, W)
+        True where a defect is seen.
+    masks : sequence of n path or ndarray
+        True where there is one.
+    patch : int, default=29
+    min_fraction : float, default=0.1
+    edges : {"keep", "drop"}, default="keep"
+        As in :func:`hypervlad.metrics.patch_confusion`.
+    names : sequence of n str, optional
+    read_options : mapping, optional
+
+    Attributes
+    ----------
+    confusions : list of PatchConfusion
+        Of each image.
+    figure_ : matplotlib Figure
+    ax_ : matplotlib Axes
+    """
+
+    figure_: Figure
+    ax_: Axes
+
+    def __init__(
+        self,
+        images: Sequence[Any],
+        predicted: Sequence[ArrayLike],
+        masks: Sequence[Any],
+        *,
+        patch: int = 29,
+        min_fraction: float = 0.1,
+        edges: Any = "keep",
+        names: Sequence[str] | None = None,
+        read_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.images = check_image_list(images)
+        n_images = len(self.images)
+        self.seen = [read_mask(m) for m in _one_each("predicted map", predicted, n_images)]
+        truths = zip(_one_each("mask", masks, n_images), self.seen, strict=True)
+        self.truths = [read_mask(mask, shape=seen.shape) for mask, seen in truths]
+        self.names = image_names(self.images) if names is None else names
+        self.read_options = read_options
+        self.patch = patch
+        self._rule: dict[str, Any] = {"min_fraction": min_fraction, "edges": edges}
+        self.confusions = [
+            patch_confusion(seen, truth, patch, **self._rule)
+            for seen, truth in zip(self.seen, self.truths, strict=True)
+        ]
+
+    @property
+    def figure_size(self) -> tuple[float, float]:
+        """Width and height in inches that suit the number of images."""
+        width, height = sheet_size(len(self.images), 3, 3)
+        return max(width, 4.0), height + _LEGEND_INCHES
+
+    def plot(self, ax: Axes | None = None) -> PatchConfusionDisplay:
+        """Read the images and draw them.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            A new figure by default.
+
+        Returns
+        -------
+        PatchConfusionDisplay
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If an image cannot be read or is of another size than its map.
+        """
+        self.figure_, self.ax_ = axes_or_new(ax, self.figure_size)
+        draw_tiles(self.ax_, [self._tile(row) for row in range(len(self.images))], 3)
+        entries = [("hit", HIT), ("false alarm", FALSE_ALARM), ("missed", MISSED), ("sound", SOUND)]
+        draw_legend(self.ax_, entries)
+        return self
+
+    def _tile(self, row: int) -> Tile:
+        pixels = read_image(self.images[row], **dict(self.read_options or {}))
+        seen, truth = self.seen[row], self.truths[row]
+        if pixels.shape[:2] != seen.shape:
+            raise ValueError(
+                f"{self.names[row]}: an image of {pixels.shape[0]} x {pixels.shape[1]} pixels, "
+                f"but a map of {seen.shape[0]} x {seen.shape[1]}; a map has the image's size."
+            )
+        called, true = (
+            enlarged(defective_patches(region, self.patch, **self._rule), self.patch, seen.shape)
+            for region in (seen, truth)
+        )
+        shown = called.shape
+        picture = _in_colour(pixels)
+        tinted = picture[: shown[0], : shown[1]]
+        for where, colour, strength in (
+            (called & true, HIT, 0.55),
+            (called & ~true, FALSE_ALARM, 0.55),
+            (~called & true, MISSED, 0.6),
+            (~called & ~true, SOUND, 0.12),
+        ):
+            tinted[where] = (1 - strength) * tinted[where] + strength * np.asarray(colour)
+        return Tile(
+            thumbnail(picture, _SIDE), _counts_in_words(self.names[row], self.confusions[row])
+        )
+
+
+def enlarged(patches: NDArray[np.bool_], patch: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Give every pixel what is said of its patch; patches at the edge are cut to the image."""
+    whole = patches.repeat(patch, axis=0).repeat(patch, axis=1)
+    return whole[: shape[0], : shape[1]]
+
+
+def outline(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the border of a region, two pixels wide, inside of it; not along the image's edge."""
+    from scipy.ndimage import binary_erosion
+
+    return np.asarray(region & ~binary_erosion(region, iterations=2, border_value=1))
+
+
+def draw_legend(
+    ax: Axes,
+    entries: Sequence[tuple[str, Colour]],
+    bar: tuple[str, NDArray[np.float64], str] | None = None,
+) -> None:
+    """Add colours and what they mean beneath the tiles, and a bar of a scale with its two ends."""
+    left, bottom = ax.get_xlim()[0], ax.get_ylim()[0]
+    inch = 1 / TILE_INCHES
+    x, y, height = left + 0.1 * inch, bottom + 0.06 * inch, 0.12 * inch
+    style: dict[str, Any] = {"va": "center", "fontsize": 8.5, "color": GREY}
+    if bar is not None:
+        low, colours, high = bar
+        width = 0.8 * inch
+        shift = 0.07 * inch * (len(low) + 1)
+        ax.text(x, y + height / 2, low, ha="left", **style)
+        ax.imshow(colours, extent=(x + shift, x + shift + width, y + height, y), aspect="equal")
+        ax.text(x + shift + width, y + height / 2, f" {high}", ha="left", **style)
+        x += 2 * shift + width + 0.25 * inch
+    for text, colour in entries:
+        box = np.asarray(colour)[None, None]
+        ax.imshow(box, extent=(x, x + height, y + height, y), aspect="equal")
+        ax.text(x + height, y + height / 2, f" {text}", ha="left", **style)
+        x += height + (0.068 * len(text) + 0.2) * inch
+    # The images of the legend would else set the limits.
+    ax.set_xlim(left, ax.get_xlim()[1])
+    ax.set_ylim(bottom + _LEGEND_INCHES * inch, ax.get_ylim()[1])
+
+
+def _in_colour(pixels: NDArray[Any]) -> NDArray[np.float64]:
+    grey = pixels.ndim == 2
+    return np.repeat(pixels[..., None], 3, axis=2).astype(float) if grey else pixels.astype(float)
+
+
+def _one_each(what: str, values: Sequence[Any] | None, n_images: int) -> list[Any]:
+    listed = [None] * n_images if values is None else list(values)
+    if len(listed) != n_images:
+        raise ValueError(f"expected one {what} for each of {n_images} images; got {len(listed)}.")
+    return listed
+
+
+def _truth_in_words(truth: NDArray[np.bool_] | None) -> str:
+    return "" if truth is None else f"true: {100 * truth.mean():.1f} % defective"
+
+
+def _finding_in_words(seen: NDArray[np.bool_] | None, truth: NDArray[np.bool_] | None) -> str:
+    if seen is None:
+        return ""
+    words = f"found: {100 * seen.mean():.1f} %"
+    if truth is None:
+        return words
+    points = f"{100 * area_fraction_error(seen, truth):+.1f}".replace("-", "−")
+    return f"{words} ({points})"
+
+
+def _counts_in_words(name: str, found: PatchConfusion) -> list[Line]:
+    return [
+        Line(name),
+        Line(
+            f"{found.true_positives} hit, {found.false_positives} false, "
+            f"{found.false_negatives} missed",
+            GREY,
+        ),
+        Line(f"F1 {found.f1:.2f}" if found.f1 == found.f1 else "nothing defective", GREY),
+    ]

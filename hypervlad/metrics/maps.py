@@ -1,0 +1,248 @@
+"""Scores of defect maps, pixel by pixel and region by region, against the true masks.
+
+Everywhere a higher score means more defective, and a mask is True where there is a defect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import label
+from sklearn.metrics import auc, average_precision_score, roc_auc_score
+
+from hypervlad.images import as_mask
+
+__all__ = [
+    "area_fraction_error",
+    "per_region_overlap",
+    "pixel_auroc",
+    "pixel_average_precision",
+]
+
+Maps: TypeAlias = ArrayLike | Sequence[ArrayLike]
+Mask: TypeAlias = NDArray[np.bool_]
+_TOUCHING = np.ones((3, 3), dtype=int)  # corners too
+
+
+def pixel_auroc(score_maps: Maps, masks: Maps) -> float:
+    """How well scores tell defective pixels from sound ones: the area under the ROC curve.
+
+    The chance that a defective pixel, drawn from all images, has a higher score than a sound one.
+    Defects that cover many pixels count more than small ones: see `per_region_overlap`.
+
+    Parameters
+    ----------
+    score_maps : array of shape (H, W), or sequence of n such arrays
+        Scores, higher where more defective; sizes may differ between images.
+    masks : array of shape (H, W), or sequence of n such arrays
+        True (or 1, or 255) where there is a defect; of the same sizes.
+
+    Returns
+    -------
+    auroc : float
+        1 for a perfect map, 0.5 for one that says nothing.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, a score is not finite, a mask is no mask, or no pixel (or every one)
+        is defective.
+
+    Examples
+    --------
+    >>> from hypervlad.metrics import pixel_auroc
+    >>> pixel_auroc([[0.1, 0.9], [0.4, 0.3]], [[0, 1], [0, 1]])
+    0.75
+    """
+    scores, defective = _pixels(*_check_pairs(score_maps, masks))
+    return float(roc_auc_score(defective, scores))
+
+
+def pixel_average_precision(score_maps: Maps, masks: Maps) -> float:
+    """Precision averaged over the recalls at which defective pixels are found.
+
+    Unlike `pixel_auroc` it tells good maps apart where defects are rare: a map that says nothing
+    has the share of defective pixels.
+
+    Parameters
+    ----------
+    score_maps, masks
+        As in `pixel_auroc`.
+
+    Returns
+    -------
+    average_precision : float
+        As :func:`sklearn.metrics.average_precision_score`, in (0, 1].
+
+    Raises
+    ------
+    ValueError
+        As `pixel_auroc`.
+
+    Examples
+    --------
+    >>> from hypervlad.metrics import pixel_average_precision
+    >>> pixel_average_precision([[0.1, 0.9], [0.2, 0.3]], [[0, 1], [0, 1]])
+    1.0
+    """
+    scores, defective = _pixels(*_check_pairs(score_maps, masks))
+    return float(average_precision_score(defective, scores))
+
+
+def per_region_overlap(score_maps: Maps, masks: Maps, *, max_fpr: float = 0.3) -> float:
+    """Per-region overlap (PRO): how much of each defect is found, small ones counting as large.
+
+    At a threshold, the overlap of a region is the share of its pixels whose score is at least the
+    threshold, and the false-positive rate the share of all sound pixels, of all images, for which
+    that holds. The mean overlap over all regions is integrated over the false-positive rate from 0
+    to `max_fpr`, by trapezoids, and divided by it. A region is a connected part of a mask, corners
+    included.
+
+    Parameters
+    ----------
+    score_maps, masks
+        As in `pixel_auroc`.
+    max_fpr : float, default=0.3
+        In (0, 1].
+
+    Returns
+    -------
+    overlap : float
+        1 for a perfect map; ``max_fpr / 2`` for one that says nothing.
+
+    Raises
+    ------
+    ValueError
+        As `pixel_auroc`, or if `max_fpr` is out of range.
+
+    References
+    ----------
+    P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger, C. Steger, "The MVTec anomaly detection
+    dataset", International Journal of Computer Vision 129, 2021, section 5.
+
+    Examples
+    --------
+    >>> from hypervlad.metrics import per_region_overlap
+    >>> per_region_overlap([[0.9, 0.1, 0.2, 0.8]], [[1, 0, 0, 1]])
+    1.0
+    """
+    if not 0 < max_fpr <= 1:
+        raise ValueError(f"max_fpr must be in (0, 1]; got {max_fpr!r}.")
+    maps, truths = _check_pairs(score_maps, masks)
+    scores, defective = _pixels(maps, truths)
+    gains = np.concatenate([_shares_of_regions(truth) for truth in truths])
+    gains /= gains.sum()  # each region holds one in all
+    order = np.argsort(-scores, kind="stable")
+    scores, sound = scores[order], ~defective[order]
+    # Pixels of one score come and go together.
+    last_of_ties = np.append(scores[1:] != scores[:-1], True)
+    overlap = np.append(0.0, np.cumsum(gains[order])[last_of_ties])
+    rate = np.append(0.0, np.cumsum(sound)[last_of_ties] / sound.sum())
+    inside = rate <= max_fpr
+    rates = np.append(rate[inside], max_fpr)
+    overlaps = np.append(overlap[inside], np.interp(max_fpr, rate, overlap))
+    return float(auc(rates, overlaps) / max_fpr)
+
+
+def area_fraction_error(predicted: ArrayLike, mask: ArrayLike) -> float:
+    """How much more of the image is called defective than is: negative where it is less.
+
+    Parameters
+    ----------
+    predicted : array of shape (H, W)
+        True (or 1, or 255) where a defect is seen.
+    mask : array of shape (H, W)
+        The same where there is one.
+
+    Returns
+    -------
+    error : float
+        Predicted minus true share of the pixels, between -1 and 1.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or one of them is no mask.
+
+    Examples
+    --------
+    >>> from hypervlad.metrics import area_fraction_error
+    >>> area_fraction_error([[1, 1], [0, 0]], [[1, 0], [0, 0]])
+    0.25
+    """
+    seen, truth = as_mask(predicted, "predicted"), as_mask(mask, "mask")
+    check_same_shape(seen, truth, "predicted", "mask")
+    return float(seen.mean() - truth.mean())
+
+
+def check_same_shape(first: NDArray[Any], second: NDArray[Any], name: str, other: str) -> None:
+    """Complain if two maps of an image differ in size.
+
+    Raises
+    ------
+    ValueError
+    """
+    if first.shape != second.shape:
+        raise ValueError(
+            f"{name} and {other} are of the same image: expected equal shapes, got {first.shape} "
+            f"and {second.shape}."
+        )
+
+
+def _check_pairs(
+    score_maps: Maps, masks: Maps
+) -> tuple[list[NDArray[np.floating[Any]]], list[Mask]]:
+    maps, truths = _listed(score_maps), _listed(masks)
+    if len(maps) != len(truths) or not maps:
+        raise ValueError(
+            f"expected one mask for each score map and at least one; got {len(maps)} maps and "
+            f"{len(truths)} masks."
+        )
+    pairs = [_check_pair(*pair, i) for i, pair in enumerate(zip(maps, truths, strict=True))]
+    return [scores for scores, _ in pairs], [truth for _, truth in pairs]
+
+
+def _check_pair(scores: Any, mask: Any, i: int) -> tuple[NDArray[np.floating[Any]], Mask]:
+    array = np.asarray(scores)
+    if array.dtype.kind != "f":
+        array = array.astype(np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(f"score map {i} holds NaN or infinity.")
+    truth = as_mask(mask, f"mask {i}")
+    check_same_shape(array, truth, f"score map {i}", "its mask")
+    return array, truth
+
+
+def _listed(maps: Any) -> list[Any]:
+    """One map may come alone."""
+    if not isinstance(maps, np.ndarray):
+        maps = list(maps)
+        alone = bool(maps) and np.ndim(maps[0]) == 1
+        return [np.asarray(maps)] if alone else maps
+    return [maps] if maps.ndim == 2 else list(maps)
+
+
+def _pixels(
+    maps: list[NDArray[np.floating[Any]]], truths: list[Mask]
+) -> tuple[NDArray[np.floating[Any]], Mask]:
+    """All pixels of all images: score, and whether it is defective."""
+    scores = np.concatenate([scores.ravel() for scores in maps])
+    defective = np.concatenate([truth.ravel() for truth in truths])
+    n_defective = int(defective.sum())
+    if n_defective in (0, len(defective)):
+        kind = "no pixel" if n_defective == 0 else "every pixel"
+        raise ValueError(
+            f"{kind} is defective in any mask: expected both kinds. Are these the right masks?"
+        )
+    return scores, defective
+
+
+def _shares_of_regions(truth: Mask) -> NDArray[np.float64]:
+    """Each pixel's share of its region's area, 0 outside of regions; flat."""
+    regions, _ = label(truth, structure=_TOUCHING)
+    shares = 1 / np.bincount(regions.ravel())
+    shares[0] = 0.0
+    return np.asarray(shares[regions.ravel()])

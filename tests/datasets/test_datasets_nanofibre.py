@@ -1,0 +1,126 @@
+"""Synthetic SEM mats: reproducible, and masked where a defect is seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from hypervlad.datasets import NANOFIBRE_DEFECTS, make_nanofibre_images
+from hypervlad.datasets._surface import SUBSTRATE, Strands, Surface
+
+
+def test_images_and_masks_are_what_they_say():
+    images, masks = make_nanofibre_images(6, size=(70, 101), random_state=0)
+    assert len(images) == len(masks) == 6
+    for image, mask in zip(images, masks, strict=True):
+        assert (image.shape, image.dtype) == ((70, 101), np.float32)
+        assert (mask.shape, mask.dtype) == ((70, 101), bool)
+        assert 0 <= image.min() < image.max() <= 1
+        assert image.std() > 0.02
+        assert image.flags.c_contiguous
+
+
+@pytest.mark.parametrize("share", [0, 0.25, 0.5, 1])
+def test_share_of_defective_images(share):
+    _, masks = make_nanofibre_images(8, defective=share, size=96, random_state=1)
+    # A defect can be hidden altogether, so the share is reached from below.
+    assert sum(mask.any() for mask in masks) <= np.ceil(8 * share)
+    assert sum(mask.any() for mask in masks) >= np.floor(8 * share) - 1
+
+
+def test_same_seed_same_images_whatever_their_number():
+    few, few_masks = make_nanofibre_images(2, size=64, random_state=3)
+    many, many_masks = make_nanofibre_images(4, size=64, random_state=3)
+    others, _ = make_nanofibre_images(2, size=64, random_state=4)
+    for i in range(2):
+        assert_array_equal(few[i], many[i])
+        assert_array_equal(few_masks[i], many_masks[i])
+        assert not np.array_equal(few[i], others[i])
+
+
+@pytest.mark.parametrize("kind", NANOFIBRE_DEFECTS)
+def test_each_kind_is_seen_and_masked(kind):
+    images, masks = make_nanofibre_images(
+        6, defective=1, defects=[kind], size=(174, 256), random_state=5
+    )
+    assert sum(mask.any() for mask in masks) >= 5
+    areas = [mask.mean() for mask in masks]
+    assert max(areas) < 0.6
+    differences = [
+        image[mask].mean() - image[~mask].mean()
+        for image, mask in zip(images, masks, strict=True)
+        if mask.any()
+    ]
+    if kind == "hole":
+        assert np.mean(differences) < -0.05
+    if kind in ("clump", "particle"):
+        assert np.mean(differences) > 0.05
+
+
+def test_a_hole_is_a_place_without_fibres_near():
+    strong = {"defective": 1, "defects": "hole", "size": 174}
+    images, masks = make_nanofibre_images(4, **strong, random_state=6)
+    for image, mask in zip(images, masks, strict=True):
+        assert image[mask].std() < image[~mask].std()
+
+
+def flat_strand(height, defect):
+    """One straight fibre of radius 3 along row 20."""
+    columns = np.arange(0, 40, 0.5, dtype=np.float32)
+    chain = np.stack([np.full_like(columns, 20), columns], axis=-1)[None]
+    ones = np.ones((1, len(columns)), np.float32)
+    return Strands(chain, 3 * ones, height * ones, ones[:, 0], np.full(ones.shape, defect))
+
+
+def painted(*strands):
+    surface = Surface((40, 40), np.full((40, 40), 0.1, np.float32), pixel=0.01)
+    for strand in strands:
+        surface.paint_strands(strand)
+    return surface
+
+
+def test_a_fibre_covers_its_width_without_gaps():
+    surface = painted(flat_strand(0.5, defect=False))
+    covered = surface.height > SUBSTRATE
+    rows = np.flatnonzero(covered.any(axis=1))
+    assert rows.tolist() == list(range(17, 24))
+    assert covered[17:24].all()
+    assert surface.height[20, 20] == pytest.approx(
+        0.53
+    )  # a rod: its middle stands out by its radius
+    assert surface.height[20, 20] > surface.height[17, 20]
+    assert surface.yield_[17, 20] > surface.yield_[20, 20]  # edges are brighter
+    assert surface.yield_[0, 0] == np.float32(0.1)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_upper_fibre_is_seen_in_whatever_order(order):
+    lower, upper = flat_strand(0.2, defect=True), flat_strand(0.8, defect=False)
+    surface = painted(*[lower, upper][::order])
+    assert not surface.defect.any()
+    surface = painted(*[flat_strand(0.2, defect=False), flat_strand(0.8, defect=True)][::order])
+    assert surface.defect[17:24].all()
+    assert surface.defect.sum() == 7 * 40
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 0}, "n=0: expected the number of images"),
+        ({"n": True}, "n=True"),
+        ({"defects": ["scratch"]}, "expected some of bead, clump, film, hole, particle"),
+        ({"defects": []}, "for images without any, defective=0"),
+        ({"defective": 1.5}, "expected a share of the images"),
+        ({"size": 63}, "at least 64 each"),
+        ({"size": (64, 64, 3)}, "expected an integer or"),
+    ],
+)
+def test_bad_parameters_are_told(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_nanofibre_images(**{"n": 1, **options})
+
+
+def test_images_without_defects_need_no_kinds():
+    _, masks = make_nanofibre_images(2, defective=0, defects=(), size=64, random_state=0)
+    assert not any(mask.any() for mask in masks)

@@ -1,0 +1,268 @@
+"""Scores of defect maps against plain loops."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hypervlad.metrics import (
+    PatchConfusion,
+    area_fraction_error,
+    patch_confusion,
+    per_region_overlap,
+    pixel_auroc,
+    pixel_average_precision,
+)
+
+SCORES = [pixel_auroc, pixel_average_precision, per_region_overlap]
+
+
+def random_maps(seed, n_images=3, levels=6):
+    """Scores with many ties, and masks of which at least one pixel is and one is not defective."""
+    rng = np.random.default_rng(seed)
+    shapes = [tuple(rng.integers(2, 8, 2)) for _ in range(n_images)]
+    maps = [rng.integers(0, levels, shape) / levels for shape in shapes]
+    masks = [rng.random(shape) < 0.3 for shape in shapes]
+    masks[0].flat[:2] = True, False
+    return maps, masks
+
+
+def all_pixels(maps, masks):
+    scores = [float(s) for scores in maps for s in scores.ravel()]
+    return scores, [bool(d) for mask in masks for d in mask.ravel()]
+
+
+def naive_auroc(maps, masks):
+    scores, defective = all_pixels(maps, masks)
+    bad = [s for s, d in zip(scores, defective, strict=True) if d]
+    good = [s for s, d in zip(scores, defective, strict=True) if not d]
+    wins = sum((b > g) + 0.5 * (b == g) for b in bad for g in good)
+    return wins / len(bad) / len(good)
+
+
+def naive_average_precision(maps, masks):
+    scores, defective = all_pixels(maps, masks)
+    total, last_recall = 0.0, 0.0
+    for threshold in sorted(set(scores), reverse=True):
+        found = [d for s, d in zip(scores, defective, strict=True) if s >= threshold]
+        recall = sum(found) / sum(defective)
+        total += (recall - last_recall) * sum(found) / len(found)
+        last_recall = recall
+    return total
+
+
+def regions_of(mask):
+    """Connected regions by flooding, corners included: lists of (row, column)."""
+    left = {(int(r), int(c)) for r, c in np.argwhere(mask)}
+    while left:
+        region, front = [], [left.pop()]
+        while front:
+            row, column = front.pop()
+            region.append((row, column))
+            for near in itertools.product(
+                (row - 1, row, row + 1), (column - 1, column, column + 1)
+            ):
+                if near in left:
+                    left.remove(near)
+                    front.append(near)
+        yield region
+
+
+def naive_overlap(maps, masks, max_fpr):
+    points = [(0.0, 0.0)]
+    scores, defective = all_pixels(maps, masks)
+    n_sound = len(defective) - sum(defective)
+    for threshold in sorted(set(scores), reverse=True):
+        shares = [
+            np.mean([scores[place] >= threshold for place in region])
+            for scores, mask in zip(maps, masks, strict=True)
+            for region in regions_of(mask)
+        ]
+        false = sum(s >= threshold and not d for s, d in zip(scores, defective, strict=True))
+        points.append((false / n_sound, float(np.mean(shares))))
+    area = 0.0
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+        if x0 >= max_fpr:
+            break
+        if x1 > max_fpr:
+            y1 = y0 + (y1 - y0) * (max_fpr - x0) / (x1 - x0)
+            x1 = max_fpr
+        area += (x1 - x0) * (y0 + y1) / 2
+    return area / max_fpr
+
+
+@given(st.integers(0, 10**6), st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_pixel_scores_are_those_of_plain_loops(seed, n_images):
+    maps, masks = random_maps(seed, n_images)
+    assert pixel_auroc(maps, masks) == pytest.approx(naive_auroc(maps, masks))
+    expected = naive_average_precision(maps, masks)
+    assert pixel_average_precision(maps, masks) == pytest.approx(expected)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 4), st.sampled_from([0.05, 0.3, 1.0]))
+@settings(max_examples=60, deadline=None)
+def test_overlap_is_that_of_the_plain_loop(seed, n_images, max_fpr):
+    maps, masks = random_maps(seed, n_images)
+    expected = naive_overlap(maps, masks, max_fpr)
+    assert per_region_overlap(maps, masks, max_fpr=max_fpr) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("score", SCORES)
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_only_the_order_of_scores_counts(score, seed):
+    maps, masks = random_maps(seed)
+    assert score([np.exp(3 * m) for m in maps], masks) == pytest.approx(score(maps, masks))
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_a_perfect_map_has_one(score):
+    _, masks = random_maps(0)
+    assert score([mask.astype(np.float32) for mask in masks], masks) == pytest.approx(1.0)
+
+
+def test_a_map_that_says_nothing():
+    _, masks = random_maps(0)
+    flat = [np.zeros(mask.shape) for mask in masks]
+    share = np.concatenate([mask.ravel() for mask in masks]).mean()
+    assert pixel_auroc(flat, masks) == 0.5
+    assert pixel_average_precision(flat, masks) == pytest.approx(share)
+    assert per_region_overlap(flat, masks) == pytest.approx(0.15)
+
+
+def test_a_small_region_counts_as_much_as_a_large_one():
+    mask = np.zeros((20, 20), dtype=bool)
+    mask[:10, :10] = mask[19, 19] = True
+    large_only = np.zeros((20, 20))
+    large_only[:10, :10] = 1.0
+    assert pixel_auroc(large_only, mask) > 0.99
+    # One of two regions is found at once, the other with all else: 1/2, and half the mean rate.
+    assert per_region_overlap(large_only, mask) == pytest.approx(0.5 + 0.075)
+
+
+def test_one_map_may_come_alone_in_any_form():
+    scores, mask = np.array([[0.2, 0.9], [0.4, 0.1]]), np.array([[0, 1], [1, 0]])
+    for score in SCORES:
+        expected = score([scores], [mask])
+        assert score(scores, mask) == expected
+        assert score(scores.tolist(), (255 * mask).tolist()) == expected
+        assert score(scores[None], mask[None].astype(bool)) == expected
+
+
+ONES = np.ones((2, 2))
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize(
+    ("maps", "masks", "message"),
+    [
+        ([ONES], [ONES, ONES], "got 1 maps and 2 masks"),
+        ([], [], "at least one; got 0 maps and 0 masks"),
+        ([ONES], [np.eye(3)], r"score map 0 and its mask .* got \(2, 2\) and \(3, 3\)"),
+        (
+            [ONES, ONES],
+            [np.eye(2), np.zeros((2, 2, 3))],
+            r"mask 1: expected a mask of shape \(H, W\)",
+        ),
+        ([np.full((2, 2), np.nan)], [np.eye(2)], "score map 0 holds NaN"),
+        ([ONES], [np.array([[0, 128], [255, 0]])], r"0, 128, 255 \(3 in all\).*mask > 127"),
+        ([ONES], [np.array([[0, -1], [0, 0]])], "one value above it"),
+        ([ONES], [np.array([["a", "b"], ["a", "b"]])], "got type <U1"),
+        ([ONES], [np.zeros((2, 2))], "no pixel is defective"),
+        ([ONES], [ONES], "every pixel is defective"),
+    ],
+)
+def test_bad_maps_are_refused(score, maps, masks, message):
+    with pytest.raises(ValueError, match=message):
+        score(maps, masks)
+
+
+@pytest.mark.parametrize("max_fpr", [0, -0.1, 1.5, float("nan")])
+def test_bad_rates_are_refused(max_fpr):
+    with pytest.raises(ValueError, match="max_fpr must be in"):
+        per_region_overlap(ONES, np.eye(2), max_fpr=max_fpr)
+
+
+def naive_confusion(seen, mask, patch, min_fraction, keep_edges):
+    counts = [0, 0, 0, 0]
+    height, width = mask.shape
+    for top in range(0, height, patch):
+        for left in range(0, width, patch):
+            if not keep_edges and (top + patch > height or left + patch > width):
+                continue
+            places = [
+                (row, column)
+                for row in range(top, min(height, top + patch))
+                for column in range(left, min(width, left + patch))
+            ]
+            called = sum(seen[place] for place in places) / len(places) >= min_fraction
+            true = sum(mask[place] for place in places) / len(places) >= min_fraction
+            counts[2 * (not called) + (not true)] += 1
+    return PatchConfusion(*counts)
+
+
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 9),
+    st.sampled_from([0.1, 0.25, 0.5, 1.0]),
+    st.sampled_from(["keep", "drop"]),
+)
+@settings(max_examples=80, deadline=None)
+def test_confusion_is_that_of_the_plain_loop(seed, patch, min_fraction, edges):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(patch, 25, 2))
+    seen, mask = rng.random((2, *shape)) < rng.random()
+    got = patch_confusion(seen, mask, patch, min_fraction=min_fraction, edges=edges)
+    assert got == naive_confusion(seen, mask, patch, min_fraction, edges == "keep")
+
+
+def test_rates_of_a_confusion():
+    confusion = PatchConfusion(6, 2, 3, 9)
+    assert confusion.n_patches == 20
+    assert confusion.precision == 0.75
+    assert confusion.recall == pytest.approx(2 / 3)
+    assert confusion.f1 == pytest.approx(2 * 0.75 * (2 / 3) / (0.75 + 2 / 3))
+    assert confusion.accuracy == 0.75
+    nothing = PatchConfusion(0, 0, 0, 5)
+    assert np.isnan([nothing.precision, nothing.recall, nothing.f1]).all()
+    assert nothing.accuracy == 1.0
+    assert PatchConfusion.total([confusion, nothing]) == PatchConfusion(6, 2, 3, 14)
+    assert np.isnan(PatchConfusion.total([]).accuracy)
+
+
+def test_a_fraction_is_met_by_whole_pixels():
+    mask = np.zeros((10, 10), dtype=bool)
+    mask[0] = True  # a tenth of them, though 0.1 x 100 is not exactly 10 in binary
+    assert patch_confusion(mask, mask, 10, min_fraction=0.1).true_positives == 1
+    assert patch_confusion(mask, mask, 10, min_fraction=0.11).true_negatives == 1
+
+
+def test_area_fraction_error_has_a_sign():
+    mask = np.zeros((4, 5), dtype=bool)
+    mask[0] = True
+    assert area_fraction_error(mask, np.zeros((4, 5), dtype=np.uint8)) == 0.25
+    assert area_fraction_error(np.zeros((4, 5)), 255 * mask.astype(np.uint8)) == -0.25
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patch": 0}, "patch must be a whole number"),
+        ({"patch": 2.5}, "patch must be a whole number"),
+        ({"min_fraction": 0}, "min_fraction must be in"),
+        ({"min_fraction": 1.1}, "min_fraction must be in"),
+        ({"edges": "pad"}, "edges must be 'keep' or 'drop'; got 'pad'"),
+        ({"patch": 5, "edges": "drop"}, "4 x 9 pixels holds no whole patch of 5 x 5"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    mask = np.zeros((4, 9), dtype=bool)
+    with pytest.raises(ValueError, match=message):
+        patch_confusion(mask, mask, **options)
+    with pytest.raises(ValueError, match=r"predicted and mask .* got"):
+        patch_confusion(mask.T, mask)
