@@ -180,7 +180,7 @@ class CacheFolder:
         return [item for item in items if self._ours in Path(item.path).parents]
 
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 def bytes_of(text: str) -> int:

@@ -109,6 +109,10 @@ def test_a_map_of_side_by_side_patches_goes_there_and_back():
     assert np.isnan(painted[58:]).all()
     assert np.isnan(painted[:, 87:]).all()
     assert_allclose(patch_means(painted[:58, :87], positions), values)
+    with pytest.raises(ValueError, match=r"the map must be finite.*fill="):
+        patch_means(painted, positions)
+    with pytest.raises(ValueError, match="values must be finite"):
+        map_from_patches(values + np.inf, positions, (60, 90))
 
 
 def masked_images(n=6, shape=(40, 50), seed=0):
@@ -129,11 +133,11 @@ def test_labels_follow_the_defective_share():
     masks[1] = None
     patches = cut_patches(images, masks, patch=10)
     assert len(patches) == 8 + 9
-    assert patches.labels[patches.images == 0].tolist() == [
+    assert patches.labels[patches.image_index == 0].tolist() == [
         *["anomalous", "normal", "normal", "normal", "anomalous"],
         *["normal"] * 3,
     ]
-    assert set(patches.labels[patches.images == 1]) == {"normal"}
+    assert set(patches.labels[patches.image_index == 1]) == {"normal"}
     assert patches.defective[:5].tolist() == pytest.approx([1, 0, 0, 0, 0.1])
     kept = cut_patches(images, masks, patch=10, mixed="keep")
     assert len(kept) == 18
@@ -171,12 +175,12 @@ def test_no_image_lies_on_two_sides(seed):
     images, masks = masked_images(7)
     patches = cut_patches(images, masks, patch=10, stride=5)
     parts = split_patches(patches, random_state=seed)
-    sides = [set(part.images.tolist()) for part in parts.values()]
+    sides = [set(part.image_index.tolist()) for part in parts.values()]
     assert sum(len(side) for side in sides) == len(set.union(*sides)) == 7
     assert all(set(part.labels) == {"anomalous", "normal"} for part in parts.values())
     assert sum(len(part) for part in parts.values()) == len(patches)
     again = split_patches(patches, random_state=seed)
-    assert_array_equal(again["test"].images, parts["test"].images)
+    assert_array_equal(again["test"].image_index, parts["test"].image_index)
 
 
 def test_groups_are_samples_if_given():
@@ -192,7 +196,8 @@ def test_a_leaking_split_can_be_asked_for():
     images, masks = masked_images(3)
     patches = cut_patches(images, masks, patch=10, stride=5)
     parts = split_patches(patches, by="patch", random_state=0)
-    assert set(parts["train"].images) & set(parts["test"].images)
+    assert set(parts["train"].image_index) & set(parts["test"].image_index)
+    assert set(parts["train"].groups).isdisjoint(parts["test"].groups)  # of one patch each
     share = len(parts["test"]) / len(patches)
     assert share == pytest.approx(0.2, abs=0.02)
 
@@ -206,7 +211,7 @@ SMALL = np.zeros((12, 12))
         ([SMALL], None, {}, r"image 0 of the list.*12 x 12 pixels is smaller than a patch of 29"),
         ([SMALL], [SMALL, SMALL], {}, "one mask for each of 1 images.*got 2"),
         ([SMALL], [SMALL[:5]], {"patch": 4}, "its mask.*5 x 12 pixels for an image of 12 x 12"),
-        ([SMALL], [np.arange(144).reshape(12, 12)], {"patch": 4}, "144 in all"),
+        ([SMALL], [np.arange(144).reshape(12, 12)], {"patch": 4}, r"its mask: .*144 in all"),
         ([SMALL], ["gone.png"], {"patch": 4}, "its mask: gone.png"),
         ([SMALL], None, {"patch": 0}, "patch must be a whole number of pixels"),
         ([SMALL], None, {"patch": 4, "stride": 1.5}, "stride must be a whole number of pixels"),
@@ -253,7 +258,20 @@ def test_bad_positions_are_told(call, message):
         call()
 
 
+def test_a_mask_of_the_whole_frame_is_cut_with_the_banner():
+    rng = np.random.default_rng(0)
+    image = rng.integers(60, 200, (120, 100), dtype=np.uint8)
+    image[100:] = 0
+    image[108:112, 10:60] = 255  # a line of writing
+    mask = np.zeros((120, 100), dtype=bool)
+    mask[:10, :10] = True
+    patches = cut_patches([image], [mask], patch=10, read_options={"banner": "remove"})
+    assert len(patches) == 100
+    assert (patches.labels == "anomalous").tolist() == [True] + [False] * 99
+
+
 def test_no_positions_no_patches():
+    assert len(cut_patches([SMALL], patch=4).take([])) == 0
     assert patches_at(SMALL, [], 4).shape == (0, 4, 4)
     assert np.isnan(map_from_patches([], [], (3, 3), 4)).all()
     assert patch_means(SMALL, [], 4).shape == (0,)

@@ -53,7 +53,7 @@ def extract(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder that paths, and labels, count from; DIR itself if not given.",
+            help="Folder that the paths in the table count from; DIR itself if not given.",
         ),
     ] = None,
     include: Annotated[
@@ -101,17 +101,20 @@ def extract(
     on_error: UnreadableInPrediction = OnError.RAISE,
     skipped: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="CSV file for all images that cannot be read, and why."),
+        typer.Option(
+            metavar="FILE",
+            help="CSV file for the images that cannot be read, all of them, and why.",
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Write the vectors of a folder's images to a Parquet file.
 
-    One row an image: path below DIR, label (the first folder below DIR that it lies in), digest,
-    height, width, channels, pixel_size (nm) and vector. An image that cannot be read has no row;
-    such images are told of at the end, with exit code 2 unless they are accepted with --on-error
-    skip. What is finished waits in _FILE.parts: stopped at any moment, the same command with
-    --resume goes on. _FILE.images keeps which files the vectors are of.
+    One row an image: path below DIR (or --root), label (the first folder below DIR that it lies
+    in), digest, height, width, channels, pixel_size (nm) and vector. An image that cannot be read
+    has no row; such images are listed in a warning, with exit code 2 unless they are accepted with
+    --on-error skip. What is finished waits in _FILE.parts: stopped at any moment, the same command
+    with --resume goes on. _FILE.images keeps which files the vectors are of.
 
     \b
     Examples:
@@ -128,6 +131,10 @@ def extract(
         if file is not None:
             check_file(file)
     check_target(output)
+    if skipped is not None and skipped.resolve() in (output.resolve(), model.resolve()):
+        raise ValueError(
+            f"--skipped {skipped}: would overwrite another file; give a name of its own."
+        )
     if not folder.is_dir() and folder.exists():
         raise ValueError(f"{folder}: a file; give its folder, and its name with --include.")
     if jobs == 0:
@@ -162,10 +169,10 @@ def extract(
         verify=verify,
         verbose=not quiet,
     )
-    cut_down(cache, cache_size)
     if skipped is not None:
         prepare_file(skipped)
         _write_skipped(skipped, done.skipped)
+    cut_down(cache, cache_size)
     say(quiet, str(done))
     typer.echo(f"features: {output}")
     if done.skipped and on_error is OnError.RAISE:

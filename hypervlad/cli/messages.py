@@ -28,11 +28,11 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
                 command(*args, **options)
         except (typer.Exit, BrokenPipeError):
             raise
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             typer.echo(
                 "\nstopped; no half-written file is left (extract goes on with --resume)", err=True
             )
-            raise typer.Exit(130) from None
+            raise typer.Exit(143 if isinstance(error, _Terminated) else 130) from None
         except Exception as error:
             if show_traceback.get():
                 raise
@@ -56,17 +56,23 @@ def _sentence(error: Exception) -> str:
     )
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM has come."""
+
+
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
     """Let SIGTERM end a command as Ctrl-C does: its workers too, and nothing half-written."""
 
     def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
+        raise _Terminated
 
-    if threading.current_thread() is not threading.main_thread():  # the only one that may
+    before = signal.getsignal(signal.SIGTERM)
+    in_main = threading.current_thread() is threading.main_thread()  # the only one that may
+    if not in_main or before in (None, signal.SIG_IGN):  # another's, or to be survived
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:

@@ -95,7 +95,11 @@ def check_file(path: Path) -> None:
     """Complain if a file cannot be written; nothing is made."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give the name of a file to write.")
-    there = next(parent for parent in path.absolute().parents if parent.exists())
+    there = next((parent for parent in path.absolute().parents if parent.exists()), None)
+    if there is None:
+        raise ValueError(
+            f"{path}: there is no {path.absolute().anchor} here; choose another place."
+        )
     if not there.is_dir():
         raise ValueError(f"{path}: {there} is a file, not a folder; choose another place.")
     if not os.access(there, os.W_OK):

@@ -12,10 +12,10 @@ from hypervlad.datasets._surface import SUBSTRATE, Surface
 FloatMap = NDArray[np.float32]
 
 
-def scan_surface(surface: Surface, rng: np.random.Generator, sampling: int) -> FloatMap:
+def scan_surface(
+    surface: Surface, rng: np.random.Generator, sampling: int, unit: float
+) -> FloatMap:
     """Scan a surface: shadows, focus, charging, gain and noise.
-
-    Brightness and contrast are drawn without regard to what is seen.
 
     Parameters
     ----------
@@ -23,27 +23,29 @@ def scan_surface(surface: Surface, rng: np.random.Generator, sampling: int) -> F
     rng : numpy.random.Generator
     sampling : int
         Points of the surface a pixel, each way.
+    unit : float
+        Points of the surface to a 348th of the image's shorter side.
 
     Returns
     -------
     array of shape (H / sampling, W / sampling), float32 in [0, 1]
     """
-    signal = _binned(_focused(surface, rng, sampling), sampling)
-    signal = _charged(signal, rng)
+    signal = _binned(_focused(surface, rng, unit), sampling)
+    signal = _charged(signal, rng, unit / sampling)
     return _detected(signal, rng)
 
 
-def _focused(surface: Surface, rng: np.random.Generator, sampling: int) -> FloatMap:
+def _focused(surface: Surface, rng: np.random.Generator, unit: float) -> FloatMap:
     """Shadows in the depth of the mat, and what lies out of focus blurred."""
     level = np.maximum(surface.height, -0.35)
     # From a pit fewer electrons reach the detector: by how much the surroundings stand higher.
-    around = gaussian_filter(level, 14.0 * sampling / 2)
+    around = gaussian_filter(level, 7.0 * unit)
     shadow = np.exp(-np.float32(rng.uniform(1.5, 3.2)) * np.maximum(around - level, 0))
     fall = np.exp(-np.float32(rng.uniform(0.7, 1.9)) * np.maximum(1 - level, 0))
     on_mat = surface.height > SUBSTRATE
     signal = surface.yield_ * np.where(on_mat, shadow * fall, np.sqrt(shadow))
     focus, depth = rng.uniform(0.6, 1.0), rng.uniform(0.3, 1.2)
-    blur = rng.uniform(0.5, 2.2) * sampling
+    blur = rng.uniform(0.5, 2.2) * unit
     away = np.clip(np.abs(level - np.float32(focus)) / np.float32(depth), 0, 1)
     soft = gaussian_filter(signal, blur)
     return np.asarray(signal + gaussian_filter(away, blur) * (soft - signal))
@@ -55,15 +57,15 @@ def _binned(signal: FloatMap, sampling: int) -> FloatMap:
     return blocks.reshape(height, sampling, width, sampling).mean(axis=(1, 3))
 
 
-def _charged(signal: FloatMap, rng: np.random.Generator) -> FloatMap:
+def _charged(signal: FloatMap, rng: np.random.Generator, unit: float) -> FloatMap:
     """Charge left by bright places: a halo, and a dark trail along the scan, in half the images."""
     if rng.random() < 0.5:
         return signal
     bright = np.maximum(signal - np.quantile(signal, 0.97), 0)
-    trail_length = rng.uniform(10, 60)
+    trail_length = rng.uniform(10, 60) * unit
     decay = np.exp(-1 / trail_length)
     trail = lfilter([1 - decay], [1, -decay], bright, axis=1).astype(np.float32)
-    halo = gaussian_filter(bright, rng.uniform(4, 12))
+    halo = gaussian_filter(bright, rng.uniform(4, 12) * unit)
     return np.asarray(
         signal + rng.uniform(0.2, 1.2) * halo - rng.uniform(0.3, 2.0) * trail, dtype=np.float32
     )

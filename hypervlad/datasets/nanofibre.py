@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
+from hypervlad.datasets._arguments import check_count, check_size
 from hypervlad.datasets._mats import draw_mat, make_surface
 from hypervlad.datasets._sem import scan_surface
 
@@ -30,20 +30,22 @@ def make_nanofibre_images(
 
     Each image is a mat of its own: worm-like fibres of random thickness, density, alignment and
     curl, that lie over one another, on a dark or a grey collector, with shadows between them.
-    Focus, charging, gain and noise are random and do not depend on the defects.
+    Focus and noise are random. Gain and offset follow the whole picture, as an instrument's
+    automatic contrast does, so a large bright defect makes the rest a little darker.
 
     Parameters
     ----------
     n : int
         Number of images, at least 1.
     defective : float, default=0.5
-        Share of the images that have defects, one to four each.
+        Share of the images that have defects: one to four each, beads in swarms of up to eight.
     defects : sequence of str, default=all of them
         Kinds to draw from. "bead": a spindle-shaped swelling of a fibre; "clump": a lump of fused
         fibres; "film": a web of polymer between fibres; "hole": a place without fibres;
         "particle": a foreign body on top.
     size : int or (int, int), default=(348, 512)
-        Height and width in pixels, each at least 64. The field of view grows with the shorter side.
+        Height and width in pixels, each at least 64. The shorter side sees as much of the mat,
+        whatever the size.
     random_state : int, RandomState or None, default=None
         Seed. With the same integer, image ``i`` and its mask are the same whatever ``n`` is.
 
@@ -67,12 +69,13 @@ def make_nanofibre_images(
     ((96, 96), [False, True])
     """
     kinds = _check_kinds(defects, defective)
-    height, width = _check_options(n, defective, size)
+    n = check_count(n)
+    height, width = check_size(size, SMALLEST_SIZE)
     seed = int(check_random_state(random_state).randint(2**31 - 1))
-    flawed = _which_are_defective(int(n), defective, seed)
+    flawed = _which_are_defective(n, defective, seed)
     made = [
         _make_image(np.random.default_rng([1, seed, i]), kinds if flawed[i] else (), height, width)
-        for i in range(int(n))
+        for i in range(n)
     ]
     return [image for image, _ in made], [mask for _, mask in made]
 
@@ -85,7 +88,7 @@ def _make_image(
     wanted = int(rng.integers(1, 5))
     drawn = tuple(str(kind) for kind in rng.choice(kinds, wanted)) if kinds else ()
     surface = make_surface(rng, (height * _SAMPLING, width * _SAMPLING), mat, drawn, unit)
-    image = scan_surface(surface, rng, _SAMPLING)
+    image = scan_surface(surface, rng, _SAMPLING, unit)
     blocks = surface.defect.reshape(height, _SAMPLING, width, _SAMPLING)
     return image, blocks.mean(axis=(1, 3)) >= 0.5
 
@@ -98,6 +101,8 @@ def _which_are_defective(n: int, share: float, seed: int) -> NDArray[np.bool_]:
 
 
 def _check_kinds(defects: Sequence[str], defective: float) -> tuple[str, ...]:
+    if isinstance(defective, bool) or not 0 <= defective <= 1:
+        raise ValueError(f"defective={defective!r}: expected a share of the images, 0 to 1.")
     kinds = (defects,) if isinstance(defects, str) else tuple(defects)
     unknown = sorted(set(kinds) - set(NANOFIBRE_DEFECTS))
     if unknown or (not kinds and defective):
@@ -106,22 +111,3 @@ def _check_kinds(defects: Sequence[str], defective: float) -> tuple[str, ...]:
             "without any, defective=0."
         )
     return kinds
-
-
-def _check_options(n: int, defective: float, size: int | tuple[int, int]) -> tuple[int, int]:
-    if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
-        raise ValueError(f"n={n!r}: expected the number of images, an integer of at least 1.")
-    if isinstance(defective, bool) or not 0 <= defective <= 1:
-        raise ValueError(f"defective={defective!r}: expected a share of the images, 0 to 1.")
-    extents = (size, size) if isinstance(size, numbers.Integral) else size
-    if (
-        isinstance(size, bool)
-        or not isinstance(extents, tuple | list)
-        or len(extents) != 2
-        or not all(isinstance(e, numbers.Integral) and int(e) >= SMALLEST_SIZE for e in extents)
-    ):
-        raise ValueError(
-            f"size={size!r}: expected an integer or (height, width) in pixels, at least "
-            f"{SMALLEST_SIZE} each."
-        )
-    return int(extents[0]), int(extents[1])

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import csv
 import os
+import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.utils import Bunch
 
 from hypervlad.datasets._layout import FolderLayout, ImageFolderError, name_some, scan_folder
 from hypervlad.datasets.groups import load_groups
-from hypervlad.patches import PatchSet
+from hypervlad.patches.cutting import PARTS, PatchSet
 
-PARTS = ("train", "validation", "test")
 _GROUPS = "groups.csv"
 
 
@@ -41,21 +41,19 @@ def write_patch_folder(parts: Mapping[str, PatchSet], dir: str | os.PathLike[str
     """
     root = Path(dir).expanduser()
     unknown = sorted(set(parts) - set(PARTS))
-    if unknown or not parts:
-        raise ImageFolderError(f"parts are {', '.join(PARTS)}; got {name_some(unknown) or 'none'}.")
+    if unknown or "train" not in parts:
+        came = name_some(sorted(parts)) or "none"
+        raise ImageFolderError(f"parts are {', '.join(PARTS)}, the first one always; got {came}.")
     if root.is_file() or (root.is_dir() and any(root.iterdir())):
         raise ImageFolderError(f"{root}: expected a new or an empty folder for the patches.")
-    rows = []
-    for part, patches in parts.items():
-        for label in sorted(set(patches.labels.tolist())):
-            (root / part / label).mkdir(parents=True)
-        for i, pixels in enumerate(patches.pixels):
-            stem = root / part / str(patches.labels[i]) / _stem(patches, i)
-            file = _write(pixels, stem)
-            rows.append((file.relative_to(root).as_posix(), patches.groups[i]))
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / _GROUPS).open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows([("path", "group"), *rows])
+    root.parent.mkdir(parents=True, exist_ok=True)
+    # All or nothing: a part of the patches would be taken for the whole, and for groupless.
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as scratch:
+        whole = Path(scratch, "whole")
+        _write_all(parts, whole)
+        if root.is_dir():
+            root.rmdir()
+        os.replace(whole, root)
 
 
 def load_patch_folder(dir: str | os.PathLike[str]) -> dict[str, Bunch]:
@@ -109,11 +107,26 @@ def load_patch_folder(dir: str | os.PathLike[str]) -> dict[str, Bunch]:
     return parts
 
 
+def _write_all(parts: Mapping[str, PatchSet], root: Path) -> None:
+    rows = []
+    for part, patches in parts.items():
+        for label in sorted(set(patches.labels.tolist())):
+            (root / part / label).mkdir(parents=True)
+        for i, pixels in enumerate(patches.pixels):
+            stem = root / part / str(patches.labels[i]) / _stem(patches, i)
+            file = _write(pixels, stem)
+            rows.append((file.relative_to(root).as_posix(), patches.groups[i]))
+    with (root / _GROUPS).open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([("path", "group"), *rows])
+
+
 def _stem(patches: PatchSet, i: int) -> str:
-    number = int(patches.images[i])
+    number = int(patches.image_index[i])
     row, column = patches.positions[i]
+    # Not hidden, and nothing that some system refuses in a name.
+    name = re.sub(r'[\\/:*?"<>|]', "_", patches.names[number]).lstrip(".")
     # The number tells images of one name in two folders apart.
-    return f"{patches.names[number]}-{number}_{row}_{column}"
+    return f"{name}-{number}_{row}_{column}"
 
 
 def _write(pixels: NDArray[np.float32], stem: Path) -> Path:
@@ -122,6 +135,8 @@ def _write(pixels: NDArray[np.float32], stem: Path) -> Path:
         file = stem.with_name(f"{stem.name}.png")
         Image.fromarray(eight_bit).save(file)
         return file
+    import tifffile  # slow to import, and seldom needed
+
     file = stem.with_name(f"{stem.name}.tif")
     tifffile.imwrite(file, pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack")
     return file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import fft
 from sklearn.utils import check_random_state
 
+from hypervlad.datasets._arguments import check_count, check_size
 from hypervlad.datasets._microscope import record_image
 from hypervlad.datasets._scenes import make_specimen
 
@@ -91,9 +91,9 @@ def make_tem_images(
     >>> images[0].shape, sorted(set(labels.tolist()))
     ((64, 64), ['cluster', 'fiber', 'matrix', 'matrix-surface'])
     """
-    n = _check_count(n)
+    n = check_count(n)
     names = _class_names(n_classes)
-    height, width = _check_size(size)
+    height, width = check_size(size, SMALLEST_SIZE)
     seed = int(check_random_state(random_state).randint(2**31 - 1))
     labels = _balanced_labels(n, names, seed)
     images = [
@@ -125,30 +125,9 @@ def _balanced_labels(n: int, names: Sequence[str], seed: int) -> NDArray[np.str_
     return np.asarray(names)[order]
 
 
-def _check_count(n: int) -> int:
-    if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
-        raise ValueError(f"n={n!r}: expected the number of images, an integer of at least 1.")
-    return int(n)
-
-
 def _class_names(n_classes: int) -> tuple[str, ...]:
     if n_classes == 4:
         return TEM_CLASSES
     if n_classes == 8:
         return tuple(TEM_FINE_CLASSES)
     raise ValueError(f"n_classes={n_classes!r}: there are synthetic images of 4 or of 8 classes.")
-
-
-def _check_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    extents = (size, size) if isinstance(size, numbers.Integral) else size
-    if (
-        isinstance(size, bool)
-        or not isinstance(extents, (tuple, list))
-        or len(extents) != 2
-        or not all(isinstance(e, numbers.Integral) and int(e) >= SMALLEST_SIZE for e in extents)
-    ):
-        raise ValueError(
-            f"size={size!r}: expected an integer or (height, width) in pixels, "
-            f"at least {SMALLEST_SIZE} each."
-        )
-    return int(extents[0]), int(extents[1])

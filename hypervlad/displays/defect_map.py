@@ -1,4 +1,4 @@
-"""Defect maps: where an image is how defective, what a threshold makes of it, and what is true."""
+"""Score maps beside images, what a threshold calls defective and what is, outlined."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TRUE: Colour = (0.34, 0.71, 0.91)
 HIT: Colour = (0.0, 0.62, 0.45)
 FALSE_ALARM: Colour = SEEN
 MISSED: Colour = (0.84, 0.37, 0.0)
-SOUND: Colour = (0.34, 0.71, 0.91)
+SOUND: Colour = (0.80, 0.80, 0.80)
 _SIDE = 200  # pixels of a picture at least: an outline of two of them is still seen
 _LEGEND_INCHES = 0.3
 _SCALE_PERCENTILES = (1, 99.8)
@@ -45,7 +45,8 @@ _PALETTE = "inferno"
 class DefectMapDisplay:
     """Images beside the maps of their defect scores.
 
-    Orange outlines are where the score reaches the threshold, blue ones where the mask is true.
+    Orange lines run inside of where the score reaches the threshold, blue ones outside of where the
+    mask is true. Where pictures are smaller than images, a block has its highest score.
     All maps have one scale, so their colours can be compared.
 
     Parameters
@@ -85,7 +86,7 @@ class DefectMapDisplay:
         self.maps = [np.asarray(scores, dtype=np.float64) for scores in maps]
         self.threshold = threshold
         self.masks = _one_each("mask", masks, len(self.images))
-        self.names = image_names(self.images) if names is None else names
+        self.names = _names(self.images, names)
         self.read_options = read_options
         if len(self.maps) != len(self.images):
             raise ValueError(
@@ -97,6 +98,18 @@ class DefectMapDisplay:
                 raise ValueError(
                     f"{name}: expected a map of finite scores, shape (H, W); got {came}."
                 )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        images: Sequence[Any],
+        maps: Sequence[ArrayLike],
+        *,
+        ax: Axes | None = None,
+        **options: Any,
+    ) -> DefectMapDisplay:
+        """Make a display, with the parameters of the class, and plot it."""
+        return cls(images, maps, **options).plot(ax=ax)
 
     @property
     def n_columns(self) -> int:
@@ -153,19 +166,16 @@ class DefectMapDisplay:
     def _tiles(self, row: int, coloured: Any) -> list[Tile]:
         scores = self.maps[row]
         pixels = read_image(self.images[row], **dict(self.read_options or {}))
-        if pixels.shape[:2] != scores.shape:
-            raise ValueError(
-                f"{self.names[row]}: an image of {pixels.shape[0]} x {pixels.shape[1]} pixels, "
-                f"but a map of {scores.shape[0]} x {scores.shape[1]}; a map has the image's size."
-            )
+        _check_size(self.names[row], pixels, scores)
         seen = None if self.threshold is None else scores >= self.threshold
         mask = self.masks[row]
         truth = None if mask is None else read_mask(mask, shape=scores.shape)
         picture = _in_colour(thumbnail(pixels, _SIDE))
-        surface = coloured(thumbnail(scores, _SIDE))
+        surface = coloured(thumbnail(scores, _SIDE, np.max))
         for region, colour in ((truth, TRUE), (seen, SEEN)):
             if region is not None:
-                border = outline(thumbnail(region.astype(float), _SIDE) >= 0.5)
+                small = thumbnail(region, _SIDE, np.max).astype(bool)
+                border = outline(small, outside=region is truth)
                 picture[border] = surface[border] = colour
         return [
             Tile(picture, [Line(self.names[row]), Line(_truth_in_words(truth), GREY)]),
@@ -187,11 +197,11 @@ class PatchConfusionDisplay:
     images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
     predicted : sequence of n ndarray of shape (H, W)
         True where a defect is seen.
-    masks : sequence of n path or ndarray
-        True where there is one.
+    masks : sequence of n path, ndarray or None
+        True where there is one; None for an image without defects.
     patch : int, default=29
     min_fraction : float, default=0.1
-    edges : {"keep", "drop"}, default="keep"
+    edges : {"pad", "drop"}, default="pad"
         As in :func:`hypervlad.metrics.patch_confusion`.
     names : sequence of n str, optional
     read_options : mapping, optional
@@ -215,7 +225,7 @@ class PatchConfusionDisplay:
         *,
         patch: int = 29,
         min_fraction: float = 0.1,
-        edges: Any = "keep",
+        edges: Any = "pad",
         names: Sequence[str] | None = None,
         read_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -223,8 +233,11 @@ class PatchConfusionDisplay:
         n_images = len(self.images)
         self.seen = [read_mask(m) for m in _one_each("predicted map", predicted, n_images)]
         truths = zip(_one_each("mask", masks, n_images), self.seen, strict=True)
-        self.truths = [read_mask(mask, shape=seen.shape) for mask, seen in truths]
-        self.names = image_names(self.images) if names is None else names
+        self.truths = [
+            np.zeros(seen.shape, dtype=bool) if mask is None else read_mask(mask, shape=seen.shape)
+            for mask, seen in truths
+        ]
+        self.names = _names(self.images, names)
         self.read_options = read_options
         self.patch = patch
         self._rule: dict[str, Any] = {"min_fraction": min_fraction, "edges": edges}
@@ -232,6 +245,19 @@ class PatchConfusionDisplay:
             patch_confusion(seen, truth, patch, **self._rule)
             for seen, truth in zip(self.seen, self.truths, strict=True)
         ]
+
+    @classmethod
+    def from_predictions(
+        cls,
+        images: Sequence[Any],
+        predicted: Sequence[ArrayLike],
+        masks: Sequence[Any],
+        *,
+        ax: Axes | None = None,
+        **options: Any,
+    ) -> PatchConfusionDisplay:
+        """Make a display, with the parameters of the class, and plot it."""
+        return cls(images, predicted, masks, **options).plot(ax=ax)
 
     @property
     def figure_size(self) -> tuple[float, float]:
@@ -266,11 +292,7 @@ class PatchConfusionDisplay:
     def _tile(self, row: int) -> Tile:
         pixels = read_image(self.images[row], **dict(self.read_options or {}))
         seen, truth = self.seen[row], self.truths[row]
-        if pixels.shape[:2] != seen.shape:
-            raise ValueError(
-                f"{self.names[row]}: an image of {pixels.shape[0]} x {pixels.shape[1]} pixels, "
-                f"but a map of {seen.shape[0]} x {seen.shape[1]}; a map has the image's size."
-            )
+        _check_size(self.names[row], pixels, seen)
         called, true = (
             enlarged(defective_patches(region, self.patch, **self._rule), self.patch, seen.shape)
             for region in (seen, truth)
@@ -296,10 +318,12 @@ def enlarged(patches: NDArray[np.bool_], patch: int, shape: tuple[int, ...]) -> 
     return whole[: shape[0], : shape[1]]
 
 
-def outline(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the border of a region, two pixels wide, inside of it; not along the image's edge."""
-    from scipy.ndimage import binary_erosion
+def outline(region: NDArray[np.bool_], *, outside: bool = False) -> NDArray[np.bool_]:
+    """Return the border of a region, two pixels wide; inside, not along the image's edge."""
+    from scipy.ndimage import binary_dilation, binary_erosion
 
+    if outside:
+        return np.asarray(binary_dilation(region, iterations=2) & ~region)
     return np.asarray(region & ~binary_erosion(region, iterations=2, border_value=1))
 
 
@@ -331,9 +355,21 @@ def draw_legend(
     ax.set_ylim(bottom + _LEGEND_INCHES * inch, ax.get_ylim()[1])
 
 
+def _check_size(name: str, pixels: NDArray[Any], found: NDArray[Any]) -> None:
+    if pixels.shape[:2] != found.shape:
+        raise ValueError(
+            f"{name}: an image of {pixels.shape[0]} x {pixels.shape[1]} pixels, but a map of "
+            f"{found.shape[0]} x {found.shape[1]}; a map has the image's size."
+        )
+
+
 def _in_colour(pixels: NDArray[Any]) -> NDArray[np.float64]:
     grey = pixels.ndim == 2
     return np.repeat(pixels[..., None], 3, axis=2).astype(float) if grey else pixels.astype(float)
+
+
+def _names(images: Sequence[Any], names: Sequence[str] | None) -> Sequence[str]:
+    return image_names(images) if names is None else _one_each("name", names, len(images))
 
 
 def _one_each(what: str, values: Sequence[Any] | None, n_images: int) -> list[Any]:

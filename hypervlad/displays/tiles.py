@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,9 @@ class Tile:
     crisp: bool = False
 
 
-def thumbnail(pixels: NDArray[Any], side: int = 320) -> NDArray[np.floating[Any]]:
+def thumbnail(
+    pixels: NDArray[Any], side: int = 320, reduce: Callable[..., NDArray[Any]] = np.mean
+) -> NDArray[np.floating[Any]]:
     """Shrink an image by a whole factor, by averaging blocks, to about `side` pixels.
 
     Parameters
@@ -59,6 +61,8 @@ def thumbnail(pixels: NDArray[Any], side: int = 320) -> NDArray[np.floating[Any]
     pixels : ndarray of shape (H, W) or (H, W, 3)
     side : int
         The longest side becomes at least this and less than twice this, or stays if it is smaller.
+    reduce : callable
+        What becomes of a block, with ``axis``: its mean, or its maximum where nothing may vanish.
 
     Returns
     -------
@@ -73,7 +77,7 @@ def thumbnail(pixels: NDArray[Any], side: int = 320) -> NDArray[np.floating[Any]
     height, width = (length // factor for length in pixels.shape[:2])
     cropped = pixels[: height * factor, : width * factor]
     blocks = cropped.reshape(height, factor, width, factor, *pixels.shape[2:])
-    shrunk: NDArray[np.floating[Any]] = blocks.mean(axis=(1, 3))
+    shrunk: NDArray[np.floating[Any]] = reduce(blocks, axis=(1, 3))
     return shrunk
 
 

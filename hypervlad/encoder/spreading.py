@@ -165,5 +165,16 @@ def _end_with(caller: int) -> None:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         os._exit(1)
 
-    if os.name == "posix" and os.getpid() != caller:
+    if os.name == "posix" and (os.getppid() == caller or not _is_alive(caller)):
         threading.Thread(target=watch, daemon=True, name="end with caller").start()
+
+
+def _is_alive(process: int) -> bool:
+    """Say whether there is such a process: a caller that lives need not be the parent."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True

@@ -81,7 +81,7 @@ def extract_features(
     ----------
     images : path of a folder, or iterable of paths and arrays
         A folder is searched through, as by :func:`hypervlad.images.find_images`; the first folder
-        of an image's path in the table is its label. A generator is drawn from as it is needed.
+        below it that an image lies in is its label. A generator is drawn from as it is needed.
     encoder : HypercolumnVLAD or MicrographClassifier
         Fitted.
     out : path, optional
@@ -108,8 +108,8 @@ def extract_features(
         and time of change, arrays are read. What could not be read is tried again. A stream that
         is complete begins anew, because it cannot be looked at without using it up.
     verify : bool, default=False
-        Read all files, although the memory's index knows them, or ``resume`` finds their size and
-        time unchanged.
+        Read all files, although the memory's index knows them. With ``resume``, all that were
+        finished before are read too, one after the other.
     verbose : bool, default=False
         Show progress: images done, rate, time left.
 

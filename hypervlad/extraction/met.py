@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ def keeping(output: Path, facts: dict[str, Any]) -> Iterator[Callable[[list[Met]
     ):
 
         def write() -> None:
-            rows = [asdict(met) for met in waiting]
+            rows = [vars(met) for met in waiting]
             writer.write_table(pa.Table.from_pylist(rows, described(_SCHEMA, facts)))
             waiting.clear()
 

@@ -7,11 +7,10 @@ import hashlib
 import json
 import secrets
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from hypervlad.extraction.met import Comparison, Met
@@ -124,7 +123,7 @@ class Parts:
             )
         facts = {
             "run": self.run,
-            "met": [asdict(met) for met in encoded.met(task.items)],
+            "met": [vars(met) for met in encoded.met(task.items)],
             "n_found": encoded.n_found,
         }
         table = table_of(task.items, encoded)
@@ -133,7 +132,8 @@ class Parts:
         path.parent.mkdir(exist_ok=True)
         # Not flushed to the disk one by one: what a power cut damages is found, and done again.
         with replace_when_complete(path, flush=False) as stream:
-            stream.write(_sealed(table))
+            for piece in _sealed(table):
+                stream.write(piece)
 
     def has(self, task: Task, comparison: Comparison) -> bool:
         """Say whether a task is finished, with the very images that it has now."""
@@ -177,15 +177,13 @@ class Parts:
         return self.folder / f"{number // _A_FOLDER:06d}" / f"{number:09d}.arrow"
 
 
-def _sealed(table: pa.Table) -> memoryview:
-    """Return a table as bytes: a digest, then an Arrow stream."""
+def _sealed(table: pa.Table) -> tuple[bytes, pa.Buffer]:
+    """Return a table as bytes: a digest, and an Arrow stream to follow it."""
     sink = pa.BufferOutputStream()
-    sink.write(bytes(_DIGEST))
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    content = np.frombuffer(sink.getvalue(), np.uint8).copy()
-    content[:_DIGEST] = np.frombuffer(hashlib.sha256(content[_DIGEST:].data).digest(), np.uint8)
-    return content.data
+    content = sink.getvalue()
+    return hashlib.sha256(content).digest(), content
 
 
 def _unsealed(content: bytes) -> pa.Table:

@@ -10,7 +10,7 @@ from typing import Any
 
 from hypervlad.cache import Memory
 from hypervlad.extraction.parts import Parts
-from hypervlad.extraction.running import Run
+from hypervlad.extraction.running import Run, check_target
 from hypervlad.extraction.sources import open_source
 
 
@@ -74,15 +74,16 @@ def plan_extraction(
     Raises
     ------
     ValueError
-        If ``images`` is a stream, or ``resume`` would go on with what another model has made.
+        If ``images`` is a stream, ``out`` or the weights will not do, or ``resume`` would go on
+        with what another model has made.
     """
+    check_target(Path(out))
     run, path = Run.of(encoder, memory, verify), Path(os.path.realpath(out))
     source = open_source(images, root, None, include, exclude)
     if source.n_images is None:
         raise ValueError("a stream cannot be looked at without using it up; give a list")
     if isinstance(run.encoder.memory, str) and not os.path.isdir(run.encoder.memory):
         run.encoder.memory = None  # opening a cache would make it
-    run.encoder._network()  # weights that are missing, or others, are told now
     n_bytes = source.n_images * (4 * run.encoder._n_features_out + 200)
     if resume and run.already(source, path) is not None:
         return Plan(source.n_images, source.n_images, 0, n_bytes)
@@ -95,4 +96,7 @@ def plan_extraction(
             n_kept += len(task.items)
         else:
             n_found += sum(knows(image) for _, image in task.numbered())
-    return Plan(source.n_images, n_kept, n_found, n_bytes)
+    plan = Plan(source.n_images, n_kept, n_found, n_bytes)
+    if plan.n_left and run.encoder.weights != "imagenet":  # those may have to be downloaded
+        run.encoder._network()  # a file that is missing, or of other weights, is told now
+    return plan

@@ -30,6 +30,7 @@ from hypervlad.extraction.table import (
     description,
     facts_of,
     frame_of,
+    is_parquet,
     open_table,
     schema_of,
     table_of,
@@ -59,11 +60,14 @@ def check_target(path: Path) -> None:
     if path.suffix.lower() not in (".parquet", ".pq"):
         raise FeatureFileError(f"{path}: features are written as Parquet; give NAME.parquet")
     whole = Path(os.path.realpath(path))
-    if not whole.exists() or met.place_of(whole).exists() or Parts.begun(whole):
+    if not whole.exists():
         return
     try:
         open_table(whole).close()
     except FeatureFileError as error:
+        # Damaged beyond reading, it may be ours still.
+        if not is_parquet(whole) and (met.place_of(whole).exists() or Parts.begun(whole)):
+            return
         raise FeatureFileError(
             f"{path}: exists already, and is no file of features; give another name, or remove it"
         ) from error

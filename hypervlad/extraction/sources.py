@@ -132,12 +132,12 @@ def _of_folder(
     include: str | Sequence[str],
     exclude: str | Sequence[str],
 ) -> Source:
-    """Take a folder's images; the first folder of the path in the table is an image's label."""
+    """Take a folder's images; the first folder below it is the label of what lies in there."""
     if labels is not None:
         raise ValueError("the labels of a folder's images are its sub-folders; give a list of both")
     base = folder if root is None else Path(root)
     files = find_images(folder, include=include, exclude=exclude)
-    inside = [_relative(file, base).split("/") for file in files]
+    inside = [file.relative_to(folder).parts for file in files]
     named = [parts[0] if len(parts) > 1 else None for parts in inside]
     return Source(_items(files, base, named), len(files))
 
@@ -173,7 +173,7 @@ def _below(path: Path, root: Path | None) -> str:
                 "root=, the folder that paths are relative to"
             )
         return path.as_posix()
-    try:
-        return Path(os.path.abspath(path)).relative_to(os.path.abspath(root)).as_posix()
-    except ValueError:
-        raise ValueError(f"{path} does not lie in root={os.fspath(root)!r}") from None
+    inside, base = os.path.abspath(path), os.path.join(os.path.abspath(root), "")
+    if not os.path.normcase(inside).startswith(os.path.normcase(base)):
+        raise ValueError(f"{path} does not lie in root={os.fspath(root)!r}")
+    return inside[len(base) :].replace(os.sep, "/")

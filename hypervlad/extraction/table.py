@@ -26,7 +26,7 @@ FORMAT_VERSION = 1
 VECTOR = "vector"
 _ENTRY = b"hypervlad"
 _CONTENT = "hypervlad.content"
-_ROW_GROUP_BYTES = 64 * 2**20
+_ROW_GROUP_BYTES = 16 * 2**20  # a few of them are in memory at a time
 
 
 class FeatureFileError(ValueError):
@@ -189,6 +189,15 @@ def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
             f"{os.fspath(path)}: holds no features; give the file beside it without '_' and ending"
         )
     return file
+
+
+def is_parquet(path: str | os.PathLike[str]) -> bool:
+    """Say whether a file is readable Parquet, anybody's."""
+    try:
+        pq.ParquetFile(path).close()
+    except (pa.ArrowException, OSError):
+        return False
+    return True
 
 
 def facts_of(encoder: HypercolumnVLAD, digest: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,15 @@ from numpy.typing import NDArray
 
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.outcomes import name_of
-from hypervlad.images.reading import read_image
+from hypervlad.images.rasters import is_partly_transparent
+from hypervlad.images.reading import read_stored
+
+_MOST_GREY = 0.1  # of a mask's pixels, at the edges of what is white
 
 
-def read_mask(source: Any, *, shape: tuple[int, int] | None = None) -> NDArray[np.bool_]:
+def read_mask(
+    source: Any, *, shape: tuple[int, int] | None = None, banner_rows: int = 0
+) -> NDArray[np.bool_]:
     """Read a mask: True where there is a defect.
 
     Parameters
@@ -25,16 +29,19 @@ def read_mask(source: Any, *, shape: tuple[int, int] | None = None) -> NDArray[n
         of True and False, or of 0 and one number above it.
     shape : (int, int), optional
         Height and width of the image that it belongs to.
+    banner_rows : int, default=0
+        Rows that were cut off below the image: a mask of the whole frame is cut alike.
 
     Returns
     -------
     mask : ndarray of bool, shape (H, W)
+        A new array.
 
     Raises
     ------
     ImageReadError
-        If it cannot be read, is no mask (a file with more grey than white, an array of more than
-        two values), or is of another size than the image.
+        If it cannot be read, is no mask (a photograph, several labels, a transparent layer), or is
+        of another size than the image.
 
     Examples
     --------
@@ -46,58 +53,83 @@ def read_mask(source: Any, *, shape: tuple[int, int] | None = None) -> NDArray[n
     """
     name = name_of(source)
     if isinstance(source, str | os.PathLike):
-        # Whole types onto [0, 1]: percentiles would lose a defect of few pixels.
-        source = _black_and_white(read_image(Path(source), scaling="dtype"), name)
-    mask = as_mask(source, name)
-    if shape is not None and mask.shape != tuple(shape):
-        raise ImageReadError(
-            f"{name}: a mask of {mask.shape[0]} x {mask.shape[1]} pixels for an image of "
-            f"{shape[0]} x {shape[1]}; a mask has the size of its image (as read: was a banner cut "
-            "off?)"
-        )
-    return mask
-
-
-def _black_and_white(values: NDArray[np.float32], name: str) -> NDArray[Any]:
-    if values.ndim == 3 and (values == values[..., :1]).all():
-        values = values[..., 0]
-    top = float(values.max())
-    n_white = np.count_nonzero(values > 0.75 * top)
-    n_grey = np.count_nonzero(values > 0.25 * top) - n_white
-    if n_grey > n_white:
-        raise ImageReadError(
-            f"{name}: expected a mask, black and white; got an image with more grey ({n_grey} "
-            f"pixels) than white ({n_white}). Is it the image itself, or a map of several kinds of "
-            "defects? Save a mask of each kind"
-        )
-    return values > top / 2
+        source = _black_and_white(_stored_grey(source, name), name)
+    try:
+        mask = as_mask(source, "the mask").copy()
+    except ValueError as error:
+        raise ImageReadError(f"{name}: {error}") from error
+    if shape is None or mask.shape == tuple(shape):
+        return mask
+    if mask.shape == (shape[0] + banner_rows, shape[1]):
+        return mask[: shape[0]]
+    raise ImageReadError(
+        f"{name}: a mask of {mask.shape[0]} x {mask.shape[1]} pixels for an image of {shape[0]} x "
+        f"{shape[1]}; a mask has the size of its image"
+    )
 
 
 def as_mask(mask: Any, name: str) -> NDArray[np.bool_]:
-    """Return a mask as booleans of shape (H, W).
+    """Return an array as a mask; it may share memory.
+
+    Parameters
+    ----------
+    mask : array-like of shape (H, W)
+        True and False, or 0 and one number above it.
+    name : str
+        What errors call it.
+
+    Returns
+    -------
+    mask : ndarray of bool, shape (H, W)
 
     Raises
     ------
-    ImageReadError
+    ValueError
         If it is not two-dimensional, is empty, or holds more than 0 and one value above it.
     """
     array = np.asarray(mask)
     if array.ndim != 2 or not array.size:
-        raise ImageReadError(
-            f"{name}: expected a mask of shape (H, W), not empty; got shape {array.shape}"
-        )
+        raise ValueError(f"{name} has shape (H, W), not empty; got shape {array.shape}.")
     if array.dtype == bool:
         return array
     if array.dtype.kind not in "iuf":
-        raise ImageReadError(
-            f"{name}: expected a mask of True and False, or 0 and 255; got type {array.dtype}"
-        )
+        raise ValueError(f"{name} holds True and False, or 0 and 255; got type {array.dtype}.")
     defective = array != 0
     others = np.unique(array[defective])
     if len(others) > 1 or not (others > 0).all():
-        raise ImageReadError(
-            f"{name}: expected a mask of 0 (sound) and one value above it (defective); got values "
-            f"{', '.join(f'{value:g}' for value in np.unique(array)[:5])} "
-            f"({len(np.unique(array))} in all). Threshold it first, for instance mask > 127"
+        values = np.unique(array)
+        raise ValueError(
+            f"{name} holds 0 (sound) and one value above it (defective); got "
+            f"{', '.join(f'{value:g}' for value in values[:5])} ({len(values)} in all). Threshold "
+            "it first, for instance mask > 127."
         )
     return np.asarray(defective)
+
+
+def _stored_grey(path: Any, name: str) -> NDArray[Any]:
+    """Values as stored, the brightest of the three where there are colours."""
+    if is_partly_transparent(path):
+        raise ImageReadError(
+            f"{name}: a mask with a transparent layer; export it flattened, white on black"
+        )
+    values = read_stored(path, name)
+    return np.asarray(values.max(axis=2)) if values.ndim == 3 else values
+
+
+def _black_and_white(values: NDArray[Any], name: str) -> NDArray[Any]:
+    """Cut grey edges in the middle; what has few values stays, and is judged as an array."""
+    if values.dtype.kind != "u" or len(np.unique(values)) <= 2:
+        return values
+    top = int(values.max())
+    n_white = np.count_nonzero(values > 0.75 * top)
+    n_grey = np.count_nonzero(values > 0.25 * top) - n_white
+    has_edges_only = n_grey <= n_white and n_grey <= _MOST_GREY * values.size
+    # Labels are small numbers; white is the end of the scale.
+    is_small = 2 * top <= int(np.iinfo(values.dtype).max)
+    if is_small or n_grey + n_white == values.size or not has_edges_only:
+        raise ImageReadError(
+            f"{name}: expected a mask, black and white, but got {len(np.unique(values))} values up "
+            f"to {top}. Is it the image itself, or a map of several kinds of defects? Save a mask "
+            "of each kind"
+        )
+    return np.asarray(values > top / 2)

@@ -8,9 +8,10 @@ in for the process-wide ``Image.MAX_IMAGE_PIXELS`` and its warning.
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -77,6 +78,14 @@ def image_pixels(image: Image.Image) -> NDArray:
     if mode == "RGBA":
         return np.asarray(image)[:, :, :3]
     return np.asarray(image.convert("RGB"))
+
+
+def is_partly_transparent(path: str | os.PathLike[str]) -> bool:
+    """Say whether an image file has places that are not quite opaque; not if it does not decode."""
+    with suppress(Exception), Image.open(path) as image:
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            return bool((np.asarray(image.convert("RGBA"))[..., 3] < 255).any())
+    return False
 
 
 def _apply_palette(image: Image.Image) -> NDArray:

@@ -194,6 +194,17 @@ def read_named(source: Any, options: ReadOptions, name: str) -> Micrograph:
     return _read(source, options, name, with_digest=True)
 
 
+def read_stored(path: Any, name: str) -> NDArray[Any]:
+    """Read the values of a file as stored, (H, W) or (H, W, 3).
+
+    Raises
+    ------
+    ImageReadError
+    """
+    options = ReadOptions()
+    return as_pixels(_decode_path(path, options, name).pixels, name, options.max_pixels)
+
+
 def _read(source: Any, options: ReadOptions, name: str, with_digest: bool) -> Micrograph:
     is_path = isinstance(source, (str, os.PathLike))
     decoded = (

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import label
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
-from hypervlad.images import as_mask
+from hypervlad.images.masks import as_mask
 
 __all__ = [
     "area_fraction_error",
@@ -93,7 +93,7 @@ def pixel_average_precision(score_maps: Maps, masks: Maps) -> float:
 
 
 def per_region_overlap(score_maps: Maps, masks: Maps, *, max_fpr: float = 0.3) -> float:
-    """Per-region overlap (PRO): how much of each defect is found, small ones counting as large.
+    """Area under the per-region overlap (AU-PRO): every region has the same weight, however small.
 
     At a threshold, the overlap of a region is the share of its pixels whose score is at least the
     threshold, and the false-positive rate the share of all sound pixels, of all images, for which
@@ -148,7 +148,7 @@ def per_region_overlap(score_maps: Maps, masks: Maps, *, max_fpr: float = 0.3) -
 
 
 def area_fraction_error(predicted: ArrayLike, mask: ArrayLike) -> float:
-    """How much more of the image is called defective than is: negative where it is less.
+    """Predicted minus true defective area, as a fraction of the image.
 
     Parameters
     ----------

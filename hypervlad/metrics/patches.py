@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.images import as_mask
+from hypervlad.images.masks import as_mask
 from hypervlad.metrics.maps import check_same_shape
 
 __all__ = ["PatchConfusion", "patch_confusion"]
@@ -75,13 +75,14 @@ def patch_confusion(
     patch: int = 29,
     *,
     min_fraction: float = 0.1,
-    edges: Literal["keep", "drop"] = "keep",
+    edges: Literal["pad", "drop"] = "pad",
 ) -> PatchConfusion:
     """Compare a defect map with the truth, patch by patch.
 
     The image is cut into squares from its upper left corner. A square is defective if at least
     `min_fraction` of its pixels are, in the mask and in the map alike: a map that colours whole
-    squares and one with fine outlines are judged by one rule. This is the comparison that Carrillo
+    squares and one with fine outlines are judged by one rule. Squares with fewer defective pixels
+    count as sound. This is the comparison that Carrillo
     Perez (2020) specified for whole images.
 
     Parameters
@@ -94,7 +95,7 @@ def patch_confusion(
         Side of the squares in pixels.
     min_fraction : float, default=0.1
         In (0, 1].
-    edges : {"keep", "drop"}, default="keep"
+    edges : {"pad", "drop"}, default="pad"
         What is left at the right and lower edge, narrower than a square, is judged by the pixels
         that are there, or not at all.
 
@@ -135,7 +136,7 @@ def patch_confusion(
 
 
 def defective_patches(
-    mask: NDArray[np.bool_], patch: int, *, min_fraction: float, edges: Literal["keep", "drop"]
+    mask: NDArray[np.bool_], patch: int, *, min_fraction: float, edges: Literal["pad", "drop"]
 ) -> NDArray[np.bool_]:
     """Say of each square of an image whether at least `min_fraction` of it is defective.
 
@@ -154,7 +155,7 @@ def defective_patches(
         if not rows or not columns:
             raise ValueError(
                 f"an image of {mask.shape[0]} x {mask.shape[1]} pixels holds no whole patch of "
-                f"{patch} x {patch}: choose a smaller patch, or edges='keep'."
+                f"{patch} x {patch}: choose a smaller patch, or edges='pad'."
             )
         mask = mask[:rows, :columns]
     starts = [np.arange(0, extent, patch) for extent in mask.shape]
@@ -165,7 +166,7 @@ def defective_patches(
         np.diff(np.append(start, extent)) for start, extent in zip(starts, mask.shape, strict=True)
     )
     # In whole numbers of pixels, so that 0.1 of 10 pixels is one of them.
-    needed = np.ceil(min_fraction * np.outer(heights, widths) - 1e-9)
+    needed = np.maximum(1, np.ceil(min_fraction * np.outer(heights, widths) - 1e-9))
     return np.asarray(counts >= needed)
 
 
@@ -174,8 +175,8 @@ def _check_options(patch: int, min_fraction: float, edges: str) -> None:
         raise ValueError(f"patch must be a whole number of pixels, at least 1; got {patch!r}.")
     if not 0 < min_fraction <= 1:
         raise ValueError(f"min_fraction must be in (0, 1]; got {min_fraction!r}.")
-    if edges not in ("keep", "drop"):
-        raise ValueError(f"edges must be 'keep' or 'drop'; got {edges!r}.")
+    if edges not in ("pad", "drop"):
+        raise ValueError(f"edges must be 'pad' or 'drop'; got {edges!r}.")
 
 
 def _ratio(part: int, whole: int) -> float:

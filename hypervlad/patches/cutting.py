@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
-from hypervlad.images import ImageReadError, check_image_list, read_mask, read_micrographs
+from hypervlad.images import (
+    ImageReadError,
+    Micrograph,
+    check_image_list,
+    read_mask,
+    read_micrographs,
+)
 from hypervlad.images.options import make_options
 from hypervlad.images.outcomes import name_of
 from hypervlad.patches.grid import Edges, IntArray, patch_means, patch_positions, patches_at
@@ -34,7 +41,7 @@ class PatchSet:
         "anomalous" or "normal"; all "normal" if no masks were given.
     defective : ndarray of float64, shape (n,)
         Share of each patch that the mask calls defective.
-    images : ndarray of int, shape (n,)
+    image_index : ndarray of int, shape (n,)
         Which image of the list each was cut from.
     positions : ndarray of int, shape (n, 2)
         Row and column of the upper left corner.
@@ -47,7 +54,7 @@ class PatchSet:
     pixels: NDArray[np.float32]
     labels: NDArray[np.str_]
     defective: NDArray[np.float64]
-    images: IntArray
+    image_index: IntArray
     positions: IntArray
     groups: NDArray[Any]
     names: list[str]
@@ -58,11 +65,12 @@ class PatchSet:
     def take(self, rows: ArrayLike) -> PatchSet:
         """Return some of the patches, by number or by a mask of booleans."""
         rows = np.asarray(rows)
+        rows = rows if rows.size else rows.astype(np.intp)
         return PatchSet(
             self.pixels[rows],
             self.labels[rows],
             self.defective[rows],
-            self.images[rows],
+            self.image_index[rows],
             self.positions[rows],
             self.groups[rows],
             self.names,
@@ -135,14 +143,16 @@ def cut_patches(
     ]
     cuts = []
     for i, micrograph in read_micrographs(images, options=options):
-        cut = _cut(micrograph.pixels, masks[i], name_of(images[i], i), patch, stride, edges)
+        name = name_of(images[i], i)
+        truth = _truth(micrograph, masks[i], name)
+        cut = _cut(micrograph.pixels, truth, name, patch, stride, edges)
         cuts.append((np.full(len(cut[1]), i), *cut))
     numbers, pixels, positions, defective = zip(*cuts, strict=True)
     patches = PatchSet(
         pixels=_stacked(pixels),
         labels=np.array([]),
         defective=np.concatenate(defective),
-        images=np.concatenate(numbers),
+        image_index=np.concatenate(numbers),
         positions=np.concatenate(positions),
         groups=group_of[np.concatenate(numbers)],
         names=stems,
@@ -167,7 +177,8 @@ def split_patches(
         Shares of all patches, 0 for none; approximate, since groups stay whole.
     by : {"group", "patch"}, default="group"
         "patch" draws single patches, as Carrillo Perez (2020) did: neighbours, which may overlap,
-        lie on both sides, and the test measures memory. Only to reproduce that.
+        lie on both sides, and the test measures memory. Only to reproduce that; each patch then
+        is a group of its own.
     random_state : int, RandomState or None, default=None
 
     Returns
@@ -199,14 +210,18 @@ def split_patches(
         )
     if by not in ("group", "patch"):
         raise ValueError(f"by must be 'group' or 'patch'; got {by!r}.")
+    if by == "patch":
+        patches = dataclasses.replace(patches, groups=np.arange(len(patches)))
     rng = check_random_state(random_state)
     rest, parts, left = np.arange(len(patches)), {}, 1.0
     for name in ("test", "validation"):
         taken = np.array([], dtype=np.intp)
         if sizes[name]:
-            groups = patches.groups[rest] if by == "group" else None
             kept, taken = holdout_split(
-                patches.labels[rest], groups, test_size=sizes[name] / left, random_state=rng
+                patches.labels[rest],
+                patches.groups[rest],
+                test_size=sizes[name] / left,
+                random_state=rng,
             )
             rest, taken = rest[kept], rest[taken]
         left -= sizes[name]
@@ -217,25 +232,28 @@ def split_patches(
 
 def _cut(
     pixels: NDArray[np.float32],
-    mask: Any,
+    truth: NDArray[np.bool_],
     name: str,
     patch: int,
     stride: int | None,
     edges: Edges,
 ) -> tuple[NDArray[np.float32], IntArray, NDArray[np.float64]]:
     """Patches of one image, their corners, and the defective share of each."""
-    shape = (pixels.shape[0], pixels.shape[1])
     try:
-        positions = patch_positions(shape, patch, stride, edges=edges)
+        positions = patch_positions((len(truth), truth.shape[1]), patch, stride, edges=edges)
     except ValueError as error:
         raise ImageReadError(f"{name}: {error}") from error
-    truth = np.zeros(shape, dtype=bool)
-    if mask is not None:
-        try:
-            truth = read_mask(mask, shape=shape)
-        except ImageReadError as error:
-            raise ImageReadError(f"{name}, its mask: {error}") from error
     return patches_at(pixels, positions, patch), positions, patch_means(truth, positions, patch)
+
+
+def _truth(micrograph: Micrograph, mask: Any, name: str) -> NDArray[np.bool_]:
+    shape = (micrograph.pixels.shape[0], micrograph.pixels.shape[1])
+    if mask is None:
+        return np.zeros(shape, dtype=bool)
+    try:
+        return read_mask(mask, shape=shape, banner_rows=micrograph.metadata["banner_rows"])
+    except ImageReadError as error:
+        raise ImageReadError(f"{name}, its mask: {error}") from error
 
 
 def _stacked(pixels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -246,7 +264,7 @@ def _stacked(pixels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 def _labelled(patches: PatchSet, min_fraction: float, mixed: str) -> PatchSet:
     # A share of whole pixels: what is left of rounding must not decide.
-    anomalous = patches.defective >= min_fraction - 1e-9
+    anomalous = (patches.defective > 0) & (patches.defective >= min_fraction - 1e-9)
     labels = np.where(anomalous, ANOMALOUS, NORMAL)
     kept = anomalous | (patches.defective == 0) | (mixed == "keep")
     fields = {**vars(patches), "labels": labels}

@@ -132,7 +132,7 @@ def map_from_patches(
     Raises
     ------
     ValueError
-        If there is not one value for each position, or a corner lies outside the map.
+        If there is not one finite value for each position, or a corner lies outside the map.
 
     Examples
     --------
@@ -140,7 +140,7 @@ def map_from_patches(
     >>> map_from_patches([1.0, 3.0], [[0, 0], [0, 1]], (2, 3), patch=2).tolist()
     [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]
     """
-    numbers = np.asarray(values, dtype=np.float64)
+    numbers = _finite(values, "values")
     corners = _check_positions(positions, shape)
     patch = check_side("patch", patch)
     if numbers.shape != (len(corners),):
@@ -170,7 +170,7 @@ def patch_means(values: ArrayLike, positions: ArrayLike, patch: int = 29) -> NDA
     Raises
     ------
     ValueError
-        If the map is not two-dimensional or a corner lies outside it.
+        If the map is not two-dimensional or not finite, or a corner lies outside it.
 
     Examples
     --------
@@ -178,7 +178,7 @@ def patch_means(values: ArrayLike, positions: ArrayLike, patch: int = 29) -> NDA
     >>> patch_means([[True, False, False]] * 2, [[0, 0], [0, 1]], patch=2).tolist()
     [0.5, 0.0]
     """
-    array = np.asarray(values, dtype=np.float64)
+    array = _finite(values, "the map")
     if array.ndim != 2:
         raise ValueError(f"expected a map of shape (H, W); got shape {array.shape}.")
     corners = _check_positions(positions, array.shape)
@@ -201,6 +201,14 @@ def check_side(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be a whole number of pixels, at least 1; got {value!r}.")
     return int(value)
+
+
+def _finite(values: ArrayLike, what: str) -> NDArray[np.float64]:
+    """Return values as floats; sums over windows would spread NaN over all of them."""
+    array = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{what} must be finite; got NaN or infinity (see fill=).")
+    return array
 
 
 def _starts(extent: int, patch: int, stride: int, edges: Edges) -> IntArray:

@@ -77,7 +77,7 @@ def test_a_full_folder_and_unknown_parts_are_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ImageFolderError, match="a new or an empty folder"):
         write_patch_folder(parts_of(), tmp_path)
-    with pytest.raises(ImageFolderError, match="parts are train, validation, test; got dev"):
+    with pytest.raises(ImageFolderError, match=r"parts are train, validation, test.* got dev"):
         write_patch_folder({"dev": parts_of()["train"]}, tmp_path / "new")
     with pytest.raises(ImageFolderError, match="got none"):
         write_patch_folder({}, tmp_path / "new")
@@ -106,6 +106,31 @@ def test_a_group_on_two_sides_is_refused(tmp_path):
         csv.writer(stream).writerows(rows)
     with pytest.raises(ImageFolderError, match="group 'mat 7' lie in train and in test"):
         load_patch_folder(tmp_path)
+
+
+def test_a_leaking_split_is_read_again(tmp_path):
+    patches = cut_patches([np.random.default_rng(0).random((40, 40)) for _ in range(3)], patch=10)
+    write_patch_folder(split_patches(patches, by="patch", random_state=0), tmp_path)
+    assert sum(len(part.images) for part in load_patch_folder(tmp_path).values()) == 48
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_patch_folder(parts_of(), tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_systems_refuse_are_changed(tmp_path):
+    source = tmp_path / ".a mat: 1?.png"
+    Image.fromarray(np.zeros((10, 10), np.uint8)).save(source)
+    write_patch_folder({"train": cut_patches([source], patch=10)}, tmp_path / "out")
+    [file] = load_patch_folder(tmp_path / "out")["train"].images
+    assert file.endswith("a mat_ 1_-0_0_0.png")
 
 
 def test_arrays_of_floats_are_kept_exactly(tmp_path):

@@ -56,7 +56,8 @@ def test_without_threshold_and_masks_nothing_is_outlined():
 
 
 def test_flat_maps_have_a_scale_too():
-    DefectMapDisplay([IMAGE], [np.full((60, 90), 3.0)], threshold=7.0).plot()
+    flat = DefectMapDisplay.from_predictions([IMAGE], [np.full((60, 90), 3.0)], threshold=7.0)
+    assert texts(flat)[4:] == ["3", " 7", " score ≥ 7"]
     assert "nan" not in "".join(texts(DefectMapDisplay([IMAGE], [0 * SCORES]).plot()))
 
 
@@ -84,7 +85,7 @@ def test_dropped_edges_keep_their_own_colour():
     assert (picture[45, 5] == 0.5).all()
     assert (picture[5, 5] != 0.5).any()
     assert "nothing defective" not in texts(shown)
-    nothing = PatchConfusionDisplay([IMAGE], [0 * SCORES], [0 * SCORES]).plot()
+    nothing = PatchConfusionDisplay.from_predictions([IMAGE], [0 * SCORES], [None])
     assert "nothing defective" in texts(nothing)
 
 
@@ -111,6 +112,26 @@ def test_an_outline_lies_inside_and_not_along_the_image():
     assert border[7, 5]
     assert border[6, 5]
     assert not border[5, 5]
+    around = outline(region, outside=True)
+    assert not (around & region).any()
+    assert around[9, 5]
+    assert around[3, 10]
+    assert not around[3, 11]
+
+
+def test_a_perfect_map_hides_no_mask():
+    display = DefectMapDisplay([IMAGE], [MASK.astype(float)], threshold=0.5, masks=[MASK]).plot()
+    for picture in display.ax_.images[:2]:
+        assert has(picture, TRUE)
+        assert has(picture, SEEN)
+
+
+def test_small_defects_in_large_images_are_seen():
+    image, mask = np.full((1000, 1000), 0.5), np.zeros((1000, 1000), dtype=bool)
+    mask[501:504, 301:304] = True
+    display = DefectMapDisplay([image], [mask.astype(float)], threshold=0.5, masks=[mask]).plot()
+    assert has(display.ax_.images[0], TRUE)
+    assert has(display.ax_.images[1], SEEN)
 
 
 def test_patches_are_enlarged_to_the_image():
@@ -135,6 +156,7 @@ def test_patches_are_enlarged_to_the_image():
             lambda: PatchConfusionDisplay([IMAGE], [SCORES, SCORES], [MASK]),
             "predicted map for each",
         ),
+        (lambda: DefectMapDisplay([IMAGE], [SCORES], names=[]), "one name for each of 1"),
         (lambda: PatchConfusionDisplay([IMAGE], [MASK.T], [MASK.T]).plot(), "but a map of 90 x 60"),
     ],
 )

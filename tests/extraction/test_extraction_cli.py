@@ -240,7 +240,8 @@ def test_no_worker_outlives_a_killed_command(how: str, folder: Path, tmp_path: P
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stderr=subprocess.DEVNULL,
     )
-    while child.poll() is None and not list(tmp_path.rglob("_f.parquet.parts/*/*")):
+    # Late enough that each worker has begun: only then does it watch.
+    while child.poll() is None and len(list(tmp_path.rglob("_f.parquet.parts/*/*"))) < 100:
         time.sleep(0.01)
     workers = psutil.Process(child.pid).children(recursive=True)
     assert len(workers) >= 2
@@ -248,7 +249,7 @@ def test_no_worker_outlives_a_killed_command(how: str, folder: Path, tmp_path: P
     child.wait(30)
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
-    assert child.returncode == (-signal.SIGKILL if how == "SIGKILL" else 130)
+    assert child.returncode == (-signal.SIGKILL if how == "SIGKILL" else 143)
 
 
 def test_a_list_of_all_that_was_skipped(model: Path, folder: Path, tmp_path: Path) -> None:
@@ -264,12 +265,16 @@ def test_a_list_of_all_that_was_skipped(model: Path, folder: Path, tmp_path: Pat
     assert all(reason for _, reason in rows)
 
 
-def test_paths_and_labels_count_from_the_root(model: Path, folder: Path, tmp_path: Path) -> None:
+def test_paths_count_from_the_root(model: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.parquet"
     run("extract", folder / "a", "--root", folder, "-m", model, "-o", out, "-q")
     _, frame = load_features(out)
     assert frame["path"].tolist() == [f"a/{i}.png" for i in range(8)]
-    assert set(frame["label"]) == {"a"}
+    assert frame["label"].isna().all()
+    run("extract", folder, "--root", tmp_path, "-m", model, "-o", out, "-q")
+    _, frame = load_features(out)
+    assert frame["path"].tolist()[0] == "images/a/0.png"
+    assert set(frame["label"].dropna()) == {"a", "b"}  # below DIR, as without --root
     result = run("extract", folder / "a", "--root", folder / "b", "-m", model, "-o", out, code=2)
     assert "does not lie in root=" in result.output
 
@@ -287,6 +292,7 @@ def test_what_cannot_be_is_told_before_the_work(
         (out, ["--jobs", "0"], "--jobs 0: give a number of processes"),
         (out, ["--cache", model], "a file; give a folder"),
         (out, ["--weights", "nope.pth"], "nope.pth"),
+        (out, ["--skipped", out], "would overwrite another file"),
     ):
         result = run("extract", folder, "-m", model, "-o", output, *options, *dry, code=2)
         assert message in " ".join(result.output.split())

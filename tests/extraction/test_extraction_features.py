@@ -361,7 +361,7 @@ def test_files_in_one_folder_are_one_table_to_other_readers(
     together = tmp_path / "features"
     for label in "ab":
         out = together / f"{label}.parquet"
-        extract_features(folder / label, encoder, out=out, root=folder)
+        extract_features(folder, encoder, out=out, include=f"{label}/*")
         load_features(out, mmap=True)
     Parts.open(together / "c.parquet", {}, resume=False)
     assert len(list(together.iterdir())) == 7
@@ -382,6 +382,8 @@ def test_files_in_one_folder_are_one_table_to_other_readers(
 def test_nothing_else_is_overwritten(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
 ) -> None:
+    import pandas as pd
+
     with pytest.raises(FeatureFileError, match=r"model\.hvlad: .* give NAME\.parquet"):
         extract_features(folder, encoder, out=tmp_path / "model.hvlad")
     out = tmp_path / "f.parquet"
@@ -395,6 +397,11 @@ def test_nothing_else_is_overwritten(
         extract_features(folder, encoder, out=out)
     out.write_bytes(out.read_bytes()[:-9])  # damaged, but ours: what lies beside it says so
     assert extract_features(folder, encoder, out=out, resume=True).n_images == 20
+    pd.DataFrame({"by": ["hand"]}).to_parquet(out)  # a neighbour of ours does not make it ours
+    with pytest.raises(FeatureFileError, match="exists already, and is no file of features"):
+        extract_features(folder, encoder, out=out)
+    with pytest.raises(FeatureFileError, match="exists already, and is no file of features"):
+        plan_extraction(folder, encoder, out=out)
 
 
 def test_features_of_another_model_are_not_replaced_by_going_on(

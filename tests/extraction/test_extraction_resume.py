@@ -278,15 +278,24 @@ def test_verify_reads_what_finished_parts_are_of(
     encoder: HypercolumnVLAD,
     folder: Path,
     tmp_path: Path,
-    expected: bytes,
     computed: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    interrupted(monkeypatch, encoder, folder, tmp_path / "f.parquet", 3)
+    out, changed = tmp_path / "f.parquet", folder / "a" / "5.bmp"  # in the second batch of four
+    (folder / "a" / "5.png").rename(tmp_path / "5.png")
+    pixels = np.random.default_rng(3).integers(0, 256, (18, 22), dtype=np.uint8)
+    Image.fromarray(pixels).save(changed)
+    interrupted(monkeypatch, encoder, folder, out, 3)
+    status = changed.stat()
+    Image.fromarray(pixels[::-1]).save(changed)
+    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert plan_extraction(folder, encoder, out=out, resume=True).n_kept == 12
     computed.clear()
-    done = extract_features(folder, encoder, out=tmp_path / "f.parquet", resume=True, verify=True)
-    assert (done.n_kept, len(computed)) == (12, 8)
-    assert (tmp_path / "f.parquet").read_bytes() == expected
+    done = extract_features(folder, encoder, out=out, resume=True, verify=True)
+    assert (done.n_kept, len(computed)) == (8, 12)
+    _, frame = load_features(out)
+    digest = hypervlad.read_micrograph(changed).digest
+    assert frame.set_index("path").loc["a/5.bmp", "digest"] == digest
 
 
 def test_foreign_files_are_not_removed(

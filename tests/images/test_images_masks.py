@@ -9,9 +9,16 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from hypervlad.images import ImageReadError, read_mask
+from hypervlad.images.masks import as_mask
 
 MASK = np.zeros((20, 30), dtype=bool)
 MASK[3:5, 7:9] = True
+RED = np.stack([255 * MASK, 0 * MASK, 0 * MASK], axis=-1).astype(np.uint8)
+
+
+def written(file, values):
+    tifffile.imwrite(file, values) if file.suffix == ".tif" else Image.fromarray(values).save(file)
+    return file
 
 
 @pytest.mark.parametrize(
@@ -21,22 +28,27 @@ MASK[3:5, 7:9] = True
         (MASK.astype(np.uint8), "mask.png"),  # 0 and 1: black to the eye
         (MASK, "mask.png"),
         (np.stack([255 * MASK.astype(np.uint8)] * 3, axis=-1), "mask.png"),
+        (RED, "mask.png"),
+        *((top * MASK.astype(kind), "mask.tif") for kind in "bhiBHI" for top in (1, 100)),
         (65535 * MASK.astype(np.uint16), "mask.tif"),
-        (MASK.astype(np.uint16), "mask.tif"),
         (MASK.astype(np.float32), "mask.tif"),
+        (255 * MASK.astype(np.float32), "mask.tif"),
         (255 * MASK.astype(np.uint8), "mask.bmp"),
         (0 * MASK.astype(np.uint8), "mask.png"),
         (255 + 0 * MASK.astype(np.uint8), "mask.png"),
     ],
 )
 def test_masks_of_every_kind(tmp_path, values, name):
-    file = tmp_path / name
-    tifffile.imwrite(file, values) if name.endswith("tif") else Image.fromarray(values).save(file)
-    expected = values[..., 0] != 0 if values.ndim == 3 else values != 0
-    assert_array_equal(read_mask(file, shape=(20, 30)), expected)
+    expected = (values.max(axis=-1) if values.ndim == 3 else values) != 0
+    assert_array_equal(read_mask(written(tmp_path / name, values), shape=(20, 30)), expected)
     if values.ndim == 2:
         assert_array_equal(read_mask(values), expected)
-        assert_array_equal(read_mask(values.tolist()), expected)
+
+
+def test_an_array_is_not_shared():
+    found = read_mask(MASK)
+    found[:] = True
+    assert not MASK.all()
 
 
 def test_grey_edges_are_cut_in_the_middle(tmp_path):
@@ -50,22 +62,50 @@ def test_grey_edges_are_cut_in_the_middle(tmp_path):
     assert_array_equal(read_mask(resized), np.asarray(smooth) > 127)
 
 
-def test_bad_masks_are_told(tmp_path):
-    file = tmp_path / "labels.png"
-    Image.fromarray(np.repeat(np.arange(4, dtype=np.uint8), 30).reshape(4, 30)).save(file)
-    with pytest.raises(ImageReadError, match=r"labels\.png: .*more grey \(60 pixels\) than white"):
+def test_a_banners_rows_are_cut_off_the_mask_too():
+    whole = np.vstack([MASK, np.zeros((4, 30), dtype=bool)])
+    assert_array_equal(read_mask(whole, shape=(20, 30), banner_rows=4), MASK)
+    assert_array_equal(read_mask(MASK, shape=(20, 30), banner_rows=4), MASK)
+    with pytest.raises(ImageReadError, match="a mask of 24 x 30 pixels for an image of 20 x 30"):
+        read_mask(whole, shape=(20, 30), banner_rows=5)
+
+
+RNG = np.random.default_rng(0)
+GREYS = {
+    "a photograph": np.clip(RNG.normal(120, 40, (20, 30)), 0, 255),
+    "a bright photograph": np.clip(RNG.normal(200, 15, (20, 30)), 0, 255),
+    "labels, the last the commonest": np.repeat([0, 1, 2, 2], 150).reshape(20, 30),
+    "labels far apart": np.repeat([0, 1, 5, 5], 150).reshape(20, 30),
+}
+
+
+@pytest.mark.parametrize("kind", GREYS)
+def test_what_is_no_mask_is_told(tmp_path, kind):
+    file = written(tmp_path / "x.png", GREYS[kind].astype(np.uint8))
+    with pytest.raises(ImageReadError, match=r"x\.png: expected a mask.*several kinds of defects"):
         read_mask(file)
-    colours = tmp_path / "colours.png"
-    Image.fromarray(np.stack([255 * MASK, 0 * MASK, 0 * MASK], -1).astype(np.uint8)).save(colours)
-    with pytest.raises(ImageReadError, match=r"colours\.png: .*got shape \(20, 30, 3\)"):
-        read_mask(colours)
+
+
+def test_a_transparent_layer_is_told(tmp_path):
+    layer = np.full((20, 30, 4), 255, dtype=np.uint8)
+    layer[..., 3] = 255 * MASK
+    with pytest.raises(ImageReadError, match=r"layer\.png: a mask with a transparent layer"):
+        read_mask(written(tmp_path / "layer.png", layer))
+    layer[..., :3], layer[..., 3] = RED, 255
+    assert_array_equal(read_mask(written(tmp_path / "opaque.png", layer)), MASK)
+
+
+def test_bad_masks_are_told(tmp_path):
     with pytest.raises(ImageReadError, match="a mask of 20 x 30 pixels for an image of 30 x 20"):
         read_mask(MASK, shape=(30, 20))
-    with pytest.raises(ImageReadError, match=r"gone\.png"):
+    with pytest.raises(ImageReadError, match=r"gone\.png: no such file"):
         read_mask(tmp_path / "gone.png")
-    with pytest.raises(ImageReadError, match="got type"):
+    with pytest.raises(ImageReadError, match="a web address"):
+        read_mask("https://host/mask.png")
+    with pytest.raises(ImageReadError, match="image: the mask holds True and False"):
         read_mask(np.array([["a"]]))
-    with pytest.raises(ImageReadError, match="not empty"):
-        read_mask(np.zeros((0, 3)))
-    with pytest.raises(ImageReadError, match="got values -1, 0"):
+    with pytest.raises(ValueError, match=r"seen has shape .* not empty") as error:
+        as_mask(np.zeros((0, 3)), "seen")
+    assert not isinstance(error.value, ImageReadError)
+    with pytest.raises(ImageReadError, match="got -1, 0"):
         read_mask(np.array([[-1, 0]]))
