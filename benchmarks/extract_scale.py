@@ -35,7 +35,7 @@ RESULTS = Path(__file__).with_name("results") / "extract_scale_cpu.json"
 SIZES = (500, 1000, 2000, 4000)
 WAYS = ("1 job", "2 jobs", "dask")
 ROUNDS = 3
-N_BARE, N_LARGE = 192, 96
+N_BARE, N_LARGE = 192, 256
 _ONE_THREAD = {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1}
 
 
