@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -105,21 +104,17 @@ class Job:
         return self.run, self.verify, str(memory), self.encoder.device
 
     def _here(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Encoded]]:
-        """Do tasks one after the other; a thread reads the images of the next one meanwhile."""
-        work, ahead = _Work(self), deque[tuple[Task, list[Stamp]]]()
+        """Do tasks one after the other; threads read the images of the next ones meanwhile."""
+        work, ahead = _Work(self), deque[Task]()
 
-        def images() -> Iterator[tuple[int, Any]]:
+        def noted() -> Iterator[tuple[int, Task]]:
             for task in tasks:
-                ahead.append((task, task.stamps()))
-                yield from task.numbered()
+                ahead.append(task)
+                yield task.number, task
 
-        n_threads = max(1, work.inputs.n_threads)
-        n_ahead = work.inputs.preparation().batch_size  # a task
-        outcomes = outcomes_of(images(), work.take, n_threads, n_ahead)
-        for first in outcomes:
-            task, stamps = ahead.popleft()
-            rest = itertools.islice(outcomes, len(task.items) - 1)
-            yield task, work.encoded([first, *rest], stamps)
+        # Whole tasks: where all is in the cache, handing over each image takes longer than to read.
+        for taken in outcomes_of(noted(), work.taken, max(1, work.inputs.n_threads)):
+            yield ahead.popleft(), work.encoded(*taken)
 
     def _elsewhere(
         self, tasks: Iterable[Task], n_jobs: int | None
@@ -150,6 +145,11 @@ class _Work:
         self._encoder = encoder
         self._encode: Any = None
         self._lock = threading.Lock()  # a dask worker may have several threads
+
+    def taken(self, task: Task, name: str) -> tuple[list[Taken | SkippedImage], list[Stamp]]:
+        """Take in the images of a task; sizes and times of the files are those from before."""
+        stamps = task.stamps()
+        return list(outcomes_of(task.numbered(), self.take)), stamps
 
     def encoded(self, taken: Sequence[Taken | SkippedImage], stamps: list[Stamp]) -> Encoded:
         """Encode the images of one task."""
@@ -183,5 +183,4 @@ def _encode(part: tuple[Job, Task]) -> Encoded:
         if work is None:
             _last.clear()
             work = _last[job.key] = _Work(job)
-    stamps = task.stamps()
-    return work.encoded(list(outcomes_of(task.numbered(), work.take)), stamps)
+    return work.encoded(*work.taken(task, "task"))
