@@ -196,12 +196,11 @@ def bytes_of(text: str) -> int:
     >>> bytes_of("1.5GB")
     1500000000
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)B?\s*", text.upper())
-    has_unit = found is not None and text.strip()[-1].isalpha()
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B?)\s*", text.upper())
     # Who writes 20 and means gigabytes must not lose a cache.
-    if found is None or not (has_unit or float(found[1]) == 0):
+    if found is None or (not found[2] and float(found[1])):
         raise ValueError(f"{text!r} is no size; write it like 500MB or 20GB")
-    return round(float(found[1]) * _UNITS[f"{found[2]}B"])
+    return round(float(found[1]) * _UNITS[found[2].rstrip("B") + "B"])
 
 
 def cache_key(facts: Mapping[str, Any]) -> str:

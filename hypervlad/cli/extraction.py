@@ -123,14 +123,12 @@ def extract(
       hypervlad extract share/ -m model.hvlad -o features.parquet --cache cache/ --include "*.tif"
     """
     from hypervlad.extraction import extract_features, plan_extraction
-    from hypervlad.extraction.running import check_target
     from hypervlad.images import ImageReadError
 
     check_cache(cache, cache_size)
     for file in (output, skipped):
         if file is not None:
             check_file(file)
-    check_target(output)
     if skipped is not None and skipped.resolve() in (output.resolve(), model.resolve()):
         raise ValueError(
             f"--skipped {skipped}: would overwrite another file; give a name of its own."
@@ -156,7 +154,6 @@ def extract(
         )
         typer.echo(str(plan))
         return
-    prepare_file(output)
     done = extract_features(
         folder,
         encoder,

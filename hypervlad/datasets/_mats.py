@@ -71,8 +71,7 @@ def make_surface(
     substrate = mat.collector * (1 + 0.12 * smooth_noise(rng, shape, 24 * unit, octaves=4))
     surface = Surface(shape, np.maximum(substrate, 0.005), 0.25 / (8 * mat.radius))
     strands = _strands(rng, shape, mat)
-    beads = [kind for kind in defects if kind == "bead"]
-    n_beads = int(rng.integers(1, 9, len(beads)).sum())
+    n_beads = int(rng.integers(1, 9, defects.count("bead")).sum())
     strands = _with_beads(rng, shape, mat, strands, n_beads, unit)
     holes = [
         _blob(rng, shape, _extent(rng, mat, unit, 22, 60)) for kind in defects if kind == "hole"

@@ -9,7 +9,7 @@ from hypervlad.displays.codeword_map import CodewordMapDisplay, word_colours
 from hypervlad.displays.codeword_patches import CodewordPatchesDisplay
 from hypervlad.displays.confusion import ConfusionDisplay
 from hypervlad.displays.contact_sheet import ContactSheetDisplay
-from hypervlad.displays.defect_map import DefectMapDisplay, PatchConfusionDisplay
+from hypervlad.displays.defect_map import DefectMapDisplay
 from hypervlad.displays.evaluation import (
     ClassScores,
     Evaluation,
@@ -19,6 +19,7 @@ from hypervlad.displays.evaluation import (
 from hypervlad.displays.evidence import EvidenceDisplay
 from hypervlad.displays.facts import library_versions, model_facts
 from hypervlad.displays.figures import save_png
+from hypervlad.displays.patch_confusion import PatchConfusionDisplay
 from hypervlad.displays.predictions import predictions_as_bytes, write_predictions
 from hypervlad.displays.reliability import ReliabilityDisplay
 from hypervlad.displays.report import report_on_model, write_report

@@ -21,8 +21,7 @@ from hypervlad.displays.tiles import (
     thumbnail,
 )
 from hypervlad.images import check_image_list, read_image, read_mask
-from hypervlad.metrics import PatchConfusion, area_fraction_error
-from hypervlad.metrics.patches import defective_patches, patch_confusion
+from hypervlad.metrics import area_fraction_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,12 +31,8 @@ Colour = tuple[float, float, float]
 # Colours that people with any kind of colour vision tell apart (Okabe and Ito 2008).
 SEEN: Colour = (0.90, 0.62, 0.0)
 TRUE: Colour = (0.34, 0.71, 0.91)
-HIT: Colour = (0.0, 0.62, 0.45)
-FALSE_ALARM: Colour = SEEN
-MISSED: Colour = (0.84, 0.37, 0.0)
-SOUND: Colour = (0.80, 0.80, 0.80)
-_SIDE = 200  # pixels of a picture at least: an outline of two of them is still seen
-_LEGEND_INCHES = 0.3
+SIDE = 200  # pixels of a picture at least: an outline of two of them is still seen
+LEGEND_INCHES = 0.3
 _SCALE_PERCENTILES = (1, 99.8)
 _PALETTE = "inferno"
 
@@ -85,8 +80,8 @@ class DefectMapDisplay:
         self.images = check_image_list(images)
         self.maps = [np.asarray(scores, dtype=np.float64) for scores in maps]
         self.threshold = threshold
-        self.masks = _one_each("mask", masks, len(self.images))
-        self.names = _names(self.images, names)
+        self.masks = one_each("mask", masks, len(self.images))
+        self.names = names_or_own(self.images, names)
         self.read_options = read_options
         if len(self.maps) != len(self.images):
             raise ValueError(
@@ -120,7 +115,7 @@ class DefectMapDisplay:
     def figure_size(self) -> tuple[float, float]:
         """Width and height in inches that suit the number of images."""
         width, height = sheet_size(2 * len(self.images), self.n_columns, 2)
-        return width, height + _LEGEND_INCHES
+        return width, height + LEGEND_INCHES
 
     def plot(self, ax: Axes | None = None) -> DefectMapDisplay:
         """Read the images and draw them beside their maps.
@@ -166,15 +161,15 @@ class DefectMapDisplay:
     def _tiles(self, row: int, coloured: Any) -> list[Tile]:
         scores = self.maps[row]
         pixels = read_image(self.images[row], **dict(self.read_options or {}))
-        _check_size(self.names[row], pixels, scores)
+        check_size(self.names[row], pixels, scores)
         seen = None if self.threshold is None else scores >= self.threshold
         mask = self.masks[row]
         truth = None if mask is None else read_mask(mask, shape=scores.shape)
-        picture = _in_colour(thumbnail(pixels, _SIDE))
-        surface = coloured(thumbnail(scores, _SIDE, np.max))
+        picture = in_colour(thumbnail(pixels, SIDE))
+        surface = coloured(thumbnail(scores, SIDE, np.max))
         for region, colour in ((truth, TRUE), (seen, SEEN)):
             if region is not None:
-                small = thumbnail(region, _SIDE, np.max).astype(bool)
+                small = thumbnail(region, SIDE, np.max).astype(bool)
                 border = outline(small, outside=region is truth)
                 picture[border] = surface[border] = colour
         return [
@@ -187,135 +182,6 @@ class DefectMapDisplay:
         if self.threshold is not None:
             entries.append((f"score ≥ {self.threshold:.3g}", SEEN))
         draw_legend(self.ax_, entries, bar=(f"{low:.3g}", bar, f"{high:.3g}"))
-
-
-class PatchConfusionDisplay:
-    """Images with each patch coloured by whether it was rightly called defective or sound.
-
-    Parameters
-    ----------
-    images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
-    predicted : sequence of n ndarray of shape (H, W)
-        True where a defect is seen.
-    masks : sequence of n path, ndarray or None
-        True where there is one; None for an image without defects.
-    patch : int, default=29
-    min_fraction : float, default=0.1
-    edges : {"pad", "drop"}, default="pad"
-        As in :func:`hypervlad.metrics.patch_confusion`.
-    names : sequence of n str, optional
-    read_options : mapping, optional
-
-    Attributes
-    ----------
-    confusions : list of PatchConfusion
-        Of each image.
-    figure_ : matplotlib Figure
-    ax_ : matplotlib Axes
-    """
-
-    figure_: Figure
-    ax_: Axes
-
-    def __init__(
-        self,
-        images: Sequence[Any],
-        predicted: Sequence[ArrayLike],
-        masks: Sequence[Any],
-        *,
-        patch: int = 29,
-        min_fraction: float = 0.1,
-        edges: Any = "pad",
-        names: Sequence[str] | None = None,
-        read_options: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.images = check_image_list(images)
-        n_images = len(self.images)
-        self.seen = [read_mask(m) for m in _one_each("predicted map", predicted, n_images)]
-        truths = zip(_one_each("mask", masks, n_images), self.seen, strict=True)
-        self.truths = [
-            np.zeros(seen.shape, dtype=bool) if mask is None else read_mask(mask, shape=seen.shape)
-            for mask, seen in truths
-        ]
-        self.names = _names(self.images, names)
-        self.read_options = read_options
-        self.patch = patch
-        self._rule: dict[str, Any] = {"min_fraction": min_fraction, "edges": edges}
-        self.confusions = [
-            patch_confusion(seen, truth, patch, **self._rule)
-            for seen, truth in zip(self.seen, self.truths, strict=True)
-        ]
-
-    @classmethod
-    def from_predictions(
-        cls,
-        images: Sequence[Any],
-        predicted: Sequence[ArrayLike],
-        masks: Sequence[Any],
-        *,
-        ax: Axes | None = None,
-        **options: Any,
-    ) -> PatchConfusionDisplay:
-        """Make a display, with the parameters of the class, and plot it."""
-        return cls(images, predicted, masks, **options).plot(ax=ax)
-
-    @property
-    def figure_size(self) -> tuple[float, float]:
-        """Width and height in inches that suit the number of images."""
-        width, height = sheet_size(len(self.images), 3, 3)
-        return max(width, 4.0), height + _LEGEND_INCHES
-
-    def plot(self, ax: Axes | None = None) -> PatchConfusionDisplay:
-        """Read the images and draw them.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            A new figure by default.
-
-        Returns
-        -------
-        PatchConfusionDisplay
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            If an image cannot be read or is of another size than its map.
-        """
-        self.figure_, self.ax_ = axes_or_new(ax, self.figure_size)
-        draw_tiles(self.ax_, [self._tile(row) for row in range(len(self.images))], 3)
-        entries = [("hit", HIT), ("false alarm", FALSE_ALARM), ("missed", MISSED), ("sound", SOUND)]
-        draw_legend(self.ax_, entries)
-        return self
-
-    def _tile(self, row: int) -> Tile:
-        pixels = read_image(self.images[row], **dict(self.read_options or {}))
-        seen, truth = self.seen[row], self.truths[row]
-        _check_size(self.names[row], pixels, seen)
-        called, true = (
-            enlarged(defective_patches(region, self.patch, **self._rule), self.patch, seen.shape)
-            for region in (seen, truth)
-        )
-        shown = called.shape
-        picture = _in_colour(pixels)
-        tinted = picture[: shown[0], : shown[1]]
-        for where, colour, strength in (
-            (called & true, HIT, 0.55),
-            (called & ~true, FALSE_ALARM, 0.55),
-            (~called & true, MISSED, 0.6),
-            (~called & ~true, SOUND, 0.12),
-        ):
-            tinted[where] = (1 - strength) * tinted[where] + strength * np.asarray(colour)
-        return Tile(
-            thumbnail(picture, _SIDE), _counts_in_words(self.names[row], self.confusions[row])
-        )
-
-
-def enlarged(patches: NDArray[np.bool_], patch: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Give every pixel what is said of its patch; patches at the edge are cut to the image."""
-    whole = patches.repeat(patch, axis=0).repeat(patch, axis=1)
-    return whole[: shape[0], : shape[1]]
 
 
 def outline(region: NDArray[np.bool_], *, outside: bool = False) -> NDArray[np.bool_]:
@@ -352,10 +218,10 @@ def draw_legend(
         x += height + (0.068 * len(text) + 0.2) * inch
     # The images of the legend would else set the limits.
     ax.set_xlim(left, ax.get_xlim()[1])
-    ax.set_ylim(bottom + _LEGEND_INCHES * inch, ax.get_ylim()[1])
+    ax.set_ylim(bottom + LEGEND_INCHES * inch, ax.get_ylim()[1])
 
 
-def _check_size(name: str, pixels: NDArray[Any], found: NDArray[Any]) -> None:
+def check_size(name: str, pixels: NDArray[Any], found: NDArray[Any]) -> None:
     if pixels.shape[:2] != found.shape:
         raise ValueError(
             f"{name}: an image of {pixels.shape[0]} x {pixels.shape[1]} pixels, but a map of "
@@ -363,16 +229,16 @@ def _check_size(name: str, pixels: NDArray[Any], found: NDArray[Any]) -> None:
         )
 
 
-def _in_colour(pixels: NDArray[Any]) -> NDArray[np.float64]:
+def in_colour(pixels: NDArray[Any]) -> NDArray[np.float64]:
     grey = pixels.ndim == 2
     return np.repeat(pixels[..., None], 3, axis=2).astype(float) if grey else pixels.astype(float)
 
 
-def _names(images: Sequence[Any], names: Sequence[str] | None) -> Sequence[str]:
-    return image_names(images) if names is None else _one_each("name", names, len(images))
+def names_or_own(images: Sequence[Any], names: Sequence[str] | None) -> Sequence[str]:
+    return image_names(images) if names is None else one_each("name", names, len(images))
 
 
-def _one_each(what: str, values: Sequence[Any] | None, n_images: int) -> list[Any]:
+def one_each(what: str, values: Sequence[Any] | None, n_images: int) -> list[Any]:
     listed = [None] * n_images if values is None else list(values)
     if len(listed) != n_images:
         raise ValueError(f"expected one {what} for each of {n_images} images; got {len(listed)}.")
@@ -391,15 +257,3 @@ def _finding_in_words(seen: NDArray[np.bool_] | None, truth: NDArray[np.bool_] |
         return words
     points = f"{100 * area_fraction_error(seen, truth):+.1f}".replace("-", "−")
     return f"{words} ({points})"
-
-
-def _counts_in_words(name: str, found: PatchConfusion) -> list[Line]:
-    return [
-        Line(name),
-        Line(
-            f"{found.true_positives} hit, {found.false_positives} false, "
-            f"{found.false_negatives} missed",
-            GREY,
-        ),
-        Line(f"F1 {found.f1:.2f}" if found.f1 == found.f1 else "nothing defective", GREY),
-    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -82,8 +82,7 @@ def patch_confusion(
     The image is cut into squares from its upper left corner. A square is defective if at least
     `min_fraction` of its pixels are, in the mask and in the map alike: a map that colours whole
     squares and one with fine outlines are judged by one rule. Squares with fewer defective pixels
-    count as sound. This is the comparison that Carrillo
-    Perez (2020) specified for whole images.
+    count as sound. This is the comparison that Carrillo Perez (2020) specified for whole images.
 
     Parameters
     ----------
@@ -149,7 +148,9 @@ def defective_patches(
     ValueError
         If a parameter is out of range or no square is left.
     """
-    _check_options(patch, min_fraction, edges)
+    patch = check_side("patch", patch)
+    check_min_fraction(min_fraction)
+    _check_edges(edges)
     if edges == "drop":
         rows, columns = (extent // patch * patch for extent in mask.shape)
         if not rows or not columns:
@@ -170,11 +171,30 @@ def defective_patches(
     return np.asarray(counts >= needed)
 
 
-def _check_options(patch: int, min_fraction: float, edges: str) -> None:
-    if isinstance(patch, bool) or not isinstance(patch, int | np.integer) or patch < 1:
-        raise ValueError(f"patch must be a whole number of pixels, at least 1; got {patch!r}.")
-    if not 0 < min_fraction <= 1:
-        raise ValueError(f"min_fraction must be in (0, 1]; got {min_fraction!r}.")
+def check_side(name: str, value: Any) -> int:
+    """Return a number of pixels, at least 1.
+
+    Raises
+    ------
+    ValueError
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a whole number of pixels, at least 1; got {value!r}.")
+    return int(value)
+
+
+def check_min_fraction(value: float) -> None:
+    """Complain unless it is a share of a patch from which on the patch counts as defective.
+
+    Raises
+    ------
+    ValueError
+    """
+    if not 0 < value <= 1:
+        raise ValueError(f"min_fraction must be in (0, 1]; got {value!r}.")
+
+
+def _check_edges(edges: str) -> None:
     if edges not in ("pad", "drop"):
         raise ValueError(f"edges must be 'pad' or 'drop'; got {edges!r}.")
 

@@ -22,6 +22,7 @@ from hypervlad.images import (
 )
 from hypervlad.images.options import make_options
 from hypervlad.images.outcomes import name_of
+from hypervlad.metrics.patches import check_min_fraction
 from hypervlad.patches.grid import Edges, IntArray, patch_means, patch_positions, patches_at
 from hypervlad.splits import holdout_split
 
@@ -272,8 +273,7 @@ def _labelled(patches: PatchSet, min_fraction: float, mixed: str) -> PatchSet:
 
 
 def _check_options(min_fraction: float, mixed: str) -> None:
-    if not 0 < min_fraction <= 1:
-        raise ValueError(f"min_fraction must be in (0, 1]; got {min_fraction!r}.")
+    check_min_fraction(min_fraction)
     if mixed not in ("drop", "keep"):
         raise ValueError(f"mixed must be 'drop' or 'keep'; got {mixed!r}.")
 

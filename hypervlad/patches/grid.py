@@ -7,6 +7,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hypervlad.metrics.patches import check_side
+
 IntArray: TypeAlias = NDArray[np.intp]
 Edges: TypeAlias = Literal["drop", "shift", "pad"]
 _EDGES = ("drop", "shift", "pad")
@@ -189,18 +191,6 @@ def patch_means(values: ArrayLike, positions: ArrayLike, patch: int = 29) -> NDA
     bottom, right = (np.minimum(corners + patch, array.shape)).T
     totals = table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left]
     return np.asarray(totals / ((bottom - top) * (right - left)))
-
-
-def check_side(name: str, value: Any) -> int:
-    """Return a number of pixels, at least 1.
-
-    Raises
-    ------
-    ValueError
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a whole number of pixels, at least 1; got {value!r}.")
-    return int(value)
 
 
 def _finite(values: ArrayLike, what: str) -> NDArray[np.float64]:

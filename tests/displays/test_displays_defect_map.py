@@ -6,16 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from hypervlad.displays import DefectMapDisplay, PatchConfusionDisplay
-from hypervlad.displays.defect_map import (
-    FALSE_ALARM,
-    HIT,
-    MISSED,
-    SEEN,
-    SOUND,
-    TRUE,
-    enlarged,
-    outline,
-)
+from hypervlad.displays.defect_map import SEEN, TRUE, outline
+from hypervlad.displays.patch_confusion import FALSE_ALARM, HIT, MISSED, SOUND, enlarged
 
 IMAGE = np.full((60, 90), 0.5)
 SCORES = np.zeros((60, 90))
