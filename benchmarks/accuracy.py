@@ -189,7 +189,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def is_standard(arguments: argparse.Namespace) -> bool:
     """Whether a run may take the place of the project's own results."""
     same_sets = not arguments.folder and arguments.data is not None
-    same_sets = same_sets and set(arguments.sets) == set(DATA_SETS)
+    # Added to, the results keep what they say of sets that are not asked for.
+    same_sets = same_sets and (arguments.add or set(arguments.sets) == set(DATA_SETS))
+    same_sets = same_sets and set(arguments.sets) <= set(DATA_SETS)
     whole = arguments.methods is None and arguments.repeats == REPEATS
     return same_sets and arguments.weights == "imagenet" and (whole or arguments.add)
 
@@ -246,14 +248,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     torch.set_num_threads(arguments.threads)
     methods, known = choose(arguments)
-    folders = [] if arguments.data is None else [arguments.data / n for n in arguments.sets]
+    to_run = [] if arguments.data is None else list(arguments.sets)
+    kept = DATA_SETS if is_standard(arguments) else []
+    folders = [arguments.data / name for name in dict.fromkeys([*kept, *to_run])]
     data_sets = {d.name: d for d in map(DataSet.load, [*folders, *arguments.folder])}
+    to_run += [folder.resolve().name for folder in arguments.folder]
     out = arguments.out or HERE / "results" / f"accuracy_{arguments.backbone}.json"
     by_set = earlier_results(out, arguments, data_sets)
-    for name, data in data_sets.items():
+    for name in to_run:
+        data = data_sets[name]
         by_set[name] = predict(methods, data, arguments, by_set[name]).ordered(known)
         data.forget_features()
-        if arguments.add or name == [*data_sets][-1]:
+        if arguments.add or name == to_run[-1]:
             facts = {"layout": LAYOUT, "backbone": arguments.backbone, "seed": SEED}
             facts |= score(by_set, data_sets)
             out.parent.mkdir(parents=True, exist_ok=True)
