@@ -30,7 +30,7 @@ class AxisInterpolation(NamedTuple):
 
 def input_size(
     shape: tuple[int, ...],
-    image_size: int,
+    image_size: int | None,
     aspect: Literal["square", "own"] = "square",
     minimum: int = 32,
 ) -> tuple[int, int]:
@@ -40,8 +40,9 @@ def input_size(
     ----------
     shape : tuple of int
         Of the image, (H, W) or (H, W, 3), pixels.
-    image_size : int
-        Side in pixels of the square; with ``aspect="own"`` the square root of the area.
+    image_size : int or None
+        Side in pixels of the square; with ``aspect="own"`` the square root of the area. None: the
+        image's own size.
     aspect : {"square", "own"}, default="square"
         Stretch to a square, or keep the image's own proportions.
     minimum : int, default=32
@@ -58,7 +59,11 @@ def input_size(
     (224, 224)
     >>> input_size((600, 1200), 224, aspect="own")
     (158, 317)
+    >>> input_size((600, 1200), None)
+    (600, 1200)
     """
+    if image_size is None:
+        return max(minimum, shape[0]), max(minimum, shape[1])
     if aspect == "square":
         return image_size, image_size
     scale = image_size / math.sqrt(shape[0] * shape[1])

@@ -51,7 +51,7 @@ def on_ray() -> dict[str, object]:
 WORKERS: dict[str, tuple[Callable[[], dict[str, object]], str]] = {
     "loky": (on_loky, "popen_loky"),
     "dask": (on_dask, "spawn_main"),
-    "ray": (on_ray, "ray::PoolActor"),
+    "ray": (on_ray, "ray::PoolActor.run_batch"),
 }
 
 

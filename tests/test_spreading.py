@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import time
@@ -13,20 +14,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hypervlad.encoder.sharing import Shared
 from hypervlad.encoder.spreading import in_order, is_spread, spread
 
 
-def squared(number: int) -> int:
-    return number * number
+def power(exponent: int, number: int) -> int:
+    return number**exponent
 
 
-def kills_at_7(number: int) -> int:
+def kills_at_7(_: str, number: int) -> int:
     if number == 7:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
 
 
-def fails(number: int) -> int:
+def fails(_: str, number: int) -> int:
     raise ValueError(f"no {number}")
 
 
@@ -58,7 +60,7 @@ def test_results_do_not_pile_up_before_a_slow_caller() -> None:
             yield number
 
     found = {}
-    for number, value in spread(squared, tasks(), 2, wave=4):
+    for number, value in spread(power, 2, tasks(), 2, wave=4):
         if len(found) in (0, 30):
             time.sleep(0.5)
             assert len(drawn) <= len(found) + 2 * 4 * 2
@@ -66,10 +68,46 @@ def test_results_do_not_pile_up_before_a_slow_caller() -> None:
     assert found == {number: number**2 for number in range(60)}
 
 
+class Travels:
+    """Something that counts, where it is sent from, how often it is sent."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __getstate__(self) -> dict[str, int]:
+        self.times += 1
+        return {"times": self.times}
+
+
+def which(common: Travels, number: int) -> tuple[int, int]:
+    return os.getpid(), id(common)
+
+
+@pytest.mark.slow
+def test_what_is_common_goes_to_a_worker_once() -> None:
+    common = Travels()
+    found = dict(spread(which, common, range(120), 2, wave=8))
+    assert sorted(found) == list(range(120))
+    assert common.times <= 2 + 2 * 8  # one each; a worker that starts late lets a wave pass
+    assert len(set(found.values())) == len({process for process, _ in found.values()})
+
+
+def test_what_is_shared_is_found_by_its_key() -> None:
+    content = ["any"]
+    shared = Shared.of(content)
+    assert shared.named().here() is None
+    assert shared.here() is content
+    assert shared.named().here() is content
+    assert pickle.loads(pickle.dumps(shared)).here() is content  # the one that came first
+    others = [Shared.of([number]) for number in range(4)]
+    assert [other.here() for other in others] == [[0], [1], [2], [3]]
+    assert shared.named().here() is None  # not kept for ever
+
+
 @pytest.mark.slow
 def test_an_error_of_the_work_is_the_callers() -> None:
     with pytest.raises(ValueError, match="no 0"):
-        list(spread(fails, [0], 2))
+        list(spread(fails, "", [0], 2))
 
 
 @pytest.mark.slow
@@ -79,7 +117,7 @@ def test_what_kills_its_workers_is_named_and_the_rest_is_done() -> None:
     done: list[int] = []
 
     def do_all() -> None:
-        for number, _ in spread(kills_at_7, range(40), 2, wave=8, named="No. {}".format):
+        for number, _ in spread(kills_at_7, "", range(40), 2, wave=8, named="No. {}".format):
             done.append(number)
 
     with (

@@ -1,6 +1,7 @@
 """The named CNNs: their taps, their preprocessing and where their weights come from."""
 
 from hypervlad.backbones.network import TappedNetwork, architecture, build_network, tap_names
+from hypervlad.backbones.reach import Reach, reach_of
 from hypervlad.backbones.registry import (
     Backbone,
     Preprocessing,
@@ -14,6 +15,7 @@ from hypervlad.backbones.weights import WeightsNotFoundError, find_weights
 __all__ = [
     "Backbone",
     "Preprocessing",
+    "Reach",
     "TappedNetwork",
     "WeightsNotFoundError",
     "architecture",
@@ -22,6 +24,7 @@ __all__ = [
     "find_weights",
     "get_backbone",
     "known_here",
+    "reach_of",
     "register_backbone",
     "tap_names",
 ]

@@ -92,7 +92,9 @@ def _boosting_in_words(boosting: Any) -> str:
 def _size_in_words(encoder: Any) -> str:
     recipe = encoder.recipe_
     side = recipe.image_size
-    if recipe.aspect == "square":
+    if side is None:
+        size = "the image's own"
+    elif recipe.aspect == "square":
         size = f"{side} x {side} pixels, stretched to a square"
     else:
         size = f"about {side} x {side} pixels, proportions kept"

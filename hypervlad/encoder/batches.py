@@ -68,7 +68,7 @@ class Preparation:
         this many pixels together, from one to 256.
     """
 
-    image_size: int
+    image_size: int | None
     aspect: Literal["square", "own"]
     preprocessing: Preprocessing
     batch_size: int

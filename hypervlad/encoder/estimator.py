@@ -51,9 +51,9 @@ class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         layers are enough, float16 too. "random" is always the same random network.
     taps : sequence of str, optional
         Layers that make the hypercolumn; the backbone's own choice by default.
-    image_size : int, default=224
+    image_size : int or None, default=224
         Side in pixels of the square that images are resized to; with ``aspect="own"`` the square
-        root of the area.
+        root of the area. None: images keep their own size; memory then grows with the largest.
     aspect : {"square", "own"}, default="square"
         Stretch images to a square, or keep their proportions.
     pixel_size : float or None, default=None
@@ -165,7 +165,7 @@ class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         *,
         weights: str | os.PathLike[str] = "imagenet",
         taps: Sequence[str] | None = None,
-        image_size: int = 224,
+        image_size: int | None = 224,
         aspect: Literal["square", "own"] = "square",
         pixel_size: float | None = None,
         grid: Literal["finest", "image", "own"] | int = "finest",

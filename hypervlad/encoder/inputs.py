@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from hypervlad.encoder.estimator import HypercolumnVLAD
 
 
+_USUAL_SIZE = 224  # pixels; cuts work into tasks where images keep their own size
+
+
 class _HasFacts(Protocol):
     @property
     def facts(self) -> Facts: ...
@@ -154,10 +157,9 @@ class Inputs:
         recipe, batch_pixels = self.recipe, None
         n_images: int | Literal["auto"] = batch_size or self.batch_size
         if n_images == "auto":
-            n_images = automatic_batch_size(recipe.image_size, self.device)
-            batch_pixels = (
-                None if recipe.pixel_size is None else automatic_batch_pixels(self.device)
-            )
+            of_one_size = recipe.image_size is not None and recipe.pixel_size is None
+            n_images = automatic_batch_size(recipe.image_size or _USUAL_SIZE, self.device)
+            batch_pixels = None if of_one_size else automatic_batch_pixels(self.device)
         return Preparation(
             recipe.image_size,
             recipe.aspect,

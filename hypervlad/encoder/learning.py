@@ -162,15 +162,15 @@ def _in_workers(
 ) -> Generator[Sampled | SkippedImage, None, None]:
     n = max(1, min(64, _MOST_SAMPLES_A_TASK // task.wanted.n_each))
     parts = (
-        (task, [from_anywhere(image) for image in images[start : start + n]], start)
+        ([from_anywhere(image) for image in images[start : start + n]], start)
         for start in range(0, len(images), n)
     )
-    for outcomes in in_order(spread(_sample, parts, wave=_WAVE)):
+    for outcomes in in_order(spread(_sample, task, parts, wave=_WAVE)):
         yield from outcomes
 
 
-def _sample(part: tuple[SamplingTask, list[Any], int]) -> list[Sampled | SkippedImage]:
+def _sample(task: SamplingTask, part: tuple[list[Any], int]) -> list[Sampled | SkippedImage]:
     """Sample some images; what a worker does."""
-    task, images, start = part
+    images, start = part
     network = task.source.built_once(task.inputs.device)
     return list(task.outcomes(images, network, start=start))

@@ -112,7 +112,8 @@ def check_what_decides(encoder: Any, backbone: Backbone) -> None:
     """Check the parameters that decide a vector; those with a value to return are checked there."""
     check_count("n_codewords", encoder.n_codewords)
     check_count("n_samples", encoder.n_samples)
-    check_count("image_size", encoder.image_size, backbone.preprocessing.minimum_size)
+    if encoder.image_size is not None:
+        check_count("image_size", encoder.image_size, backbone.preprocessing.minimum_size)
     if encoder.layer_components is not None:
         check_count("layer_components", encoder.layer_components)
     check_choice("aspect", encoder.aspect, ("square", "own"))

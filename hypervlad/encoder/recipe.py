@@ -31,7 +31,7 @@ class Recipe:
     """
 
     backbone: str
-    image_size: int
+    image_size: int | None
     aspect: Literal["square", "own"]
     pixel_size: float | None
     grid: Literal["finest", "image", "own"] | int

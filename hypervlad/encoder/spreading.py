@@ -18,7 +18,10 @@ import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 
+from hypervlad.encoder.sharing import Shared
+
 _MOST_DEATHS = 3  # of workers over the same task, before it is given up
+_FEWER = 8  # times fewer tasks are tried together after each death
 _SECONDS_BETWEEN_LOOKS = 1.0
 
 T = TypeVar("T")
@@ -45,7 +48,8 @@ def from_anywhere(path: Any) -> Any:
 
 
 def spread(
-    work: Callable[[Any], T],
+    work: Callable[[Any, Any], T],
+    common: Any,
     tasks: Iterable[Any],
     n_jobs: int | None = None,
     *,
@@ -57,7 +61,9 @@ def spread(
     Parameters
     ----------
     work : callable
-        A function of a module, called with a task.
+        A function of a module, called with what is common and a task.
+    common : object
+        Picklable, not None. Sent to each worker once; there, always the same object.
     tasks : iterable
         Picklable; drawn from in waves, so that a stream needs little memory.
     n_jobs : int, optional
@@ -82,28 +88,54 @@ def spread(
     """
     stream, pending, deaths = enumerate(tasks), dict[int, Any](), Counter[int]()
     n_workers, place = joblib.effective_n_jobs(n_jobs), _place_here(n_jobs)
-    while pending or (pending := dict(itertools.islice(stream, wave * n_workers))):
-        # After a death few at once: the task that brings it is soon told from the others.
-        some = list(itertools.islice(pending.items(), n_workers if deaths else None))
-        calls = [joblib.delayed(_numbered)(work, *each, place) for each in some]
-        try:
-            for number, result in joblib.Parallel(n_jobs, batch_size=1, **_as_they_come())(calls):
-                del pending[number], deaths[number]
-                yield number, result
-        except TerminatedWorkerError as error:
-            deaths.update(number for number, _ in some if number in pending)
-            fatal = [named(number) for number, n in deaths.items() if n == _MOST_DEATHS]
-            if fatal:
-                raise RuntimeError(
-                    f"{_MOST_DEATHS} worker processes were killed over these, most often because "
-                    f"memory ran out: {'; '.join(fatal)}. Use fewer jobs or a smaller batch_size, "
-                    "or leave them out. What was finished is kept"
-                ) from error
-            warnings.warn(
-                "a worker process was killed; what it and the others had begun is done again",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+    shared, in_full = Shared.of(common), set(range(n_workers))
+    n_next = n_workers  # at first one each, to bring them what is common
+    with joblib.Parallel(n_jobs, batch_size=1, **_as_they_come()) as parallel:
+        while pending or (pending := dict(itertools.islice(stream, n_next))):
+            n_next = wave * n_workers
+            # After a death fewer at once: the task that brings it is soon told from the others.
+            at_once = max(n_workers, n_next // _FEWER ** max(deaths.values(), default=0))
+            some = dict(itertools.islice(pending.items(), at_once))
+            calls = [
+                joblib.delayed(_numbered)(
+                    work, shared if n in in_full else shared.named(), n, task, place
+                )
+                for n, task in some.items()
+            ]
+            try:
+                for number, result in parallel(calls):
+                    if isinstance(result, _Unknown):
+                        in_full.add(number)
+                        continue
+                    del pending[number], deaths[number]
+                    yield number, result
+            except Exception as error:
+                if not _is_death(error):
+                    raise
+                deaths.update(number for number in some if number in pending)
+                in_full.update(deaths)  # the new workers know nothing
+                _tell_of_death([named(n) for n in deaths if deaths[n] == _MOST_DEATHS], error)
+
+
+def _tell_of_death(fatal: list[str], error: Exception) -> None:
+    """Warn that a worker died; raise if there are tasks that it has happened over too often."""
+    if fatal:
+        raise RuntimeError(
+            f"{_MOST_DEATHS} worker processes were killed over these, most often because memory "
+            f"ran out: {'; '.join(fatal)}. Use fewer jobs or a smaller batch_size, or leave them "
+            "out. What was finished is kept"
+        ) from error
+    warnings.warn(
+        "a worker process was killed; what it and the others had begun is done again",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def _is_death(error: Exception) -> bool:
+    """Say whether an error means that a worker was killed; dask has no such error at first."""
+    rays = any(each.__name__ == "RayActorError" for each in type(error).__mro__)
+    return rays or isinstance(error, TerminatedWorkerError)
 
 
 def _as_they_come() -> dict[str, Any]:
@@ -143,13 +175,18 @@ def _place_here(n_jobs: int | None) -> _Place | None:
     return _Place(threads, os.getpid())
 
 
+class _Unknown:
+    """A worker's answer where it lacks what is common: it is new, or came late to the first."""
+
+
 def _numbered(
-    work: Callable[[Any], T], number: int, task: Any, place: _Place | None
-) -> tuple[int, T]:
+    work: Callable[[Any, Any], T], shared: Shared, number: int, task: Any, place: _Place | None
+) -> tuple[int, T | _Unknown]:
     if place is not None:
         torch.set_num_threads(place.threads)
         _end_with(place.caller)
-    return number, work(task)
+    common = shared.here()
+    return number, _Unknown() if common is None else work(common, task)
 
 
 @functools.cache

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -97,39 +98,25 @@ class Job:
 
         return Comparison(digest, self.verify)
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What tells it from other jobs of one process."""
-        memory = getattr(self.encoder.memory, "location", self.encoder.memory)
-        return self.run, self.verify, str(memory), self.encoder.device
-
     def _here(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Encoded]]:
-        """Do tasks one after the other; threads read the images of the next ones meanwhile."""
-        work, ahead = _Work(self), deque[Task]()
-
-        def noted() -> Iterator[tuple[int, Task]]:
-            for task in tasks:
-                ahead.append(task)
-                yield task.number, task
-
-        # Whole tasks: where all is in the cache, handing over each image takes longer than to read.
-        for taken in outcomes_of(noted(), work.taken, max(1, work.inputs.n_threads)):
-            yield ahead.popleft(), work.encoded(*taken)
+        work, tasks = _Work(self), iter(tasks)
+        yield from _until_new(work, tasks)
+        yield from _reading_ahead(work, tasks)
 
     def _elsewhere(
         self, tasks: Iterable[Task], n_jobs: int | None
     ) -> Iterator[tuple[Task, Encoded]]:
         under_way: dict[int, Task] = {}
 
-        def noted() -> Iterator[tuple[Job, Task]]:
+        def noted() -> Iterator[Task]:
             for number, task in enumerate(tasks):
                 under_way[number] = task
-                yield self, task.from_anywhere(from_anywhere)
+                yield task.from_anywhere(from_anywhere)
 
         def named(number: int) -> str:
             return ", ".join(item.path or "array" for item in under_way[number].items)
 
-        for number, encoded in spread(_encode, noted(), n_jobs, named=named):
+        for number, encoded in spread(_encode, self, noted(), n_jobs, named=named):
             yield under_way.pop(number), encoded
 
 
@@ -146,7 +133,7 @@ class _Work:
         self._encode: Any = None
         self._lock = threading.Lock()  # a dask worker may have several threads
 
-    def taken(self, task: Task, name: str) -> tuple[list[Taken | SkippedImage], list[Stamp]]:
+    def taken(self, task: Task, name: str = "") -> tuple[list[Taken | SkippedImage], list[Stamp]]:
         """Take in the images of a task; sizes and times of the files are those from before."""
         stamps = task.stamps()
         return list(outcomes_of(task.numbered(), self.take)), stamps
@@ -171,16 +158,39 @@ class _Work:
         return self._encode
 
 
-_last: dict[tuple[Any, ...], _Work] = {}
+def _until_new(work: _Work, tasks: Iterator[Task]) -> Iterator[tuple[Task, Encoded]]:
+    """Do tasks one after the other up to the first image that is not in the cache.
+
+    Before that one, handing images over from other threads would take longer than finding them.
+    """
+    for task in tasks:
+        encoded = work.encoded(*work.taken(task))
+        yield task, encoded
+        if encoded.n_found < len(task.items):
+            return
+
+
+def _reading_ahead(work: _Work, tasks: Iterator[Task]) -> Iterator[tuple[Task, Encoded]]:
+    """Do tasks one after the other; threads read the images of the next ones meanwhile."""
+    ahead = deque[Task]()
+
+    def noted() -> Iterator[tuple[int, Task]]:
+        for task in tasks:
+            ahead.append(task)
+            yield task.number, task
+
+    for taken in outcomes_of(noted(), work.taken, max(1, work.inputs.n_threads)):
+        yield ahead.popleft(), work.encoded(*taken)
+
+
+_works: WeakKeyDictionary[Job, _Work] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
-def _encode(part: tuple[Job, Task]) -> Encoded:
+def _encode(job: Job, task: Task) -> Encoded:
     """Do a task in a worker, with the network that it has built before."""
-    job, task = part
     with _lock:
-        work = _last.get(job.key)
+        work = _works.get(job)
         if work is None:
-            _last.clear()
-            work = _last[job.key] = _Work(job)
-    return work.encoded(*work.taken(task, "task"))
+            work = _works[job] = _Work(job)
+    return work.encoded(*work.taken(task))

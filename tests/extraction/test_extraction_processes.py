@@ -37,7 +37,7 @@ def test_a_worker_that_lives_on_heeds_what_is_new(
     (task,) = open_source(folder / "a", folder, None).tasks(8)
     backbone = get_backbone("tiny")
     for run, verify, n_read in (("1", False, 8), ("2", False, 8), ("2", True, 16)):
-        work_module._encode((Job(encoder, backbone, run, verify), task))
+        work_module._encode(Job(encoder, backbone, run, verify), task)
         assert len(read) == n_read
 
 
@@ -54,7 +54,7 @@ def test_threads_of_one_worker_build_one_network(
     monkeypatch.setattr(HypercolumnVLAD, "_encoder", counted)
     job = Job(encoder, get_backbone("tiny"), "threads", verify=False)
     tasks = list(open_source(folder, None, None).tasks(2))
-    threads = [threading.Thread(target=work_module._encode, args=((job, t),)) for t in tasks]
+    threads = [threading.Thread(target=work_module._encode, args=(job, t)) for t in tasks]
     for thread in threads:
         thread.start()
     for thread in threads:
