@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         make_nanofibre_images,
         make_tem_images,
     )
+    from hypervlad.defects import PatchDefectScorer, default_patch_encoder
     from hypervlad.encoder import HypercolumnVLAD
     from hypervlad.extraction import extract_features, load_features, plan_extraction
     from hypervlad.images import ImageReadError, Micrograph, read_image, read_micrograph
@@ -41,9 +42,11 @@ __all__ = [
     "Micrograph",
     "MicrographClassifier",
     "ModelFileError",
+    "PatchDefectScorer",
     "__version__",
     "check_image_folder",
     "default_encoder",
+    "default_patch_encoder",
     "extract_features",
     "load",
     "load_features",
@@ -65,8 +68,10 @@ _ROOM_OF = {
     "Micrograph": "images",
     "MicrographClassifier": "classifier",
     "ModelFileError": "modelfile",
+    "PatchDefectScorer": "defects",
     "check_image_folder": "datasets",
     "default_encoder": "classifier",
+    "default_patch_encoder": "defects",
     "extract_features": "extraction",
     "load": "models",
     "load_features": "extraction",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,6 +106,22 @@ class DefectMapDisplay:
     ) -> DefectMapDisplay:
         """Make a display, with the parameters of the class, and plot it."""
         return cls(images, maps, **options).plot(ax=ax)
+
+    @classmethod
+    def from_estimator(
+        cls, scorer: Any, images: Sequence[Any], *, ax: Axes | None = None, **options: Any
+    ) -> DefectMapDisplay:
+        """Score images with a fitted :class:`hypervlad.PatchDefectScorer` and plot the maps.
+
+        The threshold, and how images are read, are the scorer's.
+        """
+        images = check_image_list(images)
+        own = {
+            "threshold": scorer.threshold_,
+            "read_options": asdict(scorer.encoder_.recipe_.read_options),
+        }
+        maps = [scorer.score_map(image) for image in images]
+        return cls.from_predictions(images, maps, ax=ax, **own | options)
 
     @property
     def n_columns(self) -> int:

@@ -1,0 +1,47 @@
+"""What defective places look like, learnt from windows whose labels are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.patches import NORMAL
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledWindows:
+    """A boosted softmax on window vectors; one of its classes is "normal".
+
+    Attributes
+    ----------
+    learner : BoostedSoftmaxClassifier
+        Fitted.
+    """
+
+    learner: BoostedSoftmaxClassifier
+
+    def scores(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the log-odds (n,) that a window is not normal."""
+        margins = self.learner.decision_function(vectors)
+        is_normal = self.learner.classes_ == NORMAL
+        if margins.ndim == 1:  # of the second class against the first
+            return np.asarray(-margins if is_normal[1] else margins, dtype=np.float64)
+        others = logsumexp(margins[:, ~is_normal], axis=1)
+        return np.asarray(others - margins[:, is_normal][:, 0], dtype=np.float64)
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return header and arrays."""
+        return self.learner.to_state()
+
+    @classmethod
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> LabelledWindows:
+        """Undo `to_state`."""
+        return cls(BoostedSoftmaxClassifier.from_state(header, arrays))

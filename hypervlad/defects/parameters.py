@@ -1,0 +1,67 @@
+"""Checks of the scorer's parameters, with messages that say what would be right."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.boosting.validation import check_parameters
+from hypervlad.classifier.validation import of_length
+from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.encoder.parameters import check_choice, check_count
+from hypervlad.metrics.patches import check_min_fraction, check_side
+from hypervlad.splits import first_appearance_codes
+
+
+def check_scorer(scorer: Any) -> None:
+    """Raise a ValueError that names the first parameter that is unusable."""
+    check_side("patch", scorer.patch)
+    if scorer.stride is not None:
+        check_side("stride", scorer.stride)
+    check_choice("threshold", scorer.threshold, ("fpr", "f1"))
+    fpr = scorer.fpr
+    if isinstance(fpr, bool) or not isinstance(fpr, numbers.Real) or not 0 <= float(fpr) < 1:
+        raise ValueError(f"fpr is a share of images, at least 0 and below 1; got {fpr!r}")
+    check_count("n_words", scorer.n_words)
+    check_count("tile_size", scorer.tile_size, 64)
+    check_min_fraction(scorer.min_fraction)
+    if scorer.boosting is not None:
+        if not isinstance(scorer.boosting, BoostedSoftmaxClassifier):
+            raise ValueError(
+                f"boosting must be a BoostedSoftmaxClassifier or None, not {scorer.boosting!r}"
+            )
+        check_parameters(scorer.boosting)
+    if scorer.encoder is not None:
+        _check_encoder(scorer.encoder)
+
+
+def _check_encoder(encoder: Any) -> None:
+    if not isinstance(encoder, HypercolumnVLAD):
+        raise ValueError(f"encoder must be a HypercolumnVLAD or None, not {encoder!r}")
+    if encoder.image_size is not None:
+        raise ValueError(
+            f"the encoder resizes images to {encoder.image_size} pixels, but defects are looked "
+            "for at an image's own size: give HypercolumnVLAD(image_size=None, ...)"
+        )
+    if encoder.turns != 1:
+        raise ValueError(f"the encoder's turns must be 1 for windows, not {encoder.turns}")
+
+
+def check_groups(groups: Any, n_images: int) -> NDArray[Any]:
+    """Return the group of each image as numbers; each is its own without groups."""
+    if groups is None:
+        return np.arange(n_images)
+    values = of_length("groups values", groups, n_images)
+    return np.asarray(first_appearance_codes(values.tolist(), "groups"))
+
+
+def check_threshold(value: Any) -> float:
+    """Return a threshold as a float."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or math.isnan(value):
+        raise ValueError(f"the threshold is a number, not {value!r}")
+    return float(value)

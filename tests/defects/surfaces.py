@@ -1,0 +1,26 @@
+"""A stripy surface, with and without a blot."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+PATCH = 12  # pixels
+
+
+def surface(seed: int, size: tuple[int, int] = (48, 60)) -> NDArray[np.float32]:
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: size[0], : size[1]]
+    stripes = 0.5 + 0.15 * np.sin(0.9 * x + rng.uniform(0, 6)) + 0.05 * np.sin(0.3 * y)
+    noisy = stripes + 0.02 * rng.standard_normal(size)
+    return np.clip(noisy, 0, 1).astype(np.float32)
+
+
+def blotted(
+    seed: int, centre: tuple[int, int], radius: int = 5, size: tuple[int, int] = (48, 60)
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    image = surface(seed, size)
+    y, x = np.mgrid[: size[0], : size[1]]
+    mask = np.hypot(y - centre[0], x - centre[1]) <= radius
+    image[mask] = 0.1 * image[mask]
+    return image, mask

@@ -1,0 +1,257 @@
+"""`PatchDefectScorer` as a user meets it: three ways to learn, maps, thresholds, files, errors."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+from surfaces import PATCH, blotted, surface
+
+from hypervlad import HypercolumnVLAD, ImageReadError, PatchDefectScorer, load
+from hypervlad.datasets import make_nanofibre_images
+from hypervlad.displays import DefectMapDisplay
+from hypervlad.images import SkippedImagesWarning
+from hypervlad.metrics import patch_confusion, pixel_auroc
+from hypervlad.patches import cut_patches
+
+Image = NDArray[np.float32]
+Flawed = list[tuple[Image, NDArray[np.bool_]]]
+
+
+def test_learnt_from_good_images(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
+    scorer.fit(good)
+    images = [surface(seed) for seed in range(50, 58)] + [image for image, _ in bad]
+    scores = scorer.score_samples(images)
+    assert roc_auc_score([0] * 8 + [1] * 8, scores) == 1
+    assert set(scorer.predict(images[8:])) == {"anomalous"}
+    for image, mask in bad:
+        found = scorer.score_map(image)
+        assert found.shape == mask.shape
+        assert found.dtype == np.float32
+        y, x = np.unravel_index(found.argmax(), found.shape)
+        rows, columns = np.nonzero(mask)
+        assert abs(y - rows.mean()) < PATCH
+        assert abs(x - columns.mean()) < PATCH
+        assert pixel_auroc([found], [mask]) > 0.9
+        assert scorer.predict_map(image).any()
+    assert not hasattr(scorer, "probability_map")
+
+
+def test_learnt_from_masks(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
+    images = [*good[:6], *(image for image, _ in bad[:5])]
+    masks = [None] * 6 + [mask for _, mask in bad[:5]]
+    scorer.set_params(threshold="f1").fit(images, masks=masks)
+    for image, mask in bad[5:]:
+        assert pixel_auroc([scorer.score_map(image)], [mask]) > 0.95
+        probabilities = scorer.probability_map(image)
+        assert 0 <= probabilities.min() < 0.5 < probabilities.max() <= 1
+        confusion = patch_confusion(scorer.predict_map(image), mask, PATCH)
+        assert confusion.recall == 1
+    assert set(scorer.predict(good[6:])) == {"normal"}
+
+
+def test_learnt_from_patches(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
+    images = [*good[:6], *(image for image, _ in bad[:6])]
+    masks = [None] * 6 + [mask for _, mask in bad[:6]]
+    patches = cut_patches(images, masks, patch=PATCH, stride=6)
+    scorer.fit(list(patches.pixels), patches.labels, groups=patches.image_index)
+    scores, positions = scorer.score_patches(bad[7][0])
+    worst = positions[scores.argmax()] + PATCH / 2
+    centre = np.argwhere(bad[7][1]).mean(0)
+    assert np.abs(worst - centre).max() < PATCH
+
+
+def test_several_kinds_of_defects(scorer: PatchDefectScorer, good: list[Image]) -> None:
+    patches = cut_patches(good, patch=PATCH)
+    dark, bright = patches.pixels[:30] * 0.1, np.minimum(patches.pixels[:30] + 0.5, 1)
+    labels = ["normal"] * len(patches) + ["pit"] * 30 + ["spark"] * 30
+    scorer.fit([*patches.pixels, *dark, *bright], labels)
+    image = surface(77)
+    image[10:30, 10:30] *= 0.1
+    image[10:30, 40:60] = np.minimum(image[10:30, 40:60] + 0.5, 1)
+    found = scorer.score_map(image)
+    assert found[20, 20] > 0
+    assert found[20, 50] > 0
+    assert np.median(found[32:]) < 0
+
+
+def test_patches_side_by_side_and_of_another_size(
+    scorer: PatchDefectScorer, good: list[Image]
+) -> None:
+    scorer.fit(good)
+    scores, positions = scorer.score_patches(good[0])
+    assert len(scores) == len(positions) == 4 * 5
+    larger, positions = scorer.score_patches(good[0], patch=24)
+    assert len(larger) == 2 * 3
+    assert positions[-1].tolist() == [24, 36]
+    with pytest.raises(ValueError, match="patch must be a whole number"):
+        scorer.score_patches(good[0], patch=0)
+
+
+def test_the_score_of_an_image_is_the_highest_of_its_map(
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed
+) -> None:
+    scorer.fit(good)
+    for image in [good[0], bad[0][0]]:
+        highest = scorer.score_map(image).max()
+        assert scorer.score_samples([image])[0] == highest
+        scorer.set_threshold(highest)
+        assert scorer.predict_map(image).any()
+        assert scorer.predict([image]).tolist() == ["anomalous"]
+        scorer.set_threshold(np.inf)
+        assert scorer.predict([image]).tolist() == ["normal"]
+
+
+def test_the_order_of_images_does_not_matter(scorer: PatchDefectScorer, good: list[Image]) -> None:
+    one, other = scorer.fit(good), clone(scorer).fit(good[::-1])
+    np.testing.assert_array_equal(one.model_.words, other.model_.words)
+    np.testing.assert_array_equal(one.score_map(good[0]), other.score_map(good[0]))
+
+
+def test_an_image_by_itself_scores_as_among_others(
+    scorer: PatchDefectScorer, good: list[Image]
+) -> None:
+    scorer.fit(good)
+    together = scorer.score_samples(good[:3])
+    apart = [scorer.score_samples([image])[0] for image in good[:3]]
+    np.testing.assert_array_equal(together, apart)
+
+
+def test_the_threshold_keeps_its_rate_on_other_images(
+    scorer: PatchDefectScorer, good: list[Image]
+) -> None:
+    called = {}
+    for fpr in (0.0, 0.5):
+        scorer.set_params(fpr=fpr).fit(good)
+        others = [surface(seed) for seed in range(200, 240)]
+        called[fpr] = np.mean(scorer.predict(others) == "anomalous")
+    assert called[0.0] <= 0.2
+    assert called[0.0] < called[0.5] <= 0.8
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_file_brings_the_same_back(
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed, labelled: bool, tmp_path: Path
+) -> None:
+    images = [*good[:5], *(image for image, _ in bad[:4])] if labelled else good
+    masks = [None] * 5 + [mask for _, mask in bad[:4]] if labelled else None
+    scorer.fit(images, masks=masks).set_threshold(1.25)
+    scorer.save(tmp_path / "m.hvlad")
+    again = load(tmp_path / "m.hvlad")
+    assert isinstance(again, PatchDefectScorer)
+    assert (again.threshold_, again.patch_, again.stride_) == (1.25, PATCH, 3)
+    expected = scorer.score_map(bad[7][0])
+    np.testing.assert_array_equal(again.score_map(bad[7][0]), expected)
+    np.testing.assert_array_equal(copy.deepcopy(scorer).score_map(bad[7][0]), expected)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(scorer)).score_map(bad[7][0]), expected)
+    refitted = clone(again).fit(images, masks=masks)
+    np.testing.assert_allclose(refitted.score_map(bad[7][0]), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"patch": 0}, "patch must be a whole number of pixels"),
+        ({"stride": 1.5}, "stride must be a whole number of pixels"),
+        ({"threshold": "best"}, "threshold must be one of 'fpr', 'f1'"),
+        ({"threshold": "f1"}, "needs masks or labels"),
+        ({"fpr": 1.0}, "fpr is a share of images"),
+        ({"n_words": 0}, "n_words must be a whole number"),
+        ({"tile_size": 10}, "tile_size must be a whole number of at least 64"),
+        ({"min_fraction": 0.0}, "min_fraction"),
+        ({"encoder": "mobilenet_v2"}, "encoder must be a HypercolumnVLAD"),
+        ({"encoder": HypercolumnVLAD()}, "resizes images to 224 pixels"),
+        ({"encoder": HypercolumnVLAD(image_size=None, turns=2)}, "turns must be 1"),
+        ({"boosting": "trees"}, "boosting must be a BoostedSoftmaxClassifier"),
+    ],
+)
+def test_unusable_parameters_are_named(
+    scorer: PatchDefectScorer, good: list[Image], parameters: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        scorer.set_params(**parameters).fit(good)
+    assert not hasattr(scorer, "model_")
+
+
+def test_bad_masks_are_told_clearly(
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed
+) -> None:
+    image, mask = bad[0]
+    with pytest.raises(ImageReadError, match=r"a mask of 48 x 59 pixels for an image of 48 x 60"):
+        scorer.fit([*good[:2], image], masks=[None, None, mask[:, :-1]])
+    with pytest.raises(ValueError, match="no window is defective by the masks"):
+        scorer.fit(good[:3], masks=[np.zeros_like(mask)] * 3)
+    with pytest.raises(ValueError, match="no window is free of defects"):
+        scorer.fit(good[:3], masks=[np.ones_like(mask)] * 3)
+    with pytest.raises(ValueError, match="2 masks for 3 images"):
+        scorer.fit(good[:3], masks=[None, mask])
+
+
+def test_bad_images_are_told_clearly(scorer: PatchDefectScorer, good: list[Image]) -> None:
+    small = surface(0, (10, 40))
+    with pytest.raises(ImageReadError, match=r"10 x 40 pixels, smaller than a patch of 12 x 12"):
+        scorer.fit([*good, small])
+    with pytest.raises(NotFittedError):
+        scorer.score_map(good[0])
+    scorer.fit(good)
+    with pytest.raises(ImageReadError, match="smaller than a patch"):
+        scorer.score_map(small)
+    with pytest.raises(ValueError, match="wrap it in a list"):
+        scorer.score_samples("image.png")
+    with pytest.raises(ValueError, match="the threshold is a number"):
+        scorer.set_threshold(float("nan"))
+
+
+def test_images_that_cannot_be_read_may_be_skipped(
+    scorer: PatchDefectScorer, good: list[Image], tmp_path: Path
+) -> None:
+    scorer.encoder.set_params(on_error="skip")
+    with pytest.warns(SkippedImagesWarning):
+        scorer.fit([*good, tmp_path / "nothing.png"])
+    assert scorer.n_images_ == len(good)
+    with pytest.warns(SkippedImagesWarning):
+        scores = scorer.score_samples([good[0], tmp_path / "nothing.png"])
+    assert np.isnan(scores).tolist() == [False, True]
+    with pytest.warns(SkippedImagesWarning):
+        assert scorer.predict([tmp_path / "nothing.png", good[0]])[0] is None
+
+
+def test_images_of_any_size(scorer: PatchDefectScorer, good: list[Image]) -> None:
+    scorer.fit([*good, surface(90, (37, 81)), surface(91, (12, 12))])
+    image, mask = blotted(92, (60, 70), size=(83, 141))
+    found = scorer.score_map(image)
+    assert found.shape == (83, 141)
+    assert pixel_auroc([found], [mask]) > 0.9
+
+
+@pytest.mark.slow
+def test_a_particle_on_a_fibre_mat_is_found_at_its_place(mobilenet_weights: Path) -> None:
+    good, _ = make_nanofibre_images(10, defective=0.0, size=(160, 200), random_state=0)
+    scorer = PatchDefectScorer(random_state=0).fit(good)
+    image = make_nanofibre_images(11, defective=0.0, size=(160, 200), random_state=0)[0][10]
+    y, x = np.mgrid[:160, :200]
+    inside = np.hypot(y - 60, x - 120) < 18
+    image = np.where(inside, 0.85 + 0.02 * np.sin(y), image).astype(np.float32)
+    found = scorer.score_map(image)
+    row, column = np.unravel_index(found.argmax(), found.shape)
+    assert np.hypot(row - 60, column - 120) < 25
+    assert pixel_auroc([found], [inside]) > 0.9
+
+
+def test_a_display_of_the_scorer_s_own_maps(
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed
+) -> None:
+    image, mask = bad[0]
+    display = DefectMapDisplay.from_estimator(scorer.fit(good), [image], masks=[mask])
+    np.testing.assert_array_equal(display.maps[0], scorer.score_map(image))
+    assert display.threshold == scorer.threshold_
+    plt.close(display.figure_)
