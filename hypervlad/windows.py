@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from torch.nn import functional
 
 from hypervlad.hypercolumns import axis_interpolation
 
@@ -91,37 +92,24 @@ def window_residual_sums(
     Tensor of shape (S, K, D)
         For each of ``rows``: un-normalised VLAD of its windows.
     """
-    (height, width), (n_words, n_features) = assignments.shape, codewords.shape
+    (height, width), n_words = assignments.shape, len(codewords)
     residuals = hypercolumns - codewords[assignments]
-    of_window = [
-        _positions(n, pixels, starts, side)
-        for n, pixels, starts in ((height, size[0], rows), (width, size[1], columns))
-    ]
-    first_word = torch.arange(width, device=assignments.device) * n_words
-    places = first_word + assignments
-    for low, high in zip(*of_window[0], strict=True):
-        in_column = residuals.new_zeros(width * n_words, n_features)
-        in_column.index_add_(0, places[low:high].flatten(), residuals[low:high].flatten(0, 1))
-        yield _over_columns(in_column.view(width, n_words, n_features), *of_window[1])
+    low, high = _positions(width, size[1], columns, side)
+    steps = np.arange(max(1, int((high - low).max(initial=0))))
+    inside = torch.from_numpy(low[:, None] + steps < high[:, None]).to(residuals.device)
+    at = np.minimum(low[:, None] + steps, width - 1)
 
+    def over_columns(y: int) -> torch.Tensor:
+        words = functional.one_hot(assignments[y, at], n_words) * inside[..., None]
+        return words.transpose(1, 2).to(residuals.dtype) @ residuals[y, at]
 
-def _over_columns(in_column: torch.Tensor, low: np.ndarray, high: np.ndarray) -> torch.Tensor:
-    """Add up columns low to high of (width, K, D), without differences that leave dust behind.
-
-    Windows that hold equally many columns are gathered at once; there are at most a few such
-    numbers.
-    """
-    sums = in_column.new_zeros(len(low), *in_column.shape[1:])
-    counts = high - low
-    for count in np.unique(counts[counts > 0]):
-        chosen = np.flatnonzero(counts == count)
-        first = torch.from_numpy(low[chosen]).to(in_column.device)
-        at = torch.from_numpy(chosen).to(in_column.device)
-        total = in_column[first].clone()
-        for step in range(1, int(count)):
-            total += in_column[first + step]
-        sums[at] = total
-    return sums
+    of_row: dict[int, torch.Tensor] = {}
+    for first, last in zip(*_positions(height, size[0], rows, side), strict=True):
+        of_row = {y: of_row[y] if y in of_row else over_columns(y) for y in range(first, last)}
+        if of_row:
+            yield torch.stack(list(of_row.values())).sum(0)
+        else:
+            yield residuals.new_zeros(len(low), *codewords.shape)
 
 
 def _positions(
