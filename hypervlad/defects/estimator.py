@@ -257,7 +257,7 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
 
     def score_patches(
         self, image: Any, patch: int | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    ) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
         """Score patches that lie side by side.
 
         Parameters
@@ -370,7 +370,7 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
         lattice = image.lattice(self.patch_, self.stride_)
         return lattice.as_map(self._scores(image, lattice), image.shape, image.size)
 
-    def _scores(self, image: Picture, lattice: Lattice) -> NDArray[np.float64]:
+    def _scores(self, image: Picture, lattice: Lattice) -> NDArray[np.floating]:
         """Return the scores (R, S) of an image's windows."""
         windows = self._window_vectors()
         seen = windows.seen(image.pixels, image.name)

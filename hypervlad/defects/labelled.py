@@ -26,9 +26,9 @@ class LabelledWindows:
 
     learner: BoostedSoftmaxClassifier
 
-    def scores(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+    def scores(self, windows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the log-odds (n,) that a window is not normal."""
-        margins = self.learner.decision_function(vectors)
+        margins = self.learner.decision_function(windows)
         is_normal = self.learner.classes_ == NORMAL
         if margins.ndim == 1:  # of the second class against the first
             return np.asarray(-margins if is_normal[1] else margins, dtype=np.float64)

@@ -23,7 +23,7 @@ _FOLDS = 5
 class Scores(Protocol):
     """A model of windows; a higher score is more defective."""
 
-    def scores(self, windows: NDArray[np.floating]) -> NDArray[np.float64]: ...
+    def scores(self, windows: NDArray[np.float32]) -> NDArray[np.floating]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +152,7 @@ class HeldOut:
     labels : list of ndarray of str, shape (n,)
     """
 
-    scores: list[NDArray[np.float64]]
+    scores: list[NDArray[np.floating]]
     labels: list[NDArray[np.str_]]
 
     def threshold_at_rate(self, rate: float) -> float:

@@ -24,15 +24,15 @@ class NormalWindows:
 
     Attributes
     ----------
-    mean : ndarray of shape (D,)
-    whitening : ndarray of shape (D, D)
-    words : ndarray of shape (K, D)
+    mean : ndarray of float32, shape (D,)
+    whitening : ndarray of float32, shape (D, D)
+    words : ndarray of float32, shape (K, D)
         In the whitened space.
     """
 
-    mean: FloatArray
-    whitening: FloatArray
-    words: FloatArray
+    mean: NDArray[np.float32]
+    whitening: NDArray[np.float32]
+    words: NDArray[np.float32]
 
     @classmethod
     def fit(cls, windows: NDArray[Any], n_words: int, seed: int) -> NormalWindows:
@@ -53,14 +53,15 @@ class NormalWindows:
         white = (kept[::every] - mean) @ whitening
         n_words = min(n_words, len(np.unique(white, axis=0)))
         words = KMeans(n_words, n_init=1, max_iter=30, random_state=seed).fit(white)
-        return cls(mean, whitening, words.cluster_centers_)
+        parts = (mean, whitening, words.cluster_centers_)
+        return cls(*(part.astype(np.float32) for part in parts))
 
-    def scores(self, windows: NDArray[np.floating]) -> FloatArray:
+    def scores(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return how far windows (n, D) are from the nearest word: (n,)."""
-        white = (np.asarray(windows, dtype=np.float64) - self.mean) @ self.whitening
-        cross = white @ self.words.T
-        squares = np.square(white).sum(1)[:, None] - 2 * cross + np.square(self.words).sum(1)
-        return np.asarray(np.sqrt(np.maximum(squares.min(axis=1), 0)))
+        white = (windows - self.mean) @ self.whitening
+        halves = 0.5 * np.square(self.words).sum(1) - white @ self.words.T
+        squares = np.square(white).sum(1) + 2 * halves.min(axis=1)
+        return np.asarray(np.sqrt(np.maximum(squares, 0)))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays by name."""
