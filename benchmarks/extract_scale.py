@@ -224,6 +224,7 @@ def main() -> None:
             memory = options.out / f"cache {n} {way}"
             shutil.rmtree(memory, ignore_errors=True)
             for state in ("cold", "cached"):
+                os.sync()  # what an earlier run left in memory is no part of this one's time
                 row = in_a_process(options, model, n, way, memory)
                 rows.append({"n": n, "way": way, "state": state} | row)
                 print(rows[-1], flush=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from accuracy_tables import LAYOUT, accuracy_section, front_table
+from defects_table import defects_section
 from extract_scale_table import cost_table, scale_section
 from luo2021_tables import experiment_table, stages_table
 from tried_table import tried_table
@@ -150,6 +151,12 @@ def scale_tables(section: Callable[[dict[str, Any]], str]) -> str:
     return "\n\n".join(section(load(file.name)) for file in files) or NOT_YET
 
 
+def defects_tables() -> str:
+    """Return how well defects are found on each surface."""
+    files = sorted((HERE / "results").glob("defects_*.json"))
+    return defects_section([load(file.name) for file in files]) or NOT_YET
+
+
 def pages() -> dict[Path, dict[str, str]]:
     """Return every table by its page and name."""
     speed = load("encode_speed_cpu.json")["rows"]
@@ -158,7 +165,7 @@ def pages() -> dict[Path, dict[str, str]]:
     here |= {"luo2021": experiment_table(luo2021), "luo2021-stages": stages_table(luo2021)}
     accuracy = accuracy_results()
     here |= {"accuracy": accuracy_tables(accuracy), "tried": tried_tables()}
-    here |= {"scale": scale_tables(scale_section)}
+    here |= {"scale": scale_tables(scale_section), "defects": defects_tables()}
     scaling = {"cost": scale_tables(cost_table)}
     compared = front_table(accuracy[0]) if accuracy else NOT_YET
     front = {"compare": f"{compared}\n\n{speed_sentence(speed)}"}

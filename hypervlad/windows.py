@@ -97,7 +97,7 @@ def window_residual_sums(
     low, high = _positions(width, size[1], columns, side)
     steps = np.arange(max(1, int((high - low).max(initial=0))))
     inside = torch.from_numpy(low[:, None] + steps < high[:, None]).to(residuals.device)
-    at = np.minimum(low[:, None] + steps, width - 1)
+    at = torch.from_numpy(np.minimum(low[:, None] + steps, width - 1)).to(residuals.device)
 
     def over_columns(y: int) -> torch.Tensor:
         words = functional.one_hot(assignments[y, at], n_words) * inside[..., None]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hypervlad import make_tem_images
+from hypervlad import make_nanofibre_images, make_tem_images
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,8 +40,23 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, mobilenet_weights: Path)
     for i, place in enumerate(["new", "scans"]):
         (folder / place).mkdir()
         Image.fromarray(np.round(255 * images[i]).astype(np.uint8)).save(folder / place / "a.png")
+    write_mats(folder / "mats")
     (folder / "groups.csv").write_text("\n".join(rows), encoding="utf-8")
     return folder
+
+
+def write_mats(folder: Path) -> None:
+    """Good fibre mats, others, and masks of their defects."""
+    mats, masks = make_nanofibre_images(9, defective=0.34, size=96, random_state=0)
+    for place in ("good", "new", "masks"):
+        (folder / place).mkdir(parents=True)
+    good = [mat for mat, mask in zip(mats, masks, strict=True) if not mask.any()]
+    for i, mat in enumerate(good):
+        Image.fromarray(np.round(255 * mat).astype(np.uint8)).save(folder / "good" / f"{i}.png")
+    for i, (mat, mask) in enumerate(zip(mats, masks, strict=True)):
+        if mask.any():
+            Image.fromarray(np.round(255 * mat).astype(np.uint8)).save(folder / "new" / f"{i}.png")
+            Image.fromarray(255 * mask.astype(np.uint8)).save(folder / "masks" / f"{i}.png")
 
 
 def run(command: list[str], folder: Path, **kwargs: object) -> subprocess.CompletedProcess[str]:
@@ -60,14 +75,15 @@ def test_python_examples(workplace: Path) -> None:
 
 
 def test_shell_commands(workplace: Path) -> None:
-    (block,) = blocks("console")
-    for line in block.splitlines():
+    for line in "".join(blocks("console")).splitlines():
         command = re.sub(r"^hypervlad", f'"{sys.executable}" -m hypervlad', line)
         run(["bash", "-c", command], workplace)
     lines = (workplace / "predictions.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("path,label,confidence,p_")
     assert (workplace / "report" / "index.html").is_file()
+    assert (workplace / "found" / "scores.csv").is_file()
+    assert (workplace / "defects.html").is_file()
 
 
 def test_links_lead_somewhere() -> None:

@@ -14,6 +14,7 @@ import typer
 
 from hypervlad._version import __version__
 from hypervlad.cli.commands import check, evaluate, explain, info, predict, train
+from hypervlad.cli.defects import defects
 from hypervlad.cli.demonstration import demo
 from hypervlad.cli.extraction import cache, extract
 from hypervlad.cli.messages import show_traceback
@@ -59,12 +60,14 @@ def _root(
       hypervlad explain model.hvlad image.tif -o why.png
       hypervlad evaluate model.hvlad others/ -o report/
       hypervlad extract share/ -m model.hvlad -o features.parquet
+      hypervlad defects fit good/ -o mat.hvlad   learn what sound surfaces look like
     """
     show_traceback.set(debug)
 
 
 for _command in (train, predict, explain, evaluate, extract, check, demo, info, cache):
     app.command()(_command)
+app.add_typer(defects)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from hypervlad.backbones import get_backbone
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.defects import state
+from hypervlad.defects.findings import Finding
 from hypervlad.defects.labelled import LabelledWindows
 from hypervlad.defects.lattice import Lattice
 from hypervlad.defects.learning import Examples, ImageWindows, held_out
@@ -25,6 +26,7 @@ from hypervlad.defects.reading import Picture, picture, pictures
 from hypervlad.defects.seeing import WindowVectors
 from hypervlad.defects.truth import Truth
 from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.encoder.parameters import check_read_options
 from hypervlad.encoder.saving import SaveMixin
 from hypervlad.images import check_image_list
 from hypervlad.metrics.patches import check_side
@@ -183,13 +185,15 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
         """
         check_scorer(self)
         images = check_image_list(images)
-        truth = Truth.of(images, y, masks, self.min_fraction)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        own = default_patch_encoder() if self.encoder is None else self.encoder
+        encoder = self._seeded(own, seed)
+        is_cut = check_read_options(encoder.read_options).banner == "remove"
+        truth = Truth.of(images, y, masks, self.min_fraction, is_cut)
         if self.threshold == "f1" and not truth.is_known:
             raise ValueError('threshold="f1" needs masks or labels; of good images take "fpr"')
         codes = check_groups(groups, len(images))
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        encoder = self._seeded(self.encoder or default_patch_encoder(), seed).fit(images)
-        windows = WindowVectors(encoder, self.tile_size)
+        windows = WindowVectors(encoder.fit(images), self.tile_size)
         patch, stride = self.patch, self.stride or max(1, self.patch // _STEPS_A_PATCH)
 
         def read() -> Iterator[ImageWindows]:
@@ -245,6 +249,19 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
     def predict_map(self, image: Any) -> NDArray[np.bool_]:
         """Say of every pixel whether it is defective: its score reaches ``threshold_``."""
         return np.asarray(self.score_map(image) >= self.threshold_)
+
+    def find(self, image: Any) -> Finding:
+        """Return an image's map with its defective regions, at ``threshold_``.
+
+        Parameters
+        ----------
+        image : path or array
+
+        Returns
+        -------
+        Finding
+        """
+        return Finding.of(self.score_map(image), self.threshold_)
 
     @available_if(_has_labels)
     def probability_map(self, image: Any) -> NDArray[np.float32]:
@@ -341,7 +358,8 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
             return NormalWindows.fit(examples.X, self.n_words, seed)
 
         def labelled(examples: Examples) -> LabelledWindows:
-            learner = self._seeded(self.boosting or BoostedSoftmaxClassifier(), seed)
+            own = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
+            learner = self._seeded(own, seed)
             learner.fit(
                 examples.X,
                 examples.labels,

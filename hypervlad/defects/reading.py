@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -79,4 +79,6 @@ def picture(encoder: HypercolumnVLAD, image: Any) -> Picture:
 
 
 def _inputs(encoder: HypercolumnVLAD) -> Inputs:
-    return Inputs.of(encoder, encoder.recipe_, encoder.preprocessing_)
+    # No image is too small for the network: it gets a border.
+    preprocessing = replace(encoder.preprocessing_, minimum_size=1)
+    return Inputs.of(encoder, encoder.recipe_, preprocessing)

@@ -30,16 +30,24 @@ class Truth:
         Of whole patches.
     min_fraction : float
         Of a window's pixels that are defective, from which on it is.
+    is_cut : bool
+        Whether banners are cut off images; masks of whole frames then are, too.
     """
 
     images: list[Any]
     masks: list[Any] | None
     labels: NDArray[Any] | None
     min_fraction: float
+    is_cut: bool = False
 
     @classmethod
     def of(
-        cls, images: list[Any], y: Any, masks: Sequence[Any] | None, min_fraction: float
+        cls,
+        images: list[Any],
+        y: Any,
+        masks: Sequence[Any] | None,
+        min_fraction: float,
+        is_cut: bool = False,
     ) -> Truth:
         """Check what the user gave.
 
@@ -64,7 +72,7 @@ class Truth:
                 f"the labels (y) are {np.unique(labels).tolist()}; expected {NORMAL!r} and at "
                 f"least one other, such as {ANOMALOUS!r}. Of good images alone, leave y out"
             )
-        return cls(images, masks, labels, min_fraction)
+        return cls(images, masks, labels, min_fraction, is_cut)
 
     @property
     def is_known(self) -> bool:
@@ -96,10 +104,11 @@ class Truth:
             return np.array([self.labels[position]])
         if self.masks is None or self.masks[position] is None:
             return np.full(n_windows, NORMAL)
-        mask = read_mask(self.masks[position], shape=shape)
+        rows = None if self.is_cut else 0
+        mask = read_mask(self.masks[position], shape=shape, banner_rows=rows)
         if shape != size:  # images brought to a common pixel size
-            rows, columns = (np.arange(n) * old // n for n, old in zip(size, shape, strict=True))
-            mask = mask[rows][:, columns]
+            down, across = (np.arange(n) * old // n for n, old in zip(size, shape, strict=True))
+            mask = mask[down][:, across]
         shares = patch_means(mask, windows.positions, windows.side)
         labels = np.full(n_windows, MIXED, dtype=f"<U{len(ANOMALOUS)}")
         labels[shares == 0] = NORMAL

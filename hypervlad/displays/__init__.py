@@ -9,7 +9,13 @@ from hypervlad.displays.codeword_map import CodewordMapDisplay, word_colours
 from hypervlad.displays.codeword_patches import CodewordPatchesDisplay
 from hypervlad.displays.confusion import ConfusionDisplay
 from hypervlad.displays.contact_sheet import ContactSheetDisplay
+from hypervlad.displays.defect_files import write_findings
 from hypervlad.displays.defect_map import DefectMapDisplay
+from hypervlad.displays.defect_report import (
+    DefectEvaluation,
+    evaluate_defects,
+    write_defect_report,
+)
 from hypervlad.displays.evaluation import (
     ClassScores,
     Evaluation,
@@ -30,12 +36,14 @@ __all__ = [
     "CodewordPatchesDisplay",
     "ConfusionDisplay",
     "ContactSheetDisplay",
+    "DefectEvaluation",
     "DefectMapDisplay",
     "Evaluation",
     "EvidenceDisplay",
     "PatchConfusionDisplay",
     "ReliabilityDisplay",
     "accuracy_interval",
+    "evaluate_defects",
     "library_versions",
     "model_facts",
     "predictions_as_bytes",
@@ -43,6 +51,8 @@ __all__ = [
     "save_png",
     "wilson_interval",
     "word_colours",
+    "write_defect_report",
+    "write_findings",
     "write_predictions",
     "write_report",
 ]

@@ -10,7 +10,7 @@ from hypervlad.images import ReadOptions
 
 
 def model_facts(model: Any) -> dict[str, str]:
-    """Describe a fitted `MicrographClassifier` or `HypercolumnVLAD`.
+    """Describe a fitted `MicrographClassifier`, `PatchDefectScorer` or `HypercolumnVLAD`.
 
     Parameters
     ----------
@@ -27,10 +27,28 @@ def model_facts(model: Any) -> dict[str, str]:
         facts["classes"] = f"{len(names)}: {', '.join(names)}"
         facts["trained on"] = f"{model.n_images_} images"
     encoder = getattr(model, "encoder_", model)
+    if hasattr(model, "threshold_"):
+        facts |= _scorer_facts(model)
     facts |= _encoder_facts(encoder)
     if hasattr(model, "classes_"):
         facts |= _classifier_facts(model)
     return facts
+
+
+def _scorer_facts(scorer: Any) -> dict[str, str]:
+    learner = getattr(scorer.model_, "learner", None)
+    if learner is None:
+        learnt = f"good images alone: {len(scorer.model_.words)} words of sound windows"
+    else:
+        kinds = ", ".join(str(name) for name in learner.classes_)
+        learnt = f"labelled windows ({kinds}): {_boosting_in_words(learner)}"
+    rule = {"fpr": f"at most {scorer.fpr:.1%} of good images", "f1": "the best F1"}
+    return {
+        "trained on": f"{scorer.n_images_} images",
+        "learnt from": learnt,
+        "windows": f"{scorer.patch_} x {scorer.patch_} pixels, {scorer.stride_} apart",
+        "threshold": f"{scorer.threshold_:.4g} (when it was trained: {rule[scorer.threshold]})",
+    }
 
 
 def library_versions() -> dict[str, str]:

@@ -13,7 +13,7 @@ from hypervlad.images.errors import (
     UnknownPixelSizeWarning,
 )
 from hypervlad.images.listing import IMAGE_SUFFIXES, check_image_list, find_images
-from hypervlad.images.masks import read_mask
+from hypervlad.images.masks import find_masks, read_mask
 from hypervlad.images.options import ReadOptions
 from hypervlad.images.reading import Micrograph, read_image, read_micrograph, read_micrographs
 
@@ -28,6 +28,7 @@ __all__ = [
     "check_image_list",
     "find_banner",
     "find_images",
+    "find_masks",
     "read_image",
     "read_mask",
     "read_micrograph",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.images.errors import ImageReadError
+from hypervlad.images.listing import IMAGE_SUFFIXES
 from hypervlad.images.outcomes import name_of
 from hypervlad.images.rasters import is_partly_transparent
 from hypervlad.images.reading import read_stored
@@ -17,7 +20,7 @@ _MOST_GREY = 0.1  # of a mask's pixels, at the edges of what is white
 
 
 def read_mask(
-    source: Any, *, shape: tuple[int, int] | None = None, banner_rows: int = 0
+    source: Any, *, shape: tuple[int, int] | None = None, banner_rows: int | None = 0
 ) -> NDArray[np.bool_]:
     """Read a mask: True where there is a defect.
 
@@ -29,8 +32,9 @@ def read_mask(
         of True and False, or of 0 and one number above it.
     shape : (int, int), optional
         Height and width of the image that it belongs to.
-    banner_rows : int, default=0
-        Rows that were cut off below the image: a mask of the whole frame is cut alike.
+    banner_rows : int or None, default=0
+        Rows that were cut off below the image: a mask of the whole frame is cut alike. None: as
+        many as the mask has more.
 
     Returns
     -------
@@ -60,12 +64,71 @@ def read_mask(
         raise ImageReadError(f"{name}: {error}") from error
     if shape is None or mask.shape == tuple(shape):
         return mask
+    if banner_rows is None:
+        banner_rows = max(0, mask.shape[0] - shape[0])
     if mask.shape == (shape[0] + banner_rows, shape[1]):
         return mask[: shape[0]]
     raise ImageReadError(
         f"{name}: a mask of {mask.shape[0]} x {mask.shape[1]} pixels for an image of {shape[0]} x "
         f"{shape[1]}; a mask has the size of its image"
     )
+
+
+def find_masks(
+    images: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+) -> list[Path | None]:
+    """Find each image's mask in a folder.
+
+    Parameters
+    ----------
+    images : sequence of n paths
+    folder : path
+        Of masks, each called as its image or ``NAME_mask``, with any suffix of an image file; in
+        the same sub-folder of ``folder`` as the image is of ``root``, in the innermost of these, or
+        in ``folder`` itself.
+    root : path, optional
+        Folder that the images lie under.
+
+    Returns
+    -------
+    list of n Path or None
+        None for an image without a mask.
+
+    Raises
+    ------
+    ImageReadError
+        If there is no such folder, no image has a mask, or an image has two.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ImageReadError(f"{folder}: no such folder of masks")
+    there: dict[str, list[Path]] = {}
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
+            name = file.relative_to(folder).with_suffix("").as_posix().removesuffix("_mask")
+            there.setdefault(name, []).append(file)
+    found = [_mask_of(Path(image), there, root) for image in images]
+    if not any(found):
+        raise ImageReadError(
+            f"{folder}: none of the {len(found)} images has a mask here; a mask is called as its "
+            f"image, such as {Path(images[0]).stem}.png, in the same sub-folder or in none"
+        )
+    return found
+
+
+def _mask_of(
+    image: Path, there: Mapping[str, list[Path]], root: str | os.PathLike[str] | None
+) -> Path | None:
+    below = [image.stem]
+    if root is not None and Path(root) in image.parents:
+        below = list(image.relative_to(root).with_suffix("").parts)
+    names = ["/".join(below[start:]) for start in range(len(below))]  # the longest first
+    masks = next((there[name] for name in names if name in there), [])
+    if len(masks) > 1:
+        raise ImageReadError(f"{image}: two masks, {masks[0]} and {masks[1]}; keep one")
+    return masks[0] if masks else None
 
 
 def as_mask(mask: Any, name: str) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from surfaces import PATCH, blotted, surface
 
 from hypervlad import HypercolumnVLAD, ImageReadError, PatchDefectScorer, load
 from hypervlad.datasets import make_nanofibre_images
+from hypervlad.defects.lattice import Lattice
+from hypervlad.defects.truth import Truth
 from hypervlad.displays import DefectMapDisplay
 from hypervlad.images import SkippedImagesWarning
 from hypervlad.metrics import patch_confusion, pixel_auroc
@@ -255,3 +258,27 @@ def test_a_display_of_the_scorer_s_own_maps(
     np.testing.assert_array_equal(display.maps[0], scorer.score_map(image))
     assert display.threshold == scorer.threshold_
     plt.close(display.figure_)
+
+
+def test_patches_smaller_than_the_network_wants(
+    good: list[Image], bad: Flawed, mobilenet_weights: Path
+) -> None:
+    """29 pixels, where the network takes images of 32 at least."""
+    pairs = [blotted(seed, (40, 40), radius=10, size=(87, 87)) for seed in range(5)]
+    images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
+    large, patches = images[0], cut_patches(images, masks, stride=29)
+    scorer = PatchDefectScorer(random_state=0).fit(list(patches.pixels), patches.labels)
+    found = scorer.score_map(large)
+    assert found[40, 40] > np.median(found)
+
+
+def test_masks_of_whole_frames_lose_their_banner(scorer: PatchDefectScorer) -> None:
+    image, mask = blotted(0, (20, 20))
+    truth = Truth.of([image], None, [np.pad(mask, [(0, 7), (0, 0)])], 0.1, is_cut=True)
+    windows = Lattice.of(image.shape, PATCH, PATCH)
+    size = (image.shape[0], image.shape[1])
+    cut = truth.of_windows(0, size, size, windows)
+    whole = Truth.of([image], None, [mask], 0.1).of_windows(0, size, size, windows)
+    assert cut.tolist() == whole.tolist()
+    with pytest.raises(ImageReadError, match="a mask of 55 x 60 pixels for an image of 48 x 60"):
+        replace(truth, is_cut=False).of_windows(0, size, size, windows)

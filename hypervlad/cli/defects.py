@@ -1,0 +1,251 @@
+"""The commands ``defects fit``, ``defects score`` and ``defects evaluate``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
+from hypervlad.cli.models import check_apart, prepare_file
+from hypervlad.cli.options import Backbone, Device, OnError, Quiet, Seed, Unreadable, Weights
+from hypervlad.modelfile import ModelFileError
+
+if TYPE_CHECKING:
+    from hypervlad.defects import PatchDefectScorer
+
+defects = typer.Typer(
+    name="defects",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Find defects: learn what sound images look like, score others, compare with masks.",
+)
+
+Images = Annotated[
+    list[str],
+    typer.Argument(metavar="PATHS", help="Images, folders (searched through) or patterns."),
+]
+Masks = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder of masks (white on black), each called as its image; an image without one "
+        "counts as sound.",
+    ),
+]
+
+
+@defects.command()
+@plain_errors
+def fit(
+    paths: Images,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Model file to write.")
+    ],
+    masks: Masks = None,
+    patch: Annotated[
+        int, typer.Option(metavar="PIXELS", help="Side of the windows: as large as a defect.")
+    ] = 29,
+    stride: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", help="From one window to the next; a quarter of a patch."),
+    ] = None,
+    fpr: Annotated[
+        float, typer.Option(help="Share of sound images that may be called anomalous.")
+    ] = 0.05,
+    best_f1: Annotated[
+        bool,
+        typer.Option("--best-f1", help="Choose the threshold by the masks instead of --fpr."),
+    ] = False,
+    backbone: Backbone = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    on_error: Unreadable = OnError.RAISE,
+    include_backbone: Annotated[
+        bool,
+        typer.Option(
+            "--include-backbone",
+            help="Put the network's weights into the file, for a computer that lacks them.",
+        ),
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Learn from good images alone, or from images with masks of their defects.
+
+    \b
+    Examples:
+      hypervlad defects fit good/ -o mat.hvlad
+      hypervlad defects fit images/ --masks masks/ --best-f1 -o mat.hvlad
+    """
+    from hypervlad.defects import PatchDefectScorer, default_patch_encoder
+    from hypervlad.images import find_images
+
+    prepare_file(output)
+    files = find_images(paths)
+    truth = None if masks is None else _masks(files, masks, paths)
+    given = {"backbone": backbone, "weights": _absolute(weights)}
+    encoder = default_patch_encoder(
+        **{name: value for name, value in given.items() if value is not None},
+        device=device,
+        on_error=on_error.value,
+    )
+    scorer = PatchDefectScorer(
+        encoder,
+        patch=patch,
+        stride=stride,
+        threshold="f1" if best_f1 else "fpr",
+        fpr=fpr,
+        random_state=seed,
+        verbose=not quiet,
+    )
+    with_masks = "" if truth is None else f", {sum(m is not None for m in truth)} with masks"
+    say(quiet, f"learning from {len(files)} images{with_masks}")
+    with hint_at_bad_files():
+        scorer.fit(files, masks=truth)
+    scorer.save(output, include_backbone=include_backbone)
+    typer.echo(f"model: {output} (threshold {scorer.threshold_:.4g})")
+
+
+ScorerPath = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="File written by hypervlad defects fit.")
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(help="Score from which on a place is defective; the model's if not given."),
+]
+
+
+@defects.command()
+@plain_errors
+def score(
+    model: ScorerPath,
+    paths: Images,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")
+    ],
+    threshold: Threshold = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Score images: maps (32-bit TIFF), overlays (PNG) and tables of images and regions (CSV).
+
+    An image that cannot be read, or is smaller than a patch, is left out; exit code 2 then.
+
+    \b
+    Example:
+      hypervlad defects score mat.hvlad new/ -o found/
+    """
+    from hypervlad.displays import write_findings
+    from hypervlad.images import ImageReadError, find_images
+
+    _check_folders(output, paths)
+    files = find_images(paths)
+    scorer = _load(model, weights, device, threshold)
+    bad = write_findings(output, scorer, files, _names(files, paths), progress=not quiet)
+    typer.echo(f"{len(files) - len(bad)} images scored: {output}")
+    if bad:
+        raise ImageReadError(f"{len(bad)} of {len(files)} images left out: {'; '.join(bad)}")
+
+
+@defects.command()
+@plain_errors
+def evaluate(
+    model: ScorerPath,
+    paths: Images,
+    masks: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of masks (white on black), each called as its image; an image without "
+            "one counts as sound.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="HTML", help="Page to write.")],
+    threshold: Threshold = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Compare maps with masks: by image, by pixel, patch by patch; one page, pictures inside.
+
+    The images should be none of those that the model has learnt from.
+
+    \b
+    Example:
+      hypervlad defects evaluate mat.hvlad others/ --masks masks/ -o report.html
+    """
+    from hypervlad.displays import evaluate_defects, write_defect_report
+    from hypervlad.images import find_images
+
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"{output}: the report is one page; give a name that ends in .html.")
+    prepare_file(output)
+    files = find_images(paths)
+    truth = _masks(files, masks, paths)
+    scorer = _load(model, weights, device, threshold)
+    names = _names(files, paths)
+    result = evaluate_defects(scorer, files, truth, names, progress=not quiet)
+    for name, value in result.scores().items():
+        typer.echo(f"{name + ':':35}{value:.3f}")
+    typer.echo(f"report: {write_defect_report(output, scorer, files, result)}")
+
+
+def _load(
+    path: Path, weights: str | None, device: str, threshold: float | None
+) -> PatchDefectScorer:
+    from hypervlad.defects import PatchDefectScorer
+    from hypervlad.models import load
+
+    scorer = load(path, weights=weights)
+    if not isinstance(scorer, PatchDefectScorer):
+        raise ModelFileError(
+            f"{path} holds a {type(scorer).__name__}, which does not score defects; give a file "
+            "that 'hypervlad defects fit' wrote."
+        )
+    scorer.encoder_.set_params(device=device, on_error="raise")
+    return scorer if threshold is None else scorer.set_threshold(threshold)
+
+
+def _masks(files: list[Path], folder: Path, paths: list[str]) -> list[Path | None]:
+    from hypervlad.images import find_masks
+
+    masks = folder.resolve()
+    inside = [file for file in files if masks in file.resolve().parents]
+    if inside:
+        raise ValueError(
+            f"{inside[0]} lies in the folder of masks, {folder}; give the images' own folder."
+        )
+    return find_masks(files, folder, _root(paths))
+
+
+def _root(paths: list[str]) -> Path | None:
+    """Return the folder that images lie under, if one was given and nothing else."""
+    return Path(paths[0]) if len(paths) == 1 and os.path.isdir(paths[0]) else None
+
+
+def _names(files: list[Path], paths: list[str]) -> list[str]:
+    """Name images by their paths below the folder, or below what they have in common."""
+    root: Any = _root(paths)
+    if root is None:
+        whole = [file.absolute() for file in files]
+        root = os.path.commonpath([file.parent for file in whole])
+        return [file.relative_to(root).as_posix() for file in whole]
+    return [file.relative_to(root).as_posix() for file in files]
+
+
+def _check_folders(output: Path, paths: list[str]) -> None:
+    """Overlays among the images would be scored themselves the next time."""
+    for path in paths:
+        if os.path.isdir(path):
+            check_apart(output, Path(path))
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file; give a folder, which is made if need be.")
+
+
+def _absolute(weights: str | None) -> str | None:
+    """A path goes into the model file and must hold from other folders too."""
+    return os.path.abspath(weights) if weights is not None and os.path.isfile(weights) else weights

@@ -1,0 +1,86 @@
+"""What a score map says at a threshold: which regions are defective, how large, where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.measure import label, regionprops
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected place that scores as much as the threshold.
+
+    Attributes
+    ----------
+    row, column : int
+        Upper left corner of its box, pixels.
+    height, width : int
+        Of its box, pixels.
+    area : int
+        Pixels.
+    score : float
+        The highest in it.
+    """
+
+    row: int
+    column: int
+    height: int
+    width: int
+    area: int
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What was found in an image.
+
+    Attributes
+    ----------
+    map : ndarray of float32, shape (H, W)
+        Scores.
+    threshold : float
+    regions : list of Region
+        The worst first.
+    """
+
+    map: NDArray[np.float32]
+    threshold: float
+    regions: list[Region]
+
+    @classmethod
+    def of(cls, scores: NDArray[np.float32], threshold: float) -> Finding:
+        """Find the regions of a score map.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from hypervlad.defects import Finding
+        >>> scores = np.zeros((4, 6), dtype=np.float32)
+        >>> scores[1:3, 2:5] = 7
+        >>> Finding.of(scores, threshold=5.0).regions
+        [Region(row=1, column=2, height=2, width=3, area=6, score=7.0)]
+        """
+        found = []
+        for each in regionprops(label(scores >= threshold, connectivity=2), scores):
+            top, left, bottom, right = map(int, each.bbox)
+            score = float(each.intensity_max)
+            found.append(Region(top, left, bottom - top, right - left, int(each.area), score))
+        return cls(scores, threshold, sorted(found, key=lambda r: (-r.score, r.row, r.column)))
+
+    @property
+    def score(self) -> float:
+        """The image's: the highest of the map."""
+        return float(self.map.max())
+
+    @property
+    def is_defective(self) -> bool:
+        """Whether some place is."""
+        return bool(self.regions)
+
+    @property
+    def area_fraction(self) -> float:
+        """Share of the image that is defective."""
+        return float((self.map >= self.threshold).mean())

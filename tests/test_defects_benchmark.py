@@ -1,0 +1,86 @@
+"""The defects benchmark: methods map blots, splits are halves, the table has means."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import defects
+import numpy as np
+import pytest
+from defects_methods import PatchCore, all_methods
+from defects_table import defects_section
+from PIL import Image
+
+SIZE = (64, 72)
+
+
+def surface(n: int) -> defects.Surface:
+    """Noise; every second image has a dark square."""
+    rng = np.random.default_rng(0)
+    images, masks = [], []
+    for i in range(n):
+        image = (0.6 + 0.05 * rng.standard_normal(SIZE)).astype(np.float32).clip(0, 1)
+        mask = np.zeros(SIZE, dtype=bool)
+        if i % 2:
+            top, left = rng.integers(4, 30, 2)
+            mask[top : top + 24, left : left + 24] = True
+            image[mask] *= 0.3
+        images.append(image)
+        masks.append(mask)
+    return defects.Surface("noise", images, masks)
+
+
+@pytest.mark.parametrize("title", list(all_methods("", "", 0)))
+def test_every_method_finds_dark_squares(title: str) -> None:
+    make = all_methods("tiny", "random", 0)[title]
+    found = defects.measure(make, surface(16), 0, title.endswith("masks"))
+    assert found["image_auroc"] > 0.8
+    assert found["pixel_auroc"] > 0.8
+    assert 0 < found["best_patch_f1"] <= 1
+    assert found["bytes"] > 0
+
+
+def test_halves_share_no_image_and_each_has_both_kinds() -> None:
+    whole = surface(14)
+    train, test = defects.halves(whole, seed=3)
+    assert sorted([*train, *test]) == list(range(14))
+    for part in (train, test):
+        assert 0 < whole.defective[part].mean() < 1
+    assert set(train) != set(defects.halves(whole, seed=4)[0])
+
+
+def test_patchcore_s_memory_spreads_out() -> None:
+    method = PatchCore("tiny", "random", 0, share=0.02)
+    method.fit(surface(6).images[::2], None)
+    distances = np.linalg.norm(method.memory[:, None] - method.memory[None], axis=-1)
+    assert distances[~np.eye(len(distances), dtype=bool)].min() > 0
+    known = method.features(surface(6).images[0])[0]
+    assert method.score(surface(6).images[0]).score < np.linalg.norm(known, axis=-1).max()
+
+
+def test_a_folder_s_results_are_stored_and_shown(tmp_path: Path) -> None:
+    whole = surface(12)
+    for i, (image, mask) in enumerate(zip(whole.images, whole.masks, strict=True)):
+        kind = "bad" if mask.any() else "good"
+        for place, picture in (("images", image), ("masks", mask)):
+            if place == "images" or mask.any():
+                path = tmp_path / "plates" / place / kind / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.round(255 * picture).astype(np.uint8)).save(path)
+    arguments = ["--data", str(tmp_path / "plates"), "--good", "good", "--repeats", "2"]
+    arguments += ["--backbone", "tiny", "--weights", "random", "--threads", "1"]
+    arguments += ["--methods", "hypervlad, good images", "LBP + isolation forest"]
+    arguments += ["--checkpoints", str(tmp_path / "kept"), "--out", str(tmp_path / "out")]
+    defects.main(arguments)
+    result = json.loads((tmp_path / "out" / "defects_plates.json").read_text(encoding="utf-8"))
+    assert (result["n_images"], result["n_defective"]) == (12, 6)
+    text = defects_section([result])
+    assert "**plates** (12 images, 6 with defects; 2 splits)" in text
+    mean = np.mean(result["rows"][0]["image_auroc"])
+    assert f"| hypervlad, good images | {mean:.3f} ±" in text
+    kept = sorted((tmp_path / "kept").glob("*.json"))
+    defects.main(arguments)  # nothing is run again
+    assert sorted((tmp_path / "kept").glob("*.json")) == kept
+    again = json.loads((tmp_path / "out" / "defects_plates.json").read_text(encoding="utf-8"))
+    assert all(all(row["reused"]) for row in again["rows"])
