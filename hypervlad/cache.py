@@ -42,9 +42,6 @@ class Cache:
             memory = os.fspath(memory)
             os.makedirs(memory, mode=0o700, exist_ok=True)
         self._stored = check_memory(memory).cache(_value, ignore=["value"])
-        # joblib notes a function's code where it first sees it. Processes that do so together could
-        # take a note half written for other code, and clear what one of them has just kept.
-        self.find("")
 
     def find(self, key: str) -> Any:
         """Return what is kept under a key; None if nothing is, or its file is damaged."""

@@ -10,6 +10,7 @@ from hypervlad.modelfile import ModelFileError, loader_of, read_model, register_
 # Named here and not by importing the rooms: loading an encoder must not cost xgboost.
 register_kind("hypercolumn_vlad", "hypervlad.encoder:HypercolumnVLAD")
 register_kind("micrograph_classifier", "hypervlad.classifier:MicrographClassifier")
+register_kind("patch_defect_scorer", "hypervlad.defects:PatchDefectScorer")
 
 
 def load(path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None = None) -> Any:
@@ -25,8 +26,9 @@ def load(path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None
     Returns
     -------
     estimator
-        Fitted; a :class:`MicrographClassifier` or a :class:`HypercolumnVLAD`. It predicts
-        bit-identically to the one saved, given the same threads and batches.
+        Fitted; a :class:`MicrographClassifier`, a :class:`PatchDefectScorer` or a
+        :class:`HypercolumnVLAD`. It predicts bit-identically to the one saved, given the same
+        threads and batches.
 
     Raises
     ------

@@ -69,11 +69,12 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
         Pixels from one window to the next; a quarter of ``patch`` if not given.
     threshold : {"fpr", "f1"}, default="fpr"
         How ``threshold_`` is chosen, in both cases on images that the scores were not learnt from,
-        group by group. "fpr": so that at most the share ``fpr`` of them has a sound window that
-        reaches it.
-        "f1": where windows are called defective with the best F1; needs masks or labels.
+        group by group. "fpr": so that about the share ``fpr`` of them has a sound window that
+        reaches it, estimated by the median of the images' highest scores and the spread around it,
+        so that a few bad images among the good do not move it. "f1": where windows are called
+        defective with the best F1; needs masks or labels.
     fpr : float, default=0.05
-        Share of good images that may be called anomalous.
+        Share of good images that may be called anomalous, between 0 and 1.
     n_words : int, default=128
         Words of sound windows, where there are no labels.
     min_fraction : float, default=0.1

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from hypervlad.backbones import TappedNetwork
-from hypervlad.cache import Cache
 from hypervlad.codebook import Codebook, HypercolumnPool, StreamedCodewords, learn_codebook
 from hypervlad.encoder.batches import Batch
 from hypervlad.encoder.caching import CachedSamples
@@ -161,8 +160,6 @@ class SamplingTask:
 def _in_workers(
     task: SamplingTask, images: list[Any]
 ) -> Generator[Sampled | SkippedImage, None, None]:
-    if task.inputs.memory is not None:
-        Cache(task.inputs.memory)  # begun here, not by several workers at once
     n = max(1, min(64, _MOST_SAMPLES_A_TASK // task.wanted.n_each))
     parts = (
         ([from_anywhere(image) for image in images[start : start + n]], start)

@@ -314,12 +314,3 @@ def test_sizes(number: int, unit: str) -> None:
 def test_no_sizes(text: str) -> None:
     with pytest.raises(ValueError, match="is no size; write it like 500MB or 20GB"):
         bytes_of(text)
-
-
-def test_a_cache_is_begun_before_anything_is_kept(tmp_path: Path) -> None:
-    """Workers that began it together could clear what one of them has kept."""
-    from hypervlad.cache import Cache
-
-    Cache(tmp_path / "cache")
-    (code,) = (tmp_path / "cache").rglob("func_code.py")
-    assert "def _value" in code.read_text(encoding="utf-8")
