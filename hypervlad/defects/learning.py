@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -220,19 +220,26 @@ def held_out(
     if len(model_of) < len(positions):
         whole = fit(examples)
         model_of |= {at: whole for at in positions.tolist() if at not in model_of}
-    scores, labels = [], []
     if examples.is_all:
-        for at in positions:
-            own = examples.of_images(np.array([at]))
-            scores.append(model_of[at].scores(own.X))
-            labels.append(own.labels)
-        return HeldOut(scores, labels)
+        return _of_examples(examples, model_of)
+    scores, labels = [], []
     for image in images():
         if image.position in model_of:
             model = model_of[image.position]
             scores.append(np.concatenate([model.scores(row) for row in image.rows]))
             labels.append(image.labels)
     return HeldOut(scores, labels)
+
+
+def _of_examples(examples: Examples, model_of: Mapping[int, Scores]) -> HeldOut:
+    """Score the examples themselves, all of one model at once."""
+    scores = np.empty(len(examples.X))
+    for model in dict.fromkeys(model_of.values()):
+        rows = np.isin(examples.images, [at for at, own in model_of.items() if own is model])
+        scores[rows] = model.scores(examples.X[rows])
+    order = np.argsort(examples.images, kind="stable")
+    cuts = np.flatnonzero(np.diff(examples.images[order])) + 1
+    return HeldOut(np.split(scores[order], cuts), np.split(examples.labels[order], cuts))
 
 
 def _folds(
