@@ -77,8 +77,6 @@ def _seen_by_one_pixel(network: TappedNetwork, side: int, n_channels: int) -> Re
             return None
         low, high = int(cells.min()) * stride, (int(cells.max()) + 1) * stride
         farthest = max(farthest, side // 2 - low, high - side // 2)
-        if low == 0 or high == side:
-            farthest = side // 2
     stride = max(strides)
     # The pixel may lie anywhere in its cell.
     margin = -(-(farthest + stride) // stride) * stride

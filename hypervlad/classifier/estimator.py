@@ -306,7 +306,7 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         learner = BoostedSoftmaxClassifier() if self.boosting is None else clone(self.boosting)
         encoder.set_output(transform="default")  # frames, if asked for, are not for in here
         for part in (encoder, learner):
-            _complete(part, seed, self.verbose)
+            complete(part, seed, self.verbose)
         return encoder, learner
 
     def _boosted(self) -> Any:
@@ -334,7 +334,7 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         return tags
 
 
-def _complete(part: BaseEstimator, seed: int | None, verbose: bool) -> None:
+def complete(part: BaseEstimator, seed: int | None, verbose: bool) -> None:
     """Seed a part where it has no seed of its own; let it speak if the whole is to."""
     for name, value in part.get_params().items():
         if value is None and (name == "random_state" or name.endswith("__random_state")):

@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.state import plain_seed
+from hypervlad.encoder.state import arrays_under, plain_seed
 from hypervlad.modelfile import ModelFileError
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ def unpack(
             f"the model is incomplete ({error!r}): it was written by another version of "
             "hypervlad, or not by hypervlad; train the model again"
         ) from error
-    model.encoder_ = HypercolumnVLAD.from_state(encoder, _under(_ENCODER, arrays))
+    model.encoder_ = HypercolumnVLAD.from_state(encoder, arrays_under(_ENCODER, arrays))
     model.encoder_.set_output(transform="default")
-    model.boosting_ = BoostedSoftmaxClassifier.from_state(boosting, _under(_BOOSTING, arrays))
+    model.boosting_ = BoostedSoftmaxClassifier.from_state(boosting, arrays_under(_BOOSTING, arrays))
     model.classes_ = model.boosting_.classes_
     width = model.encoder_._n_features_out
     if model.boosting_.n_features_in_ != width:
@@ -83,7 +83,3 @@ def unpack(
         )
     model.encoder, model.boosting = clone(model.encoder_), clone(model.boosting_)
     return model
-
-
-def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

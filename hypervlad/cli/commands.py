@@ -15,6 +15,7 @@ from hypervlad.cli.models import (
     check_cache,
     cut_down,
     load_classifier,
+    names_under,
     new_classifier,
     prepare_file,
 )
@@ -25,8 +26,11 @@ from hypervlad.cli.options import (
     Device,
     Folder,
     Groups,
+    Images,
     ImageSize,
+    IncludeBackbone,
     ModelPath,
+    ModelToWrite,
     NCodewords,
     OnError,
     PixelSize,
@@ -47,9 +51,7 @@ _MOST_EXPLAINED = 24
 @plain_errors
 def train(
     folder: Folder,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="Model file to write.")
-    ],
+    output: ModelToWrite,
     groups: Groups = None,
     backbone: Backbone = None,
     weights: Weights = None,
@@ -59,13 +61,7 @@ def train(
     seed: Seed = 0,
     device: Device = "auto",
     on_error: Unreadable = OnError.RAISE,
-    include_backbone: Annotated[
-        bool,
-        typer.Option(
-            "--include-backbone",
-            help="Put the network's weights into the file, for a computer that lacks them.",
-        ),
-    ] = False,
+    include_backbone: IncludeBackbone = False,
     cache: Cache = None,
     cache_size: CacheSize = None,
     quiet: Quiet = False,
@@ -106,10 +102,7 @@ def train(
 @plain_errors
 def predict(
     model: ModelPath,
-    paths: Annotated[
-        list[str],
-        typer.Argument(metavar="PATHS", help="Images, folders (searched through) or patterns."),
-    ],
+    paths: Images,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="CSV", help="Table to write; else it is printed."),
@@ -168,10 +161,7 @@ def predict(
 @plain_errors
 def explain(
     model: ModelPath,
-    paths: Annotated[
-        list[str],
-        typer.Argument(metavar="PATHS", help="Images, folders (searched through) or patterns."),
-    ],
+    paths: Images,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="PNG", help="Picture to write.")
     ],
@@ -349,10 +339,6 @@ def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:
         if name not in label_of:
             raise ValueError(f"the model knows no class {name!r}; it knows {', '.join(label_of)}.")
     return [label_of[name] for name in names]
-
-
-def names_under(root: str, images: Sequence[str]) -> list[str]:
-    return [Path(image).relative_to(root).as_posix() for image in images]
 
 
 def print_result(result: Evaluation, index: Path) -> None:

@@ -9,9 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
-from hypervlad.cli.models import check_apart, prepare_file
-from hypervlad.cli.options import Backbone, Device, OnError, Quiet, Seed, Unreadable, Weights
-from hypervlad.modelfile import ModelFileError
+from hypervlad.cli.models import (
+    absolute_weights,
+    check_apart,
+    load_model,
+    names_under,
+    prepare_file,
+)
+from hypervlad.cli.options import (
+    Backbone,
+    Device,
+    Images,
+    IncludeBackbone,
+    ModelToWrite,
+    OnError,
+    Quiet,
+    Seed,
+    Unreadable,
+    Weights,
+)
 
 if TYPE_CHECKING:
     from hypervlad.defects import PatchDefectScorer
@@ -23,28 +39,19 @@ defects = typer.Typer(
     help="Find defects: learn what sound images look like, score others, compare with masks.",
 )
 
-Images = Annotated[
-    list[str],
-    typer.Argument(metavar="PATHS", help="Images, folders (searched through) or patterns."),
-]
-Masks = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Folder of masks (white on black), each called as its image; an image without one "
-        "counts as sound.",
-    ),
-]
+_MASKS = typer.Option(
+    metavar="DIR",
+    help="Folder of masks (white on black), each called as its image; an image without one counts "
+    "as sound.",
+)
 
 
 @defects.command()
 @plain_errors
 def fit(
     paths: Images,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="Model file to write.")
-    ],
-    masks: Masks = None,
+    output: ModelToWrite,
+    masks: Annotated[Path | None, _MASKS] = None,
     patch: Annotated[
         int, typer.Option(metavar="PIXELS", help="Side of the windows: as large as a defect.")
     ] = 29,
@@ -64,13 +71,7 @@ def fit(
     seed: Seed = 0,
     device: Device = "auto",
     on_error: Unreadable = OnError.RAISE,
-    include_backbone: Annotated[
-        bool,
-        typer.Option(
-            "--include-backbone",
-            help="Put the network's weights into the file, for a computer that lacks them.",
-        ),
-    ] = False,
+    include_backbone: IncludeBackbone = False,
     quiet: Quiet = False,
 ) -> None:
     """Learn from good images alone, or from images with masks of their defects.
@@ -86,7 +87,7 @@ def fit(
     prepare_file(output)
     files = find_images(paths)
     truth = None if masks is None else _masks(files, masks, paths)
-    given = {"backbone": backbone, "weights": _absolute(weights)}
+    given = {"backbone": backbone, "weights": absolute_weights(weights)}
     encoder = default_patch_encoder(
         **{name: value for name, value in given.items() if value is not None},
         device=device,
@@ -156,14 +157,7 @@ def score(
 def evaluate(
     model: ScorerPath,
     paths: Images,
-    masks: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR",
-            help="Folder of masks (white on black), each called as its image; an image without "
-            "one counts as sound.",
-        ),
-    ],
+    masks: Annotated[Path, _MASKS],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="HTML", help="Page to write.")],
     threshold: Threshold = None,
     weights: Weights = None,
@@ -198,14 +192,10 @@ def _load(
     path: Path, weights: str | None, device: str, threshold: float | None
 ) -> PatchDefectScorer:
     from hypervlad.defects import PatchDefectScorer
-    from hypervlad.models import load
 
-    scorer = load(path, weights=weights)
-    if not isinstance(scorer, PatchDefectScorer):
-        raise ModelFileError(
-            f"{path} holds a {type(scorer).__name__}, which does not score defects; give a file "
-            "that 'hypervlad defects fit' wrote."
-        )
+    scorer: PatchDefectScorer = load_model(
+        path, weights, PatchDefectScorer, "score defects", "hypervlad defects fit"
+    )
     scorer.encoder_.set_params(device=device, on_error="raise")
     return scorer if threshold is None else scorer.set_threshold(threshold)
 
@@ -233,8 +223,8 @@ def _names(files: list[Path], paths: list[str]) -> list[str]:
     if root is None:
         whole = [file.absolute() for file in files]
         root = os.path.commonpath([file.parent for file in whole])
-        return [file.relative_to(root).as_posix() for file in whole]
-    return [file.relative_to(root).as_posix() for file in files]
+        return names_under(root, whole)
+    return names_under(root, files)
 
 
 def _check_folders(output: Path, paths: list[str]) -> None:
@@ -244,8 +234,3 @@ def _check_folders(output: Path, paths: list[str]) -> None:
             check_apart(output, Path(path))
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file; give a folder, which is made if need be.")
-
-
-def _absolute(weights: str | None) -> str | None:
-    """A path goes into the model file and must hold from other folders too."""
-    return os.path.abspath(weights) if weights is not None and os.path.isfile(weights) else weights

@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hypervlad.cli.commands import names_under, print_result
+from hypervlad.cli.commands import print_result
 from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
-from hypervlad.cli.models import check_apart, load_classifier, new_classifier, prepare_file
+from hypervlad.cli.models import (
+    check_apart,
+    load_classifier,
+    names_under,
+    new_classifier,
+    prepare_file,
+)
 from hypervlad.cli.options import (
     Backbone,
     Device,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -180,14 +178,12 @@ def extract(
 
 
 def _write_skipped(path: Path, skipped: Sequence[SkippedImage]) -> None:
+    from hypervlad.displays.predictions import table_as_bytes
     from hypervlad.modelfile import replace_when_complete
 
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["image", "reason"])
-    writer.writerows((image.name, image.reason) for image in skipped)
+    rows = [(image.name, image.reason) for image in skipped]
     with replace_when_complete(path) as stream:
-        stream.write(table.getvalue().encode("utf-8", "surrogateescape"))
+        stream.write(table_as_bytes(["image", "reason"], rows))
 
 
 @plain_errors

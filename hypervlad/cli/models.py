@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,8 @@ def new_classifier(seed: int, quiet: bool, **options: Any) -> MicrographClassifi
     from hypervlad.classifier import MicrographClassifier, default_encoder
 
     given = {name: value for name, value in options.items() if value is not None}
-    if "weights" in given and os.path.isfile(given["weights"]):
-        # The path goes into the model file and must hold from other folders too.
-        given["weights"] = os.path.abspath(given["weights"])
+    if "weights" in given:
+        given["weights"] = absolute_weights(given["weights"])
     if "memory" in given:
         given["memory"] = str(given["memory"])
     encoder = default_encoder(**given, random_state=seed, verbose=not quiet)
@@ -36,18 +36,42 @@ def load_classifier(
     cache: Path | None = None,
 ) -> MicrographClassifier:
     from hypervlad.classifier import MicrographClassifier
-    from hypervlad.models import load
 
-    model = load(path, weights=weights)
-    if not isinstance(model, MicrographClassifier):
-        raise ModelFileError(
-            f"{path} holds a {type(model).__name__}, which does not classify; give a file that "
-            "'hypervlad train' wrote."
-        )
+    model: MicrographClassifier = load_model(
+        path, weights, MicrographClassifier, "classify", "hypervlad train"
+    )
     model.encoder_.set_params(
         device=device, on_error=on_error, verbose=not quiet, memory=_memory(cache)
     )
     return model
+
+
+def load_model(path: Path, weights: str | None, kind: type[Any], does: str, maker: str) -> Any:
+    """Load a model of one kind; of another, say what it does not do and which command writes such.
+
+    Raises
+    ------
+    ModelFileError
+    """
+    from hypervlad.models import load
+
+    model = load(path, weights=weights)
+    if not isinstance(model, kind):
+        raise ModelFileError(
+            f"{path} holds a {type(model).__name__}, which does not {does}; give a file that "
+            f"'{maker}' wrote."
+        )
+    return model
+
+
+def absolute_weights(weights: str | None) -> str | None:
+    """Make a path hold from other folders too: it goes into the model file."""
+    return os.path.abspath(weights) if weights is not None and os.path.isfile(weights) else weights
+
+
+def names_under(root: str | Path, images: Iterable[str | Path]) -> list[str]:
+    """Name images by their paths below a folder, with forward slashes."""
+    return [Path(image).relative_to(root).as_posix() for image in images]
 
 
 def load_encoder(

@@ -19,6 +19,20 @@ class OnError(StrEnum):
 Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="Folder of images: one sub-folder for each class.")
 ]
+Images = Annotated[
+    list[str],
+    typer.Argument(metavar="PATHS", help="Images, folders (searched through) or patterns."),
+]
+ModelToWrite = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", help="Model file to write.")
+]
+IncludeBackbone = Annotated[
+    bool,
+    typer.Option(
+        "--include-backbone",
+        help="Put the network's weights into the file, for a computer that lacks them.",
+    ),
+]
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="File written by train or demo.")]
 Groups = Annotated[
     Path | None,

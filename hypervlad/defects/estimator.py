@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.backbones import get_backbone
 from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.classifier.estimator import complete
 from hypervlad.defects import state
 from hypervlad.defects.findings import Finding
 from hypervlad.defects.labelled import LabelledWindows
@@ -210,7 +211,7 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
             examples.check_both_kinds()
         learn = self._learner(encoder, truth, codes, seed)
         model = learn(examples)
-        unseen = held_out(examples, read, learn, codes, seed)
+        unseen = held_out(model, examples, read, learn, codes, seed)
         fpr, best = float(self.fpr), self.threshold == "f1"
         threshold = unseen.threshold_of_best_f1() if best else unseen.threshold_at_rate(fpr)
         # All at the end: a fit that fails leaves the model as it was.
@@ -375,9 +376,8 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
     def _seeded(self, part: Any, seed: int) -> Any:
         """Return a copy of an encoder or learner, seeded where it has no seed of its own."""
         part = clone(part)
-        if part.random_state is None:
-            part.set_params(random_state=seed)
-        return part.set_params(verbose=True) if self.verbose else part
+        complete(part, seed, self.verbose)
+        return part
 
     def _window_vectors(self) -> WindowVectors:
         windows: WindowVectors | None = getattr(self, "_windows", None)

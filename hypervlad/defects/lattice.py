@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.patches import patch_positions
+from hypervlad.patches.grid import corners_of, patch_edges
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,8 @@ class Lattice:
     side: int
 
     @classmethod
-    def of(cls, shape: tuple[int, int], side: int, stride: int, *, whole: bool = True) -> Lattice:
-        """Lay windows over an image; all of them lie inside it.
+    def of(cls, shape: tuple[int, int], side: int, stride: int) -> Lattice:
+        """Lay windows over an image; all lie inside it, the last ones end at its edges.
 
         Parameters
         ----------
@@ -36,17 +36,13 @@ class Lattice:
             Height and width, pixels.
         side, stride : int
             Pixels.
-        whole : bool, default=True
-            Add windows that end at the right and lower edge.
         """
-        corners = patch_positions(shape, side, stride, edges="shift" if whole else "drop")
-        return cls(np.unique(corners[:, 0]), np.unique(corners[:, 1]), side)
+        return cls(*patch_edges(shape, side, stride, edges="shift"), side)
 
     @property
     def positions(self) -> NDArray[np.intp]:
         """Upper left corners (R S, 2), row by row."""
-        both = np.meshgrid(self.rows, self.columns, indexing="ij")
-        return np.stack(both, axis=-1).reshape(-1, 2)
+        return corners_of(self.rows, self.columns)
 
     def as_map(
         self, scores: NDArray[np.floating], shape: tuple[int, int], size: tuple[int, int]

@@ -187,6 +187,7 @@ class HeldOut:
 
 
 def held_out(
+    whole: Scores,
     examples: Examples,
     images: Callable[[], Iterator[ImageWindows]],
     fit: Callable[[Examples], Scores],
@@ -197,6 +198,8 @@ def held_out(
 
     Parameters
     ----------
+    whole : Scores
+        Learnt from all examples; scores the images that no fold can spare.
     examples : Examples
     images : callable
         Reads the images once more, if examples are not all windows that they have.
@@ -213,13 +216,10 @@ def held_out(
     positions = np.unique(examples.images)
     has_defects = np.isin(positions, examples.images[examples.labels != NORMAL])
     folds = _folds(has_defects, groups[positions], seed)
-    model_of: dict[int, Scores] = {}
+    model_of = dict.fromkeys(positions.tolist(), whole)
     for train, test in folds:
         model = fit(examples.of_images(positions[train]))
         model_of |= dict.fromkeys(positions[test].tolist(), model)
-    if len(model_of) < len(positions):
-        whole = fit(examples)
-        model_of |= {at: whole for at in positions.tolist() if at not in model_of}
     if examples.is_all:
         return _of_examples(examples, model_of)
     scores, labels = [], []

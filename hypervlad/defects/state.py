@@ -11,7 +11,8 @@ from sklearn.base import clone
 from hypervlad.defects.labelled import LabelledWindows
 from hypervlad.defects.normal import NormalWindows
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.state import plain_seed
+from hypervlad.encoder.parameters import plain
+from hypervlad.encoder.state import arrays_under, plain_seed
 from hypervlad.modelfile import ModelFileError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def pack(
         boosting, model_arrays = scorer.model_.to_state()
     else:
         model_arrays = scorer.model_.to_arrays()
-    parameters = {name: _plain(getattr(scorer, name)) for name in _KEPT}
+    parameters = {name: plain(getattr(scorer, name)) for name in _KEPT}
     parameters["random_state"] = plain_seed(scorer.random_state)
     header = {
         "parameters": parameters,
@@ -58,12 +59,14 @@ def unpack(
     ModelFileError
         If something is missing or does not fit.
     """
-    model_arrays = _under(_MODEL, arrays)
+    model_arrays = arrays_under(_MODEL, arrays)
     try:
         scorer = cls(**header["parameters"])
         scorer.patch_, scorer.stride_ = int(header["patch"]), int(header["stride"])
         scorer.threshold_, scorer.n_images_ = float(header["threshold"]), int(header["n_images"])
-        scorer.encoder_ = HypercolumnVLAD.from_state(header["encoder"], _under(_ENCODER, arrays))
+        scorer.encoder_ = HypercolumnVLAD.from_state(
+            header["encoder"], arrays_under(_ENCODER, arrays)
+        )
         scorer.encoder = clone(scorer.encoder_)
         if header["boosting"] is None:
             scorer.model_ = NormalWindows.from_arrays(model_arrays)
@@ -78,11 +81,3 @@ def unpack(
             "another version of hypervlad, or not by hypervlad; train it again"
         ) from error
     return scorer
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from tqdm import tqdm
 
 from hypervlad.displays.defect_map import SEEN, in_colour, outline
 from hypervlad.displays.facts import read_options_of
+from hypervlad.displays.predictions import table_as_bytes
 from hypervlad.images import ImageReadError, read_image
 from hypervlad.modelfile import replace_when_complete
 
@@ -101,9 +100,5 @@ def _write_overlay(path: Path, pixels: np.ndarray, found: Any) -> None:
 
 
 def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
     with replace_when_complete(path) as stream:
-        stream.write(text.getvalue().encode("utf-8", "surrogateescape"))
+        stream.write(table_as_bytes(header, rows))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.displays.contact_sheet import image_names
+from hypervlad.displays.facts import read_options_of
 from hypervlad.displays.figures import axes_or_new
 from hypervlad.displays.tiles import (
     GREY,
@@ -118,7 +118,7 @@ class DefectMapDisplay:
         images = check_image_list(images)
         own = {
             "threshold": scorer.threshold_,
-            "read_options": asdict(scorer.encoder_.recipe_.read_options),
+            "read_options": read_options_of(scorer.encoder_),
         }
         maps = [scorer.score_map(image) for image in images]
         return cls.from_predictions(images, maps, ax=ax, **own | options)

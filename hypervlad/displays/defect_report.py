@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from tqdm import tqdm
 from hypervlad._version import __version__
 from hypervlad.displays import page
 from hypervlad.displays.defect_map import DefectMapDisplay
-from hypervlad.displays.facts import library_versions, model_facts, read_options_of
+from hypervlad.displays.facts import model_facts, read_options_of, versions_in_words
 from hypervlad.displays.figures import save_png
 from hypervlad.displays.patch_confusion import PatchConfusionDisplay
-from hypervlad.displays.sections import percent
+from hypervlad.displays.sections import decimal, percent
 from hypervlad.images import read_mask
 from hypervlad.metrics import (
     area_fraction_error,
@@ -57,13 +58,16 @@ class DefectEvaluation:
     threshold: float
     patch: int
 
-    @property
+    @cached_property
+    def called(self) -> list[NDArray[np.bool_]]:
+        """What reaches the threshold, an image each."""
+        return [scores >= self.threshold for scores in self.maps]
+
+    @cached_property
     def confusions(self) -> list[PatchConfusion]:
         """Patch by patch, an image each."""
-        return [
-            patch_confusion(scores >= self.threshold, mask, self.patch)
-            for scores, mask in zip(self.maps, self.masks, strict=True)
-        ]
+        pairs = zip(self.called, self.masks, strict=True)
+        return [patch_confusion(called, mask, self.patch) for called, mask in pairs]
 
     @property
     def image_auroc(self) -> float:
@@ -77,10 +81,8 @@ class DefectEvaluation:
         """Return all figures by name; NaN where there is nothing to tell apart."""
         total = PatchConfusion.total(self.confusions)
         some = any(mask.any() for mask in self.masks)
-        errors = [
-            abs(area_fraction_error(scores >= self.threshold, mask))
-            for scores, mask in zip(self.maps, self.masks, strict=True)
-        ]
+        pairs = zip(self.called, self.masks, strict=True)
+        errors = [abs(area_fraction_error(called, mask)) for called, mask in pairs]
         of_pixels = {
             "pixel AUROC": pixel_auroc,
             "pixel average precision": pixel_average_precision,
@@ -162,9 +164,8 @@ def write_defect_report(
     names = [result.names[i] for i in chosen]
     common: dict[str, Any] = {"names": names, "read_options": options}
     on_maps = DefectMapDisplay(shown, maps, threshold=result.threshold, masks=masks, **common)
-    called = [scores >= result.threshold for scores in maps]
+    called = [result.called[i] for i in chosen]
     on_patches = PatchConfusionDisplay(shown, called, masks, patch=result.patch, **common)
-    versions = ", ".join(f"{name} {number}" for name, number in library_versions().items())
     pieces = [
         _headline(result),
         page.section(
@@ -178,7 +179,9 @@ def write_defect_report(
             _picture(on_patches, "Images cut into patches", "The same images."),
         ),
         page.section("Image by image", _table(result)),
-        page.section("The scorer", page.facts_table({**model_facts(scorer), "versions": versions})),
+        page.section(
+            "The scorer", page.facts_table({**model_facts(scorer), "versions": versions_in_words()})
+        ),
     ]
     html = page.page("How well defects are found", pieces, __version__)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +203,7 @@ _ABOUT_PATCHES = (
 def _headline(result: DefectEvaluation) -> str:
     scores = result.scores()
     n_bad = sum(bool(mask.any()) for mask in result.masks)
-    n_called = sum(bool((each >= result.threshold).any()) for each in result.maps)
+    n_called = sum(bool(each.any()) for each in result.called)
     total = PatchConfusion.total(result.confusions)
     n_images = len(result.maps)
     sentence = (
@@ -210,7 +213,7 @@ def _headline(result: DefectEvaluation) -> str:
         f"{_counted(total.false_positives, 'false alarm')}."
     )
     cards = {
-        name: percent(value) if "area" in name or "patch" in name else _decimal(value)
+        name: percent(value) if "area" in name or "patch" in name else decimal(value)
         for name, value in scores.items()
     }
     explanation = (
@@ -243,13 +246,13 @@ def _table(result: DefectEvaluation) -> str:
         (
             name,
             f"{scores.max():.4g}",
-            "anomalous" if (scores >= result.threshold).any() else "normal",
+            "anomalous" if called.any() else "normal",
             percent(float(mask.mean())),
-            percent(float((scores >= result.threshold).mean())),
-            _decimal(confusion.f1),
+            percent(float(called.mean())),
+            decimal(confusion.f1),
         )
-        for name, scores, mask, confusion in zip(
-            result.names, result.maps, result.masks, result.confusions, strict=True
+        for name, scores, called, mask, confusion in zip(
+            result.names, result.maps, result.called, result.masks, result.confusions, strict=True
         )
     ]
     return page.table(header, rows)
@@ -266,7 +269,3 @@ def _picture(display: Any, alt: str, caption: str) -> str:
 
 def _counted(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
-
-
-def _decimal(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.3f}"

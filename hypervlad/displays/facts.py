@@ -62,6 +62,11 @@ def library_versions() -> dict[str, str]:
     return found
 
 
+def versions_in_words() -> str:
+    """Return the versions at work here, in a line."""
+    return ", ".join(f"{name} {number}" for name, number in library_versions().items())
+
+
 def _encoder_facts(encoder: Any) -> dict[str, str]:
     n_taps = len(encoder.taps_)
     each = len(encoder.codebook_.codewords[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -61,4 +61,17 @@ def predictions_as_bytes(
     """
     stream = io.StringIO(newline="")
     write_predictions(stream, names, proba, classes, columns=columns)
+    return _encoded(stream)
+
+
+def table_as_bytes(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """Return any table as CSV, encoded as in `predictions_as_bytes`."""
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return _encoded(stream)
+
+
+def _encoded(stream: io.StringIO) -> bytes:
     return stream.getvalue().encode("utf-8", "surrogateescape")

@@ -16,7 +16,7 @@ from hypervlad._version import __version__
 from hypervlad.displays import page, sections
 from hypervlad.displays.contact_sheet import image_names
 from hypervlad.displays.evaluation import Evaluation
-from hypervlad.displays.facts import library_versions, model_facts, read_options_of
+from hypervlad.displays.facts import model_facts, read_options_of, versions_in_words
 from hypervlad.displays.pictures import Pictures
 from hypervlad.displays.predictions import predictions_as_bytes
 
@@ -163,7 +163,6 @@ def report_on_model(
         return None if values is None else [values[int(index)] for index in readable]
 
     result = Evaluation(kept(y_true) or [], proba[readable], list(model.classes_), kept(groups))
-    versions = ", ".join(f"{name} {number}" for name, number in library_versions().items())
     index = write_report(
         out_dir,
         images=kept(images) or [],
@@ -174,7 +173,7 @@ def report_on_model(
         names=kept(names),
         encoder=model.encoder_,
         model=model,
-        details={**model_facts(model), **(details or {}), "versions": versions},
+        details={**model_facts(model), **(details or {}), "versions": versions_in_words()},
         read_options=read_options_of(model.encoder_),
         **options,
     )

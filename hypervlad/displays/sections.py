@@ -92,7 +92,7 @@ def class_scores(result: Evaluation) -> str:
             score.label if score.known else f"{score.label} (unknown to the model)",
             percent(score.precision),
             percent(score.recall),
-            _decimal(score.f1),
+            decimal(score.f1),
             score.support,
         )
         for score in result.scores
@@ -204,7 +204,8 @@ def percent(share: float) -> str:
     return "–" if math.isnan(share) else f"{100 * share:.1f} %"
 
 
-def _decimal(value: float) -> str:
+def decimal(value: float) -> str:
+    """A score with three decimals; a dash for not-a-number."""
     return "–" if math.isnan(value) else f"{value:.3f}"
 
 
@@ -214,7 +215,7 @@ def _means(scores: Sequence[ClassScores]) -> tuple[str, str, str]:
     # ignoring a class does not look good.
     precision = float(np.mean([np.nan_to_num(score.precision) for score in tested]))
     recall = float(np.mean([score.recall for score in tested]))
-    return percent(precision), percent(recall), _decimal(float(np.mean([s.f1 for s in tested])))
+    return percent(precision), percent(recall), decimal(float(np.mean([s.f1 for s in tested])))
 
 
 def _worst_confusion(result: Evaluation) -> str:

@@ -24,6 +24,11 @@ def check_count(name: str, value: Any, minimum: int = 1) -> int:
     return int(value)
 
 
+def plain(value: Any) -> Any:
+    """Return a number of numpy's as Python's own, which JSON knows; else what came."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Raise unless ``value`` is one of ``choices``."""
     if not (isinstance(value, str) and value in choices):

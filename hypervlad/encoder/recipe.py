@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from hypervlad.backbones import get_backbone
 from hypervlad.encoder.parameters import (
     check_normalize,
     check_pixel_size,
     check_read_options,
     check_what_decides,
+    plain,
 )
 from hypervlad.images import ReadOptions
 from hypervlad.vlad import Normalization
@@ -56,7 +55,7 @@ class Recipe:
             That names the first parameter that is unusable.
         """
         check_what_decides(encoder, get_backbone(encoder.backbone))
-        values = {field.name: _plain(getattr(encoder, field.name)) for field in fields(cls)}
+        values = {field.name: plain(getattr(encoder, field.name)) for field in fields(cls)}
         values |= {
             "pixel_size": check_pixel_size(encoder.pixel_size),
             "normalize": check_normalize(encoder.normalize),
@@ -67,7 +66,3 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Return the parameters as JSON knows them."""
         return asdict(self) | {"normalize": list(self.normalize)}
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value

@@ -77,10 +77,15 @@ def unpack(
             f"the model's encoder is incomplete ({type(error).__name__}: {error}): it was written "
             "by another version of hypervlad, or not by hypervlad; train the model again"
         ) from error
-    weights = {k.removeprefix(_BACKBONE): v for k, v in arrays.items() if k.startswith(_BACKBONE)}
+    weights = arrays_under(_BACKBONE, arrays)
     if weights:
         encoder.backbone_state_ = weights
     return encoder
+
+
+def arrays_under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays whose names begin so, by the rest of their names."""
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
 def plain_seed(random_state: Any) -> int | None:

@@ -52,6 +52,13 @@ def patch_positions(
     >>> patch_positions((29, 70), edges="shift").tolist()
     [[0, 0], [0, 29], [0, 41]]
     """
+    return corners_of(*patch_edges(shape, patch, stride, edges=edges))
+
+
+def patch_edges(
+    shape: tuple[int, int], patch: int, stride: int | None = None, *, edges: Edges = "drop"
+) -> tuple[IntArray, IntArray]:
+    """Return the upper and the left edges of the patches of an image, as in `patch_positions`."""
     patch = check_side("patch", patch)
     stride = patch if stride is None else check_side("stride", stride)
     if edges not in _EDGES:
@@ -62,7 +69,11 @@ def patch_positions(
             f"an image of {height} x {width} pixels is smaller than a patch of {patch} x {patch}: "
             "choose a smaller patch, or edges='pad'."
         )
-    rows, columns = (_starts(extent, patch, stride, edges) for extent in (height, width))
+    return _starts(height, patch, stride, edges), _starts(width, patch, stride, edges)
+
+
+def corners_of(rows: IntArray, columns: IntArray) -> IntArray:
+    """Return every upper edge with every left one, (n_patches, 2), row by row."""
     return np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
 
 

@@ -302,7 +302,9 @@ def test_held_out_scores_come_from_models_of_other_groups() -> None:
             assert not own & self.groups
             return np.zeros(len(windows))
 
-    unseen = held_out(examples, lambda: iter(()), Model, groups, seed=0)
+    whole = Model(examples)
+    learnt_from.clear()
+    unseen = held_out(whole, examples, lambda: iter(()), Model, groups, seed=0)
     assert len(unseen.scores) == 8
     assert len(learnt_from) == 4
 
@@ -315,4 +317,4 @@ def test_of_one_group_the_threshold_is_fitted_and_that_is_said() -> None:
             return np.zeros(len(windows))
 
     with pytest.warns(UserWarning, match="all images belong to one group"):
-        held_out(examples, lambda: iter(()), lambda rows: Model(), np.zeros(3), seed=0)
+        held_out(Model(), examples, lambda: iter(()), lambda rows: Model(), np.zeros(3), seed=0)
