@@ -160,6 +160,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="keep what the file of results says of other methods; theirs may be of other repeats",
     )
+    parser.add_argument(
+        "--luo2021-from",
+        type=Path,
+        metavar="FILE",
+        help="with --add: run nothing, but take over luo2021, which has its own network whatever "
+        "the backbone, from the results of another backbone",
+    )
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--weights", default="imagenet", help="'imagenet' or a file")
     parser.add_argument("--vgg16", help="VGG-16's convolutional weights for luo2021, if elsewhere")
@@ -178,6 +185,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"data sets go by the name of their folder, which must differ: {names}")
     if arguments.repeats < 1:
         parser.error("--repeats must be at least 1")
+    if arguments.luo2021_from is not None and (arguments.methods or not arguments.add):
+        parser.error("--luo2021-from runs nothing: give it with --add and without --methods")
     if arguments.out is None and not is_standard(arguments):
         parser.error(
             "give --out FILE: the project's own results are of the whole standard run (--data "
@@ -225,21 +234,33 @@ def earlier_results(
     out: Path, arguments: argparse.Namespace, data_sets: Mapping[str, DataSet]
 ) -> dict[str, Predictions]:
     """Return the predictions to which methods are added; none without ``--add``."""
-    nothing = {name: Predictions() for name in data_sets}
-    if not arguments.add or not out.exists():
-        return nothing
-    facts = json.loads(out.read_text(encoding="utf-8"))
-    found = {key: facts.get(key) for key in ("layout", "backbone", "seed")}
+    by_set = {name: Predictions() for name in data_sets}
+    if arguments.add and out.exists():
+        by_set |= read_results(out, data_sets, backbone=arguments.backbone)
+    if arguments.luo2021_from is not None:
+        others = read_results(arguments.luo2021_from, data_sets)
+        for name, predictions in others.items():
+            for title in set(LUO2021) & set(predictions.proba):
+                by_set[name].add(title, predictions.proba[title], predictions.told[title])
+    return by_set
+
+
+def read_results(
+    path: Path, data_sets: Mapping[str, DataSet], **expected: Any
+) -> dict[str, Predictions]:
+    """Return the predictions beside a file of results, which must be of the same folds."""
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    expected |= {"layout": LAYOUT, "seed": SEED}
+    found = {key: facts.get(key) for key in expected}
     found["data sets"] = {name: s["digest"] for name, s in facts["sets"].items()}
-    expected = {"layout": LAYOUT, "backbone": arguments.backbone, "seed": SEED}
     # An interrupted run has not come to all of them.
     expected["data sets"] = {
         name: data.digest for name, data in data_sets.items() if name in facts["sets"]
     }
     for key, value in expected.items():
         if found[key] != value:
-            sys.exit(f"{out}: --add needs results of the same {key}: {found[key]}, not {value}")
-    return nothing | load_predictions(out.with_suffix(".npz"), facts)
+            sys.exit(f"{path}: --add needs results of the same {key}: {found[key]}, not {value}")
+    return load_predictions(path.with_suffix(".npz"), facts)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -248,6 +269,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     torch.set_num_threads(arguments.threads)
     methods, known = choose(arguments)
+    if arguments.luo2021_from is not None:
+        methods = {}
     to_run = [] if arguments.data is None else list(arguments.sets)
     kept = DATA_SETS if is_standard(arguments) else []
     folders = [arguments.data / name for name in dict.fromkeys([*kept, *to_run])]

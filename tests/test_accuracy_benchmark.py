@@ -224,6 +224,29 @@ def test_nothing_is_added_to_results_of_other_images(
         run(folder, tmp_path, "--add", "--methods", "texture")
 
 
+def test_luo2021_is_taken_over_from_results_of_another_backbone(
+    folder: Path, finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out, before = finished
+    for kind in ("json", "npz"):
+        shutil.copy(out / f"accuracy.{kind}", tmp_path)
+    (name,) = before["sets"]
+    texture_row = before["rows"][-1]
+    row = texture_row | {"method": "luo2021"}
+    other = before | {"backbone": "other", "rows": [*before["rows"], row]}
+    (tmp_path / "other.json").write_text(json.dumps(other), encoding="utf-8")
+    with np.load(out / "accuracy.npz") as arrays:
+        borrowed = arrays[f"{name}/{texture_row['method']}"]
+        np.savez(tmp_path / "other.npz", **arrays, **{f"{name}/luo2021": borrowed})
+    facts = run(folder, tmp_path, "--add", "--luo2021-from", str(tmp_path / "other.json"))
+    assert [r["method"] for r in facts["rows"]] == [r["method"] for r in other["rows"]]
+    for kind in ("accuracy", "fit_seconds", "repeats"):
+        assert facts["rows"][-1][kind] == texture_row[kind]
+    assert not (tmp_path / "checkpoints").exists()  # nothing was run
+    with pytest.raises(SystemExit):
+        run(folder, tmp_path, "--luo2021-from", str(tmp_path / "other.json"))
+
+
 def test_changed_images_are_not_taken_from_checkpoints(folder: Path) -> None:
     before = DataSet.load(folder).digest
     image = folder / "flat" / "0.png"
