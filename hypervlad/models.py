@@ -11,6 +11,7 @@ from hypervlad.modelfile import ModelFileError, loader_of, read_model, register_
 register_kind("hypercolumn_vlad", "hypervlad.encoder:HypercolumnVLAD")
 register_kind("micrograph_classifier", "hypervlad.classifier:MicrographClassifier")
 register_kind("patch_defect_scorer", "hypervlad.defects:PatchDefectScorer")
+register_kind("patch_cnn_classifier", "hypervlad.baselines:PatchCNNClassifier")
 
 
 def load(path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None = None) -> Any:
@@ -26,9 +27,9 @@ def load(path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None
     Returns
     -------
     estimator
-        Fitted; a :class:`MicrographClassifier`, a :class:`PatchDefectScorer` or a
-        :class:`HypercolumnVLAD`. It predicts bit-identically to the one saved, given the same
-        threads and batches.
+        Fitted; a :class:`MicrographClassifier`, a :class:`PatchDefectScorer`, a
+        :class:`HypercolumnVLAD` or a :class:`PatchCNNClassifier`. It predicts bit-identically to
+        the one saved, given the same threads and batches.
 
     Raises
     ------
@@ -42,5 +43,11 @@ def load(path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None
     except ValueError as error:
         raise ModelFileError(f"{os.fspath(path)}: {error}") from error
     if weights is not None:
-        getattr(model, "encoder_", model).weights = weights
+        encoder = getattr(model, "encoder_", model)
+        if not hasattr(encoder, "weights"):
+            raise ModelFileError(
+                f"{os.fspath(path)} holds a {type(model).__name__}, which has all its weights in "
+                "the file; leave weights out"
+            )
+        encoder.weights = weights
     return model

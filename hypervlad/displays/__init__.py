@@ -26,9 +26,11 @@ from hypervlad.displays.evidence import EvidenceDisplay
 from hypervlad.displays.facts import library_versions, model_facts
 from hypervlad.displays.figures import save_png
 from hypervlad.displays.patch_confusion import PatchConfusionDisplay
+from hypervlad.displays.patch_network import PatchNetworkDisplay
 from hypervlad.displays.predictions import predictions_as_bytes, write_predictions
 from hypervlad.displays.reliability import ReliabilityDisplay
 from hypervlad.displays.report import report_on_model, write_report
+from hypervlad.displays.training_curves import TrainingCurvesDisplay
 
 __all__ = [
     "ClassScores",
@@ -41,7 +43,9 @@ __all__ = [
     "Evaluation",
     "EvidenceDisplay",
     "PatchConfusionDisplay",
+    "PatchNetworkDisplay",
     "ReliabilityDisplay",
+    "TrainingCurvesDisplay",
     "accuracy_interval",
     "evaluate_defects",
     "library_versions",

@@ -1,0 +1,93 @@
+"""A small convolutional network for patches: unpadded convolutions, each pooled, a dense layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+_POOL = 2
+
+
+def build_patch_network(
+    n_channels: int,
+    patch: int,
+    *,
+    filters: Sequence[int] = (16, 32, 64),
+    kernel_sizes: Sequence[int] = (5, 5, 3),
+    n_dense: int = 64,
+    dropout: float = 0.6,
+) -> nn.Sequential:
+    """Return the network of Carrillo Pérez (2020), with new weights from torch's generator.
+
+    Each convolution sees only what is there (no padding), then ReLU and the maximum of 2 x 2. Its
+    one output is the log-odds of the second class; the sigmoid belongs to the loss. Weights are
+    drawn as Keras does: Glorot's uniform distribution, no bias.
+
+    Parameters
+    ----------
+    n_channels : int
+        1 for grey, 3 for colour.
+    patch : int
+        Side in pixels.
+    filters, kernel_sizes : sequence of int
+        Of each convolution.
+    n_dense : int
+    dropout : float
+        Share of the dense layer's outputs that are dropped while it learns.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        From (n, n_channels, patch, patch) to (n, 1).
+
+    Raises
+    ------
+    ValueError
+        If nothing of a patch is left after the last pooling.
+    """
+    smallest = smallest_patch(kernel_sizes)
+    if patch < smallest:
+        raise ValueError(
+            f"patches of {patch} x {patch} pixels are too small for kernels of "
+            f"{', '.join(map(str, kernel_sizes))} pixels, each followed by pooling: they need "
+            f"{smallest} x {smallest}; give larger patches, or fewer or smaller kernels"
+        )
+    layers: list[nn.Module] = []
+    before = n_channels
+    for n_filters, size in zip(filters, kernel_sizes, strict=True):
+        layers += [nn.Conv2d(before, n_filters, size), nn.ReLU(), nn.MaxPool2d(_POOL)]
+        before, patch = n_filters, (patch - size + 1) // _POOL
+    layers += [nn.Flatten(), nn.Linear(before * patch**2, n_dense), nn.ReLU()]
+    network = nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(n_dense, 1))
+    for layer in network:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+    return network
+
+
+def smallest_patch(kernel_sizes: Sequence[int]) -> int:
+    """Return the side in pixels of the smallest patch of which a pixel is left at the end."""
+    side = 1
+    for size in reversed(kernel_sizes):
+        side = side * _POOL + size - 1
+    return side
+
+
+def n_parameters(network: nn.Module) -> int:
+    """Return how many numbers a network has learnt."""
+    return sum(each.numel() for each in network.parameters())
+
+
+@torch.inference_mode()
+def activations(network: nn.Sequential, patch: torch.Tensor) -> list[torch.Tensor]:
+    """Return what each convolution answers to a patch (C, p, p) after ReLU, (filters, h, w)."""
+    found, signal = [], patch[None].to(next(network.parameters()).device)
+    for layer in network:
+        signal = layer(signal)
+        if isinstance(layer, nn.ReLU) and signal.ndim == 4:
+            found.append(signal[0])
+    return found

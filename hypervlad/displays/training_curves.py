@@ -1,0 +1,116 @@
+"""How a network learnt: loss and accuracy, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sklearn.utils.validation import check_is_fitted
+
+from hypervlad.displays.figures import axes_or_new
+from hypervlad.displays.tiles import GREY
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LEARNT, _HELD_OUT = "#9ec5e8", "#1f5a8c"
+
+
+class TrainingCurvesDisplay:
+    """Loss or accuracy of each epoch, on the patches learnt from and on those held out.
+
+    It is best made by `from_estimator`.
+
+    Parameters
+    ----------
+    learnt, held_out : sequence of float
+        One value an epoch, from the first on.
+    best_epoch : int
+        Whose weights were kept, counted from 0.
+    name : str, default="loss"
+        What the values are.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+    ax_ : matplotlib Axes
+    """
+
+    figure_: Figure
+    ax_: Axes
+
+    def __init__(
+        self,
+        learnt: Sequence[float],
+        held_out: Sequence[float],
+        best_epoch: int,
+        name: str = "loss",
+    ) -> None:
+        self.learnt = learnt
+        self.held_out = held_out
+        self.best_epoch = best_epoch
+        self.name = name
+
+    @classmethod
+    def from_estimator(
+        cls, model: Any, *, of: str = "loss", ax: Axes | None = None
+    ) -> TrainingCurvesDisplay:
+        """Plot what a fitted :class:`hypervlad.baselines.PatchCNNClassifier` remembers.
+
+        Parameters
+        ----------
+        model : PatchCNNClassifier
+        of : {"loss", "accuracy"}, default="loss"
+        ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        TrainingCurvesDisplay
+        """
+        if of not in ("loss", "accuracy"):
+            raise ValueError(f"of must be 'loss' or 'accuracy'; got {of!r}.")
+        check_is_fitted(model)
+        curves = model.curves_
+        sides = getattr(curves, of), getattr(curves, f"validation_{of}")
+        return cls(*sides, curves.best_epoch, of).plot(ax=ax)
+
+    @property
+    def figure_size(self) -> tuple[float, float]:
+        """Width and height in inches."""
+        return 5.6, 3.6
+
+    def plot(self, ax: Axes | None = None) -> TrainingCurvesDisplay:
+        """Draw both curves and mark the epoch that was kept.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            A new figure by default.
+
+        Returns
+        -------
+        TrainingCurvesDisplay
+            Itself.
+        """
+        self.figure_, self.ax_ = axes_or_new(ax, self.figure_size)
+        epochs = range(1, len(self.learnt) + 1)
+        for values, colour, label in (
+            (self.learnt, _LEARNT, "learnt from"),
+            (self.held_out, _HELD_OUT, "held out"),
+        ):
+            self.ax_.plot(epochs, values, color=colour, label=label, linewidth=1.6)
+        best = self.held_out[self.best_epoch]
+        self.ax_.axvline(self.best_epoch + 1, color=GREY, linestyle="--", linewidth=0.8)
+        self.ax_.plot(self.best_epoch + 1, best, "o", color=_HELD_OUT, markersize=5)
+        self.ax_.set(
+            xlabel="epoch",
+            ylabel=self.name,
+            xlim=(1, max(2, len(self.learnt))),
+            title=f"weights kept: epoch {self.best_epoch + 1}, {self.name} {best:.3f} held out",
+        )
+        self.ax_.title.set_fontsize(9)
+        self.ax_.locator_params(axis="x", integer=True)
+        self.ax_.legend(frameon=False, fontsize=9)
+        self.ax_.spines[["top", "right"]].set_visible(False)
+        return self

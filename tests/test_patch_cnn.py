@@ -1,0 +1,511 @@
+"""`PatchCNNClassifier`: the paper's network to the letter, trained, stopped, mapped and saved."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import affine_transform
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.validation import validate_data
+from torch.nn import functional
+
+import hypervlad
+from hypervlad.baselines import PatchCNNClassifier, patch_cnn
+from hypervlad.baselines.augmentation import Augmentation
+from hypervlad.baselines.patch_network import (
+    build_patch_network,
+    n_parameters,
+    smallest_patch,
+)
+from hypervlad.baselines.training import Patches, Schedule, train
+from hypervlad.datasets import load_patch_folder, make_nanofibre_images, write_patch_folder
+from hypervlad.displays import PatchNetworkDisplay, TrainingCurvesDisplay, save_png
+from hypervlad.images import ImageReadError
+from hypervlad.modelfile import ModelFileError
+from hypervlad.patches import cut_patches, patch_positions, split_patches
+from hypervlad.presets import carrillo2020
+
+SIDE = 12
+
+
+def small(**parameters: Any) -> PatchCNNClassifier:
+    """A network that learns in a second; no rates of change but the default's."""
+    usual = {
+        "filters": (4,),
+        "kernel_sizes": (3,),
+        "n_dense": 8,
+        "dropout": 0.1,
+        "learning_rate": 0.02,
+        "batch_size": 20,
+        "max_epochs": 25,
+        "random_state": 0,
+    }
+    return PatchCNNClassifier(**usual | parameters)
+
+
+def make_patches(n: int, seed: int = 0, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
+    """Noise that is sound, and noise with a bright spot that is not."""
+    rng = np.random.default_rng(seed)
+    patches = rng.uniform(0.2, 0.4, (n, side, side)).astype(np.float32)
+    labels = np.where(np.arange(n) % 2, "anomalous", "normal")
+    for i in np.flatnonzero(labels == "anomalous"):
+        row, column = rng.integers(2, side - 5, 2)
+        patches[i, row : row + 4, column : column + 4] += 0.5
+    return patches, labels
+
+
+@pytest.fixture(scope="module")
+def fitted() -> PatchCNNClassifier:
+    patches, labels = make_patches(200)
+    return small().fit(patches, labels)
+
+
+class RowsAsPatches(PatchCNNClassifier):
+    """Takes a 2-D array and sees each row as a patch that it fills again and again."""
+
+    def fit(self, X: Any, y: Any) -> RowsAsPatches:
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        super().fit([np.resize(row, (SIDE, SIDE)) for row in X], y)
+        return self
+
+    def as_network_input(self, X: Any) -> np.ndarray:
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return super().as_network_input([np.resize(row, (SIDE, SIDE)) for row in X])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = True
+        tags.input_tags.string = False
+        # A row becomes a picture: what a check's blobs differ in, their level, is scaled away.
+        tags.classifier_tags.poor_score = True
+        return tags
+
+
+@parametrize_with_checks(
+    [
+        RowsAsPatches(
+            filters=(2,), kernel_sizes=(3,), n_dense=4, max_epochs=2, batch_size=8, random_state=0
+        )
+    ]
+)
+def test_scikit_learns_conformance(estimator: Any, check: Callable[[Any], None]) -> None:
+    check(estimator)
+
+
+# --- the network -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n_channels", "expected"), [(1, 35_969), (3, 36_769)])
+def test_the_papers_parameters_layer_by_layer(n_channels: int, expected: int) -> None:
+    network = build_patch_network(n_channels, 29)
+    by_layer = [
+        (n_channels * 5 * 5 + 1) * 16,
+        (16 * 5 * 5 + 1) * 32,
+        (32 * 3 * 3 + 1) * 64,
+        (64 * 1 * 1 + 1) * 64,  # 29 -> 25 -> 12 -> 8 -> 4 -> 2 -> 1 pixel is left
+        64 + 1,
+    ]
+    learnt = [layer for layer in network if sum(p.numel() for p in layer.parameters())]
+    assert [n_parameters(layer) for layer in learnt] == by_layer
+    assert n_parameters(network) == sum(by_layer) == expected
+    assert network(torch.zeros(2, n_channels, 29, 29)).shape == (2, 1)
+
+
+def test_the_network_against_its_steps_one_by_one() -> None:
+    torch.manual_seed(0)
+    network = build_patch_network(1, 29).eval()
+    weights = {name: value.double() for name, value in network.state_dict().items()}
+    patch = torch.rand(1, 1, 29, 29, dtype=torch.float64)
+    signal = patch
+    for at in ("0", "3", "6"):
+        signal = functional.conv2d(signal, weights[f"{at}.weight"], weights[f"{at}.bias"])
+        signal = functional.max_pool2d(signal.clamp(min=0), 2)
+    hidden = (weights["10.weight"] @ signal.ravel() + weights["10.bias"]).clamp(min=0)
+    expected = weights["13.weight"] @ hidden + weights["13.bias"]
+    torch.testing.assert_close(network.double()(patch)[0], expected)
+    assert network[12].p == 0.6
+
+
+def test_weights_begin_as_in_keras() -> None:
+    torch.manual_seed(0)
+    for layer in build_patch_network(1, 29):
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            receptive = layer.weight[0, 0].numel() if layer.weight.ndim == 4 else 1
+            incoming, outgoing = (receptive * n for n in layer.weight.shape[:2])
+            limit = np.sqrt(6 / (incoming + outgoing))
+            assert 0.8 * limit < float(layer.weight.detach().abs().max()) <= limit
+            assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("kernel_sizes", [(5, 5, 3), (3,), (3, 2)])
+def test_the_smallest_patch_is_just_enough(kernel_sizes: tuple[int, ...]) -> None:
+    side, filters = smallest_patch(kernel_sizes), (2,) * len(kernel_sizes)
+    network = build_patch_network(1, side, filters=filters, kernel_sizes=kernel_sizes)
+    assert network(torch.zeros(1, 1, side, side)).shape == (1, 1)
+    with pytest.raises(ValueError, match=f"they need {side} x {side}"):
+        build_patch_network(1, side - 1, filters=filters, kernel_sizes=kernel_sizes)
+
+
+# --- changes -----------------------------------------------------------------------------------
+
+
+def test_changed_patches_against_scipy() -> None:
+    """Rows and columns, from the centre, as Keras's own affine transform has them."""
+    patch = np.random.default_rng(0).random((9, 9))
+    batch = torch.from_numpy(patch).float()[None, None].repeat(20, 1, 1, 1)
+    augmentation = Augmentation(shear=30.0, zoom=0.3, horizontal_flip=True)
+    found = augmentation(batch, torch.Generator().manual_seed(3))
+    maps = augmentation.affine_maps(20, torch.Generator().manual_seed(3))
+    centre = np.array([4.0, 4.0])
+    for image, (of_x, of_y) in zip(found[:, 0].numpy(), maps.double().numpy(), strict=True):
+        by_rows = np.array([[of_y[1], of_y[0]], [of_x[1], of_x[0]]])
+        offset = centre - by_rows @ centre
+        expected = affine_transform(patch, by_rows, offset, order=1, mode="nearest")
+        np.testing.assert_allclose(image, expected, atol=1e-5)
+
+
+def test_changes_stay_within_their_limits() -> None:
+    maps = Augmentation(2.0, 0.2, True).affine_maps(4000, torch.Generator().manual_seed(0))
+    maps = maps.double()
+    down = maps[:, 1, 1]
+    angle = torch.atan2(maps[:, 1, 0], maps[:, 0, 0]) % np.pi  # mirrored or not
+    angle = torch.minimum(angle, np.pi - angle)
+    across = torch.hypot(maps[:, 0, 0], maps[:, 1, 0])
+    for factor in (down, across):
+        assert 0.8 <= float(factor.min()) < 0.81
+        assert 1.19 < float(factor.max()) <= 1.2 + 1e-6
+    assert 1.9 < float(torch.rad2deg(angle.max())) <= 2.0 + 1e-6
+    assert 0.45 < float((maps[:, 0, 0] < 0).double().mean()) < 0.55
+    assert abs(float(np.corrcoef(down, across)[0, 1])) < 0.1
+
+
+def test_without_changes_patches_stay_as_they_are() -> None:
+    batch = torch.rand(5, 3, 7, 7, generator=torch.Generator().manual_seed(0))
+    same = Augmentation(0.0, 0.0, False)(batch, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(same, batch, atol=1e-6, rtol=0)
+    either = Augmentation(0.0, 0.0, True)(batch, torch.Generator().manual_seed(1))
+    mirrored = [
+        torch.allclose(new, old.flip(-1), atol=1e-6) for new, old in zip(either, batch, strict=True)
+    ]
+    kept = [torch.allclose(new, old, atol=1e-6) for new, old in zip(either, batch, strict=True)]
+    assert any(mirrored)
+    assert any(kept)
+    assert all(a != b for a, b in zip(mirrored, kept, strict=True))
+
+
+# --- learning ----------------------------------------------------------------------------------
+
+
+def test_it_learns(fitted: PatchCNNClassifier) -> None:
+    patches, labels = make_patches(100, seed=1)
+    assert fitted.score(patches, labels) > 0.95
+    proba = fitted.predict_proba(patches)
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    assert fitted.classes_.tolist() == ["anomalous", "normal"]
+    np.testing.assert_array_equal(fitted.predict(patches), fitted.classes_[proba.argmax(1)])
+    assert (fitted.patch_, fitted.n_channels_) == (SIDE, 1)
+
+
+def test_the_best_weights_are_kept_and_patience_ends_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    learnt = Patches(torch.rand(40, 1, 8, 8, generator=generator), torch.arange(40) % 2.0)
+    held_out = Patches(torch.rand(40, 1, 8, 8, generator=generator), torch.arange(40) % 2.0)
+    torch.manual_seed(0)
+    network = build_patch_network(1, 8, filters=(4,), kernel_sizes=(3,), n_dense=16, dropout=0.0)
+    # Noise: the more it learns of it, the worse on other noise.
+    schedule = Schedule(learning_rate=0.02, batch_size=10, max_epochs=200, patience=20)
+    curves = train(network, learnt, held_out, Augmentation(0, 0, False), schedule, seed=0)
+    losses = curves.validation_loss
+    assert len(losses) < 200
+    assert len(losses) - 1 - int(np.argmin(losses)) == 20
+    assert losses[-1] > min(losses) + 0.01
+    network.eval()
+    answers = network(held_out.pixels)[:, 0].detach().double()
+    loss = functional.binary_cross_entropy_with_logits(answers, held_out.targets.double())
+    assert float(loss) == pytest.approx(min(losses), rel=1e-6)
+    assert {len(each) for each in vars(curves).values()} == {len(losses)}
+
+
+def test_a_loss_that_is_no_number_is_told() -> None:
+    patches, labels = make_patches(40)
+    with pytest.raises(ValueError, match=r"loss is (nan|inf) after .* take a smaller one"):
+        small(learning_rate=1e30, max_epochs=50).fit(patches, labels)
+
+
+def test_groups_stay_on_one_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    patches, labels = make_patches(60)
+    groups = np.arange(60) // 6
+    patches += groups[:, None, None] * np.float32(0.001)
+    seen: dict[str, Patches] = {}
+
+    def spy(network: Any, learnt: Patches, held_out: Patches, *rest: Any, **more: Any) -> Any:
+        seen.update(learnt=learnt, held_out=held_out)
+        return train(network, learnt, held_out, *rest, **more)
+
+    monkeypatch.setattr(patch_cnn, "train", spy)
+    small(max_epochs=1).fit(patches, labels, groups=groups)
+    where = {
+        side: {
+            int(groups[np.flatnonzero((patches == pixels[0].numpy()).all(axis=(1, 2)))[0]])
+            for pixels in part.pixels
+        }
+        for side, part in seen.items()
+    }
+    assert where["held_out"]
+    assert not where["learnt"] & where["held_out"]
+    assert where["learnt"] | where["held_out"] == set(range(10))
+
+
+def test_the_seed_decides_and_torchs_own_generator_is_left_alone() -> None:
+    patches, labels = make_patches(60)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first, again, other = (
+        small(max_epochs=2, random_state=seed).fit(patches, labels) for seed in (0, 0, 1)
+    )
+    assert torch.equal(torch.rand(3), expected)
+    np.testing.assert_array_equal(
+        first.decision_function(patches), again.decision_function(patches)
+    )
+    assert (first.decision_function(patches) != other.decision_function(patches)).any()
+
+
+def test_own_validation_patches_decide(fitted: PatchCNNClassifier) -> None:
+    patches, labels = make_patches(60)
+    others, theirs = make_patches(20, seed=7)
+    model = small(max_epochs=3).fit(patches, labels, validation=(others, theirs))
+    answers = torch.from_numpy(model.decision_function(others))
+    targets = torch.from_numpy((theirs == "normal").astype(float))
+    loss = functional.binary_cross_entropy_with_logits(answers, targets)
+    assert float(loss) == pytest.approx(min(model.curves_.validation_loss), rel=1e-6)
+
+
+def test_colour_and_grey() -> None:
+    patches, labels = make_patches(80)
+    colour = np.stack([patches, 0.5 * patches, patches], axis=-1)
+    model = small(max_epochs=8).fit(colour, labels)
+    assert model.n_channels_ == 3
+    grey = model.decision_function(patches)
+    three = model.decision_function(np.repeat(patches[..., None], 3, axis=-1))
+    np.testing.assert_array_equal(grey, three)
+    of_grey = small(max_epochs=2).fit(patches, labels)
+    same = of_grey.decision_function(np.repeat(patches[..., None], 3, axis=-1))
+    np.testing.assert_allclose(same, of_grey.decision_function(patches), atol=1e-4)
+
+
+def test_a_folder_of_patches(tmp_path: Path) -> None:
+    images, masks = make_nanofibre_images(10, size=116, random_state=0)
+    cut = cut_patches(images, masks)
+    parts = split_patches(cut, validation_size=0.3, test_size=0.0, random_state=0)
+    write_patch_folder({k: v for k, v in parts.items() if len(v)}, tmp_path / "patches")
+    folder = load_patch_folder(tmp_path / "patches")
+    side = folder["validation"]
+    model = carrillo2020(max_epochs=2, random_state=0).fit(
+        folder["train"].images, folder["train"].target, validation=(side.images, side.target)
+    )
+    assert (model.patch_, model.n_parameters_) == (29, 35_969)
+    assert model.predict(side.images).shape == (len(side.images),)
+
+
+# --- maps --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stride", "edges"), [(None, "pad"), (None, "drop"), (5, "shift")])
+def test_maps_against_patches_one_by_one(
+    fitted: PatchCNNClassifier, stride: int | None, edges: Any
+) -> None:
+    image = np.random.default_rng(0).random((31, 43)).astype(np.float32)
+    image[10:14, 20:24] = 1.0
+    padded = np.pad(image, [(0, SIDE), (0, SIDE)], mode="symmetric")
+    sums, counts = np.zeros(image.shape), np.zeros(image.shape)
+    for row, column in patch_positions(image.shape, SIDE, stride, edges=edges):
+        patch = padded[row : row + SIDE, column : column + SIDE]
+        window = np.s_[row : row + SIDE, column : column + SIDE]
+        sums[window] += fitted.predict_proba([patch])[0, 0]  # "anomalous"
+        counts[window] += 1
+    with np.errstate(invalid="ignore"):
+        expected = sums / counts
+    found = fitted.score_map(image, stride=stride, edges=edges)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.isnan(found).any() == (edges == "drop")
+    called = fitted.predict_map(image, stride=stride, edges=edges)
+    np.testing.assert_array_equal(called, np.nan_to_num(expected) >= 0.5)
+    assert called.dtype == bool
+
+
+def test_a_defect_is_found_at_its_place(fitted: PatchCNNClassifier) -> None:
+    image = np.random.default_rng(0).uniform(0.2, 0.4, (5 * SIDE, 6 * SIDE)).astype(np.float32)
+    image[2 * SIDE + 4 : 2 * SIDE + 8, 3 * SIDE + 4 : 3 * SIDE + 8] += 0.5
+    called = fitted.predict_map(image)
+    expected = np.zeros_like(called)
+    expected[2 * SIDE : 3 * SIDE, 3 * SIDE : 4 * SIDE] = True
+    np.testing.assert_array_equal(called, expected)
+
+
+def test_maps_that_forget_to_divide_by_255(fitted: PatchCNNClassifier) -> None:
+    image = np.random.default_rng(0).random((2 * SIDE, 2 * SIDE)).astype(np.float32)
+    image *= np.float32(0.3)
+    forgetful = pickle.loads(pickle.dumps(fitted)).set_params(rescale_maps=False)
+    assert (forgetful.score_map(image) != fitted.score_map(image)).any()
+    np.testing.assert_array_equal(
+        forgetful.score_map(image / np.float32(255)),
+        fitted.score_map(image / np.float32(255) * np.float32(255)),
+    )
+
+
+def test_the_class_that_is_not_normal_is_mapped() -> None:
+    patches, labels = make_patches(120)
+    renamed = np.where(labels == "anomalous", "speck", "normal")
+    model = small().fit(patches, renamed)
+    assert model.classes_.tolist() == ["normal", "speck"]
+    image = patches[1]
+    np.testing.assert_allclose(
+        model.score_map(image), model.predict_proba([image])[0, 1], rtol=1e-6
+    )
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def test_a_file_keeps_all(fitted: PatchCNNClassifier, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((40, 50))
+    path = tmp_path / "cnn.hvlad"
+    fitted.save(path)
+    loaded = hypervlad.load(path)
+    np.testing.assert_array_equal(loaded.score_map(image), fitted.score_map(image))
+    assert loaded.curves_ == fitted.curves_
+    assert loaded.classes_.tolist() == fitted.classes_.tolist()
+    kept = {k: v for k, v in fitted.get_params().items() if k != "read_options"}
+    assert {k: v for k, v in loaded.get_params().items() if k != "read_options"} == kept
+    with pytest.raises(ModelFileError, match="has all its weights in the file"):
+        hypervlad.load(path, weights="somewhere.pth")
+
+
+def test_a_file_that_does_not_fit_is_told(fitted: PatchCNNClassifier) -> None:
+    header, arrays = fitted.to_state()
+    with pytest.raises(ModelFileError, match="incomplete"):
+        PatchCNNClassifier.from_state(
+            header, {k: v for k, v in arrays.items() if "0.weight" not in k}
+        )
+    with pytest.raises(ModelFileError, match="incomplete"):
+        PatchCNNClassifier.from_state({k: v for k, v in header.items() if k != "classes"}, arrays)
+
+
+def test_copies_hold_no_network(fitted: PatchCNNClassifier) -> None:
+    patches, _ = make_patches(4)
+    fitted.predict(patches)
+    copy = pickle.loads(pickle.dumps(fitted))
+    assert not any(isinstance(v, torch.nn.Module) for v in vars(copy).values())
+    np.testing.assert_array_equal(copy.predict(patches), fitted.predict(patches))
+    assert clone(fitted).get_params() == fitted.get_params()
+
+
+def test_the_preset_is_the_papers() -> None:
+    model = carrillo2020()
+    assert (model.filters, model.kernel_sizes) == ((16, 32, 64), (5, 5, 3))
+    assert (model.n_dense, model.dropout) == (64, 0.6)
+    assert (model.batch_size, model.max_epochs, model.patience) == (1000, 200, 50)
+    assert (model.shear, model.zoom, model.horizontal_flip) == (0.2, 0.2, True)
+    assert model.rescale_maps
+
+
+# --- what is wrong -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"filters": ()}, "filters is a tuple"),
+        ({"filters": (4, 0)}, "filters must be a whole number of at least 1"),
+        ({"filters": (4, 4)}, "filters and kernel_sizes go together"),
+        ({"n_dense": 1.5}, "n_dense must be a whole number"),
+        ({"dropout": 1.0}, "dropout is a number at least 0 and below 1"),
+        ({"learning_rate": 0}, "learning_rate is a number above 0"),
+        ({"patience": 0}, "patience must be a whole number of at least 1"),
+        ({"zoom": -0.1}, "zoom is a number at least 0 and below 1"),
+        ({"shear": "a"}, "shear is a number at least 0"),
+        ({"validation_fraction": True}, "validation_fraction is a number above 0 and below 1"),
+        ({"device": "moon"}, "device must be"),
+        ({"read_options": {"bnner": "remove"}}, "bnner"),
+    ],
+)
+def test_parameters_that_cannot_be(parameters: dict[str, Any], message: str) -> None:
+    patches, labels = make_patches(20)
+    with pytest.raises(ValueError, match=message):
+        small(**parameters).fit(patches, labels)
+
+
+def test_labels_that_cannot_be_learnt() -> None:
+    patches, labels = make_patches(20)
+    with pytest.raises(ValueError, match=r"of one class, \['normal'\]; expected two"):
+        small().fit(patches, ["normal"] * 20)
+    with pytest.raises(ValueError, match="of 3 classes"):
+        small().fit(patches, [*labels[:-1], "other"])
+    with pytest.raises(ValueError, match="no group of patches can be spared"):
+        small().fit(patches, labels, groups=labels)
+    with pytest.raises(ValueError, match=r"\['other'\] are not among those learnt"):
+        small().fit(patches, labels, validation=(patches[:2], ["normal", "other"]))
+
+
+def test_patches_that_do_not_fit(fitted: PatchCNNClassifier) -> None:
+    patches, labels = make_patches(20)
+    mixed = [*patches[:-1], np.zeros((SIDE, SIDE + 1))]
+    with pytest.raises(ImageReadError, match=r"19.*12 x 13 pixels.*12 x 12, as the others"):
+        small().fit(mixed, labels)
+    with pytest.raises(ImageReadError, match=r"7 x 7 pixels.*12 x 12"):
+        fitted.predict([np.zeros((7, 7))])
+    with pytest.raises(ValueError, match=r"too small for kernels of 5, 5, 3 pixels.*28 x 28"):
+        PatchCNNClassifier().fit(patches, labels)
+    with pytest.raises(ValueError, match="smaller than"):
+        fitted.score_map(np.zeros((5, 5)), edges="drop")
+
+
+def test_a_fit_that_fails_leaves_the_model_as_it_was() -> None:
+    patches, labels = make_patches(40)
+    model = small(max_epochs=1).fit(patches, labels)
+    before = model.decision_function(patches)
+    with pytest.raises(ValueError, match="one class"):
+        model.fit(patches, ["normal"] * 40)
+    np.testing.assert_array_equal(model.decision_function(patches), before)
+
+
+# --- figures -----------------------------------------------------------------------------------
+
+
+def test_training_curves_show_what_is_remembered(fitted: PatchCNNClassifier) -> None:
+    for kind in ("loss", "accuracy"):
+        display = TrainingCurvesDisplay.from_estimator(fitted, of=kind)
+        learnt, held_out = display.ax_.lines[:2]
+        np.testing.assert_array_equal(learnt.get_ydata(), getattr(fitted.curves_, kind))
+        np.testing.assert_array_equal(
+            held_out.get_ydata(), getattr(fitted.curves_, f"validation_{kind}")
+        )
+        assert f"epoch {fitted.curves_.best_epoch + 1}," in display.ax_.get_title()
+    with pytest.raises(ValueError, match="of must be"):
+        TrainingCurvesDisplay.from_estimator(fitted, of="joy")
+
+
+def test_filters_and_answers_are_shown(fitted: PatchCNNClassifier, tmp_path: Path) -> None:
+    patches, _ = make_patches(2)
+    answers = fitted.activations(patches[1])
+    assert [each.shape for each in answers] == [(4, SIDE - 2, SIDE - 2)]
+    kernels = fitted.weights_["0.weight"]
+    padded = torch.from_numpy(patches[1])[None, None]
+    expected = functional.conv2d(
+        padded, torch.from_numpy(kernels), torch.from_numpy(fitted.weights_["0.bias"])
+    ).clamp(min=0)
+    np.testing.assert_allclose(answers[0], expected[0].numpy(), atol=1e-5)
+    display = PatchNetworkDisplay.from_estimator(fitted, patches[1])
+    np.testing.assert_array_equal(display.patch, patches[1])
+    assert display.caption.startswith("anomalous")
+    save_png(lambda ax: display.plot(ax), tmp_path / "network.png")
+    assert (tmp_path / "network.png").stat().st_size > 3000
