@@ -29,7 +29,8 @@ from hypervlad import PatchDefectScorer, default_patch_encoder
 from hypervlad.backbones import TappedNetwork, build_network, get_backbone
 from hypervlad.defects.lattice import Lattice
 from hypervlad.hypercolumns import feature_maps, prepare
-from hypervlad.patches import patch_means, patch_positions
+from hypervlad.patches import ANOMALOUS, NORMAL, cut_patches, patch_means, patch_positions
+from hypervlad.presets import carrillo2020
 
 SIDE = 224  # pixels that PaDiM's and PatchCore's authors resize images to
 SIGMA = 4.0  # pixels of SIDE by which they blur their maps
@@ -273,7 +274,40 @@ class Texture:
         return len(pickle.dumps(self.forest))
 
 
-def all_methods(backbone: str, weights: str, seed: int) -> dict[str, Callable[[], Any]]:
+@dataclass
+class SmallCNN:
+    """The network of Carrillo Perez (2020) on 29 px patches, slid over whole images."""
+
+    seed: int
+    model: Any = None
+    most: int = 5_000  # patches of a kind, about as many as in the report
+    stride: int = PATCH // 4
+    threshold: float = 0.5
+
+    def fit(self, images: list[np.ndarray], masks: list[np.ndarray] | None) -> None:
+        patches = cut_patches(images, masks, patch=PATCH, stride=self.stride, edges="shift")
+        rng, rows = np.random.default_rng(self.seed), []
+        for kind in (ANOMALOUS, NORMAL):
+            of_kind = np.flatnonzero(patches.labels == kind)
+            rows.append(rng.permutation(of_kind)[: self.most])
+        n_each = min(map(len, rows))
+        chosen = patches.take(np.concatenate([each[:n_each] for each in rows]))
+        self.model = carrillo2020(random_state=self.seed)
+        self.model.fit(chosen.pixels, chosen.labels, groups=chosen.groups)
+
+    def score(self, image: np.ndarray) -> Scored:
+        began = time.perf_counter()
+        found = self.model.score_map(image, stride=self.stride, edges="shift")
+        return Scored(found, float(found.max()), time.perf_counter() - began, 0.0)
+
+    def n_bytes(self) -> int:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.hvlad"
+            self.model.save(path)
+            return path.stat().st_size
+
+
+def all_methods(backbone: str, weights: str, seed: int) -> dict[str, Callable[[], Method]]:
     """Return how each method is made, by title."""
     features = (backbone, weights, seed)
     return {
@@ -282,4 +316,5 @@ def all_methods(backbone: str, weights: str, seed: int) -> dict[str, Callable[[]
         "PaDiM": lambda: PaDiM(*features),
         "PatchCore": lambda: PatchCore(*features),
         "LBP + isolation forest": lambda: Texture(seed),
+        "Carrillo CNN, masks": lambda: SmallCNN(seed),
     }

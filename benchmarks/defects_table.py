@@ -1,4 +1,4 @@
-"""The table of defect maps, made from what `defects.py` stored."""
+"""The tables of defect maps, made from what the defects benchmarks stored."""
 
 from __future__ import annotations
 
@@ -49,3 +49,72 @@ def _mean(values: list[float] | None) -> str:
 
 def _size(n_bytes: float) -> str:
     return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:.0f} kB"
+
+
+def carrillo_table(result: dict[str, Any]) -> str:
+    """Return patch accuracy and whole-image scores of each system."""
+    height, width = result["size"]
+    lines = [
+        f"{result['images']} images of {width} x {height} pixels to cut patches from, "
+        f"{result['new']} new ones; {len(next(iter(result['runs'].values())))} repeats",
+        "",
+        "| system | learnt from | 18 patches | 1,000 patches | images learnt from: F1 "
+        "| new images: precision | recall | F1 | not divided by 255: F1 |",
+        f"|{'---|' * 9}",
+    ]
+    for name, runs in result["runs"].items():
+        cells = [name, _learnt(runs[0])]
+        cells += [_mean(_present(runs, "few")), _mean(_present(runs, "many"))]
+        cells.append(_mean(_present(runs, "learnt", "f1")))
+        cells += [_mean(_present(runs, "new", kind)) for kind in ("precision", "recall", "f1")]
+        cells.append(_mean(_present(runs, "undivided", "f1")))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _learnt(run: dict[str, Any]) -> str:
+    if "n_train" not in run:
+        return "whole images"
+    return " + ".join(f"{n:,} {kind}" for kind, n in run["n_train"].items())
+
+
+def _present(runs: Sequence[dict[str, Any]], *keys: str) -> list[float] | None:
+    """Return a figure of each run; None unless all have it."""
+    values: list[Any] = []
+    for run in runs:
+        for key in keys:
+            run = run.get(key) or {} if key != keys[-1] else run.get(key)
+        values.append(run)
+    return None if any(value is None for value in values) else values
+
+
+def speed_table(result: dict[str, Any]) -> str:
+    """Return what maps cost beside the network and beside passes over patches."""
+    seconds = {name: np.array(values) for name, values in result["seconds"].items()}
+    alone = seconds["network alone"]
+    height, width = result["size"]
+    lines = [
+        f"The network alone over {width} x {height} pixels: {1000 * np.median(alone):.0f} ms.",
+        "",
+        f"| map, windows every {result['stride']} px | time | of the network alone | "
+        + " | ".join(
+            f"{name.removeprefix('patches ')}, {n:,} {where}"
+            for name in seconds
+            if name.startswith("patches")
+            for where, n in result["patches"].items()
+        )
+        + " |",
+        f"|{'---|' * 7}",
+    ]
+    for name in ("map, good images", "map, masks"):
+        own = seconds[name]
+        cells = [name.removeprefix("map, "), f"{1000 * np.median(own):.0f} ms"]
+        cells.append(f"{np.median(own / alone):.2f} x")
+        cells += [
+            f"{np.median(n * seconds[patches] / own):.0f} x as fast"
+            for patches in seconds
+            if patches.startswith("patches")
+            for n in result["patches"].values()
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from accuracy_tables import LAYOUT, accuracy_section, front_table
-from defects_table import defects_section
+from defects_table import carrillo_table, defects_section
+from defects_table import speed_table as map_speed_table
 from extract_scale_table import cost_table, scale_section
 from luo2021_tables import experiment_table, stages_table
 from tried_table import tried_table
@@ -157,6 +158,11 @@ def defects_tables() -> str:
     return defects_section([load(file.name) for file in files]) or NOT_YET
 
 
+def stored_table(name: str, table: Callable[[dict[str, Any]], str]) -> str:
+    """Return the table of one file of results, if there is one."""
+    return table(load(name)) if (HERE / "results" / name).exists() else NOT_YET
+
+
 def pages() -> dict[Path, dict[str, str]]:
     """Return every table by its page and name."""
     speed = load("encode_speed_cpu.json")["rows"]
@@ -166,6 +172,8 @@ def pages() -> dict[Path, dict[str, str]]:
     accuracy = accuracy_results()
     here |= {"accuracy": accuracy_tables(accuracy), "tried": tried_tables()}
     here |= {"scale": scale_tables(scale_section), "defects": defects_tables()}
+    here["carrillo"] = stored_table("carrillo2020.json", carrillo_table)
+    here["map-speed"] = stored_table("speed_of_defect_maps.json", map_speed_table)
     scaling = {"cost": scale_tables(cost_table)}
     compared = front_table(accuracy[0]) if accuracy else NOT_YET
     front = {"compare": f"{compared}\n\n{speed_sentence(speed)}"}

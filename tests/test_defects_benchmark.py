@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
+import carrillo2020
 import defects
+import defects_methods
+import defects_speed
 import numpy as np
 import pytest
 from defects_methods import PatchCore, all_methods
-from defects_table import defects_section
+from defects_table import carrillo_table, defects_section, speed_table
 from PIL import Image
 
 SIZE = (64, 72)
@@ -29,6 +33,13 @@ def surface(n: int) -> defects.Surface:
         images.append(image)
         masks.append(mask)
     return defects.Surface("noise", images, masks)
+
+
+@pytest.fixture(autouse=True)
+def few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = defects_methods.carrillo2020
+    quick = functools.partial(whole, max_epochs=25, batch_size=100)
+    monkeypatch.setattr(defects_methods, "carrillo2020", quick)
 
 
 @pytest.mark.parametrize("title", list(all_methods("", "", 0)))
@@ -84,3 +95,74 @@ def test_a_folder_s_results_are_stored_and_shown(tmp_path: Path) -> None:
     assert sorted((tmp_path / "kept").glob("*.json")) == kept
     again = json.loads((tmp_path / "out" / "defects_plates.json").read_text(encoding="utf-8"))
     assert all(all(row["reused"]) for row in again["rows"])
+
+
+@pytest.fixture
+def few_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carrillo2020, "N_FEW", 2)
+    monkeypatch.setattr(carrillo2020, "N_MANY", 5)
+
+
+@pytest.mark.usefixtures("few_patches")
+def test_the_papers_protocol_on_small_mats(tmp_path: Path) -> None:
+    arguments = ["--images", "16", "--new", "3", "--size", "96", "128", "--repeats", "1"]
+    arguments += ["--max-epochs", "2", "--weights", "random", "--threads", "1"]
+    arguments += ["--checkpoints", str(tmp_path), "--out", str(tmp_path / "out.json")]
+    carrillo2020.main(arguments)
+    result = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    leaking, honest, masks, good = (runs[0] for runs in result["runs"].values())
+    for run in (leaking, honest):
+        assert 0 <= run["many"] <= 1
+        assert set(run["new"]) == {"precision", "recall", "f1"}
+    assert "many" not in masks
+    assert good["new"]["recall"] is None or good["new"]["recall"] >= 0
+    text = carrillo_table(result)
+    assert "| CNN, leaking | " in text
+    assert text.count("\n") == 3 + len(result["runs"])
+
+
+@pytest.mark.usefixtures("few_patches")
+def test_only_the_leaking_split_mixes_images_and_mixed_patches() -> None:
+    mats = carrillo2020.make_mats(14, 1, (96, 128), 0)
+    images = {
+        name: {part: set(p.image_index.tolist()) for part, p in parts.items()}
+        for name, parts in (
+            ("leaking", carrillo2020.leaking_parts(mats, 0)),
+            ("honest", carrillo2020.honest_parts(mats, 0)),
+        )
+    }
+    assert images["leaking"]["train"] & images["leaking"]["few"]
+    honest = images["honest"]
+    assert not honest["train"] & (honest["validation"] | honest["few"] | honest["many"])
+    assert not honest["validation"] & honest["many"]
+    for parts, is_mixed in (
+        (carrillo2020.leaking_parts(mats, 0), True),
+        (carrillo2020.honest_parts(mats, 0), False),
+    ):
+        shares = np.concatenate([p.defective[p.labels == "normal"] for p in parts.values()])
+        assert (shares > 0).any() == is_mixed
+
+
+@pytest.mark.usefixtures("few_patches")
+def test_the_leaking_parts_share_no_patch_but_their_neighbours() -> None:
+    mats = carrillo2020.make_mats(14, 1, (96, 128), 0)
+    parts = carrillo2020.leaking_parts(mats, 0)
+    places = [
+        {(i, *at) for i, at in zip(p.image_index.tolist(), p.positions.tolist(), strict=True)}
+        for p in parts.values()
+    ]
+    assert len(set().union(*places)) == sum(map(len, places))
+
+
+def test_the_speed_of_maps_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(defects_speed, "SIZE", (64, 96))
+    monkeypatch.setattr(defects_speed, "FIT_SIZE", (64, 64))
+    arguments = ["--rounds", "1", "--batches", "1", "--images", "12", "--weights", "random"]
+    defects_speed.main([*arguments, "--threads", "1", "--out", str(tmp_path / "speed.json")])
+    result = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
+    assert result["patches"] == {"side by side": 12, "at the map's stride": 66}
+    text = speed_table(result)
+    masks, alone = (result["seconds"][name][0] for name in ("map, masks", "network alone"))
+    assert f"| masks | {1000 * masks:.0f} ms | {masks / alone:.2f} x |" in text
+    each = result["seconds"]["patches at 224 px"][0]
+    assert f"| {12 * each / masks:.0f} x as fast |" in text
