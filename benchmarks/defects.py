@@ -101,6 +101,7 @@ def measure(make: Any, surface: Surface, seed: int, with_masks: bool) -> dict[st
         "best_patch_f1": best_patch_f1(maps, masks),
         "network_ms": 1000 * float(np.median([each.network_seconds for each in scored])),
         "other_ms": 1000 * float(np.median([each.other_seconds for each in scored])),
+        "search_ms": 1000 * float(np.median([each.search_seconds for each in scored])),
         "bytes": method.n_bytes(),
     }
     if hasattr(method, "threshold"):

@@ -26,7 +26,7 @@ from sklearn.random_projection import SparseRandomProjection
 from torch.nn import functional
 
 from hypervlad import PatchDefectScorer, default_patch_encoder
-from hypervlad.backbones import TappedNetwork, build_network, get_backbone
+from hypervlad.backbones import build_network, get_backbone
 from hypervlad.defects.lattice import Lattice
 from hypervlad.hypercolumns import feature_maps, prepare
 from hypervlad.patches import ANOMALOUS, NORMAL, cut_patches, patch_means, patch_positions
@@ -58,12 +58,16 @@ class Scored:
     score : float
         Of the image.
     network_seconds, other_seconds : float
+        Of passes of a network, and of all else.
+    search_seconds : float
+        Of the second, those in which features become scores.
     """
 
     map: np.ndarray
     score: float
     network_seconds: float
     other_seconds: float
+    search_seconds: float
 
 
 @dataclass
@@ -83,11 +87,13 @@ class Ours:
         self.scorer.fit(images, masks=masks if self.with_masks else None)
 
     def score(self, image: np.ndarray) -> Scored:
-        with timed(self.scorer.encoder_._network()) as passes:
+        network, model = self.scorer.encoder_._network(), type(self.scorer.model_)
+        with timed(network, "_forward") as passes, timed(model, "scores") as searches:
             began = time.perf_counter()
             scores = self.scorer.score_map(image)
             whole = time.perf_counter() - began
-        return Scored(scores, float(scores.max()), sum(passes), whole - sum(passes))
+        others = whole - sum(passes)
+        return Scored(scores, float(scores.max()), sum(passes), others, sum(searches))
 
     @property
     def threshold(self) -> float:
@@ -101,21 +107,21 @@ class Ours:
 
 
 @contextlib.contextmanager
-def timed(network: TappedNetwork) -> Iterator[list[float]]:
-    """Give the seconds of each of a network's passes."""
-    original, seconds = network._forward, list[float]()
+def timed(owner: Any, name: str) -> Iterator[list[float]]:
+    """Give the seconds of each call of a method of an object, or of a class."""
+    original, seconds, is_own = getattr(owner, name), list[float](), name in vars(owner)
 
-    def forward(batch: torch.Tensor) -> Any:
+    def watched(*arguments: Any) -> Any:
         began = time.perf_counter()
-        result = original(batch)
+        result = original(*arguments)
         seconds.append(time.perf_counter() - began)
         return result
 
-    network._forward = forward  # type: ignore[method-assign]
+    setattr(owner, name, watched)
     try:
         yield seconds
     finally:
-        del network._forward
+        setattr(owner, name, original) if is_own else delattr(owner, name)
 
 
 @dataclass
@@ -148,12 +154,14 @@ class _OnSquares:
     def score(self, image: np.ndarray) -> Scored:
         began = time.perf_counter()
         features, network_seconds = self.features(image)
+        searched = time.perf_counter()
         cells = self.distances(features)
         image_score = self.image_score(features, cells)
+        search_seconds = time.perf_counter() - searched
         square = resize(cells, (SIDE, SIDE), order=1)
         found = resize(gaussian_filter(square, SIGMA), image.shape[:2], order=1)
-        whole = time.perf_counter() - began
-        return Scored(found, image_score, network_seconds, whole - network_seconds)
+        others = time.perf_counter() - began - network_seconds
+        return Scored(found, image_score, network_seconds, others, search_seconds)
 
     def distances(self, features: np.ndarray) -> np.ndarray:
         raise NotImplementedError
@@ -256,10 +264,13 @@ class Texture:
         began = time.perf_counter()
         rows = self._windows(image)
         windows = Lattice.of(image.shape[:2], PATCH, self.stride)
+        searched = time.perf_counter()
         scores = -self.forest.score_samples(rows)
+        search_seconds = time.perf_counter() - searched
         scores = scores.reshape(len(windows.rows), len(windows.columns))
         found = windows.as_map(scores, image.shape[:2], image.shape[:2])
-        return Scored(found, float(found.max()), 0.0, time.perf_counter() - began)
+        whole = time.perf_counter() - began
+        return Scored(found, float(found.max()), 0.0, whole, search_seconds)
 
     def _windows(self, image: np.ndarray) -> np.ndarray:
         grey = image if image.ndim == 2 else image.mean(-1)
@@ -298,7 +309,7 @@ class SmallCNN:
     def score(self, image: np.ndarray) -> Scored:
         began = time.perf_counter()
         found = self.model.score_map(image, stride=self.stride, edges="shift")
-        return Scored(found, float(found.max()), time.perf_counter() - began, 0.0)
+        return Scored(found, float(found.max()), time.perf_counter() - began, 0.0, 0.0)
 
     def n_bytes(self) -> int:
         with tempfile.TemporaryDirectory() as folder:

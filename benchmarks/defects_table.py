@@ -29,12 +29,14 @@ def _table(result: dict[str, Any]) -> str:
         f"**{result['surface']}** ({result['n_images']} images, {result['n_defective']} with "
         f"defects; {n_splits} splits)",
         "",
-        f"| method | {' | '.join(_COLUMNS.values())} | network | the rest | kept |",
-        f"|{'---|' * (len(_COLUMNS) + 4)}",
+        f"| method | {' | '.join(_COLUMNS.values())} | network | the rest | of it, search | kept |",
+        f"|{'---|' * (len(_COLUMNS) + 5)}",
     ]
     for row in rows:
         cells = [row["method"], *(_mean(row.get(name)) for name in _COLUMNS)]
-        cells += [f"{np.mean(row[name]):.1f} ms" for name in ("network_ms", "other_ms")]
+        cells += [
+            f"{np.mean(row[name]):.1f} ms" for name in ("network_ms", "other_ms", "search_ms")
+        ]
         cells.append(_size(float(np.mean(row["bytes"]))))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -6,8 +6,8 @@ l bilinearly to the image's pixels. The mean hypercolumn of a window w is then l
     mean_w x = concat_l sum_q m_l(w, q) F_l,q      m_l(w, q) = mean of U_l over the pixels of w
 
 and m_l is a product of one small matrix for the rows and one for the columns. Residual sums are
-taken over the positions of a grid whose centres lie in the window, word by word, a row of windows
-at a time: all vectors of a large image never lie in memory together.
+taken over the positions of a grid whose centres lie in the window, word by word. Both come some
+rows of windows at a time: all vectors of a large image never lie in memory together.
 
 All functions are pure. Windows are given by their upper and left edges, in pixels, and one side.
 """
@@ -19,9 +19,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch.nn import functional
 
 from hypervlad.hypercolumns import axis_interpolation
+
+_ROWS_AT_ONCE = 16  # of windows: bounded memory, and no time lost on many small steps
 
 
 def window_means(
@@ -30,8 +31,8 @@ def window_means(
     rows: ArrayLike,
     columns: ArrayLike,
     side: int,
-) -> torch.Tensor:
-    """Average the hypercolumns of all pixels of each window.
+) -> Iterator[torch.Tensor]:
+    """Average the hypercolumns of all pixels of each window, some rows of windows at a time.
 
     Parameters
     ----------
@@ -44,26 +45,34 @@ def window_means(
     side : int
         Of a window, pixels.
 
-    Returns
-    -------
-    Tensor of shape (R, S, sum of C_l)
+    Yields
+    ------
+    Tensor of shape (n, S, sum of C_l)
+        For n of ``rows``, in their order.
 
     Examples
     --------
     >>> import torch
     >>> from hypervlad.windows import window_means
     >>> ramp = torch.arange(4.0).view(1, 4, 1)
-    >>> window_means([ramp], (1, 4), rows=[0], columns=[0, 2], side=1).flatten().tolist()
+    >>> (means,) = window_means([ramp], (1, 4), rows=[0], columns=[0, 2], side=1)
+    >>> means.flatten().tolist()
     [0.0, 2.0]
     """
-    means = []
-    for layer in maps:
-        height, width, n_channels = layer.shape
-        down = _axis_means(height, size[0], rows, side, layer)
-        across = _axis_means(width, size[1], columns, side, layer)
-        narrow = (down @ layer.reshape(height, -1)).view(-1, width, n_channels)
-        means.append(across @ narrow)
-    return torch.cat(means, dim=-1)
+    axes = [
+        (
+            _axis_means(layer.shape[0], size[0], rows, side, layer).split(_ROWS_AT_ONCE),
+            _axis_means(layer.shape[1], size[1], columns, side, layer),
+        )
+        for layer in maps
+    ]
+    for blocks in zip(*(down for down, _ in axes), strict=True):
+        means = []
+        for block, layer, (_, across) in zip(blocks, maps, axes, strict=True):
+            height, width, n_channels = layer.shape
+            narrow = (block @ layer.reshape(height, -1)).view(-1, width, n_channels)
+            means.append(across @ narrow)
+        yield torch.cat(means, dim=-1)
 
 
 def window_residual_sums(
@@ -75,7 +84,7 @@ def window_residual_sums(
     columns: ArrayLike,
     side: int,
 ) -> Iterator[torch.Tensor]:
-    """Sum residuals over the positions of each window, a row of windows at a time.
+    """Sum residuals over the positions of each window, some rows of windows at a time.
 
     Parameters
     ----------
@@ -89,27 +98,26 @@ def window_residual_sums(
 
     Yields
     ------
-    Tensor of shape (S, K, D)
-        For each of ``rows``: un-normalised VLAD of its windows.
+    Tensor of shape (n, S, K, D)
+        For n of ``rows``, in their order: un-normalised VLAD of their windows.
     """
-    (height, width), n_words = assignments.shape, len(codewords)
+    height, width = assignments.shape
     residuals = hypercolumns - codewords[assignments]
     low, high = _positions(width, size[1], columns, side)
     steps = np.arange(max(1, int((high - low).max(initial=0))))
     inside = torch.from_numpy(low[:, None] + steps < high[:, None]).to(residuals.device)
     at = torch.from_numpy(np.minimum(low[:, None] + steps, width - 1)).to(residuals.device)
 
-    def over_columns(y: int) -> torch.Tensor:
-        words = functional.one_hot(assignments[y, at], n_words) * inside[..., None]
-        return words.transpose(1, 2).to(residuals.dtype) @ residuals[y, at]
-
-    of_row: dict[int, torch.Tensor] = {}
-    for first, last in zip(*_positions(height, size[0], rows, side), strict=True):
-        of_row = {y: of_row[y] if y in of_row else over_columns(y) for y in range(first, last)}
-        if of_row:
-            yield torch.stack(list(of_row.values())).sum(0)
-        else:
-            yield residuals.new_zeros(len(low), *codewords.shape)
+    numbers = torch.arange(len(codewords), device=residuals.device)[:, None]
+    first, last = _positions(height, size[0], rows, side)
+    for start in range(0, len(first), _ROWS_AT_ONCE):
+        own = slice(start, start + _ROWS_AT_ONCE)
+        y = torch.arange(int(first[own].min()), int(last[own].max()), device=residuals.device)
+        is_word = (assignments[y][:, at][:, :, None] == numbers) & inside[:, None]
+        of_row = is_word.to(residuals.dtype) @ residuals[y][:, at]
+        low_y, high_y = (torch.from_numpy(edge[own, None]).to(y.device) for edge in (first, last))
+        is_in = ((y >= low_y) & (y < high_y)).to(residuals.dtype)
+        yield torch.tensordot(is_in, of_row, dims=1)
 
 
 def _positions(

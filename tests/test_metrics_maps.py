@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from hypervlad.metrics import (
     PatchConfusion,
+    PixelTally,
     area_fraction_error,
     patch_confusion,
     per_region_overlap,
     pixel_auroc,
     pixel_average_precision,
 )
+from hypervlad.metrics.maps import _N_BINS, _bins
 
 SCORES = [pixel_auroc, pixel_average_precision, per_region_overlap]
 
@@ -269,3 +271,46 @@ def test_bad_options_are_refused(options, message):
         patch_confusion(mask, mask, **options)
     with pytest.raises(ValueError, match=r"predicted and mask .* got"):
         patch_confusion(mask.T, mask)
+
+
+@given(st.integers(0, 1000), st.integers(1, 4), st.booleans())
+@settings(deadline=None, max_examples=30)
+def test_a_tally_is_the_whole(seed: int, n_images: int, is_coarse: bool) -> None:
+    """Of coarse scores exactly, of fine ones up to its bins."""
+    rng = np.random.default_rng(seed)
+    maps, masks = [], []
+    for _ in range(n_images):
+        mask = rng.random((9, 11)) < 0.2
+        scores = rng.normal(-1, 2, mask.shape) + mask
+        maps.append(np.round(scores) if is_coarse else scores.astype(np.float32))
+        masks.append(mask)
+    masks[0][0, :2] = [True, False]
+    tally = PixelTally()
+    for scores, mask in zip(maps, masks, strict=True):
+        tally.add(scores, mask)
+    pairs = (
+        (tally.auroc(), pixel_auroc(maps, masks)),
+        (tally.average_precision(), pixel_average_precision(maps, masks)),
+        (tally.per_region_overlap(), per_region_overlap(maps, masks)),
+        (tally.per_region_overlap(max_fpr=0.05), per_region_overlap(maps, masks, max_fpr=0.05)),
+    )
+    for found, expected in pairs:
+        assert found == pytest.approx(expected, abs=1e-9 if is_coarse else 2e-2)
+
+
+def test_bins_keep_the_order_of_scores() -> None:
+    values = np.array([-3e38, -7.5, -1.0, -1e-30, -0.0, 0.0, 1e-30, 0.3, 0.3005, 1.0, 7.5, 3e38])
+    bins = _bins(values.astype(np.float32)).astype(int)
+    assert (np.diff(bins) >= 0).all()
+    assert bins[4] == bins[5]
+    assert len(set(bins.tolist())) == len(values) - 1
+    assert 0 <= bins.min() < bins.max() < _N_BINS
+
+
+def test_a_tally_refuses_what_does_not_fit() -> None:
+    tally = PixelTally()
+    with pytest.raises(ValueError, match="equal shapes"):
+        tally.add(np.zeros((3, 4)), np.zeros((3, 5), dtype=bool))
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        tally.add(np.full((3, 4), np.nan), np.zeros((3, 4), dtype=bool))
+    assert np.isnan(tally.auroc())

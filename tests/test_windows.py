@@ -30,7 +30,7 @@ def test_means_are_those_of_the_pixels(
     seed: int, side: int, rows: list[int], columns: list[int]
 ) -> None:
     size, maps = (20, 24), some_maps(seed, (5, 6, 2), (10, 12, 3), (3, 4, 1))
-    found = window_means(maps, size, rows, columns, side)
+    found = torch.cat(list(window_means(maps, size, rows, columns, side)))
     pixels = dense_hypercolumns([layer[None] for layer in maps], size)[0]
     for i, top in enumerate(rows):
         for j, left in enumerate(columns):
@@ -52,7 +52,7 @@ def test_residual_sums_are_those_of_the_positions(
     (columns_of_grid,) = some_maps(seed, (*grid, 4))
     (codewords,) = some_maps(seed + 100, (1, 5, 4))
     words = vlad.assign(columns_of_grid.flatten(0, 1), codewords[0]).view(grid)
-    found = torch.stack(
+    found = torch.cat(
         list(window_residual_sums(columns_of_grid, words, codewords[0], size, rows, columns, side))
     )
     for i, top in enumerate(rows):
@@ -73,7 +73,7 @@ def test_the_whole_image_as_one_window_has_the_image_s_vlad() -> None:
     (codewords,) = some_maps(1, (1, 6, 5))
     grid = dense_hypercolumns([layer[None] for layer in maps], (8, 8))[0]
     words = vlad.dense_assign([m[None].float() for m in maps], codewords[0].float(), (8, 8))[0]
-    (row,) = window_residual_sums(grid, words, codewords[0], (32, 32), [0], [0], 32)
+    ((row,),) = window_residual_sums(grid, words, codewords[0], (32, 32), [0], [0], 32)
     whole = vlad.sums_of_assigned([m[None] for m in maps], words[None], codewords[0])
     torch.testing.assert_close(row, whole, atol=1e-5, rtol=0)
 

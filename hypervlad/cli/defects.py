@@ -19,6 +19,7 @@ from hypervlad.cli.models import (
 from hypervlad.cli.options import (
     Backbone,
     Device,
+    Groups,
     Images,
     IncludeBackbone,
     ModelToWrite,
@@ -39,6 +40,13 @@ defects = typer.Typer(
     help="Find defects: learn what sound images look like, score others, compare with masks.",
 )
 
+TileSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Larger images go through the network in tiles of this side, to save memory; 2048.",
+    ),
+]
 _MASKS = typer.Option(
     metavar="DIR",
     help="Folder of masks (white on black), each called as its image; an image without one counts "
@@ -66,6 +74,12 @@ def fit(
         bool,
         typer.Option("--best-f1", help="Choose the threshold by the masks instead of --fpr."),
     ] = False,
+    min_fraction: Annotated[
+        float,
+        typer.Option(help="Share of a window that must be defective in a mask for it to be so."),
+    ] = 0.1,
+    groups: Groups = None,
+    tile_size: TileSize = None,
     backbone: Backbone = None,
     weights: Weights = None,
     seed: Seed = 0,
@@ -87,6 +101,7 @@ def fit(
     prepare_file(output)
     files = find_images(paths)
     truth = None if masks is None else _masks(files, masks, paths)
+    codes = None if groups is None else _groups(files, groups, paths)
     given = {"backbone": backbone, "weights": absolute_weights(weights)}
     encoder = default_patch_encoder(
         **{name: value for name, value in given.items() if value is not None},
@@ -99,13 +114,15 @@ def fit(
         stride=stride,
         threshold="f1" if best_f1 else "fpr",
         fpr=fpr,
+        min_fraction=min_fraction,
         random_state=seed,
         verbose=not quiet,
     )
+    _set_tile_size(scorer, tile_size)
     with_masks = "" if truth is None else f", {sum(m is not None for m in truth)} with masks"
     say(quiet, f"learning from {len(files)} images{with_masks}")
     with hint_at_bad_files():
-        scorer.fit(files, masks=truth)
+        scorer.fit(files, masks=truth, groups=codes)
     scorer.save(output, include_backbone=include_backbone)
     typer.echo(f"model: {output} (threshold {scorer.threshold_:.4g})")
 
@@ -128,6 +145,7 @@ def score(
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")
     ],
     threshold: Threshold = None,
+    tile_size: TileSize = None,
     weights: Weights = None,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -141,15 +159,15 @@ def score(
       hypervlad defects score mat.hvlad new/ -o found/
     """
     from hypervlad.displays import write_findings
-    from hypervlad.images import ImageReadError, find_images
+    from hypervlad.images import find_images
 
     _check_folders(output, paths)
     files = find_images(paths)
     scorer = _load(model, weights, device, threshold)
+    _set_tile_size(scorer, tile_size)
     bad = write_findings(output, scorer, files, _names(files, paths), progress=not quiet)
     typer.echo(f"{len(files) - len(bad)} images scored: {output}")
-    if bad:
-        raise ImageReadError(f"{len(bad)} of {len(files)} images left out: {'; '.join(bad)}")
+    _tell_left_out(bad, len(files))
 
 
 @defects.command()
@@ -160,13 +178,15 @@ def evaluate(
     masks: Annotated[Path, _MASKS],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="HTML", help="Page to write.")],
     threshold: Threshold = None,
+    tile_size: TileSize = None,
     weights: Weights = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Compare maps with masks: by image, by pixel, patch by patch; one page, pictures inside.
 
-    The images should be none of those that the model has learnt from.
+    The images should be none of those that the model has learnt from. One that cannot be read, is
+    smaller than a patch or of another size than its mask is left out; exit code 2 then.
 
     \b
     Example:
@@ -181,11 +201,20 @@ def evaluate(
     files = find_images(paths)
     truth = _masks(files, masks, paths)
     scorer = _load(model, weights, device, threshold)
+    _set_tile_size(scorer, tile_size)
     names = _names(files, paths)
     result = evaluate_defects(scorer, files, truth, names, progress=not quiet)
     for name, value in result.scores().items():
         typer.echo(f"{name + ':':35}{value:.3f}")
     typer.echo(f"report: {write_defect_report(output, scorer, files, result)}")
+    _tell_left_out(result.left_out, len(files))
+
+
+def _tell_left_out(reasons: list[str], n_images: int) -> None:
+    from hypervlad.images import ImageReadError
+
+    if reasons:
+        raise ImageReadError(f"{len(reasons)} of {n_images} images left out: {'; '.join(reasons)}")
 
 
 def _load(
@@ -198,6 +227,20 @@ def _load(
     )
     scorer.encoder_.set_params(device=device, on_error="raise")
     return scorer if threshold is None else scorer.set_threshold(threshold)
+
+
+def _set_tile_size(scorer: PatchDefectScorer, tile_size: int | None) -> None:
+    if tile_size is not None:
+        scorer.set_params(tile_size=tile_size)
+
+
+def _groups(files: list[Path], table: Path, paths: list[str]) -> Any:
+    from hypervlad.datasets.groups import load_groups
+
+    root = _root(paths)
+    if root is None:
+        raise ValueError(f"{table} names images by their paths below one folder: give that folder")
+    return load_groups(files, root, table)
 
 
 def _masks(files: list[Path], folder: Path, paths: list[str]) -> list[Path | None]:

@@ -23,13 +23,16 @@ from hypervlad.defects.lattice import Lattice
 from hypervlad.defects.learning import Examples, ImageWindows, held_out
 from hypervlad.defects.normal import NormalWindows
 from hypervlad.defects.parameters import check_groups, check_scorer, check_threshold
-from hypervlad.defects.reading import Picture, picture, pictures
+from hypervlad.defects.reading import Picture, inputs_of, picture, pictures
+from hypervlad.defects.sampling import learn_as_seen
 from hypervlad.defects.seeing import WindowVectors
+from hypervlad.defects.thresholds import threshold_at_rate, threshold_of_best_f1
 from hypervlad.defects.truth import Truth
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.parameters import check_read_options
 from hypervlad.encoder.saving import SaveMixin
 from hypervlad.images import check_image_list
+from hypervlad.images.masks import mask_rows
 from hypervlad.metrics.patches import check_side
 from hypervlad.modelfile import register_kind
 from hypervlad.patches import ANOMALOUS, NORMAL
@@ -71,11 +74,13 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
     threshold : {"fpr", "f1"}, default="fpr"
         How ``threshold_`` is chosen, in both cases on images that the scores were not learnt from,
         group by group. "fpr": so that about the share ``fpr`` of them has a sound window that
-        reaches it, estimated by the median of the images' highest scores and the spread around it,
-        so that a few bad images among the good do not move it. "f1": where windows are called
-        defective with the best F1; needs masks or labels.
+        reaches it, estimated by the median of the images' highest scores and the spread around it
+        (as of Gumbel's distribution), so that a few bad images among the good hardly move it; from
+        fewer than about 20 images it is a rough guess. "f1": where windows are called defective
+        with the best F1; needs masks or labels.
     fpr : float, default=0.05
-        Share of good images that may be called anomalous, between 0 and 1.
+        Share of good images that may be called anomalous, between 0 and 1. Learnt from patches and
+        ``y``, it is the share of good patches: for whole images, which hold many, `set_threshold`.
     n_words : int, default=128
         Words of sound windows, where there are no labels.
     min_fraction : float, default=0.1
@@ -84,8 +89,9 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
     boosting : BoostedSoftmaxClassifier, optional
         The learner, where there are labels.
     tile_size : int, default=2048
-        Side in pixels of the largest square that the network takes at once. Larger images are cut
-        into tiles that overlap by as much as the network sees, so that the map is the same.
+        Side in pixels of the largest square that the network takes at once, besides its border.
+        Larger images are cut into tiles that overlap by as much as the network sees, so that the
+        map is the same.
     random_state : int, RandomState or None, default=None
     verbose : bool, default=False
         Show progress bars.
@@ -190,21 +196,22 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         own = default_patch_encoder() if self.encoder is None else self.encoder
         encoder = self._seeded(own, seed)
-        is_cut = check_read_options(encoder.read_options).banner == "remove"
-        truth = Truth.of(images, y, masks, self.min_fraction, is_cut)
+        rows = mask_rows(check_read_options(encoder.read_options))
+        truth = Truth.of(images, y, masks, self.min_fraction, rows)
         if self.threshold == "f1" and not truth.is_known:
             raise ValueError('threshold="f1" needs masks or labels; of good images take "fpr"')
         codes = check_groups(groups, len(images))
-        windows = WindowVectors(encoder.fit(images), self.tile_size)
         patch, stride = self.patch, self.stride or max(1, self.patch // _STEPS_A_PATCH)
+        encoder._fit(images, learn_as_seen(self.tile_size, patch))
+        windows, inputs = WindowVectors(encoder, self.tile_size), inputs_of(encoder)
 
         def read() -> Iterator[ImageWindows]:
-            for image in pictures(encoder, images, "windows"):
+            for image in pictures(inputs, images, "windows", patch):
                 lattice = image.lattice(patch, stride)
                 labels = truth.of_windows(image.position, image.shape, image.size, lattice)
                 of = windows.vectors if truth.is_known else windows.means
-                rows = of(windows.seen(image.pixels, image.name), lattice)
-                yield ImageWindows(image.position, image.digest, rows, labels)
+                blocks = of(windows.view.seen(image.pixels, image.name), lattice)
+                yield ImageWindows(image.position, image.digest, blocks, labels)
 
         examples = Examples.of(read(), len(images), seed)
         if truth.is_known:
@@ -212,12 +219,12 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
         learn = self._learner(encoder, truth, codes, seed)
         model = learn(examples)
         unseen = held_out(model, examples, read, learn, codes, seed)
-        fpr, best = float(self.fpr), self.threshold == "f1"
-        threshold = unseen.threshold_of_best_f1() if best else unseen.threshold_at_rate(fpr)
+        best, fpr = self.threshold == "f1", float(self.fpr)
+        threshold = threshold_of_best_f1(unseen) if best else threshold_at_rate(unseen, fpr)
         # All at the end: a fit that fails leaves the model as it was.
-        self.encoder_, self.model_, self.threshold_ = encoder, model, threshold
+        self.encoder_, self.model_, self.threshold_ = encoder, model, check_threshold(threshold)
         self.patch_, self.stride_ = patch, stride
-        self.n_images_ = len(np.unique(examples.images))
+        self.n_images_ = len(examples.digests)
         self._windows = windows
         return self
 
@@ -246,7 +253,8 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
         ImageReadError
             If it cannot be read, or is smaller than a patch.
         """
-        return self._map(self._alone(image))
+        check_is_fitted(self)
+        return self._map(self._alone(image, self.patch_))
 
     def predict_map(self, image: Any) -> NDArray[np.bool_]:
         """Say of every pixel whether it is defective: its score reaches ``threshold_``."""
@@ -283,18 +291,23 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
         ----------
         image : path or array
         patch : int, optional
-            Side of a patch in pixels; that of the windows if not given.
+            Side of a patch in pixels, at the encoder's ``pixel_size`` if it has one; that of the
+            windows if not given.
 
         Returns
         -------
         scores : ndarray of shape (n_patches,)
         positions : ndarray of int, shape (n_patches, 2)
-            Upper left corners, row by row. The last row and column end at the image's edge and may
-            overlap those before.
+            Upper left corners in the image's own pixels, row by row. The last row and column end at
+            the image's edge and may overlap those before.
         """
-        own, side = self._alone(image), self.patch_ if patch is None else check_side("patch", patch)
+        check_is_fitted(self)
+        side = self.patch_ if patch is None else check_side("patch", patch)
+        own = self._alone(image, side)
         lattice = own.lattice(side, side)
-        return self._scores(own, lattice).ravel(), lattice.positions
+        scale = np.divide(own.shape, own.size)
+        corners = np.round(lattice.positions * scale).astype(np.intp)
+        return self._scores(own, lattice).ravel(), corners
 
     # --- many images ---------------------------------------------------------------------------
 
@@ -313,7 +326,7 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
         check_is_fitted(self)
         images = check_image_list(images)
         worst = np.full(len(images), np.nan)
-        for image in pictures(self.encoder_, images, "scoring"):
+        for image in pictures(inputs_of(self.encoder_), images, "scoring", self.patch_):
             worst[image.position] = self._map(image).max()
         return worst
 
@@ -381,7 +394,7 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
 
     def _window_vectors(self) -> WindowVectors:
         windows: WindowVectors | None = getattr(self, "_windows", None)
-        if windows is None or windows.tile_size != self.tile_size:
+        if windows is None or windows.view.tile_size != self.tile_size:
             windows = self._windows = WindowVectors(self.encoder_, self.tile_size)
         return windows
 
@@ -392,14 +405,15 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
     def _scores(self, image: Picture, lattice: Lattice) -> NDArray[np.floating]:
         """Return the scores (R, S) of an image's windows."""
         windows = self._window_vectors()
-        seen = windows.seen(image.pixels, image.name)
+        seen = windows.view.seen(image.pixels, image.name)
         of = windows.vectors if isinstance(self.model_, LabelledWindows) else windows.means
-        return np.stack([self.model_.scores(row) for row in of(seen, lattice)])
+        blocks = [self.model_.scores(block) for block in of(seen, lattice)]
+        scores: NDArray[np.floating] = np.concatenate(blocks)
+        return scores.reshape(len(lattice.rows), len(lattice.columns))
 
-    def _alone(self, image: Any) -> Picture:
-        check_is_fitted(self)
+    def _alone(self, image: Any, side: int) -> Picture:
         (image,) = check_image_list([image])
-        return picture(self.encoder_, image)
+        return picture(inputs_of(self.encoder_), image, side)
 
     def __getstate__(self) -> dict[str, Any]:
         attributes: dict[str, Any] = dict(super().__getstate__())

@@ -47,7 +47,9 @@ class Lattice:
     def as_map(
         self, scores: NDArray[np.floating], shape: tuple[int, int], size: tuple[int, int]
     ) -> NDArray[np.float32]:
-        """Make a map of scores (R, S): at its centre a window's own, bilinear between.
+        """Make a map of scores (R, S): at its central pixel a window's own, bilinear between.
+
+        Of the four central pixels of an even side it is the upper left one.
 
         Parameters
         ----------
@@ -58,13 +60,13 @@ class Lattice:
             Height and width of what the windows lie over, if it was resized.
         """
         down, across = (
-            _between(starts + (self.side - 1) / 2, extent, original)
+            _between(starts + (self.side - 1) // 2, extent, original)
             for starts, extent, original in zip((self.rows, self.columns), shape, size, strict=True)
         )
         return np.asarray(down @ scores @ across.T, dtype=np.float32)
 
 
-def _between(centres: NDArray[np.floating], n_pixels: int, extent: int) -> NDArray[np.float64]:
+def _between(centres: NDArray[np.intp], n_pixels: int, extent: int) -> NDArray[np.float64]:
     """Return the weights of values at centres for each pixel of an axis; constant beyond."""
     pixels = (np.arange(n_pixels) + 0.5) * (extent / n_pixels) - 0.5
     place = np.interp(pixels, centres, np.arange(len(centres)))

@@ -1,16 +1,16 @@
-"""From training images to a model of their windows, and to a threshold on images not seen."""
+"""From training images to examples, and to scores of images by models that had not seen them."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import median_abs_deviation, norm
 
+from hypervlad.defects.thresholds import Judged
 from hypervlad.defects.truth import MIXED
 from hypervlad.encoder.sampling import random_pixels
 from hypervlad.patches import NORMAL
@@ -29,7 +29,7 @@ class Scores(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ImageWindows:
-    """An image's windows, a row at a time, and what is known of them.
+    """An image's windows, some at a time, and what is known of them.
 
     Attributes
     ----------
@@ -37,13 +37,14 @@ class ImageWindows:
         Of the image in the list.
     digest : str
         Of the image.
-    rows : iterator of ndarray of shape (S, n_features)
-    labels : ndarray of str, shape (R S,)
+    blocks : iterator of ndarray of shape (n, n_features)
+    labels : ndarray of str
+        Of all windows.
     """
 
     position: int
     digest: str
-    rows: Iterator[NDArray[np.float32]]
+    blocks: Iterator[NDArray[np.float32]]
     labels: NDArray[np.str_]
 
 
@@ -59,6 +60,8 @@ class Examples:
         Windows of its image and class that each stands for.
     images : ndarray of int, shape (n,)
         Position of the image that each is from.
+    digests : dict from int to str
+        Of the images by position, in the order of the digests.
     is_all : bool
         Whether no window was left out but mixed ones.
     """
@@ -67,6 +70,7 @@ class Examples:
     labels: NDArray[np.str_]
     weights: NDArray[np.float64]
     images: NDArray[np.intp]
+    digests: dict[int, str]
     is_all: bool
 
     @classmethod
@@ -81,7 +85,7 @@ class Examples:
         for image in images:
             chosen, weights = _chosen(image.labels, most, image.digest, seed)
             is_all &= bool((weights == 1).all())
-            X = _rows_at(image.rows, chosen)
+            X = _rows_at(image.blocks, chosen)
             found.append((image.digest, image.position, X, image.labels[chosen], weights))
         found.sort(key=lambda each: each[:2])
         counts = [len(X) for _, _, X, _, _ in found]
@@ -90,6 +94,7 @@ class Examples:
             np.concatenate([labels for *_, labels, _ in found]),
             np.concatenate([weights for *_, weights in found]),
             np.repeat([position for _, position, *_ in found], counts),
+            {position: digest for digest, position, *_ in found},
             is_all,
         )
 
@@ -110,8 +115,12 @@ class Examples:
     def of_images(self, positions: NDArray[np.intp]) -> Examples:
         """Return the examples of some images."""
         rows = np.isin(self.images, positions)
-        return Examples(
-            self.X[rows], self.labels[rows], self.weights[rows], self.images[rows], self.is_all
+        return replace(
+            self,
+            X=self.X[rows],
+            labels=self.labels[rows],
+            weights=self.weights[rows],
+            images=self.images[rows],
         )
 
 
@@ -131,59 +140,17 @@ def _chosen(
     return np.concatenate(chosen), np.concatenate(weights)
 
 
-def _rows_at(rows: Iterator[NDArray[np.float32]], chosen: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Pick windows out of an image's rows of windows; the others are forgotten at once."""
-    blocks, start, order = [], 0, np.sort(chosen)
-    for row in rows:
-        inside = order[(order >= start) & (order < start + len(row))]
-        blocks.append(row[inside - start])
-        start += len(row)
+def _rows_at(
+    blocks: Iterator[NDArray[np.float32]], chosen: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """Pick windows out of an image's; the others are forgotten at once."""
+    found, start, order = [], 0, np.sort(chosen)
+    for block in blocks:
+        inside = order[(order >= start) & (order < start + len(block))]
+        found.append(block[inside - start])
+        start += len(block)
     back = np.argsort(np.argsort(chosen))
-    return np.concatenate(blocks)[back]
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """Scores of windows by models that had not seen their images.
-
-    Attributes
-    ----------
-    scores : list of ndarray of shape (n,)
-        An array an image.
-    labels : list of ndarray of str, shape (n,)
-    """
-
-    scores: list[NDArray[np.floating]]
-    labels: list[NDArray[np.str_]]
-
-    def threshold_at_rate(self, rate: float) -> float:
-        """Return a score that about this share of such images reaches in a sound place.
-
-        By the median of the images' highest scores and the spread around it (the median absolute
-        deviation, as of a normal distribution), which a few bad images among the good do not move.
-        """
-        highest = [
-            scores[labels == NORMAL].max()
-            for scores, labels in zip(self.scores, self.labels, strict=True)
-            if (labels == NORMAL).any()
-        ]
-        spread = median_abs_deviation(highest, scale="normal")
-        usual = np.float32(np.median(highest) + norm.isf(rate) * spread)
-        return float(np.nextafter(usual, np.float32(np.inf)))
-
-    def threshold_of_best_f1(self) -> float:
-        """Return the score from which on calling windows defective has the best F1."""
-        scores, labels = np.concatenate(self.scores), np.concatenate(self.labels)
-        known = labels != MIXED
-        scores, defective = scores[known], labels[known] != NORMAL
-        order = np.argsort(-scores, kind="stable")
-        scores, hits = scores[order], np.cumsum(defective[order])
-        called = np.arange(1, len(scores) + 1)
-        f1 = 2 * hits / (called + defective.sum())
-        is_last = np.append(scores[1:] < scores[:-1], True)  # equal scores go together
-        best = int(np.argmax(np.where(is_last, f1, -1)))
-        following = scores[best + 1] if best + 1 < len(scores) else scores[best] - 1
-        return float((scores[best] + following) / 2)
+    return np.concatenate(found)[back]
 
 
 def held_out(
@@ -193,13 +160,16 @@ def held_out(
     fit: Callable[[Examples], Scores],
     groups: NDArray[Any],
     seed: int,
-) -> HeldOut:
+) -> Iterator[Judged]:
     """Score all windows of the images with models learnt from the other groups of images.
+
+    Images that no fold can spare are left out, unless windows of a kind would be missing without
+    them: then the model of all examples, which has seen them, scores them.
 
     Parameters
     ----------
     whole : Scores
-        Learnt from all examples; scores the images that no fold can spare.
+        Learnt from all examples.
     examples : Examples
     images : callable
         Reads the images once more, if examples are not all windows that they have.
@@ -208,49 +178,77 @@ def held_out(
     groups : ndarray of shape (n_images,)
     seed : int
 
+    Yields
+    ------
+    Judged
+
     Warns
     -----
     UserWarning
-        If there are too few groups to hold one out.
+        If images are scored that the model has seen.
     """
-    positions = np.unique(examples.images)
-    has_defects = np.isin(positions, examples.images[examples.labels != NORMAL])
-    folds = _folds(has_defects, groups[positions], seed)
-    model_of = dict.fromkeys(positions.tolist(), whole)
-    for train, test in folds:
+    positions = np.array(list(examples.digests))  # in an order that the list's has no part in
+    own = _joined(groups[positions], list(examples.digests.values()))
+    defective = set(examples.images[examples.labels != NORMAL].tolist())
+    model_of: dict[int, Scores] = {}
+    for train, test in _folds([at in defective for at in positions.tolist()], own, seed):
         model = fit(examples.of_images(positions[train]))
         model_of |= dict.fromkeys(positions[test].tolist(), model)
+    if not _has_all_kinds(examples, list(model_of)):
+        unspared = [at for at in positions.tolist() if at not in model_of]
+        warnings.warn(
+            f"{len(unspared)} of {len(positions)} images cannot be held out, because too few groups"
+            " of images have or lack defects, so the threshold is chosen on what was learnt from; "
+            "it will call too much defective. Give more images, or set_threshold",
+            UserWarning,
+            stacklevel=4,
+        )
+        model_of |= dict.fromkeys(unspared, whole)
     if examples.is_all:
-        return _of_examples(examples, model_of)
-    scores, labels = [], []
+        yield from _of_examples(examples, model_of)
+        return
     for image in images():
         if image.position in model_of:
             model = model_of[image.position]
-            scores.append(np.concatenate([model.scores(row) for row in image.rows]))
-            labels.append(image.labels)
-    return HeldOut(scores, labels)
+            scores = np.concatenate([model.scores(block) for block in image.blocks])
+            yield Judged.of(scores, image.labels)
 
 
-def _of_examples(examples: Examples, model_of: Mapping[int, Scores]) -> HeldOut:
+def _of_examples(examples: Examples, model_of: Mapping[int, Scores]) -> Iterator[Judged]:
     """Score the examples themselves, all of one model at once."""
-    scores = np.empty(len(examples.X))
     for model in dict.fromkeys(model_of.values()):
-        rows = np.isin(examples.images, [at for at, own in model_of.items() if own is model])
-        scores[rows] = model.scores(examples.X[rows])
-    order = np.argsort(examples.images, kind="stable")
-    cuts = np.flatnonzero(np.diff(examples.images[order])) + 1
-    return HeldOut(np.split(scores[order], cuts), np.split(examples.labels[order], cuts))
+        own = [at for at, its in model_of.items() if its is model]
+        rows = np.flatnonzero(np.isin(examples.images, own))
+        scores, images = model.scores(examples.X[rows]), examples.images[rows]
+        for at in own:
+            yield Judged.of(scores[images == at], examples.labels[rows[images == at]])
+
+
+def _has_all_kinds(examples: Examples, positions: list[int]) -> bool:
+    """Say whether some images have windows of every kind that all of them have."""
+    is_normal = examples.labels == NORMAL
+    inside = np.isin(examples.images, positions)
+    return bool(set(is_normal[inside].tolist()) == set(is_normal.tolist()))
+
+
+def _joined(groups: NDArray[Any], digests: list[str]) -> list[int]:
+    """Put copies of an image, and with them their groups, into one group; numbers them anew."""
+    parent: dict[Any, Any] = {}
+
+    def root(key: Any) -> Any:
+        while parent.setdefault(key, key) != key:
+            key = parent[key]
+        return key
+
+    for group, digest in zip(groups.tolist(), digests, strict=True):
+        parent[root(("group", group))] = root(digest)
+    numbers: dict[Any, int] = {}
+    return [numbers.setdefault(root(digest), len(numbers)) for digest in digests]
 
 
 def _folds(
-    has_defects: NDArray[np.bool_], groups: NDArray[Any], seed: int
+    has_defects: list[bool], groups: list[int], seed: int
 ) -> Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    if len(np.unique(groups)) < 2:
-        warnings.warn(
-            "all images belong to one group, so the threshold is chosen on what was learnt from; "
-            "it will call too much defective. Give more images, or set_threshold",
-            UserWarning,
-            stacklevel=5,
-        )
+    if len(set(groups)) < 2:
         return []
     return group_folds(has_defects, groups, n_splits=_FOLDS, random_state=seed)

@@ -48,6 +48,10 @@ def _check_encoder(encoder: Any) -> None:
             f"the encoder resizes images to {encoder.image_size} pixels, but defects are looked "
             "for at an image's own size: give HypercolumnVLAD(image_size=None, ...)"
         )
+    if encoder.kmeans != "lloyd":
+        raise ValueError(
+            f"the encoder's kmeans must be 'lloyd' for windows, not {encoder.kmeans!r}"
+        )
     if encoder.turns != 1:
         raise ValueError(f"the encoder's turns must be 1 for windows, not {encoder.turns}")
 
@@ -61,7 +65,8 @@ def check_groups(groups: Any, n_images: int) -> NDArray[Any]:
 
 
 def check_threshold(value: Any) -> float:
-    """Return a threshold as a float."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or math.isnan(value):
-        raise ValueError(f"the threshold is a number, not {value!r}")
-    return float(value)
+    """Return a threshold as a float of single precision, as scores are."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value):
+        raise ValueError(f"the threshold is a finite number, not {value!r}")
+    return float(np.float32(value))

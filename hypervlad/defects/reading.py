@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.inputs import Inputs
 from hypervlad.encoder.intake import Taken
 from hypervlad.images import ImageReadError
-from hypervlad.images.outcomes import name_of
+from hypervlad.images.outcomes import name_of, outcomes_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,34 +51,57 @@ class Picture:
         return self.pixels.shape[1], self.pixels.shape[2]
 
     def lattice(self, side: int, stride: int) -> Lattice:
-        """Lay windows over it.
-
-        Raises
-        ------
-        ImageReadError
-            If it is smaller than a window.
-        """
-        if min(*self.size, *self.shape) < side:
-            raise ImageReadError(
-                f"{self.name}: {self.shape[0]} x {self.shape[1]} pixels, smaller than a patch of "
-                f"{side} x {side}; leave it out, or take a smaller patch"
-            )
+        """Lay windows over it; it is large enough for those that it was read for."""
         return Lattice.of(self.size, side, stride)
 
 
-def pictures(encoder: HypercolumnVLAD, images: list[Any], what: str) -> Iterator[Picture]:
-    """Read images one after the other; ``what`` names the progress bar."""
-    for position, taken in _inputs(encoder).read(images, what, lambda digest: None):
+def inputs_of(encoder: HypercolumnVLAD) -> Inputs:
+    """Return how a fitted encoder reads images."""
+    return Inputs.of(encoder, encoder.recipe_, encoder.preprocessing_)
+
+
+def pictures(inputs: Inputs, images: list[Any], what: str, side: int) -> Iterator[Picture]:
+    """Read images one after the other; ``what`` names the progress bar.
+
+    Raises
+    ------
+    ImageReadError
+        At one that cannot be read, or is smaller than a window of ``side`` pixels; such images are
+        left out if ``inputs`` say so.
+    """
+    take = _taking(inputs, side)
+    outcomes = outcomes_of(enumerate(images), take, inputs.n_threads)
+    for position, taken in inputs.told(outcomes, images, what):
         yield Picture.of(taken, position, name_of(images[position], position))
 
 
-def picture(encoder: HypercolumnVLAD, image: Any) -> Picture:
-    """Read one image."""
+def picture(inputs: Inputs, image: Any, side: int) -> Picture:
+    """Read one image, which must be at least of ``side`` pixels.
+
+    Raises
+    ------
+    ImageReadError
+    """
     name = name_of(image)
-    return Picture.of(_inputs(encoder).intake(lambda digest: None)(image, name), 0, name)
+    return Picture.of(_taking(inputs, side)(image, name), 0, name)
 
 
-def _inputs(encoder: HypercolumnVLAD) -> Inputs:
+def _taking(inputs: Inputs, side: int) -> Callable[[Any, str], Taken]:
     # No image is too small for the network: it gets a border.
-    preprocessing = replace(encoder.preprocessing_, minimum_size=1)
-    return Inputs.of(encoder, encoder.recipe_, preprocessing)
+    lenient = replace(inputs, preprocessing=replace(inputs.preprocessing, minimum_size=1))
+    intake = lenient.intake(lambda digest: None)
+
+    def take(image: Any, name: str) -> Taken:
+        taken = intake(image, name)
+        assert taken.prepared is not None  # nothing is ever found in a cache here
+        height, width = taken.prepared.image.shape[1:]
+        if min(height, width) < side:
+            scale = inputs.recipe.pixel_size
+            at = "" if scale is None else f" at {scale:g} nm per pixel"
+            raise ImageReadError(
+                f"{name}: {height} x {width} pixels{at}, smaller than a patch of {side} x {side}; "
+                "leave it out, or take a smaller patch"
+            )
+        return taken
+
+    return take

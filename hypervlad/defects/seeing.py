@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from hypervlad import vlad
-from hypervlad.backbones import Reach, reach_of
+from hypervlad.backbones import Reach, TappedNetwork, reach_of
 from hypervlad.defects.lattice import Lattice
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.projection import TorchCodebook
@@ -41,21 +41,18 @@ class Seen:
     border: int
 
 
-class WindowVectors:
-    """Windows of images as vectors, all of them from one pass of the network an image.
+class View:
+    """How a network sees images: with a mirrored border, whole or in tiles.
 
     Parameters
     ----------
-    encoder : HypercolumnVLAD
-        Fitted.
+    network : TappedNetwork
     tile_size : int
         Side in pixels of the largest square that the network takes at once.
     """
 
-    def __init__(self, encoder: HypercolumnVLAD, tile_size: int) -> None:
-        self._network = encoder._network()
-        self._words = TorchCodebook(encoder.codebook_, self._network.device)
-        self._recipe = encoder.recipe_
+    def __init__(self, network: TappedNetwork, tile_size: int) -> None:
+        self._network = network
         self.tile_size = tile_size
 
     def seen(self, image: torch.Tensor, name: str) -> Seen:
@@ -70,71 +67,44 @@ class WindowVectors:
         Raises
         ------
         ImageReadError
-            If it is larger than a tile, and the network's maps cannot be put together from tiles.
+            If it is larger than a tile, and the network's maps cannot be put together from tiles of
+            that size.
         """
         stride = 32 if self._reach is None else self._reach.stride
         border = -(-_BORDER // stride) * stride
         beyond = [(border, border + -extent % stride) for extent in image.shape[1:]]
         padded = np.pad(image.numpy(), [(0, 0), *beyond], mode="symmetric")
-        maps = self._maps(torch.from_numpy(padded)[None], name)
+        batch = torch.from_numpy(padded)[None]
+        if max(image.shape[1:]) <= self.tile_size:
+            maps = [layer[0] for layer in feature_maps(self._network, batch)]
+        else:
+            maps = self._from_tiles(batch, *self._tiling(name))
         return Seen(maps, (padded.shape[1], padded.shape[2]), border)
-
-    def means(self, seen: Seen, windows: Lattice) -> Iterator[NDArray[np.float32]]:
-        """Yield the mean hypercolumns of a row of windows at a time, (S, channels).
-
-        In units of each channel's standard deviation, from its mean.
-        """
-        at = (windows.rows + seen.border, windows.columns + seen.border, windows.side)
-        means = window_means(seen.maps, seen.size, *at)
-        blocks = means.split([layer.shape[-1] for layer in seen.maps], dim=-1)
-        pairs = zip(self._words.layers, blocks, strict=True)
-        yield from torch.cat([own.standardised(b) for own, b in pairs], dim=-1).cpu().numpy()
-
-    def vectors(self, seen: Seen, windows: Lattice) -> Iterator[NDArray[np.float32]]:
-        """Yield the vectors of a row of windows at a time, (S, n_features).
-
-        As the encoder makes them of images; where a window holds no position of the grid, its
-        VLAD is zero.
-        """
-        at = (windows.rows + seen.border, windows.columns + seen.border, windows.side)
-        maps = self._words.project([layer[None] for layer in seen.maps])
-        grid = self._recipe.grid if isinstance(self._recipe.grid, str) else "finest"
-        books = []
-        for part, codewords in self._words.parts(maps):
-            size = self._words.size_of(part, maps, grid, seen.size)
-            columns, words = (
-                dense_hypercolumns(part, size),
-                vlad.dense_assign(part, codewords, size),
-            )
-            books.append(window_residual_sums(columns[0], words[0], codewords, seen.size, *at))
-        for means, *sums in zip(self.means(seen, windows), *books, strict=True):
-            kinds = self._words.by_kind(list(sums))
-            parts = [vlad.normalize(kind, self._recipe.normalize).cpu().numpy() for kind in kinds]
-            if self._recipe.pooled:
-                parts.append(means / np.sqrt(means.shape[1]))
-            yield np.hstack(parts)
-
-    # --- the network -------------------------------------------------------------------------
 
     @functools.cached_property
     def _reach(self) -> Reach | None:
         return reach_of(self._network)
 
-    def _maps(self, image: torch.Tensor, name: str) -> list[torch.Tensor]:
-        if max(image.shape[2:]) <= self.tile_size:
-            return [layer[0] for layer in feature_maps(self._network, image)]
+    def _tiling(self, name: str) -> tuple[Reach, int]:
+        """Return how far the network sees, and the side of what each tile adds to the whole."""
         if self._reach is None:
             raise ImageReadError(
                 f"{name}: larger than tile_size={self.tile_size} pixels, but this network's maps "
                 "cannot be put together from tiles, because each cell sees too much of the image; "
                 "take another backbone, or a tile_size as large as the image"
             )
-        return self._from_tiles(image, self._reach)
+        smallest = 4 * self._reach.margin
+        if self.tile_size < smallest:
+            raise ImageReadError(
+                f"{name}: larger than tile_size={self.tile_size} pixels; tiles must overlap by the "
+                f"{self._reach.margin} pixels that the network sees to each side, and are worth "
+                f"it from {smallest} pixels on; raise tile_size"
+            )
+        inner = self.tile_size - 2 * self._reach.margin
+        return self._reach, inner // self._reach.stride * self._reach.stride
 
-    def _from_tiles(self, image: torch.Tensor, reach: Reach) -> list[torch.Tensor]:
+    def _from_tiles(self, image: torch.Tensor, reach: Reach, core: int) -> list[torch.Tensor]:
         """Put maps together from overlapping tiles that begin at multiples of the stride."""
-        inner = (self.tile_size - 2 * reach.margin) // reach.stride * reach.stride
-        core = max(reach.stride, inner)
         whole: list[torch.Tensor] = []
         height, width = image.shape[2:]
         for top in range(0, height, core):
@@ -155,3 +125,54 @@ class WindowVectors:
                     inside = found[0, skipped[0] :, skipped[1] :][:n, :n]
                     layer[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
         return whole
+
+
+class WindowVectors:
+    """Windows of images as vectors, all of them from one pass of the network an image.
+
+    Parameters
+    ----------
+    encoder : HypercolumnVLAD
+        Fitted.
+    tile_size : int
+        As in `View`.
+    """
+
+    def __init__(self, encoder: HypercolumnVLAD, tile_size: int) -> None:
+        network = encoder._network()
+        self.view = View(network, tile_size)
+        self._words = TorchCodebook(encoder.codebook_, network.device)
+        self._recipe = encoder.recipe_
+
+    def means(self, seen: Seen, windows: Lattice) -> Iterator[NDArray[np.float32]]:
+        """Yield the mean hypercolumns of some windows at a time, (n, channels), row by row.
+
+        In units of each channel's standard deviation, from its mean.
+        """
+        at = (windows.rows + seen.border, windows.columns + seen.border, windows.side)
+        widths = [layer.shape[-1] for layer in seen.maps]
+        for means in window_means(seen.maps, seen.size, *at):
+            pairs = zip(self._words.layers, means.flatten(0, 1).split(widths, dim=-1), strict=True)
+            yield torch.cat([own.standardised(part) for own, part in pairs], dim=-1).cpu().numpy()
+
+    def vectors(self, seen: Seen, windows: Lattice) -> Iterator[NDArray[np.float32]]:
+        """Yield the vectors of some windows at a time, (n, n_features), row by row.
+
+        As the encoder makes them of images; where a window holds no position of the grid, its
+        VLAD is zero.
+        """
+        at = (windows.rows + seen.border, windows.columns + seen.border, windows.side)
+        maps = self._words.project([layer[None] for layer in seen.maps])
+        grid = self._recipe.grid if isinstance(self._recipe.grid, str) else "finest"
+        books = []
+        for part, codewords in self._words.parts(maps):
+            size = self._words.size_of(part, maps, grid, seen.size)
+            columns = dense_hypercolumns(part, size)[0]
+            words = vlad.dense_assign(part, codewords, size)[0]
+            books.append(window_residual_sums(columns, words, codewords, seen.size, *at))
+        for means, *sums in zip(self.means(seen, windows), *books, strict=True):
+            kinds = self._words.by_kind([of_book.flatten(0, 1) for of_book in sums])
+            parts = [vlad.normalize(kind, self._recipe.normalize).cpu().numpy() for kind in kinds]
+            if self._recipe.pooled:
+                parts.append(means / np.sqrt(means.shape[1]))
+            yield np.hstack(parts)

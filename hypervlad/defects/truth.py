@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,15 +31,15 @@ class Truth:
         Of whole patches.
     min_fraction : float
         Of a window's pixels that are defective, from which on it is.
-    is_cut : bool
-        Whether banners are cut off images; masks of whole frames then are, too.
+    banner_rows : int or None
+        As in :func:`hypervlad.images.read_mask`.
     """
 
     images: list[Any]
     masks: list[Any] | None
     labels: NDArray[Any] | None
     min_fraction: float
-    is_cut: bool = False
+    banner_rows: int | None = 0
 
     @classmethod
     def of(
@@ -47,7 +48,7 @@ class Truth:
         y: Any,
         masks: Sequence[Any] | None,
         min_fraction: float,
-        is_cut: bool = False,
+        banner_rows: int | None = 0,
     ) -> Truth:
         """Check what the user gave.
 
@@ -66,13 +67,16 @@ class Truth:
                 raise ValueError("masks is a list, a mask or None for each image; got one path")
             masks = list(masks)
             of_length("masks", np.empty(len(masks)), len(images))
+            _check_there(masks)
         labels = None if y is None else checked_labels(y, len(images)).astype(str)
+        if labels is not None and (labels == MIXED).any():
+            raise ValueError(f"the label (y) of image {labels.tolist().index(MIXED)} is empty")
         if labels is not None and (NORMAL not in labels or len(np.unique(labels)) < 2):
             raise ValueError(
                 f"the labels (y) are {np.unique(labels).tolist()}; expected {NORMAL!r} and at "
                 f"least one other, such as {ANOMALOUS!r}. Of good images alone, leave y out"
             )
-        return cls(images, masks, labels, min_fraction, is_cut)
+        return cls(images, masks, labels, min_fraction, banner_rows)
 
     @property
     def is_known(self) -> bool:
@@ -104,8 +108,7 @@ class Truth:
             return np.array([self.labels[position]])
         if self.masks is None or self.masks[position] is None:
             return np.full(n_windows, NORMAL)
-        rows = None if self.is_cut else 0
-        mask = read_mask(self.masks[position], shape=shape, banner_rows=rows)
+        mask = self._mask(position, shape)
         if shape != size:  # images brought to a common pixel size
             down, across = (np.arange(n) * old // n for n, old in zip(size, shape, strict=True))
             mask = mask[down][:, across]
@@ -114,3 +117,23 @@ class Truth:
         labels[shares == 0] = NORMAL
         labels[shares >= self.min_fraction] = ANOMALOUS
         return labels
+
+    def _mask(self, position: int, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        assert self.masks is not None
+        try:
+            return read_mask(self.masks[position], shape=shape, banner_rows=self.banner_rows)
+        except ImageReadError as error:
+            name = name_of(self.images[position], position)
+            raise ImageReadError(f"the mask of {name}: {error}") from error
+
+
+def _check_there(masks: list[Any]) -> None:
+    """Find out before the images are read, not after, that there is nothing to learn from."""
+    if all(mask is None for mask in masks):
+        raise ValueError(
+            "no image has a mask (all are None), so no defect can be learnt: fit on good images "
+            "alone, without masks"
+        )
+    for mask in masks:
+        if isinstance(mask, str | os.PathLike) and not os.path.isfile(mask):
+            raise ImageReadError(f"{os.fspath(mask)}: there is no such mask")

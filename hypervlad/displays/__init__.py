@@ -9,13 +9,10 @@ from hypervlad.displays.codeword_map import CodewordMapDisplay, word_colours
 from hypervlad.displays.codeword_patches import CodewordPatchesDisplay
 from hypervlad.displays.confusion import ConfusionDisplay
 from hypervlad.displays.contact_sheet import ContactSheetDisplay
+from hypervlad.displays.defect_evaluation import DefectEvaluation, evaluate_defects
 from hypervlad.displays.defect_files import write_findings
 from hypervlad.displays.defect_map import DefectMapDisplay
-from hypervlad.displays.defect_report import (
-    DefectEvaluation,
-    evaluate_defects,
-    write_defect_report,
-)
+from hypervlad.displays.defect_report import write_defect_report
 from hypervlad.displays.evaluation import (
     ClassScores,
     Evaluation,

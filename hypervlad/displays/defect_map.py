@@ -22,6 +22,7 @@ from hypervlad.displays.tiles import (
     thumbnail,
 )
 from hypervlad.images import check_image_list, read_image, read_mask
+from hypervlad.images.masks import mask_rows
 from hypervlad.metrics import area_fraction_error
 
 if TYPE_CHECKING:
@@ -181,7 +182,8 @@ class DefectMapDisplay:
         check_size(self.names[row], pixels, scores)
         seen = None if self.threshold is None else scores >= self.threshold
         mask = self.masks[row]
-        truth = None if mask is None else read_mask(mask, shape=scores.shape)
+        rows = mask_rows(self.read_options or {})
+        truth = None if mask is None else read_mask(mask, shape=scores.shape, banner_rows=rows)
         picture = in_colour(thumbnail(pixels, SIDE))
         surface = coloured(thumbnail(scores, SIDE, np.max))
         for region, colour in ((truth, TRUE), (seen, SEEN)):

@@ -6,141 +6,22 @@ import base64
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
-from tqdm import tqdm
 
 from hypervlad._version import __version__
 from hypervlad.displays import page
+from hypervlad.displays.defect_evaluation import DefectEvaluation
 from hypervlad.displays.defect_map import DefectMapDisplay
 from hypervlad.displays.facts import model_facts, read_options_of, versions_in_words
 from hypervlad.displays.figures import save_png
 from hypervlad.displays.patch_confusion import PatchConfusionDisplay
 from hypervlad.displays.sections import decimal, percent
-from hypervlad.images import read_mask
-from hypervlad.metrics import (
-    area_fraction_error,
-    patch_confusion,
-    per_region_overlap,
-    pixel_auroc,
-    pixel_average_precision,
-)
-from hypervlad.metrics.patches import PatchConfusion
 from hypervlad.modelfile import replace_when_complete
 
-_MOST_PICTURES = 12
 _CSS_PIXELS = 96  # an inch
-
-
-@dataclass(frozen=True, eq=False)
-class DefectEvaluation:
-    """A scorer's maps beside the truth.
-
-    Attributes
-    ----------
-    names : list of str
-    maps : list of ndarray of float32, shape (H, W)
-    masks : list of ndarray of bool, shape (H, W)
-    threshold : float
-    patch : int
-        Side of the squares that are counted, pixels.
-    """
-
-    names: list[str]
-    maps: list[NDArray[np.float32]]
-    masks: list[NDArray[np.bool_]]
-    threshold: float
-    patch: int
-
-    @cached_property
-    def called(self) -> list[NDArray[np.bool_]]:
-        """What reaches the threshold, an image each."""
-        return [scores >= self.threshold for scores in self.maps]
-
-    @cached_property
-    def confusions(self) -> list[PatchConfusion]:
-        """Patch by patch, an image each."""
-        pairs = zip(self.called, self.masks, strict=True)
-        return [patch_confusion(called, mask, self.patch) for called, mask in pairs]
-
-    @property
-    def image_auroc(self) -> float:
-        """NaN if all images are defective, or none is."""
-        truth = [bool(mask.any()) for mask in self.masks]
-        if len(set(truth)) < 2:
-            return float("nan")
-        return float(roc_auc_score(truth, [scores.max() for scores in self.maps]))
-
-    def scores(self) -> dict[str, float]:
-        """Return all figures by name; NaN where there is nothing to tell apart."""
-        total = PatchConfusion.total(self.confusions)
-        some = any(mask.any() for mask in self.masks)
-        pairs = zip(self.called, self.masks, strict=True)
-        errors = [abs(area_fraction_error(called, mask)) for called, mask in pairs]
-        of_pixels = {
-            "pixel AUROC": pixel_auroc,
-            "pixel average precision": pixel_average_precision,
-            "per-region overlap": per_region_overlap,
-        }
-        return {
-            "image AUROC": self.image_auroc,
-            **{
-                name: metric(self.maps, self.masks) if some else float("nan")
-                for name, metric in of_pixels.items()
-            },
-            "patch precision": total.precision,
-            "patch recall": total.recall,
-            "patch F1": total.f1,
-            "mean error of the defective area": float(np.mean(errors)),
-        }
-
-
-def evaluate_defects(
-    scorer: Any,
-    images: Sequence[Any],
-    masks: Sequence[Any],
-    names: Sequence[str],
-    *,
-    progress: bool = False,
-) -> DefectEvaluation:
-    """Score images whose defects are known.
-
-    Parameters
-    ----------
-    scorer : fitted PatchDefectScorer
-    images : sequence of n paths or arrays
-    masks : sequence of n paths, arrays or None
-        None for an image without defects.
-    names : sequence of n str
-    progress : bool, default=False
-
-    Returns
-    -------
-    DefectEvaluation
-
-    Raises
-    ------
-    ImageReadError
-        If an image or mask cannot be read, or they do not fit.
-    """
-    maps, truths = [], []
-    hidden = None if progress else True
-    is_cut = scorer.encoder_.recipe_.read_options.banner == "remove"
-    pairs = zip(images, masks, strict=True)
-    for image, mask in tqdm(pairs, total=len(names), unit="image", disable=hidden):
-        scores = scorer.score_map(image)
-        maps.append(scores)
-        if mask is not None:
-            rows = None if is_cut else 0  # of a mask of the whole frame
-            mask = read_mask(mask, shape=scores.shape, banner_rows=rows)
-        truths.append(np.zeros(scores.shape, dtype=bool) if mask is None else mask)
-    return DefectEvaluation(list(names), maps, truths, scorer.threshold_, scorer.patch_)
 
 
 def write_defect_report(
@@ -156,21 +37,20 @@ def write_defect_report(
         Those of ``result``.
     result : DefectEvaluation
     """
-    path, options = Path(path), read_options_of(scorer.encoder_)
-    chosen = _worth_seeing(result)
-    shown = [images[i] for i in chosen]
-    maps = [result.maps[i] for i in chosen]
-    masks = [result.masks[i] for i in chosen]
-    names = [result.names[i] for i in chosen]
-    common: dict[str, Any] = {"names": names, "read_options": options}
+    path, worst = Path(path), result.worst
+    shown = [images[each.position] for each in worst]
+    masks = [each.mask for each in worst]
+    common: dict[str, Any] = {"names": [each.name for each in worst]}
+    common["read_options"] = read_options_of(scorer.encoder_)
+    maps = [each.scores for each in worst]
     on_maps = DefectMapDisplay(shown, maps, threshold=result.threshold, masks=masks, **common)
-    called = [result.called[i] for i in chosen]
+    called = [scores >= np.float32(result.threshold) for scores in maps]
     on_patches = PatchConfusionDisplay(shown, called, masks, patch=result.patch, **common)
     pieces = [
         _headline(result),
         page.section(
             "Maps beside the truth",
-            page.paragraph(_ABOUT_MAPS + _which(result, chosen)),
+            page.paragraph(_ABOUT_MAPS + _which(result)),
             _picture(on_maps, "Images and their score maps", "Brighter scores higher."),
         ),
         page.section(
@@ -201,11 +81,9 @@ _ABOUT_PATCHES = (
 
 
 def _headline(result: DefectEvaluation) -> str:
-    scores = result.scores()
-    n_bad = sum(bool(mask.any()) for mask in result.masks)
-    n_called = sum(bool(each.any()) for each in result.called)
-    total = PatchConfusion.total(result.confusions)
-    n_images = len(result.maps)
+    scores, total, n_images = result.scores(), result.confusion, len(result.images)
+    n_bad = sum(image.is_defective for image in result.images)
+    n_called = sum(image.is_called for image in result.images)
     sentence = (
         f"Of {_counted(n_images, 'image')}, {n_bad} {'has' if n_bad == 1 else 'have'} defects, and "
         f"the scorer calls {n_called} anomalous. Of {total.true_positives + total.false_negatives} "
@@ -226,34 +104,25 @@ def _headline(result: DefectEvaluation) -> str:
     )
 
 
-def _worth_seeing(result: DefectEvaluation) -> list[int]:
-    """Choose the images with the most wrong patches, then the worst scores."""
-    wrong = [c.false_positives + c.false_negatives for c in result.confusions]
-    highest = [float(scores.max()) for scores in result.maps]
-    order = sorted(range(len(wrong)), key=lambda i: (-wrong[i], -highest[i], i))
-    return order[:_MOST_PICTURES]
-
-
-def _which(result: DefectEvaluation, chosen: Sequence[int]) -> str:
-    if len(chosen) == len(result.maps):
+def _which(result: DefectEvaluation) -> str:
+    n_shown = len(result.worst)
+    if n_shown == len(result.images):
         return "All images are shown, those with the most wrong patches first."
-    return f"Shown are the {len(chosen)} images with the most wrong patches."
+    return f"Shown are the {n_shown} images with the most wrong patches."
 
 
 def _table(result: DefectEvaluation) -> str:
     header = ("Image", "Score", "Called", "Truly defective", "Found defective", "Patch F1")
     rows = [
         (
-            name,
-            f"{scores.max():.4g}",
-            "anomalous" if called.any() else "normal",
-            percent(float(mask.mean())),
-            percent(float(called.mean())),
-            decimal(confusion.f1),
+            image.name,
+            f"{image.score:.4g}",
+            "anomalous" if image.is_called else "normal",
+            percent(image.true_fraction),
+            percent(image.found_fraction),
+            decimal(image.confusion.f1),
         )
-        for name, scores, called, mask, confusion in zip(
-            result.names, result.maps, result.called, result.masks, result.confusions, strict=True
-        )
+        for image in result.images
     ]
     return page.table(header, rows)
 

@@ -19,7 +19,7 @@ from hypervlad.encoder import state
 from hypervlad.encoder.caching import CachedVectors
 from hypervlad.encoder.inputs import Inputs
 from hypervlad.encoder.intake import Taken
-from hypervlad.encoder.learning import learn_from_images
+from hypervlad.encoder.learning import Learn, learn_from_images
 from hypervlad.encoder.parameters import check_device, check_run
 from hypervlad.encoder.projection import TorchCodebook
 from hypervlad.encoder.recipe import Recipe
@@ -240,6 +240,10 @@ class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         UnknownPixelSizeWarning
             With ``pixel_size``, once, if the pixel size of some images is not known.
         """
+        return self._fit(images, learn_from_images)
+
+    def _fit(self, images: Sequence[Any], learn: Learn) -> HypercolumnVLAD:
+        """Fit with a codebook that ``learn`` makes of the images."""
         recipe = Recipe.of(self)
         check_run(self)
         images = check_image_list(images)
@@ -250,7 +254,7 @@ class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         source = NetworkSource(
             get_backbone(self.backbone), from_anywhere(self.weights), network.taps, network.digest
         )
-        codebook, n_images = learn_from_images(images, inputs, network, source, seed)
+        codebook, n_images = learn(images, inputs, network, source, seed)
         # All at the end: a fit that fails leaves the model as it was.
         self.__dict__.pop("backbone_state_", None)  # a loaded model's own weights
         self._tapped_network = network

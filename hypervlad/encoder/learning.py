@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from hypervlad.encoder.batches import Batch
 from hypervlad.encoder.caching import CachedSamples
 from hypervlad.encoder.inputs import Inputs
 from hypervlad.encoder.intake import Facts, Taken
+from hypervlad.encoder.recipe import Recipe
 from hypervlad.encoder.sampling import is_chosen, samples_of
 from hypervlad.encoder.spreading import from_anywhere, in_order, is_spread, spread
 from hypervlad.encoder.weights import NetworkSource
@@ -25,24 +26,21 @@ MOST_CODEBOOK_IMAGES = 1000  # 50 hypercolumns each fill the default pool; more 
 _MOST_SAMPLES_A_TASK = 3200  # about 20 MB of a thousand channels
 _WAVE = 4  # tasks a worker
 
+#: From images, how they are read, a network, whence it is and a seed to a codebook and the number
+#: of images read, as `learn_from_images` does it.
+Learn: TypeAlias = Callable[
+    [list[Any], Inputs, TappedNetwork, NetworkSource, int], tuple[Codebook, int]
+]
+
 
 def learn_from_images(
     images: list[Any], inputs: Inputs, network: TappedNetwork, source: NetworkSource, seed: int
 ) -> tuple[Codebook, int]:
     """Return the codebook of these images, and how many could be read."""
-    recipe, streamed = inputs.recipe, inputs.recipe.kmeans == "minibatch"
+    streamed = inputs.recipe.kmeans == "minibatch"
     sampled = _Samples(inputs, network, source, seed)
     pool, position_of, n_images = _filled_pool(images, sampled)
-    codebook = learn_codebook(
-        pool.layers(),
-        recipe.n_codewords,
-        kind=recipe.codebook,
-        layer_components=recipe.layer_components,
-        scale_layers=recipe.scale_layers,
-        start_only=streamed,
-        random_state=seed,
-        verbose=inputs.verbose,
-    )
+    codebook = learn_from_pool(pool, inputs, seed, start_only=streamed)
     if streamed:
         # One of each different image, in an order that theirs has no part in.
         distinct = [images[position_of[digest]] for digest in sorted(position_of)]
@@ -50,14 +48,39 @@ def learn_from_images(
     return codebook, n_images
 
 
+def learn_from_pool(
+    pool: HypercolumnPool, inputs: Inputs, seed: int, *, start_only: bool = False
+) -> Codebook:
+    """Return the codebook of a pool of hypercolumns, as the encoder's parameters want it."""
+    recipe = inputs.recipe
+    return learn_codebook(
+        pool.layers(),
+        recipe.n_codewords,
+        kind=recipe.codebook,
+        layer_components=recipe.layer_components,
+        scale_layers=recipe.scale_layers,
+        start_only=start_only,
+        random_state=seed,
+        verbose=inputs.verbose,
+    )
+
+
+def shares_to_try(recipe: Recipe, n_images: int) -> tuple[int, list[float]]:
+    """Return hypercolumns an image, and what share of the images to take, by digest.
+
+    Chosen by digest, the order of images does not matter. If copies leave too few: all.
+    """
+    n_used = min(n_images, MOST_CODEBOOK_IMAGES)
+    n_each = min(MOST_SAMPLES_AN_IMAGE, -(-recipe.n_samples // n_used))
+    return n_each, sorted({n_used / n_images, 1.0})
+
+
 def _filled_pool(
     images: list[Any], sampled: _Samples
 ) -> tuple[HypercolumnPool, dict[str, int], int]:
     """Sample hypercolumns of at most about MOST_CODEBOOK_IMAGES; return what was read too."""
-    recipe, n_used = sampled.inputs.recipe, min(len(images), MOST_CODEBOOK_IMAGES)
-    n_each = min(MOST_SAMPLES_AN_IMAGE, -(-recipe.n_samples // n_used))
-    # Chosen by digest, the order of images does not matter. If copies leave too few: all.
-    shares = sorted({n_used / len(images), 1.0})
+    recipe = sampled.inputs.recipe
+    n_each, shares = shares_to_try(recipe, len(images))
     for share in shares:
         pool, position_of, n_images = HypercolumnPool(recipe.n_samples), dict[str, int](), 0
         wanted = _Wanted(n_each, share, keep=True)

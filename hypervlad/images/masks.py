@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.images.banner import MAX_SHARE
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.listing import IMAGE_SUFFIXES
+from hypervlad.images.options import ReadOptions, make_options
 from hypervlad.images.outcomes import name_of
 from hypervlad.images.rasters import is_partly_transparent
 from hypervlad.images.reading import read_stored
@@ -34,7 +36,7 @@ def read_mask(
         Height and width of the image that it belongs to.
     banner_rows : int or None, default=0
         Rows that were cut off below the image: a mask of the whole frame is cut alike. None: as
-        many as the mask has more.
+        many as the mask has more, if a banner can be so high.
 
     Returns
     -------
@@ -65,13 +67,21 @@ def read_mask(
     if shape is None or mask.shape == tuple(shape):
         return mask
     if banner_rows is None:
-        banner_rows = max(0, mask.shape[0] - shape[0])
+        extra = max(0, mask.shape[0] - shape[0])
+        banner_rows = extra if extra <= MAX_SHARE * mask.shape[0] else 0
     if mask.shape == (shape[0] + banner_rows, shape[1]):
         return mask[: shape[0]]
     raise ImageReadError(
         f"{name}: a mask of {mask.shape[0]} x {mask.shape[1]} pixels for an image of {shape[0]} x "
         f"{shape[1]}; a mask has the size of its image"
     )
+
+
+def mask_rows(read_options: Mapping[str, Any] | ReadOptions) -> int | None:
+    """Return ``banner_rows`` of `read_mask` for masks of images that are read in this way."""
+    if not isinstance(read_options, ReadOptions):
+        read_options = make_options(dict(read_options))
+    return None if read_options.banner == "remove" else 0
 
 
 def find_masks(
@@ -99,7 +109,7 @@ def find_masks(
     Raises
     ------
     ImageReadError
-        If there is no such folder, no image has a mask, or an image has two.
+        If there is no such folder, no image has a mask, an image has two, or two images have one.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -115,7 +125,19 @@ def find_masks(
             f"{folder}: none of the {len(found)} images has a mask here; a mask is called as its "
             f"image, such as {Path(images[0]).stem}.png, in the same sub-folder or in none"
         )
+    _check_once(images, found)
     return found
+
+
+def _check_once(images: Sequence[Any], masks: Sequence[Path | None]) -> None:
+    """Refuse a mask that two images would take: one of them is not the one that it shows."""
+    owner: dict[Path, Any] = {}
+    for image, mask in zip(images, masks, strict=True):
+        if mask is not None and owner.setdefault(mask, image) is not image:
+            raise ImageReadError(
+                f"{mask} would be the mask of {owner[mask]} and of {image}; put masks into "
+                "sub-folders called as those of the images, or give images one name each"
+            )
 
 
 def _mask_of(

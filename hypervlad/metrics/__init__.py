@@ -1,6 +1,7 @@
 """Scores: probabilities that say how sure they are, and maps that say where a defect is."""
 
 from hypervlad.metrics.maps import (
+    PixelTally,
     area_fraction_error,
     per_region_overlap,
     pixel_auroc,
@@ -16,6 +17,7 @@ from hypervlad.metrics.probabilities import (
 
 __all__ = [
     "PatchConfusion",
+    "PixelTally",
     "SelectiveAccuracy",
     "area_fraction_error",
     "calibration_error_range",

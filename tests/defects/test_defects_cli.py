@@ -98,7 +98,7 @@ def test_a_page_of_how_maps_compare_with_masks(model: Path, folder: Path, tmp_pa
     assert float(figures["pixel AUROC"]) > 0.9
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert html.count('src="data:image/png;base64,') == 2
-    assert "http" not in html
+    assert "http" not in re.sub(r"base64,[^\"]+", "", html)
     assert "blots/0.tif" in html
     assert "Of 3 images, 2 have defects" in html
 
@@ -155,10 +155,12 @@ def test_masks_are_found_by_name(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     root = Path("images")
     images = [root / "x" / "a.tif", root / "sub" / "b.png", root / "c.png", root / "d.png"]
-    images.append(root / "y" / "sub" / "b.png")
     b = tmp_path / "sub" / "b.bmp"
     found = find_masks(images, tmp_path, root)
-    assert found == [tmp_path / "a.png", b, tmp_path / "c_mask.tif", None, b]
+    assert found == [tmp_path / "a.png", b, tmp_path / "c_mask.tif", None]
+    assert find_masks([root / "y" / "sub" / "b.png"], tmp_path, root) == [b]
+    with pytest.raises(ImageReadError, match=r"b.bmp would be the mask of .*sub.b.png and of .*y"):
+        find_masks([*images, root / "y" / "sub" / "b.png"], tmp_path, root)
     with pytest.raises(ImageReadError, match="two masks"):
         find_masks([root / "twice.png"], tmp_path, root)
     with pytest.raises(ImageReadError, match="none of the 1 images has a mask"):
@@ -169,10 +171,70 @@ def test_masks_are_found_by_name(tmp_path: Path) -> None:
 
 def test_without_defects_there_is_nothing_to_tell_apart() -> None:
     sound = np.zeros((30, 30), dtype=bool)
-    result = DefectEvaluation(["a"], [np.ones((30, 30), np.float32)], [sound], 2.0, 10)
-    scores = result.scores()
-    assert np.isnan([scores["image AUROC"], scores["pixel AUROC"], scores["patch F1"]]).all()
-    assert scores["mean error of the defective area"] == 0
+    for mask in (sound, ~sound):
+        result = DefectEvaluation(threshold=2.0, patch=10)
+        result.add(0, "a", np.ones((30, 30), np.float32), mask)
+        scores = result.scores()
+        names = ("image AUROC", "pixel AUROC", "pixel average precision", "per-region overlap")
+        assert np.isnan([scores[name] for name in names]).all()
+        assert scores["mean error of the defective area"] == mask.mean()
+    assert scores["patch F1"] == 0
+
+
+def test_only_the_maps_of_the_most_wrong_images_are_kept() -> None:
+    result = DefectEvaluation(threshold=0.5, patch=5, n_shown=3)
+    for i in range(8):
+        scores = np.zeros((20, 20), np.float32)
+        scores[: 5 * (i % 5)] = 0.6 + 0.01 * i  # that many rows of false alarms
+        result.add(i, str(i), scores, np.zeros((20, 20), dtype=bool))
+    assert [shown.position for shown in result.worst] == [4, 3, 7]
+    assert [image.n_wrong for image in result.images] == [0, 4, 8, 12, 16, 0, 4, 8]
+    assert result.confusion.false_positives == 52
+
+
+def test_evaluation_leaves_out_what_cannot_be_judged(
+    model: Path, folder: Path, tmp_path: Path
+) -> None:
+    for file in (folder / "new").rglob("*.*"):
+        copy = tmp_path / "new" / file.relative_to(folder / "new")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    (tmp_path / "new" / "broken.png").write_bytes(b"not an image")
+    page = tmp_path / "page.html"
+    command = ["defects", "evaluate", model, tmp_path / "new", "--masks", folder / "masks"]
+    told = run(*command, "-o", page, "--quiet", code=2).output
+    assert "1 of 4 images left out" in told
+    assert "broken.png" in told
+    assert "image AUROC" in told
+    assert page.exists()
+    page.unlink()
+    for file in [*(tmp_path / "new" / "blots").iterdir(), tmp_path / "new" / "fine.png"]:
+        file.write_bytes(b"not an image either")
+    assert "no image is left" in run(*command, "-o", page, "--quiet", code=2).output
+    assert not page.exists()
+
+
+def test_groups_and_tiles_reach_the_scorer(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {}
+
+    def spy(self: PatchDefectScorer, images: list[Path], **given: object) -> None:
+        seen.update(given, tile_size=self.tile_size, min_fraction=self.min_fraction)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(PatchDefectScorer, "fit", spy)
+    table = tmp_path / "groups.csv"
+    names = sorted(file.name for file in (folder / "good").iterdir())
+    rows = [f"{name},{'ab'[i % 2]}" for i, name in enumerate(names)]
+    table.write_text("\n".join(["path,group", *rows]), encoding="utf-8")
+    command = ["defects", "fit", folder / "good", "-o", tmp_path / "m.hvlad", *TINY]
+    command += ["--groups", table, "--tile-size", "256", "--min-fraction", "0.3"]
+    assert "far enough" in run(*command, code=2).output
+    assert list(seen["groups"]) == ["a", "b"] * 4
+    assert (seen["tile_size"], seen["min_fraction"]) == (256, 0.3)
+    command[2:3] = sorted((folder / "good").iterdir())
+    assert "give that folder" in run(*command, code=2).output
 
 
 def test_a_fresh_process_knows_the_file(folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,193 @@
+"""How well a defect scorer does beside the truth, image by image and over all."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from tqdm import tqdm
+
+from hypervlad.displays.facts import read_options_of
+from hypervlad.images import ImageReadError, read_mask
+from hypervlad.images.masks import mask_rows
+from hypervlad.metrics import PixelTally, patch_confusion
+from hypervlad.metrics.patches import PatchConfusion
+
+
+@dataclass(frozen=True)
+class JudgedImage:
+    """What was found in an image, and what is there.
+
+    Attributes
+    ----------
+    position : int
+        Among the images given.
+    name : str
+    score : float
+        The highest of its map.
+    is_defective, is_called : bool
+        By its mask, and by its map.
+    true_fraction, found_fraction : float
+        Defective share of its pixels, by mask and map.
+    confusion : PatchConfusion
+    """
+
+    position: int
+    name: str
+    score: float
+    is_defective: bool
+    is_called: bool
+    true_fraction: float
+    found_fraction: float
+    confusion: PatchConfusion
+
+    @property
+    def n_wrong(self) -> int:
+        """Patches that are not called what they are."""
+        return self.confusion.false_positives + self.confusion.false_negatives
+
+
+@dataclass(frozen=True, eq=False)
+class MapBesideTruth:
+    """An image's scores and mask, both of shape (H, W)."""
+
+    position: int
+    name: str
+    scores: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+
+
+@dataclass(eq=False)
+class DefectEvaluation:
+    """A scorer's maps beside the truth; of the maps only the ``n_shown`` most wrong are kept.
+
+    Attributes
+    ----------
+    threshold : float
+        From which on a place is called defective.
+    patch : int
+        Side of the squares that are counted, pixels.
+    n_shown : int
+    images : list of JudgedImage
+    left_out : list of str
+        Why images were left out.
+    """
+
+    threshold: float
+    patch: int
+    n_shown: int = 12
+    images: list[JudgedImage] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    _pixels: PixelTally = field(default_factory=PixelTally)
+    _worst: list[tuple[tuple[float, float, int], MapBesideTruth]] = field(default_factory=list)
+
+    def add(
+        self, position: int, name: str, scores: NDArray[np.float32], mask: NDArray[np.bool_]
+    ) -> None:
+        """Judge one image more."""
+        called = scores >= np.float32(self.threshold)
+        judged = JudgedImage(
+            position,
+            name,
+            score=float(scores.max()),
+            is_defective=bool(mask.any()),
+            is_called=bool(called.any()),
+            true_fraction=float(mask.mean()),
+            found_fraction=float(called.mean()),
+            confusion=patch_confusion(called, mask, self.patch),
+        )
+        self.images.append(judged)
+        self._pixels.add(scores, mask)
+        how_wrong = (judged.n_wrong, judged.score, -len(self.images))  # no two are alike
+        heapq.heappush(self._worst, (how_wrong, MapBesideTruth(position, name, scores, mask)))
+        if len(self._worst) > self.n_shown:
+            heapq.heappop(self._worst)
+
+    @property
+    def worst(self) -> list[MapBesideTruth]:
+        """Maps of the images with the most wrong patches, then the highest scores."""
+        return [shown for _, shown in sorted(self._worst, key=lambda each: each[0], reverse=True)]
+
+    @property
+    def confusion(self) -> PatchConfusion:
+        """Of all images."""
+        return PatchConfusion.total(image.confusion for image in self.images)
+
+    @property
+    def image_auroc(self) -> float:
+        """NaN if all images are defective, or none is."""
+        truth = [image.is_defective for image in self.images]
+        if len(set(truth)) < 2:
+            return float("nan")
+        return float(roc_auc_score(truth, [image.score for image in self.images]))
+
+    def scores(self) -> dict[str, float]:
+        """Return all figures by name; NaN where there is nothing to tell apart."""
+        total = self.confusion
+        errors = [abs(image.found_fraction - image.true_fraction) for image in self.images]
+        return {
+            "image AUROC": self.image_auroc,
+            "pixel AUROC": self._pixels.auroc(),
+            "pixel average precision": self._pixels.average_precision(),
+            "per-region overlap": self._pixels.per_region_overlap(),
+            "patch precision": total.precision,
+            "patch recall": total.recall,
+            "patch F1": total.f1,
+            "mean error of the defective area": float(np.mean(errors)),
+        }
+
+
+def evaluate_defects(
+    scorer: Any,
+    images: Sequence[Any],
+    masks: Sequence[Any],
+    names: Sequence[str],
+    *,
+    progress: bool = False,
+) -> DefectEvaluation:
+    """Score images whose defects are known.
+
+    Parameters
+    ----------
+    scorer : fitted PatchDefectScorer
+    images : sequence of n paths or arrays
+    masks : sequence of n paths, arrays or None
+        None for an image without defects.
+    names : sequence of n str
+    progress : bool, default=False
+
+    Returns
+    -------
+    DefectEvaluation
+        Without images that cannot be read, are smaller than a patch or are of another size than
+        their mask; ``left_out`` says why.
+
+    Raises
+    ------
+    ImageReadError
+        If no image is left.
+    """
+    result = DefectEvaluation(scorer.threshold_, scorer.patch_)
+    rows = mask_rows(read_options_of(scorer.encoder_))
+    given = zip(images, masks, names, strict=True)
+    hidden = None if progress else True
+    for i, (image, mask, name) in enumerate(
+        tqdm(given, total=len(names), unit="image", disable=hidden)
+    ):
+        try:
+            scores = scorer.score_map(image)
+            truth = np.zeros(scores.shape, dtype=bool)
+            if mask is not None:
+                truth = read_mask(mask, shape=scores.shape, banner_rows=rows)
+        except ImageReadError as error:
+            result.left_out.append(str(error))
+            continue
+        result.add(i, name, scores, truth)
+    if not result.images:
+        raise ImageReadError(f"no image is left to judge: {'; '.join(result.left_out)}")
+    return result
