@@ -11,7 +11,9 @@ images, tile by tile: those learnt from, and new ones; divided by 255 and, as in
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from checkpoints import load_or_run
+from defects import best_patch_f1
 from sources import code_digest, machine, versions
 
 from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
@@ -28,68 +31,87 @@ from hypervlad.patches import ANOMALOUS, NORMAL, PatchSet, cut_patches
 from hypervlad.presets import carrillo2020
 
 HERE = Path(__file__).resolve().parent
-CODE = ("carrillo2020",)
+CODE = ("carrillo2020", "defects")
 PATCH, STRIDE = 29, 14
 N_TRAIN = {ANOMALOUS: 4807, NORMAL: 5307}
 N_FEW = 9  # of a kind, to validate and to test on
 N_MANY = 500  # of a kind, to test on as well: nine say little
-SHARES = (0.6, 0.2, 0.2)  # of the images, in the honest split
+N_GOOD = 40  # mats without defects, for the scorer that learns from these alone
+SHARES = (0.6, 0.2, 0.2)  # of the images: learnt from, to stop by, tested on
 
 
 @dataclass(frozen=True)
 class Mats:
-    """Images and masks; those of ``new`` no patch is cut from."""
+    """Images and masks; those of ``new`` no patch is cut from; good ones without defects."""
 
     images: list[np.ndarray]
     masks: list[np.ndarray]
     new_images: list[np.ndarray]
     new_masks: list[np.ndarray]
+    good_images: list[np.ndarray]
 
 
 def make_mats(n: int, n_new: int, size: tuple[int, int], seed: int) -> Mats:
     images, masks = make_nanofibre_images(
         n + n_new, defective=0.7, size=size, random_state=100 + seed
     )
-    return Mats(images[:n], masks[:n], images[n:], masks[n:])
+    good, _ = make_nanofibre_images(N_GOOD, defective=0, size=size, random_state=200 + seed)
+    return Mats(images[:n], masks[:n], images[n:], masks[n:], good)
 
 
-def draw(patches: PatchSet, counts: dict[str, int], rng: np.random.Generator) -> list[np.ndarray]:
-    """Draw so many rows of each kind, or all where there are fewer."""
-    rows = {kind: rng.permutation(np.flatnonzero(patches.labels == kind)) for kind in counts}
-    return [rows[kind][: counts[kind]] for kind in counts]
+def sides(mats: Mats, seed: int) -> list[np.ndarray]:
+    """Split images, by number: learnt from, to stop by, tested on."""
+    order = np.random.default_rng(seed).permutation(len(mats.images))
+    return np.split(order, np.round(np.cumsum(SHARES[:-1]) * len(order)).astype(int))
+
+
+def cut(mats: Mats, images: np.ndarray, mixed: str) -> PatchSet:
+    patches = cut_patches(mats.images, mats.masks, patch=PATCH, stride=STRIDE, mixed=mixed)
+    return patches.take(np.isin(patches.image_index, images))
+
+
+def drawn(
+    patches: PatchSet, counts: dict[str, dict[str, int]], rng: np.random.Generator
+) -> dict[str, PatchSet]:
+    """Draw so many patches of each kind for each part, no patch twice."""
+    rows: dict[str, list[np.ndarray]] = {part: [] for part in counts}
+    for kind in N_TRAIN:
+        left = rng.permutation(np.flatnonzero(patches.labels == kind))
+        wanted = sum(each[kind] for each in counts.values())
+        if len(left) < wanted:
+            sys.exit(f"{len(left)} {kind} patches; {wanted} are needed: give more images")
+        for part, each in counts.items():
+            rows[part].append(left[: each[kind]])
+            left = left[each[kind] :]
+    return {part: patches.take(np.concatenate(chosen)) for part, chosen in rows.items()}
 
 
 def leaking_parts(mats: Mats, seed: int) -> dict[str, PatchSet]:
-    """Return patches drawn one by one, as in the report."""
-    patches = cut_patches(mats.images, mats.masks, patch=PATCH, stride=STRIDE, mixed="keep")
-    rng = np.random.default_rng(seed)
-    parts: dict[str, list[np.ndarray]] = {"train": [], "validation": [], "few": [], "many": []}
-    for kind, n_train in N_TRAIN.items():
-        rows = rng.permutation(np.flatnonzero(patches.labels == kind))
-        others = 2 * N_FEW + N_MANY
-        cuts = np.cumsum([min(n_train, len(rows) - others), N_FEW, N_FEW, N_MANY])
-        for name, part in zip(parts, np.split(rows, cuts), strict=False):
-            parts[name].append(part)
-    return {name: patches.take(np.concatenate(rows)) for name, rows in parts.items()}
+    """Return patches drawn one by one, as in the report, of the images learnt from."""
+    patches = cut(mats, sides(mats, seed)[0], "keep")
+    few, many = (dict.fromkeys(N_TRAIN, n) for n in (N_FEW, N_MANY))
+    counts = {"train": N_TRAIN, "validation": few, "few": few, "many": many}
+    return drawn(patches, counts, np.random.default_rng(seed))
 
 
 def honest_parts(mats: Mats, seed: int) -> dict[str, PatchSet]:
     """Return patches of which whole images are on one side; mixed ones are left out."""
-    patches = cut_patches(mats.images, mats.masks, patch=PATCH, stride=STRIDE)
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(mats.images))
-    cuts = np.round(np.cumsum(SHARES[:-1]) * len(order)).astype(int)
-    sides = [patches.take(np.isin(patches.image_index, part)) for part in np.split(order, cuts)]
     few, many = (dict.fromkeys(N_TRAIN, n) for n in (N_FEW, N_MANY))
-    wanted = {"train": (sides[0], N_TRAIN), "validation": (sides[1], few)}
-    wanted |= {"few": (sides[2], few), "many": (sides[2], many)}
-    return {
-        name: side.take(np.concatenate(draw(side, counts, rng)))
-        for name, (side, counts) in wanted.items()
-    }
+    wanted = ({"train": N_TRAIN}, {"validation": few}, {"few": few, "many": many})
+    rng, parts = np.random.default_rng(seed), dict[str, PatchSet]()
+    for images, counts in zip(sides(mats, seed), wanted, strict=True):
+        parts |= drawn(cut(mats, images, "drop"), counts, rng)
+    return parts
 
 
-def measure_cnn(mats: Mats, parts: dict[str, PatchSet], seed: int, max_epochs: int) -> Any:
+def measure_cnn(
+    mats: Mats,
+    parts: dict[str, PatchSet],
+    elsewhere: PatchSet,
+    learnt: np.ndarray,
+    seed: int,
+    max_epochs: int,
+) -> Any:
     """Train the report's network and judge it by patches and by whole images."""
     train, stop = parts["train"], parts["validation"]
     model = carrillo2020(random_state=seed, max_epochs=max_epochs)
@@ -98,25 +120,26 @@ def measure_cnn(mats: Mats, parts: dict[str, PatchSet], seed: int, max_epochs: i
     found: dict[str, Any] = {"fit_seconds": time.perf_counter() - began}
     found["epochs"] = len(model.curves_.loss)
     found["n_train"] = {kind: int((train.labels == kind).sum()) for kind in N_TRAIN}
-    for name in ("few", "many"):
-        found[name] = float(model.score(parts[name].pixels, parts[name].labels))
-    learnt = sorted(set(train.image_index.tolist()))
+    tested = {"few": parts["few"], "many": parts["many"], "elsewhere": elsewhere}
+    found["n_tested"] = {name: len(patches) for name, patches in tested.items()}
+    for name, patches in tested.items():
+        found[name] = float(model.score(patches.pixels, patches.labels))
     found["learnt"] = confusion(
         model.predict_map, [mats.images[i] for i in learnt], [mats.masks[i] for i in learnt]
     )
     found["new"] = confusion(model.predict_map, mats.new_images, mats.new_masks)
+    maps = [model.score_map(image) for image in mats.new_images]
+    found["best_f1"] = best_patch_f1(maps, mats.new_masks)
     model.set_params(rescale_maps=False)
     found["undivided"] = confusion(model.predict_map, mats.new_images, mats.new_masks)
     return found
 
 
-def measure_ours(mats: Mats, weights: str, seed: int, with_masks: bool) -> Any:
-    """Fit `PatchDefectScorer` on the images that the honest patches were cut from."""
-    train = honest_parts(mats, seed)["train"]
-    learnt = sorted(set(train.image_index.tolist()))
-    if not with_masks:
-        learnt = [i for i in learnt if not mats.masks[i].any()]
-    images, masks = [mats.images[i] for i in learnt], [mats.masks[i] for i in learnt]
+def measure_ours(mats: Mats, learnt: np.ndarray, weights: str, seed: int, with_masks: bool) -> Any:
+    """Fit `PatchDefectScorer` on the images that patches were cut from, or on good ones alone."""
+    images, masks = mats.good_images, None
+    if with_masks:
+        images, masks = [mats.images[i] for i in learnt], [mats.masks[i] for i in learnt]
     scorer = PatchDefectScorer(
         default_patch_encoder(weights=weights),
         patch=PATCH,
@@ -124,10 +147,14 @@ def measure_ours(mats: Mats, weights: str, seed: int, with_masks: bool) -> Any:
         random_state=seed,
     )
     began = time.perf_counter()
-    scorer.fit(images, masks=masks if with_masks else None)
+    scorer.fit(images, masks=masks)
     found: dict[str, Any] = {"fit_seconds": time.perf_counter() - began}
-    found["learnt"] = confusion(scorer.predict_map, images, masks)
+    found["n_images"] = len(images)
+    if masks is not None:
+        found["learnt"] = confusion(scorer.predict_map, images, masks)
     found["new"] = confusion(scorer.predict_map, mats.new_images, mats.new_masks)
+    maps = [scorer.score_map(image) for image in mats.new_images]
+    found["best_f1"] = best_patch_f1(maps, mats.new_masks)
     return found
 
 
@@ -164,17 +191,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs: dict[str, list[Any]] = {}
     for seed in range(arguments.repeats):
         mats = make_mats(arguments.images, arguments.new, size, seed)
+        digest = hashlib.sha256(np.concatenate([np.ravel(i) for i in mats.images])).hexdigest()
+        learnt, honest = sides(mats, seed)[0], honest_parts(mats, seed)
+        elsewhere, n_epochs = honest["many"], arguments.max_epochs
+        given = (elsewhere, learnt, seed, n_epochs)
+        ours = (learnt, arguments.weights, seed)
         systems = {
-            "CNN, leaking": lambda m=mats, s=seed: measure_cnn(
-                m, leaking_parts(m, s), s, arguments.max_epochs
-            ),
-            "CNN, honest": lambda m=mats, s=seed: measure_cnn(
-                m, honest_parts(m, s), s, arguments.max_epochs
-            ),
-            "hypervlad, masks": lambda m=mats, s=seed: measure_ours(m, arguments.weights, s, True),
-            "hypervlad, good images": lambda m=mats, s=seed: measure_ours(
-                m, arguments.weights, s, False
-            ),
+            "CNN, leaking": lambda m=mats, g=given, s=seed: measure_cnn(m, leaking_parts(m, s), *g),
+            "CNN, honest": lambda m=mats, p=honest, g=given: measure_cnn(m, p, *g),
+            "hypervlad, masks": lambda m=mats, o=ours: measure_ours(m, *o, with_masks=True),
+            "hypervlad, good images": lambda m=mats, o=ours: measure_ours(m, *o, with_masks=False),
         }
         for name, measure in systems.items():
             settings = {
@@ -182,6 +208,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "seed": seed,
                 "size": list(size),
                 "weights": arguments.weights,
+                "digest": digest,
             }
             settings |= {"images": arguments.images, "new": arguments.new}
             settings |= {"max_epochs": arguments.max_epochs} | origin

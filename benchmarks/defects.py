@@ -10,6 +10,7 @@ images/other-class/* and masks/other-class/*.png; without one, synthetic nanofib
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,6 +46,15 @@ class Surface:
     name: str
     images: list[np.ndarray]
     masks: list[np.ndarray]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all images and masks."""
+        digest = hashlib.sha256()
+        for array in (*self.images, *self.masks):
+            digest.update(repr((array.shape, array.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
 
     @property
     def defective(self) -> np.ndarray:
@@ -144,6 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(arguments.threads)
     given = arguments.data
     surface = synthetic_surface() if given is None else read_surface(given, arguments.good)
+    digest = surface.digest
     origin = {"code": code_digest(*CODE), "versions": versions()}
     origin["machine"] = machine(arguments.threads)
     titles = arguments.methods or list(all_methods("", "", 0))
@@ -152,8 +163,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         runs = []
         for seed in range(arguments.repeats):
             make = all_methods(arguments.backbone, arguments.weights, seed)[title]
-            settings = {"surface": surface.name, "n": len(surface.images), "title": title}
-            settings |= {"seed": seed, "backbone": arguments.backbone} | origin
+            settings = {"surface": surface.name, "digest": digest, "title": title, "seed": seed}
+            settings |= {"backbone": arguments.backbone, "weights": arguments.weights} | origin
             place = arguments.checkpoints / f"{surface.name}-{seed}.json"
             with_masks = title.endswith("masks")
             runs.append(

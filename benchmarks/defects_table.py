@@ -60,15 +60,17 @@ def carrillo_table(result: dict[str, Any]) -> str:
         f"{result['images']} images of {width} x {height} pixels to cut patches from, "
         f"{result['new']} new ones; {len(next(iter(result['runs'].values())))} repeats",
         "",
-        "| system | learnt from | 18 patches | 1,000 patches | images learnt from: F1 "
-        "| new images: precision | recall | F1 | not divided by 255: F1 |",
-        f"|{'---|' * 9}",
+        "| system | learnt from | 18 patches | 1,000 patches | 1,000 of other images "
+        "| images learnt from: F1 | new images: precision | recall | F1 | best F1 "
+        "| not divided by 255: F1 |",
+        f"|{'---|' * 11}",
     ]
     for name, runs in result["runs"].items():
         cells = [name, _learnt(runs[0])]
-        cells += [_mean(_present(runs, "few")), _mean(_present(runs, "many"))]
+        cells += [_mean(_present(runs, kind)) for kind in ("few", "many", "elsewhere")]
         cells.append(_mean(_present(runs, "learnt", "f1")))
         cells += [_mean(_present(runs, "new", kind)) for kind in ("precision", "recall", "f1")]
+        cells.append(_mean(_present(runs, "best_f1")))
         cells.append(_mean(_present(runs, "undivided", "f1")))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -76,7 +78,7 @@ def carrillo_table(result: dict[str, Any]) -> str:
 
 def _learnt(run: dict[str, Any]) -> str:
     if "n_train" not in run:
-        return "whole images"
+        return f"{run['n_images']} whole images"
     return " + ".join(f"{n:,} {kind}" for kind, n in run["n_train"].items())
 
 

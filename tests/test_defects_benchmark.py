@@ -15,6 +15,7 @@ import pytest
 from defects_methods import PatchCore, all_methods
 from defects_table import carrillo_table, defects_section, speed_table
 from PIL import Image
+from scipy.spatial.distance import cdist
 
 SIZE = (64, 72)
 
@@ -38,7 +39,7 @@ def surface(n: int) -> defects.Surface:
 @pytest.fixture(autouse=True)
 def few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = defects_methods.carrillo2020
-    quick = functools.partial(whole, max_epochs=25, batch_size=100)
+    quick = functools.partial(whole, max_epochs=25)
     monkeypatch.setattr(defects_methods, "carrillo2020", quick)
 
 
@@ -64,8 +65,16 @@ def test_halves_share_no_image_and_each_has_both_kinds() -> None:
 def test_patchcore_s_memory_spreads_out() -> None:
     method = PatchCore("tiny", "random", 0, share=0.02)
     method.fit(surface(6).images[::2], None)
-    distances = np.linalg.norm(method.memory[:, None] - method.memory[None], axis=-1)
-    assert distances[~np.eye(len(distances), dtype=bool)].min() > 0
+    seen = [method.features(image)[0] for image in surface(6).images[::2]]
+    cells = np.concatenate([each.reshape(-1, each.shape[-1]) for each in seen])
+
+    def farthest(memory: np.ndarray) -> float:
+        """The largest distance of any cell to the memory."""
+        return float(cdist(cells, memory).min(axis=1).max())
+
+    rng = np.random.default_rng(0)
+    by_chance = [farthest(rng.permutation(cells)[: len(method.memory)]) for _ in range(5)]
+    assert farthest(method.memory) < 0.8 * min(by_chance)
     known = method.features(surface(6).images[0])[0]
     assert method.score(surface(6).images[0]).score < np.linalg.norm(known, axis=-1).max()
 
@@ -101,57 +110,61 @@ def test_a_folder_s_results_are_stored_and_shown(tmp_path: Path) -> None:
 def few_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(carrillo2020, "N_FEW", 2)
     monkeypatch.setattr(carrillo2020, "N_MANY", 5)
+    monkeypatch.setattr(carrillo2020, "N_GOOD", 6)
+    monkeypatch.setattr(carrillo2020, "N_TRAIN", {"anomalous": 20, "normal": 25})
 
 
 @pytest.mark.usefixtures("few_patches")
 def test_the_papers_protocol_on_small_mats(tmp_path: Path) -> None:
-    arguments = ["--images", "16", "--new", "3", "--size", "96", "128", "--repeats", "1"]
+    arguments = ["--images", "20", "--new", "3", "--size", "96", "128", "--repeats", "1"]
     arguments += ["--max-epochs", "2", "--weights", "random", "--threads", "1"]
     arguments += ["--checkpoints", str(tmp_path), "--out", str(tmp_path / "out.json")]
     carrillo2020.main(arguments)
     result = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     leaking, honest, masks, good = (runs[0] for runs in result["runs"].values())
     for run in (leaking, honest):
-        assert 0 <= run["many"] <= 1
-        assert set(run["new"]) == {"precision", "recall", "f1"}
+        assert run["n_train"] == {"anomalous": 20, "normal": 25}
+        assert run["n_tested"] == {"few": 4, "many": 10, "elsewhere": 10}
+    assert honest["many"] == honest["elsewhere"]
     assert "many" not in masks
-    assert good["new"]["recall"] is None or good["new"]["recall"] >= 0
+    assert "learnt" not in good
     text = carrillo_table(result)
-    assert "| CNN, leaking | " in text
+    assert "| CNN, leaking | 20 anomalous + 25 normal |" in text
     assert text.count("\n") == 3 + len(result["runs"])
 
 
 @pytest.mark.usefixtures("few_patches")
 def test_only_the_leaking_split_mixes_images_and_mixed_patches() -> None:
-    mats = carrillo2020.make_mats(14, 1, (96, 128), 0)
-    images = {
-        name: {part: set(p.image_index.tolist()) for part, p in parts.items()}
-        for name, parts in (
-            ("leaking", carrillo2020.leaking_parts(mats, 0)),
-            ("honest", carrillo2020.honest_parts(mats, 0)),
-        )
-    }
-    assert images["leaking"]["train"] & images["leaking"]["few"]
-    honest = images["honest"]
-    assert not honest["train"] & (honest["validation"] | honest["few"] | honest["many"])
-    assert not honest["validation"] & honest["many"]
-    for parts, is_mixed in (
-        (carrillo2020.leaking_parts(mats, 0), True),
-        (carrillo2020.honest_parts(mats, 0), False),
-    ):
+    mats = carrillo2020.make_mats(20, 1, (96, 128), 0)
+    leaking, honest = carrillo2020.leaking_parts(mats, 0), carrillo2020.honest_parts(mats, 0)
+    images = [
+        {part: set(p.image_index.tolist()) for part, p in parts.items()}
+        for parts in (leaking, honest)
+    ]
+    assert images[0]["train"] & images[0]["few"]
+    assert not images[1]["train"] & images[1]["validation"]
+    assert not (images[1]["train"] | images[1]["validation"]) & images[1]["many"]
+    assert images[0]["train"] <= set(carrillo2020.sides(mats, 0)[0].tolist())
+    for parts, is_mixed in ((leaking, True), (honest, False)):
         shares = np.concatenate([p.defective[p.labels == "normal"] for p in parts.values()])
         assert (shares > 0).any() == is_mixed
 
 
 @pytest.mark.usefixtures("few_patches")
 def test_the_leaking_parts_share_no_patch_but_their_neighbours() -> None:
-    mats = carrillo2020.make_mats(14, 1, (96, 128), 0)
+    mats = carrillo2020.make_mats(20, 1, (96, 128), 0)
     parts = carrillo2020.leaking_parts(mats, 0)
     places = [
         {(i, *at) for i, at in zip(p.image_index.tolist(), p.positions.tolist(), strict=True)}
         for p in parts.values()
     ]
     assert len(set().union(*places)) == sum(map(len, places))
+
+
+def test_too_few_patches_for_the_protocol_are_told() -> None:
+    mats = carrillo2020.make_mats(10, 1, (96, 128), 0)
+    with pytest.raises(SystemExit, match=r"anomalous patches; .* more images"):
+        carrillo2020.leaking_parts(mats, 0)
 
 
 def test_the_speed_of_maps_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import affine_transform
+from scipy.special import expit, logit
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import validate_data
@@ -72,12 +73,19 @@ class RowsAsPatches(PatchCNNClassifier):
 
     def fit(self, X: Any, y: Any) -> RowsAsPatches:
         X, y = validate_data(self, X, y, dtype=np.float64)
-        super().fit([np.resize(row, (SIDE, SIDE)) for row in X], y)
+        super().fit(self._patches(X), y)
         return self
 
     def as_network_input(self, X: Any) -> np.ndarray:
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        return super().as_network_input([np.resize(row, (SIDE, SIDE)) for row in X])
+        return super().as_network_input(self._patches(X))
+
+    def _patches(self, X: np.ndarray) -> list[np.ndarray]:
+        return [np.resize(expit(row), (SIDE, SIDE)) for row in X]
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Rounded: kernels for other numbers of patches differ in the last bits."""
+        return super().decision_function(X).round(5)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -329,16 +337,16 @@ def test_maps_against_patches_one_by_one(
     for row, column in patch_positions(image.shape, SIDE, stride, edges=edges):
         patch = padded[row : row + SIDE, column : column + SIDE]
         window = np.s_[row : row + SIDE, column : column + SIDE]
-        sums[window] += fitted.predict_proba([patch])[0, 0]  # "anomalous"
+        sums[window] += logit(fitted.predict_proba([patch])[0, 0])  # "anomalous"
         counts[window] += 1
     with np.errstate(invalid="ignore"):
         expected = sums / counts
     found = fitted.score_map(image, stride=stride, edges=edges)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.isnan(found).any() == (edges == "drop")
     called = fitted.predict_map(image, stride=stride, edges=edges)
-    np.testing.assert_array_equal(called, np.nan_to_num(expected) >= 0.5)
+    np.testing.assert_array_equal(called, np.nan_to_num(expected, nan=-1.0) >= 0)
     assert called.dtype == bool
 
 
@@ -368,9 +376,14 @@ def test_the_class_that_is_not_normal_is_mapped() -> None:
     model = small().fit(patches, renamed)
     assert model.classes_.tolist() == ["normal", "speck"]
     image = patches[1]
-    np.testing.assert_allclose(
-        model.score_map(image), model.predict_proba([image])[0, 1], rtol=1e-6
-    )
+    np.testing.assert_allclose(model.score_map(image), model.decision_function([image])[0], 1e-5)
+    for names, sign in ((("good", "anomalous"), -1), (("normal", "speck"), 1), ((0, 1), 1)):
+        model.classes_ = np.array(sorted(names))
+        found = model.score_map(image)
+        np.testing.assert_allclose(found, sign * model.decision_function([image])[0], 1e-5)
+    model.classes_ = np.array(["bad", "good"])
+    with pytest.raises(ValueError, match="none is known to be the defective one"):
+        model.predict_map(image)
 
 
 # --- files -------------------------------------------------------------------------------------
@@ -398,6 +411,26 @@ def test_a_file_that_does_not_fit_is_told(fitted: PatchCNNClassifier) -> None:
         )
     with pytest.raises(ModelFileError, match="incomplete"):
         PatchCNNClassifier.from_state({k: v for k, v in header.items() if k != "classes"}, arrays)
+
+
+def test_parameters_set_later_wait_for_the_next_fit(fitted: PatchCNNClassifier) -> None:
+    patches, _ = make_patches(4)
+    expected = fitted.predict_proba(patches)
+    changed = pickle.loads(pickle.dumps(fitted)).set_params(n_dense=99, filters=(1, 2))
+    np.testing.assert_array_equal(changed.predict_proba(patches), expected)
+
+
+def test_patches_and_images_are_scaled_alike() -> None:
+    """Whatever greys a patch of many bits happens to have."""
+    patches, labels = make_patches(120)
+    wide = np.round(patches * 65535).astype(np.uint16)
+    model = small().fit(wide, labels)
+    assert model.score(wide, labels) > 0.9
+    image = np.full((3 * SIDE, 3 * SIDE), wide[0].min(), dtype=np.uint16)
+    image[:SIDE, :SIDE] = wide[1]
+    np.testing.assert_allclose(model.score_map(image)[0, 0], -model.decision_function(wide[1:2]))
+    with pytest.raises(ImageReadError, match="floats in"):
+        small().fit(255 * patches, labels)
 
 
 def test_copies_hold_no_network(fitted: PatchCNNClassifier) -> None:
@@ -436,6 +469,7 @@ def test_the_preset_is_the_papers() -> None:
         ({"validation_fraction": True}, "validation_fraction is a number above 0 and below 1"),
         ({"device": "moon"}, "device must be"),
         ({"read_options": {"bnner": "remove"}}, "bnner"),
+        ({"read_options": {"scaling": "minmax"}}, "would scale each patch by its own greys"),
     ],
 )
 def test_parameters_that_cannot_be(parameters: dict[str, Any], message: str) -> None:
@@ -452,6 +486,8 @@ def test_labels_that_cannot_be_learnt() -> None:
         small().fit(patches, [*labels[:-1], "other"])
     with pytest.raises(ValueError, match="no group of patches can be spared"):
         small().fit(patches, labels, groups=labels)
+    with pytest.raises(ValueError, match="groups decide which patches are held out"):
+        small().fit(patches, labels, groups=labels, validation=(patches, labels))
     with pytest.raises(ValueError, match=r"\['other'\] are not among those learnt"):
         small().fit(patches, labels, validation=(patches[:2], ["normal", "other"]))
 

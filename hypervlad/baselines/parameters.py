@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 
 from hypervlad.encoder.parameters import check_count
+from hypervlad.patches import ANOMALOUS, NORMAL
 
 
 def check_network(model: Any) -> None:
@@ -52,6 +53,27 @@ def check_two_classes(labels: NDArray[Any], known: NDArray[Any] | None = None) -
             f"{classes.tolist()[:5]}; expected two, such as 'anomalous' and 'normal'"
         )
     return classes
+
+
+def defective_class(classes: NDArray[Any]) -> int:
+    """Return which of the two classes is the defective one: "anomalous", not "normal", or 1.
+
+    Raises
+    ------
+    ValueError
+        If none is known to be.
+    """
+    names = classes.tolist()
+    if ANOMALOUS in names:
+        return names.index(ANOMALOUS)
+    if NORMAL in names:
+        return 1 - names.index(NORMAL)
+    if names == [0, 1]:  # False and True, too
+        return 1
+    raise ValueError(
+        f"the classes are {names}, and none is known to be the defective one: call it "
+        f"{ANOMALOUS!r}, or the other {NORMAL!r}, or use 0 and 1"
+    )
 
 
 def _check_number(

@@ -16,15 +16,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.baselines import state
 from hypervlad.baselines.augmentation import Augmentation
-from hypervlad.baselines.parameters import check_network, check_two_classes
-from hypervlad.baselines.patch_images import FloatArray, read_patches, read_whole
+from hypervlad.baselines.parameters import check_network, check_two_classes, defective_class
+from hypervlad.baselines.patch_images import FloatArray, patch_options, read_patches, read_whole
 from hypervlad.baselines.patch_network import activations, build_patch_network, n_parameters
 from hypervlad.baselines.training import Curves, Patches, Schedule, margins, train
 from hypervlad.classifier.validation import checked_labels
-from hypervlad.encoder.parameters import check_device, check_read_options
+from hypervlad.encoder.parameters import check_device
 from hypervlad.images import ReadOptions, check_image_list
 from hypervlad.modelfile import write_model
-from hypervlad.patches import NORMAL, map_from_patches, patch_positions, patches_at
+from hypervlad.patches import map_from_patches, patch_positions, patches_at
 from hypervlad.splits import holdout_split
 
 KIND = "patch_cnn_classifier"
@@ -64,10 +64,11 @@ class PatchCNNClassifier(ClassifierMixin, BaseEstimator):
         False repeats a mistake of the paper: whole images reach the network as grey values from 0
         to 255, though the patches that it learnt from were divided by 255.
     read_options : mapping or ReadOptions, optional
+        Scaling is by the images' type, or (low, high): not by the greys a patch happens to have.
     device : {"auto", "cpu", "cuda"}, default="auto"
     random_state : int, RandomState or None, default=None
-        Of weights, dropout, changes and the order of patches. Bit-identical for the same number of
-        threads.
+        Of weights, dropout, changes and the order of patches. On the CPU, bit-identical for the
+        same number of threads.
     verbose : bool, default=False
         Show a progress bar.
 
@@ -81,6 +82,8 @@ class PatchCNNClassifier(ClassifierMixin, BaseEstimator):
         1 for grey; 3 if a patch was in colour, grey ones are then three equal colours.
     weights_ : dict of ndarray
         Of the best epoch, by torch's names.
+    architecture_ : dict
+        What the network was built of.
     curves_ : Curves
         Loss and accuracy, epoch by epoch, on both sides.
     n_parameters_ : int
@@ -109,6 +112,7 @@ class PatchCNNClassifier(ClassifierMixin, BaseEstimator):
     patch_: int
     n_channels_: int
     weights_: dict[str, NDArray[np.float32]]
+    architecture_: dict[str, Any]
     curves_: Curves
     n_parameters_: int
 
@@ -169,7 +173,7 @@ class PatchCNNClassifier(ClassifierMixin, BaseEstimator):
             Of two kinds, usually "anomalous" and "normal".
         groups : array-like of shape (n,), optional
             Patches of one image or sample: they stay on one side when validation patches are
-            chosen.
+            chosen. Not beside ``validation``.
         validation : (patches, labels), optional
             What decides when to stop; a share of X, chosen by groups, if not given.
 
@@ -185,24 +189,31 @@ class PatchCNNClassifier(ClassifierMixin, BaseEstimator):
             A patch that cannot be read or is of another size; named.
         """
         check_network(self)
+        if validation is not None and groups is not None:
+            raise ValueError(
+                "groups decide which patches are held out; with validation=, none are: give one "
+                "or the other"
+            )
         X = check_image_list(X)
         labels = checked_labels(y, len(X))
         classes = check_two_classes(labels)
-        options = check_read_options(self.read_options)
+        options = patch_options(self.read_options)
         pixels = read_patches(X, options)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed, start = check_random_state(self.random_state).randint(2**31 - 1, size=2).tolist()
         learnt = self._as_patches(pixels, labels, classes)
         if validation is None:
             learnt, held_out = _split(learnt, labels, groups, self.validation_fraction, seed)
         else:
-            images, others = check_image_list(validation[0]), validation[1]
-            known = check_two_classes(checked_labels(others, len(images)), classes)
+            images = check_image_list(validation[0])
+            others = checked_labels(validation[1], len(images))
+            check_two_classes(others, classes)
             read = read_patches(images, options, pixels.shape[2], pixels.shape[1])
-            held_out = self._as_patches(read, np.asarray(others), known)
+            held_out = self._as_patches(read, others, classes)
+        architecture = self._architecture(*pixels.shape[1:3])
         device = check_device(self.device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            network = self._network(pixels.shape[1], pixels.shape[2]).to(device)
+            torch.manual_seed(start)
+            network = build_patch_network(**architecture).to(device)
             curves = train(
                 network,
                 learnt.to(device),
@@ -213,7 +224,7 @@ class PatchCNNClassifier(ClassifierMixin, BaseEstimator):
                 verbose=self.verbose,
             )
         # All at the end: a fit that fails leaves the model as it was.
-        self.classes_, self.curves_ = classes, curves
+        self.classes_, self.curves_, self.architecture_ = classes, curves, architecture
         self.n_channels_, self.patch_ = pixels.shape[1:3]
         self.weights_ = {k: v.cpu().numpy() for k, v in network.state_dict().items()}
         self.n_parameters_ = n_parameters(network)
@@ -221,7 +232,8 @@ class PatchCNNClassifier(ClassifierMixin, BaseEstimator):
 
     def decision_function(self, X: Sequence[Any]) -> NDArray[np.float64]:
         """Return the log-odds (n,) of ``classes_[1]``, without dropout."""
-        return self._margins(self.as_network_input(X))
+        pixels = torch.from_numpy(self.as_network_input(X))
+        return margins(self._fitted_network(), pixels)
 
     def predict_proba(self, X: Sequence[Any]) -> NDArray[np.float64]:
         """Return the probabilities (n, 2) of ``classes_``."""
@@ -242,9 +254,9 @@ class PatchCNNClassifier(ClassifierMixin, BaseEstimator):
         stride: int | None = None,
         edges: Literal["drop", "shift", "pad"] = "pad",
     ) -> NDArray[np.float32]:
-        """Give every pixel of an image the probability that its patch is defective.
+        """Give every pixel of an image the log-odds that its patch is defective.
 
-        Defective is the class that is not called "normal"; ``classes_[1]`` if neither is.
+        Defective is "anomalous", else the class beside "normal", else 1 of 0 and 1.
 
         Parameters
         ----------
@@ -263,21 +275,24 @@ class PatchCNNClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ImageReadError, ValueError
-            If the image cannot be read, or is smaller than a patch and nothing is padded.
+            If the image cannot be read, or is smaller than a patch and nothing is padded; if no
+            class is known as the defective one.
         """
         check_is_fitted(self)
+        sign = 1 if defective_class(self.classes_) else -1
         (image,) = check_image_list([image])
-        options = check_read_options(self.read_options)
+        options = patch_options(self.read_options)
         pixels = read_whole(image, options, self.n_channels_)
         height, width = pixels.shape[:2]
         positions = patch_positions((height, width), self.patch_, stride, edges=edges)
-        found = [
-            self._margins(np.moveaxis(patches_at(pixels, some, self.patch_), -1, 1) * self._factor)
+        network = self._fitted_network()
+        values = [
+            margins(network, self._tensor(patches_at(pixels, some, self.patch_)))
             for some in np.split(positions, range(_AT_ONCE, len(positions), _AT_ONCE))
         ]
-        sign = -1 if self.classes_[1] == NORMAL else 1
-        values = expit(sign * np.concatenate(found))
-        return map_from_patches(values, positions, (height, width), self.patch_)
+        return map_from_patches(
+            sign * np.concatenate(values), positions, (height, width), self.patch_
+        )
 
     def predict_map(
         self,
@@ -286,18 +301,18 @@ class PatchCNNClassifier(ClassifierMixin, BaseEstimator):
         stride: int | None = None,
         edges: Literal["drop", "shift", "pad"] = "pad",
     ) -> NDArray[np.bool_]:
-        """Say of every pixel whether it is defective: a map in black and white.
+        """Say of every pixel whether it is more likely defective than not: black and white.
 
         Parameters are those of :meth:`score_map`. Pixels that no patch covers count as sound.
         """
-        return np.asarray(self.score_map(image, stride=stride, edges=edges) >= 0.5)
+        return np.asarray(self.score_map(image, stride=stride, edges=edges) >= 0)
 
     # --- looking inside ------------------------------------------------------------------------
 
     def as_network_input(self, X: Sequence[Any]) -> FloatArray:
         """Read patches as the network takes them: (n, n_channels, patch, patch), in [0, 1]."""
         check_is_fitted(self)
-        options = check_read_options(self.read_options)
+        options = patch_options(self.read_options)
         return read_patches(check_image_list(X), options, self.patch_, self.n_channels_)
 
     def activations(self, patch: Any) -> list[NDArray[np.float32]]:
@@ -334,9 +349,10 @@ class PatchCNNClassifier(ClassifierMixin, BaseEstimator):
 
     # --- the stages ----------------------------------------------------------------------------
 
-    @property
-    def _factor(self) -> np.float32:
-        return np.float32(1 if self.rescale_maps else 255)
+    def _tensor(self, patches: FloatArray) -> torch.Tensor:
+        """Return patches (n, p, p, C) of a whole image as the network gets them."""
+        factor = np.float32(1 if self.rescale_maps else 255)
+        return torch.from_numpy(np.moveaxis(patches, -1, 1) * factor)
 
     def _as_patches(
         self, pixels: FloatArray, labels: NDArray[Any], classes: NDArray[Any]
@@ -344,24 +360,21 @@ class PatchCNNClassifier(ClassifierMixin, BaseEstimator):
         targets = (labels == classes[1]).astype(np.float32)
         return Patches(torch.from_numpy(pixels), torch.from_numpy(targets))
 
-    def _network(self, n_channels: int, patch: int) -> torch.nn.Sequential:
-        return build_patch_network(
-            n_channels,
-            patch,
-            filters=self.filters,
-            kernel_sizes=self.kernel_sizes,
-            n_dense=self.n_dense,
-            dropout=self.dropout,
-        )
+    def _architecture(self, n_channels: int, patch: int) -> dict[str, Any]:
+        return {
+            "n_channels": n_channels,
+            "patch": patch,
+            "filters": tuple(self.filters),
+            "kernel_sizes": tuple(self.kernel_sizes),
+            "n_dense": self.n_dense,
+            "dropout": self.dropout,
+        }
 
     def _fitted_network(self) -> torch.nn.Sequential:
         with torch.random.fork_rng(devices=[]):  # its first weights are not kept
-            network = self._network(self.n_channels_, self.patch_)
+            network = build_patch_network(**self.architecture_)
         network.load_state_dict({k: torch.from_numpy(v) for k, v in self.weights_.items()})
         return network.to(check_device(self.device)).eval()
-
-    def _margins(self, pixels: FloatArray) -> NDArray[np.float64]:
-        return margins(self._fitted_network(), torch.from_numpy(pixels))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "weights_")

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage.color import rgb2gray
 
+from hypervlad.encoder.parameters import check_read_options
 from hypervlad.images import ImageReadError, ReadOptions, read_micrographs
 from hypervlad.images.outcomes import name_of
 
 FloatArray = NDArray[np.float32]
+
+
+def patch_options(read_options: Any) -> ReadOptions:
+    """Return how patches and whole images are read: scaled by their type, never by their own greys.
+
+    Raises
+    ------
+    ValueError
+        If a scaling is asked for that depends on what else is in the picture.
+    """
+    options = check_read_options(read_options)
+    if options.scaling in ("percentile", "minmax"):
+        raise ValueError(
+            f"read_options: scaling={options.scaling!r} would scale each patch by its own greys, "
+            'unlike the image around it; expected "dtype" or (low, high)'
+        )
+    return replace(options, scaling="dtype") if options.scaling == "auto" else options
 
 
 def read_patches(

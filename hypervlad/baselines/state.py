@@ -26,16 +26,13 @@ _NOT_KEPT = ("device", "verbose", "random_state", "read_options")
 def pack(model: PatchCNNClassifier) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return header and arrays."""
     parameters = {
-        name: [plain(each) for each in value] if isinstance(value, list | tuple) else plain(value)
-        for name, value in model.get_params().items()
-        if name not in _NOT_KEPT
+        name: _plain(value) for name, value in model.get_params().items() if name not in _NOT_KEPT
     }
     header = {
         "parameters": parameters | {"random_state": plain_seed(model.random_state)},
         "read_options": dataclasses.asdict(check_read_options(model.read_options)),
         "classes": model.classes_.tolist(),
-        "patch": model.patch_,
-        "n_channels": model.n_channels_,
+        "architecture": {name: _plain(v) for name, v in model.architecture_.items()},
         "n_parameters": model.n_parameters_,
         "curves": dataclasses.asdict(model.curves_),
     }
@@ -57,7 +54,12 @@ def unpack(
         for name in ("filters", "kernel_sizes"):
             setattr(model, name, tuple(getattr(model, name)))
         model.classes_ = np.array(header["classes"])
-        model.patch_, model.n_channels_ = int(header["patch"]), int(header["n_channels"])
+        model.architecture_ = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in header["architecture"].items()
+        }
+        model.patch_ = model.architecture_["patch"]
+        model.n_channels_ = model.architecture_["n_channels"]
         model.n_parameters_ = int(header["n_parameters"])
         model.curves_ = Curves(**header["curves"])
         model.weights_ = arrays_under(_WEIGHTS, arrays)
@@ -70,3 +72,7 @@ def unpack(
             "by another version of hypervlad, or not by hypervlad; train it again"
         ) from error
     return model
+
+
+def _plain(value: Any) -> Any:
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else plain(value)

@@ -26,7 +26,7 @@ from hypervlad.defects.parameters import check_groups, check_scorer, check_thres
 from hypervlad.defects.reading import Picture, inputs_of, picture, pictures
 from hypervlad.defects.sampling import learn_as_seen
 from hypervlad.defects.seeing import WindowVectors
-from hypervlad.defects.thresholds import threshold_at_rate, threshold_of_best_f1
+from hypervlad.defects.thresholds import image_score, threshold_at_rate, threshold_of_best_f1
 from hypervlad.defects.truth import Truth
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.parameters import check_read_options
@@ -59,8 +59,9 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
       window's vector: VLAD of its hypercolumns, and their mean.
 
     **A higher score is more defective everywhere**: the opposite of scikit-learn's outlier
-    detectors. An image's score is the highest of its map, so an image is called anomalous if, and
-    only if, some place of it is.
+    detectors. An image is called anomalous if, and only if, some place of it reaches
+    ``threshold_``; its score, which is for ranking, is the mean of the highest two-hundredth of its
+    windows' (the highest alone is a matter of chance, the more so the larger an image is).
 
     Parameters
     ----------
@@ -271,7 +272,8 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
         -------
         Finding
         """
-        return Finding.of(self.score_map(image), self.threshold_)
+        check_is_fitted(self)
+        return self._found(self._alone(image, self.patch_))
 
     @available_if(_has_labels)
     def probability_map(self, image: Any) -> NDArray[np.float32]:
@@ -312,7 +314,7 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
     # --- many images ---------------------------------------------------------------------------
 
     def score_samples(self, images: Sequence[Any]) -> NDArray[np.float64]:
-        """Return the score of each image: the highest of its map.
+        """Return the score of each image: the mean of its windows' highest two-hundredth.
 
         Parameters
         ----------
@@ -325,13 +327,13 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
         """
         check_is_fitted(self)
         images = check_image_list(images)
-        worst = np.full(len(images), np.nan)
+        scores = np.full(len(images), np.nan)
         for image in pictures(inputs_of(self.encoder_), images, "scoring", self.patch_):
-            worst[image.position] = self._map(image).max()
-        return worst
+            scores[image.position] = image_score(self._scores(image, self._lattice(image)))
+        return scores
 
     def predict(self, images: Sequence[Any]) -> NDArray[np.object_]:
-        """Call each image "anomalous" or "normal"; None for one that was skipped.
+        """Call images "anomalous" where some place is; else "normal"; None for one skipped.
 
         Parameters
         ----------
@@ -341,9 +343,12 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
         -------
         ndarray of str, shape (n,)
         """
-        scores = self.score_samples(images)
-        called = np.where(scores >= self.threshold_, ANOMALOUS, NORMAL).astype(object)
-        called[np.isnan(scores)] = None
+        check_is_fitted(self)
+        images = check_image_list(images)
+        called = np.full(len(images), None, dtype=object)
+        for image in pictures(inputs_of(self.encoder_), images, "scoring", self.patch_):
+            is_defective = (self._map(image) >= self.threshold_).any()
+            called[image.position] = ANOMALOUS if is_defective else NORMAL
         return called
 
     # --- files ---------------------------------------------------------------------------------
@@ -398,8 +403,17 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
             windows = self._windows = WindowVectors(self.encoder_, self.tile_size)
         return windows
 
+    def _lattice(self, image: Picture) -> Lattice:
+        return image.lattice(self.patch_, self.stride_)
+
+    def _found(self, image: Picture) -> Finding:
+        lattice = self._lattice(image)
+        scores = self._scores(image, lattice)
+        found = lattice.as_map(scores, image.shape, image.size)
+        return Finding.of(found, self.threshold_, image_score(scores))
+
     def _map(self, image: Picture) -> NDArray[np.float32]:
-        lattice = image.lattice(self.patch_, self.stride_)
+        lattice = self._lattice(image)
         return lattice.as_map(self._scores(image, lattice), image.shape, image.size)
 
     def _scores(self, image: Picture, lattice: Lattice) -> NDArray[np.floating]:

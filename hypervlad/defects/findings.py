@@ -42,17 +42,23 @@ class Finding:
     map : ndarray of float32, shape (H, W)
         Scores.
     threshold : float
+        Places that reach it are defective.
+    score : float
+        Of the image.
     regions : list of Region
         The worst first.
     """
 
     map: NDArray[np.float32]
     threshold: float
+    score: float
     regions: list[Region]
 
     @classmethod
-    def of(cls, scores: NDArray[np.float32], threshold: float) -> Finding:
-        """Find the regions of a score map.
+    def of(
+        cls, scores: NDArray[np.float32], threshold: float, score: float | None = None
+    ) -> Finding:
+        """Find the regions of a score map; the image's own score is its highest if not given.
 
         Examples
         --------
@@ -68,12 +74,9 @@ class Finding:
             top, left, bottom, right = map(int, each.bbox)
             score = float(each.intensity_max)
             found.append(Region(top, left, bottom - top, right - left, int(each.area), score))
-        return cls(scores, threshold, sorted(found, key=lambda r: (-r.score, r.row, r.column)))
-
-    @property
-    def score(self) -> float:
-        """The image's: the highest of the map."""
-        return float(self.map.max())
+        own = float(scores.max()) if score is None else score
+        found.sort(key=lambda region: (-region.score, region.row, region.column))
+        return cls(scores, threshold, own, found)
 
     @property
     def is_defective(self) -> bool:

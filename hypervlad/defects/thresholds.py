@@ -13,6 +13,16 @@ from hypervlad.defects.truth import MIXED
 from hypervlad.patches import NORMAL
 
 _GUMBEL_DEVIATION = 0.767049251325708  # the median absolute deviation of the standard one
+_HIGHEST = 0.005  # of an image's windows
+
+
+def image_score(windows: NDArray[np.floating]) -> float:
+    """Return the score of an image: the mean of the highest two-hundredth of its windows'.
+
+    The highest alone is a matter of chance, the more so the larger an image is.
+    """
+    n_highest = max(1, round(_HIGHEST * windows.size))
+    return float(np.partition(windows, windows.size - n_highest, axis=None)[-n_highest:].mean())
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ class JudgedImage:
         Among the images given.
     name : str
     score : float
-        The highest of its map.
+        As the scorer ranks images.
     is_defective, is_called : bool
         By its mask, and by its map.
     true_fraction, found_fraction : float
@@ -87,14 +87,19 @@ class DefectEvaluation:
     _worst: list[tuple[tuple[float, float, int], MapBesideTruth]] = field(default_factory=list)
 
     def add(
-        self, position: int, name: str, scores: NDArray[np.float32], mask: NDArray[np.bool_]
+        self,
+        position: int,
+        name: str,
+        score: float,
+        scores: NDArray[np.float32],
+        mask: NDArray[np.bool_],
     ) -> None:
-        """Judge one image more."""
+        """Judge one image more, by its score, map and mask."""
         called = scores >= np.float32(self.threshold)
         judged = JudgedImage(
             position,
             name,
-            score=float(scores.max()),
+            score=score,
             is_defective=bool(mask.any()),
             is_called=bool(called.any()),
             true_fraction=float(mask.mean()),
@@ -172,6 +177,10 @@ def evaluate_defects(
     ImageReadError
         If no image is left.
     """
+    if not len(images) == len(masks) == len(names):
+        raise ValueError(
+            f"{len(images)} images, {len(masks)} masks and {len(names)} names: give one each"
+        )
     result = DefectEvaluation(scorer.threshold_, scorer.patch_)
     rows = mask_rows(read_options_of(scorer.encoder_))
     given = zip(images, masks, names, strict=True)
@@ -180,14 +189,14 @@ def evaluate_defects(
         tqdm(given, total=len(names), unit="image", disable=hidden)
     ):
         try:
-            scores = scorer.score_map(image)
-            truth = np.zeros(scores.shape, dtype=bool)
+            found = scorer.find(image)
+            truth = np.zeros(found.map.shape, dtype=bool)
             if mask is not None:
-                truth = read_mask(mask, shape=scores.shape, banner_rows=rows)
+                truth = read_mask(mask, shape=found.map.shape, banner_rows=rows)
         except ImageReadError as error:
             result.left_out.append(str(error))
             continue
-        result.add(i, name, scores, truth)
+        result.add(i, name, found.score, found.map, truth)
     if not result.images:
         raise ImageReadError(f"no image is left to judge: {'; '.join(result.left_out)}")
     return result

@@ -132,8 +132,7 @@ def per_region_overlap(score_maps: Maps, masks: Maps, *, max_fpr: float = 0.3) -
     >>> per_region_overlap([[0.9, 0.1, 0.2, 0.8]], [[1, 0, 0, 1]])
     1.0
     """
-    if not 0 < max_fpr <= 1:
-        raise ValueError(f"max_fpr must be in (0, 1]; got {max_fpr!r}.")
+    _check_rate(max_fpr)
     maps, truths = _check_pairs(score_maps, masks)
     scores, defective = _pixels(maps, truths)
     gains = np.concatenate([_shares_of_regions(truth) for truth in truths])
@@ -150,7 +149,8 @@ def per_region_overlap(score_maps: Maps, masks: Maps, *, max_fpr: float = 0.3) -
 class PixelTally:
     """The scores above for images one after the other, in memory that does not grow with them.
 
-    Scores count as equal if they agree in their first twelve binary digits (1 part in 4,096).
+    Scores count as equal if they agree in their first twelve binary digits (1 part in 4,096). Give
+    log-odds rather than probabilities, many of which may be equally close to 1.
 
     Examples
     --------
@@ -206,6 +206,7 @@ class PixelTally:
 
     def per_region_overlap(self, *, max_fpr: float = 0.3) -> float:
         """As `per_region_overlap`; NaN unless there are pixels of both kinds."""
+        _check_rate(max_fpr)
         if not self._has_both():
             return float("nan")
         overlap = np.append(0.0, np.cumsum(self._shares[::-1]) / self._n_regions)
@@ -258,6 +259,11 @@ def check_same_shape(first: NDArray[Any], second: NDArray[Any], name: str, other
             f"{name} and {other} are of the same image: expected equal shapes, got {first.shape} "
             f"and {second.shape}."
         )
+
+
+def _check_rate(max_fpr: float) -> None:
+    if not 0 < max_fpr <= 1:
+        raise ValueError(f"max_fpr must be in (0, 1]; got {max_fpr!r}.")
 
 
 def _area_to(rate: NDArray[np.float64], overlap: NDArray[np.float64], max_fpr: float) -> float:

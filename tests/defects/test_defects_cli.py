@@ -173,7 +173,7 @@ def test_without_defects_there_is_nothing_to_tell_apart() -> None:
     sound = np.zeros((30, 30), dtype=bool)
     for mask in (sound, ~sound):
         result = DefectEvaluation(threshold=2.0, patch=10)
-        result.add(0, "a", np.ones((30, 30), np.float32), mask)
+        result.add(0, "a", 1.0, np.ones((30, 30), np.float32), mask)
         scores = result.scores()
         names = ("image AUROC", "pixel AUROC", "pixel average precision", "per-region overlap")
         assert np.isnan([scores[name] for name in names]).all()
@@ -186,7 +186,7 @@ def test_only_the_maps_of_the_most_wrong_images_are_kept() -> None:
     for i in range(8):
         scores = np.zeros((20, 20), np.float32)
         scores[: 5 * (i % 5)] = 0.6 + 0.01 * i  # that many rows of false alarms
-        result.add(i, str(i), scores, np.zeros((20, 20), dtype=bool))
+        result.add(i, str(i), float(scores.max()), scores, np.zeros((20, 20), dtype=bool))
     assert [shown.position for shown in result.worst] == [4, 3, 7]
     assert [image.n_wrong for image in result.images] == [0, 4, 8, 12, 16, 0, 4, 8]
     assert result.confusion.false_positives == 52

@@ -29,6 +29,7 @@ from hypervlad import (
 from hypervlad.backbones import TappedNetwork
 from hypervlad.datasets import make_nanofibre_images
 from hypervlad.defects.lattice import Lattice
+from hypervlad.defects.thresholds import image_score
 from hypervlad.defects.truth import Truth
 from hypervlad.displays import DefectMapDisplay
 from hypervlad.images import SkippedImagesWarning
@@ -48,13 +49,16 @@ class RowsAsSurfaces(PatchDefectScorer):
         return self
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return super().score_samples([row[None] for row in X])
+        return super().score_samples(self._rows(X))
 
     def predict(self, X: Any) -> NDArray[np.intp]:
         """As numbers: the checks subtract predictions of what is no classifier."""
-        return np.where(super().predict(X) == "anomalous", 1, 0)
+        return np.where(super().predict(self._rows(X)) == "anomalous", 1, 0)
+
+    def _rows(self, X: Any) -> list[NDArray[np.float64]]:
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return [row[None] for row in X]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -146,13 +150,21 @@ def test_patches_side_by_side_and_of_another_size(
         scorer.score_patches(good[0], patch=0)
 
 
-def test_the_score_of_an_image_is_the_highest_of_its_map(
+@pytest.mark.parametrize("n", [1, 99, 301, 1000])
+def test_the_score_of_an_image_is_the_mean_of_its_highest_windows(n: int) -> None:
+    scores = np.random.default_rng(n).random((n, 1))
+    highest = sorted(scores.ravel().tolist(), reverse=True)[: max(1, round(n / 200))]
+    assert image_score(scores) == pytest.approx(np.mean(highest))
+
+
+def test_an_image_is_anomalous_if_some_place_is(
     scorer: PatchDefectScorer, good: list[Image], bad: Flawed
 ) -> None:
     scorer.fit(good)
     for image in [good[0], bad[0][0]]:
         highest = scorer.score_map(image).max()
-        assert scorer.score_samples([image])[0] == highest
+        found = scorer.find(image)
+        assert scorer.score_samples([image])[0] == found.score <= highest
         scorer.set_threshold(highest)
         assert scorer.predict_map(image).any()
         assert scorer.predict([image]).tolist() == ["anomalous"]
