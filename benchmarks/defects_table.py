@@ -22,6 +22,29 @@ def defects_section(results: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join(_table(result) for result in results)
 
 
+def front_table(results: Sequence[dict[str, Any]]) -> str:
+    """Return image and pixel AUROC, methods x surfaces."""
+    named = [{row["method"]: row for row in result["rows"]} for result in results]
+    methods = list(dict.fromkeys(method for rows in named for method in rows))
+    heads = [result["surface"].replace("_", " ") for result in results]
+    lines = [f"| image / pixel AUROC | {' | '.join(heads)} |", f"|{'---|' * (len(heads) + 1)}"]
+    for method in methods:
+        cells = [
+            " / ".join(
+                f"{np.mean(rows[method][kind]):.3f}" for kind in ("image_auroc", "pixel_auroc")
+            )
+            if method in rows
+            else "–"
+            for rows in named
+        ]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _both(row: dict[str, Any]) -> str:
+    return " / ".join(f"{np.mean(row[kind]):.3f}" for kind in ("image_auroc", "pixel_auroc"))
+
+
 def _table(result: dict[str, Any]) -> str:
     rows = result["rows"]
     n_splits = len(rows[0]["image_auroc"])

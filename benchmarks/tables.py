@@ -15,6 +15,7 @@ from typing import Any
 
 from accuracy_tables import LAYOUT, accuracy_section, front_table
 from defects_table import carrillo_table, defects_section
+from defects_table import front_table as front_defects
 from defects_table import speed_table as map_speed_table
 from extract_scale_table import cost_table, scale_section
 from luo2021_tables import experiment_table, stages_table
@@ -152,10 +153,10 @@ def scale_tables(section: Callable[[dict[str, Any]], str]) -> str:
     return "\n\n".join(section(load(file.name)) for file in files) or NOT_YET
 
 
-def defects_tables() -> str:
+def defects_tables(section: Callable[[list[dict[str, Any]]], str]) -> str:
     """Return how well defects are found on each surface."""
     files = sorted((HERE / "results").glob("defects_*.json"))
-    return defects_section([load(file.name) for file in files]) or NOT_YET
+    return section([load(file.name) for file in files]) if files else NOT_YET
 
 
 def stored_table(name: str, table: Callable[[dict[str, Any]], str]) -> str:
@@ -171,12 +172,13 @@ def pages() -> dict[Path, dict[str, str]]:
     here |= {"luo2021": experiment_table(luo2021), "luo2021-stages": stages_table(luo2021)}
     accuracy = accuracy_results()
     here |= {"accuracy": accuracy_tables(accuracy), "tried": tried_tables()}
-    here |= {"scale": scale_tables(scale_section), "defects": defects_tables()}
+    here |= {"scale": scale_tables(scale_section), "defects": defects_tables(defects_section)}
     here["carrillo"] = stored_table("carrillo2020.json", carrillo_table)
     here["map-speed"] = stored_table("speed_of_defect_maps.json", map_speed_table)
     scaling = {"cost": scale_tables(cost_table)}
     compared = front_table(accuracy[0]) if accuracy else NOT_YET
     front = {"compare": f"{compared}\n\n{speed_sentence(speed)}"}
+    front["found"] = defects_tables(front_defects)
     return {
         ROOT / "README.md": front,
         ROOT / "docs" / "scaling.md": scaling,

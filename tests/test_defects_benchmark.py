@@ -13,7 +13,7 @@ import defects_speed
 import numpy as np
 import pytest
 from defects_methods import PatchCore, all_methods
-from defects_table import carrillo_table, defects_section, speed_table
+from defects_table import carrillo_table, defects_section, front_table, speed_table
 from PIL import Image
 from scipy.spatial.distance import cdist
 
@@ -99,6 +99,12 @@ def test_a_folder_s_results_are_stored_and_shown(tmp_path: Path) -> None:
     assert "**plates** (12 images, 6 with defects; 2 splits)" in text
     mean = np.mean(result["rows"][0]["image_auroc"])
     assert f"| hypervlad, good images | {mean:.3f} ±" in text
+    pixels = np.mean(result["rows"][0]["pixel_auroc"])
+    other = result | {"surface": "other", "rows": result["rows"][:1]}
+    front = front_table([result, other])
+    cell = f"{mean:.3f} / {pixels:.3f}"
+    assert f"| hypervlad, good images | {cell} | {cell} |" in front
+    assert front.endswith(" | – |")
     kept = sorted((tmp_path / "kept").glob("*.json"))
     defects.main(arguments)  # nothing is run again
     assert sorted((tmp_path / "kept").glob("*.json")) == kept

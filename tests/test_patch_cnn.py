@@ -530,7 +530,7 @@ def test_training_curves_show_what_is_remembered(fitted: PatchCNNClassifier) -> 
         TrainingCurvesDisplay.from_estimator(fitted, of="joy")
 
 
-def test_filters_and_answers_are_shown(fitted: PatchCNNClassifier, tmp_path: Path) -> None:
+def test_filters_and_activations_are_shown(fitted: PatchCNNClassifier, tmp_path: Path) -> None:
     patches, _ = make_patches(2)
     answers = fitted.activations(patches[1])
     assert [each.shape for each in answers] == [(4, SIDE - 2, SIDE - 2)]

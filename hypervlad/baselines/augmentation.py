@@ -1,4 +1,4 @@
-"""Patches changed a little at random, so that a network sees more than there are."""
+"""Augmentation: patches changed a little at random, so that a network sees more than there are."""
 
 from __future__ import annotations
 

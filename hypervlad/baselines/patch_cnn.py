@@ -316,7 +316,7 @@ class PatchCNNClassifier(ClassifierMixin, BaseEstimator):
         return read_patches(check_image_list(X), options, self.patch_, self.n_channels_)
 
     def activations(self, patch: Any) -> list[NDArray[np.float32]]:
-        """Return what each convolution answers to a patch, after ReLU: arrays (filters, h, w)."""
+        """Return the activations of each convolution on a patch, after ReLU: (filters, h, w)."""
         pixels = torch.from_numpy(self.as_network_input([patch])[0])
         found = activations(self._fitted_network(), pixels)
         return [each.cpu().numpy() for each in found]

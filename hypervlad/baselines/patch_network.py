@@ -84,7 +84,7 @@ def n_parameters(network: nn.Module) -> int:
 
 @torch.inference_mode()
 def activations(network: nn.Sequential, patch: torch.Tensor) -> list[torch.Tensor]:
-    """Return what each convolution answers to a patch (C, p, p) after ReLU, (filters, h, w)."""
+    """Return each convolution's activations on a patch (C, p, p), after ReLU: (filters, h, w)."""
     found, signal = [], patch[None].to(next(network.parameters()).device)
     for layer in network:
         signal = layer(signal)

@@ -1,4 +1,4 @@
-"""What a patch network has learnt to look for, and what it answers to a patch."""
+"""What a patch network has learnt to look for, and what it makes of a patch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LINES = 2
 
 
 class PatchNetworkDisplay:
-    """The filters of each convolution, and below them their answers to one patch.
+    """The filters of each convolution, and below them their activations on one patch.
 
-    Filters are the mean over what they take in; mid-grey is zero. Answers are after ReLU: black is
-    none. Each layer has its own scale.
+    Filters are the mean over their input channels; mid-grey is zero. Activations are after ReLU:
+    black is zero. Each layer has its own scale.
 
     It is best made by `from_estimator`.
 
@@ -79,16 +79,15 @@ class PatchNetworkDisplay:
         ImageReadError
             If the patch cannot be read, or is of another size.
         """
-        answers = model.activations(patch)
+        activations = model.activations(patch)
         kernels = [w for w in model.weights_.values() if w.ndim == 4]
         proba = model.predict_proba([patch])[0]
         said = f"{model.classes_[proba.argmax()]} {100 * proba.max():.0f} %"
         (pixels,) = model.as_network_input([patch])
         shown = np.moveaxis(pixels, 0, -1)
+        shown = shown[..., 0] if shown.shape[-1] == 1 else shown
         filters = [kernel.mean(axis=1) for kernel in kernels]
-        return cls(shown[..., 0] if shown.shape[-1] == 1 else shown, filters, answers, said).plot(
-            ax=ax
-        )
+        return cls(shown, filters, activations, said).plot(ax=ax)
 
     @property
     def figure_size(self) -> tuple[float, float]:
@@ -97,7 +96,7 @@ class PatchNetworkDisplay:
         return sheet_size(2 * n_columns, n_columns, _LINES)
 
     def plot(self, ax: Axes | None = None) -> PatchNetworkDisplay:
-        """Draw patch, filters and answers.
+        """Draw patch, filters and activations.
 
         Parameters
         ----------
@@ -112,7 +111,7 @@ class PatchNetworkDisplay:
         self.figure_, self.ax_ = axes_or_new(ax, self.figure_size)
         above = [Tile(self.patch, [Line("patch"), Line(self.caption, GREY)], crisp=True)]
         below = [Tile(np.ones((1, 1)))]
-        for number, (kernels, answers) in enumerate(
+        for number, (kernels, maps) in enumerate(
             zip(self.filters, self.activations, strict=True), start=1
         ):
             n, side = kernels.shape[:2]
@@ -120,9 +119,9 @@ class PatchNetworkDisplay:
             shown = montage(0.5 + 0.5 * kernels / extreme)
             told = [Line(f"filters {number}"), Line(f"{n} of {side} x {side}", GREY)]
             above.append(Tile(shown, told, crisp=True))
-            shown = montage(answers / (float(answers.max()) or 1.0))
-            size = f"{answers.shape[1]} x {answers.shape[2]}"
-            told = [Line(f"answers {number}"), Line(f"{n} of {size}", GREY)]
+            shown = montage(maps / (float(maps.max()) or 1.0))
+            size = f"{maps.shape[1]} x {maps.shape[2]}"
+            told = [Line(f"activations {number}"), Line(f"{n} of {size}", GREY)]
             below.append(Tile(shown, told, crisp=True))
         draw_tiles(self.ax_, [*above, *below], 1 + len(self.filters))
         return self

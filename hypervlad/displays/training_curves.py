@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LEARNT, _HELD_OUT = "#9ec5e8", "#1f5a8c"
+_TRAINING, _VALIDATION = "#9ec5e8", "#1f5a8c"
 
 
 class TrainingCurvesDisplay:
-    """Loss or accuracy of each epoch, on the patches learnt from and on those held out.
+    """Loss or accuracy of each epoch, on training and on validation patches.
 
     It is best made by `from_estimator`.
 
     Parameters
     ----------
-    learnt, held_out : sequence of float
+    training, validation : sequence of float
         One value an epoch, from the first on.
     best_epoch : int
         Whose weights were kept, counted from 0.
@@ -42,13 +42,13 @@ class TrainingCurvesDisplay:
 
     def __init__(
         self,
-        learnt: Sequence[float],
-        held_out: Sequence[float],
+        training: Sequence[float],
+        validation: Sequence[float],
         best_epoch: int,
         name: str = "loss",
     ) -> None:
-        self.learnt = learnt
-        self.held_out = held_out
+        self.training = training
+        self.validation = validation
         self.best_epoch = best_epoch
         self.name = name
 
@@ -94,20 +94,20 @@ class TrainingCurvesDisplay:
             Itself.
         """
         self.figure_, self.ax_ = axes_or_new(ax, self.figure_size)
-        epochs = range(1, len(self.learnt) + 1)
+        epochs = range(1, len(self.training) + 1)
         for values, colour, label in (
-            (self.learnt, _LEARNT, "learnt from"),
-            (self.held_out, _HELD_OUT, "held out"),
+            (self.training, _TRAINING, "training"),
+            (self.validation, _VALIDATION, "validation"),
         ):
             self.ax_.plot(epochs, values, color=colour, label=label, linewidth=1.6)
-        best = self.held_out[self.best_epoch]
+        best = self.validation[self.best_epoch]
         self.ax_.axvline(self.best_epoch + 1, color=GREY, linestyle="--", linewidth=0.8)
-        self.ax_.plot(self.best_epoch + 1, best, "o", color=_HELD_OUT, markersize=5)
+        self.ax_.plot(self.best_epoch + 1, best, "o", color=_VALIDATION, markersize=5)
         self.ax_.set(
             xlabel="epoch",
             ylabel=self.name,
-            xlim=(1, max(2, len(self.learnt))),
-            title=f"weights kept: epoch {self.best_epoch + 1}, {self.name} {best:.3f} held out",
+            xlim=(1, max(2, len(self.training))),
+            title=f"weights kept: epoch {self.best_epoch + 1}, validation {self.name} {best:.3f}",
         )
         self.ax_.title.set_fontsize(9)
         self.ax_.locator_params(axis="x", integer=True)
