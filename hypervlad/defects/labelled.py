@@ -28,12 +28,24 @@ class LabelledWindows:
 
     def scores(self, windows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the log-odds (n,) that a window is not normal."""
-        margins = self.learner.decision_function(windows)
+        margins = self._margins(windows)
         is_normal = self.learner.classes_ == NORMAL
-        if margins.ndim == 1:  # of the second class against the first
-            return np.asarray(-margins if is_normal[1] else margins, dtype=np.float64)
+        if margins.shape[1] == 1:  # of the second class against the first
+            return np.asarray(-margins[:, 0] if is_normal[1] else margins[:, 0], dtype=np.float64)
         others = logsumexp(margins[:, ~is_normal], axis=1)
         return np.asarray(others - margins[:, is_normal][:, 0], dtype=np.float64)
+
+    def _margins(self, windows: NDArray[np.float32]) -> NDArray[np.floating]:
+        """Return margins (n, 1) or (n, n_classes), without trees in single precision.
+
+        There are 14,000 windows on an image of 1024 x 696 pixels, all of them finite: checks and a
+        copy in double precision would take a tenth of the time of a map.
+        """
+        learner = self.learner
+        if learner.booster_ is None and learner.linear_coef_ is not None:
+            return windows @ learner.linear_coef_.astype(np.float32) + learner.linear_intercept_
+        margins = learner.decision_function(windows)
+        return margins[:, None] if margins.ndim == 1 else margins
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return header and arrays."""

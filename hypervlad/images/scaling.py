@@ -83,6 +83,8 @@ def scale_pixels(pixels: NDArray, rule: Rule) -> NDArray[np.float32]:
         return np.zeros(pixels.shape, dtype=np.float32)
     if pixels.dtype == np.uint8 and (low, high) == (0.0, 255.0):
         return np.divide(pixels, np.float32(255), dtype=np.float32)
+    if pixels.dtype == np.float32 and (low, high) == (0.0, 1.0):
+        return np.clip(pixels, 0, 1)
     if pixels.dtype == np.uint16 and pixels.size > _N_LEVELS:
         # Every level once, then looked up: the same numbers, several times faster.
         return _affine(np.arange(_N_LEVELS, dtype=np.uint16)[:, None], low, high)[:, 0][pixels]

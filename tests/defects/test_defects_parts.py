@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hypervlad import HypercolumnVLAD, default_patch_encoder
+from hypervlad import BoostedSoftmaxClassifier, HypercolumnVLAD, default_patch_encoder
+from hypervlad.defects.labelled import LabelledWindows
 from hypervlad.defects.lattice import Lattice
 from hypervlad.defects.learning import Examples, ImageWindows, held_out
 from hypervlad.defects.normal import NormalWindows
@@ -85,6 +86,24 @@ def test_scores_are_distances_to_the_nearest_word() -> None:
     assert len(NormalWindows.fit(rng.standard_normal((12, 4)), 128, seed=0).words) == 2
     flat = NormalWindows.fit(np.ones((50, 4)), 3, seed=0)
     assert np.isfinite(flat.scores(np.ones((2, 4)))).all()
+
+
+@pytest.mark.parametrize("names", [("normal", "scratch"), ("dent", "normal", "scratch")])
+@pytest.mark.parametrize("n_estimators", [0, 5])
+def test_labelled_windows_score_the_log_odds_of_not_being_normal(
+    names: tuple[str, ...], n_estimators: int
+) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.array(names * 40)
+    windows = rng.standard_normal((len(labels), 3)).astype(np.float32)
+    windows[:, 0] += np.unique(labels, return_inverse=True)[1]
+    learner = BoostedSoftmaxClassifier(
+        n_estimators=n_estimators, n_iter_no_change=None, random_state=0
+    ).fit(windows, labels)
+    assert (learner.booster_ is None) == (n_estimators == 0)
+    proba = learner.predict_proba(windows)[:, learner.classes_ == NORMAL][:, 0]
+    expected = np.log1p(-proba) - np.log(proba)
+    np.testing.assert_allclose(LabelledWindows(learner).scores(windows), expected, atol=1e-4)
 
 
 # --- what the network saw -------------------------------------------------------------------------
