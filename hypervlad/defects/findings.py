@@ -72,8 +72,8 @@ class Finding:
         found = []
         for each in regionprops(label(scores >= threshold, connectivity=2), scores):
             top, left, bottom, right = map(int, each.bbox)
-            score = float(each.intensity_max)
-            found.append(Region(top, left, bottom - top, right - left, int(each.area), score))
+            highest = float(each.intensity_max)
+            found.append(Region(top, left, bottom - top, right - left, int(each.area), highest))
         own = float(scores.max()) if score is None else score
         found.sort(key=lambda region: (-region.score, region.row, region.column))
         return cls(scores, threshold, own, found)

@@ -28,6 +28,7 @@ from hypervlad import (
 )
 from hypervlad.backbones import TappedNetwork
 from hypervlad.datasets import make_nanofibre_images
+from hypervlad.defects import Finding
 from hypervlad.defects.lattice import Lattice
 from hypervlad.defects.thresholds import image_score
 from hypervlad.defects.truth import Truth
@@ -155,6 +156,21 @@ def test_the_score_of_an_image_is_the_mean_of_its_highest_windows(n: int) -> Non
     scores = np.random.default_rng(n).random((n, 1))
     highest = sorted(scores.ravel().tolist(), reverse=True)[: max(1, round(n / 200))]
     assert image_score(scores) == pytest.approx(np.mean(highest))
+
+
+def test_what_is_found_has_the_score_of_the_image_not_of_a_region(
+    scorer: PatchDefectScorer, good: list[Image]
+) -> None:
+    image, _ = blotted(9, (30, 40), size=(150, 200))
+    image[100:112, 150:162] = 0.0
+    scorer.fit(good)
+    scorer.set_threshold(np.quantile(scorer.score_map(image), 0.9))
+    found = scorer.find(image)
+    assert len(found.regions) > 1
+    assert found.score == scorer.score_samples([image])[0]
+    assert found.score not in [region.score for region in found.regions]
+    assert Finding.of(found.map, 1e9, score=3.0).score == 3.0
+    assert Finding.of(found.map, found.threshold).score == found.map.max()
 
 
 def test_an_image_is_anomalous_if_some_place_is(
