@@ -26,7 +26,7 @@ from folds import DataSet, Fold, folds_of, number_of_folds
 from methods import CODE, Method, all_methods, run
 from predictions import Predictions, load_predictions, save_predictions
 from scores import GroupDraws, OutOfFold, mean_rows, set_rows
-from sources import code_digest, machine, versions
+from sources import origin
 
 HERE = Path(__file__).resolve().parent
 DATA_SETS = ("micrographs", "neu_steel", "nanofibre")
@@ -65,9 +65,7 @@ def predict(
     What the earlier results hold from the same code, libraries and kind of machine is not run.
     """
     folds = folds_of(data, arguments.repeats, SEED)
-    origin = {"code": code_digest(*CODE), "versions": versions()}
-    origin["machine"] = machine(arguments.threads)
-    same = {"repeats": arguments.repeats, "origin": origin}
+    same = {"repeats": arguments.repeats, "origin": origin(arguments.threads, *CODE)}
     for method in methods.values():
         known = earlier.told.get(method.title, {})
         if same.items() <= known.items():

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from checkpoints import load_or_run
 from defects import best_patch_f1
-from sources import code_digest, machine, versions
+from sources import origin
 
 from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
 from hypervlad.metrics import PatchConfusion, patch_confusion
@@ -185,8 +185,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch  # after hypervlad, which tells threads to sleep while they wait
 
     torch.set_num_threads(arguments.threads)
-    origin = {"code": code_digest(*CODE), "versions": versions()}
-    origin["machine"] = machine(arguments.threads)
+    whence = origin(arguments.threads, *CODE)
     size = (arguments.size[0], arguments.size[1])
     runs: dict[str, list[Any]] = {}
     for seed in range(arguments.repeats):
@@ -211,12 +210,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "digest": digest,
             }
             settings |= {"images": arguments.images, "new": arguments.new}
-            settings |= {"max_epochs": arguments.max_epochs} | origin
+            settings |= {"max_epochs": arguments.max_epochs} | whence
             found = load_or_run(arguments.checkpoints / f"{seed}.json", settings, measure)
             runs.setdefault(name, []).append(found)
             print(f"{seed}: {name}: {found}", flush=True)
     result = {"images": arguments.images, "new": arguments.new, "size": list(size)}
-    result |= {"runs": runs, "origin": origin}
+    result |= {"runs": runs, "origin": whence}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1), encoding="utf-8", newline="\n")
 

@@ -21,7 +21,7 @@ import numpy as np
 from checkpoints import load_or_run
 from defects_methods import PATCH, all_methods
 from sklearn.metrics import roc_auc_score
-from sources import code_digest, machine, versions
+from sources import origin
 
 from hypervlad import make_nanofibre_images, read_image
 from hypervlad.images import read_mask
@@ -155,8 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = arguments.data
     surface = synthetic_surface() if given is None else read_surface(given, arguments.good)
     digest = surface.digest
-    origin = {"code": code_digest(*CODE), "versions": versions()}
-    origin["machine"] = machine(arguments.threads)
+    whence = origin(arguments.threads, *CODE)
     titles = arguments.methods or list(all_methods("", "", 0))
     rows = []
     for title in titles:
@@ -164,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for seed in range(arguments.repeats):
             make = all_methods(arguments.backbone, arguments.weights, seed)[title]
             settings = {"surface": surface.name, "digest": digest, "title": title, "seed": seed}
-            settings |= {"backbone": arguments.backbone, "weights": arguments.weights} | origin
+            settings |= {"backbone": arguments.backbone, "weights": arguments.weights} | whence
             place = arguments.checkpoints / f"{surface.name}-{seed}.json"
             with_masks = title.endswith("masks")
             runs.append(
@@ -180,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         told = ", ".join(f"{k} {np.mean(rows[-1][k]):.3f}" for k in runs[0] if k != "reused")
         print(f"{surface.name}: {title}: {told}", flush=True)
     result = {"surface": surface.name, "n_images": len(surface.images), "rows": rows}
-    result |= {"n_defective": int(surface.defective.sum()), "origin": origin}
+    result |= {"n_defective": int(surface.defective.sum()), "origin": whence}
     arguments.out.mkdir(parents=True, exist_ok=True)
     name = f"defects_{surface.name.replace(' ', '_')}.json"
     content = json.dumps(result, indent=1)

@@ -108,10 +108,15 @@ class Ours:
         return float(self.scorer.threshold_)
 
     def n_bytes(self) -> int:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.hvlad"
-            self.scorer.save(path)
-            return path.stat().st_size
+        return size_of_file(self.scorer)
+
+
+def size_of_file(model: Any) -> int:
+    """Return the bytes of a saved model."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.hvlad"
+        model.save(path)
+        return path.stat().st_size
 
 
 @contextlib.contextmanager
@@ -338,10 +343,7 @@ class SmallCNN:
         return Scored(found, image_score(found), time.perf_counter() - began, 0.0, 0.0)
 
     def n_bytes(self) -> int:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.hvlad"
-            self.model.save(path)
-            return path.stat().st_size
+        return size_of_file(self.model)
 
     def _balanced(self, patches: PatchSet) -> PatchSet:
         rng = np.random.default_rng(self.seed)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sources import code_digest, machine, versions
+from sources import origin
 from torch.nn import functional
 
 from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
@@ -104,13 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "speed_of_defect_maps.json")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    result = measure(arguments) | {
-        "origin": {
-            "code": code_digest(*CODE),
-            "versions": versions(),
-            "machine": machine(arguments.threads),
-        }
-    }
+    result = measure(arguments) | {"origin": origin(arguments.threads, *CODE)}
     for name, values in result["seconds"].items():
         print(f"{name}: {1000 * np.median(values):.1f} ms", flush=True)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

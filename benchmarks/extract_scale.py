@@ -26,7 +26,7 @@ import numpy as np
 import psutil
 from extract_scale_table import scale_section
 from PIL import Image
-from sources import code_digest, machine, versions
+from sources import origin
 
 import hypervlad
 from hypervlad.cache import CacheFolder
@@ -236,9 +236,7 @@ def main() -> None:
         "large": of_large_images(options, model),
         "n_bare": N_BARE,
         "n_large": N_LARGE,
-        "code": code_digest(),
-        "versions": versions(),
-        "machine": machine(2),
+        **origin(2),
         "features": hypervlad.load(model)._n_features_out,
         "cache_bytes": cache_bytes,
         "task_size": hypervlad.load(model)._inputs().preparation().batch_size,

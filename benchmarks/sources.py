@@ -38,6 +38,15 @@ def machine(threads: int) -> dict[str, Any]:
     }
 
 
+def origin(threads: int, *beside: str) -> dict[str, Any]:
+    """Return the code (with these modules of this folder), libraries and machine of a result."""
+    return {
+        "code": code_digest(*beside),
+        "versions": versions(),
+        "machine": machine(threads),
+    }
+
+
 def code_digest(*beside: str) -> str:
     """Return the SHA-256 of the package's code and of these modules of this folder.
 
