@@ -1,7 +1,8 @@
 """What does dense VLAD cost beside the network itself?
 
-In one run and on the same images: the network's forward pass alone; the whole encoding (resize,
-network, VLAD) on the finest tap's grid and on every pixel; the naive dense form, which upsamples
+In one run and on the same images: the network's forward pass alone, as its library has it and with
+its batch normalisations folded away, as here; the whole encoding (resize, network, VLAD) on the
+finest tap's grid and on every pixel; the naive dense form, which upsamples
 every channel and assigns every pixel; the recipe of Luo, Holm and Wang 2021, 5,000 random pixels
 with all channels; and what the classifier uses: two turned copies, codebooks of both kinds, pooled
 channels. Times are medians over rounds in which the methods take turns, so that a
@@ -33,11 +34,12 @@ from tables import memory_table, speed_table
 
 import hypervlad
 from hypervlad import HypercolumnVLAD, vlad
+from hypervlad.backbones import TappedNetwork
 from hypervlad.encoder.projection import TorchCodebook
 from hypervlad.hypercolumns import dense_hypercolumns, feature_maps
 
 RESULTS = Path(__file__).with_name("results")
-METHODS = ("network", "finest", "image", "naive", "sampled", "classifier")
+METHODS = ("network", "folded", "finest", "image", "naive", "sampled", "classifier")
 CODEBOOKS: dict[str, dict[str, Any]] = {
     "joint, K 64": {},  # as HypercolumnVLAD comes; the classifier's encoder is another
     "one a layer, K 64": {"codebook": "per_layer"},
@@ -62,6 +64,11 @@ def fit_encoders(folder: Path, backbone: str, size: int, codebook: str, device: 
         encoder.fit(images).save(folder / f"{name}.hvlad")
 
 
+def as_it_came(network: TappedNetwork) -> TappedNetwork:
+    """Return a network with its batch normalisations, as its own library has it."""
+    return TappedNetwork(network.original, network.taps, network.digest)
+
+
 class Bench:
     """The encoders in a folder, a batch of images, and the methods to compare on them."""
 
@@ -72,6 +79,7 @@ class Bench:
             for name in ("ours", "paper", "classifier")
         )
         self.network = self.encoder._network()
+        self.plain = as_it_came(self.network)
         micrographs = [(i, hypervlad.read_micrograph(x)) for i, x in enumerate(self.images)]
         (self.batch,) = self.encoder._inputs().preparation().batches(micrographs)
         self.words = TorchCodebook(self.encoder.codebook_, self.network.device)
@@ -79,6 +87,8 @@ class Bench:
     def run(self, method: str) -> None:
         """Run one method over the batch once."""
         if method == "network":
+            feature_maps(self.plain, self.batch.images)
+        elif method == "folded":
             feature_maps(self.network, self.batch.images)
         elif method == "naive":
             self.naive(feature_maps(self.network, self.batch.images))

@@ -205,12 +205,18 @@ def normalize(sums: Sequence[torch.Tensor], steps: Sequence[Normalization]) -> t
         elif step == "power":
             sums = [block.sign() * block.abs().sqrt() for block in sums]
         elif step == "l2":
-            whole = functional.normalize(torch.cat([b.flatten(1) for b in sums], 1), dim=1)
+            whole = functional.normalize(_joined(sums), dim=1)
             parts = whole.split(lengths, 1)
             sums = [part.view_as(b) for part, b in zip(parts, sums, strict=True)]
         else:
             raise ValueError(f"unknown normalisation {step!r}: there are {NORMALIZATIONS}")
-    return torch.cat([block.flatten(1) for block in sums], 1)
+    return _joined(sums)
+
+
+def _joined(sums: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return one vector an image; of a single codebook no copy is made."""
+    flat = [block.flatten(1) for block in sums]
+    return flat[0] if len(flat) == 1 else torch.cat(flat, 1)
 
 
 def _codeword_blocks(

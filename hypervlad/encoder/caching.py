@@ -15,7 +15,7 @@ from hypervlad.images import ReadOptions
 from hypervlad.images.reading import READING_VERSION
 
 # Part of what finds vectors and samples again: raise it when the same image gets others.
-ENCODING_VERSION = 1
+ENCODING_VERSION = 2
 
 if TYPE_CHECKING:
     from hypervlad.encoder.estimator import HypercolumnVLAD

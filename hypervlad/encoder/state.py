@@ -43,7 +43,7 @@ def pack(
     }
     arrays = encoder.codebook_.to_arrays()
     if network is not None:
-        tensors = network.module.state_dict()
+        tensors = network.original.state_dict()
         arrays |= {_BACKBONE + k: v.cpu().contiguous().numpy() for k, v in tensors.items()}
     return header, arrays
 
