@@ -91,8 +91,8 @@ class Ours:
 
     def fit(self, images: list[np.ndarray], masks: list[np.ndarray] | None) -> None:
         encoder = default_patch_encoder(backbone=self.backbone, weights=self.weights)
-        threshold = "f1" if self.with_masks else "fpr"
-        self.scorer = PatchDefectScorer(encoder, threshold=threshold, random_state=self.seed)
+        rule = {"threshold": "f1"} if self.with_masks else {"threshold": "patch_fpr", "fpr": 0.01}
+        self.scorer = PatchDefectScorer(encoder, **rule, random_state=self.seed)
         self.scorer.fit(images, masks=masks if self.with_masks else None)
 
     def score(self, image: np.ndarray) -> Scored:

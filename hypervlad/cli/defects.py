@@ -70,6 +70,13 @@ def fit(
     fpr: Annotated[
         float, typer.Option(help="Share of sound images that may be called anomalous.")
     ] = 0.05,
+    patch_fpr: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of sound windows that may be called defective, instead of --fpr: for maps "
+            "and areas; 0.01 is a good start.",
+        ),
+    ] = None,
     best_f1: Annotated[
         bool,
         typer.Option("--best-f1", help="Choose the threshold by the masks instead of --fpr."),
@@ -98,6 +105,9 @@ def fit(
     from hypervlad.defects import PatchDefectScorer, default_patch_encoder
     from hypervlad.images import find_images
 
+    if best_f1 and patch_fpr is not None:
+        raise typer.BadParameter("--best-f1 and --patch-fpr are two ways to choose: give one")
+    rule: Any = "f1" if best_f1 else "fpr" if patch_fpr is None else "patch_fpr"
     prepare_file(output)
     files = find_images(paths)
     truth = None if masks is None else _masks(files, masks, paths)
@@ -112,8 +122,8 @@ def fit(
         encoder,
         patch=patch,
         stride=stride,
-        threshold="f1" if best_f1 else "fpr",
-        fpr=fpr,
+        threshold=rule,
+        fpr=fpr if patch_fpr is None else patch_fpr,
         min_fraction=min_fraction,
         random_state=seed,
         verbose=not quiet,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +26,13 @@ from hypervlad.defects.parameters import check_groups, check_scorer, check_thres
 from hypervlad.defects.reading import Picture, inputs_of, picture, pictures
 from hypervlad.defects.sampling import learn_as_seen
 from hypervlad.defects.seeing import WindowVectors
-from hypervlad.defects.thresholds import image_score, threshold_at_rate, threshold_of_best_f1
+from hypervlad.defects.thresholds import (
+    Judged,
+    image_score,
+    threshold_at_patch_rate,
+    threshold_at_rate,
+    threshold_of_best_f1,
+)
 from hypervlad.defects.truth import Truth
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.parameters import check_read_options
@@ -72,16 +78,19 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
         Side of a window in pixels: about as large as what a defect looks like.
     stride : int, optional
         Pixels from one window to the next; a quarter of ``patch`` if not given.
-    threshold : {"fpr", "f1"}, default="fpr"
-        How ``threshold_`` is chosen, in both cases on images that the scores were not learnt from,
-        group by group. "fpr": so that about the share ``fpr`` of them has a sound window that
-        reaches it, estimated by the median of the images' highest scores and the spread around it
-        (as of Gumbel's distribution), so that a few bad images among the good hardly move it; from
-        fewer than about 20 images it is a rough guess. "f1": where windows are called defective
-        with the best F1; needs masks or labels.
+    threshold : {"fpr", "patch_fpr", "f1"}, default="fpr"
+        How ``threshold_`` is chosen, always on images that the scores were not learnt from, group
+        by group. "fpr", to tell images apart: so that about the share ``fpr`` of them has a sound
+        window that reaches it, estimated by the median of the images' highest scores and the spread
+        around it (as of Gumbel's distribution), so that a few bad images among the good hardly move
+        it; from fewer than about 20 images it is a rough guess. "patch_fpr", to tell places apart:
+        so that the share ``fpr`` of all sound windows reaches it; maps and areas come out fuller
+        (0.01 is a good start), but many a good image has such a place. "f1": where windows are
+        called defective with the best F1; needs masks or labels.
     fpr : float, default=0.05
-        Share of good images that may be called anomalous, between 0 and 1. Learnt from patches and
-        ``y``, it is the share of good patches: for whole images, which hold many, `set_threshold`.
+        Share of good images, or of their windows, that may be called anomalous, between 0 and 1.
+        Learnt from patches and ``y``, it is the share of good patches: for whole images, which hold
+        many, `set_threshold`.
     n_words : int, default=128
         Words of sound windows, where there are no labels.
     min_fraction : float, default=0.1
@@ -135,7 +144,7 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
         *,
         patch: int = 29,
         stride: int | None = None,
-        threshold: Literal["fpr", "f1"] = "fpr",
+        threshold: Literal["fpr", "patch_fpr", "f1"] = "fpr",
         fpr: float = 0.05,
         n_words: int = 128,
         min_fraction: float = 0.1,
@@ -220,8 +229,7 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
         learn = self._learner(encoder, truth, codes, seed)
         model = learn(examples)
         unseen = held_out(model, examples, read, learn, codes, seed)
-        best, fpr = self.threshold == "f1", float(self.fpr)
-        threshold = threshold_of_best_f1(unseen) if best else threshold_at_rate(unseen, fpr)
+        threshold = self._chosen(unseen)
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.model_, self.threshold_ = encoder, model, check_threshold(threshold)
         self.patch_, self.stride_ = patch, stride
@@ -390,6 +398,13 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
             return LabelledWindows(learner)
 
         return labelled if truth.is_known else normal
+
+    def _chosen(self, unseen: Iterable[Judged]) -> float:
+        """Return the threshold by the rule that is asked for."""
+        if self.threshold == "f1":
+            return threshold_of_best_f1(unseen)
+        rule = threshold_at_rate if self.threshold == "fpr" else threshold_at_patch_rate
+        return rule(unseen, float(self.fpr))
 
     def _seeded(self, part: Any, seed: int) -> Any:
         """Return a copy of an encoder or learner, seeded where it has no seed of its own."""

@@ -23,10 +23,10 @@ def check_scorer(scorer: Any) -> None:
     check_side("patch", scorer.patch)
     if scorer.stride is not None:
         check_side("stride", scorer.stride)
-    check_choice("threshold", scorer.threshold, ("fpr", "f1"))
+    check_choice("threshold", scorer.threshold, ("fpr", "patch_fpr", "f1"))
     fpr = scorer.fpr
     if isinstance(fpr, bool) or not isinstance(fpr, numbers.Real) or not 0 < float(fpr) < 1:
-        raise ValueError(f"fpr is a share of images, between 0 and 1; got {fpr!r}")
+        raise ValueError(f"fpr is a share of images or windows, between 0 and 1; got {fpr!r}")
     check_count("n_words", scorer.n_words)
     check_count("tile_size", scorer.tile_size, 64)
     check_min_fraction(scorer.min_fraction)

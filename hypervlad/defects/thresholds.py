@@ -59,6 +59,12 @@ def threshold_at_rate(images: Iterable[Judged], rate: float) -> float:
     return float(np.nextafter(usual, np.float32(np.inf)))
 
 
+def threshold_at_patch_rate(images: Iterable[Judged], rate: float) -> float:
+    """Return a score that at most this share of the sound windows of all images reaches."""
+    scores = np.concatenate([image.scores[~image.is_defective] for image in images])
+    return float(np.nextafter(np.quantile(scores, 1 - rate, method="higher"), np.float32(np.inf)))
+
+
 def threshold_of_best_f1(images: Iterable[Judged]) -> float:
     """Return the score from which on calling windows defective has the best F1."""
     listed = list(images)

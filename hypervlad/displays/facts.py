@@ -42,7 +42,11 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
     else:
         kinds = ", ".join(str(name) for name in learner.classes_)
         learnt = f"labelled windows ({kinds}): {_boosting_in_words(learner)}"
-    rule = {"fpr": f"about {scorer.fpr:.1%} of good images reach it", "f1": "the best F1"}
+    rule = {
+        "fpr": f"about {scorer.fpr:.1%} of good images reach it",
+        "patch_fpr": f"about {scorer.fpr:.1%} of sound windows reach it",
+        "f1": "the best F1",
+    }
     return {
         "trained on": f"{scorer.n_images_} images",
         "learnt from": learnt,

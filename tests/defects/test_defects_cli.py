@@ -111,6 +111,16 @@ def test_learning_from_masks(folder: Path, tmp_path: Path) -> None:
     assert "labelled windows (anomalous, normal)" in run("info", tmp_path / "m.hvlad").output
 
 
+def test_a_rate_of_windows(folder: Path, tmp_path: Path) -> None:
+    rate = ["--patch-fpr", "0.01"]
+    model = tmp_path / "m.hvlad"
+    run("defects", "fit", folder / "good", "-o", model, *rate, *TINY)
+    assert (load(model).threshold, load(model).fpr) == ("patch_fpr", 0.01)
+    assert "about 1.0% of sound windows reach it" in run("info", model).output
+    both = ["defects", "fit", folder / "good", "-o", model, *rate, "--best-f1"]
+    assert "give one" in run(*both, code=2).stderr
+
+
 def test_info_tells_what_a_scorer_is(model: Path) -> None:
     facts = model_facts(load(model))
     assert facts["kind of model"] == "PatchDefectScorer"

@@ -18,7 +18,12 @@ from hypervlad.defects.lattice import Lattice
 from hypervlad.defects.learning import Examples, ImageWindows, held_out
 from hypervlad.defects.normal import NormalWindows
 from hypervlad.defects.seeing import WindowVectors
-from hypervlad.defects.thresholds import Judged, threshold_at_rate, threshold_of_best_f1
+from hypervlad.defects.thresholds import (
+    Judged,
+    threshold_at_patch_rate,
+    threshold_at_rate,
+    threshold_of_best_f1,
+)
 from hypervlad.defects.truth import MIXED, Truth
 from hypervlad.images import ImageReadError
 from hypervlad.patches import ANOMALOUS, NORMAL
@@ -295,6 +300,24 @@ def test_a_few_bad_images_hardly_move_the_threshold() -> None:
     assert threshold_at_rate(as_images([7.0, 7.0]), 0.5) == pytest.approx(7.0)
     all_bad = Judged.of(np.array([99.0]), np.array([ANOMALOUS]))
     assert threshold_at_rate([*as_images([7.0]), all_bad], 0.5) == pytest.approx(7.0)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=20), min_size=1, max_size=6),
+    st.floats(0.001, 0.999),
+)
+def test_a_share_of_all_sound_windows_reaches_the_threshold(
+    windows: list[list[int]], rate: float
+) -> None:
+    images = [
+        Judged.of(np.array([*own, 99.0]), np.array([*[NORMAL] * len(own), ANOMALOUS]))
+        for own in windows
+    ]
+    threshold = threshold_at_patch_rate(images, rate)
+    scores = np.concatenate(windows)
+    assert np.mean(scores >= threshold) <= rate
+    lower = scores[scores < threshold].max()  # the next lower one would be called too often
+    assert np.mean(scores >= lower) >= rate - 1 / len(scores)
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=25))

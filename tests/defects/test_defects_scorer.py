@@ -191,7 +191,7 @@ def test_an_image_is_anomalous_if_some_place_is(
         assert scorer.predict_map(image).any() == (scorer.predict([image])[0] == "anomalous")
 
 
-@pytest.mark.parametrize("rule", ["fpr", "f1", "good"])
+@pytest.mark.parametrize("rule", ["fpr", "patch_fpr", "f1", "good"])
 def test_the_order_of_images_does_not_matter(
     scorer: PatchDefectScorer, good: list[Image], bad: Flawed, rule: str
 ) -> None:
@@ -230,6 +230,21 @@ def test_the_threshold_keeps_its_rate_on_other_images(
 
 
 @pytest.mark.parametrize("labelled", [False, True])
+def test_a_rate_of_windows_is_kept_on_other_images(
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed, labelled: bool
+) -> None:
+    images = [*good, *(image for image, _ in bad)] if labelled else good
+    masks = [*[None] * len(good), *(mask for _, mask in bad)] if labelled else None
+    others = [surface(seed) for seed in range(400, 420)]
+    areas = []
+    for rate in (0.02, 0.3):
+        scorer.set_params(threshold="patch_fpr", fpr=rate).fit(images, masks=masks)
+        areas.append(np.mean([scorer.predict_map(image).mean() for image in others]))
+    assert 0.005 <= areas[0] <= 0.05
+    assert 0.2 <= areas[1] <= 0.4
+
+
+@pytest.mark.parametrize("labelled", [False, True])
 def test_a_file_brings_the_same_back(
     scorer: PatchDefectScorer, good: list[Image], bad: Flawed, labelled: bool, tmp_path: Path
 ) -> None:
@@ -253,10 +268,10 @@ def test_a_file_brings_the_same_back(
     [
         ({"patch": 0}, "patch must be a whole number of pixels"),
         ({"stride": 1.5}, "stride must be a whole number of pixels"),
-        ({"threshold": "best"}, "threshold must be one of 'fpr', 'f1'"),
+        ({"threshold": "best"}, "threshold must be one of 'fpr', 'patch_fpr', 'f1'"),
         ({"threshold": "f1"}, "needs masks or labels"),
-        ({"fpr": 1.0}, "fpr is a share of images"),
-        ({"fpr": 0.0}, "fpr is a share of images"),
+        ({"fpr": 1.0}, "fpr is a share of images or windows"),
+        ({"fpr": 0.0}, "fpr is a share of images or windows"),
         ({"n_words": 0}, "n_words must be a whole number"),
         ({"tile_size": 10}, "tile_size must be a whole number of at least 64"),
         ({"min_fraction": 0.0}, "min_fraction"),
