@@ -27,7 +27,7 @@ from hypervlad.baselines.patch_network import (
 )
 from hypervlad.baselines.training import Patches, Schedule, train
 from hypervlad.datasets import load_patch_folder, make_nanofibre_images, write_patch_folder
-from hypervlad.displays import PatchNetworkDisplay, TrainingCurvesDisplay, save_png
+from hypervlad.displays import PatchNetworkDisplay, TrainingCurvesDisplay, model_facts, save_png
 from hypervlad.images import ImageReadError
 from hypervlad.modelfile import ModelFileError
 from hypervlad.patches import cut_patches, patch_positions, split_patches
@@ -394,6 +394,9 @@ def test_a_file_keeps_all(fitted: PatchCNNClassifier, tmp_path: Path) -> None:
     path = tmp_path / "cnn.hvlad"
     fitted.save(path)
     loaded = hypervlad.load(path)
+    facts = model_facts(loaded)
+    assert facts["classes"] == "2: anomalous, normal"
+    assert facts["network"] == f"{fitted.n_parameters_:,} parameters"
     np.testing.assert_array_equal(loaded.score_map(image), fitted.score_map(image))
     assert loaded.curves_ == fitted.curves_
     assert loaded.classes_.tolist() == fitted.classes_.tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,8 +69,9 @@ def fit(
         typer.Option(metavar="PIXELS", help="From one window to the next; a quarter of a patch."),
     ] = None,
     fpr: Annotated[
-        float, typer.Option(help="Share of sound images that may be called anomalous.")
-    ] = 0.05,
+        float | None,
+        typer.Option(help="Share of sound images that may be called anomalous; 0.05."),
+    ] = None,
     patch_fpr: Annotated[
         float | None,
         typer.Option(
@@ -105,9 +107,10 @@ def fit(
     from hypervlad.defects import PatchDefectScorer, default_patch_encoder
     from hypervlad.images import find_images
 
-    if best_f1 and patch_fpr is not None:
-        raise typer.BadParameter("--best-f1 and --patch-fpr are two ways to choose: give one")
+    if best_f1 + (patch_fpr is not None) + (fpr is not None) > 1:
+        raise ValueError("--fpr, --patch-fpr and --best-f1 are three ways to choose: give one")
     rule: Any = "f1" if best_f1 else "fpr" if patch_fpr is None else "patch_fpr"
+    rate = next((each for each in (fpr, patch_fpr) if each is not None), 0.05)
     prepare_file(output)
     files = find_images(paths)
     truth = None if masks is None else _masks(files, masks, paths)
@@ -123,12 +126,14 @@ def fit(
         patch=patch,
         stride=stride,
         threshold=rule,
-        fpr=fpr if patch_fpr is None else patch_fpr,
+        fpr=rate,
         min_fraction=min_fraction,
         random_state=seed,
         verbose=not quiet,
     )
     _set_tile_size(scorer, tile_size)
+    if truth is None:
+        _warn_of_folders(files, paths)
     with_masks = "" if truth is None else f", {sum(m is not None for m in truth)} with masks"
     say(quiet, f"learning from {len(files)} images{with_masks}")
     with hint_at_bad_files():
@@ -242,6 +247,22 @@ def _load(
 def _set_tile_size(scorer: PatchDefectScorer, tile_size: int | None) -> None:
     if tile_size is not None:
         scorer.set_params(tile_size=tile_size)
+
+
+def _warn_of_folders(files: list[Path], paths: list[str]) -> None:
+    """Folders of a labelled data set are easily taken for folders of good images."""
+    root = _root(paths)
+    if root is None:
+        return
+    names = sorted({file.relative_to(root).parts[0] for file in files if file.parent != root})
+    if len(names) > 1:
+        warnings.warn(
+            f"{root} has {len(names)} sub-folders with images ({', '.join(names[:5])}"
+            f"{', …' if len(names) > 5 else ''}): all images are learnt as sound. If some have "
+            "defects, give the folder of the good ones, or --masks",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _groups(files: list[Path], table: Path, paths: list[str]) -> Any:

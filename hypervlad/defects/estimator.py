@@ -22,7 +22,12 @@ from hypervlad.defects.labelled import LabelledWindows
 from hypervlad.defects.lattice import Lattice
 from hypervlad.defects.learning import Examples, ImageWindows, held_out
 from hypervlad.defects.normal import NormalWindows
-from hypervlad.defects.parameters import check_groups, check_scorer, check_threshold
+from hypervlad.defects.parameters import (
+    check_groups,
+    check_not_masks,
+    check_scorer,
+    check_threshold,
+)
 from hypervlad.defects.reading import Picture, inputs_of, picture, pictures
 from hypervlad.defects.sampling import learn_as_seen
 from hypervlad.defects.seeing import WindowVectors
@@ -203,6 +208,7 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
         """
         check_scorer(self)
         images = check_image_list(images)
+        check_not_masks(y)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         own = default_patch_encoder() if self.encoder is None else self.encoder
         encoder = self._seeded(own, seed)
@@ -226,6 +232,8 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
         examples = Examples.of(read(), len(images), seed)
         if truth.is_known:
             examples.check_both_kinds()
+        if masks is not None:
+            examples.check_masks()
         learn = self._learner(encoder, truth, codes, seed)
         model = learn(examples)
         unseen = held_out(model, examples, read, learn, codes, seed)

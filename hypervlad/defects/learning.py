@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hypervlad.defects.thresholds import Judged
 from hypervlad.defects.truth import MIXED
 from hypervlad.encoder.sampling import random_pixels
+from hypervlad.images.masks import warn_if_inverted
 from hypervlad.patches import NORMAL
 from hypervlad.splits import group_folds
 
@@ -109,8 +110,16 @@ class Examples:
         if not is_normal.any():
             raise ValueError(
                 "no window is free of defects by the masks, so none shows what is sound: add "
-                "images, or take a smaller patch"
+                "images, or take a smaller patch. In a mask, white (or True) is the defect"
             )
+
+    def check_masks(self) -> None:
+        """Warn if the masks are probably inverted."""
+        defective = self.labels != NORMAL
+        n_images = int(self.images.max()) + 1
+        of_all = np.bincount(self.images, self.weights, n_images)
+        found = np.bincount(self.images, self.weights * defective, n_images)
+        warn_if_inverted((found[found > 0] / of_all[found > 0]).tolist())
 
     def of_images(self, positions: NDArray[np.intp]) -> Examples:
         """Return the examples of some images."""
@@ -197,9 +206,10 @@ def held_out(
     if not _has_all_kinds(examples, list(model_of)):
         unspared = [at for at in positions.tolist() if at not in model_of]
         warnings.warn(
-            f"{len(unspared)} of {len(positions)} images cannot be held out, because too few groups"
-            " of images have or lack defects, so the threshold is chosen on what was learnt from; "
-            "it will call too much defective. Give more images, or set_threshold",
+            f"{len(unspared)} of {len(positions)} images cannot be held out, because there are too "
+            "few groups of images (with defects, or without), so the threshold is chosen on what "
+            "was learnt from; it will call too much defective. Give images of more groups, or "
+            "set_threshold",
             UserWarning,
             stacklevel=4,
         )

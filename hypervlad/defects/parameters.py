@@ -56,6 +56,12 @@ def _check_encoder(encoder: Any) -> None:
         raise ValueError(f"the encoder's turns must be 1 for windows, not {encoder.turns}")
 
 
+def check_not_masks(y: Any) -> None:
+    """Raise a ValueError if labels are pictures."""
+    if not isinstance(y, str | bytes) and y is not None and any(np.ndim(each) > 1 for each in y):
+        raise ValueError("y is a label for each patch, but holds arrays: give masks as masks=")
+
+
 def check_groups(groups: Any, n_images: int) -> NDArray[Any]:
     """Return the group of each image as numbers; each is its own without groups."""
     if groups is None:

@@ -95,10 +95,10 @@ class View:
             )
         smallest = 4 * self._reach.margin
         if self.tile_size < smallest:
-            raise ImageReadError(
-                f"{name}: larger than tile_size={self.tile_size} pixels; tiles must overlap by the "
-                f"{self._reach.margin} pixels that the network sees to each side, and are worth "
-                f"it from {smallest} pixels on; raise tile_size"
+            raise ValueError(
+                f"tile_size={self.tile_size} is too small for images larger than that, such as "
+                f"{name}: tiles overlap by the {self._reach.margin} pixels that this network sees "
+                f"to each side, and are worth it from {smallest} pixels on"
             )
         inner = self.tile_size - 2 * self._reach.margin
         return self._reach, inner // self._reach.stride * self._reach.stride

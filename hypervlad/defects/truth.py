@@ -74,7 +74,7 @@ class Truth:
         if labels is not None and (NORMAL not in labels or len(np.unique(labels)) < 2):
             raise ValueError(
                 f"the labels (y) are {np.unique(labels).tolist()}; expected {NORMAL!r} and at "
-                f"least one other, such as {ANOMALOUS!r}. Of good images alone, leave y out"
+                f"least one other, such as {ANOMALOUS!r}. Without labels (y), all count as good"
             )
         return cls(images, masks, labels, min_fraction, banner_rows)
 

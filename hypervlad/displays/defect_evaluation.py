@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from hypervlad.displays.facts import read_options_of
 from hypervlad.images import ImageReadError, read_mask
-from hypervlad.images.masks import mask_rows
+from hypervlad.images.masks import mask_rows, warn_if_inverted
 from hypervlad.metrics import PixelTally, patch_confusion
 from hypervlad.metrics.patches import PatchConfusion
 
@@ -197,6 +197,8 @@ def evaluate_defects(
             result.left_out.append(str(error))
             continue
         result.add(i, name, found.score, found.map, truth)
+    shares = [image.true_fraction for image in result.images if image.is_defective]
+    warn_if_inverted(shares)
     if not result.images:
         raise ImageReadError(f"no image is left to judge: {'; '.join(result.left_out)}")
     return result

@@ -32,8 +32,9 @@ def write_findings(
 
     - ``maps/NAME.tif``: the scores of all pixels, 32-bit floats.
     - ``overlays/NAME.png``: the image, with lines around what reaches the threshold.
-    - ``scores.csv``: path, score, called, area_fraction (of the image that is defective),
-      n_regions; a line an image.
+    - ``scores.csv``: path, score (for ranking: the mean of the highest windows), highest (of all
+      places), threshold, called (anomalous if the highest reaches the threshold), area_fraction
+      (of the image that is defective), n_regions; a line an image.
     - ``regions.csv``: path, x, y, width, height (the box, pixels), area (pixels), score (the
       highest); a line a region, the worst of an image first.
 
@@ -69,12 +70,13 @@ def write_findings(
         _write_map(folder / _MAPS / f"{name}.tif", found.map)
         _write_overlay(folder / _OVERLAYS / f"{name}.png", read_image(image, **options), found)
         called = "anomalous" if found.is_defective else "normal"
-        scores.append([name, found.score, called, found.area_fraction, len(found.regions)])
+        levels = [found.score, float(found.map.max()), found.threshold]
+        scores.append([name, *levels, called, found.area_fraction, len(found.regions)])
         regions += [
             [name, each.column, each.row, each.width, each.height, each.area, each.score]
             for each in found.regions
         ]
-    header = ["path", "score", "called", "area_fraction", "n_regions"]
+    header = ["path", "score", "highest", "threshold", "called", "area_fraction", "n_regions"]
     _write_table(folder / SCORES, header, scores)
     header = ["path", "x", "y", "width", "height", "area", "score"]
     _write_table(folder / REGIONS, header, regions)

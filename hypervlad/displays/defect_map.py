@@ -36,15 +36,15 @@ TRUE: Colour = (0.34, 0.71, 0.91)
 SIDE = 200  # pixels of a picture at least: an outline of two of them is still seen
 LEGEND_INCHES = 0.3
 _SCALE_PERCENTILES = (1, 99.8)
-_PALETTE = "inferno"
+_PALETTE = "bone"  # on which both lines are seen
 
 
 class DefectMapDisplay:
     """Images beside the maps of their defect scores.
 
     Orange lines run inside of where the score reaches the threshold, blue ones outside of where the
-    mask is true. Where pictures are smaller than images, a block has its highest score.
-    All maps have one scale, so their colours can be compared.
+    mask is true (inside at the image's edges). Where pictures are smaller than images, a block has
+    its highest score. All maps have one scale, so their colours can be compared.
 
     Parameters
     ----------
@@ -200,16 +200,22 @@ class DefectMapDisplay:
         entries = [("mask", TRUE)] if any(mask is not None for mask in self.masks) else []
         if self.threshold is not None:
             entries.append((f"score ≥ {self.threshold:.3g}", SEEN))
-        draw_legend(self.ax_, entries, bar=(f"{low:.3g}", bar, f"{high:.3g}"))
+        lowest = min(scores.min() for scores in self.maps)
+        highest = max(scores.max() for scores in self.maps)
+        left, right = "≤ " if lowest < low else "", "≥ " if highest > high else ""
+        draw_legend(self.ax_, entries, bar=(f"{left}{low:.3g}", bar, f"{right}{high:.3g}"))
 
 
 def outline(region: NDArray[np.bool_], *, outside: bool = False) -> NDArray[np.bool_]:
-    """Return the border of a region, two pixels wide; inside, not along the image's edge."""
+    """Return the border of a region, two pixels wide: inside, or outside but at image's edges."""
     from scipy.ndimage import binary_dilation, binary_erosion
 
-    if outside:
-        return np.asarray(binary_dilation(region, iterations=2) & ~region)
-    return np.asarray(region & ~binary_erosion(region, iterations=2, border_value=1))
+    inside = region & ~binary_erosion(region, iterations=2)
+    if not outside:
+        return np.asarray(inside)
+    edge = np.ones(region.shape, dtype=bool)
+    edge[2:-2, 2:-2] = False
+    return np.asarray(binary_dilation(region, iterations=2) & ~region | inside & edge)
 
 
 def draw_legend(

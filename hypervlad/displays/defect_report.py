@@ -97,11 +97,16 @@ def _headline(result: DefectEvaluation) -> str:
     explanation = (
         "AUROC: how often a defective image (or pixel) scores higher than a sound one; 0.5 is "
         "guessing. Per-region overlap: the mean share of a defect that is found, over thresholds "
-        "with at most 30 % of false pixels. Patches and areas are counted at the threshold."
+        "with at most 30 % of false pixels. Patches and areas are counted at the threshold, "
+        f"{result.threshold:.4g}: an image is called anomalous if any place reaches it. Its score, "
+        "by which images are ranked, is the mean of its highest windows."
     )
-    return "\n".join(
-        [page.paragraph(sentence, "lead"), page.cards(cards), page.paragraph(explanation, "soft")]
-    )
+    pieces = [page.paragraph(sentence, "lead")]
+    if result.left_out:
+        n_out = _counted(len(result.left_out), "more image")
+        pieces.append(page.paragraph(f"{n_out} left out, such as: {result.left_out[0]}"))
+    pieces += [page.cards(cards), page.paragraph(explanation, "soft")]
+    return "\n".join(pieces)
 
 
 def _which(result: DefectEvaluation) -> str:

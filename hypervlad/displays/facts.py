@@ -10,7 +10,7 @@ from hypervlad.images import ReadOptions
 
 
 def model_facts(model: Any) -> dict[str, str]:
-    """Describe a fitted `MicrographClassifier`, `PatchDefectScorer` or `HypercolumnVLAD`.
+    """Describe a fitted `MicrographClassifier`, `PatchDefectScorer`, `HypercolumnVLAD` or other.
 
     Parameters
     ----------
@@ -25,6 +25,9 @@ def model_facts(model: Any) -> dict[str, str]:
     if hasattr(model, "classes_"):
         names = [str(name) for name in model.classes_]
         facts["classes"] = f"{len(names)}: {', '.join(names)}"
+    if hasattr(model, "curves_"):
+        return facts | _patch_cnn_facts(model)
+    if hasattr(model, "classes_"):
         facts["trained on"] = f"{model.n_images_} images"
     encoder = getattr(model, "encoder_", model)
     if hasattr(model, "threshold_"):
@@ -33,6 +36,15 @@ def model_facts(model: Any) -> dict[str, str]:
     if hasattr(model, "classes_"):
         facts |= _classifier_facts(model)
     return facts
+
+
+def _patch_cnn_facts(model: Any) -> dict[str, str]:
+    channels = "grey" if model.n_channels_ == 1 else f"{model.n_channels_} channels"
+    return {
+        "patches": f"{model.patch_} x {model.patch_} pixels, {channels}",
+        "network": f"{model.n_parameters_:,} parameters",
+        "trained for": f"{len(model.curves_.loss)} epochs",
+    }
 
 
 def _scorer_facts(scorer: Any) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,23 @@ def read_mask(
         f"{name}: a mask of {mask.shape[0]} x {mask.shape[1]} pixels for an image of {shape[0]} x "
         f"{shape[1]}; a mask has the size of its image"
     )
+
+
+def warn_if_inverted(shares: Sequence[float]) -> None:
+    """Warn if most images with defects have more defect than sound surface.
+
+    Parameters
+    ----------
+    shares : sequence of float
+        Defective share of each image that has defects.
+    """
+    if len(shares) and float(np.median(shares)) > 0.5:
+        warnings.warn(
+            f"by their masks, images with defects are defective over {np.median(shares):.0%} of "
+            "their area (median): in a mask, white (or True) is the defect. Are these inverted?",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def mask_rows(read_options: Mapping[str, Any] | ReadOptions) -> int | None:

@@ -117,8 +117,16 @@ def test_a_rate_of_windows(folder: Path, tmp_path: Path) -> None:
     run("defects", "fit", folder / "good", "-o", model, *rate, *TINY)
     assert (load(model).threshold, load(model).fpr) == ("patch_fpr", 0.01)
     assert "about 1.0% of sound windows reach it" in run("info", model).output
-    both = ["defects", "fit", folder / "good", "-o", model, *rate, "--best-f1"]
-    assert "give one" in run(*both, code=2).stderr
+    for other in (["--best-f1"], ["--fpr", "0.1"]):
+        both = ["defects", "fit", folder / "good", "-o", model, *rate, *other]
+        stderr = run(*both, code=2).stderr
+        assert "give one" in stderr
+        assert "fault" not in stderr
+
+
+def test_folders_of_several_kinds_are_told(folder: Path, tmp_path: Path) -> None:
+    stderr = run("defects", "fit", folder, "-o", tmp_path / "m.hvlad", *TINY).stderr
+    assert "all images are learnt as sound" in stderr
 
 
 def test_info_tells_what_a_scorer_is(model: Path) -> None:

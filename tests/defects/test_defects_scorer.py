@@ -289,6 +289,15 @@ def test_unusable_parameters_are_named(
     assert not hasattr(scorer, "model_")
 
 
+def test_inverted_masks_are_told(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
+    images = [*good[:4], *(image for image, _ in bad)]
+    inverted = [*[None] * 4, *(~mask for _, mask in bad)]
+    with pytest.warns(UserWarning, match="Are these inverted"):
+        scorer.fit(images, masks=inverted)
+    with pytest.raises(ValueError, match="give masks as masks="):
+        scorer.fit(images, [mask for _, mask in bad])
+
+
 def test_bad_masks_are_told_clearly(
     scorer: PatchDefectScorer, good: list[Image], bad: Flawed
 ) -> None:
@@ -427,7 +436,7 @@ def test_large_images_go_through_the_network_in_tiles(
     np.testing.assert_allclose(tiled.score_map(large[0]), expected, rtol=1e-3)
     assert max(largest) <= 96
     tiled.set_params(tile_size=8)
-    with pytest.raises(ImageReadError, match=r"worth it from \d+ pixels on; raise tile_size"):
+    with pytest.raises(ValueError, match=r"tile_size=8 is too small .* from \d+ pixels on"):
         tiled.score_map(large[0])
 
 

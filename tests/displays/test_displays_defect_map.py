@@ -94,21 +94,28 @@ def test_large_images_are_shrunk_and_colour_ones_shown():
     assert np.asarray(display.ax_.images[0].get_array()).shape == (166, 233, 3)
 
 
-def test_an_outline_lies_inside_and_not_along_the_image():
+def test_an_outline_lies_inside_or_outside_but_at_the_images_edges():
     region = np.zeros((12, 12), dtype=bool)
     region[:8, 2:9] = True
     border = outline(region)
     assert not (border & ~region).any()
-    assert not border[0, 5]
+    assert border[0, 5], "else what fills an image would have no line"
     assert border[0, 2]
     assert border[7, 5]
     assert border[6, 5]
     assert not border[5, 5]
     around = outline(region, outside=True)
-    assert not (around & region).any()
+    assert not (around & region)[2:].any()
+    assert around[0, 5]
+    assert not around[4, 5]
     assert around[9, 5]
     assert around[3, 10]
     assert not around[3, 11]
+    everywhere = np.ones((12, 12), dtype=bool)
+    for border in (outline(everywhere), outline(everywhere, outside=True)):
+        assert border[:2].all()
+        assert border[:, -2:].all()
+        assert not border[2:-2, 2:-2].any()
 
 
 def test_a_perfect_map_hides_no_mask():
