@@ -89,8 +89,8 @@ def build_classifier(job: Job) -> Any:
         }.get(job.method, {})
         model = luo2021(weights=job.weights, random_state=job.seed, **options)
     else:
-        model = MicrographClassifier(random_state=job.seed)
-    encoder, learner = model._parts()
+        model = MicrographClassifier(calibration_size=0, random_state=job.seed)
+    encoder, learner, _ = model._parts()
     if "n_jobs" in learner.get_params():
         learner.set_params(n_jobs=job.threads)
     model.set_params(encoder=encoder.set_params(n_jobs=job.threads), boosting=learner)

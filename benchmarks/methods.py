@@ -92,7 +92,7 @@ class RecordingSoftmax(BoostedSoftmaxClassifier):
 
 
 class Default:
-    """``MicrographClassifier()`` as it comes, but for the network and the seed."""
+    """``MicrographClassifier()`` as it comes, but for the network, the seed and prediction sets."""
 
     title = DEFAULT
 
@@ -101,8 +101,8 @@ class Default:
 
     def model(self, seed: int) -> MicrographClassifier:
         """Return the default with this network, whatever its default encoder and learner are."""
-        model = MicrographClassifier(random_state=seed)
-        encoder, softmax = model._parts()
+        model = MicrographClassifier(calibration_size=0, random_state=seed)
+        encoder, softmax, _ = model._parts()
         encoder.set_params(backbone=self.backbone, weights=self.weights)
         softmax = RecordingSoftmax(**softmax.get_params())
         return model.set_params(encoder=encoder, boosting=softmax)

@@ -136,6 +136,7 @@ def luo2021(
     return MicrographClassifier(
         encoder,
         boosting=_gradient_boosting(booster, n_estimators, n_jobs, verbose),
+        calibration_size=0,  # the paper's system says nothing of doubt, and learning takes long
         random_state=random_state,
         verbose=verbose,
     )

@@ -75,7 +75,7 @@ def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 def small_default(**parameters: Any) -> MicrographClassifier:
     model = MicrographClassifier(**parameters)
-    encoder, _ = model._parts()
+    encoder, _, _ = model._parts()
     encoder.set_params(image_size=32, n_codewords=4, layer_components=4, n_samples=600)
     return model.set_params(encoder=encoder)
 

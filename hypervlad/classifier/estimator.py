@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,15 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier import state
 from hypervlad.classifier.explanation import Explanation, explain
+from hypervlad.classifier.heldout import (
+    HeldOut,
+    cross_held_out,
+    group_codes,
+    judged_apart,
+    sides,
+)
 from hypervlad.classifier.validation import (
+    check_calibration_size,
     check_classes,
     check_learner,
     checked_labels,
@@ -22,6 +31,7 @@ from hypervlad.classifier.validation import (
     facts_for,
     of_length,
 )
+from hypervlad.conformal import check_share, confidence_for_error, prediction_sets
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.saving import SaveMixin
 from hypervlad.images import check_image_list
@@ -34,6 +44,10 @@ register_kind(KIND, "hypervlad.classifier:MicrographClassifier")
 def _learner_has_margins(model: MicrographClassifier) -> bool:
     learner = getattr(model, "boosting_", model.boosting)
     return learner is None or hasattr(learner, "decision_function")
+
+
+def _has_held_out(model: MicrographClassifier) -> bool:
+    return model.calibration_size != 0
 
 
 class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
@@ -53,6 +67,12 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         The learner; the defaults of :class:`BoostedSoftmaxClassifier` if not given. Any
         scikit-learn classifier with ``predict_proba`` will do, but a model with another learner
         cannot be saved by :meth:`save`.
+    calibration_size : float, optional
+        What :meth:`predict_set` and :meth:`predict_or_reject` are founded on. None: the learner is
+        fitted five times more, each time without a fold of groups, and judged by that fold
+        (cross-conformal; no image is lost, but learning takes about five times as long, encoding
+        as long as before). A share between 0 and 1: so many images are set apart, by group, and not
+        learnt from (split-conformal). 0: nothing; the two methods are then not there.
     random_state : int, RandomState or None, default=None
         Seeds encoder and learner; an encoder or learner that you give a seed keeps it.
     verbose : bool, default=False
@@ -63,6 +83,8 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
     classes_ : ndarray
     encoder_ : HypercolumnVLAD
     boosting_ : BoostedSoftmaxClassifier or other classifier
+    held_out_ : HeldOut or None
+        What models said of images that they had not seen; None if no group could be spared.
     n_images_ : int
         Images learnt from.
 
@@ -87,6 +109,7 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
     classes_: np.ndarray
     encoder_: HypercolumnVLAD
     boosting_: Any
+    held_out_: HeldOut | None
     n_images_: int
 
     def __init__(
@@ -94,11 +117,13 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         encoder: HypercolumnVLAD | None = None,
         *,
         boosting: BaseEstimator | None = None,
+        calibration_size: float | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
     ) -> None:
         self.encoder = encoder
         self.boosting = boosting
+        self.calibration_size = calibration_size
         self.random_state = random_state
         self.verbose = verbose
 
@@ -153,19 +178,26 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
             images = [image for image, kept in zip(images, counts, strict=True) if kept]
             labels, given = labels[counts], {k: v[counts] for k, v in given.items()}
         check_classes(labels, given.get("groups"))
-        encoder, learner = self._parts()
-        known = facts_for(learner, given)
-        vectors = encoder.fit_transform(images)
+        encoder, learner, seed = self._parts()
+        known, codes = facts_for(learner, given), group_codes(given.get("groups"), len(images))
+        learnt, apart = sides(labels, codes, self.calibration_size, seed)
+        vectors = encoder.fit_transform([images[i] for i in learnt])
         readable = ~np.isnan(vectors[:, 0])
         if not readable.all():  # else no copy: whole VLAD vectors may be most of the memory
-            vectors = vectors[readable]
-        known = {name: values[readable] for name, values in known.items()}
+            vectors, learnt = vectors[readable], learnt[readable]
+        known = {name: values[learnt] for name, values in known.items()}
         if has_fit_parameter(learner, "views"):
             known["views"] = list(encoder.feature_parts.values())
-        learner.fit(vectors, labels[readable], **known)
+        learner.fit(vectors, labels[learnt], **known)
+        held_out = None
+        if self.calibration_size is None:
+            held_out = cross_held_out(learner, vectors, labels[learnt], codes[learnt], known, seed)
+        elif len(apart):
+            vectors = encoder.transform([images[i] for i in apart])
+            held_out = judged_apart(learner, vectors, labels[apart], codes[apart])
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.boosting_, self.classes_ = encoder, learner, learner.classes_
-        self.n_images_ = int(readable.sum())
+        self.held_out_, self.n_images_ = held_out, len(learnt)
         return self
 
     @available_if(_learner_has_margins)
@@ -210,6 +242,99 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
             labels = labels.astype(object)
             labels[skipped] = None
         return labels
+
+    @available_if(_has_held_out)
+    def predict_set(self, images: Sequence[Any], coverage: float = 0.9) -> np.ndarray:
+        """Return the classes that each image may be of, so that the true one is among them.
+
+        Parameters
+        ----------
+        images : sequence of n images
+        coverage : float, default=0.9
+            Share of images whose set is to hold their true class.
+
+        Returns
+        -------
+        ndarray of bool, shape (n, n_classes)
+            In the order of ``classes_``. Every set holds what :meth:`predict` says; that of an
+            image skipped is empty.
+
+        Raises
+        ------
+        ValueError
+            If the coverage is no share between 0 and 1.
+
+        Notes
+        -----
+        After a plain ``fit`` (cross-conformal) the guarantee, for images of a group exchangeable
+        with those learnt from, is ``2 * coverage - 1``; usually the coverage itself is attained.
+        With ``calibration_size=`` (split-conformal) the coverage is guaranteed for such images. In
+        both cases groups are those given to ``fit``, each image its own if there were none; fewer
+        than ``coverage / (1 - coverage)`` groups, 9 for 0.9, can exclude no class. The codebook,
+        which knows no classes, is learnt from all images learnt from. Images from elsewhere,
+        another microscope, say, have no guarantee. See :mod:`hypervlad.conformal`.
+
+        Examples
+        --------
+        >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
+        >>> images, labels = make_tem_images(24, size=64, random_state=0)
+        >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4)
+        >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
+        >>> model.predict_set(images[:2]).shape
+        (2, 4)
+        """
+        check_share("coverage", coverage)
+        return self._of_readable(images, lambda vectors: self._sets(vectors, coverage), False)
+
+    @available_if(_has_held_out)
+    def predict_or_reject(
+        self, images: Sequence[Any], max_error: float = 0.05, reject_label: Any = "unsure"
+    ) -> np.ndarray:
+        """Return the class of each image, or that it is better looked at by a person.
+
+        Parameters
+        ----------
+        images : sequence of n images
+        max_error : float, default=0.05
+            Share of the answers given that may be wrong. An answer is given from the lowest
+            confidence on at which images that the model had not seen were wrong no more often.
+        reject_label : object, default="unsure"
+            What stands where no answer is given; not a class.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Of objects if labels are no texts. None for an image skipped.
+
+        Raises
+        ------
+        ValueError
+            If the error is no share between 0 and 1, or the label is one of a class.
+
+        Warns
+        -----
+        UserWarning
+            If no confidence keeps the error so low, and all answers are refused.
+        """
+        if reject_label in self.classes_.tolist():
+            raise ValueError(f"reject_label={reject_label!r} is one of the classes: take another")
+        threshold = confidence_for_error(self._held_out().calibration, max_error)
+        if np.isinf(threshold):
+            warnings.warn(
+                f"no confidence keeps the share of wrong answers below {max_error:g} on images "
+                "that the model had not seen: all answers are refused; allow more, or give more "
+                "images (groups) to fit",
+                UserWarning,
+                stacklevel=2,
+            )
+        proba = self.predict_proba(images)
+        skipped = np.isnan(proba[:, 0])
+        answers = self.classes_[np.where(skipped[:, None], 0.0, proba).argmax(axis=1)]
+        answers = answers.astype(object)
+        answers[~(proba.max(axis=1) >= threshold)] = reject_label
+        answers[skipped] = None
+        is_text = self.classes_.dtype.kind == "U" and isinstance(reject_label, str)
+        return answers.astype(str) if is_text and not skipped.any() else answers
 
     def score(
         self,
@@ -292,8 +417,8 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         """Undo :meth:`to_state`."""
         return state.unpack(cls, header, arrays)
 
-    def _parts(self) -> tuple[HypercolumnVLAD, Any]:
-        """Return encoder and learner, unfitted and seeded."""
+    def _parts(self) -> tuple[HypercolumnVLAD, Any, int | None]:
+        """Return encoder and learner, unfitted and seeded, and the seed."""
         seed = self.random_state
         if isinstance(seed, np.random.RandomState):
             seed = int(seed.randint(2**31 - 1))
@@ -302,25 +427,43 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
                 f"encoder must be a HypercolumnVLAD or None, not {type(self.encoder).__name__}"
             )
         check_learner(self.boosting)
+        check_calibration_size(self.calibration_size)
         encoder = default_encoder() if self.encoder is None else clone(self.encoder)
         learner = BoostedSoftmaxClassifier() if self.boosting is None else clone(self.boosting)
         encoder.set_output(transform="default")  # frames, if asked for, are not for in here
         for part in (encoder, learner):
             complete(part, seed, self.verbose)
-        return encoder, learner
+        return encoder, learner, seed
+
+    def _sets(self, vectors: np.ndarray, coverage: float) -> np.ndarray:
+        held_out = self._held_out()
+        sets = prediction_sets(held_out.predict_proba(vectors), held_out.calibration, coverage)
+        sets[np.arange(len(sets)), self.boosting_.predict_proba(vectors).argmax(axis=1)] = True
+        return sets
 
     def _boosted(self) -> Any:
         check_is_fitted(self)
         return self.boosting_
 
-    def _of_readable(self, images: Sequence[Any], function: Any) -> np.ndarray:
-        """Apply a function of vectors to the images that could be read; NaN elsewhere."""
+    def _held_out(self) -> HeldOut:
+        check_is_fitted(self)
+        if self.held_out_ is None:
+            raise ValueError(
+                "no images were held out in fit, because each of them was needed to learn its "
+                "class: sets and refusals need at least two groups a class"
+            )
+        return self.held_out_
+
+    def _of_readable(
+        self, images: Sequence[Any], function: Any, elsewhere: Any = np.nan
+    ) -> np.ndarray:
+        """Apply a function of vectors to the images that could be read."""
         vectors = self.encoder_.transform(images)
         readable = ~np.isnan(vectors[:, 0])
         if readable.all():
             return function(vectors)
         values = function(vectors[readable])
-        result = np.full((len(vectors), *values.shape[1:]), np.nan, dtype=values.dtype)
+        result = np.full((len(vectors), *values.shape[1:]), elsewhere, dtype=values.dtype)
         result[readable] = values
         return result
 

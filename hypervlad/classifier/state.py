@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import clone
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.classifier.heldout import HeldOut
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.state import arrays_under, plain_seed
 from hypervlad.modelfile import ModelFileError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 _Model = TypeVar("_Model", bound="MicrographClassifier")
 
-_ENCODER, _BOOSTING = "encoder.", "boosting."
+_ENCODER, _BOOSTING, _HELD_OUT = "encoder.", "boosting.", "held_out."
 
 
 def pack(
@@ -41,14 +42,20 @@ def pack(
         )
     encoder, encoder_arrays = model.encoder_.to_state(include_backbone=include_backbone)
     boosting, boosting_arrays = model.boosting_.to_state()
+    held_out, held_out_arrays = None, dict[str, np.ndarray]()
+    if model.held_out_ is not None:
+        held_out, held_out_arrays = model.held_out_.to_state()
     header = {
         "random_state": plain_seed(model.random_state),
+        "calibration_size": model.calibration_size,
+        "held_out": held_out,
         "n_images": model.n_images_,
         "encoder": encoder,
         "boosting": boosting,
     }
     arrays = {_ENCODER + name: array for name, array in encoder_arrays.items()}
     arrays |= {_BOOSTING + name: array for name, array in boosting_arrays.items()}
+    arrays |= {_HELD_OUT + name: array for name, array in held_out_arrays.items()}
     return header, arrays
 
 
@@ -63,9 +70,14 @@ def unpack(
         If something is missing, or encoder and learner do not fit together.
     """
     try:
-        model = cls(random_state=header["random_state"])
+        model = cls(
+            calibration_size=header["calibration_size"], random_state=header["random_state"]
+        )
         model.n_images_ = int(header["n_images"])
-        encoder, boosting = header["encoder"], header["boosting"]
+        encoder, boosting, held_out = header["encoder"], header["boosting"], header["held_out"]
+        model.held_out_ = None
+        if held_out is not None:
+            model.held_out_ = HeldOut.from_state(held_out, arrays_under(_HELD_OUT, arrays))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(
             f"the model is incomplete ({error!r}): it was written by another version of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -28,6 +29,16 @@ def check_learner(learner: Any) -> None:
         raise ValueError(
             "boosting must be a BoostedSoftmaxClassifier, another scikit-learn classifier with "
             f"predict_proba, or None, not {learner!r}"
+        )
+
+
+def check_calibration_size(value: Any) -> None:
+    """Raise unless it is None, 0 or a share below 1."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if value is not None and not (is_number and 0 <= float(value) < 1):
+        raise ValueError(
+            "calibration_size is None (all images, in turns), a share of the images between 0 and "
+            f"1, or 0 (none); got {value!r}"
         )
 
 

@@ -1,0 +1,287 @@
+"""Prediction sets and refusals: slow oracles, promised coverage, and the classifier's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hypervlad import HypercolumnVLAD, MicrographClassifier, load
+from hypervlad.conformal import Calibration, confidence_for_error, prediction_sets
+
+N_CLASSES = 3
+
+
+def random_calibration(
+    rng: np.random.Generator, n: int, n_groups: int, n_models: int
+) -> Calibration:
+    proba = rng.dirichlet(np.ones(N_CLASSES), n).round(2)  # rounded: equal ones occur
+    truth = rng.integers(0, N_CLASSES, n)
+    groups, models = rng.integers(0, n_groups, n), rng.integers(0, n_models, n)
+    return Calibration.of(proba, truth, groups, models)
+
+
+def slow_sets(proba: Any, calibration: Calibration, coverage: float) -> list[list[bool]]:
+    """As the formula says, image by image and class by class."""
+    groups = calibration.groups.tolist()
+    n_groups = len(set(groups))
+    result = []
+    for image in range(proba.shape[1]):
+        row = []
+        for k in range(proba.shape[2]):
+            support = 1 / (n_groups + 1)
+            for misfit, group, model in zip(
+                calibration.misfit, groups, calibration.models, strict=True
+            ):
+                if misfit >= 1 - proba[model, image, k]:
+                    support += 1 / (n_groups + 1) / groups.count(group)
+            row.append(support > 1 - coverage + 1e-12)
+        result.append(row)
+    return result
+
+
+@given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 8), st.integers(1, 3))
+def test_sets_are_those_of_the_formula(seed: int, n: int, n_groups: int, n_models: int) -> None:
+    rng = np.random.default_rng(seed)
+    calibration = random_calibration(rng, n, n_groups, n_models)
+    proba = rng.dirichlet(np.ones(N_CLASSES), (n_models, 4)).round(2)
+    coverage = float(rng.choice([0.5, 0.75, 0.9, rng.uniform(0.05, 0.95)]))
+    sets = prediction_sets(proba, calibration, coverage)
+    assert sets.tolist() == slow_sets(proba, calibration, coverage)
+
+
+@given(st.integers(0, 10**6))
+def test_a_larger_coverage_takes_nothing_away(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    calibration = random_calibration(rng, 20, 6, 2)
+    proba = rng.dirichlet(np.ones(N_CLASSES), (2, 5))
+    small, large = np.sort(rng.uniform(0.05, 0.95, 2))
+    fewer, more = (prediction_sets(proba, calibration, float(c)) for c in (small, large))
+    assert not (fewer & ~more).any()
+
+
+@given(st.integers(0, 10**6))
+def test_the_order_of_images_and_the_names_of_groups_do_not_matter(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    one = random_calibration(rng, 20, 6, 2)
+    order = rng.permutation(20)
+    fields = (one.misfit, one.confidence, one.correct, 7 * one.groups + 3, one.models)
+    other = Calibration(*(values[order] for values in fields))
+    proba = rng.dirichlet(np.ones(N_CLASSES), (2, 5))
+    np.testing.assert_array_equal(prediction_sets(proba, one), prediction_sets(proba, other))
+    assert confidence_for_error(one, 0.3) == confidence_for_error(other, 0.3)
+
+
+@pytest.mark.parametrize("coverage", [0.6, 0.8, 0.9])
+def test_new_groups_are_covered_as_often_as_promised(coverage: float) -> None:
+    """Groups of many sizes, alike within: without their weights the large ones would decide."""
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(3000):
+        ease = rng.beta(2, 1, 31)  # of a group: the probability of the true class in all its images
+        sizes = rng.integers(1, 6, 30)
+        seen = np.repeat(ease[:30], sizes)
+        table = np.column_stack([seen, 1 - seen])
+        groups = np.repeat(np.arange(30), sizes)
+        zeros = np.zeros(len(groups), dtype=int)
+        calibration = Calibration.of(table, zeros, groups, zeros)
+        new = [[[ease[30], 1 - ease[30]]]]
+        held.append(prediction_sets(new, calibration, coverage)[0, 0])
+    assert coverage - 0.02 <= np.mean(held) <= coverage + 1 / 31 + 0.02
+
+
+def test_few_groups_exclude_nothing() -> None:
+    calibration = Calibration.of([[0.99, 0.01]] * 80, [0] * 80, np.arange(80) % 8, [0] * 80)
+    assert prediction_sets([[[0.999, 0.001]]], calibration, 0.9).all()
+    more = Calibration.of([[0.99, 0.01]] * 80, [0] * 80, np.arange(80) % 10, [0] * 80)
+    assert prediction_sets([[[0.999, 0.001]]], more, 0.9).tolist() == [[True, False]]
+
+
+def slow_confidence(calibration: Calibration, max_error: float) -> float:
+    one = 1 / (calibration.n_groups + 1)
+    best = float("inf")
+    for threshold in calibration.confidence:
+        kept = calibration.confidence >= threshold
+        weights = calibration.weights[kept]
+        wrong = weights[~calibration.correct[kept]].sum() + one
+        if wrong / (weights.sum() + one) <= max_error + 1e-12:
+            best = min(best, float(threshold))
+    return best
+
+
+@given(st.integers(0, 10**6), st.floats(0.01, 0.99))
+def test_the_confidence_is_the_lowest_that_will_do(seed: int, max_error: float) -> None:
+    calibration = random_calibration(np.random.default_rng(seed), 25, 12, 2)
+    assert confidence_for_error(calibration, max_error) == slow_confidence(calibration, max_error)
+
+
+@pytest.mark.parametrize("value", [0, 1, 1.5, -0.1, float("nan"), True, "0.9", None])
+def test_shares_are_checked(value: Any) -> None:
+    calibration = random_calibration(np.random.default_rng(0), 20, 6, 1)
+    with pytest.raises(ValueError, match="coverage is a share between 0 and 1"):
+        prediction_sets(np.ones((1, 1, N_CLASSES)), calibration, value)
+    with pytest.raises(ValueError, match="max_error is a share between 0 and 1"):
+        confidence_for_error(calibration, value)
+
+
+# --- of the classifier --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(tiny_encoder: HypercolumnVLAD) -> MicrographClassifier:
+    return MicrographClassifier(tiny_encoder, random_state=0)
+
+
+def noisy(
+    textures: tuple[list[np.ndarray], np.ndarray], n: int, seed: int
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Textures buried in noise, so that models are wrong at times."""
+    images, labels = textures
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(0, len(images), n)
+    noise = [rng.normal(0, 0.62, images[i].shape) for i in chosen]
+    found = [np.clip(images[i] + own, 0, 1) for i, own in zip(chosen, noise, strict=True)]
+    return found, labels[chosen]
+
+
+@pytest.mark.parametrize("size", [None, 0.4])
+def test_sets_of_a_classifier_cover(
+    model: MicrographClassifier, texture_images: Any, size: float | None
+) -> None:
+    images, labels = noisy(texture_images, 90, 0)
+    new, truth = noisy(texture_images, 300, 1)
+    model.set_params(calibration_size=size).fit(images, labels)
+    codes = np.searchsorted(model.classes_, truth)
+    for coverage in (0.6, 0.9):
+        sets = model.predict_set(new, coverage)
+        assert sets.shape == (300, len(model.classes_))
+        assert sets.dtype == bool
+        assert sets[np.arange(300), model.predict_proba(new).argmax(axis=1)].all()
+        held = sets[np.arange(300), codes].mean()
+        assert held >= coverage - 0.12, "90 images promise no more than that of one fit"
+    assert model.predict_set(new, 0.6).sum() < model.predict_set(new, 0.99).sum()
+
+
+def test_images_set_apart_are_not_learnt_from(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    images, labels = texture_images
+    groups = np.arange(len(images)) // 2
+    model.set_params(calibration_size=0.25).fit(images, labels, groups=groups)
+    assert model.held_out_ is not None
+    calibration = model.held_out_.calibration
+    assert model.n_images_ + len(calibration) == len(images)
+    assert len(calibration) == pytest.approx(6, abs=3)
+    assert set(np.bincount(calibration.groups)[np.unique(calibration.groups)]) == {2}
+    assert model.held_out_.learners == [model.boosting_]
+
+
+def test_folds_are_judged_by_models_that_did_not_see_their_groups(
+    model: MicrographClassifier, texture_images: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = texture_images
+    groups = np.arange(len(images)) // 2
+    from hypervlad.boosting import BoostedSoftmaxClassifier
+
+    learnt: list[set[int]] = []
+    original = BoostedSoftmaxClassifier.fit
+
+    def spy(self: Any, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Any:
+        learnt.append(set(np.asarray(groups).tolist()))
+        return original(self, X, y, sample_weight, groups=groups)
+
+    monkeypatch.setattr(BoostedSoftmaxClassifier, "fit", spy)
+    model.fit(images, labels, groups=groups)
+    assert model.held_out_ is not None
+    calibration = model.held_out_.calibration
+    assert len(calibration) == len(images)
+    assert learnt[0] == set(groups.tolist())
+    for number, of_fold in enumerate(learnt[1:]):
+        tested = set(calibration.groups[calibration.models == number].tolist())
+        assert tested
+        assert not tested & of_fold
+        assert tested | of_fold == learnt[0]
+
+
+def test_a_file_keeps_what_was_held_out(
+    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    model.fit(images, labels).save(tmp_path / "m.hvlad")
+    again = load(tmp_path / "m.hvlad")
+    np.testing.assert_array_equal(again.predict_set(images), model.predict_set(images))
+    np.testing.assert_array_equal(
+        again.predict_or_reject(images, 0.2), model.predict_or_reject(images, 0.2)
+    )
+    model.set_params(calibration_size=0.3).fit(images, labels).save(tmp_path / "split.hvlad")
+    assert load(tmp_path / "split.hvlad").calibration_size == 0.3
+    model.set_params(calibration_size=0).fit(images, labels).save(tmp_path / "none.hvlad")
+    assert not hasattr(load(tmp_path / "none.hvlad"), "predict_set")
+
+
+def test_answers_given_are_right_as_often_as_asked(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    images, labels = noisy(texture_images, 90, 0)
+    new, truth = noisy(texture_images, 300, 1)
+    model.fit(images, labels)
+    plain = model.predict(new)
+    assert (plain != truth).mean() > 0.05, "else there would be nothing to refuse"
+    answers = model.predict_or_reject(new, max_error=0.2)
+    given_ = answers != "unsure"
+    assert 0.1 < given_.mean() < 1
+    assert (answers[given_] == plain[given_]).all()
+    assert (answers[given_] != truth[given_]).mean() < (plain != truth).mean()
+    assert (answers[given_] != truth[given_]).mean() <= 0.2
+
+
+def test_refusals_that_cannot_be_had_are_told(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    images, labels = texture_images
+    model.fit(images, labels)
+    with pytest.warns(UserWarning, match="all answers are refused"):
+        assert set(model.predict_or_reject(images, 0.001, "?")) == {"?"}
+    with pytest.raises(ValueError, match="is one of the classes"):
+        model.predict_or_reject(images, reject_label=labels[0])
+    with pytest.raises(ValueError, match="coverage is a share"):
+        model.predict_set(images, 90)
+    numbers = np.unique(labels, return_inverse=True)[1]
+    mixed = model.fit(images, numbers).predict_or_reject(images, 0.3)
+    assert set(mixed.tolist()) <= {0, 1, 2, "unsure"}
+
+
+def test_skipped_images_have_an_empty_set(
+    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    model.encoder.set_params(on_error="skip")
+    model.fit(images, labels)
+    with pytest.warns(UserWarning, match="gone"):
+        sets = model.predict_set([images[0], tmp_path / "gone.png"])
+    assert sets.any(axis=1).tolist() == [True, False]
+    with pytest.warns(UserWarning, match="gone"):
+        answers = model.predict_or_reject([images[0], tmp_path / "gone.png"], 0.9)
+    assert answers[1] is None
+
+
+def test_a_group_a_class_holds_nothing_out(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    images, labels = texture_images
+    with pytest.warns(UserWarning, match="only one or two"):
+        model.fit(images, labels, groups=labels)
+    assert model.held_out_ is None
+    for ask in (model.predict_set, model.predict_or_reject):
+        with pytest.raises(ValueError, match="at least two groups a class"):
+            ask(images)
+
+
+@pytest.mark.parametrize("size", [1, -0.1, "half", True, float("nan")])
+def test_the_size_is_checked(model: MicrographClassifier, texture_images: Any, size: Any) -> None:
+    with pytest.raises(ValueError, match="calibration_size is None"):
+        model.set_params(calibration_size=size).fit(*texture_images)
