@@ -232,8 +232,7 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
         examples = Examples.of(read(), len(images), seed)
         if truth.is_known:
             examples.check_both_kinds()
-        if masks is not None:
-            examples.check_masks()
+        truth.check_masks()
         learn = self._learner(encoder, truth, codes, seed)
         model = learn(examples)
         unseen = held_out(model, examples, read, learn, codes, seed)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from hypervlad.defects.thresholds import Judged
 from hypervlad.defects.truth import MIXED
 from hypervlad.encoder.sampling import random_pixels
-from hypervlad.images.masks import warn_if_inverted
 from hypervlad.patches import NORMAL
 from hypervlad.splits import group_folds
 
@@ -112,14 +111,6 @@ class Examples:
                 "no window is free of defects by the masks, so none shows what is sound: add "
                 "images, or take a smaller patch. In a mask, white (or True) is the defect"
             )
-
-    def check_masks(self) -> None:
-        """Warn if the masks are probably inverted."""
-        defective = self.labels != NORMAL
-        n_images = int(self.images.max()) + 1
-        of_all = np.bincount(self.images, self.weights, n_images)
-        found = np.bincount(self.images, self.weights * defective, n_images)
-        warn_if_inverted((found[found > 0] / of_all[found > 0]).tolist())
 
     def of_images(self, positions: NDArray[np.intp]) -> Examples:
         """Return the examples of some images."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hypervlad.classifier.validation import checked_labels, of_length
 from hypervlad.defects.lattice import Lattice
 from hypervlad.images import ImageReadError, read_mask
+from hypervlad.images.masks import warn_if_inverted
 from hypervlad.images.outcomes import name_of
 from hypervlad.patches import ANOMALOUS, NORMAL, patch_means
 
@@ -33,6 +34,8 @@ class Truth:
         Of a window's pixels that are defective, from which on it is.
     banner_rows : int or None
         As in :func:`hypervlad.images.read_mask`.
+    shares : dict from int to float
+        Defective share of the mask of each image that has defects, of those looked at so far.
     """
 
     images: list[Any]
@@ -40,6 +43,7 @@ class Truth:
     labels: NDArray[Any] | None
     min_fraction: float
     banner_rows: int | None = 0
+    shares: dict[int, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -109,6 +113,8 @@ class Truth:
         if self.masks is None or self.masks[position] is None:
             return np.full(n_windows, NORMAL)
         mask = self._mask(position, shape)
+        if mask.any():
+            self.shares[position] = float(mask.mean())
         if shape != size:  # images brought to a common pixel size
             down, across = (np.arange(n) * old // n for n, old in zip(size, shape, strict=True))
             mask = mask[down][:, across]
@@ -117,6 +123,10 @@ class Truth:
         labels[shares == 0] = NORMAL
         labels[shares >= self.min_fraction] = ANOMALOUS
         return labels
+
+    def check_masks(self) -> None:
+        """Warn if the masks looked at are probably inverted."""
+        warn_if_inverted(list(self.shares.values()))
 
     def _mask(self, position: int, shape: tuple[int, int]) -> NDArray[np.bool_]:
         assert self.masks is not None

@@ -298,6 +298,16 @@ def test_inverted_masks_are_told(scorer: PatchDefectScorer, good: list[Image], b
         scorer.fit(images, [mask for _, mask in bad])
 
 
+def test_small_defects_in_large_patches_are_no_inverted_masks(
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed
+) -> None:
+    """Most windows of an image meet its defect, which is a small part of it all the same."""
+    images = [*good[:4], *(image for image, _ in bad)]
+    masks = [*[None] * 4, *(mask for _, mask in bad)]
+    scorer.set_params(patch=40, stride=2, min_fraction=0.01).fit(images, masks=masks)
+    assert max(mask.mean() for _, mask in bad) < 0.5
+
+
 def test_bad_masks_are_told_clearly(
     scorer: PatchDefectScorer, good: list[Image], bad: Flawed
 ) -> None:
