@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.exceptions import NotFittedError
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, load
+from hypervlad.classifier.heldout import sides, with_copies_joined
 from hypervlad.conformal import Calibration, confidence_for_error, prediction_sets
+from hypervlad.modelfile import ModelFileError
 
 N_CLASSES = 3
 
@@ -78,12 +81,12 @@ def test_the_order_of_images_and_the_names_of_groups_do_not_matter(seed: int) ->
 
 @pytest.mark.parametrize("coverage", [0.6, 0.8, 0.9])
 def test_new_groups_are_covered_as_often_as_promised(coverage: float) -> None:
-    """Groups of many sizes, alike within: without their weights the large ones would decide."""
+    """Large groups are hard, and alike within: without their weights they would decide."""
     rng = np.random.default_rng(0)
     held = []
     for _ in range(3000):
         ease = rng.beta(2, 1, 31)  # of a group: the probability of the true class in all its images
-        sizes = rng.integers(1, 6, 30)
+        sizes = np.where(ease[:30] < 0.5, 20, 1)
         seen = np.repeat(ease[:30], sizes)
         table = np.column_stack([seen, 1 - seen])
         groups = np.repeat(np.arange(30), sizes)
@@ -163,6 +166,13 @@ def test_sets_of_a_classifier_cover(
         assert sets[np.arange(300), model.predict_proba(new).argmax(axis=1)].all()
         held = sets[np.arange(300), codes].mean()
         assert held >= coverage - 0.12, "90 images promise no more than that of one fit"
+    assert model.held_out_ is not None
+    bare = prediction_sets(
+        model.held_out_.predict_proba(model.encoder_.transform(new)),
+        model.held_out_.calibration,
+        0.6,
+    )
+    assert bare[np.arange(300), codes].mean() == pytest.approx(0.6, abs=0.2)
     assert model.predict_set(new, 0.6).sum() < model.predict_set(new, 0.99).sum()
 
 
@@ -174,8 +184,8 @@ def test_images_set_apart_are_not_learnt_from(
     model.set_params(calibration_size=0.25).fit(images, labels, groups=groups)
     assert model.held_out_ is not None
     calibration = model.held_out_.calibration
-    assert model.n_images_ + len(calibration) == len(images)
-    assert len(calibration) == pytest.approx(6, abs=3)
+    assert model.n_images_ + len(calibration) == len(images) == len(model.training_)
+    assert len(calibration) == 2 * 3, "a quarter of 12 groups"
     assert set(np.bincount(calibration.groups)[np.unique(calibration.groups)]) == {2}
     assert model.held_out_.learners == [model.boosting_]
 
@@ -219,8 +229,12 @@ def test_a_file_keeps_what_was_held_out(
     )
     model.set_params(calibration_size=0.3).fit(images, labels).save(tmp_path / "split.hvlad")
     assert load(tmp_path / "split.hvlad").calibration_size == 0.3
-    model.set_params(calibration_size=0).fit(images, labels).save(tmp_path / "none.hvlad")
-    assert not hasattr(load(tmp_path / "none.hvlad"), "predict_set")
+    split = load(tmp_path / "split.hvlad")
+    assert split.held_out_.learners == [split.boosting_], "stored once"
+    model.set_params(calibration_size=np.float32(0)).fit(images, labels)
+    model.save(tmp_path / "none.hvlad")
+    with pytest.raises(ValueError, match="calibration_size was 0"):
+        load(tmp_path / "none.hvlad").predict_set(images)
 
 
 def test_answers_given_are_right_as_often_as_asked(
@@ -244,10 +258,13 @@ def test_refusals_that_cannot_be_had_are_told(
 ) -> None:
     images, labels = texture_images
     model.fit(images, labels)
-    with pytest.warns(UserWarning, match="all answers are refused"):
+    with pytest.warns(UserWarning, match="no answer is sure"):
         assert set(model.predict_or_reject(images, 0.001, "?")) == {"?"}
     with pytest.raises(ValueError, match="is one of the classes"):
         model.predict_or_reject(images, reject_label=labels[0])
+    for label in (None, float("nan"), ("un", "sure")):
+        with pytest.raises(ValueError, match="reject_label is a text or number"):
+            model.predict_or_reject(images, reject_label=label)
     with pytest.raises(ValueError, match="coverage is a share"):
         model.predict_set(images, 90)
     numbers = np.unique(labels, return_inverse=True)[1]
@@ -285,3 +302,73 @@ def test_a_group_a_class_holds_nothing_out(
 def test_the_size_is_checked(model: MicrographClassifier, texture_images: Any, size: Any) -> None:
     with pytest.raises(ValueError, match="calibration_size is None"):
         model.set_params(calibration_size=size).fit(*texture_images)
+
+
+def test_no_question_before_the_fit(model: MicrographClassifier, texture_images: Any) -> None:
+    for ask in (model.predict_set, model.predict_or_reject, model.judge):
+        with pytest.raises(NotFittedError):
+            ask(texture_images[0])
+    with pytest.raises(NotFittedError):
+        model.label_issues()
+
+
+def test_what_cannot_be_told_is_told_before_images_are_encoded(
+    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+) -> None:
+    model.set_params(calibration_size=0).fit(*texture_images)
+    for ask in (model.predict_set, model.predict_or_reject, model.judge):
+        with pytest.raises(ValueError, match="calibration_size was 0"):
+            ask([tmp_path / "there_is_no_such_file.png"])
+
+
+@pytest.mark.parametrize("size", [None, 0.4])
+def test_copies_of_an_image_promise_no_more_than_one(
+    model: MicrographClassifier, texture_images: Any, size: float | None
+) -> None:
+    """Labels by lot: what a copy teaches of its original must not be taken for knowledge."""
+    images, _ = noisy(texture_images, 30, 0)
+    labels = np.random.default_rng(0).permutation(np.repeat(["a", "b", "c"], 10))
+    once = model.set_params(calibration_size=size).fit(images, labels)
+    n_groups = len(set(once.held_out_.calibration.groups.tolist()))
+    three = model.fit(images * 3, np.tile(labels, 3))
+    assert three.held_out_ is None or three.held_out_.calibration.n_groups <= n_groups
+    if three.held_out_ is not None:
+        assert three.held_out_.calibration.correct.mean() < 0.7
+
+
+def test_groups_set_apart_are_drawn_by_lot() -> None:
+    labels = np.repeat(["a", "b"], 20)
+    groups = np.repeat(np.arange(20), 2)
+    drawn = np.zeros(20)
+    for seed in range(300):
+        learnt, apart = sides(labels, groups, 0.3, seed)
+        assert sorted([*learnt, *apart]) == list(range(40))
+        assert not set(groups[learnt]) & set(groups[apart])
+        drawn[np.unique(groups[apart])] += 1
+    np.testing.assert_allclose(drawn / 300, 0.3, atol=0.1)
+    alone = np.arange(4)
+    learnt, apart = sides(np.array(["a", "a", "a", "b"]), alone, 0.9, 0)
+    assert set(learnt) >= {3}, "the only group of a class is learnt from"
+    assert len(apart) == 2
+
+
+def test_copies_join_their_groups() -> None:
+    points = np.random.default_rng(0).normal(size=(6, 300)).astype(np.float32)
+    points[4] = points[0] * (1 + 1e-6)
+    joined = with_copies_joined(points, np.array([0, 0, 1, 2, 2, 3]))
+    assert [len(set(joined[rows])) for rows in ([0, 1, 3, 4], [2], [5])] == [1, 1, 1]
+    assert len(set(joined)) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("models", 7), ("codes", 9), ("groups", None)],
+)
+def test_damaged_files_are_told(
+    model: MicrographClassifier, texture_images: Any, name: str, wrong: int | None
+) -> None:
+    header, arrays = model.fit(*texture_images).to_state()
+    whole = arrays[f"held_out.{name}"]
+    arrays[f"held_out.{name}"] = whole[1:] if wrong is None else whole + wrong
+    with pytest.raises(ModelFileError, match="incomplete"):
+        MicrographClassifier.from_state(header, arrays)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,17 +20,27 @@ from hypervlad.classifier.heldout import (
     group_codes,
     judged_apart,
     sides,
+    with_copies_joined,
 )
+from hypervlad.classifier.judging import (
+    Judgement,
+    check_asked,
+    confidence_for,
+    judge_vectors,
+    vector_sets,
+)
+from hypervlad.classifier.suspects import LabelIssue, label_issues
+from hypervlad.classifier.training import TrainingImages, projected
 from hypervlad.classifier.validation import (
     check_calibration_size,
     check_classes,
     check_learner,
+    check_reject_label,
     checked_labels,
     checked_weights,
     facts_for,
     of_length,
 )
-from hypervlad.conformal import check_share, confidence_for_error, prediction_sets
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.saving import SaveMixin
 from hypervlad.images import check_image_list
@@ -44,10 +53,6 @@ register_kind(KIND, "hypervlad.classifier:MicrographClassifier")
 def _learner_has_margins(model: MicrographClassifier) -> bool:
     learner = getattr(model, "boosting_", model.boosting)
     return learner is None or hasattr(learner, "decision_function")
-
-
-def _has_held_out(model: MicrographClassifier) -> bool:
-    return model.calibration_size != 0
 
 
 class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
@@ -71,8 +76,8 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         What :meth:`predict_set` and :meth:`predict_or_reject` are founded on. None: the learner is
         fitted five times more, each time without a fold of groups, and judged by that fold
         (cross-conformal; no image is lost, but learning takes about five times as long, encoding
-        as long as before). A share between 0 and 1: so many images are set apart, by group, and not
-        learnt from (split-conformal). 0: nothing; the two methods are then not there.
+        as long as before). A share between 0 and 1: so many groups are set apart by lot and not
+        learnt from (split-conformal). 0: nothing; these methods then raise.
     random_state : int, RandomState or None, default=None
         Seeds encoder and learner; an encoder or learner that you give a seed keeps it.
     verbose : bool, default=False
@@ -85,6 +90,8 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
     boosting_ : BoostedSoftmaxClassifier or other classifier
     held_out_ : HeldOut or None
         What models said of images that they had not seen; None if no group could be spared.
+    training_ : TrainingImages
+        Names (paths below their common folder), labels and places of the images given to ``fit``.
     n_images_ : int
         Images learnt from.
 
@@ -110,6 +117,7 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
     encoder_: HypercolumnVLAD
     boosting_: Any
     held_out_: HeldOut | None
+    training_: TrainingImages
     n_images_: int
 
     def __init__(
@@ -181,23 +189,25 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         encoder, learner, seed = self._parts()
         known, codes = facts_for(learner, given), group_codes(given.get("groups"), len(images))
         learnt, apart = sides(labels, codes, self.calibration_size, seed)
-        vectors = encoder.fit_transform([images[i] for i in learnt])
-        readable = ~np.isnan(vectors[:, 0])
-        if not readable.all():  # else no copy: whole VLAD vectors may be most of the memory
-            vectors, learnt = vectors[readable], learnt[readable]
+        vectors, learnt = _readable(encoder.fit_transform([images[i] for i in learnt]), learnt)
+        points, of_apart = projected(vectors), vectors[:0]
+        if len(apart):
+            of_apart, apart = _readable(encoder.transform([images[i] for i in apart]), apart)
+            points = np.concatenate([points, projected(of_apart)])
         known = {name: values[learnt] for name, values in known.items()}
         if has_fit_parameter(learner, "views"):
             known["views"] = list(encoder.feature_parts.values())
         learner.fit(vectors, labels[learnt], **known)
-        held_out = None
+        rows = np.concatenate([learnt, apart])
+        own, held_out = with_copies_joined(points, codes[rows]), None
         if self.calibration_size is None:
-            held_out = cross_held_out(learner, vectors, labels[learnt], codes[learnt], known, seed)
+            held_out = cross_held_out(learner, vectors, labels[learnt], own, known, seed)
         elif len(apart):
-            vectors = encoder.transform([images[i] for i in apart])
-            held_out = judged_apart(learner, vectors, labels[apart], codes[apart])
+            held_out = judged_apart(learner, of_apart, labels[apart], own)
+        training = TrainingImages.of([images[i] for i in rows], labels[rows], own, points)
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.boosting_, self.classes_ = encoder, learner, learner.classes_
-        self.held_out_, self.n_images_ = held_out, len(learnt)
+        self.held_out_, self.training_, self.n_images_ = held_out, training, len(learnt)
         return self
 
     @available_if(_learner_has_margins)
@@ -243,7 +253,6 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
             labels[skipped] = None
         return labels
 
-    @available_if(_has_held_out)
     def predict_set(self, images: Sequence[Any], coverage: float = 0.9) -> np.ndarray:
         """Return the classes that each image may be of, so that the true one is among them.
 
@@ -251,7 +260,7 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         ----------
         images : sequence of n images
         coverage : float, default=0.9
-            Share of images whose set is to hold their true class.
+            How often the set is to hold the true class: the share for the next group.
 
         Returns
         -------
@@ -266,13 +275,15 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
 
         Notes
         -----
-        After a plain ``fit`` (cross-conformal) the guarantee, for images of a group exchangeable
-        with those learnt from, is ``2 * coverage - 1``; usually the coverage itself is attained.
-        With ``calibration_size=`` (split-conformal) the coverage is guaranteed for such images. In
-        both cases groups are those given to ``fit``, each image its own if there were none; fewer
-        than ``coverage / (1 - coverage)`` groups, 9 for 0.9, can exclude no class. The codebook,
-        which knows no classes, is learnt from all images learnt from. Images from elsewhere,
-        another microscope, say, have no guarantee. See :mod:`hypervlad.conformal`.
+        What is covered is the next group (micrograph, sample, paper): an image drawn from a group
+        like those given to ``fit``, large or small; each image is its own group if there were
+        none. Copies of an image count once. With ``calibration_size=`` (split-conformal) that is
+        guaranteed, but for classes of so few groups that none could be set apart. After a plain
+        ``fit`` (cross-conformal) it is what is usually attained; the guarantee of theory is weak,
+        ``2 * coverage - 1`` less about ``1 / n_folds``, and not even strict here, because the
+        codebook, which knows no classes, has seen all folds. Fewer than
+        ``coverage / (1 - coverage)`` groups, 9 for 0.9, can exclude no class. Images from
+        elsewhere, another microscope, say, have no guarantee. See :mod:`hypervlad.conformal`.
 
         Examples
         --------
@@ -283,10 +294,11 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         >>> model.predict_set(images[:2]).shape
         (2, 4)
         """
-        check_share("coverage", coverage)
-        return self._of_readable(images, lambda vectors: self._sets(vectors, coverage), False)
+        check_asked(self, coverage, None)
+        return self._of_readable(
+            images, lambda vectors: vector_sets(self, vectors, coverage), False
+        )
 
-    @available_if(_has_held_out)
     def predict_or_reject(
         self, images: Sequence[Any], max_error: float = 0.05, reject_label: Any = "unsure"
     ) -> np.ndarray:
@@ -297,7 +309,8 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         images : sequence of n images
         max_error : float, default=0.05
             Share of the answers given that may be wrong. An answer is given from the lowest
-            confidence on at which images that the model had not seen were wrong no more often.
+            confidence on at which images that the model had not seen were wrong no more often: an
+            estimate, not a guarantee, and rough where groups are few.
         reject_label : object, default="unsure"
             What stands where no answer is given; not a class.
 
@@ -316,17 +329,9 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         UserWarning
             If no confidence keeps the error so low, and all answers are refused.
         """
-        if reject_label in self.classes_.tolist():
-            raise ValueError(f"reject_label={reject_label!r} is one of the classes: take another")
-        threshold = confidence_for_error(self._held_out().calibration, max_error)
-        if np.isinf(threshold):
-            warnings.warn(
-                f"no confidence keeps the share of wrong answers below {max_error:g} on images "
-                "that the model had not seen: all answers are refused; allow more, or give more "
-                "images (groups) to fit",
-                UserWarning,
-                stacklevel=2,
-            )
+        check_asked(self, None, max_error)
+        check_reject_label(reject_label, self.classes_)
+        threshold = confidence_for(self, max_error)
         proba = self.predict_proba(images)
         skipped = np.isnan(proba[:, 0])
         answers = self.classes_[np.where(skipped[:, None], 0.0, proba).argmax(axis=1)]
@@ -335,6 +340,71 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         answers[skipped] = None
         is_text = self.classes_.dtype.kind == "U" and isinstance(reject_label, str)
         return answers.astype(str) if is_text and not skipped.any() else answers
+
+    def judge(self, images: Sequence[Any], max_error: float = 0.05) -> Judgement:
+        """Say of each image whether the answer is sure, and if it is not, why.
+
+        An image between classes ("boundary") has a confidence at which too many answers are wrong;
+        an "unknown" one lies farther from its nearest training images than these do from each
+        other, in the space of the encoder's vectors, so that no probability means much.
+
+        Parameters
+        ----------
+        images : sequence of n images
+        max_error : float, default=0.05
+            Share of the sure answers that may be wrong, as in :meth:`predict_or_reject`.
+
+        Returns
+        -------
+        Judgement
+            Probabilities, kinds, reasons in words, and the nearest training images.
+
+        Raises
+        ------
+        ValueError
+            If the error is no share between 0 and 1, or nothing was held out in ``fit``.
+
+        Warns
+        -----
+        UserWarning
+            If no confidence keeps the error so low, and no answer is sure.
+
+        Examples
+        --------
+        >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
+        >>> images, labels = make_tem_images(24, size=64, random_state=0)
+        >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4)
+        >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
+        >>> judged = model.judge(images, max_error=0.6)
+        >>> judged.proba.shape, judged.nearest.shape
+        ((24, 4), (24, 3))
+        """
+        check_asked(self, None, max_error)
+        return judge_vectors(self, self.encoder_.transform(images), max_error)
+
+    def label_issues(self) -> list[LabelIssue]:
+        """List training images whose label is probably wrong, the likeliest first.
+
+        Returns
+        -------
+        list of LabelIssue
+
+        Raises
+        ------
+        ValueError
+            If nothing was held out in ``fit``.
+        ImportError
+            If cleanlab is not installed (``pip install "hypervlad[review]"``).
+
+        Notes
+        -----
+        Each image is judged by a model that had not seen its group (with ``calibration_size=``,
+        only images set apart are judged). A label is called wrong by confident learning: the
+        probability of another class is above the mean probability that this class has among its
+        own images (C. G. Northcutt, L. Jiang and I. L. Chuang, "Confident learning: estimating
+        uncertainty in dataset labels", JAIR 70, 2021), as cleanlab computes it.
+        """
+        return label_issues(self._held_out(), self.training_, self.classes_)
 
     def score(
         self,
@@ -435,12 +505,6 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
             complete(part, seed, self.verbose)
         return encoder, learner, seed
 
-    def _sets(self, vectors: np.ndarray, coverage: float) -> np.ndarray:
-        held_out = self._held_out()
-        sets = prediction_sets(held_out.predict_proba(vectors), held_out.calibration, coverage)
-        sets[np.arange(len(sets)), self.boosting_.predict_proba(vectors).argmax(axis=1)] = True
-        return sets
-
     def _boosted(self) -> Any:
         check_is_fitted(self)
         return self.boosting_
@@ -449,8 +513,8 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         if self.held_out_ is None:
             raise ValueError(
-                "no images were held out in fit, because each of them was needed to learn its "
-                "class: sets and refusals need at least two groups a class"
+                "no images were held out in fit: calibration_size was 0, or each group was needed "
+                "to learn its class (sets and refusals need at least two groups a class)"
             )
         return self.held_out_
 
@@ -475,6 +539,12 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         return tags
+
+
+def _readable(vectors: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keep the images that could be read; no copy, of what may be most of the memory, if all."""
+    readable = ~np.isnan(vectors[:, 0])
+    return (vectors, rows) if readable.all() else (vectors[readable], rows[readable])
 
 
 def complete(part: BaseEstimator, seed: int | None, verbose: bool) -> None:

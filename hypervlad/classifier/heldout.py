@@ -5,19 +5,23 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.base import clone
+from sklearn.metrics import pairwise_distances_chunked
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.conformal import Calibration
 from hypervlad.encoder.state import arrays_under
-from hypervlad.splits import first_appearance_codes, group_folds, holdout_split
+from hypervlad.splits import first_appearance_codes, group_folds
 
 _FOLDS = 5
-_FIELDS = fields(Calibration)
+_SAME = 1e-4  # of an image's length: other batches change the last digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,34 +32,68 @@ class HeldOut:
     ----------
     learners : list of classifiers
         One a fold; the model's own learner if images were set apart.
-    calibration : Calibration
+    proba : ndarray of float, shape (n, n_classes)
+        Of each image, by a learner that had not seen it.
+    codes : ndarray of int, shape (n,)
+        Columns of the true classes.
+    groups : ndarray of int, shape (n,)
+    models : ndarray of int, shape (n,)
+        Which learner judged each image.
+    rows : ndarray of int, shape (n,)
+        Which of the model's training images each is.
     """
 
     learners: list[Any]
-    calibration: Calibration
+    proba: NDArray[np.float64]
+    codes: NDArray[np.intp]
+    groups: NDArray[np.intp]
+    models: NDArray[np.intp]
+    rows: NDArray[np.intp]
 
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return header and arrays."""
+    @cached_property
+    def calibration(self) -> Calibration:
+        """What is known of right and wrong."""
+        return Calibration.of(self.proba, self.codes, self.groups, self.models)
+
+    def to_state(self, whole: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return header and arrays, without the model's own learner if that is what judged."""
         headers, arrays = [], dict[str, NDArray[Any]]()
-        for number, learner in enumerate(self.learners):
+        for number, learner in enumerate(each for each in self.learners if each is not whole):
             header, own = learner.to_state()
             headers.append(header)
             arrays |= {f"{number}.{name}": array for name, array in own.items()}
-        kept = {field.name: getattr(self.calibration, field.name) for field in _FIELDS}
-        return {"learners": headers}, arrays | kept
+        return {"learners": headers}, arrays | {name: getattr(self, name) for name in _ARRAYS}
 
     @classmethod
-    def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> HeldOut:
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], whole: Any
+    ) -> HeldOut:
         """Undo `to_state`."""
         learners = [
             BoostedSoftmaxClassifier.from_state(own, arrays_under(f"{number}.", arrays))
             for number, own in enumerate(header["learners"])
         ]
-        return cls(learners, Calibration(**{field.name: arrays[field.name] for field in _FIELDS}))
+        found = cls(learners or [whole], **{name: arrays[name] for name in _ARRAYS})
+        found._check()
+        return found
+
+    def _check(self) -> None:
+        """Raise a ValueError unless the parts fit together."""
+        n, n_classes = self.proba.shape
+        shapes = {getattr(self, name).shape for name in _ARRAYS if name != "proba"}
+        if shapes != {(n,)} or not 0 <= self.codes.min() <= self.codes.max() < n_classes:
+            raise ValueError("what was held out is damaged")
+        if not 0 <= self.models.min() <= self.models.max() < len(self.learners):
+            raise ValueError("a learner of what was held out is missing")
+        if any(len(learner.classes_) != n_classes for learner in self.learners):
+            raise ValueError("learners of other classes")
 
     def predict_proba(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return what each learner says: (n_learners, n, n_classes)."""
         return np.stack([learner.predict_proba(vectors) for learner in self.learners])
+
+
+_ARRAYS = [field.name for field in fields(HeldOut) if field.name != "learners"]
 
 
 def group_codes(groups: NDArray[Any] | None, n: int) -> NDArray[np.intp]:
@@ -66,10 +104,45 @@ def group_codes(groups: NDArray[Any] | None, n: int) -> NDArray[np.intp]:
 def sides(
     labels: NDArray[Any], groups: NDArray[np.intp], share: float | None, seed: int | None
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the rows to learn from, and those to set apart: none but for a share above 0."""
+    """Return the rows to learn from, and those to set apart: none but for a share above 0.
+
+    Groups are set apart by lot, not by class or size: those that come later are no other. Only a
+    class that would be left with none to learn from gets one back.
+    """
     if not share:
         return np.arange(len(labels)), np.empty(0, dtype=np.intp)
-    return holdout_split(labels, groups, test_size=share, random_state=seed)
+    order = np.random.default_rng(seed).permutation(np.unique(groups))
+    apart = list(order[: max(1, round(share * len(order)))])
+    for label in np.unique(labels):
+        own = groups[labels == label]
+        if np.isin(own, apart).all():
+            apart.remove(next(group for group in apart if group in own))
+    is_apart = np.isin(groups, apart)
+    return np.flatnonzero(~is_apart), np.flatnonzero(is_apart)
+
+
+def with_copies_joined(points: NDArray[np.floating], groups: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Put images at the same place, and with them their groups, into one group; numbers anew.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n, d)
+        Equal up to the rounding of different batches.
+    groups : ndarray of int, shape (n,)
+    """
+    near = _SAME * float(np.sqrt(np.mean(np.sum(np.square(points, dtype=np.float64), axis=1))))
+    first = np.unique(groups, return_index=True, return_inverse=True)
+    rows, columns = [np.arange(len(groups))], [first[1][first[2]]]
+    start = 0
+    for distances in pairwise_distances_chunked(points):
+        one, other = np.nonzero(distances <= near)
+        rows.append(one + start)
+        columns.append(other)
+        start += len(distances)
+    pairs = np.concatenate(rows), np.concatenate(columns)
+    shape = len(groups), len(groups)
+    graph = coo_array((np.ones(len(pairs[0]), dtype=bool), pairs), shape=shape)
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.intp)
 
 
 def cross_held_out(
@@ -113,8 +186,8 @@ def cross_held_out(
         models.append(np.full(len(test), number))
     tested = np.concatenate(rows)
     truth = np.searchsorted(learner.classes_, labels[tested])
-    parts = (np.concatenate(proba), truth, groups[tested], np.concatenate(models))
-    return HeldOut(learners, Calibration.of(*parts))
+    by = np.concatenate(models)
+    return HeldOut(learners, np.concatenate(proba), truth, groups[tested], by, tested)
 
 
 def _quietly_fitted(
@@ -133,9 +206,27 @@ def judged_apart(
     vectors: NDArray[np.floating],
     labels: NDArray[Any],
     groups: NDArray[np.intp],
-) -> HeldOut:
-    """Judge images that had been set apart by the learner that did not see them."""
-    read = ~np.isnan(vectors[:, 0]) & np.isin(labels, learner.classes_)
-    truth = np.searchsorted(learner.classes_, labels[read])
-    proba = learner.predict_proba(vectors[read])
-    return HeldOut([learner], Calibration.of(proba, truth, groups[read], np.zeros(len(truth))))
+) -> HeldOut | None:
+    """Judge images that had been set apart by the learner that did not see them.
+
+    Parameters
+    ----------
+    learner : fitted classifier
+    vectors : ndarray of shape (m, n_features)
+    labels : ndarray of shape (m,)
+    groups : ndarray of int, shape (n,)
+        Of all training images: those set apart come last.
+
+    Returns
+    -------
+    HeldOut or None
+        Without copies of images learnt from; None if nothing is left.
+    """
+    n_learnt = len(groups) - len(labels)
+    of_apart = groups[n_learnt:]
+    fine = np.isin(labels, learner.classes_) & ~np.isin(of_apart, groups[:n_learnt])
+    if not fine.any():
+        return None
+    truth, rows = np.searchsorted(learner.classes_, labels[fine]), n_learnt + np.flatnonzero(fine)
+    proba = learner.predict_proba(vectors[fine])
+    return HeldOut([learner], proba, truth, of_apart[fine], np.zeros_like(rows), rows)

@@ -10,6 +10,7 @@ from sklearn.base import clone
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier.heldout import HeldOut
+from hypervlad.classifier.training import TrainingImages
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.state import arrays_under, plain_seed
 from hypervlad.modelfile import ModelFileError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _Model = TypeVar("_Model", bound="MicrographClassifier")
 
-_ENCODER, _BOOSTING, _HELD_OUT = "encoder.", "boosting.", "held_out."
+_ENCODER, _BOOSTING, _HELD_OUT, _TRAINING = "encoder.", "boosting.", "held_out.", "training."
 
 
 def pack(
@@ -44,11 +45,14 @@ def pack(
     boosting, boosting_arrays = model.boosting_.to_state()
     held_out, held_out_arrays = None, dict[str, np.ndarray]()
     if model.held_out_ is not None:
-        held_out, held_out_arrays = model.held_out_.to_state()
+        held_out, held_out_arrays = model.held_out_.to_state(model.boosting_)
+    size = model.calibration_size
+    training, training_arrays = model.training_.to_state(model.classes_)
     header = {
         "random_state": plain_seed(model.random_state),
-        "calibration_size": model.calibration_size,
+        "calibration_size": size if size is None else float(size),
         "held_out": held_out,
+        "training": training,
         "n_images": model.n_images_,
         "encoder": encoder,
         "boosting": boosting,
@@ -56,6 +60,7 @@ def pack(
     arrays = {_ENCODER + name: array for name, array in encoder_arrays.items()}
     arrays |= {_BOOSTING + name: array for name, array in boosting_arrays.items()}
     arrays |= {_HELD_OUT + name: array for name, array in held_out_arrays.items()}
+    arrays |= {_TRAINING + name: array for name, array in training_arrays.items()}
     return header, arrays
 
 
@@ -75,9 +80,18 @@ def unpack(
         )
         model.n_images_ = int(header["n_images"])
         encoder, boosting, held_out = header["encoder"], header["boosting"], header["held_out"]
+        model.boosting_ = BoostedSoftmaxClassifier.from_state(
+            boosting, arrays_under(_BOOSTING, arrays)
+        )
+        model.classes_ = model.boosting_.classes_
+        model.training_ = TrainingImages.from_state(
+            header["training"], arrays_under(_TRAINING, arrays), model.classes_
+        )
         model.held_out_ = None
         if held_out is not None:
-            model.held_out_ = HeldOut.from_state(held_out, arrays_under(_HELD_OUT, arrays))
+            model.held_out_ = HeldOut.from_state(
+                held_out, arrays_under(_HELD_OUT, arrays), model.boosting_
+            )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(
             f"the model is incomplete ({error!r}): it was written by another version of "
@@ -85,8 +99,6 @@ def unpack(
         ) from error
     model.encoder_ = HypercolumnVLAD.from_state(encoder, arrays_under(_ENCODER, arrays))
     model.encoder_.set_output(transform="default")
-    model.boosting_ = BoostedSoftmaxClassifier.from_state(boosting, arrays_under(_BOOSTING, arrays))
-    model.classes_ = model.boosting_.classes_
     width = model.encoder_._n_features_out
     if model.boosting_.n_features_in_ != width:
         raise ModelFileError(

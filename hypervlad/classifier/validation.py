@@ -42,6 +42,14 @@ def check_calibration_size(value: Any) -> None:
         )
 
 
+def check_reject_label(label: Any, classes: np.ndarray) -> None:
+    """Refuse what cannot be told from a class, or from an image skipped."""
+    if label is None or label != label or not np.isscalar(label):
+        raise ValueError(f"reject_label is a text or number, such as 'unsure'; got {label!r}")
+    if label in classes.tolist():
+        raise ValueError(f"reject_label={label!r} is one of the classes: take another")
+
+
 def checked_labels(y: Any, n_images: int) -> np.ndarray:
     """Return n labels as an array; ValueError where one is missing."""
     if y is None:

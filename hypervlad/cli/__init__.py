@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from hypervlad._version import __version__
-from hypervlad.cli.commands import check, evaluate, explain, info, predict, train
+from hypervlad.cli.commands import check, evaluate, explain, info, predict, suspects, train
 from hypervlad.cli.defects import defects
 from hypervlad.cli.demonstration import demo
 from hypervlad.cli.extraction import cache, extract
@@ -65,7 +65,18 @@ def _root(
     show_traceback.set(debug)
 
 
-for _command in (train, predict, explain, evaluate, extract, check, demo, info, cache):
+for _command in (
+    train,
+    predict,
+    explain,
+    evaluate,
+    suspects,
+    extract,
+    check,
+    demo,
+    info,
+    cache,
+):
     app.command()(_command)
 app.add_typer(defects)
 

@@ -23,12 +23,14 @@ from hypervlad.cli.options import (
     Backbone,
     Cache,
     CacheSize,
+    CalibrationSize,
     Device,
     Folder,
     Groups,
     Images,
     ImageSize,
     IncludeBackbone,
+    MaxError,
     ModelPath,
     ModelToWrite,
     NCodewords,
@@ -62,6 +64,7 @@ def train(
     device: Device = "auto",
     on_error: Unreadable = OnError.RAISE,
     include_backbone: IncludeBackbone = False,
+    calibration_size: CalibrationSize = None,
     cache: Cache = None,
     cache_size: CacheSize = None,
     quiet: Quiet = False,
@@ -90,7 +93,7 @@ def train(
         device=device,
         on_error=on_error.value,
         memory=cache,
-    )
+    ).set_params(calibration_size=calibration_size)
     say(quiet, f"training on {len(data.images)} images of {len(data.target_names)} classes")
     with hint_at_bad_files():
         model.fit(data.images, data.target, groups=data.groups)
@@ -112,23 +115,33 @@ def predict(
     on_error: UnreadableInPrediction = OnError.RAISE,
     cache: Cache = None,
     cache_size: CacheSize = None,
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Also name the classes that an image may be of, so that the true one is among "
+            "them that often: 0.9, say.",
+        ),
+    ] = None,
+    max_error: MaxError = None,
     quiet: Quiet = False,
 ) -> None:
     """Classify images, with probabilities.
 
-    The table has the columns path, label, confidence, then p_CLASS for every class. An image
-    that cannot be read has no line in it; such images are listed at the end, with exit code 2
-    unless they are accepted with --on-error skip.
+    The table has the columns path, label, confidence, then p_CLASS for every class. Before these
+    come, with --coverage, possible (classes, parted by |) and, with --max-error, kind (sure,
+    boundary: between classes, unknown: unlike all training images) and reason. An image that
+    cannot be read has no line in it; such images are listed at the end, with exit code 2 unless
+    they are accepted with --on-error skip.
 
     \b
     Examples:
       hypervlad predict model.hvlad image.tif
+      hypervlad predict model.hvlad new_images/ -o predictions.csv --max-error 0.05
       hypervlad predict model.hvlad new_images/ -o predictions.csv
       hypervlad predict model.hvlad "scans/**/*.tif" --on-error skip -o predictions.csv
     """
-    import numpy as np
-
-    from hypervlad.displays.predictions import predictions_as_bytes
+    from hypervlad.displays.predictions import predictions_as_bytes, predictions_of
     from hypervlad.images import ImageReadError, find_images
 
     if output is not None:
@@ -139,11 +152,12 @@ def predict(
     classifier = load_classifier(
         model, weights, device=device, on_error="skip", quiet=quiet, cache=cache
     )
-    proba = classifier.predict_proba(files)
+    found = predictions_of(classifier, files, coverage, max_error)
     cut_down(cache, cache_size)
-    readable = np.flatnonzero(~np.isnan(proba[:, 0]))
-    names = [str(files[index]) for index in readable]
-    table = predictions_as_bytes(names, proba[readable], list(classifier.classes_))
+    names = [str(files[index]) for index in found.read]
+    table = predictions_as_bytes(
+        names, found.proba, list(classifier.classes_), columns=found.columns
+    )
     if output is None:
         typer.echo(table, nl=False)
     else:
@@ -330,6 +344,42 @@ def info(model: ModelPath) -> None:
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
         typer.echo(f"{name + ':':{width}}{value}")
+
+
+@plain_errors
+def suspects(
+    model: ModelPath,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="CSV", help="Table to write; else it is printed."),
+    ] = None,
+) -> None:
+    """List training images whose label is probably wrong, the likeliest first.
+
+    Each was judged in training by a model that had not seen its group. The table has the columns
+    path (below the training folder), label, likely, p_label and p_likely. Look at them before you
+    believe it: an image that is hard for the model is listed too.
+
+    \b
+    Examples:
+      hypervlad suspects model.hvlad
+      hypervlad suspects model.hvlad -o suspects.csv
+    """
+    from hypervlad.displays.predictions import table_as_bytes
+
+    if output is not None:
+        prepare_file(output)
+    classifier = load_classifier(model, None, device="auto", on_error="raise", quiet=True)
+    header = ("path", "label", "likely", "p_label", "p_likely")
+    found = classifier.label_issues()
+    rows = [(i.name, i.label, i.likely, round(i.p_label, 4), round(i.p_likely, 4)) for i in found]
+    table = table_as_bytes(header, rows)
+    if output is None:
+        typer.echo(table, nl=False)
+    else:
+        with replace_when_complete(output) as stream:
+            stream.write(table)
+        typer.echo(f"{len(rows)} of {len(classifier.training_)} labels are suspect: {output}")
 
 
 def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:

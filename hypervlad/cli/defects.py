@@ -132,8 +132,8 @@ def fit(
         verbose=not quiet,
     )
     _set_tile_size(scorer, tile_size)
-    if truth is None:
-        _warn_of_folders(files, paths)
+    if truth is None and groups is None:
+        _warn_of_folders(files)
     with_masks = "" if truth is None else f", {sum(m is not None for m in truth)} with masks"
     say(quiet, f"learning from {len(files)} images{with_masks}")
     with hint_at_bad_files():
@@ -249,17 +249,14 @@ def _set_tile_size(scorer: PatchDefectScorer, tile_size: int | None) -> None:
         scorer.set_params(tile_size=tile_size)
 
 
-def _warn_of_folders(files: list[Path], paths: list[str]) -> None:
+def _warn_of_folders(files: list[Path]) -> None:
     """Folders of a labelled data set are easily taken for folders of good images."""
-    root = _root(paths)
-    if root is None:
-        return
-    names = sorted({file.relative_to(root).parts[0] for file in files if file.parent != root})
-    if len(names) > 1:
+    names = sorted({file.parent.name or str(file.parent) for file in files})
+    if len({file.parent for file in files}) > 1:
         warnings.warn(
-            f"{root} has {len(names)} sub-folders with images ({', '.join(names[:5])}"
-            f"{', …' if len(names) > 5 else ''}): all images are learnt as sound. If some have "
-            "defects, give the folder of the good ones, or --masks",
+            f"the images lie in several folders ({', '.join(names[:5])}"
+            f"{', …' if len(names) > 5 else ''}): all are learnt as sound. If some have defects, "
+            "give the folder of the good ones, or --masks; if the folders are samples, --groups",
             UserWarning,
             stacklevel=2,
         )

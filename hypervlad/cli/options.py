@@ -102,3 +102,20 @@ CacheSize = Annotated[
         "goes first.",
     ),
 ]
+MaxError = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Also say which answers are sure, so that this share of them is wrong at most, and "
+        "why the others are not: 0.05, say.",
+    ),
+]
+CalibrationSize = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="What sure answers and sets of classes are founded on. If not given: five more "
+        "models, each learnt without a fifth of the groups. 0.2, say: a fifth of the groups, "
+        "not learnt from. 0: nothing, and there are none.",
+    ),
+]

@@ -5,10 +5,59 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+from hypervlad.classifier import judge_vectors
+from hypervlad.classifier.judging import check_asked, vector_sets
+
+
+class Predictions(NamedTuple):
+    """What a model says of images.
+
+    Attributes
+    ----------
+    read : ndarray of int, shape (m,)
+        Positions of the images that could be read.
+    proba : ndarray of shape (m, n_classes)
+    columns : dict from str to list of m values
+    """
+
+    read: NDArray[np.intp]
+    proba: NDArray[np.float64]
+    columns: dict[str, list[Any]]
+
+
+def predictions_of(
+    model: Any, images: Sequence[Any], coverage: float | None, max_error: float | None
+) -> Predictions:
+    """Classify images, each encoded once, with what is asked for of their doubts.
+
+    Parameters
+    ----------
+    model : fitted MicrographClassifier
+    images : sequence of n images
+    coverage : float, optional
+        Adds the column "possible": the classes of `predict_set`, parted by "|".
+    max_error : float, optional
+        Adds the columns "kind" and "reason" of `judge`.
+    """
+    check_asked(model, coverage, max_error)
+    vectors = model.encoder_.transform(images)
+    read = np.flatnonzero(~np.isnan(vectors[:, 0]))
+    vectors, columns = vectors[read], dict[str, list[Any]]()
+    if not len(read):
+        return Predictions(read, np.empty((0, len(model.classes_))), columns)
+    if coverage is not None:
+        sets = vector_sets(model, vectors, coverage)
+        names = np.array([str(name) for name in model.classes_], dtype=object)
+        columns["possible"] = ["|".join(names[row]) for row in sets]
+    if max_error is not None:
+        judged = judge_vectors(model, vectors, max_error)
+        columns |= {"kind": judged.kind.tolist(), "reason": judged.reasons}
+    return Predictions(read, model.boosting_.predict_proba(vectors), columns)
 
 
 def write_predictions(

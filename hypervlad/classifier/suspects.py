@@ -1,0 +1,67 @@
+"""Training images whose label is probably wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.classifier.heldout import HeldOut
+from hypervlad.classifier.training import TrainingImages
+
+
+@dataclass(frozen=True)
+class LabelIssue:
+    """A label that models which had not seen the image disagree with.
+
+    Attributes
+    ----------
+    row : int
+        Of ``model.training_``.
+    name : str
+        Of the image, there.
+    label : object
+        As given.
+    likely : object
+        The class that is more probable.
+    p_label, p_likely : float
+        Probabilities of the two.
+    """
+
+    row: int
+    name: str
+    label: Any
+    likely: Any
+    p_label: float
+    p_likely: float
+
+
+def label_issues(
+    held_out: HeldOut, training: TrainingImages, classes: NDArray[Any]
+) -> list[LabelIssue]:
+    """Find them by confident learning; see `MicrographClassifier.label_issues`."""
+    try:
+        from cleanlab.filter import find_label_issues
+    except ImportError as error:
+        raise ImportError(
+            'suspect labels are found by cleanlab: pip install "hypervlad[review]"'
+        ) from error
+    proba, codes = held_out.proba, held_out.codes
+    ranked = find_label_issues(codes, proba, return_indices_ranked_by="self_confidence", n_jobs=1)
+    found = []
+    for i in np.asarray(ranked, dtype=np.intp).tolist():
+        row, likely = int(held_out.rows[i]), int(proba[i].argmax())
+        if likely != codes[i]:
+            found.append(
+                LabelIssue(
+                    row,
+                    training.names[row],
+                    classes[codes[i]],
+                    classes[likely],
+                    float(proba[i, codes[i]]),
+                    float(proba[i, likely]),
+                )
+            )
+    return found
