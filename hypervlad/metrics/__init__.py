@@ -12,6 +12,7 @@ from hypervlad.metrics.probabilities import (
     SelectiveAccuracy,
     calibration_error_range,
     expected_calibration_error,
+    selective_accuracy_area,
     selective_accuracy_curve,
 )
 
@@ -26,5 +27,6 @@ __all__ = [
     "per_region_overlap",
     "pixel_auroc",
     "pixel_average_precision",
+    "selective_accuracy_area",
     "selective_accuracy_curve",
 ]

@@ -12,6 +12,7 @@ __all__ = [
     "SelectiveAccuracy",
     "calibration_error_range",
     "expected_calibration_error",
+    "selective_accuracy_area",
     "selective_accuracy_curve",
 ]
 
@@ -184,6 +185,49 @@ def selective_accuracy_curve(y_true: ArrayLike, proba: ArrayLike) -> SelectiveAc
     kept = np.arange(1, len(order) + 1)[last_of_ties]
     right = np.cumsum(correct[order])[last_of_ties]
     return SelectiveAccuracy(kept / len(order), right / kept, sorted_confidence[last_of_ties])
+
+
+def selective_accuracy_area(y_true: ArrayLike, proba: ArrayLike) -> float:
+    """The area under the selective-accuracy curve: one number for how well doubt is placed.
+
+    The mean, over k = 1 ... n, of the accuracy on the k most confident rows; rows of equal
+    confidence are taken in all orders, on average. For the same accuracy it is the larger, the
+    less confident the wrong answers are.
+
+    Parameters
+    ----------
+    y_true : array-like of int, shape (n_samples,)
+        Class codes: the columns of `proba`.
+    proba : array-like of float, shape (n_samples, n_classes)
+        Probabilities; each row sums to 1.
+
+    Returns
+    -------
+    area : float
+        Between 0 and 1; 1 minus what is called AURC, the area under the risk-coverage curve.
+
+    Raises
+    ------
+    ValueError
+        As in `selective_accuracy_curve`.
+
+    References
+    ----------
+    Y. Geifman, G. Uziel and R. El-Yaniv, "Bias-reduced uncertainty estimation for deep neural
+    classifiers", ICLR 2019.
+
+    Examples
+    --------
+    >>> from hypervlad.metrics import selective_accuracy_area
+    >>> selective_accuracy_area([0, 1], [[0.9, 0.1], [0.6, 0.4]])  # (1 + 1/2) / 2
+    0.75
+    """
+    curve = selective_accuracy_curve(y_true, proba)
+    n = len(np.asarray(y_true))
+    kept = np.append(0, np.rint(curve.coverage * n))
+    right = np.append(0, curve.accuracy * kept[1:])
+    k = np.arange(1, n + 1)
+    return float((np.interp(k, kept, right) / k).mean())
 
 
 def _bins(confidence: FloatArray, n_bins: int) -> NDArray[np.intp]:

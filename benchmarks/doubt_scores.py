@@ -1,0 +1,127 @@
+"""Scores of doubt over repeated splits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from hypervlad.metrics import (
+    expected_calibration_error,
+    selective_accuracy_area,
+    selective_accuracy_curve,
+)
+
+MAX_ERRORS = (0.05, 0.1, 0.2)
+KEPT = 0.7
+REVIEWED = 0.3
+
+Split = dict[str, Any]
+
+
+def summary(splits: Sequence[Split], strangers: Sequence[Split]) -> dict[str, Any]:
+    """Return the scores of a data set.
+
+    Parameters
+    ----------
+    splits : sequence of dicts
+        What `doubt.answers` gave of each, with the groups of the tested images.
+    strangers : sequence of dicts
+        What `doubt.strangers` gave.
+    """
+    of_each = [
+        {
+            "accuracy": float((each["proba"].argmax(1) == each["truth"]).mean()),
+            "calibration_error": expected_calibration_error(each["truth"], each["proba"]),
+            "selective_accuracy": selective_accuracy(each),
+            "selective_area": selective_accuracy_area(each["truth"], each["proba"]),
+            "errors_caught": errors_caught(each),
+            **{
+                f"{way}_{name}": value
+                for way in ("cross", "split")
+                for name, value in sets(each, way).items()
+            },
+        }
+        for each in splits
+    ]
+    found: dict[str, Any] = {
+        name: mean_and_interval([each[name] for each in of_each]) for name in of_each[0]
+    }
+    return found | {
+        "n_tested": float(np.mean([len(each["truth"]) for each in splits])),
+        "sure": {f"{share:g}": refusals(splits, f"kind_{share:g}") for share in MAX_ERRORS},
+        "strangers": scores_of_strangers(strangers),
+        "flipped": scores_of_flipped(splits),
+    }
+
+
+def mean_and_interval(values: Sequence[float]) -> list[float]:
+    """Return the mean over splits and its 95 % interval (Student's t)."""
+    mean, error = float(np.mean(values)), float(stats.sem(values))
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    return [mean, mean - half, mean + half]
+
+
+def sets(split: Split, way: str) -> dict[str, float]:
+    """Return coverage by group and by image, and the mean size, of sets of classes."""
+    held = split[way][np.arange(len(split["truth"])), split["truth"]]
+    by_group = [held[split["groups"] == group].mean() for group in np.unique(split["groups"])]
+    return {
+        "coverage": float(np.mean(by_group)),
+        "coverage_of_images": float(held.mean()),
+        "size": float(split[way].sum(1).mean()),
+    }
+
+
+def selective_accuracy(split: Split) -> float:
+    """Return the accuracy on the most confident part; ties are taken whole."""
+    curve = selective_accuracy_curve(split["truth"], split["proba"])
+    return float(curve.accuracy[np.searchsorted(curve.coverage, KEPT)])
+
+
+def errors_caught(split: Split) -> float:
+    """Return which part of the wrong answers is among those looked at, least margin first."""
+    ordered = np.sort(split["proba"], axis=1)
+    order = np.argsort(ordered[:, -1] - ordered[:, -2], kind="stable")
+    wrong = split["proba"].argmax(1) != split["truth"]
+    looked_at = order[: round(REVIEWED * len(order))]
+    return float(wrong[looked_at].sum() / max(1, wrong.sum()))
+
+
+def refusals(splits: Sequence[Split], kind: str) -> dict[str, float]:
+    """Return which part of all answers is sure, and how many of those are wrong."""
+    is_sure = np.concatenate([each[kind] == "sure" for each in splits])
+    wrong = np.concatenate([each["proba"].argmax(1) != each["truth"] for each in splits])
+    error = float(wrong[is_sure].mean()) if is_sure.any() else float("nan")
+    return {"share": float(is_sure.mean()), "error": error if is_sure.any() else -1.0}
+
+
+def scores_of_strangers(strangers: Sequence[Split]) -> dict[str, float] | None:
+    """Return how well images of an unknown class are told from others, by novelty."""
+    usable = [each for each in strangers if 0 < each["is_strange"].mean() < 1]
+    if not usable:
+        return None
+    strange = np.concatenate([each["is_strange"] for each in usable])
+    unknown = np.concatenate([each["novelty"] > 1 for each in usable])
+    auroc = [roc_auc_score(each["is_strange"], each["novelty"]) for each in usable]
+    unsure = [roc_auc_score(each["is_strange"], -each["confidence"]) for each in usable]
+    return {
+        "auroc": float(np.mean(auroc)),
+        "auroc_of_confidence": float(np.mean(unsure)),
+        "strangers_called_unknown": float(unknown[strange].mean()),
+        "others_called_unknown": float(unknown[~strange].mean()),
+    }
+
+
+def scores_of_flipped(splits: Sequence[Split]) -> dict[str, float]:
+    """Return how well wrong labels are found."""
+    flipped = np.concatenate([each["flipped"] for each in splits])
+    suspect = np.concatenate([each["suspect"] for each in splits])
+    return {
+        "recall": float(suspect[flipped].mean()),
+        "precision": float(flipped[suspect].mean()) if suspect.any() else 0.0,
+        "suspect": float(suspect.mean()),
+    }
