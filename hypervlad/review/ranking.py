@@ -27,7 +27,8 @@ def informativeness(proba: ArrayLike, novelty: ArrayLike) -> NDArray[np.float64]
     proba : array-like of shape (n, n_classes)
         At least two classes.
     novelty : array-like of shape (n,)
-        Distance to the nearest training images over the usual one; above 1 is unusual.
+        Distance to the nearest training images over the usual one; above 1 is unusual, infinite
+        the farthest.
 
     Returns
     -------
@@ -37,7 +38,7 @@ def informativeness(proba: ArrayLike, novelty: ArrayLike) -> NDArray[np.float64]
     Raises
     ------
     ValueError
-        If the shapes do not fit, there are fewer than two classes, or a value is not finite.
+        If the shapes do not fit, there are fewer than two classes, or a value is missing.
 
     Examples
     --------
@@ -50,8 +51,8 @@ def informativeness(proba: ArrayLike, novelty: ArrayLike) -> NDArray[np.float64]
             "expected probabilities (n, n_classes) of at least two classes and n novelties, got "
             f"shapes {table.shape} and {far.shape}"
         )
-    if not (np.isfinite(table).all() and np.isfinite(far).all()):
-        raise ValueError("probabilities and novelties must be finite; leave unread images out")
+    if not np.isfinite(table).all() or np.isnan(far).any():
+        raise ValueError("probabilities must be finite, novelties numbers; leave unread images out")
     highest = np.sort(table, axis=1)[:, -2:]
     margin = np.clip(highest[:, 1] - highest[:, 0], 0.0, 1.0)
     surprise = 1.0 - 1.0 / np.maximum(far, 1.0)

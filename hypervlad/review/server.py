@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, abort, current_app, jsonify, request, send_file
+from flask import Flask, Response, abort, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from hypervlad.images import ImageReadError
@@ -22,7 +22,13 @@ from hypervlad.review.store import Queue
 
 HOST = "127.0.0.1"
 _PAGE = Path(__file__).parent / "page"
-_FILES = {"": "index.html", "page.css": "page.css", "page.js": "page.js", "icon.svg": "icon.svg"}
+# Named here, not guessed: what Windows guesses of ".js" depends on what else is installed.
+_KINDS = {
+    "index.html": "text/html",
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 _THREADS = 8
 
 
@@ -115,13 +121,18 @@ def _bound(port: int) -> socket.socket:
 
 
 def _add_files(app: Flask) -> None:
-    def file(token: str, name: str = "") -> Response:
-        if name not in _FILES:
-            abort(404)
-        return send_file(_PAGE / _FILES[name], max_age=None, conditional=False, etag=False)
+    def page(token: str) -> Response:
+        return _file("index.html")
 
-    app.add_url_rule("/<token>/", "page", file)
+    def file(token: str, name: str) -> Response:
+        return _file(name) if name in _KINDS and name != "index.html" else abort(404)
+
+    app.add_url_rule("/<token>/", "page", page)
     app.add_url_rule("/<token>/<name>", "file", file)
+
+
+def _file(name: str) -> Response:
+    return Response((_PAGE / name).read_bytes(), content_type=f"{_KINDS[name]}; charset=utf-8")
 
 
 def _add_pictures(app: Flask, queue: Queue, previews: Previews) -> None:
