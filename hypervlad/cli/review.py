@@ -278,7 +278,7 @@ def retrain(
         new.encoder_.set_params(on_error="skip", verbose=False)
         n_left = len(remaining(opened))
         with tqdm(total=n_left, unit="image", disable=True if quiet else None) as bar:
-            left = requeue(opened, new, output, write=not keep_queue, advance=bar.update)
+            left = requeue(opened, new, material, output, write=not keep_queue, advance=bar.update)
         _tell_queue(left, keep_queue)
     finally:
         opened.close()

@@ -77,20 +77,19 @@ def judge_images(
         Once, of all images that could not be read.
     """
     judge = getattr(importlib.import_module("hypervlad.classifier"), "judge_vectors", by_proba)
-    parts, readable, skipped = [], [np.empty(0, dtype=bool)], list[SkippedImage]()
+    parts, readable, caught = list[Any](), [np.empty(0, dtype=bool)], list[Any]()
     for start in range(0, len(images), _BATCH):
         batch = list(images[start : start + _BATCH])
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings(record=True) as of_batch:
             warnings.simplefilter("always")
             vectors = model.encoder_.transform(batch)
-        skipped += [bad._replace(position=start + bad.position) for bad in _tell(caught)]
-        read = ~np.isnan(vectors[:, 0])
-        if read.any():
-            parts.append(judge(model, vectors[read], max_error=max_error))
+            read = ~np.isnan(vectors[:, 0])
+            if read.any():
+                parts.append(judge(model, vectors[read], max_error=max_error))
+        caught += [(start, each.message) for each in of_batch]
         readable.append(read)
         advance(len(batch))
-    if skipped:
-        warnings.warn(SkippedImagesWarning.about(skipped, len(images)), stacklevel=2)
+    _warn_once(caught, len(images))
     return _joined(parts, len(model.classes_)), np.concatenate(readable)
 
 
@@ -149,10 +148,15 @@ def training_images(model: MicrographClassifier, folder: Path | None) -> list[Tr
 
 
 def _inside(root: Path | None, name: str) -> Path | None:
+    """Return the file of a name below a folder; of one from further up, what is left of it."""
     if root is None or not name or "\0" in name:
         return None
-    path = (root / name).resolve()
-    return path if path.is_relative_to(root) and path.is_file() else None
+    parts = name.split("/")
+    for start in range(max(1, len(parts) - 1)):  # with its own folder, the class, at least
+        path = root.joinpath(*parts[start:]).resolve()
+        if path.is_relative_to(root) and path.is_file():
+            return path
+    return None
 
 
 def by_proba(
@@ -185,15 +189,18 @@ def _between(model: MicrographClassifier, proba: NDArray[np.floating]) -> str:
     )
 
 
-def _tell(caught: list[warnings.WarningMessage]) -> list[SkippedImage]:
-    """Return the images that warnings name as skipped, and pass all other warnings on."""
-    skipped = list[SkippedImage]()
-    for each in caught:
-        if isinstance(each.message, SkippedImagesWarning):
-            skipped += each.message.skipped
+def _warn_once(caught: Sequence[tuple[int, Any]], n_images: int) -> None:
+    """Pass on what was warned of batch by batch, each once, and all images skipped in one."""
+    skipped, others = list[SkippedImage](), dict[str, Any]()
+    for start, message in caught:
+        if isinstance(message, SkippedImagesWarning):
+            skipped += [bad._replace(position=start + bad.position) for bad in message.skipped]
         else:
-            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
-    return skipped
+            others.setdefault(str(message), message)
+    for message in others.values():
+        warnings.warn(message, stacklevel=3)
+    if skipped:
+        warnings.warn(SkippedImagesWarning.about(skipped, n_images), stacklevel=3)
 
 
 def _joined(parts: Sequence[Any], n_classes: int) -> Judgement:

@@ -8,6 +8,7 @@ no classes, has seen all images.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,6 +211,7 @@ def held_out_answers(model: MicrographClassifier, material: Material) -> list[st
 def requeue(
     queue: Queue,
     model: MicrographClassifier,
+    material: Material,
     model_file: str | Path,
     *,
     write: bool = True,
@@ -222,6 +224,8 @@ def requeue(
     queue : Queue
     model : MicrographClassifier
         Fitted, with ``on_error="skip"`` in its encoder.
+    material : Material
+        What it was fitted on.
     model_file : path
         Where it is stored.
     write : bool, default=True
@@ -243,12 +247,11 @@ def requeue(
     )
     unread = len(images) - len(read)
     if write:
-        folder = queue.fact("training")
         refill_queue(
             queue,
             [str(label) for label in model.classes_],
             entries,
-            training_images(model, None if folder is None else Path(folder)),
+            training_images(model, _common_folder(material.images)),
             {"model": str(Path(model_file).absolute())},
         )
     return Remaining(
@@ -275,6 +278,14 @@ def _learner_like(
     if "verbose" in learner.get_params():
         learner.set_params(verbose=False)
     return learner.fit(vectors[rows], material.labels[rows], **facts)
+
+
+def _common_folder(images: Sequence[str]) -> Path | None:
+    """Return the folder that all images lie in, from which a model's names of them count."""
+    try:
+        return Path(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in images]))
+    except ValueError:  # two drives of Windows
+        return None
 
 
 def _label(image: Labelled) -> str:

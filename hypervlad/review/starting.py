@@ -84,8 +84,6 @@ def start_queue(
     facts = {"max_error": repr(max_error)}
     if model_file is not None:
         facts["model"] = os.path.abspath(model_file)
-    if training is not None:
-        facts["training"] = os.path.abspath(training)
     root = None if training is None else Path(training)
     classes = [str(label) for label in model.classes_]
     make_queue(place, classes, entries, training_images(model, root), facts)
