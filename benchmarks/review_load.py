@@ -114,6 +114,8 @@ def label(window: Window, link: str, rate: float, until: float, seed: int) -> No
         window.sent_again = connection.sent_again
     except Exception as error:
         window.error = repr(error)
+    finally:
+        connection.close()
 
 
 class Connection:
@@ -133,7 +135,8 @@ class Connection:
             try:
                 status, content = self._send(action, json.dumps(body))
             except (OSError, http.client.HTTPException):
-                self._open, self.sent_again = None, self.sent_again + 1
+                self.close()
+                self.sent_again += 1
                 time.sleep(0.05)
                 continue
             self.latency = time.monotonic() - started
@@ -144,6 +147,11 @@ class Connection:
                 raise RuntimeError(f"{action}: {status} {content!r}")
             return json.loads(content)
         raise TimeoutError(action)
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+        self._open = None
 
     def _send(self, action: str, body: str) -> tuple[int, bytes]:
         if self._open is None:

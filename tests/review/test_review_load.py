@@ -1,4 +1,4 @@
-"""Two windows label against a server that is killed at random times; the long run is a benchmark."""
+"""Two windows label against a server that is killed at random; the long run is a benchmark."""
 
 from __future__ import annotations
 
