@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from hypervlad.review import informativeness, rank
 from hypervlad.review.filling import make_queue
 from hypervlad.review.records import Entry
 from hypervlad.review.schema import FILE
@@ -77,14 +78,19 @@ class Server:
             self._running.communicate()
 
 
-def fill(folder: Path, n_images: int) -> None:
-    """Make a queue of images that nobody needs to open."""
-    shares = np.random.default_rng(0).dirichlet(np.ones(len(CLASSES)), n_images)
+def fill(folder: Path, n_images: int) -> tuple[float, float]:
+    """Make a queue of images that nobody needs to open; return seconds of ranking and writing."""
+    rng = np.random.default_rng(0)
+    shares = rng.dirichlet(np.ones(len(CLASSES)), n_images)
+    points = rng.standard_normal((n_images, 256))
+    started = time.perf_counter()
+    places = np.argsort(rank(informativeness(shares, np.ones(n_images)), points)).tolist()
+    ranked = time.perf_counter()
     entries = (
         Entry(
             name=f"new/{i:06d}.png",
             path=folder.absolute() / f"{i:06d}.png",
-            place=i,
+            place=places[i],
             kind="boundary",
             scores=sorted(zip(CLASSES, row.tolist(), strict=True), key=lambda s: -s[1]),
             reason="between two categories",
@@ -94,6 +100,7 @@ def fill(folder: Path, n_images: int) -> None:
         for i, row in enumerate(shares)
     )
     make_queue(folder, CLASSES, entries, [], {})
+    return ranked - started, time.perf_counter() - ranked
 
 
 def label(window: Window, link: str, rate: float, until: float, seed: int) -> None:
@@ -163,7 +170,12 @@ class Connection:
 
 
 def run(
-    seconds: float, *, rate: float = 50.0, seed: int = 0, pause: float = 4.0
+    seconds: float,
+    *,
+    rate: float = 50.0,
+    seed: int = 0,
+    pause: float = 4.0,
+    n_images: int = 10_000,
 ) -> dict[str, object]:
     """Label for so long, kill on the way, and count.
 
@@ -175,6 +187,8 @@ def run(
     seed : int
     pause : float
         Longest time between a start and the next kill.
+    n_images : int
+        Images in the queue.
 
     Returns
     -------
@@ -184,7 +198,7 @@ def run(
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         queue = Path(folder, "queue")
-        fill(queue, int(2 * rate * seconds) + 100)
+        ranked, written = fill(queue, n_images)
         server = Server(queue)
         try:
             windows = [Window(f"window-{number}") for number in range(N_CLIENTS)]
@@ -208,7 +222,9 @@ def run(
             server.kill()  # the last labels, too, must be on the disk by now
         finally:
             server.stop()
-        return figures(queue / FILE, windows, server, seconds)
+        times = {"rank": round(ranked, 2), "write": round(written, 2)}
+        facts = {"images": n_images, "seconds_to_start": times, "seconds": seconds}
+        return facts | figures(queue / FILE, windows, server, seconds)
 
 
 def figures(file: Path, windows: list[Window], server: Server, seconds: float) -> dict[str, object]:
@@ -223,7 +239,6 @@ def figures(file: Path, windows: list[Window], server: Server, seconds: float) -
     effective = [fact for fact in acknowledged.values() if fact[2] == "kept"]
     latencies = np.array([latency for w in windows for latency in w.latencies])
     return {
-        "seconds": seconds,
         "acknowledged": len(acknowledged),
         "per_second": round(len(acknowledged) / seconds, 1),
         "late": len(acknowledged) - len(effective),

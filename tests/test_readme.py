@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import urllib.request
@@ -73,7 +72,7 @@ def run(command: list[str], folder: Path, **kwargs: object) -> subprocess.Comple
 
 
 def label_all(arguments: list[str], folder: Path) -> None:
-    """Serve a queue, label what is in it as the page does, and stop the server with Ctrl-C."""
+    """Serve a queue, label what is in it as the page does, and end the server."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "hypervlad", *arguments]
     serving = subprocess.Popen(
@@ -88,7 +87,7 @@ def label_all(arguments: list[str], folder: Path) -> None:
             click = {"client": "window-1", "click": f"click-{item:04d}", "want": 1}
             answer = post(link, "label", item=item, category=1, **click)
         assert answer["progress"]["labelled"]
-        serving.send_signal(signal.SIGINT)
+        serving.terminate()
         serving.communicate(timeout=60)
         assert serving.returncode == 0
     finally:

@@ -114,9 +114,12 @@ def _bound(port: int) -> socket.socket:
         else:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((HOST, port))
-    except OSError:
+    except OSError as error:
         listening.close()
-        raise
+        raise OSError(
+            f"port {port} of this computer cannot be had ({error.strerror}): is the page served "
+            "already? Give another one with --port, or none"
+        ) from error
     return listening
 
 

@@ -223,9 +223,12 @@ class Queue:
         counts = dict(
             self.connection.execute("SELECT state, COUNT(*) FROM items GROUP BY state").fetchall()
         )
-        waiting, elsewhere = self.connection.execute(
-            "SELECT COUNT(*), COUNT(*) FILTER (WHERE client != ? AND leased_until >= ?) "
-            "FROM items WHERE state = 'open' AND place IS NOT NULL",
+        (waiting,) = self.connection.execute(
+            "SELECT COUNT(*) FROM items WHERE state = 'open' AND place IS NOT NULL"
+        ).fetchone()
+        (elsewhere,) = self.connection.execute(
+            "SELECT COUNT(*) FROM items WHERE client IS NOT NULL AND client != ? "
+            "AND leased_until >= ? AND +state = 'open' AND +place IS NOT NULL",
             [client, self._clock()],
         ).fetchone()
         by_model = counts.get("open", 0) - waiting
@@ -320,7 +323,7 @@ class Queue:
     def _in_hand(self, client: str, want: int) -> list[Item]:
         """Renew a window's leases, add images up to `want`, and return them all."""
         connection, now = self.connection, self._clock()
-        mine = "client = ? AND state = 'open' AND place IS NOT NULL"
+        mine = "client = ? AND +state = 'open' AND +place IS NOT NULL"  # "+": by the client's index
         (held,) = connection.execute(
             f"SELECT COUNT(*) FROM items WHERE {mine}", [client]
         ).fetchone()

@@ -8,7 +8,7 @@ import review_load
 
 @pytest.mark.slow
 def test_no_acknowledged_label_is_lost_and_none_counts_twice() -> None:
-    found = review_load.run(6.0, seed=1, pause=1.5)
+    found = review_load.run(6.0, seed=1, pause=1.5, n_images=1000)
     assert found["errors"] == []
     assert (found["lost"], found["wrong"], found["twice"]) == (0, 0, 0)
     assert found["kills"] >= 2
