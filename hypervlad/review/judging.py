@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from hypervlad.classifier import MicrographClassifier
 from hypervlad.conformal import confidence_for_error
-from hypervlad.images import SkippedImage, SkippedImagesWarning
+from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.images import (
+    ImageReadError,
+    SkippedImage,
+    SkippedImagesWarning,
+    read_micrograph,
+)
 from hypervlad.review.ranking import informativeness, rank
 from hypervlad.review.records import Entry, TrainingImage
 
@@ -82,7 +88,7 @@ def judge_images(
         batch = list(images[start : start + _BATCH])
         with warnings.catch_warnings(record=True) as of_batch:
             warnings.simplefilter("always")
-            vectors = model.encoder_.transform(batch)
+            vectors = _encoded(model.encoder_, batch)
             read = ~np.isnan(vectors[:, 0])
             if read.any():
                 parts.append(judge(model, vectors[read], max_error=max_error))
@@ -187,6 +193,31 @@ def _between(model: MicrographClassifier, proba: NDArray[np.floating]) -> str:
         f"between {model.classes_[first]} ({proba[first]:.0%}) and {model.classes_[second]} "
         f"({proba[second]:.0%})"
     )
+
+
+def _encoded(encoder: HypercolumnVLAD, batch: list[Path]) -> NDArray[np.floating]:
+    """Return vectors as `transform` does, also of a batch where all are skipped: an error there."""
+    try:
+        return encoder.transform(batch)
+    except ImageReadError:
+        reasons = [_unreadable(path) for path in batch]
+        if encoder.on_error != "skip" or None in reasons:
+            raise
+    skipped = [
+        SkippedImage(i, str(path), str(reason))
+        for i, (path, reason) in enumerate(zip(batch, reasons, strict=True))
+    ]
+    warnings.warn(SkippedImagesWarning.about(skipped, len(batch)), stacklevel=2)
+    return np.full((len(batch), 1), np.nan)
+
+
+def _unreadable(path: Path) -> str | None:
+    """Say why an image cannot be read; None if it can."""
+    try:
+        read_micrograph(path)
+    except ImageReadError as error:
+        return str(error)
+    return None
 
 
 def _warn_once(caught: Sequence[tuple[int, Any]], n_images: int) -> None:

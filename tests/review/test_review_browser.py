@@ -292,6 +292,24 @@ def test_a_click_waits_for_a_server_that_is_gone(
     assert labels(folder)["new/001.png"] == "matrix"
 
 
+def test_a_click_can_be_given_up(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    server = served(make(4, pictures=True))
+    window = open_window(server.link)
+    server.kill()
+    window.find("body", By.TAG_NAME).send_keys("2")
+    window.until(lambda: not window.hidden("give-up"))
+    window.find("give-up").click()
+    window.until(lambda: "Given up" in window.text("trouble"))
+    assert window.name == "new/000.png"
+    server.start()
+    window.label("1")
+    assert labels(server.folder)["new/000.png"] == "fibre"
+
+
 def test_the_picture_can_be_enlarged(
     make: Callable[..., Path],
     served: Callable[[Path], Served],

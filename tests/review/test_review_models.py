@@ -139,7 +139,7 @@ def test_unreadable_images_are_warned_of_once(
     model = hypervlad.load(place.model)
     model.encoder_.set_params(on_error="skip")
     files = sorted(place.new.iterdir())[:6]
-    for at in (1, 5):
+    for at in (1, 4, 5):  # the last two are a batch of their own
         files[at] = tmp_path / f"broken{at}.png"
         files[at].write_bytes(b"no image")
     monkeypatch.setattr("hypervlad.review.judging._BATCH", 2)
@@ -147,9 +147,10 @@ def test_unreadable_images_are_warned_of_once(
         warnings.simplefilter("always")
         judged, readable = judge_images(model, files)
     (told,) = [each.message for each in caught if "could not be read" in str(each.message)]
-    assert [bad.position for bad in told.skipped] == [1, 5]
-    assert readable.tolist() == [True, False, True, True, True, False]
-    assert len(judged.proba) == 4
+    assert [bad.position for bad in told.skipped] == [1, 4, 5]
+    assert "broken5.png" in told.skipped[-1].reason
+    assert readable.tolist() == [True, False, True, True, False, False]
+    assert len(judged.proba) == 3
 
 
 def test_sure_images_have_no_place_and_others_the_order_of_their_worth() -> None:
@@ -167,6 +168,13 @@ def test_sure_images_have_no_place_and_others_the_order_of_their_worth() -> None
     assert [entry.place for entry in entries] == [None, 2, 0, 1]
     assert entries[1].scores == [("flat", 0.6), ("rings", 0.4)]
     assert entries[3].nearest == [1]
+
+
+def test_where_all_are_labelled_nothing_is_judged(place: SimpleNamespace) -> None:
+    model = hypervlad.load(place.model)
+    judged, readable = judge_images(model, [])
+    assert len(readable) == 0
+    assert entries_of(model, judged, [], []) == []
 
 
 def test_training_images_are_shown_from_inside_the_folder_only(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ async function post(path, body) {
   });
   if (answer.ok) return answer.json();
   const told = await answer.json().catch(() => ({ error: `status ${answer.status}` }));
-  if (answer.status < 500) throw new Refused(told.error);
+  if (answer.status < 500) throw new Refused(`Not saved: ${told.error}`);
   throw new Error(told.error);
 }
 
@@ -61,7 +61,9 @@ async function postUntilAnswered(path, body) {
         + "(is “hypervlad review serve” still running?)", true);
     }
     await new Promise((resolve) => setTimeout(resolve, RETRY));
-    if (givenUp) throw new Refused("given up: the click may not have been saved");
+    if (givenUp) {
+      throw new Refused("Given up. Whether the click was saved will show when the server answers.");
+    }
   }
 }
 
@@ -74,7 +76,7 @@ async function click(path, body) {
     take(answer);
     return answer;
   } catch (error) {
-    showTrouble(`Not saved: ${error.message}`, false);
+    showTrouble(error.message, false);
     return null;
   } finally {
     clearTimeout(slow);
@@ -286,7 +288,8 @@ async function submitDialog(event) {
     try {
       category = await post("category", { name });
     } catch (error) {
-      showTrouble(`The category was not saved: ${error.message}`, false);
+      showTrouble(error instanceof Refused ? error.message
+        : "The server does not answer: the category was not saved.", false);
       return;
     }
     if (!categories.some((each) => each.id === category.id)) categories.push(category);
