@@ -19,6 +19,7 @@ from hypervlad.review import Queue
 from hypervlad.review.filling import contents
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
@@ -93,7 +94,9 @@ class Window:
 
     def until(self, true: Callable[[], Any], seconds: float = 20) -> None:
         self.front()
-        WebDriverWait(self.browser, seconds, poll_frequency=0.02).until(lambda _: true())
+        # What is looked at may be replaced at any moment, such as one picture by a larger one.
+        wait = WebDriverWait(self.browser, seconds, 0.02, [StaleElementReferenceException])
+        wait.until(lambda _: true())
 
     def picture(self, name: str) -> None:
         """Leave a picture of the page, if that is wished for."""
