@@ -19,6 +19,7 @@ from defects_table import front_table as front_defects
 from defects_table import speed_table as map_speed_table
 from extract_scale_table import cost_table, scale_section
 from luo2021_tables import experiment_table, stages_table
+from review_load_table import load_table
 from tried_table import tried_table
 
 HERE = Path(__file__).resolve().parent
@@ -176,6 +177,7 @@ def pages() -> dict[Path, dict[str, str]]:
     here |= {"scale": scale_tables(scale_section), "defects": defects_tables(defects_section)}
     here["carrillo"] = stored_table("carrillo2020.json", carrillo_table)
     here["map-speed"] = stored_table("speed_of_defect_maps.json", map_speed_table)
+    here["review"] = stored_table("review_load.json", load_table)
     scaling = {"cost": scale_tables(cost_table)}
     compared = front_table(accuracy[0]) if accuracy else NOT_YET
     front = {"compare": f"{compared}\n\n{speed_sentence(speed)}"}

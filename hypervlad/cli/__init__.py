@@ -18,6 +18,7 @@ from hypervlad.cli.defects import defects
 from hypervlad.cli.demonstration import demo
 from hypervlad.cli.extraction import cache, extract
 from hypervlad.cli.messages import show_traceback
+from hypervlad.cli.review import review
 
 __all__ = ["app", "main"]
 
@@ -61,6 +62,7 @@ def _root(
       hypervlad evaluate model.hvlad others/ -o report/
       hypervlad extract share/ -m model.hvlad -o features.parquet
       hypervlad defects fit good/ -o mat.hvlad   learn what sound surfaces look like
+      hypervlad review start model.hvlad new/ -o queue/   queue what is doubtful
     """
     show_traceback.set(debug)
 
@@ -79,6 +81,7 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(defects)
+app.add_typer(review)
 
 
 def main() -> None:

@@ -1,0 +1,328 @@
+"""The commands ``review start``, ``review serve``, ``review export`` and ``review retrain``."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
+from hypervlad.cli.models import (
+    check_cache,
+    cut_down,
+    load_classifier,
+    prepare_file,
+)
+from hypervlad.cli.options import (
+    Cache,
+    CacheSize,
+    Device,
+    Groups,
+    Images,
+    ModelPath,
+    ModelToWrite,
+    OnError,
+    Quiet,
+    Unreadable,
+    UnreadableInPrediction,
+    Weights,
+)
+
+if TYPE_CHECKING:
+    from hypervlad.review.retraining import Comparison, Remaining
+
+review = typer.Typer(
+    name="review",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Look at doubtful images: queue them, label them on a local page, learn from the labels.",
+)
+
+QueueFolder = Annotated[
+    Path, typer.Argument(metavar="QUEUE", help="Folder that 'review start' wrote.")
+]
+_PAGE_NEEDS = ("flask", "waitress")
+
+
+@review.command()
+@plain_errors
+def start(
+    model: ModelPath,
+    paths: Images,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the queue.")
+    ],
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder that the model was trained on: the page then shows the nearest training "
+            "images, not only their names.",
+        ),
+    ] = None,
+    max_error: Annotated[
+        float, typer.Option(help="Share of the model's sure answers that may be wrong.")
+    ] = 0.05,
+    weights: Weights = None,
+    device: Device = "auto",
+    on_error: UnreadableInPrediction = OnError.RAISE,
+    cache: Cache = None,
+    cache_size: CacheSize = None,
+    quiet: Quiet = False,
+) -> None:
+    """Label the images that a model is sure of, and queue the others for a person.
+
+    Those that tell most come first: doubtful ones and ones unlike all training images, but near
+    copies of one another far apart. Images stay where they are, and must.
+
+    \b
+    Examples:
+      hypervlad review start model.hvlad new/ -o queue/
+      hypervlad review start model.hvlad new/ -o queue/ --training images/ --max-error 0.02
+    """
+    from tqdm import tqdm
+
+    from hypervlad.conformal import check_share
+    from hypervlad.images import ImageReadError, find_images
+    from hypervlad.review import start_queue
+    from hypervlad.review.starting import check_no_queue
+
+    check_no_queue(output)
+    check_share("--max-error", max_error)
+    check_cache(cache, cache_size)
+    if training is not None and not training.is_dir():
+        raise ValueError(f"--training {training}: no such folder")
+    files = find_images(paths)
+    classifier = load_classifier(
+        model, weights, device=device, on_error="skip", quiet=True, cache=cache
+    )
+    with tqdm(total=len(files), unit="image", disable=True if quiet else None) as bar:
+        started = start_queue(
+            classifier,
+            files,
+            output,
+            training=training,
+            model_file=model,
+            max_error=max_error,
+            advance=bar.update,
+        )
+    cut_down(cache, cache_size)
+    say(quiet, f"labelled by the model: {started.n_sure} images")
+    say(quiet, f"to be looked at: {started.n_doubtful} images")
+    typer.echo(f"queue: {output}")
+    if started.n_unreadable and on_error is OnError.RAISE:
+        raise ImageReadError(
+            f"{started.n_unreadable} of {len(files)} images could not be read, as the warning "
+            "lists; the others are in the queue. Accept this with --on-error skip."
+        )
+
+
+@review.command()
+@plain_errors
+def serve(
+    queue: QueueFolder,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Port of 127.0.0.1; the last one of this queue, or a free one."
+        ),
+    ] = None,
+    open_page: Annotated[
+        bool | None,
+        typer.Option("--open/--no-open", help="Open a browser; done in a terminal if not given."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Serve the page where persons label, to this computer alone, until Ctrl-C.
+
+    The link holds a secret and stays the same for a queue, so that windows left open go on when the
+    server is started again. Several windows, and several people at one computer, may label at once.
+    Every click is on disk before the next image is shown.
+
+    \b
+    Examples:
+      hypervlad review serve queue/
+      hypervlad review serve queue/ --port 8765 --no-open
+    """
+    _check_page_needs()
+    from hypervlad.review.server import serve as serve_page
+    from hypervlad.review.store import Queue
+
+    logging.getLogger("waitress").setLevel(logging.ERROR)  # that it is busy is no news to a person
+    wanted = sys.stdout.isatty() if open_page is None else open_page
+
+    def ready(link: str) -> None:
+        typer.echo(f"open {link}")
+        sys.stdout.flush()
+        say(quiet, "Ctrl-C ends it; all labels are on disk at any time")
+        if wanted:
+            webbrowser.open(link)
+
+    opened = Queue(queue)
+    try:
+        serve_page(opened, port=port, ready=ready)
+    finally:
+        opened.close()
+
+
+@review.command()
+@plain_errors
+def export(
+    queue: QueueFolder,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="CSV", help="Table to write.")],
+    quiet: Quiet = False,
+) -> None:
+    """Write the labels to a table: path, label, source (person or model), confidence (the model's).
+
+    Doubtful images that nobody has labelled yet have no line.
+
+    \b
+    Example:
+      hypervlad review export queue/ -o labels.csv
+    """
+    from hypervlad.modelfile import replace_when_complete
+    from hypervlad.review import Queue, exported
+
+    opened = Queue(queue)
+    try:
+        prepare_file(output)
+        table, n_open = exported(opened)
+    finally:
+        opened.close()
+    with replace_when_complete(output) as stream:
+        stream.write(table)
+    if n_open:
+        say(quiet, f"{n_open} doubtful images are not labelled and have no line")
+    typer.echo(f"labels: {output}")
+
+
+@review.command()
+@plain_errors
+def retrain(
+    queue: QueueFolder,
+    training: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Folder of training images: one sub-folder a class."),
+    ],
+    output: ModelToWrite,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL", help="Model to fit again; that of the queue if not given."),
+    ] = None,
+    groups: Groups = None,
+    model_labels: Annotated[
+        bool,
+        typer.Option(
+            "--model-labels", help="Learn from the model's own sure answers too, not only persons'."
+        ),
+    ] = False,
+    keep_queue: Annotated[
+        bool,
+        typer.Option("--keep-queue", help="Leave the old model's answers in the queue."),
+    ] = False,
+    weights: Weights = None,
+    device: Device = "auto",
+    on_error: Unreadable = OnError.RAISE,
+    cache: Cache = None,
+    cache_size: CacheSize = None,
+    quiet: Quiet = False,
+) -> None:
+    """Fit the model again with what persons said, and tell what became better.
+
+    Accuracies are of images that persons labelled: what was said of them when they were queued,
+    and what the new model says when they, and their groups, are held out. They were queued because
+    they are hard, so expect more on others. The table of groups has a line for each training image,
+    and for images of the queue that belong together or to these; the others are each their own. The
+    new model's answers take the place of the old one's in the queue.
+
+    \b
+    Examples:
+      hypervlad review retrain queue/ --training images/ -o better.hvlad
+      hypervlad review retrain queue/ --training images/ --groups groups.csv -o better.hvlad
+    """
+    from tqdm import tqdm
+
+    from hypervlad.datasets import load_image_folder
+    from hypervlad.review import Queue
+    from hypervlad.review.retraining import compare, fitted_again, gather, remaining, requeue
+
+    check_cache(cache, cache_size)
+    opened = Queue(queue)
+    try:
+        prepare_file(output)
+        old = load_classifier(
+            model or _model_of(opened),
+            weights,
+            device=device,
+            on_error=on_error.value,
+            quiet=quiet,
+            cache=cache,
+        )
+        old.encoder = old.encoder_  # what is set on the command line holds in the next fit too
+        data = load_image_folder(training)
+        material = gather(opened, data, groups=groups, with_model_labels=model_labels)
+        say(
+            quiet,
+            f"training on {len(material.images)} images, "
+            f"{material.by_person.sum()} of them labelled by persons",
+        )
+        with hint_at_bad_files():
+            new = fitted_again(old, material)
+        new.save(output, include_backbone=hasattr(old.encoder_, "backbone_state_"))
+        _tell_accuracy(compare(new, old.classes_.tolist(), material))
+        new.encoder_.set_params(on_error="skip", verbose=False)
+        n_left = len(remaining(opened))
+        with tqdm(total=n_left, unit="image", disable=True if quiet else None) as bar:
+            left = requeue(opened, new, material, output, write=not keep_queue, advance=bar.update)
+        _tell_queue(left, keep_queue)
+    finally:
+        opened.close()
+    cut_down(cache, cache_size)
+    typer.echo(f"model: {output}")
+
+
+def _model_of(queue: object) -> Path:
+    from hypervlad.review import Queue, QueueError
+
+    assert isinstance(queue, Queue)
+    noted = queue.fact("model")
+    if noted is None or not Path(noted).is_file():
+        raise QueueError(
+            f"{queue.folder}: the model that filled it is not at {noted}; name it with --model"
+        )
+    return Path(noted)
+
+
+def _tell_accuracy(found: Comparison) -> None:
+    if not found.n_compared:
+        typer.echo(
+            f"accuracy: cannot be told; all {found.n_labelled} images labelled by persons were "
+            "needed to learn their categories"
+        )
+        return
+    typer.echo(
+        f"accuracy on {found.n_compared} of {found.n_labelled} images labelled by persons (the "
+        f"doubtful ones): {found.before:.3f} when they were queued, {found.after:.3f} now, held out"
+    )
+    if found.new_categories:
+        typer.echo(f"new categories: {', '.join(found.new_categories)}")
+
+
+def _tell_queue(left: Remaining, kept: bool) -> None:
+    typer.echo(
+        f"doubtful among {left.n_images} images that no person has labelled: {left.before} before, "
+        f"{left.after} now{' (the queue is left as it was)' if kept else ''}"
+    )
+
+
+def _check_page_needs() -> None:
+    missing = [name for name in _PAGE_NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f'the page needs {" and ".join(missing)}: pip install "hypervlad[review]"'
+        )

@@ -1,0 +1,501 @@
+// One window of the review: shows images from its hand, sends clicks, waits until they are on disk.
+"use strict";
+
+const WANT = 5; // images in hand: the one that is shown and those loaded ahead
+const HEARTBEAT = 25_000; // ms; a lease lasts longer
+const RETRY = 1_000; // ms between attempts to send a click again
+const SLOW = 400; // ms after which a person is told that a click is on its way
+const PATIENCE = 15_000; // ms to wait for an answer
+
+const KIND_IN_WORDS = {
+  boundary: "Between categories",
+  unknown: "Unlike anything learnt",
+};
+
+const by = (id) => document.getElementById(id);
+const client = randomName();
+
+let categories = [];
+let hand = [];
+let current = null;
+let progress = null;
+let busy = false;
+let confirmed = null; // the name that was confirmed in the dialog
+const pictures = new Map(); // image id -> <img>, loading or loaded
+const stage = { zoom: null, whole: false }; // zoom: screen pixels a pixel of the picture; null: fit
+
+// --- the server -------------------------------------------------------------------------------
+
+class Refused extends Error {}
+
+function randomName() {
+  const bytes = crypto.getRandomValues(new Uint8Array(12));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+async function post(path, body) {
+  const answer = await fetch(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+    signal: AbortSignal.timeout(PATIENCE),
+  });
+  if (answer.ok) return answer.json();
+  const told = await answer.json().catch(() => ({ error: `status ${answer.status}` }));
+  if (answer.status < 500) throw new Refused(`Not saved: ${told.error}`);
+  throw new Error(told.error);
+}
+
+// Send until there is an answer: the same click, which the server counts once.
+async function postUntilAnswered(path, body) {
+  let givenUp = false;
+  by("give-up").onclick = () => { givenUp = true; };
+  for (;;) {
+    try {
+      const answer = await post(path, body);
+      hideTrouble();
+      return answer;
+    } catch (error) {
+      if (error instanceof Refused) throw error;
+      showTrouble("The server does not answer: your click is not saved yet. Trying again… "
+        + "(is “hypervlad review serve” still running?)", true);
+    }
+    await new Promise((resolve) => setTimeout(resolve, RETRY));
+    if (givenUp) {
+      throw new Refused("Given up. Whether the click was saved will show when the server answers.");
+    }
+  }
+}
+
+async function click(path, body) {
+  if (busy) return null;
+  setBusy(true);
+  const slow = setTimeout(() => say("saving…"), SLOW);
+  try {
+    const answer = await postUntilAnswered(path, { client, click: randomName(), want: WANT, ...body });
+    take(answer);
+    return answer;
+  } catch (error) {
+    showTrouble(error.message, false);
+    return null;
+  } finally {
+    clearTimeout(slow);
+    setBusy(false);
+  }
+}
+
+async function refresh() {
+  if (busy) return;
+  try {
+    const answer = await post("next", { client, want: WANT });
+    hideTrouble();
+    if (!busy) take(answer);
+  } catch (error) {
+    showTrouble(error instanceof Refused ? error.message
+      : "The server does not answer. What you see may be out of date; nothing is lost.", false);
+  }
+}
+
+// --- what was answered ------------------------------------------------------------------------
+
+function take(answer) {
+  categories = answer.categories;
+  hand = answer.items;
+  progress = answer.progress;
+  for (const id of pictures.keys()) {
+    if (!hand.some((item) => item.id === id)) pictures.delete(id);
+  }
+  hand.forEach(picture);
+  const keep = current && hand.find((item) => item.id === current.id);
+  show(keep || hand[0] || null);
+  showProgress();
+}
+
+function picture(item) {
+  if (!pictures.has(item.id)) {
+    const img = new Image();
+    img.alt = `Micrograph ${item.name}`;
+    img.draggable = false;
+    img.src = `image/${item.id}`;
+    pictures.set(item.id, img);
+  }
+  return pictures.get(item.id);
+}
+
+function show(item) {
+  const same = item && current && item.id === current.id;
+  current = item;
+  by("work").hidden = !item;
+  by("done").hidden = Boolean(item);
+  if (!item) {
+    showDone();
+    return;
+  }
+  if (!same) {
+    showPicture(item);
+    by("name").textContent = item.name;
+    by("name").title = item.name;
+    by("kind").textContent = KIND_IN_WORDS[item.kind] || "Doubtful";
+    by("reason").textContent = item.reason;
+    showNearest(item);
+    say("");
+  }
+  showChoices(item);
+}
+
+function showProgress() {
+  const { labelled, skipped, waiting, by_model: sure } = progress;
+  const looked = labelled + skipped;
+  const total = looked + waiting;
+  by("bar").max = Math.max(total, 1);
+  by("bar").value = looked;
+  const aside = skipped ? ` (${count(skipped)} skipped)` : "";
+  by("progress").textContent =
+    `${count(looked)} of ${count(total)} looked at${aside}, ${count(sure)} labelled by the model`;
+  document.title = `${looked}/${total} – hypervlad review`;
+}
+
+function showDone() {
+  const { labelled, skipped, waiting, by_model: sure } = progress;
+  by("done-title").textContent = waiting ? "Nothing left for this window" : "All done";
+  by("done-text").textContent = waiting
+    ? `The last ${count(waiting)} are in another window's hands; what it leaves comes here by itself.`
+    : `${count(labelled)} labelled by persons, ${count(sure)} by the model, ${count(skipped)} skipped.`;
+  by("done-next").textContent =
+    "Next: “hypervlad review export” writes the labels to a table, “hypervlad review retrain” learns from them.";
+  by("again").hidden = !skipped;
+}
+
+// --- categories -------------------------------------------------------------------------------
+
+// Up to nine categories keep their keys, so that fingers can learn them; of more, the nine most
+// probable have keys, and the others are found by name.
+function choices(item) {
+  const share = new Map(item.scores);
+  const order = [...categories];
+  if (order.length > 9) {
+    order.sort((a, b) => (share.get(b.id) ?? -1) - (share.get(a.id) ?? -1) || a.id - b.id);
+  }
+  return order.slice(0, 9).map((category) => ({ ...category, share: share.get(category.id) }));
+}
+
+function showChoices(item) {
+  const first = item.scores.length ? item.scores[0][0] : null;
+  by("choices").replaceChildren(...choices(item).map((choice, index) => {
+    const button = element("button", choice.id === first ? "first" : "");
+    button.type = "button";
+    button.dataset.category = choice.id;
+    button.disabled = busy;
+    const fill = element("span", "fill");
+    fill.style.width = `${100 * (choice.share || 0)}%`;
+    const share = choice.share === undefined ? "new" : percent(choice.share);
+    const key = element("kbd", "", String(index + 1));
+    button.append(fill, key, element("span", "label", choice.name), element("span", "share", share));
+    button.setAttribute("aria-label", `${index + 1}: ${choice.name}, ${share}`);
+    button.onclick = () => label(choice.id);
+    const row = element("li");
+    row.append(button);
+    return row;
+  }));
+}
+
+function showNearest(item) {
+  const pictured = item.nearest.some((image) => image.has_picture);
+  by("near").hidden = !item.nearest.length;
+  by("nearest").className = pictured ? "nearest" : "nearest plain";
+  by("nearest").replaceChildren(...item.nearest.map((image) => {
+    const row = element("li");
+    if (image.has_picture) {
+      const img = new Image();
+      img.alt = "";
+      img.src = `training/${image.row}`;
+      row.append(img);
+    }
+    const file = element("span", "file", image.name.split("/").pop());
+    file.title = image.name;
+    row.append(element("span", "class", image.label), file);
+    return row;
+  }));
+}
+
+// --- clicks -----------------------------------------------------------------------------------
+
+async function label(category) {
+  if (!current || busy) return;
+  const name = categories.find((each) => each.id === category).name;
+  const shown = document.querySelector(`[data-category="${category}"]`);
+  if (shown) shown.classList.add("chosen");
+  const answer = await click("label", { item: current.id, category });
+  if (answer) say(answer.outcome === "kept" ? `saved: ${name}` : answer.told);
+}
+
+async function skip() {
+  if (!current || busy) return;
+  const answer = await click("skip", { item: current.id });
+  if (answer) say(answer.outcome === "kept" ? "skipped" : answer.told);
+}
+
+async function undo() {
+  const answer = await click("undo", {});
+  if (!answer) return;
+  const back = hand.find((item) => item.id === answer.item);
+  if (answer.outcome === "kept" && back) show(back);
+  say(answer.outcome === "kept" ? "taken back: label it again" : answer.told);
+}
+
+async function again() {
+  if (await click("again", {})) say("the skipped images are back");
+}
+
+function openDialog() {
+  if (!current || busy) return;
+  by("known").replaceChildren(...categories.map((category) => {
+    const option = element("option");
+    option.value = category.name;
+    return option;
+  }));
+  by("category").value = "";
+  ask(null);
+  by("dialog").showModal();
+  by("category").focus();
+}
+
+function known(name) {
+  const folded = name.toLowerCase();
+  return categories.find((category) => category.name === name)
+    || categories.find((category) => category.name.toLowerCase() === folded);
+}
+
+function ask(name) {
+  confirmed = name;
+  by("create").textContent = name === null ? "Continue" : "Yes, label it so";
+  by("confirm").textContent = name === null ? ""
+    : known(name) ? `“${known(name).name}” is known: label this image so?`
+      : `“${name}” is new: add it and label this image so? Press Enter again.`;
+}
+
+async function submitDialog(event) {
+  event.preventDefault();
+  const name = by("category").value.trim().replace(/\s+/g, " ");
+  if (!name) return;
+  if (confirmed !== name) {
+    ask(name);
+    return;
+  }
+  by("dialog").close();
+  let category = known(name);
+  if (!category) {
+    try {
+      category = await post("category", { name });
+    } catch (error) {
+      showTrouble(error instanceof Refused ? error.message
+        : "The server does not answer: the category was not saved.", false);
+      return;
+    }
+    if (!categories.some((each) => each.id === category.id)) categories.push(category);
+  }
+  await label(category.id);
+}
+
+// --- the picture ------------------------------------------------------------------------------
+
+function showPicture(item) {
+  stage.zoom = null;
+  stage.whole = false;
+  const img = picture(item);
+  const box = by("stage");
+  if (img.complete && img.naturalWidth) {
+    box.replaceChildren(img);
+  } else {
+    box.replaceChildren(element("p", "", "loading…"));
+    img.onload = () => { if (current === item) { box.replaceChildren(img); applyZoom(); } };
+    img.onerror = () => { if (current === item) showUnreadable(item); };
+    if (img.complete) showUnreadable(item);
+  }
+  applyZoom();
+}
+
+async function showUnreadable(item) {
+  let words = "the server does not answer";
+  try {
+    const answer = await fetch(`image/${item.id}`);
+    if (answer.ok) { pictures.delete(item.id); showPicture(item); return; }
+    words = (await answer.json()).error;
+  } catch { /* said already */ }
+  if (current !== item) return;
+  pictures.delete(item.id); // another look tries again
+  by("stage").replaceChildren(
+    element("p", "", `This image cannot be shown: ${words}. You can skip it with S.`));
+}
+
+function shownImage() {
+  return by("stage").querySelector("img");
+}
+
+function fitZoom(img) {
+  const box = by("stage");
+  return Math.min(box.clientWidth / img.naturalWidth, box.clientHeight / img.naturalHeight);
+}
+
+function applyZoom() {
+  const box = by("stage");
+  const img = shownImage();
+  const fit = stage.zoom === null;
+  box.classList.toggle("fit", fit);
+  box.classList.toggle("wide", !fit);
+  box.classList.toggle("crisp", !fit && stage.zoom >= 2);
+  by("fit").setAttribute("aria-pressed", String(fit));
+  by("whole").setAttribute("aria-pressed", String(stage.zoom === 1 && stage.whole));
+  if (!img) return;
+  img.style.width = fit ? "" : `${img.naturalWidth * stage.zoom}px`;
+  by("zoom").textContent = fit ? "" : percent(stage.zoom);
+}
+
+// All pixels of the file, in place of the picture scaled to the screen.
+async function loadWhole() {
+  if (stage.whole || !shownImage()) return;
+  const item = current;
+  const before = shownImage();
+  const img = new Image();
+  img.alt = before.alt;
+  img.draggable = false;
+  img.src = `whole/${item.id}`;
+  try {
+    await img.decode();
+  } catch {
+    return; // the smaller picture stays
+  }
+  if (current !== item || stage.whole) return;
+  stage.whole = true;
+  if (stage.zoom !== null) stage.zoom *= before.naturalWidth / img.naturalWidth;
+  by("stage").replaceChildren(img);
+  applyZoom();
+}
+
+async function toggleWhole() {
+  if (stage.zoom !== null) { fitPicture(); return; }
+  await loadWhole();
+  stage.zoom = 1;
+  applyZoom();
+  centre();
+}
+
+function fitPicture() {
+  stage.zoom = null;
+  applyZoom();
+}
+
+function centre() {
+  const box = by("stage");
+  box.scrollLeft = (box.scrollWidth - box.clientWidth) / 2;
+  box.scrollTop = (box.scrollHeight - box.clientHeight) / 2;
+}
+
+function zoomAt(event) {
+  const img = shownImage();
+  if (!img) return;
+  event.preventDefault();
+  const fit = fitZoom(img);
+  const before = stage.zoom === null ? fit : stage.zoom;
+  const wanted = before * (event.deltaY < 0 ? 1.25 : 0.8);
+  if (wanted <= fit) { fitPicture(); return; }
+  const box = by("stage");
+  const place = box.getBoundingClientRect();
+  const [x, y] = [event.clientX - place.left, event.clientY - place.top];
+  const left = stage.zoom === null ? (box.clientWidth - img.naturalWidth * fit) / 2 : -box.scrollLeft;
+  const top = stage.zoom === null ? (box.clientHeight - img.naturalHeight * fit) / 2 : -box.scrollTop;
+  stage.zoom = Math.min(wanted, 16);
+  const grown = stage.zoom / before;
+  applyZoom();
+  box.scrollLeft = (x - left) * grown - x;
+  box.scrollTop = (y - top) * grown - y;
+  loadWhole();
+}
+
+function drag(event) {
+  const box = by("stage");
+  if (stage.zoom === null || !(event.buttons & 1)) return;
+  box.scrollLeft -= event.movementX;
+  box.scrollTop -= event.movementY;
+}
+
+// --- small things -----------------------------------------------------------------------------
+
+function element(tag, name = "", text = "") {
+  const made = document.createElement(tag);
+  if (name) made.className = name;
+  made.textContent = text;
+  return made;
+}
+
+function count(number) { return number.toLocaleString("en-GB"); }
+
+function percent(share) {
+  return share > 0 && share < 0.01 ? "<1 %" : `${Math.round(100 * share)} %`;
+}
+
+function say(words) { by("status").textContent = words; }
+
+function setBusy(now) {
+  busy = now;
+  document.querySelectorAll(".panel button, .done button").forEach((button) => { button.disabled = now; });
+  by("work").setAttribute("aria-busy", String(now));
+}
+
+function showTrouble(words, canGiveUp) {
+  by("trouble-text").textContent = words;
+  by("give-up").hidden = !canGiveUp;
+  by("trouble").hidden = false;
+}
+
+function hideTrouble() { by("trouble").hidden = true; }
+
+function onKey(event) {
+  if (event.repeat || event.altKey || event.metaKey || by("dialog").open) return;
+  const key = event.key.toLowerCase();
+  if (event.ctrlKey) {
+    if (key === "z") { event.preventDefault(); undo(); }
+    return;
+  }
+  const onButton = document.activeElement instanceof HTMLButtonElement;
+  const actions = { s: skip, u: undo, n: openDialog, f: toggleWhole, a: askAgain };
+  if (/^[1-9]$/.test(key)) {
+    const choice = current && choices(current)[Number(key) - 1];
+    if (choice) label(choice.id);
+  } else if (key === "enter" && !onButton && current && current.scores.length) {
+    label(current.scores[0][0]);
+  } else if (key in actions) {
+    event.preventDefault(); // or the letter is typed into the dialog that it opens
+    actions[key]();
+  }
+}
+
+function askAgain() { if (!current && !by("again").hidden) again(); }
+
+document.addEventListener("keydown", onKey);
+by("skip").onclick = skip;
+by("undo").onclick = undo;
+by("undo-done").onclick = undo;
+by("again").onclick = again;
+by("new").onclick = openDialog;
+by("cancel").onclick = () => by("dialog").close();
+by("form").onsubmit = submitDialog;
+by("category").oninput = () => ask(null);
+by("fit").onclick = fitPicture;
+by("whole").onclick = () => { if (stage.zoom !== 1 || !stage.whole) { stage.zoom = null; toggleWhole(); } };
+by("stage").addEventListener("wheel", zoomAt, { passive: false });
+by("stage").addEventListener("pointermove", drag);
+by("stage").addEventListener("dblclick", toggleWhole);
+window.addEventListener("resize", applyZoom);
+window.addEventListener("pagehide", () => {
+  fetch("release", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ client }),
+    keepalive: true,
+  });
+});
+window.addEventListener("pageshow", (event) => { if (event.persisted) refresh(); });
+setInterval(refresh, HEARTBEAT);
+setInterval(() => { if (!current && progress && progress.waiting) refresh(); }, 3_000);
+refresh();

@@ -1,0 +1,77 @@
+"""Micrographs as a browser can show them: 8-bit, scaled to the screen or at full size."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hypervlad.images import read_micrograph
+
+SCREEN = 1024  # pixels, of the longer side
+THUMBNAIL = 192
+WHOLE = 8192  # more than that, browsers show badly or not at all
+
+_QUALITY = 92
+_CACHE_BYTES = 64 * 2**20
+_AT_ONCE = 2  # images decoded at a time: each may take a gigabyte
+
+
+class Previews:
+    """Makes pictures of files, each once while it is likely to be asked for again."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Path, int], bytes] = OrderedDict()
+        self._bytes = 0
+        self._guard = threading.Lock()
+        self._decoding = threading.BoundedSemaphore(_AT_ONCE)
+
+    def get(self, path: Path, side: int) -> bytes:
+        """Return a JPEG picture of a micrograph.
+
+        Parameters
+        ----------
+        path : Path
+        side : int
+            The longer side has at most so many pixels; smaller images stay as they are.
+
+        Returns
+        -------
+        bytes
+
+        Raises
+        ------
+        ImageReadError
+            If the file cannot be read.
+        """
+        key = (path, side)
+        with self._guard:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        with self._decoding:
+            picture = jpeg(path, side)
+        with self._guard:
+            if key not in self._kept:
+                self._kept[key] = picture
+                self._bytes += len(picture)
+            while self._bytes > _CACHE_BYTES and len(self._kept) > 1:
+                self._bytes -= len(self._kept.popitem(last=False)[1])
+        return picture
+
+
+def jpeg(path: Path, side: int) -> bytes:
+    """Return a micrograph as JPEG; see `Previews.get`."""
+    pixels = read_micrograph(path).pixels
+    picture = Image.fromarray(np.round(255.0 * np.clip(pixels, 0.0, 1.0)).astype(np.uint8))
+    if max(picture.size) > side:
+        # Whole blocks first, by their mean: a scan of 100 megapixels costs little more than its
+        # reading.
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=_QUALITY, subsampling=0)
+    return stream.getvalue()

@@ -1,0 +1,130 @@
+"""Pure: in which order a person should look at images, so that each look says most.
+
+An image is worth a look if the model hesitates between classes or has learnt from nothing like it,
+and less so if one like it is looked at before: a hundred frames of one odd place are one question,
+not a hundred (Settles, *Active Learning Literature Survey*, 2009, sections 3.1 and 3.4; the greedy
+choice is that of maximal marginal relevance, Carbonell and Goldstein, SIGIR 1998).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# Copies of what is looked at already keep this share of their worth, and with it their order.
+_LEAST_WORTH = 1e-3
+
+
+def informativeness(proba: ArrayLike, novelty: ArrayLike) -> NDArray[np.float64]:
+    """Say how much a person's label of each image would tell, before others are labelled.
+
+    ``1 - margin * (1 - surprise)``: either reason is enough. The margin is the most probable
+    class's lead over the next one; the surprise of an image as near to training images as usual is
+    0, of one twice as far 1/2, of one ten times as far 0.9.
+
+    Parameters
+    ----------
+    proba : array-like of shape (n, n_classes)
+        At least two classes.
+    novelty : array-like of shape (n,)
+        Distance to the nearest training images over the usual one; above 1 is unusual, infinite
+        the farthest.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, there are fewer than two classes, or a value is missing.
+
+    Examples
+    --------
+    >>> informativeness([[1.0, 0.0], [0.5, 0.5], [1.0, 0.0]], [0.8, 0.8, 4.0]).tolist()
+    [0.0, 1.0, 0.75]
+    """
+    table, far = np.asarray(proba, dtype=np.float64), np.asarray(novelty, dtype=np.float64)
+    if table.ndim != 2 or table.shape[1] < 2 or far.shape != table.shape[:1]:
+        raise ValueError(
+            "expected probabilities (n, n_classes) of at least two classes and n novelties, got "
+            f"shapes {table.shape} and {far.shape}"
+        )
+    if not np.isfinite(table).all() or np.isnan(far).any():
+        raise ValueError("probabilities must be finite, novelties numbers; leave unread images out")
+    highest = np.sort(table, axis=1)[:, -2:]
+    margin = np.clip(highest[:, 1] - highest[:, 0], 0.0, 1.0)
+    surprise = 1.0 - 1.0 / np.maximum(far, 1.0)
+    return 1.0 - margin * (1.0 - surprise)
+
+
+def rank(worth: ArrayLike, projected: ArrayLike) -> NDArray[np.intp]:
+    """Order images so that each adds most to those before it.
+
+    Greedy: the next image is the one with the largest ``worth * (1 - s ** 2)``, where ``s`` is its
+    largest cosine similarity to an image already chosen (0 if negative), about the mean of all.
+
+    Parameters
+    ----------
+    worth : array-like of shape (n,)
+        Not negative, as from `informativeness`.
+    projected : array-like of shape (n, d)
+        What images are compared by; a copy in float32 is made.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+        Row numbers, the first to look at first. Equal ones keep their order.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, or a value is negative or not finite.
+
+    Notes
+    -----
+    Time grows with n² d: 10,000 images of 128 features take seconds. Memory is that of the copy.
+
+    Examples
+    --------
+    >>> copies = [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]
+    >>> rank([1.0, 0.9, 0.5, 0.1], copies).tolist()
+    [0, 2, 3, 1]
+    """
+    value, directions = _checked(worth, projected)
+    floor = _LEAST_WORTH * value
+    rows = np.arange(len(value))
+    similarity = np.zeros(len(value), dtype=np.float32)
+    order = np.empty(len(value), dtype=np.intp)
+    waiting = np.ones(len(value), dtype=bool)
+    for place in range(len(order)):
+        gain = np.where(waiting, np.maximum(value * (1.0 - similarity**2), floor), -1.0)
+        best = int(gain.argmax())
+        order[place], waiting[best] = rows[best], False
+        np.maximum(similarity, directions @ directions[best], out=similarity)
+        if 4 * waiting.sum() < 3 * len(waiting):  # those chosen cost time until they are put away
+            rows, value, floor = rows[waiting], value[waiting], floor[waiting]
+            similarity, directions = similarity[waiting], directions[waiting]
+            waiting = np.ones(len(rows), dtype=bool)
+    return order
+
+
+def _checked(
+    worth: ArrayLike, projected: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Return the worths, and the directions of images from their mean, of length 1 or 0."""
+    value, points = np.asarray(worth, dtype=np.float64), np.array(projected, dtype=np.float32)
+    if value.ndim != 1 or points.ndim != 2 or len(points) != len(value):
+        raise ValueError(
+            f"expected n worths and n rows to compare, got shapes {value.shape}, {points.shape}"
+        )
+    if not (np.isfinite(value).all() and np.isfinite(points).all()) or (value < 0).any():
+        raise ValueError("worths must be finite and not negative, rows to compare finite")
+    if not len(points):
+        return value, points
+    points -= points.mean(axis=0, dtype=np.float64).astype(np.float32)
+    lengths = np.linalg.norm(points, axis=1, keepdims=True)
+    largest = float(lengths.max())
+    points /= np.where(lengths > 1e-5 * largest, lengths, np.inf)  # at the mean: like none
+    return value, points

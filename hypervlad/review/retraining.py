@@ -1,0 +1,298 @@
+"""A new model from the training images and what persons said, and an honest comparison with before.
+
+The comparison is made on images that persons labelled, which are the doubtful ones: its figures say
+nothing about easy images. The new model's answers are held-out ones: for each fold of groups, a
+copy of its learner is fitted without that fold and asked about it. Only the codebook, which knows
+no classes, has seen all images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.utils import Bunch
+from sklearn.utils.validation import has_fit_parameter
+
+from hypervlad.classifier import MicrographClassifier
+from hypervlad.review.filling import contents, refill_queue
+from hypervlad.review.grouping import groups_of
+from hypervlad.review.judging import entries_of, judge_images, training_images
+from hypervlad.review.records import Labelled, QueueError
+from hypervlad.review.store import Queue
+from hypervlad.splits import group_folds
+
+_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a model is fitted on again; the persons' images come last.
+
+    Attributes
+    ----------
+    images : list of n str
+    labels : ndarray of shape (n,)
+    groups : ndarray of shape (n,), or None
+    by_person : ndarray of bool, shape (n,)
+    said : list of n str or None
+        What a model said of an image that a person labelled, when it put it into the queue.
+    """
+
+    images: list[str]
+    labels: NDArray[Any]
+    groups: NDArray[Any] | None
+    by_person: NDArray[np.bool_]
+    said: list[str | None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How often two models were right on the same images, which persons labelled.
+
+    Attributes
+    ----------
+    n_labelled : int
+        Images that persons labelled.
+    n_compared : int
+        Those that could be held out: the others were needed to learn their category at all.
+    before, after : float
+        Accuracies on these; NaN if there are none. Before: what was said when they were queued.
+    new_categories : list of str
+        Those that the old model did not know; on their images it could not but be wrong.
+    """
+
+    n_labelled: int
+    n_compared: int
+    before: float
+    after: float
+    new_categories: list[str]
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """How many of the images without a person's label are doubtful, before and now."""
+
+    n_images: int
+    before: int
+    after: int
+
+
+def gather(
+    queue: Queue,
+    data: Bunch,
+    *,
+    groups: str | Path | None = None,
+    with_model_labels: bool = False,
+) -> Material:
+    """Put together what there is to learn from.
+
+    Parameters
+    ----------
+    queue : Queue
+    data : Bunch
+        Training images, as from `load_image_folder`.
+    groups : path, optional
+        Table with the columns path and group: a line for each training image, and for images of the
+        queue where they belong together or with training images; the others are each their own.
+    with_model_labels : bool, default=False
+        Learn from what the model was sure of too. It then partly learns from itself.
+
+    Returns
+    -------
+    Material
+
+    Raises
+    ------
+    QueueError
+        If no person has labelled an image yet.
+    ImageFolderError
+        If the groups do not fit.
+    """
+    known = contents(queue)
+    persons = [image for image in known if image.label is not None]
+    if not persons:
+        raise QueueError(
+            f"{queue.folder}: no image is labelled by a person yet; label some with "
+            "'hypervlad review serve'"
+        )
+    sure = [image for image in known if image.label is None and not image.doubtful]
+    added = [*(sure if with_model_labels else []), *persons]
+    taken = {image.path.resolve() for image in added}
+    kept = [i for i, image in enumerate(data.images) if Path(image).resolve() not in taken]
+    of_training = [data.images[i] for i in kept]
+    names = None
+    if groups is not None:
+        names = groups_of(of_training, data.root, [image.path for image in added], groups)
+    labels = [*(str(data.target[i]) for i in kept), *(_label(image) for image in added)]
+    by_person = np.zeros(len(labels), dtype=bool)
+    by_person[len(labels) - len(persons) :] = True
+    said = [None] * (len(labels) - len(persons)) + [image.said for image in persons]
+    images = [*of_training, *(str(image.path) for image in added)]
+    return Material(images, np.array(labels), names, by_person, said)
+
+
+def fitted_again(model: MicrographClassifier, material: Material) -> MicrographClassifier:
+    """Fit a copy of a model, with its own parameters, on new material."""
+    new: MicrographClassifier = clone(model)
+    groups = None if material.groups is None else material.groups.tolist()
+    return new.fit(material.images, material.labels.tolist(), groups=groups)
+
+
+def compare(
+    model: MicrographClassifier, old_classes: Sequence[Any], material: Material
+) -> Comparison:
+    """Compare what was said before with what the new model says of images held out.
+
+    Parameters
+    ----------
+    model : MicrographClassifier
+        Fitted on the material.
+    old_classes : sequence of labels
+        Those of the model before.
+    material : Material
+
+    Returns
+    -------
+    Comparison
+    """
+    answers = held_out_answers(model, material)
+    tested = np.array([answer is not None for answer in answers]) & material.by_person
+    truth = material.labels[tested].tolist()
+    before = [material.said[row] for row in np.flatnonzero(tested)]
+    after = [answers[row] for row in np.flatnonzero(tested)]
+    known = {str(label) for label in old_classes}
+    return Comparison(
+        n_labelled=int(material.by_person.sum()),
+        n_compared=len(truth),
+        before=_accuracy(before, truth),
+        after=_accuracy(after, truth),
+        new_categories=sorted(set(material.labels.tolist()) - known),
+    )
+
+
+def held_out_answers(model: MicrographClassifier, material: Material) -> list[str | None]:
+    """Return what copies of a model's learner say of images that they have not seen.
+
+    Parameters
+    ----------
+    model : MicrographClassifier
+        Fitted on the material.
+    material : Material
+
+    Returns
+    -------
+    list of n str or None
+        None for images that were learnt from in every fold, could not be read, or were not asked
+        about: those that no person labelled.
+    """
+    vectors = model.encoder_.transform(material.images)
+    rows = np.flatnonzero(~np.isnan(vectors[:, 0]))
+    labels, groups = material.labels[rows], material.groups
+    folds = group_folds(
+        labels, None if groups is None else groups[rows], n_splits=_FOLDS, random_state=0
+    )
+    answers: list[str | None] = [None] * len(material.images)
+    for learnt, held_out in folds:
+        asked = rows[held_out][material.by_person[rows[held_out]]]
+        if len(asked):
+            learner = _learner_like(model, vectors, rows[learnt], material)
+            for row, label in zip(asked, learner.predict(vectors[asked]), strict=True):
+                answers[row] = str(label)
+    return answers
+
+
+def requeue(
+    queue: Queue,
+    model: MicrographClassifier,
+    material: Material,
+    model_file: str | Path,
+    *,
+    write: bool = True,
+    advance: Callable[[int], Any] = lambda _: None,
+) -> Remaining:
+    """Judge what no person has labelled by a new model, and put its answers into the queue.
+
+    Parameters
+    ----------
+    queue : Queue
+    model : MicrographClassifier
+        Fitted, with ``on_error="skip"`` in its encoder.
+    material : Material
+        What it was fitted on.
+    model_file : path
+        Where it is stored.
+    write : bool, default=True
+        If not, all is only counted.
+    advance : callable
+        Called after each batch with its number of images.
+
+    Returns
+    -------
+    Remaining
+    """
+    images = remaining(queue)
+    max_error = float(queue.fact("max_error", "0.05") or 0.05)
+    paths = [image.path for image in images]
+    judged, readable = judge_images(model, paths, max_error=max_error, advance=advance)
+    read = [image for image, is_read in zip(images, readable, strict=True) if is_read]
+    entries = entries_of(
+        model, judged, [image.name for image in read], [image.path for image in read]
+    )
+    unread = len(images) - len(read)
+    if write:
+        refill_queue(
+            queue,
+            [str(label) for label in model.classes_],
+            entries,
+            training_images(model, _common_folder(material.images)),
+            {"model": str(Path(model_file).absolute())},
+        )
+    return Remaining(
+        n_images=len(images),
+        before=sum(image.doubtful for image in images),
+        after=sum(entry.place is not None for entry in entries) + unread,
+    )
+
+
+def remaining(queue: Queue) -> list[Labelled]:
+    """Return the images of a queue that no person has labelled."""
+    return [image for image in contents(queue) if image.label is None]
+
+
+def _learner_like(
+    model: MicrographClassifier, vectors: NDArray[Any], rows: NDArray[np.intp], material: Material
+) -> Any:
+    """Fit a copy of a model's learner on some rows, with the same facts as in its own fit."""
+    learner, facts = clone(model.boosting_), dict[str, Any]()
+    if has_fit_parameter(learner, "views"):
+        facts["views"] = list(model.encoder_.feature_parts.values())
+    if material.groups is not None and has_fit_parameter(learner, "groups"):
+        facts["groups"] = material.groups[rows]
+    if "verbose" in learner.get_params():
+        learner.set_params(verbose=False)
+    return learner.fit(vectors[rows], material.labels[rows], **facts)
+
+
+def _common_folder(images: Sequence[str]) -> Path | None:
+    """Return the folder that all images lie in, from which a model's names of them count."""
+    try:
+        return Path(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in images]))
+    except ValueError:  # two drives of Windows
+        return None
+
+
+def _label(image: Labelled) -> str:
+    return image.said if image.label is None else image.label
+
+
+def _accuracy(said: Sequence[str | None], truth: Sequence[str]) -> float:
+    if not truth:
+        return float("nan")
+    return float(np.mean([one == other for one, other in zip(said, truth, strict=True)]))

@@ -1,0 +1,73 @@
+"""Parts that the tests of a review are made of."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hypervlad.review.records import Entry
+
+CLASSES = ["fibre", "matrix", "particle"]
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def entry(folder: Path, i: int, place: int | None = 0, **changes: object) -> Entry:
+    """The i-th image, of which little is sure."""
+    shares = np.roll([0.6, 0.3, 0.1], i % 3).tolist()
+    scores = sorted(zip(CLASSES, shares, strict=True), key=lambda s: -s[1])
+    facts = {
+        "name": f"new/{i:03d}.png",
+        "path": folder / "new" / f"{i:03d}.png",
+        "place": place,
+        "kind": "sure" if place is None else ("unknown" if i % 4 == 3 else "boundary"),
+        "scores": scores,
+        "reason": f"between {scores[0][0]} (60 %) and {scores[1][0]} (30 %)",
+        "novelty": 1.0,
+        "nearest": [i % 3, (i + 1) % 3],
+    }
+    return Entry(**(facts | changes))
+
+
+def write_picture(path: Path, seed: int, size: tuple[int, int] = (300, 400)) -> None:
+    """Write stripes of their own direction for each seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    y, x = np.mgrid[: size[0], : size[1]]
+    wave = np.sin((x * np.cos(seed) + y * np.sin(seed)) / 8)
+    noise = np.random.default_rng(seed).normal(0, 12, size)
+    Image.fromarray(np.clip(128 + 70 * wave + noise, 0, 255).astype(np.uint8)).save(path)
+
+
+class Served:
+    """``review serve`` of a folder, until it is stopped."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "hypervlad", "review", "serve", str(self.folder)]
+        self.running = subprocess.Popen(
+            [*command, "--no-open"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert self.running.stdout is not None
+        line = self.running.stdout.readline()
+        assert line.startswith("open http://127.0.0.1:"), line
+        self.link = line.split()[1]
+
+    def kill(self) -> None:
+        if self.running.poll() is None:
+            self.running.kill()
+            self.running.communicate()

@@ -1,0 +1,371 @@
+"""The page in a real browser: keys, two windows, a server that goes away.
+
+Set ``HYPERVLAD_SCREENSHOTS`` to a folder, and pictures of the page are left there to look at.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from review_queues import Served, write_picture
+
+from hypervlad.review import Queue
+from hypervlad.review.filling import contents
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium with its chromedriver here"),
+]
+ARGUMENTS = [
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+    *("--window-size=1366,900", "--disable-background-networking", "--no-first-run"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in [*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"]:
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+class Window:
+    """A window of the browser that shows the page."""
+
+    def __init__(self, browser: Any, link: str) -> None:
+        self.browser = browser
+        browser.switch_to.new_window("tab")
+        self.handle = browser.current_window_handle
+        browser.get(link)
+        self.until(lambda: self.name or not self.hidden("done"))
+
+    @property
+    def name(self) -> str:
+        """The file that is shown; empty where there is none."""
+        return "" if self.hidden("work") else self.text("name")
+
+    def press(self, *keys: str) -> None:
+        """Press keys, each time until the page has answered."""
+        self.front()
+        for key in keys:
+            self.find("body", By.TAG_NAME).send_keys(key)
+            self.until(lambda: self.find("work").get_attribute("aria-busy") != "true")
+
+    def label(self, key: str) -> str:
+        """Label the image that is shown; return its name once another one is."""
+        before = self.name
+        self.press(key)
+        self.until(lambda: self.name != before)
+        return before
+
+    def front(self) -> None:
+        if self.browser.current_window_handle != self.handle:
+            self.browser.switch_to.window(self.handle)
+
+    def find(self, name: str, how: str = By.ID) -> Any:
+        self.front()
+        return self.browser.find_element(how, name)
+
+    def text(self, name: str) -> str:
+        return self.find(name).text
+
+    def hidden(self, name: str) -> bool:
+        return not self.find(name).is_displayed()
+
+    def until(self, true: Callable[[], Any], seconds: float = 20) -> None:
+        self.front()
+        # What is looked at may be replaced at any moment, such as one picture by a larger one.
+        wait = WebDriverWait(self.browser, seconds, 0.02, [StaleElementReferenceException])
+        wait.until(lambda _: true())
+
+    def picture(self, name: str) -> None:
+        """Leave a picture of the page, if that is wished for."""
+        folder = os.environ.get("HYPERVLAD_SCREENSHOTS")
+        if folder:
+            self.front()
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.browser.save_screenshot(str(Path(folder, f"{name}.png")))
+
+    def close(self) -> None:
+        self.front()
+        self.browser.close()
+        self.browser.switch_to.window(self.browser.window_handles[0])
+
+
+@pytest.fixture
+def open_window(browser: Any) -> Iterator[Callable[[str], Window]]:
+    windows: list[Window] = []
+
+    def opened(link: str) -> Window:
+        windows.append(Window(browser, link))
+        return windows[-1]
+
+    yield opened
+    troubles = []
+    for window in [window for window in windows if window.handle in browser.window_handles]:
+        window.front()
+        troubles += [entry["message"] for entry in browser.get_log("browser")]
+        window.close()
+    wrong = [text for text in troubles if "Failed to load resource" not in text]
+    assert not wrong, "the page's own errors, and what its policy forbids"
+
+
+def finished(window: Window) -> bool:
+    return window.text("done-title") == "All done"
+
+
+def labels(folder: Path) -> dict[str, str | None]:
+    queue = Queue(folder)
+    found = {image.name: image.label for image in contents(queue)}
+    queue.close()
+    return found
+
+
+def test_keys_label_skip_and_undo_until_all_is_done(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    folder = make(5, 3, pictures=True)
+    window = open_window(served(folder).link)
+    assert window.name == "new/000.png"
+    assert window.text("progress") == "0 of 5 looked at, 3 labelled by the model"
+    assert "between fibre (60 %)" in window.text("reason")
+    assert window.text("choices").split("\n")[:3] == ["1", "fibre", "60 %"]
+    assert window.text("nearest").split("\n")[:2] == ["fibre", "0.png"]
+    window.until(lambda: window.find("#stage img", By.CSS_SELECTOR).size["width"] > 400)
+    window.until(lambda: window.find("#nearest img", By.CSS_SELECTOR).size["width"] > 50)
+    window.picture("first")
+    assert window.label("2") == "new/000.png"
+    assert window.text("status") == "saved: matrix"
+    assert labels(folder)["new/000.png"] == "matrix", "on the disk before the next is shown"
+    assert window.label(Keys.ENTER) == "new/001.png"
+    assert labels(folder)["new/001.png"] == "matrix", "what the model says"
+    assert window.label("s") == "new/002.png"
+    assert "(1 skipped)" in window.text("progress")
+    assert window.label("u") == "new/003.png", "the skipped one is back"
+    assert window.name == "new/002.png"
+    assert window.label("u") == "new/002.png"
+    assert window.name == "new/001.png"
+    assert labels(folder)["new/001.png"] is None
+    for key in ("1", "s", "3", "1"):
+        window.label(key)
+    assert window.text("done-title") == "All done"
+    assert "4 labelled by persons, 3 by the model, 1 skipped" in window.text("done-text")
+    window.picture("done")
+    window.press("a")
+    window.until(lambda: window.name == "new/002.png")
+    window.label("3")
+    assert window.text("done-title") == "All done"
+    expected = ["matrix", "fibre", "particle", "particle", "fibre"]
+    assert [labels(folder)[f"new/{i:03d}.png"] for i in range(5)] == expected
+
+
+def test_a_new_category_is_typed_and_confirmed(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    folder = make(3, pictures=True)
+    window = open_window(served(folder).link)
+    window.press("n")
+    field = window.find("category")
+    assert field.get_attribute("value") == "", "the key itself is not typed"
+    field.send_keys("carbon  onion", Keys.ENTER)
+    window.until(lambda: "“carbon onion” is new" in window.text("confirm"))
+    assert set(labels(folder).values()) == {None}
+    window.picture("new_category")
+    field.send_keys(Keys.ENTER)
+    window.until(lambda: window.name == "new/001.png")
+    assert labels(folder)["new/000.png"] == "carbon onion"
+    assert "carbon onion" in window.text("choices")
+    assert window.label("4") == "new/001.png", "it has a key now"
+    window.press("n")
+    window.find("category").send_keys("FIBRE", Keys.ENTER)
+    window.until(lambda: "“fibre” is known" in window.text("confirm"))
+    window.find("category").send_keys(Keys.ENTER)
+    window.until(lambda: not window.hidden("done"))
+    assert list(labels(folder).values())[:3] == ["carbon onion", "carbon onion", "fibre"]
+
+
+def test_letters_typed_into_the_dialog_label_nothing(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    folder = make(3, pictures=True)
+    window = open_window(served(folder).link)
+    window.press("n")
+    window.find("category").send_keys("12su", Keys.ESCAPE)
+    assert window.name == "new/000.png"
+    assert set(labels(folder).values()) == {None}
+    window.find("stage").send_keys(Keys.CONTROL, "1")
+    assert window.name == "new/000.png", "the browser's own keys are its own"
+
+
+def test_two_windows_label_at_once_and_none_sees_the_others_images(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    folder = make(16, pictures=True)
+    link = served(folder).link
+    first, second = open_window(link), open_window(link)
+    seen = []
+    for _ in range(8):
+        assert first.name != second.name
+        seen += [first.label("1"), second.label("2")]
+    assert len(set(seen)) == 16
+    found = labels(folder)
+    assert [found[name] for name in seen] == ["fibre", "matrix"] * 8
+    for window in (first, second):
+        window.until(partial(finished, window))
+
+
+def test_the_last_images_in_another_window_come_back_when_it_is_closed(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    folder = make(3, pictures=True)
+    link = served(folder).link
+    first, second = open_window(link), open_window(link)
+    assert "in another window's hands" in second.text("done-text")
+    first.close()
+    second.until(lambda: second.name == "new/000.png")
+
+
+def test_what_cannot_be_shown_is_told_and_skipped(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+    tmp_path: Path,
+) -> None:
+    folder = make(3, pictures=True)
+    (tmp_path / "new" / "000.png").unlink()
+    (tmp_path / "new" / "001.png").write_bytes(b"\x89PNG\r\n\x1a\n half an image")
+    window = open_window(served(folder).link)
+    for number in range(2):
+        window.until(lambda: "cannot be shown" in window.text("stage"))
+        assert f"{number:03d}.png" in window.text("stage")
+        window.picture(f"unreadable{number}")
+        window.label("s")
+    assert window.name == "new/002.png"
+
+
+def test_a_click_waits_for_a_server_that_is_gone(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    folder = make(4, pictures=True)
+    server = served(folder)
+    window = open_window(server.link)
+    window.label("1")
+    server.kill()
+    window.find("body", By.TAG_NAME).send_keys("2")
+    window.until(lambda: "not saved yet" in window.text("trouble"))
+    window.picture("server_gone")
+    assert window.name == "new/001.png", "no other image is shown before it is saved"
+    link = server.link
+    server.start()
+    assert server.link == link, "the same link, so that open windows go on"
+    window.until(lambda: window.name == "new/002.png")
+    assert window.hidden("trouble")
+    assert labels(folder)["new/001.png"] == "matrix"
+
+
+def test_a_click_can_be_given_up(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    server = served(make(4, pictures=True))
+    window = open_window(server.link)
+    server.kill()
+    window.find("body", By.TAG_NAME).send_keys("2")
+    window.until(lambda: not window.hidden("give-up"))
+    window.find("give-up").click()
+    window.until(lambda: "Given up" in window.text("trouble"))
+    assert window.name == "new/000.png"
+    server.start()
+    window.label("1")
+    assert labels(server.folder)["new/000.png"] == "fibre"
+
+
+def test_the_picture_can_be_enlarged(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+    tmp_path: Path,
+) -> None:
+    folder = make(2, pictures=True)
+    write_picture(tmp_path / "new" / "000.png", 0, size=(2000, 3000))
+    window = open_window(served(folder).link)
+    window.until(lambda: window.find("#stage img", By.CSS_SELECTOR).size["width"] > 400)
+    window.press("f")
+    window.until(lambda: window.find("#stage img", By.CSS_SELECTOR).size["width"] == 3000)
+    assert window.text("zoom") == "100 %"
+    window.picture("whole")
+    window.press("f")
+    window.until(lambda: window.find("#stage img", By.CSS_SELECTOR).size["width"] < 1366)
+    stage = window.find("stage")
+    wheel = "arguments[0].dispatchEvent(new WheelEvent('wheel', {deltaY: -100, clientX: 300,"
+    for _ in range(4):
+        window.browser.execute_script(wheel + " clientY: 300, cancelable: true}))", stage)
+    window.until(lambda: window.find("#stage img", By.CSS_SELECTOR).size["width"] > 1366)
+    assert window.label("1") == "new/000.png"
+    assert window.text("zoom") == "", "the next one fits the window again"
+
+
+def test_of_many_categories_the_most_probable_have_the_keys(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    folder = make(2, pictures=True)
+    queue = Queue(folder)
+    for number in range(9):
+        queue.add_category(f"other {number}")
+    queue.connection.execute("UPDATE items SET scores = '[[12, 0.7], [2, 0.3]]'")
+    queue.close()
+    window = open_window(served(folder).link)
+    assert window.text("choices").split("\n")[:5] == ["1", "other 8", "70 %", "2", "matrix"]
+    assert len(window.browser.find_elements(By.CSS_SELECTOR, "#choices button")) == 9
+    window.label("1")
+    assert labels(folder)["new/000.png"] == "other 8"
+
+
+def test_a_dark_page_is_there_for_who_wants_one(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    window = open_window(served(make(3, pictures=True)).link)
+    window.browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": "dark"}]},
+    )
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    assert window.browser.execute_script(ground) == "rgb(13, 17, 23)"
+    window.picture("dark")

@@ -1,0 +1,419 @@
+"""From a model to a queue and back: starting, exporting and retraining, in Python and a shell."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import re
+import urllib.request
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from review_queues import Served
+from typer.testing import CliRunner
+
+import hypervlad
+from hypervlad.cli import app
+from hypervlad.datasets import load_image_folder
+from hypervlad.review import Queue, QueueError, start_queue
+from hypervlad.review.filling import contents
+from hypervlad.review.grouping import groups_of
+from hypervlad.review.judging import Judgement, entries_of, judge_images, training_images
+from hypervlad.review.retraining import compare, fitted_again, gather, held_out_answers
+
+TINY = ["--backbone", "tiny", "--weights", "random", "--image-size", "16", "--n-codewords", "4"]
+try:
+    RUNNER = CliRunner(mix_stderr=False)
+except TypeError:  # newer ones always keep the two streams apart
+    RUNNER = CliRunner()
+
+
+def run(*arguments: object, code: int = 0):
+    result = RUNNER.invoke(app, ["review", *map(str, arguments)])
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def textures(n: int, seed: int) -> tuple[list[np.ndarray], list[str]]:
+    """Images of three textures, and from the first two every fourth one half and half."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:20, :24] / 4.0
+    patterns = {
+        "flat": 0 * x,
+        "rings": np.cos(3 * np.hypot(x - 3, y - 2)),
+        "stripes": np.sin(2 * x),
+    }
+    images, labels = [], []
+    for i in range(n):
+        label = list(patterns)[i % 3]
+        pattern = patterns[label]
+        if i % 4 == 3:
+            pattern = 0.5 * pattern + 0.5 * patterns["stripes"]
+        noisy = 0.5 + 0.3 * pattern + 0.08 * rng.standard_normal(x.shape)
+        images.append(np.round(255 * np.clip(noisy, 0, 1)).astype(np.uint8))
+        labels.append(label)
+    return images, labels
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A folder of training images, one of new ones, and a model of the first."""
+    root = tmp_path_factory.mktemp("place")
+    for i, (image, label) in enumerate(zip(*textures(36, 0), strict=True)):
+        (root / "images" / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(root / "images" / label / f"{i:03d}.png")
+    (root / "new").mkdir()
+    images, labels = textures(30, 1)
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(root / "new" / f"{i:03d}.png")
+    result = RUNNER.invoke(
+        app, ["train", str(root / "images"), "-o", str(root / "model.hvlad"), *TINY, "-q"]
+    )
+    assert result.exit_code == 0, result.output
+    truth = {f"{i:03d}.png": label for i, label in enumerate(labels)}
+    return SimpleNamespace(
+        root=root, images=root / "images", new=root / "new", model=root / "model.hvlad", truth=truth
+    )
+
+
+@pytest.fixture
+def started(place: SimpleNamespace, tmp_path: Path) -> Path:
+    folder = tmp_path / "queue"
+    # So strict that some images are doubtful.
+    run(
+        *("start", place.model, place.new, "-o", folder, "-q"),
+        *("--training", place.images, "--max-error", "0.02"),
+    )
+    return folder
+
+
+def label_all(folder: Path, truth: dict[str, str], *, renamed: dict[str, str] | None = None) -> int:
+    """Label what is doubtful as it truly is, or as the truth is called elsewhere."""
+    queue = Queue(folder)
+    n = 0
+    for image in contents(queue):
+        if image.doubtful:
+            label = truth[image.path.name]
+            category = queue.add_category((renamed or {}).get(label, label)).id
+            queue.label("window-1", f"click-{image.item}", image.item, category)
+            n += 1
+    queue.close()
+    return n
+
+
+# --- judging ----------------------------------------------------------------------------------
+
+
+def test_judging_in_batches_is_judging_at_once(
+    place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = hypervlad.load(place.model)
+    files = sorted(place.new.iterdir())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that no answer is sure, if so
+        whole, _ = judge_images(model, files)
+        monkeypatch.setattr("hypervlad.review.judging._BATCH", 7)
+        advanced: list[int] = []
+        parts, readable = judge_images(model, files, advance=advanced.append)
+    assert readable.all()
+    assert sum(advanced) == len(files)
+    assert parts.reasons == whole.reasons
+    np.testing.assert_allclose(parts.proba, whole.proba, atol=1e-5)
+    np.testing.assert_array_equal(parts.kind, whole.kind)
+
+
+def test_unreadable_images_are_warned_of_once(
+    place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = hypervlad.load(place.model)
+    model.encoder_.set_params(on_error="skip")
+    files = sorted(place.new.iterdir())[:6]
+    for at in (1, 4, 5):  # the last two are a batch of their own
+        files[at] = tmp_path / f"broken{at}.png"
+        files[at].write_bytes(b"no image")
+    monkeypatch.setattr("hypervlad.review.judging._BATCH", 2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        judged, readable = judge_images(model, files)
+    (told,) = [each.message for each in caught if "could not be read" in str(each.message)]
+    assert [bad.position for bad in told.skipped] == [1, 4, 5]
+    assert "broken5.png" in told.skipped[-1].reason
+    assert readable.tolist() == [True, False, True, True, False, False]
+    assert len(judged.proba) == 3
+
+
+def test_sure_images_have_no_place_and_others_the_order_of_their_worth() -> None:
+    proba = np.array([[0.99, 0.01], [0.6, 0.4], [0.5, 0.5], [0.9, 0.1]])
+    judged = Judgement(
+        proba=proba,
+        kind=np.array(["sure", "boundary", "boundary", "unknown"]),
+        reasons=list("abcd"),
+        novelty=np.array([0.5, 0.5, 0.5, 9.0]),
+        nearest=np.array([[0], [1], [0], [1]]),
+        projected=np.eye(4, dtype=np.float32),
+    )
+    model = SimpleNamespace(classes_=np.array(["flat", "rings"]))
+    entries = entries_of(model, judged, list("abcd"), [Path(c) for c in "abcd"])
+    assert [entry.place for entry in entries] == [None, 2, 0, 1]
+    assert entries[1].scores == [("flat", 0.6), ("rings", 0.4)]
+    assert entries[3].nearest == [1]
+
+
+def test_where_all_are_labelled_nothing_is_judged(place: SimpleNamespace) -> None:
+    model = hypervlad.load(place.model)
+    judged, readable = judge_images(model, [])
+    assert len(readable) == 0
+    assert entries_of(model, judged, [], []) == []
+
+
+def test_training_images_are_shown_from_inside_the_folder_only(tmp_path: Path) -> None:
+    (tmp_path / "images" / "flat").mkdir(parents=True)
+    for name in ("images/flat/a.png", "secret.png"):
+        (tmp_path / name).touch()
+    names = [
+        "flat/a.png",
+        "images/flat/a.png",
+        "../secret.png",
+        "flat/../../secret.png",
+        str(tmp_path / "secret.png"),
+        "flat/b.png",
+        "",
+    ]
+    model = SimpleNamespace(training_=SimpleNamespace(names=names, labels=["flat"] * len(names)))
+    found = [image.path for image in training_images(model, tmp_path / "images")]
+    inside = (tmp_path / "images" / "flat" / "a.png").resolve()
+    assert found == [inside, inside, None, None, None, None, None]
+    assert {image.path for image in training_images(model, None)} == {None}
+    assert training_images(SimpleNamespace(), tmp_path) == []
+
+
+# --- start and export -------------------------------------------------------------------------
+
+
+def test_a_queue_holds_every_image_and_the_sure_ones_are_labelled(
+    started: Path, place: SimpleNamespace, tmp_path: Path
+) -> None:
+    queue = Queue(started)
+    known = contents(queue)
+    queue.close()
+    assert [image.path.name for image in known] == sorted(place.truth)
+    n_doubtful = sum(image.doubtful for image in known)
+    assert 0 < n_doubtful <= 30
+    result = run("export", started, "-o", tmp_path / "labels.csv")
+    rows = read_table(tmp_path / "labels.csv")
+    assert len(rows) == 30 - n_doubtful
+    assert all(row["source"] == "model" and float(row["confidence"]) > 0.5 for row in rows)
+    assert f"{n_doubtful} doubtful images are not labelled" in result.stderr
+
+
+def test_start_refuses_what_it_would_regret(
+    started: Path, place: SimpleNamespace, tmp_path: Path
+) -> None:
+    words = run("start", place.model, place.new, "-o", started, code=2).stderr
+    assert "holds a queue already" in words
+    words = run("start", place.model, place.new, "-o", tmp_path / "q", "--max-error", 2, code=2)
+    assert "--max-error" in words.stderr
+    words = run(
+        *("start", place.model, place.new, "-o", tmp_path / "q", "--training", tmp_path / "no"),
+        code=2,
+    )
+    assert "no such folder" in words.stderr
+    (tmp_path / "file").touch()
+    words = run("start", place.model, place.new, "-o", tmp_path / "file", code=2)
+    assert "a file" in words.stderr
+    assert not (tmp_path / "q").exists()
+
+
+@pytest.mark.filterwarnings("ignore:1 of 1 images could not be read")
+def test_unreadable_images_are_left_out_and_told(place: SimpleNamespace, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    paths = [place.new / "000.png", place.new / "001.png", tmp_path / "broken.png"]
+    result = run("start", place.model, *paths, "-o", tmp_path / "q", "-q", code=2)
+    assert "1 of 3 images could not be read" in result.stderr
+    assert "broken.png" in result.stderr
+    queue = Queue(tmp_path / "q")
+    assert len(contents(queue)) == 2, "what was done is not lost"
+    queue.close()
+    run("start", place.model, *paths, "-o", tmp_path / "r", "-q", "--on-error", "skip")
+    model = hypervlad.load(place.model)
+    model.encoder_.set_params(on_error="skip")
+    with pytest.raises(ValueError, match="none of 1 images"):
+        start_queue(model, [tmp_path / "broken.png"], tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_what_is_no_queue_is_told(tmp_path: Path) -> None:
+    for command in (["serve"], ["export", "-o", "x"], ["retrain", "--training", "x", "-o", "y"]):
+        words = run(command[0], tmp_path / "none", *command[1:], code=2).stderr
+        assert "no queue here" in words
+        assert "review start" in words
+
+
+def test_without_flask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    words = run("serve", tmp_path, code=2).stderr
+    assert 'pip install "hypervlad[review]"' in words
+
+
+# --- retrain ----------------------------------------------------------------------------------
+
+
+def test_retraining_needs_a_persons_label(
+    started: Path, place: SimpleNamespace, tmp_path: Path
+) -> None:
+    words = run(
+        "retrain", started, "--training", place.images, "-o", tmp_path / "m.hvlad", code=2
+    ).stderr
+    assert "no image is labelled by a person yet" in words
+    assert not (tmp_path / "m.hvlad").exists()
+
+
+def test_from_the_first_image_to_the_new_model(
+    started: Path,
+    place: SimpleNamespace,
+    tmp_path: Path,
+    served: Callable[[Path], Served],
+) -> None:
+    """Start, label over HTTP as a person would, export, retrain; a new category among them."""
+    server = served(started)
+    origin = re.match(r"http://[^/]+", server.link)[0]
+
+    def post(action: str, **body: object):
+        request = urllib.request.Request(
+            server.link + action,
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json", "Origin": origin},
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    answer = post("next", client="window-1", want=1)
+    number = {c["name"]: c["id"] for c in answer["categories"]}
+    number["discs"] = post("category", name="discs")["id"]  # what the model calls rings
+    n = 0
+    while answer["items"]:
+        (item,) = answer["items"]
+        label = place.truth[Path(item["name"]).name].replace("rings", "discs")
+        click = {"client": "window-1", "click": f"click-{n:04d}", "want": 1}
+        answer = post("label", item=item["id"], category=number[label], **click)
+        n += 1
+    server.kill()
+    run("export", started, "-o", tmp_path / "labels.csv")
+    rows = read_table(tmp_path / "labels.csv")
+    assert len(rows) == 30
+    assert sum(row["source"] == "person" for row in rows) == n
+    new = tmp_path / "new.hvlad"
+    told = run("retrain", started, "--training", place.images, "-o", new, "-q").stdout
+    assert f"model: {new}" in told
+    assert re.search(rf"of {n} images labelled by persons .* held out", told)
+    assert "new categories: discs" in told
+    assert re.search(rf"doubtful among {30 - n} images .*: 0 before, \d+ now", told)
+    assert "discs" in hypervlad.load(new).classes_.tolist()
+    queue = Queue(started)
+    assert queue.fact("model") == str(new)
+    assert "discs" in {image.label for image in contents(queue)}
+    queue.close()
+
+
+def test_the_queue_is_left_alone_if_asked(
+    started: Path, place: SimpleNamespace, tmp_path: Path
+) -> None:
+    queue = Queue(started)
+    first = next(image for image in contents(queue) if image.doubtful)
+    queue.label("window-1", "click-1", first.item, 1)
+    before = contents(queue)
+    options = ["-q", "--keep-queue", "--model-labels"]
+    told = run(
+        "retrain", started, "--training", place.images, "-o", tmp_path / "m.hvlad", *options
+    ).stdout
+    assert "the queue is left as it was" in told
+    assert contents(queue) == before
+    assert queue.fact("model") == str(place.model)
+    queue.close()
+
+
+def test_answers_are_held_out_by_group(
+    started: Path, place: SimpleNamespace, tmp_path: Path
+) -> None:
+    """With labels that are noise, only a model that has seen them could be right on them all."""
+    noise = np.random.default_rng(0).permutation(sorted(place.truth.values()))
+    label_all(started, dict(zip(sorted(place.truth), noise, strict=True)))
+    queue = Queue(started)
+    material = gather(queue, load_image_folder(place.images))
+    queue.close()
+    old = hypervlad.load(place.model)
+    new = fitted_again(old, material)
+    found = compare(new, old.classes_.tolist(), material)
+    assert found.n_compared <= found.n_labelled == material.by_person.sum()
+    seen = np.mean(
+        new.predict(material.images)[material.by_person] == material.labels[material.by_person]
+    )
+    assert found.after < max(0.75, seen)
+    groups = np.array([f"sample {i}" for i in range(len(material.images))])
+    groups[material.by_person] = "one sample"
+    together = held_out_answers(new, dataclasses.replace(material, groups=groups))
+    answered = np.array([answer is not None for answer in together])
+    assert not answered[~material.by_person].any(), "only persons' images are asked about"
+
+
+def test_a_training_image_that_a_person_labelled_counts_once(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
+    files = sorted(place.images.rglob("*.png"))[:4]
+    run("start", place.model, *files, "-o", tmp_path / "q", "-q", "--max-error", "0.001")
+    queue = Queue(tmp_path / "q")
+    item = contents(queue)[0]
+    queue.label("window-1", "click-1", item.item, 2)
+    material = gather(queue, load_image_folder(place.images))
+    queue.close()
+    assert len(material.images) == 36
+    assert material.images[-1] == str(files[0])
+    assert material.labels[-1] == "rings"
+    assert material.by_person.tolist() == [False] * 35 + [True]
+
+
+def test_groups_of_training_images_and_of_the_queues_come_from_one_table(tmp_path: Path) -> None:
+    table = tmp_path / "groups.csv"
+    table.write_text("path,group\nflat/1.png,s1\nrings/2.png,s2\nnew/7.png,s1\n", encoding="utf-8")
+    training = [str(tmp_path / "images" / name) for name in ("flat/1.png", "rings/2.png")]
+    added = [tmp_path / "new" / "7.png", tmp_path / "new" / "8.png", tmp_path / "new" / "9.png"]
+    found = groups_of(training, tmp_path / "images", added, table).tolist()
+    assert found[:3] == ["s1", "s2", "s1"]
+    assert len(set(found)) == 4, "those without a line are each a group of their own"
+
+
+def test_the_models_place_is_told_if_it_is_gone(place: SimpleNamespace, tmp_path: Path) -> None:
+    model = tmp_path / "model.hvlad"
+    model.write_bytes(place.model.read_bytes())
+    run("start", model, place.new / "000.png", "-o", tmp_path / "q", "-q")
+    model.unlink()
+    words = run(
+        "retrain", tmp_path / "q", "--training", place.images, "-o", tmp_path / "m", code=2
+    ).stderr
+    assert "name it with --model" in words
+
+
+@pytest.mark.parametrize("command", ["start", "serve", "export", "retrain"])
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    text = run(command, "--help").stdout
+    examples = re.findall(rf"^ +hypervlad review {command}\b(.*)$", text, re.MULTILINE)
+    assert examples
+    for line in examples:
+        for option in re.findall(r"(?<!\S)--?[a-z][a-z-]*", line):
+            assert option in text
+
+
+def test_the_library_refuses_as_the_shell_does(place: SimpleNamespace, started: Path) -> None:
+    with pytest.raises(QueueError, match="holds a queue already"):
+        start_queue(hypervlad.load(place.model), [place.new / "000.png"], started)

@@ -1,0 +1,136 @@
+"""The order in which images are looked at, against a loop that a reader can check."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from hypervlad.review import informativeness, rank
+
+
+def slow_rank(worth: np.ndarray, points: np.ndarray) -> list[int]:
+    """The definition, in float64 and without a single trick."""
+    centred = points - points.mean(axis=0)
+    lengths = np.linalg.norm(centred, axis=1)
+    units = [
+        row / length if length > 1e-5 * lengths.max() else np.zeros_like(row)
+        for row, length in zip(centred, lengths, strict=True)
+    ]
+    order: list[int] = []
+    while len(order) < len(worth):
+        gains = {}
+        for i in set(range(len(worth))) - set(order):
+            nearest = max([0.0, *(float(units[i] @ units[j]) for j in order)])
+            gains[i] = max(worth[i] * (1 - nearest**2), 1e-3 * worth[i])
+        order.append(max(sorted(gains), key=lambda i: gains[i]))
+    return order
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_order_is_that_of_the_definition(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n, d = 60 + seed, 2 + 3 * seed
+    worth, points = rng.random(n), rng.standard_normal((n, d))
+    assert rank(worth, points).tolist() == slow_rank(worth, points)
+
+
+def test_near_copies_do_not_fill_the_top_of_the_queue() -> None:
+    rng = np.random.default_rng(0)
+    copies = np.ones((50, 8)) + 1e-3 * rng.standard_normal((50, 8))
+    others = 3 * rng.standard_normal((20, 8))
+    worth = np.concatenate([np.full(50, 0.9), np.full(20, 0.5)])
+    first = rank(worth, np.concatenate([copies, others]))[:20]
+    assert (first < 50).sum() <= 3
+    assert first[0] < 50, "the most doubtful one comes first all the same"
+
+
+problems = st.integers(1, 25).flatmap(
+    lambda n: st.tuples(
+        arrays.arrays(float, n, elements=st.floats(0, 1, width=16)),
+        arrays.arrays(float, (n, 3), elements=st.floats(-4, 4, width=16)),
+    )
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems)
+def test_every_image_comes_once_and_the_best_first(problem: tuple[np.ndarray, np.ndarray]) -> None:
+    worth, points = problem
+    order = rank(worth, points)
+    assert sorted(order.tolist()) == list(range(len(worth)))
+    assert worth[order[0]] == worth.max()
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems)
+def test_without_likeness_the_order_is_that_of_worth(
+    problem: tuple[np.ndarray, np.ndarray],
+) -> None:
+    worth, _ = problem
+    order = rank(worth, np.ones((len(worth), 2)))  # all at the mean: no directions
+    assert order.tolist() == np.argsort(-worth, kind="stable").tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems, st.integers(-3, 3), st.permutations([0, 1, 2]))
+def test_scale_shift_and_order_of_features_do_not_matter(
+    problem: tuple[np.ndarray, np.ndarray], power: int, columns: list[int]
+) -> None:
+    worth, points = problem
+    tidy = rank(worth, np.round(points))
+    assert rank(worth, 2.0**power * np.round(points)[:, columns] + 0).tolist() == tidy.tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays.arrays(float, (12, 3), elements=st.floats(0.01, 1)),
+    arrays.arrays(float, 12, elements=st.floats(0, 20)),
+)
+def test_informativeness_is_a_share_and_grows_with_doubt_and_novelty(
+    table: np.ndarray, novelty: np.ndarray
+) -> None:
+    proba = table / table.sum(axis=1, keepdims=True)
+    worth = informativeness(proba, novelty)
+    assert ((worth >= 0) & (worth <= 1)).all()
+    assert (informativeness(proba, novelty + 1) >= worth).all()
+    flatter = 0.5 * proba + 0.5 / 3
+    assert (informativeness(flatter, novelty) >= worth - 1e-12).all()
+
+
+def test_infinitely_far_is_worth_most() -> None:
+    assert informativeness([[1.0, 0.0]], [np.inf]).tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("proba", "novelty"),
+    [([[1.0]], [1.0]), ([[0.5, 0.5]], [1.0, 1.0]), ([[np.nan, 1.0]], [1.0]), ([0.5], [1.0])],
+)
+def test_tables_that_make_no_sense_are_refused(proba: list, novelty: list) -> None:
+    with pytest.raises(ValueError, match="probabilities"):
+        informativeness(proba, novelty)
+
+
+@pytest.mark.parametrize(
+    ("worth", "points"),
+    [([1.0], [[1.0], [2.0]]), ([-1.0], [[1.0]]), ([1.0], [[np.inf]]), ([1.0], [1.0])],
+)
+def test_points_that_make_no_sense_are_refused(worth: list, points: list) -> None:
+    with pytest.raises(ValueError, match=r"worth"):
+        rank(worth, points)
+
+
+def test_nothing_has_an_order_too() -> None:
+    assert rank([], np.empty((0, 4))).tolist() == []
+
+
+@pytest.mark.slow
+def test_ten_thousand_images_take_seconds() -> None:
+    rng = np.random.default_rng(0)
+    started = time.process_time()
+    rank(rng.random(10_000), rng.standard_normal((10_000, 128)))
+    assert time.process_time() - started < 30  # two seconds on a quiet machine

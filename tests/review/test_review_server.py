@@ -1,0 +1,390 @@
+"""The server: what it answers, and every refusal."""
+
+from __future__ import annotations
+
+import configparser
+import importlib.resources
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from flask.testing import FlaskClient
+from PIL import Image
+from review_queues import Served, write_picture
+
+from hypervlad.review import Queue
+from hypervlad.review.guard import HEADERS, MOST_BYTES
+from hypervlad.review.previews import SCREEN, Previews, jpeg
+from hypervlad.review.server import make_app
+
+TOKEN, PORT = "a-secret-of-the-link", 8765
+HOST = f"127.0.0.1:{PORT}"
+CLIENT = "window-1"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def pictured(make: Callable[..., Path]) -> Iterator[Queue]:
+    opened = Queue(make(pictures=True))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def client(pictured: Queue) -> FlaskClient:
+    return make_app(pictured, TOKEN, PORT).test_client()
+
+
+def get(client: FlaskClient, path: str = "", *, token: str = TOKEN, host: str = HOST, **headers):
+    return client.get(f"/{token}/{path}", headers={"Host": host, **headers})
+
+
+def post(client: FlaskClient, action: str, body: object, *, token: str = TOKEN, **changes):
+    """What the page sends, with changes: a header of None is left out."""
+    headers = {"Host": HOST, "Origin": f"http://{HOST}", "Sec-Fetch-Site": "same-origin"}
+    headers |= {"Content-Type": "application/json"} | changes.pop("headers", {})
+    data = body if isinstance(body, bytes) else json.dumps(body)
+    sent = {name: value for name, value in headers.items() if value is not None}
+    return client.post(f"/{token}/{action}", data=data, headers=sent)
+
+
+def label(item: object = 1, category: object = 2, **changes: object) -> dict[str, object]:
+    facts = {"client": CLIENT, "click": "click-0001", "item": item, "category": category, "want": 2}
+    return facts | changes
+
+
+def sentence(answer) -> str:
+    assert answer.is_json
+    return answer.get_json()["error"]
+
+
+# --- what it answers --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", "page.js", "page.css", "icon.svg"])
+def test_files_of_the_page_are_served_with_strict_headers(client: FlaskClient, name: str) -> None:
+    answer = get(client, name)
+    assert answer.status_code == 200
+    assert {key: answer.headers[key] for key in HEADERS} == HEADERS
+    assert "Set-Cookie" not in answer.headers
+    assert "ETag" not in answer.headers
+
+
+def test_the_page_has_nothing_that_its_policy_forbids(client: FlaskClient) -> None:
+    page = get(client).get_data(as_text=True)
+    assert "style=" not in page
+    assert " on" not in page.replace(" only", "").split("<body>")[0]
+    assert "<script>" not in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert TOKEN not in page, "all links are relative"
+    policy = HEADERS["Content-Security-Policy"]
+    assert "unsafe" not in policy
+    assert "default-src 'none'" in policy
+
+
+def test_a_label_is_saved_and_the_next_images_come(client: FlaskClient, pictured: Queue) -> None:
+    first = post(client, "next", {"client": CLIENT, "want": 2}).get_json()
+    assert [item["id"] for item in first["items"]] == [1, 2]
+    answer = post(client, "label", label()).get_json()
+    assert (answer["outcome"], answer["item"]) == ("kept", 1)
+    assert [item["id"] for item in answer["items"]] == [2, 3]
+    assert answer["progress"]["labelled"] == pictured.progress().labelled == 1
+    assert answer["categories"][1]["name"] == "matrix"
+    assert answer["items"][0]["nearest"][0]["label"] == "matrix"
+
+
+def test_all_clicks_have_an_address(client: FlaskClient) -> None:
+    made = post(client, "category", {"name": "onion"}).get_json()
+    assert made["name"] == "onion"
+    assert post(client, "label", label(category=made["id"])).get_json()["outcome"] == "kept"
+    click = {"client": CLIENT, "want": 1}
+    skipped = post(client, "skip", click | {"click": "click-0002", "item": 2}).get_json()
+    assert skipped["progress"]["skipped"] == 1
+    assert post(client, "undo", click | {"click": "click-0003"}).get_json()["item"] == 2
+    assert post(client, "again", click | {"click": "click-0004"}).get_json()["outcome"] == "kept"
+    assert post(client, "release", {"client": CLIENT}).get_json() == {}
+
+
+def test_images_are_jpeg_and_fit_the_screen(
+    client: FlaskClient, pictured: Queue, tmp_path: Path
+) -> None:
+    write_picture(pictured.path_of(1), 0, size=(1500, 3000))
+    for kind, size in (("image", (SCREEN, SCREEN // 2)), ("whole", (3000, 1500))):
+        answer = get(client, f"{kind}/1")
+        assert answer.mimetype == "image/jpeg"
+        (tmp_path / "answer.jpg").write_bytes(answer.data)
+        with Image.open(tmp_path / "answer.jpg") as picture:
+            assert picture.size == size
+    assert get(client, "training/0").mimetype == "image/jpeg"
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "uint8"])
+def test_micrographs_of_any_depth_can_be_seen(tmp_path: Path, dtype: str) -> None:
+    ramp = np.tile(np.linspace(0, 1, 64), (48, 1))
+    pixels = (
+        ramp.astype(dtype) if dtype == "float32" else (ramp * np.iinfo(dtype).max).astype(dtype)
+    )
+    tifffile.imwrite(tmp_path / "ramp.tif", pixels)
+    (tmp_path / "ramp.jpg").write_bytes(jpeg(tmp_path / "ramp.tif", 64))
+    with Image.open(tmp_path / "ramp.jpg") as picture:
+        assert picture.mode == "L"
+        seen = np.asarray(picture)[24].astype(int)
+    assert seen[0] < 15
+    assert seen[-1] > 240
+
+
+def test_a_picture_is_made_once_while_it_is_likely_to_be_asked_for(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", 0)
+    previews = Previews()
+    first = previews.get(tmp_path / "a.png", 100)
+    (tmp_path / "a.png").unlink()
+    assert previews.get(tmp_path / "a.png", 100) is first
+
+
+@pytest.mark.parametrize("damage", ["missing", "broken"])
+def test_an_image_that_cannot_be_shown_is_told_and_can_be_skipped(
+    client: FlaskClient, pictured: Queue, damage: str
+) -> None:
+    path = pictured.path_of(1)
+    path.unlink() if damage == "missing" else path.write_bytes(b"\x89PNG\r\n\x1a\n half")
+    answer = get(client, "image/1")
+    assert answer.status_code == 422
+    assert path.name in sentence(answer)
+    skip = {"client": CLIENT, "click": "click-0001", "item": 1, "want": 1}
+    assert post(client, "skip", skip).get_json()["outcome"] == "kept"
+
+
+def test_a_link_may_be_followed_from_another_page(client: FlaskClient) -> None:
+    came = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert get(client, **came, **{"Sec-Fetch-Dest": "document"}).status_code == 200
+    assert get(client, **came, **{"Sec-Fetch-Dest": "iframe"}).status_code == 403
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1], TOKEN + "x", "ü", "%2e%2e", "static"])
+@pytest.mark.parametrize("path", ["", "image/1", "page.js"])
+def test_without_the_token_there_is_nothing(client: FlaskClient, token: str, path: str) -> None:
+    answer = get(client, path, token=token)
+    assert answer.status_code == 404
+    assert TOKEN not in answer.get_data(as_text=True)
+    assert post(client, "label", label(), token=token).status_code == 404
+    assert client.get("/", headers={"Host": HOST}).status_code == 404
+    assert client.get(f"/x/../{TOKEN}/", headers={"Host": HOST}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", f"evil.example:{PORT}", "127.0.0.1", f"127.0.0.1:{PORT + 1}", "[::1]:1"],
+)
+def test_a_foreign_host_is_refused(client: FlaskClient, host: str) -> None:
+    """A name that leads to 127.0.0.1 is no name of ours (DNS rebinding)."""
+    assert get(client, host=host).status_code == 403
+    headers = {"Host": host, "Origin": f"http://{host}"}
+    assert post(client, "label", label(), headers=headers).status_code == 403
+
+
+def test_localhost_is_a_name_of_ours(client: FlaskClient) -> None:
+    host = f"localhost:{PORT}"
+    assert get(client, host=host).status_code == 200
+    headers = {"Host": host, "Origin": f"http://{host}"}
+    assert post(client, "label", label(), headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": None},
+        {"Origin": "null"},
+        {"Origin": f"https://{HOST}"},
+        {"Origin": f"http://localhost:{PORT}"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "none-of-these"},
+    ],
+)
+def test_a_foreign_page_is_refused(
+    client: FlaskClient, pictured: Queue, headers: dict[str, str | None]
+) -> None:
+    answer = post(client, "label", label(), headers=headers)
+    assert answer.status_code == 403
+    assert "other pages" in sentence(answer)
+    assert pictured.progress().labelled == 0
+
+
+@pytest.mark.parametrize(
+    "kind", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "json"]
+)
+def test_only_json_is_taken(client: FlaskClient, kind: str | None) -> None:
+    answer = post(client, "label", label(), headers={"Content-Type": kind})
+    assert answer.status_code == 415
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b"1", b"\xff\xfe", b'"text"', b"{}", b'{"client": "window-1"}'],
+)
+def test_malformed_json_is_refused(client: FlaskClient, body: bytes) -> None:
+    answer = post(client, "label", body)
+    assert answer.status_code == 400
+    assert "JSON object" in sentence(answer)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"item": "1"},
+        {"item": True},
+        {"item": 1.0},
+        {"item": None},
+        {"category": [2]},
+        {"want": "2"},
+        {"client": "x"},
+        {"client": "a b c d e f"},
+        {"click": "c" * 65},
+        {"click": 7},
+        {"more": 1},
+    ],
+)
+def test_fields_of_another_kind_are_refused(
+    client: FlaskClient, pictured: Queue, changes: dict[str, object]
+) -> None:
+    assert post(client, "label", label(**changes)).status_code == 400
+    assert pictured.progress().labelled == 0
+
+
+def test_a_large_body_is_refused(client: FlaskClient) -> None:
+    assert post(client, "category", {"name": "x" * MOST_BYTES}).status_code == 413
+
+
+def test_unknown_images_and_categories_are_refused(client: FlaskClient, pictured: Queue) -> None:
+    for changes in ({"item": 99}, {"item": -1}, {"item": 2**80}, {"category": 99}):
+        answer = post(client, "label", label(**changes))
+        assert answer.status_code == 404
+        assert "the queue has no" in sentence(answer)
+    for path in ("image/99", "whole/99", "training/99", f"image/{2**80}"):
+        assert get(client, path).status_code == 404
+    assert post(client, "category", {"name": " "}).status_code == 400
+    assert pictured.progress().labelled == 0
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../../etc/passwd",
+        "..%2f..%2fetc%2fpasswd",
+        "image/../../queue.sqlite",
+        "image/..%2f..%2fetc%2fpasswd",
+        "image/%2e%2e",
+        "image//etc/passwd",
+        "image/1/../2",
+        "image/1%00",
+        "image/new%2f000.png",
+        "image/-1",
+        "image/1.5",
+        "whole/..",
+        "training/..%5c..%5cqueue.sqlite",
+        "page.js/../../server.py",
+        "queue.sqlite",
+        "server.py",
+        "index.html",
+    ],
+)
+def test_no_path_leads_to_another_file(client: FlaskClient, path: str) -> None:
+    answer = get(client, path)
+    assert answer.status_code == 404
+    assert b"root:" not in answer.data
+    assert b"SQLite" not in answer.data
+
+
+@pytest.mark.parametrize(
+    "action", ["next", "label", "skip", "undo", "again", "category", "release"]
+)
+def test_clicks_are_posts_and_files_are_not(client: FlaskClient, action: str) -> None:
+    assert get(client, action).status_code in (404, 405)
+    for method in ("PUT", "DELETE", "PATCH"):
+        answer = client.open(f"/{TOKEN}/{action}", method=method, headers={"Host": HOST})
+        assert answer.status_code == 405
+    for path in ("", "image/1", "page.js"):
+        assert post(client, path, {}).status_code == 405
+
+
+def test_an_error_tells_no_secrets(
+    client: FlaskClient, pictured: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("/home/somebody/secret")
+
+    monkeypatch.setattr(pictured, "label", fail)
+    answer = post(client, "label", label())
+    assert answer.status_code == 500
+    assert "secret" not in answer.get_data(as_text=True)
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_a_queue_that_cannot_be_written_says_not_saved(
+    client: FlaskClient, pictured: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(pictured, "label", fail)
+    answer = post(client, "label", label())
+    assert answer.status_code == 503
+    assert "not saved" in sentence(answer)
+
+
+# --- what is installed ------------------------------------------------------------------------
+
+
+def test_the_pages_files_are_part_of_the_package() -> None:
+    """What `setup.cfg` packages is what there is, and what the page asks for."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    patterns = config["options.package_data"]["hypervlad.review"].split()
+    there = importlib.resources.files("hypervlad.review")
+    packaged = {file.name for pattern in patterns for file in Path(str(there)).glob(pattern)}
+    assert packaged == {file.name for file in (there / "page").iterdir()}
+    assert packaged == {"index.html", "page.js", "page.css", "icon.svg"}
+
+
+def test_serving_imports_no_network_and_needs_no_model() -> None:
+    code = "import hypervlad.review.server, sys; print('torch' in sys.modules)"
+    told = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert told.strip() == "False"
+
+
+def test_it_ends_when_told_to_and_has_the_same_link_again(
+    make: Callable[..., Path], served: Callable[[Path], Served]
+) -> None:
+    folder = make()
+    first = served(folder)
+    second = served(folder)
+    assert second.link != first.link, "the port is taken, so another one is"
+    assert second.link.split("/")[-2] == first.link.split("/")[-2]
+    for server in (first, second):
+        server.running.terminate()
+        server.running.communicate(timeout=30)
+    if sys.platform != "win32":
+        assert (first.running.returncode, second.running.returncode) == (0, 0)
+    assert served(folder).link == second.link
+
+
+def test_a_port_that_is_taken_is_told(
+    make: Callable[..., Path], served: Callable[[Path], Served]
+) -> None:
+    folder = make()
+    port = served(folder).link.split(":")[2].split("/")[0]
+    command = [sys.executable, "-m", "hypervlad", "review", "serve", str(folder), "--no-open"]
+    done = subprocess.run([*command, "--port", port], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert f"port {port}" in done.stderr
+    assert "Traceback" not in done.stderr

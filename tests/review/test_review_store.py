@@ -1,0 +1,259 @@
+"""What becomes of clicks: kept once, told, undone, and shared among windows."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from review_queues import CLASSES, Clock, entry
+
+from hypervlad.review import Queue, QueueError
+from hypervlad.review.filling import contents, make_queue, refill_queue
+from hypervlad.review.records import TrainingImage, UnknownError
+from hypervlad.review.schema import FILE
+from hypervlad.review.store import checked_name
+
+
+def shown(queue: Queue, client: str, want: int = 3) -> list[int]:
+    return [item.id for item in queue.next(client, want).items]
+
+
+def test_images_come_in_their_order_with_all_that_is_to_be_seen(queue: Queue) -> None:
+    first, second = queue.next("a", 2).items
+    assert (first.id, second.id) == (1, 2)
+    assert first.name == "new/000.png"
+    assert [share for _, share in first.scores] == [0.6, 0.3, 0.1]
+    assert [(n.row, n.label, n.has_picture) for n in first.nearest] == [
+        (0, "fibre", True),
+        (1, "matrix", True),
+    ]
+    assert [category.name for category in queue.categories()] == CLASSES
+
+
+def test_two_windows_are_never_shown_the_same_image(queue: Queue) -> None:
+    assert shown(queue, "a") == [1, 2, 3]
+    assert shown(queue, "b") == [4, 5, 6]
+    assert shown(queue, "a") == [1, 2, 3], "they stay in hand"
+    assert shown(queue, "c") == []
+    assert queue.progress("c").elsewhere == 6
+
+
+def test_leases_expire_unless_the_window_is_heard_of(queue: Queue, clock: Clock) -> None:
+    shown(queue, "a")
+    shown(queue, "b")
+    clock.now += queue.lease - 1
+    shown(queue, "b")
+    clock.now += 2
+    assert shown(queue, "c", 9) == [1, 2, 3]
+    assert shown(queue, "a") == [], "they are in other hands now"
+
+
+def test_a_window_that_closes_gives_its_images_back(queue: Queue) -> None:
+    shown(queue, "a")
+    queue.release("a")
+    assert shown(queue, "b") == [1, 2, 3]
+
+
+def test_a_label_takes_the_image_out_and_brings_the_next(queue: Queue) -> None:
+    queue.next("a", 2)
+    answer = queue.label("a", "click-1", 1, 2, want=2)
+    assert (answer.outcome, answer.item, answer.told) == ("kept", 1, "")
+    assert [item.id for item in answer.items] == [2, 3]
+    progress = answer.progress
+    assert (progress.labelled, progress.waiting, progress.by_model) == (1, 5, 2)
+    assert contents(queue)[0].label == "matrix"
+
+
+def test_a_click_that_comes_again_counts_once(queue: Queue) -> None:
+    for _ in range(3):
+        assert queue.label("a", "click-1", 1, 2).outcome == "kept"
+    assert queue.label("a", "click-1", 2, 3).item == 1, "whatever it says the second time"
+    assert queue.undo("a", "click-2").item == 1
+    assert queue.undo("a", "click-2").item == 1
+    assert queue.progress().labelled == 0
+    (n,) = queue.connection.execute("SELECT COUNT(*) FROM events").fetchone()
+    assert n == 2
+
+
+def test_the_first_label_holds_and_the_late_one_is_told_and_kept_in_the_log(queue: Queue) -> None:
+    queue.label("a", "click-1", 1, 2)
+    late = queue.label("b", "click-2", 1, 3)
+    assert late.outcome == "late"
+    assert "“matrix”" in late.told
+    assert contents(queue)[0].label == "matrix"
+    rows = queue.connection.execute("SELECT client, category, outcome FROM events").fetchall()
+    assert [tuple(row) for row in rows] == [("a", 2, "kept"), ("b", 3, "late")]
+    assert queue.undo("b", "click-3").outcome == "nothing", "it did nothing that could be undone"
+
+
+def test_undo_goes_back_step_by_step_in_ones_own_window(queue: Queue) -> None:
+    queue.label("a", "click-1", 1, 1)
+    queue.skip("a", "click-2", 2)
+    queue.label("b", "click-3", 3, 1)
+    assert queue.undo("a", "click-4", 1).item == 2
+    answer = queue.undo("a", "click-5", 2)
+    assert answer.item == 1
+    assert [item.id for item in answer.items] == [1, 2], "they are this window's to label"
+    assert queue.undo("a", "click-6").outcome == "nothing"
+    assert queue.progress().labelled == 1
+
+
+def test_what_was_changed_since_is_not_undone(queue: Queue) -> None:
+    queue.skip("a", "click-1", 1)
+    queue.label("b", "click-2", 1, 1)
+    answer = queue.undo("a", "click-3")
+    assert (answer.outcome, answer.item) == ("late", 1)
+    assert contents(queue)[0].label == "fibre"
+
+
+def test_skipped_images_come_again_when_asked_for(queue: Queue) -> None:
+    for item in (1, 2):
+        queue.skip("a", f"click-{item}", item)
+    assert queue.skip("a", "click-1", 1).progress.skipped == 2
+    assert shown(queue, "a", 9) == [3, 4, 5, 6]
+    assert [item.id for item in queue.again("a", "click-3", 9).items] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_is_not_there_is_refused(queue: Queue) -> None:
+    for item in (0, 99, -1, 2**70):
+        with pytest.raises(UnknownError, match="no image"):
+            queue.label("a", "click", item, 1)
+        with pytest.raises(UnknownError, match="no image"):
+            queue.skip("a", "click", item)
+        with pytest.raises(UnknownError, match="no training image"):
+            queue.path_of_training(item + 100)
+    with pytest.raises(UnknownError, match="no category 9"):
+        queue.label("a", "click", 1, 9)
+    assert queue.progress().labelled == 0
+
+
+def test_categories_are_added_once(queue: Queue) -> None:
+    onion = queue.add_category("  carbon   onion ")
+    assert (onion.name, onion.origin) == ("carbon onion", "person")
+    assert queue.add_category("Carbon Onion") == onion
+    assert queue.add_category("FIBRE").name == "fibre"
+    assert queue.label("a", "click", 1, onion.id).outcome == "kept"
+    assert contents(queue)[0].label == "carbon onion"
+
+
+@pytest.mark.parametrize("name", ["", "  \n ", "x" * 81, "a\0b", "\x07", "\ud800"])
+def test_names_that_cannot_be_read_are_refused(queue: Queue, name: str) -> None:
+    with pytest.raises(QueueError, match="name of the category"):
+        queue.add_category(name)
+
+
+def test_names_are_composed_letters() -> None:
+    assert checked_name("Kohlenstoffro\u0308hre") == "Kohlenstoffröhre"
+
+
+def test_labels_survive_and_the_file_is_private(make: Callable[..., Path]) -> None:
+    folder = make()
+    queue = Queue(folder)
+    queue.label("a", "click", 1, 2)
+    settings = {
+        name: queue.connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("journal_mode", "synchronous")
+    }
+    assert settings == {"journal_mode": "wal", "synchronous": 2}
+    queue.close()
+    again = Queue(folder)
+    assert contents(again)[0].label == "matrix"
+    again.close()
+    if sys.platform != "win32":
+        assert stat.S_IMODE(os.stat(folder / FILE).st_mode) == 0o600
+
+
+def test_many_threads_label_each_image_once(make: Callable[..., Path]) -> None:
+    queue = Queue(make(120))
+    labelled: list[int] = []
+
+    def work(client: str) -> None:
+        items = queue.next(client, 3).items
+        while items:
+            answer = queue.label(client, f"{client}-{items[0].id}", items[0].id, 1, 3)
+            assert answer.outcome == "kept"
+            labelled.append(items[0].id)
+            items = answer.items
+
+    threads = [threading.Thread(target=work, args=(f"client-{i}",)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    queue.close()
+    assert sorted(labelled) == list(range(1, 121))
+
+
+def test_a_queue_is_never_overwritten(make: Callable[..., Path]) -> None:
+    folder = make()
+    before = (folder / FILE).read_bytes()
+    with pytest.raises(QueueError, match="holds a queue already"):
+        make()
+    assert (folder / FILE).read_bytes() == before
+
+
+def test_a_queue_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
+    def entries():
+        yield entry(tmp_path, 0)
+        raise RuntimeError("the network is gone")
+
+    with pytest.raises(RuntimeError, match="gone"):
+        make_queue(tmp_path / "queue", CLASSES, entries(), [], {})
+    assert list((tmp_path / "queue").iterdir()) == []
+
+
+def test_what_is_no_queue_is_told(tmp_path: Path, make: Callable[..., Path]) -> None:
+    with pytest.raises(QueueError, match="no queue here"):
+        Queue(tmp_path / "nowhere")
+    folder = make()
+    with sqlite3.connect(folder / FILE) as connection:
+        connection.execute("PRAGMA user_version = 7")
+    connection.close()
+    with pytest.raises(QueueError, match="version 7"):
+        Queue(folder)
+    with sqlite3.connect(folder / FILE) as connection:
+        connection.execute("PRAGMA application_id = 0")
+    connection.close()
+    with pytest.raises(QueueError, match="no queue of hypervlad"):
+        Queue(folder)
+    (folder / FILE).write_bytes(b"something else altogether" * 100)
+    with pytest.raises(QueueError, match="cannot be opened"):
+        Queue(folder)
+
+
+def test_another_models_answers_leave_labels_as_they_are(queue: Queue, tmp_path: Path) -> None:
+    queue.label("a", "click-1", 1, 2)
+    shown(queue, "a", 1)
+    onion = queue.add_category("onion")
+    news = [
+        entry(tmp_path, i, None if i == 1 else 9 - i, scores=[("onion", 0.9), ("fibre", 0.1)])
+        for i in range(6)
+    ]
+    refill_queue(
+        queue, ["fibre", "onion", "tube"], news, [TrainingImage("x.png", "tube", None)], {}
+    )
+    known = contents(queue)
+    assert (known[0].label, known[0].said) == ("matrix", "fibre"), "as it was when it was queued"
+    assert (known[1].doubtful, known[1].said) == (False, "onion")
+    assert [c.name for c in queue.categories()] == [*CLASSES, "onion", "tube"]
+    assert shown(queue, "b") == [6, 5, 4]
+    assert queue.next("b", 1).items[0].scores[0] == (onion.id, 0.9)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names are text there")
+def test_file_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
+    name = os.fsdecode(b"micrograph-\xff.png")
+    make_queue(
+        tmp_path / "q", CLASSES, [entry(tmp_path, 0, name=name, path=Path("/x", name))], [], {}
+    )
+    queue = Queue(tmp_path / "q")
+    assert queue.path_of(1) == Path("/x", name)
+    assert contents(queue)[0].name == name
+    assert queue.next("a", 1).items[0].name == "micrograph-?.png"
+    queue.close()
