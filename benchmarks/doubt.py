@@ -41,10 +41,12 @@ FLIPPED = 0.1  # share of training labels that are made wrong, to be found
 CODE = ("doubt", "folds")
 
 
-def splits_of(data: DataSet, n_splits: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def splits_of(
+    data: DataSet, n_splits: int, seed: int = SEED
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Draw groups by lot; a draw that leaves a class without training images is drawn again."""
     found: list[tuple[np.ndarray, np.ndarray]] = []
-    by_lot = GroupShuffleSplit(100 * n_splits, test_size=TEST_SHARE, random_state=SEED)
+    by_lot = GroupShuffleSplit(100 * n_splits, test_size=TEST_SHARE, random_state=seed)
     for train, test in by_lot.split(data.paths, data.y, data.groups):
         if len(np.unique(data.y[train])) == len(data.classes):
             found.append((train, test))
@@ -93,10 +95,11 @@ def found_of_flipped(
     known = {"groups": groups, "views": list(model.encoder_.feature_parts.values())}
     learner = BoostedSoftmaxClassifier(random_state=seed).fit(vectors, labels, **known)
     held_out = cross_held_out(learner, vectors, labels, groups, known, seed)
-    training = TrainingImages.of(list(data.paths[train]), labels, groups, projected(vectors))
+    rows = np.arange(len(train))
+    training = TrainingImages.of(list(data.paths[train]), labels, groups, rows, projected(vectors))
     suspect = np.zeros(len(train), dtype=bool)
     if held_out is not None:
-        suspect[[issue.row for issue in label_issues(held_out, training, data.classes)]] = True
+        suspect[[issue.position for issue in label_issues(held_out, training, data.classes)]] = True
     return {"flipped": flipped, "suspect": suspect}
 
 

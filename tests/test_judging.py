@@ -54,7 +54,7 @@ def test_nearest_ones_are_those_of_a_slow_search(seed: int, n: int, n_groups: in
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(n, 4)).astype(np.float32)
     groups = rng.integers(0, n_groups, n)
-    training = TrainingImages.of([np.zeros(1)] * n, np.arange(n), groups, points)
+    training = TrainingImages.of([np.zeros(1)] * n, np.arange(n), groups, np.arange(n), points)
     usual = []
     for i in range(n):
         far = sorted(
@@ -159,10 +159,10 @@ def test_swapped_labels_are_suspect(tiny_encoder: HypercolumnVLAD, texture_image
     wrong[swapped] = np.where(truth[swapped] == truth[0], truth[-1], truth[0])
     model = MicrographClassifier(tiny_encoder, random_state=0).fit(many, wrong)
     issues = model.label_issues()
-    assert len({issue.row for issue in issues} & set(swapped.tolist())) >= len(swapped) - 1
+    assert len({issue.position for issue in issues} & set(swapped.tolist())) >= len(swapped) - 1
     assert len(issues) <= 2 * len(swapped)
     for issue in issues:
-        assert issue.label == wrong[issue.row]
+        assert issue.label == wrong[issue.position]
         assert issue.likely != issue.label
         assert issue.p_label < issue.p_likely
     scores = [issue.p_label for issue in issues]

@@ -181,10 +181,12 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
             for name, values in facts.items()
             if values is not None
         }
+        positions = np.arange(len(images))
         if "sample_weight" in given:
             counts = checked_weights(given["sample_weight"]) > 0
             images = [image for image, kept in zip(images, counts, strict=True) if kept]
-            labels, given = labels[counts], {k: v[counts] for k, v in given.items()}
+            labels, positions = labels[counts], positions[counts]
+            given = {k: v[counts] for k, v in given.items()}
         check_classes(labels, given.get("groups"))
         encoder, learner, seed = self._parts()
         known, codes = facts_for(learner, given), group_codes(given.get("groups"), len(images))
@@ -204,7 +206,9 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
             held_out = cross_held_out(learner, vectors, labels[learnt], own, known, seed)
         elif len(apart):
             held_out = judged_apart(learner, of_apart, labels[apart], own)
-        training = TrainingImages.of([images[i] for i in rows], labels[rows], own, points)
+        training = TrainingImages.of(
+            [images[i] for i in rows], labels[rows], own, positions[rows], points
+        )
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.boosting_, self.classes_ = encoder, learner, learner.classes_
         self.held_out_, self.training_, self.n_images_ = held_out, training, len(learnt)

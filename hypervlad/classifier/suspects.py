@@ -18,10 +18,10 @@ class LabelIssue:
 
     Attributes
     ----------
-    row : int
-        Of ``model.training_``.
+    position : int
+        Of the image in the list given to ``fit``.
     name : str
-        Of the image, there.
+        Of the image: its path below the folder that all lie in; "" for an array.
     label : object
         As given.
     likely : object
@@ -30,7 +30,7 @@ class LabelIssue:
         Probabilities of the two.
     """
 
-    row: int
+    position: int
     name: str
     label: Any
     likely: Any
@@ -56,7 +56,7 @@ def label_issues(
         if likely != codes[i]:
             found.append(
                 LabelIssue(
-                    row,
+                    int(training.positions[row]),
                     training.names[row],
                     classes[codes[i]],
                     classes[likely],

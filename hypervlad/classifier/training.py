@@ -30,6 +30,8 @@ class TrainingImages:
         Paths below the folder that all of them lie in, with forward slashes; "" for an array.
     labels : ndarray of shape (n,)
     groups : ndarray of int, shape (n,)
+    positions : ndarray of int, shape (n,)
+        Of each in the list given to ``fit``.
     points : ndarray of float32, shape (n, d)
         Their vectors, as `projected` gives them.
     limit : float
@@ -41,6 +43,7 @@ class TrainingImages:
     names: list[str]
     labels: NDArray[Any]
     groups: NDArray[np.intp]
+    positions: NDArray[np.intp]
     points: NDArray[np.float32]
     limit: float
 
@@ -50,12 +53,13 @@ class TrainingImages:
         images: Sequence[Any],
         labels: NDArray[Any],
         groups: NDArray[np.intp],
+        positions: NDArray[np.intp],
         points: NDArray[np.float32],
     ) -> TrainingImages:
         """Remember images; see the attributes."""
         usual = np.concatenate([far for _, far in _nearest(points, points, groups)])
         limit = weighted_limit(usual, groups, _UNUSUAL)
-        return cls(names_below(images), labels, groups, points, limit)
+        return cls(names_below(images), labels, groups, positions, points, limit)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -86,6 +90,7 @@ class TrainingImages:
         return {"names": self.names}, {
             "codes": np.searchsorted(classes, self.labels),
             "groups": self.groups,
+            "positions": self.positions,
             "points": self.points,
             "limit": np.array([self.limit]),
         }
@@ -96,7 +101,8 @@ class TrainingImages:
     ) -> TrainingImages:
         """Undo `to_state`."""
         names, labels = [str(name) for name in header["names"]], classes[arrays["codes"]]
-        return cls(names, labels, arrays["groups"], arrays["points"], float(arrays["limit"][0]))
+        groups, positions, points = (arrays[name] for name in ("groups", "positions", "points"))
+        return cls(names, labels, groups, positions, points, float(arrays["limit"][0]))
 
 
 def projected(vectors: NDArray[np.floating]) -> NDArray[np.float32]:

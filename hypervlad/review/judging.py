@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.classifier import MicrographClassifier
-from hypervlad.conformal import confidence_for_error
+from hypervlad.classifier import Judgement, MicrographClassifier, judge_vectors
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.images import (
     ImageReadError,
@@ -25,31 +22,6 @@ from hypervlad.review.ranking import informativeness, rank
 from hypervlad.review.records import Entry, TrainingImage
 
 _BATCH = 256  # images whose whole vectors are in memory at a time
-_N_NEAREST = 6
-_N_PROJECTED = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Judgement:
-    """What a model says of n images; as `hypervlad.classifier.judge_vectors` returns it.
-
-    Attributes
-    ----------
-    proba : ndarray of shape (n, n_classes)
-    kind : ndarray of str, shape (n,)
-        "sure", "boundary" or "unknown".
-    reasons : list of n str
-    novelty : ndarray of shape (n,)
-    nearest : ndarray of int, shape (n, k)
-    projected : ndarray of float32, shape (n, d)
-    """
-
-    proba: NDArray[np.floating]
-    kind: NDArray[np.str_]
-    reasons: list[str]
-    novelty: NDArray[np.floating]
-    nearest: NDArray[np.intp]
-    projected: NDArray[np.float32]
 
 
 def judge_images(
@@ -82,8 +54,7 @@ def judge_images(
     SkippedImagesWarning
         Once, of all images that could not be read.
     """
-    judge = getattr(importlib.import_module("hypervlad.classifier"), "judge_vectors", by_proba)
-    parts, readable, caught = list[Any](), [np.empty(0, dtype=bool)], list[Any]()
+    parts, readable, caught = list[Judgement](), [np.empty(0, dtype=bool)], list[Any]()
     for start in range(0, len(images), _BATCH):
         batch = list(images[start : start + _BATCH])
         with warnings.catch_warnings(record=True) as of_batch:
@@ -91,12 +62,12 @@ def judge_images(
             vectors = _encoded(model.encoder_, batch)
             read = ~np.isnan(vectors[:, 0])
             if read.any():
-                parts.append(judge(model, vectors[read], max_error=max_error))
+                parts.append(judge_vectors(model, vectors[read], max_error))
         caught += [(start, each.message) for each in of_batch]
         readable.append(read)
         advance(len(batch))
     _warn_once(caught, len(images))
-    return _joined(parts, len(model.classes_)), np.concatenate(readable)
+    return _joined(model, parts), np.concatenate(readable)
 
 
 def entries_of(
@@ -132,7 +103,7 @@ def entries_of(
             scores=[(classes[k], float(judged.proba[row, k])) for k in best[row]],
             reason=judged.reasons[row],
             novelty=float(judged.novelty[row]),
-            nearest=judged.nearest[row, :_N_NEAREST].tolist(),
+            nearest=judged.nearest[row].tolist(),
         )
         for row in range(len(names))
     ]
@@ -143,9 +114,7 @@ def training_images(model: MicrographClassifier, folder: Path | None) -> list[Tr
 
     A model file from elsewhere may name any path: only files inside the folder are ever shown.
     """
-    known = getattr(model, "training_", None)
-    if known is None:
-        return []
+    known = model.training_
     root = None if folder is None else folder.resolve()
     return [
         TrainingImage(name, str(label), _inside(root, name))
@@ -163,36 +132,6 @@ def _inside(root: Path | None, name: str) -> Path | None:
         if path.is_relative_to(root) and path.is_file():
             return path
     return None
-
-
-def by_proba(
-    model: MicrographClassifier, vectors: NDArray[np.floating], *, max_error: float
-) -> Judgement:
-    """Judge by probabilities alone: for models that kept nothing of their training images."""
-    proba = model.boosting_.predict_proba(vectors)
-    held_out = getattr(model, "held_out_", None)
-    threshold = 1.0 - max_error
-    if held_out is not None:
-        threshold = confidence_for_error(held_out.calibration, max_error)
-    sure = proba.max(axis=1) >= threshold
-    n, d = len(vectors), min(_N_PROJECTED, vectors.shape[1])
-    directions = np.random.default_rng(0).standard_normal((vectors.shape[1], d))
-    return Judgement(
-        proba=proba,
-        kind=np.where(sure, "sure", "boundary"),
-        reasons=[_between(model, row) for row in proba],
-        novelty=np.ones(n),
-        nearest=np.empty((n, 0), dtype=np.intp),
-        projected=(vectors @ directions / np.sqrt(d)).astype(np.float32),
-    )
-
-
-def _between(model: MicrographClassifier, proba: NDArray[np.floating]) -> str:
-    first, second = np.argsort(-proba, kind="stable")[:2]
-    return (
-        f"between {model.classes_[first]} ({proba[first]:.0%}) and {model.classes_[second]} "
-        f"({proba[second]:.0%})"
-    )
 
 
 def _encoded(encoder: HypercolumnVLAD, batch: list[Path]) -> NDArray[np.floating]:
@@ -234,22 +173,16 @@ def _warn_once(caught: Sequence[tuple[int, Any]], n_images: int) -> None:
         warnings.warn(SkippedImagesWarning.about(skipped, n_images), stacklevel=3)
 
 
-def _joined(parts: Sequence[Any], n_classes: int) -> Judgement:
+def _joined(model: MicrographClassifier, parts: Sequence[Judgement]) -> Judgement:
     if not parts:
-        nothing = np.empty((0, 0))
-        return Judgement(
-            np.empty((0, n_classes)),
-            np.empty(0, dtype="U8"),
-            [],
-            np.empty(0),
-            nothing.astype(np.intp),
-            nothing.astype(np.float32),
-        )
+        return judge_vectors(model, np.empty((0, model.boosting_.n_features_in_)))
     return Judgement(
+        classes=model.classes_,
         proba=np.concatenate([part.proba for part in parts]),
         kind=np.concatenate([part.kind for part in parts]),
         reasons=[reason for part in parts for reason in part.reasons],
         novelty=np.concatenate([part.novelty for part in parts]),
         nearest=np.concatenate([part.nearest for part in parts]),
         projected=np.concatenate([part.projected for part in parts]),
+        threshold=parts[0].threshold,
     )

@@ -1,9 +1,9 @@
 """A new model from the training images and what persons said, and an honest comparison with before.
 
 The comparison is made on images that persons labelled, which are the doubtful ones: its figures say
-nothing about easy images. The new model's answers are held-out ones: for each fold of groups, a
-copy of its learner is fitted without that fold and asked about it. Only the codebook, which knows
-no classes, has seen all images.
+nothing about easy images. The new model's answers are those that its prediction sets rest on: of
+copies of its learner, each fitted without a fold of groups, about that fold. Only the codebook,
+which knows no classes, has seen all images.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.utils import Bunch
-from sklearn.utils.validation import has_fit_parameter
 
 from hypervlad.classifier import MicrographClassifier
 from hypervlad.review.filling import contents, refill_queue
@@ -26,9 +25,6 @@ from hypervlad.review.grouping import groups_of
 from hypervlad.review.judging import entries_of, judge_images, training_images
 from hypervlad.review.records import Labelled, QueueError
 from hypervlad.review.store import Queue
-from hypervlad.splits import group_folds
-
-_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -178,7 +174,7 @@ def compare(
 
 
 def held_out_answers(model: MicrographClassifier, material: Material) -> list[str | None]:
-    """Return what copies of a model's learner say of images that they have not seen.
+    """Return what a model's learners said in ``fit`` of images that they had not seen.
 
     Parameters
     ----------
@@ -189,22 +185,16 @@ def held_out_answers(model: MicrographClassifier, material: Material) -> list[st
     Returns
     -------
     list of n str or None
-        None for images that were learnt from in every fold, could not be read, or were not asked
-        about: those that no person labelled.
+        None for images that were never held out, could not be read, or no person labelled.
     """
-    vectors = model.encoder_.transform(material.images)
-    rows = np.flatnonzero(~np.isnan(vectors[:, 0]))
-    labels, groups = material.labels[rows], material.groups
-    folds = group_folds(
-        labels, None if groups is None else groups[rows], n_splits=_FOLDS, random_state=0
-    )
     answers: list[str | None] = [None] * len(material.images)
-    for learnt, held_out in folds:
-        asked = rows[held_out][material.by_person[rows[held_out]]]
-        if len(asked):
-            learner = _learner_like(model, vectors, rows[learnt], material)
-            for row, label in zip(asked, learner.predict(vectors[asked]), strict=True):
-                answers[row] = str(label)
+    if model.held_out_ is None:
+        return answers
+    labels = model.classes_[model.held_out_.proba.argmax(axis=1)].tolist()
+    positions = model.training_.positions[model.held_out_.rows].tolist()
+    for position, label in zip(positions, labels, strict=True):
+        if material.by_person[position]:
+            answers[position] = str(label)
     return answers
 
 
@@ -264,20 +254,6 @@ def requeue(
 def remaining(queue: Queue) -> list[Labelled]:
     """Return the images of a queue that no person has labelled."""
     return [image for image in contents(queue) if image.label is None]
-
-
-def _learner_like(
-    model: MicrographClassifier, vectors: NDArray[Any], rows: NDArray[np.intp], material: Material
-) -> Any:
-    """Fit a copy of a model's learner on some rows, with the same facts as in its own fit."""
-    learner, facts = clone(model.boosting_), dict[str, Any]()
-    if has_fit_parameter(learner, "views"):
-        facts["views"] = list(model.encoder_.feature_parts.values())
-    if material.groups is not None and has_fit_parameter(learner, "groups"):
-        facts["groups"] = material.groups[rows]
-    if "verbose" in learner.get_params():
-        learner.set_params(verbose=False)
-    return learner.fit(vectors[rows], material.labels[rows], **facts)
 
 
 def _common_folder(images: Sequence[str]) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import re
 import urllib.request
@@ -19,12 +18,13 @@ from review_queues import Served
 from typer.testing import CliRunner
 
 import hypervlad
+from hypervlad.classifier import Judgement
 from hypervlad.cli import app
 from hypervlad.datasets import load_image_folder
 from hypervlad.review import Queue, QueueError, start_queue
 from hypervlad.review.filling import contents
 from hypervlad.review.grouping import groups_of
-from hypervlad.review.judging import Judgement, entries_of, judge_images, training_images
+from hypervlad.review.judging import entries_of, judge_images, training_images
 from hypervlad.review.retraining import compare, fitted_again, gather, held_out_answers
 
 TINY = ["--backbone", "tiny", "--weights", "random", "--image-size", "16", "--n-codewords", "4"]
@@ -156,12 +156,14 @@ def test_unreadable_images_are_warned_of_once(
 def test_sure_images_have_no_place_and_others_the_order_of_their_worth() -> None:
     proba = np.array([[0.99, 0.01], [0.6, 0.4], [0.5, 0.5], [0.9, 0.1]])
     judged = Judgement(
+        classes=np.array(["flat", "rings"]),
         proba=proba,
         kind=np.array(["sure", "boundary", "boundary", "unknown"]),
         reasons=list("abcd"),
         novelty=np.array([0.5, 0.5, 0.5, 9.0]),
         nearest=np.array([[0], [1], [0], [1]]),
         projected=np.eye(4, dtype=np.float32),
+        threshold=0.95,
     )
     model = SimpleNamespace(classes_=np.array(["flat", "rings"]))
     entries = entries_of(model, judged, list("abcd"), [Path(c) for c in "abcd"])
@@ -195,7 +197,6 @@ def test_training_images_are_shown_from_inside_the_folder_only(tmp_path: Path) -
     inside = (tmp_path / "images" / "flat" / "a.png").resolve()
     assert found == [inside, inside, None, None, None, None, None]
     assert {image.path for image in training_images(model, None)} == {None}
-    assert training_images(SimpleNamespace(), tmp_path) == []
 
 
 # --- start and export -------------------------------------------------------------------------
@@ -360,11 +361,15 @@ def test_answers_are_held_out_by_group(
         new.predict(material.images)[material.by_person] == material.labels[material.by_person]
     )
     assert found.after < max(0.75, seen)
-    groups = np.array([f"sample {i}" for i in range(len(material.images))])
-    groups[material.by_person] = "one sample"
-    together = held_out_answers(new, dataclasses.replace(material, groups=groups))
-    answered = np.array([answer is not None for answer in together])
+    answered = np.array([answer is not None for answer in held_out_answers(new, material)])
+    assert answered[material.by_person].all()
     assert not answered[~material.by_person].any(), "only persons' images are asked about"
+    assert new.training_.positions.tolist() == list(range(len(material.images)))
+    assert new.held_out_ is not None
+    of_first = int(np.flatnonzero(material.by_person)[0])
+    row = int(np.flatnonzero(new.held_out_.rows == of_first)[0])
+    said = new.classes_[new.held_out_.proba[row].argmax()]
+    assert held_out_answers(new, material)[of_first] == said
 
 
 def test_a_training_image_that_a_person_labelled_counts_once(
