@@ -18,7 +18,7 @@ _TRAINING, _VALIDATION = "#9ec5e8", "#1f5a8c"
 
 
 class TrainingCurvesDisplay:
-    """Loss or accuracy of each epoch, on training and on validation patches.
+    """Loss or accuracy of each epoch, on training and on validation samples.
 
     It is best made by `from_estimator`.
 
@@ -56,22 +56,32 @@ class TrainingCurvesDisplay:
     def from_estimator(
         cls, model: Any, *, of: str = "loss", ax: Axes | None = None
     ) -> TrainingCurvesDisplay:
-        """Plot what a fitted :class:`hypervlad.baselines.PatchCNNClassifier` remembers.
+        """Plot what a fitted network of :mod:`hypervlad.baselines` remembers.
 
         Parameters
         ----------
-        model : PatchCNNClassifier
+        model : PatchCNNClassifier or TransferClassifier
         of : {"loss", "accuracy"}, default="loss"
         ax : matplotlib Axes, optional
 
         Returns
         -------
         TrainingCurvesDisplay
+
+        Raises
+        ------
+        ValueError
+            If ``of`` is unknown, or the model's network was not trained.
         """
         if of not in ("loss", "accuracy"):
             raise ValueError(f"of must be 'loss' or 'accuracy'; got {of!r}.")
         check_is_fitted(model)
-        curves = model.curves_
+        curves = model.history_ if hasattr(model, "history_") else model.curves_
+        if curves is None:
+            raise ValueError(
+                f"this {type(model).__name__} has no history: its network learnt nothing, as "
+                f"mode={model.mode!r} says"
+            )
         sides = getattr(curves, of), getattr(curves, f"validation_{of}")
         return cls(*sides, curves.best_epoch, of).plot(ax=ax)
 
