@@ -50,7 +50,7 @@ class Reading(Protocol):
     def read_options(self) -> ReadOptions: ...
 
 
-AnyRecipe = TypeVar("AnyRecipe", bound=Reading, covariant=True)
+AnyRecipe = TypeVar("AnyRecipe", bound=Reading)
 Known = TypeVar("Known", bound=_HasFacts)
 
 
