@@ -115,9 +115,9 @@ def fine_tune(
     """
     device = next(trunk.parameters()).device
     mixed = how.mixed_precision and _has_bfloat16(device)
-    network = TransferNetwork(trunk, backbone, head, how.dropout, mixed).to(device)
-    choose_what_learns(network, how.trainable)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        network = TransferNetwork(trunk, backbone, head, how.dropout, mixed).to(device)
+        choose_what_learns(network, how.trainable)
         torch.manual_seed(seeds[1])
         course = Course(
             network,

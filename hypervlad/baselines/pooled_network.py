@@ -79,8 +79,9 @@ class TransferNetwork(nn.Module):
         self.register_buffer("mean", torch.from_numpy(head.mean).float(), persistent=False)
         self.register_buffer("scale", torch.from_numpy(head.scale).float(), persistent=False)
         with torch.no_grad():
-            self.head.weight.copy_(torch.from_numpy(head.coef.T))
-            self.head.bias.copy_(torch.from_numpy(head.intercept))
+            # Divided by its temperature: a head that is too sure would drag the trunk along.
+            self.head.weight.copy_(torch.from_numpy(head.coef.T / head.temperature))
+            self.head.bias.copy_(torch.from_numpy(head.intercept / head.temperature))
 
     def train(self, mode: bool = True) -> TransferNetwork:
         """Switch dropout; the trunk stays in evaluation mode."""

@@ -125,8 +125,8 @@ def _empty(n: int, n_channels: int, side: int) -> NDArray[np.float32]:
     shape = (n, n_channels, side, side)
     if 4 * n * n_channels * side**2 <= _IN_MEMORY:
         return np.empty(shape, dtype=np.float32)
-    # Without a name: it goes with the array, however the process ends.
-    return np.memmap(tempfile.TemporaryFile(), dtype=np.float32, mode="w+", shape=shape)
+    with tempfile.TemporaryFile() as file:  # without a name: it goes with the array
+        return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
 
 
 def _in_colour(pixels: NDArray[np.float32], n_channels: int) -> NDArray[np.float32]:

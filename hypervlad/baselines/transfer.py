@@ -386,7 +386,8 @@ class TransferClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         )
 
     def _margins(self, images: Sequence[Any]) -> NDArray[np.float64]:
-        return self.head_.margins(self.pooled_features(images))
+        features = self.pooled_features(images)  # says so if there was no fit
+        return self.head_.margins(features)
 
     # --- the network, built when needed and never copied ---------------------------------------
 
