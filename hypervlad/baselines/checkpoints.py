@@ -89,7 +89,7 @@ class Checkpoint:
                 f"the checkpoint cannot be used: {error} Or take the file away, to start again"
             ) from error
         self._check(content.header)
-        curves = Curves(**content.header["curves"])
+        curves = type(course.curves)(**content.header["curves"])
         if len(curves) > course.schedule.max_epochs:
             raise CheckpointError(
                 f"{self.path}: {len(curves)} epochs are done already, more than "

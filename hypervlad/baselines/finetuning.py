@@ -26,6 +26,7 @@ from hypervlad.baselines.stored_images import StoredSide
 from hypervlad.baselines.training import (
     Course,
     Curves,
+    CurvesFromStart,
     Schedule,
     SoftmaxCrossEntropy,
     answers_to,
@@ -126,6 +127,7 @@ def fine_tune(
             how.augmentation,
             how.schedule,
             seeds[0],
+            CurvesFromStart(),
         )
         kept = None
         if checkpoint is not None:

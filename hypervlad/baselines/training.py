@@ -144,6 +144,25 @@ class Curves:
         return int(np.argmin(self.validation_loss))
 
 
+@dataclass
+class CurvesFromStart(Curves):
+    """Curves of a network that knew something before: its start counts as well.
+
+    Attributes
+    ----------
+    start_loss, start_accuracy : float
+        Of the validation samples, before the first epoch.
+    """
+
+    start_loss: float = math.inf
+    start_accuracy: float = 0.0
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch of the lowest validation loss, counted from 0; -1 if the start was better."""
+        return int(np.argmin([self.start_loss, *self.validation_loss])) - 1
+
+
 class Course:
     """A network's way through its epochs, which can be left after any of them and taken up again.
 
@@ -159,6 +178,8 @@ class Course:
     schedule : Schedule
     seed : int
         Of the order of samples and of their changes. Dropout takes torch's own generator.
+    curves : Curves, optional
+        Empty; with `CurvesFromStart` the network is judged before it learns, too.
 
     Attributes
     ----------
@@ -176,11 +197,12 @@ class Course:
         change: Change,
         schedule: Schedule,
         seed: int,
+        curves: Curves | None = None,
     ) -> None:
         self.network, self.objective, self.optimiser = network, objective, optimiser
         self.change, self.schedule = change, schedule
         self.generator = torch.Generator().manual_seed(seed)
-        self.curves = Curves()
+        self.curves = Curves() if curves is None else curves
         self.best: dict[str, torch.Tensor] = {}
 
     def run(
@@ -201,6 +223,9 @@ class Course:
         ValueError
             If the loss is no longer a number.
         """
+        if isinstance(self.curves, CurvesFromStart) and not len(self.curves):
+            self.curves.start_loss, self.curves.start_accuracy = self._judged(validation)
+            self._keep()
         epochs = range(len(self.curves), self.schedule.max_epochs)
         for _ in (bar := tqdm(epochs, unit="epoch", disable=not verbose)):
             if self.is_over:
@@ -233,7 +258,10 @@ class Course:
         self.curves.validation_loss.append(loss)
         self.curves.validation_accuracy.append(accuracy)
         if self.curves.best_epoch == len(self.curves) - 1:
-            self.best = {name: value.clone() for name, value in learnable(self.network).items()}
+            self._keep()
+
+    def _keep(self) -> None:
+        self.best = {name: value.clone() for name, value in learnable(self.network).items()}
 
     def _learn(self, learnt: Samples) -> tuple[float, float]:
         """Go once through all samples in random order; return mean loss, accuracy on the way."""

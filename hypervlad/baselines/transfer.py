@@ -72,7 +72,8 @@ class TransferClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         Images that are learnt from at once.
     max_epochs : int, default=30
     patience : int, default=5
-        Epochs without a lower validation loss after which it stops. The best weights are kept.
+        Epochs without a lower validation loss after which it stops. The best weights are kept,
+        which may be those from before the first epoch.
     validation_fraction : float, default=0.2
         Share of the images, whole groups, that fine-tuning does not learn from: they decide when to
         stop, and how sure the probabilities are.

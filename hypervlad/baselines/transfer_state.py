@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hypervlad.backbones import Preprocessing
 from hypervlad.baselines.softmax_head import SoftmaxHead
-from hypervlad.baselines.training import Curves
+from hypervlad.baselines.training import CurvesFromStart
 from hypervlad.baselines.transfer_parameters import TransferRecipe
 from hypervlad.boosting.state import pack_labels, unpack_labels
 from hypervlad.encoder.parameters import check_read_options, plain
@@ -76,7 +76,7 @@ def unpack(
         model.whole_network_ = bool(header["whole_network"])
         model.classes_ = unpack_labels(header["classes"])
         model.C_, model.n_images_ = float(header["C"]), int(header["n_images"])
-        model.history_ = None if header["history"] is None else Curves(**header["history"])
+        model.history_ = None if header["history"] is None else CurvesFromStart(**header["history"])
         model.head_ = SoftmaxHead.from_state(header["head"], arrays_under(_HEAD, arrays))
         model.network_state_ = arrays_under(_NETWORK, arrays)
         _check_fit(model)

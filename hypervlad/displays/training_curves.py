@@ -27,7 +27,7 @@ class TrainingCurvesDisplay:
     training, validation : sequence of float
         One value an epoch, from the first on.
     best_epoch : int
-        Whose weights were kept, counted from 0.
+        Whose weights were kept, counted from 0; -1 for those from before the first.
     name : str, default="loss"
         What the values are.
 
@@ -110,14 +110,17 @@ class TrainingCurvesDisplay:
             (self.validation, _VALIDATION, "validation"),
         ):
             self.ax_.plot(epochs, values, color=colour, label=label, linewidth=1.6)
-        best = self.validation[self.best_epoch]
-        self.ax_.axvline(self.best_epoch + 1, color=GREY, linestyle="--", linewidth=0.8)
-        self.ax_.plot(self.best_epoch + 1, best, "o", color=_VALIDATION, markersize=5)
+        title = "weights kept: those from before the first epoch"
+        if self.best_epoch >= 0:
+            best = self.validation[self.best_epoch]
+            self.ax_.axvline(self.best_epoch + 1, color=GREY, linestyle="--", linewidth=0.8)
+            self.ax_.plot(self.best_epoch + 1, best, "o", color=_VALIDATION, markersize=5)
+            title = f"weights kept: epoch {self.best_epoch + 1}, validation {self.name} {best:.3f}"
         self.ax_.set(
             xlabel="epoch",
             ylabel=self.name,
             xlim=(1, max(2, len(self.training))),
-            title=f"weights kept: epoch {self.best_epoch + 1}, validation {self.name} {best:.3f}",
+            title=title,
         )
         self.ax_.title.set_fontsize(9)
         self.ax_.locator_params(axis="x", integer=True)
