@@ -32,7 +32,6 @@ from hypervlad.baselines.training import (
     answers_to,
     learnable,
 )
-from hypervlad.boosting.linear import fit_temperature
 
 _TRUNK = "trunk."
 
@@ -115,6 +114,7 @@ def fine_tune(
         training.
     """
     device = next(trunk.parameters()).device
+    objective = SoftmaxCrossEntropy(torch.from_numpy(class_weights))
     mixed = how.mixed_precision and _has_bfloat16(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         network = TransferNetwork(trunk, backbone, head, how.dropout, mixed).to(device)
@@ -122,7 +122,7 @@ def fine_tune(
         torch.manual_seed(seeds[1])
         course = Course(
             network,
-            SoftmaxCrossEntropy(torch.from_numpy(class_weights)),
+            objective,
             _optimiser(network, how),
             how.augmentation,
             how.schedule,
@@ -135,7 +135,7 @@ def fine_tune(
             kept.take_up(course)
         after_epoch = None if kept is None else kept.keep
         curves = course.run(*sides, after_epoch=after_epoch, verbose=verbose)
-    return FineTuned(_calibrated(network, sides[1], class_weights), _changed(network), curves)
+    return FineTuned(_calibrated(network, sides[1], objective), _changed(network), curves)
 
 
 def _has_bfloat16(device: torch.device) -> bool:
@@ -164,11 +164,9 @@ def _settings(how: FineTuning, seeds: tuple[int, int], mixed: bool) -> dict[str,
 
 
 def _calibrated(
-    network: TransferNetwork, validation: StoredSide, class_weights: NDArray[np.float64]
+    network: TransferNetwork, validation: StoredSide, objective: SoftmaxCrossEntropy
 ) -> SoftmaxHead:
-    answers, codes = answers_to(network, validation)
-    weights = class_weights[codes.numpy()]
-    temperature, _ = fit_temperature(answers.numpy(), codes.numpy(), weights)
+    temperature, _ = objective.fitted_temperature(*answers_to(network, validation))
     head = network.learnt_head()
     return SoftmaxHead(head.mean, head.scale, head.coef, head.intercept, temperature)
 

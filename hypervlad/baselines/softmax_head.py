@@ -19,7 +19,7 @@ _FOLDS = 5
 
 @dataclass(frozen=True, eq=False)
 class SoftmaxHead:
-    """Standardised features times coefficients, divided by a temperature.
+    """Standardised features, of length 1 on average, times coefficients, over a temperature.
 
     Attributes
     ----------
@@ -98,6 +98,7 @@ def fit_head(
     exact = features.astype(np.float64)
     mean, scale = exact.mean(axis=0), exact.std(axis=0)
     scale[scale <= np.finfo(np.float32).eps * np.abs(mean)] = 1.0  # dead channels
+    scale *= np.sqrt(exact.shape[1])
     standardised = (exact - mean) / scale
     classes, rows = training_rows(standardised, labels, np.ones(len(labels)), groups, class_weight)
     folds = group_folds(rows.codes, rows.groups, n_splits=_FOLDS, random_state=seed)

@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from hypervlad.boosting.linear import fit_temperature
+
 _KERAS_EPSILON = 1e-7  # of Adam; torch's own is a tenth of it
 _AT_ONCE = 4096  # patches that are judged, which bounds the memory
 
@@ -87,6 +89,10 @@ class Objective(Protocol):
         """Return the mean loss."""
         ...
 
+    def held_out_loss(self, answers: torch.Tensor, targets: torch.Tensor) -> float:
+        """Return the loss of samples that were not learnt from, which decides when to stop."""
+        ...
+
     def right(self, answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Say of each answer (n,) whether it is right."""
         ...
@@ -98,6 +104,9 @@ class BinaryCrossEntropy:
     def loss(self, answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return functional.binary_cross_entropy_with_logits(answers[:, 0], targets)
 
+    def held_out_loss(self, answers: torch.Tensor, targets: torch.Tensor) -> float:
+        return float(self.loss(answers, targets))
+
     def right(self, answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return (answers[:, 0] > 0) == (targets > 0)
 
@@ -105,6 +114,9 @@ class BinaryCrossEntropy:
 @dataclass(frozen=True, eq=False)
 class SoftmaxCrossEntropy:
     """Of a margin for each class, (n, n_classes); targets are class numbers.
+
+    Held-out samples are judged at the temperature that suits them best: they get one at the end
+    anyway, and a network that becomes too sure while it becomes better should go on.
 
     Attributes
     ----------
@@ -117,6 +129,18 @@ class SoftmaxCrossEntropy:
     def loss(self, answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         losses = functional.cross_entropy(answers, targets, reduction="none")
         return (losses * self.class_weights.to(losses)[targets]).mean()
+
+    def held_out_loss(self, answers: torch.Tensor, targets: torch.Tensor) -> float:
+        return self.fitted_temperature(answers, targets)[1]
+
+    def fitted_temperature(
+        self, answers: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[float, float]:
+        """Return the temperature of the lowest loss, and that loss; NaN if there is none."""
+        if not torch.isfinite(answers).all():
+            return math.nan, math.nan
+        weights = self.class_weights.cpu()[targets].numpy()
+        return fit_temperature(answers.numpy(), targets.numpy(), weights)
 
     def right(self, answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return answers.argmax(dim=1) == targets
@@ -281,8 +305,8 @@ class Course:
 
     def _judged(self, samples: Samples) -> tuple[float, float]:
         answers, targets = answers_to(self.network, samples)
-        loss = self.objective.loss(answers, targets)
-        return float(loss), float(self.objective.right(answers, targets).double().mean())
+        loss = self.objective.held_out_loss(answers, targets)
+        return loss, float(self.objective.right(answers, targets).double().mean())
 
 
 def learnable(network: nn.Module) -> dict[str, torch.Tensor]:

@@ -63,8 +63,9 @@ class TransferClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         the lowest log-loss.
     class_weight : None, "balanced" or dict, default=None
         What the images of a class count; "balanced" makes all classes count alike.
-    learning_rate, head_learning_rate : float, default=1e-4 and 1e-3
-        Of AdamW, for the network's layers and for its head.
+    learning_rate, head_learning_rate : float, default=3e-5 and 1e-3
+        Of AdamW, for the network's layers and for its head. Each step moves a weight by about so
+        much, whatever its gradient.
     weight_decay : float, default=1e-4
     dropout : float, default=0.2
         Share of the pooled features that the head does not see while it learns, below 1.
@@ -187,7 +188,7 @@ class TransferClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         image_size: int | Literal["auto"] = "auto",
         Cs: float | Sequence[float] = (0.1, 1.0, 10.0, 100.0, 1000.0),
         class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
-        learning_rate: float = 1e-4,
+        learning_rate: float = 3e-5,
         head_learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
         dropout: float = 0.2,
