@@ -84,8 +84,11 @@ def fit_head(
     features : ndarray of shape (n, p)
     labels, groups : ndarray of shape (n,)
     Cs : float or sequence of float
-        Inverse strengths of the L2 penalty to choose from. Columns are standardised and rows then
-        divided by the square root of p, so that a C means the same for any network.
+        Inverse strengths of the L2 penalty to choose from. Features are centred and divided by one
+        number, so that rows have length 1 on average and a C means the same for any network.
+        Divided by their own spread, channels that hardly ever answer would be blown up, and an
+        optimiser whose steps do not depend on the gradient's size, as Adam's, would learn from them
+        as much as from all others: after ten steps margins were three times too large.
     class_weight : mapping, "balanced" or None
     seed : int
         Of the folds.
@@ -96,9 +99,8 @@ def fit_head(
     C : float
     """
     exact = features.astype(np.float64)
-    mean, scale = exact.mean(axis=0), exact.std(axis=0)
-    scale[scale <= np.finfo(np.float32).eps * np.abs(mean)] = 1.0  # dead channels
-    scale *= np.sqrt(exact.shape[1])
+    mean = exact.mean(axis=0)
+    scale = float(np.sqrt(((exact - mean) ** 2).sum(axis=1).mean())) or 1.0
     standardised = (exact - mean) / scale
     classes, rows = training_rows(standardised, labels, np.ones(len(labels)), groups, class_weight)
     folds = group_folds(rows.codes, rows.groups, n_splits=_FOLDS, random_state=seed)
@@ -106,4 +108,4 @@ def fit_head(
     coef, intercept = found.coef * found.temperature, found.intercept * found.temperature
     if coef.shape[1] == 1:  # log-odds of the second class: half of them for it, half against
         coef, intercept = np.hstack([-coef, coef]) / 2, np.append(-intercept, intercept) / 2
-    return SoftmaxHead(mean, scale, coef, intercept, found.temperature), found.C
+    return SoftmaxHead(mean, np.full_like(mean, scale), coef, intercept, found.temperature), found.C
