@@ -85,10 +85,8 @@ def fit_head(
     labels, groups : ndarray of shape (n,)
     Cs : float or sequence of float
         Inverse strengths of the L2 penalty to choose from. Features are centred and divided by one
-        number, so that rows have length 1 on average and a C means the same for any network.
-        Divided by their own spread, channels that hardly ever answer would be blown up, and an
-        optimiser whose steps do not depend on the gradient's size, as Adam's, would learn from them
-        as much as from all others: after ten steps margins were three times too large.
+        number, so that rows have length 1 on average and a C means the same for any network;
+        divided by their own spread, channels that hardly ever answer would be blown up.
     class_weight : mapping, "balanced" or None
     seed : int
         Of the folds.
