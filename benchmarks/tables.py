@@ -19,6 +19,7 @@ from defects_table import front_table as front_defects
 from defects_table import speed_table as map_speed_table
 from extract_scale_table import cost_table, scale_section
 from luo2021_tables import experiment_table, stages_table
+from modarres2017_tables import comparison
 from review_load_table import load_table
 from tried_table import tried_table
 
@@ -161,6 +162,12 @@ def defects_tables(section: Callable[[list[dict[str, Any]]], str]) -> str:
     return section([load(file.name) for file in files]) if files else NOT_YET
 
 
+def modarres2017_tables() -> str:
+    """Return what the 2017 paper's two ways gave on each set of images."""
+    files = sorted((HERE / "results").glob("modarres2017_*.json"))
+    return comparison([load(file.name) for file in files]) if files else NOT_YET
+
+
 def stored_table(name: str, table: Callable[[dict[str, Any]], str]) -> str:
     """Return the table of one file of results, if there is one."""
     return table(load(name)) if (HERE / "results" / name).exists() else NOT_YET
@@ -172,6 +179,7 @@ def pages() -> dict[Path, dict[str, str]]:
     here = {"speed": speed_table(speed), "memory": memory_table(speed)}
     luo2021 = [load(path.name) for path in sorted((HERE / "results").glob("luo2021_*.json"))]
     here |= {"luo2021": experiment_table(luo2021), "luo2021-stages": stages_table(luo2021)}
+    here["modarres2017"] = modarres2017_tables()
     accuracy = accuracy_results()
     here |= {"accuracy": accuracy_tables(accuracy), "tried": tried_tables()}
     here |= {"scale": scale_tables(scale_section), "defects": defects_tables(defects_section)}

@@ -96,8 +96,24 @@ def prepare(
     n_channels = len(preprocessing.mean)
     if image.shape[0] != n_channels:
         image = image.mean(0, keepdim=True).expand(n_channels, *size)
-    mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
-    return (image - mean[:, None, None]) / std[:, None, None]
+    return normalised(image, preprocessing)
+
+
+def normalised(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Subtract a network's mean and divide by its standard deviation, channel by channel.
+
+    Parameters
+    ----------
+    images : Tensor of shape (..., C, H, W), float32 in [0, 1]
+    preprocessing : Preprocessing
+
+    Returns
+    -------
+    Tensor of the same shape
+    """
+    mean = torch.tensor(preprocessing.mean, device=images.device)[:, None, None]
+    std = torch.tensor(preprocessing.std, device=images.device)[:, None, None]
+    return (images - mean) / std
 
 
 def turned(images: torch.Tensor, turn: int) -> torch.Tensor:

@@ -12,6 +12,7 @@ register_kind("hypercolumn_vlad", "hypervlad.encoder:HypercolumnVLAD")
 register_kind("micrograph_classifier", "hypervlad.classifier:MicrographClassifier")
 register_kind("patch_defect_scorer", "hypervlad.defects:PatchDefectScorer")
 register_kind("patch_cnn_classifier", "hypervlad.baselines:PatchCNNClassifier")
+register_kind("transfer_classifier", "hypervlad.baselines:TransferClassifier")
 
 
 def load(path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None = None) -> Any:
@@ -28,8 +29,8 @@ def load(path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None
     -------
     estimator
         Fitted; a :class:`MicrographClassifier`, a :class:`PatchDefectScorer`, a
-        :class:`HypercolumnVLAD` or a :class:`PatchCNNClassifier`. It predicts bit-identically to
-        the one saved, given the same threads and batches.
+        :class:`HypercolumnVLAD`, a :class:`PatchCNNClassifier` or a :class:`TransferClassifier`.
+        It predicts bit-identically to the one saved, given the same threads and batches.
 
     Raises
     ------

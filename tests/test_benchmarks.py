@@ -19,7 +19,15 @@ def test_the_tables_are_made_from_the_results() -> None:
 
 @pytest.mark.parametrize(
     "script",
-    ["encode_speed.py", "accuracy.py", "extract_scale.py", "luo2021.py", "tried.py", "defects.py"],
+    [
+        "encode_speed.py",
+        "accuracy.py",
+        "extract_scale.py",
+        "luo2021.py",
+        "tried.py",
+        "defects.py",
+        "modarres2017.py",
+    ],
 )
 def test_scripts_explain_themselves(script: str) -> None:
     command = [sys.executable, str(BENCHMARKS / script), "--help"]

@@ -13,7 +13,8 @@ from sklearn.ensemble import GradientBoostingClassifier
 
 import hypervlad
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, ModelFileError
-from hypervlad.presets import luo2021
+from hypervlad.baselines import TransferClassifier
+from hypervlad.presets import luo2021, modarres2017
 
 Images = tuple[list[np.ndarray], np.ndarray]
 
@@ -90,6 +91,25 @@ def test_an_unknown_booster_is_told() -> None:
         ValueError, match=r"booster must be one of 'xgboost', 'sklearn'.*'catboost'"
     ):
         luo2021(booster="catboost")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["features", "finetune"])
+def test_modarres2017_is_inception_v3_and_the_classifiers_defaults(mode: Any) -> None:
+    changed = {"backbone": "inception_v3", "mode": mode, "trainable": "all"}
+    assert modarres2017(mode).get_params() == TransferClassifier().get_params() | changed
+    told = {"backbone": "resnet50", "weights": "w.pth", "trainable": "last", "max_epochs": 9}
+    told |= {"patience": 2, "checkpoint": "c", "device": "cpu", "n_jobs": 2, "verbose": True}
+    parameters = modarres2017(mode, **told, random_state=3).get_params()
+    assert {name: parameters[name] for name in told} == told
+
+
+@pytest.mark.slow
+def test_modarres2017_learns_at_299_pixels() -> None:
+    images = [np.random.default_rng(i).random((60, 80)).astype(np.float32) for i in range(6)]
+    model = modarres2017(weights="random", max_epochs=1, random_state=0)
+    model.fit(images, ["film", "tip"] * 3)
+    assert model.recipe_.image_size == 299
+    assert model.pooled_features(images[:1]).shape == (1, 2048)
 
 
 @pytest.mark.slow

@@ -28,11 +28,11 @@ def check_network(model: Any) -> None:
         )
     for name in ("n_dense", "batch_size", "max_epochs", "patience"):
         check_count(name, getattr(model, name))
-    _check_number("learning_rate", model.learning_rate, above=0.0)
-    _check_number("shear", model.shear, at_least=0.0)
+    check_number("learning_rate", model.learning_rate, above=0.0)
+    check_number("shear", model.shear, at_least=0.0)
     for name in ("dropout", "zoom"):
-        _check_number(name, getattr(model, name), at_least=0.0, below=1.0)
-    _check_number("validation_fraction", model.validation_fraction, above=0.0, below=1.0)
+        check_number(name, getattr(model, name), at_least=0.0, below=1.0)
+    check_number("validation_fraction", model.validation_fraction, above=0.0, below=1.0)
 
 
 def check_two_classes(labels: NDArray[Any], known: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -76,19 +76,22 @@ def defective_class(classes: NDArray[Any]) -> int:
     )
 
 
-def _check_number(
+def check_number(
     name: str,
     value: Any,
     *,
     above: float | None = None,
     at_least: float | None = None,
     below: float | None = None,
+    at_most: float | None = None,
 ) -> None:
+    """Raise unless a value is a number within its bounds."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     bounds = [
         ("above", above, lambda limit: value > limit),
         ("at least", at_least, lambda limit: value >= limit),
         ("below", below, lambda limit: value < limit),
+        ("at most", at_most, lambda limit: value <= limit),
     ]
     given = [(word, limit, holds) for word, limit, holds in bounds if limit is not None]
     if not is_number or not all(holds(limit) for _, limit, holds in given):

@@ -22,7 +22,7 @@ def pack(model: BoostedSoftmaxClassifier) -> tuple[dict[str, Any], dict[str, NDA
     """Header and arrays of a fitted model."""
     header: dict[str, Any] = {
         "parameters": _pack_parameters(model.get_params(deep=False)),
-        "classes": _pack_labels(model.classes_),
+        "classes": pack_labels(model.classes_),
         "n_features_in": int(model.n_features_in_),
         "fitted": {name: _json_number(getattr(model, name)) for name in _FITTED_NUMBERS}
         | {name: _listed(getattr(model, name)) for name in _FITTED_BY_VIEW},
@@ -49,7 +49,7 @@ def unpack(
     """The model that `pack` took apart; ValueError if the pieces do not fit."""
     try:
         model = model_class(**_unpack_parameters(header["parameters"]))
-        model.classes_ = _unpack_labels(header["classes"])
+        model.classes_ = unpack_labels(header["classes"])
         model.n_features_in_ = int(header["n_features_in"])
         for name in _FITTED_NUMBERS:
             setattr(model, name, _number(header["fitted"][name]))
@@ -143,7 +143,8 @@ def _unpack_booster(
     return booster
 
 
-def _pack_labels(labels: NDArray[Any]) -> dict[str, Any]:
+def pack_labels(labels: NDArray[Any]) -> dict[str, Any]:
+    """Return labels as JSON knows them, with their kind."""
     if labels.dtype.kind not in _LABEL_KINDS:
         raise ValueError(
             f"Labels of type {labels.dtype} cannot be saved; "
@@ -155,7 +156,8 @@ def _pack_labels(labels: NDArray[Any]) -> dict[str, Any]:
     return {"dtype": "object" if labels.dtype.kind == "O" else labels.dtype.str, "values": values}
 
 
-def _unpack_labels(packed: Mapping[str, Any]) -> NDArray[Any]:
+def unpack_labels(packed: Mapping[str, Any]) -> NDArray[Any]:
+    """Undo `pack_labels`."""
     dtype = np.dtype(packed["dtype"])
     if dtype.kind not in _LABEL_KINDS:
         raise ValueError(f"The state's labels have the unexpected type {packed['dtype']!r}.")

@@ -44,8 +44,8 @@ def check_parameters(model: BoostedSoftmaxClassifier) -> None:
     for name in _NOT_NEGATIVE:
         _check_real(name, getattr(model, name), "not negative", lambda v: v >= 0)
     _check_real("validation_fraction", model.validation_fraction, "in (0, 1)", lambda v: 0 < v < 1)
-    _check_cs(model.Cs)
-    _check_class_weight(model.class_weight)
+    check_cs(model.Cs)
+    check_class_weight(model.class_weight)
 
 
 def _check_real(name: str, value: Any, allowed: str, is_allowed: Any) -> None:
@@ -54,14 +54,16 @@ def _check_real(name: str, value: Any, allowed: str, is_allowed: Any) -> None:
         raise ValueError(f"{name} must be a number, {allowed}; got {value!r}.")
 
 
-def _check_cs(Cs: Any) -> None:
+def check_cs(Cs: Any) -> None:
+    """Raise unless it is a positive number or several."""
     values = np.atleast_1d(np.asarray(Cs))
     positive = values.dtype.kind in "iuf" and bool((values > 0).all() and np.isfinite(values).all())
     if values.ndim != 1 or not values.size or not positive:
         raise ValueError(f"Cs must be a positive number or several of them; got {Cs!r}.")
 
 
-def _check_class_weight(class_weight: Any) -> None:
+def check_class_weight(class_weight: Any) -> None:
+    """Raise unless it is None, "balanced" or positive numbers by label."""
     if isinstance(class_weight, Mapping):
         for label, value in class_weight.items():
             _check_real(f"class_weight[{label!r}]", value, "positive", lambda v: v > 0)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier import state
+from hypervlad.classifier.answers import accuracy_of_read, most_probable
 from hypervlad.classifier.explanation import Explanation, explain
 from hypervlad.classifier.heldout import (
     HeldOut,
@@ -249,13 +249,7 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
             Labels. With ``on_error="skip"`` in the encoder and an image unreadable, an object
             array with None in its place.
         """
-        proba = self.predict_proba(images)
-        skipped = np.isnan(proba[:, 0])
-        labels = self.classes_[np.where(skipped[:, None], 0.0, proba).argmax(axis=1)]
-        if skipped.any():
-            labels = labels.astype(object)
-            labels[skipped] = None
-        return labels
+        return most_probable(self.predict_proba(images), self.classes_)
 
     def predict_set(self, images: Sequence[Any], coverage: float = 0.9) -> np.ndarray:
         """Return the classes that each image may be of, so that the true one is among them.
@@ -428,11 +422,7 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         -------
         float
         """
-        predicted = self.predict(images)
-        read = np.array([label is not None for label in predicted])
-        weights = None if sample_weight is None else np.asarray(sample_weight)[read]
-        truth, found = np.asarray(y)[read], predicted[read].astype(self.classes_.dtype)
-        return float(accuracy_score(truth, found, sample_weight=weights))
+        return accuracy_of_read(self.predict(images), y, self.classes_, sample_weight)
 
     def explain(self, image: Any, *, words: Sequence[tuple[str, int]] = ()) -> Explanation:
         """Take the model's answer apart: which places of an image speak for which class.

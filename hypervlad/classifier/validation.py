@@ -54,8 +54,8 @@ def checked_labels(y: Any, n_images: int) -> np.ndarray:
     """Return n labels as an array; ValueError where one is missing."""
     if y is None:
         raise ValueError(
-            "MicrographClassifier requires y to be passed, but the target y is None: give a label "
-            "for each image"
+            "this classifier requires y to be passed, but the target y is None: give a label for "
+            "each image"
         )
     labels = column_or_1d(of_length("labels (y)", y, n_images), warn=True)
     first_appearance_codes(labels.tolist(), "y")  # refuses missing ones

@@ -12,6 +12,7 @@ from hypervlad.defects.lattice import Lattice
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.inputs import Inputs
 from hypervlad.encoder.intake import Taken
+from hypervlad.encoder.recipe import Recipe
 from hypervlad.images import ImageReadError
 from hypervlad.images.outcomes import name_of, outcomes_of
 
@@ -55,12 +56,12 @@ class Picture:
         return Lattice.of(self.size, side, stride)
 
 
-def inputs_of(encoder: HypercolumnVLAD) -> Inputs:
+def inputs_of(encoder: HypercolumnVLAD) -> Inputs[Recipe]:
     """Return how a fitted encoder reads images."""
     return Inputs.of(encoder, encoder.recipe_, encoder.preprocessing_)
 
 
-def pictures(inputs: Inputs, images: list[Any], what: str, side: int) -> Iterator[Picture]:
+def pictures(inputs: Inputs[Recipe], images: list[Any], what: str, side: int) -> Iterator[Picture]:
     """Read images one after the other; ``what`` names the progress bar.
 
     Raises
@@ -75,7 +76,7 @@ def pictures(inputs: Inputs, images: list[Any], what: str, side: int) -> Iterato
         yield Picture.of(taken, position, name_of(images[position], position))
 
 
-def picture(inputs: Inputs, image: Any, side: int) -> Picture:
+def picture(inputs: Inputs[Recipe], image: Any, side: int) -> Picture:
     """Read one image, which must be at least of ``side`` pixels.
 
     Raises
@@ -86,7 +87,7 @@ def picture(inputs: Inputs, image: Any, side: int) -> Picture:
     return Picture.of(_taking(inputs, side)(image, name), 0, name)
 
 
-def _taking(inputs: Inputs, side: int) -> Callable[[Any, str], Taken]:
+def _taking(inputs: Inputs[Recipe], side: int) -> Callable[[Any, str], Taken]:
     # No image is too small for the network: it gets a border.
     lenient = replace(inputs, preprocessing=replace(inputs.preprocessing, minimum_size=1))
     intake = lenient.intake(lambda digest: None)

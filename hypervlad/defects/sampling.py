@@ -12,6 +12,7 @@ from hypervlad.defects.reading import pictures
 from hypervlad.defects.seeing import View
 from hypervlad.encoder.inputs import Inputs
 from hypervlad.encoder.learning import Learn, learn_from_pool, shares_to_try
+from hypervlad.encoder.recipe import Recipe
 from hypervlad.encoder.sampling import is_chosen, random_pixels
 from hypervlad.encoder.weights import NetworkSource
 from hypervlad.hypercolumns import hypercolumns_at
@@ -29,7 +30,11 @@ def learn_as_seen(tile_size: int, side: int) -> Learn:
     """
 
     def learn(
-        images: list[Any], inputs: Inputs, network: TappedNetwork, source: NetworkSource, seed: int
+        images: list[Any],
+        inputs: Inputs[Recipe],
+        network: TappedNetwork,
+        source: NetworkSource,
+        seed: int,
     ) -> tuple[Codebook, int]:
         view = View(network, tile_size)
         n_each, shares = shares_to_try(inputs.recipe, len(images))

@@ -29,6 +29,8 @@ def model_facts(model: Any) -> dict[str, str]:
         return facts | _patch_cnn_facts(model)
     if hasattr(model, "classes_"):
         facts["trained on"] = f"{model.n_images_} images"
+    if hasattr(model, "head_"):
+        return facts | _transfer_facts(model)
     encoder = getattr(model, "encoder_", model)
     if hasattr(model, "threshold_"):
         facts |= _scorer_facts(model)
@@ -45,6 +47,23 @@ def _patch_cnn_facts(model: Any) -> dict[str, str]:
         "network": f"{model.n_parameters_:,} parameters",
         "trained for": f"{len(model.curves_.loss)} epochs",
     }
+
+
+def _transfer_facts(model: Any) -> dict[str, str]:
+    recipe, history = model.recipe_, model.history_
+    learnt = {"head": "its head", "last": "its head and last layers", "all": "all of its layers"}
+    digest = f"SHA-256 {model.weights_digest_[:12]}…"
+    facts = {
+        "network": recipe.backbone,
+        "network's weights": f"{model.weights} ({digest}), "
+        + ("in the file" if model.whole_network_ else "not in the file"),
+        "fine-tuned": "no"
+        if history is None
+        else f"{learnt[recipe.trainable]}, for {len(history)} epochs",
+        "image size": _size_in_words(model),
+        "how files are read": _reading_in_words(model),
+    }
+    return facts | {"classifier": f"softmax regression on {len(model.head_.mean):,} features"}
 
 
 def _scorer_facts(scorer: Any) -> dict[str, str]:

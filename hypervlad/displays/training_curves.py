@@ -18,7 +18,7 @@ _TRAINING, _VALIDATION = "#9ec5e8", "#1f5a8c"
 
 
 class TrainingCurvesDisplay:
-    """Loss or accuracy of each epoch, on training and on validation patches.
+    """Loss or accuracy of each epoch, on training and on validation samples.
 
     It is best made by `from_estimator`.
 
@@ -27,7 +27,7 @@ class TrainingCurvesDisplay:
     training, validation : sequence of float
         One value an epoch, from the first on.
     best_epoch : int
-        Whose weights were kept, counted from 0.
+        Whose weights were kept, counted from 0; -1 for those from before the first.
     name : str, default="loss"
         What the values are.
 
@@ -56,22 +56,32 @@ class TrainingCurvesDisplay:
     def from_estimator(
         cls, model: Any, *, of: str = "loss", ax: Axes | None = None
     ) -> TrainingCurvesDisplay:
-        """Plot what a fitted :class:`hypervlad.baselines.PatchCNNClassifier` remembers.
+        """Plot what a fitted network of :mod:`hypervlad.baselines` remembers.
 
         Parameters
         ----------
-        model : PatchCNNClassifier
+        model : PatchCNNClassifier or TransferClassifier
         of : {"loss", "accuracy"}, default="loss"
         ax : matplotlib Axes, optional
 
         Returns
         -------
         TrainingCurvesDisplay
+
+        Raises
+        ------
+        ValueError
+            If ``of`` is unknown, or the model's network was not trained.
         """
         if of not in ("loss", "accuracy"):
             raise ValueError(f"of must be 'loss' or 'accuracy'; got {of!r}.")
         check_is_fitted(model)
-        curves = model.curves_
+        curves = model.history_ if hasattr(model, "history_") else model.curves_
+        if curves is None:
+            raise ValueError(
+                f"this {type(model).__name__} has no history: its network learnt nothing, as "
+                f"mode={model.mode!r} says"
+            )
         sides = getattr(curves, of), getattr(curves, f"validation_{of}")
         return cls(*sides, curves.best_epoch, of).plot(ax=ax)
 
@@ -100,14 +110,17 @@ class TrainingCurvesDisplay:
             (self.validation, _VALIDATION, "validation"),
         ):
             self.ax_.plot(epochs, values, color=colour, label=label, linewidth=1.6)
-        best = self.validation[self.best_epoch]
-        self.ax_.axvline(self.best_epoch + 1, color=GREY, linestyle="--", linewidth=0.8)
-        self.ax_.plot(self.best_epoch + 1, best, "o", color=_VALIDATION, markersize=5)
+        title = "weights kept: those from before the first epoch"
+        if self.best_epoch >= 0:
+            best = self.validation[self.best_epoch]
+            self.ax_.axvline(self.best_epoch + 1, color=GREY, linestyle="--", linewidth=0.8)
+            self.ax_.plot(self.best_epoch + 1, best, "o", color=_VALIDATION, markersize=5)
+            title = f"weights kept: epoch {self.best_epoch + 1}, validation {self.name} {best:.3f}"
         self.ax_.set(
             xlabel="epoch",
             ylabel=self.name,
             xlim=(1, max(2, len(self.training))),
-            title=f"weights kept: epoch {self.best_epoch + 1}, validation {self.name} {best:.3f}",
+            title=title,
         )
         self.ax_.title.set_fontsize(9)
         self.ax_.locator_params(axis="x", integer=True)

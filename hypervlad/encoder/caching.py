@@ -83,7 +83,7 @@ class CachedSamples:
     def __init__(
         self,
         memory: Memory,
-        inputs: Inputs,
+        inputs: Inputs[Recipe],
         network: TappedNetwork,
         n_each: int,
         seed: int,

@@ -359,7 +359,7 @@ class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
 
     # --- the stages ---------------------------------------------------------------------------
 
-    def _inputs(self) -> Inputs:
+    def _inputs(self) -> Inputs[Recipe]:
         return Inputs.of(self, self.recipe_, self.preprocessing_)
 
     def _encoder(self) -> BatchEncoder:

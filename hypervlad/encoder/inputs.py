@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 import torch
 from tqdm.auto import tqdm
@@ -21,8 +21,7 @@ from hypervlad.encoder.batches import (
 from hypervlad.encoder.caching import path_index
 from hypervlad.encoder.intake import Facts, Intake, Taken
 from hypervlad.encoder.parameters import check_device
-from hypervlad.encoder.recipe import Recipe
-from hypervlad.images import SkippedImage, UnknownPixelSizeWarning
+from hypervlad.images import ReadOptions, SkippedImage, UnknownPixelSizeWarning
 from hypervlad.images.outcomes import name_of, outcomes_of, readable
 from hypervlad.images.reading import n_threads
 
@@ -38,16 +37,30 @@ class _HasFacts(Protocol):
     def facts(self) -> Facts: ...
 
 
+class Reading(Protocol):
+    """What of a recipe decides how images are read and prepared."""
+
+    @property
+    def image_size(self) -> int | None: ...
+    @property
+    def aspect(self) -> Literal["square", "own"]: ...
+    @property
+    def pixel_size(self) -> float | None: ...
+    @property
+    def read_options(self) -> ReadOptions: ...
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Reading)
 Known = TypeVar("Known", bound=_HasFacts)
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Inputs(Generic[AnyRecipe]):
     """How images are read and prepared.
 
     Attributes
     ----------
-    recipe : Recipe
+    recipe : Recipe, or another with a `Reading`
     preprocessing : Preprocessing
     device : torch.device
     verify : bool
@@ -56,7 +69,7 @@ class Inputs:
         As in :class:`hypervlad.HypercolumnVLAD`.
     """
 
-    recipe: Recipe
+    recipe: AnyRecipe
     preprocessing: Preprocessing
     device: torch.device
     memory: Memory
@@ -70,11 +83,11 @@ class Inputs:
     def of(
         cls,
         encoder: HypercolumnVLAD,
-        recipe: Recipe,
+        recipe: AnyRecipe,
         preprocessing: Preprocessing,
         *,
         verify: bool = False,
-    ) -> Inputs:
+    ) -> Inputs[AnyRecipe]:
         """Take from an encoder what it may change at any time."""
         device = check_device(encoder.device)
         run = (encoder.batch_size, encoder.n_jobs, encoder.on_error, encoder.verbose)

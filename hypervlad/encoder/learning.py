@@ -29,12 +29,16 @@ _WAVE = 4  # tasks a worker
 #: From images, how they are read, a network, whence it is and a seed to a codebook and the number
 #: of images read, as `learn_from_images` does it.
 Learn: TypeAlias = Callable[
-    [list[Any], Inputs, TappedNetwork, NetworkSource, int], tuple[Codebook, int]
+    [list[Any], Inputs[Recipe], TappedNetwork, NetworkSource, int], tuple[Codebook, int]
 ]
 
 
 def learn_from_images(
-    images: list[Any], inputs: Inputs, network: TappedNetwork, source: NetworkSource, seed: int
+    images: list[Any],
+    inputs: Inputs[Recipe],
+    network: TappedNetwork,
+    source: NetworkSource,
+    seed: int,
 ) -> tuple[Codebook, int]:
     """Return the codebook of these images, and how many could be read."""
     streamed = inputs.recipe.kmeans == "minibatch"
@@ -49,7 +53,7 @@ def learn_from_images(
 
 
 def learn_from_pool(
-    pool: HypercolumnPool, inputs: Inputs, seed: int, *, start_only: bool = False
+    pool: HypercolumnPool, inputs: Inputs[Recipe], seed: int, *, start_only: bool = False
 ) -> Codebook:
     """Return the codebook of a pool of hypercolumns, as the encoder's parameters want it."""
     recipe = inputs.recipe
@@ -128,7 +132,7 @@ class Sampled:
 class _Samples:
     """Images in, samples out: here, or in joblib's workers."""
 
-    inputs: Inputs
+    inputs: Inputs[Recipe]
     network: TappedNetwork
     source: NetworkSource
     seed: int
@@ -148,7 +152,7 @@ class _Samples:
 class SamplingTask:
     """How images are sampled, whatever process does it."""
 
-    inputs: Inputs
+    inputs: Inputs[Recipe]
     source: NetworkSource
     seed: int
     wanted: _Wanted

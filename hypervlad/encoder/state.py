@@ -29,7 +29,7 @@ def pack(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return header and arrays; with a network, its weights too."""
     parameters = encoder.recipe_.to_dict() | {
-        "weights": _weights(encoder.weights),
+        "weights": portable_weights(encoder.weights),
         "taps": list(encoder.taps_),
         "on_error": str(encoder.on_error),
         "random_state": plain_seed(encoder.random_state),
@@ -61,7 +61,7 @@ def unpack(
     try:
         parameters = dict(header["parameters"])
         _check_names(parameters, cls)
-        _check_backbone(parameters["backbone"])
+        check_backbone(parameters["backbone"])
         encoder = cls(**parameters | {"normalize": tuple(parameters["normalize"])})
         encoder.recipe_ = Recipe.of(encoder)
         encoder.weights_digest_ = str(header["weights_digest"])
@@ -110,7 +110,8 @@ def _check_names(parameters: Mapping[str, Any], cls: type[HypercolumnVLAD]) -> N
         )
 
 
-def _check_backbone(name: Any) -> None:
+def check_backbone(name: Any) -> None:
+    """Raise unless the backbone that a model needs is registered here."""
     if name not in backbone_names():
         raise ModelFileError(
             f"the model needs the backbone {name!r}, which is not registered here: "
@@ -118,7 +119,7 @@ def _check_backbone(name: Any) -> None:
         )
 
 
-def _weights(weights: str | os.PathLike[str]) -> str:
+def portable_weights(weights: str | os.PathLike[str]) -> str:
     """Make a path hold from any folder; names stay names."""
     name = os.fspath(weights)
     return name if name in ("imagenet", "random") else os.path.abspath(name)

@@ -1,0 +1,109 @@
+"""Softmax regression on pooled features: the head of a network, learnt on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.boosting.linear import fit_linear_margins
+from hypervlad.boosting.rows import training_rows
+from hypervlad.splits import group_folds
+
+FloatArray = NDArray[np.float64]
+_FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class SoftmaxHead:
+    """Standardised features, of length 1 on average, times coefficients, over a temperature.
+
+    Attributes
+    ----------
+    mean, scale : ndarray of shape (p,)
+        Subtracted from and divided into the features.
+    coef : ndarray of shape (p, n_classes)
+    intercept : ndarray of shape (n_classes,)
+    temperature : float
+    """
+
+    mean: FloatArray
+    scale: FloatArray
+    coef: FloatArray
+    intercept: FloatArray
+    temperature: float = 1.0
+
+    def margins(self, features: NDArray[np.floating]) -> FloatArray:
+        """Return the margins (n, n_classes) of features (n, p)."""
+        standardised = (features.astype(np.float64) - self.mean) / self.scale
+        return np.asarray((standardised @ self.coef + self.intercept) / self.temperature)
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return header and arrays."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"temperature": arrays.pop("temperature")}, arrays
+
+    @classmethod
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> SoftmaxHead:
+        """Undo `to_state`.
+
+        Raises
+        ------
+        ValueError
+            If the arrays do not fit together.
+        """
+        head = cls(**arrays, temperature=float(header["temperature"]))
+        n_features, n_classes = head.coef.shape
+        shapes = (head.mean.shape, head.scale.shape, head.intercept.shape)
+        if shapes != ((n_features,), (n_features,), (n_classes,)):
+            raise ValueError(f"the head's arrays do not fit: {head.coef.shape} and {shapes}")
+        return head
+
+
+def fit_head(
+    features: NDArray[np.floating],
+    labels: NDArray[Any],
+    groups: NDArray[Any] | None,
+    *,
+    Cs: float | Sequence[float],
+    class_weight: Mapping[Any, float] | str | None,
+    seed: int,
+) -> tuple[SoftmaxHead, float]:
+    """Learn a head by logistic regression.
+
+    C and the temperature are those of the lowest log-loss on the test rows of grouped inner folds;
+    where no group can be spared for them, the middle of ``Cs`` is taken and the temperature is 1.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, p)
+    labels, groups : ndarray of shape (n,)
+    Cs : float or sequence of float
+        Inverse strengths of the L2 penalty to choose from. Features are centred and divided by one
+        number, so that rows have length 1 on average and a C means the same for any network;
+        divided by their own spread, channels that hardly ever answer would be blown up.
+    class_weight : mapping, "balanced" or None
+    seed : int
+        Of the folds.
+
+    Returns
+    -------
+    head : SoftmaxHead
+    C : float
+    """
+    exact = features.astype(np.float64)
+    mean = exact.mean(axis=0)
+    scale = float(np.sqrt(((exact - mean) ** 2).sum(axis=1).mean())) or 1.0
+    standardised = (exact - mean) / scale
+    classes, rows = training_rows(standardised, labels, np.ones(len(labels)), groups, class_weight)
+    folds = group_folds(rows.codes, rows.groups, n_splits=_FOLDS, random_state=seed)
+    found = fit_linear_margins(rows, len(classes), folds, np.atleast_1d(Cs).tolist())
+    coef, intercept = found.coef * found.temperature, found.intercept * found.temperature
+    if coef.shape[1] == 1:  # log-odds of the second class: half of them for it, half against
+        coef, intercept = np.hstack([-coef, coef]) / 2, np.append(-intercept, intercept) / 2
+    return SoftmaxHead(mean, np.full_like(mean, scale), coef, intercept, found.temperature), found.C

@@ -1,0 +1,637 @@
+"""`TransferClassifier`: features and fine-tuning, conformance, files, skipped images, real ones."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.validation import validate_data
+
+import hypervlad
+from hypervlad import ImageReadError, ModelFileError
+from hypervlad.backbones import WeightsNotFoundError, build_network, get_backbone
+from hypervlad.baselines import TransferClassifier, transfer_learning
+from hypervlad.baselines.pooled_network import own_size
+from hypervlad.displays import TrainingCurvesDisplay, model_facts
+from hypervlad.hypercolumns import prepare
+from hypervlad.images import SkippedImagesWarning
+from hypervlad.metrics import expected_calibration_error
+
+Images = tuple[list[np.ndarray], np.ndarray]
+
+
+def small(**parameters: Any) -> TransferClassifier:
+    """A classifier on the tiny network, that learns in a fraction of a second."""
+    usual = {
+        "weights": "random",
+        "image_size": 16,
+        "learning_rate": 1e-3,
+        "head_learning_rate": 1e-2,
+        "batch_size": 6,
+        "max_epochs": 3,
+        "random_state": 0,
+    }
+    return TransferClassifier("tiny", **usual | parameters)
+
+
+MODES = [
+    {},
+    {"mode": "finetune", "trainable": "head"},
+    {"mode": "finetune", "trainable": "last"},
+    {"mode": "finetune", "trainable": "all"},
+]
+modes = pytest.mark.parametrize("mode", MODES, ids=lambda m: m.get("trainable", "features"))
+
+
+class RowsAsImages(TransferClassifier):
+    """Takes a 2-D array and sees each row as an image of one row of pixels."""
+
+    def fit(self, X: Any, y: Any) -> RowsAsImages:
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        super().fit([row[None] for row in X], y)
+        return self
+
+    def pooled_features(self, X: Any) -> np.ndarray:
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return super().pooled_features([row[None] for row in X])
+
+    def _margins(self, X: Any) -> np.ndarray:
+        """Rounded: kernels for other numbers of images differ in the last bits."""
+        return super()._margins(X).round(4)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = True
+        tags.input_tags.string = False
+        # A row becomes a picture: what a check's blobs differ in, their level, is scaled away.
+        tags.classifier_tags.poor_score = True
+        return tags
+
+
+def rows_as_images(**parameters: Any) -> RowsAsImages:
+    usual = {"weights": "random", "image_size": 8, "max_epochs": 1, "random_state": 0}
+    return RowsAsImages("tiny", **usual | parameters)
+
+
+@parametrize_with_checks([rows_as_images(), rows_as_images(mode="finetune")])
+def test_scikit_learns_conformance(estimator: Any, check: Callable[[Any], None]) -> None:
+    check(estimator)
+
+
+def keep_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not it is better than the start."""
+    last = property(lambda curves: len(curves) - 1)
+    monkeypatch.setattr("hypervlad.baselines.training.CurvesFromStart.best_epoch", last)
+
+
+# --- learning ----------------------------------------------------------------------------------
+
+
+@modes
+def test_it_learns_and_its_probabilities_are_probabilities(
+    mode: dict[str, Any], texture_images: Images
+) -> None:
+    images, labels = texture_images
+    model = small(**mode).fit(images[:18], labels[:18])
+    assert model.score(images[18:], labels[18:]) == 1
+    proba = model.predict_proba(images)
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    assert model.classes_.tolist() == ["flat", "rings", "stripes"]
+    np.testing.assert_array_equal(model.predict(images), model.classes_[proba.argmax(1)])
+    np.testing.assert_allclose(softmax(model.decision_function(images), axis=1), proba)
+    assert model.n_images_ == 18
+    codes = np.searchsorted(model.classes_, labels)
+    assert 0 <= expected_calibration_error(codes, proba) < 0.5
+
+
+@modes
+def test_two_classes_have_one_margin(mode: dict[str, Any], texture_images: Images) -> None:
+    images, labels = texture_images
+    model = small(**mode).fit(images, labels == "flat")
+    margins, proba = model.decision_function(images), model.predict_proba(images)
+    np.testing.assert_allclose(margins, np.log(proba[:, 1] / proba[:, 0]), atol=1e-9)
+    np.testing.assert_array_equal(model.predict(images), margins > 0)
+    assert model.predict(images).dtype == bool
+
+
+def test_features_are_the_last_maps_averaged_and_the_head_is_logistic_regression(
+    texture_images: Images,
+) -> None:
+    """Against the same in a few plain lines, without any of the code under test."""
+    images, labels = texture_images
+    backbone = get_backbone("tiny")
+    module = build_network("tiny", "random").original
+    rows = []
+    for image in images:
+        batch = prepare(image, (16, 16), backbone.preprocessing)[None]
+        rows.append(module(batch).mean(dim=(2, 3))[0].detach().double().numpy())
+    X = np.array(rows)
+    model = small(Cs=10.0).fit(images, labels)
+    np.testing.assert_allclose(model.pooled_features(images), X, rtol=1e-4, atol=1e-6)
+    Z = X - X.mean(axis=0)
+    Z /= np.sqrt((Z**2).sum(axis=1).mean())
+    plain = LogisticRegression(C=10.0, max_iter=1000, tol=1e-6).fit(Z, labels)
+    expected = plain.decision_function(Z)
+    found = model.decision_function(images) * model.head_.temperature
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    assert model.history_ is None
+
+
+@modes
+def test_same_seed_same_model_in_any_order(mode: dict[str, Any], texture_images: Images) -> None:
+    images, labels = texture_images
+    groups = np.arange(24) // 2
+    order = np.random.default_rng(0).permutation(24)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first = small(**mode).fit(images, labels, groups=groups).predict_proba(images)
+    again = small(**mode).fit(images, labels, groups=groups).predict_proba(images)
+    assert torch.equal(torch.rand(3), expected)  # torch's own generator is left alone
+    np.testing.assert_array_equal(first, again)
+    other = small(**mode).fit([images[i] for i in order], labels[order], groups=groups[order])
+    np.testing.assert_allclose(other.predict_proba(images), first, atol=2e-3)
+    if mode:
+        another = small(**mode | {"random_state": 1})
+        assert (another.fit(images, labels, groups=groups).predict_proba(images) != first).any()
+
+
+@pytest.mark.parametrize("trainable", ["head", "last", "all"])
+def test_only_what_should_learn_does(
+    trainable: Any, texture_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = texture_images
+    keep_the_last_epoch(monkeypatch)
+    model = small(mode="finetune", trainable=trainable).fit(images, labels)
+    before = build_network("tiny", "random").original.state_dict()
+    after = model._network().original.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    of_layers = {"head": [], "last": ["4"], "all": ["0", "2", "4"]}[trainable]
+    expected = {f"{layer}.{part}" for layer in of_layers for part in ("weight", "bias")}
+    assert changed == set(model.network_state_) == expected
+    frozen = small().fit(images, labels)
+    assert (frozen.head_.coef != model.head_.coef).any()
+
+
+def test_groups_stay_on_one_side_and_copies_do_too(
+    texture_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = texture_images
+    seen: list[Any] = []
+    original = transfer_learning._split
+
+    def spy(model: Any, data: Any, stored: Any, seed: int) -> Any:
+        sides = original(model, data, stored, seed)
+        seen.append((data, stored, sides))
+        return sides
+
+    monkeypatch.setattr(transfer_learning, "_split", spy)
+    groups = np.arange(24) // 6
+    small(mode="finetune", max_epochs=1).fit(images, labels, groups=groups)
+    copies, theirs = [*images, *images], np.tile(labels, 2)
+    small(mode="finetune", max_epochs=1).fit(copies, theirs)
+    for data, stored, (learnt, held_out) in seen:
+        names = data.groups if data.groups is not None else np.array(stored.digests)
+        assert len(held_out)
+        assert not set(names[learnt]) & set(names[held_out])
+        assert len(learnt) + len(held_out) == len(data.labels)
+    assert len(seen) == 2
+
+
+def test_the_best_weights_are_kept_and_the_temperature_is_of_the_held_out_side(
+    texture_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = texture_images
+    rng = np.random.default_rng(0)
+    noise = [image + 0.2 * rng.random(image.shape).astype(np.float32) for image in images]
+    noise = [image / image.max() for image in noise]
+    seen: list[Any] = []
+    original = transfer_learning._split
+
+    def spy(*given: Any) -> Any:
+        seen.append((given[1], original(*given)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(transfer_learning, "_split", spy)
+    wrong = rng.permutation(labels)  # nothing to learn: what is learnt makes others worse
+    model = small(mode="finetune", max_epochs=40, patience=4, head_learning_rate=0.05)
+    model.fit(noise, wrong)
+    losses = model.history_.validation_loss
+    assert len(losses) < 40
+    assert len(losses) - 1 - model.history_.best_epoch == 4
+    ((data, (_, held_out)),) = seen
+    others = data.take(held_out)
+    codes = np.searchsorted(model.classes_, others.labels)
+    margins = model.decision_function(others.images) * model.head_.temperature
+    scaled = [
+        -np.log(softmax(margins / t, axis=1)[np.arange(len(codes)), codes]).mean()
+        for t in np.geomspace(0.05, 50, 400)
+    ]
+    calibrated = model.predict_proba(others.images)
+    loss = -np.log(calibrated[np.arange(len(codes)), codes]).mean()
+    assert loss == pytest.approx(min(scaled), rel=1e-2)
+    assert loss == pytest.approx(min(*losses, model.history_.start_loss), rel=0.05)
+
+
+@modes
+def test_class_weights_count(mode: dict[str, Any], texture_images: Images) -> None:
+    images, labels = texture_images
+    rare = np.r_[0:24:3, 1:7:3, 2:24:3]
+    few, theirs = [images[i] for i in rare], labels[rare]
+    plain = small(Cs=0.01, **mode).fit(few, theirs)
+    heavy = small(Cs=0.01, class_weight={"rings": 50.0}, **mode).fit(few, theirs)
+    at = plain.classes_.tolist().index("rings")
+    assert heavy.predict_proba(few)[:, at].mean() > plain.predict_proba(few)[:, at].mean()
+    assert small(class_weight="balanced", **mode).fit(few, theirs).score(few, theirs) > 0.5
+
+
+def test_colour_and_grey_are_prepared_by_the_same_code(texture_images: Images) -> None:
+    images, labels = texture_images
+    colour = [np.repeat(image[..., None], 3, axis=-1) for image in images]
+    model = small(mode="finetune").fit(images, labels)
+    np.testing.assert_allclose(model.predict_proba(colour), model.predict_proba(images), atol=1e-4)
+    tinted = [image * np.array([1.0, 0.7, 0.4], dtype=np.float32) for image in colour]
+    mixed = small(mode="finetune").fit([*images[:12], *tinted[12:]], labels)
+    assert mixed.predict_proba(tinted).shape == (24, 3)
+
+
+def test_what_is_learnt_from_is_what_is_predicted_on(
+    texture_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training side's features, computed from stored pixels, are those of prediction."""
+    images, labels = texture_images
+    seen: dict[str, Any] = {}
+    original = transfer_learning._head
+
+    def spy(model: Any, features: Any, data: Any, seed: int) -> Any:
+        seen.update(features=features, images=data.images)
+        return original(model, features, data, seed)
+
+    monkeypatch.setattr(transfer_learning, "_head", spy)
+    eight_bit = [np.round(255 * image).astype(np.uint8) for image in images]
+    sixteen = [(image * 40000).astype(np.uint16) for image in images]
+    for some in (images, eight_bit, sixteen):
+        model = small(mode="finetune", trainable="head", max_epochs=1).fit(some, labels)
+        again = model.pooled_features(seen["images"])
+        np.testing.assert_allclose(again, seen["features"], rtol=1e-5, atol=1e-6)
+
+
+def test_many_images_lie_in_a_temporary_file(
+    texture_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = texture_images
+    expected = small(mode="finetune").fit(images, labels).predict_proba(images)
+    monkeypatch.setattr("hypervlad.baselines.stored_images._IN_MEMORY", 0)
+    found = small(mode="finetune").fit(images, labels).predict_proba(images)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_frozen_running_statistics(texture_images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = texture_images
+    keep_the_last_epoch(monkeypatch)
+    model = TransferClassifier(
+        "mobilenet_v2", "random", mode="finetune", trainable="all", image_size=32, max_epochs=1
+    ).fit(images, labels)
+    before = build_network("mobilenet_v2", "random").original.state_dict()
+    after = model._network().original.state_dict()
+    for name, value in before.items():
+        is_statistic = "running" in name or "num_batches" in name
+        assert torch.equal(value, after[name]) == is_statistic, name
+
+
+# --- every backbone ----------------------------------------------------------------------------
+
+TORCHVISIONS = [
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "densenet201",
+    "efficientnet_b0",
+    "inception_v3",
+    "mobilenet_v2",
+    "resnet18",
+    "resnet50",
+    "vgg16",
+    "vgg19",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TORCHVISIONS)
+def test_every_backbone(name: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.random((40, 50)).astype(np.float32) for _ in range(8)]
+    labels = ["a", "b"] * 4
+    side = get_backbone(name).preprocessing.minimum_size
+    model = TransferClassifier(name, "random", image_size=side, batch_size=4, random_state=0)
+    plain = model.fit(images, labels).predict_proba(images)
+    tuned = clone(model).set_params(mode="finetune", max_epochs=1).fit(images, labels)
+    # The last resolution learns: more than the head, less than everything.
+    state = tuned._network().original.state_dict()
+    n_learnt = sum(value.size for value in tuned.network_state_.values())
+    assert 0 < n_learnt < sum(value.numel() for value in state.values())
+    for each, expected in ((model, plain), (tuned, tuned.predict_proba(images))):
+        assert np.isfinite(expected).all()
+        each.save(tmp_path / "m.hvlad")
+        loaded = hypervlad.load(tmp_path / "m.hvlad")
+        np.testing.assert_array_equal(loaded.predict_proba(images), expected)
+
+
+@pytest.mark.slow
+def test_pooled_features_are_torchvisions_own() -> None:
+    """What torchvision's networks give their last layer, where that is an average of maps."""
+    import torchvision
+
+    for name in ("mobilenet_v2", "resnet18", "densenet121", "efficientnet_b0"):
+        images = [np.random.default_rng(i).random((64, 64)).astype(np.float32) for i in range(4)]
+        model = TransferClassifier(name, "random", image_size=64, random_state=0)
+        model.fit(images, ["a", "b"] * 2)
+        full = torchvision.models.get_model(name, weights=None).eval()
+        full.load_state_dict(model._network().original.state_dict(), strict=False)
+        last = full.fc if hasattr(full, "fc") else full.classifier
+        seen: list[torch.Tensor] = []
+        last.register_forward_pre_hook(lambda _m, inputs, seen=seen: seen.append(inputs[0]))
+        preprocessing = get_backbone(name).preprocessing
+        batch = torch.stack([prepare(image, (64, 64), preprocessing) for image in images])
+        with torch.no_grad():
+            full(batch)
+        expected = seen[0].numpy()
+        np.testing.assert_allclose(model.pooled_features(images), expected, rtol=2e-3, atol=1e-5)
+
+
+def test_own_sizes() -> None:
+    assert own_size(get_backbone("inception_v3")) == 299
+    assert {own_size(get_backbone(name)) for name in (*TORCHVISIONS, "tiny")} == {224, 299}
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+@modes
+@pytest.mark.parametrize("include_backbone", [False, True])
+def test_saved_and_loaded_predicts_bit_identically(
+    include_backbone: bool, mode: dict[str, Any], texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    model = small(class_weight={"flat": 2.0}, **mode).fit(images, labels)
+    path = tmp_path / "m.hvlad"
+    model.save(path, include_backbone=include_backbone)
+    loaded = hypervlad.load(path)
+    assert isinstance(loaded, TransferClassifier)
+    for method in ("predict", "predict_proba", "decision_function", "pooled_features"):
+        found, expected = getattr(loaded, method)(images), getattr(model, method)(images)
+        np.testing.assert_array_equal(found, expected)
+    assert loaded.history_ == model.history_
+    loaded.save(tmp_path / "again.hvlad", include_backbone=include_backbone)
+    assert (tmp_path / "again.hvlad").read_bytes() == path.read_bytes()
+    kept = {k: v for k, v in model.get_params().items() if k != "read_options"}
+    assert {k: v for k, v in loaded.get_params().items() if k != "read_options"} == kept
+    facts = model_facts(loaded)
+    assert facts["network"] == "tiny"
+    assert facts["trained on"] == "24 images"
+
+
+def test_what_a_file_holds(texture_images: Images, tmp_path: Path) -> None:
+    images, labels = texture_images
+    whole = {f"network.{k}" for k in build_network("tiny", "random").original.state_dict()}
+    for mode, include, expected in (
+        ({}, False, set()),
+        ({}, True, whole),
+        ({"mode": "finetune"}, False, {"network.4.weight", "network.4.bias"}),
+        ({"mode": "finetune"}, True, whole),
+        ({"mode": "finetune", "trainable": "all"}, False, whole),
+    ):
+        _, arrays = small(**mode).fit(images, labels).to_state(include_backbone=include)
+        assert {name for name in arrays if name.startswith("network.")} == expected
+
+
+def test_weights_that_are_not_those_of_the_model_are_told(
+    texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    state = build_network("tiny", "random").original.state_dict()
+    torch.save(state, tmp_path / "own.pth")
+    torch.save({name: value + 1 for name, value in state.items()}, tmp_path / "other.pth")
+    model = small(weights=tmp_path / "own.pth", mode="finetune").fit(images, labels)
+    model.save(tmp_path / "m.hvlad")
+    model.save(tmp_path / "whole.hvlad", include_backbone=True)
+    expected = model.predict_proba(images)
+    (tmp_path / "own.pth").rename(tmp_path / "moved.pth")
+    with pytest.raises(WeightsNotFoundError, match="no such weights file"):
+        hypervlad.load(tmp_path / "m.hvlad").predict(images)
+    with pytest.raises(WeightsNotFoundError, match="not those that the model was trained with"):
+        hypervlad.load(tmp_path / "m.hvlad", weights=tmp_path / "other.pth").predict(images)
+    found = hypervlad.load(tmp_path / "m.hvlad", weights=tmp_path / "moved.pth")
+    np.testing.assert_array_equal(found.predict_proba(images), expected)
+    alone = hypervlad.load(tmp_path / "whole.hvlad")
+    np.testing.assert_array_equal(alone.predict_proba(images), expected)
+
+
+def test_a_state_that_does_not_fit_is_told(texture_images: Images) -> None:
+    header, arrays = small().fit(*texture_images).to_state()
+    for missing in ("recipe", "head", "classes", "whole_network", "history"):
+        with pytest.raises(ModelFileError, match="incomplete"):
+            TransferClassifier.from_state({k: v for k, v in header.items() if k != missing}, arrays)
+    with pytest.raises(ModelFileError, match="arrays do not fit"):
+        TransferClassifier.from_state(header, arrays | {"head.mean": np.zeros(3)})
+    fewer = header | {"classes": header["classes"] | {"values": ["flat", "rings"]}}
+    with pytest.raises(ModelFileError, match="3 classes for 2 labels"):
+        TransferClassifier.from_state(fewer, arrays)
+    hostile = header | {"parameters": header["parameters"] | {"checkpoint": "/tmp"}}
+    with pytest.raises(ModelFileError, match=r"unknown parameters \['checkpoint'\]"):
+        TransferClassifier.from_state(hostile, arrays)
+    absent = header | {"recipe": header["recipe"] | {"backbone": "absent"}}
+    with pytest.raises(ModelFileError, match="'absent', which is not registered here"):
+        TransferClassifier.from_state(absent, arrays)
+
+
+@modes
+def test_pickle_works_and_carries_no_network(mode: dict[str, Any], texture_images: Images) -> None:
+    images, labels = texture_images
+    model = small(**mode).fit(images, labels)
+    back = pickle.loads(pickle.dumps(model))
+    assert not any(isinstance(v, torch.nn.Module) for v in vars(back).values())
+    assert "_tapped_network" not in vars(back)
+    np.testing.assert_array_equal(back.predict_proba(images), model.predict_proba(images))
+    assert not hasattr(clone(model), "head_")
+
+
+@pytest.mark.parametrize("label_type", [int, bool, str])
+def test_labels_keep_their_type(label_type: Any, texture_images: Images, tmp_path: Path) -> None:
+    images, labels = texture_images
+    y = (labels == "flat").astype(int).astype(label_type)
+    small().fit(images, y).save(tmp_path / "m.hvlad")
+    assert hypervlad.load(tmp_path / "m.hvlad").predict(images[:2]).dtype == y.dtype
+
+
+def test_parameters_set_later_wait_for_the_next_fit(texture_images: Images) -> None:
+    images, labels = texture_images
+    model = small(mode="finetune").fit(images, labels)
+    expected = model.predict_proba(images)
+    changed = pickle.loads(pickle.dumps(model))
+    changed.set_params(mode="features", image_size=32, backbone="resnet18", dropout=0.9)
+    np.testing.assert_array_equal(changed.predict_proba(images), expected)
+
+
+# --- images that cannot be read, input that cannot be ------------------------------------------
+
+
+@modes
+def test_skipped_images_are_left_out_and_marked(
+    mode: dict[str, Any], texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    bad = tmp_path / "bad.tif"
+    bad.write_bytes(b"")
+    mixed = [bad, *images]
+    with pytest.raises(ImageReadError, match=r"bad\.tif"):
+        small(**mode).fit(mixed, ["flat", *labels])
+    model = small(on_error="skip", **mode)
+    with pytest.warns(SkippedImagesWarning, match=r"bad\.tif"):
+        model.fit(mixed, ["flat", *labels], groups=np.arange(25))
+    assert model.n_images_ == 24
+    with pytest.warns(SkippedImagesWarning):
+        predicted = model.predict(mixed)
+    assert predicted[0] is None
+    assert predicted[1:].tolist() == model.predict(images).tolist()
+    with pytest.warns(SkippedImagesWarning):
+        assert np.isnan(model.predict_proba(mixed)[0]).all()
+    with pytest.warns(SkippedImagesWarning):
+        assert np.isnan(model.decision_function(mixed)[0]).all()
+    expected = model.score(images, labels)
+    with pytest.warns(SkippedImagesWarning):
+        assert model.score(mixed, ["flat", *labels]) == expected
+    with pytest.warns(SkippedImagesWarning), pytest.raises(ValueError, match="one class"):
+        model.fit([bad, *images[:3]], ["other", "flat", "flat", "flat"])
+    assert model.score(images, labels) == expected  # a fit that fails leaves the model as it was
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"backbone": "resnt18"}, "Did you mean 'resnet18'"),
+        ({"weights": "nowhere.pth"}, "no such weights file"),
+        ({"mode": "fine"}, "mode must be one of 'features', 'finetune', not 'fine'"),
+        ({"trainable": 2}, "trainable must be one of 'head', 'last', 'all'"),
+        ({"image_size": 2}, r"image_size must be a whole number of at least 4.*\"auto\""),
+        ({"image_size": None}, "image_size must be"),
+        ({"Cs": 0}, "Cs must be"),
+        ({"class_weight": "even"}, "class_weight must be"),
+        ({"class_weight": {"moss": 2.0}}, r"not in y: \['moss'\]"),
+        ({"learning_rate": 0}, "learning_rate is a number above 0"),
+        ({"head_learning_rate": "fast"}, "head_learning_rate is a number above 0"),
+        ({"weight_decay": -1}, "weight_decay is a number at least 0"),
+        ({"dropout": 1.0}, "dropout is a number at least 0 and below 1"),
+        ({"batch_size": 0}, "batch_size must be a whole number"),
+        ({"max_epochs": 1.5}, "max_epochs must be a whole number"),
+        ({"patience": 0}, "patience must be a whole number"),
+        ({"validation_fraction": 1}, "validation_fraction is a number above 0 and below 1"),
+        ({"flips": "yes"}, "flips must be True or False"),
+        ({"rotation": 200}, "rotation is a number at least 0 and at most 180"),
+        ({"crop": 0}, "crop is a number above 0 and at most 1"),
+        ({"brightness": 2}, "brightness is a number at least 0 and at most 1"),
+        ({"contrast": True}, "contrast is a number"),
+        ({"mixed_precision": None}, "mixed_precision must be True or False"),
+        ({"checkpoint": 3}, "checkpoint must be a file or a folder"),
+        ({"checkpoint": "no/such/folder/here"}, "there is no folder"),
+        ({"read_options": {"bnner": "remove"}}, "bnner"),
+        ({"on_error": "ignore"}, "on_error must be"),
+        ({"device": "moon"}, "device must be"),
+    ],
+)
+def test_parameters_that_cannot_be(
+    parameters: dict[str, Any], message: str, texture_images: Images
+) -> None:
+    model = small(mode="finetune").set_params(**parameters)
+    with pytest.raises(ValueError, match=message):
+        model.fit(*texture_images)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": ["a"] * 23}, "23 labels .* for 24 images"),
+        ({"y": ["a"] * 24}, "one class only"),
+        ({"y": None}, "requires y to be passed"),
+        ({"y": ["a"] * 12 + [None] * 12}, r"y\[12\] is missing"),
+        ({"y": np.linspace(0, 1, 24)}, "Unknown label type|continuous"),
+        ({"groups": [1, 2]}, "2 groups values for 24 images"),
+        ({"groups": ["a"] * 23 + [np.nan]}, "group"),
+        ({"images": "a.png"}, "wrap it in a list"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["features", "finetune"])
+def test_bad_input_is_told_before_images_are_read(
+    mode: Any,
+    change: dict[str, Any],
+    message: str,
+    texture_images: Images,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def too_early(*_: object, **__: object) -> None:
+        raise AssertionError("a network was built before the input was checked")
+
+    monkeypatch.setattr("hypervlad.baselines.transfer.build_network", too_early)
+    images, labels = texture_images
+    given = {"images": images, "y": labels} | change
+    with pytest.raises(ValueError, match=message):
+        small(mode=mode).fit(**given)
+
+
+def test_what_cannot_be_held_out_is_told(texture_images: Images) -> None:
+    images, labels = texture_images
+    with pytest.raises(ValueError, match="no group of images can be spared"):
+        small(mode="finetune").fit(images, labels, groups=labels)
+    assert small().fit(images, labels, groups=labels).head_.temperature == 1
+
+
+def test_a_loss_that_is_no_number_is_told(texture_images: Images) -> None:
+    with pytest.raises(ValueError, match=r"loss is (nan|inf) after .* take a smaller one"):
+        small(mode="finetune", trainable="all", learning_rate=1e30, max_epochs=9).fit(
+            *texture_images
+        )
+
+
+def test_unfitted_models_are_told() -> None:
+    with pytest.raises(ValueError, match="not fitted"):
+        small().predict([np.zeros((8, 8))])
+
+
+def test_scikit_learns_splits_take_lists_of_images(texture_images: Images) -> None:
+    assert cross_val_score(small(), *texture_images, cv=2).mean() > 0.9
+
+
+# --- figures -----------------------------------------------------------------------------------
+
+
+def test_learning_curves_are_shown(texture_images: Images) -> None:
+    model = small(mode="finetune").fit(*texture_images)
+    display = TrainingCurvesDisplay.from_estimator(model, of="accuracy")
+    np.testing.assert_array_equal(display.ax_.lines[0].get_ydata(), model.history_.accuracy)
+    with pytest.raises(ValueError, match="learnt nothing, as mode='features' says"):
+        TrainingCurvesDisplay.from_estimator(small().fit(*texture_images))
+
+
+# --- real micrographs --------------------------------------------------------------------------
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("mode", ["features", "finetune"])
+def test_steel_defects_are_told_apart(mode: Any, mobilenet_weights: Path, shared: Path) -> None:
+    data = hypervlad.load_image_folder(shared / "data" / "neu_steel")
+    images, labels = np.array(data.images), np.array(data.target)
+    train = np.arange(len(images)) % 50 < 12
+    test = np.arange(len(images)) % 50 >= 42
+    model = TransferClassifier(mode=mode, image_size=128, max_epochs=2, random_state=0)
+    model.fit(list(images[train]), labels[train])
+    assert model.score(list(images[test]), labels[test]) > 0.85

@@ -1,0 +1,247 @@
+"""A fine-tuning that is cut off goes on, and comes to the model that it would have come to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hypervlad.baselines import TransferClassifier
+from hypervlad.baselines.checkpoints import Checkpoint, CheckpointError
+from hypervlad.baselines.training import Course
+
+Images = tuple[list[np.ndarray], np.ndarray]
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class CutOffError(Exception):
+    """The power went."""
+
+
+def small(**parameters: Any) -> TransferClassifier:
+    usual = {
+        "weights": "random",
+        "mode": "finetune",
+        "trainable": "all",
+        "image_size": 16,
+        "batch_size": 6,
+        "dropout": 0.3,
+        "max_epochs": 6,
+        "patience": 6,
+        "random_state": 0,
+    }
+    return TransferClassifier("tiny", **usual | parameters)
+
+
+def cut_off_after(monkeypatch: pytest.MonkeyPatch, epochs: int, *, kept: bool) -> None:
+    """Let a training end as if killed, just after an epoch was kept, or just before."""
+    original = Checkpoint.keep
+
+    def keep(self: Checkpoint, course: Course) -> None:
+        if len(course.curves) == epochs and not kept:
+            raise CutOffError
+        original(self, course)
+        if len(course.curves) == epochs:
+            raise CutOffError
+
+    monkeypatch.setattr(Checkpoint, "keep", keep)
+
+
+def same_models(one: TransferClassifier, other: TransferClassifier, images: Any) -> None:
+    assert one.history_ == other.history_
+    assert one.network_state_.keys() == other.network_state_.keys()
+    for name, array in one.network_state_.items():
+        np.testing.assert_array_equal(other.network_state_[name], array)
+    np.testing.assert_array_equal(one.head_.coef, other.head_.coef)
+    assert one.head_.temperature == other.head_.temperature
+    np.testing.assert_array_equal(one.predict_proba(images), other.predict_proba(images))
+
+
+@pytest.mark.parametrize("trainable", ["head", "all"])
+@pytest.mark.parametrize(("epochs", "kept"), [(1, False), (1, True), (4, True), (6, False)])
+def test_cut_off_at_any_epoch(
+    epochs: int, kept: bool, trainable: Any, texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    whole = small(trainable=trainable).fit(images, labels)
+    model = small(trainable=trainable, checkpoint=tmp_path / "training.checkpoint")
+    with pytest.MonkeyPatch.context() as patch:
+        cut_off_after(patch, epochs, kept=kept)
+        with pytest.raises(CutOffError):
+            model.fit(images, labels)
+    assert not hasattr(model, "head_")
+    same_models(whole, model.fit(images, labels), images)
+    # Finished: asked again, it is not trained again.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Course, "_learn", lambda *_: pytest.fail("it learnt again"))
+        same_models(whole, model.fit(images, labels), images)
+
+
+def test_dropout_and_changes_go_on_where_they_were(texture_images: Images, tmp_path: Path) -> None:
+    """Cut off after every single epoch: six processes' worth of one training."""
+    images, labels = texture_images
+    whole = small().fit(images, labels)
+    model = small(checkpoint=tmp_path)
+    for epochs in range(1, 6):
+        torch.manual_seed(epochs)  # whatever happens in between
+        with pytest.MonkeyPatch.context() as patch:
+            cut_off_after(patch, epochs, kept=True)
+            with pytest.raises(CutOffError):
+                model.fit(images, labels)
+    same_models(whole, model.fit(images, labels), images)
+
+
+def test_a_batch_normed_network_too(texture_images: Images, tmp_path: Path) -> None:
+    images, labels = texture_images
+    parameters = {"max_epochs": 2, "image_size": 32, "backbone": "mobilenet_v2"}
+    whole = small().set_params(**parameters).fit(images, labels)
+    model = small(checkpoint=tmp_path).set_params(**parameters)
+    with pytest.MonkeyPatch.context() as patch:
+        cut_off_after(patch, 1, kept=True)
+        with pytest.raises(CutOffError):
+            model.fit(images, labels)
+    same_models(whole, model.fit(images, labels), images)
+
+
+def test_more_epochs_may_be_asked_for(texture_images: Images, tmp_path: Path) -> None:
+    images, labels = texture_images
+    place = tmp_path / "training.checkpoint"
+    small(max_epochs=3, checkpoint=place).fit(images, labels)
+    longer = small(max_epochs=6, checkpoint=place).fit(images, labels)
+    same_models(small(max_epochs=6).fit(images, labels), longer, images)
+    with pytest.raises(CheckpointError, match=r"6 epochs are done already, more than max_epochs=5"):
+        small(max_epochs=5, checkpoint=place).fit(images, labels)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"learning_rate": 2e-4}, "learning_rate: "),
+        ({"dropout": 0.1}, r"dropout: 0\.3, now 0\.1"),
+        ({"random_state": 1}, "seeds: "),
+        ({"trainable": "last"}, "trainable: 'all', now 'last'"),
+        ({"rotation": 5.0}, "rotation: "),
+        ({"class_weight": {"flat": 2.0}}, "class_weight: "),
+        ({"image_size": 17}, "image_size: 16, now 17"),
+    ],
+)
+def test_a_checkpoint_of_other_parameters_is_refused(
+    parameters: dict[str, Any], told: str, texture_images: Images, tmp_path: Path
+) -> None:
+    place = tmp_path / "training.checkpoint"
+    small(max_epochs=1, checkpoint=place).fit(*texture_images)
+    with pytest.raises(CheckpointError, match=rf"another training \(.*{told}.*give another file"):
+        small(max_epochs=1, checkpoint=place, **parameters).fit(*texture_images)
+
+
+def test_a_checkpoint_of_other_data_is_refused(texture_images: Images, tmp_path: Path) -> None:
+    images, labels = texture_images
+    place = tmp_path / "training.checkpoint"
+    model = small(max_epochs=1, checkpoint=place).fit(images, labels)
+    others = [np.clip(images[0] + 0.01, 0, 1), *images[1:]]
+    swapped = labels[[1, 0, *range(2, 24)]]
+    for data in ((others, labels), (images, swapped), (images[:-1], labels[:-1])):
+        with pytest.raises(CheckpointError, match=r"another training .*data: "):
+            model.fit(*data)
+    with pytest.raises(CheckpointError, match=r"another training .*data: "):
+        model.fit(images, labels, groups=np.arange(24) // 2)
+    backwards = [images[i] for i in range(23, -1, -1)]
+    model.fit(backwards, labels[::-1])  # the same images, in another order
+
+
+def test_in_a_folder_each_training_has_a_file_of_its_own(
+    texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    model = small(max_epochs=1, checkpoint=tmp_path)
+    model.fit(images, labels)
+    model.fit(images[:-3], labels[:-3])
+    model.fit(images, labels)
+    assert len(list(tmp_path.glob("training-*.checkpoint"))) == 2
+
+
+def test_a_checkpoint_is_no_pickle_and_damage_is_told(
+    texture_images: Images, tmp_path: Path
+) -> None:
+    from safetensors.numpy import load
+
+    place = tmp_path / "training.checkpoint"
+    model = small(max_epochs=1, checkpoint=place).fit(*texture_images)
+    content = place.read_bytes()
+    names = set(load(content))
+    assert {"random.changes", "random.torch", "network.head.weight", "best.head.bias"} <= names
+    assert {"optimiser.0.exp_avg", "optimiser.0.exp_avg_sq", "optimiser.0.step"} <= names
+    place.write_bytes(content[:-5])
+    with pytest.raises(CheckpointError, match=r"damaged.*take the file away"):
+        model.fit(*texture_images)
+    place.write_bytes(b"\x80\x04pickle")
+    with pytest.raises(CheckpointError, match="a Python pickle"):
+        model.fit(*texture_images)
+    model.set_params(checkpoint=None).fit(*texture_images).save(place)
+    with pytest.raises(CheckpointError, match="expected a model of kind 'training_checkpoint'"):
+        model.set_params(checkpoint=place).fit(*texture_images)
+
+
+SCRIPT = """
+    import sys
+    import numpy as np, torch
+    sys.path.insert(0, {tests!r})
+    from conftest import build_tiny
+    from hypervlad import register_backbone
+    from hypervlad.backbones import Preprocessing
+    from hypervlad.baselines import TransferClassifier
+
+    torch.set_num_threads(1)
+    register_backbone("tiny", build_tiny, ["1", "3", "4"], Preprocessing(minimum_size=4))
+    rng = np.random.default_rng(0)
+    images = [rng.random((20, 24)).astype(np.float32) for _ in range(40)]
+    labels = np.arange(40) % 2
+    model = TransferClassifier(
+        "tiny", "random", mode="finetune", trainable="all", image_size=16, batch_size=2,
+        max_epochs=40, patience=40, random_state=0, checkpoint=sys.argv[1] or None,
+    )
+    model.fit(images, labels).save(sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL on this system")
+def test_killed_again_and_again(tmp_path: Path) -> None:
+    """A real SIGKILL, whenever it comes: the model's file is the same to the byte."""
+    code = textwrap.dedent(SCRIPT).format(tests=str(ROOT / "tests"))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    place = tmp_path / "training.checkpoint"
+
+    def command(checkpoint: str, model: str) -> list[str]:
+        return [sys.executable, "-c", code, checkpoint, str(tmp_path / model)]
+
+    subprocess.run(command("", "whole.hvlad"), env=environment, check=True)
+    kills = 0
+    for wait in (0.05, 0.2, 0.35):
+        seen = place.stat().st_mtime_ns if place.exists() else None
+        process = subprocess.Popen(command(str(place), "resumed.hvlad"), env=environment)
+        # Until this process has kept an epoch of its own; then a little longer.
+        while process.poll() is None:
+            if place.exists() and place.stat().st_mtime_ns != seen:
+                time.sleep(wait)
+                break
+            time.sleep(0.01)
+        if process.poll() is None:
+            process.kill()
+            kills += 1
+        process.wait()
+        if (tmp_path / "resumed.hvlad").exists():
+            break
+    assert kills
+    subprocess.run(command(str(place), "resumed.hvlad"), env=environment, check=True)
+    expected = (tmp_path / "whole.hvlad").read_bytes()
+    assert (tmp_path / "resumed.hvlad").read_bytes() == expected
