@@ -248,7 +248,7 @@ def modarres2017(
     trainable : {"all", "last", "head"}, default="all"
         What is retrained.
     max_epochs, patience : int, default=30 and 5
-        The paper trained for a fixed number of steps; here held-out images say when to stop.
+        Held-out images say when to stop.
     checkpoint, device, n_jobs, random_state, verbose
         As in :class:`TransferClassifier`.
 
@@ -272,8 +272,8 @@ def modarres2017(
     no auxiliary classifier. Batch normalisation keeps ImageNet's running statistics. The softmax
     layer starts as logistic regression on the features, not at random, and in "features" it is
     that regression, its penalty chosen by inner folds. Probabilities have a temperature fitted on
-    held-out images. Information bars stay in the images, as in the paper
-    (``read_options={"banner": "remove"}`` takes them away).
+    held-out images. Information bars stay in the images (``read_options={"banner": "remove"}``
+    takes them away).
 
     References
     ----------
