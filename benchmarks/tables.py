@@ -17,6 +17,7 @@ from accuracy_tables import LAYOUT, accuracy_section, front_table
 from defects_table import carrillo_table, defects_section
 from defects_table import front_table as front_defects
 from defects_table import speed_table as map_speed_table
+from doubt_table import doubt_table, labelling_table
 from extract_scale_table import cost_table, scale_section
 from luo2021_tables import experiment_table, stages_table
 from modarres2017_tables import comparison
@@ -185,6 +186,8 @@ def pages() -> dict[Path, dict[str, str]]:
     here |= {"scale": scale_tables(scale_section), "defects": defects_tables(defects_section)}
     here["carrillo"] = stored_table("carrillo2020.json", carrillo_table)
     here["map-speed"] = stored_table("speed_of_defect_maps.json", map_speed_table)
+    here["doubt"] = stored_table("doubt.json", doubt_table)
+    here["labelling"] = stored_table("labelling.json", labelling_table)
     here["review"] = stored_table("review_load.json", load_table)
     scaling = {"cost": scale_tables(cost_table)}
     compared = front_table(accuracy[0]) if accuracy else NOT_YET

@@ -1,0 +1,85 @@
+"""The tables of doubt and of labelling, made from what `doubt.py` and `labelling.py` stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_ROWS = {
+    "accuracy": "accuracy",
+    "calibration error": "calibration_error",
+    "sets after a plain fit: coverage of new groups": "cross_coverage",
+    "… of images": "cross_coverage_of_images",
+    "… classes in a set": "cross_size",
+    "sets with groups set apart: coverage of new groups": "split_coverage",
+    "… of images ": "split_coverage_of_images",
+    "… classes in a set ": "split_size",
+    "accuracy on the surer 70 %": "selective_accuracy",
+    "area under the selective-accuracy curve": "selective_area",
+    "errors among the 30 % of least margin": "errors_caught",
+}
+
+
+def doubt_table(stored: dict[str, Any]) -> str:
+    """Return means over splits with their 95 % intervals, a column for each set."""
+    sets = stored["sets"]
+    lines = [f"| {stored['splits']} splits | {' | '.join(sets)} |", f"|---|{'---|' * len(sets)}"]
+    for title, name in _ROWS.items():
+        cells = [_with_interval(found[name]) for found in sets.values()]
+        lines.append(f"| {title.strip()} | {' | '.join(cells)} |")
+    for share in next(iter(sets.values()))["sure"]:
+        cells = [_sure(found["sure"][share]) for found in sets.values()]
+        lines.append(f"| sure answers, asked {float(share):.0%} wrong | {' | '.join(cells)} |")
+    cells = [_strangers(found["strangers"]) for found in sets.values()]
+    lines.append(f"| a class never seen: AUROC of novelty; of confidence | {' | '.join(cells)} |")
+    cells = [_called(found["strangers"]) for found in sets.values()]
+    lines.append(f'| … called "unknown", of it; of other new images | {" | ".join(cells)} |')
+    cells = [_flipped(found["flipped"]) for found in sets.values()]
+    title = f"{stored['flipped']:.0%} of labels made wrong: found; right among those suspected"
+    lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def labelling_table(stored: dict[str, Any]) -> str:
+    """Return the share of labels that each way needs, and accuracies on the way."""
+    shares = (0.2, 0.4, 0.6)
+    lines = [
+        "| set | order | labels to be as right as with all | "
+        + " | ".join(f"accuracy with {share:.0%}" for share in shares)
+        + " | with all |",
+        f"|{'---|' * (4 + len(shares))}",
+    ]
+    for name, found in stored["sets"].items():
+        for way, curve in found["curves"].items():
+            needed = found["needed"][way]
+            cells = [name, way, "never up to 80 %" if needed is None else f"{needed:.0%}"]
+            for share in shares:
+                far = [abs(n - share * found["pool"]) for n in found["labels"]]
+                cells.append(f"{curve[far.index(min(far))]:.3f}")
+            cells.append(f"{found['full']:.3f}")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _with_interval(values: list[float]) -> str:
+    mean, low, high = values
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _sure(found: dict[str, float]) -> str:
+    if not found["share"]:
+        return "none"
+    return f"{found['share']:.0%}, {found['error']:.1%} wrong"
+
+
+def _strangers(found: dict[str, float] | None) -> str:
+    return "–" if found is None else f"{found['auroc']:.3f}; {found['auroc_of_confidence']:.3f}"
+
+
+def _called(found: dict[str, float] | None) -> str:
+    if found is None:
+        return "–"
+    return f"{found['strangers_called_unknown']:.0%}; {found['others_called_unknown']:.1%}"
+
+
+def _flipped(found: dict[str, float]) -> str:
+    return f"{found['recall']:.0%}; {found['precision']:.0%}"
