@@ -298,6 +298,25 @@ def test_a_tally_is_the_whole(seed: int, n_images: int, is_coarse: bool) -> None
         assert found == pytest.approx(expected, abs=1e-9 if is_coarse else 2e-2)
 
 
+@given(st.integers(0, 1000), st.booleans())
+@settings(deadline=None, max_examples=30)
+def test_the_best_f1_is_that_of_trying_every_threshold(seed: int, is_negative: bool) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((9, 11)) < 0.3
+    mask[0, :2] = [True, False]
+    scores = np.round(rng.normal(0, 2, mask.shape) + 2 * mask) / 4 - (5 if is_negative else 0)
+    tally = PixelTally()
+    tally.add(scores, mask)
+
+    def f1(threshold: float) -> float:
+        called = scores >= threshold
+        return 2 * (called & mask).sum() / (called.sum() + mask.sum())
+
+    best, threshold = tally.best_f1()
+    assert best == pytest.approx(max(f1(each) for each in np.unique(scores)))
+    assert f1(threshold) == pytest.approx(best)
+
+
 def test_bins_keep_the_order_of_scores() -> None:
     values = np.array([-3e38, -7.5, -1.0, -1e-30, -0.0, 0.0, 1e-30, 0.3, 0.3005, 1.0, 7.5, 3e38])
     bins = _bins(values.astype(np.float32)).astype(int)

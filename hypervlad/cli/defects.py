@@ -221,6 +221,9 @@ def evaluate(
     result = evaluate_defects(scorer, files, truth, names, progress=not quiet)
     for name, value in result.scores().items():
         typer.echo(f"{name + ':':35}{value:.3f}")
+    typer.echo(
+        f"threshold: {result.threshold:.4g}; best for these pixels: {result.best_threshold:.4g}"
+    )
     typer.echo(f"report: {write_defect_report(output, scorer, files, result)}")
     _tell_left_out(result.left_out, len(files))
 

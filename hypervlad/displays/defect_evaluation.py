@@ -131,6 +131,11 @@ class DefectEvaluation:
             return float("nan")
         return float(roc_auc_score(truth, [image.score for image in self.images]))
 
+    @property
+    def best_threshold(self) -> float:
+        """At which the pixels of these images would agree best with the masks (F1); or NaN."""
+        return self._pixels.best_f1()[1]
+
     def scores(self) -> dict[str, float]:
         """Return all figures by name; NaN where there is nothing to tell apart."""
         total = self.confusion
@@ -140,6 +145,7 @@ class DefectEvaluation:
             "pixel AUROC": self._pixels.auroc(),
             "pixel average precision": self._pixels.average_precision(),
             "per-region overlap": self._pixels.per_region_overlap(),
+            "pixel F1, at the best threshold": self._pixels.best_f1()[0],
             "patch precision": total.precision,
             "patch recall": total.recall,
             "patch F1": total.f1,

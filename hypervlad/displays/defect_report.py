@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,6 +102,11 @@ def _headline(result: DefectEvaluation) -> str:
         f"{result.threshold:.4g}: an image is called anomalous if any place reaches it. Its score, "
         "by which images are ranked, is the mean of its highest windows."
     )
+    if not math.isnan(result.best_threshold):
+        explanation += (
+            f" The pixels of these images would agree best with the masks at a threshold of "
+            f"{result.best_threshold:.4g}; chosen on them, it is a hint, no forecast."
+        )
     pieces = [page.paragraph(sentence, "lead")]
     if result.left_out:
         n_out = _counted(len(result.left_out), "more image")

@@ -212,6 +212,20 @@ class PixelTally:
         overlap = np.append(0.0, np.cumsum(self._shares[::-1]) / self._n_regions)
         return _area_to(_reached(self._sound), overlap, max_fpr)
 
+    def best_f1(self) -> tuple[float, float]:
+        """The highest F1 of pixels, and the score from which on they are then called defective.
+
+        Of several such scores the highest. Chosen on these very images, it is no forecast for
+        others. NaN both, unless there are pixels of both kinds.
+        """
+        if not self._has_both():
+            return float("nan"), float("nan")
+        found = np.cumsum(self._defective[::-1])
+        called = found + np.cumsum(self._sound[::-1])
+        f1 = 2 * found / (called + found[-1])
+        best = int(f1.argmax())
+        return float(f1[best]), _lowest_of(_N_BINS - 1 - best)
+
     def _has_both(self) -> bool:
         return bool(self._sound.any() and self._defective.any())
 
@@ -279,6 +293,14 @@ def _bins(scores: NDArray[np.floating[Any]]) -> NDArray[np.uint32]:
     negative = digits >> 31 == 1
     ordered = np.where(negative, ~digits, digits | np.uint32(1 << 31))
     return np.asarray(ordered >> (32 - _BIN_BITS))
+
+
+def _lowest_of(number: int) -> float:
+    """Return the lowest score of a bin."""
+    ordered = np.uint32(number << (32 - _BIN_BITS))
+    positive = ordered >> 31 == 1
+    digits = ordered ^ np.uint32(1 << 31) if positive else ~ordered
+    return float(np.array([digits], dtype=np.uint32).view(np.float32)[0])
 
 
 def _reached(counts: NDArray[np.int64]) -> NDArray[np.float64]:
