@@ -26,11 +26,8 @@ from sklearn.model_selection import GroupShuffleSplit
 from sources import origin
 
 from hypervlad import MicrographClassifier, default_encoder
-from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.classifier.heldout import cross_held_out
 from hypervlad.classifier.judging import judge_vectors, vector_sets
-from hypervlad.classifier.suspects import label_issues
-from hypervlad.classifier.training import TrainingImages, projected
+from hypervlad.classifier.training import projected
 
 HERE = Path(__file__).resolve().parent
 SEED = 2000
@@ -55,11 +52,9 @@ def splits_of(
     raise SystemExit(f"{data.name}: a class has too few groups to be split")
 
 
-def answers(
-    data: DataSet, train: np.ndarray, test: np.ndarray, seed: int, memory: str | None
-) -> dict[str, Any]:
+def answers(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> dict[str, Any]:
     """Return what a model, both ways of holding out, and its memory say of new images."""
-    encoder = default_encoder(random_state=seed, memory=memory)
+    encoder = default_encoder(random_state=seed)
     model = MicrographClassifier(encoder, random_state=seed)
     model.fit(list(data.paths[train]), data.y[train], groups=data.groups[train])
     vectors = model.encoder_.transform(list(data.paths[test]))
@@ -77,29 +72,20 @@ def answers(
         "cross": vector_sets(model, vectors, COVERAGE),
         "split": apart.predict_set(list(data.paths[test]), COVERAGE),
         **{f"kind_{share:g}": found.kind for share, found in judged.items()},
-        **found_of_flipped(model, data, train, seed),
     }
 
 
-def found_of_flipped(
-    model: MicrographClassifier, data: DataSet, train: np.ndarray, seed: int
-) -> dict[str, Any]:
-    """Make some labels wrong and look for them, on the vectors that the model has."""
-    vectors = model.encoder_.transform(list(data.paths[train]))
+def found_of_flipped(data: DataSet, train: np.ndarray, seed: int) -> dict[str, Any]:
+    """Make some labels wrong and look for them."""
     rng = np.random.default_rng(seed)
     codes = np.searchsorted(data.classes, data.y[train])
     flipped = rng.random(len(train)) < FLIPPED
     moved = rng.integers(1, len(data.classes), len(train))
     labels = data.classes[np.where(flipped, (codes + moved) % len(data.classes), codes)]
-    groups = np.unique(data.groups[train], return_inverse=True)[1]
-    known = {"groups": groups, "views": list(model.encoder_.feature_parts.values())}
-    learner = BoostedSoftmaxClassifier(random_state=seed).fit(vectors, labels, **known)
-    held_out = cross_held_out(learner, vectors, labels, groups, known, seed)
-    rows = np.arange(len(train))
-    training = TrainingImages.of(list(data.paths[train]), labels, groups, rows, projected(vectors))
+    model = MicrographClassifier(default_encoder(random_state=seed), random_state=seed)
+    model.fit(list(data.paths[train]), labels, groups=data.groups[train])
     suspect = np.zeros(len(train), dtype=bool)
-    if held_out is not None:
-        suspect[[issue.position for issue in label_issues(held_out, training, data.classes)]] = True
+    suspect[[issue.position for issue in model.label_issues()]] = True
     return {"flipped": flipped, "suspect": suspect}
 
 
@@ -109,12 +95,12 @@ def strangers(
     test: np.ndarray,
     left_out: Any,
     seed: int,
-    memory: str | None,
 ) -> dict[str, Any]:
     """Return the novelty of new images to a model that knows nothing of one class."""
     train = train[data.y[train] != left_out]
-    encoder = default_encoder(random_state=seed, memory=memory)
-    model = MicrographClassifier(encoder, calibration_size=0, random_state=seed)
+    model = MicrographClassifier(
+        default_encoder(random_state=seed), calibration_size=0, random_state=seed
+    )
     model.fit(list(data.paths[train]), data.y[train], groups=data.groups[train])
     vectors = model.encoder_.transform(list(data.paths[test]))
     novelty = model.training_.nearest(projected(vectors))[1]
@@ -127,24 +113,22 @@ def strangers(
 
 def measure(data: DataSet, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the scores of a data set over all splits."""
-    of_all: list[dict[str, Any]] = []
-    of_strangers: list[dict[str, Any]] = []
+    found: dict[str, list[dict[str, Any]]] = {"answers": [], "strangers": [], "flipped": []}
     whence = origin(arguments.threads, *CODE)
-    memory = None if arguments.cache is None else str(arguments.cache)
     for number, (train, test) in enumerate(splits_of(data, arguments.splits)):
-        seed = SEED + number
+        seed, left_out = SEED + number, data.classes[number % len(data.classes)]
         settings = {"data": data.digest, "split": number, "seed": SEED, "origin": whence}
-        place = arguments.checkpoints / f"{data.name}-{number}.json"
-        run = functools.partial(answers, data, train, test, seed, memory)
-        found = load_or_run(place, {**settings, "what": "answers"}, run)
-        of_all.append({**found, "groups": data.groups[test]})
-        if number < arguments.strangers and len(data.classes) > 2:
-            left_out = data.classes[number % len(data.classes)]
-            place = place.with_name(f"{data.name}-{number}-strangers.json")
-            run = functools.partial(strangers, data, train, test, left_out, seed, memory)
-            of_strangers.append(load_or_run(place, {**settings, "what": "strangers"}, run))
+        asked = {"answers": functools.partial(answers, data, train, test, seed)}
+        if number < arguments.few:
+            asked["flipped"] = functools.partial(found_of_flipped, data, train, seed)
+            if len(data.classes) > 2:
+                asked["strangers"] = functools.partial(strangers, data, train, test, left_out, seed)
+        for what, run in asked.items():
+            place = arguments.checkpoints / f"{data.name}-{number}-{what}.json"
+            said = load_or_run(place, {**settings, "what": what}, run)
+            found[what].append({**said, "groups": data.groups[test]})
         print(f"{data.name}: split {number + 1} of {arguments.splits}", flush=True)
-    return summary(of_all, of_strangers)
+    return summary(**found)
 
 
 def main() -> None:
@@ -152,10 +136,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", default=list(DATA_SETS))
     parser.add_argument("--splits", type=int, default=20)
-    parser.add_argument("--strangers", type=int, default=6, help="splits with a class left out")
+    parser.add_argument(
+        "--few", type=int, default=6, help="splits with a class left out, and with wrong labels"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--checkpoints", type=Path, default=HERE / "checkpoints" / "doubt")
-    parser.add_argument("--cache", type=Path, help="folder that spares passes of the network")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "doubt.json")
     arguments = parser.parse_args()
     import torch  # after hypervlad, which tells threads to sleep while they wait
@@ -163,6 +148,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     result: dict[str, Any] = {
         "splits": arguments.splits,
+        "few": arguments.few,
         "coverage": COVERAGE,
         "apart": APART,
         "flipped": FLIPPED,

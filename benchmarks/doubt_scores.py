@@ -22,15 +22,16 @@ REVIEWED = 0.3
 Split = dict[str, Any]
 
 
-def summary(splits: Sequence[Split], strangers: Sequence[Split]) -> dict[str, Any]:
+def summary(
+    answers: Sequence[Split], strangers: Sequence[Split], flipped: Sequence[Split]
+) -> dict[str, Any]:
     """Return the scores of a data set.
 
     Parameters
     ----------
-    splits : sequence of dicts
-        What `doubt.answers` gave of each, with the groups of the tested images.
-    strangers : sequence of dicts
-        What `doubt.strangers` gave.
+    answers, strangers, flipped : sequence of dicts
+        What `doubt.answers` gave of each split, with the groups of the tested images;
+        `doubt.strangers` and `doubt.found_of_flipped` of some.
     """
     of_each = [
         {
@@ -45,16 +46,16 @@ def summary(splits: Sequence[Split], strangers: Sequence[Split]) -> dict[str, An
                 for name, value in sets(each, way).items()
             },
         }
-        for each in splits
+        for each in answers
     ]
     found: dict[str, Any] = {
         name: mean_and_interval([each[name] for each in of_each]) for name in of_each[0]
     }
     return found | {
-        "n_tested": float(np.mean([len(each["truth"]) for each in splits])),
-        "sure": {f"{share:g}": refusals(splits, f"kind_{share:g}") for share in MAX_ERRORS},
+        "n_tested": float(np.mean([len(each["truth"]) for each in answers])),
+        "sure": {f"{share:g}": refusals(answers, f"kind_{share:g}") for share in MAX_ERRORS},
         "strangers": scores_of_strangers(strangers),
-        "flipped": scores_of_flipped(splits),
+        "flipped": scores_of_flipped(flipped),
     }
 
 

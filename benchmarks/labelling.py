@@ -40,10 +40,8 @@ CODE = ("labelling", "doubt", "folds")
 class Pool:
     """Images that may be labelled, and those that accuracy is measured on, as vectors."""
 
-    def __init__(
-        self, data: DataSet, train: np.ndarray, test: np.ndarray, seed: int, memory: str | None
-    ) -> None:
-        encoder = default_encoder(random_state=seed, memory=memory)
+    def __init__(self, data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> None:
+        encoder = default_encoder(random_state=seed)
         self.X = encoder.fit_transform(list(data.paths[train]))
         self.X_test = encoder.transform(list(data.paths[test]))
         self.y, self.y_test = data.y[train], data.y[test]
@@ -105,11 +103,9 @@ def by_lot(
 WAYS: dict[str, Way] = {"workflow": workflow, "margin": margin, "random": by_lot}
 
 
-def curves(
-    data: DataSet, train: np.ndarray, test: np.ndarray, seed: int, memory: str | None
-) -> dict[str, Any]:
+def curves(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> dict[str, Any]:
     """Return numbers of labels and accuracies of each way, and the accuracy with all labels."""
-    pool = Pool(data, train, test, seed, memory)
+    pool = Pool(data, train, test, seed)
     step = max(1, round(A_STEP * len(train)))
     found: dict[str, Any] = {"full": pool.accuracy(pool.model(np.arange(len(train)))), "step": step}
     for name, way in WAYS.items():
@@ -162,19 +158,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--checkpoints", type=Path, default=HERE / "checkpoints" / "labelling")
-    parser.add_argument("--cache", type=Path, help="folder that spares passes of the network")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "labelling.json")
     arguments = parser.parse_args()
     import torch  # after hypervlad, which tells threads to sleep while they wait
 
     torch.set_num_threads(arguments.threads)
     whence = origin(arguments.threads, *CODE)
-    memory = None if arguments.cache is None else str(arguments.cache)
     result: dict[str, Any] = {"repeats": arguments.repeats, "origin": whence, "sets": {}}
     for name in arguments.sets:
         data, found = DataSet.load(arguments.data / name), []
         for number, (train, test) in enumerate(splits_of(data, arguments.repeats, SEED)):
-            run = functools.partial(curves, data, train, test, SEED + number, memory)
+            run = functools.partial(curves, data, train, test, SEED + number)
             settings = {"data": data.digest, "repeat": number, "seed": SEED, "origin": whence}
             found.append(
                 load_or_run(arguments.checkpoints / f"{name}-{number}.json", settings, run)
