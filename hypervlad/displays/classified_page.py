@@ -23,7 +23,7 @@ from hypervlad.modelfile import replace_when_complete
 MOST_PICTURES = 10_000
 _SIDE = 160  # pixels, of a picture's longer side
 _FILES = Path(__file__).parent / "sheet"
-_KINDS = {"sure": "sure", "boundary": "between classes", "unknown": "unlike anything learnt"}
+_KINDS = {"sure": "sure", "boundary": "between classes", "unknown": "unlike all learnt"}
 
 
 def write_classified_page(
@@ -144,7 +144,7 @@ def _about_kinds(max_error: float | None) -> str:
     errors = "as few as asked" if max_error is None else f"at most {percent(max_error)}"
     return (
         f"Of the sure answers, {errors} should be wrong, if these images are like those learnt "
-        "from. Between classes: the confidence is too low for that. Unlike anything learnt: "
+        "from. Between classes: the confidence is too low for that. Unlike all learnt: "
         "farther from all training images than these are from each other, so that no confidence "
         "means much."
     )
@@ -187,7 +187,10 @@ def _plain_table(data: dict[str, Any]) -> str:
 def _unreadable(found: Predictions, names: Sequence[str]) -> str:
     if not found.skipped:
         return ""
-    rows = [(names[bad.position], bad.reason) for bad in found.skipped]
+    # Reasons begin with the file; here its name stands before them anyway.
+    rows = [
+        (names[bad.position], bad.reason.removeprefix(f"{bad.name}: ")) for bad in found.skipped
+    ]
     return page.section("Could not be read", page.facts_table(rows))
 
 

@@ -7,7 +7,7 @@ const HEIGHT = 66;
 const TYPING = 120; // ms without a key after which a text is looked for
 
 const KINDS = ["sure", "boundary", "unknown"];
-const KIND_IN_WORDS = { sure: "sure", boundary: "between classes", unknown: "unlike anything learnt" };
+const KIND_IN_WORDS = { sure: "sure", boundary: "between classes", unknown: "unlike all learnt" };
 
 const by = (id) => document.getElementById(id);
 const data = JSON.parse(by("data").textContent);
