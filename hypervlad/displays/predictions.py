@@ -55,7 +55,9 @@ def predictions_of(
     check_asked(model, coverage, max_error)
     vectors, skipped = _encoded_and_skipped(model.encoder_, images)
     read = np.flatnonzero(~np.isnan(vectors[:, 0]))
-    vectors, columns, judged = vectors[read], dict[str, list[Any]](), None
+    columns, judged = dict[str, list[Any]](), None
+    if len(read) < len(vectors):  # else no copy, of what may be most of the memory
+        vectors = vectors[read]
     if not len(read):
         return Predictions(read, np.empty((0, len(model.classes_))), columns, None, skipped)
     if coverage is not None:

@@ -6,8 +6,8 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from hypervlad.displays.thumbnails import jpeg as encoded
 from hypervlad.images import read_image
+from hypervlad.images.jpegs import jpeg as encoded
 
 SCREEN = 1024  # pixels, of the longer side
 THUMBNAIL = 192

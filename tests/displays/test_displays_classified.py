@@ -22,8 +22,9 @@ from hypervlad import HypercolumnVLAD, MicrographClassifier
 from hypervlad.displays import write_classified_page
 from hypervlad.displays.classified_data import as_script, link_to, most_doubtful
 from hypervlad.displays.predictions import Predictions, predictions_of
-from hypervlad.displays.thumbnails import jpeg, thumbnails
+from hypervlad.displays.thumbnails import thumbnails
 from hypervlad.images import ImageReadError, SkippedImage, SkippedImagesWarning
+from hypervlad.images.jpegs import jpeg
 
 EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>"
 
