@@ -1,4 +1,5 @@
 import csv
+import inspect
 import io
 import json
 import os
@@ -20,6 +21,7 @@ import hypervlad
 from hypervlad import HypercolumnVLAD
 from hypervlad.cli import app
 from hypervlad.cli.options import OnError
+from hypervlad.displays import write_classified_page
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
@@ -122,6 +124,8 @@ def test_the_help_states_the_librarys_own_defaults():
         assert f"{defaults[stated]} if not given" in text
     assert f'"{defaults["weights"]}" (if not given)' in text
     assert {"raise", "skip"} == set(OnError)
+    pictures = inspect.signature(write_classified_page).parameters["most_pictures"].default
+    assert f"[default: {pictures};" in " ".join(run("predict", "--help").stdout.split())
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from hypervlad.displays import Evaluation
 
 _MOST_EXPLAINED = 24
-_MOST_PICTURES = 10_000  # about 50 MB, which a browser opens in a second or two
+_MOST_PICTURES = 10_000  # that of write_classified_page: about 40 MB
 
 
 @plain_errors
@@ -139,7 +139,7 @@ def predict(
         typer.Option(
             metavar="N",
             min=0,
-            help="Images, the most doubtful ones, with a picture on the page: about 5 kB each.",
+            help="Images, the most doubtful ones, with a picture on the page: about 4 kB each.",
         ),
     ] = _MOST_PICTURES,
     quiet: Quiet = False,

@@ -62,7 +62,7 @@ def write_classified_page(
     title : str
     most_pictures : int, default=10000
         Of further images there is no picture, only what the model says; the most doubtful ones
-        have one. A picture takes about 5 kB.
+        have one. A picture takes about 4 kB.
     progress : bool, default=False
         Show a bar on stderr.
 
