@@ -1,5 +1,7 @@
 import csv
+import inspect
 import io
+import json
 import os
 import re
 import shutil
@@ -19,6 +21,7 @@ import hypervlad
 from hypervlad import HypercolumnVLAD
 from hypervlad.cli import app
 from hypervlad.cli.options import OnError
+from hypervlad.displays import write_classified_page
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
@@ -121,6 +124,8 @@ def test_the_help_states_the_librarys_own_defaults():
         assert f"{defaults[stated]} if not given" in text
     assert f'"{defaults["weights"]}" (if not given)' in text
     assert {"raise", "skip"} == set(OnError)
+    pictures = inspect.signature(write_classified_page).parameters["most_pictures"].default
+    assert f"[default: {pictures};" in " ".join(run("predict", "--help").stdout.split())
 
 
 @pytest.mark.parametrize(
@@ -243,6 +248,37 @@ def test_an_unreadable_image_stops_or_is_left_out(model, spoilt_folder, tmp_path
     assert output.exists()
 
 
+def page_data(html):
+    return json.loads(re.findall(r'id="data">(.*?)</script>', html)[0])
+
+
+def test_a_page_is_written_beside_the_table_or_in_its_place(model, folder, tmp_path):
+    page, output = tmp_path / "deep" / "page.html", tmp_path / "predictions.csv"
+    result = run("predict", model, folder, "-o", output, "--page", page, "--max-error", "0.6")
+    assert re.fullmatch(rf"page: {re.escape(str(page))} \(0\.\d MB\)\n", result.stdout)
+    rows = read_table(output.read_text(encoding="utf-8"))
+    html = page.read_text(encoding="utf-8")
+    data = page_data(html)
+    assert data["names"] == [row["path"] for row in rows]
+    assert data["kinds"] == [row["kind"] for row in rows]
+    assert data["reasons"] == [row["reason"] for row in rows]
+    confidence = [float(row["confidence"]) for row in rows]
+    assert [max(row) for row in data["proba"]] == pytest.approx(confidence, abs=1e-6)
+    assert html.count('id="picture-') == 24
+    result = run("predict", model, folder, "--page", page, "--page-pictures", "5", "-q")
+    assert result.stdout.startswith("page: ")
+    html = page.read_text(encoding="utf-8")
+    assert html.count('id="picture-') == 5
+    assert "kinds" not in page_data(html)
+
+
+def test_a_page_lists_what_cannot_be_read(model, spoilt_folder, tmp_path):
+    page = tmp_path / "page.html"
+    result = run("predict", model, spoilt_folder, "--page", page, "-q", code=2)
+    assert "1 of 25 images could not be read" in result.stderr
+    assert "broken.png" in page.read_text(encoding="utf-8").split("Could not be read")[1]
+
+
 def test_quiet_says_nothing_but_results(model, folder, tmp_path):
     assert run("predict", model, folder, "-q").stderr == ""
     result = run("train", folder, "-o", tmp_path / "m", *TINY, "-q")
@@ -270,6 +306,8 @@ def test_quiet_says_nothing_but_results(model, folder, tmp_path):
         (["predict", "{model}", "nothing.png"], "nothing.png"),
         (["predict", "{model}", "{folder}/*.tif"], "no images here"),
         (["predict", "{model}", "{folder}", "-o", "{folder}"], "is a folder"),
+        (["predict", "{model}", "{folder}", "--page", "page.csv"], "ends in .html"),
+        (["predict", "{model}", "{folder}", "-o", "p.html", "--page", "p.html"], "one file"),
         (["explain", "{model}", "{folder}/flat/00.png", "-o", "why.jpg"], "ends in .png"),
         (["explain", "{model}", "nothing.png", "-o", "why.png"], "nothing.png"),
         (["explain", "none.hvlad", "{folder}/flat", "-o", "why.png"], "none.hvlad"),

@@ -13,6 +13,7 @@ from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import (
     check_apart,
     check_cache,
+    check_page,
     cut_down,
     load_classifier,
     names_under,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from hypervlad.displays import Evaluation
 
 _MOST_EXPLAINED = 24
+_MOST_PICTURES = 10_000  # that of write_classified_page: about 40 MB
 
 
 @plain_errors
@@ -124,6 +126,22 @@ def predict(
         ),
     ] = None,
     max_error: MaxError = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="HTML",
+            help="Page to write, on which the images are sorted, filtered and looked at: one file, "
+            "for any browser. No table is printed then.",
+        ),
+    ] = None,
+    page_pictures: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Images, the most doubtful ones, with a picture on the page: about 4 kB each.",
+        ),
+    ] = _MOST_PICTURES,
     quiet: Quiet = False,
 ) -> None:
     """Classify images, with probabilities.
@@ -139,11 +157,14 @@ def predict(
       hypervlad predict model.hvlad image.tif
       hypervlad predict model.hvlad new_images/ -o predictions.csv --max-error 0.05
       hypervlad predict model.hvlad new_images/ -o predictions.csv
+      hypervlad predict model.hvlad new_images/ --page classified.html --max-error 0.05
       hypervlad predict model.hvlad "scans/**/*.tif" --on-error skip -o predictions.csv
     """
+    from hypervlad.displays import write_classified_page
     from hypervlad.displays.predictions import predictions_as_bytes, predictions_of
     from hypervlad.images import ImageReadError, find_images
 
+    check_page(page, output)
     if output is not None:
         prepare_file(output)
     check_cache(cache, cache_size)
@@ -158,12 +179,24 @@ def predict(
     table = predictions_as_bytes(
         names, found.proba, list(classifier.classes_), columns=found.columns
     )
-    if output is None:
-        typer.echo(table, nl=False)
-    else:
+    if output is not None:
         with replace_when_complete(output) as stream:
             stream.write(table)
         say(quiet, f"predictions of {len(names)} images: {output}")
+    elif page is None:
+        typer.echo(table, nl=False)
+    if page is not None:
+        write_classified_page(
+            page,
+            classifier,
+            files,
+            max_error=max_error,
+            predictions=found,
+            title=f"Images classified by {model.name}",
+            most_pictures=page_pictures,
+            progress=not quiet,
+        )
+        typer.echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
     n_bad = len(files) - len(names)
     if n_bad and on_error is OnError.RAISE:
         raise ImageReadError(

@@ -130,6 +130,17 @@ def check_file(path: Path) -> None:
         raise ValueError(f"{there}: no permission to write here; choose another folder.")
 
 
+def check_page(page: Path | None, table: Path | None) -> None:
+    """Find out before hours of work that a page cannot be written."""
+    if page is None:
+        return
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--page {page}: browsers want a name that ends in .html.")
+    if table is not None and page.resolve() == table.resolve():
+        raise ValueError(f"{page}: page and table cannot be one file; give two names.")
+    prepare_file(page)
+
+
 def check_apart(output: Path, folder: Path) -> None:
     """A report among the images would be a class of its own at the next training."""
     if folder.resolve() in (output.resolve(), *output.resolve().parents):

@@ -5,6 +5,7 @@ once, or by its constructor and `plot`. Without `ax` it makes a pyplot figure; w
 pyplot alone.
 """
 
+from hypervlad.displays.classified_page import write_classified_page
 from hypervlad.displays.codeword_map import CodewordMapDisplay, word_colours
 from hypervlad.displays.codeword_patches import CodewordPatchesDisplay
 from hypervlad.displays.confusion import ConfusionDisplay
@@ -52,6 +53,7 @@ __all__ = [
     "save_png",
     "wilson_interval",
     "word_colours",
+    "write_classified_page",
     "write_defect_report",
     "write_findings",
     "write_predictions",

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from string import Template
 from typing import Any
 
-_PAGE = Template("""\
+_OPENING = Template("""\
 <!DOCTYPE html>
 <html lang="en">
 <head>
-<meta charset="utf-8">
+<meta charset="utf-8">$policy
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="generator" content="hypervlad $version">
 <title>$title</title>
-<style>
-$style
-</style>
+<style>$style</style>
 </head>
 <body>
 <main>
 <h1>$title</h1>
-$body
+""")
+
+_CLOSING = Template("""
 </main>
 <footer>Made by hypervlad $version.</footer>
 </body>
@@ -77,15 +79,62 @@ def text(value: Any) -> str:
     >>> text('<b> & "c"')
     '&lt;b&gt; &amp; &quot;c&quot;'
     """
+    return html.escape(printable(value))
+
+
+def printable(value: Any) -> str:
+    """Replace, in the text of anything, what no page can show.
+
+    Examples
+    --------
+    >>> printable(f"a{chr(0)}b")
+    'a�b'
+    """
     plain = str(value).encode("utf-8", "replace").decode("utf-8")
-    return html.escape("".join(c if c.isprintable() or c == " " else "�" for c in plain))
+    return "".join(c if c.isprintable() or c == " " else "�" for c in plain)
 
 
 def page(title: str, sections: Iterable[str], version: str) -> str:
     """A whole HTML 5 page; `sections` are pieces of HTML."""
-    return _PAGE.substitute(
-        title=text(title), style=_STYLE, body="\n".join(sections), version=text(version)
+    return "".join([opening(title, version), "\n".join(sections), closing(version)])
+
+
+def opening(title: str, version: str, *, style: str = "", script: str | None = None) -> str:
+    """Return the beginning of a page, up to its heading, for one written piece by piece.
+
+    Parameters
+    ----------
+    title, version : str
+    style : str
+        What to add to the style sheet.
+    script : str, optional
+        The only script that the page may run. Such a page loads nothing from anywhere: its policy
+        allows this script, its own style sheet and images that are part of it.
+    """
+    sheet = f"\n{_STYLE}\n{style}"
+    return _OPENING.substitute(
+        title=text(title),
+        style=sheet,
+        version=text(version),
+        policy="" if script is None else _policy(sheet, script),
     )
+
+
+def closing(version: str) -> str:
+    """Return the end of a page that began with `opening`."""
+    return _CLOSING.substitute(version=text(version))
+
+
+def _policy(style: str, script: str) -> str:
+    rules = (
+        f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    return f'\n<meta http-equiv="Content-Security-Policy" content="{rules}">'
+
+
+def _digest(piece: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(piece.encode('utf-8')).digest()).decode()}"
 
 
 def section(heading: str, *pieces: str) -> str:
@@ -139,11 +188,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join(lines)
 
 
-def facts_table(facts: Mapping[str, Any]) -> str:
+def facts_table(facts: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
     """A table of names and what they are."""
+    pairs = facts.items() if isinstance(facts, Mapping) else facts
     rows = (
-        f'<tr><th scope="row">{text(name)}</th><td>{text(value)}</td></tr>'
-        for name, value in facts.items()
+        f'<tr><th scope="row">{text(name)}</th><td>{text(value)}</td></tr>' for name, value in pairs
     )
     lines = ['<div class="scroll"><table>', "<tbody>", *rows, "</tbody>", "</table></div>"]
     return "\n".join(lines)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.classifier import judge_vectors
+from hypervlad.classifier import Judgement, judge_vectors
 from hypervlad.classifier.judging import check_asked, vector_sets
+from hypervlad.images import SkippedImage, SkippedImagesWarning
 
 
 class Predictions(NamedTuple):
@@ -23,11 +25,17 @@ class Predictions(NamedTuple):
         Positions of the images that could be read.
     proba : ndarray of shape (m, n_classes)
     columns : dict from str to list of m values
+    judged : Judgement or None
+        Of the m images; None if it was not asked for.
+    skipped : list of SkippedImage
+        Those that could not be read, and why.
     """
 
     read: NDArray[np.intp]
     proba: NDArray[np.float64]
     columns: dict[str, list[Any]]
+    judged: Judgement | None = None
+    skipped: Sequence[SkippedImage] = ()
 
 
 def predictions_of(
@@ -45,11 +53,13 @@ def predictions_of(
         Adds the columns "kind" and "reason" of `judge`.
     """
     check_asked(model, coverage, max_error)
-    vectors = model.encoder_.transform(images)
+    vectors, skipped = _encoded_and_skipped(model.encoder_, images)
     read = np.flatnonzero(~np.isnan(vectors[:, 0]))
-    vectors, columns = vectors[read], dict[str, list[Any]]()
+    columns, judged = dict[str, list[Any]](), None
+    if len(read) < len(vectors):  # else no copy, of what may be most of the memory
+        vectors = vectors[read]
     if not len(read):
-        return Predictions(read, np.empty((0, len(model.classes_))), columns)
+        return Predictions(read, np.empty((0, len(model.classes_))), columns, None, skipped)
     if coverage is not None:
         sets = vector_sets(model, vectors, coverage)
         names = np.array([str(name) for name in model.classes_], dtype=object)
@@ -57,7 +67,22 @@ def predictions_of(
     if max_error is not None:
         judged = judge_vectors(model, vectors, max_error)
         columns |= {"kind": judged.kind.tolist(), "reason": judged.reasons}
-    return Predictions(read, model.boosting_.predict_proba(vectors), columns)
+    return Predictions(read, model.boosting_.predict_proba(vectors), columns, judged, skipped)
+
+
+def _encoded_and_skipped(
+    encoder: Any, images: Sequence[Any]
+) -> tuple[NDArray[np.floating], list[SkippedImage]]:
+    """Return vectors, and the images left out, of which is warned as ever."""
+    skipped: list[SkippedImage] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", category=SkippedImagesWarning)
+        vectors = encoder.transform(images)
+    for each in caught:
+        if isinstance(each.message, SkippedImagesWarning):
+            skipped += each.message.skipped
+        warnings.warn(each.message, stacklevel=3)
+    return vectors, skipped
 
 
 def write_predictions(

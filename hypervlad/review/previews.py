@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections import OrderedDict
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from hypervlad.images import read_micrograph
+from hypervlad.images import read_image
+from hypervlad.images.jpegs import jpeg as encoded
 
 SCREEN = 1024  # pixels, of the longer side
 THUMBNAIL = 192
@@ -66,12 +63,4 @@ class Previews:
 
 def jpeg(path: Path, side: int) -> bytes:
     """Return a micrograph as JPEG; see `Previews.get`."""
-    pixels = read_micrograph(path).pixels
-    picture = Image.fromarray(np.round(255.0 * np.clip(pixels, 0.0, 1.0)).astype(np.uint8))
-    if max(picture.size) > side:
-        # Whole blocks first, by their mean: a scan of 100 megapixels costs little more than its
-        # reading.
-        picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=_QUALITY, subsampling=0)
-    return stream.getvalue()
+    return encoded(read_image(path), side, _QUALITY)
