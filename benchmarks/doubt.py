@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from accuracy import DATA_SETS
 from checkpoints import load_or_run
-from doubt_scores import MAX_ERRORS, summary
+from doubt_scores import MAX_ERRORS, TEST_SHARE, summary
 from folds import DataSet
 from sklearn.model_selection import GroupShuffleSplit
 from sources import origin
@@ -31,7 +31,6 @@ from hypervlad.classifier.training import projected
 
 HERE = Path(__file__).resolve().parent
 SEED = 2000
-TEST_SHARE = 0.25
 COVERAGE = 0.9
 APART = 0.3
 FLIPPED = 0.1  # share of training labels that are made wrong, to be found

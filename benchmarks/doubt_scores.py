@@ -17,6 +17,7 @@ from hypervlad.metrics import (
 
 MAX_ERRORS = (0.05, 0.1, 0.2)
 KEPT = 0.7
+TEST_SHARE = 0.25
 REVIEWED = 0.3
 
 Split = dict[str, Any]
@@ -39,7 +40,6 @@ def summary(
             "calibration_error": expected_calibration_error(each["truth"], each["proba"]),
             "selective_accuracy": selective_accuracy(each),
             "selective_area": selective_accuracy_area(each["truth"], each["proba"]),
-            "errors_caught": errors_caught(each),
             **{
                 f"{way}_{name}": value
                 for way in ("cross", "split")
@@ -52,6 +52,7 @@ def summary(
         name: mean_and_interval([each[name] for each in of_each]) for name in of_each[0]
     }
     return found | {
+        "errors_caught": errors_caught(answers),
         "n_tested": float(np.mean([len(each["truth"]) for each in answers])),
         "sure": {f"{share:g}": refusals(answers, f"kind_{share:g}") for share in MAX_ERRORS},
         "strangers": scores_of_strangers(strangers),
@@ -60,9 +61,14 @@ def summary(
 
 
 def mean_and_interval(values: Sequence[float]) -> list[float]:
-    """Return the mean over splits and its 95 % interval (Student's t)."""
-    mean, error = float(np.mean(values)), float(stats.sem(values))
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    """Return the mean over splits and its 95 % interval, for splits that share images.
+
+    Student's t with the variance of C. Nadeau and Y. Bengio, "Inference for the generalization
+    error", Machine Learning 52, 2003.
+    """
+    n, mean = len(values), float(np.mean(values))
+    variance = float(np.var(values, ddof=1)) * (1 / n + TEST_SHARE / (1 - TEST_SHARE))
+    half = float(stats.t.ppf(0.975, n - 1)) * variance**0.5
     return [mean, mean - half, mean + half]
 
 
@@ -83,13 +89,16 @@ def selective_accuracy(split: Split) -> float:
     return float(curve.accuracy[np.searchsorted(curve.coverage, KEPT)])
 
 
-def errors_caught(split: Split) -> float:
-    """Return which part of the wrong answers is among those looked at, least margin first."""
-    ordered = np.sort(split["proba"], axis=1)
-    order = np.argsort(ordered[:, -1] - ordered[:, -2], kind="stable")
-    wrong = split["proba"].argmax(1) != split["truth"]
-    looked_at = order[: round(REVIEWED * len(order))]
-    return float(wrong[looked_at].sum() / max(1, wrong.sum()))
+def errors_caught(splits: Sequence[Split]) -> float:
+    """Return which part of all wrong answers is among those looked at, least margin first."""
+    n_wrong = n_caught = 0
+    for split in splits:
+        ordered = np.sort(split["proba"], axis=1)
+        order = np.argsort(ordered[:, -1] - ordered[:, -2], kind="stable")
+        wrong = split["proba"].argmax(1) != split["truth"]
+        n_wrong += int(wrong.sum())
+        n_caught += int(wrong[order[: round(REVIEWED * len(order))]].sum())
+    return n_caught / max(1, n_wrong)
 
 
 def refusals(splits: Sequence[Split], kind: str) -> dict[str, float]:

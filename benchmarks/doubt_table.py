@@ -15,7 +15,6 @@ _ROWS = {
     "… classes in a set ": "split_size",
     "accuracy on the surer 70 %": "selective_accuracy",
     "area under the selective-accuracy curve": "selective_area",
-    "errors among the 30 % of least margin": "errors_caught",
 }
 
 
@@ -26,6 +25,8 @@ def doubt_table(stored: dict[str, Any]) -> str:
     for title, name in _ROWS.items():
         cells = [_with_interval(found[name]) for found in sets.values()]
         lines.append(f"| {title.strip()} | {' | '.join(cells)} |")
+    cells = [f"{found['errors_caught']:.0%}" for found in sets.values()]
+    lines.append(f"| of all errors, those among the 30 % of least margin | {' | '.join(cells)} |")
     for share in next(iter(sets.values()))["sure"]:
         cells = [_sure(found["sure"][share]) for found in sets.values()]
         lines.append(f"| sure answers, asked {float(share):.0%} wrong | {' | '.join(cells)} |")

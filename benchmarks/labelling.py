@@ -1,8 +1,9 @@
 """How many labels does the review workflow need, beside random order and plain margins?
 
 A simulation: of a pool of images a few are labelled, a model learns from them, chooses the next
-ones, gets their labels, and so on; its accuracy is that on images of other groups. The codebook is
-learnt from the pool, which needs no labels, as in the workflow.
+ones, gets their labels, and so on; its accuracy is that on images of other groups. The codebook,
+which needs no labels, is learnt from the whole pool once (the review's own retraining learns it
+from labelled images), and all images left are in the queue, sure ones too.
 
     python benchmarks/labelling.py --data ../shared/data
 """
@@ -127,15 +128,16 @@ def curves(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> dic
 
 
 def needed(found: list[dict[str, Any]], name: str, below: float = 0.01) -> float | None:
-    """Return the share of labels from which on a way's mean accuracy is that of all labels.
+    """Return the share of labels from which on a way's mean accuracy stays that of all labels.
 
     Less a hundredth, which is within what chance does to such curves; None if it is not reached.
     """
     mean = np.mean([each[name] for each in found], axis=0)
     full = np.mean([each["full"] for each in found])
-    enough = np.flatnonzero(mean >= full - below)
-    share = np.mean([each["labels"] for each in found], axis=0) / found[0]["pool"]
-    return float(share[enough[0]]) if len(enough) else None
+    short = np.flatnonzero(mean < full - below)
+    first = short[-1] + 1 if len(short) else 0
+    share = np.mean([np.array(each["labels"]) / each["pool"] for each in found], axis=0)
+    return float(share[first]) if first < len(share) else None
 
 
 def summary(found: list[dict[str, Any]]) -> dict[str, Any]:

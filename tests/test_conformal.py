@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -361,14 +363,57 @@ def test_copies_join_their_groups() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong"),
-    [("models", 7), ("codes", 9), ("groups", None)],
+    ("name", "damage"),
+    [
+        ("held_out.models", lambda whole: whole + 7),
+        ("held_out.codes", lambda whole: whole + 9),
+        ("held_out.groups", lambda whole: whole[1:]),
+        ("held_out.rows", lambda whole: whole + 99),
+        ("held_out.proba", lambda whole: whole * np.nan),
+        ("training.codes", lambda whole: whole - 1),
+        ("training.codes", lambda whole: whole + 9),
+        ("training.points", lambda whole: whole[:4]),
+        ("training.points", lambda whole: whole + np.inf),
+        ("training.limit", lambda whole: whole * np.nan),
+    ],
 )
 def test_damaged_files_are_told(
-    model: MicrographClassifier, texture_images: Any, name: str, wrong: int | None
+    model: MicrographClassifier, texture_images: Any, name: str, damage: Any
 ) -> None:
     header, arrays = model.fit(*texture_images).to_state()
-    whole = arrays[f"held_out.{name}"]
-    arrays[f"held_out.{name}"] = whole[1:] if wrong is None else whole + wrong
+    arrays[name] = damage(arrays[name])
     with pytest.raises(ModelFileError, match="incomplete"):
         MicrographClassifier.from_state(header, arrays)
+
+
+def test_many_copies_take_little_memory() -> None:
+    points = np.zeros((4000, 8), dtype=np.float32)
+    tracemalloc.start()
+    joined = with_copies_joined(points + 1, np.arange(4000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(set(joined.tolist())) == 1
+    assert peak < 500e6, "64 MB of distances at a time, not all pairs"
+
+
+def test_a_class_whose_images_are_all_set_apart_or_unreadable_is_left_out(
+    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    last = sorted(set(labels))[-1]
+    groups = np.arange(len(images))
+    _, apart = sides(np.asarray(labels), groups, 0.4, 0)
+    broken = [
+        tmp_path / f"{i}.png" if labels[i] == last and i not in apart else image
+        for i, image in enumerate(images)
+    ]
+    model.set_params(calibration_size=0.4)
+    model.encoder.set_params(on_error="skip")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model.fit(broken, labels)
+    assert last not in model.classes_
+    assert set(model.training_.labels) == set(model.classes_)
+    header, arrays = model.to_state()
+    again = MicrographClassifier.from_state(header, arrays)
+    np.testing.assert_array_equal(again.training_.labels, model.training_.labels)

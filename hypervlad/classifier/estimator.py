@@ -192,16 +192,22 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         known, codes = facts_for(learner, given), group_codes(given.get("groups"), len(images))
         learnt, apart = sides(labels, codes, self.calibration_size, seed)
         vectors, learnt = _readable(encoder.fit_transform([images[i] for i in learnt]), learnt)
-        points, of_apart = projected(vectors), vectors[:0]
+        of_apart = vectors[:0]
         if len(apart):
             of_apart, apart = _readable(encoder.transform([images[i] for i in apart]), apart)
-            points = np.concatenate([points, projected(of_apart)])
+        fine = np.isin(labels[apart], labels[learnt])  # of classes whose images could be read
+        of_apart, apart = of_apart[fine], apart[fine]
+        points = np.concatenate([projected(vectors), projected(of_apart)])
+        rows = np.concatenate([learnt, apart])
+        own, held_out = with_copies_joined(points, codes[rows]), None
         known = {name: values[learnt] for name, values in known.items()}
+        if has_fit_parameter(learner, "groups") and (
+            "groups" in known or len(set(own.tolist())) < len(own)
+        ):
+            known["groups"] = own[: len(learnt)]
         if has_fit_parameter(learner, "views"):
             known["views"] = list(encoder.feature_parts.values())
         learner.fit(vectors, labels[learnt], **known)
-        rows = np.concatenate([learnt, apart])
-        own, held_out = with_copies_joined(points, codes[rows]), None
         if self.calibration_size is None:
             held_out = cross_held_out(learner, vectors, labels[learnt], own, known, seed)
         elif len(apart):

@@ -16,6 +16,7 @@ from sklearn.base import clone
 from sklearn.metrics import pairwise_distances_chunked
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.classifier.training import CHUNK_MB
 from hypervlad.conformal import Calibration
 from hypervlad.encoder.state import arrays_under
 from hypervlad.splits import first_appearance_codes, group_folds
@@ -73,15 +74,18 @@ class HeldOut:
             BoostedSoftmaxClassifier.from_state(own, arrays_under(f"{number}.", arrays))
             for number, own in enumerate(header["learners"])
         ]
-        found = cls(learners or [whole], **{name: arrays[name] for name in _ARRAYS})
-        found._check()
-        return found
+        return cls(learners or [whole], **{name: arrays[name] for name in _ARRAYS})
 
-    def _check(self) -> None:
+    def check(self, n_training: int) -> None:
         """Raise a ValueError unless the parts fit together."""
         n, n_classes = self.proba.shape
         shapes = {getattr(self, name).shape for name in _ARRAYS if name != "proba"}
         if shapes != {(n,)} or not 0 <= self.codes.min() <= self.codes.max() < n_classes:
+            raise ValueError("what was held out is damaged")
+        if (
+            not np.isfinite(self.proba).all()
+            or not 0 <= self.rows.min() <= self.rows.max() < n_training
+        ):
             raise ValueError("what was held out is damaged")
         if not 0 <= self.models.min() <= self.models.max() < len(self.learners):
             raise ValueError("a learner of what was held out is missing")
@@ -134,10 +138,9 @@ def with_copies_joined(points: NDArray[np.floating], groups: NDArray[np.intp]) -
     first = np.unique(groups, return_index=True, return_inverse=True)
     rows, columns = [np.arange(len(groups))], [first[1][first[2]]]
     start = 0
-    for distances in pairwise_distances_chunked(points):
-        one, other = np.nonzero(distances <= near)
-        rows.append(one + start)
-        columns.append(other)
+    for distances in pairwise_distances_chunked(points, working_memory=CHUNK_MB):
+        columns.append((distances <= near).argmax(axis=1))  # the first of its copies: enough
+        rows.append(np.arange(start, start + len(distances)))
         start += len(distances)
     pairs = np.concatenate(rows), np.concatenate(columns)
     shape = len(groups), len(groups)

@@ -92,6 +92,7 @@ def unpack(
             model.held_out_ = HeldOut.from_state(
                 held_out, arrays_under(_HELD_OUT, arrays), model.boosting_
             )
+            model.held_out_.check(len(model.training_))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(
             f"the model is incomplete ({error!r}): it was written by another version of "

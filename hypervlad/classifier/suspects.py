@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,15 @@ def label_issues(
             'suspect labels are found by cleanlab: pip install "hypervlad[review]"'
         ) from error
     proba, codes = held_out.proba, held_out.codes
-    ranked = find_label_issues(codes, proba, return_indices_ranked_by="self_confidence", n_jobs=1)
+    with warnings.catch_warnings():  # of classes that were never held out
+        warnings.simplefilter("ignore", UserWarning)
+        ranked = find_label_issues(
+            codes,
+            proba,
+            filter_by="confident_learning",
+            return_indices_ranked_by="self_confidence",
+            n_jobs=1,
+        )
     found = []
     for i in np.asarray(ranked, dtype=np.intp).tolist():
         row, likely = int(held_out.rows[i]), int(proba[i].argmax())

@@ -17,6 +17,7 @@ from hypervlad.conformal import weighted_limit
 
 N_NEAREST = 3
 _DIRECTIONS = 256
+CHUNK_MB = 64  # of distances at a time
 _UNUSUAL = 0.02  # of images like those learnt from
 
 
@@ -100,9 +101,16 @@ class TrainingImages:
         cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], classes: NDArray[Any]
     ) -> TrainingImages:
         """Undo `to_state`."""
-        names, labels = [str(name) for name in header["names"]], classes[arrays["codes"]]
+        names, codes = [str(name) for name in header["names"]], arrays["codes"]
         groups, positions, points = (arrays[name] for name in ("groups", "positions", "points"))
-        return cls(names, labels, groups, positions, points, float(arrays["limit"][0]))
+        limit = float(arrays["limit"][0])
+        if {len(codes), len(groups), len(positions), len(points)} != {len(names)} or not names:
+            raise ValueError("what is known of the training images is damaged")
+        if not 0 <= codes.min() <= codes.max() < len(classes) or not limit >= 0:
+            raise ValueError("what is known of the training images is damaged")
+        if points.ndim != 2 or not np.isfinite(points).all():
+            raise ValueError("what is known of the training images is damaged")
+        return cls(names, classes[codes], groups, positions, points, limit)
 
 
 def projected(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -143,7 +151,7 @@ def _nearest(
     """
     k = min(N_NEAREST, len(known))
     start = 0
-    for distances in pairwise_distances_chunked(points, known):
+    for distances in pairwise_distances_chunked(points, known, working_memory=CHUNK_MB):
         if groups is not None:
             own = groups[start : start + len(distances), None]
             distances[own == groups[None]] = np.inf

@@ -90,9 +90,9 @@ def start(
     from hypervlad.conformal import check_share
     from hypervlad.images import ImageReadError, find_images
     from hypervlad.review import start_queue
-    from hypervlad.review.starting import check_no_queue
+    from hypervlad.review.schema import check_free
 
-    check_no_queue(output)
+    check_free(output)
     check_share("--max-error", max_error)
     check_cache(cache, cache_size)
     if training is not None and not training.is_dir():
@@ -236,8 +236,9 @@ def retrain(
 
     Accuracies are of images that persons labelled: what was said of them when they were queued,
     and what the new model says when they, and their groups, are held out. They were queued because
-    they are hard, so expect more on others. The table of groups has a line for each training image,
-    and for images of the queue that belong together or to these; the others are each their own. The
+    the old model doubted them, so expect more on others, and a new model to look better than it is.
+    The table of groups has a line for each training image, and for images of the queue that belong
+    together or to these; the others are each their own. The
     new model's answers take the place of the old one's in the queue.
 
     \b
@@ -247,6 +248,7 @@ def retrain(
     """
     from tqdm import tqdm
 
+    from hypervlad.classifier.judging import check_asked
     from hypervlad.datasets import load_image_folder
     from hypervlad.review import Queue
     from hypervlad.review.retraining import compare, fitted_again, gather, remaining, requeue
@@ -263,6 +265,7 @@ def retrain(
             quiet=quiet,
             cache=cache,
         )
+        check_asked(old, None, float(opened.fact("max_error", "0.05") or 0.05))
         old.encoder = old.encoder_  # what is set on the command line holds in the next fit too
         data = load_image_folder(training)
         material = gather(opened, data, groups=groups, with_model_labels=model_labels)
@@ -275,6 +278,10 @@ def retrain(
             new = fitted_again(old, material)
         new.save(output, include_backbone=hasattr(old.encoder_, "backbone_state_"))
         _tell_accuracy(compare(new, old.classes_.tolist(), material))
+        if new.held_out_ is None:
+            say(quiet, "nothing could be held out, so no answer is sure: the queue stays as it was")
+            typer.echo(f"model: {output}")
+            return
         new.encoder_.set_params(on_error="skip", verbose=False)
         n_left = len(remaining(opened))
         with tqdm(total=n_left, unit="image", disable=True if quiet else None) as bar:
@@ -301,13 +308,17 @@ def _model_of(queue: object) -> Path:
 def _tell_accuracy(found: Comparison) -> None:
     if not found.n_compared:
         typer.echo(
-            f"accuracy: cannot be told; all {found.n_labelled} images labelled by persons were "
-            "needed to learn their categories"
+            f"accuracy: cannot be told; none of {found.n_labelled} images labelled by persons was "
+            "held out"
         )
         return
     typer.echo(
         f"accuracy on {found.n_compared} of {found.n_labelled} images labelled by persons (the "
         f"doubtful ones): {found.before:.3f} when they were queued, {found.after:.3f} now, held out"
+    )
+    typer.echo(
+        "(they were queued for the old model's doubts, which flatters the new one by some points; "
+        "only images that neither model chose can tell them apart: hypervlad evaluate)"
     )
     if found.new_categories:
         typer.echo(f"new categories: {', '.join(found.new_categories)}")

@@ -9,6 +9,7 @@ which knows no classes, has seen all images.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 from sklearn.base import clone
 from sklearn.utils import Bunch
 
@@ -138,7 +140,18 @@ def fitted_again(model: MicrographClassifier, material: Material) -> MicrographC
     """Fit a copy of a model, with its own parameters, on new material."""
     new: MicrographClassifier = clone(model)
     groups = None if material.groups is None else material.groups.tolist()
-    return new.fit(material.images, material.labels.tolist(), groups=groups)
+    carried = getattr(model.encoder_, "backbone_state_", None)
+    if carried is None:
+        return new.fit(material.images, material.labels.tolist(), groups=groups)
+    with tempfile.TemporaryDirectory() as folder:  # weights that need not be on this computer
+        path = Path(folder) / "weights.safetensors"
+        save_file({name: np.ascontiguousarray(own) for name, own in carried.items()}, path)
+        new.set_params(encoder__weights=str(path))
+        new.fit(material.images, material.labels.tolist(), groups=groups)
+    new.set_params(encoder__weights=model.encoder_.weights)
+    new.encoder_.set_params(weights=model.encoder_.weights)
+    new.encoder_.backbone_state_ = carried
+    return new
 
 
 def compare(

@@ -70,12 +70,25 @@ def create(folder: Path) -> contextlib.AbstractContextManager[sqlite3.Connection
     QueueError
         If there is one, whose labels would be lost.
     """
-    if (folder / FILE).exists():
-        raise QueueError(
-            f"{folder}: holds a queue already; its labels are kept. Give another folder, or "
-            "remove this one if they are not needed."
-        )
+    check_free(folder)
     return _created(folder)
+
+
+def check_free(folder: Path) -> None:
+    """Find out before hours of work that a queue would be in the way, or what is left of one.
+
+    Raises
+    ------
+    QueueError
+    """
+    if folder.exists() and not folder.is_dir():
+        raise QueueError(f"{folder}: a file; give a folder, which is made if need be")
+    for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):
+        if (folder / name).exists():
+            raise QueueError(
+                f"{folder}: holds a queue already, with its labels, or a part of one ({name}); "
+                "give another folder, or remove this one if they are not needed"
+            )
 
 
 @contextlib.contextmanager
@@ -94,8 +107,7 @@ def _created(folder: Path) -> Iterator[sqlite3.Connection]:
                 yield connection
         finally:
             connection.close()
-        if (folder / FILE).exists():
-            raise QueueError(f"{folder}: another queue was made here meanwhile")
+        check_free(folder)
         os.replace(temporary, folder / FILE)
     finally:
         temporary.unlink(missing_ok=True)

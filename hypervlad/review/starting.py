@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hypervlad.classifier import MicrographClassifier
+from hypervlad.classifier.judging import check_asked
 from hypervlad.review.filling import make_queue
 from hypervlad.review.judging import entries_of, judge_images, training_images
 from hypervlad.review.records import QueueError
-from hypervlad.review.schema import FILE
+from hypervlad.review.schema import check_free
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,14 @@ def start_queue(
     ------
     QueueError
         If the folder holds a queue already, or no image could be read.
+    ValueError
+        If nothing was held out when the model was fitted, so that no answer can be sure.
     """
     place = Path(folder)
-    check_no_queue(place)
-    names = [os.fspath(image) for image in images]
+    check_free(place)
+    check_asked(model, None, max_error)
+    found = {Path(os.path.realpath(image)): os.fspath(image) for image in reversed(list(images))}
+    names = list(reversed(found.values()))  # a file given twice is one image
     paths = [Path(os.path.abspath(name)) for name in names]
     judged, readable = judge_images(model, paths, max_error=max_error, advance=advance)
     if not readable.any():
@@ -89,19 +94,3 @@ def start_queue(
     make_queue(place, classes, entries, training_images(model, root), facts)
     n_doubtful = sum(entry.place is not None for entry in entries)
     return Started(len(entries) - n_doubtful, n_doubtful, len(names) - len(read))
-
-
-def check_no_queue(folder: Path) -> None:
-    """Find out before hours of work that a queue would be in the way.
-
-    Raises
-    ------
-    QueueError
-    """
-    if (folder / FILE).exists():
-        raise QueueError(
-            f"{folder}: holds a queue already, with its labels; give another folder, or remove "
-            "this one if they are not needed"
-        )
-    if folder.exists() and not folder.is_dir():
-        raise QueueError(f"{folder}: a file; give a folder, which is made if need be")

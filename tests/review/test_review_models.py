@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from review_queues import Served
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import hypervlad
+from hypervlad.backbones import build_network
 from hypervlad.classifier import Judgement
 from hypervlad.cli import app
 from hypervlad.datasets import load_image_folder
@@ -265,6 +267,75 @@ def test_without_flask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     words = run("serve", tmp_path, code=2).stderr
     assert 'pip install "hypervlad[review]"' in words
+
+
+def test_what_is_left_of_a_queue_is_no_place_for_another(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
+    """Its log would be played into the new file."""
+    (tmp_path / "queue.sqlite-wal").touch()
+    words = run("start", place.model, place.new / "000.png", "-o", tmp_path, code=2).stderr
+    assert "a part of one (queue.sqlite-wal)" in words
+
+
+def test_an_image_given_twice_is_queued_once(place: SimpleNamespace, tmp_path: Path) -> None:
+    one, other = place.new / "000.png", place.new / "001.png"
+    link = tmp_path / "link.png"
+    link.symlink_to(one)
+    start_queue(hypervlad.load(place.model), [one, other, one, link], tmp_path / "q", max_error=0.9)
+    queue = Queue(tmp_path / "q")
+    assert sorted(image.path.name for image in contents(queue)) == ["000.png", "001.png"]
+    queue.close()
+
+
+def test_a_model_that_held_nothing_out_is_refused_before_images_are_read(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
+    model = tmp_path / "m.hvlad"
+    done = RUNNER.invoke(
+        app,
+        ["train", str(place.images), "-o", str(model), *TINY, "-q", "--calibration-size", "0"],
+    )
+    assert done.exit_code == 0, done.output
+    words = run("start", model, tmp_path / "m.hvlad", "-o", tmp_path / "q", code=2).stderr
+    with pytest.raises(ValueError, match="calibration_size was 0"):
+        start_queue(hypervlad.load(model), [tmp_path / "none.png"], tmp_path / "q")
+    assert words
+
+
+def test_a_model_that_carries_its_network_learns_again_with_it(
+    started: Path, place: SimpleNamespace, tmp_path: Path
+) -> None:
+    """Where the file that it was trained with is not at hand."""
+    label_all(started, place.truth)
+    network = build_network("tiny", "random")
+    weights = {
+        name: (1.5 * tensor).contiguous() for name, tensor in network.original.state_dict().items()
+    }
+    save_file(weights, tmp_path / "weights.safetensors")
+    model = tmp_path / "m.hvlad"
+    options = ["--weights", str(tmp_path / "weights.safetensors"), "--include-backbone", "-q"]
+    done = RUNNER.invoke(
+        app, ["train", str(place.images), "-o", str(model), *TINY[:2], *TINY[4:], *options]
+    )
+    assert done.exit_code == 0, done.output
+    (tmp_path / "weights.safetensors").unlink()
+    new = tmp_path / "new.hvlad"
+    run(
+        *("retrain", started, "--training", place.images, "--model", model),
+        *("--groups", _every_image_alone(place, tmp_path), "-o", new, "-q"),
+    )
+    again, old = hypervlad.load(new), hypervlad.load(model)
+    assert again.encoder_.weights_digest_ == old.encoder_.weights_digest_
+    assert len(again.predict([place.new / "000.png"])) == 1
+
+
+def _every_image_alone(place: SimpleNamespace, tmp_path: Path) -> Path:
+    names = [path.relative_to(place.images).as_posix() for path in place.images.rglob("*.png")]
+    table = tmp_path / "groups.csv"
+    lines = ["path,group", *(f"{name},{i}" for i, name in enumerate(names))]
+    table.write_text("\n".join(lines), encoding="utf-8")
+    return table
 
 
 # --- retrain ----------------------------------------------------------------------------------

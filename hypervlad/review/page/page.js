@@ -20,13 +20,16 @@ let hand = [];
 let current = null;
 let progress = null;
 let busy = false;
+let clicks = 0; // so far: an answer to what was asked before the last one is out of date
 let confirmed = null; // the name that was confirmed in the dialog
+let naming = null; // the image that the dialog is about
 const pictures = new Map(); // image id -> <img>, loading or loaded
 const stage = { zoom: null, whole: false }; // zoom: screen pixels a pixel of the picture; null: fit
 
 // --- the server -------------------------------------------------------------------------------
 
 class Refused extends Error {}
+class Answered extends Error {} // by the server, which could not do it now
 
 function randomName() {
   const bytes = crypto.getRandomValues(new Uint8Array(12));
@@ -43,7 +46,7 @@ async function post(path, body) {
   if (answer.ok) return answer.json();
   const told = await answer.json().catch(() => ({ error: `status ${answer.status}` }));
   if (answer.status < 500) throw new Refused(`Not saved: ${told.error}`);
-  throw new Error(told.error);
+  throw new Answered(told.error);
 }
 
 // Send until there is an answer: the same click, which the server counts once.
@@ -57,8 +60,9 @@ async function postUntilAnswered(path, body) {
       return answer;
     } catch (error) {
       if (error instanceof Refused) throw error;
-      showTrouble("The server does not answer: your click is not saved yet. Trying again… "
-        + "(is “hypervlad review serve” still running?)", true);
+      showTrouble(error instanceof Answered ? `Trying again: ${error.message}`
+        : "The server does not answer: your click is not saved yet. Trying again… "
+          + "(is “hypervlad review serve” still running?)", true);
     }
     await new Promise((resolve) => setTimeout(resolve, RETRY));
     if (givenUp) {
@@ -70,6 +74,7 @@ async function postUntilAnswered(path, body) {
 async function click(path, body) {
   if (busy) return null;
   setBusy(true);
+  clicks += 1;
   const slow = setTimeout(() => say("saving…"), SLOW);
   try {
     const answer = await postUntilAnswered(path, { client, click: randomName(), want: WANT, ...body });
@@ -85,11 +90,12 @@ async function click(path, body) {
 }
 
 async function refresh() {
-  if (busy) return;
+  if (busy || by("dialog").open) return;  // what is being named stays where it is
+  const clicked = clicks;
   try {
     const answer = await post("next", { client, want: WANT });
     hideTrouble();
-    if (!busy) take(answer);
+    if (!busy && clicked === clicks && !by("dialog").open) take(answer);
   } catch (error) {
     showTrouble(error instanceof Refused ? error.message
       : "The server does not answer. What you see may be out of date; nothing is lost.", false);
@@ -255,6 +261,7 @@ function openDialog() {
     return option;
   }));
   by("category").value = "";
+  naming = current.id;
   ask(null);
   by("dialog").showModal();
   by("category").focus();
@@ -283,6 +290,7 @@ async function submitDialog(event) {
     return;
   }
   by("dialog").close();
+  const item = naming;
   let category = known(name);
   if (!category) {
     try {
@@ -294,7 +302,8 @@ async function submitDialog(event) {
     }
     if (!categories.some((each) => each.id === category.id)) categories.push(category);
   }
-  await label(category.id);
+  if (current && current.id === item) await label(category.id);
+  else showTrouble("Not labelled: another image is shown now.", false);
 }
 
 // --- the picture ------------------------------------------------------------------------------
