@@ -45,7 +45,9 @@ def test_projections_keep_distances() -> None:
     apart = ratio[np.triu_indices(30, 1)]
     assert abs(apart.mean() - 1) < 0.05
     assert apart.std() < 0.1
+    assert projected(vectors[:0]).shape == (0, 256)
     few = rng.normal(size=(4, 256))
+    assert projected(few[:0]).shape == (0, 256)
     np.testing.assert_array_equal(projected(few), few.astype(np.float32))
 
 

@@ -120,6 +120,8 @@ def projected(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     projections", Journal of Computer and System Sciences 66, 2003; P. Li, T. Hastie and K. Church,
     "Very sparse random projections", KDD 2006).
     """
+    if not len(vectors):
+        return np.empty((0, min(vectors.shape[1], _DIRECTIONS)), dtype=np.float32)
     if vectors.shape[1] <= _DIRECTIONS:
         return vectors.astype(np.float32)
     directions = SparseRandomProjection(_DIRECTIONS, dense_output=True, random_state=0)
