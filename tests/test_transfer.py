@@ -464,7 +464,8 @@ TORCHVISIONS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISIONS)
-def test_every_backbone(name: str, tmp_path: Path) -> None:
+def test_every_backbone(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_the_last_epoch(monkeypatch)
     rng = np.random.default_rng(0)
     images = [rng.random((40, 50)).astype(np.float32) for _ in range(8)]
     labels = ["a", "b"] * 4
