@@ -160,7 +160,7 @@ class TransferClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
     --------
     >>> from hypervlad import make_tem_images
     >>> from hypervlad.baselines import TransferClassifier
-    >>> images, labels = make_tem_images(24, size=64, random_state=0)
+    >>> images, labels = make_tem_images(32, size=64, random_state=0)
     >>> model = TransferClassifier(weights="random", image_size=32, random_state=0)
     >>> model.fit(images, labels).predict_proba(images[:2]).shape
     (2, 4)
