@@ -47,10 +47,21 @@ def _methods(rows: Sequence[Mapping[str, Any]], scores_of: Any) -> str:
         cells += [
             f"{scores[name]:.3f}" for name in ("top2", "balanced_accuracy", "log_loss", "ece")
         ]
-        cells += [f"{row['epochs']:.1f}" if row["epochs"] else "–"]
+        cells += [_epochs(row)]
         cells += [f"{row['fit_seconds']:.0f} s", f"{row['ms']:.0f} ms"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _epochs(row: Mapping[str, Any]) -> str:
+    """Return the epochs of a training, "of at most" how many, marked where it was cut short."""
+    if not row["epochs"]:
+        return "–"
+    most = row["parameters"].get("max_epochs")
+    if most is None:
+        return f"{row['epochs']:.1f}"
+    cut = "\\*" if row["epochs"] == most else ""
+    return f"{row['epochs']:.1f} of {most}{cut}"
 
 
 def _classes(names: Sequence[str], row: Mapping[str, Any]) -> str:

@@ -67,6 +67,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Classes with only one or two:UserWarning")
+@pytest.mark.filterwarnings("ignore:fine-tuning is judged by:UserWarning")
 def test_every_method_on_the_same_folds_and_once_only(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +89,7 @@ def test_every_method_on_the_same_folds_and_once_only(
     assert not list((tmp_path / "kept").rglob("training-*"))
     table = comparison([facts])
     assert "| mobilenet_v2, all layers | " in table
+    assert " | 1.0 of 1\\* | " in table  # epochs, cut short by --max-epochs
     assert "On a second test set, later:" in table
     for kind in (TransferClassifier, MicrographClassifier):
         monkeypatch.setattr(kind, "fit", lambda *_, **__: pytest.fail("it was learnt again"))

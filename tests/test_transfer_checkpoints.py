@@ -14,12 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import build_tiny
 
+from hypervlad import register_backbone
+from hypervlad.backbones import Preprocessing
 from hypervlad.baselines import TransferClassifier
 from hypervlad.baselines.checkpoints import Checkpoint, CheckpointError
 from hypervlad.baselines.training import Course
+from hypervlad.modelfile import read_model, write_model
 
 Images = tuple[list[np.ndarray], np.ndarray]
+pytestmark = pytest.mark.filterwarnings("ignore:fine-tuning is judged by:UserWarning")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -156,6 +161,51 @@ def test_a_checkpoint_of_other_data_is_refused(texture_images: Images, tmp_path:
         model.fit(images, labels, groups=np.arange(24) // 2)
     backwards = [images[i] for i in range(23, -1, -1)]
     model.fit(backwards, labels[::-1])  # the same images, in another order
+
+
+def test_a_checkpoint_of_another_network_definition_is_refused(
+    texture_images: Images, tmp_path: Path
+) -> None:
+    place = tmp_path / "training.checkpoint"
+    model = small(max_epochs=1, trainable="last", checkpoint=place).fit(*texture_images)
+    usual = Preprocessing(minimum_size=4)
+    try:
+        for taps, preprocessing, told in (
+            (["1", "4"], usual, "taps: "),
+            (["1", "3", "4"], Preprocessing(mean=(0.5,) * 3, minimum_size=4), "preprocessing: "),
+        ):
+            register_backbone("tiny", build_tiny, taps, preprocessing)
+            with pytest.raises(CheckpointError, match=f"another training .*{told}"):
+                model.fit(*texture_images)
+    finally:
+        register_backbone("tiny", build_tiny, ["1", "3", "4"], usual)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["network.head.weight", "best.head.bias", "optimiser.0.exp_avg", "network.trunk.0.weight"],
+)
+def test_a_checkpoint_without_a_tensor_is_refused(
+    name: str, texture_images: Images, tmp_path: Path
+) -> None:
+    place = tmp_path / "training.checkpoint"
+    model = small(max_epochs=1, checkpoint=place).fit(*texture_images)
+    content = read_model(place, kind="training_checkpoint")
+    prefix = name.rpartition(".")[0] if name.startswith("optimiser") else name
+    fewer = {key: value for key, value in content.arrays.items() if not key.startswith(prefix)}
+    assert len(fewer) < len(content.arrays)
+    write_model(place, "training_checkpoint", content.header, fewer)
+    with pytest.raises(CheckpointError, match="does not hold what this network learns"):
+        model.fit(*texture_images)
+
+
+@pytest.mark.parametrize("place", ["absent/", "absent/training.checkpoint"])
+def test_a_place_that_is_not_there_is_told_before_images_are_read(
+    place: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=r"there is no folder .*absent; create it"):
+        small(checkpoint=f"{tmp_path}/{place}").fit(["no such image.png"] * 2, ["a", "b"])
+    assert not (tmp_path / "absent").exists()
 
 
 def test_in_a_folder_each_training_has_a_file_of_its_own(

@@ -47,17 +47,13 @@ class Checkpoint:
         Raises
         ------
         CheckpointError
-            If the folder that a file is to lie in does not exist.
+            If the folder does not exist.
         """
+        check_place(place)
         path = Path(place)
         if path.is_dir():
             text = json.dumps(settings, sort_keys=True)
             path = path / f"training-{hashlib.sha256(text.encode()).hexdigest()[:16]}.checkpoint"
-        elif not path.parent.is_dir():
-            raise CheckpointError(
-                f"checkpoint={os.fspath(place)!r}: there is no folder {path.parent}; create "
-                "it first"
-            )
         return cls(path, settings)
 
     def keep(self, course: Course) -> None:
@@ -95,6 +91,11 @@ class Checkpoint:
                 f"{self.path}: {len(curves)} epochs are done already, more than "
                 f"max_epochs={course.schedule.max_epochs}; take the file away, to start again"
             )
+        if not _fits(course, content.arrays):
+            raise CheckpointError(
+                f"{self.path}: it does not hold what this network learns; take the file away, to "
+                "start again"
+            )
         _restore(course, curves, content.arrays)
 
     def _check(self, header: Mapping[str, Any]) -> None:
@@ -108,9 +109,28 @@ class Checkpoint:
             )
 
 
+def check_place(place: str | os.PathLike[str]) -> None:
+    """Raise a `CheckpointError` unless a file could lie there; what ends in a slash is a folder."""
+    name, path = os.fspath(place), Path(place)
+    folder = path if name.endswith(("/", os.sep)) else path.parent
+    if not (path.is_dir() or folder.is_dir()):
+        raise CheckpointError(f"checkpoint={name!r}: there is no folder {folder}; create it first")
+
+
 def _shown(settings: Mapping[str, Any], name: str) -> str:
     text = repr(settings.get(name))
     return text if len(text) <= 40 else f"{text[:20]}…"
+
+
+def _fits(course: Course, arrays: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether a checkpoint has all tensors of a course, and no others."""
+    shapes = {name: tuple(value.shape) for name, value in learnable(course.network).items()}
+    for prefix in (_NETWORK, _BEST):
+        if {name: value.shape for name, value in arrays_under(prefix, arrays).items()} != shapes:
+            return False
+    n_learnt = sum(len(group["params"]) for group in course.optimiser.param_groups)
+    numbers = {name.partition(".")[0] for name in arrays_under(_OPTIMISER, arrays)}
+    return numbers == {str(number) for number in range(n_learnt)}
 
 
 def _random_states(course: Course) -> dict[str, torch.Tensor]:

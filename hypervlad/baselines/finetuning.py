@@ -51,7 +51,6 @@ class FineTuning:
     augmentation: MicrographAugmentation
     schedule: Schedule
     head_learning_rate: float
-    weight_decay: float
     dropout: float
     mixed_precision: bool
 
@@ -63,7 +62,7 @@ class FineTuned:
     Attributes
     ----------
     head : SoftmaxHead
-        With the temperature that fits the validation side best.
+        With the temperature by which the validation side was judged.
     changed : dict of ndarray
         Those tensors of the trunk that learnt, by the trunk's own names.
     curves : Curves
@@ -78,7 +77,9 @@ def fine_tune(
     trunk: nn.Module,
     backbone: Backbone,
     head: SoftmaxHead,
+    penalty: float,
     sides: tuple[StoredSide, StoredSide],
+    n_groups: int,
     class_weights: NDArray[np.float64],
     how: FineTuning,
     seeds: tuple[int, int],
@@ -96,8 +97,12 @@ def fine_tune(
     backbone : Backbone
     head : SoftmaxHead
         Where the head starts.
+    penalty : float
+        Of its coefficients, as in `fit_head`.
     sides : pair of StoredSide
         To learn from, and to be judged by.
+    n_groups : int
+        Of the side to be judged by.
     class_weights : ndarray of shape (n_classes,)
     how : FineTuning
     seeds : pair of int
@@ -114,7 +119,7 @@ def fine_tune(
         training.
     """
     device = next(trunk.parameters()).device
-    objective = SoftmaxCrossEntropy(torch.from_numpy(class_weights))
+    objective = SoftmaxCrossEntropy(torch.from_numpy(class_weights), head.temperature, n_groups)
     mixed = how.mixed_precision and _has_bfloat16(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         network = TransferNetwork(trunk, backbone, head, how.dropout, mixed).to(device)
@@ -123,11 +128,11 @@ def fine_tune(
         course = Course(
             network,
             objective,
-            _optimiser(network, how),
+            _optimiser(network, how, penalty),
             how.augmentation,
             how.schedule,
             seeds[0],
-            CurvesFromStart(),
+            CurvesFromStart(n_validation=len(sides[1]), n_validation_groups=n_groups),
         )
         kept = None
         if checkpoint is not None:
@@ -142,14 +147,16 @@ def _has_bfloat16(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def _optimiser(network: TransferNetwork, how: FineTuning) -> torch.optim.Optimizer:
-    """Adam with decoupled weight decay; head and trunk at their own rates."""
+def _optimiser(network: TransferNetwork, how: FineTuning, penalty: float) -> torch.optim.Optimizer:
+    """Adam, head and trunk at their own rates; the head keeps the L2 penalty it was fitted with."""
     trunk = [p for p in network.trunk.parameters() if p.requires_grad]
+    rate = how.head_learning_rate
     groups: list[dict[str, Any]] = [
-        {"params": list(network.head.parameters()), "lr": how.head_learning_rate}
+        {"params": [network.head.weight], "lr": rate, "weight_decay": penalty},
+        {"params": [network.head.bias], "lr": rate},
     ]
     groups += [{"params": trunk, "lr": how.schedule.learning_rate}] if trunk else []
-    return torch.optim.AdamW(groups, weight_decay=how.weight_decay)
+    return torch.optim.Adam(groups)
 
 
 def _settings(how: FineTuning, seeds: tuple[int, int], mixed: bool) -> dict[str, Any]:
@@ -166,7 +173,7 @@ def _settings(how: FineTuning, seeds: tuple[int, int], mixed: bool) -> dict[str,
 def _calibrated(
     network: TransferNetwork, validation: StoredSide, objective: SoftmaxCrossEntropy
 ) -> SoftmaxHead:
-    temperature, _ = objective.fitted_temperature(*answers_to(network, validation))
+    temperature = objective.temperature_for(*answers_to(network, validation))
     head = network.learnt_head()
     return SoftmaxHead(head.mean, head.scale, head.coef, head.intercept, temperature)
 

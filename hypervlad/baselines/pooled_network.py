@@ -61,10 +61,10 @@ class TransferNetwork(nn.Module):
         The backbone, unfolded.
     backbone : Backbone
     head : SoftmaxHead
-        Where the head starts; its mean and scale stay.
+        Where the head starts; its mean and scale stay, its temperature is left out.
     dropout : float
     mixed : bool
-        Whether the trunk runs in bfloat16 where that is safe (on a GPU only).
+        Whether the trunk runs in bfloat16, where that is safe, while it learns (on a GPU only).
     """
 
     def __init__(
@@ -79,9 +79,8 @@ class TransferNetwork(nn.Module):
         self.register_buffer("mean", torch.from_numpy(head.mean).float(), persistent=False)
         self.register_buffer("scale", torch.from_numpy(head.scale).float(), persistent=False)
         with torch.no_grad():
-            # Divided by its temperature: a head that is too sure would drag the trunk along.
-            self.head.weight.copy_(torch.from_numpy(head.coef.T / head.temperature))
-            self.head.bias.copy_(torch.from_numpy(head.intercept / head.temperature))
+            self.head.weight.copy_(torch.from_numpy(head.coef.T))
+            self.head.bias.copy_(torch.from_numpy(head.intercept))
 
     def train(self, mode: bool = True) -> TransferNetwork:
         """Switch dropout; the trunk stays in evaluation mode."""
@@ -94,7 +93,8 @@ class TransferNetwork(nn.Module):
         """Return the margins (B, n_classes) of images (B, C, s, s) in [0, 1]."""
         images = images.expand(-1, len(self.backbone.preprocessing.mean), -1, -1)
         images = normalised(images, self.backbone.preprocessing)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.mixed):
+        mixed = self.mixed and self.training
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed):
             maps = self._last_maps(images.contiguous(memory_format=torch.channels_last))
         features = (pooled(maps, self.backbone) - self.mean) / self.scale
         answers: torch.Tensor = self.head(self.dropout(features))
@@ -125,7 +125,8 @@ class TransferNetwork(nn.Module):
 def choose_what_learns(network: TransferNetwork, trainable: Trainable) -> None:
     """Let the head learn, and of the trunk nothing, what lies after its last tap but one, or all.
 
-    What comes after the last tap never learns: it is never run.
+    What comes after the last tap never learns: it is never run. A backbone of one tap has no last
+    but one: all of it learns.
     """
     network.requires_grad_(False)
     network.head.requires_grad_(True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.boosting.linear import fit_linear_margins
-from hypervlad.boosting.rows import training_rows
+from hypervlad.boosting.rows import TrainingRows
 from hypervlad.splits import group_folds
 
 FloatArray = NDArray[np.float64]
@@ -55,25 +56,48 @@ class SoftmaxHead:
         Raises
         ------
         ValueError
-            If the arrays do not fit together.
+            If the arrays do not fit together, or hold what no head has.
         """
         head = cls(**arrays, temperature=float(header["temperature"]))
         n_features, n_classes = head.coef.shape
         shapes = (head.mean.shape, head.scale.shape, head.intercept.shape)
         if shapes != ((n_features,), (n_features,), (n_classes,)):
             raise ValueError(f"the head's arrays do not fit: {head.coef.shape} and {shapes}")
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise ValueError("the head's arrays hold values that are no numbers")
+        if not (head.scale > 0).all():
+            raise ValueError("the head's scale is not above 0 everywhere")
+        if not (math.isfinite(head.temperature) and head.temperature > 0):
+            raise ValueError(f"the head's temperature is {head.temperature}, not above 0")
         return head
+
+
+@dataclass(frozen=True, eq=False)
+class FittedHead:
+    """A head and what it was fitted with.
+
+    Attributes
+    ----------
+    head : SoftmaxHead
+    C : float
+    penalty : float
+        The head's coefficients minimise the mean loss plus this, times half their squared length.
+    """
+
+    head: SoftmaxHead
+    C: float
+    penalty: float
 
 
 def fit_head(
     features: NDArray[np.floating],
-    labels: NDArray[Any],
-    groups: NDArray[Any] | None,
+    codes: NDArray[np.intp],
+    groups: NDArray[np.intp],
+    class_weights: FloatArray,
     *,
     Cs: float | Sequence[float],
-    class_weight: Mapping[Any, float] | str | None,
     seed: int,
-) -> tuple[SoftmaxHead, float]:
+) -> FittedHead:
     """Learn a head by logistic regression.
 
     C and the temperature are those of the lowest log-loss on the test rows of grouped inner folds;
@@ -82,28 +106,35 @@ def fit_head(
     Parameters
     ----------
     features : ndarray of shape (n, p)
-    labels, groups : ndarray of shape (n,)
+        In an order that does not depend on how the images came.
+    codes, groups : ndarray of int, shape (n,)
+    class_weights : ndarray of shape (n_classes,)
+        What a row of each class counts.
     Cs : float or sequence of float
         Inverse strengths of the L2 penalty to choose from. Features are centred and divided by one
         number, so that rows have length 1 on average and a C means the same for any network;
         divided by their own spread, channels that hardly ever answer would be blown up.
-    class_weight : mapping, "balanced" or None
     seed : int
         Of the folds.
 
     Returns
     -------
-    head : SoftmaxHead
-    C : float
+    FittedHead
     """
+    n_classes = len(class_weights)
+    weight = class_weights[codes]
     exact = features.astype(np.float64)
+    rows = TrainingRows(exact, np.arange(len(codes)), codes, weight / weight.mean(), groups)
+    folds = group_folds(codes, groups, n_splits=_FOLDS, random_state=seed)
+    found = fit_linear_margins(rows, n_classes, folds, np.atleast_1d(Cs).tolist())
     mean = exact.mean(axis=0)
     scale = float(np.sqrt(((exact - mean) ** 2).sum(axis=1).mean())) or 1.0
-    standardised = (exact - mean) / scale
-    classes, rows = training_rows(standardised, labels, np.ones(len(labels)), groups, class_weight)
-    folds = group_folds(rows.codes, rows.groups, n_splits=_FOLDS, random_state=seed)
-    found = fit_linear_margins(rows, len(classes), folds, np.atleast_1d(Cs).tolist())
     coef, intercept = found.coef * found.temperature, found.intercept * found.temperature
-    if coef.shape[1] == 1:  # log-odds of the second class: half of them for it, half against
+    intercept = intercept + mean @ coef
+    coef = coef * scale
+    penalty = 1 / (found.C * len(codes))
+    if n_classes == 2:  # log-odds of the second class: half of them for it, half against
         coef, intercept = np.hstack([-coef, coef]) / 2, np.append(-intercept, intercept) / 2
-    return SoftmaxHead(mean, np.full_like(mean, scale), coef, intercept, found.temperature), found.C
+        penalty *= 2  # their squares' sum is half that of the log-odds' coefficients
+    head = SoftmaxHead(mean, np.full_like(mean, scale), coef, intercept, found.temperature)
+    return FittedHead(head, found.C, penalty)

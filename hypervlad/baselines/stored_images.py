@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,8 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from hypervlad.encoder.inputs import Inputs
+from hypervlad.splits import first_appearance_codes
 
 _IN_MEMORY = 2 * 1024**3  # bytes; more images than this lie in a temporary file
 
@@ -36,6 +40,16 @@ class StoredImages:
     slots: NDArray[np.intp]
     positions: NDArray[np.intp]
     digests: list[str]
+
+    def joined_groups(self, groups: NDArray[Any] | None) -> NDArray[np.intp]:
+        """Return the group of each image (n,) as a number; copies join the groups they are in."""
+        n = len(self.digests)
+        images = np.unique(self.digests, return_inverse=True)[1]
+        if groups is None:
+            return np.asarray(images, dtype=np.intp)
+        own = first_appearance_codes(groups, "groups")
+        graph = coo_array((np.ones(n, dtype=bool), (own, n + images)), shape=(2 * n, 2 * n))
+        return np.asarray(connected_components(graph, directed=False)[1][own], dtype=np.intp)
 
     def side(
         self, rows: NDArray[np.intp], codes: NDArray[np.intp], device: torch.device
@@ -125,7 +139,18 @@ def _empty(n: int, n_channels: int, side: int) -> NDArray[np.float32]:
     shape = (n, n_channels, side, side)
     if 4 * n * n_channels * side**2 <= _IN_MEMORY:
         return np.empty(shape, dtype=np.float32)
+    n_bytes = 4 * int(np.prod(shape))
     with tempfile.TemporaryFile() as file:  # without a name: it goes with the array
+        try:
+            if hasattr(os, "posix_fallocate"):  # on a full disk, a map of a sparse file kills
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"the prepared images need {n_bytes / 1024**3:.1f} GB in {tempfile.gettempdir()}, "
+                f"which cannot be had ({error.strerror}); set TMPDIR to a folder of another disk, "
+                "or take a smaller image_size",
+            ) from error
         return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
 
 

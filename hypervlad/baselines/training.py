@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from hypervlad.boosting.linear import fit_temperature
-
 _KERAS_EPSILON = 1e-7  # of Adam; torch's own is a tenth of it
 _AT_ONCE = 4096  # patches that are judged, which bounds the memory
+_LOG_TEMPERATURE_SPREAD = 0.5  # how far a few held-out groups may move it; see `temperature_for`
 
 Change = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
@@ -30,12 +30,30 @@ class Schedule:
     ----------
     learning_rate : float
     batch_size, max_epochs, patience : int
+    warm_up : int, default=0
+        Steps over which all rates rise evenly from 0. Adam knows nothing of a gradient's usual size
+        at first: its first steps are as long as any and lead nowhere in particular.
+    even_batches : bool, default=False
+        Whether an epoch is cut into nearly equal batches, rather than full ones and a rest: a step
+        of Adam is as long for one sample as for a whole batch.
     """
 
     learning_rate: float
     batch_size: int
     max_epochs: int
     patience: int
+    warm_up: int = 0
+    even_batches: bool = False
+
+    def batches(self, order: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Cut an epoch's rows into batches."""
+        if self.even_batches:
+            return order.tensor_split(math.ceil(len(order) / self.batch_size))
+        return order.split(self.batch_size)
+
+    def share_of_rate(self, step: int) -> float:
+        """Return what share of its rates a step takes, counted from 0 over all epochs."""
+        return min(1.0, (step + 1) / self.warm_up) if self.warm_up else 1.0
 
 
 class Samples(Protocol):
@@ -115,32 +133,49 @@ class BinaryCrossEntropy:
 class SoftmaxCrossEntropy:
     """Of a margin for each class, (n, n_classes); targets are class numbers.
 
-    Held-out samples are judged at the temperature that suits them best: they get one at the end
-    anyway, and a network that becomes too sure while it becomes better should go on.
+    Held-out samples are judged by the probabilities that a model would give which ended here, at
+    its temperature: see `temperature_for`. No scale of the margins is then better than another.
 
     Attributes
     ----------
     class_weights : Tensor of shape (n_classes,), float64
         What a sample of each class counts.
+    temperature : float
+        What was right for the start, cross-fitted on the samples that are learnt from.
+    n_groups : int
+        Of the held-out samples.
     """
 
     class_weights: torch.Tensor
+    temperature: float = 1.0
+    n_groups: int = 1
 
     def loss(self, answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         losses = functional.cross_entropy(answers, targets, reduction="none")
         return (losses * self.class_weights.to(losses)[targets]).mean()
 
     def held_out_loss(self, answers: torch.Tensor, targets: torch.Tensor) -> float:
-        return self.fitted_temperature(answers, targets)[1]
-
-    def fitted_temperature(
-        self, answers: torch.Tensor, targets: torch.Tensor
-    ) -> tuple[float, float]:
-        """Return the temperature of the lowest loss, and that loss; NaN if there is none."""
         if not torch.isfinite(answers).all():
-            return math.nan, math.nan
-        weights = self.class_weights.cpu()[targets].numpy()
-        return fit_temperature(answers.numpy(), targets.numpy(), weights)
+            return math.nan
+        return float(self.loss(answers / self.temperature_for(answers, targets), targets))
+
+    def temperature_for(self, answers: torch.Tensor, targets: torch.Tensor) -> float:
+        """Return the temperature for finite held-out answers, drawn towards that of the start.
+
+        The most likely one, where each held-out group is as much evidence as one sample, and its
+        logarithm was normally distributed around that of the start beforehand.
+        """
+        centre = math.log(self.temperature)
+
+        def penalised(log_temperature: float) -> float:
+            loss = float(self.loss(answers / math.exp(log_temperature), targets))
+            away = (log_temperature - centre) / _LOG_TEMPERATURE_SPREAD
+            return self.n_groups * loss + 0.5 * away**2
+
+        # Beyond four spreads on either side no evidence of so few groups leads.
+        reach = 4 * _LOG_TEMPERATURE_SPREAD
+        bounds = (centre - reach, centre + reach)
+        return math.exp(minimize_scalar(penalised, bounds=bounds, method="bounded").x)
 
     def right(self, answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return answers.argmax(dim=1) == targets
@@ -151,7 +186,9 @@ class Curves:
     """Loss (cross-entropy) and accuracy of each epoch, the first one first.
 
     ``loss`` and ``accuracy`` are of the changed samples and with dropout, while learning went on;
-    the others of the unchanged validation samples after it.
+    the others of the unchanged validation samples after it. A network that is given a temperature
+    learns without it; its ``validation_loss`` is of the probabilities that it would give had it
+    ended there, with the temperature that it would have then.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -176,10 +213,14 @@ class CurvesFromStart(Curves):
     ----------
     start_loss, start_accuracy : float
         Of the validation samples, before the first epoch.
+    n_validation, n_validation_groups : int
+        How many samples that are, and of how many groups.
     """
 
     start_loss: float = math.inf
     start_accuracy: float = 0.0
+    n_validation: int = 0
+    n_validation_groups: int = 0
 
     @property
     def best_epoch(self) -> int:
@@ -226,6 +267,7 @@ class Course:
         self.network, self.objective, self.optimiser = network, objective, optimiser
         self.change, self.schedule = change, schedule
         self.generator = torch.Generator().manual_seed(seed)
+        self._rates = [group["lr"] for group in optimiser.param_groups]
         self.curves = Curves() if curves is None else curves
         self.best: dict[str, torch.Tensor] = {}
 
@@ -292,7 +334,9 @@ class Course:
         self.network.train()
         total = right = 0.0
         order = torch.randperm(len(learnt), generator=self.generator)
-        for rows in order.split(self.schedule.batch_size):
+        batches = self.schedule.batches(order)
+        for step, rows in enumerate(batches, start=len(batches) * len(self.curves)):
+            self._set_rates(self.schedule.share_of_rate(step))
             inputs, targets = learnt.batch(rows)
             answers = self.network(self.change(inputs, self.generator))
             loss = self.objective.loss(answers, targets)
@@ -302,6 +346,10 @@ class Course:
             total += float(loss.detach()) * len(rows)
             right += float(self.objective.right(answers, targets).sum())
         return total / len(learnt), right / len(learnt)
+
+    def _set_rates(self, share: float) -> None:
+        for group, rate in zip(self.optimiser.param_groups, self._rates, strict=True):
+            group["lr"] = share * rate
 
     def _judged(self, samples: Samples) -> tuple[float, float]:
         answers, targets = answers_to(self.network, samples)

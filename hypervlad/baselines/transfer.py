@@ -50,31 +50,33 @@ class TransferClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
     weights : {"imagenet", "random"} or path, default="imagenet"
         As in :class:`HypercolumnVLAD`.
     mode : {"features", "finetune"}, default="features"
-        "features" leaves the network as it is, and takes seconds; "finetune" takes minutes to
-        hours, and is worth it where there are thousands of images.
+        "features" leaves the network as it is, and takes seconds for hundreds of images; "finetune"
+        takes minutes to hours, and is worth it where there are thousands.
     trainable : {"head", "last", "all"}, default="last"
         What learns when fine-tuning: the head alone (through the augmentation), the layers after
-        the backbone's last default tap but one as well (its last resolution), or all layers.
+        the backbone's last default tap but one as well (its last resolution; all of a backbone with
+        one tap), or all layers.
     image_size : int or "auto", default="auto"
         Side in pixels of the square that images are stretched to. "auto": what the network was made
-        for, 299 for inception_v3 and 224 for all others.
+        for, 299 for inception_v3 and 224 for all others, or the least that the network takes.
     Cs : float or sequence of float, default=(0.1, 1.0, 10.0, 100.0, 1000.0)
         Inverse strengths of the regression's L2 penalty, of which grouped inner folds choose one by
         the lowest log-loss.
     class_weight : None, "balanced" or dict, default=None
         What the images of a class count; "balanced" makes all classes count alike.
-    learning_rate, head_learning_rate : float, default=3e-5 and 1e-3
-        Of AdamW, for the network's layers and for its head. Each step moves a weight by about so
-        much, whatever its gradient.
-    weight_decay : float, default=1e-4
+    learning_rate, head_learning_rate : float, default=3e-6 and 1e-3
+        Of Adam, for the network's layers and for its head. Each step moves a weight by about so
+        much, whatever its gradient; over the first ten steps the rates rise to this. The head
+        keeps the regression's penalty.
     dropout : float, default=0.2
         Share of the pooled features that the head does not see while it learns, below 1.
     batch_size : int, default=32
         Images that are learnt from at once.
     max_epochs : int, default=30
     patience : int, default=5
-        Epochs without a lower validation loss after which it stops. The best weights are kept,
-        which may be those from before the first epoch.
+        Epochs without a lower validation loss after which it stops. The best weights are kept. If
+        those from before the first epoch were best, the model is that of "features", its head
+        learnt from all images.
     validation_fraction : float, default=0.2
         Share of the images, whole groups, that fine-tuning does not learn from: they decide when to
         stop, and how sure the probabilities are.
@@ -137,11 +139,12 @@ class TransferClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
     :class:`hypervlad.baselines.pooled_network.TransferNetwork`.
 
     *Temperature.* Margins are divided by the number that makes the log-loss of held-out images
-    lowest (Guo et al. 2017): in "features" those of the inner folds, in "finetune" the validation
-    side. :func:`hypervlad.metrics.expected_calibration_error` says what is left.
+    lowest (Guo et al. 2017): in "features" those of the inner folds; in "finetune" the validation
+    side, whose few groups move it only so far from that of the inner folds.
+    :func:`hypervlad.metrics.expected_calibration_error` says what is left.
 
-    *Memory.* Fine-tuning keeps all images prepared, 0.2 MB each (grey, 224 px; colour: three
-    times that), above 2 GB in a temporary file.
+    *Memory.* ``fit`` keeps all images prepared, 0.2 MB each (grey, 224 px; colour: three times
+    that), above 2 GB in a temporary file.
 
     *A saved model* holds the head, and the layers that learnt. The others come from where
     ``weights`` says, checked by their digest, or with ``include_backbone=True`` from the file too;
@@ -157,7 +160,7 @@ class TransferClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
     --------
     >>> from hypervlad import make_tem_images
     >>> from hypervlad.baselines import TransferClassifier
-    >>> images, labels = make_tem_images(24, size=64, random_state=0)
+    >>> images, labels = make_tem_images(32, size=64, random_state=0)
     >>> model = TransferClassifier(weights="random", image_size=32, random_state=0)
     >>> model.fit(images, labels).predict_proba(images[:2]).shape
     (2, 4)
@@ -188,9 +191,8 @@ class TransferClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         image_size: int | Literal["auto"] = "auto",
         Cs: float | Sequence[float] = (0.1, 1.0, 10.0, 100.0, 1000.0),
         class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
-        learning_rate: float = 3e-5,
+        learning_rate: float = 3e-6,
         head_learning_rate: float = 1e-3,
-        weight_decay: float = 1e-4,
         dropout: float = 0.2,
         batch_size: int = 32,
         max_epochs: int = 30,
@@ -220,7 +222,6 @@ class TransferClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         self.class_weight = class_weight
         self.learning_rate = learning_rate
         self.head_learning_rate = head_learning_rate
-        self.weight_decay = weight_decay
         self.dropout = dropout
         self.batch_size = batch_size
         self.max_epochs = max_epochs
@@ -277,13 +278,17 @@ class TransferClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         network = build_network(backbone.name, self.weights, backbone.taps[-1:], device)
         inputs = self._inputs(recipe, backbone.preprocessing)
         learnt = learn(self, Labelled(images, labels, known), recipe, inputs, network, seeds)
+        fitted = network
+        if learnt.changed:
+            state = network.original.state_dict()
+            fitted = build_network(backbone.name, state, backbone.taps[-1:], device)
         # All at the end: a fit that fails leaves the model as it was.
         self.classes_, self.n_images_ = np.unique(learnt.labels), len(learnt.labels)
         self.head_, self.history_, self.C_ = learnt.head, learnt.curves, learnt.C
         self.recipe_, self.preprocessing_ = recipe, backbone.preprocessing
         self.weights_digest_ = network.digest
         self.network_state_, self.whole_network_ = learnt.changed, False
-        self._tapped_network = self._built(device) if learnt.changed else network
+        self._tapped_network = fitted
         return self
 
     def decision_function(self, images: Sequence[Any]) -> NDArray[np.float64]:

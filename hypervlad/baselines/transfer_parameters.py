@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hypervlad.backbones import Backbone, get_backbone
+from hypervlad.baselines.checkpoints import check_place
 from hypervlad.baselines.finetuning import FineTuning
 from hypervlad.baselines.micrograph_augmentation import MicrographAugmentation
 from hypervlad.baselines.parameters import check_number
@@ -28,6 +29,7 @@ from hypervlad.images import ReadOptions
 if TYPE_CHECKING:
     from hypervlad.baselines.transfer import TransferClassifier
 
+_WARM_UP = 10  # steps
 _RATES = ("learning_rate", "head_learning_rate")
 _SWITCHES = ("flips", "right_angles", "mixed_precision", "verbose")
 
@@ -54,44 +56,61 @@ class TransferRecipe:
             That names the first parameter that is unusable.
         """
         backbone = get_backbone(model.backbone)
-        check_choice("mode", model.mode, ("features", "finetune"))
-        check_choice("trainable", model.trainable, ("head", "last", "all"))
+        _check_choices(model.mode, model.trainable)
         _check_learning(model)
         _check_run(model)
         return cls(
             backbone.name,
             model.mode,
             model.trainable,
-            _checked_size(model.image_size, backbone),
+            checked_size(model.image_size, backbone),
             check_read_options(model.read_options),
         )
+
+    def check(self) -> None:
+        """Raise a ValueError if what came from a file cannot be."""
+        _check_choices(self.mode, self.trainable)
+        check_count("image_size", self.image_size)
+        if (self.aspect, self.pixel_size) != ("square", None):
+            raise ValueError("images of a transfer classifier are squares, at no common scale")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the parameters as JSON knows them."""
         return dataclasses.asdict(self)
 
 
+def _check_choices(mode: Any, trainable: Any) -> None:
+    check_choice("mode", mode, ("features", "finetune"))
+    check_choice("trainable", trainable, ("head", "last", "all"))
+
+
 def fine_tuning_of(model: TransferClassifier) -> FineTuning:
     """Return how a classifier wants its network fine-tuned."""
     return FineTuning(
         trainable=model.trainable,
-        augmentation=_from(model, MicrographAugmentation),
-        schedule=_from(model, Schedule),
+        augmentation=_augmentation(model),
+        schedule=_schedule(model),
         head_learning_rate=float(model.head_learning_rate),
-        weight_decay=float(model.weight_decay),
         dropout=float(model.dropout),
         mixed_precision=bool(model.mixed_precision),
     )
 
 
-def _from(model: TransferClassifier, kind: type[Any]) -> Any:
-    names = [field.name for field in dataclasses.fields(kind)]
-    return kind(**{name: plain(getattr(model, name)) for name in names})
+def _augmentation(model: TransferClassifier) -> MicrographAugmentation:
+    names = [field.name for field in dataclasses.fields(MicrographAugmentation)]
+    return MicrographAugmentation(**{name: plain(getattr(model, name)) for name in names})
 
 
-def _checked_size(image_size: Any, backbone: Backbone) -> int:
+def _schedule(model: TransferClassifier) -> Schedule:
+    names = ("learning_rate", "batch_size", "max_epochs", "patience")
+    own = {name: plain(getattr(model, name)) for name in names}
+    return Schedule(**own, warm_up=_WARM_UP, even_batches=True)
+
+
+def checked_size(image_size: Any, backbone: Backbone) -> int:
+    """Return the side of images in pixels; ValueError if the network cannot take them."""
     if isinstance(image_size, str) and image_size == "auto":
-        return own_size(backbone)
+        return max(own_size(backbone), backbone.preprocessing.minimum_size)
     try:
         return check_count("image_size", image_size, backbone.preprocessing.minimum_size)
     except ValueError as error:
@@ -103,7 +122,6 @@ def _check_learning(model: TransferClassifier) -> None:
     check_class_weight(model.class_weight)
     for name in _RATES:
         check_number(name, getattr(model, name), above=0.0)
-    check_number("weight_decay", model.weight_decay, at_least=0.0)
     check_number("dropout", model.dropout, at_least=0.0, below=1.0)
     for name in ("batch_size", "max_epochs", "patience"):
         check_count(name, getattr(model, name))
@@ -126,3 +144,5 @@ def _check_run(model: TransferClassifier) -> None:
             f"checkpoint must be a file or a folder to keep the training in, or None, not "
             f"{model.checkpoint!r}"
         )
+    if model.checkpoint is not None:
+        check_place(model.checkpoint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,6 +48,7 @@ def pack(
         "whole_network": whole,
         "classes": pack_labels(model.classes_),
         "head": head,
+        "tensors": _shapes(tensors),
         "C": model.C_,
         "history": None if model.history_ is None else dataclasses.asdict(model.history_),
         "n_images": model.n_images_,
@@ -71,14 +73,17 @@ def unpack(
         model.recipe_ = TransferRecipe(
             **recipe | {"read_options": check_read_options(recipe["read_options"])}
         )
+        model.recipe_.check()
         model.preprocessing_ = Preprocessing.from_dict(header["preprocessing"])
         model.weights_digest_ = str(header["weights_digest"])
         model.whole_network_ = bool(header["whole_network"])
         model.classes_ = unpack_labels(header["classes"])
         model.C_, model.n_images_ = float(header["C"]), int(header["n_images"])
-        model.history_ = None if header["history"] is None else CurvesFromStart(**header["history"])
+        model.history_ = None if header["history"] is None else _history(header["history"])
         model.head_ = SoftmaxHead.from_state(header["head"], arrays_under(_HEAD, arrays))
         model.network_state_ = arrays_under(_NETWORK, arrays)
+        if _shapes(model.network_state_) != header["tensors"]:
+            raise ValueError("the network's tensors are not those that it was saved with")
         _check_fit(model)
     except ModelFileError:
         raise
@@ -94,8 +99,26 @@ def _check_fit(model: TransferClassifier) -> None:
     n_classes = len(model.classes_)
     if model.head_.coef.shape[1] != n_classes:
         raise ValueError(f"a head of {model.head_.coef.shape[1]} classes for {n_classes} labels")
-    if model.recipe_.mode == "features" and model.network_state_ and not model.whole_network_:
+    learnt = model.history_ is not None and model.history_.best_epoch >= 0
+    if model.network_state_ and not (learnt or model.whole_network_):
         raise ValueError("a part of a network that did not learn")
+    if learnt and not model.network_state_ and model.recipe_.trainable != "head":
+        raise ValueError("a network that learnt, without what it learnt")
+
+
+def _history(stored: Mapping[str, Any]) -> CurvesFromStart:
+    history = CurvesFromStart(**stored)
+    lists = (history.loss, history.accuracy, history.validation_loss, history.validation_accuracy)
+    if any(not isinstance(values, list) or len(values) != len(lists[0]) for values in lists):
+        raise ValueError("the history's curves are no lists of one length")
+    numbers = [*itertools.chain(*lists), history.start_loss, history.start_accuracy]
+    if not all(isinstance(value, int | float) for value in numbers):
+        raise ValueError("the history holds what are no numbers")
+    return history
+
+
+def _shapes(tensors: Mapping[str, NDArray[Any]]) -> dict[str, list[int]]:
+    return {name: list(value.shape) for name, value in tensors.items()}
 
 
 def _packed_parameters(model: TransferClassifier) -> dict[str, Any]:
@@ -120,6 +143,9 @@ def _unpacked_parameters(packed: Mapping[str, Any], cls: type[Any]) -> dict[str,
     )
     if unknown:
         raise ValueError(f"unknown parameters {unknown}")
+    missing = sorted(set(cls().get_params()) - set(parameters) - set(_NOT_KEPT))
+    if missing:
+        raise ValueError(f"missing parameters {missing}")
     if isinstance(parameters["class_weight"], list):
         parameters["class_weight"] = dict(parameters["class_weight"])
     if isinstance(parameters["Cs"], list):

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score
 
+from hypervlad.classifier.validation import of_length
+
 
 def most_probable(proba: NDArray[np.floating], classes: NDArray[Any]) -> NDArray[Any]:
     """Return the label of the highest probability in each row (n, n_classes).
@@ -30,7 +32,9 @@ def accuracy_of_read(
     sample_weight: Sequence[float] | None = None,
 ) -> float:
     """Return the accuracy of labels as `most_probable` gives them; None does not count."""
+    n = len(predicted)
+    of_length("labels", truth, n)
     read = np.array([label is not None for label in predicted])
-    weights = None if sample_weight is None else np.asarray(sample_weight)[read]
+    weights = None if sample_weight is None else of_length("weights", sample_weight, n)[read]
     expected, found = np.asarray(truth)[read], predicted[read].astype(classes.dtype)
     return float(accuracy_score(expected, found, sample_weight=weights))

@@ -57,13 +57,23 @@ def _transfer_facts(model: Any) -> dict[str, str]:
         "network": recipe.backbone,
         "network's weights": f"{model.weights} ({digest}), "
         + ("in the file" if model.whole_network_ else "not in the file"),
-        "fine-tuned": "no"
-        if history is None
-        else f"{learnt[recipe.trainable]}, for {len(history)} epochs",
+        "fine-tuned": _fine_tuned_in_words(history, learnt[recipe.trainable]),
         "image size": _size_in_words(model),
         "how files are read": _reading_in_words(model),
     }
     return facts | {"classifier": f"softmax regression on {len(model.head_.mean):,} features"}
+
+
+def _fine_tuned_in_words(history: Any, learnt: str) -> str:
+    if history is None:
+        return "no"
+    if history.best_epoch < 0:
+        return f"no: {_epochs(len(history))} made it no better"
+    return f"{learnt}, for {history.best_epoch + 1} of {_epochs(len(history))}"
+
+
+def _epochs(number: int) -> str:
+    return f"{number} epoch" if number == 1 else f"{number} epochs"
 
 
 def _scorer_facts(scorer: Any) -> dict[str, str]:

@@ -30,6 +30,8 @@ class TrainingCurvesDisplay:
         Whose weights were kept, counted from 0; -1 for those from before the first.
     name : str, default="loss"
         What the values are.
+    start : float, optional
+        Of the validation samples before the first epoch, if the network knew something then.
 
     Attributes
     ----------
@@ -46,11 +48,13 @@ class TrainingCurvesDisplay:
         validation: Sequence[float],
         best_epoch: int,
         name: str = "loss",
+        start: float | None = None,
     ) -> None:
         self.training = training
         self.validation = validation
         self.best_epoch = best_epoch
         self.name = name
+        self.start = start
 
     @classmethod
     def from_estimator(
@@ -83,7 +87,8 @@ class TrainingCurvesDisplay:
                 f"mode={model.mode!r} says"
             )
         sides = getattr(curves, of), getattr(curves, f"validation_{of}")
-        return cls(*sides, curves.best_epoch, of).plot(ax=ax)
+        start = getattr(curves, f"start_{of}", None)
+        return cls(*sides, curves.best_epoch, of, start).plot(ax=ax)
 
     @property
     def figure_size(self) -> tuple[float, float]:
@@ -110,6 +115,8 @@ class TrainingCurvesDisplay:
             (self.validation, _VALIDATION, "validation"),
         ):
             self.ax_.plot(epochs, values, color=colour, label=label, linewidth=1.6)
+        if self.start is not None:
+            self.ax_.plot(0, self.start, "s", color=_VALIDATION, markersize=5, label="start")
         title = "weights kept: those from before the first epoch"
         if self.best_epoch >= 0:
             best = self.validation[self.best_epoch]
@@ -119,7 +126,7 @@ class TrainingCurvesDisplay:
         self.ax_.set(
             xlabel="epoch",
             ylabel=self.name,
-            xlim=(1, max(2, len(self.training))),
+            xlim=(1 if self.start is None else 0, max(2, len(self.training))),
             title=title,
         )
         self.ax_.title.set_fontsize(9)
