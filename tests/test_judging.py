@@ -127,6 +127,17 @@ def test_images_between_classes_name_them(model: MicrographClassifier, texture_i
     assert "100 %" not in judged.reasons[0]
 
 
+def test_what_is_more_probably_wrong_than_right_is_not_sure(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    """However many of the other answers are right."""
+    vectors = model.encoder_.transform(texture_images[0])
+    mean = vectors.mean(axis=0, keepdims=True)
+    judged = judge_vectors(model, np.concatenate([vectors, mean]), 0.9)
+    assert judged.threshold >= 0.5
+    assert (judged.proba[judged.kind == "sure"].max(axis=1) >= 0.5).all()
+
+
 def test_skipped_images_are_judged_unreadable(
     model: MicrographClassifier, texture_images: Any, tmp_path: Path
 ) -> None:

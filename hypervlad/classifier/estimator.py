@@ -313,8 +313,8 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         images : sequence of n images
         max_error : float, default=0.05
             Share of the answers given that may be wrong. An answer is given from the lowest
-            confidence on at which images that the model had not seen were wrong no more often: an
-            estimate, not a guarantee, and rough where groups are few.
+            confidence on, a half at least, at which images that the model had not seen were wrong
+            no more often: an estimate, not a guarantee, and rough where groups are few.
         reject_label : object, default="unsure"
             What stands where no answer is given; not a class.
 

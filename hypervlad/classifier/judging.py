@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hypervlad.classifier.estimator import MicrographClassifier
 
 SURE, BOUNDARY, UNKNOWN, UNREADABLE = "sure", "boundary", "unknown", "unreadable"
+_LEAST = 0.5  # confidence of a sure answer
 _TOLD = 0.9  # of the probability is named, class by class
 _MOST_TOLD = 3
 
@@ -146,7 +147,11 @@ def check_asked(
 
 
 def confidence_for(model: MicrographClassifier, max_error: float) -> float:
-    """Return the lowest confidence whose answers are wrong no more often; warn if there is none."""
+    """Return the confidence from which on answers are wrong no more often, but at least a half.
+
+    An answer that is more probably wrong than right is not sure, however right the others are.
+    Warns if no confidence will do.
+    """
     threshold = confidence_for_error(model._held_out().calibration, max_error)
     if np.isinf(threshold):
         warnings.warn(
@@ -156,7 +161,7 @@ def confidence_for(model: MicrographClassifier, max_error: float) -> float:
             UserWarning,
             stacklevel=4,
         )
-    return threshold
+    return max(threshold, _LEAST)
 
 
 def _reason(
