@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import build_tiny
 
 from hypervlad import register_backbone
-from hypervlad.backbones import Preprocessing
+from hypervlad.backbones import Preprocessing, get_backbone
 from hypervlad.baselines import TransferClassifier
 from hypervlad.baselines.checkpoints import Checkpoint, CheckpointError
 from hypervlad.baselines.training import Course
@@ -168,17 +167,17 @@ def test_a_checkpoint_of_another_network_definition_is_refused(
 ) -> None:
     place = tmp_path / "training.checkpoint"
     model = small(max_epochs=1, trainable="last", checkpoint=place).fit(*texture_images)
-    usual = Preprocessing(minimum_size=4)
+    usual, build = Preprocessing(minimum_size=4), get_backbone("tiny").builder
     try:
         for taps, preprocessing, told in (
             (["1", "4"], usual, "taps: "),
             (["1", "3", "4"], Preprocessing(mean=(0.5,) * 3, minimum_size=4), "preprocessing: "),
         ):
-            register_backbone("tiny", build_tiny, taps, preprocessing)
+            register_backbone("tiny", build, taps, preprocessing)
             with pytest.raises(CheckpointError, match=f"another training .*{told}"):
                 model.fit(*texture_images)
     finally:
-        register_backbone("tiny", build_tiny, ["1", "3", "4"], usual)
+        register_backbone("tiny", build, ["1", "3", "4"], usual)
 
 
 @pytest.mark.parametrize(
