@@ -65,7 +65,8 @@ def refill_queue(
     """Put another model's answers into a queue, in one step, also while windows are open.
 
     Labels and the log stay. An image that a person has labelled keeps what was said of it before:
-    a model that learnt from that label would only repeat it.
+    a model that learnt from that label would only repeat it. One that a person skipped stays
+    doubtful, however sure the new model is.
 
     Parameters
     ----------
@@ -86,8 +87,9 @@ def refill_queue(
         _write_training(connection, training)
         numbers = _categories(connection, classes)
         connection.executemany(
-            "UPDATE items SET place = ?, kind = ?, scores = ?, reason = ?, novelty = ?, "
-            "nearest = ? WHERE path = ? AND state != 'labelled'",
+            "UPDATE items SET place = COALESCE(?, CASE state WHEN 'skipped' THEN place END), "
+            "kind = ?, scores = ?, reason = ?, novelty = ?, nearest = ? "
+            "WHERE path = ? AND state != 'labelled'",
             ((*_judgement(entry, numbers), os.fsencode(entry.path)) for entry in entries),
         )
 

@@ -16,6 +16,11 @@ WHOLE = 8192  # more than that, browsers show badly or not at all
 _QUALITY = 92
 _CACHE_BYTES = 64 * 2**20
 _AT_ONCE = 2  # images decoded at a time: each may take a gigabyte
+_WAITING = 2  # more may wait for that; the server's other threads are for clicks
+
+
+class BusyError(Exception):
+    """So many pictures are being made that this one is to be asked for again a moment later."""
 
 
 class Previews:
@@ -25,6 +30,7 @@ class Previews:
         self._kept: OrderedDict[tuple[Path, int], bytes] = OrderedDict()
         self._bytes = 0
         self._guard = threading.Lock()
+        self._turns = threading.BoundedSemaphore(_AT_ONCE + _WAITING)
         self._decoding = threading.BoundedSemaphore(_AT_ONCE)
 
     def get(self, path: Path, side: int) -> bytes:
@@ -44,14 +50,28 @@ class Previews:
         ------
         ImageReadError
             If the file cannot be read.
+        BusyError
+            If others wait already.
         """
         key = (path, side)
+        found = self._found(key)
+        if found is not None:
+            return found
+        if not self._turns.acquire(blocking=False):
+            raise BusyError("other pictures are being made; ask again")
+        try:
+            with self._decoding:
+                return self._found(key) or self._keep(key, jpeg(path, side))
+        finally:
+            self._turns.release()
+
+    def _found(self, key: tuple[Path, int]) -> bytes | None:
         with self._guard:
             if key in self._kept:
                 self._kept.move_to_end(key)
-                return self._kept[key]
-        with self._decoding:
-            picture = jpeg(path, side)
+            return self._kept.get(key)
+
+    def _keep(self, key: tuple[Path, int], picture: bytes) -> bytes:
         with self._guard:
             if key not in self._kept:
                 self._kept[key] = picture

@@ -8,7 +8,6 @@ which knows no classes, has seen all images.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ from sklearn.utils import Bunch
 from hypervlad.classifier import MicrographClassifier
 from hypervlad.review.filling import contents, refill_queue
 from hypervlad.review.grouping import groups_of
-from hypervlad.review.judging import entries_of, judge_images, training_images
-from hypervlad.review.records import Labelled, QueueError
+from hypervlad.review.judging import entries_of, judge_images
+from hypervlad.review.records import Labelled, QueueError, TrainingImage
 from hypervlad.review.store import Queue
 
 
@@ -248,19 +247,20 @@ def requeue(
     entries = entries_of(
         model, judged, [image.name for image in read], [image.path for image in read]
     )
-    unread = len(images) - len(read)
+    unread = [image for image, is_read in zip(images, readable, strict=True) if not is_read]
     if write:
         refill_queue(
             queue,
             [str(label) for label in model.classes_],
             entries,
-            training_images(model, _common_folder(material.images)),
+            _with_files(model, material),
             {"model": str(Path(model_file).absolute())},
         )
     return Remaining(
         n_images=len(images),
         before=sum(image.doubtful for image in images),
-        after=sum(entry.place is not None for entry in entries) + unread,
+        after=sum(entry.place is not None for entry in entries)
+        + sum(image.doubtful for image in unread),  # they stay what they were
     )
 
 
@@ -269,12 +269,15 @@ def remaining(queue: Queue) -> list[Labelled]:
     return [image for image in contents(queue) if image.label is None]
 
 
-def _common_folder(images: Sequence[str]) -> Path | None:
-    """Return the folder that all images lie in, from which a model's names of them count."""
-    try:
-        return Path(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in images]))
-    except ValueError:  # two drives of Windows
-        return None
+def _with_files(model: MicrographClassifier, material: Material) -> list[TrainingImage]:
+    """Return the images that a model has just learnt from, with the files that it read."""
+    known = model.training_
+    return [
+        TrainingImage(name, str(label), Path(material.images[position]).absolute())
+        for name, label, position in zip(
+            known.names, known.labels, known.positions.tolist(), strict=True
+        )
+    ]
 
 
 def _label(image: Labelled) -> str:

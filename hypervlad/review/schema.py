@@ -135,11 +135,10 @@ def connect(folder: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         for setting in ("synchronous = FULL", "fullfsync = ON", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {setting}")
-    except sqlite3.DatabaseError as error:
+    except BaseException as error:
         connection.close()
-        raise QueueError(f"{path}: cannot be opened as a queue ({error})") from error
-    except QueueError:
-        connection.close()
+        if isinstance(error, sqlite3.DatabaseError) and not _is_passing(error):
+            raise QueueError(f"{path}: cannot be opened as a queue ({error})") from error
         raise
     connection.row_factory = sqlite3.Row
     return connection
@@ -155,6 +154,11 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+def _is_passing(error: sqlite3.DatabaseError) -> bool:
+    """Say whether another process only holds the file for the moment."""
+    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:

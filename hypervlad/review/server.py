@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import socket
 import sqlite3
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 
 from hypervlad.images import ImageReadError
 from hypervlad.review.guard import HEADERS, MOST_BYTES, Guard, RefusedError, body_of
-from hypervlad.review.previews import SCREEN, THUMBNAIL, WHOLE, Previews
+from hypervlad.review.previews import SCREEN, THUMBNAIL, WHOLE, BusyError, Previews
 from hypervlad.review.records import Answer, QueueError, UnknownError
 from hypervlad.review.store import Queue
 
@@ -83,8 +82,8 @@ def serve(
     listening = _listen(queue, port)
     try:
         taken: int = listening.getsockname()[1]
-        token = queue.fact("token") or secrets.token_urlsafe(24)
-        queue.note(token=token, port=str(taken))
+        token = queue.secret()
+        queue.note(port=str(taken))
         server = create_server(
             make_app(queue, token, taken),
             sockets=[listening],
@@ -201,6 +200,14 @@ def _with_headers(response: Response) -> Response:
 
 def _told(error: Exception) -> tuple[Response, int]:
     """Turn every error into a sentence that the page can show; no traceback leaves the server."""
+    status, words = _in_words(error)
+    response = jsonify({"error": words})
+    if status == 503:
+        response.headers["Retry-After"] = "1"
+    return response, status
+
+
+def _in_words(error: Exception) -> tuple[int, str]:
     status, words = 500, "the server failed; nothing was changed"
     if isinstance(error, RefusedError):
         status, words = error.status, str(error)
@@ -210,10 +217,12 @@ def _told(error: Exception) -> tuple[Response, int]:
         status, words = 422, str(error)
     elif isinstance(error, QueueError):
         status, words = 400, str(error)
+    elif isinstance(error, BusyError):
+        status, words = 503, str(error)
     elif isinstance(error, sqlite3.Error):
         status, words = 503, f"not saved: the queue's file cannot be written now ({error})"
     elif isinstance(error, HTTPException):
         status, words = error.code or 500, error.description or error.name
     else:
         current_app.logger.error("review serve: %s %s", request.method, error, exc_info=error)
-    return jsonify({"error": words}), status
+    return status, words

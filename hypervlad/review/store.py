@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sqlite3
 import threading
 import time
@@ -97,6 +98,15 @@ class Queue:
         """Return what is noted under a name."""
         row = self.connection.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
         return default if row is None else str(row["value"])
+
+    def secret(self) -> str:
+        """Return the secret of the queue's link: the same in all processes, drawn by the first."""
+        with transaction(self.connection):
+            self.connection.execute(
+                "INSERT INTO facts VALUES ('token', ?) ON CONFLICT DO NOTHING",
+                [secrets.token_urlsafe(24)],
+            )
+        return str(self.fact("token"))
 
     def note(self, **facts: str) -> None:
         """Note facts of the queue, such as its link."""

@@ -68,8 +68,14 @@ class Window:
         """Press keys, each time until the page has answered."""
         self.front()
         for key in keys:
+            self.until(self.ready)
             self.find("body", By.TAG_NAME).send_keys(key)
             self.until(lambda: self.find("work").get_attribute("aria-busy") != "true")
+            self.until(self.ready)
+
+    def ready(self) -> bool:
+        """Say whether the picture is there, or that there is none, for long enough to be seen."""
+        return self.hidden("work") or self.find("stage").get_attribute("aria-busy") == "false"
 
     def label(self, key: str) -> str:
         """Label the image that is shown; return its name once another one is."""
@@ -253,6 +259,54 @@ def test_the_last_images_in_another_window_come_back_when_it_is_closed(
     assert "in another window's hands" in second.text("done-text")
     first.close()
     second.until(lambda: second.name == "new/000.png")
+
+
+def test_a_page_loaded_again_can_undo_and_its_copy_is_another_window(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    folder = make(12, pictures=True)
+    window = open_window(served(folder).link)
+    window.label("1")
+    window.browser.refresh()
+    window.until(lambda: window.name == "new/001.png")
+    window.press("u")
+    window.until(lambda: window.name == "new/000.png")
+    assert labels(folder)["new/000.png"] is None
+    before = set(window.browser.window_handles)
+    window.browser.execute_script("window.open(location.href)")  # with a copy of what it keeps
+    (copy,) = set(window.browser.window_handles) - before
+    window.browser.switch_to.window(copy)
+    name = window.browser.find_element(By.ID, "name")
+    WebDriverWait(window.browser, 20).until(lambda _: name.text)
+    assert name.text == "new/006.png", "those before are in the other window's hands"
+    window.browser.close()
+    window.browser.switch_to.window(window.handle)
+
+
+def test_a_key_that_bounces_labels_nothing_that_was_not_seen(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    folder = make(4, pictures=True)
+    window = open_window(served(folder).link)
+    window.until(window.ready)
+    window.browser.execute_script(
+        "window.bounced = 0; const press = (key) => document.body.dispatchEvent("
+        "  new KeyboardEvent('keydown', { key, bubbles: true }));"
+        "new MutationObserver(() => { window.bounced += 1; press('2'); press('s'); })"
+        "  .observe(document.getElementById('name'), { childList: true });"
+        "press('1');"
+    )
+    window.until(lambda: window.name == "new/001.png")
+    window.until(window.ready)
+    assert window.browser.execute_script("return window.bounced") == 1
+    assert window.name == "new/001.png"
+    assert [label for label in labels(folder).values() if label] == ["fibre"]
+    assert "0 of" not in window.text("progress")
+    assert "skipped" not in window.text("progress")
 
 
 def test_what_cannot_be_shown_is_told_and_skipped(

@@ -8,7 +8,9 @@ import json
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +147,36 @@ def test_a_picture_is_made_once_while_it_is_likely_to_be_asked_for(tmp_path: Pat
     first = previews.get(tmp_path / "a.png", 100)
     (tmp_path / "a.png").unlink()
     assert previews.get(tmp_path / "a.png", 100) is first
+
+
+def test_pictures_being_made_leave_threads_for_clicks(
+    pictured: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow(path: Path, side: int) -> bytes:
+        busy.release()
+        assert go_on.wait(30)
+        return b"picture"
+
+    monkeypatch.setattr("hypervlad.review.previews.jpeg", slow)
+    app = make_app(pictured, TOKEN, PORT)
+
+    def status(item: int) -> int:
+        return get(app.test_client(), f"image/{item}").status_code
+
+    with ThreadPoolExecutor(6) as pool:
+        asked = [pool.submit(status, 1 + number % 3) for number in range(6)]
+        for _ in range(2):
+            assert busy.acquire(timeout=30)
+        refused = next(as_completed(asked, timeout=30)).result()
+        answer = get(app.test_client(), "image/4")
+        assert (refused, answer.status_code) == (503, 503)
+        assert answer.headers["Retry-After"] == "1"
+        assert post(app.test_client(), "label", label()).status_code == 200
+        go_on.set()
+        assert sorted(each.result() for each in asked) == [200] * 4 + [503] * 2
+    assert get(app.test_client(), "image/4").status_code == 200, "its turn has come"
 
 
 @pytest.mark.parametrize("damage", ["missing", "broken"])

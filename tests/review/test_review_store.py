@@ -8,12 +8,13 @@ import stat
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from review_queues import CLASSES, Clock, entry
 
-from hypervlad.review import Queue, QueueError
+from hypervlad.review import Queue, QueueError, exported
 from hypervlad.review.filling import contents, make_queue, refill_queue
 from hypervlad.review.records import TrainingImage, UnknownError
 from hypervlad.review.schema import FILE
@@ -244,6 +245,46 @@ def test_another_models_answers_leave_labels_as_they_are(queue: Queue, tmp_path:
     assert [c.name for c in queue.categories()] == [*CLASSES, "onion", "tube"]
     assert shown(queue, "b") == [6, 5, 4]
     assert queue.next("b", 1).items[0].scores[0] == (onion.id, 0.9)
+
+
+def test_what_a_person_skipped_stays_doubtful(queue: Queue, tmp_path: Path) -> None:
+    for item in (1, 2):
+        queue.skip("a", f"click-{item}", item)
+    refill_queue(queue, CLASSES, [entry(tmp_path, i, None) for i in range(6)], [], {})
+    assert [image.doubtful for image in contents(queue)] == [True, True, *[False] * 6]
+    table, n_open = exported(queue)
+    assert n_open == 2
+    assert len(table.decode().splitlines()) == 1 + 6, "the model does not answer for the person"
+    assert shown(queue, "a") == []
+    undone = queue.undo("a", "click-3", 5)
+    assert [item.id for item in undone.items] == [2], "to be labelled now"
+    assert [item.id for item in queue.again("a", "click-4", 5).items] == [1, 2]
+
+
+def test_all_who_serve_a_queue_have_the_same_secret(make: Callable[..., Path]) -> None:
+    folder = make(1)
+    queues = [Queue(folder) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        secrets = set(pool.map(Queue.secret, queues))
+    assert len(secrets) == 1
+    assert len(secrets.pop()) >= 32
+    for each in queues:
+        each.close()
+
+
+def test_a_file_held_by_another_process_is_still_a_queue(
+    make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(1)
+    holder = sqlite3.connect(folder / FILE, isolation_level=None)
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr("hypervlad.review.schema._PATIENCE", 0.05)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        Queue(folder)
+    holder.execute("COMMIT")
+    holder.close()
+    Queue(folder).close()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names are text there")

@@ -5,7 +5,10 @@ const WANT = 5; // images in hand: the one that is shown and those loaded ahead
 const HEARTBEAT = 25_000; // ms; a lease lasts longer
 const RETRY = 1_000; // ms between attempts to send a click again
 const SLOW = 400; // ms after which a person is told that a click is on its way
-const PATIENCE = 15_000; // ms to wait for an answer
+const PATIENCE = 30_000; // ms to wait for an answer; the server waits 20 s for another's write
+const AT_ONCE = 2; // pictures loading; a browser has six connections, and clicks need one
+const BOUNCE = 100; // ms after an image appears in which a key was meant for the one before
+const WHOLE = 8192; // pixels of the longer side that the server sends at most
 
 const KIND_IN_WORDS = {
   boundary: "Between categories",
@@ -13,7 +16,7 @@ const KIND_IN_WORDS = {
 };
 
 const by = (id) => document.getElementById(id);
-const client = randomName();
+let client = ""; // this window's name
 
 let categories = [];
 let hand = [];
@@ -23,6 +26,9 @@ let busy = false;
 let clicks = 0; // so far: an answer to what was asked before the last one is out of date
 let confirmed = null; // the name that was confirmed in the dialog
 let naming = null; // the image that the dialog is about
+let appeared = 0; // when an image took the place of another, in ms
+let seen = false; // its picture, or why there is none
+let loading = 0; // pictures
 const pictures = new Map(); // image id -> <img>, loading or loaded
 const stage = { zoom: null, whole: false }; // zoom: screen pixels a pixel of the picture; null: fit
 
@@ -34,6 +40,27 @@ class Answered extends Error {} // by the server, which could not do it now
 function randomName() {
   const bytes = crypto.getRandomValues(new Uint8Array(12));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// A page loaded again is the same window, which can undo; its copy in another tab is another one.
+async function ownName() {
+  const kept = sessionStorage.getItem("client");
+  if (kept && await isFree(kept)) return kept;
+  const name = randomName();
+  sessionStorage.setItem("client", name);
+  await isFree(name);
+  return name;
+}
+
+// Take a name, for as long as the page lives, unless another page has it.
+function isFree(name) {
+  return new Promise((resolve) => {
+    if (!navigator.locks) resolve(false);
+    else navigator.locks.request(name, { ifAvailable: true }, (lock) => {
+      resolve(Boolean(lock));
+      return lock && new Promise(() => {});
+    }).catch(() => resolve(false));
+  });
 }
 
 async function post(path, body) {
@@ -90,7 +117,7 @@ async function click(path, body) {
 }
 
 async function refresh() {
-  if (busy || by("dialog").open) return;  // what is being named stays where it is
+  if (!client || busy || by("dialog").open) return;  // what is being named stays where it is
   const clicked = clicks;
   try {
     const answer = await post("next", { client, want: WANT });
@@ -111,10 +138,28 @@ function take(answer) {
   for (const id of pictures.keys()) {
     if (!hand.some((item) => item.id === id)) pictures.delete(id);
   }
-  hand.forEach(picture);
   const keep = current && hand.find((item) => item.id === current.id);
   show(keep || hand[0] || null);
+  hand.forEach(picture);
   showProgress();
+  loadMore();
+}
+
+// A few pictures at a time: the one to be seen first, what it is like, those that come after it.
+function loadMore() {
+  const near = by("nearest").querySelectorAll("img");
+  const mine = [current, ...hand].map((item) => item && pictures.get(item.id));
+  const waiting = [mine[0], ...near, ...mine].filter((img) => img && !img.getAttribute("src"));
+  for (const img of new Set(waiting)) {
+    if (loading >= AT_ONCE) return;
+    loading += 1;
+    const ended = new Promise((resolve) => {
+      img.addEventListener("load", resolve, { once: true });
+      img.addEventListener("error", resolve, { once: true });
+    });
+    img.src = img.dataset.src;
+    ended.then(() => { loading -= 1; loadMore(); });
+  }
 }
 
 function picture(item) {
@@ -122,7 +167,7 @@ function picture(item) {
     const img = new Image();
     img.alt = `Micrograph ${item.name}`;
     img.draggable = false;
-    img.src = `image/${item.id}`;
+    img.dataset.src = `image/${item.id}`;
     pictures.set(item.id, img);
   }
   return pictures.get(item.id);
@@ -214,7 +259,11 @@ function showNearest(item) {
     if (image.has_picture) {
       const img = new Image();
       img.alt = "";
-      img.src = `training/${image.row}`;
+      img.dataset.src = `training/${image.row}`;
+      img.onerror = () => setTimeout(() => { // the server was busy, or the file is gone
+        img.onerror = null;
+        img.src = `training/${image.row}?again`;
+      }, RETRY);
       row.append(img);
     }
     const file = element("span", "file", image.name.split("/").pop());
@@ -228,6 +277,7 @@ function showNearest(item) {
 
 async function label(category) {
   if (!current || busy) return;
+  if (!seen) { say("the picture is not here yet: nothing labelled"); return; }
   const name = categories.find((each) => each.id === category).name;
   const shown = document.querySelector(`[data-category="${category}"]`);
   if (shown) shown.classList.add("chosen");
@@ -236,7 +286,7 @@ async function label(category) {
 }
 
 async function skip() {
-  if (!current || busy) return;
+  if (!current || busy || performance.now() - appeared <= BOUNCE) return;
   const answer = await click("skip", { item: current.id });
   if (answer) say(answer.outcome === "kept" ? "skipped" : answer.told);
 }
@@ -311,16 +361,19 @@ async function submitDialog(event) {
 function showPicture(item) {
   stage.zoom = null;
   stage.whole = false;
+  appeared = performance.now();
+  setSeen(false);
   const img = picture(item);
   const box = by("stage");
   if (img.complete && img.naturalWidth) {
-    box.replaceChildren(img);
+    put(item, img);
   } else {
     box.replaceChildren(element("p", "", "loading…"));
-    img.onload = () => { if (current === item) { box.replaceChildren(img); applyZoom(); } };
+    img.onload = () => { if (current === item) { put(item, img); applyZoom(); } };
     img.onerror = () => { if (current === item) showUnreadable(item); };
-    if (img.complete) showUnreadable(item);
+    if (img.getAttribute("src") && img.complete) showUnreadable(item);
   }
+  loadMore();
   applyZoom();
 }
 
@@ -328,13 +381,27 @@ async function showUnreadable(item) {
   let words = "the server does not answer";
   try {
     const answer = await fetch(`image/${item.id}`);
-    if (answer.ok) { pictures.delete(item.id); showPicture(item); return; }
+    if (answer.ok || answer.status === 503) {
+      pictures.delete(item.id);
+      setTimeout(() => { if (current === item) showPicture(item); }, answer.ok ? 0 : RETRY);
+      return;
+    }
     words = (await answer.json()).error;
   } catch { /* said already */ }
   if (current !== item) return;
   pictures.delete(item.id); // another look tries again
-  by("stage").replaceChildren(
-    element("p", "", `This image cannot be shown: ${words}. You can skip it with S.`));
+  put(item, element("p", "", `This image cannot be shown: ${words}. You can skip it with S.`));
+}
+
+// Nobody can label what is not on the screen yet, nor means the image that has just come.
+function put(item, ...nodes) {
+  by("stage").replaceChildren(...nodes);
+  setTimeout(() => { if (current === item) setSeen(true); }, BOUNCE);
+}
+
+function setSeen(now) {
+  seen = now;
+  by("stage").setAttribute("aria-busy", String(!now));
 }
 
 function shownImage() {
@@ -376,6 +443,9 @@ async function loadWhole() {
   }
   if (current !== item || stage.whole) return;
   stage.whole = true;
+  if (Math.max(img.naturalWidth, img.naturalHeight) >= WHOLE) {
+    say(`shown with ${count(WHOLE)} pixels on its longer side: the file may have more`);
+  }
   if (stage.zoom !== null) stage.zoom *= before.naturalWidth / img.naturalWidth;
   by("stage").replaceChildren(img);
   applyZoom();
@@ -507,4 +577,7 @@ window.addEventListener("pagehide", () => {
 window.addEventListener("pageshow", (event) => { if (event.persisted) refresh(); });
 setInterval(refresh, HEARTBEAT);
 setInterval(() => { if (!current && progress && progress.waiting) refresh(); }, 3_000);
-refresh();
+ownName().then((name) => {
+  client = name;
+  refresh();
+});
