@@ -28,6 +28,7 @@ from hypervlad.displays.patch_network import PatchNetworkDisplay
 from hypervlad.displays.predictions import predictions_as_bytes, write_predictions
 from hypervlad.displays.reliability import ReliabilityDisplay
 from hypervlad.displays.report import report_on_model, write_report
+from hypervlad.displays.selective_accuracy import SelectiveAccuracyDisplay
 from hypervlad.displays.training_curves import TrainingCurvesDisplay
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "PatchConfusionDisplay",
     "PatchNetworkDisplay",
     "ReliabilityDisplay",
+    "SelectiveAccuracyDisplay",
     "TrainingCurvesDisplay",
     "accuracy_interval",
     "evaluate_defects",

@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.metrics import calibration_error_range, expected_calibration_error
+from hypervlad.metrics import (
+    SelectiveAccuracy,
+    calibration_error_range,
+    expected_calibration_error,
+    selective_accuracy_area,
+    selective_accuracy_curve,
+)
 
 _Z95 = 1.959963984540054
 _FEWEST_GROUPS = 10
@@ -135,15 +141,29 @@ class Evaluation:
     @property
     def calibration_error(self) -> float:
         """The expected calibration error; see `hypervlad.metrics.expected_calibration_error`."""
-        place = {str(label): code for code, label in enumerate(self.classes)}
-        # Unknown labels get a column of their own, with probability 0.
-        codes = [place.get(label, len(place)) for label in self.true]
-        return expected_calibration_error(codes, np.pad(self.proba, ((0, 0), (0, 1))))
+        return expected_calibration_error(*self._codes_and_proba)
 
     @property
     def calibration_range(self) -> tuple[float, float]:
         """The calibration errors that chance alone would give a perfectly calibrated model."""
         return calibration_error_range(self.proba, random_state=0)
+
+    @property
+    def selective_curve(self) -> SelectiveAccuracy:
+        """Accuracy of the surest answers; see `hypervlad.metrics.selective_accuracy_curve`."""
+        return selective_accuracy_curve(*self._codes_and_proba)
+
+    @property
+    def selective_area(self) -> float:
+        """The area under that curve; see `hypervlad.metrics.selective_accuracy_area`."""
+        return selective_accuracy_area(*self._codes_and_proba)
+
+    @cached_property
+    def _codes_and_proba(self) -> tuple[list[int], NDArray[np.floating[Any]]]:
+        """True labels as columns; unknown ones get a column of their own, with probability 0."""
+        place = {str(label): code for code, label in enumerate(self.classes)}
+        codes = [place.get(label, len(place)) for label in self.true]
+        return codes, np.pad(np.asarray(self.proba), ((0, 0), (0, 1)))
 
     @property
     def scores(self) -> list[ClassScores]:

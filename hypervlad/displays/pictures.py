@@ -16,6 +16,7 @@ from hypervlad.displays.evaluation import Evaluation
 from hypervlad.displays.evidence import EvidenceDisplay
 from hypervlad.displays.figures import Display, save_png
 from hypervlad.displays.reliability import ReliabilityDisplay
+from hypervlad.displays.selective_accuracy import SelectiveAccuracyDisplay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,6 +46,7 @@ class Pictures:
     FILES: ClassVar[tuple[str, ...]] = (
         "confusion.png",
         "reliability.png",
+        "selective_accuracy.png",
         "least_certain.png",
         "mistakes.png",
         "evidence.png",
@@ -101,6 +103,22 @@ class Pictures:
             "reliability.png",
             "Reliability diagram: share of right predictions against confidence.",
             "Vertical lines are 95 % intervals; the numbers above count images.",
+        )
+
+    def selective_accuracy(self) -> str:
+        """The accuracy of the surest answers."""
+        result = self.result
+
+        def draw(ax: Axes) -> Display:
+            return SelectiveAccuracyDisplay.from_predictions(
+                result.true, result.proba, classes=result.classes, ax=ax
+            )
+
+        return self._save(
+            draw,
+            "selective_accuracy.png",
+            "Accuracy of the surest answers against the share of images that they are of.",
+            "The area is the mean height of the curve: 1 if all is right.",
         )
 
     def least_certain(self) -> str:

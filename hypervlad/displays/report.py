@@ -20,7 +20,7 @@ from hypervlad.displays.facts import model_facts, read_options_of, versions_in_w
 from hypervlad.displays.pictures import Pictures
 from hypervlad.displays.predictions import predictions_as_bytes
 
-_N_PICTURES = 6
+_N_PICTURES = 7
 
 
 def write_report(
@@ -110,6 +110,7 @@ def write_report(
                 sections.confusion(result, pictures.confusion()),
                 sections.class_scores(result),
                 sections.calibration(result, pictures.reliability()),
+                sections.selective_accuracy(result, pictures.selective_accuracy()),
                 sections.least_certain(pictures.least_certain()),
                 sections.mistakes(pictures.mistakes()),
                 sections.evidence(pictures.evidence(model)),

@@ -11,6 +11,8 @@ import numpy as np
 from hypervlad.displays import page
 from hypervlad.displays.evaluation import ClassScores, Evaluation
 
+_LOOKED_AT = (0, 0.1, 0.2, 0.3, 0.5)  # of the images, by an expert
+
 
 def headline(result: Evaluation) -> str:
     """How many are right, what to expect, and what the simplest guess would give."""
@@ -125,6 +127,29 @@ def calibration(result: Evaluation, picture: str) -> str:
     )
     return page.section(
         "Can the probabilities be trusted?", *map(page.paragraph, (explanation, summary)), picture
+    )
+
+
+def selective_accuracy(result: Evaluation, picture: str) -> str:
+    """How right the model is if a person looks at what it is least sure of."""
+    explanation = (
+        "The model need not answer for all images. The less sure it is of an image, the sooner an "
+        "expert should look at it instead; the others are right more often then."
+    )
+    curve, wrong = result.selective_curve, len(result.true) - int(result.correct.sum())
+    rows = []
+    for share in _LOOKED_AT:
+        at = int(np.searchsorted(curve.coverage, 1 - share - 1e-9))
+        kept = round(curve.coverage[at] * len(result.true))
+        left = round(kept * (1 - curve.accuracy[at]))
+        caught = percent((wrong - left) / wrong) if wrong else "–"
+        rows.append((len(result.true) - kept, kept, percent(curve.accuracy[at]), caught))
+    header = ("Images an expert looks at", "The model answers", "Right of these", "Mistakes seen")
+    return page.section(
+        "What if an expert looks at the doubtful ones?",
+        page.paragraph(explanation),
+        page.table(header, rows),
+        picture,
     )
 
 

@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -7,6 +8,8 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from hypervlad.displays import Evaluation, accuracy_interval, wilson_interval
 from hypervlad.displays.reliability import ReliabilityDisplay
+from hypervlad.displays.sections import selective_accuracy
+from hypervlad.displays.selective_accuracy import SelectiveAccuracyDisplay
 
 CLASSES = ["fibre", "matrix", "cluster"]
 
@@ -75,6 +78,21 @@ def test_the_calibration_error_is_the_area_of_the_diagram():
     assert display.calibration_error == pytest.approx(result.calibration_error)
     low, high = result.calibration_range
     assert 0 <= low < high < result.calibration_error
+
+
+def test_the_doubtful_images_are_left_to_a_person():
+    y = ["fibre", "matrix", "ghost", "fibre"]
+    proba = [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]]
+    result = Evaluation(y, np.array(proba), CLASSES[:2])
+    display = SelectiveAccuracyDisplay.from_predictions(y, proba, classes=CLASSES[:2])
+    assert display.coverage.tolist() == [0.25, 0.5, 0.75, 1]
+    assert display.accuracy.tolist() == [1, 1, 2 / 3, 0.5], "a ghost cannot be said rightly"
+    assert display.area == result.selective_area == pytest.approx((1 + 1 + 2 / 3 + 1 / 2) / 4)
+    section = selective_accuracy(result, "")
+    rows = re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', section)
+    cells = {looked: re.findall(r">([^<]+)</td>", others) for looked, others in rows}
+    assert cells["0"] == ["4", "50 %", "0 %"]
+    assert cells["2"] == ["2", "100 %", "100 %"]
 
 
 def test_unknown_labels_are_mistakes():

@@ -14,6 +14,7 @@ from hypervlad.displays import (
     ConfusionDisplay,
     ContactSheetDisplay,
     ReliabilityDisplay,
+    SelectiveAccuracyDisplay,
     save_png,
     word_colours,
 )
@@ -207,6 +208,9 @@ DISPLAYS = {
     "sheet": lambda **o: ContactSheetDisplay.from_predictions(IMAGES, PROBA, classes=CLASSES, **o),
     "words": lambda **o: CodewordMapDisplay.from_estimator(Encoder(), IMAGES, **o),
     "reliability": lambda **o: ReliabilityDisplay.from_predictions(
+        TRUE, PROBA, classes=CLASSES, **o
+    ),
+    "selective accuracy": lambda **o: SelectiveAccuracyDisplay.from_predictions(
         TRUE, PROBA, classes=CLASSES, **o
     ),
     "confusion": lambda **o: ConfusionDisplay.from_predictions(TRUE, TRUE, **o),

@@ -90,6 +90,7 @@ def test_a_report_is_a_page_with_its_pictures_and_its_table(tmp_path):
     assert [image["src"] for image in page.images] == [
         "confusion.png",
         "reliability.png",
+        "selective_accuracy.png",
         "least_certain.png",
         "mistakes.png",
         "codewords.png",

@@ -1,0 +1,124 @@
+"""Selective accuracy: how right is the model about the images that it is surest of?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hypervlad.displays.evaluation import Evaluation
+from hypervlad.displays.figures import axes_or_new
+from hypervlad.displays.tiles import GREY
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class SelectiveAccuracyDisplay:
+    """Accuracy of the surest answers against the share of images that they are of.
+
+    It is best made by `from_predictions`.
+
+    Parameters
+    ----------
+    coverage, accuracy : array-like of shape (m,)
+        As from `hypervlad.metrics.selective_accuracy_curve`.
+    area : float
+        As from `hypervlad.metrics.selective_accuracy_area`.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+    ax_ : matplotlib Axes
+    """
+
+    figure_: Figure
+    ax_: Axes
+
+    def __init__(self, coverage: ArrayLike, accuracy: ArrayLike, area: float) -> None:
+        self.coverage = np.asarray(coverage, dtype=float)
+        self.accuracy = np.asarray(accuracy, dtype=float)
+        self.area = float(area)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: Sequence[Any],
+        proba: ArrayLike,
+        *,
+        classes: Sequence[Any],
+        ax: Axes | None = None,
+    ) -> SelectiveAccuracyDisplay:
+        """Order predictions by the probability of the predicted class, and plot.
+
+        Parameters
+        ----------
+        y_true : sequence of n labels
+            A label that is not among `classes` counts as a wrong prediction.
+        proba : array-like of shape (n, n_classes)
+        classes : sequence of n_classes labels
+        ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        SelectiveAccuracyDisplay
+        """
+        result = Evaluation(y_true, np.asarray(proba, dtype=float), classes)
+        curve = result.selective_curve
+        return cls(curve.coverage, curve.accuracy, result.selective_area).plot(ax=ax)
+
+    @property
+    def figure_size(self) -> tuple[float, float]:
+        """Width and height in inches."""
+        return 5.2, 3.6
+
+    def plot(self, ax: Axes | None = None) -> SelectiveAccuracyDisplay:
+        """Draw the curve, and the accuracy of all images beside it.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            A new figure by default.
+
+        Returns
+        -------
+        SelectiveAccuracyDisplay
+            Itself.
+        """
+        self.figure_, self.ax_ = axes_or_new(ax, self.figure_size)
+        everything = self.accuracy[-1]
+        self.ax_.axhline(everything, color="#888888", linestyle="--", linewidth=1)
+        self.ax_.annotate(
+            f"all images: {100 * everything:.0f} %",
+            (0.01, everything),
+            xytext=(0, -4),
+            textcoords="offset points",
+            va="top",
+            fontsize=8,
+            color="#666666",
+        )
+        self.ax_.plot(
+            np.append(0, self.coverage),
+            np.append(self.accuracy[0], self.accuracy),
+            drawstyle="steps-pre",
+            color="#1f5a8c",
+            linewidth=1.6,
+            clip_on=False,
+        )
+        lowest = min(self.accuracy.min(), everything)
+        ticks = np.linspace(0, 1, 6)
+        self.ax_.set(
+            xlim=(0, 1),
+            ylim=(max(0.0, np.floor(10 * lowest - 1) / 10), 1),
+            xlabel="images that the model answers alone, surest first",
+            ylabel="share of right answers among them",
+            xticks=ticks,
+            xticklabels=[f"{100 * tick:.0f} %" for tick in ticks],
+        )
+        self.ax_.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+        self.ax_.set_title(f"area {self.area:.3f}", fontsize=9, color=GREY, loc="right")
+        self.ax_.spines[["top", "right"]].set_visible(False)
+        return self
