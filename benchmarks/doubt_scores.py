@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from hypervlad.metrics import (
     selective_accuracy_area,
     selective_accuracy_curve,
 )
+from hypervlad.review.ranking import informativeness, rank
 
 MAX_ERRORS = (0.05, 0.1, 0.2)
 KEPT = 0.7
@@ -52,7 +53,7 @@ def summary(
         name: mean_and_interval([each[name] for each in of_each]) for name in of_each[0]
     }
     return found | {
-        "errors_caught": errors_caught(answers),
+        "errors_caught": {name: errors_caught(answers, way) for name, way in ORDERS.items()},
         "n_tested": float(np.mean([len(each["truth"]) for each in answers])),
         "sure": {f"{share:g}": refusals(answers, f"kind_{share:g}") for share in MAX_ERRORS},
         "strangers": scores_of_strangers(strangers),
@@ -89,16 +90,33 @@ def selective_accuracy(split: Split) -> float:
     return float(curve.accuracy[np.searchsorted(curve.coverage, KEPT)])
 
 
-def errors_caught(splits: Sequence[Split]) -> float:
-    """Return which part of all wrong answers is among those looked at, least margin first."""
+def errors_caught(splits: Sequence[Split], order_of: Callable[[Split], np.ndarray]) -> float:
+    """Return which part of all wrong answers is among those looked at."""
     n_wrong = n_caught = 0
     for split in splits:
-        ordered = np.sort(split["proba"], axis=1)
-        order = np.argsort(ordered[:, -1] - ordered[:, -2], kind="stable")
         wrong = split["proba"].argmax(1) != split["truth"]
         n_wrong += int(wrong.sum())
-        n_caught += int(wrong[order[: round(REVIEWED * len(order))]].sum())
+        n_caught += int(wrong[order_of(split)[: round(REVIEWED * len(wrong))]].sum())
     return n_caught / max(1, n_wrong)
+
+
+def by_queue(split: Split) -> np.ndarray:
+    """Order images as the review does that puts all of them into its queue."""
+    return rank(informativeness(split["proba"], split["novelty"]), split["points"])
+
+
+def by_margin(split: Split) -> np.ndarray:
+    """Order images by the lead of the most probable class, the smallest first."""
+    ordered = np.sort(split["proba"], axis=1)
+    return np.argsort(ordered[:, -1] - ordered[:, -2], kind="stable")
+
+
+def wrong_first(split: Split) -> np.ndarray:
+    """Order images so that no order could catch more errors."""
+    return np.argsort(split["proba"].argmax(1) == split["truth"], kind="stable")
+
+
+ORDERS = {"queue": by_queue, "margin": by_margin, "best": wrong_first}
 
 
 def refusals(splits: Sequence[Split], kind: str) -> dict[str, float]:

@@ -25,8 +25,9 @@ def doubt_table(stored: dict[str, Any]) -> str:
     for title, name in _ROWS.items():
         cells = [_with_interval(found[name]) for found in sets.values()]
         lines.append(f"| {title.strip()} | {' | '.join(cells)} |")
-    cells = [f"{found['errors_caught']:.0%}" for found in sets.values()]
-    lines.append(f"| of all errors, those among the 30 % of least margin | {' | '.join(cells)} |")
+    cells = [_caught(found["errors_caught"]) for found in sets.values()]
+    title = "of all errors, those among the first 30 %: of the queue; of least margin; at best"
+    lines.append(f"| {title} | {' | '.join(cells)} |")
     for share in next(iter(sets.values()))["sure"]:
         cells = [_sure(found["sure"][share]) for found in sets.values()]
         lines.append(f"| sure answers, asked {float(share):.0%} wrong | {' | '.join(cells)} |")
@@ -63,7 +64,13 @@ def labelling_table(stored: dict[str, Any]) -> str:
 
 def _with_interval(values: list[float]) -> str:
     mean, low, high = values
+    if 0 <= mean <= 1:  # a share: its interval ends where shares do
+        low, high = max(low, 0.0), min(high, 1.0)
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _caught(found: dict[str, float]) -> str:
+    return "; ".join(f"{found[name]:.0%}" for name in ("queue", "margin", "best"))
 
 
 def _sure(found: dict[str, float]) -> str:

@@ -91,8 +91,8 @@ def test_the_doubtful_images_are_left_to_a_person():
     section = selective_accuracy(result, "")
     rows = re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', section)
     cells = {looked: re.findall(r">([^<]+)</td>", others) for looked, others in rows}
-    assert cells["0"] == ["4", "50 %", "0 %"]
-    assert cells["2"] == ["2", "100 %", "100 %"]
+    assert cells["0"] == ["4", "50.0 %", "0.0 %"]
+    assert cells["2"] == ["2", "100.0 %", "100.0 %"]
 
 
 def test_unknown_labels_are_mistakes():
