@@ -375,6 +375,7 @@ def test_copies_join_their_groups() -> None:
         ("training.points", lambda whole: whole[:4]),
         ("training.points", lambda whole: whole + np.inf),
         ("training.limit", lambda whole: whole * np.nan),
+        ("training.probe", lambda whole: whole[:, ::-1]),
     ],
 )
 def test_damaged_files_are_told(

@@ -47,7 +47,9 @@ def pack(
     if model.held_out_ is not None:
         held_out, held_out_arrays = model.held_out_.to_state(model.boosting_)
     size = model.calibration_size
-    training, training_arrays = model.training_.to_state(model.classes_)
+    training, training_arrays = model.training_.to_state(
+        model.classes_, model.boosting_.n_features_in_
+    )
     header = {
         "random_state": plain_seed(model.random_state),
         "calibration_size": size if size is None else float(size),
@@ -85,7 +87,10 @@ def unpack(
         )
         model.classes_ = model.boosting_.classes_
         model.training_ = TrainingImages.from_state(
-            header["training"], arrays_under(_TRAINING, arrays), model.classes_
+            header["training"],
+            arrays_under(_TRAINING, arrays),
+            model.classes_,
+            model.boosting_.n_features_in_,
         )
         model.held_out_ = None
         if held_out is not None:

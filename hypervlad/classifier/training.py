@@ -86,7 +86,9 @@ class TrainingImages:
             self.limit, np.finfo(np.float64).tiny
         )
 
-    def to_state(self, classes: NDArray[Any]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def to_state(
+        self, classes: NDArray[Any], n_features: int
+    ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return header and arrays; labels as positions among the classes."""
         return {"names": self.names}, {
             "codes": np.searchsorted(classes, self.labels),
@@ -94,13 +96,24 @@ class TrainingImages:
             "positions": self.positions,
             "points": self.points,
             "limit": np.array([self.limit]),
+            "probe": _probe(n_features),
         }
 
     @classmethod
     def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], classes: NDArray[Any]
+        cls,
+        header: Mapping[str, Any],
+        arrays: Mapping[str, NDArray[Any]],
+        classes: NDArray[Any],
+        n_features: int,
     ) -> TrainingImages:
-        """Undo `to_state`."""
+        """Undo `to_state`.
+
+        Raises
+        ------
+        ValueError
+            If the arrays do not fit together, or `projected` is not what it was.
+        """
         names, codes = [str(name) for name in header["names"]], arrays["codes"]
         groups, positions, points = (arrays[name] for name in ("groups", "positions", "points"))
         limit = float(arrays["limit"][0])
@@ -110,6 +123,8 @@ class TrainingImages:
             raise ValueError("what is known of the training images is damaged")
         if points.ndim != 2 or not np.isfinite(points).all():
             raise ValueError("what is known of the training images is damaged")
+        if not np.allclose(arrays["probe"], _probe(n_features), atol=1e-3):
+            raise ValueError("this version of scikit-learn draws other random directions")
         return cls(names, classes[codes], groups, positions, points, limit)
 
 
@@ -127,6 +142,11 @@ def projected(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     directions = SparseRandomProjection(_DIRECTIONS, dense_output=True, random_state=0)
     directions.fit(np.zeros((1, vectors.shape[1]), dtype=np.float32))
     return np.asarray(directions.transform(vectors), dtype=np.float32)
+
+
+def _probe(n_features: int) -> NDArray[np.float32]:
+    """Return what tells directions from others: where one vector comes to lie."""
+    return projected(np.cos(np.arange(n_features, dtype=np.float64))[None].astype(np.float32))
 
 
 def names_below(images: Sequence[Any]) -> list[str]:
