@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import doubt_scores
+import labelling
 import numpy as np
 import pytest
 from folds import DataSet
+from scipy import stats
 from scores import Gain, GroupDraws, OutOfFold, mean_rows, set_rows
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
@@ -143,3 +146,55 @@ def test_calibrated_predictions_lie_inside_and_boastful_ones_above() -> None:
     boastful = OutOfFold(codes, np.arange(600), sharp[None]).calibration()
     assert not boastful["inside"]
     assert boastful["error"] > boastful["range"][1]
+
+
+def doubt_of(truth: list[int], confidence: list[float]) -> dict[str, np.ndarray]:
+    """Two classes; the first is always named, with that confidence."""
+    table = np.column_stack([confidence, 1 - np.array(confidence)])
+    n = len(truth)
+    sets = np.ones((n, 2), dtype=bool)
+    sets[: n // 2, 1] = False
+    return {
+        "truth": np.array(truth),
+        "proba": table,
+        "novelty": np.zeros(n),
+        "points": np.random.default_rng(0).normal(size=(n, 4)),
+        "groups": np.arange(n) // 2,
+        "sets": sets,
+    }
+
+
+def test_errors_are_caught_in_the_order_of_looking() -> None:
+    split = doubt_of([1, 0, 0, 0, 1, 0, 0, 0, 0, 0], [0.55, 0.6, 0.7, *np.linspace(0.8, 0.95, 7)])
+    assert doubt_scores.errors_caught([split], doubt_scores.by_margin) == 0.5
+    assert doubt_scores.errors_caught([split], doubt_scores.wrong_first) == 1
+    caught = doubt_scores.errors_caught([split], doubt_scores.by_queue)
+    assert caught >= 0.5, "the least certain image is the first of the queue"
+    assert doubt_scores.errors_caught([split, split], doubt_scores.by_margin) == 0.5
+
+
+def test_coverage_is_that_of_groups_and_of_images() -> None:
+    split = doubt_of([1, 0, 0, 0, 1, 1], [0.6] * 6)
+    split["groups"] = np.array([0, 1, 1, 1, 2, 2])
+    found = doubt_scores.sets(split, "sets")
+    assert found == {"coverage": pytest.approx(2 / 3), "coverage_of_images": 5 / 6, "size": 1.5}
+
+
+def test_the_interval_of_splits_that_share_images_is_wider() -> None:
+    values = [0.1, 0.2, 0.4, 0.5]
+    mean, low, high = doubt_scores.mean_and_interval(values)
+    plain = stats.t.interval(0.95, 3, loc=0.3, scale=stats.sem(values))
+    assert mean == pytest.approx(0.3)
+    assert low < plain[0] < plain[1] < high
+    assert high - mean == pytest.approx((plain[1] - 0.3) * np.sqrt(1 + 4 / 3))
+
+
+def test_labels_needed_are_counted_from_where_the_curve_stays_up() -> None:
+    found = [
+        {"full": 0.8, "pool": 100, "labels": [10, 20, 30, 40], "way": curve}
+        for curve in ([0.5, 0.8, 0.7, 0.8], [0.5, 0.9, 0.7, 0.8])
+    ]
+    assert labelling.needed(found, "way") == pytest.approx(0.4), "not 0.2, where chance had it"
+    assert labelling.needed(found, "way", below=0.2) == pytest.approx(0.2)
+    short = [each | {"way": [0.5, 0.6, 0.6, 0.6]} for each in found]
+    assert labelling.needed(short, "way") is None

@@ -238,8 +238,10 @@ def retrain(
     and what the new model says when they, and their groups, are held out. They were queued because
     the old model doubted them, so expect more on others, and a new model to look better than it is.
     The table of groups has a line for each training image, and for images of the queue that belong
-    together or to these; the others are each their own. The
-    new model's answers take the place of the old one's in the queue.
+    together or to these; the others are each their own, and frames of one sample among them make
+    the new model look better than it is. Without a table, training images keep the groups that
+    the old model was trained with. The new model's answers take the place of the old one's in the
+    queue.
 
     \b
     Examples:
@@ -268,7 +270,7 @@ def retrain(
         check_asked(old, None, float(opened.fact("max_error", "0.05") or 0.05))
         old.encoder = old.encoder_  # what is set on the command line holds in the next fit too
         data = load_image_folder(training)
-        material = gather(opened, data, groups=groups, with_model_labels=model_labels)
+        material = gather(opened, data, groups=groups, model=old, with_model_labels=model_labels)
         say(
             quiet,
             f"training on {len(material.images)} images, "

@@ -1,4 +1,4 @@
-"""Groups of training images and of a queue's images, from one table."""
+"""Groups of training images and of a queue's images, from a table or from the model before."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.classifier.training import TrainingImages, names_below
 from hypervlad.datasets.groups import GroupRow, match_groups, read_group_rows
 
 
@@ -48,10 +49,43 @@ def groups_of(
     kept = [row for row in rows if id(row) not in of_added or _parts(row.path)[-1] in ends]
     own = match_groups([Path(path) for path in training], Path(root), kept, table)
     names = [
-        f"group of {path} alone" if row is None else row.group
-        for path, row in zip(added, found, strict=True)
+        _alone(path) if row is None else row.group for path, row in zip(added, found, strict=True)
     ]
     return np.array([*own.tolist(), *names])
+
+
+def groups_kept(
+    known: TrainingImages,
+    training: Sequence[str],
+    kept: Sequence[int],
+    added: Sequence[Path],
+) -> NDArray[np.str_]:
+    """Return groups as `groups_of`, of training images those that a model was fitted with.
+
+    Parameters
+    ----------
+    known : TrainingImages
+        Those of the model.
+    training : sequence of paths
+        All images of the folder, from which those of the model are told by their names.
+    kept : sequence of n int
+        Which of them are wanted.
+    added : sequence of m Path
+        Each a group of its own unless it is a training image too, as is a training image that
+        the model does not know.
+    """
+    codes = dict(zip(known.names, known.groups.tolist(), strict=True))
+    of_file = {
+        Path(image).resolve(): f"group {codes[name]} of the model"
+        for image, name in zip(training, names_below(training), strict=True)
+        if name in codes
+    }
+    files = [*(Path(training[i]) for i in kept), *added]
+    return np.array([of_file.get(file.resolve(), _alone(file)) for file in files])
+
+
+def _alone(path: Path) -> str:
+    return f"group of {path} alone"
 
 
 def _row_of(path: Path, rows: Sequence[GroupRow]) -> GroupRow | None:

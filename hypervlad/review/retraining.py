@@ -22,7 +22,7 @@ from sklearn.utils import Bunch
 
 from hypervlad.classifier import MicrographClassifier
 from hypervlad.review.filling import contents, refill_queue
-from hypervlad.review.grouping import groups_of
+from hypervlad.review.grouping import groups_kept, groups_of
 from hypervlad.review.judging import entries_of, judge_images
 from hypervlad.review.records import Labelled, QueueError, TrainingImage
 from hypervlad.review.store import Queue
@@ -86,6 +86,7 @@ def gather(
     data: Bunch,
     *,
     groups: str | Path | None = None,
+    model: MicrographClassifier | None = None,
     with_model_labels: bool = False,
 ) -> Material:
     """Put together what there is to learn from.
@@ -98,6 +99,8 @@ def gather(
     groups : path, optional
         Table with the columns path and group: a line for each training image, and for images of the
         queue where they belong together or with training images; the others are each their own.
+    model : MicrographClassifier, optional
+        The model before. Without a table, training images keep the groups that it was fitted with.
     with_model_labels : bool, default=False
         Learn from what the model was sure of too. It then partly learns from itself.
 
@@ -127,6 +130,8 @@ def gather(
     names = None
     if groups is not None:
         names = groups_of(of_training, data.root, [image.path for image in added], groups)
+    elif model is not None:
+        names = groups_kept(model.training_, data.images, kept, [image.path for image in added])
     labels = [*(str(data.target[i]) for i in kept), *(_label(image) for image in added)]
     by_person = np.zeros(len(labels), dtype=bool)
     by_person[len(labels) - len(persons) :] = True

@@ -469,6 +469,32 @@ def test_groups_of_training_images_and_of_the_queues_come_from_one_table(tmp_pat
     assert len(set(found)) == 4, "those without a line are each a group of their own"
 
 
+def test_without_a_table_training_images_keep_the_models_groups(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
+    data = load_image_folder(place.images)
+    groups = np.arange(len(data.images)) // 2
+    model = hypervlad.load(place.model).fit(data.images[:-1], data.target[:-1], groups=groups[:-1])
+    files = [place.new / "000.png", data.images[0]]
+    run("start", place.model, *files, "-o", tmp_path / "q", "-q", "--max-error", "0.001")
+    queue = Queue(tmp_path / "q")
+    for item in contents(queue):
+        queue.label("window-1", f"click-{item.item}", item.item, 1)
+    material = gather(queue, data, model=model)
+    queue.close()
+    assert len(material.images) == len(data.images) + 1
+    assert material.groups is not None
+    of_image = {
+        Path(image).resolve(): group
+        for image, group in zip(material.images, material.groups.tolist(), strict=True)
+    }
+    of_training = [of_image[Path(image).resolve()] for image in data.images]
+    assert of_training[0] == of_training[1], "also of one that is in the queue"
+    assert len(set(of_training[:-1])) == len(set(groups[:-1].tolist()))
+    others = [of_training[-1], of_image[(place.new / "000.png").resolve()]]
+    assert len({*of_training, *others}) == len(set(of_training[:-1])) + 2, "what it never saw"
+
+
 def test_the_models_place_is_told_if_it_is_gone(place: SimpleNamespace, tmp_path: Path) -> None:
     model = tmp_path / "model.hvlad"
     model.write_bytes(place.model.read_bytes())
