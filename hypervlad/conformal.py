@@ -244,5 +244,6 @@ def check_share(name: str, value: Any) -> float:
     """Return a share between 0 and 1, both excluded."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not 0 < float(value) < 1:
-        raise ValueError(f"{name} is a share between 0 and 1, such as 0.9; got {value!r}")
+        example = 0.05 if "error" in name else 0.9
+        raise ValueError(f"{name} is a share between 0 and 1, such as {example}; got {value!r}")
     return float(value)

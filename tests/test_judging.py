@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypervlad.classifier import judge_vectors
 from hypervlad.classifier.training import TrainingImages, names_below, projected
 from hypervlad.cli import app
 from hypervlad.conformal import weighted_limit
+from hypervlad.displays import model_facts
 from hypervlad.displays.predictions import predictions_of
 
 # --- the parts ----------------------------------------------------------------------------------
@@ -206,8 +208,40 @@ def test_suspects_can_be_listed_in_a_shell(model: MicrographClassifier, tmp_path
     done = CliRunner().invoke(app, ["suspects", str(tmp_path / "m.hvlad")])
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[0] == "path,label,likely,p_label,p_likely"
-    done = CliRunner().invoke(
-        app, ["suspects", str(tmp_path / "m.hvlad"), "-o", str(tmp_path / "suspects.csv")]
-    )
-    assert "labels are suspect" in done.output
-    assert (tmp_path / "suspects.csv").is_file()
+    table = tmp_path / "suspects.csv"
+    done = CliRunner().invoke(app, ["suspects", str(tmp_path / "m.hvlad"), "-o", str(table)])
+    n_judged = len(model.held_out_)
+    assert f"{len(table.read_text().splitlines()) - 1} of {n_judged} labels are" in done.output
+
+
+def test_what_was_never_held_out_is_not_called_judged(
+    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    model.set_params(calibration_size=0.25).fit(images, labels)
+    model.save(tmp_path / "m.hvlad", include_backbone=True)
+    done = CliRunner().invoke(app, ["suspects", str(tmp_path / "m.hvlad")])
+    n_judged = len(model.held_out_)
+    assert 0 < n_judged < len(images)
+    assert f"of {n_judged} labels are suspect" in done.stderr
+    assert f"{len(images) - n_judged} others were never held out" in done.stderr
+    assert done.stdout.startswith("path,label")
+
+
+def test_how_often_it_was_right_when_held_out_is_told(model: MicrographClassifier) -> None:
+    right = model.held_out_.proba.argmax(axis=1) == model.held_out_.codes
+    assert model.held_out_.accuracy == right.mean()
+    assert model_facts(model)["right when held out"] == f"{right.mean():.1%} of {len(right)} images"
+
+
+def test_names_with_the_sign_between_them_can_be_told_apart(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    images, _ = texture_images
+    model.boosting_.classes_ = np.array([f"{name}|x" for name in model.classes_])
+    model.classes_ = model.boosting_.classes_
+    found = predictions_of(model, images, 0.99, None)
+    assert found.possible is not None
+    for names, written in zip(found.possible, found.columns["possible"], strict=True):
+        assert re.split(r"(?<!\\)\|", written) == [name.replace("|", r"\|") for name in names]
+    assert max(map(len, found.possible)) > 1

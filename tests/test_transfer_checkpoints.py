@@ -147,6 +147,14 @@ def test_a_checkpoint_of_other_parameters_is_refused(
         small(max_epochs=1, checkpoint=place, **parameters).fit(*texture_images)
 
 
+def test_a_training_that_cannot_be_repeated_keeps_no_checkpoint(
+    texture_images: Images, tmp_path: Path
+) -> None:
+    model = small(checkpoint=tmp_path / "training.checkpoint", random_state=None)
+    with pytest.raises(ValueError, match="checkpoint needs an integer random_state"):
+        model.fit(*texture_images)
+
+
 def test_a_checkpoint_of_other_data_is_refused(texture_images: Images, tmp_path: Path) -> None:
     images, labels = texture_images
     place = tmp_path / "training.checkpoint"

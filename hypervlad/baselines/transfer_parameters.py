@@ -146,3 +146,8 @@ def _check_run(model: TransferClassifier) -> None:
         )
     if model.checkpoint is not None:
         check_place(model.checkpoint)
+        if model.random_state is None:
+            raise ValueError(
+                "checkpoint needs an integer random_state: a training that draws other numbers "
+                "each time cannot be taken up again"
+            )

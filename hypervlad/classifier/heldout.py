@@ -51,6 +51,14 @@ class HeldOut:
     models: NDArray[np.intp]
     rows: NDArray[np.intp]
 
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images that were named rightly."""
+        return float((self.proba.argmax(axis=1) == self.codes).mean())
+
     @cached_property
     def calibration(self) -> Calibration:
         """What is known of right and wrong."""

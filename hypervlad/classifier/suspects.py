@@ -59,7 +59,7 @@ def label_issues(
             return_indices_ranked_by="self_confidence",
             n_jobs=1,
         )
-    found = []
+    found, names = [], classes.tolist()
     for i in np.asarray(ranked, dtype=np.intp).tolist():
         row, likely = int(held_out.rows[i]), int(proba[i].argmax())
         if likely != codes[i]:
@@ -67,8 +67,8 @@ def label_issues(
                 LabelIssue(
                     int(training.positions[row]),
                     training.names[row],
-                    classes[codes[i]],
-                    classes[likely],
+                    names[codes[i]],
+                    names[likely],
                     float(proba[i, codes[i]]),
                     float(proba[i, likely]),
                 )

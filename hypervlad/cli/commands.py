@@ -96,11 +96,18 @@ def train(
         on_error=on_error.value,
         memory=cache,
     ).set_params(calibration_size=calibration_size)
-    say(quiet, f"training on {len(data.images)} images of {len(data.target_names)} classes")
+    of_groups = "" if data.groups is None else f", {len(set(data.groups.tolist()))} groups"
+    n_classes = len(data.target_names)
+    say(quiet, f"training on {len(data.images)} images of {n_classes} classes{of_groups}")
     with hint_at_bad_files():
         model.fit(data.images, data.target, groups=data.groups)
     model.save(output, include_backbone=include_backbone)
     cut_down(cache, cache_size)
+    if model.held_out_ is not None:
+        say(
+            quiet,
+            f"right when held out: {model.held_out_.accuracy:.1%} of {len(model.held_out_)} images",
+        )
     typer.echo(f"model: {output}")
 
 
@@ -412,7 +419,12 @@ def suspects(
     else:
         with replace_when_complete(output) as stream:
             stream.write(table)
-        typer.echo(f"{len(rows)} of {len(classifier.training_)} labels are suspect: {output}")
+    n_judged, n_training = len(classifier._held_out()), len(classifier.training_)
+    others = n_training - n_judged
+    left_out = f" ({others} others were never held out, and not judged)" if others else ""
+    typer.echo(f"{len(rows)} of {n_judged} labels are suspect{left_out}", err=output is None)
+    if output is not None:
+        typer.echo(f"table: {output}")
 
 
 def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:
@@ -431,4 +443,6 @@ def print_result(result: Evaluation, index: Path) -> None:
         f"accuracy: {result.accuracy:.3f} on {len(result.true)} images "
         f"(95 % interval {low:.3f} to {high:.3f}; always saying {label!r}: {share:.3f})"
     )
+    if result.unknown:
+        typer.echo(f"classes that the model does not know: {', '.join(result.unknown)}")
     typer.echo(f"report: {index}")

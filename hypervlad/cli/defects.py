@@ -241,7 +241,7 @@ def _load(
     from hypervlad.defects import PatchDefectScorer
 
     scorer: PatchDefectScorer = load_model(
-        path, weights, PatchDefectScorer, "score defects", "hypervlad defects fit"
+        path, weights, PatchDefectScorer, "hypervlad defects fit"
     )
     scorer.encoder_.set_params(device=device, on_error="raise")
     return scorer if threshold is None else scorer.set_threshold(threshold)

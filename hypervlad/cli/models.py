@@ -37,17 +37,15 @@ def load_classifier(
 ) -> MicrographClassifier:
     from hypervlad.classifier import MicrographClassifier
 
-    model: MicrographClassifier = load_model(
-        path, weights, MicrographClassifier, "classify", "hypervlad train"
-    )
+    model: MicrographClassifier = load_model(path, weights, MicrographClassifier, "hypervlad train")
     model.encoder_.set_params(
         device=device, on_error=on_error, verbose=not quiet, memory=_memory(cache)
     )
     return model
 
 
-def load_model(path: Path, weights: str | None, kind: type[Any], does: str, maker: str) -> Any:
-    """Load a model of one kind; of another, say what it does not do and which command writes such.
+def load_model(path: Path, weights: str | None, kind: type[Any], maker: str) -> Any:
+    """Load a model of one kind; of another, say which command writes such.
 
     Raises
     ------
@@ -58,8 +56,8 @@ def load_model(path: Path, weights: str | None, kind: type[Any], does: str, make
     model = load(path, weights=weights)
     if not isinstance(model, kind):
         raise ModelFileError(
-            f"{path} holds a {type(model).__name__}, which does not {does}; give a file that "
-            f"'{maker}' wrote."
+            f"{path} holds a {type(model).__name__}, and this command wants a {kind.__name__}, as "
+            f"'{maker}' writes it; in Python, hypervlad.load({str(path)!r}) has the model."
         )
     return model
 

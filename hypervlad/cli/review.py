@@ -115,6 +115,8 @@ def start(
     say(quiet, f"labelled by the model: {started.n_sure} images")
     say(quiet, f"to be looked at: {started.n_doubtful} images")
     typer.echo(f"queue: {output}")
+    if started.n_doubtful:
+        say(quiet, f"next: hypervlad review serve {output}")
     if started.n_unreadable and on_error is OnError.RAISE:
         raise ImageReadError(
             f"{started.n_unreadable} of {len(files)} images could not be read, as the warning "
@@ -159,6 +161,9 @@ def serve(
     def ready(link: str) -> None:
         typer.echo(f"open {link}")
         sys.stdout.flush()
+        usual = opened.fact("port")
+        if f":{usual}/" not in link:
+            say(quiet, f"(the queue's usual port, {usual}, is taken: is it served there already?)")
         say(quiet, "Ctrl-C ends it; all labels are on disk at any time")
         if wanted:
             webbrowser.open(link)
@@ -177,7 +182,9 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="CSV", help="Table to write.")],
     quiet: Quiet = False,
 ) -> None:
-    """Write the labels to a table: path, label, source (person or model), confidence (the model's).
+    """Write the labels to a table: path, label, source, confidence, file.
+
+    The source is person or model, the confidence the model's, the file the full path.
 
     Doubtful images that nobody has labelled yet have no line.
 
@@ -318,6 +325,9 @@ def _tell_accuracy(found: Comparison) -> None:
         f"accuracy on {found.n_compared} of {found.n_labelled} images labelled by persons (the "
         f"doubtful ones): {found.before:.3f} when they were queued, {found.after:.3f} now, held out"
     )
+    others = found.n_labelled - found.n_compared
+    if others:
+        typer.echo(f"({others} could not be held out: their categories have too few images)")
     typer.echo(
         "(they were queued for the old model's doubts, which flatters the new one by some points; "
         "only images that neither model chose can tell them apart: hypervlad evaluate)"
@@ -329,7 +339,7 @@ def _tell_accuracy(found: Comparison) -> None:
 def _tell_queue(left: Remaining, kept: bool) -> None:
     typer.echo(
         f"doubtful among {left.n_images} images that no person has labelled: {left.before} before, "
-        f"{left.after} now{' (the queue is left as it was)' if kept else ''}"
+        f"{left.after} now{' (the queue is left as it was)' if kept else '; the queue is renewed'}"
     )
 
 

@@ -18,6 +18,7 @@ from hypervlad.datasets._layout import ImageFolderError, ImageFolderWarning, nam
 
 _PATH_HEADERS = frozenset(["path", "file", "filename", "file_name", "image", "name"])
 _GROUP_HEADERS = frozenset(["group", "groups", "group_id", "sample", "specimen", "source"])
+_LABEL_HEADERS = frozenset(["label", "labels", "class", "category", "target"])
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def read_group_rows(csv_path: str | os.PathLike[str]) -> list[GroupRow]:
     Raises
     ------
     ImageFolderError
-        If the file is missing, is no text, is empty, or has a line without a path or a group.
+        If the file is missing, is no text, is empty, has a line without a path or a group, or is
+        a table of something else, such as labels.
     """
     path = Path(csv_path).expanduser()
     lines = [
@@ -48,7 +50,7 @@ def read_group_rows(csv_path: str | os.PathLike[str]) -> list[GroupRow]:
     ]
     if not lines:
         raise ImageFolderError(f"{path}: empty; expected lines of two columns, path and group.")
-    path_column, group_column, has_header = _find_columns(lines[0][1])
+    path_column, group_column, has_header = _find_columns(lines[0][1], path)
     rows = []
     for number, cells in lines[has_header:]:
         if max(path_column, group_column) >= len(cells) or not (
@@ -156,13 +158,21 @@ def _read_cells(path: Path) -> list[tuple[int, list[str]]]:
         raise ImageFolderError(f"{path}, line {reader.line_num}: {error}.") from error
 
 
-def _find_columns(first: list[str]) -> tuple[int, int, bool]:
+def _find_columns(first: list[str], csv_path: Path) -> tuple[int, int, bool]:
     """Columns of path and group, and whether the first line is a header."""
     names = [cell.lower() for cell in first]
     paths = [i for i, name in enumerate(names) if name in _PATH_HEADERS]
     groups = [i for i, name in enumerate(names) if name in _GROUP_HEADERS]
+    has_labels = not _LABEL_HEADERS.isdisjoint(names)
+    if has_labels:  # then a source is that of the label
+        groups = [i for i in groups if names[i] != "source"]
     if paths and groups:
         return paths[0], groups[0], True
+    if paths and (has_labels or len(names) > 2):
+        raise ImageFolderError(
+            f"{csv_path}: no column is called group; its columns are {', '.join(first)}. Expected "
+            "path and group: what was cut from one micrograph, sample or paper has one group."
+        )
     # A header in words that are not ours: no image is called "path".
     return 0, 1, bool(paths and paths[0] == 0) or bool(groups and groups[0] == 1)
 

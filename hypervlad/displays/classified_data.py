@@ -53,8 +53,8 @@ def data_of(
         "said": found.proba.argmax(axis=1).tolist(),
         "proba": np.round(found.proba.astype(np.float64), _DIGITS).tolist(),
     }
-    if "possible" in found.columns:
-        data["possible"] = [printable(names) for names in found.columns["possible"]]
+    if found.possible is not None:
+        data["possible"] = [[printable(name) for name in names] for names in found.possible]
     if found.judged is not None:
         data |= _judged(found.judged, training)
     return data

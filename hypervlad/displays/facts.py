@@ -137,7 +137,11 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
 
 
 def _classifier_facts(model: Any) -> dict[str, str]:
-    return {"classifier": _boosting_in_words(model.boosting_)}
+    facts = {"classifier": _boosting_in_words(model.boosting_)}
+    held_out = model.held_out_
+    if held_out is not None:
+        facts["right when held out"] = f"{held_out.accuracy:.1%} of {len(held_out)} images"
+    return facts
 
 
 def _features_in_words(encoder: Any) -> str:

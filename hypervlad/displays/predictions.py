@@ -29,6 +29,8 @@ class Predictions(NamedTuple):
         Of the m images; None if it was not asked for.
     skipped : list of SkippedImage
         Those that could not be read, and why.
+    possible : list of m lists of str, or None
+        The classes of `predict_set`; None if they were not asked for.
     """
 
     read: NDArray[np.intp]
@@ -36,6 +38,7 @@ class Predictions(NamedTuple):
     columns: dict[str, list[Any]]
     judged: Judgement | None = None
     skipped: Sequence[SkippedImage] = ()
+    possible: list[list[str]] | None = None
 
 
 def predictions_of(
@@ -48,14 +51,15 @@ def predictions_of(
     model : fitted MicrographClassifier
     images : sequence of n images
     coverage : float, optional
-        Adds the column "possible": the classes of `predict_set`, parted by "|".
+        Adds the column "possible": the classes of `predict_set`, parted by "|" (written "\\|" where
+        it is part of a name).
     max_error : float, optional
         Adds the columns "kind" and "reason" of `judge`.
     """
     check_asked(model, coverage, max_error)
     vectors, skipped = _encoded_and_skipped(model.encoder_, images)
     read = np.flatnonzero(~np.isnan(vectors[:, 0]))
-    columns, judged = dict[str, list[Any]](), None
+    columns, judged, possible = dict[str, list[Any]](), None, None
     if len(read) < len(vectors):  # else no copy, of what may be most of the memory
         vectors = vectors[read]
     if not len(read):
@@ -63,11 +67,15 @@ def predictions_of(
     if coverage is not None:
         sets = vector_sets(model, vectors, coverage)
         names = np.array([str(name) for name in model.classes_], dtype=object)
-        columns["possible"] = ["|".join(names[row]) for row in sets]
+        possible = [names[row].tolist() for row in sets]
+        columns["possible"] = [
+            "|".join(name.replace("|", "\\|") for name in own) for own in possible
+        ]
     if max_error is not None:
         judged = judge_vectors(model, vectors, max_error)
         columns |= {"kind": judged.kind.tolist(), "reason": judged.reasons}
-    return Predictions(read, model.boosting_.predict_proba(vectors), columns, judged, skipped)
+    proba = model.boosting_.predict_proba(vectors) if judged is None else judged.proba
+    return Predictions(read, proba, columns, judged, skipped, possible)
 
 
 def _encoded_and_skipped(

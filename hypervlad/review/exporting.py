@@ -6,14 +6,15 @@ from hypervlad.displays.predictions import table_as_bytes
 from hypervlad.review.filling import contents
 from hypervlad.review.store import Queue
 
-HEADER = ("path", "label", "source", "confidence")
+HEADER = ("path", "label", "source", "confidence", "file")
 
 
 def exported(queue: Queue) -> tuple[bytes, int]:
     """Return the labels of a queue as CSV, and how many images have none yet.
 
-    Columns: ``path`` as it was given, ``label``, ``source`` ("person" or "model") and
-    ``confidence``, the probability that the model gave to what it said; empty for a person's label.
+    Columns: ``path`` as it was given, ``label``, ``source`` ("person" or "model"),
+    ``confidence``, the probability that the model gave to what it said (empty for a person's
+    label), and ``file``, the path from the root of the file system.
 
     Parameters
     ----------
@@ -28,9 +29,9 @@ def exported(queue: Queue) -> tuple[bytes, int]:
     """
     images = contents(queue)
     rows = [
-        (image.name, image.said, "model", image.confidence)
+        (image.name, image.said, "model", image.confidence, str(image.path))
         if image.label is None
-        else (image.name, image.label, "person", "")
+        else (image.name, image.label, "person", "", str(image.path))
         for image in images
         if image.label is not None or not image.doubtful
     ]

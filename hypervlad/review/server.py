@@ -68,7 +68,8 @@ def serve(
     ----------
     queue : Queue
     port : int, optional
-        If not given, the queue's last one, so that open windows go on, or a free one.
+        If not given, the queue's own, which is the last one given or the first that was free, so
+        that open windows go on; another free one if that is taken.
     ready : callable
         Called with the link once the server listens.
 
@@ -83,7 +84,8 @@ def serve(
     try:
         taken: int = listening.getsockname()[1]
         token = queue.secret()
-        queue.note(port=str(taken))
+        if port is not None or queue.fact("port") is None:
+            queue.note(port=str(taken))
         server = create_server(
             make_app(queue, token, taken),
             sockets=[listening],

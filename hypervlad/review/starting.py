@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,14 @@ def start_queue(
         facts["model"] = os.path.abspath(model_file)
     root = None if training is None else Path(training)
     classes = [str(label) for label in model.classes_]
-    make_queue(place, classes, entries, training_images(model, root), facts)
+    known = training_images(model, root)
+    if root is not None and all(image.path is None for image in known):
+        warnings.warn(
+            f"{root}: holds none of the {len(known)} images that the model was trained on (such as "
+            f"{known[0].name}), so none can be shown beside the others",
+            UserWarning,
+            stacklevel=2,
+        )
+    make_queue(place, classes, entries, known, facts)
     n_doubtful = sum(entry.place is not None for entry in entries)
     return Started(len(entries) - n_doubtful, n_doubtful, len(names) - len(read))

@@ -53,6 +53,9 @@ def test_quoted_comma_and_line_numbers(tmp_path):
         ("path,group\na/1.png,\n", "line 2: expected a path and a group"),
         ("path,group\n,g1\n", "line 2"),
         ("a/1.png,g1\x00\n", "not a text file"),
+        ("path,label,source,confidence,file\na/1.png,a,person,,/a/1.png\n", "no column is called"),
+        ("path,label\na/1.png,a\n", "no column is called group; its columns are path, label"),
+        ("path,size,colour\na/1.png,1,red\n", "no column is called group"),
     ],
 )
 def test_bad_files(tmp_path, text, message):

@@ -356,6 +356,7 @@ def test_a_click_can_be_given_up(
 ) -> None:
     server = served(make(4, pictures=True))
     window = open_window(server.link)
+    window.until(window.ready)
     server.kill()
     window.find("body", By.TAG_NAME).send_keys("2")
     window.until(lambda: not window.hidden("give-up"))
@@ -401,13 +402,38 @@ def test_of_many_categories_the_most_probable_have_the_keys(
     queue = Queue(folder)
     for number in range(9):
         queue.add_category(f"other {number}")
+    queue.connection.execute("UPDATE categories SET origin = 'model'")
     queue.connection.execute("UPDATE items SET scores = '[[12, 0.7], [2, 0.3]]'")
     queue.close()
     window = open_window(served(folder).link)
     assert window.text("choices").split("\n")[:5] == ["1", "other 8", "70 %", "2", "matrix"]
     assert len(window.browser.find_elements(By.CSS_SELECTOR, "#choices button")) == 9
+    assert "keys differ from image to image" in window.text("keys")
     window.label("1")
     assert labels(folder)["new/000.png"] == "other 8"
+
+
+def test_categories_that_persons_add_never_move_a_key(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    folder = make(3, pictures=True)
+    window = open_window(served(folder).link)
+    assert window.hidden("keys")
+    before = window.text("choices").split("\n")[1::3]
+    queue = Queue(folder)
+    added = [queue.add_category(f"other {number}") for number in range(9)]
+    queue.connection.execute("UPDATE items SET scores = ?", [f"[[{added[-1].id}, 0.7], [2, 0.3]]"])
+    queue.close()
+    window.label("2")
+    assert window.text("choices").split("\n")[1::3][: len(before)] == before
+    assert window.text("keys") == f"{len(before) + 9 - 9} more, by name: N."
+    window.label("2")
+    assert set(labels(folder).values()) == {"matrix", None}
+    nearest = window.find("nearest")
+    assert nearest.get_property("scrollWidth") <= nearest.get_property("clientWidth")
+    window.picture("many_categories")
 
 
 def test_a_dark_page_is_there_for_who_wants_one(

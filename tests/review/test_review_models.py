@@ -216,6 +216,7 @@ def test_a_queue_holds_every_image_and_the_sure_ones_are_labelled(
     result = run("export", started, "-o", tmp_path / "labels.csv")
     rows = read_table(tmp_path / "labels.csv")
     assert len(rows) == 30 - n_doubtful
+    assert all(Path(row["file"]).is_absolute() and Path(row["file"]).exists() for row in rows)
     assert all(row["source"] == "model" and float(row["confidence"]) > 0.5 for row in rows)
     assert f"{n_doubtful} doubtful images are not labelled" in result.stderr
 
@@ -236,6 +237,13 @@ def test_start_refuses_what_it_would_regret(
     words = run("start", place.model, place.new, "-o", tmp_path / "file", code=2)
     assert "a file" in words.stderr
     assert not (tmp_path / "q").exists()
+
+
+def test_a_folder_of_other_training_images_is_told(place: SimpleNamespace, tmp_path: Path) -> None:
+    model = hypervlad.load(place.model)
+    images = sorted(place.new.iterdir())[:2]
+    with pytest.warns(UserWarning, match="holds none of the 36 images that the model was trained"):
+        start_queue(model, images, tmp_path / "q", training=place.new)
 
 
 @pytest.mark.filterwarnings("ignore:1 of 1 images could not be read")

@@ -256,7 +256,7 @@ function showDetails(place) {
   // Of a sure answer, the reason is the answer itself.
   tell("details-reason", kind && kind !== "sure" && `Why: ${data.reasons[image]}.`);
   tell("details-novelty", isJudged && farInWords(data.novelty[image]));
-  tell("details-possible", data.possible && `Possible: ${data.possible[image].split("|").join(", ")}.`);
+  tell("details-possible", data.possible && possibleInWords(data.possible[image], kind));
   drawProbabilities(image);
   drawNearest(image);
   by("details-link").hidden = !data.links[image];
@@ -269,6 +269,11 @@ function showDetails(place) {
 
 function farInWords(novelty) {
   return `Distance to the training images: ${novelty.toFixed(2)} (above 1 is unusual).`;
+}
+
+function possibleInWords(classes, kind) {
+  const promise = kind === "unknown" ? " (of an image unlike all learnt, that promises nothing)" : "";
+  return `Possible: ${classes.join(", ")}${promise}.`;
 }
 
 function tell(id, words) {

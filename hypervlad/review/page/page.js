@@ -8,11 +8,12 @@ const SLOW = 400; // ms after which a person is told that a click is on its way
 const PATIENCE = 30_000; // ms to wait for an answer; the server waits 20 s for another's write
 const AT_ONCE = 2; // pictures loading; a browser has six connections, and clicks need one
 const BOUNCE = 100; // ms after an image appears in which a key was meant for the one before
+const KEYS = 9;
 const WHOLE = 8192; // pixels of the longer side that the server sends at most
 
 const KIND_IN_WORDS = {
   boundary: "Between categories",
-  unknown: "Unlike anything learnt",
+  unknown: "Unlike all learnt",
 };
 
 const by = (id) => document.getElementById(id);
@@ -219,19 +220,31 @@ function showDone() {
 
 // --- categories -------------------------------------------------------------------------------
 
-// Up to nine categories keep their keys, so that fingers can learn them; of more, the nine most
-// probable have keys, and the others are found by name.
+// The first nine categories have the keys, always the same, so that fingers can learn them; what
+// persons add later never moves them. Only if the model has more than nine, the keys are the most
+// probable ones of each image, which is said. The others are found by name.
 function choices(item) {
   const share = new Map(item.scores);
   const order = [...categories];
-  if (order.length > 9) {
+  if (keysVary()) {
     order.sort((a, b) => (share.get(b.id) ?? -1) - (share.get(a.id) ?? -1) || a.id - b.id);
   }
-  return order.slice(0, 9).map((category) => ({ ...category, share: share.get(category.id) }));
+  return order.slice(0, KEYS).map((category) => ({ ...category, share: share.get(category.id) }));
+}
+
+function keysVary() {
+  return categories.filter((category) => category.origin === "model").length > KEYS;
+}
+
+function keysInWords() {
+  if (keysVary()) return "The most probable first: keys differ from image to image. Others: N.";
+  return categories.length > KEYS ? `${count(categories.length - KEYS)} more, by name: N.` : "";
 }
 
 function showChoices(item) {
   const first = item.scores.length ? item.scores[0][0] : null;
+  by("keys").textContent = keysInWords();
+  by("keys").hidden = !keysInWords();
   by("choices").replaceChildren(...choices(item).map((choice, index) => {
     const button = element("button", choice.id === first ? "first" : "");
     button.type = "button";
