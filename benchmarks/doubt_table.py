@@ -41,6 +41,26 @@ def doubt_table(stored: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def doubt_sentence(stored: dict[str, Any]) -> str:
+    """Return how far doubt is to be relied on, in short."""
+    sets = stored["sets"].values()
+
+    def shares(name: str) -> str:
+        return _listed([f"{100 * found[name][0]:.0f}" for found in sets])
+
+    sizes = _listed([f"{found['cross_size'][0]:.1f}" for found in sets])
+    return (
+        f"On {stored['splits']} splits each of {_listed(list(stored['sets']))}, with groups new to "
+        f"the model, sets asked to hold the true class of {stored['coverage']:.0%} did of "
+        f"{shares('cross_coverage')} %, with {sizes} classes; the surest 70 % of the answers were "
+        f"right in {shares('selective_accuracy')} %, all answers in {shares('accuracy')} %."
+    )
+
+
+def _listed(words: list[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if words[1:] else words[0]
+
+
 def labelling_table(stored: dict[str, Any]) -> str:
     """Return the share of labels that each way needs, and accuracies on the way."""
     shares = (0.2, 0.4, 0.6)

@@ -17,7 +17,7 @@ from accuracy_tables import LAYOUT, accuracy_section, front_table
 from defects_table import carrillo_table, defects_section
 from defects_table import front_table as front_defects
 from defects_table import speed_table as map_speed_table
-from doubt_table import doubt_table, labelling_table
+from doubt_table import doubt_sentence, doubt_table, labelling_table
 from extract_scale_table import cost_table, scale_section
 from luo2021_tables import experiment_table, stages_table
 from modarres2017_tables import comparison
@@ -192,6 +192,7 @@ def pages() -> dict[Path, dict[str, str]]:
     scaling = {"cost": scale_tables(cost_table)}
     compared = front_table(accuracy[0]) if accuracy else NOT_YET
     front = {"compare": f"{compared}\n\n{speed_sentence(speed)}"}
+    front["sets"] = stored_table("doubt.json", doubt_sentence)
     front["found"] = defects_tables(front_defects)
     return {
         ROOT / "README.md": front,
