@@ -31,12 +31,15 @@ def doubt_table(stored: dict[str, Any]) -> str:
     for share in next(iter(sets.values()))["sure"]:
         cells = [_sure(found["sure"][share]) for found in sets.values()]
         lines.append(f"| sure answers, asked {float(share):.0%} wrong | {' | '.join(cells)} |")
+    few = f"({stored['few']} splits)"
     cells = [_strangers(found["strangers"]) for found in sets.values()]
-    lines.append(f"| a class never seen: AUROC of novelty; of confidence | {' | '.join(cells)} |")
+    lines.append(
+        f"| a class never seen: AUROC of novelty; of confidence {few} | {' | '.join(cells)} |"
+    )
     cells = [_called(found["strangers"]) for found in sets.values()]
     lines.append(f'| … called "unknown", of it; of other new images | {" | ".join(cells)} |')
     cells = [_flipped(found["flipped"]) for found in sets.values()]
-    title = f"{stored['flipped']:.0%} of labels made wrong: found; right among those suspected"
+    title = f"{stored['flipped']:.0%} of labels made wrong: found; right among suspects {few}"
     lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -52,8 +55,10 @@ def doubt_sentence(stored: dict[str, Any]) -> str:
     return (
         f"On {stored['splits']} splits each of {_listed(list(stored['sets']))}, with groups new to "
         f"the model, sets asked to hold the true class of {stored['coverage']:.0%} did of "
-        f"{shares('cross_coverage')} %, with {sizes} classes; the surest 70 % of the answers were "
-        f"right in {shares('selective_accuracy')} %, all answers in {shares('accuracy')} %."
+        f"{shares('cross_coverage')} % (of such groups; of their images "
+        f"{shares('cross_coverage_of_images')} %), with {sizes} classes; the surest 70 % of the "
+        f"answers were right in {shares('selective_accuracy')} %, all answers in "
+        f"{shares('accuracy')} %."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -146,7 +147,7 @@ def _check_run(model: TransferClassifier) -> None:
         )
     if model.checkpoint is not None:
         check_place(model.checkpoint)
-        if model.random_state is None:
+        if not isinstance(model.random_state, numbers.Integral):
             raise ValueError(
                 "checkpoint needs an integer random_state: a training that draws other numbers "
                 "each time cannot be taken up again"

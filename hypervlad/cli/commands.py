@@ -419,7 +419,8 @@ def suspects(
     else:
         with replace_when_complete(output) as stream:
             stream.write(table)
-    n_judged, n_training = len(classifier._held_out()), len(classifier.training_)
+    assert classifier.held_out_ is not None  # or it would have been said
+    n_judged, n_training = len(classifier.held_out_), len(classifier.training_)
     others = n_training - n_judged
     left_out = f" ({others} others were never held out, and not judged)" if others else ""
     typer.echo(f"{len(rows)} of {n_judged} labels are suspect{left_out}", err=output is None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import signal
+import sqlite3
 import sys
 import threading
 import warnings
@@ -48,6 +49,8 @@ def _sentence(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError):
         return f"not enough memory ({text or 'no more is known'}); try a smaller --image-size"
+    if isinstance(error, sqlite3.OperationalError):
+        return f"the queue's file cannot be used now ({text}); does another program hold it?"
     if isinstance(error, ValueError | OSError | ImportError | RuntimeError) and text:
         return text
     return (

@@ -34,7 +34,7 @@ from hypervlad.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from hypervlad.review.retraining import Comparison, Remaining
+    from hypervlad.review.retraining import Comparison, Material, Remaining
 
 review = typer.Typer(
     name="review",
@@ -281,7 +281,7 @@ def retrain(
         say(
             quiet,
             f"training on {len(material.images)} images, "
-            f"{material.by_person.sum()} of them labelled by persons",
+            f"{material.by_person.sum()} of them labelled by persons{_in_groups(material)}",
         )
         with hint_at_bad_files():
             new = fitted_again(old, material)
@@ -300,6 +300,11 @@ def retrain(
         opened.close()
     cut_down(cache, cache_size)
     typer.echo(f"model: {output}")
+
+
+def _in_groups(material: Material) -> str:
+    groups = [] if material.groups is None else material.groups.tolist()
+    return f", {len(set(groups))} groups" if len(set(groups)) < len(groups) else ""
 
 
 def _model_of(queue: object) -> Path:

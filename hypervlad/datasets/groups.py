@@ -168,7 +168,7 @@ def _find_columns(first: list[str], csv_path: Path) -> tuple[int, int, bool]:
         groups = [i for i in groups if names[i] != "source"]
     if paths and groups:
         return paths[0], groups[0], True
-    if paths and (has_labels or len(names) > 2):
+    if paths and (has_labels or sum(map(bool, names)) > 2):
         raise ImageFolderError(
             f"{csv_path}: no column is called group; its columns are {', '.join(first)}. Expected "
             "path and group: what was cut from one micrograph, sample or paper has one group."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any, NamedTuple
@@ -51,8 +52,8 @@ def predictions_of(
     model : fitted MicrographClassifier
     images : sequence of n images
     coverage : float, optional
-        Adds the column "possible": the classes of `predict_set`, parted by "|" (written "\\|" where
-        it is part of a name).
+        Adds the column "possible": the classes of `predict_set`, parted by "|"; that sign and
+        the backslash in a name have a backslash before them.
     max_error : float, optional
         Adds the columns "kind" and "reason" of `judge`.
     """
@@ -69,7 +70,7 @@ def predictions_of(
         names = np.array([str(name) for name in model.classes_], dtype=object)
         possible = [names[row].tolist() for row in sets]
         columns["possible"] = [
-            "|".join(name.replace("|", "\\|") for name in own) for own in possible
+            "|".join(re.sub(r"([\\|])", r"\\\1", name) for name in own) for own in possible
         ]
     if max_error is not None:
         judged = judge_vectors(model, vectors, max_error)

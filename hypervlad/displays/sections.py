@@ -137,9 +137,9 @@ def selective_accuracy(result: Evaluation, picture: str) -> str:
         "expert should look at it instead; the others are right more often then."
     )
     curve, wrong = result.selective_curve, len(result.true) - int(result.correct.sum())
+    places = np.searchsorted(curve.coverage, 1 - np.array(_LOOKED_AT) - 1e-9)
     rows = []
-    for share in _LOOKED_AT:
-        at = int(np.searchsorted(curve.coverage, 1 - share - 1e-9))
+    for at in dict.fromkeys(places.tolist()):  # of few images, two shares may be the same ones
         kept = round(curve.coverage[at] * len(result.true))
         left = round(kept * (1 - curve.accuracy[at]))
         caught = percent((wrong - left) / wrong) if wrong else "–"

@@ -108,11 +108,10 @@ class SelectiveAccuracyDisplay:
             linewidth=1.6,
             clip_on=False,
         )
-        lowest = min(self.accuracy.min(), everything)
         ticks = np.linspace(0, 1, 6)
         self.ax_.set(
             xlim=(0, 1),
-            ylim=(max(0.0, np.floor(10 * lowest - 1) / 10), 1),
+            ylim=(max(0.0, np.floor(10 * self.accuracy.min() - 1) / 10), 1),
             xlabel="images that the model answers alone, surest first",
             ylabel="share of right answers among them",
             xticks=ticks,

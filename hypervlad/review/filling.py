@@ -113,6 +113,7 @@ def contents(queue: Queue) -> list[Labelled]:
                 confidence=float(share),
                 doubtful=row["place"] is not None,
                 label=row["label"],
+                skipped=row["state"] == "skipped",
             )
         )
     return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -74,14 +76,40 @@ def groups_kept(
         Each a group of its own unless it is a training image too, as is a training image that
         the model does not know.
     """
-    codes = dict(zip(known.names, known.groups.tolist(), strict=True))
     of_file = {
-        Path(image).resolve(): f"group {codes[name]} of the model"
-        for image, name in zip(training, names_below(training), strict=True)
-        if name in codes
+        Path(image).resolve(): f"group {code} of the model"
+        for image, code in zip(training, _codes_of(known, training), strict=True)
+        if code is not None
     }
+    is_grouped = len(np.unique(known.groups)) < len(known)
+    if is_grouped and 2 * len(of_file) < len(training):
+        warnings.warn(
+            f"the model was trained with groups, and of {len(training)} training images only "
+            f"{len(of_file)} are known to it by their paths; the others are each a group of their "
+            "own: give a table of groups",
+            UserWarning,
+            stacklevel=3,
+        )
     files = [*(Path(training[i]) for i in kept), *added]
     return np.array([of_file.get(file.resolve(), _alone(file)) for file in files])
+
+
+def _codes_of(known: TrainingImages, training: Sequence[str]) -> list[int | None]:
+    """Return the group of each image that a model knows, by paths whose ends are alike."""
+    by_name: dict[str, list[tuple[tuple[str, ...], int]]] = defaultdict(list)
+    for name, code in zip(known.names, known.groups.tolist(), strict=True):
+        if name:
+            by_name[_parts(name)[-1]].append((_parts(name), code))
+    found: list[int | None] = []
+    for image, below in zip(training, names_below(training), strict=True):
+        whole, short = _parts(Path(image).absolute().as_posix()), _parts(below)
+        fitting = [
+            code
+            for parts, code in by_name[whole[-1]]
+            if whole[-len(parts) :] == parts or parts[-len(short) :] == short
+        ]
+        found.append(fitting[0] if len(set(fitting)) == 1 else None)
+    return found
 
 
 def _alone(path: Path) -> str:

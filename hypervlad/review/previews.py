@@ -24,7 +24,7 @@ class BusyError(Exception):
 
 
 class Previews:
-    """Makes pictures of files, each once while it is likely to be asked for again."""
+    """Makes pictures of files, and keeps them while they are likely to be asked for again."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[Path, int], bytes] = OrderedDict()

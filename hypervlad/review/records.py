@@ -75,6 +75,8 @@ class Labelled:
         Whether it is, or was, in the queue.
     label : str or None
         A person's.
+    skipped : bool
+        Whether a person has put it aside.
     """
 
     item: int
@@ -84,6 +86,7 @@ class Labelled:
     confidence: float
     doubtful: bool
     label: str | None
+    skipped: bool = False
 
 
 @dataclass(frozen=True)

@@ -252,7 +252,8 @@ def requeue(
     entries = entries_of(
         model, judged, [image.name for image in read], [image.path for image in read]
     )
-    unread = [image for image, is_read in zip(images, readable, strict=True) if not is_read]
+    in_doubt = {entry.path for entry in entries if entry.place is not None}
+    unread = {image.path for image in images} - {image.path for image in read}
     if write:
         refill_queue(
             queue,
@@ -264,8 +265,12 @@ def requeue(
     return Remaining(
         n_images=len(images),
         before=sum(image.doubtful for image in images),
-        after=sum(entry.place is not None for entry in entries)
-        + sum(image.doubtful for image in unread),  # they stay what they were
+        after=sum(
+            image.path in in_doubt
+            or image.skipped  # as a person said
+            or (image.doubtful and image.path in unread)  # what it was
+            for image in images
+        ),
     )
 
 

@@ -158,7 +158,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _is_passing(error: sqlite3.DatabaseError) -> bool:
     """Say whether another process only holds the file for the moment."""
-    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what it says in detail
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:

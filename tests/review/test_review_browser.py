@@ -309,6 +309,45 @@ def test_a_key_that_bounces_labels_nothing_that_was_not_seen(
     assert "skipped" not in window.text("progress")
 
 
+def test_news_while_a_picture_comes_do_not_lose_it(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    """The page asks for news now and then; also just after an image has taken its place."""
+    window = open_window(served(make(4, pictures=True)).link)
+    window.until(window.ready)
+    window.browser.execute_script(
+        "new MutationObserver(() => setTimeout(refresh, 0))"
+        "  .observe(document.getElementById('name'), { childList: true });"
+    )
+    for number in range(3):
+        assert window.label("1") == f"new/{number:03d}.png"
+        window.until(window.ready, 5)
+
+
+def test_what_could_not_be_fetched_is_not_labelled_unseen(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    folder = make(8, pictures=True)
+    server = served(folder)
+    window = open_window(server.link)
+    window.until(window.ready)
+    server.kill()
+    window.browser.execute_script(
+        "pictures.clear(); hand.shift(); show(hand[0]);"  # the next, whose picture must be fetched
+    )
+    window.until(lambda: window.name == "new/001.png")
+    window.find("body", By.TAG_NAME).send_keys("1")
+    window.until(lambda: "not here yet" in window.text("status"))
+    server.start()
+    window.until(lambda: window.find("#stage img", By.CSS_SELECTOR).size["width"] > 100)
+    window.until(window.ready)
+    assert set(labels(folder).values()) == {None}
+
+
 def test_what_cannot_be_shown_is_told_and_skipped(
     make: Callable[..., Path],
     served: Callable[[Path], Served],
@@ -428,6 +467,7 @@ def test_categories_that_persons_add_never_move_a_key(
     queue.close()
     window.label("2")
     assert window.text("choices").split("\n")[1::3][: len(before)] == before
+    assert window.text("choices").split("\n")[-2:] == ["other 8", "70 %"], "seen, without a key"
     assert window.text("keys") == f"{len(before) + 9 - 9} more, by name: N."
     window.label("2")
     assert set(labels(folder).values()) == {"matrix", None}

@@ -20,14 +20,20 @@ from typer.testing import CliRunner
 
 import hypervlad
 from hypervlad.backbones import build_network
-from hypervlad.classifier import Judgement
+from hypervlad.classifier import Judgement, TrainingImages
 from hypervlad.cli import app
 from hypervlad.datasets import load_image_folder
 from hypervlad.review import Queue, QueueError, start_queue
 from hypervlad.review.filling import contents
-from hypervlad.review.grouping import groups_of
+from hypervlad.review.grouping import groups_kept, groups_of
 from hypervlad.review.judging import entries_of, judge_images, training_images
-from hypervlad.review.retraining import compare, fitted_again, gather, held_out_answers
+from hypervlad.review.retraining import (
+    compare,
+    fitted_again,
+    gather,
+    held_out_answers,
+    requeue,
+)
 
 TINY = ["--backbone", "tiny", "--weights", "random", "--image-size", "16", "--n-codewords", "4"]
 try:
@@ -501,6 +507,58 @@ def test_without_a_table_training_images_keep_the_models_groups(
     assert len(set(of_training[:-1])) == len(set(groups[:-1].tolist()))
     others = [of_training[-1], of_image[(place.new / "000.png").resolve()]]
     assert len({*of_training, *others}) == len(set(of_training[:-1])) + 2, "what it never saw"
+
+
+def test_groups_last_from_one_retraining_to_the_next(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
+    data = load_image_folder(place.images)
+    groups = np.arange(len(data.images)) // 2
+    old = hypervlad.load(place.model).fit(data.images, data.target, groups=groups)
+    model = old
+    run("start", place.model, place.new, "-o", tmp_path / "q", "-q", "--max-error", "0.001")
+    queue = Queue(tmp_path / "q")
+    for number in range(2):  # the second model's names begin farther up: with the queue's images
+        item = next(image for image in contents(queue) if image.label is None)
+        queue.label("window-1", f"click-{number}", item.item, 1)
+        material = gather(queue, data, model=model)
+        assert material.groups is not None
+        of_training = material.groups[: len(data.images)]
+        assert len(set(of_training.tolist())) == len(set(groups.tolist()))
+        model = fitted_again(old, material)
+        assert len(set(model.training_.groups.tolist())) == len(set(groups.tolist())) + number + 1
+    queue.close()
+
+
+def test_a_folder_that_the_model_does_not_know_is_told(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
+    data = load_image_folder(place.images)
+    names, groups = [f"x/{i}.png" for i in range(4)], np.array([0, 0, 1, 1])
+    known = TrainingImages(
+        names, np.array(list("abab")), groups, np.arange(4), np.zeros((4, 2)), 1.0
+    )
+    with pytest.warns(UserWarning, match=r"of 36 training images only 0 are known"):
+        found = groups_kept(known, data.images, range(36), [])
+    assert len(set(found.tolist())) == 36
+
+
+def test_what_a_person_skipped_counts_as_doubtful_still(
+    started: Path, place: SimpleNamespace, tmp_path: Path
+) -> None:
+    queue = Queue(started)
+    images = contents(queue)
+    doubtful = [image for image in images if image.doubtful]
+    queue.label("window-1", "click-1", doubtful[0].item, 1)
+    for image in doubtful[1:]:
+        queue.skip("window-1", f"skip-{image.item}", image.item)
+    model = hypervlad.load(place.model)
+    material = gather(queue, load_image_folder(place.images), model=model)
+    queue.note(max_error="0.9")  # more answers are sure now
+    left = requeue(queue, model, material, place.model)
+    assert (left.before, left.after) == (len(doubtful) - 1, len(doubtful) - 1)
+    assert sum(image.doubtful for image in contents(queue) if image.label is None) == left.after
+    queue.close()
 
 
 def test_the_models_place_is_told_if_it_is_gone(place: SimpleNamespace, tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from review_queues import CLASSES, Clock, entry
 
+from hypervlad.cli.messages import _sentence
 from hypervlad.review import Queue, QueueError, exported
 from hypervlad.review.filling import contents, make_queue, refill_queue
 from hypervlad.review.records import TrainingImage, UnknownError
-from hypervlad.review.schema import FILE
+from hypervlad.review.schema import FILE, _is_passing
 from hypervlad.review.store import checked_name
 
 
@@ -280,11 +281,20 @@ def test_a_file_held_by_another_process_is_still_a_queue(
     holder.execute("PRAGMA locking_mode = EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")
     monkeypatch.setattr("hypervlad.review.schema._PATIENCE", 0.05)
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
+    with pytest.raises(sqlite3.OperationalError, match="locked") as caught:
         Queue(folder)
+    assert "does another program hold it?" in _sentence(caught.value)
     holder.execute("COMMIT")
     holder.close()
     Queue(folder).close()
+
+
+def test_what_is_busy_in_detail_is_busy() -> None:
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY_RECOVERY
+    assert _is_passing(error)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    assert not _is_passing(error)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names are text there")

@@ -45,10 +45,12 @@ function randomName() {
 
 // A page loaded again is the same window, which can undo; its copy in another tab is another one.
 async function ownName() {
-  const kept = sessionStorage.getItem("client");
-  if (kept && await isFree(kept)) return kept;
   const name = randomName();
-  sessionStorage.setItem("client", name);
+  try {
+    const kept = sessionStorage.getItem("client");
+    if (kept && await isFree(kept)) return kept;
+    sessionStorage.setItem("client", name);
+  } catch { /* a browser that keeps nothing: then every page is a window of its own */ }
   await isFree(name);
   return name;
 }
@@ -176,7 +178,8 @@ function picture(item) {
 
 function show(item) {
   const same = item && current && item.id === current.id;
-  current = item;
+  if (same) Object.assign(current, item);  // what waits for its picture knows it by identity
+  else current = item;
   by("work").hidden = !item;
   by("done").hidden = Boolean(item);
   if (!item) {
@@ -229,7 +232,10 @@ function choices(item) {
   if (keysVary()) {
     order.sort((a, b) => (share.get(b.id) ?? -1) - (share.get(a.id) ?? -1) || a.id - b.id);
   }
-  return order.slice(0, KEYS).map((category) => ({ ...category, share: share.get(category.id) }));
+  const shown = order.slice(0, KEYS);
+  const probable = item.scores.slice(0, 3).map(([id]) => order.find((each) => each.id === id));
+  shown.push(...probable.filter((each) => each && !shown.includes(each))); // without keys
+  return shown.map((category) => ({ ...category, share: share.get(category.id) }));
 }
 
 function keysVary() {
@@ -253,9 +259,10 @@ function showChoices(item) {
     const fill = element("span", "fill");
     fill.style.width = `${100 * (choice.share || 0)}%`;
     const share = choice.share === undefined ? "new" : percent(choice.share);
-    const key = element("kbd", "", String(index + 1));
+    const key = index < KEYS ? element("kbd", "", String(index + 1)) : element("span");
     button.append(fill, key, element("span", "label", choice.name), element("span", "share", share));
-    button.setAttribute("aria-label", `${index + 1}: ${choice.name}, ${share}`);
+    const digit = index < KEYS ? `${index + 1}: ` : "";
+    button.setAttribute("aria-label", `${digit}${choice.name}, ${share}`);
     button.onclick = () => label(choice.id);
     const row = element("li");
     row.append(button);
@@ -290,7 +297,7 @@ function showNearest(item) {
 
 async function label(category) {
   if (!current || busy) return;
-  if (!seen) { say("the picture is not here yet: nothing labelled"); return; }
+  if (!isSeen()) return;
   const name = categories.find((each) => each.id === category).name;
   const shown = document.querySelector(`[data-category="${category}"]`);
   if (shown) shown.classList.add("chosen");
@@ -299,12 +306,13 @@ async function label(category) {
 }
 
 async function skip() {
-  if (!current || busy || performance.now() - appeared <= BOUNCE) return;
+  if (!current || busy || isBounce()) return;
   const answer = await click("skip", { item: current.id });
   if (answer) say(answer.outcome === "kept" ? "skipped" : answer.told);
 }
 
 async function undo() {
+  if (current && isBounce()) return;
   const answer = await click("undo", {});
   if (!answer) return;
   const back = hand.find((item) => item.id === answer.item);
@@ -352,6 +360,7 @@ async function submitDialog(event) {
     ask(name);
     return;
   }
+  if (!isSeen()) return;
   by("dialog").close();
   const item = naming;
   let category = known(name);
@@ -391,25 +400,30 @@ function showPicture(item) {
 }
 
 async function showUnreadable(item) {
-  let words = "the server does not answer";
-  try {
-    const answer = await fetch(`image/${item.id}`);
-    if (answer.ok || answer.status === 503) {
-      pictures.delete(item.id);
-      setTimeout(() => { if (current === item) showPicture(item); }, answer.ok ? 0 : RETRY);
-      return;
-    }
-    words = (await answer.json()).error;
-  } catch { /* said already */ }
+  const answer = await fetch(`image/${item.id}`).catch(() => null);
   if (current !== item) return;
   pictures.delete(item.id); // another look tries again
-  put(item, element("p", "", `This image cannot be shown: ${words}. You can skip it with S.`));
+  if (!answer || answer.ok || answer.status >= 500) { // gone for a moment, or busy
+    setTimeout(() => { if (current === item) showPicture(item); }, RETRY);
+    return;
+  }
+  const words = (await answer.json().catch(() => ({ error: `status ${answer.status}` }))).error;
+  if (current === item) put(item, element("p", "", `This image cannot be shown: ${words}. You can skip it with S.`));
 }
 
 // Nobody can label what is not on the screen yet, nor means the image that has just come.
 function put(item, ...nodes) {
   by("stage").replaceChildren(...nodes);
   setTimeout(() => { if (current === item) setSeen(true); }, BOUNCE);
+}
+
+function isSeen() {
+  if (!seen && !isBounce()) say("the picture is not here yet: nothing labelled");
+  return seen;
+}
+
+function isBounce() {
+  return performance.now() - appeared <= BOUNCE;
 }
 
 function setSeen(now) {
@@ -440,9 +454,9 @@ function applyZoom() {
   by("zoom").textContent = fit ? "" : percent(stage.zoom);
 }
 
-// All pixels of the file, in place of the picture scaled to the screen.
+// All pixels of the file, in place of the picture scaled to the screen; say whether they are there.
 async function loadWhole() {
-  if (stage.whole || !shownImage()) return;
+  if (stage.whole || !shownImage()) return stage.whole;
   const item = current;
   const before = shownImage();
   const img = new Image();
@@ -452,9 +466,10 @@ async function loadWhole() {
   try {
     await img.decode();
   } catch {
-    return; // the smaller picture stays
+    say("all pixels cannot be had now: the smaller picture stays");
+    return false;
   }
-  if (current !== item || stage.whole) return;
+  if (current !== item || stage.whole) return stage.whole;
   stage.whole = true;
   if (Math.max(img.naturalWidth, img.naturalHeight) >= WHOLE) {
     say(`shown with ${count(WHOLE)} pixels on its longer side: the file may have more`);
@@ -462,11 +477,12 @@ async function loadWhole() {
   if (stage.zoom !== null) stage.zoom *= before.naturalWidth / img.naturalWidth;
   by("stage").replaceChildren(img);
   applyZoom();
+  return true;
 }
 
 async function toggleWhole() {
   if (stage.zoom !== null) { fitPicture(); return; }
-  await loadWhole();
+  if (!await loadWhole()) return;
   stage.zoom = 1;
   applyZoom();
   centre();
@@ -593,4 +609,5 @@ setInterval(() => { if (!current && progress && progress.waiting) refresh(); }, 
 ownName().then((name) => {
   client = name;
   refresh();
+  setTimeout(refresh, RETRY); // this page's own, if the last one's farewell came late
 });
