@@ -79,11 +79,28 @@ def workflow(
     pool: Pool, model: Any, chosen: np.ndarray, left: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Order images as the review queue does."""
+    return rank(worth(pool, model, chosen, left), pool.points[left])
+
+
+def drawn(
+    pool: Pool, model: Any, chosen: np.ndarray, left: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw images by lot, each with a chance as large as its worth, but near copies far apart.
+
+    A. Kirsch, S. Farquhar, P. Atighehchian, A. Jesson, F. Branchaud-Charron and Y. Gal,
+    "Stochastic batch acquisition", TMLR 2023: the largest of values times exp(Gumbel noise).
+    """
+    noise = np.exp(rng.gumbel(size=len(left)))
+    return rank(worth(pool, model, chosen, left) * noise, pool.points[left])
+
+
+def worth(pool: Pool, model: Any, chosen: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """Return what a label of each image left would tell."""
     known = TrainingImages.of(
         [None] * len(chosen), pool.y[chosen], pool.groups[chosen], chosen, pool.points[chosen]
     )
     novelty = known.nearest(pool.points[left])[1]
-    return rank(informativeness(model.predict_proba(pool.X[left]), novelty), pool.points[left])
+    return informativeness(model.predict_proba(pool.X[left]), novelty)
 
 
 def margin(
@@ -101,7 +118,12 @@ def by_lot(
     return rng.permutation(len(left))
 
 
-WAYS: dict[str, Way] = {"workflow": workflow, "margin": margin, "random": by_lot}
+WAYS: dict[str, Way] = {
+    "workflow": workflow,
+    "drawn": drawn,
+    "margin": margin,
+    "random": by_lot,
+}
 
 
 def curves(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> dict[str, Any]:
@@ -157,7 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", default=list(DATA_SETS))
-    parser.add_argument("--repeats", type=int, default=6)
+    parser.add_argument("--repeats", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--checkpoints", type=Path, default=HERE / "checkpoints" / "labelling")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "labelling.json")
