@@ -272,6 +272,10 @@ def test_refusals_that_cannot_be_had_are_told(
     numbers = np.unique(labels, return_inverse=True)[1]
     mixed = model.fit(images, numbers).predict_or_reject(images, 0.3)
     assert set(mixed.tolist()) <= {0, 1, 2, "unsure"}
+    with pytest.warns(UserWarning, match="no answer is sure"):
+        whole = model.predict_or_reject(images, 0.001, reject_label=-1)
+    assert whole.dtype.kind == "i"
+    assert set(whole.tolist()) == {-1}
 
 
 def test_skipped_images_have_an_empty_set(

@@ -321,7 +321,8 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n,)
-            Of objects if labels are no texts. None for an image skipped.
+            Of texts or integers if labels and ``reject_label`` both are; else of objects. None for
+            an image skipped.
 
         Raises
         ------
@@ -342,8 +343,9 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
         answers = answers.astype(object)
         answers[~(proba.max(axis=1) >= threshold)] = reject_label
         answers[skipped] = None
-        is_text = self.classes_.dtype.kind == "U" and isinstance(reject_label, str)
-        return answers.astype(str) if is_text and not skipped.any() else answers
+        # As labels are, if what stands for no answer is one of their kind.
+        is_alike = np.asarray(reject_label).dtype.kind == self.classes_.dtype.kind
+        return np.array(answers.tolist()) if is_alike and not skipped.any() else answers
 
     def judge(self, images: Sequence[Any], max_error: float = 0.05) -> Judgement:
         """Say of each image whether the answer is sure, and if it is not, why.

@@ -93,9 +93,10 @@ class SelectiveAccuracyDisplay:
         self.ax_.axhline(everything, color="#888888", linestyle="--", linewidth=1)
         self.ax_.annotate(
             f"all images: {100 * everything:.0f} %",
-            (0.01, everything),
+            (1, everything),
             xytext=(0, -4),
             textcoords="offset points",
+            ha="right",
             va="top",
             fontsize=8,
             color="#666666",
