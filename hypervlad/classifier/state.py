@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier.heldout import HeldOut
-from hypervlad.classifier.training import TrainingImages
+from hypervlad.classifier.training import TrainingImages, check_directions
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.state import arrays_under, plain_seed
 from hypervlad.modelfile import ModelFileError
@@ -87,11 +87,9 @@ def unpack(
         )
         model.classes_ = model.boosting_.classes_
         model.training_ = TrainingImages.from_state(
-            header["training"],
-            arrays_under(_TRAINING, arrays),
-            model.classes_,
-            model.boosting_.n_features_in_,
+            header["training"], arrays_under(_TRAINING, arrays), model.classes_
         )
+        probe = arrays[_TRAINING + "probe"]
         model.held_out_ = None
         if held_out is not None:
             model.held_out_ = HeldOut.from_state(
@@ -111,5 +109,12 @@ def unpack(
             f"the model's learner takes {model.boosting_.n_features_in_} features where its "
             f"encoder gives {width}"
         )
+    try:
+        check_directions(probe, width)
+    except ValueError as error:
+        raise ModelFileError(
+            f"the model is incomplete here ({error}): what it says of novelty would be wrong; "
+            "install the version that it was trained with, or train it again"
+        ) from error
     model.encoder, model.boosting = clone(model.encoder_), clone(model.boosting_)
     return model

@@ -105,15 +105,8 @@ class TrainingImages:
         header: Mapping[str, Any],
         arrays: Mapping[str, NDArray[Any]],
         classes: NDArray[Any],
-        n_features: int,
     ) -> TrainingImages:
-        """Undo `to_state`.
-
-        Raises
-        ------
-        ValueError
-            If the arrays do not fit together, or `projected` is not what it was.
-        """
+        """Undo `to_state`; ValueError if the arrays do not fit together."""
         names, codes = [str(name) for name in header["names"]], arrays["codes"]
         groups, positions, points = (arrays[name] for name in ("groups", "positions", "points"))
         limit = float(arrays["limit"][0])
@@ -123,8 +116,6 @@ class TrainingImages:
             raise ValueError("what is known of the training images is damaged")
         if points.ndim != 2 or not np.isfinite(points).all():
             raise ValueError("what is known of the training images is damaged")
-        if not np.allclose(arrays["probe"], _probe(n_features), atol=1e-3):
-            raise ValueError("this version of scikit-learn draws other random directions")
         return cls(names, classes[codes], groups, positions, points, limit)
 
 
@@ -142,6 +133,13 @@ def projected(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     directions = SparseRandomProjection(_DIRECTIONS, dense_output=True, random_state=0)
     directions.fit(np.zeros((1, vectors.shape[1]), dtype=np.float32))
     return np.asarray(directions.transform(vectors), dtype=np.float32)
+
+
+def check_directions(probe: NDArray[np.floating], n_features: int) -> None:
+    """Raise a ValueError unless `projected` is what it was when a model was saved."""
+    now = _probe(n_features)
+    if probe.shape != now.shape or not np.allclose(probe, now, atol=1e-3):
+        raise ValueError("this version of scikit-learn draws other random directions")
 
 
 def _probe(n_features: int) -> NDArray[np.float32]:
