@@ -71,7 +71,7 @@ def aligned_fraction(
     window: int = DEFAULT_WINDOW,
     tolerance: float = DEFAULT_TOLERANCE,
     *,
-    sigma: float = 1.5,
+    sigma: float = 1.75,
     gradient_sigma: float = 1.0,
     floor: float = 0.05,
     min_fibre: float = DEFAULT_MIN_FIBRE,
@@ -108,7 +108,7 @@ def aligned_fraction(
         larger or smaller, so that all of the image counts.
     tolerance : float, default=20 degrees
         Radians.
-    sigma : float, default=1.5
+    sigma : float, default=1.75
         Over what length gradients are averaged, in pixels; of "lgo", to find the background only.
     gradient_sigma : float, default=1.0
         Of the Gaussian, in pixels, before gradients are taken.

@@ -54,8 +54,8 @@ class AxialStatistics:
     spread : float
         Axial circular standard deviation, radians; infinite where S is 0.
     mean_interval, order_interval, spread_interval : Interval or None
-        From the bootstrap, if it was asked for. Of an even number of axes at right angles to each
-        other the mean is anything, and its interval says so.
+        From the bootstrap, if it was asked for. Where hardly any direction is preferred, that of
+        the mean spans up to half a turn.
     """
 
     mean: float

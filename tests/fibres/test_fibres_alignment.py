@@ -153,9 +153,16 @@ def scenes():
     for snr in (np.inf, 2.0):
         made[snr] = [
             make_nanowire_images(
-                1, aligned=share, density=0.6, width=7, snr=snr, size=384, random_state=i
+                1,
+                aligned=share,
+                density=0.5,
+                width=7,
+                blur=0.8,
+                snr=snr,
+                size=512,
+                random_state=100 + i,
             )
-            for i, share in enumerate([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+            for i, share in enumerate([0.0, 0.25, 0.5, 0.75, 1.0])
         ]
     return made
 

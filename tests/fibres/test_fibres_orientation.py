@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fibre_images import stripes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.ndimage import binary_dilation
 
 from hypervlad.datasets import make_nanowire_images
 from hypervlad.fibres import axial_difference, local_orientation
@@ -132,8 +135,6 @@ def test_noise_alone_is_mostly_background():
     (image,), (truth,) = make_nanowire_images(
         1, density=0.05, width=8, snr=3, size=256, random_state=0
     )
-    from scipy.ndimage import binary_dilation
-
     empty = ~binary_dilation(truth.wires, iterations=10)
     for method in METHODS:
         assert local_orientation(image, 3.0, method=method).mask[empty].mean() < 0.05
@@ -160,9 +161,12 @@ def test_statistics_over_windows():
     assert local_orientation(image, 2.0).statistics().mean_interval is None
 
 
-def test_statistics_of_nothing_are_refused():
+def test_statistics_that_cannot_be_had_are_refused():
+    found = local_orientation(stripes(0.5), 2.0)
     with pytest.raises(ValueError, match="larger than the image"):
-        local_orientation(stripes(0.5), 2.0).statistics(window=97)
+        found.statistics(window=97)
+    with pytest.raises(ValueError, match="all background"):
+        replace(found, mask=np.zeros_like(found.mask)).statistics()
 
 
 # --- the parts ------------------------------------------------------------------------------------
