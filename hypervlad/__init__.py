@@ -18,7 +18,7 @@ from hypervlad._version import __version__
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
-    from hypervlad import presets
+    from hypervlad import fibres, presets
     from hypervlad.backbones import register_backbone
     from hypervlad.boosting import BoostedSoftmaxClassifier
     from hypervlad.classifier import MicrographClassifier, default_encoder
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         check_image_folder,
         load_image_folder,
         make_nanofibre_images,
+        make_nanowire_images,
         make_tem_images,
     )
     from hypervlad.defects import PatchDefectScorer, default_patch_encoder
@@ -48,10 +49,12 @@ __all__ = [
     "default_encoder",
     "default_patch_encoder",
     "extract_features",
+    "fibres",
     "load",
     "load_features",
     "load_image_folder",
     "make_nanofibre_images",
+    "make_nanowire_images",
     "make_tem_images",
     "plan_extraction",
     "presets",
@@ -60,7 +63,7 @@ __all__ = [
     "register_backbone",
 ]
 
-_ROOMS = {"presets"}  # used whole: hypervlad.presets.luo2021()
+_ROOMS = {"fibres", "presets"}  # used whole: hypervlad.presets.luo2021()
 _ROOM_OF = {
     "BoostedSoftmaxClassifier": "boosting",
     "HypercolumnVLAD": "encoder",
@@ -77,6 +80,7 @@ _ROOM_OF = {
     "load_features": "extraction",
     "load_image_folder": "datasets",
     "make_nanofibre_images": "datasets",
+    "make_nanowire_images": "datasets",
     "make_tem_images": "datasets",
     "plan_extraction": "extraction",
     "read_image": "images",

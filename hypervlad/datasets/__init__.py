@@ -4,6 +4,7 @@ from hypervlad.datasets._layout import ImageFolderError, ImageFolderWarning
 from hypervlad.datasets.check import check_image_folder
 from hypervlad.datasets.folder import load_image_folder
 from hypervlad.datasets.nanofibre import NANOFIBRE_DEFECTS, make_nanofibre_images
+from hypervlad.datasets.nanowires import NanowireTruth, make_nanowire_images
 from hypervlad.datasets.patch_folder import load_patch_folder, write_patch_folder
 from hypervlad.datasets.report import BadFile, CopySet, FolderReport
 from hypervlad.datasets.tem import TEM_CLASSES, TEM_FINE_CLASSES, make_tem_images
@@ -17,10 +18,12 @@ __all__ = [
     "FolderReport",
     "ImageFolderError",
     "ImageFolderWarning",
+    "NanowireTruth",
     "check_image_folder",
     "load_image_folder",
     "load_patch_folder",
     "make_nanofibre_images",
+    "make_nanowire_images",
     "make_tem_images",
     "write_patch_folder",
 ]

@@ -48,6 +48,9 @@ class Surface:
         Secondary electrons that leave here, without shadows.
     defect : array of shape (H, W), bool
         Whether what one sees here is a defect.
+    along : array of shape (H, W)
+        Direction of the fibre one sees here, radians in [0, pi], counter-clockwise from the +x
+        axis as seen; not-a-number where one sees none.
     pixel : float
         The height of one pixel: how far a fibre's middle stands out over its sides.
     """
@@ -56,6 +59,7 @@ class Surface:
         self.height = np.full(shape, SUBSTRATE, np.float32)
         self.yield_ = substrate.astype(np.float32)
         self.defect = np.zeros(shape, dtype=bool)
+        self.along = np.full(shape, np.nan, np.float32)
         self.pixel = pixel
 
     def paint_strands(self, strands: Strands) -> None:
@@ -106,6 +110,9 @@ class Surface:
         self.height.ravel()[flat] = top[above]
         self.yield_.ravel()[flat] = light[above]
         self.defect.ravel()[flat] = np.broadcast_to(defect[:, None], top.shape)[above]
+        # Rows count downwards, directions upwards.
+        along = np.arctan2(-tangents[:, :1], tangents[:, 1:]) % np.float32(np.pi)
+        self.along.ravel()[flat] = np.broadcast_to(along, top.shape)[above]
 
     def paint_region(
         self, inside: NDArray[np.bool_], height: FloatMap, yield_: FloatMap, *, defect: bool = True
@@ -115,6 +122,7 @@ class Surface:
         self.height[seen] = height[seen]
         self.yield_[seen] = yield_[seen]
         self.defect[seen] = defect
+        self.along[seen] = np.nan
 
 
 def edge_yield(up: FloatMap) -> FloatMap:

@@ -1,0 +1,215 @@
+"""What share of an image is coherently aligned."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import uniform_filter1d
+
+from hypervlad.fibres.background import fibre_mask
+from hypervlad.fibres.checks import (
+    as_contrast,
+    check_choice,
+    check_positive,
+    check_share,
+    check_tolerance,
+    check_window,
+)
+from hypervlad.fibres.gradients import averaged_tensor, gradients_of, smoothed
+from hypervlad.fibres.histograms import bin_axes, direction_histograms
+from hypervlad.fibres.lattice import Lattice
+from hypervlad.fibres.noise import gradient_noise
+from hypervlad.fibres.rule import (
+    DEFAULT_MIN_FIBRE,
+    DEFAULT_TOLERANCE,
+    DEFAULT_WINDOW,
+    AlignedFraction,
+    WindowSums,
+    judged,
+)
+
+FloatMap = NDArray[np.float32]
+_METHODS = ("lgo", "structure_tensor")
+_BINS = 36
+_BASELINE_BINS = 9  # an eighth of a turn: wide enough for noise to average out
+_BASELINE_SHARE = 0.08  # least of a baseline, over the mean of the histogram
+
+
+@runtime_checkable
+class AlignmentModel(Protocol):
+    """Whatever tells aligned windows from others, such as a learnt classifier."""
+
+    def aligned_proba(
+        self, image: ArrayLike, rows: NDArray[np.intp], columns: NDArray[np.intp]
+    ) -> ArrayLike:
+        """Return how probable it is that each window is aligned.
+
+        Parameters
+        ----------
+        image : array-like of shape (H, W)
+            As the user gave it.
+        rows, columns : ndarray of int, shape (n_rows + 1,) and (n_columns + 1,)
+            Edges: window (i, j) is ``image[rows[i]:rows[i + 1], columns[j]:columns[j + 1]]``. The
+            sides of windows differ by a pixel at most.
+
+        Returns
+        -------
+        array-like of float, shape (n_rows, n_columns)
+            0 to 1.
+        """
+        ...
+
+
+AlignmentMethod: TypeAlias = Literal["lgo", "structure_tensor"] | AlignmentModel
+
+
+def aligned_fraction(
+    image: ArrayLike,
+    method: AlignmentMethod = "structure_tensor",
+    window: int = DEFAULT_WINDOW,
+    tolerance: float = DEFAULT_TOLERANCE,
+    *,
+    sigma: float = 1.75,
+    gradient_sigma: float = 1.0,
+    floor: float = 0.05,
+    min_fibre: float = DEFAULT_MIN_FIBRE,
+) -> AlignedFraction:
+    """Find out what share of an image is coherently aligned, and its regions.
+
+    The image is cut into windows, side by side. A window is aligned if its directions have an
+    axial circular standard deviation, sqrt(-2 ln R) / 2, below the tolerance, and background if
+    hardly any of it is fibre. Aligned windows that share a side and whose mean directions differ
+    by at most the tolerance are of one region.
+
+    "structure_tensor": R is the length of the sum, over the window, of the difference of the
+    eigenvalues times exp(2 i theta), over the sum of that difference: each direction has the
+    energy that points to it as its weight. Noise turns directions at random, which the sum of
+    vectors averages out but the sum of their lengths does not; so a length q is taken for
+    sqrt(q^2 - v), the unbiased value for large q, v being the variance that noise gives it.
+
+    "lgo": R is that of the histogram of the gradients' directions in the window, each weighted by
+    its squared length (see `local_orientation`), above a baseline, as the Gaussian that
+    Directionality fits stands on one. The baseline is what noise adds, and above that the lowest
+    mean of nine neighbouring of 36 bins, at least 0.08 of the mean: the ends, crossings and
+    shadows of wires give gradients every which way.
+
+    A model: it says how probable it is that each window is aligned, and those above one half are.
+    Background, mean directions and regions are from the structure tensor.
+
+    Parameters
+    ----------
+    image : array-like of shape (H, W)
+        Grey; of any gain, offset and sign of the contrast.
+    method : {"structure_tensor", "lgo"} or AlignmentModel, default="structure_tensor"
+    window : int, default=32
+        Side of a window in pixels. Where the image is no multiple of it, windows are a little
+        larger or smaller, so that all of the image counts.
+    tolerance : float, default=20 degrees
+        Radians.
+    sigma : float, default=1.75
+        Over what length gradients are averaged, in pixels; of "lgo", to find the background only.
+    gradient_sigma : float, default=1.0
+        Of the Gaussian, in pixels, before gradients are taken.
+    floor : float, default=0.05
+        What is background, as in `local_orientation`.
+    min_fibre : float, default=0.1
+        Share of a window that must be fibre, else the window is background.
+
+    Returns
+    -------
+    AlignedFraction
+
+    Raises
+    ------
+    ValueError
+        If the image is flat, has colours, holds NaN or is smaller than the window, or a parameter
+        is out of range, or a model does not say one probability for each window.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.fibres import aligned_fraction
+    >>> y, x = np.mgrid[:128, :128]
+    >>> image = np.sin(0.6 * np.where(x < 64, x, y))  # upright on the left, level on the right
+    >>> found = aligned_fraction(image)
+    >>> found.fraction, [round(float(np.rad2deg(r.mean_angle))) for r in found.regions]
+    (1.0, [90, 0])
+    """
+    contrast = as_contrast(image)
+    side, limit = check_window(window, contrast.shape), check_tolerance(tolerance)
+    least, share = check_share("min_fibre", min_fibre), check_share("floor", floor)
+    scale, inner = check_positive("sigma", sigma), check_positive("gradient_sigma", gradient_sigma)
+    model = _model_of(method)
+    lattice = Lattice.over(contrast.shape, side)
+    summed = _gradient_sums if method == "lgo" else _tensor_sums
+    sums = summed(contrast, lattice, scale, inner, share)
+    proba = None if model is None else _proba_of(model, image, lattice)
+    return judged(sums, lattice, side, limit, least, proba)
+
+
+def _tensor_sums(
+    contrast: FloatMap, lattice: Lattice, sigma: float, gradient_sigma: float, floor: float
+) -> WindowSums:
+    tensor = averaged_tensor(contrast, sigma, gradient_sigma)
+    noise = gradient_noise(contrast, sigma, gradient_sigma, "sobel")
+    energy = tensor.energy
+    energy -= np.float32(noise.energy)
+    mask = fibre_mask(energy, noise, floor)
+    squares = tensor.cosine**2
+    squares += tensor.sine**2
+    # Of q: noise on noise, and noise on the edges of fibres.
+    np.maximum(energy, 0, out=energy)
+    energy *= np.float32(2 * noise.energy * noise.axis_scatter**2)
+    squares -= energy
+    squares -= np.float32((noise.energy * noise.axis_scatter) ** 2)
+    lengths = np.sqrt(np.maximum(squares, 0, out=squares), out=squares)
+    axes = lattice.sums(tensor.cosine * mask) + 1j * lattice.sums(tensor.sine * mask)
+    weights = np.maximum(lattice.sums(lengths * mask), np.abs(axes))
+    return WindowSums(axes, weights, lattice.sums(mask))
+
+
+def _gradient_sums(
+    contrast: FloatMap, lattice: Lattice, sigma: float, gradient_sigma: float, floor: float
+) -> WindowSums:
+    down, right = gradients_of(contrast, gradient_sigma)
+    noise = gradient_noise(contrast, sigma, gradient_sigma, "scharr")
+    energy = smoothed(down * down + right * right, sigma)
+    energy -= np.float32(noise.energy)
+    mask = fibre_mask(energy, noise, floor)
+    table = direction_histograms(down, right, lattice, _BINS)
+    axes = table @ bin_axes(_BINS)
+    above = table.sum(axis=-1) - _BINS * _baseline(table, noise.energy * lattice.areas)
+    return WindowSums(axes, np.maximum(above, np.abs(axes)), lattice.sums(mask))
+
+
+def _baseline(table: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the level on which a histogram's peaks stand."""
+    of_noise = noise / _BINS
+    lowest = uniform_filter1d(table, _BASELINE_BINS, axis=-1, mode="wrap").min(axis=-1)
+    least = _BASELINE_SHARE * np.maximum(table.mean(axis=-1) - of_noise, 0)
+    return np.asarray(of_noise + np.maximum(lowest - of_noise, least))
+
+
+def _model_of(method: Any) -> AlignmentModel | None:
+    if isinstance(method, AlignmentModel) and not isinstance(method, type):
+        return method
+    if not isinstance(method, str):
+        raise ValueError(
+            f"method={method!r}: expected 'lgo', 'structure_tensor', or a model with a method "
+            "aligned_proba(image, rows, columns)."
+        )
+    check_choice("method", method, _METHODS)
+    return None
+
+
+def _proba_of(model: AlignmentModel, image: ArrayLike, lattice: Lattice) -> NDArray[np.float64]:
+    said = model.aligned_proba(image, lattice.rows, lattice.columns)
+    proba = np.asarray(said, dtype=np.float64)
+    if proba.shape != lattice.shape or not ((proba >= 0) & (proba <= 1)).all():
+        raise ValueError(
+            f"{type(model).__name__}.aligned_proba: expected a probability, 0 to 1, for each of "
+            f"{lattice.shape[0]} x {lattice.shape[1]} windows; got shape {proba.shape}."
+        )
+    return proba

@@ -1,0 +1,68 @@
+"""Windows side by side over an image, and sums over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+IntArray = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Lattice:
+    """Windows that cover an image, each pixel once.
+
+    As many windows as fit best, all of nearly the same size: sides differ by a pixel at most, and
+    lie between three quarters and one and a half of what was asked for. They are exact where the
+    image is a multiple of it.
+
+    Attributes
+    ----------
+    rows, columns : ndarray of int, shape (n_rows + 1,) and (n_columns + 1,)
+        Edges: window (i, j) is ``image[rows[i]:rows[i + 1], columns[j]:columns[j + 1]]``.
+    """
+
+    rows: IntArray
+    columns: IntArray
+
+    @classmethod
+    def over(cls, shape: tuple[int, ...], window: int) -> Lattice:
+        """Return the windows of an image, of about `window` pixels a side."""
+        return cls(_edges(shape[0], window), _edges(shape[1], window))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many windows there are, down and across."""
+        return len(self.rows) - 1, len(self.columns) - 1
+
+    @property
+    def size(self) -> int:
+        """How many windows there are."""
+        return (len(self.rows) - 1) * (len(self.columns) - 1)
+
+    @property
+    def areas(self) -> NDArray[np.float64]:
+        """Pixels of each window."""
+        return np.outer(np.diff(self.rows), np.diff(self.columns)).astype(np.float64)
+
+    def sums(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the sum of a map over each window, in double precision."""
+        kind = np.complex128 if values.dtype.kind == "c" else np.float64
+        # A sum for each row of windows: ten times faster than one call of reduceat.
+        down = [values[top:stop].sum(axis=0, dtype=kind) for top, stop in pairwise(self.rows)]
+        return np.asarray(np.add.reduceat(np.stack(down), self.columns[:-1], axis=1))
+
+    def painted(self, values: ArrayLike) -> NDArray[Any]:
+        """Return a map with each window filled with its value."""
+        table = np.asarray(values)
+        down = np.repeat(table, np.diff(self.rows), axis=0)
+        return np.repeat(down, np.diff(self.columns), axis=1)
+
+
+def _edges(extent: int, window: int) -> IntArray:
+    n = max(1, int(extent / window + 0.5))
+    return np.rint(np.linspace(0, extent, n + 1)).astype(np.intp)

@@ -1,0 +1,140 @@
+"""Regions of common direction: windows joined as long as neighbours point alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from hypervlad.fibres.axial import axial_difference, direction_of, order_of
+from hypervlad.fibres.lattice import Lattice
+
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class AlignedRegion:
+    """Aligned windows that hang together.
+
+    Attributes
+    ----------
+    label : int
+        Its number in the label map, from 1, the largest first.
+    area : int
+        In pixels.
+    n_windows : int
+    fibre_area : int
+        Pixels of it that are fibre.
+    mean_angle : float
+        Radians in [0, pi), weighted as the windows' own.
+    order : float
+        Order parameter S over the whole region, 0 to 1: below that of its windows where the
+        direction turns from one end to the other.
+    box : (int, int, int, int)
+        First row, first column, last row + 1, last column + 1.
+    """
+
+    label: int
+    area: int
+    n_windows: int
+    fibre_area: int
+    mean_angle: float
+    order: float
+    box: tuple[int, int, int, int]
+
+
+def label_windows(
+    aligned: NDArray[np.bool_], angle: NDArray[np.float64], tolerance: float
+) -> NDArray[np.intp]:
+    """Number the regions of aligned windows.
+
+    Windows that share a side are of one region if they are aligned and their directions differ by
+    at most the tolerance; a region may so turn slowly through any angle.
+
+    Parameters
+    ----------
+    aligned : ndarray of bool, shape (n_rows, n_columns)
+    angle : ndarray of float, shape (n_rows, n_columns)
+        Radians.
+    tolerance : float
+        Radians.
+
+    Returns
+    -------
+    ndarray of int, shape (n_rows, n_columns)
+        0 where a window is not aligned, else from 1 on, in the order of their first windows.
+    """
+    number = np.arange(aligned.size).reshape(aligned.shape)
+    pairs = []
+    for one, other in (
+        ((slice(None, -1), slice(None)), (slice(1, None), slice(None))),
+        ((slice(None), slice(None, -1)), (slice(None), slice(1, None))),
+    ):
+        apart = axial_difference(angle[one], angle[other])
+        joined = aligned[one] & aligned[other] & (apart <= tolerance + _ROUNDING)
+        pairs.append((number[one][joined], number[other][joined]))
+    first, second = (np.concatenate(ends) for ends in zip(*pairs, strict=True))
+    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=[aligned.size] * 2)
+    _, part = connected_components(graph, directed=False)
+    labels = np.zeros(aligned.size, dtype=np.intp)
+    chosen = aligned.ravel()
+    labels[chosen] = 1 + np.unique(part[chosen], return_inverse=True)[1]
+    return labels.reshape(aligned.shape)
+
+
+def regions_of(
+    labels: NDArray[np.intp],
+    sums: NDArray[np.complex128],
+    totals: NDArray[np.float64],
+    fibre: NDArray[np.float64],
+    lattice: Lattice,
+) -> tuple[NDArray[np.intp], tuple[AlignedRegion, ...]]:
+    """Return the labels ordered by area, largest first, and what each region is like.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (n_rows, n_columns)
+    sums, totals : ndarray of shape (n_rows, n_columns)
+        Of w exp(2 i theta) and of w over each window.
+    fibre : ndarray of shape (n_rows, n_columns)
+        Fibre pixels of each window.
+    lattice : Lattice
+    """
+    n = int(labels.max(initial=0))
+    own = labels.ravel()
+
+    def summed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(np.bincount(own, values.ravel(), n + 1), dtype=np.float64)
+
+    areas = summed(lattice.areas)
+    order = np.argsort(-areas[1:], kind="stable") + 1
+    rank = np.zeros(n + 1, dtype=np.intp)
+    rank[order] = np.arange(1, n + 1)
+    resultants = summed(sums.real) + 1j * summed(sums.imag)
+    weights, pixels, counts = summed(totals), summed(fibre), np.bincount(own, minlength=n + 1)
+    regions = tuple(
+        AlignedRegion(
+            label=int(rank[k]),
+            area=int(areas[k]),
+            n_windows=int(counts[k]),
+            fibre_area=int(pixels[k]),
+            mean_angle=float(direction_of(resultants[k])),
+            order=float(order_of(resultants[k] / weights[k])),
+            box=_box(labels == k, lattice),
+        )
+        for k in order
+    )
+    return rank[labels], regions
+
+
+def _box(inside: NDArray[np.bool_], lattice: Lattice) -> tuple[int, int, int, int]:
+    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    return (
+        int(lattice.rows[rows[0]]),
+        int(lattice.columns[columns[0]]),
+        int(lattice.rows[rows[-1] + 1]),
+        int(lattice.columns[columns[-1] + 1]),
+    )
