@@ -105,6 +105,12 @@ def by_queue(split: Split) -> np.ndarray:
     return rank(informativeness(split["proba"], split["novelty"]), split["points"])
 
 
+def by_drawn(split: Split) -> np.ndarray:
+    """Order images as the queue, but by lot with its worths as chances; see `labelling.drawn`."""
+    noise = np.exp(np.random.default_rng(0).gumbel(size=len(split["proba"])))
+    return rank(informativeness(split["proba"], split["novelty"]) * noise, split["points"])
+
+
 def by_margin(split: Split) -> np.ndarray:
     """Order images by the lead of the most probable class, the smallest first."""
     ordered = np.sort(split["proba"], axis=1)
@@ -116,7 +122,7 @@ def wrong_first(split: Split) -> np.ndarray:
     return np.argsort(split["proba"].argmax(1) == split["truth"], kind="stable")
 
 
-ORDERS = {"queue": by_queue, "margin": by_margin, "best": wrong_first}
+ORDERS = {"queue": by_queue, "drawn": by_drawn, "margin": by_margin, "best": wrong_first}
 
 
 def refusals(splits: Sequence[Split], kind: str) -> dict[str, float]:

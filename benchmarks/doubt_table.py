@@ -26,7 +26,7 @@ def doubt_table(stored: dict[str, Any]) -> str:
         cells = [_with_interval(found[name]) for found in sets.values()]
         lines.append(f"| {title.strip()} | {' | '.join(cells)} |")
     cells = [_caught(found["errors_caught"]) for found in sets.values()]
-    title = "of all errors, those among the first 30 %: of the queue; of least margin; at best"
+    title = "of all errors, those among the first 30 %: the queue's; drawn; least margin; at best"
     lines.append(f"| {title} | {' | '.join(cells)} |")
     for share in next(iter(sets.values()))["sure"]:
         cells = [_sure(found["sure"][share]) for found in sets.values()]
@@ -95,7 +95,7 @@ def _with_interval(values: list[float]) -> str:
 
 
 def _caught(found: dict[str, float]) -> str:
-    return "; ".join(f"{found[name]:.0%}" for name in ("queue", "margin", "best"))
+    return "; ".join(f"{found[name]:.0%}" for name in ("queue", "drawn", "margin", "best"))
 
 
 def _sure(found: dict[str, float]) -> str:
