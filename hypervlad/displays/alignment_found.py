@@ -49,7 +49,7 @@ class AlignmentFound:
 
     @property
     def fibre_share(self) -> float:
-        """Share of the image's pixels that are fibre."""
+        """Share of the image's pixels that are not background."""
         return float(self.orientation.mask.mean())
 
 

@@ -29,15 +29,16 @@ def round_length(most: float) -> float:
 
 
 def length_in_words(nm: float) -> str:
-    """Write a length in the unit that suits it.
+    """Write a length with three digits, in the unit that suits it.
 
     Examples
     --------
-    >>> length_in_words(500.0), length_in_words(2000.0)
-    ('500 nm', '2 µm')
+    >>> length_in_words(500.0), length_in_words(1237.0)
+    ('500 nm', '1.24 µm')
     """
     name, size = next((unit for unit in _UNITS if nm >= unit[1]), _UNITS[-1])
-    return f"{nm / size:.3g} {name}"
+    number = float(f"{nm / size:.3g}")
+    return f"{number:g} {name}"
 
 
 def draw_scale_bar(
