@@ -2,8 +2,8 @@
 Which way do the wires lie, and how many of them lie together?
 ==============================================================
 
-Each hue is a direction; where directions differ within a few pixels there is less of it. Outlined are
-the regions in which all windows are coherently aligned with their neighbours.
+Each hue is a direction, and is the paler the more directions differ within a few pixels. Outlined
+are the regions whose windows are each coherently aligned, and point like their neighbours.
 """
 
 import argparse

@@ -134,7 +134,7 @@ class AlignmentRecipe:
             raise ValueError(f"{os.fspath(image)}: {error}" if named else str(error)) from error
 
     def _find(self, pixels: NDArray[np.float32], pixel_size: float | None) -> AlignmentFound:
-        window = max(2, round(length_in_pixels(self.window, pixel_size)))
+        window = round(length_in_pixels(self.window, pixel_size))
         sigma = length_in_pixels(self.sigma, pixel_size)
         way: OrientationMethod = "lgo" if self.method == "lgo" else "structure_tensor"
         orientation = local_orientation(pixels, sigma * (pixel_size or 1), pixel_size, way)

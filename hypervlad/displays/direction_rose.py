@@ -21,7 +21,7 @@ _FAINT = "#cccccc"
 _DARK = "#222222"
 
 
-def rose_weights(angles: ArrayLike, weights: ArrayLike, n_bins: int = 36) -> NDArray[np.float64]:
+def rose_weights(angles: ArrayLike, weights: ArrayLike, n_bins: int = 24) -> NDArray[np.float64]:
     """Return the share of the weight that points into each part of half a turn.
 
     Parameters
@@ -30,7 +30,7 @@ def rose_weights(angles: ArrayLike, weights: ArrayLike, n_bins: int = 36) -> NDA
         Radians.
     weights : array-like of float
         At least 0.
-    n_bins : int, default=36
+    n_bins : int, default=24
         The first is centred on 0.
 
     Returns

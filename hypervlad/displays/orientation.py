@@ -72,10 +72,10 @@ class OrientationDisplay:
     --------
     >>> from hypervlad import make_nanowire_images
     >>> from hypervlad.displays import OrientationDisplay
-    >>> (image,), _ = make_nanowire_images(1, aligned=0.5, size=128, random_state=0)
+    >>> (image,), _ = make_nanowire_images(1, aligned=1.0, size=128, random_state=0)
     >>> display = OrientationDisplay.from_image(image)
-    >>> round(display.aligned.fraction, 1), display.panels
-    (0.6, ('overlay', 'regions', 'rose'))
+    >>> display.aligned.fraction > 0.7, display.panels
+    (True, ('overlay', 'regions', 'rose'))
     """
 
     figure_: Figure

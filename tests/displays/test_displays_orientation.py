@@ -208,6 +208,7 @@ def test_what_does_not_fit_is_told() -> None:
         (lambda: AlignmentRecipe(tolerance=20), "tolerance=20: expected an angle in radians"),
         (lambda: AlignmentRecipe(n_bootstrap=-1), "n_bootstrap=-1"),
         (lambda: AlignmentRecipe(pixel_size=0), "pixel_size=0: expected a number of nm"),
+        (lambda: AlignmentRecipe(window=1).find(HALVES), "^window=1: .*at least 2"),
         (lambda: AlignmentRecipe(window=500).find(HALVES), "^window=500: larger than the image"),
         (lambda: AlignmentRecipe().find(np.ones((40, 40))), "^the image is flat"),
     ):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import inspect
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from typer.testing import CliRunner, Result
 
 from hypervlad import make_nanowire_images, read_image, read_micrograph
 from hypervlad.cli import app
-from hypervlad.displays import alignment_files
+from hypervlad.cli.alignment import align
+from hypervlad.displays import AlignmentRecipe, alignment_files
 from hypervlad.fibres import aligned_fraction, local_orientation
 
 PIXEL_SIZE = 4.0
@@ -240,6 +243,17 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     assert message in run(folder, "-o", tmp_path / "out", *options, "--quiet", code=2).stderr
     assert not (tmp_path / "out" / "alignment.csv").exists()
+
+
+def test_the_commands_defaults_are_the_librarys_own() -> None:
+    command, recipe = inspect.signature(align).parameters, AlignmentRecipe()
+    assert command["method"].default == recipe.method
+    assert command["window"].default == str(recipe.window)
+    assert command["sigma"].default == str(recipe.sigma)
+    assert math.radians(command["tolerance"].default) == pytest.approx(recipe.tolerance)
+    of_fraction = inspect.signature(aligned_fraction).parameters
+    for name in ("method", "window", "sigma", "tolerance"):
+        assert getattr(recipe, name) == of_fraction[name].default
 
 
 def test_results_do_not_go_among_the_images(folder: Path) -> None:
