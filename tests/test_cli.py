@@ -25,7 +25,7 @@ from hypervlad.displays import write_classified_page
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
-    *("train", "predict", "explain", "evaluate", "extract"),
+    *("train", "predict", "explain", "evaluate", "extract", "align"),
     *("check", "demo", "info", "cache"),
 ]
 TINY = ["--backbone", "tiny", "--weights", "random", "--image-size", "16", "--n-codewords", "4"]

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from hypervlad._version import __version__
+from hypervlad.cli.alignment import align
 from hypervlad.cli.commands import check, evaluate, explain, info, predict, suspects, train
 from hypervlad.cli.defects import defects
 from hypervlad.cli.demonstration import demo
@@ -62,6 +63,7 @@ def _root(
       hypervlad evaluate model.hvlad others/ -o report/
       hypervlad extract share/ -m model.hvlad -o features.parquet
       hypervlad defects fit good/ -o mat.hvlad   learn what sound surfaces look like
+      hypervlad align wires/ -o found/           directions, and how much is aligned
       hypervlad review start model.hvlad new/ -o queue/   queue what is doubtful
     """
     show_traceback.set(debug)
@@ -74,6 +76,7 @@ for _command in (
     evaluate,
     suspects,
     extract,
+    align,
     check,
     demo,
     info,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +11,11 @@ import typer
 from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import (
     absolute_weights,
-    check_apart,
+    check_folders,
     load_model,
-    names_under,
+    names_of,
     prepare_file,
+    root_of,
 )
 from hypervlad.cli.options import (
     Backbone,
@@ -176,11 +176,11 @@ def score(
     from hypervlad.displays import write_findings
     from hypervlad.images import find_images
 
-    _check_folders(output, paths)
+    check_folders(output, paths)
     files = find_images(paths)
     scorer = _load(model, weights, device, threshold)
     _set_tile_size(scorer, tile_size)
-    bad = write_findings(output, scorer, files, _names(files, paths), progress=not quiet)
+    bad = write_findings(output, scorer, files, names_of(files, paths), progress=not quiet)
     typer.echo(f"{len(files) - len(bad)} images scored: {output}")
     _tell_left_out(bad, len(files))
 
@@ -217,7 +217,7 @@ def evaluate(
     truth = _masks(files, masks, paths)
     scorer = _load(model, weights, device, threshold)
     _set_tile_size(scorer, tile_size)
-    names = _names(files, paths)
+    names = names_of(files, paths)
     result = evaluate_defects(scorer, files, truth, names, progress=not quiet)
     for name, value in result.scores().items():
         typer.echo(f"{name + ':':35}{value:.3f}")
@@ -268,7 +268,7 @@ def _warn_of_folders(files: list[Path]) -> None:
 def _groups(files: list[Path], table: Path, paths: list[str]) -> Any:
     from hypervlad.datasets.groups import load_groups
 
-    root = _root(paths)
+    root = root_of(paths)
     if root is None:
         raise ValueError(f"{table} names images by their paths below one folder: give that folder")
     return load_groups(files, root, table)
@@ -283,28 +283,4 @@ def _masks(files: list[Path], folder: Path, paths: list[str]) -> list[Path | Non
         raise ValueError(
             f"{inside[0]} lies in the folder of masks, {folder}; give the images' own folder."
         )
-    return find_masks(files, folder, _root(paths))
-
-
-def _root(paths: list[str]) -> Path | None:
-    """Return the folder that images lie under, if one was given and nothing else."""
-    return Path(paths[0]) if len(paths) == 1 and os.path.isdir(paths[0]) else None
-
-
-def _names(files: list[Path], paths: list[str]) -> list[str]:
-    """Name images by their paths below the folder, or below what they have in common."""
-    root: Any = _root(paths)
-    if root is None:
-        whole = [file.absolute() for file in files]
-        root = os.path.commonpath([file.parent for file in whole])
-        return names_under(root, whole)
-    return names_under(root, files)
-
-
-def _check_folders(output: Path, paths: list[str]) -> None:
-    """Overlays among the images would be scored themselves the next time."""
-    for path in paths:
-        if os.path.isdir(path):
-            check_apart(output, Path(path))
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"{output} is a file; give a folder, which is made if need be.")
+    return find_masks(files, folder, root_of(paths))

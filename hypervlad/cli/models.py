@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,3 +143,27 @@ def check_apart(output: Path, folder: Path) -> None:
     """A report among the images would be a class of its own at the next training."""
     if folder.resolve() in (output.resolve(), *output.resolve().parents):
         raise ValueError(f"{output} lies in the image folder {folder}; put the report elsewhere.")
+
+
+def root_of(paths: Sequence[str]) -> Path | None:
+    """Return the folder that images lie under, if one was given and nothing else."""
+    return Path(paths[0]) if len(paths) == 1 and os.path.isdir(paths[0]) else None
+
+
+def names_of(files: Sequence[Path], paths: Sequence[str]) -> list[str]:
+    """Name images by their paths below the folder, or below what they have in common."""
+    root: Any = root_of(paths)
+    if root is None:
+        whole = [file.absolute() for file in files]
+        root = os.path.commonpath([file.parent for file in whole])
+        return names_under(root, whole)
+    return names_under(root, files)
+
+
+def check_folders(output: Path, paths: Sequence[str]) -> None:
+    """Overlays among the images would be taken for such the next time."""
+    for path in paths:
+        if os.path.isdir(path):
+            check_apart(output, Path(path))
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file; give a folder, which is made if need be.")

@@ -5,6 +5,8 @@ once, or by its constructor and `plot`. Without `ax` it makes a pyplot figure; w
 pyplot alone.
 """
 
+from hypervlad.displays.alignment_files import write_alignment
+from hypervlad.displays.alignment_found import AlignmentFound, AlignmentRecipe
 from hypervlad.displays.classified_page import write_classified_page
 from hypervlad.displays.codeword_map import CodewordMapDisplay, word_colours
 from hypervlad.displays.codeword_patches import CodewordPatchesDisplay
@@ -14,6 +16,7 @@ from hypervlad.displays.defect_evaluation import DefectEvaluation, evaluate_defe
 from hypervlad.displays.defect_files import write_findings
 from hypervlad.displays.defect_map import DefectMapDisplay
 from hypervlad.displays.defect_report import write_defect_report
+from hypervlad.displays.direction_colours import direction_colours
 from hypervlad.displays.evaluation import (
     ClassScores,
     Evaluation,
@@ -23,6 +26,7 @@ from hypervlad.displays.evaluation import (
 from hypervlad.displays.evidence import EvidenceDisplay
 from hypervlad.displays.facts import library_versions, model_facts
 from hypervlad.displays.figures import save_png
+from hypervlad.displays.orientation import OrientationDisplay
 from hypervlad.displays.patch_confusion import PatchConfusionDisplay
 from hypervlad.displays.patch_network import PatchNetworkDisplay
 from hypervlad.displays.predictions import predictions_as_bytes, write_predictions
@@ -32,6 +36,8 @@ from hypervlad.displays.selective_accuracy import SelectiveAccuracyDisplay
 from hypervlad.displays.training_curves import TrainingCurvesDisplay
 
 __all__ = [
+    "AlignmentFound",
+    "AlignmentRecipe",
     "ClassScores",
     "CodewordMapDisplay",
     "CodewordPatchesDisplay",
@@ -41,12 +47,14 @@ __all__ = [
     "DefectMapDisplay",
     "Evaluation",
     "EvidenceDisplay",
+    "OrientationDisplay",
     "PatchConfusionDisplay",
     "PatchNetworkDisplay",
     "ReliabilityDisplay",
     "SelectiveAccuracyDisplay",
     "TrainingCurvesDisplay",
     "accuracy_interval",
+    "direction_colours",
     "evaluate_defects",
     "library_versions",
     "model_facts",
@@ -55,6 +63,7 @@ __all__ = [
     "save_png",
     "wilson_interval",
     "word_colours",
+    "write_alignment",
     "write_classified_page",
     "write_defect_report",
     "write_findings",

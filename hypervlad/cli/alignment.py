@@ -1,0 +1,117 @@
+"""The command ``align``: directions of fibres and what of images is aligned."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hypervlad.cli.messages import plain_errors
+from hypervlad.cli.models import check_folders, load_model, names_of
+from hypervlad.cli.options import Images, OnError, Quiet, Seed, UnreadableInPrediction
+
+
+@plain_errors
+def align(
+    paths: Images,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")
+    ],
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="How a window is judged: structure_tensor, lgo (local gradient orientation), or a "
+            "model file whose model judges windows.",
+        ),
+    ] = "structure_tensor",
+    window: Annotated[
+        str,
+        typer.Option(
+            metavar="LENGTH",
+            help="Side of the windows: pixels, such as 32, or with a unit, such as 500nm, for "
+            "images whose pixel size is known.",
+        ),
+    ] = "32",
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            metavar="DEGREES",
+            help="A window is aligned if its directions spread less than this.",
+        ),
+    ] = 20.0,
+    sigma: Annotated[
+        str,
+        typer.Option(
+            metavar="LENGTH",
+            help="Over what length directions are averaged, written as the window is.",
+        ),
+    ] = "1.75",
+    bootstrap: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Draw N sets of windows for 95 % intervals of direction, order and spread; 1000, "
+            "say.",
+        ),
+    ] = 0,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(metavar="NM", help="nm a pixel, for images whose file does not know it."),
+    ] = None,
+    remove_banner: Annotated[
+        bool,
+        typer.Option("--remove-banner", help="Cut off the instrument's information bar."),
+    ] = False,
+    seed: Seed = 0,
+    on_error: UnreadableInPrediction = OnError.RAISE,
+    quiet: Quiet = False,
+) -> None:
+    """Find the directions of fibres, wires or tubes, and how much of each image is aligned.
+
+    Tables of images and of regions (CSV), maps of direction, coherence and regions (TIFF), and
+    pictures (PNG). Columns are named with their units; nm and square µm are empty where the pixel
+    size is not known. An image that cannot be read or used is left out; such images are listed at
+    the end, with exit code 2 unless they are accepted with --on-error skip.
+
+    \b
+    Examples:
+      hypervlad align wires.tif -o found/
+      hypervlad align images/ -o found/ --method lgo --window 500nm --tolerance 15
+      hypervlad align "scans/*.png" -o found/ --pixel-size 2.5 --bootstrap 1000
+    """
+    from hypervlad.displays import AlignmentRecipe, write_alignment
+    from hypervlad.images import ImageReadError, find_images
+
+    check_folders(output, paths)
+    recipe = AlignmentRecipe(
+        method=_method(method),
+        window=window,
+        tolerance=math.radians(tolerance),
+        sigma=sigma,
+        n_bootstrap=bootstrap,
+        random_state=seed,
+        pixel_size=pixel_size,
+        banner="remove" if remove_banner else "keep",
+    )
+    files = find_images(paths)
+    bad = write_alignment(output, recipe, files, names_of(files, paths), progress=not quiet)
+    if len(bad) < len(files):
+        typer.echo(f"{len(files) - len(bad)} of {len(files)} images done: {output}")
+    if bad:
+        told = f"{len(bad)} of {len(files)} images left out: {'; '.join(bad)}"
+        if on_error is OnError.RAISE or len(bad) == len(files):
+            raise ImageReadError(told)
+        typer.echo(f"warning: {told}", err=True)
+
+
+def _method(name: str) -> Any:
+    """Return the name of a method, or the model of a file."""
+    from hypervlad.fibres import AlignmentModel
+
+    if not (Path(name).is_file() or name.endswith(".hvlad")):
+        return name
+    return load_model(Path(name), None, AlignmentModel, "AlignmentClassifier.save")

@@ -1,0 +1,151 @@
+"""What is found of directions and alignment in one image."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.fibres import (
+    AlignedFraction,
+    AlignmentModel,
+    AxialStatistics,
+    LocalOrientation,
+    aligned_fraction,
+    local_orientation,
+)
+from hypervlad.fibres.checks import check_choice, check_tolerance
+from hypervlad.fibres.orientation import OrientationMethod
+from hypervlad.fibres.rule import DEFAULT_TOLERANCE, DEFAULT_WINDOW
+from hypervlad.images import read_micrograph
+from hypervlad.images.lengths import length_in_pixels, parse_length
+
+METHODS = ("structure_tensor", "lgo")
+DEFAULT_SIGMA = 1.75
+
+
+@dataclass(frozen=True, eq=False)
+class AlignmentFound:
+    """Directions of one image, and what of it is aligned.
+
+    Attributes
+    ----------
+    pixels : ndarray of float32, shape (H, W)
+        Grey, in [0, 1].
+    orientation : LocalOrientation
+        Knows the pixel size, if there is one.
+    aligned : AlignedFraction
+    statistics : AxialStatistics or None
+        Of the directions, weighted by their energy; None where all is background.
+    """
+
+    pixels: NDArray[np.float32]
+    orientation: LocalOrientation
+    aligned: AlignedFraction
+    statistics: AxialStatistics | None
+
+    @property
+    def fibre_share(self) -> float:
+        """Share of the image's pixels that are not background."""
+        return float(self.orientation.mask.mean())
+
+
+@dataclass(frozen=True)
+class AlignmentRecipe:
+    """How directions and alignment are looked for.
+
+    Parameters
+    ----------
+    method : {"structure_tensor", "lgo"} or AlignmentModel, default="structure_tensor"
+        As for `hypervlad.fibres.aligned_fraction`; directions of pixels are from the structure
+        tensor unless it is "lgo".
+    window, sigma : int, float or str
+        In pixels, or with a unit, such as "500nm", where the pixel size is known.
+    tolerance : float, default=20 degrees
+        Radians.
+    n_bootstrap : int, default=0
+        How many sets of windows to draw for intervals of mean, order and spread.
+    random_state : int, default=0
+        Seed of the bootstrap.
+    pixel_size : float, optional
+        nm a pixel, of images whose file does not know it.
+    banner : {"keep", "remove"}, default="keep"
+        What becomes of an instrument's information bar below the image.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not as described.
+    """
+
+    method: Any = "structure_tensor"
+    window: int | float | str = DEFAULT_WINDOW
+    tolerance: float = DEFAULT_TOLERANCE
+    sigma: float | str = DEFAULT_SIGMA
+    n_bootstrap: int = 0
+    random_state: int = 0
+    pixel_size: float | None = None
+    banner: str = "keep"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.method, AlignmentModel):
+            check_choice("method", self.method, METHODS)
+        parse_length(self.window)
+        parse_length(self.sigma)
+        check_tolerance(self.tolerance)
+        if self.n_bootstrap < 0:
+            raise ValueError(f"n_bootstrap={self.n_bootstrap}: expected at least 0, for none.")
+        if self.pixel_size is not None and not 0 < self.pixel_size < np.inf:
+            raise ValueError(f"pixel_size={self.pixel_size}: expected a number of nm above 0.")
+
+    @property
+    def method_name(self) -> str:
+        """The method in one word."""
+        return self.method if isinstance(self.method, str) else type(self.method).__name__
+
+    def find(self, image: Any) -> AlignmentFound:
+        """Read one image, and look for its directions and for what is aligned.
+
+        Parameters
+        ----------
+        image : path or array
+            Of colour images the mean of the channels.
+
+        Returns
+        -------
+        AlignmentFound
+
+        Raises
+        ------
+        ValueError
+            If it cannot be read, is flat or smaller than the window, or if lengths have a unit and
+            its pixel size is not known. The message begins with the image's path.
+        """
+        read = read_micrograph(image, banner=self.banner)
+        pixels = read.pixels if read.pixels.ndim == 2 else read.pixels.mean(axis=2)
+        size = self.pixel_size if read.pixel_size is None else read.pixel_size
+        try:
+            return self._find(pixels, size)
+        except ValueError as error:
+            named = isinstance(image, str | os.PathLike)
+            raise ValueError(f"{os.fspath(image)}: {error}" if named else str(error)) from error
+
+    def _find(self, pixels: NDArray[np.float32], pixel_size: float | None) -> AlignmentFound:
+        window = round(length_in_pixels(self.window, pixel_size))
+        sigma = length_in_pixels(self.sigma, pixel_size)
+        way: OrientationMethod = "lgo" if self.method == "lgo" else "structure_tensor"
+        orientation = local_orientation(pixels, sigma * (pixel_size or 1), pixel_size, way)
+        aligned = aligned_fraction(pixels, self.method, window, self.tolerance, sigma=sigma)
+        return AlignmentFound(
+            pixels, orientation, aligned, self._statistics_of(orientation, window)
+        )
+
+    def _statistics_of(self, orientation: LocalOrientation, window: int) -> AxialStatistics | None:
+        if not orientation.mask.any():
+            return None
+        return orientation.statistics(
+            window, n_bootstrap=self.n_bootstrap, random_state=self.random_state
+        )
