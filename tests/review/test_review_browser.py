@@ -336,10 +336,9 @@ def test_what_could_not_be_fetched_is_not_labelled_unseen(
     window = open_window(server.link)
     window.until(window.ready)
     server.kill()
-    window.browser.execute_script(
-        "pictures.clear(); hand.shift(); show(hand[0]);"  # the next, whose picture must be fetched
-    )
-    window.until(lambda: window.name == "new/001.png")
+    # One that is not in hand: no browser has kept its picture.
+    window.browser.execute_script("show({ ...hand[1], id: 8, name: 'new/007.png' })")
+    window.until(lambda: window.name == "new/007.png")
 
     def is_refused() -> bool:
         window.find("body", By.TAG_NAME).send_keys("1")
