@@ -15,6 +15,7 @@ from hypervlad.datasets._wire_scan import block_means, scan_wires
 from hypervlad.datasets._wires import Deposit, lay_wires
 from hypervlad.fibres import AlignedFraction, aligned_fraction_of_map
 from hypervlad.fibres.axial import direction_of
+from hypervlad.fibres.lattice import Lattice
 
 SMALLEST_SIZE = 64
 _SAMPLING = 2  # points of the surface a pixel, each way: wires without steps
@@ -79,6 +80,26 @@ class NanowireTruth:
         AlignedFraction
         """
         return aligned_fraction_of_map(self.orientation, window=window, tolerance=tolerance)
+
+    def aligned_map(
+        self, window: int = 32, tolerance: float = float(np.deg2rad(20))
+    ) -> NDArray[np.float32]:
+        """Return where windows are aligned, to train an `AlignmentClassifier` with.
+
+        Parameters
+        ----------
+        window : int, default=32
+        tolerance : float, default=20 degrees
+            Radians.
+
+        Returns
+        -------
+        ndarray of float32, shape (H, W)
+            1 in aligned windows, 0 in others, not-a-number in those of the background.
+        """
+        found = self.aligned_fraction(window, tolerance)
+        values = np.where(found.background, np.nan, found.aligned).astype(np.float32)
+        return Lattice(found.rows, found.columns).painted(values)
 
 
 def make_nanowire_images(
