@@ -186,7 +186,7 @@ def noise_sentence(result: Mapping[str, Any]) -> str:
         aligned = (answers.said[name] * found).mean()
         told.append(f"{TITLES[name]} {100 * found.mean():.1f} %, {100 * aligned:.1f} %")
     return (
-        f"On {len(answers.scenes)} images of noise alone, windows taken for fibres, and for "
+        f"On {_images(answers.where())} of noise alone, windows taken for fibres, and for "
         f"aligned ones: {'; '.join(told)}."
     )
 
