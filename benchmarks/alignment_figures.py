@@ -55,6 +55,8 @@ def agreement_figure(answers: Answers, window: int = DEFAULT_WINDOW) -> Figure:
         ax.set_title(TITLES[name], fontsize=10)
     for ax in grid.flat[len(names) :]:
         ax.remove()
+    for ax in grid.flat[max(0, len(names) - _PANELS_A_ROW) : len(names)]:
+        ax.tick_params(labelbottom=True)  # the lowest of its column
     figure.supxlabel("mean of true and measured aligned fraction", fontsize=10)
     figure.supylabel("measured less true", fontsize=10)
     marks = [
@@ -78,7 +80,7 @@ def _draw_agreement(
     for level, style in ((found.bias, "-"), (found.low, "--"), (found.high, "--")):
         ax.axhline(level, color="black", linestyle=style, linewidth=0.9)
         ax.annotate(
-            f"{level:+.2f}",
+            f"{level:+.2f}".replace("-", "\N{MINUS SIGN}"),
             (1.0, level),
             xycoords=("axes fraction", "data"),
             xytext=(3, 0),
@@ -94,7 +96,7 @@ def _draw_agreement(
 
 def noise_figure(answers: Answers) -> Figure:
     """Draw the mean absolute error of each method by signal-to-noise ratio, all windows."""
-    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
     ax = figure.subplots()
     levels = answers.orders("snr")
     for name in answers.said:
@@ -109,7 +111,7 @@ def noise_figure(answers: Answers) -> Figure:
     ax.tick_params(labelsize=9)
     ax.grid(axis="y", color="0.9")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     return figure
 
 

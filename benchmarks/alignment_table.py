@@ -44,13 +44,13 @@ def alignment_section(result: Mapping[str, Any]) -> str:
         f"{', '.join(map(str, answers.windows))} px.{_missing(answers)}"
     )
     parts = [head, overall_table(answers), factor_table(answers), best_table(answers)]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, background_sentence(answers)])
 
 
 def overall_table(answers: Answers) -> str:
     """Return bias, error and limits of agreement of each method, over all images and windows."""
     heads = ["method", "bias", "mean absolute error", "95 % limits of agreement", "worst error"]
-    heads += ["windows judged rightly", "images without an answer"]
+    heads += ["windows judged rightly", "without an answer"]
     rows = []
     for name in answers.said:
         found = agreement(answers.errors(name))
@@ -93,6 +93,16 @@ def best_table(answers: Answers) -> str:
             cells.append(f"{TITLES[best]} {mae[best]:.3f}")
         rows.append([f"SNR {_level(snr)}", *cells])
     return _table(["errs least", *(f"blur {blur:g} px" for blur in blurs)], rows)
+
+
+def background_sentence(answers: Answers) -> str:
+    """Return how many windows are taken for background, by noise."""
+    told = []
+    for name in answers.said:
+        shares = [answers.background[name][answers.where(snr=s)] for s in answers.orders("snr")]
+        told.append(f"{TITLES[name]} {', '.join(f'{100 * each.mean():.0f}' for each in shares)} %")
+    levels = ", ".join(_level(level) for level in answers.orders("snr"))
+    return f"Windows taken for background, SNR {levels}: {'; '.join(told)}."
 
 
 def hard_section(result: Mapping[str, Any]) -> str:
