@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hypervlad.datasets import NanowireTruth, make_nanowire_images
+from hypervlad.datasets import NanowireTruth, make_alignment_examples, make_nanowire_images
 
 SIZE = (384, 512)
 WIDTH = (5.0, 10.0)
@@ -46,17 +46,6 @@ SETS: dict[str, dict[str, tuple[Any, ...]]] = {
 # Of this benchmark alone: the constants of the library were set on images of other seeds.
 _BASE_SEED = 50_719
 _TRAINING = len(SETS) + 1
-#: What the learnt method learns from: bounds of what each of its images draws.
-TRAINING = {
-    "density": (0.2, 0.85),
-    "snr": (0.7, 20.0),
-    "blur": (0.4, 3.3),
-    "aligned": (0.0, 1.0),
-    "overlap": (0.0, 1.0),
-    "tilt": (0.0, 0.9),
-    "width": (4.0, 12.0),
-}
-_NO_NOISE = 0.15  # share of the images to learn from
 
 
 @dataclass(frozen=True)
@@ -94,23 +83,8 @@ def scenes() -> Iterator[Scene]:
 
 
 def training_images(n: int) -> tuple[list[np.ndarray], list[NanowireTruth]]:
-    """Make images to learn from, of conditions drawn anew and seeds that no set has."""
-    made = []
-    for index in range(n):
-        seed = seed_of(_TRAINING, index)
-        made.append(make_scene(_drawn(np.random.default_rng(seed)), seed))
-    return [image for image, _ in made], [truth for _, truth in made]
-
-
-def _drawn(rng: np.random.Generator) -> dict[str, Any]:
-    drawn: dict[str, Any] = {
-        name: float(rng.uniform(*bounds)) for name, bounds in TRAINING.items() if name != "snr"
-    }
-    # As many images between 1 and 2 as between 2 and 4.
-    drawn["snr"] = math.exp(rng.uniform(*np.log(TRAINING["snr"])))
-    if rng.random() < _NO_NOISE:
-        drawn["snr"] = None
-    return drawn
+    """Make images to learn from, of a seed that no set has."""
+    return make_alignment_examples(n, size=SIZE, random_state=seed_of(_TRAINING))
 
 
 def seed_of(*place: int) -> int:

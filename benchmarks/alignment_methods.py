@@ -90,21 +90,14 @@ class Learned:
             from hypervlad.alignment import AlignmentClassifier
 
             images, truths = self._examples
-            masks = [painted(truth, window) for truth in truths]
+            maps = [truth.aligned_map(window) for truth in truths]
             model = AlignmentClassifier(window=window, random_state=0)
-            self._models[window] = model.fit(images, masks)
+            self._models[window] = model.fit(images, maps)
         return self._models[window]
 
     @functools.cached_property
     def _examples(self) -> tuple[list[np.ndarray], list[NanowireTruth]]:
         return training_images(self.n_training)
-
-
-def painted(truth: NanowireTruth, window: int) -> np.ndarray:
-    """Return 1 where a window is aligned, 0 where it is not, not-a-number in the background."""
-    found = truth.aligned_fraction(window)
-    known = np.where(found.background, np.nan, found.aligned)
-    return Lattice(found.rows, found.columns).painted(known)
 
 
 def mask_of(image: np.ndarray) -> np.ndarray:

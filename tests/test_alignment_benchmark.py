@@ -15,7 +15,7 @@ import alignment_speed
 import numpy as np
 import pytest
 from alignment_figures import write_figures
-from alignment_methods import all_ways, by_fibriltool, painted
+from alignment_methods import all_ways, by_fibriltool
 from alignment_rivals import fibriltool
 from alignment_scores import Answers, agreement, gain, hard_by_error, hard_by_noise, within
 from alignment_table import (
@@ -97,14 +97,6 @@ def test_eight_bits_span_all_grey_levels() -> None:
     assert grey.tolist() == [[0, 64], [128, 255]]
 
 
-def test_a_classifier_learns_windows_and_not_the_background() -> None:
-    (_,), (truth,) = make_nanowire_images(1, aligned=0.5, density=0.3, size=128, random_state=1)
-    mask, found = painted(truth, 16), truth.aligned_fraction(16)
-    assert mask.shape == (128, 128)
-    assert np.isnan(mask).mean() == pytest.approx(found.background.mean())
-    assert np.nanmean(mask) == pytest.approx(found.fraction)
-
-
 def test_the_learnt_way_is_asked_window_by_window(monkeypatch: pytest.MonkeyPatch) -> None:
     learnt: list[tuple[int, int]] = []
 
@@ -133,9 +125,8 @@ def test_the_learnt_way_is_asked_window_by_window(monkeypatch: pytest.MonkeyPatc
 
 def test_no_image_is_learnt_from_that_is_tested_on() -> None:
     tested = [scene.seed for scene in alignment_images.scenes()]
-    learnt = [alignment_images.seed_of(alignment_images._TRAINING, i) for i in range(500)]
     assert len(set(tested)) == len(tested)
-    assert not set(tested) & set(learnt)
+    assert alignment_images.seed_of(alignment_images._TRAINING) not in tested
 
 
 def test_the_hard_half_is_what_all_methods_together_find_hard() -> None:

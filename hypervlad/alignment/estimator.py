@@ -18,6 +18,7 @@ from hypervlad.alignment.labels import (
     UNKNOWN,
     WindowLabels,
     check_both_kinds,
+    grey_of,
 )
 from hypervlad.alignment.turned import TurnedVectors
 from hypervlad.boosting import BoostedSoftmaxClassifier
@@ -37,7 +38,6 @@ from hypervlad.fibres.lattice import Lattice
 from hypervlad.fibres.rule import DEFAULT_WINDOW
 from hypervlad.images import ImageReadError, check_image_list
 from hypervlad.images.outcomes import name_of
-from hypervlad.images.reading import read_named
 from hypervlad.metrics.patches import check_side
 from hypervlad.modelfile import register_kind
 
@@ -258,8 +258,7 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
         """
         check_is_fitted(self)
         reading = check_read_options(self.encoder_.read_options)
-        pixels = read_named(image, reading, name_of(image)).pixels
-        grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
+        grey = grey_of(image, reading, name_of(image))
         try:
             return aligned_fraction(grey, self, **{"window": self.window_} | options)
         except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,8 +70,7 @@ class WindowLabels:
         nothing to be aligned.
         """
         name = name_of(self.images[position], position)
-        pixels = read_named(self.images[position], self.options, name).pixels
-        grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
+        grey = grey_of(self.images[position], self.options, name)
         where = self._map(position, grey.shape, name)
         known = np.isfinite(where)
         n_known = lattice.sums(known)
@@ -96,13 +95,20 @@ class WindowLabels:
             raise ImageReadError(f"the map (y) of {name}: {error}") from error
 
 
+def grey_of(image: Any, options: ReadOptions, name: str) -> NDArray[np.float32]:
+    """Read an image with nothing clipped, of colours their mean."""
+    pixels = read_named(image, replace(options, scaling="minmax"), name).pixels
+    return pixels if pixels.ndim == 2 else pixels.mean(axis=2)
+
+
 def check_both_kinds(labels: NDArray[np.str_]) -> None:
     """Raise a ValueError unless windows of both kinds are known."""
     for kind in (ALIGNED, NOT_ALIGNED):
         if kind not in labels:
             raise ValueError(
                 f"no window is {kind} by the labels (y), of {len(labels)} that are known and show "
-                "fibres: both kinds are needed. In a map, white (1, True) is aligned"
+                "fibres: these have one class only, and two are needed. In a map, white (1, True) "
+                "is aligned"
             )
 
 

@@ -24,7 +24,7 @@ def align(
         typer.Option(
             metavar="NAME",
             help="How a window is judged: structure_tensor, lgo (local gradient orientation), or a "
-            "model file whose model judges windows.",
+            "model file that align-train wrote.",
         ),
     ] = "structure_tensor",
     window: Annotated[
@@ -114,4 +114,4 @@ def _method(name: str) -> Any:
 
     if not (Path(name).is_file() or name.endswith(".hvlad")):
         return name
-    return load_model(Path(name), None, AlignmentModel, "AlignmentClassifier.save")
+    return load_model(Path(name), None, AlignmentModel, "hypervlad align-train")

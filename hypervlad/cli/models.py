@@ -167,3 +167,26 @@ def check_folders(output: Path, paths: Sequence[str]) -> None:
             check_apart(output, Path(path))
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file; give a folder, which is made if need be.")
+
+
+def groups_of(files: list[Path], table: Path, paths: list[str]) -> Any:
+    """Return the group of each image, of a table that names them by their paths."""
+    from hypervlad.datasets.groups import load_groups
+
+    root = root_of(paths)
+    if root is None:
+        raise ValueError(f"{table} names images by their paths below one folder: give that folder")
+    return load_groups(files, root, table)
+
+
+def masks_of(files: list[Path], folder: Path, paths: list[str]) -> list[Path | None]:
+    """Return the mask of each image in a folder, or None."""
+    from hypervlad.images import find_masks
+
+    masks = folder.resolve()
+    inside = [file for file in files if masks in file.resolve().parents]
+    if inside:
+        raise ValueError(
+            f"{inside[0]} lies in the folder of masks, {folder}; give the images' own folder."
+        )
+    return find_masks(files, folder, root_of(paths))
