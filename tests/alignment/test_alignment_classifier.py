@@ -91,7 +91,7 @@ def model(tiny_backbone: None, labelled: tuple[list[Image], list[str]]) -> Align
 
 
 class RowsAsImages(AlignmentClassifier):
-    """Takes a 2-D array and sees each row as an image of two rows of pixels."""
+    """Takes a 2-D array and sees each row as an image of four rows of pixels."""
 
     def fit(self, X: Any, y: Any) -> RowsAsImages:
         X, y = validate_data(self, X, y, dtype=np.float64)
@@ -107,8 +107,8 @@ class RowsAsImages(AlignmentClassifier):
         return float(np.mean((self.predict(X) > 0.5) == (y > np.mean(y))))
 
     def _images(self, X: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        rows = np.repeat(X, 8, axis=1)[:, None]
-        ramp = np.arange(8)[:, None]
+        rows = np.repeat(X, 4, axis=1)[:, None]
+        ramp = np.arange(4)[:, None]
         return [row + ramp * (np.ptp(row) or 1) for row in rows]
 
     def __sklearn_tags__(self) -> Any:
