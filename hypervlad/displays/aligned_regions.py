@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.displays.direction_colours import Colours, coloured
+from hypervlad.displays.axis_colours import Colours, coloured
 from hypervlad.fibres import AlignedFraction
 
 if TYPE_CHECKING:

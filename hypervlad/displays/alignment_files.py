@@ -19,10 +19,10 @@ from hypervlad.displays.alignment_table import (
     region_columns,
     region_rows,
 )
-from hypervlad.displays.direction_colours import coloured, stretched
+from hypervlad.displays.axis_colours import coloured, stretched
 from hypervlad.displays.figures import save_png
 from hypervlad.displays.orientation import OrientationDisplay
-from hypervlad.displays.predictions import table_as_bytes
+from hypervlad.displays.tables import table_as_bytes
 from hypervlad.modelfile import replace_when_complete
 
 MAPS, OVERLAYS, FIGURES = "maps", "overlays", "figures"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.displays.direction_colours import coloured, direction_colours
+from hypervlad.displays.axis_colours import coloured, direction_colours
 from hypervlad.displays.tiles import GREY
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.displays.aligned_regions import draw_regions, tinted_regions
 from hypervlad.displays.alignment_found import AlignmentFound, AlignmentRecipe
-from hypervlad.displays.direction_colours import Colours, coloured, stretched
+from hypervlad.displays.axis_colours import Colours, coloured, stretched
 from hypervlad.displays.direction_rose import draw_rose, draw_wheel, rose_weights
 from hypervlad.displays.figures import axes_or_new
 from hypervlad.displays.scale_bar import draw_scale_bar, length_in_words

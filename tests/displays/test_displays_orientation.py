@@ -18,7 +18,7 @@ from hypervlad.displays import (
     save_png,
 )
 from hypervlad.displays.aligned_regions import mean_bars, outlines, tinted_regions
-from hypervlad.displays.direction_colours import coloured
+from hypervlad.displays.axis_colours import coloured
 from hypervlad.displays.direction_rose import rose_weights
 from hypervlad.displays.scale_bar import length_in_words, round_length
 from hypervlad.fibres import aligned_fraction, local_orientation
