@@ -42,8 +42,9 @@ class OrientationDisplay:
     """A micrograph coloured by the direction of its fibres, its aligned regions, and a rose.
 
     "overlay": the hue is the direction, as the half wheel says; the less coherent, the less colour,
-    and none in the background. "regions": what is coherently aligned, each region outlined,
-    coloured by its mean direction, which a bar shows too; windows without fibres are darkened.
+    and none in the background. "regions": what is coherently aligned, each region
+    coloured by its mean direction, which a bar shows too, and outlined if it is of several windows;
+    windows without fibres are darkened.
     "rose": how much energy each direction has, as areas of petals, each petal drawn twice, as an
     axis has two ends; the dashed line is the mean.
 
