@@ -35,19 +35,19 @@ def scan_wires(
     blur : float
         Standard deviation of the beam's profile in pixels.
     snr : float
-        Mean brightness of wires less that of the substrate, over the noise's standard deviation;
-        may be infinite.
+        Contrast over the noise's standard deviation; may be infinite. The contrast is that of the
+        image, blur included: mean brightness of the pixels that are wire less that of the others.
 
     Returns
     -------
     array of shape (H / sampling, W / sampling), float32 in [0, 1]
     """
     signal, substrate = _shaded(surface, width)
-    on_wire = surface.height > SUBSTRATE
-    contrast = float(signal[on_wire].mean()) - substrate if on_wire.any() else 1 - substrate
     image = block_means(signal, sampling)
     if blur > 0:
         image = gaussian_filter(image, blur, mode="nearest")
+    on_wire = block_means(np.isfinite(surface.along), sampling) >= 0.5
+    contrast = _contrast(image, on_wire, substrate)
     deviation = contrast / snr
     low, high = (float(bound) for bound in np.quantile(image, [0.001, 0.999]))
     low, high = low - 3 * deviation, max(high, substrate + contrast) + 3 * deviation
@@ -60,6 +60,13 @@ def block_means(values: NDArray, side: int) -> NDArray:
     """Return the means of blocks of side x side points."""
     height, width = (extent // side for extent in values.shape)
     return values.reshape(height, side, width, side).mean(axis=(1, 3))
+
+
+def _contrast(image: FloatMap, on_wire: NDArray[np.bool_], substrate: float) -> float:
+    """Return by how much wires are brighter; without wires, what a white one would be."""
+    bright = float(image[on_wire].mean()) if on_wire.any() else 1.0
+    dark = substrate if on_wire.all() else float(image[~on_wire].mean())
+    return max(bright - dark, 0.0)
 
 
 def _shaded(surface: Surface, width: float) -> tuple[FloatMap, float]:

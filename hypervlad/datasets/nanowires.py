@@ -16,6 +16,7 @@ from hypervlad.datasets._wires import Deposit, lay_wires
 from hypervlad.fibres import AlignedFraction, aligned_fraction_of_map
 from hypervlad.fibres.axial import direction_of
 from hypervlad.fibres.lattice import Lattice
+from hypervlad.fibres.rule import DEFAULT_TOLERANCE, DEFAULT_WINDOW
 
 SMALLEST_SIZE = 64
 _SAMPLING = 2  # points of the surface a pixel, each way: wires without steps
@@ -63,7 +64,7 @@ class NanowireTruth:
         return np.isfinite(self.orientation)
 
     def aligned_fraction(
-        self, window: int = 32, tolerance: float = float(np.deg2rad(20))
+        self, window: int = DEFAULT_WINDOW, tolerance: float = DEFAULT_TOLERANCE
     ) -> AlignedFraction:
         """Return the true aligned fraction: the rule of `fibres.aligned_fraction`, true directions.
 
@@ -82,7 +83,7 @@ class NanowireTruth:
         return aligned_fraction_of_map(self.orientation, window=window, tolerance=tolerance)
 
     def aligned_map(
-        self, window: int = 32, tolerance: float = float(np.deg2rad(20))
+        self, window: int = DEFAULT_WINDOW, tolerance: float = DEFAULT_TOLERANCE
     ) -> NDArray[np.float32]:
         """Return where windows are aligned, to train an `AlignmentClassifier` with.
 
@@ -113,7 +114,7 @@ def make_nanowire_images(
     tilt: Drawn = 0.0,
     overlap: Drawn = 0.6,
     size: int | tuple[int, int] = (384, 512),
-    random_state: int | np.random.RandomState | None = None,
+    random_state: int | np.random.Generator | np.random.RandomState | None = None,
 ) -> tuple[list[NDArray[np.float32]], list[NanowireTruth]]:
     """Make synthetic SEM images of nanowires on a substrate, and the direction of every wire.
 
@@ -135,8 +136,9 @@ def make_nanowire_images(
     width : float or pair, default=(5, 10)
         Mean diameter of the wires in pixels, at least 2.
     snr : float or pair, default=(4, 20)
-        Contrast, the mean brightness of wires less that of the substrate, over the standard
-        deviation of the noise, at least 0.1; infinite for none.
+        Contrast over the standard deviation of the noise, at least 0.1; infinite for none. The
+        contrast is what is left of it in the blurred image: the mean brightness of the pixels that
+        are wire less that of the others.
     blur : float or pair, default=(0.5, 1.2)
         Standard deviation of the beam's profile in pixels.
     tilt : float or pair, default=0
@@ -146,7 +148,7 @@ def make_nanowire_images(
         Share of its own area that a wire may lie on others: 0 side by side, 1 anyhow.
     size : int or (int, int), default=(384, 512)
         Height and width in pixels, each at least 64.
-    random_state : int, RandomState or None, default=None
+    random_state : int, Generator, RandomState or None, default=None
         Seed. With the same integer, image ``i`` is the same whatever ``n`` is.
 
     Returns
@@ -178,11 +180,17 @@ def make_nanowire_images(
         "overlap": overlap,
     }
     bounds = {name: _check_drawn(name, value) for name, value in asked.items()}
-    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    seed = _drawn_seed(random_state)
     made = [
         _make_image(np.random.default_rng([2, seed, i]), bounds, height, width_) for i in range(n)
     ]
     return [image for image, _ in made], [truth for _, truth in made]
+
+
+def _drawn_seed(random_state: int | np.random.Generator | np.random.RandomState | None) -> int:
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31 - 1))
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def _make_image(

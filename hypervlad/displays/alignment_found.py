@@ -161,7 +161,7 @@ class AlignmentRecipe:
         window = self._window_of(pixels.shape, pixel_size)
         sigma = length_in_pixels(self.sigma, pixel_size)
         way: OrientationMethod = "lgo" if self.method == "lgo" else "structure_tensor"
-        orientation = local_orientation(pixels, sigma * (pixel_size or 1), pixel_size, way)
+        orientation = local_orientation(pixels, sigma * (pixel_size or 1), pixel_size, method=way)
         aligned = aligned_fraction(pixels, self.method, window, self.tolerance, sigma=sigma)
         return AlignmentFound(
             pixels, orientation, aligned, self._statistics_of(orientation, window)

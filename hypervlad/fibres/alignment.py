@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import uniform_filter1d
 
-from hypervlad.fibres.background import fibre_mask
+from hypervlad.fibres.background import DEFAULT_FLOOR, beyond_noise, fibre_mask
 from hypervlad.fibres.checks import (
     as_contrast,
     check_choice,
+    check_mask,
     check_positive,
     check_share,
+    check_sigma,
     check_tolerance,
     check_window,
 )
-from hypervlad.fibres.gradients import averaged_tensor, gradients_of, smoothed
+from hypervlad.fibres.gradients import (
+    DEFAULT_GRADIENT_SIGMA,
+    averaged_tensor,
+    gradients_of,
+    smoothed,
+)
 from hypervlad.fibres.histograms import bin_axes, direction_histograms
 from hypervlad.fibres.lattice import Lattice
-from hypervlad.fibres.noise import gradient_noise
+from hypervlad.fibres.noise import BoolMap, GradientNoise, gradient_noise
+from hypervlad.fibres.orientation import METHODS, OrientationMethod
 from hypervlad.fibres.rule import (
     DEFAULT_MIN_FIBRE,
+    DEFAULT_SIGMA,
     DEFAULT_TOLERANCE,
     DEFAULT_WINDOW,
     AlignedFraction,
@@ -31,7 +40,6 @@ from hypervlad.fibres.rule import (
 )
 
 FloatMap = NDArray[np.float32]
-_METHODS = ("lgo", "structure_tensor")
 _BINS = 36
 _BASELINE_BINS = 9  # an eighth of a turn: wide enough for noise to average out
 _BASELINE_SHARE = 0.08  # least of a baseline, over the mean of the histogram
@@ -62,7 +70,7 @@ class AlignmentModel(Protocol):
         ...
 
 
-AlignmentMethod: TypeAlias = Literal["lgo", "structure_tensor"] | AlignmentModel
+AlignmentMethod: TypeAlias = OrientationMethod | AlignmentModel
 
 
 def aligned_fraction(
@@ -71,17 +79,19 @@ def aligned_fraction(
     window: int = DEFAULT_WINDOW,
     tolerance: float = DEFAULT_TOLERANCE,
     *,
-    sigma: float = 1.75,
-    gradient_sigma: float = 1.0,
-    floor: float = 0.05,
+    sigma: float = DEFAULT_SIGMA,
+    gradient_sigma: float = DEFAULT_GRADIENT_SIGMA,
+    floor: float = DEFAULT_FLOOR,
     min_fibre: float = DEFAULT_MIN_FIBRE,
+    mask: ArrayLike | None = None,
 ) -> AlignedFraction:
     """Find out what share of an image is coherently aligned, and its regions.
 
     The image is cut into windows, side by side. A window is aligned if its directions have an
     axial circular standard deviation, sqrt(-2 ln R) / 2, below the tolerance, and background if
-    hardly any of it is fibre. Aligned windows that share a side and whose mean directions differ
-    by at most the tolerance are of one region.
+    hardly any of it is fibre, or it holds no more than noise may give a window by chance. Aligned
+    windows that share a side and whose mean directions differ by at most the tolerance are of one
+    region.
 
     "structure_tensor": R is the length of the sum, over the window, of the difference of the
     eigenvalues times exp(2 i theta), over the sum of that difference: each direction has the
@@ -116,6 +126,8 @@ def aligned_fraction(
         What is background, as in `local_orientation`.
     min_fibre : float, default=0.1
         Share of a window that must be fibre, else the window is background.
+    mask : array-like of bool, shape (H, W), optional
+        Where to look; all over by default. Elsewhere is background, as in `local_orientation`.
 
     Returns
     -------
@@ -137,26 +149,36 @@ def aligned_fraction(
     >>> found.fraction, [round(float(np.rad2deg(r.mean_angle))) for r in found.regions]
     (1.0, [90, 0])
     """
-    contrast = as_contrast(image)
+    where = check_mask(mask, np.shape(image))
+    contrast = as_contrast(image, where)
     side, limit = check_window(window, contrast.shape), check_tolerance(tolerance)
     least, share = check_share("min_fibre", min_fibre), check_share("floor", floor)
-    scale, inner = check_positive("sigma", sigma), check_positive("gradient_sigma", gradient_sigma)
+    inner = check_positive("gradient_sigma", gradient_sigma)
+    scale = check_sigma(sigma, None, contrast.shape)
     model = _model_of(method)
     lattice = Lattice.over(contrast.shape, side)
+    down, right = gradients_of(contrast, inner)
+    noise = gradient_noise(contrast, scale, inner, where)
     summed = _gradient_sums if method == "lgo" else _tensor_sums
-    sums = summed(contrast, lattice, scale, inner, share)
+    sums = summed(down, right, lattice, scale, noise, share, where)
     proba = None if model is None else _proba_of(model, image, lattice)
     return judged(sums, lattice, side, limit, least, proba)
 
 
 def _tensor_sums(
-    contrast: FloatMap, lattice: Lattice, sigma: float, gradient_sigma: float, floor: float
+    down: FloatMap,
+    right: FloatMap,
+    lattice: Lattice,
+    sigma: float,
+    noise: GradientNoise,
+    floor: float,
+    where: BoolMap | None,
 ) -> WindowSums:
-    tensor = averaged_tensor(contrast, sigma, gradient_sigma)
-    noise = gradient_noise(contrast, sigma, gradient_sigma, "sobel")
+    tensor = averaged_tensor(down, right, sigma)
     energy = tensor.energy
     energy -= np.float32(noise.energy)
-    mask = fibre_mask(energy, noise, floor)
+    mask = fibre_mask(energy, noise, floor, where)
+    fibre = lattice.sums(mask) * beyond_noise(energy, noise, lattice)
     squares = tensor.cosine**2
     squares += tensor.sine**2
     # Of q: noise on noise, and noise on the edges of fibres.
@@ -167,21 +189,29 @@ def _tensor_sums(
     lengths = np.sqrt(np.maximum(squares, 0, out=squares), out=squares)
     axes = lattice.sums(tensor.cosine * mask) + 1j * lattice.sums(tensor.sine * mask)
     weights = np.maximum(lattice.sums(lengths * mask), np.abs(axes))
-    return WindowSums(axes, weights, lattice.sums(mask))
+    return WindowSums(axes, weights, fibre)
 
 
 def _gradient_sums(
-    contrast: FloatMap, lattice: Lattice, sigma: float, gradient_sigma: float, floor: float
+    down: FloatMap,
+    right: FloatMap,
+    lattice: Lattice,
+    sigma: float,
+    noise: GradientNoise,
+    floor: float,
+    where: BoolMap | None,
 ) -> WindowSums:
-    down, right = gradients_of(contrast, gradient_sigma)
-    noise = gradient_noise(contrast, sigma, gradient_sigma, "scharr")
     energy = smoothed(down * down + right * right, sigma)
     energy -= np.float32(noise.energy)
-    mask = fibre_mask(energy, noise, floor)
+    mask = fibre_mask(energy, noise, floor, where)
+    fibre = lattice.sums(mask) * beyond_noise(energy, noise, lattice)
+    looked_at = lattice.areas
+    if where is not None:
+        down, right, looked_at = down * where, right * where, lattice.sums(where)
     table = direction_histograms(down, right, lattice, _BINS)
     axes = table @ bin_axes(_BINS)
-    above = table.sum(axis=-1) - _BINS * _baseline(table, noise.energy * lattice.areas)
-    return WindowSums(axes, np.maximum(above, np.abs(axes)), lattice.sums(mask))
+    above = table.sum(axis=-1) - _BINS * _baseline(table, noise.energy * looked_at)
+    return WindowSums(axes, np.maximum(above, np.abs(axes)), fibre)
 
 
 def _baseline(table: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -197,10 +227,10 @@ def _model_of(method: Any) -> AlignmentModel | None:
         return method
     if not isinstance(method, str):
         raise ValueError(
-            f"method={method!r}: expected 'lgo', 'structure_tensor', or a model with a method "
-            "aligned_proba(image, rows, columns)."
+            f"method={method!r}: expected one of {', '.join(map(repr, METHODS))}, or a model with "
+            "a method aligned_proba(image, rows, columns)."
         )
-    check_choice("method", method, _METHODS)
+    check_choice("method", method, METHODS)
     return None
 
 

@@ -260,7 +260,7 @@ def spread_of(resultant: Any) -> Any:
     """Return the axial circular standard deviation from Z, radians."""
     length = order_of(resultant)
     with np.errstate(divide="ignore"):
-        return np.sqrt(-2 * np.log(length)) / 2
+        return np.sqrt(-2 * np.log(length)) / 2 + 0.0  # of -0.0 makes 0.0
 
 
 def _checked(angles: ArrayLike, weights: ArrayLike | None) -> tuple[FloatArray, FloatArray]:

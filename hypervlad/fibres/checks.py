@@ -7,25 +7,33 @@ from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
+from hypervlad.fibres.noise import BoolMap, thinned
 from hypervlad.images.arrays import as_pixels
 
 FloatMap = NDArray[np.float32]
 
 
-def as_contrast(image: Any) -> FloatMap:
-    """Return a grey image scaled to span 0 to 1, so that gain and offset no longer matter.
+def as_contrast(image: Any, where: BoolMap | None = None) -> FloatMap:
+    """Return a grey image scaled so that gain and offset no longer matter.
+
+    All but a thousandth of the pixels at either end span 0 to 1, and what goes beyond -1 or 2 is
+    cut there, so that hot pixels do not press the rest together.
 
     Parameters
     ----------
     image : array-like of shape (H, W)
+    where : ndarray of bool, shape (H, W), optional
+        Pixels that are looked at; all by default. The others are replaced by the nearest of them,
+        and may be anything.
 
     Raises
     ------
     ValueError
         If it is not one grey image of finite, differing values.
     """
-    pixels = as_pixels(image, "the image")
+    pixels = as_pixels(image if where is None else filled(image, where), "the image")
     if pixels.ndim != 2:
         raise ValueError(
             f"the image has colours, shape {pixels.shape}; a direction needs one brightness a "
@@ -45,9 +53,58 @@ def as_contrast(image: Any) -> FloatMap:
     # largest numbers does not overflow.
     kind = np.float64 if pixels.dtype.itemsize > 2 else np.float32
     halved: NDArray[Any] = pixels * kind(0.5)
-    halved -= kind(low / 2)
-    halved /= kind(high / 2 - low / 2)
-    return halved.astype(np.float32, copy=False)
+    low, high = _ends(thinned(halved, where), low / 2, high / 2)
+    halved -= kind(low)
+    halved /= kind(high - low)
+    return np.clip(halved, -1, 2, out=halved).astype(np.float32, copy=False)
+
+
+def _ends(values: NDArray[Any], least: float, most: float) -> tuple[float, float]:
+    """Return what nearly all values lie between; least and most if nearly all are alike."""
+    if not values.size:
+        return least, most
+    rank = int(values.size / 1000)
+    ordered = np.partition(values, (rank, values.size - 1 - rank))
+    low, high = float(ordered[rank]), float(ordered[values.size - 1 - rank])
+    return (low, high) if low < high else (least, most)
+
+
+def check_mask(mask: Any, shape: tuple[int, ...]) -> BoolMap | None:
+    """Return where to look, an array of bool of the image's shape; None for everywhere."""
+    if mask is None:
+        return None
+    where = np.asarray(mask)
+    if where.dtype != bool or where.shape != shape:
+        raise ValueError(
+            f"mask: expected an array of bool of the image's shape {shape}, True where to look; "
+            f"got {where.dtype} of shape {where.shape}."
+        )
+    if not where.any():
+        raise ValueError("mask: False everywhere; there is nothing to look at.")
+    return where
+
+
+def filled(image: Any, where: BoolMap) -> NDArray[Any]:
+    """Return an image whose pixels outside of a mask are the nearest inside."""
+    nearest = distance_transform_edt(~where, return_distances=False, return_indices=True)
+    return np.asarray(np.asarray(image)[tuple(nearest)])
+
+
+def check_sigma(sigma: Any, pixel_size: float | None, shape: tuple[int, ...]) -> float:
+    """Return a scale in pixels, from one in pixels or in nm, at most half of the shorter side."""
+    unit = "pixels" if pixel_size is None else "nm"
+    scale = check_positive("sigma", sigma, unit) / (pixel_size or 1)
+    if 2 * scale > min(shape):
+        advice = (
+            "sigma is in pixels unless a pixel size is given"
+            if pixel_size is None
+            else f"with pixel_size={pixel_size:g} nm, sigma is in nm"
+        )
+        raise ValueError(
+            f"sigma={sigma!r}: {scale:g} pixels are more than half of the image of {shape[0]} x "
+            f"{shape[1]}; {advice}: give about a third of a fibre's width."
+        )
+    return scale
 
 
 def check_positive(name: str, value: Any, unit: str = "pixels") -> float:

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
-from skimage.feature import structure_tensor
 
 FloatMap = NDArray[np.float32]
-# Weights are divided by what they make of a ramp of one a pixel.
-_SOBEL = 8.0
-_SCHARR = (3.0, 10.0, 3.0)
+DEFAULT_GRADIENT_SIGMA = 1.0
+_BESIDE = (9.0, 32.0, 9.0)
 _TRUNCATE = 3.0  # of a Gaussian, in units of sigma
 
 
@@ -33,37 +31,58 @@ class Tensor:
     sine: FloatMap
 
 
-def averaged_tensor(contrast: FloatMap, sigma: float, gradient_sigma: float) -> Tensor:
-    """Return the structure tensor by scikit-image, averaged by a Gaussian of sigma.
+def averaged_tensor(down: FloatMap, right: FloatMap, sigma: float) -> Tensor:
+    """Return the structure tensor of gradients, averaged by a Gaussian of sigma.
 
-    Borders repeat their last pixel, so that they are no edges themselves, as they would be by
-    scikit-image's default. ``order="rc"``: rows count downwards, so the mixed product changes its
-    sign where y is up.
+    It is that of scikit-image's `structure_tensor`, but for the gradients: Sobel's, which are used
+    there, err by 3 degrees where stripes repeat every four pixels, and by one at seven. Borders
+    repeat their last pixel, so that they are no edges themselves.
+
+    Parameters
+    ----------
+    down, right : ndarray of shape (H, W)
+        As `gradients_of` returns them.
+    sigma : float
+        Pixels.
     """
-    image = smoothed(contrast, gradient_sigma)
-    down, mixed, right = structure_tensor(image, sigma=sigma, mode="nearest", order="rc")
-    energy = down + right
-    # The doubled angle of gradients has the cosine right - down and the sine -2 mixed; that of
-    # fibres, which run across, is opposite.
-    down -= right
-    mixed *= 2
-    for each in (energy, down, mixed):
-        each *= np.float32(_SOBEL**-2)
-    return Tensor(energy, down, mixed)
+    cosine, across = down * down, right * right
+    energy = smoothed(cosine + across, sigma)
+    # The doubled angle of gradients, y up, has the cosine right^2 - down^2 and the sine
+    # -2 right down; that of fibres, which run across, is opposite.
+    cosine -= across
+    sine = np.multiply(down, right, out=across)
+    sine *= 2
+    return Tensor(energy, smoothed(cosine, sigma), smoothed(sine, sigma))
 
 
 def gradients_of(contrast: FloatMap, gradient_sigma: float) -> tuple[FloatMap, FloatMap]:
-    """Return the derivatives down and to the right.
+    """Return the derivatives down and to the right of a smoothed image.
 
-    By the weights 3, 10, 3 of Scharr, whose directions err least (Jähne, Scharr, Körkel 1999,
-    "Principles of filter design"). Differences of slices: several times faster than a correlation.
+    Central differences, averaged with their neighbours by the weights 9, 32, 9: like the 3, 10, 3
+    of Scharr (Jähne, Scharr, Körkel 1999, "Principles of filter design"), but chosen for stripes
+    that repeat every four pixels or more, whose directions then err by 0.12 degrees at most; by
+    0.31 with Scharr's. Differences of slices: several times faster than a correlation.
     """
     image = np.pad(smoothed(contrast, gradient_sigma), 1, mode="edge")
-    return _scharr(image), _scharr(image.T).T
+    return _derivative(image), _derivative(image.T).T
 
 
-def _scharr(padded: FloatMap) -> FloatMap:
-    outer, middle, _ = (np.float32(weight / (2 * sum(_SCHARR))) for weight in _SCHARR)
+def derivative_taps(gradient_sigma: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the impulse responses of `gradients_of`, along the derivative and across it."""
+    averaging = gaussian_taps(gradient_sigma)
+    along = np.convolve(averaging, [0.5, 0, -0.5])
+    return along, np.convolve(averaging, np.asarray(_BESIDE) / sum(_BESIDE))
+
+
+def gaussian_taps(sigma: float) -> NDArray[np.float64]:
+    """Return the weights of `smoothed`, in one direction."""
+    reach = int(_TRUNCATE * sigma + 0.5)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return np.asarray(weights / weights.sum())
+
+
+def _derivative(padded: FloatMap) -> FloatMap:
+    outer, middle, _ = (np.float32(weight / (2 * sum(_BESIDE))) for weight in _BESIDE)
     steps = padded[2:] - padded[:-2]
     beside = steps[:, :-2] + steps[:, 2:]
     beside *= outer
@@ -71,20 +90,11 @@ def _scharr(padded: FloatMap) -> FloatMap:
     return beside
 
 
-def sobel_derivative(contrast: FloatMap, gradient_sigma: float) -> FloatMap:
-    """Return the derivative down as `averaged_tensor` has it."""
-    image = np.pad(smoothed(contrast, gradient_sigma), 1, mode="edge")
-    steps = image[2:] - image[:-2]
-    return np.asarray((steps[:, :-2] + 2 * steps[:, 1:-1] + steps[:, 2:]) / np.float32(_SOBEL))
-
-
 def smoothed(contrast: FloatMap, sigma: float) -> FloatMap:
     """Return an image averaged by a Gaussian, its borders repeated outwards."""
     across = gaussian_filter1d(contrast, sigma, axis=1, mode="nearest", truncate=_TRUNCATE)
-    reach = int(_TRUNCATE * sigma + 0.5)
-    weights = np.exp(-0.5 * (np.arange(reach + 1) / sigma) ** 2)
-    weights /= 2 * weights.sum() - weights[0]
-    return _rows_averaged(across, weights.astype(np.float32))
+    taps = gaussian_taps(sigma).astype(np.float32)
+    return _rows_averaged(across, taps[len(taps) // 2 :])
 
 
 def _rows_averaged(image: FloatMap, weights: FloatMap) -> FloatMap:

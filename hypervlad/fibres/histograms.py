@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.fibres.axial import wrapped
-from hypervlad.fibres.gradients import gradients_of
 from hypervlad.fibres.lattice import Lattice
 
 FloatMap = NDArray[np.float32]
@@ -19,20 +18,18 @@ _BESIDE = 2  # bins on either side of a peak that belong to it
 _ROWS_AT_ONCE = 8  # rows of cells: their histograms stay in the processor's cache
 
 
-def peak_maps(
-    contrast: FloatMap, sigma: float, gradient_sigma: float
-) -> tuple[FloatMap, FloatMap, FloatMap]:
+def peak_maps(down: FloatMap, right: FloatMap, sigma: float) -> tuple[FloatMap, FloatMap, FloatMap]:
     """Return the direction of the highest peak, the order and the energy around each pixel.
 
     Parameters
     ----------
-    contrast : ndarray of shape (H, W)
-    sigma, gradient_sigma : float
+    down, right : ndarray of shape (H, W)
+        The gradients.
+    sigma : float
         Pixels.
     """
-    down, right = gradients_of(contrast, gradient_sigma)
-    side = min(max(2, round(_CELL * sigma)), *contrast.shape)
-    lattice = Lattice.over(contrast.shape, side)
+    side = min(max(2, round(_CELL * sigma)), *down.shape)
+    lattice = Lattice.over(down.shape, side)
     strips = [_peaks(table) for table in _smoothed_strips(down, right, lattice)]
     along, order, energy = (
         lattice.painted(np.concatenate(rows)) for rows in zip(*strips, strict=True)

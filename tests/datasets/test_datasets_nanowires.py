@@ -36,6 +36,16 @@ def test_same_seed_same_images_whatever_their_number():
     assert not np.array_equal(few[0], others[0])
 
 
+def test_a_generator_may_be_the_seed():
+    (one,), _ = make_nanowire_images(1, size=64, random_state=np.random.default_rng(5))
+    (same,), _ = make_nanowire_images(1, size=64, random_state=np.random.default_rng(5))
+    rng = np.random.default_rng(5)
+    rng.random()
+    (other,), _ = make_nanowire_images(1, size=64, random_state=rng)
+    assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
 @pytest.mark.parametrize("aligned", [0.0, 0.4, 1.0])
 def test_domains_have_their_share(aligned):
     _, (truth,) = make_nanowire_images(1, aligned=aligned, size=192, random_state=1)
@@ -92,17 +102,18 @@ def test_a_tilt_lays_wires_down():
     assert means[1] > means[0] + 0.3
 
 
-def test_noise_is_what_was_asked_for():
-    options = {"density": 0.4, "width": 8, "blur": 0.8, "size": 192, "random_state": 6}
+@pytest.mark.parametrize("blur", [0, 0.8, 2.5])
+@pytest.mark.parametrize("snr", [2.0, 8.0])
+def test_noise_is_what_was_asked_for(blur, snr):
+    options = {"density": 0.4, "width": 6, "blur": blur, "size": 256, "random_state": 6}
     (clean,), (truth,) = make_nanowire_images(1, snr=np.inf, **options)
-    for snr in (2.0, 8.0):
-        (noisy,), _ = make_nanowire_images(1, snr=snr, **options)
-        # Gain and offset differ; the residual of a fit does not.
-        gain, offset = np.polyfit(clean.ravel(), noisy.ravel(), 1)
-        residual = noisy - (gain * clean + offset)
-        contrast = gain * (clean[truth.wires].mean() - np.quantile(clean[~truth.wires], 0.5))
-        assert contrast / residual.std() == pytest.approx(snr, rel=0.2)
-        assert ((noisy == 0) | (noisy == 1)).mean() < 0.005
+    (noisy,), _ = make_nanowire_images(1, snr=snr, **options)
+    # Gain and offset differ; the residual of a fit does not.
+    gain, offset = np.polyfit(clean.ravel(), noisy.ravel(), 1)
+    residual = noisy - (gain * clean + offset)
+    contrast = gain * (clean[truth.wires].mean() - clean[~truth.wires].mean())
+    assert contrast / residual.std() == pytest.approx(snr, rel=0.05)
+    assert ((noisy == 0) | (noisy == 1)).mean() < 0.005
 
 
 def test_blur_softens():

@@ -101,6 +101,10 @@ def test_a_narrow_normal_distribution_has_its_own_deviation():
     assert order_parameter(axes) == pytest.approx(np.exp(-2 * 0.1**2), rel=1e-3)
 
 
+def test_axes_that_are_all_alike_have_a_spread_of_plain_zero():
+    assert str(axial_statistics([0.3, 0.3]).spread) == "0.0"
+
+
 def test_no_direction_has_no_finite_spread():
     found = axial_statistics([0, np.pi / 2])
     assert (found.order, found.spread) == (0, np.inf)

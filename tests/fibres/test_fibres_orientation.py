@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from fibre_images import stripes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, gaussian_filter
 
 from hypervlad.datasets import make_nanowire_images
 from hypervlad.fibres import axial_difference, local_orientation
@@ -38,6 +39,42 @@ def test_stripes_have_their_direction(method, degrees):
     assert np.rad2deg(error).max() < 1.0
     assert found.coherence[inside].min() > 0.95
     assert found.mask[inside].all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(METHODS), st.floats(0, np.pi), st.floats(4, 11))
+def test_stripes_of_any_period_have_their_direction(method, angle, period):
+    found = local_orientation(stripes(angle, (64, 64), period), 1.75, method=method)
+    inside = (slice(16, -16), slice(16, -16))
+    assert found.mask[inside].all()
+    error = np.median(axial_difference(found.orientation[inside], angle))
+    assert np.rad2deg(error) < (0.2 if method == "structure_tensor" else 0.3)
+
+
+def mirrored(directions):
+    return np.pi - directions[:, ::-1]
+
+
+def transposed(directions):
+    return np.pi / 2 - directions.T
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    st.sampled_from(METHODS),
+    st.sampled_from([(np.fliplr, mirrored), (np.transpose, transposed)]),
+    st.integers(0, 10**6),
+)
+def test_a_mirrored_image_has_mirrored_directions(method, kind, seed):
+    turn, turned = kind
+    rng = np.random.default_rng(seed)
+    image = gaussian_filter(rng.standard_normal((60, 80)), (1, 3)) + 0.02 * rng.random((60, 80))
+    before, after = (local_orientation(each, 2.0, method=method) for each in (image, turn(image)))
+    mask = turn(before.mask)
+    assert (mask == after.mask).mean() > 0.98
+    both = mask & after.mask
+    apart = axial_difference(after.orientation[both], turned(before.orientation)[both])
+    assert np.quantile(apart, 0.98) < 0.02
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -141,6 +178,60 @@ def test_noise_alone_is_mostly_background():
         assert local_orientation(image, 3.0, method=method).mask[truth.wires].mean() > 0.9
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    st.sampled_from(METHODS),
+    st.integers(0, 10**6),
+    st.integers(1, 12),
+    st.sampled_from([3, -3, 10, 64, -1000]),
+)
+def test_hot_pixels_do_not_blank_an_image(method, seed, n_hot, level):
+    """As long as they are fewer than a thousandth."""
+    image = np.tile(scene(), (2, 2))
+    before = local_orientation(image, 1.75, method=method).mask
+    hot = image.copy()
+    hot.flat[np.random.default_rng(seed).choice(image.size, n_hot, replace=False)] = level
+    beside = binary_dilation(hot != image, iterations=10)
+    after = local_orientation(hot, 1.75, method=method).mask
+    assert after.mean() > 0.7 * before.mean()
+    assert (before == after)[~beside].mean() > 0.85
+
+
+def test_a_thin_line_on_nothing_is_no_hot_pixel():
+    image = np.zeros((256, 256))
+    image[100, 100:120] = 1
+    assert local_orientation(image, 1.75).mask[100, 102:118].all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("outside", [np.nan, 1e6])
+def test_what_is_not_looked_at_counts_for_nothing(method, outside):
+    image = stripes(0.4)
+    where = np.ones(image.shape, bool)
+    where[70:, 20:60] = False
+    covered = np.where(where, image, outside)
+    found = local_orientation(covered, 2.0, method=method, mask=where)
+    assert not found.mask[~where].any()
+    whole = local_orientation(image, 2.0, method=method)
+    far = ~binary_dilation(~where, iterations=12)
+    apart = axial_difference(found.orientation[far], whole.orientation[far])
+    assert np.rad2deg(apart).max() < 0.5
+    assert found.mask[far].all()
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.ones((96, 95), bool), r"image's shape \(96, 96\)"),
+        (np.ones((96, 96)), "array of bool"),
+        (np.zeros((96, 96), bool), "nothing to look at"),
+    ],
+)
+def test_masks_that_do_not_fit_are_told(mask, message):
+    with pytest.raises(ValueError, match=message):
+        local_orientation(stripes(0.3), 2.0, mask=mask)
+
+
 def test_a_higher_floor_leaves_less():
     image = scene()
     masks = [local_orientation(image, 2.0, floor=floor).mask for floor in (0, 0.05, 0.5)]
@@ -161,10 +252,21 @@ def test_statistics_over_windows():
     assert local_orientation(image, 2.0).statistics().mean_interval is None
 
 
+def test_small_images_have_statistics():
+    found = local_orientation(stripes(0.5, (20, 20)), 2.0)
+    assert found.statistics().mean == pytest.approx(0.5, abs=0.02)
+
+
+def test_one_window_of_fibre_has_no_interval():
+    found = local_orientation(stripes(0.5, (40, 40)), 2.0).statistics(40, n_bootstrap=20)
+    assert found.order > 0.9
+    assert (found.mean_interval, found.order_interval, found.spread_interval) == (None, None, None)
+
+
 def test_statistics_that_cannot_be_had_are_refused():
     found = local_orientation(stripes(0.5), 2.0)
     with pytest.raises(ValueError, match="larger than the image"):
-        found.statistics(window=97)
+        found.statistics(window=97, n_bootstrap=10)
     with pytest.raises(ValueError, match="all background"):
         replace(found, mask=np.zeros_like(found.mask)).statistics()
 
@@ -197,15 +299,15 @@ def test_histograms_are_those_of_the_definition():
 
 
 def slow_tensor(image, sigma, place):
-    """Products of Sobel's gradients about one pixel, by a loop."""
+    """Products of gradients about one pixel, by a loop."""
     total, weights = np.zeros(3), 0.0
-    reach = int(4 * sigma + 0.5)
+    reach = int(3 * sigma + 0.5)
     for i in range(-reach, reach + 1):
         for j in range(-reach, reach + 1):
             r, c = place[0] + i, place[1] + j
             near = image[r - 1 : r + 2, c - 1 : c + 2].astype(np.float64)
-            dx = (near[:, 2] - near[:, 0]) @ [1, 2, 1] / 8
-            dy = -(near[2] - near[0]) @ [1, 2, 1] / 8
+            dx = (near[:, 2] - near[:, 0]) @ [9, 32, 9] / 100
+            dy = -(near[2] - near[0]) @ [9, 32, 9] / 100
             weight = np.exp(-(i**2 + j**2) / (2 * sigma**2))
             total += weight * np.array([dx * dx, dx * dy, dy * dy])
             weights += weight
@@ -214,7 +316,7 @@ def slow_tensor(image, sigma, place):
 
 def test_the_tensor_is_that_of_the_definition():
     image = np.random.default_rng(1).random((48, 48), dtype=np.float32)
-    tensor = averaged_tensor(image, 1.5, 1.0)
+    tensor = averaged_tensor(*gradients_of(image, 1.0), 1.5)
     for place in ((20, 20), (24, 27)):
         xx, xy, yy = slow_tensor(smoothed(image, 1.0), 1.5, place)
         assert tensor.energy[place] == pytest.approx(xx + yy, rel=1e-4)
@@ -234,23 +336,26 @@ def test_gradients_are_a_ramps():
     assert_allclose(right[inside], -0.03, atol=1e-5)
 
 
-@pytest.mark.parametrize("operator", ["sobel", "scharr"])
 @pytest.mark.parametrize(("sigma", "gradient_sigma"), [(1.5, 1.0), (3.0, 1.0), (2.0, 1.5)])
-def test_noise_has_the_energy_that_is_taken_off(operator, sigma, gradient_sigma):
+def test_noise_has_the_energy_that_is_taken_off(sigma, gradient_sigma):
     image = as_contrast(np.random.default_rng(2).standard_normal((400, 400)))
-    noise = gradient_noise(image, sigma, gradient_sigma, operator)
-    if operator == "sobel":
-        tensor = averaged_tensor(image, sigma, gradient_sigma)
-        energy, axes = tensor.energy, np.stack([tensor.cosine, tensor.sine])
-    else:
-        down, right = gradients_of(image, gradient_sigma)
-        energy = smoothed(down**2 + right**2, sigma)
-        axes = np.stack([smoothed(each, sigma) for each in (right**2 - down**2, 2 * right * down)])
+    noise = gradient_noise(image, sigma, gradient_sigma)
+    tensor = averaged_tensor(*gradients_of(image, gradient_sigma), sigma)
+    energy, axes = tensor.energy, np.stack([tensor.cosine, tensor.sine])
     # Away from the borders, whose repeated pixels are averaged to less effect.
     energy, axes = energy[20:-20, 20:-20], axes[:, 20:-20, 20:-20]
     assert noise.energy == pytest.approx(energy.mean(), rel=0.05)
     assert noise.energy_scatter == pytest.approx(energy.std() / energy.mean(), rel=0.05)
     assert noise.axis_scatter == pytest.approx(axes.std() / energy.mean(), rel=0.05)
+
+
+def test_sums_of_noise_scatter_as_they_should():
+    image = as_contrast(np.random.default_rng(2).standard_normal((960, 960)))
+    noise = gradient_noise(image, 1.5, 1.0)
+    energy = averaged_tensor(*gradients_of(image, 1.0), 1.5).energy
+    sums = Lattice.over(energy.shape, 32).sums(energy)[1:-1, 1:-1]
+    expected = noise.energy * noise.total_scatter * 32
+    assert sums.std() == pytest.approx(expected, rel=0.1)
 
 
 def test_noise_is_estimated_beside_edges():
@@ -309,6 +414,8 @@ def test_bad_images_are_told(image, message):
         ({"pixel_size": 0}, "pixel_size=0"),
         ({"method": "fft"}, "expected one of 'structure_tensor', 'lgo'"),
         ({"gradient_sigma": 0}, "gradient_sigma=0"),
+        ({"sigma": 49}, "more than half of the image of 96 x 96; sigma is in pixels unless"),
+        ({"sigma": 300, "pixel_size": 2.0}, "150 pixels are more .* sigma is in nm"),
         ({"floor": 1.5}, "floor=1.5: expected a share"),
     ],
 )
@@ -321,5 +428,14 @@ def test_bad_parameters_are_told(options, message):
 @pytest.mark.parametrize("shape", [(3, 3), (3, 40), (5, 4)])
 def test_tiny_images_are_no_crash(method, shape):
     image = np.random.default_rng(0).random(shape)
-    found = local_orientation(image, 2.0, method=method)
+    found = local_orientation(image, 1.5, method=method)
     assert np.isfinite(found.coherence).all()
+
+
+def test_the_largest_sigma_takes_little_memory():
+    image = stripes(0.3, (400, 400))
+    tracemalloc.start()
+    local_orientation(image, 200)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60 * image.nbytes
