@@ -120,16 +120,34 @@ def fibriltool(
     """
     pixels = np.asarray(image, dtype=np.float64)
     inside = np.ones(pixels.shape, bool) if region is None else np.asarray(region, dtype=bool)
-    down, right = (_half_pixel_step(pixels, axis) for axis in (0, 1))
-    length = np.hypot(down, right)
-    kept = inside & (length >= threshold)
+    x, y, kept = unit_gradients(pixels, threshold)
+    kept = kept & inside
     if not kept.any():
         return Anisotropy(0.0, 0.0)
-    x, y = right[kept] / length[kept], -down[kept] / length[kept]
-    xx, yy, xy = (float(np.mean(product)) for product in (x * x, y * y, x * y))
+    xx, yy, xy = (float(np.mean(product[kept])) for product in (x * x, y * y, x * y))
     return Anisotropy(
         float(0.5 * np.arctan2(-2 * xy, yy - xx)), float(np.hypot(xx - yy, 2 * xy) / (xx + yy))
     )
+
+
+def unit_gradients(
+    image: ArrayLike, threshold: float = FIBRILTOOL_THRESHOLD
+) -> tuple[FloatMap, FloatMap, NDArray[np.bool_]]:
+    """Return FibrilTool's unit vectors along the gradients, x to the right and y up, and where.
+
+    Parameters
+    ----------
+    image : array-like of shape (H, W)
+        In grey levels of 8 bits.
+    threshold : float, default=2.0
+        Length of a gradient below which it counts for nothing: there x and y are zero.
+    """
+    pixels = np.asarray(image, dtype=np.float64)
+    down, right = (_half_pixel_step(pixels, axis) for axis in (0, 1))
+    length = np.hypot(down, right)
+    kept = length >= threshold
+    scale = np.where(kept, 1 / np.where(kept, length, 1), 0)
+    return right * scale, -down * scale, kept
 
 
 def _gradients(pixels: FloatMap, gradient: str) -> tuple[FloatMap, FloatMap]:

@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -38,25 +39,29 @@ def machine(threads: int) -> dict[str, Any]:
     }
 
 
-def origin(threads: int, *beside: str) -> dict[str, Any]:
-    """Return the code (with these modules of this folder), libraries and machine of a result."""
+def origin(threads: int, *beside: str, rooms: Collection[str] = ()) -> dict[str, Any]:
+    """Return the code (see `code_digest`), libraries and machine of a result."""
     return {
-        "code": code_digest(*beside),
+        "code": code_digest(*beside, rooms=rooms),
         "versions": versions(),
         "machine": machine(threads),
     }
 
 
-def code_digest(*beside: str) -> str:
+def code_digest(*beside: str, rooms: Collection[str] = ()) -> str:
     """Return the SHA-256 of the package's code and of these modules of this folder.
 
     Whole modules, because a method is more than its class: what it calls counts as well. Comments,
-    docstrings and layout do not.
+    docstrings and layout do not. Of the package, rooms that compute results; or only these.
     """
-    rooms = sorted(PACKAGE.rglob("*.py"))
-    files = [path for path in rooms if path.relative_to(PACKAGE).parts[0] not in NO_RESULTS]
+    files = [path for path in sorted(PACKAGE.rglob("*.py")) if _counts(path, rooms)]
     files += [HERE / f"{name}.py" for name in beside]
     return _digest_of(tuple(file.read_text(encoding="utf-8") for file in files))
+
+
+def _counts(path: Path, rooms: Collection[str]) -> bool:
+    room = path.relative_to(PACKAGE).parts[0]
+    return room in rooms if rooms else room not in NO_RESULTS
 
 
 @functools.cache

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from accuracy_tables import LAYOUT, accuracy_section, front_table
+from alignment_table import alignment_section, clean_section, hard_section
+from alignment_table import speed_table as alignment_speed_table
 from defects_table import carrillo_table, defects_section
 from defects_table import front_table as front_defects
 from defects_table import speed_table as map_speed_table
@@ -174,6 +176,14 @@ def stored_table(name: str, table: Callable[[dict[str, Any]], str]) -> str:
     return table(load(name)) if (HERE / "results" / name).exists() else NOT_YET
 
 
+def alignment_tables() -> dict[str, str]:
+    """Return how well the aligned fraction is measured, by table."""
+    sections = {"": alignment_section, "-hard": hard_section, "-clean": clean_section}
+    tables = {f"alignment{k}": stored_table("alignment.json", v) for k, v in sections.items()}
+    speed = stored_table("speed_of_alignment.json", alignment_speed_table)
+    return tables | {"alignment-speed": speed}
+
+
 def pages() -> dict[Path, dict[str, str]]:
     """Return every table by its page and name."""
     speed = load("encode_speed_cpu.json")["rows"]
@@ -189,6 +199,7 @@ def pages() -> dict[Path, dict[str, str]]:
     here["doubt"] = stored_table("doubt.json", doubt_table)
     here["labelling"] = stored_table("labelling.json", labelling_table)
     here["review"] = stored_table("review_load.json", load_table)
+    here |= alignment_tables()
     scaling = {"cost": scale_tables(cost_table)}
     compared = front_table(accuracy[0]) if accuracy else NOT_YET
     front = {"compare": f"{compared}\n\n{speed_sentence(speed)}"}

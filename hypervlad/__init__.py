@@ -19,6 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from hypervlad import fibres, presets
+    from hypervlad.alignment import AlignmentClassifier
     from hypervlad.backbones import register_backbone
     from hypervlad.boosting import BoostedSoftmaxClassifier
     from hypervlad.classifier import MicrographClassifier, default_encoder
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from hypervlad.models import load
 
 __all__ = [
+    "AlignmentClassifier",
     "BoostedSoftmaxClassifier",
     "HypercolumnVLAD",
     "ImageReadError",
@@ -65,6 +67,7 @@ __all__ = [
 
 _ROOMS = {"fibres", "presets"}  # used whole: hypervlad.presets.luo2021()
 _ROOM_OF = {
+    "AlignmentClassifier": "alignment",
     "BoostedSoftmaxClassifier": "boosting",
     "HypercolumnVLAD": "encoder",
     "ImageReadError": "images",

@@ -11,6 +11,7 @@ from hypervlad.modelfile import ModelFileError, loader_of, read_model, register_
 register_kind("hypercolumn_vlad", "hypervlad.encoder:HypercolumnVLAD")
 register_kind("micrograph_classifier", "hypervlad.classifier:MicrographClassifier")
 register_kind("patch_defect_scorer", "hypervlad.defects:PatchDefectScorer")
+register_kind("alignment_classifier", "hypervlad.alignment:AlignmentClassifier")
 register_kind("patch_cnn_classifier", "hypervlad.baselines:PatchCNNClassifier")
 register_kind("transfer_classifier", "hypervlad.baselines:TransferClassifier")
 
@@ -28,8 +29,9 @@ def load(path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None
     Returns
     -------
     estimator
-        Fitted; a :class:`MicrographClassifier`, a :class:`PatchDefectScorer`, a
-        :class:`HypercolumnVLAD`, a :class:`PatchCNNClassifier` or a :class:`TransferClassifier`.
+        Fitted; a :class:`MicrographClassifier`, a :class:`PatchDefectScorer`, an
+        :class:`AlignmentClassifier`, a :class:`HypercolumnVLAD`, a :class:`PatchCNNClassifier` or a
+        :class:`TransferClassifier`.
         It predicts bit-identically to the one saved, given the same threads and batches.
 
     Raises

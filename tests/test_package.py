@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import hypervlad
+import hypervlad.displays
+
+ROOMS = pytest.mark.parametrize("room", [hypervlad, hypervlad.displays], ids=lambda r: r.__name__)
 
 
-def test_everything_in_all_is_there_and_has_a_docstring() -> None:
-    assert hypervlad.__all__ == sorted(hypervlad.__all__, key=str)
-    for name in hypervlad.__all__:
-        assert getattr(hypervlad, name).__doc__, name
-    assert set(hypervlad.__all__) == set(dir(hypervlad))
+@ROOMS
+def test_everything_in_all_is_there_and_has_a_docstring(room: ModuleType) -> None:
+    assert room.__all__ == sorted(room.__all__, key=str)
+    for name in room.__all__:
+        assert getattr(room, name).__doc__, name
+    assert set(room.__all__) == set(dir(room))
 
 
-def test_what_is_not_there_is_told() -> None:
+@ROOMS
+def test_what_is_not_there_is_told(room: ModuleType) -> None:
     with pytest.raises(AttributeError, match="no attribute 'HyperVLAD'"):
-        _ = hypervlad.HyperVLAD
+        _ = room.HyperVLAD
 
 
 def test_presets_are_used_as_a_room() -> None:
@@ -50,10 +60,28 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         ("from hypervlad import BoostedSoftmaxClassifier", {"torch"}),
         ("from hypervlad import load", {"torch", "xgboost"}),
         ("import hypervlad.cli", {"torch", "xgboost", "sklearn", "matplotlib"}),
+        ("import hypervlad.displays", HEAVY),
+        ("import hypervlad.displays.alignment_files", {"torch", "torchvision", "xgboost"}),
+        ("from hypervlad.displays import OrientationDisplay", {"torch", "matplotlib"}),
     ],
 )
 def test_rooms_import_only_what_they_need(statement: str, unwanted: set[str]) -> None:
     assert not imported(statement) & unwanted
+
+
+def test_aligning_needs_neither_torch_nor_xgboost(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    paths = [str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
+    run = f"hypervlad.cli.app(['align', '--quiet', *{paths!r}], standalone_mode=False)"
+    found = imported(f"import hypervlad.cli; {run}")
+    assert "matplotlib" in found, "figures were made"
+    assert not found & {"torch", "torchvision", "xgboost"}
+
+
+def test_no_module_takes_the_place_of_a_function_of_its_name() -> None:
+    modules = {module.name for module in pkgutil.iter_modules(hypervlad.displays.__path__)}
+    assert not modules & set(hypervlad.displays.__all__)
 
 
 def test_importing_costs_at_most_half_a_second() -> None:

@@ -14,6 +14,7 @@ import typer
 
 from hypervlad._version import __version__
 from hypervlad.cli.alignment import align
+from hypervlad.cli.alignment_training import align_train
 from hypervlad.cli.commands import check, evaluate, explain, info, predict, suspects, train
 from hypervlad.cli.defects import defects
 from hypervlad.cli.demonstration import demo
@@ -77,6 +78,7 @@ for _command in (
     suspects,
     extract,
     align,
+    align_train,
     check,
     demo,
     info,

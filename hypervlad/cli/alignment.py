@@ -24,7 +24,7 @@ def align(
         typer.Option(
             metavar="NAME",
             help="How a window is judged: structure_tensor, lgo (local gradient orientation), or a "
-            "model file whose model judges windows.",
+            "model file that align-train wrote.",
         ),
     ] = "structure_tensor",
     window: Annotated[
@@ -66,6 +66,9 @@ def align(
         bool,
         typer.Option("--remove-banner", help="Cut off the instrument's information bar."),
     ] = False,
+    no_figures: Annotated[
+        bool, typer.Option("--no-figures", help="Tables and maps only: faster, and smaller.")
+    ] = False,
     seed: Seed = 0,
     on_error: UnreadableInPrediction = OnError.RAISE,
     quiet: Quiet = False,
@@ -74,8 +77,9 @@ def align(
 
     Tables of images and of regions (CSV), maps of direction, coherence and regions (TIFF), and
     pictures (PNG). Columns are named with their units; nm and square µm are empty where the pixel
-    size is not known. An image that cannot be read or used is left out; such images are listed at
-    the end, with exit code 2 unless they are accepted with --on-error skip.
+    size is not known. Results of an earlier run in the folder are replaced. An image that cannot be
+    read or used is left out; such images are listed at the end, with exit code 2 unless they are
+    accepted with --on-error skip.
 
     \b
     Examples:
@@ -98,7 +102,14 @@ def align(
         banner="remove" if remove_banner else "keep",
     )
     files = find_images(paths)
-    bad = write_alignment(output, recipe, files, names_of(files, paths), progress=not quiet)
+    bad = write_alignment(
+        output,
+        recipe,
+        files,
+        names_of(files, paths),
+        figures=not no_figures,
+        progress=not quiet,
+    )
     if len(bad) < len(files):
         typer.echo(f"{len(files) - len(bad)} of {len(files)} images done: {output}")
     if bad:
@@ -114,4 +125,4 @@ def _method(name: str) -> Any:
 
     if not (Path(name).is_file() or name.endswith(".hvlad")):
         return name
-    return load_model(Path(name), None, AlignmentModel, "AlignmentClassifier.save")
+    return load_model(Path(name), None, AlignmentModel, "hypervlad align-train")

@@ -405,7 +405,7 @@ def suspects(
       hypervlad suspects model.hvlad
       hypervlad suspects model.hvlad -o suspects.csv
     """
-    from hypervlad.displays.predictions import table_as_bytes
+    from hypervlad.displays.tables import table_as_bytes
 
     if output is not None:
         prepare_file(output)

@@ -12,10 +12,11 @@ from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import (
     absolute_weights,
     check_folders,
+    groups_of,
     load_model,
+    masks_of,
     names_of,
     prepare_file,
-    root_of,
 )
 from hypervlad.cli.options import (
     Backbone,
@@ -113,8 +114,8 @@ def fit(
     rate = next((each for each in (fpr, patch_fpr) if each is not None), 0.05)
     prepare_file(output)
     files = find_images(paths)
-    truth = None if masks is None else _masks(files, masks, paths)
-    codes = None if groups is None else _groups(files, groups, paths)
+    truth = None if masks is None else masks_of(files, masks, paths)
+    codes = None if groups is None else groups_of(files, groups, paths)
     given = {"backbone": backbone, "weights": absolute_weights(weights)}
     encoder = default_patch_encoder(
         **{name: value for name, value in given.items() if value is not None},
@@ -214,7 +215,7 @@ def evaluate(
         raise ValueError(f"{output}: the report is one page; give a name that ends in .html.")
     prepare_file(output)
     files = find_images(paths)
-    truth = _masks(files, masks, paths)
+    truth = masks_of(files, masks, paths)
     scorer = _load(model, weights, device, threshold)
     _set_tile_size(scorer, tile_size)
     names = names_of(files, paths)
@@ -263,24 +264,3 @@ def _warn_of_folders(files: list[Path]) -> None:
             UserWarning,
             stacklevel=2,
         )
-
-
-def _groups(files: list[Path], table: Path, paths: list[str]) -> Any:
-    from hypervlad.datasets.groups import load_groups
-
-    root = root_of(paths)
-    if root is None:
-        raise ValueError(f"{table} names images by their paths below one folder: give that folder")
-    return load_groups(files, root, table)
-
-
-def _masks(files: list[Path], folder: Path, paths: list[str]) -> list[Path | None]:
-    from hypervlad.images import find_masks
-
-    masks = folder.resolve()
-    inside = [file for file in files if masks in file.resolve().parents]
-    if inside:
-        raise ValueError(
-            f"{inside[0]} lies in the folder of masks, {folder}; give the images' own folder."
-        )
-    return find_masks(files, folder, root_of(paths))

@@ -178,7 +178,7 @@ def extract(
 
 
 def _write_skipped(path: Path, skipped: Sequence[SkippedImage]) -> None:
-    from hypervlad.displays.predictions import table_as_bytes
+    from hypervlad.displays.tables import table_as_bytes
     from hypervlad.modelfile import replace_when_complete
 
     rows = [(image.name, image.reason) for image in skipped]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -165,5 +167,52 @@ def check_folders(output: Path, paths: Sequence[str]) -> None:
     for path in paths:
         if os.path.isdir(path):
             check_apart(output, Path(path))
+        elif os.path.exists(path) or glob.has_magic(path):
+            _check_beside(output, path)
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file; give a folder, which is made if need be.")
+
+
+def _check_beside(output: Path, path: str) -> None:
+    """Complain of images that lie where results go, or a pattern that would find results."""
+    found = [path] if os.path.exists(path) else glob.glob(path, recursive=True)
+    own = output.resolve()
+    for each in found:
+        if own in Path(each).resolve().parents:
+            raise ValueError(f"{each} lies in {output}, the folder of the results; choose another.")
+    if not os.path.exists(path) and _reaches_into(path, Path(os.path.abspath(output))):
+        raise ValueError(f"{path} would find pictures in {output} too; put the results elsewhere.")
+
+
+def _reaches_into(pattern: str, folder: Path) -> bool:
+    """Whether a pattern fits files in sub-folders of a folder."""
+    parts = Path(os.path.abspath(pattern)).parts
+    for part, name in zip(parts, folder.parts, strict=False):
+        if part == "**":
+            return True
+        if not fnmatch.fnmatch(name, part):
+            return False
+    return len(parts) >= len(folder.parts) + 2
+
+
+def groups_of(files: list[Path], table: Path, paths: list[str]) -> Any:
+    """Return the group of each image, of a table that names them by their paths."""
+    from hypervlad.datasets.groups import load_groups
+
+    root = root_of(paths)
+    if root is None:
+        raise ValueError(f"{table} names images by their paths below one folder: give that folder")
+    return load_groups(files, root, table)
+
+
+def masks_of(files: list[Path], folder: Path, paths: list[str]) -> list[Path | None]:
+    """Return the mask of each image in a folder, or None."""
+    from hypervlad.images import find_masks
+
+    masks = folder.resolve()
+    inside = [file for file in files if masks in file.resolve().parents]
+    if inside:
+        raise ValueError(
+            f"{inside[0]} lies in the folder of masks, {folder}; give the images' own folder."
+        )
+    return find_masks(files, folder, root_of(paths))

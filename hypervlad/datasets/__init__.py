@@ -1,6 +1,7 @@
 """Labelled folders, synthetic micrographs, and a check of a folder before anybody trains on it."""
 
 from hypervlad.datasets._layout import ImageFolderError, ImageFolderWarning
+from hypervlad.datasets.alignment_examples import make_alignment_examples
 from hypervlad.datasets.check import check_image_folder
 from hypervlad.datasets.folder import load_image_folder
 from hypervlad.datasets.nanofibre import NANOFIBRE_DEFECTS, make_nanofibre_images
@@ -22,6 +23,7 @@ __all__ = [
     "check_image_folder",
     "load_image_folder",
     "load_patch_folder",
+    "make_alignment_examples",
     "make_nanofibre_images",
     "make_nanowire_images",
     "make_tem_images",

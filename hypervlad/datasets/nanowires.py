@@ -15,6 +15,7 @@ from hypervlad.datasets._wire_scan import block_means, scan_wires
 from hypervlad.datasets._wires import Deposit, lay_wires
 from hypervlad.fibres import AlignedFraction, aligned_fraction_of_map
 from hypervlad.fibres.axial import direction_of
+from hypervlad.fibres.lattice import Lattice
 from hypervlad.fibres.rule import DEFAULT_TOLERANCE, DEFAULT_WINDOW
 
 SMALLEST_SIZE = 64
@@ -80,6 +81,26 @@ class NanowireTruth:
         AlignedFraction
         """
         return aligned_fraction_of_map(self.orientation, window=window, tolerance=tolerance)
+
+    def aligned_map(
+        self, window: int = DEFAULT_WINDOW, tolerance: float = DEFAULT_TOLERANCE
+    ) -> NDArray[np.float32]:
+        """Return where windows are aligned, to train an `AlignmentClassifier` with.
+
+        Parameters
+        ----------
+        window : int, default=32
+        tolerance : float, default=20 degrees
+            Radians.
+
+        Returns
+        -------
+        ndarray of float32, shape (H, W)
+            1 in aligned windows, 0 in others, not-a-number in those of the background.
+        """
+        found = self.aligned_fraction(window, tolerance)
+        values = np.where(found.background, np.nan, found.aligned).astype(np.float32)
+        return Lattice(found.rows, found.columns).painted(values)
 
 
 def make_nanowire_images(

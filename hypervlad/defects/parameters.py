@@ -37,16 +37,17 @@ def check_scorer(scorer: Any) -> None:
             )
         check_parameters(scorer.boosting)
     if scorer.encoder is not None:
-        _check_encoder(scorer.encoder)
+        check_window_encoder(scorer.encoder, "defects are looked for")
 
 
-def _check_encoder(encoder: Any) -> None:
+def check_window_encoder(encoder: Any, what: str) -> None:
+    """Raise a ValueError unless an encoder is one for windows; ``what`` is done at images' size."""
     if not isinstance(encoder, HypercolumnVLAD):
         raise ValueError(f"encoder must be a HypercolumnVLAD or None, not {encoder!r}")
     if encoder.image_size is not None:
         raise ValueError(
-            f"the encoder resizes images to {encoder.image_size} pixels, but defects are looked "
-            "for at an image's own size: give HypercolumnVLAD(image_size=None, ...)"
+            f"the encoder resizes images to {encoder.image_size} pixels, but {what} at "
+            "an image's own size: give HypercolumnVLAD(image_size=None, ...)"
         )
     if encoder.kmeans != "lloyd":
         raise ValueError(

@@ -155,11 +155,10 @@ class WindowVectors:
             pairs = zip(self._words.layers, means.flatten(0, 1).split(widths, dim=-1), strict=True)
             yield torch.cat([own.standardised(part) for own, part in pairs], dim=-1).cpu().numpy()
 
-    def vectors(self, seen: Seen, windows: Lattice) -> Iterator[NDArray[np.float32]]:
-        """Yield the vectors of some windows at a time, (n, n_features), row by row.
+    def residual_sums(self, seen: Seen, windows: Lattice) -> Iterator[list[torch.Tensor]]:
+        """Yield the un-normalised VLAD of some rows of windows at a time, (n, S, K, D) a codebook.
 
-        As the encoder makes them of images; where a window holds no position of the grid, its
-        VLAD is zero.
+        Where a window holds no position of the grid, it is zero.
         """
         at = (windows.rows + seen.border, windows.columns + seen.border, windows.side)
         maps = self._words.project([layer[None] for layer in seen.maps])
@@ -170,9 +169,24 @@ class WindowVectors:
             columns = dense_hypercolumns(part, size)[0]
             words = vlad.dense_assign(part, codewords, size)[0]
             books.append(window_residual_sums(columns, words, codewords, seen.size, *at))
-        for means, *sums in zip(self.means(seen, windows), *books, strict=True):
-            kinds = self._words.by_kind([of_book.flatten(0, 1) for of_book in sums])
-            parts = [vlad.normalize(kind, self._recipe.normalize).cpu().numpy() for kind in kinds]
-            if self._recipe.pooled:
-                parts.append(means / np.sqrt(means.shape[1]))
-            yield np.hstack(parts)
+        return map(list, zip(*books, strict=True))
+
+    def vectors(self, seen: Seen, windows: Lattice) -> Iterator[NDArray[np.float32]]:
+        """Yield the vectors of some windows at a time, (n, n_features), row by row.
+
+        As the encoder makes them of images.
+        """
+        steps = zip(self.residual_sums(seen, windows), self.means(seen, windows), strict=True)
+        for sums, means in steps:
+            yield self.joined([of_book.flatten(0, 1) for of_book in sums], means)
+
+    def joined(self, sums: list[torch.Tensor], means: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return vectors (n, n_features) of residual sums (n, K, D) a codebook and means (n, C).
+
+        Sums are normalised as the encoder does; means stay out where it pools none.
+        """
+        kinds = self._words.by_kind(sums)
+        parts = [vlad.normalize(kind, self._recipe.normalize).cpu().numpy() for kind in kinds]
+        if self._recipe.pooled:
+            parts.append(means / np.sqrt(means.shape[1]))
+        return np.hstack(parts)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.displays.direction_colours import Colours, coloured
+from hypervlad.displays.alignment_table import window_sides
+from hypervlad.displays.axis_colours import Colours, coloured
 from hypervlad.fibres import AlignedFraction
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ Segment = tuple[tuple[float, float], tuple[float, float]]
 _POINTS = 72  # an inch
 _TINT = 0.75
 _DIMMED = 0.45  # brightness of background windows
+_SMALLEST = 0.02  # inches: three pixels of a page
+_FEW = 10  # regions whose outlines are drawn in full width
 _BAR = 0.7  # half its length, over the radius of the largest disc in the region
 
 
@@ -26,30 +29,36 @@ def tinted_regions(grey: NDArray[np.floating], aligned: AlignedFraction) -> Colo
 
     Parameters
     ----------
-    grey : ndarray of shape (H, W)
-        In [0, 1].
+    grey : ndarray of shape (h, w)
+        The image, in [0, 1], of its own size or shrunk.
     aligned : AlignedFraction
 
     Returns
     -------
-    ndarray of float32, shape (H, W, 3)
+    ndarray of float32, shape (h, w, 3)
     """
+    ends = (aligned.rows, aligned.columns)
+    which = np.ix_(*(_windows_at(edges, n) for edges, n in zip(ends, grey.shape, strict=True)))
+    labels, background = _labels_of_windows(aligned)[which], aligned.background[which]
     angles = np.array([0.0, *(region.mean_angle for region in aligned.regions)], dtype=np.float32)
-    tinted = coloured(grey, angles[aligned.labels], _TINT * (aligned.labels > 0))
-    dimmed = np.where(aligned.background, np.float32(_DIMMED), np.float32(1))
-    tinted *= _painted(dimmed, aligned)[..., None]
+    tinted = coloured(grey, angles[labels], _TINT * (labels > 0))
+    tinted[background] *= np.float32(_DIMMED)
     return tinted
 
 
 def outlines(aligned: AlignedFraction) -> list[Segment]:
     """Return the sides of windows that part a region from what is beside it.
 
+    Regions of one window have none: many such outlines would hide the image.
+
     Returns
     -------
     list of ((x, y), (x, y))
         In pixels, from the upper left corner of the image.
     """
-    labels = np.pad(_labels_of_windows(aligned), 1)
+    joined = np.array([False, *(region.n_windows > 1 for region in aligned.regions)])
+    own = _labels_of_windows(aligned)
+    labels = np.pad(np.where(joined[own], own, 0), 1)
     rows, columns = aligned.rows.tolist(), aligned.columns.tolist()
     level = np.argwhere(labels[:-1, 1:-1] != labels[1:, 1:-1])
     upright = np.argwhere(labels[1:-1, :-1] != labels[1:-1, 1:])
@@ -73,8 +82,8 @@ def mean_bars(aligned: AlignedFraction) -> Iterator[Segment]:
         inside = np.pad(labels == region.label, 1)
         depth = distance_transform_edt(inside)[1:-1, 1:-1]
         i, j = np.unravel_index(_innermost(depth), depth.shape)
-        y, x = (aligned.rows[i] + aligned.rows[i + 1]) / 2, _middle(aligned.columns, j)
-        reach = _BAR * (depth[i, j] - 0.5) * aligned.window
+        y, x = aligned.rows[i : i + 2].mean(), aligned.columns[j : j + 2].mean()
+        reach = _BAR * (depth[i, j] - 0.5) * min(window_sides(aligned))
         across, up = reach * np.cos(region.mean_angle), reach * np.sin(region.mean_angle)
         yield (x - across, y + up), (x + across, y - up)
 
@@ -92,13 +101,17 @@ def draw_regions(ax: Axes, aligned: AlignedFraction, left: float, top: float, sc
     scale : float
         Units of `ax`, which are inches, a pixel of the image.
     """
+    window = scale * min(window_sides(aligned))
     sides, bars = (
         np.asarray(lines).reshape(-1, 2, 2) * scale + (left, top)
-        for lines in (outlines(aligned), list(mean_bars(aligned)))
+        for lines in (outlines(aligned) if window > _SMALLEST else [], list(mean_bars(aligned)))
     )
-    _draw_lines(ax, sides, np.clip(_POINTS * 0.07 * scale * aligned.window, 0.4, 1.1), "projecting")
+    n_joined = sum(region.n_windows > 1 for region in aligned.regions)
+    crowd = min(1.0, (_FEW / max(n_joined, 1)) ** 0.5)
+    _draw_lines(ax, sides, np.clip(_POINTS * 0.07 * window * crowd, 0.3, 1.1), "projecting")
     lengths = np.linalg.norm(bars[:, 1] - bars[:, 0], axis=1)
-    _draw_lines(ax, bars, np.clip(_POINTS * 0.12 * lengths, 0.5, 2.2), "round")
+    long = lengths > _SMALLEST
+    _draw_lines(ax, bars[long], np.clip(_POINTS * 0.12 * lengths[long], 0.4, 2.2), "round")
 
 
 def _draw_lines(
@@ -133,10 +146,7 @@ def _labels_of_windows(aligned: AlignedFraction) -> NDArray[np.int32]:
     return aligned.labels[np.ix_(aligned.rows[:-1], aligned.columns[:-1])]
 
 
-def _painted(values: NDArray[np.float32], aligned: AlignedFraction) -> NDArray[np.float32]:
-    down = np.repeat(values, np.diff(aligned.rows), axis=0)
-    return np.repeat(down, np.diff(aligned.columns), axis=1)
-
-
-def _middle(edges: NDArray[np.intp], index: int | np.intp) -> float:
-    return float(edges[index] + edges[index + 1]) / 2
+def _windows_at(edges: NDArray[np.intp], n: int) -> NDArray[np.intp]:
+    """Return which window each of n points is in, which share out the image evenly."""
+    places = (np.arange(n) + 0.5) * (edges[-1] / n)
+    return np.searchsorted(edges, places, side="right") - 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,21 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from hypervlad.displays.alignment_found import AlignmentFound, AlignmentRecipe
-from hypervlad.displays.alignment_table import (
-    image_columns,
-    image_row,
-    region_columns,
-    region_rows,
+from hypervlad.displays.alignment_folder import (
+    FIGURES,
+    OVERLAYS,
+    AlignmentFolder,
+    map_files,
+    picture_files,
 )
-from hypervlad.displays.direction_colours import coloured, stretched
+from hypervlad.displays.alignment_found import AlignmentFound, AlignmentRecipe
+from hypervlad.displays.axis_colours import coloured, stretched
 from hypervlad.displays.figures import save_png
 from hypervlad.displays.orientation import OrientationDisplay
-from hypervlad.displays.predictions import table_as_bytes
 from hypervlad.modelfile import replace_when_complete
 
-MAPS, OVERLAYS, FIGURES = "maps", "overlays", "figures"
-IMAGES_TABLE, REGIONS_TABLE = "alignment.csv", "regions.csv"
+_BAND = 128  # rows that are coloured at a time
+_EFFORT = 1  # of 9: noise does not get smaller by more
 
 
 def write_alignment(
@@ -35,19 +34,24 @@ def write_alignment(
     images: Sequence[Any],
     names: Sequence[str],
     *,
+    figures: bool = True,
     progress: bool = False,
 ) -> list[str]:
     """Find directions and alignment in images and write them; each file is complete or not there.
 
     - ``alignment.csv``: a line an image; ``regions.csv``: a line a region. Columns are named with
       their units: ``_deg``, ``_px``, and ``_nm``, ``_um2``, which are empty where the pixel size is
-      not known.
+      not known. ``window_px`` is what was asked for, ``window_width_px`` and ``window_height_px``
+      the mean sides of the windows that fit into the image.
     - ``maps/NAME.orientation.tif`` (radians, 0 to pi, counter-clockwise from the +x axis as seen)
       and ``maps/NAME.coherence.tif`` (0 to 1, 0 in the background): 32-bit floats.
     - ``maps/NAME.regions.tif``: the number of the region at each pixel, 0 outside of them: 16-bit
       integers. Maps know their pixel size as ImageJ writes it.
     - ``overlays/NAME.png``: the image at its own size, coloured by direction.
     - ``figures/NAME.png``: an `OrientationDisplay`.
+
+    The tables name the images whose files are there, also if something ends the run before its
+    time. Results of an earlier run in this folder go when those of this one are complete.
 
     Parameters
     ----------
@@ -57,6 +61,8 @@ def write_alignment(
     images : sequence of n paths or arrays
     names : sequence of n str
         What to call them, each differently: relative paths, with forward slashes.
+    figures : bool, default=True
+        Whether to make overlays and figures, which take most of the time.
     progress : bool, default=False
         Show a bar on stderr.
 
@@ -78,33 +84,33 @@ def write_alignment(
     []
     ['a.coherence.tif', 'a.orientation.tif', 'a.regions.tif']
     """
-    folder, bad = Path(out_dir), list[str]()
-    folder.mkdir(parents=True, exist_ok=True)
-    lines: list[list[Any]] = []
-    regions: list[list[Any]] = []
+    bad = list[str]()
     pairs = zip(images, names, strict=True)
-    for image, name in tqdm(pairs, total=len(names), unit="image", disable=not progress or None):
-        try:
-            found = recipe.find(image)
-        except ValueError as error:
-            bad.append(str(error))
-            continue
-        _write_maps(folder / MAPS, name, found)
-        _write_pictures(folder, name, found)
-        lines.append(image_row(name, found, recipe))
-        regions += region_rows(name, found)
-    if lines:
-        _write_table(folder / IMAGES_TABLE, image_columns(recipe), lines)
-        _write_table(folder / REGIONS_TABLE, region_columns(), regions)
+    with AlignmentFolder(Path(out_dir), recipe) as results:
+        for image, name in tqdm(
+            pairs, total=len(names), unit="image", disable=not progress or None
+        ):
+            try:
+                found = recipe.find(image)
+            except ValueError as error:
+                bad.append(str(error))
+                continue
+            files = _write_maps(results.folder, name, found)
+            if figures:
+                files += _write_pictures(results.folder, name, found)
+            results.add(name, found, files)
     return bad
 
 
-def _write_maps(folder: Path, name: str, found: AlignmentFound) -> None:
-    labels = found.aligned.labels
-    size = found.orientation.pixel_size
-    _write_tiff(folder / f"{name}.orientation.tif", found.orientation.orientation, size)
-    _write_tiff(folder / f"{name}.coherence.tif", found.orientation.coherence, size)
-    _write_tiff(folder / f"{name}.regions.tif", _as_integers(labels), size)
+def _write_maps(folder: Path, name: str, found: AlignmentFound) -> list[Path]:
+    paths, directions = map_files(folder, name), found.orientation
+    for kind, values in (
+        ("orientation", directions.orientation),
+        ("coherence", directions.coherence),
+        ("regions", _as_integers(found.aligned.labels)),
+    ):
+        _write_tiff(paths[kind], values, directions.pixel_size)
+    return list(paths.values())
 
 
 def _as_integers(labels: NDArray[np.int32]) -> NDArray[Any]:
@@ -115,7 +121,12 @@ def _as_integers(labels: NDArray[np.int32]) -> NDArray[Any]:
 def _write_tiff(path: Path, values: NDArray[Any], pixel_size: float | None) -> None:
     import tifffile
 
-    options: dict[str, Any] = {"compression": "zlib", "predictor": False, "software": ""}
+    options: dict[str, Any] = {
+        "compression": "zlib",
+        "compressionargs": {"level": _EFFORT},
+        "predictor": False,
+        "software": "",
+    }
     if pixel_size is not None:
         options["resolution"] = (1 / pixel_size, 1 / pixel_size)  # pixels per nm
     if values.dtype != np.uint32:
@@ -127,29 +138,27 @@ def _write_tiff(path: Path, values: NDArray[Any], pixel_size: float | None) -> N
         tifffile.imwrite(stream, values, **options)
 
 
-def _write_pictures(folder: Path, name: str, found: AlignmentFound) -> None:
+def _write_pictures(folder: Path, name: str, found: AlignmentFound) -> list[Path]:
     from PIL import Image
 
-    directions = found.orientation
-    overlay = coloured(stretched(found.pixels), directions.orientation, directions.coherence)
-    path = folder / OVERLAYS / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_when_complete(path, flush=False) as stream:
-        Image.fromarray(np.round(255 * overlay).astype(np.uint8)).save(stream, format="PNG")
-    path = folder / FIGURES / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    paths = picture_files(folder, name)
+    for path in paths.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_when_complete(paths[OVERLAYS], flush=False) as stream:
+        overlay = Image.fromarray(_overlay(found))
+        overlay.save(stream, format="PNG", compress_level=_EFFORT)
     display = OrientationDisplay.from_found(found, name=name)
-    with replace_when_complete(path, flush=False) as stream:
+    with replace_when_complete(paths[FIGURES], flush=False) as stream:
         save_png(lambda ax: display.plot(ax=ax), stream)
+    return list(paths.values())
 
 
-def _write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    with replace_when_complete(path) as stream:
-        stream.write(table_as_bytes(header, [[_cell(value) for value in row] for row in rows]))
-
-
-def _cell(value: Any) -> Any:
-    """What is not known is empty; six digits are more than an angle or a share is good for."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else value
+def _overlay(found: AlignmentFound) -> NDArray[np.uint8]:
+    """Colour an image by direction, a band at a time: what is between takes no memory."""
+    grey, directions = stretched(found.pixels), found.orientation
+    overlay = np.empty((*grey.shape, 3), np.uint8)
+    for top in range(0, len(grey), _BAND):
+        rows = slice(top, top + _BAND)
+        band = coloured(grey[rows], directions.orientation[rows], directions.coherence[rows])
+        overlay[rows] = np.rint(255 * band)
+    return overlay

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numbers
 import os
+import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +19,18 @@ from hypervlad.fibres import (
     aligned_fraction,
     local_orientation,
 )
-from hypervlad.fibres.checks import check_choice, check_tolerance
+from hypervlad.fibres.checks import (
+    check_choice,
+    check_positive,
+    check_tolerance,
+    check_window,
+)
 from hypervlad.fibres.orientation import OrientationMethod
 from hypervlad.fibres.rule import DEFAULT_TOLERANCE, DEFAULT_WINDOW
-from hypervlad.images import read_micrograph
+from hypervlad.images import Micrograph, read_micrograph
 from hypervlad.images.lengths import length_in_pixels, parse_length
 
-METHODS = ("structure_tensor", "lgo")
+METHODS = get_args(OrientationMethod)
 DEFAULT_SIGMA = 1.75
 
 
@@ -96,10 +103,11 @@ class AlignmentRecipe:
         parse_length(self.window)
         parse_length(self.sigma)
         check_tolerance(self.tolerance)
-        if self.n_bootstrap < 0:
-            raise ValueError(f"n_bootstrap={self.n_bootstrap}: expected at least 0, for none.")
-        if self.pixel_size is not None and not 0 < self.pixel_size < np.inf:
-            raise ValueError(f"pixel_size={self.pixel_size}: expected a number of nm above 0.")
+        check_choice("banner", self.banner, ("keep", "remove"))
+        for name in ("n_bootstrap", "random_state"):
+            _check_count(name, getattr(self, name))
+        if self.pixel_size is not None:
+            check_positive("pixel_size", self.pixel_size, "nm")
 
     @property
     def method_name(self) -> str:
@@ -123,18 +131,34 @@ class AlignmentRecipe:
         ValueError
             If it cannot be read, is flat or smaller than the window, or if lengths have a unit and
             its pixel size is not known. The message begins with the image's path.
+
+        Warns
+        -----
+        UserWarning
+            If the file says that its pixels are not square: then it knows no pixel size.
         """
         read = read_micrograph(image, banner=self.banner)
         pixels = read.pixels if read.pixels.ndim == 2 else read.pixels.mean(axis=2)
-        size = self.pixel_size if read.pixel_size is None else read.pixel_size
+        named = f"{os.fspath(image)}: " if isinstance(image, str | os.PathLike) else ""
         try:
-            return self._find(pixels, size)
+            return self._find(pixels, self._size_of(read, named))
         except ValueError as error:
-            named = isinstance(image, str | os.PathLike)
-            raise ValueError(f"{os.fspath(image)}: {error}" if named else str(error)) from error
+            raise ValueError(f"{named}{error}") from error
+
+    def _size_of(self, read: Micrograph, named: str) -> float | None:
+        sides = read.metadata.get("pixel_sides_nm")
+        if sides is None:
+            return self.pixel_size if read.pixel_size is None else read.pixel_size
+        warnings.warn(
+            f"{named}pixels of {sides[0]:.4g} x {sides[1]:.4g} nm are not square, so lengths stay "
+            "in pixels, and directions are those of the image as stored; resample it to square "
+            "pixels.",
+            stacklevel=3,
+        )
+        return None
 
     def _find(self, pixels: NDArray[np.float32], pixel_size: float | None) -> AlignmentFound:
-        window = round(length_in_pixels(self.window, pixel_size))
+        window = self._window_of(pixels.shape, pixel_size)
         sigma = length_in_pixels(self.sigma, pixel_size)
         way: OrientationMethod = "lgo" if self.method == "lgo" else "structure_tensor"
         orientation = local_orientation(pixels, sigma * (pixel_size or 1), pixel_size, method=way)
@@ -143,9 +167,24 @@ class AlignmentRecipe:
             pixels, orientation, aligned, self._statistics_of(orientation, window)
         )
 
+    def _window_of(self, shape: tuple[int, ...], pixel_size: float | None) -> int:
+        length = length_in_pixels(self.window, pixel_size)
+        try:
+            return check_window(round(length), shape)
+        except ValueError as error:
+            if parse_length(self.window)[1] == "":
+                raise
+            size = f"{length:.3g} pixel{'' if length == 1 else 's'} at {pixel_size:.4g} nm a pixel"
+            raise ValueError(f"{self.window} is {size}: {error}") from error
+
     def _statistics_of(self, orientation: LocalOrientation, window: int) -> AxialStatistics | None:
         if not orientation.mask.any():
             return None
         return orientation.statistics(
             window, n_bootstrap=self.n_bootstrap, random_state=self.random_state
         )
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < 0:
+        raise ValueError(f"{name}={value!r}: expected a whole number, at least 0.")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hypervlad.displays.alignment_found import AlignmentFound, AlignmentRecipe
-from hypervlad.fibres import AxialStatistics
+from hypervlad.fibres import AlignedFraction, AxialStatistics
 
 _IMAGE = (
     "path",
@@ -23,6 +23,8 @@ _IMAGE = (
     "method",
     "window_px",
     "window_nm",
+    "window_width_px",
+    "window_height_px",
     "tolerance_deg",
     "sigma_px",
     "sigma_nm",
@@ -73,12 +75,18 @@ def image_row(name: str, found: AlignmentFound, recipe: AlignmentRecipe) -> list
         recipe.method_name,
         aligned.window,
         _in_nm(aligned.window, size),
+        *window_sides(aligned),
         float(np.rad2deg(aligned.tolerance)),
         found.orientation.sigma,
         _in_nm(found.orientation.sigma, size),
         size,
         *(_intervals(found.statistics) if recipe.n_bootstrap else ()),
     ]
+
+
+def window_sides(aligned: AlignedFraction) -> tuple[float, float]:
+    """Return the mean width and height of the windows that an image was cut into, in pixels."""
+    return float(np.diff(aligned.columns).mean()), float(np.diff(aligned.rows).mean())
 
 
 def region_columns() -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from hypervlad.displays.defect_map import SEEN, in_colour, outline
 from hypervlad.displays.facts import read_options_of
-from hypervlad.displays.predictions import table_as_bytes
+from hypervlad.displays.tables import table_as_bytes
 from hypervlad.images import ImageReadError, read_image
 from hypervlad.modelfile import replace_when_complete
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.displays.direction_colours import coloured, direction_colours
+from hypervlad.displays.axis_colours import coloured, direction_colours
 from hypervlad.displays.tiles import GREY
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ Place = tuple[float, float]
 _POINTS = 8.0
 _WHEEL_PIXELS = 200
 _WHEEL_GREY = 0.8  # that of bright fibres
+_SEAM = 0.5  # points
 _FAINT = "#cccccc"
 _DARK = "#222222"
 
@@ -82,8 +83,9 @@ def draw_rose(
         for turn in (0, 180):
             # Downwards is positive here, so degrees run the other way.
             middle = turn - 180 * k / n_bins
-            petal = Wedge(centre, lengths[k], middle - half, middle + half, fc=colour, zorder=2)
-            petal.set(lw=0)
+            petal = Wedge(centre, lengths[k], middle - half, middle + half, zorder=2)
+            # An edge of its colour: the smoothed sides of neighbours let the ground shine through.
+            petal.set(fc=colour, ec=colour, lw=_SEAM, joinstyle="miter")
             ax.add_patch(petal)
     if mean is not None:
         _draw_axis(ax, centre, radius, mean, color=_DARK, lw=1.4, ls=(0, (4, 2)), zorder=3)

@@ -34,6 +34,8 @@ def model_facts(model: Any) -> dict[str, str]:
     encoder = getattr(model, "encoder_", model)
     if hasattr(model, "threshold_"):
         facts |= _scorer_facts(model)
+    if hasattr(model, "aligned_share_"):
+        facts |= _alignment_facts(model)
     facts |= _encoder_facts(encoder)
     if hasattr(model, "classes_"):
         facts |= _classifier_facts(model)
@@ -93,6 +95,15 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
         "learnt from": learnt,
         "windows": f"{scorer.patch_} x {scorer.patch_} pixels, {scorer.stride_} apart",
         "threshold": f"{scorer.threshold_:.4g} (when it was trained: {rule[scorer.threshold]})",
+    }
+
+
+def _alignment_facts(model: Any) -> dict[str, str]:
+    return {
+        "trained on": f"{model.n_images_} images",
+        "windows": f"{model.window_} x {model.window_} pixels, in four turns of the image",
+        "learnt from": f"{model.n_windows_} windows, {model.aligned_share_:.0%} aligned",
+        "classifier": _boosting_in_words(model.boosting_),
     }
 
 

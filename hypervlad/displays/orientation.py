@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,10 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.displays.aligned_regions import draw_regions, tinted_regions
 from hypervlad.displays.alignment_found import AlignmentFound, AlignmentRecipe
-from hypervlad.displays.direction_colours import Colours, coloured, stretched
+from hypervlad.displays.alignment_table import window_sides
+from hypervlad.displays.axis_colours import Colours, coloured, stretched
 from hypervlad.displays.direction_rose import draw_rose, draw_wheel, rose_weights
 from hypervlad.displays.figures import axes_or_new
 from hypervlad.displays.scale_bar import draw_scale_bar, length_in_words
+from hypervlad.displays.shrunk_axes import shrunk_axes
 from hypervlad.displays.tiles import GREY, literal, shorten, thumbnail
 from hypervlad.fibres import AlignedFraction, AxialStatistics, LocalOrientation
 
@@ -23,8 +26,11 @@ if TYPE_CHECKING:
 
 PANELS = ("overlay", "regions", "rose")
 _SIDE = 3.4  # inches, the longer side of an image
+_WIDE, _TALL = 7.0, 5.0  # the longer side of a strip
+_STRIP = 2.5  # width over height from which on images lie one above the other
 _NARROWEST = 2.8  # what a caption needs
 _SHOWN_PIXELS = 700
+_NARROWEST_BAR, _LOWEST_WITH_BAR, _BELOW = 0.7, 0.6, 0.36  # of scale bars
 _GAP, _MARGIN = 0.12, 0.06
 _LINE, _CAPTION = 0.17, 0.42
 _KEY = 1.75  # width of the column of wheel and rose
@@ -36,8 +42,9 @@ class OrientationDisplay:
     """A micrograph coloured by the direction of its fibres, its aligned regions, and a rose.
 
     "overlay": the hue is the direction, as the half wheel says; the less coherent, the less colour,
-    and none in the background. "regions": what is coherently aligned, each region outlined,
-    coloured by its mean direction, which a bar shows too; windows without fibres are darkened.
+    and none in the background. "regions": what is coherently aligned, each region
+    coloured by its mean direction, which a bar shows too, and outlined if it is of several windows;
+    windows without fibres are darkened.
     "rose": how much energy each direction has, as areas of petals, each petal drawn twice, as an
     axis has two ends; the dashed line is the mean.
 
@@ -150,15 +157,17 @@ class OrientationDisplay:
     @property
     def figure_size(self) -> tuple[float, float]:
         """Width and height in inches that suit the image and the panels."""
-        width, height = self._panel_size
-        pictures = [max(width, _NARROWEST)] * len(self._pictures)
-        below = [height + _CAPTION] if pictures else []
-        widths = [*pictures, _KEY if pictures else 2 * _LARGE_ROSE + 0.8]
-        across = sum(widths) + _GAP * (len(widths) - 1) + 2 * _MARGIN
-        return across, max([*below, self._key_height]) + 2 * _MARGIN
+        n, cell = len(self._pictures), self._cell_size
+        key = self._key_size
+        if not n:
+            return key[0] + 2 * _MARGIN, key[1] + 2 * _MARGIN
+        if self._is_wide:
+            return cell[0] + 2 * _MARGIN, n * (cell[1] + _GAP) + key[1] + 2 * _MARGIN
+        across = n * (cell[0] + _GAP) + key[0] + 2 * _MARGIN
+        return across, max(cell[1], key[1]) + 2 * _MARGIN
 
     def plot(self, ax: Axes | None = None) -> OrientationDisplay:
-        """Draw the panels side by side.
+        """Draw the panels side by side, and those of a wide image one above the other.
 
         Parameters
         ----------
@@ -172,12 +181,10 @@ class OrientationDisplay:
         """
         self.figure_, self.ax_ = axes_or_new(ax, self.figure_size)
         width, height = self.figure_size
-        left = _MARGIN
         draw = {"overlay": self._draw_overlay, "regions": self._draw_regions}
-        for panel in self._pictures:
-            draw[panel](left + max(_NARROWEST - self._panel_size[0], 0) / 2)
-            left += max(self._panel_size[0], _NARROWEST) + _GAP
-        self._draw_key(left)
+        for panel, (left, top) in zip(self._pictures, self._places(), strict=False):
+            draw[panel](left, top)
+        self._draw_key()
         # In inches, y down; what was drawn would else set the limits.
         self.ax_.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
         self.ax_.set_axis_off()
@@ -188,67 +195,115 @@ class OrientationDisplay:
         return [panel for panel in self.panels if panel != "rose"]
 
     @property
+    def _is_wide(self) -> bool:
+        height, width = self.image.shape
+        return width > _STRIP * height
+
+    @property
     def _panel_size(self) -> tuple[float, float]:
         height, width = self.image.shape
-        scale = _SIDE / max(height, width)
+        side = _WIDE if self._is_wide else _TALL if height > _STRIP * width else _SIDE
+        scale = side / max(height, width)
         return width * scale, height * scale
 
     @property
-    def _key_height(self) -> float:
-        wheel = _WHEEL + _LABEL + _LINE + 0.1 if self._pictures else 0.0
-        if "rose" not in self.panels:
-            return wheel
-        return wheel + 2 * self._rose_radius + _LABEL + 0.1 + _CAPTION
+    def _cell_size(self) -> tuple[float, float]:
+        """Of a picture with its caption."""
+        width, height = self._panel_size
+        return max(width, _NARROWEST), height + _CAPTION
+
+    def _places(self) -> Iterator[tuple[float, float]]:
+        """Yield the upper left corner of each picture, and then that of the key."""
+        cell = self._cell_size
+        indent = (cell[0] - self._panel_size[0]) / 2
+        left = top = _MARGIN
+        for _ in self._pictures:
+            yield left + indent, top
+            left, top = (
+                (left, top + cell[1] + _GAP) if self._is_wide else (left + cell[0] + _GAP, top)
+            )
+        yield left, top
+
+    @property
+    def _key_size(self) -> tuple[float, float]:
+        """Of the wheel above the rose, or beside it below a wide image."""
+        parts = self._key_parts
+        widths, heights = ([part[k] for part in parts] for k in (0, 1))
+        if self._is_wide:
+            return sum(widths), max(heights)
+        return max(widths), sum(heights)
+
+    @property
+    def _key_parts(self) -> list[tuple[float, float]]:
+        radius = self._rose_radius
+        wheel = (_KEY, _WHEEL + _LABEL + _LINE + 0.1)
+        rose = (2 * radius + 0.8, 2 * radius + _LABEL + 0.1 + _CAPTION)
+        return [wheel] * bool(self._pictures) + [rose] * ("rose" in self.panels)
 
     @property
     def _rose_radius(self) -> float:
         return _ROSE if self._pictures else _LARGE_ROSE
 
-    def _draw_overlay(self, left: float) -> None:
+    def _draw_overlay(self, left: float, top: float) -> None:
         found = self.orientation
-        self._draw_picture(left, lambda grey: coloured(grey, found.orientation, found.coherence))
+        axes = shrunk_axes(found.orientation, found.coherence, _SHOWN_PIXELS)
+        self._draw_picture(left, top, coloured(self._shown, *axes))
         where = f"{100 * (1 - found.mask.mean()):.0f} % of the pixels are background"
-        self._write(left, self.name or "direction of fibres", where)
+        self._write(left, top, self.name or "direction of fibres", where)
 
-    def _draw_regions(self, left: float) -> None:
+    def _draw_regions(self, left: float, top: float) -> None:
         aligned = self.aligned
         assert aligned is not None  # or the panel would not be there
-        self._draw_picture(left, lambda grey: tinted_regions(grey, aligned))
+        self._draw_picture(left, top, tinted_regions(self._shown, aligned))
         width, _ = self._panel_size
-        draw_regions(self.ax_, aligned, left, _MARGIN, width / self.image.shape[1])
-        self._write(left, *_alignment_in_words(aligned, self.orientation.pixel_size))
+        draw_regions(self.ax_, aligned, left, top, width / self.image.shape[1])
+        self._write(left, top, *_alignment_in_words(aligned, self.orientation.pixel_size))
 
-    def _draw_picture(
-        self, left: float, colours_of: Callable[[NDArray[np.float32]], Colours]
-    ) -> None:
-        picture = thumbnail(colours_of(stretched(self.image)), _SHOWN_PIXELS)
+    @functools.cached_property
+    def _shown(self) -> NDArray[np.float32]:
+        return stretched(thumbnail(self.image, _SHOWN_PIXELS))
+
+    def _draw_picture(self, left: float, top: float, picture: Colours) -> None:
         width, height = self._panel_size
-        right, bottom = left + width, _MARGIN + height
-        self.ax_.imshow(picture, extent=(left, right, bottom, _MARGIN), interpolation="antialiased")
+        right, bottom = left + width, top + height
+        self.ax_.imshow(picture, extent=(left, right, bottom, top), interpolation="antialiased")
         size = self.orientation.pixel_size
-        if size is not None:
-            draw_scale_bar(self.ax_, right, bottom, width, size * self.image.shape[1])
+        if size is None or width < _NARROWEST_BAR:
+            return
+        below = _BELOW if self._is_thin else 0.0
+        draw_scale_bar(self.ax_, right, bottom + below, width, size * self.image.shape[1])
 
-    def _write(self, left: float, first: str, second: str) -> None:
+    @property
+    def _is_thin(self) -> bool:
+        """Whether a scale bar would hide the image and has to lie beneath it."""
+        return self._panel_size[1] < _LOWEST_WITH_BAR
+
+    def _write(self, left: float, top: float, first: str, second: str) -> None:
         """Write two lines beneath a picture."""
         width, height = self._panel_size
-        letters = int(max(width, _NARROWEST) / 0.068)
-        self._lines(left + width / 2, _MARGIN + height + 0.06, first, second, letters)
+        letters = int((0.5 if self._is_thin else 1.0) * max(width, _NARROWEST) / 0.068)
+        self._lines(left + width / 2, top + height + 0.06, first, second, letters)
 
-    def _draw_key(self, left: float) -> None:
-        middle, top = left + _KEY / 2, _MARGIN + _LABEL
-        if self._pictures:
-            draw_wheel(self.ax_, (middle, top + _WHEEL), _WHEEL)
-            note: dict[str, Any] = {"va": "top", "ha": "center", "fontsize": 8.0, "color": GREY}
-            if "overlay" in self.panels:
-                self.ax_.text(middle, top + _WHEEL + 0.07, "paler: less coherent", **note)
-            top += _WHEEL + _LINE + _LABEL + 0.1
-        else:
-            middle = left + _LARGE_ROSE + 0.4 - _MARGIN
-        if "rose" not in self.panels:
-            return
-        radius, mean = self._rose_radius, self.statistics
-        found = self.orientation
+    def _draw_key(self) -> None:
+        (left, top), parts = list(self._places())[-1], self._key_parts
+        if self._is_wide and self._pictures:
+            left += (self._cell_size[0] - self._key_size[0]) / 2
+        draw = [self._draw_wheel] * bool(self._pictures) + [self._draw_rose] * (
+            "rose" in self.panels
+        )
+        for each, (width, height) in zip(draw, parts, strict=True):
+            own = width if self._is_wide else self._key_size[0]
+            each(left + own / 2, top + _LABEL)
+            left, top = (left + width, top) if self._is_wide else (left, top + height)
+
+    def _draw_wheel(self, middle: float, top: float) -> None:
+        draw_wheel(self.ax_, (middle, top + _WHEEL), _WHEEL)
+        note: dict[str, Any] = {"va": "top", "ha": "center", "fontsize": 8.0, "color": GREY}
+        if "overlay" in self.panels:
+            self.ax_.text(middle, top + _WHEEL + 0.07, "paler: less coherent", **note)
+
+    def _draw_rose(self, middle: float, top: float) -> None:
+        radius, found, mean = self._rose_radius, self.orientation, self.statistics
         shares = rose_weights(found.orientation[found.mask], found.energy[found.mask])
         draw_rose(
             self.ax_, (middle, top + radius), radius, shares, None if mean is None else mean.mean
@@ -281,14 +336,18 @@ def _checked_panels(panels: str | Sequence[str] | None, *, with_regions: bool) -
 def _alignment_in_words(aligned: AlignedFraction, pixel_size: float | None) -> tuple[str, str]:
     n, degrees = len(aligned.regions), np.rad2deg(aligned.tolerance)
     rule = f"spread below {degrees:.3g}°" if aligned.proba is None else "as a model judges"
-    side = f"{aligned.window} pixels"
-    if pixel_size is not None:
-        side = length_in_words(aligned.window * pixel_size)
-    windows = f"windows of {side}, {rule}"
+    windows = f"windows {_side_in_words(aligned, pixel_size)}, {rule}"
     if np.isnan(aligned.fraction):
         return "background everywhere", windows
     regions = "1 region" if n == 1 else f"{n} regions"
     return f"{100 * aligned.fraction:.0f} % of the area is aligned, {regions}", windows
+
+
+def _side_in_words(aligned: AlignedFraction, pixel_size: float | None) -> str:
+    side = float(np.sqrt(np.prod(window_sides(aligned))))
+    words = f"{side:.0f} px" if pixel_size is None else length_in_words(side * pixel_size)
+    sides = {*np.diff(aligned.rows).tolist(), *np.diff(aligned.columns).tolist()}
+    return f"of {words}" if sides == {aligned.window} else f"of about {words}"
 
 
 def _statistics_in_words(found: AxialStatistics | None) -> tuple[str, str]:

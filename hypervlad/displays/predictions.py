@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.classifier import Judgement, judge_vectors
 from hypervlad.classifier.judging import check_asked, vector_sets
+from hypervlad.displays.tables import as_utf8
 from hypervlad.images import SkippedImage, SkippedImagesWarning
 
 
@@ -144,17 +145,4 @@ def predictions_as_bytes(
     """
     stream = io.StringIO(newline="")
     write_predictions(stream, names, proba, classes, columns=columns)
-    return _encoded(stream)
-
-
-def table_as_bytes(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    """Return any table as CSV, encoded as in `predictions_as_bytes`."""
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return _encoded(stream)
-
-
-def _encoded(stream: io.StringIO) -> bytes:
-    return stream.getvalue().encode("utf-8", "surrogateescape")
+    return as_utf8(stream.getvalue())

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.images.metadata import Sides, square_pixel_size
+
 
 @dataclass
 class Decoded:
@@ -23,12 +25,19 @@ class Decoded:
         Height of the scanned image, without the banner, where the metadata tell; None: not known.
     metadata : dict
         Plain values only (str, int, float, bool, None, lists and dicts of them).
+        ``"pixel_sides_nm"``: across and down, of pixels that are not square.
     """
 
     pixels: NDArray
     pixel_size: float | None = None
     scan_rows: int | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    def measure(self, sides: Sides) -> None:
+        """Take what the file says of a pixel, across and down."""
+        self.pixel_size = square_pixel_size(sides)
+        if self.pixel_size is None and None not in sides:
+            self.metadata["pixel_sides_nm"] = list(sides)
 
 
 def plain(value: Any) -> Any:

@@ -9,8 +9,10 @@ import html
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
+Sides: TypeAlias = tuple[float | None, float | None]
+_NEARLY_SQUARE = 0.01
 _NM_PER_UNIT = {
     "m": 1e9,
     "cm": 1e7,
@@ -65,9 +67,29 @@ def _unit_key(unit: str) -> str:
     return text.lower()
 
 
-def fei_pixel_size(fei: Mapping[str, Any]) -> float | None:
-    """Pixel size of an FEI/Thermo TIFF: PixelWidth, in metres, of the scan section."""
-    return length_in_nm(_fei_value(fei, "PixelWidth"), "m")
+def square_pixel_size(sides: Sides) -> float | None:
+    """Return the size of a square pixel; None of one whose sides differ by more than 1 %.
+
+    Parameters
+    ----------
+    sides : (float or None, float or None)
+        Across and down, nm. Where one is not known, a pixel is taken to be square.
+
+    Examples
+    --------
+    >>> square_pixel_size((2.5, None)), square_pixel_size((2.5, 5.0))
+    (2.5, None)
+    """
+    across, down = sides
+    if across is None or down is None:
+        return down if across is None else across
+    return across if abs(across - down) <= _NEARLY_SQUARE * max(across, down) else None
+
+
+def fei_pixel_sides(fei: Mapping[str, Any]) -> Sides:
+    """Pixel of an FEI/Thermo TIFF: PixelWidth and PixelHeight, in metres, of the scan section."""
+    across, down = (_fei_value(fei, name) for name in ("PixelWidth", "PixelHeight"))
+    return length_in_nm(across, "m"), length_in_nm(down, "m")
 
 
 def fei_scan_rows(fei: Mapping[str, Any], n_rows: int) -> int | None:
@@ -139,25 +161,35 @@ def zeiss_pixel_size(zeiss: Mapping[str, Any]) -> float | None:
     return length_in_nm(entry[1], entry[2])
 
 
-def imagej_pixel_size(imagej: Mapping[str, Any], x_resolution: Any) -> float | None:
-    """Pixel size of an ImageJ TIFF: its own unit, and pixels per unit in the XResolution tag."""
+def imagej_pixel_sides(imagej: Mapping[str, Any], x_resolution: Any, y_resolution: Any) -> Sides:
+    """Pixel of an ImageJ TIFF: its own unit, and pixels per unit in the two resolution tags."""
+    unit = imagej.get("unit", "")
+    return _side(x_resolution, unit), _side(y_resolution, imagej.get("yunit", unit))
+
+
+def _side(resolution: Any, unit: Any) -> float | None:
     try:
-        numerator, denominator = x_resolution
+        numerator, denominator = resolution
         unit_per_pixel = float(denominator) / float(numerator)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    return length_in_nm(unit_per_pixel, imagej.get("unit", ""))
+    return length_in_nm(unit_per_pixel, unit)
 
 
-def ome_pixel_size(xml: str) -> float | None:
-    """Pixel size of an OME-TIFF: PhysicalSizeX of its first image, by default in µm."""
-    # A pattern, not an XML parser: the text comes from a stranger, and two attributes are all we
+def ome_pixel_sides(xml: str) -> Sides:
+    """Pixel of an OME-TIFF: PhysicalSizeX and -Y of its first image, by default in µm."""
+    # A pattern, not an XML parser: the text comes from a stranger, and four attributes are all we
     # want.
     pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
     if pixels is None:
-        return None
-    size = re.search(r"\bPhysicalSizeX\s*=\s*[\"']([^\"']*)[\"']", pixels.group())
-    unit = re.search(r"\bPhysicalSizeXUnit\s*=\s*[\"']([^\"']*)[\"']", pixels.group())
-    if size is None:
-        return None
-    return length_in_nm(size.group(1), unit.group(1) if unit else "um")
+        return None, None
+
+    def attribute(name: str) -> str | None:
+        found = re.search(rf"\b{name}\s*=\s*[\"']([^\"']*)[\"']", pixels.group())
+        return found.group(1) if found else None
+
+    across, down = (
+        length_in_nm(attribute(name), attribute(f"{name}Unit") or "um")
+        for name in ("PhysicalSizeX", "PhysicalSizeY")
+    )
+    return across, down

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hypervlad.images.arrays import check_size
 from hypervlad.images.decoded import Decoded, plain
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.metadata import length_in_nm
+from hypervlad.images.metadata import Sides, length_in_nm
 
 MICROSCOPY_KINDS = frozenset({"DM", "MRC", "SER"})
 
@@ -73,15 +73,14 @@ def _decode_mrc(path: Path, page: int, name: str, max_pixels: int | None) -> Dec
         header = header_only.header
         check_size(int(header.ny), int(header.nx), name, max_pixels)
         _check_page(page, int(header.nz), name)
-        voxel = float(header_only.voxel_size.x)
+        voxel = header_only.voxel_size
+        sides = [length_in_nm(side, "angstrom") for side in (voxel.x, voxel.y)]
     with mrcfile.mmap(path) as mrc:
         stack = mrc.data.reshape(-1, *mrc.data.shape[-2:])
         pixels = np.array(stack[page])
-    return Decoded(
-        pixels,
-        pixel_size=length_in_nm(voxel, "angstrom"),
-        metadata={"format": "MRC", "page": page, "n_pages": len(stack)},
-    )
+    decoded = Decoded(pixels, metadata={"format": "MRC", "page": page, "n_pages": len(stack)})
+    decoded.measure((sides[0], sides[1]))
+    return decoded
 
 
 def _decode_ser(path: Path, page: int, name: str, max_pixels: int | None) -> Decoded:
@@ -94,11 +93,11 @@ def _decode_ser(path: Path, page: int, name: str, max_pixels: int | None) -> Dec
         height, width = _ser_shape(path, int(file.head["DataOffsetArray"][page]))
         check_size(height, width, name, max_pixels)
         pixels, described = file.getDataset(page)
-    return Decoded(
-        np.array(pixels),
-        pixel_size=length_in_nm(described["Calibration"][0]["CalibrationDelta"], "m"),
-        metadata={"format": "SER", "page": page, "n_pages": n_pages},
-    )
+    metadata = {"format": "SER", "page": page, "n_pages": n_pages}
+    decoded = Decoded(np.array(pixels), metadata=metadata)
+    across, down = (each["CalibrationDelta"] for each in described["Calibration"][:2])
+    decoded.measure((length_in_nm(across, "m"), length_in_nm(down, "m")))
+    return decoded
 
 
 def _ser_shape(path: Path, offset: int) -> tuple[int, int]:
@@ -120,19 +119,24 @@ def _decode_dm(path: Path, page: int, name: str, max_pixels: int | None) -> Deco
         check_size(int(file.ySize[index]), int(file.xSize[index]), name, max_pixels)
         n_pages = int(file.zSize[index]) * int(file.zSize2[index])
         _check_page(page, n_pages, name)
-        pixels, pixel_size = _dm_slice(file, page, int(file.zSize[index]), n_pages)
+        pixels, sides = _dm_slice(file, page, int(file.zSize[index]), n_pages)
         metadata = {"format": "DM", "page": page, "n_pages": n_pages}
         metadata["gatan"] = _microscope_tags(file.allTags)
-    return Decoded(pixels, pixel_size=pixel_size, metadata=metadata)
+    decoded = Decoded(pixels, metadata=metadata)
+    decoded.measure(sides)
+    return decoded
 
 
-def _dm_slice(file: Any, page: int, depth: int, n_pages: int) -> tuple[NDArray, float | None]:
+def _dm_slice(file: Any, page: int, depth: int, n_pages: int) -> tuple[NDArray, Sides]:
     if n_pages == 1:
         described = file.getDataset(0)
     else:
         described = file.getSlice(0, page % depth, page // depth)
-    size, unit = described.get("pixelSize") or [None], described.get("pixelUnit") or [""]
-    return np.array(described["data"]), length_in_nm(size[-1], unit[-1])
+    sizes, units = described.get("pixelSize") or [], described.get("pixelUnit") or []
+    # Of the axes of the data, the last is across and the last but one down.
+    sides = [length_in_nm(*pair) for pair in zip(sizes, units, strict=False)][::-1]
+    across, down, *_ = [*sides, None, None]
+    return np.array(described["data"]), (across, down)
 
 
 def _microscope_tags(tags: dict[str, Any]) -> dict[str, Any]:

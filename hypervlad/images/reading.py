@@ -30,7 +30,7 @@ from hypervlad.images.scaling import Rule, scale_pixels, scaling_rule
 from hypervlad.images.tiffs import decode_tiff
 
 # Part of what finds a file's facts again: raise it when the same file gets other pixels.
-READING_VERSION = 1
+READING_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Micrograph:
     pixels : ndarray of float32, shape (H, W) or (H, W, 3)
         In [0, 1]; a new array, never a view of the source.
     pixel_size : float or None
-        Nanometres per pixel, where the file has it.
+        Nanometres per pixel, where the file has it and pixels are square, within 1 %.
     digest : str
         SHA-256, in hexadecimal, of the decoded pixels (their shape, type and values, after page
         and banner were chosen) and of the rule that scaled them. The same pixels read alike have
@@ -52,7 +52,8 @@ class Micrograph:
     metadata : dict
         Plain values: ``"format"``, ``"dtype"`` as stored, ``"banner_rows"`` cut off, ``"page"`` and
         ``"n_pages"`` where the format has pages, and what the instrument wrote (``"fei"``,
-        ``"zeiss"``, ``"imagej"``, ``"gatan"``).
+        ``"zeiss"``, ``"imagej"``, ``"gatan"``), ``"pixel_sides_nm"`` (across, down) of pixels that
+        are not square.
     source : str or None
         The path as given; None for an array.
     """

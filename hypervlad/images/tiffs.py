@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _FEI_TAGS = (34682, 34680)
 _ZEISS_TAG = 34118
-_X_RESOLUTION_TAG = 282
+_RESOLUTION_TAGS = (282, 283)
 
 # Photometric interpretations (TIFF 6.0) that need more than reading the numbers.
 _MIN_IS_WHITE, _PALETTE, _SEPARATED = 0, 3, 5
@@ -200,7 +200,7 @@ def _add_instrument(decoded: Decoded, tiff: TiffFile, page: TiffPage) -> None:
     for code in _FEI_TAGS:
         fei = _tag_value(page, first, code)
         if isinstance(fei, dict):
-            decoded.pixel_size = meta.fei_pixel_size(fei)
+            decoded.measure(meta.fei_pixel_sides(fei))
             decoded.scan_rows = meta.fei_scan_rows(fei, page.imagelength)
             decoded.metadata["fei"] = plain(fei)
             return
@@ -209,10 +209,10 @@ def _add_instrument(decoded: Decoded, tiff: TiffFile, page: TiffPage) -> None:
         decoded.pixel_size = meta.zeiss_pixel_size(zeiss)
         decoded.metadata["zeiss"] = plain(zeiss)
     elif tiff.is_ome and tiff.ome_metadata:
-        decoded.pixel_size = meta.ome_pixel_size(tiff.ome_metadata)
+        decoded.measure(meta.ome_pixel_sides(tiff.ome_metadata))
     elif tiff.is_imagej and tiff.imagej_metadata:
-        resolution = _tag_value(page, first, _X_RESOLUTION_TAG)
-        decoded.pixel_size = meta.imagej_pixel_size(tiff.imagej_metadata, resolution)
+        across, down = (_tag_value(page, first, code) for code in _RESOLUTION_TAGS)
+        decoded.measure(meta.imagej_pixel_sides(tiff.imagej_metadata, across, down))
         # Overlays and look-up tables are bulky and of no use here.
         kept = {
             key: value

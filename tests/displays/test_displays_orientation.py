@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.patches import Wedge
+from matplotlib.patches import Rectangle, Wedge
 from PIL import Image
 
 from hypervlad.displays import (
@@ -18,9 +18,10 @@ from hypervlad.displays import (
     save_png,
 )
 from hypervlad.displays.aligned_regions import mean_bars, outlines, tinted_regions
-from hypervlad.displays.direction_colours import coloured
+from hypervlad.displays.axis_colours import coloured
 from hypervlad.displays.direction_rose import rose_weights
 from hypervlad.displays.scale_bar import length_in_words, round_length
+from hypervlad.displays.shrunk_axes import shrunk_axes
 from hypervlad.fibres import aligned_fraction, local_orientation
 
 ROWS, COLUMNS = np.indices((96, 128))
@@ -111,6 +112,66 @@ def test_regions_are_outlined_and_have_bars_along_their_means() -> None:
     assert len(np.unique(tinted.reshape(-1, 3), axis=0)) == 2
 
 
+def test_a_region_of_one_window_has_no_outline_of_its_own() -> None:
+    """Boxes around each of a hundred windows would hide what is in them."""
+    rng = np.random.default_rng(0)
+    turned = np.where((ROWS // 32 + COLUMNS // 32) % 2, ROWS, COLUMNS)
+    aligned = aligned_fraction(np.sin(turned).astype(np.float32) + 0.01 * rng.random(turned.shape))
+    assert {region.n_windows for region in aligned.regions} == {1}
+    assert len(aligned.regions) > 5
+    assert not outlines(aligned)
+    assert len(list(mean_bars(aligned))) == len(aligned.regions)
+
+
+@pytest.mark.parametrize("shape", [(64, 3840), (96, 128)])
+def test_outlines_are_left_out_where_windows_are_three_pixels_on_the_page(
+    shape: tuple[int, int],
+) -> None:
+    image = np.sin(0.8 * np.indices(shape)[0]).astype(np.float32)
+    display = OrientationDisplay.from_image(image, window=8, panels="regions")
+    _, white, *_ = display.ax_.collections
+    assert bool(len(white.get_segments())) == (shape[1] == 128)
+
+
+def test_a_shrunk_picture_of_regions_has_the_colours_of_the_whole() -> None:
+    aligned = aligned_fraction(HALVES)
+    whole = tinted_regions(np.full(HALVES.shape, 0.5, np.float32), aligned)
+    half = tinted_regions(np.full((48, 64), 0.5, np.float32), aligned)
+    np.testing.assert_array_equal(half, whole[1::2, 1::2])
+
+
+def test_shrinking_averages_axes_not_angles() -> None:
+    orientation = np.tile(np.deg2rad([178.0, 2.0]), (2, 2)).astype(np.float32)
+    angles, coherence = shrunk_axes(orientation, np.ones((2, 4), np.float32), 2)
+    assert np.abs(np.sin(angles)).max() < 1e-6
+    assert coherence == pytest.approx(np.cos(np.deg2rad(4)), abs=1e-6)
+
+
+def test_panels_of_a_wide_image_lie_one_above_the_other() -> None:
+    wide = np.tile(HALVES, (1, 3))
+    for image, stacked in ((HALVES, False), (wide, True), (wide.T, False)):
+        display = OrientationDisplay.from_image(image)
+        first, second = (picture.get_extent() for picture in display.ax_.images[:2])
+        assert (second[3] > first[2]) == stacked
+        assert (second[0] > first[1]) == (not stacked)
+    width, height = OrientationDisplay.from_image(wide).figure_size
+    assert width / height > 1
+    strip = OrientationDisplay.from_image(np.tile(HALVES[:40], (1, 20)), pixel_size=2.0)
+    *_, bottom, top = strip.ax_.images[0].get_extent()
+    bars = [patch for patch in strip.ax_.patches if isinstance(patch, Rectangle)]
+    assert bars
+    assert not any(top < bar.get_y() < bottom for bar in bars), "they would hide the strip"
+
+
+def test_windows_are_called_what_they_are() -> None:
+    """An image of 47 pixels is one window, whatever was asked for."""
+    image = HALVES[:47, :47]
+    assert "windows of about 47 px, spread below 20°" in texts(OrientationDisplay.from_image(image))
+    nm = OrientationDisplay.from_image(image, pixel_size=2.0)
+    assert "windows of about 94 nm, spread below 20°" in texts(nm)
+    assert "windows of 32 px, spread below 20°" in texts(OrientationDisplay.from_image(HALVES))
+
+
 def test_windows_without_fibres_are_darkened_and_not_coloured() -> None:
     image = np.where(COLUMNS < 64, HALVES, 0).astype(np.float32)
     tinted = tinted_regions(np.full(image.shape, 0.5, np.float32), aligned_fraction(image))
@@ -130,6 +191,9 @@ def test_a_rose_is_symmetric_and_its_areas_are_shares() -> None:
     longest = max(petals, key=lambda petal: petal.r)
     assert (longest.theta1 + longest.theta2) / 2 % 180 in (90, 150)  # y points down: 30 is 150
     assert not display.ax_.images
+    for petal in petals:
+        assert petal.get_edgecolor() == petal.get_facecolor(), "no light between neighbours"
+        assert petal.get_linewidth() > 0
 
 
 def test_all_panels_and_a_scale_bar_where_the_pixel_size_is_known() -> None:
@@ -159,7 +223,7 @@ def test_an_image_of_background_alone_is_drawn_too() -> None:
 
 
 @pytest.mark.parametrize("panels", [None, "overlay", "regions", "rose"])
-@pytest.mark.parametrize("shape", [(96, 128), (128, 40), (40, 400)])
+@pytest.mark.parametrize("shape", [(96, 128), (128, 40), (40, 400), (40, 3000), (400, 40)])
 def test_no_text_overlaps_another_or_leaves_the_figure(
     panels: str | None, shape: tuple[int, int]
 ) -> None:
@@ -208,6 +272,18 @@ def test_what_does_not_fit_is_told() -> None:
         (lambda: AlignmentRecipe(tolerance=20), "tolerance=20: expected an angle in radians"),
         (lambda: AlignmentRecipe(n_bootstrap=-1), "n_bootstrap=-1"),
         (lambda: AlignmentRecipe(pixel_size=0), "pixel_size=0: expected a number of nm"),
+        (lambda: AlignmentRecipe(pixel_size="4"), "pixel_size='4': expected a number of nm"),
+        (lambda: AlignmentRecipe(n_bootstrap=1.5), "n_bootstrap=1.5: expected a whole number"),
+        (lambda: AlignmentRecipe(random_state="a"), "random_state='a': expected a whole number"),
+        (lambda: AlignmentRecipe(banner="cut"), "banner='cut': expected one of 'keep', 'remove'"),
+        (
+            lambda: AlignmentRecipe(window="5nm", pixel_size=5).find(HALVES),
+            "^5nm is 1 pixel at 5 nm a pixel: window=1: expected .*at least 2",
+        ),
+        (
+            lambda: AlignmentRecipe(window="1um", pixel_size=5).find(HALVES),
+            "^1um is 200 pixels at 5 nm a pixel: window=200: larger than the image of 96 x 128",
+        ),
         (lambda: AlignmentRecipe(window=1).find(HALVES), "^window=1: .*at least 2"),
         (lambda: AlignmentRecipe(window=500).find(HALVES), "^window=500: larger than the image"),
         (lambda: AlignmentRecipe().find(np.ones((40, 40))), "^the image is flat"),

@@ -16,7 +16,8 @@ from typer.testing import CliRunner, Result
 from hypervlad import make_nanowire_images, read_image, read_micrograph
 from hypervlad.cli import app
 from hypervlad.cli.alignment import align
-from hypervlad.displays import AlignmentRecipe, alignment_files
+from hypervlad.cli.models import check_folders
+from hypervlad.displays import AlignmentRecipe, alignment_files, alignment_folder
 from hypervlad.fibres import aligned_fraction, local_orientation
 
 PIXEL_SIZE = 4.0
@@ -200,6 +201,138 @@ def test_what_was_there_stays_until_its_successor_is_complete(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
+def wires(folder: Path, *names: str, size: int | tuple[int, int] = 64) -> Path:
+    images, _ = make_nanowire_images(len(names), size=size, random_state=1)
+    for image, name in zip(images, names, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.round(255 * image).astype(np.uint8)).save(folder / name)
+    return folder
+
+
+def files_of(out: Path) -> set[str]:
+    return {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+
+
+def failing_at_the_third(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    calls, find = iter(range(99)), AlignmentRecipe.find
+
+    def sometimes(recipe: AlignmentRecipe, image: object) -> object:
+        if next(calls) == 2:
+            raise error
+        return find(recipe, image)
+
+    monkeypatch.setattr(AlignmentRecipe, "find", sometimes)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bang"), MemoryError(), KeyboardInterrupt()])
+def test_what_ends_a_run_costs_nothing_that_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    images = wires(tmp_path / "in", "a.png", "b.png", "c.png", "d.png")
+    failing_at_the_third(monkeypatch, error)
+    code = 130 if isinstance(error, KeyboardInterrupt) else 2
+    run(images, "-o", tmp_path / "out", "--quiet", code=code)
+    assert list(table(tmp_path / "out" / "alignment.csv")) == ["a.png", "b.png"]
+    with open(tmp_path / "out" / "regions.csv", encoding="utf-8", newline="") as stream:
+        assert {row["path"] for row in csv.DictReader(stream)} <= {"a.png", "b.png"}
+    assert {name for name in files_of(tmp_path / "out") if "c.png" in name} == set()
+
+
+def test_tables_grow_while_a_run_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be written when the power fails."""
+    images = wires(tmp_path / "in", "a.png", "b.png", "c.png")
+    monkeypatch.setattr(alignment_folder, "SECONDS_APART", 0.0)
+    monkeypatch.setattr(alignment_folder.AlignmentFolder, "__exit__", lambda *_: None)
+    failing_at_the_third(monkeypatch, RuntimeError("as if the machine had stopped"))
+    run(images, "-o", tmp_path / "out", "--quiet", code=2)
+    assert list(table(tmp_path / "out" / "alignment.csv")) == ["a.png", "b.png"]
+
+
+def test_results_of_an_earlier_run_go_when_those_of_this_one_are_complete(tmp_path: Path) -> None:
+    images, out = wires(tmp_path / "in", "a.png", "sub/b.png"), tmp_path / "out"
+    run(images, "-o", out, "--bootstrap", 9, "--quiet")
+    notes = [out / "notes.txt", out / "maps" / "mine.png", out / "maps" / "b.png.regions.tif"]
+    for own in notes:
+        own.write_text("not of this program")
+    (images / "sub" / "b.png").unlink()
+    told = run(images, "-o", out, "--quiet")
+    assert "removed what an earlier run found in 1 images" in told.stderr
+    assert "sub/b.png" in told.stderr
+    assert all(own.is_file() for own in notes)
+    assert {name for name in files_of(out) if "sub" in name} == set()
+    assert not (out / "maps" / "sub").exists()
+    (row,) = table(out / "alignment.csv").values()
+    assert row["path"] == "a.png"
+    assert "spread_low_deg" not in row
+    again = run(images, "-o", out, "--quiet", "--no-figures")
+    assert "removed" not in again.stderr
+    assert {"alignment.csv", "regions.csv", "maps/a.png.regions.tif"} <= files_of(out)
+    assert not (out / "overlays").exists()
+    assert not (out / "figures").exists()
+
+
+def test_until_then_the_table_names_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in the folder is in the table, whatever run it is from."""
+    images, out = wires(tmp_path / "in", "a.png", "b.png", "c.png"), tmp_path / "out"
+    run(images, "-o", out, "--quiet", "--bootstrap", 9)
+    before = files_of(out)
+    with monkeypatch.context() as patch:
+        failing_at_the_third(patch, KeyboardInterrupt())
+        run(images, "-o", out, "--window", 16, "--quiet", code=130)
+    rows = table(out / "alignment.csv")
+    assert {name: row["window_px"] for name, row in rows.items()} == {
+        "a.png": "16",
+        "b.png": "16",
+        "c.png": "32",
+    }
+    assert [bool(row["spread_low_deg"]) for row in rows.values()] == [False, False, True]
+    assert files_of(out) == before
+    (images / "c.png").unlink()
+    run(images, "-o", out, "--window", 16, "--quiet")
+    assert files_of(out) == {name for name in before if "c.png" not in name}
+
+
+@pytest.mark.parametrize("name", ["../kept", "sub/../../kept"])
+def test_a_table_cannot_name_files_elsewhere(tmp_path: Path, name: str) -> None:
+    images, out = wires(tmp_path / "in", "a.png"), tmp_path / "out"
+    kept = out / "kept.png"
+    out.mkdir()
+    kept.write_text("no result")
+    (out / "alignment.csv").write_text(f"path,fraction\n{name},1\n")
+    assert "removed" not in run(images, "-o", out, "--quiet").stderr
+    assert kept.read_text() == "no result"
+
+
+@pytest.mark.parametrize("text", ["name,score\na,1\n", 'path\n"a', "path\na,b,c\n"])
+def test_a_table_of_somebody_elses_is_not_overwritten(tmp_path: Path, text: str) -> None:
+    images, out = wires(tmp_path / "in", "a.png"), tmp_path / "out"
+    out.mkdir()
+    (out / "alignment.csv").write_text(text)
+    told = run(images, "-o", out, "--quiet", code=2)
+    assert "no table of an earlier run" in told.stderr
+    assert (out / "alignment.csv").read_text() == text
+
+
+def test_the_sides_of_windows_are_told(tmp_path: Path) -> None:
+    image = wires(tmp_path, "a.png", size=(79, 64)) / "a.png"
+    run(image, "-o", tmp_path / "out", "--no-figures", "--quiet")
+    (row,) = table(tmp_path / "out" / "alignment.csv").values()
+    sides = [row[name] for name in ("window_px", "window_width_px", "window_height_px")]
+    assert sides == ["32", "32", "39.5"]
+
+
+def test_pixels_that_are_not_square_are_told(folder: Path, tmp_path: Path) -> None:
+    pixels = tifffile.imread(folder / "one" / "a.tif")
+    resolution = (1 / 5, 1 / 10)
+    tifffile.imwrite(
+        tmp_path / "a.tif", pixels, imagej=True, resolution=resolution, metadata={"unit": "nm"}
+    )
+    told = run(tmp_path / "a.tif", "-o", tmp_path / "out", "--no-figures", "--quiet").stderr
+    assert "a.tif: pixels of 5 x 10 nm are not square" in told
+    (row,) = table(tmp_path / "out" / "alignment.csv").values()
+    assert row["pixel_size_nm"] == row["window_nm"] == ""
+
+
 def test_more_regions_than_imagej_counts_to_are_plain_integers(tmp_path: Path) -> None:
     labels = np.arange(70_000, dtype=np.int32).reshape(700, 100)
     stored = alignment_files._as_integers(labels)
@@ -260,3 +393,14 @@ def test_results_do_not_go_among_the_images(folder: Path) -> None:
     assert "lies in the image folder" in run(folder, "-o", folder / "out", code=2).stderr
     path = folder / "one" / "a.tif"
     assert "is a file; give a folder" in run(path, "-o", path, code=2).stderr
+    assert "lies in" in run(path, "-o", folder / "one", code=2).stderr
+    assert "lies in" in run(folder / "*" / "*.tif", "-o", folder, code=2).stderr
+    for pattern in (folder / "**" / "*.tif", folder / "*" / "*" / "*.tif"):
+        assert "put the results elsewhere" in run(pattern, "-o", folder / "out", code=2).stderr
+    assert not list(folder.rglob("alignment.csv"))
+
+
+def test_results_may_go_beside_what_a_pattern_finds(folder: Path, tmp_path: Path) -> None:
+    for pattern in (folder / "*" / "*.tif", folder / "o*" / "a.tif"):
+        check_folders(tmp_path / "out", [str(pattern)])
+        check_folders(folder / "found", [str(pattern)])

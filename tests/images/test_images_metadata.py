@@ -10,9 +10,10 @@ from PIL import Image
 from hypervlad.images import read_micrograph
 from hypervlad.images.metadata import (
     fei_scan_rows,
-    imagej_pixel_size,
+    imagej_pixel_sides,
     length_in_nm,
-    ome_pixel_size,
+    ome_pixel_sides,
+    square_pixel_size,
     zeiss_pixel_size,
 )
 
@@ -157,9 +158,9 @@ def test_ome(tmp_path, unit, expected):
 
 
 def test_ome_without_a_size():
-    assert ome_pixel_size("<OME/>") is None
-    assert ome_pixel_size('<OME><Image><Pixels SizeX="3"/></Image></OME>') is None
-    assert ome_pixel_size("<Pixels PhysicalSizeX='2' PhysicalSizeXUnit='&#181;m'>") == 2000
+    assert ome_pixel_sides("<OME/>") == (None, None)
+    assert ome_pixel_sides('<OME><Image><Pixels SizeX="3"/></Image></OME>') == (None, None)
+    assert ome_pixel_sides("<Pixels PhysicalSizeX='2' PhysicalSizeXUnit='&#181;m'>")[0] == 2000
 
 
 def test_dots_per_inch_are_no_pixel_size(tmp_path):
@@ -195,4 +196,49 @@ def test_lengths(value, unit, expected):
 
 @pytest.mark.parametrize("resolution", [None, (0, 1), (1,), "ab", (1, 0)])
 def test_imagej_with_a_senseless_resolution(resolution):
-    assert imagej_pixel_size({"unit": "nm"}, resolution) is None
+    assert imagej_pixel_sides({"unit": "nm"}, resolution, (1, 2)) == (None, 2)
+
+
+def write_imagej(path, across, down):
+    resolution = (1 / across, 1 / down)
+    tifffile.imwrite(path, GREY, imagej=True, resolution=resolution, metadata={"unit": "nm"})
+
+
+def write_ome(path, across, down):
+    sides = {"PhysicalSizeX": across, "PhysicalSizeY": down}
+    units = dict.fromkeys(("PhysicalSizeXUnit", "PhysicalSizeYUnit"), "nm")
+    tifffile.imwrite(path, GREY, ome=True, metadata={"axes": "YX", **sides, **units})
+
+
+def write_fei(path, across, down):
+    text = FEI.replace("PixelWidth=4.88281e-009", f"PixelWidth={across * 1e-9}")
+    text = text.replace("PixelHeight=4.88281e-009", f"PixelHeight={down * 1e-9}")
+    tiff_with(path, 34682, text.format(field="", rows="", bar=""))
+
+
+def write_mrc(path, across, down):
+    mrcfile = pytest.importorskip("mrcfile")
+    with mrcfile.new(path) as file:
+        file.set_data(GREY)
+        file.voxel_size = (10 * across, 10 * down, 1)
+
+
+@pytest.mark.parametrize("write", [write_imagej, write_ome, write_fei, write_mrc])
+def test_pixels_that_are_not_square_have_no_size(tmp_path, write):
+    """A length along the one axis would be another length along the other."""
+    name = "a.mrc" if write is write_mrc else "a.ome.tif" if write is write_ome else "a.tif"
+    write(tmp_path / name, 5.0, 10.0)
+    oblong = read_micrograph(tmp_path / name)
+    write(tmp_path / f"square.{name}", 5.0, 5.03)
+    square = read_micrograph(tmp_path / f"square.{name}")
+
+    assert oblong.pixel_size is None
+    assert oblong.metadata["pixel_sides_nm"] == pytest.approx([5, 10], rel=1e-5)
+    assert square.pixel_size == pytest.approx(5, rel=1e-5)
+    assert "pixel_sides_nm" not in square.metadata
+
+
+def test_where_one_side_is_known_a_pixel_is_square():
+    assert square_pixel_size((None, 3.0)) == square_pixel_size((3.0, None)) == 3.0
+    assert square_pixel_size((None, None)) is None
+    assert square_pixel_size((4.0, 3.9)) is None

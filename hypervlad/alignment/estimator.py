@@ -1,0 +1,415 @@
+"""``AlignmentClassifier``: what the user calls; how windows become vectors is beside it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from hypervlad.alignment import state
+from hypervlad.alignment.labels import (
+    ALIGNED,
+    UNKNOWN,
+    WindowLabels,
+    check_both_kinds,
+    grey_of,
+)
+from hypervlad.alignment.turned import TurnedVectors
+from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.boosting.validation import check_parameters
+from hypervlad.classifier.estimator import complete
+from hypervlad.defects import default_patch_encoder
+from hypervlad.defects.lattice import Lattice as Windows
+from hypervlad.defects.learning import Examples, ImageWindows
+from hypervlad.defects.parameters import check_groups, check_window_encoder
+from hypervlad.defects.reading import Picture, inputs_of, picture, pictures
+from hypervlad.defects.sampling import learn_as_seen
+from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.encoder.parameters import check_count, check_read_options
+from hypervlad.encoder.saving import SaveMixin
+from hypervlad.fibres import AlignedFraction, aligned_fraction
+from hypervlad.fibres.lattice import Lattice
+from hypervlad.fibres.rule import DEFAULT_WINDOW
+from hypervlad.images import ImageReadError, check_image_list
+from hypervlad.images.outcomes import name_of
+from hypervlad.metrics.patches import check_side
+from hypervlad.modelfile import register_kind
+
+KIND = "alignment_classifier"
+register_kind(KIND, "hypervlad.alignment:AlignmentClassifier")
+
+_LIKE_WINDOW = 1.5  # times as large or small, up to which a window is like those learnt from
+
+
+class AlignmentClassifier(SaveMixin, BaseEstimator):
+    """Tell windows of an image in which fibres are aligned from others, learnt from examples.
+
+    The network passes over the image in its four right-angle turns. The residual sums to the
+    visual words, and the mean hypercolumn, of each window are joined over the turns to what does
+    not change if the image is turned: their mean, and how much they differ between one axis and
+    the other (see `hypervlad.alignment.turned`). A boosted softmax turns these vectors into the
+    probability that a window is aligned.
+
+    It is an `hypervlad.fibres.AlignmentModel`: ``aligned_fraction(image, model, window=32)``, or
+    :meth:`aligned_fraction` here, cuts an image into windows, finds those without fibres and the
+    directions by the structure tensor, and asks the model which are aligned.
+
+    Parameters
+    ----------
+    encoder : HypercolumnVLAD, optional
+        Network, taps, codebook and reading options; `default_alignment_encoder` if not given. It
+        must keep images at their own size (``image_size=None``, ``pixel_size=None``).
+    window : int, default=32
+        Side in pixels of the windows learnt from. What counts as aligned depends on it: fibres
+        that bend are parallel in small windows only. Asked for windows of a size half as large
+        again, the model warns.
+    boosting : BoostedSoftmaxClassifier, optional
+    tile_size : int, default=2048
+        Side in pixels of the largest square that the network takes at once, besides its border.
+    random_state : int, RandomState or None, default=None
+    verbose : bool, default=False
+        Show progress bars.
+
+    Attributes
+    ----------
+    encoder_ : HypercolumnVLAD
+    boosting_ : BoostedSoftmaxClassifier
+        Of window vectors, with the classes "aligned" and "not aligned".
+    window_ : int
+    n_images_, n_windows_ : int
+        Learnt from.
+    aligned_share_ : float
+        Share of these windows that are aligned.
+
+    References
+    ----------
+    Modarres et al. "Neural network for nanoscience scanning electron microscope image recognition",
+    Scientific Reports 7, 13282, 2017: a network trained to find the volume fraction of aligned
+    nanowires.
+
+    Examples
+    --------
+    >>> from hypervlad import AlignmentClassifier, make_nanowire_images
+    >>> from hypervlad.alignment import default_alignment_encoder
+    >>> images, truths = make_nanowire_images(4, aligned=0.5, size=128, random_state=0)
+    >>> maps = [truth.aligned_map(window=32) for truth in truths]
+    >>> encoder = default_alignment_encoder(weights="random")
+    >>> model = AlignmentClassifier(encoder, random_state=0).fit(images, maps)
+    >>> found = model.aligned_fraction(images[0])
+    >>> found.proba.shape
+    (4, 4)
+    """
+
+    _kind = KIND
+
+    encoder_: HypercolumnVLAD
+    boosting_: BoostedSoftmaxClassifier
+    window_: int
+    n_images_: int
+    n_windows_: int
+    aligned_share_: float
+
+    def __init__(
+        self,
+        encoder: HypercolumnVLAD | None = None,
+        *,
+        window: int = DEFAULT_WINDOW,
+        boosting: BoostedSoftmaxClassifier | None = None,
+        tile_size: int = 2048,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.encoder = encoder
+        self.window = window
+        self.boosting = boosting
+        self.tile_size = tile_size
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self, images: Sequence[Any], y: Sequence[Any], *, groups: ArrayLike | None = None
+    ) -> AlignmentClassifier:
+        """Learn what aligned windows look like, and others.
+
+        Images are cut into windows side by side. Windows without fibres are left out.
+
+        Parameters
+        ----------
+        images : sequence of n images
+            Paths and/or arrays (H, W) or (H, W, 3), at least as large as a window.
+        y : sequence of n labels or maps
+            Of a whole image, or of a patch: "aligned" or True, "not aligned" or False. Or a map of
+            where it is aligned: an image file in black and white, or an array (H, W) of 0 and 1,
+            with not-a-number where it is not known. A window is aligned if at least half of what
+            is known of it is.
+        groups : sequence of n group names, optional
+            Images of one sample: the learner's settings are chosen on other samples than they are
+            learnt from. Each image is its own group if not given.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Unusable parameters, lengths that differ, or windows of one kind only.
+        ImageReadError
+            An image or map that cannot be read, does not fit, or is smaller than a window; named.
+        """
+        self._check()
+        images = check_image_list(images)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        own = default_alignment_encoder() if self.encoder is None else self.encoder
+        encoder = self._seeded(own, seed)
+        labels = WindowLabels.of(images, y, check_read_options(encoder.read_options))
+        codes = check_groups(groups, len(images))
+        encoder._fit(images, learn_as_seen(self.tile_size, self.window))
+        vectors = TurnedVectors(encoder, self.tile_size)
+
+        def read() -> Iterator[ImageWindows]:
+            for image in pictures(inputs_of(encoder), images, "windows", self.window):
+                lattice = Lattice.over(image.shape, self.window)
+                known = labels.of_windows(image.position, lattice)
+                blocks = iter([vectors(image, windows_between(lattice.rows, lattice.columns))])
+                yield ImageWindows(image.position, image.digest, blocks, known)
+
+        examples = Examples.of(read(), len(images), seed)
+        check_both_kinds(examples.labels)
+        learner = self._seeded(
+            BoostedSoftmaxClassifier() if self.boosting is None else self.boosting, seed
+        )
+        learner.fit(
+            examples.X,
+            examples.labels,
+            sample_weight=examples.weights,
+            groups=codes[examples.images],
+            views=[2 * width for width in encoder.feature_parts.values()],
+        )
+        # All at the end: a fit that fails leaves the model as it was.
+        self.encoder_, self.boosting_, self.window_ = encoder, learner, int(self.window)
+        self.n_images_, self.n_windows_ = len(examples.digests), len(examples.labels)
+        self.aligned_share_ = float(
+            np.average(examples.labels == ALIGNED, weights=examples.weights)
+        )
+        self._vectors = vectors
+        return self
+
+    def aligned_proba(
+        self, image: Any, rows: NDArray[np.intp], columns: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        """Return how probable it is that each window is aligned.
+
+        Parameters
+        ----------
+        image : path or array
+        rows, columns : array of int, shape (n_rows + 1,) and (n_columns + 1,)
+            Edges of windows side by side over the whole image, in pixels.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_columns)
+
+        Raises
+        ------
+        ValueError
+            If the windows do not cover the image.
+
+        Warns
+        -----
+        UserWarning
+            If they are much larger or smaller than those learnt from.
+        """
+        check_is_fitted(self)
+        windows = windows_between(np.asarray(rows), np.asarray(columns))
+        seen = picture(inputs_of(self.encoder_), image, 1)
+        if seen.size != (rows[-1], columns[-1]):
+            raise ValueError(
+                f"{seen.name}: windows over {rows[-1]} x {columns[-1]} pixels, but the encoder "
+                f"reads the image as {seen.size[0]} x {seen.size[1]}; give the image as read, "
+                "without its banner if the encoder removes banners"
+            )
+        self._warn_of_size(windows.side)
+        return self._proba(seen, windows)
+
+    def aligned_fraction(self, image: Any, **options: Any) -> AlignedFraction:
+        """Return what of an image is aligned, in windows like those learnt from.
+
+        Parameters
+        ----------
+        image : path or array
+        **options
+            Of :func:`hypervlad.fibres.aligned_fraction`, other than ``method``.
+
+        Returns
+        -------
+        AlignedFraction
+
+        Raises
+        ------
+        ValueError
+            If the image cannot be read, is flat, or is smaller than a window.
+        """
+        check_is_fitted(self)
+        reading = check_read_options(self.encoder_.read_options)
+        grey = grey_of(image, reading, name_of(image))
+        try:
+            return aligned_fraction(grey, self, **{"window": self.window_} | options)
+        except ValueError as error:
+            raise ImageReadError(f"{name_of(image)}: {error}") from error
+
+    def predict(self, images: Sequence[Any]) -> NDArray[np.float64]:
+        """Return the aligned fraction of each image, by area; not-a-number without fibres.
+
+        Parameters
+        ----------
+        images : sequence of n images
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
+        check_is_fitted(self)
+        images = check_image_list(images)
+        return np.array([self.aligned_fraction(image).fraction for image in images])
+
+    def score(self, images: Sequence[Any], y: Sequence[Any]) -> float:
+        """Return the share of windows judged right, of those that are known and have fibres.
+
+        Parameters
+        ----------
+        images, y
+            As in :meth:`fit`.
+
+        Raises
+        ------
+        ValueError
+            If nothing is known of any window.
+        """
+        check_is_fitted(self)
+        images = check_image_list(images)
+        known = WindowLabels.of(images, y, check_read_options(self.encoder_.read_options))
+        right = []
+        for image in pictures(inputs_of(self.encoder_), images, "windows", self.window_):
+            lattice = Lattice.over(image.shape, self.window_)
+            labels = known.of_windows(image.position, lattice)
+            proba = self._proba(image, windows_between(lattice.rows, lattice.columns))
+            is_known = labels != UNKNOWN
+            right.append(((proba.ravel() > 0.5) == (labels == ALIGNED))[is_known])
+        judged = np.concatenate(right)
+        if not len(judged):
+            raise ValueError("no window has a known label (y) and fibres, so none can be judged")
+        return float(judged.mean())
+
+    # --- files ---------------------------------------------------------------------------------
+
+    def to_state(
+        self, *, include_backbone: bool = False
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return the fitted classifier as a JSON-able header and named arrays."""
+        check_is_fitted(self)
+        return state.pack(self, include_backbone)
+
+    @classmethod
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> AlignmentClassifier:
+        """Undo :meth:`to_state`."""
+        return state.unpack(cls, header, arrays)
+
+    # --- the stages ----------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        check_side("window", self.window)
+        check_count("tile_size", self.tile_size, 64)
+        if self.boosting is not None:
+            if not isinstance(self.boosting, BoostedSoftmaxClassifier):
+                raise ValueError(
+                    f"boosting must be a BoostedSoftmaxClassifier or None, not {self.boosting!r}"
+                )
+            check_parameters(self.boosting)
+        if self.encoder is None:
+            return
+        check_window_encoder(self.encoder, "alignment is judged")
+        if self.encoder.pixel_size is not None:
+            raise ValueError(
+                f"the encoder brings images to {self.encoder.pixel_size} nm per pixel, but windows "
+                "are in the image's own pixels: give HypercolumnVLAD(pixel_size=None, ...)"
+            )
+
+    def _seeded(self, part: Any, seed: int) -> Any:
+        """Return a copy of an encoder or learner, seeded where it has no seed of its own."""
+        part = clone(part)
+        complete(part, seed, self.verbose)
+        return part
+
+    def _turned_vectors(self) -> TurnedVectors:
+        vectors: TurnedVectors | None = getattr(self, "_vectors", None)
+        if vectors is None or vectors.tile_size != self.tile_size:
+            vectors = self._vectors = TurnedVectors(self.encoder_, self.tile_size)
+        return vectors
+
+    def _proba(self, image: Picture, windows: Windows) -> NDArray[np.float64]:
+        vectors = self._turned_vectors()(image, windows)
+        column = self.boosting_.classes_.tolist().index(ALIGNED)
+        proba = self.boosting_.predict_proba(vectors)[:, column]
+        return np.asarray(proba.reshape(len(windows.rows), -1), dtype=np.float64)
+
+    def _warn_of_size(self, side: int) -> None:
+        if not self.window_ / _LIKE_WINDOW < side < self.window_ * _LIKE_WINDOW:
+            warnings.warn(
+                f"the model learnt from windows of {self.window_} pixels and is asked about "
+                f"windows of {side}: what is aligned in the one need not be in the other; take "
+                f"window={self.window_}, or train a model for {side}",
+                UserWarning,
+                stacklevel=4,
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        attributes: dict[str, Any] = dict(super().__getstate__())
+        attributes.pop("_vectors", None)
+        return attributes
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "boosting_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.target_tags.required = True
+        return tags
+
+
+def windows_between(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Windows:
+    """Return windows of one side in the middle of those between edges.
+
+    Their side is the mean one; a window lies up to a pixel beside its own place where sides differ.
+    """
+    side = round(float(np.mean([*np.diff(rows), *np.diff(columns)])))
+    upper, left = (
+        np.clip((edges[:-1] + edges[1:] - side) // 2, 0, max(0, edges[-1] - side))
+        for edges in (rows, columns)
+    )
+    return Windows(upper, left, side)
+
+
+def default_alignment_encoder(**parameters: Any) -> HypercolumnVLAD:
+    """Return the encoder that `AlignmentClassifier` takes if none is given, with changes.
+
+    That of `default_patch_encoder`, reading images without regard to gain and offset of their grey
+    values.
+
+    Examples
+    --------
+    >>> default_alignment_encoder().taps
+    ('features.6', 'features.13')
+    """
+    reading = {"scaling": "percentile", "percentiles": (0.5, 99.5)}
+    return default_patch_encoder(**{"read_options": reading} | parameters)

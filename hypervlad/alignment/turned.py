@@ -1,0 +1,103 @@
+"""Windows of an image as vectors that do not know which way the image was up.
+
+The network sees the image in its four right-angle turns, and each window in all of them. Let v_t be
+the residual sums (or the mean hypercolumn) of a window in turn t. What the classifier gets is
+
+    m = (v_0 + v_1 + v_2 + v_3) / 4          c = |(v_0 + v_2) - (v_1 + v_3)| / 4
+
+The mean m is what the window holds, whichever way it lies. The contrast c is how differently words
+are used along one axis and across it: large where the window has one direction, and small where
+fibres of two crossing directions, or of all, swap places in a turn; the mean alone cannot tell
+these apart. A further turn of the image permutes the v_t cyclically: m stays, and so does c, to the
+last bit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hypervlad.defects.lattice import Lattice
+from hypervlad.defects.reading import Picture
+from hypervlad.defects.seeing import WindowVectors
+from hypervlad.encoder import HypercolumnVLAD
+
+
+class TurnedVectors:
+    """Windows of images as vectors, from four passes of the network an image.
+
+    Parameters
+    ----------
+    encoder : HypercolumnVLAD
+        Fitted.
+    tile_size : int
+        As in `View`.
+    """
+
+    def __init__(self, encoder: HypercolumnVLAD, tile_size: int) -> None:
+        self._windows = WindowVectors(encoder, tile_size)
+        self.tile_size = tile_size
+
+    def __call__(self, image: Picture, windows: Lattice) -> NDArray[np.float32]:
+        """Return the vectors (R S, n_features) of an image's windows, row by row."""
+        even, odd = (
+            [one + other for one, other in zip(*self._pair(image, windows, turn), strict=True)]
+            for turn in (0, 1)
+        )
+        *sums, means = (mean_and_contrast(*both) for both in zip(even, odd, strict=True))
+        return self._windows.joined(
+            [of_book.flatten(0, 1) for of_book in sums], means.flatten(0, 1).numpy()
+        )
+
+    def _pair(self, image: Picture, windows: Lattice, turn: int) -> list[list[torch.Tensor]]:
+        return [self._seen(image, windows, each) for each in (turn, turn + 2)]
+
+    def _seen(self, image: Picture, windows: Lattice, turn: int) -> list[torch.Tensor]:
+        """Return residual sums (R, S, K, D) of each codebook, and means (R, S, C), in a turn."""
+        pixels = torch.rot90(image.pixels, turn, (1, 2)).contiguous()
+        own = turned_lattice(windows, image.size, turn)
+        seen = self._windows.view.seen(pixels, image.name)
+        blocks = zip(
+            self._windows.residual_sums(seen, own), self._windows.means(seen, own), strict=True
+        )
+        parts = [
+            [*sums, torch.from_numpy(means).view(*sums[0].shape[:2], -1)] for sums, means in blocks
+        ]
+        whole = (torch.cat(list(each)).cpu() for each in zip(*parts, strict=True))
+        return [torch.rot90(each, -turn, (0, 1)) for each in whole]
+
+
+def mean_and_contrast(even: torch.Tensor, odd: torch.Tensor) -> torch.Tensor:
+    """Join what two pairs of turns have in common and how they differ, along the last axis.
+
+    Parameters
+    ----------
+    even, odd : Tensor of shape (..., D)
+        v_0 + v_2 and v_1 + v_3.
+
+    Returns
+    -------
+    Tensor of shape (..., 2 D)
+        The same if the two are swapped.
+    """
+    return torch.cat([even + odd, (even - odd).abs()], dim=-1) / 4
+
+
+def turned_lattice(windows: Lattice, size: tuple[int, int], turn: int) -> Lattice:
+    """Return where windows lie after ``turn`` right angles counter-clockwise.
+
+    Parameters
+    ----------
+    windows : Lattice
+    size : (int, int)
+        Height and width of the image before.
+    turn : int
+        As `numpy.rot90` counts them.
+    """
+    height, width = size
+    for _ in range(turn):
+        upper = width - windows.side - windows.columns[::-1]
+        windows = Lattice(upper, windows.rows, windows.side)
+        height, width = width, height
+    return windows

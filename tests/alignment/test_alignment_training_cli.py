@@ -1,0 +1,88 @@
+"""``hypervlad align-train``: from masks, from synthetic images, to a model for ``align``."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from hypervlad import AlignmentClassifier, load, make_nanowire_images
+from hypervlad.cli import app
+from hypervlad.datasets import make_alignment_examples
+
+SMALL = ("--backbone", "tiny", "--weights", "random", "--window", 24, "--quiet")
+
+
+def run(*arguments: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four images, three of which have a mask."""
+    root = tmp_path_factory.mktemp("wires")
+    images, truths = make_nanowire_images(4, aligned=0.5, size=96, random_state=0)
+    for name, values in (
+        ("images", images),
+        ("masks", [np.nan_to_num(truth.aligned_map(24)) for truth in truths[:3]]),
+    ):
+        (root / name).mkdir()
+        for i, value in enumerate(values):
+            stored = np.round(255 * value).astype(np.uint8)
+            Image.fromarray(stored).save(root / name / f"{i}.png")
+    return root
+
+
+def test_from_masks_to_a_model_that_align_uses(folder: Path, tmp_path: Path) -> None:
+    model, found = tmp_path / "new" / "alignment.hvlad", tmp_path / "found"
+    told = run("align-train", folder / "images", "--masks", folder / "masks", "-o", model, *SMALL)
+    assert "1 images without a mask are left out" in told.output
+    assert "windows of 3 images" in told.output
+    run("align", folder / "images", "--method", model, "--window", 24, "-o", found, "--quiet")
+    with open(found / "alignment.csv", encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["method"] for row in rows] == ["AlignmentClassifier"] * 4
+    learnt = load(model)
+    assert isinstance(learnt, AlignmentClassifier)
+    fraction = learnt.aligned_fraction(folder / "images" / "0.png").fraction
+    assert float(rows[0]["fraction"]) == pytest.approx(fraction, rel=1e-3)
+    facts = run("info", model).output
+    assert "AlignmentClassifier" in facts
+    assert "24 x 24 pixels, in four turns of the image" in facts
+
+
+def test_from_synthetic_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(n: int, random_state: int) -> object:
+        return make_alignment_examples(n, size=96, random_state=random_state)
+
+    monkeypatch.setattr("hypervlad.datasets.make_alignment_examples", small)
+    model = tmp_path / "alignment.hvlad"
+    told = run("align-train", "--synthetic", 5, "-o", model, *SMALL).output
+    assert "of 5 images" in told
+    assert "of the windows of 2 other synthetic images are judged right" in told
+    assert load(model).window_ == 24
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing to learn from"),
+        (("{images}",), "need --masks"),
+        (("--synthetic", 3, "--masks", "{masks}"), "are of images"),
+        (("{images}", "--masks", "{images}"), "lies in the folder of masks"),
+    ],
+)
+def test_what_is_missing_is_told(
+    folder: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    given = [
+        str(each).format(images=folder / "images", masks=folder / "masks") for each in arguments
+    ]
+    assert message in run("align-train", *given, "-o", tmp_path / "m.hvlad", *SMALL, code=2).output
+    assert not (tmp_path / "m.hvlad").exists()
