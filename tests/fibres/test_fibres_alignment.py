@@ -218,31 +218,40 @@ def test_noise_does_not_look_aligned(method, blur):
     assert np.nan_to_num(fractions).max() == 0
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_spread_of_windows_is_that_without_noise(method):
-    spreads = []
-    for snr in (np.inf, 2.0):
-        (image,), _ = make_nanowire_images(
-            1, aligned=1, density=0.5, width=7, snr=snr, size=256, random_state=9
+@pytest.fixture(scope="module", params=[9, 19, 29])
+def clean_and_noisy(request):
+    """Wires that are all laid in parallel, without noise and at an SNR of 2."""
+    made = [
+        make_nanowire_images(
+            1, aligned=1, density=0.5, width=7, snr=snr, size=192, random_state=request.param
         )
-        spreads.append(np.median(aligned_fraction(image, method).spread))
-    assert np.rad2deg(abs(spreads[1] - spreads[0])) < 2.5
+        for snr in (np.inf, 2.0)
+    ]
+    (clean,), (truth,) = made[0]
+    (noisy,), _ = made[1]
+    return clean, noisy, truth
+
+
+def test_the_spread_of_windows_is_that_without_noise(clean_and_noisy):
+    """With what noise does left in, it would be 3.6 to 4.8 degrees more."""
+    clean, noisy, _ = clean_and_noisy
+    spreads = [np.median(aligned_fraction(each).spread) for each in (clean, noisy)]
+    assert np.rad2deg(abs(spreads[1] - spreads[0])) < 2
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_statistics_of_all_windows(method):
-    found = []
-    for snr in (np.inf, 2.0):
-        (image,), (truth,) = make_nanowire_images(
-            1, aligned=1, density=0.5, width=7, snr=snr, size=200, random_state=5
-        )
-        found.append(aligned_fraction(image, method).statistics)
-    clean, noisy = found
-    true = truth.aligned_fraction().statistics
-    assert true.order == pytest.approx(order_parameter(truth.orientation[truth.wires]), abs=0.02)
-    assert noisy.order == pytest.approx(clean.order, abs=0.04)
-    assert axial_difference(noisy.mean, clean.mean) < np.deg2rad(2)
-    assert clean.spread == pytest.approx(np.sqrt(-2 * np.log(clean.order)) / 2)
+def test_statistics_of_all_windows(clean_and_noisy, method):
+    """With what noise does left in, the order would fall by 0.044 and more."""
+    found, noisy = (aligned_fraction(each, method).statistics for each in clean_and_noisy[:2])
+    assert noisy.order == pytest.approx(found.order, abs=0.035)
+    assert axial_difference(noisy.mean, found.mean) < np.deg2rad(2)
+    assert found.spread == pytest.approx(np.sqrt(-2 * np.log(found.order)) / 2)
+
+
+def test_true_statistics_are_those_of_the_wires(clean_and_noisy):
+    truth = clean_and_noisy[2]
+    order = order_parameter(truth.orientation[truth.wires])
+    assert truth.aligned_fraction().statistics.order == pytest.approx(order, abs=0.01)
 
 
 @pytest.mark.parametrize("method", METHODS)
