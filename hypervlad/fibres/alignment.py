@@ -146,8 +146,9 @@ def aligned_fraction(
     structure tensor too high where they cover four fifths; and too low by 0.06, or 0.08 by "lgo",
     where the image is as noisy and blurred by 2.5 pixels besides.
 
-    Noise that is white, or blurred by a pixel, has no aligned windows. That of a wider blur, such
-    as in an image enlarged several times, has structure of its own and is not told from fibres.
+    White noise is background, and its fraction not-a-number. Noise that is blurred, as in an
+    enlarged image, is not told from fibres that lie anyhow: its windows count, and are not aligned;
+    of those blurred by two pixels or more, one in a hundred may be.
 
     Raises
     ------
@@ -165,7 +166,7 @@ def aligned_fraction(
     >>> found.fraction, [round(float(np.rad2deg(r.mean_angle))) for r in found.regions]
     (1.0, [90, 0])
     """
-    where = check_mask(mask, np.shape(image))
+    where = check_mask(mask, np.shape(image)[:2])
     contrast = as_contrast(image, where)
     side, limit = check_window(window, contrast.shape), check_tolerance(tolerance)
     least, share = check_share("min_fibre", min_fibre), check_share("floor", floor)

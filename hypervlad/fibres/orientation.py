@@ -223,7 +223,7 @@ def local_orientation(
     size = None if pixel_size is None else check_positive("pixel_size", pixel_size, "nm")
     inner = check_positive("gradient_sigma", gradient_sigma)
     share = check_share("floor", floor)
-    where = check_mask(mask, np.shape(image))
+    where = check_mask(mask, np.shape(image)[:2])
     contrast = as_contrast(image, where)
     scale = check_sigma(sigma, size, contrast.shape)
     maps = _tensor_maps if way == "structure_tensor" else peak_maps

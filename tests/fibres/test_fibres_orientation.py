@@ -249,6 +249,11 @@ def test_masks_that_do_not_fit_are_told(mask, message):
         local_orientation(stripes(0.3), 2.0, mask=mask)
 
 
+def test_a_mask_makes_no_colours_grey():
+    with pytest.raises(ValueError, match="has colours"):
+        local_orientation(np.ones((20, 20, 3)), 2.0, mask=np.ones((20, 20), bool))
+
+
 def test_a_higher_floor_leaves_less():
     image = scene()
     masks = [local_orientation(image, 2.0, floor=floor).mask for floor in (0, 0.05, 0.5)]
