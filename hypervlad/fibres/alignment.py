@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import uniform_filter1d
 
-from hypervlad.fibres.background import DEFAULT_FLOOR, beyond_noise, fibre_mask
+from hypervlad.fibres.background import DEFAULT_FLOOR, NO_ENERGY, beyond_noise, fibre_mask
 from hypervlad.fibres.checks import (
     as_contrast,
     check_choice,
@@ -21,6 +21,7 @@ from hypervlad.fibres.checks import (
 )
 from hypervlad.fibres.gradients import (
     DEFAULT_GRADIENT_SIGMA,
+    Tensor,
     averaged_tensor,
     gradients_of,
     smoothed,
@@ -42,7 +43,7 @@ from hypervlad.fibres.rule import (
 FloatMap = NDArray[np.float32]
 _BINS = 36
 _BASELINE_BINS = 9  # an eighth of a turn: wide enough for noise to average out
-_BASELINE_SHARE = 0.08  # least of a baseline, over the mean of the histogram
+_BASELINE_SHARE = 0.1  # least of a baseline, over the mean of the histogram
 
 
 @runtime_checkable
@@ -93,16 +94,18 @@ def aligned_fraction(
     windows that share a side and whose mean directions differ by at most the tolerance are of one
     region.
 
-    "structure_tensor": R is the length of the sum, over the window, of the difference of the
-    eigenvalues times exp(2 i theta), over the sum of that difference: each direction has the
-    energy that points to it as its weight. Noise turns directions at random, which the sum of
-    vectors averages out but the sum of their lengths does not; so a length q is taken for
-    sqrt(q^2 - v), the unbiased value for large q, v being the variance that noise gives it.
+    "structure_tensor": R is the length of the sum, over the window, of w exp(2 i theta), over the
+    sum of w, the difference q of the eigenvalues times the square root of the coherence: each
+    direction has as its weight the energy that points to it, and a little less where wires end or
+    cross, as those places have no direction but much energy. Noise turns directions at random,
+    which the sum of vectors averages out but the sum of their lengths does not; so
+    sqrt(q^2 - v), the unbiased value for large q, is taken for q, v being the variance that noise
+    gives it.
 
     "lgo": R is that of the histogram of the gradients' directions in the window, each weighted by
     its squared length (see `local_orientation`), above a baseline, as the Gaussian that
     Directionality fits stands on one. The baseline is what noise adds, and above that the lowest
-    mean of nine neighbouring of 36 bins, at least 0.08 of the mean: the ends, crossings and
+    mean of nine neighbouring of 36 bins, at least a tenth of the mean: the ends, crossings and
     shadows of wires give gradients every which way.
 
     A model: it says how probable it is that each window is aligned, and those above one half are.
@@ -132,6 +135,18 @@ def aligned_fraction(
     Returns
     -------
     AlignedFraction
+
+    Notes
+    -----
+    Of synthetic wires (`make_nanowire_images`) 7 pixels wide that cover half of the image, 512 x
+    512 pixels, the fraction differs from the true one by 0.03 on average without noise, and by
+    0.04 where the noise is half of the contrast, by either method. Beyond that it differs by up to
+    0.06 on average: it is mostly too low where wires are 15 pixels wide or cover a fifth of the
+    image, or the image is both noisy and blurred (by 2.5 pixels), and too high by 0.04 by the
+    structure tensor where they cover four fifths.
+
+    Noise that is white, or blurred by a pixel, has no aligned windows. That of a wider blur, such
+    as in an image enlarged several times, has structure of its own and is not told from fibres.
 
     Raises
     ------
@@ -179,17 +194,29 @@ def _tensor_sums(
     energy -= np.float32(noise.energy)
     mask = fibre_mask(energy, noise, floor, where)
     fibre = lattice.sums(mask) * beyond_noise(energy, noise, lattice)
+    np.maximum(energy, 0, out=energy)
+    lengths = _lengths(tensor, noise)
+    clear = _clearness(lengths, energy) * mask
+    axes = lattice.sums(tensor.cosine * clear) + 1j * lattice.sums(tensor.sine * clear)
+    weights = np.maximum(lattice.sums(lengths * clear), np.abs(axes))
+    return WindowSums(axes, weights, fibre)
+
+
+def _lengths(tensor: Tensor, noise: GradientNoise) -> FloatMap:
+    """Return the differences of the eigenvalues, without what noise adds to them."""
     squares = tensor.cosine**2
     squares += tensor.sine**2
-    # Of q: noise on noise, and noise on the edges of fibres.
-    np.maximum(energy, 0, out=energy)
-    energy *= np.float32(2 * noise.energy * noise.axis_scatter**2)
-    squares -= energy
+    # Noise on the edges of fibres, and noise on noise.
+    squares -= tensor.energy * np.float32(2 * noise.energy * noise.axis_scatter**2)
     squares -= np.float32((noise.energy * noise.axis_scatter) ** 2)
-    lengths = np.sqrt(np.maximum(squares, 0, out=squares), out=squares)
-    axes = lattice.sums(tensor.cosine * mask) + 1j * lattice.sums(tensor.sine * mask)
-    weights = np.maximum(lattice.sums(lengths * mask), np.abs(axes))
-    return WindowSums(axes, weights, fibre)
+    return np.asarray(np.sqrt(np.maximum(squares, 0, out=squares), out=squares))
+
+
+def _clearness(lengths: FloatMap, energy: FloatMap) -> FloatMap:
+    """Return the square root of the coherence: less where wires end or cross."""
+    coherence = lengths / np.maximum(energy, np.float32(NO_ENERGY))
+    np.minimum(coherence, 1, out=coherence)
+    return np.asarray(np.sqrt(coherence, out=coherence))
 
 
 def _gradient_sums(

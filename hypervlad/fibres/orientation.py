@@ -27,8 +27,7 @@ from hypervlad.fibres.noise import gradient_noise
 FloatMap = NDArray[np.float32]
 OrientationMethod: TypeAlias = Literal["structure_tensor", "lgo"]
 METHODS: tuple[str, ...] = get_args(OrientationMethod)
-_LEAST_WINDOW = 32
-_WINDOWS_ACROSS = 8
+_LEAST_WINDOW = 96  # of the bootstrap, where it leaves three windows a side
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +45,10 @@ class LocalOrientation:
         Mean squared gradient around the pixel, less what noise contributes to it, of the image
         scaled to span 0 to 1; 0 in the background.
     mask : ndarray of bool, shape (H, W)
-        False in the background.
+        Where directions can be seen; False in the background. It is no segmentation: edges have
+        energy up to about two and a half sigma beyond them, so narrow wires are widened by as
+        much, of 5 pixels to about twice their area where they lie apart; inside, wires wider than
+        about six sigma are hollow, and in noise the fainter ones are missing.
     sigma : float
         The scale, in pixels.
     pixel_size : float or None
@@ -72,11 +74,16 @@ class LocalOrientation:
     ) -> AxialStatistics:
         """Return mean direction, order parameter and spread over the image, energy-weighted.
 
+        Those of the directions of pixels as they were found: noise turns these, so the order falls
+        and the spread grows with it. `AlignedFraction.statistics` has what noise does taken off,
+        but no intervals.
+
         Parameters
         ----------
         window : int, optional
-            Side, in pixels, of the windows that the bootstrap draws; by default an eighth of the
-            shorter side of the image, and at least 32 where it is that large.
+            Side, in pixels, of the windows that the bootstrap draws. They should be as long as
+            wires, and not too few. By default a quarter of the shorter side of the image, but at
+            least a third of it or 96, whichever is less.
         n_bootstrap : int, default=0
             How many sets of windows to draw for intervals; none by default.
         confidence : float, default=0.95
@@ -86,6 +93,15 @@ class LocalOrientation:
         Returns
         -------
         AxialStatistics
+
+        Notes
+        -----
+        Intervals are too narrow for what they say: of 95 % intervals of crops of one large scene
+        of wires 6 pixels wide and 144 long, 88 % held its mean direction, and as many its order
+        parameter, where crops were 256 pixels a side, and 94 % and 91 % where they were 512. With
+        windows of 32 pixels, far shorter than wires, it was 73 % and 65 %, and 86 % and 83 %.
+
+        There are no intervals where fibres are in one window only.
 
         Raises
         ------
@@ -117,7 +133,7 @@ class LocalOrientation:
     def _windows(self, window: int | None) -> NDArray[np.intp]:
         """Return the number of the window of each fibre pixel."""
         shorter = min(self.mask.shape)
-        suited = min(max(_LEAST_WINDOW, shorter // _WINDOWS_ACROSS), shorter)
+        suited = max(shorter // 4, min(_LEAST_WINDOW, shorter // 3), 2)
         side = suited if window is None else check_window(window, self.mask.shape)
         lattice = Lattice.over(self.mask.shape, side)
         numbers = lattice.painted(np.arange(lattice.size).reshape(lattice.shape))

@@ -27,7 +27,8 @@ class AlignedRegion:
         In pixels.
     n_windows : int
     fibre_area : int
-        Pixels of it that are fibre.
+        Pixels of it that are fibre: of an image, where directions can be seen, with about two
+        sigma beside the wires. No segmentation.
     mean_angle : float
         Radians in [0, pi), weighted as the windows' own.
     order : float

@@ -28,7 +28,9 @@ class AlignedFraction:
         Area of the aligned windows over that of all windows that are not background; not-a-number
         if all are background.
     fibre_fraction : float
-        The same of fibre pixels, instead of all pixels of the windows.
+        The same of fibre pixels, instead of all pixels of the windows. Where it is an image's,
+        those are the pixels where directions can be seen, wires and what is about two sigma
+        beside them: no segmentation (see `LocalOrientation.mask`).
     labels : ndarray of int32, shape (H, W)
         Number of the region at each pixel; 0 where it is not aligned.
     regions : tuple of AlignedRegion
@@ -52,7 +54,9 @@ class AlignedFraction:
         Radians.
     statistics : AxialStatistics or None
         Mean direction, order parameter and spread over all windows that are not background, from
-        the sums that windows are judged by; None if all are background.
+        the sums that windows are judged by, so what noise does to them is taken off; None if all
+        are background. `LocalOrientation.statistics` is of the directions of pixels as they were
+        found, noise and all, and has intervals.
     expected_fraction : float or None
         Area of the windows that are not background, each times the probability that a model gives
         it, over the area of all of them: what the fraction is on average if the probabilities are

@@ -178,6 +178,23 @@ def test_noise_alone_is_mostly_background():
         assert local_orientation(image, 3.0, method=method).mask[truth.wires].mean() > 0.9
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("width", "density", "precision", "recall", "widened"),
+    [(5, 0.1, 0.35, 0.97, 3.2), (8, 0.5, 0.6, 0.9, 1.7), (15, 0.5, 0.6, 0.65, 1.4)],
+)
+def test_the_mask_is_wires_widened(method, width, density, precision, recall, widened):
+    """No segmentation: narrow wires are widened, wide ones hollow."""
+    (image,), (truth,) = make_nanowire_images(
+        1, width=width, density=density, snr=8, blur=0.8, size=256, random_state=12
+    )
+    mask = local_orientation(image, 1.75, method=method).mask
+    both = (mask & truth.wires).sum()
+    assert precision < both / mask.sum() < precision + 0.3
+    assert both / truth.wires.sum() > recall
+    assert widened - 1.2 < mask.sum() / truth.wires.sum() < widened
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     st.sampled_from(METHODS),
@@ -255,6 +272,14 @@ def test_statistics_over_windows():
 def test_small_images_have_statistics():
     found = local_orientation(stripes(0.5, (20, 20)), 2.0)
     assert found.statistics().mean == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(("side", "window"), [(45, 15), (240, 80), (480, 120)])
+def test_windows_of_the_bootstrap_suit_the_image(side, window):
+    rng = np.random.default_rng(0)
+    found = local_orientation(gaussian_filter(rng.standard_normal((side, side)), (1, 3)), 2.0)
+    options = {"n_bootstrap": 50, "random_state": 0}
+    assert found.statistics(**options) == found.statistics(window, **options)
 
 
 def test_one_window_of_fibre_has_no_interval():
