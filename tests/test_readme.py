@@ -127,6 +127,7 @@ def test_shell_commands(workplace: Path) -> None:
     assert (workplace / "found" / "scores.csv").is_file()
     assert (workplace / "defects.html").is_file()
     assert (workplace / "directions" / "alignment.csv").is_file()
+    assert (workplace / "directions" / "learned" / "alignment.csv").is_file()
     assert "person" in (workplace / "labels.csv").read_text(encoding="utf-8")
     assert (workplace / "better.hvlad").is_file()
 

@@ -72,6 +72,16 @@ def write_alignment(
         Why images were left out: those that cannot be read, are flat or smaller than the window,
         or do not know the pixel size that a length needs. If none is left, no table is written.
 
+    Raises
+    ------
+    ValueError
+        If a table of such a name is in the folder that is none of an earlier run.
+
+    Warns
+    -----
+    UserWarning
+        If an earlier run had results of images that this one has not: they are removed.
+
     Examples
     --------
     >>> import tempfile, pathlib

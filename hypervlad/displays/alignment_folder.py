@@ -63,8 +63,9 @@ class AlignmentFolder:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.recipe = folder, recipe
         self._earlier = {row["path"]: row for row in _rows_of(folder / IMAGES_TABLE)}
-        regions = _rows_of(folder / REGIONS_TABLE) if self._earlier else ()
-        self._earlier_regions = list(regions)
+        self._earlier_regions = list(_rows_of(folder / REGIONS_TABLE))
+        if self._earlier_regions and not self._earlier:
+            raise _foreign(folder / REGIONS_TABLE)
         self._images: dict[str, Row] = {}
         self._regions: list[Row] = []
         self._written = time.monotonic()
@@ -108,9 +109,10 @@ class AlignmentFolder:
         gone = [name for name in names if _is_below(name) and _folded(name) not in own]
         self._remove(path for name in gone for path in self._files_of(name))
         if gone:
+            images = gone[0] if len(gone) == 1 else f"{len(gone)} images, such as {gone[0]}"
             warnings.warn(
-                f"{self.folder}: removed what an earlier run found in {len(gone)} images that this "
-                f"one has no results of, such as {gone[0]}.",
+                f"{self.folder}: removed what an earlier run found in {images}: this run has no "
+                "results of it.",
                 stacklevel=4,
             )
 
@@ -141,11 +143,14 @@ def _rows_of(path: Path) -> Iterator[dict[str, str]]:
         rows = [{}]
     for row in rows:
         if not row.get("path") or None in row:
-            raise ValueError(
-                f"{path} is no table of an earlier run, and would be overwritten; choose another "
-                "folder."
-            )
+            raise _foreign(path)
     yield from rows
+
+
+def _foreign(path: Path) -> ValueError:
+    return ValueError(
+        f"{path} is no table of an earlier run, and would be overwritten; choose another folder."
+    )
 
 
 def _is_below(name: str) -> bool:

@@ -6,7 +6,7 @@ import numbers
 import os
 import warnings
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +25,10 @@ from hypervlad.fibres.checks import (
     check_tolerance,
     check_window,
 )
-from hypervlad.fibres.orientation import OrientationMethod
-from hypervlad.fibres.rule import DEFAULT_TOLERANCE, DEFAULT_WINDOW
+from hypervlad.fibres.orientation import METHODS, OrientationMethod
+from hypervlad.fibres.rule import DEFAULT_SIGMA, DEFAULT_TOLERANCE, DEFAULT_WINDOW
 from hypervlad.images import Micrograph, read_micrograph
 from hypervlad.images.lengths import length_in_pixels, parse_length
-
-METHODS = get_args(OrientationMethod)
-DEFAULT_SIGMA = 1.75
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,14 +28,15 @@ def mrc_bytes(data, voxel=2.5):
     return bytes(header) + data.tobytes()
 
 
-def ser_bytes(frames, delta=1.5e-9):
+def ser_bytes(frames, delta=1.5e-9, delta_down=None):
     """A TIA series file of 2-D uint16 frames."""
     head = struct.pack("<3h4i", 0x4949, 0x0197, 0x0210, 0x4122, 0x4152, len(frames), len(frames))
     head += struct.pack("<i", len(head) + 8) + struct.pack("<i", 0)
     start = len(head) + 8 * len(frames)
     bodies = []
     for frame in frames:
-        calibration = struct.pack("<ddi", 0, delta, 0) * 2
+        deltas = (delta, delta_down or delta)
+        calibration = b"".join(struct.pack("<ddi", 0, each, 0) for each in deltas)
         shape = struct.pack("<hii", 2, frame.shape[1], frame.shape[0])
         bodies.append(calibration + shape + np.flipud(frame).astype("<u2").tobytes())
     offsets = [start + sum(map(len, bodies[:i])) for i in range(len(frames))]
@@ -73,10 +74,14 @@ class DM:
 
     def image(self, data, scale, unit, data_type):
         axes = data.shape[::-1]
-        dimension = self.group(
-            "", self.float("Origin", 0), self.float("Scale", scale), self.text("Units", unit)
-        )
-        calibrations = self.group("Calibrations", self.group("Dimension", *[dimension] * len(axes)))
+        scales = scale if isinstance(scale, tuple) else (scale,) * len(axes)
+        each = [
+            self.group(
+                "", self.float("Origin", 0), self.float("Scale", own), self.text("Units", unit)
+            )
+            for own in scales
+        ]
+        calibrations = self.group("Calibrations", self.group("Dimension", *each))
         pixels = self.tag("Data", [20, 12 if data.itemsize == 8 else 4, data.size], data.tobytes())
         dimensions = self.group("Dimensions", *[self.int("", n) for n in axes])
         return self.group(
@@ -198,6 +203,17 @@ def test_dm_units(tmp_path, scale, unit, expected):
     path = write(tmp_path / "a.dm3", DM(3).file(GREY, scale, unit))
 
     assert read_micrograph(path).pixel_size == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["a.dm3", "a.ser"])
+def test_pixels_that_are_not_square_have_no_size(tmp_path, name):
+    pytest.importorskip("ncempy")
+    content = DM(3).file(GREY, (0.5, 1.5)) if name == "a.dm3" else ser_bytes([GREY], 0.5e-9, 1.5e-9)
+
+    micrograph = read_micrograph(write(tmp_path / name, content))
+
+    assert micrograph.pixel_size is None
+    assert micrograph.metadata["pixel_sides_nm"] == pytest.approx([0.5, 1.5])
 
 
 def test_dm_stack(tmp_path):
