@@ -160,9 +160,7 @@ class AlignmentRecipe:
         way: OrientationMethod = "lgo" if self.method == "lgo" else "structure_tensor"
         orientation = local_orientation(pixels, sigma * (pixel_size or 1), pixel_size, method=way)
         aligned = aligned_fraction(pixels, self.method, window, self.tolerance, sigma=sigma)
-        return AlignmentFound(
-            pixels, orientation, aligned, self._statistics_of(orientation, window)
-        )
+        return AlignmentFound(pixels, orientation, aligned, self._statistics_of(orientation))
 
     def _window_of(self, shape: tuple[int, ...], pixel_size: float | None) -> int:
         length = length_in_pixels(self.window, pixel_size)
@@ -174,12 +172,10 @@ class AlignmentRecipe:
             size = f"{length:.3g} pixel{'' if length == 1 else 's'} at {pixel_size:.4g} nm a pixel"
             raise ValueError(f"{self.window} is {size}: {error}") from error
 
-    def _statistics_of(self, orientation: LocalOrientation, window: int) -> AxialStatistics | None:
+    def _statistics_of(self, orientation: LocalOrientation) -> AxialStatistics | None:
         if not orientation.mask.any():
             return None
-        return orientation.statistics(
-            window, n_bootstrap=self.n_bootstrap, random_state=self.random_state
-        )
+        return orientation.statistics(n_bootstrap=self.n_bootstrap, random_state=self.random_state)
 
 
 def _check_count(name: str, value: Any) -> None:

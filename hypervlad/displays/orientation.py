@@ -317,9 +317,7 @@ class OrientationDisplay:
 
 
 def _own_statistics(orientation: LocalOrientation) -> AxialStatistics | None:
-    if not orientation.mask.any():
-        return None
-    return orientation.statistics(min(32, *orientation.mask.shape))
+    return orientation.statistics() if orientation.mask.any() else None
 
 
 def _checked_panels(panels: str | Sequence[str] | None, *, with_regions: bool) -> tuple[str, ...]:

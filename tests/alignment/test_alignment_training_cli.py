@@ -50,8 +50,11 @@ def test_from_masks_to_a_model_that_align_uses(folder: Path, tmp_path: Path) -> 
     assert [row["method"] for row in rows] == ["AlignmentClassifier"] * 4
     learnt = load(model)
     assert isinstance(learnt, AlignmentClassifier)
-    fraction = learnt.aligned_fraction(folder / "images" / "0.png").fraction
-    assert float(rows[0]["fraction"]) == pytest.approx(fraction, rel=1e-3)
+    expected = learnt.aligned_fraction(folder / "images" / "0.png")
+    assert float(rows[0]["fraction"]) == pytest.approx(expected.fraction, rel=1e-3)
+    assert float(rows[0]["expected_fraction"]) == pytest.approx(
+        expected.expected_fraction, rel=1e-3
+    )
     facts = run("info", model).output
     assert "AlignmentClassifier" in facts
     assert "24 x 24 pixels, in four turns of the image" in facts

@@ -63,7 +63,7 @@ def test_a_line_an_image_says_what_the_library_says(folder: Path, found: Path) -
         image = read_image(folder / name)
         aligned = aligned_fraction(image, window=24)
         directions = local_orientation(image, 1.75)
-        of_all = directions.statistics(24)
+        of_all = directions.statistics()
         for column, value in (
             ("fraction", aligned.fraction),
             ("fibre_fraction", aligned.fibre_fraction),
