@@ -342,7 +342,7 @@ def test_debug_shows_where(tmp_path):
 def test_an_encoder_alone_does_not_classify(tiny_encoder, texture_images, folder, tmp_path):
     tiny_encoder.fit(texture_images[0]).save(tmp_path / "encoder.hvlad")
     words = refused("predict", tmp_path / "encoder.hvlad", folder)
-    assert "holds a HypercolumnVLAD, and this command wants a MicrographClassifier" in words
+    assert "holds a HypercolumnVLAD, and this command wants what" in words
     assert "HypercolumnVLAD" in run("info", tmp_path / "encoder.hvlad").stdout
 
 

@@ -28,13 +28,13 @@ def align(
         ),
     ] = "structure_tensor",
     window: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="LENGTH",
             help="Side of the windows: pixels, such as 32, or with a unit, such as 500nm, for "
-            "images whose pixel size is known.",
+            "images whose pixel size is known. If not given: 32, or as the model has learnt.",
         ),
-    ] = "32",
+    ] = None,
     tolerance: Annotated[
         float,
         typer.Option(
@@ -88,12 +88,14 @@ def align(
       hypervlad align "scans/*.png" -o found/ --pixel-size 2.5 --bootstrap 1000
     """
     from hypervlad.displays import AlignmentRecipe, write_alignment
+    from hypervlad.fibres.rule import DEFAULT_WINDOW
     from hypervlad.images import ImageReadError, find_images
 
     check_folders(output, paths)
+    judge = _method(method)
     recipe = AlignmentRecipe(
-        method=_method(method),
-        window=window,
+        method=judge,
+        window=getattr(judge, "window_", DEFAULT_WINDOW) if window is None else window,
         tolerance=math.radians(tolerance),
         sigma=sigma,
         n_bootstrap=bootstrap,

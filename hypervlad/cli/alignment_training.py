@@ -48,7 +48,7 @@ def align_train(
         ),
     ] = 0,
     window: Annotated[
-        int, typer.Option(metavar="PIXELS", help="Side of the windows; align by as large ones.")
+        int, typer.Option(metavar="PIXELS", help="Side of the windows that are judged.")
     ] = 32,
     groups: Groups = None,
     backbone: Backbone = None,

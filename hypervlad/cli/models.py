@@ -58,8 +58,8 @@ def load_model(path: Path, weights: str | None, kind: type[Any], maker: str) -> 
     model = load(path, weights=weights)
     if not isinstance(model, kind):
         raise ModelFileError(
-            f"{path} holds a {type(model).__name__}, and this command wants a {kind.__name__}, as "
-            f"'{maker}' writes it; in Python, hypervlad.load({str(path)!r}) has the model."
+            f"{path} holds a {type(model).__name__}, and this command wants what '{maker}' "
+            f"writes; in Python, hypervlad.load({str(path)!r}) has the model."
         )
     return model
 

@@ -44,10 +44,11 @@ def test_from_masks_to_a_model_that_align_uses(folder: Path, tmp_path: Path) -> 
     told = run("align-train", folder / "images", "--masks", folder / "masks", "-o", model, *SMALL)
     assert "1 images without a mask are left out" in told.output
     assert "windows of 3 images" in told.output
-    run("align", folder / "images", "--method", model, "--window", 24, "-o", found, "--quiet")
+    run("align", folder / "images", "--method", model, "-o", found, "--quiet")
     with open(found / "alignment.csv", encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["method"] for row in rows] == ["AlignmentClassifier"] * 4
+    assert [row["window_px"] for row in rows] == ["24"] * 4
     learnt = load(model)
     assert isinstance(learnt, AlignmentClassifier)
     expected = learnt.aligned_fraction(folder / "images" / "0.png")
