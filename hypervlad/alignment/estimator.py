@@ -22,13 +22,11 @@ from hypervlad.alignment.labels import (
 )
 from hypervlad.alignment.turned import TurnedVectors
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.boosting.validation import check_parameters
 from hypervlad.classifier.estimator import complete
 from hypervlad.defects import default_patch_encoder
-from hypervlad.defects.lattice import Lattice as Windows
-from hypervlad.defects.learning import Examples, ImageWindows
-from hypervlad.defects.parameters import check_groups, check_window_encoder
-from hypervlad.defects.reading import Picture, inputs_of, picture, pictures
+from hypervlad.defects.learning import Examples, ImageWindows, joined_groups
+from hypervlad.defects.parameters import check_boosting, check_groups, check_window_encoder
+from hypervlad.defects.reading import Picture, Prepare, inputs_of, picture, pictures
 from hypervlad.defects.sampling import learn_as_seen
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.parameters import check_count, check_read_options
@@ -36,9 +34,8 @@ from hypervlad.encoder.saving import SaveMixin
 from hypervlad.fibres import AlignedFraction, aligned_fraction
 from hypervlad.fibres.lattice import Lattice
 from hypervlad.fibres.rule import DEFAULT_WINDOW
-from hypervlad.images import ImageReadError, check_image_list
-from hypervlad.images.outcomes import name_of
-from hypervlad.metrics.patches import check_side
+from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, check_image_list
+from hypervlad.images.outcomes import name_of, warn_of_skipped
 from hypervlad.modelfile import register_kind
 
 KIND = "alignment_classifier"
@@ -54,7 +51,8 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
     visual words, and the mean hypercolumn, of each window are joined over the turns to what does
     not change if the image is turned: their mean, and how much they differ between one axis and
     the other (see `hypervlad.alignment.turned`). A boosted softmax turns these vectors into the
-    probability that a window is aligned.
+    probability that a window is aligned. It classifies windows; of whole images :meth:`predict`
+    returns the aligned fraction.
 
     It is an `hypervlad.fibres.AlignmentModel`: ``aligned_fraction(image, model, window=32)``, or
     :meth:`aligned_fraction` here, cuts an image into windows, finds those without fibres and the
@@ -64,7 +62,8 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
     ----------
     encoder : HypercolumnVLAD, optional
         Network, taps, codebook and reading options; `default_alignment_encoder` if not given. It
-        must keep images at their own size (``image_size=None``, ``pixel_size=None``).
+        must keep images at their own size (``image_size=None``, ``pixel_size=None``). Images are
+        read grey, from 0 to 1, before its ``scaling`` is applied.
     window : int, default=32
         Side in pixels of the windows learnt from. What counts as aligned depends on it: fibres
         that bend are parallel in small windows only. Asked for windows of a size half as large
@@ -144,7 +143,7 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
         images : sequence of n images
             Paths and/or arrays (H, W) or (H, W, 3), at least as large as a window.
         y : sequence of n labels or maps
-            Of a whole image, or of a patch: "aligned" or True, "not aligned" or False. Or a map of
+            Of a whole image, or of a patch: "aligned" or 1, "not aligned" or 0. Or a map of
             where it is aligned: an image file in black and white, or an array (H, W) of 0 and 1,
             with not-a-number where it is not known. A window is aligned if at least half of what
             is known of it is.
@@ -168,37 +167,33 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         own = default_alignment_encoder() if self.encoder is None else self.encoder
         encoder = self._seeded(own, seed)
-        labels = WindowLabels.of(images, y, check_read_options(encoder.read_options))
+        options = check_read_options(encoder.read_options)
+        labels, prepare = WindowLabels.of(images, y, options), _grey_by(options)
         codes = check_groups(groups, len(images))
-        encoder._fit(images, learn_as_seen(self.tile_size, self.window))
+        encoder._fit(images, learn_as_seen(self.tile_size, self.window, prepare))
         vectors = TurnedVectors(encoder, self.tile_size)
 
         def read() -> Iterator[ImageWindows]:
-            for image in pictures(inputs_of(encoder), images, "windows", self.window):
-                lattice = Lattice.over(image.shape, self.window)
-                known = labels.of_windows(image.position, lattice)
-                blocks = iter([vectors(image, windows_between(lattice.rows, lattice.columns))])
+            for image in pictures(inputs_of(encoder), images, "windows", self.window, prepare):
+                known = labels.of_windows(image.position, self.window)
+                blocks = iter([vectors(image, Lattice.over(image.shape, self.window))])
                 yield ImageWindows(image.position, image.digest, blocks, known)
 
         examples = Examples.of(read(), len(images), seed)
         check_both_kinds(examples.labels)
-        learner = self._seeded(
-            BoostedSoftmaxClassifier() if self.boosting is None else self.boosting, seed
-        )
-        learner.fit(
+        learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
+        learner = self._seeded(learner, seed).fit(
             examples.X,
             examples.labels,
             sample_weight=examples.weights,
-            groups=codes[examples.images],
+            groups=_groups_of(examples, codes),
             views=[2 * width for width in encoder.feature_parts.values()],
         )
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.boosting_, self.window_ = encoder, learner, int(self.window)
         self.n_images_, self.n_windows_ = len(examples.digests), len(examples.labels)
-        self.aligned_share_ = float(
-            np.average(examples.labels == ALIGNED, weights=examples.weights)
-        )
-        self._vectors = vectors
+        is_aligned = examples.labels == ALIGNED
+        self.aligned_share_ = float(np.average(is_aligned, weights=examples.weights))
         return self
 
     def aligned_proba(
@@ -227,16 +222,11 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
             If they are much larger or smaller than those learnt from.
         """
         check_is_fitted(self)
-        windows = windows_between(np.asarray(rows), np.asarray(columns))
-        seen = picture(inputs_of(self.encoder_), image, 1)
-        if seen.size != (rows[-1], columns[-1]):
-            raise ValueError(
-                f"{seen.name}: windows over {rows[-1]} x {columns[-1]} pixels, but the encoder "
-                f"reads the image as {seen.size[0]} x {seen.size[1]}; give the image as read, "
-                "without its banner if the encoder removes banners"
-            )
-        self._warn_of_size(windows.side)
-        return self._proba(seen, windows)
+        places = Lattice(np.asarray(rows), np.asarray(columns))
+        seen = picture(inputs_of(self.encoder_), image, 1, self._prepare())
+        _check_places(places, seen)
+        self._warn_of_size(places)
+        return self._proba(seen, places)
 
     def aligned_fraction(self, image: Any, **options: Any) -> AlignedFraction:
         """Return what of an image is aligned, in windows like those learnt from.
@@ -254,18 +244,14 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the image cannot be read, is flat, or is smaller than a window.
+            If the image cannot be read, is flat, or is smaller than a window, or an option is
+            unusable.
         """
         check_is_fitted(self)
-        reading = check_read_options(self.encoder_.read_options)
-        grey = grey_of(image, reading, name_of(image))
-        try:
-            return aligned_fraction(grey, self, **{"window": self.window_} | options)
-        except ValueError as error:
-            raise ImageReadError(f"{name_of(image)}: {error}") from error
+        return self._fraction(image, name_of(image), **options)
 
     def predict(self, images: Sequence[Any]) -> NDArray[np.float64]:
-        """Return the aligned fraction of each image, by area; not-a-number without fibres.
+        """Return the aligned fraction of each image, by area.
 
         Parameters
         ----------
@@ -274,10 +260,21 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n,)
+            Not-a-number for an image without fibres, and for one skipped.
         """
         check_is_fitted(self)
         images = check_image_list(images)
-        return np.array([self.aligned_fraction(image).fraction for image in images])
+        fractions, skipped = np.full(len(images), np.nan), []
+        for position, image in enumerate(images):
+            name = name_of(image, position)
+            try:
+                fractions[position] = self._fraction(image, name).fraction
+            except ImageReadError as error:
+                if self.encoder_.on_error == "raise":
+                    raise
+                skipped.append(SkippedImage(position, name, str(error)))
+        warn_of_skipped(skipped, len(images))
+        return fractions
 
     def score(self, images: Sequence[Any], y: Sequence[Any]) -> float:
         """Return the share of windows judged right, of those that are known and have fibres.
@@ -296,10 +293,10 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
         images = check_image_list(images)
         known = WindowLabels.of(images, y, check_read_options(self.encoder_.read_options))
         right = []
-        for image in pictures(inputs_of(self.encoder_), images, "windows", self.window_):
-            lattice = Lattice.over(image.shape, self.window_)
-            labels = known.of_windows(image.position, lattice)
-            proba = self._proba(image, windows_between(lattice.rows, lattice.columns))
+        inputs, prepare = inputs_of(self.encoder_), self._prepare()
+        for image in pictures(inputs, images, "windows", self.window_, prepare):
+            labels = known.of_windows(image.position, self.window_)
+            proba = self._proba(image, Lattice.over(image.shape, self.window_))
             is_known = labels != UNKNOWN
             right.append(((proba.ravel() > 0.5) == (labels == ALIGNED))[is_known])
         judged = np.concatenate(right)
@@ -326,14 +323,9 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
     # --- the stages ----------------------------------------------------------------------------
 
     def _check(self) -> None:
-        check_side("window", self.window)
+        check_count("window", self.window, 2)
         check_count("tile_size", self.tile_size, 64)
-        if self.boosting is not None:
-            if not isinstance(self.boosting, BoostedSoftmaxClassifier):
-                raise ValueError(
-                    f"boosting must be a BoostedSoftmaxClassifier or None, not {self.boosting!r}"
-                )
-            check_parameters(self.boosting)
+        check_boosting(self.boosting)
         if self.encoder is None:
             return
         check_window_encoder(self.encoder, "alignment is judged")
@@ -349,32 +341,33 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
         complete(part, seed, self.verbose)
         return part
 
-    def _turned_vectors(self) -> TurnedVectors:
-        vectors: TurnedVectors | None = getattr(self, "_vectors", None)
-        if vectors is None or vectors.tile_size != self.tile_size:
-            vectors = self._vectors = TurnedVectors(self.encoder_, self.tile_size)
-        return vectors
+    def _prepare(self) -> Prepare:
+        return _grey_by(check_read_options(self.encoder_.read_options))
 
-    def _proba(self, image: Picture, windows: Windows) -> NDArray[np.float64]:
-        vectors = self._turned_vectors()(image, windows)
+    def _proba(self, image: Picture, places: Lattice) -> NDArray[np.float64]:
+        check_count("tile_size", self.tile_size, 64)
+        vectors = TurnedVectors(self.encoder_, self.tile_size)(image, places)
         column = self.boosting_.classes_.tolist().index(ALIGNED)
         proba = self.boosting_.predict_proba(vectors)[:, column]
-        return np.asarray(proba.reshape(len(windows.rows), -1), dtype=np.float64)
+        return np.asarray(proba.reshape(places.shape), dtype=np.float64)
 
-    def _warn_of_size(self, side: int) -> None:
+    def _fraction(self, image: Any, name: str, **options: Any) -> AlignedFraction:
+        grey = self._prepare()(image, name)
+        try:
+            return aligned_fraction(grey, self, **{"window": self.window_} | options)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+
+    def _warn_of_size(self, places: Lattice) -> None:
+        side = round(float(np.sqrt(places.areas.mean())))
         if not self.window_ / _LIKE_WINDOW < side < self.window_ * _LIKE_WINDOW:
             warnings.warn(
                 f"the model learnt from windows of {self.window_} pixels and is asked about "
                 f"windows of {side}: what is aligned in the one need not be in the other; take "
                 f"window={self.window_}, or train a model for {side}",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=2,
             )
-
-    def __getstate__(self) -> dict[str, Any]:
-        attributes: dict[str, Any] = dict(super().__getstate__())
-        attributes.pop("_vectors", None)
-        return attributes
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "boosting_")
@@ -387,17 +380,27 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
         return tags
 
 
-def windows_between(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Windows:
-    """Return windows of one side in the middle of those between edges.
+def _grey_by(options: ReadOptions) -> Prepare:
+    """Return what reads an image for the network as `aligned_fraction` is given it."""
+    return lambda image, name: grey_of(image, options, name)
 
-    Their side is the mean one; a window lies up to a pixel beside its own place where sides differ.
-    """
-    side = round(float(np.mean([*np.diff(rows), *np.diff(columns)])))
-    upper, left = (
-        np.clip((edges[:-1] + edges[1:] - side) // 2, 0, max(0, edges[-1] - side))
-        for edges in (rows, columns)
-    )
-    return Windows(upper, left, side)
+
+def _groups_of(examples: Examples, groups: NDArray[Any]) -> NDArray[np.intp]:
+    """Return the group of each example; copies of an image are of one."""
+    positions = np.array(list(examples.digests))
+    joined = np.zeros(len(groups), dtype=np.intp)
+    joined[positions] = joined_groups(groups[positions], list(examples.digests.values()))
+    return joined[examples.images]
+
+
+def _check_places(places: Lattice, seen: Picture) -> None:
+    for edges, extent in ((places.rows, seen.size[0]), (places.columns, seen.size[1])):
+        rises = edges.ndim == 1 and len(edges) > 1 and bool((np.diff(edges) > 0).all())
+        if not rises or edges[0] != 0 or edges[-1] != extent:
+            raise ValueError(
+                f"{seen.name}: the edges of windows rise from 0 to the end of the image, "
+                f"{seen.size[0]} x {seen.size[1]} pixels as it is read; got {edges.tolist()}"
+            )
 
 
 def default_alignment_encoder(**parameters: Any) -> HypercolumnVLAD:

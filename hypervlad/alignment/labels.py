@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -63,21 +64,22 @@ class WindowLabels:
             _check_value(value, name_of(images[position], position))
         return cls(images, values, options)
 
-    def of_windows(self, position: int, lattice: Lattice) -> NDArray[np.str_]:
-        """Return the labels (n,) of an image's windows, row by row.
+    def of_windows(self, position: int, window: int) -> NDArray[np.str_]:
+        """Return the labels (n,) of an image's windows side by side, row by row.
 
         Unknown where less than half of a window is known, and in the background, where there is
         nothing to be aligned.
         """
         name = name_of(self.images[position], position)
         grey = grey_of(self.images[position], self.options, name)
+        lattice = Lattice.over(grey.shape, window)
         where = self._map(position, grey.shape, name)
         known = np.isfinite(where)
         n_known = lattice.sums(known)
         share = lattice.sums(np.where(known, where, 0)) / np.maximum(n_known, 1)
         labels = np.where(share >= 0.5, ALIGNED, NOT_ALIGNED)
         unknown = n_known < _LEAST_KNOWN * lattice.areas
-        labels[unknown | _background(grey, lattice, name)] = UNKNOWN
+        labels[unknown | aligned_fraction(grey, window=window).background] = UNKNOWN
         return labels.ravel()
 
     def _map(self, position: int, shape: tuple[int, ...], name: str) -> NDArray[np.float64]:
@@ -85,20 +87,25 @@ class WindowLabels:
         label = _label_of(value)
         if label is not None:
             return np.full(shape, label)
-        height, width = shape
         try:
-            if _has_holes(value):
-                return _with_holes(np.asarray(value, dtype=np.float64), (height, width))
-            rows = mask_rows(self.options)
-            return read_mask(value, shape=(height, width), banner_rows=rows).astype(np.float64)
+            return _read_map(value, (shape[0], shape[1]), mask_rows(self.options))
         except ImageReadError as error:
             raise ImageReadError(f"the map (y) of {name}: {error}") from error
 
 
 def grey_of(image: Any, options: ReadOptions, name: str) -> NDArray[np.float32]:
-    """Read an image with nothing clipped, of colours their mean."""
+    """Read an image, from 0 to 1 with nothing clipped; of colours their mean.
+
+    Raises
+    ------
+    ImageReadError
+        If it cannot be read, or is flat.
+    """
     pixels = read_named(image, replace(options, scaling="minmax"), name).pixels
-    return pixels if pixels.ndim == 2 else pixels.mean(axis=2)
+    grey: NDArray[np.float32] = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
+    if not grey.min() < grey.max():
+        raise ImageReadError(f"{name}: the image is flat, so nothing is aligned; leave it out")
+    return grey
 
 
 def check_both_kinds(labels: NDArray[np.str_]) -> None:
@@ -112,17 +119,9 @@ def check_both_kinds(labels: NDArray[np.str_]) -> None:
             )
 
 
-def _background(grey: NDArray[np.float32], lattice: Lattice, name: str) -> NDArray[np.bool_]:
-    window = round(float(np.mean([*np.diff(lattice.rows), *np.diff(lattice.columns)])))
-    try:
-        return aligned_fraction(grey, window=window).background
-    except ValueError as error:
-        raise ImageReadError(f"{name}: {error}") from error
-
-
 def _label_of(value: Any) -> float | None:
-    """Return 1 or 0 for a label of a whole image, None for a map."""
-    if isinstance(value, bool | np.bool_):
+    """Return 1 or 0 for a label of a whole image, None for anything else."""
+    if isinstance(value, bool | np.bool_ | numbers.Integral) and value in (0, 1):
         return float(value)
     return _LABELS.get(value) if isinstance(value, str) else None
 
@@ -143,14 +142,12 @@ def _check_value(value: Any, name: str) -> None:
     )
 
 
-def _has_holes(value: Any) -> bool:
-    return not isinstance(value, str | os.PathLike) and bool(
-        np.asarray(value).dtype.kind == "f" and np.isnan(np.asarray(value)).any()
-    )
-
-
-def _with_holes(values: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Check a map with unknown pixels: 0, 1 and not-a-number."""
-    filled = read_mask(np.where(np.isnan(values), 0, values), shape=shape).astype(np.float64)
-    filled[np.isnan(values)] = np.nan
+def _read_map(value: Any, shape: tuple[int, int], rows: int | None) -> NDArray[np.float64]:
+    """Return a map of 0, 1 and, where it is not known, not-a-number."""
+    if isinstance(value, str | os.PathLike) or np.asarray(value).dtype.kind != "f":
+        return read_mask(value, shape=shape, banner_rows=rows).astype(np.float64)
+    values = np.asarray(value)
+    unknown = read_mask(np.isnan(values), shape=shape, banner_rows=rows)
+    filled = read_mask(np.nan_to_num(values), shape=shape, banner_rows=rows).astype(np.float64)
+    filled[unknown] = np.nan
     return filled

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hypervlad.defects.lattice import Lattice
+from hypervlad.defects.lattice import Lattice as Windows
 from hypervlad.defects.reading import Picture
 from hypervlad.defects.seeing import WindowVectors
 from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.fibres.lattice import Lattice
 
 
 class TurnedVectors:
@@ -37,12 +38,11 @@ class TurnedVectors:
 
     def __init__(self, encoder: HypercolumnVLAD, tile_size: int) -> None:
         self._windows = WindowVectors(encoder, tile_size)
-        self.tile_size = tile_size
 
-    def __call__(self, image: Picture, windows: Lattice) -> NDArray[np.float32]:
-        """Return the vectors (R S, n_features) of an image's windows, row by row."""
+    def __call__(self, image: Picture, places: Lattice) -> NDArray[np.float32]:
+        """Return the vectors (R S, n_features) of windows that cover an image, row by row."""
         even, odd = (
-            [one + other for one, other in zip(*self._pair(image, windows, turn), strict=True)]
+            [one + other for one, other in zip(*self._pair(image, places, turn), strict=True)]
             for turn in (0, 1)
         )
         *sums, means = (mean_and_contrast(*both) for both in zip(even, odd, strict=True))
@@ -50,13 +50,13 @@ class TurnedVectors:
             [of_book.flatten(0, 1) for of_book in sums], means.flatten(0, 1).numpy()
         )
 
-    def _pair(self, image: Picture, windows: Lattice, turn: int) -> list[list[torch.Tensor]]:
-        return [self._seen(image, windows, each) for each in (turn, turn + 2)]
+    def _pair(self, image: Picture, places: Lattice, turn: int) -> list[list[torch.Tensor]]:
+        return [self._seen(image, places, each) for each in (turn, turn + 2)]
 
-    def _seen(self, image: Picture, windows: Lattice, turn: int) -> list[torch.Tensor]:
+    def _seen(self, image: Picture, places: Lattice, turn: int) -> list[torch.Tensor]:
         """Return residual sums (R, S, K, D) of each codebook, and means (R, S, C), in a turn."""
         pixels = torch.rot90(image.pixels, turn, (1, 2)).contiguous()
-        own = turned_lattice(windows, image.size, turn)
+        own = windows_in_turn(places, turn)
         seen = self._windows.view.seen(pixels, image.name)
         blocks = zip(
             self._windows.residual_sums(seen, own), self._windows.means(seen, own), strict=True
@@ -84,20 +84,29 @@ def mean_and_contrast(even: torch.Tensor, odd: torch.Tensor) -> torch.Tensor:
     return torch.cat([even + odd, (even - odd).abs()], dim=-1) / 4
 
 
-def turned_lattice(windows: Lattice, size: tuple[int, int], turn: int) -> Lattice:
-    """Return where windows lie after ``turn`` right angles counter-clockwise.
+def windows_in_turn(places: Lattice, turn: int) -> Windows:
+    """Return windows of one side in the middle of places that cover an image, in a turn of it.
 
     Parameters
     ----------
-    windows : Lattice
-    size : (int, int)
-        Height and width of the image before.
+    places : Lattice
+        On the image as it is.
     turn : int
-        As `numpy.rot90` counts them.
+        Right angles counter-clockwise, as `numpy.rot90` counts them.
+
+    Returns
+    -------
+    Windows
+        Their side is the mean one of the places; where these differ in size, a window lies up to a
+        pixel beside the middle of its own.
     """
-    height, width = size
+    rows, columns = places.rows, places.columns
     for _ in range(turn):
-        upper = width - windows.side - windows.columns[::-1]
-        windows = Lattice(upper, windows.rows, windows.side)
-        height, width = width, height
-    return windows
+        rows, columns = columns[-1] - columns[::-1], rows
+    side = round(float(np.mean([*np.diff(rows), *np.diff(columns)])))
+    side = min(side, int(rows[-1]), int(columns[-1]))
+    upper, left = (
+        np.clip((edges[:-1] + edges[1:] - side) // 2, 0, edges[-1] - side)
+        for edges in (rows, columns)
+    )
+    return Windows(upper, left, side)

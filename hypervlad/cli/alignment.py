@@ -10,7 +10,15 @@ import typer
 
 from hypervlad.cli.messages import plain_errors
 from hypervlad.cli.models import check_folders, load_model, names_of
-from hypervlad.cli.options import Images, OnError, Quiet, Seed, UnreadableInPrediction
+from hypervlad.cli.options import (
+    Device,
+    Images,
+    OnError,
+    Quiet,
+    Seed,
+    UnreadableInPrediction,
+    Weights,
+)
 
 
 @plain_errors
@@ -69,7 +77,9 @@ def align(
     no_figures: Annotated[
         bool, typer.Option("--no-figures", help="Tables and maps only: faster, and smaller.")
     ] = False,
+    weights: Weights = None,
     seed: Seed = 0,
+    device: Device = "auto",
     on_error: UnreadableInPrediction = OnError.RAISE,
     quiet: Quiet = False,
 ) -> None:
@@ -92,7 +102,9 @@ def align(
     from hypervlad.images import ImageReadError, find_images
 
     check_folders(output, paths)
-    judge = _method(method)
+    if not 0 < tolerance <= 90:
+        raise ValueError(f"--tolerance {tolerance:g}: expected degrees above 0, at most 90")
+    judge = _method(method, weights, device)
     recipe = AlignmentRecipe(
         method=judge,
         window=getattr(judge, "window_", DEFAULT_WINDOW) if window is None else window,
@@ -121,10 +133,20 @@ def align(
         typer.echo(f"warning: {told}", err=True)
 
 
-def _method(name: str) -> Any:
+def _method(name: str, weights: str | None, device: str) -> Any:
     """Return the name of a method, or the model of a file."""
     from hypervlad.fibres import AlignmentModel
+    from hypervlad.fibres.orientation import METHODS
 
-    if not (Path(name).is_file() or name.endswith(".hvlad")):
+    if name in METHODS:
         return name
-    return load_model(Path(name), None, AlignmentModel, "hypervlad align-train")
+    path = Path(name)
+    if not (path.is_file() or path.suffix or len(path.parts) > 1):
+        raise ValueError(
+            f"--method {name}: expected {', '.join(METHODS)}, or a model file; there is none of "
+            "that name"
+        )
+    model = load_model(path, weights, AlignmentModel, "hypervlad align-train")
+    if hasattr(model, "encoder_"):
+        model.encoder_.set_params(device=device)
+    return model

@@ -22,6 +22,7 @@ from hypervlad.cli.options import (
     Weights,
 )
 
+_SIZE = (384, 512)
 _TEST_SHARE = 4  # one more synthetic image for every four, to tell how good the model is
 
 
@@ -47,6 +48,10 @@ def align_train(
             help="Learn from N synthetic images of nanowires, too or alone; 60, say.",
         ),
     ] = 0,
+    remove_banner: Annotated[
+        bool,
+        typer.Option("--remove-banner", help="Cut off the instrument's information bar."),
+    ] = False,
     window: Annotated[
         int, typer.Option(metavar="PIXELS", help="Side of the windows that are judged.")
     ] = 32,
@@ -75,33 +80,55 @@ def align_train(
 
     if not paths and not synthetic:
         raise ValueError("nothing to learn from: give images with --masks, or --synthetic 60")
+    if synthetic and not 2 <= window <= min(_SIZE):
+        raise ValueError(f"--window {window}: synthetic images have {_SIZE[0]} x {_SIZE[1]} pixels")
+    _check_is_model(output)
     prepare_file(output)
     images, y, codes = _labelled(paths or [], masks, groups)
+    reading = dict(default_alignment_encoder().read_options or {})
+    if remove_banner:
+        reading["banner"] = "remove"
     given = {"backbone": backbone, "weights": absolute_weights(weights)}
     encoder = default_alignment_encoder(
         **{name: value for name, value in given.items() if value is not None},
         device=device,
         on_error=on_error.value,
+        read_options=reading,
     )
     model = AlignmentClassifier(encoder, window=window, random_state=seed, verbose=not quiet)
     n_made = synthetic + -(-synthetic // _TEST_SHARE)
     made: Any = ([], [])
     if synthetic:
         say(quiet, f"making {n_made} synthetic images")
-        made = make_alignment_examples(n_made, random_state=seed)
+        made = make_alignment_examples(n_made, size=_SIZE, random_state=seed)
     maps = [truth.aligned_map(window) for truth in made[1]]
     say(quiet, f"learning from {len(images)} images with masks and {synthetic} synthetic ones")
     own = [f"synthetic {i}" for i in range(synthetic)]
     with hint_at_bad_files():
         model.fit([*images, *made[0][:synthetic]], [*y, *maps[:synthetic]], groups=[*codes, *own])
     model.save(output, include_backbone=include_backbone)
-    typer.echo(f"model: {output} ({model.n_windows_} windows of {model.n_images_} images)")
+    share = model.aligned_share_
+    typer.echo(
+        f"model: {output} ({model.n_windows_} windows of {model.n_images_} images, {share:.0%} of "
+        "them aligned)"
+    )
     if synthetic:
         right = model.score(made[0][synthetic:], maps[synthetic:])
         typer.echo(
-            f"{right:.1%} of the windows of {n_made - synthetic} other synthetic images are "
-            "judged right"
+            f"{right:.1%} of the windows of {n_made - synthetic} other synthetic images are judged "
+            "right; of real images this says nothing"
         )
+
+
+def _check_is_model(path: Path) -> None:
+    """Refuse to write a model over an image or anything else that is no model."""
+    from hypervlad.modelfile import read_model
+
+    if path.is_file():
+        try:
+            read_model(path)
+        except ValueError as error:
+            raise ValueError(f"{path} is there, and no model: choose another name") from error
 
 
 def _labelled(

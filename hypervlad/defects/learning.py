@@ -188,7 +188,7 @@ def held_out(
         If images are scored that the model has seen.
     """
     positions = np.array(list(examples.digests))  # in an order that the list's has no part in
-    own = _joined(groups[positions], list(examples.digests.values()))
+    own = joined_groups(groups[positions], list(examples.digests.values()))
     defective = set(examples.images[examples.labels != NORMAL].tolist())
     model_of: dict[int, Scores] = {}
     for train, test in _folds([at in defective for at in positions.tolist()], own, seed):
@@ -232,7 +232,7 @@ def _has_all_kinds(examples: Examples, positions: list[int]) -> bool:
     return bool(set(is_normal[inside].tolist()) == set(is_normal.tolist()))
 
 
-def _joined(groups: NDArray[Any], digests: list[str]) -> list[int]:
+def joined_groups(groups: NDArray[Any], digests: list[str]) -> list[int]:
     """Put copies of an image, and with them their groups, into one group; numbers them anew."""
     parent: dict[Any, Any] = {}
 

@@ -30,14 +30,18 @@ def check_scorer(scorer: Any) -> None:
     check_count("n_words", scorer.n_words)
     check_count("tile_size", scorer.tile_size, 64)
     check_min_fraction(scorer.min_fraction)
-    if scorer.boosting is not None:
-        if not isinstance(scorer.boosting, BoostedSoftmaxClassifier):
-            raise ValueError(
-                f"boosting must be a BoostedSoftmaxClassifier or None, not {scorer.boosting!r}"
-            )
-        check_parameters(scorer.boosting)
+    check_boosting(scorer.boosting)
     if scorer.encoder is not None:
         check_window_encoder(scorer.encoder, "defects are looked for")
+
+
+def check_boosting(boosting: Any) -> None:
+    """Raise a ValueError unless it is None or a learner with usable parameters."""
+    if boosting is None:
+        return
+    if not isinstance(boosting, BoostedSoftmaxClassifier):
+        raise ValueError(f"boosting must be a BoostedSoftmaxClassifier or None, not {boosting!r}")
+    check_parameters(boosting)
 
 
 def check_window_encoder(encoder: Any, what: str) -> None:

@@ -16,6 +16,8 @@ from hypervlad.encoder.recipe import Recipe
 from hypervlad.images import ImageReadError
 from hypervlad.images.outcomes import name_of, outcomes_of
 
+Prepare = Callable[[Any, str], Any]
+
 
 @dataclass(frozen=True, eq=False)
 class Picture:
@@ -61,8 +63,12 @@ def inputs_of(encoder: HypercolumnVLAD) -> Inputs[Recipe]:
     return Inputs.of(encoder, encoder.recipe_, encoder.preprocessing_)
 
 
-def pictures(inputs: Inputs[Recipe], images: list[Any], what: str, side: int) -> Iterator[Picture]:
+def pictures(
+    inputs: Inputs[Recipe], images: list[Any], what: str, side: int, prepare: Prepare | None = None
+) -> Iterator[Picture]:
     """Read images one after the other; ``what`` names the progress bar.
+
+    ``prepare``, if given, makes an array of an image and its name, which is then read as it is.
 
     Raises
     ------
@@ -70,13 +76,15 @@ def pictures(inputs: Inputs[Recipe], images: list[Any], what: str, side: int) ->
         At one that cannot be read, or is smaller than a window of ``side`` pixels; such images are
         left out if ``inputs`` say so.
     """
-    take = _taking(inputs, side)
+    take = _taking(inputs, side, prepare)
     outcomes = outcomes_of(enumerate(images), take, inputs.n_threads)
     for position, taken in inputs.told(outcomes, images, what):
         yield Picture.of(taken, position, name_of(images[position], position))
 
 
-def picture(inputs: Inputs[Recipe], image: Any, side: int) -> Picture:
+def picture(
+    inputs: Inputs[Recipe], image: Any, side: int, prepare: Prepare | None = None
+) -> Picture:
     """Read one image, which must be at least of ``side`` pixels.
 
     Raises
@@ -84,16 +92,21 @@ def picture(inputs: Inputs[Recipe], image: Any, side: int) -> Picture:
     ImageReadError
     """
     name = name_of(image)
-    return Picture.of(_taking(inputs, side)(image, name), 0, name)
+    return Picture.of(_taking(inputs, side, prepare)(image, name), 0, name)
 
 
-def _taking(inputs: Inputs[Recipe], side: int) -> Callable[[Any, str], Taken]:
+def _taking(
+    inputs: Inputs[Recipe], side: int, prepare: Prepare | None
+) -> Callable[[Any, str], Taken]:
     # No image is too small for the network: it gets a border.
     lenient = replace(inputs, preprocessing=replace(inputs.preprocessing, minimum_size=1))
+    if prepare is not None:  # what is cut off already is not cut off again
+        options = replace(inputs.recipe.read_options, banner="keep", page=0)
+        lenient = replace(lenient, recipe=replace(inputs.recipe, read_options=options))
     intake = lenient.intake(lambda digest: None)
 
     def take(image: Any, name: str) -> Taken:
-        taken = intake(image, name)
+        taken = intake(image if prepare is None else prepare(image, name), name)
         assert taken.prepared is not None  # nothing is ever found in a cache here
         height, width = taken.prepared.image.shape[1:]
         if min(height, width) < side:

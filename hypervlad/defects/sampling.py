@@ -8,7 +8,7 @@ import numpy as np
 
 from hypervlad.backbones import TappedNetwork
 from hypervlad.codebook import Codebook, HypercolumnPool
-from hypervlad.defects.reading import pictures
+from hypervlad.defects.reading import Prepare, pictures
 from hypervlad.defects.seeing import View
 from hypervlad.encoder.inputs import Inputs
 from hypervlad.encoder.learning import Learn, learn_from_pool, shares_to_try
@@ -18,7 +18,7 @@ from hypervlad.encoder.weights import NetworkSource
 from hypervlad.hypercolumns import hypercolumns_at
 
 
-def learn_as_seen(tile_size: int, side: int) -> Learn:
+def learn_as_seen(tile_size: int, side: int, prepare: Prepare | None = None) -> Learn:
     """Return what learns a codebook from images at their own size, with border and in tiles.
 
     Parameters
@@ -27,6 +27,8 @@ def learn_as_seen(tile_size: int, side: int) -> Learn:
         As in `View`.
     side : int
         Images smaller than that, in pixels, cannot be used.
+    prepare : callable, optional
+        As in `pictures`.
     """
 
     def learn(
@@ -40,7 +42,7 @@ def learn_as_seen(tile_size: int, side: int) -> Learn:
         n_each, shares = shares_to_try(inputs.recipe, len(images))
         for share in shares:
             pool, n_images = HypercolumnPool(inputs.recipe.n_samples), 0
-            for image in pictures(inputs, images, "codebook", side):
+            for image in pictures(inputs, images, "codebook", side, prepare):
                 n_images += 1
                 if is_chosen(image.digest, share):
                     seen = view.seen(image.pixels, image.name)

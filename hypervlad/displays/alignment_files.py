@@ -42,7 +42,12 @@ def write_alignment(
     - ``alignment.csv``: a line an image; ``regions.csv``: a line a region. Columns are named with
       their units: ``_deg``, ``_px``, and ``_nm``, ``_um2``, which are empty where the pixel size is
       not known. ``window_px`` is what was asked for, ``window_width_px`` and ``window_height_px``
-      the mean sides of the windows that fit into the image.
+      the mean sides of the windows that fit into the image. ``fraction`` is of area,
+      ``fibre_fraction`` of pixels where a direction is seen (``fibre_share`` of the image: fibres
+      and a margin around them, no segmentation), ``expected_fraction`` the mean of a model's
+      probabilities. Direction, order and spread of an image are of its pixels, noise and all; of a
+      region, of its windows, without what noise adds. A model judges regardless of
+      ``tolerance_deg``, which joins regions.
     - ``maps/NAME.orientation.tif`` (radians, 0 to pi, counter-clockwise from the +x axis as seen)
       and ``maps/NAME.coherence.tif`` (0 to 1, 0 in the background): 32-bit floats.
     - ``maps/NAME.regions.tif``: the number of the region at each pixel, 0 outside of them: 16-bit

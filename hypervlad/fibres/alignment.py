@@ -178,7 +178,7 @@ def aligned_fraction(
     noise = gradient_noise(contrast, scale, inner, where)
     summed = _gradient_sums if method == "lgo" else _tensor_sums
     sums = summed(down, right, lattice, scale, noise, share, where)
-    proba = None if model is None else _proba_of(model, image, lattice)
+    proba = None if model is None else _proba_of(model, _filled(image, where), lattice)
     return judged(sums, lattice, side, limit, least, proba)
 
 
@@ -261,6 +261,14 @@ def _model_of(method: Any) -> AlignmentModel | None:
         )
     check_choice("method", method, METHODS)
     return None
+
+
+def _filled(image: ArrayLike, where: BoolMap | None) -> ArrayLike:
+    """Return an image without what lies outside a mask, which a model is not to see."""
+    if where is None:
+        return image
+    pixels = np.asarray(image)
+    return np.where(where, pixels, np.median(pixels[where]))
 
 
 def _proba_of(model: AlignmentModel, image: ArrayLike, lattice: Lattice) -> NDArray[np.float64]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,15 +64,62 @@ def test_from_masks_to_a_model_that_align_uses(folder: Path, tmp_path: Path) -> 
 
 
 def test_from_synthetic_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def small(n: int, random_state: int) -> object:
+    def small(n: int, size: tuple[int, int], random_state: int) -> object:
         return make_alignment_examples(n, size=96, random_state=random_state)
 
+    judged = []
+    score = AlignmentClassifier.score
+
+    def spy(self: AlignmentClassifier, images: list[Any], y: list[Any]) -> float:
+        judged.extend(images)
+        return score(self, images, y)
+
+    monkeypatch.setattr(AlignmentClassifier, "score", spy)
     monkeypatch.setattr("hypervlad.datasets.make_alignment_examples", small)
     model = tmp_path / "alignment.hvlad"
     told = run("align-train", "--synthetic", 5, "-o", model, *SMALL).output
     assert "of 5 images" in told
     assert "of the windows of 2 other synthetic images are judged right" in told
     assert load(model).window_ == 24
+    made, _ = make_alignment_examples(7, size=96, random_state=0)
+    np.testing.assert_array_equal(judged, made[5:])
+
+
+def test_groups_go_by_their_table_and_flat_images_may_be_skipped(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(folder / "images", images)
+    Image.fromarray(np.zeros((96, 96), np.uint8)).save(images / "1.png")
+    table = tmp_path / "groups.csv"
+    table.write_text("path,group\n0.png,a\n1.png,a\n2.png,a\n3.png,b\n", encoding="utf-8")
+    told = {}
+    fit = AlignmentClassifier.fit
+
+    def spy(self: AlignmentClassifier, *given: Any, groups: Any) -> AlignmentClassifier:
+        told["groups"] = groups
+        return fit(self, *given, groups=groups)
+
+    monkeypatch.setattr(AlignmentClassifier, "fit", spy)
+    given = (images, "--masks", folder / "masks", "--groups", table, "-o", tmp_path / "m.hvlad")
+    assert "flat" in run("align-train", *given, *SMALL, code=2).output
+    done = run("align-train", *given, *SMALL, "--on-error", "skip")
+    assert "windows of 2 images" in done.output
+    assert len(set(told["groups"])) == 1
+
+
+def test_nothing_but_a_model_is_overwritten(folder: Path) -> None:
+    image = folder / "images" / "0.png"
+    before = image.read_bytes()
+    told = run("align-train", "--synthetic", 2, "-o", image, *SMALL, code=2).output
+    assert "is there, and no model" in told
+    assert image.read_bytes() == before
+
+
+def test_a_mistyped_method_is_told(folder: Path, tmp_path: Path) -> None:
+    for name, words in (("m.hvld", "there is no such file"), ("lgoo", "or a model file")):
+        told = run("align", folder / "images", "--method", name, "-o", tmp_path / "x", code=2)
+        assert words in told.output
 
 
 @pytest.mark.parametrize(
@@ -80,6 +129,7 @@ def test_from_synthetic_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (("{images}",), "need --masks"),
         (("--synthetic", 3, "--masks", "{masks}"), "are of images"),
         (("{images}", "--masks", "{images}"), "lies in the folder of masks"),
+        (("--synthetic", 3, "--window", 500), "synthetic images have"),
     ],
 )
 def test_what_is_missing_is_told(
@@ -88,5 +138,6 @@ def test_what_is_missing_is_told(
     given = [
         str(each).format(images=folder / "images", masks=folder / "masks") for each in arguments
     ]
-    assert message in run("align-train", *given, "-o", tmp_path / "m.hvlad", *SMALL, code=2).output
+    told = run("align-train", *SMALL, "-o", tmp_path / "m.hvlad", *given, code=2)
+    assert message in told.output
     assert not (tmp_path / "m.hvlad").exists()

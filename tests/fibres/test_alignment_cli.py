@@ -365,10 +365,10 @@ def test_a_model_of_a_file_may_judge_the_windows(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "fft"], "method='fft': expected one of 'structure_tensor', 'lgo'"),
+        (["--method", "fft"], "--method fft: expected structure_tensor, lgo, or a model file"),
         (["--method", "missing.hvlad"], "missing.hvlad"),
         (["--window", "wide"], "'wide' is no length"),
-        (["--tolerance", "120"], "expected an angle"),
+        (["--tolerance", "120"], "expected degrees above 0, at most 90"),
         (["--pixel-size", "-1"], "expected a number of nm"),
         (["--window", "1000"], "larger than the image"),
     ],
