@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import os
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -33,6 +34,11 @@ def as_contrast(image: Any, where: BoolMap | None = None) -> FloatMap:
     ValueError
         If it is not one grey image of finite, differing values.
     """
+    if isinstance(image, str | os.PathLike):
+        raise ValueError(
+            f"expected an array of pixels, got the path {os.fspath(image)!r}: read it first, with "
+            "hypervlad.read_image(path)."
+        )
     pixels = as_pixels(image if where is None else filled(image, where), "the image")
     if pixels.ndim != 2:
         raise ValueError(

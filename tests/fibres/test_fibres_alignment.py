@@ -354,3 +354,8 @@ def test_bad_parameters_are_told(options, message):
 def test_bad_maps_are_told(arguments, message):
     with pytest.raises(ValueError, match=message):
         aligned_fraction_of_map(*arguments)
+
+
+def test_a_path_is_to_be_read_first():
+    with pytest.raises(ValueError, match="read it first"):
+        aligned_fraction("wires.tif")
