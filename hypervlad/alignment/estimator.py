@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -223,7 +225,7 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
         """
         check_is_fitted(self)
         places = Lattice(np.asarray(rows), np.asarray(columns))
-        seen = picture(inputs_of(self.encoder_), image, 1, self._prepare())
+        seen = picture(inputs_of(self.encoder_), image, 1, self._prepare(image))
         _check_places(places, seen)
         self._warn_of_size(places)
         return self._proba(seen, places)
@@ -293,7 +295,8 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
         images = check_image_list(images)
         known = WindowLabels.of(images, y, check_read_options(self.encoder_.read_options))
         right = []
-        inputs, prepare = inputs_of(self.encoder_), self._prepare()
+        inputs = inputs_of(self.encoder_)
+        prepare = _grey_by(check_read_options(self.encoder_.read_options))
         for image in pictures(inputs, images, "windows", self.window_, prepare):
             labels = known.of_windows(image.position, self.window_)
             proba = self._proba(image, Lattice.over(image.shape, self.window_))
@@ -341,8 +344,11 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
         complete(part, seed, self.verbose)
         return part
 
-    def _prepare(self) -> Prepare:
-        return _grey_by(check_read_options(self.encoder_.read_options))
+    def _prepare(self, image: Any) -> Prepare:
+        """Return how an image is read that windows were cut for: of an array nothing is cut off."""
+        options = check_read_options(self.encoder_.read_options)
+        is_file = isinstance(image, str | os.PathLike)
+        return _grey_by(options if is_file else replace(options, banner="keep", page=0))
 
     def _proba(self, image: Picture, places: Lattice) -> NDArray[np.float64]:
         check_count("tile_size", self.tile_size, 64)
@@ -352,7 +358,7 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
         return np.asarray(proba.reshape(places.shape), dtype=np.float64)
 
     def _fraction(self, image: Any, name: str, **options: Any) -> AlignedFraction:
-        grey = self._prepare()(image, name)
+        grey = grey_of(image, check_read_options(self.encoder_.read_options), name)
         try:
             return aligned_fraction(grey, self, **{"window": self.window_} | options)
         except ValueError as error:

@@ -405,6 +405,21 @@ def test_all_methods_read_an_image_alike(tmp_path: Path, kind: str) -> None:
     assert model.score(given[6:], list(maps[6:])) == pytest.approx(share)
 
 
+def test_a_banner_is_cut_off_once(
+    monkeypatch: pytest.MonkeyPatch, labelled: tuple[list[Image], list[str]]
+) -> None:
+    """However much the rule would find below what is left."""
+    encoder = small_model().encoder
+    assert encoder is not None
+    encoder.set_params(read_options={"banner": "remove"})
+    model = small_model(encoder=encoder).fit(*labelled)
+    monkeypatch.setattr("hypervlad.images.reading.find_banner", lambda pixels: 6)
+    image, _ = halves(2, 0.4)
+    found = model.aligned_fraction(image)
+    assert found.rows[-1] == 58
+    assert found.proba is not None
+
+
 def test_the_learner_gets_groups_weights_and_parts(
     monkeypatch: pytest.MonkeyPatch, labelled: tuple[list[Image], list[str]]
 ) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import binary_dilation, gaussian_filter
+from skimage.feature import structure_tensor, structure_tensor_eigenvalues
 
 from hypervlad.datasets import make_nanowire_images
 from hypervlad.fibres import axial_difference, local_orientation
@@ -469,3 +470,25 @@ def test_the_largest_sigma_takes_little_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 60 * image.nbytes
+
+
+@given(st.floats(0, np.pi), st.floats(9, 20), st.integers(0, 2**31 - 1))
+@settings(max_examples=20, deadline=None)
+def test_it_is_scikit_images_structure_tensor_but_for_the_derivative(angle, period, seed):
+    """Sobel's derivative turns axes a little; on coarse stripes hardly."""
+    image = stripes_of(angle, period, seed)
+    found = local_orientation(image, 2.5, floor=0)
+    theirs = structure_tensor(gaussian_filter(image, 1.0), sigma=2.5, order="rc")
+    rows, mixed, columns = theirs
+    along = 0.5 * np.arctan2(2 * mixed, rows - columns)
+    high, low = structure_tensor_eigenvalues(theirs)
+    inner = (slice(16, -16), slice(16, -16))
+    assert axial_difference(found.orientation[inner], along[inner]).max() < np.deg2rad(1)
+    coherence = (high - low) / (high + low)
+    assert_allclose(found.coherence[inner], coherence[inner], atol=0.02)
+
+
+def stripes_of(angle, period, seed):
+    phase = np.random.default_rng(seed).uniform(0, 2 * np.pi)
+    y, x = np.mgrid[:80, :80]
+    return np.sin(2 * np.pi / period * (x * np.sin(angle) + y * np.cos(angle)) + phase)
