@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -24,13 +23,14 @@ from hypervlad.alignment.labels import (
 )
 from hypervlad.alignment.turned import TurnedVectors
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.classifier.estimator import complete
+from hypervlad.classifier.estimator import seeded
 from hypervlad.defects import default_patch_encoder
 from hypervlad.defects.learning import Examples, ImageWindows, joined_groups
 from hypervlad.defects.parameters import check_boosting, check_groups, check_window_encoder
 from hypervlad.defects.reading import Picture, Prepare, inputs_of, picture, pictures
 from hypervlad.defects.sampling import learn_as_seen
 from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.encoder.listing import ImageListEstimator
 from hypervlad.encoder.parameters import check_count, check_read_options
 from hypervlad.encoder.saving import SaveMixin
 from hypervlad.fibres import AlignedFraction, aligned_fraction
@@ -46,7 +46,7 @@ register_kind(KIND, "hypervlad.alignment:AlignmentClassifier")
 _LIKE_WINDOW = 1.5  # times as large or small, up to which a window is like those learnt from
 
 
-class AlignmentClassifier(SaveMixin, BaseEstimator):
+class AlignmentClassifier(SaveMixin, ImageListEstimator):
     """Tell windows of an image in which fibres are aligned from others, learnt from examples.
 
     The network passes over the image in its four right-angle turns. The residual sums to the
@@ -168,7 +168,7 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
         images = check_image_list(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         own = default_alignment_encoder() if self.encoder is None else self.encoder
-        encoder = self._seeded(own, seed)
+        encoder = seeded(own, seed, self.verbose)
         options = check_read_options(encoder.read_options)
         labels, prepare = WindowLabels.of(images, y, options), _grey_by(options)
         codes = check_groups(groups, len(images))
@@ -184,7 +184,7 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
         examples = Examples.of(read(), len(images), seed)
         check_both_kinds(examples.labels)
         learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
-        learner = self._seeded(learner, seed).fit(
+        learner = seeded(learner, seed, self.verbose).fit(
             examples.X,
             examples.labels,
             sample_weight=examples.weights,
@@ -338,12 +338,6 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
                 "are in the image's own pixels: give HypercolumnVLAD(pixel_size=None, ...)"
             )
 
-    def _seeded(self, part: Any, seed: int) -> Any:
-        """Return a copy of an encoder or learner, seeded where it has no seed of its own."""
-        part = clone(part)
-        complete(part, seed, self.verbose)
-        return part
-
     def _prepare(self, image: Any) -> Prepare:
         """Return how an image is read that windows were cut for: of an array nothing is cut off."""
         options = check_read_options(self.encoder_.read_options)
@@ -380,8 +374,6 @@ class AlignmentClassifier(SaveMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
         tags.target_tags.required = True
         return tags
 

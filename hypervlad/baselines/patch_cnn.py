@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -21,6 +21,7 @@ from hypervlad.baselines.patch_images import FloatArray, patch_options, read_pat
 from hypervlad.baselines.patch_network import activations, build_patch_network, n_parameters
 from hypervlad.baselines.training import Curves, Patches, Schedule, margins, train
 from hypervlad.classifier.validation import checked_labels
+from hypervlad.encoder.listing import ImageListEstimator
 from hypervlad.encoder.parameters import check_device
 from hypervlad.images import ReadOptions, check_image_list
 from hypervlad.modelfile import write_model
@@ -31,7 +32,7 @@ KIND = "patch_cnn_classifier"
 _AT_ONCE = 4096  # patches of an image, which bounds the memory
 
 
-class PatchCNNClassifier(ClassifierMixin, BaseEstimator):
+class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
     """Tell patches of two kinds apart with a small convolutional network, trained from nothing.
 
     A baseline, that of Carrillo Pérez (2020) for SEM images of nanofibres: three unpadded
@@ -381,8 +382,6 @@ class PatchCNNClassifier(ClassifierMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
         tags.classifier_tags.multi_class = False
         return tags
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -23,6 +23,7 @@ from hypervlad.baselines.transfer_parameters import TransferRecipe
 from hypervlad.classifier.answers import accuracy_of_read, most_probable
 from hypervlad.classifier.validation import check_classes, checked_labels, of_length
 from hypervlad.encoder.inputs import Inputs
+from hypervlad.encoder.listing import ImageListEstimator
 from hypervlad.encoder.parameters import check_device
 from hypervlad.encoder.saving import SaveMixin
 from hypervlad.encoder.weights import NetworkSource
@@ -33,7 +34,7 @@ KIND = "transfer_classifier"
 register_kind(KIND, "hypervlad.baselines:TransferClassifier")
 
 
-class TransferClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
+class TransferClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
     """Classify micrographs by an ImageNet network: its last features, or the network fine-tuned.
 
     A baseline, that of Modarres et al. (2017) for SEM images. The maps of the network's last tap
@@ -430,9 +431,3 @@ class TransferClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "head_")
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
-        return tags

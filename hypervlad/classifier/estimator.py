@@ -42,6 +42,7 @@ from hypervlad.classifier.validation import (
     of_length,
 )
 from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.encoder.listing import ImageListEstimator
 from hypervlad.encoder.saving import SaveMixin
 from hypervlad.images import check_image_list
 from hypervlad.modelfile import register_kind
@@ -55,7 +56,7 @@ def _learner_has_margins(model: MicrographClassifier) -> bool:
     return learner is None or hasattr(learner, "decision_function")
 
 
-class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
+class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
     """Classify micrographs: VLAD of hypercolumns, pooled channels, boosted softmax.
 
     An encoder makes each image a vector of parts that differ in kind, VLAD and channel averages.
@@ -536,17 +537,18 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "classes_")
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
-        return tags
-
 
 def _readable(vectors: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Keep the images that could be read; no copy, of what may be most of the memory, if all."""
     readable = ~np.isnan(vectors[:, 0])
     return (vectors, rows) if readable.all() else (vectors[readable], rows[readable])
+
+
+def seeded(part: Any, seed: int, verbose: bool) -> Any:
+    """Return a copy of an encoder or learner, seeded where it has no seed of its own."""
+    part = clone(part)
+    complete(part, seed, verbose)
+    return part
 
 
 def complete(part: BaseEstimator, seed: int | None, verbose: bool) -> None:

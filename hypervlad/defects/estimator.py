@@ -8,14 +8,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
-from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.backbones import get_backbone
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.classifier.estimator import complete
+from hypervlad.classifier.estimator import seeded
 from hypervlad.defects import state
 from hypervlad.defects.findings import Finding
 from hypervlad.defects.labelled import LabelledWindows
@@ -40,6 +39,7 @@ from hypervlad.defects.thresholds import (
 )
 from hypervlad.defects.truth import Truth
 from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.encoder.listing import ImageListEstimator
 from hypervlad.encoder.parameters import check_read_options
 from hypervlad.encoder.saving import SaveMixin
 from hypervlad.images import check_image_list
@@ -58,7 +58,7 @@ def _has_labels(scorer: PatchDefectScorer) -> bool:
     return isinstance(getattr(scorer, "model_", None), LabelledWindows)
 
 
-class PatchDefectScorer(SaveMixin, BaseEstimator):
+class PatchDefectScorer(SaveMixin, ImageListEstimator):
     """Score every place of an image for defects, learnt from good images or from labelled ones.
 
     The network passes once over the whole image, at the image's own size. Windows of ``patch``
@@ -211,7 +211,7 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
         check_not_masks(y)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         own = default_patch_encoder() if self.encoder is None else self.encoder
-        encoder = self._seeded(own, seed)
+        encoder = seeded(own, seed, self.verbose)
         rows = mask_rows(check_read_options(encoder.read_options))
         truth = Truth.of(images, y, masks, self.min_fraction, rows)
         if self.threshold == "f1" and not truth.is_known:
@@ -394,7 +394,7 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
 
         def labelled(examples: Examples) -> LabelledWindows:
             own = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
-            learner = self._seeded(own, seed)
+            learner = seeded(own, seed, self.verbose)
             learner.fit(
                 examples.X,
                 examples.labels,
@@ -412,12 +412,6 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
             return threshold_of_best_f1(unseen)
         rule = threshold_at_rate if self.threshold == "fpr" else threshold_at_patch_rate
         return rule(unseen, float(self.fpr))
-
-    def _seeded(self, part: Any, seed: int) -> Any:
-        """Return a copy of an encoder or learner, seeded where it has no seed of its own."""
-        part = clone(part)
-        complete(part, seed, self.verbose)
-        return part
 
     def _window_vectors(self) -> WindowVectors:
         windows: WindowVectors | None = getattr(self, "_windows", None)
@@ -458,12 +452,6 @@ class PatchDefectScorer(SaveMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
-        return tags
 
 
 def default_patch_encoder(**parameters: Any) -> HypercolumnVLAD:

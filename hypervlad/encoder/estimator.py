@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import joblib
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -20,6 +20,7 @@ from hypervlad.encoder.caching import CachedVectors
 from hypervlad.encoder.inputs import Inputs
 from hypervlad.encoder.intake import Taken
 from hypervlad.encoder.learning import Learn, learn_from_images
+from hypervlad.encoder.listing import ImageListEstimator
 from hypervlad.encoder.parameters import check_device, check_run
 from hypervlad.encoder.projection import TorchCodebook
 from hypervlad.encoder.recipe import Recipe
@@ -35,7 +36,9 @@ KIND = "hypercolumn_vlad"
 register_kind(KIND, "hypervlad.encoder:HypercolumnVLAD")
 
 
-class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class HypercolumnVLAD(
+    SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageListEstimator
+):
     """Encode micrographs as VLAD over the hypercolumns of a pretrained network.
 
     A convolutional network gives every position of an image a hypercolumn, a K-means codebook
@@ -396,7 +399,5 @@ class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags

@@ -18,6 +18,7 @@ from hypervlad.fibres.checks import (
     check_sigma,
     check_tolerance,
     check_window,
+    filled,
 )
 from hypervlad.fibres.gradients import (
     DEFAULT_GRADIENT_SIGMA,
@@ -178,7 +179,10 @@ def aligned_fraction(
     noise = gradient_noise(contrast, scale, inner, where)
     summed = _gradient_sums if method == "lgo" else _tensor_sums
     sums = summed(down, right, lattice, scale, noise, share, where)
-    proba = None if model is None else _proba_of(model, _filled(image, where), lattice)
+    proba = None
+    if model is not None:
+        looked_at = image if where is None else filled(image, where)
+        proba = _proba_of(model, looked_at, lattice)
     return judged(sums, lattice, side, limit, least, proba)
 
 
@@ -261,14 +265,6 @@ def _model_of(method: Any) -> AlignmentModel | None:
         )
     check_choice("method", method, METHODS)
     return None
-
-
-def _filled(image: ArrayLike, where: BoolMap | None) -> ArrayLike:
-    """Return an image without what lies outside a mask, which a model is not to see."""
-    if where is None:
-        return image
-    pixels = np.asarray(image)
-    return np.where(where, pixels, np.median(pixels[where]))
 
 
 def _proba_of(model: AlignmentModel, image: ArrayLike, lattice: Lattice) -> NDArray[np.float64]:
