@@ -1,4 +1,4 @@
-"""The figures of an evaluation: accuracy and its interval, the baseline, scores of each class."""
+"""Evaluation of a classifier: accuracy and its interval, the baseline, scores of each class."""
 
 from __future__ import annotations
 
@@ -9,36 +9,35 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from hypervlad.metrics import (
+from hypervlad.metrics.intervals import accuracy_interval
+from hypervlad.metrics.probabilities import (
+    ReliabilityBins,
     SelectiveAccuracy,
     calibration_error_range,
     expected_calibration_error,
+    reliability_bins,
     selective_accuracy_area,
     selective_accuracy_curve,
 )
 
-_Z95 = 1.959963984540054
-_FEWEST_GROUPS = 10
-_N_RESAMPLES = 2000
-
 
 @dataclass(frozen=True)
 class ClassScores:
-    """How well one class is recognised; not-a-number where a score has no meaning.
+    """Scores of one class; NaN where a score is not defined.
 
     Attributes
     ----------
     label : str
     precision : float
-        Of the images that the model put into the class, the share that belongs there.
+        Share of the images predicted to be of the class that are.
     recall : float
-        Of the images of the class, the share that the model found.
+        Share of the images of the class that are predicted to be.
     f1 : float
-        The harmonic mean of the two.
+        Harmonic mean of precision and recall.
     support : int
-        Images of the class.
+        Number of images of the class.
     known : bool
         Whether the model was trained on the class.
     """
@@ -53,10 +52,10 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predictions beside the truth, and what follows from them.
+    """Predicted probabilities compared with the true labels.
 
-    Labels are compared as text. A true label that is not among `classes` is allowed: the model
-    cannot be right about it, so it counts as a mistake.
+    Labels are compared as text. A true label that is not among `classes` is allowed and counts as
+    a mistake: the model cannot predict it.
 
     Attributes
     ----------
@@ -96,7 +95,7 @@ class Evaluation:
         return [str(label) for label in self.y_true]
 
     @cached_property
-    def said(self) -> list[str]:
+    def predicted(self) -> list[str]:
         """The predicted labels as text."""
         names = [str(label) for label in self.classes]
         return [names[k] for k in np.asarray(self.proba).argmax(axis=1)]
@@ -110,7 +109,7 @@ class Evaluation:
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
         """Whether each prediction is right, shape (n,)."""
-        return np.array([a == b for a, b in zip(self.true, self.said, strict=True)])
+        return np.array([a == b for a, b in zip(self.true, self.predicted, strict=True)])
 
     @cached_property
     def unknown(self) -> list[str]:
@@ -138,29 +137,33 @@ class Evaluation:
         (label, count), *_ = sorted(Counter(self.true).items(), key=lambda kv: (-kv[1], kv[0]))
         return label, count / len(self.true)
 
+    def reliability_bins(self, n_bins: int = 10) -> ReliabilityBins:
+        """Accuracy and mean confidence by confidence; see `hypervlad.metrics.reliability_bins`."""
+        return reliability_bins(self.confidence, self.correct, n_bins)
+
     @property
     def calibration_error(self) -> float:
-        """The expected calibration error; see `hypervlad.metrics.expected_calibration_error`."""
+        """The expected calibration error; see `expected_calibration_error`."""
         return expected_calibration_error(*self._codes_and_proba)
 
     @property
     def calibration_range(self) -> tuple[float, float]:
-        """The calibration errors that chance alone would give a perfectly calibrated model."""
+        """Range of the error for a perfectly calibrated model; see `calibration_error_range`."""
         return calibration_error_range(self.proba, random_state=0)
 
     @property
     def selective_curve(self) -> SelectiveAccuracy:
-        """Accuracy of the surest answers; see `hypervlad.metrics.selective_accuracy_curve`."""
+        """Accuracy of the most confident predictions; see `selective_accuracy_curve`."""
         return selective_accuracy_curve(*self._codes_and_proba)
 
     @property
     def selective_area(self) -> float:
-        """The area under that curve; see `hypervlad.metrics.selective_accuracy_area`."""
+        """The area under that curve; see `selective_accuracy_area`."""
         return selective_accuracy_area(*self._codes_and_proba)
 
     @cached_property
     def _codes_and_proba(self) -> tuple[list[int], NDArray[np.floating[Any]]]:
-        """True labels as columns; unknown ones get a column of their own, with probability 0."""
+        """True labels as column numbers; unknown labels share a further column of probability 0."""
         place = {str(label): code for code, label in enumerate(self.classes)}
         codes = [place.get(label, len(place)) for label in self.true]
         return codes, np.pad(np.asarray(self.proba), ((0, 0), (0, 1)))
@@ -173,92 +176,24 @@ class Evaluation:
 
     @property
     def confusions(self) -> list[tuple[str, str, int]]:
-        """(true, said, count) of every kind of mistake, most frequent first."""
+        """(true, predicted, count) of every kind of mistake, most frequent first."""
         pairs = Counter(
-            (true, said) for true, said in zip(self.true, self.said, strict=True) if true != said
+            pair for pair in zip(self.true, self.predicted, strict=True) if pair[0] != pair[1]
         )
         return sorted(((*pair, n) for pair, n in pairs.items()), key=lambda item: (-item[2], item))
 
     def _score(self, label: str, *, known: bool) -> ClassScores:
         true = np.array([name == label for name in self.true])
-        said = np.array([name == label for name in self.said])
-        hits = int((true & said).sum())
+        predicted = np.array([name == label for name in self.predicted])
+        hits = int((true & predicted).sum())
         return ClassScores(
             label,
-            precision=_ratio(hits, int(said.sum())),
+            precision=_ratio(hits, int(predicted.sum())),
             recall=_ratio(hits, int(true.sum())),
-            f1=_ratio(2 * hits, int(said.sum() + true.sum())),
+            f1=_ratio(2 * hits, int(predicted.sum() + true.sum())),
             support=int(true.sum()),
             known=known,
         )
-
-
-def wilson_interval(share: float, n: float) -> tuple[float, float]:
-    """The 95 % score interval of a proportion [1]_.
-
-    Parameters
-    ----------
-    share : float
-        The observed proportion.
-    n : float
-        Of how many independent trials.
-
-    Returns
-    -------
-    low, high : float
-
-    References
-    ----------
-    .. [1] Wilson. "Probable inference, the law of succession, and statistical inference",
-       J. Am. Stat. Assoc. 22, 1927.
-
-    Examples
-    --------
-    >>> low, high = wilson_interval(1.0, 20)
-    >>> f"{low:.3f} {high:.3f}"
-    '0.839 1.000'
-    """
-    square = _Z95**2
-    centre = (share + square / (2 * n)) / (1 + square / n)
-    half = _Z95 * np.sqrt(share * (1 - share) / n + square / (4 * n**2)) / (1 + square / n)
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
-
-
-def accuracy_interval(
-    correct: ArrayLike, groups: Sequence[Any] | None = None
-) -> tuple[float, float]:
-    """The 95 % interval of an accuracy.
-
-    Without groups it is Wilson's. With at least ten groups it is the percentile interval of 2,000
-    resamples of whole groups, as images of one group stand or fall together. With fewer groups, or
-    where every resample is alike, it is Wilson's with the number of groups in place of the number
-    of images, which errs on the side of caution.
-
-    Parameters
-    ----------
-    correct : array-like of bool of shape (n,)
-    groups : sequence of n hashables, optional
-
-    Returns
-    -------
-    low, high : float
-        The same at every call: the resampling is seeded.
-    """
-    right = np.asarray(correct, dtype=float)
-    share = float(right.mean())
-    if groups is None:
-        return wilson_interval(share, len(right))
-    codes = np.unique([str(group) for group in groups], return_inverse=True)[1].ravel()
-    sizes, hits = np.bincount(codes), np.bincount(codes, right)
-    n_groups = len(sizes)
-    if n_groups == len(right):
-        return wilson_interval(share, n_groups)
-    if n_groups >= _FEWEST_GROUPS:
-        drawn = np.random.default_rng(0).integers(n_groups, size=(_N_RESAMPLES, n_groups))
-        low, high = np.quantile(hits[drawn].sum(1) / sizes[drawn].sum(1), [0.025, 0.975])
-        if low < high:
-            return float(low), float(high)
-    return wilson_interval(share, n_groups)
 
 
 def _ratio(part: int, whole: int) -> float:

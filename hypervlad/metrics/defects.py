@@ -1,4 +1,4 @@
-"""How well a defect scorer does beside the truth, image by image and over all."""
+"""Evaluation of a defect scorer against masks, image by image and over all images."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from hypervlad.displays.facts import read_options_of
 from hypervlad.images import ImageReadError, read_mask
 from hypervlad.images.masks import mask_rows, warn_if_inverted
-from hypervlad.metrics import PixelTally, patch_confusion
-from hypervlad.metrics.patches import PatchConfusion
+from hypervlad.metrics.maps import PixelTally
+from hypervlad.metrics.patches import PatchConfusion, patch_confusion
 
 
 @dataclass(frozen=True)
-class JudgedImage:
-    """What was found in an image, and what is there.
+class ImageResult:
+    """Result of one image: its score, its predicted and its true defects.
 
     Attributes
     ----------
@@ -29,11 +28,11 @@ class JudgedImage:
         Among the images given.
     name : str
     score : float
-        As the scorer ranks images.
+        The score that images are ranked by.
     is_defective, is_called : bool
-        By its mask, and by its map.
+        Whether its mask, and its thresholded map, have any defective pixel.
     true_fraction, found_fraction : float
-        Defective share of its pixels, by mask and map.
+        Share of pixels that are defective in the mask, and in the thresholded map.
     confusion : PatchConfusion
     """
 
@@ -48,13 +47,13 @@ class JudgedImage:
 
     @property
     def n_wrong(self) -> int:
-        """Patches that are not called what they are."""
+        """Number of misclassified patches."""
         return self.confusion.false_positives + self.confusion.false_negatives
 
 
 @dataclass(frozen=True, eq=False)
-class MapBesideTruth:
-    """An image's scores and mask, both of shape (H, W)."""
+class MapWithMask:
+    """The score map and the mask of an image, both of shape (H, W)."""
 
     position: int
     name: str
@@ -64,27 +63,28 @@ class MapBesideTruth:
 
 @dataclass(eq=False)
 class DefectEvaluation:
-    """A scorer's maps beside the truth; of the maps only the ``n_shown`` most wrong are kept.
+    """Score maps compared with masks, image by image.
 
     Attributes
     ----------
     threshold : float
-        From which on a place is called defective.
+        Pixels with at least this score are called defective.
     patch : int
-        Side of the squares that are counted, pixels.
+        Side of the patches that are counted, in pixels.
     n_shown : int
-    images : list of JudgedImage
+        How many maps are kept: those of the images with the most misclassified patches.
+    images : list of ImageResult
     left_out : list of str
-        Why images were left out.
+        For each image left out, the reason.
     """
 
     threshold: float
     patch: int
     n_shown: int = 12
-    images: list[JudgedImage] = field(default_factory=list)
+    images: list[ImageResult] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     _pixels: PixelTally = field(default_factory=PixelTally)
-    _worst: list[tuple[tuple[float, float, int], MapBesideTruth]] = field(default_factory=list)
+    _worst: list[tuple[tuple[float, float, int], MapWithMask]] = field(default_factory=list)
 
     def add(
         self,
@@ -94,9 +94,9 @@ class DefectEvaluation:
         scores: NDArray[np.float32],
         mask: NDArray[np.bool_],
     ) -> None:
-        """Judge one image more, by its score, map and mask."""
+        """Add an image by its score, its map and its mask."""
         called = scores >= np.float32(self.threshold)
-        judged = JudgedImage(
+        result = ImageResult(
             position,
             name,
             score=score,
@@ -106,26 +106,26 @@ class DefectEvaluation:
             found_fraction=float(called.mean()),
             confusion=patch_confusion(called, mask, self.patch),
         )
-        self.images.append(judged)
+        self.images.append(result)
         self._pixels.add(scores, mask)
-        how_wrong = (judged.n_wrong, judged.score, -len(self.images))  # no two are alike
-        heapq.heappush(self._worst, (how_wrong, MapBesideTruth(position, name, scores, mask)))
+        order = (result.n_wrong, result.score, -len(self.images))  # unique, so maps never compare
+        heapq.heappush(self._worst, (order, MapWithMask(position, name, scores, mask)))
         if len(self._worst) > self.n_shown:
             heapq.heappop(self._worst)
 
     @property
-    def worst(self) -> list[MapBesideTruth]:
-        """Maps of the images with the most wrong patches, then the highest scores."""
+    def worst(self) -> list[MapWithMask]:
+        """Maps of the images with the most misclassified patches, then the highest scores."""
         return [shown for _, shown in sorted(self._worst, key=lambda each: each[0], reverse=True)]
 
     @property
     def confusion(self) -> PatchConfusion:
-        """Of all images."""
+        """The patch confusion of all images together."""
         return PatchConfusion.total(image.confusion for image in self.images)
 
     @property
     def image_auroc(self) -> float:
-        """NaN if all images are defective, or none is."""
+        """Area under the ROC curve of images; NaN if all of them are defective, or none is."""
         truth = [image.is_defective for image in self.images]
         if len(set(truth)) < 2:
             return float("nan")
@@ -133,11 +133,11 @@ class DefectEvaluation:
 
     @property
     def best_threshold(self) -> float:
-        """At which the pixels of these images would agree best with the masks (F1); or NaN."""
+        """The threshold with the best F1 over the pixels of these images, or NaN."""
         return self._pixels.best_f1()[1]
 
     def scores(self) -> dict[str, float]:
-        """Return all figures by name; NaN where there is nothing to tell apart."""
+        """Return all scores by name; NaN where a score is not defined."""
         total = self.confusion
         errors = [abs(image.found_fraction - image.true_fraction) for image in self.images]
         return {
@@ -161,7 +161,7 @@ def evaluate_defects(
     *,
     progress: bool = False,
 ) -> DefectEvaluation:
-    """Score images whose defects are known.
+    """Score images and compare the maps with masks.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def evaluate_defects(
             f"{len(images)} images, {len(masks)} masks and {len(names)} names: give one each"
         )
     result = DefectEvaluation(scorer.threshold_, scorer.patch_)
-    rows = mask_rows(read_options_of(scorer.encoder_))
+    rows = mask_rows(scorer.encoder_.recipe_.read_options)
     given = zip(images, masks, names, strict=True)
     hidden = None if progress else True
     for i, (image, mask, name) in enumerate(
