@@ -59,6 +59,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         ("from hypervlad import HypercolumnVLAD", {"xgboost"}),
         ("from hypervlad import BoostedSoftmaxClassifier", {"torch"}),
         ("from hypervlad import load", {"torch", "xgboost"}),
+        ("import hypervlad.modelfile", {"torch", "xgboost", "sklearn", "matplotlib"}),
         ("import hypervlad.cli", {"torch", "xgboost", "sklearn", "matplotlib"}),
         ("import hypervlad.displays", HEAVY),
         ("import hypervlad.displays.alignment_files", {"torch", "torchvision", "xgboost"}),
