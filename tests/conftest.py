@@ -11,9 +11,12 @@ import torch
 from hypothesis import settings
 from support.paths import SHARED
 from support.tiny import register_tiny
+from support.unit_rules import UNIT, pytest_runtest_protocol
 
 from hypervlad import HypercolumnVLAD
 from hypervlad.backbones import WeightsNotFoundError, find_weights
+
+__all__ = ["pytest_runtest_protocol"]  # a hook
 
 # What anybody runs is reproducible: the same examples each time. "explore" draws new ones; each
 # failure that it finds becomes an explicit ``@example`` of its test.
@@ -23,7 +26,6 @@ settings.register_profile(
 settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("reproducible")
 
-_UNIT = ("tests/unit/", "tests/conformance/")
 _SLOW = 1.0  # seconds
 
 
@@ -34,7 +36,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         report
         for report in reports
         if report.duration > _SLOW
-        and report.nodeid.startswith(_UNIT)
+        and report.nodeid.startswith(UNIT)
         and "slow" not in report.keywords
     ]
     if slow:

@@ -1,7 +1,7 @@
 """What a unit test must not do: start a process or build a network of torchvision.
 
-The hook below works for all tests of the folder whose ``conftest.py`` imports it. It also covers
-fixtures of any scope that such a test is the first to use.
+``tests/conftest.py`` imports the hook below. It also covers fixtures of any scope that a unit test
+is the first to use.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ _STARTS = {
     "os.fork": "forks",
     "os.forkpty": "forks",
 }
+UNIT = ("tests/unit/", "tests/conformance/")
 _active: list[str] = []  # the unit test that runs now, if any
 
 
@@ -55,6 +56,8 @@ def _watch() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    if not item.nodeid.startswith(UNIT):
+        return (yield)
     _watch()
     _active.append(item.nodeid)
     try:
