@@ -24,7 +24,7 @@ from hypervlad.displays.image_grid import (
     thumbnail,
 )
 from hypervlad.images import check_image_list, read_mask
-from hypervlad.images.masks import mask_rows
+from hypervlad.images.masks import mask_banner_rows
 from hypervlad.metrics import area_fraction_error
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class DefectMapDisplay(GridDisplay):
         ]
 
     def _tiles(self) -> Iterator[Tile]:
-        paint, rows = self._painter, mask_rows(self.read_options or {})
+        paint, rows = self._painter, mask_banner_rows(self.read_options or {})
         for image, name, scores, mask in zip(
             self.images, self.names, self.maps, self.masks, strict=True
         ):

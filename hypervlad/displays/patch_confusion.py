@@ -23,7 +23,7 @@ from hypervlad.displays.image_grid import (
     thumbnail,
 )
 from hypervlad.images import check_image_list, read_mask
-from hypervlad.images.masks import mask_rows
+from hypervlad.images.masks import mask_banner_rows
 from hypervlad.metrics import PatchConfusion, patch_confusion
 from hypervlad.metrics.patches import defective_patches
 
@@ -81,7 +81,7 @@ class PatchConfusionDisplay(GridDisplay):
         self.images = check_image_list(images)
         n_images = len(self.images)
         self.predicted = [read_mask(each) for each in one_each("predicted map", predicted, n_images)]
-        rows = mask_rows(read_options or {})
+        rows = mask_banner_rows(read_options or {})
         self.truths = [
             np.zeros(found.shape, dtype=bool)
             if mask is None

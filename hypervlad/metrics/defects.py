@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from hypervlad.images import ImageReadError, read_mask
-from hypervlad.images.masks import mask_rows, warn_if_inverted
+from hypervlad.images.masks import mask_banner_rows, warn_if_inverted
 from hypervlad.metrics.maps import PixelTally
 from hypervlad.metrics.patches import PatchConfusion, patch_confusion
 
@@ -188,7 +188,7 @@ def evaluate_defects(
             f"{len(images)} images, {len(masks)} masks and {len(names)} names: give one each"
         )
     result = DefectEvaluation(scorer.threshold_, scorer.patch_)
-    rows = mask_rows(scorer.encoder_.recipe_.read_options)
+    rows = mask_banner_rows(scorer.encoder_.recipe_.read_options)
     given = zip(images, masks, names, strict=True)
     hidden = None if progress else True
     for i, (image, mask, name) in enumerate(
