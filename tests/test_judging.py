@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypervlad.displays.predictions import predictions_of
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
@@ -19,7 +20,6 @@ from hypervlad.classifier.training import TrainingImages, names_below, projected
 from hypervlad.cli import app
 from hypervlad.conformal import weighted_limit
 from hypervlad.displays import model_facts
-from hypervlad.displays.predictions import predictions_of
 
 # --- the parts ----------------------------------------------------------------------------------
 

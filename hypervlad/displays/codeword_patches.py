@@ -265,7 +265,7 @@ class CodewordPatchesDisplay(GridDisplay):
             for label, members in chosen:
                 codewords += finder.codewords_of(label, members, n_codewords, n_patches)
         of = f"{n_used}" if n_used == len(images) else f"{n_used} of {len(images)}"
-        title = f"Patches{_width_in_codewords(words)} from {of} images; red: where the word speaks"
+        title = f"Patches{_width_text(codewords)} from {of} images; red: evidence for the class"
         return cls(codewords, title).plot(ax=ax)
 
     @property
@@ -370,9 +370,9 @@ def _tinted(patch: Patch) -> NDArray[np.floating[Any]]:
     return tinted
 
 
-def _width_in_codewords(words: Sequence[ClassCodeword]) -> str:
-    """How wide the patches are: in pixels, and in nanometres where all images tell."""
-    patches = [patch for word in words for patch in word.patches]
+def _width_text(codewords: Sequence[ClassCodeword]) -> str:
+    """The width of the patches in pixels, and in nanometres if all pixel sizes are known."""
+    patches = [patch for codeword in codewords for patch in codeword.patches]
     if not patches:
         return ""
     pixels = [patch.box[1] - patch.box[0] for patch in patches]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _SCALE_PERCENTILES = (1, 99.8)
 _PALETTE = "bone"  # both outlines are visible on it
-Painter = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+Painter = Callable[[NDArray[np.floating[Any]]], NDArray[np.float64]]
 
 
 class DefectMapDisplay(GridDisplay):

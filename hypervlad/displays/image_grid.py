@@ -119,8 +119,9 @@ class GridDisplay(Display):
 
 def read_keywords(read_options: ReadingOptions) -> dict[str, Any]:
     """Return reading options as keywords of `hypervlad.read_image`."""
-    is_record = isinstance(read_options, ReadOptions)
-    return asdict(read_options) if is_record else dict(read_options or {})
+    if isinstance(read_options, ReadOptions):
+        return asdict(read_options)
+    return dict(read_options or {})
 
 
 def columns_for_maps(n_images: int, n_maps: int) -> int:

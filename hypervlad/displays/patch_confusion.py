@@ -80,7 +80,9 @@ class PatchConfusionDisplay(GridDisplay):
     ) -> None:
         self.images = check_image_list(images)
         n_images = len(self.images)
-        self.predicted = [read_mask(each) for each in one_each("predicted map", predicted, n_images)]
+        self.predicted = [
+            read_mask(each) for each in one_each("predicted map", predicted, n_images)
+        ]
         rows = mask_banner_rows(read_options or {})
         self.truths = [
             np.zeros(found.shape, dtype=bool)

@@ -116,6 +116,11 @@ class AlignedFraction:
     statistics: AxialStatistics | None = None
     expected_fraction: float | None = None
 
+    @property
+    def window_sides(self) -> tuple[float, float]:
+        """Mean width and height of the windows, in pixels."""
+        return float(np.diff(self.columns).mean()), float(np.diff(self.rows).mean())
+
 
 @dataclass(frozen=True, eq=False)
 class WindowSums:

@@ -43,7 +43,9 @@ class ReliabilityBins(NamedTuple):
         return float(np.average(gaps, weights=self.counts[filled])) if filled.any() else np.nan
 
 
-def reliability_bins(confidence: ArrayLike, correct: ArrayLike, n_bins: int = 10) -> ReliabilityBins:
+def reliability_bins(
+    confidence: ArrayLike, correct: ArrayLike, n_bins: int = 10
+) -> ReliabilityBins:
     """Average confidence and correctness over bins of equal width in confidence.
 
     Bin m holds the confidences in ((m - 1) / M, m / M] [1]_.

@@ -1,15 +1,11 @@
 import math
-import re
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_fscore_support
 
-from hypervlad.displays import Evaluation, accuracy_interval, wilson_interval
-from hypervlad.displays.reliability import ReliabilityDisplay
-from hypervlad.displays.sections import selective_accuracy
-from hypervlad.displays.selective_accuracy import SelectiveAccuracyDisplay
+from hypervlad.metrics import Evaluation, accuracy_interval, reliability_bins, wilson_interval
 
 CLASSES = ["fibre", "matrix", "cluster"]
 
@@ -72,27 +68,20 @@ def test_scores_are_scikit_learns():
     assert result.accuracy == np.mean(y == said)
 
 
-def test_the_calibration_error_is_the_area_of_the_diagram():
+def test_the_calibration_error_is_above_its_range_by_chance():
     result, _ = random_result(2)
-    display = ReliabilityDisplay.from_predictions(result.true, result.proba, classes=CLASSES)
-    assert display.calibration_error == pytest.approx(result.calibration_error)
     low, high = result.calibration_range
     assert 0 <= low < high < result.calibration_error
+    assert result.reliability_bins().calibration_error == result.calibration_error
 
 
-def test_the_doubtful_images_are_left_to_a_person():
-    y = ["fibre", "matrix", "ghost", "fibre"]
-    proba = [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]]
-    result = Evaluation(y, np.array(proba), CLASSES[:2])
-    display = SelectiveAccuracyDisplay.from_predictions(y, proba, classes=CLASSES[:2])
-    assert display.coverage.tolist() == [0.25, 0.5, 0.75, 1]
-    assert display.accuracy.tolist() == [1, 1, 2 / 3, 0.5], "a ghost cannot be said rightly"
-    assert display.area == result.selective_area == pytest.approx((1 + 1 + 2 / 3 + 1 / 2) / 4)
-    section = selective_accuracy(result, "")
-    rows = re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', section)
-    cells = {looked: re.findall(r">([^<]+)</td>", others) for looked, others in rows}
-    assert cells["0"] == ["4", "50.0 %", "0.0 %"]
-    assert cells["2"] == ["2", "100.0 %", "100.0 %"]
+def test_reliability_bins_by_hand():
+    confidence = np.array([0.5, 0.55, 0.6, 1.0])
+    mean, share, counts = reliability_bins(confidence, np.array([1, 0, 1, 1]), n_bins=5)
+    np.testing.assert_array_equal(counts, [0, 0, 3, 0, 1])
+    np.testing.assert_allclose(mean[[2, 4]], [0.55, 1.0])
+    np.testing.assert_allclose(share[[2, 4]], [2 / 3, 1.0])
+    assert np.isnan(mean[0])
 
 
 def test_unknown_labels_are_mistakes():
