@@ -105,9 +105,7 @@ def derivative_taps(gradient_sigma: float) -> tuple[NDArray[np.float64], NDArray
 
 
 def _derivative(padded: FloatMap) -> FloatMap:
-    outer, middle, _ = (
-        np.float32(weight / (2 * sum(_CROSS_WEIGHTS))) for weight in _CROSS_WEIGHTS
-    )
+    outer, middle, _ = (np.float32(weight / (2 * sum(_CROSS_WEIGHTS))) for weight in _CROSS_WEIGHTS)
     steps = padded[2:] - padded[:-2]
     beside = steps[:, :-2] + steps[:, 2:]
     beside *= outer
@@ -146,9 +144,7 @@ def histogram_peaks(
     side = min(max(2, round(_CELL * sigma)), *down.shape)
     grid = TileGrid.over(down.shape, side)
     strips = [_peaks(table) for table in _smoothed_strips(down, right, grid)]
-    along, order, energy = (
-        grid.expand(np.concatenate(rows)) for rows in zip(*strips, strict=True)
-    )
+    along, order, energy = (grid.expand(np.concatenate(rows)) for rows in zip(*strips, strict=True))
     return along, order, energy
 
 
