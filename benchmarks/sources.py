@@ -19,7 +19,7 @@ import hypervlad
 HERE = Path(__file__).resolve().parent
 PACKAGE = Path(hypervlad.__file__).resolve().parent
 LIBRARIES = ("numpy", "scikit-image", "scikit-learn", "torch", "xgboost")
-NO_RESULTS = ("cli", "datasets", "displays")  # rooms of the package that compute none
+NO_RESULTS = ("cli", "datasets", "displays", "reports")  # rooms of the package that compute none
 
 
 def versions() -> dict[str, str]:

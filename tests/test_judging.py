@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypervlad.displays.predictions import predictions_of
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
@@ -19,7 +18,8 @@ from hypervlad.classifier import judge_vectors
 from hypervlad.classifier.training import TrainingImages, names_below, projected
 from hypervlad.cli import app
 from hypervlad.conformal import weighted_limit
-from hypervlad.displays import model_facts
+from hypervlad.reports import model_facts
+from hypervlad.reports.predictions import predictions_of
 
 # --- the parts ----------------------------------------------------------------------------------
 

@@ -23,12 +23,13 @@ from hypervlad import HypercolumnVLAD, ImageReadError, Micrograph, ModelFileErro
 from hypervlad.backbones import Preprocessing, TappedNetwork
 from hypervlad.cli import app
 from hypervlad.codebook import HypercolumnPool
-from hypervlad.displays import CodewordMapDisplay, model_facts
+from hypervlad.displays import CodewordMapDisplay
 from hypervlad.encoder import learning as learning_module
 from hypervlad.encoder.batches import Preparation, automatic_batch_pixels
 from hypervlad.encoder.caching import what_matters
 from hypervlad.encoder.scale import MOST_PIXELS, digest_at, resampled_size, size_at
 from hypervlad.images import SkippedImagesWarning, UnknownPixelSizeWarning
+from hypervlad.reports import model_facts
 
 lengths = st.integers(1, 5000)
 scales = st.floats(1e-3, 1e3)

@@ -163,7 +163,7 @@ def test_labels_that_the_model_does_not_know_are_explained(tmp_path):
     content["y_true"][:5] = ["ghost"] * 5
     page = Page(write_report(tmp_path, **content))
     assert (
-        "Of these images, 5 carry a label that the model was not trained on (“ghost”)" in page.words
+        "Of these images, 5 have a label that the model was not trained on (“ghost”)" in page.words
     )
     assert "ghost (unknown to the model)" in page.words
 
