@@ -16,7 +16,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from benchmarks import tables
 from benchmarks.accuracy import __main__ as accuracy
-from benchmarks.accuracy import methods
+from benchmarks.accuracy import encodings, methods
 from benchmarks.accuracy.features import texture
 from benchmarks.accuracy.tables import accuracy_section, claims, front_table
 from benchmarks.common.folds import DataSet, folds_of, number_of_folds
