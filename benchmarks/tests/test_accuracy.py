@@ -369,7 +369,7 @@ def test_only_the_whole_run_replaces_the_projects_results(
 def test_methods_that_cannot_run_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = {"luo2021": "no weights of vgg16"}
     monkeypatch.setattr(
-        "accuracy.all_methods", lambda *_: ({"default": methods.Texture()}, missing)
+        accuracy, "all_methods", lambda *_: ({"default": methods.Texture()}, missing)
     )
     options = ["--data", "shared", "--out", "mine.json", "--methods"]
     with pytest.raises(SystemExit, match=r"(?s)none of the methods can run.*no weights of vgg16"):

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from skimage.io import imsave
 
-from benchmarks.accuracy import blocks
-from benchmarks.accuracy import variants as tried
-from benchmarks.accuracy.variants_table import tried_table
+from benchmarks.accuracy import blocks, variants
+from benchmarks.accuracy.tables import variants_table
 from benchmarks.common.folds import DataSet, folds_of
 
 SIZES = {"224 px": (32, "square", 8), "own aspect": (32, "own", 2), "448 px": (48, "square", 2)}
 NAMES = (
-    tried.DEFAULT,
+    variants.DEFAULT,
     "the default, own aspect",
     "the default and pooled of 448 px",
     "the default in one vector, one penalty",
@@ -59,20 +58,25 @@ def small() -> Any:
     }
     kept = ("joint", "per layer", "pooled", *NAMES[-3:])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tried, "BLOCKS", {name: few[name] for name in kept})
+        patch.setattr(variants, "BLOCKS", {name: few[name] for name in kept})
         patch.setattr(blocks, "BLOCKS", {name: few[name] for name in kept})
         patch.setattr(blocks, "N_SAMPLES", 600)
-        patch.setattr(tried, "SIZES", SIZES)
-        patch.setattr(tried, "VARIANTS", {name: tried.VARIANTS[name] for name in NAMES})
+        patch.setattr(variants, "SIZES", SIZES)
+        patch.setattr(variants, "VARIANTS", {name: variants.VARIANTS[name] for name in NAMES})
         yield
 
 
 def run(data: Path, out: Path) -> dict[str, Any]:
     options = ["--data", str(data), "--sets", "textures", "--backbone", "tiny"]
     options += ["--weights", "random", "--repeats", "1", "--threads", "1"]
-    options += ["--checkpoints", str(out / "checkpoints"), "--out", str(out / "new" / "tried.json")]
-    tried.main(options)
-    facts: dict[str, Any] = json.loads((out / "new" / "tried.json").read_text(encoding="utf-8"))
+    options += [
+        "--checkpoints",
+        str(out / "checkpoints"),
+        "--out",
+        str(out / "new" / "variants.json"),
+    ]
+    variants.main(options)
+    facts: dict[str, Any] = json.loads((out / "new" / "variants.json").read_text(encoding="utf-8"))
     return facts
 
 
@@ -97,16 +101,16 @@ def test_every_variant_has_scores_and_errors(done: tuple[Path, dict[str, Any]]) 
 
 def test_the_table_has_every_variant(done: tuple[Path, dict[str, Any]]) -> None:
     _, facts = done
-    text = tried_table(facts)
+    text = variants_table(facts)
     assert "| variant | textures | mean |" in text
     for name in NAMES:
         assert text.count(f"| {name} |") == 1
-    assert "±" not in next(x for x in text.splitlines() if x.startswith(f"| {tried.DEFAULT}"))
+    assert "±" not in next(x for x in text.splitlines() if x.startswith(f"| {variants.DEFAULT}"))
     facts = json.loads(json.dumps(facts))
     facts["rows"][1]["accuracy"], facts["rows"][1]["log_loss"] = 0.75, 0.5
     for kind in ("accuracy", "log_loss"):
         facts["rows"][1][f"{kind}_against"]["default"] = {"gain": 0.125, "error": 0.25}
-    assert "0.750 (+0.125 ± 0.250); 0.500 (-0.125 ± 0.250)" in tried_table(facts)
+    assert "0.750 (+0.125 ± 0.250); 0.500 (-0.125 ± 0.250)" in variants_table(facts)
 
 
 def test_a_second_run_computes_nothing(
@@ -116,18 +120,18 @@ def test_a_second_run_computes_nothing(
         raise AssertionError("computed again")
 
     out, facts = done
-    monkeypatch.setattr(tried, "probabilities", refuse)
-    monkeypatch.setattr(tried, "Extraction", refuse)
+    monkeypatch.setattr(variants, "probabilities", refuse)
+    monkeypatch.setattr(variants, "Extraction", refuse)
     assert run(data, out)["rows"] == facts["rows"]
-    monkeypatch.setattr(tried, "SEED", 7)
+    monkeypatch.setattr(variants, "SEED", 7)
     with pytest.raises(AssertionError, match="computed again"):
         run(data, out)
 
 
-def parts_of(data: Path, out: Path) -> tried.Blocks:
+def parts_of(data: Path, out: Path) -> variants.Blocks:
     options = ["--data", str(data), "--backbone", "tiny", "--weights", "random", "--threads", "1"]
-    arguments = tried.parse([*options, "--out", "x", "--checkpoints", str(out / "checkpoints")])
-    return tried.Blocks(DataSet.load(data / "textures"), arguments)
+    arguments = variants.parse([*options, "--out", "x", "--checkpoints", str(out / "checkpoints")])
+    return variants.Blocks(DataSet.load(data / "textures"), arguments)
 
 
 @pytest.mark.parametrize("change", ["same", "size", "block", "weights"])
@@ -145,25 +149,27 @@ def test_parts_belong_to_their_settings(
             np.save(folder / "pooled @2.npy", np.zeros((24, 2), np.float32))
             written.append(folder)
 
-    monkeypatch.setattr(tried, "Extraction", Extraction)
+    monkeypatch.setattr(variants, "Extraction", Extraction)
     if change == "size":
-        monkeypatch.setitem(tried.SIZES, "224 px", (40, "square", 8))
+        monkeypatch.setitem(variants.SIZES, "224 px", (40, "square", 8))
     elif change == "block":
-        monkeypatch.setitem(tried.BLOCKS, "joint", replace(tried.BLOCKS["joint"], grid="image"))
+        monkeypatch.setitem(
+            variants.BLOCKS, "joint", replace(variants.BLOCKS["joint"], grid="image")
+        )
     elif change == "weights":
         found.network.digest = "other"
-    (part,) = found.of(tried.Variant(("pooled",)))
+    (part,) = found.of(variants.Variant(("pooled",)))
     assert isinstance(part, np.memmap)  # from the disk, row by row
     assert bool(written) == (change != "same")
 
 
 def test_parts_are_rows_of_every_image(done: tuple[Path, dict[str, Any]], data: Path) -> None:
     found = parts_of(data, done[0])
-    pooled, joint = found.of(tried.Variant(("pooled", "joint")))
+    pooled, joint = found.of(variants.Variant(("pooled", "joint")))
     assert pooled.dtype == joint.dtype == np.float32
     np.testing.assert_allclose((joint**2).sum(axis=1), 1, rtol=1e-5)
     assert len({row.tobytes() for row in pooled}) == len(pooled) == 24
-    (once,) = found.of(tried.Variant(("pooled",), turns=1))
+    (once,) = found.of(variants.Variant(("pooled",), turns=1))
     assert (once != pooled).any()
 
 
@@ -172,12 +178,12 @@ def test_stacking_finds_the_part_that_knows() -> None:
     codes = rng.integers(3, size=400)
     good = np.eye(3)[codes] + 0.5 * rng.standard_normal((400, 3))
     noise, wrong = rng.standard_normal((400, 3)), -good
-    weights = tried.stacking_weights(np.array([good, noise, wrong]), codes)
+    weights = variants.stacking_weights(np.array([good, noise, wrong]), codes)
     assert weights[0] > 1
     assert abs(weights[1]) < 0.3
     assert weights[2] == 0
     none = np.zeros((3, 0, 3))
-    np.testing.assert_allclose(tried.stacking_weights(none, codes[:0]), 1 / 3)
+    np.testing.assert_allclose(variants.stacking_weights(none, codes[:0]), 1 / 3)
 
 
 @pytest.mark.parametrize("learner", ["softmax", "discriminants"])
@@ -191,12 +197,12 @@ def test_no_weight_is_learnt_from_a_label_that_was_seen(
     fold = folds_of(found, repeats=1, seed=0)[0]
     parts = [rng.standard_normal((24, 40)).astype(np.float32) for _ in range(2)]
     seen: list[np.ndarray] = []
-    real = tried.stacking_weights
+    real = variants.stacking_weights
     monkeypatch.setattr(
-        tried, "stacking_weights", lambda m, codes: seen.append(real(m, codes)) or seen[0]
+        variants, "stacking_weights", lambda m, codes: seen.append(real(m, codes)) or seen[0]
     )
-    variant = tried.Variant(join="stacked", reduction="whitened", learner=learner)
-    proba = tried.probabilities(parts, fold, variant)
+    variant = variants.Variant(join="stacked", reduction="whitened", learner=learner)
+    proba = variants.probabilities(parts, fold, variant)
     np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-6)
     assert seen[0].sum() < 1.0
 
@@ -204,7 +210,7 @@ def test_no_weight_is_learnt_from_a_label_that_was_seen(
 def test_only_the_whole_run_replaces_the_projects_results(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert tried.parse(["--data", "x"]).out.name == "tried_mobilenet_v2.json"
+    assert variants.parse(["--data", "x"]).out.name == "variants_mobilenet_v2.json"
     with pytest.raises(SystemExit):
-        tried.parse(["--data", "x", "--sets", "nanofibre"])
+        variants.parse(["--data", "x", "--sets", "nanofibre"])
     assert "give --out FILE" in capsys.readouterr().err
