@@ -4,27 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from support.fibre_images import cells, stripes
 
 from benchmarks.alignment.published import GRADIENTS, fibriltool, orientationj
 from hypervlad.fibres import axial_difference
-
-
-def stripes(
-    angle: float, shape: tuple[int, int] = (96, 96), period: float = 11.0
-) -> NDArray[np.float32]:
-    """Return stripes along a direction, in radians, counter-clockwise in the image."""
-    rows, columns = np.indices(shape)
-    across = columns * np.sin(angle) + rows * np.cos(angle)
-    return np.sin(2 * np.pi / period * across).astype(np.float32)
-
-
-def cells(angles: NDArray, side: int = 32) -> NDArray[np.float32]:
-    """Return squares of stripes, each along an angle of its own."""
-    of_pixels = np.kron(angles, np.ones((side, side)))
-    rows, columns = np.indices(of_pixels.shape)
-    across = columns * np.sin(of_pixels) + rows * np.cos(of_pixels)
-    return np.sin(2 * np.pi / 8 * across).astype(np.float32)
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fibre_images import stripes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import binary_dilation, gaussian_filter
 from skimage.feature import structure_tensor, structure_tensor_eigenvalues
+from support.fibre_images import stripes
 
 from hypervlad.datasets import make_nanowire_images
 from hypervlad.fibres import axial_difference, local_orientation
