@@ -1,13 +1,13 @@
-"""Is the default better than what you would do without it? Methods compared on real images.
+"""Is the default better than simpler methods? A comparison on real images.
 
-Grouped, stratified, repeated cross-validation on labelled folders; every method sees the same
-folds, min(5, groups of the rarest class) of them. What is done is kept fold by fold in a folder of
-checkpoints: an interrupted run goes on. Beside the scores lie all out-of-fold probabilities, so
-that ``--add`` can put a method to results of another day.
+Grouped, stratified, repeated cross-validation on labelled folders; every method uses the same
+folds, min(5, groups of the rarest class) of them. Each fold is kept in a checkpoint, so that an
+interrupted run resumes. All out-of-fold probabilities are stored with the scores, so that ``--add``
+can add a method to earlier results.
 
-    python benchmarks/accuracy.py --data ../shared/data
-    python benchmarks/accuracy.py --data ../shared/data --add --methods luo2021 --repeats 1
-    python benchmarks/accuracy.py --folder my/images --out my.json   # and its groups.csv, if any
+    python -m benchmarks.accuracy --data ../shared/data
+    python -m benchmarks.accuracy --data ../shared/data --add --methods luo2021 --repeats 1
+    python -m benchmarks.accuracy --folder my/images --out my.json   # and its groups.csv, if any
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from benchmarks.common.results import CHECKPOINTS, RESULTS, measured_now, save_r
 from benchmarks.common.scores import GroupDraws, OutOfFold, mean_rows, set_rows
 from benchmarks.common.sources import origin
 
-SEED = 1000  # not the folds of `tried.py`, on which the default was chosen
+SEED = 1000  # not the folds of `variants`, on which the default was chosen
 REPEATS = 2
 
 
@@ -47,7 +47,7 @@ def cross_validate(
     seconds: dict[str, list[float]] = {"fit_seconds": [], "predict_seconds": []}
     for fold in folds:
         result = run(method, fold, checkpoints)
-        # Networks of single precision sum to one only nearly.
+        # In single precision, probabilities sum to one only approximately.
         proba[fold.repeat, fold.test] = result["proba"] / result["proba"].sum(1, keepdims=True)
         for kind, values in seconds.items():
             values.append(result[kind])
@@ -60,16 +60,16 @@ def predict(
     arguments: argparse.Namespace,
     earlier: Predictions,
 ) -> Predictions:
-    """Run every method on one data set; return what they said beside what earlier ones did.
+    """Run every method on one data set, and add its predictions to earlier ones.
 
-    What the earlier results hold from the same code, libraries and kind of machine is not run.
+    Methods with earlier results of the same code, libraries and kind of machine are not run again.
     """
     folds = folds_of(data, arguments.repeats, SEED)
     same = {"repeats": arguments.repeats, "origin": origin(arguments.threads, *CODE)}
     for method in methods.values():
-        known = earlier.told.get(method.title, {})
+        known = earlier.facts.get(method.title, {})
         if same.items() <= known.items():
-            print(f"{data.name}: {method.title}: in the results already", flush=True)
+            print(f"{data.name}: {method.title}: already in the results", flush=True)
             continue
         started = time.perf_counter()
         proba, seconds = cross_validate(method, folds, arguments.checkpoints)
@@ -79,7 +79,7 @@ def predict(
 
 
 def facts_of(data: DataSet, results: Mapping[str, OutOfFold]) -> dict[str, Any]:
-    """Return the facts of a data set that its tables tell."""
+    """Return the facts about a data set that its tables show."""
     groups = next(iter(results.values())).groups
     return {
         "n": len(groups),
@@ -92,20 +92,20 @@ def facts_of(data: DataSet, results: Mapping[str, OutOfFold]) -> dict[str, Any]:
 
 
 def score(by_set: Mapping[str, Predictions], data_sets: Mapping[str, DataSet]) -> dict[str, Any]:
-    """Return the scores of all methods: facts of the sets, rows, means, and whence they are."""
+    """Return the scores of all methods: facts about the sets, rows, means, and their origins."""
     out_of_fold, all_draws, rows, sets = [], [], [], {}
     origins: list[dict[str, Any]] = []
     for name, predictions in by_set.items():
         if not predictions.proba:
-            continue  # not yet
+            continue  # not measured yet
         data = data_sets[name]
         results = {t: OutOfFold.of(data, p) for t, p in predictions.proba.items()}
         draws = GroupDraws(next(iter(results.values())).groups, name)
         for title, row in set_rows(results, DEFAULT, draws).items():
-            told = predictions.told[title]
-            if told["origin"] not in origins:
-                origins.append(told["origin"])
-            row |= told | {"origin": origins.index(told["origin"])}
+            facts = predictions.facts[title]
+            if facts["origin"] not in origins:
+                origins.append(facts["origin"])
+            row |= facts | {"origin": origins.index(facts["origin"])}
             rows.append({"data": name, "method": title} | row)
         out_of_fold.append(results)
         all_draws.append(draws)
@@ -143,36 +143,38 @@ def print_means(means: Sequence[Mapping[str, Any]]) -> None:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder that holds the data sets")
+    parser.add_argument("--data", type=Path, help="folder that contains the data sets")
     parser.add_argument("--sets", nargs="+", default=DATA_SETS, help="data sets in it")
     parser.add_argument(
         "--folder",
         type=Path,
         action="append",
         default=[],
-        help="another labelled folder, with its groups.csv if there is one; may be repeated",
+        help="your own labelled folder, with its groups.csv if there is one; may be repeated",
     )
     parser.add_argument("--methods", nargs="+", help="short names; all by default")
     parser.add_argument(
         "--add",
         action="store_true",
-        help="keep what the file of results says of other methods; theirs may be of other repeats",
+        help="keep the stored results of other methods, even with another number of repeats",
     )
     parser.add_argument(
         "--luo2021-from",
         type=Path,
         metavar="FILE",
-        help="with --add: run nothing, but take over luo2021, which has its own network whatever "
-        "the backbone, from the results of another backbone",
+        help="with --add: run nothing, but copy luo2021, which always uses its own network, from "
+        "the results of another backbone",
     )
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--weights", default="imagenet", help="'imagenet' or a file")
-    parser.add_argument("--vgg16", help="VGG-16's convolutional weights for luo2021, if elsewhere")
+    parser.add_argument("--vgg16", help="file of VGG-16's convolutional weights for luo2021")
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS / "accuracy")
     parser.add_argument(
-        "--out", type=Path, help="JSON file of the results; needed for anything but the whole run"
+        "--out",
+        type=Path,
+        help="JSON file of the results; required unless the whole standard run is made",
     )
     arguments = parser.parse_args(argv)
     if arguments.data is None and not arguments.folder:
@@ -180,23 +182,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     names = [*([] if arguments.data is None else arguments.sets)]
     names += [folder.resolve().name for folder in arguments.folder]
     if len(set(names)) < len(names):
-        parser.error(f"data sets go by the name of their folder, which must differ: {names}")
+        parser.error(f"data sets are named by the name of their folder, which must differ: {names}")
     if arguments.repeats < 1:
         parser.error("--repeats must be at least 1")
     if arguments.luo2021_from is not None and (arguments.methods or not arguments.add):
         parser.error("--luo2021-from runs nothing: give it with --add and without --methods")
     if arguments.out is None and not is_standard(arguments):
         parser.error(
-            "give --out FILE: the project's own results are of the whole standard run (--data "
-            "with its sets, weights as they come, all methods and repeats or --add)"
+            "give --out FILE: the project's own results need the whole standard run (--data with "
+            "its sets, the default weights, all methods and repeats or --add)"
         )
     return arguments
 
 
 def is_standard(arguments: argparse.Namespace) -> bool:
-    """Whether a run may take the place of the project's own results."""
+    """Return whether a run may replace the project's own results."""
     same_sets = not arguments.folder and arguments.data is not None
-    # Added to, the results keep what they say of sets that are not asked for.
+    # With --add, the results of other sets are kept.
     same_sets = same_sets and (arguments.add or set(arguments.sets) == set(DATA_SETS))
     same_sets = same_sets and set(arguments.sets) <= set(DATA_SETS)
     whole = arguments.methods is None and arguments.repeats == REPEATS
@@ -204,9 +206,9 @@ def is_standard(arguments: argparse.Namespace) -> bool:
 
 
 def choose(arguments: argparse.Namespace) -> tuple[dict[str, Method], list[str]]:
-    """Return the methods that were asked for and can run, and the titles of all that can.
+    """Return the requested methods that can run, and the titles of all methods that can.
 
-    Which cannot is said.
+    Methods that cannot run are printed.
     """
     methods, missing = all_methods(
         arguments.backbone, arguments.weights, arguments.vgg16, arguments.checkpoints
@@ -220,7 +222,7 @@ def choose(arguments: argparse.Namespace) -> tuple[dict[str, Method], list[str]]
     if len(left_out) == len(asked):
         sys.exit("\n".join(["none of the methods can run:", *left_out]))
     if left_out and arguments.out is None and not arguments.add:
-        end = "give --out FILE, as the project's own results are of all methods"
+        end = "give --out FILE: the project's own results need all methods"
         sys.exit("\n".join(["some methods cannot run:", *left_out, end]))
     for line in left_out:
         print(f"left out: {line}", flush=True)
@@ -231,7 +233,7 @@ def choose(arguments: argparse.Namespace) -> tuple[dict[str, Method], list[str]]
 def earlier_results(
     out: Path, arguments: argparse.Namespace, data_sets: Mapping[str, DataSet]
 ) -> dict[str, Predictions]:
-    """Return the predictions to which methods are added; none without ``--add``."""
+    """Return the predictions to which methods are added; empty without ``--add``."""
     by_set = {name: Predictions() for name in data_sets}
     if arguments.add and out.exists():
         by_set |= read_results(out, data_sets, backbone=arguments.backbone)
@@ -239,19 +241,19 @@ def earlier_results(
         others = read_results(arguments.luo2021_from, data_sets)
         for name, predictions in others.items():
             for title in set(LUO2021) & set(predictions.proba):
-                by_set[name].add(title, predictions.proba[title], predictions.told[title])
+                by_set[name].add(title, predictions.proba[title], predictions.facts[title])
     return by_set
 
 
 def read_results(
     path: Path, data_sets: Mapping[str, DataSet], **expected: Any
 ) -> dict[str, Predictions]:
-    """Return the predictions beside a file of results, which must be of the same folds."""
+    """Return the predictions stored with a file of results, which must have the same folds."""
     facts = json.loads(path.read_text(encoding="utf-8"))
     expected |= {"layout": LAYOUT, "seed": SEED}
     found = {key: facts.get(key) for key in expected}
     found["data sets"] = {name: s["digest"] for name, s in facts["sets"].items()}
-    # An interrupted run has not come to all of them.
+    # An interrupted run may not have reached all of them.
     expected["data sets"] = {
         name: data.digest for name, data in data_sets.items() if name in facts["sets"]
     }
@@ -263,7 +265,7 @@ def read_results(
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
-    import torch  # after hypervlad, which tells threads to sleep while they wait
+    import torch  # after hypervlad, which lets waiting threads sleep
 
     torch.set_num_threads(arguments.threads)
     methods, known = choose(arguments)

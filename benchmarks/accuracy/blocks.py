@@ -1,7 +1,7 @@
-"""Parts of image vectors in many variants, all from the same passes of the network.
+"""Feature blocks of image vectors in many variants, all from the same passes of the network.
 
-Codebooks are learnt once a data set, without labels, on images of all folds: the variants can be
-compared with each other, but not with results whose codebooks saw training images only.
+Codebooks are learnt once per data set, without labels, from the images of all folds: the variants
+can be compared with each other, but not with results whose codebooks use training images only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Sums = list[torch.Tensor]
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a vector: a codebook's settings, its grid, and what is made of its maps."""
+    """A feature block: the settings of a codebook, its grid, and the statistic of its maps."""
 
     kind: str = "joint"
     n_codewords: int = 64
@@ -40,13 +40,13 @@ class Block:
     normalize: tuple[str, ...] = INTRA
     statistic: str = "vlad"
     first_tap: int = 0
-    most_turns: int = 2
+    max_turns: int = 2
 
 
 BLOCKS = {
-    "joint": Block(most_turns=8),
-    "per layer": Block("per_layer", grid="own", most_turns=8),
-    "pooled": Block(statistic="mean", most_turns=8),
+    "joint": Block(max_turns=8),
+    "per layer": Block("per_layer", grid="own", max_turns=8),
+    "pooled": Block(statistic="mean", max_turns=8),
     "pooled mean and deviation": Block(statistic="mean and deviation"),
     "pooled last layer": Block(statistic="mean", first_tap=-1),
     "covariance": Block("per_layer", statistic="covariance"),
@@ -84,7 +84,7 @@ class Extraction:
     def __call__(self, data: DataSet, folder: Path) -> None:
         """Write an array (n, d) for each block and number of turns, ``block @turns.npy``.
 
-        Batch by batch into the files: all blocks of a few hundred images fill gigabytes.
+        Batches are written at once: all blocks of a few hundred images fill gigabytes.
         """
         folder.mkdir(parents=True, exist_ok=True)
         codebooks = self._codebooks(data)
@@ -132,7 +132,7 @@ class Extraction:
             images = turned(batch.images, turn)
             maps = feature_maps(self.network, images)
             for name, block in self.blocks.items():
-                if turn >= block.most_turns:
+                if turn >= block.max_turns:
                     continue
                 found = _statistic(block, codebooks[block], maps[block.first_tap :], images)
                 known = totals.get(name)
@@ -144,7 +144,7 @@ class Extraction:
 
 
 def _statistic(block: Block, book: TorchCodebook, raw: Sums, images: torch.Tensor) -> Sums:
-    """Return what is summed over turned copies."""
+    """Return the statistics that are summed over turned copies."""
     if block.statistic == "mean":
         return [book.pooled(raw)]
     if block.statistic == "mean and deviation":
@@ -167,7 +167,10 @@ def _deviations(book: TorchCodebook, raw: Sums) -> torch.Tensor:
 
 
 def _soft_sums(features: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-    """Residuals to every word, weighed by a softmax of distances in units of the nearest's mean."""
+    """Sum the residuals to all codewords, weighted by a softmax of their distances.
+
+    The unit of distance is the mean distance to the nearest codeword.
+    """
     squares = features.square().sum(2, keepdim=True) + words.square().sum(1)
     distances = squares - 2 * features @ words.T
     unit = distances.amin(2).mean(1)[:, None, None]

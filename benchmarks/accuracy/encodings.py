@@ -1,4 +1,4 @@
-"""Bag of visual words and Fisher vectors on sampled hypercolumns, as the field does them."""
+"""Bag of visual words and Fisher vectors on sampled hypercolumns."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 
-N_POOL = 50_000  # local features that words and modes are learnt from
-N_PCA_POOL = 20_000  # hypercolumns that the projection is learnt from
+N_POOL = 50_000  # local features from which codewords and modes are learnt
+N_PCA_POOL = 20_000  # hypercolumns from which the projection is learnt
 
 
 class LayerPCA:
-    """Each layer divided by its total standard deviation, then principal components of all.
+    """Divide each layer by its total standard deviation, then reduce all layers by PCA.
 
-    Without the division the layers with large activations would be all that is seen.
+    Without the division, the layers with large activations would dominate.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class LayerPCA:
 
     def fit_transform(self, samples: np.ndarray) -> np.ndarray:
         """Learn from samples (n, m, sum of C_l) and return them projected, (n, m, d)."""
-        pool = draw(samples, N_PCA_POOL, self.seed).astype(np.float32)
+        pool = sample_features(samples, N_PCA_POOL, self.seed).astype(np.float32)
         layers = np.split(pool.var(axis=0), np.cumsum(self.widths)[:-1])
         scales = [1 / np.sqrt(max(layer.sum(), 1e-12)) for layer in layers]
         self.scale_ = np.repeat(scales, self.widths).astype(np.float32)
@@ -42,37 +42,37 @@ class LayerPCA:
         return self.transform(samples)
 
     def transform(self, samples: np.ndarray) -> np.ndarray:
-        """Project samples (n, m, sum of C_l), image by image: in single precision all is much."""
+        """Project samples (n, m, sum of C_l) image by image, to save memory."""
         matrix = (self.pca_.components_ * self.scale_).T.astype(np.float32)
         offset = (self.pca_.mean_ @ self.pca_.components_.T).astype(np.float32)
         return np.stack([image.astype(np.float32) @ matrix - offset for image in samples])
 
 
 class WordHistograms:
-    """Shares of K-means words, square-rooted (Hellinger kernel): a bag of visual words.
+    """Square-rooted histograms of K-means codewords (Hellinger kernel): a bag of visual words.
 
     Csurka et al. 2004, "Visual categorization with bags of keypoints", ECCV workshop; square root:
     Arandjelović and Zisserman 2012, "Three things everyone should know to improve object
     retrieval", CVPR.
     """
 
-    def __init__(self, seed: int = 0, n_words: int = 256) -> None:
-        self.seed, self.n_words = seed, n_words
+    def __init__(self, seed: int = 0, n_codewords: int = 256) -> None:
+        self.seed, self.n_codewords = seed, n_codewords
 
     def fit(self, local: np.ndarray) -> WordHistograms:
-        """Learn the words from local features (n, m, d)."""
-        pool = draw(local, N_POOL, self.seed)
-        n_words = min(self.n_words, len(pool))
+        """Learn the codewords from local features (n, m, d)."""
+        pool = sample_features(local, N_POOL, self.seed)
+        n_codewords = min(self.n_codewords, len(pool))
         self.kmeans_ = MiniBatchKMeans(
-            n_words, batch_size=4096, n_init=3, random_state=self.seed
+            n_codewords, batch_size=4096, n_init=3, random_state=self.seed
         ).fit(pool)
         return self
 
     def transform(self, local: np.ndarray) -> np.ndarray:
-        """Return histograms, shape (n, n_words)."""
-        n_words = len(self.kmeans_.cluster_centers_)
+        """Return histograms, shape (n, n_codewords)."""
+        n_codewords = len(self.kmeans_.cluster_centers_)
         words = self.kmeans_.predict(local.reshape(-1, local.shape[2])).reshape(local.shape[:2])
-        counts = [np.bincount(row, minlength=n_words) for row in words]
+        counts = [np.bincount(row, minlength=n_codewords) for row in words]
         return np.sqrt(np.array(counts) / local.shape[1])
 
 
@@ -90,9 +90,9 @@ class FisherVectors:
         """Learn the mixture from local features (n, m, d)."""
         arguments = {"covariance_type": "diag", "random_state": self.seed, "max_iter": 50}
         with warnings.catch_warnings():
-            # Fifty steps are near enough: what follows does not need the last digits.
+            # Fifty steps are enough: the last digits do not matter.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            pool = draw(local, N_POOL, self.seed).astype(np.float64)
+            pool = sample_features(local, N_POOL, self.seed).astype(np.float64)
             self.gmm_ = learn_gmm(pool, n_modes=self.n_modes, gm_args=arguments)
         return self
 
@@ -103,8 +103,8 @@ class FisherVectors:
         )
 
 
-def draw(samples: np.ndarray, n_wanted: int, seed: int) -> np.ndarray:
-    """Draw local features (n, m, d) at random, the same number from each image."""
+def sample_features(samples: np.ndarray, n_wanted: int, seed: int) -> np.ndarray:
+    """Sample local features (n, m, d) at random, equally many from each image."""
     n_each = min(samples.shape[1], -(-n_wanted // len(samples)))
     chosen = np.random.default_rng(seed).choice(samples.shape[1], n_each, replace=False)
     return samples[:, chosen].reshape(-1, samples.shape[2])

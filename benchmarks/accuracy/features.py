@@ -1,6 +1,6 @@
-"""What is known of an image without learning: pooled taps, sampled hypercolumns, texture.
+"""Features that need no training: pooled taps, sampled hypercolumns, texture.
 
-Each function takes paths and returns one row an image.
+Each function takes paths and returns one row per image.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GLCM_PROPERTIES = ("contrast", "dissimilarity", "homogeneity", "energy", "correl
 
 
 class Taps:
-    """A network's maps of whole images, in the shapes that the baselines take.
+    """Maps of a network for whole images, in the shapes that the baselines need.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ class Taps:
     def sampled(self, paths: list[str], n_each: int) -> np.ndarray:
         """Return the hypercolumns of random pixels, shape (n, n_each, sum of C_l), float16.
 
-        An image's pixels are chosen by its digest. Half precision, because the samples of a few
-        hundred images fill a gigabyte even so.
+        The pixels of an image are sampled with its digest as the seed. In half precision, because
+        the samples of a few hundred images still fill a gigabyte.
         """
         samples = np.empty((len(paths), n_each, sum(self.widths)), dtype=np.float16)
         size = (IMAGE_SIZE, IMAGE_SIZE)
@@ -67,7 +67,7 @@ class Taps:
         return samples
 
     def _maps(self, paths: list[str]) -> Iterator[tuple[Batch, list[torch.Tensor]]]:
-        """Yield batches with their maps; squares are all of one size, so the order is kept."""
+        """Yield batches with their maps; all images are squares of one size, so order is kept."""
         preparation = Preparation(IMAGE_SIZE, "square", self._preprocessing, BATCH_SIZE)
         for batch in preparation.batches(read_micrographs(paths)):
             yield batch, feature_maps(self.network, batch.images)

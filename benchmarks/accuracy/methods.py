@@ -1,8 +1,8 @@
-"""The methods that are compared: each learns from a fold's training part and says probabilities.
+"""The methods that are compared: each is trained on a fold and predicts probabilities.
 
-What needs no learning (a network's pooled taps, texture) is computed once for a data set; its
-seconds an image count in fit and in prediction nevertheless. All else, scaling and projections
-included, is learnt on the training part alone.
+Features that need no training (a network's pooled taps, texture) are computed once per data set;
+their seconds per image still count in fit and in prediction. Everything else, scaling and
+projections included, is learnt on the training part alone.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from benchmarks.common.checkpoints import load_or_run
 from benchmarks.common.folds import Fold
 from benchmarks.common.logistic import TunedLogisticRegression
 from benchmarks.common.sources import code_digest, machine, versions
-from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier
+from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, default_encoder
 from hypervlad.backbones import WeightsNotFoundError, find_weights
 from hypervlad.presets import luo2021
 
-N_SAMPLED = 1000  # hypercolumns an image
-# The modules of this folder on which a result depends: a change makes its checkpoints void.
+N_SAMPLED = 1000  # hypercolumns per image
+# The files on which a result depends: a change makes its checkpoints void.
 CODE = (
     "accuracy/methods",
     "accuracy/features",
@@ -42,13 +42,13 @@ Result = dict[str, Any]
 
 
 class Method(Protocol):
-    """A method: `title` names it in tables, `settings` is all that its results depend on."""
+    """A method: `title` names it in tables, `settings` contains all that its results depend on."""
 
     title: str
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Beside what `run` adds for every method: code, libraries, machine."""
+        """Besides what `run` adds for every method: code, libraries, machine."""
         ...
 
     def __call__(self, fold: Fold) -> Result:
@@ -65,14 +65,14 @@ def run(method: Method, fold: Fold, folder: Path) -> Result:
 
 
 def measure(model: Any, fold: Fold, train: Any, test: Any, image_seconds: float = 0.0) -> Result:
-    """Fit and predict, by the clock; the features of an image cost ``image_seconds`` beside."""
+    """Fit and predict, and time both; the features of an image add ``image_seconds``."""
     started = time.perf_counter()
     model.fit(train, fold.y, groups=fold.groups)
     fitted = time.perf_counter()
     proba = model.predict_proba(test)
     predicted = time.perf_counter()
     if list(model.classes_) != list(fold.data.classes):
-        raise RuntimeError(f"{fold.data.name}: a training part without some class")
+        raise RuntimeError(f"{fold.data.name}: a class is missing from a training part")
     return {
         "proba": np.asarray(proba, dtype=np.float64),
         "fit_seconds": fitted - started + image_seconds * len(fold.train),
@@ -81,9 +81,9 @@ def measure(model: Any, fold: Fold, train: Any, test: Any, image_seconds: float 
 
 
 class RecordingSoftmax(BoostedSoftmaxClassifier):
-    """The boosted softmax, which remembers what vectors it was given and what they took."""
+    """A boosted softmax that remembers the vectors it was given and its training time."""
 
-    # The signature too: a classifier gives its learner only what its fit names.
+    # With the signature: a classifier passes on only what the signature of fit names.
     @functools.wraps(BoostedSoftmaxClassifier.fit)
     def fit(self, X: np.ndarray, y: np.ndarray, **others: Any) -> RecordingSoftmax:
         self.learnt_from_ = np.array(X)
@@ -98,7 +98,7 @@ class RecordingSoftmax(BoostedSoftmaxClassifier):
 
 
 class Default:
-    """``MicrographClassifier()`` as it comes, but for the network, the seed and prediction sets."""
+    """``MicrographClassifier()`` with its defaults, except network, seed and prediction sets."""
 
     title = DEFAULT
 
@@ -106,12 +106,11 @@ class Default:
         self.backbone, self.weights, self.weights_digest = backbone, weights, weights_digest
 
     def model(self, seed: int) -> MicrographClassifier:
-        """Return the default with this network, whatever its default encoder and learner are."""
+        """Return the default with this network; everything else is left to the package."""
         model = MicrographClassifier(calibration_size=0, random_state=seed)
-        encoder, softmax, _ = model._parts()
+        encoder = default_encoder() if model.encoder is None else model.encoder
         encoder.set_params(backbone=self.backbone, weights=self.weights)
-        softmax = RecordingSoftmax(**softmax.get_params())
-        return model.set_params(encoder=encoder, boosting=softmax)
+        return model.set_params(encoder=encoder, boosting=RecordingSoftmax())
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -132,7 +131,7 @@ class Default:
 
 
 class LinearOnDefault:
-    """Logistic regression on the very vectors that the default's boosted softmax is given."""
+    """Logistic regression on the vectors that the default's boosted softmax receives."""
 
     def __init__(self, default: Default, folder: Path, temperature: bool) -> None:
         self.default, self.folder, self.temperature = default, folder, temperature
@@ -155,7 +154,7 @@ class LinearOnDefault:
 
 
 class Pooled:
-    """Taps averaged over the image, then logistic regression: the ten lines without us."""
+    """Taps averaged over the image, then logistic regression: ten lines without this package."""
 
     def __init__(self, taps: Taps, last_only: bool) -> None:
         self.taps, self.last_only = taps, last_only
@@ -199,7 +198,7 @@ class OnHypercolumns:
 
 
 class _Encoded:
-    """Projection, encoding and classifier, learnt one after the other."""
+    """Projection, encoding and classifier, fitted one after the other."""
 
     def __init__(self, pca: LayerPCA, encoder: FisherVectors | WordHistograms, linear: Any) -> None:
         self.pca, self.encoder, self.linear = pca, encoder, linear
@@ -226,7 +225,7 @@ class Texture:
 
     def __call__(self, fold: Fold) -> Result:
         vectors, seconds = fold.data.features("texture", texture)
-        # Without a linear start this is xgboost itself, with a sensible number of rounds.
+        # Without a linear part this is xgboost itself, with early stopping.
         model = BoostedSoftmaxClassifier(init=None, max_tree_features=None, random_state=fold.seed)
         return measure(model, fold, vectors[fold.train], vectors[fold.test], seconds)
 
@@ -236,7 +235,7 @@ def _of_taps(taps: Taps, **others: Any) -> dict[str, Any]:
 
 
 class Luo2021:
-    """The paper's system, always on VGG-16, whatever network the others use."""
+    """The paper's system, always on VGG-16."""
 
     def __init__(self, title: str, weights: str, **parameters: Any) -> None:
         self.title, self.weights, self.parameters = title, weights, parameters
@@ -259,7 +258,7 @@ class Luo2021:
 def all_methods(
     backbone: str, weights: str, vgg16: str | None, folder: Path
 ) -> tuple[dict[str, Method], dict[str, str]]:
-    """Return every method by its short name, and of those that cannot run, why."""
+    """Return every method by its short name, and why others cannot run."""
     taps = Taps(backbone, weights)
     default = Default(backbone, weights, taps.network.digest)
     methods: dict[str, Method] = {

@@ -1,4 +1,4 @@
-"""Out-of-fold predictions beside their scores, so that a method can be added to a finished run."""
+"""Out-of-fold predictions, stored with their scores so that a method can be added later."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Predictions:
-    """What each method said of the images of one data set, and what that took.
+    """The predictions of each method for the images of one data set, and their origin.
 
     Attributes
     ----------
     proba : dict
         Out-of-fold probabilities of each method, float32 of shape (n_repeats, n, n_classes); NaN
         for images that are never tested.
-    told : dict
-        Of each method: ``fit_seconds``, ``predict_seconds``, ``repeats`` and ``origin``, the
-        code, libraries and machine that it was measured with.
+    facts : dict
+        For each method: ``fit_seconds``, ``predict_seconds``, ``repeats``, ``measured`` (revision
+        and date) and ``origin`` (code, libraries and machine).
     """
 
     proba: dict[str, np.ndarray] = field(default_factory=dict)
-    told: dict[str, Facts] = field(default_factory=dict)
+    facts: dict[str, Facts] = field(default_factory=dict)
 
-    def add(self, title: str, proba: np.ndarray, told: Facts) -> None:
-        """Put in a method, in the place of an earlier result of it."""
-        self.proba[title], self.told[title] = proba.astype(np.float32), told
+    def add(self, title: str, proba: np.ndarray, facts: Facts) -> None:
+        """Add a method; it replaces an earlier result of the same method."""
+        self.proba[title], self.facts[title] = proba.astype(np.float32), facts
 
     def ordered(self, titles: list[str]) -> Predictions:
-        """Return the same in this order; methods that it does not name come last."""
+        """Return the methods in this order; those without a place come last."""
         names = sorted(self.proba, key=lambda t: titles.index(t) if t in titles else len(titles))
-        return Predictions({t: self.proba[t] for t in names}, {t: self.told[t] for t in names})
+        return Predictions({t: self.proba[t] for t in names}, {t: self.facts[t] for t in names})
 
 
 def save_predictions(path: Path, by_set: Mapping[str, Predictions]) -> None:
@@ -55,9 +55,9 @@ def load_predictions(path: Path, facts: Facts) -> dict[str, Predictions]:
     by_set: dict[str, Predictions] = {name: Predictions() for name in facts["sets"]}
     with np.load(path, allow_pickle=False) as arrays:
         for row in facts["rows"]:
-            told = {key: row[key] for key in ("fit_seconds", "predict_seconds", "repeats")}
-            told["measured"] = row["measured"]
-            told["origin"] = facts["origins"][row["origin"]]
+            of_method = {key: row[key] for key in ("fit_seconds", "predict_seconds", "repeats")}
+            of_method["measured"] = row["measured"]
+            of_method["origin"] = facts["origins"][row["origin"]]
             proba = arrays[f"{row['data']}/{row['method']}"]
-            by_set[row["data"]].add(row["method"], proba, told)
+            by_set[row["data"]].add(row["method"], proba, of_method)
     return by_set

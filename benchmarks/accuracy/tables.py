@@ -1,4 +1,4 @@
-"""Tables of the accuracy benchmark, made from what `accuracy.py` stored."""
+"""Tables of the accuracy benchmarks, made from the stored results."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def front_table(facts: Facts) -> str:
 
 
 def verdicts(facts: Facts) -> list[str]:
-    """Say for each data set how the default stands to the best, and whether it is calibrated."""
+    """Compare the default with the best method of each data set, and report its calibration."""
     lines = []
     for row in facts["rows"]:
         if row["method"] != DEFAULT:
@@ -139,7 +139,7 @@ def verdicts(facts: Facts) -> list[str]:
 
 
 def claims(rows: Sequence[Facts]) -> list[str]:
-    """Say for each data set what the default gains on logistic regression of its own vectors."""
+    """Return what the default gains over logistic regression on its own vectors."""
     names = {
         "default vectors + logistic regression": "logistic regression on the same vectors",
         "default vectors + temperature-scaled logistic regression": "temperature-scaled "
@@ -155,7 +155,7 @@ def claims(rows: Sequence[Facts]) -> list[str]:
 
 
 def _gain(against: Facts, kind: str) -> str:
-    """What the default gains: the row's loss against it."""
+    """Return what the default gains: what the row's method loses against it."""
     gain, error = 0.0 - against["gain"], against["error"]
     more = abs(gain) > 2 * error + 1e-12
     side = "MORE than two standard errors" if more else "no more than two standard errors"
@@ -207,13 +207,13 @@ def _repeats(facts: Facts) -> int:
 
 
 def _fewer_repeats(facts: Facts) -> str:
-    """Say which methods were repeated less often than the others."""
+    """Return which methods were repeated less often than the others."""
     few = {r["method"]: r["repeats"] for r in facts["rows"] if r["repeats"] < _repeats(facts)}
     return f". Of {'; '.join(f'{m}: {n} x' for m, n in few.items())}" if few else ""
 
 
 def _origins(facts: Facts) -> str:
-    """Say which methods were measured with other code or libraries than the first."""
+    """Return which methods were measured with other code or libraries than the first."""
     first = _same(facts["origins"][0])
     others = [r["method"] for r in facts["rows"] if _same(facts["origins"][r["origin"]]) != first]
     if not others:
@@ -239,7 +239,7 @@ def _bold(value: float, best: str) -> str:
 
 
 def variants_table(facts: dict[str, Any]) -> str:
-    """Return accuracy and log-loss, variants x data sets and their mean, beside the default's."""
+    """Return accuracy and log-loss of all variants, and their differences from the default."""
     columns: dict[str, dict[str, Any]] = {}
     for row in facts["rows"]:
         columns.setdefault(row["data"], {})[row["variant"]] = row
@@ -260,7 +260,7 @@ def variants_table(facts: dict[str, Any]) -> str:
 
 def _variant_cell(row: dict[str, Any], is_default: bool) -> str:
     texts = []
-    # Gains are better when above zero: a loss that falls has its sign turned back.
+    # Gains above zero are better: the sign of a loss is turned back.
     for kind, sign in (("accuracy", 1), ("log_loss", -1)):
         against = row[f"{kind}_against"]["default"]
         gain, error = sign * against["gain"], against["error"]

@@ -1,9 +1,9 @@
-"""What makes a better default? Variants of the image vectors and of what learns from them.
+"""Which default is best? Variants of the image vectors and of the classifier on them.
 
-Grouped cross-validation of many variants, all from the same passes of the network. The learner is
-the shipped one without trees, unless a variant says otherwise.
+Grouped cross-validation of many variants, all from the same passes of the network. The classifier
+is the default one without trees, unless a variant says otherwise.
 
-    python benchmarks/tried.py --data ../shared/data
+    python -m benchmarks.accuracy.variants --data ../shared/data
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ N_COMPONENTS = 64
 
 @dataclass(frozen=True)
 class Variant:
-    """Parts side by side, turned copies, input size, and how they are learnt from.
+    """Feature blocks, turned copies, input size, and how a classifier is trained on them.
 
-    `more` are parts of another input size. Views have a regression each, which are joined by equal
-    shares; `stacked` ones by shares that are learnt.
+    `more` are blocks of another input size. With "blocks", each block has its own regression and
+    their margins are averaged; with "stacked", the weights of the average are learnt.
     """
 
-    parts: tuple[str, ...] = DEFAULT_BLOCKS
+    names: tuple[str, ...] = DEFAULT_BLOCKS
     turns: int = 2
     size: str = "224 px"
     more: tuple[tuple[str, str], ...] = ()
-    join: Literal["views", "one vector", "stacked"] = "views"
+    join: Literal["blocks", "one vector", "stacked"] = "blocks"
     reduction: Literal["", "PCA", "whitened"] = ""
     learner: Literal["softmax", "discriminants"] = "softmax"
     softmax: tuple[tuple[str, Any], ...] = (("n_estimators", 0),)
 
 
-def _of_parts() -> dict[str, Variant]:
+def _of_blocks() -> dict[str, Variant]:
     pairs = [("pooled", "joint"), ("pooled", "per layer"), ("joint", "per layer")]
     chosen = {" + ".join(pair): Variant(pair) for pair in pairs}
     chosen |= {name: Variant((name,)) for name in BLOCKS}
@@ -80,34 +80,34 @@ VARIANTS = {
     "the default and pooled of 448 px": Variant(more=POOLED_448),
     "pooled of 224 and 448 px": Variant(("pooled",), more=POOLED_448),
     "the default in one vector, one penalty": Variant(join="one vector"),
-    "the default, parts weighted by stacking": Variant(join="stacked"),
-    "the default, each part on 64 principal components": Variant(reduction="PCA"),
-    "the default, each part on 64 whitened components": Variant(reduction="whitened"),
-    "the default's parts, linear discriminants of 64 whitened components, stacked": Variant(
+    "the default, blocks weighted by stacking": Variant(join="stacked"),
+    "the default, each block on 64 principal components": Variant(reduction="PCA"),
+    "the default, each block on 64 whitened components": Variant(reduction="whitened"),
+    "the default's blocks, linear discriminants of 64 whitened components, stacked": Variant(
         join="stacked", reduction="whitened", learner="discriminants"
     ),
     "the default with trees where they help (as shipped)": Variant(softmax=()),
     "the default, trees alone": Variant(softmax=(("init", None),)),
-    **_of_parts(),
+    **_of_blocks(),
 }
 
 
 class Blocks:
-    """The parts of a data set's vectors, from the disk if they were computed before."""
+    """The feature blocks of a data set, from the disk if they were computed before."""
 
     def __init__(self, data: DataSet, arguments: argparse.Namespace) -> None:
         self.data, self.arguments = data, arguments
         self.network = build_network(arguments.backbone, arguments.weights)
 
     def of(self, variant: Variant) -> list[np.ndarray]:
-        named = [(part, variant.size) for part in variant.parts] + list(variant.more)
+        named = [(name, variant.size) for name in variant.names] + list(variant.more)
         return [
-            np.load(self._folder(size) / f"{part} @{variant.turns}.npy", mmap_mode="r")
-            for part, size in named
+            np.load(self._folder(size) / f"{name} @{variant.turns}.npy", mmap_mode="r")
+            for name, size in named
         ]
 
     def settings(self, size_name: str) -> dict[str, Any]:
-        """All that the parts at an input size depend on."""
+        """Everything on which the blocks at an input size depend."""
         return {
             "data": self.data.digest,
             "weights": self.network.digest,
@@ -125,7 +125,7 @@ class Blocks:
 
     @functools.cache  # noqa: B019 - lives as long as the run
     def _folder(self, size_name: str) -> Path:
-        """Return the folder of the parts at an input size, written first if need be."""
+        """Return the folder of the blocks at an input size; write them first if necessary."""
         settings = self.settings(size_name)
         name = f"blocks {size_name}".replace(" ", "_")
         path = self.arguments.checkpoints / self.data.name / f"{name}.json"
@@ -142,14 +142,14 @@ class Blocks:
         return folder
 
 
-def probabilities(parts: list[np.ndarray], fold: Fold, variant: Variant) -> np.ndarray:
-    """Learn from a fold's training part; return what is said of its test part."""
-    pairs = [(part[fold.train], part[fold.test]) for part in parts]
+def probabilities(blocks: list[np.ndarray], fold: Fold, variant: Variant) -> np.ndarray:
+    """Train on a fold's training part and predict its test part."""
+    pairs = [(block[fold.train], block[fold.test]) for block in blocks]
     if variant.join == "stacked":
         return _stacked(pairs, fold, variant)
     if variant.reduction:
         pairs = [_reduced(train, test, variant.reduction) for train, test in pairs]
-    widths = [train.shape[1] for train, _ in pairs] if variant.join == "views" else None
+    widths = [train.shape[1] for train, _ in pairs] if variant.join == "blocks" else None
     train, test = (np.concatenate(side, axis=1) for side in zip(*pairs, strict=True))
     model = BoostedSoftmaxClassifier(random_state=fold.seed, **dict(variant.softmax))
     return model.fit(train, fold.y, groups=fold.groups, views=widths).predict_proba(test)
@@ -168,10 +168,10 @@ def _reduced(train: np.ndarray, test: np.ndarray, how: str) -> tuple[np.ndarray,
 def _stacked(
     pairs: list[tuple[np.ndarray, np.ndarray]], fold: Fold, variant: Variant
 ) -> np.ndarray:
-    """Join a model a part by weights of at least zero, learnt from cross-fitted margins.
+    """Average one model per block, with weights of at least zero learnt from cross-fitted margins.
 
-    Projections and discriminants are learnt anew in each inner fold: whoever has seen a label must
-    not be asked about its row (Wolpert, "Stacked generalization", Neural Networks 5, 1992).
+    Projections and discriminants are learnt anew in each inner fold, so that no model predicts a
+    row it was trained on (Wolpert, "Stacked generalization", Neural Networks 5, 1992).
     """
     folds = group_folds(fold.y, fold.groups, random_state=fold.seed)
     rows = np.concatenate([test for _, test in folds]) if folds else np.array([], dtype=int)
@@ -189,7 +189,7 @@ def _stacked(
 def _margins(
     X: np.ndarray, asked: np.ndarray, fold: Fold, rows: np.ndarray, variant: Variant
 ) -> np.ndarray:
-    """Learn from some rows of a fold's training part; return log-probabilities of others."""
+    """Train on some rows of a fold's training part; return log-probabilities of others."""
     model: BaseEstimator
     if variant.learner == "discriminants":
         lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto")
@@ -202,12 +202,12 @@ def _margins(
 
 
 def stacking_weights(margins: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Return the weights, at least zero, of margins (n_parts, n, n_classes) with the lowest loss.
+    """Return the weights, at least zero, of margins (n_blocks, n, n_classes) with the lowest loss.
 
-    Equal shares if there is no row to learn from.
+    The weights are equal if there are no rows.
     """
-    n_parts, n_rows = margins.shape[:2]
-    equal = np.full(n_parts, 1 / n_parts)
+    n_blocks, n_rows = margins.shape[:2]
+    equal = np.full(n_blocks, 1 / n_blocks)
     if not n_rows:
         return equal
 
@@ -215,21 +215,21 @@ def stacking_weights(margins: np.ndarray, codes: np.ndarray) -> np.ndarray:
         logs = log_softmax(np.tensordot(weights, margins, 1), axis=1)
         return float(-logs[np.arange(n_rows), codes].mean())
 
-    return np.asarray(minimize(loss, equal, bounds=[(0, None)] * n_parts, method="L-BFGS-B").x)
+    return np.asarray(minimize(loss, equal, bounds=[(0, None)] * n_blocks, method="L-BFGS-B").x)
 
 
 def cross_validate(blocks: Blocks, variant: Variant) -> dict[str, np.ndarray]:
     """Return out-of-fold probabilities (n_repeats, n, n_classes), NaN where never tested."""
-    data, parts = blocks.data, blocks.of(variant)
+    data, arrays = blocks.data, blocks.of(variant)
     proba = np.full((blocks.arguments.repeats, len(data.y), len(data.classes)), np.nan)
     for fold in folds_of(data, blocks.arguments.repeats, SEED):
-        found = probabilities(parts, fold, variant)
+        found = probabilities(arrays, fold, variant)
         proba[fold.repeat, fold.test] = found / found.sum(axis=1, keepdims=True)
     return {"proba": proba}
 
 
-def tried_on(name: str, arguments: argparse.Namespace) -> tuple[dict[str, OutOfFold], GroupDraws]:
-    """Return the predictions of all variants on a data set, each score printed as it comes."""
+def compare_on(name: str, arguments: argparse.Namespace) -> tuple[dict[str, OutOfFold], GroupDraws]:
+    """Return the predictions of all variants on a data set; print each score at once."""
     data = DataSet.load(arguments.data / name)
     blocks = Blocks(data, arguments)
     results = {}
@@ -241,7 +241,7 @@ def tried_on(name: str, arguments: argparse.Namespace) -> tuple[dict[str, OutOfF
             "run": [arguments.repeats, SEED],
             "code": code_digest(*CODE),
         }
-        path = arguments.checkpoints / data.name / "tried.json"
+        path = arguments.checkpoints / data.name / "variants.json"
         found = load_or_run(path, settings, functools.partial(cross_validate, blocks, variant))
         oof = results[title] = OutOfFold.of(data, found["proba"])
         scores = f"{oof.right.mean():.3f} {oof.losses.mean():.3f}"
@@ -258,12 +258,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS / "variants")
-    parser.add_argument("--out", type=Path, help="JSON file; needed for anything but the whole run")
+    parser.add_argument(
+        "--out", type=Path, help="JSON file; required unless the whole standard run is made"
+    )
     arguments = parser.parse_args(argv)
-    as_it_comes = arguments.weights == "imagenet" and arguments.repeats == REPEATS
+    is_standard = arguments.weights == "imagenet" and arguments.repeats == REPEATS
     if arguments.out is None:
-        if set(arguments.sets) != set(SETS) or not as_it_comes:
-            parser.error("give --out FILE: the project's own results are of the whole standard run")
+        if set(arguments.sets) != set(SETS) or not is_standard:
+            parser.error("give --out FILE: the project's own results need the whole standard run")
         arguments.out = RESULTS / "accuracy" / f"variants_{arguments.backbone}.json"
     return arguments
 
@@ -273,9 +275,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(arguments.threads)
     by_set, all_draws, rows = [], [], []
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes with one or two groups
+        warnings.simplefilter("ignore", UserWarning)  # about classes with one or two groups
         for name in arguments.sets:
-            results, draws = tried_on(name, arguments)
+            results, draws = compare_on(name, arguments)
             by_set.append(results)
             all_draws.append(draws)
             scores = set_rows(results, DEFAULT, draws)

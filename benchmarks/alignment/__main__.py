@@ -148,7 +148,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
-    import torch  # after hypervlad, which tells threads to sleep while they wait
+    import torch  # after hypervlad, which lets waiting threads sleep
 
     torch.set_num_threads(arguments.threads)
     study = Study(WINDOWS, arguments.methods, arguments.training, arguments.threads)

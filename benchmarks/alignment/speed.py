@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "alignment" / "speed.json")
     arguments = parser.parse_args(argv)
-    import torch  # after hypervlad, which tells threads to sleep while they wait
+    import torch  # after hypervlad, which lets waiting threads sleep
 
     torch.set_num_threads(arguments.threads)
     image = large_image()

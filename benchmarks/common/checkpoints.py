@@ -1,7 +1,8 @@
-"""Results of long runs, kept piece by piece: an interrupted run goes on where it stopped.
+"""Checkpoints of long runs: an interrupted run resumes where it stopped.
 
-A piece belongs to its settings: put everything in there that could change the result (data, method,
-seed, versions). Changed settings are another file, so that nothing is reused wrongly or lost.
+A checkpoint belongs to its settings. They must contain everything that could change the result
+(data, method, seed, versions). Other settings give another file, so that no checkpoint is reused
+wrongly or lost.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ def settings_digest(settings: Mapping[str, Any]) -> str:
 def load_or_run(
     path: Path, settings: Mapping[str, Any], function: Callable[[], Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return what ``function()`` gave for these settings, from the disk if it is there.
+    """Return the result of ``function()`` for these settings, from its checkpoint if there is one.
 
     Parameters
     ----------
     path : Path
-        ``folder/name.json`` is kept as ``folder/name-<digest>.json``.
+        ``folder/name.json`` is written as ``folder/name-<digest>.json``.
     settings : mapping
         JSON-able.
     function : callable
         Returns a mapping of JSON-able values and numpy arrays; the arrays go to an .npz beside
-        the JSON file. Arrays of objects are refused: they would be pickled.
+        the JSON file. Arrays of objects are refused: they would need a pickle.
 
     Returns
     -------
     dict
-        With a key more, ``reused``: whether it came from the disk.
+        The result and the key ``reused``: whether it came from a checkpoint.
     """
     digest = settings_digest(settings)
     path = path.with_name(f"{path.stem}-{digest[:12]}.json")
@@ -63,13 +64,13 @@ def load_or_run(
     path.parent.mkdir(parents=True, exist_ok=True)
     if arrays:
         _replace(path.with_suffix(".npz"), lambda file: np.savez(file, **arrays))
-    # Last, because its presence says that the piece is complete.
+    # Last, because its presence means that the checkpoint is complete.
     _replace(path, lambda file: file.write(text.encode("utf-8")))
     return {**json.loads(text)["result"], **arrays, "reused": False}
 
 
 def _read(path: Path, digest: str) -> dict[str, Any] | None:
-    """Return a complete piece of these settings, or None."""
+    """Return a complete checkpoint of these settings, or None."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["digest"] != digest or settings_digest(content["settings"]) != digest:
@@ -82,12 +83,12 @@ def _read(path: Path, digest: str) -> dict[str, Any] | None:
             ):
                 result |= {name: arrays[name] for name in content["arrays"]}
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-        return None  # missing, cut short or edited by hand: computed again
+        return None  # missing, truncated or edited by hand: computed again
     return result
 
 
 def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file that is either whole or not there."""
+    """Write a file that is either complete or absent."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(unfinished, "wb") as file:

@@ -1,4 +1,4 @@
-"""Labelled folders and the folds that every method sees alike."""
+"""Labelled folders, and the folds and splits that all methods share."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TEST_SHARE = 0.25  # of the groups, in random splits
 
 @dataclass
 class DataSet:
-    """Images with classes and groups, and what was computed of each image alone.
+    """Images with classes and groups, and features computed from each image alone.
 
     Attributes
     ----------
     name : str
     paths : ndarray of n str
     y, groups : ndarray of n
-        Without a table of groups each image is a group of its own.
+        Without a table of groups, each image is its own group.
     digest : str
         SHA-256 of files, labels and groups.
     """
@@ -43,7 +43,7 @@ class DataSet:
 
     @classmethod
     def load(cls, folder: Path) -> DataSet:
-        """Read a folder with a sub-folder a class, and its ``groups.csv`` if there is one."""
+        """Read a folder with one sub-folder per class, and its ``groups.csv`` if there is one."""
         folder = folder.resolve()
         table = folder / "groups.csv"
         data = hypervlad.load_image_folder(folder, table if table.exists() else None)
@@ -60,9 +60,10 @@ class DataSet:
     def features(
         self, name: str, compute: Callable[[list[str]], np.ndarray]
     ) -> tuple[np.ndarray, float]:
-        """Return one row an image and the seconds an image, computed at the first call.
+        """Return one row per image and the seconds per image, computed at the first call.
 
-        For what needs no learning: folds and repeats can share it, and each pays its price.
+        For features that need no training: folds and repeats share them, but each counts their
+        time.
         """
         if name not in self._features:
             started = time.perf_counter()
@@ -71,7 +72,7 @@ class DataSet:
         return self._features[name]
 
     def forget_features(self) -> None:
-        """Free the memory of what was computed."""
+        """Free the memory of the computed features."""
         self._features.clear()
 
 
@@ -89,7 +90,7 @@ def content_digest(
 
 @dataclass(frozen=True)
 class Fold:
-    """One part of a data set to learn from and one to be tested on."""
+    """The training and the test part of a data set."""
 
     data: DataSet
     train: np.ndarray
@@ -118,7 +119,7 @@ class Fold:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that tells this fold from another."""
+        """Everything that distinguishes this fold from others."""
         rows = hashlib.sha256(self.test.astype(np.int64).tobytes())
         return {"data": self.data.digest, "test": rows.hexdigest(), "seed": self.seed}
 
@@ -132,12 +133,12 @@ def number_of_folds(y: np.ndarray, groups: np.ndarray) -> int:
     per_class = [len(np.unique(groups[y == label])) for label in np.unique(y)]
     divisible = [n for n in per_class if n > 1]
     if not divisible:
-        raise SystemExit("every class lies in one group only: nothing can be cross-validated")
+        raise SystemExit("every class lies in one group only: cross-validation is impossible")
     return min(MAX_FOLDS, *divisible)
 
 
 def folds_of(data: DataSet, repeats: int, seed: int, max_folds: int = MAX_FOLDS) -> list[Fold]:
-    """Return all folds of all repeats; repeat r is split and learnt with the seed ``seed + r``."""
+    """Return all folds of all repeats; repeat r is split and fitted with the seed ``seed + r``."""
     n_splits = min(max_folds, number_of_folds(data.y, data.groups))
     return [
         Fold(data, train, test, repeat, number, seed + repeat)

@@ -1,6 +1,6 @@
-"""Logistic regression as good as a user would get it: C by grouped cross-validation.
+"""Logistic regression as a careful user would tune it: C by grouped cross-validation.
 
-Written with scikit-learn alone, not with this library's own linear part, which it is compared with.
+It uses scikit-learn alone, not the linear part of this library, with which it is compared.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class UnitLength(TransformerMixin, BaseEstimator):
     """Centre, then divide by one number, so that the mean squared length of a row is 1.
 
     For vectors whose columns share a scale (VLAD, Fisher vectors, histograms): dividing each
-    column by its own spread would blow up the rare ones.
+    column by its own standard deviation would inflate the rare ones.
     """
 
     def fit(self, X: np.ndarray, y: object = None) -> UnitLength:
@@ -39,8 +39,8 @@ class UnitLength(TransformerMixin, BaseEstimator):
 class RowSpace(TransformerMixin, BaseEstimator):
     """Rotate into the space of the training rows, where columns outnumber them.
 
-    An L2 penalty does not see a rotation, and the best coefficients lie in that space: the model
-    is the same, with hundreds of columns in place of tens of thousands.
+    An L2 penalty is invariant under rotation, and the best coefficients lie in that space: the
+    model is the same, with hundreds of columns instead of tens of thousands.
     """
 
     def fit(self, X: np.ndarray, y: object = None) -> RowSpace:
@@ -48,7 +48,7 @@ class RowSpace(TransformerMixin, BaseEstimator):
         if X.shape[1] > X.shape[0]:
             eigenvalues, vectors = np.linalg.eigh(X @ X.T)
             kept = eigenvalues >= 1e-12 * eigenvalues[-1]
-            # Of equal rows all lengths are zero: keep them, but do not divide by them.
+            # Equal rows have lengths of zero: keep them, but do not divide by zero.
             lengths = np.sqrt(np.maximum(eigenvalues[kept], np.finfo(np.float64).tiny))
             self.axes_ = X.T @ (vectors[:, kept] / lengths)
         return self
@@ -63,7 +63,7 @@ CS = {"columns": np.logspace(-5, 2, 8), "length": np.logspace(-2, 5, 8)}
 
 
 class TunedLogisticRegression(ClassifierMixin, BaseEstimator):
-    """Logistic regression whose scaling, C and temperature are chosen by grouped folds.
+    """Logistic regression whose scaling, C and temperature are chosen on grouped folds.
 
     Parameters
     ----------
@@ -72,7 +72,8 @@ class TunedLogisticRegression(ClassifierMixin, BaseEstimator):
     temperature : bool, default=False
         Divide the margins by the number, at least 1, that lowers the log-loss of the out-of-fold
         rows most (Guo et al., "On calibration of modern neural networks", ICML 2017), chosen for
-        each C. Below 1, where folds are separable, it would make them as sure as it is let.
+        each C. Below 1, on separable folds, it would make the model as confident as the bound
+        allows.
     n_splits : int, default=5
     random_state : int
     """
@@ -92,15 +93,15 @@ class TunedLogisticRegression(ClassifierMixin, BaseEstimator):
     def fit(
         self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None
     ) -> TunedLogisticRegression:
-        """Choose, then learn from all rows.
+        """Choose the settings, then fit on all rows.
 
-        GridSearchCV would not do: scikit-learn's log-loss fails on a fold that lacks a class, and
-        with few groups there is one.
+        GridSearchCV does not work here: scikit-learn's log-loss fails on a fold that lacks a
+        class, which happens with few groups.
         """
         X = np.asarray(X, dtype=np.float64)
         self.classes_, codes = np.unique(y, return_inverse=True)
         folds = group_folds(y, groups, n_splits=self.n_splits, random_state=self.random_state)
-        # One thread: the steps are too small to share.
+        # One thread: the steps are too small to be shared.
         with threadpool_limits(1, user_api="blas"):
             best = (np.inf, self.scaling[0], 1.0, 1.0)
             for scaling in self.scaling:
@@ -120,20 +121,20 @@ class TunedLogisticRegression(ClassifierMixin, BaseEstimator):
     def _best_choice(
         self, X: np.ndarray, codes: np.ndarray, folds: list, scaling: str
     ) -> tuple[float, str, float, float]:
-        """Return the lowest log-loss with the choice that gave it."""
+        """Return the lowest log-loss and the settings that gave it."""
         if not folds:
             return np.inf, scaling, float(np.median(CS[scaling])), 1.0
         tested = np.concatenate([test for _, test in folds])
         logs = np.zeros((len(CS[scaling]), len(X), len(self.classes_)))
         for train, test in folds:
             scaler = make_pipeline(SCALERS[scaling](), RowSpace())
-            seen = scaler.fit_transform(X[train])
-            unseen = scaler.transform(X[test])
-            # From strong to weak regularisation, each start is next to the solution.
+            scaled_train = scaler.fit_transform(X[train])
+            scaled_test = scaler.transform(X[test])
+            # From strong to weak regularisation, each solution starts the next fit.
             model = LogisticRegression(warm_start=True, max_iter=1000)
             for at, C in enumerate(CS[scaling]):
-                _fit(model.set_params(C=C), seen, codes[train])
-                logs[at, test] = self._logs(model, unseen)
+                _fit(model.set_params(C=C), scaled_train, codes[train])
+                logs[at, test] = self._logs(model, scaled_test)
         choices = []
         for C, margins in zip(CS[scaling], logs[:, tested], strict=True):
             temperature = _temperature(margins, codes[tested]) if self.temperature else 1.0
@@ -143,7 +144,7 @@ class TunedLogisticRegression(ClassifierMixin, BaseEstimator):
 
     @staticmethod
     def _logs(model: Pipeline | LogisticRegression, X: np.ndarray) -> np.ndarray:
-        """Return margins up to a constant a row, one column a class for two classes too."""
+        """Return margins up to a constant per row, one column per class even for two."""
         margins = model.decision_function(X)
         return np.stack([-margins / 2, margins / 2], 1) if margins.ndim == 1 else margins
 
@@ -154,7 +155,7 @@ def _pipeline(scaling: str, C: float) -> Pipeline:
 
 def _fit(model: Pipeline | LogisticRegression, X: np.ndarray, codes: np.ndarray) -> None:
     with warnings.catch_warnings():
-        # The weakest regularisations of the grid need not converge: they lose.
+        # The weakest regularisations of the grid may not converge, but they are never chosen.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(X, codes)
 

@@ -1,7 +1,7 @@
-"""Scores of out-of-fold probabilities, with uncertainties that know of groups.
+"""Scores of out-of-fold probabilities, with uncertainties that respect groups.
 
-Images of one group are alike, so groups, not images, are drawn with replacement. Repeats of the
-cross-validation are no new data: what an image scores is averaged over them first.
+Images of one group are similar, so groups, not images, are resampled. Repeats of the
+cross-validation add no data: the score of an image is averaged over them first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """What one method said of each image when it had not learnt from its group.
+    """The predictions of one method for images of groups that it was not trained on.
 
     Attributes
     ----------
@@ -38,14 +38,14 @@ class OutOfFold:
 
     @classmethod
     def of(cls, data: DataSet, proba: np.ndarray) -> OutOfFold:
-        """Leave out the images that are never tested: their probabilities are NaN."""
+        """Leave out the images that are never tested, whose probabilities are NaN."""
         tested = ~np.isnan(proba[:, :, 0]).any(axis=0)
         codes = np.searchsorted(data.classes, data.y)
         return cls(codes[tested], data.groups[tested], proba[:, tested])
 
     @property
     def right(self) -> np.ndarray:
-        """Share of the repeats in which each image was classified rightly, shape (n,)."""
+        """Share of the repeats in which each image was classified correctly, shape (n,)."""
         return (self.proba.argmax(axis=2) == self.codes).mean(axis=0)
 
     @property
@@ -64,7 +64,7 @@ class OutOfFold:
         """Return the calibration error, and the range that perfect calibration would show.
 
         Both are means over the repeats: pooling the repeats would count each image several
-        times and make the range too narrow. An error below the range is no fault.
+        times and make the range too narrow. An error below the range is not a fault.
         """
         errors = [expected_calibration_error(self.codes, p, n_bins=N_BINS) for p in self.proba]
         ranges = [calibration_error_range(p, n_bins=N_BINS, random_state=SEED) for p in self.proba]
@@ -74,14 +74,14 @@ class OutOfFold:
 
 
 class GroupDraws:
-    """Groups drawn with replacement, the same draws for everything that is compared.
+    """Groups resampled with replacement, the same samples for everything that is compared.
 
     Parameters
     ----------
     groups : ndarray of shape (n,)
     name : str
-        Of the data set. Sets of as many groups must not share their draws: the variance of a mean
-        over sets would not be the sum of theirs.
+        Of the data set. Sets with equally many groups must not share their samples: the variance
+        of a mean over sets would not be the sum of their variances.
     n_draws : int
     """
 
@@ -94,11 +94,11 @@ class GroupDraws:
 
     @staticmethod
     def seed(name: str) -> list[int]:
-        """Return the seed of a data set's draws."""
+        """Return the seed of a data set's samples."""
         return [SEED, zlib.crc32(name.encode())]
 
     def means(self, values: np.ndarray) -> np.ndarray:
-        """Return the mean of the drawn groups' rows, shape (n_draws,)."""
+        """Return the mean over the rows of the sampled groups, shape (n_draws,)."""
         sums = np.bincount(self._group_of_row, values)
         return np.asarray((self.times @ sums) / (self.times @ self._sizes))
 
@@ -116,7 +116,7 @@ class Gain:
 
     @classmethod
     def of(cls, values: list[np.ndarray], draws: list[GroupDraws]) -> Gain:
-        """Mean over data sets of the mean of row-wise differences, groups drawn within each set."""
+        """Average row-wise differences over data sets; groups are resampled within each set."""
         drawn = np.mean([d.means(v) for v, d in zip(values, draws, strict=True)], axis=0)
         return cls(float(np.mean([v.mean() for v in values])), float(drawn.std(ddof=1)))
 
@@ -175,7 +175,7 @@ def mean_rows(
 
 
 def _gains(results: dict[str, OutOfFold]) -> dict[str, dict[str, np.ndarray]]:
-    """Return per image what is good when it is large, by score and method."""
+    """Return scores per image for which larger is better, by score and method."""
     return {
         "accuracy": {name: oof.right for name, oof in results.items()},
         "log_loss": {name: -oof.losses for name, oof in results.items()},

@@ -145,7 +145,7 @@ def main() -> None:
     package = Path(hypervlad.__file__).resolve()
     if not package.is_relative_to(arguments.checkout.resolve()):
         sys.exit(f"hypervlad was imported from {package}, not from {arguments.checkout}")
-    import torch  # after hypervlad, which tells threads to sleep while they wait
+    import torch  # after hypervlad, which lets waiting threads sleep
 
     torch.set_num_threads(arguments.threads)
     plan = json.loads(arguments.plan.read_text(encoding="utf-8"))

@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS / "labelling")
     parser.add_argument("--out", type=Path, default=RESULTS / "review" / "labelling.json")
     arguments = parser.parse_args()
-    import torch  # after hypervlad, which tells threads to sleep while they wait
+    import torch  # after hypervlad, which lets waiting threads sleep
 
     torch.set_num_threads(arguments.threads)
     whence = origin(arguments.threads, *CODE)

@@ -22,7 +22,7 @@ from benchmarks.accuracy.tables import accuracy_section, claims, front_table
 from benchmarks.common.folds import DataSet, folds_of, number_of_folds
 from benchmarks.common.logistic import TunedLogisticRegression
 from benchmarks.common.sources import code_digest
-from hypervlad import MicrographClassifier
+from hypervlad import MicrographClassifier, default_encoder
 from hypervlad.backbones import WeightsNotFoundError
 
 GROUPS_OF_CLASS = {"flat": 5, "rings": 4, "stripes": 6}
@@ -73,10 +73,8 @@ def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 
 def small_default(**parameters: Any) -> MicrographClassifier:
-    model = MicrographClassifier(**parameters)
-    encoder, _, _ = model._parts()
-    encoder.set_params(image_size=32, n_codewords=4, layer_components=4, n_samples=600)
-    return model.set_params(encoder=encoder)
+    encoder = default_encoder(image_size=32, n_codewords=4, layer_components=4, n_samples=600)
+    return MicrographClassifier(encoder, **parameters)
 
 
 def test_every_method_is_scored_on_the_same_images(finished: tuple[Path, dict[str, Any]]) -> None:
@@ -524,7 +522,7 @@ def test_word_histograms_count_the_words_that_are_there() -> None:
     counts = np.array([[40, 10, 0], [10, 10, 30], [0, 50, 0], [20, 20, 10]])
     local = np.stack([np.repeat(centres, row, axis=0) for row in counts])
     local += rng.standard_normal(local.shape)
-    model = encodings.WordHistograms(n_words=3).fit(local)
+    model = encodings.WordHistograms(n_codewords=3).fit(local)
     found = model.transform(local)
     # Whichever numbers the words were given.
     order = [int(word) for word in model.kmeans_.predict(centres)]

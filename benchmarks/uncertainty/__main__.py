@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS / "uncertainty")
     parser.add_argument("--out", type=Path, default=RESULTS / "uncertainty" / "uncertainty.json")
     arguments = parser.parse_args()
-    import torch  # after hypervlad, which tells threads to sleep while they wait
+    import torch  # after hypervlad, which lets waiting threads sleep
 
     torch.set_num_threads(arguments.threads)
     result: dict[str, Any] = {

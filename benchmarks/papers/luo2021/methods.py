@@ -86,7 +86,7 @@ class Job:
 
 def build_classifier(job: Job) -> Any:
     """Return the unfitted classifier of a preset, its parts and their seeds written out."""
-    from hypervlad import MicrographClassifier
+    from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, default_encoder
 
     if job.method.startswith("luo2021"):
         from hypervlad.presets import luo2021
@@ -98,10 +98,14 @@ def build_classifier(job: Job) -> Any:
         model = luo2021(weights=job.weights, random_state=job.seed, **options)
     else:
         model = MicrographClassifier(calibration_size=0, random_state=job.seed)
-    encoder, learner, _ = model._parts()
-    if "n_jobs" in learner.get_params():
-        learner.set_params(n_jobs=job.threads)
-    model.set_params(encoder=encoder.set_params(n_jobs=job.threads), boosting=learner)
+    encoder = default_encoder() if model.encoder is None else model.encoder
+    boosting = BoostedSoftmaxClassifier() if model.boosting is None else model.boosting
+    for part in (encoder, boosting):
+        if part.random_state is None:
+            part.set_params(random_state=job.seed)
+        if "n_jobs" in part.get_params():
+            part.set_params(n_jobs=job.threads)
+    model.set_params(encoder=encoder, boosting=boosting)
     if job.method == "default-vgg16":
         model.set_params(encoder__backbone="vgg16", encoder__weights=job.weights)
     return model.set_params(**job.changed)

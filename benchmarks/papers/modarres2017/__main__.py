@@ -150,7 +150,7 @@ def write(path: Path, facts: Mapping[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
-    import torch  # after hypervlad, which tells threads to sleep while they wait
+    import torch  # after hypervlad, which lets waiting threads sleep
 
     torch.set_num_threads(arguments.threads)
     folder = arguments.data
