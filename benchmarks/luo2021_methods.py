@@ -123,14 +123,13 @@ def check_changed(method: str, changed: Mapping[str, Any], weights: str) -> None
 def _check_values(model: Any) -> None:
     """Raise what ``fit`` would, hours later."""
     from hypervlad import BoostedSoftmaxClassifier
-    from hypervlad.boosting.validation import check_parameters
     from hypervlad.encoder.parameters import EncoderParams, check_run
 
     encoder, softmax = model.encoder, model.boosting
     EncoderParams.of(encoder)
     check_run(encoder)
     if isinstance(softmax, BoostedSoftmaxClassifier):
-        check_parameters(softmax)
+        softmax.check_parameters()
     else:
         softmax._validate_params()
 

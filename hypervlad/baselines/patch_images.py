@@ -11,7 +11,7 @@ from skimage.color import rgb2gray
 
 from hypervlad.encoder.parameters import check_read_options
 from hypervlad.images import ImageReadError, ReadOptions, read_micrographs
-from hypervlad.images.outcomes import name_of
+from hypervlad.images.errors import image_name
 
 FloatArray = NDArray[np.float32]
 
@@ -66,7 +66,7 @@ def read_patches(
         side = height if patch is None else patch
         if (height, width) != (side, side):
             raise ImageReadError(
-                f"{name_of(images[i], i)}: {height} x {width} pixels; expected a square patch"
+                f"{image_name(images[i], i)}: {height} x {width} pixels; expected a square patch"
                 + ("" if patch is None else f" of {side} x {side}, as the others are")
                 + "; cut images with hypervlad.patches.cut_patches"
             )

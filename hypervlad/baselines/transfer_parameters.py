@@ -17,7 +17,7 @@ from hypervlad.baselines.micrograph_augmentation import MicrographAugmentation
 from hypervlad.baselines.parameters import check_number
 from hypervlad.baselines.pooled_network import own_size
 from hypervlad.baselines.training import Schedule
-from hypervlad.boosting.validation import check_class_weight, check_cs
+from hypervlad.boosting.classifier import check_class_weight, check_cs
 from hypervlad.encoder.parameters import (
     check_choice,
     check_count,

@@ -14,7 +14,7 @@ from hypervlad.backbones import Preprocessing
 from hypervlad.baselines.softmax_head import SoftmaxHead
 from hypervlad.baselines.training import CurvesFromStart
 from hypervlad.baselines.transfer_parameters import TransferRecipe
-from hypervlad.boosting.state import pack_labels, unpack_labels
+from hypervlad.boosting.classifier import pack_labels, unpack_labels
 from hypervlad.encoder.parameters import check_read_options, plain
 from hypervlad.encoder.state import arrays_under, check_backbone, plain_seed, portable_weights
 from hypervlad.modelfile import ModelFileError

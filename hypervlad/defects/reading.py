@@ -11,7 +11,7 @@ import torch
 from hypervlad.defects.lattice import Lattice
 from hypervlad.encoder import HypercolumnVLAD, ImageLoader, LoadedImage
 from hypervlad.images import ImageReadError
-from hypervlad.images.outcomes import name_of
+from hypervlad.images.errors import image_name
 
 Prepare = Callable[[Any, str], Any]
 
@@ -75,7 +75,7 @@ def pictures(
     """
     take = _taking(inputs, side, prepare)
     for position, taken in inputs.stream(images, what, take):
-        yield Picture.of(taken, position, name_of(images[position], position))
+        yield Picture.of(taken, position, image_name(images[position], position))
 
 
 def picture(inputs: ImageLoader, image: Any, side: int, prepare: Prepare | None = None) -> Picture:
@@ -85,7 +85,7 @@ def picture(inputs: ImageLoader, image: Any, side: int, prepare: Prepare | None 
     ------
     ImageReadError
     """
-    name = name_of(image)
+    name = image_name(image)
     return Picture.of(_taking(inputs, side, prepare)(image, name), 0, name)
 
 

@@ -18,7 +18,7 @@ from hypervlad.encoder.parameters import EncoderParams
 from hypervlad.encoder.spreading import from_anywhere, in_order, is_spread, spread
 from hypervlad.hypercolumns import feature_maps, hypercolumns_at
 from hypervlad.images import SkippedImage
-from hypervlad.images.outcomes import outcomes_of
+from hypervlad.images.reading import read_in_order
 
 MAX_SAMPLES_PER_IMAGE = 5000
 MAX_SAMPLED_IMAGES = 1000  # 50 hypercolumns each fill the default pool; more only cost time
@@ -197,7 +197,7 @@ class _SamplingTask:
         def load(image: Any, name: str) -> LoadedImage:
             return self.loader.load(image, name, find)
 
-        for image in outcomes_of(enumerate(images, start), load, n_threads):
+        for image in read_in_order(enumerate(images, start), load, n_threads):
             if isinstance(image, SkippedImage):
                 yield image
             elif image.tensor is None:

@@ -23,8 +23,13 @@ from hypervlad.images import (
     SkippedImage,
     UnknownPixelSizeWarning,
 )
-from hypervlad.images.outcomes import name_of, outcomes_of, warn_of_skipped
-from hypervlad.images.reading import READING_VERSION, n_threads, read_named
+from hypervlad.images.errors import image_name, warn_skipped
+from hypervlad.images.reading import (
+    READING_VERSION,
+    n_reader_threads,
+    read_in_order,
+    read_named,
+)
 
 # Measured on a CPU, an image of this size takes 1 GB on mobilenet_v2 and 2.4 GB on VGG-16: what a
 # laptop can give.
@@ -125,7 +130,7 @@ class ReadReport:
         -----
         SkippedImagesWarning, UnknownPixelSizeWarning
         """
-        warn_of_skipped(self.skipped, self.n_images)
+        warn_skipped(self.skipped, self.n_images)
         if self.unscaled:
             warning = UnknownPixelSizeWarning.about(self.unscaled, self.n_images)
             warnings.warn(warning, stacklevel=3)
@@ -245,7 +250,7 @@ class ImageLoader:
         ImageReadError
             If it cannot be read, or not be brought to the common scale.
         """
-        (batch,) = self.batches([(0, self.load(image, name_of(image)))])
+        (batch,) = self.batches([(0, self.load(image, image_name(image)))])
         return batch
 
     def _look_up(self, info: ImageInfo, name: str, find: Find | None) -> LoadedImage | None:
@@ -268,7 +273,7 @@ class ImageLoader:
     @property
     def n_threads(self) -> int:
         """How many threads read ahead."""
-        return n_threads(self.n_jobs)
+        return n_reader_threads(self.n_jobs)
 
     def stream(
         self,
@@ -296,7 +301,7 @@ class ImageLoader:
             At the first image that cannot be read, unless ``on_error="skip"``; then, without a
             report, after the last if none could.
         """
-        outcomes = outcomes_of(enumerate(images), load, self.n_threads)
+        outcomes = read_in_order(enumerate(images), load, self.n_threads)
         return self.stream_outcomes(outcomes, images, desc, report)
 
     def stream_outcomes(
@@ -330,7 +335,7 @@ class ImageLoader:
             for position, outcome in enumerate(outcomes):
                 if not isinstance(outcome, SkippedImage):
                     if self.pixel_size is not None and outcome.info.pixel_size is None:
-                        notes.unscaled.append(name_of(images[position], position))
+                        notes.unscaled.append(image_name(images[position], position))
                     yield position, outcome
                 elif self.on_error == "skip":
                     notes.skipped.append(outcome)

@@ -16,7 +16,7 @@ from hypervlad.backbones import (
     TappedNetwork,
     WeightsNotFoundError,
     build_network,
-    known_here,
+    ensure_registered,
 )
 
 _last_built: dict[tuple[Any, ...], TappedNetwork] = {}
@@ -49,7 +49,7 @@ class NetworkSource:
         WeightsNotFoundError
             If there are none, or they are not those of the digest.
         """
-        known_here(self.backbone)
+        ensure_registered(self.backbone)
         weights: Any = self.weights
         if isinstance(weights, Mapping):
             weights = {name: torch.from_numpy(array) for name, array in weights.items()}

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from hypervlad.backbones import Backbone, known_here
+from hypervlad.backbones import Backbone, ensure_registered
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.caching import ResultCache
 from hypervlad.encoder.encoding import encode_loaded
@@ -20,7 +20,7 @@ from hypervlad.encoder.spreading import from_anywhere, is_spread, spread
 from hypervlad.extraction.met import Comparison, Met
 from hypervlad.extraction.sources import Item, Task
 from hypervlad.images import ImageReadError, SkippedImage
-from hypervlad.images.outcomes import outcomes_of
+from hypervlad.images.reading import read_in_order
 
 Stamp: TypeAlias = tuple[int | None, int | None]
 
@@ -126,7 +126,7 @@ class _Work:
 
     def __init__(self, job: Job) -> None:
         encoder = job.encoder
-        known_here(job.backbone)
+        ensure_registered(job.backbone)
         self.loader = encoder.loader(verify=job.verify)
         fingerprint = {} if encoder.memory is None else encoder.fingerprint()
         self.cache = ResultCache(encoder.memory, fingerprint, job.run)
@@ -139,7 +139,7 @@ class _Work:
     ) -> tuple[list[LoadedImage | SkippedImage], list[Stamp]]:
         """Take in the images of a task; sizes and times of the files are those from before."""
         stamps = task.stamps()
-        return list(outcomes_of(task.numbered(), self._load)), stamps
+        return list(read_in_order(task.numbered(), self._load)), stamps
 
     def encoded(self, taken: Sequence[LoadedImage | SkippedImage], stamps: list[Stamp]) -> Encoded:
         """Encode the images of one task."""
@@ -182,7 +182,7 @@ def _reading_ahead(work: _Work, tasks: Iterator[Task]) -> Iterator[tuple[Task, E
             ahead.append(task)
             yield task.number, task
 
-    for taken in outcomes_of(noted(), work.taken, max(1, work.loader.n_threads)):
+    for taken in read_in_order(noted(), work.taken, max(1, work.loader.n_threads)):
         yield ahead.popleft(), work.encoded(*taken)
 
 
