@@ -1,128 +1,193 @@
-"""`BoostedSoftmaxClassifier`, the scikit-learn estimator over the linear start and the trees."""
+"""`BoostedSoftmaxClassifier`: the scikit-learn estimator of the linear part and the trees."""
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import joblib
 import numpy as np
+import xgboost
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from hypervlad.boosting import state
-from hypervlad.boosting.margins import FloatArray, IntArray, n_margins, prior_margins, probabilities
-from hypervlad.boosting.report import in_words
-from hypervlad.boosting.rows import TrainingRows, training_rows, warn_of_small_classes
-from hypervlad.boosting.trees import Trees, fit_trees, tree_margins, xgboost_parameters
-from hypervlad.boosting.validation import (
-    check_float32,
-    check_parameters,
-    checked_views,
-    checked_weight,
+from hypervlad.base import Array, Arrays, Estimator, Field, Labels, Maybe, Value, Values
+from hypervlad.boosting.linear import fit_blocks
+from hypervlad.boosting.rows import (
+    FloatArray,
+    IntArray,
+    TrainingRows,
+    n_margins,
+    prior_margins,
+    probabilities,
+    training_rows,
+    warn_of_small_classes,
 )
-from hypervlad.boosting.views import fit_views
+from hypervlad.boosting.trees import fit_trees, tree_margins, xgboost_parameters
+from hypervlad.constraints import (
+    Alternatives,
+    Integer,
+    ListOf,
+    Number,
+    OneOf,
+    is_integer,
+    is_number,
+)
 from hypervlad.splits import group_folds
 
-_LARGEST_SEED = np.iinfo(np.int32).max
+_MAX_SEED = np.iinfo(np.int32).max
 
 
-class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
-    """Softmax classifier: linear margins, and trees boosted from them as far as that helps.
+class PositiveByLabel:
+    """Dictionaries of positive numbers by class label."""
 
-    With few samples and many features, as VLAD vectors have, boosted trees alone lose to logistic
-    regression. Here a regularised multinomial logistic regression gives each class its first
-    margin, and gradient-boosted trees (xgboost) add to it only what a hold-out confirms, possibly
-    nothing:
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, Mapping) and all(
+            is_number(weight) and weight > 0 for weight in value.values()
+        )
+
+    def __str__(self) -> str:
+        return "a dictionary of positive numbers by label"
+
+
+#: Constraints of the parameters ``Cs`` and ``class_weight``.
+CS = (Number(above=0), ListOf(Number(above=0), "a sequence of numbers"))
+CLASS_WEIGHT = (OneOf("balanced"), PositiveByLabel(), None)
+
+
+class _BoosterField:
+    """How trees are stored: the bytes of xgboost's own UBJSON format, and their SHA-256."""
+
+    def pack(self, value: xgboost.Booster, *, include_backbone: bool) -> tuple[Any, Arrays]:
+        raw = bytes(value.save_raw("ubj"))
+        packed = {"sha256": hashlib.sha256(raw).hexdigest()}
+        return packed, {"": np.frombuffer(raw, dtype=np.uint8)}
+
+    def unpack(self, packed: Any, arrays: Arrays) -> xgboost.Booster:
+        array = arrays[""]
+        if array.dtype != np.uint8 or array.ndim != 1:
+            raise ValueError(f"the trees' bytes are a row of uint8; got {array.dtype}")
+        raw = array.tobytes()
+        # Checked before xgboost reads them: in version 2.1, truncated bytes abort the process.
+        if hashlib.sha256(raw).hexdigest() != packed["sha256"]:
+            raise ValueError("the trees' bytes are damaged: they do not have the header's SHA-256")
+        try:
+            return xgboost.Booster({"verbosity": 0}, model_file=bytearray(raw))
+        except xgboost.core.XGBoostError as error:
+            raise ValueError("the trees' bytes are not a model that this xgboost reads") from error
+
+
+class _NamesField:
+    """How column names are stored: an array of strings."""
+
+    def pack(self, value: NDArray[Any], *, include_backbone: bool) -> tuple[Any, Arrays]:
+        return [str(name) for name in value], {}
+
+    def unpack(self, packed: Any, arrays: Arrays) -> NDArray[Any]:
+        return np.array([str(name) for name in packed], dtype=object)
+
+
+class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
+    """Softmax classifier: linear margins, plus boosted trees if a hold-out shows that they help.
+
+    With few samples and many features, as VLAD vectors have, boosted trees alone are less accurate
+    than logistic regression. Here a regularised multinomial logistic regression gives the margins
+    that gradient-boosted trees (xgboost) start from, and trees are kept only if they reduce the log
+    loss of a hold-out:
 
     1. Logistic regressions are fitted in stratified folds that keep groups whole, over a grid of
-       `Cs`. The C with the lowest log loss on the folds' test rows wins, after one temperature
-       has been fitted to the same margins. If X is made of several `views`, each has its own
-       regression, and the mean of their margins one more temperature.
-    2. These margins, each from a model that did not see the row's group, are where the trees
-       start. Early stopping watches the log loss of a hold-out that keeps groups whole too.
-    3. If the best round saves less log loss there than two standard errors (over groups), no tree
-       is kept. Otherwise the trees are trained again on all rows, with as many rounds.
+       `Cs`. The C with the lowest log loss on the folds' test rows is chosen, after a temperature
+       has been fitted to the same margins. If X consists of several feature `blocks`, each has its
+       own regression, and the mean of their margins has another temperature.
+    2. The trees start from these cross-fitted margins: each row's margin comes from a model fitted
+       without the row's group. Early stopping observes the log loss of a hold-out that keeps
+       groups whole too.
+    3. If the best round reduces the log loss by less than two standard errors (over groups), no
+       tree is kept. Otherwise the trees are trained again on all rows, with the same number of
+       rounds.
 
     The margin of a new row is that of a logistic regression on all rows plus that of the trees.
 
     Parameters
     ----------
     init : {"linear"} or None, default="linear"
-        Where boosting starts. None: from the classes' log shares, that is, ordinary boosting; the
-        rounds that early stopping finds best are then always kept, at least one.
+        What boosting starts from. None: the log shares of the classes, as in ordinary boosting;
+        the rounds that early stopping finds best are then always kept, at least one.
     n_estimators : int, default=300
-        Most rounds of boosting (each has one tree a class, one in all for two classes). 0: no
-        trees.
+        Maximum number of boosting rounds (one tree per class in each; one tree for two classes).
+        0: no trees.
     learning_rate : float, default=0.1
         Shrinkage of each tree, in (0, 1].
     max_depth : int, default=3
         Depth of each tree, at least 1.
     max_bin : int, default=64
-        Most candidate thresholds of a feature, at least 2. On wide data the time goes with it.
+        Maximum number of candidate thresholds per feature, at least 2. On wide data the time grows
+        with it.
     max_tree_features : int or None, default=1024
-        Most columns that the trees look at: those most correlated with what the start leaves
-        unexplained. None: all, which is slow on wide data.
+        Maximum number of columns for the trees: those most correlated with the residuals of the
+        linear part. None: all, which is slow on wide data.
     min_child_weight, reg_lambda : float, default=1.0
-        xgboost's least sum of hessians in a leaf and its L2 penalty on leaf values; not negative.
+        xgboost's minimum sum of hessians in a leaf and its L2 penalty on leaf values; not negative.
     subsample, colsample_bytree : float, default=1.0
-        Shares of rows and columns drawn for each tree, in (0, 1].
+        Shares of rows and columns sampled for each tree, in (0, 1].
     validation_fraction : float, default=0.2
         Share of rows in the hold-out of early stopping, in (0, 1).
     n_iter_no_change : int or None, default=10
-        Rounds without a lower log loss on the hold-out after which boosting stops. None: nothing
-        is held out, and all `n_estimators` rounds are trained on all rows and kept, whether they
-        help or not, with ``init="linear"`` too.
+        Boosting stops after so many rounds without a lower log loss on the hold-out. None: nothing
+        is held out, and all `n_estimators` rounds are trained on all rows and kept, also with
+        ``init="linear"``.
     Cs : float or sequence of float, default=(0.1, 1.0, 10.0, 100.0, 1000.0)
         Inverse strengths of the L2 penalty to try. The features are first centred and divided by
-        one number, so that the mean squared length of a row is 1, whatever their number and
-        units; columns are NOT standardised one by one.
+        one number, so that the mean squared length of a row is 1 for any number of features in any
+        unit; columns are NOT standardised one by one.
     max_linear_directions : int or None, default=1024
-        With more than twice as many rows and columns (of a view), the logistic regression sees so
-        many principal directions of the rows only. An approximation: VLAD vectors, whose variance
-        is concentrated, bear it; features with evenly spread variance lose accuracy. None: all,
-        at a cost that grows with the cube of the rows.
+        If a block has more than twice as many rows and columns, the logistic regression uses only
+        so many principal directions of the rows. This approximation is good for VLAD vectors, whose
+        variance is concentrated; features with evenly spread variance lose accuracy. None: all
+        directions, at a cost that grows with the cube of the rows.
     n_splits : int, default=5
-        Folds of the cross-fitting; fewer if the rarest class has fewer groups.
+        Number of folds of the cross-fitting; fewer if the rarest class has fewer groups.
     class_weight : None, "balanced" or dict, default=None
         Weight of each class: equal, inverse to its (weighted) frequency, or by label; classes
-        that a dict leaves out weigh 1.
+        missing in a dict have weight 1.
     n_jobs : int or None, default=None
-        Threads of xgboost, as in scikit-learn: None is one (or what a joblib context says), -1 all
-        cores. At most a few thousand rows gain little from more than one, and lose much on a busy
-        machine. The linear part uses one.
+        Threads of xgboost, as in scikit-learn: None is one (or the number of a joblib context), -1
+        all cores. A few thousand rows gain little from more than one thread, and lose much on a
+        busy machine. The linear part uses one.
     random_state : int, RandomState or None, default=None
         Seed of the folds, the hold-out and the trees.
     verbose : bool, default=False
-        Show progress and print what was chosen, on stderr.
+        Show progress and print a summary of the fit on stderr.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Labels, sorted; those whose samples all have weight zero are left out.
+        Sorted labels, without those whose samples all have weight zero.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Column names, if X had any.
     C_ : tuple of float or None
-        Chosen strength for each view; None with ``init=None``.
-    view_weights_ : tuple of float or None
-        What the margins of each view's logistic regression were multiplied by. With one view it
-        is one over the temperature: below 1, the margins were overconfident.
+        Chosen inverse penalty of each block; None with ``init=None``.
+    block_weights_ : tuple of float or None
+        Factor of the margins of each block's logistic regression. With one block it is one over
+        the temperature: below 1, the margins were overconfident.
     linear_coef_ : ndarray of shape (n_features, n_margins) or None
-        Linear margins of a row ``x`` are ``x @ linear_coef_ + linear_intercept_``, weights of views
-        included; one margin for two classes, else one a class. None with ``init=None``.
+        The linear margins of a row ``x`` are ``x @ linear_coef_ + linear_intercept_``, including
+        the weights of the blocks; one margin for two classes, else one per class. None with
+        ``init=None``.
     linear_intercept_ : ndarray of shape (n_margins,)
     n_estimators_ : int
-        Rounds of boosting kept.
+        Number of boosting rounds kept.
     tree_gain_, tree_gain_error_ : float or None
-        Log loss per row that the best round saved on the hold-out, and its standard error; None
-        if not tried.
+        Reduction of the log loss per row by the best round on the hold-out, and its standard error;
+        None if trees were not tried.
     tree_columns_ : ndarray of int or None
-        The columns that the trees look at, sorted; None if all of them, or no trees.
+        Sorted columns that the trees use; None if all of them, or no trees.
     booster_ : xgboost.Booster or None
         The trees; None if there are none.
 
@@ -131,22 +196,22 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     *Copies.* Rows that are equal in features, label and group are one row with the sum of their
     weights, and without `groups` equal feature vectors form a group. So weights and repetitions
     give the same model, the order of rows does not matter, and a copy is never held out from its
-    original. Features with few distinct values, where equal vectors are independent observations,
-    are not what this classifier is made for. Only ratios of weights matter.
+    original. This classifier is not suited to features with few distinct values, where equal
+    vectors are independent observations. Only ratios of weights matter.
 
-    *Small classes.* A class of one group is learnt from but never held out. A warning names
+    *Small classes.* A class of one group is used for training but never held out. A warning names
     classes of one or two groups.
 
-    *Units.* VLAD and pooled CNN features share one scale. Where columns have different units, put a
+    *Units.* VLAD and pooled CNN features have one scale. If columns have different units, put a
     ``StandardScaler`` before this classifier.
 
     *Cost.* If columns outnumber rows, X is rotated into the space of its rows, which changes
-    nothing for an L2 penalty, so the linear part costs little however wide X is; of many rows see
+    nothing for an L2 penalty, so the linear part costs little even if X is wide; for many rows see
     `max_linear_directions`. The time of the trees grows with rows x columns x classes, hence
     `max_tree_features`.
 
-    *Nearly honest margins.* The fold models have seen hold-out rows of early stopping. What that
-    leaks into the margins of the other rows makes trees look worse, not better.
+    *Leakage.* The fold models were fitted on some hold-out rows of early stopping. This leak into
+    the margins of the other rows makes trees look worse, not better.
 
     References
     ----------
@@ -166,13 +231,52 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     True
     """
 
+    _kind = "boosted_softmax_classifier"
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
+        "init": [OneOf("linear"), None],
+        "n_estimators": [Integer(0)],
+        "learning_rate": [Number(above=0, at_most=1)],
+        "max_depth": [Integer(1)],
+        "max_bin": [Integer(2)],
+        "max_tree_features": [Integer(1), None],
+        "min_child_weight": [Number(at_least=0)],
+        "reg_lambda": [Number(at_least=0)],
+        "subsample": [Number(above=0, at_most=1)],
+        "colsample_bytree": [Number(above=0, at_most=1)],
+        "validation_fraction": [Number(above=0, below=1)],
+        "n_iter_no_change": [Integer(1), None],
+        "Cs": CS,
+        "max_linear_directions": [Integer(1), None],
+        "n_splits": [Integer(2)],
+        "class_weight": CLASS_WEIGHT,
+    }
+    _unsaved_parameters: ClassVar[frozenset[str]] = frozenset()
+    _fitted_state: ClassVar[Mapping[str, Field]] = {
+        "classes_": Labels(),
+        "n_features_in_": Value(int),
+        "feature_names_in_": Maybe(_NamesField()),
+        "C_": Maybe(Values(float)),
+        "block_weights_": Maybe(Values(float)),
+        "linear_coef_": Maybe(Array("float64", 2)),
+        "linear_intercept_": Array("float64", 1),
+        "n_estimators_": Value(int),
+        "tree_gain_": Maybe(Value(float)),
+        "tree_gain_error_": Maybe(Value(float)),
+        "tree_columns_": Maybe(Array("int64", 1)),
+        "booster_": Maybe(_BoosterField()),
+    }
+
     classes_: NDArray[Any]
     n_features_in_: int
     C_: tuple[float, ...] | None
-    view_weights_: tuple[float, ...] | None
+    block_weights_: tuple[float, ...] | None
     linear_coef_: FloatArray | None
     linear_intercept_: FloatArray
+    n_estimators_: int
+    tree_gain_: float | None
+    tree_gain_error_: float | None
     tree_columns_: IntArray | None
+    booster_: xgboost.Booster | None
 
     def __init__(
         self,
@@ -224,7 +328,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         sample_weight: ArrayLike | None = None,
         *,
         groups: ArrayLike | None = None,
-        views: Sequence[int] | None = None,
+        blocks: Sequence[int] | None = None,
     ) -> BoostedSoftmaxClassifier:
         """Fit the linear margins, then as many rounds of trees as help.
 
@@ -235,15 +339,14 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         y : array-like of shape (n_samples,)
             Labels: strings, integers, booleans.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights, not negative. A weight of k is k copies of the row; 0 leaves it out.
+            Weights, not negative. A weight of k equals k copies of the row; 0 leaves it out.
         groups : array-like of shape (n_samples,), default=None
-            Rows of one group (a specimen, a micrograph, a paper) are never on both sides of an
-            inner split.
-        views : sequence of int, default=None
-            Numbers of columns of the parts that X is made of, side by side. Each part gets a
-            logistic regression with a C and a temperature of its own, and their margins are
-            averaged. None: X is one part. Trees look at the whole of X, so ``init=None`` makes
-            nothing of it.
+            Rows of one group (a specimen, a micrograph, a paper) never straddle an inner split.
+        blocks : sequence of int, default=None
+            Numbers of columns of the feature blocks that X consists of, side by side. Each block
+            has a logistic regression with its own C and temperature, and their margins are
+            averaged. None: X is one block. Trees use all columns of X, so `blocks` has no effect
+            with ``init=None``.
 
         Returns
         -------
@@ -252,27 +355,27 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            For a parameter out of range, X, y, weights, groups or views that do not fit together,
-            or only one class.
+            For a parameter out of range, for X, y, weights, groups or blocks that do not fit
+            together, or if there is only one class.
         """
-        check_parameters(self)
+        self._check_parameters()
         features, labels = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(labels)
-        check_float32(features)
-        widths = checked_views(views, features.shape[1])
-        weight = checked_weight(sample_weight, features)
+        _check_float32(features)
+        widths = _checked_blocks(blocks, features.shape[1])
+        weight = _checked_weight(sample_weight, features)
         self.classes_, rows = training_rows(features, labels, weight, groups, self.class_weight)
         warn_of_small_classes(rows, self.classes_)
         rng = check_random_state(self.random_state)
-        fold_seed, holdout_seed, tree_seed = rng.randint(_LARGEST_SEED, size=3).tolist()
+        fold_seed, holdout_seed, tree_seed = rng.randint(_MAX_SEED, size=3).tolist()
         margins = self._fit_start(rows, widths, fold_seed)
         self._fit_trees(rows, margins, holdout_seed, tree_seed)
         if self.verbose:
-            print(in_words(self, len(rows)), file=sys.stderr)
+            print(self._summary(len(rows)), file=sys.stderr)
         return self
 
     def decision_function(self, X: ArrayLike) -> FloatArray:
-        """Margins: linear ones plus what the trees add.
+        """Return the margins: those of the linear part plus those of the trees.
 
         Parameters
         ----------
@@ -281,14 +384,14 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         margins : ndarray of shape (n_samples,) or (n_samples, n_classes)
-            For two classes, the log odds of ``classes_[1]``; else a score a class, whose softmax is
-            `predict_proba`.
+            For two classes, the log odds of ``classes_[1]``; else one score per class, whose
+            softmax is `predict_proba`.
         """
         margins = self._margins(X)
         return margins[:, 0] if margins.shape[1] == 1 else margins
 
     def predict_proba(self, X: ArrayLike) -> FloatArray:
-        """Probability of each class, in the order of ``classes_``.
+        """Return the probability of each class, in the order of ``classes_``.
 
         Parameters
         ----------
@@ -301,7 +404,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         return probabilities(self._margins(X))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """The most probable class.
+        """Return the most probable class.
 
         Parameters
         ----------
@@ -315,62 +418,35 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         codes = margins.argmax(axis=1) if margins.shape[1] > 1 else (margins[:, 0] > 0).astype(int)
         return self.classes_[codes]
 
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """The fitted model as plain data, for a file without pickle.
+    def check_parameters(self) -> None:
+        """Raise a ValueError for the first parameter out of range, with the values allowed.
 
-        Returns
-        -------
-        header : dict
-            What JSON can hold: parameters, labels, chosen numbers. A `random_state` that is a
-            generator becomes None.
-        arrays : dict of str to ndarray
-            ``intercept``, ``coef`` (with a linear start) and ``booster`` (if there are trees),
-            the bytes of xgboost's own UBJSON format as uint8.
-
-        Raises
-        ------
-        ValueError
-            If the labels are not strings, numbers or booleans.
+        ``fit`` does so too. Estimators with a learner call this before they encode images.
         """
+        self._check_parameters()
+
+    def tree_margins(self, X: NDArray[np.floating]) -> FloatArray:
+        """Return what the trees add to the margins, shape (n, n_margins); 0 if there are none."""
         check_is_fitted(self)
-        return state.pack(self)
-
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-    ) -> BoostedSoftmaxClassifier:
-        """The model that `to_state` took apart; it predicts bit by bit the same.
-
-        Parameters
-        ----------
-        header : dict
-        arrays : dict of str to ndarray
-
-        Returns
-        -------
-        model : BoostedSoftmaxClassifier
-
-        Raises
-        ------
-        ValueError
-            If something is missing or does not fit together.
-        """
-        return state.unpack(cls, header, arrays)
+        n_columns = n_margins(len(self.classes_))
+        if self.booster_ is None:
+            return np.zeros((len(X), n_columns))
+        return tree_margins(self.booster_, X, n_columns, columns=self.tree_columns_)
 
     def _n_threads(self) -> int:
-        """Threads that xgboost is told to use."""
+        """Return the number of threads for xgboost."""
         return joblib.effective_n_jobs(self.n_jobs)
 
     def _fit_start(self, rows: TrainingRows, widths: list[int], seed: int) -> FloatArray:
-        """Learn the margins that boosting starts from; returns those of the training rows."""
+        """Fit the margins that boosting starts from; return those of the training rows."""
         n_classes = len(self.classes_)
         if self.init is None:
-            self.C_ = self.view_weights_ = self.linear_coef_ = None
+            self.C_ = self.block_weights_ = self.linear_coef_ = None
             self.linear_intercept_ = prior_margins(rows.codes, rows.weight, n_classes)
             return np.tile(self.linear_intercept_, (len(rows), 1))
         folds = group_folds(rows.codes, rows.groups, n_splits=self.n_splits, random_state=seed)
         Cs = np.atleast_1d(self.Cs).tolist()
-        linear = fit_views(
+        linear = fit_blocks(
             rows,
             n_classes,
             folds,
@@ -379,7 +455,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
             max_directions=self.max_linear_directions,
             verbose=self.verbose,
         )
-        self.C_, self.view_weights_ = linear.Cs, linear.weights
+        self.C_, self.block_weights_ = linear.Cs, linear.weights
         self.linear_coef_, self.linear_intercept_ = linear.coef, linear.intercept
         return linear.cross_fitted
 
@@ -398,7 +474,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
             subsample=self.subsample,
             colsample_bytree=self.colsample_bytree,
         )
-        trees: Trees = fit_trees(
+        trees = fit_trees(
             rows,
             margins,
             parameters,
@@ -416,17 +492,75 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     def _margins(self, X: ArrayLike) -> FloatArray:
         check_is_fitted(self)
         features = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        check_float32(features)
+        _check_float32(features)
         margins = np.tile(self.linear_intercept_, (len(features), 1))
         if self.linear_coef_ is not None:
             margins += features.astype(np.float64, copy=False) @ self.linear_coef_
         if self.booster_ is not None:
-            margins += self._tree_margins(features)
+            margins += self.tree_margins(features)
         return margins
 
-    def _tree_margins(self, features: NDArray[np.floating]) -> FloatArray:
-        """What the trees add, shape (n, n_margins): zero if there are none."""
+    def _check_state(self) -> None:
         n_columns = n_margins(len(self.classes_))
-        if self.booster_ is None:
-            return np.zeros((len(features), n_columns))
-        return tree_margins(self.booster_, features, n_columns, columns=self.tree_columns_)
+        _check_shape("linear_intercept_", self.linear_intercept_, (n_columns,))
+        if self.linear_coef_ is not None:
+            _check_shape("linear_coef_", self.linear_coef_, (self.n_features_in_, n_columns))
+        columns = self.tree_columns_
+        if columns is not None and ((columns < 0) | (columns >= self.n_features_in_)).any():
+            raise ValueError(f"tree_columns_ must be column numbers below {self.n_features_in_}")
+        if bool(self.n_estimators_) != (self.booster_ is not None):
+            has = "no trees" if self.booster_ is None else "trees"
+            raise ValueError(f"n_estimators_ is {self.n_estimators_}, but there are {has}")
+        if self.booster_ is not None:
+            self.booster_.set_param({"nthread": self._n_threads()})
+            n_features = self.n_features_in_ if columns is None else len(columns)
+            if self.booster_.num_features() != n_features:
+                raise ValueError(
+                    f"the trees were trained on {self.booster_.num_features()} features, but the "
+                    f"classifier gives them {n_features}"
+                )
+
+    def _summary(self, n_rows: int) -> str:
+        """Return one line with the values chosen and the gain of trees on the hold-out."""
+        parts = [f"fitted on {n_rows} distinct rows of {len(self.classes_)} classes"]
+        if self.C_ is not None and self.block_weights_ is not None:
+            strengths = ", ".join(f"{C:g}" for C in self.C_)
+            weights = ", ".join(f"{weight:.2f}" for weight in self.block_weights_)
+            parts.append(f"linear models: C {strengths}, weights {weights}")
+        helped = "" if self.n_estimators_ else " (more would not have helped)"
+        parts.append(f"{self.n_estimators_} rounds of trees{helped}")
+        if self.tree_gain_ is not None:
+            gain, error = self.tree_gain_, self.tree_gain_error_
+            parts.append(f"reduction of the log loss by trees: {gain:+.4f} +- {error:.4f}")
+        return "boosted softmax: " + "; ".join(parts)
+
+
+def _checked_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> FloatArray:
+    """Return the weights of the rows of X, ones if None; ValueError if one is negative."""
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    if (weight < 0).any():
+        raise ValueError(f"sample_weight must not be negative; the smallest is {weight.min():g}.")
+    return weight
+
+
+def _checked_blocks(blocks: Sequence[int] | None, n_features: int) -> list[int]:
+    """Return the numbers of columns of the blocks; ValueError unless they cover X."""
+    widths = [n_features] if blocks is None else list(blocks)
+    whole = all(is_integer(width) and width > 0 for width in widths)
+    if not widths or not whole or sum(widths) != n_features:
+        raise ValueError(
+            "blocks are whole numbers of columns, each at least 1, that add up to the "
+            f"{n_features} columns of X; got {blocks!r}."
+        )
+    return [int(width) for width in widths]
+
+
+def _check_float32(X: NDArray[Any]) -> None:
+    """Raise a ValueError for features that are infinite as float32, which xgboost uses."""
+    if X.dtype != np.float32 and max(X.max(), -X.min()) > np.finfo(np.float32).max:
+        raise ValueError("X has values beyond the range of float32 (about 3.4e38); rescale it.")
+
+
+def _check_shape(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected {shape}")

@@ -16,7 +16,10 @@ from hypervlad.fibres import (
     aligned_fraction_of_map,
     axial_difference,
     axial_statistics,
+    background_windows,
+    local_orientation,
     order_parameter,
+    orientation_and_alignment,
 )
 
 METHODS = ["structure_tensor", "lgo"]
@@ -268,6 +271,33 @@ def test_what_is_not_looked_at_is_background(method):
         aligned_fraction(image, method, mask=where[1:])
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_one_pass_gives_what_two_give(clean_and_noisy, method):
+    for image in clean_and_noisy[:2]:
+        orientation, found = orientation_and_alignment(image, method, 24, sigma=2.0, pixel_size=3.0)
+        alone = aligned_fraction(image, method, 24, sigma=2.0)
+        for name in ("labels", "aligned", "background", "angle", "order", "spread"):
+            assert_array_equal(getattr(found, name), getattr(alone, name))
+        assert (found.fraction, found.statistics) == (alone.fraction, alone.statistics)
+        pixels = local_orientation(image, 2.0, method=method)
+        for name in ("orientation", "coherence", "energy", "mask"):
+            assert_array_equal(getattr(orientation, name), getattr(pixels, name))
+        assert (orientation.sigma, orientation.pixel_size) == (2.0, 3.0)
+
+
+@pytest.mark.parametrize("window", [8, 16, 32, 45])
+def test_background_windows_are_the_background(clean_and_noisy, window):
+    clean, noisy, truth = clean_and_noisy
+    noise = np.random.default_rng(0).standard_normal(clean.shape)
+    for image in (clean, noisy, noise):
+        expected = aligned_fraction(image, window=window).background
+        assert_array_equal(background_windows(image, window), expected)
+    where = truth.wires | (np.arange(len(clean)) < 90)
+    found = background_windows(clean, window, mask=where, min_fibre=0.3)
+    expected = aligned_fraction(clean, window=window, mask=where, min_fibre=0.3).background
+    assert_array_equal(found, expected)
+
+
 # --- models ---------------------------------------------------------------------------------------
 
 
@@ -325,15 +355,15 @@ def test_bad_images_are_told(image, message, method):
         ({"window": 16.0}, "whole number of pixels"),
         ({"window": True}, "whole number of pixels"),
         ({"tolerance": 0}, "angle in radians"),
-        ({"tolerance": 20}, "for degrees np.deg2rad"),
+        ({"tolerance": 20}, "of degrees np.deg2rad"),
         ({"tolerance": np.nan}, "angle in radians"),
-        ({"method": "fft"}, "expected one of 'structure_tensor', 'lgo'"),
+        ({"method": "fft"}, "must be one of 'structure_tensor', 'lgo'"),
         ({"method": None}, "or a model with a method"),
         ({"method": Judge}, "or a model with a method"),
-        ({"sigma": 0}, "sigma=0"),
-        ({"gradient_sigma": -1}, "gradient_sigma=-1"),
-        ({"floor": 2}, "floor=2"),
-        ({"min_fibre": -0.1}, "min_fibre=-0.1"),
+        ({"sigma": 0}, "sigma must be a number of pixels above 0, not 0"),
+        ({"gradient_sigma": -1}, "gradient_sigma must be .* not -1"),
+        ({"floor": 2}, "floor must be a share .* not 2"),
+        ({"min_fibre": -0.1}, "min_fibre must be a share .* not -0.1"),
     ],
 )
 def test_bad_parameters_are_told(options, message):

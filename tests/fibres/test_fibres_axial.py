@@ -171,21 +171,21 @@ def test_no_interval_unless_asked_for():
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (([],), {}, "one at least above it"),
-        (([0.1], [0.0]), {}, "one at least above it"),
+        (([],), {}, "at least one of them above 0"),
+        (([0.1], [0.0]), {}, "at least one of them above 0"),
         (([0.1], [-1.0]), {}, "weights of at least 0"),
         (([0.1], [np.nan]), {}, "finite weights"),
         (([0.1, 0.2], [1.0]), {}, "one for each"),
         (([np.nan],), {}, "must be finite"),
         (([0.1, 0.2],), {"n_bootstrap": -1}, "at least 0"),
         (([0.1, 0.2],), {"n_bootstrap": True}, "whole number"),
-        (([0.1, 0.2],), {"n_bootstrap": 5}, "draws groups"),
+        (([0.1, 0.2],), {"n_bootstrap": 5}, "resamples groups"),
         (([0.1, 0.2],), {"n_bootstrap": 5, "groups": [0]}, "a group for each of 2 axes"),
         (([0.1, 0.2],), {"n_bootstrap": 5, "groups": [0, 0]}, "at least two"),
         (
             ([0.1, 0.2],),
             {"n_bootstrap": 5, "groups": [0, 1], "confidence": 1.0},
-            "share between 0 and 1",
+            "confidence must be a share above 0 and below 1",
         ),
     ],
 )

@@ -17,14 +17,15 @@ from support.fibre_images import stripes
 from hypervlad.datasets import make_nanowire_images
 from hypervlad.fibres import axial_difference, local_orientation
 from hypervlad.fibres.background import gradient_noise, noise_deviation
-from hypervlad.fibres.contrast import as_contrast
 from hypervlad.fibres.gradients import (
-    averaged_tensor,
     bin_axes,
     direction_histograms,
-    gradients_of,
-    smoothed,
+    gaussian_smooth,
+    image_gradients,
+    tensor_axes,
+    tensor_energy,
 )
+from hypervlad.fibres.inputs import normalised_contrast
 from hypervlad.fibres.tiles import TileGrid
 
 METHODS = ["structure_tensor", "lgo"]
@@ -247,7 +248,7 @@ def test_what_is_not_looked_at_counts_for_nothing(method, outside):
     [
         (np.ones((96, 95), bool), r"image's shape \(96, 96\)"),
         (np.ones((96, 96)), "array of bool"),
-        (np.zeros((96, 96), bool), "nothing to look at"),
+        (np.zeros((96, 96), bool), "no pixel is left"),
     ],
 )
 def test_masks_that_do_not_fit_are_told(mask, message):
@@ -352,21 +353,22 @@ def slow_tensor(image, sigma, place):
 
 def test_the_tensor_is_that_of_the_definition():
     image = np.random.default_rng(1).random((48, 48), dtype=np.float32)
-    tensor = averaged_tensor(*gradients_of(image, 1.0), 1.5)
+    gradients = image_gradients(image, 1.0)
+    energy, (cosine, sine) = tensor_energy(*gradients, 1.5), tensor_axes(*gradients, 1.5)
     for place in ((20, 20), (24, 27)):
-        xx, xy, yy = slow_tensor(smoothed(image, 1.0), 1.5, place)
-        assert tensor.energy[place] == pytest.approx(xx + yy, rel=1e-4)
+        xx, xy, yy = slow_tensor(gaussian_smooth(image, 1.0), 1.5, place)
+        assert energy[place] == pytest.approx(xx + yy, rel=1e-4)
         values, vectors = np.linalg.eigh([[xx, xy], [xy, yy]])
         x, y = vectors[:, 0]  # of the smaller eigenvalue: along the fibre
-        angle = 0.5 * np.arctan2(tensor.sine[place], tensor.cosine[place])
+        angle = 0.5 * np.arctan2(sine[place], cosine[place])
         assert axial_difference(angle, np.arctan2(y, x)) < 1e-3
-        length = np.hypot(tensor.cosine[place], tensor.sine[place])
+        length = np.hypot(cosine[place], sine[place])
         assert length == pytest.approx(values[1] - values[0], rel=1e-3)
 
 
 def test_gradients_are_a_ramps():
     rows, columns = np.indices((20, 20))
-    down, right = gradients_of((0.02 * rows - 0.03 * columns).astype(np.float32), 1.0)
+    down, right = image_gradients((0.02 * rows - 0.03 * columns).astype(np.float32), 1.0)
     inside = (slice(5, -5), slice(5, -5))
     assert_allclose(down[inside], 0.02, atol=1e-5)
     assert_allclose(right[inside], -0.03, atol=1e-5)
@@ -374,10 +376,10 @@ def test_gradients_are_a_ramps():
 
 @pytest.mark.parametrize(("sigma", "gradient_sigma"), [(1.5, 1.0), (3.0, 1.0), (2.0, 1.5)])
 def test_noise_has_the_energy_that_is_taken_off(sigma, gradient_sigma):
-    image = as_contrast(np.random.default_rng(2).standard_normal((400, 400)))
+    image = normalised_contrast(np.random.default_rng(2).standard_normal((400, 400)))
     noise = gradient_noise(image, sigma, gradient_sigma)
-    tensor = averaged_tensor(*gradients_of(image, gradient_sigma), sigma)
-    energy, axes = tensor.energy, np.stack([tensor.cosine, tensor.sine])
+    gradients = image_gradients(image, gradient_sigma)
+    energy, axes = tensor_energy(*gradients, sigma), np.stack(tensor_axes(*gradients, sigma))
     # Away from the borders, whose repeated pixels are averaged to less effect.
     energy, axes = energy[20:-20, 20:-20], axes[:, 20:-20, 20:-20]
     assert noise.energy == pytest.approx(energy.mean(), rel=0.05)
@@ -386,9 +388,9 @@ def test_noise_has_the_energy_that_is_taken_off(sigma, gradient_sigma):
 
 
 def test_sums_of_noise_scatter_as_they_should():
-    image = as_contrast(np.random.default_rng(2).standard_normal((960, 960)))
+    image = normalised_contrast(np.random.default_rng(2).standard_normal((960, 960)))
     noise = gradient_noise(image, 1.5, 1.0)
-    energy = averaged_tensor(*gradients_of(image, 1.0), 1.5).energy
+    energy = tensor_energy(*image_gradients(image, 1.0), 1.5)
     sums = TileGrid.over(energy.shape, 32).sums(energy)[1:-1, 1:-1]
     expected = noise.energy * noise.total_scatter * 32
     assert sums.std() == pytest.approx(expected, rel=0.1)
@@ -442,17 +444,17 @@ def test_bad_images_are_told(image, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sigma": 0}, "sigma=0: expected a number of pixels above 0"),
-        ({"sigma": np.nan}, "sigma=nan"),
-        ({"sigma": "2"}, "sigma='2'"),
-        ({"sigma": True}, "sigma=True"),
+        ({"sigma": 0}, "sigma must be a number of pixels above 0, not 0"),
+        ({"sigma": np.nan}, "sigma must be .* not nan"),
+        ({"sigma": "2"}, "sigma must be .* not '2'"),
+        ({"sigma": True}, "sigma must be .* not True"),
         ({"sigma": -2, "pixel_size": 1.0}, "a number of nm above 0"),
-        ({"pixel_size": 0}, "pixel_size=0"),
-        ({"method": "fft"}, "expected one of 'structure_tensor', 'lgo'"),
-        ({"gradient_sigma": 0}, "gradient_sigma=0"),
+        ({"pixel_size": 0}, "pixel_size must be a number of nm above 0 or None, not 0"),
+        ({"method": "fft"}, "must be one of 'structure_tensor', 'lgo'"),
+        ({"gradient_sigma": 0}, "gradient_sigma must be .* not 0"),
         ({"sigma": 49}, "more than half of the image of 96 x 96; sigma is in pixels unless"),
         ({"sigma": 300, "pixel_size": 2.0}, "150 pixels are more .* sigma is in nm"),
-        ({"floor": 1.5}, "floor=1.5: expected a share"),
+        ({"floor": 1.5}, "floor must be a share .* not 1.5"),
     ],
 )
 def test_bad_parameters_are_told(options, message):

@@ -100,7 +100,7 @@ class TestTrees:
         assert model.n_estimators_ >= 1
         assert model.linear_coef_ is None
         assert model.C_ is None
-        assert model.view_weights_ is None
+        assert model.block_weights_ is None
 
     def test_plain_boosting_learns(self):
         X, y = three_rings()
@@ -252,7 +252,7 @@ class TestSmallClasses:
         with pytest.warns(UserWarning, match="only one or two"):
             model = fitted(X, y, groups=np.zeros(len(y)))
         assert model.score(X, y) > 0.8
-        assert model.view_weights_ == (1.0,)
+        assert model.block_weights_ == (1.0,)
 
 
 class TestWeights:
@@ -418,27 +418,30 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"init": "zero"}, 'init must be "linear" or None'),
-            ({"n_estimators": -1}, "n_estimators must be a whole number, at least 0"),
+            ({"init": "zero"}, "init must be 'linear' or None, not 'zero'"),
+            ({"n_estimators": -1}, "n_estimators must be a whole number of at least 0"),
             ({"n_estimators": 2.5}, "n_estimators must be a whole number"),
-            ({"max_depth": 0}, "max_depth must be a whole number, at least 1"),
-            ({"max_bin": 1}, "max_bin must be a whole number, at least 2"),
-            ({"max_tree_features": 0}, "max_tree_features must be a whole number, at least 1"),
+            ({"max_depth": 0}, "max_depth must be a whole number of at least 1"),
+            ({"max_bin": 1}, "max_bin must be a whole number of at least 2"),
+            ({"max_tree_features": 0}, "max_tree_features must be a whole number of at least 1"),
             ({"n_iter_no_change": True}, "n_iter_no_change must be a whole number"),
-            ({"n_iter_no_change": 0}, "n_iter_no_change must be a whole number, at least 1"),
-            ({"n_splits": 1}, "n_splits must be a whole number, at least 2"),
-            ({"learning_rate": 0}, r"learning_rate must be a number, in \(0, 1\]"),
+            ({"n_iter_no_change": 0}, "n_iter_no_change must be a whole number of at least 1"),
+            ({"n_splits": 1}, "n_splits must be a whole number of at least 2"),
+            ({"learning_rate": 0}, "learning_rate must be a number above 0 and at most 1, not 0"),
             ({"learning_rate": "fast"}, "learning_rate must be a number"),
             ({"subsample": 1.5}, "subsample must be a number"),
             ({"colsample_bytree": float("nan")}, "colsample_bytree must be a number"),
-            ({"min_child_weight": -1}, "min_child_weight must be a number, not negative"),
+            ({"min_child_weight": -1}, "min_child_weight must be a number of at least 0"),
             ({"reg_lambda": float("inf")}, "reg_lambda must be a number"),
             ({"validation_fraction": 1}, "validation_fraction must be a number"),
-            ({"Cs": ()}, "Cs must be a positive number"),
-            ({"Cs": [1, -1]}, "Cs must be a positive number"),
-            ({"Cs": "auto"}, "Cs must be a positive number"),
-            ({"class_weight": "equal"}, 'class_weight must be None, "balanced" or a dict'),
-            ({"class_weight": {0: 0.0}}, r"class_weight\[0\] must be a number, positive"),
+            ({"Cs": ()}, "Cs must be a number above 0 or a sequence of numbers"),
+            ({"Cs": [1, -1]}, "Cs must be a number above 0"),
+            ({"Cs": "auto"}, "Cs must be a number above 0"),
+            (
+                {"class_weight": "equal"},
+                "class_weight must be 'balanced', a dictionary of positive",
+            ),
+            ({"class_weight": {0: 0.0}}, "class_weight must be .* not {0: 0.0}"),
         ],
     )
     def test_parameters_out_of_range(self, options, message):
@@ -503,26 +506,26 @@ def test_does_not_lose_to_logistic_regression_by_more_than_noise(name, n_train):
     assert ours_mean < linear_mean + 0.03
 
 
-class TestViews:
+class TestBlocks:
     @pytest.mark.parametrize(
-        "views", [[3.7, 3], [3.0, 3.0], [True, 5], ["3", "3"], [0, 6], [7, -1], [3, 2], [], [None]]
+        "blocks", [[3.7, 3], [3.0, 3.0], [True, 5], ["3", "3"], [0, 6], [7, -1], [3, 2], [], [None]]
     )
-    def test_widths_must_be_whole_and_cover_the_columns(self, views):
+    def test_widths_must_be_whole_and_cover_the_columns(self, blocks):
         X, y = blobs()
-        with pytest.raises(ValueError, match=r"views are whole numbers of columns.*the 6 columns"):
-            BoostedSoftmaxClassifier(n_estimators=0).fit(X, y, views=views)
+        with pytest.raises(ValueError, match=r"blocks are whole numbers of columns.*the 6 columns"):
+            BoostedSoftmaxClassifier(n_estimators=0).fit(X, y, blocks=blocks)
 
     def test_numpy_integers_are_whole(self):
         X, y = blobs()
-        model = BoostedSoftmaxClassifier(n_estimators=0).fit(X, y, views=np.array([2, 4]))
+        model = BoostedSoftmaxClassifier(n_estimators=0).fit(X, y, blocks=np.array([2, 4]))
         assert len(model.C_) == 2
 
     def test_without_a_linear_start_they_change_nothing(self):
         X, y = blobs()
         proba = [
             BoostedSoftmaxClassifier(init=None, n_estimators=5, random_state=0)
-            .fit(X, y, views=views)
+            .fit(X, y, blocks=blocks)
             .predict_proba(X)
-            for views in (None, [2, 4])
+            for blocks in (None, [2, 4])
         ]
         np.testing.assert_array_equal(*proba)
