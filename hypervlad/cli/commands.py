@@ -270,7 +270,7 @@ def explain(
             list(found.values()),
             labels=labels,
             runner_up=True,
-            read_options=classifier.encoder_.recipe_.read_options,
+            read_options=classifier.encoder_.fitted_params_.read_options,
         )
         with replace_when_complete(output) as stream:
             save_png(display.plot, stream)

@@ -104,7 +104,7 @@ class CodewordFinder:
         self, model: Any, images: Sequence[Any], patch_share: float, tick: Callable[[], Any]
     ) -> None:
         self._model, self._images = model, images
-        self._read_options = read_keywords(model.encoder_.recipe_.read_options)
+        self._read_options = read_keywords(model.encoder_.fitted_params_.read_options)
         self._patch_share, self._tick = patch_share, tick
 
     def codewords_of(

@@ -120,7 +120,7 @@ class DefectMapDisplay(GridDisplay):
         images = check_image_list(images)
         own = {
             "threshold": scorer.threshold_,
-            "read_options": scorer.encoder_.recipe_.read_options,
+            "read_options": scorer.encoder_.fitted_params_.read_options,
         }
         maps = [scorer.score_map(image) for image in images]
         return cls.from_predictions(images, maps, ax=ax, **own | options)

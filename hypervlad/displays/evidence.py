@@ -153,7 +153,7 @@ class EvidenceDisplay(GridDisplay):
             y_true=y_true,
             names=names,
             smoothing=smoothing,
-            read_options=model.encoder_.recipe_.read_options,
+            read_options=model.encoder_.fitted_params_.read_options,
         )
         return display.plot(ax=ax)
 

@@ -188,7 +188,7 @@ def evaluate_defects(
             f"{len(images)} images, {len(masks)} masks and {len(names)} names: give one each"
         )
     result = DefectEvaluation(scorer.threshold_, scorer.patch_)
-    rows = mask_banner_rows(scorer.encoder_.recipe_.read_options)
+    rows = mask_banner_rows(scorer.encoder_.fitted_params_.read_options)
     given = zip(images, masks, names, strict=True)
     hidden = None if progress else True
     for i, (image, mask, name) in enumerate(

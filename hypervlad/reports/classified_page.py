@@ -98,7 +98,7 @@ def write_classified_page(
         list(model.classes_), model.training_, found, [names[k] for k in found.read], links
     )
     doubtful = most_doubtful(found, max_thumbnails).tolist()
-    jpegs = thumbnails(read, doubtful, _SIDE, model.encoder_.recipe_.read_options)
+    jpegs = thumbnails(read, doubtful, _SIDE, model.encoder_.fitted_params_.read_options)
     hidden = None if progress else True  # None: hidden if stderr is no terminal
     page = render(
         "classified.html",

@@ -74,7 +74,7 @@ def write_findings(
     folder.mkdir(parents=True, exist_ok=True)
     scores: list[list[Any]] = []
     regions: list[list[Any]] = []
-    options = read_keywords(scorer.encoder_.recipe_.read_options)
+    options = read_keywords(scorer.encoder_.fitted_params_.read_options)
     hidden = None if progress else True
     pairs = zip(images, names, strict=True)
     for image, name in tqdm(pairs, total=len(names), unit="image", disable=hidden):
@@ -128,7 +128,7 @@ def write_defect_report(
     maps = [each.scores for each in worst]
     common: dict[str, Any] = {
         "names": [each.name for each in worst],
-        "read_options": scorer.encoder_.recipe_.read_options,
+        "read_options": scorer.encoder_.fitted_params_.read_options,
     }
     called = [scores >= np.float32(result.threshold) for scores in maps]
     page = render(

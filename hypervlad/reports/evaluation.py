@@ -201,7 +201,7 @@ def report_on_model(
         encoder=model.encoder_,
         model=model,
         details={**model_facts(model), **(details or {}), "versions": versions_text()},
-        read_options=model.encoder_.recipe_.read_options,
+        read_options=model.encoder_.fitted_params_.read_options,
         **options,
     )
     return index, result

@@ -60,8 +60,8 @@ def _transfer_facts(model: Any) -> dict[str, str]:
         "network's weights": f"{model.weights} ({digest}), "
         + ("in the file" if model.whole_network_ else "not in the file"),
         "fine-tuned": _fine_tuned_text(history, trained[recipe.trainable]),
-        "image size": _size_text(model),
-        "how files are read": _reading_text(model),
+        "image size": _size_text(recipe),
+        "how files are read": _reading_text(recipe),
     }
     return facts | {"classifier": f"softmax regression on {len(model.head_.mean):,} features"}
 
@@ -130,18 +130,18 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
         "joint": f"{each}, common to all taps",
         "per_layer": f"{each} for each of {n_taps} taps",
         "both": f"{each}, common to all taps, and {each} for each of {n_taps} taps",
-    }[encoder.recipe_.codebook]
+    }[encoder.fitted_params_.codebook]
     embedded = getattr(encoder, "backbone_state_", None)
     digest = f"SHA-256 {encoder.weights_digest_[:12]}…"
     return {
-        "network": str(encoder.recipe_.backbone),
+        "network": str(encoder.fitted_params_.backbone),
         "network's weights": f"{encoder.weights} ({digest}), "
         + ("not in the file" if embedded is None else "in the file"),
         "taps": ", ".join(encoder.taps_),
-        "image size": _size_text(encoder),
-        "how files are read": _reading_text(encoder),
+        "image size": _size_text(encoder.fitted_params_),
+        "how files are read": _reading_text(encoder.fitted_params_),
         "codewords": described,
-        "normalisation": ", ".join(encoder.recipe_.normalize) or "none",
+        "normalisation": ", ".join(encoder.fitted_params_.normalize) or "none",
         "features of an image": _features_text(encoder),
         "seed of the codebook": f"{encoder.seed_}",
     }
@@ -156,8 +156,8 @@ def _classifier_facts(model: Any) -> dict[str, str]:
 
 
 def _features_text(encoder: Any) -> str:
-    parts = " + ".join(f"{n:,} {name}" for name, n in encoder.feature_parts.items())
-    turns = encoder.recipe_.turns
+    parts = " + ".join(f"{n:,} {name}" for name, n in encoder.feature_blocks.items())
+    turns = encoder.fitted_params_.turns
     return parts if turns == 1 else f"{parts}, over {turns} turned copies"
 
 
@@ -172,21 +172,20 @@ def _boosting_text(boosting: Any) -> str:
     return f"logistic regression, then {rounds}"
 
 
-def _size_text(encoder: Any) -> str:
-    recipe = encoder.recipe_
-    side = recipe.image_size
+def _size_text(params: Any) -> str:
+    side = params.image_size
     if side is None:
         size = "the image's own"
-    elif recipe.aspect == "square":
+    elif params.aspect == "square":
         size = f"{side} x {side} pixels, stretched to a square"
     else:
         size = f"about {side} x {side} pixels, proportions kept"
-    if recipe.pixel_size is None:
+    if params.pixel_size is None:
         return size
-    return f"{recipe.pixel_size:g} nm per pixel; if the pixel size is unknown: {size}"
+    return f"{params.pixel_size:g} nm per pixel; if the pixel size is unknown: {size}"
 
 
-def _reading_text(encoder: Any) -> str:
-    options, defaults = asdict(encoder.recipe_.read_options), asdict(ReadOptions())
+def _reading_text(params: Any) -> str:
+    options, defaults = asdict(params.read_options), asdict(ReadOptions())
     changed = [f"{name}={value!r}" for name, value in options.items() if value != defaults[name]]
     return ", ".join(changed) if changed else "by default (8-bit by 255, others by percentiles)"

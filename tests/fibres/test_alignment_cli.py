@@ -369,7 +369,7 @@ def test_a_model_of_a_file_may_judge_the_windows(
         (["--method", "missing.hvlad"], "missing.hvlad"),
         (["--window", "wide"], "'wide' is no length"),
         (["--tolerance", "120"], "expected degrees above 0, at most 90"),
-        (["--pixel-size", "-1"], "expected a number of nm"),
+        (["--pixel-size", "-1"], "must be a number of nm"),
         (["--window", "1000"], "larger than the image"),
     ],
 )
