@@ -27,8 +27,8 @@ from sources import origin
 
 from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
 from hypervlad.metrics import PatchConfusion, patch_confusion
-from hypervlad.patches import ANOMALOUS, NORMAL, PatchSet, cut_patches
 from hypervlad.presets import carrillo2020
+from hypervlad.windows import ANOMALOUS, NORMAL, PatchSet, cut_patches
 
 HERE = Path(__file__).resolve().parent
 CODE = ("carrillo2020", "defects")

@@ -26,7 +26,7 @@ from torch.nn import functional
 from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
 from hypervlad.backbones import build_network, get_backbone
 from hypervlad.hypercolumns import feature_maps, prepare
-from hypervlad.patches import patch_positions, patches_at
+from hypervlad.windows import patch_positions, patches_at
 
 HERE = Path(__file__).resolve().parent
 CODE = ("defects_speed", "encode_speed")
