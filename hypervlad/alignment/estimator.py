@@ -44,7 +44,6 @@ from hypervlad.windows.dataset import (
     WindowReader,
     check_groups,
     fit_tiled_codebook,
-    inputs_of,
 )
 from hypervlad.windows.vectors import check_window_encoder, window_encoder
 
@@ -185,15 +184,15 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         learn_codebook = partial(
             fit_tiled_codebook, tile_size=self.tile_size, min_side=self.window, convert=convert
         )
-        encoder._fit(images, learn_codebook)
+        encoder.fit_checked(images, learn_codebook)
         vectors = TurnInvariantVectors(encoder, self.tile_size)
-        reader = WindowReader(inputs_of(encoder), self.window, convert)
+        reader = WindowReader(encoder.loader(), self.window, convert)
 
         def read() -> Iterator[ImageWindows]:
-            for image in reader.stream(images, "windows"):
-                known = labels.of_windows(image, self.window)
+            for position, image in reader.stream(images, "windows"):
+                known = labels.of_windows(position, image, self.window)
                 blocks = iter([vectors(image, TileGrid.over(image.shape, self.window))])
-                yield ImageWindows(image.position, image.digest, blocks, known)
+                yield ImageWindows(position, image.key, blocks, known)
 
         windows = TrainingWindows.sample(read(), len(images), seed)
         check_both_classes(windows.labels)
@@ -203,11 +202,11 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
             windows.labels,
             sample_weight=windows.weights,
             groups=_window_groups(windows, codes),
-            blocks=[2 * width for width in encoder.feature_parts.values()],
+            blocks=[2 * width for width in encoder.feature_blocks.values()],
         )
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.boosting_, self.window_ = encoder, learner, int(self.window)
-        self.n_images_, self.n_windows_ = len(windows.digests), len(windows.labels)
+        self.n_images_, self.n_windows_ = len(windows.keys), len(windows.labels)
         is_aligned = windows.labels == ALIGNED
         self.aligned_share_ = float(np.average(is_aligned, weights=windows.weights))
         return self
@@ -239,7 +238,8 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         """
         check_is_fitted(self)
         tiles = TileGrid(np.asarray(rows), np.asarray(columns))
-        prepared = WindowReader(inputs_of(self.encoder_), 1, self._convert_of(image)).read(image)
+        reader = WindowReader(self.encoder_.loader(), 1, self._convert_of(image))
+        prepared = reader.read(image, image_name(image))
         _check_covered(prepared, tiles)
         self._warn_of_size(tiles)
         return self._proba(prepared, tiles)
@@ -309,10 +309,10 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         images = check_image_list(images)
         options = check_read_options(self.encoder_.read_options)
         labels = AlignmentLabels.check(images, y, options)
-        reader = WindowReader(inputs_of(self.encoder_), self.window_, _grey_reader(options))
+        reader = WindowReader(self.encoder_.loader(), self.window_, _grey_reader(options))
         correct = []
-        for image in reader.stream(images, "windows"):
-            known = labels.of_windows(image, self.window_)
+        for position, image in reader.stream(images, "windows"):
+            known = labels.of_windows(position, image, self.window_)
             proba = self._proba(image, TileGrid.over(image.shape, self.window_))
             correct.append(((proba.ravel() > 0.5) == (known == ALIGNED))[known != UNKNOWN])
         of_windows = np.concatenate(correct)
@@ -403,9 +403,9 @@ def _grey_reader(options: ReadOptions) -> Convert:
 
 def _window_groups(windows: TrainingWindows, groups: NDArray[Any]) -> NDArray[np.intp]:
     """Return the group of each window; copies of an image are in one group."""
-    positions = np.array(list(windows.digests))
+    positions = np.array(list(windows.keys))
     joined = np.zeros(len(groups), dtype=np.intp)
-    joined[positions] = joined_groups(groups[positions], list(windows.digests.values()))
+    joined[positions] = joined_groups(groups[positions], list(windows.keys.values()))
     return joined[windows.image_index]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.classifier.validation import of_length
-from hypervlad.fibres import aligned_fraction
+from hypervlad.fibres import background_windows
 from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ImageReadError, ReadOptions, read_mask
 from hypervlad.images.errors import image_name
@@ -62,25 +62,24 @@ class AlignmentLabels:
             _check_value(value, image_name(images[position], position))
         return cls(values, options)
 
-    def of_windows(self, image: PreparedImage, window: int) -> NDArray[np.str_]:
-        """Return the labels (n,) of an image's windows, row by row.
+    def of_windows(self, position: int, image: PreparedImage, window: int) -> NDArray[np.str_]:
+        """Return the labels (n,) of the windows of the image at a position, row by row.
 
         Unknown where less than half of a window is known, and in the background, where there are
         no fibres to be aligned.
         """
         assert image.converted is not None
         tiles = TileGrid.over(image.shape, window)
-        truth = self._map(image)
+        truth = self._map(self.y[position], image)
         known = np.isfinite(truth)
         n_known = tiles.sums(known)
         share = tiles.sums(np.where(known, truth, 0)) / np.maximum(n_known, 1)
         labels = np.where(share >= 0.5, ALIGNED, NOT_ALIGNED)
-        background = aligned_fraction(image.converted, window=window).background
+        background = background_windows(image.converted, window)
         labels[(n_known < _MIN_KNOWN * tiles.areas) | background] = UNKNOWN
         return labels.ravel()
 
-    def _map(self, image: PreparedImage) -> NDArray[np.float64]:
-        value = self.y[image.position]
+    def _map(self, value: Any, image: PreparedImage) -> NDArray[np.float64]:
         label = _label_of(value)
         if label is not None:
             return np.full(image.shape, label)

@@ -35,6 +35,7 @@ from hypervlad.encoder.listing import ImageListEstimator
 from hypervlad.encoder.parameters import check_read_options
 from hypervlad.encoder.saving import SaveMixin
 from hypervlad.images import check_image_list
+from hypervlad.images.errors import image_name
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.metrics.patches import check_side
 from hypervlad.modelfile import register_kind
@@ -47,7 +48,6 @@ from hypervlad.windows.dataset import (
     WindowReader,
     check_groups,
     fit_tiled_codebook,
-    inputs_of,
     max_windows_per_class,
 )
 from hypervlad.windows.vectors import WindowVectors, window_encoder
@@ -230,23 +230,23 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
         codes = check_groups(groups, len(images))
         patch, stride = self.patch, self.stride or max(1, self.patch // _STEPS_PER_PATCH)
         learn_codebook = partial(fit_tiled_codebook, tile_size=self.tile_size, min_side=patch)
-        encoder._fit(images, learn_codebook)
+        encoder.fit_checked(images, learn_codebook)
         vectors = WindowVectors(encoder, self.tile_size)
         learn = self._learner(encoder, labels, codes, seed)
-        reader = WindowReader(inputs_of(encoder), patch)
+        reader = WindowReader(encoder.loader(), patch)
         compute = vectors.vectors if labels.is_known else vectors.means
         n_most = max_windows_per_class(len(images))
         with TemporaryDirectory(prefix="hypervlad-") as folder:
             store = MapStore(folder, vectors.network.device)
 
             def read() -> Iterator[ImageWindows]:
-                for image in reader.stream(images, "windows"):
+                for position, image in reader.stream(images, "windows"):
                     grid = WindowGrid.cover(image.size, patch, stride)
-                    known = labels.of_windows(image, grid)
+                    known = labels.of_windows(position, image, grid)
                     maps = vectors.network.padded_maps(image.tensor, image.name)
                     if grid.size > n_most:
-                        store.put(image.position, maps, grid, known)
-                    yield ImageWindows(image.position, image.digest, compute(maps, grid), known)
+                        store.put(position, maps, grid, known)
+                    yield ImageWindows(position, image.key, compute(maps, grid), known)
 
             def all_scores(model: WindowModel, position: int) -> WindowScores:
                 maps, grid, known = store.get(position)
@@ -263,7 +263,7 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.model_, self.threshold_ = encoder, model, check_threshold(threshold)
         self.patch_, self.stride_ = patch, stride
-        self.n_images_ = len(windows.digests)
+        self.n_images_ = len(windows.keys)
         self._vectors = vectors
         return self
 
@@ -371,8 +371,8 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
         check_is_fitted(self)
         images = check_image_list(images)
         scores = np.full(len(images), np.nan)
-        for image in self._stream(images):
-            scores[image.position] = image_score(self._score_grid(image)[0])
+        for position, image in self._stream(images):
+            scores[position] = image_score(self._score_grid(image)[0])
         return scores
 
     def predict(self, images: Sequence[Any]) -> NDArray[np.object_]:
@@ -390,11 +390,11 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
         check_is_fitted(self)
         images = check_image_list(images)
         called = np.full(len(images), None, dtype=object)
-        for image in self._stream(images):
+        for position, image in self._stream(images):
             scores, grid = self._score_grid(image)
             score_map = grid.to_map(scores, image.shape, image.size)
             is_defective = (score_map >= self.threshold_).any()
-            called[image.position] = ANOMALOUS if is_defective else NORMAL
+            called[position] = ANOMALOUS if is_defective else NORMAL
         return called
 
     # --- files ---------------------------------------------------------------------------------
@@ -431,7 +431,7 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
                 windows.labels,
                 sample_weight=windows.weights,
                 groups=groups[windows.image_index],
-                blocks=list(encoder.feature_parts.values()),
+                blocks=list(encoder.feature_blocks.values()),
             )
             return LabelledWindows(learner)
 
@@ -465,10 +465,10 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
 
     def _read(self, image: Any, min_side: int) -> PreparedImage:
         (image,) = check_image_list([image])
-        return WindowReader(inputs_of(self.encoder_), min_side).read(image)
+        return WindowReader(self.encoder_.loader(), min_side).read(image, image_name(image))
 
-    def _stream(self, images: list[Any]) -> Iterator[PreparedImage]:
-        return WindowReader(inputs_of(self.encoder_), self.patch_).stream(images, "scoring")
+    def _stream(self, images: list[Any]) -> Iterator[tuple[int, PreparedImage]]:
+        return WindowReader(self.encoder_.loader(), self.patch_).stream(images, "scoring")
 
     def __getstate__(self) -> dict[str, Any]:
         attributes: dict[str, Any] = dict(super().__getstate__())

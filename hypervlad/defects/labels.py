@@ -73,8 +73,8 @@ class DefectLabels:
         """Whether there are labels or masks."""
         return self.labels is not None or self.masks is not None
 
-    def of_windows(self, image: PreparedImage, grid: WindowGrid) -> NDArray[np.str_]:
-        """Return the labels (n,) of an image's windows, row by row."""
+    def of_windows(self, position: int, image: PreparedImage, grid: WindowGrid) -> NDArray[np.str_]:
+        """Return the labels (n,) of the windows of the image at a position, row by row."""
         if self.labels is not None:
             if grid.size > 1:
                 raise ImageReadError(
@@ -82,12 +82,12 @@ class DefectLabels:
                     f"patches of {grid.side} x {grid.side}; cut the image into patches "
                     "(hypervlad.windows.cut_patches), or give masks instead of y"
                 )
-            return np.array([self.labels[image.position]])
-        if self.masks is None or self.masks[image.position] is None:
+            return np.array([self.labels[position]])
+        if self.masks is None or self.masks[position] is None:
             return np.full(grid.size, NORMAL)
-        mask = self._read_mask(image)
+        mask = self._read_mask(self.masks[position], image)
         if mask.any():
-            self.defective_shares[image.position] = float(mask.mean())
+            self.defective_shares[position] = float(mask.mean())
         if image.shape != image.size:  # images resampled to a common pixel size
             down, across = (
                 np.arange(n) * old // n for n, old in zip(image.size, image.shape, strict=True)
@@ -103,9 +103,7 @@ class DefectLabels:
         """Warn if the masks read so far are probably inverted."""
         warn_if_inverted(list(self.defective_shares.values()))
 
-    def _read_mask(self, image: PreparedImage) -> NDArray[np.bool_]:
-        assert self.masks is not None
-        mask = self.masks[image.position]
+    def _read_mask(self, mask: Any, image: PreparedImage) -> NDArray[np.bool_]:
         try:
             return read_mask(mask, shape=image.shape, banner_rows=self.banner_rows)
         except ImageReadError as error:

@@ -127,8 +127,8 @@ def held_out_scores(
     UserWarning
         If images are scored by a model that was trained on them.
     """
-    positions = np.array(list(windows.digests))  # in an order that the list's has no part in
-    own = joined_groups(groups[positions], list(windows.digests.values()))
+    positions = np.array(list(windows.keys))  # in an order that the list's has no part in
+    own = joined_groups(groups[positions], list(windows.keys.values()))
     defective = set(windows.image_index[windows.labels != NORMAL].tolist())
     model_of: dict[int, WindowModel] = {}
     for train, test in _folds([at in defective for at in positions.tolist()], own, seed):

@@ -11,19 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hypervlad.backbones import TappedNetwork
 from hypervlad.codebook import Codebook, HypercolumnPool
-from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.inputs import Inputs
-from hypervlad.encoder.intake import Taken
-from hypervlad.encoder.learning import learn_from_pool, shares_to_try
-from hypervlad.encoder.recipe import Recipe
-from hypervlad.encoder.sampling import is_chosen, random_pixels
-from hypervlad.encoder.weights import NetworkSource
+from hypervlad.encoder import ImageInfo, ImageLoader
+from hypervlad.encoder.codebook_fit import CodebookFit, is_chosen
+from hypervlad.encoder.encoding import random_pixels
 from hypervlad.hypercolumns import hypercolumns_at
 from hypervlad.images import ImageReadError
-from hypervlad.images.errors import image_name
-from hypervlad.images.reading import read_in_order
 from hypervlad.splits import first_appearance_codes
 from hypervlad.windows.grid import WindowGrid
 from hypervlad.windows.maps import PaddedMaps, TiledNetwork
@@ -44,13 +37,11 @@ class PreparedImage:
 
     Attributes
     ----------
-    position : int
-        In the list of images.
+    info : ImageInfo
+    key : str
+        The digest by which the encoder knows the image.
     name : str
         For error messages.
-    digest : str
-    shape : (int, int)
-        Height and width of the image, pixels.
     tensor : Tensor of shape (C, h, w)
         Input of the network; of another size than the image only if the encoder has a
         ``pixel_size``.
@@ -58,12 +49,16 @@ class PreparedImage:
         What the reader's ``convert`` returned.
     """
 
-    position: int
+    info: ImageInfo
+    key: str
     name: str
-    digest: str
-    shape: tuple[int, int]
     tensor: torch.Tensor
-    converted: NDArray[np.float32] | None
+    converted: NDArray[np.float32] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the image, pixels."""
+        return self.info.shape[0], self.info.shape[1]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -71,18 +66,12 @@ class PreparedImage:
         return self.tensor.shape[1], self.tensor.shape[2]
 
 
-def inputs_of(encoder: HypercolumnVLAD) -> Inputs[Recipe]:
-    """Return how a fitted encoder reads images."""
-    return Inputs.of(encoder, encoder.recipe_, encoder.preprocessing_)
-
-
-@dataclass(frozen=True, eq=False)
 class WindowReader:
     """Reads images for windows: at their own size, or at the encoder's ``pixel_size``.
 
-    Attributes
+    Parameters
     ----------
-    inputs : Inputs
+    loader : ImageLoader
         How the encoder reads images.
     min_side : int
         Images smaller than that, in pixels, are refused.
@@ -90,23 +79,18 @@ class WindowReader:
         Makes an array of an image and its name, which is then prepared in place of the image.
     """
 
-    inputs: Inputs[Recipe]
-    min_side: int
-    convert: Convert | None = None
+    def __init__(self, loader: ImageLoader, min_side: int, convert: Convert | None = None) -> None:
+        # No image is too small for the network, because all get a border.
+        loader = replace(loader, preprocessing=replace(loader.preprocessing, minimum_size=1))
+        if convert is not None:  # it chooses the page and removes the banner
+            options = replace(loader.read_options, banner="keep", page=0)
+            loader = replace(loader, read_options=options)
+        self._loader = loader
+        self._min_side = min_side
+        self._convert = convert
 
-    def read(self, image: Any) -> PreparedImage:
-        """Read one image.
-
-        Raises
-        ------
-        ImageReadError
-            If it cannot be read, or is too small.
-        """
-        name = image_name(image)
-        return _prepared(*self._load(image, name), 0, name)
-
-    def stream(self, images: list[Any], desc: str) -> Iterator[PreparedImage]:
-        """Read images one after the other; ``desc`` names the progress bar.
+    def stream(self, images: list[Any], desc: str) -> Iterator[tuple[int, PreparedImage]]:
+        """Read images one after the other, with their positions; ``desc`` names the progress bar.
 
         Raises
         ------
@@ -114,64 +98,34 @@ class WindowReader:
             At one that cannot be read, or is too small; with ``on_error="skip"`` such images are
             left out.
         """
-        outcomes = read_in_order(enumerate(images), self._load_with_facts, self.inputs.n_threads)
-        for position, loaded in self.inputs.told(outcomes, images, desc):
-            name = image_name(images[position], position)
-            yield _prepared(loaded.taken, loaded.converted, position, name)
+        return self._loader.stream(images, desc, self.read)
 
-    def _load_with_facts(self, image: Any, name: str) -> _Loaded:
-        return _Loaded(*self._load(image, name))
+    def read(self, image: Any, name: str) -> PreparedImage:
+        """Read one image; ``name`` is for error messages.
 
-    def _load(self, image: Any, name: str) -> tuple[Taken, NDArray[np.float32] | None]:
-        # No image is too small for the network, because all get a border.
-        inputs = self.inputs
-        inputs = replace(inputs, preprocessing=replace(inputs.preprocessing, minimum_size=1))
-        converted = None
-        if self.convert is not None:
-            converted = self.convert(image, name)
-            # The page was chosen and the banner removed before.
-            options = replace(inputs.recipe.read_options, banner="keep", page=0)
-            inputs = replace(inputs, recipe=replace(inputs.recipe, read_options=options))
-        intake = inputs.intake(lambda digest: None)
-        taken = intake(image if converted is None else converted, name)
-        assert taken.prepared is not None  # nothing is looked up in a cache
-        height, width = taken.prepared.image.shape[1:]
-        if min(height, width) < self.min_side:
-            scale = inputs.recipe.pixel_size
+        Raises
+        ------
+        ImageReadError
+            If it cannot be read, or is too small.
+        """
+        converted = None if self._convert is None else self._convert(image, name)
+        loaded = self._loader.load(image if converted is None else converted, name)
+        assert loaded.tensor is not None  # nothing is looked up in a cache
+        height, width = loaded.tensor.shape[1:]
+        if min(height, width) < self._min_side:
+            scale = self._loader.pixel_size
             at = "" if scale is None else f" at {scale:g} nm per pixel"
+            side = self._min_side
             raise ImageReadError(
-                f"{name}: {height} x {width} pixels{at}, smaller than a patch of {self.min_side} x "
-                f"{self.min_side}; leave it out, or choose a smaller patch"
+                f"{name}: {height} x {width} pixels{at}, smaller than a patch of {side} x {side}; "
+                "leave it out, or choose a smaller patch"
             )
-        return taken, converted
-
-
-@dataclass(frozen=True, eq=False)
-class _Loaded:
-    taken: Taken
-    converted: NDArray[np.float32] | None
-
-    @property
-    def facts(self) -> Any:
-        return self.taken.facts
-
-
-def _prepared(
-    taken: Taken, converted: NDArray[np.float32] | None, position: int, name: str
-) -> PreparedImage:
-    assert taken.prepared is not None
-    height, width = taken.facts.shape[:2]
-    return PreparedImage(
-        position, name, taken.digest, (height, width), taken.prepared.image, converted
-    )
+        return PreparedImage(loaded.info, loaded.key, name, loaded.tensor, converted)
 
 
 def fit_tiled_codebook(
     images: list[Any],
-    inputs: Inputs[Recipe],
-    network: TappedNetwork,
-    source: NetworkSource,
-    seed: int,
+    fit: CodebookFit,
     *,
     tile_size: int,
     min_side: int,
@@ -182,6 +136,7 @@ def fit_tiled_codebook(
     Parameters
     ----------
     images : list of paths and arrays
+    fit : CodebookFit
     tile_size : int
         As in `TiledNetwork`.
     min_side, convert
@@ -193,24 +148,24 @@ def fit_tiled_codebook(
     n_images : int
         Images read.
     """
-    tiled = TiledNetwork(network, tile_size)
-    reader = WindowReader(inputs, min_side, convert)
-    n_each, shares = shares_to_try(inputs.recipe, len(images))
+    network = TiledNetwork(fit.network, tile_size)
+    reader = WindowReader(fit.loader, min_side, convert)
+    n_each, shares = fit.sampling_plan(len(images))
     for share in shares:
-        pool, n_images = HypercolumnPool(inputs.recipe.n_samples), 0
-        for image in reader.stream(images, "codebook"):
+        pool, n_images = HypercolumnPool(fit.params.n_samples), 0
+        for _, image in reader.stream(images, "codebook"):
             n_images += 1
-            if is_chosen(image.digest, share):
-                maps = tiled.padded_maps(image.tensor, image.name)
+            if is_chosen(image.key, share):
+                maps = network.padded_maps(image.tensor, image.name)
                 height, width = image.size
-                points = random_pixels(seed, image.digest, height * width, n_each)
+                points = random_pixels(fit.seed, image.key, height * width, n_each)
                 rows, columns = np.divmod(points, width)
                 inside = (rows + maps.border) * maps.size[1] + columns + maps.border
                 blocks = hypercolumns_at(maps.maps, inside, maps.size)
-                pool.add(image.digest, [block.cpu().numpy() for block in blocks])
-        if len(pool) >= inputs.recipe.n_codewords:
+                pool.add(image.key, [block.cpu().numpy() for block in blocks])
+        if len(pool) >= fit.params.n_codewords:
             break
-    return learn_from_pool(pool, inputs, seed), n_images
+    return fit.from_pool(pool), n_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,8 +176,8 @@ class ImageWindows:
     ----------
     position : int
         Of the image in the list.
-    digest : str
-        Of the image.
+    key : str
+        The digest by which the encoder knows the image.
     blocks : iterator of ndarray of shape (n, n_features)
         Vectors of a few windows at a time; read once.
     labels : ndarray of str
@@ -230,7 +185,7 @@ class ImageWindows:
     """
 
     position: int
-    digest: str
+    key: str
     blocks: Iterator[NDArray[np.float32]]
     labels: NDArray[np.str_]
 
@@ -294,8 +249,8 @@ class TrainingWindows:
         How many windows of its image and class each represents.
     image_index : ndarray of int, shape (n,)
         Position of the image that each is from.
-    digests : dict from int to str
-        Of the images by position, in the order of the digests.
+    keys : dict from int to str
+        Digests of the images by position, in the order of the digests.
     thinned : frozenset of int
         Positions of images of which windows with known labels were left out.
     """
@@ -304,7 +259,7 @@ class TrainingWindows:
     labels: NDArray[np.str_]
     weights: NDArray[np.float64]
     image_index: NDArray[np.intp]
-    digests: dict[int, str]
+    keys: dict[int, str]
     thinned: frozenset[int]
 
     @classmethod
@@ -317,11 +272,11 @@ class TrainingWindows:
         n_most = max_windows_per_class(n_images)
         found, thinned = [], set()
         for image in images:
-            chosen, weights = _sampled(image.labels, n_most, image.digest, seed)
+            chosen, weights = _sampled(image.labels, n_most, image.key, seed)
             if (weights > 1).any():
                 thinned.add(image.position)
             X = _rows_at(image.blocks, chosen)
-            found.append((image.digest, image.position, X, image.labels[chosen], weights))
+            found.append((image.key, image.position, X, image.labels[chosen], weights))
         found.sort(key=lambda each: each[:2])
         counts = [len(X) for _, _, X, _, _ in found]
         return cls(
@@ -329,7 +284,7 @@ class TrainingWindows:
             labels=np.concatenate([labels for *_, labels, _ in found]),
             weights=np.concatenate([weights for *_, weights in found]),
             image_index=np.repeat([position for _, position, *_ in found], counts),
-            digests={position: digest for digest, position, *_ in found},
+            keys={position: key for key, position, *_ in found},
             thinned=frozenset(thinned),
         )
 
@@ -363,7 +318,7 @@ def check_groups(groups: Any, n_images: int) -> NDArray[np.intp]:
 
 
 def _sampled(
-    labels: NDArray[np.str_], n_most: int, digest: str, seed: int
+    labels: NDArray[np.str_], n_most: int, key: str, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return the windows sampled, and how many windows each represents."""
     chosen, weights = [], []
@@ -371,7 +326,7 @@ def _sampled(
         rows = np.flatnonzero(labels == label)
         kept = rows
         if len(rows) > n_most:
-            kept = np.sort(rows[random_pixels(seed, digest, len(rows), n_most)])
+            kept = np.sort(rows[random_pixels(seed, key, len(rows), n_most)])
         chosen.append(kept)
         weights.append(np.full(len(kept), len(rows) / len(kept)))
     if not chosen:

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad import vlad
 from hypervlad.backbones import get_backbone
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.projection import TorchCodebook
+from hypervlad.encoder.encoding import TorchCodebook
 from hypervlad.hypercolumns import axis_interpolation, dense_hypercolumns
 from hypervlad.windows.grid import WindowGrid
 from hypervlad.windows.maps import PaddedMaps, TiledNetwork
@@ -50,10 +50,10 @@ class WindowVectors:
     """
 
     def __init__(self, encoder: HypercolumnVLAD, tile_size: int) -> None:
-        network = encoder._network()
+        network = encoder.network()
         self.network = TiledNetwork(network, tile_size)
         self._codebook = TorchCodebook(encoder.codebook_, network.device)
-        self._recipe = encoder.recipe_
+        self._params = encoder.fitted_params_
 
     def means(self, maps: PaddedMaps, grid: WindowGrid) -> Iterator[NDArray[np.float32]]:
         """Yield the mean hypercolumns (n, channels) of a few rows of windows at a time.
@@ -74,7 +74,7 @@ class WindowVectors:
         """
         windows = (grid.rows + maps.border, grid.columns + maps.border, grid.side)
         projected = self._codebook.project([layer[None] for layer in maps.maps])
-        spacing = self._recipe.grid if isinstance(self._recipe.grid, str) else "finest"
+        spacing = self._params.grid if isinstance(self._params.grid, str) else "finest"
         of_codebooks = []
         for layers, codewords in self._codebook.parts(projected):
             size = self._codebook.size_of(layers, projected, spacing, maps.size)
@@ -99,8 +99,8 @@ class WindowVectors:
         Sums are normalised as the encoder does it. Means are left out if the encoder pools none.
         """
         kinds = self._codebook.by_kind(sums)
-        blocks = [vlad.normalize(kind, self._recipe.normalize).cpu().numpy() for kind in kinds]
-        if self._recipe.pooled:
+        blocks = [vlad.normalize(kind, self._params.normalize).cpu().numpy() for kind in kinds]
+        if self._params.pooled:
             blocks.append(means / np.sqrt(means.shape[1]))
         return np.hstack(blocks)
 

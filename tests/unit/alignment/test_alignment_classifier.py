@@ -31,11 +31,12 @@ from hypervlad import (
 from hypervlad.alignment import default_alignment_encoder
 from hypervlad.alignment.labels import AlignmentLabels, read_grey
 from hypervlad.alignment.vectors import TurnInvariantVectors, mean_and_contrast, turned_grid
+from hypervlad.encoder import ImageInfo
 from hypervlad.fibres import AlignmentModel, aligned_fraction
 from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ReadOptions, SkippedImagesWarning
 from hypervlad.modelfile import ModelFileError
-from hypervlad.windows.dataset import PreparedImage, WindowReader, inputs_of
+from hypervlad.windows.dataset import PreparedImage, WindowReader
 
 Image = NDArray[np.float32]
 WINDOW = 16
@@ -195,7 +196,7 @@ def test_gain_and_offset_change_nothing(
 def test_vectors_are_those_of_their_definition(model: AlignmentClassifier) -> None:
     """Each window's m and c by hand, from residual sums over turned images."""
     image, _ = halves(17, 0.7)
-    prepared = WindowReader(inputs_of(model.encoder_), 1).read(image)
+    prepared = WindowReader(model.encoder_.loader(), 1).read(image, "image")
     tiles = TileGrid.over(image.shape, 16)
     vectors = TurnInvariantVectors(model.encoder_, 2048)
     found = vectors(prepared, tiles).reshape(*tiles.shape, -1)
@@ -257,8 +258,9 @@ def labels_of(image: Image, y: Any, options: ReadOptions | None = None) -> NDArr
     options = options or ReadOptions()
     grey = read_grey(image, options, "image")
     pixels = torch.zeros(3, *grey.shape)
-    prepared = PreparedImage(0, "image", "0" * 64, (64, 80), pixels, grey)
-    return AlignmentLabels.check([image], [y], options).of_windows(prepared, WINDOW)
+    info = ImageInfo("0" * 64, grey.shape, None)
+    prepared = PreparedImage(info, info.digest, "image", pixels, grey)
+    return AlignmentLabels.check([image], [y], options).of_windows(0, prepared, WINDOW)
 
 
 def test_windows_of_which_little_is_known_are_left_out() -> None:
@@ -444,7 +446,7 @@ def test_the_learner_gets_groups_weights_and_parts(
     twice = [*images, images[0]]  # a copy, said to be of another group
     model = small_model().fit(twice, [*labels, labels[0]], groups=[*range(16), 99])
     assert sum(told["blocks"]) == told["X"].shape[1]
-    assert told["blocks"] == [2 * each for each in model.encoder_.feature_parts.values()]
+    assert told["blocks"] == [2 * each for each in model.encoder_.feature_blocks.values()]
     assert len(np.unique(told["groups"])) == 16
     rows = {tuple(row) for row in told["X"].tolist()}
     assert len(rows) < len(told["X"])

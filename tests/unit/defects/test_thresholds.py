@@ -175,7 +175,7 @@ def test_images_in_no_test_fold_are_left_out_unless_a_class_would_be_missing() -
 
 def test_copies_of_an_image_are_held_out_together() -> None:
     images = some_images(8)
-    copied = [replace(image, digest=f"{i // 2:064x}") for i, image in enumerate(images)]
+    copied = [replace(image, key=f"{i // 2:064x}") for i, image in enumerate(images)]
     sampled = TrainingWindows.sample(iter(copied), 8, seed=0)
     trained: list[set[int]] = []
 
