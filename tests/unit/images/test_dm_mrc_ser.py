@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 
+import ncempy.io  # noqa: F401 - starts a process on import, which a unit test must not do
 import numpy as np
 import pytest
 

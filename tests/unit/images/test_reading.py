@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -411,20 +409,3 @@ def test_options_survive_json():
     options = ReadOptions(page=2, scaling=(0, 4095), percentiles=[1, 99], banner="remove")
 
     assert ReadOptions(**json.loads(json.dumps(asdict(options)))) == options
-
-
-def test_import_is_light():
-    code = (
-        "import sys, hypervlad.images; "
-        "print([m for m in ('torch', 'tifffile', 'skimage', 'sklearn', 'mrcfile', 'ncempy') "
-        "if m in sys.modules])"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[2],
-    )
-
-    assert result.stdout.strip() == "[]"
