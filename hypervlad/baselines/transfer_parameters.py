@@ -17,7 +17,8 @@ from hypervlad.baselines.micrograph_augmentation import MicrographAugmentation
 from hypervlad.baselines.parameters import check_number
 from hypervlad.baselines.pooled_network import own_size
 from hypervlad.baselines.training import Schedule
-from hypervlad.boosting.classifier import check_class_weight, check_cs
+from hypervlad.boosting.classifier import CLASS_WEIGHT, CS
+from hypervlad.constraints import check_value
 from hypervlad.encoder.parameters import (
     check_choice,
     check_count,
@@ -119,8 +120,8 @@ def checked_size(image_size: Any, backbone: Backbone) -> int:
 
 
 def _check_learning(model: TransferClassifier) -> None:
-    check_cs(model.Cs)
-    check_class_weight(model.class_weight)
+    check_value("Cs", model.Cs, CS)
+    check_value("class_weight", model.class_weight, CLASS_WEIGHT)
     for name in _RATES:
         check_number(name, getattr(model, name), above=0.0)
     check_number("dropout", model.dropout, at_least=0.0, below=1.0)

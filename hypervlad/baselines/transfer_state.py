@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.backbones import Preprocessing
+from hypervlad.base import Labels
 from hypervlad.baselines.softmax_head import SoftmaxHead
 from hypervlad.baselines.training import CurvesFromStart
 from hypervlad.baselines.transfer_parameters import TransferRecipe
-from hypervlad.boosting.classifier import pack_labels, unpack_labels
 from hypervlad.encoder.parameters import check_read_options, plain
 from hypervlad.encoder.state import arrays_under, check_backbone, plain_seed, portable_weights
 from hypervlad.modelfile import ModelFileError
@@ -46,7 +46,7 @@ def pack(
         "preprocessing": model.preprocessing_.to_dict(),
         "weights_digest": model.weights_digest_,
         "whole_network": whole,
-        "classes": pack_labels(model.classes_),
+        "classes": Labels().pack(model.classes_, include_backbone=False)[0],
         "head": head,
         "tensors": _shapes(tensors),
         "C": model.C_,
@@ -77,7 +77,7 @@ def unpack(
         model.preprocessing_ = Preprocessing.from_dict(header["preprocessing"])
         model.weights_digest_ = str(header["weights_digest"])
         model.whole_network_ = bool(header["whole_network"])
-        model.classes_ = unpack_labels(header["classes"])
+        model.classes_ = Labels().unpack(header["classes"], {})
         model.C_, model.n_images_ = float(header["C"]), int(header["n_images"])
         model.history_ = None if header["history"] is None else _history(header["history"])
         model.head_ = SoftmaxHead.from_state(header["head"], arrays_under(_HEAD, arrays))

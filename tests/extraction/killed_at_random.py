@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from hypervlad import HypercolumnVLAD, extract_features, register_backbone
 from hypervlad.backbones import Preprocessing
-from hypervlad.encoder.vectors import BatchEncoder
+from hypervlad.encoder.encoding import BatchEncoder
 
 N_IMAGES, BATCH, LEAST_KILLS, FILES = 240, 4, 24, "images"
 
@@ -42,7 +42,7 @@ def log_what_is_computed(log: Path) -> None:
 
     def logged(self: BatchEncoder, batch: Any) -> np.ndarray:
         with log.open("a", encoding="ascii") as stream:
-            stream.write("".join(f"{digest}\n" for digest in batch.digests))
+            stream.write("".join(f"{digest}\n" for digest in batch.keys))
         return original(self, batch)
 
     BatchEncoder.__call__ = logged  # type: ignore[method-assign]

@@ -1,0 +1,77 @@
+"""Where an encoder's network comes from, so that any process can build the same one."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from hypervlad.backbones import (
+    Backbone,
+    TappedNetwork,
+    WeightsNotFoundError,
+    build_network,
+    ensure_registered,
+)
+
+_last_built: dict[tuple[Any, ...], TappedNetwork] = {}
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkSource:
+    """What another process needs to build the same network.
+
+    Attributes
+    ----------
+    backbone : Backbone
+    weights : str, path or mapping of arrays
+    taps : tuple of str
+    digest : str
+        Of the weights.
+    """
+
+    backbone: Backbone
+    weights: str | os.PathLike[str] | Mapping[str, np.ndarray]
+    taps: tuple[str, ...]
+    digest: str
+
+    def build(self, device: torch.device) -> TappedNetwork:
+        """Build the network with the weights that were put in here, or with those found here.
+
+        Raises
+        ------
+        WeightsNotFoundError
+            If there are none, or they are not those of the digest.
+        """
+        ensure_registered(self.backbone)
+        weights: Any = self.weights
+        if isinstance(weights, Mapping):
+            weights = {name: torch.from_numpy(array) for name, array in weights.items()}
+        network = build_network(self.backbone.name, weights, self.taps, device)
+        if network.digest != self.digest:
+            raise WeightsNotFoundError(
+                f"the weights of {self.backbone.name!r} found here (weights={self._name()}) are "
+                f"not those that the model was trained with (SHA-256 {self.digest[:12]}…, found "
+                f"{network.digest[:12]}…): set weights= to the right file"
+            )
+        return network
+
+    def built_once(self, device: torch.device) -> TappedNetwork:
+        """Build the network, or return the one that this process has built last, if it is that."""
+        key = (self.backbone.name, self.taps, self.digest, device)
+        with _lock:  # a dask worker may have several threads
+            network = _last_built.get(key)
+            if network is None:
+                network = self.build(device)
+                _last_built.clear()
+                _last_built[key] = network
+        return network
+
+    def _name(self) -> str:
+        return "from the model file" if isinstance(self.weights, Mapping) else repr(self.weights)
