@@ -81,7 +81,7 @@ def _epochs(number: int) -> str:
 def _scorer_facts(scorer: Any) -> dict[str, str]:
     learner = getattr(scorer.model_, "learner", None)
     if learner is None:
-        source = f"defect-free images: {len(scorer.model_.words)} codewords of their windows"
+        source = f"defect-free images: {len(scorer.model_.codewords)} codewords of their windows"
     else:
         kinds = ", ".join(str(name) for name in learner.classes_)
         source = f"labelled windows ({kinds}): {_boosting_text(learner)}"
