@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,12 @@ from hypervlad import (
     load,
 )
 from hypervlad.backbones import TappedNetwork
-from hypervlad.datasets import make_nanofibre_images
 from hypervlad.defects import Finding
-from hypervlad.defects.lattice import Lattice
 from hypervlad.defects.thresholds import image_score
-from hypervlad.defects.truth import Truth
 from hypervlad.displays import DefectMapDisplay
 from hypervlad.images import SkippedImagesWarning
 from hypervlad.metrics import expected_calibration_error, patch_confusion, pixel_auroc
-from hypervlad.patches import cut_patches, patch_means
+from hypervlad.windows import WindowGrid, cut_patches, patch_means
 
 Image = NDArray[np.float32]
 Flawed = list[tuple[Image, NDArray[np.bool_]]]
@@ -229,7 +225,7 @@ def test_a_file_brings_the_same_back(
         ({"threshold": "f1"}, "needs masks or labels"),
         ({"fpr": 1.0}, "fpr is a share of images or windows"),
         ({"fpr": 0.0}, "fpr is a share of images or windows"),
-        ({"n_words": 0}, "n_words must be a whole number"),
+        ({"n_codewords": 0}, "n_codewords must be a whole number"),
         ({"tile_size": 10}, "tile_size must be a whole number of at least 64"),
         ({"min_fraction": 0.0}, "min_fraction"),
         ({"encoder": "mobilenet_v2"}, "encoder must be a HypercolumnVLAD"),
@@ -347,7 +343,7 @@ def test_probabilities_are_calibrated(scorer: PatchDefectScorer, bad: Flawed) ->
     scorer.fit([image for image, _ in blots[:30]], masks=[mask for _, mask in blots[:30]])
     proba, truth = [], []
     for image, mask in blots[30:]:
-        windows = Lattice.of(image.shape, PATCH, scorer.stride_)
+        windows = WindowGrid.cover(image.shape, PATCH, scorer.stride_)
         share = patch_means(mask, windows.positions, PATCH)
         known = (share == 0) | (share >= scorer.min_fraction)
         rows, columns = (windows.positions + (PATCH - 1) // 2).T
@@ -403,7 +399,7 @@ def test_large_images_go_through_the_network_in_tiles(
     np.testing.assert_allclose(tiled.score_map(large[0]), expected, rtol=1e-3)
     assert max(largest) <= 96
     tiled.set_params(tile_size=8)
-    with pytest.raises(ValueError, match=r"tile_size=8 is too small .* from \d+ pixels on"):
+    with pytest.raises(ValueError, match=r"tile_size=8 is too small .* must be at least \d+"):
         tiled.score_map(large[0])
 
 
@@ -415,20 +411,6 @@ def test_images_of_any_size(scorer: PatchDefectScorer, good: list[Image]) -> Non
     assert pixel_auroc([found], [mask]) > 0.9
 
 
-@pytest.mark.slow
-def test_a_particle_on_a_fibre_mat_is_found_at_its_place(mobilenet_weights: Path) -> None:
-    good, _ = make_nanofibre_images(10, defective=0.0, size=(160, 200), random_state=0)
-    scorer = PatchDefectScorer(random_state=0).fit(good)
-    image = make_nanofibre_images(11, defective=0.0, size=(160, 200), random_state=0)[0][10]
-    y, x = np.mgrid[:160, :200]
-    inside = np.hypot(y - 60, x - 120) < 18
-    image = np.where(inside, 0.85 + 0.02 * np.sin(y), image).astype(np.float32)
-    found = scorer.score_map(image)
-    row, column = np.unravel_index(found.argmax(), found.shape)
-    assert np.hypot(row - 60, column - 120) < 25
-    assert pixel_auroc([found], [inside]) > 0.9
-
-
 def test_a_display_of_the_scorer_s_own_maps(
     scorer: PatchDefectScorer, good: list[Image], bad: Flawed
 ) -> None:
@@ -437,27 +419,3 @@ def test_a_display_of_the_scorer_s_own_maps(
     np.testing.assert_array_equal(display.maps[0], scorer.score_map(image))
     assert display.threshold == scorer.threshold_
     plt.close(display.figure_)
-
-
-def test_patches_smaller_than_the_network_wants(
-    good: list[Image], bad: Flawed, mobilenet_weights: Path
-) -> None:
-    """29 pixels, where the network takes images of 32 at least."""
-    pairs = [blotted(seed, (40, 40), radius=10, size=(87, 87)) for seed in range(5)]
-    images, masks = [image for image, _ in pairs], [mask for _, mask in pairs]
-    large, patches = images[0], cut_patches(images, masks, stride=29)
-    scorer = PatchDefectScorer(random_state=0).fit(list(patches.pixels), patches.labels)
-    found = scorer.score_map(large)
-    assert found[40, 40] > np.median(found)
-
-
-def test_masks_of_whole_frames_lose_their_banner(scorer: PatchDefectScorer) -> None:
-    image, mask = blotted(0, (20, 20))
-    truth = Truth.of([image], None, [np.pad(mask, [(0, 7), (0, 0)])], 0.1, banner_rows=None)
-    windows = Lattice.of(image.shape, PATCH, PATCH)
-    size = (image.shape[0], image.shape[1])
-    cut = truth.of_windows(0, size, size, windows)
-    whole = Truth.of([image], None, [mask], 0.1).of_windows(0, size, size, windows)
-    assert cut.tolist() == whole.tolist()
-    with pytest.raises(ImageReadError, match="a mask of 55 x 60 pixels for an image of 48 x 60"):
-        replace(truth, banner_rows=0).of_windows(0, size, size, windows)

@@ -26,13 +26,14 @@ from hypervlad import (
     load,
 )
 from hypervlad.alignment import default_alignment_encoder
-from hypervlad.alignment.labels import WindowLabels
-from hypervlad.alignment.turned import TurnedVectors, mean_and_contrast, windows_in_turn
-from hypervlad.defects.reading import inputs_of, picture
+from hypervlad.alignment.labels import AlignmentLabels, read_grey
+from hypervlad.alignment.vectors import TurnInvariantVectors, mean_and_contrast, turned_grid
+from hypervlad.encoder import ImageInfo
 from hypervlad.fibres import AlignmentModel, aligned_fraction
 from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ReadOptions, SkippedImagesWarning
 from hypervlad.modelfile import ModelFileError
+from hypervlad.windows.dataset import PreparedImage, WindowReader
 
 Image = NDArray[np.float32]
 WINDOW = 16
@@ -164,11 +165,11 @@ def test_gain_and_offset_change_nothing(
 def test_vectors_are_those_of_their_definition(model: AlignmentClassifier) -> None:
     """Each window's m and c by hand, from residual sums over turned images."""
     image, _ = halves(17, 0.7)
-    seen = picture(inputs_of(model.encoder_), image, 1)
-    places = TileGrid.over(image.shape, 16)
-    vectors = TurnedVectors(model.encoder_, 2048)
-    found = vectors(seen, places).reshape(*places.shape, -1)
-    turns = [vectors._seen(seen, places, turn) for turn in range(4)]
+    prepared = WindowReader(model.encoder_.loader(), 1).read(image, "image")
+    tiles = TileGrid.over(image.shape, 16)
+    vectors = TurnInvariantVectors(model.encoder_, 2048)
+    found = vectors(prepared, tiles).reshape(*tiles.shape, -1)
+    turns = [vectors.turned(prepared, tiles, turn) for turn in range(4)]
     for i, j in ((0, 0), (1, 2), (3, 1)):
         (sums, means) = (np.stack([turn[k][i, j].numpy() for turn in turns]) for k in (0, 1))
         m, c = sums.mean(axis=0), abs(sums[0] - sums[1] + sums[2] - sums[3]) / 4
@@ -194,8 +195,8 @@ def test_the_contrast_sees_what_the_mean_cannot() -> None:
 def test_turned_windows_hold_the_same_pixels(turn: int, down: int, across: int, side: int) -> None:
     """Where all windows are of one size."""
     image = np.arange(down * across * side**2).reshape(down * side, across * side)
-    places = TileGrid.over(image.shape, side)
-    windows = windows_in_turn(places, turn)
+    tiles = TileGrid.over(image.shape, side)
+    windows = turned_grid(tiles, turn)
     seen = np.rot90(image, turn)
     first = [[int(seen[y, x]) for x in windows.columns] for y in windows.rows]
     corner = {0: (0, 0), 1: (0, side - 1), 2: (side - 1, side - 1), 3: (side - 1, 0)}[turn]
@@ -205,12 +206,12 @@ def test_turned_windows_hold_the_same_pixels(turn: int, down: int, across: int, 
 
 
 @given(st.integers(16, 200), st.integers(16, 200), st.integers(8, 48), st.integers(0, 3))
-def test_windows_lie_in_the_middle_of_their_places(
+def test_windows_lie_in_the_middle_of_their_tiles(
     height: int, width: int, window: int, turn: int
 ) -> None:
-    places = TileGrid.over((height, width), window)
-    windows = windows_in_turn(places, turn)
-    turned = [(places.rows, places.columns), (places.columns, places.rows)][turn % 2]
+    tiles = TileGrid.over((height, width), window)
+    windows = turned_grid(tiles, turn)
+    turned = [(tiles.rows, tiles.columns), (tiles.columns, tiles.rows)][turn % 2]
     for starts, edges, flipped in zip(
         (windows.rows, windows.columns), turned, (turn in (1, 2), turn in (2, 3)), strict=True
     ):
@@ -221,12 +222,22 @@ def test_windows_lie_in_the_middle_of_their_places(
         assert abs(off).max() <= max(1, abs(windows.side - np.diff(own)).max())
 
 
+def labels_of(image: Image, y: Any, options: ReadOptions | None = None) -> NDArray[np.str_]:
+    """Labels of the windows of one image."""
+    options = options or ReadOptions()
+    grey = read_grey(image, options, "image")
+    pixels = torch.zeros(3, *grey.shape)
+    info = ImageInfo("0" * 64, grey.shape, None)
+    prepared = PreparedImage(info, info.digest, "image", pixels, grey)
+    return AlignmentLabels.check([image], [y], options).of_windows(0, prepared, WINDOW)
+
+
 def test_windows_of_which_little_is_known_are_left_out() -> None:
     image, truth = halves(19, 0.2)
     unknown = truth.copy()
     unknown[:32] = np.nan
     unknown[32:43, :16] = np.nan  # eleven of sixteen rows
-    labels = WindowLabels.of([image], [unknown], ReadOptions()).of_windows(0, WINDOW).reshape(4, 5)
+    labels = labels_of(image, unknown).reshape(4, 5)
     assert (labels[:2] == "").all()
     assert labels[2].tolist() == ["", "aligned", "aligned", "not aligned", "not aligned"]
     assert labels[3].tolist() == ["aligned"] * 3 + ["not aligned"] * 2
@@ -235,7 +246,7 @@ def test_windows_of_which_little_is_known_are_left_out() -> None:
 def test_the_background_teaches_nothing() -> None:
     image = stripes(0, 0.3)
     image[:, 48:] = 0.5
-    labels = WindowLabels.of([image], [True], ReadOptions()).of_windows(0, WINDOW).reshape(4, 5)
+    labels = labels_of(image, True).reshape(4, 5)
     assert (labels[:, :2] == "aligned").all()
     assert (labels[:, 4] == "").all()
 
@@ -296,7 +307,7 @@ def test_it_survives_copies_and_pickling(model: AlignmentClassifier) -> None:
 
 
 def test_windows_unlike_those_learnt_from_are_told(model: AlignmentClassifier) -> None:
-    with pytest.warns(UserWarning, match="learnt from windows of 16 pixels and is asked about"):
+    with pytest.warns(UserWarning, match="trained on windows of 16 pixels and is applied to"):
         aligned_fraction(stripes(0, 0.3), model, window=32)
 
 
@@ -452,14 +463,13 @@ def test_maps_of_whole_frames_with_unknown_pixels_fit_images_without_banner() ->
     image, truth = halves(5, 0.7)
     whole = np.vstack([truth, np.full((6, 80), np.nan)])
     options = ReadOptions(banner="remove")
-    labels = WindowLabels.of([image], [whole], options).of_windows(0, WINDOW)
     np.testing.assert_array_equal(
-        labels, WindowLabels.of([image], [truth], options).of_windows(0, WINDOW)
+        labels_of(image, whole, options), labels_of(image, truth, options)
     )
 
 
 def test_windows_must_cover_the_image(model: AlignmentClassifier) -> None:
-    with pytest.raises(ValueError, match="the edges of windows rise from 0"):
+    with pytest.raises(ValueError, match="the edges of windows must rise from 0"):
         model.aligned_proba(stripes(0, 0), np.array([0, 16, 32]), np.array([0, 16, 32]))
 
 

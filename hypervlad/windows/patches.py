@@ -23,8 +23,8 @@ from hypervlad.images import (
 from hypervlad.images.errors import image_name
 from hypervlad.images.options import make_options
 from hypervlad.metrics.patches import check_min_fraction
-from hypervlad.patches.grid import Edges, IntArray, patch_means, patch_positions, patches_at
 from hypervlad.splits import holdout_split
+from hypervlad.windows.grid import Edges, IntArray, patch_means, patch_positions, patches_at
 
 ANOMALOUS, NORMAL = "anomalous", "normal"
 PARTS = ("train", "validation", "test")
@@ -127,7 +127,7 @@ def cut_patches(
     Examples
     --------
     >>> import numpy as np
-    >>> from hypervlad.patches import cut_patches
+    >>> from hypervlad.windows import cut_patches
     >>> mask = np.zeros((58, 87), dtype=bool)
     >>> mask[:20, :20] = True
     >>> patches = cut_patches([np.zeros((58, 87))], [mask])
@@ -196,7 +196,7 @@ def split_patches(
     Examples
     --------
     >>> import numpy as np
-    >>> from hypervlad.patches import cut_patches, split_patches
+    >>> from hypervlad.windows import cut_patches, split_patches
     >>> patches = cut_patches(list(np.zeros((5, 29, 58))))
     >>> {name: len(part) for name, part in split_patches(patches, random_state=0).items()}
     {'train': 6, 'validation': 2, 'test': 2}

@@ -259,7 +259,7 @@ def test_a_fresh_process_knows_the_file(folder: Path, tmp_path: Path) -> None:
     """Nothing there has imported the room that the model belongs to."""
     encoder = default_patch_encoder(weights="random", n_codewords=2, layer_components=2)
     good = [np.asarray(Image.open(file)) for file in sorted((folder / "good").iterdir())]
-    PatchDefectScorer(encoder, patch=PATCH, n_words=2).fit(good).save(tmp_path / "m.hvlad")
+    PatchDefectScorer(encoder, patch=PATCH, n_codewords=2).fit(good).save(tmp_path / "m.hvlad")
     command = [sys.executable, "-m", "hypervlad", "info", str(tmp_path / "m.hvlad")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "PatchDefectScorer" in done.stdout, done.stderr

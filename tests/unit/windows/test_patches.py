@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from hypervlad.images import read_image
-from hypervlad.patches import (
+from hypervlad.windows import (
     cut_patches,
     map_from_patches,
     patch_means,

@@ -26,4 +26,4 @@ def scorer(tiny_backbone: None) -> PatchDefectScorer:
     encoder = default_patch_encoder(
         backbone="tiny", weights="random", taps=["1", "4"], n_codewords=4, layer_components=4
     )
-    return PatchDefectScorer(encoder, patch=PATCH, n_words=16, random_state=0)
+    return PatchDefectScorer(encoder, patch=PATCH, n_codewords=16, random_state=0)
