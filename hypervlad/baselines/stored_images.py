@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hypervlad.encoder.inputs import Inputs
+from hypervlad.encoder import ImageLoader
 
 _IN_MEMORY = 2 * 1024**3  # bytes; more images than this lie in a temporary file
 
@@ -90,13 +90,13 @@ class StoredSide:
             yield self.batch(rows)
 
 
-def store_images(images: list[Any], inputs: Inputs, side: int) -> StoredImages:
+def store_images(images: list[Any], inputs: ImageLoader, side: int) -> StoredImages:
     """Read and prepare images as `inputs` says, but for the normalisation, which comes later.
 
     Parameters
     ----------
     images : list of paths and arrays
-    inputs : Inputs
+    inputs : ImageLoader
     side : int
         Of a prepared image, pixels.
 
@@ -111,13 +111,13 @@ def store_images(images: list[Any], inputs: Inputs, side: int) -> StoredImages:
     pixels = _empty(len(images), 1, side)
     positions: list[int] = []
     digests: list[str] = []
-    for batch in inputs.batches(inputs.read(images, "reading", lambda digest: None)):
-        prepared = batch.images.numpy()
+    for batch in inputs.batches(inputs.stream(images, "reading", inputs.load)):
+        prepared = batch.tensors.numpy()
         if pixels.shape[1] == 1 and (prepared != prepared[:, :1]).any():
             pixels = _in_colour(pixels, n_channels)
         pixels[len(digests) :][: len(prepared)] = prepared[:, : pixels.shape[1]]
         positions += batch.positions
-        digests += batch.digests
+        digests += batch.keys
     order = np.array(sorted(range(len(digests)), key=lambda row: (digests[row], positions[row])))
     return StoredImages(pixels, order, np.array(positions)[order], [digests[i] for i in order])
 

@@ -22,11 +22,11 @@ from hypervlad.baselines.transfer_learning import Labelled, features_of, learn
 from hypervlad.baselines.transfer_parameters import TransferRecipe
 from hypervlad.classifier.answers import accuracy_of_read, most_probable
 from hypervlad.classifier.validation import check_classes, checked_labels, of_length
-from hypervlad.encoder.inputs import Inputs
+from hypervlad.encoder import ImageLoader
 from hypervlad.encoder.listing import ImageListEstimator
+from hypervlad.encoder.networks import NetworkSource
 from hypervlad.encoder.parameters import check_device
 from hypervlad.encoder.saving import SaveMixin
-from hypervlad.encoder.weights import NetworkSource
 from hypervlad.images import ReadOptions, check_image_list
 from hypervlad.modelfile import register_kind
 
@@ -380,14 +380,14 @@ class TransferClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
 
     # --- the stages ----------------------------------------------------------------------------
 
-    def _inputs(self, recipe: TransferRecipe, preprocessing: Preprocessing) -> Inputs:
-        return Inputs(
-            recipe,
-            preprocessing,
-            check_device(self.device),
-            memory=None,
-            verify=False,
-            batch_size="auto",
+    def _inputs(self, recipe: TransferRecipe, preprocessing: Preprocessing) -> ImageLoader:
+        return ImageLoader(
+            image_size=recipe.image_size,
+            aspect=recipe.aspect,
+            preprocessing=preprocessing,
+            pixel_size=recipe.pixel_size,
+            read_options=recipe.read_options,
+            device=check_device(self.device),
             n_jobs=self.n_jobs,
             on_error=self.on_error,
             verbose=self.verbose,

@@ -20,7 +20,7 @@ from hypervlad.baselines.training import Curves
 from hypervlad.baselines.transfer_parameters import TransferRecipe, fine_tuning_of
 from hypervlad.boosting.rows import class_weights
 from hypervlad.classifier.validation import check_classes
-from hypervlad.encoder.inputs import Inputs
+from hypervlad.encoder import ImageLoader
 from hypervlad.hypercolumns import normalised
 from hypervlad.splits import holdout_split, joined_groups
 
@@ -78,7 +78,7 @@ def learn(
     model: TransferClassifier,
     data: Labelled,
     recipe: TransferRecipe,
-    inputs: Inputs,
+    inputs: ImageLoader,
     network: TappedNetwork,
     seeds: list[int],
 ) -> Learnt:
@@ -93,7 +93,7 @@ def learn(
         Its parameters have been checked.
     data : Labelled
     recipe : TransferRecipe
-    inputs : Inputs
+    inputs : ImageLoader
     network : TappedNetwork
         At its last tap; fine-tuning changes its ``original``.
     seeds : list of four ints
@@ -141,7 +141,7 @@ def learn(
 
 
 def features_of(
-    images: list[Any], inputs: Inputs, network: TappedNetwork, backbone: str
+    images: list[Any], inputs: ImageLoader, network: TappedNetwork, backbone: str
 ) -> NDArray[np.float32]:
     """Return the pooled features of images, one row each; NaN where one was skipped.
 
@@ -151,8 +151,8 @@ def features_of(
         If the features of an image are not finite.
     """
     features: NDArray[np.float32] | None = None
-    for batch in inputs.batches(inputs.read(images, "reading", lambda digest: None)):
-        found = pooled_features(network, backbone, batch.images)
+    for batch in inputs.batches(inputs.stream(images, "reading", inputs.load)):
+        found = pooled_features(network, backbone, batch.tensors)
         _check_finite(found, [images[position] for position in batch.positions])
         if features is None:
             features = np.full((len(images), found.shape[1]), np.nan, dtype=np.float32)
