@@ -16,7 +16,6 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
 from sklearn.pipeline import Pipeline
-from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from hypervlad.boosting import BoostedSoftmaxClassifier, trees
 
@@ -43,32 +42,6 @@ def three_rings(n=450, seed=0):
 def fitted(X, y, **options):
     groups = options.pop("groups", None)
     return BoostedSoftmaxClassifier(random_state=0, n_jobs=1, **options).fit(X, y, groups=groups)
-
-
-ESTIMATORS = [
-    BoostedSoftmaxClassifier(n_jobs=1),
-    BoostedSoftmaxClassifier(init=None, n_estimators=30, n_jobs=1),
-]
-
-
-def check_name(value):
-    """Part of a test's name: the check's, or the estimator's start."""
-    if isinstance(value, BoostedSoftmaxClassifier):
-        return value.init or "plain"
-    return value.func.__name__
-
-
-# No expected failures. The checks' data sets have classes of one or two rows, hence the filter.
-# As a list: ``parametrize_with_checks`` of scikit-learn 1.6 hands newer versions of pytest a
-# generator, of which they warn.
-@pytest.mark.filterwarnings(SMALL)
-@pytest.mark.parametrize(
-    ("estimator", "check"),
-    [pair for estimator in ESTIMATORS for pair in estimator_checks_generator(estimator)],
-    ids=check_name,
-)
-def test_scikit_learn_conformance(estimator, check):
-    check(estimator)
 
 
 class TestTrees:
