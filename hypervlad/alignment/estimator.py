@@ -22,8 +22,8 @@ from hypervlad.alignment.labels import (
     grey_of,
 )
 from hypervlad.alignment.turned import TurnedVectors
+from hypervlad.base import seeded_clone
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.classifier.estimator import seeded
 from hypervlad.defects import default_patch_encoder
 from hypervlad.defects.learning import Examples, ImageWindows
 from hypervlad.defects.parameters import check_boosting, check_groups, check_window_encoder
@@ -169,7 +169,7 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         images = check_image_list(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         own = default_alignment_encoder() if self.encoder is None else self.encoder
-        encoder = seeded(own, seed, self.verbose)
+        encoder = seeded_clone(own, seed, verbose=self.verbose)
         options = check_read_options(encoder.read_options)
         labels, prepare = WindowLabels.of(images, y, options), _grey_by(options)
         codes = check_groups(groups, len(images))
@@ -185,7 +185,7 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         examples = Examples.of(read(), len(images), seed)
         check_both_kinds(examples.labels)
         learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
-        learner = seeded(learner, seed, self.verbose).fit(
+        learner = seeded_clone(learner, seed, verbose=self.verbose).fit(
             examples.X,
             examples.labels,
             sample_weight=examples.weights,

@@ -212,7 +212,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self._check_parameters()
         data = LabelledImages.of(check_image_list(images), y, groups, sample_weight)
         encoder, learner, seed = self._unfitted_parts()
-        fit_params, codes = data.fit_params(learner), data.group_codes()
+        taken, codes = data.fit_params(learner), data.group_codes()
         train, calibration = calibration_split(data.labels, codes, self.calibration_size, seed)
         train_images = [data.images[i] for i in train]
         encoder.fit_checked(train_images)  # warns of skipped images
@@ -224,7 +224,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         points = np.concatenate([project_vectors(vectors), project_vectors(calibration_vectors)])
         rows = np.concatenate([train, calibration])
         joined = groups_with_copies(points, codes[rows])
-        fit_params = {name: values[train] for name, values in fit_params.items()}
+        fit_params: dict[str, Any] = {name: values[train] for name, values in taken.items()}
         has_groups = "groups" in fit_params or len(np.unique(joined)) < len(joined)
         if has_groups and has_fit_parameter(learner, "groups"):
             fit_params["groups"] = joined[: len(train)]
@@ -290,7 +290,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         return most_probable(self.predict_proba(images), self.classes_)
 
     def predict_set(self, images: Sequence[Any], coverage: float = 0.9) -> np.ndarray:
-        """Return a set of classes for each image that contains the true class with a given coverage.
+        """Return for each image the classes that it may belong to, with a given coverage.
 
         Parameters
         ----------
@@ -426,9 +426,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self.check_calibrated(max_error=max_error)
         return self.judge_vectors(self._encode(images).with_missing(), max_error)
 
-    def judge_vectors(
-        self, vectors: NDArray[np.floating], max_error: float = 0.05
-    ) -> Judgement:
+    def judge_vectors(self, vectors: NDArray[np.floating], max_error: float = 0.05) -> Judgement:
         """Do the same as :meth:`judge` for vectors of images.
 
         Parameters
@@ -627,9 +625,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             )
         check_linear(self.boosting_)
         weights = centred_weights(self.boosting_)
-        return explanation_of(
-            self.boosting_, image_evidence(self.encoder_, image, weights, words)
-        )
+        return explanation_of(self.boosting_, image_evidence(self.encoder_, image, weights, words))
 
     def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
         """Return the fitted model as a JSON-able header and named arrays.

@@ -80,8 +80,8 @@ class LabelledImages:
         kind = type(learner).__name__
         if "sample_weight" in self.given and "sample_weight" not in taken:
             raise ValueError(
-                f"sample_weight is given, but the learner, {kind}, takes none: leave it out or give "
-                "boosting= a learner whose fit takes it"
+                f"sample_weight is given, but the learner, {kind}, takes none: leave it out or "
+                "use boosting= with a learner whose fit takes it"
             )
         if "groups" in self.given and "groups" not in taken:
             warnings.warn(

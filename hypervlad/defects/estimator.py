@@ -13,8 +13,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.backbones import get_backbone
+from hypervlad.base import seeded_clone
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.classifier.estimator import seeded
 from hypervlad.defects import state
 from hypervlad.defects.findings import Finding
 from hypervlad.defects.labelled import LabelledWindows
@@ -211,7 +211,7 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
         check_not_masks(y)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         own = default_patch_encoder() if self.encoder is None else self.encoder
-        encoder = seeded(own, seed, self.verbose)
+        encoder = seeded_clone(own, seed, verbose=self.verbose)
         rows = mask_banner_rows(check_read_options(encoder.read_options))
         truth = Truth.of(images, y, masks, self.min_fraction, rows)
         if self.threshold == "f1" and not truth.is_known:
@@ -394,7 +394,7 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
 
         def labelled(examples: Examples) -> LabelledWindows:
             own = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
-            learner = seeded(own, seed, self.verbose)
+            learner = seeded_clone(own, seed, verbose=self.verbose)
             learner.fit(
                 examples.X,
                 examples.labels,

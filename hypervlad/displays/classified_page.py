@@ -23,7 +23,11 @@ from hypervlad.modelfile import replace_when_complete
 MOST_PICTURES = 10_000
 _SIDE = 160  # pixels, of a picture's longer side
 _FILES = Path(__file__).parent / "sheet"
-_KINDS = {"sure": "sure", "boundary": "between classes", "unknown": "unlike all learnt"}
+_KINDS = {
+    "sure": "sure",
+    "ambiguous": "between classes",
+    "out_of_distribution": "unlike all training images",
+}
 
 
 def write_classified_page(
@@ -144,7 +148,7 @@ def _about_kinds(max_error: float | None) -> str:
     errors = "as few as asked" if max_error is None else f"at most {percent(max_error)}"
     return (
         f"Of the sure answers, {errors} should be wrong, if these images are like those learnt "
-        "from. Between classes: the confidence is too low for that. Unlike all learnt: "
+        "from. Between classes: the confidence is too low for that. Unlike all training images: "
         "farther from all training images than these are from each other, so that no confidence "
         "means much."
     )

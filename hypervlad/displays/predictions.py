@@ -12,8 +12,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.classifier import Judgement, judge_vectors
-from hypervlad.classifier.judging import check_asked, vector_sets
+from hypervlad.classifier import Judgement
 from hypervlad.displays.tables import as_utf8
 from hypervlad.images import SkippedImage, SkippedImagesWarning
 
@@ -58,7 +57,7 @@ def predictions_of(
     max_error : float, optional
         Adds the columns "kind" and "reason" of `judge`.
     """
-    check_asked(model, coverage, max_error)
+    model.check_calibrated(coverage=coverage, max_error=max_error)
     vectors, skipped = _encoded_and_skipped(model.encoder_, images)
     read = np.flatnonzero(~np.isnan(vectors[:, 0]))
     columns, judged, possible = dict[str, list[Any]](), None, None
@@ -67,14 +66,14 @@ def predictions_of(
     if not len(read):
         return Predictions(read, np.empty((0, len(model.classes_))), columns, None, skipped)
     if coverage is not None:
-        sets = vector_sets(model, vectors, coverage)
+        sets = model.predict_set_of_vectors(vectors, coverage)
         names = np.array([str(name) for name in model.classes_], dtype=object)
         possible = [names[row].tolist() for row in sets]
         columns["possible"] = [
             "|".join(re.sub(r"([\\|])", r"\\\1", name) for name in own) for own in possible
         ]
     if max_error is not None:
-        judged = judge_vectors(model, vectors, max_error)
+        judged = model.judge_vectors(vectors, max_error)
         columns |= {"kind": judged.kind.tolist(), "reason": judged.reasons}
     proba = model.boosting_.predict_proba(vectors) if judged is None else judged.proba
     return Predictions(read, proba, columns, judged, skipped, possible)

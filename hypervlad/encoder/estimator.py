@@ -15,13 +15,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad import vlad
 from hypervlad.backbones import Preprocessing, TappedNetwork, build_network, get_backbone
+from hypervlad.base import ImageEstimator
 from hypervlad.cache import absolute, arrays_digest
 from hypervlad.codebook import Codebook
 from hypervlad.encoder import state
 from hypervlad.encoder.caching import ResultCache, maps_fingerprint
 from hypervlad.encoder.codebook_fit import CodebookFit, FitCodebook, fit_sampled_codebook
 from hypervlad.encoder.encoding import BatchEncoder, EncodedImages, TorchCodebook, encode_images
-from hypervlad.encoder.listing import ImageListEstimator
 from hypervlad.encoder.loading import Batch, ImageLoader
 from hypervlad.encoder.networks import NetworkSource
 from hypervlad.encoder.parameters import EncoderParams, check_device, check_run
@@ -35,9 +35,7 @@ KIND = "hypercolumn_vlad"
 register_kind(KIND, "hypervlad.encoder:HypercolumnVLAD")
 
 
-class HypercolumnVLAD(
-    SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageListEstimator
-):
+class HypercolumnVLAD(SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimator):
     """Encode micrographs as VLAD over the hypercolumns of a pretrained network.
 
     A convolutional network gives every position of an image a hypercolumn, a K-means codebook

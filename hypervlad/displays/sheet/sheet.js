@@ -6,8 +6,10 @@ const WIDTH = 240; // of the histogram, in its own units; as in the page
 const HEIGHT = 66;
 const TYPING = 120; // ms without a key after which a text is looked for
 
-const KINDS = ["sure", "boundary", "unknown"];
-const KIND_IN_WORDS = { sure: "sure", boundary: "between classes", unknown: "unlike all learnt" };
+const KINDS = ["sure", "ambiguous", "out_of_distribution"];
+const KIND_IN_WORDS = {
+  sure: "sure", ambiguous: "between classes", out_of_distribution: "unlike all training images",
+};
 
 const by = (id) => document.getElementById(id);
 const data = JSON.parse(by("data").textContent);
@@ -272,7 +274,7 @@ function farInWords(novelty) {
 }
 
 function possibleInWords(classes, kind) {
-  const promise = kind === "unknown" ? " (of an image unlike all learnt, that promises nothing)" : "";
+  const promise = kind === "out_of_distribution" ? " (means little: the image is unlike all training images)" : "";
   return `Possible: ${classes.join(", ")}${promise}.`;
 }
 

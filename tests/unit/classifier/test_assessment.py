@@ -14,43 +14,26 @@ from scipy.spatial.distance import cdist
 from typer.testing import CliRunner
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, load
-from hypervlad.classifier import judge_vectors
-from hypervlad.classifier.training import TrainingImages, names_below, projected
+from hypervlad.classifier.assessment import TrainingImages, project_vectors, relative_names
 from hypervlad.cli import app
 from hypervlad.conformal import weighted_limit
 from hypervlad.displays import model_facts
 from hypervlad.displays.predictions import predictions_of
 
-# --- the parts ----------------------------------------------------------------------------------
-
-
-@given(st.integers(0, 10**6), st.integers(1, 25), st.integers(1, 9), st.floats(0.01, 0.99))
-def test_limits_are_those_of_the_formula(seed: int, n: int, n_groups: int, share: float) -> None:
-    rng = np.random.default_rng(seed)
-    values, groups = rng.integers(0, 9, n).astype(float), rng.integers(0, n_groups, n)
-    names = set(groups.tolist())
-
-    def weight_above(limit: float) -> float:
-        own = [np.mean(values[groups == name] > limit) for name in names]
-        return (1 + sum(own)) / (len(names) + 1)
-
-    fine = [value for value in values if weight_above(value) <= share + 1e-12]
-    assert weighted_limit(values, groups, share) == (min(fine) if fine else values.max())
-
 
 def test_projections_keep_distances() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(30, 5000)) * rng.exponential(size=5000)
-    ratio = cdist(projected(vectors), projected(vectors)) / np.maximum(
+    ratio = cdist(project_vectors(vectors), project_vectors(vectors)) / np.maximum(
         cdist(vectors, vectors), 1e-9
     )
     apart = ratio[np.triu_indices(30, 1)]
     assert abs(apart.mean() - 1) < 0.05
     assert apart.std() < 0.1
-    assert projected(vectors[:0]).shape == (0, 256)
+    assert project_vectors(vectors[:0]).shape == (0, 256)
     few = rng.normal(size=(4, 256))
-    assert projected(few[:0]).shape == (0, 256)
-    np.testing.assert_array_equal(projected(few), few.astype(np.float32))
+    assert project_vectors(few[:0]).shape == (0, 256)
+    np.testing.assert_array_equal(project_vectors(few), few.astype(np.float32))
 
 
 @given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 5))
@@ -58,7 +41,7 @@ def test_nearest_ones_are_those_of_a_slow_search(seed: int, n: int, n_groups: in
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(n, 4)).astype(np.float32)
     groups = rng.integers(0, n_groups, n)
-    training = TrainingImages.of([np.zeros(1)] * n, np.arange(n), groups, np.arange(n), points)
+    training = TrainingImages.of([np.zeros(1)] * n, np.arange(n), groups, np.arange(n), points, 4)
     usual = []
     for i in range(n):
         far = sorted(
@@ -77,9 +60,9 @@ def test_nearest_ones_are_those_of_a_slow_search(seed: int, n: int, n_groups: in
 
 def test_names_are_those_below_the_common_folder(tmp_path: Path) -> None:
     paths = [tmp_path / "a" / "x.png", str(tmp_path / "b" / "c" / "y.png")]
-    assert names_below(paths) == ["a/x.png", "b/c/y.png"]
-    assert names_below([paths[0], np.zeros((2, 2))]) == ["x.png", ""]
-    assert names_below([np.zeros((2, 2))]) == [""]
+    assert relative_names(paths) == ["a/x.png", "b/c/y.png"]
+    assert relative_names([paths[0], np.zeros((2, 2))]) == ["x.png", ""]
+    assert relative_names([np.zeros((2, 2))]) == [""]
 
 
 # --- of the classifier --------------------------------------------------------------------------
@@ -103,10 +86,10 @@ def test_images_are_judged_in_numbers_and_words(
     judged = model.judge(new, max_error=0.2)
     n = len(new)
     assert len(judged) == n
-    assert judged.kind[-1] == "unknown", "an empty image is like no texture"
+    assert judged.kind[-1] == "out_of_distribution", "an empty image is like no texture"
     assert judged.novelty[-1] > 1
     assert "unlike all training images" in judged.reasons[-1]
-    assert set(judged.kind[:-1]) <= {"sure", "boundary"}
+    assert set(judged.kind[:-1]) <= {"sure", "ambiguous"}
     assert (judged.kind == "sure").sum() > n / 2
     np.testing.assert_array_equal(judged.proba, model.predict_proba(new))
     np.testing.assert_array_equal(judged.labels, model.predict(new))
@@ -120,8 +103,8 @@ def test_images_are_judged_in_numbers_and_words(
 def test_images_between_classes_name_them(model: MicrographClassifier, texture_images: Any) -> None:
     vectors = model.encoder_.transform(texture_images[0])
     with pytest.warns(UserWarning, match="no answer is sure"):
-        judged = judge_vectors(model, vectors, 1e-6)
-    assert set(judged.kind) == {"boundary"}
+        judged = model.judge_vectors(vectors, 1e-6)
+    assert set(judged.kind) == {"ambiguous"}
     top = judged.proba[0].argsort()[::-1]
     first, second = (str(model.classes_[k]) for k in top[:2])
     assert judged.reasons[0].startswith(f"between {first} (")
@@ -135,7 +118,7 @@ def test_what_is_more_probably_wrong_than_right_is_not_sure(
     """However many of the other answers are right."""
     vectors = model.encoder_.transform(texture_images[0])
     mean = vectors.mean(axis=0, keepdims=True)
-    judged = judge_vectors(model, np.concatenate([vectors, mean]), 0.9)
+    judged = model.judge_vectors(np.concatenate([vectors, mean]), 0.9)
     assert judged.threshold >= 0.5
     assert (judged.proba[judged.kind == "sure"].max(axis=1) >= 0.5).all()
 

@@ -1,4 +1,4 @@
-"""Prediction sets and refusals: slow oracles, promised coverage, and the classifier's own."""
+"""Held-out predictions of a classifier: coverage, rejections, copies, files."""
 
 from __future__ import annotations
 
@@ -9,131 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.exceptions import NotFittedError
 
-from hypervlad import HypercolumnVLAD, MicrographClassifier, load
-from hypervlad.classifier.heldout import sides, with_copies_joined
-from hypervlad.conformal import Calibration, confidence_for_error, prediction_sets
+from hypervlad import BoostedSoftmaxClassifier, HypercolumnVLAD, MicrographClassifier, load
+from hypervlad.classifier.calibration import calibration_split, groups_with_copies
+from hypervlad.conformal import prediction_sets
 from hypervlad.modelfile import ModelFileError
-
-N_CLASSES = 3
-
-
-def random_calibration(
-    rng: np.random.Generator, n: int, n_groups: int, n_models: int
-) -> Calibration:
-    proba = rng.dirichlet(np.ones(N_CLASSES), n).round(2)  # rounded: equal ones occur
-    truth = rng.integers(0, N_CLASSES, n)
-    groups, models = rng.integers(0, n_groups, n), rng.integers(0, n_models, n)
-    return Calibration.of(proba, truth, groups, models)
-
-
-def slow_sets(proba: Any, calibration: Calibration, coverage: float) -> list[list[bool]]:
-    """As the formula says, image by image and class by class."""
-    groups = calibration.groups.tolist()
-    n_groups = len(set(groups))
-    result = []
-    for image in range(proba.shape[1]):
-        row = []
-        for k in range(proba.shape[2]):
-            support = 1 / (n_groups + 1)
-            for misfit, group, model in zip(
-                calibration.misfit, groups, calibration.models, strict=True
-            ):
-                if misfit >= 1 - proba[model, image, k]:
-                    support += 1 / (n_groups + 1) / groups.count(group)
-            row.append(support > 1 - coverage + 1e-12)
-        result.append(row)
-    return result
-
-
-@given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 8), st.integers(1, 3))
-def test_sets_are_those_of_the_formula(seed: int, n: int, n_groups: int, n_models: int) -> None:
-    rng = np.random.default_rng(seed)
-    calibration = random_calibration(rng, n, n_groups, n_models)
-    proba = rng.dirichlet(np.ones(N_CLASSES), (n_models, 4)).round(2)
-    coverage = float(rng.choice([0.5, 0.75, 0.9, rng.uniform(0.05, 0.95)]))
-    sets = prediction_sets(proba, calibration, coverage)
-    assert sets.tolist() == slow_sets(proba, calibration, coverage)
-
-
-@given(st.integers(0, 10**6))
-def test_a_larger_coverage_takes_nothing_away(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    calibration = random_calibration(rng, 20, 6, 2)
-    proba = rng.dirichlet(np.ones(N_CLASSES), (2, 5))
-    small, large = np.sort(rng.uniform(0.05, 0.95, 2))
-    fewer, more = (prediction_sets(proba, calibration, float(c)) for c in (small, large))
-    assert not (fewer & ~more).any()
-
-
-@given(st.integers(0, 10**6))
-def test_the_order_of_images_and_the_names_of_groups_do_not_matter(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    one = random_calibration(rng, 20, 6, 2)
-    order = rng.permutation(20)
-    fields = (one.misfit, one.confidence, one.correct, 7 * one.groups + 3, one.models)
-    other = Calibration(*(values[order] for values in fields))
-    proba = rng.dirichlet(np.ones(N_CLASSES), (2, 5))
-    np.testing.assert_array_equal(prediction_sets(proba, one), prediction_sets(proba, other))
-    assert confidence_for_error(one, 0.3) == confidence_for_error(other, 0.3)
-
-
-@pytest.mark.parametrize("coverage", [0.6, 0.8, 0.9])
-def test_new_groups_are_covered_as_often_as_promised(coverage: float) -> None:
-    """Large groups are hard, and alike within: without their weights they would decide."""
-    rng = np.random.default_rng(0)
-    held = []
-    for _ in range(3000):
-        ease = rng.beta(2, 1, 31)  # of a group: the probability of the true class in all its images
-        sizes = np.where(ease[:30] < 0.5, 20, 1)
-        seen = np.repeat(ease[:30], sizes)
-        table = np.column_stack([seen, 1 - seen])
-        groups = np.repeat(np.arange(30), sizes)
-        zeros = np.zeros(len(groups), dtype=int)
-        calibration = Calibration.of(table, zeros, groups, zeros)
-        new = [[[ease[30], 1 - ease[30]]]]
-        held.append(prediction_sets(new, calibration, coverage)[0, 0])
-    assert coverage - 0.02 <= np.mean(held) <= coverage + 1 / 31 + 0.02
-
-
-def test_few_groups_exclude_nothing() -> None:
-    calibration = Calibration.of([[0.99, 0.01]] * 80, [0] * 80, np.arange(80) % 8, [0] * 80)
-    assert prediction_sets([[[0.999, 0.001]]], calibration, 0.9).all()
-    more = Calibration.of([[0.99, 0.01]] * 80, [0] * 80, np.arange(80) % 10, [0] * 80)
-    assert prediction_sets([[[0.999, 0.001]]], more, 0.9).tolist() == [[True, False]]
-
-
-def slow_confidence(calibration: Calibration, max_error: float) -> float:
-    one = 1 / (calibration.n_groups + 1)
-    best = float("inf")
-    for threshold in calibration.confidence:
-        kept = calibration.confidence >= threshold
-        weights = calibration.weights[kept]
-        wrong = weights[~calibration.correct[kept]].sum() + one
-        if wrong / (weights.sum() + one) <= max_error + 1e-12:
-            best = min(best, float(threshold))
-    return best
-
-
-@given(st.integers(0, 10**6), st.floats(0.01, 0.99))
-def test_the_confidence_is_the_lowest_that_will_do(seed: int, max_error: float) -> None:
-    calibration = random_calibration(np.random.default_rng(seed), 25, 12, 2)
-    assert confidence_for_error(calibration, max_error) == slow_confidence(calibration, max_error)
-
-
-@pytest.mark.parametrize("value", [0, 1, 1.5, -0.1, float("nan"), True, "0.9", None])
-def test_shares_are_checked(value: Any) -> None:
-    calibration = random_calibration(np.random.default_rng(0), 20, 6, 1)
-    with pytest.raises(ValueError, match="coverage is a share between 0 and 1"):
-        prediction_sets(np.ones((1, 1, N_CLASSES)), calibration, value)
-    with pytest.raises(ValueError, match="max_error is a share between 0 and 1"):
-        confidence_for_error(calibration, value)
-
-
-# --- of the classifier --------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -178,7 +59,7 @@ def test_sets_of_a_classifier_cover(
     assert model.predict_set(new, 0.6).sum() < model.predict_set(new, 0.99).sum()
 
 
-def test_images_set_apart_are_not_learnt_from(
+def test_calibration_images_are_not_trained_on(
     model: MicrographClassifier, texture_images: Any
 ) -> None:
     images, labels = texture_images
@@ -192,13 +73,11 @@ def test_images_set_apart_are_not_learnt_from(
     assert model.held_out_.learners == [model.boosting_]
 
 
-def test_folds_are_judged_by_models_that_did_not_see_their_groups(
+def test_folds_are_predicted_by_models_fitted_without_their_groups(
     model: MicrographClassifier, texture_images: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, labels = texture_images
     groups = np.arange(len(images)) // 2
-    from hypervlad.boosting import BoostedSoftmaxClassifier
-
     learnt: list[set[int]] = []
     original = BoostedSoftmaxClassifier.fit
 
@@ -255,7 +134,7 @@ def test_answers_given_are_right_as_often_as_asked(
     assert (answers[given_] != truth[given_]).mean() <= 0.2
 
 
-def test_refusals_that_cannot_be_had_are_told(
+def test_rejections_that_are_impossible_raise_or_warn(
     model: MicrographClassifier, texture_images: Any
 ) -> None:
     images, labels = texture_images
@@ -292,7 +171,7 @@ def test_skipped_images_have_an_empty_set(
     assert answers[1] is None
 
 
-def test_a_group_a_class_holds_nothing_out(
+def test_one_group_per_class_holds_nothing_out(
     model: MicrographClassifier, texture_images: Any
 ) -> None:
     images, labels = texture_images
@@ -300,17 +179,17 @@ def test_a_group_a_class_holds_nothing_out(
         model.fit(images, labels, groups=labels)
     assert model.held_out_ is None
     for ask in (model.predict_set, model.predict_or_reject):
-        with pytest.raises(ValueError, match="at least two groups a class"):
+        with pytest.raises(ValueError, match="at least two groups per class"):
             ask(images)
 
 
 @pytest.mark.parametrize("size", [1, -0.1, "half", True, float("nan")])
 def test_the_size_is_checked(model: MicrographClassifier, texture_images: Any, size: Any) -> None:
-    with pytest.raises(ValueError, match="calibration_size is None"):
+    with pytest.raises(ValueError, match="calibration_size must be the share of groups"):
         model.set_params(calibration_size=size).fit(*texture_images)
 
 
-def test_no_question_before_the_fit(model: MicrographClassifier, texture_images: Any) -> None:
+def test_an_unfitted_model_raises(model: MicrographClassifier, texture_images: Any) -> None:
     for ask in (model.predict_set, model.predict_or_reject, model.judge):
         with pytest.raises(NotFittedError):
             ask(texture_images[0])
@@ -318,7 +197,7 @@ def test_no_question_before_the_fit(model: MicrographClassifier, texture_images:
         model.label_issues()
 
 
-def test_what_cannot_be_told_is_told_before_images_are_encoded(
+def test_missing_calibration_raises_before_images_are_encoded(
     model: MicrographClassifier, texture_images: Any, tmp_path: Path
 ) -> None:
     model.set_params(calibration_size=0).fit(*texture_images)
@@ -331,7 +210,7 @@ def test_what_cannot_be_told_is_told_before_images_are_encoded(
 def test_copies_of_an_image_promise_no_more_than_one(
     model: MicrographClassifier, texture_images: Any, size: float | None
 ) -> None:
-    """Labels by lot: what a copy teaches of its original must not be taken for knowledge."""
+    """Labels are random: a copy in training must not count as knowledge of its original."""
     images, _ = noisy(texture_images, 30, 0)
     labels = np.random.default_rng(0).permutation(np.repeat(["a", "b", "c"], 10))
     once = model.set_params(calibration_size=size).fit(images, labels)
@@ -342,18 +221,18 @@ def test_copies_of_an_image_promise_no_more_than_one(
         assert three.held_out_.calibration.correct.mean() < 0.7
 
 
-def test_groups_set_apart_are_drawn_by_lot() -> None:
+def test_calibration_groups_are_sampled_at_random() -> None:
     labels = np.repeat(["a", "b"], 20)
     groups = np.repeat(np.arange(20), 2)
     drawn = np.zeros(20)
     for seed in range(300):
-        learnt, apart = sides(labels, groups, 0.3, seed)
+        learnt, apart = calibration_split(labels, groups, 0.3, seed)
         assert sorted([*learnt, *apart]) == list(range(40))
         assert not set(groups[learnt]) & set(groups[apart])
         drawn[np.unique(groups[apart])] += 1
     np.testing.assert_allclose(drawn / 300, 0.3, atol=0.1)
     alone = np.arange(4)
-    learnt, apart = sides(np.array(["a", "a", "a", "b"]), alone, 0.9, 0)
+    learnt, apart = calibration_split(np.array(["a", "a", "a", "b"]), alone, 0.9, 0)
     assert set(learnt) >= {3}, "the only group of a class is learnt from"
     assert len(apart) == 2
 
@@ -361,7 +240,7 @@ def test_groups_set_apart_are_drawn_by_lot() -> None:
 def test_copies_join_their_groups() -> None:
     points = np.random.default_rng(0).normal(size=(6, 300)).astype(np.float32)
     points[4] = points[0] * (1 + 1e-6)
-    joined = with_copies_joined(points, np.array([0, 0, 1, 2, 2, 3]))
+    joined = groups_with_copies(points, np.array([0, 0, 1, 2, 2, 3]))
     assert [len(set(joined[rows])) for rows in ([0, 1, 3, 4], [2], [5])] == [1, 1, 1]
     assert len(set(joined)) == 3
 
@@ -369,20 +248,18 @@ def test_copies_join_their_groups() -> None:
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
-        ("held_out.models", lambda whole: whole + 7),
-        ("held_out.codes", lambda whole: whole + 9),
-        ("held_out.groups", lambda whole: whole[1:]),
-        ("held_out.rows", lambda whole: whole + 99),
-        ("held_out.proba", lambda whole: whole * np.nan),
-        ("training.codes", lambda whole: whole - 1),
-        ("training.codes", lambda whole: whole + 9),
-        ("training.points", lambda whole: whole[:4]),
-        ("training.points", lambda whole: whole + np.inf),
-        ("training.limit", lambda whole: whole * np.nan),
-        ("training.probe", lambda whole: whole[:, ::-1]),
+        ("held_out_.models", lambda whole: whole + 7),
+        ("held_out_.codes", lambda whole: whole + 9),
+        ("held_out_.groups", lambda whole: whole[1:]),
+        ("held_out_.rows", lambda whole: whole + 99),
+        ("held_out_.proba", lambda whole: whole * np.nan),
+        ("training_.groups", lambda whole: whole[1:]),
+        ("training_.points", lambda whole: whole[:4]),
+        ("training_.points", lambda whole: whole + np.inf),
+        ("training_.probe", lambda whole: whole[:, ::-1]),
     ],
 )
-def test_damaged_files_are_told(
+def test_damaged_files_are_refused(
     model: MicrographClassifier, texture_images: Any, name: str, damage: Any
 ) -> None:
     header, arrays = model.fit(*texture_images).to_state()
@@ -391,23 +268,40 @@ def test_damaged_files_are_told(
         MicrographClassifier.from_state(header, arrays)
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda training: training.update(limit="nan"), "its limit"),
+        (lambda training: training["labels"].update(values=["?"] * 24), "not among the classes"),
+        (lambda training: training["labels"]["values"].pop(), "is damaged"),
+    ],
+)
+def test_damaged_headers_are_refused(
+    model: MicrographClassifier, texture_images: Any, damage: Any, message: str
+) -> None:
+    header, arrays = model.fit(*texture_images).to_state()
+    damage(header["fitted"]["training_"]["state"])
+    with pytest.raises(ModelFileError, match=message):
+        MicrographClassifier.from_state(header, arrays)
+
+
 def test_many_copies_take_little_memory() -> None:
     points = np.zeros((4000, 8), dtype=np.float32)
     tracemalloc.start()
-    joined = with_copies_joined(points + 1, np.arange(4000))
+    joined = groups_with_copies(points + 1, np.arange(4000))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(set(joined.tolist())) == 1
     assert peak < 500e6, "64 MB of distances at a time, not all pairs"
 
 
-def test_a_class_whose_images_are_all_set_apart_or_unreadable_is_left_out(
+def test_a_class_without_readable_training_images_is_left_out(
     model: MicrographClassifier, texture_images: Any, tmp_path: Path
 ) -> None:
     images, labels = texture_images
     last = sorted(set(labels))[-1]
     groups = np.arange(len(images))
-    _, apart = sides(np.asarray(labels), groups, 0.4, 0)
+    _, apart = calibration_split(np.asarray(labels), groups, 0.4, 0)
     broken = [
         tmp_path / f"{i}.png" if labels[i] == last and i not in apart else image
         for i, image in enumerate(images)
