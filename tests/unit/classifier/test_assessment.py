@@ -17,8 +17,8 @@ from hypervlad import HypercolumnVLAD, MicrographClassifier, load
 from hypervlad.classifier.assessment import TrainingImages, project_vectors, relative_names
 from hypervlad.cli import app
 from hypervlad.conformal import weighted_limit
-from hypervlad.displays import model_facts
-from hypervlad.displays.predictions import predictions_of
+from hypervlad.reports import model_facts
+from hypervlad.reports.predictions import predictions_of
 
 
 def test_projections_keep_distances() -> None:
