@@ -12,7 +12,6 @@ from scipy.special import softmax
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.encoder.evidence import image_evidence
 from hypervlad.images import ImageReadError
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ def explain(
     _check_one_image(image)
     learner = _linear_learner(model.boosting_)
     assert learner.linear_coef_ is not None
-    evidence = image_evidence(model.encoder_, image, _centred(learner.linear_coef_), words)
+    evidence = model.encoder_.explain_vector(image, _centred(learner.linear_coef_), words)
     # A tree may split between a sum in double precision and the one that it was trained on.
     added = learner.tree_margins(evidence.row[None])
     baseline, trees = _centred(learner.linear_intercept_), _centred(added[0])
