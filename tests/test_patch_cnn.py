@@ -27,8 +27,8 @@ from hypervlad.datasets import load_patch_folder, make_nanofibre_images, write_p
 from hypervlad.displays import PatchNetworkDisplay, TrainingCurvesDisplay, model_facts, save_png
 from hypervlad.images import ImageReadError
 from hypervlad.modelfile import ModelFileError
-from hypervlad.patches import cut_patches, patch_positions, split_patches
 from hypervlad.presets import carrillo2020
+from hypervlad.windows import cut_patches, patch_positions, split_patches
 
 SIDE = 12
 

@@ -81,7 +81,7 @@ def _epochs(number: int) -> str:
 def _scorer_facts(scorer: Any) -> dict[str, str]:
     learner = getattr(scorer.model_, "learner", None)
     if learner is None:
-        learnt = f"good images alone: {len(scorer.model_.words)} words of sound windows"
+        learnt = f"good images alone: {len(scorer.model_.codewords)} words of sound windows"
     else:
         kinds = ", ".join(str(name) for name in learner.classes_)
         learnt = f"labelled windows ({kinds}): {_boosting_in_words(learner)}"
