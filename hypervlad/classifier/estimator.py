@@ -43,7 +43,6 @@ from hypervlad.classifier.validation import LabelledImages
 from hypervlad.conformal import check_share, confidence_for_error, prediction_sets
 from hypervlad.constraints import Alternatives, Boolean, InstanceOf, Number, RandomState
 from hypervlad.encoder import EncodedImages, HypercolumnVLAD
-from hypervlad.encoder.evidence import image_evidence
 from hypervlad.images import ImageReadError, check_image_list
 from hypervlad.modelfile import ModelFileError
 
@@ -625,7 +624,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             )
         check_linear(self.boosting_)
         weights = centred_weights(self.boosting_)
-        return explanation_of(self.boosting_, image_evidence(self.encoder_, image, weights, words))
+        evidence = self.encoder_.explain_vector(image, weights, words)
+        return explanation_of(self.boosting_, evidence)
 
     def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
         """Return the fitted model as a JSON-able header and named arrays.

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import softmax
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.encoder.evidence import ImageEvidence
+from hypervlad.encoder.explanation import ImageEvidence
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.cache import Memory, absolute, cache_key
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.parameters import check_run
-from hypervlad.encoder.spreading import from_anywhere
+from hypervlad.encoder.parallel import absolute_path
 
 
 def fitted_encoder(encoder: Any, memory: Memory) -> HypercolumnVLAD:
@@ -39,8 +38,8 @@ def fitted_encoder(encoder: Any, memory: Memory) -> HypercolumnVLAD:
     if network is not None:
         own._tapped_network = network
     own.memory = absolute(own.memory if memory is None else memory)
-    own.weights = from_anywhere(own.weights)
-    check_run(own)
+    own.weights = absolute_path(own.weights)
+    own.check_run_parameters()
     return own
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hypervlad.encoder.parallel import absolute_path
 from hypervlad.images import ImageReadError, check_image_list, find_images
 
 
@@ -51,9 +52,9 @@ class Task:
         """Yield positions and images."""
         return ((position, item.image) for position, item in enumerate(self.items, self.start))
 
-    def from_anywhere(self, whole: Callable[[Any], Any]) -> Task:
-        """Return the task with images that another process finds, too."""
-        return replace(self, items=[replace(i, image=whole(i.image)) for i in self.items])
+    def with_absolute_paths(self) -> Task:
+        """Return the task with paths that another process finds too."""
+        return replace(self, items=[replace(i, image=absolute_path(i.image)) for i in self.items])
 
     def stamps(self) -> list[tuple[int | None, int | None]]:
         """Return size and time of each file as it is now."""

@@ -16,7 +16,7 @@ from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.caching import ResultCache
 from hypervlad.encoder.encoding import encode_loaded
 from hypervlad.encoder.loading import Batch, ImageInfo, LoadedImage, ReadReport
-from hypervlad.encoder.spreading import from_anywhere, is_spread, spread
+from hypervlad.encoder.parallel import map_tasks, uses_workers
 from hypervlad.extraction.met import Comparison, Met
 from hypervlad.extraction.sources import Item, Task
 from hypervlad.images import ImageReadError, SkippedImage
@@ -80,7 +80,7 @@ class Job:
 
     def done(self, tasks: Iterable[Task], n_jobs: int | None) -> Iterator[tuple[Task, Encoded]]:
         """Do tasks, here or in joblib's workers; the latter finish in any order."""
-        return self._elsewhere(tasks, n_jobs) if is_spread(n_jobs) else self._here(tasks)
+        return self._elsewhere(tasks, n_jobs) if uses_workers(n_jobs) else self._here(tasks)
 
     def knows(self) -> Callable[[Any], bool]:
         """Return what says whether an image's vector can be found without reading the image."""
@@ -112,12 +112,12 @@ class Job:
         def noted() -> Iterator[Task]:
             for number, task in enumerate(tasks):
                 under_way[number] = task
-                yield task.from_anywhere(from_anywhere)
+                yield task.with_absolute_paths()
 
         def named(number: int) -> str:
             return ", ".join(item.path or "array" for item in under_way[number].items)
 
-        for number, encoded in spread(_encode, self, noted(), n_jobs, named=named):
+        for number, encoded in map_tasks(_encode, self, noted(), n_jobs, named=named):
             yield under_way.pop(number), encoded
 
 

@@ -22,8 +22,7 @@ from hypervlad import (
     MicrographClassifier,
 )
 from hypervlad.classifier import Explanation
-from hypervlad.encoder.evidence import image_evidence
-from hypervlad.hypercolumns import feature_maps, spread, turned, turned_back
+from hypervlad.hypercolumns import feature_maps, resample_preserving_sum, turned, turned_back
 
 Images = tuple[list[np.ndarray], np.ndarray]
 
@@ -138,7 +137,7 @@ def test_trees_see_the_row_that_transform_gives(grid: Any, turns: int) -> None:
     learner = model.boosting_
     for image in textures(3)[0][:4]:
         row = model.encoder_.transform([image])
-        evidence = image_evidence(model.encoder_, image, np.zeros((row.shape[1], 1)))
+        evidence = model.encoder_.explain_vector(image, np.zeros((row.shape[1], 1)))
         np.testing.assert_array_equal(evidence.row, row[0])
         assert not np.array_equal(evidence.vector.astype(np.float32), row[0])
         found = model.explain(image)
@@ -225,7 +224,7 @@ def test_every_place_against_loops() -> None:
     rng = np.random.default_rng(1)
     vector = encoder.transform([image])[0]
     weights = rng.standard_normal(len(vector))
-    found = image_evidence(encoder, image, weights[:, None])
+    found = encoder.explain_vector(image, weights[:, None])
     np.testing.assert_allclose(found.vector, vector, atol=1e-5)
 
     raw = network_maps(encoder, image)
@@ -336,7 +335,7 @@ def test_a_turned_image_has_turned_evidence(turn: int) -> None:
 def test_spreading_keeps_every_total(cells: tuple[int, int], grid: tuple[int, int]) -> None:
     values = torch.arange(cells[0] * cells[1], dtype=torch.float64).view(1, *cells) - 3
     one_by_one = torch.diag_embed(values.flatten()).view(-1, *cells)
-    each = spread(one_by_one, grid).sum(dim=(1, 2))
+    each = resample_preserving_sum(one_by_one, grid).sum(dim=(1, 2))
     torch.testing.assert_close(each, values.flatten())
 
 

@@ -21,7 +21,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 import hypervlad
-from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError, make_tem_images
+from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError
 from hypervlad.backbones import TappedNetwork
 from hypervlad.encoder import codebook_fit as learning_module
 from hypervlad.encoder.encoding import random_pixels
@@ -180,23 +180,6 @@ def test_one_pass_of_the_network_an_image(
 # --- seeds, order, batches --------------------------------------------------------------------
 
 
-@pytest.mark.real
-@pytest.mark.slow
-def test_batches_and_order_do_not_change_a_codebook_of_a_real_network(
-    mobilenet_weights: Path,
-) -> None:
-    images, _ = make_tem_images(24, random_state=0)
-    order = np.random.default_rng(0).permutation(24)
-    encoders = [
-        HypercolumnVLAD(n_codewords=32, n_samples=10_000, batch_size=size, random_state=0)
-        for size in (24, 5)
-    ]
-    first = encoders[0].fit(list(images)).codebook_.to_arrays()
-    second = encoders[1].fit([images[i] for i in order]).codebook_.to_arrays()
-    for name, array in first.items():
-        np.testing.assert_array_equal(array, second[name], err_msg=name)
-
-
 def test_same_seed_same_bits(tiny_encoder: HypercolumnVLAD, texture_images: Images) -> None:
     images, _ = texture_images
     first = clone(tiny_encoder).fit_transform(images)
@@ -309,7 +292,7 @@ def test_a_backbone_that_is_not_registered_here_is_told(
     with pytest.raises(ModelFileError, match="'of_another_lab', which is not registered here"):
         HypercolumnVLAD.from_state(header, arrays)
     header["parameters"]["backbone"] = "tiny"
-    del header["weights_digest"]
+    del header["fitted"]["weights_digest_"]
     with pytest.raises(ModelFileError, match="incomplete"):
         HypercolumnVLAD.from_state(header, arrays)
 
@@ -365,7 +348,7 @@ def test_the_cache_folder_is_private(
         ({"n_codewords": 0}, "n_codewords must be a whole number of at least 1, not 0"),
         ({"n_codewords": True}, "n_codewords must be a whole number"),
         ({"n_codewords": 2.5}, "n_codewords must be a whole number"),
-        ({"image_size": 3}, "image_size must be a whole number of at least 4, not 3"),
+        ({"image_size": 3}, "image_size must be a whole number of at least 4 or None, not 3"),
         ({"layer_components": 0}, "layer_components must be"),
         ({"n_samples": -1}, "n_samples must be"),
         ({"n_samples": 3}, "4 codewords cannot be learnt from"),
@@ -374,21 +357,24 @@ def test_the_cache_folder_is_private(
         ({"on_error": "ignore"}, "on_error must be one of 'raise', 'skip'"),
         ({"kmeans": "elkan"}, "kmeans must be one of 'lloyd', 'minibatch', not 'elkan'"),
         ({"kmeans": "minibatch", "n_samples": 3}, "4 codewords cannot be learnt from"),
-        ({"codebook": "all"}, 'codebook must be "joint", "per_layer" or "both", not'),
-        ({"turns": 3}, "turns must be 1, 2, 4 or 8, not 3"),
-        ({"turns": True}, "turns must be 1, 2, 4 or 8, not True"),
-        ({"turns": 2.0}, r"turns must be 1, 2, 4 or 8, not 2\.0"),
-        ({"turns": np.float64(2)}, "turns must be 1, 2, 4 or 8, not "),
-        ({"turns": "2"}, "turns must be 1, 2, 4 or 8, not '2'"),
-        ({"turns": None}, "turns must be 1, 2, 4 or 8, not None"),
-        ({"turns": [2]}, r"turns must be 1, 2, 4 or 8, not \[2\]"),
+        ({"codebook": "all"}, "codebook must be one of 'joint', 'per_layer', 'both', not"),
+        ({"turns": 3}, "turns must be one of 1, 2, 4, 8, not 3"),
+        ({"turns": True}, "turns must be one of 1, 2, 4, 8, not True"),
+        ({"turns": 2.0}, r"turns must be one of 1, 2, 4, 8, not 2\.0"),
+        ({"turns": np.float64(2)}, "turns must be one of 1, 2, 4, 8, not "),
+        ({"turns": "2"}, "turns must be one of 1, 2, 4, 8, not '2'"),
+        ({"turns": None}, "turns must be one of 1, 2, 4, 8, not None"),
+        ({"turns": [2]}, r"turns must be one of 1, 2, 4, 8, not \[2\]"),
         ({"pooled": "yes"}, "pooled must be True or False, not 'yes'"),
         ({"grid": "own", "codebook": "both"}, "a joint codebook needs one grid"),
         ({"grid": "coarse"}, "grid must be one of"),
         ({"grid": 0}, "grid must be .* or a number of random pixels"),
         ({"grid": "own", "codebook": "joint"}, "a joint codebook needs one grid"),
-        ({"normalize": ("l1",)}, "each step of normalize must be one of"),
-        ({"read_options": 3}, "read_options must be a dict"),
+        (
+            {"normalize": ("l1",)},
+            "normalize must be .*a sequence of steps .*not .'l1'",
+        ),
+        ({"read_options": 3}, "read_options must be None or a dict such as"),
         ({"read_options": {"scaling": "log"}}, "scaling"),
         ({"device": "abacus"}, 'device must be "auto", "cpu" or "cuda"'),
         ({"backbone": "vgg7"}, "unknown backbone 'vgg7'"),
@@ -541,10 +527,10 @@ def test_a_file_cannot_bring_a_cache_folder(
     header, arrays = tiny_encoder.fit(texture_images[0]).to_state()
     for name in ("memory", "device", "anything"):
         forged = {**header, "parameters": {**header["parameters"], name: "evil/cache"}}
-        with pytest.raises(ModelFileError, match=rf"has parameters that .*\['{name}'\]"):
+        with pytest.raises(ModelFileError, match=rf"unknown parameters \['{name}'\]"):
             HypercolumnVLAD.from_state(forged, arrays)
         without = {k: v for k, v in forged["parameters"].items() if k != "turns"}
-        with pytest.raises(ModelFileError, match=rf"has parameters that .*\['{name}'\]"):
+        with pytest.raises(ModelFileError, match=rf"unknown parameters \['{name}'\]"):
             HypercolumnVLAD.from_state({**header, "parameters": without}, arrays)
 
 
@@ -555,7 +541,7 @@ def test_a_file_from_before_a_parameter_existed_is_told(
     header, arrays = tiny_encoder.fit(texture_images[0]).to_state()
     del header["parameters"][name]
     write_model(tmp_path / "old.hvlad", "hypercolumn_vlad", header, arrays)
-    message = rf"old\.hvlad: .* by another version .* before \['{name}'\] existed.*train the model"
+    message = rf"old\.hvlad: .*missing parameters \['{name}'\].*another version.*train it again"
     with pytest.raises(ModelFileError, match=message):
         hypervlad.load(tmp_path / "old.hvlad")
 

@@ -489,7 +489,9 @@ def test_a_saved_encoder_keeps_its_scale(
 def test_a_file_must_say_its_scale(encoder: HypercolumnVLAD, tiffs: list[Path]) -> None:
     header, arrays = encoder.fit(tiffs).to_state()
     parameters = {k: v for k, v in header["parameters"].items() if k != "pixel_size"}
-    with pytest.raises(ModelFileError, match=r"before \['pixel_size'\] existed.*train the model"):
+    with pytest.raises(
+        ModelFileError, match=r"missing parameters \['pixel_size'\].*train it again"
+    ):
         HypercolumnVLAD.from_state({**header, "parameters": parameters}, arrays)
 
 

@@ -99,7 +99,7 @@ def test_chunks_of_images_and_words_do_not_matter(
     words = torch.from_numpy(rng.standard_normal((6, 6), dtype=np.float32))
     expected = vlad.dense_residual_sums(maps, words, (13, 9))
     monkeypatch.setattr(vlad, "_VALUES_IN_FLIGHT", values)
-    monkeypatch.setattr(vlad, "_FEWEST_WORDS", fewest_words)
+    monkeypatch.setattr(vlad, "_MIN_CODEWORDS", fewest_words)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     torch.testing.assert_close(vlad.dense_residual_sums(maps, words, (13, 9)), expected)
 
@@ -163,3 +163,12 @@ def test_sums_do_not_change_when_codewords_are_renumbered(seed: int) -> None:
     order = torch.randperm(5, generator=generator)
     sums = vlad.dense_residual_sums(maps, words, (7, 6))
     torch.testing.assert_close(vlad.dense_residual_sums(maps, words[order], (7, 6)), sums[:, order])
+
+
+def test_a_word_of_one_position_is_exact() -> None:
+    """Intra-normalisation makes a rare word as loud as any; its residual must not be noise."""
+    maps = [torch.zeros(1, 4, 4, 2)]
+    maps[0][0, 2, 1] = torch.tensor([3.0, -1.0])
+    words = torch.tensor([[0.0, 0.0], [2.0, -1.0]])
+    sums = vlad.dense_residual_sums(maps, words, (4, 4))
+    torch.testing.assert_close(sums[0, 1], torch.tensor([1.0, 0.0]))

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypervlad.encoder.sharing import Shared
-from hypervlad.encoder.spreading import in_order, is_spread, spread
+from hypervlad.encoder.parallel import Shared, in_order, map_tasks, uses_workers
 
 
 def power(exponent: int, number: int) -> int:
@@ -33,15 +32,15 @@ def fails(_: str, number: int) -> int:
 
 
 def test_what_means_other_processes() -> None:
-    assert not is_spread()
-    assert not is_spread(1)
-    assert is_spread(2)
+    assert not uses_workers()
+    assert not uses_workers(1)
+    assert uses_workers(2)
     with joblib.parallel_config(n_jobs=2):
-        assert is_spread()
-        assert not is_spread(1)
+        assert uses_workers()
+        assert not uses_workers(1)
     for backend in ("threading", "sequential"):
         with joblib.parallel_config(backend, n_jobs=2):
-            assert not is_spread()
+            assert not uses_workers()
 
 
 @given(st.permutations(range(12)), st.integers(0, 12))
@@ -60,7 +59,7 @@ def test_results_do_not_pile_up_before_a_slow_caller() -> None:
             yield number
 
     found = {}
-    for number, value in spread(power, 2, tasks(), 2, wave=4):
+    for number, value in map_tasks(power, 2, tasks(), 2, wave=4):
         if len(found) in (0, 30):
             time.sleep(0.5)
             assert len(drawn) <= len(found) + 2 * 4 * 2
@@ -86,7 +85,7 @@ def which(common: Travels, number: int) -> tuple[int, int]:
 @pytest.mark.slow
 def test_what_is_common_goes_to_a_worker_once() -> None:
     common = Travels()
-    found = dict(spread(which, common, range(120), 2, wave=8))
+    found = dict(map_tasks(which, common, range(120), 2, wave=8))
     assert sorted(found) == list(range(120))
     assert common.times <= 2 + 2 * 8  # one each; a worker that starts late lets a wave pass
     assert len(set(found.values())) == len({process for process, _ in found.values()})
@@ -107,7 +106,7 @@ def test_what_is_shared_is_found_by_its_key() -> None:
 @pytest.mark.slow
 def test_an_error_of_the_work_is_the_callers() -> None:
     with pytest.raises(ValueError, match="no 0"):
-        list(spread(fails, "", [0], 2))
+        list(map_tasks(fails, "", [0], 2))
 
 
 @pytest.mark.slow
@@ -117,7 +116,7 @@ def test_what_kills_its_workers_is_named_and_the_rest_is_done() -> None:
     done: list[int] = []
 
     def do_all() -> None:
-        for number, _ in spread(kills_at_7, "", range(40), 2, wave=8, named="No. {}".format):
+        for number, _ in map_tasks(kills_at_7, "", range(40), 2, wave=8, named="No. {}".format):
             done.append(number)
 
     with (

@@ -1,21 +1,22 @@
-"""What each place of an image adds to a linear function of the image's vector.
+"""What each position of an image adds to a linear function of the image's vector.
 
-A vector's parts are sums over places, up to factors that are the same for the whole image. VLAD is
-v = g V elementwise, with residual sums V and whatever factor g normalisation gave each element, so
+A vector's blocks are sums over positions, up to factors that are the same for the whole image. VLAD
+is v = g V elementwise, with residual sums V and the factor g by which normalisation scaled each
+element, so
 
     <w, v> = sum_p e(p),     e(p) = <u_a(p), x_p - c_a(p)>,     u_k = w_k g_k
 
 and a pooled channel is a mean over its layer's cells. Nothing here is an approximation: the
-evidence of all places adds up to the linear function, for every kind of codebook, grid,
+evidence of all positions adds up to the linear function, for every kind of codebook, grid,
 normalisation and number of turned copies.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,10 +24,13 @@ import torch
 from hypervlad import vlad
 from hypervlad.encoder.encoding import BatchEncoder, random_pixels
 from hypervlad.encoder.loading import Batch
-from hypervlad.hypercolumns import feature_maps, hypercolumns_at, spread, turned, turned_back
-
-if TYPE_CHECKING:
-    from hypervlad.encoder.estimator import HypercolumnVLAD
+from hypervlad.hypercolumns import (
+    feature_maps,
+    hypercolumns_at,
+    resample_preserving_sum,
+    turned,
+    turned_back,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,15 +42,15 @@ class ImageEvidence:
     vector : ndarray of shape (n_features,), float64
         As `HypercolumnVLAD.transform` gives it, but summed in double precision.
     row : ndarray of shape (n_features,), float32
-        As `HypercolumnVLAD.transform` gives it: what a classifier was shown.
+        Exactly as `HypercolumnVLAD.transform` gives it.
     parts : dict of str to ndarray of shape (M, H, W), float64
-        Evidence for each of M functions by place: "joint", "per_layer.TAP", "pooled".
+        Evidence for each of M functions by position: "joint", "per_layer.TAP", "pooled".
     words : dict of str to ndarray of shape (M, K), float64
-        The same by visual word, for the parts that have words.
+        The same by codeword, for the blocks that have codewords.
     codeword_maps : ndarray of int, shape (n_codebooks, H, W)
-        The nearest word at each place of the upright image, in the order of ``words``.
+        The nearest codeword at each position of the upright image, in the order of ``words``.
     word_maps : dict of (str, int) to ndarray of shape (M, H, W), float64
-        What ``parts`` holds of the words that were asked for.
+        The share of ``parts`` of each requested codeword.
     """
 
     vector: np.ndarray
@@ -58,38 +62,31 @@ class ImageEvidence:
 
 
 def image_evidence(
-    encoder: HypercolumnVLAD,
-    image: Any,
+    batch: Batch,
+    encode: BatchEncoder,
+    names: Sequence[str],
     weights: np.ndarray,
     words: Sequence[tuple[str, int]] = (),
 ) -> ImageEvidence:
-    """Take M linear functions of an image's vector apart, place by place.
+    """Decompose M linear functions of an image's vector into contributions of positions.
 
     Parameters
     ----------
-    encoder : fitted HypercolumnVLAD
-    image : path or array
+    batch : Batch
+        One image.
+    encode : BatchEncoder
+    names : sequence of str
+        Of the codebooks, in their order.
     weights : ndarray of shape (n_features, M)
     words : sequence of (str, int)
-        Words to map one by one: part and number.
+        Codewords to map one by one: codebook and number.
 
     Returns
     -------
     ImageEvidence
         On the positions of the finest tap, or on the resized image's pixels where ``grid`` is
         "image" or a number.
-
-    Raises
-    ------
-    ValueError
-        If there is no such word.
-    ImageReadError
-        As in ``transform``, whatever ``on_error`` says.
     """
-    names = _codebook_names(encoder)
-    _check_words(words, dict(zip(names, encoder.codebook_.codewords, strict=True)))
-    # The digest chooses the pixels where `grid` is a number: it is the one of `transform`.
-    batch, encode = encoder.loader().load_batch(image), encoder.batch_encoder()
     copies = [_Copy(encode, batch, turn) for turn in range(encode.turns)]
     size = copies[0].size
     sums = _added([copy.sums() for copy in copies])
@@ -114,26 +111,26 @@ def image_evidence(
         encode.of_maps(seen, batch.keys)[0],
         {name: values.cpu().numpy() for name, values in parts.items()},
         {name: values.cpu().numpy() for name, values in by_word.items()},
-        encode.words.assign(copies[0].maps, size)[:, 0],
+        encode.codebook.assign(copies[0].maps, size)[:, 0],
         {word: values.cpu().numpy() for word, values in by_place.items()},
     )
 
 
 class _Copy:
-    """One turned copy of the image: its maps, and each codebook's words where they count."""
+    """One turned copy of the image: its maps, and the assignments of each codebook."""
 
     def __init__(self, encode: BatchEncoder, batch: Batch, turn: int) -> None:
         images = turned(batch.tensors, turn)
         self.image_size = image_size = (images.shape[2], images.shape[3])
-        self._turn, self._words = turn, encode.words
+        self._turn, self._codebook = turn, encode.codebook
         self.raw = feature_maps(encode.network, images)
-        self.maps = encode.words.project(self.raw)
+        self.maps = encode.codebook.project(self.raw)
         named = encode.grid if encode.grid in ("finest", "own") else "image"
-        self.size = encode.words.grid_size(self.maps, str(named), image_size)
+        self.size = encode.codebook.grid_size(self.maps, str(named), image_size)
         self._assigned: list[_Assigned] = []
-        for part, words in encode.words.parts(self.maps):
+        for part, words in encode.codebook.parts(self.maps):
             if isinstance(encode.grid, str):
-                size = encode.words.size_of(part, self.maps, encode.grid, image_size)
+                size = encode.codebook.size_of(part, self.maps, encode.grid, image_size)
                 self._assigned.append(_OnGrid(part, words, size))
             else:
                 n_pixels = image_size[0] * image_size[1]
@@ -151,9 +148,9 @@ class _Copy:
         size: tuple[int, int],
         wanted: Sequence[int],
     ) -> list[torch.Tensor]:
-        """Return one codebook's evidence by place and by word: (M, *size), (M, K).
+        """Return one codebook's evidence by position and by codeword: (M, *size), (M, K).
 
-        Then that of each wanted word by place. Places are those of the upright image.
+        Then that of each wanted codeword by position. Positions are those of the upright image.
         """
         assigned = self._assigned[number]
         values = assigned.evidence(directions)
@@ -174,18 +171,18 @@ class _Copy:
         raw = [layer.double() for layer in self.raw]
         n_channels = [layer.shape[-1] for layer in raw]
         blocks = (directions / math.sqrt(sum(n_channels))).split(n_channels, 1)
-        for project, layer, block in zip(self._words.layers, raw, blocks, strict=True):
+        for project, layer, block in zip(self._codebook.layers, raw, blocks, strict=True):
             height, width = layer.shape[1:3]
             by_cell = project.standardised(layer[0]) @ block.T / (height * width)
             total += self._upright(by_cell.permute(2, 0, 1), size)
-        return [self._words.pooled(raw)[0], total]
+        return [self._codebook.pooled(raw)[0], total]
 
     def _upright(self, maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        return spread(turned_back(maps, self._turn), size)
+        return resample_preserving_sum(turned_back(maps, self._turn), size)
 
 
 class _Assigned(Protocol):
-    """The words of some positions of one image; ``evidence`` is (M, n positions)."""
+    """The codewords of some positions of one image; ``evidence`` is (M, n positions)."""
 
     words: torch.Tensor
 
@@ -197,10 +194,10 @@ class _Assigned(Protocol):
 
 
 class _OnGrid:
-    """Words at every position of a grid.
+    """Codewords at every position of a grid.
 
-    They are found in single precision, as `transform` does, so that they are the same ones; what
-    is added up afterwards is added in double precision.
+    They are assigned in single precision, as in `transform`, so that they are the same ones; sums
+    are in double precision.
     """
 
     def __init__(
@@ -223,7 +220,7 @@ class _OnGrid:
 
 
 class _AtPixels:
-    """Words at chosen pixels of an image."""
+    """Codewords at chosen pixels of an image."""
 
     def __init__(
         self,
@@ -255,7 +252,7 @@ def _normalised(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the VLAD of all codebooks, flat, and the factor of each element."""
     raw = torch.cat([block.flatten() for block in sums])
-    kinds = encode.words.by_kind(list(sums))
+    kinds = encode.codebook.by_kind(list(sums))
     normal = torch.cat([vlad.normalize(kind, encode.normalize)[0] for kind in kinds])
     return normal, torch.where(raw != 0, normal / torch.where(raw != 0, raw, 1.0), 0.0)
 
@@ -267,11 +264,12 @@ def _blocks(flat: torch.Tensor, like: Sequence[torch.Tensor]) -> list[torch.Tens
 
 
 def _added(rows: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
-    """Add up what all turned copies give, item by item."""
+    """Sum over all turned copies, item by item."""
     return [torch.stack(list(items)).sum(0) for items in zip(*rows, strict=True)]
 
 
-def _check_words(words: Sequence[tuple[str, int]], codewords: dict[str, np.ndarray]) -> None:
+def check_codewords(words: Sequence[tuple[str, int]], codewords: Mapping[str, np.ndarray]) -> None:
+    """Raise a ValueError unless each pair names a codebook and the number of a codeword."""
     if isinstance(words, str) or not isinstance(words, Sequence | np.ndarray):
         raise ValueError(f"words must be a list of (part, number), not {words!r}")
     for word in words:
@@ -285,10 +283,3 @@ def _check_words(words: Sequence[tuple[str, int]], codewords: dict[str, np.ndarr
         if name not in codewords or not whole or not 0 <= number < len(codewords[name]):
             there = ", ".join(f"{each!r} (0 to {len(codewords[each]) - 1})" for each in codewords)
             raise ValueError(f"words: there is no {(name, number)}; there are {there}")
-
-
-def _codebook_names(encoder: HypercolumnVLAD) -> list[str]:
-    codebook = encoder.codebook_
-    joint = [] if codebook.joint is None else ["joint"]
-    each = [f"per_layer.{tap}" for tap in encoder.taps_] if codebook.per_layer else []
-    return joint + each

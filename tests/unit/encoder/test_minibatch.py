@@ -119,7 +119,7 @@ def test_order_batches_and_copies_do_not_matter(
 def test_batches_of_several_sizes_do_not_matter(
     encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hypervlad.codebook.streaming._FEWEST_ROWS_A_STEP", 100)
+    monkeypatch.setattr("hypervlad.codebook._MIN_ROWS_PER_STEP", 100)
     mixed = [image if i % 2 else image[:, :12] for i, image in enumerate(texture_images[0])]
     encoder.set_params(aspect="own")
     assert_close(learnt(encoder, mixed, batch_size=8), learnt(encoder, mixed, batch_size=1))

@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).with_name("on_a_cluster.py")
 def test_other_processes_give_the_same_and_may_die(kind: str, tmp_path: Path) -> None:
     if kind != "loky":
         pytest.importorskip(kind)
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1]), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(SCRIPT), kind, str(tmp_path)],
         env=environment,
