@@ -353,7 +353,7 @@ def test_any_classifier_with_probabilities_learns_and_is_seeded(
 ) -> None:
     images, labels = texture_images
     model.set_params(boosting=learner)
-    with pytest.warns(UserWarning, match="takes no groups: what it chooses by inner splits"):
+    with pytest.warns(UserWarning, match="takes no groups: its own inner splits"):
         model.fit(images[:18], labels[:18], groups=np.arange(18))
     first = model.predict_proba(images)
     assert model.score(images[18:], labels[18:]) > 0.8
