@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from hypervlad.backbones import (
     get_backbone,
 )
 from hypervlad.base import Arrays, Field, ImageEstimator, Record, Value, Values, to_json
-from hypervlad.cache import absolute, arrays_digest
+from hypervlad.cache import Memory, absolute, arrays_digest
 from hypervlad.codebook import Codebook, CodebookField
 from hypervlad.constraints import Alternatives, Integer, check_parameters, check_value
 from hypervlad.encoder.caching import ResultCache, maps_fingerprint
@@ -554,6 +555,21 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         weights = getattr(self, "backbone_state_", None) or self.weights
         backbone = get_backbone(self.fitted_params_.backbone)
         return NetworkSource(backbone, weights, self.taps_, self.weights_digest_)
+
+    def portable_copy(self, memory: Memory = None) -> HypercolumnVLAD:
+        """Return a fitted copy for other processes: with absolute paths; it shares the network.
+
+        Parameters
+        ----------
+        memory : None, str or joblib.Memory, default=None
+            In place of the encoder's own, if given.
+        """
+        own = copy.copy(self)
+        if (network := getattr(self, "_tapped_network", None)) is not None:
+            own._tapped_network = network
+        own.memory = absolute(self.memory if memory is None else memory)
+        own.weights = absolute_path(self.weights)
+        return own
 
     def torch_codebook(self) -> TorchCodebook:
         """Return the codebook on ``device``."""

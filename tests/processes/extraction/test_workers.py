@@ -10,9 +10,9 @@ import pytest
 
 from hypervlad import HypercolumnVLAD, extract_features
 from hypervlad.backbones import get_backbone
-from hypervlad.extraction import work as work_module
+from hypervlad.extraction import run as run_module
+from hypervlad.extraction.run import Job
 from hypervlad.extraction.sources import open_source
-from hypervlad.extraction.work import Job
 
 
 @pytest.mark.slow
@@ -37,7 +37,7 @@ def test_a_worker_that_lives_on_heeds_what_is_new(
     (task,) = open_source(folder / "a", folder, None).tasks(8)
     backbone = get_backbone("tiny")
     for run, verify, n_read in (("1", False, 8), ("2", False, 8), ("2", True, 16)):
-        work_module._encode(Job(encoder, backbone, run, verify), task)
+        run_module._run_task(Job(encoder, backbone, run, verify), task)
         assert len(read) == n_read
 
 
@@ -45,16 +45,16 @@ def test_threads_of_one_worker_build_one_network(
     encoder: HypercolumnVLAD, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[str] = []
-    original = HypercolumnVLAD._encoder
+    original = HypercolumnVLAD.batch_encoder
 
     def counted(self: HypercolumnVLAD) -> object:
         built.append("")
         return original(self)
 
-    monkeypatch.setattr(HypercolumnVLAD, "_encoder", counted)
+    monkeypatch.setattr(HypercolumnVLAD, "batch_encoder", counted)
     job = Job(encoder, get_backbone("tiny"), "threads", verify=False)
     tasks = list(open_source(folder, None, None).tasks(2))
-    threads = [threading.Thread(target=work_module._encode, args=(job, t)) for t in tasks]
+    threads = [threading.Thread(target=run_module._run_task, args=(job, t)) for t in tasks]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -218,7 +218,7 @@ def test_a_folder_below_a_root(encoder: HypercolumnVLAD, folder: Path) -> None:
     ("arguments", "error", "message"),
     [
         ({"images": "list"}, ValueError, "is absolute, and a table of features holds no absolute"),
-        ({"images": "list", "root": "elsewhere"}, ValueError, "does not lie in root="),
+        ({"images": "list", "root": "elsewhere"}, ValueError, "is not in root="),
         ({"images": "list", "root": "folder", "labels": ["a"]}, ValueError, "20 images and 1 lab"),
         ({"images": "list", "include": ["*.png"]}, ValueError, "give a folder"),
         ({"images": "folder", "labels": ["a"]}, ValueError, "are its sub-folders"),
@@ -301,11 +301,11 @@ def test_mapped_vectors_are_the_same_and_made_once(
 def test_vectors_larger_than_their_share_of_memory_are_mapped(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hypervlad.extraction import loading
+    from hypervlad.extraction import table
 
     extract_features(folder, encoder, out=tmp_path / "f.parquet")
     assert not isinstance(load_features(tmp_path / "f.parquet")[0], np.memmap)
-    monkeypatch.setattr(loading, "_SHARE_OF_MEMORY", 1e-12)
+    monkeypatch.setattr(table, "_MAX_MEMORY_SHARE", 1e-12)
     assert isinstance(load_features(tmp_path / "f.parquet")[0], np.memmap)
 
 
@@ -356,14 +356,14 @@ def test_files_in_one_folder_are_one_table_to_other_readers(
     import pandas as pd
     import pyarrow.parquet as pq
 
-    from hypervlad.extraction.parts import Parts
+    from hypervlad.extraction.manifest import TaskFolder
 
     together = tmp_path / "features"
     for label in "ab":
         out = together / f"{label}.parquet"
         extract_features(folder, encoder, out=out, include=f"{label}/*")
         load_features(out, mmap=True)
-    Parts.open(together / "c.parquet", {}, resume=False)
+    TaskFolder.open(together / "c.parquet", {}, resume=False)
     assert len(list(together.iterdir())) == 7
     frame = pd.read_parquet(together)
     assert len(frame) == 16
@@ -389,7 +389,7 @@ def test_nothing_else_is_overwritten(
     out = tmp_path / "f.parquet"
     out.write_bytes(b"measured by hand")
     for resume in (False, True):
-        with pytest.raises(FeatureFileError, match="exists already, and is no file of features"):
+        with pytest.raises(FeatureFileError, match="exists, and is not a file of features"):
             extract_features(folder, encoder, out=out, resume=resume)
     assert out.read_bytes() == b"measured by hand"
     out.unlink()
@@ -398,9 +398,9 @@ def test_nothing_else_is_overwritten(
     out.write_bytes(out.read_bytes()[:-9])  # damaged, but ours: what lies beside it says so
     assert extract_features(folder, encoder, out=out, resume=True).n_images == 20
     pd.DataFrame({"by": ["hand"]}).to_parquet(out)  # a neighbour of ours does not make it ours
-    with pytest.raises(FeatureFileError, match="exists already, and is no file of features"):
+    with pytest.raises(FeatureFileError, match="exists, and is not a file of features"):
         extract_features(folder, encoder, out=out)
-    with pytest.raises(FeatureFileError, match="exists already, and is no file of features"):
+    with pytest.raises(FeatureFileError, match="exists, and is not a file of features"):
         plan_extraction(folder, encoder, out=out)
 
 
@@ -452,14 +452,14 @@ def test_nothing_of_the_users_is_removed(
 def test_a_copy_that_cannot_be_written_is_not_called_damage(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hypervlad.extraction import loading
+    from hypervlad.extraction import table
 
     def refuse(path: Path) -> None:
         raise OSError(30, "Read-only file system")
 
     extract_features(folder, encoder, out=tmp_path / "f.parquet")
-    monkeypatch.setattr(loading, "replace_when_complete", refuse)
-    with pytest.raises(OSError, match="make room, or give mmap=False"):
+    monkeypatch.setattr(table, "replace_when_complete", refuse)
+    with pytest.raises(OSError, match="free some space, or give mmap=False"):
         load_features(tmp_path / "f.parquet", mmap=True)
     assert len(load_features(tmp_path / "f.parquet", mmap=False)[0]) == 20
 
@@ -513,5 +513,5 @@ def test_a_plan_says_what_is_there_and_does_nothing(
     assert not read
     assert not out.exists()
     assert not list(tmp_path.glob("*.parts"))
-    with pytest.raises(ValueError, match="without using it up"):
+    with pytest.raises(ValueError, match="without consuming it"):
         plan_extraction(iter([]), encoder, out=out)

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
-import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,20 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.feature_folders import write_image
-from support.paths import ROOT
 
 import hypervlad
 from hypervlad import HypercolumnVLAD, extract_features, load_features
 from hypervlad.backbones import get_backbone
-from hypervlad.extraction import FeatureFileError, plan_extraction
-from hypervlad.extraction import parts as parts_module
-from hypervlad.extraction.parts import Parts
+from hypervlad.extraction import FeatureFileError, manifest, plan_extraction, run
+from hypervlad.extraction.manifest import TaskFolder
+from hypervlad.extraction.run import Job
 from hypervlad.extraction.sources import open_source
-from hypervlad.extraction.work import Job
 from hypervlad.images import SkippedImagesWarning
 
 BATCH = 4
-KILLING = Path(__file__).with_name("killed_at_random.py")
 
 
 class StopError(Exception):
@@ -40,15 +33,15 @@ class StopError(Exception):
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, n_tasks: int) -> None:
     """Let this many tasks be kept, and stop at the next one."""
-    original, left = Parts.keep, [n_tasks]
+    original, left = TaskFolder.keep, [n_tasks]
 
-    def keep(self: Parts, *arguments: object) -> None:
+    def keep(self: TaskFolder, *arguments: object) -> None:
         if not left[0]:
             raise StopError
         left[0] -= 1
         original(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Parts, "keep", keep)
+    monkeypatch.setattr(TaskFolder, "keep", keep)
 
 
 @pytest.fixture
@@ -318,7 +311,7 @@ def test_a_full_disk_loses_nothing(
     computed: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    out, original, room = tmp_path / "f.parquet", parts_module.replace_when_complete, [3]
+    out, original, room = tmp_path / "f.parquet", manifest.replace_when_complete, [3]
 
     @contextlib.contextmanager
     def little_room(path: Path, **options: bool) -> Iterator[Any]:
@@ -330,8 +323,8 @@ def test_a_full_disk_loses_nothing(
             yield stream
 
     with monkeypatch.context() as patch:
-        patch.setattr(parts_module, "replace_when_complete", little_room)
-        with pytest.raises(OSError, match="no room left; what is finished is kept: make room"):
+        patch.setattr(manifest, "replace_when_complete", little_room)
+        with pytest.raises(OSError, match="the disk is full; what is finished is kept"):
             extract_features(folder, encoder, out=out)
     assert len(list(tmp_path.rglob("*.parts/*/*"))) == 3  # and no half-written file
     computed.clear()
@@ -374,7 +367,7 @@ def test_a_removal_cut_short_leaves_it_ours(
             removed.append(path)
             shutil.move(path, tmp_path / "elsewhere")
 
-        patch.setattr(parts_module.shutil, "rmtree", remove_one)
+        patch.setattr(manifest.shutil, "rmtree", remove_one)
         with pytest.raises(StopError):
             extract_features(folder, encoder, out=out)
     extract_features(folder, encoder, out=out, resume=True)
@@ -390,9 +383,7 @@ def test_a_merge_that_is_killed_leaves_nothing_behind(
     computed: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from hypervlad.extraction import running
-
-    out, original = tmp_path / "f.parquet", running.write_rows
+    out, original = tmp_path / "f.parquet", run.write_rows
 
     def half(stream: Any, tables: Any, schema: Any) -> None:
         original(stream, tables, schema)
@@ -400,7 +391,7 @@ def test_a_merge_that_is_killed_leaves_nothing_behind(
 
     before = {path.name for path in tmp_path.iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr(running, "write_rows", half)
+        patch.setattr(run, "write_rows", half)
         for _ in range(3):
             with pytest.raises(StopError):
                 extract_features(folder, encoder, out=out, resume=True)
@@ -414,21 +405,21 @@ def test_a_run_that_does_not_know_it_is_over_spoils_nothing(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, expected: bytes
 ) -> None:
     settings = {"encoder": "1", "task_size": 4}
-    first = Parts.open(tmp_path / "g", settings, resume=False)
+    first = TaskFolder.open(tmp_path / "g", settings, resume=False)
     task = next(open_source(folder, None, None).tasks(4))
     job = Job(encoder, get_backbone("tiny"), first.run, verify=False)
-    ((_, encoded),) = job.done([task], None)
-    first.keep(task, encoded)
-    second = Parts.open(tmp_path / "g", settings, resume=False)
+    ((_, finished),) = job.finished([task], None)
+    first.keep(task, finished)
+    second = TaskFolder.open(tmp_path / "g", settings, resume=False)
     with pytest.raises(FeatureFileError, match="another extraction to the same file has begun"):
-        first.keep(task, encoded)
-    second.keep(task, encoded)
+        first.keep(task, finished)
+    second.keep(task, finished)
     path = second._path(0)
     shutil.copyfile(path, tmp_path / "kept")
-    third = Parts.open(tmp_path / "g", settings, resume=False)
+    third = TaskFolder.open(tmp_path / "g", settings, resume=False)
     path.parent.mkdir()
     shutil.copyfile(tmp_path / "kept", path)
-    assert not third.has(task, job.comparison())
+    assert not third.has(task, job.change_detector())
 
 
 def test_a_file_swapped_for_an_older_one_is_seen(
@@ -463,10 +454,10 @@ def test_a_share_that_was_away_for_a_moment_costs_no_row(
     expected: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from hypervlad.encoder import loading as intake
+    from hypervlad.encoder import loading
     from hypervlad.images import ImageReadError
 
-    out, original = tmp_path / "f.parquet", intake.read_named
+    out, original = tmp_path / "f.parquet", loading.read_named
 
     def away(image: Any, options: Any, name: str) -> Any:
         if name.endswith(("2.png", "w.png")):
@@ -474,7 +465,7 @@ def test_a_share_that_was_away_for_a_moment_costs_no_row(
         return original(image, options, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(intake, "read_named", away)
+        patch.setattr(loading, "read_named", away)
         if stopped:
             interrupted(monkeypatch, encoder, folder, out, 4)
         else:
@@ -504,30 +495,3 @@ def test_a_complete_list_of_arrays_stays(encoder: HypercolumnVLAD, tmp_path: Pat
         assert done.n_kept == n_kept
     images[2] = images[2][::-1]
     assert extract_features(images, encoder, out=tmp_path / "f.parquet", resume=True).n_kept == 0
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("cached", [False, True])
-def test_killed_at_random_moments(cached: bool, tmp_path: Path) -> None:
-    seed = random.randrange(2**32)
-    done = subprocess.run(
-        [sys.executable, str(KILLING), str(tmp_path), str(seed), str(int(cached))],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
-            "OMP_NUM_THREADS": "1",
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, f"seed {seed}: {done.stdout}{done.stderr}"
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["kills"] >= 20
-    assert told["same"]
-    # Each kill may cost the batch in flight, none more.
-    assert told["computed"] <= told["images"] + told["kills"] * BATCH
-    assert not list(tmp_path.glob("*.parts*"))
-    shutil.rmtree(tmp_path)

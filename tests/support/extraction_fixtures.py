@@ -10,12 +10,13 @@ import pytest
 from support.feature_folders import write_folder
 
 from hypervlad import HypercolumnVLAD
+from hypervlad.encoder import loading
 from hypervlad.encoder.encoding import BatchEncoder
 
 
 @pytest.fixture
 def encoder(tiny_encoder: HypercolumnVLAD) -> HypercolumnVLAD:
-    """Fitted; four images a batch."""
+    """Fitted; four images per batch."""
     rng = np.random.default_rng(1)
     images = list(rng.random((8, 20, 24)).astype(np.float32))
     return tiny_encoder.set_params(batch_size=4).fit(images)
@@ -44,14 +45,12 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the images that were read."""
-    from hypervlad.encoder import loading as intake
-
     names: list[str] = []
-    original = intake.read_named
+    original = loading.read_named
 
     def noted(image: Any, options: Any, name: str) -> Any:
         names.append(name)
         return original(image, options, name)
 
-    monkeypatch.setattr(intake, "read_named", noted)
+    monkeypatch.setattr(loading, "read_named", noted)
     return names

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
@@ -21,9 +15,7 @@ from typer.testing import CliRunner
 from hypervlad import HypercolumnVLAD, MicrographClassifier, load, load_features
 from hypervlad.cache import CacheFolder
 from hypervlad.cli import app
-from hypervlad.extraction.parts import Parts
-
-ROOT = Path(__file__).resolve().parents[2]
+from hypervlad.extraction.manifest import TaskFolder
 
 
 def run(*arguments: Any, code: int = 0) -> Result:
@@ -97,15 +89,15 @@ def test_a_stopped_run_goes_on(
     out, batches = tmp_path / "f.parquet", ("--batch-size", 4)
     run("extract", folder, "-m", model, "-o", tmp_path / "whole.parquet", *batches)
     with monkeypatch.context() as patch:
-        original, left = Parts.keep, [2]
+        original, left = TaskFolder.keep, [2]
 
-        def keep(self: Parts, *arguments: Any) -> None:
+        def keep(self: TaskFolder, *arguments: Any) -> None:
             if not left[0]:
                 raise KeyboardInterrupt
             left[0] -= 1
             original(self, *arguments)
 
-        patch.setattr(Parts, "keep", keep)
+        patch.setattr(TaskFolder, "keep", keep)
         result = run("extract", folder, "-m", model, "-o", out, *batches, code=130)
         assert "extract goes on with --resume" in result.stderr
     again = ("extract", folder, "-m", model, "-o", out, *batches, "--resume")
@@ -148,8 +140,8 @@ def test_errors_are_one_sentence(
 def test_the_cache_command(model: Path, folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     run("extract", folder, "-m", model, "-o", tmp_path / "f.parquet", "--cache", cache)
-    told = run("cache", cache).stdout
-    assert told.startswith(f"{cache}: 40 entries, ")
+    shown = run("cache", cache).stdout
+    assert shown.startswith(f"{cache}: 40 entries, ")
     size = CacheFolder(cache).usage().n_bytes
     run("cache", cache, "--limit", f"{size // 2}B")
     assert 0 < CacheFolder(cache).usage().n_bytes <= size // 2
@@ -190,68 +182,6 @@ def test_training_and_predicting_with_a_cache(
     assert CacheFolder(cache).usage().n_entries == n_entries
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-def test_a_killed_command_goes_on(folder: Path, tmp_path: Path) -> None:
-    """The real command in a process of its own, killed as soon as it has finished something."""
-    from support.feature_folders import write_image
-
-    rng = np.random.default_rng(0)
-    files = [write_image(tmp_path / "many" / f"{i:03d}.png", rng) for i in range(300)]
-    encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
-    encoder.fit(files[:8]).save(tmp_path / "model.hvlad")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-    def command(out: str) -> list[str]:
-        return [
-            *(sys.executable, "-m", "hypervlad", "extract", "many"),
-            *("-m", "model.hvlad", "-o", out, "--resume", "--batch-size", "4", "-q"),
-        ]
-
-    child = subprocess.Popen(command("killed.parquet"), cwd=tmp_path, env=environment)
-    while child.poll() is None and len(list(tmp_path.rglob("_killed.parquet.parts/*/*"))) < 5:
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    n_kept = len(list(tmp_path.rglob("_killed.parquet.parts/*/*.arrow")))
-    assert 5 <= n_kept < 75
-    for out in ("killed.parquet", "whole.parquet"):
-        subprocess.run(command(out), cwd=tmp_path, env=environment, check=True)
-    whole = (tmp_path / "whole.parquet").read_bytes()
-    assert (tmp_path / "killed.parquet").read_bytes() == whole
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
-def test_no_worker_outlives_a_killed_command(how: str, folder: Path, tmp_path: Path) -> None:
-    from support.feature_folders import write_image
-
-    rng = np.random.default_rng(0)
-    files = [write_image(tmp_path / "many" / f"{i:04d}.png", rng) for i in range(1200)]
-    encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
-    encoder.fit(files[:8]).save(tmp_path / "model.hvlad")
-    child = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "hypervlad", "extract", "many", "-m", "model.hvlad"),
-            *("-o", "f.parquet", "--jobs", "2", "--batch-size", "4", "-q"),
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.DEVNULL,
-    )
-    # Late enough that each worker has begun: only then does it watch.
-    while child.poll() is None and len(list(tmp_path.rglob("_f.parquet.parts/*/*"))) < 100:
-        time.sleep(0.01)
-    workers = psutil.Process(child.pid).children(recursive=True)
-    assert len(workers) >= 2
-    child.send_signal(getattr(signal, how))
-    child.wait(30)
-    _, alive = psutil.wait_procs(workers, timeout=30)
-    assert not alive
-    assert child.returncode == (-signal.SIGKILL if how == "SIGKILL" else 143)
-
-
 def test_a_list_of_all_that_was_skipped(model: Path, folder: Path, tmp_path: Path) -> None:
     for i in range(25):
         (folder / "a" / f"bad, {i:02d}.png").write_text("no image")
@@ -276,7 +206,7 @@ def test_paths_count_from_the_root(model: Path, folder: Path, tmp_path: Path) ->
     assert frame["path"].tolist()[0] == "images/a/0.png"
     assert set(frame["label"].dropna()) == {"a", "b"}  # below DIR, as without --root
     result = run("extract", folder / "a", "--root", folder / "b", "-m", model, "-o", out, code=2)
-    assert "does not lie in root=" in result.output
+    assert "is not in root=" in result.output
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
