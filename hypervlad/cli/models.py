@@ -87,20 +87,20 @@ def load_encoder(
 
 def cut_down(cache: Path | None, size: str | None) -> None:
     """Keep a cache within a size."""
-    from hypervlad.cache import CacheFolder, bytes_of
+    from hypervlad.cache import CacheFolder, parse_size
 
     if cache is not None and size is not None and cache.is_dir() and any(cache.iterdir()):
-        CacheFolder(cache).reduce(bytes_of(size))
+        CacheFolder(cache).reduce(parse_size(size))
 
 
 def check_cache(cache: Path | None, size: str | None) -> None:
     """Find out before hours of work that a cache's size is none, or there is no cache to cut."""
-    from hypervlad.cache import bytes_of
+    from hypervlad.cache import parse_size
 
     if cache is not None and cache.exists() and not cache.is_dir():
         raise ValueError(f"--cache {cache}: a file; give a folder, which is made if need be.")
     if size is not None:
-        bytes_of(size)
+        parse_size(size)
         if cache is None:
             raise ValueError("--cache-size needs --cache, the folder that it is the size of.")
 

@@ -24,7 +24,7 @@ from hypervlad.backbones import (
     get_backbone,
 )
 from hypervlad.base import Arrays, Field, ImageEstimator, Record, Value, Values, to_json
-from hypervlad.cache import Memory, absolute, arrays_digest
+from hypervlad.cache import Memory, absolute_memory, arrays_digest
 from hypervlad.codebook import Codebook, CodebookField
 from hypervlad.constraints import Alternatives, Integer, check_parameters, check_value
 from hypervlad.encoder.caching import ResultCache, maps_fingerprint
@@ -279,7 +279,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         self
         """
         self._check_parameters()
-        params = EncoderParams.of(self)
+        params = EncoderParams.of(self.get_params(deep=False))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         backbone = get_backbone(self.backbone)
         network = build_network(self.backbone, self.weights, self.taps, check_device(self.device))
@@ -495,7 +495,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         return parameters
 
     def _check_state(self) -> None:
-        self.fitted_params_ = EncoderParams.of(self)
+        self.fitted_params_ = EncoderParams.of(self.get_params(deep=False))
 
     def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
         """Return the fitted encoder as a JSON-able header and named arrays."""
@@ -567,7 +567,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         own = copy.copy(self)
         if (network := getattr(self, "_tapped_network", None)) is not None:
             own._tapped_network = network
-        own.memory = absolute(self.memory if memory is None else memory)
+        own.memory = absolute_memory(self.memory if memory is None else memory)
         own.weights = absolute_path(self.weights)
         return own
 
@@ -584,7 +584,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             preprocessing=preprocessing,
             pixel_size=params.pixel_size,
             read_options=params.read_options,
-            memory=absolute(self.memory),
+            memory=absolute_memory(self.memory),
             verify=verify,
             batch_size=self.batch_size,
             device=check_device(self.device),

@@ -69,7 +69,7 @@ def check_device(device: Any) -> torch.device:
     if chosen.type not in ("cpu", "cuda"):
         raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}')
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f'device={device!r}: torch sees no GPU here; use device="auto" or "cpu"')
+        raise ValueError(f'device={device!r}: torch finds no GPU here; use device="auto" or "cpu"')
     return torch.empty(0, device=chosen).device  # "cuda" becomes "cuda:0"
 
 
@@ -130,13 +130,13 @@ class EncoderParams:
     read_options: ReadOptions
 
     @classmethod
-    def of(cls, encoder: Any) -> EncoderParams:
-        """Return an encoder's parameters, which have been checked."""
-        values = {field.name: plain(getattr(encoder, field.name)) for field in fields(cls)}
-        steps = () if encoder.normalize is None else encoder.normalize
+    def of(cls, parameters: Mapping[str, Any]) -> EncoderParams:
+        """Return the fitted parameters of an encoder from its own, which have been checked."""
+        values = {field.name: plain(parameters[field.name]) for field in fields(cls)}
+        steps = () if values["normalize"] is None else values["normalize"]
         values |= {
-            "pixel_size": None if encoder.pixel_size is None else float(encoder.pixel_size),
+            "pixel_size": None if values["pixel_size"] is None else float(values["pixel_size"]),
             "normalize": (steps,) if isinstance(steps, str) else tuple(steps),
-            "read_options": check_read_options(encoder.read_options),
+            "read_options": check_read_options(values["read_options"]),
         }
         return cls(**values)

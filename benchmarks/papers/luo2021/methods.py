@@ -139,7 +139,7 @@ def _check_values(model: Any) -> None:
 
     encoder, softmax = model.encoder, model.boosting
     encoder._check_parameters()
-    EncoderParams.of(encoder)
+    EncoderParams.of(encoder.get_params(deep=False))
     if isinstance(softmax, BoostedSoftmaxClassifier):
         softmax.check_parameters()
     else:

@@ -111,7 +111,7 @@ def test_a_stopped_run_goes_on(
     [
         (["nowhere"], "nowhere: no such folder"),
         (["{folder}", "--cache-size", "1GB"], "--cache-size needs --cache"),
-        (["{folder}", "--cache", "c", "--cache-size", "big"], "is no size; write it like"),
+        (["{folder}", "--cache", "c", "--cache-size", "big"], "is not a size; write it like"),
         (["{folder}", "--include", "*.tif"], "no image fits"),
         (["{folder}", "--jobs", "0"], "--jobs 0"),
         (["{folder}", "--batch-size", "0"], "batch_size must be a whole number of at least 1"),

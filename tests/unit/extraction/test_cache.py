@@ -15,7 +15,7 @@ from sklearn.base import clone
 from support.feature_folders import write_image
 
 from hypervlad import HypercolumnVLAD, extract_features
-from hypervlad.cache import CacheFolder, PathIndex, bytes_of
+from hypervlad.cache import CacheFolder, PathIndex, parse_size
 
 
 def test_an_unchanged_folder_is_neither_read_nor_computed(
@@ -307,10 +307,10 @@ def test_a_memory_of_the_users_own(
 @given(st.integers(0, 10**6), st.sampled_from(["B", "KB", "MB", "GB", "TB", "k", "M", " gb"]))
 def test_sizes(number: int, unit: str) -> None:
     power = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}[unit.strip().upper().rstrip("B")]
-    assert bytes_of(f"{number}{unit}") == number * 1000**power
+    assert parse_size(f"{number}{unit}") == number * 1000**power
 
 
 @pytest.mark.parametrize("text", ["", "20", "much", "-1GB", "1.5.2MB", "GB", "1 EB"])
 def test_no_sizes(text: str) -> None:
-    with pytest.raises(ValueError, match="is no size; write it like 500MB or 20GB"):
-        bytes_of(text)
+    with pytest.raises(ValueError, match="is not a size; write it like 500MB or 20GB"):
+        parse_size(text)
