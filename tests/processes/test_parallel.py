@@ -94,13 +94,13 @@ def test_the_common_object_is_sent_to_a_worker_once() -> None:
 def test_shared_content_is_found_by_its_key() -> None:
     content = ["any"]
     shared = Shared.of(content)
-    assert shared.named().here() is None
-    assert shared.here() is content
-    assert shared.named().here() is content
-    assert pickle.loads(pickle.dumps(shared)).here() is content  # the one that came first
+    assert shared.key_only().get() is None
+    assert shared.get() is content
+    assert shared.key_only().get() is content
+    assert pickle.loads(pickle.dumps(shared)).get() is content  # the one that came first
     others = [Shared.of([number]) for number in range(4)]
-    assert [other.here() for other in others] == [[0], [1], [2], [3]]
-    assert shared.named().here() is None  # not kept for ever
+    assert [other.get() for other in others] == [[0], [1], [2], [3]]
+    assert shared.key_only().get() is None  # not kept for ever
 
 
 @pytest.mark.slow
@@ -120,8 +120,8 @@ def test_a_task_that_kills_its_workers_is_named_and_the_rest_is_done() -> None:
             done.append(number)
 
     with (
-        pytest.warns(RuntimeWarning, match="a worker process was killed; what it and the others"),
-        pytest.raises(RuntimeError, match=r"3 worker processes were killed over these.*No\. 7"),
+        pytest.warns(RuntimeWarning, match="a worker process was killed; unfinished tasks"),
+        pytest.raises(RuntimeError, match=r"3 worker processes were killed during these.*No\. 7"),
     ):
         do_all()
     assert 7 not in done
