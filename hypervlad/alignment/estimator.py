@@ -329,7 +329,7 @@ class AlignmentClassifier(ImageEstimator):
         """
         check_is_fitted(self)
         images = check_image_list(images)
-        options = check_read_options(self.encoder_.read_options)
+        options = self.encoder_.fitted_params_.read_options
         labels = AlignmentLabels.check(images, y, options)
         reader = WindowReader(self.encoder_.loader(), self.window_, _grey_reader(options))
         correct = []
@@ -359,7 +359,7 @@ class AlignmentClassifier(ImageEstimator):
 
     def _convert_of(self, image: Any) -> Convert:
         """Return how to read an image that has windows already: no banner is cut off an array."""
-        options = check_read_options(self.encoder_.read_options)
+        options = self.encoder_.fitted_params_.read_options
         is_file = isinstance(image, str | os.PathLike)
         return _grey_reader(options if is_file else replace(options, banner="keep", page=0))
 
@@ -371,7 +371,7 @@ class AlignmentClassifier(ImageEstimator):
         return np.asarray(proba.reshape(tiles.shape), dtype=np.float64)
 
     def _fraction(self, image: Any, name: str, **options: Any) -> AlignedFraction:
-        grey = read_grey(image, check_read_options(self.encoder_.read_options), name)
+        grey = read_grey(image, self.encoder_.fitted_params_.read_options, name)
         try:
             return aligned_fraction(grey, self, **{"window": self.window_} | options)
         except ValueError as error:

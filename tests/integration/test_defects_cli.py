@@ -17,8 +17,9 @@ from typer.testing import CliRunner, Result
 
 from hypervlad import ImageReadError, PatchDefectScorer, default_patch_encoder, load
 from hypervlad.cli import app
-from hypervlad.displays import DefectEvaluation, model_facts
 from hypervlad.images import find_masks
+from hypervlad.metrics import DefectEvaluation
+from hypervlad.reports import model_facts
 
 TINY = ["--backbone", "tiny", "--weights", "random", "--patch", str(PATCH), "--quiet"]
 
@@ -116,7 +117,7 @@ def test_a_rate_of_windows(folder: Path, tmp_path: Path) -> None:
     model = tmp_path / "m.hvlad"
     run("defects", "fit", folder / "good", "-o", model, *rate, *TINY)
     assert (load(model).threshold, load(model).fpr) == ("patch_fpr", 0.01)
-    assert "about 1.0% of sound windows reach it" in run("info", model).output
+    assert "about 1.0% of defect-free windows reach it" in run("info", model).output
     for other in (["--best-f1"], ["--fpr", "0.1"]):
         both = ["defects", "fit", folder / "good", "-o", model, *rate, *other]
         stderr = run(*both, code=2).stderr
@@ -132,9 +133,9 @@ def test_folders_of_several_kinds_are_told(folder: Path, tmp_path: Path) -> None
 def test_info_tells_what_a_scorer_is(model: Path) -> None:
     facts = model_facts(load(model))
     assert facts["kind of model"] == "PatchDefectScorer"
-    assert "good images alone" in facts["learnt from"]
+    assert "defect-free images: " in facts["trained with"]
     assert facts["windows"] == "12 x 12 pixels, 3 apart"
-    assert "about 5.0% of good images" in facts["threshold"]
+    assert "about 5.0% of defect-free images" in facts["threshold"]
 
 
 def test_what_does_not_fit_is_refused(model: Path, folder: Path, tmp_path: Path) -> None:
