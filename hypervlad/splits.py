@@ -1,12 +1,11 @@
 """Splits that keep groups whole: a hold-out and cross-validation folds, stratified by class.
 
 Crops of one micrograph, frames of one grid square and figures of one paper look alike. If some of
-them are learnt from and others tested on, the test measures memory. Every split here moves whole
-groups.
+them are in the training part and others in the test part, the test measures memory. Every split
+here moves whole groups, and `joined_groups` puts copies of an image into one group.
 
-Small classes decide the rest: a class that is missing from the training part cannot be learnt at
-all, so each class keeps at least one group in training, and a class that lives in a single group
-is never tested.
+A class that is missing from the training part cannot be learnt. So each class keeps at least one
+group in the training part, and a class with a single group is never tested.
 """
 
 from __future__ import annotations
@@ -17,16 +16,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
-__all__ = ["group_folds", "holdout_split"]
+__all__ = ["group_folds", "holdout_split", "joined_groups", "linked_groups"]
 
 IntArray = NDArray[np.intp]
 
-# Fewer folds than this train on so little of a small data set that the folds say little about the
-# whole.
-_FEWEST_FOLDS = 3
+# With fewer folds, models of a small data set learn from too little of it to represent the model
+# of all rows.
+_MIN_FOLDS = 3
 
 
 def holdout_split(
@@ -38,9 +39,9 @@ def holdout_split(
 ) -> tuple[IntArray, IntArray]:
     """Split rows into a training and a test part, stratified by class, with whole groups only.
 
-    Groups are visited in random order and a group joins the test part where that brings the class
-    counts closer to `test_size` of each class. Then each class that is still untested gives its
-    smallest group, if it has another one to learn from.
+    Groups are visited in random order, and a group joins the test part if that brings the class
+    counts closer to `test_size` of each class. Then each class that is not yet in the test part
+    adds its smallest group, if another group of the class remains for training.
 
     Parameters
     ----------
@@ -49,8 +50,8 @@ def holdout_split(
     groups : array-like of shape (n_samples,), default=None
         Group of each row; rows of one group stay together. None makes each row its own group.
     test_size : float, default=0.2
-        Wanted share of the rows in the test part, strictly between 0 and 1. Large groups make it
-        approximate.
+        Share of the rows in the test part, strictly between 0 and 1. It is approximate if groups
+        are large.
     random_state : int, RandomState or None, default=None
         Seed of the order in which groups are visited.
 
@@ -100,13 +101,13 @@ def group_folds(
     n_splits: int = 5,
     random_state: int | np.random.RandomState | None = None,
 ) -> list[tuple[IntArray, IntArray]]:
-    """Cut rows into cross-validation folds, stratified by class, with whole groups only.
+    """Split rows into cross-validation folds, stratified by class, with whole groups only.
 
-    scikit-learn's ``StratifiedGroupKFold`` does the cut. Three things are added for small
-    classes: the number of folds comes down to the number of groups of the rarest class (not below
-    three, and counting classes of two groups or more); a class that would lie in one fold only
-    has a group moved to another; and the groups without which a class could not be learnt are
-    never tested.
+    The folds come from scikit-learn's ``StratifiedGroupKFold``, with three changes for small
+    classes. The number of folds is reduced to the number of groups of the rarest class (not below
+    three, and counting classes of two groups or more). A class that lies in one fold only gets one
+    of its groups moved to another fold. Groups without which a class could not be learnt are never
+    tested.
 
     Parameters
     ----------
@@ -115,9 +116,9 @@ def group_folds(
     groups : array-like of shape (n_samples,), default=None
         Group of each row; rows of one group stay together. None makes each row its own group.
     n_splits : int, default=5
-        Wanted number of folds, at least 2.
+        Number of folds, at least 2.
     random_state : int, RandomState or None, default=None
-        Seed of the shuffle before the cut.
+        Seed of the shuffle.
 
     Returns
     -------
@@ -142,7 +143,7 @@ def group_folds(
     >>> from hypervlad.splits import group_folds
     >>> y = ["SEM", "SEM", "SEM", "TEM", "TEM", "TEM", "AFM"]
     >>> folds = group_folds(y, n_splits=3, random_state=0)
-    >>> [len(test) for train, test in folds]  # the only AFM image is always learnt from
+    >>> [len(test) for train, test in folds]  # the only AFM image is never tested
     [2, 2, 2]
     """
     if isinstance(n_splits, bool) or not isinstance(n_splits, int | np.integer) or n_splits < 2:
@@ -156,8 +157,63 @@ def group_folds(
     return [(np.flatnonzero(~test), np.flatnonzero(test)) for test in tests]
 
 
+def joined_groups(groups: ArrayLike | None, copies: ArrayLike) -> IntArray:
+    """Number the groups of rows after joining groups that contain copies of the same image.
+
+    Parameters
+    ----------
+    groups : array-like of shape (n,) or None
+        Group of each row. None: only copies share a group.
+    copies : array-like of shape (n,)
+        Rows with equal values are copies, for example digests of the images.
+
+    Returns
+    -------
+    codes : ndarray of int, shape (n,)
+        Numbers from 0, in the order of first appearance.
+
+    Raises
+    ------
+    ValueError
+        If a value is missing or the lengths differ.
+
+    Examples
+    --------
+    >>> from hypervlad.splits import joined_groups
+    >>> joined_groups(["A", "B", "B", "C"], ["x", "x", "y", "z"]).tolist()
+    [0, 0, 0, 1]
+    """
+    images = first_appearance_codes(copies, "copies")
+    if groups is None:
+        return images
+    own = first_appearance_codes(groups, "groups")
+    if len(own) != len(images):
+        raise ValueError(f"copies has {len(images)} rows but groups has {len(own)}.")
+    n = len(own)
+    return linked_groups(np.column_stack([own, n + images]), 2 * n)[own]
+
+
+def linked_groups(pairs: IntArray, n: int) -> IntArray:
+    """Number the connected sets of rows, where each pair of rows is a link.
+
+    Parameters
+    ----------
+    pairs : ndarray of int, shape (n_pairs, 2)
+        Row numbers below `n`.
+    n : int
+
+    Returns
+    -------
+    codes : ndarray of int, shape (n,)
+        Numbers from 0, in the order of first appearance; a row without a link is a set of its own.
+    """
+    links = np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])
+    graph = coo_array(links, shape=(n, n))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.intp)
+
+
 def first_appearance_codes(values: ArrayLike, what: str) -> IntArray:
-    """Number the distinct values in the order they appear: names then cannot change a split."""
+    """Number the distinct values in the order they appear, so that names cannot change a split."""
     rows = _as_list(values, what)
     codes: dict[Any, int] = {}
     for position, value in enumerate(rows):
@@ -192,7 +248,7 @@ def _class_counts_by_group(y: ArrayLike, groups: ArrayLike | None) -> tuple[IntA
     """Rows of each class in each group, shape (n_groups, n_classes), and the group of each row."""
     classes = first_appearance_codes(y, "y")
     if not len(classes):
-        raise ValueError("y is empty: there is nothing to split.")
+        raise ValueError("y is empty: there are no rows to split.")
     group_of_row = (
         np.arange(len(classes)) if groups is None else first_appearance_codes(groups, "groups")
     )
@@ -204,7 +260,7 @@ def _class_counts_by_group(y: ArrayLike, groups: ArrayLike | None) -> tuple[IntA
 
 
 def _pin_sole_groups(counts: IntArray) -> NDArray[np.bool_]:
-    """Groups that hold a class all alone: without them the class could not be learnt."""
+    """Mark the groups that are the only one of a class: the class cannot be learnt without."""
     present = counts > 0
     alone = present.sum(axis=0) == 1
     return np.asarray(present[:, alone].any(axis=1))
@@ -258,7 +314,7 @@ def _assign_folds(
     classes = first_appearance_codes(y, "y")[rows]
     cutter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=random_state)
     with warnings.catch_warnings():
-        # It warns of classes with fewer rows than folds, the case that this module is for.
+        # It warns of classes with fewer rows than folds, which this module handles.
         warnings.simplefilter("ignore", UserWarning)
         for fold, (_, test) in enumerate(_split(cutter, classes, group_of_row[rows])):
             fold_of_group[group_of_row[rows[test]]] = fold
@@ -269,8 +325,8 @@ def _split(
     cutter: StratifiedGroupKFold, classes: IntArray, groups: IntArray
 ) -> list[tuple[IntArray, IntArray]]:
     if np.bincount(classes).max() < cutter.n_splits:
-        # It refuses when every class is smaller than the number of folds; one class then stands
-        # for all.
+        # StratifiedGroupKFold raises if every class is smaller than the number of folds: treat all
+        # rows as one class.
         classes = np.zeros_like(classes)
     return list(cutter.split(np.zeros((len(classes), 1)), classes, groups))
 
@@ -280,15 +336,15 @@ def _sensible_n_splits(counts: IntArray, n_splits: int) -> int:
     divisible = groups_of_class[groups_of_class > 1]
     if not len(divisible):
         return n_splits
-    return min(n_splits, max(_FEWEST_FOLDS, int(divisible.min())))
+    return min(n_splits, max(_MIN_FOLDS, int(divisible.min())))
 
 
 def _keep_classes_trainable(fold_of_group: IntArray, counts: IntArray) -> None:
     """Change `fold_of_group` in place until each class has a group outside each fold.
 
-    A class may depend on a group that others depend on too, and then no assignment may exist
-    (three classes that share three groups pairwise, in two folds). Moving a group is tried first;
-    never testing it always works.
+    Such an assignment may not exist (for example for three classes that share three groups
+    pairwise, in two folds). So first a group is moved to another fold; if no move works, the group
+    is never tested.
     """
     members_of_class = [np.flatnonzero(counts[:, klass]) for klass in range(counts.shape[1])]
 

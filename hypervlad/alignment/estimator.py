@@ -25,7 +25,7 @@ from hypervlad.alignment.turned import TurnedVectors
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier.estimator import seeded
 from hypervlad.defects import default_patch_encoder
-from hypervlad.defects.learning import Examples, ImageWindows, joined_groups
+from hypervlad.defects.learning import Examples, ImageWindows
 from hypervlad.defects.parameters import check_boosting, check_groups, check_window_encoder
 from hypervlad.defects.reading import Picture, Prepare, inputs_of, picture, pictures
 from hypervlad.defects.sampling import learn_as_seen
@@ -39,6 +39,7 @@ from hypervlad.fibres.rule import DEFAULT_WINDOW
 from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, check_image_list
 from hypervlad.images.outcomes import name_of, warn_of_skipped
 from hypervlad.modelfile import register_kind
+from hypervlad.splits import joined_groups
 
 KIND = "alignment_classifier"
 register_kind(KIND, "hypervlad.alignment:AlignmentClassifier")

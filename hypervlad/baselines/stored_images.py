@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from hypervlad.encoder.inputs import Inputs
-from hypervlad.splits import first_appearance_codes
 
 _IN_MEMORY = 2 * 1024**3  # bytes; more images than this lie in a temporary file
 
@@ -40,16 +37,6 @@ class StoredImages:
     slots: NDArray[np.intp]
     positions: NDArray[np.intp]
     digests: list[str]
-
-    def joined_groups(self, groups: NDArray[Any] | None) -> NDArray[np.intp]:
-        """Return the group of each image (n,) as a number; copies join the groups they are in."""
-        n = len(self.digests)
-        images = np.unique(self.digests, return_inverse=True)[1]
-        if groups is None:
-            return np.asarray(images, dtype=np.intp)
-        own = first_appearance_codes(groups, "groups")
-        graph = coo_array((np.ones(n, dtype=bool), (own, n + images)), shape=(2 * n, 2 * n))
-        return np.asarray(connected_components(graph, directed=False)[1][own], dtype=np.intp)
 
     def side(
         self, rows: NDArray[np.intp], codes: NDArray[np.intp], device: torch.device

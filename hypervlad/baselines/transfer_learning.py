@@ -22,7 +22,7 @@ from hypervlad.boosting.rows import class_weights
 from hypervlad.classifier.validation import check_classes
 from hypervlad.encoder.inputs import Inputs
 from hypervlad.hypercolumns import normalised
-from hypervlad.splits import holdout_split
+from hypervlad.splits import holdout_split, joined_groups
 
 if TYPE_CHECKING:
     from hypervlad.baselines.transfer import TransferClassifier
@@ -103,7 +103,7 @@ def learn(
     data = data.take(stored.positions)
     check_classes(data.labels, data.groups)  # those of images that could not be read are gone
     classes, codes = np.unique(data.labels, return_inverse=True)
-    groups = stored.joined_groups(data.groups)
+    groups = joined_groups(data.groups, stored.digests)
     everything = np.arange(len(codes))
     features = _features_of_side(stored.side(everything, codes, network.device), network, recipe)
     _check_finite(features, [data.images[row] for row in everything])

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from sklearn.base import clone
 from sklearn.metrics import pairwise_distances_chunked
 
@@ -19,7 +17,7 @@ from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier.training import CHUNK_MB
 from hypervlad.conformal import Calibration
 from hypervlad.encoder.state import arrays_under
-from hypervlad.splits import first_appearance_codes, group_folds
+from hypervlad.splits import first_appearance_codes, group_folds, linked_groups
 
 _FOLDS = 5
 _SAME = 1e-4  # of an image's length: other batches change the last digits
@@ -143,17 +141,12 @@ def with_copies_joined(points: NDArray[np.floating], groups: NDArray[np.intp]) -
     groups : ndarray of int, shape (n,)
     """
     near = _SAME * float(np.sqrt(np.mean(np.sum(np.square(points, dtype=np.float64), axis=1))))
-    first = np.unique(groups, return_index=True, return_inverse=True)
-    rows, columns = [np.arange(len(groups))], [first[1][first[2]]]
-    start = 0
-    for distances in pairwise_distances_chunked(points, working_memory=CHUNK_MB):
-        columns.append((distances <= near).argmax(axis=1))  # the first of its copies: enough
-        rows.append(np.arange(start, start + len(distances)))
-        start += len(distances)
-    pairs = np.concatenate(rows), np.concatenate(columns)
-    shape = len(groups), len(groups)
-    graph = coo_array((np.ones(len(pairs[0]), dtype=bool), pairs), shape=shape)
-    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.intp)
+    _, first_of_group, own = np.unique(groups, return_index=True, return_inverse=True)
+    distances = pairwise_distances_chunked(points, working_memory=CHUNK_MB)
+    first_copy = np.concatenate([(block <= near).argmax(axis=1) for block in distances])
+    rows = np.arange(len(groups))
+    links = [np.column_stack([rows, first]) for first in (first_of_group[own], first_copy)]
+    return linked_groups(np.concatenate(links), len(groups))
 
 
 def cross_held_out(

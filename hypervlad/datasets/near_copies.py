@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from hypervlad.datasets._thumbnails import (
     SIDE,
@@ -16,6 +14,7 @@ from hypervlad.datasets._thumbnails import (
     spectrum_descriptor,
     unit_rows,
 )
+from hypervlad.splits import linked_groups
 
 # Largest shift that is tried, of the frame's side.
 _LARGEST_SHIFT = SIDE // 5
@@ -94,8 +93,7 @@ def group_copies(pairs: NDArray[np.intp], n_images: int) -> list[list[int]]:
     """Sets of images that chains of pairs connect, each sorted, in order of their first image."""
     if len(pairs) == 0:
         return []
-    links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n_images, n_images))
-    _, member_of = connected_components(links, directed=False)
+    member_of = linked_groups(pairs, n_images)
     sets: dict[int, list[int]] = {}
     for i in np.unique(pairs):
         sets.setdefault(int(member_of[i]), []).append(int(i))

@@ -14,7 +14,7 @@ from hypervlad.defects.thresholds import Judged
 from hypervlad.defects.truth import MIXED
 from hypervlad.encoder.sampling import random_pixels
 from hypervlad.patches import NORMAL
-from hypervlad.splits import group_folds
+from hypervlad.splits import group_folds, joined_groups
 
 _MOST_WINDOWS = 50_000  # of all images together, of a class
 _FEWEST_AN_IMAGE = 20
@@ -232,24 +232,9 @@ def _has_all_kinds(examples: Examples, positions: list[int]) -> bool:
     return bool(set(is_normal[inside].tolist()) == set(is_normal.tolist()))
 
 
-def joined_groups(groups: NDArray[Any], digests: list[str]) -> list[int]:
-    """Put copies of an image, and with them their groups, into one group; numbers them anew."""
-    parent: dict[Any, Any] = {}
-
-    def root(key: Any) -> Any:
-        while parent.setdefault(key, key) != key:
-            key = parent[key]
-        return key
-
-    for group, digest in zip(groups.tolist(), digests, strict=True):
-        parent[root(("group", group))] = root(digest)
-    numbers: dict[Any, int] = {}
-    return [numbers.setdefault(root(digest), len(numbers)) for digest in digests]
-
-
 def _folds(
-    has_defects: list[bool], groups: list[int], seed: int
+    has_defects: list[bool], groups: NDArray[np.intp], seed: int
 ) -> Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    if len(set(groups)) < 2:
+    if len(np.unique(groups)) < 2:
         return []
     return group_folds(has_defects, groups, n_splits=_FOLDS, random_state=seed)

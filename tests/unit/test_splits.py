@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypervlad.splits import first_appearance_codes, group_folds, holdout_split
+from hypervlad.splits import (
+    first_appearance_codes,
+    group_folds,
+    holdout_split,
+    joined_groups,
+    linked_groups,
+)
 
 # Few classes and groups, so that small and shared ones are common.
 ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 8)), min_size=1, max_size=40)
@@ -199,3 +205,41 @@ def test_no_warning_for_small_classes():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         group_folds(["a", "a", "b", "b", "c"], n_splits=5, random_state=0)
+
+
+def slow_joined_groups(groups, copies):
+    """Merge until nothing changes."""
+    codes = list(range(len(groups)))
+    changed = True
+    while changed:
+        changed = False
+        for i in range(len(groups)):
+            for j in range(len(groups)):
+                linked = groups[i] == groups[j] or copies[i] == copies[j]
+                if linked and codes[j] > codes[i]:
+                    codes[j], changed = codes[i], True
+    return first_appearance_codes(codes, "codes").tolist()
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), min_size=1, max_size=12))
+def test_joined_groups_are_those_of_a_slow_merge(rows):
+    groups, copies = zip(*rows, strict=True)
+    joined = joined_groups(list(groups), list(copies))
+    assert joined.tolist() == slow_joined_groups(groups, copies)
+
+
+def test_without_groups_only_copies_are_joined():
+    assert joined_groups(None, ["x", "y", "x", "z"]).tolist() == [0, 1, 0, 2]
+
+
+def test_joined_groups_refuses_lengths_that_differ():
+    with pytest.raises(ValueError, match="copies has 3 rows but groups has 2"):
+        joined_groups(["A", "B"], ["x", "y", "z"])
+    with pytest.raises(ValueError, match=r"copies\[1\] is missing"):
+        joined_groups(None, ["x", None])
+
+
+def test_chains_of_links_are_one_group():
+    pairs = np.array([[0, 3], [3, 5], [1, 2]])
+    assert linked_groups(pairs, 7).tolist() == [0, 1, 1, 0, 2, 0, 3]
+    assert linked_groups(np.empty((0, 2), np.intp), 3).tolist() == [0, 1, 2]
