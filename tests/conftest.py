@@ -1,4 +1,4 @@
-"""A tiny seeded network for unit tests, and the real images and weights where there are any."""
+"""A tiny seeded network for all tests, and the real images and weights where there are any."""
 
 from __future__ import annotations
 
@@ -8,27 +8,46 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
+from support.paths import SHARED
+from support.tiny import register_tiny
+from support.unit_rules import UNIT, pytest_runtest_protocol
 
-from hypervlad import HypercolumnVLAD, register_backbone
-from hypervlad.backbones import Preprocessing, WeightsNotFoundError, find_weights
+from hypervlad import HypercolumnVLAD
+from hypervlad.backbones import WeightsNotFoundError, find_weights
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+__all__ = ["pytest_runtest_protocol"]  # a hook
+
+# What anybody runs is reproducible: the same examples each time. "explore" draws new ones; each
+# failure that it finds becomes an explicit ``@example`` of its test.
+settings.register_profile(
+    "reproducible", derandomize=True, database=None, deadline=None, print_blob=True
+)
+settings.register_profile("explore", deadline=None, print_blob=True)
+settings.load_profile("reproducible")
+
+_SLOW = 1.0  # seconds
 
 
-def build_tiny() -> torch.nn.Module:
-    """Three convolutions at full, half and quarter resolution; an in-place ReLU after the first."""
-    return torch.nn.Sequential(
-        torch.nn.Conv2d(3, 6, 3, padding=1),
-        torch.nn.ReLU(inplace=True),
-        torch.nn.Conv2d(6, 8, 3, stride=2, padding=1),
-        torch.nn.ReLU(inplace=True),
-        torch.nn.Conv2d(8, 10, 3, stride=2, padding=1),
-    )
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List the unit tests that are slow and give no reason for it."""
+    reports = [r for rs in terminalreporter.stats.values() for r in rs if hasattr(r, "duration")]
+    slow = [
+        report
+        for report in reports
+        if report.duration > _SLOW
+        and report.nodeid.startswith(UNIT)
+        and "slow" not in report.keywords
+    ]
+    if slow:
+        terminalreporter.section("unit tests over 1 s without @pytest.mark.slow and its reason")
+        for report in sorted(slow, key=lambda r: -r.duration):
+            terminalreporter.line(f"{report.duration:.2f}s {report.when:8} {report.nodeid}")
 
 
 @pytest.fixture(autouse=True, scope="session")
 def tiny_backbone() -> None:
-    register_backbone("tiny", build_tiny, ["1", "3", "4"], Preprocessing(minimum_size=4))
+    register_tiny()
 
 
 @pytest.fixture(autouse=True, scope="session")

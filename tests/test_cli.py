@@ -511,10 +511,7 @@ def start(tmp_path, body, *arguments):
         "import signal, sys\nsys.path[:0] = [r'{}', r'{}']\n".format(ROOT, ROOT / "tests")
         # Started in the background of a shell, a process may be deaf to Ctrl-C.
         + "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        + "import conftest, hypervlad\n"
-        + "from hypervlad.backbones import Preprocessing\n"
-        + "hypervlad.register_backbone('tiny', conftest.build_tiny, ['1', '3', '4'],\n"
-        + "    Preprocessing(minimum_size=4))\n"
+        + "from support.tiny import register_tiny\nregister_tiny()\n"
         + textwrap.dedent(body)
         + "\nfrom hypervlad.cli import main\nmain()\n",
         encoding="utf-8",

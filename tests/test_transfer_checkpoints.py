@@ -252,13 +252,11 @@ SCRIPT = """
     import sys
     import numpy as np, torch
     sys.path.insert(0, {tests!r})
-    from conftest import build_tiny
-    from hypervlad import register_backbone
-    from hypervlad.backbones import Preprocessing
+    from support.tiny import register_tiny
     from hypervlad.baselines import TransferClassifier
 
     torch.set_num_threads(1)
-    register_backbone("tiny", build_tiny, ["1", "3", "4"], Preprocessing(minimum_size=4))
+    register_tiny()
     rng = np.random.default_rng(0)
     images = [rng.random((20, 24)).astype(np.float32) for _ in range(40)]
     labels = np.arange(40) % 2

@@ -34,10 +34,10 @@ from hypervlad.encoder.listing import ImageListEstimator
 from hypervlad.encoder.parameters import check_count, check_read_options
 from hypervlad.encoder.saving import SaveMixin
 from hypervlad.fibres import AlignedFraction, aligned_fraction
-from hypervlad.fibres.lattice import Lattice
-from hypervlad.fibres.rule import DEFAULT_WINDOW
+from hypervlad.fibres.alignment import DEFAULT_WINDOW
+from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, check_image_list
-from hypervlad.images.outcomes import name_of, warn_of_skipped
+from hypervlad.images.errors import image_name, warn_skipped
 from hypervlad.modelfile import register_kind
 from hypervlad.splits import joined_groups
 
@@ -179,7 +179,7 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         def read() -> Iterator[ImageWindows]:
             for image in pictures(inputs_of(encoder), images, "windows", self.window, prepare):
                 known = labels.of_windows(image.position, self.window)
-                blocks = iter([vectors(image, Lattice.over(image.shape, self.window))])
+                blocks = iter([vectors(image, TileGrid.over(image.shape, self.window))])
                 yield ImageWindows(image.position, image.digest, blocks, known)
 
         examples = Examples.of(read(), len(images), seed)
@@ -225,7 +225,7 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
             If they are much larger or smaller than those learnt from.
         """
         check_is_fitted(self)
-        places = Lattice(np.asarray(rows), np.asarray(columns))
+        places = TileGrid(np.asarray(rows), np.asarray(columns))
         seen = picture(inputs_of(self.encoder_), image, 1, self._prepare(image))
         _check_places(places, seen)
         self._warn_of_size(places)
@@ -251,7 +251,7 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
             unusable.
         """
         check_is_fitted(self)
-        return self._fraction(image, name_of(image), **options)
+        return self._fraction(image, image_name(image), **options)
 
     def predict(self, images: Sequence[Any]) -> NDArray[np.float64]:
         """Return the aligned fraction of each image, by area.
@@ -269,14 +269,14 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         images = check_image_list(images)
         fractions, skipped = np.full(len(images), np.nan), []
         for position, image in enumerate(images):
-            name = name_of(image, position)
+            name = image_name(image, position)
             try:
                 fractions[position] = self._fraction(image, name).fraction
             except ImageReadError as error:
                 if self.encoder_.on_error == "raise":
                     raise
                 skipped.append(SkippedImage(position, name, str(error)))
-        warn_of_skipped(skipped, len(images))
+        warn_skipped(skipped, len(images))
         return fractions
 
     def score(self, images: Sequence[Any], y: Sequence[Any]) -> float:
@@ -300,7 +300,7 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         prepare = _grey_by(check_read_options(self.encoder_.read_options))
         for image in pictures(inputs, images, "windows", self.window_, prepare):
             labels = known.of_windows(image.position, self.window_)
-            proba = self._proba(image, Lattice.over(image.shape, self.window_))
+            proba = self._proba(image, TileGrid.over(image.shape, self.window_))
             is_known = labels != UNKNOWN
             right.append(((proba.ravel() > 0.5) == (labels == ALIGNED))[is_known])
         judged = np.concatenate(right)
@@ -345,7 +345,7 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         is_file = isinstance(image, str | os.PathLike)
         return _grey_by(options if is_file else replace(options, banner="keep", page=0))
 
-    def _proba(self, image: Picture, places: Lattice) -> NDArray[np.float64]:
+    def _proba(self, image: Picture, places: TileGrid) -> NDArray[np.float64]:
         check_count("tile_size", self.tile_size, 64)
         vectors = TurnedVectors(self.encoder_, self.tile_size)(image, places)
         column = self.boosting_.classes_.tolist().index(ALIGNED)
@@ -359,7 +359,7 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
 
-    def _warn_of_size(self, places: Lattice) -> None:
+    def _warn_of_size(self, places: TileGrid) -> None:
         side = round(float(np.sqrt(places.areas.mean())))
         if not self.window_ / _LIKE_WINDOW < side < self.window_ * _LIKE_WINDOW:
             warnings.warn(
@@ -392,7 +392,7 @@ def _groups_of(examples: Examples, groups: NDArray[Any]) -> NDArray[np.intp]:
     return joined[examples.images]
 
 
-def _check_places(places: Lattice, seen: Picture) -> None:
+def _check_places(places: TileGrid, seen: Picture) -> None:
     for edges, extent in ((places.rows, seen.size[0]), (places.columns, seen.size[1])):
         rises = edges.ndim == 1 and len(edges) > 1 and bool((np.diff(edges) > 0).all())
         if not rises or edges[0] != 0 or edges[-1] != extent:

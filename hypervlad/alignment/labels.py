@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from hypervlad.classifier.validation import of_length
 from hypervlad.defects.truth import MIXED
 from hypervlad.fibres import aligned_fraction
-from hypervlad.fibres.lattice import Lattice
+from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ImageReadError, ReadOptions, read_mask
-from hypervlad.images.masks import mask_rows
-from hypervlad.images.outcomes import name_of
+from hypervlad.images.errors import image_name
+from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.reading import read_named
 
 ALIGNED, NOT_ALIGNED, UNKNOWN = "aligned", "not aligned", MIXED
@@ -61,7 +61,7 @@ class WindowLabels:
         values = list(y)
         of_length("labels or maps (y)", np.empty(len(values)), len(images))
         for position, value in enumerate(values):
-            _check_value(value, name_of(images[position], position))
+            _check_value(value, image_name(images[position], position))
         return cls(images, values, options)
 
     def of_windows(self, position: int, window: int) -> NDArray[np.str_]:
@@ -70,9 +70,9 @@ class WindowLabels:
         Unknown where less than half of a window is known, and in the background, where there is
         nothing to be aligned.
         """
-        name = name_of(self.images[position], position)
+        name = image_name(self.images[position], position)
         grey = grey_of(self.images[position], self.options, name)
-        lattice = Lattice.over(grey.shape, window)
+        lattice = TileGrid.over(grey.shape, window)
         where = self._map(position, grey.shape, name)
         known = np.isfinite(where)
         n_known = lattice.sums(known)
@@ -88,7 +88,7 @@ class WindowLabels:
         if label is not None:
             return np.full(shape, label)
         try:
-            return _read_map(value, (shape[0], shape[1]), mask_rows(self.options))
+            return _read_map(value, (shape[0], shape[1]), mask_banner_rows(self.options))
         except ImageReadError as error:
             raise ImageReadError(f"the map (y) of {name}: {error}") from error
 

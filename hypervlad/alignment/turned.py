@@ -22,7 +22,7 @@ from hypervlad.defects.lattice import Lattice as Windows
 from hypervlad.defects.reading import Picture
 from hypervlad.defects.seeing import WindowVectors
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.fibres.lattice import Lattice
+from hypervlad.fibres.tiles import TileGrid
 
 
 class TurnedVectors:
@@ -39,7 +39,7 @@ class TurnedVectors:
     def __init__(self, encoder: HypercolumnVLAD, tile_size: int) -> None:
         self._windows = WindowVectors(encoder, tile_size)
 
-    def __call__(self, image: Picture, places: Lattice) -> NDArray[np.float32]:
+    def __call__(self, image: Picture, places: TileGrid) -> NDArray[np.float32]:
         """Return the vectors (R S, n_features) of windows that cover an image, row by row."""
         even, odd = (
             [one + other for one, other in zip(*self._pair(image, places, turn), strict=True)]
@@ -50,10 +50,10 @@ class TurnedVectors:
             [of_book.flatten(0, 1) for of_book in sums], means.flatten(0, 1).numpy()
         )
 
-    def _pair(self, image: Picture, places: Lattice, turn: int) -> list[list[torch.Tensor]]:
+    def _pair(self, image: Picture, places: TileGrid, turn: int) -> list[list[torch.Tensor]]:
         return [self._seen(image, places, each) for each in (turn, turn + 2)]
 
-    def _seen(self, image: Picture, places: Lattice, turn: int) -> list[torch.Tensor]:
+    def _seen(self, image: Picture, places: TileGrid, turn: int) -> list[torch.Tensor]:
         """Return residual sums (R, S, K, D) of each codebook, and means (R, S, C), in a turn."""
         pixels = torch.rot90(image.pixels, turn, (1, 2)).contiguous()
         own = windows_in_turn(places, turn)
@@ -84,12 +84,12 @@ def mean_and_contrast(even: torch.Tensor, odd: torch.Tensor) -> torch.Tensor:
     return torch.cat([even + odd, (even - odd).abs()], dim=-1) / 4
 
 
-def windows_in_turn(places: Lattice, turn: int) -> Windows:
+def windows_in_turn(places: TileGrid, turn: int) -> Windows:
     """Return windows of one side in the middle of places that cover an image, in a turn of it.
 
     Parameters
     ----------
-    places : Lattice
+    places : TileGrid
         On the image as it is.
     turn : int
         Right angles counter-clockwise, as `numpy.rot90` counts them.

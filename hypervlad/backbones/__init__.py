@@ -6,8 +6,8 @@ from hypervlad.backbones.registry import (
     Backbone,
     Preprocessing,
     backbone_names,
+    ensure_registered,
     get_backbone,
-    known_here,
     register_backbone,
 )
 from hypervlad.backbones.weights import WeightsNotFoundError, find_weights
@@ -21,9 +21,9 @@ __all__ = [
     "architecture",
     "backbone_names",
     "build_network",
+    "ensure_registered",
     "find_weights",
     "get_backbone",
-    "known_here",
     "reach_of",
     "register_backbone",
     "tap_names",

@@ -101,7 +101,7 @@ def register_backbone(
     _REGISTRY[name] = Backbone(name, builder, taps, preprocessing or Preprocessing())
 
 
-def known_here(backbone: Backbone) -> None:
+def ensure_registered(backbone: Backbone) -> None:
     """Register a backbone that came from another process, if its name is not known here."""
     _REGISTRY.setdefault(backbone.name, backbone)
 

@@ -273,9 +273,7 @@ def fine_tune(
     objective = SoftmaxCrossEntropy(
         torch.from_numpy(class_weights), start.head.temperature, n_validation_groups
     )
-    curves = FineTuningCurves(
-        n_validation=len(validation), n_validation_groups=n_validation_groups
-    )
+    curves = FineTuningCurves(n_validation=len(validation), n_validation_groups=n_validation_groups)
     settings = {
         **settings,
         **options.decisive_settings(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -17,10 +16,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.baselines import state
+from hypervlad.base import ArrayDict, ImageEstimator, Labels, Record, Value
 from hypervlad.baselines.augmentation import PatchAugmentation
-from hypervlad.baselines.parameters import check_network
-from hypervlad.baselines.patch_network import activations, build_patch_network, n_parameters
+from hypervlad.baselines.patch_network import (
+    PatchArchitecture,
+    activations,
+    build_patch_network,
+    n_parameters,
+)
 from hypervlad.baselines.training import (
     BinaryCrossEntropy,
     Curves,
@@ -30,22 +33,20 @@ from hypervlad.baselines.training import (
     outputs_of,
 )
 from hypervlad.classifier.validation import checked_labels
-from hypervlad.encoder.listing import ImageListEstimator
+from hypervlad.constraints import Boolean, InstanceOf, Integer, ListOf, Number, RandomState
 from hypervlad.encoder.parameters import check_device, check_read_options
 from hypervlad.images import ImageReadError, ReadOptions, check_image_list, read_micrographs
-from hypervlad.images.outcomes import name_of
-from hypervlad.modelfile import write_model
+from hypervlad.images.errors import image_name
 from hypervlad.patches import ANOMALOUS, NORMAL, map_from_patches, patch_positions, patches_at
 from hypervlad.splits import holdout_split
 
 FloatArray = NDArray[np.float32]
 
-KIND = "patch_cnn_classifier"
 _MAX_BATCH = 4096  # patches that are classified at once, which bounds the memory
 _KERAS_EPSILON = 1e-7  # of Adam; torch's default is a tenth of it
 
 
-class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
+class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     """Classify patches of two kinds with a small convolutional network, trained from scratch.
 
     The baseline of Carrillo Pérez (2020) for SEM images of nanofibres: three unpadded convolutions
@@ -99,7 +100,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
         1 for grey; 3 if any training patch was in colour (grey ones get three equal channels).
     weights_ : dict of ndarray
         Weights of the best epoch, by torch's names.
-    architecture_ : dict
+    architecture_ : PatchArchitecture
         The arguments that the network was built with.
     curves_ : Curves
         Loss and accuracy of each epoch, for training and validation patches.
@@ -124,13 +125,42 @@ class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
     (116, 116)
     """
 
-    _kind = KIND
+    _kind = "patch_cnn_classifier"
+    _parameter_constraints = {
+        "filters": [ListOf(Integer(), "a tuple with one number for each convolution")],
+        "kernel_sizes": [ListOf(Integer(), "a tuple with one number for each convolution")],
+        "n_dense": [Integer()],
+        "dropout": [Number(at_least=0, below=1)],
+        "learning_rate": [Number(above=0)],
+        "batch_size": [Integer()],
+        "max_epochs": [Integer()],
+        "patience": [Integer()],
+        "shear": [Number(at_least=0, meaning="a number of degrees")],
+        "zoom": [Number(at_least=0, below=1)],
+        "horizontal_flip": [Boolean()],
+        "validation_fraction": [Number(above=0, below=1)],
+        "rescale_maps": [Boolean()],
+        "read_options": [InstanceOf((Mapping, ReadOptions), "a dict or a ReadOptions"), None],
+        "device": [InstanceOf((str, torch.device), '"auto", "cpu" or "cuda"')],
+        "random_state": [RandomState(), None],
+        "verbose": [Boolean()],
+    }
+    _fitted_state = {
+        "classes_": Labels(),
+        "architecture_": Record(PatchArchitecture),
+        "weights_": ArrayDict(),
+        "curves_": Record(Curves),
+        "patch_": Value(int),
+        "n_channels_": Value(int),
+        "n_parameters_": Value(int),
+    }
+    _unsaved_parameters = frozenset({"device", "verbose"})
 
     classes_: NDArray[Any]
     patch_: int
     n_channels_: int
     weights_: dict[str, NDArray[np.float32]]
-    architecture_: dict[str, Any]
+    architecture_: PatchArchitecture
     curves_: Curves
     n_parameters_: int
 
@@ -207,7 +237,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
         ImageReadError
             If a patch cannot be read or has another size; the message names it.
         """
-        check_network(self)
+        self._check_parameters()
         if validation is not None and groups is not None:
             raise ValueError(
                 "groups decide which patches are held out, but with validation= none are: give "
@@ -239,17 +269,17 @@ class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
             training = samples(pixels, labels)
             read = _read_patches(images, options, pixels.shape[2], pixels.shape[1])
             held_out = samples(read, others)
-        architecture = {
-            "n_channels": pixels.shape[1],
-            "patch": pixels.shape[2],
-            "filters": tuple(self.filters),
-            "kernel_sizes": tuple(self.kernel_sizes),
-            "n_dense": self.n_dense,
-            "dropout": self.dropout,
-        }
+        architecture = PatchArchitecture(
+            pixels.shape[1],
+            pixels.shape[2],
+            tuple(self.filters),
+            tuple(self.kernel_sizes),
+            self.n_dense,
+            self.dropout,
+        )
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(init_seed)
-            network = build_patch_network(**architecture).to(device)
+            network = build_patch_network(**vars(architecture)).to(device)
             trainer = Trainer(
                 network,
                 BinaryCrossEntropy(),
@@ -261,7 +291,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
             curves = trainer.fit(training, held_out, verbose=self.verbose)
         # All at the end: a fit that fails leaves the model unchanged.
         self.classes_, self.curves_, self.architecture_ = classes, curves, architecture
-        self.n_channels_, self.patch_ = pixels.shape[1:3]
+        self.n_channels_, self.patch_ = architecture.n_channels, architecture.patch
         self.weights_ = {k: v.cpu().numpy() for k, v in network.state_dict().items()}
         self.n_parameters_ = n_parameters(network)
         return self
@@ -357,33 +387,18 @@ class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
         """
         return np.asarray(self.score_map(image, stride=stride, edges=edges) >= 0)
 
-    # --- files ---------------------------------------------------------------------------------
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted model, its weights with it, to one file without pickle.
-
-        Read it back with :func:`hypervlad.load`.
-
-        Raises
-        ------
-        ModelFileError
-            If the file cannot be written.
-        """
-        write_model(path, self._kind, *self.to_state())
-
-    def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Return the fitted classifier as a JSON-able header and named arrays."""
-        check_is_fitted(self)
-        return state.pack(self)
-
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-    ) -> PatchCNNClassifier:
-        """Undo :meth:`to_state`."""
-        return state.unpack(cls, header, arrays)
-
     # --- internal ------------------------------------------------------------------------------
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if len(self.filters) != len(self.kernel_sizes):
+            raise ValueError(
+                "filters and kernel_sizes must have one number for each convolution, not "
+                f"{len(self.filters)} and {len(self.kernel_sizes)}"
+            )
+
+    def _check_state(self) -> None:
+        self._fitted_network()  # raises if the weights do not fit
 
     def _split(
         self, labels: NDArray[Any], groups: ArrayLike | None, seed: int
@@ -407,12 +422,9 @@ class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
 
     def _fitted_network(self) -> torch.nn.Sequential:
         with torch.random.fork_rng(devices=[]):  # its initial weights are replaced
-            network = build_patch_network(**self.architecture_)
+            network = build_patch_network(**vars(self.architecture_))
         network.load_state_dict({k: torch.from_numpy(v) for k, v in self.weights_.items()})
         return network.to(check_device(self.device)).eval()
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "weights_")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -518,7 +530,7 @@ def _read_patches(
         side = height if patch is None else patch
         if (height, width) != (side, side):
             raise ImageReadError(
-                f"{name_of(images[i], i)}: {height} x {width} pixels; expected a square patch"
+                f"{image_name(images[i], i)}: {height} x {width} pixels; expected a square patch"
                 + ("" if patch is None else f" of {side} x {side}, as the others are")
                 + "; cut images with hypervlad.patches.cut_patches"
             )

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 _POOL = 2
+
+
+@dataclass(frozen=True)
+class PatchArchitecture:
+    """The arguments that a patch network is built with: see `build_patch_network`."""
+
+    n_channels: int
+    patch: int
+    filters: tuple[int, ...]
+    kernel_sizes: tuple[int, ...]
+    n_dense: int
+    dropout: float
 
 
 def build_patch_network(

@@ -200,6 +200,17 @@ class Curves:
     validation_loss: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """Turn sequences from a file into lists; refuse those that cannot be curves."""
+        names = ("loss", "accuracy", "validation_loss", "validation_accuracy")
+        curves = [list(getattr(self, name)) for name in names]
+        if len({len(curve) for curve in curves}) > 1:
+            raise ValueError("the training curves differ in length")
+        if not all(isinstance(value, int | float) for curve in curves for value in curve):
+            raise TypeError("the training curves contain values that are not numbers")
+        for name, curve in zip(names, curves, strict=True):
+            setattr(self, name, curve)
+
     def __len__(self) -> int:
         return len(self.validation_loss)
 

@@ -28,6 +28,7 @@ from hypervlad.base import (
     Part,
     Record,
     Value,
+    to_json,
 )
 from hypervlad.baselines.augmentation import MicrographAugmentation
 from hypervlad.baselines.checkpoints import check_location
@@ -41,7 +42,7 @@ from hypervlad.baselines.finetuning import (
 )
 from hypervlad.baselines.softmax_head import FittedHead, SoftmaxHead, fit_head
 from hypervlad.baselines.training import FineTuningCurves, Schedule
-from hypervlad.baselines.training_images import TrainingImages, load_training_images
+from hypervlad.baselines.training_images import load_training_images
 from hypervlad.boosting.rows import class_weights
 from hypervlad.boosting.validation import check_class_weight, check_cs
 from hypervlad.classifier.answers import accuracy_of_read, most_probable
@@ -63,12 +64,8 @@ from hypervlad.encoder.networks import NetworkSource
 from hypervlad.encoder.parameters import check_device, check_read_options
 from hypervlad.encoder.state import check_backbone, portable_weights
 from hypervlad.images import ReadOptions, check_image_list
-from hypervlad.images.outcomes import name_of
-from hypervlad.modelfile import register_kind
+from hypervlad.images.errors import image_name
 from hypervlad.splits import holdout_split, joined_groups
-
-KIND = "transfer_classifier"
-register_kind(KIND, "hypervlad.baselines:TransferClassifier")
 
 _MIN_GROUPS = 5  # held out; with fewer, their loss says little
 _WARM_UP = 10  # steps
@@ -215,7 +212,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     True
     """
 
-    _kind = KIND
+    _kind = "transfer_classifier"
     _parameter_constraints = {
         "backbone": [InstanceOf(str, "the name of a backbone")],
         "weights": [InstanceOf((str, os.PathLike), '"imagenet", "random" or a path')],
@@ -534,8 +531,13 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
             check_value(
                 "random_state",
                 self.random_state,
-                [Integer(0, meaning="a whole number (with a checkpoint, which otherwise could not be "
-                "resumed)")],
+                [
+                    Integer(
+                        0,
+                        meaning="a whole number (with a checkpoint, which otherwise could not be "
+                        "resumed)",
+                    )
+                ],
             )
 
     def _size_for(self, backbone: Backbone) -> int:
@@ -550,12 +552,12 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         names = [field.name for field in dataclasses.fields(MicrographAugmentation)]
         return FineTuning(
             trainable=self.trainable,
-            augmentation=MicrographAugmentation(**{n: _plain(getattr(self, n)) for n in names}),
+            augmentation=MicrographAugmentation(**{n: to_json(getattr(self, n)) for n in names}),
             schedule=Schedule(
-                _plain(self.learning_rate),
-                _plain(self.batch_size),
-                _plain(self.max_epochs),
-                _plain(self.patience),
+                to_json(self.learning_rate),
+                to_json(self.batch_size),
+                to_json(self.max_epochs),
+                to_json(self.patience),
                 warm_up=_WARM_UP,
                 even_batches=True,
             ),
@@ -705,11 +707,6 @@ def _check_finite(features: NDArray[np.float32], images: list[Any]) -> NDArray[n
     if len(invalid):
         raise ValueError(
             f"the network's features are not finite for {len(invalid)} images, the first of them "
-            f"{name_of(images[invalid[0]])}: are its weights damaged, or those of another network?"
+            f"{image_name(images[invalid[0]])}: are its weights damaged, or those of another network?"
         )
     return features
-
-
-def _plain(value: Any) -> Any:
-    """Return a NumPy number as Python's own: the settings of a training go into JSON."""
-    return value.item() if isinstance(value, np.generic) else value

@@ -98,7 +98,7 @@ def align(
       hypervlad align "scans/*.png" -o found/ --pixel-size 2.5 --bootstrap 1000
     """
     from hypervlad.displays import AlignmentRecipe, write_alignment
-    from hypervlad.fibres.rule import DEFAULT_WINDOW
+    from hypervlad.fibres.alignment import DEFAULT_WINDOW
     from hypervlad.images import ImageReadError, find_images
 
     check_folders(output, paths)

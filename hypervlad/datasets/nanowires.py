@@ -14,9 +14,9 @@ from hypervlad.datasets._arguments import check_count, check_size
 from hypervlad.datasets._wire_scan import block_means, scan_wires
 from hypervlad.datasets._wires import Deposit, lay_wires
 from hypervlad.fibres import AlignedFraction, aligned_fraction_of_map
+from hypervlad.fibres.alignment import DEFAULT_TOLERANCE, DEFAULT_WINDOW
 from hypervlad.fibres.axial import direction_of
-from hypervlad.fibres.lattice import Lattice
-from hypervlad.fibres.rule import DEFAULT_TOLERANCE, DEFAULT_WINDOW
+from hypervlad.fibres.tiles import TileGrid
 
 SMALLEST_SIZE = 64
 _SAMPLING = 2  # points of the surface a pixel, each way: wires without steps
@@ -100,7 +100,7 @@ class NanowireTruth:
         """
         found = self.aligned_fraction(window, tolerance)
         values = np.where(found.background, np.nan, found.aligned).astype(np.float32)
-        return Lattice(found.rows, found.columns).painted(values)
+        return TileGrid(found.rows, found.columns).expand(values)
 
 
 def make_nanowire_images(

@@ -43,7 +43,7 @@ from hypervlad.encoder.listing import ImageListEstimator
 from hypervlad.encoder.parameters import check_read_options
 from hypervlad.encoder.saving import SaveMixin
 from hypervlad.images import check_image_list
-from hypervlad.images.masks import mask_rows
+from hypervlad.images.masks import mask_banner_rows
 from hypervlad.metrics.patches import check_side
 from hypervlad.modelfile import register_kind
 from hypervlad.patches import ANOMALOUS, NORMAL
@@ -212,7 +212,7 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         own = default_patch_encoder() if self.encoder is None else self.encoder
         encoder = seeded(own, seed, self.verbose)
-        rows = mask_rows(check_read_options(encoder.read_options))
+        rows = mask_banner_rows(check_read_options(encoder.read_options))
         truth = Truth.of(images, y, masks, self.min_fraction, rows)
         if self.threshold == "f1" and not truth.is_known:
             raise ValueError('threshold="f1" needs masks or labels; of good images take "fpr"')

@@ -14,7 +14,8 @@ from hypervlad.encoder.inputs import Inputs
 from hypervlad.encoder.intake import Taken
 from hypervlad.encoder.recipe import Recipe
 from hypervlad.images import ImageReadError
-from hypervlad.images.outcomes import name_of, outcomes_of
+from hypervlad.images.errors import image_name
+from hypervlad.images.reading import read_in_order
 
 Prepare = Callable[[Any, str], Any]
 
@@ -77,9 +78,9 @@ def pictures(
         left out if ``inputs`` say so.
     """
     take = _taking(inputs, side, prepare)
-    outcomes = outcomes_of(enumerate(images), take, inputs.n_threads)
+    outcomes = read_in_order(enumerate(images), take, inputs.n_threads)
     for position, taken in inputs.told(outcomes, images, what):
-        yield Picture.of(taken, position, name_of(images[position], position))
+        yield Picture.of(taken, position, image_name(images[position], position))
 
 
 def picture(
@@ -91,7 +92,7 @@ def picture(
     ------
     ImageReadError
     """
-    name = name_of(image)
+    name = image_name(image)
     return Picture.of(_taking(inputs, side, prepare)(image, name), 0, name)
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from hypervlad.classifier.validation import checked_labels, of_length
 from hypervlad.defects.lattice import Lattice
 from hypervlad.images import ImageReadError, read_mask
+from hypervlad.images.errors import image_name
 from hypervlad.images.masks import warn_if_inverted
-from hypervlad.images.outcomes import name_of
 from hypervlad.patches import ANOMALOUS, NORMAL, patch_means
 
 MIXED = ""  # neither defective enough to be called so nor sound: not learnt from
@@ -103,7 +103,7 @@ class Truth:
         n_windows = len(windows.rows) * len(windows.columns)
         if self.labels is not None:
             if n_windows > 1:
-                name = name_of(self.images[position], position)
+                name = image_name(self.images[position], position)
                 raise ImageReadError(
                     f"{name}: {shape[0]} x {shape[1]} pixels, where y labels patches of "
                     f"{windows.side} x {windows.side}; cut the image into patches "
@@ -133,7 +133,7 @@ class Truth:
         try:
             return read_mask(self.masks[position], shape=shape, banner_rows=self.banner_rows)
         except ImageReadError as error:
-            name = name_of(self.images[position], position)
+            name = image_name(self.images[position], position)
             raise ImageReadError(f"the mask of {name}: {error}") from error
 
 

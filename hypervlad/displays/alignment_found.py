@@ -19,16 +19,16 @@ from hypervlad.fibres import (
     aligned_fraction,
     local_orientation,
 )
-from hypervlad.fibres.checks import (
+from hypervlad.fibres.alignment import DEFAULT_SIGMA, DEFAULT_TOLERANCE, DEFAULT_WINDOW
+from hypervlad.fibres.contrast import (
     check_choice,
     check_positive,
     check_tolerance,
     check_window,
 )
 from hypervlad.fibres.orientation import METHODS, OrientationMethod
-from hypervlad.fibres.rule import DEFAULT_SIGMA, DEFAULT_TOLERANCE, DEFAULT_WINDOW
 from hypervlad.images import Micrograph, read_micrograph
-from hypervlad.images.lengths import length_in_pixels, parse_length
+from hypervlad.images.metadata import length_in_pixels, parse_length
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from hypervlad.displays.facts import read_options_of
 from hypervlad.images import ImageReadError, read_mask
-from hypervlad.images.masks import mask_rows, warn_if_inverted
+from hypervlad.images.masks import mask_banner_rows, warn_if_inverted
 from hypervlad.metrics import PixelTally, patch_confusion
 from hypervlad.metrics.patches import PatchConfusion
 
@@ -188,7 +188,7 @@ def evaluate_defects(
             f"{len(images)} images, {len(masks)} masks and {len(names)} names: give one each"
         )
     result = DefectEvaluation(scorer.threshold_, scorer.patch_)
-    rows = mask_rows(read_options_of(scorer.encoder_))
+    rows = mask_banner_rows(read_options_of(scorer.encoder_))
     given = zip(images, masks, names, strict=True)
     hidden = None if progress else True
     for i, (image, mask, name) in enumerate(

@@ -22,7 +22,7 @@ from hypervlad.displays.tiles import (
     thumbnail,
 )
 from hypervlad.images import check_image_list, read_image, read_mask
-from hypervlad.images.masks import mask_rows
+from hypervlad.images.masks import mask_banner_rows
 from hypervlad.metrics import area_fraction_error
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class DefectMapDisplay:
         check_size(self.names[row], pixels, scores)
         seen = None if self.threshold is None else scores >= self.threshold
         mask = self.masks[row]
-        rows = mask_rows(self.read_options or {})
+        rows = mask_banner_rows(self.read_options or {})
         truth = None if mask is None else read_mask(mask, shape=scores.shape, banner_rows=rows)
         picture = in_colour(thumbnail(pixels, SIDE))
         surface = coloured(thumbnail(scores, SIDE, np.max))

@@ -22,7 +22,7 @@ from hypervlad.displays.defect_map import (
 from hypervlad.displays.figures import axes_or_new
 from hypervlad.displays.tiles import GREY, Line, Tile, draw_tiles, sheet_size, thumbnail
 from hypervlad.images import check_image_list, read_image, read_mask
-from hypervlad.images.masks import mask_rows
+from hypervlad.images.masks import mask_banner_rows
 from hypervlad.metrics import PatchConfusion, patch_confusion
 from hypervlad.metrics.patches import defective_patches
 
@@ -81,7 +81,7 @@ class PatchConfusionDisplay:
         n_images = len(self.images)
         self.seen = [read_mask(m) for m in one_each("predicted map", predicted, n_images)]
         truths = zip(one_each("mask", masks, n_images), self.seen, strict=True)
-        rows = mask_rows(read_options or {})
+        rows = mask_banner_rows(read_options or {})
         self.truths = [
             np.zeros(seen.shape, dtype=bool)
             if mask is None

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hypervlad.images import SkippedImage, read_image
-from hypervlad.images.jpegs import jpeg
-from hypervlad.images.outcomes import outcomes_of
+from hypervlad.images.files import encode_jpeg
+from hypervlad.images.reading import read_in_order
 
 _QUALITY = 72
 _AT_ONCE = 2  # images decoded at a time: each may take a gigabyte
@@ -41,10 +41,10 @@ def thumbnails(
 
     def made(image: Any, _name: str) -> str:
         pixels = read_image(image, **read_options)
-        return base64.b64encode(jpeg(pixels, side, _QUALITY)).decode("ascii")
+        return base64.b64encode(encode_jpeg(pixels, side, _QUALITY)).decode("ascii")
 
     positions = list(chosen)
     pairs = ((position, images[position]) for position in positions)
-    outcomes = outcomes_of(pairs, made, _AT_ONCE)
+    outcomes = read_in_order(pairs, made, _AT_ONCE)
     for position, outcome in zip(positions, outcomes, strict=True):
         yield position, "" if isinstance(outcome, SkippedImage) else outcome

@@ -22,8 +22,8 @@ from hypervlad.encoder.caching import path_index
 from hypervlad.encoder.intake import Facts, Intake, Taken
 from hypervlad.encoder.parameters import check_device
 from hypervlad.images import ReadOptions, SkippedImage, UnknownPixelSizeWarning
-from hypervlad.images.outcomes import name_of, outcomes_of, readable
-from hypervlad.images.reading import n_threads
+from hypervlad.images.errors import image_name
+from hypervlad.images.reading import n_reader_threads, raise_or_skip, read_in_order
 
 if TYPE_CHECKING:
     from hypervlad.encoder.estimator import HypercolumnVLAD
@@ -107,7 +107,7 @@ class Inputs(Generic[AnyRecipe]):
         find : callable
             See `Intake`.
         """
-        outcomes = outcomes_of(enumerate(images), self.intake(find), self.n_threads)
+        outcomes = read_in_order(enumerate(images), self.intake(find), self.n_threads)
         return self.told(outcomes, images, what)
 
     def told(
@@ -129,7 +129,7 @@ class Inputs(Generic[AnyRecipe]):
         warn : bool, default=True
             Name the images whose pixel size is wanted and not known.
         """
-        stream = readable(outcomes, len(images), skip=self.on_error == "skip")
+        stream = raise_or_skip(outcomes, len(images), skip=self.on_error == "skip")
         if warn and self.recipe.pixel_size is not None:
             stream = _telling_unknown(stream, images)
         hidden = None if self.verbose else True
@@ -143,14 +143,14 @@ class Inputs(Generic[AnyRecipe]):
         ImageReadError
             If it cannot be read, or not be brought to the common scale.
         """
-        taken = self.intake(lambda digest: None)(image, name_of(image))
+        taken = self.intake(lambda digest: None)(image, image_name(image))
         (batch,) = self.batches([(0, taken)])
         return batch
 
     @property
     def n_threads(self) -> int:
         """How many threads read ahead."""
-        return n_threads(self.n_jobs)
+        return n_reader_threads(self.n_jobs)
 
     def intake(self, find: Callable[[str], Any]) -> Intake:
         """Return what takes in one image."""
@@ -190,7 +190,7 @@ def _telling_unknown(
     unknown: list[str] = []
     for position, image in stream:
         if image.facts.pixel_size is None:
-            unknown.append(name_of(images[position], position))
+            unknown.append(image_name(images[position], position))
         yield position, image
     if unknown:
         warnings.warn(UnknownPixelSizeWarning.about(unknown, len(images)), stacklevel=2)

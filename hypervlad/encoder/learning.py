@@ -19,7 +19,7 @@ from hypervlad.encoder.sampling import is_chosen, samples_of
 from hypervlad.encoder.spreading import from_anywhere, in_order, is_spread, spread
 from hypervlad.encoder.weights import NetworkSource
 from hypervlad.images import SkippedImage
-from hypervlad.images.outcomes import outcomes_of
+from hypervlad.images.reading import read_in_order
 
 MOST_SAMPLES_AN_IMAGE = 5000
 MOST_CODEBOOK_IMAGES = 1000  # 50 hypercolumns each fill the default pool; more only cost time
@@ -180,7 +180,7 @@ class SamplingTask:
                 cache.keep(taken.digest, blocks)
             return Sampled(taken.facts, taken.digest, blocks)
 
-        for outcome in outcomes_of(numbered, self.inputs.intake(find), n_threads):
+        for outcome in read_in_order(numbered, self.inputs.intake(find), n_threads):
             yield outcome if isinstance(outcome, SkippedImage) else sampled(outcome)
 
 

@@ -16,8 +16,8 @@ from hypervlad.backbones import (
     TappedNetwork,
     WeightsNotFoundError,
     build_network,
+    ensure_registered,
     get_backbone,
-    known_here,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class NetworkSource:
         WeightsNotFoundError
             If there are none, or they are not those of the digest.
         """
-        known_here(self.backbone)
+        ensure_registered(self.backbone)
         weights: Any = self.weights
         if isinstance(weights, Mapping):
             weights = {name: torch.from_numpy(array) for name, array in weights.items()}

@@ -39,7 +39,7 @@ from hypervlad.extraction.table import (
 )
 from hypervlad.extraction.work import Job
 from hypervlad.images import ImageReadError, SkippedImage, UnknownPixelSizeWarning
-from hypervlad.images.outcomes import warn_of_skipped
+from hypervlad.images.errors import warn_skipped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -322,11 +322,11 @@ class _Told:
         if not self.n_images:
             raise ImageReadError("there are no images; the stream ended before the first one")
         if len(self.skipped) == self.n_images:
-            warn_of_skipped(self.skipped, self.n_images)
+            warn_skipped(self.skipped, self.n_images)
 
     def warn(self) -> None:
         """Name the images that could not be read, and those of unknown scale."""
-        warn_of_skipped(sorted(self.skipped), self.n_images)
+        warn_skipped(sorted(self.skipped), self.n_images)
         if self._unknown:
             about = UnknownPixelSizeWarning.about(self._unknown, self.n_images)
             warnings.warn(about, stacklevel=4)

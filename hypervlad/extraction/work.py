@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from hypervlad.backbones import Backbone, known_here
+from hypervlad.backbones import Backbone, ensure_registered
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.caching import CachedVectors
 from hypervlad.encoder.inputs import Inputs
@@ -20,7 +20,7 @@ from hypervlad.encoder.spreading import from_anywhere, is_spread, spread
 from hypervlad.extraction.met import Comparison, Met
 from hypervlad.extraction.sources import Item, Task
 from hypervlad.images import ImageReadError, SkippedImage
-from hypervlad.images.outcomes import outcomes_of
+from hypervlad.images.reading import read_in_order
 
 Stamp: TypeAlias = tuple[int | None, int | None]
 
@@ -125,7 +125,7 @@ class _Work:
 
     def __init__(self, job: Job) -> None:
         encoder = job.encoder
-        known_here(job.backbone)
+        ensure_registered(job.backbone)
         self.inputs = Inputs.of(encoder, encoder.recipe_, encoder.preprocessing_, verify=job.verify)
         self.cache = CachedVectors(encoder, job.run)
         self.take = self.inputs.intake(self.cache.find)
@@ -136,7 +136,7 @@ class _Work:
     def taken(self, task: Task, name: str = "") -> tuple[list[Taken | SkippedImage], list[Stamp]]:
         """Take in the images of a task; sizes and times of the files are those from before."""
         stamps = task.stamps()
-        return list(outcomes_of(task.numbered(), self.take)), stamps
+        return list(read_in_order(task.numbered(), self.take)), stamps
 
     def encoded(self, taken: Sequence[Taken | SkippedImage], stamps: list[Stamp]) -> Encoded:
         """Encode the images of one task."""
@@ -179,7 +179,7 @@ def _reading_ahead(work: _Work, tasks: Iterator[Task]) -> Iterator[tuple[Task, E
             ahead.append(task)
             yield task.number, task
 
-    for taken in outcomes_of(noted(), work.taken, max(1, work.inputs.n_threads)):
+    for taken in read_in_order(noted(), work.taken, max(1, work.inputs.n_threads)):
         yield ahead.popleft(), work.encoded(*taken)
 
 

@@ -1,6 +1,11 @@
 """Directions of fibres, wires and tubes, and what share of an image is aligned."""
 
-from hypervlad.fibres.alignment import AlignmentModel, aligned_fraction
+from hypervlad.fibres.alignment import (
+    AlignedFraction,
+    AlignmentModel,
+    aligned_fraction,
+    aligned_fraction_of_map,
+)
 from hypervlad.fibres.axial import (
     AxialStatistics,
     Interval,
@@ -12,7 +17,6 @@ from hypervlad.fibres.axial import (
 )
 from hypervlad.fibres.orientation import LocalOrientation, local_orientation
 from hypervlad.fibres.regions import AlignedRegion
-from hypervlad.fibres.rule import AlignedFraction, aligned_fraction_of_map
 
 __all__ = [
     "AlignedFraction",

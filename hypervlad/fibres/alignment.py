@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import uniform_filter1d
 
-from hypervlad.fibres.background import DEFAULT_FLOOR, NO_ENERGY, beyond_noise, fibre_mask
-from hypervlad.fibres.checks import (
+from hypervlad.fibres.axial import AxialStatistics, direction_of, order_of, spread_of
+from hypervlad.fibres.background import (
+    DEFAULT_FLOOR,
+    NO_ENERGY,
+    GradientNoise,
+    beyond_noise,
+    fibre_mask,
+    gradient_noise,
+)
+from hypervlad.fibres.contrast import (
+    BoolMap,
     as_contrast,
     check_choice,
     check_mask,
@@ -24,27 +34,106 @@ from hypervlad.fibres.gradients import (
     DEFAULT_GRADIENT_SIGMA,
     Tensor,
     averaged_tensor,
+    bin_axes,
+    direction_histograms,
     gradients_of,
     smoothed,
 )
-from hypervlad.fibres.histograms import bin_axes, direction_histograms
-from hypervlad.fibres.lattice import Lattice
-from hypervlad.fibres.noise import BoolMap, GradientNoise, gradient_noise
 from hypervlad.fibres.orientation import METHODS, OrientationMethod
-from hypervlad.fibres.rule import (
-    DEFAULT_MIN_FIBRE,
-    DEFAULT_SIGMA,
-    DEFAULT_TOLERANCE,
-    DEFAULT_WINDOW,
-    AlignedFraction,
-    WindowSums,
-    judged,
-)
+from hypervlad.fibres.regions import AlignedRegion, label_windows, regions_of
+from hypervlad.fibres.tiles import TileGrid
 
+DEFAULT_WINDOW = 32
+DEFAULT_TOLERANCE = float(np.deg2rad(20))
+DEFAULT_MIN_FIBRE = 0.1
+DEFAULT_SIGMA = 1.75
 FloatMap = NDArray[np.float32]
 _BINS = 36
 _BASELINE_BINS = 9  # an eighth of a turn: wide enough for noise to average out
 _BASELINE_SHARE = 0.1  # least of a baseline, over the mean of the histogram
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedFraction:
+    """What of an image is coherently aligned, window by window.
+
+    Attributes
+    ----------
+    fraction : float
+        Area of the aligned windows over that of all windows that are not background; not-a-number
+        if all are background.
+    fibre_fraction : float
+        The same of fibre pixels, instead of all pixels of the windows. Where it is an image's,
+        those are the pixels where directions can be seen, wires and what is about two sigma
+        beside them: no segmentation (see `LocalOrientation.mask`).
+    labels : ndarray of int32, shape (H, W)
+        Number of the region at each pixel; 0 where it is not aligned.
+    regions : tuple of AlignedRegion
+        The largest first; region k has the label k + 1.
+    aligned, background : ndarray of bool, shape (n_rows, n_columns)
+        Of each window.
+    angle : ndarray of float64, shape (n_rows, n_columns)
+        Mean direction of each window, radians in [0, pi); 0 in the background.
+    order : ndarray of float64, shape (n_rows, n_columns)
+        Order parameter S of each window, 0 to 1; 0 in the background.
+    spread : ndarray of float64, shape (n_rows, n_columns)
+        Axial circular standard deviation of each window, radians; infinite in the background.
+    proba : ndarray of float64, shape (n_rows, n_columns), or None
+        How probable a model found it that each window is aligned; None without a model.
+    rows, columns : ndarray of int, shape (n_rows + 1,) and (n_columns + 1,)
+        Edges of the windows: window (i, j) is
+        ``image[rows[i]:rows[i + 1], columns[j]:columns[j + 1]]``.
+    window : int
+        Side asked for, in pixels.
+    tolerance : float
+        Radians.
+    statistics : AxialStatistics or None
+        Mean direction, order parameter and spread over all windows that are not background, from
+        the sums that windows are judged by, so what noise does to them is taken off; None if all
+        are background. `LocalOrientation.statistics` is of the directions of pixels as they were
+        found, noise and all, and has intervals.
+    expected_fraction : float or None
+        Area of the windows that are not background, each times the probability that a model gives
+        it, over the area of all of them: what the fraction is on average if the probabilities are
+        right; less biased than counting windows above one half where much is doubtful. None
+        without a model, or if all are background.
+    """
+
+    fraction: float
+    fibre_fraction: float
+    labels: NDArray[np.int32]
+    regions: tuple[AlignedRegion, ...]
+    aligned: NDArray[np.bool_]
+    background: NDArray[np.bool_]
+    angle: NDArray[np.float64]
+    order: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    proba: NDArray[np.float64] | None
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+    window: int
+    tolerance: float
+    statistics: AxialStatistics | None = None
+    expected_fraction: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class WindowSums:
+    """What the rule needs to know of each window.
+
+    Attributes
+    ----------
+    axes : ndarray of complex128, shape (n_rows, n_columns)
+        Sum of w exp(2 i theta).
+    weights : ndarray of float64, shape (n_rows, n_columns)
+        Sum of w.
+    fibre : ndarray of float64, shape (n_rows, n_columns)
+        Fibre pixels.
+    """
+
+    axes: NDArray[np.complex128]
+    weights: NDArray[np.float64]
+    fibre: NDArray[np.float64]
 
 
 @runtime_checkable
@@ -174,22 +263,22 @@ def aligned_fraction(
     inner = check_positive("gradient_sigma", gradient_sigma)
     scale = check_sigma(sigma, None, contrast.shape)
     model = _model_of(method)
-    lattice = Lattice.over(contrast.shape, side)
+    grid = TileGrid.over(contrast.shape, side)
     down, right = gradients_of(contrast, inner)
     noise = gradient_noise(contrast, scale, inner, where)
     summed = _gradient_sums if method == "lgo" else _tensor_sums
-    sums = summed(down, right, lattice, scale, noise, share, where)
+    sums = summed(down, right, grid, scale, noise, share, where)
     proba = None
     if model is not None:
         looked_at = image if where is None else filled(image, where)
-        proba = _proba_of(model, looked_at, lattice)
-    return judged(sums, lattice, side, limit, least, proba)
+        proba = _proba_of(model, looked_at, grid)
+    return classify_windows(sums, grid, side, limit, least, proba)
 
 
 def _tensor_sums(
     down: FloatMap,
     right: FloatMap,
-    lattice: Lattice,
+    grid: TileGrid,
     sigma: float,
     noise: GradientNoise,
     floor: float,
@@ -199,12 +288,12 @@ def _tensor_sums(
     energy = tensor.energy
     energy -= np.float32(noise.energy)
     mask = fibre_mask(energy, noise, floor, where)
-    fibre = lattice.sums(mask) * beyond_noise(energy, noise, lattice)
+    fibre = grid.sums(mask) * beyond_noise(energy, noise, grid)
     np.maximum(energy, 0, out=energy)
     lengths = _lengths(tensor, noise)
     clear = _clearness(lengths, energy) * mask
-    axes = lattice.sums(tensor.cosine * clear) + 1j * lattice.sums(tensor.sine * clear)
-    weights = np.maximum(lattice.sums(lengths * clear), np.abs(axes))
+    axes = grid.sums(tensor.cosine * clear) + 1j * grid.sums(tensor.sine * clear)
+    weights = np.maximum(grid.sums(lengths * clear), np.abs(axes))
     return WindowSums(axes, weights, fibre)
 
 
@@ -228,7 +317,7 @@ def _clearness(lengths: FloatMap, energy: FloatMap) -> FloatMap:
 def _gradient_sums(
     down: FloatMap,
     right: FloatMap,
-    lattice: Lattice,
+    grid: TileGrid,
     sigma: float,
     noise: GradientNoise,
     floor: float,
@@ -237,11 +326,11 @@ def _gradient_sums(
     energy = smoothed(down * down + right * right, sigma)
     energy -= np.float32(noise.energy)
     mask = fibre_mask(energy, noise, floor, where)
-    fibre = lattice.sums(mask) * beyond_noise(energy, noise, lattice)
-    looked_at = lattice.areas
+    fibre = grid.sums(mask) * beyond_noise(energy, noise, grid)
+    looked_at = grid.areas
     if where is not None:
-        down, right, looked_at = down * where, right * where, lattice.sums(where)
-    table = direction_histograms(down, right, lattice, _BINS)
+        down, right, looked_at = down * where, right * where, grid.sums(where)
+    table = direction_histograms(down, right, grid, _BINS)
     axes = table @ bin_axes(_BINS)
     above = table.sum(axis=-1) - _BINS * _baseline(table, noise.energy * looked_at)
     return WindowSums(axes, np.maximum(above, np.abs(axes)), fibre)
@@ -267,12 +356,147 @@ def _model_of(method: Any) -> AlignmentModel | None:
     return None
 
 
-def _proba_of(model: AlignmentModel, image: ArrayLike, lattice: Lattice) -> NDArray[np.float64]:
-    said = model.aligned_proba(image, lattice.rows, lattice.columns)
+def _proba_of(model: AlignmentModel, image: ArrayLike, grid: TileGrid) -> NDArray[np.float64]:
+    said = model.aligned_proba(image, grid.rows, grid.columns)
     proba = np.asarray(said, dtype=np.float64)
-    if proba.shape != lattice.shape or not ((proba >= 0) & (proba <= 1)).all():
+    if proba.shape != grid.shape or not ((proba >= 0) & (proba <= 1)).all():
         raise ValueError(
             f"{type(model).__name__}.aligned_proba: expected a probability, 0 to 1, for each of "
-            f"{lattice.shape[0]} x {lattice.shape[1]} windows; got shape {proba.shape}."
+            f"{grid.shape[0]} x {grid.shape[1]} windows; got shape {proba.shape}."
         )
     return proba
+
+
+def aligned_fraction_of_map(
+    orientation: ArrayLike,
+    weights: ArrayLike | None = None,
+    window: int = DEFAULT_WINDOW,
+    tolerance: float = DEFAULT_TOLERANCE,
+    *,
+    min_fibre: float = DEFAULT_MIN_FIBRE,
+) -> AlignedFraction:
+    """Return what is coherently aligned of a map of directions, such as a true one.
+
+    Parameters
+    ----------
+    orientation : array-like of shape (H, W)
+        Radians, counter-clockwise from the +x axis as seen; not-a-number in the background.
+    weights : array-like of shape (H, W), optional
+        Of the directions, at least 0; all alike by default.
+    window, tolerance, min_fibre
+        As in `aligned_fraction`.
+
+    Returns
+    -------
+    AlignedFraction
+
+    Raises
+    ------
+    ValueError
+        If maps or parameters are not as described.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.fibres import aligned_fraction_of_map
+    >>> rng = np.random.default_rng(0)
+    >>> orientation = np.where(np.arange(96) < 64, 3.1, rng.uniform(0, np.pi, (64, 96)))
+    >>> found = aligned_fraction_of_map(orientation)
+    >>> round(found.fraction, 3), len(found.regions), round(found.regions[0].mean_angle, 3)
+    (0.667, 1, 3.1)
+    """
+    theta = np.asarray(orientation, dtype=np.float64)
+    if theta.ndim != 2:
+        raise ValueError(f"expected a map of directions of shape (H, W); got shape {theta.shape}.")
+    if np.isinf(theta).any():
+        raise ValueError("directions are radians, or NaN in the background; got infinity.")
+    side, limit = check_window(window, theta.shape), check_tolerance(tolerance)
+    least = check_share("min_fibre", min_fibre)
+    mask = np.isfinite(theta)
+    weight = np.where(mask, _checked_weights(weights, theta.shape), 0)
+    grid = TileGrid.over(theta.shape, side)
+    axes = weight * np.exp(2j * np.where(mask, theta, 0))
+    sums = WindowSums(grid.sums(axes), grid.sums(weight), grid.sums(mask))
+    return classify_windows(sums, grid, side, limit, least)
+
+
+def classify_windows(
+    sums: WindowSums,
+    grid: TileGrid,
+    window: int,
+    tolerance: float,
+    min_fibre: float,
+    proba: NDArray[np.float64] | None = None,
+) -> AlignedFraction:
+    """Apply the rule, or a model's judgement in its place.
+
+    Parameters
+    ----------
+    sums : WindowSums
+    grid : TileGrid
+    window : int
+    tolerance, min_fibre : float
+    proba : ndarray of shape (n_rows, n_columns), optional
+        A window that a model finds more probably aligned than not is; its spread is not asked.
+    """
+    background = (sums.fibre < min_fibre * grid.areas) | (sums.weights <= 0)
+    resultant = np.where(background, 0, sums.axes) / np.where(background, 1, sums.weights)
+    spread, angle = spread_of(resultant), direction_of(resultant)
+    alike = spread < tolerance if proba is None else proba > 0.5
+    aligned = alike & ~background
+    labels, regions = regions_of(
+        label_windows(aligned, angle, tolerance), sums.axes, sums.weights, sums.fibre, grid
+    )
+    return AlignedFraction(
+        fraction=_share(grid.areas, aligned, background),
+        fibre_fraction=_share(sums.fibre, aligned, background),
+        labels=grid.expand(labels.astype(np.int32)),
+        regions=regions,
+        aligned=aligned,
+        background=background,
+        angle=angle,
+        order=order_of(resultant),
+        spread=spread,
+        proba=proba,
+        rows=grid.rows,
+        columns=grid.columns,
+        window=window,
+        tolerance=tolerance,
+        statistics=_statistics(sums, ~background),
+        expected_fraction=None if proba is None else _expected(grid.areas, proba, ~background),
+    )
+
+
+def _statistics(sums: WindowSums, counted: NDArray[np.bool_]) -> AxialStatistics | None:
+    if not counted.any():
+        return None
+    resultant = complex(sums.axes[counted].sum() / sums.weights[counted].sum())
+    return AxialStatistics(
+        float(direction_of(resultant)), float(order_of(resultant)), float(spread_of(resultant))
+    )
+
+
+def _expected(
+    areas: NDArray[np.float64], proba: NDArray[np.float64], counted: NDArray[np.bool_]
+) -> float | None:
+    whole = float(areas[counted].sum())
+    return float((areas * proba)[counted].sum()) / whole if whole else None
+
+
+def _share(
+    amounts: NDArray[np.float64], aligned: NDArray[np.bool_], background: NDArray[np.bool_]
+) -> float:
+    whole = float(amounts[~background].sum())
+    return float(amounts[aligned].sum()) / whole if whole else float("nan")
+
+
+def _checked_weights(weights: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    if weights is None:
+        return np.ones(shape)
+    table = np.asarray(weights, dtype=np.float64)
+    if table.shape != shape or not np.isfinite(table).all() or (table < 0).any():
+        raise ValueError(
+            f"expected finite weights of at least 0, one for each of {shape[0]} x {shape[1]} "
+            f"directions; got shape {table.shape}, from {table.min()} to {table.max()}."
+        )
+    return table

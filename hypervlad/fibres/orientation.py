@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.fibres.axial import AxialStatistics, axial_statistics, wrapped
-from hypervlad.fibres.background import DEFAULT_FLOOR, NO_ENERGY, fibre_mask
-from hypervlad.fibres.checks import (
+from hypervlad.fibres.background import DEFAULT_FLOOR, NO_ENERGY, fibre_mask, gradient_noise
+from hypervlad.fibres.contrast import (
     as_contrast,
     check_choice,
     check_mask,
@@ -19,10 +19,13 @@ from hypervlad.fibres.checks import (
     check_sigma,
     check_window,
 )
-from hypervlad.fibres.gradients import DEFAULT_GRADIENT_SIGMA, averaged_tensor, gradients_of
-from hypervlad.fibres.histograms import peak_maps
-from hypervlad.fibres.lattice import Lattice
-from hypervlad.fibres.noise import gradient_noise
+from hypervlad.fibres.gradients import (
+    DEFAULT_GRADIENT_SIGMA,
+    averaged_tensor,
+    gradients_of,
+    peak_maps,
+)
+from hypervlad.fibres.tiles import TileGrid
 
 FloatMap = NDArray[np.float32]
 OrientationMethod: TypeAlias = Literal["structure_tensor", "lgo"]
@@ -136,8 +139,8 @@ class LocalOrientation:
         shorter = min(self.mask.shape)
         suited = max(shorter // 4, min(_LEAST_WINDOW, shorter // 3), 2)
         side = suited if window is None else check_window(window, self.mask.shape)
-        lattice = Lattice.over(self.mask.shape, side)
-        numbers = lattice.painted(np.arange(lattice.size).reshape(lattice.shape))
+        grid = TileGrid.over(self.mask.shape, side)
+        numbers = grid.expand(np.arange(grid.size).reshape(grid.shape))
         return np.asarray(numbers[self.mask])
 
 

@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from hypervlad.fibres.axial import axial_difference, direction_of, order_of
-from hypervlad.fibres.lattice import Lattice
+from hypervlad.fibres.tiles import TileGrid
 
 _ROUNDING = 1e-9
 
@@ -91,7 +91,7 @@ def regions_of(
     sums: NDArray[np.complex128],
     totals: NDArray[np.float64],
     fibre: NDArray[np.float64],
-    lattice: Lattice,
+    grid: TileGrid,
 ) -> tuple[NDArray[np.intp], tuple[AlignedRegion, ...]]:
     """Return the labels ordered by area, largest first, and what each region is like.
 
@@ -102,7 +102,7 @@ def regions_of(
         Of w exp(2 i theta) and of w over each window.
     fibre : ndarray of shape (n_rows, n_columns)
         Fibre pixels of each window.
-    lattice : Lattice
+    grid : TileGrid
     """
     n = int(labels.max(initial=0))
     own = labels.ravel()
@@ -110,7 +110,7 @@ def regions_of(
     def summed(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.bincount(own, values.ravel(), n + 1), dtype=np.float64)
 
-    areas = summed(lattice.areas)
+    areas = summed(grid.areas)
     order = np.argsort(-areas[1:], kind="stable") + 1
     rank = np.zeros(n + 1, dtype=np.intp)
     rank[order] = np.arange(1, n + 1)
@@ -124,18 +124,18 @@ def regions_of(
             fibre_area=int(pixels[k]),
             mean_angle=float(direction_of(resultants[k])),
             order=float(order_of(resultants[k] / weights[k])),
-            box=_box(labels == k, lattice),
+            box=_box(labels == k, grid),
         )
         for k in order
     )
     return rank[labels], regions
 
 
-def _box(inside: NDArray[np.bool_], lattice: Lattice) -> tuple[int, int, int, int]:
+def _box(inside: NDArray[np.bool_], grid: TileGrid) -> tuple[int, int, int, int]:
     rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
     return (
-        int(lattice.rows[rows[0]]),
-        int(lattice.columns[columns[0]]),
-        int(lattice.rows[rows[-1] + 1]),
-        int(lattice.columns[columns[-1] + 1]),
+        int(grid.rows[rows[0]]),
+        int(grid.columns[columns[0]]),
+        int(grid.rows[rows[-1] + 1]),
+        int(grid.columns[columns[-1] + 1]),
     )

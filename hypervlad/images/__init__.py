@@ -12,7 +12,7 @@ from hypervlad.images.errors import (
     SkippedImagesWarning,
     UnknownPixelSizeWarning,
 )
-from hypervlad.images.listing import IMAGE_SUFFIXES, check_image_list, find_images
+from hypervlad.images.files import IMAGE_SUFFIXES, check_image_list, find_images
 from hypervlad.images.masks import find_masks, read_mask
 from hypervlad.images.options import ReadOptions
 from hypervlad.images.reading import Micrograph, read_image, read_micrograph, read_micrographs

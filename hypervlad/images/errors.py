@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class ImageReadError(ValueError):
@@ -75,3 +77,21 @@ class UnknownPixelSizeWarning(UserWarning):
             "pixel_size.",
             names,
         )
+
+
+def warn_skipped(skipped: list[SkippedImage], n_images: int) -> None:
+    """Warn of images that were left out; raise if they are all that there were."""
+    if not skipped:
+        return
+    warning = SkippedImagesWarning.about(skipped, n_images)
+    if len(skipped) == n_images:
+        raise ImageReadError(f"image list: none of the images could be read. {warning}")
+    warnings.warn(warning, stacklevel=3)
+
+
+def image_name(source: Any, index: int | None = None) -> str:
+    """What errors call the image: its path, or its place in the list."""
+    if isinstance(source, (str, os.PathLike)):
+        text = os.fspath(source)
+        return text if isinstance(text, str) and text.strip() else repr(text)
+    return "image" if index is None else f"image {index} of the list (counted from 0)"

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.images.banner import MAX_SHARE
-from hypervlad.images.errors import ImageReadError
-from hypervlad.images.listing import IMAGE_SUFFIXES
+from hypervlad.images.errors import ImageReadError, image_name
+from hypervlad.images.files import IMAGE_SUFFIXES
+from hypervlad.images.formats import is_partly_transparent
 from hypervlad.images.options import ReadOptions, make_options
-from hypervlad.images.outcomes import name_of
-from hypervlad.images.rasters import is_partly_transparent
 from hypervlad.images.reading import read_stored
 
 _MOST_GREY = 0.1  # of a mask's pixels, at the edges of what is white
@@ -58,7 +57,7 @@ def read_mask(
     array([[False,  True],
            [False, False]])
     """
-    name = name_of(source)
+    name = image_name(source)
     if isinstance(source, str | os.PathLike):
         source = _black_and_white(_stored_grey(source, name), name)
     try:
@@ -95,7 +94,7 @@ def warn_if_inverted(shares: Sequence[float]) -> None:
         )
 
 
-def mask_rows(read_options: Mapping[str, Any] | ReadOptions) -> int | None:
+def mask_banner_rows(read_options: Mapping[str, Any] | ReadOptions) -> int | None:
     """Return ``banner_rows`` of `read_mask` for masks of images that are read in this way."""
     if not isinstance(read_options, ReadOptions):
         read_options = make_options(dict(read_options))

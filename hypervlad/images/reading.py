@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import joblib
 import numpy as np
@@ -18,19 +21,28 @@ from numpy.typing import NDArray
 
 from hypervlad.images.arrays import as_pixels
 from hypervlad.images.banner import find_banner
-from hypervlad.images.decoded import Decoded
-from hypervlad.images.errors import ImageReadError
-from hypervlad.images.filetypes import N_SNIFFED, describe_other, sniff
-from hypervlad.images.listing import check_image_list
-from hypervlad.images.microscopy import MICROSCOPY_KINDS, decode_microscopy
+from hypervlad.images.errors import ImageReadError, SkippedImage, image_name, warn_skipped
+from hypervlad.images.files import check_image_list
+from hypervlad.images.formats import (
+    MICROSCOPY_KINDS,
+    N_SNIFFED,
+    Decoded,
+    check_single_page,
+    decode_microscopy,
+    decode_raster,
+    describe_other,
+    image_pixels,
+    sniff,
+)
 from hypervlad.images.options import ReadOptions, make_options
-from hypervlad.images.outcomes import name_of, outcomes_of, readable
-from hypervlad.images.rasters import check_single_page, decode_raster, image_pixels
 from hypervlad.images.scaling import Rule, scale_pixels, scaling_rule
-from hypervlad.images.tiffs import decode_tiff
+from hypervlad.images.tiff import decode_tiff
 
 # Part of what finds a file's facts again: raise it when the same file gets other pixels.
 READING_VERSION = 2
+_N_AHEAD = 2  # images that each thread reads ahead, which bounds the memory
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +107,7 @@ def read_image(source: Any, **options: Any) -> NDArray[np.float32]:
     array([[0. , 0.2],
            [0.4, 1. ]], dtype=float32)
     """
-    return _read(source, make_options(options), name_of(source), with_digest=False).pixels
+    return _read(source, make_options(options), image_name(source), with_digest=False).pixels
 
 
 def read_micrograph(source: Any, **options: Any) -> Micrograph:
@@ -124,7 +136,7 @@ def read_micrograph(source: Any, **options: Any) -> Micrograph:
     >>> micrograph.pixels.shape, micrograph.metadata["dtype"], micrograph.pixel_size
     ((4, 6), 'uint16', None)
     """
-    return _read(source, make_options(options), name_of(source), with_digest=True)
+    return _read(source, make_options(options), image_name(source), with_digest=True)
 
 
 def read_micrographs(
@@ -178,13 +190,93 @@ def read_micrographs(
             "ReadOptions(**options)?"
         )
     chosen, listed = options, check_image_list(images)
-    outcomes = outcomes_of(
-        enumerate(listed), lambda image, name: read_named(image, chosen, name), n_threads(n_jobs)
+    outcomes = read_in_order(
+        enumerate(listed),
+        lambda image, name: read_named(image, chosen, name),
+        n_reader_threads(n_jobs),
     )
-    return readable(outcomes, len(listed), skip=on_error == "skip")
+    return raise_or_skip(outcomes, len(listed), skip=on_error == "skip")
 
 
-def n_threads(n_jobs: int | None) -> int:
+def read_in_order(
+    images: Iterable[tuple[int, Any]],
+    read: Callable[[Any, str], T],
+    n_threads: int = 0,
+    n_ahead: int = 0,
+) -> Generator[T | SkippedImage, None, None]:
+    """Read each image of a list or stream, in order.
+
+    Parameters
+    ----------
+    images : iterable of (int, path or array)
+        Images and their positions, which name arrays in errors. Drawn from as they are needed, in
+        the caller's thread.
+    read : callable
+        Called with an image and what errors call it, in any thread.
+    n_threads : int, default=0
+        That read ahead of the caller, two images each; 0 reads when asked.
+    n_ahead : int, default=0
+        How many images they read ahead at least.
+
+    Yields
+    ------
+    outcome : what ``read`` returned, or SkippedImage
+        The second where it raised `ImageReadError`.
+    """
+
+    def outcome(position: int, image: Any) -> T | SkippedImage:
+        name = image_name(image, position)
+        try:
+            return read(image, name)
+        except ImageReadError as error:
+            return SkippedImage(position, name, str(error))
+
+    if not n_threads:
+        yield from (outcome(position, image) for position, image in images)
+        return
+    most = max(_N_AHEAD * n_threads, n_ahead)
+    with ThreadPoolExecutor(n_threads) as readers:
+        ahead: deque[Future[T | SkippedImage]] = deque()
+        try:
+            for position, image in images:
+                ahead.append(readers.submit(outcome, position, image))
+                if len(ahead) > most:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for unread in ahead:
+                unread.cancel()
+
+
+def raise_or_skip(
+    outcomes: Generator[T | SkippedImage, None, None], n_images: int, *, skip: bool
+) -> Iterator[tuple[int, T]]:
+    """Pass on what was read, with its position; stop at an image that was not, or leave it out.
+
+    Raises
+    ------
+    ImageReadError
+        At the first image that could not be read; with ``skip``, after the last, if none could.
+
+    Warns
+    -----
+    SkippedImagesWarning
+        Once, after the last image, with all that were left out.
+    """
+    skipped: list[SkippedImage] = []
+    with contextlib.closing(outcomes):  # stops the readers if the caller stops early
+        for index, outcome in enumerate(outcomes):
+            if not isinstance(outcome, SkippedImage):
+                yield index, outcome
+            elif skip:
+                skipped.append(outcome)
+            else:
+                raise ImageReadError(outcome.reason)
+    warn_skipped(skipped, n_images)
+
+
+def n_reader_threads(n_jobs: int | None) -> int:
     """Return how many threads read ahead: 0 for None and 1, which read in the caller's own."""
     wanted = 1 if n_jobs is None else joblib.effective_n_jobs(n_jobs)
     return 0 if wanted == 1 else wanted

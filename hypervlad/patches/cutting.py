@@ -20,8 +20,8 @@ from hypervlad.images import (
     read_mask,
     read_micrographs,
 )
+from hypervlad.images.errors import image_name
 from hypervlad.images.options import make_options
-from hypervlad.images.outcomes import name_of
 from hypervlad.metrics.patches import check_min_fraction
 from hypervlad.patches.grid import Edges, IntArray, patch_means, patch_positions, patches_at
 from hypervlad.splits import holdout_split
@@ -144,7 +144,7 @@ def cut_patches(
     ]
     cuts = []
     for i, micrograph in read_micrographs(images, options=options):
-        name = name_of(images[i], i)
+        name = image_name(images[i], i)
         truth = _truth(micrograph, masks[i], name)
         cut = _cut(micrograph.pixels, truth, name, patch, stride, edges)
         cuts.append((np.full(len(cut[1]), i), *cut))

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from hypervlad.images import read_image
-from hypervlad.images.jpegs import jpeg as encoded
+from hypervlad.images.files import encode_jpeg
 
 SCREEN = 1024  # pixels, of the longer side
 THUMBNAIL = 192
@@ -83,4 +83,4 @@ class Previews:
 
 def jpeg(path: Path, side: int) -> bytes:
     """Return a micrograph as JPEG; see `Previews.get`."""
-    return encoded(read_image(path), side, _QUALITY)
+    return encode_jpeg(read_image(path), side, _QUALITY)

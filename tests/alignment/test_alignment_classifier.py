@@ -33,7 +33,7 @@ from hypervlad.alignment.labels import WindowLabels
 from hypervlad.alignment.turned import TurnedVectors, mean_and_contrast, windows_in_turn
 from hypervlad.defects.reading import inputs_of, picture
 from hypervlad.fibres import AlignmentModel, aligned_fraction
-from hypervlad.fibres.lattice import Lattice
+from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ReadOptions, SkippedImagesWarning
 from hypervlad.modelfile import ModelFileError
 
@@ -196,7 +196,7 @@ def test_vectors_are_those_of_their_definition(model: AlignmentClassifier) -> No
     """Each window's m and c by hand, from residual sums over turned images."""
     image, _ = halves(17, 0.7)
     seen = picture(inputs_of(model.encoder_), image, 1)
-    places = Lattice.over(image.shape, 16)
+    places = TileGrid.over(image.shape, 16)
     vectors = TurnedVectors(model.encoder_, 2048)
     found = vectors(seen, places).reshape(*places.shape, -1)
     turns = [vectors._seen(seen, places, turn) for turn in range(4)]
@@ -225,7 +225,7 @@ def test_the_contrast_sees_what_the_mean_cannot() -> None:
 def test_turned_windows_hold_the_same_pixels(turn: int, down: int, across: int, side: int) -> None:
     """Where all windows are of one size."""
     image = np.arange(down * across * side**2).reshape(down * side, across * side)
-    places = Lattice.over(image.shape, side)
+    places = TileGrid.over(image.shape, side)
     windows = windows_in_turn(places, turn)
     seen = np.rot90(image, turn)
     first = [[int(seen[y, x]) for x in windows.columns] for y in windows.rows]
@@ -239,7 +239,7 @@ def test_turned_windows_hold_the_same_pixels(turn: int, down: int, across: int, 
 def test_windows_lie_in_the_middle_of_their_places(
     height: int, width: int, window: int, turn: int
 ) -> None:
-    places = Lattice.over((height, width), window)
+    places = TileGrid.over((height, width), window)
     windows = windows_in_turn(places, turn)
     turned = [(places.rows, places.columns), (places.columns, places.rows)][turn % 2]
     for starts, edges, flipped in zip(

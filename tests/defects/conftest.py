@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from surfaces import PATCH, blotted, surface
+from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import PatchDefectScorer, default_patch_encoder
 

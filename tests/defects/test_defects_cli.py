@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from surfaces import PATCH, blotted, surface
+from support.surfaces import PATCH, blotted, surface
 from typer.testing import CliRunner, Result
 
 from hypervlad import ImageReadError, PatchDefectScorer, default_patch_encoder, load

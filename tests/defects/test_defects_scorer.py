@@ -18,7 +18,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted, validate_data
-from surfaces import PATCH, blotted, surface
+from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import (
     HypercolumnVLAD,

@@ -24,7 +24,7 @@ from hypervlad.displays.classified_data import as_script, link_to, most_doubtful
 from hypervlad.displays.predictions import Predictions, predictions_of
 from hypervlad.displays.thumbnails import thumbnails
 from hypervlad.images import ImageReadError, SkippedImage, SkippedImagesWarning
-from hypervlad.images.jpegs import jpeg
+from hypervlad.images.files import encode_jpeg
 
 EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>"
 
@@ -381,6 +381,6 @@ def test_a_picture_that_can_no_longer_be_read_is_left_out(
 @pytest.mark.parametrize("shape", [(20, 300), (300, 20, 3), (5, 5)])
 def test_pictures_fit_their_side(shape: tuple[int, ...]) -> None:
     pixels = np.random.default_rng(0).random(shape)
-    shown = Image.open(io.BytesIO(jpeg(pixels, 160, 72)))
+    shown = Image.open(io.BytesIO(encode_jpeg(pixels, 160, 72)))
     assert max(shown.size) == min(160, max(shape[:2]))
     assert shown.mode == ("RGB" if len(shape) == 3 else "L")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from feature_folders import write_folder
+from support.feature_folders import write_folder
 
 from hypervlad import HypercolumnVLAD
 from hypervlad.encoder.vectors import BatchEncoder

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from feature_folders import write_image
+from support.feature_folders import write_image
 from tqdm.auto import tqdm
 
 from hypervlad import HypercolumnVLAD, extract_features, register_backbone

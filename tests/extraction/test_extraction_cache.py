@@ -9,10 +9,10 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
-from feature_folders import write_image
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
+from support.feature_folders import write_image
 
 from hypervlad import HypercolumnVLAD, extract_features
 from hypervlad.cache import CacheFolder, PathIndex, bytes_of

@@ -171,7 +171,7 @@ def test_a_cache_that_was_not_needed_is_no_error(model: Path, folder: Path, tmp_
 def test_training_and_predicting_with_a_cache(
     texture_images: tuple[list[np.ndarray], np.ndarray], tmp_path: Path
 ) -> None:
-    from feature_folders import write_image
+    from support.feature_folders import write_image
 
     rng = np.random.default_rng(0)
     for i in range(24):
@@ -194,7 +194,7 @@ def test_training_and_predicting_with_a_cache(
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_a_killed_command_goes_on(folder: Path, tmp_path: Path) -> None:
     """The real command in a process of its own, killed as soon as it has finished something."""
-    from feature_folders import write_image
+    from support.feature_folders import write_image
 
     rng = np.random.default_rng(0)
     files = [write_image(tmp_path / "many" / f"{i:03d}.png", rng) for i in range(300)]
@@ -225,7 +225,7 @@ def test_a_killed_command_goes_on(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
 def test_no_worker_outlives_a_killed_command(how: str, folder: Path, tmp_path: Path) -> None:
-    from feature_folders import write_image
+    from support.feature_folders import write_image
 
     rng = np.random.default_rng(0)
     files = [write_image(tmp_path / "many" / f"{i:04d}.png", rng) for i in range(1200)]

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from feature_folders import write_folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.feature_folders import write_folder
 
 import hypervlad
 from hypervlad import HypercolumnVLAD, MicrographClassifier, extract_features, load_features

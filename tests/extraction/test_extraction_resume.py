@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from feature_folders import write_image
 from PIL import Image
+from support.feature_folders import write_image
+from support.paths import ROOT
 
 import hypervlad
 from hypervlad import HypercolumnVLAD, extract_features, load_features
@@ -512,7 +513,11 @@ def test_killed_at_random_moments(cached: bool, tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     done = subprocess.run(
         [sys.executable, str(KILLING), str(tmp_path), str(seed), str(int(cached))],
-        env={**os.environ, "PYTHONPATH": str(KILLING.parents[2]), "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+            "OMP_NUM_THREADS": "1",
+        },
         capture_output=True,
         text=True,
         timeout=300,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from alignment_rivals import GRADIENTS, fibriltool, orientationj
-from fibre_images import cells, stripes
+from support.fibre_images import cells, stripes
 
 from hypervlad.fibres import axial_difference
 

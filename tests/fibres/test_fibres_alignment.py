@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fibre_images import cells, stripes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
+from support.fibre_images import cells, stripes
 
 from hypervlad.datasets import make_nanowire_images
 from hypervlad.fibres import (

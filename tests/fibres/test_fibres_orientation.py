@@ -7,20 +7,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fibre_images import stripes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import binary_dilation, gaussian_filter
 from skimage.feature import structure_tensor, structure_tensor_eigenvalues
+from support.fibre_images import stripes
 
 from hypervlad.datasets import make_nanowire_images
 from hypervlad.fibres import axial_difference, local_orientation
-from hypervlad.fibres.checks import as_contrast
-from hypervlad.fibres.gradients import averaged_tensor, gradients_of, smoothed
-from hypervlad.fibres.histograms import bin_axes, direction_histograms
-from hypervlad.fibres.lattice import Lattice
-from hypervlad.fibres.noise import gradient_noise, noise_deviation
+from hypervlad.fibres.background import gradient_noise, noise_deviation
+from hypervlad.fibres.contrast import as_contrast
+from hypervlad.fibres.gradients import (
+    averaged_tensor,
+    bin_axes,
+    direction_histograms,
+    gradients_of,
+    smoothed,
+)
+from hypervlad.fibres.tiles import TileGrid
 
 METHODS = ["structure_tensor", "lgo"]
 
@@ -320,7 +325,7 @@ def slow_histogram(down, right, n_bins):
 def test_histograms_are_those_of_the_definition():
     rng = np.random.default_rng(0)
     down, right = rng.standard_normal((2, 20, 30)).astype(np.float32)
-    lattice = Lattice.over((20, 30), 10)
+    lattice = TileGrid.over((20, 30), 10)
     table = direction_histograms(down, right, lattice, 12)
     for i in range(2):
         for j in range(3):
@@ -384,7 +389,7 @@ def test_sums_of_noise_scatter_as_they_should():
     image = as_contrast(np.random.default_rng(2).standard_normal((960, 960)))
     noise = gradient_noise(image, 1.5, 1.0)
     energy = averaged_tensor(*gradients_of(image, 1.0), 1.5).energy
-    sums = Lattice.over(energy.shape, 32).sums(energy)[1:-1, 1:-1]
+    sums = TileGrid.over(energy.shape, 32).sums(energy)[1:-1, 1:-1]
     expected = noise.energy * noise.total_scatter * 32
     assert sums.std() == pytest.approx(expected, rel=0.1)
 
@@ -399,7 +404,7 @@ def test_noise_is_estimated_beside_edges():
 
 @given(st.integers(2, 200), st.integers(2, 200), st.integers(2, 64))
 def test_windows_cover_each_pixel_once(height, width, window):
-    lattice = Lattice.over((height, width), window)
+    lattice = TileGrid.over((height, width), window)
     assert lattice.areas.sum() == height * width
     for edges, extent in ((lattice.rows, height), (lattice.columns, width)):
         sides = np.diff(edges)
@@ -408,7 +413,7 @@ def test_windows_cover_each_pixel_once(height, width, window):
             assert 0.75 * window - 1 <= sides.min() <= sides.max() <= 1.5 * window + 1
     values = np.random.default_rng(0).random((height, width))
     assert lattice.sums(values).sum() == pytest.approx(values.sum())
-    painted = lattice.painted(np.arange(lattice.size).reshape(lattice.shape))
+    painted = lattice.expand(np.arange(lattice.size).reshape(lattice.shape))
     assert_array_equal(np.bincount(painted.ravel()), lattice.areas.ravel())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hypervlad.images.lengths import length_in_pixels, parse_length
+from hypervlad.images.metadata import length_in_pixels, parse_length
 
 
 @pytest.mark.parametrize(

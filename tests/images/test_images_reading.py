@@ -16,8 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image, ImageFile
 
 from hypervlad.images import ReadOptions, read_image, read_micrograph
-from hypervlad.images.decoded import plain
-from hypervlad.images.rasters import strict_decoding
+from hypervlad.images.formats import plain, strict_decoding
 
 GREY = np.random.default_rng(0).integers(0, 256, (37, 53), dtype=np.uint8)
 GREY16 = np.random.default_rng(1).integers(0, 65536, (37, 53), dtype=np.uint16)

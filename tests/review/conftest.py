@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from review_queues import CLASSES, Clock, Served, entry, write_picture
+from support.review_queues import CLASSES, Clock, Served, entry, write_picture
 
 from hypervlad.review.filling import make_queue
 from hypervlad.review.records import TrainingImage

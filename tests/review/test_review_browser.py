@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from review_queues import Served, write_picture
+from support.review_queues import Served, write_picture
 
 from hypervlad.review import Queue
 from hypervlad.review.filling import contents

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from review_queues import Served
 from safetensors.torch import save_file
+from support.review_queues import Served
 from typer.testing import CliRunner
 
 import hypervlad

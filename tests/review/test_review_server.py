@@ -18,7 +18,7 @@ import pytest
 import tifffile
 from flask.testing import FlaskClient
 from PIL import Image
-from review_queues import Served, write_picture
+from support.review_queues import Served, write_picture
 
 from hypervlad.review import Queue
 from hypervlad.review.guard import HEADERS, MOST_BYTES

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from review_queues import CLASSES, Clock, entry
+from support.review_queues import CLASSES, Clock, entry
 
 from hypervlad.cli.messages import _sentence
 from hypervlad.review import Queue, QueueError, exported

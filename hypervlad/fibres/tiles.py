@@ -13,7 +13,7 @@ IntArray = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
-class Lattice:
+class TileGrid:
     """Windows that cover an image, each pixel once.
 
     As many windows as fit best, all of nearly the same size: sides differ by a pixel at most, and
@@ -30,7 +30,7 @@ class Lattice:
     columns: IntArray
 
     @classmethod
-    def over(cls, shape: tuple[int, ...], window: int) -> Lattice:
+    def over(cls, shape: tuple[int, ...], window: int) -> TileGrid:
         """Return the windows of an image, of about `window` pixels a side."""
         return cls(_edges(shape[0], window), _edges(shape[1], window))
 
@@ -56,7 +56,7 @@ class Lattice:
         down = [values[top:stop].sum(axis=0, dtype=kind) for top, stop in pairwise(self.rows)]
         return np.asarray(np.add.reduceat(np.stack(down), self.columns[:-1], axis=1))
 
-    def painted(self, values: ArrayLike) -> NDArray[Any]:
+    def expand(self, values: ArrayLike) -> NDArray[Any]:
         """Return a map with each window filled with its value."""
         table = np.asarray(values)
         down = np.repeat(table, np.diff(self.rows), axis=0)

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from hypervlad.images import metadata as meta
 from hypervlad.images.arrays import check_size
-from hypervlad.images.decoded import Decoded, plain
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.rasters import image_pixels, look_up
+from hypervlad.images.formats import Decoded, image_pixels, look_up, plain
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage

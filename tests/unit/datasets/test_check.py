@@ -18,9 +18,6 @@ from hypervlad.datasets import (
 )
 from hypervlad.images import ReadOptions
 
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real images in {DATA}")
-
 
 def save(image: np.ndarray, path: Path, bits: int = 8) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -321,33 +318,3 @@ def test_threads_and_progress_bar(clean, capsys):
 def test_options_reach_the_reader(clean):
     report = check_image_folder(clean, options=ReadOptions(max_pixels=100))
     assert len(report.bad_files) == 12
-
-
-@needs_data
-@pytest.mark.real
-def test_micrographs_of_papers():
-    folder = DATA / "micrographs"
-    report = check_image_folder(folder, folder / "groups.csv")
-    assert report.n_images == 494
-    assert report.bad_files == report.exact_copies == []
-    assert not any(s.crosses_groups for s in report.near_copies)
-    assert 5 <= len(report.near_copies) <= 20
-
-
-@needs_data
-@pytest.mark.real
-def test_nanofibre_near_copies_are_of_one_sample():
-    folder = DATA / "nanofibre"
-    report = check_image_folder(folder, folder / "groups.csv")
-    assert report.ok, report.problems
-    assert 6 <= len(report.near_copies) <= 10
-    assert not any(s.crosses_groups or s.crosses_classes for s in report.near_copies)
-
-
-@needs_data
-@pytest.mark.real
-def test_magnetic_tiles_under_several_lights_are_one_set():
-    report = check_image_folder(DATA / "magnetic_tile" / "images")
-    stems = [{Path(file).stem for file in s.files} for s in report.near_copies]
-    tile = {f"exp{i}_num_{n}" for i, n in enumerate((317483, 317512, 317526, 317540, 317558), 1)}
-    assert any(tile <= members for members in stems)

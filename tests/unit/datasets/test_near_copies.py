@@ -1,15 +1,13 @@
 """Near copies: planted ones are found, pictures of like things are not taken for copies."""
 
 import functools
-import io
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from scipy.ndimage import gaussian_filter
+from support.copies import CHANGES, SEVERAL, window, with_banner
 
 from hypervlad.datasets import make_tem_images
 from hypervlad.datasets._thumbnails import (
@@ -19,9 +17,6 @@ from hypervlad.datasets._thumbnails import (
     unit_rows,
 )
 from hypervlad.datasets.near_copies import _similarity, find_near_copies, group_copies
-
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real images in {DATA}")
 
 
 @functools.cache
@@ -33,53 +28,6 @@ def tem_images_once():
 @pytest.fixture
 def tem_images():
     return tem_images_once()
-
-
-def jpeg(image, quality):
-    stream = io.BytesIO()
-    Image.fromarray((np.clip(image, 0, 1) * 255).astype(np.uint8)).save(
-        stream, "JPEG", quality=quality
-    )
-    return np.asarray(Image.open(stream), np.float32) / 255
-
-
-def resize(image, scale):
-    height, width = (round(extent * scale) for extent in image.shape)
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def window(image, top, left, margin=16):
-    height, width = image.shape
-    return image[margin + top : height - margin + top, margin + left : width - margin + left]
-
-
-def with_banner(image, seed=0):
-    image = image.copy()
-    rows = max(6, image.shape[0] // 11)
-    text = np.random.default_rng(seed).random((rows, image.shape[1])) > 0.7
-    image[-rows:] = gaussian_filter(text.astype(np.float32), 0.7)
-    return image
-
-
-SEVERAL = "shift, size, contrast and JPEG"
-CHANGES = {
-    "shift by 1 % of the frame": lambda im: (window(im, 0, 0), window(im, 1, -1)),
-    "shift by 6 %": lambda im: (window(im, 0, 0), window(im, 8, 3)),
-    "shift by 12 %": lambda im: (window(im, 0, 0), window(im, -4, 15)),
-    "brightness and contrast": lambda im: (im, 0.3 + 0.5 * im),
-    "gamma": lambda im: (im, im**1.5),
-    "inverse scaling kept": lambda im: (im, np.float32(0.02) + im * 0.1),
-    "JPEG 30": lambda im: (im, jpeg(im, 30)),
-    "half size": lambda im: (im, resize(im, 0.5)),
-    "1.7 times the size": lambda im: (im, resize(im, 1.7)),
-    "2 % magnification": lambda im: (im, resize(im[2:-2, 2:-2], 1.02)),
-    "banner": lambda im: (im, with_banner(im)),
-    "shading": lambda im: (im, im * np.linspace(0.5, 1.2, im.shape[1], dtype=np.float32)),
-    SEVERAL: lambda im: (
-        window(im, 0, 0),
-        jpeg(0.2 + 0.6 * resize(window(im, -5, 4), 0.8), 60),
-    ),
-}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -199,27 +147,3 @@ def test_group_copies_joins_chains():
     pairs = np.array([[0, 3], [3, 5], [1, 2]])
     assert group_copies(pairs, 7) == [[0, 3, 5], [1, 2]]
     assert group_copies(np.empty((0, 2), np.intp), 7) == []
-
-
-@needs_data
-@pytest.mark.real
-@pytest.mark.parametrize("name", ["micrographs", "neu_steel", "nanofibre", "magnetic_tile/images"])
-def test_planted_copies_among_real_images(name):
-    files = sorted((DATA / name).rglob("*.jpg"))[::3]
-    images = [np.asarray(Image.open(file).convert("L"), np.float32) / 255 for file in files]
-    thumbnails, planted = [], list(range(0, len(images), 3))
-    n_changes = len(CHANGES)
-    copies = []
-    for i, image in enumerate(images):
-        if i in planted:
-            margin_free = min(image.shape) >= 90
-            change = list(CHANGES.values())[(i // 3) % n_changes]
-            original, copy = change(image) if margin_free else (image, jpeg(image, 60))
-            thumbnails.append(make_thumbnail(np.ascontiguousarray(original)))
-            copies.append(make_thumbnail(np.ascontiguousarray(copy)))
-        else:
-            thumbnails.append(make_thumbnail(image))
-    pairs, _ = find_near_copies(np.stack(thumbnails + copies))
-    found = {(int(i), int(j)) for i, j in pairs}
-    hits = [(i, len(images) + k) in found for k, i in enumerate(planted)]
-    assert np.mean(hits) >= 0.9

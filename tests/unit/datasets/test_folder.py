@@ -8,9 +8,6 @@ import pytest
 
 from hypervlad.datasets import ImageFolderError, ImageFolderWarning, load_image_folder
 
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real images in {DATA}")
-
 
 def touch(root: Path, *names: str) -> None:
     for name in names:
@@ -108,27 +105,3 @@ def test_empty_class_and_loose_images_are_warned_about(tmp_path):
     with pytest.warns(ImageFolderWarning, match=r"1 image\(s\) beside .* \(stray\.png\)"):
         data = load_image_folder(tmp_path)
     assert len(data.images) == 2
-
-
-@needs_data
-@pytest.mark.real
-@pytest.mark.parametrize(
-    ("name", "n_images", "n_classes", "n_groups"),
-    [("micrographs", 494, 5, None), ("nanofibre", 83, 3, 16), ("neu_steel", 300, 6, 0)],
-)
-def test_real_folders(name, n_images, n_classes, n_groups):
-    csv = None if n_groups == 0 else DATA / name / "groups.csv"
-    data = load_image_folder(DATA / name, groups=csv)
-    assert len(data.images) == len(data.target) == n_images
-    assert len(data.target_names) == n_classes
-    if csv is None:
-        assert data.groups is None
-        return
-    assert len(data.groups) == n_images
-    if n_groups:
-        assert len(set(data.groups)) == n_groups
-    else:
-        # Each paper's figures carry its identifier in their names.
-        for image, group in zip(data.images, data.groups, strict=True):
-            number = group.split("chemrxiv")[-1].replace("-", "_").replace(".", "_")
-            assert Path(image).name.startswith(f"chemrxiv_10_26434{number}_fig_")

@@ -1,0 +1,436 @@
+"""What all estimators share: checked parameters, seeded parts, and a state without pickle.
+
+An estimator declares three dictionaries: the constraints of its parameters, the fitted attributes
+that its model file holds, and which parameters are themselves estimators. Checks, seeding, ``save``
+and ``load`` follow from them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils.validation import check_is_fitted
+
+from hypervlad.constraints import Alternatives, check_parameters
+from hypervlad.modelfile import ModelFileError, write_model
+
+Arrays: TypeAlias = dict[str, NDArray[Any]]
+
+_LABEL_KINDS = "biufUO"
+
+
+class Field(Protocol):
+    """How one fitted attribute is stored: partly as JSON, partly as named arrays."""
+
+    def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
+        """Return JSON and arrays."""
+
+    def unpack(self, packed: Any, arrays: Arrays) -> Any:
+        """Undo `pack`; a KeyError, TypeError or ValueError where it does not fit."""
+
+
+class Stateful(Protocol):
+    """A part of a model that converts itself into JSON and named arrays, and back."""
+
+    def to_state(self) -> tuple[dict[str, Any], Arrays]: ...
+
+    @classmethod
+    def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """A number, a truth value or a text.
+
+    Parameters
+    ----------
+    kind : {int, float, bool, str}
+    """
+
+    kind: type
+
+    def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
+        value = self.kind(value)
+        # JSON has neither infinity nor NaN.
+        return (value if self.kind is not float or np.isfinite(value) else str(value)), {}
+
+    def unpack(self, packed: Any, arrays: Arrays) -> Any:
+        expected = {float: int | float | str, int: int, bool: bool, str: str}[self.kind]
+        if not isinstance(packed, expected) or isinstance(packed, bool) != (self.kind is bool):
+            raise TypeError(f"{packed!r} is not of type {self.kind.__name__}")
+        return self.kind(packed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Values:
+    """A tuple of numbers or texts of one kind.
+
+    Parameters
+    ----------
+    kind : {int, float, bool, str}
+    """
+
+    kind: type
+
+    def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
+        item = Value(self.kind)
+        return [item.pack(each, include_backbone=False)[0] for each in value], {}
+
+    def unpack(self, packed: Any, arrays: Arrays) -> Any:
+        if not isinstance(packed, list):
+            raise TypeError(f"{packed!r} is not a list")
+        return tuple(Value(self.kind).unpack(each, {}) for each in packed)
+
+
+class Labels:
+    """An array of at least two class labels: texts, numbers or truth values."""
+
+    def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
+        values = value.tolist()
+        storable = value.dtype.kind in _LABEL_KINDS
+        if not storable or (
+            value.dtype.kind == "O" and not all(isinstance(each, str) for each in values)
+        ):
+            raise ModelFileError(
+                f"class labels of type {value.dtype} cannot be saved; "
+                "use strings, integers, floats or booleans"
+            )
+        dtype = "object" if value.dtype.kind == "O" else value.dtype.str
+        return {"dtype": dtype, "values": values}, {}
+
+    def unpack(self, packed: Any, arrays: Arrays) -> Any:
+        dtype = np.dtype(packed["dtype"])
+        if dtype.kind not in _LABEL_KINDS:
+            raise ValueError(f"class labels have the unexpected type {packed['dtype']!r}")
+        labels = np.array(packed["values"], dtype=dtype)
+        if labels.ndim != 1 or len(labels) < 2:
+            raise ValueError(f"there are {labels.size} class labels; at least two are needed")
+        return labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """An array.
+
+    Parameters
+    ----------
+    dtype : str
+        The exact type that is stored and expected, such as "float64".
+    ndim : int
+    """
+
+    dtype: str
+    ndim: int
+
+    def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
+        return {"shape": list(value.shape)}, {"": np.asarray(value, dtype=self.dtype)}
+
+    def unpack(self, packed: Any, arrays: Arrays) -> Any:
+        array = arrays[""]
+        if array.dtype != self.dtype or array.ndim != self.ndim:
+            raise ValueError(
+                f"an array has type {array.dtype} and shape {array.shape}; "
+                f"expected {self.dtype} and {self.ndim} dimensions"
+            )
+        if list(array.shape) != packed["shape"]:
+            raise ValueError(f"an array has shape {array.shape}; expected {packed['shape']}")
+        return array
+
+
+class ArrayDict:
+    """Arrays by name, such as the tensors of a network."""
+
+    def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
+        return {name: list(array.shape) for name, array in value.items()}, dict(value)
+
+    def unpack(self, packed: Any, arrays: Arrays) -> Any:
+        if {name: list(array.shape) for name, array in arrays.items()} != dict(packed):
+            raise ValueError("some arrays are missing, superfluous or of another shape")
+        return dict(arrays)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A dataclass of plain values.
+
+    Parameters
+    ----------
+    kind : dataclass type
+        Fields hold what JSON knows; tuples come back as tuples.
+    """
+
+    kind: type
+
+    def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
+        return {name: to_json(each) for name, each in dataclasses.asdict(value).items()}, {}
+
+    def unpack(self, packed: Any, arrays: Arrays) -> Any:
+        fields = {each.name for each in dataclasses.fields(self.kind) if each.init}
+        if set(packed) != fields:
+            raise ValueError(
+                f"{self.kind.__name__} has fields {sorted(fields)}, not {list(packed)}"
+            )
+        return self.kind(**{name: from_json(value) for name, value in packed.items()})
+
+
+class Part:
+    """A part with a state of its own: an estimator, or anything with ``to_state``.
+
+    Parameters
+    ----------
+    *kinds : type
+        The classes that the part may have.
+    """
+
+    def __init__(self, *kinds: type[Stateful]) -> None:
+        self.kinds = {kind.__name__: kind for kind in kinds}
+
+    def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
+        kind = type(value).__name__
+        if kind not in self.kinds:
+            raise ModelFileError(
+                f"a model with a {kind} cannot be saved: only {' or '.join(self.kinds)} can be "
+                "stored without pickle"
+            )
+        nested = isinstance(value, Estimator)
+        header, arrays = (
+            value.to_state(include_backbone=include_backbone) if nested else value.to_state()
+        )
+        return {"class": kind, "state": header}, arrays
+
+    def unpack(self, packed: Any, arrays: Arrays) -> Any:
+        return self.kinds[packed["class"]].from_state(packed["state"], arrays)
+
+
+@dataclasses.dataclass(frozen=True)
+class Maybe:
+    """An attribute that may be None, or that a fitted estimator may lack.
+
+    Parameters
+    ----------
+    field : Field
+        How it is stored where it is there.
+    """
+
+    field: Field
+
+    def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
+        if value is None:
+            return None, {}
+        return self.field.pack(value, include_backbone=include_backbone)
+
+    def unpack(self, packed: Any, arrays: Arrays) -> Any:
+        return None if packed is None else self.field.unpack(packed, arrays)
+
+
+class Estimator(BaseEstimator):
+    """An estimator with declared parameter constraints and a declared state.
+
+    Subclasses set the class attributes; what they cannot express (rules across parameters, checks
+    across fitted attributes) goes into overrides of `_check_parameters` and `_check_state`.
+
+    Attributes
+    ----------
+    _parameter_constraints : dict of str to list of Constraint or None
+        For every parameter: see :func:`hypervlad.constraints.check_value`.
+    _kind : str
+        Of its model file; registered in :mod:`hypervlad.models`.
+    _fitted_state : dict of str to Field
+        The fitted attributes that a model file holds.
+    _part_parameters : dict of str to str
+        Parameters that are estimators, and the fitted attributes that hold them after ``fit``; a
+        loaded model has unfitted copies of the latter as parameters.
+    _unsaved_parameters : frozenset of str
+        What belongs to a machine or a run and not to the model; defaults after loading.
+    """
+
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {}
+    _kind: ClassVar[str]
+    _fitted_state: ClassVar[Mapping[str, Field]] = {}
+    _part_parameters: ClassVar[Mapping[str, str]] = {}
+    _unsaved_parameters: ClassVar[frozenset[str]] = frozenset({"verbose"})
+
+    def _check_parameters(self) -> None:
+        """Raise a ValueError that names the first unusable parameter; ``fit`` begins with it."""
+        check_parameters(self.get_params(deep=False), self._parameter_constraints)
+
+    def save(self, path: str | os.PathLike[str], *, include_backbone: bool = False) -> None:
+        """Write the fitted model to one file, without pickle.
+
+        Parameters
+        ----------
+        path : path-like
+            By convention ``*.hvlad``. Read it back with :func:`hypervlad.load`.
+        include_backbone : bool, default=False
+            Store the network's weights in the file as well, for machines that lack them.
+
+        Raises
+        ------
+        ModelFileError
+            If the file cannot be written, or a part of the model would need pickle.
+        """
+        write_model(path, self._kind, *self.to_state(include_backbone=include_backbone))
+
+    def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
+        """Return the fitted model as a JSON-able header and named arrays.
+
+        Parameters
+        ----------
+        include_backbone : bool, default=False
+            Include the network's weights, for estimators that have a network.
+
+        Returns
+        -------
+        header : dict
+        arrays : dict of str to ndarray
+        """
+        check_is_fitted(self)
+        fitted, arrays = dict[str, Any](), Arrays()
+        for name, field in self._fitted_state.items():
+            if isinstance(field, Maybe) and not hasattr(self, name):
+                continue
+            fitted[name], own = field.pack(getattr(self, name), include_backbone=include_backbone)
+            arrays |= {_joined(name, key): array for key, array in own.items()}
+        return {"parameters": self._parameters_to_save(), "fitted": fitted}, arrays
+
+    @classmethod
+    def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the fitted model that :meth:`to_state` stored.
+
+        Parameters
+        ----------
+        header : dict
+        arrays : dict of str to ndarray
+
+        Raises
+        ------
+        ModelFileError
+            If something is missing or superfluous, or parts do not fit together.
+        """
+        try:
+            model = cls(**cls._parameters_from(header["parameters"]))
+            fitted, remaining = dict(header["fitted"]), dict(arrays)
+            for name, field in cls._fitted_state.items():
+                if isinstance(field, Maybe) and name not in fitted:
+                    continue
+                own = _arrays_of(name, remaining)
+                setattr(model, name, field.unpack(fitted.pop(name), own))
+            if fitted or remaining:
+                raise ValueError(f"unknown entries {sorted(fitted) + sorted(remaining)}")
+            for parameter, attribute in cls._part_parameters.items():
+                if (part := getattr(model, attribute, None)) is not None:
+                    setattr(model, parameter, clone(part))
+            model._check_parameters()
+            model._check_state()
+        except ModelFileError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise ModelFileError(
+                f"the {cls.__name__} is incomplete ({type(error).__name__}: {error}): it was "
+                "written by another version of hypervlad, or not by hypervlad; train it again"
+            ) from error
+        return model
+
+    def _check_state(self) -> None:
+        """Raise a ValueError where loaded attributes do not fit together."""
+
+    def _parameters_to_save(self) -> dict[str, Any]:
+        """Return the parameters that a model file holds, as JSON knows them."""
+        left_out = self._unsaved_parameters | set(self._part_parameters)
+        parameters = self.get_params(deep=False).items()
+        return {name: to_json(value) for name, value in parameters if name not in left_out}
+
+    @classmethod
+    def _parameters_from(cls, packed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return parameters from a model file.
+
+        Only those that `_parameters_to_save` writes are accepted: a ``memory`` from a file, for
+        example, would be a folder of pickles to open.
+        """
+        left_out = cls._unsaved_parameters | set(cls._part_parameters)
+        expected = set(cls._get_param_names()) - left_out
+        unknown, missing = sorted(set(packed) - expected), sorted(expected - set(packed))
+        if unknown or missing:
+            raise ValueError(f"unknown parameters {unknown}, missing parameters {missing}")
+        return {name: from_json(value) for name, value in packed.items()}
+
+
+class ImageEstimator(Estimator):
+    """An estimator whose X is a list of images: paths and arrays, not a table of numbers."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        return tags
+
+
+def seeded_clone(part: BaseEstimator, seed: int | None, *, verbose: bool = False) -> Any:
+    """Return an unfitted copy of a part, seeded where it has no seed of its own.
+
+    Parameters
+    ----------
+    part : estimator
+    seed : int or None
+        For each parameter ``random_state`` that is None, at any depth.
+    verbose : bool, default=False
+        Make a part of this package verbose too.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> seeded_clone(LogisticRegression(), 7).random_state
+    7
+    """
+    part = clone(part)
+    for name, value in part.get_params().items():
+        if value is None and (name == "random_state" or name.endswith("__random_state")):
+            part.set_params(**{name: seed})
+    if verbose and isinstance(part, Estimator):
+        part.set_params(verbose=True)
+    return part
+
+
+def to_json(value: Any) -> Any:
+    """Return a parameter as JSON knows it; `from_json` undoes it.
+
+    Dictionaries become pairs, because JSON turns keys into strings. Tuples, lists and arrays all
+    come back as tuples, numbers of NumPy as Python's, paths as absolute paths, and a random
+    generator as None: it has moved on, and there is nothing to repeat.
+    """
+    if isinstance(value, np.random.RandomState):
+        return None
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, os.PathLike):
+        return os.path.abspath(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_json(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        return {"pairs": [[to_json(key), to_json(each)] for key, each in value.items()]}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [to_json(each) for each in value]
+    return value
+
+
+def from_json(value: Any) -> Any:
+    """Undo `to_json`."""
+    if isinstance(value, Mapping):
+        return {from_json(key): from_json(each) for key, each in value["pairs"]}
+    return tuple(from_json(each) for each in value) if isinstance(value, list) else value
+
+
+def _joined(name: str, key: str) -> str:
+    return f"{name}.{key}" if key else name
+
+
+def _arrays_of(name: str, remaining: Arrays) -> Arrays:
+    """Take the arrays of one attribute out of those that remain."""
+    own = [key for key in remaining if key == name or key.startswith(f"{name}.")]
+    return {key.removeprefix(name).removeprefix("."): remaining.pop(key) for key in own}

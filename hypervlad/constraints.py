@@ -1,0 +1,282 @@
+"""Declared constraints on parameters, and the error messages for values that violate them."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+
+class Constraint(Protocol):
+    """A set of allowed values; ``str(constraint)`` completes "must be ...".
+
+    The constraints below are all that estimators of this package need. Another one is any object
+    with these two methods.
+    """
+
+    def accepts(self, value: Any) -> bool:
+        """Return whether the value is allowed."""
+
+    def __str__(self) -> str: ...
+
+
+#: The constraints of one parameter: a value is allowed if one of them accepts it.
+Alternatives: TypeAlias = Sequence[Constraint | None]
+
+
+def is_integer(value: Any) -> bool:
+    """Return whether a value is a whole number, of Python or NumPy, and not a truth value."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite real number and not a truth value."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
+    return real and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class Integer:
+    """Whole numbers within bounds, both included.
+
+    Parameters
+    ----------
+    at_least : int or None, default=1
+    at_most : int or None, default=None
+    meaning : str, default="a whole number"
+        What the number is, for the message.
+    """
+
+    at_least: int | None = 1
+    at_most: int | None = None
+    meaning: str = "a whole number"
+
+    def accepts(self, value: Any) -> bool:
+        return (
+            is_integer(value)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.at_most is None or value <= self.at_most)
+        )
+
+    def __str__(self) -> str:
+        bounds = [("at least", self.at_least), ("at most", self.at_most)]
+        return _with_bounds(self.meaning, bounds)
+
+
+@dataclass(frozen=True)
+class Number:
+    """Finite real numbers within bounds.
+
+    Parameters
+    ----------
+    above, at_least, below, at_most : float or None, default=None
+        ``above`` and ``below`` exclude the bound, the others include it.
+    meaning : str, default="a number"
+        What the number is, with its unit, for the message.
+    """
+
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+    meaning: str = "a number"
+
+    def accepts(self, value: Any) -> bool:
+        return (
+            is_number(value)
+            and (self.above is None or value > self.above)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.below is None or value < self.below)
+            and (self.at_most is None or value <= self.at_most)
+        )
+
+    def __str__(self) -> str:
+        bounds = [
+            ("above", self.above),
+            ("at least", self.at_least),
+            ("below", self.below),
+            ("at most", self.at_most),
+        ]
+        return _with_bounds(self.meaning, bounds)
+
+
+class OneOf:
+    """A few values: strings or whole numbers.
+
+    Parameters
+    ----------
+    *values : str or int
+    """
+
+    def __init__(self, *values: str | int) -> None:
+        self.values = values
+
+    def accepts(self, value: Any) -> bool:
+        return (isinstance(value, str) or is_integer(value)) and value in self.values
+
+    def __str__(self) -> str:
+        if len(self.values) == 1:
+            return repr(self.values[0])
+        return f"one of {', '.join(map(repr, self.values))}"
+
+
+class Boolean:
+    """True and False, of Python or NumPy."""
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, bool | np.bool_)
+
+    def __str__(self) -> str:
+        return "True or False"
+
+
+@dataclass(frozen=True)
+class InstanceOf:
+    """Objects of some types.
+
+    Parameters
+    ----------
+    types : type or tuple of types
+    meaning : str
+        What they are, for the message: "a HypercolumnVLAD".
+    """
+
+    types: type | tuple[type, ...]
+    meaning: str
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, self.types)
+
+    def __str__(self) -> str:
+        return self.meaning
+
+
+@dataclass(frozen=True)
+class HasMethods:
+    """Objects that have some methods.
+
+    Parameters
+    ----------
+    names : tuple of str
+    meaning : str
+        What they are, for the message: "a classifier with predict_proba".
+    """
+
+    names: tuple[str, ...]
+    meaning: str
+
+    def accepts(self, value: Any) -> bool:
+        return not isinstance(value, type) and all(
+            callable(getattr(value, name, None)) for name in self.names
+        )
+
+    def __str__(self) -> str:
+        return self.meaning
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """Tuples, lists and one-dimensional arrays whose items all satisfy one constraint.
+
+    Parameters
+    ----------
+    item : Constraint
+    meaning : str
+        What the list is, for the message: "a sequence of layer names".
+    at_least : int, default=1
+        Fewest items.
+    """
+
+    item: Constraint
+    meaning: str
+    at_least: int = 1
+
+    def accepts(self, value: Any) -> bool:
+        if isinstance(value, np.ndarray):
+            value = value.tolist() if value.ndim == 1 else None
+        return (
+            isinstance(value, list | tuple)
+            and len(value) >= self.at_least
+            and all(self.item.accepts(each) for each in value)
+        )
+
+    def __str__(self) -> str:
+        return f"{self.meaning} (each {self.item})"
+
+
+class RandomState:
+    """What seeds random numbers: a seed, or a NumPy generator of the older kind."""
+
+    def accepts(self, value: Any) -> bool:
+        is_seed = is_integer(value) and 0 <= value < 2**32
+        return is_seed or isinstance(value, np.random.RandomState)
+
+    def __str__(self) -> str:
+        return "a seed from 0 to 2**32 - 1, a numpy.random.RandomState"
+
+
+def check_value(name: str, value: Any, alternatives: Alternatives) -> None:
+    """Raise unless a value satisfies one of several constraints.
+
+    Parameters
+    ----------
+    name : str
+        What the message calls the value: its parameter.
+    value : object
+    alternatives : sequence of Constraint or None
+        None among them allows the value None.
+
+    Raises
+    ------
+    ValueError
+        That says what was expected and what came.
+
+    Examples
+    --------
+    >>> check_value("image_size", 224, [Integer(32), None])
+    >>> check_value("image_size", "large", [Integer(32), None])
+    Traceback (most recent call last):
+        ...
+    ValueError: image_size must be a whole number of at least 32 or None, not 'large'
+    """
+    if not any(
+        value is None if constraint is None else constraint.accepts(value)
+        for constraint in alternatives
+    ):
+        *others, last = [str(constraint) for constraint in alternatives]
+        expected = f"{', '.join(others)} or {last}" if others else last
+        raise ValueError(f"{name} must be {expected}, not {value!r}")
+
+
+def check_parameters(
+    parameters: Mapping[str, Any], constraints: Mapping[str, Alternatives]
+) -> None:
+    """Raise unless all parameters satisfy their constraints.
+
+    Parameters
+    ----------
+    parameters : mapping
+        Values by name.
+    constraints : mapping
+        Alternatives by name, as for `check_value`; parameters without are not checked.
+
+    Raises
+    ------
+    ValueError
+        That names the first parameter that is not allowed.
+    """
+    for name, alternatives in constraints.items():
+        check_value(name, parameters[name], alternatives)
+
+
+def _with_bounds(meaning: str, bounds: Sequence[tuple[str, float | None]]) -> str:
+    given = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+    if not given:
+        return meaning
+    # "a whole number of at least 1", but "a number above 0 and below 1"
+    joint = " of " if given[0].startswith("at ") else " "
+    return meaning + joint + " and ".join(given)

@@ -1,0 +1,86 @@
+"""Folders of real images: what is read, what a check finds, and which copies it finds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.copies import CHANGES, jpeg
+from support.paths import DATA
+
+from hypervlad.datasets import check_image_folder, load_image_folder
+from hypervlad.datasets._thumbnails import make_thumbnail
+from hypervlad.datasets.near_copies import find_near_copies
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not DATA.is_dir(), reason=f"no real images in {DATA}"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "n_images", "n_classes", "n_groups"),
+    [("micrographs", 494, 5, None), ("nanofibre", 83, 3, 16), ("neu_steel", 300, 6, 0)],
+)
+def test_real_folders(name, n_images, n_classes, n_groups):
+    csv = None if n_groups == 0 else DATA / name / "groups.csv"
+    data = load_image_folder(DATA / name, groups=csv)
+    assert len(data.images) == len(data.target) == n_images
+    assert len(data.target_names) == n_classes
+    if csv is None:
+        assert data.groups is None
+        return
+    assert len(data.groups) == n_images
+    if n_groups:
+        assert len(set(data.groups)) == n_groups
+    else:
+        # Each paper's figures carry its identifier in their names.
+        for image, group in zip(data.images, data.groups, strict=True):
+            number = group.split("chemrxiv")[-1].replace("-", "_").replace(".", "_")
+            assert Path(image).name.startswith(f"chemrxiv_10_26434{number}_fig_")
+
+
+def test_micrographs_of_papers():
+    folder = DATA / "micrographs"
+    report = check_image_folder(folder, folder / "groups.csv")
+    assert report.n_images == 494
+    assert report.bad_files == report.exact_copies == []
+    assert not any(s.crosses_groups for s in report.near_copies)
+    assert 5 <= len(report.near_copies) <= 20
+
+
+def test_nanofibre_near_copies_are_of_one_sample():
+    folder = DATA / "nanofibre"
+    report = check_image_folder(folder, folder / "groups.csv")
+    assert report.ok, report.problems
+    assert 6 <= len(report.near_copies) <= 10
+    assert not any(s.crosses_groups or s.crosses_classes for s in report.near_copies)
+
+
+def test_magnetic_tiles_under_several_lights_are_one_set():
+    report = check_image_folder(DATA / "magnetic_tile" / "images")
+    stems = [{Path(file).stem for file in s.files} for s in report.near_copies]
+    tile = {f"exp{i}_num_{n}" for i, n in enumerate((317483, 317512, 317526, 317540, 317558), 1)}
+    assert any(tile <= members for members in stems)
+
+
+@pytest.mark.parametrize("name", ["micrographs", "neu_steel", "nanofibre", "magnetic_tile/images"])
+def test_planted_copies_among_real_images(name):
+    files = sorted((DATA / name).rglob("*.jpg"))[::3]
+    images = [np.asarray(Image.open(file).convert("L"), np.float32) / 255 for file in files]
+    thumbnails, planted = [], list(range(0, len(images), 3))
+    n_changes = len(CHANGES)
+    copies = []
+    for i, image in enumerate(images):
+        if i in planted:
+            margin_free = min(image.shape) >= 90
+            change = list(CHANGES.values())[(i // 3) % n_changes]
+            original, copy = change(image) if margin_free else (image, jpeg(image, 60))
+            thumbnails.append(make_thumbnail(np.ascontiguousarray(original)))
+            copies.append(make_thumbnail(np.ascontiguousarray(copy)))
+        else:
+            thumbnails.append(make_thumbnail(image))
+    pairs, _ = find_near_copies(np.stack(thumbnails + copies))
+    found = {(int(i), int(j)) for i, j in pairs}
+    hits = [(i, len(images) + k) in found for k, i in enumerate(planted)]
+    assert np.mean(hits) >= 0.9

@@ -1,0 +1,43 @@
+"""Tests on networks of torchvision: each is built once per session and copied from then on."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torchvision.models import _api
+
+# The seed of hypervlad's "random" weights, so that a copy equals a network built anew.
+_SEED = 0
+_HEADS = ("classifier", "fc", "AuxLogits")
+
+
+@functools.cache
+def _built(
+    builder: Callable[..., torch.nn.Module], arguments: tuple[Any, ...], device: torch.device
+) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]), device:
+        torch.manual_seed(_SEED)
+        return builder(**dict(arguments))
+
+
+def _copied(builder: Callable[..., torch.nn.Module], **arguments: Any) -> torch.nn.Module:
+    device = torch.empty(0).device  # "meta" within ``with torch.device("meta")``
+    module = _built(builder, tuple(sorted(arguments.items())), device)
+    # The dense layers of a VGG weigh half a gigabyte. hypervlad drops them: no need to copy them.
+    heads = [getattr(module, name) for name in _HEADS if hasattr(module, name)]
+    shared = {id(tensor): tensor for head in heads for tensor in head.parameters()}
+    return copy.deepcopy(module, shared)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def built_once() -> Iterator[None]:
+    """Build each network of torchvision once; hand out copies."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, builder in _api.BUILTIN_MODELS.items():
+            patch.setitem(_api.BUILTIN_MODELS, name, functools.partial(_copied, builder))
+        yield

@@ -1,0 +1,23 @@
+"""A tiny network, for tests and for the processes that tests start."""
+
+from __future__ import annotations
+
+import torch
+
+from hypervlad import register_backbone
+from hypervlad.backbones import Preprocessing
+
+
+def build_tiny() -> torch.nn.Module:
+    """Three convolutions at full, half and quarter resolution; an in-place ReLU after the first."""
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 6, 3, padding=1),
+        torch.nn.ReLU(inplace=True),
+        torch.nn.Conv2d(6, 8, 3, stride=2, padding=1),
+        torch.nn.ReLU(inplace=True),
+        torch.nn.Conv2d(8, 10, 3, stride=2, padding=1),
+    )
+
+
+def register_tiny() -> None:
+    register_backbone("tiny", build_tiny, ["1", "3", "4"], Preprocessing(minimum_size=4))

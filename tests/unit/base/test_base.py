@@ -1,0 +1,253 @@
+"""The base of all estimators: checks, seeds and states follow from what a class declares."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from hypervlad.base import (
+    Array,
+    ArrayDict,
+    Estimator,
+    Field,
+    ImageEstimator,
+    Labels,
+    Maybe,
+    Part,
+    Record,
+    Value,
+    Values,
+    from_json,
+    seeded_clone,
+    to_json,
+)
+from hypervlad.constraints import Boolean, Integer
+from hypervlad.modelfile import ModelFileError, read_model
+
+
+@dataclass(frozen=True)
+class Curve:
+    loss: tuple[float, ...]
+    name: str
+
+
+class Inner(Estimator):
+    _kind = "test_inner"
+    _parameter_constraints: ClassVar = {"k": [Integer()], "verbose": [Boolean()]}
+    _fitted_state: ClassVar[dict[str, Field]] = {"centres_": Array("float64", 2)}
+    _unsaved_parameters = frozenset({"verbose", "memory"})
+
+    def __init__(
+        self, k: int = 2, memory: Any = None, random_state: Any = None, verbose: Any = False
+    ) -> None:
+        self.k, self.memory = k, memory
+        self.random_state, self.verbose = random_state, verbose
+
+    def fit(self) -> Inner:
+        self._check_parameters()
+        self.centres_ = np.arange(2.0 * self.k).reshape(self.k, 2)
+        return self
+
+
+class Outer(ImageEstimator):
+    _kind = "test_outer"
+    _fitted_state: ClassVar[dict[str, Field]] = {
+        "inner_": Part(Inner),
+        "classes_": Labels(),
+        "n_": Value(int),
+        "gain_": Value(float),
+        "taps_": Values(str),
+        "curve_": Record(Curve),
+        "weights_": ArrayDict(),
+        "extra_": Maybe(Array("int64", 1)),
+        "names_in_": Maybe(Values(str)),
+    }
+    _part_parameters: ClassVar = {"inner": "inner_"}
+
+    def __init__(self, inner: Any = None, sizes: Any = (1, 2), class_weight: Any = None) -> None:
+        self.inner, self.sizes, self.class_weight = inner, sizes, class_weight
+
+    def fit(self) -> Outer:
+        self.inner_ = (self.inner or Inner()).fit()
+        self.classes_ = np.array(["fibre", "matrix"])
+        self.n_, self.gain_, self.taps_ = 3, float("inf"), ("a", "b")
+        self.curve_ = Curve((0.5, 0.25), "held out")
+        self.weights_ = {"conv.weight": np.ones((2, 3), np.float32)}
+        self.extra_ = None
+        return self
+
+    def _check_state(self) -> None:
+        if len(self.classes_) != self.inner_.k:
+            raise ValueError("as many classes as centres are needed")
+
+
+def state() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    model = Outer(Inner(random_state=3), class_weight={0: np.float32(2.0), 1: 1.0}).fit()
+    return model.to_state()
+
+
+def test_a_state_comes_back_as_it_was(tmp_path: Any) -> None:
+    model = Outer(Inner(random_state=3), class_weight={0: np.float32(2.0), 1: 1.0}).fit()
+    model.save(tmp_path / "model.hvlad")
+    content = read_model(tmp_path / "model.hvlad", kind="test_outer")
+    loaded = Outer.from_state(content.header, content.arrays)
+    assert loaded.class_weight == {0: 2.0, 1: 1.0}
+    assert loaded.sizes == (1, 2)
+    assert (loaded.n_, loaded.gain_, loaded.taps_) == (3, float("inf"), ("a", "b"))
+    assert loaded.curve_ == model.curve_
+    assert loaded.extra_ is None
+    assert not hasattr(loaded, "names_in_")
+    np.testing.assert_array_equal(loaded.classes_, model.classes_)
+    np.testing.assert_array_equal(loaded.inner_.centres_, model.inner_.centres_)
+    np.testing.assert_array_equal(loaded.weights_["conv.weight"], np.ones((2, 3)))
+    # The parameter is an unfitted copy of the fitted part.
+    assert loaded.inner.random_state == 3
+    assert not hasattr(loaded.inner, "centres_")
+
+
+def test_fields_that_may_be_missing_are_kept_where_they_are_there() -> None:
+    model = Outer().fit()
+    model.extra_, model.names_in_ = np.array([4, 5]), ("x", "y")
+    loaded = Outer.from_state(*model.to_state())
+    np.testing.assert_array_equal(loaded.extra_, [4, 5])
+    assert loaded.names_in_ == ("x", "y")
+
+
+def damaged(change: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    header, arrays = copy.deepcopy(state())
+    fitted = header["fitted"]
+    match change:
+        case "an unknown parameter":
+            header["parameters"]["memory"] = "/tmp/pickles"
+        case "a missing parameter":
+            del header["parameters"]["sizes"]
+        case "an unsaved parameter of a part":
+            fitted["inner_"]["state"]["parameters"]["memory"] = "/tmp/pickles"
+        case "a parameter out of range":
+            fitted["inner_"]["state"]["parameters"]["k"] = 0
+        case "a missing attribute":
+            del fitted["n_"]
+        case "an unknown attribute":
+            fitted["more_"] = 1
+        case "a missing array":
+            del arrays["inner_.centres_"]
+        case "an unknown array":
+            arrays["more"] = np.zeros(1)
+        case "an array of another type":
+            arrays["inner_.centres_"] = arrays["inner_.centres_"].astype(np.float32)
+        case "an array of another shape":
+            arrays["weights_.conv.weight"] = np.zeros((3, 2), np.float32)
+        case "an array of fewer rows":
+            arrays["inner_.centres_"] = arrays["inner_.centres_"][:1]
+        case "a part of another class":
+            fitted["inner_"]["class"] = "Outer"
+        case "a text for a number":
+            fitted["n_"] = "3"
+        case "a truth value for a number":
+            fitted["n_"] = True
+        case "a text for a list":
+            fitted["taps_"] = "ab"
+        case "a single label":
+            fitted["classes_"]["values"] = ["fibre"]
+        case "labels of dates":
+            fitted["classes_"]["dtype"] = "<M8[D]"
+        case "a record with another field":
+            fitted["curve_"]["more"] = 1
+        case "parts that do not fit":
+            fitted["classes_"]["values"] = ["a", "b", "c"]
+    return header, arrays
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "an unknown parameter",
+        "a missing parameter",
+        "an unsaved parameter of a part",
+        "a parameter out of range",
+        "a missing attribute",
+        "an unknown attribute",
+        "a missing array",
+        "an unknown array",
+        "an array of another type",
+        "an array of another shape",
+        "an array of fewer rows",
+        "a part of another class",
+        "a text for a number",
+        "a truth value for a number",
+        "a text for a list",
+        "a single label",
+        "labels of dates",
+        "a record with another field",
+        "parts that do not fit",
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(change: str) -> None:
+    header, arrays = damaged(change)
+    assert (header, sorted(arrays)) != (state()[0], sorted(state()[1])) or "array" in change
+    if change == "a parameter out of range":
+        with pytest.raises(ModelFileError, match="k must be a whole number of at least 1, not 0"):
+            Outer.from_state(header, arrays)
+        return
+    with pytest.raises(ModelFileError, match=r"(Outer|Inner) is incomplete .*; train it again"):
+        Outer.from_state(header, arrays)
+
+
+def test_what_would_need_pickle_is_not_saved() -> None:
+    model = Outer().fit()
+    model.inner_ = LogisticRegression()
+    with pytest.raises(ModelFileError, match="only Inner can be stored without pickle"):
+        model.to_state()
+    model = Outer().fit()
+    model.classes_ = np.array([None, 3], dtype=object)
+    with pytest.raises(ModelFileError, match="cannot be saved; use strings"):
+        model.to_state()
+
+
+def test_parts_are_seeded_where_they_have_no_seed() -> None:
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression())
+    assert seeded_clone(pipeline, 5).get_params()["logisticregression__random_state"] == 5
+    assert seeded_clone(Inner(random_state=1), 5).random_state == 1
+    assert seeded_clone(Inner(), 5, verbose=True).verbose
+    assert not seeded_clone(Inner(), 5).verbose
+    original = Inner()
+    seeded_clone(original, 5, verbose=True)
+    assert original.random_state is None
+
+
+def test_a_list_of_images_is_no_table() -> None:
+    tags = Outer().__sklearn_tags__()
+    assert tags.input_tags.string
+    assert not tags.input_tags.two_d_array
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda each: (
+        st.lists(each).map(tuple)
+        | st.dictionaries(st.text() | st.integers() | st.booleans(), each, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(plain)
+def test_parameters_survive_json(value: Any) -> None:
+    assert from_json(to_json(value)) == value
+
+
+def test_other_parameters_become_plain(tmp_path: Any) -> None:
+    assert to_json(np.float64(0.5)) == 0.5
+    assert to_json(np.array([1, 2])) == [1, 2]
+    assert to_json(tmp_path) == str(tmp_path)
+    assert to_json(np.random.RandomState(0)) is None
+    assert from_json(to_json(Curve((1.0,), "a"))) == {"loss": (1.0,), "name": "a"}
