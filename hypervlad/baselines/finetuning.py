@@ -116,10 +116,10 @@ class TransferNetwork(nn.Module):
         return margins
 
     def unfreeze(self, trainable: Trainable) -> None:
-        """Let only the head be trained, or also the trunk's layers after its last tap but one, or all.
+        """Let the head be trained, and of the trunk nothing, its last layers, or all.
 
-        Layers after the last tap are never trained, because they are never run. Of a backbone with
-        one tap, "last" means all layers.
+        The last layers are those after the backbone's last tap but one; of a backbone with one
+        tap, all. Layers after the last tap are never trained, because they are never run.
         """
         self.requires_grad_(False)
         self.head.requires_grad_(True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.base import ArrayDict, ImageEstimator, Labels, Record, Value
+from hypervlad.base import ArrayDict, Field, ImageEstimator, Labels, Record, Value
 from hypervlad.baselines.augmentation import PatchAugmentation
 from hypervlad.baselines.patch_network import (
     PatchArchitecture,
@@ -33,7 +33,15 @@ from hypervlad.baselines.training import (
     outputs_of,
 )
 from hypervlad.classifier.validation import checked_labels
-from hypervlad.constraints import Boolean, InstanceOf, Integer, ListOf, Number, RandomState
+from hypervlad.constraints import (
+    Alternatives,
+    Boolean,
+    InstanceOf,
+    Integer,
+    ListOf,
+    Number,
+    RandomState,
+)
 from hypervlad.encoder.parameters import check_device, check_read_options
 from hypervlad.images import ImageReadError, ReadOptions, check_image_list, read_micrographs
 from hypervlad.images.errors import image_name
@@ -126,7 +134,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     """
 
     _kind = "patch_cnn_classifier"
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
         "filters": [ListOf(Integer(), "a tuple with one number for each convolution")],
         "kernel_sizes": [ListOf(Integer(), "a tuple with one number for each convolution")],
         "n_dense": [Integer()],
@@ -145,7 +153,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         "random_state": [RandomState(), None],
         "verbose": [Boolean()],
     }
-    _fitted_state = {
+    _fitted_state: ClassVar[Mapping[str, Field]] = {
         "classes_": Labels(),
         "architecture_": Record(PatchArchitecture),
         "weights_": ArrayDict(),

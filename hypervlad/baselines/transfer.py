@@ -7,7 +7,7 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from hypervlad.backbones.network import architecture
 from hypervlad.base import (
     ArrayDict,
     Arrays,
+    Field,
     ImageEstimator,
     Labels,
     Maybe,
@@ -48,6 +49,7 @@ from hypervlad.boosting.validation import check_class_weight, check_cs
 from hypervlad.classifier.answers import accuracy_of_read, most_probable
 from hypervlad.classifier.validation import check_classes, checked_labels, of_length
 from hypervlad.constraints import (
+    Alternatives,
     Boolean,
     InstanceOf,
     Integer,
@@ -56,6 +58,7 @@ from hypervlad.constraints import (
     OneOf,
     RandomState,
     check_value,
+    is_integer,
 )
 from hypervlad.encoder import EncodedImages, ImageLoader
 from hypervlad.encoder.encoding import encode_images
@@ -213,7 +216,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     """
 
     _kind = "transfer_classifier"
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
         "backbone": [InstanceOf(str, "the name of a backbone")],
         "weights": [InstanceOf((str, os.PathLike), '"imagenet", "random" or a path')],
         "mode": [OneOf("features", "finetune")],
@@ -246,7 +249,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         "random_state": [RandomState(), None],
         "verbose": [Boolean()],
     }
-    _fitted_state = {
+    _fitted_state: ClassVar[Mapping[str, Field]] = {
         "classes_": Labels(),
         "head_": Part(SoftmaxHead),
         "C_": Value(float),
@@ -528,17 +531,12 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         check_class_weight(self.class_weight)
         if self.checkpoint is not None:
             check_location(self.checkpoint)
-            check_value(
-                "random_state",
-                self.random_state,
-                [
-                    Integer(
-                        0,
-                        meaning="a whole number (with a checkpoint, which otherwise could not be "
-                        "resumed)",
-                    )
-                ],
-            )
+            if not is_integer(self.random_state):
+                raise ValueError(
+                    "a checkpoint needs an integer random_state, not "
+                    f"{self.random_state!r}: a training with other random numbers in each run "
+                    "cannot be resumed"
+                )
 
     def _size_for(self, backbone: Backbone) -> int:
         """Return the side, in pixels, of prepared images for a backbone."""
@@ -706,7 +704,8 @@ def _check_finite(features: NDArray[np.float32], images: list[Any]) -> NDArray[n
     invalid = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(invalid):
         raise ValueError(
-            f"the network's features are not finite for {len(invalid)} images, the first of them "
-            f"{image_name(images[invalid[0]])}: are its weights damaged, or those of another network?"
+            f"the network's features are not finite for {len(invalid)} images, starting with "
+            f"{image_name(images[invalid[0]])}: are its weights damaged, or those of another "
+            "network?"
         )
     return features
