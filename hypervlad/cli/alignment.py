@@ -44,8 +44,8 @@ def align(
         str,
         typer.Option(
             metavar="NAME",
-            help="How windows are classified: structure_tensor, lgo (local gradient orientation), or "
-            "the name of a model file that align-train wrote.",
+            help="How windows are classified: structure_tensor, lgo (local gradient orientation), "
+            "or the name of a model file that align-train wrote.",
         ),
     ] = "structure_tensor",
     window: Annotated[
@@ -153,8 +153,8 @@ def _method(name: str, weights: str | None, device: str) -> Any:
     path = Path(name)
     if not (path.is_file() or path.suffix or len(path.parts) > 1):
         raise ValueError(
-            f"--method {name}: expected {', '.join(METHODS)} or the name of a model file, but there "
-            "is no such file"
+            f"--method {name}: expected {', '.join(METHODS)} or the name of a model file, but "
+            "there is no such file"
         )
     model = load_model(path, weights, AlignmentModel, "hypervlad align-train")
     if hasattr(model, "encoder_"):

@@ -230,7 +230,7 @@ def explain(
     """Show which regions of images are evidence for a class (red) or against it (blue).
 
     Strong colours in thin borders and corners say little about the sample, because networks respond
-    to the edge of an image as to a pattern. Unreadable images are left out; the exit code is then 2.
+    to the edge of an image as to a pattern. Unreadable images are left out, with exit code 2.
 
     \b
     Examples:
@@ -394,8 +394,8 @@ def suspects(
     """List training images whose label is probably wrong, the most suspect first.
 
     Each image was classified by a model that was trained without its group. The table has the
-    columns path (below the training folder), label, likely, p_label and p_likely. Look at the images
-    before you change labels: those that are difficult for the model are listed too.
+    columns path (below the training folder), label, likely, p_label and p_likely. Look at the
+    images before you change labels: those that are difficult for the model are listed too.
 
     \b
     Examples:

@@ -74,8 +74,8 @@ def fit(
     patch_fpr: Annotated[
         float | None,
         typer.Option(
-            help="Instead of --fpr, for maps and areas: fraction of defect-free windows that may be "
-            "called defective. For example 0.01.",
+            help="Instead of --fpr, for maps and areas: fraction of defect-free windows that may "
+            "be called defective. For example 0.01.",
         ),
     ] = None,
     best_f1: Annotated[
@@ -87,7 +87,7 @@ def fit(
     min_fraction: Annotated[
         float,
         typer.Option(
-            help="Fraction of a window that must be marked in the mask for it to count as defective."
+            help="Fraction of a window that must be marked in the mask to count as defective."
         ),
     ] = 0.1,
     groups: Groups = None,

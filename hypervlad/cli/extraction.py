@@ -53,8 +53,8 @@ def extract(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Only files that match, such as '*.tif' (their name) or 'day1/*' (their path below "
-            "DIR), in upper or lower case; may be repeated.",
+            help="Only files that match, such as '*.tif' (their name) or 'day1/*' (their path "
+            "below DIR), in upper or lower case; may be repeated.",
         ),
     ] = None,
     exclude: Annotated[

@@ -326,8 +326,8 @@ def _model_of(queue: object) -> Path:
 def _print_accuracy(found: Comparison) -> None:
     if not found.n_compared:
         typer.echo(
-            f"accuracy: unknown, because none of the {found.n_labelled} manually labelled images was "
-            "held out"
+            f"accuracy: unknown, because none of the {found.n_labelled} manually labelled images "
+            "was held out"
         )
         return
     typer.echo(
