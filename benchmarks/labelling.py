@@ -48,7 +48,7 @@ class Pool:
         self.y, self.y_test = data.y[train], data.y[test]
         self.groups = np.unique(data.groups[train], return_inverse=True)[1]
         self.points = projected(self.X)
-        self.views = list(encoder.feature_parts.values())
+        self.blocks = list(encoder.feature_parts.values())
         self.seed = seed
 
     def model(self, chosen: np.ndarray) -> BoostedSoftmaxClassifier:
@@ -57,7 +57,7 @@ class Pool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # classes of two images
             return learner.fit(
-                self.X[chosen], self.y[chosen], groups=self.groups[chosen], views=self.views
+                self.X[chosen], self.y[chosen], groups=self.groups[chosen], blocks=self.blocks
             )
 
     def accuracy(self, model: BoostedSoftmaxClassifier) -> float:

@@ -123,7 +123,6 @@ def check_changed(method: str, changed: Mapping[str, Any], weights: str) -> None
 def _check_values(model: Any) -> None:
     """Raise what ``fit`` would, hours later."""
     from hypervlad import BoostedSoftmaxClassifier
-    from hypervlad.boosting.validation import check_parameters
     from hypervlad.encoder.parameters import check_run
     from hypervlad.encoder.recipe import Recipe
 
@@ -131,7 +130,7 @@ def _check_values(model: Any) -> None:
     Recipe.of(encoder)
     check_run(encoder)
     if isinstance(softmax, BoostedSoftmaxClassifier):
-        check_parameters(softmax)
+        softmax.check_parameters()
     else:
         softmax._validate_params()
 

@@ -153,7 +153,7 @@ def probabilities(parts: list[np.ndarray], fold: Fold, variant: Variant) -> np.n
     widths = [train.shape[1] for train, _ in pairs] if variant.join == "views" else None
     train, test = (np.concatenate(side, axis=1) for side in zip(*pairs, strict=True))
     model = BoostedSoftmaxClassifier(random_state=fold.seed, **dict(variant.softmax))
-    return model.fit(train, fold.y, groups=fold.groups, views=widths).predict_proba(test)
+    return model.fit(train, fold.y, groups=fold.groups, blocks=widths).predict_proba(test)
 
 
 def _pca(train: np.ndarray, how: str) -> PCA:

@@ -177,7 +177,7 @@ def test_each_part_of_the_vectors_gets_a_linear_model(
     model.set_params(encoder__codebook="both", encoder__pooled=True).fit(images, labels)
     assert list(model.encoder_.feature_parts) == ["joint", "per_layer", "pooled"]
     assert model.boosting_.C_ is not None
-    assert len(model.boosting_.C_) == len(model.boosting_.view_weights_) == 3
+    assert len(model.boosting_.C_) == len(model.boosting_.block_weights_) == 3
     margins = model.encoder_.transform(images) @ model.boosting_.linear_coef_
     assert model.boosting_.n_estimators_ == 0
     np.testing.assert_allclose(

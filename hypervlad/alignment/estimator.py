@@ -190,7 +190,7 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
             examples.labels,
             sample_weight=examples.weights,
             groups=_groups_of(examples, codes),
-            views=[2 * width for width in encoder.feature_parts.values()],
+            blocks=[2 * width for width in encoder.feature_parts.values()],
         )
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.boosting_, self.window_ = encoder, learner, int(self.window)

@@ -45,7 +45,6 @@ from hypervlad.baselines.softmax_head import FittedHead, SoftmaxHead, fit_head
 from hypervlad.baselines.training import FineTuningCurves, Schedule
 from hypervlad.baselines.training_images import load_training_images
 from hypervlad.boosting.rows import class_weights
-from hypervlad.boosting.validation import check_class_weight, check_cs
 from hypervlad.classifier.answers import accuracy_of_read, most_probable
 from hypervlad.classifier.validation import check_classes, checked_labels, of_length
 from hypervlad.constraints import (
@@ -527,8 +526,9 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        check_cs(self.Cs)
-        check_class_weight(self.class_weight)
+        if isinstance(self.class_weight, Mapping):
+            for label, weight in self.class_weight.items():
+                check_value(f"class_weight[{label!r}]", weight, [Number(above=0)])
         if self.checkpoint is not None:
             check_location(self.checkpoint)
             if not is_integer(self.random_state):

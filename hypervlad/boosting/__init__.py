@@ -1,4 +1,4 @@
-"""A softmax classifier that boosts trees from cross-fitted linear margins, with xgboost beneath."""
+"""A softmax classifier that boosts trees from cross-fitted linear margins, based on xgboost."""
 
 from hypervlad.boosting.classifier import BoostedSoftmaxClassifier
 

@@ -1,128 +1,151 @@
-"""`BoostedSoftmaxClassifier`, the scikit-learn estimator over the linear start and the trees."""
+"""`BoostedSoftmaxClassifier`: the scikit-learn estimator of the linear part and the trees."""
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import joblib
 import numpy as np
+import xgboost
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from hypervlad.boosting import state
-from hypervlad.boosting.margins import FloatArray, IntArray, n_margins, prior_margins, probabilities
-from hypervlad.boosting.report import in_words
-from hypervlad.boosting.rows import TrainingRows, training_rows, warn_of_small_classes
-from hypervlad.boosting.trees import Trees, fit_trees, tree_margins, xgboost_parameters
-from hypervlad.boosting.validation import (
-    check_float32,
-    check_parameters,
-    checked_views,
-    checked_weight,
+from hypervlad.boosting.linear import fit_blocks
+from hypervlad.boosting.rows import (
+    FloatArray,
+    IntArray,
+    TrainingRows,
+    n_margins,
+    prior_margins,
+    probabilities,
+    training_rows,
+    warn_of_small_classes,
 )
-from hypervlad.boosting.views import fit_views
+from hypervlad.boosting.trees import fit_trees, tree_margins, xgboost_parameters
 from hypervlad.splits import group_folds
 
-_LARGEST_SEED = np.iinfo(np.int32).max
+_MAX_SEED = np.iinfo(np.int32).max
+# Lowest values of the integer parameters.
+_INTEGERS = {
+    "n_estimators": 0,
+    "max_depth": 1,
+    "max_bin": 2,
+    "max_linear_directions": 1,
+    "max_tree_features": 1,
+    "n_iter_no_change": 1,
+    "n_splits": 2,
+}
+_MAY_BE_NONE = ("max_linear_directions", "max_tree_features", "n_iter_no_change")
+_SHARES = ("learning_rate", "subsample", "colsample_bytree")
+_NOT_NEGATIVE = ("min_child_weight", "reg_lambda")
+_FITTED_NUMBERS = ("n_estimators_", "tree_gain_", "tree_gain_error_")
+_FITTED_PER_BLOCK = ("C_", "block_weights_")
+_LABEL_KINDS = "biufUO"
 
 
 class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
-    """Softmax classifier: linear margins, and trees boosted from them as far as that helps.
+    """Softmax classifier: linear margins, plus boosted trees if a hold-out shows that they help.
 
-    With few samples and many features, as VLAD vectors have, boosted trees alone lose to logistic
-    regression. Here a regularised multinomial logistic regression gives each class its first
-    margin, and gradient-boosted trees (xgboost) add to it only what a hold-out confirms, possibly
-    nothing:
+    With few samples and many features, as VLAD vectors have, boosted trees alone are less accurate
+    than logistic regression. Here a regularised multinomial logistic regression gives the margins
+    that gradient-boosted trees (xgboost) start from, and trees are kept only if they reduce the log
+    loss of a hold-out:
 
     1. Logistic regressions are fitted in stratified folds that keep groups whole, over a grid of
-       `Cs`. The C with the lowest log loss on the folds' test rows wins, after one temperature
-       has been fitted to the same margins. If X is made of several `views`, each has its own
-       regression, and the mean of their margins one more temperature.
-    2. These margins, each from a model that did not see the row's group, are where the trees
-       start. Early stopping watches the log loss of a hold-out that keeps groups whole too.
-    3. If the best round saves less log loss there than two standard errors (over groups), no tree
-       is kept. Otherwise the trees are trained again on all rows, with as many rounds.
+       `Cs`. The C with the lowest log loss on the folds' test rows is chosen, after a temperature
+       has been fitted to the same margins. If X consists of several feature `blocks`, each has its
+       own regression, and the mean of their margins has another temperature.
+    2. The trees start from these cross-fitted margins: each row's margin comes from a model fitted
+       without the row's group. Early stopping observes the log loss of a hold-out that keeps
+       groups whole too.
+    3. If the best round reduces the log loss by less than two standard errors (over groups), no
+       tree is kept. Otherwise the trees are trained again on all rows, with the same number of
+       rounds.
 
     The margin of a new row is that of a logistic regression on all rows plus that of the trees.
 
     Parameters
     ----------
     init : {"linear"} or None, default="linear"
-        Where boosting starts. None: from the classes' log shares, that is, ordinary boosting; the
-        rounds that early stopping finds best are then always kept, at least one.
+        What boosting starts from. None: the log shares of the classes, as in ordinary boosting;
+        the rounds that early stopping finds best are then always kept, at least one.
     n_estimators : int, default=300
-        Most rounds of boosting (each has one tree a class, one in all for two classes). 0: no
-        trees.
+        Maximum number of boosting rounds (one tree per class in each; one tree for two classes).
+        0: no trees.
     learning_rate : float, default=0.1
         Shrinkage of each tree, in (0, 1].
     max_depth : int, default=3
         Depth of each tree, at least 1.
     max_bin : int, default=64
-        Most candidate thresholds of a feature, at least 2. On wide data the time goes with it.
+        Maximum number of candidate thresholds per feature, at least 2. On wide data the time grows
+        with it.
     max_tree_features : int or None, default=1024
-        Most columns that the trees look at: those most correlated with what the start leaves
-        unexplained. None: all, which is slow on wide data.
+        Maximum number of columns for the trees: those most correlated with the residuals of the
+        linear part. None: all, which is slow on wide data.
     min_child_weight, reg_lambda : float, default=1.0
-        xgboost's least sum of hessians in a leaf and its L2 penalty on leaf values; not negative.
+        xgboost's minimum sum of hessians in a leaf and its L2 penalty on leaf values; not negative.
     subsample, colsample_bytree : float, default=1.0
-        Shares of rows and columns drawn for each tree, in (0, 1].
+        Shares of rows and columns sampled for each tree, in (0, 1].
     validation_fraction : float, default=0.2
         Share of rows in the hold-out of early stopping, in (0, 1).
     n_iter_no_change : int or None, default=10
-        Rounds without a lower log loss on the hold-out after which boosting stops. None: nothing
-        is held out, and all `n_estimators` rounds are trained on all rows and kept, whether they
-        help or not, with ``init="linear"`` too.
+        Boosting stops after so many rounds without a lower log loss on the hold-out. None: nothing
+        is held out, and all `n_estimators` rounds are trained on all rows and kept, also with
+        ``init="linear"``.
     Cs : float or sequence of float, default=(0.1, 1.0, 10.0, 100.0, 1000.0)
         Inverse strengths of the L2 penalty to try. The features are first centred and divided by
-        one number, so that the mean squared length of a row is 1, whatever their number and
-        units; columns are NOT standardised one by one.
+        one number, so that the mean squared length of a row is 1 for any number of features in any
+        unit; columns are NOT standardised one by one.
     max_linear_directions : int or None, default=1024
-        With more than twice as many rows and columns (of a view), the logistic regression sees so
-        many principal directions of the rows only. An approximation: VLAD vectors, whose variance
-        is concentrated, bear it; features with evenly spread variance lose accuracy. None: all,
-        at a cost that grows with the cube of the rows.
+        If a block has more than twice as many rows and columns, the logistic regression uses only
+        so many principal directions of the rows. This approximation is good for VLAD vectors, whose
+        variance is concentrated; features with evenly spread variance lose accuracy. None: all
+        directions, at a cost that grows with the cube of the rows.
     n_splits : int, default=5
-        Folds of the cross-fitting; fewer if the rarest class has fewer groups.
+        Number of folds of the cross-fitting; fewer if the rarest class has fewer groups.
     class_weight : None, "balanced" or dict, default=None
         Weight of each class: equal, inverse to its (weighted) frequency, or by label; classes
-        that a dict leaves out weigh 1.
+        missing in a dict have weight 1.
     n_jobs : int or None, default=None
-        Threads of xgboost, as in scikit-learn: None is one (or what a joblib context says), -1 all
-        cores. At most a few thousand rows gain little from more than one, and lose much on a busy
-        machine. The linear part uses one.
+        Threads of xgboost, as in scikit-learn: None is one (or the number of a joblib context), -1
+        all cores. A few thousand rows gain little from more than one thread, and lose much on a
+        busy machine. The linear part uses one.
     random_state : int, RandomState or None, default=None
         Seed of the folds, the hold-out and the trees.
     verbose : bool, default=False
-        Show progress and print what was chosen, on stderr.
+        Show progress and print a summary of the fit on stderr.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Labels, sorted; those whose samples all have weight zero are left out.
+        Sorted labels, without those whose samples all have weight zero.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Column names, if X had any.
     C_ : tuple of float or None
-        Chosen strength for each view; None with ``init=None``.
-    view_weights_ : tuple of float or None
-        What the margins of each view's logistic regression were multiplied by. With one view it
-        is one over the temperature: below 1, the margins were overconfident.
+        Chosen inverse penalty of each block; None with ``init=None``.
+    block_weights_ : tuple of float or None
+        Factor of the margins of each block's logistic regression. With one block it is one over
+        the temperature: below 1, the margins were overconfident.
     linear_coef_ : ndarray of shape (n_features, n_margins) or None
-        Linear margins of a row ``x`` are ``x @ linear_coef_ + linear_intercept_``, weights of views
-        included; one margin for two classes, else one a class. None with ``init=None``.
+        The linear margins of a row ``x`` are ``x @ linear_coef_ + linear_intercept_``, including
+        the weights of the blocks; one margin for two classes, else one per class. None with
+        ``init=None``.
     linear_intercept_ : ndarray of shape (n_margins,)
     n_estimators_ : int
-        Rounds of boosting kept.
+        Number of boosting rounds kept.
     tree_gain_, tree_gain_error_ : float or None
-        Log loss per row that the best round saved on the hold-out, and its standard error; None
-        if not tried.
+        Reduction of the log loss per row by the best round on the hold-out, and its standard error;
+        None if trees were not tried.
     tree_columns_ : ndarray of int or None
-        The columns that the trees look at, sorted; None if all of them, or no trees.
+        Sorted columns that the trees use; None if all of them, or no trees.
     booster_ : xgboost.Booster or None
         The trees; None if there are none.
 
@@ -131,22 +154,22 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     *Copies.* Rows that are equal in features, label and group are one row with the sum of their
     weights, and without `groups` equal feature vectors form a group. So weights and repetitions
     give the same model, the order of rows does not matter, and a copy is never held out from its
-    original. Features with few distinct values, where equal vectors are independent observations,
-    are not what this classifier is made for. Only ratios of weights matter.
+    original. This classifier is not suited to features with few distinct values, where equal
+    vectors are independent observations. Only ratios of weights matter.
 
-    *Small classes.* A class of one group is learnt from but never held out. A warning names
+    *Small classes.* A class of one group is used for training but never held out. A warning names
     classes of one or two groups.
 
-    *Units.* VLAD and pooled CNN features share one scale. Where columns have different units, put a
+    *Units.* VLAD and pooled CNN features have one scale. If columns have different units, put a
     ``StandardScaler`` before this classifier.
 
     *Cost.* If columns outnumber rows, X is rotated into the space of its rows, which changes
-    nothing for an L2 penalty, so the linear part costs little however wide X is; of many rows see
+    nothing for an L2 penalty, so the linear part costs little even if X is wide; for many rows see
     `max_linear_directions`. The time of the trees grows with rows x columns x classes, hence
     `max_tree_features`.
 
-    *Nearly honest margins.* The fold models have seen hold-out rows of early stopping. What that
-    leaks into the margins of the other rows makes trees look worse, not better.
+    *Leakage.* The fold models were fitted on some hold-out rows of early stopping. This leak into
+    the margins of the other rows makes trees look worse, not better.
 
     References
     ----------
@@ -169,7 +192,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     classes_: NDArray[Any]
     n_features_in_: int
     C_: tuple[float, ...] | None
-    view_weights_: tuple[float, ...] | None
+    block_weights_: tuple[float, ...] | None
     linear_coef_: FloatArray | None
     linear_intercept_: FloatArray
     tree_columns_: IntArray | None
@@ -224,7 +247,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         sample_weight: ArrayLike | None = None,
         *,
         groups: ArrayLike | None = None,
-        views: Sequence[int] | None = None,
+        blocks: Sequence[int] | None = None,
     ) -> BoostedSoftmaxClassifier:
         """Fit the linear margins, then as many rounds of trees as help.
 
@@ -235,15 +258,14 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         y : array-like of shape (n_samples,)
             Labels: strings, integers, booleans.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights, not negative. A weight of k is k copies of the row; 0 leaves it out.
+            Weights, not negative. A weight of k equals k copies of the row; 0 leaves it out.
         groups : array-like of shape (n_samples,), default=None
-            Rows of one group (a specimen, a micrograph, a paper) are never on both sides of an
-            inner split.
-        views : sequence of int, default=None
-            Numbers of columns of the parts that X is made of, side by side. Each part gets a
-            logistic regression with a C and a temperature of its own, and their margins are
-            averaged. None: X is one part. Trees look at the whole of X, so ``init=None`` makes
-            nothing of it.
+            Rows of one group (a specimen, a micrograph, a paper) never straddle an inner split.
+        blocks : sequence of int, default=None
+            Numbers of columns of the feature blocks that X consists of, side by side. Each block
+            has a logistic regression with its own C and temperature, and their margins are
+            averaged. None: X is one block. Trees use all columns of X, so `blocks` has no effect
+            with ``init=None``.
 
         Returns
         -------
@@ -252,27 +274,27 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            For a parameter out of range, X, y, weights, groups or views that do not fit together,
-            or only one class.
+            For a parameter out of range, for X, y, weights, groups or blocks that do not fit
+            together, or if there is only one class.
         """
-        check_parameters(self)
+        self.check_parameters()
         features, labels = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(labels)
-        check_float32(features)
-        widths = checked_views(views, features.shape[1])
-        weight = checked_weight(sample_weight, features)
+        _check_float32(features)
+        widths = _checked_blocks(blocks, features.shape[1])
+        weight = _checked_weight(sample_weight, features)
         self.classes_, rows = training_rows(features, labels, weight, groups, self.class_weight)
         warn_of_small_classes(rows, self.classes_)
         rng = check_random_state(self.random_state)
-        fold_seed, holdout_seed, tree_seed = rng.randint(_LARGEST_SEED, size=3).tolist()
+        fold_seed, holdout_seed, tree_seed = rng.randint(_MAX_SEED, size=3).tolist()
         margins = self._fit_start(rows, widths, fold_seed)
         self._fit_trees(rows, margins, holdout_seed, tree_seed)
         if self.verbose:
-            print(in_words(self, len(rows)), file=sys.stderr)
+            print(self._summary(len(rows)), file=sys.stderr)
         return self
 
     def decision_function(self, X: ArrayLike) -> FloatArray:
-        """Margins: linear ones plus what the trees add.
+        """Return the margins: those of the linear part plus those of the trees.
 
         Parameters
         ----------
@@ -281,14 +303,14 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         margins : ndarray of shape (n_samples,) or (n_samples, n_classes)
-            For two classes, the log odds of ``classes_[1]``; else a score a class, whose softmax is
-            `predict_proba`.
+            For two classes, the log odds of ``classes_[1]``; else one score per class, whose
+            softmax is `predict_proba`.
         """
         margins = self._margins(X)
         return margins[:, 0] if margins.shape[1] == 1 else margins
 
     def predict_proba(self, X: ArrayLike) -> FloatArray:
-        """Probability of each class, in the order of ``classes_``.
+        """Return the probability of each class, in the order of ``classes_``.
 
         Parameters
         ----------
@@ -301,7 +323,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         return probabilities(self._margins(X))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """The most probable class.
+        """Return the most probable class.
 
         Parameters
         ----------
@@ -316,15 +338,15 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[codes]
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """The fitted model as plain data, for a file without pickle.
+        """Return the fitted model as plain data, for a file without pickle.
 
         Returns
         -------
         header : dict
-            What JSON can hold: parameters, labels, chosen numbers. A `random_state` that is a
-            generator becomes None.
+            JSON-able: parameters, labels, chosen numbers. A `random_state` that is a generator
+            becomes None.
         arrays : dict of str to ndarray
-            ``intercept``, ``coef`` (with a linear start) and ``booster`` (if there are trees),
+            ``intercept``, ``coef`` (with a linear part) and ``booster`` (if there are trees),
             the bytes of xgboost's own UBJSON format as uint8.
 
         Raises
@@ -333,13 +355,31 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
             If the labels are not strings, numbers or booleans.
         """
         check_is_fitted(self)
-        return state.pack(self)
+        header: dict[str, Any] = {
+            "parameters": _pack_parameters(self.get_params(deep=False)),
+            "classes": pack_labels(self.classes_),
+            "n_features_in": int(self.n_features_in_),
+            "fitted": {name: _json_number(getattr(self, name)) for name in _FITTED_NUMBERS}
+            | {name: getattr(self, name) for name in _FITTED_PER_BLOCK},
+        }
+        if hasattr(self, "feature_names_in_"):
+            header["feature_names_in"] = [str(name) for name in self.feature_names_in_]
+        arrays: dict[str, NDArray[Any]] = {"intercept": self.linear_intercept_}
+        if self.linear_coef_ is not None:
+            arrays["coef"] = self.linear_coef_
+        if self.tree_columns_ is not None:
+            arrays["tree_columns"] = self.tree_columns_.astype(np.int64)
+        if self.booster_ is not None:
+            raw = bytes(self.booster_.save_raw("ubj"))
+            arrays["booster"] = np.frombuffer(raw, dtype=np.uint8)
+            header["booster_sha256"] = hashlib.sha256(raw).hexdigest()
+        return header, arrays
 
     @classmethod
     def from_state(
         cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> BoostedSoftmaxClassifier:
-        """The model that `to_state` took apart; it predicts bit by bit the same.
+        """Return the model whose `to_state` gave header and arrays; predictions are identical.
 
         Parameters
         ----------
@@ -355,22 +395,86 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             If something is missing or does not fit together.
         """
-        return state.unpack(cls, header, arrays)
+        try:
+            model = cls(**_unpack_parameters(header["parameters"]))
+            model.classes_ = unpack_labels(header["classes"])
+            model.n_features_in_ = int(header["n_features_in"])
+            for name in _FITTED_NUMBERS:
+                setattr(model, name, _number(header["fitted"][name]))
+            for name in _FITTED_PER_BLOCK:
+                values = header["fitted"][name]
+                setattr(model, name, None if values is None else tuple(map(float, values)))
+            if "feature_names_in" in header:
+                model.feature_names_in_ = np.array(header["feature_names_in"], dtype=object)
+            intercept = arrays["intercept"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                "The state is incomplete or not one of BoostedSoftmaxClassifier: "
+                f"{error}. Use the header and arrays that to_state gave; if they come from a file, "
+                "another version of hypervlad wrote it, or not hypervlad: train the model again."
+            ) from error
+        n_columns = n_margins(len(model.classes_))
+        model.linear_intercept_ = _shaped("intercept", intercept, (n_columns,))
+        model.linear_coef_ = None
+        if "coef" in arrays:
+            model.linear_coef_ = _shaped("coef", arrays["coef"], (model.n_features_in_, n_columns))
+        model.tree_columns_ = None
+        if "tree_columns" in arrays:
+            model.tree_columns_ = _checked_columns(arrays["tree_columns"], model.n_features_in_)
+        model.booster_ = None
+        if "booster" in arrays:
+            model.booster_ = model._unpack_booster(arrays["booster"], header.get("booster_sha256"))
+        if bool(model.n_estimators_) != (model.booster_ is not None):
+            raise ValueError(
+                f"The state has {model.n_estimators_} rounds of trees but its arrays "
+                f"{'lack' if model.booster_ is None else 'hold'} a 'booster'."
+            )
+        return model
+
+    def check_parameters(self) -> None:
+        """Raise a ValueError for the first parameter out of range, with the values allowed."""
+        if self.init is not None and self.init != "linear":
+            raise ValueError(f'init must be "linear" or None; got {self.init!r}.')
+        for name, lowest in _INTEGERS.items():
+            value = getattr(self, name)
+            if name in _MAY_BE_NONE and value is None:
+                continue
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < lowest:
+                raise ValueError(
+                    f"{name} must be a whole number, at least {lowest}; got {value!r}."
+                )
+        for name in _SHARES:
+            _check_real(name, getattr(self, name), "in (0, 1]", lambda v: 0 < v <= 1)
+        for name in _NOT_NEGATIVE:
+            _check_real(name, getattr(self, name), "not negative", lambda v: v >= 0)
+        _check_real(
+            "validation_fraction", self.validation_fraction, "in (0, 1)", lambda v: 0 < v < 1
+        )
+        check_cs(self.Cs)
+        check_class_weight(self.class_weight)
+
+    def tree_margins(self, X: NDArray[np.floating]) -> FloatArray:
+        """Return what the trees add to the margins, shape (n, n_margins); 0 if there are none."""
+        check_is_fitted(self)
+        n_columns = n_margins(len(self.classes_))
+        if self.booster_ is None:
+            return np.zeros((len(X), n_columns))
+        return tree_margins(self.booster_, X, n_columns, columns=self.tree_columns_)
 
     def _n_threads(self) -> int:
-        """Threads that xgboost is told to use."""
+        """Return the number of threads for xgboost."""
         return joblib.effective_n_jobs(self.n_jobs)
 
     def _fit_start(self, rows: TrainingRows, widths: list[int], seed: int) -> FloatArray:
-        """Learn the margins that boosting starts from; returns those of the training rows."""
+        """Fit the margins that boosting starts from; return those of the training rows."""
         n_classes = len(self.classes_)
         if self.init is None:
-            self.C_ = self.view_weights_ = self.linear_coef_ = None
+            self.C_ = self.block_weights_ = self.linear_coef_ = None
             self.linear_intercept_ = prior_margins(rows.codes, rows.weight, n_classes)
             return np.tile(self.linear_intercept_, (len(rows), 1))
         folds = group_folds(rows.codes, rows.groups, n_splits=self.n_splits, random_state=seed)
         Cs = np.atleast_1d(self.Cs).tolist()
-        linear = fit_views(
+        linear = fit_blocks(
             rows,
             n_classes,
             folds,
@@ -379,7 +483,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
             max_directions=self.max_linear_directions,
             verbose=self.verbose,
         )
-        self.C_, self.view_weights_ = linear.Cs, linear.weights
+        self.C_, self.block_weights_ = linear.Cs, linear.weights
         self.linear_coef_, self.linear_intercept_ = linear.coef, linear.intercept
         return linear.cross_fitted
 
@@ -398,7 +502,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
             subsample=self.subsample,
             colsample_bytree=self.colsample_bytree,
         )
-        trees: Trees = fit_trees(
+        trees = fit_trees(
             rows,
             margins,
             parameters,
@@ -416,17 +520,185 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     def _margins(self, X: ArrayLike) -> FloatArray:
         check_is_fitted(self)
         features = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        check_float32(features)
+        _check_float32(features)
         margins = np.tile(self.linear_intercept_, (len(features), 1))
         if self.linear_coef_ is not None:
             margins += features.astype(np.float64, copy=False) @ self.linear_coef_
         if self.booster_ is not None:
-            margins += self._tree_margins(features)
+            margins += self.tree_margins(features)
         return margins
 
-    def _tree_margins(self, features: NDArray[np.floating]) -> FloatArray:
-        """What the trees add, shape (n, n_margins): zero if there are none."""
-        n_columns = n_margins(len(self.classes_))
-        if self.booster_ is None:
-            return np.zeros((len(features), n_columns))
-        return tree_margins(self.booster_, features, n_columns, columns=self.tree_columns_)
+    def _unpack_booster(self, array: NDArray[Any], digest: str | None) -> xgboost.Booster:
+        """Return the trees from their bytes; ValueError if damaged or of another width."""
+        if array.dtype != np.uint8 or array.ndim != 1:
+            raise ValueError(
+                f"The booster's bytes are a row of uint8; got {array.dtype} {array.shape}."
+            )
+        raw = array.tobytes()
+        # Checked before xgboost reads them: in version 2.1, truncated bytes abort the process.
+        if hashlib.sha256(raw).hexdigest() != digest:
+            raise ValueError(
+                "The booster's bytes are damaged: they do not have the header's SHA-256."
+            )
+        parameters = {"verbosity": 0, "nthread": self._n_threads()}
+        try:
+            booster = xgboost.Booster(parameters, model_file=bytearray(raw))
+            n_features = booster.num_features()
+        except xgboost.core.XGBoostError as error:
+            raise ValueError(
+                "The booster's bytes are not a model that this xgboost reads."
+            ) from error
+        columns = self.tree_columns_
+        expected = self.n_features_in_ if columns is None else len(columns)
+        if n_features != expected:
+            raise ValueError(
+                f"The booster was trained on {n_features} features, "
+                f"but the classifier gives it {expected}."
+            )
+        return booster
+
+    def _summary(self, n_rows: int) -> str:
+        """Return one line with the values chosen and the gain of trees on the hold-out."""
+        parts = [f"fitted on {n_rows} distinct rows of {len(self.classes_)} classes"]
+        if self.C_ is not None and self.block_weights_ is not None:
+            strengths = ", ".join(f"{C:g}" for C in self.C_)
+            weights = ", ".join(f"{weight:.2f}" for weight in self.block_weights_)
+            parts.append(f"linear models: C {strengths}, weights {weights}")
+        helped = "" if self.n_estimators_ else " (more would not have helped)"
+        parts.append(f"{self.n_estimators_} rounds of trees{helped}")
+        if self.tree_gain_ is not None:
+            gain, error = self.tree_gain_, self.tree_gain_error_
+            parts.append(f"reduction of the log loss by trees: {gain:+.4f} +- {error:.4f}")
+        return "boosted softmax: " + "; ".join(parts)
+
+
+def _check_real(name: str, value: Any, allowed: str, is_allowed: Any) -> None:
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (number and np.isfinite(value) and is_allowed(value)):
+        raise ValueError(f"{name} must be a number, {allowed}; got {value!r}.")
+
+
+def check_cs(Cs: Any) -> None:
+    """Raise unless it is a positive number or several."""
+    values = np.atleast_1d(np.asarray(Cs))
+    positive = values.dtype.kind in "iuf" and bool((values > 0).all() and np.isfinite(values).all())
+    if values.ndim != 1 or not values.size or not positive:
+        raise ValueError(f"Cs must be a positive number or several of them; got {Cs!r}.")
+
+
+def check_class_weight(class_weight: Any) -> None:
+    """Raise unless it is None, "balanced" or positive numbers by label."""
+    if isinstance(class_weight, Mapping):
+        for label, value in class_weight.items():
+            _check_real(f"class_weight[{label!r}]", value, "positive", lambda v: v > 0)
+    elif class_weight is not None and class_weight != "balanced":
+        raise ValueError(f'class_weight must be None, "balanced" or a dict; got {class_weight!r}.')
+
+
+def _checked_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> FloatArray:
+    """Return the weights of the rows of X, ones if None; ValueError if one is negative."""
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    if (weight < 0).any():
+        raise ValueError(f"sample_weight must not be negative; the smallest is {weight.min():g}.")
+    return weight
+
+
+def _checked_blocks(blocks: Sequence[int] | None, n_features: int) -> list[int]:
+    """Return the numbers of columns of the blocks; ValueError unless they cover X."""
+    widths = [n_features] if blocks is None else list(blocks)
+    whole = all(isinstance(w, Integral) and not isinstance(w, bool) and w > 0 for w in widths)
+    if not widths or not whole or sum(widths) != n_features:
+        raise ValueError(
+            "blocks are whole numbers of columns, each at least 1, that add up to the "
+            f"{n_features} columns of X; got {blocks!r}."
+        )
+    return [int(width) for width in widths]
+
+
+def _check_float32(X: NDArray[Any]) -> None:
+    """Raise a ValueError for features that are infinite as float32, which xgboost uses."""
+    if X.dtype != np.float32 and max(X.max(), -X.min()) > np.finfo(np.float32).max:
+        raise ValueError("X has values beyond the range of float32 (about 3.4e38); rescale it.")
+
+
+def _json_number(value: float | None) -> float | str | None:
+    """Return a number for JSON, which has no infinity: the error of a gain from one group."""
+    return value if value is None or np.isfinite(value) else str(value)
+
+
+def _number(value: float | str | None) -> float | None:
+    return float(value) if isinstance(value, str) else value
+
+
+def _shaped(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    if array.shape != shape or array.dtype != np.float64:
+        raise ValueError(
+            f"Array {name!r} of the classifier's state has shape {array.shape} and type "
+            f"{array.dtype}; expected {shape} and float64."
+        )
+    return np.array(array)
+
+
+def _checked_columns(columns: NDArray[Any], n_features: int) -> NDArray[np.intp]:
+    fits = columns.dtype == np.int64 and columns.ndim == 1
+    if not fits or ((columns < 0) | (columns >= n_features)).any():
+        raise ValueError(
+            "Array 'tree_columns' of the classifier's state must be a row of int64 column numbers "
+            f"below {n_features}; got {columns.dtype} {columns.shape}."
+        )
+    return columns.astype(np.intp)
+
+
+def pack_labels(labels: NDArray[Any]) -> dict[str, Any]:
+    """Return labels as JSON-able values with their type."""
+    if labels.dtype.kind not in _LABEL_KINDS:
+        raise ValueError(
+            f"Labels of type {labels.dtype} cannot be saved; "
+            "use strings, integers, floats or booleans."
+        )
+    values = labels.tolist()
+    if labels.dtype.kind == "O" and not all(isinstance(value, str) for value in values):
+        raise ValueError("Labels of type object can be saved only if every one is a string.")
+    return {"dtype": "object" if labels.dtype.kind == "O" else labels.dtype.str, "values": values}
+
+
+def unpack_labels(packed: Mapping[str, Any]) -> NDArray[Any]:
+    """Undo `pack_labels`."""
+    dtype = np.dtype(packed["dtype"])
+    if dtype.kind not in _LABEL_KINDS:
+        raise ValueError(f"The state's labels have the unexpected type {packed['dtype']!r}.")
+    labels = np.array(packed["values"], dtype=dtype)
+    if labels.ndim != 1 or len(labels) < 2:
+        raise ValueError(
+            f"The state has {labels.size} class labels; a classifier has at least two."
+        )
+    return labels
+
+
+def _pack_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    packed = {name: _plain(value) for name, value in parameters.items()}
+    weights = parameters["class_weight"]
+    if isinstance(weights, Mapping):
+        # JSON turns keys into strings: pairs keep the type of the labels.
+        packed["class_weight"] = [[_plain(key), _plain(value)] for key, value in weights.items()]
+    if isinstance(parameters["random_state"], np.random.RandomState):
+        packed["random_state"] = None  # the state of a generator cannot be restored
+    return packed
+
+
+def _unpack_parameters(packed: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = dict(packed)
+    weights = parameters["class_weight"]
+    if isinstance(weights, list):
+        parameters["class_weight"] = dict(weights)
+    if isinstance(parameters["Cs"], list):
+        parameters["Cs"] = tuple(parameters["Cs"])
+    return parameters
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,9 +1,14 @@
-"""The linear start: regularised multinomial logistic regression whose margins are cross-fitted.
+"""The linear part: regularised multinomial logistic regressions with cross-fitted margins.
 
-Trees that boost from a model's margins on its own training rows see residuals that are too small,
-near zero where the features outnumber the rows, and learn nothing or noise. So a row's margin
-comes from a model that never saw its group: the models of the cross-validation that chooses the
-regularisation anyway.
+A model's margins on its own training rows leave residuals that are too small, near zero if the
+features outnumber the rows. Trees boosted from them learn nothing, or noise. So the margin of a
+training row comes from a model that was fitted without the row's group: one of the models of the
+cross-validation that also chooses the regularisation.
+
+Feature blocks of different kinds, such as VLAD and pooled features, need different regularisation.
+In one vector under one penalty, the longest or largest block dominates. Here each block has its
+own model, and the margins of the blocks are averaged. A mean of linear margins is linear too, so
+the result is one linear model of the whole vector.
 """
 
 from __future__ import annotations
@@ -21,31 +26,32 @@ from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm.auto import tqdm
 
-from hypervlad.boosting.margins import FloatArray, IntArray, log_losses, n_margins
-from hypervlad.boosting.rows import TrainingRows
+from hypervlad.boosting.rows import FloatArray, IntArray, TrainingRows, log_losses, n_margins
 
 Folds = Sequence[tuple[IntArray, IntArray]]
 
 _MAX_ITER = 1000
-# Beyond these a temperature says that there is nothing to calibrate on, not that it is right.
+# A temperature beyond these bounds is an artefact of too few rows.
 _LOG_TEMPERATURE_BOUNDS = (np.log(0.05), np.log(50.0))
-# Standard deviation of the prior on claiming more than the margins do. Tried on fourteen tasks of
-# 60 to 500 rows: 1 was overconfident on separable classes of few rows, where 0.3 lowered the log
-# loss; elsewhere they were equal. Claiming less needs no restraint: of few rows, margins of a wide
-# separation divided by a temperature of ten were better than those of a strong penalty.
+# Standard deviation of the prior on log temperatures below 0, which make predictions more
+# confident. On fourteen tasks of 60 to 500 rows, 1 was overconfident on separable classes with few
+# rows, where 0.3 lowered the log loss; elsewhere both were equal. Temperatures above 1 have no
+# prior: with few, widely separated rows, margins divided by ten had a lower log loss than margins
+# of a strong penalty.
 _LOG_TEMPERATURE_SPREAD = 0.3
-# Directions with less than 1e-6 of the largest singular value: rounding error of the Gram matrix.
 _TINY = np.finfo(np.float64).tiny
+# Directions below 1e-6 of the largest singular value are rounding errors of the Gram matrix.
 _NEGLIGIBLE_EIGENVALUE = 1e-12
 
 
 @dataclass(frozen=True)
 class LinearMargins:
-    """A fitted linear start.
+    """A fitted linear model of one feature block.
 
-    ``X @ coef + intercept`` is the margin of new rows; `cross_fitted`, shape (m, n_margins), that
-    of the training rows, both divided by `temperature`. `held_out` marks the rows whose margin is
-    truly cross-fitted.
+    ``X @ coef + intercept`` is the margin of new rows. `cross_fitted`, shape (m, n_margins), is
+    the margin of the training rows. Both are already divided by `temperature`. `held_out` marks
+    the rows that were in the test part of a fold; the margins of the others are those of the fit
+    itself.
     """
 
     coef: FloatArray
@@ -67,10 +73,9 @@ def fit_linear_margins(
 ) -> LinearMargins:
     """Choose C and the temperature by the log loss of the folds' test rows, then refit on all rows.
 
-    The features are centred and divided by ONE number, the root mean square length of the centred
-    rows, so that a C means the same for any X; single columns keep their relative size. Without
-    folds there is nothing to choose by: the middle of `Cs` is taken, the temperature is 1 and the
-    margins are those of the fit itself.
+    The features are centred and divided by one number, the root mean square length of the centred
+    rows, so that a C means the same for any X. Columns keep their relative size. Without folds, C
+    is the middle of `Cs`, the temperature is 1 and the margins are those of the fit itself.
     """
     grid = sorted(float(C) for C in Cs)
     space = row_space(rows.X, max_directions)
@@ -104,7 +109,7 @@ def fit_linear_margins(
 
 @dataclass(frozen=True)
 class RowSpace:
-    """Coordinates `Z`, (n, q), of rows that are centred, divided by `scale` and perhaps rotated."""
+    """Coordinates `Z`, (n, q), of rows: centred, divided by `scale`, rotated if X is wide."""
 
     Z: FloatArray
     centre: FloatArray
@@ -113,19 +118,19 @@ class RowSpace:
     to_rows: FloatArray | None = None
 
     def coefficients(self, coef_of_Z: FloatArray) -> FloatArray:
-        """Coefficients on the unscaled features, (p, k), from those on Z, (q, k)."""
+        """Return coefficients of the unscaled features, (p, k), from those of Z, (q, k)."""
         if self.X is None or self.to_rows is None:
             return coef_of_Z / self.scale
         return self.X.T @ (self.to_rows @ coef_of_Z) / self.scale
 
 
 def row_space(X: NDArray[np.floating], max_directions: int | None = None) -> RowSpace:
-    """Centre and scale X, (n, p); where columns outnumber rows, rotate it into its row space.
+    """Centre and scale X, (n, p); if columns outnumber rows, rotate it into its row space.
 
-    An L2 penalty does not see a rotation and the best coefficients lie in the span of the rows,
-    so n coordinates say as much as p. The Gram matrix costs n^2 p once, far less than a singular
-    value decomposition of X. Where X has more than twice `max_directions` rows and columns, only so
-    many main directions are kept: an approximation, for time.
+    An L2 penalty is invariant to rotations, and the best coefficients lie in the span of the rows,
+    so n coordinates are enough. The Gram matrix costs n^2 p once, far less than a singular value
+    decomposition of X. If X has more than twice `max_directions` rows and columns, only that many
+    principal directions are kept: an approximation that saves time.
     """
     scaled: FloatArray = X.astype(np.float64)
     centre = scaled.mean(axis=0)
@@ -141,7 +146,7 @@ def row_space(X: NDArray[np.floating], max_directions: int | None = None) -> Row
         return RowSpace(scaled, centre, scale)
     eigenvalues, vectors = np.linalg.eigh(scaled @ scaled.T)
     kept = eigenvalues >= _NEGLIGIBLE_EIGENVALUE * eigenvalues[-1]
-    # Equal rows leave one direction of length zero: keep it, but do not divide by it.
+    # Equal rows leave one direction of length zero: keep it without dividing by zero.
     lengths = np.sqrt(np.maximum(eigenvalues[kept], _TINY))
     vectors = vectors[:, kept]
     return RowSpace(vectors * lengths, centre, scale, scaled, vectors / lengths)
@@ -150,10 +155,11 @@ def row_space(X: NDArray[np.floating], max_directions: int | None = None) -> Row
 def fit_temperature(
     margins: FloatArray, codes: IntArray, weight: FloatArray
 ) -> tuple[float, float]:
-    """The most likely temperature to divide margins by, and the log loss per weight then.
+    """Return the most likely temperature to divide margins by, and the resulting mean log loss.
 
-    Below 1, half a normal prior on its logarithm keeps a few well separated rows from claiming
-    certainty. See Guo et al., "On calibration of modern neural networks", ICML 2017.
+    For temperatures below 1, a half-normal prior on the logarithm limits the confidence that a few
+    well separated rows can give. See Guo et al., "On calibration of modern neural networks", ICML
+    2017.
     """
 
     def penalised(log_temperature: float) -> float:
@@ -172,10 +178,10 @@ def _fold_margins(
     folds: Iterable[tuple[IntArray, IntArray]],
     grid: list[float],
 ) -> FloatArray:
-    """Margins of the folds' test rows for each C, (n_Cs, m, n_margins); zero for untested rows."""
+    """Return margins of the folds' test rows for each C, (n_Cs, m, n_margins); 0 if untested."""
     margins = np.zeros((len(grid), len(rows), n_margins(n_classes)))
     for train, test in folds:
-        # From strong to weak regularisation, each start is next to the solution.
+        # From strong to weak regularisation, each solution is a good start for the next.
         model = LogisticRegression(warm_start=True, max_iter=_MAX_ITER)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -188,11 +194,76 @@ def _fold_margins(
 def _fit(
     model: LogisticRegression, Z: FloatArray, rows: TrainingRows, train: IntArray
 ) -> LogisticRegression:
-    # One thread: the products within an L-BFGS step are too small to share. On a busy machine two
-    # threads, waiting for each other, took thirty times as long.
+    # One thread: the products within an L-BFGS step are too small to parallelise. On a busy machine
+    # two threads that wait for each other took thirty times as long.
     with threadpool_limits(1, user_api="blas"):
         return model.fit(Z[train], rows.codes[train], sample_weight=rows.weight[train])
 
 
 def _decide(model: LogisticRegression, Z: FloatArray) -> FloatArray:
     return model.decision_function(Z).reshape(len(Z), -1)
+
+
+@dataclass(frozen=True)
+class BlockMargins:
+    """The linear models of all feature blocks as one model of the whole vector.
+
+    ``X @ coef + intercept`` is the margin of new rows. `cross_fitted` is the margin of the training
+    rows, from models fitted without their groups. `Cs` and `weights` have one value per block; a
+    weight is the factor of the block's margins, temperatures included.
+    """
+
+    coef: FloatArray
+    intercept: FloatArray
+    Cs: tuple[float, ...]
+    weights: tuple[float, ...]
+    cross_fitted: FloatArray
+
+
+def fit_blocks(
+    rows: TrainingRows,
+    n_classes: int,
+    folds: Folds,
+    Cs: Sequence[float],
+    widths: Sequence[int],
+    *,
+    max_directions: int | None = None,
+    verbose: bool = False,
+) -> BlockMargins:
+    """Fit a linear model to each feature block and average the margins.
+
+    `widths` are the numbers of columns of the blocks, side by side in X. Each block has its own C
+    and temperature. The mean of the cross-fitted margins has another temperature: errors of
+    different blocks partly cancel, so their mean can be more confident.
+    """
+    blocks = [
+        fit_linear_margins(
+            rows.with_columns(columns),
+            n_classes,
+            folds,
+            Cs,
+            max_directions=max_directions,
+            verbose=verbose,
+        )
+        for columns in block_columns(widths)
+    ]
+    mean = np.mean([block.cross_fitted for block in blocks], axis=0)
+    held_out, temperature = blocks[0].held_out, 1.0
+    if len(blocks) > 1 and held_out.any():
+        temperature, _ = fit_temperature(
+            mean[held_out], rows.codes[held_out], rows.weight[held_out]
+        )
+    share = 1.0 / (len(blocks) * temperature)
+    return BlockMargins(
+        coef=share * np.concatenate([block.coef for block in blocks]),
+        intercept=share * np.sum([block.intercept for block in blocks], axis=0),
+        Cs=tuple(block.C for block in blocks),
+        weights=tuple(share / block.temperature for block in blocks),
+        cross_fitted=mean / temperature,
+    )
+
+
+def block_columns(widths: Sequence[int]) -> list[slice]:
+    """Return the columns of each block."""
+    ends = np.cumsum(widths).tolist()
+    return [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]

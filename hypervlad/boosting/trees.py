@@ -1,4 +1,4 @@
-"""The trees: xgboost boosting from given margins, and how many rounds of it are worth keeping."""
+"""The trees: xgboost boosting from given margins, and the number of rounds to keep."""
 
 from __future__ import annotations
 
@@ -10,26 +10,31 @@ import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
-from hypervlad.boosting.margins import FloatArray, IntArray, log_losses, probabilities
-from hypervlad.boosting.rows import TrainingRows
+from hypervlad.boosting.rows import (
+    FloatArray,
+    IntArray,
+    TrainingRows,
+    log_losses,
+    probabilities,
+)
 from hypervlad.splits import holdout_split
 
-# The best of many rounds looks better on the hold-out than it is. On real images one standard error
-# let through trees that cost accuracy; two did not.
+# The best of many rounds looks better on the hold-out than it is. On real images, a threshold of
+# one standard error kept trees that lowered the accuracy; two did not.
 _GAIN_IN_STANDARD_ERRORS = 2.0
-_PIECE = 256  # rows given to xgboost at a time: 0.15 GB of 147,200 columns
-# Bins are found in at most so many values: 2 GB for a while, 456 rows of 147,200 columns, or 65,536
-# of 1,024.
-_BINNED_VALUES = 2**26
-_FEWEST_BINNED_ROWS = 256
+_CHUNK = 256  # rows given to xgboost at a time: 0.15 GB of 147,200 columns
+# Values in which bins are searched: 2 GB at most, for 456 rows of 147,200 columns or 65,536 rows of
+# 1,024 columns.
+_MAX_BINNED_VALUES = 2**26
+_MIN_BINNED_ROWS = 256
 
 
 @dataclass(frozen=True)
 class Trees:
-    """Trees that were kept, None if none, and what the best round promised on the hold-out.
+    """The trees that were kept (None if none), and the gain of the best round on the hold-out.
 
-    They look at `columns` only; None is every column. `gain` is the log loss per row that it
-    saved, `gain_error` its standard error; None if nothing was held out.
+    The trees use `columns` only; None is every column. `gain` is the reduction of the log loss per
+    row, `gain_error` its standard error; None if nothing was held out.
     """
 
     booster: xgboost.Booster | None
@@ -41,14 +46,14 @@ class Trees:
 
 @dataclass(frozen=True)
 class RoundSearch:
-    """The best round on a hold-out and the log loss it saves there, +- a standard error."""
+    """The best round on a hold-out, its reduction of the log loss, and the standard error."""
 
     n_rounds: int
     gain: float
     gain_error: float
 
     def is_more_than_noise(self) -> bool:
-        """Whether the gain exceeds its standard error clearly."""
+        """Return whether the gain clearly exceeds its standard error."""
         return self.gain > _GAIN_IN_STANDARD_ERRORS * self.gain_error
 
 
@@ -66,9 +71,10 @@ def fit_trees(
 ) -> Trees:
     """Find the number of rounds on a hold-out, then train as many on all rows.
 
-    With `may_be_none`, no trees unless the hold-out shows more than noise. If nothing can be held
-    out there are no trees then, and `max_rounds` otherwise. Without `patience` nothing is held out
-    and it is `max_rounds` in any case.
+    With `may_be_none`, trees are kept only if their gain on the hold-out is more than noise; if
+    nothing can be held out, none are kept. Without `may_be_none`, at least one round is kept, and
+    `max_rounds` if nothing can be held out. Without `patience` nothing is held out and
+    `max_rounds` are kept.
     """
     if not max_rounds:
         return Trees(None, 0)
@@ -82,7 +88,7 @@ def fit_trees(
     search = None
     n_rounds = 0 if may_be_none else max_rounds
     if len(test):
-        # Columns are chosen without the hold-out: its rows must not choose what they then judge.
+        # Columns are chosen without the hold-out, so that its rows can test the choice too.
         columns = screen_columns(rows.take(train), base_margin[train], max_features)
         search = search_rounds(
             rows.with_columns(columns),
@@ -104,10 +110,10 @@ def fit_trees(
 def screen_columns(
     rows: TrainingRows, base_margin: FloatArray, max_features: int | None
 ) -> IntArray | None:
-    """The columns most correlated with what the margins leave unexplained; None if all may stay.
+    """Return the columns most correlated with the residuals of the margins; None if all are used.
 
-    A tree's time grows with its columns. The residuals are those that boosting starts from: label
-    minus probability, a column for each class; correlations are squared and summed over classes.
+    The time of a tree grows with its columns. The residuals are those that boosting starts from:
+    label minus probability, one column per class. Correlations are squared and summed over classes.
     """
     n_features = rows.source.shape[1]
     if max_features is None or n_features <= max_features:
@@ -124,7 +130,7 @@ def screen_columns(
 
 
 def xgboost_parameters(n_classes: int, *, nthread: int, seed: int, **tree: Any) -> dict[str, Any]:
-    """Parameters of ``xgboost.train``."""
+    """Return the parameters of ``xgboost.train``."""
     softmax = {"objective": "multi:softprob", "num_class": n_classes, "eval_metric": "mlogloss"}
     logistic = {"objective": "binary:logistic", "eval_metric": "logloss"}
     link = logistic if n_classes == 2 else softmax
@@ -135,7 +141,7 @@ def xgboost_parameters(n_classes: int, *, nthread: int, seed: int, **tree: Any) 
 def data_matrix(
     rows: TrainingRows, base_margin: FloatArray, parameters: dict[str, Any]
 ) -> xgboost.DMatrix:
-    """Rows whose values xgboost keeps, to be predicted; they start from `base_margin`."""
+    """Return a matrix of rows to predict, which start from `base_margin`."""
     fields = _fields(rows, base_margin)
     return xgboost.DMatrix(**fields, nthread=parameters["nthread"])
 
@@ -143,22 +149,22 @@ def data_matrix(
 def training_matrix(
     rows: TrainingRows, base_margin: FloatArray, parameters: dict[str, Any]
 ) -> xgboost.QuantileDMatrix:
-    """Rows of which xgboost keeps only the bins, a byte a value where a DMatrix has eight.
+    """Return a matrix of rows to train on, of which xgboost keeps only the bins.
 
-    To find the bins it takes thirty bytes a value for a while. Of wide vectors, a sample of the
-    rows has to do for that.
+    It needs one byte per value (a DMatrix needs eight), but thirty while it searches the bins. For
+    wide vectors, the bins are searched in a sample of the rows.
     """
     options = {"max_bin": parameters["max_bin"], "nthread": parameters["nthread"]}
-    n_binned = max(_FEWEST_BINNED_ROWS, _BINNED_VALUES // rows.source.shape[1])
+    n_binned = max(_MIN_BINNED_ROWS, _MAX_BINNED_VALUES // rows.source.shape[1])
     if len(rows) <= n_binned:
-        return xgboost.QuantileDMatrix(_Pieces(rows, base_margin), **options)
-    first = np.arange(n_binned)  # rows stand in the order of their digests: a random sample
-    bins = xgboost.QuantileDMatrix(_Pieces(rows.take(first), base_margin[first]), **options)
-    return xgboost.QuantileDMatrix(_Pieces(rows, base_margin), ref=bins, **options)
+        return xgboost.QuantileDMatrix(_RowChunks(rows, base_margin), **options)
+    first = np.arange(n_binned)  # rows are sorted by their digests, so these are a random sample
+    bins = xgboost.QuantileDMatrix(_RowChunks(rows.take(first), base_margin[first]), **options)
+    return xgboost.QuantileDMatrix(_RowChunks(rows, base_margin), ref=bins, **options)
 
 
-class _Pieces(xgboost.DataIter):
-    """Rows a few at a time, so that no sorted copy of them all is made."""
+class _RowChunks(xgboost.DataIter):
+    """Rows in chunks, so that no sorted copy of all of them is made."""
 
     def __init__(self, rows: TrainingRows, base_margin: FloatArray) -> None:
         self._rows, self._base_margin, self._start = rows, base_margin, 0
@@ -170,14 +176,14 @@ class _Pieces(xgboost.DataIter):
     def next(self, input_data: Callable[..., None]) -> bool:
         if self._start >= len(self._rows):
             return False
-        piece = np.arange(self._start, min(self._start + _PIECE, len(self._rows)))
-        input_data(**_fields(self._rows.take(piece), self._base_margin[piece]))
-        self._start += _PIECE
+        chunk = np.arange(self._start, min(self._start + _CHUNK, len(self._rows)))
+        input_data(**_fields(self._rows.take(chunk), self._base_margin[chunk]))
+        self._start += _CHUNK
         return True
 
 
 def _fields(rows: TrainingRows, base_margin: FloatArray) -> dict[str, NDArray[Any]]:
-    """What xgboost wants to know of rows; two classes have margins of one dimension there."""
+    """Return the fields of a DMatrix; xgboost wants margins of two classes in one dimension."""
     return {
         "data": rows.X.astype(np.float32, copy=False),
         "label": rows.codes,
@@ -202,7 +208,7 @@ def search_rounds(
     max_rounds: int,
     patience: int,
 ) -> RoundSearch:
-    """Boost on one side of `split` and watch the log loss on the other."""
+    """Boost on the training rows of `split` and observe the log loss on its test rows."""
     train, test = rows.take(split[0]), rows.take(split[1])
     start = base_margin[split[1]]
     holdout = data_matrix(test, start, parameters)
@@ -229,10 +235,10 @@ def tree_margins(
     *,
     columns: IntArray | None = None,
 ) -> FloatArray:
-    """What the trees add to the margins of new rows, shape (n, n_margins)."""
+    """Return what the trees add to the margins of new rows, shape (n, n_margins)."""
     X = X if columns is None else X[:, columns]
     start = np.zeros(len(X) if n_margins == 1 else (len(X), n_margins), dtype=np.float32)
-    # In place: a DMatrix would take eight bytes a value.
+    # In place: a DMatrix would need eight bytes per value.
     added = booster.inplace_predict(
         X.astype(np.float32, copy=False), predict_type="margin", base_margin=start
     )
@@ -240,7 +246,7 @@ def tree_margins(
 
 
 def clustered_mean(values: FloatArray, weight: FloatArray, groups: IntArray) -> tuple[float, float]:
-    """Weighted mean and its standard error where rows of one group err together."""
+    """Return the weighted mean and its standard error, with errors correlated within groups."""
     total = weight.sum()
     mean = float(weight @ values / total)
     _, group_of_row = np.unique(groups, return_inverse=True)

@@ -206,8 +206,8 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
             "groups" in known or len(set(own.tolist())) < len(own)
         ):
             known["groups"] = own[: len(learnt)]
-        if has_fit_parameter(learner, "views"):
-            known["views"] = list(encoder.feature_parts.values())
+        if has_fit_parameter(learner, "blocks"):
+            known["blocks"] = list(encoder.feature_parts.values())
         learner.fit(vectors, labels[learnt], **known)
         if self.calibration_size is None:
             held_out = cross_held_out(learner, vectors, labels[learnt], own, known, seed)

@@ -110,7 +110,7 @@ def explain(
     assert learner.linear_coef_ is not None
     evidence = image_evidence(model.encoder_, image, _centred(learner.linear_coef_), words)
     # A tree may split between a sum in double precision and the one that it was trained on.
-    added = learner._tree_margins(evidence.row[None])
+    added = learner.tree_margins(evidence.row[None])
     baseline, trees = _centred(learner.linear_intercept_), _centred(added[0])
     linear = evidence.vector @ _centred(learner.linear_coef_)
     margins = baseline + linear + trees

@@ -13,14 +13,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, has_fit_parameter
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.boosting.validation import check_parameters
 from hypervlad.splits import first_appearance_codes, group_folds
 
 
 def check_learner(learner: Any) -> None:
     """Raise unless it is a classifier with probabilities and usable parameters, or None."""
     if isinstance(learner, BoostedSoftmaxClassifier):
-        check_parameters(learner)
+        learner.check_parameters()
     elif learner is not None and not (
         isinstance(learner, BaseEstimator)
         and is_classifier(learner)

@@ -400,7 +400,7 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
                 examples.labels,
                 sample_weight=examples.weights,
                 groups=groups[examples.images],
-                views=list(encoder.feature_parts.values()),
+                blocks=list(encoder.feature_parts.values()),
             )
             return LabelledWindows(learner)
 

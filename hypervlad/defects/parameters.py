@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.boosting.validation import check_parameters
 from hypervlad.classifier.validation import of_length
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.parameters import check_choice, check_count
@@ -41,7 +40,7 @@ def check_boosting(boosting: Any) -> None:
         return
     if not isinstance(boosting, BoostedSoftmaxClassifier):
         raise ValueError(f"boosting must be a BoostedSoftmaxClassifier or None, not {boosting!r}")
-    check_parameters(boosting)
+    boosting.check_parameters()
 
 
 def check_window_encoder(encoder: Any, what: str) -> None:

@@ -162,7 +162,7 @@ def _features_in_words(encoder: Any) -> str:
 
 
 def _boosting_in_words(boosting: Any) -> str:
-    if not hasattr(boosting, "view_weights_"):  # not a BoostedSoftmaxClassifier
+    if not hasattr(boosting, "block_weights_"):  # not a BoostedSoftmaxClassifier
         return type(boosting).__name__
     rounds = f"{boosting.n_estimators_} rounds of boosted trees"
     if boosting.linear_coef_ is None:

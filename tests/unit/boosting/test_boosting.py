@@ -100,7 +100,7 @@ class TestTrees:
         assert model.n_estimators_ >= 1
         assert model.linear_coef_ is None
         assert model.C_ is None
-        assert model.view_weights_ is None
+        assert model.block_weights_ is None
 
     def test_plain_boosting_learns(self):
         X, y = three_rings()
@@ -252,7 +252,7 @@ class TestSmallClasses:
         with pytest.warns(UserWarning, match="only one or two"):
             model = fitted(X, y, groups=np.zeros(len(y)))
         assert model.score(X, y) > 0.8
-        assert model.view_weights_ == (1.0,)
+        assert model.block_weights_ == (1.0,)
 
 
 class TestWeights:
@@ -503,26 +503,26 @@ def test_does_not_lose_to_logistic_regression_by_more_than_noise(name, n_train):
     assert ours_mean < linear_mean + 0.03
 
 
-class TestViews:
+class TestBlocks:
     @pytest.mark.parametrize(
-        "views", [[3.7, 3], [3.0, 3.0], [True, 5], ["3", "3"], [0, 6], [7, -1], [3, 2], [], [None]]
+        "blocks", [[3.7, 3], [3.0, 3.0], [True, 5], ["3", "3"], [0, 6], [7, -1], [3, 2], [], [None]]
     )
-    def test_widths_must_be_whole_and_cover_the_columns(self, views):
+    def test_widths_must_be_whole_and_cover_the_columns(self, blocks):
         X, y = blobs()
-        with pytest.raises(ValueError, match=r"views are whole numbers of columns.*the 6 columns"):
-            BoostedSoftmaxClassifier(n_estimators=0).fit(X, y, views=views)
+        with pytest.raises(ValueError, match=r"blocks are whole numbers of columns.*the 6 columns"):
+            BoostedSoftmaxClassifier(n_estimators=0).fit(X, y, blocks=blocks)
 
     def test_numpy_integers_are_whole(self):
         X, y = blobs()
-        model = BoostedSoftmaxClassifier(n_estimators=0).fit(X, y, views=np.array([2, 4]))
+        model = BoostedSoftmaxClassifier(n_estimators=0).fit(X, y, blocks=np.array([2, 4]))
         assert len(model.C_) == 2
 
     def test_without_a_linear_start_they_change_nothing(self):
         X, y = blobs()
         proba = [
             BoostedSoftmaxClassifier(init=None, n_estimators=5, random_state=0)
-            .fit(X, y, views=views)
+            .fit(X, y, blocks=blocks)
             .predict_proba(X)
-            for views in (None, [2, 4])
+            for blocks in (None, [2, 4])
         ]
         np.testing.assert_array_equal(*proba)

@@ -11,11 +11,21 @@ import xgboost
 from sklearn.linear_model import LogisticRegression
 
 from hypervlad.boosting import BoostedSoftmaxClassifier, classifier, linear, trees
-from hypervlad.boosting.linear import fit_linear_margins, fit_temperature, row_space
-from hypervlad.boosting.margins import log_losses, n_margins, prior_margins, probabilities
-from hypervlad.boosting.rows import distinct_rows
+from hypervlad.boosting.linear import (
+    block_columns,
+    fit_blocks,
+    fit_linear_margins,
+    fit_temperature,
+    row_space,
+)
+from hypervlad.boosting.rows import (
+    distinct_rows,
+    log_losses,
+    n_margins,
+    prior_margins,
+    probabilities,
+)
 from hypervlad.boosting.trees import clustered_mean, screen_columns, tree_margins
-from hypervlad.boosting.views import fit_views, view_columns
 from hypervlad.splits import group_folds
 
 
@@ -332,10 +342,10 @@ class TestTrees:
             init=None, n_iter_no_change=None, n_estimators=40, n_jobs=1, random_state=0
         )
         exact = model.fit(X, y).decision_function(X)
-        monkeypatch.setattr(trees, "_BINNED_VALUES", 0)
-        monkeypatch.setattr(trees, "_FEWEST_BINNED_ROWS", 600)
+        monkeypatch.setattr(trees, "_MAX_BINNED_VALUES", 0)
+        monkeypatch.setattr(trees, "_MIN_BINNED_ROWS", 600)
         np.testing.assert_array_equal(model.fit(X, y).decision_function(X), exact)
-        monkeypatch.setattr(trees, "_FEWEST_BINNED_ROWS", 200)
+        monkeypatch.setattr(trees, "_MIN_BINNED_ROWS", 200)
         sampled = model.fit(X, y).decision_function(X)
         assert np.abs(sampled - exact).max() > 1e-3
         assert model.score(X, y) > 0.95
@@ -347,7 +357,7 @@ class TestTrees:
         X, y, _ = grouped_data(n=90)
         model = BoostedSoftmaxClassifier(n_estimators=20, n_jobs=1, random_state=0)
         whole = model.fit(X, y).decision_function(X)
-        monkeypatch.setattr(trees, "_PIECE", 7)
+        monkeypatch.setattr(trees, "_CHUNK", 7)
         np.testing.assert_allclose(model.fit(X, y).decision_function(X), whole, atol=1e-5)
 
     def test_training_rows_are_not_copied(self):
@@ -417,22 +427,22 @@ def test_wide_vectors():
     assert model.score(X[1::2], y[1::2]) > 0.5
 
 
-class TestViews:
-    def test_one_view_is_the_linear_start_itself(self):
+class TestBlocks:
+    def test_one_block_is_the_linear_part_itself(self):
         rows = training_rows(*grouped_data())
         folds = group_folds(rows.codes, rows.groups, n_splits=3, random_state=0)
         plain = fit_linear_margins(rows, 3, folds, [1.0, 10.0])
-        joined = fit_views(rows, 3, folds, [1.0, 10.0], [rows.X.shape[1]])
+        joined = fit_blocks(rows, 3, folds, [1.0, 10.0], [rows.X.shape[1]])
         np.testing.assert_array_equal(joined.coef, plain.coef)
         np.testing.assert_array_equal(joined.cross_fitted, plain.cross_fitted)
         assert (joined.Cs, joined.weights) == ((plain.C,), (1 / plain.temperature,))
 
-    def test_margins_are_the_tempered_mean_of_a_model_a_view(self):
+    def test_margins_are_the_tempered_mean_of_one_model_per_block(self):
         rows = training_rows(*grouped_data())
         n_features = rows.X.shape[1]
         folds = group_folds(rows.codes, rows.groups, n_splits=3, random_state=0)
         widths = [2, n_features - 2]
-        joined = fit_views(rows, 3, folds, [0.1, 1.0, 10.0], widths)
+        joined = fit_blocks(rows, 3, folds, [0.1, 1.0, 10.0], widths)
         parts = [
             fit_linear_margins(rows.with_columns(columns), 3, folds, [0.1, 1.0, 10.0])
             for columns in (slice(0, 2), slice(2, n_features))
@@ -442,7 +452,7 @@ class TestViews:
         np.testing.assert_allclose(joined.cross_fitted, mean / temperature)
         separate = [
             rows.X[:, columns] @ part.coef + part.intercept
-            for columns, part in zip(view_columns(widths), parts, strict=True)
+            for columns, part in zip(block_columns(widths), parts, strict=True)
         ]
         expected = np.mean(separate, axis=0) / temperature
         np.testing.assert_allclose(rows.X @ joined.coef + joined.intercept, expected, atol=1e-9)
@@ -451,7 +461,7 @@ class TestViews:
 
     def test_without_anything_to_hold_out_the_mean_stands(self):
         rows = training_rows(*grouped_data())
-        joined = fit_views(rows, 3, [], [1.0], [1, rows.X.shape[1] - 1])
+        joined = fit_blocks(rows, 3, [], [1.0], [1, rows.X.shape[1] - 1])
         assert joined.weights == (0.5, 0.5)
 
 
@@ -462,7 +472,7 @@ def test_a_part_that_never_changes_says_nothing(most):
     speaking = rng.standard_normal((40, 3)) + codes[:, None]
     X = np.hstack([speaking, np.full((40, 50), 2.0)])
     model = BoostedSoftmaxClassifier(n_estimators=0, max_linear_directions=most, random_state=0)
-    model.fit(X, codes, views=[3, 50])
+    model.fit(X, codes, blocks=[3, 50])
     alone = model.predict_proba(X)
     assert np.isfinite(alone).all()
     assert not model.linear_coef_[3:].any()
