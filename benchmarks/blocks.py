@@ -18,11 +18,10 @@ from folds import DataSet
 from hypervlad import vlad
 from hypervlad.backbones import Preprocessing, TappedNetwork
 from hypervlad.codebook import HypercolumnPool, learn_codebook
-from hypervlad.encoder.batches import Batch, Preparation
-from hypervlad.encoder.projection import TorchCodebook
-from hypervlad.encoder.sampling import samples_of
-from hypervlad.hypercolumns import feature_maps, turned
-from hypervlad.images import read_micrographs
+from hypervlad.encoder import ImageLoader
+from hypervlad.encoder.encoding import TorchCodebook, random_pixels
+from hypervlad.encoder.loading import Batch
+from hypervlad.hypercolumns import feature_maps, hypercolumns_at, turned
 
 N_SAMPLES = 30_000
 INTRA = ("intra", "l2")
@@ -77,7 +76,12 @@ class Extraction:
         turns: int,
     ) -> None:
         self.network = network
-        self.preparation = Preparation(size, aspect, preprocessing, max(1, 8 * 224**2 // size**2))
+        self.loader = ImageLoader(
+            image_size=size,
+            aspect=aspect,
+            preprocessing=preprocessing,
+            batch_size=max(1, 8 * 224**2 // size**2),
+        )
         self.blocks = {name: BLOCKS[name] for name in names}
         self.turns = turns
 
@@ -99,15 +103,19 @@ class Extraction:
                 rows[name][list(batch.positions)] = vectors
 
     def _batches(self, data: DataSet) -> Iterator[Batch]:
-        return self.preparation.batches(read_micrographs(list(data.paths)))
+        loaded = (self.loader.load(path, str(path)) for path in data.paths)
+        return self.loader.batches(enumerate(loaded))
 
     def _codebooks(self, data: DataSet) -> dict[Block, TorchCodebook]:
         pool = HypercolumnPool(N_SAMPLES)
         for batch in self._batches(data):
-            for digest, sample in samples_of(
-                batch, self.network, -(-N_SAMPLES // len(data.paths)), 0
-            ):
-                pool.add(digest, sample)
+            maps = feature_maps(self.network, batch.tensors)
+            height, width = batch.tensors.shape[2:]
+            for i, key in enumerate(batch.keys):
+                n_each = -(-N_SAMPLES // len(data.paths))
+                points = random_pixels(0, key, height * width, n_each)
+                blocks = hypercolumns_at([layer[i] for layer in maps], points, (height, width))
+                pool.add(key, [block.cpu().numpy() for block in blocks])
         layers = pool.layers()
         known: dict[tuple[Any, ...], TorchCodebook] = {}
         books = {}
@@ -129,7 +137,7 @@ class Extraction:
     ) -> Iterator[tuple[str, np.ndarray]]:
         totals: dict[str, Sums] = {}
         for turn in range(self.turns):
-            images = turned(batch.images, turn)
+            images = turned(batch.tensors, turn)
             maps = feature_maps(self.network, images)
             for name, block in self.blocks.items():
                 if turn >= block.most_turns:

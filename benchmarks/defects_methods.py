@@ -96,7 +96,7 @@ class Ours:
         self.scorer.fit(images, masks=masks if self.with_masks else None)
 
     def score(self, image: np.ndarray) -> Scored:
-        network, model = self.scorer.encoder_._network(), type(self.scorer.model_)
+        network, model = self.scorer.encoder_.network(), type(self.scorer.model_)
         with timed(network, "_forward") as passes, timed(model, "scores") as searches:
             began = time.perf_counter()
             found = self.scorer.find(image)

@@ -35,7 +35,7 @@ from tables import memory_table, speed_table
 import hypervlad
 from hypervlad import HypercolumnVLAD, vlad
 from hypervlad.backbones import TappedNetwork
-from hypervlad.encoder.projection import TorchCodebook
+from hypervlad.encoder.encoding import TorchCodebook
 from hypervlad.hypercolumns import dense_hypercolumns, feature_maps
 
 RESULTS = Path(__file__).with_name("results")
@@ -78,31 +78,33 @@ class Bench:
             hypervlad.load(folder / f"{name}.hvlad").set_params(batch_size=batch, device=device)
             for name in ("ours", "paper", "classifier")
         )
-        self.network = self.encoder._network()
+        self.network = self.encoder.network()
         self.plain = as_it_came(self.network)
-        micrographs = [(i, hypervlad.read_micrograph(x)) for i, x in enumerate(self.images)]
-        (self.batch,) = self.encoder._inputs().preparation().batches(micrographs)
+        loader = self.encoder.loader()
+        (self.batch,) = loader.batches(
+            (i, loader.load(image, "image")) for i, image in enumerate(self.images)
+        )
         self.words = TorchCodebook(self.encoder.codebook_, self.network.device)
 
     def run(self, method: str) -> None:
         """Run one method over the batch once."""
         if method == "network":
-            feature_maps(self.plain, self.batch.images)
+            feature_maps(self.plain, self.batch.tensors)
         elif method == "folded":
-            feature_maps(self.network, self.batch.images)
+            feature_maps(self.network, self.batch.tensors)
         elif method == "naive":
-            self.naive(feature_maps(self.network, self.batch.images))
+            self.naive(feature_maps(self.network, self.batch.tensors))
         elif method == "sampled":
             self.paper.transform(self.images)
         elif method == "classifier":
             self.classifier.transform(self.images)
         else:
-            self.encoder.recipe_ = replace(self.encoder.recipe_, grid=method)
+            self.encoder.fitted_params_ = replace(self.encoder.fitted_params_, grid=method)
             self.encoder.transform(self.images)
 
     def naive(self, maps: list[torch.Tensor]) -> None:
         """Enlarge every channel to every pixel, image by image, then project, assign and add."""
-        size = (self.batch.images.shape[2], self.batch.images.shape[3])
+        size = (self.batch.tensors.shape[2], self.batch.tensors.shape[3])
         for i in range(len(maps[0])):
             columns = dense_hypercolumns([layer[i : i + 1] for layer in maps], size)
             blocks = columns.split([layer.shape[-1] for layer in maps], dim=-1)
@@ -115,13 +117,13 @@ class Bench:
     def vlad_part(self, maps: list[torch.Tensor], grid: str) -> None:
         """Everything after the network: projection, assignment, sums, normalisation."""
         projected = self.words.project(maps)
-        sums = self.words.dense_sums(projected, grid, self.batch.images.shape[2:])
+        sums = self.words.dense_sums(projected, grid, self.batch.tensors.shape[2:])
         vlad.normalize(sums, ("intra", "l2"))
 
     def naive_bytes(self) -> float:
         """Size of one image's explicit hypercolumns and of their stacked copy."""
         n_channels = sum(len(p.mean) for p in self.encoder.codebook_.projections)
-        return 2 * 4 * float(np.prod(self.batch.images.shape[2:])) * n_channels
+        return 2 * 4 * float(np.prod(self.batch.tensors.shape[2:])) * n_channels
 
 
 def clock(function: Callable[[], object], device: torch.device) -> float:
@@ -137,7 +139,7 @@ def timings(bench: Bench, n_rounds: int) -> dict[str, list[float]]:
     """Return each method's milliseconds an image in every round, the VLAD part alone too."""
     device = bench.network.device
     with torch.no_grad():
-        maps = feature_maps(bench.network, bench.batch.images)
+        maps = feature_maps(bench.network, bench.batch.tensors)
     calls: dict[str, Callable[[], object]] = {m: (lambda m=m: bench.run(m)) for m in METHODS}
     calls["VLAD part, finest"] = lambda: bench.vlad_part(maps, "finest")
     calls["VLAD part, image"] = lambda: bench.vlad_part(maps, "image")

@@ -150,9 +150,9 @@ def beside_the_bare_loop(options: argparse.Namespace, model: Path) -> dict[str, 
     torch.set_num_threads(2)
     encoder = hypervlad.load(model)
     files = sorted((options.out / "images").rglob("*.png"))[:N_BARE]
-    size = encoder._inputs().preparation().batch_size
-    network = encoder._network()
-    prepared = [encoder._inputs().alone(file).images for file in files[:size]]
+    size = encoder.loader().n_per_batch
+    network = encoder.network()
+    prepared = [encoder.loader().load_batch(file).tensors for file in files[:size]]
     batch = torch.cat(prepared)
     seconds: dict[str, list[float]] = {"extraction": [], "bare loop": [], "network": []}
 
@@ -163,7 +163,7 @@ def beside_the_bare_loop(options: argparse.Namespace, model: Path) -> dict[str, 
 
     def alone() -> None:
         for _ in range(0, len(files), size):
-            for _ in range(encoder.recipe_.turns):
+            for _ in range(encoder.fitted_params_.turns):
                 network(batch)
 
     def extraction() -> None:
@@ -186,7 +186,7 @@ def of_large_images(options: argparse.Namespace, model: Path) -> dict[str, list[
     """Return seconds for a folder of 1,024 px images, cold and unchanged."""
     folder = write_images(options.out / "large", N_LARGE, 1024)
     encoder = hypervlad.load(model)
-    encoder._network()
+    encoder.network()
     seconds: dict[str, list[float]] = {"cold": [], "cached": []}
     for _ in range(ROUNDS):
         shutil.rmtree(options.out / "large cache", ignore_errors=True)
@@ -239,7 +239,7 @@ def main() -> None:
         **origin(2),
         "features": hypervlad.load(model)._n_features_out,
         "cache_bytes": cache_bytes,
-        "task_size": hypervlad.load(model)._inputs().preparation().batch_size,
+        "task_size": hypervlad.load(model).loader().n_per_batch,
         "bytes": (options.out / "features.parquet").stat().st_size / max(options.sizes),
     }
     options.results.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -12,8 +12,9 @@ import torch
 from skimage.feature import graycomatrix, graycoprops, local_binary_pattern
 
 from hypervlad.backbones import build_network, get_backbone
-from hypervlad.encoder.batches import Batch, Preparation
-from hypervlad.encoder.sampling import random_pixels
+from hypervlad.encoder import ImageLoader
+from hypervlad.encoder.encoding import random_pixels
+from hypervlad.encoder.loading import Batch
 from hypervlad.hypercolumns import feature_maps, hypercolumns_at
 from hypervlad.images import read_micrographs
 
@@ -61,16 +62,21 @@ class Taps:
         size = (IMAGE_SIZE, IMAGE_SIZE)
         for batch, maps in self._maps(paths):
             for i, position in enumerate(batch.positions):
-                points = random_pixels(0, batch.digests[i], IMAGE_SIZE**2, n_each)
+                points = random_pixels(0, batch.keys[i], IMAGE_SIZE**2, n_each)
                 blocks = hypercolumns_at([layer[i] for layer in maps], points, size)
                 samples[position] = torch.cat(blocks, dim=1).cpu().numpy()
         return samples
 
     def _maps(self, paths: list[str]) -> Iterator[tuple[Batch, list[torch.Tensor]]]:
         """Yield batches with their maps; squares are all of one size, so the order is kept."""
-        preparation = Preparation(IMAGE_SIZE, "square", self._preprocessing, BATCH_SIZE)
-        for batch in preparation.batches(read_micrographs(paths)):
-            yield batch, feature_maps(self.network, batch.images)
+        loader = ImageLoader(
+            image_size=IMAGE_SIZE,
+            aspect="square",
+            preprocessing=self._preprocessing,
+            batch_size=BATCH_SIZE,
+        )
+        for batch in loader.batches(enumerate(loader.load(path, path) for path in paths)):
+            yield batch, feature_maps(self.network, batch.tensors)
 
 
 def texture(paths: list[str]) -> np.ndarray:

@@ -48,7 +48,7 @@ class Pool:
         self.y, self.y_test = data.y[train], data.y[test]
         self.groups = np.unique(data.groups[train], return_inverse=True)[1]
         self.points = projected(self.X)
-        self.blocks = list(encoder.feature_parts.values())
+        self.blocks = list(encoder.feature_blocks.values())
         self.seed = seed
 
     def model(self, chosen: np.ndarray) -> BoostedSoftmaxClassifier:

@@ -123,11 +123,10 @@ def check_changed(method: str, changed: Mapping[str, Any], weights: str) -> None
 def _check_values(model: Any) -> None:
     """Raise what ``fit`` would, hours later."""
     from hypervlad import BoostedSoftmaxClassifier
-    from hypervlad.encoder.parameters import check_run
-    from hypervlad.encoder.recipe import Recipe
+    from hypervlad.encoder.parameters import EncoderParams, check_run
 
     encoder, softmax = model.encoder, model.boosting
-    Recipe.of(encoder)
+    EncoderParams.of(encoder)
     check_run(encoder)
     if isinstance(softmax, BoostedSoftmaxClassifier):
         softmax.check_parameters()
@@ -179,18 +178,20 @@ def pooled_vectors(job: Job) -> dict[str, Any]:
     import torch
 
     from hypervlad.backbones import Preprocessing
-    from hypervlad.encoder.batches import Preparation
+    from hypervlad.encoder import ImageLoader
     from hypervlad.images import read_micrographs
 
     use_threads(job.threads)
     forward = _forward_of(job)
     size = int(job.changed.get("encoder__image_size", 224))
-    preparation = Preparation(size, "square", Preprocessing(), _BATCH)
+    loader = ImageLoader(
+        image_size=size, aspect="square", preprocessing=Preprocessing(), batch_size=_BATCH
+    )
     clock = Clock()
     with clock.stage(NETWORK), torch.no_grad():
         read = clock.timed_reading(read_micrographs)
-        batches = preparation.batches(read(job.paths))
-        vectors = [forward(batch.images).numpy() for batch in batches]
+        loaded = ((i, loader.prepare(image, job.paths[i])) for i, image in read(job.paths))
+        vectors = [forward(batch.tensors).numpy() for batch in loader.batches(loaded)]
     return {
         "vectors": np.concatenate(vectors).astype(np.float32),
         "seconds": clock.seconds,

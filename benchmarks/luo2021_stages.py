@@ -82,15 +82,14 @@ class Clock:
         return read
 
     def counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the writer of the cache, counting the vectors that were not in there."""
-        timed = self.timed(KEEPING, function)
+        """Return the encoder of batches, counting the vectors that were not in the cache."""
 
         @functools.wraps(function)
-        def keep(cache: Any, digests: list[str], vectors: Any) -> None:
-            self.n_encoded += len(digests)
-            timed(cache, digests, vectors)
+        def encode(encoder: Any, batch: Any) -> Any:
+            self.n_encoded += len(batch.keys)
+            return function(encoder, batch)
 
-        return keep
+        return encode
 
 
 @contextmanager
@@ -101,16 +100,17 @@ def watched(clock: Clock) -> Iterator[None]:
     stage.
     """
     from hypervlad.backbones import TappedNetwork
-    from hypervlad.encoder import estimator, intake, learning
+    from hypervlad.encoder import codebook_fit, encoding, estimator, loading
 
     wrapped: list[tuple[Any, str, Callable[..., Any]]] = [
-        (intake, "read_named", functools.partial(clock.timed, READING)),
+        (loading, "read_named", functools.partial(clock.timed, READING)),
         (TappedNetwork, "_forward", functools.partial(clock.timed, NETWORK)),
-        (learning, "learn_codebook", functools.partial(clock.timed, KMEANS)),
-        (learning.StreamedCodewords, "add", functools.partial(clock.timed, KMEANS)),
-        (estimator.HypercolumnVLAD, "fit", functools.partial(clock.timed, SAMPLING)),
-        (estimator.HypercolumnVLAD, "transform", functools.partial(clock.timed, ENCODING)),
-        (estimator.CachedVectors, "keep", clock.counted),
+        (codebook_fit, "learn_codebook", functools.partial(clock.timed, KMEANS)),
+        (codebook_fit.StreamedCodewords, "add", functools.partial(clock.timed, KMEANS)),
+        (estimator.HypercolumnVLAD, "fit_checked", functools.partial(clock.timed, SAMPLING)),
+        (estimator.HypercolumnVLAD, "encode_checked", functools.partial(clock.timed, ENCODING)),
+        (encoding.ResultCache, "keep", functools.partial(clock.timed, KEEPING)),
+        (encoding.BatchEncoder, "__call__", clock.counted),
     ]
     with ExitStack() as stack:
         for owner, name, wrap in wrapped:

@@ -175,7 +175,7 @@ def test_each_part_of_the_vectors_gets_a_linear_model(
 ) -> None:
     images, labels = texture_images
     model.set_params(encoder__codebook="both", encoder__pooled=True).fit(images, labels)
-    assert list(model.encoder_.feature_parts) == ["joint", "per_layer", "pooled"]
+    assert list(model.encoder_.feature_blocks) == ["joint", "per_layer", "pooled"]
     assert model.boosting_.C_ is not None
     assert len(model.boosting_.C_) == len(model.boosting_.block_weights_) == 3
     margins = model.encoder_.transform(images) @ model.boosting_.linear_coef_

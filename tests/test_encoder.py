@@ -26,9 +26,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 import hypervlad
 from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError, make_tem_images
 from hypervlad.backbones import TappedNetwork
-from hypervlad.encoder import learning as learning_module
-from hypervlad.encoder.recipe import Recipe
-from hypervlad.encoder.sampling import random_pixels
+from hypervlad.encoder import codebook_fit as learning_module
+from hypervlad.encoder.encoding import random_pixels
+from hypervlad.encoder.parameters import EncoderParams
 from hypervlad.images import SkippedImagesWarning
 from hypervlad.modelfile import write_model
 
@@ -123,22 +123,22 @@ def test_every_grid_and_codebook_is_the_sum_over_explicit_hypercolumns(
 
 def _explicit(encoder: HypercolumnVLAD, image: np.ndarray) -> np.ndarray:
     """Encode with upsampled NumPy hypercolumns and a loop over positions, in float64."""
-    batch = encoder._inputs().alone(image)
-    upright = batch.images.numpy()
+    batch = encoder.loader().load_batch(image)
+    upright = batch.tensors.numpy()
     points = slice(None)
     if not isinstance(encoder.grid, str):
-        points = random_pixels(encoder.seed_, batch.digests[0], 256, encoder.grid)
+        points = random_pixels(encoder.seed_, batch.keys[0], 256, encoder.grid)
     total = 0.0
     for turn in range(encoder.turns):
         copy = upright[..., ::-1] if turn >= 4 else upright
         copy = np.ascontiguousarray(np.rot90(copy, turn % 4, axes=(2, 3)))
         with torch.no_grad():
-            maps = encoder._network()(torch.from_numpy(copy))
+            maps = encoder.network()(torch.from_numpy(copy))
         raw = [layer[0].permute(1, 2, 0).double().numpy() for layer in maps]
         total = total + np.concatenate(
             [_explicit_sums(encoder, raw, points), _averages(encoder, raw)]
         )
-    n_pooled = encoder.feature_parts["pooled"]
+    n_pooled = encoder.feature_blocks["pooled"]
     total[-n_pooled:] /= encoder.turns * n_pooled**0.5
     return total
 
@@ -381,7 +381,7 @@ def test_the_cache_is_found_by_pixels_and_by_everything_that_matters(
     tiny_encoder.set_params(batch_size=3)
     tiny_encoder.transform([*images[:10], images[10], images[0].copy()])
     assert sum(passes) == 1
-    tiny_encoder.recipe_ = replace(tiny_encoder.recipe_, normalize=("l2",))
+    tiny_encoder.fitted_params_ = replace(tiny_encoder.fitted_params_, normalize=("l2",))
     assert not np.array_equal(tiny_encoder.transform(images[:10]), vectors)
     assert sum(passes) == 11
 
@@ -558,7 +558,7 @@ def test_the_codebook_looks_at_a_bounded_number_of_images(
     tiny_encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, _ = texture_images
-    monkeypatch.setattr(learning_module, "MOST_CODEBOOK_IMAGES", 6)
+    monkeypatch.setattr(learning_module, "MAX_SAMPLED_IMAGES", 6)
     passes: list[int] = []
     original = TappedNetwork._forward
 
@@ -628,7 +628,7 @@ def test_what_decides_a_vector_is_what_fit_saw(
     images, _ = texture_images
     tiny_encoder.set_params(memory=str(tmp_path / "cache"))
     vectors = tiny_encoder.fit_transform(images)
-    words, parts = tiny_encoder.codeword_maps(images[0]), tiny_encoder.feature_parts
+    words, parts = tiny_encoder.codeword_maps(images[0]), tiny_encoder.feature_blocks
     before = tiny_encoder.to_state()[0]
     for name, value in CHANGED.items():
         changed = pickle.loads(pickle.dumps(tiny_encoder)).set_params(
@@ -636,24 +636,24 @@ def test_what_decides_a_vector_is_what_fit_saw(
         )
         np.testing.assert_array_equal(changed.transform(images), vectors, err_msg=name)
         np.testing.assert_array_equal(changed.codeword_maps(images[0]), words, err_msg=name)
-        assert changed.feature_parts == parts
+        assert changed.feature_blocks == parts
         assert changed.to_state()[0] == before
     tiny_encoder.set_params(**CHANGED, batch_size=5, n_jobs=2, on_error="skip")
     np.testing.assert_array_equal(tiny_encoder.transform(images), vectors)  # from the cache
     tiny_encoder.save(tmp_path / "e.hvlad")
     loaded = hypervlad.load(tmp_path / "e.hvlad")
-    assert loaded.recipe_ == tiny_encoder.recipe_
+    assert loaded.fitted_params_ == tiny_encoder.fitted_params_
     assert loaded.get_params() | CHANGED == loaded.set_params(**CHANGED).get_params()
     np.testing.assert_array_equal(loaded.transform(images), vectors)
     tiny_encoder.set_params(backbone="tiny", pixel_size=None).fit(images)
-    assert tiny_encoder.recipe_.turns == 4
+    assert tiny_encoder.fitted_params_.turns == 4
     assert tiny_encoder.transform(images).shape[1] > vectors.shape[1]
 
 
 def test_no_parameter_is_forgotten() -> None:
     """One that the recipe lacks must be of the run, or be a fitted attribute of its own."""
     of_the_run = {"memory", "batch_size", "device", "n_jobs", "on_error", "verbose"}
-    recipe = {field.name for field in fields(Recipe)}
+    recipe = {field.name for field in fields(EncoderParams)}
     rest = set(HypercolumnVLAD().get_params()) - recipe - of_the_run
     assert rest == {"weights", "taps", "random_state"}
     assert set(CHANGED) == recipe

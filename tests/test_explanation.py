@@ -111,7 +111,7 @@ def test_the_evidence_adds_up_to_the_margins(data: st.DataObject) -> None:
     found = model.explain(image)
     check_sum(found, model, image)
     parts = {name.split(".")[0] for name in found.parts}
-    assert parts == set(model.encoder_.feature_parts)
+    assert parts == set(model.encoder_.feature_blocks)
     assert found.codeword_maps.shape == (len(found.words), *found.maps.shape[1:])
     if model.encoder_.grid in ("finest", "image", "own"):
         np.testing.assert_array_equal(found.codeword_maps, model.encoder_.codeword_maps(image))
@@ -212,8 +212,8 @@ def residual_evidence(
 
 
 def network_maps(encoder: HypercolumnVLAD, image: np.ndarray) -> list[np.ndarray]:
-    batch = encoder._inputs().alone(image)
-    maps = feature_maps(encoder._network(), batch.images)
+    batch = encoder.loader().load_batch(image)
+    maps = feature_maps(encoder.network(), batch.tensors)
     return [layer[0].double().numpy() for layer in maps]
 
 

@@ -11,7 +11,7 @@ from sklearn.cluster import MiniBatchKMeans
 
 from hypervlad import HypercolumnVLAD
 from hypervlad.codebook import Codebook, LayerProjection, StreamedCodewords, learn_codebook
-from hypervlad.encoder import learning as learning_module
+from hypervlad.encoder import codebook_fit as learning_module
 from hypervlad.images import SkippedImagesWarning
 
 Images = tuple[list[np.ndarray], np.ndarray]
@@ -134,8 +134,8 @@ def test_every_image_takes_part_once_in_the_order_of_digests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     images, _ = texture_images
-    monkeypatch.setattr(learning_module, "MOST_CODEBOOK_IMAGES", 4)
-    monkeypatch.setattr(learning_module, "MOST_SAMPLES_AN_IMAGE", 100)
+    monkeypatch.setattr(learning_module, "MAX_SAMPLED_IMAGES", 4)
+    monkeypatch.setattr(learning_module, "MAX_SAMPLES_PER_IMAGE", 100)
     seen: list[tuple[str, int]] = []
 
     class Spied(StreamedCodewords):
@@ -155,7 +155,7 @@ def test_images_beyond_the_pool_shape_the_words(
 ) -> None:
     """The start sees few images; but one word is the mean of all, so that residuals vanish."""
     images, _ = texture_images
-    monkeypatch.setattr(learning_module, "MOST_CODEBOOK_IMAGES", 4)
+    monkeypatch.setattr(learning_module, "MAX_SAMPLED_IMAGES", 4)
     encoder.set_params(n_codewords=1, grid="image", normalize=None, n_samples=1000)
     residuals = encoder.fit(images).transform(images)
     scale = np.abs(residuals).max()

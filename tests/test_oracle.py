@@ -89,9 +89,9 @@ def check_against_oracle(images: list[Any], name: str, codebook: str, **options:
     encoder = HypercolumnVLAD(
         name, aspect="own", codebook=codebook, n_samples=3000, random_state=0, **options
     ).fit(images[:3])
-    batch = encoder._inputs().alone(images[3])
-    assert batch.images.shape[2] != batch.images.shape[3], "a picture that is not square"
-    maps = [layer[0].permute(1, 2, 0).numpy() for layer in encoder._network()(batch.images)]
+    batch = encoder.loader().load_batch(images[3])
+    assert batch.tensors.shape[2] != batch.tensors.shape[3], "a picture that is not square"
+    maps = [layer[0].permute(1, 2, 0).numpy() for layer in encoder.network()(batch.tensors)]
     layers = [
         (layer.astype(float) - p.mean) @ p.components.T.astype(float)
         for p, layer in zip(encoder.codebook_.projections, maps, strict=True)
@@ -101,7 +101,7 @@ def check_against_oracle(images: list[Any], name: str, codebook: str, **options:
     size = (max(m.shape[0] for m in maps), max(m.shape[1] for m in maps))
     words_here = encoder.codeword_maps(images[3])
     normal = encoder.transform([images[3]])[0]
-    encoder.recipe_ = replace(encoder.recipe_, normalize=())
+    encoder.fitted_params_ = replace(encoder.fitted_params_, normalize=())
     raw = encoder.transform([images[3]])[0]
     start, given_ours = 0, []
     for part, words, here in zip(parts, encoder.codebook_.codewords, words_here, strict=True):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -24,10 +25,15 @@ from hypervlad.backbones import Preprocessing, TappedNetwork
 from hypervlad.cli import app
 from hypervlad.codebook import HypercolumnPool
 from hypervlad.displays import CodewordMapDisplay, model_facts
-from hypervlad.encoder import learning as learning_module
-from hypervlad.encoder.batches import Preparation, automatic_batch_pixels
-from hypervlad.encoder.caching import what_matters
-from hypervlad.encoder.scale import MOST_PIXELS, digest_at, resampled_size, size_at
+from hypervlad.encoder import ImageLoader, LoadedImage, loading
+from hypervlad.encoder import codebook_fit as learning_module
+from hypervlad.encoder.loading import (
+    CPU_BATCH_PIXELS,
+    MAX_PIXELS,
+    image_key,
+    resampled_size,
+    size_at_scale,
+)
 from hypervlad.images import SkippedImagesWarning, UnknownPixelSizeWarning
 
 lengths = st.integers(1, 5000)
@@ -120,21 +126,21 @@ def test_a_size_is_within_the_bounds_or_refused(
     height: int, width: int, own: float, wanted: float
 ) -> None:
     size = resampled_size((height, width), own, wanted)
-    if min(size) >= 32 and size[0] * size[1] <= MOST_PIXELS:
-        assert size_at((height, width), own, wanted, minimum=32) == size
+    if min(size) >= 32 and size[0] * size[1] <= MAX_PIXELS:
+        assert size_at_scale((height, width), own, wanted, minimum=32) == size
     else:
         with pytest.raises(ImageReadError, match=r"^a\.tif: "):
-            size_at((height, width), own, wanted, minimum=32, name="a.tif")
+            size_at_scale((height, width), own, wanted, minimum=32, name="a.tif")
 
 
 def test_without_a_common_scale_or_a_pixel_size_there_is_no_size() -> None:
-    assert size_at((9, 9), None, 1.0, 4) is None
-    assert size_at((9, 9), 1.0, None, 4) is None
+    assert size_at_scale((9, 9), None, 1.0, 4) is None
+    assert size_at_scale((9, 9), 1.0, None, 4) is None
 
 
 def test_the_bounds_themselves_are_allowed() -> None:
-    assert size_at((2048, 2048), 1.0, 1.0, 32) == (2048, 2048)
-    assert size_at((64, 64), 1.0, 2.0, 32) == (32, 32)
+    assert size_at_scale((2048, 2048), 1.0, 1.0, 32) == (2048, 2048)
+    assert size_at_scale((64, 64), 1.0, 2.0, 32) == (32, 32)
 
 
 def test_each_image_enters_at_its_own_size(
@@ -150,7 +156,7 @@ def test_each_image_enters_at_its_own_size(
     assert sorted(passes) == [(3, 10, 12), (3, 20, 24), (3, 40, 48)]
     for aspect, size in (("square", (16, 16)), ("own", (15, 18))):
         passes.clear()
-        encoder.recipe_ = replace(encoder.recipe_, aspect=aspect)
+        encoder.fitted_params_ = replace(encoder.fitted_params_, aspect=aspect)
         with pytest.warns(UnknownPixelSizeWarning):
             encoder.transform([tiffs[0], texture_images[0][0]])
         assert sorted(passes) == sorted([(1, 10, 12), (1, *size)])
@@ -161,8 +167,9 @@ def test_pixels_of_the_wanted_size_are_not_touched(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", image, 2.0)
     read = hypervlad.read_micrograph(path)
     plain = Preprocessing((0.0,) * 3, (1.0,) * 3, minimum_size=4)
-    (batch,) = Preparation(16, "square", plain, 8, pixel_size=2.0).batches([(0, read)])
-    np.testing.assert_array_equal(batch.images[0, 0].numpy(), read.pixels)
+    loader = ImageLoader(image_size=16, aspect="square", preprocessing=plain, pixel_size=2.0)
+    (batch,) = loader.batches([(0, loader.load(path, "a.tif"))])
+    np.testing.assert_array_equal(batch.tensors[0, 0].numpy(), read.pixels)
 
 
 @pytest.mark.parametrize("fine", [0.5, 1.0])
@@ -218,14 +225,14 @@ def test_they_are_encoded_as_without_a_common_scale(
     encoder.fit(tiffs)
     with pytest.warns(UnknownPixelSizeWarning, match="2 of 2"):
         vectors = encoder.transform(texture_images[0][:2])
-    encoder.recipe_ = replace(encoder.recipe_, pixel_size=None)
+    encoder.fitted_params_ = replace(encoder.fitted_params_, pixel_size=None)
     np.testing.assert_allclose(encoder.transform(texture_images[0][:2]), vectors, atol=1e-5)
 
 
 def test_a_folder_read_twice_for_the_codebook_warns_once(
     encoder: HypercolumnVLAD, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learning_module, "MOST_CODEBOOK_IMAGES", 1)
+    monkeypatch.setattr(learning_module, "MAX_SAMPLED_IMAGES", 1)
     monkeypatch.setattr(learning_module, "is_chosen", lambda digest, share: share == 1)
     (warning,) = caught([scene(1.0, 20 + i) for i in range(4)], encoder.fit)
     assert len(warning.names) == 4
@@ -240,12 +247,12 @@ def test_a_folder_read_twice_for_the_codebook_warns_once(
         (
             0.1,
             r"odd\.tif: its 20 x 24 pixels of 0\.1 nm would become 1 x 1 at pixel_size=2 nm, less "
-            "than the 4 pixels a side that the network needs; use a smaller pixel_size",
+            "than the 4 pixels per side that the network needs; use a smaller pixel_size",
         ),
         (
             2e5,
             r"odd\.tif: .* would become 2,000,000 x 2,400,000 at pixel_size=2 nm, more than the "
-            "4,194,304 pixels that are computed at most; use a larger pixel_size, correct",
+            "limit of 4,194,304 pixels; use a larger pixel_size, correct",
         ),
     ],
 )
@@ -272,7 +279,7 @@ def test_images_out_of_bounds_are_refused_or_skipped(
     assert np.isnan(vectors).all(axis=1).tolist() == [False, True, False]
     with pytest.raises(ImageReadError, match=message):
         encoder.codeword_maps(odd)
-    encoder.recipe_ = replace(encoder.recipe_, pixel_size=None)
+    encoder.fitted_params_ = replace(encoder.fitted_params_, pixel_size=None)
     assert encoder.codeword_maps(odd).shape == (1, 16, 16)
 
 
@@ -311,10 +318,12 @@ def test_equal_pixels_of_another_pixel_size_are_not_found_in_the_cache(
     assert passes == [(1, 16, 16), (1, 32, 32), (1, 64, 64)]
     np.testing.assert_array_equal(encoder.transform(twins), expected)
     assert len(passes) == 3
-    encoder.recipe_ = replace(encoder.recipe_, pixel_size=1.0)
+    encoder.fitted_params_ = replace(encoder.fitted_params_, pixel_size=1.0)
     encoder.transform(twins[:1])
     assert passes[3:] == [(1, 32, 32)]
-    assert clone(encoder).set_params(pixel_size=1).fit(twins).recipe_ == encoder.recipe_
+    assert (
+        clone(encoder).set_params(pixel_size=1).fit(twins).fitted_params_ == encoder.fitted_params_
+    )
 
 
 def test_without_a_common_scale_the_pixel_size_plays_no_part_in_the_cache(
@@ -333,12 +342,12 @@ def test_without_a_common_scale_the_pixel_size_plays_no_part_in_the_cache(
 def test_keys_without_a_common_scale_are_as_they_were(
     tiny_encoder: HypercolumnVLAD, twins: list[Path]
 ) -> None:
-    facts = what_matters(tiny_encoder.fit(twins))
+    facts = tiny_encoder.fit(twins).fingerprint()
     assert set(facts) == {
         *("codebook", "weights", "taps", "size", "grid", "turns"),
         *("normalize", "pooled", "preprocessing", "network", "version"),
     }
-    assert digest_at("ab", 1.0, None) == digest_at("ab", None, 1.0) == "ab"
+    assert image_key("ab", 1.0, None) == image_key("ab", None, 1.0) == "ab"
 
 
 # --- the codebook -----------------------------------------------------------------------------
@@ -381,47 +390,50 @@ def test_order_and_batches_do_not_matter(
 class Watched:
     """Passes images on and notes how many pixels were taken."""
 
-    def __init__(self, images: Sequence[Micrograph]) -> None:
-        self.images, self.n_pixels = images, 0
+    def __init__(self, loader: ImageLoader, images: Sequence[Micrograph]) -> None:
+        self.loader, self.images, self.n_pixels = loader, images, 0
 
-    def __iter__(self) -> Iterator[tuple[int, Micrograph]]:
+    def __iter__(self) -> Iterator[tuple[int, LoadedImage]]:
         for position, image in enumerate(self.images):
             self.n_pixels += image.pixels.size
-            yield position, image
+            yield position, self.loader.prepare(image, "a.tif")
+
+
+def scaled_loader(minimum_size: int) -> ImageLoader:
+    preprocessing = Preprocessing(minimum_size=minimum_size)
+    return ImageLoader(image_size=16, aspect="square", preprocessing=preprocessing, pixel_size=1.0)
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(4, 40), st.integers(4, 40)), min_size=1, max_size=60))
 def test_few_pixels_wait_whatever_the_mixture_of_sizes(shapes: list[tuple[int, int]]) -> None:
     budget = 1000
-    preparation = Preparation(
-        16, "square", Preprocessing(minimum_size=4), 8, pixel_size=1.0, batch_pixels=budget
-    )
-    source = Watched([micrograph(shape, 1.0, f"{i:02x}") for i, shape in enumerate(shapes)])
+    loader = scaled_loader(4)
+    images = [micrograph(shape, 1.0, f"{i:02x}") for i, shape in enumerate(shapes)]
+    source = Watched(loader, images)
     n_done, seen = 0, []
-    for batch in preparation.batches(source):
-        n_images, _, height, width = batch.images.shape
-        assert n_images == 1 or n_images * height * width <= budget
-        # Taken, and neither gone nor the one just taken.
-        waiting = source.n_pixels - n_done
-        assert waiting <= 5.2 * budget + 2 * 40 * 40
-        n_done += n_images * height * width
-        seen += batch.positions
+    with mock.patch.object(loading, "CPU_BATCH_PIXELS", budget):
+        for batch in loader.batches(source):
+            n_images, _, height, width = batch.tensors.shape
+            assert n_images == 1 or n_images * height * width <= budget
+            # Taken, and neither gone nor the one just taken.
+            waiting = source.n_pixels - n_done
+            assert waiting <= 5.2 * budget + 2 * 40 * 40
+            n_done += n_images * height * width
+            seen += batch.positions
     assert sorted(seen) == list(range(len(shapes)))
 
 
 def test_many_sizes_in_a_long_list_do_not_pile_up() -> None:
-    budget = automatic_batch_pixels(torch.device("cpu"))
+    budget = CPU_BATCH_PIXELS
     shapes = list(itertools.product(range(60, 200, 3), range(60, 200, 7)))
     np.random.default_rng(0).shuffle(shapes)
-    preparation = Preparation(
-        224, "square", Preprocessing(), 8, pixel_size=1.0, batch_pixels=budget
-    )
-    source = Watched([micrograph(shape, 1.0) for shape in shapes])
+    loader = scaled_loader(Preprocessing().minimum_size)
+    source = Watched(loader, [micrograph(shape, 1.0) for shape in shapes])
     n_done = most = 0
-    for batch in preparation.batches(source):
+    for batch in loader.batches(source):
         most = max(most, source.n_pixels - n_done)
-        n_done += batch.images[:, 0].numel()
+        n_done += batch.tensors[:, 0].numel()
     assert len(set(shapes)) == 940
     # A cut by position alone would keep 256 images waiting, eleven times the pixels of a batch.
     assert budget / 2 < most < 5.2 * budget + 2 * 200 * 200
@@ -435,13 +447,12 @@ def test_many_sizes_in_a_long_list_do_not_pile_up() -> None:
 def test_leaving_images_out_moves_no_other_into_another_batch(
     shapes: list[tuple[int, int]], left_out: set[int]
 ) -> None:
-    preparation = Preparation(
-        16, "square", Preprocessing(minimum_size=4), 8, pixel_size=1.0, batch_pixels=500
-    )
-    images = [(i, micrograph(shape, 1.0)) for i, shape in enumerate(shapes)]
-    whole = [set(batch.positions) for batch in preparation.batches(images)]
+    loader = scaled_loader(4)
+    images = [(i, loader.prepare(micrograph(s, 1.0), "a.tif")) for i, s in enumerate(shapes)]
     rest = [pair for pair in images if pair[0] not in left_out]
-    parts = [set(batch.positions) for batch in preparation.batches(rest)]
+    with mock.patch.object(loading, "CPU_BATCH_PIXELS", 500):
+        whole = [set(batch.positions) for batch in loader.batches(images)]
+        parts = [set(batch.positions) for batch in loader.batches(rest)]
     assert sorted(map(sorted, parts)) == sorted(sorted(b - left_out) for b in whole if b - left_out)
 
 

@@ -173,7 +173,7 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         options = check_read_options(encoder.read_options)
         labels, prepare = WindowLabels.of(images, y, options), _grey_by(options)
         codes = check_groups(groups, len(images))
-        encoder._fit(images, learn_as_seen(self.tile_size, self.window, prepare))
+        encoder.fit_checked(images, learn_as_seen(self.tile_size, self.window, prepare))
         vectors = TurnedVectors(encoder, self.tile_size)
 
         def read() -> Iterator[ImageWindows]:
@@ -190,7 +190,7 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
             examples.labels,
             sample_weight=examples.weights,
             groups=_groups_of(examples, codes),
-            blocks=[2 * width for width in encoder.feature_parts.values()],
+            blocks=[2 * width for width in encoder.feature_blocks.values()],
         )
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.boosting_, self.window_ = encoder, learner, int(self.window)

@@ -207,7 +207,7 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         ):
             known["groups"] = own[: len(learnt)]
         if has_fit_parameter(learner, "blocks"):
-            known["blocks"] = list(encoder.feature_parts.values())
+            known["blocks"] = list(encoder.feature_blocks.values())
         learner.fit(vectors, labels[learnt], **known)
         if self.calibration_size is None:
             held_out = cross_held_out(learner, vectors, labels[learnt], own, known, seed)

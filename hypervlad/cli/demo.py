@@ -157,7 +157,7 @@ def _compare(
 
     saved, again = model.predict_proba(images), loaded.predict_proba(images)
     # Sums on a GPU have no fixed order; on the CPU every bit must be the same.
-    tolerance = 0.0 if model.encoder_._network().device.type == "cpu" else 1e-5
+    tolerance = 0.0 if model.encoder_.network().device.type == "cpu" else 1e-5
     if not np.allclose(saved, again, rtol=0, atol=tolerance, equal_nan=True):
         raise RuntimeError(f"{path}: the loaded model does not predict like the saved one.")
 

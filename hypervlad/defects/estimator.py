@@ -218,7 +218,7 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
             raise ValueError('threshold="f1" needs masks or labels; of good images take "fpr"')
         codes = check_groups(groups, len(images))
         patch, stride = self.patch, self.stride or max(1, self.patch // _STEPS_A_PATCH)
-        encoder._fit(images, learn_as_seen(self.tile_size, patch))
+        encoder.fit_checked(images, learn_as_seen(self.tile_size, patch))
         windows, inputs = WindowVectors(encoder, self.tile_size), inputs_of(encoder)
 
         def read() -> Iterator[ImageWindows]:
@@ -400,7 +400,7 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
                 examples.labels,
                 sample_weight=examples.weights,
                 groups=groups[examples.images],
-                blocks=list(encoder.feature_parts.values()),
+                blocks=list(encoder.feature_blocks.values()),
             )
             return LabelledWindows(learner)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hypervlad.defects.thresholds import Judged
 from hypervlad.defects.truth import MIXED
-from hypervlad.encoder.sampling import random_pixels
+from hypervlad.encoder.encoding import random_pixels
 from hypervlad.patches import NORMAL
 from hypervlad.splits import group_folds, joined_groups
 

@@ -9,13 +9,9 @@ from typing import Any
 import torch
 
 from hypervlad.defects.lattice import Lattice
-from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.inputs import Inputs
-from hypervlad.encoder.intake import Taken
-from hypervlad.encoder.recipe import Recipe
+from hypervlad.encoder import HypercolumnVLAD, ImageLoader, LoadedImage
 from hypervlad.images import ImageReadError
 from hypervlad.images.errors import image_name
-from hypervlad.images.reading import read_in_order
 
 Prepare = Callable[[Any, str], Any]
 
@@ -44,10 +40,10 @@ class Picture:
     pixels: torch.Tensor
 
     @classmethod
-    def of(cls, taken: Taken, position: int, name: str) -> Picture:
-        assert taken.prepared is not None  # nothing is ever found in a cache here
-        height, width = taken.facts.shape[:2]
-        return cls(position, name, taken.digest, (height, width), taken.prepared.image)
+    def of(cls, taken: LoadedImage, position: int, name: str) -> Picture:
+        assert taken.tensor is not None  # nothing is ever found in a cache here
+        height, width = taken.info.shape[:2]
+        return cls(position, name, taken.key, (height, width), taken.tensor)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -59,13 +55,13 @@ class Picture:
         return Lattice.of(self.size, side, stride)
 
 
-def inputs_of(encoder: HypercolumnVLAD) -> Inputs[Recipe]:
+def inputs_of(encoder: HypercolumnVLAD) -> ImageLoader:
     """Return how a fitted encoder reads images."""
-    return Inputs.of(encoder, encoder.recipe_, encoder.preprocessing_)
+    return encoder.loader()
 
 
 def pictures(
-    inputs: Inputs[Recipe], images: list[Any], what: str, side: int, prepare: Prepare | None = None
+    inputs: ImageLoader, images: list[Any], what: str, side: int, prepare: Prepare | None = None
 ) -> Iterator[Picture]:
     """Read images one after the other; ``what`` names the progress bar.
 
@@ -78,14 +74,11 @@ def pictures(
         left out if ``inputs`` say so.
     """
     take = _taking(inputs, side, prepare)
-    outcomes = read_in_order(enumerate(images), take, inputs.n_threads)
-    for position, taken in inputs.told(outcomes, images, what):
+    for position, taken in inputs.stream(images, what, take):
         yield Picture.of(taken, position, image_name(images[position], position))
 
 
-def picture(
-    inputs: Inputs[Recipe], image: Any, side: int, prepare: Prepare | None = None
-) -> Picture:
+def picture(inputs: ImageLoader, image: Any, side: int, prepare: Prepare | None = None) -> Picture:
     """Read one image, which must be at least of ``side`` pixels.
 
     Raises
@@ -97,21 +90,20 @@ def picture(
 
 
 def _taking(
-    inputs: Inputs[Recipe], side: int, prepare: Prepare | None
-) -> Callable[[Any, str], Taken]:
+    inputs: ImageLoader, side: int, prepare: Prepare | None
+) -> Callable[[Any, str], LoadedImage]:
     # No image is too small for the network: it gets a border.
     lenient = replace(inputs, preprocessing=replace(inputs.preprocessing, minimum_size=1))
     if prepare is not None:  # what is cut off already is not cut off again
-        options = replace(inputs.recipe.read_options, banner="keep", page=0)
-        lenient = replace(lenient, recipe=replace(inputs.recipe, read_options=options))
-    intake = lenient.intake(lambda digest: None)
+        options = replace(inputs.read_options, banner="keep", page=0)
+        lenient = replace(lenient, read_options=options)
 
-    def take(image: Any, name: str) -> Taken:
-        taken = intake(image if prepare is None else prepare(image, name), name)
-        assert taken.prepared is not None  # nothing is ever found in a cache here
-        height, width = taken.prepared.image.shape[1:]
+    def take(image: Any, name: str) -> LoadedImage:
+        taken = lenient.load(image if prepare is None else prepare(image, name), name)
+        assert taken.tensor is not None  # nothing is ever found in a cache here
+        height, width = taken.tensor.shape[1:]
         if min(height, width) < side:
-            scale = inputs.recipe.pixel_size
+            scale = inputs.pixel_size
             at = "" if scale is None else f" at {scale:g} nm per pixel"
             raise ImageReadError(
                 f"{name}: {height} x {width} pixels{at}, smaller than a patch of {side} x {side}; "

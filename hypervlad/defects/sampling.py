@@ -6,19 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from hypervlad.backbones import TappedNetwork
 from hypervlad.codebook import Codebook, HypercolumnPool
 from hypervlad.defects.reading import Prepare, pictures
 from hypervlad.defects.seeing import View
-from hypervlad.encoder.inputs import Inputs
-from hypervlad.encoder.learning import Learn, learn_from_pool, shares_to_try
-from hypervlad.encoder.recipe import Recipe
-from hypervlad.encoder.sampling import is_chosen, random_pixels
-from hypervlad.encoder.weights import NetworkSource
+from hypervlad.encoder.codebook_fit import CodebookFit, FitCodebook, is_chosen
+from hypervlad.encoder.encoding import random_pixels
 from hypervlad.hypercolumns import hypercolumns_at
 
 
-def learn_as_seen(tile_size: int, side: int, prepare: Prepare | None = None) -> Learn:
+def learn_as_seen(tile_size: int, side: int, prepare: Prepare | None = None) -> FitCodebook:
     """Return what learns a codebook from images at their own size, with border and in tiles.
 
     Parameters
@@ -31,29 +27,23 @@ def learn_as_seen(tile_size: int, side: int, prepare: Prepare | None = None) -> 
         As in `pictures`.
     """
 
-    def learn(
-        images: list[Any],
-        inputs: Inputs[Recipe],
-        network: TappedNetwork,
-        source: NetworkSource,
-        seed: int,
-    ) -> tuple[Codebook, int]:
-        view = View(network, tile_size)
-        n_each, shares = shares_to_try(inputs.recipe, len(images))
+    def learn(images: list[Any], fit: CodebookFit) -> tuple[Codebook, int]:
+        view = View(fit.network, tile_size)
+        n_each, shares = fit.sampling_plan(len(images))
         for share in shares:
-            pool, n_images = HypercolumnPool(inputs.recipe.n_samples), 0
-            for image in pictures(inputs, images, "codebook", side, prepare):
+            pool, n_images = HypercolumnPool(fit.params.n_samples), 0
+            for image in pictures(fit.loader, images, "codebook", side, prepare):
                 n_images += 1
                 if is_chosen(image.digest, share):
                     seen = view.seen(image.pixels, image.name)
                     height, width = image.size
-                    points = random_pixels(seed, image.digest, height * width, n_each)
+                    points = random_pixels(fit.seed, image.digest, height * width, n_each)
                     rows, columns = np.divmod(points, width)
                     inside = (rows + seen.border) * seen.size[1] + columns + seen.border
                     blocks = hypercolumns_at(seen.maps, inside, seen.size)
                     pool.add(image.digest, [block.cpu().numpy() for block in blocks])
-            if len(pool) >= inputs.recipe.n_codewords:
+            if len(pool) >= fit.params.n_codewords:
                 break
-        return learn_from_pool(pool, inputs, seed), n_images
+        return fit.from_pool(pool), n_images
 
     return learn

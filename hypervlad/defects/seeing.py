@@ -14,7 +14,7 @@ from hypervlad import vlad
 from hypervlad.backbones import Reach, TappedNetwork, reach_of
 from hypervlad.defects.lattice import Lattice
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.projection import TorchCodebook
+from hypervlad.encoder.encoding import TorchCodebook
 from hypervlad.hypercolumns import dense_hypercolumns, feature_maps
 from hypervlad.images import ImageReadError
 from hypervlad.windows import window_means, window_residual_sums
@@ -139,10 +139,10 @@ class WindowVectors:
     """
 
     def __init__(self, encoder: HypercolumnVLAD, tile_size: int) -> None:
-        network = encoder._network()
+        network = encoder.network()
         self.view = View(network, tile_size)
         self._words = TorchCodebook(encoder.codebook_, network.device)
-        self._recipe = encoder.recipe_
+        self._recipe = encoder.fitted_params_
 
     def means(self, seen: Seen, windows: Lattice) -> Iterator[NDArray[np.float32]]:
         """Yield the mean hypercolumns of some windows at a time, (n, channels), row by row.

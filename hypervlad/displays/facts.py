@@ -130,18 +130,18 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
         "joint": f"{each}, common to all taps",
         "per_layer": f"{each} for each of {n_taps} taps",
         "both": f"{each}, common to all taps, and {each} for each of {n_taps} taps",
-    }[encoder.recipe_.codebook]
+    }[encoder.fitted_params_.codebook]
     embedded = getattr(encoder, "backbone_state_", None)
     digest = f"SHA-256 {encoder.weights_digest_[:12]}…"
     return {
-        "network": str(encoder.recipe_.backbone),
+        "network": str(encoder.fitted_params_.backbone),
         "network's weights": f"{encoder.weights} ({digest}), "
         + ("not in the file" if embedded is None else "in the file"),
         "taps": ", ".join(encoder.taps_),
         "image size": _size_in_words(encoder),
         "how files are read": _reading_in_words(encoder),
         "visual words": described,
-        "normalisation": ", ".join(encoder.recipe_.normalize) or "none",
+        "normalisation": ", ".join(encoder.fitted_params_.normalize) or "none",
         "features of an image": _features_in_words(encoder),
         "seed of the codebook": f"{encoder.seed_}",
     }
@@ -156,8 +156,8 @@ def _classifier_facts(model: Any) -> dict[str, str]:
 
 
 def _features_in_words(encoder: Any) -> str:
-    parts = " + ".join(f"{n:,} {name}" for name, n in encoder.feature_parts.items())
-    turns = encoder.recipe_.turns
+    parts = " + ".join(f"{n:,} {name}" for name, n in encoder.feature_blocks.items())
+    turns = encoder.fitted_params_.turns
     return parts if turns == 1 else f"{parts}, over {turns} turned copies"
 
 
@@ -173,7 +173,7 @@ def _boosting_in_words(boosting: Any) -> str:
 
 
 def _size_in_words(encoder: Any) -> str:
-    recipe = encoder.recipe_
+    recipe = encoder.fitted_params_
     side = recipe.image_size
     if side is None:
         size = "the image's own"
@@ -194,5 +194,5 @@ def _reading_in_words(encoder: Any) -> str:
 
 def read_options_of(encoder: Any) -> dict[str, Any]:
     """The reading options of a fitted encoder that are not the defaults, as keywords."""
-    options, defaults = asdict(encoder.recipe_.read_options), asdict(ReadOptions())
+    options, defaults = asdict(encoder.fitted_params_.read_options), asdict(ReadOptions())
     return {name: value for name, value in options.items() if value != defaults[name]}

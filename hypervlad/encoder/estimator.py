@@ -1,9 +1,10 @@
-"""``HypercolumnVLAD``: what the user calls; the mathematics is in the rooms below."""
+"""``HypercolumnVLAD``, the scikit-learn transformer from images to vectors."""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import joblib
@@ -14,20 +15,18 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad import vlad
 from hypervlad.backbones import Preprocessing, TappedNetwork, build_network, get_backbone
+from hypervlad.cache import absolute, arrays_digest
 from hypervlad.codebook import Codebook
 from hypervlad.encoder import state
-from hypervlad.encoder.caching import CachedVectors
-from hypervlad.encoder.inputs import Inputs
-from hypervlad.encoder.intake import Taken
-from hypervlad.encoder.learning import Learn, learn_from_images
+from hypervlad.encoder.caching import ResultCache, maps_fingerprint
+from hypervlad.encoder.codebook_fit import CodebookFit, FitCodebook, fit_sampled_codebook
+from hypervlad.encoder.encoding import BatchEncoder, EncodedImages, TorchCodebook, encode_images
 from hypervlad.encoder.listing import ImageListEstimator
-from hypervlad.encoder.parameters import check_device, check_run
-from hypervlad.encoder.projection import TorchCodebook
-from hypervlad.encoder.recipe import Recipe
+from hypervlad.encoder.loading import Batch, ImageLoader
+from hypervlad.encoder.networks import NetworkSource
+from hypervlad.encoder.parameters import EncoderParams, check_device, check_run
 from hypervlad.encoder.saving import SaveMixin
 from hypervlad.encoder.spreading import from_anywhere
-from hypervlad.encoder.vectors import BatchEncoder
-from hypervlad.encoder.weights import NetworkSource
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import check_image_list
 from hypervlad.modelfile import register_kind
@@ -126,9 +125,9 @@ class HypercolumnVLAD(
     ----------
     codebook_ : Codebook
         Projections and codewords, plain arrays.
-    recipe_ : Recipe
-        The parameters that decide a vector, as they were in ``fit``. Set later, they wait for the
-        next ``fit``; `weights`, which must be the same ones, `memory`, `batch_size`, `device`,
+    fitted_params_ : EncoderParams
+        The parameters that decide a vector, as they were in ``fit``. Set later, they take effect at
+        the next ``fit``; `weights`, which must be the same ones, `memory`, `batch_size`, `device`,
         `n_jobs`, `on_error` and `verbose` hold at once.
     taps_ : tuple of str
     preprocessing_ : Preprocessing
@@ -155,7 +154,7 @@ class HypercolumnVLAD(
     _kind = KIND
 
     codebook_: Codebook
-    recipe_: Recipe
+    fitted_params_: EncoderParams
     taps_: tuple[str, ...]
     preprocessing_: Preprocessing
     weights_digest_: str
@@ -243,28 +242,76 @@ class HypercolumnVLAD(
         UnknownPixelSizeWarning
             With ``pixel_size``, once, if the pixel size of some images is not known.
         """
-        return self._fit(images, learn_from_images)
+        return self.fit_checked(check_image_list(images))
 
-    def _fit(self, images: Sequence[Any], learn: Learn) -> HypercolumnVLAD:
-        """Fit with a codebook that ``learn`` makes of the images."""
-        recipe = Recipe.of(self)
+    def fit_checked(
+        self, images: list[Any], fit_codebook: FitCodebook = fit_sampled_codebook
+    ) -> HypercolumnVLAD:
+        """Do the same as :meth:`fit`, for estimators that have an encoder.
+
+        Parameters
+        ----------
+        images : list
+            From :func:`hypervlad.images.check_image_list`.
+        fit_codebook : callable, optional
+            From images and a CodebookFit to a codebook and the number of images read.
+
+        Returns
+        -------
+        self
+        """
+        params = EncoderParams.of(self)
         check_run(self)
-        images = check_image_list(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        backbone = get_backbone(self.backbone)
         network = build_network(self.backbone, self.weights, self.taps, check_device(self.device))
-        preprocessing = get_backbone(self.backbone).preprocessing
-        inputs = Inputs.of(self, recipe, preprocessing)
-        source = NetworkSource(
-            get_backbone(self.backbone), from_anywhere(self.weights), network.taps, network.digest
-        )
-        codebook, n_images = learn(images, inputs, network, source, seed)
+        loader = self._loader(params, backbone.preprocessing)
+        source = NetworkSource(backbone, from_anywhere(self.weights), network.taps, network.digest)
+        fit = CodebookFit(params, loader, network, source, seed)
+        codebook, n_images = fit_codebook(images, fit)
         # All at the end: a fit that fails leaves the model as it was.
         self.__dict__.pop("backbone_state_", None)  # a loaded model's own weights
         self._tapped_network = network
         self.codebook_, self.seed_, self.n_images_ = codebook, seed, n_images
         self.taps_, self.weights_digest_ = network.taps, network.digest
-        self.preprocessing_, self.recipe_ = preprocessing, recipe
+        self.preprocessing_, self.fitted_params_ = backbone.preprocessing, params
         return self
+
+    def encode(self, images: Sequence[Any]) -> EncodedImages:
+        """Encode images, and return with their vectors what became of each image.
+
+        No warnings are given: see :meth:`EncodedImages.warn`.
+
+        Parameters
+        ----------
+        images : sequence of n images
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        EncodedImages
+            Vectors of the images that could be read, and their positions, digests, shapes and pixel
+            sizes; the skipped images with the reasons.
+
+        Raises
+        ------
+        ImageReadError
+            An image that cannot be read, or not be brought to ``pixel_size``; not with
+            ``on_error="skip"``, even if no image can be read.
+        """
+        check_is_fitted(self)
+        return self.encode_checked(check_image_list(images))
+
+    def encode_checked(self, images: list[Any]) -> EncodedImages:
+        """Do the same as :meth:`encode` for a list from `check_image_list`."""
+        check_run(self)
+        cache = ResultCache(self.memory, {} if self.memory is None else self.fingerprint())
+        encoder = functools.cache(self.batch_encoder)  # no network where everything is cached
+
+        def compute(batch: Batch) -> np.ndarray:
+            return encoder()(batch)
+
+        return encode_images(images, self.loader(), compute, self.n_features_out_, cache)
 
     def transform(self, images: Sequence[Any]) -> np.ndarray:
         """Encode images.
@@ -277,28 +324,23 @@ class HypercolumnVLAD(
         Returns
         -------
         ndarray of shape (n, n_features), float32
-            The parts of :attr:`feature_parts`: for a joint codebook K blocks of D values; for one
-            a layer, those of the first layer, then those of the second, and so on; the pooled
-            channels. A row of an image skipped is NaN.
+            The blocks of :attr:`feature_blocks`: for a joint codebook K blocks of D values; for one
+            codebook per layer, those of the first layer, then those of the second, and so on; the
+            pooled channels. The row of a skipped image is NaN.
+
+        Raises
+        ------
+        ImageReadError
+            As :meth:`encode`; also if no image can be read.
+
+        Warns
+        -----
+        SkippedImagesWarning, UnknownPixelSizeWarning
+            Once each, with the images skipped and those whose pixel size is not known.
         """
-        check_is_fitted(self)
-        check_run(self)
-        images, inputs, cache = check_image_list(images), self._inputs(), CachedVectors(self)
-        vectors = np.full((len(images), self._n_features_out), np.nan, dtype=np.float32)
-
-        def not_found() -> Iterator[tuple[int, Taken]]:
-            for position, taken in inputs.read(images, "encoding", cache.find):
-                if taken.found is None:
-                    yield position, taken
-                else:
-                    vectors[position] = taken.found
-
-        encode: BatchEncoder | None = None
-        for batch in inputs.batches(not_found()):
-            encode = encode or self._encoder()  # no network where everything was found
-            vectors[batch.positions] = encode(batch)
-            cache.keep(batch.digests, vectors[batch.positions])
-        return vectors
+        encoded = self.encode(images)
+        encoded.warn()
+        return encoded.with_missing()
 
     def codeword_maps(self, image: Any) -> np.ndarray:
         """Return the visual word at every position of an image.
@@ -321,28 +363,46 @@ class HypercolumnVLAD(
             As in :meth:`fit`, whatever ``on_error`` says.
         """
         check_is_fitted(self)
-        batch = self._inputs().alone(image)
-        words = self._torch_codebook()
-        maps = words.project(feature_maps(self._network(), batch.images))
-        grid = "finest" if self.recipe_.grid != "image" else "image"
-        return words.assign(maps, words.grid_size(maps, grid, batch.images.shape[2:]))[:, 0]
+        images = self.loader().load_batch(image).tensors
+        codebook = self.torch_codebook()
+        maps = codebook.project(feature_maps(self.network(), images))
+        grid = "finest" if self.fitted_params_.grid != "image" else "image"
+        return codebook.assign(maps, codebook.grid_size(maps, grid, images.shape[2:]))[:, 0]
 
     @property
-    def feature_parts(self) -> dict[str, int]:
-        """The parts that a vector is made of, in their order, and how many features each has."""
+    def feature_blocks(self) -> dict[str, int]:
+        """The blocks that a vector is made of, in their order, and how many features each has."""
         check_is_fitted(self)
-        parts = {}
+        blocks = {}
         if self.codebook_.joint is not None:
-            parts["joint"] = self.codebook_.joint.size
+            blocks["joint"] = self.codebook_.joint.size
         if self.codebook_.per_layer:
-            parts["per_layer"] = sum(words.size for words in self.codebook_.per_layer)
-        if self.recipe_.pooled:
-            parts["pooled"] = sum(len(layer.mean) for layer in self.codebook_.projections)
-        return parts
+            blocks["per_layer"] = sum(words.size for words in self.codebook_.per_layer)
+        if self.fitted_params_.pooled:
+            blocks["pooled"] = sum(len(layer.mean) for layer in self.codebook_.projections)
+        return blocks
 
     @property
-    def _n_features_out(self) -> int:
-        return sum(self.feature_parts.values())
+    def n_features_out_(self) -> int:
+        """Length of a vector."""
+        return sum(self.feature_blocks.values())
+
+    @property
+    def _n_features_out(self) -> int:  # scikit-learn's name, for get_feature_names_out
+        return self.n_features_out_
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return all that a vector depends on but the image; batches and threads play no part."""
+        params = self.fitted_params_
+        return maps_fingerprint(params, self.preprocessing_) | {
+            "codebook": arrays_digest(self.codebook_.to_arrays()),
+            "weights": self.weights_digest_,
+            "taps": list(self.taps_),
+            "grid": params.grid if isinstance(params.grid, str) else [params.grid, self.seed_],
+            "turns": params.turns,
+            "pooled": params.pooled,
+            "normalize": list(params.normalize),
+        }
 
     # --- files --------------------------------------------------------------------------------
 
@@ -351,7 +411,7 @@ class HypercolumnVLAD(
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Return the fitted encoder as a JSON-able header and named arrays."""
         check_is_fitted(self)
-        return state.pack(self, self._network() if include_backbone else None)
+        return state.pack(self, self.network() if include_backbone else None)
 
     @classmethod
     def from_state(
@@ -360,34 +420,66 @@ class HypercolumnVLAD(
         """Undo :meth:`to_state`."""
         return state.unpack(cls, header, arrays)
 
-    # --- the stages ---------------------------------------------------------------------------
+    # --- the stages, for estimators that have an encoder ---------------------------------------
 
-    def _inputs(self) -> Inputs[Recipe]:
-        return Inputs.of(self, self.recipe_, self.preprocessing_)
+    def loader(self, *, verify: bool = False) -> ImageLoader:
+        """Return how the fitted encoder reads images; ``verify`` reads files known to `memory`."""
+        return self._loader(self.fitted_params_, self.preprocessing_, verify)
 
-    def _encoder(self) -> BatchEncoder:
-        recipe = self.recipe_
+    def batch_encoder(self) -> BatchEncoder:
+        """Return how batches become vectors."""
+        params = self.fitted_params_
         return BatchEncoder(
-            self._network(),
-            self._torch_codebook(),
-            recipe.grid,
-            recipe.turns,
-            recipe.pooled,
-            recipe.normalize,
+            self.network(),
+            self.torch_codebook(),
+            params.grid,
+            params.turns,
+            params.pooled,
+            params.normalize,
             self.seed_,
         )
 
-    # --- the network, built when needed and never copied --------------------------------------
+    def network(self) -> TappedNetwork:
+        """Return the network on ``device``, built when first needed.
 
-    def _network(self) -> TappedNetwork:
+        Raises
+        ------
+        WeightsNotFoundError
+            If its weights are not found here, or are not those of ``fit``.
+        """
         device = check_device(self.device)
         network: TappedNetwork | None = getattr(self, "_tapped_network", None)
         if network is None or network.device != device:
-            network = self._tapped_network = NetworkSource.of(self).build(device)
+            network = self._tapped_network = self.network_source().build(device)
         return network
 
-    def _torch_codebook(self) -> TorchCodebook:
+    def network_source(self) -> NetworkSource:
+        """Return what another process needs to build the same network."""
+        weights = getattr(self, "backbone_state_", None) or self.weights
+        backbone = get_backbone(self.fitted_params_.backbone)
+        return NetworkSource(backbone, weights, self.taps_, self.weights_digest_)
+
+    def torch_codebook(self) -> TorchCodebook:
+        """Return the codebook on ``device``."""
         return TorchCodebook(self.codebook_, check_device(self.device))
+
+    def _loader(
+        self, params: EncoderParams, preprocessing: Preprocessing, verify: bool = False
+    ) -> ImageLoader:
+        return ImageLoader(
+            image_size=params.image_size,
+            aspect=params.aspect,
+            preprocessing=preprocessing,
+            pixel_size=params.pixel_size,
+            read_options=params.read_options,
+            memory=absolute(self.memory),
+            verify=verify,
+            batch_size=self.batch_size,
+            device=check_device(self.device),
+            n_jobs=self.n_jobs,
+            on_error=self.on_error,
+            verbose=self.verbose,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         attributes: dict[str, Any] = dict(super().__getstate__())

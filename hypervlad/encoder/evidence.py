@@ -21,9 +21,8 @@ import numpy as np
 import torch
 
 from hypervlad import vlad
-from hypervlad.encoder.batches import Batch
-from hypervlad.encoder.sampling import random_pixels
-from hypervlad.encoder.vectors import BatchEncoder
+from hypervlad.encoder.encoding import BatchEncoder, random_pixels
+from hypervlad.encoder.loading import Batch
 from hypervlad.hypercolumns import feature_maps, hypercolumns_at, spread, turned, turned_back
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def image_evidence(
     names = _codebook_names(encoder)
     _check_words(words, dict(zip(names, encoder.codebook_.codewords, strict=True)))
     # The digest chooses the pixels where `grid` is a number: it is the one of `transform`.
-    batch, encode = encoder._inputs().alone(image), encoder._encoder()
+    batch, encode = encoder.loader().load_batch(image), encoder.batch_encoder()
     copies = [_Copy(encode, batch, turn) for turn in range(encode.turns)]
     size = copies[0].size
     sums = _added([copy.sums() for copy in copies])
@@ -112,7 +111,7 @@ def image_evidence(
     seen = ((copy.raw, copy.image_size) for copy in copies)
     return ImageEvidence(
         vector.cpu().numpy(),
-        encode.of_maps(seen, batch.digests)[0],
+        encode.of_maps(seen, batch.keys)[0],
         {name: values.cpu().numpy() for name, values in parts.items()},
         {name: values.cpu().numpy() for name, values in by_word.items()},
         encode.words.assign(copies[0].maps, size)[:, 0],
@@ -124,7 +123,7 @@ class _Copy:
     """One turned copy of the image: its maps, and each codebook's words where they count."""
 
     def __init__(self, encode: BatchEncoder, batch: Batch, turn: int) -> None:
-        images = turned(batch.images, turn)
+        images = turned(batch.tensors, turn)
         self.image_size = image_size = (images.shape[2], images.shape[3])
         self._turn, self._words = turn, encode.words
         self.raw = feature_maps(encode.network, images)
@@ -138,7 +137,7 @@ class _Copy:
                 self._assigned.append(_OnGrid(part, words, size))
             else:
                 n_pixels = image_size[0] * image_size[1]
-                points = random_pixels(encode.seed, batch.digests[0], n_pixels, encode.grid)
+                points = random_pixels(encode.seed, batch.keys[0], n_pixels, encode.grid)
                 self._assigned.append(_AtPixels(part, words, points, image_size))
 
     def sums(self) -> list[torch.Tensor]:

@@ -1,16 +1,17 @@
-"""Checks of the encoder's parameters, with messages that say what would be right."""
+"""The encoder's parameters: checks of them, and those that stay as they were in ``fit``."""
 
 from __future__ import annotations
 
 import math
 import numbers
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from hypervlad.backbones import Backbone
+from hypervlad.backbones import Backbone, get_backbone
 from hypervlad.codebook import check_kind
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import make_options
@@ -138,3 +139,51 @@ def check_run(encoder: Any) -> None:
     check_choice("on_error", encoder.on_error, ("raise", "skip"))
     if encoder.batch_size != "auto":
         check_count("batch_size", encoder.batch_size)
+
+
+@dataclass(frozen=True)
+class EncoderParams:
+    """The parameters of an encoder that must not change after ``fit``.
+
+    What a user sets later takes effect at the next ``fit``: a codebook means nothing with another
+    grid or scale, and a classifier nothing with other vectors. All fields are plain Python values,
+    as in :class:`hypervlad.HypercolumnVLAD`; weights and taps are fitted attributes of their own.
+    """
+
+    backbone: str
+    image_size: int | None
+    aspect: Literal["square", "own"]
+    pixel_size: float | None
+    grid: Literal["finest", "image", "own"] | int
+    turns: int
+    n_codewords: int
+    codebook: Literal["joint", "per_layer", "both"]
+    layer_components: int | None
+    scale_layers: bool
+    kmeans: Literal["lloyd", "minibatch"]
+    normalize: tuple[Normalization, ...]
+    pooled: bool
+    n_samples: int
+    read_options: ReadOptions
+
+    @classmethod
+    def of(cls, encoder: Any) -> EncoderParams:
+        """Check an encoder's parameters and keep them.
+
+        Raises
+        ------
+        ValueError
+            That names the first parameter that is unusable.
+        """
+        check_what_decides(encoder, get_backbone(encoder.backbone))
+        values = {field.name: plain(getattr(encoder, field.name)) for field in fields(cls)}
+        values |= {
+            "pixel_size": check_pixel_size(encoder.pixel_size),
+            "normalize": check_normalize(encoder.normalize),
+            "read_options": check_read_options(encoder.read_options),
+        }
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the parameters as JSON knows them."""
+        return asdict(self) | {"normalize": list(self.normalize)}

@@ -11,7 +11,7 @@ import numpy as np
 from hypervlad._version import __version__
 from hypervlad.backbones import Preprocessing, TappedNetwork, backbone_names
 from hypervlad.codebook import Codebook
-from hypervlad.encoder.recipe import Recipe
+from hypervlad.encoder.parameters import EncoderParams
 from hypervlad.modelfile import ModelFileError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def pack(
     encoder: HypercolumnVLAD, network: TappedNetwork | None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return header and arrays; with a network, its weights too."""
-    parameters = encoder.recipe_.to_dict() | {
+    parameters = encoder.fitted_params_.to_dict() | {
         "weights": portable_weights(encoder.weights),
         "taps": list(encoder.taps_),
         "on_error": str(encoder.on_error),
@@ -63,7 +63,7 @@ def unpack(
         _check_names(parameters, cls)
         check_backbone(parameters["backbone"])
         encoder = cls(**parameters | {"normalize": tuple(parameters["normalize"])})
-        encoder.recipe_ = Recipe.of(encoder)
+        encoder.fitted_params_ = EncoderParams.of(encoder)
         encoder.weights_digest_ = str(header["weights_digest"])
         encoder.preprocessing_ = Preprocessing.from_dict(header["preprocessing"])
         encoder.taps_ = tuple(parameters["taps"])

@@ -11,7 +11,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.cache import Memory, absolute, cache_key
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.caching import what_matters
 from hypervlad.encoder.parameters import check_run
 from hypervlad.encoder.spreading import from_anywhere
 
@@ -48,5 +47,5 @@ def fitted_encoder(encoder: Any, memory: Memory) -> HypercolumnVLAD:
 def digest_of(encoder: Any) -> str:
     """Return a digest of all that a fitted encoder's vectors depend on but the images."""
     fitted = fitted_encoder(encoder, None)
-    reading = {"reading": asdict(fitted.recipe_.read_options)}
-    return cache_key(what_matters(fitted) | reading)
+    reading = {"reading": asdict(fitted.fitted_params_.read_options)}
+    return cache_key(fitted.fingerprint() | reading)

@@ -84,7 +84,7 @@ def plan_extraction(
         raise ValueError("a stream cannot be looked at without using it up; give a list")
     if isinstance(run.encoder.memory, str) and not os.path.isdir(run.encoder.memory):
         run.encoder.memory = None  # opening a cache would make it
-    n_bytes = source.n_images * (4 * run.encoder._n_features_out + 200)
+    n_bytes = source.n_images * (4 * run.encoder.n_features_out_ + 200)
     if resume and run.already(source, path) is not None:
         return Plan(source.n_images, source.n_images, 0, n_bytes)
     parts = Parts.left(path, run.settings) if resume else None
@@ -98,5 +98,5 @@ def plan_extraction(
             n_found += sum(knows(image) for _, image in task.numbered())
     plan = Plan(source.n_images, n_kept, n_found, n_bytes)
     if plan.n_left and run.encoder.weights != "imagenet":  # those may have to be downloaded
-        run.encoder._network()  # a file that is missing, or of other weights, is told now
+        run.encoder.network()  # a file that is missing, or of other weights, is told now
     return plan

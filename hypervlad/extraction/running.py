@@ -19,7 +19,6 @@ from tqdm.auto import tqdm
 from hypervlad.backbones import get_backbone
 from hypervlad.cache import Memory
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.inputs import Inputs
 from hypervlad.extraction import met
 from hypervlad.extraction.fitted import digest_of, fitted_encoder
 from hypervlad.extraction.parts import Parts
@@ -152,12 +151,11 @@ class Run:
     @property
     def task_size(self) -> int:
         """Images a task: a batch."""
-        encoder = self.encoder
-        return Inputs.of(encoder, encoder.recipe_, encoder.preprocessing_).preparation().batch_size
+        return self.encoder.loader().n_per_batch
 
     def job(self, run: str) -> Job:
         """Return what every process needs."""
-        backbone = get_backbone(self.encoder.recipe_.backbone)
+        backbone = get_backbone(self.encoder.fitted_params_.backbone)
         return Job(self.encoder, backbone, run, self.verify)
 
     def in_memory(self, source: Source) -> tuple[np.ndarray, pd.DataFrame]:
@@ -234,7 +232,7 @@ class Run:
                     n_found += part.n_found
                     yield part.table
 
-            schema = schema_of(self.encoder._n_features_out)
+            schema = schema_of(self.encoder.n_features_out_)
             schema = described(schema, facts_of(self.encoder, self.digest))
             with open(parts.place_for_the_whole(), "wb") as stream:
                 write_rows(stream, tables(), schema)
@@ -246,7 +244,7 @@ class Run:
 
     def _of_unknown_scale(self, table: pa.Table) -> list[str]:
         """Name the images whose pixel size is wanted and not known."""
-        if self.encoder.recipe_.pixel_size is None:
+        if self.encoder.fitted_params_.pixel_size is None:
             return []
         return [
             path or "array"

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hypervlad.encoder.intake import Facts
+from hypervlad.encoder.loading import ImageInfo
 from hypervlad.extraction.sources import Item
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def table_of(items: list[Item], encoded: Encoded) -> pa.Table:
     rows = [
         (item, facts)
         for item, facts in zip(items, encoded.outcomes, strict=True)
-        if isinstance(facts, Facts)
+        if isinstance(facts, ImageInfo)
     ]
     flat = pa.array(np.ascontiguousarray(encoded.vectors).ravel())
     n_features = encoded.vectors.shape[1]
@@ -202,4 +202,4 @@ def is_parquet(path: str | os.PathLike[str]) -> bool:
 
 def facts_of(encoder: HypercolumnVLAD, digest: str) -> dict[str, Any]:
     """Return what a file of features says of the encoder that made it."""
-    return {"format": FORMAT_VERSION, "encoder": digest, "parts": encoder.feature_parts}
+    return {"format": FORMAT_VERSION, "encoder": digest, "parts": encoder.feature_blocks}

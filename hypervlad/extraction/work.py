@@ -13,9 +13,9 @@ import numpy as np
 
 from hypervlad.backbones import Backbone, ensure_registered
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.caching import CachedVectors
-from hypervlad.encoder.inputs import Inputs
-from hypervlad.encoder.intake import Facts, Taken
+from hypervlad.encoder.caching import ResultCache
+from hypervlad.encoder.encoding import encode_loaded
+from hypervlad.encoder.loading import Batch, ImageInfo, LoadedImage, ReadReport
 from hypervlad.encoder.spreading import from_anywhere, is_spread, spread
 from hypervlad.extraction.met import Comparison, Met
 from hypervlad.extraction.sources import Item, Task
@@ -31,7 +31,7 @@ class Encoded:
 
     Attributes
     ----------
-    outcomes : list of (Facts or SkippedImage)
+    outcomes : list of (ImageInfo or SkippedImage)
         The second for an image that could not be read.
     vectors : ndarray of shape (n_readable, n_features), float32
     stamps : list of (int, int) or (None, None)
@@ -40,7 +40,7 @@ class Encoded:
         Vectors that were not computed but found in the cache.
     """
 
-    outcomes: list[Facts | SkippedImage]
+    outcomes: list[ImageInfo | SkippedImage]
     vectors: np.ndarray
     stamps: list[Stamp]
     n_found: int
@@ -51,8 +51,8 @@ class Encoded:
         return [_met(item, outcome, stamp) for item, outcome, stamp in rows]
 
 
-def _met(item: Item, outcome: Facts | SkippedImage, stamp: Stamp) -> Met:
-    if isinstance(outcome, Facts):
+def _met(item: Item, outcome: ImageInfo | SkippedImage, stamp: Stamp) -> Met:
+    if isinstance(outcome, ImageInfo):
         return Met(item.path, item.label, outcome.digest, None, None, *stamp)
     return Met(item.path, item.label, None, outcome.name, outcome.reason, *stamp)
 
@@ -68,7 +68,7 @@ class Job:
     backbone : Backbone
         Of the encoder: one that was registered here may not be known there.
     run : str
-        See `CachedVectors`.
+        See `ResultCache`.
     verify : bool
         Read files although the cache's index knows them.
     """
@@ -84,15 +84,16 @@ class Job:
 
     def knows(self) -> Callable[[Any], bool]:
         """Return what says whether an image's vector can be found without reading the image."""
-        return _Work(self).take.knows
+        work = _Work(self)
+        return lambda image: work.loader.is_cached(image, work.cache.find)
 
     def comparison(self) -> Comparison:
         """Return how images are compared with those that an earlier run has met."""
-        intake = replace(_Work(self).take, index=None, find=lambda digest: True)
+        loader = replace(_Work(self).loader, memory=None)
 
         def digest(image: Any) -> str | None:
             try:
-                return intake(image, "image").facts.digest
+                return loader.load(image, "image", lambda key: True).info.digest
             except ImageReadError:
                 return None
 
@@ -126,36 +127,38 @@ class _Work:
     def __init__(self, job: Job) -> None:
         encoder = job.encoder
         ensure_registered(job.backbone)
-        self.inputs = Inputs.of(encoder, encoder.recipe_, encoder.preprocessing_, verify=job.verify)
-        self.cache = CachedVectors(encoder, job.run)
-        self.take = self.inputs.intake(self.cache.find)
+        self.loader = encoder.loader(verify=job.verify)
+        fingerprint = {} if encoder.memory is None else encoder.fingerprint()
+        self.cache = ResultCache(encoder.memory, fingerprint, job.run)
         self._encoder = encoder
         self._encode: Any = None
         self._lock = threading.Lock()  # a dask worker may have several threads
 
-    def taken(self, task: Task, name: str = "") -> tuple[list[Taken | SkippedImage], list[Stamp]]:
+    def taken(
+        self, task: Task, name: str = ""
+    ) -> tuple[list[LoadedImage | SkippedImage], list[Stamp]]:
         """Take in the images of a task; sizes and times of the files are those from before."""
         stamps = task.stamps()
-        return list(read_in_order(task.numbered(), self.take)), stamps
+        return list(read_in_order(task.numbered(), self._load)), stamps
 
-    def encoded(self, taken: Sequence[Taken | SkippedImage], stamps: list[Stamp]) -> Encoded:
+    def encoded(self, taken: Sequence[LoadedImage | SkippedImage], stamps: list[Stamp]) -> Encoded:
         """Encode the images of one task."""
-        readable = [image for image in taken if isinstance(image, Taken)]
-        vectors = np.empty((len(readable), self._encoder._n_features_out), dtype=np.float32)
-        found = [row for row, image in enumerate(readable) if image.prepared is None]
-        for row in found:
-            vectors[row] = readable[row].found
-        for batch in self.inputs.batches(enumerate(readable)):
-            vectors[batch.positions] = self._network_and_words()(batch)
-            self.cache.keep(batch.digests, vectors[batch.positions])
-        outcomes = [image.facts if isinstance(image, Taken) else image for image in taken]
-        return Encoded(outcomes, vectors, stamps, len(found))
+        report = ReadReport(len(taken), [each for each in taken if isinstance(each, SkippedImage)])
+        loaded = ((i, each) for i, each in enumerate(taken) if isinstance(each, LoadedImage))
+        n_features = self._encoder.n_features_out_
+        found = encode_loaded(loaded, report, self.loader, self._compute, n_features, self.cache)
+        outcomes = [image.info if isinstance(image, LoadedImage) else image for image in taken]
+        return Encoded(outcomes, found.vectors, stamps, found.n_cached)
 
-    def _network_and_words(self) -> Any:
+    def _load(self, image: Any, name: str) -> LoadedImage:
+        return self.loader.load(image, name, self.cache.find)
+
+    def _compute(self, batch: Batch) -> np.ndarray:
         with self._lock:
             if self._encode is None:  # not where all vectors are found
-                self._encode = self._encoder._encoder()
-        return self._encode
+                self._encode = self._encoder.batch_encoder()
+        vectors: np.ndarray = self._encode(batch)
+        return vectors
 
 
 def _until_new(work: _Work, tasks: Iterator[Task]) -> Iterator[tuple[Task, Encoded]]:
@@ -179,7 +182,7 @@ def _reading_ahead(work: _Work, tasks: Iterator[Task]) -> Iterator[tuple[Task, E
             ahead.append(task)
             yield task.number, task
 
-    for taken in read_in_order(noted(), work.taken, max(1, work.inputs.n_threads)):
+    for taken in read_in_order(noted(), work.taken, max(1, work.loader.n_threads)):
         yield ahead.popleft(), work.encoded(*taken)
 
 

@@ -435,7 +435,7 @@ def test_the_learner_gets_groups_weights_and_parts(
     twice = [*images, images[0]]  # a copy, said to be of another group
     model = small_model().fit(twice, [*labels, labels[0]], groups=[*range(16), 99])
     assert sum(told["blocks"]) == told["X"].shape[1]
-    assert told["blocks"] == [2 * each for each in model.encoder_.feature_parts.values()]
+    assert told["blocks"] == [2 * each for each in model.encoder_.feature_blocks.values()]
     assert len(np.unique(told["groups"])) == 16
     rows = {tuple(row) for row in told["X"].tolist()}
     assert len(rows) < len(told["X"])

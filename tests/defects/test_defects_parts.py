@@ -129,7 +129,7 @@ def image() -> NDArray[np.float32]:
 @pytest.mark.parametrize("codebook", ["joint", "per_layer", "both"])
 def test_tiles_have_the_scores_of_the_whole(image: NDArray[np.float32], codebook: str) -> None:
     encoder = fitted(image, codebook=codebook)
-    prepared = encoder._inputs().alone(image).images[0]
+    prepared = encoder.loader().load_batch(image).tensors[0]
     windows = Lattice.of(image.shape, side=15, stride=7)
     whole, tiled = WindowVectors(encoder, 4096), WindowVectors(encoder, 64)
     seen = whole.view.seen(prepared, "image")
@@ -140,13 +140,13 @@ def test_tiles_have_the_scores_of_the_whole(image: NDArray[np.float32], codebook
     vectors = np.concatenate(list(whole.vectors(seen, windows)))
     again = np.concatenate(list(tiled.vectors(put_together, windows)))
     np.testing.assert_allclose(vectors, again, atol=2e-3)
-    assert vectors.shape[1] == encoder._n_features_out
+    assert vectors.shape[1] == encoder.n_features_out_
 
 
 def test_a_window_is_encoded_as_an_image_of_its_positions(image: NDArray[np.float32]) -> None:
     encoder = fitted(image)
     own = WindowVectors(encoder, 4096)
-    seen = own.view.seen(encoder._inputs().alone(image).images[0], "image")
+    seen = own.view.seen(encoder.loader().load_batch(image).tensors[0], "image")
     windows = Lattice(np.array([16, 40]), np.array([8, 64]), side=24)
     vectors = np.concatenate(list(own.vectors(seen, windows))).reshape(2, 2, -1)
     codewords = encoder.codebook_.joint

@@ -10,7 +10,7 @@ import pytest
 from support.feature_folders import write_folder
 
 from hypervlad import HypercolumnVLAD
-from hypervlad.encoder.vectors import BatchEncoder
+from hypervlad.encoder.encoding import BatchEncoder
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the images that were read."""
-    from hypervlad.encoder import intake
+    from hypervlad.encoder import loading as intake
 
     names: list[str] = []
     original = intake.read_named

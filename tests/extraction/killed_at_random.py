@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from hypervlad import HypercolumnVLAD, extract_features, register_backbone
 from hypervlad.backbones import Preprocessing
-from hypervlad.encoder.vectors import BatchEncoder
+from hypervlad.encoder.encoding import BatchEncoder
 
 N_IMAGES, BATCH, LEAST_KILLS, FILES = 240, 4, 24, "images"
 

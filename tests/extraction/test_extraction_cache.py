@@ -98,10 +98,10 @@ def test_a_new_version_of_reading_reads_again(
     read: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from hypervlad.encoder import caching
+    from hypervlad.encoder import loading
 
     extract_features(folder, encoder, memory=tmp_path / "cache")
-    monkeypatch.setattr(caching, "READING_VERSION", 1000)
+    monkeypatch.setattr(loading, "READING_VERSION", 1000)
     extract_features(folder, encoder, memory=tmp_path / "cache")
     assert len(read) == 40
 
@@ -191,9 +191,9 @@ def test_images_not_chosen_for_the_codebook_are_not_even_opened_again(
     read: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from hypervlad.encoder import learning
+    from hypervlad.encoder import codebook_fit as learning
 
-    monkeypatch.setattr(learning, "MOST_CODEBOOK_IMAGES", 8)
+    monkeypatch.setattr(learning, "MAX_SAMPLED_IMAGES", 8)
     files = sorted(folder.rglob("*.png"))
     encoder.set_params(memory=tmp_path / "cache").fit(files)
     assert len(read) == 20

@@ -463,7 +463,7 @@ def test_a_share_that_was_away_for_a_moment_costs_no_row(
     expected: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from hypervlad.encoder import intake
+    from hypervlad.encoder import loading as intake
     from hypervlad.images import ImageReadError
 
     out, original = tmp_path / "f.parquet", intake.read_named

@@ -1,4 +1,4 @@
-"""The network of an encoder, built where and when it is needed."""
+"""Where an encoder's network comes from, so that any process can build the same one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +17,7 @@ from hypervlad.backbones import (
     WeightsNotFoundError,
     build_network,
     ensure_registered,
-    get_backbone,
 )
-
-if TYPE_CHECKING:
-    from hypervlad.encoder.estimator import HypercolumnVLAD
 
 _last_built: dict[tuple[Any, ...], TappedNetwork] = {}
 _lock = threading.Lock()
@@ -44,13 +40,6 @@ class NetworkSource:
     weights: str | os.PathLike[str] | Mapping[str, np.ndarray]
     taps: tuple[str, ...]
     digest: str
-
-    @classmethod
-    def of(cls, encoder: HypercolumnVLAD) -> NetworkSource:
-        """Return that of a fitted encoder."""
-        weights = getattr(encoder, "backbone_state_", None) or encoder.weights
-        backbone = get_backbone(encoder.recipe_.backbone)
-        return cls(backbone, weights, encoder.taps_, encoder.weights_digest_)
 
     def build(self, device: torch.device) -> TappedNetwork:
         """Build the network with the weights that were put in here, or with those found here.

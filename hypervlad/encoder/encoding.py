@@ -1,0 +1,352 @@
+"""From batches of prepared images to their vectors, and from a list of images to all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from hypervlad import vlad
+from hypervlad.backbones import TappedNetwork
+from hypervlad.codebook import Codebook, LayerProjection
+from hypervlad.encoder.caching import ResultCache
+from hypervlad.encoder.loading import Batch, ImageInfo, ImageLoader, LoadedImage, ReadReport
+from hypervlad.hypercolumns import feature_maps, hypercolumns_at, turned
+from hypervlad.images import SkippedImage
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImages:
+    """The vectors of a list of images, and what became of each image.
+
+    Attributes
+    ----------
+    vectors : ndarray of shape (n_read, n_features), float32
+        Of the images that could be read, in the order of the list.
+    positions : ndarray of int, shape (n_read,)
+        Of these images in the list.
+    info : tuple of n_read ImageInfo
+        Digest, shape and pixel size of each.
+    skipped : tuple of SkippedImage
+        Images that could not be read: position, name and reason.
+    unscaled : tuple of str
+        Names of the images that were read, and whose pixel size is wanted but not known.
+    n_images : int
+        In the list.
+    n_cached : int
+        Vectors that were found in ``memory`` instead of computed.
+    """
+
+    vectors: np.ndarray
+    positions: np.ndarray
+    info: tuple[ImageInfo, ...]
+    skipped: tuple[SkippedImage, ...]
+    unscaled: tuple[str, ...]
+    n_images: int
+    n_cached: int
+
+    def with_missing(self, values: Any = None, fill: Any = np.nan) -> np.ndarray:
+        """Return one row for each image of the list.
+
+        Parameters
+        ----------
+        values : array-like of shape (n_read, ...), optional
+            Of the images that could be read; by default ``vectors``.
+        fill : scalar, default=NaN
+            Stands in the rows of skipped images.
+
+        Returns
+        -------
+        ndarray of shape (n_images, ...)
+            Of the values' type; the values themselves if no image was skipped.
+        """
+        values = self.vectors if values is None else np.asarray(values)
+        if not self.skipped:
+            return values
+        rows = np.full((self.n_images, *values.shape[1:]), fill, dtype=values.dtype)
+        rows[self.positions] = values
+        return rows
+
+    def warn(self) -> None:
+        """Warn of skipped images and of unknown pixel sizes, once each.
+
+        Raises
+        ------
+        ImageReadError
+            If no image could be read.
+
+        Warns
+        -----
+        SkippedImagesWarning, UnknownPixelSizeWarning
+        """
+        ReadReport(self.n_images, list(self.skipped), list(self.unscaled)).warn()
+
+
+def encode_images(
+    images: list[Any],
+    loader: ImageLoader,
+    compute: Callable[[Batch], np.ndarray],
+    n_features: int,
+    cache: ResultCache | None = None,
+) -> EncodedImages:
+    """Read images and compute a vector of each, batch by batch; no warnings are given.
+
+    Parameters
+    ----------
+    images : list of n paths and arrays
+    loader : ImageLoader
+    compute : callable
+        From a batch to its vectors (B, n_features).
+    n_features : int
+    cache : ResultCache, optional
+        Where vectors are looked up and kept.
+
+    Raises
+    ------
+    ImageReadError
+        At the first image that cannot be read, unless the loader's ``on_error`` is "skip".
+    """
+    find = None if cache is None else cache.find
+    report = ReadReport(len(images))
+    stream = loader.stream(images, "encoding", lambda i, name: loader.load(i, name, find), report)
+    return encode_loaded(stream, report, loader, compute, n_features, cache)
+
+
+def encode_loaded(
+    loaded: Iterable[tuple[int, LoadedImage]],
+    report: ReadReport,
+    loader: ImageLoader,
+    compute: Callable[[Batch], np.ndarray],
+    n_features: int,
+    cache: ResultCache | None = None,
+) -> EncodedImages:
+    """Compute the vectors of images that were loaded, as `encode_images` does.
+
+    Parameters
+    ----------
+    loaded : iterable of (int, LoadedImage)
+        With positions, in their order.
+    report : ReadReport
+        Complete when the last image was loaded.
+    loader, compute, n_features, cache
+        As in `encode_images`.
+    """
+    vectors = np.empty((report.n_images, n_features), dtype=np.float32)
+    info: dict[int, ImageInfo] = {}
+    n_cached = 0
+
+    def not_cached() -> Iterator[tuple[int, LoadedImage]]:
+        nonlocal n_cached
+        for position, image in loaded:
+            info[position] = image.info
+            if image.tensor is None:
+                vectors[position] = image.cached
+                n_cached += 1
+            else:
+                yield position, image
+
+    for batch in loader.batches(not_cached()):
+        vectors[batch.positions] = compute(batch)
+        if cache is not None:
+            for position, key in zip(batch.positions, batch.keys, strict=True):
+                cache.keep(key, vectors[position].copy())
+    positions = np.fromiter(info, dtype=np.intp)
+    return EncodedImages(
+        vectors if len(positions) == len(vectors) else vectors[positions],
+        positions,
+        tuple(info.values()),
+        tuple(report.skipped),
+        tuple(report.unscaled),
+        report.n_images,
+        n_cached,
+    )
+
+
+# --- the vectors of a batch -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BatchEncoder:
+    """How batches become vectors.
+
+    Attributes
+    ----------
+    network : TappedNetwork
+    words : TorchCodebook
+    grid, turns, pooled
+        As in :class:`hypervlad.HypercolumnVLAD`.
+    normalize : sequence of str
+        Steps of normalisation.
+    seed : int
+        Chooses pixels where ``grid`` is a number.
+    """
+
+    network: TappedNetwork
+    words: TorchCodebook
+    grid: str | int
+    turns: int
+    pooled: bool
+    normalize: Sequence[vlad.Normalization]
+    seed: int
+
+    def __call__(self, batch: Batch) -> np.ndarray:
+        """Return the vectors of a batch, (B, n_features)."""
+        copies = (turned(batch.tensors, turn) for turn in range(self.turns))
+        return self.of_maps(
+            ((feature_maps(self.network, images), images.shape[2:]) for images in copies),
+            batch.keys,
+        )
+
+    def of_maps(
+        self,
+        copies: Iterable[tuple[list[torch.Tensor], Sequence[int]]],
+        keys: Sequence[str],
+    ) -> np.ndarray:
+        """Return the vectors of images whose turned copies the network has seen.
+
+        Parameters
+        ----------
+        copies : iterable of (list of Tensor, sequence of int)
+            Of each copy in turn, its feature maps (B, h_l, w_l, C_l) and its height and width.
+        keys : sequence of B str
+        """
+        statistics = (self._statistics(raw, size, keys) for raw, size in copies)
+        sums, means = next(statistics)
+        for more_sums, more_means in statistics:
+            sums = [total + more for total, more in zip(sums, more_sums, strict=True)]
+            means = means + more_means
+        parts = [vlad.normalize(part, self.normalize) for part in self.words.by_kind(sums)]
+        return torch.cat([*parts, means / self.turns], dim=1).cpu().numpy()
+
+    def _statistics(
+        self, raw: list[torch.Tensor], image_size: Sequence[int], keys: Sequence[str]
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Return the residual sums and the pooled features of one copy."""
+        size = (image_size[0], image_size[1])
+        means = self.words.pooled(raw) if self.pooled else raw[0].new_zeros(len(keys), 0)
+        maps = self.words.project(raw)
+        if isinstance(self.grid, str):
+            return self.words.dense_sums(maps, self.grid, size), means
+        n_pixels = size[0] * size[1]
+        points = [random_pixels(self.seed, key, n_pixels, self.grid) for key in keys]
+        return self.words.sampled_sums(maps, points, size), means
+
+
+def random_pixels(seed: int, key: str, n_pixels: int, n_wanted: int) -> np.ndarray:
+    """Choose pixels by seed and image alone."""
+    generator = np.random.default_rng([seed, int(key[:16], 16)])
+    return generator.choice(n_pixels, min(n_wanted, n_pixels), replace=False, shuffle=False)
+
+
+# --- the codebook on a device ---------------------------------------------------------------------
+
+
+class TorchCodebook:
+    """The arrays of a :class:`Codebook` as tensors on a device."""
+
+    def __init__(self, codebook: Codebook, device: torch.device) -> None:
+        self._codebook = codebook
+        self.codewords = [torch.tensor(words, device=device) for words in codebook.codewords]
+        self.layers = [_Projection(projection, device) for projection in codebook.projections]
+
+    def project(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Take each layer's affine step at the layer's own resolution: (B, h_l, w_l, d_l)."""
+        return [project(layer) for project, layer in zip(self.layers, maps, strict=True)]
+
+    def pooled(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Average each channel of maps (B, h_l, w_l, C_l) over the image: (B, sum of C_l).
+
+        In units of the channel's standard deviation over pixels, from its mean, and divided by the
+        root of the number of channels, so that the vector is about as long as one of VLAD.
+        """
+        parts = [layer.average(m) for layer, m in zip(self.layers, maps, strict=True)]
+        means = torch.cat(parts, dim=1)
+        return means / math.sqrt(means.shape[1])
+
+    def grid_size(
+        self, maps: Sequence[torch.Tensor], grid: str, image_size: Sequence[int]
+    ) -> tuple[int, int]:
+        """Return height and width of the grid "finest" or "image"."""
+        if grid == "image":
+            return int(image_size[0]), int(image_size[1])
+        return max(layer.shape[1] for layer in maps), max(layer.shape[2] for layer in maps)
+
+    def dense_sums(
+        self, maps: list[torch.Tensor], grid: str, image_size: Sequence[int]
+    ) -> list[torch.Tensor]:
+        """Return the residual sums (B, K, D) of every codebook over a whole grid."""
+        sums = []
+        for part, words in self.parts(maps):
+            size = self.size_of(part, maps, grid, image_size)
+            sums.append(vlad.dense_residual_sums(part, words, size))
+        return sums
+
+    def by_kind(self, sums: list[torch.Tensor]) -> list[list[torch.Tensor]]:
+        """Part the sums of a joint codebook from those of one a layer."""
+        n_joint = 0 if self._codebook.joint is None else 1
+        return [part for part in (sums[:n_joint], sums[n_joint:]) if part]
+
+    def sampled_sums(
+        self, maps: list[torch.Tensor], points: Sequence[np.ndarray], size: tuple[int, int]
+    ) -> list[torch.Tensor]:
+        """Return the residual sums (B, K, D) of every codebook over chosen pixels."""
+        sums = []
+        for part, words in self.parts(maps):
+            rows = []
+            for i, chosen in enumerate(points):
+                blocks = hypercolumns_at([layer[i] for layer in part], chosen, size)
+                columns = torch.cat(blocks, dim=1)
+                rows.append(vlad.residual_sums(columns, vlad.assign(columns, words), words))
+            sums.append(torch.stack(rows))
+        return sums
+
+    def assign(self, maps: list[torch.Tensor], size: tuple[int, int]) -> np.ndarray:
+        """Return the words at every position of a grid: (n_codebooks, B, H, W)."""
+        parts = [vlad.dense_assign(part, words, size) for part, words in self.parts(maps)]
+        return torch.stack(parts).cpu().numpy()
+
+    def parts(self, maps: list[torch.Tensor]) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
+        """Pair each codebook with the layers that it covers."""
+        spans = self._codebook.spans
+        return [(maps[span], words) for span, words in zip(spans, self.codewords, strict=True)]
+
+    def size_of(
+        self,
+        part: list[torch.Tensor],
+        maps: list[torch.Tensor],
+        grid: str,
+        image_size: Sequence[int],
+    ) -> tuple[int, int]:
+        """Return the grid of one codebook; beside a joint one, a layer's is the layer's own."""
+        beside_joint = self._codebook.joint is not None and len(part) < len(maps)
+        if grid == "own" or beside_joint:
+            return part[0].shape[1], part[0].shape[2]
+        return self.grid_size(maps, grid, image_size)
+
+
+class _Projection:
+    """One layer's affine step on tensors."""
+
+    def __init__(self, projection: LayerProjection, device: torch.device) -> None:
+        mean, std, self.scale, components = projection
+        self.mean, self.std = (torch.tensor(values, device=device) for values in (mean, std))
+        self.matrix = None if components is None else torch.tensor(components, device=device).T
+        self.offset = None if self.matrix is None else -(self.mean @ self.matrix)
+
+    def average(self, layer: torch.Tensor) -> torch.Tensor:
+        return self.standardised(layer.mean(dim=(1, 2)))
+
+    def standardised(self, layer: torch.Tensor) -> torch.Tensor:
+        """Give each channel its units in `average`, at every cell."""
+        return (layer - self.mean) / self.std
+
+    def __call__(self, layer: torch.Tensor) -> torch.Tensor:
+        if self.matrix is None:
+            return (layer - self.mean) * self.scale
+        assert self.offset is not None
+        flat = torch.addmm(self.offset, layer.reshape(-1, layer.shape[-1]), self.matrix)
+        return flat.view(*layer.shape[:-1], -1)

@@ -1,0 +1,495 @@
+"""From a list of images to batches for a network: reading, common scale, resizing, batching."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import asdict, astuple, dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+
+import torch
+from tqdm.auto import tqdm
+
+from hypervlad.backbones import Preprocessing
+from hypervlad.cache import Cache, Memory, PathIndex
+from hypervlad.hypercolumns import input_size, prepare
+from hypervlad.images import (
+    ImageReadError,
+    Micrograph,
+    ReadOptions,
+    SkippedImage,
+    UnknownPixelSizeWarning,
+)
+from hypervlad.images.errors import image_name, warn_skipped
+from hypervlad.images.reading import (
+    READING_VERSION,
+    n_reader_threads,
+    read_in_order,
+    read_named,
+)
+
+# Measured on a CPU, an image of this size takes 1 GB on mobilenet_v2 and 2.4 GB on VGG-16: what a
+# laptop can give.
+MAX_PIXELS = 2048**2
+
+CPU_BATCH_PIXELS, GPU_BATCH_PIXELS = 8 * 224**2, 64 * 224**2
+_MAX_PER_BATCH = 256
+_USUAL_SIZE = 224  # pixels; decides the batch size where images keep their own size
+
+#: Called with an image's key; returns what was computed of it before, or None.
+Find: TypeAlias = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """An image without its pixels.
+
+    Attributes
+    ----------
+    digest : str
+        Of its pixels: see :class:`hypervlad.images.Micrograph`.
+    shape : tuple of int
+        (H, W) or (H, W, 3), pixels.
+    pixel_size : float or None
+        Nanometres per pixel.
+    """
+
+    digest: str
+    shape: tuple[int, ...]
+    pixel_size: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedImage:
+    """An image that was read, or whose result was found in the cache.
+
+    Attributes
+    ----------
+    info : ImageInfo
+    key : str
+        Digest by which the encoder identifies the image: see `image_key`.
+    cached : object
+        What was computed of it before; None if nothing was found.
+    tensor : Tensor of shape (C, H, W), float32, or None
+        The network's input; None if a result was found.
+    """
+
+    info: ImageInfo
+    key: str
+    cached: Any = None
+    tensor: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one size, ready for the network.
+
+    Attributes
+    ----------
+    positions : list of int
+        In the list that the user gave.
+    keys : list of str
+        See :class:`LoadedImage`.
+    tensors : Tensor of shape (B, C, H, W), float32
+    """
+
+    positions: list[int]
+    keys: list[str]
+    tensors: torch.Tensor
+
+
+@dataclass
+class ReadReport:
+    """What the user should know about a list of images after it was read.
+
+    Attributes
+    ----------
+    n_images : int
+    skipped : list of SkippedImage
+        Images that could not be read.
+    unscaled : list of str
+        Names of the images that were read, and whose pixel size is wanted but not known.
+    """
+
+    n_images: int
+    skipped: list[SkippedImage] = field(default_factory=list)
+    unscaled: list[str] = field(default_factory=list)
+
+    def warn(self) -> None:
+        """Warn of skipped images and of unknown pixel sizes, once each.
+
+        Raises
+        ------
+        ImageReadError
+            If no image could be read.
+
+        Warns
+        -----
+        SkippedImagesWarning, UnknownPixelSizeWarning
+        """
+        warn_skipped(self.skipped, self.n_images)
+        if self.unscaled:
+            warning = UnknownPixelSizeWarning.about(self.unscaled, self.n_images)
+            warnings.warn(warning, stacklevel=3)
+
+
+class _HasInfo(Protocol):
+    @property
+    def info(self) -> ImageInfo: ...
+
+
+Loaded = TypeVar("Loaded", bound=_HasInfo)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ImageLoader:
+    """How images are read, brought to a size, normalised and gathered into batches.
+
+    Attributes
+    ----------
+    image_size, aspect, pixel_size, memory, batch_size, n_jobs, on_error, verbose
+        As in :class:`hypervlad.HypercolumnVLAD`.
+    read_options : ReadOptions
+    preprocessing : Preprocessing
+    verify : bool
+        Read files although the index of ``memory`` knows them.
+    device : torch.device
+        Decides the automatic batch size.
+    """
+
+    image_size: int | None
+    aspect: Literal["square", "own"]
+    preprocessing: Preprocessing
+    pixel_size: float | None = None
+    read_options: ReadOptions = field(default_factory=ReadOptions)
+    memory: Memory = None
+    verify: bool = False
+    batch_size: int | Literal["auto"] = "auto"
+    device: torch.device = field(default_factory=functools.partial(torch.device, "cpu"))
+    n_jobs: int | None = None
+    on_error: Literal["raise", "skip"] = "raise"
+    verbose: bool = False
+
+    # --- one image ------------------------------------------------------------------------------
+
+    def load(self, image: Any, name: str, find: Find | None = None) -> LoadedImage:
+        """Read an image and prepare it for the network, unless a result of it is found.
+
+        Parameters
+        ----------
+        image : path or array
+        name : str
+            What errors call it.
+        find : callable, optional
+            Looks up a result by the image's key. With ``memory``, a file that has not changed
+            since it was last read is not opened if a result is found.
+
+        Raises
+        ------
+        ImageReadError
+            If it cannot be read, or not be brought to the common scale.
+        """
+        entry = None if self._index is None else self._index.entry(image)
+        if entry is not None and entry.facts is not None:
+            found = self._look_up(ImageInfo(*entry.facts), name, find)
+            if found is not None:
+                return found
+        micrograph = read_named(image, self.read_options, name)
+        info = _info_of(micrograph)
+        if entry is not None:
+            entry.keep(astuple(info))
+        return self._look_up(info, name, find) or self.prepare(micrograph, name)
+
+    def is_cached(self, image: Any, find: Find) -> bool:
+        """Return whether a result can be found without reading the image."""
+        entry = None if self._index is None else self._index.entry(image)
+        if entry is None or entry.facts is None:
+            return False
+        try:
+            return self._look_up(ImageInfo(*entry.facts), "image", find) is not None
+        except ImageReadError:
+            return False
+
+    def prepare(self, micrograph: Micrograph, name: str) -> LoadedImage:
+        """Resize an image that was read, and normalise it for the network.
+
+        Raises
+        ------
+        ImageReadError
+            If ``pixel_size`` makes the image too small or too large.
+        """
+        info = _info_of(micrograph)
+        size = self.input_size(info, name)
+        tensor = prepare(micrograph.pixels, size, self.preprocessing)
+        return LoadedImage(info, self.key(info), tensor=tensor)
+
+    def input_size(self, info: ImageInfo, name: str) -> tuple[int, int]:
+        """Return the network's input size (height, width) for an image, in pixels.
+
+        Raises
+        ------
+        ImageReadError
+            If ``pixel_size`` makes the image too small or too large.
+        """
+        minimum = self.preprocessing.minimum_size
+        size = size_at_scale(info.shape, info.pixel_size, self.pixel_size, minimum, name)
+        return size or input_size(info.shape, self.image_size, self.aspect, minimum)
+
+    def key(self, info: ImageInfo) -> str:
+        """Return the digest by which the encoder identifies an image: see `image_key`."""
+        return image_key(info.digest, info.pixel_size, self.pixel_size)
+
+    def load_batch(self, image: Any) -> Batch:
+        """Read one image as a batch.
+
+        Raises
+        ------
+        ImageReadError
+            If it cannot be read, or not be brought to the common scale.
+        """
+        (batch,) = self.batches([(0, self.load(image, image_name(image)))])
+        return batch
+
+    def _look_up(self, info: ImageInfo, name: str, find: Find | None) -> LoadedImage | None:
+        self.input_size(info, name)  # an image that cannot be scaled is an error, cached or not
+        if find is None:
+            return None
+        key = self.key(info)
+        cached = find(key)
+        return None if cached is None else LoadedImage(info, key, cached)
+
+    @functools.cached_property
+    def _index(self) -> PathIndex | None:
+        if self.memory is None:
+            return None
+        reading = {"options": asdict(self.read_options), "version": READING_VERSION}
+        return PathIndex(Cache(self.memory), reading, verify=self.verify)
+
+    # --- many images ----------------------------------------------------------------------------
+
+    @property
+    def n_threads(self) -> int:
+        """How many threads read ahead."""
+        return n_reader_threads(self.n_jobs)
+
+    def stream(
+        self,
+        images: list[Any],
+        desc: str,
+        load: Callable[[Any, str], Loaded],
+        report: ReadReport | None = None,
+    ) -> Iterator[tuple[int, Loaded]]:
+        """Load images in their order, with their positions; ``n_jobs`` threads read ahead.
+
+        Parameters
+        ----------
+        images : list of paths and arrays
+        desc : str
+            Label of the progress bar.
+        load : callable
+            Called with an image and its name, in any thread: :meth:`load`, or something around it.
+        report : ReadReport, optional
+            Filled with skipped images and those of unknown pixel size. Without one, the user is
+            warned of them after the last image.
+
+        Raises
+        ------
+        ImageReadError
+            At the first image that cannot be read, unless ``on_error="skip"``; then, without a
+            report, after the last if none could.
+        """
+        outcomes = read_in_order(enumerate(images), load, self.n_threads)
+        return self.stream_outcomes(outcomes, images, desc, report)
+
+    def stream_outcomes(
+        self,
+        outcomes: Generator[Loaded | SkippedImage, None, None],
+        images: list[Any],
+        desc: str,
+        report: ReadReport | None = None,
+    ) -> Iterator[tuple[int, Loaded]]:
+        """Do the same as :meth:`stream` for images that were loaded elsewhere.
+
+        Parameters
+        ----------
+        outcomes : generator
+            For each image in its order, a loaded image or a SkippedImage.
+        images, desc, report
+            As in :meth:`stream`.
+        """
+        hidden = None if self.verbose else True
+        loaded = self._loaded(outcomes, images, report)
+        return iter(tqdm(loaded, desc=desc, total=len(images), unit="image", disable=hidden))
+
+    def _loaded(
+        self,
+        outcomes: Generator[Loaded | SkippedImage, None, None],
+        images: list[Any],
+        report: ReadReport | None,
+    ) -> Iterator[tuple[int, Loaded]]:
+        notes = ReadReport(len(images)) if report is None else report
+        with contextlib.closing(outcomes):  # stops the readers if the caller stops early
+            for position, outcome in enumerate(outcomes):
+                if not isinstance(outcome, SkippedImage):
+                    if self.pixel_size is not None and outcome.info.pixel_size is None:
+                        notes.unscaled.append(image_name(images[position], position))
+                    yield position, outcome
+                elif self.on_error == "skip":
+                    notes.skipped.append(outcome)
+                else:
+                    raise ImageReadError(outcome.reason)
+        if report is None:
+            notes.warn()
+
+    # --- batches --------------------------------------------------------------------------------
+
+    @property
+    def n_per_batch(self) -> int:
+        """Images per batch; with ``batch_size="auto"`` and images of many sizes, a typical one."""
+        if self.batch_size != "auto":
+            return self.batch_size
+        return _n_fitting(self._batch_pixels, (self.image_size or _USUAL_SIZE) ** 2)
+
+    def batches(self, images: Iterable[tuple[int, LoadedImage]]) -> Iterator[Batch]:
+        """Cut a stream by position; within a cut, gather images of equal size.
+
+        Images with a cached result are left out. The cuts depend on positions and on the image's
+        own size alone, so leaving images out moves no other image into another cut.
+
+        However many sizes there are, few images wait: one that came d positions ago still waits
+        only if more than d of its size make a batch, so that with an automatic batch size all of
+        them have at most 1/2 + 1/3 + ... + 1/256, five times the pixels of a batch.
+        """
+        waiting: _Waiting = {}
+        for position, image in images:
+            if image.tensor is None:
+                continue
+            yield from _batches_of(self._complete(waiting, position))
+            height, width = image.tensor.shape[1:]
+            waiting.setdefault((height, width), []).append((position, image))
+        yield from _batches_of(waiting)
+
+    def _complete(self, waiting: _Waiting, position: int) -> _Waiting:
+        """Remove and return the images whose cut ends before this position."""
+        complete: _Waiting = {}
+        one_size = self.image_size is not None and self.pixel_size is None
+        for size in list(waiting):
+            n_images = self.n_per_batch
+            if self.batch_size == "auto" and not one_size:
+                n_images = _n_fitting(self._batch_pixels, size[0] * size[1])
+            if waiting[size][0][0] // n_images != position // n_images:
+                complete[size] = waiting.pop(size)
+        return complete
+
+    @property
+    def _batch_pixels(self) -> int:
+        return CPU_BATCH_PIXELS if self.device.type == "cpu" else GPU_BATCH_PIXELS
+
+
+# Position and image, by size.
+_Waiting: TypeAlias = dict[tuple[int, int], list[tuple[int, LoadedImage]]]
+
+
+def _batches_of(cut: _Waiting) -> Iterator[Batch]:
+    for members in cut.values():
+        positions, images = zip(*members, strict=True)
+        tensors = [image.tensor for image in images if image.tensor is not None]
+        yield Batch(list(positions), [image.key for image in images], torch.stack(tensors))
+
+
+def _n_fitting(batch_pixels: int, n_pixels: int) -> int:
+    return max(1, min(_MAX_PER_BATCH, batch_pixels // n_pixels))
+
+
+def _info_of(micrograph: Micrograph) -> ImageInfo:
+    return ImageInfo(micrograph.digest, micrograph.pixels.shape, micrograph.pixel_size)
+
+
+# --- the common scale -----------------------------------------------------------------------------
+
+
+def resampled_size(
+    shape: tuple[int, ...], own_pixel_size: float, pixel_size: float
+) -> tuple[int, int]:
+    """Return the size of an image at another scale.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the image, (H, W) or (H, W, 3), pixels.
+    own_pixel_size, pixel_size : float
+        Of the image and wanted, nanometres per pixel.
+
+    Returns
+    -------
+    tuple of int
+        Height and width, pixels.
+
+    Examples
+    --------
+    >>> resampled_size((600, 1200), own_pixel_size=0.5, pixel_size=2.0)
+    (150, 300)
+    """
+    # Absurd metadata may lead to infinity, which has no whole number.
+    height, width = (round(min(n * own_pixel_size / pixel_size, 1e12)) for n in shape[:2])
+    return height, width
+
+
+def size_at_scale(
+    shape: tuple[int, ...],
+    own_pixel_size: float | None,
+    pixel_size: float | None,
+    minimum: int,
+    name: str = "image",
+) -> tuple[int, int] | None:
+    """Return the size at which an image has this pixel size; None if that cannot be known.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the image, (H, W) or (H, W, 3), pixels.
+    own_pixel_size : float or None
+        Of the image, nanometres per pixel; None if not known.
+    pixel_size : float or None
+        Wanted, nanometres per pixel; None for no common scale.
+    minimum : int
+        The shortest side that the network takes, pixels.
+    name : str, default="image"
+        What to call the image in an error.
+
+    Raises
+    ------
+    ImageReadError
+        If a side would be below ``minimum``, or height x width above ``MAX_PIXELS``.
+    """
+    if pixel_size is None or own_pixel_size is None:
+        return None
+    size = resampled_size(shape, own_pixel_size, pixel_size)
+    if min(size) >= minimum and size[0] * size[1] <= MAX_PIXELS:
+        return size
+    if size[0] * size[1] > MAX_PIXELS:
+        limit = f"more than the limit of {MAX_PIXELS:,} pixels"
+        remedy = "a larger pixel_size"
+    else:
+        limit = f"less than the {minimum} pixels per side that the network needs"
+        remedy = "a smaller pixel_size"
+    height, width = shape[:2]
+    raise ImageReadError(
+        f"{name}: its {height} x {width} pixels of {own_pixel_size:.4g} nm would become "
+        f"{size[0]:,} x {size[1]:,} at pixel_size={pixel_size:g} nm, {limit}; use {remedy}, "
+        "correct the pixel size in the file if it is wrong, or leave the image out"
+    )
+
+
+def image_key(digest: str, own_pixel_size: float | None, pixel_size: float | None) -> str:
+    """Return an image's digest, with its own pixel size in it if the image will be resampled.
+
+    Equal pixels of another pixel size are then other images: for the cache, the codebook's pool and
+    the choice of pixels. Without a common scale, or a pixel size, it is the digest of the pixels.
+    """
+    if pixel_size is None or own_pixel_size is None:
+        return digest
+    return hashlib.sha256(f"{digest} {float(own_pixel_size)!r} nm".encode("ascii")).hexdigest()

@@ -1,0 +1,169 @@
+"""``encode``: vectors, and what became of each image."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.base import clone
+
+from hypervlad import HypercolumnVLAD, ImageReadError, read_micrograph
+from hypervlad.backbones import TappedNetwork
+from hypervlad.encoder import estimator, loading
+from hypervlad.images import SkippedImagesWarning, UnknownPixelSizeWarning, check_image_list
+
+Images = tuple[list[np.ndarray], np.ndarray]
+
+
+@pytest.fixture
+def files(texture_images: Images, tmp_path: Path) -> list[Path]:
+    """Six PNG files; the second and the last cannot be read."""
+    paths = []
+    for i, image in enumerate(texture_images[0][:6]):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(np.round(255 * image).astype(np.uint8)).save(paths[-1])
+    for broken in (paths[1], paths[5]):
+        broken.write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    return paths
+
+
+@pytest.fixture
+def fitted(tiny_encoder: HypercolumnVLAD, texture_images: Images) -> HypercolumnVLAD:
+    return tiny_encoder.fit(texture_images[0])
+
+
+def test_images_that_can_all_be_read(fitted: HypercolumnVLAD, texture_images: Images) -> None:
+    images, _ = texture_images
+    encoded = fitted.encode(images)
+    np.testing.assert_array_equal(encoded.vectors, fitted.transform(images))
+    assert encoded.vectors.dtype == np.float32
+    assert encoded.positions.tolist() == list(range(24))
+    assert encoded.n_images == 24
+    assert (encoded.skipped, encoded.unscaled, encoded.n_cached) == ((), (), 0)
+    assert [info.digest for info in encoded.info] == [read_micrograph(x).digest for x in images]
+    assert {(info.shape, info.pixel_size) for info in encoded.info} == {((20, 24), None)}
+    assert encoded.with_missing() is encoded.vectors, "no copy of what may be most of the memory"
+
+
+def test_skipped_images_are_returned_without_a_warning(
+    fitted: HypercolumnVLAD, files: list[Path]
+) -> None:
+    fitted.set_params(on_error="skip")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoded = fitted.encode(files)
+    assert encoded.positions.tolist() == [0, 2, 3, 4]
+    assert [(each.position, each.name) for each in encoded.skipped] == [
+        (1, str(files[1])),
+        (5, str(files[5])),
+    ]
+    assert all("cannot be decoded" in s.reason or s.name in s.reason for s in encoded.skipped)
+    assert len(encoded.info) == len(encoded.vectors) == 4
+    rows = encoded.with_missing()
+    assert rows.shape == (6, fitted.n_features_out_)
+    assert np.isnan(rows[[1, 5]]).all()
+    np.testing.assert_array_equal(rows[encoded.positions], encoded.vectors)
+    names = encoded.with_missing(["a", "b", "c", "d"], fill="")
+    assert names.tolist() == ["a", "", "b", "c", "d", ""]
+
+
+def test_transform_is_encode_with_warnings(fitted: HypercolumnVLAD, files: list[Path]) -> None:
+    encoded = fitted.set_params(on_error="skip").encode(files)
+    with pytest.warns(SkippedImagesWarning, match="2 of 6") as caught:
+        vectors = fitted.transform(files)
+    np.testing.assert_array_equal(vectors, encoded.with_missing())
+    (warning,) = caught
+    assert isinstance(warning.message, SkippedImagesWarning)
+    assert warning.message.skipped == encoded.skipped
+    with pytest.warns(SkippedImagesWarning, match="2 of 6"):
+        encoded.warn()
+
+
+def test_no_image_can_be_read(fitted: HypercolumnVLAD, files: list[Path]) -> None:
+    bad = [files[1], files[5]]
+    encoded = fitted.set_params(on_error="skip").encode(bad)
+    assert encoded.vectors.shape == (0, fitted.n_features_out_)
+    assert len(encoded.skipped) == 2
+    assert np.isnan(encoded.with_missing()).all()
+    for raising in (encoded.warn, lambda: fitted.transform(bad)):
+        with pytest.raises(ImageReadError, match="none of the images could be read"):
+            raising()
+
+
+def test_the_first_unreadable_image_is_an_error(fitted: HypercolumnVLAD, files: list[Path]) -> None:
+    with pytest.raises(ImageReadError, match=r"1\.png"):
+        fitted.encode(files)
+
+
+def test_images_of_unknown_pixel_size_are_named(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    images, _ = texture_images
+    tiny_encoder.set_params(pixel_size=2.0)
+    with pytest.warns(UnknownPixelSizeWarning, match="24 of 24"):
+        tiny_encoder.fit(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoded = tiny_encoder.encode(images[:2])
+    assert encoded.unscaled == tuple(f"image {i} of the list (counted from 0)" for i in range(2))
+    with pytest.warns(UnknownPixelSizeWarning, match="2 of 2"):
+        encoded.warn()
+
+
+def test_cached_vectors_are_counted(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
+) -> None:
+    images, _ = texture_images
+    tiny_encoder.set_params(memory=str(tmp_path / "cache")).fit(images)
+    first = tiny_encoder.encode(images[:4])
+    again = tiny_encoder.encode(images[:6])
+    assert (first.n_cached, again.n_cached) == (0, 4)
+    np.testing.assert_array_equal(again.vectors[:4], first.vectors)
+    assert again.info[:4] == first.info
+
+
+def test_an_image_is_read_twice_and_passes_the_network_twice_in_fit_transform(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for the codebook, once for its vector; with turns, once for each."""
+    images, _ = texture_images
+    reads, passes = list[str](), list[int]()
+    read, forward = loading.read_named, TappedNetwork._forward
+
+    def counted_read(image: Any, options: Any, name: str) -> Any:
+        reads.append(name)
+        return read(image, options, name)
+
+    def counted_pass(self: TappedNetwork, batch: Any) -> Any:
+        passes.append(len(batch))
+        return forward(self, batch)
+
+    monkeypatch.setattr(loading, "read_named", counted_read)
+    monkeypatch.setattr(TappedNetwork, "_forward", counted_pass)
+    for turns in (1, 2):
+        clone(tiny_encoder).set_params(turns=turns).fit_transform(images)
+        assert (len(reads), sum(passes)) == (2 * 24, (1 + turns) * 24)
+        reads.clear(), passes.clear()
+
+
+def test_a_list_is_checked_once_for_each_call(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, _ = texture_images
+    checked: list[int] = []
+
+    def counted(images: Any) -> list[Any]:
+        checked.append(len(images))
+        return check_image_list(images)
+
+    monkeypatch.setattr(estimator, "check_image_list", counted)
+    calls = (tiny_encoder.fit, tiny_encoder.encode, tiny_encoder.transform)
+    for n, call in enumerate(calls, 1):
+        call(images)
+        assert len(checked) == n
+    tiny_encoder.fit_checked(images).encode_checked(images)
+    assert len(checked) == len(calls)
