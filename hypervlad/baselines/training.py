@@ -237,6 +237,14 @@ class FineTuningCurves(Curves):
     n_validation: int = 0
     n_validation_groups: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse a start from a file that cannot be one."""
+        super().__post_init__()
+        if not all(
+            isinstance(each, int | float) for each in (self.start_loss, self.start_accuracy)
+        ):
+            raise TypeError("the loss and accuracy of the start are not numbers")
+
     @property
     def best_epoch(self) -> int:
         """The epoch with the lowest validation loss, counted from 0; -1 if the start was better."""

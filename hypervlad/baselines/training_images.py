@@ -74,11 +74,12 @@ def load_training_images(images: list[Any], loader: ImageLoader) -> TrainingImag
     OSError
         If there is no room for the temporary file.
     """
-    assert loader.image_size is not None
+    side = loader.image_size
+    assert side is not None
     n_channels = len(loader.preprocessing.mean)
     identity = replace(loader.preprocessing, mean=(0.0,) * n_channels, std=(1.0,) * n_channels)
     loader = replace(loader, preprocessing=identity)
-    pixels = _allocate(len(images), 1, loader.image_size)
+    pixels = _allocate(len(images), 1, side)
     positions: list[int] = []
     digests: list[str] = []
     for batch in loader.batches(loader.stream(images, "reading", loader.load)):

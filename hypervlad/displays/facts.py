@@ -52,16 +52,16 @@ def _patch_cnn_facts(model: Any) -> dict[str, str]:
 
 
 def _transfer_facts(model: Any) -> dict[str, str]:
-    recipe, history = model.recipe_, model.history_
+    side = model.image_size_
     learnt = {"head": "its head", "last": "its head and last layers", "all": "all of its layers"}
     digest = f"SHA-256 {model.weights_digest_[:12]}…"
     facts = {
-        "network": recipe.backbone,
+        "network": model.backbone_,
         "network's weights": f"{model.weights} ({digest}), "
         + ("in the file" if model.whole_network_ else "not in the file"),
-        "fine-tuned": _fine_tuned_in_words(history, learnt[recipe.trainable]),
-        "image size": _size_in_words(model),
-        "how files are read": _reading_in_words(model),
+        "fine-tuned": _fine_tuned_in_words(model.history_, learnt[model.trainable_]),
+        "image size": f"{side} x {side} pixels, stretched to a square",
+        "how files are read": _reading_in_words(model.read_options_),
     }
     return facts | {"classifier": f"softmax regression on {len(model.head_.mean):,} features"}
 
@@ -139,7 +139,7 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
         + ("not in the file" if embedded is None else "in the file"),
         "taps": ", ".join(encoder.taps_),
         "image size": _size_in_words(encoder),
-        "how files are read": _reading_in_words(encoder),
+        "how files are read": _reading_in_words(encoder.fitted_params_.read_options),
         "visual words": described,
         "normalisation": ", ".join(encoder.fitted_params_.normalize) or "none",
         "features of an image": _features_in_words(encoder),
@@ -186,13 +186,16 @@ def _size_in_words(encoder: Any) -> str:
     return f"{recipe.pixel_size:g} nm per pixel; where the pixel size is not known: {size}"
 
 
-def _reading_in_words(encoder: Any) -> str:
-    options = read_options_of(encoder)
-    changed = [f"{name}={value!r}" for name, value in options.items()]
+def _reading_in_words(options: ReadOptions) -> str:
+    changed = [f"{name}={value!r}" for name, value in _changed(options).items()]
     return ", ".join(changed) if changed else "by default (8-bit by 255, others by percentiles)"
 
 
 def read_options_of(encoder: Any) -> dict[str, Any]:
     """The reading options of a fitted encoder that are not the defaults, as keywords."""
-    options, defaults = asdict(encoder.fitted_params_.read_options), asdict(ReadOptions())
-    return {name: value for name, value in options.items() if value != defaults[name]}
+    return _changed(encoder.fitted_params_.read_options)
+
+
+def _changed(options: ReadOptions) -> dict[str, Any]:
+    defaults = asdict(ReadOptions())
+    return {name: value for name, value in asdict(options).items() if value != defaults[name]}
