@@ -1,231 +1,148 @@
-"""Write the tables of the READMEs from the stored results; no figure is typed by hand.
+"""Write the tables of the pages from the stored results; no figure is typed by hand.
 
-python benchmarks/tables.py            # rewrite the tables
-python benchmarks/tables.py --check    # fail if a README differs from the results
+python -m benchmarks.tables            # rewrite the tables
+python -m benchmarks.tables --check    # fail if a page differs from the results
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from accuracy_tables import LAYOUT, accuracy_section, front_table
-from alignment_table import alignment_section, clean_section, hard_section
-from alignment_table import speed_table as alignment_speed_table
-from defects_table import carrillo_table, defects_section
-from defects_table import front_table as front_defects
-from defects_table import speed_table as map_speed_table
-from doubt_table import doubt_sentence, doubt_table, labelling_table
-from extract_scale_table import cost_table, scale_section
-from luo2021_tables import experiment_table, stages_table
-from modarres2017_tables import comparison
-from review_load_table import load_table
-from tried_table import tried_table
+from benchmarks.accuracy.tables import LAYOUT, accuracy_section, variants_table
+from benchmarks.accuracy.tables import front_table as front_accuracy
+from benchmarks.alignment import tables as alignment
+from benchmarks.common.results import BENCHMARKS, RESULTS, load_result, measured_line
+from benchmarks.common.tables import NOT_YET, with_tables
+from benchmarks.defects import tables as defects
+from benchmarks.papers import carrillo2020
+from benchmarks.papers.luo2021.tables import experiment_table, stages_table
+from benchmarks.papers.modarres2017.tables import comparison
+from benchmarks.review.tables import labelling_table, load_table
+from benchmarks.speed import tables as speed
+from benchmarks.uncertainty.tables import front_sentence, uncertainty_table
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
+ROOT = BENCHMARKS.parent
 ACCURACY_OF = ("mobilenet_v2", "vgg16")  # networks of the accuracy benchmark
-NOT_YET = "Not measured yet."
+Facts = dict[str, Any]
 
 
-def speed_table(rows: list[dict[str, Any]]) -> str:
-    """Return times beside the network's own, medians over rounds of the ratio within a round."""
-    lines = [
-        "| network | image | codebook | network alone | the same, folded | ours, finest grid "
-        "| ours, every pixel | naive dense | 5,000 pixels | classifier's encoder "
-        "| VLAD part: naive / ours, finest | naive / ours, every pixel |",
-        f"|{'---|' * 12}",
-    ]
-    for row in rows:
-        ms = row["ms"]
-        cells = [row["backbone"], f"{row['size']} px", row["codebook"]]
-        cells.append(f"{median(ms['network']):.1f} ms")
-        cells += [times(ms, m, "network") for m in ("folded", "finest", "image")]
-        cells += [times(ms, m, "network") for m in ("naive", "sampled", "classifier")]
-        cells += [times(ms, "VLAD part, naive", f"VLAD part, {g}") for g in ("finest", "image")]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+def of_one(path: str, table: Callable[[Facts], str], *, labelled: bool = True) -> str:
+    """Return the table of one stored result, with the state of the code that it is of."""
+    if not (RESULTS / path).exists():
+        return NOT_YET
+    facts = load_result(RESULTS / path)
+    return f"{table(facts)}\n\n{measured_line(facts)}" if labelled else table(facts)
 
 
-def memory_table(rows: list[dict[str, Any]]) -> str:
-    """Return peaks of memory, one image, the network's own pass included in each."""
-    methods = {"network": "network alone", "folded": "the same, folded"}
-    methods |= {"finest": "ours, finest grid", "image": "ours, every pixel"}
-    methods |= {"naive": "naive dense", "sampled": "5,000 pixels"}
-    methods["classifier"] = "classifier's encoder"
-    lines = [
-        f"| network | image | codebook | {' | '.join(methods.values())} |",
-        f"|{'---|' * (3 + len(methods))}",
-    ]
-    for row in rows:
-        peaks = [row["peak_mb"].get(method) for method in methods]
-        cells = [row["backbone"], f"{row['size']} px", row["codebook"]]
-        cells += ["–" if peak is None else f"{peak:.0f} MB" for peak in peaks]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+def of_all(pattern: str, table: Callable[[list[Facts]], str], *, labelled: bool = True) -> str:
+    """Return the table of all stored results whose path matches a pattern."""
+    results = [load_result(path) for path in sorted(RESULTS.glob(pattern))]
+    if not results:
+        return NOT_YET
+    return f"{table(results)}\n\n{measured_line(*results)}" if labelled else table(results)
 
 
-def speed_sentence(rows: list[dict[str, Any]]) -> str:
-    """Return the first row of the speeds in words."""
-    row, ms = rows[0], rows[0]["ms"]
-    classifier = ""
-    if "classifier" in ms:
-        classifier = (
-            f", that of the classifier, which passes over an image twice, "
-            f"{times(ms, 'classifier', 'network')}"
-        )
-    return (
-        f"On two CPU threads the encoding of a {row['size']} px image by `HypercolumnVLAD()` takes "
-        f"{times(ms, 'finest', 'network')} the time of one pass of the network "
-        f"({row['backbone']}){classifier}; upsampling every channel to every pixel, the naive "
-        f"way, takes {times(ms, 'naive', 'network')}."
-    )
-
-
-def median(values: list[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return (ordered[middle] + ordered[-middle - 1]) / 2
-
-
-def times(ms: dict[str, list[float]], numerator: str, denominator: str) -> str:
-    """Return the median over rounds of the ratio within a round."""
-    if numerator not in ms:
-        return "–"
-    pairs = zip(ms[numerator], ms[denominator], strict=True)
-    return f"{median([a / b for a, b in pairs]):.2f} x"
-
-
-def load(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((HERE / "results" / name).read_text(encoding="utf-8"))
-    return content
-
-
-def with_tables(text: str, tables: dict[str, str]) -> str:
-    """Replace what stands between <!-- name:begin --> and <!-- name:end -->."""
-    for name, table in tables.items():
-        begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
-        if text.count(begin) != 1 or text.count(end) != 1:
-            raise SystemExit(f"no place for the table {name!r}")
-        head, rest = text.split(begin)
-        text = f"{head}{begin}{table}\n{end}{rest.split(end)[1]}"
-    return text
-
-
-def accuracy_results() -> list[dict[str, Any]]:
-    """Return the stored results of `accuracy.py`, the default network's first."""
+def accuracy_results() -> list[Facts]:
+    """Return the stored results of the accuracy benchmark, the default network's first."""
     files = sorted(
-        (HERE / "results").glob("accuracy_*.json"),
-        key=lambda f: ("mobilenet" not in f.name, f.name),
+        RESULTS.glob("accuracy/accuracy_*.json"), key=lambda f: ("mobilenet" not in f.name, f.name)
     )
-    stored = [load(file.name) for file in files]
+    stored = [load_result(file) for file in files]
     for file, facts in zip(files, stored, strict=True):
         if facts.get("layout") != LAYOUT:
             sys.exit(
                 f"{file.name} has another layout ({facts.get('layout')}, not {LAYOUT}): run "
-                "accuracy.py again, or take the file away"
+                "`python -m benchmarks.accuracy` again, or remove the file"
             )
     return [_largest_first(facts) for facts in stored]
 
 
-def _largest_first(facts: dict[str, Any]) -> dict[str, Any]:
-    """Put the data sets into one order, in whatever one they were measured."""
+def _largest_first(facts: Facts) -> Facts:
+    """Sort the data sets by size, whatever the order in which they were measured."""
     names = sorted(facts["sets"], key=lambda name: -facts["sets"][name]["n"])
     rows = sorted(facts["rows"], key=lambda row: names.index(row["data"]))
     return facts | {"sets": {name: facts["sets"][name] for name in names}, "rows": rows}
 
 
-def accuracy_tables(stored: list[dict[str, Any]]) -> str:
-    """Return the tables of every network, and which have not been measured."""
-    sections = [accuracy_section(facts) for facts in stored]
+def accuracy_tables(stored: list[Facts]) -> str:
+    """Return the tables of every network, each with the state of the code that it is of."""
+    sections = [f"{accuracy_section(facts)}\n\n{measured_line(facts)}" for facts in stored]
     known = {facts["backbone"] for facts in stored}
     sections += [f"**{name}**: {NOT_YET.lower()}" for name in ACCURACY_OF if name not in known]
     return "\n\n".join(sections)
 
 
-def tried_tables() -> str:
-    """Return the tables of what was tried on each network."""
-    files = sorted((HERE / "results").glob("tried_*.json"))
-    return "\n\n".join(tried_table(load(file.name)) for file in files) or NOT_YET
-
-
-def scale_tables(section: Callable[[dict[str, Any]], str]) -> str:
-    """Return what was measured of extraction."""
-    files = sorted((HERE / "results").glob("extract_scale_*.json"))
-    return "\n\n".join(section(load(file.name)) for file in files) or NOT_YET
-
-
-def defects_tables(section: Callable[[list[dict[str, Any]]], str]) -> str:
-    """Return how well defects are found on each surface."""
-    files = sorted((HERE / "results").glob("defects_*.json"))
-    return section([load(file.name) for file in files]) if files else NOT_YET
-
-
-def modarres2017_tables() -> str:
-    """Return what the 2017 paper's two ways gave on each set of images."""
-    files = sorted((HERE / "results").glob("modarres2017_*.json"))
-    return comparison([load(file.name) for file in files]) if files else NOT_YET
-
-
-def stored_table(name: str, table: Callable[[dict[str, Any]], str]) -> str:
-    """Return the table of one file of results, if there is one."""
-    return table(load(name)) if (HERE / "results" / name).exists() else NOT_YET
-
-
-def alignment_tables() -> dict[str, str]:
-    """Return how well the aligned fraction is measured, by table."""
-    sections = {"": alignment_section, "-hard": hard_section, "-clean": clean_section}
-    tables = {f"alignment{k}": stored_table("alignment.json", v) for k, v in sections.items()}
-    speed = stored_table("speed_of_alignment.json", alignment_speed_table)
-    return tables | {"alignment-speed": speed}
-
-
 def pages() -> dict[Path, dict[str, str]]:
     """Return every table by its page and name."""
-    speed = load("encode_speed_cpu.json")["rows"]
-    here = {"speed": speed_table(speed), "memory": memory_table(speed)}
-    luo2021 = [load(path.name) for path in sorted((HERE / "results").glob("luo2021_*.json"))]
-    here |= {"luo2021": experiment_table(luo2021), "luo2021-stages": stages_table(luo2021)}
-    here["modarres2017"] = modarres2017_tables()
     accuracy = accuracy_results()
-    here |= {"accuracy": accuracy_tables(accuracy), "tried": tried_tables()}
-    here |= {"scale": scale_tables(scale_section), "defects": defects_tables(defects_section)}
-    here["carrillo"] = stored_table("carrillo2020.json", carrillo_table)
-    here["map-speed"] = stored_table("speed_of_defect_maps.json", map_speed_table)
-    here["doubt"] = stored_table("doubt.json", doubt_table)
-    here["labelling"] = stored_table("labelling.json", labelling_table)
-    here["review"] = stored_table("review_load.json", load_table)
-    here |= alignment_tables()
-    scaling = {"cost": scale_tables(cost_table)}
-    compared = front_table(accuracy[0]) if accuracy else NOT_YET
-    front = {"compare": f"{compared}\n\n{speed_sentence(speed)}"}
-    front["sets"] = stored_table("doubt.json", doubt_sentence)
-    front["found"] = defects_tables(front_defects)
+    encoding = "speed/encoding_cpu.json"
+    compared = front_accuracy(accuracy[0]) if accuracy else NOT_YET
+    sentence = of_one(encoding, lambda f: speed.front_sentence(f["rows"]), labelled=False)
     return {
-        ROOT / "README.md": front,
-        ROOT / "docs" / "scaling.md": scaling,
-        HERE / "README.md": here,
+        ROOT / "README.md": {
+            "compare": f"{compared}\n\n{sentence}",
+            "sets": of_one("uncertainty/uncertainty.json", front_sentence, labelled=False),
+            "found": of_all("defects/defects_*.json", defects.front_table, labelled=False),
+        },
+        ROOT / "docs" / "scaling.md": {
+            "cost": of_one("speed/extraction_cpu.json", speed.cost_table),
+        },
+        BENCHMARKS / "speed" / "README.md": {
+            "speed": of_one(encoding, lambda facts: speed.speed_table(facts["rows"])),
+            "memory": of_one(encoding, lambda facts: speed.memory_table(facts["rows"])),
+            "scale": of_one("speed/extraction_cpu.json", speed.scale_section),
+        },
+        BENCHMARKS / "accuracy" / "README.md": {
+            "accuracy": accuracy_tables(accuracy),
+            "variants": of_one("accuracy/variants_mobilenet_v2.json", variants_table),
+        },
+        BENCHMARKS / "uncertainty" / "README.md": {
+            "uncertainty": of_one("uncertainty/uncertainty.json", uncertainty_table),
+        },
+        BENCHMARKS / "review" / "README.md": {
+            "labelling": of_one("review/labelling.json", labelling_table),
+            "load": of_one("review/load.json", load_table),
+        },
+        BENCHMARKS / "defects" / "README.md": {
+            "defects": of_all("defects/defects_*.json", defects.defects_section),
+            "map-speed": of_one("defects/speed.json", defects.speed_table),
+        },
+        BENCHMARKS / "alignment" / "README.md": {
+            "alignment": of_one("alignment/alignment.json", alignment.alignment_section),
+            "alignment-hard": of_one("alignment/alignment.json", alignment.hard_section),
+            "alignment-clean": of_one("alignment/alignment.json", alignment.clean_section),
+            "alignment-speed": of_one("alignment/speed.json", alignment.speed_table),
+        },
+        BENCHMARKS / "papers" / "README.md": {
+            "luo2021": of_all("papers/luo2021_*.json", experiment_table),
+            "luo2021-stages": of_all("papers/luo2021_*.json", stages_table),
+            "modarres2017": of_all("papers/modarres2017_*.json", comparison),
+            "carrillo": of_one("papers/carrillo2020.json", carrillo2020.result_table),
+        },
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
     check = parser.parse_args().check
     stale = []
     for page, tables in pages().items():
         before = page.read_text(encoding="utf-8")
-        after = with_tables(before, tables)
+        try:
+            after = with_tables(before, tables)
+        except ValueError as error:
+            sys.exit(f"{page.relative_to(ROOT)}: {error}")
         if before != after:
             stale.append(page.relative_to(ROOT).as_posix())
             if not check:
                 page.write_text(after, encoding="utf-8", newline="\n")
     if check and stale:
-        sys.exit(f"stale tables in {', '.join(stale)}: run python benchmarks/tables.py")
+        sys.exit(f"stale tables in {', '.join(stale)}: run python -m benchmarks.tables")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from hypervlad.modelfile import ModelFileError, loader_of, read_model, register_
 
 # Named here and not by importing the rooms: loading an encoder must not cost xgboost.
 register_kind("hypercolumn_vlad", "hypervlad.encoder:HypercolumnVLAD")
+register_kind("boosted_softmax_classifier", "hypervlad.boosting:BoostedSoftmaxClassifier")
 register_kind("micrograph_classifier", "hypervlad.classifier:MicrographClassifier")
 register_kind("patch_defect_scorer", "hypervlad.defects:PatchDefectScorer")
 register_kind("alignment_classifier", "hypervlad.alignment:AlignmentClassifier")
@@ -30,8 +31,8 @@ def load(path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None
     -------
     estimator
         Fitted; a :class:`MicrographClassifier`, a :class:`PatchDefectScorer`, an
-        :class:`AlignmentClassifier`, a :class:`HypercolumnVLAD`, a :class:`PatchCNNClassifier` or a
-        :class:`TransferClassifier`.
+        :class:`AlignmentClassifier`, a :class:`HypercolumnVLAD`, a :class:`PatchCNNClassifier`, a
+        :class:`TransferClassifier` or a :class:`BoostedSoftmaxClassifier`.
         It predicts bit-identically to the one saved, given the same threads and batches.
 
     Raises

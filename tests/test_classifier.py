@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
-from sklearn.utils.estimator_checks import parametrize_with_checks
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 import hypervlad
 from hypervlad import (
@@ -32,54 +30,6 @@ from hypervlad.classifier import default_encoder
 from hypervlad.images import SkippedImagesWarning
 
 Images = tuple[list[np.ndarray], np.ndarray]
-
-
-class RowsAsImages(MicrographClassifier):
-    """Takes a 2-D array and sees each row as an image of one row of pixels."""
-
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> RowsAsImages:
-        X, y = validate_data(self, X, y, dtype=np.float64)
-        super().fit([row[None] for row in X], y, sample_weight)
-        return self
-
-    def _of_readable(self, X: Any, function: Any) -> np.ndarray:
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return super()._of_readable([row[None] for row in X], function)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = True
-        tags.input_tags.string = False
-        # A row becomes a picture: what a check's blobs differ in, their level, is scaled away.
-        tags.classifier_tags.poor_score = True
-        return tags
-
-
-def rows_as_images() -> RowsAsImages:
-    encoder = HypercolumnVLAD(
-        "tiny",
-        weights="random",
-        image_size=8,
-        n_codewords=2,
-        layer_components=2,
-        n_samples=200,
-        batch_size=1,
-    )
-    return RowsAsImages(encoder, boosting=BoostedSoftmaxClassifier(n_estimators=3, Cs=1.0))
-
-
-EXPECTED_FAILURES = {
-    "check_sample_weight_equivalence_on_dense_data": "the codebook is learnt from pixels "
-    "without weights",
-}
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@parametrize_with_checks(
-    [rows_as_images()], expected_failed_checks=lambda estimator: EXPECTED_FAILURES
-)
-def test_scikit_learns_conformance(estimator: Any, check: Callable[[Any], None]) -> None:
-    check(estimator)
 
 
 @pytest.fixture

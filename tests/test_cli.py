@@ -307,7 +307,7 @@ def test_quiet_says_nothing_but_results(model, folder, tmp_path):
         (["predict", "{model}", "{folder}/*.tif"], "no images here"),
         (["predict", "{model}", "{folder}", "-o", "{folder}"], "is a folder"),
         (["predict", "{model}", "{folder}", "--page", "page.csv"], "ends in .html"),
-        (["predict", "{model}", "{folder}", "-o", "p.html", "--page", "p.html"], "one file"),
+        (["predict", "{model}", "{folder}", "-o", "p.html", "--page", "p.html"], "same file"),
         (["explain", "{model}", "{folder}/flat/00.png", "-o", "why.jpg"], "ends in .png"),
         (["explain", "{model}", "nothing.png", "-o", "why.png"], "nothing.png"),
         (["explain", "none.hvlad", "{folder}/flat", "-o", "why.png"], "none.hvlad"),
@@ -386,7 +386,7 @@ def test_explain_draws_the_others_beside_a_bad_file(model, folder, tmp_path):
     good, output = folder / "flat" / "00.png", tmp_path / "why.png"
     result = run("explain", model, tmp_path / "bad.png", good, "-o", output, code=2)
     assert result.stdout == f"picture: {output}\n"
-    assert "error: 1 of 2 images not shown" in result.stderr
+    assert "error: 1 of 2 images left out" in result.stderr
     assert "bad.png" in result.stderr
     assert output.exists()
     alone = tmp_path / "none.png"
@@ -439,7 +439,7 @@ def test_check_tells_by_its_exit_code_whether_something_was_found(tmp_path):
 def test_the_demo_does_the_main_job(folder, groups, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run("demo", folder, *TINY, "--groups", groups)
-    assert "it predicts exactly as before" in result.stdout
+    assert "it predicts exactly the same" in result.stdout
     report = tmp_path / "demo-report"
     rows = read_table((report / "predictions.csv").read_text(encoding="utf-8"))
     assert 3 <= len(rows) <= 8
@@ -478,7 +478,7 @@ def test_the_demo_compares_the_model_with_its_file(folder, tmp_path, monkeypatch
 
     monkeypatch.setattr("hypervlad.models.load", another)
     words = refused("demo", folder, "-o", tmp_path, *TINY, "-q")
-    assert "does not predict like the one saved" in words
+    assert "the loaded model does not predict like the saved one" in words
 
 
 def test_the_demo_needs_something_to_hold_out(tmp_path, texture_images):

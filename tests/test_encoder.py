@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import pickle
 import warnings
-from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,6 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.utils.estimator_checks import parametrize_with_checks
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 import hypervlad
 from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError, make_tem_images
@@ -33,45 +30,6 @@ from hypervlad.images import SkippedImagesWarning
 from hypervlad.modelfile import write_model
 
 Images = tuple[list[np.ndarray], np.ndarray]
-
-
-class RowsAsImages(HypercolumnVLAD):
-    """Takes a 2-D array and sees each row as an image of one row of pixels."""
-
-    def fit(self, X: Any, y: object = None) -> RowsAsImages:
-        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        super().fit([row[None] for row in X])
-        return self
-
-    def transform(self, X: Any) -> np.ndarray:
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return super().transform([row[None] for row in X])
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = True
-        tags.input_tags.string = False
-        return tags
-
-
-@parametrize_with_checks(
-    # One image a batch: some checks ask for more digits than batches of two sizes share.
-    [
-        RowsAsImages(
-            "tiny",
-            weights="random",
-            image_size=8,
-            n_codewords=2,
-            layer_components=2,
-            n_samples=200,
-            normalize=None,
-            batch_size=1,
-        )
-    ]
-)
-def test_scikit_learns_conformance(estimator: Any, check: Callable[[Any], None]) -> None:
-    check(estimator)
 
 
 def test_output_is_float32_of_the_promised_width(

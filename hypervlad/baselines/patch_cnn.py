@@ -306,7 +306,8 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
 
     def decision_function(self, X: Sequence[Any]) -> NDArray[np.float64]:
         """Return the log-odds (n,) of ``classes_[1]``, without dropout."""
-        return self._log_odds(self._fitted_network(), self.as_network_input(X))
+        pixels = self.as_network_input(X)
+        return self._log_odds(self._fitted_network(), pixels)
 
     def predict_proba(self, X: Sequence[Any]) -> NDArray[np.float64]:
         """Return the probabilities (n, 2) of ``classes_``."""

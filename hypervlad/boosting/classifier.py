@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import joblib
 import numpy as np
 import xgboost
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from hypervlad.base import Array, Arrays, Estimator, Field, Labels, Maybe, Value, Values
 from hypervlad.boosting.linear import fit_blocks
 from hypervlad.boosting.rows import (
     FloatArray,
@@ -29,28 +29,70 @@ from hypervlad.boosting.rows import (
     warn_of_small_classes,
 )
 from hypervlad.boosting.trees import fit_trees, tree_margins, xgboost_parameters
+from hypervlad.constraints import (
+    Alternatives,
+    Integer,
+    ListOf,
+    Number,
+    OneOf,
+    is_integer,
+    is_number,
+)
 from hypervlad.splits import group_folds
 
 _MAX_SEED = np.iinfo(np.int32).max
-# Lowest values of the integer parameters.
-_INTEGERS = {
-    "n_estimators": 0,
-    "max_depth": 1,
-    "max_bin": 2,
-    "max_linear_directions": 1,
-    "max_tree_features": 1,
-    "n_iter_no_change": 1,
-    "n_splits": 2,
-}
-_MAY_BE_NONE = ("max_linear_directions", "max_tree_features", "n_iter_no_change")
-_SHARES = ("learning_rate", "subsample", "colsample_bytree")
-_NOT_NEGATIVE = ("min_child_weight", "reg_lambda")
-_FITTED_NUMBERS = ("n_estimators_", "tree_gain_", "tree_gain_error_")
-_FITTED_PER_BLOCK = ("C_", "block_weights_")
-_LABEL_KINDS = "biufUO"
 
 
-class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
+class PositiveByLabel:
+    """Dictionaries of positive numbers by class label."""
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, Mapping) and all(
+            is_number(weight) and weight > 0 for weight in value.values()
+        )
+
+    def __str__(self) -> str:
+        return "a dictionary of positive numbers by label"
+
+
+#: Constraints of the parameters ``Cs`` and ``class_weight``.
+CS = (Number(above=0), ListOf(Number(above=0), "a sequence of numbers"))
+CLASS_WEIGHT = (OneOf("balanced"), PositiveByLabel(), None)
+
+
+class _BoosterField:
+    """How trees are stored: the bytes of xgboost's own UBJSON format, and their SHA-256."""
+
+    def pack(self, value: xgboost.Booster, *, include_backbone: bool) -> tuple[Any, Arrays]:
+        raw = bytes(value.save_raw("ubj"))
+        packed = {"sha256": hashlib.sha256(raw).hexdigest()}
+        return packed, {"": np.frombuffer(raw, dtype=np.uint8)}
+
+    def unpack(self, packed: Any, arrays: Arrays) -> xgboost.Booster:
+        array = arrays[""]
+        if array.dtype != np.uint8 or array.ndim != 1:
+            raise ValueError(f"the trees' bytes are a row of uint8; got {array.dtype}")
+        raw = array.tobytes()
+        # Checked before xgboost reads them: in version 2.1, truncated bytes abort the process.
+        if hashlib.sha256(raw).hexdigest() != packed["sha256"]:
+            raise ValueError("the trees' bytes are damaged: they do not have the header's SHA-256")
+        try:
+            return xgboost.Booster({"verbosity": 0}, model_file=bytearray(raw))
+        except xgboost.core.XGBoostError as error:
+            raise ValueError("the trees' bytes are not a model that this xgboost reads") from error
+
+
+class _NamesField:
+    """How column names are stored: an array of strings."""
+
+    def pack(self, value: NDArray[Any], *, include_backbone: bool) -> tuple[Any, Arrays]:
+        return [str(name) for name in value], {}
+
+    def unpack(self, packed: Any, arrays: Arrays) -> NDArray[Any]:
+        return np.array([str(name) for name in packed], dtype=object)
+
+
+class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     """Softmax classifier: linear margins, plus boosted trees if a hold-out shows that they help.
 
     With few samples and many features, as VLAD vectors have, boosted trees alone are less accurate
@@ -189,13 +231,52 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     True
     """
 
+    _kind = "boosted_softmax_classifier"
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
+        "init": [OneOf("linear"), None],
+        "n_estimators": [Integer(0)],
+        "learning_rate": [Number(above=0, at_most=1)],
+        "max_depth": [Integer(1)],
+        "max_bin": [Integer(2)],
+        "max_tree_features": [Integer(1), None],
+        "min_child_weight": [Number(at_least=0)],
+        "reg_lambda": [Number(at_least=0)],
+        "subsample": [Number(above=0, at_most=1)],
+        "colsample_bytree": [Number(above=0, at_most=1)],
+        "validation_fraction": [Number(above=0, below=1)],
+        "n_iter_no_change": [Integer(1), None],
+        "Cs": CS,
+        "max_linear_directions": [Integer(1), None],
+        "n_splits": [Integer(2)],
+        "class_weight": CLASS_WEIGHT,
+    }
+    _unsaved_parameters: ClassVar[frozenset[str]] = frozenset()
+    _fitted_state: ClassVar[Mapping[str, Field]] = {
+        "classes_": Labels(),
+        "n_features_in_": Value(int),
+        "feature_names_in_": Maybe(_NamesField()),
+        "C_": Maybe(Values(float)),
+        "block_weights_": Maybe(Values(float)),
+        "linear_coef_": Maybe(Array("float64", 2)),
+        "linear_intercept_": Array("float64", 1),
+        "n_estimators_": Value(int),
+        "tree_gain_": Maybe(Value(float)),
+        "tree_gain_error_": Maybe(Value(float)),
+        "tree_columns_": Maybe(Array("int64", 1)),
+        "booster_": Maybe(_BoosterField()),
+    }
+
     classes_: NDArray[Any]
     n_features_in_: int
     C_: tuple[float, ...] | None
     block_weights_: tuple[float, ...] | None
     linear_coef_: FloatArray | None
     linear_intercept_: FloatArray
+    n_estimators_: int
+    tree_gain_: float | None
+    tree_gain_error_: float | None
     tree_columns_: IntArray | None
+    booster_: xgboost.Booster | None
 
     def __init__(
         self,
@@ -277,7 +358,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
             For a parameter out of range, for X, y, weights, groups or blocks that do not fit
             together, or if there is only one class.
         """
-        self.check_parameters()
+        self._check_parameters()
         features, labels = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(labels)
         _check_float32(features)
@@ -337,121 +418,12 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         codes = margins.argmax(axis=1) if margins.shape[1] > 1 else (margins[:, 0] > 0).astype(int)
         return self.classes_[codes]
 
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return the fitted model as plain data, for a file without pickle.
-
-        Returns
-        -------
-        header : dict
-            JSON-able: parameters, labels, chosen numbers. A `random_state` that is a generator
-            becomes None.
-        arrays : dict of str to ndarray
-            ``intercept``, ``coef`` (with a linear part) and ``booster`` (if there are trees),
-            the bytes of xgboost's own UBJSON format as uint8.
-
-        Raises
-        ------
-        ValueError
-            If the labels are not strings, numbers or booleans.
-        """
-        check_is_fitted(self)
-        header: dict[str, Any] = {
-            "parameters": _pack_parameters(self.get_params(deep=False)),
-            "classes": pack_labels(self.classes_),
-            "n_features_in": int(self.n_features_in_),
-            "fitted": {name: _json_number(getattr(self, name)) for name in _FITTED_NUMBERS}
-            | {name: getattr(self, name) for name in _FITTED_PER_BLOCK},
-        }
-        if hasattr(self, "feature_names_in_"):
-            header["feature_names_in"] = [str(name) for name in self.feature_names_in_]
-        arrays: dict[str, NDArray[Any]] = {"intercept": self.linear_intercept_}
-        if self.linear_coef_ is not None:
-            arrays["coef"] = self.linear_coef_
-        if self.tree_columns_ is not None:
-            arrays["tree_columns"] = self.tree_columns_.astype(np.int64)
-        if self.booster_ is not None:
-            raw = bytes(self.booster_.save_raw("ubj"))
-            arrays["booster"] = np.frombuffer(raw, dtype=np.uint8)
-            header["booster_sha256"] = hashlib.sha256(raw).hexdigest()
-        return header, arrays
-
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-    ) -> BoostedSoftmaxClassifier:
-        """Return the model whose `to_state` gave header and arrays; predictions are identical.
-
-        Parameters
-        ----------
-        header : dict
-        arrays : dict of str to ndarray
-
-        Returns
-        -------
-        model : BoostedSoftmaxClassifier
-
-        Raises
-        ------
-        ValueError
-            If something is missing or does not fit together.
-        """
-        try:
-            model = cls(**_unpack_parameters(header["parameters"]))
-            model.classes_ = unpack_labels(header["classes"])
-            model.n_features_in_ = int(header["n_features_in"])
-            for name in _FITTED_NUMBERS:
-                setattr(model, name, _number(header["fitted"][name]))
-            for name in _FITTED_PER_BLOCK:
-                values = header["fitted"][name]
-                setattr(model, name, None if values is None else tuple(map(float, values)))
-            if "feature_names_in" in header:
-                model.feature_names_in_ = np.array(header["feature_names_in"], dtype=object)
-            intercept = arrays["intercept"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                "The state is incomplete or not one of BoostedSoftmaxClassifier: "
-                f"{error}. Use the header and arrays that to_state gave; if they come from a file, "
-                "another version of hypervlad wrote it, or not hypervlad: train the model again."
-            ) from error
-        n_columns = n_margins(len(model.classes_))
-        model.linear_intercept_ = _shaped("intercept", intercept, (n_columns,))
-        model.linear_coef_ = None
-        if "coef" in arrays:
-            model.linear_coef_ = _shaped("coef", arrays["coef"], (model.n_features_in_, n_columns))
-        model.tree_columns_ = None
-        if "tree_columns" in arrays:
-            model.tree_columns_ = _checked_columns(arrays["tree_columns"], model.n_features_in_)
-        model.booster_ = None
-        if "booster" in arrays:
-            model.booster_ = model._unpack_booster(arrays["booster"], header.get("booster_sha256"))
-        if bool(model.n_estimators_) != (model.booster_ is not None):
-            raise ValueError(
-                f"The state has {model.n_estimators_} rounds of trees but its arrays "
-                f"{'lack' if model.booster_ is None else 'hold'} a 'booster'."
-            )
-        return model
-
     def check_parameters(self) -> None:
-        """Raise a ValueError for the first parameter out of range, with the values allowed."""
-        if self.init is not None and self.init != "linear":
-            raise ValueError(f'init must be "linear" or None; got {self.init!r}.')
-        for name, lowest in _INTEGERS.items():
-            value = getattr(self, name)
-            if name in _MAY_BE_NONE and value is None:
-                continue
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < lowest:
-                raise ValueError(
-                    f"{name} must be a whole number, at least {lowest}; got {value!r}."
-                )
-        for name in _SHARES:
-            _check_real(name, getattr(self, name), "in (0, 1]", lambda v: 0 < v <= 1)
-        for name in _NOT_NEGATIVE:
-            _check_real(name, getattr(self, name), "not negative", lambda v: v >= 0)
-        _check_real(
-            "validation_fraction", self.validation_fraction, "in (0, 1)", lambda v: 0 < v < 1
-        )
-        check_cs(self.Cs)
-        check_class_weight(self.class_weight)
+        """Raise a ValueError for the first parameter out of range, with the values allowed.
+
+        ``fit`` does so too. Estimators with a learner call this before they encode images.
+        """
+        self._check_parameters()
 
     def tree_margins(self, X: NDArray[np.floating]) -> FloatArray:
         """Return what the trees add to the margins, shape (n, n_margins); 0 if there are none."""
@@ -528,34 +500,25 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
             margins += self.tree_margins(features)
         return margins
 
-    def _unpack_booster(self, array: NDArray[Any], digest: str | None) -> xgboost.Booster:
-        """Return the trees from their bytes; ValueError if damaged or of another width."""
-        if array.dtype != np.uint8 or array.ndim != 1:
-            raise ValueError(
-                f"The booster's bytes are a row of uint8; got {array.dtype} {array.shape}."
-            )
-        raw = array.tobytes()
-        # Checked before xgboost reads them: in version 2.1, truncated bytes abort the process.
-        if hashlib.sha256(raw).hexdigest() != digest:
-            raise ValueError(
-                "The booster's bytes are damaged: they do not have the header's SHA-256."
-            )
-        parameters = {"verbosity": 0, "nthread": self._n_threads()}
-        try:
-            booster = xgboost.Booster(parameters, model_file=bytearray(raw))
-            n_features = booster.num_features()
-        except xgboost.core.XGBoostError as error:
-            raise ValueError(
-                "The booster's bytes are not a model that this xgboost reads."
-            ) from error
+    def _check_state(self) -> None:
+        n_columns = n_margins(len(self.classes_))
+        _check_shape("linear_intercept_", self.linear_intercept_, (n_columns,))
+        if self.linear_coef_ is not None:
+            _check_shape("linear_coef_", self.linear_coef_, (self.n_features_in_, n_columns))
         columns = self.tree_columns_
-        expected = self.n_features_in_ if columns is None else len(columns)
-        if n_features != expected:
-            raise ValueError(
-                f"The booster was trained on {n_features} features, "
-                f"but the classifier gives it {expected}."
-            )
-        return booster
+        if columns is not None and ((columns < 0) | (columns >= self.n_features_in_)).any():
+            raise ValueError(f"tree_columns_ must be column numbers below {self.n_features_in_}")
+        if bool(self.n_estimators_) != (self.booster_ is not None):
+            has = "no trees" if self.booster_ is None else "trees"
+            raise ValueError(f"n_estimators_ is {self.n_estimators_}, but there are {has}")
+        if self.booster_ is not None:
+            self.booster_.set_param({"nthread": self._n_threads()})
+            n_features = self.n_features_in_ if columns is None else len(columns)
+            if self.booster_.num_features() != n_features:
+                raise ValueError(
+                    f"the trees were trained on {self.booster_.num_features()} features, but the "
+                    f"classifier gives them {n_features}"
+                )
 
     def _summary(self, n_rows: int) -> str:
         """Return one line with the values chosen and the gain of trees on the hold-out."""
@@ -572,29 +535,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         return "boosted softmax: " + "; ".join(parts)
 
 
-def _check_real(name: str, value: Any, allowed: str, is_allowed: Any) -> None:
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (number and np.isfinite(value) and is_allowed(value)):
-        raise ValueError(f"{name} must be a number, {allowed}; got {value!r}.")
-
-
-def check_cs(Cs: Any) -> None:
-    """Raise unless it is a positive number or several."""
-    values = np.atleast_1d(np.asarray(Cs))
-    positive = values.dtype.kind in "iuf" and bool((values > 0).all() and np.isfinite(values).all())
-    if values.ndim != 1 or not values.size or not positive:
-        raise ValueError(f"Cs must be a positive number or several of them; got {Cs!r}.")
-
-
-def check_class_weight(class_weight: Any) -> None:
-    """Raise unless it is None, "balanced" or positive numbers by label."""
-    if isinstance(class_weight, Mapping):
-        for label, value in class_weight.items():
-            _check_real(f"class_weight[{label!r}]", value, "positive", lambda v: v > 0)
-    elif class_weight is not None and class_weight != "balanced":
-        raise ValueError(f'class_weight must be None, "balanced" or a dict; got {class_weight!r}.')
-
-
 def _checked_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> FloatArray:
     """Return the weights of the rows of X, ones if None; ValueError if one is negative."""
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
@@ -606,7 +546,7 @@ def _checked_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> FloatAr
 def _checked_blocks(blocks: Sequence[int] | None, n_features: int) -> list[int]:
     """Return the numbers of columns of the blocks; ValueError unless they cover X."""
     widths = [n_features] if blocks is None else list(blocks)
-    whole = all(isinstance(w, Integral) and not isinstance(w, bool) and w > 0 for w in widths)
+    whole = all(is_integer(width) and width > 0 for width in widths)
     if not widths or not whole or sum(widths) != n_features:
         raise ValueError(
             "blocks are whole numbers of columns, each at least 1, that add up to the "
@@ -621,84 +561,6 @@ def _check_float32(X: NDArray[Any]) -> None:
         raise ValueError("X has values beyond the range of float32 (about 3.4e38); rescale it.")
 
 
-def _json_number(value: float | None) -> float | str | None:
-    """Return a number for JSON, which has no infinity: the error of a gain from one group."""
-    return value if value is None or np.isfinite(value) else str(value)
-
-
-def _number(value: float | str | None) -> float | None:
-    return float(value) if isinstance(value, str) else value
-
-
-def _shaped(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    if array.shape != shape or array.dtype != np.float64:
-        raise ValueError(
-            f"Array {name!r} of the classifier's state has shape {array.shape} and type "
-            f"{array.dtype}; expected {shape} and float64."
-        )
-    return np.array(array)
-
-
-def _checked_columns(columns: NDArray[Any], n_features: int) -> NDArray[np.intp]:
-    fits = columns.dtype == np.int64 and columns.ndim == 1
-    if not fits or ((columns < 0) | (columns >= n_features)).any():
-        raise ValueError(
-            "Array 'tree_columns' of the classifier's state must be a row of int64 column numbers "
-            f"below {n_features}; got {columns.dtype} {columns.shape}."
-        )
-    return columns.astype(np.intp)
-
-
-def pack_labels(labels: NDArray[Any]) -> dict[str, Any]:
-    """Return labels as JSON-able values with their type."""
-    if labels.dtype.kind not in _LABEL_KINDS:
-        raise ValueError(
-            f"Labels of type {labels.dtype} cannot be saved; "
-            "use strings, integers, floats or booleans."
-        )
-    values = labels.tolist()
-    if labels.dtype.kind == "O" and not all(isinstance(value, str) for value in values):
-        raise ValueError("Labels of type object can be saved only if every one is a string.")
-    return {"dtype": "object" if labels.dtype.kind == "O" else labels.dtype.str, "values": values}
-
-
-def unpack_labels(packed: Mapping[str, Any]) -> NDArray[Any]:
-    """Undo `pack_labels`."""
-    dtype = np.dtype(packed["dtype"])
-    if dtype.kind not in _LABEL_KINDS:
-        raise ValueError(f"The state's labels have the unexpected type {packed['dtype']!r}.")
-    labels = np.array(packed["values"], dtype=dtype)
-    if labels.ndim != 1 or len(labels) < 2:
-        raise ValueError(
-            f"The state has {labels.size} class labels; a classifier has at least two."
-        )
-    return labels
-
-
-def _pack_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    packed = {name: _plain(value) for name, value in parameters.items()}
-    weights = parameters["class_weight"]
-    if isinstance(weights, Mapping):
-        # JSON turns keys into strings: pairs keep the type of the labels.
-        packed["class_weight"] = [[_plain(key), _plain(value)] for key, value in weights.items()]
-    if isinstance(parameters["random_state"], np.random.RandomState):
-        packed["random_state"] = None  # the state of a generator cannot be restored
-    return packed
-
-
-def _unpack_parameters(packed: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = dict(packed)
-    weights = parameters["class_weight"]
-    if isinstance(weights, list):
-        parameters["class_weight"] = dict(weights)
-    if isinstance(parameters["Cs"], list):
-        parameters["Cs"] = tuple(parameters["Cs"])
-    return parameters
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray | list | tuple):
-        return [_plain(item) for item in value]
-    return value
+def _check_shape(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected {shape}")

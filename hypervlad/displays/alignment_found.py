@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import os
 import warnings
 from dataclasses import dataclass
@@ -11,22 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.constraints import Integer, OneOf, check_value
 from hypervlad.fibres import (
     AlignedFraction,
-    AlignmentModel,
     AxialStatistics,
     LocalOrientation,
-    aligned_fraction,
-    local_orientation,
+    orientation_and_alignment,
 )
-from hypervlad.fibres.alignment import DEFAULT_SIGMA, DEFAULT_TOLERANCE, DEFAULT_WINDOW
-from hypervlad.fibres.contrast import (
-    check_choice,
-    check_positive,
-    check_tolerance,
-    check_window,
+from hypervlad.fibres.alignment import (
+    DEFAULT_SIGMA,
+    DEFAULT_TOLERANCE,
+    DEFAULT_WINDOW,
+    METHOD,
 )
-from hypervlad.fibres.orientation import METHODS, OrientationMethod
+from hypervlad.fibres.inputs import ANGLE, NANOMETRES, check_window
 from hypervlad.images import Micrograph, read_micrograph
 from hypervlad.images.metadata import length_in_pixels, parse_length
 
@@ -95,16 +92,14 @@ class AlignmentRecipe:
     banner: str = "keep"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.method, AlignmentModel):
-            check_choice("method", self.method, METHODS)
+        check_value("method", self.method, METHOD)
         parse_length(self.window)
         parse_length(self.sigma)
-        check_tolerance(self.tolerance)
-        check_choice("banner", self.banner, ("keep", "remove"))
+        check_value("tolerance", self.tolerance, [ANGLE])
+        check_value("banner", self.banner, [OneOf("keep", "remove")])
         for name in ("n_bootstrap", "random_state"):
-            _check_count(name, getattr(self, name))
-        if self.pixel_size is not None:
-            check_positive("pixel_size", self.pixel_size, "nm")
+            check_value(name, getattr(self, name), [Integer(at_least=0)])
+        check_value("pixel_size", self.pixel_size, [NANOMETRES, None])
 
     @property
     def method_name(self) -> str:
@@ -157,9 +152,9 @@ class AlignmentRecipe:
     def _find(self, pixels: NDArray[np.float32], pixel_size: float | None) -> AlignmentFound:
         window = self._window_of(pixels.shape, pixel_size)
         sigma = length_in_pixels(self.sigma, pixel_size)
-        way: OrientationMethod = "lgo" if self.method == "lgo" else "structure_tensor"
-        orientation = local_orientation(pixels, sigma * (pixel_size or 1), pixel_size, method=way)
-        aligned = aligned_fraction(pixels, self.method, window, self.tolerance, sigma=sigma)
+        orientation, aligned = orientation_and_alignment(
+            pixels, self.method, window, self.tolerance, sigma=sigma, pixel_size=pixel_size
+        )
         return AlignmentFound(pixels, orientation, aligned, self._statistics_of(orientation))
 
     def _window_of(self, shape: tuple[int, ...], pixel_size: float | None) -> int:
@@ -176,8 +171,3 @@ class AlignmentRecipe:
         if not orientation.mask.any():
             return None
         return orientation.statistics(n_bootstrap=self.n_bootstrap, random_state=self.random_state)
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < 0:
-        raise ValueError(f"{name}={value!r}: expected a whole number, at least 0.")

@@ -1,10 +1,12 @@
-"""Directions of fibres, wires and tubes, and what share of an image is aligned."""
+"""Directions of fibres, wires and tubes, and the aligned fraction of an image."""
 
 from hypervlad.fibres.alignment import (
     AlignedFraction,
     AlignmentModel,
     aligned_fraction,
     aligned_fraction_of_map,
+    background_windows,
+    orientation_and_alignment,
 )
 from hypervlad.fibres.axial import (
     AxialStatistics,
@@ -31,6 +33,8 @@ __all__ = [
     "axial_mean",
     "axial_spread",
     "axial_statistics",
+    "background_windows",
     "local_orientation",
     "order_parameter",
+    "orientation_and_alignment",
 ]

@@ -1,4 +1,4 @@
-"""What share of an image is coherently aligned."""
+"""The coherently aligned fraction of an image, window by window."""
 
 from __future__ import annotations
 
@@ -9,37 +9,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import uniform_filter1d
 
+from hypervlad.constraints import HasMethods, OneOf, check_value
 from hypervlad.fibres.axial import AxialStatistics, direction_of, order_of, spread_of
-from hypervlad.fibres.background import (
-    DEFAULT_FLOOR,
-    NO_ENERGY,
-    GradientNoise,
-    beyond_noise,
-    fibre_mask,
-    gradient_noise,
-)
-from hypervlad.fibres.contrast import (
-    BoolMap,
-    as_contrast,
-    check_choice,
-    check_mask,
-    check_positive,
-    check_share,
-    check_sigma,
-    check_tolerance,
+from hypervlad.fibres.background import DEFAULT_FLOOR, NO_ENERGY, GradientField
+from hypervlad.fibres.gradients import DEFAULT_GRADIENT_SIGMA, bin_axes, direction_histograms
+from hypervlad.fibres.inputs import (
+    ANGLE,
+    NANOMETRES,
+    SHARE,
+    WINDOW,
+    FloatMap,
     check_window,
-    filled,
+    filled_outside,
 )
-from hypervlad.fibres.gradients import (
-    DEFAULT_GRADIENT_SIGMA,
-    Tensor,
-    averaged_tensor,
-    bin_axes,
-    direction_histograms,
-    gradients_of,
-    smoothed,
+from hypervlad.fibres.orientation import (
+    METHODS,
+    LocalOrientation,
+    OrientationMethod,
+    orientation_of,
 )
-from hypervlad.fibres.orientation import METHODS, OrientationMethod
 from hypervlad.fibres.regions import AlignedRegion, label_windows, regions_of
 from hypervlad.fibres.tiles import TileGrid
 
@@ -47,31 +35,35 @@ DEFAULT_WINDOW = 32
 DEFAULT_TOLERANCE = float(np.deg2rad(20))
 DEFAULT_MIN_FIBRE = 0.1
 DEFAULT_SIGMA = 1.75
-FloatMap = NDArray[np.float32]
-_BINS = 36
-_BASELINE_BINS = 9  # an eighth of a turn: wide enough for noise to average out
-_BASELINE_SHARE = 0.1  # least of a baseline, over the mean of the histogram
+#: What `method` may be: a name, or a model.
+METHOD = (
+    OneOf(*METHODS),
+    HasMethods(("aligned_proba",), "a model with a method aligned_proba(image, rows, columns)"),
+)
+_N_BINS = 36
+_N_BASELINE_BINS = 9  # a quarter of all directions: wide enough for noise to average out
+_MIN_BASELINE = 0.1  # of the mean of the histogram
 
 
 @dataclass(frozen=True, eq=False)
 class AlignedFraction:
-    """What of an image is coherently aligned, window by window.
+    """The coherently aligned fraction of an image, and its windows.
 
     Attributes
     ----------
     fraction : float
-        Area of the aligned windows over that of all windows that are not background; not-a-number
-        if all are background.
+        Area of the aligned windows over that of all windows that are not background; NaN if all
+        are background.
     fibre_fraction : float
-        The same of fibre pixels, instead of all pixels of the windows. Where it is an image's,
-        those are the pixels where directions can be seen, wires and what is about two sigma
-        beside them: no segmentation (see `LocalOrientation.mask`).
+        The same for the fibre pixels in the windows instead of all their pixels. For an image,
+        those are the pixels at which directions can be measured: wires, and about two sigma beside
+        them. They are not a segmentation (see `LocalOrientation.mask`).
     labels : ndarray of int32, shape (H, W)
         Number of the region at each pixel; 0 where it is not aligned.
     regions : tuple of AlignedRegion
         The largest first; region k has the label k + 1.
     aligned, background : ndarray of bool, shape (n_rows, n_columns)
-        Of each window.
+        For each window.
     angle : ndarray of float64, shape (n_rows, n_columns)
         Mean direction of each window, radians in [0, pi); 0 in the background.
     order : ndarray of float64, shape (n_rows, n_columns)
@@ -79,24 +71,24 @@ class AlignedFraction:
     spread : ndarray of float64, shape (n_rows, n_columns)
         Axial circular standard deviation of each window, radians; infinite in the background.
     proba : ndarray of float64, shape (n_rows, n_columns), or None
-        How probable a model found it that each window is aligned; None without a model.
+        Probability by a model that each window is aligned; None without a model.
     rows, columns : ndarray of int, shape (n_rows + 1,) and (n_columns + 1,)
         Edges of the windows: window (i, j) is
         ``image[rows[i]:rows[i + 1], columns[j]:columns[j + 1]]``.
     window : int
-        Side asked for, in pixels.
+        The requested side, in pixels.
     tolerance : float
         Radians.
     statistics : AxialStatistics or None
         Mean direction, order parameter and spread over all windows that are not background, from
-        the sums that windows are judged by, so what noise does to them is taken off; None if all
-        are background. `LocalOrientation.statistics` is of the directions of pixels as they were
-        found, noise and all, and has intervals.
+        the sums that windows are classified by, so that they are corrected for noise; None if all
+        windows are background. `LocalOrientation.statistics` uses the directions of pixels as
+        measured, noise included, and has intervals.
     expected_fraction : float or None
-        Area of the windows that are not background, each times the probability that a model gives
-        it, over the area of all of them: what the fraction is on average if the probabilities are
-        right; less biased than counting windows above one half where much is doubtful. None
-        without a model, or if all are background.
+        Sum of area times probability over the windows that are not background, divided by their
+        total area: the mean of the fraction if a model's probabilities are right. It is less biased
+        than counting windows above one half where many are uncertain. None without a model, or if
+        all windows are background.
     """
 
     fraction: float
@@ -116,42 +108,28 @@ class AlignedFraction:
     statistics: AxialStatistics | None = None
     expected_fraction: float | None = None
 
-
-@dataclass(frozen=True, eq=False)
-class WindowSums:
-    """What the rule needs to know of each window.
-
-    Attributes
-    ----------
-    axes : ndarray of complex128, shape (n_rows, n_columns)
-        Sum of w exp(2 i theta).
-    weights : ndarray of float64, shape (n_rows, n_columns)
-        Sum of w.
-    fibre : ndarray of float64, shape (n_rows, n_columns)
-        Fibre pixels.
-    """
-
-    axes: NDArray[np.complex128]
-    weights: NDArray[np.float64]
-    fibre: NDArray[np.float64]
+    @property
+    def window_sides(self) -> tuple[float, float]:
+        """Mean width and height of the windows, in pixels."""
+        return float(np.diff(self.columns).mean()), float(np.diff(self.rows).mean())
 
 
 @runtime_checkable
 class AlignmentModel(Protocol):
-    """Whatever tells aligned windows from others, such as a learnt classifier."""
+    """A model that classifies windows as aligned or not, such as a trained classifier."""
 
     def aligned_proba(
         self, image: ArrayLike, rows: NDArray[np.intp], columns: NDArray[np.intp]
     ) -> ArrayLike:
-        """Return how probable it is that each window is aligned.
+        """Return the probability that each window is aligned.
 
         Parameters
         ----------
         image : array-like of shape (H, W)
-            As the user gave it.
+            As the user passed it.
         rows, columns : ndarray of int, shape (n_rows + 1,) and (n_columns + 1,)
             Edges: window (i, j) is ``image[rows[i]:rows[i + 1], columns[j]:columns[j + 1]]``. The
-            sides of windows differ by a pixel at most.
+            sides of windows differ by at most one pixel.
 
         Returns
         -------
@@ -176,30 +154,30 @@ def aligned_fraction(
     min_fibre: float = DEFAULT_MIN_FIBRE,
     mask: ArrayLike | None = None,
 ) -> AlignedFraction:
-    """Find out what share of an image is coherently aligned, and its regions.
+    """Measure the coherently aligned fraction of an image, and its regions.
 
-    The image is cut into windows, side by side. A window is aligned if its directions have an
-    axial circular standard deviation, sqrt(-2 ln R) / 2, below the tolerance, and background if
-    hardly any of it is fibre, or it holds no more than noise may give a window by chance. Aligned
-    windows that share a side and whose mean directions differ by at most the tolerance are of one
-    region.
+    The image is divided into windows, side by side. A window is aligned if the axial circular
+    standard deviation of its directions, sqrt(-2 ln R) / 2, is below the tolerance. It is
+    background if hardly any of it is fibre, or if it holds no more energy than noise may give a
+    window by chance. Aligned windows that share a side and whose mean directions differ by at most
+    the tolerance belong to one region.
 
-    "structure_tensor": R is the length of the sum, over the window, of w exp(2 i theta), over the
-    sum of w, the difference q of the eigenvalues times the square root of the coherence: each
-    direction has as its weight the energy that points to it, and a little less where wires end or
-    cross, as those places have no direction but much energy. Noise turns directions at random,
-    which the sum of vectors averages out but the sum of their lengths does not; so
-    sqrt(q^2 - v), the unbiased value for large q, is taken for q, v being the variance that noise
-    gives it.
+    "structure_tensor": R is the length of the sum of w exp(2 i theta) over the window, divided by
+    the sum of w. The weight w is the difference q of the tensor's eigenvalues times the square root
+    of the coherence: each direction has the weight of the energy that supports it, and a little
+    less where wires end or cross, as those places have much energy but no direction. Noise turns
+    directions at random, which averages out in the sum of vectors but not in the sum of their
+    lengths. Therefore q is replaced by sqrt(q^2 - v), which is unbiased for large q, where v is the
+    variance of q due to noise.
 
     "lgo": R is that of the histogram of the gradients' directions in the window, each weighted by
-    its squared length (see `local_orientation`), above a baseline, as the Gaussian that
-    Directionality fits stands on one. The baseline is what noise adds, and above that the lowest
-    mean of nine neighbouring of 36 bins, at least a tenth of the mean: the ends, crossings and
-    shadows of wires give gradients every which way.
+    its squared length (see `local_orientation`), above a baseline, as in Directionality, which fits
+    a Gaussian on a baseline. The baseline is the contribution of noise, plus the lowest mean of
+    nine neighbouring bins of 36 above that, and at least a tenth of the mean: the ends, crossings
+    and shadows of wires have gradients in all directions.
 
-    A model: it says how probable it is that each window is aligned, and those above one half are.
-    Background, mean directions and regions are from the structure tensor.
+    A model: windows whose probability of being aligned is above one half are aligned. Background,
+    mean directions and regions are from the structure tensor.
 
     Parameters
     ----------
@@ -207,20 +185,20 @@ def aligned_fraction(
         Grey; of any gain, offset and sign of the contrast.
     method : {"structure_tensor", "lgo"} or AlignmentModel, default="structure_tensor"
     window : int, default=32
-        Side of a window in pixels. Where the image is no multiple of it, windows are a little
-        larger or smaller, so that all of the image counts.
+        Side of a window in pixels. If the image is not a multiple of it, windows are a little
+        larger or smaller, so that they cover all of the image.
     tolerance : float, default=20 degrees
         Radians.
     sigma : float, default=1.75
-        Over what length gradients are averaged, in pixels; of "lgo", to find the background only.
+        Length over which gradients are averaged, in pixels; for "lgo" only to find the background.
     gradient_sigma : float, default=1.0
-        Of the Gaussian, in pixels, before gradients are taken.
+        Of the Gaussian that smooths the image before gradients are taken, in pixels.
     floor : float, default=0.05
-        What is background, as in `local_orientation`.
+        Defines the background, as in `local_orientation`.
     min_fibre : float, default=0.1
-        Share of a window that must be fibre, else the window is background.
+        Windows with a smaller share of fibre are background.
     mask : array-like of bool, shape (H, W), optional
-        Where to look; all over by default. Elsewhere is background, as in `local_orientation`.
+        Pixels to analyse; all by default. The others are background, as in `local_orientation`.
 
     Returns
     -------
@@ -228,143 +206,132 @@ def aligned_fraction(
 
     Notes
     -----
-    Of synthetic wires (`make_nanowire_images`) 7 pixels wide that cover half of the image, 384 to
-    512 pixels a side, the fraction differs from the true one by 0.03 on average, by either method,
-    without noise as where noise has half of the contrast for its standard deviation; five images
-    from not at all to all aligned differ by up to 0.04 on average. Beyond that it errs more, by
-    0.05 on average: too low where wires are 15 pixels wide, or cover a fifth of the image; by the
-    structure tensor too high where they cover four fifths; and too low by 0.06, or 0.08 by "lgo",
-    where the image is as noisy and blurred by 2.5 pixels besides.
+    Tested on synthetic wires (`make_nanowire_images`), 7 pixels wide, that cover half of an image
+    of 384 to 512 pixels a side: by either method the fraction differs from the true one by 0.03 on
+    average, without noise and with noise of half the contrast (standard deviation); the means of
+    five images, from not at all to fully aligned, differ by up to 0.04. Other images have larger
+    errors, 0.05 on average. The fraction is too low where wires are 15 pixels wide or cover a fifth
+    of the image; by the structure tensor it is too high where they cover four fifths; and it is too
+    low by 0.06, by "lgo" by 0.08, in images with the same noise that are also blurred by 2.5
+    pixels.
 
-    White noise is background, and its fraction not-a-number. Noise that is blurred, as in an
-    enlarged image, is not told from fibres that lie anyhow: its windows count, and are not aligned;
-    of those blurred by two pixels or more, one in a hundred may be.
+    White noise is background, and its fraction is NaN. Blurred noise, as in an enlarged image, is
+    not distinguished from fibres in random directions: its windows count, and are not aligned,
+    except for about one in a hundred if the blur is two pixels or more.
 
     Raises
     ------
     ValueError
-        If the image is flat, has colours, holds NaN or is smaller than the window, or a parameter
-        is out of range, or a model does not say one probability for each window.
+        If the image is flat, has colours, holds NaN or is smaller than the window, if a parameter
+        is out of range, or if a model does not return one probability for each window.
 
     Examples
     --------
     >>> import numpy as np
     >>> from hypervlad.fibres import aligned_fraction
     >>> y, x = np.mgrid[:128, :128]
-    >>> image = np.sin(0.6 * np.where(x < 64, x, y))  # upright on the left, level on the right
+    >>> image = np.sin(0.6 * np.where(x < 64, x, y))  # vertical left, horizontal right
     >>> found = aligned_fraction(image)
     >>> found.fraction, [round(float(np.rad2deg(r.mean_angle))) for r in found.regions]
     (1.0, [90, 0])
     """
-    where = check_mask(mask, np.shape(image)[:2])
-    contrast = as_contrast(image, where)
-    side, limit = check_window(window, contrast.shape), check_tolerance(tolerance)
-    least, share = check_share("min_fibre", min_fibre), check_share("floor", floor)
-    inner = check_positive("gradient_sigma", gradient_sigma)
-    scale = check_sigma(sigma, None, contrast.shape)
-    model = _model_of(method)
-    grid = TileGrid.over(contrast.shape, side)
-    down, right = gradients_of(contrast, inner)
-    noise = gradient_noise(contrast, scale, inner, where)
-    summed = _gradient_sums if method == "lgo" else _tensor_sums
-    sums = summed(down, right, grid, scale, noise, share, where)
-    proba = None
-    if model is not None:
-        looked_at = image if where is None else filled(image, where)
-        proba = _proba_of(model, looked_at, grid)
-    return classify_windows(sums, grid, side, limit, least, proba)
+    _check_rule(window, tolerance, min_fibre)
+    check_value("method", method, METHOD)
+    field = GradientField.of_image(
+        image, sigma, gradient_sigma=gradient_sigma, floor=floor, mask=mask
+    )
+    return _aligned_fraction(field, image, method, window, tolerance, min_fibre)
 
 
-def _tensor_sums(
-    down: FloatMap,
-    right: FloatMap,
-    grid: TileGrid,
-    sigma: float,
-    noise: GradientNoise,
-    floor: float,
-    where: BoolMap | None,
-) -> WindowSums:
-    tensor = averaged_tensor(down, right, sigma)
-    energy = tensor.energy
-    energy -= np.float32(noise.energy)
-    mask = fibre_mask(energy, noise, floor, where)
-    fibre = grid.sums(mask) * beyond_noise(energy, noise, grid)
-    np.maximum(energy, 0, out=energy)
-    lengths = _lengths(tensor, noise)
-    clear = _clearness(lengths, energy) * mask
-    axes = grid.sums(tensor.cosine * clear) + 1j * grid.sums(tensor.sine * clear)
-    weights = np.maximum(grid.sums(lengths * clear), np.abs(axes))
-    return WindowSums(axes, weights, fibre)
+def orientation_and_alignment(
+    image: ArrayLike,
+    method: AlignmentMethod = "structure_tensor",
+    window: int = DEFAULT_WINDOW,
+    tolerance: float = DEFAULT_TOLERANCE,
+    *,
+    sigma: float = DEFAULT_SIGMA,
+    pixel_size: float | None = None,
+) -> tuple[LocalOrientation, AlignedFraction]:
+    """Measure directions and aligned fraction of an image together, in less time.
+
+    Parameters
+    ----------
+    image : array-like of shape (H, W)
+    method : {"structure_tensor", "lgo"} or AlignmentModel, default="structure_tensor"
+        With a model, the directions of pixels are from the structure tensor.
+    window, tolerance, sigma
+        As in `aligned_fraction`; `sigma` is in pixels.
+    pixel_size : float, optional
+        nm per pixel, for `LocalOrientation.pixel_size`.
+
+    Returns
+    -------
+    orientation : LocalOrientation
+    alignment : AlignedFraction
+
+    Raises
+    ------
+    ValueError
+        As `local_orientation` and `aligned_fraction`.
+    """
+    _check_rule(window, tolerance, DEFAULT_MIN_FIBRE)
+    check_value("method", method, METHOD)
+    check_value("pixel_size", pixel_size, [NANOMETRES, None])
+    field = GradientField.of_image(image, sigma)
+    orientation = orientation_of(
+        field, "lgo" if method == "lgo" else "structure_tensor", pixel_size
+    )
+    return orientation, _aligned_fraction(
+        field, image, method, window, tolerance, DEFAULT_MIN_FIBRE
+    )
 
 
-def _lengths(tensor: Tensor, noise: GradientNoise) -> FloatMap:
-    """Return the differences of the eigenvalues, without what noise adds to them."""
-    squares = tensor.cosine**2
-    squares += tensor.sine**2
-    # Noise on the edges of fibres, and noise on noise.
-    squares -= tensor.energy * np.float32(2 * noise.energy * noise.axis_scatter**2)
-    squares -= np.float32((noise.energy * noise.axis_scatter) ** 2)
-    return np.asarray(np.sqrt(np.maximum(squares, 0, out=squares), out=squares))
+def background_windows(
+    image: ArrayLike,
+    window: int = DEFAULT_WINDOW,
+    *,
+    sigma: float = DEFAULT_SIGMA,
+    gradient_sigma: float = DEFAULT_GRADIENT_SIGMA,
+    floor: float = DEFAULT_FLOOR,
+    min_fibre: float = DEFAULT_MIN_FIBRE,
+    mask: ArrayLike | None = None,
+) -> NDArray[np.bool_]:
+    """Find the windows of an image in which hardly anything is fibre.
 
+    They are the background of `aligned_fraction`, found without the structure tensor, from the
+    energy of gradients alone. `aligned_fraction` has one further kind of background: windows in
+    which no fibre pixel has a direction beyond noise, which needs a window of a few pixels.
 
-def _clearness(lengths: FloatMap, energy: FloatMap) -> FloatMap:
-    """Return the square root of the coherence: less where wires end or cross."""
-    coherence = lengths / np.maximum(energy, np.float32(NO_ENERGY))
-    np.minimum(coherence, 1, out=coherence)
-    return np.asarray(np.sqrt(coherence, out=coherence))
+    Parameters
+    ----------
+    image : array-like of shape (H, W)
+    window, sigma, gradient_sigma, floor, min_fibre, mask
+        As in `aligned_fraction`.
 
+    Returns
+    -------
+    background : ndarray of bool, shape (n_rows, n_columns)
 
-def _gradient_sums(
-    down: FloatMap,
-    right: FloatMap,
-    grid: TileGrid,
-    sigma: float,
-    noise: GradientNoise,
-    floor: float,
-    where: BoolMap | None,
-) -> WindowSums:
-    energy = smoothed(down * down + right * right, sigma)
-    energy -= np.float32(noise.energy)
-    mask = fibre_mask(energy, noise, floor, where)
-    fibre = grid.sums(mask) * beyond_noise(energy, noise, grid)
-    looked_at = grid.areas
-    if where is not None:
-        down, right, looked_at = down * where, right * where, grid.sums(where)
-    table = direction_histograms(down, right, grid, _BINS)
-    axes = table @ bin_axes(_BINS)
-    above = table.sum(axis=-1) - _BINS * _baseline(table, noise.energy * looked_at)
-    return WindowSums(axes, np.maximum(above, np.abs(axes)), fibre)
+    Raises
+    ------
+    ValueError
+        As `aligned_fraction`.
 
-
-def _baseline(table: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the level on which a histogram's peaks stand."""
-    of_noise = noise / _BINS
-    lowest = uniform_filter1d(table, _BASELINE_BINS, axis=-1, mode="wrap").min(axis=-1)
-    least = _BASELINE_SHARE * np.maximum(table.mean(axis=-1) - of_noise, 0)
-    return np.asarray(of_noise + np.maximum(lowest - of_noise, least))
-
-
-def _model_of(method: Any) -> AlignmentModel | None:
-    if isinstance(method, AlignmentModel) and not isinstance(method, type):
-        return method
-    if not isinstance(method, str):
-        raise ValueError(
-            f"method={method!r}: expected one of {', '.join(map(repr, METHODS))}, or a model with "
-            "a method aligned_proba(image, rows, columns)."
-        )
-    check_choice("method", method, METHODS)
-    return None
-
-
-def _proba_of(model: AlignmentModel, image: ArrayLike, grid: TileGrid) -> NDArray[np.float64]:
-    said = model.aligned_proba(image, grid.rows, grid.columns)
-    proba = np.asarray(said, dtype=np.float64)
-    if proba.shape != grid.shape or not ((proba >= 0) & (proba <= 1)).all():
-        raise ValueError(
-            f"{type(model).__name__}.aligned_proba: expected a probability, 0 to 1, for each of "
-            f"{grid.shape[0]} x {grid.shape[1]} windows; got shape {proba.shape}."
-        )
-    return proba
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.fibres import background_windows
+    >>> image = np.sin(0.6 * np.arange(96)) * np.ones((64, 1)) * (np.arange(96) < 48)
+    >>> background_windows(image)
+    array([[False, False,  True],
+           [False, False,  True]])
+    """
+    _check_rule(window, DEFAULT_TOLERANCE, min_fibre)
+    field = GradientField.of_image(
+        image, sigma, gradient_sigma=gradient_sigma, floor=floor, mask=mask
+    )
+    grid = TileGrid.over(field.shape, check_window(window, field.shape))
+    return np.asarray(field.fibre_pixels(grid) < min_fibre * grid.areas)
 
 
 def aligned_fraction_of_map(
@@ -375,14 +342,14 @@ def aligned_fraction_of_map(
     *,
     min_fibre: float = DEFAULT_MIN_FIBRE,
 ) -> AlignedFraction:
-    """Return what is coherently aligned of a map of directions, such as a true one.
+    """Return the coherently aligned fraction of a map of directions, such as a true one.
 
     Parameters
     ----------
     orientation : array-like of shape (H, W)
-        Radians, counter-clockwise from the +x axis as seen; not-a-number in the background.
+        Radians, counter-clockwise from the +x axis of the displayed image; NaN in the background.
     weights : array-like of shape (H, W), optional
-        Of the directions, at least 0; all alike by default.
+        Of the directions, at least 0; equal by default.
     window, tolerance, min_fibre
         As in `aligned_fraction`.
 
@@ -410,14 +377,32 @@ def aligned_fraction_of_map(
         raise ValueError(f"expected a map of directions of shape (H, W); got shape {theta.shape}.")
     if np.isinf(theta).any():
         raise ValueError("directions are radians, or NaN in the background; got infinity.")
-    side, limit = check_window(window, theta.shape), check_tolerance(tolerance)
-    least = check_share("min_fibre", min_fibre)
+    _check_rule(window, tolerance, min_fibre)
+    grid = TileGrid.over(theta.shape, check_window(window, theta.shape))
     mask = np.isfinite(theta)
     weight = np.where(mask, _checked_weights(weights, theta.shape), 0)
-    grid = TileGrid.over(theta.shape, side)
     axes = weight * np.exp(2j * np.where(mask, theta, 0))
     sums = WindowSums(grid.sums(axes), grid.sums(weight), grid.sums(mask))
-    return classify_windows(sums, grid, side, limit, least)
+    return classify_windows(sums, grid, window, tolerance, min_fibre)
+
+
+@dataclass(frozen=True, eq=False)
+class WindowSums:
+    """Sums over each window, which `classify_windows` needs.
+
+    Attributes
+    ----------
+    axes : ndarray of complex128, shape (n_rows, n_columns)
+        Sum of w exp(2 i theta).
+    weights : ndarray of float64, shape (n_rows, n_columns)
+        Sum of w.
+    fibre : ndarray of float64, shape (n_rows, n_columns)
+        Number of fibre pixels.
+    """
+
+    axes: NDArray[np.complex128]
+    weights: NDArray[np.float64]
+    fibre: NDArray[np.float64]
 
 
 def classify_windows(
@@ -428,7 +413,7 @@ def classify_windows(
     min_fibre: float,
     proba: NDArray[np.float64] | None = None,
 ) -> AlignedFraction:
-    """Apply the rule, or a model's judgement in its place.
+    """Classify windows as aligned, not aligned or background, by spread or by probability.
 
     Parameters
     ----------
@@ -437,13 +422,12 @@ def classify_windows(
     window : int
     tolerance, min_fibre : float
     proba : ndarray of shape (n_rows, n_columns), optional
-        A window that a model finds more probably aligned than not is; its spread is not asked.
+        By a model: windows above one half are aligned, whatever their spread.
     """
     background = (sums.fibre < min_fibre * grid.areas) | (sums.weights <= 0)
     resultant = np.where(background, 0, sums.axes) / np.where(background, 1, sums.weights)
     spread, angle = spread_of(resultant), direction_of(resultant)
-    alike = spread < tolerance if proba is None else proba > 0.5
-    aligned = alike & ~background
+    aligned = (spread < tolerance if proba is None else proba > 0.5) & ~background
     labels, regions = regions_of(
         label_windows(aligned, angle, tolerance), sums.axes, sums.weights, sums.fibre, grid
     )
@@ -460,11 +444,91 @@ def classify_windows(
         proba=proba,
         rows=grid.rows,
         columns=grid.columns,
-        window=window,
-        tolerance=tolerance,
+        window=int(window),
+        tolerance=float(tolerance),
         statistics=_statistics(sums, ~background),
         expected_fraction=None if proba is None else _expected(grid.areas, proba, ~background),
     )
+
+
+def _check_rule(window: Any, tolerance: Any, min_fibre: Any) -> None:
+    check_value("window", window, [WINDOW])
+    check_value("tolerance", tolerance, [ANGLE])
+    check_value("min_fibre", min_fibre, [SHARE])
+
+
+def _aligned_fraction(
+    field: GradientField,
+    image: ArrayLike,
+    method: AlignmentMethod,
+    window: int,
+    tolerance: float,
+    min_fibre: float,
+) -> AlignedFraction:
+    grid = TileGrid.over(field.shape, check_window(window, field.shape))
+    sums = _histogram_sums(field, grid) if method == "lgo" else _tensor_sums(field, grid)
+    proba = None
+    if not isinstance(method, str):
+        analysed = image if field.where is None else filled_outside(image, field.where)
+        proba = _proba_of(method, analysed, grid)
+    return classify_windows(sums, grid, window, tolerance, min_fibre, proba)
+
+
+def _tensor_sums(field: GradientField, grid: TileGrid) -> WindowSums:
+    cosine, sine = field.axes
+    energy = np.maximum(field.energy, 0)
+    lengths = _lengths(field, energy)
+    weight = _root_coherence(lengths, energy) * field.fibre
+    axes = grid.sums(cosine * weight) + 1j * grid.sums(sine * weight)
+    weights = np.maximum(grid.sums(lengths * weight), np.abs(axes))
+    return WindowSums(axes, weights, field.fibre_pixels(grid))
+
+
+def _lengths(field: GradientField, energy: FloatMap) -> FloatMap:
+    """Return the differences of the tensor's eigenvalues, less the contribution of noise."""
+    cosine, sine = field.axes
+    noise = field.noise
+    squares = cosine**2
+    squares += sine**2
+    # Noise on the edges of fibres, and noise on noise.
+    squares -= energy * np.float32(2 * noise.energy * noise.axis_scatter**2)
+    squares -= np.float32((noise.energy * noise.axis_scatter) ** 2)
+    return np.asarray(np.sqrt(np.maximum(squares, 0, out=squares), out=squares))
+
+
+def _root_coherence(lengths: FloatMap, energy: FloatMap) -> FloatMap:
+    """Return the square root of the coherence, which is less where wires end or cross."""
+    coherence = lengths / np.maximum(energy, np.float32(NO_ENERGY))
+    np.minimum(coherence, 1, out=coherence)
+    return np.asarray(np.sqrt(coherence, out=coherence))
+
+
+def _histogram_sums(field: GradientField, grid: TileGrid) -> WindowSums:
+    down, right, areas = field.down, field.right, grid.areas
+    if field.where is not None:
+        down, right, areas = down * field.where, right * field.where, grid.sums(field.where)
+    table = direction_histograms(down, right, grid, _N_BINS)
+    axes = table @ bin_axes(_N_BINS)
+    above = table.sum(axis=-1) - _N_BINS * _baseline(table, field.noise.energy * areas)
+    return WindowSums(axes, np.maximum(above, np.abs(axes)), field.fibre_pixels(grid))
+
+
+def _baseline(table: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the baseline of each histogram."""
+    of_noise = noise / _N_BINS
+    lowest = uniform_filter1d(table, _N_BASELINE_BINS, axis=-1, mode="wrap").min(axis=-1)
+    least = _MIN_BASELINE * np.maximum(table.mean(axis=-1) - of_noise, 0)
+    return np.asarray(of_noise + np.maximum(lowest - of_noise, least))
+
+
+def _proba_of(model: AlignmentModel, image: ArrayLike, grid: TileGrid) -> NDArray[np.float64]:
+    proba = np.asarray(model.aligned_proba(image, grid.rows, grid.columns), dtype=np.float64)
+    if proba.shape != grid.shape or not ((proba >= 0) & (proba <= 1)).all():
+        raise ValueError(
+            f"{type(model).__name__}.aligned_proba: expected a probability, 0 to 1, for each of "
+            f"{grid.shape[0]} x {grid.shape[1]} windows; got shape {proba.shape}."
+        )
+    return proba
 
 
 def _statistics(sums: WindowSums, counted: NDArray[np.bool_]) -> AxialStatistics | None:

@@ -1,25 +1,26 @@
-"""Statistics of axes: directions without a head, so that theta and theta + pi are the same.
+"""Statistics of axes: directions without a sign, so that theta and theta + pi are the same.
 
-An axis is doubled, which makes of it an angle of the full circle, and halved again at the end
+Angles of axes are doubled, which maps them to the full circle, and halved again at the end
 (Mardia and Jupp 2000, "Directional Statistics", section 9.4). With weights w, let
 
     Z = sum w exp(2 i theta) / sum w.
 
 The mean direction is arg(Z) / 2. |Z| is the resultant length R of the doubled angles, and also the
-order parameter S of a two-dimensional nematic, the mean of cos 2 (theta - mean): 1 where all are
-parallel, 0 where no direction is preferred. The spread is half the circular standard deviation
-of the doubled angles, sqrt(-2 ln R) / 2, in radians: of a narrow normal distribution of axes it is
-the standard deviation.
+order parameter S of a two-dimensional nematic, the mean of cos 2 (theta - mean): 1 if all axes are
+parallel, 0 if no direction is preferred. The spread is half the circular standard deviation of the
+doubled angles, sqrt(-2 ln R) / 2, in radians. For a narrow normal distribution of axes it is the
+standard deviation.
 """
 
 from __future__ import annotations
 
-import numbers
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from hypervlad.constraints import Integer, Number, check_value
 
 FloatArray = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
@@ -28,13 +29,13 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Interval:
-    """Two bounds that a value lies between.
+    """A confidence interval.
 
     Attributes
     ----------
     low, high : float
-        Of a direction, `low` may be below 0 and `high` above pi, so that the one is never above
-        the other.
+        For a direction, `low` may be below 0 and `high` above pi, so that `low` is never above
+        `high`.
     """
 
     low: float
@@ -43,19 +44,19 @@ class Interval:
 
 @dataclass(frozen=True)
 class AxialStatistics:
-    """What a set of axes has in common.
+    """Mean direction, order and spread of a set of axes.
 
     Attributes
     ----------
     mean : float
-        Mean direction, radians in [0, pi); 0 where there is none.
+        Mean direction, radians in [0, pi); 0 if there is none.
     order : float
         Order parameter S, 0 to 1.
     spread : float
         Axial circular standard deviation, radians; infinite where S is 0.
     mean_interval, order_interval, spread_interval : Interval or None
-        From the bootstrap, if it was asked for. Where hardly any direction is preferred, that of
-        the mean spans up to half a turn.
+        From the bootstrap, if it was requested. If hardly any direction is preferred, the interval
+        of the mean spans up to half a turn.
     """
 
     mean: float
@@ -82,15 +83,15 @@ def axial_statistics(
     angles : array-like of float
         Radians; any shape.
     weights : array-like of float, optional
-        At least 0, of the same shape; all alike by default. Where a weight is 0, the angle may be
-        not-a-number.
+        At least 0, of the same shape; equal by default. The angle may be NaN where its weight is
+        0.
     groups : array-like, optional
-        Of the same shape: what is drawn together in the bootstrap, such as the number of a
-        pixel's window. Neighbouring pixels tell nearly the same, and intervals from drawing them
-        one by one would be far too narrow; the bootstrap therefore asks for groups, and for
-        independent axes they are ``range(n)``.
+        Of the same shape: axes of one group, such as the pixels of one window, are resampled
+        together by the bootstrap. Neighbouring pixels are strongly correlated, and intervals from
+        resampling them one by one would be far too narrow. The bootstrap therefore requires groups;
+        for independent axes they are ``range(n)``.
     n_bootstrap : int, default=0
-        How many sets of groups to draw, with replacement; none by default.
+        Number of resamples of the groups, with replacement; none by default.
     confidence : float, default=0.95
         Of the percentile intervals (Efron and Tibshirani 1993, chapter 13).
     random_state : int, Generator or None
@@ -126,7 +127,8 @@ def axial_statistics(
     )
     if not n_bootstrap:
         return found
-    tail = _check_confidence(confidence)
+    check_value("confidence", confidence, [Number(above=0, below=1, meaning="a share")])
+    tail = (1 - float(confidence)) / 2
     drawn = _resampled(sums, totals, n_bootstrap, np.random.default_rng(random_state))
     away = 0.5 * np.angle(drawn * np.conj(resultant))  # -pi / 2 to pi / 2 about the mean
     return AxialStatistics(
@@ -237,7 +239,7 @@ def axial_difference(one: Any, other: Any) -> Any:
 
 
 def wrapped(angles: Any) -> Any:
-    """Return axes within half a turn of 0 as radians in [0, pi)."""
+    """Return axes between -pi and pi as radians in [0, pi)."""
     turned = np.asarray(angles)
     half = turned.dtype.type(np.pi)
     inside = np.where(turned < 0, turned + half, turned)
@@ -251,7 +253,7 @@ def direction_of(resultant: Any) -> Any:
 
 
 def order_of(resultant: Any) -> Any:
-    """Return S from Z; what rounding puts above 1 or beside 0 is 1 or 0."""
+    """Return S from Z, rounded to 0 or 1 where it differs from them by a rounding error."""
     length = np.minimum(np.abs(resultant), 1)
     return np.where(length < _ROUNDING, 0.0, length)
 
@@ -277,7 +279,7 @@ def _checked(angles: ArrayLike, weights: ArrayLike | None) -> tuple[FloatArray, 
         weight = weight.ravel()
     if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.any()):
         raise ValueError(
-            "expected finite weights of at least 0, and one at least above it; got "
+            "expected finite weights of at least 0, at least one of them above 0; got "
             f"{len(weight)} with the sum {weight.sum()}."
         )
     used = weight > 0
@@ -290,17 +292,14 @@ def _checked(angles: ArrayLike, weights: ArrayLike | None) -> tuple[FloatArray, 
 def _group_sums(
     theta: FloatArray, weight: FloatArray, groups: ArrayLike | None, n_bootstrap: int
 ) -> tuple[ComplexArray, FloatArray]:
-    """Return the sums of w exp(2 i theta) and of w of each group that has a weight."""
+    """Return the sums of w exp(2 i theta) and of w over each group with a positive weight."""
     axes = weight * np.exp(2j * theta)
-    if isinstance(n_bootstrap, bool) or not isinstance(n_bootstrap, numbers.Integral):
-        raise ValueError(f"n_bootstrap={n_bootstrap!r}: expected a whole number, 0 for none.")
-    if n_bootstrap < 0:
-        raise ValueError(f"n_bootstrap={n_bootstrap}: expected at least 0.")
+    check_value("n_bootstrap", n_bootstrap, [Integer(at_least=0)])
     if not n_bootstrap:
         return axes, weight
     if groups is None:
         raise ValueError(
-            "the bootstrap draws groups: give the window of each axis as groups=, or "
+            "the bootstrap resamples groups: give the window of each axis as groups=, or "
             "groups=range(n) if the axes are independent."
         )
     names = np.asarray(groups).ravel()
@@ -309,16 +308,17 @@ def _group_sums(
     used = weight > 0
     _, own = np.unique(names[used], return_inverse=True)
     if own.max() < 1:
-        raise ValueError("all axes are of one group: a bootstrap needs at least two.")
-    parts = (np.bincount(own, part) for part in (axes.real[used], axes.imag[used], weight[used]))
-    real, imaginary, totals = parts
+        raise ValueError("all axes are in one group: a bootstrap needs at least two.")
+    real, imaginary, totals = (
+        np.bincount(own, part[used]).astype(np.float64) for part in (axes.real, axes.imag, weight)
+    )
     return real + 1j * imaginary, totals
 
 
 def _resampled(
     sums: ComplexArray, totals: FloatArray, n_sets: int, rng: np.random.Generator
 ) -> ComplexArray:
-    """Return Z of sets of groups drawn with replacement."""
+    """Return Z of each resample of the groups, drawn with replacement."""
     n = len(totals)
     drawn = np.empty(n_sets, dtype=np.complex128)
     for number in range(n_sets):
@@ -331,13 +331,3 @@ def _interval(values: FloatArray, tail: float) -> Interval:
     # Infinite spreads cannot be interpolated between.
     low, high = np.quantile(values, [tail, 1 - tail], method="closest_observation")
     return Interval(float(low), float(high))
-
-
-def _check_confidence(confidence: Any) -> float:
-    if (
-        isinstance(confidence, bool)
-        or not isinstance(confidence, numbers.Real)
-        or not 0 < float(confidence) < 1
-    ):
-        raise ValueError(f"confidence={confidence!r}: expected a share between 0 and 1.")
-    return (1 - float(confidence)) / 2

@@ -1,96 +1,60 @@
-"""Which pixels are fibre and which are background: the mask, and the noise it must rise above."""
+"""Fibre and background: the noise in an image's gradients, and the mask that rises above it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.fibres.contrast import BoolMap, subsample
-from hypervlad.fibres.gradients import derivative_taps, gaussian_taps
+from hypervlad.constraints import check_value
+from hypervlad.fibres.gradients import (
+    DEFAULT_GRADIENT_SIGMA,
+    derivative_taps,
+    gaussian_taps,
+    image_gradients,
+    tensor_axes,
+    tensor_energy,
+)
+from hypervlad.fibres.inputs import (
+    PIXELS,
+    SHARE,
+    BoolMap,
+    FloatMap,
+    check_mask,
+    check_sigma,
+    normalised_contrast,
+    subsample,
+)
 from hypervlad.fibres.tiles import TileGrid
 
-FloatMap = NDArray[np.float32]
 DEFAULT_FLOOR = 0.05
-#: How many standard deviations the energy must rise above that of noise alone.
+#: Fibre has an energy this many standard deviations above the mean of noise alone.
 DEVIATIONS = 2.5
-#: The same of a window's sum: far enough that none of thousands of windows of noise does.
+#: The same for the sum over a window: so high that none of thousands of windows of noise is above.
 WINDOW_DEVIATIONS = 4.5
 #: Of an image that spans 0 to 1: far below a step of one grey level of 16 bits.
 NO_ENERGY = 1e-13
 
 
-def fibre_mask(
-    energy: FloatMap, noise: GradientNoise, floor: float, where: BoolMap | None = None
-) -> BoolMap:
-    """Return where the energy is that of fibres.
-
-    Background has less than `floor` times the half-energy level, which half of the image's
-    energy lies above: a level that follows gain and contrast, and which neither the share of the
-    image that is background nor a few bright spots move much; spots far beyond the other pixels
-    are cut down before (see `as_contrast`). Where it rises above the mean of
-    noise by less than `DEVIATIONS` standard deviations, it is background too.
-
-    Parameters
-    ----------
-    energy : ndarray of shape (H, W)
-        Mean squared gradients, less the mean of noise; may be below 0.
-    noise : GradientNoise
-    floor : float
-        0 to 1.
-    where : ndarray of bool, shape (H, W), optional
-        Elsewhere all is background.
-    """
-    above_noise = DEVIATIONS * noise.energy_scatter * noise.energy
-    level = half_energy_level(energy, where)
-    mask = np.asarray(energy > max(floor * level, above_noise, NO_ENERGY))
-    return mask if where is None else mask & where
-
-
-def beyond_noise(energy: FloatMap, noise: GradientNoise, grid: TileGrid) -> BoolMap:
-    """Return which windows hold more energy than noise gives any of them.
-
-    A few pixels of an image of nothing but noise rise above their share of it, and neighbours do
-    so together: enough of them for a window now and then, and then they point the same way.
-
-    Parameters
-    ----------
-    energy : ndarray of shape (H, W)
-        Mean squared gradients, less the mean of noise.
-    noise : GradientNoise
-    grid : TileGrid
-    """
-    scatter = noise.energy * noise.total_scatter * np.sqrt(grid.areas)
-    return np.asarray(grid.sums(energy) > WINDOW_DEVIATIONS * scatter)
-
-
-def half_energy_level(energy: FloatMap, where: BoolMap | None = None) -> float:
-    """Return the energy such that pixels which have more hold half of the total."""
-    ordered = np.maximum(np.sort(subsample(energy, where)), 0).astype(np.float64)
-    if not ordered.size:
-        return 0.0
-    held = np.cumsum(ordered)
-    return float(ordered[np.searchsorted(held, held[-1] / 2)])
-
-
 @dataclass(frozen=True)
 class GradientNoise:
-    """What white noise adds to averaged squares of gradients.
+    """Contribution of white noise to averages of squared gradients.
 
     Attributes
     ----------
     energy : float
-        To the mean squared length, on average.
+        Mean of the squared length.
     energy_scatter : float
-        Standard deviation of that, over its average.
+        Standard deviation of the averaged squared length, over `energy`.
     axis_scatter : float
-        Standard deviation of the mean squared length times the cosine, or the sine, of twice the
-        direction, over the same average.
+        Standard deviation of the averaged squared length times the cosine, or the sine, of twice
+        the direction, over `energy`.
     total_scatter : float
-        Standard deviation of the sum over an area, over the same average and the square root of
-        the area's pixels.
+        Standard deviation of the sum over an area, over `energy` and the square root of the
+        number of pixels in the area.
     """
 
     energy: float
@@ -99,37 +63,166 @@ class GradientNoise:
     total_scatter: float
 
 
+@dataclass(frozen=True, eq=False)
+class GradientField:
+    """The gradients of an image, their noise, and averages that are computed on first use.
+
+    Attributes
+    ----------
+    down, right : ndarray of float32, shape (H, W)
+        Derivatives of the normalised image.
+    noise : GradientNoise
+    sigma : float
+        Of the Gaussian that averages are taken with, pixels.
+    floor : float
+        Share of the half-energy level below which the energy is background.
+    where : ndarray of bool, shape (H, W), or None
+        Pixels to analyse; None for all.
+    """
+
+    down: FloatMap
+    right: FloatMap
+    noise: GradientNoise
+    sigma: float
+    floor: float
+    where: BoolMap | None
+
+    @classmethod
+    def of_image(
+        cls,
+        image: ArrayLike,
+        sigma: Any,
+        pixel_size: float | None = None,
+        *,
+        gradient_sigma: Any = DEFAULT_GRADIENT_SIGMA,
+        floor: Any = DEFAULT_FLOOR,
+        mask: ArrayLike | None = None,
+    ) -> GradientField:
+        """Check the image and the parameters, and compute gradients and noise.
+
+        Parameters
+        ----------
+        image : array-like of shape (H, W)
+        sigma : float
+            Pixels; nm if `pixel_size` is given.
+        pixel_size : float, optional
+            nm per pixel.
+        gradient_sigma, floor, mask
+            As in `local_orientation`.
+        """
+        check_value("gradient_sigma", gradient_sigma, [PIXELS])
+        check_value("floor", floor, [SHARE])
+        where = check_mask(mask, np.shape(image)[:2])
+        contrast = normalised_contrast(image, where)
+        scale = check_sigma(sigma, pixel_size, contrast.shape)
+        down, right = image_gradients(contrast, float(gradient_sigma))
+        noise = gradient_noise(contrast, scale, float(gradient_sigma), where)
+        return cls(down, right, noise, scale, float(floor), where)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.down.shape[0], self.down.shape[1]
+
+    @cached_property
+    def energy_with_noise(self) -> FloatMap:
+        """Averaged squared length of the gradients."""
+        return tensor_energy(self.down, self.right, self.sigma)
+
+    @cached_property
+    def energy(self) -> FloatMap:
+        """The same less the mean of noise; it may be negative."""
+        return np.asarray(self.energy_with_noise - np.float32(self.noise.energy))
+
+    @cached_property
+    def axes(self) -> tuple[FloatMap, FloatMap]:
+        """Cosine and sine of twice the direction, as `tensor_axes` returns them."""
+        return tensor_axes(self.down, self.right, self.sigma)
+
+    @cached_property
+    def fibre(self) -> BoolMap:
+        """Which pixels are fibre."""
+        return fibre_mask(self.energy, self.noise, self.floor, self.where)
+
+    def fibre_pixels(self, grid: TileGrid) -> NDArray[np.float64]:
+        """Return how many pixels of each window are fibre.
+
+        None are where the window holds no more energy than noise can give it. A few pixels of pure
+        noise exceed any threshold, and neighbours do so together: now and then enough of them for
+        a window, and then they share a direction.
+        """
+        scatter = self.noise.energy * self.noise.total_scatter * np.sqrt(grid.areas)
+        above_noise = grid.sums(self.energy) > WINDOW_DEVIATIONS * scatter
+        return np.asarray(grid.sums(self.fibre) * above_noise)
+
+
+def fibre_mask(
+    energy: FloatMap, noise: GradientNoise, floor: float, where: BoolMap | None = None
+) -> BoolMap:
+    """Return which pixels have the energy of fibres.
+
+    An energy is background if it is below `floor` times the half-energy level, or less than
+    `DEVIATIONS` standard deviations above the mean of noise. Half of the image's energy lies above
+    the half-energy level. It follows gain and contrast, and depends little on how much of the image
+    is background or on a few bright spots (`normalised_contrast` has clipped extreme ones).
+
+    Parameters
+    ----------
+    energy : ndarray of shape (H, W)
+        Averaged squared gradients, less the mean of noise; may be negative.
+    noise : GradientNoise
+    floor : float
+        0 to 1.
+    where : ndarray of bool, shape (H, W), optional
+        All other pixels are background.
+    """
+    above_noise = DEVIATIONS * noise.energy_scatter * noise.energy
+    level = _half_energy_level(energy, where)
+    mask = np.asarray(energy > max(floor * level, above_noise, NO_ENERGY))
+    return mask if where is None else mask & where
+
+
+def _half_energy_level(energy: FloatMap, where: BoolMap | None = None) -> float:
+    """Return the energy above which pixels hold half of the total."""
+    ordered = np.maximum(np.sort(subsample(energy, where)), 0).astype(np.float64)
+    if not ordered.size:
+        return 0.0
+    held = np.cumsum(ordered)
+    return float(ordered[np.searchsorted(held, held[-1] / 2)])
+
+
 def gradient_noise(
     contrast: FloatMap, sigma: float, gradient_sigma: float, where: BoolMap | None = None
 ) -> GradientNoise:
-    """Return what noise contributes, its level estimated from the image itself.
+    """Return the contribution of noise, whose level is estimated from the image itself.
 
     Parameters
     ----------
     contrast : ndarray of shape (H, W)
     sigma, gradient_sigma : float
-        Of the average of squares, and of the image before gradients are taken; pixels.
+        Of the Gaussians that squared gradients are averaged with, and that the image is smoothed
+        with before gradients are taken; pixels.
     where : ndarray of bool, shape (H, W), optional
-        Pixels that count; all by default.
+        Pixels to analyse; all by default.
     """
-    gain, *scatters = _response(sigma, gradient_sigma)
+    gain, *scatters = _noise_response(sigma, gradient_sigma)
     return GradientNoise(noise_deviation(contrast, where) ** 2 * gain, *scatters)
 
 
 def noise_deviation(contrast: FloatMap, where: BoolMap | None = None) -> float:
     """Return the standard deviation of the white noise in an image.
 
-    From what the weights 1, -2, 1 leave, down and across, divided by the 6 that they multiply
-    noise by (Immerkær 1996, "Fast noise variance estimation", Computer Vision and Image
-    Understanding 64); by the median, as in Donoho and Johnstone 1994, instead of the mean, so
-    that edges count little.
+    The image is filtered by the weights 1, -2, 1, downwards and across, which multiply the
+    deviation of noise by 6 (Immerkær 1996, "Fast noise variance estimation", Computer Vision and
+    Image Understanding 64). The deviation is estimated by the median as in Donoho and Johnstone
+    1994, not the mean, so that edges have little influence.
 
     Parameters
     ----------
     contrast : ndarray of shape (H, W)
         At least 3 x 3.
     where : ndarray of bool, shape (H, W), optional
-        Pixels that count; all by default.
+        Pixels to analyse; all by default.
     """
     down = contrast[2:] + contrast[:-2]
     down -= 2 * contrast[1:-1]
@@ -140,14 +233,14 @@ def noise_deviation(contrast: FloatMap, where: BoolMap | None = None) -> float:
 
 
 @lru_cache(maxsize=64)
-def _response(sigma: float, gradient_sigma: float) -> tuple[float, float, float, float]:
-    """Return what `GradientNoise` has for noise of variance 1.
+def _noise_response(sigma: float, gradient_sigma: float) -> tuple[float, float, float, float]:
+    """Return the fields of `GradientNoise` for noise of variance 1.
 
     With the gradients' covariances C, which are correlations of the impulse responses, and W the
     autocorrelation of the averaging weights, Gaussian noise (its fourth moments by Isserlis'
     theorem) gives g_x^2 + g_y^2 the variance sum W (2 C_xx^2 + 2 C_yy^2 + 4 C_xy^2), and
-    g_x^2 - g_y^2 and 2 g_x g_y the mean variance sum W (C_xx + C_yy)^2. Each C is a product of one
-    function of rows and one of columns, and so is W; so are the sums.
+    g_x^2 - g_y^2 and 2 g_x g_y the mean variance sum W (C_xx + C_yy)^2. Each C and W is a product
+    of a function of rows and a function of columns, and so are the sums.
     """
     along, across = derivative_taps(gradient_sigma)
     steep, level, mixed = (
@@ -155,7 +248,7 @@ def _response(sigma: float, gradient_sigma: float) -> tuple[float, float, float,
         for one, other in ((along, along), (across, across), (along, across))
     )
     averaging = gaussian_taps(sigma)
-    window = _about_middle(np.correlate(averaging, averaging, mode="full"), len(steep))
+    window = _central(np.correlate(averaging, averaging, mode="full"), len(steep))
     mean = 2 * float(steep.max() * level.max())
 
     def variance(weights: NDArray[np.float64]) -> float:
@@ -169,8 +262,8 @@ def _response(sigma: float, gradient_sigma: float) -> tuple[float, float, float,
     return mean, energy, axes, total
 
 
-def _about_middle(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    """Return n values about the middle of an odd number of them; zeros where there are none."""
+def _central(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """Return the central n of an odd number of values, padded with zeros where there are fewer."""
     padded = np.pad(values, n)
     first = (len(padded) - n) // 2
     return padded[first : first + n]

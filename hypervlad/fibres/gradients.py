@@ -1,9 +1,8 @@
-"""Gradients of an image: structure tensor, and histograms of their directions."""
+"""Gradients of an image: the structure tensor, and histograms of directions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -18,76 +17,91 @@ DEFAULT_GRADIENT_SIGMA = 1.0
 _CROSS_WEIGHTS = (9.0, 32.0, 9.0)
 _TRUNCATE = 3.0  # of a Gaussian, in units of sigma
 _N_BINS = 24
-_CELL = 1.31  # a cell's side over sigma: cells weighted 1 2 1 then spread as a Gaussian of sigma
+_CELL = 1.31  # side of a cell over sigma: cells weighted 1, 2, 1 then act as a Gaussian of sigma
 _PEAK_REACH = 2  # bins on either side of a peak that belong to it
-_N_STRIP_ROWS = 8  # rows of cells: their histograms stay in the processor's cache
+_N_STRIP_ROWS = 8  # rows of cells whose histograms stay in the processor's cache
 
 
-@dataclass(frozen=True, eq=False)
-class Tensor:
-    """Averaged products of the gradients, in the form that directions are read off.
+def image_gradients(contrast: FloatMap, gradient_sigma: float) -> tuple[FloatMap, FloatMap]:
+    """Return the derivatives of a smoothed image, downwards and to the right.
 
-    Attributes
+    Central differences, averaged with their neighbours by the weights 9, 32, 9. These resemble
+    Scharr's 3, 10, 3 (Jähne, Scharr, Körkel 1999, "Principles of filter design") but are optimised
+    for stripes with a period of four pixels or more: directions err by at most 0.12 degrees, with
+    Scharr's weights by 0.31. Differences of slices are several times faster than a correlation.
+
+    Parameters
     ----------
-    energy : ndarray of float32, shape (H, W)
-        Mean squared length of the gradients: the sum of the tensor's eigenvalues.
-    cosine, sine : ndarray of float32, shape (H, W)
-        Of twice the direction along the fibre (y up), times the difference of the eigenvalues.
+    contrast : ndarray of shape (H, W)
+    gradient_sigma : float
+        Of the Gaussian that smooths the image first, pixels.
     """
-
-    energy: FloatMap
-    cosine: FloatMap
-    sine: FloatMap
+    image = np.pad(gaussian_smooth(contrast, gradient_sigma), 1, mode="edge")
+    return _derivative(image), _derivative(image.T).T
 
 
-def averaged_tensor(down: FloatMap, right: FloatMap, sigma: float) -> Tensor:
-    """Return the structure tensor of gradients, averaged by a Gaussian of sigma.
+def tensor_energy(down: FloatMap, right: FloatMap, sigma: float) -> FloatMap:
+    """Return the sum of the structure tensor's eigenvalues.
 
-    It is that of scikit-image's `structure_tensor`, but for the gradients: Sobel's, which are used
-    there, err by 3 degrees where stripes repeat every four pixels, and by one at seven. Borders
-    repeat their last pixel, so that they are no edges themselves.
+    This is the squared length of the gradients, averaged by a Gaussian.
 
     Parameters
     ----------
     down, right : ndarray of shape (H, W)
-        As `gradients_of` returns them.
+        As `image_gradients` returns them.
     sigma : float
-        Pixels.
+        Of the Gaussian, pixels.
     """
-    cosine, across = down * down, right * right
-    energy = smoothed(cosine + across, sigma)
+    return gaussian_smooth(down * down + right * right, sigma)
+
+
+def tensor_axes(down: FloatMap, right: FloatMap, sigma: float) -> tuple[FloatMap, FloatMap]:
+    """Return the direction of the structure tensor, as cosine and sine of twice its angle.
+
+    The tensor is that of scikit-image's `structure_tensor` except for the gradients. The Sobel
+    gradients used there err by 3 degrees on stripes with a period of four pixels, and by one
+    degree at seven. Border pixels are repeated outwards, so that borders are no edges themselves.
+
+    Parameters
+    ----------
+    down, right : ndarray of shape (H, W)
+        As `image_gradients` returns them.
+    sigma : float
+        Of the Gaussian, pixels.
+
+    Returns
+    -------
+    cosine, sine : ndarray of float32, shape (H, W)
+        Of twice the direction along the fibre (y up), times the difference of the eigenvalues.
+    """
     # The doubled angle of gradients, y up, has the cosine right^2 - down^2 and the sine
-    # -2 right down; that of fibres, which run across, is opposite.
-    cosine -= across
-    sine = np.multiply(down, right, out=across)
+    # -2 right down. Fibres run across gradients, which reverses both signs.
+    cosine = down * down
+    cosine -= right * right
+    sine = down * right
     sine *= 2
-    return Tensor(energy, smoothed(cosine, sigma), smoothed(sine, sigma))
+    return gaussian_smooth(cosine, sigma), gaussian_smooth(sine, sigma)
 
 
-def gradients_of(contrast: FloatMap, gradient_sigma: float) -> tuple[FloatMap, FloatMap]:
-    """Return the derivatives down and to the right of a smoothed image.
-
-    Central differences, averaged with their neighbours by the weights 9, 32, 9: like the 3, 10, 3
-    of Scharr (Jähne, Scharr, Körkel 1999, "Principles of filter design"), but chosen for stripes
-    that repeat every four pixels or more, whose directions then err by 0.12 degrees at most; by
-    0.31 with Scharr's. Differences of slices: several times faster than a correlation.
-    """
-    image = np.pad(smoothed(contrast, gradient_sigma), 1, mode="edge")
-    return _derivative(image), _derivative(image.T).T
-
-
-def derivative_taps(gradient_sigma: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the impulse responses of `gradients_of`, along the derivative and across it."""
-    averaging = gaussian_taps(gradient_sigma)
-    along = np.convolve(averaging, [0.5, 0, -0.5])
-    return along, np.convolve(averaging, np.asarray(_CROSS_WEIGHTS) / sum(_CROSS_WEIGHTS))
+def gaussian_smooth(contrast: FloatMap, sigma: float) -> FloatMap:
+    """Return an image averaged by a Gaussian, its border pixels repeated outwards."""
+    across = gaussian_filter1d(contrast, sigma, axis=1, mode="nearest", truncate=_TRUNCATE)
+    taps = gaussian_taps(sigma).astype(np.float32)
+    return _average_rows(across, taps[len(taps) // 2 :])
 
 
 def gaussian_taps(sigma: float) -> NDArray[np.float64]:
-    """Return the weights of `smoothed`, in one direction."""
+    """Return the weights of `gaussian_smooth` in one direction."""
     reach = int(_TRUNCATE * sigma + 0.5)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     return np.asarray(weights / weights.sum())
+
+
+def derivative_taps(gradient_sigma: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the impulse responses of `image_gradients`, along the derivative and across it."""
+    averaging = gaussian_taps(gradient_sigma)
+    along = np.convolve(averaging, [0.5, 0, -0.5])
+    return along, np.convolve(averaging, np.asarray(_CROSS_WEIGHTS) / sum(_CROSS_WEIGHTS))
 
 
 def _derivative(padded: FloatMap) -> FloatMap:
@@ -99,17 +113,10 @@ def _derivative(padded: FloatMap) -> FloatMap:
     return beside
 
 
-def smoothed(contrast: FloatMap, sigma: float) -> FloatMap:
-    """Return an image averaged by a Gaussian, its borders repeated outwards."""
-    across = gaussian_filter1d(contrast, sigma, axis=1, mode="nearest", truncate=_TRUNCATE)
-    taps = gaussian_taps(sigma).astype(np.float32)
-    return _rows_averaged(across, taps[len(taps) // 2 :])
-
-
-def _rows_averaged(image: FloatMap, weights: FloatMap) -> FloatMap:
+def _average_rows(image: FloatMap, weights: FloatMap) -> FloatMap:
     """Average each row with those above and below it.
 
-    By slices: down the rows of an image, scipy's filters take several times longer than across.
+    Slices are several times faster here than scipy's filters, which are slow along columns.
     """
     n_rows, reach = len(image), len(weights) - 1
     padded = np.pad(image, ((reach, reach), (0, 0)), mode="edge")
@@ -122,7 +129,9 @@ def _rows_averaged(image: FloatMap, weights: FloatMap) -> FloatMap:
     return mean
 
 
-def peak_maps(down: FloatMap, right: FloatMap, sigma: float) -> tuple[FloatMap, FloatMap, FloatMap]:
+def histogram_peaks(
+    down: FloatMap, right: FloatMap, sigma: float
+) -> tuple[FloatMap, FloatMap, FloatMap]:
     """Return the direction of the highest peak, the order and the energy around each pixel.
 
     Parameters
@@ -150,13 +159,13 @@ def direction_histograms(
         The gradients.
     grid : TileGrid
     n_bins : int
-        The middle of bin k is at k pi / n_bins.
+        The centre of bin k is at k pi / n_bins.
 
     Returns
     -------
     ndarray of shape (n_rows, n_columns, n_bins)
-        Sums of squared lengths, each shared by the two nearest bins, so that the mean direction
-        of a peak is finer than a bin.
+        Sums of squared lengths. Each is shared between the two nearest bins, so that the mean
+        direction of a peak is finer than a bin.
     """
     # Across (right, -down), y up, is (down, right).
     place = np.arctan2(right, down)
@@ -181,14 +190,14 @@ def direction_histograms(
 
 
 def bin_axes(n_bins: int) -> NDArray[np.complex128]:
-    """Return exp(2 i theta) of the middle of each bin."""
+    """Return exp(2 i theta) of the centre of each bin."""
     return np.exp(2j * np.pi * np.arange(n_bins) / n_bins)
 
 
 def _smoothed_strips(
     down: FloatMap, right: FloatMap, grid: TileGrid
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield mean histograms of rows of windows: each cell with its neighbours, weighted 1 2 1."""
+    """Yield mean histograms of rows of cells, each averaged with its neighbours, weights 1 2 1."""
     n_rows = grid.shape[0]
     for start in range(0, n_rows, _N_STRIP_ROWS):
         stop = min(start + _N_STRIP_ROWS, n_rows)
@@ -204,7 +213,7 @@ def _smoothed_strips(
 
 
 def _with_neighbours(table: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Return means of three along an axis, weighted 1 2 1, of all but the first and the last."""
+    """Return means of three along an axis, weights 1 2 1, for all but the first and the last."""
     along = np.moveaxis(table, axis, 0)
     mean = along[1:-1] * np.float32(0.5)
     for ends in (along[:-2], along[2:]):
@@ -217,7 +226,7 @@ def _peaks(table: NDArray[np.float32]) -> tuple[FloatMap, FloatMap, FloatMap]:
     n_bins = table.shape[-1]
     axes = bin_axes(n_bins).astype(np.complex64)
     energy = table.sum(axis=-1)
-    # Three bins together, so that a peak on a bin's edge is as high as one in its middle.
+    # Three bins together, so that a peak on a bin's edge is as high as one in its centre.
     wide = table + np.roll(table, 1, axis=-1) + np.roll(table, -1, axis=-1)
     near = (wide.argmax(axis=-1)[..., None] + np.arange(-_PEAK_REACH, _PEAK_REACH + 1)) % n_bins
     around = (np.take_along_axis(table, near, axis=-1) * axes[near]).sum(axis=-1)

@@ -8,29 +8,16 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hypervlad.constraints import OneOf, check_value
 from hypervlad.fibres.axial import AxialStatistics, axial_statistics, wrapped
-from hypervlad.fibres.background import DEFAULT_FLOOR, NO_ENERGY, fibre_mask, gradient_noise
-from hypervlad.fibres.contrast import (
-    as_contrast,
-    check_choice,
-    check_mask,
-    check_positive,
-    check_share,
-    check_sigma,
-    check_window,
-)
-from hypervlad.fibres.gradients import (
-    DEFAULT_GRADIENT_SIGMA,
-    averaged_tensor,
-    gradients_of,
-    peak_maps,
-)
+from hypervlad.fibres.background import DEFAULT_FLOOR, NO_ENERGY, GradientField, fibre_mask
+from hypervlad.fibres.gradients import DEFAULT_GRADIENT_SIGMA, histogram_peaks
+from hypervlad.fibres.inputs import NANOMETRES, FloatMap, check_window
 from hypervlad.fibres.tiles import TileGrid
 
-FloatMap = NDArray[np.float32]
 OrientationMethod: TypeAlias = Literal["structure_tensor", "lgo"]
 METHODS: tuple[str, ...] = get_args(OrientationMethod)
-_LEAST_WINDOW = 96  # of the bootstrap, where it leaves three windows a side
+_MIN_BOOTSTRAP_WINDOW = 96  # unless fewer than three windows would fit along a side
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,22 +27,22 @@ class LocalOrientation:
     Attributes
     ----------
     orientation : ndarray of float32, shape (H, W)
-        Along the fibre, radians in [0, pi), counter-clockwise from the +x axis of the image as
-        seen (y up); 0 in the background.
+        Along the fibre, radians in [0, pi), counter-clockwise from the +x axis of the displayed
+        image (y up); 0 in the background.
     coherence : ndarray of float32, shape (H, W)
         From 0, no direction, to 1, one direction; 0 in the background.
     energy : ndarray of float32, shape (H, W)
-        Mean squared gradient around the pixel, less what noise contributes to it, of the image
-        scaled to span 0 to 1; 0 in the background.
+        Mean squared gradient around the pixel, less the contribution of noise, of the image scaled
+        to span 0 to 1; 0 in the background.
     mask : ndarray of bool, shape (H, W)
-        Where directions can be seen; False in the background. It is no segmentation: edges have
-        energy up to about two and a half sigma beyond them, so narrow wires are widened by as
-        much, of 5 pixels to about twice their area where they lie apart; inside, wires wider than
-        about six sigma are hollow, and in noise the fainter ones are missing.
+        Where directions can be measured; False in the background. It is not a segmentation: edges
+        have energy up to about two and a half sigma beyond them, which widens narrow wires by as
+        much (isolated wires of 5 pixels to about twice their area). Wires wider than about six
+        sigma are hollow inside, and in noise fainter ones are missing.
     sigma : float
         The scale, in pixels.
     pixel_size : float or None
-        nm a pixel.
+        nm per pixel.
     method : str
     """
 
@@ -77,18 +64,18 @@ class LocalOrientation:
     ) -> AxialStatistics:
         """Return mean direction, order parameter and spread over the image, energy-weighted.
 
-        Those of the directions of pixels as they were found: noise turns these, so the order falls
-        and the spread grows with it. `AlignedFraction.statistics` has what noise does taken off,
-        but no intervals.
+        Directions of pixels are used as measured. Noise turns them, so that the order decreases and
+        the spread increases with noise. `AlignedFraction.statistics` is corrected for noise but has
+        no intervals.
 
         Parameters
         ----------
         window : int, optional
-            Side, in pixels, of the windows that the bootstrap draws. They should be as long as
+            Side, in pixels, of the windows that the bootstrap resamples. They should be as long as
             wires, and not too few. By default a quarter of the shorter side of the image, but at
             least a third of it or 96, whichever is less.
         n_bootstrap : int, default=0
-            How many sets of windows to draw for intervals; none by default.
+            Number of bootstrap resamples of windows for intervals; none by default.
         confidence : float, default=0.95
         random_state : int, Generator or None
             Seed of the bootstrap.
@@ -99,18 +86,18 @@ class LocalOrientation:
 
         Notes
         -----
-        Intervals are a little too narrow: of 95 % intervals of crops of large scenes of wires 6
-        pixels wide and 144 long, 88 % held the scene's mean direction, and 83 to 88 % its order
-        parameter, where crops were 256 pixels a side; 94 %, and 86 to 91 %, where they were 512.
-        With windows of 32 pixels, far shorter than wires, it was 73 % and 65 % in the smaller
-        crops.
+        Intervals are a little too narrow. They were tested on crops of large scenes of wires 6
+        pixels wide and 144 long. At 256 pixels a side, 88 % of the 95 % intervals contained the
+        scene's mean direction and 83 to 88 % its order parameter; at 512 pixels, 94 % and 86 to
+        91 %. With windows of 32 pixels, far shorter than the wires, it was 73 % and 65 % in the
+        smaller crops.
 
-        There are no intervals where fibres are in one window only.
+        There are no intervals if all fibres are in one window.
 
         Raises
         ------
         ValueError
-            If there is nothing but background, or a parameter is out of range.
+            If the image is all background, or a parameter is out of range.
 
         Examples
         --------
@@ -124,21 +111,21 @@ class LocalOrientation:
         if not self.mask.any():
             raise ValueError("the image is all background: it has no mean direction.")
         groups = self._windows(window) if n_bootstrap else None
-        alone = groups is not None and len(np.unique(groups)) < 2
+        is_one_group = groups is not None and len(np.unique(groups)) < 2
         return axial_statistics(
             self.orientation[self.mask],
             self.energy[self.mask],
             groups=groups,
-            n_bootstrap=0 if alone else n_bootstrap,
+            n_bootstrap=0 if is_one_group else n_bootstrap,
             confidence=confidence,
             random_state=random_state,
         )
 
     def _windows(self, window: int | None) -> NDArray[np.intp]:
-        """Return the number of the window of each fibre pixel."""
+        """Return the index of the window that each fibre pixel is in."""
         shorter = min(self.mask.shape)
-        suited = max(shorter // 4, min(_LEAST_WINDOW, shorter // 3), 2)
-        side = suited if window is None else check_window(window, self.mask.shape)
+        default = max(shorter // 4, min(_MIN_BOOTSTRAP_WINDOW, shorter // 3), 2)
+        side = default if window is None else check_window(window, self.mask.shape)
         grid = TileGrid.over(self.mask.shape, side)
         numbers = grid.expand(np.arange(grid.size).reshape(grid.shape))
         return np.asarray(numbers[self.mask])
@@ -154,25 +141,26 @@ def local_orientation(
     floor: float = DEFAULT_FLOOR,
     mask: ArrayLike | None = None,
 ) -> LocalOrientation:
-    """Find the direction of the fibres at each pixel.
+    """Measure the direction of the fibres at each pixel.
 
     "structure_tensor": the direction in which the brightness changes least, from the products of
-    the gradients, averaged by a Gaussian [1]_: scikit-image's structure tensor, but with a
-    derivative like Scharr's in place of Sobel's, whose directions err by 3 degrees on stripes that
-    repeat every four pixels and by 1 at seven; these by less than 0.2. The coherence is
+    the gradients, averaged by a Gaussian [1]_. This is scikit-image's structure tensor, but with a
+    derivative like Scharr's instead of Sobel's: directions err by less than 0.2 degrees, with
+    Sobel's by 3 on stripes with a period of four pixels and by 1 at seven. The coherence is
     (l1 - l2) / (l1 + l2) of the eigenvalues.
 
-    "lgo": local gradient orientation, as Fiji's Directionality defines it [2]_ and Modarres et al.
-    used it for nanowires [3]_: a histogram of the gradients' directions, each weighted by its
-    squared length; here a histogram for each window, not one for the image. The direction is that
-    of the highest peak (the mean of the axes in it and in the two bins on either side), turned by
-    a right angle, as gradients run across fibres. Where fibres cross, it is that of the more
-    marked one, not a mean of both. The coherence is the order parameter of the whole histogram.
-    Histograms of 24 bins are counted in cells of about 1.3 sigma; a window is a cell with its
-    eight neighbours, weighted 1, 2, 1 each way: as wide as a Gaussian of sigma.
+    "lgo": local gradient orientation, as defined by Fiji's Directionality [2]_ and used for
+    nanowires by Modarres et al. [3]_: a histogram of the directions of gradients, each weighted by
+    its squared length, but one for each window instead of one for the image. The direction is that
+    of the highest peak (the mean of the axes in its bin and in two bins on either side), turned by
+    a right angle, as gradients run across fibres. Where fibres cross, it is the direction of the
+    more distinct one, not a mean of both. The coherence is the order parameter of the whole
+    histogram. Histograms have 24 bins and are counted in cells of about 1.3 sigma. A window is a
+    cell with its eight neighbours, weighted 1, 2, 1 in each direction, which makes it as wide as a
+    Gaussian of sigma.
 
-    Background is where the energy is below a share of the level that half of all the energy lies
-    above (see `floor`), or less than 2.5 standard deviations above the mean of noise alone,
+    A pixel is background if its energy is below a share (see `floor`) of the level above which
+    half of all energy lies, or less than 2.5 standard deviations above the mean of noise alone,
     whose level is estimated from the image.
 
     Parameters
@@ -180,21 +168,21 @@ def local_orientation(
     image : array-like of shape (H, W)
         Grey; of any gain, offset and sign of the contrast.
     sigma : float
-        Over what length directions are averaged, in pixels; in nm if `pixel_size` is given. A
-        third of a fibre's width is enough where there is little noise. At most half of the
-        shorter side of the image.
+        Length over which directions are averaged, in pixels; in nm if `pixel_size` is given. A
+        third of a fibre's width is enough if there is little noise. At most half of the shorter
+        side of the image.
     pixel_size : float, optional
-        nm a pixel.
+        nm per pixel.
     method : {"structure_tensor", "lgo"}, default="structure_tensor"
     gradient_sigma : float, default=1.0
-        Of the Gaussian, in pixels, before gradients are taken. More helps against noise, and
-        merges edges that are nearer than that.
+        Of the Gaussian that smooths the image before gradients are taken, in pixels. Larger values
+        reduce noise, and merge edges that are closer than that.
     floor : float, default=0.05
-        Share of the half-energy level below which the energy is background; at 0 noise alone
-        decides.
+        Share of the half-energy level below which the energy is background. At 0, only noise is
+        background.
     mask : array-like of bool, shape (H, W), optional
-        Where to look; all over by default. Elsewhere is background, and what is there, be it a
-        scale bar or not-a-number, counts for nothing: the nearest pixel looked at replaces it.
+        Pixels to analyse; all by default. The others are background and have no influence, whether
+        they show a scale bar or are NaN: each is replaced by the nearest analysed pixel.
 
     Returns
     -------
@@ -223,31 +211,45 @@ def local_orientation(
     >>> float(np.rad2deg(np.median(found.orientation)).round()), bool(found.mask.all())
     (30.0, True)
     """
-    way = check_choice("method", method, METHODS)
-    size = None if pixel_size is None else check_positive("pixel_size", pixel_size, "nm")
-    inner = check_positive("gradient_sigma", gradient_sigma)
-    share = check_share("floor", floor)
-    where = check_mask(mask, np.shape(image)[:2])
-    contrast = as_contrast(image, where)
-    scale = check_sigma(sigma, size, contrast.shape)
-    maps = _tensor_maps if way == "structure_tensor" else peak_maps
-    along, coherence, energy = maps(*gradients_of(contrast, inner), scale)
-    noise = gradient_noise(contrast, scale, inner, where)
-    energy -= np.float32(noise.energy)
-    fibre = fibre_mask(energy, noise, share, where)
-    for each in (along, coherence, energy):
-        each *= fibre
-    return LocalOrientation(along, coherence, energy, fibre, scale, size, way)
+    check_value("method", method, [OneOf(*METHODS)])
+    check_value("pixel_size", pixel_size, [NANOMETRES, None])
+    field = GradientField.of_image(
+        image, sigma, pixel_size, gradient_sigma=gradient_sigma, floor=floor, mask=mask
+    )
+    return orientation_of(field, method, pixel_size)
 
 
-def _tensor_maps(
-    down: FloatMap, right: FloatMap, sigma: float
-) -> tuple[FloatMap, FloatMap, FloatMap]:
-    """Return direction, coherence and energy around each pixel."""
-    tensor = averaged_tensor(down, right, sigma)
-    along = np.arctan2(tensor.sine, tensor.cosine)
+def orientation_of(
+    field: GradientField, method: str, pixel_size: float | None = None
+) -> LocalOrientation:
+    """Return the directions of a gradient field.
+
+    Parameters
+    ----------
+    field : GradientField
+    method : {"structure_tensor", "lgo"}
+    pixel_size : float, optional
+        nm per pixel.
+    """
+    if method == "lgo":
+        along, coherence, energy = histogram_peaks(field.down, field.right, field.sigma)
+        energy -= np.float32(field.noise.energy)
+        fibre = fibre_mask(energy, field.noise, field.floor, field.where)
+    else:
+        along, coherence = _along_and_coherence(field)
+        energy, fibre = field.energy, field.fibre
+    along *= fibre
+    coherence *= fibre
+    size = None if pixel_size is None else float(pixel_size)
+    return LocalOrientation(along, coherence, energy * fibre, fibre, field.sigma, size, method)
+
+
+def _along_and_coherence(field: GradientField) -> tuple[FloatMap, FloatMap]:
+    """Return direction and coherence by the structure tensor."""
+    cosine, sine = field.axes
+    along = np.arctan2(sine, cosine)
     along *= np.float32(0.5)
-    coherence = np.hypot(tensor.cosine, tensor.sine)
-    coherence /= np.maximum(tensor.energy, np.float32(NO_ENERGY))
+    coherence = np.hypot(cosine, sine)
+    coherence /= np.maximum(field.energy_with_noise, np.float32(NO_ENERGY))
     np.minimum(coherence, 1, out=coherence)
-    return wrapped(along), coherence, tensor.energy
+    return wrapped(along), coherence

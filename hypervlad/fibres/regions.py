@@ -1,4 +1,4 @@
-"""Regions of common direction: windows joined as long as neighbours point alike."""
+"""Regions of neighbouring aligned windows with similar directions."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class AlignedRegion:
-    """Aligned windows that hang together.
+    """A connected region of aligned windows.
 
     Attributes
     ----------
     label : int
-        Its number in the label map, from 1, the largest first.
+        Its number in the label map, from 1; the largest region is 1.
     area : int
         In pixels.
     n_windows : int
     fibre_area : int
-        Pixels of it that are fibre: of an image, where directions can be seen, with about two
-        sigma beside the wires. No segmentation.
+        Number of its fibre pixels. In an image, these are the pixels at which directions can be
+        measured, with about two sigma beside the wires; they are not a segmentation.
     mean_angle : float
-        Radians in [0, pi), weighted as the windows' own.
+        Radians in [0, pi), with the weights of the windows' directions.
     order : float
-        Order parameter S over the whole region, 0 to 1: below that of its windows where the
-        direction turns from one end to the other.
+        Order parameter S over the whole region, 0 to 1. It is below that of the windows if the
+        direction changes from one end of the region to the other.
     box : (int, int, int, int)
         First row, first column, last row + 1, last column + 1.
     """
@@ -52,8 +52,8 @@ def label_windows(
 ) -> NDArray[np.intp]:
     """Number the regions of aligned windows.
 
-    Windows that share a side are of one region if they are aligned and their directions differ by
-    at most the tolerance; a region may so turn slowly through any angle.
+    Windows that share a side belong to one region if they are aligned and their directions differ
+    by at most the tolerance. A region may thus turn slowly through any angle.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def label_windows(
     Returns
     -------
     ndarray of int, shape (n_rows, n_columns)
-        0 where a window is not aligned, else from 1 on, in the order of their first windows.
+        0 where a window is not aligned, else from 1 in the order of the regions' first windows.
     """
     number = np.arange(aligned.size).reshape(aligned.shape)
     pairs = []
@@ -93,7 +93,7 @@ def regions_of(
     fibre: NDArray[np.float64],
     grid: TileGrid,
 ) -> tuple[NDArray[np.intp], tuple[AlignedRegion, ...]]:
-    """Return the labels ordered by area, largest first, and what each region is like.
+    """Return labels in order of area, the largest first, and the regions.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def regions_of(
     sums, totals : ndarray of shape (n_rows, n_columns)
         Of w exp(2 i theta) and of w over each window.
     fibre : ndarray of shape (n_rows, n_columns)
-        Fibre pixels of each window.
+        Number of fibre pixels in each window.
     grid : TileGrid
     """
     n = int(labels.max(initial=0))

@@ -1,4 +1,4 @@
-"""Windows side by side over an image, and sums over them."""
+"""Windows side by side that cover an image, and sums over them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ IntArray = NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class TileGrid:
-    """Windows that cover an image, each pixel once.
+    """Windows that cover each pixel of an image once.
 
-    As many windows as fit best, all of nearly the same size: sides differ by a pixel at most, and
-    lie between three quarters and one and a half of what was asked for. They are exact where the
-    image is a multiple of it.
+    The number of windows is chosen so that their sides come closest to the requested one. Sides
+    differ by at most one pixel and lie between three quarters and one and a half of the requested
+    side; they equal it where the image is a multiple of it.
 
     Attributes
     ----------
@@ -31,33 +31,33 @@ class TileGrid:
 
     @classmethod
     def over(cls, shape: tuple[int, ...], window: int) -> TileGrid:
-        """Return the windows of an image, of about `window` pixels a side."""
+        """Return the windows of an image, about `window` pixels a side."""
         return cls(_edges(shape[0], window), _edges(shape[1], window))
 
     @property
     def shape(self) -> tuple[int, int]:
-        """How many windows there are, down and across."""
+        """Number of windows, down and across."""
         return len(self.rows) - 1, len(self.columns) - 1
 
     @property
     def size(self) -> int:
-        """How many windows there are."""
+        """Number of windows."""
         return (len(self.rows) - 1) * (len(self.columns) - 1)
 
     @property
     def areas(self) -> NDArray[np.float64]:
-        """Pixels of each window."""
+        """Number of pixels in each window."""
         return np.outer(np.diff(self.rows), np.diff(self.columns)).astype(np.float64)
 
     def sums(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return the sum of a map over each window, in double precision."""
         kind = np.complex128 if values.dtype.kind == "c" else np.float64
-        # A sum for each row of windows: ten times faster than one call of reduceat.
+        # A sum for each row of windows is ten times faster than one call of reduceat.
         down = [values[top:stop].sum(axis=0, dtype=kind) for top, stop in pairwise(self.rows)]
         return np.asarray(np.add.reduceat(np.stack(down), self.columns[:-1], axis=1))
 
     def expand(self, values: ArrayLike) -> NDArray[Any]:
-        """Return a map with each window filled with its value."""
+        """Return a map in which each window is filled with its value."""
         table = np.asarray(values)
         down = np.repeat(table, np.diff(self.rows), axis=0)
         return np.repeat(down, np.diff(self.columns), axis=1)

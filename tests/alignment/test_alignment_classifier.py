@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ from PIL import Image as Picture
 from scipy.ndimage import rotate
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.utils.estimator_checks import parametrize_with_checks
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from hypervlad import (
     AlignmentClassifier,
@@ -90,34 +87,6 @@ def labelled() -> tuple[list[Image], list[str]]:
 @pytest.fixture(scope="module")
 def model(tiny_backbone: None, labelled: tuple[list[Image], list[str]]) -> AlignmentClassifier:
     return small_model().fit(*labelled)
-
-
-class RowsAsImages(AlignmentClassifier):
-    """Takes a 2-D array and sees each row as an image of four rows of pixels."""
-
-    def fit(self, X: Any, y: Any) -> RowsAsImages:
-        X, y = validate_data(self, X, y, dtype=np.float64)
-        super().fit(self._images(X), [bool(each) for each in y > np.mean(y)])
-        return self
-
-    def predict(self, X: Any) -> NDArray[np.float64]:
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return np.nan_to_num(super().predict(self._images(X)))
-
-    def score(self, X: Any, y: Any) -> float:
-        return float(np.mean((self.predict(X) > 0.5) == (y > np.mean(y))))
-
-    def _images(self, X: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        rows = np.repeat(X, 4, axis=1)[:, None]
-        ramp = np.arange(4)[:, None]
-        return [row + ramp * (np.ptp(row) or 1) for row in rows]
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = True
-        tags.input_tags.string = False
-        return tags
 
 
 def test_it_tells_aligned_windows_from_crossing_ones(model: AlignmentClassifier) -> None:
@@ -497,17 +466,3 @@ def test_windows_must_cover_the_image(model: AlignmentClassifier) -> None:
 def test_nothing_known_cannot_be_judged(model: AlignmentClassifier) -> None:
     with pytest.raises(ValueError, match="none can be judged"):
         model.score([stripes(0, 0)], [np.full((64, 80), np.nan)])
-
-
-def rows_as_images() -> RowsAsImages:
-    encoder = HypercolumnVLAD(
-        "tiny", weights="random", taps=["1"], image_size=None, n_codewords=2, layer_components=2
-    )
-    learner = BoostedSoftmaxClassifier(n_estimators=2, Cs=1.0)
-    return RowsAsImages(encoder, window=4, boosting=learner, random_state=0)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@parametrize_with_checks([rows_as_images()])
-def test_scikit_learns_conformance(estimator: Any, check: Callable[[Any], None]) -> None:
-    check(estimator)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
-from sklearn.utils.estimator_checks import parametrize_with_checks
-from sklearn.utils.validation import check_is_fitted, validate_data
 from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import (
@@ -39,46 +36,6 @@ from hypervlad.patches import cut_patches, patch_means
 
 Image = NDArray[np.float32]
 Flawed = list[tuple[Image, NDArray[np.bool_]]]
-
-
-class RowsAsSurfaces(PatchDefectScorer):
-    """Takes a 2-D array and sees each row as an image of one row of pixels."""
-
-    def fit(self, X: Any, y: Any = None) -> RowsAsSurfaces:
-        X = validate_data(self, X, dtype=np.float64)
-        super().fit([row[None] for row in X])
-        return self
-
-    def score_samples(self, X: Any) -> NDArray[np.float64]:
-        return super().score_samples(self._rows(X))
-
-    def predict(self, X: Any) -> NDArray[np.intp]:
-        """As numbers: the checks subtract predictions of what is no classifier."""
-        return np.where(super().predict(self._rows(X)) == "anomalous", 1, 0)
-
-    def _rows(self, X: Any) -> list[NDArray[np.float64]]:
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return [row[None] for row in X]
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = True
-        tags.input_tags.string = False
-        return tags
-
-
-def rows_as_surfaces() -> RowsAsSurfaces:
-    encoder = HypercolumnVLAD(
-        "tiny", weights="random", taps=["1"], image_size=None, n_codewords=2, layer_components=2
-    )
-    return RowsAsSurfaces(encoder, patch=1, stride=1, n_words=2, random_state=0)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@parametrize_with_checks([rows_as_surfaces()])
-def test_scikit_learns_conformance(estimator: Any, check: Callable[[Any], None]) -> None:
-    check(estimator)
 
 
 def test_learnt_from_good_images(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:

@@ -34,7 +34,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     original = BatchEncoder.__call__
 
     def counted(self: BatchEncoder, batch: Any) -> np.ndarray:
-        seen.extend(batch.digests)
+        seen.extend(batch.keys)
         return original(self, batch)
 
     monkeypatch.setattr(BatchEncoder, "__call__", counted)

@@ -42,7 +42,7 @@ def log_what_is_computed(log: Path) -> None:
 
     def logged(self: BatchEncoder, batch: Any) -> np.ndarray:
         with log.open("a", encoding="ascii") as stream:
-            stream.write("".join(f"{digest}\n" for digest in batch.digests))
+            stream.write("".join(f"{digest}\n" for digest in batch.keys))
         return original(self, batch)
 
     BatchEncoder.__call__ = logged  # type: ignore[method-assign]

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from hypervlad import make_nanowire_images, read_image, read_micrograph
 from hypervlad.cli import app
 from hypervlad.cli.alignment import align
-from hypervlad.cli.models import check_folders
+from hypervlad.cli.files import check_folders
 from hypervlad.displays import AlignmentRecipe, alignment_files, alignment_folder
 from hypervlad.fibres import aligned_fraction, local_orientation
 
@@ -359,13 +359,13 @@ def test_a_model_of_a_file_may_judge_the_windows(
     assert (row["fraction"], row["method"]) == ("1", "Everything")
     monkeypatch.setattr("hypervlad.models.load", lambda path, weights=None: object())
     told = run(folder, "-o", tmp_path / "out", "--method", model, code=2).stderr
-    assert "holds a object" in told
+    assert "contains a object" in told
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "fft"], "--method fft: expected structure_tensor, lgo, or a model file"),
+        (["--method", "fft"], "--method fft: expected structure_tensor, lgo or the name of a model file"),
         (["--method", "missing.hvlad"], "missing.hvlad"),
         (["--window", "wide"], "'wide' is no length"),
         (["--tolerance", "120"], "expected degrees above 0, at most 90"),

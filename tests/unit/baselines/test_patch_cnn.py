@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from scipy.special import expit, logit
+from scipy.special import logit
 from sklearn.base import clone
-from sklearn.utils.estimator_checks import parametrize_with_checks
-from sklearn.utils.validation import validate_data
 from torch.nn import functional
 
 import hypervlad
@@ -65,45 +62,6 @@ def make_patches(n: int, seed: int = 0, side: int = SIDE) -> tuple[np.ndarray, n
 def fitted() -> PatchCNNClassifier:
     patches, labels = make_patches(200)
     return small().fit(patches, labels)
-
-
-class RowsAsPatches(PatchCNNClassifier):
-    """Takes a 2-D array and sees each row as a patch that it fills again and again."""
-
-    def fit(self, X: Any, y: Any) -> RowsAsPatches:
-        X, y = validate_data(self, X, y, dtype=np.float64)
-        super().fit(self._patches(X), y)
-        return self
-
-    def as_network_input(self, X: Any) -> np.ndarray:
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return super().as_network_input(self._patches(X))
-
-    def _patches(self, X: np.ndarray) -> list[np.ndarray]:
-        return [np.resize(expit(row), (SIDE, SIDE)) for row in X]
-
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Rounded: kernels for other numbers of patches differ in the last bits."""
-        return super().decision_function(X).round(5)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = True
-        tags.input_tags.string = False
-        # A row becomes a picture: what a check's blobs differ in, their level, is scaled away.
-        tags.classifier_tags.poor_score = True
-        return tags
-
-
-@parametrize_with_checks(
-    [
-        RowsAsPatches(
-            filters=(2,), kernel_sizes=(3,), n_dense=4, max_epochs=2, batch_size=8, random_state=0
-        )
-    ]
-)
-def test_scikit_learns_conformance(estimator: Any, check: Callable[[Any], None]) -> None:
-    check(estimator)
 
 
 # --- the network -------------------------------------------------------------------------------
@@ -378,8 +336,12 @@ def test_a_file_that_does_not_fit_is_told(fitted: PatchCNNClassifier) -> None:
         PatchCNNClassifier.from_state(
             header, {k: v for k, v in arrays.items() if "0.weight" not in k}
         )
+    fewer = {k: v for k, v in header["fitted"].items() if k != "classes_"}
+    with pytest.raises(ModelFileError, match="incomplete.*classes_"):
+        PatchCNNClassifier.from_state(header | {"fitted": fewer}, arrays)
+    wider = {name: np.zeros((*array.shape, 2), np.float32) for name, array in arrays.items()}
     with pytest.raises(ModelFileError, match="incomplete"):
-        PatchCNNClassifier.from_state({k: v for k, v in header.items() if k != "classes"}, arrays)
+        PatchCNNClassifier.from_state(header, wider)
 
 
 def test_parameters_set_later_wait_for_the_next_fit(fitted: PatchCNNClassifier) -> None:

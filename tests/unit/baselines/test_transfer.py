@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
-from sklearn.utils.estimator_checks import parametrize_with_checks
-from sklearn.utils.validation import validate_data
 from torch.nn.functional import cross_entropy
 
 import hypervlad
@@ -33,7 +30,6 @@ from hypervlad.baselines.finetuning import TransferNetwork, imagenet_size
 from hypervlad.baselines.softmax_head import SoftmaxHead, fit_head
 from hypervlad.baselines.training import Schedule, SoftmaxCrossEntropy
 from hypervlad.displays import TrainingCurvesDisplay, model_facts
-from hypervlad.encoder import EncodedImages
 from hypervlad.hypercolumns import prepare
 from hypervlad.images import SkippedImagesWarning
 from hypervlad.metrics import expected_calibration_error
@@ -64,41 +60,6 @@ MODES = [
     {"mode": "finetune", "trainable": "all"},
 ]
 modes = pytest.mark.parametrize("mode", MODES, ids=lambda m: m.get("trainable", "features"))
-
-
-class RowsAsImages(TransferClassifier):
-    """Takes a 2-D array and sees each row as an image of one row of pixels."""
-
-    def fit(self, X: Any, y: Any) -> RowsAsImages:
-        X, y = validate_data(self, X, y, dtype=np.float64)
-        super().fit([row[None] for row in X], y)
-        return self
-
-    def _encode(self, X: Any) -> EncodedImages:
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return super()._encode([row[None] for row in X])
-
-    def _margins(self, X: Any) -> np.ndarray:
-        """Rounded: kernels for other numbers of images differ in the last bits."""
-        return super()._margins(X).round(4)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = True
-        tags.input_tags.string = False
-        # A row becomes a picture: what a check's blobs differ in, their level, is scaled away.
-        tags.classifier_tags.poor_score = True
-        return tags
-
-
-def rows_as_images(**parameters: Any) -> RowsAsImages:
-    usual = {"weights": "random", "image_size": 8, "max_epochs": 1, "random_state": 0}
-    return RowsAsImages("tiny", **usual | parameters)
-
-
-@parametrize_with_checks([rows_as_images(), rows_as_images(mode="finetune")])
-def test_scikit_learns_conformance(estimator: Any, check: Callable[[Any], None]) -> None:
-    check(estimator)
 
 
 def keep_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,6 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
 from sklearn.pipeline import Pipeline
-from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from hypervlad.boosting import BoostedSoftmaxClassifier, trees
 
@@ -43,32 +42,6 @@ def three_rings(n=450, seed=0):
 def fitted(X, y, **options):
     groups = options.pop("groups", None)
     return BoostedSoftmaxClassifier(random_state=0, n_jobs=1, **options).fit(X, y, groups=groups)
-
-
-ESTIMATORS = [
-    BoostedSoftmaxClassifier(n_jobs=1),
-    BoostedSoftmaxClassifier(init=None, n_estimators=30, n_jobs=1),
-]
-
-
-def check_name(value):
-    """Part of a test's name: the check's, or the estimator's start."""
-    if isinstance(value, BoostedSoftmaxClassifier):
-        return value.init or "plain"
-    return value.func.__name__
-
-
-# No expected failures. The checks' data sets have classes of one or two rows, hence the filter.
-# As a list: ``parametrize_with_checks`` of scikit-learn 1.6 hands newer versions of pytest a
-# generator, of which they warn.
-@pytest.mark.filterwarnings(SMALL)
-@pytest.mark.parametrize(
-    ("estimator", "check"),
-    [pair for estimator in ESTIMATORS for pair in estimator_checks_generator(estimator)],
-    ids=check_name,
-)
-def test_scikit_learn_conformance(estimator, check):
-    check(estimator)
 
 
 class TestTrees:
@@ -418,27 +391,30 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"init": "zero"}, 'init must be "linear" or None'),
-            ({"n_estimators": -1}, "n_estimators must be a whole number, at least 0"),
+            ({"init": "zero"}, "init must be 'linear' or None, not 'zero'"),
+            ({"n_estimators": -1}, "n_estimators must be a whole number of at least 0"),
             ({"n_estimators": 2.5}, "n_estimators must be a whole number"),
-            ({"max_depth": 0}, "max_depth must be a whole number, at least 1"),
-            ({"max_bin": 1}, "max_bin must be a whole number, at least 2"),
-            ({"max_tree_features": 0}, "max_tree_features must be a whole number, at least 1"),
+            ({"max_depth": 0}, "max_depth must be a whole number of at least 1"),
+            ({"max_bin": 1}, "max_bin must be a whole number of at least 2"),
+            ({"max_tree_features": 0}, "max_tree_features must be a whole number of at least 1"),
             ({"n_iter_no_change": True}, "n_iter_no_change must be a whole number"),
-            ({"n_iter_no_change": 0}, "n_iter_no_change must be a whole number, at least 1"),
-            ({"n_splits": 1}, "n_splits must be a whole number, at least 2"),
-            ({"learning_rate": 0}, r"learning_rate must be a number, in \(0, 1\]"),
+            ({"n_iter_no_change": 0}, "n_iter_no_change must be a whole number of at least 1"),
+            ({"n_splits": 1}, "n_splits must be a whole number of at least 2"),
+            ({"learning_rate": 0}, "learning_rate must be a number above 0 and at most 1, not 0"),
             ({"learning_rate": "fast"}, "learning_rate must be a number"),
             ({"subsample": 1.5}, "subsample must be a number"),
             ({"colsample_bytree": float("nan")}, "colsample_bytree must be a number"),
-            ({"min_child_weight": -1}, "min_child_weight must be a number, not negative"),
+            ({"min_child_weight": -1}, "min_child_weight must be a number of at least 0"),
             ({"reg_lambda": float("inf")}, "reg_lambda must be a number"),
             ({"validation_fraction": 1}, "validation_fraction must be a number"),
-            ({"Cs": ()}, "Cs must be a positive number"),
-            ({"Cs": [1, -1]}, "Cs must be a positive number"),
-            ({"Cs": "auto"}, "Cs must be a positive number"),
-            ({"class_weight": "equal"}, 'class_weight must be None, "balanced" or a dict'),
-            ({"class_weight": {0: 0.0}}, r"class_weight\[0\] must be a number, positive"),
+            ({"Cs": ()}, "Cs must be a number above 0 or a sequence of numbers"),
+            ({"Cs": [1, -1]}, "Cs must be a number above 0"),
+            ({"Cs": "auto"}, "Cs must be a number above 0"),
+            (
+                {"class_weight": "equal"},
+                "class_weight must be 'balanced', a dictionary of positive",
+            ),
+            ({"class_weight": {0: 0.0}}, "class_weight must be .* not {0: 0.0}"),
         ],
     )
     def test_parameters_out_of_range(self, options, message):

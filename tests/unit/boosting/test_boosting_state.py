@@ -10,6 +10,7 @@ import pytest
 import sklearn
 from sklearn.datasets import make_blobs
 
+import hypervlad
 from hypervlad.boosting import BoostedSoftmaxClassifier
 
 
@@ -32,6 +33,16 @@ def three_rings():
 
 def fitted(X, y, **options):
     return BoostedSoftmaxClassifier(random_state=0, n_jobs=1, **options).fit(X, y)
+
+
+def replace(header, arrays, name, array):
+    arrays[name] = array
+    header["fitted"][name] = {"shape": list(array.shape)}
+
+
+def remove(header, arrays, name):
+    header["fitted"][name] = None
+    del arrays[name]
 
 
 class TestState:
@@ -85,11 +96,12 @@ class TestState:
         self.assert_same(model, self.round_trip(model), X)
         header, arrays = model.to_state()
         for columns in ([0, 1, 2, 11], [-1, 0, 1, 2], [[0, 1, 2, 3]], [0.0, 1.0, 2.0, 3.0]):
-            damaged = {**arrays, "tree_columns": np.array(columns)}
-            with pytest.raises(ValueError, match="column numbers below 11"):
+            damaged = {**arrays, "tree_columns_": np.array(columns)}
+            with pytest.raises(ValueError, match=r"column numbers below 11|an array has"):
                 BoostedSoftmaxClassifier.from_state(header, damaged)
-        del arrays["tree_columns"]
-        with pytest.raises(ValueError, match="on 4 features, but the classifier gives it 11"):
+        header["fitted"]["tree_columns_"] = None
+        del arrays["tree_columns_"]
+        with pytest.raises(ValueError, match="on 4 features, but the classifier gives them 11"):
             BoostedSoftmaxClassifier.from_state(header, arrays)
 
     def test_boolean_labels(self):
@@ -148,28 +160,29 @@ class TestState:
         with pytest.raises(ValueError, match="cannot be saved"):
             model.to_state()
         model.classes_ = np.array([1, "b"], dtype=object)
-        with pytest.raises(ValueError, match="only if every one is a string"):
+        with pytest.raises(ValueError, match="cannot be saved"):
             model.to_state()
 
     @pytest.mark.parametrize(
         ("damage", "message"),
         [
-            (lambda h, a: h.pop("classes"), "incomplete.*classes"),
+            (lambda h, a: h["fitted"].pop("classes_"), "incomplete.*classes_"),
             (lambda h, a: h.pop("parameters"), "incomplete.*parameters"),
             (lambda h, a: h["parameters"].update(depth=3), "incomplete.*depth"),
-            (lambda h, a: h["fitted"].pop("C_"), "incomplete.*C_"),
-            (lambda h, a: a.pop("intercept"), "incomplete.*intercept"),
-            (lambda h, a: a.update(intercept=np.zeros(3)), r"'intercept'.*\(3,\).*expected \(1,\)"),
-            (lambda h, a: a.update(coef=np.zeros((2, 1), "f4")), "'coef'.*float32"),
-            (lambda h, a: a.update(coef=np.zeros((5, 1))), r"'coef'.*\(5, 1\)"),
-            (lambda h, a: a.pop("booster"), "arrays lack a 'booster'"),
-            (lambda h, a: h["fitted"].update(n_estimators_=0), "arrays hold a 'booster'"),
-            (lambda h, a: a.update(booster=a["booster"][:100]), "bytes are damaged"),
-            (lambda h, a: h.pop("booster_sha256"), "bytes are damaged"),
-            (lambda h, a: a.update(booster=a["booster"].astype("f4")), "row of uint8"),
-            (lambda h, a: h["classes"].update(values=[1]), "has 1 class labels"),
-            (lambda h, a: h["classes"].update(values=["a", "b"]), "incomplete.*'a'"),
-            (lambda h, a: h["classes"].update(dtype="M8[D]"), "unexpected type"),
+            (lambda h, a: h["parameters"].update(max_depth=0), "incomplete.*max_depth must be"),
+            (lambda h, a: h["fitted"].pop("n_features_in_"), "incomplete.*n_features_in_"),
+            (lambda h, a: a.pop("linear_intercept_"), "incomplete"),
+            (lambda h, a: replace(h, a, "linear_intercept_", np.zeros(3)), r"\(3,\).*\(1,\)"),
+            (lambda h, a: replace(h, a, "linear_coef_", np.zeros((2, 1), "f4")), "type float32"),
+            (lambda h, a: replace(h, a, "linear_coef_", np.zeros((5, 1))), r"\(5, 1\).*\(2, 1\)"),
+            (lambda h, a: remove(h, a, "booster_"), "n_estimators_ is .* there are no trees"),
+            (lambda h, a: h["fitted"].update(n_estimators_=0), "n_estimators_ is 0.* are trees"),
+            (lambda h, a: a.update(booster_=a["booster_"][:100]), "bytes are damaged"),
+            (lambda h, a: h["fitted"]["booster_"].update(sha256="0"), "bytes are damaged"),
+            (lambda h, a: a.update(booster_=a["booster_"].astype("f4")), "row of uint8"),
+            (lambda h, a: h["fitted"]["classes_"].update(values=[1]), "are 1 class labels"),
+            (lambda h, a: h["fitted"]["classes_"].update(values=["a", "b"]), "incomplete.*'a'"),
+            (lambda h, a: h["fitted"]["classes_"].update(dtype="M8[D]"), "unexpected type"),
         ],
     )
     def test_damaged_state_is_refused(self, damage, message):
@@ -182,16 +195,22 @@ class TestState:
     def test_booster_of_other_width_is_refused(self):
         X, y = rings()
         header, arrays = fitted(X, y, init=None, n_estimators=5).to_state()
-        header["n_features_in"] = 7
+        header["fitted"]["n_features_in_"] = 7
         with pytest.raises(
-            ValueError, match="trained on 2 features, but the classifier gives it 7"
+            ValueError, match="trained on 2 features, but the classifier gives them 7"
         ):
             BoostedSoftmaxClassifier.from_state(header, arrays)
 
     def test_what_xgboost_does_not_read_is_refused(self):
         X, y = rings()
         header, arrays = fitted(X, y, n_estimators=5).to_state()
-        arrays["booster"] = np.frombuffer(b"{}", dtype=np.uint8)
-        header["booster_sha256"] = hashlib.sha256(b"{}").hexdigest()
+        arrays["booster_"] = np.frombuffer(b"{}", dtype=np.uint8)
+        header["fitted"]["booster_"]["sha256"] = hashlib.sha256(b"{}").hexdigest()
         with pytest.raises(ValueError, match="not a model that this xgboost reads"):
             BoostedSoftmaxClassifier.from_state(header, arrays)
+
+    def test_a_saved_model_is_loaded_by_its_kind(self, tmp_path):
+        X, y = rings()
+        model = fitted(X, y, n_estimators=5)
+        model.save(tmp_path / "learner.hvlad")
+        self.assert_same(model, hypervlad.load(tmp_path / "learner.hvlad"), X)

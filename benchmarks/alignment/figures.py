@@ -1,0 +1,128 @@
+"""Pictures of the aligned fraction: measured against true, and errors by noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from PIL import Image
+
+from benchmarks.alignment.scores import DEFAULT_WINDOW, Answers, agreement
+from benchmarks.alignment.tables import TITLES
+
+# Okabe and Ito's colours, told apart with any colour vision, and a mark for each.
+_STYLES = {
+    "structure_tensor": ("#0072B2", "o"),
+    "lgo": ("#D55E00", "s"),
+    "learned": ("#000000", "D"),
+    "orientationj": ("#009E73", "^"),
+    "orientationj_wide": ("#56B4E9", "v"),
+    "fibriltool": ("#CC79A7", "X"),
+}
+_DPI, _PANELS_A_ROW, _COLOURS = 130, 3, 128
+_MOST_YELLOW = 0.92  # of viridis: what is above is too pale on white
+
+
+def write_figures(folder: Path, result: Mapping[str, Any]) -> None:
+    """Write both pictures into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    answers = Answers.of(result, "grid")
+    save(agreement_figure(answers), folder / "alignment_agreement.png")
+    save(noise_figure(answers), folder / "alignment_by_noise.png")
+
+
+def agreement_figure(answers: Answers, window: int = DEFAULT_WINDOW) -> Figure:
+    """Draw differences over means of measured and true fractions, a panel a method."""
+    names, levels = list(answers.said), answers.orders("snr")[::-1]
+    n_rows = -(-len(names) // _PANELS_A_ROW)
+    figure = Figure(figsize=(9, 0.7 + 2.7 * n_rows), layout="constrained")
+    grid = figure.subplots(n_rows, _PANELS_A_ROW, sharex=True, sharey=True, squeeze=False)
+    colours = dict(
+        zip(levels, colormaps["viridis"](np.linspace(0, _MOST_YELLOW, len(levels))), strict=True)
+    )
+    chosen = answers.where(window=window)
+    snr = answers.levels("snr")[chosen]
+    for ax, name in zip(grid.flat, names, strict=False):
+        errors = answers.errors(name)[chosen]
+        middle = answers.truth[chosen] + errors / 2
+        _draw_agreement(ax, middle, errors, [colours[level] for level in snr])
+        ax.set_title(TITLES[name], fontsize=10)
+    for ax in grid.flat[len(names) :]:
+        ax.remove()
+    for ax in grid.flat[max(0, len(names) - _PANELS_A_ROW) : len(names)]:
+        ax.tick_params(labelbottom=True)  # the lowest of its column
+    figure.supxlabel("mean of true and measured aligned fraction", fontsize=10)
+    figure.supylabel("measured less true", fontsize=10)
+    marks = [
+        Line2D([], [], marker="o", linestyle="", color=colours[level], label=_noise(level))
+        for level in levels
+    ]
+    marks.append(Line2D([], [], color="black", label="bias"))
+    marks.append(Line2D([], [], color="black", linestyle="--", label="95 % limits"))
+    figure.legend(
+        handles=marks, loc="outside upper center", ncols=len(marks), fontsize=8, frameon=False
+    )
+    return figure
+
+
+def _draw_agreement(
+    ax: Axes, middle: np.ndarray, errors: np.ndarray, colours: Sequence[Any]
+) -> None:
+    found = agreement(errors)
+    ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    ax.scatter(middle, errors, c=colours, s=10, alpha=0.85, linewidths=0)
+    for level, style in ((found.bias, "-"), (found.low, "--"), (found.high, "--")):
+        ax.axhline(level, color="black", linestyle=style, linewidth=0.9)
+        ax.annotate(
+            f"{level:+.2f}".replace("-", "\N{MINUS SIGN}"),
+            (1.0, level),
+            xycoords=("axes fraction", "data"),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+        )
+    ax.set_xlim(-0.02, 1.02)
+    ax.set_ylim(-1.3, 1.05)
+    ax.tick_params(labelsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def noise_figure(answers: Answers) -> Figure:
+    """Draw the mean absolute error of each method by signal-to-noise ratio, all windows."""
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    ax = figure.subplots()
+    levels = answers.orders("snr")
+    for name in answers.said:
+        errors = [answers.errors(name)[answers.where(snr=level)] for level in levels]
+        colour, mark = _STYLES[name]
+        mae = [agreement(each).mae for each in errors]
+        ax.plot(mae, color=colour, marker=mark, markersize=5, linewidth=1.3, label=TITLES[name])
+    ax.set_xticks(range(len(levels)), ["none" if x is None else f"SNR {x:g}" for x in levels])
+    ax.set_xlabel("noise", fontsize=10)
+    ax.set_ylabel("mean absolute error", fontsize=10)
+    ax.set_ylim(bottom=0)
+    ax.tick_params(labelsize=9)
+    ax.grid(axis="y", color="0.9")
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture of few colours, which is a small file."""
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=_DPI)
+    with Image.open(path) as drawn:
+        drawn.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def _noise(level: float | None) -> str:
+    return "no noise" if level is None else f"SNR {level:g}"

@@ -1,0 +1,91 @@
+"""What does the measuring of alignment cost beside scikit-image's structure tensor?
+
+python benchmarks/alignment_speed.py
+
+One synthetic image of nanowires, 2048 x 1536 pixels, in turns, round by round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from skimage.feature import structure_tensor, structure_tensor_eigenvalues
+
+from benchmarks.alignment.methods import LEARNED, SIGMA, all_ways
+from benchmarks.alignment.tables import TITLES, speed_table
+from benchmarks.common.results import RESULTS, save_result
+from benchmarks.common.sources import origin
+from hypervlad.datasets import make_nanowire_images
+from hypervlad.fibres import local_orientation
+
+CODE = ("alignment/speed", "alignment/methods", "alignment/published")
+TILE, TILES = (384, 512), (4, 4)
+WINDOW = 32
+BASELINE = "scikit-image's structure_tensor"
+
+
+def large_image() -> np.ndarray:
+    """Return one image repeated: as much to compute as one of that size, made far sooner."""
+    (tile,), _ = make_nanowire_images(1, density=0.5, size=TILE, random_state=1)
+    return np.tile(tile, TILES)
+
+
+def timed(image: np.ndarray, names: Sequence[str], n_training: int) -> dict[str, Callable[[], Any]]:
+    """Return what is timed, by name."""
+    ways = all_ways(n_training)
+    if LEARNED in names:
+        ways[LEARNED](image, WINDOW)  # learns
+    runs: dict[str, Callable[[], Any]] = {
+        BASELINE: partial(structure_tensor, image, sigma=SIGMA),
+        "the same, and its eigenvalues": lambda: structure_tensor_eigenvalues(
+            structure_tensor(image, sigma=SIGMA)
+        ),
+        "local_orientation, structure tensor": partial(local_orientation, image, SIGMA),
+        "local_orientation, lgo": partial(local_orientation, image, SIGMA, method="lgo"),
+    }
+    return runs | {
+        f"aligned fraction, {TITLES[name]}": partial(ways[name], image, WINDOW) for name in names
+    }
+
+
+def measure(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Return seconds by name, a value a round, after one that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for _ in range(rounds):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            run()
+            seconds[name].append(round(time.perf_counter() - began, 5))
+    return seconds
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    known = list(all_ways(0))
+    parser.add_argument("--methods", nargs="+", choices=known, default=known, metavar="NAME")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--training", type=int, default=12, help="images to learn from")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=RESULTS / "alignment" / "speed.json")
+    arguments = parser.parse_args(argv)
+    import torch  # after hypervlad, which lets waiting threads sleep
+
+    torch.set_num_threads(arguments.threads)
+    image = large_image()
+    seconds = measure(timed(image, arguments.methods, arguments.training), arguments.rounds)
+    result = {"size": list(image.shape), "baseline": BASELINE, "seconds": seconds}
+    result |= {"window": WINDOW, "origin": origin(arguments.threads, *CODE)}
+    print(speed_table(result))
+    save_result(arguments.out, result)
+
+
+if __name__ == "__main__":
+    main()

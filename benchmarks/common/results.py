@@ -1,0 +1,83 @@
+"""Stored results: where they lie, how they are written, and which state of the code they are of."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = Path(__file__).resolve().parents[1]
+RESULTS = BENCHMARKS / "results"
+CHECKPOINTS = BENCHMARKS / ".checkpoints"
+
+
+def load_result(path: Path) -> dict[str, Any]:
+    """Return a stored result."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def save_result(path: Path, facts: Mapping[str, Any], **json_options: Any) -> None:
+    """Write a result as JSON, with the state of the code that produced it.
+
+    Where each row names its own state, the result as a whole does not.
+    """
+    of_rows = any("measured" in row for row in facts.get("rows", ()))
+    content = facts if of_rows else {"measured": measured_now(), **facts}
+    text = json.dumps(content, **({"indent": 1} | json_options))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")
+    unfinished.write_text(text + "\n", encoding="utf-8", newline="\n")
+    os.replace(unfinished, path)
+
+
+def measured_now() -> dict[str, str]:
+    """Return the revision of this checkout, with "+" if files differ from it, and today's date."""
+    revision = _git("rev-parse", "--short", "HEAD") or "unknown"
+    changed = "+" if _git("status", "--porcelain", "--untracked-files=no") else ""
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {"revision": revision + changed, "date": today}
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(BENCHMARKS), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""  # no git here
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def measured_line(*results: Mapping[str, Any]) -> str:
+    """Return the revisions and dates of stored results as one sentence in Markdown.
+
+    The state that most rows share comes first; the rows of other states are named.
+    """
+    rows_of: dict[str, list[str]] = {}
+    for result in results:
+        for name, measured in _states(result):
+            state = f"revision `{measured['revision']}` ({measured['date']})"
+            rows_of.setdefault(state, []).append(name)
+    first = max(rows_of, key=lambda state: len(rows_of[state]))
+    others = [
+        f"; {', '.join(dict.fromkeys(names))}: {state}"
+        for state, names in rows_of.items()
+        if state != first
+    ]
+    return f"*Measured at {first}{''.join(others)}.*"
+
+
+def _states(result: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, str]]]:
+    """Yield the name and the state of each row that has its own, else the state of the result."""
+    rows = [row for row in result.get("rows", []) if "measured" in row]
+    for row in rows:
+        name = row.get("label", row.get("method"))
+        where = row.get("data", result.get("data", result.get("surface", "")))
+        size = f", {row['n_images']:,} images" if "n_images" in row else ""
+        yield f"{name} ({where}{size})", row["measured"]
+    if not rows:
+        yield "", result["measured"]

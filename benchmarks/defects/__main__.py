@@ -1,0 +1,170 @@
+"""Where are the defects? Ours beside PaDiM, PatchCore and texture, by image, by pixel, by patch.
+
+python benchmarks/defects.py --data ../shared/data/magnetic_tile
+
+Learns from half of the good images (where a method takes masks, of the defective ones too) and is
+judged on the others; repeated with other halves. A folder has images/good-class/*,
+images/other-class/* and masks/other-class/*.png; without one, synthetic nanofibre mats are made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from benchmarks.common.checkpoints import load_or_run
+from benchmarks.common.results import CHECKPOINTS, RESULTS, save_result
+from benchmarks.common.sources import origin
+from benchmarks.defects.methods import all_methods
+from benchmarks.defects.scores import best_patch_f1, patch_f1
+from hypervlad import make_nanofibre_images, read_image
+from hypervlad.images import read_mask
+from hypervlad.metrics import (
+    per_region_overlap,
+    pixel_auroc,
+    pixel_average_precision,
+)
+
+CODE = ("defects/__main__", "defects/methods")
+N_SYNTHETIC, SHARE_DEFECTIVE = 100, 0.4
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Images of one kind of surface, and the masks of their defects."""
+
+    name: str
+    images: list[np.ndarray]
+    masks: list[np.ndarray]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all images and masks."""
+        digest = hashlib.sha256()
+        for array in (*self.images, *self.masks):
+            digest.update(repr((array.shape, array.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
+
+    @property
+    def defective(self) -> np.ndarray:
+        return np.array([mask.any() for mask in self.masks])
+
+
+def read_surface(folder: Path, good: str) -> Surface:
+    """Read a folder of images and masks."""
+    images, masks = [], []
+    for path in sorted((folder / "images").glob("*/*")):
+        image = read_image(path)
+        images.append(image)
+        if path.parent.name == good:
+            masks.append(np.zeros(image.shape[:2], dtype=bool))
+        else:
+            place = folder / "masks" / path.parent.name / f"{path.stem}.png"
+            masks.append(read_mask(place, shape=(image.shape[0], image.shape[1])))
+    if not images:
+        raise SystemExit(f"{folder}: no images in images/*/")
+    return Surface(folder.name, images, masks)
+
+
+def synthetic_surface() -> Surface:
+    images, masks = make_nanofibre_images(N_SYNTHETIC, defective=SHARE_DEFECTIVE, random_state=0)
+    return Surface("synthetic nanofibre", images, masks)
+
+
+def halves(surface: Surface, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split images in two, good and defective ones each."""
+    rng, train = np.random.default_rng(seed), []
+    for kind in (False, True):
+        rows = rng.permutation(np.flatnonzero(surface.defective == kind))
+        train.append(rows[: len(rows) // 2])
+    chosen = np.concatenate(train)
+    return chosen, np.setdiff1d(np.arange(len(surface.images)), chosen)
+
+
+def measure(make: Any, surface: Surface, seed: int, with_masks: bool) -> dict[str, Any]:
+    """Fit a method on one half and judge it on the other."""
+    train, test = halves(surface, seed)
+    learnt = train if with_masks else train[~surface.defective[train]]
+    method = make()
+    method.fit(
+        [surface.images[i] for i in learnt],
+        [surface.masks[i] for i in learnt] if with_masks else None,
+    )
+    scored = [method.score(surface.images[i]) for i in test]
+    maps, masks = [each.map for each in scored], [surface.masks[i] for i in test]
+    found = {
+        "image_auroc": roc_auc_score(surface.defective[test], [each.score for each in scored]),
+        "pixel_auroc": pixel_auroc(maps, masks),
+        "pixel_average_precision": pixel_average_precision(maps, masks),
+        "pro": per_region_overlap(maps, masks),
+        "best_patch_f1": best_patch_f1(maps, masks),
+        "network_ms": 1000 * float(np.median([each.network_seconds for each in scored])),
+        "other_ms": 1000 * float(np.median([each.other_seconds for each in scored])),
+        "search_ms": 1000 * float(np.median([each.search_seconds for each in scored])),
+        "bytes": method.n_bytes(),
+    }
+    if hasattr(method, "threshold"):
+        found["patch_f1"] = patch_f1(maps, masks, method.threshold)
+    return {name: float(value) for name, value in found.items()}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder of images and masks; else synthetic")
+    parser.add_argument("--good", default="free", help="the class of good images")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--methods", nargs="+", help="titles; all by default")
+    parser.add_argument("--backbone", default="mobilenet_v2")
+    parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS / "defects")
+    parser.add_argument("--out", type=Path, default=RESULTS / "defects")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parse(argv)
+    import torch  # after hypervlad, which lets waiting threads sleep
+
+    torch.set_num_threads(arguments.threads)
+    given = arguments.data
+    surface = synthetic_surface() if given is None else read_surface(given, arguments.good)
+    digest = surface.digest
+    whence = origin(arguments.threads, *CODE)
+    titles = arguments.methods or list(all_methods("", "", 0))
+    rows = []
+    for title in titles:
+        runs = []
+        for seed in range(arguments.repeats):
+            make = all_methods(arguments.backbone, arguments.weights, seed)[title]
+            settings = {"surface": surface.name, "digest": digest, "title": title, "seed": seed}
+            settings |= {"backbone": arguments.backbone, "weights": arguments.weights} | whence
+            place = arguments.checkpoints / f"{surface.name}-{seed}.json"
+            with_masks = title.endswith("masks")
+            runs.append(
+                load_or_run(
+                    place,
+                    settings,
+                    lambda make=make, seed=seed, masks=with_masks: measure(
+                        make, surface, seed, masks
+                    ),
+                )
+            )
+        rows.append({"method": title} | {k: [run[k] for run in runs] for k in runs[0]})
+        told = ", ".join(f"{k} {np.mean(rows[-1][k]):.3f}" for k in runs[0] if k != "reused")
+        print(f"{surface.name}: {title}: {told}", flush=True)
+    result = {"surface": surface.name, "n_images": len(surface.images), "rows": rows}
+    result |= {"n_defective": int(surface.defective.sum()), "origin": whence}
+    save_result(arguments.out / f"defects_{surface.name.replace(' ', '_')}.json", result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What does a defect map cost beside the network, and beside one pass for each patch?
+
+python benchmarks/defects_speed.py
+
+One synthetic SEM image of 1024 x 696 pixels. In turns, round by round: the network alone over the
+image as it is, with its batch normalisations and with those folded away; `score_map`, learnt from
+good images and with masks; the network over 29 px patches one by one, enlarged to 224 px or at
+their own size, in batches of 32. Patches are timed on some batches and counted up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from benchmarks.common.results import RESULTS, save_result
+from benchmarks.common.sources import origin
+from benchmarks.speed.encoding import as_it_came
+from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
+from hypervlad.backbones import build_network, get_backbone
+from hypervlad.hypercolumns import feature_maps, prepare
+from hypervlad.patches import patch_positions, patches_at
+
+CODE = ("defects/speed", "speed/encoding")
+SIZE, FIT_SIZE = (696, 1024), (174, 256)
+PATCH, SIDE, BATCH = 29, 224, 32
+
+
+def fit_scorers(weights: str, n_images: int) -> dict[str, PatchDefectScorer]:
+    """Fit both kinds of scorers on a few mats: how good they are is not what costs time."""
+    images, masks = make_nanofibre_images(n_images, defective=0.5, size=FIT_SIZE, random_state=1)
+    good = [image for image, mask in zip(images, masks, strict=True) if not mask.any()]
+
+    def new() -> PatchDefectScorer:
+        return PatchDefectScorer(default_patch_encoder(weights=weights), random_state=0)
+
+    return {"good images": new().fit(good), "masks": new().fit(images, masks=masks)}
+
+
+def ways(
+    image: np.ndarray, scorers: dict[str, PatchDefectScorer], weights: str, n_batches: int
+) -> dict[str, Callable[[], Any]]:
+    """Return what is timed, by name; passes over patches are of ``n_batches`` only."""
+    encoder = default_patch_encoder(weights=weights)
+    network = build_network(encoder.backbone, weights, encoder.taps)
+    plain = as_it_came(network)
+    preprocessing = get_backbone(encoder.backbone).preprocessing
+    whole = prepare(image, image.shape[:2], preprocessing)[None]
+    positions = patch_positions(image.shape[:2], PATCH)[: n_batches * BATCH]
+    batch = torch.stack(
+        [prepare(patch, (PATCH, PATCH), preprocessing) for patch in patches_at(image, positions)]
+    )
+
+    def over_patches(side: int) -> None:
+        for part in batch.split(BATCH):
+            if side != PATCH:
+                part = functional.interpolate(part, (side, side), mode="bilinear")
+            feature_maps(network, part)
+
+    return {
+        "network alone": lambda: feature_maps(plain, whole),
+        "the same, folded": lambda: feature_maps(network, whole),
+        "map, good images": lambda: scorers["good images"].score_map(image),
+        "map, masks": lambda: scorers["masks"].score_map(image),
+        f"patches at {SIDE} px": lambda: over_patches(SIDE),
+        f"patches at {PATCH} px": lambda: over_patches(PATCH),
+    }
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    (image,), _ = make_nanofibre_images(1, defective=1, size=SIZE, random_state=0)
+    scorers = fit_scorers(arguments.weights, arguments.images)
+    timed = ways(image, scorers, arguments.weights, arguments.batches)
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    for run in timed.values():
+        run()
+    for _ in range(arguments.rounds):
+        for name, run in timed.items():
+            began = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - began)
+    for name in seconds:
+        if name.startswith("patches"):
+            n_timed = min(arguments.batches * BATCH, len(patch_positions(SIZE, PATCH)))
+            seconds[name] = [each / n_timed for each in seconds[name]]
+    stride = scorers["masks"].stride_
+    counts = {"side by side": len(patch_positions(SIZE, PATCH, edges="shift"))}
+    counts["at the map's stride"] = len(patch_positions(SIZE, PATCH, stride, edges="shift"))
+    return {"size": list(SIZE), "stride": stride, "seconds": seconds, "patches": counts}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--batches", type=int, default=4)
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULTS / "defects" / "speed.json")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(arguments.threads)
+    result = measure(arguments) | {"origin": origin(arguments.threads, *CODE)}
+    for name, values in result["seconds"].items():
+        print(f"{name}: {1000 * np.median(values):.1f} ms", flush=True)
+    save_result(arguments.out, result)
+
+
+if __name__ == "__main__":
+    main()

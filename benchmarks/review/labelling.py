@@ -1,0 +1,205 @@
+"""How many labels does the review workflow need, beside random order and plain margins?
+
+A simulation: of a pool of images a few are labelled, a model learns from them, chooses the next
+ones, gets their labels, and so on; its accuracy is that on images of other groups. The codebook,
+which needs no labels, is learnt from the whole pool once (the review's own retraining learns it
+from labelled images), and all images left are in the queue, sure ones too.
+
+    python benchmarks/labelling.py --data ../shared/data
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common.checkpoints import load_or_run
+from benchmarks.common.folds import DATA_SETS, DataSet, random_splits
+from benchmarks.common.results import CHECKPOINTS, RESULTS, save_result
+from benchmarks.common.sources import origin
+from hypervlad import default_encoder
+from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.classifier.training import TrainingImages, projected
+from hypervlad.review.ranking import informativeness, rank
+
+SEED = 3000
+A_CLASS = 2  # labels of each class that there are at first
+A_STEP = 0.05  # of the pool is labelled before the model learns again
+MOST = 0.8  # of the pool: beyond, the ways cannot differ much
+CODE = ("review/labelling", "common/folds")
+
+
+class Pool:
+    """Images that may be labelled, and those that accuracy is measured on, as vectors."""
+
+    def __init__(self, data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> None:
+        encoder = default_encoder(random_state=seed)
+        self.X = encoder.fit_transform(list(data.paths[train]))
+        self.X_test = encoder.transform(list(data.paths[test]))
+        self.y, self.y_test = data.y[train], data.y[test]
+        self.groups = np.unique(data.groups[train], return_inverse=True)[1]
+        self.points = projected(self.X)
+        self.blocks = list(encoder.feature_blocks.values())
+        self.seed = seed
+
+    def model(self, chosen: np.ndarray) -> BoostedSoftmaxClassifier:
+        """Learn from the images labelled so far."""
+        learner = BoostedSoftmaxClassifier(random_state=self.seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # classes of two images
+            return learner.fit(
+                self.X[chosen], self.y[chosen], groups=self.groups[chosen], blocks=self.blocks
+            )
+
+    def accuracy(self, model: BoostedSoftmaxClassifier) -> float:
+        return float((model.predict(self.X_test) == self.y_test).mean())
+
+    def first(self, rng: np.random.Generator) -> np.ndarray:
+        """Choose a few images of each class by lot."""
+        of_each = [
+            rng.permutation(np.flatnonzero(self.y == label))[:A_CLASS]
+            for label in np.unique(self.y)
+        ]
+        return np.concatenate(of_each)
+
+
+Way = Callable[[Pool, BoostedSoftmaxClassifier, np.ndarray, np.ndarray, np.random.Generator], Any]
+
+
+def workflow(
+    pool: Pool, model: Any, chosen: np.ndarray, left: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Order images as the review queue does."""
+    return rank(worth(pool, model, chosen, left), pool.points[left])
+
+
+def drawn(
+    pool: Pool, model: Any, chosen: np.ndarray, left: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw images by lot, each with a chance as large as its worth, but near copies far apart.
+
+    A. Kirsch, S. Farquhar, P. Atighehchian, A. Jesson, F. Branchaud-Charron and Y. Gal,
+    "Stochastic batch acquisition", TMLR 2023: the largest of values times exp(Gumbel noise).
+    """
+    noise = np.exp(rng.gumbel(size=len(left)))
+    return rank(worth(pool, model, chosen, left) * noise, pool.points[left])
+
+
+def worth(pool: Pool, model: Any, chosen: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """Return what a label of each image left would tell."""
+    known = TrainingImages.of(
+        [None] * len(chosen), pool.y[chosen], pool.groups[chosen], chosen, pool.points[chosen]
+    )
+    novelty = known.nearest(pool.points[left])[1]
+    return informativeness(model.predict_proba(pool.X[left]), novelty)
+
+
+def margin(
+    pool: Pool, model: Any, chosen: np.ndarray, left: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Order images by the lead of the most probable class."""
+    highest = np.sort(model.predict_proba(pool.X[left]), axis=1)
+    return np.argsort(highest[:, -1] - highest[:, -2], kind="stable")
+
+
+def by_lot(
+    pool: Pool, model: Any, chosen: np.ndarray, left: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Order images by lot."""
+    return rng.permutation(len(left))
+
+
+WAYS: dict[str, Way] = {
+    "workflow": workflow,
+    "drawn": drawn,
+    "margin": margin,
+    "random": by_lot,
+}
+
+
+def curves(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> dict[str, Any]:
+    """Return numbers of labels and accuracies of each way, and the accuracy with all labels."""
+    pool = Pool(data, train, test, seed)
+    step = max(1, round(A_STEP * len(train)))
+    found: dict[str, Any] = {"full": pool.accuracy(pool.model(np.arange(len(train)))), "step": step}
+    for name, way in WAYS.items():
+        rng = np.random.default_rng(seed)
+        chosen = pool.first(rng)
+        numbers, accuracies = [], []
+        while True:
+            model = pool.model(chosen)
+            numbers.append(len(chosen))
+            accuracies.append(pool.accuracy(model))
+            if len(chosen) + step > MOST * len(train):
+                break
+            left = np.setdiff1d(np.arange(len(train)), chosen)
+            order = way(pool, model, chosen, left, rng)
+            chosen = np.concatenate([chosen, left[order[:step]]])
+        found[name] = accuracies
+        found["labels"] = numbers
+    return {**found, "pool": len(train)}
+
+
+def needed(found: list[dict[str, Any]], name: str, below: float = 0.01) -> float | None:
+    """Return the share of labels from which on a way's mean accuracy stays that of all labels.
+
+    Less a hundredth, which is within what chance does to such curves; None if it is not reached.
+    """
+    mean = np.mean([each[name] for each in found], axis=0)
+    full = np.mean([each["full"] for each in found])
+    short = np.flatnonzero(mean < full - below)
+    first = short[-1] + 1 if len(short) else 0
+    share = np.mean([np.array(each["labels"]) / each["pool"] for each in found], axis=0)
+    return float(share[first]) if first < len(share) else None
+
+
+def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return mean curves and the labels that each way needs."""
+    shortest = min(len(each["labels"]) for each in found)
+    cut = [{k: v[:shortest] if isinstance(v, list) else v for k, v in e.items()} for e in found]
+    return {
+        "pool": float(np.mean([each["pool"] for each in cut])),
+        "full": float(np.mean([each["full"] for each in cut])),
+        "labels": np.mean([each["labels"] for each in cut], axis=0).tolist(),
+        "curves": {name: np.mean([e[name] for e in cut], axis=0).tolist() for name in WAYS},
+        "needed": {name: needed(cut, name) for name in WAYS},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", default=list(DATA_SETS))
+    parser.add_argument("--repeats", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS / "labelling")
+    parser.add_argument("--out", type=Path, default=RESULTS / "review" / "labelling.json")
+    arguments = parser.parse_args()
+    import torch  # after hypervlad, which lets waiting threads sleep
+
+    torch.set_num_threads(arguments.threads)
+    whence = origin(arguments.threads, *CODE)
+    result: dict[str, Any] = {"repeats": arguments.repeats, "origin": whence, "sets": {}}
+    for name in arguments.sets:
+        data, found = DataSet.load(arguments.data / name), []
+        for number, (train, test) in enumerate(random_splits(data, arguments.repeats, SEED)):
+            run = functools.partial(curves, data, train, test, SEED + number)
+            settings = {"data": data.digest, "repeat": number, "seed": SEED, "origin": whence}
+            found.append(
+                load_or_run(arguments.checkpoints / f"{name}-{number}.json", settings, run)
+            )
+            print(f"{name}: repeat {number + 1} of {arguments.repeats}", flush=True)
+        result["sets"][name] = summary(found)
+        print(json.dumps(result["sets"][name]["needed"]), flush=True)
+    save_result(arguments.out, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""What does dense VLAD cost beside the network itself?
+
+In one run and on the same images: the network's forward pass alone, as its library has it and with
+its batch normalisations folded away, as here; the whole encoding (resize, network, VLAD) on the
+finest tap's grid and on every pixel; the naive dense form, which upsamples
+every channel and assigns every pixel; the recipe of Luo, Holm and Wang 2021, 5,000 random pixels
+with all channels; and what the classifier uses: two turned copies, codebooks of both kinds, pooled
+channels. Times are medians over rounds in which the methods take turns, so that a
+noisy machine is noisy for all; peaks of memory are measured in a process of their own each.
+
+    python benchmarks/encode_speed.py                      # CPU, two threads
+    python benchmarks/encode_speed.py --device cuda        # best batch size, images per second
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+import hypervlad
+from benchmarks.common.results import BENCHMARKS, RESULTS, save_result
+from benchmarks.speed.tables import memory_table, speed_table
+from hypervlad import HypercolumnVLAD, vlad
+from hypervlad.backbones import TappedNetwork
+from hypervlad.encoder.encoding import TorchCodebook
+from hypervlad.hypercolumns import dense_hypercolumns, feature_maps
+
+METHODS = ("network", "folded", "finest", "image", "naive", "sampled", "classifier")
+CODEBOOKS: dict[str, dict[str, Any]] = {
+    "joint, K 64": {},  # as HypercolumnVLAD comes; the classifier's encoder is another
+    "one a layer, K 64": {"codebook": "per_layer"},
+}
+PAPER: dict[str, Any] = {"codebook": "joint", "n_codewords": 100, "layer_components": None}
+PAPER |= {"scale_layers": False, "grid": 5000}
+DEFAULT = next(iter(CODEBOOKS))
+MOST_NAIVE_BYTES = 5e9
+
+
+def fit_encoders(folder: Path, backbone: str, size: int, codebook: str, device: str) -> None:
+    """Fit the encoders into files: a peak is measured in a fresh process."""
+    images, _ = hypervlad.make_tem_images(4, size=size, random_state=0)
+    common = {"weights": "random", "image_size": size, "device": device, "random_state": 0}
+    common |= {"backbone": backbone, "n_samples": 4000}
+    encoders = {
+        "ours": HypercolumnVLAD(**common, **CODEBOOKS[codebook]),
+        "paper": HypercolumnVLAD(**common, **PAPER),
+        "classifier": hypervlad.default_encoder(**common),
+    }
+    for name, encoder in encoders.items():
+        encoder.fit(images).save(folder / f"{name}.hvlad")
+
+
+def as_it_came(network: TappedNetwork) -> TappedNetwork:
+    """Return a network with its batch normalisations, as its own library has it."""
+    return TappedNetwork(network.original, network.taps, network.digest)
+
+
+class Bench:
+    """The encoders in a folder, a batch of images, and the methods to compare on them."""
+
+    def __init__(self, folder: Path, size: int, batch: int, device: str) -> None:
+        self.images, _ = hypervlad.make_tem_images(batch, size=size, random_state=0)
+        self.encoder, self.paper, self.classifier = (
+            hypervlad.load(folder / f"{name}.hvlad").set_params(batch_size=batch, device=device)
+            for name in ("ours", "paper", "classifier")
+        )
+        self.network = self.encoder.network()
+        self.plain = as_it_came(self.network)
+        loader = self.encoder.loader()
+        (self.batch,) = loader.batches(
+            (i, loader.load(image, "image")) for i, image in enumerate(self.images)
+        )
+        self.words = TorchCodebook(self.encoder.codebook_, self.network.device)
+
+    def run(self, method: str) -> None:
+        """Run one method over the batch once."""
+        if method == "network":
+            feature_maps(self.plain, self.batch.tensors)
+        elif method == "folded":
+            feature_maps(self.network, self.batch.tensors)
+        elif method == "naive":
+            self.naive(feature_maps(self.network, self.batch.tensors))
+        elif method == "sampled":
+            self.paper.transform(self.images)
+        elif method == "classifier":
+            self.classifier.transform(self.images)
+        else:
+            self.encoder.fitted_params_ = replace(self.encoder.fitted_params_, grid=method)
+            self.encoder.transform(self.images)
+
+    def naive(self, maps: list[torch.Tensor]) -> None:
+        """Enlarge every channel to every pixel, image by image, then project, assign and add."""
+        size = (self.batch.tensors.shape[2], self.batch.tensors.shape[3])
+        for i in range(len(maps[0])):
+            columns = dense_hypercolumns([layer[i : i + 1] for layer in maps], size)
+            blocks = columns.split([layer.shape[-1] for layer in maps], dim=-1)
+            projected = [block.flatten(0, 2) for block in self.words.project(list(blocks))]
+            if len(self.words.codewords) == 1:
+                projected = [torch.cat(projected, dim=1)]
+            for part, words in zip(projected, self.words.codewords, strict=True):
+                vlad.residual_sums(part, vlad.assign(part, words), words)
+
+    def vlad_part(self, maps: list[torch.Tensor], grid: str) -> None:
+        """Everything after the network: projection, assignment, sums, normalisation."""
+        projected = self.words.project(maps)
+        sums = self.words.dense_sums(projected, grid, self.batch.tensors.shape[2:])
+        vlad.normalize(sums, ("intra", "l2"))
+
+    def naive_bytes(self) -> float:
+        """Size of one image's explicit hypercolumns and of their stacked copy."""
+        n_channels = sum(len(p.mean) for p in self.encoder.codebook_.projections)
+        return 2 * 4 * float(np.prod(self.batch.tensors.shape[2:])) * n_channels
+
+
+def clock(function: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of one call, the GPU's queue included."""
+    started = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def timings(bench: Bench, n_rounds: int) -> dict[str, list[float]]:
+    """Return each method's milliseconds an image in every round, the VLAD part alone too."""
+    device = bench.network.device
+    with torch.no_grad():
+        maps = feature_maps(bench.network, bench.batch.tensors)
+    calls: dict[str, Callable[[], object]] = {m: (lambda m=m: bench.run(m)) for m in METHODS}
+    calls["VLAD part, finest"] = lambda: bench.vlad_part(maps, "finest")
+    calls["VLAD part, image"] = lambda: bench.vlad_part(maps, "image")
+    calls["VLAD part, naive"] = lambda: bench.naive(maps)
+    if bench.naive_bytes() > MOST_NAIVE_BYTES:
+        del calls["naive"], calls["VLAD part, naive"]
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(n_rounds + 1):
+        for name, call in calls.items():
+            took = clock(call, device)
+            if turn:  # the first round warms up
+                seconds[name].append(took)
+    n_images = len(bench.images)
+    return {name: [1e3 * t / n_images for t in times] for name, times in seconds.items()}
+
+
+def peak_memory(folder: Path, size: int, method: str, device: str, threads: int) -> float | None:
+    """Return the MB that one method needs beyond what was there before it, measured apart."""
+    facts = {"folder": str(folder), "size": size, "method": method}
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.speed.encoding",
+        "--threads",
+        str(threads),
+        "--device",
+        device,
+    ]
+    command += ["--peak", json.dumps(facts)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=BENCHMARKS.parent
+    )
+    if done.returncode:
+        print(
+            f"  peak of {method} failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr
+        )
+        return None
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def measure_peak(folder: str, size: int, method: str, device: str) -> float:
+    """Run one method on one image in this process and return its peak of memory in MB."""
+    bench = Bench(Path(folder), size, 1, device)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        bench.run(method)
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    return _peak_resident(lambda: bench.run(method))
+
+
+def _peak_resident(function: Callable[[], object]) -> float:
+    """Watch the resident memory from a thread every half millisecond while a function runs."""
+    process, peak, done = psutil.Process(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.is_set():
+            peak = max(peak, process.memory_info().rss)
+            time.sleep(0.0005)
+
+    before = process.memory_info().rss
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    function()
+    done.set()
+    watcher.join()
+    return (peak - before) / 1e6
+
+
+def best_batch(folder: Path, size: int, device: str) -> int:
+    """Return the batch size at which the network alone is fastest an image."""
+    if device == "cpu":
+        return max(1, 8 * 224**2 // size**2)
+    best = (float("inf"), 1)
+    for batch in (8, 32, 128):
+        bench = Bench(folder, size, batch, device)
+        bench.run("network")
+        took = min(clock(lambda b=bench: b.run("network"), bench.network.device) for _ in range(5))
+        best = min(best, (took / batch, batch))
+    return best[1]
+
+
+def measure(
+    backbone: str, size: int, codebook: str, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Return one row of the table."""
+    device = arguments.device
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        fit_encoders(folder, backbone, size, codebook, device)
+        batch = best_batch(folder, size, device)
+        n_rounds = max(3, round(arguments.rounds * (224 / size)))
+        ms = timings(Bench(folder, size, batch, device), n_rounds)
+        peaks = {
+            method: peak_memory(folder, size, method, device, arguments.threads)
+            for method in METHODS
+            if method in ms
+        }
+    facts = {"backbone": backbone, "size": size, "codebook": codebook, "batch": batch}
+    return facts | {"ms": ms, "peak_mb": peaks}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbones", nargs="+", default=["mobilenet_v2", "vgg16"])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[224, 448, 1024])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.peak:
+        print(measure_peak(**json.loads(arguments.peak), device=arguments.device))
+        return
+    rows = []
+    for backbone in arguments.backbones:
+        for size in arguments.sizes:
+            # Larger images cost both kinds of codebook alike: one will do.
+            for codebook in list(CODEBOOKS) if size == min(arguments.sizes) else [DEFAULT]:
+                rows.append(measure(backbone, size, codebook, arguments))
+                print(speed_table(rows[-1:]).splitlines()[-1], flush=True)
+    facts = {
+        "rows": rows,
+        "device": arguments.device,
+        "threads": arguments.threads,
+        "versions": {"hypervlad": hypervlad.__version__, "torch": torch.__version__},
+        "machine": f"{platform.machine()}, {psutil.cpu_count()} cores",
+    }
+    out = arguments.out or RESULTS / "speed" / f"encoding_{arguments.device}.json"
+    save_result(out, facts)
+    print(speed_table(rows), memory_table(rows), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()

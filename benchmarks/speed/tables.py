@@ -1,0 +1,199 @@
+"""Tables of the speed of encoding and of extraction, made from the stored results."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+from benchmarks.common.tables import median, times
+
+Facts = dict[str, Any]
+
+
+def speed_table(rows: list[dict[str, Any]]) -> str:
+    """Return times beside the network's own, medians over rounds of the ratio within a round."""
+    lines = [
+        "| network | image | codebook | network alone | the same, folded | ours, finest grid "
+        "| ours, every pixel | naive dense | 5,000 pixels | classifier's encoder "
+        "| VLAD part: naive / ours, finest | naive / ours, every pixel |",
+        f"|{'---|' * 12}",
+    ]
+    for row in rows:
+        ms = row["ms"]
+        cells = [row["backbone"], f"{row['size']} px", row["codebook"]]
+        cells.append(f"{median(ms['network']):.1f} ms")
+        cells += [times(ms, m, "network") for m in ("folded", "finest", "image")]
+        cells += [times(ms, m, "network") for m in ("naive", "sampled", "classifier")]
+        cells += [times(ms, "VLAD part, naive", f"VLAD part, {g}") for g in ("finest", "image")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def memory_table(rows: list[dict[str, Any]]) -> str:
+    """Return peaks of memory, one image, the network's own pass included in each."""
+    methods = {"network": "network alone", "folded": "the same, folded"}
+    methods |= {"finest": "ours, finest grid", "image": "ours, every pixel"}
+    methods |= {"naive": "naive dense", "sampled": "5,000 pixels"}
+    methods["classifier"] = "classifier's encoder"
+    lines = [
+        f"| network | image | codebook | {' | '.join(methods.values())} |",
+        f"|{'---|' * (3 + len(methods))}",
+    ]
+    for row in rows:
+        peaks = [row["peak_mb"].get(method) for method in methods]
+        cells = [row["backbone"], f"{row['size']} px", row["codebook"]]
+        cells += ["–" if peak is None else f"{peak:.0f} MB" for peak in peaks]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def front_sentence(rows: list[dict[str, Any]]) -> str:
+    """Return the first row of the speeds in words."""
+    row, ms = rows[0], rows[0]["ms"]
+    classifier = ""
+    if "classifier" in ms:
+        classifier = (
+            f", that of the classifier, which passes over an image twice, "
+            f"{times(ms, 'classifier', 'network')}"
+        )
+    return (
+        f"On two CPU threads the encoding of a {row['size']} px image by `HypercolumnVLAD()` takes "
+        f"{times(ms, 'finest', 'network')} the time of one pass of the network "
+        f"({row['backbone']}){classifier}; upsampling every channel to every pixel, the naive "
+        f"way, takes {times(ms, 'naive', 'network')}."
+    )
+
+
+def scale_section(facts: Facts) -> str:
+    """Return the table and what is read off it."""
+    return "\n\n".join([_table(facts), "\n".join(f"- {line}" for line in verdicts(facts))])
+
+
+def verdicts(facts: Facts) -> list[str]:
+    """Say whether time grows linearly, memory stays flat, and what everything costs."""
+    bare = {name: statistics.median(values) for name, values in facts["bare"].items()}
+    large = {name: statistics.median(values) for name, values in facts["large"].items()}
+    small, most = min(_sizes(facts)), max(_sizes(facts))
+    lines = []
+    for way in _ways(facts):
+        for state in ("cold", "cached"):
+            growth = _peak(facts, most, way, state) / _peak(facts, small, way, state) - 1
+            lines.append(
+                f"{way}, {state}: time grows with the power {exponent(facts, way, state):.2f} of "
+                f"the number of images; memory {growth:+.0%} from {small:,} to {most:,}."
+            )
+    rates = {way: _row(facts, most, way, "cold")["steady"] for way in _ways(facts)}
+    first = rates["1 job"]
+    lines.append(
+        "Steady rates, without start-up, against one job of two threads: "
+        + ", ".join(f"{way} {rate / first:.2f} x" for way, rate in rates.items())
+        + "."
+    )
+    lines.append(
+        f"Extraction of {facts['n_bare']} images takes "
+        f"{bare['extraction'] / bare['bare loop']:.2f} x the bare loop *decode, resize, "
+        f"encoder.transform*, and {bare['extraction'] / bare['network']:.2f} x the network's "
+        "passes alone."
+    )
+    lines.append(
+        f"{facts['n_large']} images of 1,024 px: from the cache, unchanged, "
+        f"{large['cold'] / large['cached']:.0f} x as fast as cold "
+        f"({1000 * large['cold'] / facts['n_large']:.1f} and "
+        f"{1000 * large['cached'] / facts['n_large']:.2f} ms an image)."
+    )
+    lines.append(
+        f"The file has {facts['bytes'] / 1000:.1f} kB an image, of {facts['features']:,} features."
+    )
+    return lines
+
+
+def cost_table(facts: Facts) -> str:
+    """Return what a million and a hundred million images cost at the steady rates measured."""
+    most = max(_sizes(facts))
+    best = max(_row(facts, most, way, "cold")["steady"] for way in _ways(facts))
+    cached = _row(facts, most, "1 job", "cached")["steady"]
+    cores = facts["machine"]["cores"]
+    lines = [
+        "| images | one machine like this one, cold | machines for one day | machines for one week "
+        "| again, from the cache | file of features | cache | batches on the way |",
+        f"|{'---|' * 8}",
+    ]
+    for n in (100_000, 1_000_000, 100_000_000):
+        hours = n / best / 3600
+        cells = [
+            f"{n:,}",
+            _hours(hours),
+            f"{math.ceil(hours / 24):,}",
+            f"{math.ceil(hours / 168):,}",
+            _hours(n / cached / 3600),
+            _bytes(n * facts["bytes"]),
+            _bytes(n * facts["cache_bytes"]),
+            f"{math.ceil(n / facts['task_size']):,}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    note = (
+        f"At {best:.0f} images a second on {cores} CPU cores, {facts['features']:,} features "
+        f"({facts['bytes'] / 1000:.1f} kB) and {facts['cache_bytes'] / 1000:.1f} kB of cache an "
+        "image."
+    )
+    return "\n".join([note, "", *lines])
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:,.0f} days"
+
+
+def _bytes(n: float) -> str:
+    for unit in ("MB", "GB", "TB"):
+        n /= 1000 if unit != "MB" else 1e6
+        if n < 1000 or unit == "TB":
+            return f"{n:,.1f} {unit}"
+    raise AssertionError
+
+
+def exponent(facts: Facts, way: str, state: str) -> float:
+    """Return the slope of log(time) over log(images) by least squares, start-up left out."""
+    points = []
+    for n in _sizes(facts):
+        row = _row(facts, n, way, state)
+        points.append((math.log(n), math.log(row["seconds"] - row["first"])))
+    x = statistics.fmean(p[0] for p in points)
+    y = statistics.fmean(p[1] for p in points)
+    return sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)
+
+
+def _table(facts: Facts) -> str:
+    head = ["way", "state", *(f"{n:,} images" for n in _sizes(facts)), "steady", "start-up", "peak"]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    most = max(_sizes(facts))
+    for way in _ways(facts):
+        for state in ("cold", "cached"):
+            row = _row(facts, most, way, state)
+            cells = [way, state]
+            cells += [f"{_row(facts, n, way, state)['seconds']:.1f} s" for n in _sizes(facts)]
+            cells += [f"{row['steady']:.0f} images/s", f"{row['before'] + row['first']:.1f} s"]
+            peaks = f"{row['peak_mb']:.0f} MB"
+            if row["peak_workers_mb"]:
+                peaks += f" + {row['peak_workers_mb']:.0f} MB a worker"
+            lines.append(f"| {' | '.join([*cells, peaks])} |")
+    return "\n".join(lines)
+
+
+def _peak(facts: Facts, n: int, way: str, state: str) -> float:
+    row = _row(facts, n, way, state)
+    peak: float = row["peak_mb"] + row["peak_workers_mb"]
+    return peak
+
+
+def _row(facts: Facts, n: int, way: str, state: str) -> dict[str, Any]:
+    (row,) = [r for r in facts["rows"] if (r["n"], r["way"], r["state"]) == (n, way, state)]
+    return row
+
+
+def _sizes(facts: Facts) -> list[int]:
+    return sorted({row["n"] for row in facts["rows"]})
+
+
+def _ways(facts: Facts) -> list[str]:
+    return list(dict.fromkeys(row["way"] for row in facts["rows"]))

@@ -1,0 +1,79 @@
+"""The tables of the pages are those of the stored results, and every program explains itself."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.common.results import BENCHMARKS, RESULTS, load_result, measured_line
+from benchmarks.common.tables import with_tables
+
+PROGRAMS = [
+    "accuracy",
+    "accuracy.variants",
+    "alignment",
+    "alignment.speed",
+    "defects",
+    "defects.speed",
+    "papers.carrillo2020",
+    "papers.luo2021",
+    "papers.modarres2017",
+    "review.labelling",
+    "review.load",
+    "speed.encoding",
+    "speed.extraction",
+    "tables",
+    "uncertainty",
+]
+
+
+def test_the_tables_are_made_from_the_results() -> None:
+    command = [sys.executable, "-m", "benchmarks.tables", "--check"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=BENCHMARKS.parent
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_programs_explain_themselves(
+    program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"benchmarks.{program}"
+    if importlib.util.find_spec(name).submodule_search_locations:
+        name += ".__main__"
+    monkeypatch.setattr(sys, "argv", [program, "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module(name).main()
+    assert stopped.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+def test_every_program_is_on_the_page_of_its_topic() -> None:
+    for program in PROGRAMS:
+        topic = program.split(".")[0]
+        page = BENCHMARKS / ("README.md" if topic == "tables" else f"{topic}/README.md")
+        assert f"python -m benchmarks.{program}" in page.read_text(encoding="utf-8"), program
+
+
+def test_every_result_names_the_state_of_the_code() -> None:
+    for path in RESULTS.glob("*/*.json"):
+        assert measured_line(load_result(path)).startswith("*Measured at revision `"), path
+
+
+def test_rows_of_another_state_are_named() -> None:
+    old, new = ({"revision": name, "date": "2026-11-20"} for name in ("a1", "b2"))
+    rows = [{"method": name, "data": "steel", "measured": new} for name in ("one", "two")]
+    rows.append({"method": "three", "data": "steel", "measured": old})
+    assert measured_line({"rows": rows}) == (
+        "*Measured at revision `b2` (2026-11-20); three (steel): revision `a1` (2026-11-20).*"
+    )
+
+
+@pytest.mark.parametrize("page", ["no place", "<!-- a:begin -->\n<!-- a:end -->" * 2])
+def test_a_table_needs_exactly_one_place(page: str) -> None:
+    with pytest.raises(ValueError, match="expected one place for the table 'a'"):
+        with_tables(page, {"a": "text"})

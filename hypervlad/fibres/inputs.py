@@ -1,0 +1,140 @@
+"""Images, masks and parameters, checked and normalised."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+
+from hypervlad.constraints import Integer, Number, check_value
+from hypervlad.images.arrays import as_pixels
+
+FloatMap = NDArray[np.float32]
+BoolMap = NDArray[np.bool_]
+SHARE = Number(at_least=0, at_most=1, meaning="a share")
+PIXELS = Number(above=0, meaning="a number of pixels")
+NANOMETRES = Number(above=0, meaning="a number of nm")
+ANGLE = Number(above=0, at_most=np.pi / 2, meaning="an angle in radians (of degrees np.deg2rad)")
+WINDOW = Integer(at_least=2, meaning="a whole number of pixels")
+_MAX_SAMPLE = 2**18
+
+
+def normalised_contrast(image: Any, where: BoolMap | None = None) -> FloatMap:
+    """Return a grey image scaled so that gain and offset no longer matter.
+
+    All pixels but the lowest and highest thousandth span 0 to 1. Values beyond -1 and 2 are
+    clipped, so that hot pixels do not compress the others.
+
+    Parameters
+    ----------
+    image : array-like of shape (H, W)
+    where : ndarray of bool, shape (H, W), optional
+        Pixels to analyse; all by default. Each other pixel, whatever its value, is replaced by
+        the nearest of them.
+
+    Raises
+    ------
+    ValueError
+        If it is not one grey image of finite values that differ.
+    """
+    if isinstance(image, str | os.PathLike):
+        raise ValueError(
+            f"expected an array of pixels, got the path {os.fspath(image)!r}: read it first, with "
+            "hypervlad.read_image(path)."
+        )
+    pixels = as_pixels(image if where is None else filled_outside(image, where), "the image")
+    if pixels.ndim != 2:
+        raise ValueError(
+            f"the image has colours, shape {pixels.shape}; directions need one brightness per "
+            "pixel: give one channel, or their mean, image.mean(axis=2)."
+        )
+    if min(pixels.shape) < 3:
+        raise ValueError(
+            f"the image has {pixels.shape[0]} x {pixels.shape[1]} pixels; a gradient needs 3 x 3."
+        )
+    low, high = float(pixels.min()), float(pixels.max())
+    if not low < high:
+        raise ValueError(
+            f"the image is flat: all {pixels.shape[0]} x {pixels.shape[1]} pixels are {low:g}, so "
+            "it shows no direction; leave it out."
+        )
+    # In the wider type, so that a large offset costs no digits; halved, so that the span of the
+    # largest numbers does not overflow.
+    kind = np.float64 if pixels.dtype.itemsize > 2 else np.float32
+    halved: NDArray[Any] = pixels * kind(0.5)
+    low, high = _robust_range(subsample(halved, where), low / 2, high / 2)
+    halved -= kind(low)
+    halved /= kind(high - low)
+    return np.clip(halved, -1, 2, out=halved).astype(np.float32, copy=False)
+
+
+def subsample(values: NDArray, where: BoolMap | None = None) -> NDArray:
+    """Return about a quarter of a million values on an even grid; all if there are fewer."""
+    step = max(1, int(np.sqrt(values.size / _MAX_SAMPLE)))
+    few = values[::step, ::step]
+    return few.ravel() if where is None else few[where[::step, ::step]]
+
+
+def filled_outside(image: Any, where: BoolMap) -> NDArray[Any]:
+    """Return an image in which each pixel outside of a mask is the nearest pixel inside."""
+    nearest = distance_transform_edt(~where, return_distances=False, return_indices=True)
+    return np.asarray(np.asarray(image)[tuple(nearest)])
+
+
+def check_mask(mask: Any, shape: tuple[int, ...]) -> BoolMap | None:
+    """Return the pixels to analyse, an array of bool of the image's shape; None for all."""
+    if mask is None:
+        return None
+    where = np.asarray(mask)
+    if where.dtype != bool or where.shape != shape:
+        raise ValueError(
+            f"mask: expected an array of bool of the image's shape {shape}, True where the image "
+            f"is analysed; got {where.dtype} of shape {where.shape}."
+        )
+    if not where.any():
+        raise ValueError("mask: False everywhere, so that no pixel is left to analyse.")
+    return where
+
+
+def check_sigma(sigma: Any, pixel_size: float | None, shape: tuple[int, ...]) -> float:
+    """Return a scale in pixels, from pixels or nm; at most half of the image's shorter side."""
+    check_value("sigma", sigma, [PIXELS if pixel_size is None else NANOMETRES])
+    scale = float(sigma) / (pixel_size or 1)
+    if 2 * scale > min(shape):
+        advice = (
+            "sigma is in pixels unless a pixel size is given"
+            if pixel_size is None
+            else f"with pixel_size={pixel_size:g} nm, sigma is in nm"
+        )
+        raise ValueError(
+            f"sigma={sigma!r}: {scale:g} pixels are more than half of the image of {shape[0]} x "
+            f"{shape[1]}; {advice}: give about a third of a fibre's width."
+        )
+    return scale
+
+
+def check_window(window: Any, shape: tuple[int, ...]) -> int:
+    """Return the side of a window in pixels, at most that of the image."""
+    check_value("window", window, [WINDOW])
+    if window > min(shape[:2]):
+        raise ValueError(
+            f"window={window}: larger than the image of {shape[0]} x {shape[1]} pixels; choose a "
+            f"window of at most {min(shape[:2])}."
+        )
+    return int(window)
+
+
+def _robust_range(values: NDArray[Any], least: float, most: float) -> tuple[float, float]:
+    """Return the range of all values but a thousandth at either end.
+
+    `least` and `most` are returned if nearly all values are equal.
+    """
+    if not values.size:
+        return least, most
+    rank = int(values.size / 1000)
+    ordered = np.partition(values, (rank, values.size - 1 - rank))
+    low, high = float(ordered[rank]), float(ordered[values.size - 1 - rank])
+    return (low, high) if low < high else (least, most)

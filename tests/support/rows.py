@@ -1,0 +1,81 @@
+"""Estimators of images as scikit-learn's checks want them: on the rows of a 2-D array."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
+
+_METHODS = ("transform", "predict", "predict_proba", "decision_function", "score_samples", "score")
+
+
+class OnRows:
+    """Mixed in before an estimator of images: each row of a 2-D array is an image.
+
+    A subclass may say how a row becomes an image, and what the labels are.
+    """
+
+    min_samples = 1
+
+    def as_image(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return an image of one row of pixels."""
+        return row[None]
+
+    def as_labels(self, y: Any) -> Any:
+        return y
+
+    def as_images(self, X: Any) -> list[NDArray[np.float64]]:
+        """Return the images of rows; images stay as they are."""
+        if isinstance(X, list) and X and isinstance(X[0], np.ndarray) and X[0].ndim == 2:
+            return X  # one method of an estimator calls another
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return [self.as_image(row) for row in X]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        estimator = cls.__mro__[cls.__mro__.index(OnRows) + 1]
+        weighted = has_fit_parameter(estimator, "sample_weight")
+        cls.fit = _fit_with_weights if weighted else _fit
+        for name in _METHODS:
+            if hasattr(estimator, name) and name not in vars(cls):
+                setattr(cls, name, _on_images(getattr(estimator, name)))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()  # type: ignore[misc]
+        tags.input_tags.two_d_array = True
+        tags.input_tags.string = False
+        if tags.classifier_tags is not None:
+            # What the blobs of a check differ in, their level, is scaled away in an image.
+            tags.classifier_tags.poor_score = True
+        return tags
+
+
+def _on_images(method: Any) -> Any:
+    @functools.wraps(method)
+    def on_images(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+        return method(self, self.as_images(X), *args, **kwargs)
+
+    return on_images
+
+
+def _fit(self: Any, X: Any, y: Any = None) -> Any:
+    return _fitted(self, X, y)
+
+
+def _fit_with_weights(self: Any, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+    return _fitted(self, X, y, sample_weight=sample_weight)
+
+
+def _fitted(self: Any, X: Any, y: Any, **options: Any) -> Any:
+    if self.__sklearn_tags__().target_tags.required:
+        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=self.min_samples)
+        y = self.as_labels(y)
+    else:
+        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=self.min_samples)
+        y = None
+    images = [self.as_image(row) for row in X]
+    return super(OnRows, self).fit(images, y, **options)

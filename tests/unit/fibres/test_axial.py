@@ -1,0 +1,194 @@
+"""Statistics of axes: slow oracles, and what no turn, order or scale may change."""
+
+from __future__ import annotations
+
+import cmath
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from hypervlad.fibres import (
+    axial_difference,
+    axial_mean,
+    axial_spread,
+    axial_statistics,
+    order_parameter,
+)
+from hypervlad.fibres.axial import wrapped
+
+ANGLES = arrays(np.float64, st.integers(1, 30), elements=st.floats(-10, 10))
+CLOSE = {"rel": 1e-9, "abs": 1e-9}
+
+
+def slow(angles, weights):
+    """By the definition, one axis after the other."""
+    total = 0j
+    for theta, w in zip(angles, weights, strict=True):
+        total += w * cmath.exp(2j * theta)
+    resultant = total / math.fsum(weights)
+    mean = (cmath.phase(resultant) / 2) % math.pi
+    # Of a nematic, S is the mean of cos 2 (theta - mean).
+    cosines = [w * math.cos(2 * (a - mean)) for a, w in zip(angles, weights, strict=True)]
+    order = math.fsum(cosines) / math.fsum(weights)
+    return mean, order, math.sqrt(-2 * math.log(min(order, 1))) / 2 if order > 1e-9 else math.inf
+
+
+@given(ANGLES, st.integers(0, 10**6))
+def test_statistics_are_those_of_the_definition(angles, seed):
+    weights = np.random.default_rng(seed).uniform(0.1, 5, len(angles))
+    mean, order, spread = slow(angles, weights)
+    found = axial_statistics(angles, weights)
+    assert found.order == pytest.approx(order, **CLOSE)
+    if order > 1e-6:
+        assert axial_difference(found.mean, mean) < 1e-6
+        assert found.spread == pytest.approx(spread, rel=1e-6, abs=1e-7)
+
+
+@given(ANGLES, st.floats(-7, 7), st.integers(0, 10**6))
+def test_what_turns_and_what_does_not(angles, turn, seed):
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(0.1, 5, len(angles))
+    before = axial_statistics(angles, weights)
+    order = rng.permutation(len(angles))
+    heads = angles + np.pi * rng.integers(-3, 4, len(angles))
+    for after in (
+        axial_statistics(angles[order], weights[order]),
+        axial_statistics(heads, weights),
+        axial_statistics(angles, 1e-200 * weights),
+        axial_statistics(angles, 1e200 * weights),
+    ):
+        assert after.order == pytest.approx(before.order, **CLOSE)
+        assert before.order < 1e-6 or axial_difference(after.mean, before.mean) < 1e-6
+    turned = axial_statistics(angles + turn, weights)
+    assert turned.order == pytest.approx(before.order, **CLOSE)
+    assert before.order < 1e-6 or axial_difference(turned.mean, before.mean + turn) < 1e-6
+    assert 0 <= turned.mean < np.pi
+    assert 0 <= turned.order <= 1
+    assert turned.spread >= 0
+
+
+@given(ANGLES)
+def test_a_whole_weight_is_that_many_axes(angles):
+    times = np.arange(len(angles)) % 3 + 1
+    weighted, repeated = axial_statistics(angles, times), axial_statistics(np.repeat(angles, times))
+    assert weighted.order == pytest.approx(repeated.order, **CLOSE)
+
+
+@given(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
+def test_differences_are_those_of_axes(one, other):
+    apart = axial_difference(one, other)
+    assert 0 <= apart <= np.pi / 2
+    assert apart == pytest.approx(axial_difference(other, one), abs=1e-9)
+    assert apart == pytest.approx(axial_difference(one + np.pi, other), abs=1e-9)
+    assert np.cos(2 * apart) == pytest.approx(np.cos(2 * (one - other)), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_what_is_just_below_zero_does_not_become_pi(kind):
+    tiny = np.array([-1e-12, -1e-30, 0, 1.0, -1.0], dtype=kind)
+    inside = wrapped(tiny)
+    assert inside.dtype == kind
+    assert ((inside >= 0) & (inside < kind(np.pi))).all()
+
+
+def test_a_narrow_normal_distribution_has_its_own_deviation():
+    axes = np.random.default_rng(0).normal(0.0, 0.1, 200_000)
+    assert axial_spread(axes) == pytest.approx(0.1, rel=0.01)
+    assert order_parameter(axes) == pytest.approx(np.exp(-2 * 0.1**2), rel=1e-3)
+
+
+def test_axes_that_are_all_alike_have_a_spread_of_plain_zero():
+    assert str(axial_statistics([0.3, 0.3]).spread) == "0.0"
+
+
+def test_no_direction_has_no_finite_spread():
+    found = axial_statistics([0, np.pi / 2])
+    assert (found.order, found.spread) == (0, np.inf)
+
+
+def test_the_mean_goes_over_the_end_of_the_scale():
+    assert axial_difference(axial_mean(np.deg2rad([179, 1])), 0) < 1e-12
+    assert axial_difference(axial_mean([0.01, np.pi - 0.01]), 0) < 1e-12
+
+
+def test_weights_of_zero_hide_what_is_not_a_number():
+    assert axial_mean([0.5, np.nan], [1, 0]) == pytest.approx(0.5)
+
+
+# --- bootstrap ----------------------------------------------------------------------------------
+
+
+def clustered(rng, n_groups, n_each):
+    """Groups of axes that are alike within."""
+    middle = rng.normal(0.02, 0.2, n_groups)
+    angles = np.repeat(middle, n_each) + rng.normal(0, 0.02, n_groups * n_each)
+    return angles, np.repeat(np.arange(n_groups), n_each)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(150):
+        angles, groups = clustered(rng, 30, 5)
+        found = axial_statistics(
+            angles, groups=groups, n_bootstrap=200, confidence=0.9, random_state=rng
+        )
+        low, high = found.mean_interval.low, found.mean_interval.high
+        held.append((0.02 - low) % np.pi <= high - low)
+    assert 0.8 <= np.mean(held) <= 0.97
+
+
+def test_more_pixels_a_window_promise_no_more():
+    rng = np.random.default_rng(1)
+    angles, groups = clustered(rng, 20, 4)
+    widths = []
+    for times in (1, 25):
+        found = axial_statistics(
+            np.repeat(angles, times),
+            groups=np.repeat(groups, times),
+            n_bootstrap=300,
+            random_state=0,
+        )
+        widths.append(found.order_interval.high - found.order_interval.low)
+    assert widths[1] == pytest.approx(widths[0], rel=1e-6)
+
+
+def test_the_same_seed_draws_the_same():
+    angles, groups = clustered(np.random.default_rng(2), 10, 3)
+    options = {"groups": groups, "n_bootstrap": 50, "random_state": 3}
+    assert axial_statistics(angles, **options) == axial_statistics(angles, **options)
+
+
+def test_no_interval_unless_asked_for():
+    found = axial_statistics([0.1, 0.2])
+    assert (found.mean_interval, found.order_interval, found.spread_interval) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (([],), {}, "at least one of them above 0"),
+        (([0.1], [0.0]), {}, "at least one of them above 0"),
+        (([0.1], [-1.0]), {}, "weights of at least 0"),
+        (([0.1], [np.nan]), {}, "finite weights"),
+        (([0.1, 0.2], [1.0]), {}, "one for each"),
+        (([np.nan],), {}, "must be finite"),
+        (([0.1, 0.2],), {"n_bootstrap": -1}, "at least 0"),
+        (([0.1, 0.2],), {"n_bootstrap": True}, "whole number"),
+        (([0.1, 0.2],), {"n_bootstrap": 5}, "resamples groups"),
+        (([0.1, 0.2],), {"n_bootstrap": 5, "groups": [0]}, "a group for each of 2 axes"),
+        (([0.1, 0.2],), {"n_bootstrap": 5, "groups": [0, 0]}, "at least two"),
+        (
+            ([0.1, 0.2],),
+            {"n_bootstrap": 5, "groups": [0, 1], "confidence": 1.0},
+            "confidence must be a share above 0 and below 1",
+        ),
+    ],
+)
+def test_bad_axes_are_told(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        axial_statistics(*arguments, **options)

@@ -1,0 +1,204 @@
+"""The papers' systems to the letter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import make_classification
+from sklearn.ensemble import GradientBoostingClassifier
+
+import hypervlad
+from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, ModelFileError
+from hypervlad.baselines import TransferClassifier
+from hypervlad.presets import luo2021, modarres2017
+
+Images = tuple[list[np.ndarray], np.ndarray]
+
+PAPER = {
+    "encoder__backbone": "vgg16",
+    "encoder__weights": "imagenet",
+    "encoder__taps": tuple(f"features.{i}" for i in (3, 8, 15, 22, 29)),
+    "encoder__image_size": 224,
+    "encoder__aspect": "square",
+    "encoder__grid": 5000,
+    "encoder__n_codewords": 100,
+    "encoder__kmeans": "minibatch",
+    "encoder__codebook": "joint",
+    "encoder__layer_components": None,
+    "encoder__scale_layers": False,
+    "encoder__normalize": ("intra", "l2"),
+    "boosting__n_estimators": 100,
+    "boosting__learning_rate": 0.1,
+    "boosting__max_depth": 3,
+    "boosting__n_iter_no_change": None,
+    "boosting__init": None,
+    "boosting__subsample": 1.0,
+}
+HISTOGRAMS = {
+    "boosting__max_tree_features": None,
+    "boosting__max_bin": 64,
+    "boosting__colsample_bytree": 1.0,
+    "boosting__min_child_weight": 1.0,
+    "boosting__reg_lambda": 1.0,
+    "boosting__class_weight": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        ({}, HISTOGRAMS),
+        ({"booster": "sklearn"}, {}),
+        ({"grid": "image"}, HISTOGRAMS | {"encoder__grid": "image"}),
+        ({"n_codewords": 64}, HISTOGRAMS | {"encoder__n_codewords": 64}),
+        ({"kmeans": "lloyd"}, HISTOGRAMS | {"encoder__kmeans": "lloyd"}),
+        ({"scale_layers": True}, HISTOGRAMS | {"encoder__scale_layers": True}),
+        ({"n_estimators": 7}, HISTOGRAMS | {"boosting__n_estimators": 7}),
+        ({"weights": "vgg16.pth"}, HISTOGRAMS | {"encoder__weights": "vgg16.pth"}),
+        (
+            {"backbone": "mobilenet_v2"},
+            HISTOGRAMS | {"encoder__backbone": "mobilenet_v2", "encoder__taps": None},
+        ),
+        (
+            {"n_jobs": 3, "device": "cpu", "memory": "there", "random_state": 5, "verbose": True},
+            HISTOGRAMS
+            | {"encoder__n_jobs": 3, "boosting__n_jobs": 3, "encoder__device": "cpu"}
+            | {"encoder__memory": "there", "random_state": 5, "verbose": True},
+        ),
+    ],
+)
+def test_parameters_are_the_papers_but_for_what_is_named(
+    options: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    model = luo2021(**options)
+    parameters = model.get_params()
+    expected = PAPER | changed
+    assert {name: parameters[name] for name in expected} == expected
+    assert clone(model).get_params().keys() == parameters.keys()
+
+
+def test_scikit_learns_booster_has_its_defaults() -> None:
+    booster = luo2021(booster="sklearn").boosting
+    assert booster.get_params() == GradientBoostingClassifier().get_params()
+
+
+def test_an_unknown_booster_is_told() -> None:
+    with pytest.raises(
+        ValueError, match=r"booster must be one of 'xgboost', 'sklearn'.*'catboost'"
+    ):
+        luo2021(booster="catboost")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["features", "finetune"])
+def test_modarres2017_is_inception_v3_and_the_classifiers_defaults(mode: Any) -> None:
+    changed = {"backbone": "inception_v3", "mode": mode, "trainable": "all"}
+    assert modarres2017(mode).get_params() == TransferClassifier().get_params() | changed
+    told = {"backbone": "resnet50", "weights": "w.pth", "trainable": "last", "max_epochs": 9}
+    told |= {"patience": 2, "checkpoint": "c", "device": "cpu", "n_jobs": 2, "verbose": True}
+    parameters = modarres2017(mode, **told, random_state=3).get_params()
+    assert {name: parameters[name] for name in told} == told
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
+def test_modarres2017_learns_at_299_pixels() -> None:
+    images = [np.random.default_rng(i).random((60, 80)).astype(np.float32) for i in range(6)]
+    model = modarres2017(weights="random", max_epochs=1, random_state=0)
+    model.fit(images, ["film", "tip"] * 3)
+    assert model.image_size_ == 299
+    assert model.pooled_features(images[:1]).shape == (1, 2048)
+
+
+@pytest.mark.slow
+def test_147200_features_normalised_within_codewords_then_as_a_whole() -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.random((60, 60)).astype(np.float32) ** (i + 1) for i in range(4)]
+    model = luo2021(weights="random", grid=60, n_estimators=1, random_state=0)
+    model.set_params(encoder__n_samples=300)
+    with pytest.warns(UserWarning, match="one or two different samples"):
+        model.fit(images, ["a", "a", "b", "b"])
+    widths = [len(p.mean) for p in model.encoder_.codebook_.projections]
+    assert widths == [64, 128, 256, 512, 512]
+    assert [words.shape for words in model.encoder_.codebook_.codewords] == [(100, 1472)]
+    vectors = model.encoder_.transform(images)
+    assert vectors.shape == (4, 147_200)
+    assert model.boosting_.n_features_in_ == 147_200
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    # Of one length all, as they are if the words were normalised first; empty words stay zero.
+    for vector in vectors:
+        lengths = np.linalg.norm(vector.reshape(100, 1472), axis=1)
+        lengths = lengths[lengths > 0]
+        assert len(lengths) > 10
+        np.testing.assert_allclose(lengths, len(lengths) ** -0.5, rtol=1e-4)
+
+
+def tiny(booster: Any) -> MicrographClassifier:
+    """The preset on a small network and small images, with all its trees."""
+    model = luo2021(
+        backbone="tiny", weights="random", grid=50, n_codewords=4, booster=booster, random_state=0
+    )
+    return model.set_params(encoder__image_size=16, encoder__n_samples=400)
+
+
+def test_all_trees_of_xgboost_are_kept_saved_and_loaded(
+    texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    model = tiny("xgboost").fit(images[:18], labels[:18])
+    assert isinstance(model.boosting_, BoostedSoftmaxClassifier)
+    assert model.boosting_.booster_.num_boosted_rounds() == 100
+    assert len(model.boosting_.booster_.get_dump()) == 100 * 3
+    assert model.boosting_.tree_columns_ is None
+    assert model.boosting_.booster_.num_features() == 4 * (6 + 8 + 10)
+    assert model.score(images[18:], labels[18:]) > 0.8
+    model.save(tmp_path / "paper.hvlad")
+    loaded = hypervlad.load(tmp_path / "paper.hvlad")
+    np.testing.assert_array_equal(loaded.predict_proba(images), model.predict_proba(images))
+    expected, found = model.get_params(), loaded.get_params()
+    for name in ("boosting__n_iter_no_change", "encoder__kmeans", "encoder__grid"):
+        assert found[name] == expected[name]
+
+
+def test_all_trees_of_scikit_learn_are_kept_but_cannot_be_saved(
+    texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    model = tiny("sklearn").fit(images[:18], labels[:18])
+    assert model.boosting_.estimators_.shape == (100, 3)
+    assert model.boosting_.n_features_in_ == 96
+    assert model.score(images[18:], labels[18:]) > 0.8
+    with pytest.raises(ModelFileError, match="GradientBoostingClassifier cannot be saved"):
+        model.save(tmp_path / "paper.hvlad")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_boosters_agree_on_new_rows() -> None:
+    """Margins of rows not learnt from, in shape and in size: 30 or 300 trees are half or 1.4 x."""
+    X, y = make_classification(
+        600, 20, n_informative=8, n_classes=3, class_sep=1.0, flip_y=0, random_state=0
+    )
+    xgboost, scikit_learn = (
+        _centred_log_proba(
+            luo2021(booster=name).boosting.set_params(random_state=0).fit(X[:400], y[:400]), X[400:]
+        )
+        for name in ("xgboost", "sklearn")
+    )
+    assert np.corrcoef(xgboost.ravel(), scikit_learn.ravel())[0, 1] > 0.95
+    assert 0.75 < xgboost.std() / scikit_learn.std() < 1.3
+    for margins in (xgboost, scikit_learn):
+        assert (margins.argmax(axis=1) == y[400:]).mean() > 0.75
+
+
+def _centred_log_proba(learner: Any, X: np.ndarray) -> np.ndarray:
+    margins = np.log(learner.predict_proba(X))
+    return np.asarray(margins - margins.mean(axis=1, keepdims=True))
+
+
+def test_same_seed_same_model(texture_images: Images) -> None:
+    images, labels = texture_images
+    first = tiny("xgboost").fit(images, labels).predict_proba(images)
+    np.testing.assert_array_equal(tiny("xgboost").fit(images, labels).predict_proba(images), first)
