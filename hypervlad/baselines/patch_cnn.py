@@ -45,8 +45,8 @@ from hypervlad.constraints import (
 from hypervlad.encoder.parameters import check_device, check_read_options
 from hypervlad.images import ImageReadError, ReadOptions, check_image_list, read_micrographs
 from hypervlad.images.errors import image_name
-from hypervlad.patches import ANOMALOUS, NORMAL, map_from_patches, patch_positions, patches_at
 from hypervlad.splits import holdout_split
+from hypervlad.windows import ANOMALOUS, NORMAL, map_from_patches, patch_positions, patches_at
 
 FloatArray = NDArray[np.float32]
 
@@ -123,7 +123,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     --------
     >>> from hypervlad.baselines import PatchCNNClassifier
     >>> from hypervlad.datasets import make_nanofibre_images
-    >>> from hypervlad.patches import cut_patches
+    >>> from hypervlad.windows import cut_patches
     >>> images, masks = make_nanofibre_images(8, size=116, random_state=0)
     >>> patches = cut_patches(images, masks)
     >>> model = PatchCNNClassifier(max_epochs=2, random_state=0)
@@ -352,7 +352,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
             overlap, a pixel gets their mean.
         edges : {"drop", "shift", "pad"}, default="pad"
             How to treat the remainder at the right and lower edges, as in
-            :func:`hypervlad.patches.patch_positions`. Pixels that are dropped are NaN.
+            :func:`hypervlad.windows.patch_positions`. Pixels that are dropped are NaN.
 
         Returns
         -------
@@ -541,7 +541,7 @@ def _read_patches(
             raise ImageReadError(
                 f"{image_name(images[i], i)}: {height} x {width} pixels; expected a square patch"
                 + ("" if patch is None else f" of {side} x {side}, as the others are")
-                + "; cut images with hypervlad.patches.cut_patches"
+                + "; cut images with hypervlad.windows.cut_patches"
             )
         patch = side
         read.append(micrograph.pixels)

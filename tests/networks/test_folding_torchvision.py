@@ -13,7 +13,7 @@ from support.norms import lively, n_norms
 import hypervlad
 from hypervlad import HypercolumnVLAD
 from hypervlad.backbones import backbone_names, build_network, get_backbone
-from hypervlad.backbones.folding import folded, pairs_of
+from hypervlad.backbones.folding import find_conv_norm_pairs, fold_norms
 
 N_LEFT = {  # densely connected layers normalise before they convolve
     "alexnet": 0,
@@ -40,7 +40,7 @@ def test_networks_answer_as_before(name: str) -> None:
     before = {key: value.clone() for key, value in module.state_dict().items()}
     side = get_backbone(name).preprocessing.minimum_size
     images = torch.rand(1, 3, max(64, side), max(64, side))
-    lighter = folded(module, pairs_of(module, images))
+    lighter = fold_norms(module, find_conv_norm_pairs(module, images))
     assert n_norms(lighter) == N_LEFT[name]
     assert (lighter is module) == (n_norms(module) == 0)
     assert [n for n, _ in lighter.named_modules()] == [n for n, _ in module.named_modules()]
@@ -53,7 +53,7 @@ def test_networks_answer_as_before(name: str) -> None:
 
 def test_layers_that_are_not_folded_are_shared() -> None:
     module = lively(get_backbone("densenet121").builder())
-    lighter = folded(module, pairs_of(module, torch.rand(1, 3, 64, 64)))
+    lighter = fold_norms(module, find_conv_norm_pairs(module, torch.rand(1, 3, 64, 64)))
     theirs, own = dict(module.named_parameters()), dict(lighter.named_parameters())
     name = "features.denseblock1.denselayer1.conv2.weight"
     assert own[name] is theirs[name]

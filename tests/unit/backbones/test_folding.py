@@ -10,7 +10,7 @@ from support.norms import lively, n_norms
 
 from hypervlad import register_backbone
 from hypervlad.backbones import Preprocessing, build_network
-from hypervlad.backbones.folding import folded, pairs_of
+from hypervlad.backbones.folding import find_conv_norm_pairs, fold_norms
 
 
 class Block(torch.nn.Module):
@@ -54,7 +54,7 @@ class Block(torch.nn.Module):
 def test_what_follows_what_is_seen_in_a_pass(order: str, n_left: int) -> None:
     module = lively(Block(order))
     x = torch.randn(2, 3, 8, 8)
-    lighter = folded(module, pairs_of(module, x))
+    lighter = fold_norms(module, find_conv_norm_pairs(module, x))
     assert n_norms(lighter) == n_left
     torch.testing.assert_close(lighter(x), module(x))
     assert not any(layer._forward_hooks for layer in module.modules())
@@ -62,8 +62,8 @@ def test_what_follows_what_is_seen_in_a_pass(order: str, n_left: int) -> None:
 
 def test_blocks_that_end_in_a_convolution_give_its_output_too() -> None:
     module = lively(Block("end of a block"))
-    (pair,) = pairs_of(module, torch.randn(1, 3, 8, 8))
-    assert (pair.conv, pair.norm, pair.givers) == ("stem.1", "norm", ("stem.1", "stem"))
+    (pair,) = find_conv_norm_pairs(module, torch.randn(1, 3, 8, 8))
+    assert (pair.conv, pair.norm, pair.same_output) == ("stem.1", "norm", ("stem.1", "stem"))
 
 
 def test_networks_whose_code_is_not_known_stay_as_they_are(tmp_path: Path) -> None:
