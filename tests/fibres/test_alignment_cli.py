@@ -367,7 +367,7 @@ def test_a_model_of_a_file_may_judge_the_windows(
     [
         (
             ["--method", "fft"],
-            "--method fft: expected structure_tensor, lgo or the name of a model file",
+            "expected structure_tensor, lgo or the name of a model file",
         ),
         (["--method", "missing.hvlad"], "missing.hvlad"),
         (["--window", "wide"], "'wide' is no length"),

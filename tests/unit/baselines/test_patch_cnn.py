@@ -338,7 +338,7 @@ def test_a_file_that_does_not_fit_is_told(fitted: PatchCNNClassifier) -> None:
             header, {k: v for k, v in arrays.items() if "0.weight" not in k}
         )
     fewer = {k: v for k, v in header["fitted"].items() if k != "classes_"}
-    with pytest.raises(ModelFileError, match="incomplete.*classes_"):
+    with pytest.raises(ModelFileError, match=r"incomplete.*classes_"):
         PatchCNNClassifier.from_state(header | {"fitted": fewer}, arrays)
     wider = {name: np.zeros((*array.shape, 2), np.float32) for name, array in arrays.items()}
     with pytest.raises(ModelFileError, match="incomplete"):

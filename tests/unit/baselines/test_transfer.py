@@ -250,7 +250,7 @@ def test_a_start_that_is_not_improved_on_is_the_model_of_features_of_all_images(
     assert model.network_state_ == {}
     plain = small().fit(images, labels)
     np.testing.assert_array_equal(model.predict_proba(images), plain.predict_proba(images))
-    assert model_facts(model)["fine-tuned"] == "no: 4 epochs made it no better"
+    assert model_facts(model)["fine-tuned"] == "no: 4 epochs did not improve it"
     display = TrainingCurvesDisplay.from_estimator(model)
     assert display.ax_.lines[2].get_xydata().tolist() == [[0, model.history_.start_loss]]
 
