@@ -1,40 +1,143 @@
-"""Mats of electrospun fibres, and what goes wrong in them."""
+"""Synthetic scanning electron micrographs of electrospun nanofibre mats, with their defects."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
+from sklearn.utils import check_random_state
 
-from hypervlad.datasets._chains import worm_like_chains
-from hypervlad.datasets._noise import smooth_noise
-from hypervlad.datasets._surface import Strands, Surface, edge_yield
+from hypervlad.synthetic.optics import block_means, scan_surface
+from hypervlad.synthetic.parameters import check_count, check_size
+from hypervlad.synthetic.random_shapes import smooth_noise, worm_like_chains
+from hypervlad.synthetic.surface import Strands, Surface, edge_yield
+
+SMALLEST_SIZE = 64
+#: The kinds of defects: see `make_nanofibre_images`.
+NANOFIBRE_DEFECTS: tuple[str, ...] = ("bead", "clump", "film", "hole", "particle")
+_SAMPLING = 2  # points of the surface per pixel, in each direction: smooth edges
+
+
+def make_nanofibre_images(
+    n: int,
+    *,
+    defective: float = 0.5,
+    defects: Sequence[str] = NANOFIBRE_DEFECTS,
+    size: int | tuple[int, int] = (348, 512),
+    random_state: int | np.random.RandomState | None = None,
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.bool_]]]:
+    """Make synthetic SEM images of nanofibre mats, some with defects, and the defects' masks.
+
+    Each image shows a different mat: overlapping worm-like fibres of random thickness, density,
+    alignment and curl, on a dark or grey collector, with shadows between them. Focus and noise are
+    random. Gain and offset follow the whole image, as an instrument's automatic contrast does, so
+    a large bright defect makes the rest slightly darker.
+
+    Parameters
+    ----------
+    n : int
+        Number of images, at least 1.
+    defective : float, default=0.5
+        Share of images with defects: one to four each, beads in groups of up to eight.
+    defects : sequence of str, default=all of them
+        Kinds to draw from. "bead": a spindle-shaped swelling of a fibre; "clump": a lump of fused
+        fibres; "film": a web of polymer between fibres; "hole": an area without fibres; "particle":
+        a foreign particle on top.
+    size : int or (int, int), default=(348, 512)
+        Height and width in pixels, each at least 64. The shorter side always covers the same
+        length of the mat.
+    random_state : int, RandomState or None, default=None
+        Seed. With the same integer, image ``i`` and its mask are the same whatever ``n`` is.
+
+    Returns
+    -------
+    images : list of n arrays of shape (H, W), float32 in [0, 1]
+    masks : list of n arrays of shape (H, W), bool
+        True where a defect is visible: not where a fibre covers it, nor where the rim of a hole
+        hides it. A completely hidden defect appears in neither image nor mask.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range or a kind of defect is unknown.
+
+    Examples
+    --------
+    >>> from hypervlad.synthetic import make_nanofibre_images
+    >>> images, masks = make_nanofibre_images(2, size=96, random_state=0)
+    >>> images[0].shape, [bool(mask.any()) for mask in masks]
+    ((96, 96), [False, True])
+    """
+    kinds = _check_kinds(defects, defective)
+    n = check_count(n)
+    height, width = check_size(size, SMALLEST_SIZE)
+    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    flawed = _which_are_defective(n, defective, seed)
+    made = [
+        _make_image(np.random.default_rng([1, seed, i]), kinds if flawed[i] else (), height, width)
+        for i in range(n)
+    ]
+    return [image for image, _ in made], [mask for _, mask in made]
+
+
+def _make_image(
+    rng: np.random.Generator, kinds: tuple[str, ...], height: int, width: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    unit = _SAMPLING * min(height, width) / 348
+    mat = draw_mat(rng, unit)
+    wanted = int(rng.integers(1, 5))
+    drawn = tuple(str(kind) for kind in rng.choice(kinds, wanted)) if kinds else ()
+    surface = make_surface(rng, (height * _SAMPLING, width * _SAMPLING), mat, drawn, unit)
+    image = scan_surface(surface, rng, _SAMPLING, unit)
+    return image, block_means(surface.defect, _SAMPLING) >= 0.5
+
+
+def _which_are_defective(n: int, share: float, seed: int) -> NDArray[np.bool_]:
+    """Choose images so that every prefix of the list has the share, within one image."""
+    start = np.random.default_rng([0, seed]).random()
+    steps = np.floor(start + share * np.arange(n + 1))
+    return np.diff(steps) > 0
+
+
+def _check_kinds(defects: Sequence[str], defective: float) -> tuple[str, ...]:
+    if isinstance(defective, bool) or not 0 <= defective <= 1:
+        raise ValueError(f"defective={defective!r}: expected a share of the images, 0 to 1.")
+    kinds = (defects,) if isinstance(defects, str) else tuple(defects)
+    unknown = sorted(set(kinds) - set(NANOFIBRE_DEFECTS))
+    if unknown or (not kinds and defective):
+        raise ValueError(
+            f"defects={defects!r}: expected some of {', '.join(NANOFIBRE_DEFECTS)}; for images "
+            "without any, defective=0."
+        )
+    return kinds
+
 
 FloatMap = NDArray[np.float32]
 BoolMap = NDArray[np.bool_]
-_REFINEMENT = 6  # points painted for each one that is drawn: fibres bend slowly
+_REFINEMENT = 6  # painted points per drawn point: fibres bend slowly
 
 
 @dataclass(frozen=True)
 class Mat:
-    """How a mat is made.
+    """The properties of a mat.
 
     Attributes
     ----------
     radius : float
-        Mean radius of its fibres, in pixels.
+        Mean radius of the fibres, in pixels.
     coverage : float
-        Area of all fibres over the area of the image.
+        Total area of the fibres over the area of the image.
     alignment : float
-        Of directions: 0 every which way, 1 all alike.
+        Alignment of the fibres: 0 random, 1 parallel.
     direction : float
         Mean direction, radians.
     curl : float
-        How far fibres bend over the width of the image: 0 straight.
+        How much fibres bend over the width of the image: 0 straight.
     collector : float
-        Brightness of what lies below the mat.
+        Brightness below the mat.
     """
 
     radius: float
@@ -46,7 +149,7 @@ class Mat:
 
 
 def draw_mat(rng: np.random.Generator, unit: float) -> Mat:
-    """Draw a mat as they come; ``unit`` is the image's shorter side over 348 pixels."""
+    """Draw the properties of a mat; ``unit`` is a 348th of the image's shorter side."""
     radius = float(np.exp(rng.uniform(np.log(1.3), np.log(9.0)))) * unit
     return Mat(
         radius=radius,
@@ -67,7 +170,7 @@ def make_surface(
     defects: tuple[str, ...],
     unit: float,
 ) -> Surface:
-    """Lay the fibres of a mat, with defects of the given kinds, one for each name."""
+    """Make a mat of fibres with one defect for each given kind."""
     substrate = mat.collector * (1 + 0.12 * smooth_noise(rng, shape, 24 * unit, octaves=4))
     surface = Surface(shape, np.maximum(substrate, 0.005), 0.25 / (8 * mat.radius))
     strands = _strands(rng, shape, mat)
@@ -78,7 +181,7 @@ def make_surface(
     ]
     surface.paint_strands(_without(strands, holes))
     for hole in holes:
-        # Where there was a hole, whatever one sees through it is part of it.
+        # Everything visible through a hole belongs to it.
         surface.defect |= hole & (surface.height < 0.35)
     for kind in defects:
         if kind in _PAINTED:
@@ -103,7 +206,7 @@ def _strands(rng: np.random.Generator, shape: tuple[int, int], mat: Mat) -> Stra
     n_points = chains.shape[1]
     width = mat.radius * np.exp(rng.normal(0, 0.16, n)).astype(np.float32)
     level = rng.uniform(0, 1, n).astype(np.float32)
-    # Fibres sag and climb over each other: none stays at one height.
+    # Fibres sag and cross each other: none stays at one height.
     phase, pitch = rng.uniform(0, 2 * np.pi, n), rng.uniform(0.4, 1.2, n) * diagonal
     arc = np.arange(n_points) * (2.2 * diagonal / n_points)
     sag = 0.06 * np.sin(arc[None] * (2 * np.pi / pitch[:, None]) + phase[:, None])
@@ -117,7 +220,7 @@ def _strands(rng: np.random.Generator, shape: tuple[int, int], mat: Mat) -> Stra
 
 
 def _refined(chains: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Put points on the straight lines between points."""
+    """Interpolate points linearly."""
     between = np.arange(_REFINEMENT, dtype=np.float32)[:, None] / _REFINEMENT
     steps = np.diff(chains, axis=1)
     points = chains[:, :-1, None] + between * steps[:, :, None]
@@ -132,7 +235,7 @@ def _with_beads(
     n_beads: int,
     unit: float,
 ) -> Strands:
-    """Swell fibres to spindles; those near the top, so that they are seen."""
+    """Swell fibres to spindles, raised to the top so that they are visible."""
     radius, height, defect = strands.radius.copy(), strands.height.copy(), strands.defect.copy()
     within = (strands.chains >= 0) & (strands.chains < np.asarray(shape))
     inside: BoolMap = np.all(within, axis=2)
@@ -150,7 +253,7 @@ def _with_beads(
 
 
 def _without(strands: Strands, holes: list[BoolMap]) -> Strands:
-    """Take the fibres out of the holes, but for a few deep ones."""
+    """Remove the fibres from the holes, except a few deep ones."""
     radius = strands.radius.copy()
     for hole in holes:
         rows, columns = np.rint(strands.chains).astype(int).transpose(2, 0, 1)
@@ -162,9 +265,9 @@ def _without(strands: Strands, holes: list[BoolMap]) -> Strands:
 
 
 def _film(rng: np.random.Generator, surface: Surface, mat: Mat, unit: float) -> None:
-    """A web of solvent-rich polymer between fibres, below the uppermost of them."""
+    """Add a web of solvent-rich polymer between fibres, below the uppermost ones."""
     inside = _blob(rng, surface.height.shape, _extent(rng, mat, unit, 25, 70))
-    # Meniscus: it climbs where fibres hold it.
+    # A meniscus: the film rises at fibres.
     level = rng.uniform(0.6, 0.85)
     held = gaussian_filter(surface.height, 2.5 * mat.radius)
     height = np.float32(level) + 0.1 * np.clip(held, 0, 1)
@@ -173,7 +276,7 @@ def _film(rng: np.random.Generator, surface: Surface, mat: Mat, unit: float) -> 
 
 
 def _clump(rng: np.random.Generator, surface: Surface, mat: Mat, unit: float) -> None:
-    """A lump of fused fibres: a dome, wrinkled along random directions."""
+    """Add a lump of fused fibres: a dome with random wrinkles."""
     shape = surface.height.shape
     size = _extent(rng, mat, unit, 14, 42)
     inside = _blob(rng, shape, size)
@@ -187,7 +290,7 @@ def _clump(rng: np.random.Generator, surface: Surface, mat: Mat, unit: float) ->
 
 
 def _particle(rng: np.random.Generator, surface: Surface, mat: Mat, unit: float) -> None:
-    """A splinter or a grain of dust on top: flat facets, and brighter, because it charges."""
+    """Add a splinter or dust grain on top, with flat facets; it charges, and so is brighter."""
     shape = surface.height.shape
     size = _extent(rng, mat, unit, 6, 24)
     centre = rng.uniform(0.06, 0.94, 2) * np.asarray(shape)
@@ -195,7 +298,7 @@ def _particle(rng: np.random.Generator, surface: Surface, mat: Mat, unit: float)
     columns = np.arange(shape[1], dtype=np.float32)[None, :] - np.float32(centre[1])
     angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(5, 9))))
     reach = size * rng.uniform(0.6, 1.1, len(angles))
-    # Distance inside each side of a polygon; the nearest side is the facet one stands on.
+    # Distance to each side of a polygon; the nearest side is the facet of a point.
     sides = np.stack(
         [r - rows * np.sin(a) - columns * np.cos(a) for a, r in zip(angles, reach, strict=True)]
     )
@@ -213,13 +316,13 @@ _PAINTED = {"film": _film, "clump": _clump, "particle": _particle}
 
 
 def _extent(rng: np.random.Generator, mat: Mat, unit: float, low: float, high: float) -> float:
-    """Radius of a defect in pixels: small ones are the rule; none is finer than the fibres."""
+    """Draw the radius of a defect in pixels: usually small, but not finer than the fibres."""
     drawn = np.exp(rng.uniform(np.log(low), np.log(high))) * unit
     return float(max(drawn, 2.5 * mat.radius))
 
 
 def _blob(rng: np.random.Generator, shape: tuple[int, int], radius: float) -> BoolMap:
-    """A rounded, uneven region of about this radius, its centre inside the image."""
+    """Return a rounded, irregular region of about this radius, centred inside the image."""
     centre = rng.uniform(0.06, 0.94, 2) * np.asarray(shape)
     stretch, angle = np.exp(rng.uniform(0, 0.5)), rng.uniform(0, np.pi)
     rows = np.arange(shape[0], dtype=np.float32)[:, None] - np.float32(centre[0])

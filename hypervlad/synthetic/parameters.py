@@ -1,4 +1,4 @@
-"""Checks of what the makers of synthetic images are asked for."""
+"""Checks of the parameters of the makers of synthetic images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_count(n: Any) -> int:
 
 
 def check_size(size: Any, smallest: int) -> tuple[int, int]:
-    """Return height and width, from both or from one number for both.
+    """Return height and width, given as a pair or as one number.
 
     Raises
     ------

@@ -1,36 +1,163 @@
-"""The eight kinds of specimen that `make_tem_images` puts under its microscope."""
+"""Synthetic transmission electron micrographs of carbon nanotubes and nanofibres."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
+from sklearn.utils import check_random_state
 
-from hypervlad.datasets._chains import worm_like_chains
-from hypervlad.datasets._matrix import blobs, shard
-from hypervlad.datasets._microscope import Specimen
-from hypervlad.datasets._support import make_support
-from hypervlad.datasets._tubes import Walls, particle_thickness, tube_thickness
+from hypervlad.synthetic.optics import Specimen, record_image
+from hypervlad.synthetic.parameters import check_count, check_size
+from hypervlad.synthetic.random_shapes import worm_like_chains
+from hypervlad.synthetic.tem_specimens import (
+    Walls,
+    blobs,
+    make_support,
+    particle_thickness,
+    shard,
+    tube_thickness,
+)
 
 FloatMap = NDArray[np.float32]
 Generator = np.random.Generator
 
+SMALLEST_SIZE = 32
+
+#: The eight fine classes, and the class of the four that each belongs to.
+TEM_FINE_CLASSES: dict[str, str] = {
+    "cluster-bundle": "cluster",
+    "cluster-tangle": "cluster",
+    "fiber-bamboo": "fiber",
+    "fiber-tube": "fiber",
+    "matrix-agglomerate": "matrix",
+    "matrix-shard": "matrix",
+    "matrix-surface-few": "matrix-surface",
+    "matrix-surface-many": "matrix-surface",
+}
+#: The four classes of Luo, Holm and Wang (2021).
+TEM_CLASSES: tuple[str, ...] = tuple(sorted(set(TEM_FINE_CLASSES.values())))
+
+# Separate the random numbers of labels and of images.
+_LABELS, _IMAGES = 0, 1
+
+
+def make_tem_images(
+    n: int,
+    *,
+    n_classes: int = 4,
+    size: int | tuple[int, int] = 224,
+    random_state: int | np.random.RandomState | None = None,
+) -> tuple[list[NDArray[np.float32]], NDArray[np.str_]]:
+    """Make synthetic bright-field TEM images of carbon nanotubes, isolated, in clusters or polymer.
+
+    Each image is a specimen (hollow tubes along worm-like chains, bamboo-like fibres, catalyst
+    particles, polymer particles, on a continuous, holey or lacey carbon film) whose exit wave goes
+    through a contrast transfer function with random defocus, under uneven illumination, onto a
+    noisy camera. Magnification, brightness and contrast are random and do not depend on the class.
+    The classes overlap slightly, as real ones do: three tubes side by side are already a cluster,
+    and a single tube that protrudes from a particle makes it "matrix-surface".
+
+    Parameters
+    ----------
+    n : int
+        Number of images, at least 1.
+    n_classes : {4, 8}, default=4
+        4: the classes of [1]_. "fiber": one isolated tube or fibre (there may be a fragment
+        elsewhere); "cluster": several tubes that touch or entangle; "matrix": polymer particles,
+        with tubes only inside; "matrix-surface": polymer particles with protruding tubes. 8: each
+        of these split in two (`TEM_FINE_CLASSES` maps them back): "fiber-tube" (hollow nanotube)
+        and "fiber-bamboo" (nanofibre with cross walls); "cluster-bundle" (nearly parallel) and
+        "cluster-tangle"; "matrix-shard" (one faceted particle) and "matrix-agglomerate" (rounded
+        grains); "matrix-surface-few" (one to three protruding tubes) and "matrix-surface-many"
+        (seven or more).
+    size : int or (int, int), default=224
+        Height and width in pixels, each at least 32. All sizes have the same field of view.
+    random_state : int, RandomState or None, default=None
+        Seed. With the same integer, image ``i`` and its label are the same whatever ``n`` is.
+
+    Returns
+    -------
+    images : list of n arrays of shape (H, W), float32 in [0, 1]
+    labels : array of shape (n,), str
+        Shuffled; class counts differ by at most one.
+
+    Raises
+    ------
+    ValueError
+        If ``n``, ``n_classes`` or ``size`` is out of range.
+
+    References
+    ----------
+    .. [1] Luo, Q., Holm, E. A., Wang, C. (2021). A transfer learning approach for improved
+    classification of carbon
+       nanomaterials from TEM images. Nanoscale Advances, 3, 206-213.
+
+    Examples
+    --------
+    >>> from hypervlad.synthetic import make_tem_images
+    >>> images, labels = make_tem_images(8, size=64, random_state=0)
+    >>> images[0].shape, sorted(set(labels.tolist()))
+    ((64, 64), ['cluster', 'fiber', 'matrix', 'matrix-surface'])
+    """
+    n = check_count(n)
+    names = _class_names(n_classes)
+    height, width = check_size(size, SMALLEST_SIZE)
+    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    labels = _balanced_labels(n, names, seed)
+    images = [
+        _make_image(label, np.random.default_rng([_IMAGES, seed, i]), height, width)
+        for i, label in enumerate(labels)
+    ]
+    return images, labels
+
+
+def _make_image(
+    label: str, rng: np.random.Generator, height: int, width: int
+) -> NDArray[np.float32]:
+    if label in TEM_CLASSES:
+        members = [fine for fine, coarse in TEM_FINE_CLASSES.items() if coarse == label]
+        label = members[int(rng.integers(len(members)))]
+    # Cropping a margin removes what the periodic Fourier transform wraps around.
+    margin = max(8, min(height, width) // 16)
+    full = tuple(fft.next_fast_len(extent + 2 * margin) for extent in (height, width))
+    unit = min(height, width) / 224
+    specimen = make_specimen(label, rng, (full[0], full[1]), unit)
+    return np.ascontiguousarray(record_image(specimen, rng, margin, unit)[:height, :width])
+
+
+def _balanced_labels(n: int, names: Sequence[str], seed: int) -> NDArray[np.str_]:
+    """Concatenate random permutations of the classes, so that every prefix is balanced too."""
+    n_rounds = -(-n // len(names))
+    rng = np.random.default_rng([_LABELS, seed])
+    order = np.concatenate([rng.permutation(len(names)) for _ in range(n_rounds)])[:n]
+    return np.asarray(names)[order]
+
+
+def _class_names(n_classes: int) -> tuple[str, ...]:
+    if n_classes == 4:
+        return TEM_CLASSES
+    if n_classes == 8:
+        return tuple(TEM_FINE_CLASSES)
+    raise ValueError(f"n_classes={n_classes!r}: there are synthetic images of 4 or of 8 classes.")
+
 
 @dataclass
 class Stage:
-    """An empty frame to put things on.
+    """A frame that parts of a specimen are placed on.
 
     Attributes
     ----------
     rng : numpy.random.Generator
     shape : (int, int)
-        Frame with its margin.
+        The frame with its margin.
     unit : float
-        Pixels that a length of one has at the reference size (224 pixels on the short side).
+        Pixels per length unit, a 224th of the image's shorter side.
     tubes, matrix, metal : arrays of shape ``shape``
-        Thickness put there so far: in tube radii, in particle thicknesses, in particle radii.
+        Thickness so far: in tube radii, in particle thicknesses, in particle radii.
     """
 
     rng: Generator
@@ -44,16 +171,16 @@ class Stage:
         self.side = 224 * self.unit
 
     def near_centre(self, spread: float) -> NDArray[np.floating]:
-        """Draw a point (row, column) near the middle of the frame; ``spread`` in short sides."""
+        """Draw a point (row, column) near the centre; ``spread`` in units of the shorter side."""
         return np.asarray(self.shape) / 2 + self.rng.normal(0, spread * self.side, 2)
 
     def log_uniform(self, low: float, high: float) -> float:
-        """Draw a length in pixels, ``low`` and ``high`` at the reference size."""
+        """Draw a length in pixels between ``low`` and ``high`` units."""
         return float(np.exp(self.rng.uniform(np.log(low), np.log(high)))) * self.unit
 
 
 def make_specimen(kind: str, rng: Generator, shape: tuple[int, int], unit: float) -> Specimen:
-    """Put together one specimen of a fine class on a random support.
+    """Make a specimen of a fine class on a random support.
 
     Parameters
     ----------
@@ -174,7 +301,7 @@ SCENES: dict[str, Callable[[Stage], None]] = {
 
 def _tube_walls(rng: Generator, radius: float) -> Walls:
     inner = rng.uniform(0.3, 0.72)
-    # Lines closer than three pixels would only alias.
+    # Lines closer than three pixels would alias.
     n_shells = int(radius * (1 - inner) / rng.uniform(2.6, 4.0))
     return Walls(
         inner, n_shells=n_shells if rng.random() < 0.6 else 0, roughness=rng.uniform(0.01, 0.07)
@@ -200,7 +327,7 @@ def _lay_tubes(
     walls: Walls,
     anchor_at: float | None = None,
 ) -> FloatMap:
-    """Add several tubes; persistence and lengths are in short sides. Returns the chains."""
+    """Add tubes and return their chains; lengths are in units of the shorter side."""
     rng = stage.rng
     n_tubes = len(anchors)
     chains = worm_like_chains(
@@ -233,7 +360,7 @@ def _lay_matrix(
 
 
 def _embed(stage: Stage, n_tubes: int) -> None:
-    """Put tubes inside the matrix only: they end, out of sight, where it ends."""
+    """Place tubes inside the matrix only: they end where it ends."""
     if n_tubes == 0:
         return
     rng = stage.rng
@@ -256,7 +383,7 @@ def _embed(stage: Stage, n_tubes: int) -> None:
 def _protrude(
     stage: Stage, centre: tuple[float, float], radius: float, n_tubes: int, bamboo: float
 ) -> None:
-    """Let tubes stick out of a matrix particle, rooted in it near its rim."""
+    """Let tubes protrude from a matrix particle, anchored near its rim."""
     rng = stage.rng
     towards = rng.uniform(0, 2 * np.pi) + rng.normal(0, rng.uniform(0.8, 2.5), n_tubes)
     outward = np.stack([np.sin(towards), np.cos(towards)], axis=1)
@@ -277,7 +404,7 @@ def _protrude(
 def _rim_distance(
     matrix: FloatMap, centre: tuple[float, float], towards: NDArray[np.floating], radius: float
 ) -> NDArray[np.floating]:
-    """How far from ``centre`` the particle reaches in each direction."""
+    """Return the extent of a particle from its centre in each direction."""
     steps = np.linspace(0, 1.3 * radius, 64)
     rows = centre[0] + steps[None, :] * np.sin(towards)[:, None]
     cols = centre[1] + steps[None, :] * np.cos(towards)[:, None]
@@ -293,7 +420,7 @@ def _rim_distance(
 
 
 def _add_catalyst(stage: Stage, chains: FloatMap, radius: float) -> None:
-    """A metal particle in the core, mostly at a tip."""
+    """Add a metal particle in the core, usually at a tip."""
     rng = stage.rng
     chain = chains[0]
     at = (
@@ -312,7 +439,7 @@ def _add_catalyst(stage: Stage, chains: FloatMap, radius: float) -> None:
 
 
 def _add_fragment(stage: Stage, radius: float) -> None:
-    """A short piece of tube that lies apart: an isolated fibre is seldom alone in the field."""
+    """Add a short, separate piece of tube: an isolated fibre is seldom alone in the field."""
     rng = stage.rng
     _lay_tubes(
         stage,
@@ -326,7 +453,7 @@ def _add_fragment(stage: Stage, radius: float) -> None:
 
 
 def _scatter_dirt(stage: Stage) -> None:
-    """Loose catalyst and dust, on specimens of every class alike."""
+    """Add loose catalyst and dust, equally for all classes."""
     rng = stage.rng
     n = int(rng.poisson(1.5)) if rng.random() < 0.7 else int(rng.integers(4, 25))
     stage.metal += np.float32(rng.uniform(0.15, 0.6)) * particle_thickness(
@@ -353,13 +480,13 @@ def _develop(stage: Stage) -> Specimen:
     tube_phase, tube_loss = rng.uniform(0.2, 0.55), rng.uniform(0.16, 0.5)
     matrix_loss = np.exp(rng.uniform(np.log(0.7), np.log(2.6)))
     if stage.matrix.any():
-        # Beside a particle that takes up all the contrast, a thin tube would be lost altogether.
+        # Beside a particle that dominates the contrast, a thin tube would be invisible.
         tube_loss = max(tube_loss, 0.22 * matrix_loss)
     film_loss = np.exp(rng.uniform(np.log(0.03), np.log(0.25)))
     film_phase = rng.uniform(0.3, 1.0)
     roughness = np.exp(rng.uniform(np.log(0.04), np.log(0.14)))
-    # Carbon of any kind is amorphous: polymer and walls carry the film's grain too, as its
-    # thickness' square root.
+    # All carbon is amorphous: polymer and walls have the grain of the film too, proportional to
+    # the square root of the thickness.
     amorphous = np.sqrt(support.film + 1.5 * stage.matrix + 0.3 * stage.tubes)
     absorption = (
         tube_loss * stage.tubes
@@ -369,7 +496,7 @@ def _develop(stage: Stage) -> Specimen:
     )
     phase = (
         tube_phase * stage.tubes
-        # What is thick scatters inelastically, and its phase no longer shows.
+        # Thick parts scatter inelastically: their phase saturates.
         + 1.2 * (1 - np.exp(-1.5 * stage.matrix))
         + film_phase * support.film
         + 0.5 * stage.metal

@@ -1,4 +1,4 @@
-"""What an electron beam sees of a mat from above: the uppermost surface at each place."""
+"""The uppermost surface of fibres and defects, as an electron beam scans it from above."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ SUBSTRATE = -1.0
 
 @dataclass(frozen=True)
 class Strands:
-    """Fibres ready to be painted: centre lines, and what they are at each point of them.
+    """Fibres: their centre lines, and their properties at each point.
 
     Attributes
     ----------
     chains : array of shape (n, n_points, 2)
         Centre lines, (row, column) in pixels.
     radius : array of shape (n, n_points)
-        In pixels; zero or less where the fibre is missing.
+        In pixels; 0 or less where the fibre is missing.
     height : array of shape (n, n_points)
-        Of the centre line: 0 at the bottom of the mat, 1 at its top.
+        Height of the centre line: 0 at the bottom of the mat, 1 at its top.
     brightness : array of shape (n,)
-        Factor of each fibre.
+        Brightness factor of each fibre.
     defect : array of shape (n, n_points), bool
         Where the fibre is a defect (a bead).
     """
@@ -38,21 +38,21 @@ class Strands:
 
 
 class Surface:
-    """The uppermost surface, painted piece by piece in any order.
+    """The uppermost surface of objects that are painted in any order.
 
     Attributes
     ----------
     height : array of shape (H, W)
-        From `SUBSTRATE` up; the mat lies between 0 and 1.
+        Height from `SUBSTRATE` up; the mat lies between 0 and 1.
     yield_ : array of shape (H, W)
-        Secondary electrons that leave here, without shadows.
+        Yield of secondary electrons, without shadows.
     defect : array of shape (H, W), bool
-        Whether what one sees here is a defect.
+        Whether the visible surface is a defect.
     along : array of shape (H, W)
-        Direction of the fibre one sees here, radians in [0, pi], counter-clockwise from the +x
-        axis as seen; not-a-number where one sees none.
+        Direction of the visible fibre, radians in [0, pi], counter-clockwise from the +x axis of
+        the displayed image; NaN where no fibre is visible.
     pixel : float
-        The height of one pixel: how far a fibre's middle stands out over its sides.
+        The height of one pixel, which makes the middle of a fibre higher than its sides.
     """
 
     def __init__(self, shape: tuple[int, int], substrate: FloatMap, pixel: float) -> None:
@@ -70,9 +70,9 @@ class Surface:
         beyond = (strands.chains < -reach) | (
             strands.chains > np.asarray(self.height.shape) + reach
         )
-        seen = (strands.radius > 0) & ~beyond.any(axis=2)
-        for fibre in np.flatnonzero(seen.any(axis=1)):
-            at = seen[fibre]
+        visible = (strands.radius > 0) & ~beyond.any(axis=2)
+        for fibre in np.flatnonzero(visible.any(axis=1)):
+            at = visible[fibre]
             self._paint_rod(
                 strands.chains[fibre, at],
                 tangents[fibre, at],
@@ -91,7 +91,7 @@ class Surface:
         brightness: float,
         defect: NDArray[np.bool_],
     ) -> None:
-        # Closer than a pixel, so that no pixel under the rod is left out.
+        # Closer than a pixel, so that no pixel under the rod is missed.
         n_across = 2 * max(2, int(np.ceil(1.4 * float(radius.max())))) + 1
         across = np.linspace(-1, 1, n_across, dtype=np.float32)
         offset = across * radius[:, None]
@@ -101,12 +101,12 @@ class Surface:
         top = height[:, None] + radius[:, None] * up * np.float32(self.pixel)
         n_rows, n_columns = self.height.shape
         inside = (row >= 0) & (row < n_rows) & (column >= 0) & (column < n_columns)
-        # Outside of the image, index 0 is looked up and thrown away.
+        # Points outside the image look up index 0, and are dropped.
         flat = np.where(inside, row * n_columns + column, 0)
         above = inside & (top > self.height.ravel()[flat])
         flat = flat[above]
         light = np.broadcast_to(np.float32(brightness) * edge_yield(up), top.shape)
-        # Points of a rod that share a pixel hardly differ: any of them will do.
+        # Points of a rod that share a pixel hardly differ: any of them serves.
         self.height.ravel()[flat] = top[above]
         self.yield_.ravel()[flat] = light[above]
         self.defect.ravel()[flat] = np.broadcast_to(defect[:, None], top.shape)[above]
@@ -118,15 +118,15 @@ class Surface:
         self, inside: NDArray[np.bool_], height: FloatMap, yield_: FloatMap, *, defect: bool = True
     ) -> None:
         """Paint a region of given height where it is the highest."""
-        seen = inside & (height > self.height)
-        self.height[seen] = height[seen]
-        self.yield_[seen] = yield_[seen]
-        self.defect[seen] = defect
-        self.along[seen] = np.nan
+        visible = inside & (height > self.height)
+        self.height[visible] = height[visible]
+        self.yield_[visible] = yield_[visible]
+        self.defect[visible] = defect
+        self.along[visible] = np.nan
 
 
 def edge_yield(up: FloatMap) -> FloatMap:
-    """Yield of a surface by the upward part of its normal: one over its cosine, bounded.
+    """Return the electron yield of a surface, the inverse cosine of its slope, bounded.
 
     Goldstein et al., Scanning Electron Microscopy and X-Ray Microanalysis, 4th ed., chapter 5.
     """

@@ -1,4 +1,4 @@
-"""Near copies among many images: candidates by nearest neighbours, then registration."""
+"""Near copies among many images: thumbnails, candidates by nearest neighbours, registration."""
 
 from __future__ import annotations
 
@@ -6,26 +6,29 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import fft
+from scipy.ndimage import gaussian_filter
 
-from hypervlad.datasets._thumbnails import (
-    SIDE,
-    position_descriptor,
-    spectrum_descriptor,
-    unit_rows,
-)
 from hypervlad.splits import linked_groups
 
-# Largest shift that is tried, of the frame's side.
-_LARGEST_SHIFT = SIDE // 5
+SIDE = 64
+# Half band of the Fourier magnitudes: periods of 64 down to 3.2 thumbnail pixels.
+_BAND = 20
+_QUANTUM = 24.0
+_SMOOTH, _LOCAL = 0.7, 6.4
+
+Thumbnail = NDArray[np.int8]
+# Largest shift that is tried: a fifth of the frame.
+_MAX_SHIFT = SIDE // 5
 _N_TILES = 4
 _N_NEIGHBOURS = 10
 _BLOCK = 1024
 # Below this height of the correlation peak, no pair of copies was ever confirmed.
-_LOWEST_PEAK = 0.3
-# The worst third of the tiles need not agree: a banner, a scale bar or an arrow may cover them.
-_WORST_THIRD = 30
-_LOWEST_TILE = 0.5
+_MIN_PEAK = 0.3
+# The worst 30 % of the tiles need not agree: a banner, a scale bar or an arrow may cover them.
+_TILE_PERCENTILE = 30
+_MIN_TILE = 0.5
 
 #: Lowest similarity of a pair that counts as near copies.
 MIN_SIMILARITY = 0.8
@@ -45,18 +48,18 @@ def find_near_copies(
     the magnitudes of its Fourier transform), from blocked matrix products. A candidate pair is
     registered by phase-true cross-correlation to a fraction of a pixel, and compared in 4 x 4
     tiles. Its similarity is the median of the tiles' correlation coefficients, so that a banner or
-    a scale bar on one of the two does not hide a copy, nor the same banner on two pictures make
-    one.
+    a scale bar on one of the two images does not hide a copy, and the same banner on two images
+    does not make them copies.
 
     Parameters
     ----------
     thumbnails : array of shape (n, 64, 64), int8
         From `make_thumbnail`.
     min_similarity : float, default=0.8
-        Lowest similarity, 0 to 1. Most real copies lie above 0.9, pictures of like things
+        Lowest similarity, 0 to 1. Most real copies lie above 0.9, images of similar objects
         (parallel scratches) below 0.75.
     progress : callable, optional
-        Called with the number of images dealt with since the last call.
+        Called with the number of images processed since the last call.
 
     Returns
     -------
@@ -66,20 +69,20 @@ def find_near_copies(
 
     Notes
     -----
-    Time grows with n squared in the matrix products only, memory with n: 20,000 images took three
-    minutes and 0.7 GB on two processors. Found: shifts up to a tenth of the frame, changes of
-    brightness, contrast and gamma, recompression, any change of size of the whole picture,
+    Memory grows with n. Time grows with n squared, but only in the matrix products: 20,000 images
+    took three minutes and 0.7 GB on two processors. Found: shifts up to a tenth of the frame,
+    changes of brightness, contrast and gamma, recompression, any change of size of the whole image,
     magnification by up to about 3 %. Not found: rotated or mirrored copies, small crops.
     """
     n_images = len(thumbnails)
     if n_images < 2:
         return np.empty((0, 2), np.intp), np.empty(0, np.float32)
-    seen = np.empty(0, np.intp)
+    compared = np.empty(0, np.intp)
     kept = [(np.empty((0, 2), np.intp), np.empty(0, np.float32))]
     for n_done, candidates in _candidate_pairs(thumbnails):
-        # Most pairs are neighbours both ways, and come up in two blocks.
-        codes = np.setdiff1d(candidates[:, 0] * n_images + candidates[:, 1], seen)
-        seen = np.union1d(seen, codes)
+        # Most pairs are neighbours both ways, and occur in two blocks.
+        codes = np.setdiff1d(candidates[:, 0] * n_images + candidates[:, 1], compared)
+        compared = np.union1d(compared, codes)
         kept += _confirm(thumbnails, np.stack(np.divmod(codes, n_images), axis=1), min_similarity)
         if progress is not None:
             progress(n_done)
@@ -90,7 +93,7 @@ def find_near_copies(
 
 
 def group_copies(pairs: NDArray[np.intp], n_images: int) -> list[list[int]]:
-    """Sets of images that chains of pairs connect, each sorted, in order of their first image."""
+    """Return the sets of images that chains of pairs connect, sorted by their first image."""
     if len(pairs) == 0:
         return []
     member_of = linked_groups(pairs, n_images)
@@ -101,7 +104,7 @@ def group_copies(pairs: NDArray[np.intp], n_images: int) -> list[list[int]]:
 
 
 def _candidate_pairs(thumbnails: NDArray[np.int8]) -> Iterator[tuple[int, NDArray[np.intp]]]:
-    """For each block of images: how many they are, and their pairs (i < j) with neighbours."""
+    """Yield the size of each block of images, and its pairs (i < j) with neighbours."""
     blank = np.logical_not(thumbnails.any(axis=(1, 2)))
     spectra = np.concatenate([spectrum_descriptor(block) for block in _blocks(thumbnails)])
     spectra -= spectra.mean(axis=0)
@@ -120,7 +123,7 @@ def _candidate_pairs(thumbnails: NDArray[np.int8]) -> Iterator[tuple[int, NDArra
 def _confirm(
     thumbnails: NDArray[np.int8], candidates: NDArray[np.intp], min_similarity: float
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
-    """Those candidates that are near copies, with their similarity, block by block."""
+    """Yield the candidates that are near copies, with their similarity, block by block."""
     for start in range(0, len(candidates), _BLOCK):
         pairs = candidates[start : start + _BLOCK]
         first, second = (thumbnails[pairs[:, side]].astype(np.float32) for side in (0, 1))
@@ -137,7 +140,7 @@ def _blocks(thumbnails: NDArray[np.int8]) -> Iterator[NDArray[np.int8]]:
 def _nearest(
     descriptor: NDArray[np.float32], rows: NDArray[np.intp], blank: NDArray[np.bool_]
 ) -> NDArray[np.intp]:
-    """Indices of the most similar other images, shape (n_rows, at most 10)."""
+    """Return the indices of the most similar other images, shape (n_rows, at most 10)."""
     closeness = descriptor[rows] @ descriptor.T
     closeness[:, blank] = -2
     closeness[np.arange(len(rows)), rows] = -3
@@ -146,14 +149,14 @@ def _nearest(
 
 
 def _similarity(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Similarity of each pair after registration, shape (n_pairs,); 0 where there is none."""
+    """Return the similarity of each pair after registration, shape (n_pairs,); 0 for none."""
     shifts, peaks = _register(first, second)
     out = np.zeros(len(first), np.float32)
-    likely = peaks > _LOWEST_PEAK
+    likely = peaks > _MIN_PEAK
     if likely.any():
         moved = _move(second[likely], shifts[likely])
         tiles = _tile_correlations(first[likely], moved, shifts[likely])
-        agree = np.nanpercentile(tiles, _WORST_THIRD, axis=1) > _LOWEST_TILE
+        agree = np.nanpercentile(tiles, _TILE_PERCENTILE, axis=1) > _MIN_TILE
         out[likely] = np.where(agree, np.nanmedian(tiles, axis=1), 0)
     return out
 
@@ -161,14 +164,14 @@ def _similarity(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDAr
 def _register(
     first: NDArray[np.float32], second: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """How far ``second`` must move onto ``first`` (rows, columns), and the correlation there."""
-    # A taper: the transform sees opposite edges as neighbours.
+    """Return the shift of ``second`` onto ``first`` (rows, columns), and the correlation there."""
+    # Tapered, since the transform is periodic.
     taper = np.sqrt(np.hanning(SIDE + 2)[1:-1]).astype(np.float32)
     window = taper[:, None] * taper[None, :]
     a, b = first * window, second * window
     energy = np.sqrt((a * a).sum(axis=(1, 2)) * (b * b).sum(axis=(1, 2)))
     correlation = fft.irfft2(fft.rfft2(a) * np.conj(fft.rfft2(b)), s=(SIDE, SIDE))
-    reach = _LARGEST_SHIFT
+    reach = _MAX_SHIFT
     lags = np.roll(correlation, (reach, reach), axis=(1, 2))[:, : 2 * reach + 1, : 2 * reach + 1]
     best = lags.reshape(len(lags), -1).argmax(axis=1)
     row, col = np.unravel_index(best, lags.shape[1:])
@@ -184,7 +187,7 @@ def _register(
 
 
 def _vertex(lines: NDArray[np.float32], at: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Offset of the parabola's top through three points around ``at`` on each line."""
+    """Return the offset of the top of a parabola through three points around ``at``."""
     each, last = np.arange(len(lines)), lines.shape[1] - 1
     before, after = lines[each, np.maximum(at - 1, 0)], lines[each, np.minimum(at + 1, last)]
     curvature = before - 2 * lines[each, at] + after
@@ -194,7 +197,7 @@ def _vertex(lines: NDArray[np.float32], at: NDArray[np.intp]) -> NDArray[np.floa
 
 
 def _move(images: NDArray[np.float32], shifts: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Shift each image by a fraction of pixels, with a phase ramp (what leaves comes in again)."""
+    """Shift each image by a fraction of a pixel with a phase ramp, periodically."""
     rows = fft.fftfreq(SIDE).astype(np.float32)[None, :, None] * shifts[:, 0, None, None]
     cols = fft.rfftfreq(SIDE).astype(np.float32)[None, None, :] * shifts[:, 1, None, None]
     ramp = np.exp(np.complex64(-2j * np.pi) * (rows + cols))
@@ -204,7 +207,7 @@ def _move(images: NDArray[np.float32], shifts: NDArray[np.float32]) -> NDArray[n
 def _tile_correlations(
     first: NDArray[np.float32], moved: NDArray[np.float32], shifts: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Correlation coefficient of each of 4 x 4 tiles, NaN where the frames overlap too little."""
+    """Return the correlation of each of 4 x 4 tiles, NaN where the frames overlap too little."""
     inside = _overlap(shifts[:, 0])[:, :, None] & _overlap(shifts[:, 1])[:, None, :]
 
     def tile_sum(values: NDArray) -> NDArray[np.float32]:
@@ -219,14 +222,90 @@ def _tile_correlations(
     covariance = tile_sum(first * moved) - sum_a * sum_b / known
     variance_a = np.maximum(tile_sum(first * first) - sum_a**2 / known, 0)
     variance_b = np.maximum(tile_sum(moved * moved) - sum_b**2 / known, 0)
-    # One unit of quantisation noise a pixel: an empty tile says nothing, and is like no other.
+    # One unit of quantisation noise per pixel: an empty tile resembles no other.
     correlation = covariance / (np.sqrt(variance_a * variance_b) + known)
     return np.where(count >= 0.4 * (SIDE // _N_TILES) ** 2, correlation, np.nan)
 
 
 def _overlap(shift: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which rows (or columns) of the moved image came from inside its frame, edges left out."""
+    """Return which rows (or columns) of the moved image lie inside its frame, less its edges."""
     position = np.arange(SIDE)[None, :]
     low = np.ceil(np.maximum(shift, 0))[:, None] + 2
     high = SIDE - 2 - np.ceil(np.maximum(-shift, 0))[:, None]
     return (position >= low) & (position < high)
+
+
+def make_thumbnail(pixels: NDArray[np.float32]) -> Thumbnail:
+    """Shrink an image to 64 x 64 and remove local brightness, contrast and shading.
+
+    The result is the same for two exposures, two file qualities or two sizes of one image. The
+    aspect ratio is not kept, so that a rescaled copy has the thumbnail of its original.
+
+    Parameters
+    ----------
+    pixels : array of shape (H, W) or (H, W, 3)
+
+    Returns
+    -------
+    array of shape (64, 64), int8
+        Local mean 0 and local standard deviation about 24; all 0 for a blank image.
+    """
+    grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
+    small = np.asarray(
+        Image.fromarray(np.ascontiguousarray(grey, dtype=np.float32)).resize(
+            (SIDE, SIDE), Image.Resampling.BILINEAR
+        )
+    )
+    # Detail that half a pixel of shift would change does not help.
+    small = gaussian_filter(small, _SMOOTH, mode="nearest")
+    detail = small - gaussian_filter(small, _LOCAL, mode="nearest")
+    spread = np.sqrt(gaussian_filter(detail * detail, _LOCAL, mode="nearest"))
+    # The second term keeps the noise of an empty area from becoming as strong as an object.
+    normal = detail / (spread + 0.2 * detail.std() + 1e-5)
+    return np.clip(np.round(normal * _QUANTUM), -127, 127).astype(np.int8)
+
+
+def position_descriptor(thumbnails: NDArray[np.int8]) -> NDArray[np.float32]:
+    """Blur thumbnails: similar for copies shifted by up to about 3 % of the frame.
+
+    Parameters
+    ----------
+    thumbnails : array of shape (n, 64, 64)
+
+    Returns
+    -------
+    array of shape (n, 256), float32, rows of unit length (or 0)
+    """
+    blurred = gaussian_filter(thumbnails.astype(np.float32), (0, 2, 2), mode="nearest")
+    cells = blurred.reshape(len(blurred), 16, SIDE // 16, 16, SIDE // 16).mean(axis=(2, 4))
+    return unit_rows(cells.reshape(len(cells), -1))
+
+
+def spectrum_descriptor(thumbnails: NDArray[np.int8]) -> NDArray[np.float32]:
+    """Return magnitudes of the Fourier transform: similar for copies with any small shift.
+
+    Square roots, so that a few strong components do not dominate. Not centred: subtract the mean
+    over all images before comparing, since all spectra fall off in the same way.
+
+    Parameters
+    ----------
+    thumbnails : array of shape (n, 64, 64)
+
+    Returns
+    -------
+    array of shape (n, 780), float32
+    """
+    window = np.hanning(SIDE).astype(np.float32)
+    windowed = thumbnails.astype(np.float32)
+    windowed -= windowed.mean(axis=(1, 2), keepdims=True)
+    windowed *= window[:, None] * window[None, :]
+    spectrum = np.abs(fft.rfft2(windowed))
+    band = np.concatenate([spectrum[:, :_BAND, :_BAND], spectrum[:, 1 - _BAND :, :_BAND]], axis=1)
+    return np.sqrt(band).reshape(len(band), -1).astype(np.float32)
+
+
+def unit_rows(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Subtract the mean of each row and scale it to unit length; a constant row becomes 0."""
+    values = values - values.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    return (values / np.maximum(length, 1e-6)).astype(np.float32)

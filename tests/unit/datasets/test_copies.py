@@ -4,19 +4,21 @@ import functools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from support.copies import CHANGES, SEVERAL, window, with_banner
 
 from hypervlad.datasets import make_tem_images
-from hypervlad.datasets._thumbnails import (
+from hypervlad.datasets.copies import (
+    _similarity,
+    find_near_copies,
+    group_copies,
     make_thumbnail,
     position_descriptor,
     spectrum_descriptor,
     unit_rows,
 )
-from hypervlad.datasets.near_copies import _similarity, find_near_copies, group_copies
 
 
 @functools.cache
@@ -48,6 +50,10 @@ def test_planted_copies_are_found_and_nothing_else(tem_images, change):
     assert (similarity <= 1.001).all()
 
 
+# Found by exploration. Registration moves the second image onto the first, never the other way.
+ORDER = "the similarity of a pair depends on the order of its images"
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     top=st.integers(-8, 8),
@@ -56,6 +62,8 @@ def test_planted_copies_are_found_and_nothing_else(tem_images, change):
     offset=st.floats(0.0, 0.3),
     which=st.integers(0, 59),
 )
+@example(top=-8, left=-7, gain=1.0, offset=0.0, which=21).xfail(raises=AssertionError, reason=ORDER)
+@example(top=-7, left=8, gain=1.0, offset=0.0, which=28).xfail(raises=AssertionError, reason=ORDER)
 def test_any_small_shift_and_contrast(top, left, gain, offset, which):
     image = tem_images_once()[which]
     first = make_thumbnail(window(image, 0, 0))
@@ -114,7 +122,7 @@ def test_blocks_do_not_change_the_result(tem_images, monkeypatch):
     images += [window(image, 2, 3) for image in tem_images[:30]]
     thumbnails = np.stack([make_thumbnail(image) for image in images])
     whole = find_near_copies(thumbnails)
-    monkeypatch.setattr("hypervlad.datasets.near_copies._BLOCK", 7)
+    monkeypatch.setattr("hypervlad.datasets.copies._BLOCK", 7)
     pieces = find_near_copies(thumbnails)
     np.testing.assert_array_equal(whole[0], pieces[0])
     np.testing.assert_allclose(whole[1], pieces[1], atol=1e-5)
