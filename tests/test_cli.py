@@ -317,7 +317,10 @@ def test_quiet_says_nothing_but_results(model, folder, tmp_path):
         ),
         (["evaluate", "{model}", "nowhere", "-o", "report"], "nowhere"),
         (["evaluate", "none.hvlad", "{folder}", "-o", "report"], "none.hvlad"),
-        (["evaluate", "{model}", "{folder}", "-o", "{folder}/report"], "write the results to another folder"),
+        (
+            ["evaluate", "{model}", "{folder}", "-o", "{folder}/report"],
+            "write the results to another folder",
+        ),
         (["demo", "{folder}", "-o", "{folder}"], "write the results to another folder"),
         (["demo", "nowhere"], "nowhere"),
         (["check", "nowhere"], "nowhere"),

@@ -150,9 +150,9 @@ def predict(
 
     The table has the columns path, label, confidence, and p_CLASS for every class. Before p_CLASS,
     --coverage adds the column possible (classes, separated by |) and --max-error adds kind (sure,
-    boundary: between classes, unknown: unlike all training images) and reason. Unreadable images
-    are left out of the table and listed at the end; the exit code is then 2, or 0 with --on-error
-    skip.
+    ambiguous: between classes, out_of_distribution: unlike all training images) and reason.
+    Unreadable images are left out of the table and listed at the end; the exit code is then 2, or 0
+    with --on-error skip.
 
     \b
     Examples:

@@ -395,13 +395,16 @@ def test_the_commands_defaults_are_the_librarys_own() -> None:
 
 
 def test_results_do_not_go_among_the_images(folder: Path) -> None:
-    assert "lies in the image folder" in run(folder, "-o", folder / "out", code=2).stderr
+    assert "is inside the image folder" in run(folder, "-o", folder / "out", code=2).stderr
     path = folder / "one" / "a.tif"
     assert "is a file; give a folder" in run(path, "-o", path, code=2).stderr
-    assert "lies in" in run(path, "-o", folder / "one", code=2).stderr
-    assert "lies in" in run(folder / "*" / "*.tif", "-o", folder, code=2).stderr
+    assert "is in" in run(path, "-o", folder / "one", code=2).stderr
+    assert "is in" in run(folder / "*" / "*.tif", "-o", folder, code=2).stderr
     for pattern in (folder / "**" / "*.tif", folder / "*" / "*" / "*.tif"):
-        assert "put the results elsewhere" in run(pattern, "-o", folder / "out", code=2).stderr
+        assert (
+            "write the results to another folder"
+            in run(pattern, "-o", folder / "out", code=2).stderr
+        )
     assert not list(folder.rglob("alignment.csv"))
 
 
