@@ -319,9 +319,9 @@ def test_quiet_says_nothing_but_results(model, folder, tmp_path):
         (["evaluate", "none.hvlad", "{folder}", "-o", "report"], "none.hvlad"),
         (
             ["evaluate", "{model}", "{folder}", "-o", "{folder}/report"],
-            "write the results to another folder",
+            "results to another folder",
         ),
-        (["demo", "{folder}", "-o", "{folder}"], "write the results to another folder"),
+        (["demo", "{folder}", "-o", "{folder}"], "results to another folder"),
         (["demo", "nowhere"], "nowhere"),
         (["check", "nowhere"], "nowhere"),
         (["info", "none.hvlad"], "none.hvlad"),

@@ -401,10 +401,7 @@ def test_results_do_not_go_among_the_images(folder: Path) -> None:
     assert "is in" in run(path, "-o", folder / "one", code=2).stderr
     assert "is in" in run(folder / "*" / "*.tif", "-o", folder, code=2).stderr
     for pattern in (folder / "**" / "*.tif", folder / "*" / "*" / "*.tif"):
-        assert (
-            "write the results to another folder"
-            in run(pattern, "-o", folder / "out", code=2).stderr
-        )
+        assert "results to another folder" in run(pattern, "-o", folder / "out", code=2).stderr
     assert not list(folder.rglob("alignment.csv"))
 
 
