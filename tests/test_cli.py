@@ -21,7 +21,7 @@ import hypervlad
 from hypervlad import HypercolumnVLAD
 from hypervlad.cli import app
 from hypervlad.cli.options import OnError
-from hypervlad.displays import write_classified_page
+from hypervlad.reports import write_classified_page
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
@@ -124,7 +124,7 @@ def test_the_help_states_the_librarys_own_defaults():
         assert f"{defaults[stated]} if not given" in text
     assert f'"{defaults["weights"]}" (if not given)' in text
     assert {"raise", "skip"} == set(OnError)
-    pictures = inspect.signature(write_classified_page).parameters["most_pictures"].default
+    pictures = inspect.signature(write_classified_page).parameters["max_thumbnails"].default
     assert f"[default: {pictures};" in " ".join(run("predict", "--help").stdout.split())
 
 
@@ -264,11 +264,11 @@ def test_a_page_is_written_beside_the_table_or_in_its_place(model, folder, tmp_p
     assert data["reasons"] == [row["reason"] for row in rows]
     confidence = [float(row["confidence"]) for row in rows]
     assert [max(row) for row in data["proba"]] == pytest.approx(confidence, abs=1e-6)
-    assert html.count('id="picture-') == 24
+    assert html.count('id="thumbnail-') == 24
     result = run("predict", model, folder, "--page", page, "--page-pictures", "5", "-q")
     assert result.stdout.startswith("page: ")
     html = page.read_text(encoding="utf-8")
-    assert html.count('id="picture-') == 5
+    assert html.count('id="thumbnail-') == 5
     assert "kinds" not in page_data(html)
 
 

@@ -18,8 +18,8 @@ from hypervlad.classifier import judge_vectors
 from hypervlad.classifier.training import TrainingImages, names_below, projected
 from hypervlad.cli import app
 from hypervlad.conformal import weighted_limit
-from hypervlad.displays import model_facts
-from hypervlad.displays.predictions import predictions_of
+from hypervlad.reports import model_facts
+from hypervlad.reports.predictions import predictions_of
 
 # --- the parts ----------------------------------------------------------------------------------
 

@@ -24,11 +24,12 @@ from hypervlad.baselines.patch_network import (
 )
 from hypervlad.baselines.training import Patches, Schedule, train
 from hypervlad.datasets import load_patch_folder, make_nanofibre_images, write_patch_folder
-from hypervlad.displays import PatchNetworkDisplay, TrainingCurvesDisplay, model_facts, save_png
+from hypervlad.displays import PatchNetworkDisplay, TrainingCurvesDisplay, save_png
 from hypervlad.images import ImageReadError
 from hypervlad.modelfile import ModelFileError
-from hypervlad.patches import cut_patches, patch_positions, split_patches
 from hypervlad.presets import carrillo2020
+from hypervlad.reports import model_facts
+from hypervlad.windows import cut_patches, patch_positions, split_patches
 
 SIDE = 12
 

@@ -24,7 +24,7 @@ from hypervlad import HypercolumnVLAD, ImageReadError, Micrograph, ModelFileErro
 from hypervlad.backbones import Preprocessing, TappedNetwork
 from hypervlad.cli import app
 from hypervlad.codebook import HypercolumnPool
-from hypervlad.displays import CodewordMapDisplay, model_facts
+from hypervlad.displays import CodewordMapDisplay
 from hypervlad.encoder import ImageLoader, LoadedImage, loading
 from hypervlad.encoder import codebook_fit as learning_module
 from hypervlad.encoder.loading import (
@@ -35,6 +35,7 @@ from hypervlad.encoder.loading import (
     size_at_scale,
 )
 from hypervlad.images import SkippedImagesWarning, UnknownPixelSizeWarning
+from hypervlad.reports import model_facts
 
 lengths = st.integers(1, 5000)
 scales = st.floats(1e-3, 1e3)

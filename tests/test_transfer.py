@@ -30,10 +30,11 @@ from hypervlad.baselines.pooled_network import TransferNetwork, own_size
 from hypervlad.baselines.softmax_head import SoftmaxHead, fit_head
 from hypervlad.baselines.training import Schedule, SoftmaxCrossEntropy
 from hypervlad.baselines.transfer_parameters import checked_size
-from hypervlad.displays import TrainingCurvesDisplay, model_facts
+from hypervlad.displays import TrainingCurvesDisplay
 from hypervlad.hypercolumns import prepare
 from hypervlad.images import SkippedImagesWarning
 from hypervlad.metrics import expected_calibration_error
+from hypervlad.reports import model_facts
 
 Images = tuple[list[np.ndarray], np.ndarray]
 

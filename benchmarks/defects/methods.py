@@ -28,19 +28,19 @@ from torch.nn import functional
 from benchmarks.defects.scores import PATCH
 from hypervlad import PatchDefectScorer, default_patch_encoder
 from hypervlad.backbones import build_network, get_backbone
-from hypervlad.defects.lattice import Lattice
-from hypervlad.defects.thresholds import Judged, image_score, threshold_of_best_f1
+from hypervlad.defects.thresholds import WindowScores, image_score, threshold_of_best_f1
 from hypervlad.hypercolumns import feature_maps, prepare
-from hypervlad.patches import (
+from hypervlad.presets import carrillo2020
+from hypervlad.splits import holdout_split
+from hypervlad.windows import (
     ANOMALOUS,
     NORMAL,
     PatchSet,
+    WindowGrid,
     cut_patches,
     patch_means,
     patch_positions,
 )
-from hypervlad.presets import carrillo2020
-from hypervlad.splits import holdout_split
 
 SIDE = 224  # pixels: PaDiM and PatchCore resize images to such squares
 SIGMA = 4.0  # pixels of these squares: the blur of their maps
@@ -279,12 +279,12 @@ class Texture:
     def score(self, image: np.ndarray) -> Scored:
         began = time.perf_counter()
         rows = self._windows(image)
-        windows = Lattice.of(image.shape[:2], PATCH, self.stride)
+        windows = WindowGrid.cover(image.shape[:2], PATCH, self.stride)
         searched = time.perf_counter()
         scores = -self.forest.score_samples(rows)
         search_seconds = time.perf_counter() - searched
         scores = scores.reshape(len(windows.rows), len(windows.columns))
-        found = windows.as_map(scores, image.shape[:2], image.shape[:2])
+        found = windows.to_map(scores, image.shape[:2], image.shape[:2])
         whole = time.perf_counter() - began
         return Scored(found, float(found.max()), 0.0, whole, search_seconds)
 
@@ -334,7 +334,7 @@ class SmallCNN:
         self.model = carrillo2020(batch_size=batch_size, random_state=self.seed)
         self.model.fit(train.pixels, train.labels, validation=(stop.pixels, stop.labels))
         margins = -self.model.decision_function(sides[1].pixels)  # of "normal", the second class
-        self.threshold = threshold_of_best_f1([Judged.of(margins, sides[1].labels)])
+        self.threshold = threshold_of_best_f1([WindowScores.of(margins, sides[1].labels)])
 
     def score(self, image: np.ndarray) -> Scored:
         began = time.perf_counter()

@@ -29,8 +29,8 @@ from benchmarks.common.tables import mean_and_deviation
 from benchmarks.defects.scores import best_patch_f1
 from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
 from hypervlad.metrics import PatchConfusion, patch_confusion
-from hypervlad.patches import ANOMALOUS, NORMAL, PatchSet, cut_patches
 from hypervlad.presets import carrillo2020
+from hypervlad.windows import ANOMALOUS, NORMAL, PatchSet, cut_patches
 
 CODE = ("papers/carrillo2020", "defects/scores")
 PATCH, STRIDE = 29, 14

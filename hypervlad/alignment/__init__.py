@@ -1,4 +1,4 @@
-"""The learned aligned fraction: windows of an image told aligned or not by what they look like."""
+"""The learned aligned fraction: a classifier of windows with aligned fibres."""
 
 from hypervlad.alignment.estimator import AlignmentClassifier, default_alignment_encoder
 

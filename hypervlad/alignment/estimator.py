@@ -1,4 +1,4 @@
-"""``AlignmentClassifier``: what the user calls; how windows become vectors is beside it."""
+"""``AlignmentClassifier``: a classifier of windows with aligned fibres."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,19 +17,13 @@ from sklearn.utils.validation import check_is_fitted
 from hypervlad.alignment import state
 from hypervlad.alignment.labels import (
     ALIGNED,
-    UNKNOWN,
-    WindowLabels,
-    check_both_kinds,
-    grey_of,
+    AlignmentLabels,
+    check_both_classes,
+    read_grey,
 )
-from hypervlad.alignment.turned import TurnedVectors
+from hypervlad.alignment.vectors import TurnInvariantVectors
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier.estimator import seeded
-from hypervlad.defects import default_patch_encoder
-from hypervlad.defects.learning import Examples, ImageWindows
-from hypervlad.defects.parameters import check_boosting, check_groups, check_window_encoder
-from hypervlad.defects.reading import Picture, Prepare, inputs_of, picture, pictures
-from hypervlad.defects.sampling import learn_as_seen
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.listing import ImageListEstimator
 from hypervlad.encoder.parameters import check_count, check_read_options
@@ -40,21 +35,32 @@ from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, check_im
 from hypervlad.images.errors import image_name, warn_skipped
 from hypervlad.modelfile import register_kind
 from hypervlad.splits import joined_groups
+from hypervlad.windows.dataset import (
+    UNKNOWN,
+    Convert,
+    ImageWindows,
+    PreparedImage,
+    TrainingWindows,
+    WindowReader,
+    check_groups,
+    fit_tiled_codebook,
+)
+from hypervlad.windows.vectors import check_window_encoder, window_encoder
 
 KIND = "alignment_classifier"
 register_kind(KIND, "hypervlad.alignment:AlignmentClassifier")
 
-_LIKE_WINDOW = 1.5  # times as large or small, up to which a window is like those learnt from
+_MAX_SIZE_RATIO = 1.5  # of windows to those trained on, or the inverse
 
 
 class AlignmentClassifier(SaveMixin, ImageListEstimator):
-    """Tell windows of an image in which fibres are aligned from others, learnt from examples.
+    """Classify windows of an image as aligned or not, trained on examples.
 
-    The network passes over the image in its four right-angle turns. The residual sums to the
-    visual words, and the mean hypercolumn, of each window are joined over the turns to what does
-    not change if the image is turned: their mean, and how much they differ between one axis and
-    the other (see `hypervlad.alignment.turned`). A boosted softmax turns these vectors into the
-    probability that a window is aligned. It classifies windows; of whole images :meth:`predict`
+    The four right-angle turns of an image pass through the network. The residual sums to the
+    codewords, and the mean hypercolumn, of each window are combined over the turns to features that
+    do not change if the image is turned: their mean, and the difference between one axis and the
+    other (see `hypervlad.alignment.vectors`). A boosted softmax turns these vectors into the
+    probability that a window is aligned. It classifies windows; for whole images :meth:`predict`
     returns the aligned fraction.
 
     It is an `hypervlad.fibres.AlignmentModel`: ``aligned_fraction(image, model, window=32)``, or
@@ -66,14 +72,15 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
     encoder : HypercolumnVLAD, optional
         Network, taps, codebook and reading options; `default_alignment_encoder` if not given. It
         must keep images at their own size (``image_size=None``, ``pixel_size=None``). Images are
-        read grey, from 0 to 1, before its ``scaling`` is applied.
+        read in grey, scaled to [0, 1], before its ``scaling`` is applied.
     window : int, default=32
-        Side in pixels of the windows learnt from. What counts as aligned depends on it: fibres
-        that bend are parallel in small windows only. Asked for windows of a size half as large
-        again, the model warns.
+        Side in pixels of the windows trained on. Whether a window is aligned depends on its size:
+        bent fibres are parallel in small windows only. The model warns if it is used with windows
+        1.5 times larger or smaller.
     boosting : BoostedSoftmaxClassifier, optional
     tile_size : int, default=2048
-        Side in pixels of the largest square that the network takes at once, besides its border.
+        Side in pixels of the largest square that passes through the network at once, besides its
+        border.
     random_state : int, RandomState or None, default=None
     verbose : bool, default=False
         Show progress bars.
@@ -82,10 +89,10 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
     ----------
     encoder_ : HypercolumnVLAD
     boosting_ : BoostedSoftmaxClassifier
-        Of window vectors, with the classes "aligned" and "not aligned".
+        Classifies window vectors; its classes are "aligned" and "not aligned".
     window_ : int
     n_images_, n_windows_ : int
-        Learnt from.
+        Trained on.
     aligned_share_ : float
         Share of these windows that are aligned.
 
@@ -137,22 +144,23 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
     def fit(
         self, images: Sequence[Any], y: Sequence[Any], *, groups: ArrayLike | None = None
     ) -> AlignmentClassifier:
-        """Learn what aligned windows look like, and others.
+        """Learn to distinguish aligned windows from others.
 
-        Images are cut into windows side by side. Windows without fibres are left out.
+        Images are cut into windows side by side. Windows without fibres are left out. Each image is
+        read twice, and passes through the network for the codebook, if it is sampled, and once in
+        each of the four turns.
 
         Parameters
         ----------
         images : sequence of n images
             Paths and/or arrays (H, W) or (H, W, 3), at least as large as a window.
         y : sequence of n labels or maps
-            Of a whole image, or of a patch: "aligned" or 1, "not aligned" or 0. Or a map of
-            where it is aligned: an image file in black and white, or an array (H, W) of 0 and 1,
-            with not-a-number where it is not known. A window is aligned if at least half of what
-            is known of it is.
+            A label of the whole image: "aligned" or 1, "not aligned" or 0. Or a map of where it is
+            aligned: an image file in black and white, or an array (H, W) of 0 and 1, with NaN where
+            nothing is known. A window is aligned if at least half of its known pixels are.
         groups : sequence of n group names, optional
-            Images of one sample: the learner's settings are chosen on other samples than they are
-            learnt from. Each image is its own group if not given.
+            Sample of each image: the learner's settings are chosen on other samples than its
+            weights are fitted to. Each image is its own group if not given.
 
         Returns
         -------
@@ -161,7 +169,7 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         Raises
         ------
         ValueError
-            Unusable parameters, lengths that differ, or windows of one kind only.
+            Unusable parameters, lengths that differ, or windows of one class only.
         ImageReadError
             An image or map that cannot be read, does not fit, or is smaller than a window; named.
         """
@@ -171,38 +179,42 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         own = default_alignment_encoder() if self.encoder is None else self.encoder
         encoder = seeded(own, seed, self.verbose)
         options = check_read_options(encoder.read_options)
-        labels, prepare = WindowLabels.of(images, y, options), _grey_by(options)
+        labels, convert = AlignmentLabels.check(images, y, options), _grey_reader(options)
         codes = check_groups(groups, len(images))
-        encoder.fit_checked(images, learn_as_seen(self.tile_size, self.window, prepare))
-        vectors = TurnedVectors(encoder, self.tile_size)
+        learn_codebook = partial(
+            fit_tiled_codebook, tile_size=self.tile_size, min_side=self.window, convert=convert
+        )
+        encoder.fit_checked(images, learn_codebook)
+        vectors = TurnInvariantVectors(encoder, self.tile_size)
+        reader = WindowReader(encoder.loader(), self.window, convert)
 
         def read() -> Iterator[ImageWindows]:
-            for image in pictures(inputs_of(encoder), images, "windows", self.window, prepare):
-                known = labels.of_windows(image.position, self.window)
+            for position, image in reader.stream(images, "windows"):
+                known = labels.of_windows(position, image, self.window)
                 blocks = iter([vectors(image, TileGrid.over(image.shape, self.window))])
-                yield ImageWindows(image.position, image.digest, blocks, known)
+                yield ImageWindows(position, image.key, blocks, known)
 
-        examples = Examples.of(read(), len(images), seed)
-        check_both_kinds(examples.labels)
+        windows = TrainingWindows.sample(read(), len(images), seed)
+        check_both_classes(windows.labels)
         learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
         learner = seeded(learner, seed, self.verbose).fit(
-            examples.X,
-            examples.labels,
-            sample_weight=examples.weights,
-            groups=_groups_of(examples, codes),
+            windows.X,
+            windows.labels,
+            sample_weight=windows.weights,
+            groups=_window_groups(windows, codes),
             blocks=[2 * width for width in encoder.feature_blocks.values()],
         )
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.boosting_, self.window_ = encoder, learner, int(self.window)
-        self.n_images_, self.n_windows_ = len(examples.digests), len(examples.labels)
-        is_aligned = examples.labels == ALIGNED
-        self.aligned_share_ = float(np.average(is_aligned, weights=examples.weights))
+        self.n_images_, self.n_windows_ = len(windows.keys), len(windows.labels)
+        is_aligned = windows.labels == ALIGNED
+        self.aligned_share_ = float(np.average(is_aligned, weights=windows.weights))
         return self
 
     def aligned_proba(
         self, image: Any, rows: NDArray[np.intp], columns: NDArray[np.intp]
     ) -> NDArray[np.float64]:
-        """Return how probable it is that each window is aligned.
+        """Return the probability that each window is aligned.
 
         Parameters
         ----------
@@ -222,17 +234,18 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         Warns
         -----
         UserWarning
-            If they are much larger or smaller than those learnt from.
+            If they are much larger or smaller than those trained on.
         """
         check_is_fitted(self)
-        places = TileGrid(np.asarray(rows), np.asarray(columns))
-        seen = picture(inputs_of(self.encoder_), image, 1, self._prepare(image))
-        _check_places(places, seen)
-        self._warn_of_size(places)
-        return self._proba(seen, places)
+        tiles = TileGrid(np.asarray(rows), np.asarray(columns))
+        reader = WindowReader(self.encoder_.loader(), 1, self._convert_of(image))
+        prepared = reader.read(image, image_name(image))
+        _check_covered(prepared, tiles)
+        self._warn_of_size(tiles)
+        return self._proba(prepared, tiles)
 
     def aligned_fraction(self, image: Any, **options: Any) -> AlignedFraction:
-        """Return what of an image is aligned, in windows like those learnt from.
+        """Return which parts of an image are aligned, in windows of the size trained on.
 
         Parameters
         ----------
@@ -263,7 +276,7 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         Returns
         -------
         ndarray of shape (n,)
-            Not-a-number for an image without fibres, and for one skipped.
+            NaN for an image without fibres, and for one skipped.
         """
         check_is_fitted(self)
         images = check_image_list(images)
@@ -280,7 +293,7 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         return fractions
 
     def score(self, images: Sequence[Any], y: Sequence[Any]) -> float:
-        """Return the share of windows judged right, of those that are known and have fibres.
+        """Return the accuracy over the windows that have fibres and a known label.
 
         Parameters
         ----------
@@ -290,23 +303,22 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         Raises
         ------
         ValueError
-            If nothing is known of any window.
+            If no window has a known label.
         """
         check_is_fitted(self)
         images = check_image_list(images)
-        known = WindowLabels.of(images, y, check_read_options(self.encoder_.read_options))
-        right = []
-        inputs = inputs_of(self.encoder_)
-        prepare = _grey_by(check_read_options(self.encoder_.read_options))
-        for image in pictures(inputs, images, "windows", self.window_, prepare):
-            labels = known.of_windows(image.position, self.window_)
+        options = check_read_options(self.encoder_.read_options)
+        labels = AlignmentLabels.check(images, y, options)
+        reader = WindowReader(self.encoder_.loader(), self.window_, _grey_reader(options))
+        correct = []
+        for position, image in reader.stream(images, "windows"):
+            known = labels.of_windows(position, image, self.window_)
             proba = self._proba(image, TileGrid.over(image.shape, self.window_))
-            is_known = labels != UNKNOWN
-            right.append(((proba.ravel() > 0.5) == (labels == ALIGNED))[is_known])
-        judged = np.concatenate(right)
-        if not len(judged):
+            correct.append(((proba.ravel() > 0.5) == (known == ALIGNED))[known != UNKNOWN])
+        of_windows = np.concatenate(correct)
+        if not len(of_windows):
             raise ValueError("no window has a known label (y) and fibres, so none can be judged")
-        return float(judged.mean())
+        return float(of_windows.mean())
 
     # --- files ---------------------------------------------------------------------------------
 
@@ -329,7 +341,12 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
     def _check(self) -> None:
         check_count("window", self.window, 2)
         check_count("tile_size", self.tile_size, 64)
-        check_boosting(self.boosting)
+        if self.boosting is not None:
+            if not isinstance(self.boosting, BoostedSoftmaxClassifier):
+                raise ValueError(
+                    f"boosting must be a BoostedSoftmaxClassifier or None, not {self.boosting!r}"
+                )
+            self.boosting.check_parameters()
         if self.encoder is None:
             return
         check_window_encoder(self.encoder, "alignment is judged")
@@ -339,32 +356,32 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
                 "are in the image's own pixels: give HypercolumnVLAD(pixel_size=None, ...)"
             )
 
-    def _prepare(self, image: Any) -> Prepare:
-        """Return how an image is read that windows were cut for: of an array nothing is cut off."""
+    def _convert_of(self, image: Any) -> Convert:
+        """Return how to read an image that has windows already: no banner is cut off an array."""
         options = check_read_options(self.encoder_.read_options)
         is_file = isinstance(image, str | os.PathLike)
-        return _grey_by(options if is_file else replace(options, banner="keep", page=0))
+        return _grey_reader(options if is_file else replace(options, banner="keep", page=0))
 
-    def _proba(self, image: Picture, places: TileGrid) -> NDArray[np.float64]:
+    def _proba(self, image: PreparedImage, tiles: TileGrid) -> NDArray[np.float64]:
         check_count("tile_size", self.tile_size, 64)
-        vectors = TurnedVectors(self.encoder_, self.tile_size)(image, places)
+        vectors = TurnInvariantVectors(self.encoder_, self.tile_size)(image, tiles)
         column = self.boosting_.classes_.tolist().index(ALIGNED)
         proba = self.boosting_.predict_proba(vectors)[:, column]
-        return np.asarray(proba.reshape(places.shape), dtype=np.float64)
+        return np.asarray(proba.reshape(tiles.shape), dtype=np.float64)
 
     def _fraction(self, image: Any, name: str, **options: Any) -> AlignedFraction:
-        grey = grey_of(image, check_read_options(self.encoder_.read_options), name)
+        grey = read_grey(image, check_read_options(self.encoder_.read_options), name)
         try:
             return aligned_fraction(grey, self, **{"window": self.window_} | options)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
 
-    def _warn_of_size(self, places: TileGrid) -> None:
-        side = round(float(np.sqrt(places.areas.mean())))
-        if not self.window_ / _LIKE_WINDOW < side < self.window_ * _LIKE_WINDOW:
+    def _warn_of_size(self, tiles: TileGrid) -> None:
+        side = round(float(np.sqrt(tiles.areas.mean())))
+        if not self.window_ / _MAX_SIZE_RATIO < side < self.window_ * _MAX_SIZE_RATIO:
             warnings.warn(
-                f"the model learnt from windows of {self.window_} pixels and is asked about "
-                f"windows of {side}: what is aligned in the one need not be in the other; take "
+                f"the model was trained on windows of {self.window_} pixels and is applied to "
+                f"windows of {side}: whether fibres are aligned depends on the size; use "
                 f"window={self.window_}, or train a model for {side}",
                 UserWarning,
                 stacklevel=2,
@@ -379,34 +396,34 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         return tags
 
 
-def _grey_by(options: ReadOptions) -> Prepare:
-    """Return what reads an image for the network as `aligned_fraction` is given it."""
-    return lambda image, name: grey_of(image, options, name)
+def _grey_reader(options: ReadOptions) -> Convert:
+    """Return the function that reads an image as `aligned_fraction` gets it."""
+    return lambda image, name: read_grey(image, options, name)
 
 
-def _groups_of(examples: Examples, groups: NDArray[Any]) -> NDArray[np.intp]:
-    """Return the group of each example; copies of an image are of one."""
-    positions = np.array(list(examples.digests))
+def _window_groups(windows: TrainingWindows, groups: NDArray[Any]) -> NDArray[np.intp]:
+    """Return the group of each window; copies of an image are in one group."""
+    positions = np.array(list(windows.keys))
     joined = np.zeros(len(groups), dtype=np.intp)
-    joined[positions] = joined_groups(groups[positions], list(examples.digests.values()))
-    return joined[examples.images]
+    joined[positions] = joined_groups(groups[positions], list(windows.keys.values()))
+    return joined[windows.image_index]
 
 
-def _check_places(places: TileGrid, seen: Picture) -> None:
-    for edges, extent in ((places.rows, seen.size[0]), (places.columns, seen.size[1])):
+def _check_covered(image: PreparedImage, tiles: TileGrid) -> None:
+    for edges, extent in ((tiles.rows, image.size[0]), (tiles.columns, image.size[1])):
         rises = edges.ndim == 1 and len(edges) > 1 and bool((np.diff(edges) > 0).all())
         if not rises or edges[0] != 0 or edges[-1] != extent:
             raise ValueError(
-                f"{seen.name}: the edges of windows rise from 0 to the end of the image, "
-                f"{seen.size[0]} x {seen.size[1]} pixels as it is read; got {edges.tolist()}"
+                f"{image.name}: the edges of windows must rise from 0 to the end of the image, "
+                f"{image.size[0]} x {image.size[1]} pixels as it is read; got {edges.tolist()}"
             )
 
 
 def default_alignment_encoder(**parameters: Any) -> HypercolumnVLAD:
-    """Return the encoder that `AlignmentClassifier` takes if none is given, with changes.
+    """Return the default encoder of `AlignmentClassifier`, with the given parameters changed.
 
-    That of `default_patch_encoder`, reading images without regard to gain and offset of their grey
-    values.
+    It is that of `PatchDefectScorer`, with grey values scaled between percentiles, so that gain
+    and offset do not matter.
 
     Examples
     --------
@@ -414,4 +431,4 @@ def default_alignment_encoder(**parameters: Any) -> HypercolumnVLAD:
     ('features.6', 'features.13')
     """
     reading = {"scaling": "percentile", "percentiles": (0.5, 99.5)}
-    return default_patch_encoder(**{"read_options": reading} | parameters)
+    return window_encoder(**{"read_options": reading} | parameters)

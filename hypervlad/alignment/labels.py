@@ -1,4 +1,4 @@
-"""What is known of training images: which of their windows are aligned."""
+"""Labels of the windows of training images: aligned, not aligned, or unknown."""
 
 from __future__ import annotations
 
@@ -12,39 +12,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.classifier.validation import of_length
-from hypervlad.defects.truth import MIXED
-from hypervlad.fibres import aligned_fraction
+from hypervlad.fibres import background_windows
 from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ImageReadError, ReadOptions, read_mask
 from hypervlad.images.errors import image_name
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.reading import read_named
+from hypervlad.windows.dataset import UNKNOWN, PreparedImage
 
-ALIGNED, NOT_ALIGNED, UNKNOWN = "aligned", "not aligned", MIXED
+ALIGNED, NOT_ALIGNED = "aligned", "not aligned"
 _LABELS = {ALIGNED: 1.0, NOT_ALIGNED: 0.0}
-_LEAST_KNOWN = 0.5  # of a window
+_MIN_KNOWN = 0.5  # share of a window
 
 
 @dataclass(frozen=True, eq=False)
-class WindowLabels:
+class AlignmentLabels:
     """Labels of the windows of training images.
 
     Attributes
     ----------
-    images : list of paths and arrays
     y : list
-        For each image a label of all of it, or a map.
+        For each image, one label for all of it, or a map.
     options : ReadOptions
         How images are read.
     """
 
-    images: list[Any]
     y: list[Any]
     options: ReadOptions
 
     @classmethod
-    def of(cls, images: list[Any], y: Any, options: ReadOptions) -> WindowLabels:
-        """Check what the user gave.
+    def check(cls, images: list[Any], y: Any, options: ReadOptions) -> AlignmentLabels:
+        """Check the user's labels and maps.
 
         Raises
         ------
@@ -62,39 +60,37 @@ class WindowLabels:
         of_length("labels or maps (y)", np.empty(len(values)), len(images))
         for position, value in enumerate(values):
             _check_value(value, image_name(images[position], position))
-        return cls(images, values, options)
+        return cls(values, options)
 
-    def of_windows(self, position: int, window: int) -> NDArray[np.str_]:
-        """Return the labels (n,) of an image's windows side by side, row by row.
+    def of_windows(self, position: int, image: PreparedImage, window: int) -> NDArray[np.str_]:
+        """Return the labels (n,) of the windows of the image at a position, row by row.
 
-        Unknown where less than half of a window is known, and in the background, where there is
-        nothing to be aligned.
+        Unknown where less than half of a window is known, and in the background, where there are
+        no fibres to be aligned.
         """
-        name = image_name(self.images[position], position)
-        grey = grey_of(self.images[position], self.options, name)
-        lattice = TileGrid.over(grey.shape, window)
-        where = self._map(position, grey.shape, name)
-        known = np.isfinite(where)
-        n_known = lattice.sums(known)
-        share = lattice.sums(np.where(known, where, 0)) / np.maximum(n_known, 1)
+        assert image.converted is not None
+        tiles = TileGrid.over(image.shape, window)
+        truth = self._map(self.y[position], image)
+        known = np.isfinite(truth)
+        n_known = tiles.sums(known)
+        share = tiles.sums(np.where(known, truth, 0)) / np.maximum(n_known, 1)
         labels = np.where(share >= 0.5, ALIGNED, NOT_ALIGNED)
-        unknown = n_known < _LEAST_KNOWN * lattice.areas
-        labels[unknown | aligned_fraction(grey, window=window).background] = UNKNOWN
+        background = background_windows(image.converted, window)
+        labels[(n_known < _MIN_KNOWN * tiles.areas) | background] = UNKNOWN
         return labels.ravel()
 
-    def _map(self, position: int, shape: tuple[int, ...], name: str) -> NDArray[np.float64]:
-        value = self.y[position]
+    def _map(self, value: Any, image: PreparedImage) -> NDArray[np.float64]:
         label = _label_of(value)
         if label is not None:
-            return np.full(shape, label)
+            return np.full(image.shape, label)
         try:
-            return _read_map(value, (shape[0], shape[1]), mask_banner_rows(self.options))
+            return _read_map(value, image.shape, mask_banner_rows(self.options))
         except ImageReadError as error:
-            raise ImageReadError(f"the map (y) of {name}: {error}") from error
+            raise ImageReadError(f"the map (y) of {image.name}: {error}") from error
 
 
-def grey_of(image: Any, options: ReadOptions, name: str) -> NDArray[np.float32]:
-    """Read an image, from 0 to 1 with nothing clipped; of colours their mean.
+def read_grey(image: Any, options: ReadOptions, name: str) -> NDArray[np.float32]:
+    """Read an image in grey, scaled to [0, 1] without clipping; colours are averaged.
 
     Raises
     ------
@@ -108,12 +104,12 @@ def grey_of(image: Any, options: ReadOptions, name: str) -> NDArray[np.float32]:
     return grey
 
 
-def check_both_kinds(labels: NDArray[np.str_]) -> None:
-    """Raise a ValueError unless windows of both kinds are known."""
-    for kind in (ALIGNED, NOT_ALIGNED):
-        if kind not in labels:
+def check_both_classes(labels: NDArray[np.str_]) -> None:
+    """Raise a ValueError unless there are windows of both classes."""
+    for name in (ALIGNED, NOT_ALIGNED):
+        if name not in labels:
             raise ValueError(
-                f"no window is {kind} by the labels (y), of {len(labels)} that are known and show "
+                f"no window is {name} by the labels (y), of {len(labels)} that are known and show "
                 "fibres: these have one class only, and two are needed. In a map, white (1, True) "
                 "is aligned"
             )
@@ -143,7 +139,7 @@ def _check_value(value: Any, name: str) -> None:
 
 
 def _read_map(value: Any, shape: tuple[int, int], rows: int | None) -> NDArray[np.float64]:
-    """Return a map of 0, 1 and, where it is not known, not-a-number."""
+    """Return a map of 0, 1 and, where nothing is known, NaN."""
     if isinstance(value, str | os.PathLike) or np.asarray(value).dtype.kind != "f":
         return read_mask(value, shape=shape, banner_rows=rows).astype(np.float64)
     values = np.asarray(value)

@@ -1,7 +1,13 @@
-"""The named CNNs: their taps, their preprocessing and where their weights come from."""
+"""Named networks with their taps, preprocessing and weights."""
 
-from hypervlad.backbones.network import TappedNetwork, architecture, build_network, tap_names
-from hypervlad.backbones.reach import Reach, reach_of
+from hypervlad.backbones.network import (
+    Reach,
+    TappedNetwork,
+    architecture,
+    build_network,
+    reach_of,
+    tap_names,
+)
 from hypervlad.backbones.registry import (
     Backbone,
     Preprocessing,

@@ -1,8 +1,8 @@
-"""Batch normalisation folded into the convolution before it: the same maps in less time.
+"""Batch normalisation folded into the preceding convolution: the same maps in less time.
 
-In eval mode batch normalisation is an affine step a channel, and so is what a convolution does to
-its weights and bias: one layer can take both. What follows what is seen in a pass over an empty
-image, not in the order in which layers are listed.
+In eval mode batch normalisation is an affine map of each channel, which can be merged into the
+weights and the bias of the convolution before it. Which layer follows which is observed in a pass
+over an empty image; the order in which layers are listed does not decide.
 """
 
 from __future__ import annotations
@@ -19,49 +19,50 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A convolution, the batch normalisation that takes its output, and who else gives it.
+class ConvNormPair:
+    """A convolution and the batch normalisation of its output.
 
     Attributes
     ----------
     conv, norm : str
         Names of the layers.
-    givers : tuple of str
-        Names of all layers whose output is that of the convolution: itself, and blocks that end in
+    same_output : tuple of str
+        Names of all layers with the same output as the convolution: itself, and blocks that end in
         it.
     """
 
     conv: str
     norm: str
-    givers: tuple[str, ...]
+    same_output: tuple[str, ...]
 
 
-def pairs_of(module: torch.nn.Module, image: torch.Tensor) -> tuple[Pair, ...]:
+def find_conv_norm_pairs(module: torch.nn.Module, image: torch.Tensor) -> tuple[ConvNormPair, ...]:
     """Find the convolutions whose output goes into a batch normalisation.
 
-    It is not seen whether anything else takes that output too: this is for networks of which it is
-    known that nothing does.
+    Other uses of that output are not detected. Call this only for networks that are known to have
+    none.
 
     Parameters
     ----------
     module : torch.nn.Module
-        In eval mode. It stays as it is; one on the meta device computes nothing.
+        In eval mode. It is not changed; on the meta device nothing is computed.
     image : torch.Tensor of shape (1, C, H, W)
     """
     layers = {name: layer for name, layer in module.named_modules() if name}
-    outputs: dict[int, list[tuple[str, torch.Tensor]]] = {}  # which keep the tensors, so their ids
+    # Keeping the tensors keeps their ids unique.
+    outputs: dict[int, list[tuple[str, torch.Tensor]]] = {}
     found, calls = dict[str, tuple[str, int]](), Counter[str]()
 
-    def watch(name: str, layer: torch.nn.Module, given: Any, output: Any) -> None:
+    def record(name: str, layer: torch.nn.Module, inputs: Any, output: Any) -> None:
         calls[name] += 1
-        before = outputs.get(id(given[0]), [("", output)])[0][0]
+        before = outputs.get(id(inputs[0]), [("", output)])[0][0]
         if type(layer) is torch.nn.BatchNorm2d and type(layers.get(before)) is torch.nn.Conv2d:
-            found[name] = before, id(given[0])
+            found[name] = before, id(inputs[0])
         if isinstance(output, torch.Tensor):
             outputs.setdefault(id(output), []).append((name, output))
 
     handles = [
-        layer.register_forward_hook(lambda m, x, y, name=name: watch(name, m, x, y))
+        layer.register_forward_hook(lambda m, x, y, name=name: record(name, m, x, y))
         for name, layer in layers.items()
     ]
     try:
@@ -70,21 +71,21 @@ def pairs_of(module: torch.nn.Module, image: torch.Tensor) -> tuple[Pair, ...]:
         for handle in handles:
             handle.remove()
     pairs = [
-        Pair(conv, norm, tuple(name for name, _ in outputs[tensor]))
+        ConvNormPair(conv, norm, tuple(name for name, _ in outputs[tensor]))
         for norm, (conv, tensor) in found.items()
         if calls[conv] == calls[norm] == 1
     ]
-    return tuple(pair for pair in pairs if all(_holds(name, pair.conv) for name in pair.givers))
+    return tuple(p for p in pairs if all(_contains(name, p.conv) for name in p.same_output))
 
 
-def folded(module: torch.nn.Module, pairs: Iterable[Pair]) -> torch.nn.Module:
-    """Return a network with fewer batch normalisations; the other layers are shared.
+def fold_norms(module: torch.nn.Module, pairs: Iterable[ConvNormPair]) -> torch.nn.Module:
+    """Return a network with the batch normalisations folded; it shares the other layers.
 
     Parameters
     ----------
     module : torch.nn.Module
-        In eval mode. It stays as it is.
-    pairs : iterable of Pair
+        In eval mode. It is not changed.
+    pairs : iterable of ConvNormPair
 
     Returns
     -------
@@ -95,16 +96,16 @@ def folded(module: torch.nn.Module, pairs: Iterable[Pair]) -> torch.nn.Module:
     if not pairs:
         return module
     tensors = itertools.chain(module.parameters(), module.buffers())
-    lighter = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+    folded = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
     for pair in pairs:
-        first, second = (cast(Any, lighter.get_submodule(n)) for n in (pair.conv, pair.norm))
-        _replace(lighter, pair.conv, fuse_conv_bn_eval(first, second).requires_grad_(False))
-        _replace(lighter, pair.norm, torch.nn.Identity())
-    return lighter
+        first, second = (cast(Any, folded.get_submodule(n)) for n in (pair.conv, pair.norm))
+        _replace(folded, pair.conv, fuse_conv_bn_eval(first, second).requires_grad_(False))
+        _replace(folded, pair.norm, torch.nn.Identity())
+    return folded
 
 
-def _holds(block: str, layer: str) -> bool:
-    """Say whether a layer is the block or within it: else it changes the output in place."""
+def _contains(block: str, layer: str) -> bool:
+    """Return whether a layer is the block or inside it; if not, it changes the output in place."""
     return f"{layer}.".startswith(f"{block}.")
 
 

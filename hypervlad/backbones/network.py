@@ -1,4 +1,4 @@
-"""A network with taps: built, loaded with weights, and run only as deep as its last tap."""
+"""Networks with taps: building them, running them up to the last tap, and their receptive field."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
-from hypervlad.backbones.folding import Pair, folded, pairs_of
+from hypervlad.backbones.folding import ConvNormPair, find_conv_norm_pairs, fold_norms
 from hypervlad.backbones.registry import Backbone, get_backbone
 from hypervlad.backbones.weights import find_weights, load_into, read_state_dict
 
 _RANDOM_SEED = 0
-_SEEDED = threading.Lock()  # torch's random numbers are those of the process: one network at a time
+# Random numbers of torch are shared by the process: one network is built at a time.
+_SEEDING = threading.Lock()
 _HEAD_NAMES = ("classifier", "fc", "AuxLogits")
+_REACH_SIDES = (256, 512, 1024)  # pixels, tried in this order
 
 
-class _LastTapReached(Exception):  # noqa: N818 - a signal out of the forward pass, not an error
-    """Nothing after the last tap needs to be computed."""
+class _LastTapReached(Exception):  # noqa: N818 - ends the forward pass; not an error
+    """Layers after the last tap need not be computed."""
 
 
 class TappedNetwork:
@@ -31,14 +34,14 @@ class TappedNetwork:
     Parameters
     ----------
     module : torch.nn.Module
-        What runs: in eval mode, on its device, weights loaded.
+        The network that runs: in eval mode, on its device, with its weights.
     taps : sequence of str
-        Names of layers with 4-D output (B, C, H, W). Of a layer that the network calls more than
-        once, the first call counts.
+        Names of layers with 4-D output (B, C, H, W). If the network calls a layer more than once,
+        its first output is used.
     digest : str
         SHA-256 of the weights: see :func:`weights_digest`.
     original : torch.nn.Module, optional
-        With the weights as they came, if ``module`` has others that give the same maps.
+        The network with its weights as loaded, if ``module`` has folded ones.
     """
 
     def __init__(
@@ -67,14 +70,14 @@ class TappedNetwork:
         Returns
         -------
         list of Tensor of shape (B, C_l, h_l, w_l)
-            One map a tap, in the order of ``taps``.
+            One map per tap, in the order of ``taps``.
         """
-        # A caller's inference mode would give tensors that count no versions.
+        # Tensors made in a caller's inference mode have no version counters.
         with self._lock, torch.inference_mode(False), torch.no_grad():
             batch = batch.clone() if batch.is_inference() else batch
             maps, versions = self._forward(batch)
-            # An in-place layer (ReLU, a residual sum) after a tap changes what was seen there.
-            # torch's own version counters tell which taps suffer; only those are ever copied.
+            # An in-place layer (ReLU, a residual sum) after a tap changes the tap's output. torch's
+            # version counters show which taps are affected; only their outputs are copied.
             changed = {tap for tap in self.taps if maps[tap]._version != versions[tap]}
             if changed:
                 self._overwritten |= changed
@@ -88,7 +91,7 @@ class TappedNetwork:
             self.module(batch)
         missed = [tap for tap in self.taps if tap not in maps]
         if missed:
-            raise ValueError(f"the network never runs its layer(s) {missed}: choose other taps")
+            raise ValueError(f"the network never calls its layer(s) {missed}: choose other taps")
         return maps, versions
 
     @contextlib.contextmanager
@@ -128,17 +131,17 @@ def build_network(
 ) -> TappedNetwork:
     """Build a backbone with its weights and taps, in eval mode.
 
-    In networks of torchvision, batch normalisations are folded into the convolutions before them:
-    the maps are the same but for their last digits, in less time.
+    In networks of torchvision, batch normalisations are folded into the convolutions before them.
+    This saves time and changes the maps by rounding errors only.
 
     Parameters
     ----------
     name : str
         A registered backbone.
     weights : {"imagenet", "random"}, path or state dict, default="imagenet"
-        "random" is seeded: always the same network.
+        "random" is seeded, so that it always gives the same network.
     taps : sequence of str, optional
-        Layers to tap, the backbone's own by default.
+        Layers to tap; by default those of the backbone.
     device : str or torch.device, default="cpu"
 
     Raises
@@ -154,28 +157,28 @@ def build_network(
     taps = check_taps(module, backbone.taps if taps is None else taps, name)
     module = module.eval().requires_grad_(False)
     digest = weights_digest(module)
-    # Channels last is the faster layout of convolutions on CPUs, and the one that VLAD wants.
+    # The channels-last layout is faster for convolutions on CPUs, and VLAD needs it.
     module = module.to(device).to(memory_format=torch.channels_last)
-    pairs = [pair for pair in _normalised(backbone) if not set(pair.givers) & set(taps)]
-    return TappedNetwork(folded(module, pairs), taps, digest, original=module)
+    pairs = [pair for pair in _foldable_pairs(backbone) if not set(pair.same_output) & set(taps)]
+    return TappedNetwork(fold_norms(module, pairs), taps, digest, original=module)
 
 
 @functools.cache
-def _normalised(backbone: Backbone) -> tuple[Pair, ...]:
-    """Say which normalisations can be folded: none of a network whose code is not known."""
+def _foldable_pairs(backbone: Backbone) -> tuple[ConvNormPair, ...]:
+    """Return the normalisations that can be folded: none in a network that a user registered."""
     if backbone.torchvision_name is None:
         return ()
     module = _module_without_weights(backbone, random=False).eval()
     side = max(64, backbone.preprocessing.minimum_size)
-    return pairs_of(module, torch.empty(1, 3, side, side, device="meta"))
+    return find_conv_norm_pairs(module, torch.empty(1, 3, side, side, device="meta"))
 
 
 @functools.cache
 def architecture(backbone: Backbone) -> str:
-    """Return what tells a network from others that could have the same weights.
+    """Return a description that distinguishes networks that could have the same weights.
 
-    Of a network registered by a user, its layers and their settings: what only ``forward`` says is
-    not seen.
+    For a network registered by a user it covers layers and their settings. Changes in ``forward``
+    alone are not detected.
     """
     if backbone.torchvision_name is not None:
         return backbone.name
@@ -188,10 +191,10 @@ def _is_random(weights: object) -> bool:
 
 
 def _module_without_weights(backbone: Backbone, random: bool) -> torch.nn.Module:
-    """Build the module and drop its head; on the meta device where weights will be assigned."""
+    """Build the module without its head; on the meta device if weights will be assigned."""
     on_meta = backbone.torchvision_name is not None and not random
     device = torch.device("meta" if on_meta else "cpu")
-    with _SEEDED, torch.random.fork_rng(devices=[]), device:
+    with _SEEDING, torch.random.fork_rng(devices=[]), device:
         torch.manual_seed(_RANDOM_SEED)
         module = backbone.builder()
     if not isinstance(module, torch.nn.Module):
@@ -233,7 +236,7 @@ def _layer_names(module: torch.nn.Module) -> list[str]:
 
 
 def check_taps(module: torch.nn.Module, taps: Sequence[str], name: str) -> tuple[str, ...]:
-    """Return taps as a tuple, or say which name is wrong and which are right."""
+    """Return taps as a tuple, or raise an error that lists the valid names."""
     taps = (taps,) if isinstance(taps, str) else tuple(taps)
     if not taps or len(set(taps)) != len(taps):
         raise ValueError(f"taps must be one or more different layer names, not {taps!r}")
@@ -250,15 +253,87 @@ def check_taps(module: torch.nn.Module, taps: Sequence[str], name: str) -> tuple
 
 
 def _shallow(names: Sequence[str]) -> list[str]:
-    """Keep the names of two parts at most: a resnet152 has 450 of more."""
+    """Return the names of at most two parts; a resnet152 has 450 longer ones."""
     return [name for name in names if name.count(".") <= 1]
 
 
 def weights_digest(module: torch.nn.Module) -> str:
-    """Return the SHA-256 of a module's tensors, by name: the same for any file they came in."""
+    """Return the SHA-256 of a module's named tensors; it does not depend on their file's format."""
     digest = hashlib.sha256()
     for key, value in sorted(module.state_dict().items()):
         if not key.endswith("num_batches_tracked"):
             digest.update(f"{key}:{tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The receptive field of a network, as needed to cut images into tiles.
+
+    Attributes
+    ----------
+    stride : int
+        Pixels per cell of the coarsest tap.
+    margin : int
+        Pixels on each side of a cell of any tap that its value depends on: at least half of the
+        receptive field, and a multiple of `stride`.
+    """
+
+    stride: int
+    margin: int
+
+
+def reach_of(network: TappedNetwork, n_channels: int = 3) -> Reach | None:
+    """Measure the receptive field of a network.
+
+    One pixel of an empty image is set to NaN, which spreads to exactly the cells that depend on it.
+
+    Parameters
+    ----------
+    network : TappedNetwork
+    n_channels : int, default=3
+        Of its input images.
+
+    Returns
+    -------
+    Reach or None
+        None if tiles could not replace the whole image: cells depend on the whole image
+        (squeeze-and-excitation, attention) or on more than 1,024 pixels of it, or they do not form
+        a regular grid over it (convolutions without padding).
+
+    Examples
+    --------
+    >>> from hypervlad.backbones import build_network, reach_of
+    >>> reach_of(build_network("mobilenet_v2", "random", ["features.6", "features.13"]))
+    Reach(stride=16, margin=160)
+    """
+    for side in _REACH_SIDES:
+        found = _reach_of_one_pixel(network, side, n_channels)
+        if found is None or found.margin < side // 2:
+            return found
+    return None
+
+
+def _reach_of_one_pixel(network: TappedNetwork, side: int, n_channels: int) -> Reach | None:
+    """Return the reach of the central pixel; a margin of half the side means up to the border."""
+    image = torch.zeros(1, n_channels, side, side, device=network.device)
+    image[:, :, side // 2, side // 2] = torch.nan
+    maps = network(image)
+    strides = [side // layer.shape[-1] for layer in maps]
+    if any(
+        tuple(layer.shape[-2:]) != (side // stride,) * 2 or side % stride
+        for layer, stride in zip(maps, strides, strict=True)
+    ):
+        return None
+    farthest = 0
+    for layer, stride in zip(maps, strides, strict=True):
+        cells = layer.isnan().any(1)[0].nonzero()
+        if len(cells) == 0:  # a layer that hides NaN
+            return None
+        low, high = int(cells.min()) * stride, (int(cells.max()) + 1) * stride
+        farthest = max(farthest, side // 2 - low, high - side // 2)
+    stride = max(strides)
+    # The pixel may lie anywhere in its cell.
+    margin = -(-(farthest + stride) // stride) * stride
+    return Reach(stride, min(margin, side // 2))

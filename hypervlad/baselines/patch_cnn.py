@@ -25,8 +25,8 @@ from hypervlad.encoder.listing import ImageListEstimator
 from hypervlad.encoder.parameters import check_device
 from hypervlad.images import ReadOptions, check_image_list
 from hypervlad.modelfile import write_model
-from hypervlad.patches import map_from_patches, patch_positions, patches_at
 from hypervlad.splits import holdout_split
+from hypervlad.windows import map_from_patches, patch_positions, patches_at
 
 KIND = "patch_cnn_classifier"
 _AT_ONCE = 4096  # patches of an image, which bounds the memory
@@ -97,7 +97,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
     --------
     >>> from hypervlad.baselines import PatchCNNClassifier
     >>> from hypervlad.datasets import make_nanofibre_images
-    >>> from hypervlad.patches import cut_patches
+    >>> from hypervlad.windows import cut_patches
     >>> images, masks = make_nanofibre_images(8, size=116, random_state=0)
     >>> patches = cut_patches(images, masks)
     >>> model = PatchCNNClassifier(max_epochs=2, random_state=0)
@@ -267,7 +267,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
             overlap, a pixel has their mean.
         edges : {"drop", "shift", "pad"}, default="pad"
             What becomes of what is left at the right and lower edge, as in
-            :func:`hypervlad.patches.patch_positions`. Dropped, it is NaN.
+            :func:`hypervlad.windows.patch_positions`. Dropped, it is NaN.
 
         Returns
         -------

@@ -68,7 +68,7 @@ def read_patches(
             raise ImageReadError(
                 f"{image_name(images[i], i)}: {height} x {width} pixels; expected a square patch"
                 + ("" if patch is None else f" of {side} x {side}, as the others are")
-                + "; cut images with hypervlad.patches.cut_patches"
+                + "; cut images with hypervlad.windows.cut_patches"
             )
         patch = side
         read.append(micrograph.pixels)

@@ -97,9 +97,10 @@ def align(
       hypervlad align images/ -o found/ --method lgo --window 500nm --tolerance 15
       hypervlad align "scans/*.png" -o found/ --pixel-size 2.5 --bootstrap 1000
     """
-    from hypervlad.displays import AlignmentRecipe, write_alignment
+    from hypervlad.fibres import AlignmentRecipe
     from hypervlad.fibres.alignment import DEFAULT_WINDOW
     from hypervlad.images import ImageReadError, find_images
+    from hypervlad.reports import write_alignment
 
     check_folders(output, paths)
     if not 0 < tolerance <= 90:

@@ -46,7 +46,7 @@ from hypervlad.cli.options import (
 from hypervlad.modelfile import replace_when_complete
 
 if TYPE_CHECKING:
-    from hypervlad.displays import Evaluation
+    from hypervlad.metrics import Evaluation
 
 _MOST_EXPLAINED = 24
 _MOST_PICTURES = 10_000  # that of write_classified_page: about 40 MB
@@ -167,9 +167,9 @@ def predict(
       hypervlad predict model.hvlad new_images/ --page classified.html --max-error 0.05
       hypervlad predict model.hvlad "scans/**/*.tif" --on-error skip -o predictions.csv
     """
-    from hypervlad.displays import write_classified_page
-    from hypervlad.displays.predictions import predictions_as_bytes, predictions_of
     from hypervlad.images import ImageReadError, find_images
+    from hypervlad.reports import predictions_as_bytes, write_classified_page
+    from hypervlad.reports.predictions import predictions_of
 
     check_page(page, output)
     if output is not None:
@@ -200,7 +200,7 @@ def predict(
             max_error=max_error,
             predictions=found,
             title=f"Images classified by {model.name}",
-            most_pictures=page_pictures,
+            max_thumbnails=page_pictures,
             progress=not quiet,
         )
         typer.echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
@@ -245,7 +245,6 @@ def explain(
     from tqdm import tqdm
 
     from hypervlad.displays import EvidenceDisplay, save_png
-    from hypervlad.displays.facts import read_options_of
     from hypervlad.images import ImageReadError, find_images
 
     if output.suffix.lower() != ".png":
@@ -271,7 +270,7 @@ def explain(
             list(found.values()),
             labels=labels,
             runner_up=True,
-            read_options=read_options_of(classifier.encoder_),
+            read_options=classifier.encoder_.fitted_params_.read_options,
         )
         with replace_when_complete(output) as stream:
             save_png(display.plot, stream)
@@ -305,7 +304,7 @@ def evaluate(
       hypervlad evaluate model.hvlad test_images/ -o report/ --groups groups.csv
     """
     from hypervlad.datasets import load_image_folder
-    from hypervlad.displays import report_on_model
+    from hypervlad.reports import report_on_model
 
     check_apart(output, folder)
     check_cache(cache, cache_size)
@@ -372,9 +371,9 @@ def info(model: ModelPath) -> None:
     Example:
       hypervlad info model.hvlad
     """
-    from hypervlad.displays import model_facts
     from hypervlad.modelfile import read_model
     from hypervlad.models import load
+    from hypervlad.reports import model_facts
 
     facts = {
         "file": f"{model} ({os.path.getsize(model) / 1e6:.1f} MB)" if model.is_file() else "",
@@ -405,7 +404,7 @@ def suspects(
       hypervlad suspects model.hvlad
       hypervlad suspects model.hvlad -o suspects.csv
     """
-    from hypervlad.displays.tables import table_as_bytes
+    from hypervlad.reports.files import table_as_bytes
 
     if output is not None:
         prepare_file(output)

@@ -174,8 +174,8 @@ def score(
     Example:
       hypervlad defects score mat.hvlad new/ -o found/
     """
-    from hypervlad.displays import write_findings
     from hypervlad.images import find_images
+    from hypervlad.reports import write_findings
 
     check_folders(output, paths)
     files = find_images(paths)
@@ -208,8 +208,9 @@ def evaluate(
     Example:
       hypervlad defects evaluate mat.hvlad others/ --masks masks/ -o report.html
     """
-    from hypervlad.displays import evaluate_defects, write_defect_report
     from hypervlad.images import find_images
+    from hypervlad.metrics import evaluate_defects
+    from hypervlad.reports import write_defect_report
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{output}: the report is one page; give a name that ends in .html.")

@@ -74,7 +74,7 @@ def demo(
       hypervlad demo images/ --groups groups.csv --seed 1
     """
     from hypervlad.datasets import load_image_folder
-    from hypervlad.displays import report_on_model
+    from hypervlad.reports import report_on_model
     from hypervlad.splits import holdout_split
 
     if folder is not None:

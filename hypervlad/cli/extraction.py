@@ -178,8 +178,8 @@ def extract(
 
 
 def _write_skipped(path: Path, skipped: Sequence[SkippedImage]) -> None:
-    from hypervlad.displays.tables import table_as_bytes
     from hypervlad.modelfile import replace_when_complete
+    from hypervlad.reports.files import table_as_bytes
 
     rows = [(image.name, image.reason) for image in skipped]
     with replace_when_complete(path) as stream:

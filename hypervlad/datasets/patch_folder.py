@@ -16,7 +16,7 @@ from sklearn.utils import Bunch
 
 from hypervlad.datasets._layout import FolderLayout, ImageFolderError, name_some, scan_folder
 from hypervlad.datasets.groups import load_groups
-from hypervlad.patches.cutting import PARTS, PatchSet
+from hypervlad.windows.patches import PARTS, PatchSet
 
 _GROUPS = "groups.csv"
 
@@ -30,7 +30,7 @@ def write_patch_folder(parts: Mapping[str, PatchSet], dir: str | os.PathLike[str
     Parameters
     ----------
     parts : mapping from "train", "validation" and "test" to PatchSet
-        As :func:`hypervlad.patches.split_patches` returns them.
+        As :func:`hypervlad.windows.split_patches` returns them.
     dir : path
         A new or an empty folder.
 

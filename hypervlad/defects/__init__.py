@@ -1,4 +1,4 @@
-"""Defects of surfaces: where an image is unlike good ones, or like what was called defective."""
+"""Defects of surfaces, found by models of defect-free windows or of labelled ones."""
 
 from hypervlad.defects.estimator import PatchDefectScorer, default_patch_encoder
 from hypervlad.defects.findings import Finding, Region

@@ -1,8 +1,10 @@
-"""``PatchDefectScorer``: what the user calls; how it is learnt and looked at is beside it."""
+"""``PatchDefectScorer``: a model of windows, trained on defect-free or on labelled images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -12,46 +14,48 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.backbones import get_backbone
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier.estimator import seeded
 from hypervlad.defects import state
 from hypervlad.defects.findings import Finding
-from hypervlad.defects.labelled import LabelledWindows
-from hypervlad.defects.lattice import Lattice
-from hypervlad.defects.learning import Examples, ImageWindows, held_out
-from hypervlad.defects.normal import NormalWindows
-from hypervlad.defects.parameters import (
-    check_groups,
-    check_not_masks,
-    check_scorer,
-    check_threshold,
-)
-from hypervlad.defects.reading import Picture, inputs_of, picture, pictures
-from hypervlad.defects.sampling import learn_as_seen
-from hypervlad.defects.seeing import WindowVectors
+from hypervlad.defects.labels import DefectLabels, check_both_classes
+from hypervlad.defects.models import LabelledWindows, NormalWindows
+from hypervlad.defects.parameters import check_scorer, check_threshold
 from hypervlad.defects.thresholds import (
-    Judged,
+    WindowModel,
+    WindowScores,
+    held_out_scores,
     image_score,
     threshold_at_patch_rate,
     threshold_at_rate,
     threshold_of_best_f1,
 )
-from hypervlad.defects.truth import Truth
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.listing import ImageListEstimator
 from hypervlad.encoder.parameters import check_read_options
 from hypervlad.encoder.saving import SaveMixin
 from hypervlad.images import check_image_list
+from hypervlad.images.errors import image_name
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.metrics.patches import check_side
 from hypervlad.modelfile import register_kind
-from hypervlad.patches import ANOMALOUS, NORMAL
+from hypervlad.windows import ANOMALOUS, NORMAL, WindowGrid
+from hypervlad.windows.dataset import (
+    ImageWindows,
+    MapStore,
+    PreparedImage,
+    TrainingWindows,
+    WindowReader,
+    check_groups,
+    fit_tiled_codebook,
+    max_windows_per_class,
+)
+from hypervlad.windows.vectors import WindowVectors, window_encoder
 
 KIND = "patch_defect_scorer"
 register_kind(KIND, "hypervlad.defects:PatchDefectScorer")
 
-_STEPS_A_PATCH = 4  # that windows overlap by, if no stride is given
+_STEPS_PER_PATCH = 4  # overlap of windows if no stride is given
 
 
 def _has_labels(scorer: PatchDefectScorer) -> bool:
@@ -59,20 +63,21 @@ def _has_labels(scorer: PatchDefectScorer) -> bool:
 
 
 class PatchDefectScorer(SaveMixin, ImageListEstimator):
-    """Score every place of an image for defects, learnt from good images or from labelled ones.
+    """Score every position of an image for defects, trained on defect-free or labelled images.
 
-    The network passes once over the whole image, at the image's own size. Windows of ``patch``
-    pixels are laid over its maps, ``stride`` pixels apart, and each gets a score:
+    The whole image passes through the network once, at its own size. Windows of ``patch`` pixels,
+    ``stride`` pixels apart, are laid over the feature maps, and each gets a score:
 
-    - *learnt from good images alone*, how far its mean hypercolumn is from the nearest of
-      ``n_words`` words of sound windows, in the space where these vary alike in all directions;
-    - *learnt from labels*, the log-odds that it is not normal, by a boosted softmax on the
-      window's vector: VLAD of its hypercolumns, and their mean.
+    - *trained on defect-free images alone*, the distance of its mean hypercolumn from the nearest
+      of ``n_codewords`` codewords of defect-free windows, in a space where these vary equally in
+      all directions;
+    - *trained on labels*, the log-odds that it is not normal, by a boosted softmax on the window's
+      vector: VLAD of its hypercolumns, and their mean.
 
-    **A higher score is more defective everywhere**: the opposite of scikit-learn's outlier
-    detectors. An image is called anomalous if, and only if, some place of it reaches
-    ``threshold_``; its score, which is for ranking, is the mean of the highest two-hundredth of its
-    windows' (the highest alone is a matter of chance, the more so the larger an image is).
+    **A higher score is always more defective**: the opposite of scikit-learn's outlier detectors.
+    An image is called anomalous if, and only if, its map reaches ``threshold_`` anywhere. The score
+    of an image, which is for ranking, is the mean over the 0.5 % of its windows that score highest
+    (the maximum alone varies by chance, and more so in larger images).
 
     Parameters
     ----------
@@ -80,33 +85,33 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
         Network, taps, codebook and reading options; `default_patch_encoder` if not given. It must
         keep images at their own size (``image_size=None``).
     patch : int, default=29
-        Side of a window in pixels: about as large as what a defect looks like.
+        Side of a window in pixels: about the size of a typical defect.
     stride : int, optional
         Pixels from one window to the next; a quarter of ``patch`` if not given.
     threshold : {"fpr", "patch_fpr", "f1"}, default="fpr"
-        How ``threshold_`` is chosen, always on images that the scores were not learnt from, group
-        by group. "fpr", to tell images apart: so that about the share ``fpr`` of them has a sound
-        window that reaches it, estimated by the median of the images' highest scores and the spread
-        around it (as of Gumbel's distribution), so that a few bad images among the good hardly move
-        it; from fewer than about 20 images it is a rough guess. "patch_fpr", to tell places apart:
-        so that the share ``fpr`` of all sound windows reaches it; maps and areas come out fuller
-        (0.01 is a good start), but many a good image has such a place. "f1": where windows are
-        called defective with the best F1; needs masks or labels.
+        How ``threshold_`` is chosen, always on images that the scoring model was not trained on,
+        group by group. "fpr", to classify images: about the share ``fpr`` of images has a
+        defect-free window that reaches it. It is estimated from the median and the spread of the
+        images' highest scores (as Gumbel's distribution), so that a few defective images among the
+        others hardly change it; from fewer than about 20 images it is a rough guess. "patch_fpr",
+        to locate defects: the share ``fpr`` of all defect-free windows reaches it. Maps and areas
+        are more complete (0.01 is a good start), but many defect-free images have such a window.
+        "f1": windows are called defective with the best F1; needs masks or labels.
     fpr : float, default=0.05
-        Share of good images, or of their windows, that may be called anomalous, between 0 and 1.
-        Learnt from patches and ``y``, it is the share of good patches: for whole images, which hold
-        many, `set_threshold`.
-    n_words : int, default=128
-        Words of sound windows, where there are no labels.
+        Share of defect-free images, or of their windows, that may be called anomalous, between 0
+        and 1. Trained on patches and ``y``, it is the share of defect-free patches; for whole
+        images, which hold many, use `set_threshold`.
+    n_codewords : int, default=128
+        Codewords of defect-free windows, where there are no labels.
     min_fraction : float, default=0.1
-        Share of a window's pixels that must be defective in a mask for the window to be so; windows
-        with some, but fewer, are not learnt from.
+        Share of a window's pixels that must be defective in a mask for the window to be anomalous;
+        windows with a smaller share are not trained on.
     boosting : BoostedSoftmaxClassifier, optional
         The learner, where there are labels.
     tile_size : int, default=2048
-        Side in pixels of the largest square that the network takes at once, besides its border.
-        Larger images are cut into tiles that overlap by as much as the network sees, so that the
-        map is the same.
+        Side in pixels of the largest square that passes through the network at once, besides its
+        border. Larger images are cut into tiles that overlap by the network's receptive field, so
+        that the map is the same.
     random_state : int, RandomState or None, default=None
     verbose : bool, default=False
         Show progress bars.
@@ -115,12 +120,12 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
     ----------
     encoder_ : HypercolumnVLAD
     model_ : NormalWindows or LabelledWindows
-        What gives windows their scores.
+        Scores the windows.
     threshold_ : float
-        Places that reach it are called defective; see :meth:`set_threshold`.
+        Positions that reach it are called defective; see :meth:`set_threshold`.
     patch_, stride_ : int
     n_images_ : int
-        Images learnt from.
+        Images trained on.
 
     Examples
     --------
@@ -151,7 +156,7 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
         stride: int | None = None,
         threshold: Literal["fpr", "patch_fpr", "f1"] = "fpr",
         fpr: float = 0.05,
-        n_words: int = 128,
+        n_codewords: int = 128,
         min_fraction: float = 0.1,
         boosting: BoostedSoftmaxClassifier | None = None,
         tile_size: int = 2048,
@@ -163,7 +168,7 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
         self.stride = stride
         self.threshold = threshold
         self.fpr = fpr
-        self.n_words = n_words
+        self.n_codewords = n_codewords
         self.min_fraction = min_fraction
         self.boosting = boosting
         self.tile_size = tile_size
@@ -178,21 +183,26 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
         masks: Sequence[Any] | None = None,
         groups: ArrayLike | None = None,
     ) -> PatchDefectScorer:
-        """Learn what sound places look like, or, given labels, what defective ones do.
+        """Learn what defect-free windows look like, or, given labels, what defects do.
+
+        Each image is read twice and passes through the network twice at most: for the codebook,
+        if it is sampled, and for its windows. Of images with more windows than are trained on, the
+        feature maps are kept in a temporary folder meanwhile, in about as much space as the images
+        need in single precision.
 
         Parameters
         ----------
         images : sequence of n images
-            Paths and/or arrays (H, W) or (H, W, 3). Without ``y`` and ``masks`` all are taken for
-            good; a few that are not do little harm.
+            Paths and/or arrays (H, W) or (H, W, 3). Without ``y`` and ``masks`` all are assumed to
+            be defect-free; a few that are not do little harm.
         y : sequence of n str, optional
             ``images`` are then patches of ``patch`` x ``patch`` pixels, and these their classes:
             "normal", and "anomalous" or several kinds of defects.
         masks : sequence of n paths, arrays or None, optional
-            Where the defects of each image are, as :func:`hypervlad.images.read_mask` takes it;
-            None for a good image.
+            Where the defects of each image are, in a form that :func:`hypervlad.images.read_mask`
+            accepts; None for a defect-free image.
         groups : sequence of n group names, optional
-            Images of one sample: the threshold is chosen on other samples than the scores.
+            Sample of each image: the threshold is chosen on other samples than the scores.
 
         Returns
         -------
@@ -202,50 +212,63 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
         ------
         ValueError
             Unusable parameters, lengths that differ, or nothing to learn: no defect in any mask, or
-            nothing but defects.
+            no window without one.
         ImageReadError
             An image or mask that cannot be read, does not fit, or is smaller than a patch; named.
         """
         check_scorer(self)
         images = check_image_list(images)
-        check_not_masks(y)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         own = default_patch_encoder() if self.encoder is None else self.encoder
         encoder = seeded(own, seed, self.verbose)
         rows = mask_banner_rows(check_read_options(encoder.read_options))
-        truth = Truth.of(images, y, masks, self.min_fraction, rows)
-        if self.threshold == "f1" and not truth.is_known:
-            raise ValueError('threshold="f1" needs masks or labels; of good images take "fpr"')
+        labels = DefectLabels.check(len(images), y, masks, self.min_fraction, rows)
+        if self.threshold == "f1" and not labels.is_known:
+            raise ValueError(
+                'threshold="f1" needs masks or labels; for defect-free images choose "fpr"'
+            )
         codes = check_groups(groups, len(images))
-        patch, stride = self.patch, self.stride or max(1, self.patch // _STEPS_A_PATCH)
-        encoder.fit_checked(images, learn_as_seen(self.tile_size, patch))
-        windows, inputs = WindowVectors(encoder, self.tile_size), inputs_of(encoder)
+        patch, stride = self.patch, self.stride or max(1, self.patch // _STEPS_PER_PATCH)
+        learn_codebook = partial(fit_tiled_codebook, tile_size=self.tile_size, min_side=patch)
+        encoder.fit_checked(images, learn_codebook)
+        vectors = WindowVectors(encoder, self.tile_size)
+        learn = self._learner(encoder, labels, codes, seed)
+        reader = WindowReader(encoder.loader(), patch)
+        compute = vectors.vectors if labels.is_known else vectors.means
+        n_most = max_windows_per_class(len(images))
+        with TemporaryDirectory(prefix="hypervlad-") as folder:
+            store = MapStore(folder, vectors.network.device)
 
-        def read() -> Iterator[ImageWindows]:
-            for image in pictures(inputs, images, "windows", patch):
-                lattice = image.lattice(patch, stride)
-                labels = truth.of_windows(image.position, image.shape, image.size, lattice)
-                of = windows.vectors if truth.is_known else windows.means
-                blocks = of(windows.view.seen(image.pixels, image.name), lattice)
-                yield ImageWindows(image.position, image.digest, blocks, labels)
+            def read() -> Iterator[ImageWindows]:
+                for position, image in reader.stream(images, "windows"):
+                    grid = WindowGrid.cover(image.size, patch, stride)
+                    known = labels.of_windows(position, image, grid)
+                    maps = vectors.network.padded_maps(image.tensor, image.name)
+                    if grid.size > n_most:
+                        store.put(position, maps, grid, known)
+                    yield ImageWindows(position, image.key, compute(maps, grid), known)
 
-        examples = Examples.of(read(), len(images), seed)
-        if truth.is_known:
-            examples.check_both_kinds()
-        truth.check_masks()
-        learn = self._learner(encoder, truth, codes, seed)
-        model = learn(examples)
-        unseen = held_out(model, examples, read, learn, codes, seed)
-        threshold = self._chosen(unseen)
+            def all_scores(model: WindowModel, position: int) -> WindowScores:
+                maps, grid, known = store.get(position)
+                blocks = [model.scores(block) for block in compute(maps, grid)]
+                return WindowScores.of(np.concatenate(blocks), known)
+
+            windows = TrainingWindows.sample(read(), len(images), seed)
+            if labels.is_known:
+                check_both_classes(windows)
+            labels.warn_if_inverted()
+            model = learn(windows)
+            held_out = held_out_scores(model, windows, all_scores, learn, codes, seed)
+            threshold = self._choose_threshold(held_out)
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.model_, self.threshold_ = encoder, model, check_threshold(threshold)
         self.patch_, self.stride_ = patch, stride
-        self.n_images_ = len(examples.digests)
-        self._windows = windows
+        self.n_images_ = len(windows.keys)
+        self._vectors = vectors
         return self
 
     def set_threshold(self, threshold: float) -> PatchDefectScorer:
-        """Call defective what scores as much, from now on; nothing is fitted again."""
+        """Set the score from which on positions are called defective; nothing is refitted."""
         check_is_fitted(self)
         self.threshold_ = check_threshold(threshold)
         return self
@@ -262,7 +285,7 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
         Returns
         -------
         ndarray of float32, shape (H, W)
-            In the image's own pixels. At a window's centre its score, bilinear between.
+            In the image's own pixels: each window's score at its centre, bilinear between.
 
         Raises
         ------
@@ -270,10 +293,12 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
             If it cannot be read, or is smaller than a patch.
         """
         check_is_fitted(self)
-        return self._map(self._alone(image, self.patch_))
+        prepared = self._read(image, self.patch_)
+        scores, grid = self._score_grid(prepared)
+        return grid.to_map(scores, prepared.shape, prepared.size)
 
     def predict_map(self, image: Any) -> NDArray[np.bool_]:
-        """Say of every pixel whether it is defective: its score reaches ``threshold_``."""
+        """Return which pixels are defective: those whose score reaches ``threshold_``."""
         return np.asarray(self.score_map(image) >= self.threshold_)
 
     def find(self, image: Any) -> Finding:
@@ -288,21 +313,24 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
         Finding
         """
         check_is_fitted(self)
-        return self._found(self._alone(image, self.patch_))
+        prepared = self._read(image, self.patch_)
+        scores, grid = self._score_grid(prepared)
+        score_map = grid.to_map(scores, prepared.shape, prepared.size)
+        return Finding.of(score_map, self.threshold_, image_score(scores))
 
     @available_if(_has_labels)
     def probability_map(self, image: Any) -> NDArray[np.float32]:
         """Return the probability that the window around each pixel is defective.
 
-        Only where the scores were learnt from labels. It is for images in which defects are as
-        frequent as in those learnt from.
+        Only for scorers trained on labels, and for images in which defects are as frequent as in
+        those trained on.
         """
         return np.asarray(expit(self.score_map(image)), dtype=np.float32)
 
     def score_patches(
         self, image: Any, patch: int | None = None
     ) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
-        """Score patches that lie side by side.
+        """Score patches side by side.
 
         Parameters
         ----------
@@ -320,16 +348,16 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
         """
         check_is_fitted(self)
         side = self.patch_ if patch is None else check_side("patch", patch)
-        own = self._alone(image, side)
-        lattice = own.lattice(side, side)
-        scale = np.divide(own.shape, own.size)
-        corners = np.round(lattice.positions * scale).astype(np.intp)
-        return self._scores(own, lattice).ravel(), corners
+        prepared = self._read(image, side)
+        grid = WindowGrid.cover(prepared.size, side, side)
+        scale = np.divide(prepared.shape, prepared.size)
+        corners = np.round(grid.positions * scale).astype(np.intp)
+        return self._scores(prepared, grid).ravel(), corners
 
     # --- many images ---------------------------------------------------------------------------
 
     def score_samples(self, images: Sequence[Any]) -> NDArray[np.float64]:
-        """Return the score of each image: the mean of its windows' highest two-hundredth.
+        """Return the score of each image: the mean of the highest 0.5 % of its window scores.
 
         Parameters
         ----------
@@ -343,12 +371,12 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
         check_is_fitted(self)
         images = check_image_list(images)
         scores = np.full(len(images), np.nan)
-        for image in pictures(inputs_of(self.encoder_), images, "scoring", self.patch_):
-            scores[image.position] = image_score(self._scores(image, self._lattice(image)))
+        for position, image in self._stream(images):
+            scores[position] = image_score(self._score_grid(image)[0])
         return scores
 
     def predict(self, images: Sequence[Any]) -> NDArray[np.object_]:
-        """Call images "anomalous" where some place is; else "normal"; None for one skipped.
+        """Return "anomalous" for images with a defective pixel, else "normal".
 
         Parameters
         ----------
@@ -357,13 +385,16 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
         Returns
         -------
         ndarray of str, shape (n,)
+            None for an image that was skipped.
         """
         check_is_fitted(self)
         images = check_image_list(images)
         called = np.full(len(images), None, dtype=object)
-        for image in pictures(inputs_of(self.encoder_), images, "scoring", self.patch_):
-            is_defective = (self._map(image) >= self.threshold_).any()
-            called[image.position] = ANOMALOUS if is_defective else NORMAL
+        for position, image in self._stream(images):
+            scores, grid = self._score_grid(image)
+            score_map = grid.to_map(scores, image.shape, image.size)
+            is_defective = (score_map >= self.threshold_).any()
+            called[position] = ANOMALOUS if is_defective else NORMAL
         return called
 
     # --- files ---------------------------------------------------------------------------------
@@ -385,69 +416,63 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
     # --- the stages ----------------------------------------------------------------------------
 
     def _learner(
-        self, encoder: HypercolumnVLAD, truth: Truth, groups: NDArray[Any], seed: int
-    ) -> Callable[[Examples], Any]:
-        """Return what makes a model of examples."""
+        self, encoder: HypercolumnVLAD, labels: DefectLabels, groups: NDArray[Any], seed: int
+    ) -> Callable[[TrainingWindows], Any]:
+        """Return the function that fits a model to windows."""
 
-        def normal(examples: Examples) -> NormalWindows:
-            return NormalWindows.fit(examples.X, self.n_words, seed)
+        def normal(windows: TrainingWindows) -> NormalWindows:
+            return NormalWindows.fit(windows.X, self.n_codewords, seed)
 
-        def labelled(examples: Examples) -> LabelledWindows:
+        def labelled(windows: TrainingWindows) -> LabelledWindows:
             own = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
             learner = seeded(own, seed, self.verbose)
             learner.fit(
-                examples.X,
-                examples.labels,
-                sample_weight=examples.weights,
-                groups=groups[examples.images],
+                windows.X,
+                windows.labels,
+                sample_weight=windows.weights,
+                groups=groups[windows.image_index],
                 blocks=list(encoder.feature_blocks.values()),
             )
             return LabelledWindows(learner)
 
-        return labelled if truth.is_known else normal
+        return labelled if labels.is_known else normal
 
-    def _chosen(self, unseen: Iterable[Judged]) -> float:
-        """Return the threshold by the rule that is asked for."""
+    def _choose_threshold(self, held_out: Iterable[WindowScores]) -> float:
         if self.threshold == "f1":
-            return threshold_of_best_f1(unseen)
+            return threshold_of_best_f1(held_out)
         rule = threshold_at_rate if self.threshold == "fpr" else threshold_at_patch_rate
-        return rule(unseen, float(self.fpr))
+        return rule(held_out, float(self.fpr))
 
     def _window_vectors(self) -> WindowVectors:
-        windows: WindowVectors | None = getattr(self, "_windows", None)
-        if windows is None or windows.view.tile_size != self.tile_size:
-            windows = self._windows = WindowVectors(self.encoder_, self.tile_size)
-        return windows
+        vectors: WindowVectors | None = getattr(self, "_vectors", None)
+        if vectors is None or vectors.network.tile_size != self.tile_size:
+            vectors = self._vectors = WindowVectors(self.encoder_, self.tile_size)
+        return vectors
 
-    def _lattice(self, image: Picture) -> Lattice:
-        return image.lattice(self.patch_, self.stride_)
+    def _score_grid(self, image: PreparedImage) -> tuple[NDArray[np.floating], WindowGrid]:
+        """Return the scores (R, S) of an image's overlapping windows, and their grid."""
+        grid = WindowGrid.cover(image.size, self.patch_, self.stride_)
+        return self._scores(image, grid), grid
 
-    def _found(self, image: Picture) -> Finding:
-        lattice = self._lattice(image)
-        scores = self._scores(image, lattice)
-        found = lattice.as_map(scores, image.shape, image.size)
-        return Finding.of(found, self.threshold_, image_score(scores))
-
-    def _map(self, image: Picture) -> NDArray[np.float32]:
-        lattice = self._lattice(image)
-        return lattice.as_map(self._scores(image, lattice), image.shape, image.size)
-
-    def _scores(self, image: Picture, lattice: Lattice) -> NDArray[np.floating]:
-        """Return the scores (R, S) of an image's windows."""
-        windows = self._window_vectors()
-        seen = windows.view.seen(image.pixels, image.name)
-        of = windows.vectors if isinstance(self.model_, LabelledWindows) else windows.means
-        blocks = [self.model_.scores(block) for block in of(seen, lattice)]
+    def _scores(self, image: PreparedImage, grid: WindowGrid) -> NDArray[np.floating]:
+        """Return the scores (R, S) of windows."""
+        vectors = self._window_vectors()
+        maps = vectors.network.padded_maps(image.tensor, image.name)
+        compute = vectors.vectors if isinstance(self.model_, LabelledWindows) else vectors.means
+        blocks = [self.model_.scores(block) for block in compute(maps, grid)]
         scores: NDArray[np.floating] = np.concatenate(blocks)
-        return scores.reshape(len(lattice.rows), len(lattice.columns))
+        return scores.reshape(grid.shape)
 
-    def _alone(self, image: Any, side: int) -> Picture:
+    def _read(self, image: Any, min_side: int) -> PreparedImage:
         (image,) = check_image_list([image])
-        return picture(inputs_of(self.encoder_), image, side)
+        return WindowReader(self.encoder_.loader(), min_side).read(image, image_name(image))
+
+    def _stream(self, images: list[Any]) -> Iterator[tuple[int, PreparedImage]]:
+        return WindowReader(self.encoder_.loader(), self.patch_).stream(images, "scoring")
 
     def __getstate__(self) -> dict[str, Any]:
         attributes: dict[str, Any] = dict(super().__getstate__())
-        attributes.pop("_windows", None)
+        attributes.pop("_vectors", None)
         return attributes
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -455,22 +480,14 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
 
 
 def default_patch_encoder(**parameters: Any) -> HypercolumnVLAD:
-    """Return the encoder that `PatchDefectScorer` takes if none is given, with changes.
+    """Return the default encoder of `PatchDefectScorer`, with the given parameters changed.
 
-    Two taps from the middle of the network, as is usual for defects: earlier ones see grey values,
-    later ones whole objects.
+    Two taps from the middle of the network, as is usual for defects: earlier ones respond to grey
+    values, later ones to whole objects.
 
     Examples
     --------
     >>> default_patch_encoder().taps
     ('features.6', 'features.13')
     """
-    backbone = parameters.get("backbone", "mobilenet_v2")
-    usual = {
-        "taps": get_backbone(backbone).taps[2:4],
-        "image_size": None,
-        "n_codewords": 16,
-        "layer_components": 16,
-        "pooled": True,
-    }
-    return HypercolumnVLAD(**usual | parameters)
+    return window_encoder(**parameters)

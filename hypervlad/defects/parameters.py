@@ -7,14 +7,11 @@ import numbers
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.classifier.validation import of_length
-from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.parameters import check_choice, check_count
 from hypervlad.metrics.patches import check_min_fraction, check_side
-from hypervlad.splits import first_appearance_codes
+from hypervlad.windows.vectors import check_window_encoder
 
 
 def check_scorer(scorer: Any) -> None:
@@ -26,7 +23,7 @@ def check_scorer(scorer: Any) -> None:
     fpr = scorer.fpr
     if isinstance(fpr, bool) or not isinstance(fpr, numbers.Real) or not 0 < float(fpr) < 1:
         raise ValueError(f"fpr is a share of images or windows, between 0 and 1; got {fpr!r}")
-    check_count("n_words", scorer.n_words)
+    check_count("n_codewords", scorer.n_codewords)
     check_count("tile_size", scorer.tile_size, 64)
     check_min_fraction(scorer.min_fraction)
     check_boosting(scorer.boosting)
@@ -41,37 +38,6 @@ def check_boosting(boosting: Any) -> None:
     if not isinstance(boosting, BoostedSoftmaxClassifier):
         raise ValueError(f"boosting must be a BoostedSoftmaxClassifier or None, not {boosting!r}")
     boosting.check_parameters()
-
-
-def check_window_encoder(encoder: Any, what: str) -> None:
-    """Raise a ValueError unless an encoder is one for windows; ``what`` is done at images' size."""
-    if not isinstance(encoder, HypercolumnVLAD):
-        raise ValueError(f"encoder must be a HypercolumnVLAD or None, not {encoder!r}")
-    if encoder.image_size is not None:
-        raise ValueError(
-            f"the encoder resizes images to {encoder.image_size} pixels, but {what} at "
-            "an image's own size: give HypercolumnVLAD(image_size=None, ...)"
-        )
-    if encoder.kmeans != "lloyd":
-        raise ValueError(
-            f"the encoder's kmeans must be 'lloyd' for windows, not {encoder.kmeans!r}"
-        )
-    if encoder.turns != 1:
-        raise ValueError(f"the encoder's turns must be 1 for windows, not {encoder.turns}")
-
-
-def check_not_masks(y: Any) -> None:
-    """Raise a ValueError if labels are pictures."""
-    if not isinstance(y, str | bytes) and y is not None and any(np.ndim(each) > 1 for each in y):
-        raise ValueError("y is a label for each patch, but holds arrays: give masks as masks=")
-
-
-def check_groups(groups: Any, n_images: int) -> NDArray[Any]:
-    """Return the group of each image as numbers; each is its own without groups."""
-    if groups is None:
-        return np.arange(n_images)
-    values = of_length("groups values", groups, n_images)
-    return np.asarray(first_appearance_codes(values.tolist(), "groups"))
 
 
 def check_threshold(value: Any) -> float:

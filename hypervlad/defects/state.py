@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from sklearn.base import clone
 
-from hypervlad.defects.labelled import LabelledWindows
-from hypervlad.defects.normal import NormalWindows
+from hypervlad.defects.models import LabelledWindows, NormalWindows
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.parameters import plain
 from hypervlad.encoder.state import arrays_under, plain_seed
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 _Scorer = TypeVar("_Scorer", bound="PatchDefectScorer")
 
 _ENCODER, _MODEL = "encoder.", "windows."
-_KEPT = ("patch", "stride", "threshold", "fpr", "n_words", "min_fraction", "tile_size")
+_KEPT = ("patch", "stride", "threshold", "fpr", "n_codewords", "min_fraction", "tile_size")
 
 
 def pack(

@@ -1,33 +1,43 @@
-"""From scores of images that a model had not seen to the score that counts as defective."""
+"""Scores of held-out images, and the thresholds from which on a score counts as defective."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import gumbel_r, median_abs_deviation
 
-from hypervlad.defects.truth import MIXED
-from hypervlad.patches import NORMAL
+from hypervlad.splits import group_folds, joined_groups
+from hypervlad.windows import NORMAL
+from hypervlad.windows.dataset import UNKNOWN, TrainingWindows
 
-_GUMBEL_DEVIATION = 0.767049251325708  # the median absolute deviation of the standard one
-_HIGHEST = 0.005  # of an image's windows
+_GUMBEL_DEVIATION = 0.767049251325708  # median absolute deviation of the standard distribution
+_TOP_FRACTION = 0.005  # of an image's windows
+_N_FOLDS = 5
+
+
+class WindowModel(Protocol):
+    """A model of windows; a higher score is more defective."""
+
+    def scores(self, windows: NDArray[np.float32]) -> NDArray[np.floating]: ...
 
 
 def image_score(windows: NDArray[np.floating]) -> float:
-    """Return the score of an image: the mean of the highest two-hundredth of its windows'.
+    """Return the score of an image: the mean over the 0.5 % of its windows that score highest.
 
-    The highest alone is a matter of chance, the more so the larger an image is.
+    The maximum alone varies by chance, and more so in larger images.
     """
-    n_highest = max(1, round(_HIGHEST * windows.size))
+    n_highest = max(1, round(_TOP_FRACTION * windows.size))
     return float(np.partition(windows, windows.size - n_highest, axis=None)[-n_highest:].mean())
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """Scores of an image's windows by a model that had not seen the image; no mixed ones.
+class WindowScores:
+    """Scores of the windows of one image whose labels are known.
 
     Attributes
     ----------
@@ -39,33 +49,34 @@ class Judged:
     is_defective: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, scores: NDArray[np.floating], labels: NDArray[np.str_]) -> Judged:
-        known = labels != MIXED
+    def of(cls, scores: NDArray[np.floating], labels: NDArray[np.str_]) -> WindowScores:
+        """Leave out windows without a label."""
+        known = labels != UNKNOWN
         return cls(scores[known].astype(np.float32), labels[known] != NORMAL)
 
 
-def threshold_at_rate(images: Iterable[Judged], rate: float) -> float:
-    """Return a score that about this share of such images reaches in a sound place.
+def threshold_at_rate(images: Iterable[WindowScores], rate: float) -> float:
+    """Return a score that about this share of such images reaches in a normal window.
 
-    An image's highest score is an extreme value: taken to follow Gumbel's distribution, whose
-    median and median absolute deviation are those of the images, which a few bad images among the
-    good hardly move.
+    The highest score of an image is an extreme value. It is assumed to follow Gumbel's
+    distribution with the median and the median absolute deviation of these images, which a few
+    defective images among the normal ones hardly change.
     """
     highest = [
         image.scores[~image.is_defective].max() for image in images if not image.is_defective.all()
     ]
     above = (gumbel_r.isf(rate) - gumbel_r.median()) / _GUMBEL_DEVIATION
-    usual = np.float32(np.median(highest) + above * median_abs_deviation(highest))
-    return float(np.nextafter(usual, np.float32(np.inf)))
+    estimate = np.float32(np.median(highest) + above * median_abs_deviation(highest))
+    return float(np.nextafter(estimate, np.float32(np.inf)))
 
 
-def threshold_at_patch_rate(images: Iterable[Judged], rate: float) -> float:
-    """Return a score that at most this share of the sound windows of all images reaches."""
+def threshold_at_patch_rate(images: Iterable[WindowScores], rate: float) -> float:
+    """Return a score that at most this share of the normal windows of all images reaches."""
     scores = np.concatenate([image.scores[~image.is_defective] for image in images])
     return float(np.nextafter(np.quantile(scores, 1 - rate, method="higher"), np.float32(np.inf)))
 
 
-def threshold_of_best_f1(images: Iterable[Judged]) -> float:
+def threshold_of_best_f1(images: Iterable[WindowScores]) -> float:
     """Return the score from which on calling windows defective has the best F1."""
     listed = list(images)
     scores = np.concatenate([image.scores for image in listed])
@@ -79,3 +90,89 @@ def threshold_of_best_f1(images: Iterable[Judged]) -> float:
     following = scores[best + 1] if best + 1 < len(scores) else scores[best] - 1
     between = (scores[best] + following) / np.float32(2)
     return float(between if between > following else scores[best])
+
+
+def held_out_scores(
+    model: WindowModel,
+    windows: TrainingWindows,
+    all_scores: Callable[[WindowModel, int], WindowScores],
+    fit: Callable[[TrainingWindows], WindowModel],
+    groups: NDArray[Any],
+    seed: int,
+) -> Iterator[WindowScores]:
+    """Score all windows of each image with a model trained on other groups of images.
+
+    Images that are in no test fold are left out, unless windows of one class would be missing
+    without them: then ``model``, which was trained on them, scores them.
+
+    Parameters
+    ----------
+    model : WindowModel
+        Trained on all of ``windows``.
+    windows : TrainingWindows
+    all_scores : callable
+        From a model and the position of an image that is in ``windows.thinned`` to the scores of
+        all of its windows.
+    fit : callable
+        From windows to a model.
+    groups : ndarray of shape (n_images,)
+    seed : int
+
+    Yields
+    ------
+    WindowScores
+
+    Warns
+    -----
+    UserWarning
+        If images are scored by a model that was trained on them.
+    """
+    positions = np.array(list(windows.keys))  # in an order that the list's has no part in
+    own = joined_groups(groups[positions], list(windows.keys.values()))
+    defective = set(windows.image_index[windows.labels != NORMAL].tolist())
+    model_of: dict[int, WindowModel] = {}
+    for train, test in _folds([at in defective for at in positions.tolist()], own, seed):
+        fold_model = fit(windows.of_images(positions[train]))
+        model_of |= dict.fromkeys(positions[test].tolist(), fold_model)
+    if not _has_all_classes(windows, list(model_of)):
+        never_tested = [at for at in positions.tolist() if at not in model_of]
+        warnings.warn(
+            f"{len(never_tested)} of {len(positions)} images cannot be held out, because there are "
+            "too few groups of images (with defects, or without), so the threshold is chosen on "
+            "images that the model was trained on; it will call too much defective. Give images "
+            "of more groups, or set_threshold",
+            UserWarning,
+            stacklevel=4,
+        )
+        model_of |= dict.fromkeys(never_tested, model)
+    yield from _scores_of_samples(windows, model_of)
+    for at in windows.thinned & model_of.keys():
+        yield all_scores(model_of[at], at)
+
+
+def _scores_of_samples(
+    windows: TrainingWindows, model_of: Mapping[int, WindowModel]
+) -> Iterator[WindowScores]:
+    """Score the images whose windows were all sampled, all those of one model at once."""
+    for model in dict.fromkeys(model_of.values()):
+        own = [at for at, its in model_of.items() if its is model and at not in windows.thinned]
+        rows = np.flatnonzero(np.isin(windows.image_index, own))
+        if len(rows):
+            scores, images = model.scores(windows.X[rows]), windows.image_index[rows]
+            for at in own:
+                yield WindowScores.of(scores[images == at], windows.labels[rows[images == at]])
+
+
+def _has_all_classes(windows: TrainingWindows, positions: list[int]) -> bool:
+    """Return whether some images have normal and defective windows, if all images have them."""
+    is_normal = windows.labels == NORMAL
+    inside = np.isin(windows.image_index, positions)
+    return bool(set(is_normal[inside].tolist()) == set(is_normal.tolist()))
+
+
+def _folds(
+    has_defects: list[bool], groups: NDArray[np.intp], seed: int
+) -> Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    if len(np.unique(groups)) < 2:
+        return []
+    return group_folds(has_defects, groups, n_splits=_N_FOLDS, random_state=seed)

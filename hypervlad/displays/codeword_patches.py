@@ -1,44 +1,194 @@
-"""The visual words that speak for a class, as patches of images."""
+"""The codewords with the most evidence for a class, as patches of images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
 
-from hypervlad.displays.class_words import ClassWord, Patch, WordFinder
-from hypervlad.displays.evidence import FOR, signed
-from hypervlad.displays.figures import axes_or_new
-from hypervlad.displays.tiles import GREY, Tile, draw_tiles, literal, sheet_size, shorten
-from hypervlad.images import check_image_list
+from hypervlad.displays.colours import DARK, FOR, GREY
+from hypervlad.displays.evidence import signed
+from hypervlad.displays.image_grid import (
+    BLANK,
+    Grid,
+    GridDisplay,
+    Tile,
+    literal,
+    read_keywords,
+    shorten,
+    thumbnail,
+)
+from hypervlad.images import Micrograph, check_image_list, read_micrograph
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+    from hypervlad.classifier import Explanation
 
 _PATCH_SCALE = 0.6  # of a tile of the other displays
 _TEXT, _TITLE = 1.15, 0.25  # to the left and above, in tiles
 _TINT = 0.5
-_EMPTY = Tile(np.ones((1, 1)))
+_MAX_PATCH_PIXELS = 160
+# Share of a codeword's strongest evidence: a cell of a coarse layer spreads evidence thinly.
+_MIN_EVIDENCE = 0.1
 
 
-class CodewordPatchesDisplay:
-    """The visual words that speak most for each class, each as a row of patches.
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """A patch of an image around strong evidence of a codeword.
 
-    Red places are where the word speaks for the class; with turned copies, also where it was found
-    in one of these. The number beside a row is what the word adds to the class's margin in an image
-    of the class, on average. Channel averages (``pooled``) have no words, so their evidence is not
-    shown here.
+    Attributes
+    ----------
+    pixels : ndarray of shape (h, w)
+        Grey, in [0, 1]; large patches are shrunk by averaging.
+    mask : ndarray of bool, shape (h, w)
+        Where the codeword is evidence for the class.
+    image : int
+        Position of the image in the list.
+    box : tuple of int
+        Top, bottom, left and right in the image, pixels.
+    pixel_size : float or None
+        Of the image, nanometres per pixel.
+    """
 
-    It is best made by `from_estimator`.
+    pixels: NDArray[np.floating[Any]]
+    mask: NDArray[np.bool_]
+    image: int
+    box: tuple[int, int, int, int]
+    pixel_size: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ClassCodeword:
+    """A codeword with evidence for a class.
+
+    Attributes
+    ----------
+    label : label of the class
+    codebook : str
+        A key of `Explanation.words`.
+    number : int
+        Of the codeword in its codebook.
+    evidence : float
+        Its mean contribution to the class's margin in images of the class.
+    patches : sequence of Patch
+        The strongest first.
+    """
+
+    label: Any
+    codebook: str
+    number: int
+    evidence: float
+    patches: Sequence[Patch]
+
+
+class CodewordFinder:
+    """Finds the codewords of a class and their patches, with one image in memory at a time.
 
     Parameters
     ----------
-    words : sequence of ClassWord
-        Those of one class side by side.
+    model : fitted MicrographClassifier
+    images : sequence of path or ndarray
+    patch_share : float
+        Side of a patch as a share of the image's shorter side.
+    tick : callable
+        Called once after each image is explained for the first time.
+    """
+
+    def __init__(
+        self, model: Any, images: Sequence[Any], patch_share: float, tick: Callable[[], Any]
+    ) -> None:
+        self._model, self._images = model, images
+        self._read_options = read_keywords(model.encoder_.fitted_params_.read_options)
+        self._patch_share, self._tick = patch_share, tick
+
+    def codewords_of(
+        self, label: Any, members: Sequence[int], n_codewords: int, n_patches: int
+    ) -> list[ClassCodeword]:
+        """Return the codewords with the most evidence for a class over some of its images.
+
+        Parameters
+        ----------
+        label : label of the class
+        members : sequence of int
+            Positions of the images.
+        n_codewords, n_patches : int
+            Maximum numbers.
+        """
+        names, table = self._evidence_by_codeword(label, members)
+        mean = table.mean(axis=0)
+        best = [int(k) for k in np.argsort(-mean, kind="stable")[:n_codewords] if mean[k] > 0]
+        strongest = {k: _strongest(table[:, k], n_patches) for k in best}
+        found: dict[int, dict[int, list[Patch]]] = {k: {} for k in best}
+        for row in sorted({row for rows in strongest.values() for row in rows}):
+            wanted = {names[k]: k for k, rows in strongest.items() if row in rows}
+            patches = self._patches(label, members[row], [*wanted], n_patches)
+            for codeword, own in patches.items():
+                found[wanted[codeword]][row] = own
+        return [
+            ClassCodeword(
+                label,
+                *names[k],
+                float(mean[k]),
+                _best_of_each_first([found[k][row] for row in strongest[k]])[:n_patches],
+            )
+            for k in best
+        ]
+
+    def _evidence_by_codeword(
+        self, label: Any, members: Sequence[int]
+    ) -> tuple[list[tuple[str, int]], NDArray[np.float64]]:
+        """Return the codebook and number of each codeword, and its evidence in each image."""
+        names: list[tuple[str, int]] = []
+        rows = []
+        for member in members:
+            explanation = self._model.explain(self._images[member])
+            index = explanation.index_of(label)
+            rows.append(np.concatenate([values[index] for values in explanation.words.values()]))
+            names = [
+                (codebook, k)
+                for codebook, values in explanation.words.items()
+                for k in range(values.shape[1])
+            ]
+            self._tick()
+        return names, np.stack(rows)
+
+    def _patches(
+        self, label: Any, member: int, wanted: list[tuple[str, int]], n_patches: int
+    ) -> dict[tuple[str, int], list[Patch]]:
+        """Cut the strongest places of some codewords out of one image."""
+        explanation: Explanation = self._model.explain(self._images[member], words=wanted)
+        micrograph = read_micrograph(self._images[member], **self._read_options)
+        shape = (micrograph.pixels.shape[0], micrograph.pixels.shape[1])
+        side = max(1, round(self._patch_share * min(shape)))
+        found = {}
+        for codeword, maps in explanation.word_maps.items():
+            evidence = maps[explanation.index_of(label)]
+            boxes = strongest_boxes(evidence, shape, side, n_patches)
+            mask = evidence > _MIN_EVIDENCE * evidence.max()
+            found[codeword] = [_cut(micrograph, mask, member, box) for box in boxes]
+        return found
+
+
+class CodewordPatchesDisplay(GridDisplay):
+    """The codewords with the most evidence for each class, each as a row of patches.
+
+    Red places are where the codeword is evidence for the class, in the image or in one of its
+    turned copies. The number beside a row is the codeword's mean contribution to the margin of the
+    class in its images. Channel averages (``pooled``) have no codewords, so their evidence is not
+    shown here.
+
+    Usually created by `from_estimator`.
+
+    Parameters
+    ----------
+    codewords : sequence of ClassCodeword
+        Those of a class follow each other.
     title : str, optional
 
     Attributes
@@ -47,11 +197,8 @@ class CodewordPatchesDisplay:
     ax_ : matplotlib Axes
     """
 
-    figure_: Figure
-    ax_: Axes
-
-    def __init__(self, words: Sequence[ClassWord], title: str = "") -> None:
-        self.words = words
+    def __init__(self, codewords: Sequence[ClassCodeword], title: str = "") -> None:
+        self.codewords = codewords
         self.title = title
 
     @classmethod
@@ -62,35 +209,34 @@ class CodewordPatchesDisplay:
         y: Sequence[Any],
         *,
         labels: Sequence[Any] | None = None,
-        n_words: int = 3,
+        n_codewords: int = 3,
         n_patches: int = 6,
         n_images: int = 60,
         patch_share: float = 0.2,
         verbose: bool = False,
         ax: Axes | None = None,
     ) -> CodewordPatchesDisplay:
-        """Find the words that speak most for each class, and where they do, and plot.
+        """Find the codewords with the most evidence for each class, and plot them.
 
         Some images of each class are explained (see `MicrographClassifier.explain`), one at a
-        time. The words with the most evidence for the class, on average over these images, are
-        shown where that is strongest: first one patch of each image, then more that do not
-        overlap.
+        time. The codewords with the most evidence for the class, on average over these images, are
+        shown where it is strongest: first one patch of each image, then more that do not overlap.
 
         Parameters
         ----------
         model : fitted MicrographClassifier
         images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
-            Best those that the model was trained on.
+            Preferably the training images.
         y : sequence of n labels
         labels : sequence of labels, optional
-            Classes to show; by default all that the model knows.
-        n_words : int, default=3
-            Words for each class at most; those that do not speak for it are left out.
+            Classes to show; by default all classes of the model.
+        n_codewords : int, default=3
+            Maximum number of codewords for each class; those without evidence for it are omitted.
         n_patches : int, default=6
-            Patches for each word at most.
+            Maximum number of patches for each codeword.
         n_images : int, default=60
-            Images to look at, of all classes together (but at least one of each), evenly spaced in
-            the list of each class. The title says how many they were.
+            Number of images to explain, of all classes together (but at least one of each), evenly
+            spaced in the list of each class. The title shows their number.
         patch_share : float, default=0.2
             Side of a patch as a share of its image's shorter side.
         verbose : bool, default=False
@@ -110,64 +256,53 @@ class CodewordPatchesDisplay:
             An image that cannot be read.
         """
         images = check_image_list(images)
-        _check_numbers(n_words, n_patches, n_images, patch_share)
+        _check_numbers(n_codewords, n_patches, n_images, patch_share)
         chosen = chosen_images(images, y, model.classes_ if labels is None else labels, n_images)
         n_used = sum(len(members) for _, members in chosen)
-        words: list[ClassWord] = []
-        with tqdm(desc="words", unit="image", total=n_used, disable=not verbose) as bar:
-            finder = WordFinder(model, images, patch_share, bar.update)
+        codewords: list[ClassCodeword] = []
+        with tqdm(desc="codewords", unit="image", total=n_used, disable=not verbose) as bar:
+            finder = CodewordFinder(model, images, patch_share, bar.update)
             for label, members in chosen:
-                words += finder.words_of(label, members, n_words, n_patches)
+                codewords += finder.codewords_of(label, members, n_codewords, n_patches)
         of = f"{n_used}" if n_used == len(images) else f"{n_used} of {len(images)}"
-        title = f"Patches{_width_in_words(words)} from {of} images; red: where the word speaks"
-        return cls(words, title).plot(ax=ax)
+        title = f"Patches{_width_text(codewords)} from {of} images; red: evidence for the class"
+        return cls(codewords, title).plot(ax=ax)
 
     @property
-    def n_columns(self) -> int:
-        """The most patches of a word."""
-        return max((len(word.patches) for word in self.words), default=1)
+    def grid(self) -> Grid:
+        """The extent of the grid: a row for each codeword."""
+        n_columns = max((len(codeword.patches) for codeword in self.codewords), default=1)
+        return Grid(n_columns * len(self.codewords), n_columns)
 
     @property
     def figure_size(self) -> tuple[float, float]:
-        """Width and height in inches that suit the number of words and patches."""
-        width, height = sheet_size(self.n_columns * len(self.words), self.n_columns, 0)
-        tile = sheet_size(1, 1, 0)[0]
+        """Width and height in inches that suit the number of codewords and patches."""
+        (width, height), tile = self.grid.size, Grid(1, 1).size[0]
         return (width + _TEXT * tile) * _PATCH_SCALE, (height + _TITLE * tile) * _PATCH_SCALE
 
-    def plot(self, ax: Axes | None = None) -> CodewordPatchesDisplay:
-        """Draw a row of patches for each word.
+    def _tiles(self) -> Iterator[Tile]:
+        for codeword in self.codewords:
+            yield from (Tile(_tinted(patch)) for patch in codeword.patches)
+            yield from [BLANK] * (self.grid.n_columns - len(codeword.patches))
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            A new figure by default.
-
-        Returns
-        -------
-        CodewordPatchesDisplay
-            Itself.
-        """
-        self.figure_, self.ax_ = axes_or_new(ax, self.figure_size)
-        tiles = []
-        for word in self.words:
-            shown = [Tile(_tinted(patch)) for patch in word.patches]
-            tiles += shown + [_EMPTY] * (self.n_columns - len(shown))
-        draw_tiles(self.ax_, tiles, self.n_columns)
+    def _draw(self) -> None:
+        super()._draw()
         (left, right), (bottom, top) = self.ax_.get_xlim(), self.ax_.get_ylim()
         self.ax_.set_xlim(left - _TEXT, right)
         self.ax_.set_ylim(bottom, top - _TITLE)
-        pitch = (bottom - top) / max(1, len(self.words))
+        pitch = (bottom - top) / max(1, len(self.codewords))
         self._write(left - _TEXT, 0.6 * (top - _TITLE), self.title, GREY)
-        for row, word in enumerate(self.words):
+        label = None
+        for row, codeword in enumerate(self.codewords):
             y = row * pitch + 0.2
-            if row == 0 or self.words[row - 1].label != word.label:
-                self._write(left - _TEXT, y, shorten(str(word.label), 16), weight="bold")
-            self._write(left - _TEXT, y + 0.25, _name(word), GREY)
-            self._write(left - _TEXT, y + 0.5, f"evidence {signed(word.evidence, 2)}", GREY)
-        return self
+            if row == 0 or codeword.label != label:
+                label = codeword.label
+                self._write(left - _TEXT, y, shorten(str(label), 16), weight="bold")
+            self._write(left - _TEXT, y + 0.25, _name(codeword), GREY)
+            self._write(left - _TEXT, y + 0.5, f"evidence {signed(codeword.evidence, 2)}", GREY)
 
     def _write(
-        self, x: float, y: float, text: str, colour: str = "#222222", weight: str = "normal"
+        self, x: float, y: float, text: str, colour: str = DARK, weight: str = "normal"
     ) -> None:
         self.ax_.text(
             x, y, literal(text), fontsize=8.5, color=colour, fontweight=weight, va="center"
@@ -177,7 +312,7 @@ class CodewordPatchesDisplay:
 def chosen_images(
     images: Sequence[Any], y: Sequence[Any], labels: Sequence[Any], n_images: int
 ) -> list[tuple[Any, list[int]]]:
-    """Choose images of each class, evenly spaced in its list.
+    """Choose images of each class at even intervals of its list.
 
     Parameters
     ----------
@@ -185,7 +320,7 @@ def chosen_images(
     y : sequence of n labels
     labels : sequence of labels
     n_images : int
-        Of all classes together at most, but at least one of each.
+        Maximum number, of all classes together, but at least one of each.
 
     Returns
     -------
@@ -210,17 +345,21 @@ def chosen_images(
     return chosen
 
 
-def _check_numbers(n_words: int, n_patches: int, n_images: int, patch_share: float) -> None:
-    for name, value in (("n_words", n_words), ("n_patches", n_patches), ("n_images", n_images)):
+def _check_numbers(n_codewords: int, n_patches: int, n_images: int, patch_share: float) -> None:
+    for name, value in (
+        ("n_codewords", n_codewords),
+        ("n_patches", n_patches),
+        ("n_images", n_images),
+    ):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value!r}.")
     if not 0 < patch_share <= 1:
         raise ValueError(f"patch_share must be above 0 and at most 1, not {patch_share!r}.")
 
 
-def _name(word: ClassWord) -> str:
-    layer = word.part.removeprefix("per_layer.")
-    return f"word {word.word}, {'all taps' if word.part == 'joint' else layer}"
+def _name(codeword: ClassCodeword) -> str:
+    layer = codeword.codebook.removeprefix("per_layer.")
+    return f"codeword {codeword.number}, {'all taps' if layer == 'joint' else layer}"
 
 
 def _tinted(patch: Patch) -> NDArray[np.floating[Any]]:
@@ -231,9 +370,9 @@ def _tinted(patch: Patch) -> NDArray[np.floating[Any]]:
     return tinted
 
 
-def _width_in_words(words: Sequence[ClassWord]) -> str:
-    """How wide the patches are: in pixels, and in nanometres where all images tell."""
-    patches = [patch for word in words for patch in word.patches]
+def _width_text(codewords: Sequence[ClassCodeword]) -> str:
+    """The width of the patches in pixels, and in nanometres if all pixel sizes are known."""
+    patches = [patch for codeword in codewords for patch in codeword.patches]
     if not patches:
         return ""
     pixels = [patch.box[1] - patch.box[0] for patch in patches]
@@ -247,3 +386,84 @@ def _width_in_words(words: Sequence[ClassWord]) -> str:
 def _range(values: Sequence[float]) -> str:
     low, high = f"{min(values):.4g}", f"{max(values):.4g}"
     return low if low == high else f"{low} to {high}"
+
+
+def strongest_boxes(
+    evidence: NDArray[Any], shape: tuple[int, int], side: int, n_boxes: int
+) -> list[tuple[int, int, int, int]]:
+    """Find squares that do not overlap around the strongest evidence in an image.
+
+    Parameters
+    ----------
+    evidence : ndarray of shape (h, w)
+        Covers the whole image.
+    shape : tuple of int
+        Height and width of the image, pixels.
+    side : int
+        Of the squares, in pixels; at most that of the image.
+    n_boxes : int
+        Maximum number; only around positive evidence.
+
+    Returns
+    -------
+    list of tuple of int
+        Top, bottom, left, right, the strongest first.
+
+    Examples
+    --------
+    >>> evidence = np.zeros((4, 4))
+    >>> evidence[1, 2] = 1
+    >>> strongest_boxes(evidence, (40, 80), side=10, n_boxes=3)
+    [(10, 20, 45, 55)]
+    """
+    # Smoothed, so that much evidence nearby counts more than a single strong place.
+    sigma = [side / length * n / 6 for length, n in zip(shape, evidence.shape, strict=True)]
+    near = gaussian_filter(evidence.astype(np.float64), sigma, mode="constant")
+    near[~(evidence > 0)] = 0
+    centres = [
+        (np.arange(n) + 0.5) * length / n for length, n in zip(shape, evidence.shape, strict=True)
+    ]
+    boxes: list[tuple[int, int, int, int]] = []
+    while len(boxes) < n_boxes and near.max() > 0:
+        row, column = np.unravel_index(near.argmax(), near.shape)
+        top, left = (
+            int(np.clip(round(centre - side / 2), 0, length - side))
+            for centre, length in (
+                (centres[0][row], shape[0]),
+                (centres[1][column], shape[1]),
+            )
+        )
+        if not any(abs(top - b[0]) < side and abs(left - b[2]) < side for b in boxes):
+            boxes.append((top, top + side, left, left + side))
+        rows = np.abs(centres[0] - centres[0][row]) < side / 2
+        columns = np.abs(centres[1] - centres[1][column]) < side / 2
+        near[np.ix_(rows, columns)] = 0
+        near[row, column] = 0
+    return boxes
+
+
+def _strongest(evidence: NDArray[np.float64], n_patches: int) -> list[int]:
+    rows = np.argsort(-evidence, kind="stable")[:n_patches]
+    return [int(row) for row in rows if evidence[row] > 0]
+
+
+def _best_of_each_first(patches: Sequence[Sequence[Patch]]) -> list[Patch]:
+    """Put every image's first patch before any image's second."""
+    rounds = max(map(len, patches), default=0)
+    return [each[turn] for turn in range(rounds) for each in patches if turn < len(each)]
+
+
+def _cut(
+    micrograph: Micrograph, mask: NDArray[np.bool_], member: int, box: tuple[int, int, int, int]
+) -> Patch:
+    top, bottom, left, right = box
+    step = max(1, (bottom - top) // _MAX_PATCH_PIXELS)
+    pixels = micrograph.pixels[top:bottom, left:right]
+    pixels = thumbnail(pixels if pixels.ndim == 2 else pixels.mean(axis=2), _MAX_PATCH_PIXELS)
+    height, width = micrograph.pixels.shape[:2]
+    rows = (np.arange(len(pixels)) + 0.5) * step + top
+    columns = (np.arange(pixels.shape[1]) + 0.5) * step + left
+    own_rows = (rows * mask.shape[0] / height).astype(int)
+    own_columns = (columns * mask.shape[1] / width).astype(int)
+    own = mask[np.ix_(own_rows, own_columns)]
+    return Patch(pixels.copy(), own, member, box, micrograph.pixel_size)

@@ -1,4 +1,4 @@
-"""Confusion matrix, readable for a dozen classes with long names."""
+"""Confusion matrix that stays readable for a dozen classes with long names."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
-from hypervlad.displays.figures import axes_or_new
-from hypervlad.displays.tiles import literal, shorten
+from hypervlad.displays.colours import DARK
+from hypervlad.displays.figures import Display
+from hypervlad.displays.image_grid import literal, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-_MOST_WITH_NUMBERS = 20
+_MAX_WITH_COUNTS = 20
 
 
-class ConfusionDisplay:
+class ConfusionDisplay(Display):
     """scikit-learn's confusion matrix, coloured by row and labelled with counts.
 
-    Rows are true classes, columns predicted ones. The colour is the share of the row, so that a
-    rare class is seen as well as a common one; the number is the count of images.
+    Rows are true classes, columns predicted classes. The colour is the share of the row, so that
+    rare classes are as visible as common ones; the number is the count of images.
 
     Parameters
     ----------
@@ -35,9 +35,6 @@ class ConfusionDisplay:
     figure_ : matplotlib Figure
     ax_ : matplotlib Axes
     """
-
-    figure_: Figure
-    ax_: Axes
 
     def __init__(self, matrix: NDArray[Any], labels: Sequence[Any]) -> None:
         self.matrix = np.asarray(matrix)
@@ -52,22 +49,22 @@ class ConfusionDisplay:
         labels: Sequence[Any] | None = None,
         ax: Axes | None = None,
     ) -> ConfusionDisplay:
-        """Count and plot.
+        """Count predictions and plot the matrix.
 
         Parameters
         ----------
         y_true, y_pred : sequences of n labels
         labels : sequence of labels, optional
-            Their order; by default all that occur, sorted.
+            The order of the classes; by default all labels that occur, sorted.
         ax : matplotlib Axes, optional
 
         Returns
         -------
         ConfusionDisplay
         """
-        true, said = [str(label) for label in y_true], [str(label) for label in y_pred]
-        names = sorted({*true, *said}) if labels is None else [str(label) for label in labels]
-        return cls(confusion_matrix(true, said, labels=names), names).plot(ax=ax)
+        true, predicted = ([str(label) for label in y] for y in (y_true, y_pred))
+        names = sorted({*true, *predicted}) if labels is None else [str(label) for label in labels]
+        return cls(confusion_matrix(true, predicted, labels=names), names).plot(ax=ax)
 
     @property
     def figure_size(self) -> tuple[float, float]:
@@ -76,20 +73,7 @@ class ConfusionDisplay:
         names = 0.075 * max((len(shorten(label, 22)) for label in self.labels), default=0)
         return side + names + 0.8, side + names + 0.6
 
-    def plot(self, ax: Axes | None = None) -> ConfusionDisplay:
-        """Draw the matrix.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            A new figure by default.
-
-        Returns
-        -------
-        ConfusionDisplay
-            Itself.
-        """
-        self.figure_, self.ax_ = axes_or_new(ax, self.figure_size)
+    def _draw(self) -> None:
         shares = self.matrix / np.maximum(self.matrix.sum(axis=1, keepdims=True), 1)
         names = [literal(shorten(label, 22)) for label in self.labels]
         crowded = max((len(name) for name in names), default=0) * len(names) > 24
@@ -104,11 +88,10 @@ class ConfusionDisplay:
         if crowded:
             for label in self.ax_.get_xticklabels():
                 label.set(ha="right", rotation_mode="anchor")
-        self.ax_.set(xlabel="what the model said", ylabel="true class")
-        self.ax_.tick_params(labelsize=9 if len(names) <= _MOST_WITH_NUMBERS else 6, length=0)
-        if len(names) <= _MOST_WITH_NUMBERS:
+        self.ax_.set(xlabel="predicted class", ylabel="true class")
+        self.ax_.tick_params(labelsize=9 if len(names) <= _MAX_WITH_COUNTS else 6, length=0)
+        if len(names) <= _MAX_WITH_COUNTS:
             self._write_counts(shares)
-        return self
 
     def _write_counts(self, shares: NDArray[Any]) -> None:
         for (row, column), count in np.ndenumerate(self.matrix):
@@ -120,5 +103,5 @@ class ConfusionDisplay:
                     ha="center",
                     va="center",
                     fontsize=9,
-                    color="white" if shares[row, column] > 0.55 else "#222222",
+                    color="white" if shares[row, column] > 0.55 else DARK,
                 )

@@ -1,31 +1,35 @@
-"""Contact sheets: many small images on one page, each with what the model says of it."""
+"""Contact sheet: many small images, each with its prediction."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.displays.figures import axes_or_new
-from hypervlad.displays.tiles import GREY, Line, Tile, draw_tiles, sheet_size, shorten, thumbnail
-from hypervlad.images import read_image
+from hypervlad.displays.colours import GREY, RIGHT, WRONG
+from hypervlad.displays.image_grid import (
+    Grid,
+    GridDisplay,
+    Line,
+    ReadingOptions,
+    Tile,
+    names_or_default,
+    shorten,
+    thumbnail,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-RIGHT = "#1a7f37"
-WRONG = "#b42318"
-_LABEL_LETTERS = 14  # so that how sure the model is stays readable beside a long name
+_LABEL_LETTERS = 14  # leaves room for the confidence beside a long name
 
 
-class ContactSheetDisplay:
+class ContactSheetDisplay(GridDisplay):
     """Images in rows, each with a caption.
 
-    It is best made by `from_predictions`.
+    Usually created by `from_predictions`.
 
     Parameters
     ----------
@@ -35,8 +39,8 @@ class ContactSheetDisplay:
     colours : sequence of str, optional
         A matplotlib colour for each image's second line, which is then bold.
     n_columns : int, default=6
-    read_options : mapping, optional
-        How to read the images: the fields of `hypervlad.images.ReadOptions`.
+    read_options : ReadOptions or mapping of its fields, optional
+        How to read the images.
 
     Attributes
     ----------
@@ -50,9 +54,6 @@ class ContactSheetDisplay:
     2
     """
 
-    figure_: Figure
-    ax_: Axes
-
     def __init__(
         self,
         images: Sequence[Any],
@@ -60,7 +61,7 @@ class ContactSheetDisplay:
         *,
         colours: Sequence[str] | None = None,
         n_columns: int = 6,
-        read_options: Mapping[str, Any] | None = None,
+        read_options: ReadingOptions = None,
     ) -> None:
         if len(images) != len(captions):
             raise ValueError(
@@ -85,10 +86,10 @@ class ContactSheetDisplay:
         n_images: int = 18,
         n_columns: int = 6,
         names: Sequence[str] | None = None,
-        read_options: Mapping[str, Any] | None = None,
+        read_options: ReadingOptions = None,
         ax: Axes | None = None,
     ) -> ContactSheetDisplay:
-        """Choose images by their predicted probabilities, and plot them.
+        """Select images by their predicted probabilities, and plot them.
 
         Parameters
         ----------
@@ -97,17 +98,16 @@ class ContactSheetDisplay:
         classes : sequence of n_classes labels
             In the order of the columns of `proba`.
         y_true : sequence of n labels, optional
-            The right labels, where they are known.
+            The true labels.
         select : {"least_certain", "mistakes", "all"}
             The images with the lowest confidence (highest probability of any class), lowest first;
             or the wrong predictions, most confident first; or the first of the list.
         n_images : int
-            How many at most.
+            Maximum number of images.
         n_columns : int
         names : sequence of n str, optional
-            What to call each image; `image_names` by default.
-        read_options : mapping, optional
-            The fields of `hypervlad.images.ReadOptions`.
+            Names of the images; by default those of their files.
+        read_options : ReadOptions or mapping of its fields, optional
         ax : matplotlib Axes, optional
 
         Returns
@@ -117,16 +117,16 @@ class ContactSheetDisplay:
         Raises
         ------
         ValueError
-            If the lengths differ, or mistakes are asked for without `y_true`.
+            If the lengths differ, or `select` is "mistakes" without `y_true`.
         """
         table = np.asarray(proba, dtype=float)
         _check_lengths(images, table, classes, y_true)
-        names = image_names(images) if names is None else names
+        names = names_or_default(images, names)
         chosen = _choose(table, classes, y_true, select)[:n_images]
-        said = table.argmax(axis=1)
+        predicted = table.argmax(axis=1)
         captions, colours = [], []
         for index in chosen:
-            label = str(classes[said[index]])
+            label = str(classes[predicted[index]])
             sure = f"{100 * table[index].max():.0f} % sure"
             lines = [names[index], f"{shorten(label, _LABEL_LETTERS)}, {sure}"]
             colour = "#333333"
@@ -147,61 +147,20 @@ class ContactSheetDisplay:
         return display.plot(ax=ax)
 
     @property
-    def figure_size(self) -> tuple[float, float]:
-        """Width and height in inches that suit the number of images."""
+    def grid(self) -> Grid:
+        """The extent of the grid."""
         n_lines = max((len(lines) for lines in self.captions), default=0)
-        return sheet_size(len(self.images), self.n_columns, n_lines)
+        return Grid(len(self.images), self.n_columns, n_lines)
 
-    def plot(self, ax: Axes | None = None) -> ContactSheetDisplay:
-        """Read the images and draw the sheet.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            A new figure by default.
-
-        Returns
-        -------
-        ContactSheetDisplay
-            Itself.
-        """
-        self.figure_, self.ax_ = axes_or_new(ax, self.figure_size)
-        tiles = []
+    def _tiles(self) -> Iterator[Tile]:
         for index, image in enumerate(self.images):
-            pixels = read_image(image, **dict(self.read_options or {}))
-            tiles.append(Tile(thumbnail(pixels), self._caption(index)))
-        draw_tiles(self.ax_, tiles, self.n_columns)
-        return self
+            yield Tile(thumbnail(self._read(image)), self._caption(index))
 
     def _caption(self, index: int) -> list[Line]:
         lines = [Line(text, GREY) for text in self.captions[index]]
         if self.colours is not None and len(lines) > 1:
             lines[1] = Line(lines[1].text, self.colours[index], "bold")
         return lines
-
-
-def image_names(images: Sequence[Any], *, full: bool = False) -> list[str]:
-    """Name each image: the file's name, or ``image 3`` for the fourth of a list of arrays.
-
-    Parameters
-    ----------
-    images : sequence of path or ndarray
-    full : bool
-        Whole paths, as they were given.
-
-    Examples
-    --------
-    >>> image_names(["scans/a.tif", np.eye(3)])
-    ['a.tif', 'image 1']
-    """
-    names = []
-    for index, image in enumerate(images):
-        if isinstance(image, str | os.PathLike):
-            path = os.fspath(image)
-            names.append(path if full else os.path.basename(path))
-        else:
-            names.append(f"image {index}")
-    return names
 
 
 def _check_lengths(
@@ -227,8 +186,8 @@ def _choose(
     if select != "mistakes":
         raise ValueError(f'select={select!r}; expected "least_certain", "mistakes" or "all".')
     if y_true is None:
-        raise ValueError('select="mistakes" needs y_true, the right labels.')
-    said = proba.argmax(axis=1)
-    wrong = [i for i in range(len(proba)) if str(classes[said[i]]) != str(y_true[i])]
+        raise ValueError('select="mistakes" needs y_true, the true labels.')
+    predicted = proba.argmax(axis=1)
+    wrong = [i for i in range(len(proba)) if str(classes[predicted[i]]) != str(y_true[i])]
     order = np.argsort(-confidence[wrong], kind="stable")
     return np.asarray(wrong, dtype=np.intp)[order]

@@ -1,79 +1,75 @@
-"""Evidence maps: which places of an image speak for a class, and which against it."""
+"""Evidence maps: which places of an image are evidence for a class, and which against it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from hypervlad.displays.contact_sheet import RIGHT, WRONG, image_names
-from hypervlad.displays.facts import read_options_of
-from hypervlad.displays.figures import axes_or_new
-from hypervlad.displays.tiles import (
-    GREY,
-    TILE_INCHES,
+from hypervlad.displays.colours import AGAINST, FOR, GREY, RIGHT, WRONG
+from hypervlad.displays.image_grid import (
+    Grid,
+    GridDisplay,
     Line,
+    ReadingOptions,
     Tile,
     columns_for_maps,
-    draw_tiles,
-    sheet_size,
+    draw_legend,
+    names_or_default,
     shorten,
     thumbnail,
 )
-from hypervlad.images import check_image_list, read_image
+from hypervlad.images import check_image_list
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from hypervlad.classifier import Explanation
 
-FOR = (0.86, 0.10, 0.16)  # red
-AGAINST = (0.10, 0.38, 0.92)  # blue
 _ROBUST_PERCENTILE = 99
-_MOST_OPAQUE = 0.85
-_DARKEST = 0.3  # black under an overlay becomes this grey, or colours would drown in it
-_LEGEND_INCHES = 0.3
-_LETTERS = 22  # of the captions' bold font, across one tile
+_MAX_OPACITY = 0.85
+_DARKEST = 0.3  # grey that stands for black beneath colours, which would not show on black
+_MAX_LETTERS = 22  # of the captions' bold font, across one tile
 
 
-class EvidenceDisplay:
-    """Images beside maps of the evidence for the class that the model names.
+class EvidenceDisplay(GridDisplay):
+    """Images beside maps of the evidence for the predicted class.
 
-    Red places speak for the class, blue ones against it, grey ones hardly matter. For reading, the
-    map is smoothed and laid over the image. Full colour begins where 1 % of an image's places
-    begin, so colours compare places and classes of one image, not images. Of the numbers beneath,
-    "places" is the sum over the image, "start" what the model says before it looks, and "trees",
-    if the model has any, what they add, which has no place. All are logarithms of odds; together
-    they are the margin of the class.
+    Red places are evidence for the class, blue ones against it; grey ones hardly matter. The map
+    is smoothed and laid over the image. Colours are saturated at the 99th percentile of an image's
+    evidence, so they compare places and classes within an image, not between images. The numbers
+    beneath a map are log-odds: "places" is the sum over the image, "bias" the bias of the class,
+    and "trees" the contribution of boosted trees, which has no place. Their sum is the margin of
+    the class.
 
-    Intra-normalisation makes rare words as loud as frequent ones: small spots of strong colour are
-    rare words. Networks pad images with zeros, so words of their own, and strong evidence, may
-    lie in corners and along borders; that is what the model uses, not a fault of the picture.
+    Intra-normalisation weights rare codewords as much as frequent ones: small spots of strong
+    colour are rare codewords. Networks pad images with zeros, so corners and borders may have
+    codewords and strong evidence of their own; that is what the model uses, not an error of the
+    figure.
 
-    It is best made by `from_estimator`.
+    Usually created by `from_estimator`.
 
     Parameters
     ----------
     images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
     explanations : sequence of n Explanation
-        What `MicrographClassifier.explain` returns.
+        As returned by `MicrographClassifier.explain`.
     labels : sequence of labels, optional
-        Classes to show, the same for every image. By default the one that the model names.
+        Classes to show, the same for every image. By default the predicted class.
     runner_up : bool, default=False
         Show the second most probable class too.
     y_true : sequence of n labels, optional
-        The right labels, where they are known.
+        The true labels.
     names : sequence of n str, optional
-        What to call each image.
+        Names of the images; by default those of their files.
     smoothing : float, default=0.02
-        Standard deviation of the Gaussian that the map is smoothed with, as a share of its longer
-        side; 0 shows the evidence as it is.
-    read_options : mapping, optional
-        How to read the images: the fields of `hypervlad.images.ReadOptions`.
+        Standard deviation of the Gaussian filter, as a share of the map's longer side; 0 for no
+        smoothing.
+    read_options : ReadOptions or mapping of its fields, optional
+        How to read the images.
 
     Attributes
     ----------
@@ -81,8 +77,7 @@ class EvidenceDisplay:
     ax_ : matplotlib Axes
     """
 
-    figure_: Figure
-    ax_: Axes
+    _has_legend = True
 
     def __init__(
         self,
@@ -94,7 +89,7 @@ class EvidenceDisplay:
         y_true: Sequence[Any] | None = None,
         names: Sequence[str] | None = None,
         smoothing: float = 0.02,
-        read_options: Mapping[str, Any] | None = None,
+        read_options: ReadingOptions = None,
     ) -> None:
         if len(images) != len(explanations):
             raise ValueError(
@@ -109,7 +104,7 @@ class EvidenceDisplay:
         self.explanations = explanations
         self.y_true = y_true
         self.smoothing = smoothing
-        self.names = image_names(images) if names is None else names
+        self.names = names_or_default(images, names)
         self.read_options = read_options
         self.shown = [_classes_shown(found, labels, runner_up) for found in explanations]
 
@@ -126,12 +121,12 @@ class EvidenceDisplay:
         smoothing: float = 0.02,
         ax: Axes | None = None,
     ) -> EvidenceDisplay:
-        """Explain what a model says of images, and plot.
+        """Explain the predictions of a model, and plot.
 
         Parameters
         ----------
         model : fitted MicrographClassifier
-            Images are read for showing as the model reads them.
+            Images are shown as the model reads them.
         images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
         labels, runner_up, y_true, names, smoothing
             As for the class.
@@ -158,68 +153,48 @@ class EvidenceDisplay:
             y_true=y_true,
             names=names,
             smoothing=smoothing,
-            read_options=read_options_of(model.encoder_),
+            read_options=model.encoder_.fitted_params_.read_options,
         )
         return display.plot(ax=ax)
 
     @property
-    def n_columns(self) -> int:
-        """The image and its maps; two images a row where there is one map each."""
+    def grid(self) -> Grid:
+        """The extent of the grid: each image and its maps."""
         n_maps = max((len(classes) for classes in self.shown), default=1)
-        return columns_for_maps(len(self.images), n_maps)
-
-    @property
-    def figure_size(self) -> tuple[float, float]:
-        """Width and height in inches that suit the number of images and maps."""
         n_tiles = sum(1 + len(classes) for classes in self.shown)
         n_lines = 3 if any(found.trees.any() for found in self.explanations) else 2
-        width, height = sheet_size(n_tiles, self.n_columns, n_lines)
-        return width, height + _LEGEND_INCHES
+        return Grid(n_tiles, columns_for_maps(len(self.images), n_maps), n_lines)
 
-    def plot(self, ax: Axes | None = None) -> EvidenceDisplay:
-        """Read the images and draw them beside their evidence.
+    def _draw(self) -> None:
+        super()._draw()
+        scale = overlay(np.full((1, 129), 0.7), np.linspace(-1, 1, 129)[None])
+        draw_legend(self.ax_, [], ("against", scale, "for the class"))
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            A new figure by default.
+    def _tiles(self) -> Iterator[Tile]:
+        for row, (image, found) in enumerate(zip(self.images, self.explanations, strict=True)):
+            pixels = thumbnail(self._read(image))
+            yield Tile(pixels, self._image_caption(row))
+            maps = smooth(found.maps[self.shown[row]], self.smoothing)
+            limit = float(np.percentile(np.abs(maps), _ROBUST_PERCENTILE)) or 1.0
+            for index, evidence in zip(self.shown[row], maps, strict=True):
+                yield Tile(overlay(pixels, evidence / limit), _map_caption(found, index))
 
-        Returns
-        -------
-        EvidenceDisplay
-            Itself.
-        """
-        self.figure_, self.ax_ = axes_or_new(ax, self.figure_size)
-        tiles = [tile for row in range(len(self.images)) for tile in self._tiles(row)]
-        draw_tiles(self.ax_, tiles, self.n_columns)
-        _draw_legend(self.ax_)
-        return self
-
-    def _tiles(self, row: int) -> list[Tile]:
-        pixels = thumbnail(read_image(self.images[row], **dict(self.read_options or {})))
-        found, classes = self.explanations[row], self.shown[row]
-        caption = [Line(self.names[row])]
-        if self.y_true is not None:
-            right = str(self.y_true[row]) == str(found.label)
-            colour = RIGHT if right else WRONG
-            caption.append(Line(f"{'✓' if right else '✗'} true: {self.y_true[row]}", colour))
-        maps = smoothed(found.maps[classes], self.smoothing)
-        limit = float(np.percentile(np.abs(maps), _ROBUST_PERCENTILE)) or 1.0
-        of_classes = [
-            Tile(overlay(pixels, evidence / limit), _caption(found, index))
-            for index, evidence in zip(classes, maps, strict=True)
-        ]
-        return [Tile(pixels, caption), *of_classes]
+    def _image_caption(self, row: int) -> list[Line]:
+        if self.y_true is None:
+            return [Line(self.names[row])]
+        right = str(self.y_true[row]) == str(self.explanations[row].label)
+        truth = f"{'✓' if right else '✗'} true: {self.y_true[row]}"
+        return [Line(self.names[row]), Line(truth, RIGHT if right else WRONG)]
 
 
 def overlay(pixels: NDArray[Any], evidence: NDArray[Any]) -> NDArray[np.float64]:
-    """Lay evidence over an image: red for, blue against, the clearer the stronger.
+    """Lay evidence over an image: red for, blue against, more opaque where it is stronger.
 
     Parameters
     ----------
     pixels : ndarray of shape (H, W) or (H, W, 3), in [0, 1]
     evidence : ndarray of shape (h, w)
-        In [-1, 1]; beyond, it is cut off. It is enlarged to the image bilinearly.
+        Clipped to [-1, 1] and enlarged to the size of the image bilinearly.
 
     Returns
     -------
@@ -233,13 +208,13 @@ def overlay(pixels: NDArray[Any], evidence: NDArray[Any]) -> NDArray[np.float64]
     enlarged = resize(evidence.astype(np.float64), grey.shape, order=1, mode="edge")
     strength = np.clip(enlarged, -1, 1)[..., None]
     colours = np.where(strength > 0, FOR, AGAINST)
-    opacity = _MOST_OPAQUE * np.abs(strength)
+    opacity = _MAX_OPACITY * np.abs(strength)
     blended: NDArray[np.float64] = (1 - opacity) * faint + opacity * colours
     return blended
 
 
-def smoothed(maps: NDArray[Any], smoothing: float) -> NDArray[np.float64]:
-    """Smooth maps (n, H, W) by a Gaussian of this share of their longer side."""
+def smooth(maps: NDArray[Any], smoothing: float) -> NDArray[np.float64]:
+    """Smooth maps (n, H, W) by a Gaussian whose sigma is this share of their longer side."""
     sigma = smoothing * max(maps.shape[1:])
     result: NDArray[np.float64] = gaussian_filter(
         maps.astype(np.float64), (0, sigma, sigma), mode="nearest"
@@ -256,18 +231,18 @@ def _classes_shown(found: Explanation, labels: Sequence[Any] | None, runner_up: 
     return [found.index_of(label) for label in labels]
 
 
-def _caption(found: Explanation, index: int) -> list[Line]:
+def _map_caption(found: Explanation, index: int) -> list[Line]:
     ending = f", {100 * found.probabilities[index]:.0f} %"
-    name = shorten(str(found.classes[index]), _LETTERS - len(ending))
+    name = shorten(str(found.classes[index]), _MAX_LETTERS - len(ending))
     places = found.maps[index].sum(dtype=np.float64)
-    lines = [f"places {signed(places)}, start {signed(found.baseline[index])}"]
+    lines = [f"places {signed(places)}, bias {signed(found.baseline[index])}"]
     if found.trees.any():
         lines.append(f"trees {signed(found.trees[index])}")
     return [Line(name + ending, weight="bold"), *(Line(line, GREY) for line in lines)]
 
 
 def signed(value: float, decimals: int = 1) -> str:
-    """A number with its sign.
+    """Format a number with its sign.
 
     Examples
     --------
@@ -276,21 +251,3 @@ def signed(value: float, decimals: int = 1) -> str:
     """
     rounded = round(float(value), decimals) + 0.0  # no negative zero
     return f"{rounded:+.{decimals}f}".replace("-", "−")
-
-
-def _draw_legend(ax: Axes) -> None:
-    """Add a bar from blue to red beneath the tiles."""
-    left, bottom = ax.get_xlim()[0], ax.get_ylim()[0]
-    inch = 1 / TILE_INCHES
-    scale = np.linspace(-1, 1, 129)[None]
-    bar = overlay(np.full(scale.shape, 0.7), scale)
-    x, y, width, height = left + 0.75 * inch, bottom + 0.06 * inch, 1.2 * inch, 0.12 * inch
-    ax.imshow(bar, extent=(x, x + width, y + height, y), aspect="equal")
-    for place, side, text in (
-        (x - 0.06 * inch, "right", "against"),
-        (x + width, "left", " for the class"),
-    ):
-        ax.text(place, y + height / 2, text, ha=side, va="center", fontsize=8.5, color=GREY)
-    # The image of the bar would else set the limits.
-    ax.set_xlim(left, ax.get_xlim()[1])
-    ax.set_ylim(bottom + _LEGEND_INCHES * inch, ax.get_ylim()[1])

@@ -1,46 +1,71 @@
-"""Where a display draws: the axes that it is given, or a new figure."""
+"""The base class of displays, and saving a display as PNG without pyplot."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 
-class Display(Protocol):
-    """What every display of this package offers."""
+class Display(ABC):
+    """Base class of displays: content that is drawn into matplotlib axes.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+    ax_ : matplotlib Axes
+        Both exist once it has been plotted.
+    """
+
+    figure_: Figure | SubFigure
+    ax_: Axes
 
     @property
+    @abstractmethod
     def figure_size(self) -> tuple[float, float]:
         """Width and height in inches that suit the content."""
 
-    def plot(self, ax: Axes | None = None) -> Display:
-        """Draw into `ax`, or into a new figure."""
+    @abstractmethod
+    def _draw(self) -> None:
+        """Draw into `ax_`."""
 
+    def plot(self, ax: Axes | None = None) -> Self:
+        """Draw the display.
 
-def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
-    """Return `ax` and its figure, or those of a new pyplot figure of `size` inches."""
-    if ax is None:
-        import matplotlib.pyplot as plt
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            By default those of a new pyplot figure. With `ax`, pyplot is not used.
 
-        _, ax = plt.subplots(figsize=size, layout="constrained")
-    return ax.figure, ax  # type: ignore[return-value]  # of a subfigure it is the subfigure
+        Returns
+        -------
+        Display
+            Itself.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            _, ax = plt.subplots(figsize=self.figure_size, layout="constrained")
+        self.figure_, self.ax_ = ax.figure, ax
+        self._draw()
+        return self
 
 
 def save_png(
     draw: Callable[[Axes], Display], stream: str | os.PathLike[str] | IO[bytes], dpi: int = 144
 ) -> tuple[float, float]:
-    """Draw a display into a PNG without pyplot: no window, no global state, any thread.
+    """Draw a display into a PNG without pyplot: no window, no global state, in any thread.
 
     Parameters
     ----------
     draw : callable
-        Takes axes, draws into them, and returns the display.
+        Draws into the axes that it is given, and returns the display.
     stream : path-like or binary stream
     dpi : int
         Pixels per inch.
@@ -48,7 +73,7 @@ def save_png(
     Returns
     -------
     width, height : float
-        The figure's size in inches, which is the display's own choice.
+        The size of the figure in inches: the display's `figure_size`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -58,7 +83,7 @@ def save_png(
     size = draw(figure.add_subplot()).figure_size
     figure.set_size_inches(size)
     with warnings.catch_warnings():
-        # A class name in a script that the font lacks still has its place in the page's text.
+        # The font may lack letters of a class name.
         warnings.filterwarnings("ignore", message=r"Glyph \d+", category=UserWarning)
         figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
     return size

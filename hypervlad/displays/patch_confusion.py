@@ -1,69 +1,70 @@
-"""Patches of images, coloured by whether they were called what they are."""
+"""Patches of images, coloured by whether they are classified correctly."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.displays.defect_map import (
-    LEGEND_INCHES,
-    SEEN,
-    SIDE,
-    Colour,
+from hypervlad.displays.colours import DEFECT_FREE, FALSE_ALARM, GREY, HIT, MISSED, as_rgb
+from hypervlad.displays.image_grid import (
+    SHOWN_PIXELS,
+    Grid,
+    GridDisplay,
+    Line,
+    ReadingOptions,
+    Tile,
     check_size,
     draw_legend,
-    in_colour,
-    names_or_own,
+    names_or_default,
     one_each,
+    thumbnail,
 )
-from hypervlad.displays.figures import axes_or_new
-from hypervlad.displays.tiles import GREY, Line, Tile, draw_tiles, sheet_size, thumbnail
-from hypervlad.images import check_image_list, read_image, read_mask
+from hypervlad.images import check_image_list, read_mask
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.metrics import PatchConfusion, patch_confusion
 from hypervlad.metrics.patches import defective_patches
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Colours that people with any kind of colour vision tell apart (Okabe and Ito 2008).
-HIT: Colour = (0.0, 0.62, 0.45)
-FALSE_ALARM: Colour = SEEN
-MISSED: Colour = (0.84, 0.37, 0.0)
-SOUND: Colour = (0.80, 0.80, 0.80)
+_MIN_WIDTH = 4.0  # inches, for the legend
 
 
-class PatchConfusionDisplay:
-    """Images with each patch coloured by whether it was rightly called defective or sound.
+class PatchConfusionDisplay(GridDisplay):
+    """Images with each patch coloured by whether it is correctly called defective or defect-free.
 
     Parameters
     ----------
     images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
     predicted : sequence of n ndarray of shape (H, W)
-        True where a defect is seen.
+        True where a defect is predicted.
     masks : sequence of n path, ndarray or None
-        True where there is one; None for an image without defects.
+        True where there is a defect; None for an image without defects.
     patch : int, default=29
     min_fraction : float, default=0.1
     edges : {"pad", "drop"}, default="pad"
         As in :func:`hypervlad.metrics.patch_confusion`.
     names : sequence of n str, optional
-    read_options : mapping, optional
+    read_options : ReadOptions or mapping of its fields, optional
 
     Attributes
     ----------
     confusions : list of PatchConfusion
-        Of each image.
+        One for each image.
     figure_ : matplotlib Figure
     ax_ : matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        If there is not one map, mask and name for each image, or a mask cannot be read or is of
+        another size than its map; when it is plotted, also if an image is.
     """
 
-    figure_: Figure
-    ax_: Axes
+    _has_legend = True
 
     def __init__(
         self,
@@ -75,26 +76,27 @@ class PatchConfusionDisplay:
         min_fraction: float = 0.1,
         edges: Any = "pad",
         names: Sequence[str] | None = None,
-        read_options: Mapping[str, Any] | None = None,
+        read_options: ReadingOptions = None,
     ) -> None:
         self.images = check_image_list(images)
         n_images = len(self.images)
-        self.seen = [read_mask(m) for m in one_each("predicted map", predicted, n_images)]
-        truths = zip(one_each("mask", masks, n_images), self.seen, strict=True)
+        self.predicted = [
+            read_mask(each) for each in one_each("predicted map", predicted, n_images)
+        ]
         rows = mask_banner_rows(read_options or {})
         self.truths = [
-            np.zeros(seen.shape, dtype=bool)
+            np.zeros(found.shape, dtype=bool)
             if mask is None
-            else read_mask(mask, shape=seen.shape, banner_rows=rows)
-            for mask, seen in truths
+            else read_mask(mask, shape=found.shape, banner_rows=rows)
+            for mask, found in zip(one_each("mask", masks, n_images), self.predicted, strict=True)
         ]
-        self.names = names_or_own(self.images, names)
+        self.names = names_or_default(self.images, names)
         self.read_options = read_options
         self.patch = patch
         self._rule: dict[str, Any] = {"min_fraction": min_fraction, "edges": edges}
         self.confusions = [
-            patch_confusion(seen, truth, patch, **self._rule)
-            for seen, truth in zip(self.seen, self.truths, strict=True)
+            patch_confusion(found, truth, patch, **self._rule)
+            for found, truth in zip(self.predicted, self.truths, strict=True)
         ]
 
     @classmethod
@@ -107,69 +109,58 @@ class PatchConfusionDisplay:
         ax: Axes | None = None,
         **options: Any,
     ) -> PatchConfusionDisplay:
-        """Make a display, with the parameters of the class, and plot it."""
+        """Create a display with the parameters of the class, and plot it."""
         return cls(images, predicted, masks, **options).plot(ax=ax)
+
+    @property
+    def grid(self) -> Grid:
+        """The extent of the grid."""
+        return Grid(len(self.images), 3, n_lines=3)
 
     @property
     def figure_size(self) -> tuple[float, float]:
         """Width and height in inches that suit the number of images."""
-        width, height = sheet_size(len(self.images), 3, 3)
-        return max(width, 4.0), height + LEGEND_INCHES
+        width, height = super().figure_size
+        return max(width, _MIN_WIDTH), height
 
-    def plot(self, ax: Axes | None = None) -> PatchConfusionDisplay:
-        """Read the images and draw them.
+    def _draw(self) -> None:
+        super()._draw()
+        entries = [("hit", HIT), ("false alarm", FALSE_ALARM), ("missed", MISSED)]
+        draw_legend(self.ax_, [*entries, ("defect-free", DEFECT_FREE)])
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            A new figure by default.
-
-        Returns
-        -------
-        PatchConfusionDisplay
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            If an image cannot be read or is of another size than its map.
-        """
-        self.figure_, self.ax_ = axes_or_new(ax, self.figure_size)
-        draw_tiles(self.ax_, [self._tile(row) for row in range(len(self.images))], 3)
-        entries = [("hit", HIT), ("false alarm", FALSE_ALARM), ("missed", MISSED), ("sound", SOUND)]
-        draw_legend(self.ax_, entries)
-        return self
-
-    def _tile(self, row: int) -> Tile:
-        pixels = read_image(self.images[row], **dict(self.read_options or {}))
-        seen, truth = self.seen[row], self.truths[row]
-        check_size(self.names[row], pixels, seen)
-        called, true = (
-            enlarged(defective_patches(region, self.patch, **self._rule), self.patch, seen.shape)
-            for region in (seen, truth)
-        )
-        shown = called.shape
-        picture = in_colour(pixels)
-        tinted = picture[: shown[0], : shown[1]]
-        for where, colour, strength in (
-            (called & true, HIT, 0.55),
-            (called & ~true, FALSE_ALARM, 0.55),
-            (~called & true, MISSED, 0.6),
-            (~called & ~true, SOUND, 0.12),
+    def _tiles(self) -> Iterator[Tile]:
+        for image, name, found, truth, confusion in zip(
+            self.images, self.names, self.predicted, self.truths, self.confusions, strict=True
         ):
-            tinted[where] = (1 - strength) * tinted[where] + strength * np.asarray(colour)
-        return Tile(
-            thumbnail(picture, SIDE), _counts_in_words(self.names[row], self.confusions[row])
-        )
+            pixels = self._read(image)
+            check_size(name, pixels, found)
+            called, true = (self._by_patch(region) for region in (found, truth))
+            painted = as_rgb(pixels)
+            # Without the edges if they are dropped.
+            tinted = painted[: called.shape[0], : called.shape[1]]
+            for where, colour, strength in (
+                (called & true, HIT, 0.55),
+                (called & ~true, FALSE_ALARM, 0.55),
+                (~called & true, MISSED, 0.6),
+                (~called & ~true, DEFECT_FREE, 0.12),
+            ):
+                tinted[where] = (1 - strength) * tinted[where] + strength * np.asarray(colour)
+            yield Tile(thumbnail(painted, SHOWN_PIXELS), _caption(name, confusion))
+
+    def _by_patch(self, region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        patches = defective_patches(region, self.patch, **self._rule)
+        return enlarge_patches(patches, self.patch, region.shape)
 
 
-def enlarged(patches: NDArray[np.bool_], patch: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Give every pixel what is said of its patch; patches at the edge are cut to the image."""
+def enlarge_patches(
+    patches: NDArray[np.bool_], patch: int, shape: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """Repeat the value of each patch for all its pixels, cropped to the shape of the image."""
     whole = patches.repeat(patch, axis=0).repeat(patch, axis=1)
     return whole[: shape[0], : shape[1]]
 
 
-def _counts_in_words(name: str, found: PatchConfusion) -> list[Line]:
+def _caption(name: str, found: PatchConfusion) -> list[Line]:
     return [
         Line(name),
         Line(

@@ -1,4 +1,4 @@
-"""Reliability diagram: is the model right as often as it is sure?"""
+"""Reliability diagram: accuracy against confidence."""
 
 from __future__ import annotations
 
@@ -6,50 +6,40 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from hypervlad.displays.evaluation import wilson_interval
-from hypervlad.displays.figures import axes_or_new
-from hypervlad.displays.tiles import GREY
+from hypervlad.displays.colours import GREY
+from hypervlad.displays.figures import Display
+from hypervlad.metrics import Evaluation, ReliabilityBins, wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
-class ReliabilityDisplay:
-    """Share of right predictions against their confidence, in bins of equal width.
+class ReliabilityDisplay(Display):
+    """Share of correct predictions against their confidence, in bins of equal width.
 
-    It is best made by `from_predictions`.
+    Usually created by `from_predictions`.
 
     Parameters
     ----------
-    confidence : array-like of shape (n_bins,)
-        Mean confidence of each bin; not-a-number where a bin is empty.
-    accuracy : array-like of shape (n_bins,)
-        Share of right predictions of each bin; not-a-number where a bin is empty.
+    confidence, accuracy : array-like of shape (n_bins,)
+        Mean confidence and share of correct predictions of each bin; NaN where a bin is empty.
     counts : array-like of int of shape (n_bins,)
 
     Attributes
     ----------
-    calibration_error : float
-        The expected calibration error: the mean distance between confidence and accuracy, each bin
-        weighted by its count [1]_.
+    bins : ReliabilityBins
     figure_ : matplotlib Figure
     ax_ : matplotlib Axes
-
-    References
-    ----------
-    .. [1] Guo, Pleiss, Sun, Weinberger. "On calibration of modern neural networks", ICML 2017.
     """
 
-    figure_: Figure
-    ax_: Axes
-
     def __init__(self, confidence: ArrayLike, accuracy: ArrayLike, counts: ArrayLike) -> None:
-        self.confidence = np.asarray(confidence, dtype=float)
-        self.accuracy = np.asarray(accuracy, dtype=float)
-        self.counts = np.asarray(counts, dtype=int)
+        self.bins = ReliabilityBins(
+            np.asarray(confidence, dtype=float),
+            np.asarray(accuracy, dtype=float),
+            np.asarray(counts, dtype=np.intp),
+        )
 
     @classmethod
     def from_predictions(
@@ -76,39 +66,22 @@ class ReliabilityDisplay:
         -------
         ReliabilityDisplay
         """
-        table = np.asarray(proba, dtype=float)
-        said = table.argmax(axis=1)
-        correct = [str(classes[k]) == str(label) for k, label in zip(said, y_true, strict=True)]
-        bins = reliability_bins(table.max(axis=1), np.asarray(correct, dtype=float), n_bins)
-        return cls(*bins).plot(ax=ax)
+        result = Evaluation(y_true, np.asarray(proba, dtype=float), classes)
+        return cls(*result.reliability_bins(n_bins)).plot(ax=ax)
 
     @property
     def calibration_error(self) -> float:
-        """Mean distance between confidence and accuracy, weighted by counts."""
-        filled = self.counts > 0
-        gaps = np.abs(self.accuracy - self.confidence)[filled]
-        return float(np.average(gaps, weights=self.counts[filled])) if filled.any() else np.nan
+        """The expected calibration error of these bins."""
+        return self.bins.calibration_error
 
     @property
     def figure_size(self) -> tuple[float, float]:
         """Width and height in inches."""
         return 5.2, 4.4
 
-    def plot(self, ax: Axes | None = None) -> ReliabilityDisplay:
-        """Draw the diagram: bars, their 95 % intervals and their counts.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            A new figure by default.
-
-        Returns
-        -------
-        ReliabilityDisplay
-            Itself.
-        """
-        self.figure_, self.ax_ = axes_or_new(ax, self.figure_size)
-        n_bins = len(self.counts)
+    def _draw(self) -> None:
+        means, shares, counts = self.bins
+        n_bins = len(counts)
         self.ax_.plot([0, 1], [0, 1], color="#888888", linestyle="--", linewidth=1, zorder=3)
         self.ax_.text(
             0.04,
@@ -120,13 +93,13 @@ class ReliabilityDisplay:
             rotation_mode="anchor",
             transform_rotates_text=True,
         )
-        for index in np.flatnonzero(self.counts):
-            share, count = self.accuracy[index], int(self.counts[index])
+        for index in np.flatnonzero(counts):
+            share, count = shares[index], int(counts[index])
             self.ax_.bar(
                 index / n_bins, share, 1 / n_bins, align="edge", color="#9ec5e8", edgecolor="white"
             )
             low, high = wilson_interval(share, count)
-            x = self.confidence[index]
+            x = means[index]
             self.ax_.plot([x, x], [low, high], color="#1f5a8c", linewidth=1.2, zorder=4)
             self.ax_.plot(x, share, "o", color="#1f5a8c", markersize=4, zorder=5, clip_on=False)
             middle = (index + 0.5) / n_bins
@@ -136,45 +109,11 @@ class ReliabilityDisplay:
         self.ax_.set(
             xlim=(0, 1),
             ylim=(0, 1),
-            xlabel="how sure the model is",
-            ylabel="share of right predictions",
+            xlabel="confidence",
+            ylabel="share of correct predictions",
             xticks=ticks,
             yticks=ticks,
             xticklabels=[f"{100 * tick:.0f} %" for tick in ticks],
             yticklabels=[f"{100 * tick:.0f} %" for tick in ticks],
         )
         self.ax_.spines[["top", "right"]].set_visible(False)
-        return self
-
-
-def reliability_bins(
-    confidence: NDArray[Any], correct: NDArray[Any], n_bins: int = 10
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Average confidence and correctness over bins of equal width in confidence.
-
-    Parameters
-    ----------
-    confidence : ndarray of shape (n,)
-        In [0, 1]; a value on an edge belongs to the lower bin, as in
-        `hypervlad.metrics.expected_calibration_error`.
-    correct : ndarray of shape (n,)
-        1 for a right prediction, 0 for a wrong one.
-    n_bins : int
-
-    Returns
-    -------
-    mean_confidence, accuracy, counts : ndarrays of shape (n_bins,)
-        The first two are not-a-number where a bin is empty.
-
-    Examples
-    --------
-    >>> reliability_bins(np.array([0.6, 0.9, 1.0]), np.array([1, 0, 1]), n_bins=2)[2]
-    array([0, 3])
-    """
-    edges = np.arange(1, n_bins) / n_bins
-    place = np.searchsorted(edges, confidence, side="left")
-    counts = np.bincount(place, minlength=n_bins)
-    with np.errstate(invalid="ignore"):
-        mean = np.bincount(place, confidence, n_bins) / counts
-        share = np.bincount(place, correct, n_bins) / counts
-    return mean, share, counts

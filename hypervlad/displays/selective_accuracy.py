@@ -1,4 +1,4 @@
-"""Selective accuracy: how right is the model about the images that it is surest of?"""
+"""Selective accuracy: accuracy of the most confident predictions."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hypervlad.displays.evaluation import Evaluation
-from hypervlad.displays.figures import axes_or_new
-from hypervlad.displays.tiles import GREY
+from hypervlad.displays.colours import GREY
+from hypervlad.displays.figures import Display
+from hypervlad.metrics import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
-class SelectiveAccuracyDisplay:
-    """Accuracy of the surest answers against the share of images that they are of.
+class SelectiveAccuracyDisplay(Display):
+    """Accuracy of the most confident predictions against the share of images that they cover.
 
-    It is best made by `from_predictions`.
+    Usually created by `from_predictions`.
 
     Parameters
     ----------
@@ -34,9 +33,6 @@ class SelectiveAccuracyDisplay:
     figure_ : matplotlib Figure
     ax_ : matplotlib Axes
     """
-
-    figure_: Figure
-    ax_: Axes
 
     def __init__(self, coverage: ArrayLike, accuracy: ArrayLike, area: float) -> None:
         self.coverage = np.asarray(coverage, dtype=float)
@@ -75,20 +71,7 @@ class SelectiveAccuracyDisplay:
         """Width and height in inches."""
         return 5.2, 3.6
 
-    def plot(self, ax: Axes | None = None) -> SelectiveAccuracyDisplay:
-        """Draw the curve, and the accuracy of all images beside it.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            A new figure by default.
-
-        Returns
-        -------
-        SelectiveAccuracyDisplay
-            Itself.
-        """
-        self.figure_, self.ax_ = axes_or_new(ax, self.figure_size)
+    def _draw(self) -> None:
         everything = self.accuracy[-1]
         self.ax_.axhline(everything, color="#888888", linestyle="--", linewidth=1)
         self.ax_.annotate(
@@ -113,12 +96,11 @@ class SelectiveAccuracyDisplay:
         self.ax_.set(
             xlim=(0, 1),
             ylim=(max(0.0, np.floor(10 * self.accuracy.min() - 1) / 10), 1),
-            xlabel="images that the model answers alone, surest first",
-            ylabel="share of right answers among them",
+            xlabel="share of images, most confident first",
+            ylabel="accuracy on these images",
             xticks=ticks,
             xticklabels=[f"{100 * tick:.0f} %" for tick in ticks],
         )
         self.ax_.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
         self.ax_.set_title(f"area {self.area:.3f}", fontsize=9, color=GREY, loc="right")
         self.ax_.spines[["top", "right"]].set_visible(False)
-        return self

@@ -1,4 +1,4 @@
-"""How a network learnt: loss and accuracy, epoch by epoch."""
+"""Training curves: loss or accuracy of each epoch."""
 
 from __future__ import annotations
 
@@ -7,40 +7,36 @@ from typing import TYPE_CHECKING, Any
 
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.displays.figures import axes_or_new
-from hypervlad.displays.tiles import GREY
+from hypervlad.displays.colours import GREY
+from hypervlad.displays.figures import Display
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _TRAINING, _VALIDATION = "#9ec5e8", "#1f5a8c"
 
 
-class TrainingCurvesDisplay:
+class TrainingCurvesDisplay(Display):
     """Loss or accuracy of each epoch, on training and on validation samples.
 
-    It is best made by `from_estimator`.
+    Usually created by `from_estimator`.
 
     Parameters
     ----------
     training, validation : sequence of float
-        One value an epoch, from the first on.
+        One value per epoch.
     best_epoch : int
-        Whose weights were kept, counted from 0; -1 for those from before the first.
+        The epoch whose weights were kept, counted from 0; -1 for those before the first epoch.
     name : str, default="loss"
-        What the values are.
+        Name of the values.
     start : float, optional
-        Of the validation samples before the first epoch, if the network knew something then.
+        The value of the validation samples before the first epoch, for a pretrained network.
 
     Attributes
     ----------
     figure_ : matplotlib Figure
     ax_ : matplotlib Axes
     """
-
-    figure_: Figure
-    ax_: Axes
 
     def __init__(
         self,
@@ -60,7 +56,7 @@ class TrainingCurvesDisplay:
     def from_estimator(
         cls, model: Any, *, of: str = "loss", ax: Axes | None = None
     ) -> TrainingCurvesDisplay:
-        """Plot what a fitted network of :mod:`hypervlad.baselines` remembers.
+        """Plot the curves of a fitted network of :mod:`hypervlad.baselines`.
 
         Parameters
         ----------
@@ -95,20 +91,7 @@ class TrainingCurvesDisplay:
         """Width and height in inches."""
         return 5.6, 3.6
 
-    def plot(self, ax: Axes | None = None) -> TrainingCurvesDisplay:
-        """Draw both curves and mark the epoch that was kept.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            A new figure by default.
-
-        Returns
-        -------
-        TrainingCurvesDisplay
-            Itself.
-        """
-        self.figure_, self.ax_ = axes_or_new(ax, self.figure_size)
+    def _draw(self) -> None:
         epochs = range(1, len(self.training) + 1)
         for values, colour, label in (
             (self.training, _TRAINING, "training"),
@@ -117,7 +100,7 @@ class TrainingCurvesDisplay:
             self.ax_.plot(epochs, values, color=colour, label=label, linewidth=1.6)
         if self.start is not None:
             self.ax_.plot(0, self.start, "s", color=_VALIDATION, markersize=5, label="start")
-        title = "weights kept: those from before the first epoch"
+        title = "weights kept: those before the first epoch"
         if self.best_epoch >= 0:
             best = self.validation[self.best_epoch]
             self.ax_.axvline(self.best_epoch + 1, color=GREY, linestyle="--", linewidth=0.8)
@@ -133,4 +116,3 @@ class TrainingCurvesDisplay:
         self.ax_.locator_params(axis="x", integer=True)
         self.ax_.legend(frameon=False, fontsize=9)
         self.ax_.spines[["top", "right"]].set_visible(False)
-        return self

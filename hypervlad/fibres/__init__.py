@@ -18,12 +18,15 @@ from hypervlad.fibres.axial import (
     order_parameter,
 )
 from hypervlad.fibres.orientation import LocalOrientation, local_orientation
+from hypervlad.fibres.recipe import AlignmentRecipe, AlignmentResult
 from hypervlad.fibres.regions import AlignedRegion
 
 __all__ = [
     "AlignedFraction",
     "AlignedRegion",
     "AlignmentModel",
+    "AlignmentRecipe",
+    "AlignmentResult",
     "AxialStatistics",
     "Interval",
     "LocalOrientation",

@@ -1,5 +1,8 @@
-"""Scores: probabilities that say how sure they are, and maps that say where a defect is."""
+"""Scores of predicted probabilities, evaluations of classifiers, scores of defect maps."""
 
+from hypervlad.metrics.defects import DefectEvaluation, evaluate_defects
+from hypervlad.metrics.evaluation import ClassScores, Evaluation
+from hypervlad.metrics.intervals import accuracy_interval, wilson_interval
 from hypervlad.metrics.maps import (
     PixelTally,
     area_fraction_error,
@@ -9,24 +12,34 @@ from hypervlad.metrics.maps import (
 )
 from hypervlad.metrics.patches import PatchConfusion, patch_confusion
 from hypervlad.metrics.probabilities import (
+    ReliabilityBins,
     SelectiveAccuracy,
     calibration_error_range,
     expected_calibration_error,
+    reliability_bins,
     selective_accuracy_area,
     selective_accuracy_curve,
 )
 
 __all__ = [
+    "ClassScores",
+    "DefectEvaluation",
+    "Evaluation",
     "PatchConfusion",
     "PixelTally",
+    "ReliabilityBins",
     "SelectiveAccuracy",
+    "accuracy_interval",
     "area_fraction_error",
     "calibration_error_range",
+    "evaluate_defects",
     "expected_calibration_error",
     "patch_confusion",
     "per_region_overlap",
     "pixel_auroc",
     "pixel_average_precision",
+    "reliability_bins",
     "selective_accuracy_area",
     "selective_accuracy_curve",
+    "wilson_interval",
 ]

@@ -1,4 +1,4 @@
-"""Scores of predicted probabilities: are they as right as they claim, and which to trust first."""
+"""Scores of predicted probabilities: calibration and selective accuracy."""
 
 from __future__ import annotations
 
@@ -8,16 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
-__all__ = [
-    "SelectiveAccuracy",
-    "calibration_error_range",
-    "expected_calibration_error",
-    "selective_accuracy_area",
-    "selective_accuracy_curve",
-]
-
 FloatArray = NDArray[np.float64]
-# Rounding of float32 softmax outputs, no more.
+# Only for the rounding of float32 softmax outputs.
 _SUM_TOLERANCE = 1e-3
 
 
@@ -29,16 +21,78 @@ class SelectiveAccuracy(NamedTuple):
     threshold: FloatArray
 
 
-def expected_calibration_error(y_true: ArrayLike, proba: ArrayLike, *, n_bins: int = 10) -> float:
-    """How far confidence and accuracy lie apart, on average.
+class ReliabilityBins(NamedTuple):
+    """Predictions in bins of equal width over [0, 1] by confidence; see `reliability_bins`.
 
-    The confidence of a row is its largest probability, its prediction the class that has it. Rows
-    are put in `n_bins` bins of equal width over [0, 1] by confidence, bin m holding ((m - 1) / M,
-    m / M]. The error is
+    Attributes
+    ----------
+    confidence, accuracy : ndarray of shape (n_bins,)
+        Mean confidence and share of correct predictions of each bin; NaN where a bin is empty.
+    counts : ndarray of int, shape (n_bins,)
+    """
+
+    confidence: FloatArray
+    accuracy: FloatArray
+    counts: NDArray[np.intp]
+
+    @property
+    def calibration_error(self) -> float:
+        """Mean distance between confidence and accuracy, weighted by counts; NaN without rows."""
+        filled = self.counts > 0
+        gaps = np.abs(self.accuracy - self.confidence)[filled]
+        return float(np.average(gaps, weights=self.counts[filled])) if filled.any() else np.nan
+
+
+def reliability_bins(
+    confidence: ArrayLike, correct: ArrayLike, n_bins: int = 10
+) -> ReliabilityBins:
+    """Average confidence and correctness over bins of equal width in confidence.
+
+    Bin m holds the confidences in ((m - 1) / M, m / M] [1]_.
+
+    Parameters
+    ----------
+    confidence : array-like of shape (n,)
+        In [0, 1].
+    correct : array-like of shape (n,)
+        1 for a correct prediction, 0 for a wrong one.
+    n_bins : int, default=10
+        Number of bins, at least 1.
+
+    Returns
+    -------
+    ReliabilityBins
+
+    Raises
+    ------
+    ValueError
+        If `n_bins` is not a whole number of at least 1.
+
+    References
+    ----------
+    .. [1] Guo, Pleiss, Sun, Weinberger. "On calibration of modern neural networks", ICML 2017.
+
+    Examples
+    --------
+    >>> from hypervlad.metrics import reliability_bins
+    >>> reliability_bins([0.6, 0.9, 1.0], [1, 0, 1], n_bins=2).counts.tolist()
+    [0, 3]
+    """
+    values = np.asarray(confidence, dtype=np.float64)
+    hits = np.asarray(correct, dtype=np.float64)
+    return _averaged(_bins(values, n_bins), values, hits, n_bins)
+
+
+def expected_calibration_error(y_true: ArrayLike, proba: ArrayLike, *, n_bins: int = 10) -> float:
+    """Mean distance between confidence and accuracy.
+
+    The confidence of a row is its largest probability; its prediction is the class with that
+    probability. Rows are sorted into `n_bins` bins of equal width (see `reliability_bins`). The
+    error is
 
         sum over bins of  (rows in bin / all rows) x |accuracy in bin - mean confidence in bin|.
 
-    It is never zero for finite data, however good the probabilities: compare with
+    It is rarely zero for finite data, however good the probabilities: compare it with
     `calibration_error_range`.
 
     Parameters
@@ -75,9 +129,7 @@ def expected_calibration_error(y_true: ArrayLike, proba: ArrayLike, *, n_bins: i
     >>> expected_calibration_error([0, 0, 1, 1], proba)
     0.25
     """
-    confidence, correct = _confidence_and_correct(y_true, proba)
-    bins = _bins(confidence, n_bins)
-    return _binned_gap(confidence, correct, bins, n_bins)
+    return reliability_bins(*_confidence_and_correct(y_true, proba), n_bins).calibration_error
 
 
 def calibration_error_range(
@@ -88,11 +140,11 @@ def calibration_error_range(
     n_simulations: int = 1000,
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[float, float]:
-    """The calibration errors that a perfectly calibrated model with these confidences would show.
+    """Range of calibration errors of a perfectly calibrated model with the same confidences.
 
-    Labels are simulated: each row's prediction is right with the probability that it claims. An
-    `expected_calibration_error` above this range is evidence of miscalibration, one inside it is
-    not.
+    Labels are simulated: the prediction of each row is correct with a probability equal to its
+    confidence. An `expected_calibration_error` above this range is evidence of miscalibration; one
+    inside it is not.
 
     Parameters
     ----------
@@ -101,8 +153,8 @@ def calibration_error_range(
     n_bins : int, default=10
         As in `expected_calibration_error`.
     level : float, default=0.95
-        Share of the simulations inside the range, in (0, 1); the same share is left out on both
-        sides.
+        Share of the simulations inside the range, in (0, 1); the rest is split equally between
+        both ends.
     n_simulations : int, default=1000
         Number of simulated sets of labels, at least 1.
     random_state : int, RandomState or None, default=None
@@ -136,16 +188,17 @@ def calibration_error_range(
     bins = _bins(confidence, n_bins)
     rng = check_random_state(random_state)
     errors = np.empty(n_simulations)
-    # One set of labels at a time: all of them at once would not fit in memory for a large folder.
+    # One set of labels at a time: all sets at once may not fit in memory for a large folder.
     for simulation in range(n_simulations):
         correct = rng.random_sample(len(confidence)) < confidence
-        errors[simulation] = _binned_gap(confidence, correct, bins, n_bins)
+        simulated = _averaged(bins, confidence, correct.astype(np.float64), n_bins)
+        errors[simulation] = simulated.calibration_error
     low, high = np.quantile(errors, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def selective_accuracy_curve(y_true: ArrayLike, proba: ArrayLike) -> SelectiveAccuracy:
-    """Accuracy on the rows that are kept when the least confident ones are left to a person.
+    """Accuracy on the most confident rows, at every coverage.
 
     Parameters
     ----------
@@ -159,8 +212,8 @@ def selective_accuracy_curve(y_true: ArrayLike, proba: ArrayLike) -> SelectiveAc
     curve : SelectiveAccuracy
         Three arrays with one entry for each distinct confidence, from the highest down:
         ``threshold``, the confidence; ``coverage``, the share of rows with at least that;
-        ``accuracy`` on those rows. Rows of equal confidence come and go together. The last entry
-        has coverage 1 and the plain accuracy.
+        ``accuracy`` on those rows. Rows of equal confidence share one entry. The last entry has
+        coverage 1 and the accuracy on all rows.
 
     Raises
     ------
@@ -188,11 +241,11 @@ def selective_accuracy_curve(y_true: ArrayLike, proba: ArrayLike) -> SelectiveAc
 
 
 def selective_accuracy_area(y_true: ArrayLike, proba: ArrayLike) -> float:
-    """The area under the selective-accuracy curve: one number for how well doubt is placed.
+    """The area under the selective-accuracy curve: how well confidence ranks the predictions.
 
-    The mean, over k = 1 ... n, of the accuracy on the k most confident rows; rows of equal
-    confidence are taken in all orders, on average. For the same accuracy it is the larger, the
-    less confident the wrong answers are.
+    The mean, over k = 1 ... n, of the accuracy on the k most confident rows, averaged over all
+    orders of rows with equal confidence. At the same accuracy, it is larger if the wrong
+    predictions are less confident.
 
     Parameters
     ----------
@@ -204,7 +257,7 @@ def selective_accuracy_area(y_true: ArrayLike, proba: ArrayLike) -> float:
     Returns
     -------
     area : float
-        Between 0 and 1; 1 minus what is called AURC, the area under the risk-coverage curve.
+        Between 0 and 1; it equals 1 - AURC, with AURC the area under the risk-coverage curve.
 
     Raises
     ------
@@ -237,12 +290,14 @@ def _bins(confidence: FloatArray, n_bins: int) -> NDArray[np.intp]:
     return np.searchsorted(edges, confidence, side="left")
 
 
-def _binned_gap(
-    confidence: FloatArray, correct: NDArray[np.bool_], bins: NDArray[np.intp], n_bins: int
-) -> float:
-    # |accuracy - confidence| x rows of a bin is the absolute sum of (correct - confidence) over it.
-    gap = np.bincount(bins, weights=correct - confidence, minlength=n_bins)
-    return float(np.abs(gap).sum() / len(confidence))
+def _averaged(
+    bins: NDArray[np.intp], confidence: FloatArray, correct: FloatArray, n_bins: int
+) -> ReliabilityBins:
+    counts = np.bincount(bins, minlength=n_bins)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(bins, confidence, n_bins) / counts
+        share = np.bincount(bins, correct, n_bins) / counts
+    return ReliabilityBins(mean, share, counts)
 
 
 def _confidence_and_correct(
@@ -274,7 +329,7 @@ def _check_proba(proba: ArrayLike) -> FloatArray:
         raise ValueError(
             f"proba is a table of shape (n_samples, n_classes), not empty; got shape {table.shape}."
         )
-    # Written so that NaN fails too.
+    # `not (... >= 0)` so that NaN fails too.
     if not (table >= 0).all() or not (np.abs(table.sum(axis=1) - 1) <= _SUM_TOLERANCE).all():
         raise ValueError("Each row of proba must hold probabilities: not negative, with sum 1.")
     return table

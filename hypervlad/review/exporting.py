@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypervlad.displays.tables import table_as_bytes
+from hypervlad.reports.files import table_as_bytes
 from hypervlad.review.filling import contents
 from hypervlad.review.store import Queue
 

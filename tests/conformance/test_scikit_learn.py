@@ -119,7 +119,7 @@ TABLE = [
     ),
     Row(
         "defect scorer",
-        DefectScorerOnRows(WINDOWS, patch=1, stride=1, n_words=2, random_state=0),
+        DefectScorerOnRows(WINDOWS, patch=1, stride=1, n_codewords=2, random_state=0),
     ),
     Row(
         "alignment",

@@ -16,8 +16,11 @@ from PIL import Image
 
 import hypervlad
 import hypervlad.displays
+import hypervlad.reports
 
-ROOMS = pytest.mark.parametrize("room", [hypervlad, hypervlad.displays], ids=lambda r: r.__name__)
+ROOMS = pytest.mark.parametrize(
+    "room", [hypervlad, hypervlad.displays, hypervlad.reports], ids=lambda r: r.__name__
+)
 
 
 @ROOMS
@@ -62,7 +65,8 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         ("import hypervlad.modelfile", {"torch", "xgboost", "sklearn", "matplotlib"}),
         ("import hypervlad.cli", {"torch", "xgboost", "sklearn", "matplotlib"}),
         ("import hypervlad.displays", HEAVY),
-        ("import hypervlad.displays.alignment_files", {"torch", "torchvision", "xgboost"}),
+        ("import hypervlad.reports", HEAVY),
+        ("import hypervlad.reports.alignment", {"torch", "torchvision", "xgboost"}),
         ("from hypervlad.displays import OrientationDisplay", {"torch", "matplotlib"}),
     ],
 )
@@ -81,8 +85,9 @@ def test_aligning_needs_neither_torch_nor_xgboost(tmp_path: Path) -> None:
 
 
 def test_no_module_takes_the_place_of_a_function_of_its_name() -> None:
-    modules = {module.name for module in pkgutil.iter_modules(hypervlad.displays.__path__)}
-    assert not modules & set(hypervlad.displays.__all__)
+    for room in (hypervlad.displays, hypervlad.reports):
+        modules = {module.name for module in pkgutil.iter_modules(room.__path__)}
+        assert not modules & set(room.__all__)
 
 
 def test_importing_costs_at_most_half_a_second() -> None:

@@ -17,8 +17,8 @@ from hypervlad import make_nanowire_images, read_image, read_micrograph
 from hypervlad.cli import app
 from hypervlad.cli.alignment import align
 from hypervlad.cli.models import check_folders
-from hypervlad.displays import AlignmentRecipe, alignment_files, alignment_folder
-from hypervlad.fibres import aligned_fraction, local_orientation
+from hypervlad.fibres import AlignmentRecipe, aligned_fraction, local_orientation
+from hypervlad.reports import alignment as alignment_files
 
 PIXEL_SIZE = 4.0
 
@@ -241,8 +241,8 @@ def test_what_ends_a_run_costs_nothing_that_was_found(
 def test_tables_grow_while_a_run_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing can be written when the power fails."""
     images = wires(tmp_path / "in", "a.png", "b.png", "c.png")
-    monkeypatch.setattr(alignment_folder, "SECONDS_APART", 0.0)
-    monkeypatch.setattr(alignment_folder.AlignmentFolder, "__exit__", lambda *_: None)
+    monkeypatch.setattr(alignment_files, "SECONDS_BETWEEN_TABLES", 0.0)
+    monkeypatch.setattr(alignment_files.AlignmentFolder, "__exit__", lambda *_: None)
     failing_at_the_third(monkeypatch, RuntimeError("as if the machine had stopped"))
     run(images, "-o", tmp_path / "out", "--quiet", code=2)
     assert list(table(tmp_path / "out" / "alignment.csv")) == ["a.png", "b.png"]
@@ -256,7 +256,7 @@ def test_results_of_an_earlier_run_go_when_those_of_this_one_are_complete(tmp_pa
         own.write_text("not of this program")
     (images / "sub" / "b.png").unlink()
     told = run(images, "-o", out, "--quiet")
-    assert "removed what an earlier run found in sub/b.png" in told.stderr
+    assert "removed the results of an earlier run for sub/b.png" in told.stderr
     assert all(own.is_file() for own in notes)
     assert {name for name in files_of(out) if "sub" in name} == set()
     assert not (out / "maps" / "sub").exists()
@@ -308,11 +308,11 @@ def test_a_table_of_somebody_elses_is_not_overwritten(tmp_path: Path, text: str)
     out.mkdir()
     (out / "alignment.csv").write_text(text)
     told = run(images, "-o", out, "--quiet", code=2)
-    assert "no table of an earlier run" in told.stderr
+    assert "not a table of an earlier run" in told.stderr
     assert (out / "alignment.csv").read_text() == text
     (out / "alignment.csv").rename(out / "regions.csv")  # as the search for defects writes one
     (out / "regions.csv").write_text("path,x,y\na.png,1,2\n")
-    assert "regions.csv is no table of" in run(images, "-o", out, "--quiet", code=2).stderr
+    assert "regions.csv is not a table of" in run(images, "-o", out, "--quiet", code=2).stderr
 
 
 def test_the_sides_of_windows_are_told(tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_pixels_that_are_not_square_are_told(folder: Path, tmp_path: Path) -> No
 def test_more_regions_than_imagej_counts_to_are_plain_integers(tmp_path: Path) -> None:
     labels = np.arange(70_000, dtype=np.int32).reshape(700, 100)
     stored = alignment_files._as_integers(labels)
-    alignment_files._write_tiff(tmp_path / "many.tif", stored, 2.0)
+    alignment_files._write_map(tmp_path / "many.tif", stored, 2.0)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "many.tif"), labels)
     with tifffile.TiffFile(tmp_path / "many.tif") as file:
         per_centimetre = file.pages[0].tags["XResolution"].value
@@ -369,7 +369,7 @@ def test_a_model_of_a_file_may_judge_the_windows(
         (["--method", "missing.hvlad"], "missing.hvlad"),
         (["--window", "wide"], "'wide' is no length"),
         (["--tolerance", "120"], "expected degrees above 0, at most 90"),
-        (["--pixel-size", "-1"], "expected a number of nm"),
+        (["--pixel-size", "-1"], "must be a number of nm"),
         (["--window", "1000"], "larger than the image"),
     ],
 )

@@ -29,7 +29,7 @@ def _copied(builder: Callable[..., torch.nn.Module], **arguments: Any) -> torch.
     device = torch.empty(0).device  # "meta" within ``with torch.device("meta")``
     module = _built(builder, tuple(sorted(arguments.items())), device)
     # The dense layers of a VGG weigh half a gigabyte. hypervlad drops them: no need to copy them.
-    heads = [getattr(module, name) for name in _HEADS if hasattr(module, name)]
+    heads = [getattr(module, name) for name in _HEADS if getattr(module, name, None) is not None]
     shared = {id(tensor): tensor for head in heads for tensor in head.parameters()}
     return copy.deepcopy(module, shared)
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Generator
 from typing import Any
 
+import joblib
 import pytest
 import torch
 
@@ -50,6 +51,7 @@ def _check_module(module: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
 def _watch() -> None:
     """Watch this process, once: an audit hook cannot be removed."""
     if torch.nn.Module.__init__ is _build_module:
+        joblib.cpu_count(only_physical_cores=True)  # runs lscpu, once in a process
         sys.addaudithook(_check_event)
         torch.nn.Module.__init__ = _check_module  # type: ignore[method-assign]
 

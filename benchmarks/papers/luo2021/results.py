@@ -15,7 +15,7 @@ from benchmarks.papers.luo2021.data import LabelledImages
 from benchmarks.papers.luo2021.methods import BASELINES, Job
 from benchmarks.papers.luo2021.stages import BOOSTER, KEEPING, SOFTMAX
 from benchmarks.papers.luo2021.tables import accuracy_in_words
-from hypervlad.displays import accuracy_interval
+from hypervlad.metrics import accuracy_interval
 
 SPLITS = ("random", "grouped")
 #: Luo, Holm and Wang 2021: accuracy by number of classes, the fc2 baseline, hours for 3,200 images

@@ -11,7 +11,7 @@ from PIL import Image
 
 from hypervlad.datasets import ImageFolderError, load_patch_folder, write_patch_folder
 from hypervlad.images import read_image
-from hypervlad.patches import cut_patches, split_patches
+from hypervlad.windows import cut_patches, split_patches
 
 
 def parts_of(dtype=np.uint8, colours=(), n=5):

@@ -1,0 +1,207 @@
+"""The colours of displays: of outcomes, of codewords, and of directions."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Colours = NDArray[np.float32]
+Colour = tuple[float, float, float]
+
+DARK = "#222222"
+GREY = "#444444"  # of less important text
+RIGHT = "#1a7f37"
+WRONG = "#b42318"
+FOR: Colour = (0.86, 0.10, 0.16)  # red: evidence for a class
+AGAINST: Colour = (0.10, 0.38, 0.92)  # blue
+# Colours that can be told apart with any kind of colour vision (Okabe and Ito 2008).
+FOUND: Colour = (0.90, 0.62, 0.0)
+TRUE: Colour = (0.34, 0.71, 0.91)
+HIT: Colour = (0.0, 0.62, 0.45)
+FALSE_ALARM: Colour = FOUND
+MISSED: Colour = (0.84, 0.37, 0.0)
+DEFECT_FREE: Colour = (0.80, 0.80, 0.80)
+
+_N_COLOURS = 360  # of directions
+# A tilted circle of hues in OKLab: from red to green, which many people cannot tell apart, the
+# lightness rises too.
+_LIGHTNESS, _TILT, _CHROMA = 0.70, 0.14, 0.16
+_LMS_OF_LAB = np.array(
+    [
+        [1.0, 0.3963377774, 0.2158037573],
+        [1.0, -0.1055613458, -0.0638541728],
+        [1.0, -0.0894841775, -1.2914855480],
+    ]
+)
+_RGB_OF_LMS = np.array(
+    [
+        [4.0767416621, -3.3077115913, 0.2309699292],
+        [-1.2684380046, 2.6097574011, -0.3413193965],
+        [-0.0041960863, -0.7034186147, 1.7076147010],
+    ]
+)
+_PERCENTILES = (0.5, 99.5)
+_OPACITY = 0.9  # of a colour where the coherence is 1
+_SHADOW, _LIGHT = 0.3, 0.8  # brightness of a colour on black pixels, and what white adds to it
+
+
+def codeword_colours(codewords: int | ArrayLike) -> NDArray[np.float64]:
+    """Assign a colour to each codeword; similar codewords get similar colours.
+
+    The first three principal components of the codewords determine a CIELAB colour: the angle in
+    the plane of the first two its hue, the third its lightness, the distance from the centre of
+    that plane its chroma. All are replaced by their ranks, so that the whole range is used however
+    the codewords are distributed.
+
+    Parameters
+    ----------
+    codewords : int or array-like of shape (n_codewords, n_features)
+        The codewords, or their number; then hues follow the golden angle, so that neighbouring
+        numbers get different hues.
+
+    Returns
+    -------
+    ndarray of shape (n_codewords, 3)
+        RGB in [0, 1].
+
+    Examples
+    --------
+    >>> codeword_colours(3).shape
+    (3, 3)
+    """
+    from skimage.color import lab2rgb
+
+    if isinstance(codewords, int | np.integer):
+        numbers = np.arange(int(codewords))
+        turn = (numbers * 0.6180339887) % 1
+        light, chroma = (numbers * 0.7548776662) % 1, (numbers * 0.5698402910) % 1
+    else:
+        turn, light, chroma = _layout(np.asarray(codewords, dtype=np.float64))
+    lightness, radius = 38 + 47 * light, 28 + 32 * chroma
+    angle = 2 * np.pi * turn
+    lab = np.stack([lightness, radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
+    colours: NDArray[np.float64] = np.clip(lab2rgb(lab[None])[0], 0, 1)
+    return colours
+
+
+def direction_colours(angles: ArrayLike) -> Colours:
+    """Return a colour for each direction.
+
+    The map is cyclic: theta and theta + pi have the same colour. Red stands for 0, ochre for 45,
+    cyan for 90 and blue for 135 degrees; the lightness rises from red to cyan, so that the four
+    can also be told apart by people who confuse red and green. It is a tilted circle in OKLab [1]_.
+
+    Parameters
+    ----------
+    angles : array-like of float, any shape
+        Radians, finite.
+
+    Returns
+    -------
+    ndarray of float32, shape (..., 3)
+        sRGB in [0, 1].
+
+    References
+    ----------
+    .. [1] Ottosson. "A perceptual color space for image processing", 2020.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.displays import direction_colours
+    >>> red, cyan, red_too = direction_colours([0, np.pi / 2, np.pi])
+    >>> red.round(1).tolist() == red_too.round(1).tolist(), bool(cyan.sum() > red.sum())
+    (True, True)
+    """
+    turn = np.asarray(angles, dtype=np.float32) * np.float32(_N_COLOURS / np.pi)
+    return _table()[np.rint(turn).astype(np.intp) % _N_COLOURS]
+
+
+def tint_by_direction(grey: NDArray[Any], angles: ArrayLike, strength: ArrayLike) -> Colours:
+    """Tint grey pixels in the colours of directions; their brightness stays visible.
+
+    Parameters
+    ----------
+    grey : ndarray of shape (H, W)
+        In [0, 1].
+    angles : array-like of shape (H, W)
+        Radians.
+    strength : array-like of shape (H, W)
+        The coherence, from 0 (grey) to 1 (coloured).
+
+    Returns
+    -------
+    ndarray of float32, shape (H, W, 3)
+        In [0, 1].
+    """
+    base = np.asarray(grey, dtype=np.float32)[..., None]
+    share = np.float32(_OPACITY) * np.asarray(strength, dtype=np.float32)[..., None]
+    colours = direction_colours(angles)
+    colours *= np.float32(_SHADOW) + np.float32(_LIGHT) * base
+    colours -= base
+    colours *= share
+    colours += base
+    return np.clip(colours, 0, 1, out=colours)
+
+
+def stretch_contrast(grey: NDArray[Any]) -> NDArray[np.float32]:
+    """Stretch the grey values of an image to [0, 1]; half a per cent at either end is clipped.
+
+    Parameters
+    ----------
+    grey : ndarray of shape (H, W)
+
+    Returns
+    -------
+    ndarray of float32, shape (H, W)
+    """
+    low, high = np.percentile(grey, _PERCENTILES)
+    span = high - low if high > low else 1.0
+    return np.clip((grey - low) / span, 0, 1).astype(np.float32)
+
+
+def as_rgb(pixels: NDArray[Any]) -> NDArray[np.float64]:
+    """Return a copy of grey or colour pixels with three channels, shape (H, W, 3)."""
+    if pixels.ndim == 2:
+        return np.repeat(pixels[..., None], 3, axis=2).astype(float)
+    return pixels.astype(float)
+
+
+def _layout(centres: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    centred = centres - centres.mean(axis=0)
+    left, scale, _ = np.linalg.svd(centred, full_matrices=False)
+    planes = np.zeros((len(centres), 3))
+    width = min(3, left.shape[1])
+    planes[:, :width] = left[:, :width] * scale[:width]
+    # The sign of a singular vector is arbitrary; fix it, or colours would depend on the platform.
+    strongest = planes[np.abs(planes).argmax(axis=0), range(3)]
+    planes *= np.where(strongest < 0, -1.0, 1.0)
+    angle = np.arctan2(planes[:, 1], planes[:, 0])
+    return _ranks(angle), _ranks(planes[:, 2]), _ranks(np.hypot(planes[:, 0], planes[:, 1]))
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    ranks = np.empty(len(values))
+    ranks[np.argsort(values, kind="stable")] = np.arange(len(values))
+    return ranks / max(1, len(values))
+
+
+@functools.cache
+def _table() -> Colours:
+    around = np.linspace(0, 2 * np.pi, _N_COLOURS, endpoint=False)
+    lab = np.stack(
+        [
+            _LIGHTNESS - _TILT * np.cos(around),
+            _CHROMA * np.cos(around),
+            _CHROMA * np.sin(around),
+        ],
+        axis=-1,
+    )
+    linear = np.clip((lab @ _LMS_OF_LAB.T) ** 3 @ _RGB_OF_LMS.T, 0, 1)
+    curved = 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
+    table: Colours = np.where(linear <= 0.0031308, 12.92 * linear, curved).astype(np.float32)
+    table.flags.writeable = False
+    return table

@@ -1,0 +1,316 @@
+"""The grid of images: captioned tiles in rows, with a legend, as most displays need it."""
+
+from __future__ import annotations
+
+import math
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.displays.colours import DARK, GREY, Colour
+from hypervlad.displays.figures import Display
+from hypervlad.images import ReadOptions, read_image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SHOWN_PIXELS = 200  # of the longer side at least: lines of two pixels stay visible
+_TILE_INCHES = 1.75
+_LINE_INCHES = 0.175
+_GAP_INCHES = 0.16
+_LEGEND_INCHES = 0.3
+_BAR_INCHES = 0.8
+_CAPTION_POINTS = 8.5
+_MAX_LETTERS = 26  # of the caption's font, across one tile
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a tile's caption."""
+
+    text: str
+    colour: str = DARK
+    weight: str = "normal"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """An image with its caption.
+
+    Attributes
+    ----------
+    pixels : ndarray of shape (H, W) or (H, W, 3)
+        Grey or colour, in [0, 1].
+    caption : sequence of Line
+    aspect : float, optional
+        Width over height as shown; that of `pixels` by default.
+    crisp : bool
+        Show the pixels as squares, without interpolation.
+    """
+
+    pixels: NDArray[np.floating[Any]]
+    caption: Sequence[Line] = ()
+    aspect: float | None = None
+    crisp: bool = False
+
+
+ReadingOptions = Mapping[str, Any] | ReadOptions | None
+BLANK = Tile(np.ones((1, 1)))
+
+
+class Grid(NamedTuple):
+    """The extent of a grid: how many tiles, columns and lines of the longest caption."""
+
+    n_tiles: int
+    n_columns: int
+    n_lines: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns that are needed, at least one of each."""
+        n_columns = max(1, min(self.n_columns, self.n_tiles))
+        return max(1, math.ceil(self.n_tiles / n_columns)), n_columns
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height in inches."""
+        n_rows, n_columns = self.shape
+        height = _TILE_INCHES + self.n_lines * _LINE_INCHES + _GAP_INCHES
+        return n_columns * (_TILE_INCHES + _GAP_INCHES), n_rows * height
+
+
+class GridDisplay(Display):
+    """Base class of displays that consist of tiles in a grid.
+
+    Subclasses say how large the grid is (`grid`), and make its tiles (`_tiles`). Images are read
+    when they are drawn, with `read_options`.
+    """
+
+    read_options: ReadingOptions = None
+    _has_legend = False
+
+    @property
+    @abstractmethod
+    def grid(self) -> Grid:
+        """The extent of the grid."""
+
+    @abstractmethod
+    def _tiles(self) -> Iterable[Tile]:
+        """Make the tiles, row by row."""
+
+    @property
+    def figure_size(self) -> tuple[float, float]:
+        """Width and height in inches that suit the number of tiles."""
+        width, height = self.grid.size
+        return width, height + _LEGEND_INCHES * self._has_legend
+
+    def _draw(self) -> None:
+        draw_tiles(self.ax_, list(self._tiles()), self.grid.n_columns)
+
+    def _read(self, image: Any) -> NDArray[np.float32]:
+        """Return the pixels of an image of any size, in [0, 1]."""
+        return read_image(image, **read_keywords(self.read_options))
+
+
+def read_keywords(read_options: ReadingOptions) -> dict[str, Any]:
+    """Return reading options as keywords of `hypervlad.read_image`."""
+    if isinstance(read_options, ReadOptions):
+        return asdict(read_options)
+    return dict(read_options or {})
+
+
+def columns_for_maps(n_images: int, n_maps: int) -> int:
+    """Return the columns for images, each followed by its maps: one or two images in each row."""
+    two = n_images > 1 if n_maps == 1 else n_maps == 2 and n_images > 3
+    return (1 + n_maps) * (2 if two else 1)
+
+
+def draw_tiles(ax: Axes, tiles: Sequence[Tile], n_columns: int) -> None:
+    """Draw tiles row by row, each centred in its square, its caption beneath it.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+        Its frame and ticks are removed.
+    tiles : sequence of Tile
+    n_columns : int
+    """
+    n_lines = max((len(tile.caption) for tile in tiles), default=0)
+    gap, line = _GAP_INCHES / _TILE_INCHES, _LINE_INCHES / _TILE_INCHES
+    n_rows, n_columns = Grid(len(tiles), n_columns).shape
+    pitch = 1 + n_lines * line + gap
+    for index, tile in enumerate(tiles):
+        row, column = divmod(index, n_columns)
+        left, top = column * (1 + gap), row * pitch
+        _draw_pixels(ax, tile, left, top)
+        for number, words in enumerate(tile.caption):
+            ax.text(
+                left + 0.5,
+                top + 1 + (number + 0.3) * line,
+                literal(shorten(words.text)),
+                color=words.colour,
+                fontweight=words.weight,
+                fontsize=_CAPTION_POINTS,
+                ha="center",
+                va="top",
+            )
+    ax.set_xlim(-gap / 2, n_columns * (1 + gap) - gap / 2)
+    ax.set_ylim(n_rows * pitch - gap / 2, -gap / 2)
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+
+
+def draw_legend(
+    ax: Axes,
+    entries: Sequence[tuple[str, Colour]],
+    scale: tuple[str, NDArray[np.float64], str] | None = None,
+) -> None:
+    """Add a legend beneath the tiles: a colour bar with labels at both ends, then colours.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+        With tiles.
+    entries : sequence of (str, Colour)
+    scale : (str, ndarray of shape (1, n, 3), str), optional
+        The lower label, the colours and the upper label.
+    """
+    left, bottom = ax.get_xlim()[0], ax.get_ylim()[0]
+    inch = 1 / _TILE_INCHES
+    x, y, height = left + 0.1 * inch, bottom + 0.06 * inch, 0.12 * inch
+    style: dict[str, Any] = {"va": "center", "fontsize": _CAPTION_POINTS, "color": GREY}
+    if scale is not None:
+        low, colours, high = scale
+        width = _BAR_INCHES * inch
+        shift = 0.07 * inch * (len(low) + 1)
+        ax.text(x, y + height / 2, low, ha="left", **style)
+        ax.imshow(colours, extent=(x + shift, x + shift + width, y + height, y), aspect="equal")
+        ax.text(x + shift + width, y + height / 2, f" {high}", ha="left", **style)
+        x += 2 * shift + width + 0.25 * inch
+    for text, colour in entries:
+        box = np.asarray(colour)[None, None]
+        ax.imshow(box, extent=(x, x + height, y + height, y), aspect="equal")
+        ax.text(x + height, y + height / 2, f" {text}", ha="left", **style)
+        x += height + (0.068 * len(text) + 0.2) * inch
+    # imshow has changed the limits.
+    ax.set_xlim(left, ax.get_xlim()[1])
+    ax.set_ylim(bottom + _LEGEND_INCHES * inch, ax.get_ylim()[1])
+
+
+def thumbnail(
+    pixels: NDArray[Any], side: int = 320, reduce: Callable[..., NDArray[Any]] = np.mean
+) -> NDArray[np.floating[Any]]:
+    """Shrink an image to about `side` pixels by averaging blocks of a whole number of pixels.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (H, W) or (H, W, 3)
+    side : int
+        The longest side becomes at least this and less than twice this, or stays if it is smaller.
+    reduce : callable
+        Reduces a block along ``axis``: `numpy.mean`, or `numpy.max` so that nothing small vanishes.
+
+    Returns
+    -------
+    ndarray of shape (H // f, W // f) or (H // f, W // f, 3)
+
+    Examples
+    --------
+    >>> thumbnail(np.ones((1000, 600)), side=250).shape
+    (250, 150)
+    """
+    factor = max(1, min(max(pixels.shape[:2]) // side, *pixels.shape[:2]))
+    height, width = (length // factor for length in pixels.shape[:2])
+    cropped = pixels[: height * factor, : width * factor]
+    blocks = cropped.reshape(height, factor, width, factor, *pixels.shape[2:])
+    shrunk: NDArray[np.floating[Any]] = reduce(blocks, axis=(1, 3))
+    return shrunk
+
+
+def shorten(text: str, length: int = _MAX_LETTERS) -> str:
+    """Shorten a name by leaving out its middle, where file names differ least.
+
+    Examples
+    --------
+    >>> shorten("a_very_long_file_name_0017.tif", 15)
+    'a_very_…017.tif'
+    """
+    if len(text) <= length:
+        return text
+    tail = length // 2
+    return f"{text[: length - tail - 1]}…{text[-tail:]}"
+
+
+def literal(text: str) -> str:
+    """Make any text safe to draw: no formulas, no control characters, no lone surrogates."""
+    plain = text.encode("utf-8", "replace").decode("utf-8")
+    plain = "".join(letter if letter.isprintable() else " " for letter in plain)
+    return plain.replace("$", r"\$")
+
+
+def image_names(images: Sequence[Any], *, full: bool = False) -> list[str]:
+    """Name each image: the name of its file, or ``image 3`` for the fourth of a list of arrays.
+
+    Parameters
+    ----------
+    images : sequence of path or ndarray
+    full : bool
+        Whole paths, as given.
+
+    Examples
+    --------
+    >>> image_names(["scans/a.tif", np.eye(3)])
+    ['a.tif', 'image 1']
+    """
+    names = []
+    for index, image in enumerate(images):
+        if isinstance(image, str | os.PathLike):
+            path = os.fspath(image)
+            names.append(path if full else os.path.basename(path))
+        else:
+            names.append(f"image {index}")
+    return names
+
+
+def names_or_default(images: Sequence[Any], names: Sequence[str] | None) -> list[str]:
+    """Return `names`, one for each image, or `image_names` if they are None."""
+    return image_names(images) if names is None else one_each("name", names, len(images))
+
+
+def one_each(what: str, values: Sequence[Any] | None, n_images: int) -> list[Any]:
+    """Return `values` as a list, or as many None; complain if there is not one for each image."""
+    listed = [None] * n_images if values is None else list(values)
+    if len(listed) != n_images:
+        raise ValueError(f"expected one {what} for each of {n_images} images; got {len(listed)}.")
+    return listed
+
+
+def check_size(name: str, pixels: NDArray[Any], found: NDArray[Any]) -> None:
+    """Complain if a map does not have the size of its image."""
+    if pixels.shape[:2] != found.shape:
+        raise ValueError(
+            f"{name}: an image of {pixels.shape[0]} x {pixels.shape[1]} pixels, but a map of "
+            f"{found.shape[0]} x {found.shape[1]}; a map has the image's size."
+        )
+
+
+def _draw_pixels(ax: Axes, tile: Tile, left: float, top: float) -> None:
+    height, width = tile.pixels.shape[:2]
+    aspect = tile.aspect or width / height
+    # A strip of 10 x 1000 pixels would vanish if it were drawn to scale.
+    aspect = min(max(aspect, 0.1), 10.0)
+    wide, high = min(1.0, aspect), min(1.0, 1 / aspect)
+    x, y = left + (1 - wide) / 2, top + (1 - high) / 2
+    ax.imshow(
+        np.clip(tile.pixels, 0, 1),
+        extent=(x, x + wide, y + high, y),
+        cmap="gray",
+        vmin=0,
+        vmax=1,
+        interpolation="nearest" if tile.crisp else "antialiased",
+    )

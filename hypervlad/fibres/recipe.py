@@ -1,0 +1,173 @@
+"""Directions and alignment of one image file: parameters, and the result."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.constraints import Integer, OneOf, check_value
+from hypervlad.fibres.alignment import (
+    DEFAULT_SIGMA,
+    DEFAULT_TOLERANCE,
+    DEFAULT_WINDOW,
+    METHOD,
+    AlignedFraction,
+    orientation_and_alignment,
+)
+from hypervlad.fibres.axial import AxialStatistics
+from hypervlad.fibres.inputs import ANGLE, NANOMETRES, check_window
+from hypervlad.fibres.orientation import LocalOrientation
+from hypervlad.images import Micrograph, read_micrograph
+from hypervlad.images.metadata import length_in_pixels, parse_length
+
+
+@dataclass(frozen=True, eq=False)
+class AlignmentResult:
+    """Directions of one image, and its aligned regions.
+
+    Attributes
+    ----------
+    pixels : ndarray of float32, shape (H, W)
+        Grey, in [0, 1].
+    orientation : LocalOrientation
+        With the pixel size, if it is known.
+    aligned : AlignedFraction
+    statistics : AxialStatistics or None
+        Of the directions, weighted by their energy; None if all pixels are background.
+    """
+
+    pixels: NDArray[np.float32]
+    orientation: LocalOrientation
+    aligned: AlignedFraction
+    statistics: AxialStatistics | None
+
+    @property
+    def fibre_share(self) -> float:
+        """Share of the image's pixels that are not background."""
+        return float(self.orientation.mask.mean())
+
+
+@dataclass(frozen=True)
+class AlignmentRecipe:
+    """Parameters for the directions and the alignment of images, and how to find them.
+
+    Parameters
+    ----------
+    method : {"structure_tensor", "lgo"} or AlignmentModel, default="structure_tensor"
+        As for `hypervlad.fibres.aligned_fraction`; the directions of pixels come from the
+        structure tensor unless it is "lgo".
+    window, sigma : int, float or str
+        In pixels, or with a unit, such as "500nm", which needs a known pixel size.
+    tolerance : float, default=20 degrees
+        Radians.
+    n_bootstrap : int, default=0
+        Number of bootstrap samples for intervals of mean, order and spread.
+    random_state : int, default=0
+        Seed of the bootstrap.
+    pixel_size : float, optional
+        nm per pixel, for images whose file does not contain it.
+    banner : {"keep", "remove"}, default="keep"
+        What to do with an instrument's information bar below the image.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not as described.
+    """
+
+    method: Any = "structure_tensor"
+    window: int | float | str = DEFAULT_WINDOW
+    tolerance: float = DEFAULT_TOLERANCE
+    sigma: float | str = DEFAULT_SIGMA
+    n_bootstrap: int = 0
+    random_state: int = 0
+    pixel_size: float | None = None
+    banner: str = "keep"
+
+    def __post_init__(self) -> None:
+        check_value("method", self.method, METHOD)
+        parse_length(self.window)
+        parse_length(self.sigma)
+        check_value("tolerance", self.tolerance, [ANGLE])
+        check_value("banner", self.banner, [OneOf("keep", "remove")])
+        for name in ("n_bootstrap", "random_state"):
+            check_value(name, getattr(self, name), [Integer(at_least=0)])
+        check_value("pixel_size", self.pixel_size, [NANOMETRES, None])
+
+    @property
+    def method_name(self) -> str:
+        """The name of the method, or of the model's class."""
+        return self.method if isinstance(self.method, str) else type(self.method).__name__
+
+    def find(self, image: Any) -> AlignmentResult:
+        """Read one image, and find its directions and its aligned regions.
+
+        Parameters
+        ----------
+        image : path or array
+            Colour images are averaged over the channels.
+
+        Returns
+        -------
+        AlignmentResult
+
+        Raises
+        ------
+        ValueError
+            If it cannot be read, is flat or smaller than the window, or if lengths have a unit and
+            its pixel size is unknown. The message begins with the image's path.
+
+        Warns
+        -----
+        UserWarning
+            If the pixels are not square according to the file: then its pixel size is ignored.
+        """
+        read = read_micrograph(image, banner=self.banner)
+        pixels = read.pixels if read.pixels.ndim == 2 else read.pixels.mean(axis=2)
+        named = f"{os.fspath(image)}: " if isinstance(image, str | os.PathLike) else ""
+        try:
+            return self._find(pixels, self._pixel_size_of(read, named))
+        except ValueError as error:
+            raise ValueError(f"{named}{error}") from error
+
+    def _pixel_size_of(self, read: Micrograph, named: str) -> float | None:
+        sides = read.metadata.get("pixel_sides_nm")
+        if sides is None:
+            return self.pixel_size if read.pixel_size is None else read.pixel_size
+        warnings.warn(
+            f"{named}pixels of {sides[0]:.4g} x {sides[1]:.4g} nm are not square, so lengths stay "
+            "in pixels, and directions are those of the image as stored; resample it to square "
+            "pixels.",
+            stacklevel=3,
+        )
+        return None
+
+    def _find(self, pixels: NDArray[np.float32], pixel_size: float | None) -> AlignmentResult:
+        window = self._window_of(pixels.shape, pixel_size)
+        sigma = length_in_pixels(self.sigma, pixel_size)
+        orientation, aligned = orientation_and_alignment(
+            pixels, self.method, window, self.tolerance, sigma=sigma, pixel_size=pixel_size
+        )
+        return AlignmentResult(pixels, orientation, aligned, self._statistics_of(orientation))
+
+    def _window_of(self, shape: tuple[int, ...], pixel_size: float | None) -> int:
+        length = length_in_pixels(self.window, pixel_size)
+        try:
+            return check_window(round(length), shape)
+        except ValueError as error:
+            if parse_length(self.window)[1] == "":
+                raise
+            size = (
+                f"{length:.3g} pixel{'' if length == 1 else 's'} at {pixel_size:.4g} nm per pixel"
+            )
+            raise ValueError(f"{self.window} is {size}: {error}") from error
+
+    def _statistics_of(self, orientation: LocalOrientation) -> AxialStatistics | None:
+        if not orientation.mask.any():
+            return None
+        return orientation.statistics(n_bootstrap=self.n_bootstrap, random_state=self.random_state)

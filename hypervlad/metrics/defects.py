@@ -1,0 +1,210 @@
+"""Evaluation of a defect scorer against masks, image by image and over all images."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from tqdm import tqdm
+
+from hypervlad.images import ImageReadError, read_mask
+from hypervlad.images.masks import mask_banner_rows, warn_if_inverted
+from hypervlad.metrics.maps import PixelTally
+from hypervlad.metrics.patches import PatchConfusion, patch_confusion
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """Result of one image: its score, its predicted and its true defects.
+
+    Attributes
+    ----------
+    position : int
+        Among the images given.
+    name : str
+    score : float
+        The score that images are ranked by.
+    is_defective, is_called : bool
+        Whether its mask, and its thresholded map, have any defective pixel.
+    true_fraction, found_fraction : float
+        Share of pixels that are defective in the mask, and in the thresholded map.
+    confusion : PatchConfusion
+    """
+
+    position: int
+    name: str
+    score: float
+    is_defective: bool
+    is_called: bool
+    true_fraction: float
+    found_fraction: float
+    confusion: PatchConfusion
+
+    @property
+    def n_wrong(self) -> int:
+        """Number of misclassified patches."""
+        return self.confusion.false_positives + self.confusion.false_negatives
+
+
+@dataclass(frozen=True, eq=False)
+class MapWithMask:
+    """The score map and the mask of an image, both of shape (H, W)."""
+
+    position: int
+    name: str
+    scores: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+
+
+@dataclass(eq=False)
+class DefectEvaluation:
+    """Score maps compared with masks, image by image.
+
+    Attributes
+    ----------
+    threshold : float
+        Pixels with at least this score are called defective.
+    patch : int
+        Side of the patches that are counted, in pixels.
+    n_shown : int
+        How many maps are kept: those of the images with the most misclassified patches.
+    images : list of ImageResult
+    left_out : list of str
+        For each image left out, the reason.
+    """
+
+    threshold: float
+    patch: int
+    n_shown: int = 12
+    images: list[ImageResult] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    _pixels: PixelTally = field(default_factory=PixelTally)
+    _worst: list[tuple[tuple[float, float, int], MapWithMask]] = field(default_factory=list)
+
+    def add(
+        self,
+        position: int,
+        name: str,
+        score: float,
+        scores: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+    ) -> None:
+        """Add an image by its score, its map and its mask."""
+        called = scores >= np.float32(self.threshold)
+        result = ImageResult(
+            position,
+            name,
+            score=score,
+            is_defective=bool(mask.any()),
+            is_called=bool(called.any()),
+            true_fraction=float(mask.mean()),
+            found_fraction=float(called.mean()),
+            confusion=patch_confusion(called, mask, self.patch),
+        )
+        self.images.append(result)
+        self._pixels.add(scores, mask)
+        order = (result.n_wrong, result.score, -len(self.images))  # unique, so maps never compare
+        heapq.heappush(self._worst, (order, MapWithMask(position, name, scores, mask)))
+        if len(self._worst) > self.n_shown:
+            heapq.heappop(self._worst)
+
+    @property
+    def worst(self) -> list[MapWithMask]:
+        """Maps of the images with the most misclassified patches, then the highest scores."""
+        return [shown for _, shown in sorted(self._worst, key=lambda each: each[0], reverse=True)]
+
+    @property
+    def confusion(self) -> PatchConfusion:
+        """The patch confusion of all images together."""
+        return PatchConfusion.total(image.confusion for image in self.images)
+
+    @property
+    def image_auroc(self) -> float:
+        """Area under the ROC curve of images; NaN if all of them are defective, or none is."""
+        truth = [image.is_defective for image in self.images]
+        if len(set(truth)) < 2:
+            return float("nan")
+        return float(roc_auc_score(truth, [image.score for image in self.images]))
+
+    @property
+    def best_threshold(self) -> float:
+        """The threshold with the best F1 over the pixels of these images, or NaN."""
+        return self._pixels.best_f1()[1]
+
+    def scores(self) -> dict[str, float]:
+        """Return all scores by name; NaN where a score is not defined."""
+        total = self.confusion
+        errors = [abs(image.found_fraction - image.true_fraction) for image in self.images]
+        return {
+            "image AUROC": self.image_auroc,
+            "pixel AUROC": self._pixels.auroc(),
+            "pixel average precision": self._pixels.average_precision(),
+            "per-region overlap": self._pixels.per_region_overlap(),
+            "pixel F1, at the best threshold": self._pixels.best_f1()[0],
+            "patch precision": total.precision,
+            "patch recall": total.recall,
+            "patch F1": total.f1,
+            "mean error of the defective area": float(np.mean(errors)),
+        }
+
+
+def evaluate_defects(
+    scorer: Any,
+    images: Sequence[Any],
+    masks: Sequence[Any],
+    names: Sequence[str],
+    *,
+    progress: bool = False,
+) -> DefectEvaluation:
+    """Score images and compare the maps with masks.
+
+    Parameters
+    ----------
+    scorer : fitted PatchDefectScorer
+    images : sequence of n paths or arrays
+    masks : sequence of n paths, arrays or None
+        None for an image without defects.
+    names : sequence of n str
+    progress : bool, default=False
+
+    Returns
+    -------
+    DefectEvaluation
+        Without images that cannot be read, are smaller than a patch or are of another size than
+        their mask; ``left_out`` says why.
+
+    Raises
+    ------
+    ImageReadError
+        If no image is left.
+    """
+    if not len(images) == len(masks) == len(names):
+        raise ValueError(
+            f"{len(images)} images, {len(masks)} masks and {len(names)} names: give one each"
+        )
+    result = DefectEvaluation(scorer.threshold_, scorer.patch_)
+    rows = mask_banner_rows(scorer.encoder_.fitted_params_.read_options)
+    given = zip(images, masks, names, strict=True)
+    hidden = None if progress else True
+    for i, (image, mask, name) in enumerate(
+        tqdm(given, total=len(names), unit="image", disable=hidden)
+    ):
+        try:
+            found = scorer.find(image)
+            truth = np.zeros(found.map.shape, dtype=bool)
+            if mask is not None:
+                truth = read_mask(mask, shape=found.map.shape, banner_rows=rows)
+        except ImageReadError as error:
+            result.left_out.append(str(error))
+            continue
+        result.add(i, name, found.score, found.map, truth)
+    shares = [image.true_fraction for image in result.images if image.is_defective]
+    warn_if_inverted(shares)
+    if not result.images:
+        raise ImageReadError(f"no image is left to judge: {'; '.join(result.left_out)}")
+    return result

@@ -1,0 +1,200 @@
+"""Evaluation of a classifier: accuracy and its interval, the baseline, scores of each class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.metrics.intervals import accuracy_interval
+from hypervlad.metrics.probabilities import (
+    ReliabilityBins,
+    SelectiveAccuracy,
+    calibration_error_range,
+    expected_calibration_error,
+    reliability_bins,
+    selective_accuracy_area,
+    selective_accuracy_curve,
+)
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of one class; NaN where a score is not defined.
+
+    Attributes
+    ----------
+    label : str
+    precision : float
+        Share of the images predicted to be of the class that are.
+    recall : float
+        Share of the images of the class that are predicted to be.
+    f1 : float
+        Harmonic mean of precision and recall.
+    support : int
+        Number of images of the class.
+    known : bool
+        Whether the model was trained on the class.
+    """
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+    known: bool = True
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predicted probabilities compared with the true labels.
+
+    Labels are compared as text. A true label that is not among `classes` is allowed and counts as
+    a mistake: the model cannot predict it.
+
+    Attributes
+    ----------
+    y_true : sequence of n labels
+    proba : ndarray of shape (n, n_classes)
+    classes : sequence of n_classes labels
+    groups : sequence of n hashables, optional
+        Images of one group (one sample, one micrograph) are not independent of each other.
+
+    Examples
+    --------
+    >>> result = Evaluation(["a", "b"], np.array([[0.9, 0.1], [0.6, 0.4]]), ["a", "b"])
+    >>> result.accuracy, result.baseline
+    (0.5, ('a', 0.5))
+    """
+
+    y_true: Sequence[Any]
+    proba: NDArray[np.floating[Any]]
+    classes: Sequence[Any]
+    groups: Sequence[Any] | None = None
+
+    def __post_init__(self) -> None:
+        shape = (len(self.y_true), len(self.classes))
+        if np.shape(self.proba) != shape:
+            raise ValueError(
+                f"got {shape[0]} true labels and {shape[1]} classes, so expected probabilities of "
+                f"shape {shape}; got {np.shape(self.proba)}."
+            )
+        if shape[0] == 0:
+            raise ValueError("there are no images to evaluate; give at least one.")
+        if self.groups is not None and len(self.groups) != shape[0]:
+            raise ValueError(f"got {shape[0]} true labels but {len(self.groups)} groups.")
+
+    @cached_property
+    def true(self) -> list[str]:
+        """The true labels as text."""
+        return [str(label) for label in self.y_true]
+
+    @cached_property
+    def predicted(self) -> list[str]:
+        """The predicted labels as text."""
+        names = [str(label) for label in self.classes]
+        return [names[k] for k in np.asarray(self.proba).argmax(axis=1)]
+
+    @cached_property
+    def confidence(self) -> NDArray[np.floating[Any]]:
+        """The probability of the predicted class, shape (n,)."""
+        highest: NDArray[np.floating[Any]] = np.asarray(self.proba).max(axis=1)
+        return highest
+
+    @cached_property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether each prediction is right, shape (n,)."""
+        return np.array([a == b for a, b in zip(self.true, self.predicted, strict=True)])
+
+    @cached_property
+    def unknown(self) -> list[str]:
+        """True labels that the model was not trained on, sorted."""
+        return sorted(set(self.true) - {str(label) for label in self.classes})
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The model's classes in its order, then the unknown labels."""
+        return [str(label) for label in self.classes] + self.unknown
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right predictions."""
+        return float(self.correct.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the accuracy; see `accuracy_interval`."""
+        return accuracy_interval(self.correct, self.groups)
+
+    @property
+    def baseline(self) -> tuple[str, float]:
+        """The most common true class, and the accuracy of always naming it."""
+        (label, count), *_ = sorted(Counter(self.true).items(), key=lambda kv: (-kv[1], kv[0]))
+        return label, count / len(self.true)
+
+    def reliability_bins(self, n_bins: int = 10) -> ReliabilityBins:
+        """Accuracy and mean confidence by confidence; see `hypervlad.metrics.reliability_bins`."""
+        return reliability_bins(self.confidence, self.correct, n_bins)
+
+    @property
+    def calibration_error(self) -> float:
+        """The expected calibration error; see `expected_calibration_error`."""
+        return expected_calibration_error(*self._codes_and_proba)
+
+    @property
+    def calibration_range(self) -> tuple[float, float]:
+        """Range of the error for a perfectly calibrated model; see `calibration_error_range`."""
+        return calibration_error_range(self.proba, random_state=0)
+
+    @property
+    def selective_curve(self) -> SelectiveAccuracy:
+        """Accuracy of the most confident predictions; see `selective_accuracy_curve`."""
+        return selective_accuracy_curve(*self._codes_and_proba)
+
+    @property
+    def selective_area(self) -> float:
+        """The area under that curve; see `selective_accuracy_area`."""
+        return selective_accuracy_area(*self._codes_and_proba)
+
+    @cached_property
+    def _codes_and_proba(self) -> tuple[list[int], NDArray[np.floating[Any]]]:
+        """True labels as column numbers; unknown labels share a further column of probability 0."""
+        place = {str(label): code for code, label in enumerate(self.classes)}
+        codes = [place.get(label, len(place)) for label in self.true]
+        return codes, np.pad(np.asarray(self.proba), ((0, 0), (0, 1)))
+
+    @property
+    def scores(self) -> list[ClassScores]:
+        """Scores of each label, in the order of `labels`."""
+        known = len(self.classes)
+        return [self._score(label, known=index < known) for index, label in enumerate(self.labels)]
+
+    @property
+    def confusions(self) -> list[tuple[str, str, int]]:
+        """(true, predicted, count) of every kind of mistake, most frequent first."""
+        pairs = Counter(
+            pair for pair in zip(self.true, self.predicted, strict=True) if pair[0] != pair[1]
+        )
+        return sorted(((*pair, n) for pair, n in pairs.items()), key=lambda item: (-item[2], item))
+
+    def _score(self, label: str, *, known: bool) -> ClassScores:
+        true = np.array([name == label for name in self.true])
+        predicted = np.array([name == label for name in self.predicted])
+        hits = int((true & predicted).sum())
+        return ClassScores(
+            label,
+            precision=_ratio(hits, int(predicted.sum())),
+            recall=_ratio(hits, int(true.sum())),
+            f1=_ratio(2 * hits, int(predicted.sum() + true.sum())),
+            support=int(true.sum()),
+            known=known,
+        )
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")

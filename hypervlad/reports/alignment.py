@@ -1,0 +1,449 @@
+"""Directions and alignment of many images as files: maps, overlays, figures and tables."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+import unicodedata
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from hypervlad.displays.colours import stretch_contrast, tint_by_direction
+from hypervlad.displays.figures import save_png
+from hypervlad.displays.orientation import OrientationDisplay
+from hypervlad.fibres import AlignmentRecipe, AlignmentResult, AxialStatistics
+from hypervlad.modelfile import replace_when_complete
+from hypervlad.reports.files import write_table, write_tiff
+
+MAPS, OVERLAYS, FIGURES = "maps", "overlays", "figures"
+IMAGES_TABLE, REGIONS_TABLE = "alignment.csv", "regions.csv"
+SECONDS_BETWEEN_TABLES = 20.0  # the most that a power failure can cost
+_BAND = 128  # rows that are coloured at a time
+_COMPRESSION_LEVEL = 1  # of 9: noise does not get smaller at higher levels
+_MAP_KINDS = ("orientation", "coherence", "regions")
+_IMAGE_COLUMNS = (
+    "path",
+    "fraction",
+    "fibre_fraction",
+    "expected_fraction",
+    "mean_direction_deg",
+    "order_parameter",
+    "spread_deg",
+    "n_regions",
+    "largest_region_px2",
+    "largest_region_um2",
+    "fibre_share",
+    "method",
+    "window_px",
+    "window_nm",
+    "window_width_px",
+    "window_height_px",
+    "tolerance_deg",
+    "sigma_px",
+    "sigma_nm",
+    "pixel_size_nm",
+)
+_INTERVAL_COLUMNS = (
+    "mean_direction_low_deg",
+    "mean_direction_high_deg",
+    "order_parameter_low",
+    "order_parameter_high",
+    "spread_low_deg",
+    "spread_high_deg",
+)
+REGION_COLUMNS = (
+    "path",
+    "region",
+    "area_px2",
+    "area_um2",
+    "fibre_area_px2",
+    "fibre_area_um2",
+    "mean_direction_deg",
+    "order_parameter",
+    "x_px",
+    "y_px",
+    "width_px",
+    "height_px",
+)
+
+Row = Mapping[str, Any]
+
+
+def write_alignment(
+    out_dir: str | os.PathLike[str],
+    recipe: AlignmentRecipe,
+    images: Sequence[Any],
+    names: Sequence[str],
+    *,
+    figures: bool = True,
+    progress: bool = False,
+) -> list[str]:
+    """Find directions and alignment in images and write them; each file is complete or not there.
+
+    - ``alignment.csv``: one line per image; ``regions.csv``: one line per region. Column names end
+      in their units: ``_deg``, ``_px``, and ``_nm``, ``_um2``, which are empty if the pixel size is
+      unknown. ``window_px`` is the requested side, ``window_width_px`` and ``window_height_px``
+      the mean sides of the windows that fit into the image. ``fraction`` is a share of the area,
+      ``fibre_fraction`` of the pixels with a visible direction (``fibre_share`` of the image: they
+      include a margin around fibres), ``expected_fraction`` the mean of a model's
+      probabilities. Direction, order and spread of an image include the noise of its pixels; those
+      of a region come from its windows, corrected for noise. A model does not use
+      ``tolerance_deg``, which only joins regions.
+    - ``maps/NAME.orientation.tif`` (radians, 0 to pi, counter-clockwise from the +x axis) and
+      ``maps/NAME.coherence.tif`` (0 to 1, 0 in the background): 32-bit floats.
+    - ``maps/NAME.regions.tif``: the number of the region at each pixel, 0 outside: 16-bit
+      integers. Maps contain the pixel size in ImageJ's format.
+    - ``overlays/NAME.png``: the image at full size, coloured by direction.
+    - ``figures/NAME.png``: an `OrientationDisplay`.
+
+    The tables list the images whose files are complete, also if the run is interrupted. Results of
+    an earlier run in this folder are removed once those of this run are complete.
+
+    Parameters
+    ----------
+    out_dir : path
+        Made if it is missing.
+    recipe : AlignmentRecipe
+    images : sequence of n paths or arrays
+    names : sequence of n str
+        Names of the images, each unique: relative paths, with forward slashes.
+    figures : bool, default=True
+        Whether to write overlays and figures, which take most of the time.
+    progress : bool, default=False
+        Show a bar on stderr.
+
+    Returns
+    -------
+    list of str
+        The reason for each image left out: it cannot be read, is flat or smaller than the window,
+        or has no pixel size although a length needs one. If none is left, no table is written.
+
+    Raises
+    ------
+    ValueError
+        If the folder contains a table with one of these names that is not of an earlier run.
+
+    Warns
+    -----
+    UserWarning
+        If results of an earlier run are removed because this run has none of these images.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from hypervlad import make_nanowire_images
+    >>> from hypervlad.fibres import AlignmentRecipe
+    >>> from hypervlad.reports import write_alignment
+    >>> images, _ = make_nanowire_images(1, size=96, random_state=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_alignment(folder, AlignmentRecipe(window=24), images, ["a"])
+    ...     sorted(file.name for file in pathlib.Path(folder, "maps").iterdir())
+    []
+    ['a.coherence.tif', 'a.orientation.tif', 'a.regions.tif']
+    """
+    left_out = list[str]()
+    pairs = zip(images, names, strict=True)
+    with AlignmentFolder(Path(out_dir), recipe) as results:
+        for image, name in tqdm(
+            pairs, total=len(names), unit="image", disable=not progress or None
+        ):
+            try:
+                found = recipe.find(image)
+            except ValueError as error:
+                left_out.append(str(error))
+                continue
+            files = _write_maps(results.folder, name, found)
+            if figures:
+                files += _write_figures(results.folder, name, found)
+            results.add(name, found, files)
+    return left_out
+
+
+def _write_maps(folder: Path, name: str, found: AlignmentResult) -> list[Path]:
+    paths, directions = map_files(folder, name), found.orientation
+    for kind, values in (
+        ("orientation", directions.orientation),
+        ("coherence", directions.coherence),
+        ("regions", _as_integers(found.aligned.labels)),
+    ):
+        _write_map(paths[kind], values, directions.pixel_size)
+    return list(paths.values())
+
+
+def _as_integers(labels: NDArray[np.int32]) -> NDArray[Any]:
+    # ImageJ has no 32-bit integers.
+    return labels.astype(np.uint16 if labels.max(initial=0) < 2**16 else np.uint32)
+
+
+def _write_map(path: Path, values: NDArray[Any], pixel_size: float | None) -> None:
+    options: dict[str, Any] = {"compressionargs": {"level": _COMPRESSION_LEVEL}}
+    if pixel_size is not None:
+        options["resolution"] = (1 / pixel_size, 1 / pixel_size)  # pixels per nm
+    if values.dtype != np.uint32:
+        options |= {"imagej": True, "metadata": {} if pixel_size is None else {"unit": "nm"}}
+    elif pixel_size is not None:
+        options |= {"resolution": (1e7 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
+    write_tiff(path, values, flush=False, **options)
+
+
+def _write_figures(folder: Path, name: str, found: AlignmentResult) -> list[Path]:
+    from PIL import Image
+
+    paths = figure_files(folder, name)
+    for path in paths.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_when_complete(paths[OVERLAYS], flush=False) as stream:
+        overlay = Image.fromarray(_overlay(found))
+        overlay.save(stream, format="PNG", compress_level=_COMPRESSION_LEVEL)
+    display = OrientationDisplay.from_result(found, name=name)
+    with replace_when_complete(paths[FIGURES], flush=False) as stream:
+        save_png(lambda ax: display.plot(ax=ax), stream)
+    return list(paths.values())
+
+
+def _overlay(found: AlignmentResult) -> NDArray[np.uint8]:
+    """Colour an image by direction, band by band, which takes little memory."""
+    grey, directions = stretch_contrast(found.pixels), found.orientation
+    overlay = np.empty((*grey.shape, 3), np.uint8)
+    for top in range(0, len(grey), _BAND):
+        rows = slice(top, top + _BAND)
+        angles, coherence = directions.orientation[rows], directions.coherence[rows]
+        band = tint_by_direction(grey[rows], angles, coherence)
+        overlay[rows] = np.rint(255 * band)
+    return overlay
+
+
+def map_files(folder: Path, name: str) -> dict[str, Path]:
+    """Return the paths of the maps of an image by kind."""
+    return {kind: folder / MAPS / f"{name}.{kind}.tif" for kind in _MAP_KINDS}
+
+
+def figure_files(folder: Path, name: str) -> dict[str, Path]:
+    """Return the paths of the overlay and the figure of an image by kind."""
+    return {kind: folder / kind / f"{name}.png" for kind in (OVERLAYS, FIGURES)}
+
+
+class AlignmentFolder:
+    """The folder of results of many images, a context manager to which they are added one by one.
+
+    However its block ends, the tables are written and list every image whose files are complete.
+    Until the block ends without an error, that includes images of an earlier run that this run has
+    not reached; then their files and lines are removed. Only images in an earlier table are ever
+    removed.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is missing.
+    recipe : AlignmentRecipe
+
+    Raises
+    ------
+    ValueError
+        If the folder contains a table with the same name that is not of an earlier run.
+    """
+
+    def __init__(self, folder: Path, recipe: AlignmentRecipe) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.recipe = folder, recipe
+        self._earlier = {row["path"]: row for row in _rows_of(folder / IMAGES_TABLE)}
+        self._earlier_regions = list(_rows_of(folder / REGIONS_TABLE))
+        if self._earlier_regions and not self._earlier:
+            raise _foreign(folder / REGIONS_TABLE)
+        self._images: dict[str, Row] = {}
+        self._regions: list[Row] = []
+        self._written = time.monotonic()
+
+    def __enter__(self) -> AlignmentFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: object, _trace: TracebackType | None
+    ) -> None:
+        if not self._images:
+            return
+        stale = [] if kind else [name for name in self._earlier if name not in self._images]
+        for name in stale:
+            del self._earlier[name]
+        self._write_tables()
+        self._remove_all(stale)
+
+    def add(self, name: str, found: AlignmentResult, files: Collection[Path]) -> None:
+        """Add an image whose files are all written."""
+        self._images[name] = dict(
+            zip(image_columns(self.recipe), image_row(name, found, self.recipe), strict=True)
+        )
+        rows = region_rows(name, found)
+        self._regions += [dict(zip(REGION_COLUMNS, row, strict=True)) for row in rows]
+        if self._earlier.pop(name, None) is not None:
+            self._remove(path for path in self._files_of(name) if path not in files)
+        if time.monotonic() - self._written >= SECONDS_BETWEEN_TABLES:
+            self._write_tables()
+
+    def _write_tables(self) -> None:
+        kept = [row for row in self._earlier_regions if row["path"] in self._earlier]
+        rows = [*self._images.values(), *self._earlier.values()]
+        _write_rows(self.folder / IMAGES_TABLE, image_columns(self.recipe), rows)
+        _write_rows(self.folder / REGIONS_TABLE, REGION_COLUMNS, [*self._regions, *kept])
+        self._written = time.monotonic()
+
+    def _remove_all(self, names: Sequence[str]) -> None:
+        # On a file system that does not distinguish A and a, the files are those of this run.
+        own = {_folded(name) for name in self._images}
+        gone = [name for name in names if _is_below(name) and _folded(name) not in own]
+        self._remove(path for name in gone for path in self._files_of(name))
+        if gone:
+            images = gone[0] if len(gone) == 1 else f"{len(gone)} images, such as {gone[0]}"
+            warnings.warn(
+                f"{self.folder}: removed the results of an earlier run for {images}: this run has "
+                "none.",
+                stacklevel=4,
+            )
+
+    def _files_of(self, name: str) -> Iterator[Path]:
+        yield from map_files(self.folder, name).values()
+        yield from figure_files(self.folder, name).values()
+
+    def _remove(self, paths: Iterator[Path]) -> None:
+        for path in paths:
+            if path.is_file():
+                path.unlink()
+                self._remove_empty(path.parent)
+
+    def _remove_empty(self, folder: Path) -> None:
+        while folder != self.folder and not any(folder.iterdir()):
+            folder.rmdir()
+            folder = folder.parent
+
+
+def _rows_of(path: Path) -> Iterator[dict[str, str]]:
+    """Yield the lines of the table of an earlier run."""
+    if not path.is_file():
+        return
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            rows = list(csv.DictReader(stream, restval="", strict=True))
+    except csv.Error:
+        rows = [{}]
+    for row in rows:
+        if not row.get("path") or None in row:
+            raise _foreign(path)
+    yield from rows
+
+
+def _foreign(path: Path) -> ValueError:
+    return ValueError(
+        f"{path} is not a table of an earlier run, and would be overwritten; choose another folder."
+    )
+
+
+def _is_below(name: str) -> bool:
+    """Whether a name from a table, which may have been edited, stays within the folder."""
+    path = Path(name)
+    return not (path.is_absolute() or path.drive or ".." in path.parts)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    header = dict.fromkeys([*columns, *(column for row in rows for column in row)])
+    lines = [[_cell(row.get(column)) for column in header] for row in rows]
+    write_table(path, list(header), lines)
+
+
+def _cell(value: Any) -> Any:
+    """Format a value: empty if unknown, six digits, which exceed the precision of all values."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def image_columns(recipe: AlignmentRecipe) -> tuple[str, ...]:
+    """Return the column names of `image_row`: with intervals if there is a bootstrap."""
+    return _IMAGE_COLUMNS + (_INTERVAL_COLUMNS if recipe.n_bootstrap else ())
+
+
+def image_row(name: str, found: AlignmentResult, recipe: AlignmentRecipe) -> list[Any]:
+    """Return the values of an image; None, NaN or infinity if there is no value."""
+    aligned, size = found.aligned, found.orientation.pixel_size
+    largest = aligned.regions[0].area if aligned.regions else 0
+    return [
+        name,
+        aligned.fraction,
+        aligned.fibre_fraction,
+        aligned.expected_fraction,
+        *_statistics(found.statistics),
+        len(aligned.regions),
+        largest,
+        _in_um2(largest, size),
+        found.fibre_share,
+        recipe.method_name,
+        aligned.window,
+        _in_nm(aligned.window, size),
+        *aligned.window_sides,
+        float(np.rad2deg(aligned.tolerance)),
+        found.orientation.sigma,
+        _in_nm(found.orientation.sigma, size),
+        size,
+        *(_intervals(found.statistics) if recipe.n_bootstrap else ()),
+    ]
+
+
+def region_rows(name: str, found: AlignmentResult) -> list[list[Any]]:
+    """Return the values of each region of an image, the largest first."""
+    size = found.orientation.pixel_size
+    rows = []
+    for region in found.aligned.regions:
+        top, left, bottom, right = region.box
+        areas = region.area, region.fibre_area
+        rows.append(
+            [
+                name,
+                region.label,
+                *(value for area in areas for value in (area, _in_um2(area, size))),
+                _degrees(region.mean_angle),
+                region.order,
+                *(left, top, right - left, bottom - top),
+            ]
+        )
+    return rows
+
+
+def _statistics(found: AxialStatistics | None) -> list[float | None]:
+    if found is None:
+        return [None] * 3
+    return [_degrees(found.mean), found.order, float(np.rad2deg(found.spread))]
+
+
+def _intervals(found: AxialStatistics | None) -> list[float | None]:
+    if found is None or found.mean_interval is None:
+        return [None] * 6
+    assert found.order_interval is not None  # there are all three intervals or none
+    assert found.spread_interval is not None
+    mean, order, spread = found.mean_interval, found.order_interval, found.spread_interval
+    angles = [float(np.rad2deg(each)) for each in (mean.low, mean.high, spread.low, spread.high)]
+    return [*angles[:2], order.low, order.high, *angles[2:]]
+
+
+def _degrees(angle: float) -> float:
+    """Return an axis in degrees, below 180 also when rounded to six digits."""
+    return float(np.round(np.rad2deg(angle), 3)) % 180
+
+
+def _in_nm(pixels: float, pixel_size: float | None) -> float | None:
+    return None if pixel_size is None else pixels * pixel_size
+
+
+def _in_um2(pixels: float, pixel_size: float | None) -> float | None:
+    return None if pixel_size is None else pixels * pixel_size**2 / 1e6

@@ -1,0 +1,286 @@
+"""The page of classified images: one file that sorts, filters and shows them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from hypervlad.classifier import Judgement, TrainingImages
+from hypervlad.displays.image_grid import ReadingOptions, image_names, read_keywords
+from hypervlad.images import SkippedImage, read_image
+from hypervlad.images.files import encode_jpeg
+from hypervlad.images.reading import read_in_order
+from hypervlad.modelfile import replace_when_complete
+from hypervlad.reports.facts import model_facts, versions_text
+from hypervlad.reports.html import asset, percent, printable, render, thousands
+from hypervlad.reports.predictions import Predictions, predictions_of
+
+MAX_THUMBNAILS = 10_000
+_SIDE = 160  # pixels, of a thumbnail's longer side
+_QUALITY = 72
+_N_AHEAD = 2  # images decoded at a time: each may take a gigabyte
+_DIGITS = 6  # of a probability
+_NOVELTY_DIGITS = 4
+_KINDS = {"sure": "sure", "boundary": "ambiguous", "unknown": "out of distribution"}
+
+
+def write_classified_page(
+    path: str | os.PathLike[str],
+    model: Any,
+    images: Sequence[Any],
+    *,
+    names: Sequence[str] | None = None,
+    max_error: float | None = None,
+    predictions: Predictions | None = None,
+    title: str = "Classified images",
+    max_thumbnails: int = MAX_THUMBNAILS,
+    progress: bool = False,
+) -> Path:
+    """Classify images and write a page on which they can be sorted, filtered and inspected.
+
+    The page is one file and needs no network, no server and no other file; a click on an image
+    leads to the original as long as page and images are not moved. Without scripts it is a table.
+    An older page is replaced only once the new one is complete.
+
+    Parameters
+    ----------
+    path : path of an .html file
+    model : fitted MicrographClassifier
+        An image that cannot be read is an error, unless its encoder has ``on_error="skip"``; then
+        such images are listed with the reasons.
+    images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
+    names : sequence of n str, optional
+        Names of the images; by default their paths, or ``image 3``.
+    max_error : float, optional
+        Also show which predictions are sure, so that at most this share of them is wrong, and why
+        the others are not: see `MicrographClassifier.judge`.
+    predictions : Predictions, optional
+        What `predictions_of` returned for these images and this `max_error`; they are classified
+        if it is not given.
+    title : str
+    max_thumbnails : int, default=10000
+        Number of images, the most doubtful ones, with a thumbnail; each takes about 4 kB. Of the
+        others, only the predictions are shown.
+    progress : bool, default=False
+        Show a bar on stderr.
+
+    Returns
+    -------
+    Path
+        Of the page.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, or `max_error` is given and nothing was held out in ``fit``.
+    ImageReadError
+        If no image could be read, or one could not and the encoder does not skip.
+    """
+    path = Path(path)
+    names = image_names(images, full=True) if names is None else list(names)
+    if len(names) != len(images):
+        raise ValueError(f"got {len(images)} images and {len(names)} names; expected as many.")
+    found = predictions_of(model, images, None, max_error) if predictions is None else predictions
+    folder = path.absolute().parent
+    read = [images[position] for position in found.read]
+    links = [link_to(image, folder) for image in read]
+    data = page_data(
+        list(model.classes_), model.training_, found, [names[k] for k in found.read], links
+    )
+    doubtful = most_doubtful(found, max_thumbnails).tolist()
+    jpegs = thumbnails(read, doubtful, _SIDE, model.encoder_.fitted_params_.read_options)
+    hidden = None if progress else True  # None: hidden if stderr is no terminal
+    page = render(
+        "classified.html",
+        title=title,
+        style=asset("page.css", "classified.css"),
+        script=asset("classified.js"),
+        n_read=len(read),
+        n_pictured=len(doubtful),
+        numbers=_numbers(found),
+        max_error=max_error,
+        is_judged=found.judged is not None,
+        class_rows=_class_rows(data),
+        image_rows=_image_rows(data),
+        # The reasons begin with the name of the image.
+        unreadable=[
+            (names[each.position], each.reason.removeprefix(f"{each.name}: "))
+            for each in found.skipped
+        ],
+        details={**model_facts(model), "versions": versions_text()},
+        data=as_script(data),
+        thumbnails=tqdm(jpegs, "page", len(doubtful), unit="image", disable=hidden),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with replace_when_complete(path) as stream:
+        for piece in page:
+            stream.write(piece.encode("utf-8"))
+    return path
+
+
+def page_data(
+    classes: Sequence[Any],
+    training: TrainingImages,
+    found: Predictions,
+    names: Sequence[str],
+    links: Sequence[str],
+) -> dict[str, Any]:
+    """Collect the data of the page's script: plain values, image by image.
+
+    Parameters
+    ----------
+    classes : sequence of n_classes labels
+    training : TrainingImages
+        Of the model.
+    found : Predictions
+        Of m images that could be read.
+    names, links : sequence of m str
+        Names of the images, and their addresses for a browser ("" if there is none).
+
+    Returns
+    -------
+    dict
+        ``classes``, ``names``, ``links``, ``predicted`` (positions among the classes) and
+        ``proba`` (rows, to six digits); if requested ``possible``, and ``kinds``, ``reasons``,
+        ``novelty``, ``nearest`` (rows of ``training``, the names and labels of these images).
+    """
+    data: dict[str, Any] = {
+        "classes": [printable(label) for label in classes],
+        "names": [printable(name) for name in names],
+        "links": list(links),
+        "predicted": found.proba.argmax(axis=1).tolist(),
+        "proba": np.round(found.proba.astype(np.float64), _DIGITS).tolist(),
+    }
+    if found.possible is not None:
+        data["possible"] = [[printable(name) for name in names] for names in found.possible]
+    if found.judged is not None:
+        data |= _judged(found.judged, training)
+    return data
+
+
+def _judged(judged: Judgement, training: TrainingImages) -> dict[str, Any]:
+    rows, places = np.unique(judged.nearest, return_inverse=True)
+    return {
+        "kinds": judged.kind.tolist(),
+        "reasons": [printable(reason) for reason in judged.reasons],
+        "novelty": np.round(judged.novelty, _NOVELTY_DIGITS).tolist(),
+        "nearest": places.reshape(judged.nearest.shape).tolist(),
+        "training": [
+            [printable(training.names[row]), printable(training.labels[row])] for row in rows
+        ],
+    }
+
+
+def as_script(data: Any) -> Markup:
+    """Write plain values as JSON in which an HTML parser finds no tag.
+
+    Examples
+    --------
+    >>> print(as_script(["</script>"]))
+    ["\\u003c/script>"]
+    """
+    plain = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(plain.replace("<", "\\u003c"))
+
+
+def link_to(image: Any, folder: str | os.PathLike[str]) -> str:
+    """Return the address of an image's file relative to a folder; "" for an array.
+
+    Names that are not valid text, which Linux allows, keep their bytes.
+
+    Examples
+    --------
+    >>> link_to("/data/new/50% <a>.png", "/data/out")
+    '../new/50%25%20%3Ca%3E.png'
+    """
+    if not isinstance(image, str | os.PathLike):
+        return ""
+    try:
+        below = os.path.relpath(image, folder)
+    except ValueError:  # on another drive, on Windows
+        return Path(os.path.abspath(image)).as_uri()
+    return quote(os.fsencode(below.replace(os.sep, "/")))
+
+
+def most_doubtful(found: Predictions, n: int) -> NDArray[np.intp]:
+    """Return the positions, in ascending order, of the `n` most doubtful images.
+
+    Predictions that are not sure precede the others, and low confidences precede high ones.
+    """
+    confidence = found.proba.max(axis=1, initial=0)
+    is_sure = np.zeros(len(confidence)) if found.judged is None else found.judged.kind == "sure"
+    return np.sort(np.lexsort((confidence, is_sure))[:n])
+
+
+def thumbnails(
+    images: Sequence[Any],
+    chosen: Iterable[int],
+    side: int,
+    read_options: ReadingOptions,
+) -> Iterator[tuple[int, str]]:
+    """Make thumbnails of some images, in order, with few of them in memory at a time.
+
+    Parameters
+    ----------
+    images : sequence of path or ndarray of shape (H, W) or (H, W, 3)
+    chosen : iterable of int
+        Their positions.
+    side : int
+        Maximum number of pixels of the longer side.
+    read_options : ReadOptions or mapping of its fields, or None
+
+    Yields
+    ------
+    position : int
+    jpeg : str
+        In base 64; empty if the image cannot be read any more.
+    """
+    keywords = read_keywords(read_options)
+
+    def made(image: Any, _name: str) -> str:
+        pixels = read_image(image, **keywords)
+        return base64.b64encode(encode_jpeg(pixels, side, _QUALITY)).decode("ascii")
+
+    positions = list(chosen)
+    pairs = ((position, images[position]) for position in positions)
+    outcomes = read_in_order(pairs, made, _N_AHEAD)
+    for position, outcome in zip(positions, outcomes, strict=True):
+        yield position, "" if isinstance(outcome, SkippedImage) else outcome
+
+
+def _numbers(found: Predictions) -> dict[str, str]:
+    numbers = {"images classified": thousands(len(found.read))}
+    if found.judged is not None:
+        kinds = found.judged.kind
+        numbers |= {text: thousands(int(np.sum(kinds == kind))) for kind, text in _KINDS.items()}
+    elif len(found.read):
+        numbers["median confidence"] = percent(float(np.median(found.proba.max(axis=1))))
+    if found.skipped:
+        numbers["could not be read"] = thousands(len(found.skipped))
+    return numbers
+
+
+def _class_rows(data: dict[str, Any]) -> list[tuple[str, int]]:
+    counts = np.bincount(data["predicted"], minlength=len(data["classes"])).tolist()
+    return list(zip(data["classes"], counts, strict=True))
+
+
+def _image_rows(data: dict[str, Any]) -> list[list[str]]:
+    columns = [
+        data["names"],
+        [data["classes"][code] for code in data["predicted"]],
+        [percent(max(row)) for row in data["proba"]],
+    ]
+    if "kinds" in data:
+        columns += [[_KINDS[kind] for kind in data["kinds"]], data["reasons"]]
+    return [list(row) for row in zip(*columns, strict=True)]

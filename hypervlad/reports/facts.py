@@ -1,0 +1,191 @@
+"""Facts about a trained model as text, for ``hypervlad info`` and the tables of reports."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from hypervlad.images import ReadOptions
+
+
+def model_facts(model: Any) -> dict[str, str]:
+    """Describe a fitted `MicrographClassifier`, `PatchDefectScorer`, `HypercolumnVLAD` or similar.
+
+    Parameters
+    ----------
+    model : fitted estimator
+
+    Returns
+    -------
+    dict of str to str
+        In reading order.
+    """
+    facts = {"kind of model": type(model).__name__}
+    if hasattr(model, "classes_"):
+        names = [str(name) for name in model.classes_]
+        facts["classes"] = f"{len(names)}: {', '.join(names)}"
+    if hasattr(model, "curves_"):
+        return facts | _patch_cnn_facts(model)
+    if hasattr(model, "classes_"):
+        facts["trained on"] = f"{model.n_images_} images"
+    if hasattr(model, "head_"):
+        return facts | _transfer_facts(model)
+    encoder = getattr(model, "encoder_", model)
+    if hasattr(model, "threshold_"):
+        facts |= _scorer_facts(model)
+    if hasattr(model, "aligned_share_"):
+        facts |= _alignment_facts(model)
+    facts |= _encoder_facts(encoder)
+    if hasattr(model, "classes_"):
+        facts |= _classifier_facts(model)
+    return facts
+
+
+def _patch_cnn_facts(model: Any) -> dict[str, str]:
+    channels = "grey" if model.n_channels_ == 1 else f"{model.n_channels_} channels"
+    return {
+        "patches": f"{model.patch_} x {model.patch_} pixels, {channels}",
+        "network": f"{model.n_parameters_:,} parameters",
+        "trained for": f"{len(model.curves_.loss)} epochs",
+    }
+
+
+def _transfer_facts(model: Any) -> dict[str, str]:
+    recipe, history = model.recipe_, model.history_
+    trained = {"head": "its head", "last": "its head and last layers", "all": "all of its layers"}
+    digest = f"SHA-256 {model.weights_digest_[:12]}…"
+    facts = {
+        "network": recipe.backbone,
+        "network's weights": f"{model.weights} ({digest}), "
+        + ("in the file" if model.whole_network_ else "not in the file"),
+        "fine-tuned": _fine_tuned_text(history, trained[recipe.trainable]),
+        "image size": _size_text(recipe),
+        "how files are read": _reading_text(recipe),
+    }
+    return facts | {"classifier": f"softmax regression on {len(model.head_.mean):,} features"}
+
+
+def _fine_tuned_text(history: Any, trained: str) -> str:
+    if history is None:
+        return "no"
+    if history.best_epoch < 0:
+        return f"no: {_epochs(len(history))} did not improve it"
+    return f"{trained}, for {history.best_epoch + 1} of {_epochs(len(history))}"
+
+
+def _epochs(number: int) -> str:
+    return f"{number} epoch" if number == 1 else f"{number} epochs"
+
+
+def _scorer_facts(scorer: Any) -> dict[str, str]:
+    learner = getattr(scorer.model_, "learner", None)
+    if learner is None:
+        source = f"defect-free images: {len(scorer.model_.codewords)} codewords of their windows"
+    else:
+        kinds = ", ".join(str(name) for name in learner.classes_)
+        source = f"labelled windows ({kinds}): {_boosting_text(learner)}"
+    rule = {
+        "fpr": f"about {scorer.fpr:.1%} of defect-free images reach it",
+        "patch_fpr": f"about {scorer.fpr:.1%} of defect-free windows reach it",
+        "f1": "the best F1",
+    }
+    return {
+        "trained on": f"{scorer.n_images_} images",
+        "trained with": source,
+        "windows": f"{scorer.patch_} x {scorer.patch_} pixels, {scorer.stride_} apart",
+        "threshold": f"{scorer.threshold_:.4g} (chosen in training: {rule[scorer.threshold]})",
+    }
+
+
+def _alignment_facts(model: Any) -> dict[str, str]:
+    return {
+        "trained on": f"{model.n_images_} images",
+        "windows": f"{model.window_} x {model.window_} pixels, in four turns of the image",
+        "trained with": f"{model.n_windows_} windows, {model.aligned_share_:.0%} aligned",
+        "classifier": _boosting_text(model.boosting_),
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of hypervlad and of the libraries that it uses, if installed."""
+    found = {}
+    for name in ("hypervlad", "numpy", "scikit-learn", "torch", "torchvision", "xgboost"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # for example hypervlad itself, run from its source folder
+            continue
+    return found
+
+
+def versions_text() -> str:
+    """Return the library versions as one line."""
+    return ", ".join(f"{name} {number}" for name, number in library_versions().items())
+
+
+def _encoder_facts(encoder: Any) -> dict[str, str]:
+    n_taps = len(encoder.taps_)
+    each = len(encoder.codebook_.codewords[0])
+    described = {
+        "joint": f"{each}, common to all taps",
+        "per_layer": f"{each} for each of {n_taps} taps",
+        "both": f"{each}, common to all taps, and {each} for each of {n_taps} taps",
+    }[encoder.fitted_params_.codebook]
+    embedded = getattr(encoder, "backbone_state_", None)
+    digest = f"SHA-256 {encoder.weights_digest_[:12]}…"
+    return {
+        "network": str(encoder.fitted_params_.backbone),
+        "network's weights": f"{encoder.weights} ({digest}), "
+        + ("not in the file" if embedded is None else "in the file"),
+        "taps": ", ".join(encoder.taps_),
+        "image size": _size_text(encoder.fitted_params_),
+        "how files are read": _reading_text(encoder.fitted_params_),
+        "codewords": described,
+        "normalisation": ", ".join(encoder.fitted_params_.normalize) or "none",
+        "features of an image": _features_text(encoder),
+        "seed of the codebook": f"{encoder.seed_}",
+    }
+
+
+def _classifier_facts(model: Any) -> dict[str, str]:
+    facts = {"classifier": _boosting_text(model.boosting_)}
+    held_out = model.held_out_
+    if held_out is not None:
+        facts["accuracy when held out"] = f"{held_out.accuracy:.1%} of {len(held_out)} images"
+    return facts
+
+
+def _features_text(encoder: Any) -> str:
+    parts = " + ".join(f"{n:,} {name}" for name, n in encoder.feature_blocks.items())
+    turns = encoder.fitted_params_.turns
+    return parts if turns == 1 else f"{parts}, over {turns} turned copies"
+
+
+def _boosting_text(boosting: Any) -> str:
+    if not hasattr(boosting, "block_weights_"):  # not a BoostedSoftmaxClassifier
+        return type(boosting).__name__
+    rounds = f"{boosting.n_estimators_} rounds of boosted trees"
+    if boosting.linear_coef_ is None:
+        return rounds
+    if not boosting.n_estimators_:
+        return "logistic regression; boosted trees would not have improved it"
+    return f"logistic regression, then {rounds}"
+
+
+def _size_text(params: Any) -> str:
+    side = params.image_size
+    if side is None:
+        size = "the image's own"
+    elif params.aspect == "square":
+        size = f"{side} x {side} pixels, stretched to a square"
+    else:
+        size = f"about {side} x {side} pixels, proportions kept"
+    if params.pixel_size is None:
+        return size
+    return f"{params.pixel_size:g} nm per pixel; if the pixel size is unknown: {size}"
+
+
+def _reading_text(params: Any) -> str:
+    options, defaults = asdict(params.read_options), asdict(ReadOptions())
+    changed = [f"{name}={value!r}" for name, value in options.items() if value != defaults[name]]
+    return ", ".join(changed) if changed else "by default (8-bit by 255, others by percentiles)"

@@ -1,0 +1,347 @@
+"""Images with labelled windows: reading, the codebook of tiled images, windows to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hypervlad.codebook import Codebook, HypercolumnPool
+from hypervlad.encoder import ImageInfo, ImageLoader
+from hypervlad.encoder.codebook_fit import CodebookFit, is_chosen
+from hypervlad.encoder.encoding import random_pixels
+from hypervlad.hypercolumns import hypercolumns_at
+from hypervlad.images import ImageReadError
+from hypervlad.splits import first_appearance_codes
+from hypervlad.windows.grid import WindowGrid
+from hypervlad.windows.maps import PaddedMaps, TiledNetwork
+
+#: The label of a window that is not trained on: neither clearly of one class nor of another.
+UNKNOWN = ""
+
+_MAX_WINDOWS = 50_000  # of all images together, in each class
+_MIN_PER_IMAGE = 20
+
+#: From an image and its name to the array that is prepared for the network in its place.
+Convert = Callable[[Any, str], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """An image, read and prepared for the network.
+
+    Attributes
+    ----------
+    info : ImageInfo
+    key : str
+        The digest by which the encoder knows the image.
+    name : str
+        For error messages.
+    tensor : Tensor of shape (C, h, w)
+        Input of the network; of another size than the image only if the encoder has a
+        ``pixel_size``.
+    converted : ndarray, or None
+        What the reader's ``convert`` returned.
+    """
+
+    info: ImageInfo
+    key: str
+    name: str
+    tensor: torch.Tensor
+    converted: NDArray[np.float32] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the image, pixels."""
+        return self.info.shape[0], self.info.shape[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the network's input, pixels."""
+        return self.tensor.shape[1], self.tensor.shape[2]
+
+
+class WindowReader:
+    """Reads images for windows: at their own size, or at the encoder's ``pixel_size``.
+
+    Parameters
+    ----------
+    loader : ImageLoader
+        How the encoder reads images.
+    min_side : int
+        Images smaller than that, in pixels, are refused.
+    convert : callable, optional
+        Makes an array of an image and its name, which is then prepared in place of the image.
+    """
+
+    def __init__(self, loader: ImageLoader, min_side: int, convert: Convert | None = None) -> None:
+        # No image is too small for the network, because all get a border.
+        loader = replace(loader, preprocessing=replace(loader.preprocessing, minimum_size=1))
+        if convert is not None:  # it chooses the page and removes the banner
+            options = replace(loader.read_options, banner="keep", page=0)
+            loader = replace(loader, read_options=options)
+        self._loader = loader
+        self._min_side = min_side
+        self._convert = convert
+
+    def stream(self, images: list[Any], desc: str) -> Iterator[tuple[int, PreparedImage]]:
+        """Read images one after the other, with their positions; ``desc`` names the progress bar.
+
+        Raises
+        ------
+        ImageReadError
+            At one that cannot be read, or is too small; with ``on_error="skip"`` such images are
+            left out.
+        """
+        return self._loader.stream(images, desc, self.read)
+
+    def read(self, image: Any, name: str) -> PreparedImage:
+        """Read one image; ``name`` is for error messages.
+
+        Raises
+        ------
+        ImageReadError
+            If it cannot be read, or is too small.
+        """
+        converted = None if self._convert is None else self._convert(image, name)
+        loaded = self._loader.load(image if converted is None else converted, name)
+        assert loaded.tensor is not None  # nothing is looked up in a cache
+        height, width = loaded.tensor.shape[1:]
+        if min(height, width) < self._min_side:
+            scale = self._loader.pixel_size
+            at = "" if scale is None else f" at {scale:g} nm per pixel"
+            side = self._min_side
+            raise ImageReadError(
+                f"{name}: {height} x {width} pixels{at}, smaller than a patch of {side} x {side}; "
+                "leave it out, or choose a smaller patch"
+            )
+        return PreparedImage(loaded.info, loaded.key, name, loaded.tensor, converted)
+
+
+def fit_tiled_codebook(
+    images: list[Any],
+    fit: CodebookFit,
+    *,
+    tile_size: int,
+    min_side: int,
+    convert: Convert | None = None,
+) -> tuple[Codebook, int]:
+    """Learn a codebook from images at their own size, with border and in tiles.
+
+    Parameters
+    ----------
+    images : list of paths and arrays
+    fit : CodebookFit
+    tile_size : int
+        As in `TiledNetwork`.
+    min_side, convert
+        As in `WindowReader`.
+
+    Returns
+    -------
+    codebook : Codebook
+    n_images : int
+        Images read.
+    """
+    network = TiledNetwork(fit.network, tile_size)
+    reader = WindowReader(fit.loader, min_side, convert)
+    n_each, shares = fit.sampling_plan(len(images))
+    for share in shares:
+        pool, n_images = HypercolumnPool(fit.params.n_samples), 0
+        for _, image in reader.stream(images, "codebook"):
+            n_images += 1
+            if is_chosen(image.key, share):
+                maps = network.padded_maps(image.tensor, image.name)
+                height, width = image.size
+                points = random_pixels(fit.seed, image.key, height * width, n_each)
+                rows, columns = np.divmod(points, width)
+                inside = (rows + maps.border) * maps.size[1] + columns + maps.border
+                blocks = hypercolumns_at(maps.maps, inside, maps.size)
+                pool.add(image.key, [block.cpu().numpy() for block in blocks])
+        if len(pool) >= fit.params.n_codewords:
+            break
+    return fit.from_pool(pool), n_images
+
+
+@dataclass(frozen=True, eq=False)
+class ImageWindows:
+    """The windows of an image with their labels.
+
+    Attributes
+    ----------
+    position : int
+        Of the image in the list.
+    key : str
+        The digest by which the encoder knows the image.
+    blocks : iterator of ndarray of shape (n, n_features)
+        Vectors of a few windows at a time; read once.
+    labels : ndarray of str
+        Of all windows; `UNKNOWN` for those that are not trained on.
+    """
+
+    position: int
+    key: str
+    blocks: Iterator[NDArray[np.float32]]
+    labels: NDArray[np.str_]
+
+
+class MapStore:
+    """Feature maps and labels of images' windows, kept in a folder.
+
+    Vectors of all windows of many images would fill the memory; computed again from stored maps,
+    they need no further pass through the network. A file takes about as much space as an image
+    in single precision.
+
+    Parameters
+    ----------
+    folder : path-like
+    device : torch.device
+        Where maps are wanted.
+    """
+
+    def __init__(self, folder: str | Path, device: torch.device) -> None:
+        self._folder = Path(folder)
+        self._device = device
+
+    def put(
+        self, position: int, maps: PaddedMaps, grid: WindowGrid, labels: NDArray[np.str_]
+    ) -> None:
+        """Store what the windows of an image are computed from, by its position in the list."""
+        np.savez(
+            self._path(position),
+            *(layer.cpu().numpy() for layer in maps.maps),
+            size=maps.size,
+            border=maps.border,
+            rows=grid.rows,
+            columns=grid.columns,
+            side=grid.side,
+            labels=labels,
+        )
+
+    def get(self, position: int) -> tuple[PaddedMaps, WindowGrid, NDArray[np.str_]]:
+        """Return what was stored of the image at a position."""
+        with np.load(self._path(position)) as stored:
+            names = [name for name in stored.files if name.startswith("arr_")]
+            layers = [torch.from_numpy(stored[name]).to(self._device) for name in names]
+            height, width = stored["size"].tolist()
+            maps = PaddedMaps(layers, (height, width), int(stored["border"]))
+            grid = WindowGrid(stored["rows"], stored["columns"], int(stored["side"]))
+            return maps, grid, stored["labels"]
+
+    def _path(self, position: int) -> Path:
+        return self._folder / f"{position}.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingWindows:
+    """Labelled windows of many images.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n, n_features)
+    labels : ndarray of str, shape (n,)
+    weights : ndarray of float, shape (n,)
+        How many windows of its image and class each represents.
+    image_index : ndarray of int, shape (n,)
+        Position of the image that each is from.
+    keys : dict from int to str
+        Digests of the images by position, in the order of the digests.
+    thinned : frozenset of int
+        Positions of images of which windows with known labels were left out.
+    """
+
+    X: NDArray[np.float32]
+    labels: NDArray[np.str_]
+    weights: NDArray[np.float64]
+    image_index: NDArray[np.intp]
+    keys: dict[int, str]
+    thinned: frozenset[int]
+
+    @classmethod
+    def sample(cls, images: Iterable[ImageWindows], n_images: int, seed: int) -> TrainingWindows:
+        """Sample windows of each image, of each class equally many at most.
+
+        What is sampled depends on the seed and the image alone, and the windows come in the order
+        of the images' digests.
+        """
+        n_most = max_windows_per_class(n_images)
+        found, thinned = [], set()
+        for image in images:
+            chosen, weights = _sampled(image.labels, n_most, image.key, seed)
+            if (weights > 1).any():
+                thinned.add(image.position)
+            X = _rows_at(image.blocks, chosen)
+            found.append((image.key, image.position, X, image.labels[chosen], weights))
+        found.sort(key=lambda each: each[:2])
+        counts = [len(X) for _, _, X, _, _ in found]
+        return cls(
+            X=np.concatenate([X for _, _, X, _, _ in found]),
+            labels=np.concatenate([labels for *_, labels, _ in found]),
+            weights=np.concatenate([weights for *_, weights in found]),
+            image_index=np.repeat([position for _, position, *_ in found], counts),
+            keys={position: key for key, position, *_ in found},
+            thinned=frozenset(thinned),
+        )
+
+    def of_images(self, positions: NDArray[np.intp]) -> TrainingWindows:
+        """Return the windows of some images."""
+        rows = np.isin(self.image_index, positions)
+        return replace(
+            self,
+            X=self.X[rows],
+            labels=self.labels[rows],
+            weights=self.weights[rows],
+            image_index=self.image_index[rows],
+        )
+
+
+def max_windows_per_class(n_images: int) -> int:
+    """Return how many windows of a class are sampled at most of each image."""
+    return max(_MIN_PER_IMAGE, _MAX_WINDOWS // n_images)
+
+
+def check_groups(groups: Any, n_images: int) -> NDArray[np.intp]:
+    """Return the group of each image as a number; each image is its own without groups."""
+    if groups is None:
+        return np.arange(n_images)
+    values = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)
+    if len(values) != n_images:
+        raise ValueError(
+            f"{len(values)} groups values for {n_images} images: give one for each image"
+        )
+    return np.asarray(first_appearance_codes(values, "groups"))
+
+
+def _sampled(
+    labels: NDArray[np.str_], n_most: int, key: str, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the windows sampled, and how many windows each represents."""
+    chosen, weights = [], []
+    for label in np.unique(labels[labels != UNKNOWN]):
+        rows = np.flatnonzero(labels == label)
+        kept = rows
+        if len(rows) > n_most:
+            kept = np.sort(rows[random_pixels(seed, key, len(rows), n_most)])
+        chosen.append(kept)
+        weights.append(np.full(len(kept), len(rows) / len(kept)))
+    if not chosen:
+        return np.empty(0, dtype=np.intp), np.empty(0)
+    return np.concatenate(chosen), np.concatenate(weights)
+
+
+def _rows_at(
+    blocks: Iterator[NDArray[np.float32]], chosen: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """Pick windows out of an image's blocks without keeping the others in memory."""
+    found, start, order = [], 0, np.sort(chosen)
+    for block in blocks:
+        inside = order[(order >= start) & (order < start + len(block))]
+        found.append(block[inside - start])
+        start += len(block)
+    back = np.argsort(np.argsort(chosen))
+    return np.concatenate(found)[back]

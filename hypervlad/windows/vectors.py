@@ -1,0 +1,260 @@
+"""Vectors of windows from an image's feature maps: mean hypercolumns and residual sums.
+
+The whole image passes through the network once; no window is cut out of it. Let U_l enlarge layer
+l bilinearly to the image's pixels. The mean hypercolumn of a window w is then linear in the map,
+
+    mean_w x = concat_l sum_q m_l(w, q) F_l,q      m_l(w, q) = mean of U_l over the pixels of w
+
+and m_l is a product of one small matrix for the rows and one for the columns. Residual sums are
+computed for each codeword over the positions of a grid whose centres lie in the window. Both are
+yielded for a few rows of windows at a time, so that the vectors of a large image are never in
+memory all at once.
+
+`window_means` and `window_residual_sums` are pure functions of the upper and left edges of windows
+and their side, in pixels; `WindowVectors` applies them with a fitted encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from hypervlad import vlad
+from hypervlad.backbones import get_backbone
+from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.encoder.encoding import TorchCodebook
+from hypervlad.hypercolumns import axis_interpolation, dense_hypercolumns
+from hypervlad.windows.grid import WindowGrid
+from hypervlad.windows.maps import PaddedMaps, TiledNetwork
+
+_ROWS_AT_ONCE = 16  # of windows: bounds the memory without many small steps
+
+
+class WindowVectors:
+    """Vectors of windows, all from one pass of an image through a fitted encoder's network.
+
+    Parameters
+    ----------
+    encoder : HypercolumnVLAD
+        Fitted.
+    tile_size : int
+        As in `TiledNetwork`.
+
+    Attributes
+    ----------
+    network : TiledNetwork
+    """
+
+    def __init__(self, encoder: HypercolumnVLAD, tile_size: int) -> None:
+        network = encoder.network()
+        self.network = TiledNetwork(network, tile_size)
+        self._codebook = TorchCodebook(encoder.codebook_, network.device)
+        self._params = encoder.fitted_params_
+
+    def means(self, maps: PaddedMaps, grid: WindowGrid) -> Iterator[NDArray[np.float32]]:
+        """Yield the mean hypercolumns (n, channels) of a few rows of windows at a time.
+
+        Each channel is standardised by its mean and standard deviation over pixels.
+        """
+        windows = (grid.rows + maps.border, grid.columns + maps.border, grid.side)
+        widths = [layer.shape[-1] for layer in maps.maps]
+        for means in window_means(maps.maps, maps.size, *windows):
+            layers = means.flatten(0, 1).split(widths, dim=-1)
+            pairs = zip(self._codebook.layers, layers, strict=True)
+            yield torch.cat([own.standardised(part) for own, part in pairs], dim=-1).cpu().numpy()
+
+    def residual_sums(self, maps: PaddedMaps, grid: WindowGrid) -> Iterator[list[torch.Tensor]]:
+        """Yield un-normalised VLAD of n rows of windows at a time: (n, S, K, D) for each codebook.
+
+        It is zero for a window without a position of the hypercolumns' grid.
+        """
+        windows = (grid.rows + maps.border, grid.columns + maps.border, grid.side)
+        projected = self._codebook.project([layer[None] for layer in maps.maps])
+        spacing = self._params.grid if isinstance(self._params.grid, str) else "finest"
+        of_codebooks = []
+        for layers, codewords in self._codebook.parts(projected):
+            size = self._codebook.size_of(layers, projected, spacing, maps.size)
+            columns = dense_hypercolumns(layers, size)[0]
+            assignments = vlad.dense_assign(layers, codewords, size)[0]
+            sums = window_residual_sums(columns, assignments, codewords, maps.size, *windows)
+            of_codebooks.append(sums)
+        return map(list, zip(*of_codebooks, strict=True))
+
+    def vectors(self, maps: PaddedMaps, grid: WindowGrid) -> Iterator[NDArray[np.float32]]:
+        """Yield the vectors (n, n_features) of a few rows of windows at a time.
+
+        They are made as the encoder makes those of images.
+        """
+        steps = zip(self.residual_sums(maps, grid), self.means(maps, grid), strict=True)
+        for sums, means in steps:
+            yield self.join([of_codebook.flatten(0, 1) for of_codebook in sums], means)
+
+    def join(self, sums: list[torch.Tensor], means: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Join the residual sums (n, K, D) of each codebook and the means (n, C) to vectors.
+
+        Sums are normalised as the encoder does it. Means are left out if the encoder pools none.
+        """
+        kinds = self._codebook.by_kind(sums)
+        blocks = [vlad.normalize(kind, self._params.normalize).cpu().numpy() for kind in kinds]
+        if self._params.pooled:
+            blocks.append(means / np.sqrt(means.shape[1]))
+        return np.hstack(blocks)
+
+
+def window_encoder(**parameters: Any) -> HypercolumnVLAD:
+    """Return an encoder for windows of images at their own size, with the given parameters changed.
+
+    Two taps from the middle of the network: earlier ones respond to grey values, later ones to
+    whole objects.
+    """
+    backbone = parameters.get("backbone", "mobilenet_v2")
+    usual = {
+        "taps": get_backbone(backbone).taps[2:4],
+        "image_size": None,
+        "n_codewords": 16,
+        "layer_components": 16,
+        "pooled": True,
+    }
+    return HypercolumnVLAD(**usual | parameters)
+
+
+def check_window_encoder(encoder: Any, purpose: str) -> None:
+    """Raise a ValueError unless an encoder can encode windows.
+
+    ``purpose`` says in messages what is done at an image's own size.
+    """
+    if not isinstance(encoder, HypercolumnVLAD):
+        raise ValueError(f"encoder must be a HypercolumnVLAD or None, not {encoder!r}")
+    if encoder.image_size is not None:
+        raise ValueError(
+            f"the encoder resizes images to {encoder.image_size} pixels, but {purpose} at "
+            "an image's own size: give HypercolumnVLAD(image_size=None, ...)"
+        )
+    if encoder.kmeans != "lloyd":
+        raise ValueError(
+            f"the encoder's kmeans must be 'lloyd' for windows, not {encoder.kmeans!r}"
+        )
+    if encoder.turns != 1:
+        raise ValueError(f"the encoder's turns must be 1 for windows, not {encoder.turns}")
+
+
+def window_means(
+    maps: Sequence[torch.Tensor],
+    size: tuple[int, int],
+    rows: ArrayLike,
+    columns: ArrayLike,
+    side: int,
+) -> Iterator[torch.Tensor]:
+    """Average the hypercolumns of all pixels of each window, a few rows of windows at a time.
+
+    Parameters
+    ----------
+    maps : sequence of Tensor of shape (h_l, w_l, C_l)
+        One image's maps.
+    size : (int, int)
+        Height and width in pixels of the image that the maps are of.
+    rows, columns : array of int, shape (R,) and (S,)
+        Upper and left edges, pixels; every row with every column is a window.
+    side : int
+        Side of a window, pixels.
+
+    Yields
+    ------
+    Tensor of shape (n, S, sum of C_l)
+        For n of ``rows``, in their order.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hypervlad.windows.vectors import window_means
+    >>> ramp = torch.arange(4.0).view(1, 4, 1)
+    >>> (means,) = window_means([ramp], (1, 4), rows=[0], columns=[0, 2], side=1)
+    >>> means.flatten().tolist()
+    [0.0, 2.0]
+    """
+    axes = [
+        (
+            _axis_means(layer.shape[0], size[0], rows, side, layer).split(_ROWS_AT_ONCE),
+            _axis_means(layer.shape[1], size[1], columns, side, layer),
+        )
+        for layer in maps
+    ]
+    for blocks in zip(*(down for down, _ in axes), strict=True):
+        means = []
+        for block, layer, (_, across) in zip(blocks, maps, axes, strict=True):
+            height, width, n_channels = layer.shape
+            narrow = (block @ layer.reshape(height, -1)).view(-1, width, n_channels)
+            means.append(across @ narrow)
+        yield torch.cat(means, dim=-1)
+
+
+def window_residual_sums(
+    hypercolumns: torch.Tensor,
+    assignments: torch.Tensor,
+    codewords: torch.Tensor,
+    size: tuple[int, int],
+    rows: ArrayLike,
+    columns: ArrayLike,
+    side: int,
+) -> Iterator[torch.Tensor]:
+    """Sum residuals over the positions of each window, a few rows of windows at a time.
+
+    Parameters
+    ----------
+    hypercolumns : Tensor of shape (height, width, D)
+        On a grid over the image.
+    assignments : Tensor of int64, shape (height, width)
+        Each position's codeword.
+    codewords : Tensor of shape (K, D)
+    size, rows, columns, side
+        As in :func:`window_means`. A position belongs to the windows that contain its centre.
+
+    Yields
+    ------
+    Tensor of shape (n, S, K, D)
+        For n of ``rows``, in their order: un-normalised VLAD of their windows.
+    """
+    height, width = assignments.shape
+    residuals = hypercolumns - codewords[assignments]
+    low, high = _positions(width, size[1], columns, side)
+    steps = np.arange(max(1, int((high - low).max(initial=0))))
+    inside = torch.from_numpy(low[:, None] + steps < high[:, None]).to(residuals.device)
+    at = torch.from_numpy(np.minimum(low[:, None] + steps, width - 1)).to(residuals.device)
+
+    numbers = torch.arange(len(codewords), device=residuals.device)[:, None]
+    first, last = _positions(height, size[0], rows, side)
+    for start in range(0, len(first), _ROWS_AT_ONCE):
+        own = slice(start, start + _ROWS_AT_ONCE)
+        y = torch.arange(int(first[own].min()), int(last[own].max()), device=residuals.device)
+        is_codeword = (assignments[y][:, at][:, :, None] == numbers) & inside[:, None]
+        of_row = is_codeword.to(residuals.dtype) @ residuals[y][:, at]
+        low_y, high_y = (torch.from_numpy(edge[own, None]).to(y.device) for edge in (first, last))
+        is_in = ((y >= low_y) & (y < high_y)).to(residuals.dtype)
+        yield torch.tensordot(is_in, of_row, dims=1)
+
+
+def _positions(
+    n_positions: int, n_pixels: int, starts: ArrayLike, side: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first position of each window along an axis, and the one after its last."""
+    centres = (np.arange(n_positions) + 0.5) * (n_pixels / n_positions)
+    edges = np.asarray(starts, dtype=np.int64)
+    return np.searchsorted(centres, edges), np.searchsorted(centres, edges + side)
+
+
+def _axis_means(
+    n_cells: int, n_pixels: int, starts: ArrayLike, side: int, like: torch.Tensor
+) -> torch.Tensor:
+    """Return the weight of each cell in the mean of each window along an axis: (windows, cells)."""
+    edges = torch.as_tensor(np.asarray(starts, dtype=np.int64), device=like.device)
+    axis = axis_interpolation(n_cells, n_pixels, like.device)
+    pixels = edges[:, None] + torch.arange(side, device=like.device)
+    window = torch.arange(len(edges), device=like.device)[:, None].expand_as(pixels)
+    shares = torch.zeros(len(edges), n_cells, dtype=torch.float64, device=like.device)
+    for cells, weight in ((axis.low, 1 - axis.weight), (axis.high, axis.weight)):
+        shares.index_put_((window, cells[pixels]), weight[pixels].double(), accumulate=True)
+    return (shares / side).to(like.dtype)

@@ -1,0 +1,329 @@
+"""The page of classified images in a real browser, from the disk: sorted, filtered, looked at.
+
+Set ``HYPERVLAD_SCREENSHOTS`` to a folder, and pictures of the page are left there to look at.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
+from hypervlad.classifier import judge_vectors
+from hypervlad.images import SkippedImage
+from hypervlad.reports import write_classified_page
+from hypervlad.reports.predictions import Predictions
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium with its chromedriver here"),
+]
+ARGUMENTS = [
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+    *("--window-size=1366,900", "--disable-background-networking", "--no-first-run"),
+]
+EVIL = "</script><script>document.title='broken'</script><!-- & \"'.png"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in [*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"]:
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def model() -> MicrographClassifier:
+    images, labels = make_tem_images(48, size=64, random_state=0)
+    encoder = HypercolumnVLAD(
+        "tiny", weights="random", image_size=32, n_codewords=4, random_state=0
+    )
+    return MicrographClassifier(encoder, random_state=0).fit(images, labels)
+
+
+class Sheet:
+    """A page in the browser, and what it was made of."""
+
+    def __init__(
+        self, browser: Any, model: MicrographClassifier, path: Path, n: int, judged: bool = True
+    ) -> None:
+        self.browser = browser
+        rng = np.random.default_rng(1)
+        images, _ = make_tem_images(48, size=160, random_state=0)
+        vectors = model.encoder_.transform([image[::2, ::2] for image in images])
+        picked = rng.integers(0, len(vectors), n)
+        far = rng.choice([0.0, 0.02, 0.3], n)[:, None] * np.abs(vectors).max()
+        vectors = (vectors[picked] + far * rng.standard_normal((n, 1))).astype(np.float32)
+        self.judged = judge_vectors(model, vectors, 0.75)
+        self.names = [f"scans/{number}.png" for number in range(n - 1)] + [f"scans/{EVIL}"]
+        self.labels = [str(label) for label in self.judged.labels]
+        self.confidence = self.judged.proba.max(axis=1)
+        write_classified_page(
+            path,
+            model,
+            [images[k] for k in picked] + [np.eye(3)],
+            names=[*self.names, "bad.tif"],
+            max_error=0.75 if judged else None,
+            predictions=Predictions(
+                np.arange(n),
+                self.judged.proba,
+                {},
+                self.judged if judged else None,
+                [SkippedImage(n, "bad.tif", "bad.tif: not an image")],
+            ),
+        )
+        browser.get(path.as_uri())
+
+    def find(self, selector: str) -> Any:
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def text(self, name: str) -> str:
+        found: str = self.find(f"#{name}").text
+        return found
+
+    def order(self, value: str) -> None:
+        Select(self.find("#order")).select_by_value(value)
+
+    @property
+    def shown(self) -> list[int]:
+        """The images whose cards are shown, in order."""
+        script = "return [...document.querySelectorAll('.card')].map(c => Number(c.dataset.image))"
+        found: list[int] = self.browser.execute_script(script)
+        return found
+
+    def click(self, part: str, name: str) -> None:
+        """Press the bar of a class or kind."""
+        buttons = self.browser.find_elements(By.CSS_SELECTOR, f"#{part} button")
+        (button,) = [b for b in buttons if b.find_element(By.CLASS_NAME, "name").text == name]
+        button.click()
+
+    def counted(self, part: str) -> list[int]:
+        numbers = self.browser.find_elements(By.CSS_SELECTOR, f"#{part} .number")
+        return [int(number.text.replace(",", "")) for number in numbers]
+
+    def write(self, name: str, words: str) -> None:
+        field = self.find(f"#{name}")
+        field.clear()
+        field.send_keys(words)
+
+    def until(self, true: Any) -> None:
+        WebDriverWait(self.browser, 20, 0.02).until(lambda _: true())
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.browser.switch_to.active_element.send_keys(key)
+
+    def picture(self, name: str) -> None:
+        """Leave a picture of the page, if that is wished for."""
+        folder = os.environ.get("HYPERVLAD_SCREENSHOTS")
+        if folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.browser.save_screenshot(str(Path(folder, f"{name}.png")))
+
+
+@pytest.fixture
+def few(browser: Any, model: MicrographClassifier, tmp_path: Path) -> Iterator[Sheet]:
+    yield Sheet(browser, model, tmp_path / "page.html", 12)
+    assert not browser.get_log("browser"), "the page's own errors, and what its policy forbids"
+
+
+@pytest.fixture
+def many(browser: Any, model: MicrographClassifier, tmp_path: Path) -> Iterator[Sheet]:
+    yield Sheet(browser, model, tmp_path / "page.html", 500)
+    assert not browser.get_log("browser"), "the page's own errors, and what its policy forbids"
+
+
+def in_order(key: Any) -> list[int]:
+    return np.argsort(key, kind="stable").tolist()
+
+
+def test_images_are_sorted(few: Sheet) -> None:
+    assert few.browser.title == "Classified images", "no name is run as a script"
+    assert few.shown == in_order(few.confidence)
+    few.picture("few")
+    few.order("sure")
+    assert few.shown == in_order(-few.confidence)
+    few.order("name")
+    assert few.shown == [11, *range(11)], "2 before 10"
+    few.order("novelty")
+    assert [few.judged.novelty[k] for k in few.shown] == sorted(few.judged.novelty, reverse=True)
+    few.order("class")
+    assert [few.labels[k] for k in few.shown] == sorted(few.labels)
+    assert "bad.tif not an image" in few.find("main").text
+
+
+def test_every_image_shows_its_picture(few: Sheet) -> None:
+    script = (
+        "return [...document.querySelectorAll('.card img')].filter(i => i.naturalWidth === 160)"
+    )
+    few.until(lambda: len(few.browser.execute_script(script)) == 12)
+
+
+def test_filters_leave_what_fits_and_count_it(many: Sheet) -> None:
+    n, kinds = len(many.names), many.judged.kind
+    classes = sorted(set(many.labels))
+    assert many.text("status") == f"{n} images"
+    assert many.counted("classes") == [many.labels.count(name) for name in classes]
+    assert many.counted("kinds") == [
+        int((kinds == kind).sum()) for kind in ("sure", "boundary", "unknown")
+    ]
+    many.picture("many")
+    many.click("kinds", "out of distribution")
+    unknown = np.flatnonzero(kinds == "unknown")
+    assert many.text("status") == f"{len(unknown)} of {n} images"
+    of_unknown = [many.labels[k] for k in unknown]
+    assert many.counted("classes") == [of_unknown.count(name) for name in classes]
+    many.click("classes", classes[0])
+    fit = [k for k in unknown if many.labels[k] == classes[0]]
+    assert set(many.shown) == set(fit[:120] if len(fit) > 120 else fit)
+    assert many.counted("classes") == [of_unknown.count(name) for name in classes], "to add others"
+    many.find("#clear").click()
+    assert many.text("status") == f"{n} images"
+    many.write("low", "50")
+    many.write("high", "60")
+    between = np.flatnonzero((many.confidence >= 0.5) & (many.confidence <= 0.6))
+    assert 0 < len(between) < n
+    assert many.text("status") == f"{len(between)} of {n} images"
+    many.find("#clear").click()
+    many.write("text", "/49")
+    many.until(lambda: many.text("status") == f"10 of {n} images")
+    many.order("name")
+    assert many.shown == [49, *range(490, 499)]
+    many.write("text", "nowhere")
+    many.until(lambda: many.find("#nothing").is_displayed())
+
+
+def test_a_bar_of_the_histogram_is_a_range(many: Sheet) -> None:
+    bins = np.minimum((many.confidence * 20).astype(int), 19)
+    chosen = int(np.bincount(bins).argmax())
+    bars = many.browser.find_elements(By.CSS_SELECTOR, "#histogram .bin")
+    assert len(bars) == 20
+    bars[chosen].click()
+    assert many.find("#low").get_property("value") == str(5 * chosen)
+    assert many.text("status").startswith(f"{int((bins == chosen).sum())} of")
+    many.browser.find_elements(By.CSS_SELECTOR, "#histogram .bin")[chosen].click()
+    assert many.text("status") == f"{len(many.names)} images"
+
+
+def test_only_a_page_of_cards_is_drawn(many: Sheet) -> None:
+    order = in_order(many.confidence)
+    assert many.shown == order[:120]
+    many.find("#next").click()
+    assert many.shown == order[120:240]
+    assert many.text("place") == "121 – 240 of 500"
+    Select(many.find("#at-once")).select_by_visible_text("480")
+    assert many.shown == order[:480]
+    many.find("#next").click()
+    assert many.shown == order[480:]
+    assert many.find("#next").get_property("disabled")
+    many.find("#previous").click()
+    assert many.shown == order[:480]
+
+
+def test_details_are_those_of_the_image(few: Sheet) -> None:
+    few.order("name")
+    few.browser.find_elements(By.CSS_SELECTOR, ".card")[1].click()
+    assert few.text("details-name") == few.names[0]
+    assert few.labels[0] in few.text("details-answer")
+    shares = [bar.text for bar in few.browser.find_elements(By.CSS_SELECTOR, "#details-proba li")]
+    expected = sorted(few.judged.proba[0], reverse=True)
+    for told, share in zip(shares, expected, strict=True):
+        assert float(told.split()[-2].lstrip("<")) == pytest.approx(100 * share, abs=0.11)
+    if few.judged.kind[0] != "sure":
+        assert few.judged.reasons[0] in few.text("details-reason")
+    assert len(few.text("details-nearest").splitlines()) == 3
+    few.picture("details")
+    few.find("#after").click()
+    assert few.text("details-name") == few.names[1]
+    few.press(Keys.ARROW_LEFT)
+    assert few.text("details-name") == few.names[0]
+    few.press(Keys.ESCAPE)
+    few.until(lambda: not few.find("#details").is_displayed())
+
+
+def test_all_can_be_done_with_keys(few: Sheet) -> None:
+    order = in_order(few.confidence)
+    few.browser.execute_script("document.querySelector('.card').focus()")
+    few.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_LEFT, Keys.ENTER)
+    assert few.text("details-name") == few.names[order[1]]
+    few.press(Keys.ARROW_RIGHT, Keys.ESCAPE)
+    few.until(lambda: few.browser.switch_to.active_element.get_attribute("data-image"))
+    focused = few.browser.switch_to.active_element
+    assert focused.get_attribute("data-image") == str(order[2]), "where one has come to"
+    few.press(Keys.END)
+    focused = few.browser.switch_to.active_element
+    assert focused.get_attribute("data-image") == str(order[-1])
+
+
+def test_without_a_judgement_nothing_is_said_of_kinds(
+    browser: Any, model: MicrographClassifier, tmp_path: Path
+) -> None:
+    plain = Sheet(browser, model, tmp_path / "page.html", 12, judged=False)
+    assert not plain.find("#judged").is_displayed()
+    assert "novelty" not in plain.find("#order").get_attribute("innerHTML")
+    plain.browser.find_elements(By.CSS_SELECTOR, ".card")[0].click()
+    assert not plain.find("#details-reason").is_displayed()
+    assert not plain.find("#details-near").is_displayed()
+    assert not browser.get_log("browser")
+
+
+def test_links_lead_to_the_files(browser: Any, model: MicrographClassifier, tmp_path: Path) -> None:
+    file = tmp_path / "new #1" / "50% <b>.png"
+    file.parent.mkdir()
+    Image.fromarray(np.eye(64, dtype=np.uint8) * 200).save(file)
+    browser.get(write_classified_page(tmp_path / "out" / "p.html", model, [file]).as_uri())
+    browser.find_element(By.CSS_SELECTOR, ".card").click()
+    link = browser.find_element(By.ID, "original").get_property("href")
+    assert link == file.as_uri()
+
+
+def test_it_is_readable_in_the_dark_and_on_paper(few: Sheet) -> None:
+    def colours() -> list[str]:
+        script = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
+        found: list[str] = few.browser.execute_script(script)
+        return found
+
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    light = colours()
+    few.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    assert colours() != light
+    few.picture("dark")
+    few.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {**dark, "media": "print"})
+    assert colours() == ["rgb(0, 0, 0)", "rgb(255, 255, 255)"]
+    assert not few.find("#filters").is_displayed()
+    assert few.find("#grid").is_displayed()
+    few.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+
+
+def test_without_scripts_there_is_a_table(
+    browser: Any, model: MicrographClassifier, tmp_path: Path
+) -> None:
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        sheet = Sheet(browser, model, tmp_path / "page.html", 12)
+        words = sheet.find("main").text
+        assert "Scripts are switched off" in words
+        assert all(name in words for name in sheet.names)
+        sheet.picture("plain")
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

@@ -1,0 +1,266 @@
+"""``hypervlad defects``: from folders to a model, maps, tables and a page."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from support.surfaces import PATCH, blotted, surface
+from typer.testing import CliRunner, Result
+
+from hypervlad import ImageReadError, PatchDefectScorer, default_patch_encoder, load
+from hypervlad.cli import app
+from hypervlad.images import find_masks
+from hypervlad.metrics import DefectEvaluation
+from hypervlad.reports import model_facts
+
+TINY = ["--backbone", "tiny", "--weights", "random", "--patch", str(PATCH), "--quiet"]
+
+
+def run(*arguments: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def save(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.round(255 * image).astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good surfaces, and a folder of others with masks for those that have a blot."""
+    root = tmp_path_factory.mktemp("surfaces")
+    for seed in range(8):
+        save(root / "good" / f"{seed}.png", surface(seed))
+    for i, centre in enumerate([(12, 20), (30, 44)]):
+        image, mask = blotted(100 + i, centre)
+        save(root / "new" / "blots" / f"{i}.tif", image)
+        save(root / "masks" / "blots" / ["0_mask.png", "1.png"][i], mask.astype(float))
+    save(root / "new" / "fine.png", surface(50))
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Path:
+    out = run("defects", "fit", folder / "good", "-o", folder / "m.hvlad", *TINY)
+    assert "threshold" in out.output
+    return folder / "m.hvlad"
+
+
+def test_scores_become_maps_overlays_and_tables(model: Path, folder: Path, tmp_path: Path) -> None:
+    run("defects", "score", model, folder / "new", "-o", tmp_path / "out", "--quiet")
+    with open(tmp_path / "out" / "scores.csv", encoding="utf-8", newline="") as stream:
+        rows = {row["path"]: row for row in csv.DictReader(stream)}
+    assert sorted(rows) == ["blots/0.tif", "blots/1.tif", "fine.png"]
+    scorer = load(model)
+    assert isinstance(scorer, PatchDefectScorer)
+    for name, row in rows.items():
+        expected = scorer.score_map(folder / "new" / name)
+        stored = tifffile.imread(tmp_path / "out" / "maps" / f"{name}.tif")
+        assert stored.dtype == np.float32
+        np.testing.assert_array_equal(stored, expected)
+        assert float(row["score"]) == expected.max()
+        assert float(row["area_fraction"]) == (expected >= scorer.threshold_).mean()
+        overlay = np.asarray(Image.open(tmp_path / "out" / "overlays" / f"{name}.png"))
+        assert overlay.shape == (*expected.shape, 3)
+        assert (row["called"] == "anomalous") == (expected >= scorer.threshold_).any()
+    assert rows["blots/0.tif"]["called"] == "anomalous"
+    with open(tmp_path / "out" / "regions.csv", encoding="utf-8", newline="") as stream:
+        regions = list(csv.DictReader(stream))
+    first = next(region for region in regions if region["path"] == "blots/0.tif")
+    left, top = int(first["x"]), int(first["y"])
+    assert left <= 20 < left + int(first["width"])
+    assert top <= 12 < top + int(first["height"])
+    assert sum(r["path"] == "blots/0.tif" for r in regions) == int(rows["blots/0.tif"]["n_regions"])
+
+
+def test_a_threshold_of_one_s_own(model: Path, folder: Path, tmp_path: Path) -> None:
+    options = ["--threshold", "1e9", "--quiet"]
+    run("defects", "score", model, folder / "new", "-o", tmp_path / "out", *options)
+    text = (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8")
+    assert "anomalous" not in text
+    assert (tmp_path / "out" / "regions.csv").read_text(encoding="utf-8").count("\n") == 1
+
+
+def test_a_page_of_how_maps_compare_with_masks(model: Path, folder: Path, tmp_path: Path) -> None:
+    options = ["--masks", folder / "masks", "-o", tmp_path / "report.html", "--quiet"]
+    out = run("defects", "evaluate", model, folder / "new", *options).output
+    figures = dict(re.findall(r"^([\w\- ]+):\s+([\d.nan]+)$", out, flags=re.MULTILINE))
+    assert float(figures["image AUROC"]) == 1
+    assert float(figures["pixel AUROC"]) > 0.9
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert html.count('src="data:image/png;base64,') == 2
+    assert "http" not in re.sub(r"base64,[^\"]+", "", html)
+    assert "blots/0.tif" in html
+    assert "Of 3 images, 2 have defects" in html
+
+
+def test_learning_from_masks(folder: Path, tmp_path: Path) -> None:
+    masked = ["--masks", folder / "masks", "--best-f1"]
+    run("defects", "fit", folder / "new", "-o", tmp_path / "m.hvlad", *masked, *TINY)
+    scorer = load(tmp_path / "m.hvlad")
+    assert scorer.threshold == "f1"
+    assert "labelled windows (anomalous, normal)" in run("info", tmp_path / "m.hvlad").output
+
+
+def test_a_rate_of_windows(folder: Path, tmp_path: Path) -> None:
+    rate = ["--patch-fpr", "0.01"]
+    model = tmp_path / "m.hvlad"
+    run("defects", "fit", folder / "good", "-o", model, *rate, *TINY)
+    assert (load(model).threshold, load(model).fpr) == ("patch_fpr", 0.01)
+    assert "about 1.0% of defect-free windows reach it" in run("info", model).output
+    for other in (["--best-f1"], ["--fpr", "0.1"]):
+        both = ["defects", "fit", folder / "good", "-o", model, *rate, *other]
+        stderr = run(*both, code=2).stderr
+        assert "give one" in stderr
+        assert "fault" not in stderr
+
+
+def test_folders_of_several_kinds_are_told(folder: Path, tmp_path: Path) -> None:
+    stderr = run("defects", "fit", folder, "-o", tmp_path / "m.hvlad", *TINY).stderr
+    assert "several folders" in stderr
+
+
+def test_info_tells_what_a_scorer_is(model: Path) -> None:
+    facts = model_facts(load(model))
+    assert facts["kind of model"] == "PatchDefectScorer"
+    assert "defect-free images: " in facts["trained with"]
+    assert facts["windows"] == "12 x 12 pixels, 3 apart"
+    assert "about 5.0% of defect-free images" in facts["threshold"]
+
+
+def test_what_does_not_fit_is_refused(model: Path, folder: Path, tmp_path: Path) -> None:
+    def refusal(*arguments: object) -> str:
+        return run(*arguments, code=2).stderr
+
+    to = ["-o", tmp_path / "x.html"]
+    assert "none of the 8 images has a mask" in refusal(
+        "defects", "evaluate", model, folder / "good", "--masks", tmp_path, *to
+    )
+    assert "lies in the folder of masks" in refusal(
+        "defects", "evaluate", model, folder, "--masks", folder / "masks", *to
+    )
+    assert "ends in .html" in refusal(
+        *("defects", "evaluate", model, folder / "new", "--masks", folder / "masks"),
+        *("-o", tmp_path / "report"),
+    )
+    assert "lies in the image folder" in refusal(
+        "defects", "score", model, folder / "new", "-o", folder / "new" / "out"
+    )
+    assert "needs masks or labels" in refusal(
+        "defects", "fit", folder / "good", "--best-f1", "-o", tmp_path / "m.hvlad", *TINY
+    )
+    assert "wants what" in refusal("predict", model, folder / "new")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"no image")
+    save(tmp_path / "broken" / "b.png", surface(1))
+    told = refusal("defects", "score", model, tmp_path / "broken", "-o", tmp_path / "out")
+    assert "1 of 2 images left out" in told
+    assert b"b.png," in (tmp_path / "out" / "scores.csv").read_bytes()
+
+
+def test_masks_are_found_by_name(tmp_path: Path) -> None:
+    for name in ("a.png", "sub/b.bmp", "c_mask.tif", "twice.png", "twice.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    root = Path("images")
+    images = [root / "x" / "a.tif", root / "sub" / "b.png", root / "c.png", root / "d.png"]
+    b = tmp_path / "sub" / "b.bmp"
+    found = find_masks(images, tmp_path, root)
+    assert found == [tmp_path / "a.png", b, tmp_path / "c_mask.tif", None]
+    assert find_masks([root / "y" / "sub" / "b.png"], tmp_path, root) == [b]
+    with pytest.raises(ImageReadError, match=r"b.bmp would be the mask of .*sub.b.png and of .*y"):
+        find_masks([*images, root / "y" / "sub" / "b.png"], tmp_path, root)
+    with pytest.raises(ImageReadError, match="two masks"):
+        find_masks([root / "twice.png"], tmp_path, root)
+    with pytest.raises(ImageReadError, match="none of the 1 images has a mask"):
+        find_masks([root / "e.png"], tmp_path, root)
+    with pytest.raises(ImageReadError, match="no such folder of masks"):
+        find_masks([root / "e.png"], tmp_path / "nowhere")
+
+
+def test_without_defects_there_is_nothing_to_tell_apart() -> None:
+    sound = np.zeros((30, 30), dtype=bool)
+    for mask in (sound, ~sound):
+        result = DefectEvaluation(threshold=2.0, patch=10)
+        result.add(0, "a", 1.0, np.ones((30, 30), np.float32), mask)
+        scores = result.scores()
+        names = ("image AUROC", "pixel AUROC", "pixel average precision", "per-region overlap")
+        assert np.isnan([scores[name] for name in names]).all()
+        assert scores["mean error of the defective area"] == mask.mean()
+    assert scores["patch F1"] == 0
+
+
+def test_only_the_maps_of_the_most_wrong_images_are_kept() -> None:
+    result = DefectEvaluation(threshold=0.5, patch=5, n_shown=3)
+    for i in range(8):
+        scores = np.zeros((20, 20), np.float32)
+        scores[: 5 * (i % 5)] = 0.6 + 0.01 * i  # that many rows of false alarms
+        result.add(i, str(i), float(scores.max()), scores, np.zeros((20, 20), dtype=bool))
+    assert [shown.position for shown in result.worst] == [4, 3, 7]
+    assert [image.n_wrong for image in result.images] == [0, 4, 8, 12, 16, 0, 4, 8]
+    assert result.confusion.false_positives == 52
+
+
+def test_evaluation_leaves_out_what_cannot_be_judged(
+    model: Path, folder: Path, tmp_path: Path
+) -> None:
+    for file in (folder / "new").rglob("*.*"):
+        copy = tmp_path / "new" / file.relative_to(folder / "new")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    (tmp_path / "new" / "broken.png").write_bytes(b"not an image")
+    page = tmp_path / "page.html"
+    command = ["defects", "evaluate", model, tmp_path / "new", "--masks", folder / "masks"]
+    told = run(*command, "-o", page, "--quiet", code=2).output
+    assert "1 of 4 images left out" in told
+    assert "broken.png" in told
+    assert "image AUROC" in told
+    assert page.exists()
+    page.unlink()
+    for file in [*(tmp_path / "new" / "blots").iterdir(), tmp_path / "new" / "fine.png"]:
+        file.write_bytes(b"not an image either")
+    assert "no image is left" in run(*command, "-o", page, "--quiet", code=2).output
+    assert not page.exists()
+
+
+def test_groups_and_tiles_reach_the_scorer(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {}
+
+    def spy(self: PatchDefectScorer, images: list[Path], **given: object) -> None:
+        seen.update(given, tile_size=self.tile_size, min_fraction=self.min_fraction)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(PatchDefectScorer, "fit", spy)
+    table = tmp_path / "groups.csv"
+    names = sorted(file.name for file in (folder / "good").iterdir())
+    rows = [f"{name},{'ab'[i % 2]}" for i, name in enumerate(names)]
+    table.write_text("\n".join(["path,group", *rows]), encoding="utf-8")
+    command = ["defects", "fit", folder / "good", "-o", tmp_path / "m.hvlad", *TINY]
+    command += ["--groups", table, "--tile-size", "256", "--min-fraction", "0.3"]
+    assert "far enough" in run(*command, code=2).output
+    assert list(seen["groups"]) == ["a", "b"] * 4
+    assert (seen["tile_size"], seen["min_fraction"]) == (256, 0.3)
+    command[2:3] = sorted((folder / "good").iterdir())
+    assert "give that folder" in run(*command, code=2).output
+
+
+def test_a_fresh_process_knows_the_file(folder: Path, tmp_path: Path) -> None:
+    """Nothing there has imported the room that the model belongs to."""
+    encoder = default_patch_encoder(weights="random", n_codewords=2, layer_components=2)
+    good = [np.asarray(Image.open(file)) for file in sorted((folder / "good").iterdir())]
+    PatchDefectScorer(encoder, patch=PATCH, n_codewords=2).fit(good).save(tmp_path / "m.hvlad")
+    command = [sys.executable, "-m", "hypervlad", "info", str(tmp_path / "m.hvlad")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "PatchDefectScorer" in done.stdout, done.stderr

@@ -1,0 +1,101 @@
+"""Batch normalisations folded in the networks of torchvision: the same maps."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.norms import lively, n_norms
+
+import hypervlad
+from hypervlad import HypercolumnVLAD
+from hypervlad.backbones import backbone_names, build_network, get_backbone
+from hypervlad.backbones.folding import find_conv_norm_pairs, fold_norms
+
+N_LEFT = {  # densely connected layers normalise before they convolve
+    "alexnet": 0,
+    "convnext_tiny": 0,
+    "densenet121": 62,
+    "densenet201": 102,
+    "efficientnet_b0": 0,
+    "inception_v3": 0,
+    "mobilenet_v2": 0,
+    "resnet18": 0,
+    "resnet50": 0,
+    "vgg16": 0,
+    "vgg19": 0,
+}
+
+
+def test_every_network_of_torchvision_is_tested_here() -> None:
+    assert set(N_LEFT) == {n for n in backbone_names() if get_backbone(n).torchvision_name}
+
+
+@pytest.mark.parametrize("name", N_LEFT)
+def test_networks_answer_as_before(name: str) -> None:
+    module = lively(get_backbone(name).builder())
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    side = get_backbone(name).preprocessing.minimum_size
+    images = torch.rand(1, 3, max(64, side), max(64, side))
+    lighter = fold_norms(module, find_conv_norm_pairs(module, images))
+    assert n_norms(lighter) == N_LEFT[name]
+    assert (lighter is module) == (n_norms(module) == 0)
+    assert [n for n, _ in lighter.named_modules()] == [n for n, _ in module.named_modules()]
+    expected = module(images)
+    near = 1e-4 * float(expected.abs().max())
+    torch.testing.assert_close(lighter(images), expected, rtol=0, atol=near)
+    for key, value in module.state_dict().items():
+        assert torch.equal(value, before[key]), f"{key} of the original has changed"
+
+
+def test_layers_that_are_not_folded_are_shared() -> None:
+    module = lively(get_backbone("densenet121").builder())
+    lighter = fold_norms(module, find_conv_norm_pairs(module, torch.rand(1, 3, 64, 64)))
+    theirs, own = dict(module.named_parameters()), dict(lighter.named_parameters())
+    name = "features.denseblock1.denselayer1.conv2.weight"
+    assert own[name] is theirs[name]
+
+
+def test_a_tapped_convolution_keeps_its_own_output() -> None:
+    taps = ["conv1", "bn1", "layer1.0.conv1", "layer1"]
+    network = build_network("resnet18", "random", taps)
+    images = torch.rand(1, 3, 64, 64)
+    seen = network.original.conv1(images)
+    torch.testing.assert_close(network(images)[0], seen)
+    torch.testing.assert_close(network(images)[1], network.original.bn1(seen))
+    assert n_norms(network.module) == 2
+
+
+def test_networks_are_built_while_others_work() -> None:
+    """Nothing of torch itself is changed meanwhile, as tracing would do."""
+    images = torch.rand(1, 3, 64, 64)
+    network = build_network("resnet18", "random", ["layer1"])
+    expected = network(images)[0]
+
+    def work(number: int) -> torch.Tensor:
+        built = build_network("resnet18", "random", ["layer1"]) if number % 2 else network
+        return built(images)[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(work, range(24)):
+            torch.testing.assert_close(found, expected)
+
+
+def test_a_model_file_holds_the_weights_as_they_came(tmp_path: Path) -> None:
+    images = list(np.random.default_rng(0).random((6, 32, 32)))
+    encoder = HypercolumnVLAD(
+        "resnet18",
+        weights="random",
+        taps=["layer1"],
+        image_size=32,
+        n_codewords=2,
+        n_samples=100,
+        random_state=0,
+    ).fit(images)
+    encoder.save(tmp_path / "m.hvlad", include_backbone=True)
+    loaded = hypervlad.load(tmp_path / "m.hvlad")
+    assert "bn1.running_var" in loaded.backbone_state_
+    np.testing.assert_array_equal(loaded.transform(images), encoder.transform(images))

@@ -1,0 +1,37 @@
+"""How far the networks of torchvision see, and tiles with that margin."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hypervlad.backbones import build_network, reach_of
+
+
+@pytest.mark.parametrize(
+    ("name", "taps"),
+    [("mobilenet_v2", ["features.6", "features.13"]), ("vgg16", ["features.8", "features.15"])],
+)
+def test_tiles_with_the_margin_have_the_maps_of_the_whole(name: str, taps: list[str]) -> None:
+    network = build_network(name, "random", taps)
+    reach = reach_of(network)
+    assert reach is not None
+    core, margin = 2 * reach.stride, reach.margin
+    image = torch.randn(1, 3, 3 * margin + core, 2 * margin + core)
+    whole, tile = network(image), network(image[:, :, : 2 * margin + core])
+    for full, cut in zip(whole, tile, strict=True):
+        stride = image.shape[-1] // full.shape[-1]
+        rows = slice(margin // stride, (margin + core) // stride)
+        torch.testing.assert_close(full[:, :, rows], cut[:, :, rows])
+        assert not torch.equal(full[:, :, : cut.shape[2]], cut)  # beyond, the cut's edge shows
+
+
+def test_networks_that_see_the_whole_image_are_told_apart() -> None:
+    assert reach_of(build_network("efficientnet_b0", "random")) is None  # squeeze and excitation
+    assert reach_of(build_network("inception_v3", "random")) is None  # no padding
+    shallow = reach_of(build_network("resnet18", "random", ["layer1"]))
+    deep = reach_of(build_network("resnet18", "random", ["layer1", "layer3"]))
+    assert shallow is not None
+    assert deep is not None
+    assert np.all([deep.margin > shallow.margin, deep.stride == 16, shallow.stride == 4])

@@ -1,0 +1,15 @@
+"""Stand-ins of a fitted encoder for codeword maps."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+
+class TwoCodebooks:
+    """An encoder with two codebooks, of three and of four codewords."""
+
+    codebook_ = SimpleNamespace(codewords=(np.eye(3), np.arange(8.0).reshape(4, 2)))
+    taps_ = ("layer1", "layer2")
+
+    def codeword_maps(self, image):
+        return np.stack([np.full((4, 4), 2), np.arange(16).reshape(4, 4) % 4])

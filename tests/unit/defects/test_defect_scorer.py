@@ -1,0 +1,421 @@
+"""`PatchDefectScorer` as a user meets it: three ways to learn, maps, thresholds, files, errors."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+from support.surfaces import PATCH, blotted, surface
+
+from hypervlad import (
+    HypercolumnVLAD,
+    ImageReadError,
+    PatchDefectScorer,
+    load,
+)
+from hypervlad.backbones import TappedNetwork
+from hypervlad.defects import Finding
+from hypervlad.defects.thresholds import image_score
+from hypervlad.displays import DefectMapDisplay
+from hypervlad.images import SkippedImagesWarning
+from hypervlad.metrics import expected_calibration_error, patch_confusion, pixel_auroc
+from hypervlad.windows import WindowGrid, cut_patches, patch_means
+
+Image = NDArray[np.float32]
+Flawed = list[tuple[Image, NDArray[np.bool_]]]
+
+
+def test_learnt_from_good_images(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
+    scorer.fit(good)
+    images = [surface(seed) for seed in range(50, 58)] + [image for image, _ in bad]
+    scores = scorer.score_samples(images)
+    assert roc_auc_score([0] * 8 + [1] * 8, scores) == 1
+    assert set(scorer.predict(images[8:])) == {"anomalous"}
+    for image, mask in bad:
+        found = scorer.score_map(image)
+        assert found.shape == mask.shape
+        assert found.dtype == np.float32
+        y, x = np.unravel_index(found.argmax(), found.shape)
+        rows, columns = np.nonzero(mask)
+        assert abs(y - rows.mean()) < PATCH
+        assert abs(x - columns.mean()) < PATCH
+        assert pixel_auroc([found], [mask]) > 0.9
+        assert scorer.predict_map(image).any()
+    assert not hasattr(scorer, "probability_map")
+
+
+def test_learnt_from_masks(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
+    images = [*good[:6], *(image for image, _ in bad[:5])]
+    masks = [None] * 6 + [mask for _, mask in bad[:5]]
+    scorer.set_params(threshold="f1").fit(images, masks=masks)
+    for image, mask in bad[5:]:
+        assert pixel_auroc([scorer.score_map(image)], [mask]) > 0.95
+        probabilities = scorer.probability_map(image)
+        assert 0 <= probabilities.min() < 0.5 < probabilities.max() <= 1
+        confusion = patch_confusion(scorer.predict_map(image), mask, PATCH)
+        assert confusion.recall == 1
+    assert set(scorer.predict(good[6:])) == {"normal"}
+
+
+def test_learnt_from_patches(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
+    images = [*good[:6], *(image for image, _ in bad[:6])]
+    masks = [None] * 6 + [mask for _, mask in bad[:6]]
+    patches = cut_patches(images, masks, patch=PATCH, stride=6)
+    scorer.fit(list(patches.pixels), patches.labels, groups=patches.image_index)
+    scores, positions = scorer.score_patches(bad[7][0])
+    worst = positions[scores.argmax()] + PATCH / 2
+    centre = np.argwhere(bad[7][1]).mean(0)
+    assert np.abs(worst - centre).max() < PATCH
+
+
+def test_several_kinds_of_defects(scorer: PatchDefectScorer, good: list[Image]) -> None:
+    patches = cut_patches(good, patch=PATCH)
+    dark, bright = patches.pixels[:30] * 0.1, np.minimum(patches.pixels[:30] + 0.5, 1)
+    labels = ["normal"] * len(patches) + ["pit"] * 30 + ["spark"] * 30
+    scorer.fit([*patches.pixels, *dark, *bright], labels)
+    image = surface(77)
+    image[10:30, 10:30] *= 0.1
+    image[10:30, 40:60] = np.minimum(image[10:30, 40:60] + 0.5, 1)
+    found = scorer.score_map(image)
+    assert found[20, 20] > 0
+    assert found[20, 50] > 0
+    assert np.median(found[32:]) < 0
+
+
+def test_patches_side_by_side_and_of_another_size(
+    scorer: PatchDefectScorer, good: list[Image]
+) -> None:
+    scorer.fit(good)
+    scores, positions = scorer.score_patches(good[0])
+    assert len(scores) == len(positions) == 4 * 5
+    larger, positions = scorer.score_patches(good[0], patch=24)
+    assert len(larger) == 2 * 3
+    assert positions[-1].tolist() == [24, 36]
+    with pytest.raises(ValueError, match="patch must be a whole number"):
+        scorer.score_patches(good[0], patch=0)
+
+
+@pytest.mark.parametrize("n", [1, 99, 301, 1000])
+def test_the_score_of_an_image_is_the_mean_of_its_highest_windows(n: int) -> None:
+    scores = np.random.default_rng(n).random((n, 1))
+    highest = sorted(scores.ravel().tolist(), reverse=True)[: max(1, round(n / 200))]
+    assert image_score(scores) == pytest.approx(np.mean(highest))
+
+
+def test_what_is_found_has_the_score_of_the_image_not_of_a_region(
+    scorer: PatchDefectScorer, good: list[Image]
+) -> None:
+    image, _ = blotted(9, (30, 40), size=(150, 200))
+    image[100:112, 150:162] = 0.0
+    scorer.fit(good)
+    scorer.set_threshold(np.quantile(scorer.score_map(image), 0.9))
+    found = scorer.find(image)
+    assert len(found.regions) > 1
+    assert found.score == scorer.score_samples([image])[0]
+    assert found.score not in [region.score for region in found.regions]
+    assert Finding.of(found.map, 1e9, score=3.0).score == 3.0
+    assert Finding.of(found.map, found.threshold).score == found.map.max()
+
+
+def test_an_image_is_anomalous_if_some_place_is(
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed
+) -> None:
+    scorer.fit(good)
+    for image in [good[0], bad[0][0]]:
+        highest = scorer.score_map(image).max()
+        found = scorer.find(image)
+        assert scorer.score_samples([image])[0] == found.score <= highest
+        scorer.set_threshold(highest)
+        assert scorer.predict_map(image).any()
+        assert scorer.predict([image]).tolist() == ["anomalous"]
+        scorer.set_threshold(np.nextafter(highest, np.float32(np.inf)))
+        assert scorer.predict([image]).tolist() == ["normal"]
+        assert not scorer.predict_map(image).any()
+        scorer.set_threshold(float(highest) + 1e-9)  # as far as single precision can tell
+        assert scorer.predict_map(image).any() == (scorer.predict([image])[0] == "anomalous")
+
+
+@pytest.mark.parametrize("rule", ["fpr", "patch_fpr", "f1", "good"])
+def test_the_order_of_images_does_not_matter(
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed, rule: str
+) -> None:
+    images, masks = list(good), None
+    if rule != "good":
+        images = [*good[:6], *(image for image, _ in bad)]
+        masks = [*[None] * 6, *(mask for _, mask in bad)]
+        scorer.set_params(threshold=rule)
+    one = clone(scorer).fit(images, masks=masks)
+    other = clone(scorer).fit(images[::-1], masks=None if masks is None else masks[::-1])
+    np.testing.assert_array_equal(one.score_map(good[0]), other.score_map(good[0]))
+    assert one.threshold_ == other.threshold_
+
+
+def test_an_image_by_itself_scores_as_among_others(
+    scorer: PatchDefectScorer, good: list[Image]
+) -> None:
+    scorer.fit(good)
+    together = scorer.score_samples(good[:3])
+    apart = [scorer.score_samples([image])[0] for image in good[:3]]
+    np.testing.assert_array_equal(together, apart)
+
+
+def test_the_threshold_keeps_its_rate_on_other_images(
+    scorer: PatchDefectScorer, good: list[Image]
+) -> None:
+    more = [*good, *(surface(seed) for seed in range(300, 328))]
+    others = [surface(seed) for seed in range(400, 600)]
+    called = {
+        fpr: np.mean(scorer.set_params(fpr=fpr).fit(more).predict(others) == "anomalous")
+        for fpr in (0.01, 0.05, 0.5)
+    }
+    assert called[0.01] <= 0.04
+    assert called[0.01] <= called[0.05] <= 0.1
+    assert 0.25 <= called[0.5] <= 0.75
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_rate_of_windows_is_kept_on_other_images(
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed, labelled: bool
+) -> None:
+    images = [*good, *(image for image, _ in bad)] if labelled else good
+    masks = [*[None] * len(good), *(mask for _, mask in bad)] if labelled else None
+    others = [surface(seed) for seed in range(400, 420)]
+    areas = []
+    for rate in (0.02, 0.3):
+        scorer.set_params(threshold="patch_fpr", fpr=rate).fit(images, masks=masks)
+        areas.append(np.mean([scorer.predict_map(image).mean() for image in others]))
+    assert 0.005 <= areas[0] <= 0.05
+    assert 0.2 <= areas[1] <= 0.4
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_file_brings_the_same_back(
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed, labelled: bool, tmp_path: Path
+) -> None:
+    images = [*good[:5], *(image for image, _ in bad[:4])] if labelled else good
+    masks = [None] * 5 + [mask for _, mask in bad[:4]] if labelled else None
+    scorer.fit(images, masks=masks).set_threshold(1.25)
+    scorer.save(tmp_path / "m.hvlad")
+    again = load(tmp_path / "m.hvlad")
+    assert isinstance(again, PatchDefectScorer)
+    assert (again.threshold_, again.patch_, again.stride_) == (1.25, PATCH, 3)
+    expected = scorer.score_map(bad[7][0])
+    np.testing.assert_array_equal(again.score_map(bad[7][0]), expected)
+    np.testing.assert_array_equal(copy.deepcopy(scorer).score_map(bad[7][0]), expected)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(scorer)).score_map(bad[7][0]), expected)
+    refitted = clone(again).fit(images, masks=masks)
+    np.testing.assert_allclose(refitted.score_map(bad[7][0]), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"patch": 0}, "patch must be a whole number of pixels"),
+        ({"stride": 1.5}, "stride must be a whole number of pixels"),
+        ({"threshold": "best"}, "threshold must be one of 'fpr', 'patch_fpr', 'f1'"),
+        ({"threshold": "f1"}, "needs masks or labels"),
+        ({"fpr": 1.0}, "fpr is a share of images or windows"),
+        ({"fpr": 0.0}, "fpr is a share of images or windows"),
+        ({"n_codewords": 0}, "n_codewords must be a whole number"),
+        ({"tile_size": 10}, "tile_size must be a whole number of at least 64"),
+        ({"min_fraction": 0.0}, "min_fraction"),
+        ({"encoder": "mobilenet_v2"}, "encoder must be a HypercolumnVLAD"),
+        ({"encoder": HypercolumnVLAD()}, "resizes images to 224 pixels"),
+        ({"encoder": HypercolumnVLAD(image_size=None, turns=2)}, "turns must be 1"),
+        ({"boosting": "trees"}, "boosting must be a BoostedSoftmaxClassifier"),
+    ],
+)
+def test_unusable_parameters_are_named(
+    scorer: PatchDefectScorer, good: list[Image], parameters: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        scorer.set_params(**parameters).fit(good)
+    assert not hasattr(scorer, "model_")
+
+
+def test_inverted_masks_are_told(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
+    images = [*good[:4], *(image for image, _ in bad)]
+    inverted = [*[None] * 4, *(~mask for _, mask in bad)]
+    with pytest.warns(UserWarning, match="Are these inverted"):
+        scorer.fit(images, masks=inverted)
+    with pytest.raises(ValueError, match="give masks as masks="):
+        scorer.fit(images, [mask for _, mask in bad])
+
+
+def test_small_defects_in_large_patches_are_no_inverted_masks(
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed
+) -> None:
+    """Most windows of an image meet its defect, which is a small part of it all the same."""
+    images = [*good[:4], *(image for image, _ in bad)]
+    masks = [*[None] * 4, *(mask for _, mask in bad)]
+    scorer.set_params(patch=40, stride=2, min_fraction=0.01).fit(images, masks=masks)
+    assert max(mask.mean() for _, mask in bad) < 0.5
+
+
+def test_bad_masks_are_told_clearly(
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed
+) -> None:
+    image, mask = bad[0]
+    with pytest.raises(ImageReadError, match=r"a mask of 48 x 59 pixels for an image of 48 x 60"):
+        scorer.fit([*good[:2], image], masks=[None, None, mask[:, :-1]])
+    with pytest.raises(ValueError, match="no window is defective by the masks"):
+        scorer.fit(good[:3], masks=[np.zeros_like(mask)] * 3)
+    with pytest.raises(ValueError, match="no window is free of defects"):
+        scorer.fit(good[:3], masks=[np.ones_like(mask)] * 3)
+    with pytest.raises(ValueError, match="2 masks for 3 images"):
+        scorer.fit(good[:3], masks=[None, mask])
+    with pytest.raises(ValueError, match=r"no image has a mask \(all are None\)"):
+        scorer.fit(good[:3], masks=[None] * 3)
+    with pytest.raises(ImageReadError, match=r"the mask of image 2 .*an image of 48 x 60"):
+        scorer.fit([*good[:2], image], masks=[None, None, mask[:, :-1]])
+    with pytest.raises(ImageReadError, match=r"nowhere.png: there is no such mask"):
+        scorer.fit([*good[:2], image], masks=[None, None, "nowhere.png"])
+    with pytest.raises(ValueError, match=r"label \(y\) of image 1 is empty"):
+        scorer.fit(good[:3], ["normal", "", "anomalous"])
+
+
+def test_bad_images_are_told_clearly(scorer: PatchDefectScorer, good: list[Image]) -> None:
+    small = surface(0, (10, 40))
+    with pytest.raises(ImageReadError, match=r"10 x 40 pixels, smaller than a patch of 12 x 12"):
+        scorer.fit([*good, small])
+    with pytest.raises(NotFittedError):
+        scorer.score_map(good[0])
+    scorer.fit(good)
+    with pytest.raises(ImageReadError, match="smaller than a patch"):
+        scorer.score_map(small)
+    with pytest.raises(ValueError, match="wrap it in a list"):
+        scorer.score_samples("image.png")
+    with pytest.raises(ValueError, match="the threshold is a finite number"):
+        scorer.set_threshold(float("nan"))
+
+
+def test_images_that_cannot_be_read_may_be_skipped(
+    scorer: PatchDefectScorer, good: list[Image], tmp_path: Path
+) -> None:
+    scorer.encoder.set_params(on_error="skip")
+    with pytest.warns(SkippedImagesWarning):
+        scorer.fit([*good, tmp_path / "nothing.png"])
+    assert scorer.n_images_ == len(good)
+    with pytest.warns(SkippedImagesWarning):
+        scores = scorer.score_samples([good[0], tmp_path / "nothing.png"])
+    assert np.isnan(scores).tolist() == [False, True]
+    with pytest.warns(SkippedImagesWarning):
+        assert scorer.predict([tmp_path / "nothing.png", good[0]])[0] is None
+
+
+def test_images_that_are_too_small_may_be_skipped(
+    scorer: PatchDefectScorer, good: list[Image]
+) -> None:
+    small = surface(0, (10, 40))
+    scorer.encoder.set_params(on_error="skip")
+    with pytest.warns(SkippedImagesWarning, match="10 x 40 pixels, smaller than a patch"):
+        scorer.fit([small, *good])
+    assert scorer.n_images_ == len(good)
+    with pytest.warns(SkippedImagesWarning):
+        scores = scorer.score_samples([good[0], small, good[1]])
+    assert np.isnan(scores).tolist() == [False, True, False]
+
+
+def test_a_few_bad_images_among_the_good_do_little_harm(
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed
+) -> None:
+    scorer.fit([*good, *(image for image, _ in bad[:3])])
+    sound = scorer.score_samples([surface(seed) for seed in range(500, 520)])
+    defective = scorer.score_samples([image for image, _ in bad[3:]])
+    assert defective.min() > sound.max()
+    assert (defective >= scorer.threshold_).all()
+    assert (sound >= scorer.threshold_).mean() <= 0.2
+
+
+def test_probabilities_are_calibrated(scorer: PatchDefectScorer, bad: Flawed) -> None:
+    rng = np.random.default_rng(1)
+    places = [tuple(rng.integers(8, 40, 2).tolist()) for _ in range(60)]
+    blots = [blotted(700 + i, place) for i, place in enumerate(places)]
+    scorer.fit([image for image, _ in blots[:30]], masks=[mask for _, mask in blots[:30]])
+    proba, truth = [], []
+    for image, mask in blots[30:]:
+        windows = WindowGrid.cover(image.shape, PATCH, scorer.stride_)
+        share = patch_means(mask, windows.positions, PATCH)
+        known = (share == 0) | (share >= scorer.min_fraction)
+        rows, columns = (windows.positions + (PATCH - 1) // 2).T
+        proba += scorer.probability_map(image)[rows, columns][known].tolist()
+        truth += (share[known] > 0).astype(int).tolist()
+    second = np.array(proba)
+    assert expected_calibration_error(truth, np.c_[1 - second, second]) < 0.05
+
+
+def test_patches_of_images_at_a_common_pixel_size_lie_in_the_image_s_own_pixels(
+    scorer: PatchDefectScorer, tmp_path: Path
+) -> None:
+    import tifffile
+
+    files = []
+    for i in range(4):
+        files.append(tmp_path / f"{i}.tif")
+        tifffile.imwrite(
+            files[-1],
+            np.round(255 * surface(i, (96, 120))).astype(np.uint8),
+            imagej=True,
+            resolution=(1.0, 1.0),
+            metadata={"unit": "nm"},
+        )
+    scorer.encoder.set_params(pixel_size=2.0)
+    scorer.fit(files)
+    assert scorer.score_map(files[0]).shape == (96, 120)
+    scores, positions = scorer.score_patches(files[0])
+    assert len(scores) == 4 * 5
+    assert positions[-1].tolist() == [2 * (48 - 12), 2 * (60 - 12)]
+    scorer.set_params(patch=50)
+    with pytest.raises(ImageReadError, match=r"48 x 60 pixels at 2 nm per pixel, smaller than"):
+        scorer.fit(files)
+
+
+def test_large_images_go_through_the_network_in_tiles(
+    scorer: PatchDefectScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = []
+    original = TappedNetwork.__call__
+
+    def spy(self: TappedNetwork, batch: Any) -> Any:
+        if not batch.isnan().any():  # but to find out how far the network sees
+            largest.append(max(batch.shape[2:]))
+        return original(self, batch)
+
+    monkeypatch.setattr(TappedNetwork, "__call__", spy)
+    large = [surface(seed, (150, 400)) for seed in range(3)]
+    expected = clone(scorer).fit(large).score_map(large[0])
+    assert max(largest) >= 400
+    largest.clear()
+    tiled = clone(scorer).set_params(tile_size=96).fit(large)
+    np.testing.assert_allclose(tiled.score_map(large[0]), expected, rtol=1e-3)
+    assert max(largest) <= 96
+    tiled.set_params(tile_size=8)
+    with pytest.raises(ValueError, match=r"tile_size=8 is too small .* must be at least \d+"):
+        tiled.score_map(large[0])
+
+
+def test_images_of_any_size(scorer: PatchDefectScorer, good: list[Image]) -> None:
+    scorer.fit([*good, surface(90, (37, 81)), surface(91, (12, 12))])
+    image, mask = blotted(92, (60, 70), size=(83, 141))
+    found = scorer.score_map(image)
+    assert found.shape == (83, 141)
+    assert pixel_auroc([found], [mask]) > 0.9
+
+
+def test_a_display_of_the_scorer_s_own_maps(
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed
+) -> None:
+    image, mask = bad[0]
+    display = DefectMapDisplay.from_estimator(scorer.fit(good), [image], masks=[mask])
+    np.testing.assert_array_equal(display.maps[0], scorer.score_map(image))
+    assert display.threshold == scorer.threshold_
+    plt.close(display.figure_)

@@ -1,0 +1,165 @@
+"""Defect maps beside images, and patches coloured by whether they are classified correctly."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from hypervlad.displays import DefectMapDisplay, PatchConfusionDisplay
+from hypervlad.displays.colours import DEFECT_FREE, FALSE_ALARM, FOUND, HIT, MISSED, TRUE
+from hypervlad.displays.defect_map import outline
+from hypervlad.displays.patch_confusion import enlarge_patches
+
+IMAGE = np.full((60, 90), 0.5)
+SCORES = np.zeros((60, 90))
+SCORES[10:30, 10:40] = 1.0
+MASK = np.zeros((60, 90), dtype=bool)
+MASK[10:30, 20:50] = True
+
+
+def texts(display):
+    return [text.get_text() for text in display.ax_.texts]
+
+
+def has(image, colour):
+    return (np.abs(np.asarray(image.get_array()) - colour).max(axis=-1) < 0.02).any()
+
+
+def test_outlines_and_captions_are_those_of_the_map():
+    display = DefectMapDisplay(
+        [IMAGE, IMAGE], [SCORES, 0 * SCORES], threshold=0.5, masks=[MASK, None], names=["a", "b"]
+    ).plot()
+    assert texts(display)[:8] == [
+        *("a", "true: 11.1 % defective", "", "found: 11.1 % (+0.0)"),
+        *("b", "", "", "found: 0.0 %"),
+    ]
+    assert texts(display)[8:] == ["0", " 1", " mask", " score ≥ 0.5"]
+    first, first_map, second, _, bar, *_ = display.ax_.images
+    assert has(first, TRUE)
+    assert has(first, FOUND)
+    assert has(first_map, FOUND)
+    assert not has(second, FOUND)
+    assert np.asarray(bar.get_array()).shape == (1, 129, 3)
+
+
+def test_without_threshold_and_masks_nothing_is_outlined():
+    display = DefectMapDisplay([IMAGE], [SCORES]).plot()
+    assert texts(display) == ["image 0", "", "", "", "0", " 1"]
+    assert not has(display.ax_.images[0], FOUND)
+
+
+def test_flat_maps_have_a_scale_too():
+    flat = DefectMapDisplay.from_predictions([IMAGE], [np.full((60, 90), 3.0)], threshold=7.0)
+    assert texts(flat)[4:] == ["3", " 7", " score ≥ 7"]
+    assert "nan" not in "".join(texts(DefectMapDisplay([IMAGE], [0 * SCORES]).plot()))
+
+
+def test_patches_are_coloured_by_their_outcome():
+    display = PatchConfusionDisplay([IMAGE], [SCORES >= 0.5], [MASK], patch=10).plot()
+    confusion = display.confusions[0]
+    counts = (confusion.true_positives, confusion.false_positives, confusion.false_negatives)
+    assert counts == (4, 2, 2)
+    assert texts(display)[:3] == ["image 0", "4 hit, 2 false, 2 missed", "F1 0.67"]
+    picture = np.asarray(display.ax_.images[0].get_array())
+    for (row, column), colour, strength in (
+        ((15, 25), HIT, 0.55),
+        ((15, 15), FALSE_ALARM, 0.55),
+        ((15, 45), MISSED, 0.6),
+        ((45, 45), DEFECT_FREE, 0.12),
+    ):
+        expected = 0.5 * (1 - strength) + strength * np.asarray(colour)
+        np.testing.assert_allclose(picture[row, column], expected)
+    assert texts(display)[3:] == [" hit", " false alarm", " missed", " defect-free"]
+
+
+def test_dropped_edges_keep_their_own_colour():
+    shown = PatchConfusionDisplay([IMAGE], [0 * SCORES], [MASK], patch=40, edges="drop").plot()
+    picture = np.asarray(shown.ax_.images[0].get_array())
+    assert (picture[45, 5] == 0.5).all()
+    assert (picture[5, 5] != 0.5).any()
+    assert "nothing defective" not in texts(shown)
+    nothing = PatchConfusionDisplay.from_predictions([IMAGE], [0 * SCORES], [None])
+    assert "nothing defective" in texts(nothing)
+
+
+def test_it_draws_into_axes_without_pyplot():
+    figure = Figure()
+    display = DefectMapDisplay([IMAGE], [SCORES]).plot(ax=figure.add_subplot())
+    assert display.figure_ is figure
+    assert not plt.get_fignums()
+
+
+def test_large_images_are_shrunk_and_colour_ones_shown():
+    colour = np.random.default_rng(0).random((500, 700, 3))
+    display = DefectMapDisplay([colour], [np.zeros((500, 700))], masks=[np.eye(500, 700)]).plot()
+    assert np.asarray(display.ax_.images[0].get_array()).shape == (166, 233, 3)
+
+
+def test_an_outline_lies_inside_or_outside_but_at_the_images_edges():
+    region = np.zeros((12, 12), dtype=bool)
+    region[:8, 2:9] = True
+    border = outline(region)
+    assert not (border & ~region).any()
+    assert border[0, 5], "else what fills an image would have no line"
+    assert border[0, 2]
+    assert border[7, 5]
+    assert border[6, 5]
+    assert not border[5, 5]
+    around = outline(region, outside=True)
+    assert not (around & region)[2:].any()
+    assert around[0, 5]
+    assert not around[4, 5]
+    assert around[9, 5]
+    assert around[3, 10]
+    assert not around[3, 11]
+    everywhere = np.ones((12, 12), dtype=bool)
+    for border in (outline(everywhere), outline(everywhere, outside=True)):
+        assert border[:2].all()
+        assert border[:, -2:].all()
+        assert not border[2:-2, 2:-2].any()
+
+
+def test_a_perfect_map_hides_no_mask():
+    display = DefectMapDisplay([IMAGE], [MASK.astype(float)], threshold=0.5, masks=[MASK]).plot()
+    for picture in display.ax_.images[:2]:
+        assert has(picture, TRUE)
+        assert has(picture, FOUND)
+
+
+def test_small_defects_in_large_images_are_visible():
+    image, mask = np.full((1000, 1000), 0.5), np.zeros((1000, 1000), dtype=bool)
+    mask[501:504, 301:304] = True
+    display = DefectMapDisplay([image], [mask.astype(float)], threshold=0.5, masks=[mask]).plot()
+    assert has(display.ax_.images[0], TRUE)
+    assert has(display.ax_.images[1], FOUND)
+
+
+def test_patches_are_enlarged_to_the_image():
+    patches = np.array([[True, False], [False, True]])
+    assert enlarge_patches(patches, 3, (5, 4)).astype(int).tolist() == [
+        *[[1, 1, 1, 0]] * 3,
+        *[[0, 0, 0, 1]] * 2,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("display", "message"),
+    [
+        (lambda: DefectMapDisplay([IMAGE], []), "one map for each of 1 images; got 0"),
+        (lambda: DefectMapDisplay([IMAGE], [SCORES], masks=[]), "one mask for each of 1"),
+        (lambda: DefectMapDisplay([IMAGE], [np.full((60, 90), np.nan)]), "image 0: .*NaN"),
+        (lambda: DefectMapDisplay([IMAGE], [np.zeros((2, 2, 2))]), r"got shape \(2, 2, 2\)"),
+        (lambda: DefectMapDisplay([IMAGE], [SCORES.T]).plot(), "60 x 90 pixels, but a map of 90"),
+        (lambda: DefectMapDisplay([IMAGE], [SCORES], masks=[MASK.T]).plot(), "a mask of 90 x 60"),
+        (lambda: PatchConfusionDisplay([IMAGE], [SCORES], [MASK.T]), "a mask of 90 x 60"),
+        (
+            lambda: PatchConfusionDisplay([IMAGE], [SCORES, SCORES], [MASK]),
+            "predicted map for each",
+        ),
+        (lambda: DefectMapDisplay([IMAGE], [SCORES], names=[]), "one name for each of 1"),
+        (lambda: PatchConfusionDisplay([IMAGE], [MASK.T], [MASK.T]).plot(), "but a map of 90 x 60"),
+    ],
+)
+def test_what_does_not_fit_is_refused(display, message):
+    with pytest.raises(ValueError, match=message):
+        display()

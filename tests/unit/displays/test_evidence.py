@@ -1,0 +1,314 @@
+"""Evidence maps and the patches of codewords."""
+
+import dataclasses
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import tifffile
+from matplotlib.figure import Figure
+
+from hypervlad import (
+    BoostedSoftmaxClassifier,
+    HypercolumnVLAD,
+    ImageReadError,
+    MicrographClassifier,
+)
+from hypervlad.displays import CodewordPatchesDisplay, EvidenceDisplay
+from hypervlad.displays.codeword_patches import CodewordFinder, chosen_images, strongest_boxes
+from hypervlad.displays.colours import AGAINST, FOR
+from hypervlad.displays.evidence import overlay, signed, smooth
+from hypervlad.reports import write_report
+
+
+@pytest.fixture(scope="module")
+def model(texture_images):
+    images, labels = texture_images
+    encoder = HypercolumnVLAD(
+        "tiny",
+        weights="random",
+        image_size=16,
+        n_codewords=4,
+        codebook="both",
+        turns=2,
+        pooled=True,
+        layer_components=4,
+        n_samples=400,
+        random_state=0,
+    )
+    boosting = BoostedSoftmaxClassifier(n_estimators=0, Cs=10.0)
+    return MicrographClassifier(encoder, boosting=boosting, random_state=0).fit(images, labels)
+
+
+def texts(display):
+    return [text.get_text() for text in display.ax_.texts]
+
+
+def test_each_image_stands_beside_its_evidence(model, texture_images):
+    images, _ = texture_images
+    display = EvidenceDisplay.from_estimator(
+        model, images[:2], y_true=["flat", "flat"], names=["a", "b"]
+    )
+    said = model.predict(images[:2])
+    assert said.tolist() == ["flat", "rings"]
+    proba = model.predict_proba(images[:2]).max(axis=1)
+    found = [model.explain(image) for image in images[:2]]
+    flat, rings = (
+        f"places {signed(f.maps[i].sum())}, bias {signed(f.baseline[i])}"
+        for i, f in enumerate(found)
+    )
+    assert texts(display) == [
+        *("a", "✓ true: flat", f"flat, {100 * proba[0]:.0f} %", flat),
+        *("b", "✗ true: flat", f"rings, {100 * proba[1]:.0f} %", rings),
+        *("against", " for the class"),
+    ]
+    assert len(display.ax_.images) == 5
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"labels": ["stripes", "flat"]}, [[2, 0], [2, 0]]),
+        ({}, [[0], [1]]),
+    ],
+)
+def test_classes_are_shown_as_asked(model, texture_images, asked, expected):
+    images, _ = texture_images
+    assert EvidenceDisplay.from_estimator(model, images[:2], **asked).shown == expected
+
+
+def test_the_runner_up_is_the_second_most_probable(model, texture_images):
+    images, _ = texture_images
+    display = EvidenceDisplay.from_estimator(model, images[:3], runner_up=True)
+    order = np.argsort(-model.predict_proba(images[:3]), axis=1)
+    assert display.shown == order[:, :2].tolist()
+
+
+def test_red_is_for_and_blue_against():
+    grey = np.full((4, 8), 0.5)
+    evidence = np.zeros((4, 8))
+    evidence[:, :2], evidence[:, 6:] = 9, -9
+    painted = overlay(grey, evidence)
+    assert painted.min() >= 0
+    assert painted.max() <= 1
+    assert painted[0, 0, 0] - painted[0, 0, 2] > 0.4
+    assert painted[0, 7, 2] - painted[0, 7, 0] > 0.4
+    np.testing.assert_allclose(painted[:, 4], painted[0, 4, 0])
+    assert FOR[0] > FOR[2]
+    assert AGAINST[2] > AGAINST[0]
+
+
+def test_the_overlay_takes_the_images_size_and_colour_images():
+    assert overlay(np.zeros((10, 30, 3)), np.zeros((4, 4))).shape == (10, 30, 3)
+
+
+def test_smoothing_keeps_what_lies_inside():
+    maps = np.zeros((2, 50, 50))
+    maps[0, 25, 25], maps[1, 20, 20] = 1, -2
+    result = smooth(maps, 0.02)
+    np.testing.assert_allclose(result.sum(axis=(1, 2)), [1, -2])
+    assert result[0].max() < 0.5
+    np.testing.assert_array_equal(smooth(maps, 0), maps)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.04, "+0.0"), (-0.04, "+0.0"), (-1.26, "−1.3"), (12, "+12.0")]
+)
+def test_signed_numbers(value, text):
+    assert signed(value) == text
+
+
+def test_an_image_without_evidence_is_drawn(model, texture_images):
+    images, _ = texture_images
+    found = model.explain(images[0])
+    nothing = {name: 0 * maps for name, maps in found.parts.items()}
+    display = EvidenceDisplay(images[:1], [dataclasses.replace(found, parts=nothing)]).plot()
+    painted = np.asarray(display.ax_.images[1].get_array())
+    np.testing.assert_allclose(painted[..., 0], painted[..., 2])
+
+
+def test_the_evidence_of_trees_is_written_beside_that_of_places(model, texture_images):
+    images, _ = texture_images
+    found = dataclasses.replace(model.explain(images[0]), trees=np.array([1.0, 0.5, -1.5]))
+    display = EvidenceDisplay(images[:1], [found], labels=["flat"]).plot()
+    assert "trees +1.0" in texts(display)
+    without = EvidenceDisplay(images[:1], [model.explain(images[0])])
+    assert display.figure_size[1] > without.figure_size[1]
+
+
+def test_what_does_not_fit_is_refused(model, texture_images):
+    images, _ = texture_images
+    found = [model.explain(images[0])]
+    with pytest.raises(ImageReadError, match="wrap"):
+        EvidenceDisplay.from_estimator(model, images[0])
+    with pytest.raises(ValueError, match="no class 'ring'"):
+        EvidenceDisplay.from_estimator(model, images[:1], labels=["ring"])
+    with pytest.raises(ValueError, match="one explanation for each of 2 images; got 1"):
+        EvidenceDisplay(images[:2], found)
+    with pytest.raises(ValueError, match="1 images but 2 true labels"):
+        EvidenceDisplay(images[:1], found, y_true=["flat", "flat"])
+    with pytest.raises(ValueError, match=r"wrap one in a list: \['flat'\]"):
+        EvidenceDisplay(images[:1], found, labels="flat")
+    with pytest.raises(ValueError, match="smoothing"):
+        EvidenceDisplay(images[:1], found, smoothing=-1)
+
+
+# --- patches ------------------------------------------------------------------------------------
+
+
+def test_the_codewords_of_each_class_are_shown_as_patches(model, texture_images):
+    images, labels = texture_images
+    display = CodewordPatchesDisplay.from_estimator(
+        model, images, labels, n_codewords=2, n_patches=3, n_images=12
+    )
+    assert [codeword.label for codeword in display.codewords] == np.repeat(
+        model.classes_, 2
+    ).tolist()
+    assert display.title.startswith("Patches 4 pixels wide from 12 of 24 images")
+    for codeword in display.codewords:
+        assert 0 < len(codeword.patches) <= 3
+        assert {labels[patch.image] for patch in codeword.patches} == {codeword.label}
+        for patch in codeword.patches:
+            top, bottom, left, right = patch.box
+            assert bottom - top == right - left == 4
+            np.testing.assert_allclose(
+                patch.pixels, images[patch.image][top:bottom, left:right], atol=1e-6
+            )
+            assert patch.mask.shape == patch.pixels.shape
+            assert patch.mask.any()
+    assert texts(display)[1:4] == [
+        "flat",
+        texts(display)[2],
+        f"evidence {signed(display.codewords[0].evidence, 2)}",
+    ]
+
+
+def test_the_strongest_codewords_of_a_class_come_first(model, texture_images):
+    images, labels = texture_images
+    members = np.flatnonzero(labels == "rings").tolist()
+    codewords = CodewordFinder(model, images, 0.2, lambda: None).codewords_of(
+        "rings", members, 4, 1
+    )
+    means = {
+        (part, k): np.mean([model.explain(images[i]).words[part][1, k] for i in members])
+        for part, table in model.explain(images[0]).words.items()
+        for k in range(table.shape[1])
+    }
+    expected = sorted(means, key=lambda each: -means[each])[:4]
+    assert [(each.codebook, each.number) for each in codewords] == expected
+    np.testing.assert_allclose(
+        [each.evidence for each in codewords], [means[each] for each in expected]
+    )
+
+
+def test_patches_are_first_of_different_images_and_do_not_overlap(model, texture_images):
+    images, labels = texture_images
+    members = np.flatnonzero(labels == "rings").tolist()[:3]
+    codewords = CodewordFinder(model, images, 0.2, lambda: None).codewords_of(
+        "rings", members, 3, 8
+    )
+    assert any(len(each.patches) > 3 for each in codewords)
+    for codeword in codewords:
+        of_image = [patch.image for patch in codeword.patches]
+        n_images = len(set(of_image))
+        assert len(set(of_image[:n_images])) == n_images
+        for i, a in enumerate(codeword.patches):
+            for b in codeword.patches[:i]:
+                apart = abs(a.box[0] - b.box[0]) >= 4 or abs(a.box[2] - b.box[2]) >= 4
+                assert a.image != b.image or apart
+
+
+def test_only_a_share_of_the_images_is_explained(model, texture_images, monkeypatch):
+    images, labels = texture_images
+    seen = []
+    explain = type(model).explain
+
+    def spy(self, image, **options):
+        seen.append(next(i for i, each in enumerate(images) if each is image))
+        return explain(self, image, **options)
+
+    monkeypatch.setattr(type(model), "explain", spy)
+    CodewordPatchesDisplay.from_estimator(
+        model, images, labels, labels=["rings"], n_codewords=1, n_patches=2, n_images=4
+    )
+    assert len(set(seen)) == 4
+    assert len(seen) <= 6
+    assert set(labels[seen]) == {"rings"}
+
+
+def test_the_title_has_nanometres_if_files_have_a_pixel_size(model, texture_images, tmp_path):
+    images, labels = texture_images
+    paths = []
+    for number, image in enumerate(images):
+        paths.append(tmp_path / f"{number}.tif")
+        facts = {"unit": "nm", "spacing": 1.0}
+        tifffile.imwrite(paths[-1], image, imagej=True, metadata=facts, resolution=(0.5, 0.5))
+    display = CodewordPatchesDisplay.from_estimator(
+        model, paths, labels, n_codewords=1, n_patches=1, n_images=3
+    )
+    assert "4 pixels wide (8 nm) from 3 of 24 images" in display.title
+
+
+def test_images_are_chosen_evenly():
+    y = ["a"] * 10 + ["b"] * 2
+    assert chosen_images(range(12), y, ["a", "b"], 6) == [("a", [0, 4, 9]), ("b", [10, 11])]
+    assert chosen_images(range(12), y, ["b", "a"], 1) == [("b", [10]), ("a", [0])]
+    with pytest.raises(ValueError, match="none of the 12 images is of the class 'c'"):
+        chosen_images(range(12), y, ["c"], 6)
+    with pytest.raises(ValueError, match="3 images but 12 labels"):
+        chosen_images(range(3), y, ["a"], 6)
+
+
+@pytest.mark.parametrize("name", ["n_codewords", "n_patches", "n_images", "patch_share"])
+def test_numbers_out_of_range_are_refused(model, texture_images, name):
+    images, labels = texture_images
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        CodewordPatchesDisplay.from_estimator(model, images, labels, **{name: 0})
+
+
+def test_boxes_lie_around_the_evidence_and_inside_the_image():
+    evidence = np.full((8, 8), -1.0)
+    evidence[0, 0], evidence[7, 7], evidence[6, 7] = 9, 3, 2.9
+    # The third place is 10 pixels from the second, within a square that is taken already.
+    boxes = strongest_boxes(evidence, (80, 160), side=20, n_boxes=9)
+    assert boxes == [(0, 20, 0, 20), (60, 80, 140, 160)]
+    assert strongest_boxes(evidence, (80, 160), side=20, n_boxes=1) == boxes[:1]
+    assert strongest_boxes(-np.ones((4, 4)), (80, 80), side=20, n_boxes=3) == []
+
+
+# --- both, and the report -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["evidence", "patches"])
+def test_a_display_draws_into_the_given_axes(model, texture_images, kind):
+    images, labels = texture_images
+    ax = Figure().add_subplot()
+    if kind == "evidence":
+        display = EvidenceDisplay.from_estimator(model, images[:2], ax=ax)
+    else:
+        display = CodewordPatchesDisplay.from_estimator(
+            model, images, labels, n_codewords=1, n_patches=2, n_images=3, ax=ax
+        )
+    assert display.ax_ is ax
+    assert plt.get_fignums() == []
+    assert display.plot() is display
+    assert len(plt.get_fignums()) == 1
+    assert min(display.figure_size) > 0.5
+
+
+def test_a_report_explains_predictions(model, texture_images, tmp_path):
+    images, labels = texture_images
+    content = {
+        "images": images,
+        "y_true": labels,
+        "proba": model.predict_proba(images),
+        "classes": list(model.classes_),
+    }
+    index = write_report(tmp_path / "with", **content, model=model)
+    assert "Why the model decided so" in index.read_text(encoding="utf-8")
+    assert (tmp_path / "with" / "evidence.png").is_file()
+    without = BoostedSoftmaxClassifier(init=None, n_estimators=1)
+    blind = MicrographClassifier(model.encoder, boosting=without, random_state=0)
+    index = write_report(tmp_path / "without", **content, model=blind.fit(images, labels))
+    assert "Why the model decided so" not in index.read_text(encoding="utf-8")
+    assert not (tmp_path / "without" / "evidence.png").exists()

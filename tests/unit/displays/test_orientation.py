@@ -1,0 +1,298 @@
+"""Directions in colours, as regions and as a rose."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle, Wedge
+from PIL import Image
+
+from hypervlad.displays import OrientationDisplay, direction_colours, save_png
+from hypervlad.displays.colours import tint_by_direction
+from hypervlad.displays.directions import (
+    length_text,
+    mean_bars,
+    outlines,
+    rose_weights,
+    round_length,
+    shrink_directions,
+    tinted_regions,
+)
+from hypervlad.fibres import AlignmentRecipe, aligned_fraction, local_orientation
+
+ROWS, COLUMNS = np.indices((96, 128))
+# Upright on the left, at 30 degrees on the right.
+HALVES = np.sin(
+    np.where(COLUMNS < 64, COLUMNS, COLUMNS * np.sin(np.pi / 6) + ROWS * np.cos(np.pi / 6))
+).astype(np.float32)
+# Machado, Oliveira and Fernandes 2009: how people without green, or red, cones see linear RGB.
+BLINDNESS = {
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+}
+
+
+def texts(display: OrientationDisplay) -> list[str]:
+    return [text.get_text() for text in display.ax_.texts]
+
+
+def test_colours_have_a_period_of_half_a_turn_and_no_jump() -> None:
+    angles = np.linspace(0, np.pi, 721)
+    colours = direction_colours(angles)
+    assert colours.dtype == np.float32
+    assert colours.min() >= 0
+    assert colours.max() <= 1
+    np.testing.assert_allclose(colours, direction_colours(angles + np.pi), atol=0.06)
+    np.testing.assert_array_equal(colours[0], colours[-1])
+    assert np.abs(np.diff(colours, axis=0)).max() < 0.06
+    assert direction_colours(0.3).shape == (3,)
+
+
+@pytest.mark.parametrize("matrix", BLINDNESS.values(), ids=BLINDNESS)
+def test_people_without_red_or_green_tell_directions_apart(matrix: list[list[float]]) -> None:
+    seen = direction_colours(np.deg2rad(np.arange(0, 180, 22.5))) ** 2.2 @ np.array(matrix).T
+    seen = np.clip(seen, 0, 1) ** (1 / 2.2)
+    apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1)
+    assert apart[~np.eye(len(seen), dtype=bool)].min() > 0.08
+    assert apart[::2, ::2][~np.eye(4, dtype=bool)].min() > 0.25
+
+
+def test_what_is_not_coherent_stays_grey() -> None:
+    grey = np.linspace(0, 1, 12).reshape(3, 4)
+    found = tint_by_direction(grey, np.full((3, 4), 1.0), np.zeros((3, 4)))
+    np.testing.assert_allclose(found, np.repeat(grey[..., None], 3, axis=2), rtol=1e-6)
+    full = tint_by_direction(grey, np.full((3, 4), 1.0), np.ones((3, 4)))
+    assert (np.diff(full.mean(axis=-1).ravel()) > 0).all(), "brightness shows through"
+    assert (np.ptp(full, axis=-1) > 0.05).all()
+
+
+def test_the_overlay_has_the_colours_of_the_truth() -> None:
+    display = OrientationDisplay.from_image(HALVES, panels="overlay")
+    picture = np.asarray(display.ax_.images[0].get_array())
+    for column, angle in ((32, np.pi / 2), (96, np.pi / 6)):
+        seen = picture[20:76, column - 12 : column + 12].mean(axis=(0, 1))
+        likest = np.argmin(
+            np.linalg.norm(
+                seen / seen.sum()
+                - [(c / c.sum()) for c in direction_colours(np.arange(0, 3.14, 0.1))],
+                axis=1,
+            )
+        )
+        assert abs(0.1 * likest - angle) < 0.25
+    assert texts(display)[:2] == ["direction of fibres", "0 % of the pixels are background"]
+    assert "paler: less coherent" in texts(display)
+    assert {"0°", "45°", "90°", "135°", "180°"} <= set(texts(display))
+
+
+def test_regions_are_outlined_and_have_bars_along_their_means() -> None:
+    aligned = aligned_fraction(HALVES)
+    assert len(aligned.regions) == 2
+    sides = outlines(aligned)
+    assert len(sides) == 2 * (3 + 4) + 3  # the image's edge, and where the halves meet
+    assert ((64, 0), (64, 32)) in sides
+    for region, ((x0, y0), (x1, y1)) in zip(aligned.regions, mean_bars(aligned), strict=True):
+        top, left, bottom, right = region.box
+        assert left < min(x0, x1) <= max(x0, x1) < right
+        assert top < min(y0, y1) <= max(y0, y1) < bottom
+        slope = np.arctan2(y0 - y1, x1 - x0) % np.pi
+        assert slope == pytest.approx(region.mean_angle, abs=1e-6)
+    tinted = tinted_regions(np.full(HALVES.shape, 0.5, np.float32), aligned)
+    assert len(np.unique(tinted.reshape(-1, 3), axis=0)) == 2
+
+
+def test_a_region_of_one_window_has_no_outline_of_its_own() -> None:
+    """Boxes around each of a hundred windows would hide what is in them."""
+    rng = np.random.default_rng(0)
+    turned = np.where((ROWS // 32 + COLUMNS // 32) % 2, ROWS, COLUMNS)
+    aligned = aligned_fraction(np.sin(turned).astype(np.float32) + 0.01 * rng.random(turned.shape))
+    assert {region.n_windows for region in aligned.regions} == {1}
+    assert len(aligned.regions) > 5
+    assert not outlines(aligned)
+    assert len(list(mean_bars(aligned))) == len(aligned.regions)
+
+
+@pytest.mark.parametrize("shape", [(64, 3840), (96, 128)])
+def test_outlines_are_left_out_where_windows_are_three_pixels_on_the_page(
+    shape: tuple[int, int],
+) -> None:
+    image = np.sin(0.8 * np.indices(shape)[0]).astype(np.float32)
+    display = OrientationDisplay.from_image(image, window=8, panels="regions")
+    _, white, *_ = display.ax_.collections
+    assert bool(len(white.get_segments())) == (shape[1] == 128)
+
+
+def test_a_shrunk_picture_of_regions_has_the_colours_of_the_whole() -> None:
+    aligned = aligned_fraction(HALVES)
+    whole = tinted_regions(np.full(HALVES.shape, 0.5, np.float32), aligned)
+    half = tinted_regions(np.full((48, 64), 0.5, np.float32), aligned)
+    np.testing.assert_array_equal(half, whole[1::2, 1::2])
+
+
+def test_shrinking_averages_axes_not_angles() -> None:
+    orientation = np.tile(np.deg2rad([178.0, 2.0]), (2, 2)).astype(np.float32)
+    angles, coherence = shrink_directions(orientation, np.ones((2, 4), np.float32), 2)
+    assert np.abs(np.sin(angles)).max() < 1e-6
+    assert coherence == pytest.approx(np.cos(np.deg2rad(4)), abs=1e-6)
+
+
+def test_panels_of_a_wide_image_lie_one_above_the_other() -> None:
+    wide = np.tile(HALVES, (1, 3))
+    for image, stacked in ((HALVES, False), (wide, True), (wide.T, False)):
+        display = OrientationDisplay.from_image(image)
+        first, second = (picture.get_extent() for picture in display.ax_.images[:2])
+        assert (second[3] > first[2]) == stacked
+        assert (second[0] > first[1]) == (not stacked)
+    width, height = OrientationDisplay.from_image(wide).figure_size
+    assert width / height > 1
+    strip = OrientationDisplay.from_image(np.tile(HALVES[:40], (1, 20)), pixel_size=2.0)
+    *_, bottom, top = strip.ax_.images[0].get_extent()
+    bars = [patch for patch in strip.ax_.patches if isinstance(patch, Rectangle)]
+    assert bars
+    assert not any(top < bar.get_y() < bottom for bar in bars), "they would hide the strip"
+
+
+def test_captions_state_the_actual_windows() -> None:
+    """An image of 47 pixels is one window, whatever was asked for."""
+    image = HALVES[:47, :47]
+    assert "windows of about 47 px, spread below 20°" in texts(OrientationDisplay.from_image(image))
+    nm = OrientationDisplay.from_image(image, pixel_size=2.0)
+    assert "windows of about 94 nm, spread below 20°" in texts(nm)
+    assert "windows of 32 px, spread below 20°" in texts(OrientationDisplay.from_image(HALVES))
+
+
+def test_windows_without_fibres_are_darkened_and_not_coloured() -> None:
+    image = np.where(COLUMNS < 64, HALVES, 0).astype(np.float32)
+    tinted = tinted_regions(np.full(image.shape, 0.5, np.float32), aligned_fraction(image))
+    assert np.ptp(tinted[48, 120]) == 0
+    assert tinted[48, 120, 0] < 0.3
+
+
+def test_a_rose_is_symmetric_and_its_areas_are_shares() -> None:
+    weights = rose_weights([0, 0.01, np.pi - 0.01, 1.0], [1, 1, 1, 1])
+    assert weights.sum() == pytest.approx(1)
+    assert weights[0] == 0.75
+    assert not rose_weights([], []).any()
+    display = OrientationDisplay.from_image(HALVES, panels="rose")
+    petals = [patch for patch in display.ax_.patches if isinstance(patch, Wedge)]
+    middles = {round((petal.theta1 + petal.theta2) / 2, 6) for petal in petals}
+    assert all(any((m + 180 - o) % 360 < 1e-6 for o in middles) for m in middles)
+    longest = max(petals, key=lambda petal: petal.r)
+    assert (longest.theta1 + longest.theta2) / 2 % 180 in (90, 150)  # y points down: 30 is 150
+    assert not display.ax_.images
+    for petal in petals:
+        assert petal.get_edgecolor() == petal.get_facecolor(), "no light between neighbours"
+        assert petal.get_linewidth() > 0
+
+
+def test_all_panels_and_a_scale_bar_where_the_pixel_size_is_known() -> None:
+    display = OrientationDisplay.from_image(HALVES, pixel_size=2.5, window="80 nm", name="a_$b.tif")
+    assert display.panels == ("overlay", "regions", "rose")
+    assert texts(display).count("50 nm") == 2
+    assert "a_\\$b.tif" in texts(display)
+    assert "100 % of the area is aligned, 2 regions" in texts(display)
+    assert "windows of 80 nm, spread below 20°" in texts(display)
+    mean = np.rad2deg(display.statistics.mean)
+    assert any(text.startswith(f"mean {mean:.0f}°, spread") for text in texts(display))
+    assert "50 nm" not in texts(OrientationDisplay.from_image(HALVES))
+
+
+def test_an_image_of_background_alone_is_drawn_too() -> None:
+    image = np.zeros((64, 64), np.float32)
+    image[0, 0] = 1
+    found = AlignmentRecipe().find(image)
+    empty = local_orientation(image, 1.75)
+    empty.mask[:] = False
+    display = OrientationDisplay(found.pixels, empty, found.aligned).plot()
+    assert display.statistics is None
+    assert "no direction" in texts(display)
+    nothing = aligned_fraction(image, min_fibre=1.0)
+    assert np.isnan(nothing.fraction)
+    assert "background everywhere" in texts(OrientationDisplay(image, empty, nothing).plot())
+
+
+@pytest.mark.parametrize("panels", [None, "overlay", "regions", "rose"])
+@pytest.mark.parametrize("shape", [(96, 128), (128, 40), (40, 400), (40, 3000), (400, 40)])
+def test_no_text_overlaps_another_or_leaves_the_figure(
+    panels: str | None, shape: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    display = OrientationDisplay.from_image(rng.random(shape), panels=panels, pixel_size=0.3)
+    renderer = display.figure_.canvas.get_renderer()
+    display.figure_.draw(renderer)
+    boxes = [text.get_window_extent(renderer) for text in display.ax_.texts if text.get_text()]
+    for i, box in enumerate(boxes):
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= display.figure_.bbox.x1
+        assert box.y1 <= display.figure_.bbox.y1
+        assert not any(box.overlaps(other) for other in boxes[:i])
+
+
+def test_it_draws_into_the_given_axes_and_has_the_size_that_it_asks_for() -> None:
+    figure = Figure()
+    display = OrientationDisplay.from_image(HALVES, ax=figure.add_subplot())
+    assert display.figure_ is figure
+    assert plt.get_fignums() == []
+    stream = io.BytesIO()
+    width, height = save_png(lambda ax: display.plot(ax=ax), stream, dpi=50)
+    with Image.open(stream) as picture:
+        assert picture.size == (int(width * 50), int(height * 50))
+    assert display.plot() is display
+    assert len(plt.get_fignums()) == 1
+
+
+def test_round_lengths() -> None:
+    assert [round_length(each) for each in (1, 1.99, 2, 49, 5e5, 0.012)] == [1, 1, 2, 20, 5e5, 0.01]
+    assert length_text(999.9) == "1000 nm"
+    assert length_text(0.05) == "50 pm"
+    assert length_text(2e6) == "2 mm"
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    orientation, aligned = local_orientation(HALVES, 2), aligned_fraction(HALVES)
+    for make, message in (
+        (lambda: OrientationDisplay(HALVES.T, orientation), r"the size .*\(96, 128\); got shape"),
+        (lambda: OrientationDisplay(HALVES, orientation, panels="rise"), "panels='rise': expected"),
+        (lambda: OrientationDisplay(HALVES, orientation, panels="regions"), "give aligned= too"),
+        (lambda: OrientationDisplay(HALVES, orientation, aligned, panels=[]), "expected some of"),
+        (lambda: AlignmentRecipe(method="fft"), "method must be one of .* not 'fft'"),
+        (lambda: AlignmentRecipe(window="wide"), "'wide' is no length"),
+        (lambda: AlignmentRecipe(tolerance=20), "tolerance must be an angle in radians .* not 20"),
+        (lambda: AlignmentRecipe(n_bootstrap=-1), "n_bootstrap must be .* not -1"),
+        (lambda: AlignmentRecipe(pixel_size=0), "pixel_size must be a number of nm .* not 0"),
+        (lambda: AlignmentRecipe(pixel_size="4"), "pixel_size must be a number of nm .* not '4'"),
+        (lambda: AlignmentRecipe(n_bootstrap=1.5), "n_bootstrap must be a whole number .* not 1.5"),
+        (
+            lambda: AlignmentRecipe(random_state="a"),
+            "random_state must be a whole number .* not 'a'",
+        ),
+        (
+            lambda: AlignmentRecipe(banner="cut"),
+            "banner must be one of 'keep', .* not 'cut'",
+        ),
+        (
+            lambda: AlignmentRecipe(window="5nm", pixel_size=5).find(HALVES),
+            "^5nm is 1 pixel at 5 nm per pixel: window must be .* at least 2, not 1",
+        ),
+        (
+            lambda: AlignmentRecipe(window="1um", pixel_size=5).find(HALVES),
+            "^1um is 200 pixels at 5 nm per pixel: window=200: larger than the image of 96 x 128",
+        ),
+        (lambda: AlignmentRecipe(window=1).find(HALVES), "^window must be .*at least 2, not 1"),
+        (lambda: AlignmentRecipe(window=500).find(HALVES), "^window=500: larger than the image"),
+        (lambda: AlignmentRecipe().find(np.ones((40, 40))), "^the image is flat"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()

@@ -1,0 +1,356 @@
+"""The aligned fraction: a slow oracle, constructed regions, known truth, bad input."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.ndimage import gaussian_filter
+from support.fibre_images import cells, stripes
+
+from hypervlad.datasets import make_nanowire_images
+from hypervlad.fibres import (
+    aligned_fraction,
+    aligned_fraction_of_map,
+    axial_difference,
+    axial_statistics,
+    background_windows,
+    local_orientation,
+    order_parameter,
+    orientation_and_alignment,
+)
+
+METHODS = ["structure_tensor", "lgo"]
+TOLERANCE = np.deg2rad(20)
+
+
+def slow_fractions(orientation, window, tolerance, min_fibre):
+    """Window by window, by the rule."""
+    area = aligned = fibre = aligned_fibre = 0
+    for top in range(0, orientation.shape[0], window):
+        for left in range(0, orientation.shape[1], window):
+            own = orientation[top : top + window, left : left + window]
+            known = own[np.isfinite(own)]
+            if known.size == 0 or known.size < min_fibre * own.size:
+                continue
+            area, fibre = area + own.size, fibre + known.size
+            if axial_statistics(known).spread < tolerance:
+                aligned, aligned_fibre = aligned + own.size, aligned_fibre + known.size
+    return (aligned / area, aligned_fibre / fibre) if area else (np.nan, np.nan)
+
+
+@pytest.mark.slow  # a slow oracle on 100 maps
+@given(st.integers(0, 10**6), st.sampled_from([4, 8]), st.floats(0.05, 1.5), st.floats(0, 0.5))
+def test_fractions_are_those_of_the_rule(seed, window, tolerance, min_fibre):
+    rng = np.random.default_rng(seed)
+    spread = np.kron(rng.uniform(0, 0.8, (3, 4)), np.ones((8, 8)))
+    orientation = rng.normal(rng.uniform(0, np.pi), 1, (24, 32)) * spread
+    orientation[rng.random((24, 32)) < np.kron(rng.uniform(0, 1, (3, 4)), np.ones((8, 8)))] = np.nan
+    found = aligned_fraction_of_map(orientation, None, window, tolerance, min_fibre=min_fibre)
+    expected = slow_fractions(orientation, window, tolerance, min_fibre)
+    assert_allclose((found.fraction, found.fibre_fraction), expected, rtol=1e-12)
+
+
+def slow_regions(aligned, angle, tolerance):
+    """Grow each region from its first window."""
+    labels, n = np.zeros(aligned.shape, int), 0
+    for start in zip(*np.nonzero(aligned), strict=True):
+        if labels[start]:
+            continue
+        n += 1
+        labels[start], edge = n, [start]
+        while edge:
+            i, j = edge.pop()
+            for k, l in ((i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)):  # noqa: E741
+                inside = 0 <= k < aligned.shape[0] and 0 <= l < aligned.shape[1]
+                if not inside or not aligned[k, l] or labels[k, l]:
+                    continue
+                if axial_difference(angle[i, j], angle[k, l]) <= tolerance:
+                    labels[k, l] = n
+                    edge.append((k, l))
+    return labels
+
+
+@given(st.integers(0, 10**6))
+def test_regions_are_those_grown_from_a_window(seed):
+    rng = np.random.default_rng(seed)
+    angles = rng.choice(np.deg2rad([0, 15, 30, 90, 170]), (6, 7))
+    angles[rng.random((6, 7)) < 0.2] = np.nan
+    found = aligned_fraction_of_map(np.kron(angles, np.ones((4, 4))), window=4, tolerance=TOLERANCE)
+    expected = slow_regions(found.aligned, found.angle, TOLERANCE)
+    own = found.labels[::4, ::4]
+    pairs = set(zip(own.ravel().tolist(), expected.ravel().tolist(), strict=True))
+    assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+    areas = [region.area for region in found.regions]
+    assert areas == sorted(areas, reverse=True)
+    assert areas == [int((found.labels == region.label).sum()) for region in found.regions]
+
+
+def degrees_of(found):
+    return [round(float(np.rad2deg(region.mean_angle))) for region in found.regions]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_regions_of_constructed_images(method):
+    angles = np.deg2rad([[40, 40, 100, 100], [40, 40, 40, 100]])
+    found = aligned_fraction(cells(angles), method)
+    assert found.fraction == 1
+    assert [region.n_windows for region in found.regions] == [5, 3]
+    assert degrees_of(found) == pytest.approx([40, 100], abs=3)
+    assert [region.area for region in found.regions] == [5 * 32**2, 3 * 32**2]
+    assert found.regions[1].box == (0, 64, 64, 128)
+    assert min(region.order for region in found.regions) > 0.8
+    assert found.labels.shape == (64, 128)
+    assert_array_equal(found.labels[::32, ::32], [[1, 1, 2, 2], [1, 1, 1, 2]])
+
+
+def test_a_region_goes_over_the_end_of_the_scale():
+    angles = np.deg2rad([[170.0, 178, 4, 12, 60]])
+    found = aligned_fraction_of_map(np.kron(angles, np.ones((8, 8))), window=8)
+    assert [region.n_windows for region in found.regions] == [4, 1]
+    assert axial_difference(found.regions[0].mean_angle, np.deg2rad(1)) < 1e-6
+    assert found.regions[0].order > 0.9
+
+
+def test_a_region_may_turn_slowly_through_any_angle():
+    angles = np.deg2rad(np.arange(0, 180, 15.0))[None]
+    found = aligned_fraction_of_map(np.kron(angles, np.ones((8, 8))), window=8)
+    assert len(found.regions) == 1
+    assert found.regions[0].order < 0.1
+    steep = aligned_fraction_of_map(
+        np.kron(angles, np.ones((8, 8))), window=8, tolerance=np.deg2rad(14)
+    )
+    assert len(steep.regions) == 12
+
+
+def test_windows_touching_at_a_corner_are_apart():
+    angles = np.array([[0.5, np.nan], [np.nan, 0.5]])
+    found = aligned_fraction_of_map(np.kron(angles, np.ones((8, 8))), window=8)
+    assert [region.n_windows for region in found.regions] == [1, 1]
+
+
+def test_a_map_of_background_has_no_fraction():
+    found = aligned_fraction_of_map(np.full((64, 64), np.nan))
+    assert np.isnan(found.fraction)
+    assert np.isnan(found.fibre_fraction)
+    assert (found.regions, found.background.all()) == ((), True)
+    assert (found.statistics, found.expected_fraction) == (None, None)
+    assert not found.order.any()
+    assert np.isinf(found.spread).all()
+
+
+def test_fibre_counts_where_windows_are_half_empty():
+    orientation = np.full((32, 64), 0.3)
+    orientation[:, 32:] = np.random.default_rng(0).uniform(0, np.pi, (32, 32))
+    orientation[16:, :32] = np.nan
+    found = aligned_fraction_of_map(orientation)
+    assert (found.fraction, found.fibre_fraction) == (0.5, pytest.approx(1 / 3))
+    assert found.regions[0].fibre_area == 512
+
+
+# --- noise and contrast --------------------------------------------------------------------------
+
+
+@functools.cache
+def wires():
+    (image,), _ = make_nanowire_images(1, size=128, width=6, snr=8, random_state=7)
+    return image
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.sampled_from(METHODS),
+    st.sampled_from([0.02, -0.02, 1, -1, 300, -300]),
+    st.floats(-100, 100),
+)
+def test_gain_offset_and_sign_of_the_contrast_do_not_matter(method, gain, offset):
+    image = wires()
+    before = aligned_fraction(image, method)
+    after = aligned_fraction(gain * image.astype(np.float64) + offset, method)
+    assert_array_equal(after.aligned, before.aligned)
+    assert_allclose(after.order, before.order, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("blur", [0, 1])
+def test_noise_does_not_look_aligned(method, blur):
+    fractions = []
+    for seed in range(20):
+        noise = np.random.default_rng(seed).standard_normal((256, 256))
+        image = gaussian_filter(noise, blur) if blur else noise
+        fractions.append(aligned_fraction(image, method).fraction)
+    assert np.nan_to_num(fractions).max() == 0
+
+
+@pytest.fixture(scope="module", params=[9, 19, 29])
+def clean_and_noisy(request):
+    """Wires that are all laid in parallel, without noise and at an SNR of 2."""
+    made = [
+        make_nanowire_images(
+            1, aligned=1, density=0.5, width=7, snr=snr, size=192, random_state=request.param
+        )
+        for snr in (np.inf, 2.0)
+    ]
+    (clean,), (truth,) = made[0]
+    (noisy,), _ = made[1]
+    return clean, noisy, truth
+
+
+def test_the_spread_of_windows_is_that_without_noise(clean_and_noisy):
+    """With what noise does left in, it would be 3.6 to 4.8 degrees more."""
+    clean, noisy, _ = clean_and_noisy
+    spreads = [np.median(aligned_fraction(each).spread) for each in (clean, noisy)]
+    assert np.rad2deg(abs(spreads[1] - spreads[0])) < 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_statistics_of_all_windows(clean_and_noisy, method):
+    """With what noise does left in, the order would fall by 0.044 and more."""
+    found, noisy = (aligned_fraction(each, method).statistics for each in clean_and_noisy[:2])
+    assert noisy.order == pytest.approx(found.order, abs=0.035)
+    assert axial_difference(noisy.mean, found.mean) < np.deg2rad(2)
+    assert found.spread == pytest.approx(np.sqrt(-2 * np.log(found.order)) / 2)
+
+
+def test_true_statistics_are_those_of_the_wires(clean_and_noisy):
+    truth = clean_and_noisy[2]
+    order = order_parameter(truth.orientation[truth.wires])
+    assert truth.aligned_fraction().statistics.order == pytest.approx(order, abs=0.01)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_not_looked_at_is_background(method):
+    image = cells(np.deg2rad([[40, 40, 100, 100], [40, 40, 40, 100]]))
+    where = np.ones(image.shape, bool)
+    where[32:, :64] = False
+    image[~where] = np.nan
+    found = aligned_fraction(image, method, mask=where)
+    assert_array_equal(found.background, [[False] * 4, [True, True, False, False]])
+    assert found.fraction == 1
+    assert [region.n_windows for region in found.regions] == [3, 2, 1]
+    with pytest.raises(ValueError, match="array of bool"):
+        aligned_fraction(image, method, mask=where[1:])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_pass_gives_what_two_give(clean_and_noisy, method):
+    for image in clean_and_noisy[:2]:
+        orientation, found = orientation_and_alignment(image, method, 24, sigma=2.0, pixel_size=3.0)
+        alone = aligned_fraction(image, method, 24, sigma=2.0)
+        for name in ("labels", "aligned", "background", "angle", "order", "spread"):
+            assert_array_equal(getattr(found, name), getattr(alone, name))
+        assert (found.fraction, found.statistics) == (alone.fraction, alone.statistics)
+        pixels = local_orientation(image, 2.0, method=method)
+        for name in ("orientation", "coherence", "energy", "mask"):
+            assert_array_equal(getattr(orientation, name), getattr(pixels, name))
+        assert (orientation.sigma, orientation.pixel_size) == (2.0, 3.0)
+
+
+@pytest.mark.parametrize("window", [8, 16, 32, 45])
+def test_background_windows_are_the_background(clean_and_noisy, window):
+    clean, noisy, truth = clean_and_noisy
+    noise = np.random.default_rng(0).standard_normal(clean.shape)
+    for image in (clean, noisy, noise):
+        expected = aligned_fraction(image, window=window).background
+        assert_array_equal(background_windows(image, window), expected)
+    where = truth.wires | (np.arange(len(clean)) < 90)
+    found = background_windows(clean, window, mask=where, min_fibre=0.3)
+    expected = aligned_fraction(clean, window=window, mask=where, min_fibre=0.3).background
+    assert_array_equal(found, expected)
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+class Judge:
+    """Finds windows of the upper half aligned."""
+
+    def __init__(self, said=None):
+        self.said = said
+
+    def aligned_proba(self, image, rows, columns):
+        if self.said is not None:
+            return self.said
+        proba = np.zeros((len(rows) - 1, len(columns) - 1))
+        proba[rows[:-1] < np.shape(image)[0] / 2] = 0.9
+        return proba
+
+
+def test_a_model_judges_windows():
+    found = aligned_fraction(stripes(0.5, (128, 96)), Judge())
+    assert found.fraction == 0.5
+    assert found.proba is not None
+    assert found.expected_fraction == pytest.approx(0.45)
+    assert_array_equal(found.aligned, [[True] * 3] * 2 + [[False] * 3] * 2)
+    assert found.regions[0].mean_angle == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("said", [[0.5], np.full((3, 3), 1.5), np.full((3, 3), np.nan)])
+def test_a_model_that_says_something_else_is_told(said):
+    with pytest.raises(ValueError, match=r"Judge\.aligned_proba: expected a probability"):
+        aligned_fraction(stripes(0.5), Judge(said))
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((64, 64)), "is flat"),
+        (np.where(np.eye(64) > 0, np.nan, 1.0), "NaN"),
+        (np.random.default_rng(0).random((64, 64, 3)), "has colours"),
+        (np.random.default_rng(0).random((64, 31)), "larger than the image of 64 x 31"),
+    ],
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_bad_images_are_told(image, message, method):
+    with pytest.raises(ValueError, match=message):
+        aligned_fraction(image, method)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": 1}, "at least 2"),
+        ({"window": 16.0}, "whole number of pixels"),
+        ({"window": True}, "whole number of pixels"),
+        ({"tolerance": 0}, "angle in radians"),
+        ({"tolerance": 20}, "of degrees np.deg2rad"),
+        ({"tolerance": np.nan}, "angle in radians"),
+        ({"method": "fft"}, "must be one of 'structure_tensor', 'lgo'"),
+        ({"method": None}, "or a model with a method"),
+        ({"method": Judge}, "or a model with a method"),
+        ({"sigma": 0}, "sigma must be a number of pixels above 0, not 0"),
+        ({"gradient_sigma": -1}, "gradient_sigma must be .* not -1"),
+        ({"floor": 2}, "floor must be a share .* not 2"),
+        ({"min_fibre": -0.1}, "min_fibre must be a share .* not -0.1"),
+    ],
+)
+def test_bad_parameters_are_told(options, message):
+    with pytest.raises(ValueError, match=message):
+        aligned_fraction(stripes(0.3), **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros(5),), "map of directions"),
+        ((np.full((40, 40), np.inf),), "got infinity"),
+        ((np.zeros((40, 40)), np.ones((2, 2))), "one for each of 40 x 40"),
+        ((np.zeros((40, 40)), -np.ones((40, 40))), "at least 0"),
+        ((np.zeros((20, 40)),), "larger than the image"),
+    ],
+)
+def test_bad_maps_are_told(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        aligned_fraction_of_map(*arguments)
+
+
+def test_a_path_is_to_be_read_first():
+    with pytest.raises(ValueError, match="read it first"):
+        aligned_fraction("wires.tif")

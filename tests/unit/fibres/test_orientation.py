@@ -1,0 +1,382 @@
+"""Local orientation: known directions, what gain and turning must not change, bad input."""
+
+from __future__ import annotations
+
+import functools
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.ndimage import binary_dilation, gaussian_filter
+from skimage.feature import structure_tensor, structure_tensor_eigenvalues
+from support.fibre_images import stripes
+
+from hypervlad.datasets import make_nanowire_images
+from hypervlad.fibres import axial_difference, local_orientation
+
+METHODS = ["structure_tensor", "lgo"]
+
+
+def median_error(found, truth):
+    """Median over the pixels that are fibre and found to be, in degrees."""
+    both = found.mask & np.isfinite(truth)
+    return np.rad2deg(np.median(axial_difference(found.orientation[both], truth[both])))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("degrees", [0, 10, 37, 45, 90, 135, 179])
+def test_stripes_have_their_direction(method, degrees):
+    found = local_orientation(stripes(np.deg2rad(degrees)), 3.0, method=method)
+    inside = (slice(12, -12), slice(12, -12))
+    error = axial_difference(found.orientation[inside], np.deg2rad(degrees))
+    assert np.rad2deg(error).max() < 1.0
+    assert found.coherence[inside].min() > 0.95
+    assert found.mask[inside].all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(METHODS), st.floats(0, np.pi), st.floats(4, 11))
+def test_stripes_of_any_period_have_their_direction(method, angle, period):
+    found = local_orientation(stripes(angle, (64, 64), period), 1.75, method=method)
+    inside = (slice(16, -16), slice(16, -16))
+    assert found.mask[inside].all()
+    error = np.median(axial_difference(found.orientation[inside], angle))
+    assert np.rad2deg(error) < (0.2 if method == "structure_tensor" else 0.3)
+
+
+def mirrored(directions):
+    return np.pi - directions[:, ::-1]
+
+
+def transposed(directions):
+    return np.pi / 2 - directions.T
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    st.sampled_from(METHODS),
+    st.sampled_from([(np.fliplr, mirrored), (np.transpose, transposed)]),
+    st.integers(0, 10**6),
+)
+def test_a_mirrored_image_has_mirrored_directions(method, kind, seed):
+    turn, turned = kind
+    rng = np.random.default_rng(seed)
+    image = gaussian_filter(rng.standard_normal((60, 80)), (1, 3)) + 0.02 * rng.random((60, 80))
+    before, after = (local_orientation(each, 2.0, method=method) for each in (image, turn(image)))
+    mask = turn(before.mask)
+    assert (mask == after.mask).mean() > 0.98
+    both = mask & after.mask
+    apart = axial_difference(after.orientation[both], turned(before.orientation)[both])
+    assert np.quantile(apart, 0.98) < 0.02
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_results_are_what_they_say(method):
+    image = stripes(0.4, (70, 91))
+    image[:, 40:] = 0
+    found = local_orientation(image, 2, method=method)
+    for values in (found.orientation, found.coherence, found.energy):
+        assert (values.shape, values.dtype) == ((70, 91), np.float32)
+        assert np.isfinite(values).all()
+        assert not values[~found.mask].any()
+    assert found.mask.dtype == bool
+    assert found.mask[10:-10, 10:30].all()
+    assert not found.mask[:, 60:].any()
+    assert found.coherence.max() <= 1
+    assert 0 <= found.orientation.min() <= found.orientation.max() < np.pi
+    assert (found.sigma, found.pixel_size, found.method) == (2, None, method)
+
+
+@pytest.mark.slow  # draws large images of wires
+@pytest.mark.parametrize("method", METHODS)
+def test_wires_beside_each_other_have_their_directions(method):
+    images, truths = make_nanowire_images(
+        3, density=0.4, width=9, overlap=0, snr=np.inf, size=256, random_state=0
+    )
+    for image, truth in zip(images, truths, strict=True):
+        assert median_error(local_orientation(image, 3.0, method=method), truth.orientation) <= 1
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.sampled_from(METHODS),
+    st.floats(0.01, 100).flatmap(lambda gain: st.sampled_from([gain, -gain])),
+    st.floats(-5, 5),
+)
+def test_gain_offset_and_sign_of_the_contrast_do_not_matter(method, gain, offset):
+    image = scene()
+    before = local_orientation(image, 2.0, method=method)
+    after = local_orientation(gain * image.astype(np.float64) + offset, 2.0, method=method)
+    assert (before.mask == after.mask).mean() > 0.999
+    both = before.mask & after.mask
+    apart = axial_difference(before.orientation[both], after.orientation[both])
+    assert np.quantile(apart, 0.99) < 1e-3
+    assert_allclose(after.energy[both], before.energy[both], rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_turned_image_has_turned_directions(method, turns):
+    image = scene()
+    before, after = (
+        local_orientation(each, 2.0, method=method) for each in (image, np.rot90(image, turns))
+    )
+    mask = np.rot90(before.mask, turns)
+    assert (mask == after.mask).mean() > 0.995
+    expected = np.rot90(before.orientation, turns) + turns * np.pi / 2
+    both = mask & after.mask
+    apart = axial_difference(after.orientation[both], expected[both])
+    assert np.quantile(apart, 0.98) < 0.01
+
+
+@functools.cache
+def scene():
+    (image,), _ = make_nanowire_images(1, width=8, density=0.5, size=96, random_state=4)
+    return image
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32, np.float64])
+def test_types_of_pixels_do_not_matter(kind):
+    image = np.rint(200 * scene())
+    expected = local_orientation(image.astype(np.float32), 2.0)
+    found = local_orientation(image.astype(kind), 2.0)
+    assert_allclose(found.orientation, expected.orientation, atol=1e-4)
+
+
+def test_numbers_may_be_huge_or_far_from_zero():
+    image = stripes(0.7)
+    expected = local_orientation(image, 2.0).orientation
+    for other in (
+        1.5e308 * image.astype(np.float64),
+        1e-300 * image.astype(np.float64),
+        3e38 * image,
+    ):
+        assert_allclose(local_orientation(other, 2.0).orientation, expected, atol=1e-3)
+    far = local_orientation(1e6 + image.astype(np.float64), 2.0)
+    assert_allclose(far.orientation, expected, atol=1e-3)
+
+
+def test_a_pixel_size_makes_sigma_nanometres():
+    image = scene()
+    found, same = local_orientation(image, 5.0, pixel_size=2.5), local_orientation(image, 2.0)
+    assert (found.sigma, found.pixel_size) == (2.0, 2.5)
+    assert_array_equal(found.orientation, same.orientation)
+
+
+def test_noise_alone_is_mostly_background():
+    (image,), (truth,) = make_nanowire_images(
+        1, density=0.05, width=8, snr=3, size=256, random_state=0
+    )
+    empty = ~binary_dilation(truth.wires, iterations=10)
+    for method in METHODS:
+        assert local_orientation(image, 3.0, method=method).mask[empty].mean() < 0.05
+        assert local_orientation(image, 3.0, method=method).mask[truth.wires].mean() > 0.9
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("width", "density", "precision", "recall", "widened"),
+    [(5, 0.1, 0.35, 0.97, 3.2), (8, 0.5, 0.6, 0.9, 1.7), (15, 0.5, 0.6, 0.65, 1.4)],
+)
+def test_the_mask_is_wires_widened(method, width, density, precision, recall, widened):
+    """No segmentation: narrow wires are widened, wide ones hollow."""
+    (image,), (truth,) = make_nanowire_images(
+        1, width=width, density=density, snr=8, blur=0.8, size=256, random_state=12
+    )
+    mask = local_orientation(image, 1.75, method=method).mask
+    both = (mask & truth.wires).sum()
+    assert precision < both / mask.sum() < precision + 0.3
+    assert both / truth.wires.sum() > recall
+    assert widened - 1.2 < mask.sum() / truth.wires.sum() < widened
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.sampled_from(METHODS),
+    st.integers(0, 10**6),
+    st.integers(1, 12),
+    st.sampled_from([3, -3, 10, 64, -1000]),
+)
+def test_hot_pixels_do_not_blank_an_image(method, seed, n_hot, level):
+    """As long as they are fewer than a thousandth."""
+    image = np.tile(scene(), (2, 2))
+    before = local_orientation(image, 1.75, method=method).mask
+    hot = image.copy()
+    hot.flat[np.random.default_rng(seed).choice(image.size, n_hot, replace=False)] = level
+    beside = binary_dilation(hot != image, iterations=10)
+    after = local_orientation(hot, 1.75, method=method).mask
+    assert after.mean() > 0.7 * before.mean()
+    assert (before == after)[~beside].mean() > 0.85
+
+
+def test_a_thin_line_on_nothing_is_no_hot_pixel():
+    image = np.zeros((256, 256))
+    image[100, 100:120] = 1
+    assert local_orientation(image, 1.75).mask[100, 102:118].all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("outside", [np.nan, 1e6])
+def test_what_is_not_looked_at_counts_for_nothing(method, outside):
+    image = stripes(0.4)
+    where = np.ones(image.shape, bool)
+    where[70:, 20:60] = False
+    covered = np.where(where, image, outside)
+    found = local_orientation(covered, 2.0, method=method, mask=where)
+    assert not found.mask[~where].any()
+    whole = local_orientation(image, 2.0, method=method)
+    far = ~binary_dilation(~where, iterations=12)
+    apart = axial_difference(found.orientation[far], whole.orientation[far])
+    assert np.rad2deg(apart).max() < 0.5
+    assert found.mask[far].all()
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.ones((96, 95), bool), r"image's shape \(96, 96\)"),
+        (np.ones((96, 96)), "array of bool"),
+        (np.zeros((96, 96), bool), "no pixel is left"),
+    ],
+)
+def test_masks_that_do_not_fit_are_told(mask, message):
+    with pytest.raises(ValueError, match=message):
+        local_orientation(stripes(0.3), 2.0, mask=mask)
+
+
+def test_a_mask_makes_no_colours_grey():
+    with pytest.raises(ValueError, match="has colours"):
+        local_orientation(np.ones((20, 20, 3)), 2.0, mask=np.ones((20, 20), bool))
+
+
+def test_a_higher_floor_leaves_less():
+    image = scene()
+    masks = [local_orientation(image, 2.0, floor=floor).mask for floor in (0, 0.05, 0.5)]
+    assert masks[0].sum() >= masks[1].sum() > masks[2].sum() > 0
+    assert not (masks[2] & ~masks[1]).any()
+
+
+# --- statistics of an image -----------------------------------------------------------------------
+
+
+def test_statistics_over_windows():
+    rng = np.random.default_rng(0)
+    image = stripes(0.5, (128, 160)) + 0.05 * rng.standard_normal((128, 160))
+    found = local_orientation(image, 2.0).statistics(n_bootstrap=200, random_state=0)
+    assert found.mean_interval.low <= found.mean <= found.mean_interval.high
+    assert found.mean == pytest.approx(0.5, abs=0.02)
+    assert found.order > 0.95
+    assert local_orientation(image, 2.0).statistics().mean_interval is None
+
+
+def test_small_images_have_statistics():
+    found = local_orientation(stripes(0.5, (20, 20)), 2.0)
+    assert found.statistics().mean == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(("side", "window"), [(45, 15), (240, 80), (480, 120)])
+def test_windows_of_the_bootstrap_suit_the_image(side, window):
+    rng = np.random.default_rng(0)
+    found = local_orientation(gaussian_filter(rng.standard_normal((side, side)), (1, 3)), 2.0)
+    options = {"n_bootstrap": 50, "random_state": 0}
+    assert found.statistics(**options) == found.statistics(window, **options)
+
+
+def test_one_window_of_fibre_has_no_interval():
+    found = local_orientation(stripes(0.5, (40, 40)), 2.0).statistics(40, n_bootstrap=20)
+    assert found.order > 0.9
+    assert (found.mean_interval, found.order_interval, found.spread_interval) == (None, None, None)
+
+
+def test_statistics_that_cannot_be_had_are_refused():
+    found = local_orientation(stripes(0.5), 2.0)
+    with pytest.raises(ValueError, match="larger than the image"):
+        found.statistics(window=97, n_bootstrap=10)
+    with pytest.raises(ValueError, match="all background"):
+        replace(found, mask=np.zeros_like(found.mask)).statistics()
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((20, 20)), "is flat"),
+        (np.full((20, 20), 7, np.uint8), "is flat"),
+        (np.where(np.eye(20) > 0, np.nan, 1.0), "NaN"),
+        (np.random.default_rng(0).random((20, 20, 3)), "has colours"),
+        (np.zeros((0, 5)), "no pixels"),
+        (np.eye(2), "needs 3 x 3"),
+        (np.zeros(20), "dimensions"),
+        (np.array([["a"]]), "text"),
+    ],
+)
+def test_bad_images_are_told(image, message):
+    for method in METHODS:
+        with pytest.raises(ValueError, match=message):
+            local_orientation(image, 2.0, method=method)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sigma": 0}, "sigma must be a number of pixels above 0, not 0"),
+        ({"sigma": np.nan}, "sigma must be .* not nan"),
+        ({"sigma": "2"}, "sigma must be .* not '2'"),
+        ({"sigma": True}, "sigma must be .* not True"),
+        ({"sigma": -2, "pixel_size": 1.0}, "a number of nm above 0"),
+        ({"pixel_size": 0}, "pixel_size must be a number of nm above 0 or None, not 0"),
+        ({"method": "fft"}, "must be one of 'structure_tensor', 'lgo'"),
+        ({"gradient_sigma": 0}, "gradient_sigma must be .* not 0"),
+        ({"sigma": 49}, "more than half of the image of 96 x 96; sigma is in pixels unless"),
+        ({"sigma": 300, "pixel_size": 2.0}, "150 pixels are more .* sigma is in nm"),
+        ({"floor": 1.5}, "floor must be a share .* not 1.5"),
+    ],
+)
+def test_bad_parameters_are_told(options, message):
+    with pytest.raises(ValueError, match=message):
+        local_orientation(stripes(0.3), **{"sigma": 2.0, **options})
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [(3, 3), (3, 40), (5, 4)])
+def test_tiny_images_are_no_crash(method, shape):
+    image = np.random.default_rng(0).random(shape)
+    found = local_orientation(image, 1.5, method=method)
+    assert np.isfinite(found.coherence).all()
+
+
+def test_the_largest_sigma_takes_little_memory():
+    image = stripes(0.3, (400, 400))
+    tracemalloc.start()
+    local_orientation(image, 200)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60 * image.nbytes
+
+
+@given(st.floats(0, np.pi), st.floats(9, 20), st.integers(0, 2**31 - 1))
+@settings(max_examples=20, deadline=None)
+def test_it_is_scikit_images_structure_tensor_but_for_the_derivative(angle, period, seed):
+    """Sobel's derivative turns axes a little; on coarse stripes hardly."""
+    image = stripes_of(angle, period, seed)
+    found = local_orientation(image, 2.5, floor=0)
+    theirs = structure_tensor(gaussian_filter(image, 1.0), sigma=2.5, order="rc")
+    rows, mixed, columns = theirs
+    along = 0.5 * np.arctan2(2 * mixed, rows - columns)
+    high, low = structure_tensor_eigenvalues(theirs)
+    inner = (slice(16, -16), slice(16, -16))
+    assert axial_difference(found.orientation[inner], along[inner]).max() < np.deg2rad(1)
+    coherence = (high - low) / (high + low)
+    assert_allclose(found.coherence[inner], coherence[inner], atol=0.02)
+
+
+def stripes_of(angle, period, seed):
+    phase = np.random.default_rng(seed).uniform(0, 2 * np.pi)
+    y, x = np.mgrid[:80, :80]
+    return np.sin(2 * np.pi / period * (x * np.sin(angle) + y * np.cos(angle)) + phase)

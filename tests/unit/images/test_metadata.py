@@ -1,0 +1,277 @@
+"""Pixel size and banner height from the dialects of the instruments, in files written here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from hypervlad.images import read_micrograph
+from hypervlad.images.metadata import (
+    fei_scan_rows,
+    imagej_pixel_sides,
+    length_in_nm,
+    length_in_pixels,
+    ome_pixel_sides,
+    parse_length,
+    square_pixel_size,
+    zeiss_pixel_size,
+)
+
+GREY = np.random.default_rng(0).integers(0, 256, (120, 160), dtype=np.uint8)
+
+FEI = """[User]\r
+Date=01/01/2020\r
+[Scan]\r
+PixelWidth=4.88281e-009\r
+PixelHeight=4.88281e-009\r
+HorFieldsize=7.8125e-007\r
+VerFieldsize={field}\r
+[Image]\r
+ResolutionX=160\r
+ResolutionY={rows}\r
+[PrivateFei]\r
+DatabarHeight={bar}\r
+"""
+
+ZEISS = """1\r
+2.5\r
+0\r
+DP_ZOOM\r
+Zoom = Off\r
+AP_PIXEL_SIZE\r
+Pixel Size = 111.1 nm\r
+AP_IMAGE_PIXEL_SIZE\r
+Image Pixel Size = {size}\r
+AP_WD\r
+WD = 4.1 mm\r
+"""
+
+
+def tiff_with(path, code, text, image=GREY):
+    extra = [(code, "s", 0, text, True)]
+    tifffile.imwrite(path, image, photometric="minisblack", extratags=extra, metadata=None)
+    return path
+
+
+@pytest.mark.parametrize("code", [34682, 34680])
+def test_fei_pixel_size_is_in_metres(tmp_path, code):
+    path = tiff_with(tmp_path / "a.tif", code, FEI.format(field="", rows="", bar=""))
+
+    micrograph = read_micrograph(path)
+
+    assert micrograph.pixel_size == pytest.approx(4.88281)
+    assert micrograph.metadata["fei"]["User"]["Date"] == "01/01/2020"
+
+
+@pytest.mark.parametrize(
+    ("rows", "bar", "field", "expected"),
+    [
+        (104, "", "", 16),
+        ("", 12, "", 12),
+        ("", "", 100 * 4.88281e-9, 20),
+        (104, 12, "", 16),  # the stored image's own height comes first
+        (120, "", "", 0),
+        (884, 12, "", 12),  # a resolution that is none of this file's
+        ("", 0, "", 0),
+        (-5, "", "", 0),
+        ("nan", "", "", 0),
+    ],
+)
+def test_fei_banner_by_metadata(tmp_path, rows, bar, field, expected):
+    text = FEI.format(rows=rows, bar=bar, field=field)
+    path = tiff_with(tmp_path / "a.tif", 34682, text)
+
+    micrograph = read_micrograph(path, banner="remove")
+
+    assert micrograph.metadata["banner_rows"] == expected
+    np.testing.assert_array_equal(
+        micrograph.pixels, np.float32(GREY[: 120 - expected]) / np.float32(255)
+    )
+    assert read_micrograph(path).pixels.shape == GREY.shape
+
+
+def test_metadata_overrule_the_detector(tmp_path):
+    image = GREY.copy()
+    image[90:] = 0
+    image[100:110, 20:100:4] = 255
+    plain = tmp_path / "plain.tif"
+    tifffile.imwrite(plain, image)
+    fei = tiff_with(tmp_path / "a.tif", 34682, FEI.format(rows=120, bar="", field=""), image)
+
+    assert read_micrograph(plain, banner="remove").metadata["banner_rows"] == 30
+    assert read_micrograph(fei, banner="remove").metadata["banner_rows"] == 0
+
+
+def test_fei_scan_rows_of_another_beam():
+    fei = {"IScan": {"VerFieldsize": 1e-6, "PixelHeight": 1e-8}, "Scan": {}, "System": "text"}
+
+    assert fei_scan_rows(fei, 110) == 100
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [("1.235 nm", 1.235), ("2.5 µm", 2500), ("980 pm", 0.98), ("-", None)]
+)
+def test_zeiss_takes_the_image_pixel_not_the_monitors(tmp_path, size, expected):
+    text = ZEISS.format(size=size).encode("cp1252")
+    path = tiff_with(tmp_path / "a.tif", 34118, text)
+
+    assert read_micrograph(path).pixel_size == pytest.approx(expected)
+
+
+def test_zeiss_with_the_monitors_pixel_only():
+    assert zeiss_pixel_size({"ap_pixel_size": ("Pixel Size", 111.1, "nm")}) is None
+    assert zeiss_pixel_size({"ap_image_pixel_size": ("Image Pixel Size", "3 nm")}) == 3
+    assert zeiss_pixel_size({"ap_image_pixel_size": "3 nm"}) is None
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [("nm", 0.25), ("um", 250), ("\\u00B5m", 250), ("micron", 250), ("mm", 0.25e6),
+     ("pixel", None), ("inch", 0.25 * 2.54e7)],
+)  # fmt: skip
+def test_imagej(tmp_path, unit, expected):
+    tifffile.imwrite(
+        tmp_path / "a.tif", GREY, imagej=True, resolution=(4, 4), metadata={"unit": unit}
+    )
+
+    assert read_micrograph(tmp_path / "a.tif").pixel_size == pytest.approx(expected)
+
+
+def test_imagej_stack_has_the_size_on_every_page(tmp_path):
+    stack = np.stack([GREY] * 3)
+    metadata = {"unit": "nm", "axes": "ZYX"}
+    tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, resolution=(2, 2), metadata=metadata)
+
+    assert read_micrograph(tmp_path / "a.tif", page=2).pixel_size == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"), [(None, 250), ("µm", 250), ("nm", 0.25), ("Å", 0.025), ("pixel", None)]
+)
+def test_ome(tmp_path, unit, expected):
+    metadata = {"axes": "YX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+    if unit:
+        metadata |= {"PhysicalSizeXUnit": unit, "PhysicalSizeYUnit": unit}
+    tifffile.imwrite(tmp_path / "a.ome.tif", GREY, ome=True, metadata=metadata)
+
+    assert read_micrograph(tmp_path / "a.ome.tif").pixel_size == pytest.approx(expected)
+
+
+def test_ome_without_a_size():
+    assert ome_pixel_sides("<OME/>") == (None, None)
+    assert ome_pixel_sides('<OME><Image><Pixels SizeX="3"/></Image></OME>') == (None, None)
+    assert ome_pixel_sides("<Pixels PhysicalSizeX='2' PhysicalSizeXUnit='&#181;m'>")[0] == 2000
+
+
+def test_dots_per_inch_are_no_pixel_size(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", GREY, resolution=(300, 300), resolutionunit="INCH")
+    Image.fromarray(GREY).save(tmp_path / "a.png", dpi=(300, 300))
+
+    assert read_micrograph(tmp_path / "a.tif").pixel_size is None
+    assert read_micrograph(tmp_path / "a.png").pixel_size is None
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [
+        (1, "m", 1e9),
+        ("2", " nm ", 2),
+        (3, "Å", 0.3),
+        (3, "\u212b", 0.3),
+        (1, "\u03bcm", 1e3),
+        (0, "nm", None),
+        (-1, "nm", None),
+        (float("nan"), "nm", None),
+        (float("inf"), "nm", None),
+        (1, "1/nm", None),
+        (1, "", None),
+        (1, None, None),
+        (None, "nm", None),
+        ("one", "nm", None),
+    ],
+)
+def test_lengths(value, unit, expected):
+    assert length_in_nm(value, unit) == (None if expected is None else pytest.approx(expected))
+
+
+@pytest.mark.parametrize("resolution", [None, (0, 1), (1,), "ab", (1, 0)])
+def test_imagej_with_a_senseless_resolution(resolution):
+    assert imagej_pixel_sides({"unit": "nm"}, resolution, (1, 2)) == (None, 2)
+
+
+def write_imagej(path, across, down):
+    resolution = (1 / across, 1 / down)
+    tifffile.imwrite(path, GREY, imagej=True, resolution=resolution, metadata={"unit": "nm"})
+
+
+def write_ome(path, across, down):
+    sides = {"PhysicalSizeX": across, "PhysicalSizeY": down}
+    units = dict.fromkeys(("PhysicalSizeXUnit", "PhysicalSizeYUnit"), "nm")
+    tifffile.imwrite(path, GREY, ome=True, metadata={"axes": "YX", **sides, **units})
+
+
+def write_fei(path, across, down):
+    text = FEI.replace("PixelWidth=4.88281e-009", f"PixelWidth={across * 1e-9}")
+    text = text.replace("PixelHeight=4.88281e-009", f"PixelHeight={down * 1e-9}")
+    tiff_with(path, 34682, text.format(field="", rows="", bar=""))
+
+
+def write_mrc(path, across, down):
+    mrcfile = pytest.importorskip("mrcfile")
+    with mrcfile.new(path) as file:
+        file.set_data(GREY)
+        file.voxel_size = (10 * across, 10 * down, 1)
+
+
+@pytest.mark.parametrize("write", [write_imagej, write_ome, write_fei, write_mrc])
+def test_pixels_that_are_not_square_have_no_size(tmp_path, write):
+    """A length along the one axis would be another length along the other."""
+    name = "a.mrc" if write is write_mrc else "a.ome.tif" if write is write_ome else "a.tif"
+    write(tmp_path / name, 5.0, 10.0)
+    oblong = read_micrograph(tmp_path / name)
+    write(tmp_path / f"square.{name}", 5.0, 5.03)
+    square = read_micrograph(tmp_path / f"square.{name}")
+
+    assert oblong.pixel_size is None
+    assert oblong.metadata["pixel_sides_nm"] == pytest.approx([5, 10], rel=1e-5)
+    assert square.pixel_size == pytest.approx(5, rel=1e-5)
+    assert "pixel_sides_nm" not in square.metadata
+
+
+def test_where_one_side_is_known_a_pixel_is_square():
+    assert square_pixel_size((None, 3.0)) == square_pixel_size((3.0, None)) == 3.0
+    assert square_pixel_size((None, None)) is None
+    assert square_pixel_size((4.0, 3.9)) is None
+
+
+# --- lengths as users write them ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "pixels"),
+    [
+        ("32", 32),
+        (1.75, 1.75),
+        (" 32 px ", 32),
+        ("500nm", 125),
+        ("0.5 µm", 125),
+        (".5um", 125),
+        ("5e-4 mm", 125),
+    ],
+)
+def test_lengths_become_pixels(text: str | float, pixels: float) -> None:
+    assert length_in_pixels(text, pixel_size=4.0) == pytest.approx(pixels)
+
+
+@pytest.mark.parametrize("text", ["", "nm", "0", "-3", "nan", "inf", "3 apples", "1e999", "3 4"])
+def test_what_is_no_length_is_told(text: str) -> None:
+    with pytest.raises(ValueError, match="is no length; give a number of pixels"):
+        parse_length(text)
+
+
+def test_a_unit_needs_a_pixel_size() -> None:
+    assert length_in_pixels("20 pixels") == 20
+    with pytest.raises(ValueError, match="500nm is so many pixels only where the pixel size is"):
+        length_in_pixels("500nm")

@@ -1,0 +1,411 @@
+"""Every format gives the pixels that went in, whatever the file is called."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image, ImageFile
+
+from hypervlad.images import ReadOptions, read_image, read_micrograph
+from hypervlad.images.formats import plain, strict_decoding
+
+GREY = np.random.default_rng(0).integers(0, 256, (37, 53), dtype=np.uint8)
+GREY16 = np.random.default_rng(1).integers(0, 65536, (37, 53), dtype=np.uint16)
+RGB = np.random.default_rng(2).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+ALPHA = np.random.default_rng(3).integers(0, 256, (37, 53, 1), dtype=np.uint8)
+
+
+def save(image, path: Path, **kwargs) -> Path:
+    Image.fromarray(image).save(path, **kwargs)
+    return path
+
+
+@pytest.mark.parametrize(
+    "suffix", ["png", "bmp", "gif", "tif", "pgm", "webp"], ids=lambda suffix: suffix
+)
+def test_lossless_8_bit_grey(tmp_path, suffix):
+    kwargs = {"lossless": True} if suffix == "webp" else {}
+    path = save(GREY, tmp_path / f"a.{suffix}", **kwargs)
+
+    image = read_image(path)
+
+    expected = (GREY / 255).astype(np.float32)
+    if suffix == "webp":  # has no grey
+        expected = np.repeat(expected[:, :, None], 3, axis=2)
+    assert image.dtype == np.float32
+    assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm"])
+def test_lossless_8_bit_colour(tmp_path, suffix):
+    path = save(RGB, tmp_path / f"a.{suffix}")
+
+    assert_array_equal(read_image(path), (RGB / 255).astype(np.float32))
+
+
+def test_jpeg_grey_and_colour(tmp_path):
+    smooth = np.linspace(0, 255, 64 * 48).reshape(64, 48).astype(np.uint8)
+    grey = read_image(save(smooth, tmp_path / "g.jpg", quality=95))
+    colour = read_image(save(np.dstack([smooth] * 3), tmp_path / "c.jpg", quality=95))
+
+    assert grey.shape == (64, 48)
+    assert colour.shape == (64, 48, 3)
+    assert_allclose(grey, smooth / 255, atol=0.03)
+    assert_allclose(colour[:, :, 1], smooth / 255, atol=0.03)
+
+
+def test_cmyk_jpeg_becomes_rgb(tmp_path):
+    red = np.zeros((16, 16, 3), dtype=np.uint8)
+    red[:, :, 0] = 255
+    Image.fromarray(red).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+
+    image = read_image(tmp_path / "a.jpg")
+
+    assert image.shape == (16, 16, 3)
+    assert_allclose(image[8, 8], [1, 0, 0], atol=0.05)
+
+
+def test_gif_gives_its_first_frame(tmp_path):
+    frames = [Image.fromarray(np.full((8, 9), level, np.uint8)) for level in (10, 200)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+
+    assert_array_equal(read_image(tmp_path / "a.gif"), np.full((8, 9), np.float32(10 / 255)))
+
+
+def test_16_bit_png_equals_16_bit_tiff_and_array(tmp_path):
+    save(GREY16, tmp_path / "a.png")
+    tifffile.imwrite(tmp_path / "a.tif", GREY16)
+    tifffile.imwrite(tmp_path / "big_endian.tif", GREY16, byteorder=">")
+
+    one, *others = (
+        read_micrograph(source)
+        for source in (GREY16, *(tmp_path / n for n in ("a.png", "a.tif", "big_endian.tif")))
+    )
+
+    assert one.metadata["dtype"] == "uint16"
+    for other in others:
+        assert_array_equal(other.pixels, one.pixels)
+        assert other.digest == one.digest
+
+
+def test_alpha_is_dropped_not_blended(tmp_path):
+    rgba = np.concatenate([RGB, ALPHA], axis=2)
+    la = np.dstack([GREY, ALPHA[:, :, 0]])
+    save(rgba, tmp_path / "rgba.png")
+    save(la, tmp_path / "la.png")
+    tifffile.imwrite(tmp_path / "rgba.tif", rgba, photometric="rgb", extrasamples=["unassalpha"])
+    tifffile.imwrite(tmp_path / "la.tif", la, photometric="minisblack", extrasamples=["unassalpha"])
+
+    for source in (rgba, tmp_path / "rgba.png", tmp_path / "rgba.tif"):
+        assert_array_equal(read_image(source), (RGB / 255).astype(np.float32))
+    for source in (tmp_path / "la.png", tmp_path / "la.tif"):
+        assert_array_equal(read_image(source), (GREY / 255).astype(np.float32))
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif", "bmp", "tif"])
+def test_palette_of_colours(tmp_path, suffix):
+    image = Image.fromarray(GREY % 4).convert("P")
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 255])
+    image.save(tmp_path / f"a.{suffix}")
+
+    table = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], dtype=np.float32)
+    assert_array_equal(read_image(tmp_path / f"a.{suffix}"), table[GREY % 4])
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif", "bmp", "tif"])
+def test_palette_of_greys_is_a_grey_image(tmp_path, suffix):
+    image = Image.fromarray(GREY).convert("P")
+    image.putpalette([level for value in range(256) for level in [255 - value] * 3])
+    image.save(tmp_path / f"a.{suffix}")
+
+    assert_array_equal(
+        read_image(tmp_path / f"a.{suffix}"), ((255 - GREY) / 255).astype(np.float32)
+    )
+
+
+def test_palette_with_transparency_gives_no_warning(tmp_path):
+    image = Image.fromarray(GREY % 3).convert("P")
+    image.putpalette([9, 8, 7, 30, 20, 10, 1, 2, 3])
+    image.save(tmp_path / "a.png", transparency=b"\x00\x80\xff")
+
+    assert read_image(tmp_path / "a.png").shape == (37, 53, 3)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "pbm", "tif"])
+def test_one_bit(tmp_path, suffix):
+    mask = GREY > 127
+    Image.fromarray(mask).save(tmp_path / f"a.{suffix}")
+
+    assert_array_equal(read_image(tmp_path / f"a.{suffix}"), mask.astype(np.float32))
+    assert_array_equal(read_image(mask), mask.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64"],
+)
+def test_tiff_of_every_type_equals_the_array(tmp_path, dtype):
+    values = (GREY16.astype(np.float64) / 65535 * 100).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack")
+
+    from_file, from_array = read_micrograph(tmp_path / "a.tif"), read_micrograph(values)
+
+    assert_array_equal(from_file.pixels, from_array.pixels)
+    assert from_file.digest == from_array.digest
+    assert from_file.pixels.min() >= 0
+    assert from_file.pixels.max() <= 1
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"compression": "zlib"},
+        {"compression": "zlib", "predictor": True},
+        {"tile": (16, 16)},
+        {"rowsperstrip": 5},
+        {"bigtiff": True},
+    ],
+    ids=str,
+)
+def test_tiff_layouts(tmp_path, layout):
+    tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", **layout)
+
+    assert_array_equal(read_image(tmp_path / "a.tif"), (RGB / 255).astype(np.float32))
+
+
+def test_tiff_with_separate_colour_planes(tmp_path):
+    planes = np.ascontiguousarray(np.moveaxis(RGB, -1, 0))
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate")
+
+    assert read_micrograph(tmp_path / "a.tif").digest == read_micrograph(RGB).digest
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("image", [GREY, GREY16, RGB], ids=["grey", "grey16", "rgb"])
+def test_tiff_compressions(tmp_path, compression, image):
+    save(image, tmp_path / "a.tif", compression=compression)
+
+    assert read_micrograph(tmp_path / "a.tif").digest == read_micrograph(image).digest
+
+
+def test_tiff_with_jpeg_inside(tmp_path):
+    smooth = np.linspace(0, 255, 64 * 48).reshape(64, 48).astype(np.uint8)
+    save(np.dstack([smooth] * 3), tmp_path / "a.tif", compression="jpeg", quality=95)
+
+    assert_allclose(read_image(tmp_path / "a.tif")[:, :, 0], smooth / 255, atol=0.04)
+
+
+def test_tiff_where_white_is_zero(tmp_path):
+    for name, image in (("8", GREY), ("16", GREY16)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", image, photometric="miniswhite")
+        top = np.iinfo(image.dtype).max
+        assert (
+            read_micrograph(tmp_path / f"{name}.tif").digest == read_micrograph(top - image).digest
+        )
+
+
+@pytest.mark.parametrize("image", [GREY, GREY16], ids=["8", "16"])
+def test_white_is_zero_in_a_compression_that_pillow_decodes(tmp_path, image):
+    tags = {262: 0}
+    Image.fromarray(image).save(tmp_path / "a.tif", compression="tiff_lzw", tiffinfo=tags)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        if int(tiff.pages[0].photometric) != 0:
+            pytest.skip("this Pillow does not write white-is-zero")
+
+    # Pillow wrote the raw numbers, or turned them round, by bit depth: either way the two agree.
+    with Image.open(tmp_path / "a.tif") as opened:
+        expected = np.asarray(opened)
+    expected = 65535 - expected if image.dtype == np.uint16 else expected
+    assert read_micrograph(tmp_path / "a.tif").digest == read_micrograph(expected).digest
+
+
+def test_one_bit_tiff_where_white_is_zero(tmp_path):
+    mask = GREY > 127
+    tifffile.imwrite(tmp_path / "a.tif", mask, photometric="miniswhite")
+
+    assert_array_equal(read_image(tmp_path / "a.tif"), (~mask).astype(np.float32))
+
+
+def test_white_is_zero_means_nothing_for_floats(tmp_path):
+    image = GREY.astype(np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="miniswhite")
+
+    assert read_micrograph(tmp_path / "a.tif").digest == read_micrograph(image).digest
+
+
+def test_four_bit_tiff_spans_black_to_white(tmp_path):
+    tags = [
+        (256, 4),
+        (257, 2),
+        (258, 4),
+        (259, 1),
+        (262, 1),
+        (273, 8),
+        (277, 1),
+        (278, 2),
+        (279, 4),
+    ]
+    directory = struct.pack("<H", len(tags))
+    directory += b"".join(struct.pack("<HHIHH", code, 3, 1, value, 0) for code, value in tags)
+    strip = bytes([0x01, 0x23, 0x45, 0xEF])
+    content = b"II*\0" + struct.pack("<I", 12) + strip + directory + bytes(4)
+    (tmp_path / "a.tif").write_bytes(content)
+
+    levels = np.array([[0, 1, 2, 3], [4, 5, 14, 15]]) / 15
+    assert_allclose(read_image(tmp_path / "a.tif"), levels, atol=1e-6)
+
+
+def test_tiff_cmyk(tmp_path):
+    cmyk = np.asarray(Image.fromarray(RGB).convert("CMYK"))
+    tifffile.imwrite(tmp_path / "a.tif", cmyk, photometric="separated")
+
+    assert_allclose(read_image(tmp_path / "a.tif"), RGB / 255, atol=0.01)
+
+
+def test_tiff_pages_count_from_zero(tmp_path):
+    stack = np.stack([GREY, 255 - GREY, GREY // 2])
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
+
+    assert_array_equal(read_image(tmp_path / "a.tif"), (GREY / 255).astype(np.float32))
+    for page, expected in enumerate(stack):
+        micrograph = read_micrograph(tmp_path / "a.tif", page=page)
+        assert_array_equal(micrograph.pixels, (expected / 255).astype(np.float32))
+        assert micrograph.metadata["page"] == page
+        assert micrograph.metadata["n_pages"] == 3
+
+
+def test_two_page_tiff_of_unequal_pages_gives_the_first(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "jeol.tif") as writer:
+        writer.write(GREY, photometric="minisblack")
+        writer.write(GREY[::4, ::4], photometric="minisblack")
+
+    assert read_image(tmp_path / "jeol.tif").shape == GREY.shape
+    assert read_image(tmp_path / "jeol.tif", page=1).shape == GREY[::4, ::4].shape
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.jpg", "a", "a.unknown", "a.MRC"])
+def test_content_decides_not_the_name(tmp_path, name):
+    save(GREY, tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / name)
+
+    micrograph = read_micrograph(tmp_path / name)
+
+    assert micrograph.metadata["format"] == "PNG"
+    assert_array_equal(micrograph.pixels, (GREY / 255).astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_source_is_the_path_as_given(tmp_path, kind):
+    path = kind(save(GREY, tmp_path / "a.png"))
+
+    assert read_micrograph(path).source == str(path)
+    assert read_micrograph(GREY).source is None
+
+
+def test_names_that_are_not_ascii(tmp_path):
+    path = save(GREY, tmp_path / "Größe 1µm #[1].png")
+
+    assert read_image(path).shape == GREY.shape
+
+
+class Wrapped:
+    """What tensors and labelled arrays look like from outside."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.array, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        GREY,
+        GREY[:, :, None],
+        Wrapped(GREY),
+        GREY.astype(">i4").astype(np.uint8),
+        np.asfortranarray(GREY),
+        GREY[::-1][::-1],
+        np.ma.MaskedArray(GREY),
+        Image.fromarray(GREY),
+    ],
+    ids=["array", "one channel", "__array__", "cast", "fortran", "view", "masked", "pillow"],
+)
+def test_arrays_of_any_make(source):
+    micrograph = read_micrograph(source)
+
+    assert micrograph.digest == read_micrograph(GREY).digest
+    assert_array_equal(micrograph.pixels, (GREY / 255).astype(np.float32))
+
+
+def test_pillow_palette_image_is_looked_up():
+    image = Image.fromarray(GREY % 2).convert("P")
+    image.putpalette([0, 0, 255, 255, 0, 0])
+
+    assert read_image(image).shape == (37, 53, 3)
+
+
+def test_pixels_never_share_memory_with_the_source():
+    source = np.random.default_rng(0).random((5, 6), dtype=np.float32)
+    image = read_image(source)
+    image[:] = 0
+
+    assert not np.shares_memory(image, source)
+    assert source.any()
+
+
+def test_big_endian_arrays():
+    assert read_micrograph(GREY16.astype(">u2")).digest == read_micrograph(GREY16).digest
+
+
+def test_strict_even_if_pillow_was_told_to_fill_with_grey(tmp_path, monkeypatch):
+    path = save(GREY, tmp_path / "a.png")
+    path.write_bytes(path.read_bytes()[:-400])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+
+    with pytest.raises(ValueError, match="truncated"):
+        read_image(path)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_strictness_is_counted_and_pillows_setting_restored(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with strict_decoding():
+        with strict_decoding():
+            assert not ImageFile.LOAD_TRUNCATED_IMAGES
+        assert not ImageFile.LOAD_TRUNCATED_IMAGES  # another thread may still be decoding
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_plain_makes_json_of_whatever_a_header_holds():
+    values = {1: np.float32(0.5), "b": b"ab\0", "t": (1, np.arange(2)), "o": Path("x"), "n": None}
+
+    assert plain(values) == {"1": 0.5, "b": "ab", "t": [1, [0, 1]], "o": "x", "n": None}
+
+
+def test_larger_than_pillows_own_limit_reads_without_its_warning(tmp_path, monkeypatch):
+    path = save(np.zeros((64, 64), np.uint8), tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+
+    assert read_image(path).shape == (64, 64)
+
+
+def test_metadata_is_json(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", GREY16, imagej=True, metadata={"unit": "nm"})
+    micrograph = read_micrograph(tmp_path / "a.tif")
+
+    assert json.loads(json.dumps(micrograph.metadata)) == micrograph.metadata
+
+
+def test_options_survive_json():
+    options = ReadOptions(page=2, scaling=(0, 4095), percentiles=[1, 99], banner="remove")
+
+    assert ReadOptions(**json.loads(json.dumps(asdict(options)))) == options

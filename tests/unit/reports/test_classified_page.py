@@ -1,0 +1,385 @@
+"""The page of classified images: what is in it, and that nothing breaks or leaves it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hypervlad import HypercolumnVLAD, MicrographClassifier
+from hypervlad.images import ImageReadError, SkippedImage, SkippedImagesWarning
+from hypervlad.images.files import encode_jpeg
+from hypervlad.reports import write_classified_page
+from hypervlad.reports.classified_page import as_script, link_to, most_doubtful, thumbnails
+from hypervlad.reports.predictions import Predictions, predictions_of
+
+EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>"
+
+
+class Page(HTMLParser):
+    """The pieces of a page, as a browser takes them apart."""
+
+    VOID = ("meta", "input", "img", "br")
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.open: list[tuple[str, dict[str, str | None]]] = []
+        self.words, self.style, self.policy = "", "", ""
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.feed(self.source)
+        self.close()
+        assert self.open == []
+        self.data = json.loads(self.script(id="data"))
+
+    def handle_starttag(self, tag: str, attributes: Sequence[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        assert tag not in ("link", "iframe", "object", "embed")
+        assert not [name for name in given if name.startswith("on") or name == "style"]
+        if given.get("http-equiv") == "Content-Security-Policy":
+            self.policy = given["content"] or ""
+        if tag not in self.VOID:
+            self.open.append((tag, given))
+        if tag == "script":
+            assert "src" not in given
+            self.scripts.append((given, ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        tag = self.open[-1][0] if self.open else ""
+        if tag == "script":
+            given, text = self.scripts[-1]
+            self.scripts[-1] = (given, text + data)
+        elif tag == "style":
+            self.style += data
+        else:
+            self.words += data
+
+    def script(self, **attributes: str) -> str:
+        (text,) = [text for given, text in self.scripts if attributes.items() <= given.items()]
+        return text
+
+    @property
+    def thumbnails(self) -> dict[int, str]:
+        """The thumbnails in the page, by the number of their image."""
+        kept = [(given.get("id") or "", text) for given, text in self.scripts]
+        return {int(name[10:]): text for name, text in kept if name.startswith("thumbnail-")}
+
+
+def digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@pytest.fixture
+def model(tiny_encoder: HypercolumnVLAD, texture_images: Any) -> MicrographClassifier:
+    images, labels = texture_images
+    return MicrographClassifier(tiny_encoder, random_state=0).fit(images, labels)
+
+
+@pytest.fixture
+def files(texture_images: Any, tmp_path: Path) -> list[Path]:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    paths = [folder / f"{i:02d}.png" for i in range(9)]
+    for path, image in zip(paths, texture_images[0], strict=False):
+        Image.fromarray(np.round(255 * image).astype(np.uint8)).save(path)
+    return paths
+
+
+def made_up(n: int, n_classes: int = 3) -> Predictions:
+    proba = np.random.default_rng(0).dirichlet([0.5] * n_classes, size=n)
+    return Predictions(np.arange(n), proba, {})
+
+
+# --- what is in it ------------------------------------------------------------------------------
+
+
+def test_the_page_holds_what_the_model_says(
+    model: MicrographClassifier, files: list[Path], tmp_path: Path
+) -> None:
+    path = write_classified_page(tmp_path / "out" / "page.html", model, files, max_error=0.6)
+    assert path == tmp_path / "out" / "page.html"
+    page, judged = Page(path), model.judge(files, 0.6)
+    data = page.data
+    assert data["classes"] == list(model.classes_)
+    assert data["names"] == [str(file) for file in files]
+    np.testing.assert_allclose(data["proba"], judged.proba, atol=1e-6)
+    assert [data["classes"][code] for code in data["predicted"]] == judged.labels.tolist()
+    assert data["kinds"] == judged.kind.tolist()
+    assert data["reasons"] == judged.reasons
+    np.testing.assert_allclose(data["novelty"], judged.novelty, atol=1e-4)
+    training = [[str(model.training_.names[r]), model.training_.labels[r]] for r in range(24)]
+    for found, rows in zip(data["nearest"], judged.nearest, strict=True):
+        assert [data["training"][k] for k in found] == [training[row] for row in rows]
+    assert [path.parent / link for link in data["links"]] == [
+        tmp_path / "out" / ".." / "new" / file.name for file in files
+    ]
+    assert f"{(judged.kind == 'sure').sum()}sure" in page.words
+    assert "at most 60.0 % should be wrong" in page.words
+    assert "could not be read" not in page.words
+
+
+def test_pictures_are_small_and_those_of_their_images(
+    model: MicrographClassifier, tmp_path: Path
+) -> None:
+    grey = np.linspace(0, 1, 3)
+    images = [np.full((400, 900), value) for value in grey]
+    page = Page(write_classified_page(tmp_path / "page.html", model, images))
+    assert page.data["names"] == ["image 0", "image 1", "image 2"]
+    assert page.data["links"] == ["", "", ""]
+    assert list(page.thumbnails) == [0, 1, 2]
+    for number, picture in page.thumbnails.items():
+        shown = Image.open(io.BytesIO(base64.b64decode(picture)))
+        assert (shown.format, shown.size) == ("JPEG", (160, 71))
+        assert np.mean(np.asarray(shown)) == pytest.approx(255 * grey[number], abs=2)
+
+
+def test_pictures_are_read_as_the_model_reads(texture_images: Any, tmp_path: Path) -> None:
+    images, labels = texture_images
+    encoder = HypercolumnVLAD(
+        "tiny",
+        weights="random",
+        image_size=16,
+        n_codewords=4,
+        read_options={"scaling": (0, 100)},
+        random_state=0,
+    )
+    scaled = [np.round(100 * image).astype(np.uint16) for image in images]
+    model = MicrographClassifier(encoder, random_state=0).fit(scaled, labels)
+    flat = np.full((20, 24), 50, dtype=np.uint16)
+    page = Page(write_classified_page(tmp_path / "page.html", model, [flat]))
+    shown = Image.open(io.BytesIO(base64.b64decode(page.thumbnails[0])))
+    assert np.mean(np.asarray(shown)) == pytest.approx(127, abs=3)
+
+
+def test_without_a_judgement_there_are_probabilities_alone(
+    tiny_encoder: HypercolumnVLAD, texture_images: Any, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    model = MicrographClassifier(tiny_encoder, calibration_size=0, random_state=0)
+    model.fit(images, labels)
+    page = Page(write_classified_page(tmp_path / "page.html", model, images))
+    assert set(page.data) == {"classes", "names", "links", "predicted", "proba"}
+    assert "median confidence" in page.words
+    with pytest.raises(ValueError, match="no images were held out"):
+        write_classified_page(tmp_path / "other.html", model, images, max_error=0.1)
+    assert not (tmp_path / "other.html").exists()
+
+
+def test_images_that_cannot_be_read_are_listed_with_the_reason(
+    model: MicrographClassifier, files: list[Path], tmp_path: Path
+) -> None:
+    files[4].write_bytes(b"\x89PNG\r\n\x1a\n half an image")
+    with pytest.raises(ImageReadError, match="04"):
+        write_classified_page(tmp_path / "page.html", model, files)
+    model.encoder_.set_params(on_error="skip")
+    with pytest.warns(SkippedImagesWarning) as caught:
+        page = Page(write_classified_page(tmp_path / "page.html", model, files))
+    (bad,) = caught[0].message.skipped  # type: ignore[union-attr]
+    assert len(page.data["names"]) == len(page.thumbnails) == 8
+    assert str(files[4]) not in page.data["names"]
+    assert "1 image could not be read" in page.words
+    name, reason = bad.reason.split(": ", 1)
+    assert name == str(files[4])
+    assert f"{name}{reason}" in page.words
+
+
+def test_without_scripts_there_is_a_table(
+    model: MicrographClassifier, files: list[Path], tmp_path: Path
+) -> None:
+    path = write_classified_page(tmp_path / "page.html", model, files, max_error=0.6)
+    (plain,) = re.findall(r"<noscript>(.*?)</noscript>", Page(path).source, flags=re.DOTALL)
+    judged = model.judge(files, 0.6)
+    for file, label, reason in zip(files, judged.labels, judged.reasons, strict=True):
+        (row,) = [line for line in plain.splitlines() if file.name in line]
+        assert f">{label}<" in row
+        assert f">{reason}<" in row
+    for label in model.classes_:
+        count = int((judged.labels == label).sum())
+        assert f'<tr><th scope="row">{label}</th><td class="number">{count}</td></tr>' in plain
+
+
+# --- what it costs ------------------------------------------------------------------------------
+
+
+def test_only_the_most_doubtful_have_pictures_beyond_the_bound(
+    model: MicrographClassifier, files: list[Path], tmp_path: Path
+) -> None:
+    found = made_up(len(files))
+    page = Page(
+        write_classified_page(
+            tmp_path / "page.html", model, files, predictions=found, max_thumbnails=4
+        )
+    )
+    least = np.argsort(found.proba.max(axis=1))[:4]
+    assert sorted(page.thumbnails) == sorted(least)
+    assert len(page.data["names"]) == 9
+    assert "only the 4 most doubtful of the 9 images are shown here" in page.words
+    all_of_them = write_classified_page(tmp_path / "all.html", model, files, predictions=found)
+    assert "most doubtful" not in Page(all_of_them).words
+
+
+def test_answers_that_are_not_sure_are_the_most_doubtful(
+    model: MicrographClassifier, files: list[Path]
+) -> None:
+    found = predictions_of(model, files, None, 0.6)
+    assert found.judged is not None
+    doubtful = set(np.flatnonzero(found.judged.kind != "sure"))
+    n = len(doubtful) + 1
+    chosen = set(most_doubtful(found, n).tolist())
+    assert len(chosen) == n
+    assert doubtful < chosen
+
+
+def test_images_are_encoded_once(
+    model: MicrographClassifier, files: list[Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    encoded: list[int] = []
+    transform = HypercolumnVLAD.transform
+
+    def counted(self: HypercolumnVLAD, images: Sequence[Any]) -> np.ndarray:
+        encoded.append(len(images))
+        return transform(self, images)
+
+    monkeypatch.setattr(HypercolumnVLAD, "transform", counted)
+    write_classified_page(tmp_path / "page.html", model, files, max_error=0.6)
+    assert encoded == [len(files)]
+    found = predictions_of(model, files, None, 0.6)
+    write_classified_page(tmp_path / "page.html", model, files, predictions=found)
+    assert encoded == [len(files)] * 2
+
+
+def test_images_are_read_for_pictures_few_at_a_time() -> None:
+    class Counting(list):  # type: ignore[type-arg]
+        drawn = 0
+
+        def __getitem__(self, position: Any) -> Any:
+            self.drawn += 1
+            return super().__getitem__(position)
+
+    images = Counting([np.zeros((8, 8))] * 100)
+    made = thumbnails(images, range(100), 4, {})
+    assert next(made)[0] == 0
+    assert images.drawn < 10
+    made.close()
+
+
+# --- what it must survive -----------------------------------------------------------------------
+
+
+def test_names_and_labels_cannot_break_the_page(
+    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    renamed = {label: f"{EVIL} {label}" for label in set(labels)}
+    model.fit(images, [renamed[label] for label in labels])
+    names = [EVIL, "b\x00\x1b[31m", "c\udcff.png", "\u2028", "</noscript><p>"]
+    title = f"{EVIL} {{}} $style"
+    model.encoder_.set_params(on_error="skip")
+    found = predictions_of(model, images[:5], 0.8, 0.6)
+    found = found._replace(skipped=[SkippedImage(0, EVIL, EVIL)])
+    page = Page(
+        write_classified_page(
+            tmp_path / "page.html",
+            model,
+            images[:5],
+            names=names,
+            predictions=found,
+            max_error=0.6,
+            title=title,
+        )
+    )
+    assert page.data["names"] == [EVIL, "b��[31m", "c?.png", "�", "</noscript><p>"]
+    assert page.data["classes"] == sorted(renamed.values())
+    assert len(page.scripts) == 1 + 5 + 1
+    assert page.source.count("</noscript>") == 1
+    assert title in page.words
+    assert "<script>alert" not in page.source
+
+
+def test_as_script_is_the_same_json() -> None:
+    values = [EVIL, "<!--", {"<": 1.5}]
+    assert json.loads(as_script(values)) == values
+    assert "<" not in as_script(values)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("name", [EVIL.replace("/", "|"), "javascript:alert(1)", "50%#a?b.png"])
+def test_links_lead_to_files_of_any_name(name: str, tmp_path: Path) -> None:
+    link = link_to(tmp_path / name, tmp_path)
+    assert re.fullmatch(r"[\w%./~-]+", link)
+    assert unquote_to_bytes(link) == os.fsencode(name)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_links_keep_the_bytes_of_names_that_are_no_text(tmp_path: Path) -> None:
+    file = os.fsdecode(b"caf\xe9.png")
+    assert link_to(tmp_path / "new" / file, tmp_path / "out") == "../new/caf%E9.png"
+
+
+def test_nothing_comes_from_outside_and_only_its_own_script_runs(
+    model: MicrographClassifier, files: list[Path], tmp_path: Path
+) -> None:
+    page = Page(write_classified_page(tmp_path / "page.html", model, files, max_error=0.6))
+    assert "://" not in page.source
+    assert not re.search(r"url\(|@import|\bimport\b\s*\(|fetch\(|XMLHttp", page.source)
+    rules = dict(rule.strip().split(" ", 1) for rule in page.policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["img-src"] == "data:"
+    assert rules["style-src"] == digest(page.style)
+    (script,) = [text for given, text in page.scripts if "type" not in given]
+    assert rules["script-src"] == digest(script)
+
+
+def test_an_interrupted_page_leaves_the_old_one(
+    model: MicrographClassifier, files: list[Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    path = write_classified_page(tmp_path / "page.html", model, files)
+    before = path.read_bytes()
+
+    def interrupted(*_: Any) -> Any:
+        yield 0, ""
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hypervlad.reports.classified_page.thumbnails", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_classified_page(path, model, files[:3])
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.glob("*.*")] == ["page.html"]
+
+
+def test_lengths_that_differ_are_refused(model: MicrographClassifier, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="got 1 images and 2 names"):
+        write_classified_page(tmp_path / "page.html", model, [np.eye(8)], names=["a", "b"])
+
+
+def test_a_picture_that_can_no_longer_be_read_is_left_out(
+    model: MicrographClassifier, files: list[Path], tmp_path: Path
+) -> None:
+    found = predictions_of(model, files, None, None)
+    files[2].unlink()
+    page = Page(write_classified_page(tmp_path / "page.html", model, files, predictions=found))
+    assert sorted(page.thumbnails) == [0, 1, 3, 4, 5, 6, 7, 8]
+    assert len(page.data["names"]) == 9
+
+
+@pytest.mark.parametrize("shape", [(20, 300), (300, 20, 3), (5, 5)])
+def test_pictures_fit_their_side(shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).random(shape)
+    shown = Image.open(io.BytesIO(encode_jpeg(pixels, 160, 72)))
+    assert max(shown.size) == min(160, max(shape[:2]))
+    assert shown.mode == ("RGB" if len(shape) == 3 else "L")

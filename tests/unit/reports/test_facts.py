@@ -1,0 +1,56 @@
+import pytest
+
+from hypervlad import MicrographClassifier
+from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.reports import library_versions, model_facts
+
+
+@pytest.fixture
+def fitted(tiny_encoder, texture_images):
+    def fit(boosting=None, **options):
+        encoder = tiny_encoder.set_params(**options)
+        return MicrographClassifier(encoder, boosting=boosting, random_state=0).fit(*texture_images)
+
+    return fit
+
+
+def test_facts_of_a_classifier(fitted):
+    facts = model_facts(fitted())
+    assert facts["classes"] == "3: flat, rings, stripes"
+    assert facts["trained on"] == "24 images"
+    assert facts["codewords"] == "4, common to all taps"
+    assert facts["image size"] == "16 x 16 pixels, stretched to a square"
+    assert facts["features of an image"] == "48 joint"
+    assert facts["how files are read"].startswith("by default")
+    assert "logistic regression" in facts["classifier"]
+
+
+def test_facts_follow_the_parameters(fitted):
+    boosting = BoostedSoftmaxClassifier(init=None, random_state=0)
+    facts = model_facts(
+        fitted(boosting, codebook="joint", aspect="own", normalize=None, read_options={"page": 0})
+    )
+    assert facts["codewords"] == "4, common to all taps"
+    assert facts["image size"] == "about 16 x 16 pixels, proportions kept"
+    assert facts["normalisation"] == "none"
+    assert facts["classifier"].endswith("rounds of boosted trees")
+    assert "logistic" not in facts["classifier"]
+
+
+def test_facts_of_an_encoder(tiny_encoder, texture_images):
+    facts = model_facts(tiny_encoder.fit(texture_images[0]))
+    assert "classes" not in facts
+    assert facts["network"] == "tiny"
+
+
+def test_reading_options_are_those_of_the_fit(tiny_encoder, texture_images):
+    images, _ = texture_images
+    encoder = tiny_encoder.fit(images)
+    encoder.set_params(read_options={"page": 0, "scaling": "minmax"})
+    assert model_facts(encoder)["how files are read"].startswith("by default")
+    assert model_facts(encoder.fit(images))["how files are read"] == "scaling='minmax'"
+
+
+def test_versions_of_what_is_installed():
+    versions = library_versions()
+    assert set(versions) >= {"numpy", "torch", "scikit-learn"}

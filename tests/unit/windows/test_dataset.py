@@ -1,0 +1,43 @@
+"""Windows sampled from labelled images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.labelled_windows import some_images
+
+from hypervlad.windows import ANOMALOUS, NORMAL
+from hypervlad.windows.dataset import TrainingWindows
+
+
+def test_few_windows_are_all_sampled_whatever_the_order_of_images() -> None:
+    one = TrainingWindows.sample(iter(some_images(6)), 6, seed=0)
+    other = TrainingWindows.sample(iter(some_images(6)[::-1]), 6, seed=0)
+    np.testing.assert_array_equal(one.X, other.X)
+    np.testing.assert_array_equal(one.image_index, other.image_index)
+    assert not one.thinned
+    assert (one.weights == 1).all()
+    images = [np.concatenate(list(image.blocks)) for image in some_images(6)]
+    labels = [image.labels for image in some_images(6)]
+    for position in range(6):
+        own = one.of_images(np.array([position]))
+        for label in (ANOMALOUS, NORMAL):
+            np.testing.assert_array_equal(
+                own.X[own.labels == label], images[position][labels[position] == label]
+            )
+
+
+def test_many_windows_are_thinned_and_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hypervlad.windows.dataset._MIN_PER_IMAGE", 4)
+    monkeypatch.setattr("hypervlad.windows.dataset._MAX_WINDOWS", 4)
+    windows = TrainingWindows.sample(iter(some_images(6)), 6, seed=0)
+    assert windows.thinned == set(range(6))
+    for image in some_images(6):
+        own = windows.of_images(np.array([image.position]))
+        all_rows = np.concatenate(list(image.blocks)).tolist()
+        for label in (ANOMALOUS, NORMAL):
+            chosen = own.labels == label
+            assert chosen.sum() == min(4, (image.labels == label).sum())
+            assert own.weights[chosen].sum() == pytest.approx((image.labels == label).sum())
+            for row in own.X[chosen].tolist():
+                assert image.labels[all_rows.index(row)] == label

@@ -1,0 +1,283 @@
+"""Patches lie where a plain loop puts them, and a split keeps what belongs together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
+
+from hypervlad.images import read_image
+from hypervlad.windows import (
+    cut_patches,
+    map_from_patches,
+    patch_means,
+    patch_positions,
+    patches_at,
+    split_patches,
+)
+
+SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40))
+EDGES = ("drop", "shift", "pad")
+
+
+def naive_starts(extent, patch, stride, edges):
+    starts = []
+    start = 0
+    while start + patch <= extent:
+        starts.append(start)
+        start += stride
+    if not starts:
+        return [0]
+    covered = starts[-1] + patch
+    if covered < extent:
+        if edges == "shift":
+            starts.append(extent - patch)
+        if edges == "pad" and start < extent:
+            starts.append(start)
+    return starts
+
+
+@given(SIDES, st.integers(1, 12), st.integers(1, 15), st.sampled_from(EDGES))
+@settings(max_examples=150, deadline=None)
+def test_positions_are_those_of_plain_loops(shape, patch, stride, edges):
+    if min(shape) < patch and edges != "pad":
+        with pytest.raises(ValueError, match="is smaller than a patch"):
+            patch_positions(shape, patch, stride, edges=edges)
+        return
+    rows, columns = (naive_starts(extent, patch, stride, edges) for extent in shape)
+    expected = [[row, column] for row in rows for column in columns]
+    assert patch_positions(shape, patch, stride, edges=edges).tolist() == expected
+
+
+@given(SIDES, st.integers(1, 12), st.data())
+@settings(max_examples=60, deadline=None)
+def test_nothing_is_left_out_but_dropped_edges(shape, patch, data):
+    stride = data.draw(st.integers(1, patch))
+    edges = data.draw(st.sampled_from(["shift", "pad"] if min(shape) >= patch else ["pad"]))
+    positions = patch_positions(shape, patch, stride, edges=edges)
+    painted = map_from_patches(np.ones(len(positions)), positions, shape, patch)
+    assert (painted == 1).all()
+    dropped = patch_positions(shape, 1, 1)
+    assert len(dropped) == shape[0] * shape[1]
+
+
+@given(st.integers(0, 10**6), SIDES, st.integers(1, 9), st.integers(1, 12), st.sampled_from(EDGES))
+@settings(max_examples=80, deadline=None)
+def test_maps_and_means_are_those_of_plain_loops(seed, shape, patch, stride, edges):
+    rng = np.random.default_rng(seed)
+    if min(shape) < patch:
+        edges = "pad"
+    positions = patch_positions(shape, patch, stride, edges=edges)
+    values = rng.normal(size=len(positions))
+    painted = map_from_patches(values, positions, shape, patch, fill=-7)
+    for row in range(shape[0]):
+        for column in range(shape[1]):
+            here = [
+                value
+                for value, (top, left) in zip(values, positions, strict=True)
+                if top <= row < top + patch and left <= column < left + patch
+            ]
+            expected = np.mean(here) if here else -7
+            assert painted[row, column] == pytest.approx(expected, abs=1e-6)
+    scores = rng.normal(size=shape)
+    expected = [scores[r : r + patch, c : c + patch].mean() for r, c in positions]
+    assert_allclose(patch_means(scores, positions, patch), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("colours", [(), (3,)])
+def test_patches_are_cut_and_reflected(colours):
+    image = np.random.default_rng(0).random((10, 13, *colours)).astype(np.float32)
+    positions = patch_positions((10, 13), 4, edges="pad")
+    patches = patches_at(image, positions, 4)
+    assert patches.shape == (12, 4, 4, *colours)
+    assert patches.dtype == np.float32
+    padded = np.concatenate([image, image[::-1]])
+    padded = np.concatenate([padded, padded[:, ::-1]], axis=1)
+    for cut, (row, column) in zip(patches, positions, strict=True):
+        assert_array_equal(cut, padded[row : row + 4, column : column + 4])
+    patches[:] = 0
+    assert image.any()  # a copy
+
+
+def test_a_map_of_side_by_side_patches_goes_there_and_back():
+    positions = patch_positions((60, 90), 29)
+    values = np.arange(len(positions), dtype=float)
+    painted = map_from_patches(values, positions, (60, 90))
+    assert np.isnan(painted[58:]).all()
+    assert np.isnan(painted[:, 87:]).all()
+    assert_allclose(patch_means(painted[:58, :87], positions), values)
+    with pytest.raises(ValueError, match=r"the map must be finite.*fill="):
+        patch_means(painted, positions)
+    with pytest.raises(ValueError, match="values must be finite"):
+        map_from_patches(values + np.inf, positions, (60, 90))
+
+
+def masked_images(n=6, shape=(40, 50), seed=0):
+    rng = np.random.default_rng(seed)
+    images = [np.rint(255 * rng.random(shape)).astype(np.uint8) for _ in range(n)]
+    masks = [np.zeros(shape, dtype=bool) for _ in range(n)]
+    for mask in masks:
+        mask[:7, :9] = True
+    return images, masks
+
+
+def test_labels_follow_the_defective_share():
+    images, masks = masked_images(2, (30, 30))
+    masks[0][:] = False
+    masks[0][:10, :10] = True  # all of the first of nine patches
+    masks[0][10:12, 10:15] = True  # a tenth of the fifth
+    masks[0][20, 20] = True  # a hundredth of the last: mixed
+    masks[1] = None
+    patches = cut_patches(images, masks, patch=10)
+    assert len(patches) == 8 + 9
+    assert patches.labels[patches.image_index == 0].tolist() == [
+        *["anomalous", "normal", "normal", "normal", "anomalous"],
+        *["normal"] * 3,
+    ]
+    assert set(patches.labels[patches.image_index == 1]) == {"normal"}
+    assert patches.defective[:5].tolist() == pytest.approx([1, 0, 0, 0, 0.1])
+    kept = cut_patches(images, masks, patch=10, mixed="keep")
+    assert len(kept) == 18
+    assert (kept.labels[8], kept.defective[8]) == ("normal", 0.01)
+    stricter = cut_patches(images, masks, patch=10, min_fraction=0.11)
+    assert (stricter.labels == "anomalous").sum() == 1
+    assert_array_equal(patches.pixels[4], images[0][10:20, 10:20].astype(np.float32) / 255)
+
+
+def test_files_and_arrays_give_the_same_patches(tmp_path):
+    images, masks = masked_images(3)
+    for i in range(3):
+        Image.fromarray(images[i]).save(tmp_path / f"mat {i}.png")
+        Image.fromarray(255 * masks[i].astype(np.uint8)).save(tmp_path / f"mask {i}.png")
+    files = cut_patches(
+        [tmp_path / f"mat {i}.png" for i in range(3)],
+        [tmp_path / f"mask {i}.png" for i in range(3)],
+    )
+    arrays = cut_patches(images, masks)
+    assert_array_equal(files.pixels, arrays.pixels)
+    assert_array_equal(files.labels, arrays.labels)
+    assert (files.names[1], arrays.names[1]) == ("mat 1", "image")
+
+
+def test_grey_images_become_colour_beside_colour_ones():
+    grey = np.random.default_rng(0).random((8, 8)).astype(np.float32)
+    patches = cut_patches([grey, np.stack([grey, grey, 0 * grey], axis=-1)], patch=8)
+    assert patches.pixels.shape == (2, 8, 8, 3)
+    assert_array_equal(patches.pixels[0], np.stack([grey] * 3, axis=-1))
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=25, deadline=None)
+def test_no_image_lies_on_two_sides(seed):
+    images, masks = masked_images(7)
+    patches = cut_patches(images, masks, patch=10, stride=5)
+    parts = split_patches(patches, random_state=seed)
+    sides = [set(part.image_index.tolist()) for part in parts.values()]
+    assert sum(len(side) for side in sides) == len(set.union(*sides)) == 7
+    assert all(set(part.labels) == {"anomalous", "normal"} for part in parts.values())
+    assert sum(len(part) for part in parts.values()) == len(patches)
+    again = split_patches(patches, random_state=seed)
+    assert_array_equal(again["test"].image_index, parts["test"].image_index)
+
+
+def test_groups_are_samples_if_given():
+    images, masks = masked_images(8)
+    patches = cut_patches(images, masks, patch=10, groups=["a", "a", "b", "b", "c", "c", "d", "d"])
+    parts = split_patches(patches, validation_size=0, test_size=0.25, random_state=0)
+    assert len(parts["validation"]) == 0
+    assert len(set(parts["test"].groups)) == 1
+    assert set(parts["test"].groups).isdisjoint(parts["train"].groups)
+
+
+def test_a_leaking_split_can_be_asked_for():
+    images, masks = masked_images(3)
+    patches = cut_patches(images, masks, patch=10, stride=5)
+    parts = split_patches(patches, by="patch", random_state=0)
+    assert set(parts["train"].image_index) & set(parts["test"].image_index)
+    assert set(parts["train"].groups).isdisjoint(parts["test"].groups)  # of one patch each
+    share = len(parts["test"]) / len(patches)
+    assert share == pytest.approx(0.2, abs=0.02)
+
+
+SMALL = np.zeros((12, 12))
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "options", "message"),
+    [
+        ([SMALL], None, {}, r"image 0 of the list.*12 x 12 pixels is smaller than a patch of 29"),
+        ([SMALL], [SMALL, SMALL], {}, "one mask for each of 1 images.*got 2"),
+        ([SMALL], [SMALL[:5]], {"patch": 4}, "its mask.*5 x 12 pixels for an image of 12 x 12"),
+        ([SMALL], [np.arange(144).reshape(12, 12)], {"patch": 4}, r"its mask: .*144 in all"),
+        ([SMALL], ["gone.png"], {"patch": 4}, "its mask: gone.png"),
+        ([SMALL], None, {"patch": 0}, "patch must be a whole number of pixels"),
+        ([SMALL], None, {"patch": 4, "stride": 1.5}, "stride must be a whole number of pixels"),
+        ([SMALL], None, {"patch": 4, "edges": "wrap"}, "edges must be one of.*got 'wrap'"),
+        ([SMALL], None, {"min_fraction": 0}, "min_fraction must be in"),
+        ([SMALL], None, {"mixed": "maybe"}, "mixed must be"),
+        ([SMALL], None, {"patch": 4, "groups": [1, 2]}, "one group for each of 1 images"),
+        ("mat.png", None, {}, "expected a list of images"),
+        ([], None, {}, "the list is empty"),
+    ],
+)
+def test_bad_input_is_told(images, masks, options, message):
+    with pytest.raises(ValueError, match=message):
+        cut_patches(images, masks, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"test_size": 1}, r"test_size is a share of the patches, in \[0, 1\)"),
+        ({"validation_size": -0.1}, "validation_size is a share"),
+        ({"validation_size": 0.6, "test_size": 0.5}, "leave nothing to learn"),
+        ({"by": "image"}, "by must be 'group' or 'patch'"),
+    ],
+)
+def test_bad_splits_are_told(options, message):
+    with pytest.raises(ValueError, match=message):
+        split_patches(cut_patches([SMALL], patch=4), **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: map_from_patches([1.0], [[0, 0], [0, 1]], (4, 4), 2), "one value for each of 2"),
+        (lambda: map_from_patches([1.0], [[4, 0]], (4, 4), 2), r"\[4, 0\] lies outside .* 4 x 4"),
+        (lambda: patches_at(SMALL, [[0, -1]], 2), r"\[0, -1\] lies outside"),
+        (lambda: patches_at(SMALL, [[0.5, 1]], 2), "positions are whole numbers"),
+        (lambda: patches_at(SMALL, [0, 1], 2), "positions are whole numbers"),
+        (lambda: patch_means(np.zeros((2, 2, 3)), [[0, 0]], 2), r"shape \(2, 2, 3\)"),
+    ],
+)
+def test_bad_positions_are_told(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_mask_of_the_whole_frame_is_cut_with_the_banner():
+    rng = np.random.default_rng(0)
+    image = rng.integers(60, 200, (120, 100), dtype=np.uint8)
+    image[100:] = 0
+    image[108:112, 10:60] = 255  # a line of writing
+    mask = np.zeros((120, 100), dtype=bool)
+    mask[:10, :10] = True
+    patches = cut_patches([image], [mask], patch=10, read_options={"banner": "remove"})
+    assert len(patches) == 100
+    assert (patches.labels == "anomalous").tolist() == [True] + [False] * 99
+
+
+def test_no_positions_no_patches():
+    assert len(cut_patches([SMALL], patch=4).take([])) == 0
+    assert patches_at(SMALL, [], 4).shape == (0, 4, 4)
+    assert np.isnan(map_from_patches([], [], (3, 3), 4)).all()
+    assert patch_means(SMALL, [], 4).shape == (0,)
+
+
+def test_patches_are_read_like_images():
+    images, _ = masked_images(1)
+    patches = cut_patches(images, patch=10)
+    assert_array_equal(patches.pixels[0], read_image(images[0])[:10, :10])
