@@ -165,7 +165,7 @@ def test_tables_of_made_up_results() -> None:
     assert "| lgo | +0.097 | 0.110 (" in text
     assert "| SNR without noise | 0.010 (+0.010) | 0.020 (+0.020) |" in text
     assert text.endswith(
-        "Windows taken for background, SNR without noise, 2, 1: lgo 25, 25, 25 %; "
+        "Windows classified as background, SNR without noise, 2, 1: lgo 25, 25, 25 %; "
         "learned 25, 25, 25 %."
     )
     best = best_table(Answers.of(result, "grid")).splitlines()
