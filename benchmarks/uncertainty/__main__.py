@@ -25,8 +25,7 @@ from benchmarks.common.results import CHECKPOINTS, RESULTS, save_result
 from benchmarks.common.sources import origin
 from benchmarks.uncertainty.scores import MAX_ERRORS, summary
 from hypervlad import MicrographClassifier, default_encoder
-from hypervlad.classifier.judging import judge_vectors, vector_sets
-from hypervlad.classifier.training import projected
+from hypervlad.classifier.assessment import project_vectors
 
 SEED = 2000
 COVERAGE = 0.9
@@ -43,7 +42,7 @@ def answers(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> di
     vectors = model.encoder_.transform(list(data.paths[test]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "no answer is sure", which is counted here
-        judged = {share: judge_vectors(model, vectors, share) for share in MAX_ERRORS}
+        judged = {share: model.judge_vectors(vectors, share) for share in MAX_ERRORS}
     first = judged[MAX_ERRORS[0]]
     with_held_out = MicrographClassifier(
         encoder, calibration_size=CALIBRATION_SIZE, random_state=seed
@@ -54,7 +53,7 @@ def answers(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> di
         "proba": first.proba,
         "novelty": first.novelty,
         "points": first.projected,
-        "cross": vector_sets(model, vectors, COVERAGE),
+        "cross": model.predict_set_of_vectors(vectors, COVERAGE),
         "split": with_held_out.predict_set(list(data.paths[test]), COVERAGE),
         **{f"kind_{share:g}": found.kind for share, found in judged.items()},
     }
@@ -88,7 +87,7 @@ def unseen_class(
     )
     model.fit(list(data.paths[train]), data.y[train], groups=data.groups[train])
     vectors = model.encoder_.transform(list(data.paths[test]))
-    novelty = model.training_.nearest(projected(vectors))[1]
+    novelty = model.training_.nearest(project_vectors(vectors))[1]
     return {
         "novelty": novelty,
         "confidence": model.boosting_.predict_proba(vectors).max(axis=1),
