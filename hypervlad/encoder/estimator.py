@@ -19,7 +19,6 @@ from hypervlad import vlad
 from hypervlad.backbones import (
     Preprocessing,
     TappedNetwork,
-    backbone_names,
     build_network,
     get_backbone,
 )
@@ -32,12 +31,16 @@ from hypervlad.encoder.codebook_fit import CodebookFit, FitCodebook, fit_sampled
 from hypervlad.encoder.encoding import BatchEncoder, EncodedImages, TorchCodebook, encode_images
 from hypervlad.encoder.explanation import ImageEvidence, check_codewords, image_evidence
 from hypervlad.encoder.loading import Batch, ImageLoader
-from hypervlad.encoder.networks import NetworkSource
+from hypervlad.encoder.networks import (
+    NetworkSource,
+    check_device,
+    check_registered,
+    portable_weights,
+)
 from hypervlad.encoder.parallel import absolute_path
-from hypervlad.encoder.parameters import CONSTRAINTS, EncoderParams, check_device
+from hypervlad.encoder.parameters import CONSTRAINTS, EncoderParams
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import check_image_list
-from hypervlad.modelfile import ModelFileError
 
 _BACKBONE = "backbone."  # before the names of the network's tensors in a model file
 _RUN_PARAMETERS = ("batch_size", "n_jobs", "on_error")  # may change after `fit`
@@ -479,19 +482,13 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     def _parameters_to_save(self) -> dict[str, Any]:
         """Return the parameters of ``fit``, and ``on_error``: what was set since is not fitted."""
         given = super()._parameters_to_save()
-        if given["weights"] not in ("imagenet", "random"):
-            given["weights"] = os.path.abspath(given["weights"])
-        given["taps"] = list(self.taps_)
+        given |= {"weights": portable_weights(self.weights), "taps": list(self.taps_)}
         return given | {k: to_json(v) for k, v in vars(self.fitted_params_).items()}
 
     @classmethod
     def _parameters_from(cls, packed: Mapping[str, Any]) -> dict[str, Any]:
         parameters = super()._parameters_from(packed)
-        if parameters["backbone"] not in backbone_names():
-            raise ModelFileError(
-                f"the model needs the backbone {parameters['backbone']!r}, which is not registered "
-                "here: call hypervlad.register_backbone as in training, then load again"
-            )
+        check_registered(parameters["backbone"])
         return parameters
 
     def _check_state(self) -> None:
