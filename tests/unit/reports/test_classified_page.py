@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import io
 import json
@@ -84,10 +85,18 @@ def digest(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-@pytest.fixture
-def model(tiny_encoder: HypercolumnVLAD, texture_images: Any) -> MicrographClassifier:
+@pytest.fixture(scope="module")
+def fitted(texture_images: Any) -> MicrographClassifier:
     images, labels = texture_images
-    return MicrographClassifier(tiny_encoder, random_state=0).fit(images, labels)
+    encoder = HypercolumnVLAD(
+        "tiny", weights="random", image_size=16, n_codewords=4, n_samples=400, random_state=0
+    )
+    return MicrographClassifier(encoder, random_state=0).fit(images, labels)
+
+
+@pytest.fixture
+def model(fitted: MicrographClassifier) -> MicrographClassifier:
+    return copy.deepcopy(fitted)
 
 
 @pytest.fixture
