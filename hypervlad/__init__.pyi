@@ -4,19 +4,14 @@ from .alignment import AlignmentClassifier
 from .backbones import register_backbone
 from .boosting import BoostedSoftmaxClassifier
 from .classifier import MicrographClassifier, default_encoder
-from .datasets import (
-    check_image_folder,
-    load_image_folder,
-    make_nanofibre_images,
-    make_nanowire_images,
-    make_tem_images,
-)
+from .datasets import check_image_folder, load_image_folder
 from .defects import PatchDefectScorer, default_patch_encoder
 from .encoder import HypercolumnVLAD
 from .extraction import extract_features, load_features, plan_extraction
 from .images import ImageReadError, Micrograph, read_image, read_micrograph
 from .modelfile import ModelFileError
 from .models import load
+from .synthetic import make_nanofibre_images, make_nanowire_images, make_tem_images
 
 __all__ = [
     "AlignmentClassifier",

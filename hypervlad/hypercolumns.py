@@ -1,7 +1,7 @@
 """From an image to feature maps, and from feature maps to hypercolumns.
 
-The hypercolumn of a pixel is what every tapped layer says about it: each layer's map, enlarged
-bilinearly to a common grid, read off at that pixel and stacked (Hariharan et al. 2015,
+The hypercolumn of a pixel stacks the features of every tapped layer at that pixel: each layer's map
+is enlarged bilinearly to a common grid (Hariharan et al. 2015,
 "Hypercolumns for object segmentation and fine-grained localization", CVPR).
 
 Maps are channels last here, (B, h_l, w_l, C_l): a position's features lie side by side in memory.
@@ -81,7 +81,7 @@ def prepare(
     size : tuple of int
         Height and width to resize to (bilinear, antialiased), pixels.
     preprocessing : Preprocessing
-        The network's mean and standard deviation a channel.
+        The network's mean and standard deviation per channel.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def normalised(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tens
 
 
 def turned(images: torch.Tensor, turn: int) -> torch.Tensor:
-    """Turn images by right angles, or mirror and turn them.
+    """Turn images by right angles, optionally mirrored first.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def turned(images: torch.Tensor, turn: int) -> torch.Tensor:
 
 
 def turned_back(maps: torch.Tensor, turn: int) -> torch.Tensor:
-    """Undo :func:`turned`, on whatever has the image's two axes last."""
+    """Undo :func:`turned`; the image's two axes come last."""
     maps = maps.rot90(-(turn % 4), (-2, -1))
     return maps.flip(-1) if turn >= 4 else maps
 
@@ -174,8 +174,10 @@ def axis_interpolation(
     return AxisInterpolation(low.to(device), high.to(device), weight.to(device))
 
 
-def spread(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Spread what cells hold over another grid, bilinearly, keeping each cell's total.
+def resample_preserving_sum(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resample maps bilinearly, so that each cell's value is distributed and sums are preserved.
+
+    The adjoint of bilinear interpolation, normalised per cell.
 
     Parameters
     ----------
@@ -197,7 +199,7 @@ def spread(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _shares(n_in: int, n_out: int, like: torch.Tensor) -> torch.Tensor:
-    """Return which share of each cell goes where along an axis: (n_out, n_in), columns sum to 1."""
+    """Return the share of each input cell in each output cell: (n_out, n_in), columns sum to 1."""
     n_few, n_many = sorted((n_in, n_out))
     axis = axis_interpolation(n_few, n_many, like.device)
     weights = like.new_zeros(n_many, n_few)
@@ -218,7 +220,7 @@ def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def dense_hypercolumns(maps: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
-    """Stack all maps on a grid: the memory-hungry form, for looking and for comparisons.
+    """Stack all maps on a grid: the memory-hungry form, for inspection and comparisons.
 
     Parameters
     ----------
@@ -250,7 +252,7 @@ def hypercolumns_at(
     Returns
     -------
     list of Tensor of shape (n, C_l)
-        A block a layer; side by side they are the hypercolumns.
+        A block per layer; concatenated they are the hypercolumns.
     """
     blocks = []
     for layer in maps:

@@ -8,12 +8,12 @@ and U_l its bilinear enlargement. With codewords c_k = concat_l c_kl, VLAD (Jego
 
 Since U_l is linear, both sides move to the layer's own resolution:
 
-- a(p) = argmax_k [sum_l 2 U_l <F_l, c_kl> - ||c_k||^2]_p: K score maps a layer are enlarged instead
-  of sum(C_l) channels;
-- block l of V_k = sum_q (U_l^T A_k)_q F_l,q - n_k c_kl, with A_k the one-hot map of word k: the
+- a(p) = argmax_k [sum_l 2 U_l <F_l, c_kl> - ||c_k||^2]_p: K score maps per layer are enlarged
+  instead of sum(C_l) channels;
+- block l of V_k = sum_q (U_l^T A_k)_q F_l,q - n_k c_kl, with A_k the one-hot map of codeword k: the
   weights of U_l are scattered back onto the layer's own cells, then one small matrix product.
 
-Scores are kept for a few images and words at a time, never for a whole batch.
+Scores are kept for a few images and codewords at a time, never for a whole batch.
 All functions are pure; maps are (B, h_l, w_l, d_l), channels last.
 """
 
@@ -30,7 +30,7 @@ from hypervlad.hypercolumns import axis_interpolation, enlarge
 
 # 32 MB of scores at once; larger blocks are fresh pages from the system each time.
 _VALUES_IN_FLIGHT = 1 << 23
-_FEWEST_WORDS = 16  # fewer at once would leave the processor's vector units half empty
+_MIN_CODEWORDS = 16  # fewer at once would leave the processor's vector units half empty
 
 Normalization = Literal["intra", "power", "l2"]
 NORMALIZATIONS: tuple[Normalization, ...] = ("intra", "power", "l2")
@@ -55,7 +55,7 @@ def assign(hypercolumns: torch.Tensor, codewords: torch.Tensor) -> torch.Tensor:
 def residual_sums(
     hypercolumns: torch.Tensor, assignments: torch.Tensor, codewords: torch.Tensor
 ) -> torch.Tensor:
-    """Sum hypercolumn minus codeword over the hypercolumns of each word.
+    """Sum hypercolumn minus codeword over the hypercolumns of each codeword.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def dense_residual_sums(
 def sums_of_assigned(
     maps: Sequence[torch.Tensor], assignments: torch.Tensor, codewords: torch.Tensor
 ) -> torch.Tensor:
-    """Sum the residuals of positions whose words are known.
+    """Sum the residuals of positions whose codewords are known.
 
     Parameters
     ----------
@@ -128,14 +128,14 @@ def sums_of_assigned(
     -------
     Tensor of shape (B, K, sum of d_l)
     """
-    n_images, n_words = len(assignments), len(codewords)
-    first_word = torch.arange(n_images, device=assignments.device) * n_words
+    n_images, n_codewords = len(assignments), len(codewords)
+    first_word = torch.arange(n_images, device=assignments.device) * n_codewords
     words = assignments + first_word[:, None, None]
-    counts = torch.bincount(words.flatten(), minlength=n_images * n_words)
-    counts = counts.view(n_images, n_words, 1)
+    counts = torch.bincount(words.flatten(), minlength=n_images * n_codewords)
+    counts = counts.view(n_images, n_codewords, 1)
     return torch.cat(
         [
-            _feature_sums(layer, words, n_words) - counts * block
+            _feature_sums(layer, words, n_codewords) - counts * block
             for layer, block in zip(maps, _codeword_blocks(maps, codewords), strict=True)
         ],
         dim=2,
@@ -148,11 +148,11 @@ def projected_residuals(
     codewords: torch.Tensor,
     directions: torch.Tensor,
 ) -> torch.Tensor:
-    """Project every position's residual on a direction of its word.
+    """Project every position's residual on a direction of its codeword.
 
-    e(p) = <u_a(p), x_p - c_a(p)>, so that the sum of e is that of <u_k, V_k> over the words. By
-    linearity <F_l - c_kl, u_kl> is computed on the layer's own cells and only read off where a(p)
-    points to: four cells a position, whatever K and the number of channels.
+    e(p) = <u_a(p), x_p - c_a(p)>, so that the sum of e is that of <u_k, V_k> over the codewords. By
+    linearity <F_l - c_kl, u_kl> is computed on the layer's own cells and only read where a(p)
+    points to: four cells per position, whatever K and the number of channels.
 
     Parameters
     ----------
@@ -183,16 +183,16 @@ def projected_residuals(
 
 
 def normalize(sums: Sequence[torch.Tensor], steps: Sequence[Normalization]) -> torch.Tensor:
-    """Normalise the VLAD of one or more codebooks and join them into one vector an image.
+    """Normalise the VLAD of one or more codebooks and join them into one vector per image.
 
     Parameters
     ----------
     sums : sequence of Tensor of shape (B, K_i, D_i)
-        Residual sums, one tensor a codebook.
+        Residual sums, one tensor per codebook.
     steps : sequence of {"intra", "power", "l2"}
-        Taken in this order. "intra": each word's block to unit length (Arandjelovic and Zisserman
-        2013, "All about VLAD", CVPR); "power": signed square root of each value; "l2": the whole
-        vector to unit length. What is zero stays zero.
+        Applied in this order. "intra": each codeword's block to unit length (Arandjelovic and
+        Zisserman 2013, "All about VLAD", CVPR); "power": signed square root of each value; "l2":
+        the whole vector to unit length. What is zero stays zero.
 
     Returns
     -------
@@ -214,7 +214,7 @@ def normalize(sums: Sequence[torch.Tensor], steps: Sequence[Normalization]) -> t
 
 
 def _joined(sums: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return one vector an image; of a single codebook no copy is made."""
+    """Return one vector per image; of a single codebook no copy is made."""
     flat = [block.flatten(1) for block in sums]
     return flat[0] if len(flat) == 1 else torch.cat(flat, 1)
 
@@ -222,7 +222,7 @@ def _joined(sums: Sequence[torch.Tensor]) -> torch.Tensor:
 def _codeword_blocks(
     maps: Sequence[torch.Tensor], codewords: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
-    """Cut the codewords into c_kl, a block of columns a layer."""
+    """Split the codewords into c_kl, a block of columns per layer."""
     widths = [layer.shape[-1] for layer in maps]
     if sum(widths) != codewords.shape[1]:
         raise ValueError(
@@ -234,12 +234,12 @@ def _codeword_blocks(
 def _assign_chunk(
     maps: Sequence[torch.Tensor], blocks: Sequence[torch.Tensor], size: tuple[int, int]
 ) -> torch.Tensor:
-    """Assign a few images, some words at a time: only their best score so far is kept."""
-    n_images, n_words = len(maps[0]), len(blocks[0])
-    n_at_once = max(_FEWEST_WORDS, _VALUES_IN_FLIGHT // (n_images * math.prod(size)))
-    bits = (n_words - 1).bit_length()
+    """Assign a few images, some codewords at a time: only the best score so far is kept."""
+    n_images, n_codewords = len(maps[0]), len(blocks[0])
+    n_at_once = max(_MIN_CODEWORDS, _VALUES_IN_FLIGHT // (n_images * math.prod(size)))
+    bits = (n_codewords - 1).bit_length()
     best = None
-    for first in range(0, n_words, n_at_once):
+    for first in range(0, n_codewords, n_at_once):
         words = [block[first : first + n_at_once] for block in blocks]
         scores = _scores(maps, words, size, _n_groups(n_images, len(words[0])))
         marked = _mark(scores, first, bits).amax(-1).amax(1)
@@ -254,7 +254,7 @@ def _scores(
     size: tuple[int, int],
     n_groups: int,
 ) -> torch.Tensor:
-    """Return half of ||x||^2 - ||x - c_k||^2 over the grid: (B, groups, H, W, words of a group)."""
+    """Return half of ||x||^2 - ||x - c_k||^2 over the grid: (B, groups, H, W, K of a group)."""
     total = None
     for layer, block in zip(maps, blocks, strict=True):
         n_images, height, width, _ = layer.shape
@@ -268,11 +268,11 @@ def _scores(
 
 
 def _mark(scores: torch.Tensor, first: int, bits: int) -> torch.Tensor:
-    """Write each word's number into the last bits of its float32 scores, in place.
+    """Write each codeword's number into the last bits of its float32 scores, in place.
 
-    A maximum of marked scores then says whose it is, and it is vectorised where torch's argmax is
-    not: six times faster. Of the mantissa's 23 bits ``bits`` are lost, so two words whose scores
-    agree to 2**(bits - 23) (8e-6 for 64 words) may change places.
+    The maximum of marked scores then carries its codeword, and it is vectorised where torch's
+    argmax is not: six times faster. Of the mantissa's 23 bits ``bits`` are lost, so two codewords
+    whose scores agree to 2**(bits - 23) (8e-6 for 64 codewords) may change places.
     """
     n_groups, n_each = scores.shape[1], scores.shape[-1]
     last = first + n_groups * n_each
@@ -289,40 +289,40 @@ def _images_at_once(size: tuple[int, int], codewords: torch.Tensor) -> int:
     return max(1, fitting)
 
 
-def _n_groups(n_images: int, n_words: int) -> int:
-    """Return into how many groups to cut words so that every thread has an image or a group.
+def _n_groups(n_images: int, n_codewords: int) -> int:
+    """Return the number of groups of codewords that gives every thread an image or a group.
 
-    torch enlarges channels-last maps with one thread an image.
+    torch enlarges channels-last maps with one thread per image.
     """
     n_groups = max(1, torch.get_num_threads() // n_images)
-    return n_groups if n_words % n_groups == 0 else 1
+    return n_groups if n_codewords % n_groups == 0 else 1
 
 
-def _feature_sums(layer: torch.Tensor, words: torch.Tensor, n_words: int) -> torch.Tensor:
-    """Sum a layer's enlarged features over the positions of each word: (B, K, d_l).
+def _feature_sums(layer: torch.Tensor, words: torch.Tensor, n_codewords: int) -> torch.Tensor:
+    """Sum a layer's enlarged features over the positions of each codeword: (B, K, d_l).
 
-    ``words`` (B, H, W) holds image * K + word.
+    ``words`` (B, H, W) holds image * K + codeword.
     """
     n_images, height, width, n_features = layer.shape
     grid = (words.shape[1], words.shape[2])
     if (height, width) == grid:
-        sums = layer.new_zeros(n_images * n_words, n_features)
+        sums = layer.new_zeros(n_images * n_codewords, n_features)
         sums.index_add_(0, words.flatten(), layer.reshape(-1, n_features))
-        return sums.view(n_images, n_words, n_features)
-    weights = layer.new_zeros(n_images * n_words * height * width)
+        return sums.view(n_images, n_codewords, n_features)
+    weights = layer.new_zeros(n_images * n_codewords * height * width)
     index = torch.int32 if len(weights) < 2**31 else torch.int64  # half the memory to move
     first_cell = words.to(index) * (height * width)
     for cell, weight in _corners((height, width), grid, layer.device):
         cells = (first_cell + cell.to(index)).flatten()
         corner = weight.to(layer.dtype).expand(words.shape)
         weights.index_add_(0, cells, corner.flatten())
-    return weights.view(n_images, n_words, -1) @ layer.flatten(1, 2)
+    return weights.view(n_images, n_codewords, -1) @ layer.flatten(1, 2)
 
 
 def _corners(
     size: tuple[int, int], grid: tuple[int, int], device: torch.device
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Give the four cells that a bilinear enlargement reads at each position, and their weights.
+    """Yield the four cells that a bilinear enlargement reads at each position, and their weights.
 
     Cells are flat indices into ``size``; both tensors have the shape of ``grid``.
     """

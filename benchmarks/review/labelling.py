@@ -26,7 +26,7 @@ from benchmarks.common.results import CHECKPOINTS, RESULTS, save_result
 from benchmarks.common.sources import origin
 from hypervlad import default_encoder
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.classifier.training import TrainingImages, projected
+from hypervlad.classifier.assessment import TrainingImages, project_vectors
 from hypervlad.review.ranking import informativeness, rank
 
 SEED = 3000
@@ -45,7 +45,7 @@ class Pool:
         self.X_test = encoder.transform(list(data.paths[test]))
         self.y, self.y_test = data.y[train], data.y[test]
         self.groups = np.unique(data.groups[train], return_inverse=True)[1]
-        self.points = projected(self.X)
+        self.points = project_vectors(self.X)
         self.blocks = list(encoder.feature_blocks.values())
         self.seed = seed
 
@@ -95,7 +95,12 @@ def drawn(
 def worth(pool: Pool, model: Any, chosen: np.ndarray, left: np.ndarray) -> np.ndarray:
     """Return what a label of each image left would tell."""
     known = TrainingImages.of(
-        [None] * len(chosen), pool.y[chosen], pool.groups[chosen], chosen, pool.points[chosen]
+        [None] * len(chosen),
+        pool.y[chosen],
+        pool.groups[chosen],
+        chosen,
+        pool.points[chosen],
+        pool.X.shape[1],
     )
     novelty = known.nearest(pool.points[left])[1]
     return informativeness(model.predict_proba(pool.X[left]), novelty)

@@ -92,7 +92,7 @@ def fill(folder: Path, n_images: int) -> tuple[float, float]:
             name=f"new/{i:06d}.png",
             path=folder.absolute() / f"{i:06d}.png",
             place=places[i],
-            kind="boundary",
+            kind="ambiguous",
             scores=sorted(zip(CLASSES, row.tolist(), strict=True), key=lambda s: -s[1]),
             reason="between two categories",
             novelty=1.0,

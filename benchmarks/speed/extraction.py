@@ -70,20 +70,20 @@ def extract_once(arguments: argparse.Namespace) -> dict[str, Any]:
     import joblib
     import torch
 
-    from hypervlad.extraction.parts import Parts
+    from hypervlad.extraction.manifest import TaskFolder
 
     began = time.perf_counter()
     torch.set_num_threads(2 if arguments.way == "1 job" else 1)
     encoder = hypervlad.load(arguments.model)
     files = sorted(arguments.images.rglob("*.png"))[: arguments.n]
     kept: list[tuple[float, int]] = []
-    original = Parts.keep
+    original = TaskFolder.keep
 
-    def noted(self: Parts, task: Any, encoded: Any) -> None:
+    def noted(self: TaskFolder, task: Any, encoded: Any) -> None:
         original(self, task, encoded)
         kept.append((time.perf_counter(), len(task.items)))
 
-    Parts.keep = noted  # type: ignore[method-assign]
+    TaskFolder.keep = noted  # type: ignore[method-assign]
     with joblib.parallel_config(**_config(arguments.way)):
         ready = time.perf_counter()
         done = hypervlad.extract_features(

@@ -25,8 +25,7 @@ from benchmarks.common.results import CHECKPOINTS, RESULTS, save_result
 from benchmarks.common.sources import origin
 from benchmarks.uncertainty.scores import MAX_ERRORS, summary
 from hypervlad import MicrographClassifier, default_encoder
-from hypervlad.classifier.judging import judge_vectors, vector_sets
-from hypervlad.classifier.training import projected
+from hypervlad.classifier.assessment import project_vectors
 
 SEED = 2000
 COVERAGE = 0.9
@@ -43,7 +42,7 @@ def answers(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> di
     vectors = model.encoder_.transform(list(data.paths[test]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # no answer is sure: counted, not told
-        judged = {share: judge_vectors(model, vectors, share) for share in MAX_ERRORS}
+        judged = {share: model.judge_vectors(vectors, share) for share in MAX_ERRORS}
     any_of_them = judged[MAX_ERRORS[0]]
     apart = MicrographClassifier(encoder, calibration_size=APART, random_state=seed)
     apart.fit(list(data.paths[train]), data.y[train], groups=data.groups[train])
@@ -52,7 +51,7 @@ def answers(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> di
         "proba": any_of_them.proba,
         "novelty": any_of_them.novelty,
         "points": any_of_them.projected,
-        "cross": vector_sets(model, vectors, COVERAGE),
+        "cross": model.predict_set_of_vectors(vectors, COVERAGE),
         "split": apart.predict_set(list(data.paths[test]), COVERAGE),
         **{f"kind_{share:g}": found.kind for share, found in judged.items()},
     }
@@ -86,7 +85,7 @@ def strangers(
     )
     model.fit(list(data.paths[train]), data.y[train], groups=data.groups[train])
     vectors = model.encoder_.transform(list(data.paths[test]))
-    novelty = model.training_.nearest(projected(vectors))[1]
+    novelty = model.training_.nearest(project_vectors(vectors))[1]
     return {
         "novelty": novelty,
         "confidence": model.boosting_.predict_proba(vectors).max(axis=1),

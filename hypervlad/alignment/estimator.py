@@ -22,8 +22,8 @@ from hypervlad.alignment.labels import (
     read_grey,
 )
 from hypervlad.alignment.vectors import TurnInvariantVectors
+from hypervlad.base import seeded_clone
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.classifier.estimator import seeded
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.listing import ImageListEstimator
 from hypervlad.encoder.parameters import check_count, check_read_options
@@ -177,7 +177,7 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         images = check_image_list(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         own = default_alignment_encoder() if self.encoder is None else self.encoder
-        encoder = seeded(own, seed, self.verbose)
+        encoder = seeded_clone(own, seed, verbose=self.verbose)
         options = check_read_options(encoder.read_options)
         labels, convert = AlignmentLabels.check(images, y, options), _grey_reader(options)
         codes = check_groups(groups, len(images))
@@ -197,7 +197,7 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         windows = TrainingWindows.sample(read(), len(images), seed)
         check_both_classes(windows.labels)
         learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
-        learner = seeded(learner, seed, self.verbose).fit(
+        learner = seeded_clone(learner, seed, verbose=self.verbose).fit(
             windows.X,
             windows.labels,
             sample_weight=windows.weights,

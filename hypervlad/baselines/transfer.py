@@ -20,7 +20,7 @@ from hypervlad.baselines.softmax_head import SoftmaxHead
 from hypervlad.baselines.training import Curves
 from hypervlad.baselines.transfer_learning import Labelled, features_of, learn
 from hypervlad.baselines.transfer_parameters import TransferRecipe
-from hypervlad.classifier.answers import accuracy_of_read, most_probable
+from hypervlad.classifier.assessment import accuracy_of_read, most_probable
 from hypervlad.classifier.validation import check_classes, checked_labels, of_length
 from hypervlad.encoder import ImageLoader
 from hypervlad.encoder.listing import ImageListEstimator

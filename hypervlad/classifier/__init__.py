@@ -1,17 +1,30 @@
-"""From a list of images to classes with probabilities, why, and whether to rely on them."""
+"""From a list of images to classes with probabilities, explanations and doubts."""
 
+from hypervlad.classifier.assessment import (
+    AMBIGUOUS,
+    OUT_OF_DISTRIBUTION,
+    SURE,
+    UNREADABLE,
+    Classification,
+    Judgement,
+    LabelIssue,
+    TrainingImages,
+)
+from hypervlad.classifier.calibration import HeldOut
 from hypervlad.classifier.estimator import MicrographClassifier, default_encoder
 from hypervlad.classifier.explanation import Explanation
-from hypervlad.classifier.judging import Judgement, judge_vectors
-from hypervlad.classifier.suspects import LabelIssue
-from hypervlad.classifier.training import TrainingImages
 
 __all__ = [
+    "AMBIGUOUS",
+    "OUT_OF_DISTRIBUTION",
+    "SURE",
+    "UNREADABLE",
+    "Classification",
     "Explanation",
+    "HeldOut",
     "Judgement",
     "LabelIssue",
     "MicrographClassifier",
     "TrainingImages",
     "default_encoder",
-    "judge_vectors",
 ]

@@ -1,54 +1,66 @@
-"""``MicrographClassifier``: images in, classes with probabilities out."""
+"""``MicrographClassifier``: from images to classes with probabilities."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
+from hypervlad.base import Arrays, Field, ImageEstimator, Labels, Maybe, Part, Value, seeded_clone
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.classifier import state
-from hypervlad.classifier.answers import accuracy_of_read, most_probable
-from hypervlad.classifier.explanation import Explanation, explain
-from hypervlad.classifier.heldout import (
-    HeldOut,
-    cross_held_out,
-    group_codes,
-    judged_apart,
-    sides,
-    with_copies_joined,
-)
-from hypervlad.classifier.judging import (
+from hypervlad.classifier.assessment import (
+    Classification,
     Judgement,
-    check_asked,
-    confidence_for,
-    judge_vectors,
-    vector_sets,
+    LabelIssue,
+    TrainingImages,
+    accuracy_of_read,
+    judgement_of,
+    label_issues,
+    most_probable,
+    project_vectors,
 )
-from hypervlad.classifier.suspects import LabelIssue, label_issues
-from hypervlad.classifier.training import TrainingImages, projected
-from hypervlad.classifier.validation import (
-    check_calibration_size,
-    check_classes,
-    check_learner,
-    check_reject_label,
-    checked_labels,
-    checked_weights,
-    facts_for,
-    of_length,
+from hypervlad.classifier.calibration import (
+    HeldOut,
+    calibration_split,
+    cross_predict_calibration,
+    groups_with_copies,
+    predict_calibration,
 )
-from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.listing import ImageListEstimator
-from hypervlad.encoder.saving import SaveMixin
-from hypervlad.images import check_image_list
-from hypervlad.modelfile import register_kind
+from hypervlad.classifier.explanation import (
+    Explanation,
+    centred_weights,
+    check_linear,
+    explanation_of,
+)
+from hypervlad.classifier.validation import LabelledImages
+from hypervlad.conformal import check_share, confidence_for_error, prediction_sets
+from hypervlad.constraints import Alternatives, Boolean, InstanceOf, Number, RandomState
+from hypervlad.encoder import EncodedImages, HypercolumnVLAD
+from hypervlad.images import ImageReadError, check_image_list
+from hypervlad.modelfile import ModelFileError
 
-KIND = "micrograph_classifier"
-register_kind(KIND, "hypervlad.classifier:MicrographClassifier")
+_MIN_CONFIDENCE = 0.5  # of a sure answer
+
+
+class ProbabilisticClassifier:
+    """Classifiers of scikit-learn with ``predict_proba``."""
+
+    def accepts(self, value: Any) -> bool:
+        return (
+            isinstance(value, BaseEstimator)
+            and is_classifier(value)
+            and hasattr(value, "predict_proba")
+        )
+
+    def __str__(self) -> str:
+        return "a BoostedSoftmaxClassifier, another scikit-learn classifier with predict_proba"
 
 
 def _learner_has_margins(model: MicrographClassifier) -> bool:
@@ -56,33 +68,32 @@ def _learner_has_margins(model: MicrographClassifier) -> bool:
     return learner is None or hasattr(learner, "decision_function")
 
 
-class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
+class MicrographClassifier(ClassifierMixin, ImageEstimator):
     """Classify micrographs: VLAD of hypercolumns, pooled channels, boosted softmax.
 
-    An encoder makes each image a vector of parts that differ in kind, VLAD and channel averages.
-    Each part gets a linear model, their margins are averaged, and trees are added where a hold-out
-    confirms that they help.
+    An encoder turns each image into a vector of feature blocks of different kinds: VLAD and
+    averages of channels. Each block has a linear model, their margins are averaged, and trees are
+    added if a hold-out shows that they help.
 
     Parameters
     ----------
     encoder : HypercolumnVLAD, optional
-        How images become vectors. If not given, a :class:`HypercolumnVLAD` with
-        ``codebook="both"``, ``turns=2`` (the network passes over each image twice) and
-        ``pooled=True``.
+        If not given, a :class:`HypercolumnVLAD` with ``codebook="both"``, ``turns=2`` (the network
+        runs on each image twice) and ``pooled=True``.
     boosting : BoostedSoftmaxClassifier or other classifier, optional
-        The learner; the defaults of :class:`BoostedSoftmaxClassifier` if not given. Any
-        scikit-learn classifier with ``predict_proba`` will do, but a model with another learner
-        cannot be saved by :meth:`save`.
+        The learner; by default, a :class:`BoostedSoftmaxClassifier`. Any scikit-learn classifier
+        with ``predict_proba`` can be used, but :meth:`save` cannot store another learner.
     calibration_size : float, optional
-        What :meth:`predict_set` and :meth:`predict_or_reject` are founded on. None: the learner is
-        fitted five times more, each time without a fold of groups, and judged by that fold
-        (cross-conformal; no image is lost, but learning takes about five times as long, encoding
-        as long as before). A share between 0 and 1: so many groups are set apart by lot and not
-        learnt from (split-conformal). 0: nothing; these methods then raise.
+        The held-out predictions behind :meth:`predict_set`, :meth:`predict_or_reject` and
+        :meth:`judge`. None: the learner is fitted five more times, each time without a fold of
+        groups, which it then predicts (cross-conformal: all images are used for training, but
+        fitting the learner takes about six times as long; encoding does not). A share between 0
+        and 1: this share of the groups is held out at random and not used for training
+        (split-conformal). 0: nothing is held out, and these methods raise an error.
     random_state : int, RandomState or None, default=None
-        Seeds encoder and learner; an encoder or learner that you give a seed keeps it.
+        Seed of encoder and learner; an encoder or learner with its own seed keeps it.
     verbose : bool, default=False
-        Show progress bars, also those of an encoder or learner that you give.
+        Show progress bars, also those of the given encoder or learner.
 
     Attributes
     ----------
@@ -90,17 +101,18 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
     encoder_ : HypercolumnVLAD
     boosting_ : BoostedSoftmaxClassifier or other classifier
     held_out_ : HeldOut or None
-        What models said of images that they had not seen; None if no group could be spared.
+        Predictions of images by learners fitted without them; None if no group could be held out.
     training_ : TrainingImages
-        Names (paths below their common folder), labels and places of the images given to ``fit``.
+        Names (paths relative to their common folder), labels and projected vectors of the images
+        given to ``fit``.
     n_images_ : int
-        Images learnt from.
+        Number of images that the learner was trained on.
 
     Notes
     -----
-    Probabilities are trustworthy for images like those learnt from. Crops of one micrograph and
-    frames of one sample look alike: give their groups to ``fit``, and split by group when you
-    evaluate.
+    Probabilities can be trusted for images like the training images. Crops of one micrograph and
+    frames of one sample look alike: pass their groups to ``fit``, and split by group for
+    evaluation.
 
     Examples
     --------
@@ -112,7 +124,29 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
     (2, 4)
     """
 
-    _kind = KIND
+    _kind = "micrograph_classifier"
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
+        "encoder": [InstanceOf(HypercolumnVLAD, "a HypercolumnVLAD"), None],
+        "boosting": [ProbabilisticClassifier(), None],
+        "calibration_size": [
+            Number(at_least=0, below=1, meaning="the share of groups to hold out, a number"),
+            None,
+        ],
+        "random_state": [RandomState(), None],
+        "verbose": [Boolean()],
+    }
+    _part_parameters: ClassVar[Mapping[str, str]] = {
+        "encoder": "encoder_",
+        "boosting": "boosting_",
+    }
+    _fitted_state: ClassVar[Mapping[str, Field]] = {
+        "encoder_": Part(HypercolumnVLAD),
+        "boosting_": Part(BoostedSoftmaxClassifier),
+        "classes_": Labels(),
+        "held_out_": Maybe(Part(HeldOut)),
+        "training_": Part(TrainingImages),
+        "n_images_": Value(int),
+    }
 
     classes_: np.ndarray
     encoder_: HypercolumnVLAD
@@ -144,7 +178,7 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         *,
         groups: Sequence[Any] | None = None,
     ) -> MicrographClassifier:
-        """Learn codebook and classifier.
+        """Fit the codebook and the learner.
 
         Parameters
         ----------
@@ -152,10 +186,10 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
             Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes.
         y : sequence of n labels
         sample_weight : sequence of n floats, optional
-            What an image counts in the learner (not in the codebook); an image of weight 0 is left
-            out of everything. Not with a learner whose ``fit`` takes none.
+            Weights of the images in the learner (not in the codebook). Images of weight 0 are left
+            out completely. Not for a learner whose ``fit`` takes no weights.
         groups : sequence of n group names, optional
-            Images of one micrograph, sample or paper; inner splits keep them together.
+            Micrograph, sample or paper of each image; inner splits keep groups together.
 
         Returns
         -------
@@ -166,68 +200,64 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         ValueError
             Unusable parameters, lengths that differ, fewer than two classes.
         ImageReadError
-            An image that cannot be read; it is named.
+            If an image cannot be read; the message names it.
 
         Warns
         -----
         UserWarning
-            If there are groups and the learner's ``fit`` takes none: what it chooses by inner
-            splits of its own is then chosen on images that it has seen.
+            If groups are given and the learner's ``fit`` takes none: its own inner splits may then
+            separate images of one group.
         """
-        images = check_image_list(images)
-        labels = checked_labels(y, len(images))
-        facts = {"groups": groups, "sample_weight": sample_weight}
-        given = {
-            name: of_length(f"{name} values", values, len(images))
-            for name, values in facts.items()
-            if values is not None
-        }
-        positions = np.arange(len(images))
-        if "sample_weight" in given:
-            counts = checked_weights(given["sample_weight"]) > 0
-            images = [image for image, kept in zip(images, counts, strict=True) if kept]
-            labels, positions = labels[counts], positions[counts]
-            given = {k: v[counts] for k, v in given.items()}
-        check_classes(labels, given.get("groups"))
-        encoder, learner, seed = self._parts()
-        known, codes = facts_for(learner, given), group_codes(given.get("groups"), len(images))
-        learnt, apart = sides(labels, codes, self.calibration_size, seed)
-        vectors, learnt = _readable(encoder.fit_transform([images[i] for i in learnt]), learnt)
-        of_apart = vectors[:0]
-        if len(apart):
-            of_apart, apart = _readable(encoder.transform([images[i] for i in apart]), apart)
-        fine = np.isin(labels[apart], labels[learnt])  # of classes whose images could be read
-        of_apart, apart = of_apart[fine], apart[fine]
-        points = np.concatenate([projected(vectors), projected(of_apart)])
-        rows = np.concatenate([learnt, apart])
-        own, held_out = with_copies_joined(points, codes[rows]), None
-        known = {name: values[learnt] for name, values in known.items()}
-        if has_fit_parameter(learner, "groups") and (
-            "groups" in known or len(set(own.tolist())) < len(own)
-        ):
-            known["groups"] = own[: len(learnt)]
-        if has_fit_parameter(learner, "blocks"):
-            known["blocks"] = list(encoder.feature_blocks.values())
-        learner.fit(vectors, labels[learnt], **known)
-        if self.calibration_size is None:
-            held_out = cross_held_out(learner, vectors, labels[learnt], own, known, seed)
-        elif len(apart):
-            held_out = judged_apart(learner, of_apart, labels[apart], own)
-        training = TrainingImages.of(
-            [images[i] for i in rows], labels[rows], own, positions[rows], points
+        self._check_parameters()
+        data = LabelledImages.of(check_image_list(images), y, groups, sample_weight)
+        encoder, learner, seed = self._unfitted_parts()
+        taken, codes = data.fit_params(learner), data.group_codes()
+        train, calibration = calibration_split(data.labels, codes, self.calibration_size, seed)
+        train_images = [data.images[i] for i in train]
+        encoder.fit_checked(train_images)  # warns of skipped images
+        encoded = encoder.encode_checked(train_images)
+        vectors, train = encoded.vectors, train[encoded.positions]
+        calibration_vectors, calibration = self._encode_calibration(
+            encoder, data, calibration, data.labels[train]
         )
-        # All at the end: a fit that fails leaves the model as it was.
+        points = np.concatenate([project_vectors(vectors), project_vectors(calibration_vectors)])
+        rows = np.concatenate([train, calibration])
+        joined = groups_with_copies(points, codes[rows])
+        fit_params: dict[str, Any] = {name: values[train] for name, values in taken.items()}
+        has_groups = "groups" in fit_params or len(np.unique(joined)) < len(joined)
+        if has_groups and has_fit_parameter(learner, "groups"):
+            fit_params["groups"] = joined[: len(train)]
+        if has_fit_parameter(learner, "blocks"):
+            fit_params["blocks"] = list(encoder.feature_blocks.values())
+        learner.fit(vectors, data.labels[train], **fit_params)
+        held_out = None
+        if self.calibration_size is None:
+            held_out = cross_predict_calibration(
+                learner, vectors, data.labels[train], joined, fit_params, seed
+            )
+        elif len(calibration):
+            labels = data.labels[calibration]
+            held_out = predict_calibration(learner, calibration_vectors, labels, joined)
+        training = TrainingImages.of(
+            [data.images[i] for i in rows],
+            data.labels[rows],
+            joined,
+            data.positions[rows],
+            points,
+            vectors.shape[1],
+        )
+        # All at the end: a fit that fails leaves the model unchanged.
         self.encoder_, self.boosting_, self.classes_ = encoder, learner, learner.classes_
-        self.held_out_, self.training_, self.n_images_ = held_out, training, len(learnt)
+        self.held_out_, self.training_, self.n_images_ = held_out, training, len(train)
         return self
 
     @available_if(_learner_has_margins)
     def decision_function(self, images: Sequence[Any]) -> np.ndarray:
-        """Return the margins (log-odds up to a constant): (n, n_classes), or (n,) for two.
+        """Return the margins (log-odds up to a constant): (n, n_classes), or (n,) for two classes.
 
-        Only if the learner has them, as the default one does.
+        Only available if the learner has margins, as the default one does.
         """
-        return self._of_readable(images, self._boosted().decision_function)
+        return self._of_read(images, self._fitted_learner().decision_function)
 
     def predict_proba(self, images: Sequence[Any]) -> np.ndarray:
         """Return class probabilities.
@@ -239,9 +269,9 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         Returns
         -------
         ndarray of shape (n, n_classes)
-            In the order of ``classes_``. A row of an image skipped is NaN.
+            In the order of ``classes_``. The row of a skipped image is NaN.
         """
-        return self._of_readable(images, self._boosted().predict_proba)
+        return self._of_read(images, self._fitted_learner().predict_proba)
 
     def predict(self, images: Sequence[Any]) -> np.ndarray:
         """Return the most probable class of each image.
@@ -253,42 +283,43 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         Returns
         -------
         ndarray of shape (n,)
-            Labels. With ``on_error="skip"`` in the encoder and an image unreadable, an object
-            array with None in its place.
+            Labels. If images were skipped (``on_error="skip"`` in the encoder), an object array
+            with None in their place.
         """
         return most_probable(self.predict_proba(images), self.classes_)
 
     def predict_set(self, images: Sequence[Any], coverage: float = 0.9) -> np.ndarray:
-        """Return the classes that each image may be of, so that the true one is among them.
+        """Return for each image the classes that it may belong to, with a given coverage.
 
         Parameters
         ----------
         images : sequence of n images
         coverage : float, default=0.9
-            How often the set is to hold the true class: the share for the next group.
+            How often the set contains the true class of an image of a new group.
 
         Returns
         -------
         ndarray of bool, shape (n, n_classes)
-            In the order of ``classes_``. Every set holds what :meth:`predict` says; that of an
-            image skipped is empty.
+            In the order of ``classes_``. Every set contains the class of :meth:`predict`; the set
+            of a skipped image is empty.
 
         Raises
         ------
         ValueError
-            If the coverage is no share between 0 and 1.
+            If the coverage is not between 0 and 1, or nothing was held out in ``fit``.
 
         Notes
         -----
-        What is covered is the next group (micrograph, sample, paper): an image drawn from a group
-        like those given to ``fit``, large or small; each image is its own group if there were
-        none. Copies of an image count once. With ``calibration_size=`` (split-conformal) that is
-        guaranteed, but for classes of so few groups that none could be set apart. After a plain
-        ``fit`` (cross-conformal) it is what is usually attained; the guarantee of theory is weak,
-        ``2 * coverage - 1`` less about ``1 / n_folds``, and not even strict here, because the
-        codebook, which knows no classes, has seen all folds. Fewer than
-        ``coverage / (1 - coverage)`` groups, 9 for 0.9, can exclude no class. Images from
-        elsewhere, another microscope, say, have no guarantee. See :mod:`hypervlad.conformal`.
+        The coverage is that of the next group (micrograph, sample, paper): of an image drawn from a
+        group like those given to ``fit``, large or small; each image is its own group if none were
+        given. Copies of an image count once. With ``calibration_size=`` (split-conformal), the
+        coverage is guaranteed, except for classes of so few groups that none could be held out.
+        After a plain ``fit`` (cross-conformal), it is what is usually attained; the theoretical
+        guarantee is weak, ``2 * coverage - 1`` less about ``1 / n_folds``, and not even strict
+        here, because the codebook, which does not use the classes, was fitted on all folds. Fewer
+        than ``coverage / (1 - coverage)`` groups, 9 for 0.9, cannot exclude any class. There is no
+        guarantee for images from elsewhere, such as another microscope. See
+        :mod:`hypervlad.conformal`.
 
         Examples
         --------
@@ -299,67 +330,72 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         >>> model.predict_set(images[:2]).shape
         (2, 4)
         """
-        check_asked(self, coverage, None)
-        return self._of_readable(
-            images, lambda vectors: vector_sets(self, vectors, coverage), False
+        self.check_calibrated(coverage=coverage)
+        return self._of_read(
+            images, lambda vectors: self.predict_set_of_vectors(vectors, coverage), fill=False
         )
 
     def predict_or_reject(
         self, images: Sequence[Any], max_error: float = 0.05, reject_label: Any = "unsure"
     ) -> np.ndarray:
-        """Return the class of each image, or that it is better looked at by a person.
+        """Return the class of each image, or a reject label if a person should look at it.
 
         Parameters
         ----------
         images : sequence of n images
         max_error : float, default=0.05
-            Share of the answers given that may be wrong. An answer is given from the lowest
-            confidence on, a half at least, at which images that the model had not seen were wrong
-            no more often: an estimate, not a guarantee, and rough where groups are few.
+            Accepted share of wrong answers. The confidence threshold is the lowest one, at least
+            0.5, at which held-out predictions were wrong no more often: an estimate, not a
+            guarantee, and rough if there are few groups.
         reject_label : object, default="unsure"
-            What stands where no answer is given; not a class.
+            Label of images without an answer; not a class.
 
         Returns
         -------
         ndarray of shape (n,)
-            Of texts or integers if labels and ``reject_label`` both are; else of objects. None for
-            an image skipped.
+            Of strings or integers if labels and ``reject_label`` both are, otherwise of objects.
+            None for a skipped image.
 
         Raises
         ------
         ValueError
-            If the error is no share between 0 and 1, or the label is one of a class.
+            If the error is not between 0 and 1, nothing was held out in ``fit``, or the reject
+            label is a class.
 
         Warns
         -----
         UserWarning
-            If no confidence keeps the error so low, and all answers are refused.
+            If no threshold gives so few errors, and all answers are rejected.
         """
-        check_asked(self, None, max_error)
-        check_reject_label(reject_label, self.classes_)
-        threshold = confidence_for(self, max_error)
+        self.check_calibrated(max_error=max_error)
+        if reject_label is None or reject_label != reject_label or not np.isscalar(reject_label):
+            raise ValueError(
+                f"reject_label is a text or number, such as 'unsure'; got {reject_label!r}"
+            )
+        if reject_label in self.classes_.tolist():
+            raise ValueError(f"reject_label={reject_label!r} is one of the classes: choose another")
+        threshold = self._threshold(max_error)
         proba = self.predict_proba(images)
         skipped = np.isnan(proba[:, 0])
-        answers = self.classes_[np.where(skipped[:, None], 0.0, proba).argmax(axis=1)]
-        answers = answers.astype(object)
-        answers[~(proba.max(axis=1) >= threshold)] = reject_label
-        answers[skipped] = None
-        # As labels are, if what stands for no answer is one of their kind.
+        answers = most_probable(proba, self.classes_).astype(object)
+        answers[~skipped & ~(proba.max(axis=1) >= threshold)] = reject_label
+        # With the type of the labels, if the reject label has it too.
         is_alike = np.asarray(reject_label).dtype.kind == self.classes_.dtype.kind
         return np.array(answers.tolist()) if is_alike and not skipped.any() else answers
 
     def judge(self, images: Sequence[Any], max_error: float = 0.05) -> Judgement:
-        """Say of each image whether the answer is sure, and if it is not, why.
+        """Return for each image whether the answer is sure, and if not, the reason.
 
-        An image between classes ("boundary") has a confidence at which too many answers are wrong;
-        an "unknown" one lies farther from its nearest training images than these do from each
-        other, in the space of the encoder's vectors, so that no probability means much.
+        Answers with a low confidence are "ambiguous": at that confidence, too many held-out
+        predictions were wrong. Images that lie farther from their nearest training images than
+        these from each other, in the space of the encoder's vectors, are "out_of_distribution":
+        their probabilities mean little.
 
         Parameters
         ----------
         images : sequence of n images
         max_error : float, default=0.05
-            Share of the sure answers that may be wrong, as in :meth:`predict_or_reject`.
+            Accepted share of wrong answers among the sure ones, as in :meth:`predict_or_reject`.
 
         Returns
         -------
@@ -369,12 +405,12 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         Raises
         ------
         ValueError
-            If the error is no share between 0 and 1, or nothing was held out in ``fit``.
+            If the error is not between 0 and 1, or nothing was held out in ``fit``.
 
         Warns
         -----
         UserWarning
-            If no confidence keeps the error so low, and no answer is sure.
+            If no threshold gives so few errors, and no answer is sure.
 
         Examples
         --------
@@ -386,11 +422,113 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         >>> judged.proba.shape, judged.nearest.shape
         ((24, 4), (24, 3))
         """
-        check_asked(self, None, max_error)
-        return judge_vectors(self, self.encoder_.transform(images), max_error)
+        self.check_calibrated(max_error=max_error)
+        return self.judge_vectors(self._encode(images).with_missing(), max_error)
+
+    def judge_vectors(self, vectors: NDArray[np.floating], max_error: float = 0.05) -> Judgement:
+        """Do the same as :meth:`judge` for vectors of images.
+
+        Parameters
+        ----------
+        vectors : ndarray of shape (n, n_features)
+            From ``encoder_.transform``; rows of skipped images are NaN.
+        max_error : float, default=0.05
+
+        Returns
+        -------
+        Judgement
+        """
+        return self._judge(vectors, self._threshold(max_error))
+
+    def predict_set_of_vectors(
+        self, vectors: NDArray[np.floating], coverage: float = 0.9
+    ) -> NDArray[np.bool_]:
+        """Do the same as :meth:`predict_set` for vectors of images.
+
+        Parameters
+        ----------
+        vectors : ndarray of shape (n, n_features)
+            From ``encoder_.transform``, without NaN.
+        coverage : float, default=0.9
+
+        Returns
+        -------
+        ndarray of bool, shape (n, n_classes)
+        """
+        return self._sets(vectors, self.boosting_.predict_proba(vectors), coverage)
+
+    def classify(
+        self,
+        images: Sequence[Any],
+        *,
+        coverage: float | None = None,
+        max_error: float | None = None,
+        chunk_size: int | None = None,
+        progress: Callable[[int], Any] | None = None,
+    ) -> Classification:
+        """Return probabilities, and on request prediction sets and a judgement, in one pass.
+
+        Each image is read and encoded once. Unreadable images give no warning: see
+        ``Classification.images`` and :meth:`EncodedImages.warn`.
+
+        Parameters
+        ----------
+        images : sequence of n images
+        coverage : float, optional
+            Return the prediction sets of :meth:`predict_set`.
+        max_error : float, optional
+            Return the judgement of :meth:`judge`.
+        chunk_size : int, optional
+            Maximum number of images whose vectors are in memory at a time. None: all.
+        progress : callable, optional
+            Called after each chunk with its number of images.
+
+        Returns
+        -------
+        Classification
+
+        Raises
+        ------
+        ValueError
+            If coverage or error are not between 0 and 1, or nothing was held out in ``fit``.
+        ImageReadError
+            If an image cannot be read, unless the encoder's ``on_error`` is "skip".
+        """
+        check_is_fitted(self)
+        self.check_calibrated(coverage=coverage, max_error=max_error)
+        images = check_image_list(images)
+        threshold = None if max_error is None else self._threshold(max_error)
+        size = chunk_size or len(images)
+        chunks = []
+        for start in range(0, len(images), size):
+            encoded = self.encoder_.encode_checked(images[start : start + size])
+            chunks.append(self._classify_encoded(encoded, coverage, threshold))
+            if progress is not None:
+                progress(encoded.n_images)
+        return Classification.joined(chunks)
+
+    def check_calibrated(
+        self, *, coverage: float | None = None, max_error: float | None = None
+    ) -> None:
+        """Raise unless prediction sets or a judgement can be computed, before images are encoded.
+
+        Parameters
+        ----------
+        coverage, max_error : float, optional
+            As in :meth:`classify`; None is not checked.
+
+        Raises
+        ------
+        ValueError
+            If one is not between 0 and 1, or nothing was held out in ``fit``.
+        """
+        for name, value in {"coverage": coverage, "max_error": max_error}.items():
+            if value is not None:
+                check_share(name, value)
+                self._fitted_held_out()
 
     def label_issues(self) -> list[LabelIssue]:
-        """List training images whose label is probably wrong, the likeliest first.
+        """List training images whose label is probably wrong, most probable first.
 
         Returns
         -------
@@ -405,13 +543,16 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
 
         Notes
         -----
-        Each image is judged by a model that had not seen its group (with ``calibration_size=``,
-        only images set apart are judged). A label is called wrong by confident learning: the
-        probability of another class is above the mean probability that this class has among its
-        own images (C. G. Northcutt, L. Jiang and I. L. Chuang, "Confident learning: estimating
-        uncertainty in dataset labels", JAIR 70, 2021), as cleanlab computes it.
+        Labels are compared with the held-out predictions, by learners fitted without the image's
+        group (with ``calibration_size=``, only the calibration images have them). A label is called
+        wrong by confident learning: the probability of another class is above the mean probability
+        that this class has among its own images (C. G. Northcutt, L. Jiang and I. L. Chuang,
+        "Confident learning: estimating uncertainty in dataset labels", JAIR 70, 2021), as computed
+        by cleanlab.
         """
-        return label_issues(self._held_out(), self.training_, self.classes_)
+        held_out = self._fitted_held_out()
+        proba, codes, rows = held_out.proba, held_out.codes, held_out.rows
+        return label_issues(proba, codes, rows, self.training_, self.classes_)
 
     def score(
         self,
@@ -419,7 +560,7 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         y: Sequence[Any],
         sample_weight: Sequence[float] | None = None,
     ) -> float:
-        """Return the accuracy; images that ``on_error="skip"`` left out do not count.
+        """Return the accuracy, without images skipped by ``on_error="skip"``.
 
         Parameters
         ----------
@@ -434,23 +575,23 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         return accuracy_of_read(self.predict(images), y, self.classes_, sample_weight)
 
     def explain(self, image: Any, *, words: Sequence[tuple[str, int]] = ()) -> Explanation:
-        """Take the model's answer apart: which places of an image speak for which class.
+        """Decompose the margins of an image: which positions are evidence for which class.
 
-        The linear part of the model is taken apart exactly, not approximated. Boosted trees, if
-        any were kept (``boosting_.n_estimators_``), see the whole vector: what they add is given
-        as one number a class, and the maps explain the rest.
+        The decomposition of the linear part is exact, not an approximation. Boosted trees, if any
+        were kept (``boosting_.n_estimators_``), use the whole vector: their margin is one number
+        per class, and the maps explain the rest.
 
         Parameters
         ----------
         image : path or array
             One image.
         words : sequence of (str, int), optional
-            Visual words to map one by one: part and number, such as ``("joint", 12)``.
+            Visual words to map one by one: part and number, for example ``("joint", 12)``.
 
         Returns
         -------
         Explanation
-            Evidence for each class by place, by part of the vector and by visual word.
+            Evidence for each class by position, by part of the vector and by visual word.
 
         Raises
         ------
@@ -458,12 +599,13 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
             If the learner has no linear part: another scikit-learn classifier, or a
             BoostedSoftmaxClassifier with ``init=None``. If there is no such word.
         ImageReadError
-            An image that cannot be read, whatever the encoder's ``on_error``; a list of images.
+            For an image that cannot be read, whatever the encoder's ``on_error``, or a list of
+            images.
 
         Notes
         -----
-        Intra-normalisation makes every visual word equally loud, so a word seen in few places
-        gives each of them more evidence.
+        Intra-normalisation gives every visual word the same norm, so each occurrence of a rare word
+        has more evidence.
 
         Examples
         --------
@@ -474,94 +616,177 @@ class MicrographClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         >>> model.explain(images[0]).maps.shape
         (4, 32, 32)
         """
-        return explain(self, image, words)
-
-    def to_state(
-        self, *, include_backbone: bool = False
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Return the fitted model as a JSON-able header and named arrays."""
         check_is_fitted(self)
-        return state.pack(self, include_backbone)
+        if isinstance(image, list | tuple):
+            raise ImageReadError(
+                f"explain takes one image, a path or an array, not a {type(image).__name__}: call "
+                "it for each image, as in [model.explain(image) for image in images]"
+            )
+        check_linear(self.boosting_)
+        weights = centred_weights(self.boosting_)
+        evidence = self.encoder_.explain_vector(image, weights, words)
+        return explanation_of(self.boosting_, evidence)
 
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-    ) -> MicrographClassifier:
-        """Undo :meth:`to_state`."""
-        return state.unpack(cls, header, arrays)
+    def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
+        """Return the fitted model as a JSON-able header and named arrays.
 
-    def _parts(self) -> tuple[HypercolumnVLAD, Any, int | None]:
+        Parameters
+        ----------
+        include_backbone : bool, default=False
+            Include the network's weights.
+
+        Raises
+        ------
+        ModelFileError
+            If the learner is not a BoostedSoftmaxClassifier.
+        """
+        check_is_fitted(self)
+        if not isinstance(self.boosting_, BoostedSoftmaxClassifier):
+            raise ModelFileError(
+                f"a model whose learner is a {type(self.boosting_).__name__} cannot be saved: "
+                "without pickle, only a BoostedSoftmaxClassifier can. Train with "
+                "boosting=BoostedSoftmaxClassifier(...), or save the encoder "
+                "(model.encoder_.save(path)) and store the learner (model.boosting_) in another "
+                "way, such as joblib.dump, in a place that you trust"
+            )
+        return super().to_state(include_backbone=include_backbone)
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if isinstance(self.boosting, BoostedSoftmaxClassifier):
+            self.boosting.check_parameters()  # before images are encoded
+
+    def _check_state(self) -> None:
+        n_features, width = self.boosting_.n_features_in_, self.encoder_.n_features_out_
+        if not n_features == width == self.training_.n_features:
+            raise ValueError(
+                f"the learner takes {n_features} features where the encoder gives {width}"
+            )
+        if not np.array_equal(self.classes_, self.boosting_.classes_):
+            raise ValueError("the learner has other classes")
+        if not np.isin(self.training_.labels, self.classes_).all():
+            raise ValueError("training images have labels that are not among the classes")
+        if self.held_out_ is not None:
+            self.held_out_ = self.held_out_.with_own_learner(self.boosting_)
+            self.held_out_.check(len(self.training_))
+
+    def _unfitted_parts(self) -> tuple[HypercolumnVLAD, Any, int | None]:
         """Return encoder and learner, unfitted and seeded, and the seed."""
         seed = self.random_state
         if isinstance(seed, np.random.RandomState):
             seed = int(seed.randint(2**31 - 1))
-        if not isinstance(self.encoder, HypercolumnVLAD | None):
-            raise ValueError(
-                f"encoder must be a HypercolumnVLAD or None, not {type(self.encoder).__name__}"
-            )
-        check_learner(self.boosting)
-        check_calibration_size(self.calibration_size)
-        encoder = default_encoder() if self.encoder is None else clone(self.encoder)
-        learner = BoostedSoftmaxClassifier() if self.boosting is None else clone(self.boosting)
-        encoder.set_output(transform="default")  # frames, if asked for, are not for in here
-        for part in (encoder, learner):
-            complete(part, seed, self.verbose)
-        return encoder, learner, seed
+        encoder = default_encoder() if self.encoder is None else self.encoder
+        learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
+        return (
+            seeded_clone(encoder, seed, verbose=self.verbose),
+            seeded_clone(learner, seed, verbose=self.verbose),
+            seed,
+        )
 
-    def _boosted(self) -> Any:
+    @staticmethod
+    def _encode_calibration(
+        encoder: HypercolumnVLAD,
+        data: LabelledImages,
+        rows: NDArray[np.intp],
+        trained_labels: NDArray[Any],
+    ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+        """Return vectors and rows of the calibration images that can be read.
+
+        Those of a class without any readable training image are left out.
+        """
+        if not len(rows):
+            return np.empty((0, encoder.n_features_out_), dtype=np.float32), rows
+        encoded = encoder.encode_checked([data.images[i] for i in rows])
+        encoded.warn()
+        rows = rows[encoded.positions]
+        usable = np.isin(data.labels[rows], trained_labels)
+        return encoded.vectors[usable], rows[usable]
+
+    def _encode(self, images: Sequence[Any]) -> EncodedImages:
+        """Encode images, and warn of those that were skipped."""
+        check_is_fitted(self)
+        encoded = self.encoder_.encode(images)
+        encoded.warn()
+        return encoded
+
+    def _of_read(
+        self,
+        images: Sequence[Any],
+        function: Callable[[NDArray[np.floating]], np.ndarray],
+        fill: Any = np.nan,
+    ) -> np.ndarray:
+        """Apply a function of vectors to the images that could be read."""
+        encoded = self._encode(images)
+        return encoded.with_missing(function(encoded.vectors), fill)
+
+    def _fitted_learner(self) -> Any:
         check_is_fitted(self)
         return self.boosting_
 
-    def _held_out(self) -> HeldOut:
+    def _fitted_held_out(self) -> HeldOut:
         check_is_fitted(self)
         if self.held_out_ is None:
             raise ValueError(
                 "no images were held out in fit: calibration_size was 0, or each group was needed "
-                "to learn its class (sets and refusals need at least two groups a class)"
+                "to train its class (sets and rejections need at least two groups per class)"
             )
         return self.held_out_
 
-    def _of_readable(
-        self, images: Sequence[Any], function: Any, elsewhere: Any = np.nan
-    ) -> np.ndarray:
-        """Apply a function of vectors to the images that could be read."""
-        vectors = self.encoder_.transform(images)
-        readable = ~np.isnan(vectors[:, 0])
-        if readable.all():
-            return function(vectors)
-        values = function(vectors[readable])
-        result = np.full((len(vectors), *values.shape[1:]), elsewhere, dtype=values.dtype)
-        result[readable] = values
-        return result
+    def _threshold(self, max_error: float) -> float:
+        """Return the lowest confidence of sure answers; warn if there is none.
+
+        It is at least 0.5: an answer that is more probably wrong than right is not sure.
+        """
+        threshold = confidence_for_error(self._fitted_held_out().calibration, max_error)
+        if np.isinf(threshold):
+            warnings.warn(
+                f"no threshold gives at most {max_error:.3%} errors on held-out images, so no "
+                "answer is sure; raise max_error or add training images (groups)",
+                UserWarning,
+                stacklevel=3,
+            )
+        return max(threshold, _MIN_CONFIDENCE)
+
+    def _classify_encoded(
+        self, encoded: EncodedImages, coverage: float | None, threshold: float | None
+    ) -> Classification:
+        vectors = encoded.vectors
+        judgement = None if threshold is None else self._judge(vectors, threshold)
+        proba = self._proba(vectors) if judgement is None else judgement.proba
+        sets = None if coverage is None else self._sets(vectors, proba, coverage)
+        images = replace(encoded, vectors=np.empty((len(vectors), 0), dtype=np.float32))
+        return Classification(images, proba, judgement, sets)
+
+    def _judge(self, vectors: NDArray[np.floating], threshold: float) -> Judgement:
+        read = ~np.isnan(vectors[:, 0])
+        points = np.full((len(vectors), self.training_.points.shape[1]), np.nan, dtype=np.float32)
+        proba = np.full((len(vectors), len(self.classes_)), np.nan)
+        readable = vectors if read.all() else vectors[read]  # no copy of vectors if all were read
+        points[read], proba[read] = project_vectors(readable), self._proba(readable)
+        return judgement_of(self.classes_, proba, points, self.training_, threshold)
+
+    def _proba(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return probabilities by the learner, also of no image, which it may not accept."""
+        if not len(vectors):
+            return np.empty((0, len(self.classes_)))
+        return np.asarray(self.boosting_.predict_proba(vectors))
+
+    def _sets(
+        self, vectors: NDArray[np.floating], proba: NDArray[np.floating], coverage: float
+    ) -> NDArray[np.bool_]:
+        if not len(vectors):
+            return np.empty((0, len(self.classes_)), dtype=bool)
+        held_out = self._fitted_held_out()
+        sets = prediction_sets(held_out.predict_proba(vectors), held_out.calibration, coverage)
+        sets[np.arange(len(sets)), proba.argmax(axis=1)] = True
+        return sets
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "classes_")
 
 
-def _readable(vectors: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keep the images that could be read; no copy, of what may be most of the memory, if all."""
-    readable = ~np.isnan(vectors[:, 0])
-    return (vectors, rows) if readable.all() else (vectors[readable], rows[readable])
-
-
-def seeded(part: Any, seed: int, verbose: bool) -> Any:
-    """Return a copy of an encoder or learner, seeded where it has no seed of its own."""
-    part = clone(part)
-    complete(part, seed, verbose)
-    return part
-
-
-def complete(part: BaseEstimator, seed: int | None, verbose: bool) -> None:
-    """Seed a part where it has no seed of its own; let it speak if the whole is to."""
-    for name, value in part.get_params().items():
-        if value is None and (name == "random_state" or name.endswith("__random_state")):
-            part.set_params(**{name: seed})
-    if verbose and isinstance(part, HypercolumnVLAD | BoostedSoftmaxClassifier):
-        part.set_params(verbose=True)
-
-
 def default_encoder(**parameters: Any) -> HypercolumnVLAD:
-    """Return the encoder that `MicrographClassifier` takes if none is given, with changes.
+    """Return the default encoder of `MicrographClassifier`, with changed parameters.
 
     Examples
     --------

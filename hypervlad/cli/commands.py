@@ -155,9 +155,9 @@ def predict(
 
     The table has the columns path, label, confidence, then p_CLASS for every class. Before these
     come, with --coverage, possible (classes, parted by |) and, with --max-error, kind (sure,
-    boundary: between classes, unknown: unlike all training images) and reason. An image that
-    cannot be read has no line in it; such images are listed at the end, with exit code 2 unless
-    they are accepted with --on-error skip.
+    ambiguous: between classes, out_of_distribution: unlike all training images) and reason. An
+    image that cannot be read has no line in it; such images are listed at the end, with exit code 2
+    unless they are accepted with --on-error skip.
 
     \b
     Examples:

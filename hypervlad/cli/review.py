@@ -257,7 +257,6 @@ def retrain(
     """
     from tqdm import tqdm
 
-    from hypervlad.classifier.judging import check_asked
     from hypervlad.datasets import load_image_folder
     from hypervlad.review import Queue
     from hypervlad.review.retraining import compare, fitted_again, gather, remaining, requeue
@@ -274,7 +273,7 @@ def retrain(
             quiet=quiet,
             cache=cache,
         )
-        check_asked(old, None, float(opened.fact("max_error", "0.05") or 0.05))
+        old.check_calibrated(max_error=float(opened.fact("max_error", "0.05") or 0.05))
         old.encoder = old.encoder_  # what is set on the command line holds in the next fit too
         data = load_image_folder(training)
         material = gather(opened, data, groups=groups, model=old, with_model_labels=model_labels)

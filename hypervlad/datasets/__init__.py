@@ -1,14 +1,20 @@
-"""Labelled folders, synthetic micrographs, and a check of a folder before anybody trains on it."""
+"""Labelled folders of images, their checks, folders of patches; synthetic micrographs."""
 
-from hypervlad.datasets._layout import ImageFolderError, ImageFolderWarning
-from hypervlad.datasets.alignment_examples import make_alignment_examples
 from hypervlad.datasets.check import check_image_folder
 from hypervlad.datasets.folder import load_image_folder
-from hypervlad.datasets.nanofibre import NANOFIBRE_DEFECTS, make_nanofibre_images
-from hypervlad.datasets.nanowires import NanowireTruth, make_nanowire_images
+from hypervlad.datasets.groups import ImageFolderError, ImageFolderWarning
 from hypervlad.datasets.patch_folder import load_patch_folder, write_patch_folder
 from hypervlad.datasets.report import BadFile, CopySet, FolderReport
-from hypervlad.datasets.tem import TEM_CLASSES, TEM_FINE_CLASSES, make_tem_images
+from hypervlad.synthetic import (
+    NANOFIBRE_DEFECTS,
+    TEM_CLASSES,
+    TEM_FINE_CLASSES,
+    NanowireTruth,
+    make_alignment_examples,
+    make_nanofibre_images,
+    make_nanowire_images,
+    make_tem_images,
+)
 
 __all__ = [
     "NANOFIBRE_DEFECTS",

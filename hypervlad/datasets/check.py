@@ -1,4 +1,4 @@
-"""Check a folder of labelled images before anybody trains on it."""
+"""Check a folder of labelled images before training."""
 
 from __future__ import annotations
 
@@ -13,18 +13,28 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from hypervlad.datasets._findings import list_notes, list_problems
-from hypervlad.datasets._layout import FolderLayout, ImageFolderError, scan_folder
-from hypervlad.datasets._thumbnails import Thumbnail, make_thumbnail
-from hypervlad.datasets.groups import load_groups
-from hypervlad.datasets.near_copies import MIN_SIMILARITY, find_near_copies, group_copies
+from hypervlad.datasets.copies import (
+    MIN_SIMILARITY,
+    Thumbnail,
+    find_near_copies,
+    group_copies,
+    make_thumbnail,
+)
+from hypervlad.datasets.folder import FolderLayout, check_classes, scan_folder
+from hypervlad.datasets.groups import ImageFolderError, load_groups, name_some
 from hypervlad.datasets.report import BadFile, CopySet, FolderReport, count_sorted
 from hypervlad.images import ImageReadError, ReadOptions, read_micrographs
 
+# A class must have images on both sides of a split, and a few to learn from.
+_MIN_IMAGES = 5
+_MAX_IMBALANCE = 20
+
+ClassValues = dict[str, dict[str, set[str]]]
+
 
 @dataclass(frozen=True)
-class _Facts:
-    """What is kept of one image: the pixels themselves are dropped at once."""
+class _ImageFacts:
+    """What is kept of one image. Its pixels are not."""
 
     file: str
     label: str
@@ -46,12 +56,12 @@ def check_image_folder(
     n_jobs: int | None = None,
     verbose: bool = False,
 ) -> FolderReport:
-    """Look for what would spoil a training or make its scores too good to be true.
+    """Check a folder for problems that would spoil a training or inflate its scores.
 
-    Every image is opened. Reported are files that cannot be read; copies, exact and near, above
-    all those that contradict each other (across classes) or that a split could put on both sides
-    (across groups); blank images; classes too small to be tested; sizes and kinds of pixels that
-    give the class away; and groups that do not fit.
+    Every image is opened. The report lists files that cannot be read; exact and near copies, first
+    those in several classes, then those in several groups, which a split could separate; blank
+    images; classes that are too small for a test set; image sizes and pixel types that reveal the
+    class; and groups that do not match the images.
 
     Parameters
     ----------
@@ -60,26 +70,26 @@ def check_image_folder(
     groups : path, optional
         CSV file of groups, as for `load_image_folder`.
     near_copies : bool, default=True
-        Whether to look for near copies (see `hypervlad.datasets.near_copies`), the slowest part.
+        Whether to look for near copies (see `hypervlad.datasets.copies`), the slowest part.
     min_similarity : float, default=0.8
-        From which similarity on, over 0 and at most 1, a pair counts as near copies.
+        Lowest similarity of near copies, over 0 and at most 1.
     options : ReadOptions, optional
-        How images are read.
+        Options of the image reader.
     n_jobs : int, optional
-        Threads that read images, as in joblib; None is 1, -1 all processors.
+        Number of threads that read images, as in joblib: None means 1, -1 all processors.
     verbose : bool, default=False
         Show progress bars.
 
     Returns
     -------
     FolderReport
-        ``print(report)`` shows it; ``report.ok`` is True if there is no problem.
+        ``print(report)`` shows it; ``report.ok`` is True if there are no problems.
 
     Raises
     ------
     ImageFolderError
-        A ValueError, if ``dir`` is no folder or ``min_similarity`` out of range. What is wrong
-        inside the folder, or with the groups, is in the report.
+        A ValueError, if ``dir`` is not a folder or ``min_similarity`` is out of range. Problems
+        inside the folder, or with the groups, are in the report.
 
     Examples
     --------
@@ -121,15 +131,15 @@ def check_image_folder(
         _groups=None if group_of is None else [f.group or "" for f in facts],
     )
     by_class = _values_by_class(facts)
-    report.problems = list_problems(report, layout, group_error, by_class)
-    report.notes = list_notes(report)
+    report.problems = _list_problems(report, layout, group_error, by_class)
+    report.notes = _list_notes(report)
     return report
 
 
 def _read_groups(
     layout: FolderLayout, groups: str | os.PathLike[str] | None
 ) -> tuple[dict[str, str] | None, str | None]:
-    """Group of each file, or what is wrong with the groups."""
+    """Return the group of each file, or what is wrong with the groups."""
     if groups is None:
         return None, None
     try:
@@ -146,8 +156,8 @@ def _read_all(
     group_of: dict[str, str] | None,
     n_jobs: int | None,
     verbose: bool,
-) -> tuple[list[_Facts], list[BadFile]]:
-    # A folder of unsorted images can be checked for copies too, if for nothing else.
+) -> tuple[list[_ImageFacts], list[BadFile]]:
+    # A folder of unsorted images can still be checked for copies.
     files = layout.files or layout.loose
     labels = layout.labels or [""] * len(layout.loose)
     names = [layout.relative(file) for file in files]
@@ -155,11 +165,11 @@ def _read_all(
         delayed(_read_one)(file, name, label, options, None if group_of is None else group_of[name])
         for file, name, label in zip(files, names, labels, strict=True)
     )
-    # Threads: decoding and filtering run outside Python's lock, and pixels need not be copied.
-    outcomes: Iterator[_Facts | BadFile] = Parallel(
+    # Threads: decoding and filtering release the GIL, and pixels need not be copied.
+    outcomes: Iterator[_ImageFacts | BadFile] = Parallel(
         n_jobs=n_jobs, prefer="threads", return_as="generator"
     )(jobs)
-    facts: list[_Facts] = []
+    facts: list[_ImageFacts] = []
     bad: list[BadFile] = []
     for outcome in tqdm(outcomes, "Reading", total=len(files), disable=not verbose, unit="image"):
         if isinstance(outcome, BadFile):
@@ -171,14 +181,14 @@ def _read_all(
 
 def _read_one(
     file: Path, name: str, label: str, options: ReadOptions, group: str | None
-) -> _Facts | BadFile:
+) -> _ImageFacts | BadFile:
     try:
         ((_, micrograph),) = read_micrographs([file], options=options)
     except ImageReadError as error:
         return BadFile(name, str(error))
     pixels = micrograph.pixels
     colour = "grey" if pixels.ndim == 2 else "colour"
-    return _Facts(
+    return _ImageFacts(
         file=name,
         label=label,
         digest=micrograph.digest,
@@ -191,7 +201,7 @@ def _read_one(
 
 
 def _find_copies(
-    facts: list[_Facts], look_for_near: bool, min_similarity: float, verbose: bool
+    facts: list[_ImageFacts], look_for_near: bool, min_similarity: float, verbose: bool
 ) -> tuple[list[CopySet], list[CopySet]]:
     by_digest: dict[str, list[int]] = defaultdict(list)
     for i, fact in enumerate(facts):
@@ -200,7 +210,7 @@ def _find_copies(
     exact = [_copy_set([facts[i] for i in members], 1.0) for members in same if len(members) > 1]
     if not look_for_near or len(same) < 2:
         return _worst_first(exact), []
-    # One of each set of exact copies: a hundred of one image would fill its neighbours' list.
+    # One of each set of exact copies: a hundred copies would fill the list of neighbours.
     thumbnails = np.stack([facts[members[0]].thumbnail for members in same])
     with tqdm(total=len(same), desc="Comparing", disable=not verbose, unit="image") as bar:
         pairs, similarity = find_near_copies(
@@ -216,14 +226,14 @@ def _find_copies(
 def _linked_sets(
     pairs: NDArray[np.intp], similarity: NDArray[np.float32], n_images: int
 ) -> Iterator[tuple[list[int], float]]:
-    """Connected sets, each with the similarity of its least attached member to its nearest."""
+    """Yield connected sets, each with the lowest similarity of a member to its nearest copy."""
     nearest = np.zeros(n_images, np.float32)
     np.maximum.at(nearest, pairs.ravel(), np.repeat(similarity, 2))
     for members in group_copies(pairs, n_images):
         yield members, float(nearest[members].min())
 
 
-def _copy_set(members: list[_Facts], similarity: float) -> CopySet:
+def _copy_set(members: list[_ImageFacts], similarity: float) -> CopySet:
     return CopySet(
         files=tuple(sorted(f.file for f in members)),
         classes=tuple(sorted({f.label for f in members if f.label})),
@@ -236,8 +246,8 @@ def _worst_first(sets: list[CopySet]) -> list[CopySet]:
     return sorted(sets, key=lambda s: (not s.crosses_classes, not s.crosses_groups, s.files))
 
 
-def _values_by_class(facts: list[_Facts]) -> dict[str, dict[str, set[str]]]:
-    """For each property of the files, the values that occur in each class."""
+def _values_by_class(facts: list[_ImageFacts]) -> dict[str, dict[str, set[str]]]:
+    """Return the values of each property of the files that occur in each class."""
     out: dict[str, dict[str, set[str]]] = {
         "size in pixels": defaultdict(set),
         "kind of pixels": defaultdict(set),
@@ -249,3 +259,160 @@ def _values_by_class(facts: list[_Facts]) -> dict[str, dict[str, set[str]]]:
         if fact.group is not None:
             out["group"][fact.label].add(fact.group)
     return out
+
+
+def _list_problems(
+    report: FolderReport, layout: FolderLayout, group_error: str | None, by_class: ClassValues
+) -> list[str]:
+    """Describe what must be dealt with, the most serious first."""
+    problems = []
+    try:
+        check_classes(layout)
+    except ImageFolderError as error:
+        problems.append(str(error))
+    if group_error:
+        problems.append(f"The groups cannot be used: {group_error}")
+    if report.bad_files:
+        problems.append(
+            f"{len(report.bad_files)} file(s) cannot be read: "
+            f"{name_some([bad.path for bad in report.bad_files])}. Replace or delete them."
+        )
+    problems += _about_copies(report)
+    problems += _about_classes(report, layout)
+    problems += _about_groups(report, by_class)
+    problems += _about_giveaways(by_class)
+    if report.blank_files:
+        problems.append(
+            f"{_files(len(report.blank_files))} blank, all pixels equal: "
+            f"{name_some(report.blank_files)}. Delete them."
+        )
+    if layout.files and layout.loose:
+        problems.append(
+            f"{_files(len(layout.loose))} beside the class folders, and so without a class: "
+            f"{name_some([file.name for file in layout.loose])}. Move or delete them."
+        )
+    return problems
+
+
+def _list_notes(report: FolderReport) -> list[str]:
+    """Describe what is unusual but may be right."""
+    notes = []
+    counts = [count for count in report.class_counts.values() if count]
+    if counts and max(counts) > _MAX_IMBALANCE * min(counts):
+        notes.append(
+            f"The largest class has {max(counts)} images, the smallest {min(counts)}; judge by "
+            "scores of each class, not by accuracy alone."
+        )
+    if len(report.image_kinds) > 1:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in report.image_kinds.items())
+        notes.append(f"Kinds of pixels are mixed: {kinds}.")
+    if report.group_counts is not None:
+        harmless = [s for s in report.exact_copies + report.near_copies if len(s.groups) == 1]
+        if harmless:
+            notes.append(
+                f"{_sets(len(harmless))} of copies within one group; splits that take "
+                "the groups keep them together."
+            )
+    return notes
+
+
+def _about_copies(report: FolderReport) -> list[str]:
+    sentences = []
+    for kind, sets in (("exact", report.exact_copies), ("near", report.near_copies)):
+        contradicting = [s for s in sets if s.crosses_classes]
+        remedy = (
+            "Decide which class is right and delete the others."
+            if kind == "exact"
+            else "Look at them: if a class is wrong, correct it; if both are right, keep them in "
+            "one group (write_groups does)."
+        )
+        if contradicting:
+            sentences.append(
+                f"{_sets(len(contradicting))} of {kind} copies in several classes: "
+                f"{_example(contradicting)}. {remedy}"
+            )
+    for kind, sets in (("exact", report.exact_copies), ("near", report.near_copies)):
+        separated = [s for s in sets if s.crosses_groups]
+        if separated:
+            sentences.append(
+                f"{_sets(len(separated))} of {kind} copies in several groups: "
+                f"{_example(separated)}. "
+                "Give them one group (write_groups does), or scores will be too good."
+            )
+    for kind, sets in (("exact", report.exact_copies), ("near", report.near_copies)):
+        loose = [s for s in sets if not s.groups and not s.crosses_classes]
+        if loose:
+            sentences.append(
+                f"{_sets(len(loose))} of {kind} copies within a class: {_example(loose)}. "
+                "A random split puts copies on both sides: delete them, or give a file of groups "
+                "(write_groups, or --write-groups in a shell, makes one)."
+            )
+    return sentences
+
+
+def _about_classes(report: FolderReport, layout: FolderLayout) -> list[str]:
+    sentences = []
+    if layout.files and layout.empty_classes:
+        sentences.append(
+            f"Without any image: the class folder(s) {name_some(layout.empty_classes)}. "
+            "Fill or delete them."
+        )
+    small = [
+        f"{name} ({count})"
+        for name, count in report.class_counts.items()
+        if count < _MIN_IMAGES and name not in layout.empty_classes
+    ]
+    if small:
+        sentences.append(
+            f"Fewer than {_MIN_IMAGES} images in the class(es) {name_some(small)}: too few to "
+            "learn from and to be tested on. Add images, or join classes."
+        )
+    return sentences
+
+
+def _about_groups(report: FolderReport, by_class: ClassValues) -> list[str]:
+    single = sorted(c for c, groups in by_class["group"].items() if len(groups) == 1)
+    if not single:
+        return []
+    return [
+        f"All images of the class(es) {name_some(single)} are of one group: the class cannot be "
+        "both in training and in test. Add images of another sample."
+    ]
+
+
+def _about_giveaways(by_class: ClassValues) -> list[str]:
+    """Describe properties of the files, not of the specimens, that reveal a class."""
+    sentences = []
+    for name in ("kind of pixels", "size in pixels"):
+        values = by_class[name]
+        if len(set().union(*values.values())) < 2:
+            continue
+        revealed = [
+            c
+            for c in sorted(values)
+            if not values[c] & set().union(*(values[other] for other in values if other != c))
+        ]
+        # A class whose images all differ in size is not revealed by their sizes.
+        revealed = [c for c in revealed if len(values[c]) == 1 and c]
+        if revealed:
+            shown = ", ".join(f"{c} ({next(iter(values[c]))})" for c in revealed[:5])
+            sentences.append(
+                f"The {name} gives the class away: only the class(es) {shown} have it. A model may "
+                "learn the microscope or the export settings instead of the specimen; export all "
+                "images alike."
+            )
+    return sentences
+
+
+def _example(sets: list[CopySet]) -> str:
+    files = sets[0].files
+    shown = " = ".join(files[:3]) + (" = …" if len(files) > 3 else "")
+    return shown if len(sets) == 1 else f"for example {shown}"
+
+
+def _files(n: int) -> str:
+    return "1 file is" if n == 1 else f"{n} files are"
+
+
+def _sets(n: int) -> str:
+    return "1 set" if n == 1 else f"{n} sets"

@@ -1,21 +1,17 @@
-"""Labelled images from a folder with one sub-folder per class."""
+"""Folders of labelled images: one sub-folder per class."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from sklearn.utils import Bunch
 
-from hypervlad.datasets._layout import (
-    FolderLayout,
-    ImageFolderWarning,
-    check_classes,
-    name_some,
-    scan_folder,
-)
-from hypervlad.datasets.groups import load_groups
+from hypervlad.datasets.groups import ImageFolderError, ImageFolderWarning, load_groups, name_some
+from hypervlad.images import ImageReadError, find_images
 
 
 def load_image_folder(
@@ -23,9 +19,9 @@ def load_image_folder(
 ) -> Bunch:
     """List the labelled images of a folder: each sub-folder is a class.
 
-    Nothing is opened: the images are paths, which the estimators read when they need them.
+    No image is opened: the result holds paths, which the estimators read when they need them.
     Folders inside a class folder belong to that class. Masks (``*_mask.*``), hidden files and
-    files that are no images by their suffix are left out.
+    files without the suffix of an image are ignored.
 
     Parameters
     ----------
@@ -34,7 +30,7 @@ def load_image_folder(
     groups : path, optional
         CSV file with the columns ``path`` and ``group``: images of one group (crops of one
         micrograph, frames of one sample) must never be split between training and test. A path may
-        be the end of the image's path, such as ``class/name.tif``; each image needs one line.
+        be the end of an image's path, such as ``class/name.tif``; each image needs one line.
 
     Returns
     -------
@@ -48,8 +44,8 @@ def load_image_folder(
     Raises
     ------
     ImageFolderError
-        A ValueError: folder missing or empty, images of fewer than two classes, or a file of
-        groups that does not fit the images one to one.
+        A ValueError: the folder is missing or empty, has images of fewer than two classes, or the
+        file of groups does not match the images one to one.
 
     Warns
     -----
@@ -79,6 +75,102 @@ def load_image_folder(
         target_names=sorted(set(layout.labels)),
         root=str(layout.root),
     )
+
+
+@dataclass(frozen=True)
+class FolderLayout:
+    """The contents of a folder of labelled images.
+
+    Attributes
+    ----------
+    root : Path
+    files : list of Path
+        Images inside class folders, sorted by their path under ``root`` with forward slashes, so
+        that the order is the same on every system.
+    labels : list of str
+        Name of the first folder below ``root``, for each image.
+    loose : list of Path
+        Images directly in ``root``, which have no class.
+    empty_classes : list of str
+        Folders below ``root`` without an image.
+    """
+
+    root: Path
+    files: list[Path]
+    labels: list[str]
+    loose: list[Path]
+    empty_classes: list[str]
+
+    def relative(self, file: Path) -> str:
+        """Return a file's path under ``root``, with forward slashes."""
+        return file.relative_to(self.root).as_posix()
+
+
+def scan_folder(directory: str | os.PathLike[str]) -> FolderLayout:
+    """List the images of a folder by class, without opening any.
+
+    Raises
+    ------
+    ImageFolderError
+        If ``directory`` is not an existing folder.
+    """
+    root = _existing_folder(directory)
+    try:
+        found = find_images(root)
+    except ImageReadError:
+        found = []
+    found.sort(key=lambda file: file.relative_to(root).as_posix())
+    parts = [file.relative_to(root).parts for file in found]
+    files = [file for file, part in zip(found, parts, strict=True) if len(part) > 1]
+    labels = [part[0] for part in parts if len(part) > 1]
+    class_folders = [p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    return FolderLayout(
+        root=root,
+        files=files,
+        labels=labels,
+        loose=[file for file, part in zip(found, parts, strict=True) if len(part) == 1],
+        empty_classes=sorted(set(class_folders) - set(labels)),
+    )
+
+
+def check_classes(layout: FolderLayout) -> None:
+    """Raise `ImageFolderError` unless there are images of two classes."""
+    root = layout.root
+    if not layout.files:
+        if layout.loose:
+            raise ImageFolderError(
+                f"{root}: {len(layout.loose)} images lie directly in this folder; expected one "
+                "sub-folder per class with the images inside. Move them into sub-folders named "
+                "after their classes."
+            )
+        where = f"its sub-folders {name_some(layout.empty_classes)}" if layout.empty_classes else ""
+        raise ImageFolderError(
+            f"{root}: no images in it{' or in ' + where if where else ''}; expected one sub-folder "
+            "per class with the images inside."
+        )
+    classes = sorted(set(layout.labels))
+    if len(classes) < 2:
+        raise ImageFolderError(
+            f"{root}: images of one class only ({classes[0]!r}); expected at least two sub-folders "
+            "with images. If this is a single class of your data, give the folder above it."
+        )
+
+
+def _existing_folder(directory: str | os.PathLike[str]) -> Path:
+    if not isinstance(directory, (str, os.PathLike)):
+        raise ImageFolderError(
+            f"expected the path of a folder of images, got {type(directory).__name__}."
+        )
+    if isinstance(directory, str) and not directory.strip():
+        raise ImageFolderError("'': an empty path; give the folder that holds the class folders.")
+    root = Path(directory).expanduser()
+    if not root.exists():
+        raise ImageFolderError(f"{root}: no such folder (looked in {Path.cwd()}).")
+    if not root.is_dir():
+        raise ImageFolderError(
+            f"{root}: a file; expected a folder with one sub-folder of images per class."
+        )
+    return root
 
 
 def _warn_left_out(layout: FolderLayout) -> None:

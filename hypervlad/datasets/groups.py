@@ -1,4 +1,4 @@
-"""Groups of images that belong together, from a CSV file."""
+"""Groups of images from a CSV file, and the errors of labelled folders."""
 
 from __future__ import annotations
 
@@ -14,16 +14,23 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.datasets._layout import ImageFolderError, ImageFolderWarning, name_some
-
 _PATH_HEADERS = frozenset(["path", "file", "filename", "file_name", "image", "name"])
 _GROUP_HEADERS = frozenset(["group", "groups", "group_id", "sample", "specimen", "source"])
 _LABEL_HEADERS = frozenset(["label", "labels", "class", "category", "target"])
+_N_NAMED = 5
+
+
+class ImageFolderError(ValueError):
+    """A folder, or its file of groups, does not describe a labelled set of images."""
+
+
+class ImageFolderWarning(UserWarning):
+    """Something in a folder is ignored that its owner may have meant to be used."""
 
 
 @dataclass(frozen=True)
 class GroupRow:
-    """One line of the file: a path, or the end of one, and the group of that image."""
+    """One line of the file: a path, or the end of a path, and the group of that image."""
 
     path: str
     group: str
@@ -39,8 +46,8 @@ def read_group_rows(csv_path: str | os.PathLike[str]) -> list[GroupRow]:
     Raises
     ------
     ImageFolderError
-        If the file is missing, is no text, is empty, has a line without a path or a group, or is
-        a table of something else, such as labels.
+        If the file is missing, is not text, is empty, has a line without a path or a group, or is
+        another kind of table, such as labels.
     """
     path = Path(csv_path).expanduser()
     lines = [
@@ -70,11 +77,11 @@ def read_group_rows(csv_path: str | os.PathLike[str]) -> list[GroupRow]:
 def match_groups(
     files: Sequence[Path], root: Path, rows: Sequence[GroupRow], csv_path: str | os.PathLike[str]
 ) -> NDArray[np.str_]:
-    """Give each image the group of the row whose path ends alike.
+    """Give each image the group of the row with a matching path.
 
-    A row fits an image if its path is the end of the image's full path, or if it ends in the
-    image's path under ``root`` (a file of groups written on another machine); whole names only, so
-    that ``1.png`` does not fit ``11.png``. Backslashes count as slashes.
+    A row matches an image if its path is the end of the image's full path, or if it ends in the
+    image's path under ``root`` (a file of groups from another machine). Only whole names match:
+    ``1.png`` does not match ``11.png``. Backslashes count as slashes.
 
     Parameters
     ----------
@@ -83,7 +90,7 @@ def match_groups(
     root : Path
     rows : sequence of GroupRow
     csv_path : path
-        Named in errors.
+        Its name appears in errors.
 
     Returns
     -------
@@ -92,8 +99,8 @@ def match_groups(
     Raises
     ------
     ImageFolderError
-        If a row fits several images, or an image has no row or rows of different groups. Rows that
-        fit no image are left out with a warning.
+        If a row matches several images, or an image has no row, or rows of different groups. Rows
+        that match no image are ignored with a warning.
     """
     by_name: dict[str, list[int]] = defaultdict(list)
     for i, file in enumerate(files):
@@ -116,16 +123,16 @@ def match_groups(
         elif len(hits) > 1:
             _raise_ambiguous(csv_path, row, ["/".join(short[i]) for i in hits])
         else:
-            _keep(matched, hits[0], row, csv_path)
+            _set_group(matched, hits[0], row, csv_path)
     missing = ["/".join(short[i]) for i in range(len(files)) if i not in matched]
-    _tell_unmatched(csv_path, root, unused, missing)
+    _check_unmatched(csv_path, root, unused, missing)
     return np.array([matched[i].group for i in range(len(files))])
 
 
 def load_groups(
     files: Sequence[Path], root: Path, groups: str | os.PathLike[str]
 ) -> NDArray[np.str_]:
-    """Groups of images, from the path of a CSV file."""
+    """Return the groups of images, from the path of a CSV file."""
     if not isinstance(groups, (str, os.PathLike)):
         raise ImageFolderError(
             f"groups: expected the path of a CSV file with columns path and group, got "
@@ -133,6 +140,12 @@ def load_groups(
             "as it is."
         )
     return match_groups(files, root, read_group_rows(groups), groups)
+
+
+def name_some(names: list[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    shown = ", ".join(names[:_N_NAMED])
+    return shown if len(names) <= _N_NAMED else f"{shown} and {len(names) - _N_NAMED} more"
 
 
 def _read_cells(path: Path) -> list[tuple[int, list[str]]]:
@@ -159,12 +172,12 @@ def _read_cells(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _find_columns(first: list[str], csv_path: Path) -> tuple[int, int, bool]:
-    """Columns of path and group, and whether the first line is a header."""
+    """Return the columns of path and group, and whether the first line is a header."""
     names = [cell.lower() for cell in first]
     paths = [i for i, name in enumerate(names) if name in _PATH_HEADERS]
     groups = [i for i, name in enumerate(names) if name in _GROUP_HEADERS]
     has_labels = not _LABEL_HEADERS.isdisjoint(names)
-    if has_labels:  # then a source is that of the label
+    if has_labels:  # then "source" is the source of the label
         groups = [i for i in groups if names[i] != "source"]
     if paths and groups:
         return paths[0], groups[0], True
@@ -173,7 +186,7 @@ def _find_columns(first: list[str], csv_path: Path) -> tuple[int, int, bool]:
             f"{csv_path}: no column is called group; its columns are {', '.join(first)}. Expected "
             "path and group: what was cut from one micrograph, sample or paper has one group."
         )
-    # A header in words that are not ours: no image is called "path".
+    # Another word in the header's second column: no image is called "path".
     return 0, 1, bool(paths and paths[0] == 0) or bool(groups and groups[0] == 1)
 
 
@@ -186,7 +199,7 @@ def _ends_with(parts: tuple[str, ...], end: tuple[str, ...]) -> bool:
     return len(end) <= len(parts) and parts[len(parts) - len(end) :] == end
 
 
-def _keep(
+def _set_group(
     matched: dict[int, GroupRow], i: int, row: GroupRow, csv_path: str | os.PathLike[str]
 ) -> None:
     before = matched.setdefault(i, row)
@@ -204,10 +217,10 @@ def _raise_ambiguous(csv_path: str | os.PathLike[str], row: GroupRow, hits: list
     )
 
 
-def _tell_unmatched(
+def _check_unmatched(
     csv_path: str | os.PathLike[str], root: Path, unused: list[str], missing: list[str]
 ) -> None:
-    """An image without a group is an error; a line without an image may be for another folder."""
+    """Raise for images without a group; warn of lines without an image."""
     idle = f"{len(unused)} of its paths fit no image in {root}: {name_some(unused)}"
     if missing:
         problems = [f"{idle}. Delete these lines, or check folder and spelling"] if unused else []

@@ -1,4 +1,4 @@
-"""Folders of patches: train, validation and test, in each anomalous and normal."""
+"""Folders of patches: train, validation and test, each with anomalous and normal patches."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.utils import Bunch
 
-from hypervlad.datasets._layout import FolderLayout, ImageFolderError, name_some, scan_folder
-from hypervlad.datasets.groups import load_groups
+from hypervlad.datasets.folder import FolderLayout, scan_folder
+from hypervlad.datasets.groups import ImageFolderError, load_groups, name_some
 from hypervlad.windows.patches import PARTS, PatchSet
 
 _GROUPS = "groups.csv"
@@ -24,8 +24,8 @@ _GROUPS = "groups.csv"
 def write_patch_folder(parts: Mapping[str, PatchSet], dir: str | os.PathLike[str]) -> None:
     """Write patches as image files, ``part/class/image-number_row_column.png``.
 
-    Patches of 8-bit images become PNG, others TIFF of 32-bit floats: either way `read_image` gives
-    the same pixels again. ``groups.csv`` beside the parts says which belong together.
+    Patches of 8-bit images become PNG, others TIFF of 32-bit floats: `read_image` restores the same
+    pixels from both. ``groups.csv`` beside the parts says which patches belong together.
 
     Parameters
     ----------
@@ -42,12 +42,14 @@ def write_patch_folder(parts: Mapping[str, PatchSet], dir: str | os.PathLike[str
     root = Path(dir).expanduser()
     unknown = sorted(set(parts) - set(PARTS))
     if unknown or "train" not in parts:
-        came = name_some(sorted(parts)) or "none"
-        raise ImageFolderError(f"parts are {', '.join(PARTS)}, the first one always; got {came}.")
+        given = name_some(sorted(parts)) or "none"
+        raise ImageFolderError(
+            f"expected the parts {', '.join(PARTS)}, of which {PARTS[0]} is required; got {given}."
+        )
     if root.is_file() or (root.is_dir() and any(root.iterdir())):
         raise ImageFolderError(f"{root}: expected a new or an empty folder for the patches.")
     root.parent.mkdir(parents=True, exist_ok=True)
-    # All or nothing: a part of the patches would be taken for the whole, and for groupless.
+    # All or nothing: an incomplete folder would look complete, and without groups.
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as scratch:
         whole = Path(scratch, "whole")
         _write_all(parts, whole)
@@ -59,26 +61,26 @@ def write_patch_folder(parts: Mapping[str, PatchSet], dir: str | os.PathLike[str
 def load_patch_folder(dir: str | os.PathLike[str]) -> dict[str, Bunch]:
     """List the patches of a folder that has sub-folders train, validation and test.
 
-    Nothing is opened. In each part, a sub-folder is a class, usually "anomalous" and "normal"; a
-    part may hold one class only.
+    No image is opened. In each part, a sub-folder is a class, usually "anomalous" and "normal". A
+    part may hold only one class.
 
     Parameters
     ----------
     dir : path
-        With ``train`` at least; ``groups.csv`` (path, group), if it is there, says which patches
-        belong together.
+        With ``train`` at least; an optional ``groups.csv`` (path, group) says which patches belong
+        together.
 
     Returns
     -------
     parts : dict of Bunch
-        For each part that is there, ``images``: list of str, sorted; ``target``: array of str, the
-        class of each; ``groups``: array of str, or None.
+        For each existing part, ``images``: list of str, sorted; ``target``: array of str, the class
+        of each; ``groups``: array of str, or None.
 
     Raises
     ------
     ImageFolderError
         If the folder or its part "train" is missing, a part holds no images or images outside of
-        classes, ``groups.csv`` does not fit, or a group has patches in two parts.
+        classes, ``groups.csv`` does not match, or a group has patches in two parts.
     """
     root = Path(dir).expanduser()
     if root.is_dir() and not (root / "train").is_dir():
@@ -86,8 +88,8 @@ def load_patch_folder(dir: str | os.PathLike[str]) -> dict[str, Bunch]:
             f"{root}: no sub-folder 'train'; expected {', '.join(PARTS)}, with a folder for each "
             "class in them."
         )
-    there = [part for part in PARTS if part == "train" or (root / part).is_dir()]
-    layouts = {part: scan_folder(root / part) for part in there}
+    existing = [part for part in PARTS if part == "train" or (root / part).is_dir()]
+    layouts = {part: scan_folder(root / part) for part in existing}
     for layout in layouts.values():
         _check_part(layout)
     table = root / _GROUPS
@@ -103,7 +105,7 @@ def load_patch_folder(dir: str | os.PathLike[str]) -> dict[str, Bunch]:
         )
         start = stop
     if groups is not None:
-        _check_apart(parts, table)
+        _check_groups_disjoint(parts, table)
     return parts
 
 
@@ -123,9 +125,9 @@ def _write_all(parts: Mapping[str, PatchSet], root: Path) -> None:
 def _stem(patches: PatchSet, i: int) -> str:
     number = int(patches.image_index[i])
     row, column = patches.positions[i]
-    # Not hidden, and nothing that some system refuses in a name.
+    # Not hidden, and without characters that some systems do not allow in names.
     name = re.sub(r'[\\/:*?"<>|]', "_", patches.names[number]).lstrip(".")
-    # The number tells images of one name in two folders apart.
+    # The number distinguishes images with the same name in two folders.
     return f"{name}-{number}_{row}_{column}"
 
 
@@ -151,13 +153,13 @@ def _check_part(layout: FolderLayout) -> None:
         )
 
 
-def _check_apart(parts: Mapping[str, Bunch], table: Path) -> None:
-    seen: dict[str, str] = {}
+def _check_groups_disjoint(parts: Mapping[str, Bunch], table: Path) -> None:
+    part_of: dict[str, str] = {}
     for part, data in parts.items():
         for group in sorted(set(data.groups.tolist())):
-            if group in seen:
+            if group in part_of:
                 raise ImageFolderError(
-                    f"{table}: patches of group {group!r} lie in {seen[group]} and in {part}; what "
-                    "is tested on must not be learnt from. Move them to one side."
+                    f"{table}: patches of group {group!r} lie in {part_of[group]} and in {part}; "
+                    "test data must not be used for training. Move them into one part."
                 )
-            seen[group] = part
+            part_of[group] = part

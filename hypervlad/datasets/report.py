@@ -1,4 +1,4 @@
-"""What a check of a folder found, for a person and for a program."""
+"""The report of a folder's check, as text, as plain values, and as a file of groups."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ import dataclasses
 import io
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from hypervlad.modelfile import replace_when_complete
+from hypervlad.splits import linked_groups
 
 _N_SHOWN = 8
 
 
 @dataclass(frozen=True)
 class BadFile:
-    """A file that cannot be read, and why."""
+    """A file that cannot be read, and the reason."""
 
     path: str
     reason: str
@@ -25,19 +30,19 @@ class BadFile:
 
 @dataclass(frozen=True)
 class CopySet:
-    """Images that show the same thing.
+    """Images that are copies of each other.
 
     Attributes
     ----------
     files : tuple of str
         Paths under the folder, sorted.
     classes : tuple of str
-        The classes these files lie in, sorted; more than one contradict each other.
+        The classes of these files, sorted. More than one is a contradiction.
     groups : tuple of str
-        The groups they are in, sorted; empty where no groups were given.
+        The groups of these files, sorted; empty where no groups were given.
     similarity : float
-        1 for exact copies (the same pixels). For near copies: how alike the least attached member
-        is to the one nearest to it.
+        1 for exact copies (the same pixels). For near copies: the lowest similarity of a member to
+        its nearest copy.
     """
 
     files: tuple[str, ...]
@@ -52,13 +57,13 @@ class CopySet:
 
     @property
     def crosses_groups(self) -> bool:
-        """Whether the files are in several groups, so that a split could part them."""
+        """Whether the files are in several groups, so that a split could separate them."""
         return len(self.groups) > 1
 
 
 @dataclass
 class FolderReport:
-    """Outcome of `check_image_folder`.
+    """The result of `check_image_folder`.
 
     Attributes
     ----------
@@ -81,9 +86,9 @@ class FolderReport:
     image_kinds : dict of str to int
         Images of each kind of pixels, such as ``"uint8 grey"``, the most frequent first.
     problems : list of str
-        What should be dealt with before training, the most serious first; one sentence each or two.
+        What should be dealt with before training, the most serious first.
     notes : list of str
-        What is good to know, and may be quite right.
+        What is unusual but may be right.
     """
 
     root: str
@@ -107,7 +112,7 @@ class FolderReport:
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything above as plain values that ``json.dump`` takes."""
+        """Return all attributes as plain values for ``json.dump``."""
         plain = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
@@ -126,39 +131,34 @@ class FolderReport:
         return {"ok": self.ok, **plain}
 
     def suggested_groups(self) -> list[tuple[str, str]]:
-        """Groups under which no set of copies can be split between training and test.
+        """Return groups under which no split separates copies.
 
-        Each set of copies becomes a group, joined with the groups its files are in already; every
-        other image keeps its group, or gets one of its own.
+        Each set of copies becomes a group, joined with the groups of its files. Every other image
+        keeps its group, or gets its own.
 
         Returns
         -------
         list of (path, group)
             One pair for each readable image, sorted by path.
         """
-        owner = {file: file for file in self._files}
-
-        def root_of(file: str) -> str:
-            while owner[file] != file:
-                owner[file] = owner[owner[file]]
-                file = owner[file]
-            return file
-
-        together: list[list[str]] = [list(s.files) for s in self.exact_copies + self.near_copies]
-        if self._groups is not None:
-            members: dict[str, list[str]] = {}
-            for file, group in zip(self._files, self._groups, strict=True):
-                members.setdefault(group, []).append(file)
-            together += members.values()
-        for files in together:
-            for file in files[1:]:
-                low, high = sorted((root_of(files[0]), root_of(file)))
-                owner[high] = low
-        name_of = dict(zip(self._files, self._groups or self._files, strict=True))
-        return [(file, name_of[root_of(file)]) for file in sorted(self._files)]
+        files = sorted(self._files)
+        position = {file: i for i, file in enumerate(files)}
+        group_of = dict(zip(self._files, self._groups or self._files, strict=True))
+        together: list[Sequence[str]] = [s.files for s in self.exact_copies + self.near_copies]
+        members: dict[str, list[str]] = {}
+        for file, group in group_of.items():
+            members.setdefault(group, []).append(file)
+        together += members.values()
+        links = [(position[a], position[b]) for each in together for a, b in pairwise(each)]
+        codes = linked_groups(np.array(links, dtype=np.intp).reshape(-1, 2), len(files))
+        names: dict[int, str] = {}  # a joined group is named like that of its first file
+        return [
+            (file, names.setdefault(code, group_of[file]))
+            for file, code in zip(files, codes.tolist(), strict=True)
+        ]
 
     def write_groups(self, path: str | os.PathLike[str]) -> None:
-        """Write `suggested_groups` as a CSV file that `load_image_folder` takes."""
+        """Write `suggested_groups` as a CSV file for `load_image_folder`."""
         with replace_when_complete(path) as stream:
             text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
             writer = csv.writer(text)
@@ -217,6 +217,6 @@ def _describe(copies: CopySet) -> str:
 
 
 def count_sorted(values: list[str]) -> dict[str, int]:
-    """Counts, the most frequent first, ties by name."""
+    """Count values, the most frequent first, ties by name."""
     counts = Counter(values)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

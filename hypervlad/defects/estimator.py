@@ -14,8 +14,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from hypervlad.base import seeded_clone
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.classifier.estimator import seeded
 from hypervlad.defects import state
 from hypervlad.defects.findings import Finding
 from hypervlad.defects.labels import DefectLabels, check_both_classes
@@ -220,7 +220,7 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
         images = check_image_list(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         own = default_patch_encoder() if self.encoder is None else self.encoder
-        encoder = seeded(own, seed, self.verbose)
+        encoder = seeded_clone(own, seed, verbose=self.verbose)
         rows = mask_banner_rows(check_read_options(encoder.read_options))
         labels = DefectLabels.check(len(images), y, masks, self.min_fraction, rows)
         if self.threshold == "f1" and not labels.is_known:
@@ -425,7 +425,7 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
 
         def labelled(windows: TrainingWindows) -> LabelledWindows:
             own = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
-            learner = seeded(own, seed, self.verbose)
+            learner = seeded_clone(own, seed, verbose=self.verbose)
             learner.fit(
                 windows.X,
                 windows.labels,

@@ -14,8 +14,8 @@ from hypervlad.encoder.caching import ResultCache, maps_fingerprint
 from hypervlad.encoder.encoding import random_pixels
 from hypervlad.encoder.loading import ImageInfo, ImageLoader, LoadedImage, ReadReport
 from hypervlad.encoder.networks import NetworkSource
+from hypervlad.encoder.parallel import absolute_path, in_order, map_tasks, uses_workers
 from hypervlad.encoder.parameters import EncoderParams
-from hypervlad.encoder.spreading import from_anywhere, in_order, is_spread, spread
 from hypervlad.hypercolumns import feature_maps, hypercolumns_at
 from hypervlad.images import SkippedImage
 from hypervlad.images.reading import read_in_order
@@ -155,7 +155,7 @@ def _sampled(
 ) -> Iterator[tuple[int, _Sample]]:
     """Sample images in their order, with their positions."""
     task = _SamplingTask(fit.params, fit.loader, fit.source, fit.seed, plan)
-    if is_spread():
+    if uses_workers():
         outcomes = _in_workers(task, images)
     else:
         outcomes = task.outcomes(images, fit.network, fit.loader.n_threads)
@@ -224,10 +224,10 @@ def _in_workers(
 ) -> Generator[_Sample | SkippedImage, None, None]:
     n = max(1, min(64, _MAX_SAMPLES_PER_TASK // task.plan.n_each))
     chunks = (
-        ([from_anywhere(image) for image in images[start : start + n]], start)
+        ([absolute_path(image) for image in images[start : start + n]], start)
         for start in range(0, len(images), n)
     )
-    for outcomes in in_order(spread(_sample, task, chunks, wave=_WAVE)):
+    for outcomes in in_order(map_tasks(_sample, task, chunks, wave=_WAVE)):
         yield from outcomes
 
 

@@ -176,7 +176,7 @@ class BatchEncoder:
     Attributes
     ----------
     network : TappedNetwork
-    words : TorchCodebook
+    codebook : TorchCodebook
     grid, turns, pooled
         As in :class:`hypervlad.HypercolumnVLAD`.
     normalize : sequence of str
@@ -186,7 +186,7 @@ class BatchEncoder:
     """
 
     network: TappedNetwork
-    words: TorchCodebook
+    codebook: TorchCodebook
     grid: str | int
     turns: int
     pooled: bool
@@ -206,7 +206,7 @@ class BatchEncoder:
         copies: Iterable[tuple[list[torch.Tensor], Sequence[int]]],
         keys: Sequence[str],
     ) -> np.ndarray:
-        """Return the vectors of images whose turned copies the network has seen.
+        """Return the vectors of images from the feature maps of their turned copies.
 
         Parameters
         ----------
@@ -219,7 +219,7 @@ class BatchEncoder:
         for more_sums, more_means in statistics:
             sums = [total + more for total, more in zip(sums, more_sums, strict=True)]
             means = means + more_means
-        parts = [vlad.normalize(part, self.normalize) for part in self.words.by_kind(sums)]
+        parts = [vlad.normalize(part, self.normalize) for part in self.codebook.by_kind(sums)]
         return torch.cat([*parts, means / self.turns], dim=1).cpu().numpy()
 
     def _statistics(
@@ -227,13 +227,13 @@ class BatchEncoder:
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Return the residual sums and the pooled features of one copy."""
         size = (image_size[0], image_size[1])
-        means = self.words.pooled(raw) if self.pooled else raw[0].new_zeros(len(keys), 0)
-        maps = self.words.project(raw)
+        means = self.codebook.pooled(raw) if self.pooled else raw[0].new_zeros(len(keys), 0)
+        maps = self.codebook.project(raw)
         if isinstance(self.grid, str):
-            return self.words.dense_sums(maps, self.grid, size), means
+            return self.codebook.dense_sums(maps, self.grid, size), means
         n_pixels = size[0] * size[1]
         points = [random_pixels(self.seed, key, n_pixels, self.grid) for key in keys]
-        return self.words.sampled_sums(maps, points, size), means
+        return self.codebook.sampled_sums(maps, points, size), means
 
 
 def random_pixels(seed: int, key: str, n_pixels: int, n_wanted: int) -> np.ndarray:
@@ -254,14 +254,14 @@ class TorchCodebook:
         self.layers = [_Projection(projection, device) for projection in codebook.projections]
 
     def project(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Take each layer's affine step at the layer's own resolution: (B, h_l, w_l, d_l)."""
+        """Apply each layer's affine step at the layer's own resolution: (B, h_l, w_l, d_l)."""
         return [project(layer) for project, layer in zip(self.layers, maps, strict=True)]
 
     def pooled(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """Average each channel of maps (B, h_l, w_l, C_l) over the image: (B, sum of C_l).
 
-        In units of the channel's standard deviation over pixels, from its mean, and divided by the
-        root of the number of channels, so that the vector is about as long as one of VLAD.
+        Relative to the channel's mean over pixels, in units of its standard deviation, and divided
+        by the root of the number of channels, so that the vector is about as long as one of VLAD.
         """
         parts = [layer.average(m) for layer, m in zip(self.layers, maps, strict=True)]
         means = torch.cat(parts, dim=1)
@@ -286,7 +286,7 @@ class TorchCodebook:
         return sums
 
     def by_kind(self, sums: list[torch.Tensor]) -> list[list[torch.Tensor]]:
-        """Part the sums of a joint codebook from those of one a layer."""
+        """Separate the sums of the joint codebook from those of the layers' codebooks."""
         n_joint = 0 if self._codebook.joint is None else 1
         return [part for part in (sums[:n_joint], sums[n_joint:]) if part]
 
@@ -305,7 +305,7 @@ class TorchCodebook:
         return sums
 
     def assign(self, maps: list[torch.Tensor], size: tuple[int, int]) -> np.ndarray:
-        """Return the words at every position of a grid: (n_codebooks, B, H, W)."""
+        """Return the codewords at every position of a grid: (n_codebooks, B, H, W)."""
         parts = [vlad.dense_assign(part, words, size) for part, words in self.parts(maps)]
         return torch.stack(parts).cpu().numpy()
 

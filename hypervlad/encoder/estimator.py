@@ -2,47 +2,54 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import joblib
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad import vlad
-from hypervlad.backbones import Preprocessing, TappedNetwork, build_network, get_backbone
-from hypervlad.cache import absolute, arrays_digest
-from hypervlad.codebook import Codebook
-from hypervlad.encoder import state
+from hypervlad.backbones import (
+    Preprocessing,
+    TappedNetwork,
+    backbone_names,
+    build_network,
+    get_backbone,
+)
+from hypervlad.base import Arrays, Field, ImageEstimator, Record, Value, Values, to_json
+from hypervlad.cache import Memory, absolute, arrays_digest
+from hypervlad.codebook import Codebook, CodebookField
+from hypervlad.constraints import Alternatives, Integer, check_parameters, check_value
 from hypervlad.encoder.caching import ResultCache, maps_fingerprint
 from hypervlad.encoder.codebook_fit import CodebookFit, FitCodebook, fit_sampled_codebook
 from hypervlad.encoder.encoding import BatchEncoder, EncodedImages, TorchCodebook, encode_images
-from hypervlad.encoder.listing import ImageListEstimator
+from hypervlad.encoder.explanation import ImageEvidence, check_codewords, image_evidence
 from hypervlad.encoder.loading import Batch, ImageLoader
 from hypervlad.encoder.networks import NetworkSource
-from hypervlad.encoder.parameters import EncoderParams, check_device, check_run
-from hypervlad.encoder.saving import SaveMixin
-from hypervlad.encoder.spreading import from_anywhere
+from hypervlad.encoder.parallel import absolute_path
+from hypervlad.encoder.parameters import CONSTRAINTS, EncoderParams, check_device
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import check_image_list
-from hypervlad.modelfile import register_kind
+from hypervlad.modelfile import ModelFileError
 
-KIND = "hypercolumn_vlad"
-register_kind(KIND, "hypervlad.encoder:HypercolumnVLAD")
+_BACKBONE = "backbone."  # before the names of the network's tensors in a model file
+_RUN_PARAMETERS = ("batch_size", "n_jobs", "on_error")  # may change after `fit`
 
 
-class HypercolumnVLAD(
-    SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageListEstimator
-):
+class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimator):
     """Encode micrographs as VLAD over the hypercolumns of a pretrained network.
 
     A convolutional network gives every position of an image a hypercolumn, a K-means codebook
-    turns hypercolumns into visual words, and the residuals to the words, summed over the image,
-    are its vector. One pass of the network an image; the dense sums cost a fraction of it.
+    assigns each hypercolumn to a codeword, and the residuals to the codewords, summed over the
+    image, are its vector. The network passes over each image once; the dense sums cost a fraction
+    of that.
 
     Parameters
     ----------
@@ -60,42 +67,42 @@ class HypercolumnVLAD(
         Stretch images to a square, or keep their proportions.
     pixel_size : float or None, default=None
         Nanometres per pixel that images are resampled to, so that a tube of 20 nm is equally wide
-        in all of them; then ``image_size`` and ``aspect`` rule only images whose file knows no
-        pixel size, such as arrays, and one warning names these. None: they rule all images. Near
-        the coarsest of the files is a good choice: enlarging brings no detail back. An image that
-        would have a side below the network's minimum (32 for most) or more than 2048 x 2048 pixels
-        counts as unreadable.
+        in all of them; ``image_size`` and ``aspect`` then apply only to images of unknown pixel
+        size, such as arrays, and one warning names these. None: they apply to all images. A value
+        near the coarsest of the files is a good choice: enlarging brings no detail back. An image
+        that would have a side below the network's minimum (32 for most) or more than 2048 x 2048
+        pixels counts as unreadable.
     grid : {"finest", "image", "own"} or int, default="finest"
         Where hypercolumns are taken: at each position of the finest tap, at each pixel of the
         resized image, at each layer's own positions (``codebook="per_layer"`` only), or at this
-        many random pixels. With ``codebook="both"`` a name holds for the joint codebook, a number
-        for all.
+        many random pixels. With ``codebook="both"`` a name applies to the joint codebook, a number
+        to all.
     turns : {1, 2, 4, 8}, default=1
         Copies of an image, turned by right angles (for 8, mirrored too), whose residuals are
-        summed before normalisation: 4 makes vectors that do not know which side was up, 8 nor
-        which handedness, 2 is most of the gain. Each copy costs a pass of the network.
+        summed before normalisation: 4 makes vectors invariant to rotation by right angles, 8 also
+        to mirroring; 2 brings most of the gain. Each copy costs a pass of the network.
     n_codewords : int, default=64
-        K, the visual words of a joint codebook or of each layer's.
+        K, of a joint codebook or of each layer's.
     codebook : {"joint", "per_layer", "both"}, default="joint"
         One codebook over the stacked layers, or one for each layer. With "both", the vectors are
-        joined, each normalised by itself; a ``grid`` with a name then assigns the layers' own
-        words at each layer's own positions, which costs little, and a number all words at the
-        same random pixels.
+        concatenated, each normalised by itself; a ``grid`` with a name then assigns the layers' own
+        codewords at each layer's own positions, which costs little, and a number assigns all
+        codewords at the same random pixels.
     layer_components : int or None, default=32
         Principal components kept of each layer; None keeps every channel.
     scale_layers : bool, default=True
         Divide each layer by its total standard deviation. A joint codebook of unscaled layers is
-        ruled by the first few.
+        dominated by the first few.
     kmeans : {"lloyd", "minibatch"}, default="lloyd"
         "lloyd" learns the codewords from ``n_samples`` hypercolumns at once. "minibatch" starts
         from those and reads the images once more, in the order of their digests, for minibatch
         K-means over 5,000 random pixels of every one (or the ``grid`` if it is a number): no
         image is left out, and memory stays bounded.
     normalize : sequence of {"intra", "power", "l2"} or None, default=("intra", "l2")
-        Steps in their order: see :func:`hypervlad.vlad.normalize`.
+        Steps, in this order: see :func:`hypervlad.vlad.normalize`.
     pooled : bool, default=False
-        Join every channel's average over the image, standardised by its mean and standard
-        deviation over pixels. What VLAD of a few cells loses of the deepest layer is there.
+        Append every channel's average over the image, standardised by its mean and standard
+        deviation over pixels. It keeps what VLAD over a few cells loses of the deepest layer.
     n_samples : int, default=50_000
         Hypercolumns that the codebook is learnt from, of about a thousand images at most. Memory
         is about twice 4 bytes x channels x this (for the default network 0.6 GB). With
@@ -103,11 +110,11 @@ class HypercolumnVLAD(
     read_options : dict or ReadOptions, optional
         How files become pixels: see :class:`hypervlad.images.ReadOptions`.
     memory : None, str or joblib.Memory, default=None
-        A private, trusted folder (it holds pickles) where image vectors, and the samples that a
-        codebook is learnt from, are kept and found again; files whose path, size and time of change
-        it knows are not read again.
+        A private, trusted folder (it holds pickles) that caches image vectors and the samples that
+        a codebook is learnt from; files whose path, size and time of change it knows are not read
+        again.
     batch_size : int or "auto", default="auto"
-        Images a batch; "auto" goes by their size and the device.
+        Images per batch; "auto" depends on their size and the device.
     device : str, default="auto"
         "cuda" where there is a GPU, else "cpu".
     n_jobs : int or None, default=None
@@ -117,7 +124,7 @@ class HypercolumnVLAD(
         digest (with ``pixel_size``, its pixel size too) alone, not on order or neighbours.
     on_error : {"raise", "skip"}, default="raise"
         With "skip", unreadable images are left out of ``fit`` and become rows of NaN in
-        ``transform``; one warning lists them.
+        ``transform``; one warning lists them. See also :meth:`encode`.
     verbose : bool, default=False
         Show progress bars.
 
@@ -151,7 +158,18 @@ class HypercolumnVLAD(
     (8, 544)
     """
 
-    _kind = KIND
+    _kind = "hypercolumn_vlad"
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = CONSTRAINTS
+    _fitted_state: ClassVar[Mapping[str, Field]] = {
+        "codebook_": CodebookField(),
+        "taps_": Values(str),
+        "preprocessing_": Record(Preprocessing),
+        "weights_digest_": Value(str),
+        "seed_": Value(int),
+        "n_images_": Value(int),
+    }
+    # What belongs to this machine and this run, not to the model.
+    _unsaved_parameters = frozenset({"memory", "batch_size", "device", "n_jobs", "verbose"})
 
     codebook_: Codebook
     fitted_params_: EncoderParams
@@ -260,13 +278,13 @@ class HypercolumnVLAD(
         -------
         self
         """
+        self._check_parameters()
         params = EncoderParams.of(self)
-        check_run(self)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         backbone = get_backbone(self.backbone)
         network = build_network(self.backbone, self.weights, self.taps, check_device(self.device))
         loader = self._loader(params, backbone.preprocessing)
-        source = NetworkSource(backbone, from_anywhere(self.weights), network.taps, network.digest)
+        source = NetworkSource(backbone, absolute_path(self.weights), network.taps, network.digest)
         fit = CodebookFit(params, loader, network, source, seed)
         codebook, n_images = fit_codebook(images, fit)
         # All at the end: a fit that fails leaves the model as it was.
@@ -304,7 +322,7 @@ class HypercolumnVLAD(
 
     def encode_checked(self, images: list[Any]) -> EncodedImages:
         """Do the same as :meth:`encode` for a list from `check_image_list`."""
-        check_run(self)
+        self.check_run_parameters()
         cache = ResultCache(self.memory, {} if self.memory is None else self.fingerprint())
         encoder = functools.cache(self.batch_encoder)  # no network where everything is cached
 
@@ -343,7 +361,7 @@ class HypercolumnVLAD(
         return encoded.with_missing()
 
     def codeword_maps(self, image: Any) -> np.ndarray:
-        """Return the visual word at every position of an image.
+        """Return the codeword at every position of an image.
 
         Parameters
         ----------
@@ -352,10 +370,10 @@ class HypercolumnVLAD(
         Returns
         -------
         ndarray of int, shape (n_codebooks, H, W)
-            One map for ``codebook="joint"``, one a layer for "per_layer", and for "both" the joint
-            one before those of the layers. All are on the finest tap's positions, or on the
+            One map for ``codebook="joint"``, one per layer for "per_layer", and for "both" the
+            joint one before those of the layers. All are on the finest tap's positions, or on the
             resized image's pixels for ``grid="image"``, also where ``transform`` assigns a
-            layer's words at the layer's own positions or at random pixels.
+            layer's codewords at the layer's own positions or at random pixels.
 
         Raises
         ------
@@ -404,21 +422,100 @@ class HypercolumnVLAD(
             "normalize": list(params.normalize),
         }
 
-    # --- files --------------------------------------------------------------------------------
+    def explain_vector(
+        self, image: Any, weights: np.ndarray, codewords: Sequence[tuple[str, int]] = ()
+    ) -> ImageEvidence:
+        """Decompose linear functions of an image's vector into contributions of its positions.
 
-    def to_state(
-        self, *, include_backbone: bool = False
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Return the fitted encoder as a JSON-able header and named arrays."""
+        Parameters
+        ----------
+        image : path or array
+        weights : ndarray of shape (n_features, M)
+            Of M linear functions.
+        codewords : sequence of (str, int)
+            Codewords to map one by one: codebook, "joint" or "per_layer.TAP", and number.
+
+        Returns
+        -------
+        ImageEvidence
+            On the positions of the finest tap, or on the resized image's pixels where ``grid`` is
+            "image" or a number.
+
+        Raises
+        ------
+        ValueError
+            If there is no such codeword.
+        ImageReadError
+            As in :meth:`fit`, whatever ``on_error`` says.
+        """
         check_is_fitted(self)
-        return state.pack(self, self.network() if include_backbone else None)
+        names = [] if self.codebook_.joint is None else ["joint"]
+        if self.codebook_.per_layer:
+            names += [f"per_layer.{tap}" for tap in self.taps_]
+        check_codewords(codewords, dict(zip(names, self.codebook_.codewords, strict=True)))
+        batch = self.loader().load_batch(image)
+        return image_evidence(batch, self.batch_encoder(), names, weights, codewords)
+
+    # --- parameters and files -------------------------------------------------------------------
+
+    def check_run_parameters(self) -> None:
+        """Raise a ValueError if a parameter that may change after ``fit`` is unusable."""
+        run = {name: getattr(self, name) for name in _RUN_PARAMETERS}
+        check_parameters(run, {name: CONSTRAINTS[name] for name in run})
+        check_device(self.device)
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        minimum = get_backbone(self.backbone).preprocessing.minimum_size
+        check_value("image_size", self.image_size, [Integer(minimum), None])
+        if self.grid == "own" and self.codebook != "per_layer":
+            raise ValueError(
+                'grid="own" assigns each layer at its own resolution, which only '
+                'codebook="per_layer" can do; a joint codebook needs one grid for all layers: '
+                '"finest", "image" or a number of random pixels'
+            )
+        check_device(self.device)
+
+    def _parameters_to_save(self) -> dict[str, Any]:
+        """Return the parameters of ``fit``, and ``on_error``: what was set since is not fitted."""
+        given = super()._parameters_to_save()
+        if given["weights"] not in ("imagenet", "random"):
+            given["weights"] = os.path.abspath(given["weights"])
+        given["taps"] = list(self.taps_)
+        return given | {k: to_json(v) for k, v in vars(self.fitted_params_).items()}
 
     @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-    ) -> HypercolumnVLAD:
+    def _parameters_from(cls, packed: Mapping[str, Any]) -> dict[str, Any]:
+        parameters = super()._parameters_from(packed)
+        if parameters["backbone"] not in backbone_names():
+            raise ModelFileError(
+                f"the model needs the backbone {parameters['backbone']!r}, which is not registered "
+                "here: call hypervlad.register_backbone as in training, then load again"
+            )
+        return parameters
+
+    def _check_state(self) -> None:
+        self.fitted_params_ = EncoderParams.of(self)
+
+    def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
+        """Return the fitted encoder as a JSON-able header and named arrays."""
+        header, arrays = super().to_state(include_backbone=include_backbone)
+        if include_backbone:
+            tensors = self.network().original.state_dict()
+            arrays |= {_BACKBONE + k: v.cpu().contiguous().numpy() for k, v in tensors.items()}
+        return header, arrays
+
+    @classmethod
+    def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Undo :meth:`to_state`."""
-        return state.unpack(cls, header, arrays)
+        weights, rest = Arrays(), Arrays()
+        for name, array in arrays.items():
+            kind = weights if name.startswith(_BACKBONE) else rest
+            kind[name.removeprefix(_BACKBONE)] = array
+        encoder = super().from_state(header, rest)
+        if weights:
+            encoder.backbone_state_ = weights
+        return encoder
 
     # --- the stages, for estimators that have an encoder ---------------------------------------
 
@@ -458,6 +555,21 @@ class HypercolumnVLAD(
         weights = getattr(self, "backbone_state_", None) or self.weights
         backbone = get_backbone(self.fitted_params_.backbone)
         return NetworkSource(backbone, weights, self.taps_, self.weights_digest_)
+
+    def portable_copy(self, memory: Memory = None) -> HypercolumnVLAD:
+        """Return a fitted copy for other processes: with absolute paths; it shares the network.
+
+        Parameters
+        ----------
+        memory : None, str or joblib.Memory, default=None
+            In place of the encoder's own, if given.
+        """
+        own = copy.copy(self)
+        if (network := getattr(self, "_tapped_network", None)) is not None:
+            own._tapped_network = network
+        own.memory = absolute(self.memory if memory is None else memory)
+        own.weights = absolute_path(self.weights)
+        return own
 
     def torch_codebook(self) -> TorchCodebook:
         """Return the codebook on ``device``."""

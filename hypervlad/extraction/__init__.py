@@ -1,10 +1,8 @@
-"""Features of whole folders: computed once, in any number of processes, whatever happens."""
+"""Features of whole folders: computed once, in any number of processes, resumable at any moment."""
 
-from hypervlad.extraction.extracting import extract_features
-from hypervlad.extraction.loading import load_features
-from hypervlad.extraction.planning import Plan, plan_extraction
-from hypervlad.extraction.running import Extraction
-from hypervlad.extraction.table import FeatureFileError
+from hypervlad.extraction.extract import Plan, extract_features, plan_extraction
+from hypervlad.extraction.run import Extraction
+from hypervlad.extraction.table import FeatureFileError, load_features
 
 __all__ = [
     "Extraction",

@@ -1,15 +1,19 @@
-"""Which images features are wanted of: a folder, a list or a stream, cut into tasks."""
+"""The images of an extraction: a folder, a list or a stream, cut into tasks."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from hypervlad.encoder.parallel import absolute_path
 from hypervlad.images import ImageReadError, check_image_list, find_images
+
+#: Size in bytes and time of last change (ns) of a file; None for an array or a missing file.
+Stamp: TypeAlias = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Item:
     ----------
     image : path or array
     path : str or None
-        What the table will call it: relative, with forward slashes; None for an array.
+        Its name in the table: relative, with forward slashes; None for an array.
     label : str or None
     """
 
@@ -28,8 +32,8 @@ class Item:
     path: str | None
     label: str | None
 
-    def stamp(self) -> tuple[int | None, int | None]:
-        """Return size and time of change (ns) of a file; None for an array or a missing file."""
+    def stamp(self) -> Stamp:
+        """Return the file's size and time of last change, as they are now."""
         if self.path is None:
             return None, None
         try:
@@ -51,13 +55,9 @@ class Task:
         """Yield positions and images."""
         return ((position, item.image) for position, item in enumerate(self.items, self.start))
 
-    def from_anywhere(self, whole: Callable[[Any], Any]) -> Task:
-        """Return the task with images that another process finds, too."""
-        return replace(self, items=[replace(i, image=whole(i.image)) for i in self.items])
-
-    def stamps(self) -> list[tuple[int | None, int | None]]:
-        """Return size and time of each file as it is now."""
-        return [item.stamp() for item in self.items]
+    def with_absolute_paths(self) -> Task:
+        """Return the task with paths that another process finds too."""
+        return replace(self, items=[replace(i, image=absolute_path(i.image)) for i in self.items])
 
 
 @dataclass
@@ -68,14 +68,14 @@ class Source:
     ----------
     items : iterable of Item
     n_images : int or None
-        None for a stream, whose end nobody knows.
+        None for a stream, whose length is unknown.
     """
 
     items: Iterable[Item]
     n_images: int | None
 
     def listed(self) -> list[Item]:
-        """Return all images; not for a stream, whose images would all be in memory."""
+        """Return all images; not for a stream, because all would be in memory."""
         self.items = list(self.items)
         return self.items
 
@@ -112,7 +112,7 @@ def open_source(
             f"{os.fspath(images)}: no such folder; check the path for typing errors"
         )
     if include or exclude:
-        raise ValueError("include and exclude choose among the files of a folder; give a folder")
+        raise ValueError("include and exclude select files of a folder; give a folder")
     streamed = isinstance(images, Iterable) and not isinstance(images, Sized)
     listed = images if streamed else check_image_list(images)
     n_images = None if streamed else len(listed)
@@ -122,7 +122,7 @@ def open_source(
             raise ValueError(f"there are {n_images} images and {len(labels)} labels")
     base = None if root is None else Path(root)
     items = _items(listed, base, labels)
-    return Source(items if streamed else list(items), n_images)  # a list's errors come at once
+    return Source(items if streamed else list(items), n_images)  # errors in a list come at once
 
 
 def _of_folder(
@@ -132,7 +132,7 @@ def _of_folder(
     include: str | Sequence[str],
     exclude: str | Sequence[str],
 ) -> Source:
-    """Take a folder's images; the first folder below it is the label of what lies in there."""
+    """Return a folder's images; the label of each is the first folder below that it is in."""
     if labels is not None:
         raise ValueError("the labels of a folder's images are its sub-folders; give a list of both")
     base = folder if root is None else Path(root)
@@ -161,7 +161,7 @@ def _relative(path: Path, root: Path | None) -> str:
 
 
 def _printable(text: str) -> str:
-    """Write out bytes of a file's name that are no text, which a table cannot hold."""
+    """Escape the bytes of a file's name that are not text, which a table cannot hold."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -175,5 +175,5 @@ def _below(path: Path, root: Path | None) -> str:
         return path.as_posix()
     inside, base = os.path.abspath(path), os.path.join(os.path.abspath(root), "")
     if not os.path.normcase(inside).startswith(os.path.normcase(base)):
-        raise ValueError(f"{path} does not lie in root={os.fspath(root)!r}")
+        raise ValueError(f"{path} is not in root={os.fspath(root)!r}")
     return inside[len(base) :].replace(os.sep, "/")

@@ -1,42 +1,48 @@
-"""Features as a Parquet table: its columns, and how it is written and read."""
+"""The file of features: a Parquet table, its columns, how it is written and read."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.encoder.loading import ImageInfo
+from hypervlad.cache import cache_key
+from hypervlad.encoder import EncodedImages, HypercolumnVLAD
 from hypervlad.extraction.sources import Item
+from hypervlad.modelfile import replace_when_complete
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from hypervlad.encoder import HypercolumnVLAD
-    from hypervlad.extraction.work import Encoded
 
 FORMAT_VERSION = 1
 VECTOR = "vector"
 _ENTRY = b"hypervlad"
 _CONTENT = "hypervlad.content"
 _ROW_GROUP_BYTES = 16 * 2**20  # a few of them are in memory at a time
+_MAX_MEMORY_SHARE = 0.25  # that vectors may take before they are mapped
+_DIGITS = 12  # of the digest in a copy's name
+_USUAL_MEMORY = 16 * 2**30  # where the system does not say how much there is
 
 
 class FeatureFileError(ValueError):
     """A file of features cannot be read or written; the message names it and what to do."""
 
 
-def beside(output: Path, ending: str) -> Path:
-    """Return where something lies that belongs to a file of features.
+def file_beside(output: Path, ending: str) -> Path:
+    """Return the path of a file or folder that belongs to a file of features.
 
-    Readers that take a folder of Parquet files as one table leave out names that begin with "_".
+    Readers that take a folder of Parquet files as one table ignore names that begin with "_".
     """
     return output.with_name(f"_{output.name}.{ending}")
 
@@ -58,24 +64,20 @@ def schema_of(n_features: int) -> pa.Schema:
     )
 
 
-def table_of(items: list[Item], encoded: Encoded) -> pa.Table:
-    """Return the images of a task that could be read as rows."""
-    rows = [
-        (item, facts)
-        for item, facts in zip(items, encoded.outcomes, strict=True)
-        if isinstance(facts, ImageInfo)
-    ]
+def table_of(items: list[Item], encoded: EncodedImages) -> pa.Table:
+    """Return a row for each image that could be read."""
+    rows = [(items[i], info) for i, info in zip(encoded.positions, encoded.info, strict=True)]
     flat = pa.array(np.ascontiguousarray(encoded.vectors).ravel())
     n_features = encoded.vectors.shape[1]
     schema = schema_of(n_features)
     columns = [
         [item.path for item, _ in rows],
         [item.label for item, _ in rows],
-        [facts.digest for _, facts in rows],
-        [facts.shape[0] for _, facts in rows],
-        [facts.shape[1] for _, facts in rows],
-        [1 if len(facts.shape) == 2 else facts.shape[2] for _, facts in rows],
-        [facts.pixel_size for _, facts in rows],
+        [info.digest for _, info in rows],
+        [info.shape[0] for _, info in rows],
+        [info.shape[1] for _, info in rows],
+        [1 if len(info.shape) == 2 else info.shape[2] for _, info in rows],
+        [info.pixel_size for _, info in rows],
     ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=False)]
     vectors = pa.FixedSizeListArray.from_arrays(flat, type=schema.field(VECTOR).type)
@@ -131,12 +133,12 @@ def _cut(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 
 def described(schema: pa.Schema, facts: dict[str, Any]) -> pa.Schema:
-    """Return the schema with facts of ours, as JSON, in its metadata."""
+    """Return the schema with facts, as JSON, in its metadata."""
     return schema.with_metadata({_ENTRY: json.dumps(facts, sort_keys=True).encode()})
 
 
 def description(schema: pa.Schema, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the facts of ours in a file's metadata.
+    """Return the facts in a file's metadata.
 
     Raises
     ------
@@ -192,7 +194,7 @@ def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
 
 
 def is_parquet(path: str | os.PathLike[str]) -> bool:
-    """Say whether a file is readable Parquet, anybody's."""
+    """Return whether a file is readable Parquet, of features or not."""
     try:
         pq.ParquetFile(path).close()
     except (pa.ArrowException, OSError):
@@ -200,6 +202,174 @@ def is_parquet(path: str | os.PathLike[str]) -> bool:
     return True
 
 
-def facts_of(encoder: HypercolumnVLAD, digest: str) -> dict[str, Any]:
-    """Return what a file of features says of the encoder that made it."""
+def table_facts(encoder: HypercolumnVLAD, digest: str) -> dict[str, Any]:
+    """Return what a file of features holds about the encoder that made it."""
     return {"format": FORMAT_VERSION, "encoder": digest, "parts": encoder.feature_blocks}
+
+
+# --- the encoder that made it ---------------------------------------------------------------------
+
+
+def fitted_encoder(model: Any) -> HypercolumnVLAD:
+    """Return the encoder of a fitted model.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is neither a HypercolumnVLAD nor a model that has one.
+    """
+    if isinstance(model, str | os.PathLike):
+        name = os.fspath(model)
+        raise TypeError(f"encoder must be a fitted model, not a path; give load({name!r})")
+    found = model if isinstance(model, HypercolumnVLAD) else getattr(model, "encoder_", None)
+    if not isinstance(found, HypercolumnVLAD):
+        check_is_fitted(model)
+        raise ValueError(
+            "encoder must be a fitted HypercolumnVLAD or MicrographClassifier, not "
+            f"{type(model).__name__}"
+        )
+    check_is_fitted(found)
+    return found
+
+
+def encoder_digest(model: Any) -> str:
+    """Return a digest of all that a fitted encoder's vectors depend on but the images."""
+    encoder = fitted_encoder(model)
+    reading = {"reading": asdict(encoder.fitted_params_.read_options)}
+    return cache_key(encoder.fingerprint() | reading)
+
+
+# --- reading it -----------------------------------------------------------------------------------
+
+
+def load_features(
+    path: str | os.PathLike[str], *, encoder: Any = None, mmap: bool | None = None
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Read a file that :func:`extract_features` wrote.
+
+    Parameters
+    ----------
+    path : path
+    encoder : HypercolumnVLAD or MicrographClassifier, optional
+        Fitted; if given, the file must have been made with it.
+    mmap : bool, optional
+        Map the vectors from the disk instead of reading them; an uncompressed copy,
+        ``_PATH.<digest>.npy``, is then written beside the file once and reused. By default, if
+        they would take more than a quarter of the machine's memory.
+
+    Returns
+    -------
+    X : ndarray of shape (n, n_features), float32
+        A read-only ``memmap`` if mapped.
+    frame : DataFrame of n rows
+        ``path`` (relative; missing for an array), ``label`` (may be missing), ``digest`` (SHA-256
+        of the pixels: see :class:`hypervlad.images.Micrograph`), ``height``, ``width``,
+        ``channels``, ``pixel_size`` (nm, NaN if not known).
+
+    Raises
+    ------
+    FeatureFileError
+        A ValueError: no such file, a damaged or a foreign one, or one of another encoder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from hypervlad import HypercolumnVLAD, extract_features, load_features, make_tem_images
+    >>> images, labels = make_tem_images(8, size=64, random_state=0)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4).fit(images)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     done = extract_features(images, encoder, labels=labels, out=f"{folder}/f.parquet")
+    ...     X, frame = load_features(f"{folder}/f.parquet", encoder=encoder)
+    >>> X.shape, len(frame)
+    ((8, 544), 8)
+    """
+    path = Path(path)
+    with open_table(path) as file:
+        if encoder is not None:
+            _check_encoder(path, file, encoder)
+        if mmap is None:
+            mmap = _too_large(file)
+        vectors = _mapped(path, file) if mmap else _read(path, file)
+        rest = [name for name in file.schema_arrow.names if name != VECTOR]
+        with _reporting_damage(path):
+            return vectors, file.read(columns=rest).to_pandas()
+
+
+@contextlib.contextmanager
+def _reporting_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise FeatureFileError(f"{path}: damaged ({error}); extract again") from error
+
+
+def _check_encoder(path: Path, file: pq.ParquetFile, encoder: Any) -> None:
+    made_with = description(file.schema_arrow, path)["encoder"]
+    if made_with != encoder_digest(encoder):
+        raise FeatureFileError(
+            f"{path}: these features are of another model (or of this one trained anew); extract "
+            "them again with this one"
+        )
+
+
+def _shape(file: pq.ParquetFile) -> tuple[int, int]:
+    return file.metadata.num_rows, file.schema_arrow.field(VECTOR).type.list_size
+
+
+def _blocks(path: Path, file: pq.ParquetFile) -> Iterator[np.ndarray]:
+    for group in range(file.num_row_groups):
+        with _reporting_damage(path):
+            block = vectors_of(file.read_row_group(group, columns=[VECTOR]))
+        yield block
+
+
+def _read(path: Path, file: pq.ParquetFile) -> np.ndarray:
+    vectors = np.empty(_shape(file), dtype=np.float32)
+    row = 0
+    for block in _blocks(path, file):
+        vectors[row : row + len(block)] = block
+        row += len(block)
+    return vectors
+
+
+def _mapped(path: Path, file: pq.ParquetFile) -> np.ndarray:
+    copy = file_beside(path, f"{content_digest(file)[:_DIGITS]}.npy")
+    if not copy.exists():
+        _remove_older_copies(path)
+        try:
+            _write_copy(copy, path, file)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                "the uncompressed copy that mapping needs cannot be written; free some space, or "
+                "give mmap=False",
+                str(copy),
+            ) from error
+    mapped: np.ndarray = np.load(copy, mmap_mode="r")
+    return mapped
+
+
+def _write_copy(copy: Path, path: Path, file: pq.ParquetFile) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": _shape(file)}
+    with replace_when_complete(copy) as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for block in _blocks(path, file):
+            stream.write(block.astype("<f4", copy=False).data)
+
+
+def _remove_older_copies(path: Path) -> None:
+    """Remove copies of what was in the file before; on Windows not while they are in use."""
+    name = re.compile(rf"_{re.escape(path.name)}\.[0-9a-f]{{{_DIGITS}}}\.npy")
+    for old in path.parent.iterdir():
+        if name.fullmatch(old.name):
+            with contextlib.suppress(OSError):
+                old.unlink()
+
+
+def _too_large(file: pq.ParquetFile) -> bool:
+    n_rows, n_features = _shape(file)
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows
+        memory = _USUAL_MEMORY
+    return 4 * n_rows * n_features > _MAX_MEMORY_SHARE * memory

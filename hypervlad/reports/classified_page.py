@@ -31,7 +31,11 @@ _QUALITY = 72
 _N_AHEAD = 2  # images decoded at a time: each may take a gigabyte
 _DIGITS = 6  # of a probability
 _NOVELTY_DIGITS = 4
-_KINDS = {"sure": "sure", "boundary": "ambiguous", "unknown": "out of distribution"}
+_KINDS = {
+    "sure": "sure",
+    "ambiguous": "ambiguous",
+    "out_of_distribution": "out of distribution",
+}
 
 
 def write_classified_page(

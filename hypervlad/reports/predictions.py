@@ -5,16 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.classifier import Judgement, judge_vectors
-from hypervlad.classifier.judging import check_asked, vector_sets
-from hypervlad.images import SkippedImage, SkippedImagesWarning
+from hypervlad.classifier import Judgement
+from hypervlad.images import SkippedImage
 from hypervlad.reports.files import as_utf8
 
 
@@ -58,41 +56,21 @@ def predictions_of(
     max_error : float, optional
         Adds the columns "kind" and "reason" of `judge`.
     """
-    check_asked(model, coverage, max_error)
-    vectors, skipped = _encoded_and_skipped(model.encoder_, images)
-    read = np.flatnonzero(~np.isnan(vectors[:, 0]))
-    columns, judged, possible = dict[str, list[Any]](), None, None
-    if len(read) < len(vectors):  # else no copy, of what may be most of the memory
-        vectors = vectors[read]
-    if not len(read):
-        return Predictions(read, np.empty((0, len(model.classes_))), columns, None, skipped)
-    if coverage is not None:
-        sets = vector_sets(model, vectors, coverage)
+    found = model.classify(images, coverage=coverage, max_error=max_error)
+    found.images.warn()
+    columns, possible = dict[str, list[Any]](), None
+    if found.sets is not None:
         names = np.array([str(name) for name in model.classes_], dtype=object)
-        possible = [names[row].tolist() for row in sets]
+        possible = [names[row].tolist() for row in found.sets]
         columns["possible"] = [
             "|".join(re.sub(r"([\\|])", r"\\\1", name) for name in own) for own in possible
         ]
-    if max_error is not None:
-        judged = judge_vectors(model, vectors, max_error)
+    judged = found.judgement
+    if judged is not None:
         columns |= {"kind": judged.kind.tolist(), "reason": judged.reasons}
-    proba = model.boosting_.predict_proba(vectors) if judged is None else judged.proba
-    return Predictions(read, proba, columns, judged, skipped, possible)
-
-
-def _encoded_and_skipped(
-    encoder: Any, images: Sequence[Any]
-) -> tuple[NDArray[np.floating], list[SkippedImage]]:
-    """Return vectors, and the images left out, of which is warned as ever."""
-    skipped: list[SkippedImage] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.filterwarnings("always", category=SkippedImagesWarning)
-        vectors = encoder.transform(images)
-    for each in caught:
-        if isinstance(each.message, SkippedImagesWarning):
-            skipped += each.message.skipped
-        warnings.warn(each.message, stacklevel=3)
-    return vectors, skipped
+    return Predictions(
+        found.images.positions, found.proba, columns, judged, found.images.skipped, possible
+    )
 
 
 def write_predictions(

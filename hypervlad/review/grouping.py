@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.classifier.training import TrainingImages, names_below
+from hypervlad.classifier.assessment import TrainingImages, relative_names
 from hypervlad.datasets.groups import GroupRow, match_groups, read_group_rows
 
 
@@ -101,7 +101,7 @@ def _codes_of(known: TrainingImages, training: Sequence[str]) -> list[int | None
         if name:
             by_name[_parts(name)[-1]].append((_parts(name), code))
     found: list[int | None] = []
-    for image, below in zip(training, names_below(training), strict=True):
+    for image, below in zip(training, relative_names(training), strict=True):
         whole, short = _parts(Path(image).absolute().as_posix()), _parts(below)
         fitting = [
             code

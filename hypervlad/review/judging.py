@@ -1,4 +1,4 @@
-"""What a model says of many images, in bounded memory: the one place that knows how it is asked."""
+"""Judging images with a model, and putting them into the order of a queue."""
 
 from __future__ import annotations
 
@@ -10,18 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.classifier import Judgement, MicrographClassifier, judge_vectors
-from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.images import (
-    ImageReadError,
-    SkippedImage,
-    SkippedImagesWarning,
-    read_micrograph,
-)
+from hypervlad.classifier import SURE, Judgement, MicrographClassifier
+from hypervlad.images import SkippedImagesWarning
 from hypervlad.review.ranking import informativeness, rank
 from hypervlad.review.records import Entry, TrainingImage
 
-_BATCH = 256  # images whose whole vectors are in memory at a time
+_CHUNK_SIZE = 256  # images whose vectors are in memory at a time
 
 
 def judge_images(
@@ -29,45 +23,48 @@ def judge_images(
     images: Sequence[Path],
     *,
     max_error: float = 0.05,
-    advance: Callable[[int], Any] = lambda _: None,
-) -> tuple[Judgement, NDArray[np.bool_]]:
-    """Encode images batch by batch and judge them.
+    progress: Callable[[int], Any] | None = None,
+    chunk_size: int = _CHUNK_SIZE,
+) -> tuple[Judgement, NDArray[np.intp]]:
+    """Judge images with limited memory.
 
     Parameters
     ----------
     model : MicrographClassifier
-        Fitted; an image that cannot be read is left out if its encoder has ``on_error="skip"``.
+        Fitted; unreadable images are left out if its encoder has ``on_error="skip"``.
     images : sequence of n Path
     max_error : float, default=0.05
-        Share of the sure answers that may be wrong.
-    advance : callable
-        Called after each batch with its number of images.
+        Accepted share of wrong answers among the sure ones.
+    progress : callable, optional
+        Called after each chunk with its number of images.
+    chunk_size : int, default=256
+        Images whose vectors are in memory at a time.
 
     Returns
     -------
     judgement : Judgement
         Of the images that could be read.
-    readable : ndarray of bool, shape (n,)
+    positions : ndarray of int, shape (n_read,)
+        Of these images.
 
     Warns
     -----
     SkippedImagesWarning
         Once, of all images that could not be read.
     """
-    parts, readable, caught = list[Judgement](), [np.empty(0, dtype=bool)], list[Any]()
-    for start in range(0, len(images), _BATCH):
-        batch = list(images[start : start + _BATCH])
-        with warnings.catch_warnings(record=True) as of_batch:
-            warnings.simplefilter("always")
-            vectors = _encoded(model.encoder_, batch)
-            read = ~np.isnan(vectors[:, 0])
-            if read.any():
-                parts.append(judge_vectors(model, vectors[read], max_error))
-        caught += [(start, each.message) for each in of_batch]
-        readable.append(read)
-        advance(len(batch))
-    _warn_once(caught, len(images))
-    return _joined(model, parts), np.concatenate(readable)
+    if not images:
+        empty = np.empty((0, model.training_.n_features), dtype=np.float32)
+        return model.judge_vectors(empty, max_error), np.empty(0, dtype=np.intp)
+    found = model.classify(
+        list(images), max_error=max_error, chunk_size=chunk_size, progress=progress
+    )
+    assert found.judgement is not None
+    if len(found.proba):
+        found.images.warn()
+    else:  # callers decide what no readable image means
+        skipped = found.images.skipped
+        warnings.warn(SkippedImagesWarning.about(skipped, len(images)), stacklevel=2)
+    return found.judgement, found.images.positions
 
 
 def entries_of(
@@ -89,7 +86,7 @@ def entries_of(
         In the order of the images.
     """
     classes = [str(label) for label in model.classes_]
-    doubtful = np.flatnonzero(judged.kind != "sure")
+    doubtful = np.flatnonzero(judged.kind != SURE)
     worth = informativeness(judged.proba[doubtful], judged.novelty[doubtful])
     order = doubtful[rank(worth, judged.projected[doubtful])]
     places = {int(row): place for place, row in enumerate(order)}
@@ -132,57 +129,3 @@ def _inside(root: Path | None, name: str) -> Path | None:
         if path.is_relative_to(root) and path.is_file():
             return path
     return None
-
-
-def _encoded(encoder: HypercolumnVLAD, batch: list[Path]) -> NDArray[np.floating]:
-    """Return vectors as `transform` does, also of a batch where all are skipped: an error there."""
-    try:
-        return encoder.transform(batch)
-    except ImageReadError:
-        reasons = [_unreadable(path) for path in batch]
-        if encoder.on_error != "skip" or None in reasons:
-            raise
-    skipped = [
-        SkippedImage(i, str(path), str(reason))
-        for i, (path, reason) in enumerate(zip(batch, reasons, strict=True))
-    ]
-    warnings.warn(SkippedImagesWarning.about(skipped, len(batch)), stacklevel=2)
-    return np.full((len(batch), 1), np.nan)
-
-
-def _unreadable(path: Path) -> str | None:
-    """Say why an image cannot be read; None if it can."""
-    try:
-        read_micrograph(path)
-    except ImageReadError as error:
-        return str(error)
-    return None
-
-
-def _warn_once(caught: Sequence[tuple[int, Any]], n_images: int) -> None:
-    """Pass on what was warned of batch by batch, each once, and all images skipped in one."""
-    skipped, others = list[SkippedImage](), dict[str, Any]()
-    for start, message in caught:
-        if isinstance(message, SkippedImagesWarning):
-            skipped += [bad._replace(position=start + bad.position) for bad in message.skipped]
-        else:
-            others.setdefault(str(message), message)
-    for message in others.values():
-        warnings.warn(message, stacklevel=3)
-    if skipped:
-        warnings.warn(SkippedImagesWarning.about(skipped, n_images), stacklevel=3)
-
-
-def _joined(model: MicrographClassifier, parts: Sequence[Judgement]) -> Judgement:
-    if not parts:
-        return judge_vectors(model, np.empty((0, model.boosting_.n_features_in_)))
-    return Judgement(
-        classes=model.classes_,
-        proba=np.concatenate([part.proba for part in parts]),
-        kind=np.concatenate([part.kind for part in parts]),
-        reasons=[reason for part in parts for reason in part.reasons],
-        novelty=np.concatenate([part.novelty for part in parts]),
-        nearest=np.concatenate([part.nearest for part in parts]),
-        projected=np.concatenate([part.projected for part in parts]),
-        threshold=parts[0].threshold,
-    )

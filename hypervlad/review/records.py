@@ -29,7 +29,7 @@ class Entry:
         Absolute.
     place : int or None
         In the queue, from 0; None where the model was sure.
-    kind : {"sure", "boundary", "unknown"}
+    kind : {"sure", "ambiguous", "out_of_distribution"}
     scores : list of (str, float)
         The most probable categories, most probable first.
     reason : str

@@ -247,8 +247,8 @@ def requeue(
     images = remaining(queue)
     max_error = float(queue.fact("max_error", "0.05") or 0.05)
     paths = [image.path for image in images]
-    judged, readable = judge_images(model, paths, max_error=max_error, advance=advance)
-    read = [image for image, is_read in zip(images, readable, strict=True) if is_read]
+    judged, positions = judge_images(model, paths, max_error=max_error, progress=advance)
+    read = [images[i] for i in positions]
     entries = entries_of(
         model, judged, [image.name for image in read], [image.path for image in read]
     )

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from hypervlad.classifier import MicrographClassifier
-from hypervlad.classifier.judging import check_asked
 from hypervlad.review.filling import make_queue
 from hypervlad.review.judging import entries_of, judge_images, training_images
 from hypervlad.review.records import QueueError
@@ -78,14 +77,14 @@ def start_queue(
     """
     place = Path(folder)
     check_free(place)
-    check_asked(model, None, max_error)
+    model.check_calibrated(max_error=max_error)
     found = {Path(os.path.realpath(image)): os.fspath(image) for image in reversed(list(images))}
     names = list(reversed(found.values()))  # a file given twice is one image
     paths = [Path(os.path.abspath(name)) for name in names]
-    judged, readable = judge_images(model, paths, max_error=max_error, advance=advance)
-    if not readable.any():
+    judged, positions = judge_images(model, paths, max_error=max_error, progress=advance)
+    if not len(positions):
         raise QueueError(f"none of {len(names)} images could be read: there is nothing to queue")
-    read = readable.nonzero()[0].tolist()
+    read = positions.tolist()
     entries = entries_of(model, judged, [names[i] for i in read], [paths[i] for i in read])
     facts = {"max_error": repr(max_error)}
     if model_file is not None:

@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
-from hypervlad.classifier import judge_vectors
 from hypervlad.images import SkippedImage
 from hypervlad.reports import write_classified_page
 from hypervlad.reports.predictions import Predictions
@@ -74,7 +73,7 @@ class Sheet:
         picked = rng.integers(0, len(vectors), n)
         far = rng.choice([0.0, 0.02, 0.3], n)[:, None] * np.abs(vectors).max()
         vectors = (vectors[picked] + far * rng.standard_normal((n, 1))).astype(np.float32)
-        self.judged = judge_vectors(model, vectors, 0.75)
+        self.judged = model.judge_vectors(vectors, 0.75)
         self.names = [f"scans/{number}.png" for number in range(n - 1)] + [f"scans/{EVIL}"]
         self.labels = [str(label) for label in self.judged.labels]
         self.confidence = self.judged.proba.max(axis=1)
@@ -185,11 +184,11 @@ def test_filters_leave_what_fits_and_count_it(many: Sheet) -> None:
     assert many.text("status") == f"{n} images"
     assert many.counted("classes") == [many.labels.count(name) for name in classes]
     assert many.counted("kinds") == [
-        int((kinds == kind).sum()) for kind in ("sure", "boundary", "unknown")
+        int((kinds == kind).sum()) for kind in ("sure", "ambiguous", "out_of_distribution")
     ]
     many.picture("many")
     many.click("kinds", "out of distribution")
-    unknown = np.flatnonzero(kinds == "unknown")
+    unknown = np.flatnonzero(kinds == "out_of_distribution")
     assert many.text("status") == f"{len(unknown)} of {n} images"
     of_unknown = [many.labels[k] for k in unknown]
     assert many.counted("classes") == [of_unknown.count(name) for name in classes]

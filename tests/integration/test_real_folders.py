@@ -9,8 +9,7 @@ from support.copies import CHANGES, jpeg
 from support.paths import DATA
 
 from hypervlad.datasets import check_image_folder, load_image_folder
-from hypervlad.datasets._thumbnails import make_thumbnail
-from hypervlad.datasets.near_copies import find_near_copies
+from hypervlad.datasets.copies import find_near_copies, make_thumbnail
 
 pytestmark = [
     pytest.mark.real,

@@ -123,41 +123,35 @@ def label_all(folder: Path, truth: dict[str, str], *, renamed: dict[str, str] | 
 # --- judging ----------------------------------------------------------------------------------
 
 
-def test_judging_in_batches_is_judging_at_once(
-    place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_judging_in_chunks_is_judging_at_once(place: SimpleNamespace) -> None:
     model = hypervlad.load(place.model)
     files = sorted(place.new.iterdir())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that no answer is sure, if so
         whole, _ = judge_images(model, files)
-        monkeypatch.setattr("hypervlad.review.judging._BATCH", 7)
         advanced: list[int] = []
-        parts, readable = judge_images(model, files, advance=advanced.append)
-    assert readable.all()
-    assert sum(advanced) == len(files)
+        parts, positions = judge_images(model, files, progress=advanced.append, chunk_size=7)
+    assert positions.tolist() == list(range(len(files)))
+    assert advanced == [7, 7, 7, 7, 2]
     assert parts.reasons == whole.reasons
     np.testing.assert_allclose(parts.proba, whole.proba, atol=1e-5)
     np.testing.assert_array_equal(parts.kind, whole.kind)
 
 
-def test_unreadable_images_are_warned_of_once(
-    place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_images_are_warned_of_once(place: SimpleNamespace, tmp_path: Path) -> None:
     model = hypervlad.load(place.model)
     model.encoder_.set_params(on_error="skip")
     files = sorted(place.new.iterdir())[:6]
-    for at in (1, 4, 5):  # the last two are a batch of their own
+    for at in (1, 4, 5):  # the last two are a chunk of their own
         files[at] = tmp_path / f"broken{at}.png"
         files[at].write_bytes(b"no image")
-    monkeypatch.setattr("hypervlad.review.judging._BATCH", 2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        judged, readable = judge_images(model, files)
+        judged, positions = judge_images(model, files, chunk_size=2)
     (told,) = [each.message for each in caught if "could not be read" in str(each.message)]
     assert [bad.position for bad in told.skipped] == [1, 4, 5]
     assert "broken5.png" in told.skipped[-1].reason
-    assert readable.tolist() == [True, False, True, True, False, False]
+    assert positions.tolist() == [0, 2, 3]
     assert len(judged.proba) == 3
 
 
@@ -166,7 +160,7 @@ def test_sure_images_have_no_place_and_others_the_order_of_their_worth() -> None
     judged = Judgement(
         classes=np.array(["flat", "rings"]),
         proba=proba,
-        kind=np.array(["sure", "boundary", "boundary", "unknown"]),
+        kind=np.array(["sure", "ambiguous", "ambiguous", "out_of_distribution"]),
         reasons=list("abcd"),
         novelty=np.array([0.5, 0.5, 0.5, 9.0]),
         nearest=np.array([[0], [1], [0], [1]]),
@@ -182,8 +176,8 @@ def test_sure_images_have_no_place_and_others_the_order_of_their_worth() -> None
 
 def test_where_all_are_labelled_nothing_is_judged(place: SimpleNamespace) -> None:
     model = hypervlad.load(place.model)
-    judged, readable = judge_images(model, [])
-    assert len(readable) == 0
+    judged, positions = judge_images(model, [])
+    assert len(positions) == 0
     assert entries_of(model, judged, [], []) == []
 
 
@@ -536,7 +530,7 @@ def test_a_folder_that_the_model_does_not_know_is_told(
     data = load_image_folder(place.images)
     names, groups = [f"x/{i}.png" for i in range(4)], np.array([0, 0, 1, 1])
     known = TrainingImages(
-        names, np.array(list("abab")), groups, np.arange(4), np.zeros((4, 2)), 1.0
+        names, np.array(list("abab")), groups, np.arange(4), np.zeros((4, 2)), 2, 1.0
     )
     with pytest.warns(UserWarning, match=r"of 36 training images only 0 are known"):
         found = groups_kept(known, data.images, range(36), [])

@@ -32,7 +32,7 @@ def entry(folder: Path, i: int, place: int | None = 0, **changes: object) -> Ent
         "name": f"new/{i:03d}.png",
         "path": folder / "new" / f"{i:03d}.png",
         "place": place,
-        "kind": "sure" if place is None else ("unknown" if i % 4 == 3 else "boundary"),
+        "kind": "sure" if place is None else ("out_of_distribution" if i % 4 == 3 else "ambiguous"),
         "scores": scores,
         "reason": f"between {scores[0][0]} (60 %) and {scores[1][0]} (30 %)",
         "novelty": 1.0,

@@ -135,11 +135,11 @@ def check_changed(method: str, changed: Mapping[str, Any], weights: str) -> None
 def _check_values(model: Any) -> None:
     """Raise what ``fit`` would, hours later."""
     from hypervlad import BoostedSoftmaxClassifier
-    from hypervlad.encoder.parameters import EncoderParams, check_run
+    from hypervlad.encoder.parameters import EncoderParams
 
     encoder, softmax = model.encoder, model.boosting
+    encoder._check_parameters()
     EncoderParams.of(encoder)
-    check_run(encoder)
     if isinstance(softmax, BoostedSoftmaxClassifier):
         softmax.check_parameters()
     else:

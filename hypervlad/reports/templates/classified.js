@@ -6,8 +6,10 @@ const WIDTH = 240; // of the histogram, in its own units; as in the page
 const HEIGHT = 66;
 const TYPING = 120; // ms without a key before the text is searched for
 
-const KINDS = ["sure", "boundary", "unknown"];
-const KIND_TEXTS = { sure: "sure", boundary: "ambiguous", unknown: "out of distribution" };
+const KINDS = ["sure", "ambiguous", "out_of_distribution"];
+const KIND_TEXTS = {
+  sure: "sure", ambiguous: "ambiguous", out_of_distribution: "out of distribution",
+};
 
 const by = (id) => document.getElementById(id);
 const data = JSON.parse(by("data").textContent);
@@ -272,7 +274,7 @@ function noveltyText(novelty) {
 }
 
 function possibleText(classes, kind) {
-  const warning = kind === "unknown" ? " (not reliable for an image that is out of distribution)" : "";
+  const warning = kind === "out_of_distribution" ? " (not reliable for an image that is out of distribution)" : "";
   return `Possible: ${classes.join(", ")}${warning}.`;
 }
 

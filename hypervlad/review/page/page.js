@@ -12,8 +12,8 @@ const KEYS = 9;
 const WHOLE = 8192; // pixels of the longer side that the server sends at most
 
 const KIND_IN_WORDS = {
-  boundary: "Between categories",
-  unknown: "Unlike all learnt",
+  ambiguous: "Between categories",
+  out_of_distribution: "Unlike all training images",
 };
 
 const by = (id) => document.getElementById(id);

@@ -171,7 +171,7 @@ def test_blank_images_small_and_empty_classes_and_strays(clean, tem):
     text = "\n".join(report.problems)
     assert "the class folder(s) d" in text
     assert "Fewer than 5 images in the class(es) c (1)" in text
-    assert "2 files are blank, every pixel alike: a/blank.png" in text
+    assert "2 files are blank, all pixels equal: a/blank.png" in text
     assert "1 file is beside the class folders" in text
     assert report.n_images == 15
 

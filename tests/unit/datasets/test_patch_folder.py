@@ -77,7 +77,7 @@ def test_a_full_folder_and_unknown_parts_are_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ImageFolderError, match="a new or an empty folder"):
         write_patch_folder(parts_of(), tmp_path)
-    with pytest.raises(ImageFolderError, match=r"parts are train, validation, test.* got dev"):
+    with pytest.raises(ImageFolderError, match=r"the parts train, validation, test.* got dev"):
         write_patch_folder({"dev": parts_of()["train"]}, tmp_path / "new")
     with pytest.raises(ImageFolderError, match="got none"):
         write_patch_folder({}, tmp_path / "new")

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from hypervlad.datasets import NANOFIBRE_DEFECTS, make_nanofibre_images
-from hypervlad.datasets._surface import SUBSTRATE, Strands, Surface
+from hypervlad.synthetic.surface import SUBSTRATE, Strands, Surface
 
 
 def test_images_and_masks_are_what_they_say():

@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from hypervlad.datasets import make_nanowire_images
-from hypervlad.datasets._surface import Strands, Surface
 from hypervlad.fibres import axial_difference, axial_statistics
+from hypervlad.synthetic.surface import Strands, Surface
 
 
 def test_images_and_truths_are_what_they_say():

@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypervlad.datasets import TEM_CLASSES, TEM_FINE_CLASSES, make_tem_images
-from hypervlad.datasets._chains import worm_like_chains
-from hypervlad.datasets._scenes import SCENES, Stage
-from hypervlad.datasets._tubes import Walls, particle_thickness, tube_thickness
-from hypervlad.datasets.tem import _balanced_labels, _class_names
+from hypervlad.synthetic.random_shapes import worm_like_chains
+from hypervlad.synthetic.tem import SCENES, Stage, _balanced_labels, _class_names
+from hypervlad.synthetic.tem_specimens import Walls, particle_thickness, tube_thickness
 
 
 def test_images_are_float32_in_unit_range_and_not_flat():

@@ -1,0 +1,258 @@
+"""Held-out predictions: the images that prediction sets and confidence thresholds are based on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.metrics import pairwise_distances_chunked
+
+from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.classifier.assessment import DISTANCES_MB
+from hypervlad.conformal import Calibration
+from hypervlad.splits import group_folds, linked_groups
+
+_N_FOLDS = 5
+_COPY_TOLERANCE = 1e-4  # of a vector's length: the last digits depend on the batch
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Predictions of images by learners that were not fitted on them.
+
+    Attributes
+    ----------
+    learners : list of classifiers
+        One per fold; the model's own learner if a calibration split was held out.
+    proba : ndarray of float, shape (n, n_classes)
+        Of each image, by a learner that was not fitted on its group.
+    codes : ndarray of int, shape (n,)
+        Columns of the true classes.
+    groups : ndarray of int, shape (n,)
+    models : ndarray of int, shape (n,)
+        Index of the learner that predicted each image.
+    rows : ndarray of int, shape (n,)
+        Row of each image in the model's training images.
+    is_split : bool
+        Whether the only learner is the model's own (a calibration split, not folds).
+    """
+
+    learners: list[Any]
+    proba: NDArray[np.float64]
+    codes: NDArray[np.intp]
+    groups: NDArray[np.intp]
+    models: NDArray[np.intp]
+    rows: NDArray[np.intp]
+    is_split: bool = False
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images whose most probable class is the true one."""
+        return float((self.proba.argmax(axis=1) == self.codes).mean())
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """The predictions compared with the true classes."""
+        return Calibration.of(self.proba, self.codes, self.groups, self.models)
+
+    def predict_proba(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the probabilities by each learner: (n_learners, n, n_classes)."""
+        return np.stack([learner.predict_proba(vectors) for learner in self.learners])
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return header and arrays, without the model's own learner."""
+        headers, arrays = [], {name: getattr(self, name) for name in _ARRAYS}
+        for number, learner in enumerate([] if self.is_split else self.learners):
+            header, own = learner.to_state()
+            headers.append(header)
+            arrays |= {f"{number}.{name}": array for name, array in own.items()}
+        return {"learners": headers, "is_split": self.is_split}, arrays
+
+    @classmethod
+    def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> HeldOut:
+        """Undo `to_state`; the model's own learner is added by `with_own_learner`."""
+        learners = []
+        for number, own in enumerate(header["learners"]):
+            prefix = f"{number}."
+            found = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+            learners.append(BoostedSoftmaxClassifier.from_state(own, found))
+        return cls(
+            learners, **{name: arrays[name] for name in _ARRAYS}, is_split=header["is_split"]
+        )
+
+    def with_own_learner(self, learner: Any) -> HeldOut:
+        """Return a copy with the model's own learner, if that is what predicted the images."""
+        return replace(self, learners=[learner]) if self.is_split else self
+
+    def check(self, n_training: int) -> None:
+        """Raise a ValueError unless the attributes fit together."""
+        n, n_classes = self.proba.shape
+        shapes = {getattr(self, name).shape for name in _ARRAYS if name != "proba"}
+        within = (
+            shapes == {(n,)}
+            and 0 <= self.codes.min() <= self.codes.max() < n_classes
+            and 0 <= self.rows.min() <= self.rows.max() < n_training
+            and 0 <= self.models.min() <= self.models.max() < len(self.learners)
+        )
+        if not within or not np.isfinite(self.proba).all():
+            raise ValueError("the held-out predictions are damaged")
+        if any(len(learner.classes_) != n_classes for learner in self.learners):
+            raise ValueError("the held-out predictions have learners of other classes")
+
+
+_ARRAYS = [field.name for field in fields(HeldOut) if field.name not in ("learners", "is_split")]
+
+
+def calibration_split(
+    labels: NDArray[Any], groups: NDArray[np.intp], share: float | None, seed: int | None
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Split rows into training and calibration rows; no calibration rows unless `share` is above 0.
+
+    Groups are sampled at random, without regard to class or size, so that they represent the groups
+    to come. Only a class without any training group gets one group back.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,)
+    groups : ndarray of int, shape (n,)
+    share : float or None
+        Of the groups.
+    seed : int or None
+
+    Returns
+    -------
+    train, calibration : ndarray of int
+        Sorted row numbers.
+    """
+    if not share:
+        return np.arange(len(labels)), np.empty(0, dtype=np.intp)
+    order = np.random.default_rng(seed).permutation(np.unique(groups))
+    chosen = list(order[: max(1, round(share * len(order)))])
+    for label in np.unique(labels):
+        own = groups[labels == label]
+        if np.isin(own, chosen).all():
+            chosen.remove(next(group for group in chosen if group in own))
+    is_chosen = np.isin(groups, chosen)
+    return np.flatnonzero(~is_chosen), np.flatnonzero(is_chosen)
+
+
+def groups_with_copies(points: NDArray[np.floating], groups: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Number the groups of images after joining groups that contain copies of the same image.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n, d)
+        Vectors of the images; those of copies are equal up to rounding.
+    groups : ndarray of int, shape (n,)
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+    """
+    mean_square = np.mean(np.sum(np.square(points, dtype=np.float64), axis=1))
+    tolerance = _COPY_TOLERANCE * float(np.sqrt(mean_square))
+    _, first_of_group, own = np.unique(groups, return_index=True, return_inverse=True)
+    distances = pairwise_distances_chunked(points, working_memory=DISTANCES_MB)
+    # A link to the first copy is enough to connect all copies.
+    first_copy = np.concatenate([(block <= tolerance).argmax(axis=1) for block in distances])
+    rows = np.arange(len(groups))
+    links = [np.column_stack([rows, first]) for first in (first_of_group[own], first_copy)]
+    return linked_groups(np.concatenate(links), len(groups))
+
+
+def cross_predict_calibration(
+    learner: Any,
+    vectors: NDArray[np.floating],
+    labels: NDArray[Any],
+    groups: NDArray[np.intp],
+    fit_params: Mapping[str, Any],
+    seed: int | None,
+) -> HeldOut | None:
+    """Fit a copy of a learner without each fold of groups, and predict that fold with it.
+
+    Parameters
+    ----------
+    learner : fitted classifier
+        Its classes are those of all copies.
+    vectors : ndarray of shape (n, n_features)
+    labels : ndarray of shape (n,)
+    groups : ndarray of int, shape (n,)
+    fit_params : mapping
+        Further arguments of ``fit``: arrays have one value per row, all else is passed on.
+    seed : int or None
+        Of the folds.
+
+    Returns
+    -------
+    HeldOut or None
+        None if no group can be held out.
+    """
+    folds = group_folds(labels, groups, n_splits=_N_FOLDS, random_state=seed)
+    if not folds:
+        return None
+    learners, proba, models = [], [], []
+    for number, (train, test) in enumerate(folds):
+        own = {
+            name: values[train] if isinstance(values, np.ndarray) else values
+            for name, values in fit_params.items()
+        }
+        learners.append(_fit_silently(clone(learner), vectors[train], labels[train], own))
+        proba.append(learners[-1].predict_proba(vectors[test]))
+        models.append(np.full(len(test), number))
+    rows = np.concatenate([test for _, test in folds])
+    codes = np.searchsorted(learner.classes_, labels[rows])
+    return HeldOut(
+        learners, np.concatenate(proba), codes, groups[rows], np.concatenate(models), rows
+    )
+
+
+def predict_calibration(
+    learner: Any,
+    vectors: NDArray[np.floating],
+    labels: NDArray[Any],
+    groups: NDArray[np.intp],
+) -> HeldOut | None:
+    """Predict the images of a calibration split with the learner that was fitted without them.
+
+    Parameters
+    ----------
+    learner : fitted classifier
+    vectors : ndarray of shape (m, n_features)
+    labels : ndarray of shape (m,)
+    groups : ndarray of int, shape (n,)
+        Of all images: those of the calibration split come last.
+
+    Returns
+    -------
+    HeldOut or None
+        Without copies of training images; None if no image is left.
+    """
+    n_train = len(groups) - len(labels)
+    own = groups[n_train:]
+    usable = np.isin(labels, learner.classes_) & ~np.isin(own, groups[:n_train])
+    if not usable.any():
+        return None
+    rows = n_train + np.flatnonzero(usable)
+    codes = np.searchsorted(learner.classes_, labels[usable])
+    proba = learner.predict_proba(vectors[usable])
+    return HeldOut([learner], proba, codes, own[usable], np.zeros_like(rows), rows, is_split=True)
+
+
+def _fit_silently(
+    learner: Any, vectors: NDArray[np.floating], labels: NDArray[Any], fit_params: Mapping[str, Any]
+) -> Any:
+    """Fit without messages and warnings: the fit on all images has given them already."""
+    if "verbose" in learner.get_params():
+        learner.set_params(verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return learner.fit(vectors, labels, **fit_params)

@@ -1,0 +1,279 @@
+"""``extract_features`` and ``plan_extraction``: from images to a file of vectors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from hypervlad.cache import Memory
+from hypervlad.extraction.manifest import TaskFolder, finished_manifest
+from hypervlad.extraction.run import Extraction, Run
+from hypervlad.extraction.sources import open_source
+from hypervlad.extraction.table import FeatureFileError, is_parquet, open_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@overload
+def extract_features(
+    images: Any,
+    encoder: Any,
+    *,
+    out: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    labels: Iterable[str | None] | None = None,
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    memory: Memory = None,
+    n_jobs: int | None = None,
+    resume: bool = False,
+    verify: bool = False,
+    verbose: bool = False,
+) -> Extraction: ...
+
+
+@overload
+def extract_features(
+    images: Any,
+    encoder: Any,
+    *,
+    out: None = None,
+    root: str | os.PathLike[str] | None = None,
+    labels: Iterable[str | None] | None = None,
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    memory: Memory = None,
+    n_jobs: int | None = None,
+    resume: bool = False,
+    verify: bool = False,
+    verbose: bool = False,
+) -> tuple[np.ndarray, pd.DataFrame]: ...
+
+
+def extract_features(
+    images: Any,
+    encoder: Any,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    labels: Iterable[str | None] | None = None,
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    memory: Memory = None,
+    n_jobs: int | None = None,
+    resume: bool = False,
+    verify: bool = False,
+    verbose: bool = False,
+) -> Extraction | tuple[np.ndarray, pd.DataFrame]:
+    """Encode the images of a folder, a list or a stream, and write their vectors to one file.
+
+    Finished batches are kept in a folder beside the file, ``_OUT.parts``. After an interruption at
+    any moment, the same call with ``resume=True`` continues after them, and the file becomes the
+    same to the byte, given the same threads and the same cache: a network's last digits depend on
+    both, and on what else is in a batch. An image that cannot be read costs only its own row. Until
+    the end the disk must hold the vectors twice; ``_OUT.images`` then records from which files they
+    are, and of what time.
+
+    Parameters
+    ----------
+    images : path of a folder, or iterable of paths and arrays
+        A folder is searched as by :func:`hypervlad.images.find_images`; the label of an image is
+        the first folder below it. A generator is consumed as needed.
+    encoder : HypercolumnVLAD or MicrographClassifier
+        Fitted.
+    out : path, optional
+        Parquet file to write, ``NAME.parquet``. If not given, the vectors are returned and nothing
+        is written.
+    root : path, optional
+        Folder that the paths in the table are relative to; for a folder, by default
+        the folder itself. The table holds no absolute paths.
+    labels : iterable of n str or None, optional
+        For a list or stream.
+    include, exclude : str or sequence of str
+        For a folder: see :func:`hypervlad.images.find_images`.
+    memory : None, str or joblib.Memory, default=None
+        Private, trusted folder that caches vectors, whatever their files are called; the encoder's
+        own by default. Files that it knows are not even opened if path, size and time of change
+        are the same.
+    n_jobs : int, optional
+        Processes, which share the cores; -1 for as many as there are. Within
+        ``joblib.parallel_config`` the work goes to its backend, a dask or ray cluster too, whose
+        machines must find images, weights and memory under the same paths.
+    resume : bool, default=False
+        Continue an interrupted call; if there is none, start. A complete file that the same encoder
+        made of the same images stays: files count as the same by path, size and time of change,
+        arrays are read. Images that could not be read are tried again. A complete stream starts
+        again, because it cannot be examined without consuming it.
+    verify : bool, default=False
+        Read all files, although the memory's index knows them. With ``resume``, all that were
+        finished before are read too, one after the other.
+    verbose : bool, default=False
+        Show progress: images done, rate, time left.
+
+    Returns
+    -------
+    Extraction
+        What was done; :func:`load_features` reads the vectors.
+    X : ndarray of shape (n_readable, n_features), float32
+        Instead, without ``out``; with ``frame``, see :func:`load_features`.
+
+    Raises
+    ------
+    ImageReadError
+        If there are no images, or none that can be read.
+    FeatureFileError
+        A ValueError: ``out`` is a folder, has another ending, or is a file that no extraction has
+        made; or the extraction that ``resume`` should continue had another model or batches of
+        another size.
+    OSError
+        If the disk is full; what was finished is kept.
+    RuntimeError
+        If worker processes are killed repeatedly during the same images, which are named. (A dask
+        cluster has its own error for that, ``KilledWorker``.)
+
+    Warns
+    -----
+    SkippedImagesWarning
+        Once, with the images that could not be read, whatever the encoder's ``on_error``.
+    UnknownPixelSizeWarning
+        Once, if the encoder brings images to a ``pixel_size`` and that of some is unknown.
+
+    Examples
+    --------
+    >>> from hypervlad import HypercolumnVLAD, extract_features, make_tem_images
+    >>> images, labels = make_tem_images(8, size=64, random_state=0)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
+    >>> X, frame = extract_features(images, encoder.fit(images), labels=labels)
+    >>> X.shape, frame["height"].tolist()
+    ((8, 544), [64, 64, 64, 64, 64, 64, 64, 64])
+    """
+    run = Run.of(encoder, memory, verify, n_jobs, verbose)
+    if out is None:
+        if resume:
+            raise ValueError("resume continues a file; give out=")
+        return run.in_memory(open_source(images, root, labels, include, exclude))
+    path = Path(out)
+    _check_target(path)
+    return run.to_file(open_source(images, root, labels, include, exclude), path, resume)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an extraction would do.
+
+    Attributes
+    ----------
+    n_images : int
+        In the list.
+    n_kept : int
+        Finished by an earlier, interrupted run.
+    n_found : int
+        Others whose vectors are in the cache, by the files' paths, sizes and times.
+    n_bytes : int
+        Of the file, if all images can be read.
+    """
+
+    n_images: int
+    n_kept: int
+    n_found: int
+    n_bytes: int
+
+    @property
+    def n_left(self) -> int:
+        """Images to be read and, unless the cache knows their pixels, computed."""
+        return self.n_images - self.n_kept - self.n_found
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_images} images: {self.n_kept} finished before, {self.n_found} in the cache, "
+            f"{self.n_left} to do; the file will have about {self.n_bytes / 1e6:.1f} MB"
+        )
+
+
+def plan_extraction(
+    images: Any,
+    encoder: Any,
+    *,
+    out: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    memory: Memory = None,
+    resume: bool = False,
+    verify: bool = False,
+) -> Plan:
+    """Return what :func:`hypervlad.extract_features` would do; nothing is computed or written.
+
+    Parameters
+    ----------
+    images : path of a folder, or list of paths and arrays
+    encoder, out, root, include, exclude, memory, resume, verify
+        As in :func:`hypervlad.extract_features`.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ValueError
+        If ``images`` is a stream, ``out`` or the weights cannot be used, or ``resume`` would
+        continue an extraction with another model.
+    """
+    _check_target(Path(out))
+    run, path = Run.of(encoder, memory, verify), Path(os.path.realpath(out))
+    source = open_source(images, root, None, include, exclude)
+    if source.n_images is None:
+        raise ValueError("a stream cannot be examined without consuming it; give a list")
+    if isinstance(run.encoder.memory, str) and not os.path.isdir(run.encoder.memory):
+        run.encoder.memory = None  # opening a cache would create it
+    n_bytes = source.n_images * (4 * run.encoder.n_features_out_ + 200)
+    if resume and run.complete(source, path) is not None:
+        return Plan(source.n_images, source.n_images, 0, n_bytes)
+    folder = TaskFolder.existing(path, run.settings) if resume else None
+    job = run.job("" if folder is None else folder.run)
+    is_cached, changes = job.is_cached(), job.change_detector()
+    n_kept = n_found = 0
+    for task in source.tasks(run.task_size):
+        if folder is not None and folder.has(task, changes):
+            n_kept += len(task.items)
+        else:
+            n_found += sum(is_cached(image) for _, image in task.numbered())
+    plan = Plan(source.n_images, n_kept, n_found, n_bytes)
+    if plan.n_left and run.encoder.weights != "imagenet":  # those may have to be downloaded
+        run.encoder.network()  # raises now if the file is missing, or holds other weights
+    return plan
+
+
+def _check_target(path: Path) -> None:
+    """Check that a file of features may be written here.
+
+    Raises
+    ------
+    FeatureFileError
+        If it is a folder, has another suffix, or is a file that no extraction has made.
+    """
+    if path.is_dir():
+        raise FeatureFileError(f"{path} is a folder; give the name of a file to write")
+    if path.suffix.lower() not in (".parquet", ".pq"):
+        raise FeatureFileError(f"{path}: features are written as Parquet; give NAME.parquet")
+    whole = Path(os.path.realpath(path))
+    if not whole.exists():
+        return
+    try:
+        open_table(whole).close()
+    except FeatureFileError as error:
+        # It may still be one of features, damaged beyond reading.
+        if not is_parquet(whole) and (
+            finished_manifest(whole).exists() or TaskFolder.is_unfinished(whole)
+        ):
+            return
+        raise FeatureFileError(
+            f"{path}: exists, and is not a file of features; give another name, or remove it"
+        ) from error

@@ -1,0 +1,464 @@
+"""One extraction: task by task, here or in workers; finished tasks are kept, merged at the end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pyarrow as pa
+from tqdm.auto import tqdm
+
+from hypervlad.backbones import Backbone, ensure_registered, get_backbone
+from hypervlad.cache import Memory
+from hypervlad.encoder import EncodedImages, HypercolumnVLAD, LoadedImage
+from hypervlad.encoder.caching import ResultCache
+from hypervlad.encoder.encoding import encode_loaded
+from hypervlad.encoder.loading import Batch, ReadReport
+from hypervlad.encoder.parallel import map_tasks, uses_workers
+from hypervlad.extraction.manifest import (
+    ChangeDetector,
+    FinishedTask,
+    Manifest,
+    SourceRecord,
+    TaskFolder,
+    finished_manifest,
+    manifest_writer,
+    skipped_images,
+)
+from hypervlad.extraction.sources import Source, Stamp, Task
+from hypervlad.extraction.table import (
+    FeatureFileError,
+    described,
+    description,
+    encoder_digest,
+    fitted_encoder,
+    frame_of,
+    open_table,
+    schema_of,
+    table_facts,
+    table_of,
+    vectors_of,
+    write_rows,
+)
+from hypervlad.images import ImageReadError, SkippedImage
+from hypervlad.images.reading import read_in_order
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_DISK_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What an extraction has done.
+
+    Attributes
+    ----------
+    path : Path
+        The file of features.
+    n_images : int
+        Rows in it.
+    n_kept : int
+        Images that an earlier, interrupted run had finished.
+    n_found : int
+        Vectors that were found in the cache instead of computed.
+    skipped : tuple of SkippedImage
+        Images that could not be read, with the reasons.
+    seconds : float
+        This took.
+    """
+
+    path: Path
+    n_images: int
+    n_kept: int
+    n_found: int
+    skipped: tuple[SkippedImage, ...]
+    seconds: float
+
+    def __str__(self) -> str:
+        parts = [f"{self.n_images} images in {self.seconds:.1f} s: {self.path}"]
+        if self.n_kept:
+            parts.append(f"{self.n_kept} images had been finished before")
+        if self.n_found:
+            parts.append(f"{self.n_found} vectors were found in the cache")
+        if self.skipped:
+            parts.append(f"{len(self.skipped)} images could not be read")
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """How an extraction is done.
+
+    Attributes
+    ----------
+    encoder : HypercolumnVLAD
+    digest : str
+        Of all that its vectors depend on but the images.
+    verify, n_jobs, verbose
+        As in :func:`hypervlad.extract_features`.
+    """
+
+    encoder: HypercolumnVLAD
+    digest: str
+    verify: bool
+    n_jobs: int | None
+    verbose: bool
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        memory: Memory,
+        verify: bool,
+        n_jobs: int | None = None,
+        verbose: bool = False,
+    ) -> Run:
+        if n_jobs == 0:
+            raise ValueError("n_jobs must be a number of processes, or -1 for one per core; got 0")
+        encoder = fitted_encoder(model).portable_copy(memory)
+        encoder.check_run_parameters()
+        return cls(encoder, encoder_digest(encoder), verify, n_jobs, verbose)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that finished tasks depend on but the images."""
+        return {"encoder": self.digest, "task_size": self.task_size}
+
+    @property
+    def task_size(self) -> int:
+        """Images per task: a batch."""
+        return self.encoder.loader().n_per_batch
+
+    def job(self, run: str) -> Job:
+        """Return what every process needs."""
+        backbone = get_backbone(self.encoder.fitted_params_.backbone)
+        return Job(self.encoder, backbone, run, self.verify)
+
+    def in_memory(self, source: Source) -> tuple[np.ndarray, pd.DataFrame]:
+        """Return vectors and frame."""
+        job, tables, report = self.job(secrets.token_hex(16)), dict[int, pa.Table](), ReadReport(0)
+        with self._bar(source) as bar:
+            for task, finished in job.finished(source.tasks(self.task_size), self.n_jobs):
+                tables[task.number] = finished.table
+                self._note(finished, task.start, report)
+                bar.update(len(task.items))
+        _check_any_read(report)
+        _warn(report)
+        table = pa.concat_tables(tables[number] for number in sorted(tables))
+        return vectors_of(table), frame_of(table)
+
+    def to_file(self, source: Source, path: Path, resume: bool) -> Extraction:
+        """Write vectors, and what is known of the images, to a file."""
+        began = time.monotonic()
+        path = Path(os.path.realpath(path))  # so that all that is written is on one disk
+        if resume and (complete := self.complete(source, path)) is not None:
+            return complete
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = TaskFolder.open(path, self.settings, resume=resume)
+        progress = _Progress()
+        try:
+            with self._bar(source) as bar:
+                unfinished = self._unfinished(source, folder, progress, bar)
+                for task, finished in self.job(folder.run).finished(unfinished, self.n_jobs):
+                    folder.keep(task, finished)
+                    bar.update(len(task.items))
+            report, n_cached = self._merge(folder, progress, path)
+        except OSError as error:
+            if error.errno not in _DISK_FULL:
+                raise
+            raise OSError(
+                error.errno,
+                "the disk is full; what is finished is kept: free some space and run again with "
+                "resume",
+                str(folder.path),
+            ) from error
+        folder.remove()
+        _warn(report)
+        return Extraction(
+            path,
+            report.n_images - len(report.skipped),
+            progress.n_kept,
+            n_cached,
+            tuple(report.skipped),
+            time.monotonic() - began,
+        )
+
+    def complete(self, source: Source, path: Path) -> Extraction | None:
+        """Return what a complete file holds, if these very images would give the same again.
+
+        Raises
+        ------
+        FeatureFileError
+            If another model made it.
+        """
+        if TaskFolder.is_unfinished(path):
+            return None
+        try:
+            with open_table(path) as file:
+                facts, n_rows = description(file.schema_arrow, path), file.metadata.num_rows
+        except FeatureFileError:  # none, or a damaged one
+            return None
+        if facts["encoder"] != self.digest:
+            raise FeatureFileError(
+                f"{path}: holds features of another model (or of this one trained anew); give "
+                "another name, or start again without resume"
+            )
+        manifest = None if source.n_images is None else Manifest.open(finished_manifest(path))
+        if manifest is None or manifest.settings != self.settings:
+            return None
+        records = manifest.records()
+        if records is None:
+            return None
+        skipped = skipped_images(records, 0)
+        report = ReadReport(len(records), skipped)
+        if n_rows != report.n_images - len(skipped):
+            return None
+        if not self.job("").change_detector().unchanged(source.listed(), records):
+            return None
+        _warn(report)
+        return Extraction(path, n_rows, n_rows, 0, tuple(skipped), 0.0)
+
+    def _unfinished(
+        self, source: Source, folder: TaskFolder, progress: _Progress, bar: tqdm[Any]
+    ) -> Iterator[Task]:
+        changes = self.job(folder.run).change_detector()
+        for task in source.tasks(self.task_size):
+            progress.n_tasks += 1
+            if not folder.has(task, changes):
+                yield task
+                continue
+            progress.n_kept += len(task.items)
+            if not bar.disable:
+                bar.initial += len(task.items)  # does not count in the rate
+            bar.update(len(task.items))
+
+    def _merge(self, folder: TaskFolder, progress: _Progress, path: Path) -> tuple[ReadReport, int]:
+        """Write all finished tasks to one file; return the report, and how many were cached."""
+        report, n_cached = ReadReport(0), 0
+        manifest = finished_manifest(path)
+        manifest.unlink(missing_ok=True)
+        with manifest_writer(manifest, folder.run, self.settings) as append:
+
+            def tables() -> Iterator[pa.Table]:
+                nonlocal n_cached
+                for number in range(progress.n_tasks):
+                    finished = folder.read(number)
+                    self._note(finished, report.n_images, report)
+                    append(finished.records)
+                    n_cached += finished.n_cached
+                    yield finished.table
+
+            schema = schema_of(self.encoder.n_features_out_)
+            schema = described(schema, table_facts(self.encoder, self.digest))
+            with open(folder.merged, "wb") as stream:
+                write_rows(stream, tables(), schema)
+                stream.flush()
+                os.fsync(stream.fileno())
+            _check_any_read(report)
+            os.replace(folder.merged, path)
+        return report, n_cached
+
+    def _note(self, finished: FinishedTask, start: int, report: ReadReport) -> None:
+        """Add a finished task to the report."""
+        report.n_images += len(finished.records)
+        report.skipped += skipped_images(finished.records, start)
+        if self.encoder.fitted_params_.pixel_size is not None:
+            columns = finished.table["path"].to_pylist(), finished.table["pixel_size"].to_pylist()
+            named = zip(*columns, strict=True)
+            report.unscaled += [path or "array" for path, own_size in named if own_size is None]
+
+    def _bar(self, source: Source) -> tqdm[Any]:
+        return tqdm(
+            desc="features",
+            total=source.n_images,
+            unit="image",
+            disable=None if self.verbose else True,
+        )
+
+
+@dataclass
+class _Progress:
+    """How many tasks there are, and how many images an earlier run had finished."""
+
+    n_tasks: int = 0
+    n_kept: int = 0
+
+
+def _check_any_read(report: ReadReport) -> None:
+    """Raise if there is nothing to write."""
+    if not report.n_images:
+        raise ImageReadError("there are no images; the stream ended before the first one")
+    if len(report.skipped) == report.n_images:
+        report.warn()
+
+
+def _warn(report: ReadReport) -> None:
+    report.skipped.sort()  # tasks of workers finish in any order
+    report.warn()
+
+
+# --- in any process -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What every process needs.
+
+    Attributes
+    ----------
+    encoder : HypercolumnVLAD
+        Fitted; it is sent without its network, which each process builds once.
+    backbone : Backbone
+        Of the encoder: registered here, it may not be registered there.
+    run : str
+        See `ResultCache`.
+    verify : bool
+        Read files although the cache's index knows them.
+    """
+
+    encoder: HypercolumnVLAD
+    backbone: Backbone
+    run: str
+    verify: bool
+
+    def finished(
+        self, tasks: Iterable[Task], n_jobs: int | None
+    ) -> Iterator[tuple[Task, FinishedTask]]:
+        """Do tasks, here or in joblib's workers; the latter finish in any order."""
+        return self._in_workers(tasks, n_jobs) if uses_workers(n_jobs) else self._here(tasks)
+
+    def is_cached(self) -> Callable[[Any], bool]:
+        """Return what says whether an image's vector can be found without reading the image."""
+        worker = _Worker(self)
+        return lambda image: worker.loader.is_cached(image, worker.cache.find)
+
+    def change_detector(self) -> ChangeDetector:
+        """Return how images are compared with those of an earlier run."""
+        loader = replace(_Worker(self).loader, memory=None)
+
+        def digest(image: Any) -> str | None:
+            try:
+                return loader.load(image, "image", lambda key: True).info.digest
+            except ImageReadError:
+                return None
+
+        return ChangeDetector(digest, self.verify)
+
+    def _here(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, FinishedTask]]:
+        worker, tasks = _Worker(self), iter(tasks)
+        # Up to the first image that is not in the cache, one task after the other: passing images
+        # between threads would take longer than finding their vectors.
+        for task in tasks:
+            finished = worker.finished(task, worker.load(task))
+            yield task, finished
+            if finished.n_cached < len(task.items):
+                break
+        ahead = deque[Task]()
+
+        def noted() -> Iterator[tuple[int, Task]]:
+            for task in tasks:
+                ahead.append(task)
+                yield task.number, task
+
+        n_threads = max(1, worker.loader.n_threads)
+        for loaded in read_in_order(noted(), lambda task, _: worker.load(task), n_threads):
+            assert isinstance(loaded, _Loaded)  # an unreadable image does not fail its task
+            task = ahead.popleft()
+            yield task, worker.finished(task, loaded)
+
+    def _in_workers(
+        self, tasks: Iterable[Task], n_jobs: int | None
+    ) -> Iterator[tuple[Task, FinishedTask]]:
+        running: dict[int, Task] = {}
+
+        def noted() -> Iterator[Task]:
+            for number, task in enumerate(tasks):
+                running[number] = task
+                yield task.with_absolute_paths()
+
+        def name(number: int) -> str:
+            return ", ".join(item.path or "array" for item in running[number].items)
+
+        for number, finished in map_tasks(_run_task, self, noted(), n_jobs, named=name):
+            yield running.pop(number), finished
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    """The images of a task; sizes and times of the files are those from before the reading."""
+
+    images: list[LoadedImage | SkippedImage]
+    stamps: list[Stamp]
+
+
+class _Worker:
+    """A job in one process: cache and network are opened once."""
+
+    def __init__(self, job: Job) -> None:
+        ensure_registered(job.backbone)
+        self._encoder = encoder = job.encoder
+        self.loader = encoder.loader(verify=job.verify)
+        fingerprint = {} if encoder.memory is None else encoder.fingerprint()
+        self.cache = ResultCache(encoder.memory, fingerprint, job.run)
+        self._batch_encoder: Any = None
+        self._lock = threading.Lock()  # a dask worker may have several threads
+
+    def load(self, task: Task) -> _Loaded:
+        """Read the images of a task, or find their vectors."""
+        stamps = [item.stamp() for item in task.items]
+        return _Loaded(list(read_in_order(task.numbered(), self._load)), stamps)
+
+    def finished(self, task: Task, loaded: _Loaded) -> FinishedTask:
+        """Encode the images of a task."""
+        images = loaded.images
+        skipped = [image for image in images if isinstance(image, SkippedImage)]
+        encoded: EncodedImages = encode_loaded(
+            ((i, image) for i, image in enumerate(images) if isinstance(image, LoadedImage)),
+            ReadReport(len(images), skipped),
+            self.loader,
+            self._compute,
+            self._encoder.n_features_out_,
+            self.cache,
+        )
+        records = [
+            SourceRecord.of(
+                item, image if isinstance(image, SkippedImage) else image.info.digest, stamp
+            )
+            for item, image, stamp in zip(task.items, images, loaded.stamps, strict=True)
+        ]
+        return FinishedTask(table_of(task.items, encoded), records, encoded.n_cached)
+
+    def _load(self, image: Any, name: str) -> LoadedImage:
+        return self.loader.load(image, name, self.cache.find)
+
+    def _compute(self, batch: Batch) -> np.ndarray:
+        with self._lock:
+            if self._batch_encoder is None:  # no network where all vectors are found
+                self._batch_encoder = self._encoder.batch_encoder()
+        vectors: np.ndarray = self._batch_encoder(batch)
+        return vectors
+
+
+_workers: WeakKeyDictionary[Job, _Worker] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def _run_task(job: Job, task: Task) -> FinishedTask:
+    """Do a task in a worker, with the network that it has built before."""
+    with _lock:
+        worker = _workers.get(job)
+        if worker is None:
+            worker = _workers[job] = _Worker(job)
+    return worker.finished(task, worker.load(task))

@@ -1,0 +1,121 @@
+"""Smooth random fields and worm-like chains: the shapes of films, particles and fibres."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+
+def smooth_noise(
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    cell: float,
+    *,
+    octaves: int = 1,
+    persistence: float = 0.5,
+) -> NDArray[np.float32]:
+    """Return a random field of mean 0, standard deviation 1, and features of about ``cell`` pixels.
+
+    Each further octave halves the features. Value noise on a coarse grid, interpolated, is several
+    times cheaper than filtered white noise.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    shape : (int, int)
+    cell : float
+        Grid spacing of the first octave, in pixels.
+    octaves : int
+    persistence : float
+        Amplitude of each octave relative to the previous one.
+    """
+    out = np.zeros(shape, np.float32)
+    amplitude = 1.0
+    for _ in range(octaves):
+        nodes = tuple(int(np.ceil(extent / cell)) + 2 for extent in shape)
+        values = rng.standard_normal(nodes, dtype=np.float32)
+        offset = rng.uniform(0, 1, 2)
+        out += amplitude * _interpolate(values, shape, cell, offset)
+        amplitude *= persistence
+        cell = max(2.0, cell / 2)
+    out -= out.mean()
+    return out / max(float(out.std()), 1e-6)
+
+
+def _interpolate(
+    values: NDArray[np.float32],
+    shape: tuple[int, int],
+    cell: float,
+    offset: NDArray[np.floating],
+) -> NDArray[np.float32]:
+    """Upsample a grid with separable cubic B-spline weights (two small matrix products)."""
+    down = _spline_matrix(values.shape[0], shape[0], cell, float(offset[0]))
+    across = _spline_matrix(values.shape[1], shape[1], cell, float(offset[1]))
+    return np.asarray(down @ values @ across.T, dtype=np.float32)
+
+
+def _spline_matrix(n_nodes: int, n_pixels: int, cell: float, offset: float) -> NDArray[np.float32]:
+    distance = np.abs((np.arange(n_pixels) / cell + offset)[:, None] - np.arange(n_nodes)[None, :])
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    far = np.maximum(0, 2 - distance) ** 3 / 6
+    return np.where(distance < 1, near, far).astype(np.float32)
+
+
+def worm_like_chains(
+    rng: np.random.Generator,
+    *,
+    anchors: NDArray[np.floating],
+    headings: NDArray[np.floating],
+    length: NDArray[np.floating],
+    persistence: float,
+    step: float,
+    stiffness: float,
+    anchor_at: NDArray[np.floating] | float = 0.5,
+) -> NDArray[np.float32]:
+    """Draw smooth random curves whose direction diffuses along their length.
+
+    The direction of a worm-like chain performs a random walk with variance ``step / persistence``
+    per step. It is the standard model of a semi-flexible filament, and suits nanotubes on a film.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    anchors : array of shape (n, 2)
+        A point (row, column) on each chain, in pixels.
+    headings : array of shape (n,)
+        Direction of each chain at its anchor, radians.
+    length : array of shape (n,)
+        Contour lengths in pixels. All chains have as many points as the longest needs, so shorter
+        ones are sampled more finely.
+    persistence : float
+        Persistence length in pixels: the larger, the straighter.
+    step : float
+        Distance of neighbouring points on the longest chain, in pixels.
+    stiffness : float
+        Length in pixels below which a chain does not bend, of the order of the tube's radius: no
+        bend is tighter than the tube is wide.
+    anchor_at : float or array of shape (n,)
+        Where along the chain the anchor lies: 0 is its start, 1 its end.
+
+    Returns
+    -------
+    array of shape (n, n_points, 2), float32
+        Points (row, column) in pixels.
+    """
+    n_chains = len(anchors)
+    n_points = max(8, int(np.ceil(float(np.max(length)) / step)))
+    spacing = (np.asarray(length) / n_points)[:, None]
+    turns = rng.standard_normal((n_chains, n_points)) * np.sqrt(spacing / persistence)
+    sigma = min(stiffness * n_points / float(np.mean(length)), n_points / 3)
+    angle = gaussian_filter1d(np.cumsum(turns, axis=1), sigma, axis=1, mode="nearest", truncate=2.5)
+    rows = np.arange(n_chains)
+    anchor_index = np.broadcast_to(
+        np.round(np.asarray(anchor_at) * (n_points - 1)).astype(int), (n_chains,)
+    )
+    angle += (np.asarray(headings) - angle[rows, anchor_index])[:, None]
+    points = np.cumsum(
+        np.stack([np.sin(angle), np.cos(angle)], axis=-1) * spacing[..., None], axis=1
+    )
+    points += (np.asarray(anchors) - points[rows, anchor_index])[:, None, :]
+    return points.astype(np.float32)

@@ -1,0 +1,251 @@
+"""``hypervlad extract``, ``hypervlad cache`` and the ``--cache`` of the other commands."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from hypervlad import HypercolumnVLAD, MicrographClassifier, load, load_features
+from hypervlad.cache import CacheFolder
+from hypervlad.cli import app
+from hypervlad.extraction.manifest import TaskFolder
+
+
+def run(*arguments: Any, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result
+
+
+@pytest.fixture
+def model(
+    encoder: HypercolumnVLAD,
+    texture_images: tuple[list[np.ndarray], np.ndarray],
+    tmp_path: Path,
+) -> Path:
+    path = tmp_path / "model.hvlad"
+    MicrographClassifier(encoder, random_state=0).fit(*texture_images).save(path)
+    return path
+
+
+def test_features_of_a_folder(model: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "f.parquet"
+    result = run("extract", folder, "-m", model, "-o", out)
+    assert result.stdout == f"features: {out}\n"
+    assert result.stderr.startswith("20 images in ")
+    X, frame = load_features(out, encoder=load(model))
+    files = [folder / path for path in frame["path"]]
+    np.testing.assert_allclose(X, load(model).encoder_.transform(files), atol=1e-5)
+
+
+def test_an_encoder_alone_will_do(encoder: HypercolumnVLAD, folder: Path, tmp_path: Path) -> None:
+    encoder.save(tmp_path / "encoder.hvlad")
+    run("extract", folder, "-m", tmp_path / "encoder.hvlad", "-o", tmp_path / "f.parquet", "-q")
+    assert len(load_features(tmp_path / "f.parquet", encoder=encoder)[0]) == 20
+
+
+def test_quiet_says_nothing_but_the_result(model: Path, folder: Path, tmp_path: Path) -> None:
+    result = run("extract", folder, "-m", model, "-o", tmp_path / "f.parquet", "-q")
+    assert result.stderr == ""
+
+
+def test_patterns(model: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "f.parquet"
+    run(
+        *("extract", folder, "-m", model, "-o", out),
+        *("--include", "a/*", "--include", "w*", "--exclude", "0.png"),
+    )
+    assert load_features(out)[1]["path"].tolist() == [f"a/{i}.png" for i in range(1, 8)] + ["w.png"]
+
+
+def test_bad_files_are_told_and_cost_no_others(model: Path, folder: Path, tmp_path: Path) -> None:
+    (folder / "a" / "2.png").write_bytes(b"no image")
+    out = tmp_path / "f.parquet"
+    result = run("extract", folder, "-m", model, "-o", out, code=2)
+    assert "error: 1 images could not be read, as the warning lists" in result.stderr
+    assert re.search(r"warning: 1 of 20 images could not be read.*\n.*2\.png", result.stderr)
+    assert len(load_features(out)[0]) == 19
+    run("extract", folder, "-m", model, "-o", out, "--on-error", "skip")
+
+
+def test_a_dry_run_does_nothing(model: Path, folder: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    result = run("extract", folder, "-m", model, "-o", tmp_path / "x" / "f.parquet", "--dry-run")
+    assert result.stdout.startswith("20 images: 0 finished before, 0 in the cache, 20 to do")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_stopped_run_goes_on(
+    model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, batches = tmp_path / "f.parquet", ("--batch-size", 4)
+    run("extract", folder, "-m", model, "-o", tmp_path / "whole.parquet", *batches)
+    with monkeypatch.context() as patch:
+        original, left = TaskFolder.keep, [2]
+
+        def keep(self: TaskFolder, *arguments: Any) -> None:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            original(self, *arguments)
+
+        patch.setattr(TaskFolder, "keep", keep)
+        result = run("extract", folder, "-m", model, "-o", out, *batches, code=130)
+        assert "extract goes on with --resume" in result.stderr
+    again = ("extract", folder, "-m", model, "-o", out, *batches, "--resume")
+    assert "20 images: 8 finished before" in run(*again, "--dry-run").stdout
+    assert "8 images had been finished before" in run(*again).stderr
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], "nowhere: no such folder"),
+        (["{folder}", "--cache-size", "1GB"], "--cache-size needs --cache"),
+        (["{folder}", "--cache", "c", "--cache-size", "big"], "is no size; write it like"),
+        (["{folder}", "--include", "*.tif"], "no image fits"),
+        (["{folder}", "--jobs", "0"], "--jobs 0"),
+        (["{folder}", "--batch-size", "0"], "batch_size must be a whole number of at least 1"),
+        (["{folder}", "-o", "{folder}"], "is a folder"),
+        (["{folder}", "-m", "missing.hvlad"], "missing.hvlad"),
+    ],
+)
+def test_errors_are_one_sentence(
+    arguments: list[str],
+    words: str,
+    model: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    filled = [argument.format(folder=folder) for argument in arguments]
+    given = ["extract", *filled]
+    for option, value in (("-m", model), ("-o", tmp_path / "f.parquet")):
+        given += [] if option in given else [option, str(value)]
+    result = run(*given, code=2)
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert words in line
+
+
+def test_the_cache_command(model: Path, folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    run("extract", folder, "-m", model, "-o", tmp_path / "f.parquet", "--cache", cache)
+    shown = run("cache", cache).stdout
+    assert shown.startswith(f"{cache}: 40 entries, ")
+    size = CacheFolder(cache).usage().n_bytes
+    run("cache", cache, "--limit", f"{size // 2}B")
+    assert 0 < CacheFolder(cache).usage().n_bytes <= size // 2
+    run(
+        *("extract", folder, "-m", model, "-o", tmp_path / "f.parquet", "--cache", cache),
+        *("--cache-size", f"{size // 4}B"),
+    )
+    assert CacheFolder(cache).usage().n_bytes <= size // 4
+    assert "0 entries" in run("cache", cache, "--clear").stdout
+    assert "holds no cache" in run("cache", folder, code=2).stderr
+
+
+def test_a_cache_that_was_not_needed_is_no_error(model: Path, folder: Path, tmp_path: Path) -> None:
+    command = ("extract", folder, "-m", model, "-o", tmp_path / "f.parquet", "--resume")
+    run(*command)
+    run(*command, "--cache", tmp_path / "new", "--cache-size", "1GB")
+
+
+def test_training_and_predicting_with_a_cache(
+    texture_images: tuple[list[np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    from support.feature_folders import write_image
+
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        write_image(tmp_path / "data" / "ab"[i % 2] / f"{i}.png", rng)
+    tiny = ["--backbone", "tiny", "--weights", "random", "--image-size", "16", "--n-codewords", "4"]
+    plain, cached, cache = tmp_path / "plain.hvlad", tmp_path / "cached.hvlad", tmp_path / "cache"
+    run("train", tmp_path / "data", "-o", plain, *tiny, "-q")
+    for _ in range(2):
+        run("train", tmp_path / "data", "-o", cached, *tiny, "-q", "--cache", cache)
+        assert cached.read_bytes() == plain.read_bytes()
+    n_entries = CacheFolder(cache).usage().n_entries
+    expected = run("predict", plain, tmp_path / "data", "-q").stdout
+    assert run("predict", plain, tmp_path / "data", "-q", "--cache", cache).stdout == expected
+    report = tmp_path / "report"
+    run("evaluate", plain, tmp_path / "data", "-o", report, "-q", "--cache", cache)
+    assert CacheFolder(cache).usage().n_entries == n_entries
+
+
+def test_a_list_of_all_that_was_skipped(model: Path, folder: Path, tmp_path: Path) -> None:
+    for i in range(25):
+        (folder / "a" / f"bad, {i:02d}.png").write_text("no image")
+    table = tmp_path / "new" / "skipped.csv"
+    out = tmp_path / "f.parquet"
+    run("extract", folder, "-m", model, "-o", out, "--skipped", table, "-q", code=2)
+    with table.open(newline="", encoding="utf-8") as stream:
+        header, *rows = csv.reader(stream)
+    assert header == ["image", "reason"]
+    assert [Path(name).name for name, _ in rows] == [f"bad, {i:02d}.png" for i in range(25)]
+    assert all(reason for _, reason in rows)
+
+
+def test_paths_count_from_the_root(model: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.parquet"
+    run("extract", folder / "a", "--root", folder, "-m", model, "-o", out, "-q")
+    _, frame = load_features(out)
+    assert frame["path"].tolist() == [f"a/{i}.png" for i in range(8)]
+    assert frame["label"].isna().all()
+    run("extract", folder, "--root", tmp_path, "-m", model, "-o", out, "-q")
+    _, frame = load_features(out)
+    assert frame["path"].tolist()[0] == "images/a/0.png"
+    assert set(frame["label"].dropna()) == {"a", "b"}  # below DIR, as without --root
+    result = run("extract", folder / "a", "--root", folder / "b", "-m", model, "-o", out, code=2)
+    assert "is not in root=" in result.output
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_what_cannot_be_is_told_before_the_work(
+    dry: list[str], model: Path, folder: Path, tmp_path: Path
+) -> None:
+    """A dry run says no to whatever the run would."""
+    out = tmp_path / "f.parquet"
+    for output, options, message in (
+        (model, [], "give NAME.parquet"),
+        (model / "f.parquet", [], "is a file, not a folder"),
+        (tmp_path, [], "is a folder; give the name of a file"),
+        (out, ["--jobs", "0"], "--jobs 0: give a number of processes"),
+        (out, ["--cache", model], "a file; give a folder"),
+        (out, ["--weights", "nope.pth"], "nope.pth"),
+        (out, ["--skipped", out], "would overwrite another file"),
+    ):
+        result = run("extract", folder, "-m", model, "-o", output, *options, *dry, code=2)
+        assert message in " ".join(result.output.split())
+    file = folder / "a" / "0.png"
+    assert "--include" in run("extract", file, "-m", model, "-o", out, *dry, code=2).output
+    assert not out.exists()
+    assert model.exists()
+
+
+def test_a_dry_run_makes_nothing(model: Path, folder: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    out, cache = tmp_path / "new" / "f.parquet", tmp_path / "cache"
+    result = run("extract", folder, "-m", model, "-o", out, "--cache", cache, "--dry-run")
+    assert result.stdout.startswith("20 images: 0 finished before, 0 in the cache, 20 to do")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_size_needs_a_unit(tmp_path: Path, model: Path, folder: Path) -> None:
+    cache = tmp_path / "cache"
+    run("extract", folder, "-m", model, "-o", tmp_path / "f.parquet", "--cache", cache, "-q")
+    n_entries = CacheFolder(cache).usage().n_entries
+    assert "write it like 500MB or 20GB" in run("cache", cache, "--limit", "2", code=2).output
+    assert "give it or --limit" in run("cache", cache, "--clear", "--limit", "1GB", code=2).output
+    assert CacheFolder(cache).usage().n_entries == n_entries > 0
+    run("cache", cache, "--limit", "0")
+    assert CacheFolder(cache).usage().n_entries == 0

@@ -1,0 +1,108 @@
+"""Extractions that are killed: nothing is lost, and no process is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from support.feature_folders import write_image
+from support.paths import ROOT
+
+from hypervlad import HypercolumnVLAD
+
+BATCH = 4
+KILLING = Path(__file__).with_name("killed_at_random.py")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("cached", [False, True])
+def test_killed_at_random_moments(cached: bool, tmp_path: Path) -> None:
+    seed = 20261121 + cached
+    done = subprocess.run(
+        [sys.executable, str(KILLING), str(tmp_path), str(seed), str(int(cached))],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+            "OMP_NUM_THREADS": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, f"seed {seed}: {done.stdout}{done.stderr}"
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["kills"] >= 20
+    assert found["same"]
+    # Each kill may cost the batch in flight, none more.
+    assert found["computed"] <= found["images"] + found["kills"] * BATCH
+    assert not list(tmp_path.glob("*.parts*"))
+    shutil.rmtree(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_a_killed_command_goes_on(folder: Path, tmp_path: Path) -> None:
+    """The real command in a process of its own, killed as soon as it has finished something."""
+    rng = np.random.default_rng(0)
+    files = [write_image(tmp_path / "many" / f"{i:03d}.png", rng) for i in range(300)]
+    encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
+    encoder.fit(files[:8]).save(tmp_path / "model.hvlad")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def command(out: str) -> list[str]:
+        return [
+            *(sys.executable, "-m", "hypervlad", "extract", "many"),
+            *("-m", "model.hvlad", "-o", out, "--resume", "--batch-size", "4", "-q"),
+        ]
+
+    child = subprocess.Popen(command("killed.parquet"), cwd=tmp_path, env=environment)
+    while child.poll() is None and len(list(tmp_path.rglob("_killed.parquet.parts/*/*"))) < 5:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    n_kept = len(list(tmp_path.rglob("_killed.parquet.parts/*/*.arrow")))
+    assert 5 <= n_kept < 75
+    for out in ("killed.parquet", "whole.parquet"):
+        subprocess.run(command(out), cwd=tmp_path, env=environment, check=True)
+    whole = (tmp_path / "whole.parquet").read_bytes()
+    assert (tmp_path / "killed.parquet").read_bytes() == whole
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
+def test_no_worker_outlives_a_killed_command(how: str, folder: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    files = [write_image(tmp_path / "many" / f"{i:04d}.png", rng) for i in range(1200)]
+    encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
+    encoder.fit(files[:8]).save(tmp_path / "model.hvlad")
+    child = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "hypervlad", "extract", "many", "-m", "model.hvlad"),
+            *("-o", "f.parquet", "--jobs", "2", "--batch-size", "4", "-q"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+    )
+    # Late enough that each worker has begun: only then does it watch.
+    while child.poll() is None and len(list(tmp_path.rglob("_f.parquet.parts/*/*"))) < 100:
+        time.sleep(0.01)
+    workers = psutil.Process(child.pid).children(recursive=True)
+    assert len(workers) >= 2
+    child.send_signal(getattr(signal, how))
+    child.wait(30)
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+    assert child.returncode == (-signal.SIGKILL if how == "SIGKILL" else 143)

@@ -1,0 +1,62 @@
+"""Extraction in other processes of this machine, from whatever folder and whatever network."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hypervlad import HypercolumnVLAD, extract_features
+from hypervlad.backbones import get_backbone
+from hypervlad.extraction import run as run_module
+from hypervlad.extraction.run import Job
+from hypervlad.extraction.sources import open_source
+
+
+@pytest.mark.slow
+def test_a_network_registered_here_works_there(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative paths, too, and a cache that both find."""
+    monkeypatch.chdir(tmp_path)
+    X, frame = extract_features("images", encoder, memory="cache", n_jobs=2)
+    again, _ = extract_features("images", encoder.set_params(memory="cache"))
+    np.testing.assert_array_equal(X, again)
+    np.testing.assert_allclose(
+        X, encoder.set_params(memory=None).transform([folder / p for p in frame["path"]]), atol=1e-5
+    )
+    assert (tmp_path / "cache" / "joblib").is_dir()
+
+
+def test_a_worker_that_lives_on_heeds_what_is_new(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, read: list[str]
+) -> None:
+    encoder.set_params(memory=tmp_path / "cache")
+    (task,) = open_source(folder / "a", folder, None).tasks(8)
+    backbone = get_backbone("tiny")
+    for run, verify, n_read in (("1", False, 8), ("2", False, 8), ("2", True, 16)):
+        run_module._run_task(Job(encoder, backbone, run, verify), task)
+        assert len(read) == n_read
+
+
+def test_threads_of_one_worker_build_one_network(
+    encoder: HypercolumnVLAD, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+    original = HypercolumnVLAD.batch_encoder
+
+    def counted(self: HypercolumnVLAD) -> object:
+        built.append("")
+        return original(self)
+
+    monkeypatch.setattr(HypercolumnVLAD, "batch_encoder", counted)
+    job = Job(encoder, get_backbone("tiny"), "threads", verify=False)
+    tasks = list(open_source(folder, None, None).tasks(2))
+    threads = [threading.Thread(target=run_module._run_task, args=(job, t)) for t in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(built) == 1

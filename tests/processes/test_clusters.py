@@ -1,0 +1,30 @@
+"""Other processes: joblib's own, a dask cluster and ray, each with a worker killed in mid-run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("on_a_cluster.py")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["loky", "dask", "ray"])
+def test_other_processes_give_the_same_and_may_die(kind: str, tmp_path: Path) -> None:
+    if kind != "loky":
+        pytest.importorskip(kind)
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), kind, str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"the same on {kind}" in done.stdout

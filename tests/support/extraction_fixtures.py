@@ -1,0 +1,56 @@
+"""A fitted encoder that takes milliseconds, a folder of images, and a count of what is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.feature_folders import write_folder
+
+from hypervlad import HypercolumnVLAD
+from hypervlad.encoder import loading
+from hypervlad.encoder.encoding import BatchEncoder
+
+
+@pytest.fixture
+def encoder(tiny_encoder: HypercolumnVLAD) -> HypercolumnVLAD:
+    """Fitted; four images per batch."""
+    rng = np.random.default_rng(1)
+    images = list(rng.random((8, 20, 24)).astype(np.float32))
+    return tiny_encoder.set_params(batch_size=4).fit(images)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twenty images: eight of class a, eight of class b, four beside the classes."""
+    return write_folder(tmp_path / "images")
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Digests of the images that the network was given, in order."""
+    seen: list[str] = []
+    original = BatchEncoder.__call__
+
+    def counted(self: BatchEncoder, batch: Any) -> np.ndarray:
+        seen.extend(batch.keys)
+        return original(self, batch)
+
+    monkeypatch.setattr(BatchEncoder, "__call__", counted)
+    return seen
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the images that were read."""
+    names: list[str] = []
+    original = loading.read_named
+
+    def noted(image: Any, options: Any, name: str) -> Any:
+        names.append(name)
+        return original(image, options, name)
+
+    monkeypatch.setattr(loading, "read_named", noted)
+    return names

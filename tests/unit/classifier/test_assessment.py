@@ -1,0 +1,230 @@
+"""Sure answers, images between classes, images unlike all others, and suspect labels."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+from typer.testing import CliRunner
+
+from hypervlad import HypercolumnVLAD, MicrographClassifier, load
+from hypervlad.classifier.assessment import TrainingImages, project_vectors, relative_names
+from hypervlad.cli import app
+from hypervlad.conformal import weighted_limit
+from hypervlad.reports import model_facts
+from hypervlad.reports.predictions import predictions_of
+
+
+def test_projections_keep_distances() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(30, 5000)) * rng.exponential(size=5000)
+    ratio = cdist(project_vectors(vectors), project_vectors(vectors)) / np.maximum(
+        cdist(vectors, vectors), 1e-9
+    )
+    apart = ratio[np.triu_indices(30, 1)]
+    assert abs(apart.mean() - 1) < 0.05
+    assert apart.std() < 0.1
+    assert project_vectors(vectors[:0]).shape == (0, 256)
+    few = rng.normal(size=(4, 256))
+    assert project_vectors(few[:0]).shape == (0, 256)
+    np.testing.assert_array_equal(project_vectors(few), few.astype(np.float32))
+
+
+@given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 5))
+def test_nearest_ones_are_those_of_a_slow_search(seed: int, n: int, n_groups: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(n, 4)).astype(np.float32)
+    groups = rng.integers(0, n_groups, n)
+    training = TrainingImages.of([np.zeros(1)] * n, np.arange(n), groups, np.arange(n), points, 4)
+    usual = []
+    for i in range(n):
+        far = sorted(
+            np.linalg.norm(points[i] - points[j]) for j in range(n) if groups[j] != groups[i]
+        )
+        usual.append(np.mean(far[:3]) if far else np.inf)
+    assert training.limit == pytest.approx(weighted_limit(usual, groups, 0.02), rel=1e-4)
+    new = rng.normal(size=(5, 4)).astype(np.float32)
+    rows, novelty = training.nearest(new)
+    distances = cdist(new, points)
+    order = np.argsort(distances, axis=1)[:, :3]
+    np.testing.assert_array_equal(rows, order)
+    mean = np.take_along_axis(distances, order, axis=1).mean(axis=1)
+    np.testing.assert_allclose(novelty, mean / training.limit, rtol=1e-4)
+
+
+def test_names_are_those_below_the_common_folder(tmp_path: Path) -> None:
+    paths = [tmp_path / "a" / "x.png", str(tmp_path / "b" / "c" / "y.png")]
+    assert relative_names(paths) == ["a/x.png", "b/c/y.png"]
+    assert relative_names([paths[0], np.zeros((2, 2))]) == ["x.png", ""]
+    assert relative_names([np.zeros((2, 2))]) == [""]
+
+
+# --- of the classifier --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(tiny_encoder: HypercolumnVLAD, texture_images: Any) -> MicrographClassifier:
+    images, labels = texture_images
+    rng = np.random.default_rng(0)
+    more = [np.clip(image + rng.normal(0, 0.02, image.shape), 0, 1) for image in images]
+    return MicrographClassifier(tiny_encoder, random_state=0).fit(
+        [*images, *more], np.tile(labels, 2)
+    )
+
+
+def test_images_are_judged_in_numbers_and_words(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    images, _ = texture_images
+    new = [*images, np.zeros_like(images[0])]
+    judged = model.judge(new, max_error=0.2)
+    n = len(new)
+    assert len(judged) == n
+    assert judged.kind[-1] == "out_of_distribution", "an empty image is like no texture"
+    assert judged.novelty[-1] > 1
+    assert "unlike all training images" in judged.reasons[-1]
+    assert set(judged.kind[:-1]) <= {"sure", "ambiguous"}
+    assert (judged.kind == "sure").sum() > n / 2
+    np.testing.assert_array_equal(judged.proba, model.predict_proba(new))
+    np.testing.assert_array_equal(judged.labels, model.predict(new))
+    np.testing.assert_array_equal(judged.nearest[:-1, 0] % len(images), np.arange(n - 1))
+    sure = (judged.proba.max(axis=1) >= judged.threshold) & (judged.novelty <= 1)
+    np.testing.assert_array_equal(judged.kind == "sure", sure)
+    answers = model.predict_or_reject(new, max_error=0.2)
+    np.testing.assert_array_equal((answers != "unsure")[:-1], sure[:-1])
+
+
+def test_images_between_classes_name_them(model: MicrographClassifier, texture_images: Any) -> None:
+    vectors = model.encoder_.transform(texture_images[0])
+    with pytest.warns(UserWarning, match="no answer is sure"):
+        judged = model.judge_vectors(vectors, 1e-6)
+    assert set(judged.kind) == {"ambiguous"}
+    top = judged.proba[0].argsort()[::-1]
+    first, second = (str(model.classes_[k]) for k in top[:2])
+    assert judged.reasons[0].startswith(f"between {first} (")
+    assert second in judged.reasons[0]
+    assert "100 %" not in judged.reasons[0]
+
+
+def test_what_is_more_probably_wrong_than_right_is_not_sure(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    """However many of the other answers are right."""
+    vectors = model.encoder_.transform(texture_images[0])
+    mean = vectors.mean(axis=0, keepdims=True)
+    judged = model.judge_vectors(np.concatenate([vectors, mean]), 0.9)
+    assert judged.threshold >= 0.5
+    assert (judged.proba[judged.kind == "sure"].max(axis=1) >= 0.5).all()
+
+
+def test_skipped_images_are_judged_unreadable(
+    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+) -> None:
+    model.encoder_.set_params(on_error="skip")
+    with pytest.warns(UserWarning, match="gone"):
+        judged = model.judge([tmp_path / "gone.png", texture_images[0][0]], 0.2)
+    assert judged.kind.tolist()[0] == "unreadable"
+    assert judged.labels[0] is None
+    assert np.isnan(judged.novelty[0])
+    assert (judged.nearest[0] == -1).all()
+    assert judged.kind[1] == "sure"
+
+
+def test_a_file_keeps_the_training_images(
+    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+) -> None:
+    images, _ = texture_images
+    model.save(tmp_path / "m.hvlad")
+    one, other = model.judge(images, 0.2), load(tmp_path / "m.hvlad").judge(images, 0.2)
+    np.testing.assert_array_equal(one.novelty, other.novelty)
+    np.testing.assert_array_equal(one.nearest, other.nearest)
+    assert one.reasons == other.reasons
+
+
+def test_swapped_labels_are_suspect(tiny_encoder: HypercolumnVLAD, texture_images: Any) -> None:
+    images, labels = texture_images
+    rng = np.random.default_rng(0)
+    many = [np.clip(im + rng.normal(0, 0.05, im.shape), 0, 1) for im in images for _ in range(3)]
+    truth = np.repeat(labels, 3)
+    wrong = truth.copy()
+    swapped = np.arange(0, len(truth), 12)
+    wrong[swapped] = np.where(truth[swapped] == truth[0], truth[-1], truth[0])
+    model = MicrographClassifier(tiny_encoder, random_state=0).fit(many, wrong)
+    issues = model.label_issues()
+    assert len({issue.position for issue in issues} & set(swapped.tolist())) >= len(swapped) - 1
+    assert len(issues) <= 2 * len(swapped)
+    for issue in issues:
+        assert issue.label == wrong[issue.position]
+        assert issue.likely != issue.label
+        assert issue.p_label < issue.p_likely
+    scores = [issue.p_label for issue in issues]
+    assert scores == sorted(scores)
+
+
+def test_the_table_has_what_is_asked_for(
+    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+) -> None:
+    images, _ = texture_images
+    plain = predictions_of(model, images, None, None)
+    assert plain.columns == {}
+    np.testing.assert_array_equal(plain.proba, model.predict_proba(images))
+    full = predictions_of(model, images, 0.8, 0.2)
+    assert list(full.columns) == ["possible", "kind", "reason"]
+    sets = model.predict_set(images, 0.8)
+    assert full.columns["possible"][0] == "|".join(model.classes_[sets[0]])
+    model.encoder_.set_params(on_error="skip")
+    with pytest.warns(UserWarning, match="gone"):
+        found = predictions_of(model, [tmp_path / "gone.png", images[0]], 0.8, 0.2)
+    assert found.read.tolist() == [1]
+    with pytest.raises(ValueError, match="coverage is a share"):
+        predictions_of(model, [tmp_path / "gone.png"], 80, None)
+
+
+def test_suspects_can_be_listed_in_a_shell(model: MicrographClassifier, tmp_path: Path) -> None:
+    model.save(tmp_path / "m.hvlad", include_backbone=True)
+    done = CliRunner().invoke(app, ["suspects", str(tmp_path / "m.hvlad")])
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[0] == "path,label,likely,p_label,p_likely"
+    table = tmp_path / "suspects.csv"
+    done = CliRunner().invoke(app, ["suspects", str(tmp_path / "m.hvlad"), "-o", str(table)])
+    n_judged = len(model.held_out_)
+    assert f"{len(table.read_text().splitlines()) - 1} of {n_judged} labels are" in done.output
+
+
+def test_what_was_never_held_out_is_not_called_judged(
+    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    model.set_params(calibration_size=0.25).fit(images, labels)
+    model.save(tmp_path / "m.hvlad", include_backbone=True)
+    done = CliRunner().invoke(app, ["suspects", str(tmp_path / "m.hvlad")])
+    n_judged = len(model.held_out_)
+    assert 0 < n_judged < len(images)
+    assert f"of {n_judged} labels are suspect" in done.stderr
+    assert f"{len(images) - n_judged} others were never held out" in done.stderr
+    assert done.stdout.startswith("path,label")
+
+
+def test_how_often_it_was_right_when_held_out_is_told(model: MicrographClassifier) -> None:
+    right = model.held_out_.proba.argmax(axis=1) == model.held_out_.codes
+    assert model.held_out_.accuracy == right.mean()
+    assert model_facts(model)["right when held out"] == f"{right.mean():.1%} of {len(right)} images"
+
+
+def test_names_with_the_sign_between_them_can_be_told_apart(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    images, _ = texture_images
+    model.boosting_.classes_ = np.array([f"{name}|x" for name in model.classes_])
+    model.classes_ = model.boosting_.classes_
+    found = predictions_of(model, images, 0.99, None)
+    assert found.possible is not None
+    for names, written in zip(found.possible, found.columns["possible"], strict=True):
+        assert re.split(r"(?<!\\)\|", written) == [name.replace("|", r"\|") for name in names]
+    assert max(map(len, found.possible)) > 1

@@ -1,0 +1,318 @@
+"""Held-out predictions of a classifier: coverage, rejections, copies, files."""
+
+from __future__ import annotations
+
+import tracemalloc
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+
+from hypervlad import BoostedSoftmaxClassifier, HypercolumnVLAD, MicrographClassifier, load
+from hypervlad.classifier.calibration import calibration_split, groups_with_copies
+from hypervlad.conformal import prediction_sets
+from hypervlad.modelfile import ModelFileError
+
+
+@pytest.fixture
+def model(tiny_encoder: HypercolumnVLAD) -> MicrographClassifier:
+    return MicrographClassifier(tiny_encoder, random_state=0)
+
+
+def noisy(
+    textures: tuple[list[np.ndarray], np.ndarray], n: int, seed: int
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Textures buried in noise, so that models are wrong at times."""
+    images, labels = textures
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(0, len(images), n)
+    noise = [rng.normal(0, 0.62, images[i].shape) for i in chosen]
+    found = [np.clip(images[i] + own, 0, 1) for i, own in zip(chosen, noise, strict=True)]
+    return found, labels[chosen]
+
+
+@pytest.mark.parametrize("size", [None, 0.4])
+def test_sets_of_a_classifier_cover(
+    model: MicrographClassifier, texture_images: Any, size: float | None
+) -> None:
+    images, labels = noisy(texture_images, 90, 0)
+    new, truth = noisy(texture_images, 300, 1)
+    model.set_params(calibration_size=size).fit(images, labels)
+    codes = np.searchsorted(model.classes_, truth)
+    for coverage in (0.6, 0.9):
+        sets = model.predict_set(new, coverage)
+        assert sets.shape == (300, len(model.classes_))
+        assert sets.dtype == bool
+        assert sets[np.arange(300), model.predict_proba(new).argmax(axis=1)].all()
+        held = sets[np.arange(300), codes].mean()
+        assert held >= coverage - 0.12, "90 images promise no more than that of one fit"
+    assert model.held_out_ is not None
+    bare = prediction_sets(
+        model.held_out_.predict_proba(model.encoder_.transform(new)),
+        model.held_out_.calibration,
+        0.6,
+    )
+    assert bare[np.arange(300), codes].mean() == pytest.approx(0.6, abs=0.2)
+    assert model.predict_set(new, 0.6).sum() < model.predict_set(new, 0.99).sum()
+
+
+def test_calibration_images_are_not_trained_on(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    images, labels = texture_images
+    groups = np.arange(len(images)) // 2
+    model.set_params(calibration_size=0.25).fit(images, labels, groups=groups)
+    assert model.held_out_ is not None
+    calibration = model.held_out_.calibration
+    assert model.n_images_ + len(calibration) == len(images) == len(model.training_)
+    assert len(calibration) == 2 * 3, "a quarter of 12 groups"
+    assert set(np.bincount(calibration.groups)[np.unique(calibration.groups)]) == {2}
+    assert model.held_out_.learners == [model.boosting_]
+
+
+def test_folds_are_predicted_by_models_fitted_without_their_groups(
+    model: MicrographClassifier, texture_images: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = texture_images
+    groups = np.arange(len(images)) // 2
+    learnt: list[set[int]] = []
+    original = BoostedSoftmaxClassifier.fit
+
+    def spy(self: Any, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Any:
+        learnt.append(set(np.asarray(groups).tolist()))
+        return original(self, X, y, sample_weight, groups=groups)
+
+    monkeypatch.setattr(BoostedSoftmaxClassifier, "fit", spy)
+    model.fit(images, labels, groups=groups)
+    assert model.held_out_ is not None
+    calibration = model.held_out_.calibration
+    assert len(calibration) == len(images)
+    assert learnt[0] == set(groups.tolist())
+    for number, of_fold in enumerate(learnt[1:]):
+        tested = set(calibration.groups[calibration.models == number].tolist())
+        assert tested
+        assert not tested & of_fold
+        assert tested | of_fold == learnt[0]
+
+
+def test_a_file_keeps_what_was_held_out(
+    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    model.fit(images, labels).save(tmp_path / "m.hvlad")
+    again = load(tmp_path / "m.hvlad")
+    np.testing.assert_array_equal(again.predict_set(images), model.predict_set(images))
+    np.testing.assert_array_equal(
+        again.predict_or_reject(images, 0.2), model.predict_or_reject(images, 0.2)
+    )
+    model.set_params(calibration_size=0.3).fit(images, labels).save(tmp_path / "split.hvlad")
+    assert load(tmp_path / "split.hvlad").calibration_size == 0.3
+    split = load(tmp_path / "split.hvlad")
+    assert split.held_out_.learners == [split.boosting_], "stored once"
+    model.set_params(calibration_size=np.float32(0)).fit(images, labels)
+    model.save(tmp_path / "none.hvlad")
+    with pytest.raises(ValueError, match="calibration_size was 0"):
+        load(tmp_path / "none.hvlad").predict_set(images)
+
+
+def test_answers_given_are_right_as_often_as_asked(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    images, labels = noisy(texture_images, 90, 0)
+    new, truth = noisy(texture_images, 300, 1)
+    model.fit(images, labels)
+    plain = model.predict(new)
+    assert (plain != truth).mean() > 0.05, "else there would be nothing to refuse"
+    answers = model.predict_or_reject(new, max_error=0.2)
+    given_ = answers != "unsure"
+    assert 0.1 < given_.mean() < 1
+    assert (answers[given_] == plain[given_]).all()
+    assert (answers[given_] != truth[given_]).mean() < (plain != truth).mean()
+    assert (answers[given_] != truth[given_]).mean() <= 0.2
+
+
+def test_rejections_that_are_impossible_raise_or_warn(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    images, labels = texture_images
+    model.fit(images, labels)
+    with pytest.warns(UserWarning, match="no answer is sure"):
+        assert set(model.predict_or_reject(images, 0.001, "?")) == {"?"}
+    with pytest.raises(ValueError, match="is one of the classes"):
+        model.predict_or_reject(images, reject_label=labels[0])
+    for label in (None, float("nan"), ("un", "sure")):
+        with pytest.raises(ValueError, match="reject_label is a text or number"):
+            model.predict_or_reject(images, reject_label=label)
+    with pytest.raises(ValueError, match="coverage is a share"):
+        model.predict_set(images, 90)
+    numbers = np.unique(labels, return_inverse=True)[1]
+    mixed = model.fit(images, numbers).predict_or_reject(images, 0.3)
+    assert set(mixed.tolist()) <= {0, 1, 2, "unsure"}
+    with pytest.warns(UserWarning, match="no answer is sure"):
+        whole = model.predict_or_reject(images, 0.001, reject_label=-1)
+    assert whole.dtype.kind == "i"
+    assert set(whole.tolist()) == {-1}
+
+
+def test_skipped_images_have_an_empty_set(
+    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    model.encoder.set_params(on_error="skip")
+    model.fit(images, labels)
+    with pytest.warns(UserWarning, match="gone"):
+        sets = model.predict_set([images[0], tmp_path / "gone.png"])
+    assert sets.any(axis=1).tolist() == [True, False]
+    with pytest.warns(UserWarning, match="gone"):
+        answers = model.predict_or_reject([images[0], tmp_path / "gone.png"], 0.9)
+    assert answers[1] is None
+
+
+def test_one_group_per_class_holds_nothing_out(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    images, labels = texture_images
+    with pytest.warns(UserWarning, match="only one or two"):
+        model.fit(images, labels, groups=labels)
+    assert model.held_out_ is None
+    for ask in (model.predict_set, model.predict_or_reject):
+        with pytest.raises(ValueError, match="at least two groups per class"):
+            ask(images)
+
+
+@pytest.mark.parametrize("size", [1, -0.1, "half", True, float("nan")])
+def test_the_size_is_checked(model: MicrographClassifier, texture_images: Any, size: Any) -> None:
+    with pytest.raises(ValueError, match="calibration_size must be the share of groups"):
+        model.set_params(calibration_size=size).fit(*texture_images)
+
+
+def test_an_unfitted_model_raises(model: MicrographClassifier, texture_images: Any) -> None:
+    for ask in (model.predict_set, model.predict_or_reject, model.judge):
+        with pytest.raises(NotFittedError):
+            ask(texture_images[0])
+    with pytest.raises(NotFittedError):
+        model.label_issues()
+
+
+def test_missing_calibration_raises_before_images_are_encoded(
+    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+) -> None:
+    model.set_params(calibration_size=0).fit(*texture_images)
+    for ask in (model.predict_set, model.predict_or_reject, model.judge):
+        with pytest.raises(ValueError, match="calibration_size was 0"):
+            ask([tmp_path / "there_is_no_such_file.png"])
+
+
+@pytest.mark.parametrize("size", [None, 0.4])
+def test_copies_of_an_image_promise_no_more_than_one(
+    model: MicrographClassifier, texture_images: Any, size: float | None
+) -> None:
+    """Labels are random: a copy in training must not count as knowledge of its original."""
+    images, _ = noisy(texture_images, 30, 0)
+    labels = np.random.default_rng(0).permutation(np.repeat(["a", "b", "c"], 10))
+    once = model.set_params(calibration_size=size).fit(images, labels)
+    n_groups = len(set(once.held_out_.calibration.groups.tolist()))
+    three = model.fit(images * 3, np.tile(labels, 3))
+    assert three.held_out_ is None or three.held_out_.calibration.n_groups <= n_groups
+    if three.held_out_ is not None:
+        assert three.held_out_.calibration.correct.mean() < 0.7
+
+
+def test_calibration_groups_are_sampled_at_random() -> None:
+    labels = np.repeat(["a", "b"], 20)
+    groups = np.repeat(np.arange(20), 2)
+    drawn = np.zeros(20)
+    for seed in range(300):
+        learnt, apart = calibration_split(labels, groups, 0.3, seed)
+        assert sorted([*learnt, *apart]) == list(range(40))
+        assert not set(groups[learnt]) & set(groups[apart])
+        drawn[np.unique(groups[apart])] += 1
+    np.testing.assert_allclose(drawn / 300, 0.3, atol=0.1)
+    alone = np.arange(4)
+    learnt, apart = calibration_split(np.array(["a", "a", "a", "b"]), alone, 0.9, 0)
+    assert set(learnt) >= {3}, "the only group of a class is learnt from"
+    assert len(apart) == 2
+
+
+def test_copies_join_their_groups() -> None:
+    points = np.random.default_rng(0).normal(size=(6, 300)).astype(np.float32)
+    points[4] = points[0] * (1 + 1e-6)
+    joined = groups_with_copies(points, np.array([0, 0, 1, 2, 2, 3]))
+    assert [len(set(joined[rows])) for rows in ([0, 1, 3, 4], [2], [5])] == [1, 1, 1]
+    assert len(set(joined)) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("held_out_.models", lambda whole: whole + 7),
+        ("held_out_.codes", lambda whole: whole + 9),
+        ("held_out_.groups", lambda whole: whole[1:]),
+        ("held_out_.rows", lambda whole: whole + 99),
+        ("held_out_.proba", lambda whole: whole * np.nan),
+        ("training_.groups", lambda whole: whole[1:]),
+        ("training_.points", lambda whole: whole[:4]),
+        ("training_.points", lambda whole: whole + np.inf),
+        ("training_.probe", lambda whole: whole[:, ::-1]),
+    ],
+)
+def test_damaged_files_are_refused(
+    model: MicrographClassifier, texture_images: Any, name: str, damage: Any
+) -> None:
+    header, arrays = model.fit(*texture_images).to_state()
+    arrays[name] = damage(arrays[name])
+    with pytest.raises(ModelFileError, match="incomplete"):
+        MicrographClassifier.from_state(header, arrays)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda training: training.update(limit="nan"), "its limit"),
+        (lambda training: training["labels"].update(values=["?"] * 24), "not among the classes"),
+        (lambda training: training["labels"]["values"].pop(), "is damaged"),
+    ],
+)
+def test_damaged_headers_are_refused(
+    model: MicrographClassifier, texture_images: Any, damage: Any, message: str
+) -> None:
+    header, arrays = model.fit(*texture_images).to_state()
+    damage(header["fitted"]["training_"]["state"])
+    with pytest.raises(ModelFileError, match=message):
+        MicrographClassifier.from_state(header, arrays)
+
+
+def test_many_copies_take_little_memory() -> None:
+    points = np.zeros((4000, 8), dtype=np.float32)
+    tracemalloc.start()
+    joined = groups_with_copies(points + 1, np.arange(4000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(set(joined.tolist())) == 1
+    assert peak < 500e6, "64 MB of distances at a time, not all pairs"
+
+
+def test_a_class_without_readable_training_images_is_left_out(
+    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    last = sorted(set(labels))[-1]
+    groups = np.arange(len(images))
+    _, apart = calibration_split(np.asarray(labels), groups, 0.4, 0)
+    broken = [
+        tmp_path / f"{i}.png" if labels[i] == last and i not in apart else image
+        for i, image in enumerate(images)
+    ]
+    model.set_params(calibration_size=0.4)
+    model.encoder.set_params(on_error="skip")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model.fit(broken, labels)
+    assert last not in model.classes_
+    assert set(model.training_.labels) == set(model.classes_)
+    header, arrays = model.to_state()
+    again = MicrographClassifier.from_state(header, arrays)
+    np.testing.assert_array_equal(again.training_.labels, model.training_.labels)

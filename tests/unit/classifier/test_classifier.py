@@ -1,0 +1,396 @@
+"""Images in, classes out: conformance, groups, files, skipped images, real micrographs."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import SVC
+from sklearn.utils.validation import check_is_fitted
+
+import hypervlad
+from hypervlad import (
+    BoostedSoftmaxClassifier,
+    HypercolumnVLAD,
+    ImageReadError,
+    MicrographClassifier,
+    ModelFileError,
+)
+from hypervlad.classifier import default_encoder
+from hypervlad.images import SkippedImagesWarning
+
+Images = tuple[list[np.ndarray], np.ndarray]
+
+
+@pytest.fixture
+def model(tiny_encoder: HypercolumnVLAD) -> MicrographClassifier:
+    return MicrographClassifier(tiny_encoder, random_state=0)
+
+
+def test_it_learns_and_its_probabilities_are_probabilities(
+    model: MicrographClassifier, texture_images: Images
+) -> None:
+    images, labels = texture_images
+    model.fit(images[:18], labels[:18])
+    assert model.score(images[18:], labels[18:]) == 1
+    proba = model.predict_proba(images[18:])
+    np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-5)
+    assert model.classes_.tolist() == ["flat", "rings", "stripes"]
+    np.testing.assert_array_equal(
+        model.predict(images), model.classes_[model.predict_proba(images).argmax(1)]
+    )
+    assert model.decision_function(images).shape == (24, 3)
+
+
+def test_paths_and_arrays_are_the_same(
+    model: MicrographClassifier, texture_images: Images, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    images, labels = texture_images
+    paths = []
+    for i, image in enumerate(images):
+        Image.fromarray(np.round(255 * image).astype(np.uint8)).save(tmp_path / f"{i}.png")
+        paths.append(str(tmp_path / f"{i}.png"))
+    model.fit(paths, labels)
+    arrays = [np.round(255 * image).astype(np.uint8) for image in images]
+    np.testing.assert_array_equal(model.predict_proba(paths), model.predict_proba(arrays))
+
+
+def test_groups_and_weights_reach_the_learner(
+    model: MicrographClassifier, texture_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = texture_images
+    seen: dict[str, Any] = {}
+    original = BoostedSoftmaxClassifier.fit
+
+    def spy(self: Any, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Any:
+        if not seen:  # of the fit on all images; those without a fold come after it
+            seen.update(groups=list(groups), weights=list(sample_weight))
+        return original(self, X, y, sample_weight, groups=groups)
+
+    monkeypatch.setattr(BoostedSoftmaxClassifier, "fit", spy)
+    groups, weights = np.arange(24) // 6, np.linspace(1, 2, 24)
+    model.fit(images, labels, groups=groups, sample_weight=weights)
+    assert seen["groups"] == list(groups)
+    assert seen["weights"] == list(weights)
+
+
+def test_an_image_of_no_weight_is_left_out_of_everything(
+    model: MicrographClassifier, texture_images: Images
+) -> None:
+    images, labels = texture_images
+    weights = np.where(np.arange(24) % 5 == 1, 0.0, 1.0)
+    groups = np.arange(24) // 2
+    model.fit(images, labels, weights, groups=groups)
+    kept = np.flatnonzero(weights)
+    fewer = clone(model).fit([images[i] for i in kept], labels[kept], groups=groups[kept])
+    assert model.n_images_ == len(kept)
+    np.testing.assert_array_equal(model.predict_proba(images), fewer.predict_proba(images))
+
+
+def test_a_fit_that_fails_leaves_the_model_as_it_was(
+    model: MicrographClassifier, texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    before = model.fit(images, labels).predict_proba(images)
+    with pytest.raises(ImageReadError, match=r"absent\.png"):
+        model.fit([*images[:-1], tmp_path / "absent.png"], labels)
+    np.testing.assert_array_equal(model.predict_proba(images), before)
+
+
+def test_verbose_reaches_the_parts_that_were_given(
+    model: MicrographClassifier, texture_images: Images, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, labels = texture_images
+    assert not model.fit(images, labels).encoder_.verbose
+    assert not capsys.readouterr().err
+    assert model.set_params(verbose=True).fit(images, labels).encoder_.verbose
+    assert "boosted softmax" in capsys.readouterr().err
+    assert not model.encoder.verbose
+
+
+def test_each_part_of_the_vectors_gets_a_linear_model(
+    model: MicrographClassifier, texture_images: Images
+) -> None:
+    images, labels = texture_images
+    model.set_params(encoder__codebook="both", encoder__pooled=True).fit(images, labels)
+    assert list(model.encoder_.feature_blocks) == ["joint", "per_layer", "pooled"]
+    assert model.boosting_.C_ is not None
+    assert len(model.boosting_.C_) == len(model.boosting_.block_weights_) == 3
+    margins = model.encoder_.transform(images) @ model.boosting_.linear_coef_
+    assert model.boosting_.n_estimators_ == 0
+    np.testing.assert_allclose(
+        margins + model.boosting_.linear_intercept_, model.decision_function(images), atol=1e-5
+    )
+
+
+def test_default_encoder() -> None:
+    encoder = default_encoder(n_codewords=8)
+    changed = encoder.get_params().items() - HypercolumnVLAD().get_params().items()
+    assert dict(changed) == {"codebook": "both", "turns": 2, "pooled": True, "n_codewords": 8}
+
+
+@pytest.mark.parametrize("include_backbone", [False, True])
+@pytest.mark.parametrize("codebook", ["joint", "per_layer", "both"])
+def test_saved_and_loaded_predicts_bit_identically(
+    include_backbone: bool,
+    codebook: str,
+    model: MicrographClassifier,
+    texture_images: Images,
+    tmp_path: Path,
+) -> None:
+    images, labels = texture_images
+    parts = {"encoder__codebook": codebook, "encoder__pooled": True, "encoder__turns": 2}
+    model.set_params(**parts).fit(images, labels)
+    path = tmp_path / "m.hvlad"
+    model.save(path, include_backbone=include_backbone)
+    loaded = hypervlad.load(path)
+    for method in ("predict", "predict_proba", "decision_function"):
+        np.testing.assert_array_equal(
+            getattr(loaded, method)(images), getattr(model, method)(images)
+        )
+    loaded.save(tmp_path / "again.hvlad", include_backbone=include_backbone)
+    assert (tmp_path / "again.hvlad").read_bytes() == path.read_bytes()
+    assert loaded.random_state == model.random_state
+    again = clone(loaded).fit(images, labels)
+    assert again.encoder_.get_params()["n_codewords"] == 4
+    np.testing.assert_array_equal(again.predict_proba(images), model.predict_proba(images))
+
+
+def test_pickle_works_and_carries_no_network(
+    model: MicrographClassifier, texture_images: Images
+) -> None:
+    images, labels = texture_images
+    model.fit(images, labels)
+    back = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(back.predict_proba(images), model.predict_proba(images))
+    assert not hasattr(clone(model), "encoder_")
+
+
+@pytest.mark.parametrize("label_type", [int, bool, str])
+def test_labels_keep_their_type(
+    label_type: Any, model: MicrographClassifier, texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    y = (labels == "flat").astype(int).astype(label_type)
+    model.fit(images, y).save(tmp_path / "m.hvlad")
+    assert hypervlad.load(tmp_path / "m.hvlad").predict(images[:2]).dtype == y.dtype
+
+
+def test_same_seed_same_model(model: MicrographClassifier, texture_images: Images) -> None:
+    images, labels = texture_images
+    first, second = (clone(model).fit(images, labels).predict_proba(images) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_scikit_learns_searches_take_lists_of_images(
+    model: MicrographClassifier, texture_images: Images
+) -> None:
+    images, labels = texture_images
+    assert cross_val_score(model, images, labels, cv=2).mean() > 0.9
+    model.set_params(boosting=BoostedSoftmaxClassifier())
+    search = GridSearchCV(
+        model, {"encoder__n_codewords": [2, 4], "boosting__Cs": [1.0, 10.0]}, cv=2
+    )
+    assert search.fit(images, labels).best_score_ > 0.9
+
+
+def test_skipped_images_are_left_out_and_marked(
+    model: MicrographClassifier, texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    bad = tmp_path / "bad.tif"
+    bad.write_bytes(b"")
+    mixed = [bad, *images]
+    model.set_params(encoder__on_error="skip")
+    with pytest.warns(SkippedImagesWarning, match=r"bad\.tif"):
+        model.fit(mixed, ["flat", *labels], groups=np.arange(25))
+    assert model.n_images_ == 24
+    with pytest.warns(SkippedImagesWarning):
+        predicted = model.predict(mixed)
+    assert predicted[0] is None
+    assert predicted[1:].tolist() == model.predict(images).tolist()
+    with pytest.warns(SkippedImagesWarning):
+        assert np.isnan(model.predict_proba(mixed)[0]).all()
+    with pytest.warns(SkippedImagesWarning):
+        assert np.isnan(model.decision_function(mixed)[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": ["a"] * 23}, "23 labels .* for 24 images"),
+        ({"y": ["a"] * 24}, "class"),
+        ({"groups": [1, 2]}, "2 groups values for 24 images"),
+        ({"sample_weight": [1.0]}, "1 sample_weight values for 24 images"),
+        ({"encoder": "vgg16"}, "encoder must be a HypercolumnVLAD or None, not 'vgg16'"),
+        ({"y": [np.nan] * 12 + [1.0] * 12}, r"y\[0\] is missing"),
+        ({"y": ["a"] * 12 + ["b"] * 11 + [float("nan")]}, r"y\[23\] is missing"),
+        ({"y": ["a"] * 12 + [None] * 12}, r"y\[12\] is missing"),
+        ({"y": None}, "requires y to be passed"),
+        ({"sample_weight": [-1.0] + [1.0] * 23}, "image 0 has -1.0"),
+        ({"sample_weight": [0.0] * 24}, "all weights are zero"),
+        ({"y": np.linspace(0, 1, 24)}, "Unknown label type|continuous"),
+        ({"groups": ["a"] * 23 + [np.nan]}, "group"),
+        ({"groups": [None] * 24}, "group"),
+        ({"boosting": BoostedSoftmaxClassifier(learning_rate=3)}, "learning_rate"),
+        ({"boosting": SVC()}, "with predict_proba or None, not SVC"),
+        ({"boosting": KNeighborsClassifier}, "with predict_proba"),
+        (
+            {"boosting": KNeighborsClassifier(), "sample_weight": np.ones(24)},
+            "KNeighborsClassifier, takes none",
+        ),
+        ({"boosting": 3}, "boosting must be .* with predict_proba or None, not 3"),
+    ],
+)
+def test_bad_input_is_told_before_images_are_encoded(
+    change: dict[str, Any],
+    message: str,
+    model: MicrographClassifier,
+    texture_images: Images,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images, labels = texture_images
+    call = {"y": labels} | {k: v for k, v in change.items() if k not in model.get_params()}
+    model.set_params(**{k: v for k, v in change.items() if k in model.get_params()})
+    monkeypatch.setattr(HypercolumnVLAD, "fit", _encoded_too_early)
+    with pytest.raises(ValueError, match=message):
+        model.fit(images, **call)
+
+
+def _encoded_too_early(*_: object) -> None:
+    raise AssertionError("images were encoded before the input was checked")
+
+
+def test_frames_asked_for_elsewhere_do_not_matter(
+    model: MicrographClassifier, texture_images: Images, tmp_path: Path
+) -> None:
+    import sklearn
+
+    images, labels = texture_images
+    expected = clone(model).fit(images, labels).predict_proba(images)
+    model.encoder.set_output(transform="pandas")
+    with sklearn.config_context(transform_output="pandas"):
+        model.fit(images, labels).save(tmp_path / "m.hvlad")
+        np.testing.assert_array_equal(model.predict_proba(images), expected)
+        loaded = hypervlad.load(tmp_path / "m.hvlad")
+        np.testing.assert_array_equal(loaded.predict_proba(images), expected)
+
+
+def test_score_leaves_skipped_images_out(
+    model: MicrographClassifier, texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    (tmp_path / "bad.tif").write_bytes(b"")
+    model.set_params(encoder__on_error="skip").fit(images, labels)
+    expected = model.score(images, labels)
+    with pytest.warns(SkippedImagesWarning):
+        assert model.score([tmp_path / "bad.tif", *images], ["flat", *labels]) == expected
+
+
+def test_parameters_of_numpy_can_be_saved(
+    model: MicrographClassifier, texture_images: Images, tmp_path: Path
+) -> None:
+    model.set_params(encoder__turns=np.int64(2), encoder__n_codewords=np.int32(4))
+    model.fit(*texture_images).save(tmp_path / "m.hvlad")
+    assert hypervlad.load(tmp_path / "m.hvlad").encoder.turns == 2
+
+
+def test_bare_strings_and_unfitted_models_are_told(model: MicrographClassifier) -> None:
+    with pytest.raises(ImageReadError, match="wrap it in a list"):
+        model.fit("a.png", ["a"])
+    with pytest.raises(ValueError, match="not fitted"):
+        model.predict(["a.png"])
+    with pytest.raises(ValueError, match="not fitted"):
+        check_is_fitted(model)
+
+
+def test_a_learner_that_does_not_fit_the_encoder_is_told(
+    model: MicrographClassifier, texture_images: Images
+) -> None:
+    header, arrays = model.fit(*texture_images).to_state()
+    learner = header["fitted"]["boosting_"]["state"]["fitted"]
+    learner["n_features_in_"], learner["linear_coef_"]["shape"] = 96, [96, 3]
+    arrays["boosting_.linear_coef_"] = np.zeros((96, 3))
+    with pytest.raises(ModelFileError, match="the learner takes 96 features where the encoder"):
+        MicrographClassifier.from_state(header, arrays)
+
+
+def test_a_state_with_a_part_missing_is_told(
+    model: MicrographClassifier, texture_images: Images
+) -> None:
+    header, arrays = model.fit(*texture_images).to_state()
+    for missing in ("n_images_", "encoder_", "boosting_", "classes_"):
+        fitted = {name: own for name, own in header["fitted"].items() if name != missing}
+        with pytest.raises(ModelFileError, match="incomplete"):
+            MicrographClassifier.from_state(header | {"fitted": fitted}, arrays)
+
+
+# --- other learners ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        GradientBoostingClassifier(n_estimators=5),
+        RandomForestClassifier(n_estimators=5),
+        make_pipeline(PCA(4), LogisticRegression(C=100)),
+    ],
+)
+def test_any_classifier_with_probabilities_learns_and_is_seeded(
+    learner: Any, model: MicrographClassifier, texture_images: Images
+) -> None:
+    images, labels = texture_images
+    model.set_params(boosting=learner)
+    with pytest.warns(UserWarning, match="takes no groups: its own inner splits"):
+        model.fit(images[:18], labels[:18], groups=np.arange(18))
+    first = model.predict_proba(images)
+    assert model.score(images[18:], labels[18:]) > 0.8
+    assert model.classes_.tolist() == ["flat", "rings", "stripes"]
+    again = clone(model).fit(images[:18], labels[:18]).predict_proba(images)
+    np.testing.assert_array_equal(first, again)
+    assert not hasattr(learner, "classes_")
+
+
+def test_margins_are_there_if_the_learner_has_them(
+    model: MicrographClassifier, texture_images: Images
+) -> None:
+    images, labels = texture_images
+    assert hasattr(model, "decision_function")
+    model.set_params(boosting=RandomForestClassifier(n_estimators=3)).fit(images, labels)
+    assert not hasattr(model, "decision_function")
+    model.set_params(boosting=GradientBoostingClassifier(n_estimators=3)).fit(images, labels)
+    assert model.decision_function(images).shape == (24, 3)
+
+
+def test_weights_reach_another_learner(model: MicrographClassifier, texture_images: Images) -> None:
+    images, labels = texture_images
+    model.set_params(boosting=GradientBoostingClassifier(n_estimators=3))
+    unweighted = clone(model).fit(images, labels).predict_proba(images).mean(axis=0)
+    weights = np.where(labels == "rings", 9.0, 1.0)
+    weighted = clone(model).fit(images, labels, sample_weight=weights).predict_proba(images)
+    assert weighted.mean(axis=0)[1] > unweighted[1] + 0.2
+
+
+def test_a_model_with_another_learner_cannot_be_saved(
+    model: MicrographClassifier, texture_images: Images, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    path = tmp_path / "model.hvlad"
+    path.write_bytes(b"what was there")
+    model.set_params(boosting=RandomForestClassifier(n_estimators=3)).fit(images, labels)
+    with pytest.raises(ModelFileError, match="RandomForestClassifier cannot be saved"):
+        model.save(path)
+    assert path.read_bytes() == b"what was there"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,388 @@
+"""Evidence by place adds up to the margins, and lies where the texture is."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+
+import hypervlad
+from hypervlad import (
+    BoostedSoftmaxClassifier,
+    HypercolumnVLAD,
+    ImageReadError,
+    MicrographClassifier,
+)
+from hypervlad.classifier import Explanation
+from hypervlad.hypercolumns import feature_maps, resample_preserving_sum, turned, turned_back
+
+Images = tuple[list[np.ndarray], np.ndarray]
+
+SIZE = 16
+FAST: dict[str, Any] = {"n_estimators": 0, "Cs": 1.0, "n_splits": 2}
+TINY: dict[str, Any] = {
+    "weights": "random",
+    "image_size": SIZE,
+    "n_codewords": 4,
+    "layer_components": 4,
+    "n_samples": 400,
+    "random_state": 0,
+}
+
+
+@cache
+def textures(n_classes: int, shape: tuple[int, int] = (20, 24)) -> Images:
+    """Noisy stripes, rings and flat grey, six images of each."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[: shape[0], : shape[1]] / 4.0
+    patterns = {
+        "flat": 0 * x,
+        "rings": np.cos(np.hypot(x - 3, y - 2) * 3),
+        "stripes": np.sin(9 * x),
+    }
+    names = sorted(patterns)[-n_classes:]
+    labels = np.array(names * 6)
+    noise = 0.05 * rng.standard_normal((len(labels), *shape))
+    images = [
+        np.clip(0.5 + 0.3 * patterns[name] + added, 0, 1).astype(np.float32)
+        for name, added in zip(labels, noise, strict=True)
+    ]
+    return images, labels
+
+
+def fitted(n_classes: int = 3, learner: dict[str, Any] = FAST, **encoder: Any) -> Any:
+    images, labels = textures(n_classes)
+    model = MicrographClassifier(
+        HypercolumnVLAD("tiny", **{**TINY, **encoder}),
+        boosting=BoostedSoftmaxClassifier(**learner),
+        random_state=0,
+    )
+    return model.fit(images, labels)
+
+
+def centred(margins: np.ndarray) -> np.ndarray:
+    """The margins of every class; a single one is that of the second class over the first."""
+    both = np.array([0.0, margins]) if np.ndim(margins) == 0 else margins
+    return both - both.mean()
+
+
+def check_sum(found: Explanation, model: MicrographClassifier, image: Any) -> None:
+    n_classes = len(model.classes_)
+    total = found.baseline + found.maps.sum(axis=(1, 2), dtype=np.float64) + found.trees
+    np.testing.assert_allclose(total, found.margins, rtol=1e-6, atol=1e-6)
+    expected = centred(model.decision_function([image])[0])
+    np.testing.assert_allclose(found.margins, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.probabilities, model.predict_proba([image])[0], atol=1e-4)
+    assert found.label == model.predict([image])[0]
+    assert found.maps.shape[0] == n_classes
+    assert found.maps.dtype == np.float32
+    np.testing.assert_allclose(found.maps.sum(axis=0), 0, atol=1e-5)
+    for name, words in found.words.items():
+        np.testing.assert_allclose(words.sum(axis=1), found.totals[name], rtol=1e-6, atol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_the_evidence_adds_up_to_the_margins(data: st.DataObject) -> None:
+    codebook = data.draw(st.sampled_from(["joint", "per_layer", "both"]), "codebook")
+    grids: list[Any] = ["finest", "image", 50]
+    grids += ["own"] if codebook == "per_layer" else []
+    steps = st.lists(st.sampled_from(["intra", "power", "l2"]), max_size=3, unique=True)
+    model = fitted(
+        n_classes=data.draw(st.sampled_from([2, 3]), "n_classes"),
+        codebook=codebook,
+        grid=data.draw(st.sampled_from(grids), "grid"),
+        turns=data.draw(st.sampled_from([1, 2, 8]), "turns"),
+        pooled=data.draw(st.booleans(), "pooled"),
+        normalize=data.draw(steps, "normalize"),
+        aspect=data.draw(st.sampled_from(["square", "own"]), "aspect"),
+        layer_components=data.draw(st.sampled_from([None, 4]), "layer_components"),
+    )
+    image = textures(3)[0][data.draw(st.integers(0, 17), "image")]
+    found = model.explain(image)
+    check_sum(found, model, image)
+    parts = {name.split(".")[0] for name in found.parts}
+    assert parts == set(model.encoder_.feature_blocks)
+    assert found.codeword_maps.shape == (len(found.words), *found.maps.shape[1:])
+    if model.encoder_.grid in ("finest", "image", "own"):
+        np.testing.assert_array_equal(found.codeword_maps, model.encoder_.codeword_maps(image))
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_trees_have_a_share_but_no_place(n_classes: int) -> None:
+    kept = {"n_estimators": 3, "Cs": 1.0, "n_splits": 2, "n_iter_no_change": None}
+    model = fitted(n_classes, kept)
+    assert model.boosting_.n_estimators_ == 3
+    image = textures(n_classes)[0][0]
+    found = model.explain(image)
+    check_sum(found, model, image)
+    assert np.abs(found.trees).max() > 1e-3
+    np.testing.assert_allclose(found.trees.sum(), 0, atol=1e-6)
+    assert not fitted(n_classes).explain(image).trees.any()
+
+
+@pytest.mark.parametrize("grid", ["finest", "image", 50])
+@pytest.mark.parametrize("turns", [1, 2])
+def test_trees_see_the_row_that_transform_gives(grid: Any, turns: int) -> None:
+    kept = {"n_estimators": 3, "Cs": 1.0, "n_splits": 2, "n_iter_no_change": None}
+    model = fitted(learner=kept, grid=grid, turns=turns, codebook="both", pooled=True)
+    learner = model.boosting_
+    for image in textures(3)[0][:4]:
+        row = model.encoder_.transform([image])
+        evidence = model.encoder_.explain_vector(image, np.zeros((row.shape[1], 1)))
+        np.testing.assert_array_equal(evidence.row, row[0])
+        assert not np.array_equal(evidence.vector.astype(np.float32), row[0])
+        found = model.explain(image)
+        linear = row @ learner.linear_coef_ + learner.linear_intercept_
+        added = centred((learner.decision_function(row) - linear)[0])
+        np.testing.assert_allclose(found.trees, added, rtol=1e-6, atol=1e-9)
+
+
+def test_a_split_as_fine_as_rounding_is_decided_as_in_prediction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Trees that tell single precision's last bit must not see another one."""
+    model = fitted(codebook="both", pooled=True)
+    image = textures(3)[0][0]
+    row = model.encoder_.transform([image])
+
+    def last_bits(X: np.ndarray) -> np.ndarray:
+        assert X.dtype == np.float32
+        return np.repeat((row == X).mean(axis=1, keepdims=True), 3, axis=1) * [1.0, 2.0, 3.0]
+
+    monkeypatch.setattr(model.boosting_, "_tree_margins", last_bits)
+    np.testing.assert_array_equal(model.explain(image).trees, [-1.0, 0.0, 1.0])
+
+
+def test_common_scale_does_not_change_the_pixels_chosen(tmp_path: Path) -> None:
+    """With ``pixel_size`` the digest that chooses pixels is another one."""
+    import tifffile
+
+    images, labels = textures(3)
+    paths = []
+    for number, image in enumerate(images):
+        paths.append(str(tmp_path / f"{number}.tif"))
+        facts = {"unit": "nm", "spacing": 1.0}
+        per_nm = (1e7 * 1.25, 1e7 * 1.25)
+        tifffile.imwrite(paths[-1], image, imagej=True, metadata=facts, resolution=per_nm)
+    assert hypervlad.read_micrograph(paths[0]).pixel_size is not None
+    pixel_size = hypervlad.read_micrograph(paths[0]).pixel_size
+    encoder = HypercolumnVLAD("tiny", **TINY, grid=30, pixel_size=pixel_size)
+    boosting = BoostedSoftmaxClassifier(**FAST)
+    model = MicrographClassifier(encoder, boosting=boosting, random_state=0).fit(paths, labels)
+    found = model.explain(paths[0])
+    assert found.maps.shape[1:] == images[0].shape
+    check_sum(found, model, paths[0])
+
+
+# --- an oracle that a reader can check by eye ------------------------------------------------
+
+
+def enlarged(layer: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A layer (h, w, C) at every position of a grid, by torch's own enlargement."""
+    tensor = torch.from_numpy(layer).permute(2, 0, 1)[None]
+    out = torch.nn.functional.interpolate(tensor, size, mode="bilinear", align_corners=False)
+    return out[0].permute(1, 2, 0).numpy()
+
+
+def residual_evidence(
+    columns: np.ndarray, words: np.ndarray, nearest: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Loop over positions: e(p) = sum_d w_kd g_kd (x_pd - c_kd), with intra-normalisation."""
+    sums = np.zeros_like(words)
+    for p in np.ndindex(nearest.shape):
+        sums[nearest[p]] += columns[p] - words[nearest[p]]
+    lengths = np.sqrt((sums**2).sum(axis=1))
+    n_seen = (lengths > 0).sum()  # each word seen is as long as any: l2 divides by their root
+    evidence = np.zeros(nearest.shape)
+    for p in np.ndindex(nearest.shape):
+        k = nearest[p]
+        residual = (columns[p] - words[k]) / lengths[k] / np.sqrt(n_seen)
+        evidence[p] = weights[k] @ residual
+    return evidence
+
+
+def network_maps(encoder: HypercolumnVLAD, image: np.ndarray) -> list[np.ndarray]:
+    batch = encoder.loader().load_batch(image)
+    maps = feature_maps(encoder.network(), batch.tensors)
+    return [layer[0].double().numpy() for layer in maps]
+
+
+def test_every_place_against_loops() -> None:
+    images, _ = textures(3)
+    encoder = HypercolumnVLAD("tiny", **TINY, codebook="both", pooled=True, aspect="own")
+    encoder.fit(images)
+    image = images[4]
+    rng = np.random.default_rng(1)
+    vector = encoder.transform([image])[0]
+    weights = rng.standard_normal(len(vector))
+    found = encoder.explain_vector(image, weights[:, None])
+    np.testing.assert_allclose(found.vector, vector, atol=1e-5)
+
+    raw = network_maps(encoder, image)
+    projections = encoder.codebook_.projections
+    layers = [p.apply(layer).astype(np.float64) for p, layer in zip(projections, raw, strict=True)]
+    grid = layers[0].shape[:2]
+    (joint, *own), first = encoder.codebook_.codewords, 0
+
+    columns = np.concatenate([enlarged(layer, grid) for layer in layers], axis=2)
+    block = weights[: joint.size].reshape(joint.shape)
+    nearest = encoder.codeword_maps(image)[0]
+    expected = residual_evidence(columns, joint.astype(float), nearest, block)
+    np.testing.assert_allclose(found.parts["joint"][0], expected, atol=1e-5)
+    for k in range(len(joint)):
+        in_word = expected[nearest == k].sum()
+        np.testing.assert_allclose(found.words["joint"][0, k], in_word, atol=1e-5)
+
+    # The words of a layer beside joint ones are on the layer's own cells, all normalised as one.
+    first = joint.size
+    sums, nearest_own = [], []
+    for layer, words in zip(layers, own, strict=True):
+        distances = ((layer[:, :, None] - words) ** 2).sum(-1)
+        nearest_own.append(distances.argmin(-1))
+        residuals = layer - words[nearest_own[-1]]
+        sums.append([residuals[nearest_own[-1] == k].sum(axis=0) for k in range(len(words))])
+    lengths = [np.linalg.norm(each, axis=1) for each in sums]
+    n_seen = sum((length > 0).sum() for length in lengths)
+    for tap, layer, words, near, length in zip(
+        encoder.taps_, layers, own, nearest_own, lengths, strict=True
+    ):
+        block = weights[first : first + words.size].reshape(words.shape)
+        first += words.size
+        residuals = (layer - words[near]) / length[near][..., None] / np.sqrt(n_seen)
+        cells = (residuals * block[near]).sum(-1)
+        expected = spread_by_loops(cells, grid)
+        np.testing.assert_allclose(found.parts[f"per_layer.{tap}"][0], expected, atol=1e-5)
+
+    n_channels, expected = sum(layer.shape[2] for layer in raw), np.zeros(grid)
+    for p, layer in zip(projections, raw, strict=True):
+        channels = weights[first : first + layer.shape[2]]
+        first += layer.shape[2]
+        cells = ((layer - p.mean) / p.std) @ channels / np.sqrt(n_channels)
+        expected += spread_by_loops(cells / cells.size, grid)
+    assert first == len(weights)
+    np.testing.assert_allclose(found.parts["pooled"][0], expected, atol=1e-5)
+
+
+def spread_by_loops(cells: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Give each cell's value to the positions in the shares of its bilinear tent."""
+    result = np.zeros(grid)
+    for y, x in np.ndindex(cells.shape):
+        one = np.zeros((*cells.shape, 1))
+        one[y, x] = 1
+        tent = enlarged(one, grid)[:, :, 0]
+        result += cells[y, x] * tent / tent.sum()
+    return result
+
+
+@pytest.mark.parametrize(("grid", "turns"), [("own", 1), ("finest", 8), (50, 2)])
+def test_the_maps_of_all_words_are_the_map_of_their_part(grid: Any, turns: int) -> None:
+    model = fitted(codebook="per_layer", grid=grid, turns=turns)
+    taps = [f"per_layer.{tap}" for tap in model.encoder_.taps_]
+    every = [(tap, word) for tap in reversed(taps) for word in range(4)]
+    found = model.explain(textures(3)[0][2], words=every)
+    assert list(model.explain(textures(3)[0][2]).word_maps) == []
+    for tap in taps:
+        maps = [found.word_maps[tap, word] for word in range(4)]
+        np.testing.assert_allclose(sum(maps), found.parts[tap], atol=1e-6)
+        each = [one.sum(axis=(1, 2), dtype=np.float64) for one in maps]
+        np.testing.assert_allclose(np.transpose(each), found.words[tap], atol=1e-6)
+
+
+# --- where it lies -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codebook", ["joint", "per_layer"])
+@pytest.mark.parametrize("turns", [1, 2])
+def test_evidence_lies_where_the_texture_is(codebook: str, turns: int) -> None:
+    images, labels = textures(3, shape=(48, 48))
+    encoder = HypercolumnVLAD(
+        "tiny", **{**TINY, "image_size": 48, "codebook": codebook, "turns": turns, "pooled": True}
+    )
+    model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
+    place = {name: list(labels).index(name) for name in model.classes_}
+    half = images[place["rings"]].copy()
+    half[:, 24:] = images[place["stripes"]][:, 24:]
+    found = model.explain(half)
+    rings, stripes = (found.maps[found.index_of(name)] for name in ("rings", "stripes"))
+    middle = found.maps.shape[2] // 2
+    for_rings = rings - stripes
+    assert for_rings[:, :middle].sum() > 0 > for_rings[:, middle:].sum()
+
+
+@pytest.mark.parametrize("turn", range(1, 8))
+def test_a_turned_image_has_turned_evidence(turn: int) -> None:
+    model = fitted(codebook="both", turns=8, pooled=True)
+    image = textures(3)[0][1]
+    maps = torch.from_numpy(model.explain(image).maps)
+    image_turned = turned(torch.from_numpy(image), turn).contiguous().numpy()
+    found = torch.from_numpy(model.explain(image_turned).maps)
+    np.testing.assert_allclose(turned_back(found, turn), maps, atol=1e-4 * float(maps.abs().max()))
+
+
+@given(
+    st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    st.tuples(st.integers(1, 20), st.integers(1, 20)),
+)
+def test_spreading_keeps_every_total(cells: tuple[int, int], grid: tuple[int, int]) -> None:
+    values = torch.arange(cells[0] * cells[1], dtype=torch.float64).view(1, *cells) - 3
+    one_by_one = torch.diag_embed(values.flatten()).view(-1, *cells)
+    each = resample_preserving_sum(one_by_one, grid).sum(dim=(1, 2))
+    torch.testing.assert_close(each, values.flatten())
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_turning_back_undoes_turning(turn: int) -> None:
+    image = torch.arange(6.0).view(1, 2, 3)
+    torch.testing.assert_close(turned_back(turned(image, turn), turn), image)
+
+
+# --- files, labels, errors ---------------------------------------------------------------------
+
+
+def test_a_loaded_model_explains_alike(tmp_path: Path) -> None:
+    model, image = fitted(grid=40, turns=2), textures(3)[0][0]
+    model.save(tmp_path / "m.hvlad")
+    again = hypervlad.load(tmp_path / "m.hvlad")
+    np.testing.assert_array_equal(again.explain(image).maps, model.explain(image).maps)
+
+
+def test_classes_are_found_by_label() -> None:
+    found = fitted().explain(textures(3)[0][0])
+    assert [found.index_of(label) for label in found.classes] == [0, 1, 2]
+    assert repr(found).startswith("Explanation(label=")
+    with pytest.raises(ValueError, match=r"no class 'ring'; it knows \['flat', 'rings', 'stripes'"):
+        found.index_of("ring")
+
+
+def test_what_cannot_be_explained_is_told(tmp_path: Path) -> None:
+    images, labels = textures(3)
+    with pytest.raises(NotFittedError):
+        MicrographClassifier().explain(images[0])
+    model = fitted(on_error="skip")
+    with pytest.raises(ImageReadError, match="one image, a path or an array, not a list"):
+        model.explain(images[:2])
+    with pytest.raises(ImageReadError, match=r"absent\.png"):
+        model.explain(tmp_path / "absent.png")
+    for word in (("joint", 4), ("joint", -1), ("joint", 1.5), ("joint", "3"), ("pooled", 0)):
+        with pytest.raises(ValueError, match=r"there is no .*; there are 'joint' \(0 to 3\)"):
+            model.explain(images[0], words=[word])
+    for words in (["joint"], ("joint", 3), [("joint", 1, 2)]):
+        with pytest.raises(ValueError, match=r"no pair of part and number.*\[\('joint', 0\)\]"):
+            model.explain(images[0], words=words)
+    for words in (5, "joint"):
+        with pytest.raises(ValueError, match=r"must be a list of \(part, number\)"):
+            model.explain(images[0], words=words)
+    foreign = MicrographClassifier(model.encoder, boosting=LogisticRegression()).fit(images, labels)
+    with pytest.raises(ValueError, match="the learner is a LogisticRegression; only"):
+        foreign.explain(images[0])
+    with pytest.raises(ValueError, match="no linear part"):
+        fitted(learner={"init": None, "n_estimators": 2}).explain(images[0])

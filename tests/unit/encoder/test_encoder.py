@@ -1,0 +1,631 @@
+"""The transformer: conformance, invariances, seeds, files, grids, batches, the cache."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import warnings
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+import hypervlad
+from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError
+from hypervlad.backbones import TappedNetwork
+from hypervlad.encoder import codebook_fit as learning_module
+from hypervlad.encoder.encoding import random_pixels
+from hypervlad.encoder.parameters import EncoderParams
+from hypervlad.images import SkippedImagesWarning
+from hypervlad.modelfile import write_model
+
+Images = tuple[list[np.ndarray], np.ndarray]
+
+
+def test_output_is_float32_of_the_promised_width(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    images, _ = texture_images
+    vectors = tiny_encoder.fit(images).transform(images)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (24, 3 * 4 * 4)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    names = tiny_encoder.get_feature_names_out()
+    assert len(names) == 48
+    assert names[0] == "hypercolumnvlad0"
+
+
+def test_set_output_gives_a_frame(tiny_encoder: HypercolumnVLAD, texture_images: Images) -> None:
+    images, _ = texture_images
+    frame = tiny_encoder.set_output(transform="pandas").fit_transform(images)
+    assert list(frame.columns) == list(tiny_encoder.get_feature_names_out())
+
+
+@pytest.mark.parametrize("codebook", ["joint", "per_layer", "both"])
+@pytest.mark.parametrize("grid", ["finest", "image", "own", 30])
+@pytest.mark.parametrize("components", [None, 3])
+@pytest.mark.parametrize("turns", [1, 2, 8])
+def test_every_grid_and_codebook_is_the_sum_over_explicit_hypercolumns(
+    codebook: str, grid: str | int, components: int | None, turns: int, texture_images: Images
+) -> None:
+    if grid == "own" and codebook != "per_layer":
+        pytest.skip("a joint codebook has no own grid; refused in another test")
+    images, _ = texture_images
+    encoder = HypercolumnVLAD(
+        "tiny",
+        weights="random",
+        image_size=16,
+        n_codewords=3,
+        layer_components=components,
+        codebook=codebook,  # type: ignore[arg-type]
+        grid=grid,  # type: ignore[arg-type]
+        turns=turns,  # type: ignore[arg-type]
+        normalize=None,
+        pooled=True,
+        n_samples=300,
+        random_state=3,
+    ).fit(images[:6])
+    ours = encoder.transform(images[:1])[0]
+    np.testing.assert_allclose(ours, _explicit(encoder, images[0]), atol=2e-3)
+
+
+def _explicit(encoder: HypercolumnVLAD, image: np.ndarray) -> np.ndarray:
+    """Encode with upsampled NumPy hypercolumns and a loop over positions, in float64."""
+    batch = encoder.loader().load_batch(image)
+    upright = batch.tensors.numpy()
+    points = slice(None)
+    if not isinstance(encoder.grid, str):
+        points = random_pixels(encoder.seed_, batch.keys[0], 256, encoder.grid)
+    total = 0.0
+    for turn in range(encoder.turns):
+        copy = upright[..., ::-1] if turn >= 4 else upright
+        copy = np.ascontiguousarray(np.rot90(copy, turn % 4, axes=(2, 3)))
+        with torch.no_grad():
+            maps = encoder.network()(torch.from_numpy(copy))
+        raw = [layer[0].permute(1, 2, 0).double().numpy() for layer in maps]
+        total = total + np.concatenate(
+            [_explicit_sums(encoder, raw, points), _averages(encoder, raw)]
+        )
+    n_pooled = encoder.feature_blocks["pooled"]
+    total[-n_pooled:] /= encoder.turns * n_pooled**0.5
+    return total
+
+
+def _explicit_sums(encoder: HypercolumnVLAD, raw: list[np.ndarray], points: Any) -> np.ndarray:
+    layers = [p.apply(layer) for p, layer in zip(encoder.codebook_.projections, raw, strict=True)]
+    books = encoder.codebook_.codewords
+    parts = {"joint": [layers], "per_layer": [[layer] for layer in layers]}
+    parts["both"] = parts["joint"] + parts["per_layer"]
+    sums = []
+    for part, words in zip(parts[encoder.codebook], books, strict=True):
+        own = encoder.grid == "own" or (encoder.codebook == "both" and len(part) == 1)
+        is_dense = isinstance(encoder.grid, str)
+        size = part[0].shape[:2] if own and is_dense else (16, 16)
+        columns = np.concatenate([_upsampled(layer, size) for layer in part], axis=1)[points]
+        residuals = np.zeros(words.shape)
+        for column in columns:
+            nearest = ((column - words.astype(float)) ** 2).sum(1).argmin()
+            residuals[nearest] += column - words[nearest]
+        sums.append(residuals.ravel())
+    return np.concatenate(sums)
+
+
+def _averages(encoder: HypercolumnVLAD, raw: list[np.ndarray]) -> np.ndarray:
+    pairs = zip(encoder.codebook_.projections, raw, strict=True)
+    return np.concatenate([(layer.mean((0, 1)) - p.mean) / p.std for p, layer in pairs])
+
+
+@pytest.mark.parametrize("turns", [1, 2, 4, 8])
+@given(turn=st.integers(0, 7), aspect=st.sampled_from(["square", "own"]))
+@settings(max_examples=16, deadline=None)
+def test_four_turns_forget_which_side_was_up_and_eight_the_handedness(
+    turns: Any, turn: int, aspect: Any
+) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.random((24, 16) if aspect == "own" else (16, 16), dtype=np.float32)
+    image[:6, :5] = 0  # a corner that tells sides and hands apart
+    turned = np.rot90(image[:, ::-1] if turn >= 4 else image, turn % 4)
+    size = 20 if aspect == "own" else 16
+    encoder = HypercolumnVLAD(
+        "tiny",
+        weights="random",
+        image_size=size,
+        aspect=aspect,
+        turns=turns,
+        codebook="both",
+        pooled=True,
+        n_codewords=3,
+        n_samples=300,
+        random_state=0,
+    ).fit([rng.random((16, 16), dtype=np.float32)])
+    vectors = encoder.transform([image, turned])
+    is_same = np.allclose(vectors[0], vectors[1], atol=1e-4)
+    assert is_same == (turn == 0 or turns == 8 or (turns == 4 and turn < 4))
+
+
+def _upsampled(layer: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    enlarged = torch.nn.functional.interpolate(
+        torch.from_numpy(layer).permute(2, 0, 1)[None], size, mode="bilinear"
+    )
+    return enlarged[0].permute(1, 2, 0).reshape(-1, layer.shape[2]).numpy()
+
+
+def test_one_pass_of_the_network_an_image(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, _ = texture_images
+    tiny_encoder.fit(images)
+    seen: list[int] = []
+    original = TappedNetwork._forward
+
+    def counted(self: TappedNetwork, batch: torch.Tensor) -> Any:
+        seen.append(len(batch))
+        return original(self, batch)
+
+    monkeypatch.setattr(TappedNetwork, "_forward", counted)
+    tiny_encoder.transform(images)
+    assert sum(seen) == len(images)
+
+
+# --- seeds, order, batches --------------------------------------------------------------------
+
+
+def test_same_seed_same_bits(tiny_encoder: HypercolumnVLAD, texture_images: Images) -> None:
+    images, _ = texture_images
+    first = clone(tiny_encoder).fit_transform(images)
+    np.testing.assert_array_equal(first, clone(tiny_encoder).fit_transform(images))
+
+
+@pytest.mark.parametrize("grid", ["finest", 40])
+def test_order_neighbours_and_batches_do_not_matter(
+    grid: Any, tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    images, _ = texture_images
+    order = np.random.default_rng(1).permutation(len(images))
+    tiny_encoder.set_params(grid=grid)
+    expected = clone(tiny_encoder).fit(images).transform(images)
+    shuffled = clone(tiny_encoder).set_params(batch_size=5)
+    again = shuffled.fit([images[i] for i in order]).transform([images[i] for i in order])
+    np.testing.assert_allclose(again, expected[order], atol=1e-5)
+    alone = shuffled.transform([images[3]])
+    np.testing.assert_allclose(alone[0], expected[3], atol=1e-5)
+
+
+def test_mixed_sizes_and_own_aspect(tiny_encoder: HypercolumnVLAD, texture_images: Images) -> None:
+    images, _ = texture_images
+    mixed = [*images[:4], images[4][:, :12], np.repeat(images[5][..., None], 3, 2), images[6].T]
+    encoder = tiny_encoder.set_params(aspect="own").fit(mixed)
+    vectors = encoder.transform(mixed)
+    assert np.isfinite(vectors).all()
+    for i in (4, 6):
+        np.testing.assert_allclose(encoder.transform(mixed[i : i + 1])[0], vectors[i], atol=1e-5)
+    assert encoder.codeword_maps(mixed[4]).shape[1:] != encoder.codeword_maps(mixed[6]).shape[1:]
+
+
+def test_codeword_maps_hold_words(tiny_encoder: HypercolumnVLAD, texture_images: Images) -> None:
+    images, _ = texture_images
+    maps = tiny_encoder.fit(images).codeword_maps(images[0])
+    assert maps.shape == (1, 16, 16)
+    assert set(np.unique(maps)) <= set(range(4))
+    per_layer = clone(tiny_encoder).set_params(codebook="per_layer").fit(images)
+    assert per_layer.codeword_maps(images[0]).shape == (3, 16, 16)
+
+
+# --- scikit-learn's machinery -----------------------------------------------------------------
+
+
+def test_pipeline_and_grid_search(tiny_encoder: HypercolumnVLAD, texture_images: Images) -> None:
+    images, labels = texture_images
+    pipeline = make_pipeline(tiny_encoder, LogisticRegression(C=100))
+    search = GridSearchCV(pipeline, {"hypercolumnvlad__n_codewords": [2, 4]}, cv=2)
+    search.fit(images, labels)
+    assert search.best_score_ > 0.8
+
+
+def test_clone_and_pickle_carry_no_network(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    images, _ = texture_images
+    vectors = tiny_encoder.fit_transform(images)
+    assert not hasattr(clone(tiny_encoder), "_tapped_network")
+    pickled = pickle.dumps(tiny_encoder)
+    assert b"torch" not in pickled
+    np.testing.assert_array_equal(pickle.loads(pickled).transform(images), vectors)
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("include_backbone", [False, True])
+def test_saved_and_loaded_encodes_bit_identically(
+    include_backbone: bool, tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
+) -> None:
+    images, _ = texture_images
+    tiny_encoder.set_params(grid=50, read_options={"scaling": "minmax"})
+    vectors = tiny_encoder.fit_transform(images)
+    tiny_encoder.save(tmp_path / "e.hvlad", include_backbone=include_backbone)
+    loaded = hypervlad.load(tmp_path / "e.hvlad")
+    np.testing.assert_array_equal(loaded.transform(images), vectors)
+    assert loaded.get_params()["n_codewords"] == 4
+    loaded.save(tmp_path / "again.hvlad", include_backbone=include_backbone)
+    assert (tmp_path / "again.hvlad").read_bytes() == (tmp_path / "e.hvlad").read_bytes()
+
+
+def test_an_embedded_backbone_needs_no_weights_file(texture_images: Images, tmp_path: Path) -> None:
+    from hypervlad.backbones import build_network
+
+    images, _ = texture_images
+    state = build_network("tiny", "random").module.state_dict()
+    weights = tmp_path / "w.pth"
+    torch.save({key: value * 2 for key, value in state.items()}, weights)
+    encoder = HypercolumnVLAD("tiny", weights=weights, image_size=8, n_codewords=2, random_state=0)
+    vectors = encoder.fit_transform(images)
+    encoder.save(tmp_path / "with.hvlad", include_backbone=True)
+    encoder.save(tmp_path / "without.hvlad")
+    moved = weights.rename(tmp_path / "moved.pth")
+    loaded = hypervlad.load(tmp_path / "with.hvlad")
+    np.testing.assert_array_equal(loaded.transform(images), vectors)
+    with pytest.raises(ValueError, match="no such weights file"):
+        hypervlad.load(tmp_path / "without.hvlad").transform(images)
+    again = hypervlad.load(tmp_path / "without.hvlad", weights=moved)
+    np.testing.assert_array_equal(again.transform(images), vectors)
+    torch.save(state, moved)
+    with pytest.raises(ValueError, match="not those that the model was trained with"):
+        hypervlad.load(tmp_path / "without.hvlad", weights=moved).transform(images)
+
+
+def test_a_backbone_that_is_not_registered_here_is_told(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    header, arrays = tiny_encoder.fit(texture_images[0]).to_state()
+    header["parameters"]["backbone"] = "of_another_lab"
+    with pytest.raises(ModelFileError, match="'of_another_lab', which is not registered here"):
+        HypercolumnVLAD.from_state(header, arrays)
+    header["parameters"]["backbone"] = "tiny"
+    del header["fitted"]["weights_digest_"]
+    with pytest.raises(ModelFileError, match="incomplete"):
+        HypercolumnVLAD.from_state(header, arrays)
+
+
+# --- the cache --------------------------------------------------------------------------------
+
+
+def test_the_cache_is_found_by_pixels_and_by_everything_that_matters(
+    tiny_encoder: HypercolumnVLAD,
+    texture_images: Images,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images, _ = texture_images
+    tiny_encoder.set_params(memory=str(tmp_path / "cache")).fit(images)
+    vectors = tiny_encoder.transform(images[:10])
+    passes: list[int] = []
+    original = TappedNetwork._forward
+
+    def counted(self: TappedNetwork, batch: torch.Tensor) -> Any:
+        passes.append(len(batch))
+        return original(self, batch)
+
+    monkeypatch.setattr(TappedNetwork, "_forward", counted)
+    np.testing.assert_array_equal(tiny_encoder.transform(images[:10]), vectors)
+    assert passes == []
+    tiny_encoder.set_params(batch_size=3)
+    tiny_encoder.transform([*images[:10], images[10], images[0].copy()])
+    assert sum(passes) == 1
+    tiny_encoder.fitted_params_ = replace(tiny_encoder.fitted_params_, normalize=("l2",))
+    assert not np.array_equal(tiny_encoder.transform(images[:10]), vectors)
+    assert sum(passes) == 11
+
+
+def test_the_cache_folder_is_private(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
+) -> None:
+    import os
+
+    if os.name != "posix":
+        pytest.skip("modes of folders are a POSIX matter")
+    folder = tmp_path / "cache"
+    tiny_encoder.set_params(memory=folder).fit(texture_images[0]).transform(texture_images[0])
+    assert folder.stat().st_mode & 0o077 == 0
+
+
+# --- bad input --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"n_codewords": 0}, "n_codewords must be a whole number of at least 1, not 0"),
+        ({"n_codewords": True}, "n_codewords must be a whole number"),
+        ({"n_codewords": 2.5}, "n_codewords must be a whole number"),
+        ({"image_size": 3}, "image_size must be a whole number of at least 4 or None, not 3"),
+        ({"layer_components": 0}, "layer_components must be"),
+        ({"n_samples": -1}, "n_samples must be"),
+        ({"n_samples": 3}, "4 codewords cannot be learnt from"),
+        ({"batch_size": "big"}, "batch_size must be"),
+        ({"aspect": "wide"}, "aspect must be one of 'square', 'own', not 'wide'"),
+        ({"on_error": "ignore"}, "on_error must be one of 'raise', 'skip'"),
+        ({"kmeans": "elkan"}, "kmeans must be one of 'lloyd', 'minibatch', not 'elkan'"),
+        ({"kmeans": "minibatch", "n_samples": 3}, "4 codewords cannot be learnt from"),
+        ({"codebook": "all"}, "codebook must be one of 'joint', 'per_layer', 'both', not"),
+        ({"turns": 3}, "turns must be one of 1, 2, 4, 8, not 3"),
+        ({"turns": True}, "turns must be one of 1, 2, 4, 8, not True"),
+        ({"turns": 2.0}, r"turns must be one of 1, 2, 4, 8, not 2\.0"),
+        ({"turns": np.float64(2)}, "turns must be one of 1, 2, 4, 8, not "),
+        ({"turns": "2"}, "turns must be one of 1, 2, 4, 8, not '2'"),
+        ({"turns": None}, "turns must be one of 1, 2, 4, 8, not None"),
+        ({"turns": [2]}, r"turns must be one of 1, 2, 4, 8, not \[2\]"),
+        ({"pooled": "yes"}, "pooled must be True or False, not 'yes'"),
+        ({"grid": "own", "codebook": "both"}, "a joint codebook needs one grid"),
+        ({"grid": "coarse"}, "grid must be one of"),
+        ({"grid": 0}, "grid must be .* or a number of random pixels"),
+        ({"grid": "own", "codebook": "joint"}, "a joint codebook needs one grid"),
+        (
+            {"normalize": ("l1",)},
+            "normalize must be .*a sequence of steps .*not .'l1'",
+        ),
+        ({"read_options": 3}, "read_options must be None or a dict such as"),
+        ({"read_options": {"scaling": "log"}}, "scaling"),
+        ({"device": "abacus"}, 'device must be "auto", "cpu" or "cuda"'),
+        ({"backbone": "vgg7"}, "unknown backbone 'vgg7'"),
+        ({"taps": ["77"]}, "has no layer '77'"),
+        ({"read_options": {"banners": "remove"}}, "did you mean 'banner'"),
+        ({"device": "meta"}, 'device must be "auto", "cpu" or "cuda"'),
+        ({"n_jobs": 0}, "n_jobs"),
+    ],
+)
+def test_bad_parameters_are_told(
+    parameters: dict[str, Any],
+    message: str,
+    tiny_encoder: HypercolumnVLAD,
+    texture_images: Images,
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_encoder.set_params(**parameters).fit(texture_images[0])
+
+
+def test_a_bare_path_and_an_empty_list_are_told(tiny_encoder: HypercolumnVLAD) -> None:
+    with pytest.raises(ImageReadError, match="wrap it in a list"):
+        tiny_encoder.fit("image.png")
+    with pytest.raises(ImageReadError, match="list is empty"):
+        tiny_encoder.fit([])
+
+
+def test_unreadable_images_are_named_or_skipped(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
+) -> None:
+    images, _ = texture_images
+    bad = tmp_path / "broken.png"
+    bad.write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    good = tmp_path / "good.png"
+    Image.fromarray((255 * images[0]).astype(np.uint8)).save(good)
+    mixed = [images[1], bad, str(good)]
+    with pytest.raises(ImageReadError, match=r"broken\.png"):
+        tiny_encoder.fit(mixed)
+    tiny_encoder.set_params(on_error="skip")
+    with pytest.warns(SkippedImagesWarning, match=r"broken\.png"):
+        tiny_encoder.fit(mixed)
+    assert tiny_encoder.n_images_ == 2
+    with pytest.warns(SkippedImagesWarning):
+        vectors = tiny_encoder.transform(mixed)
+    assert np.isnan(vectors).all(axis=1).tolist() == [False, True, False]
+    with pytest.raises(ImageReadError, match="none of the images could be read"):
+        tiny_encoder.transform([bad])
+
+
+def test_reading_threads_change_nothing(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
+) -> None:
+    images, _ = texture_images
+    paths = []
+    for i, image in enumerate(images):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray((255 * image).astype(np.uint8)).save(paths[-1])
+    expected = clone(tiny_encoder).fit_transform(paths)
+    for n_jobs in (2, -1):
+        threaded = clone(tiny_encoder).set_params(n_jobs=n_jobs)
+        np.testing.assert_array_equal(threaded.fit_transform(paths), expected)
+
+
+def test_every_bad_parameter_is_found_before_images_are_read(
+    tiny_encoder: HypercolumnVLAD,
+) -> None:
+    with pytest.raises(ValueError, match="n_codewords must be"):
+        tiny_encoder.set_params(n_codewords=0).fit(["no/such/image.png"])
+
+
+def test_constructor_only_assigns() -> None:
+    nonsense = {name: object() for name in itertools.islice(HypercolumnVLAD().get_params(), 30)}
+    encoder = HypercolumnVLAD(**nonsense)  # type: ignore[arg-type]
+    assert all(encoder.get_params()[name] is value for name, value in nonsense.items())
+
+
+def test_threads_that_share_a_model_do_not_mix_their_images(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    images, _ = texture_images
+    expected = tiny_encoder.fit_transform(images)
+    with ThreadPoolExecutor(6) as pool:
+        for _ in range(4):
+            rows = pool.map(lambda image: tiny_encoder.transform([image])[0], images)
+            np.testing.assert_allclose(np.stack(list(rows)), expected, atol=1e-5)
+
+
+def test_a_callers_inference_mode_changes_nothing(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    images, _ = texture_images
+    tiny_encoder.set_params(codebook="both", pooled=True, turns=2)
+    expected = clone(tiny_encoder).fit_transform(images)
+    with torch.inference_mode():
+        np.testing.assert_array_equal(tiny_encoder.fit_transform(images), expected)
+        words = tiny_encoder.codeword_maps(images[0])
+    np.testing.assert_array_equal(tiny_encoder.transform(images), expected)
+    np.testing.assert_array_equal(tiny_encoder.codeword_maps(images[0]), words)
+
+
+def test_reading_ahead_is_bounded(texture_images: Images) -> None:
+    from hypervlad.images import read_micrographs
+
+    asked: list[int] = []
+
+    class Watched:
+        """An image that notes when it is read."""
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            asked.append(self.number)
+            return texture_images[0][0]
+
+    stream = read_micrographs([Watched(i) for i in range(60)], n_jobs=2)
+    for n_taken in range(1, 20):
+        next(stream)
+        assert len(set(asked)) <= n_taken + 2 * 2 + 1
+    stream.close()
+
+
+def test_the_codebook_looks_at_a_bounded_number_of_images(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, _ = texture_images
+    monkeypatch.setattr(learning_module, "MAX_SAMPLED_IMAGES", 6)
+    passes: list[int] = []
+    original = TappedNetwork._forward
+
+    def counted(self: TappedNetwork, batch: torch.Tensor) -> Any:
+        passes.append(len(batch))
+        return original(self, batch)
+
+    monkeypatch.setattr(TappedNetwork, "_forward", counted)
+    first = clone(tiny_encoder).fit(images)
+    assert 1 <= sum(passes) < 16
+    assert first.n_images_ == len(images)
+    again = clone(tiny_encoder).fit(images[::-1])
+    for name, array in first.codebook_.to_arrays().items():
+        np.testing.assert_allclose(again.codebook_.to_arrays()[name], array, atol=1e-5)
+    copies = clone(tiny_encoder).fit([images[0]] * 30)
+    assert copies.transform(images[:1]).shape == (1, 48)
+
+
+def test_a_file_cannot_bring_a_cache_folder(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    header, arrays = tiny_encoder.fit(texture_images[0]).to_state()
+    for name in ("memory", "device", "anything"):
+        forged = {**header, "parameters": {**header["parameters"], name: "evil/cache"}}
+        with pytest.raises(ModelFileError, match=rf"unknown parameters \['{name}'\]"):
+            HypercolumnVLAD.from_state(forged, arrays)
+        without = {k: v for k, v in forged["parameters"].items() if k != "turns"}
+        with pytest.raises(ModelFileError, match=rf"unknown parameters \['{name}'\]"):
+            HypercolumnVLAD.from_state({**header, "parameters": without}, arrays)
+
+
+@pytest.mark.parametrize("name", ["turns", "pooled", "kmeans", "on_error"])
+def test_a_file_from_before_a_parameter_existed_is_told(
+    name: str, tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
+) -> None:
+    header, arrays = tiny_encoder.fit(texture_images[0]).to_state()
+    del header["parameters"][name]
+    write_model(tmp_path / "old.hvlad", "hypercolumn_vlad", header, arrays)
+    message = rf"old\.hvlad: .*missing parameters \['{name}'\].*another version.*train it again"
+    with pytest.raises(ModelFileError, match=message):
+        hypervlad.load(tmp_path / "old.hvlad")
+
+
+# Each of them another vector, if it were taken at once.
+CHANGED: dict[str, Any] = {
+    "backbone": "resnet18",
+    "image_size": 24,
+    "aspect": "own",
+    "pixel_size": 2.0,
+    "grid": 30,
+    "turns": 4,
+    "n_codewords": 7,
+    "codebook": "both",
+    "layer_components": None,
+    "scale_layers": False,
+    "kmeans": "minibatch",
+    "normalize": None,
+    "pooled": True,
+    "n_samples": 200,
+    "read_options": {"scaling": "minmax"},
+}
+
+
+def test_what_decides_a_vector_is_what_fit_saw(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
+) -> None:
+    images, _ = texture_images
+    tiny_encoder.set_params(memory=str(tmp_path / "cache"))
+    vectors = tiny_encoder.fit_transform(images)
+    words, parts = tiny_encoder.codeword_maps(images[0]), tiny_encoder.feature_blocks
+    before = tiny_encoder.to_state()[0]
+    for name, value in CHANGED.items():
+        changed = pickle.loads(pickle.dumps(tiny_encoder)).set_params(
+            **{name: value, "memory": None}
+        )
+        np.testing.assert_array_equal(changed.transform(images), vectors, err_msg=name)
+        np.testing.assert_array_equal(changed.codeword_maps(images[0]), words, err_msg=name)
+        assert changed.feature_blocks == parts
+        assert changed.to_state()[0] == before
+    tiny_encoder.set_params(**CHANGED, batch_size=5, n_jobs=2, on_error="skip")
+    np.testing.assert_array_equal(tiny_encoder.transform(images), vectors)  # from the cache
+    tiny_encoder.save(tmp_path / "e.hvlad")
+    loaded = hypervlad.load(tmp_path / "e.hvlad")
+    assert loaded.fitted_params_ == tiny_encoder.fitted_params_
+    assert loaded.get_params() | CHANGED == loaded.set_params(**CHANGED).get_params()
+    np.testing.assert_array_equal(loaded.transform(images), vectors)
+    tiny_encoder.set_params(backbone="tiny", pixel_size=None).fit(images)
+    assert tiny_encoder.fitted_params_.turns == 4
+    assert tiny_encoder.transform(images).shape[1] > vectors.shape[1]
+
+
+def test_no_parameter_is_forgotten() -> None:
+    """One that the recipe lacks must be of the run, or be a fitted attribute of its own."""
+    of_the_run = {"memory", "batch_size", "device", "n_jobs", "on_error", "verbose"}
+    recipe = {field.name for field in fields(EncoderParams)}
+    rest = set(HypercolumnVLAD().get_params()) - recipe - of_the_run
+    assert rest == {"weights", "taps", "random_state"}
+    assert set(CHANGED) == recipe
+
+
+def test_a_damaged_cache_entry_is_computed_again(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
+) -> None:
+    images, _ = texture_images
+    tiny_encoder.set_params(memory=str(tmp_path)).fit(images)
+    vectors = tiny_encoder.transform(images)
+    entries = list(tmp_path.rglob("output.pkl"))
+    assert len(entries) == 2 * len(images)  # samples for the codebook, and vectors
+    for entry in entries:
+        entry.write_bytes(entry.read_bytes()[:40])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # joblib tells of each
+        np.testing.assert_array_equal(tiny_encoder.transform(images), vectors)
+
+
+def test_a_fit_that_fails_leaves_the_model_as_it_was(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    images, _ = texture_images
+    vectors = tiny_encoder.fit_transform(images)
+    tiny_encoder.set_params(taps=["4", "0"])
+    with pytest.raises(ImageReadError):
+        tiny_encoder.fit(["no/such.png"])
+    np.testing.assert_array_equal(tiny_encoder.transform(images), vectors)
+    back = pickle.loads(pickle.dumps(tiny_encoder))
+    np.testing.assert_array_equal(back.transform(images), vectors)

@@ -1,0 +1,517 @@
+"""Features of folders, lists and streams: what the table holds, and what it must not."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.feature_folders import write_folder
+
+import hypervlad
+from hypervlad import HypercolumnVLAD, MicrographClassifier, extract_features, load_features
+from hypervlad.extraction import FeatureFileError, plan_extraction
+from hypervlad.images import ImageReadError, SkippedImagesWarning, UnknownPixelSizeWarning
+
+
+def test_a_folders_table(encoder: HypercolumnVLAD, folder: Path, tmp_path: Path) -> None:
+    done = extract_features(folder, encoder, out=tmp_path / "f.parquet")
+    X, frame = load_features(tmp_path / "f.parquet", encoder=encoder)
+    assert done.path == tmp_path / "f.parquet"
+    assert (done.n_images, done.n_kept, done.n_found, done.skipped) == (20, 0, 0, ())
+    assert str(done).startswith("20 images in ")
+    assert frame["path"].tolist() == sorted(frame["path"])
+    assert set(frame["path"]) >= {"a/0.png", "b/7.png", "w.png"}
+    files = [folder / path for path in frame["path"]]
+    assert X.dtype == np.float32
+    np.testing.assert_array_equal(X, encoder.transform(files))
+    read = [hypervlad.read_micrograph(file) for file in files]
+    assert frame["digest"].tolist() == [image.digest for image in read]
+    assert frame[["height", "width", "channels"]].drop_duplicates().to_numpy().tolist() == [
+        [18, 22, 1]
+    ]
+    assert frame["label"].fillna("none").tolist() == ["a"] * 8 + ["b"] * 8 + ["none"] * 4
+    assert frame["pixel_size"].isna().all()
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_pixel_size_and_channels(encoder: HypercolumnVLAD, tmp_path: Path) -> None:
+    import tifffile
+
+    file = tmp_path / "scaled.tif"
+    pixels = np.random.default_rng(0).integers(0, 255, (9, 12), dtype=np.uint8)
+    tifffile.imwrite(file, pixels, imagej=True, resolution=(0.5, 0.5), metadata={"unit": "nm"})
+    colours = np.random.default_rng(0).random((9, 12, 3))
+    _, frame = extract_features([file, colours], encoder, root=tmp_path)
+    assert frame["pixel_size"].tolist()[0] == hypervlad.read_micrograph(file).pixel_size == 2.0
+    assert frame["channels"].tolist() == [1, 3]
+    assert frame["path"].tolist()[0] == "scaled.tif"
+    assert frame["path"].isna().tolist() == [False, True]
+
+
+def test_the_same_images_elsewhere_and_later_give_the_same_bytes(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    extract_features(folder, encoder, out=tmp_path / "first.parquet")
+    time.sleep(0.02)
+    shutil.copytree(folder, tmp_path / "far" / "away")  # other times of change too
+    extract_features(tmp_path / "far" / "away", encoder, out=tmp_path / "second.parquet")
+    first = (tmp_path / "first.parquet").read_bytes()
+    assert first == (tmp_path / "second.parquet").read_bytes()
+    assert str(tmp_path).encode() not in first
+
+
+def test_a_classifiers_encoder(
+    encoder: HypercolumnVLAD, folder: Path, texture_images: tuple[list[np.ndarray], np.ndarray]
+) -> None:
+    model = MicrographClassifier(encoder, random_state=0).fit(*texture_images)
+    X, _ = extract_features(folder, model)
+    np.testing.assert_array_equal(X, extract_features(folder, model.encoder_)[0])
+    assert model.boosting_.predict_proba(X).shape == (20, 3)
+
+
+def test_the_encoder_given_is_left_alone(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    before = encoder.get_params()
+    extract_features(folder, encoder, memory=tmp_path / "cache")
+    assert encoder.get_params() == before
+
+
+def test_unreadable_images_have_no_row_and_are_told(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "a" / "3.png").write_bytes(b"no image")
+    (folder / "c.png").write_bytes(b"")
+    with pytest.warns(SkippedImagesWarning, match=r"2 of 21 images could not be read"):
+        done = extract_features(folder, encoder, out=tmp_path / "f.parquet")
+    _, frame = load_features(done.path)
+    assert done.n_images == len(frame) == 19
+    assert [image.position for image in done.skipped] == [3, 16]
+    assert all(str(folder) in image.reason for image in done.skipped)
+    assert not {"a/3.png", "c.png"} & set(frame["path"])
+    assert "2 images could not be read" in str(done)
+
+
+def test_nothing_readable_is_an_error_and_leaves_no_file(
+    encoder: HypercolumnVLAD, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    with pytest.raises(ImageReadError, match="none of the images could be read"):
+        extract_features([bad], encoder, out=tmp_path / "f.parquet", root=tmp_path)
+    assert not (tmp_path / "f.parquet").exists()
+
+
+def test_a_bad_array_is_named_by_its_place(encoder: HypercolumnVLAD) -> None:
+    good = np.random.default_rng(0).random((20, 20))
+    images = [good] * 6 + [np.full((4, 4), np.nan)] + [good]
+    with pytest.warns(SkippedImagesWarning, match=r"image 6 of the list"):
+        X, _ = extract_features(images, encoder)
+    assert len(X) == 7
+
+
+@given(
+    n_images=st.integers(1, 9),
+    batch_size=st.integers(1, 5),
+    bad=st.sets(st.integers(0, 8)),
+    streamed=st.booleans(),
+)
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_rows_are_the_readable_images_in_order_however_they_come(
+    encoder: HypercolumnVLAD, n_images: int, batch_size: int, bad: set[int], streamed: bool
+) -> None:
+    rng = np.random.default_rng(n_images)
+    images: list[Any] = list(rng.random((n_images, 12, 14)))
+    good = [i for i in range(n_images) if i not in bad]
+    for i in bad & set(range(n_images)):
+        images[i] = "nowhere/missing.png"
+    encoder.set_params(batch_size=batch_size)
+    given_images = iter(images) if streamed else images
+    if not good:
+        with pytest.raises(ImageReadError):
+            extract_features(given_images, encoder)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        labels = [f"label {i}" for i in range(n_images)]
+        with _maybe_skipped(n_images - len(good)):
+            extract_features(given_images, encoder, out=f"{folder}/f.parquet", labels=labels)
+        X, frame = load_features(f"{folder}/f.parquet")
+    assert frame["label"].tolist() == [f"label {i}" for i in good]
+    expected = encoder.transform([images[i] for i in good])
+    np.testing.assert_allclose(X, expected, atol=1e-5)
+
+
+def _maybe_skipped(n_skipped: int) -> Any:
+    from contextlib import nullcontext
+
+    return pytest.warns(SkippedImagesWarning) if n_skipped else nullcontext()
+
+
+def test_images_of_unknown_scale_are_told_where_one_is_wanted(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.warns(UnknownPixelSizeWarning):
+        scaled = HypercolumnVLAD(**encoder.get_params() | {"pixel_size": 2.0}).fit(
+            sorted(folder.rglob("*.png"))
+        )
+    with pytest.warns(UnknownPixelSizeWarning, match=r"20 of 20 images .* a/0\.png"):
+        extract_features(folder, scaled, out=tmp_path / "f.parquet")
+    with pytest.warns(UnknownPixelSizeWarning, match=r"20 of 20 images"):
+        extract_features(folder, scaled)
+
+
+# --- sources ----------------------------------------------------------------------------------
+
+
+def test_a_stream_is_drawn_from_as_needed(encoder: HypercolumnVLAD) -> None:
+    alive: list[int] = []
+    references: list[weakref.ref[np.ndarray]] = []
+
+    class Image(np.ndarray):
+        """An array that can be watched."""
+
+    def stream() -> Iterator[np.ndarray]:
+        rng = np.random.default_rng(0)
+        for _ in range(80):
+            alive.append(sum(reference() is not None for reference in references))
+            image = rng.random((20, 20)).view(Image)
+            references.append(weakref.ref(image))
+            yield image
+
+    X, _ = extract_features(stream(), encoder)
+    assert len(X) == 80
+    assert max(alive) <= 4 * 4  # a few batches
+
+
+def test_include_takes_names_and_paths(encoder: HypercolumnVLAD, folder: Path) -> None:
+    _, frame = extract_features(folder, encoder, include=["a/*", "w.png"], exclude=["*/7.png"])
+    assert frame["path"].tolist() == [f"a/{i}.png" for i in range(7)] + ["w.png"]
+    with pytest.raises(ImageReadError, match=r"no image fits include=\['\*\.tif'\]"):
+        extract_features(folder, encoder, include=["*.tif"])
+
+
+def test_a_list_with_labels_and_root(encoder: HypercolumnVLAD, folder: Path) -> None:
+    files = [folder / "b" / "1.png", folder / "w.png"]
+    _, frame = extract_features(files, encoder, root=folder, labels=["one", None])
+    assert frame["path"].tolist() == ["b/1.png", "w.png"]
+    assert frame["label"].tolist()[0] == "one"
+    assert frame["label"].isna().tolist() == [False, True]
+
+
+def test_a_folder_below_a_root(encoder: HypercolumnVLAD, folder: Path) -> None:
+    _, frame = extract_features(folder / "a", encoder, root=folder)
+    assert frame["path"].tolist() == [f"a/{i}.png" for i in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"images": "list"}, ValueError, "is absolute, and a table of features holds no absolute"),
+        ({"images": "list", "root": "elsewhere"}, ValueError, "is not in root="),
+        ({"images": "list", "root": "folder", "labels": ["a"]}, ValueError, "20 images and 1 lab"),
+        ({"images": "list", "include": ["*.png"]}, ValueError, "give a folder"),
+        ({"images": "folder", "labels": ["a"]}, ValueError, "are its sub-folders"),
+        ({"images": []}, ImageReadError, "the list is empty"),
+        ({"images": iter([])}, ImageReadError, "the stream ended before the first"),
+        ({"images": iter(["x.png"] * 9), "labels": "ab"}, ValueError, "labels ended before the im"),
+        ({"images": "folder", "resume": True}, ValueError, "give out="),
+        ({"images": "nowhere"}, ImageReadError, "none.png: no such folder"),
+        ({"images": "file"}, ImageReadError, "expected a list of images, got one path"),
+        ({"images": "folder", "n_jobs": 0}, ValueError, "n_jobs"),
+    ],
+)
+def test_bad_sources_are_told(
+    arguments: dict[str, Any],
+    error: type[Exception],
+    message: str,
+    encoder: HypercolumnVLAD,
+    folder: Path,
+) -> None:
+    files = sorted(folder.rglob("*.png"))
+    named = {
+        "list": files,
+        "folder": folder,
+        "elsewhere": folder / "a",
+        "nowhere": "none.png",
+        "file": files[0],
+    }
+    filled = {
+        name: named.get(value, value) if isinstance(value, str) else value
+        for name, value in arguments.items()
+    }
+    with pytest.raises(error, match=message):
+        extract_features(encoder=encoder, **filled)
+
+
+def test_a_bad_encoder_is_told(encoder: HypercolumnVLAD, folder: Path) -> None:
+    from sklearn.exceptions import NotFittedError
+    from sklearn.linear_model import LogisticRegression
+
+    with pytest.raises(NotFittedError):
+        extract_features(folder, HypercolumnVLAD())
+    with pytest.raises(NotFittedError):
+        extract_features(folder, MicrographClassifier())
+    fitted = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
+    with pytest.raises(ValueError, match="must be a fitted HypercolumnVLAD or MicrographClassifi"):
+        extract_features(folder, fitted)
+
+
+def test_a_folder_as_output_is_told(encoder: HypercolumnVLAD, folder: Path) -> None:
+    with pytest.raises(FeatureFileError, match="is a folder; give the name of a file"):
+        extract_features(folder, encoder, out=folder)
+
+
+# --- reading back -----------------------------------------------------------------------------
+
+
+def test_mapped_vectors_are_the_same_and_made_once(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "f.parquet"
+    extract_features(folder, encoder, out=out)
+    X, _ = load_features(out, mmap=False)
+    mapped, _ = load_features(out, mmap=True)
+    assert isinstance(mapped, np.memmap)
+    assert not mapped.flags.writeable
+    np.testing.assert_array_equal(mapped, X)
+    (copy,) = tmp_path.glob("_f.parquet.*.npy")
+    made = copy.stat().st_mtime_ns
+    load_features(out, mmap=True)
+    assert copy.stat().st_mtime_ns == made
+    del mapped
+    write_folder(folder, seed=1)
+    extract_features(folder, encoder, out=out)
+    again, _ = load_features(out, mmap=True)
+    assert not np.array_equal(again, X)
+    np.testing.assert_array_equal(again, load_features(out)[0])
+    assert len(list(tmp_path.glob("_f.parquet.*.npy"))) == 1
+
+
+def test_vectors_larger_than_their_share_of_memory_are_mapped(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hypervlad.extraction import table
+
+    extract_features(folder, encoder, out=tmp_path / "f.parquet")
+    assert not isinstance(load_features(tmp_path / "f.parquet")[0], np.memmap)
+    monkeypatch.setattr(table, "_MAX_MEMORY_SHARE", 1e-12)
+    assert isinstance(load_features(tmp_path / "f.parquet")[0], np.memmap)
+
+
+def test_row_groups_do_not_follow_batches(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow.parquet as pq
+
+    from hypervlad.extraction import table
+
+    monkeypatch.setattr(table, "_ROW_GROUP_BYTES", 7 * (4 * 48 + 200))
+    extract_features(folder, encoder, out=tmp_path / "f.parquet")
+    with pq.ParquetFile(tmp_path / "f.parquet") as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    assert sizes == [7, 7, 6]
+    np.testing.assert_array_equal(
+        load_features(tmp_path / "f.parquet")[0], extract_features(folder, encoder)[0]
+    )
+
+
+def test_other_files_are_told(encoder: HypercolumnVLAD, folder: Path, tmp_path: Path) -> None:
+    import pandas as pd
+
+    out = tmp_path / "f.parquet"
+    with pytest.raises(FeatureFileError, match=r"f\.parquet: no such file"):
+        load_features(out)
+    out.write_bytes(b"something else")
+    with pytest.raises(FeatureFileError, match="not a Parquet file, or a damaged one"):
+        load_features(out)
+    pd.DataFrame({"a": [1]}).to_parquet(out)
+    with pytest.raises(FeatureFileError, match="not one that extract_features wrote"):
+        load_features(out)
+    out.unlink()
+    extract_features(folder, encoder, out=out)
+    with pytest.raises(FeatureFileError, match="of another model"):
+        load_features(out, encoder=HypercolumnVLAD(**encoder.get_params()).fit([*_noise(9)]))
+    content = bytearray(out.read_bytes())
+    content[len(content) // 2] ^= 1
+    out.write_bytes(content)
+    with pytest.raises(FeatureFileError, match=r"damaged .*; extract again"):
+        load_features(out)
+
+
+def test_files_in_one_folder_are_one_table_to_other_readers(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    """What lies beside a file of features must not be taken for one, not even in mid-run."""
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    from hypervlad.extraction.manifest import TaskFolder
+
+    together = tmp_path / "features"
+    for label in "ab":
+        out = together / f"{label}.parquet"
+        extract_features(folder, encoder, out=out, include=f"{label}/*")
+        load_features(out, mmap=True)
+    TaskFolder.open(together / "c.parquet", {}, resume=False)
+    assert len(list(together.iterdir())) == 7
+    frame = pd.read_parquet(together)
+    assert len(frame) == 16
+    assert frame["path"].tolist() == [f"{label}/{i}.png" for label in "ab" for i in range(8)]
+    assert frame["label"].tolist() == ["a"] * 8 + ["b"] * 8
+    np.testing.assert_array_equal(
+        np.stack(frame["vector"]), extract_features(folder, encoder)[0][:16]
+    )
+    assert pq.read_table(together).num_rows == 16
+    with pytest.raises(FeatureFileError, match=r"features: a folder; give one file"):
+        load_features(together)
+    with pytest.raises(FeatureFileError, match="holds no features"):
+        load_features(together / "_a.parquet.images")
+
+
+def test_nothing_else_is_overwritten(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    import pandas as pd
+
+    with pytest.raises(FeatureFileError, match=r"model\.hvlad: .* give NAME\.parquet"):
+        extract_features(folder, encoder, out=tmp_path / "model.hvlad")
+    out = tmp_path / "f.parquet"
+    out.write_bytes(b"measured by hand")
+    for resume in (False, True):
+        with pytest.raises(FeatureFileError, match="exists, and is not a file of features"):
+            extract_features(folder, encoder, out=out, resume=resume)
+    assert out.read_bytes() == b"measured by hand"
+    out.unlink()
+    for _ in range(2):  # one of ours may be
+        extract_features(folder, encoder, out=out)
+    out.write_bytes(out.read_bytes()[:-9])  # damaged, but ours: what lies beside it says so
+    assert extract_features(folder, encoder, out=out, resume=True).n_images == 20
+    pd.DataFrame({"by": ["hand"]}).to_parquet(out)  # a neighbour of ours does not make it ours
+    with pytest.raises(FeatureFileError, match="exists, and is not a file of features"):
+        extract_features(folder, encoder, out=out)
+    with pytest.raises(FeatureFileError, match="exists, and is not a file of features"):
+        plan_extraction(folder, encoder, out=out)
+
+
+def test_features_of_another_model_are_not_replaced_by_going_on(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "f.parquet"
+    extract_features(folder, encoder, out=out)
+    before = out.read_bytes()
+    other = HypercolumnVLAD(**encoder.get_params()).fit([*_noise(9)])
+    for call in (extract_features, plan_extraction):
+        with pytest.raises(FeatureFileError, match="holds features of another model"):
+            call(folder, other, out=out, resume=True)
+    assert out.read_bytes() == before
+    extract_features(folder, other, out=out)
+    load_features(out, encoder=other)
+
+
+def test_a_path_for_a_model_and_no_jobs_are_told(folder: Path, encoder: HypercolumnVLAD) -> None:
+    with pytest.raises(TypeError, match=r"not a path; give load\('model\.hvlad'\)"):
+        extract_features(folder, "model.hvlad")
+    with pytest.raises(ValueError, match="n_jobs must be a number of processes"):
+        extract_features(folder, encoder, n_jobs=0)
+
+
+def test_one_pattern_may_come_alone(encoder: HypercolumnVLAD, folder: Path) -> None:
+    _, frame = extract_features(folder, encoder, include="A/*", exclude="*3.PNG")
+    assert frame["path"].tolist() == [f"a/{i}.png" for i in (0, 1, 2, 4, 5, 6, 7)]
+
+
+def _noise(n: int) -> np.ndarray:
+    return np.random.default_rng(5).random((n, 20, 24)).astype(np.float32)
+
+
+def test_nothing_of_the_users_is_removed(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    out, other = tmp_path / "run[12].parquet", tmp_path / "run1.parquet"
+    extract_features(folder, encoder, out=out)
+    extract_features(folder / "a", encoder, out=other)
+    mine = tmp_path / "_run[12].parquet.labels.npy"
+    np.save(mine, np.zeros(3))
+    load_features(other, mmap=True)
+    before = set(tmp_path.iterdir())
+    load_features(out, mmap=True)
+    assert before < set(tmp_path.iterdir())
+
+
+def test_a_copy_that_cannot_be_written_is_not_called_damage(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hypervlad.extraction import table
+
+    def refuse(path: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    extract_features(folder, encoder, out=tmp_path / "f.parquet")
+    monkeypatch.setattr(table, "replace_when_complete", refuse)
+    with pytest.raises(OSError, match="free some space, or give mmap=False"):
+        load_features(tmp_path / "f.parquet", mmap=True)
+    assert len(load_features(tmp_path / "f.parquet", mmap=False)[0]) == 20
+
+
+def test_odd_names_cost_no_more_than_themselves(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    import os
+    import sys
+
+    odd = [str(folder / "ünïcode 図.png"), str(folder / "no\0name.png")]
+    shutil.copyfile(folder / "w.png", odd[0])
+    if sys.platform == "linux":
+        odd.append(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe.png"))
+        shutil.copyfile(folder / "w.png", odd[2])
+    with pytest.warns(SkippedImagesWarning, match=f"1 of {len(odd)}"):
+        extract_features(odd, encoder, root=folder, out=tmp_path / "f.parquet")
+    paths = load_features(tmp_path / "f.parquet")[1]["path"].tolist()
+    assert paths == ["ünïcode 図.png", "\\xff\\xfe.png"][: len(odd) - 1]
+
+
+def test_a_lists_errors_come_before_any_work(
+    encoder: HypercolumnVLAD, folder: Path, computed: list[str]
+) -> None:
+    files: list[Any] = ["relative.png"] * 8 + [folder / "w.png"]
+    with pytest.raises(ValueError, match="is absolute"):
+        extract_features(files, encoder)
+    assert not computed
+
+
+# --- plans ------------------------------------------------------------------------------------
+
+
+def test_a_plan_makes_no_cache(encoder: HypercolumnVLAD, folder: Path, tmp_path: Path) -> None:
+    plan_extraction(folder, encoder, out=tmp_path / "f.parquet", memory=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_plan_says_what_is_there_and_does_nothing(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str], read: list[str]
+) -> None:
+    out, memory = tmp_path / "f.parquet", tmp_path / "cache"
+    assert plan_extraction(folder, encoder, out=out).n_left == 20
+    extract_features(folder / "a", encoder, root=folder, memory=memory)
+    computed.clear(), read.clear()
+    plan = plan_extraction(folder, encoder, out=out, memory=memory, resume=True)
+    assert (plan.n_images, plan.n_kept, plan.n_found, plan.n_left) == (20, 0, 8, 12)
+    assert str(plan).startswith("20 images: 0 finished before, 8 in the cache, 12 to do")
+    assert plan_extraction(folder, encoder, out=out, memory=memory, verify=True).n_found == 0
+    assert not computed
+    assert not read
+    assert not out.exists()
+    assert not list(tmp_path.glob("*.parts"))
+    with pytest.raises(ValueError, match="without consuming it"):
+        plan_extraction(iter([]), encoder, out=out)

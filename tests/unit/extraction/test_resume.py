@@ -1,0 +1,497 @@
+"""Stopped at any moment: nothing is lost, nothing is done twice, and the file is the same."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.feature_folders import write_image
+
+import hypervlad
+from hypervlad import HypercolumnVLAD, extract_features, load_features
+from hypervlad.backbones import get_backbone
+from hypervlad.extraction import FeatureFileError, manifest, plan_extraction, run
+from hypervlad.extraction.manifest import TaskFolder
+from hypervlad.extraction.run import Job
+from hypervlad.extraction.sources import open_source
+from hypervlad.images import SkippedImagesWarning
+
+BATCH = 4
+
+
+class StopError(Exception):
+    """Raised to interrupt."""
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, n_tasks: int) -> None:
+    """Let this many tasks be kept, and stop at the next one."""
+    original, left = TaskFolder.keep, [n_tasks]
+
+    def keep(self: TaskFolder, *arguments: object) -> None:
+        if not left[0]:
+            raise StopError
+        left[0] -= 1
+        original(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TaskFolder, "keep", keep)
+
+
+@pytest.fixture
+def expected(encoder: HypercolumnVLAD, folder: Path, tmp_path: Path) -> bytes:
+    """The file of an uninterrupted run."""
+    extract_features(folder, encoder, out=tmp_path / "expected.parquet")
+    return (tmp_path / "expected.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("n_tasks", range(6))
+@pytest.mark.parametrize("cached", [False, True])
+def test_after_an_interruption_only_the_rest_is_computed(
+    n_tasks: int,
+    cached: bool,
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    expected: bytes,
+    computed: list[str],
+) -> None:
+    out, memory = tmp_path / "f.parquet", tmp_path / "cache" if cached else None
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, n_tasks)
+        if n_tasks < 5:
+            with pytest.raises(StopError):
+                extract_features(folder, encoder, out=out, memory=memory)
+            assert not out.exists()
+        else:
+            extract_features(folder, encoder, out=out, memory=memory)
+    computed.clear()
+    plan = plan_extraction(folder, encoder, out=out, memory=memory, resume=True)
+    done = extract_features(folder, encoder, out=out, memory=memory, resume=True)
+    kept = min(20, BATCH * n_tasks)
+    assert out.read_bytes() == expected
+    assert done.n_kept == kept
+    assert len(computed) == 20 - kept  # not one image of the finished tasks
+    assert plan.n_kept == kept
+    assert not list(tmp_path.glob("*.parts*"))
+
+
+def test_without_resume_an_interrupted_run_begins_anew(
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    expected: bytes,
+    computed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        with pytest.raises(StopError):
+            extract_features(folder, encoder, out=tmp_path / "f.parquet")
+    computed.clear()
+    extract_features(folder, encoder, out=tmp_path / "f.parquet")
+    assert len(computed) == 20
+    assert (tmp_path / "f.parquet").read_bytes() == expected
+
+
+def interrupted(
+    monkeypatch: pytest.MonkeyPatch, encoder: HypercolumnVLAD, folder: Path, out: Path, n: int
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, n)
+        with pytest.raises(StopError):
+            extract_features(folder, encoder, out=out)
+
+
+def test_a_changed_file_costs_its_own_task(
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    computed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "f.parquet"
+    interrupted(monkeypatch, encoder, folder, out, 3)
+    write_image(folder / "a" / "5.png", np.random.default_rng(99))
+    computed.clear()
+    extract_features(folder, encoder, out=out, resume=True)
+    assert len(computed) == 4 + 8
+    X, frame = load_features(out)
+    files = [folder / path for path in frame["path"]]
+    np.testing.assert_array_equal(X, encoder.transform(files))
+
+
+def test_a_bad_file_that_was_mended_gets_its_row(
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    expected: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, good = tmp_path / "f.parquet", (folder / "a" / "5.png").read_bytes()
+    (folder / "a" / "5.png").write_bytes(b"no image")
+    interrupted(monkeypatch, encoder, folder, out, 3)
+    (folder / "a" / "5.png").write_bytes(good)
+    extract_features(folder, encoder, out=out, resume=True)
+    assert out.read_bytes() == expected
+
+
+def test_what_was_skipped_is_told_by_the_run_that_ends(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "f.parquet"
+    (folder / "a" / "5.png").write_bytes(b"no image")
+    interrupted(monkeypatch, encoder, folder, out, 3)
+    with pytest.warns(SkippedImagesWarning, match="1 of 20"):
+        done = extract_features(folder, encoder, out=out, resume=True)
+    assert [image.position for image in done.skipped] == [5]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
+def test_a_damaged_part_is_done_again(
+    damage: str,
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    expected: bytes,
+    computed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "f.parquet"
+    interrupted(monkeypatch, encoder, folder, out, 3)
+    part = sorted(tmp_path.rglob("_f.parquet.parts/*/*.arrow"))[1]
+    content = bytearray(part.read_bytes())
+    if damage == "flip":
+        content[200] ^= 255  # in the vectors' page
+    part.write_bytes({"cut": content[:-20], "flip": content, "empty": b""}[damage])
+    computed.clear()
+    extract_features(folder, encoder, out=out, resume=True)
+    assert len(computed) == 4 + 8
+    assert out.read_bytes() == expected
+
+
+def test_parts_of_another_model_or_batch_are_told_not_thrown_away(
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    expected: bytes,
+    computed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "f.parquet"
+    images = list(np.random.default_rng(7).random((8, 20, 24)).astype(np.float32))
+    interrupted(monkeypatch, encoder, folder, out, 3)
+    other = HypercolumnVLAD(**encoder.get_params()).fit(images)
+    for changed in (other, HypercolumnVLAD(**encoder.get_params()).fit(images)):
+        with pytest.raises(FeatureFileError, match=r"_f\.parquet\.parts: left by an extraction w"):
+            extract_features(folder, changed, out=out, resume=True)
+    encoder.set_params(batch_size=5)
+    with pytest.raises(FeatureFileError, match="or batches of another size"):
+        extract_features(folder, encoder, out=out, resume=True)
+    encoder.set_params(batch_size=4)
+    assert extract_features(folder, encoder, out=out, resume=True).n_kept == 12
+    assert out.read_bytes() == expected
+    interrupted(monkeypatch, encoder, folder, out, 3)
+    computed.clear()
+    assert extract_features(folder, other, out=out).n_kept == 0
+    assert len(computed) == 20
+    load_features(out, encoder=other)
+
+
+def test_a_complete_file_stays_until_something_changes(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
+) -> None:
+    out = tmp_path / "f.parquet"
+    extract_features(folder, encoder, out=out, resume=True)
+    assert len(computed) == 20
+    again = extract_features(folder, encoder, out=out, resume=True)
+    assert (again.n_images, again.n_kept, len(computed)) == (20, 20, 20)
+    extract_features(folder, encoder, out=out)
+    assert len(computed) == 40
+    (folder / "new.png").write_bytes((folder / "w.png").read_bytes())
+    assert extract_features(folder, encoder, out=out, resume=True).n_images == 21
+    write_image(folder / "new.png", np.random.default_rng(3))
+    computed.clear()
+    extract_features(folder, encoder, out=out, resume=True)
+    assert len(computed) == 21
+    out.write_bytes(b"damaged")
+    assert extract_features(folder, encoder, out=out, resume=True).n_kept == 0
+
+
+def test_a_stream_of_arrays_goes_on_too(
+    encoder: HypercolumnVLAD,
+    tmp_path: Path,
+    computed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "f.parquet"
+    images = list(np.random.default_rng(0).random((18, 20, 24)).astype(np.float32))
+    extract_features(iter(images), encoder, out=tmp_path / "expected.parquet")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2)
+        with pytest.raises(StopError):
+            extract_features(iter(images), encoder, out=out)
+    images[1] = images[1][::-1]
+    computed.clear()
+    extract_features(iter(images), encoder, out=out, resume=True)
+    assert len(computed) == 4 + 10
+    images[1] = images[1][::-1]
+    extract_features(iter(images), encoder, out=out, resume=True)
+    assert out.read_bytes() == (tmp_path / "expected.parquet").read_bytes()
+
+
+def test_verify_reads_what_a_complete_file_is_of(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
+) -> None:
+    """A file changed under the same size and time: only its pixels tell."""
+    out, changed = tmp_path / "f.parquet", folder / "a" / "0.bmp"
+    pixels = np.random.default_rng(3).integers(0, 256, (18, 22), dtype=np.uint8)
+    Image.fromarray(pixels).save(changed)
+    extract_features(folder, encoder, out=out)
+    status = changed.stat()
+    Image.fromarray(pixels[::-1]).save(changed)
+    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    computed.clear()
+    assert extract_features(folder, encoder, out=out, resume=True).n_kept == 21
+    assert plan_extraction(folder, encoder, out=out, resume=True, verify=True).n_kept == 0
+    assert extract_features(folder, encoder, out=out, resume=True, verify=True).n_kept == 0
+    assert len(computed) == 21
+    assert extract_features(folder, encoder, out=out, resume=True, verify=True).n_kept == 21
+    _, frame = load_features(out)
+    digest = hypervlad.read_micrograph(changed).digest
+    assert frame.set_index("path").loc["a/0.bmp", "digest"] == digest
+
+
+def test_verify_reads_what_finished_parts_are_of(
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    computed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, changed = tmp_path / "f.parquet", folder / "a" / "5.bmp"  # in the second batch of four
+    (folder / "a" / "5.png").rename(tmp_path / "5.png")
+    pixels = np.random.default_rng(3).integers(0, 256, (18, 22), dtype=np.uint8)
+    Image.fromarray(pixels).save(changed)
+    interrupted(monkeypatch, encoder, folder, out, 3)
+    status = changed.stat()
+    Image.fromarray(pixels[::-1]).save(changed)
+    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert plan_extraction(folder, encoder, out=out, resume=True).n_kept == 12
+    computed.clear()
+    done = extract_features(folder, encoder, out=out, resume=True, verify=True)
+    assert (done.n_kept, len(computed)) == (8, 12)
+    _, frame = load_features(out)
+    digest = hypervlad.read_micrograph(changed).digest
+    assert frame.set_index("path").loc["a/5.bmp", "digest"] == digest
+
+
+def test_foreign_files_are_not_removed(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    foreign = tmp_path / "_f.parquet.parts"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"_f\.parquet\.parts: in the way"):
+        extract_features(folder, encoder, out=tmp_path / "f.parquet")
+    assert (foreign / "thesis.txt").read_text() == "mine"
+
+
+def test_a_full_disk_loses_nothing(
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    expected: bytes,
+    computed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, original, room = tmp_path / "f.parquet", manifest.replace_when_complete, [3]
+
+    @contextlib.contextmanager
+    def little_room(path: Path, **options: bool) -> Iterator[Any]:
+        with original(path, **options) as stream:
+            if path.suffix == ".arrow" and not room[0]:
+                stream.write(b"half of it")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            room[0] -= path.suffix == ".arrow"
+            yield stream
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "replace_when_complete", little_room)
+        with pytest.raises(OSError, match="the disk is full; what is finished is kept"):
+            extract_features(folder, encoder, out=out)
+    assert len(list(tmp_path.rglob("*.parts/*/*"))) == 3  # and no half-written file
+    computed.clear()
+    extract_features(folder, encoder, out=out, resume=True)
+    assert len(computed) == 8
+    assert out.read_bytes() == expected
+
+
+@pytest.mark.parametrize("left", ["nothing", "half a manifest", "an empty one"])
+def test_a_beginning_cut_short_is_in_nobodys_way(
+    left: str, encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, expected: bytes
+) -> None:
+    parts = tmp_path / "_f.parquet.parts"
+    parts.mkdir()
+    if left == "half a manifest":
+        (parts / ".0123456789abcdef.tmp").write_text("{")
+    elif left == "an empty one":
+        (parts / ".0123456789abcdef.tmp").touch()
+    extract_features(folder, encoder, out=tmp_path / "f.parquet", resume=True)
+    assert (tmp_path / "f.parquet").read_bytes() == expected
+    assert not parts.exists()
+
+
+def test_a_removal_cut_short_leaves_it_ours(
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    expected: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "f.parquet"
+    interrupted(monkeypatch, encoder, folder, out, 3)
+    (tmp_path / "_f.parquet.parts" / "whole.parquet").write_bytes(b"half a merge")
+    with monkeypatch.context() as patch:
+        removed: list[object] = []
+
+        def remove_one(path: Path, **_: object) -> None:
+            if removed:
+                raise StopError
+            removed.append(path)
+            shutil.move(path, tmp_path / "elsewhere")
+
+        patch.setattr(manifest.shutil, "rmtree", remove_one)
+        with pytest.raises(StopError):
+            extract_features(folder, encoder, out=out)
+    extract_features(folder, encoder, out=out, resume=True)
+    assert out.read_bytes() == expected
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_a_merge_that_is_killed_leaves_nothing_behind(
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    expected: bytes,
+    computed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, original = tmp_path / "f.parquet", run.write_rows
+
+    def half(stream: Any, tables: Any, schema: Any) -> None:
+        original(stream, tables, schema)
+        raise StopError
+
+    before = {path.name for path in tmp_path.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "write_rows", half)
+        for _ in range(3):
+            with pytest.raises(StopError):
+                extract_features(folder, encoder, out=out, resume=True)
+    assert {path.name for path in tmp_path.iterdir()} - before == {"_f.parquet.parts"}
+    assert len(computed) == 20
+    extract_features(folder, encoder, out=out, resume=True)
+    assert out.read_bytes() == expected
+
+
+def test_a_run_that_does_not_know_it_is_over_spoils_nothing(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, expected: bytes
+) -> None:
+    settings = {"encoder": "1", "task_size": 4}
+    first = TaskFolder.open(tmp_path / "g", settings, resume=False)
+    task = next(open_source(folder, None, None).tasks(4))
+    job = Job(encoder, get_backbone("tiny"), first.run, verify=False)
+    ((_, finished),) = job.finished([task], None)
+    first.keep(task, finished)
+    second = TaskFolder.open(tmp_path / "g", settings, resume=False)
+    with pytest.raises(FeatureFileError, match="another extraction to the same file has begun"):
+        first.keep(task, finished)
+    second.keep(task, finished)
+    path = second._path(0)
+    shutil.copyfile(path, tmp_path / "kept")
+    third = TaskFolder.open(tmp_path / "g", settings, resume=False)
+    path.parent.mkdir()
+    shutil.copyfile(tmp_path / "kept", path)
+    assert not third.has(task, job.change_detector())
+
+
+def test_a_file_swapped_for_an_older_one_is_seen(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
+) -> None:
+    out, older = tmp_path / "f.parquet", write_image(tmp_path / "o.png", np.random.default_rng(8))
+    os.utime(older, (1e9, 1e9))
+    extract_features(folder, encoder, out=out, resume=True)
+    X, _ = load_features(out)
+    os.replace(older, folder / "a" / "3.png")
+    computed.clear()
+    assert extract_features(folder, encoder, out=out, resume=True).n_kept == 0
+    assert len(computed) == 20
+    assert not np.array_equal(load_features(out)[0][3], X[3])
+
+
+def test_a_file_from_the_future_costs_nothing(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
+) -> None:
+    os.utime(folder / "a" / "3.png", (4e9, 4e9))
+    for _ in range(2):
+        extract_features(folder, encoder, out=tmp_path / "f.parquet", resume=True)
+    assert len(computed) == 20
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_share_that_was_away_for_a_moment_costs_no_row(
+    stopped: bool,
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    expected: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from hypervlad.encoder import loading
+    from hypervlad.images import ImageReadError
+
+    out, original = tmp_path / "f.parquet", loading.read_named
+
+    def away(image: Any, options: Any, name: str) -> Any:
+        if name.endswith(("2.png", "w.png")):
+            raise ImageReadError(f"{name}: input/output error")
+        return original(image, options, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "read_named", away)
+        if stopped:
+            interrupted(monkeypatch, encoder, folder, out, 4)
+        else:
+            with pytest.warns(SkippedImagesWarning, match="3 of 20"):
+                extract_features(folder, encoder, out=out, resume=True)
+    done = extract_features(folder, encoder, out=out, resume=True)
+    assert done.skipped == ()
+    assert out.read_bytes() == expected
+
+
+def test_a_complete_file_tells_again_what_it_lacks(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
+) -> None:
+    (folder / "a" / "5.png").write_bytes(b"no image")
+    for n_kept in (0, 19):
+        with pytest.warns(SkippedImagesWarning, match=r"1 of 20 .*\n.*5\.png"):
+            done = extract_features(folder, encoder, out=tmp_path / "f.parquet", resume=True)
+        assert done.n_kept == n_kept
+        assert [image.position for image in done.skipped] == [5]
+    assert len(computed) == 19
+
+
+def test_a_complete_list_of_arrays_stays(encoder: HypercolumnVLAD, tmp_path: Path) -> None:
+    images = list(np.random.default_rng(0).random((6, 20, 24)).astype(np.float32))
+    for n_kept in (0, 6):
+        done = extract_features(images, encoder, out=tmp_path / "f.parquet", resume=True)
+        assert done.n_kept == n_kept
+    images[2] = images[2][::-1]
+    assert extract_features(images, encoder, out=tmp_path / "f.parquet", resume=True).n_kept == 0

@@ -1,0 +1,145 @@
+"""Prediction sets and confidence thresholds: slow oracles and coverage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hypervlad.conformal import (
+    Calibration,
+    confidence_for_error,
+    prediction_sets,
+    weighted_limit,
+)
+
+N_CLASSES = 3
+
+
+def random_calibration(
+    rng: np.random.Generator, n: int, n_groups: int, n_models: int
+) -> Calibration:
+    proba = rng.dirichlet(np.ones(N_CLASSES), n).round(2)  # rounded: equal ones occur
+    truth = rng.integers(0, N_CLASSES, n)
+    groups, models = rng.integers(0, n_groups, n), rng.integers(0, n_models, n)
+    return Calibration.of(proba, truth, groups, models)
+
+
+def slow_sets(proba: Any, calibration: Calibration, coverage: float) -> list[list[bool]]:
+    """As the formula says, image by image and class by class."""
+    groups = calibration.groups.tolist()
+    n_groups = len(set(groups))
+    result = []
+    for image in range(proba.shape[1]):
+        row = []
+        for k in range(proba.shape[2]):
+            support = 1 / (n_groups + 1)
+            for misfit, group, model in zip(
+                calibration.misfit, groups, calibration.models, strict=True
+            ):
+                if misfit >= 1 - proba[model, image, k]:
+                    support += 1 / (n_groups + 1) / groups.count(group)
+            row.append(support > 1 - coverage + 1e-12)
+        result.append(row)
+    return result
+
+
+@given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 8), st.integers(1, 3))
+def test_sets_are_those_of_the_formula(seed: int, n: int, n_groups: int, n_models: int) -> None:
+    rng = np.random.default_rng(seed)
+    calibration = random_calibration(rng, n, n_groups, n_models)
+    proba = rng.dirichlet(np.ones(N_CLASSES), (n_models, 4)).round(2)
+    coverage = float(rng.choice([0.5, 0.75, 0.9, rng.uniform(0.05, 0.95)]))
+    sets = prediction_sets(proba, calibration, coverage)
+    assert sets.tolist() == slow_sets(proba, calibration, coverage)
+
+
+@given(st.integers(0, 10**6))
+def test_a_larger_coverage_takes_nothing_away(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    calibration = random_calibration(rng, 20, 6, 2)
+    proba = rng.dirichlet(np.ones(N_CLASSES), (2, 5))
+    small, large = np.sort(rng.uniform(0.05, 0.95, 2))
+    fewer, more = (prediction_sets(proba, calibration, float(c)) for c in (small, large))
+    assert not (fewer & ~more).any()
+
+
+@given(st.integers(0, 10**6))
+def test_the_order_of_images_and_the_names_of_groups_do_not_matter(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    one = random_calibration(rng, 20, 6, 2)
+    order = rng.permutation(20)
+    fields = (one.misfit, one.confidence, one.correct, 7 * one.groups + 3, one.models)
+    other = Calibration(*(values[order] for values in fields))
+    proba = rng.dirichlet(np.ones(N_CLASSES), (2, 5))
+    np.testing.assert_array_equal(prediction_sets(proba, one), prediction_sets(proba, other))
+    assert confidence_for_error(one, 0.3) == confidence_for_error(other, 0.3)
+
+
+@pytest.mark.parametrize("coverage", [0.6, 0.8, 0.9])
+def test_new_groups_are_covered_as_often_as_promised(coverage: float) -> None:
+    """Large groups are hard, and alike within: without their weights they would decide."""
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(3000):
+        ease = rng.beta(2, 1, 31)  # of a group: the probability of the true class in all its images
+        sizes = np.where(ease[:30] < 0.5, 20, 1)
+        seen = np.repeat(ease[:30], sizes)
+        table = np.column_stack([seen, 1 - seen])
+        groups = np.repeat(np.arange(30), sizes)
+        zeros = np.zeros(len(groups), dtype=int)
+        calibration = Calibration.of(table, zeros, groups, zeros)
+        new = [[[ease[30], 1 - ease[30]]]]
+        held.append(prediction_sets(new, calibration, coverage)[0, 0])
+    assert coverage - 0.02 <= np.mean(held) <= coverage + 1 / 31 + 0.02
+
+
+def test_few_groups_exclude_nothing() -> None:
+    calibration = Calibration.of([[0.99, 0.01]] * 80, [0] * 80, np.arange(80) % 8, [0] * 80)
+    assert prediction_sets([[[0.999, 0.001]]], calibration, 0.9).all()
+    more = Calibration.of([[0.99, 0.01]] * 80, [0] * 80, np.arange(80) % 10, [0] * 80)
+    assert prediction_sets([[[0.999, 0.001]]], more, 0.9).tolist() == [[True, False]]
+
+
+def slow_confidence(calibration: Calibration, max_error: float) -> float:
+    one = 1 / (calibration.n_groups + 1)
+    best = float("inf")
+    for threshold in calibration.confidence:
+        kept = calibration.confidence >= threshold
+        weights = calibration.weights[kept]
+        wrong = weights[~calibration.correct[kept]].sum() + one
+        if wrong / (weights.sum() + one) <= max_error + 1e-12:
+            best = min(best, float(threshold))
+    return best
+
+
+@given(st.integers(0, 10**6), st.floats(0.01, 0.99))
+def test_the_confidence_is_the_lowest_that_will_do(seed: int, max_error: float) -> None:
+    calibration = random_calibration(np.random.default_rng(seed), 25, 12, 2)
+    assert confidence_for_error(calibration, max_error) == slow_confidence(calibration, max_error)
+
+
+@pytest.mark.parametrize("value", [0, 1, 1.5, -0.1, float("nan"), True, "0.9", None])
+def test_shares_are_checked(value: Any) -> None:
+    calibration = random_calibration(np.random.default_rng(0), 20, 6, 1)
+    with pytest.raises(ValueError, match="coverage is a share between 0 and 1"):
+        prediction_sets(np.ones((1, 1, N_CLASSES)), calibration, value)
+    with pytest.raises(ValueError, match="max_error is a share between 0 and 1"):
+        confidence_for_error(calibration, value)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 25), st.integers(1, 9), st.floats(0.01, 0.99))
+def test_limits_are_those_of_the_formula(seed: int, n: int, n_groups: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    values, groups = rng.integers(0, 9, n).astype(float), rng.integers(0, n_groups, n)
+    names = set(groups.tolist())
+
+    def weight_above(limit: float) -> float:
+        own = [np.mean(values[groups == name] > limit) for name in names]
+        return (1 + sum(own)) / (len(names) + 1)
+
+    fine = [value for value in values if weight_above(value) <= share + 1e-12]
+    assert weighted_limit(values, groups, share) == (min(fine) if fine else values.max())

@@ -1,0 +1,174 @@
+"""The factorised dense path against a naive oracle in float64 that a reader can check by eye."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hypervlad import vlad
+
+
+def bilinear(layer: np.ndarray, y: int, x: int, size: tuple[int, int]) -> np.ndarray:
+    """One layer's value at a grid position, cell centres aligned as in image resizing."""
+    cells = []
+    for position, n_in, n_out in ((y, layer.shape[0], size[0]), (x, layer.shape[1], size[1])):
+        place = max(0.0, (position + 0.5) * n_in / n_out - 0.5)
+        low = min(int(place), n_in - 1)
+        cells.append((low, min(low + 1, n_in - 1), place - low))
+    (y0, y1, v), (x0, x1, u) = cells
+    top = (1 - u) * layer[y0, x0] + u * layer[y0, x1]
+    bottom = (1 - u) * layer[y1, x0] + u * layer[y1, x1]
+    return (1 - v) * top + v * bottom
+
+
+def naive_vlad(
+    layers: list[np.ndarray], codewords: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every hypercolumn, its nearest codeword, its residual: as the definition says."""
+    assignments = np.empty(size, dtype=int)
+    sums = np.zeros_like(codewords)
+    for y in range(size[0]):
+        for x in range(size[1]):
+            column = np.concatenate([bilinear(layer, y, x, size) for layer in layers])
+            distances = [np.sum((column - word) ** 2) for word in codewords]
+            assignments[y, x] = np.argmin(distances)
+            sums[assignments[y, x]] += column - codewords[assignments[y, x]]
+    return assignments, sums
+
+
+def naive_normalize(sums: np.ndarray, steps: tuple[str, ...]) -> np.ndarray:
+    sums = sums.copy()
+    for step in steps:
+        if step == "intra":
+            for k in range(len(sums)):
+                length = np.sqrt((sums[k] ** 2).sum())
+                sums[k] = sums[k] / length if length > 0 else sums[k]
+        elif step == "power":
+            sums = np.sign(sums) * np.sqrt(np.abs(sums))
+        elif step == "l2":
+            sums = sums / max(np.sqrt((sums**2).sum()), 1e-12)
+    return sums.ravel()
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[list[np.ndarray], np.ndarray, tuple[int, int]]:
+    """Layers of any sizes up to the grid's, any depth, any number of codewords."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    size = draw(st.tuples(st.integers(1, 11), st.integers(1, 11)))
+    layers = []
+    for _ in range(draw(st.integers(1, 3))):
+        shape = (draw(st.integers(1, size[0])), draw(st.integers(1, size[1])))
+        layers.append(rng.standard_normal((*shape, draw(st.integers(1, 4)))))
+    n_words = draw(st.integers(1, 6))
+    codewords = rng.standard_normal((n_words, sum(layer.shape[2] for layer in layers)))
+    return layers, codewords, size
+
+
+def as_tensors(arrays: list[np.ndarray]) -> list[torch.Tensor]:
+    return [torch.from_numpy(array)[None] for array in arrays]
+
+
+@settings(deadline=None, max_examples=60)
+@given(problem=problems())
+def test_dense_sums_are_the_naive_ones(
+    problem: tuple[list[np.ndarray], np.ndarray, tuple[int, int]],
+) -> None:
+    layers, codewords, size = problem
+    assignments, sums = naive_vlad(layers, codewords, size)
+    maps, words = as_tensors(layers), torch.from_numpy(codewords)
+    maps, words = [m.float() for m in maps], words.float()
+    np.testing.assert_array_equal(vlad.dense_assign(maps, words, size)[0].numpy(), assignments)
+    ours = vlad.dense_residual_sums(maps, words, size)[0].numpy()
+    np.testing.assert_allclose(ours, sums, atol=2e-4)
+
+
+@pytest.mark.parametrize("values", [1, 600, 1 << 30])
+@pytest.mark.parametrize("fewest_words", [1, 2, 100])
+@pytest.mark.parametrize("threads", [1, 2, 6])
+def test_chunks_of_images_and_words_do_not_matter(
+    values: int, fewest_words: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    maps = [
+        torch.from_numpy(rng.standard_normal((3, h, w, 2), dtype=np.float32))
+        for h, w in ((13, 9), (7, 5), (2, 9))
+    ]
+    words = torch.from_numpy(rng.standard_normal((6, 6), dtype=np.float32))
+    expected = vlad.dense_residual_sums(maps, words, (13, 9))
+    monkeypatch.setattr(vlad, "_VALUES_IN_FLIGHT", values)
+    monkeypatch.setattr(vlad, "_MIN_CODEWORDS", fewest_words)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    torch.testing.assert_close(vlad.dense_residual_sums(maps, words, (13, 9)), expected)
+
+
+def test_images_of_a_batch_do_not_see_each_other() -> None:
+    maps = [torch.randn(4, 6, 6, 3, generator=torch.Generator().manual_seed(0))]
+    words = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+    together = vlad.dense_residual_sums(maps, words, (9, 9))
+    alone = [vlad.dense_residual_sums([maps[0][i : i + 1]], words, (9, 9)) for i in range(4)]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+def test_points_on_the_whole_grid_are_the_dense_sums() -> None:
+    maps = [torch.randn(1, 6, 5, 3, generator=torch.Generator().manual_seed(0))]
+    words = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+    columns = maps[0].reshape(-1, 3)
+    sums = vlad.residual_sums(columns, vlad.assign(columns, words), words)
+    torch.testing.assert_close(sums, vlad.dense_residual_sums(maps, words, (6, 5))[0])
+
+
+@given(
+    seed=st.integers(0, 999),
+    steps=st.lists(st.sampled_from(vlad.NORMALIZATIONS), max_size=4).map(tuple),
+)
+def test_normalisation_is_the_naive_one_in_the_stated_order(
+    seed: int, steps: tuple[vlad.Normalization, ...]
+) -> None:
+    sums = np.random.default_rng(seed).standard_normal((4, 3))
+    sums[1] = 0
+    ours = vlad.normalize([torch.from_numpy(sums)[None]], steps)[0].numpy()
+    np.testing.assert_allclose(ours, naive_normalize(sums, steps), atol=1e-12)
+
+
+def test_l2_spans_all_codebooks_but_intra_stays_in_its_word() -> None:
+    blocks = [torch.ones(2, 3, 4), 5 * torch.ones(2, 2, 6)]
+    vectors = vlad.normalize(blocks, ("intra", "l2"))
+    assert vectors.shape == (2, 24)
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
+    torch.testing.assert_close(vectors[0, :4].norm(), vectors[0, 12:18].norm())
+
+
+def test_order_of_steps_changes_the_result() -> None:
+    sums = [torch.tensor([[[1.0, 4.0], [9.0, -1.0]]])]
+    assert not torch.allclose(
+        vlad.normalize(sums, ("power", "intra")), vlad.normalize(sums, ("intra", "power"))
+    )
+
+
+def test_unknown_normalisation_and_unfitting_codewords_are_told() -> None:
+    with pytest.raises(ValueError, match="unknown normalisation 'l1'"):
+        vlad.normalize([torch.ones(1, 1, 1)], ["l1"])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="7 dimensions do not fit maps of 3"):
+        vlad.dense_assign([torch.ones(1, 2, 2, 3)], torch.ones(2, 7), (2, 2))
+
+
+@given(seed=st.integers(0, 999))
+def test_sums_do_not_change_when_codewords_are_renumbered(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    maps = [torch.randn(1, 4, 4, 3, generator=generator)]
+    words = torch.randn(5, 3, generator=generator)
+    order = torch.randperm(5, generator=generator)
+    sums = vlad.dense_residual_sums(maps, words, (7, 6))
+    torch.testing.assert_close(vlad.dense_residual_sums(maps, words[order], (7, 6)), sums[:, order])
+
+
+def test_a_word_of_one_position_is_exact() -> None:
+    """Intra-normalisation makes a rare word as loud as any; its residual must not be noise."""
+    maps = [torch.zeros(1, 4, 4, 2)]
+    maps[0][0, 2, 1] = torch.tensor([3.0, -1.0])
+    words = torch.tensor([[0.0, 0.0], [2.0, -1.0]])
+    sums = vlad.dense_residual_sums(maps, words, (4, 4))
+    torch.testing.assert_close(sums[0, 1], torch.tensor([1.0, 0.0]))
