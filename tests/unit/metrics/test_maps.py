@@ -273,6 +273,7 @@ def test_bad_options_are_refused(options, message):
         patch_confusion(mask.T, mask)
 
 
+@pytest.mark.slow  # thirty tallies of two million bins
 @given(st.integers(0, 1000), st.integers(1, 4), st.booleans())
 @settings(deadline=None, max_examples=30)
 def test_a_tally_is_the_whole(seed: int, n_images: int, is_coarse: bool) -> None:
@@ -298,6 +299,7 @@ def test_a_tally_is_the_whole(seed: int, n_images: int, is_coarse: bool) -> None
         assert found == pytest.approx(expected, abs=1e-9 if is_coarse else 2e-2)
 
 
+@pytest.mark.slow  # thirty tallies of two million bins
 @given(st.integers(0, 1000), st.booleans())
 @settings(deadline=None, max_examples=30)
 def test_the_best_f1_is_that_of_trying_every_threshold(seed: int, is_negative: bool) -> None:
