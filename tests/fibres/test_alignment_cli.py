@@ -139,7 +139,7 @@ def test_a_window_with_a_unit_wants_a_pixel_size(folder: Path, tmp_path: Path) -
     asked = ["--window", "96nm", "--sigma", "7nm", "--tolerance", 15, "--method", "lgo", "--quiet"]
     told = run(folder, "-o", tmp_path / "out", *asked, code=2)
     assert "1 of 2 images left out" in told.output
-    assert "two/a.tif: 96nm is so many pixels only where" in told.output.replace("\\", "/")
+    assert "two/a.tif: 96nm cannot be converted to pixels" in told.output.replace("\\", "/")
     rows = table(tmp_path / "out" / "alignment.csv")
     assert list(rows) == ["one/a.tif"]
     row = rows["one/a.tif"]
@@ -367,7 +367,7 @@ def test_a_model_of_a_file_may_judge_the_windows(
     [
         (["--method", "fft"], "--method fft: expected structure_tensor, lgo, or a model file"),
         (["--method", "missing.hvlad"], "missing.hvlad"),
-        (["--window", "wide"], "'wide' is no length"),
+        (["--window", "wide"], "'wide' is not a length"),
         (["--tolerance", "120"], "expected degrees above 0, at most 90"),
         (["--pixel-size", "-1"], "must be a number of nm"),
         (["--window", "1000"], "larger than the image"),

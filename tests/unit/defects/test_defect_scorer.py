@@ -245,7 +245,7 @@ def test_unusable_parameters_are_named(
 def test_inverted_masks_are_told(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
     images = [*good[:4], *(image for image, _ in bad)]
     inverted = [*[None] * 4, *(~mask for _, mask in bad)]
-    with pytest.warns(UserWarning, match="Are these inverted"):
+    with pytest.warns(UserWarning, match="are these masks inverted"):
         scorer.fit(images, masks=inverted)
     with pytest.raises(ValueError, match="give masks as masks="):
         scorer.fit(images, [mask for _, mask in bad])

@@ -146,14 +146,14 @@ FILES = {
     "page beyond": (
         lambda d: tiff(d / "a.tif", image=np.stack([GREY] * 3)),
         {"page": 3},
-        "{name}: page 3 was asked for, but the file has 3 pages; pages are counted from 0",
+        "{name}: page 3 was requested, but the file has 3 pages; pages are counted from 0",
     ),
     "page beyond the only one": (
         lambda d: tiff(d / "a.tif"),
         {"page": 1},
         "the file has 1 page;",
     ),
-    "page of a png": (lambda d: encoded(d / "a.png"), {"page": 1}, "{name}: page 1 was asked for"),
+    "page of a png": (lambda d: encoded(d / "a.png"), {"page": 1}, "{name}: page 1 was requested"),
     "complex tiff": (
         lambda d: tiff(d / "a.tif", image=GREY.astype(np.complex64)),
         {},
@@ -210,7 +210,7 @@ ARRAYS = {
     "masked": (np.ma.masked_equal(np.eye(3), 1), {}, "a masked array with masked pixels; fill"),
     "tensor on a gpu": (Stubborn(), {}, "does not convert to a NumPy array (can't convert cuda:0"),
     "absurd": (np.broadcast_to(np.uint8(0), (10**6, 10**6)), {}, "1000000 x 1000000 pixels is mor"),
-    "page of an array": (GREY, {"page": 1}, "an array is one page; pass stack[page]"),
+    "page of an array": (GREY, {"page": 1}, "an array has one page: pass stack[page]"),
     "negative page": (GREY, {"page": -1}, "page=-1: pages are counted from 0"),
     "page is text": (GREY, {"page": "first"}, "page='first': expected an integer"),
     "page is true": (GREY, {"page": True}, "page=True: expected an integer"),
@@ -245,8 +245,8 @@ LISTS = {
     "set": ({"a.png"}, "got set"),
     "generator": ((name for name in "ab"), "got generator; wrap one image in a list, turn a"),
     "bytes": (b"a.png", "got bytes"),
-    "numbers": (np.arange(5), "an array of numbers with shape (5,) holds no images"),
-    "scalar": (np.array(5), "holds no images"),
+    "numbers": (np.arange(5), "an array of numbers with shape (5,) contains no images"),
+    "scalar": (np.array(5), "contains no images"),
     "paths in two columns": (np.array([["a", "b"]]), "expected a flat list of paths"),
 }
 
@@ -389,7 +389,7 @@ def test_tiff_compression_that_nothing_here_decodes(tmp_path):
 def test_tiff_with_a_strip_left_out(tmp_path):
     path = patched_tiff(tmp_path / "a.tif", 279, 0, data=GREY, photometric="minisblack")
 
-    with pytest.raises(ImageReadError, match="truncated TIFF: its header promises"):
+    with pytest.raises(ImageReadError, match="truncated TIFF: its header describes"):
         read_image(path)
 
 

@@ -102,9 +102,9 @@ def test_bad_masks_are_told(tmp_path):
         read_mask(tmp_path / "gone.png")
     with pytest.raises(ImageReadError, match="a web address"):
         read_mask("https://host/mask.png")
-    with pytest.raises(ImageReadError, match="image: the mask holds True and False"):
+    with pytest.raises(ImageReadError, match="image: the mask must contain True and False"):
         read_mask(np.array([["a"]]))
-    with pytest.raises(ValueError, match=r"seen has shape .* not empty") as error:
+    with pytest.raises(ValueError, match=r"seen must have shape .* not empty") as error:
         as_mask(np.zeros((0, 3)), "seen")
     assert not isinstance(error.value, ImageReadError)
     with pytest.raises(ImageReadError, match="got -1, 0"):

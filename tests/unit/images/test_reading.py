@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image, ImageFile
 
 from hypervlad.images import ReadOptions, read_image, read_micrograph
-from hypervlad.images.formats import plain, strict_decoding
+from hypervlad.images.formats import json_value, strict_decoding
 
 GREY = np.random.default_rng(0).integers(0, 256, (37, 53), dtype=np.uint8)
 GREY16 = np.random.default_rng(1).integers(0, 65536, (37, 53), dtype=np.uint16)
@@ -388,7 +388,7 @@ def test_strictness_is_counted_and_pillows_setting_restored(monkeypatch):
 def test_plain_makes_json_of_whatever_a_header_holds():
     values = {1: np.float32(0.5), "b": b"ab\0", "t": (1, np.arange(2)), "o": Path("x"), "n": None}
 
-    assert plain(values) == {"1": 0.5, "b": "ab", "t": [1, [0, 1]], "o": "x", "n": None}
+    assert json_value(values) == {"1": 0.5, "b": "ab", "t": [1, [0, 1]], "o": "x", "n": None}
 
 
 def test_larger_than_pillows_own_limit_reads_without_its_warning(tmp_path, monkeypatch):

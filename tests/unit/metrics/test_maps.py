@@ -169,11 +169,11 @@ ONES = np.ones((2, 2))
         (
             [ONES, ONES],
             [np.eye(2), np.zeros((2, 2, 3))],
-            r"mask 1 has shape \(H, W\)",
+            r"mask 1 must have shape \(H, W\)",
         ),
         ([np.full((2, 2), np.nan)], [np.eye(2)], "score map 0 holds NaN"),
         ([ONES], [np.array([[0, 128], [255, 0]])], r"0, 128, 255 \(3 in all\).*mask > 127"),
-        ([ONES], [np.array([[0, -1], [0, 0]])], "one value above it"),
+        ([ONES], [np.array([[0, -1], [0, 0]])], "one positive value"),
         ([ONES], [np.array([["a", "b"], ["a", "b"]])], "got type <U1"),
         ([ONES], [np.zeros((2, 2))], "no pixel is defective"),
         ([ONES], [ONES], "every pixel is defective"),
