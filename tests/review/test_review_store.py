@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.review_queues import CLASSES, Clock, entry
 
-from hypervlad.cli.messages import _sentence
+from hypervlad.cli.messages import sentence_of
 from hypervlad.review import Queue, QueueError, exported
 from hypervlad.review.filling import contents, make_queue, refill_queue
 from hypervlad.review.records import TrainingImage, UnknownError
@@ -283,7 +283,7 @@ def test_a_file_held_by_another_process_is_still_a_queue(
     monkeypatch.setattr("hypervlad.review.schema._PATIENCE", 0.05)
     with pytest.raises(sqlite3.OperationalError, match="locked") as caught:
         Queue(folder)
-    assert "does another program hold it?" in _sentence(caught.value)
+    assert "is another program using it?" in sentence_of(caught.value)
     holder.execute("COMMIT")
     holder.close()
     Queue(folder).close()
