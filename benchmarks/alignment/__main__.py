@@ -1,10 +1,10 @@
-"""How well is the aligned fraction of nanowires measured? Ours beside OrientationJ and FibrilTool.
+"""How accurate is the aligned fraction of nanowires? Compared with OrientationJ and FibrilTool.
 
-python benchmarks/alignment.py
+    python -m benchmarks.alignment
 
-Synthetic images whose true aligned fraction is known, varied in density, noise, blur and share laid
-in parallel; each way judges the same windows by the same rule. An interrupted run goes on where it
-stopped. ``--add`` adds ways to what is stored.
+Synthetic images whose true aligned fraction is known, varied in density, noise, blur and share of
+parallel wires. All methods classify the same windows by the same rule. An interrupted run resumes
+where it stopped. ``--add`` adds methods to the stored results.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.alignment.methods import (
     LEARNED,
-    all_ways,
+    all_methods,
     answers,
     orientation_errors,
     true_fractions,
@@ -33,7 +33,7 @@ from benchmarks.common.sources import code_digest, origin
 
 CODE = ("alignment/methods", "alignment/published")
 IMAGE_CODE = ("alignment/scenes",)
-# What images and truth depend on, and every way but the learnt one.
+# Modules on which images and truth depend, and those of all methods but the learned one.
 IMAGE_MODULES, MODULES = ("synthetic", "fibres"), ("fibres", "images")
 ORIENTATION_SET = "clean"
 
@@ -42,16 +42,16 @@ Measure = Callable[[Any, Any], Mapping[str, Any]]
 
 
 class Study:
-    """What is measured of every image, each image made only if something about it is not known.
+    """The measurements of every image. An image is made only if one of them is missing.
 
     Parameters
     ----------
     windows : sequence of int
         Sizes of windows.
     names : sequence of str
-        Of the ways.
+        Of the methods.
     n_training : int
-        Images that the learnt way learns from.
+        Images on which the learned method is trained.
     threads : int
     """
 
@@ -60,20 +60,20 @@ class Study:
     ) -> None:
         self.windows = list(windows)
         self.images = code_digest(*IMAGE_CODE, modules=IMAGE_MODULES)
-        ways = all_ways(n_training)
+        methods = all_methods(n_training)
         classical = origin(threads, *CODE, modules=MODULES)
         # A classifier may use anything of the package.
-        learnt = {"n_training": n_training, "origin": origin(threads, *CODE)}
-        self.told = {name: {"origin": classical} for name in ("truth", *names, "orientation")}
-        self.told |= {name: learnt for name in names if name == LEARNED}
+        learned = {"n_training": n_training, "origin": origin(threads, *CODE)}
+        self.facts = {name: {"origin": classical} for name in ("truth", *names, "orientation")}
+        self.facts |= {name: learned for name in names if name == LEARNED}
         self._measures: dict[str, Measure] = {
-            name: partial(answers, ways[name], windows=self.windows) for name in names
+            name: partial(answers, methods[name], windows=self.windows) for name in names
         }
         self._measures["truth"] = lambda _, truth: {"fraction": true_fractions(truth, windows)}
         self._measures["orientation"] = lambda *made: {"errors": orientation_errors(*made)}
 
     def run(self, checkpoints: Path) -> dict[str, list[dict[str, Any]]]:
-        """Return the pieces of each measure, one an image; of directions, of their set alone."""
+        """Return every measurement of every image; directions are measured on one set only."""
         pieces: dict[str, list[dict[str, Any]]] = {name: [] for name in self._measures}
         every = list(scenes())
         for done, scene in enumerate(every, start=1):
@@ -82,16 +82,16 @@ class Study:
                 if name == "orientation" and scene.set != ORIENTATION_SET:
                     continue
                 settings = {"what": name, "windows": self.windows, "images": self.images}
-                settings |= {"scene": scene.facts} | self.told[name]
-                place = checkpoints / name / f"{scene.set}-{scene.seed}.json"
+                settings |= {"scene": scene.facts} | self.facts[name]
+                path = checkpoints / name / f"{scene.set}-{scene.seed}.json"
                 run = partial(_measured, measure, made)
-                pieces[name].append(load_or_run(place, settings, run))
+                pieces[name].append(load_or_run(path, settings, run))
             if done % 25 == 0 or done == len(every):
                 print(f"{done} of {len(every)} images", flush=True)
         return pieces
 
     def result(self, pieces: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
-        """Return what is stored: images, truth and what each way said, as lists over images."""
+        """Return the content of the results file: images, truth and answers by image."""
         names = [name for name in pieces if name not in ("truth", "orientation")]
         return {
             "windows": self.windows,
@@ -103,13 +103,13 @@ class Study:
                     part: self._by_window(pieces[name], part)
                     for part in ("fraction", "right", "background")
                 }
-                | self.told[name]
+                | self.facts[name]
                 for name in names
             },
             "orientation": {
                 "errors": [piece["errors"] for piece in pieces["orientation"]],
             }
-            | self.told["orientation"],
+            | self.facts["orientation"],
         }
 
     def _by_window(self, pieces: list[dict[str, Any]], part: str) -> dict[str, list[float | None]]:
@@ -121,7 +121,7 @@ def _measured(measure: Measure, made: Callable[[], Any]) -> Mapping[str, Any]:
 
 
 def with_earlier(result: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Add the ways of an earlier result that this one lacks; the images must be the same."""
+    """Add the methods of an earlier result; the images must be the same."""
     if not out.exists():
         return result
     earlier = json.loads(out.read_text(encoding="utf-8"))
@@ -129,17 +129,19 @@ def with_earlier(result: dict[str, Any], out: Path) -> dict[str, Any]:
         if earlier[key] != result[key]:
             sys.exit(f"{out}: --add needs results of the same {key}; run all methods again")
     both = earlier["methods"] | result["methods"]
-    order = [name for name in all_ways(0) if name in both]
+    order = [name for name in all_methods(0) if name in both]
     return result | {"methods": {name: both[name] for name in order}}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    known = list(all_ways(0))
+    known = list(all_methods(0))
     parser.add_argument("--methods", nargs="+", choices=known, default=known, metavar="NAME")
-    parser.add_argument("--add", action="store_true", help="keep the other methods' stored answers")
-    parser.add_argument("--training", type=int, default=60, help="images to learn from")
-    parser.add_argument("--figures", type=Path, help="folder to draw figures into")
+    parser.add_argument(
+        "--add", action="store_true", help="keep the stored answers of other methods"
+    )
+    parser.add_argument("--training", type=int, default=60, help="number of training images")
+    parser.add_argument("--figures", type=Path, help="folder for figures")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS / "alignment")
     parser.add_argument("--out", type=Path, default=RESULTS / "alignment" / "alignment.json")

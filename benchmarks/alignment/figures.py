@@ -1,4 +1,4 @@
-"""Pictures of the aligned fraction: measured against true, and errors by noise."""
+"""Figures of the aligned fraction: measured against true, and errors by noise."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _STYLES = {
     "orientationj_wide": ("#56B4E9", "v"),
     "fibriltool": ("#CC79A7", "X"),
 }
-_DPI, _PANELS_A_ROW, _COLOURS = 130, 3, 128
-_MOST_YELLOW = 0.92  # of viridis: what is above is too pale on white
+_DPI, _PANELS_PER_ROW, _COLOURS = 130, 3, 128
+_MAX_YELLOW = 0.92  # of viridis: higher values are too pale on white
 
 
 def write_figures(folder: Path, result: Mapping[str, Any]) -> None:
-    """Write both pictures into a folder."""
+    """Write both figures into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     answers = Answers.of(result, "grid")
     save(agreement_figure(answers), folder / "alignment_agreement.png")
@@ -39,13 +39,13 @@ def write_figures(folder: Path, result: Mapping[str, Any]) -> None:
 
 
 def agreement_figure(answers: Answers, window: int = DEFAULT_WINDOW) -> Figure:
-    """Draw differences over means of measured and true fractions, a panel a method."""
-    names, levels = list(answers.said), answers.orders("snr")[::-1]
-    n_rows = -(-len(names) // _PANELS_A_ROW)
+    """Draw differences over means of measured and true fractions, one panel per method."""
+    names, levels = list(answers.fraction), answers.orders("snr")[::-1]
+    n_rows = -(-len(names) // _PANELS_PER_ROW)
     figure = Figure(figsize=(9, 0.7 + 2.7 * n_rows), layout="constrained")
-    grid = figure.subplots(n_rows, _PANELS_A_ROW, sharex=True, sharey=True, squeeze=False)
+    grid = figure.subplots(n_rows, _PANELS_PER_ROW, sharex=True, sharey=True, squeeze=False)
     colours = dict(
-        zip(levels, colormaps["viridis"](np.linspace(0, _MOST_YELLOW, len(levels))), strict=True)
+        zip(levels, colormaps["viridis"](np.linspace(0, _MAX_YELLOW, len(levels))), strict=True)
     )
     chosen = answers.where(window=window)
     snr = answers.levels("snr")[chosen]
@@ -56,10 +56,10 @@ def agreement_figure(answers: Answers, window: int = DEFAULT_WINDOW) -> Figure:
         ax.set_title(TITLES[name], fontsize=10)
     for ax in grid.flat[len(names) :]:
         ax.remove()
-    for ax in grid.flat[max(0, len(names) - _PANELS_A_ROW) : len(names)]:
+    for ax in grid.flat[max(0, len(names) - _PANELS_PER_ROW) : len(names)]:
         ax.tick_params(labelbottom=True)  # the lowest of its column
     figure.supxlabel("mean of true and measured aligned fraction", fontsize=10)
-    figure.supylabel("measured less true", fontsize=10)
+    figure.supylabel("measured minus true", fontsize=10)
     marks = [
         Line2D([], [], marker="o", linestyle="", color=colours[level], label=_noise(level))
         for level in levels
@@ -100,7 +100,7 @@ def noise_figure(answers: Answers) -> Figure:
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     ax = figure.subplots()
     levels = answers.orders("snr")
-    for name in answers.said:
+    for name in answers.fraction:
         errors = [answers.errors(name)[answers.where(snr=level)] for level in levels]
         colour, mark = _STYLES[name]
         mae = [agreement(each).mae for each in errors]
@@ -117,7 +117,7 @@ def noise_figure(answers: Answers) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture of few colours, which is a small file."""
+    """Write a figure with few colours, which makes a small file."""
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=_DPI)
     with Image.open(path) as drawn:

@@ -1,4 +1,4 @@
-"""Ways to measure the aligned fraction, and what is kept of their answers."""
+"""Methods that measure the aligned fraction, and the part of their answers that is stored."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from hypervlad.fibres.alignment import (
 )
 from hypervlad.fibres.tiles import TileGrid
 
-Way: TypeAlias = Callable[[np.ndarray, int], AlignedFraction]
-SIGMA = 1.75  # the default of `aligned_fraction`: all masks are of this scale
-# Chosen in OrientationJ's favour, of 1 to 3.5 px on images of other seeds: best over all of them,
-# though worse than the default's where there is no noise.
+Method: TypeAlias = Callable[[np.ndarray, int], AlignedFraction]
+SIGMA = 1.75  # the default of `aligned_fraction`; all masks have this scale
+# Chosen in favour of OrientationJ, from 1 to 3.5 px on images of other seeds: the best on average,
+# though worse than the default without noise.
 WIDE_SIGMA = 3.5
 LEARNED = "learned"
-#: The scales of the maps of directions, pixels: the default's, a third of a wire's mean width.
+#: Scales of the direction maps in pixels: the default, and a third of the mean width of a wire.
 ORIENTATION_SIGMAS = (SIGMA, 2.5)
-FAR_OFF = float(np.deg2rad(10))
+LARGE_ERROR = float(np.deg2rad(10))
 
 
-def all_ways(n_training: int) -> dict[str, Way]:
-    """Return every way by its name: image and window to what is aligned."""
+def all_methods(n_training: int) -> dict[str, Method]:
+    """Return every method by its name, as a function of an image and a window size."""
     return {
         "structure_tensor": by_structure_tensor,
         "lgo": by_lgo,
@@ -58,14 +58,14 @@ def by_lgo(image: np.ndarray, window: int) -> AlignedFraction:
 
 
 def by_orientationj(image: np.ndarray, window: int, *, sigma: float) -> AlignedFraction:
-    """Judge OrientationJ's directions, weighted by their coherency as in its distribution."""
+    """Apply the rule to OrientationJ's directions, weighted by coherency as in its distribution."""
     found = orientationj(as_8_bit(image), sigma)
     orientation = np.where(mask_of(image), found.orientation, np.nan)
     return aligned_fraction_of_map(orientation, found.coherency, window)
 
 
 def by_fibriltool(image: np.ndarray, window: int) -> AlignedFraction:
-    """Judge FibrilTool's anisotropy: the length of the mean of the doubled directions."""
+    """Apply the rule to FibrilTool's anisotropy, the length of the mean doubled direction."""
     x, y, kept = unit_gradients(as_8_bit(image))
     lattice = TileGrid.over(image.shape, window)
     # Gradients run across fibrils, at the opposite doubled angle.
@@ -75,12 +75,12 @@ def by_fibriltool(image: np.ndarray, window: int) -> AlignedFraction:
 
 
 class Learned:
-    """A classifier of windows, learnt for each size of windows when that is first asked for.
+    """A classifier of windows, trained for each window size when it is first used.
 
     Parameters
     ----------
     n_training : int
-        Images to learn from, none of which is in a set.
+        Training images, none of which is in a set.
     """
 
     def __init__(self, n_training: int) -> None:
@@ -106,68 +106,68 @@ class Learned:
 
 
 def mask_of(image: np.ndarray) -> np.ndarray:
-    """Return what is fibre to the structure tensor: to all ways but "lgo", which has its own."""
+    """Return the structure tensor's mask of fibres; "lgo" has its own, all others use this one."""
     return local_orientation(image, SIGMA).mask
 
 
 def as_8_bit(image: np.ndarray) -> np.ndarray:
-    """Return an image in whole grey levels, the darkest 0, the brightest 255."""
+    """Return an image in integer grey levels from 0 (darkest) to 255 (brightest)."""
     low, high = float(image.min()), float(image.max())
     return np.rint((image.astype(np.float64) - low) * (255 / (high - low)))
 
 
 def answers(
-    way: Way, image: np.ndarray, truth: NanowireTruth, windows: Sequence[int]
+    method: Method, image: np.ndarray, truth: NanowireTruth, windows: Sequence[int]
 ) -> dict[str, Any]:
-    """Return what a way says of an image, and of how many windows it is right.
+    """Return the answers of a method for an image, and how many windows it classifies correctly.
 
     Returns
     -------
     dict
-        By size of windows: the fraction (None if all is background), the share of the windows that
-        are not background in truth about which it is right (None without any), and the share of
-        all windows that it takes for background.
+        By window size: the fraction (None if all is background), the share of correctly classified
+        windows among those that are truly not background (None without any), and the share of all
+        windows classified as background.
     """
     kept: dict[str, Any] = {"fraction": {}, "right": {}, "background": {}}
     for window in windows:
-        said, known = way(image, window), truth.aligned_fraction(window)
-        judged_rightly = (said.aligned == known.aligned)[~known.background]
-        kept["fraction"][str(window)] = _number(said.fraction)
-        kept["right"][str(window)] = _number(judged_rightly.mean()) if judged_rightly.size else None
-        kept["background"][str(window)] = _number(said.background.mean())
+        found, known = method(image, window), truth.aligned_fraction(window)
+        correct = (found.aligned == known.aligned)[~known.background]
+        kept["fraction"][str(window)] = _number(found.fraction)
+        kept["right"][str(window)] = _number(correct.mean()) if correct.size else None
+        kept["background"][str(window)] = _number(found.background.mean())
     return kept
 
 
 def true_fractions(truth: NanowireTruth, windows: Sequence[int]) -> dict[str, Any]:
-    """Return the true fraction by size of windows, as `answers` has it."""
+    """Return the true fraction by window size, in the form of `answers`."""
     return {str(window): _number(truth.aligned_fraction(window).fraction) for window in windows}
 
 
 def orientation_errors(image: np.ndarray, truth: NanowireTruth) -> dict[str, Any]:
-    """Return how far directions are off, on pixels that are wire in truth and to our mask."""
+    """Return the errors of directions on pixels that are wire in truth and in our mask."""
     grey = as_8_bit(image)
     errors: dict[str, Any] = {}
     for sigma in ORIENTATION_SIGMAS:
         found = local_orientation(image, sigma)
-        by_way = {
+        by_method = {
             "structure_tensor": found.orientation,
             "lgo": local_orientation(image, sigma, method="lgo").orientation,
             "orientationj": orientationj(grey, sigma).orientation,
         }
         errors[f"{sigma:g}"] = {
-            name: _off(along, truth, found.mask) for name, along in by_way.items()
+            name: _errors(along, truth, found.mask) for name, along in by_method.items()
         }
     return errors
 
 
-def _off(along: np.ndarray, truth: NanowireTruth, mask: np.ndarray) -> dict[str, Any]:
-    seen = truth.wires & mask
-    apart = axial_difference(along[seen], truth.orientation[seen])
+def _errors(along: np.ndarray, truth: NanowireTruth, mask: np.ndarray) -> dict[str, Any]:
+    known = truth.wires & mask
+    apart = axial_difference(along[known], truth.orientation[known])
     return {
         "median": _number(np.rad2deg(np.median(apart))),
         "upper": _number(np.rad2deg(np.quantile(apart, 0.9))),
-        "far_off": _number((apart > FAR_OFF).mean()),
-        "lost": _number(1 - seen.sum() / truth.wires.sum()),
+        "far_off": _number((apart > LARGE_ERROR).mean()),
+        "lost": _number(1 - known.sum() / truth.wires.sum()),
     }
 
 

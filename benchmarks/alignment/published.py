@@ -1,4 +1,4 @@
-"""What users pick today to measure alignment, from its published formulas.
+"""Two programs that measure alignment today, from their published formulas.
 
 OrientationJ: the structure tensor under a Gaussian window; Püspöki, Storath, Sage and Unser 2016,
 "Transforms and operators for directional bioimage analysis: a survey", Advances in Anatomy,
@@ -20,7 +20,7 @@ FloatMap = NDArray[np.float64]
 GRADIENTS = ("cubic_spline", "finite_difference", "gaussian")
 #: Added to the energy in OrientationJ's coherency, in squared grey levels of an 8-bit image.
 EPSILON = 0.001
-#: Gradients shorter than that, in grey levels of an 8-bit image, count for nothing in FibrilTool.
+#: FibrilTool ignores gradients shorter than this, in grey levels of an 8-bit image.
 FIBRILTOOL_THRESHOLD = 2.0
 
 
@@ -29,7 +29,7 @@ class Orientation(NamedTuple):
 
     Attributes
     ----------
-    orientation : radians in (-pi / 2, pi / 2], along the fibre, counter-clockwise as seen
+    orientation : radians in (-pi / 2, pi / 2], along the fibre, counter-clockwise in the image
     coherency : 0 to 1
     energy : sum of the tensor's eigenvalues
     """
@@ -40,11 +40,11 @@ class Orientation(NamedTuple):
 
 
 class Anisotropy(NamedTuple):
-    """FibrilTool's answer for a region.
+    """FibrilTool's result for a region.
 
     Attributes
     ----------
-    direction : radians in (-pi / 2, pi / 2], along the fibrils, counter-clockwise as seen
+    direction : radians in (-pi / 2, pi / 2], along the fibrils, counter-clockwise in the image
     anisotropy : 0 to 1
     """
 
@@ -70,7 +70,7 @@ def orientationj(
     sigma : float, default=1.0
         Of the window ("local window" in OrientationJ), in pixels.
     gradient : {"cubic_spline", "finite_difference", "gaussian"}, default="cubic_spline"
-        The first is OrientationJ's own default; the last is of a Gaussian of one pixel.
+        The first is OrientationJ's default; the last uses a Gaussian of one pixel.
 
     Examples
     --------
@@ -107,9 +107,9 @@ def fibriltool(
     image : array-like of shape (H, W)
         In grey levels of 8 bits.
     region : array-like of bool, shape (H, W), optional
-        All of the image by default.
+        The whole image by default.
     threshold : float, default=2.0
-        Length of a gradient below which it is left out, grey levels a pixel.
+        Gradients shorter than this are left out, in grey levels per pixel.
 
     Examples
     --------
@@ -133,14 +133,14 @@ def fibriltool(
 def unit_gradients(
     image: ArrayLike, threshold: float = FIBRILTOOL_THRESHOLD
 ) -> tuple[FloatMap, FloatMap, NDArray[np.bool_]]:
-    """Return FibrilTool's unit vectors along the gradients, x to the right and y up, and where.
+    """Return FibrilTool's unit vectors along the gradients (x right, y up), and where they count.
 
     Parameters
     ----------
     image : array-like of shape (H, W)
         In grey levels of 8 bits.
     threshold : float, default=2.0
-        Length of a gradient below which it counts for nothing: there x and y are zero.
+        Shorter gradients are ignored: there x and y are zero.
     """
     pixels = np.asarray(image, dtype=np.float64)
     down, right = (_half_pixel_step(pixels, axis) for axis in (0, 1))
@@ -172,7 +172,7 @@ def _central(values: FloatMap, axis: int) -> FloatMap:
 
 
 def _half_pixel_step(pixels: FloatMap, axis: int) -> FloatMap:
-    """Return the image half a pixel on less the image half a pixel back, interpolated."""
+    """Return the difference of the image shifted half a pixel forward and backward."""
     half = np.eye(2)[axis] / 2
     ahead, behind = (shift(pixels, sign * half, order=3, mode="nearest") for sign in (-1, 1))
     return np.asarray(ahead - behind)

@@ -1,4 +1,4 @@
-"""Synthetic nanowires on which the aligned fraction is measured, and what is varied."""
+"""Synthetic nanowires on which the aligned fraction is measured, and the factors that vary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypervlad.datasets import NanowireTruth, make_alignment_examples, make_nano
 SIZE = (384, 512)
 WIDTH = (5.0, 10.0)
 WINDOWS = (16, 32, 64)
-#: Every combination of a set's levels is an image. A signal-to-noise ratio of None: no noise.
+#: Every combination of the levels of a set is one image. A signal-to-noise ratio of None: no noise.
 SETS: dict[str, dict[str, tuple[Any, ...]]] = {
     "grid": {
         "density": (0.3, 0.5, 0.8),
@@ -43,14 +43,14 @@ SETS: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "noise": {"copy": (1, 2, 3, 4, 5)},
 }
-# Of this benchmark alone: the constants of the library were set on images of other seeds.
+# Used by this benchmark only: the constants of the package were tuned on images of other seeds.
 _BASE_SEED = 50_719
 _TRAINING = len(SETS) + 1
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One image of a set, as it is asked for.
+    """The specification of one image of a set.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class Scene:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What is stored of it."""
+        """The specification as it is stored."""
         return {"set": self.set, "seed": self.seed} | self.condition
 
     def make(self) -> tuple[np.ndarray, NanowireTruth]:
@@ -76,14 +76,14 @@ class Scene:
 
 
 def scenes() -> Iterator[Scene]:
-    """Yield all images of all sets; each has a seed of its own."""
+    """Yield all images of all sets; each has its own seed."""
     for number, (name, levels) in enumerate(SETS.items()):
         for index, chosen in enumerate(itertools.product(*levels.values())):
             yield Scene(name, dict(zip(levels, chosen, strict=True)), seed_of(number, index))
 
 
 def training_images(n: int) -> tuple[list[np.ndarray], list[NanowireTruth]]:
-    """Make images to learn from, of a seed that no set has."""
+    """Make training images, with a seed that no set has."""
     return make_alignment_examples(n, size=SIZE, random_state=seed_of(_TRAINING))
 
 
@@ -99,7 +99,7 @@ def make_scene(condition: dict[str, Any], seed: int) -> tuple[np.ndarray, Nanowi
 
 
 def noise_alone(seed: int) -> tuple[np.ndarray, NanowireTruth]:
-    """Return an image without a wire: all of it is background."""
+    """Return an image without wires: all of it is background."""
     rng = np.random.default_rng(seed)
     image = np.clip(0.5 + 0.1 * rng.standard_normal(SIZE), 0, 1).astype(np.float32)
     nowhere = np.full(SIZE, np.nan, np.float32)

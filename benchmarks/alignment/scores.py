@@ -1,8 +1,8 @@
-"""How well measured fractions agree with true ones.
+"""Agreement of measured fractions with true ones.
 
 Limits of agreement: bias and 1.96 standard deviations of the differences on either side (Bland and
 Altman 1986, "Statistical methods for assessing agreement between two methods of clinical
-measurement", Lancet 327). Windows of several sizes on one image are one group: intervals draw
+measurement", Lancet 327). Windows of several sizes on one image form a group: intervals resample
 images.
 """
 
@@ -24,7 +24,7 @@ _LIMIT = 1.96  # standard deviations that hold 95 % of a normal distribution
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of measured with true fractions; the difference is measured less true.
+    """Agreement of measured with true fractions; differences are measured minus true.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Agreement:
 
 
 def agreement(errors: np.ndarray) -> Agreement:
-    """Return how differences are spread.
+    """Summarise differences.
 
     Examples
     --------
@@ -58,7 +58,7 @@ def agreement(errors: np.ndarray) -> Agreement:
 
 @dataclass(frozen=True)
 class Answers:
-    """What is true of the images of a set, and what each method said.
+    """The truth about the images of a set, and the answers of each method.
 
     Attributes
     ----------
@@ -66,21 +66,21 @@ class Answers:
         Levels of the factors, image by image.
     windows : list of int
     truth : ndarray of shape (n_images, n_windows)
-    said, right, background : dict of ndarray of shape (n_images, n_windows)
-        By method: the fraction, 0 where a method finds nothing but background; share of the windows
-        judged rightly; share of the windows found to be background.
+    fraction, right, background : dict of ndarray of shape (n_images, n_windows)
+        By method: the fraction, 0 where a method finds only background; the share of windows
+        classified correctly; the share of windows classified as background.
     """
 
     scenes: list[dict[str, Any]]
     windows: list[int]
     truth: np.ndarray
-    said: dict[str, np.ndarray]
+    fraction: dict[str, np.ndarray]
     right: dict[str, np.ndarray]
     background: dict[str, np.ndarray]
 
     @classmethod
     def of(cls, result: Mapping[str, Any], name: str) -> Answers:
-        """Take the images of one set out of a stored result."""
+        """Return the images of one set of a stored result."""
         chosen = [i for i, scene in enumerate(result["scenes"]) if scene["set"] == name]
 
         def table(by_window: Mapping[str, list[float | None]]) -> np.ndarray:
@@ -98,18 +98,18 @@ class Answers:
         )
 
     def errors(self, method: str) -> np.ndarray:
-        """Return measured less true fractions, shape (n_images, n_windows)."""
-        return self.said[method] - self.truth
+        """Return measured minus true fractions, shape (n_images, n_windows)."""
+        return self.fraction[method] - self.truth
 
     def levels(self, factor: str) -> np.ndarray:
-        """Return the level of a factor for each image and window, of objects."""
+        """Return the level of a factor for each image and window, as an array of objects."""
         if factor == "window":
             return np.array([self.windows] * len(self.scenes), dtype=object)
         column = np.array([scene[factor] for scene in self.scenes], dtype=object)
         return np.repeat(column[:, None], len(self.windows), axis=1)
 
     def where(self, **levels: Any) -> np.ndarray:
-        """Return which images and windows have these levels."""
+        """Return a mask of the images and windows with these levels."""
         chosen = np.ones(self.truth.shape, dtype=bool)
         for factor, level in levels.items():
             chosen &= np.equal(self.levels(factor), level).astype(bool)
@@ -120,12 +120,12 @@ class Answers:
         return list(dict.fromkeys(self.levels(factor).ravel().tolist()))
 
     def mae_interval(self, method: str) -> list[float]:
-        """Return the 95 % interval of the mean absolute error, images drawn with replacement."""
+        """Return the 95 % interval of the mean absolute error, images resampled."""
         return interval(np.abs(self.errors(method)), np.ones(self.truth.shape, dtype=bool))
 
 
 def interval(values: np.ndarray, chosen: np.ndarray) -> list[float]:
-    """Return the 95 % interval of the mean of what is chosen, images drawn with replacement.
+    """Return the 95 % interval of the mean of the chosen values, images resampled.
 
     Parameters
     ----------
@@ -136,17 +136,17 @@ def interval(values: np.ndarray, chosen: np.ndarray) -> list[float]:
 
 
 def hard_by_error(answers: Answers) -> np.ndarray:
-    """Return the images, at windows of 32 px, on which all methods together err more than usual.
+    """Return the images, at windows of 32 px, on which the mean error of all methods is high.
 
     Their mean absolute error lies above its median over the images.
     """
     chosen = answers.where(window=DEFAULT_WINDOW)
-    mean = np.mean([np.abs(answers.errors(name)) for name in answers.said], axis=0)
+    mean = np.mean([np.abs(answers.errors(name)) for name in answers.fraction], axis=0)
     return np.asarray(chosen & (mean > np.median(mean[chosen])))
 
 
 def hard_by_noise(answers: Answers) -> np.ndarray:
-    """Return the images, at windows of 32 px, of a signal-to-noise ratio of 2 or less."""
+    """Return the images, at windows of 32 px, with a signal-to-noise ratio of at most 2."""
     noisy = [level is not None and level <= HARD_SNR for level in answers.levels("snr").flat]
     return answers.where(window=DEFAULT_WINDOW) & np.reshape(noisy, answers.truth.shape)
 
@@ -158,14 +158,14 @@ HALVES: dict[str, Callable[[Answers], np.ndarray]] = {
 
 
 def gain(answers: Answers, chosen: np.ndarray, one: str, other: str) -> tuple[float, list[float]]:
-    """Return by how much less one method errs than another, and the paired 95 % interval.
+    """Return the difference of the mean absolute errors of two methods, and its 95 % interval.
 
-    Mean absolute error of the first less that of the second: below 0, the first is better.
+    The error of the first minus that of the second: below 0, the first is better.
     """
     apart = np.abs(answers.errors(one)) - np.abs(answers.errors(other))
     return float(apart[chosen].mean()), interval(apart, chosen)
 
 
 def within(answers: Answers, method: str, chosen: np.ndarray, limit: float) -> float:
-    """Return the share of what is chosen whose error is at most the limit."""
+    """Return the share of the chosen images whose error is at most the limit."""
     return float((np.abs(answers.errors(method)[chosen]) <= limit + 1e-9).mean())

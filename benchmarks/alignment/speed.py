@@ -1,8 +1,8 @@
-"""What does the measuring of alignment cost beside scikit-image's structure tensor?
+"""What does the aligned fraction cost, compared with scikit-image's structure tensor?
 
-python benchmarks/alignment_speed.py
+    python -m benchmarks.alignment.speed
 
-One synthetic image of nanowires, 2048 x 1536 pixels, in turns, round by round.
+One synthetic image of nanowires, 2048 x 1536 pixels; the methods take turns in every round.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from skimage.feature import structure_tensor, structure_tensor_eigenvalues
 
-from benchmarks.alignment.methods import LEARNED, SIGMA, all_ways
+from benchmarks.alignment.methods import LEARNED, SIGMA, all_methods
 from benchmarks.alignment.tables import TITLES, speed_table
 from benchmarks.common.results import RESULTS, save_result
 from benchmarks.common.sources import origin
@@ -31,16 +31,16 @@ BASELINE = "scikit-image's structure_tensor"
 
 
 def large_image() -> np.ndarray:
-    """Return one image repeated: as much to compute as one of that size, made far sooner."""
+    """Return one small image repeated: as much to compute as a large one, made much faster."""
     (tile,), _ = make_nanowire_images(1, density=0.5, size=TILE, random_state=1)
     return np.tile(tile, TILES)
 
 
 def timed(image: np.ndarray, names: Sequence[str], n_training: int) -> dict[str, Callable[[], Any]]:
-    """Return what is timed, by name."""
-    ways = all_ways(n_training)
+    """Return the timed functions by name."""
+    methods = all_methods(n_training)
     if LEARNED in names:
-        ways[LEARNED](image, WINDOW)  # learns
+        methods[LEARNED](image, WINDOW)  # trains
     runs: dict[str, Callable[[], Any]] = {
         BASELINE: partial(structure_tensor, image, sigma=SIGMA),
         "the same, and its eigenvalues": lambda: structure_tensor_eigenvalues(
@@ -50,12 +50,12 @@ def timed(image: np.ndarray, names: Sequence[str], n_training: int) -> dict[str,
         "local_orientation, lgo": partial(local_orientation, image, SIGMA, method="lgo"),
     }
     return runs | {
-        f"aligned fraction, {TITLES[name]}": partial(ways[name], image, WINDOW) for name in names
+        f"aligned fraction, {TITLES[name]}": partial(methods[name], image, WINDOW) for name in names
     }
 
 
 def measure(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Return seconds by name, a value a round, after one that does not count."""
+    """Return seconds by name, one value per round, after a warm-up round."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
@@ -69,10 +69,10 @@ def measure(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[f
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    known = list(all_ways(0))
+    known = list(all_methods(0))
     parser.add_argument("--methods", nargs="+", choices=known, default=known, metavar="NAME")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--training", type=int, default=12, help="images to learn from")
+    parser.add_argument("--training", type=int, default=12, help="number of training images")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "alignment" / "speed.json")
     arguments = parser.parse_args(argv)

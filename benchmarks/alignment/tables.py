@@ -1,4 +1,4 @@
-"""The tables of the aligned fraction, made from what the alignment benchmarks stored."""
+"""Tables of the alignment benchmarks, made from the stored results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.alignment.scores import (
 )
 from benchmarks.common.tables import table
 
-LEARNED, RIVAL = "learned", "lgo"
+LEARNED, REFERENCE = "learned", "lgo"
 CLEAN_LIMIT, NOISY_LIMIT = 0.03, 0.08
 TITLES = {
     "structure_tensor": "structure tensor",
@@ -39,7 +39,7 @@ _FACTOR_TITLES = {
 
 
 def alignment_section(result: Mapping[str, Any]) -> str:
-    """Return how methods agree with the truth over the grid, and level by level."""
+    """Return the agreement of methods with the truth over the grid, and level by level."""
     answers = Answers.of(result, "grid")
     head = (
         f"{len(answers.scenes)} images, each in windows of "
@@ -52,9 +52,9 @@ def alignment_section(result: Mapping[str, Any]) -> str:
 def overall_table(answers: Answers) -> str:
     """Return bias, error and limits of agreement of each method, over all images and windows."""
     heads = ["method", "bias", "mean absolute error", "95 % limits of agreement", "worst error"]
-    heads += ["windows judged rightly", "without an answer"]
+    heads += ["windows classified correctly", "without an answer"]
     rows = []
-    for name in answers.said:
+    for name in answers.fraction:
         found = agreement(answers.errors(name))
         low, high = answers.mae_interval(name)
         silent = (answers.background[name] == 1).sum()
@@ -83,28 +83,28 @@ def factor_table(answers: Answers) -> str:
 
 
 def best_table(answers: Answers) -> str:
-    """Return which method errs least for each signal-to-noise ratio and blur."""
+    """Return the method with the smallest error for each signal-to-noise ratio and blur."""
     blurs = answers.orders("blur")
     rows = []
     for snr in answers.orders("snr"):
         cells = []
         for blur in blurs:
             chosen = answers.where(snr=snr, blur=blur)
-            mae = {name: agreement(answers.errors(name)[chosen]).mae for name in answers.said}
+            mae = {name: agreement(answers.errors(name)[chosen]).mae for name in answers.fraction}
             best = min(mae, key=lambda name: mae[name])
             cells.append(f"{TITLES[best]} {mae[best]:.3f}")
         rows.append([f"SNR {_level(snr)}", *cells])
-    return table(["errs least", *(f"blur {blur:g} px" for blur in blurs)], rows)
+    return table(["smallest error", *(f"blur {blur:g} px" for blur in blurs)], rows)
 
 
 def background_sentence(answers: Answers) -> str:
-    """Return how many windows are taken for background, by noise."""
-    told = []
-    for name in answers.said:
+    """Return how many windows are classified as background, by noise."""
+    parts = []
+    for name in answers.fraction:
         shares = [answers.background[name][answers.where(snr=s)] for s in answers.orders("snr")]
-        told.append(f"{TITLES[name]} {', '.join(f'{100 * each.mean():.0f}' for each in shares)} %")
+        parts.append(f"{TITLES[name]} {', '.join(f'{100 * each.mean():.0f}' for each in shares)} %")
     levels = ", ".join(_level(level) for level in answers.orders("snr"))
-    return f"Windows taken for background, SNR {levels}: {'; '.join(told)}."
+    return f"Windows classified as background, SNR {levels}: {'; '.join(parts)}."
 
 
 def hard_section(result: Mapping[str, Any]) -> str:
@@ -121,13 +121,13 @@ def hard_section(result: Mapping[str, Any]) -> str:
 
 
 def clean_section(result: Mapping[str, Any]) -> str:
-    """Return what is promised: clean images, some noise, crossings and tilt, no wire at all."""
-    parts = [promise_table(result), direction_table(result), extras_table(result)]
+    """Return the errors on clean images, on crossing or tilted wires, and on noise alone."""
+    parts = [limit_table(result), direction_table(result), extras_table(result)]
     return "\n\n".join([*parts, noise_sentence(result)])
 
 
-def promise_table(result: Mapping[str, Any]) -> str:
-    """Return the shares of images whose fraction is as near as is promised."""
+def limit_table(result: Mapping[str, Any]) -> str:
+    """Return the shares of images whose error is within a limit."""
     clean, grid = Answers.of(result, "clean"), Answers.of(result, "grid")
     window = DEFAULT_WINDOW
     cases = {f"clean, overlap {o:g}": (clean, {"overlap": o}) for o in clean.orders("overlap")}
@@ -139,10 +139,10 @@ def promise_table(result: Mapping[str, Any]) -> str:
     for title, (answers, levels) in cases.items():
         chosen = answers.where(window=window, **levels)
         limit = CLEAN_LIMIT if answers is clean else NOISY_LIMIT
-        shares = [within(answers, name, chosen, limit) for name in answers.said]
+        shares = [within(answers, name, chosen, limit) for name in answers.fraction]
         cells = [
             f"{100 * share:.0f} %, {agreement(answers.errors(name)[chosen]).mae:.3f}"
-            for name, share in zip(answers.said, shares, strict=True)
+            for name, share in zip(answers.fraction, shares, strict=True)
         ]
         rows.append([f"{title} ({_images(chosen)}): within {limit:g}", *cells])
     heads = [f"share of images, mean absolute error; windows of {window} px", *_titles(clean)]
@@ -150,15 +150,15 @@ def promise_table(result: Mapping[str, Any]) -> str:
 
 
 def direction_table(result: Mapping[str, Any]) -> str:
-    """Return how far directions are off on the pixels of wires, clean images."""
+    """Return the errors of directions on the pixels of wires, for clean images."""
     scenes = [scene for scene in result["scenes"] if scene["set"] == "clean"]
     errors = result["orientation"]["errors"]
     rows = []
     for overlap in dict.fromkeys(scene["overlap"] for scene in scenes):
         chosen = [e for e, s in zip(errors, scenes, strict=True) if s["overlap"] == overlap]
-        for sigma, by_way in chosen[0].items():
-            for name in sorted(by_way, key=list(TITLES).index):
-                each = {kind: _values(chosen, sigma, name, kind) for kind in by_way[name]}
+        for sigma, by_method in chosen[0].items():
+            for name in sorted(by_method, key=list(TITLES).index):
+                each = {kind: _values(chosen, sigma, name, kind) for kind in by_method[name]}
                 rows.append(
                     [
                         f"overlap {overlap:g}",
@@ -171,8 +171,8 @@ def direction_table(result: Mapping[str, Any]) -> str:
                         f"{100 * each['lost'].mean():.1f} %",
                     ]
                 )
-    heads = ["images", "sigma", "method", "median error", "of the worst image"]
-    heads += ["90 % are below", "off by over 10°", "pixels of wires lost to the background"]
+    heads = ["images", "sigma", "method", "median error", "worst image"]
+    heads += ["90 % are below", "errors over 10°", "wire pixels lost to background"]
     return table(heads, rows)
 
 
@@ -189,28 +189,28 @@ def extras_table(result: Mapping[str, Any]) -> str:
 
 
 def noise_sentence(result: Mapping[str, Any]) -> str:
-    """Return what methods say of images of noise alone."""
+    """Return the answers for images of noise alone."""
     answers = Answers.of(result, "noise")
-    told = []
-    for name in answers.said:
+    parts = []
+    for name in answers.fraction:
         found = 1 - answers.background[name]
         # The fraction is of what is not background; this is of the whole image.
-        aligned = (answers.said[name] * found).mean()
-        told.append(f"{TITLES[name]} {100 * found.mean():.1f} %, {100 * aligned:.1f} %")
+        aligned = (answers.fraction[name] * found).mean()
+        parts.append(f"{TITLES[name]} {100 * found.mean():.1f} %, {100 * aligned:.1f} %")
     return (
-        f"On {_images(answers.where())} of noise alone, windows taken for fibres, and for "
-        f"aligned ones: {'; '.join(told)}."
+        f"On {_images(answers.where())} of noise alone, windows classified as fibres, and as "
+        f"aligned: {'; '.join(parts)}."
     )
 
 
 def speed_table(result: Mapping[str, Any]) -> str:
-    """Return times beside scikit-image's structure tensor, medians of the ratios in a round."""
+    """Return times relative to scikit-image's structure tensor, as medians over rounds."""
     seconds = {name: np.array(values) for name, values in result["seconds"].items()}
     baseline = seconds[result["baseline"]]
     height, width = result["size"]
     megapixels = height * width / 1e6
-    heads = [f"{width} x {height} pixels", "time", "seconds a megapixel"]
-    heads.append(f"of {result['baseline']}")
+    heads = [f"{width} x {height} pixels", "time", "seconds per megapixel"]
+    heads.append(f"relative to {result['baseline']}")
     rows = [
         [
             name,
@@ -224,26 +224,26 @@ def speed_table(result: Mapping[str, Any]) -> str:
 
 
 def _compared(answers: Answers, chosen: np.ndarray) -> str:
-    if LEARNED not in answers.said:
+    if LEARNED not in answers.fraction:
         return f"{LEARNED} not measured yet."
-    apart, (low, high) = gain(answers, chosen, LEARNED, RIVAL)
+    apart, (low, high) = gain(answers, chosen, LEARNED, REFERENCE)
     return (
-        f"the mean absolute error of {TITLES[LEARNED]} less that of {TITLES[RIVAL]} is "
-        f"{apart:+.3f} (95 % {low:+.3f} to {high:+.3f}, the same images drawn for both)."
+        f"the mean absolute error of {TITLES[LEARNED]} minus that of {TITLES[REFERENCE]} is "
+        f"{apart:+.3f} (95 % {low:+.3f} to {high:+.3f}, the same images resampled for both)."
     )
 
 
 def _cells(answers: Answers, chosen: np.ndarray) -> list[str]:
-    found = [agreement(answers.errors(name)[chosen]) for name in answers.said]
+    found = [agreement(answers.errors(name)[chosen]) for name in answers.fraction]
     return [f"{each.mae:.3f} ({each.bias:+.3f})" for each in found]
 
 
 def _titles(answers: Answers) -> list[str]:
-    return [TITLES[name] for name in answers.said]
+    return [TITLES[name] for name in answers.fraction]
 
 
 def _missing(answers: Answers) -> str:
-    missing = [title for name, title in TITLES.items() if name not in answers.said]
+    missing = [title for name, title in TITLES.items() if name not in answers.fraction]
     return f" Not measured yet: {', '.join(missing)}." if missing else ""
 
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xgboost
 
 import hypervlad
 
@@ -77,6 +76,8 @@ def boosting_arrays(boosting: Any) -> Arrays:
 
 def put_boosting(arrays: Arrays, into: Any) -> None:
     """Replace what a fitted boosted softmax has learnt."""
+    import xgboost  # after hypervlad, which lets waiting threads sleep
+
     into.classes_ = arrays["classes"].astype(into.classes_.dtype)
     into.linear_intercept_ = arrays["intercept"]
     into.linear_coef_ = arrays.get("coef")

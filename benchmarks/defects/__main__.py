@@ -1,10 +1,11 @@
-"""Where are the defects? Ours beside PaDiM, PatchCore and texture, by image, by pixel, by patch.
+"""Are defects found? Compared with PaDiM, PatchCore and texture, by image, pixel and patch.
 
-python benchmarks/defects.py --data ../shared/data/magnetic_tile
+    python -m benchmarks.defects --data ../shared/data/magnetic_tile
 
-Learns from half of the good images (where a method takes masks, of the defective ones too) and is
-judged on the others; repeated with other halves. A folder has images/good-class/*,
-images/other-class/* and masks/other-class/*.png; without one, synthetic nanofibre mats are made.
+Each method is trained on half of the defect-free images (with masks, also of the defective ones)
+and tested on the others; repeated with other halves. A folder has images/good-class/*,
+images/other-class/* and masks/other-class/*.png; without a
+folder, synthetic nanofibre mats are made.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def synthetic_surface() -> Surface:
 
 
 def halves(surface: Surface, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split images in two, good and defective ones each."""
+    """Split images into two halves, with half of the defect-free and half of the defective ones."""
     rng, train = np.random.default_rng(seed), []
     for kind in (False, True):
         rows = rng.permutation(np.flatnonzero(surface.defective == kind))
@@ -90,7 +91,7 @@ def halves(surface: Surface, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure(make: Any, surface: Surface, seed: int, with_masks: bool) -> dict[str, Any]:
-    """Fit a method on one half and judge it on the other."""
+    """Fit a method on one half and test it on the other."""
     train, test = halves(surface, seed)
     learnt = train if with_masks else train[~surface.defective[train]]
     method = make()
@@ -118,8 +119,10 @@ def measure(make: Any, surface: Surface, seed: int, with_masks: bool) -> dict[st
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder of images and masks; else synthetic")
-    parser.add_argument("--good", default="free", help="the class of good images")
+    parser.add_argument(
+        "--data", type=Path, help="folder of images and masks; by default, synthetic images"
+    )
+    parser.add_argument("--good", default="free", help="class of the defect-free images")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--methods", nargs="+", help="titles; all by default")
     parser.add_argument("--backbone", default="mobilenet_v2")
@@ -138,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = arguments.data
     surface = synthetic_surface() if given is None else read_surface(given, arguments.good)
     digest = surface.digest
-    whence = origin(arguments.threads, *CODE)
+    code_origin = origin(arguments.threads, *CODE)
     titles = arguments.methods or list(all_methods("", "", 0))
     rows = []
     for title in titles:
@@ -146,12 +149,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         for seed in range(arguments.repeats):
             make = all_methods(arguments.backbone, arguments.weights, seed)[title]
             settings = {"surface": surface.name, "digest": digest, "title": title, "seed": seed}
-            settings |= {"backbone": arguments.backbone, "weights": arguments.weights} | whence
-            place = arguments.checkpoints / f"{surface.name}-{seed}.json"
+            settings |= {"backbone": arguments.backbone, "weights": arguments.weights} | code_origin
+            path = arguments.checkpoints / f"{surface.name}-{seed}.json"
             with_masks = title.endswith("masks")
             runs.append(
                 load_or_run(
-                    place,
+                    path,
                     settings,
                     lambda make=make, seed=seed, masks=with_masks: measure(
                         make, surface, seed, masks
@@ -159,10 +162,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 )
             )
         rows.append({"method": title} | {k: [run[k] for run in runs] for k in runs[0]})
-        told = ", ".join(f"{k} {np.mean(rows[-1][k]):.3f}" for k in runs[0] if k != "reused")
-        print(f"{surface.name}: {title}: {told}", flush=True)
+        scores = ", ".join(f"{k} {np.mean(rows[-1][k]):.3f}" for k in runs[0] if k != "reused")
+        print(f"{surface.name}: {title}: {scores}", flush=True)
     result = {"surface": surface.name, "n_images": len(surface.images), "rows": rows}
-    result |= {"n_defective": int(surface.defective.sum()), "origin": whence}
+    result |= {"n_defective": int(surface.defective.sum()), "origin": code_origin}
     save_result(arguments.out / f"defects_{surface.name.replace(' ', '_')}.json", result)
 
 

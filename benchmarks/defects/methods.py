@@ -1,7 +1,7 @@
-"""Ways to map defects: ours, and what a user would otherwise pick, on the same network's features.
+"""Methods for defect maps: ours and common alternatives, on features of the same network.
 
-Each learns from good images (or from masks) and gives a score map of the image's own size, a score
-of the image, the seconds that the map took beside the network's, and the bytes that it must keep.
+Each is trained on defect-free images (or with masks). It returns a score map of the size of the
+image, a score of the image, the seconds of the network and of the rest, and its size in bytes.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from hypervlad.windows import (
     patch_positions,
 )
 
-SIDE = 224  # pixels that PaDiM's and PatchCore's authors resize images to
-SIGMA = 4.0  # pixels of SIDE by which they blur their maps
+SIDE = 224  # pixels: PaDiM and PatchCore resize images to such squares
+SIGMA = 4.0  # pixels of these squares: the blur of their maps
 _LBP_POINTS, _LBP_RADIUS = 8, 1
 
 
 class Method(Protocol):
-    """One way to map defects."""
+    """A method for defect maps."""
 
     def fit(self, images: list[np.ndarray], masks: list[np.ndarray] | None) -> None: ...
 
@@ -59,7 +59,7 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class Scored:
-    """What a method says of an image.
+    """The answer of a method for an image.
 
     Attributes
     ----------
@@ -67,9 +67,9 @@ class Scored:
     score : float
         Of the image.
     network_seconds, other_seconds : float
-        Of passes of a network, and of all else.
+        Of network passes, and of everything else.
     search_seconds : float
-        Of the second, those in which features become scores.
+        The part of ``other_seconds`` that turns features into scores.
     """
 
     map: np.ndarray
@@ -81,7 +81,7 @@ class Scored:
 
 @dataclass
 class Ours:
-    """`PatchDefectScorer`, label-free or with masks."""
+    """`PatchDefectScorer`, trained without labels or with masks."""
 
     backbone: str
     weights: str
@@ -121,7 +121,7 @@ def size_of_file(model: Any) -> int:
 
 @contextlib.contextmanager
 def timed(owner: Any, name: str) -> Iterator[list[float]]:
-    """Give the seconds of each call of a method of an object, or of a class."""
+    """Record the seconds of each call of a method of an object or class."""
     original, seconds, is_own = getattr(owner, name), list[float](), name in vars(owner)
 
     def watched(*arguments: Any) -> Any:
@@ -139,9 +139,9 @@ def timed(owner: Any, name: str) -> Iterator[list[float]]:
 
 @dataclass
 class _OnSquares:
-    """Features of squares of SIDE pixels on the finest tap's grid, as PaDiM and PatchCore see them.
+    """Features of squares of SIDE pixels on the grid of the finest tap, for PaDiM and PatchCore.
 
-    Layers are averaged over ``around`` x ``around`` cells and enlarged to the finest one.
+    Layers are averaged over ``around`` x ``around`` cells and resized to the finest one.
     """
 
     backbone: str
@@ -213,7 +213,7 @@ class PaDiM(_OnSquares):
 
 @dataclass
 class PatchCore(_OnSquares):
-    """A tenth of all good cells, chosen greedily, and the nearest of them (Roth et al. 2022)."""
+    """The nearest of a tenth of all defect-free cells, chosen greedily (Roth et al. 2022)."""
 
     around: int = 3
     share: float = 0.1
@@ -232,7 +232,7 @@ class PatchCore(_OnSquares):
         return self.search.kneighbors(flat, 1)[0].reshape(features.shape[:2])
 
     def image_score(self, features: np.ndarray, cells: np.ndarray) -> float:
-        """Weigh the farthest cell by how lonely its nearest neighbour is."""
+        """Weight the farthest cell by the isolation of its nearest neighbour."""
         row, column = np.unravel_index(cells.argmax(), cells.shape)
         cell = features[row, column]
         nearest = self.search.kneighbors(cell[None], 1)[1][0, 0]
@@ -247,7 +247,7 @@ class PatchCore(_OnSquares):
 
 
 def _greedy(cells: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Choose cells one by one, each the farthest from those chosen, as PatchCore's coreset does."""
+    """Choose cells one by one, each the farthest from those chosen before (PatchCore's coreset)."""
     n_components = min(cells.shape[1], 64)
     small = SparseRandomProjection(n_components, random_state=seed).fit_transform(cells)
     small = np.asarray(small, np.float32)
@@ -268,12 +268,12 @@ class Texture:
     seed: int
     forest: Any = field(default=None, repr=False)
     stride: int = PATCH // 4
-    most: int = 20_000
+    max_windows: int = 20_000
 
     def fit(self, images: list[np.ndarray], masks: list[np.ndarray] | None) -> None:
         rows = np.concatenate([self._windows(image) for image in images])
         rng = np.random.default_rng(self.seed)
-        rows = rows[rng.permutation(len(rows))[: self.most]]
+        rows = rows[rng.permutation(len(rows))[: self.max_windows]]
         self.forest = IsolationForest(n_estimators=200, random_state=self.seed).fit(rows)
 
     def score(self, image: np.ndarray) -> Scored:
@@ -305,21 +305,20 @@ class Texture:
 class SmallCNN:
     """The network of Carrillo Perez (2020) on 29 px patches, slid over whole images.
 
-    A fifth of the images is held out: to stop the network, and to choose where windows, as rarely
-    defective as they are, are called so with the best F1. Batches are a tenth of the patches, as in
-    the report.
+    A fifth of the images is held out to stop training and to choose the threshold with the best F1
+    at the true share of defective windows. Batches are a tenth of the patches, as in the report.
     """
 
     seed: int
     model: Any = None
     threshold: float = 0.0
-    most: int = 5_000  # patches of a kind, about as many as in the report
+    max_patches: int = 5_000  # per class, about as many as in the report
     stride: int = PATCH // 4
 
     def fit(self, images: list[np.ndarray], masks: list[np.ndarray] | None) -> None:
         assert masks is not None
         is_bad = [bool(mask.any()) for mask in masks]
-        learnt, held_out = holdout_split(is_bad, test_size=0.2, random_state=self.seed)
+        train_rows, held_out_rows = holdout_split(is_bad, test_size=0.2, random_state=self.seed)
         sides = [
             cut_patches(
                 [images[i] for i in rows],
@@ -328,7 +327,7 @@ class SmallCNN:
                 stride=self.stride,
                 edges="shift",
             )
-            for rows in (learnt, held_out)
+            for rows in (train_rows, held_out_rows)
         ]
         train, stop = (self._balanced(side) for side in sides)
         batch_size = max(32, len(train) // 10)
@@ -350,12 +349,12 @@ class SmallCNN:
         rows = [
             rng.permutation(np.flatnonzero(patches.labels == kind)) for kind in (ANOMALOUS, NORMAL)
         ]
-        n_each = min(self.most, *map(len, rows))
+        n_each = min(self.max_patches, *map(len, rows))
         return patches.take(np.concatenate([each[:n_each] for each in rows]))
 
 
 def all_methods(backbone: str, weights: str, seed: int) -> dict[str, Callable[[], Method]]:
-    """Return how each method is made, by title."""
+    """Return a function that makes each method, by title."""
     features = (backbone, weights, seed)
     return {
         "hypervlad, good images": lambda: Ours(*features, with_masks=False),

@@ -1,11 +1,11 @@
-"""What does a defect map cost beside the network, and beside one pass for each patch?
+"""What does a defect map cost, compared with the network alone and with one pass per patch?
 
-python benchmarks/defects_speed.py
+    python -m benchmarks.defects.speed
 
-One synthetic SEM image of 1024 x 696 pixels. In turns, round by round: the network alone over the
-image as it is, with its batch normalisations and with those folded away; `score_map`, learnt from
-good images and with masks; the network over 29 px patches one by one, enlarged to 224 px or at
-their own size, in batches of 32. Patches are timed on some batches and counted up.
+One synthetic SEM image of 1024 x 696 pixels. In turns, in every round: the network alone over the
+image, with its batch normalisations and with these folded; `score_map`, trained on defect-free
+images and with masks; the network over single 29 px patches, enlarged to 224 px or at their own
+size, in batches of 32. Patches are timed on a few batches and extrapolated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from benchmarks.common.results import RESULTS, save_result
 from benchmarks.common.sources import origin
-from benchmarks.speed.encoding import as_it_came
+from benchmarks.speed.encoding import unfolded
 from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
 from hypervlad.backbones import build_network, get_backbone
 from hypervlad.hypercolumns import feature_maps, prepare
@@ -34,7 +34,7 @@ PATCH, SIDE, BATCH = 29, 224, 32
 
 
 def fit_scorers(weights: str, n_images: int) -> dict[str, PatchDefectScorer]:
-    """Fit both kinds of scorers on a few mats: how good they are is not what costs time."""
+    """Fit both kinds of scorers on a few mats: their accuracy does not matter here."""
     images, masks = make_nanofibre_images(n_images, defective=0.5, size=FIT_SIZE, random_state=1)
     good = [image for image, mask in zip(images, masks, strict=True) if not mask.any()]
 
@@ -47,10 +47,10 @@ def fit_scorers(weights: str, n_images: int) -> dict[str, PatchDefectScorer]:
 def ways(
     image: np.ndarray, scorers: dict[str, PatchDefectScorer], weights: str, n_batches: int
 ) -> dict[str, Callable[[], Any]]:
-    """Return what is timed, by name; passes over patches are of ``n_batches`` only."""
+    """Return the timed functions by name; patches are limited to ``n_batches`` batches."""
     encoder = default_patch_encoder(weights=weights)
     network = build_network(encoder.backbone, weights, encoder.taps)
-    plain = as_it_came(network)
+    plain = unfolded(network)
     preprocessing = get_backbone(encoder.backbone).preprocessing
     whole = prepare(image, image.shape[:2], preprocessing)[None]
     positions = patch_positions(image.shape[:2], PATCH)[: n_batches * BATCH]

@@ -1,4 +1,4 @@
-"""The tables of defect maps, made from what the defects benchmarks stored."""
+"""Tables of the defects benchmarks, made from the stored results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLUMNS = {
 
 
 def defects_section(results: Sequence[dict[str, Any]]) -> str:
-    """Return a table a surface: mean and standard deviation over the splits."""
+    """Return one table per surface: mean and standard deviation over the splits."""
     return "\n\n".join(_table(result) for result in results)
 
 
@@ -68,16 +68,16 @@ def _size(n_bytes: float) -> str:
 
 
 def speed_table(result: dict[str, Any]) -> str:
-    """Return what maps cost beside the network and beside passes over patches."""
+    """Return the times of maps relative to the network and to passes over patches."""
     seconds = {name: np.array(values) for name, values in result["seconds"].items()}
     alone, folded = seconds["network alone"], seconds["the same, folded"]
     height, width = result["size"]
     lines = [
         f"The network alone over {width} x {height} pixels: {1000 * np.median(alone):.0f} ms, "
-        f"{1000 * np.median(folded):.0f} ms with its batch normalisations folded away.",
+        f"{1000 * np.median(folded):.0f} ms with its batch normalisations folded.",
         "",
-        f"| map, windows every {result['stride']} px | time | of the network alone "
-        "| of the same, folded | "
+        f"| map, windows every {result['stride']} px | time | relative to the network alone "
+        "| to the same, folded | "
         + " | ".join(
             f"{name.removeprefix('patches ')}, {n:,} {where}"
             for name in seconds

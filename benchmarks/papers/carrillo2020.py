@@ -1,11 +1,12 @@
-"""The comparison that the 2020 report lacked: patches told apart, and whole images beside masks.
+"""What does the network of the 2020 report give? On patches, and on whole images with masks.
 
-python benchmarks/carrillo2020.py
+    python -m benchmarks.papers.carrillo2020
 
-On synthetic SEM images of nanofibre mats, with as many 29 px patches as in the report. Twice over:
-*leaking*, as there: patches overlap, are drawn one by one into training, validation and test, and
-are normal even with a few defective pixels; *honest*: by image, mixed patches left out. Then whole
-images, tile by tile: those learnt from, and new ones; divided by 255 and, as in the report, not.
+On synthetic SEM images of nanofibre mats, with as many 29 px patches as in the report. *Leaking*,
+as in the report: overlapping patches are distributed one by one over training, validation and test,
+and count as normal even with a few defective pixels. *Honest*: split by image, without mixed
+patches. Then whole images, tile by tile: training images and new ones; divided by 255 and, as in
+the report, not divided.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ from hypervlad.windows import ANOMALOUS, NORMAL, PatchSet, cut_patches
 CODE = ("papers/carrillo2020", "defects/scores")
 PATCH, STRIDE = 29, 14
 N_TRAIN = {ANOMALOUS: 4807, NORMAL: 5307}
-N_FEW = 9  # of a kind, to validate and to test on
-N_MANY = 500  # of a kind, to test on as well: nine say little
-N_GOOD = 40  # mats without defects, for the scorer that learns from these alone
-SHARES = (0.6, 0.2, 0.2)  # of the images: learnt from, to stop by, tested on
+N_FEW = 9  # per class, for validation and test as in the report
+N_MANY = 500  # per class, for a second test: nine patches say little
+N_GOOD = 40  # mats without defects, for the scorer that is trained on these alone
+SHARES = (0.6, 0.2, 0.2)  # of the images: training, validation, test
 
 
 @dataclass(frozen=True)
 class Mats:
-    """Images and masks; those of ``new`` no patch is cut from; good ones without defects."""
+    """Images and masks for patches, new images and masks, and defect-free images."""
 
     images: list[np.ndarray]
     masks: list[np.ndarray]
@@ -59,8 +60,8 @@ def make_mats(n: int, n_new: int, size: tuple[int, int], seed: int) -> Mats:
     return Mats(images[:n], masks[:n], images[n:], masks[n:], good)
 
 
-def sides(mats: Mats, seed: int) -> list[np.ndarray]:
-    """Split images, by number: learnt from, to stop by, tested on."""
+def split_images(mats: Mats, seed: int) -> list[np.ndarray]:
+    """Split images by index into training, validation and test."""
     order = np.random.default_rng(seed).permutation(len(mats.images))
     return np.split(order, np.round(np.cumsum(SHARES[:-1]) * len(order)).astype(int))
 
@@ -70,16 +71,16 @@ def cut(mats: Mats, images: np.ndarray, mixed: str) -> PatchSet:
     return patches.take(np.isin(patches.image_index, images))
 
 
-def drawn(
+def sample_patches(
     patches: PatchSet, counts: dict[str, dict[str, int]], rng: np.random.Generator
 ) -> dict[str, PatchSet]:
-    """Draw so many patches of each kind for each part, no patch twice."""
+    """Sample patches of each class for each part, none twice."""
     rows: dict[str, list[np.ndarray]] = {part: [] for part in counts}
     for kind in N_TRAIN:
         left = rng.permutation(np.flatnonzero(patches.labels == kind))
         wanted = sum(each[kind] for each in counts.values())
         if len(left) < wanted:
-            sys.exit(f"{len(left)} {kind} patches; {wanted} are needed: give more images")
+            sys.exit(f"{len(left)} {kind} patches, but {wanted} are needed: give more images")
         for part, each in counts.items():
             rows[part].append(left[: each[kind]])
             left = left[each[kind] :]
@@ -87,20 +88,20 @@ def drawn(
 
 
 def leaking_parts(mats: Mats, seed: int) -> dict[str, PatchSet]:
-    """Return patches drawn one by one, as in the report, of the images learnt from."""
-    patches = cut(mats, sides(mats, seed)[0], "keep")
+    """Return patches distributed one by one, as in the report, from the training images."""
+    patches = cut(mats, split_images(mats, seed)[0], "keep")
     few, many = (dict.fromkeys(N_TRAIN, n) for n in (N_FEW, N_MANY))
     counts = {"train": N_TRAIN, "validation": few, "few": few, "many": many}
-    return drawn(patches, counts, np.random.default_rng(seed))
+    return sample_patches(patches, counts, np.random.default_rng(seed))
 
 
 def honest_parts(mats: Mats, seed: int) -> dict[str, PatchSet]:
-    """Return patches of which whole images are on one side; mixed ones are left out."""
+    """Return patches split by image, without mixed ones."""
     few, many = (dict.fromkeys(N_TRAIN, n) for n in (N_FEW, N_MANY))
     wanted = ({"train": N_TRAIN}, {"validation": few}, {"few": few, "many": many})
     rng, parts = np.random.default_rng(seed), dict[str, PatchSet]()
-    for images, counts in zip(sides(mats, seed), wanted, strict=True):
-        parts |= drawn(cut(mats, images, "drop"), counts, rng)
+    for images, counts in zip(split_images(mats, seed), wanted, strict=True):
+        parts |= sample_patches(cut(mats, images, "drop"), counts, rng)
     return parts
 
 
@@ -112,7 +113,7 @@ def measure_cnn(
     seed: int,
     max_epochs: int,
 ) -> Any:
-    """Train the report's network and judge it by patches and by whole images."""
+    """Train the network of the report and test it on patches and on whole images."""
     train, stop = parts["train"], parts["validation"]
     model = carrillo2020(random_state=seed, max_epochs=max_epochs)
     began = time.perf_counter()
@@ -136,7 +137,7 @@ def measure_cnn(
 
 
 def measure_ours(mats: Mats, learnt: np.ndarray, weights: str, seed: int, with_masks: bool) -> Any:
-    """Fit `PatchDefectScorer` on the images that patches were cut from, or on good ones alone."""
+    """Fit `PatchDefectScorer` on the images of the patches, or on defect-free images alone."""
     images, masks = mats.good_images, None
     if with_masks:
         images, masks = [mats.images[i] for i in learnt], [mats.masks[i] for i in learnt]
@@ -174,8 +175,8 @@ def result_table(result: dict[str, Any]) -> str:
         f"{result['images']} images of {width} x {height} pixels to cut patches from, "
         f"{result['new']} new ones; {len(next(iter(result['runs'].values())))} repeats",
         "",
-        "| system | learnt from | 18 patches | 1,000 patches | 1,000 of other images "
-        "| images learnt from: F1 | new images: precision | recall | F1 | best F1 "
+        "| system | trained on | 18 patches | 1,000 patches | 1,000 of other images "
+        "| training images: F1 | new images: precision | recall | F1 | best F1 "
         "| not divided by 255: F1 |",
         f"|{'---|' * 11}",
     ]
@@ -211,12 +212,14 @@ def _present(runs: Sequence[dict[str, Any]], *keys: str) -> list[float] | None:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=60, help="that patches are cut from")
-    parser.add_argument("--new", type=int, default=20, help="that are judged whole only")
+    parser.add_argument(
+        "--images", type=int, default=60, help="number of images from which patches are cut"
+    )
+    parser.add_argument("--new", type=int, default=20, help="number of new images")
     parser.add_argument("--size", type=int, nargs=2, default=(696, 1024))
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--max-epochs", type=int, default=200)
-    parser.add_argument("--weights", default="imagenet", help="of our network")
+    parser.add_argument("--weights", default="imagenet", help="weights of our network")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS / "carrillo2020")
     parser.add_argument("--out", type=Path, default=RESULTS / "papers" / "carrillo2020.json")
@@ -228,13 +231,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch  # after hypervlad, which lets waiting threads sleep
 
     torch.set_num_threads(arguments.threads)
-    whence = origin(arguments.threads, *CODE)
+    code_origin = origin(arguments.threads, *CODE)
     size = (arguments.size[0], arguments.size[1])
     runs: dict[str, list[Any]] = {}
     for seed in range(arguments.repeats):
         mats = make_mats(arguments.images, arguments.new, size, seed)
         digest = hashlib.sha256(np.concatenate([np.ravel(i) for i in mats.images])).hexdigest()
-        learnt, honest = sides(mats, seed)[0], honest_parts(mats, seed)
+        learnt, honest = split_images(mats, seed)[0], honest_parts(mats, seed)
         elsewhere, n_epochs = honest["many"], arguments.max_epochs
         given = (elsewhere, learnt, seed, n_epochs)
         ours = (learnt, arguments.weights, seed)
@@ -253,12 +256,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "digest": digest,
             }
             settings |= {"images": arguments.images, "new": arguments.new}
-            settings |= {"max_epochs": arguments.max_epochs} | whence
+            settings |= {"max_epochs": arguments.max_epochs} | code_origin
             found = load_or_run(arguments.checkpoints / f"{seed}.json", settings, measure)
             runs.setdefault(name, []).append(found)
             print(f"{seed}: {name}: {found}", flush=True)
     result = {"images": arguments.images, "new": arguments.new, "size": list(size)}
-    result |= {"runs": runs, "origin": whence}
+    result |= {"runs": runs, "origin": code_origin}
     save_result(arguments.out, result)
 
 

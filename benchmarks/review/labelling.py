@@ -1,11 +1,11 @@
-"""How many labels does the review workflow need, beside random order and plain margins?
+"""How many labels does the review workflow need, compared with random order and plain margins?
 
-A simulation: of a pool of images a few are labelled, a model learns from them, chooses the next
-ones, gets their labels, and so on; its accuracy is that on images of other groups. The codebook,
-which needs no labels, is learnt from the whole pool once (the review's own retraining learns it
-from labelled images), and all images left are in the queue, sure ones too.
+A simulation: a few images of a pool are labelled, a model is trained on them and chooses the next
+ones, which are labelled, and so on. Accuracy is measured on images of other groups. The codebook,
+which needs no labels, is learnt once from the whole pool (the review's own retraining learns it
+from labelled images). All remaining images are in the queue, also those of sure answers.
 
-    python benchmarks/labelling.py --data ../shared/data
+    python -m benchmarks.review.labelling --data ../shared/data
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from hypervlad.classifier.assessment import TrainingImages, project_vectors
 from hypervlad.review.ranking import informativeness, rank
 
 SEED = 3000
-A_CLASS = 2  # labels of each class that there are at first
-A_STEP = 0.05  # of the pool is labelled before the model learns again
-MOST = 0.8  # of the pool: beyond, the ways cannot differ much
+N_FIRST = 2  # labels of each class at the start
+STEP_SHARE = 0.05  # of the pool, labelled before the model is trained again
+MAX_SHARE = 0.8  # of the pool: beyond it, the orders cannot differ much
 CODE = ("review/labelling", "common/folds")
 
 
 class Pool:
-    """Images that may be labelled, and those that accuracy is measured on, as vectors."""
+    """Vectors of the images that may be labelled, and of those that measure accuracy."""
 
     def __init__(self, data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> None:
         encoder = default_encoder(random_state=seed)
@@ -50,10 +50,10 @@ class Pool:
         self.seed = seed
 
     def model(self, chosen: np.ndarray) -> BoostedSoftmaxClassifier:
-        """Learn from the images labelled so far."""
+        """Train on the images labelled so far."""
         learner = BoostedSoftmaxClassifier(random_state=self.seed)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # classes of two images
+            warnings.simplefilter("ignore", UserWarning)  # about classes of two images
             return learner.fit(
                 self.X[chosen], self.y[chosen], groups=self.groups[chosen], blocks=self.blocks
             )
@@ -62,38 +62,38 @@ class Pool:
         return float((model.predict(self.X_test) == self.y_test).mean())
 
     def first(self, rng: np.random.Generator) -> np.ndarray:
-        """Choose a few images of each class by lot."""
+        """Choose a few images of each class at random."""
         of_each = [
-            rng.permutation(np.flatnonzero(self.y == label))[:A_CLASS]
+            rng.permutation(np.flatnonzero(self.y == label))[:N_FIRST]
             for label in np.unique(self.y)
         ]
         return np.concatenate(of_each)
 
 
-Way = Callable[[Pool, BoostedSoftmaxClassifier, np.ndarray, np.ndarray, np.random.Generator], Any]
+Order = Callable[[Pool, BoostedSoftmaxClassifier, np.ndarray, np.ndarray, np.random.Generator], Any]
 
 
 def workflow(
     pool: Pool, model: Any, chosen: np.ndarray, left: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Order images as the review queue does."""
-    return rank(worth(pool, model, chosen, left), pool.points[left])
+    return rank(scores_of(pool, model, chosen, left), pool.points[left])
 
 
-def drawn(
+def weighted(
     pool: Pool, model: Any, chosen: np.ndarray, left: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw images by lot, each with a chance as large as its worth, but near copies far apart.
+    """Sample images with their scores as weights, near-duplicates far apart.
 
     A. Kirsch, S. Farquhar, P. Atighehchian, A. Jesson, F. Branchaud-Charron and Y. Gal,
     "Stochastic batch acquisition", TMLR 2023: the largest of values times exp(Gumbel noise).
     """
     noise = np.exp(rng.gumbel(size=len(left)))
-    return rank(worth(pool, model, chosen, left) * noise, pool.points[left])
+    return rank(scores_of(pool, model, chosen, left) * noise, pool.points[left])
 
 
-def worth(pool: Pool, model: Any, chosen: np.ndarray, left: np.ndarray) -> np.ndarray:
-    """Return what a label of each image left would tell."""
+def scores_of(pool: Pool, model: Any, chosen: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """Return the queue's scores of the unlabelled images."""
     known = TrainingImages.of(
         [None] * len(chosen),
         pool.y[chosen],
@@ -114,27 +114,27 @@ def margin(
     return np.argsort(highest[:, -1] - highest[:, -2], kind="stable")
 
 
-def by_lot(
+def at_random(
     pool: Pool, model: Any, chosen: np.ndarray, left: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Order images by lot."""
+    """Order images at random."""
     return rng.permutation(len(left))
 
 
-WAYS: dict[str, Way] = {
+ORDERS: dict[str, Order] = {
     "workflow": workflow,
-    "drawn": drawn,
+    "weighted": weighted,
     "margin": margin,
-    "random": by_lot,
+    "random": at_random,
 }
 
 
 def curves(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> dict[str, Any]:
-    """Return numbers of labels and accuracies of each way, and the accuracy with all labels."""
+    """Return numbers of labels and accuracies of each order, and the accuracy with all labels."""
     pool = Pool(data, train, test, seed)
-    step = max(1, round(A_STEP * len(train)))
+    step = max(1, round(STEP_SHARE * len(train)))
     found: dict[str, Any] = {"full": pool.accuracy(pool.model(np.arange(len(train)))), "step": step}
-    for name, way in WAYS.items():
+    for name, order in ORDERS.items():
         rng = np.random.default_rng(seed)
         chosen = pool.first(rng)
         numbers, accuracies = [], []
@@ -142,20 +142,20 @@ def curves(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> dic
             model = pool.model(chosen)
             numbers.append(len(chosen))
             accuracies.append(pool.accuracy(model))
-            if len(chosen) + step > MOST * len(train):
+            if len(chosen) + step > MAX_SHARE * len(train):
                 break
             left = np.setdiff1d(np.arange(len(train)), chosen)
-            order = way(pool, model, chosen, left, rng)
-            chosen = np.concatenate([chosen, left[order[:step]]])
+            first = order(pool, model, chosen, left, rng)[:step]
+            chosen = np.concatenate([chosen, left[first]])
         found[name] = accuracies
         found["labels"] = numbers
     return {**found, "pool": len(train)}
 
 
 def needed(found: list[dict[str, Any]], name: str, below: float = 0.01) -> float | None:
-    """Return the share of labels from which on a way's mean accuracy stays that of all labels.
+    """Return the share of labels from which the mean accuracy stays within 0.01 of the full one.
 
-    Less a hundredth, which is within what chance does to such curves; None if it is not reached.
+    Such curves vary by as much by chance. None if this is not reached.
     """
     mean = np.mean([each[name] for each in found], axis=0)
     full = np.mean([each["full"] for each in found])
@@ -166,15 +166,15 @@ def needed(found: list[dict[str, Any]], name: str, below: float = 0.01) -> float
 
 
 def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return mean curves and the labels that each way needs."""
+    """Return mean curves and the labels that each order needs."""
     shortest = min(len(each["labels"]) for each in found)
     cut = [{k: v[:shortest] if isinstance(v, list) else v for k, v in e.items()} for e in found]
     return {
         "pool": float(np.mean([each["pool"] for each in cut])),
         "full": float(np.mean([each["full"] for each in cut])),
         "labels": np.mean([each["labels"] for each in cut], axis=0).tolist(),
-        "curves": {name: np.mean([e[name] for e in cut], axis=0).tolist() for name in WAYS},
-        "needed": {name: needed(cut, name) for name in WAYS},
+        "curves": {name: np.mean([e[name] for e in cut], axis=0).tolist() for name in ORDERS},
+        "needed": {name: needed(cut, name) for name in ORDERS},
     }
 
 
@@ -190,13 +190,13 @@ def main() -> None:
     import torch  # after hypervlad, which lets waiting threads sleep
 
     torch.set_num_threads(arguments.threads)
-    whence = origin(arguments.threads, *CODE)
-    result: dict[str, Any] = {"repeats": arguments.repeats, "origin": whence, "sets": {}}
+    code_origin = origin(arguments.threads, *CODE)
+    result: dict[str, Any] = {"repeats": arguments.repeats, "origin": code_origin, "sets": {}}
     for name in arguments.sets:
         data, found = DataSet.load(arguments.data / name), []
         for number, (train, test) in enumerate(random_splits(data, arguments.repeats, SEED)):
             run = functools.partial(curves, data, train, test, SEED + number)
-            settings = {"data": data.digest, "repeat": number, "seed": SEED, "origin": whence}
+            settings = {"data": data.digest, "repeat": number, "seed": SEED, "origin": code_origin}
             found.append(
                 load_or_run(arguments.checkpoints / f"{name}-{number}.json", settings, run)
             )

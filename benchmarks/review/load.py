@@ -1,11 +1,11 @@
-"""Two windows label against a server that is killed again and again: is any label lost?
+"""Is a label lost when two windows label images on a server that is killed again and again?
 
-Two clients send 50 labels a second in total to ``hypervlad review serve`` on 127.0.0.1; SIGKILL
+Two clients send 50 labels per second in total to ``hypervlad review serve`` on 127.0.0.1; SIGKILL
 ends it at random times, and it is started again on the same queue. A client that gets no answer
 sends the same click again, as the page does. In the end the queue must hold every label that was
 acknowledged, and none twice:
 
-    python benchmarks/review_load.py --seconds 60 --json figures.json
+    python -m benchmarks.review.load --seconds 60 --json figures.json
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from hypervlad.review.records import Entry
 
 CLASSES = ["fibre", "matrix", "particle"]
 N_CLIENTS = 2
-PATIENCE = 20.0  # seconds beyond the run's own, after which all ends in any case
+GRACE_SECONDS = 20.0  # after the end of the run; then clients give up
 
 
 @dataclass
 class Window:
-    """A client: what was acknowledged to it, and how long that took."""
+    """A client: the labels acknowledged to it, and how long each took."""
 
     name: str
     acknowledged: dict[str, tuple[int, int, str]] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Window:
 
 
 class Server:
-    """``review serve`` in a process of its own, which can be killed and started again."""
+    """``review serve`` in a separate process that can be killed and started again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.kills = folder, 0
@@ -68,7 +68,7 @@ class Server:
         return line.split()[1]
 
     def kill(self) -> None:
-        """End it with SIGKILL: it cannot tidy anything up."""
+        """End it with SIGKILL: it cannot clean up."""
         self.stop()
         self.kills += 1
 
@@ -79,7 +79,7 @@ class Server:
 
 
 def fill(folder: Path, n_images: int) -> tuple[float, float]:
-    """Make a queue of images that nobody needs to open; return seconds of ranking and writing."""
+    """Make a queue of images that do not exist; return the seconds of ranking and writing."""
     rng = np.random.default_rng(0)
     shares = rng.dirichlet(np.ones(len(CLASSES)), n_images)
     points = rng.standard_normal((n_images, 256))
@@ -104,16 +104,16 @@ def fill(folder: Path, n_images: int) -> tuple[float, float]:
 
 
 def label(window: Window, link: str, rate: float, until: float, seed: int) -> None:
-    """Label what is shown, at a steady rate, until the time is over or the queue is empty."""
+    """Label the images shown at a steady rate until the time is over or the queue is empty."""
     rng, connection = random.Random(seed), Connection(link)
     try:
-        answer = connection.post("next", {"client": window.name, "want": 5}, until + PATIENCE)
+        answer = connection.post("next", {"client": window.name, "want": 5}, until + GRACE_SECONDS)
         due = time.monotonic()
         while answer["items"] and time.monotonic() < until:
             item, category = answer["items"][0]["id"], 1 + rng.randrange(len(CLASSES))
             click = f"{window.name}-{len(window.acknowledged):06d}"
             body = {"client": window.name, "click": click, "item": item, "category": category}
-            answer = connection.post("label", body | {"want": 5}, until + PATIENCE)
+            answer = connection.post("label", body | {"want": 5}, until + GRACE_SECONDS)
             window.acknowledged[click] = (item, category, answer["outcome"])
             window.latencies.append(connection.latency)
             due = max(due + 1 / rate, time.monotonic() - 1)
@@ -126,7 +126,7 @@ def label(window: Window, link: str, rate: float, until: float, seed: int) -> No
 
 
 class Connection:
-    """Sends a request until there is an answer, as the page does."""
+    """Send a request until there is an answer, as the page does."""
 
     def __init__(self, link: str) -> None:
         parts = urlsplit(link)
@@ -136,7 +136,7 @@ class Connection:
         self.sent_again, self.latency = 0, 0.0
 
     def post(self, action: str, body: dict[str, object], deadline: float) -> dict[str, object]:
-        """Return the answer; `latency` is the time of the attempt that had one."""
+        """Return the answer; `latency` is the time of the successful attempt."""
         while time.monotonic() < deadline:
             started = time.monotonic()
             try:
@@ -177,16 +177,16 @@ def run(
     pause: float = 4.0,
     n_images: int = 10_000,
 ) -> dict[str, object]:
-    """Label for so long, kill on the way, and count.
+    """Label images, kill the server meanwhile, and count labels.
 
     Parameters
     ----------
     seconds : float
     rate : float
-        Labels a second, of all windows.
+        Labels per second, of all windows.
     seed : int
     pause : float
-        Longest time between a start and the next kill.
+        Maximum time between a start and the next kill.
     n_images : int
         Images in the queue.
 
@@ -218,8 +218,8 @@ def run(
                 if link != server.link:
                     raise RuntimeError(f"the link has changed from {server.link} to {link}")
             for thread in threads:
-                thread.join(timeout=seconds + 2 * PATIENCE)
-            server.kill()  # the last labels, too, must be on the disk by now
+                thread.join(timeout=seconds + 2 * GRACE_SECONDS)
+            server.kill()  # the last labels must be on the disk by now, too
         finally:
             server.stop()
         times = {"rank": round(ranked, 2), "write": round(written, 2)}
@@ -228,7 +228,7 @@ def run(
 
 
 def figures(file: Path, windows: list[Window], server: Server, seconds: float) -> dict[str, object]:
-    """Compare what was acknowledged with what the queue holds."""
+    """Compare the acknowledged labels with the queue."""
     with contextlib.closing(sqlite3.connect(file)) as connection:
         kept = connection.execute(
             "SELECT click, item, category FROM events WHERE what = 'label' AND outcome = 'kept'"

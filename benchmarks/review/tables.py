@@ -6,18 +6,18 @@ from typing import Any
 
 
 def load_table(facts: dict[str, Any]) -> str:
-    """Return what was lost, and how long a click took."""
+    """Return how many labels were lost, and how long a click took."""
     latency = facts["latency_ms"]
     rows = {
         "images in the queue": f"{facts['images']:,}",
-        "to rank them, of 256 features; to write them": (
+        "ranking them (256 features); writing them": (
             f"{facts['seconds_to_start']['rank']} s; {facts['seconds_to_start']['write']} s"
         ),
         "labels acknowledged": (
             f"{facts['acknowledged']:,} in {facts['seconds']:.0f} s, by two windows"
         ),
         "kills of the server": str(facts["kills"]),
-        "attempts without an answer, sent again": str(facts["sent_again"]),
+        "requests without an answer, sent again": str(facts["sent_again"]),
         "labels lost, wrong, twice": f"{facts['lost']}, {facts['wrong']}, {facts['twice']}",
         "time of a click, median; 90 %; 99 %; longest": "; ".join(
             f"{latency[share]:.0f} ms" for share in ("50%", "90%", "99%", "100%")
@@ -29,18 +29,18 @@ def load_table(facts: dict[str, Any]) -> str:
 
 
 def labelling_table(stored: dict[str, Any]) -> str:
-    """Return the share of labels that each way needs, and accuracies on the way."""
+    """Return the share of labels that each order needs, and accuracies before that."""
     shares = (0.2, 0.4, 0.6)
     lines = [
-        "| set | order | labels to be as right as with all | "
+        "| set | order | labels needed | "
         + " | ".join(f"accuracy with {share:.0%}" for share in shares)
         + " | with all |",
         f"|{'---|' * (4 + len(shares))}",
     ]
     for name, found in stored["sets"].items():
-        for way, curve in found["curves"].items():
-            needed = found["needed"][way]
-            cells = [name, way, "never up to 80 %" if needed is None else f"{needed:.0%}"]
+        for order, curve in found["curves"].items():
+            needed = found["needed"][order]
+            cells = [name, order, "never up to 80 %" if needed is None else f"{needed:.0%}"]
             for share in shares:
                 far = [abs(n - share * found["pool"]) for n in found["labels"]]
                 cells.append(f"{curve[far.index(min(far))]:.3f}")

@@ -1,15 +1,15 @@
-"""What does dense VLAD cost beside the network itself?
+"""What does dense VLAD cost, compared with the network itself?
 
-In one run and on the same images: the network's forward pass alone, as its library has it and with
-its batch normalisations folded away, as here; the whole encoding (resize, network, VLAD) on the
-finest tap's grid and on every pixel; the naive dense form, which upsamples
-every channel and assigns every pixel; the recipe of Luo, Holm and Wang 2021, 5,000 random pixels
-with all channels; and what the classifier uses: two turned copies, codebooks of both kinds, pooled
-channels. Times are medians over rounds in which the methods take turns, so that a
-noisy machine is noisy for all; peaks of memory are measured in a process of their own each.
+In one run and on the same images: the forward pass of the network alone, as torchvision builds it
+and with its batch normalisations folded, as in this package; the whole encoding (resizing, network,
+VLAD) on the grid of the finest tap and on every pixel; the naive dense form, which upsamples every
+channel and assigns every pixel; the recipe of Luo, Holm and Wang 2021, 5,000 random pixels with all
+channels; and the encoder of the classifier: two turned copies, codebooks of both kinds, pooled
+channels. Times are medians over rounds in which the methods take turns, so that a noisy machine is
+noisy for all. Each peak of memory is measured in a separate process.
 
-    python benchmarks/encode_speed.py                      # CPU, two threads
-    python benchmarks/encode_speed.py --device cuda        # best batch size, images per second
+    python -m benchmarks.speed.encoding                      # CPU, two threads
+    python -m benchmarks.speed.encoding --device cuda        # best batch size, images per second
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from hypervlad.hypercolumns import dense_hypercolumns, feature_maps
 
 METHODS = ("network", "folded", "finest", "image", "naive", "sampled", "classifier")
 CODEBOOKS: dict[str, dict[str, Any]] = {
-    "joint, K 64": {},  # as HypercolumnVLAD comes; the classifier's encoder is another
-    "one a layer, K 64": {"codebook": "per_layer"},
+    "joint, K 64": {},  # the default of HypercolumnVLAD; the encoder of the classifier differs
+    "per layer, K 64": {"codebook": "per_layer"},
 }
 PAPER: dict[str, Any] = {"codebook": "joint", "n_codewords": 100, "layer_components": None}
 PAPER |= {"scale_layers": False, "grid": 5000}
 DEFAULT = next(iter(CODEBOOKS))
-MOST_NAIVE_BYTES = 5e9
+MAX_NAIVE_BYTES = 5e9
 
 
 def fit_encoders(folder: Path, backbone: str, size: int, codebook: str, device: str) -> None:
-    """Fit the encoders into files: a peak is measured in a fresh process."""
+    """Fit the encoders and save them, for the processes that measure peaks."""
     images, _ = hypervlad.make_tem_images(4, size=size, random_state=0)
     common = {"weights": "random", "image_size": size, "device": device, "random_state": 0}
     common |= {"backbone": backbone, "n_samples": 4000}
@@ -64,13 +64,13 @@ def fit_encoders(folder: Path, backbone: str, size: int, codebook: str, device: 
         encoder.fit(images).save(folder / f"{name}.hvlad")
 
 
-def as_it_came(network: TappedNetwork) -> TappedNetwork:
-    """Return a network with its batch normalisations, as its own library has it."""
+def unfolded(network: TappedNetwork) -> TappedNetwork:
+    """Return a network with its batch normalisations, as torchvision builds it."""
     return TappedNetwork(network.original, network.taps, network.digest)
 
 
 class Bench:
-    """The encoders in a folder, a batch of images, and the methods to compare on them."""
+    """The saved encoders, a batch of images, and the methods that are compared on them."""
 
     def __init__(self, folder: Path, size: int, batch: int, device: str) -> None:
         self.images, _ = hypervlad.make_tem_images(batch, size=size, random_state=0)
@@ -79,7 +79,7 @@ class Bench:
             for name in ("ours", "paper", "classifier")
         )
         self.network = self.encoder.network()
-        self.plain = as_it_came(self.network)
+        self.plain = unfolded(self.network)
         loader = self.encoder.loader()
         (self.batch,) = loader.batches(
             (i, loader.load(image, "image")) for i, image in enumerate(self.images)
@@ -103,7 +103,7 @@ class Bench:
             self.encoder.transform(self.images)
 
     def naive(self, maps: list[torch.Tensor]) -> None:
-        """Enlarge every channel to every pixel, image by image, then project, assign and add."""
+        """Enlarge every channel to every pixel, image by image, then project, assign and sum."""
         size = (self.batch.tensors.shape[2], self.batch.tensors.shape[3])
         for i in range(len(maps[0])):
             columns = dense_hypercolumns([layer[i : i + 1] for layer in maps], size)
@@ -127,7 +127,7 @@ class Bench:
 
 
 def clock(function: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of one call, the GPU's queue included."""
+    """Return the seconds of one call, including the GPU's queue."""
     started = time.perf_counter()
     function()
     if device.type == "cuda":
@@ -136,7 +136,7 @@ def clock(function: Callable[[], object], device: torch.device) -> float:
 
 
 def timings(bench: Bench, n_rounds: int) -> dict[str, list[float]]:
-    """Return each method's milliseconds an image in every round, the VLAD part alone too."""
+    """Return the milliseconds per image of each method, and of the VLAD part, in every round."""
     device = bench.network.device
     with torch.no_grad():
         maps = feature_maps(bench.network, bench.batch.tensors)
@@ -144,7 +144,7 @@ def timings(bench: Bench, n_rounds: int) -> dict[str, list[float]]:
     calls["VLAD part, finest"] = lambda: bench.vlad_part(maps, "finest")
     calls["VLAD part, image"] = lambda: bench.vlad_part(maps, "image")
     calls["VLAD part, naive"] = lambda: bench.naive(maps)
-    if bench.naive_bytes() > MOST_NAIVE_BYTES:
+    if bench.naive_bytes() > MAX_NAIVE_BYTES:
         del calls["naive"], calls["VLAD part, naive"]
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(n_rounds + 1):
@@ -157,7 +157,7 @@ def timings(bench: Bench, n_rounds: int) -> dict[str, list[float]]:
 
 
 def peak_memory(folder: Path, size: int, method: str, device: str, threads: int) -> float | None:
-    """Return the MB that one method needs beyond what was there before it, measured apart."""
+    """Return the MB that one method needs beyond what was in use, in a separate process."""
     facts = {"folder": str(folder), "size": size, "method": method}
     command = [
         sys.executable,
@@ -192,7 +192,7 @@ def measure_peak(folder: str, size: int, method: str, device: str) -> float:
 
 
 def _peak_resident(function: Callable[[], object]) -> float:
-    """Watch the resident memory from a thread every half millisecond while a function runs."""
+    """Measure the resident memory every half millisecond while a function runs."""
     process, peak, done = psutil.Process(), 0, threading.Event()
 
     def watch() -> None:
@@ -211,7 +211,7 @@ def _peak_resident(function: Callable[[], object]) -> float:
 
 
 def best_batch(folder: Path, size: int, device: str) -> int:
-    """Return the batch size at which the network alone is fastest an image."""
+    """Return the batch size with the shortest time per image of the network alone."""
     if device == "cpu":
         return max(1, 8 * 224**2 // size**2)
     best = (float("inf"), 1)
@@ -260,7 +260,7 @@ def main() -> None:
     rows = []
     for backbone in arguments.backbones:
         for size in arguments.sizes:
-            # Larger images cost both kinds of codebook alike: one will do.
+            # For larger images both kinds of codebook cost the same: one is enough.
             for codebook in list(CODEBOOKS) if size == min(arguments.sizes) else [DEFAULT]:
                 rows.append(measure(backbone, size, codebook, arguments))
                 print(speed_table(rows[-1:]).splitlines()[-1], flush=True)

@@ -1,12 +1,12 @@
-"""Does extraction scale: in time, in memory, over processes, and with what is kept?
+"""Does extraction scale in time and memory, over processes, and with a cache?
 
 Features of 500 to 4,000 synthetic images, 224 px, PNG files: cold and from the cache, one process
-with two threads, two with one each, and two workers of a dask cluster on this machine. Each is run
-in a process of its own, which tells its peak of memory. Beside them, in turn and in one process:
-the bare loop *decode, resize, encoder.transform*, the network alone, and extraction, on the same
-images; then a folder of 1,024 px images, cold and cached.
+with two threads, two with one each, and two workers of a dask cluster on this machine. Each runs in
+a separate process, which reports its peak of memory. Then, in turns and in one process: the bare
+loop *decode, resize, encoder.transform*, the network alone, and extraction, on the same images; and
+a folder of 1,024 px images, cold and cached.
 
-    python benchmarks/extract_scale.py --out FOLDER        # about half an hour on two cores
+    python -m benchmarks.speed.extraction --out FOLDER        # about half an hour on two cores
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from benchmarks.speed.tables import scale_section
 from hypervlad.cache import CacheFolder
 
 SIZES = (500, 1000, 2000, 4000)
-WAYS = ("1 job", "2 jobs", "dask")
+SETUPS = ("1 job", "2 jobs", "dask")
 ROUNDS = 3
 N_BARE, N_LARGE = 192, 256
 _ONE_THREAD = {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1}
 
 
 def write_images(folder: Path, n: int, size: int) -> Path:
-    """Write different images, made from a few by noise; what is there already stays."""
+    """Write different images, made from a few by shifts and noise; keep those that exist."""
     folder.mkdir(parents=True, exist_ok=True)
     base, _ = hypervlad.make_tem_images(24, size=size, random_state=0)
     rng = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def fitted(folder: Path) -> Path:
     return path
 
 
-# --- one extraction in a process of its own -----------------------------------------------------
+# --- one extraction in a separate process -------------------------------------------------------
 
 
 def extract_once(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _config(way: str) -> dict[str, Any]:
         import dask
         from dask.distributed import Client, LocalCluster
 
-        # As docs/scaling.md advises: dask's own setting of the allocator halves the rate.
+        # As docs/scaling.md advises: dask's own allocator setting halves the rate.
         allocator = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**25}
         dask.config.set({"distributed.nanny.pre-spawn-environ": allocator | _ONE_THREAD})
         Client(LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None))
@@ -151,11 +151,11 @@ def in_a_process(options: argparse.Namespace, model: Path, n: int, way: str, mem
     return json.loads(done.stdout.splitlines()[-1])
 
 
-# --- beside the bare loop -----------------------------------------------------------------------
+# --- compared with the bare loop ----------------------------------------------------------------
 
 
-def beside_the_bare_loop(options: argparse.Namespace, model: Path) -> dict[str, list[float]]:
-    """Return seconds for the same images of extraction, the bare loop, and the network alone."""
+def against_the_bare_loop(options: argparse.Namespace, model: Path) -> dict[str, list[float]]:
+    """Return the seconds of extraction, the bare loop and the network alone on the same images."""
     import torch
 
     torch.set_num_threads(2)
@@ -194,7 +194,7 @@ def beside_the_bare_loop(options: argparse.Namespace, model: Path) -> dict[str, 
 
 
 def of_large_images(options: argparse.Namespace, model: Path) -> dict[str, list[float]]:
-    """Return seconds for a folder of 1,024 px images, cold and unchanged."""
+    """Return the seconds for a folder of 1,024 px images, cold and from the cache."""
     folder = write_images(options.out / "large", N_LARGE, 1024)
     encoder = hypervlad.load(model)
     encoder.network()
@@ -236,11 +236,11 @@ def main() -> None:
     write_images(options.out / "images", max(options.sizes), 224)
     model, rows = fitted(options.out), []
     for n in options.sizes:
-        for way in WAYS:
+        for way in SETUPS:
             memory = options.out / f"cache {n} {way}"
             shutil.rmtree(memory, ignore_errors=True)
             for state in ("cold", "cached"):
-                os.sync()  # what an earlier run left in memory is no part of this one's time
+                os.sync()  # else this run waits for what an earlier one left in memory
                 row = in_a_process(options, model, n, way, memory)
                 rows.append({"n": n, "way": way, "state": state} | row)
                 print(rows[-1], flush=True)
@@ -248,7 +248,7 @@ def main() -> None:
             shutil.rmtree(memory)
     facts = {
         "rows": rows,
-        "bare": beside_the_bare_loop(options, model),
+        "bare": against_the_bare_loop(options, model),
         "large": of_large_images(options, model),
         "n_bare": N_BARE,
         "n_large": N_LARGE,

@@ -12,7 +12,7 @@ Facts = dict[str, Any]
 
 
 def speed_table(rows: list[dict[str, Any]]) -> str:
-    """Return times beside the network's own, medians over rounds of the ratio within a round."""
+    """Return times relative to the network, as medians over rounds of the ratio in a round."""
     lines = [
         "| network | image | codebook | network alone | the same, folded | ours, finest grid "
         "| ours, every pixel | naive dense | 5,000 pixels | classifier's encoder "
@@ -31,7 +31,7 @@ def speed_table(rows: list[dict[str, Any]]) -> str:
 
 
 def memory_table(rows: list[dict[str, Any]]) -> str:
-    """Return peaks of memory, one image, the network's own pass included in each."""
+    """Return peaks of memory for one image, including the pass of the network."""
     methods = {"network": "network alone", "folded": "the same, folded"}
     methods |= {"finest": "ours, finest grid", "image": "ours, every pixel"}
     methods |= {"naive": "naive dense", "sampled": "5,000 pixels"}
@@ -49,41 +49,41 @@ def memory_table(rows: list[dict[str, Any]]) -> str:
 
 
 def front_sentence(rows: list[dict[str, Any]]) -> str:
-    """Return the first row of the speeds in words."""
+    """Return the first row of the speeds as a sentence."""
     row, ms = rows[0], rows[0]["ms"]
     classifier = ""
     if "classifier" in ms:
         classifier = (
-            f", that of the classifier, which passes over an image twice, "
+            f"; the encoder of the classifier, with two passes per image, takes "
             f"{times(ms, 'classifier', 'network')}"
         )
     return (
-        f"On two CPU threads the encoding of a {row['size']} px image by `HypercolumnVLAD()` takes "
+        f"On two CPU threads, encoding a {row['size']} px image with `HypercolumnVLAD()` takes "
         f"{times(ms, 'finest', 'network')} the time of one pass of the network "
-        f"({row['backbone']}){classifier}; upsampling every channel to every pixel, the naive "
-        f"way, takes {times(ms, 'naive', 'network')}."
+        f"({row['backbone']}){classifier}. The naive method, which upsamples every channel to "
+        f"every pixel, takes {times(ms, 'naive', 'network')}."
     )
 
 
 def scale_section(facts: Facts) -> str:
-    """Return the table and what is read off it."""
+    """Return the table and what follows from it."""
     return "\n\n".join([_table(facts), "\n".join(f"- {line}" for line in verdicts(facts))])
 
 
 def verdicts(facts: Facts) -> list[str]:
-    """Say whether time grows linearly, memory stays flat, and what everything costs."""
+    """Return whether time grows linearly and memory stays constant, and the costs."""
     bare = {name: statistics.median(values) for name, values in facts["bare"].items()}
     large = {name: statistics.median(values) for name, values in facts["large"].items()}
     small, most = min(_sizes(facts)), max(_sizes(facts))
     lines = []
-    for way in _ways(facts):
+    for way in _setups(facts):
         for state in ("cold", "cached"):
             growth = _peak(facts, most, way, state) / _peak(facts, small, way, state) - 1
             lines.append(
                 f"{way}, {state}: time grows with the power {exponent(facts, way, state):.2f} of "
                 f"the number of images; memory {growth:+.0%} from {small:,} to {most:,}."
             )
-    rates = {way: _row(facts, most, way, "cold")["steady"] for way in _ways(facts)}
+    rates = {way: _row(facts, most, way, "cold")["steady"] for way in _setups(facts)}
     first = rates["1 job"]
     lines.append(
         "Steady rates, without start-up, against one job of two threads: "
@@ -100,23 +100,24 @@ def verdicts(facts: Facts) -> list[str]:
         f"{facts['n_large']} images of 1,024 px: from the cache, unchanged, "
         f"{large['cold'] / large['cached']:.0f} x as fast as cold "
         f"({1000 * large['cold'] / facts['n_large']:.1f} and "
-        f"{1000 * large['cached'] / facts['n_large']:.2f} ms an image)."
+        f"{1000 * large['cached'] / facts['n_large']:.2f} ms per image)."
     )
     lines.append(
-        f"The file has {facts['bytes'] / 1000:.1f} kB an image, of {facts['features']:,} features."
+        f"The file has {facts['bytes'] / 1000:.1f} kB per image, with "
+        f"{facts['features']:,} features."
     )
     return lines
 
 
 def cost_table(facts: Facts) -> str:
-    """Return what a million and a hundred million images cost at the steady rates measured."""
+    """Return the cost of up to a hundred million images at the measured steady rates."""
     most = max(_sizes(facts))
-    best = max(_row(facts, most, way, "cold")["steady"] for way in _ways(facts))
+    best = max(_row(facts, most, way, "cold")["steady"] for way in _setups(facts))
     cached = _row(facts, most, "1 job", "cached")["steady"]
     cores = facts["machine"]["cores"]
     lines = [
         "| images | one machine like this one, cold | machines for one day | machines for one week "
-        "| again, from the cache | file of features | cache | batches on the way |",
+        "| again, from the cache | file of features | cache | batches |",
         f"|{'---|' * 8}",
     ]
     for n in (100_000, 1_000_000, 100_000_000):
@@ -134,7 +135,7 @@ def cost_table(facts: Facts) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     note = (
         f"At {best:.0f} images a second on {cores} CPU cores, {facts['features']:,} features "
-        f"({facts['bytes'] / 1000:.1f} kB) and {facts['cache_bytes'] / 1000:.1f} kB of cache an "
+        f"({facts['bytes'] / 1000:.1f} kB) and {facts['cache_bytes'] / 1000:.1f} kB of cache per "
         "image."
     )
     return "\n".join([note, "", *lines])
@@ -153,7 +154,7 @@ def _bytes(n: float) -> str:
 
 
 def exponent(facts: Facts, way: str, state: str) -> float:
-    """Return the slope of log(time) over log(images) by least squares, start-up left out."""
+    """Return the slope of log(time) over log(images) by least squares, without start-up."""
     points = []
     for n in _sizes(facts):
         row = _row(facts, n, way, state)
@@ -167,7 +168,7 @@ def _table(facts: Facts) -> str:
     head = ["way", "state", *(f"{n:,} images" for n in _sizes(facts)), "steady", "start-up", "peak"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     most = max(_sizes(facts))
-    for way in _ways(facts):
+    for way in _setups(facts):
         for state in ("cold", "cached"):
             row = _row(facts, most, way, state)
             cells = [way, state]
@@ -175,7 +176,7 @@ def _table(facts: Facts) -> str:
             cells += [f"{row['steady']:.0f} images/s", f"{row['before'] + row['first']:.1f} s"]
             peaks = f"{row['peak_mb']:.0f} MB"
             if row["peak_workers_mb"]:
-                peaks += f" + {row['peak_workers_mb']:.0f} MB a worker"
+                peaks += f" + {row['peak_workers_mb']:.0f} MB per worker"
             lines.append(f"| {' | '.join([*cells, peaks])} |")
     return "\n".join(lines)
 
@@ -195,5 +196,5 @@ def _sizes(facts: Facts) -> list[int]:
     return sorted({row["n"] for row in facts["rows"]})
 
 
-def _ways(facts: Facts) -> list[str]:
+def _setups(facts: Facts) -> list[str]:
     return list(dict.fromkeys(row["way"] for row in facts["rows"]))

@@ -17,7 +17,7 @@ from benchmarks.alignment import methods as alignment_methods
 from benchmarks.alignment import scenes as alignment_images
 from benchmarks.alignment import speed as alignment_speed
 from benchmarks.alignment.figures import write_figures
-from benchmarks.alignment.methods import all_ways, by_fibriltool
+from benchmarks.alignment.methods import all_methods, by_fibriltool
 from benchmarks.alignment.published import fibriltool
 from benchmarks.alignment.scores import (
     Answers,
@@ -124,7 +124,7 @@ def test_the_learnt_way_is_asked_window_by_window(monkeypatch: pytest.MonkeyPatc
     module.AlignmentClassifier = Stand  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "hypervlad.alignment", module)
     monkeypatch.setattr(alignment_images, "SIZE", (96, 96))
-    way = all_ways(2)["learned"]
+    way = all_methods(2)["learned"]
     (image,), _ = make_nanowire_images(1, size=96, random_state=0)
     assert [way(image, window).fraction for window in (16, 32, 16)] == [1, 1, 1]
     assert learnt == [(16, 2), (32, 2)]
@@ -165,7 +165,7 @@ def test_tables_of_made_up_results() -> None:
     assert "| lgo | +0.097 | 0.110 (" in text
     assert "| SNR without noise | 0.010 (+0.010) | 0.020 (+0.020) |" in text
     assert text.endswith(
-        "Windows taken for background, SNR without noise, 2, 1: lgo 25, 25, 25 %; "
+        "Windows classified as background, SNR without noise, 2, 1: lgo 25, 25, 25 %; "
         "learned 25, 25, 25 %."
     )
     best = best_table(Answers.of(result, "grid")).splitlines()
@@ -176,7 +176,7 @@ def test_tables_of_made_up_results() -> None:
     ]
     hard = hard_section(result)
     assert "| signal-to-noise ratio of at most 2 (2 images) | 0.160 (+0.140) | 0.050" in hard
-    assert "less that of lgo is -0.110 (95 % -0.200 to -0.020" in hard
+    assert "minus that of lgo is -0.110 (95 % -0.200 to -0.020" in hard
     del result["methods"]["learned"]
     assert "learned not measured yet." in hard_section(result)
 
@@ -213,7 +213,7 @@ def test_a_small_run_is_stored_shown_and_drawn(tmp_path: Path) -> None:
         "noise",
     ]
     answers = Answers.of(result, "grid")
-    assert all(each.shape == (2, 3) for each in (answers.truth, *answers.said.values()))
+    assert all(each.shape == (2, 3) for each in (answers.truth, *answers.fraction.values()))
     assert np.abs(answers.errors("structure_tensor")[0]).max() < 0.3
     for section in (alignment_section, hard_section, clean_section):
         assert "| OrientationJ" in section(result)
@@ -267,6 +267,6 @@ def test_the_cost_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_figures_take_any_number_of_methods(tmp_path: Path) -> None:
-    names = list(all_ways(0))
+    names = list(all_methods(0))
     write_figures(tmp_path, made_up({names[0]: [0.1, -0.1, 0.0]}, [None, 2, 1]))
     write_figures(tmp_path, made_up({name: [0.1, -0.1] for name in names}, [None, 2]))

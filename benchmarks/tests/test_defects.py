@@ -151,7 +151,7 @@ def test_only_the_leaking_split_mixes_images_and_mixed_patches() -> None:
     assert images[0]["train"] & images[0]["few"]
     assert not images[1]["train"] & images[1]["validation"]
     assert not (images[1]["train"] | images[1]["validation"]) & images[1]["many"]
-    assert images[0]["train"] <= set(carrillo2020.sides(mats, 0)[0].tolist())
+    assert images[0]["train"] <= set(carrillo2020.split_images(mats, 0)[0].tolist())
     for parts, is_mixed in ((leaking, True), (honest, False)):
         shares = np.concatenate([p.defective[p.labels == "normal"] for p in parts.values()])
         assert (shares > 0).any() == is_mixed
@@ -170,7 +170,7 @@ def test_the_leaking_parts_share_no_patch_but_their_neighbours() -> None:
 
 def test_too_few_patches_for_the_protocol_are_told() -> None:
     mats = carrillo2020.make_mats(10, 1, (96, 128), 0)
-    with pytest.raises(SystemExit, match=r"anomalous patches; .* more images"):
+    with pytest.raises(SystemExit, match=r"anomalous patches, but .* more images"):
         carrillo2020.leaking_parts(mats, 0)
 
 

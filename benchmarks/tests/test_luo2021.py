@@ -298,14 +298,14 @@ def test_a_folder_of_other_classes_is_refused(folder: Path) -> None:
         ),
         (
             ["--classes", "4", "--set", "encoder__n_codewords=5"],
-            "pooled-conv5_3 knows encoder__image_size only",
+            "pooled-conv5_3 has encoder__image_size only",
         ),
         (
             [
                 *["--classes", "4", "--preset", "fc2", "--vgg16", "vgg16.pth"],
                 *["--set", "encoder__weights=other.pth"],
             ],
-            "fc2 knows encoder__image_size only",
+            "fc2 has encoder__image_size only",
         ),
         (
             ["--classes", "4", "--preset", "default", "--set", "encoder__n_codeword=5"],

@@ -67,7 +67,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Classes with only one or two:UserWarning")
-@pytest.mark.filterwarnings("ignore:fine-tuning is judged by:UserWarning")
+@pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
 def test_every_method_on_the_same_folds_and_once_only(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,5 +124,5 @@ def test_categories_that_are_not_learnt_are_told(tmp_path: Path) -> None:
     (tmp_path / "later" / "moss").mkdir(parents=True)
     (tmp_path / "sem" / "fiber").rename(tmp_path / "later" / "fiber")
     next((tmp_path / "later" / "fiber").iterdir()).rename(tmp_path / "later" / "moss" / "0.png")
-    with pytest.raises(SystemExit, match="not learnt: moss"):
+    with pytest.raises(SystemExit, match="without training images: moss"):
         modarres2017.second_test_set(tmp_path / "later", data)

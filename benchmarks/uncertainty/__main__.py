@@ -1,11 +1,11 @@
-"""Is doubt to be relied on? Sets, refusals, novelty and suspect labels on real images.
+"""Are prediction sets, refusals, novelty and suspect labels reliable? Measured on real images.
 
-Repeated splits by group: a quarter of the groups, drawn by lot, is new to the model, codebook
-included. Of each split a checkpoint keeps what the model said, so that an interrupted run goes on
-and scores can be computed anew.
+Repeated splits by group: a quarter of the groups, held out at random, is new to the model, codebook
+included. A checkpoint keeps the answers of each split, so that an interrupted run resumes and
+scores can be computed again.
 
-    python benchmarks/doubt.py --data ../shared/data
-    python benchmarks/doubt.py --data ../shared/data --splits 20 --checkpoints DIR
+    python -m benchmarks.uncertainty --data ../shared/data
+    python -m benchmarks.uncertainty --data ../shared/data --splits 20 --checkpoints DIR
 """
 
 from __future__ import annotations
@@ -29,56 +29,58 @@ from hypervlad.classifier.assessment import project_vectors
 
 SEED = 2000
 COVERAGE = 0.9
-APART = 0.3
-FLIPPED = 0.1  # share of training labels that are made wrong, to be found
+CALIBRATION_SIZE = 0.3
+CHANGED = 0.1  # share of training labels that are changed, to be found
 CODE = ("uncertainty/__main__", "common/folds")
 
 
 def answers(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> dict[str, Any]:
-    """Return what a model, both ways of holding out, and its memory say of new images."""
+    """Return the answers about new images: probabilities, both kinds of sets, novelty."""
     encoder = default_encoder(random_state=seed)
     model = MicrographClassifier(encoder, random_state=seed)
     model.fit(list(data.paths[train]), data.y[train], groups=data.groups[train])
     vectors = model.encoder_.transform(list(data.paths[test]))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # no answer is sure: counted, not told
+        warnings.simplefilter("ignore", UserWarning)  # "no answer is sure", which is counted here
         judged = {share: model.judge_vectors(vectors, share) for share in MAX_ERRORS}
-    any_of_them = judged[MAX_ERRORS[0]]
-    apart = MicrographClassifier(encoder, calibration_size=APART, random_state=seed)
-    apart.fit(list(data.paths[train]), data.y[train], groups=data.groups[train])
+    first = judged[MAX_ERRORS[0]]
+    with_held_out = MicrographClassifier(
+        encoder, calibration_size=CALIBRATION_SIZE, random_state=seed
+    )
+    with_held_out.fit(list(data.paths[train]), data.y[train], groups=data.groups[train])
     return {
         "truth": np.searchsorted(data.classes, data.y[test]),
-        "proba": any_of_them.proba,
-        "novelty": any_of_them.novelty,
-        "points": any_of_them.projected,
+        "proba": first.proba,
+        "novelty": first.novelty,
+        "points": first.projected,
         "cross": model.predict_set_of_vectors(vectors, COVERAGE),
-        "split": apart.predict_set(list(data.paths[test]), COVERAGE),
+        "split": with_held_out.predict_set(list(data.paths[test]), COVERAGE),
         **{f"kind_{share:g}": found.kind for share, found in judged.items()},
     }
 
 
-def found_of_flipped(data: DataSet, train: np.ndarray, seed: int) -> dict[str, Any]:
-    """Make some labels wrong and look for them."""
+def found_of_changed(data: DataSet, train: np.ndarray, seed: int) -> dict[str, Any]:
+    """Change some labels and search for them."""
     rng = np.random.default_rng(seed)
     codes = np.searchsorted(data.classes, data.y[train])
-    flipped = rng.random(len(train)) < FLIPPED
+    changed = rng.random(len(train)) < CHANGED
     moved = rng.integers(1, len(data.classes), len(train))
-    labels = data.classes[np.where(flipped, (codes + moved) % len(data.classes), codes)]
+    labels = data.classes[np.where(changed, (codes + moved) % len(data.classes), codes)]
     model = MicrographClassifier(default_encoder(random_state=seed), random_state=seed)
     model.fit(list(data.paths[train]), labels, groups=data.groups[train])
     suspect = np.zeros(len(train), dtype=bool)
     suspect[[issue.position for issue in model.label_issues()]] = True
-    return {"flipped": flipped, "suspect": suspect}
+    return {"changed": changed, "suspect": suspect}
 
 
-def strangers(
+def unseen_class(
     data: DataSet,
     train: np.ndarray,
     test: np.ndarray,
     left_out: Any,
     seed: int,
 ) -> dict[str, Any]:
-    """Return the novelty of new images to a model that knows nothing of one class."""
+    """Return the novelty of new images for a model that was not trained on one class."""
     train = train[data.y[train] != left_out]
     model = MicrographClassifier(
         default_encoder(random_state=seed), calibration_size=0, random_state=seed
@@ -89,26 +91,26 @@ def strangers(
     return {
         "novelty": novelty,
         "confidence": model.boosting_.predict_proba(vectors).max(axis=1),
-        "is_strange": data.y[test] == left_out,
+        "is_unseen": data.y[test] == left_out,
     }
 
 
 def measure(data: DataSet, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the scores of a data set over all splits."""
-    found: dict[str, list[dict[str, Any]]] = {"answers": [], "strangers": [], "flipped": []}
-    whence = origin(arguments.threads, *CODE)
+    found: dict[str, list[dict[str, Any]]] = {"answers": [], "unseen": [], "changed": []}
+    code_origin = origin(arguments.threads, *CODE)
     for number, (train, test) in enumerate(random_splits(data, arguments.splits, SEED)):
         seed, left_out = SEED + number, data.classes[number % len(data.classes)]
-        settings = {"data": data.digest, "split": number, "seed": SEED, "origin": whence}
+        settings = {"data": data.digest, "split": number, "seed": SEED, "origin": code_origin}
         asked = {"answers": functools.partial(answers, data, train, test, seed)}
         if number < arguments.few:
-            asked["flipped"] = functools.partial(found_of_flipped, data, train, seed)
+            asked["changed"] = functools.partial(found_of_changed, data, train, seed)
             if len(data.classes) > 2:
-                asked["strangers"] = functools.partial(strangers, data, train, test, left_out, seed)
+                asked["unseen"] = functools.partial(unseen_class, data, train, test, left_out, seed)
         for what, run in asked.items():
-            place = arguments.checkpoints / f"{data.name}-{number}-{what}.json"
-            said = load_or_run(place, {**settings, "what": what}, run)
-            found[what].append({**said, "groups": data.groups[test]})
+            path = arguments.checkpoints / f"{data.name}-{number}-{what}.json"
+            answer = load_or_run(path, {**settings, "what": what}, run)
+            found[what].append({**answer, "groups": data.groups[test]})
         print(f"{data.name}: split {number + 1} of {arguments.splits}", flush=True)
     return summary(**found)
 
@@ -119,7 +121,10 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(DATA_SETS))
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument(
-        "--few", type=int, default=6, help="splits with a class left out, and with wrong labels"
+        "--few",
+        type=int,
+        default=6,
+        help="number of splits with an unseen class, and with changed labels",
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS / "uncertainty")
@@ -132,8 +137,8 @@ def main() -> None:
         "splits": arguments.splits,
         "few": arguments.few,
         "coverage": COVERAGE,
-        "apart": APART,
-        "flipped": FLIPPED,
+        "calibration_size": CALIBRATION_SIZE,
+        "changed": CHANGED,
         "origin": origin(arguments.threads, *CODE),
         "sets": {},
     }

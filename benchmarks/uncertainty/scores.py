@@ -1,4 +1,4 @@
-"""Scores of doubt over repeated splits."""
+"""Scores of prediction sets, refusals, novelty and suspect labels over repeated splits."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Split = dict[str, Any]
 
 
 def summary(
-    answers: Sequence[Split], strangers: Sequence[Split], flipped: Sequence[Split]
+    answers: Sequence[Split], unseen: Sequence[Split], changed: Sequence[Split]
 ) -> dict[str, Any]:
     """Return the scores of a data set.
 
     Parameters
     ----------
-    answers, strangers, flipped : sequence of dicts
-        What `doubt.answers` gave of each split, with the groups of the tested images;
-        `doubt.strangers` and `doubt.found_of_flipped` of some.
+    answers, unseen, changed : sequence of dicts
+        The answers to each split, with the groups of the tested images; those of some splits with
+        an unseen class, and with changed labels.
     """
     of_each = [
         {
@@ -56,8 +56,8 @@ def summary(
         "errors_caught": {name: errors_caught(answers, way) for name, way in ORDERS.items()},
         "n_tested": float(np.mean([len(each["truth"]) for each in answers])),
         "sure": {f"{share:g}": refusals(answers, f"kind_{share:g}") for share in MAX_ERRORS},
-        "strangers": scores_of_strangers(strangers),
-        "flipped": scores_of_flipped(flipped),
+        "unseen": scores_of_unseen(unseen),
+        "changed": scores_of_changed(changed),
     }
 
 
@@ -85,13 +85,13 @@ def sets(split: Split, way: str) -> dict[str, float]:
 
 
 def selective_accuracy(split: Split) -> float:
-    """Return the accuracy on the most confident part; ties are taken whole."""
+    """Return the accuracy on the most confident part; ties are not divided."""
     curve = selective_accuracy_curve(split["truth"], split["proba"])
     return float(curve.accuracy[np.searchsorted(curve.coverage, KEPT)])
 
 
 def errors_caught(splits: Sequence[Split], order_of: Callable[[Split], np.ndarray]) -> float:
-    """Return which part of all wrong answers is among those looked at."""
+    """Return the share of all wrong answers that are among the reviewed images."""
     n_wrong = n_caught = 0
     for split in splits:
         wrong = split["proba"].argmax(1) != split["truth"]
@@ -101,12 +101,12 @@ def errors_caught(splits: Sequence[Split], order_of: Callable[[Split], np.ndarra
 
 
 def by_queue(split: Split) -> np.ndarray:
-    """Order images as the review does that puts all of them into its queue."""
+    """Order images as a review queue of all of them."""
     return rank(informativeness(split["proba"], split["novelty"]), split["points"])
 
 
-def by_drawn(split: Split) -> np.ndarray:
-    """Order images as the queue, but by lot with its worths as chances; see `labelling.drawn`."""
+def by_weights(split: Split) -> np.ndarray:
+    """Sample images with the scores of the queue as weights; see `labelling.weighted`."""
     noise = np.exp(np.random.default_rng(0).gumbel(size=len(split["proba"])))
     return rank(informativeness(split["proba"], split["novelty"]) * noise, split["points"])
 
@@ -118,44 +118,44 @@ def by_margin(split: Split) -> np.ndarray:
 
 
 def wrong_first(split: Split) -> np.ndarray:
-    """Order images so that no order could catch more errors."""
+    """Order images so that no other order catches more errors."""
     return np.argsort(split["proba"].argmax(1) == split["truth"], kind="stable")
 
 
-ORDERS = {"queue": by_queue, "drawn": by_drawn, "margin": by_margin, "best": wrong_first}
+ORDERS = {"queue": by_queue, "weighted": by_weights, "margin": by_margin, "best": wrong_first}
 
 
 def refusals(splits: Sequence[Split], kind: str) -> dict[str, float]:
-    """Return which part of all answers is sure, and how many of those are wrong."""
+    """Return the share of sure answers, and the share of wrong ones among them."""
     is_sure = np.concatenate([each[kind] == "sure" for each in splits])
     wrong = np.concatenate([each["proba"].argmax(1) != each["truth"] for each in splits])
     error = float(wrong[is_sure].mean()) if is_sure.any() else float("nan")
     return {"share": float(is_sure.mean()), "error": error if is_sure.any() else -1.0}
 
 
-def scores_of_strangers(strangers: Sequence[Split]) -> dict[str, float] | None:
-    """Return how well images of an unknown class are told from others, by novelty."""
-    usable = [each for each in strangers if 0 < each["is_strange"].mean() < 1]
+def scores_of_unseen(splits: Sequence[Split]) -> dict[str, float] | None:
+    """Return how well novelty separates images of an unseen class from others."""
+    usable = [each for each in splits if 0 < each["is_unseen"].mean() < 1]
     if not usable:
         return None
-    strange = np.concatenate([each["is_strange"] for each in usable])
-    unknown = np.concatenate([each["novelty"] > 1 for each in usable])
-    auroc = [roc_auc_score(each["is_strange"], each["novelty"]) for each in usable]
-    unsure = [roc_auc_score(each["is_strange"], -each["confidence"]) for each in usable]
+    is_unseen = np.concatenate([each["is_unseen"] for each in usable])
+    reported = np.concatenate([each["novelty"] > 1 for each in usable])
+    auroc = [roc_auc_score(each["is_unseen"], each["novelty"]) for each in usable]
+    unsure = [roc_auc_score(each["is_unseen"], -each["confidence"]) for each in usable]
     return {
         "auroc": float(np.mean(auroc)),
         "auroc_of_confidence": float(np.mean(unsure)),
-        "strangers_called_unknown": float(unknown[strange].mean()),
-        "others_called_unknown": float(unknown[~strange].mean()),
+        "unseen_reported": float(reported[is_unseen].mean()),
+        "others_reported": float(reported[~is_unseen].mean()),
     }
 
 
-def scores_of_flipped(splits: Sequence[Split]) -> dict[str, float]:
-    """Return how well wrong labels are found."""
-    flipped = np.concatenate([each["flipped"] for each in splits])
+def scores_of_changed(splits: Sequence[Split]) -> dict[str, float]:
+    """Return how well changed labels are found."""
+    changed = np.concatenate([each["changed"] for each in splits])
     suspect = np.concatenate([each["suspect"] for each in splits])
     return {
-        "recall": float(suspect[flipped].mean()),
-        "precision": float(flipped[suspect].mean()) if suspect.any() else 0.0,
+        "recall": float(suspect[changed].mean()),
+        "precision": float(changed[suspect].mean()) if suspect.any() else 0.0,
         "suspect": float(suspect.mean()),
     }

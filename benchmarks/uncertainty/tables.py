@@ -1,4 +1,4 @@
-"""The tables of doubt and of labelling, made from what `doubt.py` and `labelling.py` stored."""
+"""Tables of the uncertainty benchmark, made from the stored results."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _ROWS = {
     "sets after a plain fit: coverage of new groups": "cross_coverage",
     "… of images": "cross_coverage_of_images",
     "… classes in a set": "cross_size",
-    "sets with groups set apart: coverage of new groups": "split_coverage",
+    "sets with held-out groups: coverage of new groups": "split_coverage",
     "… of images ": "split_coverage_of_images",
     "… classes in a set ": "split_size",
-    "accuracy on the surer 70 %": "selective_accuracy",
+    "accuracy on the 70 % most confident": "selective_accuracy",
     "area under the selective-accuracy curve": "selective_area",
 }
 
@@ -26,26 +26,29 @@ def uncertainty_table(stored: dict[str, Any]) -> str:
         cells = [_with_interval(found[name]) for found in sets.values()]
         lines.append(f"| {title.strip()} | {' | '.join(cells)} |")
     cells = [_caught(found["errors_caught"]) for found in sets.values()]
-    title = "of all errors, those among the first 30 %: the queue's; drawn; least margin; at best"
+    title = "of all errors, among the first 30 %: queue; weighted; smallest margin; at best"
     lines.append(f"| {title} | {' | '.join(cells)} |")
     for share in next(iter(sets.values()))["sure"]:
         cells = [_sure(found["sure"][share]) for found in sets.values()]
-        lines.append(f"| sure answers, asked {float(share):.0%} wrong | {' | '.join(cells)} |")
+        lines.append(
+            f"| sure answers, at most {float(share):.0%} wrong requested | {' | '.join(cells)} |"
+        )
     few = f"({stored['few']} splits)"
-    cells = [_strangers(found["strangers"]) for found in sets.values()]
+    cells = [_unseen(found["unseen"]) for found in sets.values()]
     lines.append(
-        f"| a class never seen: AUROC of novelty; of confidence {few} | {' | '.join(cells)} |"
+        f"| an unseen class: AUROC of novelty; of confidence {few} | {' | '.join(cells)} |"
     )
-    cells = [_called(found["strangers"]) for found in sets.values()]
-    lines.append(f'| … called "unknown", of it; of other new images | {" | ".join(cells)} |')
-    cells = [_flipped(found["flipped"]) for found in sets.values()]
-    title = f"{stored['flipped']:.0%} of labels made wrong: found; right among suspects {few}"
+    cells = [_reported(found["unseen"]) for found in sets.values()]
+    title = "… reported as out of distribution, of its images; of other new images"
+    lines.append(f"| {title} | {' | '.join(cells)} |")
+    cells = [_changed(found["changed"]) for found in sets.values()]
+    title = f"{stored['changed']:.0%} of labels changed: found; changed among suspects {few}"
     lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def front_sentence(stored: dict[str, Any]) -> str:
-    """Return how far doubt is to be relied on, in short."""
+    """Return coverage, set sizes and selective accuracy as a sentence."""
     sets = stored["sets"].values()
 
     def shares(name: str) -> str:
@@ -53,12 +56,11 @@ def front_sentence(stored: dict[str, Any]) -> str:
 
     sizes = _listed([f"{found['cross_size'][0]:.1f}" for found in sets])
     return (
-        f"On {stored['splits']} splits each of {_listed(list(stored['sets']))}, with groups new to "
-        f"the model, sets asked to hold the true class of {stored['coverage']:.0%} did of "
-        f"{shares('cross_coverage')} % (of such groups; of their images "
-        f"{shares('cross_coverage_of_images')} %), with {sizes} classes; the surest 70 % of the "
-        f"answers were right in {shares('selective_accuracy')} %, all answers in "
-        f"{shares('accuracy')} %."
+        f"On {stored['splits']} splits each of {_listed(list(stored['sets']))}, sets requested at "
+        f"{stored['coverage']:.0%} coverage achieved {shares('cross_coverage')} % on groups new to "
+        f"the model ({shares('cross_coverage_of_images')} % on their images), with {sizes} classes "
+        f"per set. The 70 % most confident answers were right in {shares('selective_accuracy')} % "
+        f"of cases, all answers in {shares('accuracy')} %."
     )
 
 
@@ -74,7 +76,7 @@ def _with_interval(values: list[float]) -> str:
 
 
 def _caught(found: dict[str, float]) -> str:
-    return "; ".join(f"{found[name]:.0%}" for name in ("queue", "drawn", "margin", "best"))
+    return "; ".join(f"{found[name]:.0%}" for name in ("queue", "weighted", "margin", "best"))
 
 
 def _sure(found: dict[str, float]) -> str:
@@ -83,15 +85,15 @@ def _sure(found: dict[str, float]) -> str:
     return f"{found['share']:.0%}, {found['error']:.1%} wrong"
 
 
-def _strangers(found: dict[str, float] | None) -> str:
+def _unseen(found: dict[str, float] | None) -> str:
     return "–" if found is None else f"{found['auroc']:.3f}; {found['auroc_of_confidence']:.3f}"
 
 
-def _called(found: dict[str, float] | None) -> str:
+def _reported(found: dict[str, float] | None) -> str:
     if found is None:
         return "–"
-    return f"{found['strangers_called_unknown']:.0%}; {found['others_called_unknown']:.1%}"
+    return f"{found['unseen_reported']:.0%}; {found['others_reported']:.1%}"
 
 
-def _flipped(found: dict[str, float]) -> str:
+def _changed(found: dict[str, float]) -> str:
     return f"{found['recall']:.0%}; {found['precision']:.0%}"

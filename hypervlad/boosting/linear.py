@@ -13,6 +13,7 @@ the result is one linear model of the whole vector.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from scipy.optimize import minimize_scalar
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.extmath import randomized_svd
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from tqdm.auto import tqdm
 
 from hypervlad.boosting.rows import FloatArray, IntArray, TrainingRows, log_losses, n_margins
@@ -196,8 +197,14 @@ def _fit(
 ) -> LogisticRegression:
     # One thread: the products within an L-BFGS step are too small to parallelise. On a busy machine
     # two threads that wait for each other took thirty times as long.
-    with threadpool_limits(1, user_api="blas"):
+    with _thread_pools().limit(limits=1, user_api="blas"):
         return model.fit(Z[train], rows.codes[train], sample_weight=rows.weight[train])
+
+
+@functools.cache
+def _thread_pools() -> ThreadpoolController:
+    """Return the thread pools of this process. To find them takes longer than a small fit."""
+    return ThreadpoolController()
 
 
 def _decide(model: LogisticRegression, Z: FloatArray) -> FloatArray:

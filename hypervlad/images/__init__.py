@@ -1,8 +1,6 @@
-"""Read any micrograph: `read_image`, `read_micrograph`, `read_micrographs`, and what goes with
-them.
+"""Reading micrographs of any format: images, masks, pixel sizes and digests.
 
-Errors are `ImageReadError`; how images are read is a `ReadOptions`, which a saved model carries
-along.
+Errors are `ImageReadError`. Options are a `ReadOptions`, which saved models contain.
 """
 
 from hypervlad.images.banner import find_banner

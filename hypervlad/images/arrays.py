@@ -1,4 +1,4 @@
-"""Arrays from a user, or from a decoder, checked and brought to (H, W) or (H, W, 3)."""
+"""Pixel arrays from users and decoders: checks, and conversion to (H, W) or (H, W, 3)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _LAYOUT = "expected an array of shape (height, width), (height, width, 3) or (he
 
 
 def as_pixels(array: Any, name: str, max_pixels: int | None = None) -> NDArray:
-    """Any array of pixels as (H, W) or (H, W, 3), its values untouched.
+    """Convert an array of pixels to (H, W) or (H, W, 3) without changing its values.
 
     Parameters
     ----------
     array : array-like with ``__array__``
         Bool, integer or float, of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); a fourth
-        channel is taken for alpha and dropped.
+        channel is treated as alpha and dropped.
     name : str
-        What to call the image in an error.
+        Name of the image in errors.
     max_pixels : int, optional
         Largest height x width.
 
@@ -33,8 +33,8 @@ def as_pixels(array: Any, name: str, max_pixels: int | None = None) -> NDArray:
     Raises
     ------
     ImageReadError
-        If the array is empty, of another shape or type, holds NaN or infinity, or is absurdly
-        large.
+        If the array is empty, has another shape or type, contains NaN or infinity, or is larger
+        than `max_pixels`.
     """
     pixels = _to_numpy(array, name)
     _check_type(pixels, name)
@@ -46,7 +46,7 @@ def as_pixels(array: Any, name: str, max_pixels: int | None = None) -> NDArray:
 
 
 def check_size(height: int, width: int, name: str, max_pixels: int | None) -> None:
-    """Raise `ImageReadError` for an image without pixels, or with more than `max_pixels`."""
+    """Raise `ImageReadError` if an image has no pixels, or more than `max_pixels`."""
     if height < 1 or width < 1:
         raise ImageReadError(
             f"{name}: an image of {height} x {width} pixels has no pixels; export or copy it again"
@@ -54,8 +54,7 @@ def check_size(height: int, width: int, name: str, max_pixels: int | None) -> No
     if max_pixels is not None and height * width > max_pixels:
         raise ImageReadError(
             f"{name}: {height} x {width} pixels is more than max_pixels={max_pixels:,}; crop or "
-            "bin "
-            "the image, or raise max_pixels if you trust the file and have the memory"
+            "bin the image, or raise max_pixels if you trust the file and have the memory"
         )
 
 
@@ -79,9 +78,8 @@ def _check_type(pixels: NDArray, name: str) -> None:
         return
     if kind == "c":
         raise ImageReadError(
-            f"{name}: complex pixels ({pixels.dtype}); give the modulus, np.abs(image), or one of "
-            "the "
-            "real and imaginary parts"
+            f"{name}: complex pixels ({pixels.dtype}); give the modulus, np.abs(image), or the "
+            "real or the imaginary part"
         )
     if kind in "US":
         raise ImageReadError(
@@ -90,8 +88,7 @@ def _check_type(pixels: NDArray, name: str) -> None:
         )
     raise ImageReadError(
         f"{name}: an array of type {pixels.dtype}, not of numbers; expected bool, integers or "
-        "floats "
-        "(images of different sizes go in a list, one array per image)"
+        "floats (images of different sizes go in a list, one array per image)"
     )
 
 
@@ -123,7 +120,7 @@ def _check_shape(pixels: NDArray, name: str) -> NDArray:
 
 def _check_finite(pixels: NDArray, name: str) -> NDArray:
     if pixels.dtype.itemsize > 8:
-        with np.errstate(over="ignore"):  # what overflows is reported just below
+        with np.errstate(over="ignore"):  # overflow to infinity is reported below
             pixels = pixels.astype(np.float64)
     finite = np.isfinite(pixels)
     if finite.all():

@@ -1,9 +1,8 @@
-"""The instrument's information bar below the image: found by how it looks, cut by rows.
+"""Detection of the instrument's information bar (banner) below an image by its appearance.
 
-A banner is a band at the bottom edge: one flat grey level over its whole width, with text of
-strong contrast on it, and it begins at one straight row across the full width. Everything below
-asks for all of that at once, because cutting a piece of a real image is worse than leaving a
-banner on: what is uncertain stays.
+A banner is a band at the bottom edge: one flat grey level over the full width, with text of strong
+contrast on it, and a straight upper edge. All of these are required together, because cutting off a
+part of a real image is worse than leaving a banner: uncertain bands are kept.
 """
 
 from __future__ import annotations
@@ -13,26 +12,26 @@ from numpy.typing import NDArray
 
 from hypervlad.images.scaling import percentile_limits, scale_pixels
 
-# Shares of the image's height between which a banner's height lies.
+# Smallest and largest height of a banner, as shares of the image's height.
 MIN_SHARE, MAX_SHARE = 0.02, 0.30
-# Rows a banner has at least: text needs them.
+# Smallest height of a banner in rows: text needs them.
 MIN_ROWS = 6
-# Grey levels (of 255) within which a pixel counts as background: JPEG wiggles around text by this
-# much.
+# Grey levels (of 255) from the background within which a pixel counts as background: JPEG artefacts
+# around text are as large.
 _TOLERANCE, _TIGHT_TOLERANCE = 12, 4
-# What is drawn is flat, what is scanned has noise: the flattest 30 % of a banner (a dense, strongly
-# compressed one has hardly more that is free of text) lie within this of its background.
+# Drawn areas are flat, scanned ones have noise. At least 30 % of a banner lie within this of its
+# background (in a dense, strongly compressed one, hardly more is free of text).
 _FLATNESS = 2.0
 # A text pixel differs from the background by more than this.
 _TEXT_CONTRAST = 80
-# Share of background pixels: in a banner's first row at least, in its fullest row of text at
-# least, and in each of the rows just above it at most.
+# Shares of background pixels: the minimum in a banner's first row, the minimum in any of its rows,
+# and the maximum in each of the rows just above it.
 _EDGE_SHARE, _TEXT_ROW_SHARE, _IMAGE_SHARE = 0.9, 0.3, 0.25
 _N_ABOVE = 4
 
 
 def find_banner(pixels: NDArray) -> int:
-    """Height in rows of the information banner at the bottom of an image; 0 where none is seen.
+    """Return the height in rows of the information bar at the bottom of an image; 0 if none.
 
     Parameters
     ----------
@@ -45,10 +44,10 @@ def find_banner(pixels: NDArray) -> int:
 
     Notes
     -----
-    Cautious by design: a scale bar printed inside the image, a dark lower edge or a caption
-    without a straight upper edge is not a banner. Nor is a black banner below an image that is
-    itself mostly black there. Of 1,077 published micrographs and surface images looked at, it cut
-    seven, all of them banners.
+    The detection is cautious: a scale bar inside the image, a dark lower edge or a caption without
+    a straight upper edge is not a banner. A black banner below an image that is mostly black at its
+    lower edge is not found either. In 1,077 published micrographs and surface images that were
+    inspected by eye, seven bands were found, all of them banners.
 
     Examples
     --------
@@ -62,7 +61,7 @@ def find_banner(pixels: NDArray) -> int:
     n_rows, n_columns = pixels.shape[:2]
     if n_rows < 4 * MIN_ROWS or n_columns < 16:
         return 0
-    # Only the lowest part can hold a banner or the rows just above it.
+    # Only the lowest part can contain a banner and the rows just above it.
     first = int(n_rows * (1 - MAX_SHARE)) - _N_ABOVE - 1
     bottom = _as_8bit_grey(pixels[first:], pixels[:first])
     background = _background_level(bottom)
@@ -78,9 +77,9 @@ def find_banner(pixels: NDArray) -> int:
 
 
 def _as_8bit_grey(bottom: NDArray, scene: NDArray) -> NDArray[np.float32]:
-    """`bottom` in grey levels 0 to 255; other types than 8-bit by the range of `scene` above it.
+    """Return `bottom` in grey levels 0 to 255; types other than 8-bit use the range of `scene`.
 
-    Not by the whole image's range: white text at 65535 would leave a 12-bit scene next to black.
+    With the range of the whole image, white text at 65535 would turn a 12-bit scene almost black.
     """
     if bottom.dtype == np.uint8:
         grey = bottom.astype(np.float32)
@@ -91,7 +90,7 @@ def _as_8bit_grey(bottom: NDArray, scene: NDArray) -> NDArray[np.float32]:
 
 
 def _background_level(bottom: NDArray[np.float32]) -> float | None:
-    """The commonest level of the last rows, if one is common enough to be a background."""
+    """Return the most common level of the last rows, or None if it is too rare for a background."""
     last = bottom[-MIN_ROWS:]
     counts = np.bincount(last.astype(np.intp).ravel(), minlength=256)
     windows = np.convolve(counts, np.ones(5, dtype=np.intp), mode="same")
@@ -103,10 +102,10 @@ def _background_level(bottom: NDArray[np.float32]) -> float | None:
 
 
 def _top_edge(bottom: NDArray[np.float32], background: float) -> int | None:
-    """First row of the band: below it background, just above it image; None without such a row."""
+    """Return the first row with background below and image just above it; None without one."""
     deviation = np.abs(bottom - background)
     below = _background_shares(bottom, deviation)
-    # A scene as grey as the banner still spreads wider than what is drawn.
+    # Even a scene as grey as the banner has a wider distribution than a drawn area.
     above = (deviation <= _TIGHT_TOLERANCE).mean(axis=1)
     interrupted = np.flatnonzero(below < _TEXT_ROW_SHARE)
     lowest = int(interrupted[-1]) + 1 if interrupted.size else 0
@@ -117,7 +116,7 @@ def _top_edge(bottom: NDArray[np.float32], background: float) -> int | None:
 
 
 def _background_shares(bottom: NDArray[np.float32], deviation: NDArray[np.float32]) -> NDArray:
-    """Share of background pixels in each row; a full-width line (a frame) counts as background."""
+    """Return the share of background pixels in each row; a full-width line counts as background."""
     shares = (deviation <= _TOLERANCE).mean(axis=1)
     own_level = np.median(bottom, axis=1, keepdims=True)
     is_line = (np.abs(bottom - own_level) <= _TOLERANCE).mean(axis=1) >= _EDGE_SHARE

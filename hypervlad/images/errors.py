@@ -1,4 +1,4 @@
-"""What reading says when it cannot read, and when it leaves images out."""
+"""Errors and warnings about images, and how they name an image."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 
 
 class ImageReadError(ValueError):
-    """An image, or a list of images, that cannot be read as asked.
+    """An image or a list of images that cannot be read as requested.
 
-    The message begins with the file (or with ``image 3 of the list``), says what came and what was
-    expected, and ends with what to do about it.
+    The message starts with the file (or with ``image 3 of the list``), says what was found and what
+    was expected, and ends with what to do.
     """
 
 
 class SkippedImage(NamedTuple):
-    """One image that ``on_error="skip"`` left out: its position, its name and the reason."""
+    """An image that ``on_error="skip"`` left out: its position, its name and the reason."""
 
     position: int
     name: str
@@ -30,7 +30,7 @@ class SkippedImagesWarning(UserWarning):
     Attributes
     ----------
     skipped : tuple of SkippedImage
-        Every image left out, in order; the message shows the first twenty.
+        All images left out, in order; the message shows the first twenty.
     """
 
     N_SHOWN = 20
@@ -41,7 +41,7 @@ class SkippedImagesWarning(UserWarning):
 
     @classmethod
     def about(cls, skipped: Sequence[SkippedImage], n_images: int) -> SkippedImagesWarning:
-        """The warning for `skipped` out of `n_images` images."""
+        """Return the warning for `skipped` out of `n_images` images."""
         lines = [f"  {image.reason}" for image in skipped[: cls.N_SHOWN]]
         if len(skipped) > cls.N_SHOWN:
             lines.append(f"  … and {len(skipped) - cls.N_SHOWN} more")
@@ -50,12 +50,12 @@ class SkippedImagesWarning(UserWarning):
 
 
 class UnknownPixelSizeWarning(UserWarning):
-    """Images that were asked for at a common scale, but whose own pixel size nobody knows.
+    """Images of unknown pixel size that should be resampled to a common pixel size.
 
     Attributes
     ----------
     names : tuple of str
-        Every such image, in order; the message shows the first few.
+        All such images, in order; the message shows the first few.
     """
 
     N_SHOWN = 5
@@ -66,21 +66,21 @@ class UnknownPixelSizeWarning(UserWarning):
 
     @classmethod
     def about(cls, names: Sequence[str], n_images: int) -> UnknownPixelSizeWarning:
-        """The warning for the images `names` out of `n_images`."""
+        """Return the warning for the images `names` out of `n_images`."""
         shown = ", ".join(names[: cls.N_SHOWN])
         more = len(names) - cls.N_SHOWN
         return cls(
-            f"{len(names)} of {n_images} images know no pixel size, so that pixel_size could not "
-            "bring them to the common scale; image_size and aspect ruled them instead: "
-            f"{shown}{f', … and {more} more' if more > 0 else ''}. Take the microscope's own "
-            "files, set the scale (in ImageJ, for example) and save them as TIFF, or do without "
-            "pixel_size.",
+            f"{len(names)} of {n_images} images have no known pixel size, so they could not be "
+            "resampled to pixel_size; they were resized by image_size and aspect instead: "
+            f"{shown}{f', … and {more} more' if more > 0 else ''}. Use the microscope's original "
+            "files, or set the scale (for example in ImageJ) and save the images as TIFF, or "
+            "do not set pixel_size.",
             names,
         )
 
 
 def warn_skipped(skipped: list[SkippedImage], n_images: int) -> None:
-    """Warn of images that were left out; raise if they are all that there were."""
+    """Warn of skipped images; raise an error if no image was read."""
     if not skipped:
         return
     warning = SkippedImagesWarning.about(skipped, n_images)
@@ -90,7 +90,7 @@ def warn_skipped(skipped: list[SkippedImage], n_images: int) -> None:
 
 
 def image_name(source: Any, index: int | None = None) -> str:
-    """What errors call the image: its path, or its place in the list."""
+    """Return the name of an image in errors: its path, or its position in the list."""
     if isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)
         return text if isinstance(text, str) and text.strip() else repr(text)

@@ -1,4 +1,4 @@
-"""Which images: files found under paths, and lists of images checked as lists."""
+"""Image files and lists of images: finding, checking, and encoding small JPEGs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from PIL import Image
 
 from hypervlad.images.errors import ImageReadError
 
-#: Suffixes, in lower case, that mark a file in a folder as an image. A file given by name may have
-#: any.
+#: Suffixes, in lower case, of the files in a folder that are images. A file given by name may have
+#: any suffix.
 IMAGE_SUFFIXES = frozenset(
     [
         *(".png", ".bmp", ".dib", ".gif", ".webp", ".pgm", ".ppm", ".pnm", ".pbm"),
@@ -33,29 +33,29 @@ def find_images(
     include: str | Sequence[str] = (),
     exclude: str | Sequence[str] = (),
 ) -> list[Path]:
-    """Image files under the given files, folders and glob patterns.
+    """Find image files by files, folders and glob patterns.
 
     Parameters
     ----------
     paths : path, or iterable of paths
-        Each a file (taken whatever its name), a folder (searched recursively) or a glob pattern,
-        in which ``**`` goes through sub-folders.
+        Each is a file (with any name), a folder (searched recursively) or a glob pattern, in which
+        ``**`` matches sub-folders.
     include, exclude : str or sequence of str
-        Glob patterns such as ``"*.tif"`` or ``"2024/*"``: of a folder, only files that fit one of
-        the first (if there are any) and none of the second. A pattern with a slash is compared
-        with the path below the folder, in which ``*`` goes through sub-folders too; one without
-        with the name. Upper and lower case are the same.
+        Glob patterns such as ``"*.tif"`` or ``"2024/*"``. In a folder, only files that match one of
+        `include` (if given) and none of `exclude` are found. A pattern with a slash is compared
+        with the path relative to the folder, and its ``*`` also matches sub-folders; a pattern
+        without is compared with the file name. Case is ignored.
 
     Returns
     -------
     files : list of Path
-        Sorted, each once. In folders and by patterns only files with a suffix of `IMAGE_SUFFIXES`
-        are taken, and neither masks (``*_mask.*``) nor hidden files and folders.
+        Sorted, without duplicates. In folders and by patterns only files with a suffix of
+        `IMAGE_SUFFIXES` are found, without masks (``*_mask.*``) and hidden files and folders.
 
     Raises
     ------
     ImageReadError
-        If a path does not exist, or holds no image.
+        If a path does not exist, or contains no image.
 
     Examples
     --------
@@ -79,18 +79,18 @@ def find_images(
 
 
 def check_image_list(images: Any) -> list[Any]:
-    """`images` as a list, or an `ImageReadError` that says what to wrap or to unpack.
+    """Return `images` as a list, or raise an `ImageReadError` that says how to pass them.
 
     Parameters
     ----------
     images : sequence of images
         List, tuple, array or series of paths and arrays, in any mix; or one array of n images of
-        one size, (n, H, W) or (n, H, W, 3).
+        the same size, (n, H, W) or (n, H, W, 3).
 
     Returns
     -------
     images : list
-        Of paths and arrays; the images themselves are not looked at.
+        Of paths and arrays; the images themselves are not checked.
 
     Examples
     --------
@@ -128,7 +128,7 @@ def check_image_list(images: Any) -> list[Any]:
         raise _not_a_list(images)
     if not listed:
         raise ImageReadError(
-            "image list: the list is empty; give at least one image (does the folder hold any? "
+            "image list: the list is empty; give at least one image (does the folder contain any? "
             "hypervlad.images.find_images(folder) lists them)"
         )
     return listed
@@ -147,11 +147,11 @@ def _find_one(
     if os.path.isdir(text):
         files = _walk(text)
         if files and (include or exclude):
-            files = [file for file in files if _fits(file.relative_to(text), include, exclude)]
+            files = [file for file in files if _matches(file.relative_to(text), include, exclude)]
             if not files:
                 raise ImageReadError(
-                    f"{text}: no image fits include={list(include)}, exclude={list(exclude)}; "
-                    "patterns look like '*.tif' (names) or 'folder/*' (what lies in a sub-folder)"
+                    f"{text}: no image matches include={list(include)}, exclude={list(exclude)}; "
+                    "patterns look like '*.tif' (names) or 'folder/*' (files in a sub-folder)"
                 )
     elif os.path.exists(text):
         return [Path(text)]
@@ -176,17 +176,17 @@ def _walk(folder: str) -> list[Path]:
     return [file for file in files if _is_image_name(file)]
 
 
-def _fits(path: Path, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    def fits(pattern: str) -> bool:
+def _matches(path: Path, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    def matches(pattern: str) -> bool:
         text = path.as_posix() if "/" in pattern else path.name
         # Instruments write .TIF as well as .tif.
         return fnmatch.fnmatchcase(text.lower(), pattern.lower())
 
-    return (not include or any(map(fits, include))) and not any(map(fits, exclude))
+    return (not include or any(map(matches, include))) and not any(map(matches, exclude))
 
 
 def _is_image_name(file: Path) -> bool:
-    # "._name" is macOS's shadow of a file on a foreign disc: an image suffix, but no image.
+    # macOS writes "._name" files to other disks: with an image suffix, but not images.
     if file.name.startswith(".") or file.stem.lower().endswith("_mask"):
         return False
     return file.suffix.lower() in IMAGE_SUFFIXES
@@ -210,14 +210,12 @@ def _list_of_array(images: Any) -> list[Any]:
             return array.tolist()
         raise ImageReadError(
             f"image list: an array of {array.dtype} with shape {array.shape}; expected a flat "
-            "list of "
-            "paths; use its ravel().tolist()"
+            "list of paths; use its ravel().tolist()"
         )
     if array.ndim in (0, 1):
         raise ImageReadError(
-            f"image list: an array of numbers with shape {array.shape} holds no images; expected "
-            "a list "
-            "of paths or of (height, width) arrays"
+            f"image list: an array of numbers with shape {array.shape} contains no images; "
+            "expected a list of paths or of (height, width) arrays"
         )
     is_one_colour_image = array.ndim == 3 and array.shape[2] in (1, 3, 4) and array.shape[0] != 0
     if array.ndim == 2 or is_one_colour_image:
@@ -229,16 +227,16 @@ def _list_of_array(images: Any) -> list[Any]:
 
 
 def encode_jpeg(pixels: NDArray[np.floating[Any]], side: int, quality: int) -> bytes:
-    """Encode an image.
+    """Encode an image as JPEG.
 
     Parameters
     ----------
     pixels : ndarray of shape (H, W) or (H, W, 3)
         In [0, 1].
     side : int
-        The longer side has at most so many pixels; a smaller image stays as it is.
+        Largest length of the longer side, in pixels; a smaller image is not resized.
     quality : int
-        From 1 to 95. Below 90 few bytes count for more than sharp colours, and than time.
+        From 1 to 95. Below 90, files are kept small at the cost of colour resolution and time.
 
     Returns
     -------
@@ -249,13 +247,12 @@ def encode_jpeg(pixels: NDArray[np.floating[Any]], side: int, quality: int) -> b
     >>> encode_jpeg(np.zeros((600, 1000)), side=100, quality=72)[:2]
     b'\\xff\\xd8'
     """
-    picture = Image.fromarray(np.round(255.0 * np.clip(pixels, 0.0, 1.0)).astype(np.uint8))
-    if max(picture.size) > side:
-        # Whole blocks first, by their mean: a scan of 100 megapixels costs little more than its
-        # reading.
-        picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    image = Image.fromarray(np.round(255.0 * np.clip(pixels, 0.0, 1.0)).astype(np.uint8))
+    if max(image.size) > side:
+        # Averaging whole blocks first makes a scan of 100 megapixels hardly slower than reading it.
+        image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
     stream = io.BytesIO()
-    is_compact = quality < 90
-    how = {"subsampling": 2, "optimize": True} if is_compact else {"subsampling": 0}
-    picture.save(stream, "JPEG", quality=quality, **how)
+    is_small = quality < 90
+    subsampling = 2 if is_small else 0
+    image.save(stream, "JPEG", quality=quality, subsampling=subsampling, optimize=is_small)
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""File formats: how a file's first bytes tell its format, and the decoders other than TIFF's.
+"""File formats: recognition by the first bytes, and all decoders but that of TIFF.
 
 PNG, JPEG and similar formats are decoded by Pillow, DM3/DM4, MRC and SER files by the packages of
 the ``formats`` extra. Pillow's plugins are called by name instead of through ``Image.open``: an
@@ -27,7 +27,7 @@ from hypervlad.images.arrays import check_size
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.metadata import Sides, length_in_nm, square_pixel_size
 
-N_SNIFFED = 512  # the MRC mark lies at byte 208
+N_HEAD = 512  # bytes by which the format is recognised: the MRC mark is at byte 208
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -45,8 +45,8 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\xffO\xffQ", "JPEG2000"),
 )
 
-# What people point at by mistake, and what to say of it.
-_OTHERS: tuple[tuple[bytes, str], ...] = (
+# Files that are given by mistake, with the error message.
+_NOT_IMAGES: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the image itself; run 'git lfs pull'"),
     (b"PK\x03\x04", "a ZIP archive (or an Office document); unpack it and give the images inside"),
     (b"%PDF", "a PDF document; export its figures as PNG or TIFF"),
@@ -60,16 +60,16 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def sniff(head: bytes, suffix: str = "") -> str | None:
-    """The kind of image file that begins with `head`, or None if it is none that can be read.
+def file_kind(head: bytes, suffix: str = "") -> str | None:
+    """Return the kind of image file that starts with `head`; None if it cannot be read.
 
     Parameters
     ----------
     head : bytes
-        The first `N_SNIFFED` bytes of the file, or all of them.
+        The first `N_HEAD` bytes of the file, or the whole file.
     suffix : str
-        The file's suffix in lower case; decides only where the content cannot (MRC files from
-        before 2000 bear no mark).
+        The file's suffix in lower case. It is used only where the content is ambiguous (MRC files
+        from before 2000 have no mark).
 
     Returns
     -------
@@ -78,7 +78,7 @@ def sniff(head: bytes, suffix: str = "") -> str | None:
 
     Examples
     --------
-    >>> sniff(b"GIF89a...")
+    >>> file_kind(b"GIF89a...")
     'GIF'
     """
     for magic, kind in _MAGIC:
@@ -86,8 +86,8 @@ def sniff(head: bytes, suffix: str = "") -> str | None:
             return kind
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
-    # "BM" and "P5" alone begin many a text: ask for the reserved zeros, and for a blank after the
-    # digit.
+    # Texts may start with "BM" or "P5", so the reserved zeros, or a blank after the digit, are
+    # required too.
     if head[:2] == b"BM" and head[6:10] == b"\x00\x00\x00\x00":
         return "BMP"
     if re.match(rb"P[1-6]\s", head):
@@ -99,9 +99,9 @@ def sniff(head: bytes, suffix: str = "") -> str | None:
     return None
 
 
-def describe_other(head: bytes) -> str:
-    """What a file that is no image seems to be, and the remedy."""
-    for magic, description in _OTHERS:
+def describe_non_image(head: bytes) -> str:
+    """Describe a file that is not an image by its first bytes, and say what to do."""
+    for magic, description in _NOT_IMAGES:
         if head.startswith(magic):
             return description
     if re.match(rb"\s*<(!doctype|html|\?xml)", head, re.IGNORECASE):
@@ -110,14 +110,13 @@ def describe_other(head: bytes) -> str:
         )
     return (
         "not an image that can be read (PNG, JPEG, BMP, GIF, WebP, JPEG 2000, PGM/PPM, TIFF, DM3, "
-        "DM4, "
-        "MRC, SER); export it as TIFF or PNG"
+        "DM4, MRC, SER); export it as TIFF or PNG"
     )
 
 
 @dataclass
-class Decoded:
-    """One decoded image, before any scaling.
+class DecodedImage:
+    """A decoded image before scaling.
 
     Attributes
     ----------
@@ -126,10 +125,10 @@ class Decoded:
     pixel_size : float or None
         Nanometres per pixel.
     scan_rows : int or None
-        Height of the scanned image, without the banner, where the metadata tell; None: not known.
+        Height of the scanned image without the banner, by the metadata; None if unknown.
     metadata : dict
-        Plain values only (str, int, float, bool, None, lists and dicts of them).
-        ``"pixel_sides_nm"``: across and down, of pixels that are not square.
+        Values that JSON can store. ``"pixel_sides_nm"`` is the width and height of pixels that are
+        not square.
     """
 
     pixels: NDArray
@@ -137,15 +136,15 @@ class Decoded:
     scan_rows: int | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
-    def measure(self, sides: Sides) -> None:
-        """Take what the file says of a pixel, across and down."""
+    def set_pixel_sides(self, sides: Sides) -> None:
+        """Set the pixel size from the width and height of a pixel in the file, nm."""
         self.pixel_size = square_pixel_size(sides)
         if self.pixel_size is None and None not in sides:
             self.metadata["pixel_sides_nm"] = list(sides)
 
 
-def plain(value: Any) -> Any:
-    """`value` with NumPy scalars, tuples, bytes and the like replaced by what JSON can hold."""
+def json_value(value: Any) -> Any:
+    """Return a value with NumPy scalars, tuples, bytes and the like replaced by JSON types."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (str, bool, int, float)):
@@ -153,11 +152,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("latin-1").rstrip("\x00")
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): json_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
+        return [json_value(item) for item in value]
     if isinstance(value, np.ndarray):
-        return plain(value.tolist())
+        return json_value(value.tolist())
     return str(value)
 
 
@@ -173,7 +172,7 @@ _PLUGINS = {
 RASTER_KINDS = frozenset(_PLUGINS)
 
 
-def decode_raster(file: BinaryIO, kind: str, name: str, max_pixels: int | None) -> Decoded:
+def decode_raster(file: BinaryIO, kind: str, name: str, max_pixels: int | None) -> DecodedImage:
     """Decode the first frame of an open PNG, JPEG, BMP, GIF, WebP, JPEG 2000 or PGM/PPM file.
 
     Parameters
@@ -182,16 +181,15 @@ def decode_raster(file: BinaryIO, kind: str, name: str, max_pixels: int | None) 
     kind : str
         One of `RASTER_KINDS`.
     name : str
-        What to call the image in an error.
+        Name of the image in errors.
     max_pixels : int or None
-        Checked against the header, before anything is decoded.
+        Compared with the header before decoding.
 
     Returns
     -------
-    decoded : Decoded
-        Bool, uint8, uint16, int32 or float32. 16-bit colour PNGs come out with 8 bits, as Pillow
-        reads them. The orientation that a camera notes in EXIF is not applied: pixels are as
-        stored.
+    decoded : DecodedImage
+        Bool, uint8, uint16, int32 or float32. Pillow reads 16-bit colour PNGs with 8 bits. The
+        EXIF orientation of cameras is not applied: pixels are returned as stored.
     """
     module, plugin = _PLUGINS[kind]
     open_plugin = getattr(importlib.import_module(f"PIL.{module}"), plugin)
@@ -199,16 +197,16 @@ def decode_raster(file: BinaryIO, kind: str, name: str, max_pixels: int | None) 
         check_size(image.height, image.width, name, max_pixels)
         mode = image.mode
         pixels = image_pixels(image)
-    return Decoded(pixels, metadata={"format": kind, "mode": mode})
+    return DecodedImage(pixels, metadata={"format": kind, "mode": mode})
 
 
 def image_pixels(image: Image.Image) -> NDArray:
-    """Pixels of a Pillow image as (H, W) or (H, W, 3): palette applied, CMYK to RGB, no alpha."""
+    """Return the pixels of a Pillow image: palette applied, CMYK as RGB, without alpha."""
     mode = image.mode
     if mode == "P":
-        return _apply_palette(image)
+        return _palette_pixels(image)
     if mode == "I" and image.format in ("PNG", "PPM"):
-        # Older Pillow widens 16-bit grey to 32 bits; the digest must not depend on its version.
+        # Older versions of Pillow widen 16-bit grey to 32 bits, which would change the digest.
         return np.asarray(image).astype(np.uint16)
     if mode in ("1", "L", "F", "I", "RGB") or mode.startswith("I;16"):
         return np.asarray(image)
@@ -220,22 +218,22 @@ def image_pixels(image: Image.Image) -> NDArray:
 
 
 def is_partly_transparent(path: str | os.PathLike[str]) -> bool:
-    """Say whether an image file has places that are not quite opaque; not if it does not decode."""
+    """Return whether an image file has pixels that are not opaque; False if it does not decode."""
     with suppress(Exception), Image.open(path) as image:
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             return bool((np.asarray(image.convert("RGBA"))[..., 3] < 255).any())
     return False
 
 
-def _apply_palette(image: Image.Image) -> NDArray:
+def _palette_pixels(image: Image.Image) -> NDArray:
     entries = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
-    return look_up(np.asarray(image), entries)
+    return apply_palette(np.asarray(image), entries)
 
 
-def look_up(indices: NDArray, palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Palette indices (H, W) as grey (H, W) if the palette has grey levels only, else as RGB.
+def apply_palette(indices: NDArray, palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return palette indices (H, W) as grey (H, W) if all colours are grey, else as RGB.
 
-    A palette of greys is how many instruments store a grey BMP or GIF.
+    Many instruments store grey BMPs and GIFs with a palette of greys.
     """
     table = np.zeros((max(256, int(indices.max(initial=0)) + 1), 3), dtype=np.uint8)
     table[: len(palette)] = palette[: len(table)]
@@ -250,7 +248,7 @@ _strict_state: dict[str, Any] = {"users": 0, "before": False}
 
 @contextmanager
 def strict_decoding() -> Iterator[None]:
-    """Truncated files are errors, even where a program has told Pillow to fill them with grey."""
+    """Make truncated files an error, even if the program lets Pillow fill them with grey."""
     with _strict_lock:
         if _strict_state["users"] == 0:
             _strict_state["before"] = ImageFile.LOAD_TRUNCATED_IMAGES
@@ -266,12 +264,11 @@ def strict_decoding() -> Iterator[None]:
 
 
 def check_single_page(page: int, name: str, kind: str) -> None:
-    """Raise `ImageReadError` if a page beyond the first is asked of a one-page format."""
+    """Raise `ImageReadError` if a page beyond the first is requested of a one-page format."""
     if page:
         raise ImageReadError(
-            f"{name}: page {page} was asked for, but only the first image of a {kind} file is "
-            "read; "
-            "use page=0"
+            f"{name}: page {page} was requested, but only the first image of a {kind} file is "
+            "read; use page=0"
         )
 
 
@@ -280,7 +277,7 @@ MICROSCOPY_KINDS = frozenset({"DM", "MRC", "SER"})
 
 def decode_microscopy(
     path: Path, kind: str, page: int, name: str, max_pixels: int | None
-) -> Decoded:
+) -> DecodedImage:
     """Decode one image of a DM3, DM4, MRC or SER file, with its pixel size.
 
     Parameters
@@ -289,21 +286,21 @@ def decode_microscopy(
         An existing, readable file.
     kind : {"DM", "MRC", "SER"}
     page : int
-        Section of an MRC volume, frame of a SER or DM series; counted from 0.
+        Section of an MRC volume, or frame of a SER or DM series; counted from 0.
     name : str
-        What to call the image in an error.
+        Name of the image in errors.
     max_pixels : int or None
-        Checked against the header, before anything is decoded.
+        Compared with the header before decoding.
 
     Returns
     -------
-    decoded : Decoded
-        MRC rows come in file order, which by that format's convention is bottom row first.
+    decoded : DecodedImage
+        MRC rows are in the order of the file, by that format's convention from the bottom up.
 
     Raises
     ------
     ImageReadError
-        Also where the ``formats`` extra is not installed.
+        Also if the ``formats`` extra is not installed.
     """
     decoders = {"DM": _decode_dm, "MRC": _decode_mrc, "SER": _decode_ser}
     return decoders[kind](path, page, name, max_pixels)
@@ -323,11 +320,11 @@ def _check_page(page: int, n_pages: int, name: str) -> None:
     if page >= n_pages:
         what = "1 image" if n_pages == 1 else f"{n_pages} images"
         raise ImageReadError(
-            f"{name}: page {page} was asked for, but the file has {what}; pages are counted from 0"
+            f"{name}: page {page} was requested, but the file has {what}; pages are counted from 0"
         )
 
 
-def _decode_mrc(path: Path, page: int, name: str, max_pixels: int | None) -> Decoded:
+def _decode_mrc(path: Path, page: int, name: str, max_pixels: int | None) -> DecodedImage:
     mrcfile = _import_extra("mrcfile", "MRC", name)
     with mrcfile.open(path, header_only=True) as header_only:
         header = header_only.header
@@ -338,12 +335,12 @@ def _decode_mrc(path: Path, page: int, name: str, max_pixels: int | None) -> Dec
     with mrcfile.mmap(path) as mrc:
         stack = mrc.data.reshape(-1, *mrc.data.shape[-2:])
         pixels = np.array(stack[page])
-    decoded = Decoded(pixels, metadata={"format": "MRC", "page": page, "n_pages": len(stack)})
-    decoded.measure((sides[0], sides[1]))
+    decoded = DecodedImage(pixels, metadata={"format": "MRC", "page": page, "n_pages": len(stack)})
+    decoded.set_pixel_sides((sides[0], sides[1]))
     return decoded
 
 
-def _decode_ser(path: Path, page: int, name: str, max_pixels: int | None) -> Decoded:
+def _decode_ser(path: Path, page: int, name: str, max_pixels: int | None) -> DecodedImage:
     ser = _import_extra("ncempy.io.ser", "SER", name)
     with ser.fileSER(path) as file:
         if file.head["DataTypeID"] != 0x4122:
@@ -354,25 +351,25 @@ def _decode_ser(path: Path, page: int, name: str, max_pixels: int | None) -> Dec
         check_size(height, width, name, max_pixels)
         pixels, described = file.getDataset(page)
     metadata = {"format": "SER", "page": page, "n_pages": n_pages}
-    decoded = Decoded(np.array(pixels), metadata=metadata)
+    decoded = DecodedImage(np.array(pixels), metadata=metadata)
     across, down = (each["CalibrationDelta"] for each in described["Calibration"][:2])
-    decoded.measure((length_in_nm(across, "m"), length_in_nm(down, "m")))
+    decoded.set_pixel_sides((length_in_nm(across, "m"), length_in_nm(down, "m")))
     return decoded
 
 
 def _ser_shape(path: Path, offset: int) -> tuple[int, int]:
-    """Height and width of a SER frame: after two calibrations of 20 bytes and a type of 2."""
+    """Return the shape of a SER frame, after two calibrations of 20 bytes and a 2-byte type."""
     with path.open("rb") as file:
         file.seek(offset + 2 * 20 + 2)
         width, height = np.frombuffer(file.read(8), dtype="<i4", count=2)
     return int(height), int(width)
 
 
-def _decode_dm(path: Path, page: int, name: str, max_pixels: int | None) -> Decoded:
+def _decode_dm(path: Path, page: int, name: str, max_pixels: int | None) -> DecodedImage:
     dm = _import_extra("ncempy.io.dm", "DM3 and DM4", name)
-    # An open file rather than its path: ncempy's memory map of a damaged file cannot be closed.
+    # An open file, not a path: ncempy could not close its memory map of a damaged file.
     with path.open("rb") as handle, dm.fileDM(handle) as file:
-        # Where there is more than one data set, the first is a thumbnail; ncempy skips it as well.
+        # If there is more than one data set, the first is a thumbnail, which ncempy also skips.
         index = 0 if file.numObjects == 1 else 1
         if len(file.xSize) <= index:
             raise ImageReadError(f"{name}: a Gatan file without an image; export it as TIFF")
@@ -382,8 +379,8 @@ def _decode_dm(path: Path, page: int, name: str, max_pixels: int | None) -> Deco
         pixels, sides = _dm_slice(file, page, int(file.zSize[index]), n_pages)
         metadata = {"format": "DM", "page": page, "n_pages": n_pages}
         metadata["gatan"] = _microscope_tags(file.allTags)
-    decoded = Decoded(pixels, metadata=metadata)
-    decoded.measure(sides)
+    decoded = DecodedImage(pixels, metadata=metadata)
+    decoded.set_pixel_sides(sides)
     return decoded
 
 
@@ -393,13 +390,15 @@ def _dm_slice(file: Any, page: int, depth: int, n_pages: int) -> tuple[NDArray, 
     else:
         described = file.getSlice(0, page % depth, page // depth)
     sizes, units = described.get("pixelSize") or [], described.get("pixelUnit") or []
-    # Of the axes of the data, the last is across and the last but one down.
+    # The last axis of the data is horizontal, the one before it vertical.
     sides = [length_in_nm(*pair) for pair in zip(sizes, units, strict=False)][::-1]
     across, down, *_ = [*sides, None, None]
     return np.array(described["data"]), (across, down)
 
 
 def _microscope_tags(tags: dict[str, Any]) -> dict[str, Any]:
-    """The tags of the last image's "Microscope Info": voltage, magnification and the like."""
+    """Return the last image's "Microscope Info" tags: voltage, magnification and others."""
     marker = ".Microscope Info."
-    return {key.split(marker, 1)[1]: plain(value) for key, value in tags.items() if marker in key}
+    return {
+        key.split(marker, 1)[1]: json_value(value) for key, value in tags.items() if marker in key
+    }

@@ -1,4 +1,4 @@
-"""Masks: which pixels of an image are defective, from a file or an array."""
+"""Masks of defective pixels, from files and arrays."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from hypervlad.images.formats import is_partly_transparent
 from hypervlad.images.options import ReadOptions, make_options
 from hypervlad.images.reading import read_stored
 
-_MOST_GREY = 0.1  # of a mask's pixels, at the edges of what is white
+_MAX_GREY = 0.1  # largest share of a mask's pixels that may be grey edges
 
 
 def read_mask(
     source: Any, *, shape: tuple[int, int] | None = None, banner_rows: int | None = 0
 ) -> NDArray[np.bool_]:
-    """Read a mask: True where there is a defect.
+    """Read a mask, which is True at defects.
 
     Parameters
     ----------
     source : path or array
-        An image file of two colours, black (sound) and one other, usually white (defective). Grey
-        edges, left by resizing or JPEG, are cut at half of the brightest value. Or an array (H, W)
-        of True and False, or of 0 and one number above it.
+        An image file of two colours, black (defect-free) and one other, usually white (defective).
+        Grey edges from resizing or JPEG are thresholded at half of the brightest value. Or an array
+        (H, W) of True and False, or of 0 and one positive number.
     shape : (int, int), optional
-        Height and width of the image that it belongs to.
+        Height and width of the mask's image.
     banner_rows : int or None, default=0
-        Rows that were cut off below the image: a mask of the whole frame is cut alike. None: as
-        many as the mask has more, if a banner can be so high.
+        Rows that were cut off below the image. They are also cut off a mask of the whole frame.
+        None for the number of additional rows of the mask, if a banner can be as high.
 
     Returns
     -------
@@ -46,8 +46,8 @@ def read_mask(
     Raises
     ------
     ImageReadError
-        If it cannot be read, is no mask (a photograph, several labels, a transparent layer), or is
-        of another size than the image.
+        If it cannot be read, is not a mask (a photograph, several labels, a transparent layer), or
+        differs from the image in size.
 
     Examples
     --------
@@ -78,24 +78,24 @@ def read_mask(
 
 
 def warn_if_inverted(shares: Sequence[float]) -> None:
-    """Warn if most images with defects have more defect than sound surface.
+    """Warn if most images with defects have more defective than defect-free area.
 
     Parameters
     ----------
     shares : sequence of float
-        Defective share of each image that has defects.
+        Defective share of the area of each image with defects.
     """
     if len(shares) and float(np.median(shares)) > 0.5:
         warnings.warn(
             f"by their masks, images with defects are defective over {np.median(shares):.0%} of "
-            "their area (median): in a mask, white (or True) is the defect. Are these inverted?",
+            "their area (median). White (or True) marks defects; are these masks inverted?",
             UserWarning,
             stacklevel=3,
         )
 
 
 def mask_banner_rows(read_options: Mapping[str, Any] | ReadOptions) -> int | None:
-    """Return ``banner_rows`` of `read_mask` for masks of images that are read in this way."""
+    """Return ``banner_rows`` of `read_mask` for the masks of images read with these options."""
     if not isinstance(read_options, ReadOptions):
         read_options = make_options(dict(read_options))
     return None if read_options.banner == "remove" else 0
@@ -106,17 +106,17 @@ def find_masks(
     folder: str | os.PathLike[str],
     root: str | os.PathLike[str] | None = None,
 ) -> list[Path | None]:
-    """Find each image's mask in a folder.
+    """Find the mask of each image in a folder.
 
     Parameters
     ----------
     images : sequence of n paths
     folder : path
-        Of masks, each called as its image or ``NAME_mask``, with any suffix of an image file; in
-        the same sub-folder of ``folder`` as the image is of ``root``, in the innermost of these, or
-        in ``folder`` itself.
+        Folder of masks, each named like its image or ``NAME_mask``, with any suffix of an image
+        file. A mask may be in the same sub-folder of ``folder`` as its image is of ``root``, in the
+        innermost of these sub-folders, or in ``folder`` itself.
     root : path, optional
-        Folder that the images lie under.
+        Folder that contains the images.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def find_masks(
     found = [_mask_of(Path(image), there, root) for image in images]
     if not any(found):
         raise ImageReadError(
-            f"{folder}: none of the {len(found)} images has a mask here; a mask is called as its "
+            f"{folder}: none of the {len(found)} images has a mask here; a mask is named like its "
             f"image, such as {Path(images[0]).stem}.png, in the same sub-folder or in none"
         )
     _check_once(images, found)
@@ -147,13 +147,13 @@ def find_masks(
 
 
 def _check_once(images: Sequence[Any], masks: Sequence[Path | None]) -> None:
-    """Refuse a mask that two images would take: one of them is not the one that it shows."""
+    """Raise an error if two images have the same mask, which can be right for one of them only."""
     owner: dict[Path, Any] = {}
     for image, mask in zip(images, masks, strict=True):
         if mask is not None and owner.setdefault(mask, image) is not image:
             raise ImageReadError(
                 f"{mask} would be the mask of {owner[mask]} and of {image}; put masks into "
-                "sub-folders called as those of the images, or give images one name each"
+                "sub-folders named like those of the images, or give each image a name of its own"
             )
 
 
@@ -163,7 +163,7 @@ def _mask_of(
     below = [image.stem]
     if root is not None and Path(root) in image.parents:
         below = list(image.relative_to(root).with_suffix("").parts)
-    names = ["/".join(below[start:]) for start in range(len(below))]  # the longest first
+    names = ["/".join(below[start:]) for start in range(len(below))]  # longest first
     masks = next((there[name] for name in names if name in there), [])
     if len(masks) > 1:
         raise ImageReadError(f"{image}: two masks, {masks[0]} and {masks[1]}; keep one")
@@ -171,14 +171,14 @@ def _mask_of(
 
 
 def as_mask(mask: Any, name: str) -> NDArray[np.bool_]:
-    """Return an array as a mask; it may share memory.
+    """Return an array as a mask, which may share memory with it.
 
     Parameters
     ----------
     mask : array-like of shape (H, W)
-        True and False, or 0 and one number above it.
+        True and False, or 0 and one positive number.
     name : str
-        What errors call it.
+        Name of the mask in errors.
 
     Returns
     -------
@@ -187,21 +187,23 @@ def as_mask(mask: Any, name: str) -> NDArray[np.bool_]:
     Raises
     ------
     ValueError
-        If it is not two-dimensional, is empty, or holds more than 0 and one value above it.
+        If it is not two-dimensional, is empty, or has values other than 0 and one positive number.
     """
     array = np.asarray(mask)
     if array.ndim != 2 or not array.size:
-        raise ValueError(f"{name} has shape (H, W), not empty; got shape {array.shape}.")
+        raise ValueError(f"{name} must have shape (H, W), not empty; got shape {array.shape}.")
     if array.dtype == bool:
         return array
     if array.dtype.kind not in "iuf":
-        raise ValueError(f"{name} holds True and False, or 0 and 255; got type {array.dtype}.")
+        raise ValueError(
+            f"{name} must contain True and False, or 0 and 255; got type {array.dtype}."
+        )
     defective = array != 0
     others = np.unique(array[defective])
     if len(others) > 1 or not (others > 0).all():
         values = np.unique(array)
         raise ValueError(
-            f"{name} holds 0 (sound) and one value above it (defective); got "
+            f"{name} must contain 0 (defect-free) and one positive value (defective); got "
             f"{', '.join(f'{value:g}' for value in values[:5])} ({len(values)} in all). Threshold "
             "it first, for instance mask > 127."
         )
@@ -209,7 +211,7 @@ def as_mask(mask: Any, name: str) -> NDArray[np.bool_]:
 
 
 def _stored_grey(path: Any, name: str) -> NDArray[Any]:
-    """Values as stored, the brightest of the three where there are colours."""
+    """Return values as stored, for colours the brightest channel."""
     if is_partly_transparent(path):
         raise ImageReadError(
             f"{name}: a mask with a transparent layer; export it flattened, white on black"
@@ -219,14 +221,14 @@ def _stored_grey(path: Any, name: str) -> NDArray[Any]:
 
 
 def _black_and_white(values: NDArray[Any], name: str) -> NDArray[Any]:
-    """Cut grey edges in the middle; what has few values stays, and is judged as an array."""
+    """Threshold grey edges; values of at most two levels are returned unchanged, for `as_mask`."""
     if values.dtype.kind != "u" or len(np.unique(values)) <= 2:
         return values
     top = int(values.max())
     n_white = np.count_nonzero(values > 0.75 * top)
     n_grey = np.count_nonzero(values > 0.25 * top) - n_white
-    has_edges_only = n_grey <= n_white and n_grey <= _MOST_GREY * values.size
-    # Labels are small numbers; white is the end of the scale.
+    has_edges_only = n_grey <= n_white and n_grey <= _MAX_GREY * values.size
+    # Labels are small numbers, whereas white is the end of the scale.
     is_small = 2 * top <= int(np.iinfo(values.dtype).max)
     if is_small or n_grey + n_white == values.size or not has_edges_only:
         raise ImageReadError(

@@ -1,6 +1,6 @@
-"""Pixel size and scanned height from what microscopes write into their files.
+"""Pixel size and scanned height from the metadata of microscopes; lengths with units.
 
-Pure functions of parsed metadata; all lengths come out in nanometres.
+Pure functions of parsed metadata. All lengths are in nanometres.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _NM_PER_UNIT = {
 
 
 def length_in_nm(value: Any, unit: Any) -> float | None:
-    """A length in nanometres, or None where number or unit make no sense.
+    """Return a length in nanometres; None if the number or the unit is invalid.
 
     Parameters
     ----------
     value : number or str
     unit : str
-        Any usual spelling: "nm", "µm", "um", "micron", "Å", ImageJ's escaped ``\\u00B5m`` …;
+        In any usual spelling: "nm", "µm", "um", "micron", "Å", ImageJ's escaped ``\\u00B5m``;
         reciprocal and unknown units give None.
 
     Examples
@@ -68,12 +68,12 @@ def _unit_key(unit: str) -> str:
 
 
 def square_pixel_size(sides: Sides) -> float | None:
-    """Return the size of a square pixel; None of one whose sides differ by more than 1 %.
+    """Return the size of a square pixel; None if its sides differ by more than 1 %.
 
     Parameters
     ----------
     sides : (float or None, float or None)
-        Across and down, nm. Where one is not known, a pixel is taken to be square.
+        Width and height, nm. If one of them is unknown, the pixel is assumed to be square.
 
     Examples
     --------
@@ -87,16 +87,16 @@ def square_pixel_size(sides: Sides) -> float | None:
 
 
 def fei_pixel_sides(fei: Mapping[str, Any]) -> Sides:
-    """Pixel of an FEI/Thermo TIFF: PixelWidth and PixelHeight, in metres, of the scan section."""
+    """Return the pixel of an FEI/Thermo TIFF: PixelWidth and PixelHeight of the scan, in metres."""
     across, down = (_fei_value(fei, name) for name in ("PixelWidth", "PixelHeight"))
     return length_in_nm(across, "m"), length_in_nm(down, "m")
 
 
 def fei_scan_rows(fei: Mapping[str, Any], n_rows: int) -> int | None:
-    """Rows that belong to the image in an FEI/Thermo TIFF of `n_rows` rows.
+    """Return how many rows of an FEI/Thermo TIFF of `n_rows` rows belong to the image.
 
-    Read from ResolutionY, else DatabarHeight, else field of view over pixel height; what makes no
-    sense (no rows, or more than the file has) is passed over.
+    By ResolutionY, DatabarHeight, or field of view over pixel height, whichever comes first.
+    Impossible values (no rows, or more than the file has) are ignored.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def fei_scan_rows(fei: Mapping[str, Any], n_rows: int) -> int | None:
     Returns
     -------
     rows : int or None
-        None if nothing in the metadata tells.
+        None if the metadata do not contain it.
     """
     bar = _as_float(_fei_value(fei, "DatabarHeight"))
     field = _as_float(_fei_value(fei, "VerFieldsize"))
@@ -119,7 +119,7 @@ def fei_scan_rows(fei: Mapping[str, Any], n_rows: int) -> int | None:
         field / pixel if field and pixel else None,
     ]
     for rows in candidates:
-        # A banner is never the larger part: such a number speaks of something else, such as a
+        # A banner is never the larger part. Such a number means something else, for instance a
         # binned scan.
         if rows is not None and math.isfinite(rows) and n_rows / 2 < round(rows) <= n_rows:
             return round(rows)
@@ -133,8 +133,7 @@ def _section_value(section: Any, key: str) -> Any:
 
 
 def _fei_value(fei: Mapping[str, Any], key: str) -> Any:
-    # The beam that made the image may own the section: Scan first, else EScan, IScan, whichever
-    # has it.
+    # The section may have the name of the beam: Scan first, then EScan, IScan or another.
     sections = [fei.get("Scan"), *fei.values()]
     values = (_section_value(section, key) for section in sections)
     return next((value for value in values if _as_float(value)), None)
@@ -148,21 +147,21 @@ def _as_float(value: Any) -> float | None:
 
 
 def zeiss_pixel_size(zeiss: Mapping[str, Any]) -> float | None:
-    """Pixel size of a Zeiss SmartSEM TIFF (tag 34118): AP_IMAGE_PIXEL_SIZE.
+    """Return the pixel size of a Zeiss SmartSEM TIFF (tag 34118), AP_IMAGE_PIXEL_SIZE.
 
-    AP_PIXEL_SIZE is the pixel of the monitor, not of the stored image, and is left alone.
+    AP_PIXEL_SIZE is the pixel of the monitor, not of the stored image, and is not used.
     """
     entry = zeiss.get("ap_image_pixel_size")
     if not isinstance(entry, (tuple, list)) or len(entry) < 2:
         return None
-    if len(entry) == 2:  # the parser left "1.235 nm" in one piece
+    if len(entry) == 2:  # the parser did not split "1.235 nm"
         match = re.match(r"\s*([-+.\deE]+)\s*(\S+)\s*$", str(entry[1]))
         return length_in_nm(*match.groups()) if match else None
     return length_in_nm(entry[1], entry[2])
 
 
 def imagej_pixel_sides(imagej: Mapping[str, Any], x_resolution: Any, y_resolution: Any) -> Sides:
-    """Pixel of an ImageJ TIFF: its own unit, and pixels per unit in the two resolution tags."""
+    """Return the pixel of an ImageJ TIFF: resolution tags in pixels per unit, and the unit."""
     unit = imagej.get("unit", "")
     return _side(x_resolution, unit), _side(y_resolution, imagej.get("yunit", unit))
 
@@ -177,9 +176,8 @@ def _side(resolution: Any, unit: Any) -> float | None:
 
 
 def ome_pixel_sides(xml: str) -> Sides:
-    """Pixel of an OME-TIFF: PhysicalSizeX and -Y of its first image, by default in µm."""
-    # A pattern, not an XML parser: the text comes from a stranger, and four attributes are all we
-    # want.
+    """Return the pixel of an OME-TIFF: PhysicalSizeX and -Y of its first image, µm by default."""
+    # A pattern, not an XML parser: the text is untrusted, and only four attributes are needed.
     pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
     if pixels is None:
         return None, None
@@ -206,7 +204,7 @@ def length_in_pixels(length: str | float, pixel_size: float | None = None) -> fl
     length : str or float
         A number of pixels, or a number with a unit: "32", "32 px", "500nm", "0.5 µm".
     pixel_size : float, optional
-        nm a pixel, which a length with a unit wants.
+        nm per pixel, needed for lengths with a unit.
 
     Returns
     -------
@@ -215,7 +213,7 @@ def length_in_pixels(length: str | float, pixel_size: float | None = None) -> fl
     Raises
     ------
     ValueError
-        If it is no length above 0, or has a unit where the pixel size is not known.
+        If it is not a length above 0, or has a unit while the pixel size is unknown.
 
     Examples
     --------
@@ -228,21 +226,21 @@ def length_in_pixels(length: str | float, pixel_size: float | None = None) -> fl
         return number
     if pixel_size is None:
         raise ValueError(
-            f"{length} is so many pixels only where the pixel size is known, and here it is not; "
-            "give the length in pixels, or the pixel size."
+            f"{length} cannot be converted to pixels, as the pixel size is unknown; give the "
+            "length in pixels, or the pixel size."
         )
     nm = length_in_nm(number, unit)
-    assert nm is not None  # or it would not have been parsed
+    assert nm is not None  # as parse_length has checked
     return nm / pixel_size
 
 
 def parse_length(length: str | float) -> tuple[float, str]:
-    """Take a length apart into number and unit, "" for pixels.
+    """Split a length into number and unit, which is "" for pixels.
 
     Raises
     ------
     ValueError
-        If it is no length above 0, or its unit is unknown.
+        If it is not a length above 0, or its unit is unknown.
 
     Examples
     --------
@@ -254,7 +252,7 @@ def parse_length(length: str | float) -> tuple[float, str]:
     number, unit = (float(found[1]), found[2]) if found else (0.0, "")
     if not 0 < number < math.inf or (unit not in _PIXELS and length_in_nm(1, unit) is None):
         raise ValueError(
-            f"{length!r} is no length; give a number of pixels, such as 32, or one with a unit, "
+            f"{length!r} is not a length; give a number of pixels, such as 32, or one with a unit, "
             "such as 500nm or 0.5um."
         )
     return number, "" if unit in _PIXELS else unit

@@ -1,4 +1,4 @@
-"""How images are read: one small record, stored in the model, so that prediction reads alike."""
+"""Options of reading images, which models store so that prediction reads images as training did."""
 
 from __future__ import annotations
 
@@ -19,43 +19,40 @@ MAX_PIXELS = 400_000_000
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How images are read.
+    """Options of reading images.
 
     Parameters
     ----------
     page : int, default 0
-        Page of a multi-page TIFF, section of an MRC, frame of a SER, DM3 or DM4 stack; counted
-        from 0. (Page 1 of JEOL's two-page TIFFs is a thumbnail or a copy.) One-page formats have
-        page 0 only.
+        Page of a multi-page TIFF, section of an MRC volume, or frame of a SER, DM3 or DM4 stack,
+        counted from 0. (Page 1 of JEOL's two-page TIFFs is a thumbnail or a copy.) One-page formats
+        have page 0 only.
     scaling : {"auto", "dtype", "percentile", "minmax"} or (low, high), default "auto"
-        How pixel values become [0, 1]:
+        How pixel values are mapped to [0, 1]:
 
-        - ``"auto"``: 8-bit unsigned by 255, true/false as 1/0, floats that already lie in [0, 1]
-          as they
-          are, everything else by ``"percentile"``;
-        - ``"dtype"``: the whole range of the integer type onto [0, 1] (16-bit: divided by 65535;
-          signed:
-          shifted first); floats must lie in [0, 1] already;
-        - ``"percentile"``: the two `percentiles` onto 0 and 1, values beyond them clipped;
-        - ``"minmax"``: the smallest and largest value onto 0 and 1;
-        - ``(low, high)``: these two values onto 0 and 1, values beyond them clipped. The choice
-          for images
-          of one detector whose absolute grey level means something.
+        - ``"auto"``: unsigned 8-bit values are divided by 255, True and False become 1 and 0,
+          floats in [0, 1] are unchanged, and all others are scaled by ``"percentile"``;
+        - ``"dtype"``: the full range of the integer type is mapped to [0, 1] (16-bit values are
+          divided by 65535, signed values shifted first); floats must be in [0, 1];
+        - ``"percentile"``: the two `percentiles` are mapped to 0 and 1, values beyond them clipped;
+        - ``"minmax"``: the smallest and the largest value are mapped to 0 and 1;
+        - ``(low, high)``: these two values are mapped to 0 and 1, values beyond them clipped. Use
+          this for images from one detector whose absolute grey level is meaningful.
 
-        A colour image is scaled by one pair of limits for all three channels, so hues are kept.
+        All three channels of a colour image are scaled by the same limits, which keeps hues.
     percentiles : (float, float), default (0.1, 99.9)
         Lower and upper percentile, 0 <= lower < upper <= 100.
     banner : {"keep", "remove"}, default "keep"
-        ``"remove"`` cuts off the instrument's information bar below the image: by the file's
-        metadata where there is any (FEI/Thermo), else where `find_banner` sees one.
+        ``"remove"`` cuts off the instrument's information bar below the image: as given by the
+        file's metadata (FEI/Thermo), or else as found by `find_banner`.
     max_pixels : int or None, default 400,000,000
-        Largest height x width that is decoded, a guard against absurd or malicious files; None: no
-        limit.
+        Largest height x width that is decoded, as a protection against damaged or malicious files;
+        None for no limit.
 
     Raises
     ------
     ImageReadError
-        If a value is not one of the above.
+        If a value is not allowed.
 
     Examples
     --------
@@ -71,8 +68,7 @@ class ReadOptions:
     max_pixels: int | None = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        # Normalised here so that a round trip through JSON (tuples come back as lists) compares
-        # equal.
+        # Normalised here, so that options that were stored as JSON (tuples as lists) compare equal.
         set_field = object.__setattr__
         set_field(self, "page", _checked_page(self.page))
         set_field(self, "scaling", _checked_scaling(self.scaling))
@@ -83,7 +79,7 @@ class ReadOptions:
 
 
 def make_options(options: dict[str, Any]) -> ReadOptions:
-    """`ReadOptions` from keywords; a mistyped name is an `ImageReadError` with the right ones."""
+    """Return `ReadOptions` from keywords; the error for a wrong name lists the valid ones."""
     names = [field.name for field in dataclasses.fields(ReadOptions)]
     for name in options:
         if name not in names:
@@ -100,7 +96,7 @@ def _quoted(names: tuple[str, ...] | list[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """The value on one line, for an error."""
+    """Return a value on one line, for an error."""
     return textwrap.shorten(repr(value), 80, placeholder=" …")
 
 
@@ -111,7 +107,7 @@ def _is_integer(value: Any) -> bool:
 def _checked_page(page: Any) -> int:
     if not _is_integer(page):
         raise ImageReadError(
-            f"page={page!r}: expected an integer, pages being counted from 0; got "
+            f"page={page!r}: expected an integer (pages are counted from 0), got "
             f"{type(page).__name__}"
         )
     if page < 0:

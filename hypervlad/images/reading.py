@@ -1,4 +1,4 @@
-"""Read any micrograph: one image, or many."""
+"""Reading micrographs: one image, or many in order and ahead of the caller."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from hypervlad.images.errors import ImageReadError, SkippedImage, image_name, wa
 from hypervlad.images.files import check_image_list
 from hypervlad.images.formats import (
     MICROSCOPY_KINDS,
-    N_SNIFFED,
-    Decoded,
+    N_HEAD,
+    DecodedImage,
     check_single_page,
     decode_microscopy,
     decode_raster,
-    describe_other,
+    describe_non_image,
+    file_kind,
     image_pixels,
-    sniff,
 )
 from hypervlad.images.options import ReadOptions, make_options
 from hypervlad.images.scaling import Rule, scale_pixels, scaling_rule
 from hypervlad.images.tiff import decode_tiff
 
-# Part of what finds a file's facts again: raise it when the same file gets other pixels.
+# Part of the key under which facts of a file are cached: increase it when pixels of a file change.
 READING_VERSION = 2
 _N_AHEAD = 2  # images that each thread reads ahead, which bounds the memory
 
@@ -52,20 +52,19 @@ class Micrograph:
     Attributes
     ----------
     pixels : ndarray of float32, shape (H, W) or (H, W, 3)
-        In [0, 1]; a new array, never a view of the source.
+        In [0, 1]; a new array, not a view of the source.
     pixel_size : float or None
-        Nanometres per pixel, where the file has it and pixels are square, within 1 %.
+        Nanometres per pixel, if the file contains it and pixels are square within 1 %.
     digest : str
-        SHA-256, in hexadecimal, of the decoded pixels (their shape, type and values, after page
-        and banner were chosen) and of the rule that scaled them. The same pixels read alike have
-        the same digest under any file name and in any lossless container; options that change
-        `pixels` change it; options that play no part (percentiles for an 8-bit image) do not. The
-        type counts: an 8-bit image and its float copy differ.
+        SHA-256, in hexadecimal, of the decoded pixels (shape, type and values of the page, without
+        a removed banner) and of the rule that scaled them. It does not depend on the file name or
+        on the lossless format. Options that change `pixels` change it; options without effect
+        (percentiles for an 8-bit image) do not. An 8-bit image and its float copy differ.
     metadata : dict
-        Plain values: ``"format"``, ``"dtype"`` as stored, ``"banner_rows"`` cut off, ``"page"`` and
-        ``"n_pages"`` where the format has pages, and what the instrument wrote (``"fei"``,
-        ``"zeiss"``, ``"imagej"``, ``"gatan"``), ``"pixel_sides_nm"`` (across, down) of pixels that
-        are not square.
+        Values that JSON can store: ``"format"``, ``"dtype"`` as stored, ``"banner_rows"`` removed,
+        ``"page"`` and ``"n_pages"`` of formats with pages, the instrument's metadata (``"fei"``,
+        ``"zeiss"``, ``"imagej"``, ``"gatan"``), and ``"pixel_sides_nm"`` (width, height) of pixels
+        that are not square.
     source : str or None
         The path as given; None for an array.
     """
@@ -84,9 +83,10 @@ def read_image(source: Any, **options: Any) -> NDArray[np.float32]:
     ----------
     source : path or array
         A PNG, JPEG, BMP, GIF, WebP, JPEG 2000, PGM/PPM or TIFF file; DM3, DM4, MRC and SER with
-        ``pip install "hypervlad[formats]"``. What a file is, is decided by its content, not by its
+        ``pip install "hypervlad[formats]"``. The format is recognised by the content, not by the
         name. Or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, integers or floats, or
-        anything that converts to one. Alpha is dropped, a palette looked up, CMYK made RGB.
+        an object that converts to one. Alpha is dropped, palettes are applied, and CMYK is
+        converted to RGB.
     **options
         The fields of `ReadOptions`: `page`, `scaling`, `percentiles`, `banner`, `max_pixels`.
 
@@ -98,7 +98,7 @@ def read_image(source: Any, **options: Any) -> NDArray[np.float32]:
     Raises
     ------
     ImageReadError
-        If the file or the array cannot be read as asked; the message names it and the remedy.
+        If the file or the array cannot be read as requested; the message says what to do.
 
     Examples
     --------
@@ -146,18 +146,18 @@ def read_micrographs(
     on_error: str = "raise",
     n_jobs: int | None = None,
 ) -> Iterator[tuple[int, Micrograph]]:
-    """Read many images, in their order.
+    """Read many images in order.
 
     Parameters
     ----------
     images : list of paths and arrays
-        As for `check_image_list`; arguments are checked at once, images as they are asked for.
+        As for `check_image_list`. Arguments are checked at once, images when they are requested.
     options : ReadOptions, optional
     on_error : {"raise", "skip"}, default "raise"
-        With "skip", images that cannot be read are left out, and one `SkippedImagesWarning` after
-        the last image lists them with the reasons.
+        With "skip", images that cannot be read are left out, and a `SkippedImagesWarning` after the
+        last image lists them with the reasons.
     n_jobs : int, optional
-        Threads that read ahead, a few images each; -1 for all cores, None for no thread of its own.
+        Number of threads that read ahead, a few images each; -1 for all cores, None for no threads.
 
     Yields
     ------
@@ -168,9 +168,9 @@ def read_micrographs(
     Raises
     ------
     ImageReadError
-        At the first image that cannot be read; with "skip", after the last if none could be read.
+        At the first image that cannot be read; with "skip", after the last if no image was read.
     ValueError
-        If `on_error` is neither of the two, or `n_jobs` is 0.
+        If `on_error` is invalid, or `n_jobs` is 0.
 
     Examples
     --------
@@ -204,24 +204,24 @@ def read_in_order(
     n_threads: int = 0,
     n_ahead: int = 0,
 ) -> Generator[T | SkippedImage, None, None]:
-    """Read each image of a list or stream, in order.
+    """Read each image of a list or stream in order, in threads ahead of the caller.
 
     Parameters
     ----------
     images : iterable of (int, path or array)
-        Images and their positions, which name arrays in errors. Drawn from as they are needed, in
-        the caller's thread.
+        Images and their positions, which name arrays in errors. The iterable is consumed as needed,
+        in the caller's thread.
     read : callable
-        Called with an image and what errors call it, in any thread.
+        Called with an image and its name in errors, in any thread.
     n_threads : int, default=0
-        That read ahead of the caller, two images each; 0 reads when asked.
+        Threads that read ahead, two images each; 0 to read each image when it is requested.
     n_ahead : int, default=0
-        How many images they read ahead at least.
+        Smallest number of images to read ahead.
 
     Yields
     ------
-    outcome : what ``read`` returned, or SkippedImage
-        The second where it raised `ImageReadError`.
+    outcome : the result of ``read``, or SkippedImage
+        SkippedImage if ``read`` raised `ImageReadError`.
     """
 
     def outcome(position: int, image: Any) -> T | SkippedImage:
@@ -234,13 +234,13 @@ def read_in_order(
     if not n_threads:
         yield from (outcome(position, image) for position, image in images)
         return
-    most = max(_N_AHEAD * n_threads, n_ahead)
+    max_ahead = max(_N_AHEAD * n_threads, n_ahead)
     with ThreadPoolExecutor(n_threads) as readers:
         ahead: deque[Future[T | SkippedImage]] = deque()
         try:
             for position, image in images:
                 ahead.append(readers.submit(outcome, position, image))
-                if len(ahead) > most:
+                if len(ahead) > max_ahead:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
@@ -252,20 +252,20 @@ def read_in_order(
 def raise_or_skip(
     outcomes: Generator[T | SkippedImage, None, None], n_images: int, *, skip: bool
 ) -> Iterator[tuple[int, T]]:
-    """Pass on what was read, with its position; stop at an image that was not, or leave it out.
+    """Yield the images that were read with their positions; skip the others, or raise an error.
 
     Raises
     ------
     ImageReadError
-        At the first image that could not be read; with ``skip``, after the last, if none could.
+        At the first image that could not be read; with ``skip``, after the last if none was read.
 
     Warns
     -----
     SkippedImagesWarning
-        Once, after the last image, with all that were left out.
+        Once, after the last image, with all skipped images.
     """
     skipped: list[SkippedImage] = []
-    with contextlib.closing(outcomes):  # stops the readers if the caller stops early
+    with contextlib.closing(outcomes):  # stops the threads if the caller stops early
         for index, outcome in enumerate(outcomes):
             if not isinstance(outcome, SkippedImage):
                 yield index, outcome
@@ -277,18 +277,18 @@ def raise_or_skip(
 
 
 def n_reader_threads(n_jobs: int | None) -> int:
-    """Return how many threads read ahead: 0 for None and 1, which read in the caller's own."""
-    wanted = 1 if n_jobs is None else joblib.effective_n_jobs(n_jobs)
-    return 0 if wanted == 1 else wanted
+    """Return the number of threads that read ahead: 0, the caller's own thread, for None and 1."""
+    n_threads = 1 if n_jobs is None else joblib.effective_n_jobs(n_jobs)
+    return 0 if n_threads == 1 else n_threads
 
 
 def read_named(source: Any, options: ReadOptions, name: str) -> Micrograph:
-    """Read one image like `read_micrograph`, with another name for it in errors."""
+    """Read one image like `read_micrograph`, with the name that errors use."""
     return _read(source, options, name, with_digest=True)
 
 
 def read_stored(path: Any, name: str) -> NDArray[Any]:
-    """Read the values of a file as stored, (H, W) or (H, W, 3).
+    """Read the values of a file without scaling, (H, W) or (H, W, 3).
 
     Raises
     ------
@@ -306,7 +306,7 @@ def _read(source: Any, options: ReadOptions, name: str, with_digest: bool) -> Mi
     pixels = as_pixels(decoded.pixels, name, options.max_pixels)
     stored_type = str(pixels.dtype)
     n_banner = _banner_rows(pixels, decoded.scan_rows) if options.banner == "remove" else 0
-    # The banner goes first: its white text would move the percentiles.
+    # The banner is removed first, as its white text would change the percentiles.
     pixels = pixels[: pixels.shape[0] - n_banner]
     rule = scaling_rule(pixels, options, name)
     return Micrograph(
@@ -330,8 +330,8 @@ def _digest(pixels: NDArray, rule: Rule) -> str:
     return digest.hexdigest()
 
 
-def _decode_array(source: Any, options: ReadOptions, name: str) -> Decoded:
-    # The type is asked: on a Pillow image the attribute itself would decode it.
+def _decode_array(source: Any, options: ReadOptions, name: str) -> DecodedImage:
+    # Looked up on the type: on a Pillow image the attribute would decode it.
     if not any(hasattr(type(source), hook) for hook in ("__array__", "__array_interface__")):
         raise ImageReadError(
             f"{name}: expected a path or an array, got {type(source).__name__}; "
@@ -340,26 +340,27 @@ def _decode_array(source: Any, options: ReadOptions, name: str) -> Decoded:
         )
     if options.page:
         raise ImageReadError(
-            f"{name}: page {options.page} was asked for, but an array is one page; pass stack[page]"
+            f"{name}: page {options.page} was requested, but an array has one page: "
+            "pass stack[page]"
         )
-    if hasattr(source, "getbands"):  # a Pillow image: its palette would be lost in np.asarray
+    if hasattr(source, "getbands"):  # a Pillow image, whose palette np.asarray would lose
         try:
             source = image_pixels(source)
-        except Exception as error:  # decoding happens here, and may fail in any way
+        except Exception as error:  # it is decoded here, which can raise anything
             raise ImageReadError(f"{name}: this Pillow image does not decode ({error})") from error
-    return Decoded(source, metadata={"format": "array"})
+    return DecodedImage(source, metadata={"format": "array"})
 
 
-def _decode_path(source: Any, options: ReadOptions, name: str) -> Decoded:
+def _decode_path(source: Any, options: ReadOptions, name: str) -> DecodedImage:
     path = _as_path(source, name)
     with _open_file(path, name) as file:
-        head = file.read(N_SNIFFED)
+        head = file.read(N_HEAD)
         file.seek(0)
         if not head:
             raise ImageReadError(f"{name}: the file is empty (0 bytes); copy or export it again")
-        kind = sniff(head, path.suffix.lower())
+        kind = file_kind(head, path.suffix.lower())
         if kind is None:
-            raise ImageReadError(f"{name}: {describe_other(head)}")
+            raise ImageReadError(f"{name}: {describe_non_image(head)}")
         try:
             return _decode_file(file, path, kind, options, name)
         except ImageReadError:
@@ -369,14 +370,16 @@ def _decode_path(source: Any, options: ReadOptions, name: str) -> Decoded:
                 f"{name}: not enough memory to decode it; crop or bin the image, or use a larger "
                 "machine"
             ) from error
-        except Exception as error:  # decoders fail on damaged files in every way there is
+        except Exception as error:  # decoders raise anything for damaged files
             raise ImageReadError(
                 f"{name}: damaged or truncated {kind} file ({type(error).__name__}: {error}); "
                 "copy or export it again"
             ) from error
 
 
-def _decode_file(file: BinaryIO, path: Path, kind: str, options: ReadOptions, name: str) -> Decoded:
+def _decode_file(
+    file: BinaryIO, path: Path, kind: str, options: ReadOptions, name: str
+) -> DecodedImage:
     if kind == "TIFF":
         return decode_tiff(file, options.page, name, options.max_pixels)
     if kind in MICROSCOPY_KINDS:
@@ -416,7 +419,7 @@ def _open_file(path: Path, name: str) -> BinaryIO:
     except PermissionError as error:
         raise ImageReadError(
             f"{name}: permission denied; ask its owner for read access, or close the program that "
-            "holds it"
+            "has it open"
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         reason = getattr(error, "strerror", None) or error
@@ -424,5 +427,5 @@ def _open_file(path: Path, name: str) -> BinaryIO:
 
 
 def _looked_in(path: Path) -> str:
-    """For a relative path, where it was looked for: the usual reason why it is not found."""
+    """Return the working directory for a relative path: the usual reason why it is not found."""
     return "" if path.is_absolute() else f" (looked in {Path.cwd()})"

@@ -1,7 +1,7 @@
-"""Pixel values of any type onto [0, 1]: the limits, then one affine step, clipped.
+"""Scaling of pixel values of any type to [0, 1]: limits, then one affine step, clipped.
 
-Pure functions of arrays that `arrays.as_pixels` has already passed: bool, integer or float,
-finite, not empty.
+Pure functions of arrays as `arrays.as_pixels` returns them: bool, integer or float, finite, not
+empty.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.options import ReadOptions
 
-# Rows are scaled a million values at a time, so that a large image never exists in float64.
+# Values are scaled a million at a time, so that a large image never exists in float64.
 _BLOCK = 1 << 20
 _N_LEVELS = 1 << 16
 
@@ -20,10 +20,10 @@ Rule = tuple[str, float, float]
 
 
 def scaling_rule(pixels: NDArray, options: ReadOptions, name: str = "image") -> Rule:
-    """The rule that `options` comes to for these pixels: its name and two numbers.
+    """Return the rule by which `options` scale these pixels: its name and two numbers.
 
-    Two sets of options that give the same pixels give the same rule (the percentiles play no part
-    for an 8-bit image under ``"auto"``), which is why the image's digest takes the rule and not
+    Options that give the same pixels give the same rule (for example, the percentiles have no
+    effect on an 8-bit image under ``"auto"``). Therefore the image's digest includes the rule, not
     the options.
 
     Parameters
@@ -31,7 +31,7 @@ def scaling_rule(pixels: NDArray, options: ReadOptions, name: str = "image") -> 
     pixels : ndarray of shape (H, W) or (H, W, 3)
     options : ReadOptions
     name : str
-        What to call the image in an error.
+        Name of the image in errors.
 
     Returns
     -------
@@ -48,8 +48,8 @@ def scaling_rule(pixels: NDArray, options: ReadOptions, name: str = "image") -> 
     if scaling == "dtype" and limits is None:
         raise ImageReadError(
             f"{name}: scaling='dtype' needs floats in [0, 1], but values run from "
-            f"{pixels.min():g} to "
-            f"{pixels.max():g}; use scaling='percentile', 'minmax' or (low, high)"
+            f"{pixels.min():g} to {pixels.max():g}; use scaling='percentile', 'minmax' or "
+            "(low, high)"
         )
     if limits is not None and (
         scaling == "dtype" or pixels.dtype.kind not in "ui" or limits[1] == 255
@@ -59,7 +59,7 @@ def scaling_rule(pixels: NDArray, options: ReadOptions, name: str = "image") -> 
 
 
 def scale_pixels(pixels: NDArray, rule: Rule) -> NDArray[np.float32]:
-    """Pixels onto [0, 1] by `rule`.
+    """Scale pixels to [0, 1] by `rule`.
 
     Parameters
     ----------
@@ -70,14 +70,14 @@ def scale_pixels(pixels: NDArray, rule: Rule) -> NDArray[np.float32]:
     Returns
     -------
     scaled : ndarray of float32, same shape
-        A new array, C-contiguous, within [0, 1]. An image of one single value gives zeros, except
-        under fixed limits.
+        A new array, C-contiguous, in [0, 1]. An image of one value gives zeros, except under fixed
+        limits.
     """
     name, low, high = rule
     if name == "percentile":
         low, high = percentile_limits(pixels, (low, high))
     if name == "minmax" or low == high:
-        # Also for percentiles that coincide: an almost empty image keeps its few bright pixels.
+        # Also if the percentiles are equal: an almost empty image keeps its few bright pixels.
         low, high = float(pixels.min()), float(pixels.max())
     if low == high:
         return np.zeros(pixels.shape, dtype=np.float32)
@@ -86,22 +86,22 @@ def scale_pixels(pixels: NDArray, rule: Rule) -> NDArray[np.float32]:
     if pixels.dtype == np.float32 and (low, high) == (0.0, 1.0):
         return np.clip(pixels, 0, 1)
     if pixels.dtype == np.uint16 and pixels.size > _N_LEVELS:
-        # Every level once, then looked up: the same numbers, several times faster.
+        # Scaling each level once and looking it up gives the same numbers several times faster.
         return _affine(np.arange(_N_LEVELS, dtype=np.uint16)[:, None], low, high)[:, 0][pixels]
     return _affine(pixels, low, high)
 
 
 def percentile_limits(pixels: NDArray, percentiles: tuple[float, float]) -> tuple[float, float]:
-    """Two percentiles of all values, by linear interpolation between order statistics.
+    """Return two percentiles of all values, linearly interpolated between order statistics.
 
-    The same as ``numpy.percentile``, but exact for integers of any width and several times faster
-    for 8-bit and 16-bit images, which need a histogram and no sorting.
+    Equal to ``numpy.percentile``, but exact for integers of any width, and several times faster for
+    8-bit and 16-bit images, whose histogram makes sorting unnecessary.
 
     Parameters
     ----------
     pixels : ndarray, not empty
     percentiles : (float, float)
-        In per cent.
+        0 to 100.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def percentile_limits(pixels: NDArray, percentiles: tuple[float, float]) -> tupl
 
 
 def _type_limits(pixels: NDArray) -> tuple[float, float] | None:
-    """What the type itself says of black and white; None for floats beyond [0, 1]."""
+    """Return black and white by the data type; None for floats beyond [0, 1]."""
     if pixels.dtype.kind in "ui":
         info = np.iinfo(pixels.dtype)
         return float(info.min), float(info.max)
@@ -147,12 +147,12 @@ def _order_statistics(values: NDArray, ranks: list[int]) -> dict[int, float]:
 
 
 def _between(low: float, high: float, fraction: float) -> float:
-    # Written as a weighted mean: high - low may overflow.
+    # A weighted mean, as high - low may overflow.
     return low if low == high else low * (1 - fraction) + high * fraction
 
 
 def _affine(pixels: NDArray, low: float, high: float) -> NDArray[np.float32]:
-    """(pixels - low) / (high - low), clipped, computed in float64 block by block."""
+    """Return (pixels - low) / (high - low), clipped, computed in float64 block by block."""
     scaled = np.empty(pixels.shape, dtype=np.float32)
     # Halved so that neither high - low nor value - low can overflow; exact, as halving is.
     half_low, half_span = low / 2, high / 2 - low / 2

@@ -1,4 +1,4 @@
-"""TIFF through tifffile, with Pillow for the compressions that tifffile leaves to others."""
+"""TIFF files, decoded by tifffile, or by Pillow for compressions that tifffile does not support."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hypervlad.images import metadata as meta
 from hypervlad.images.arrays import check_size
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.formats import Decoded, image_pixels, look_up, plain
+from hypervlad.images.formats import DecodedImage, apply_palette, image_pixels, json_value
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -25,12 +25,10 @@ _PLAIN_PHOTOMETRICS = (_MIN_IS_WHITE, 1, 2, _PALETTE, _SEPARATED)
 _UNCOMPRESSED, _JPEG = 1, 7
 
 
-def decode_tiff(file: BinaryIO, page: int, name: str, max_pixels: int | None) -> Decoded:
-    """Decode one page of an open TIFF or BigTIFF file, with the pixel size if an instrument wrote
-    one.
+def decode_tiff(file: BinaryIO, page: int, name: str, max_pixels: int | None) -> DecodedImage:
+    """Decode one page of an open TIFF or BigTIFF file, with the pixel size of the instrument.
 
-    The resolution tags of a plain TIFF are dots per inch on paper and are not taken for a pixel
-    size.
+    The resolution tags of a plain TIFF are dots per inch on paper and are not used as a pixel size.
 
     Parameters
     ----------
@@ -38,29 +36,28 @@ def decode_tiff(file: BinaryIO, page: int, name: str, max_pixels: int | None) ->
     page : int
         Counted from 0.
     name : str
-        What to call the image in an error.
+        Name of the image in errors.
     max_pixels : int or None
-        Checked against the page's header, before anything is decoded.
+        Compared with the page's header before decoding.
     """
-    import tifffile  # here, as its import takes longer than reading an image
+    import tifffile  # not above: importing it takes longer than reading an image
 
     with tifffile.TiffFile(file) as tiff:
         n_pages = len(tiff.pages)
         if n_pages == 0:
             raise ImageReadError(
-                f"{name}: damaged or truncated TIFF file: not a single page in it; "
-                "copy or export it again"
+                f"{name}: damaged or truncated TIFF file: it has no pages; copy or export it again"
             )
         if page >= n_pages:
             raise ImageReadError(
-                f"{name}: page {page} was asked for, but the file has {_count_pages(n_pages)}; "
+                f"{name}: page {page} was requested, but the file has {_count_pages(n_pages)}; "
                 "pages are counted from 0"
             )
         tiff_page = tiff.pages[page]
         assert isinstance(tiff_page, tifffile.TiffPage)
         check_size(tiff_page.imagelength, tiff_page.imagewidth, name, max_pixels)
         _check_complete(tiff_page, file, tiff.filehandle.size, name)
-        decoded = Decoded(
+        decoded = DecodedImage(
             _page_pixels(tiff_page, file, page, name),
             metadata={"format": "TIFF", "page": page, "n_pages": n_pages},
         )
@@ -73,7 +70,7 @@ def _count_pages(n_pages: int) -> str:
 
 
 def _check_complete(page: TiffPage, file: BinaryIO, file_size: int, name: str) -> None:
-    """tifffile fills what is missing with zeros, libjpeg with grey; here that is an error."""
+    """Raise an error for missing data, which tifffile fills with zeros and libjpeg with grey."""
     ends = [
         offset + count
         for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
@@ -85,14 +82,13 @@ def _check_complete(page: TiffPage, file: BinaryIO, file_size: int, name: str) -
     is_cut = page.compression == _JPEG and not _jpegs_end(page, file)
     if not ends or n_missing or max(ends) > file_size or is_short or is_cut:
         raise ImageReadError(
-            f"{name}: truncated TIFF: its header promises pixel data that the file ({file_size:,} "
-            "bytes) "
-            "does not hold; copy or export it again"
+            f"{name}: truncated TIFF: its header describes pixel data that the file "
+            f"({file_size:,} bytes) does not contain; copy or export it again"
         )
 
 
 def _jpegs_end(page: TiffPage, file: BinaryIO) -> bool:
-    """Whether every JPEG strip or tile closes with its end-of-image mark, padding aside."""
+    """Return whether each JPEG strip or tile has its end-of-image mark, apart from padding."""
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
         n_tail = min(count, 16)
         file.seek(offset + count - n_tail)
@@ -102,7 +98,7 @@ def _jpegs_end(page: TiffPage, file: BinaryIO) -> bool:
 
 
 def _n_bytes(page: TiffPage) -> int:
-    """Bytes of the uncompressed page at the least (rows of odd bit depths are padded)."""
+    """Return the smallest size of the uncompressed page; rows of odd bit depths are padded."""
     bits = page.bitspersample if isinstance(page.bitspersample, int) else min(page.bitspersample)
     return page.imagelength * page.imagewidth * page.samplesperpixel * bits // 8
 
@@ -120,12 +116,12 @@ def _page_pixels(page: TiffPage, file: BinaryIO, index: int, name: str) -> NDArr
 
 
 def _pixels_through_pillow(file: BinaryIO, index: int, name: str) -> NDArray:
-    """LZW, JPEG, fax: what libtiff decodes and tifffile alone does not."""
+    """Decode by libtiff what tifffile alone cannot: LZW, JPEG, fax."""
     from PIL import Image, TiffImagePlugin
 
     file.seek(0)
     try:
-        # Not closed, as the file belongs to the caller.
+        # Not closed: the file belongs to the caller.
         image = TiffImagePlugin.TiffImageFile(file)
         image.seek(index)
         pixels = image_pixels(image)
@@ -135,7 +131,7 @@ def _pixels_through_pillow(file: BinaryIO, index: int, name: str) -> NDArray:
             f"{name}: a TIFF whose compression or layout needs a further package ({error}); "
             "pip install imagecodecs, or save the file uncompressed"
         ) from error
-    # Pillow turns 1-bit and 8-bit pages round by itself.
+    # Pillow itself inverts 1-bit and 8-bit pages.
     return np.uint16(65535) - pixels if min_is_white else pixels
 
 
@@ -152,10 +148,10 @@ def _samples_last(pixels: NDArray, page: TiffPage, name: str) -> NDArray:
 
 
 def _interpret(pixels: NDArray, page: TiffPage) -> NDArray:
-    """Stored samples as grey or RGB."""
+    """Convert stored samples to grey or RGB."""
     photometric = int(page.photometric)
     if photometric == _PALETTE and page.colormap is not None:
-        return look_up(pixels, _palette_entries(page.colormap))
+        return apply_palette(pixels, _palette_entries(page.colormap))
     if pixels.ndim == 3 and photometric == _SEPARATED:
         return _cmyk_to_rgb(pixels)
     if pixels.ndim == 3:
@@ -171,7 +167,7 @@ def _interpret(pixels: NDArray, page: TiffPage) -> NDArray:
 
 def _palette_entries(colormap: NDArray) -> NDArray[np.uint8]:
     entries = np.asarray(colormap).T
-    # 16-bit by the standard, but some programs write 8-bit values.
+    # The standard has 16-bit values, but some programs write 8-bit ones.
     return (entries >> 8 if entries.max() > 255 else entries).astype(np.uint8)
 
 
@@ -184,7 +180,7 @@ def _invert(pixels: NDArray, bits: int) -> NDArray:
 
 
 def _cmyk_to_rgb(pixels: NDArray) -> NDArray:
-    """The arithmetic of ``PIL.Image.convert``: no colour profile, each ink an opaque filter."""
+    """Convert as ``PIL.Image.convert`` does: without colour profile, inks as opaque filters."""
     if pixels.dtype.kind != "u" or pixels.shape[2] < 4:
         return pixels
     top = np.iinfo(pixels.dtype).max
@@ -193,32 +189,32 @@ def _cmyk_to_rgb(pixels: NDArray) -> NDArray:
     return np.rint(rgb * top).astype(pixels.dtype)
 
 
-def _add_instrument(decoded: Decoded, tiff: TiffFile, page: TiffPage) -> None:
-    """Pixel size, scanned rows and metadata, from whichever instrument's dialect the file has."""
+def _add_instrument(decoded: DecodedImage, tiff: TiffFile, page: TiffPage) -> None:
+    """Add pixel size, scanned rows and metadata in the format of the file's instrument."""
     first = tiff.pages.first
     for code in _FEI_TAGS:
         fei = _tag_value(page, first, code)
         if isinstance(fei, dict):
-            decoded.measure(meta.fei_pixel_sides(fei))
+            decoded.set_pixel_sides(meta.fei_pixel_sides(fei))
             decoded.scan_rows = meta.fei_scan_rows(fei, page.imagelength)
-            decoded.metadata["fei"] = plain(fei)
+            decoded.metadata["fei"] = json_value(fei)
             return
     zeiss = _tag_value(page, first, _ZEISS_TAG)
     if isinstance(zeiss, dict):
         decoded.pixel_size = meta.zeiss_pixel_size(zeiss)
-        decoded.metadata["zeiss"] = plain(zeiss)
+        decoded.metadata["zeiss"] = json_value(zeiss)
     elif tiff.is_ome and tiff.ome_metadata:
-        decoded.measure(meta.ome_pixel_sides(tiff.ome_metadata))
+        decoded.set_pixel_sides(meta.ome_pixel_sides(tiff.ome_metadata))
     elif tiff.is_imagej and tiff.imagej_metadata:
         across, down = (_tag_value(page, first, code) for code in _RESOLUTION_TAGS)
-        decoded.measure(meta.imagej_pixel_sides(tiff.imagej_metadata, across, down))
-        # Overlays and look-up tables are bulky and of no use here.
+        decoded.set_pixel_sides(meta.imagej_pixel_sides(tiff.imagej_metadata, across, down))
+        # Overlays and look-up tables are large and unused here.
         kept = {
             key: value
             for key, value in tiff.imagej_metadata.items()
             if isinstance(value, (str, int, float, bool))
         }
-        decoded.metadata["imagej"] = plain(kept)
+        decoded.metadata["imagej"] = json_value(kept)
 
 
 def _tag_value(page: TiffPage, first: TiffPage, code: int) -> Any:

@@ -1,12 +1,13 @@
-"""What does the 2021 paper's system give, here, beside ours and the simple baselines?
+"""What does the system of the 2021 paper give, compared with ours and with simple baselines?
 
-The experiment of Luo, Holm and Wang 2021: 80 % of the images to learn from, 20 % to be tested on,
-split at random as the paper did and, where groups are given, with whole groups on one side, over
-several seeds. Accuracy, confusion, a t-SNE mosaic, the time of each stage with nothing and with all
-vectors in the cache, peaks of memory. Every piece is kept, so that an interrupted run goes on.
+The experiment of Luo, Holm and Wang 2021: 80 % of the images for training, 20 % for testing, split
+at random as in the paper and, where groups are given, also by group, over several seeds. Accuracy,
+confusion, a t-SNE mosaic, the time of each stage with an empty and with a full cache, peaks of
+memory. Every piece is kept in a checkpoint, so that an interrupted run resumes.
 
-    python benchmarks/luo2021.py --data DIR --classes 4 --groups CSV --weights FILE --results DIR
-    python benchmarks/luo2021.py --classes 8 --n-images 800 --weights FILE       # synthetic images
+    python -m benchmarks.papers.luo2021 --data DIR --classes 4 --groups CSV --weights FILE \\
+        --results DIR
+    python -m benchmarks.papers.luo2021 --classes 8 --n-images 800 --weights FILE   # synthetic
 
 The paper's images are not public; without --data the images are synthetic and the results say so.
 """
@@ -48,19 +49,19 @@ CODE = (
     "papers/luo2021/stages",
     "common/logistic",
 )  # on which results depend
-_MOST_IN_SMALL = 240
+_MAX_IN_SMALL = 240
 
 
 @dataclass(frozen=True)
 class Run:
-    """One call of this script.
+    """One run of this program.
 
     Attributes
     ----------
     images : LabelledImages
     options : argparse.Namespace
     common : mapping
-        The settings that every piece depends on.
+        The settings on which every piece depends.
     """
 
     images: LabelledImages
@@ -74,7 +75,7 @@ class Run:
         if method in methods.BASELINES:
             vectors = self._piece("vectors", job, {}, methods.pooled_vectors, apart=True)
             fit = partial(methods.softmax, vectors=vectors["vectors"])
-            # Small, and its memory is not asked for: no process of its own.
+            # Small, and its memory is not reported: no separate process.
             learnt = self._piece("softmax", job, at, fit, apart=False)
             return score_softmax(self.images, job, vectors, learnt)
         encoded = self._piece("encode", job, {**at, "shown": job.shown}, methods.encode, apart=True)
@@ -109,24 +110,24 @@ class Run:
         function: Callable[[methods.Job], dict[str, Any]],
         apart: bool,
     ) -> dict[str, Any]:
-        """Return a piece from its checkpoint; compute it first if it is not there."""
+        """Return a piece from its checkpoint; compute it first if there is none."""
         settings = {**self.common, "piece": name, "method": job.method, **settings}
         settings["weights"] = methods.file_digest(job.network_weights)
         path = self.options.out / "checkpoints" / f"{self.images.name}-{job.method}-{name}.json"
         with contextlib.suppress(_NotThere):
             found = load_or_run(path, settings, _not_there)
-            print(f"  {name}: found from an earlier run", flush=True)
+            print(f"  {name}: from the checkpoint of an earlier run", flush=True)
             return found
         compute = partial(function, job)
-        print(f"  {name}: since {time.strftime('%H:%M:%S')}", flush=True)
+        print(f"  {name}: started at {time.strftime('%H:%M:%S')}", flush=True)
         if apart and not self.options.in_process:
-            # The peak of memory is that of a process, and only ever grows.
+            # The peak of memory belongs to a process and never falls.
             run_apart(load_or_run, path, settings, compute)
         return load_or_run(path, settings, compute)
 
 
 class _NotThere(Exception):  # noqa: N818 - a signal, not an error
-    """There is no such checkpoint yet."""
+    """There is no checkpoint yet."""
 
 
 def _not_there() -> dict[str, Any]:
@@ -134,14 +135,14 @@ def _not_there() -> dict[str, Any]:
 
 
 def run_apart(function: Callable[..., object], *arguments: Any) -> None:
-    """Call a function in a fresh process that ends with this one."""
+    """Call a function in a fresh process, which ends when this one does."""
     process = multiprocessing.get_context("spawn").Process(
         target=_run_watched, args=(function, *arguments)
     )
     process.start()
     process.join()
     if process.exitcode:
-        raise SystemExit(f"stopped (exit code {process.exitcode}); what was finished is kept")
+        raise SystemExit(f"stopped (exit code {process.exitcode}); finished pieces are kept")
 
 
 def _run_watched(function: Callable[..., object], *arguments: Any) -> None:
@@ -150,7 +151,7 @@ def _run_watched(function: Callable[..., object], *arguments: Any) -> None:
 
 
 def _end_with_parent() -> None:
-    # A run that was killed and started again must not share a cache with its own orphan.
+    # A run that is started again must not share a cache with the orphan of a killed one.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -158,7 +159,7 @@ def _end_with_parent() -> None:
 
 
 def rows_digest(*rows: np.ndarray) -> str:
-    """Return a SHA-256 of who is learnt from and who is tested on."""
+    """Return a SHA-256 of the training and test rows."""
     return settings_digest({str(part): row.tolist() for part, row in enumerate(rows)})
 
 
@@ -175,9 +176,9 @@ def make_figures(run: Run, rows: Sequence[Mapping[str, Any]], scores: Mapping[An
         first = scores[row["method"], row["split"], row["seeds"][0]]
         if "coordinates" in first:
             title = f"{row['label']}: t-SNE of image vectors, {run.images.title}"
-            # All of them to look into, and few in a small file to show.
+            # All images in a large file, and a few in a small one.
             for ending, few in (("", {}), ("_small", {"side": 1000, "n_greys": 40})):
-                shown = first["shown"][: _MOST_IN_SMALL if few else None]
+                shown = first["shown"][: _MAX_IN_SMALL if few else None]
                 write_mosaic(
                     folder / f"{name}_mosaic{ending}.png",
                     [run.images.paths[index] for index in shown],
@@ -193,7 +194,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the checked options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("--data", type=Path, help="folder with a sub-folder for each class; else synthetic images")
+    add(
+        "--data",
+        type=Path,
+        help="folder with one sub-folder per class; by default, synthetic images",
+    )
     add("--classes", type=int, choices=(4, 8), required=True)
     choices = (*methods.CLASSIFIERS, *methods.BASELINES)
     add("--preset", nargs="+", choices=choices, default=["luo2021", "default", "pooled-conv5_3"])
@@ -207,7 +212,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default=Path("luo2021-out"), help="images, checkpoints and figures")
     add("--results", type=Path, help="folder of the JSON file; needed but for synthetic images")
     add("--no-figures", action="store_true")
-    add("--in-process", action="store_true", help="no process for each piece: peaks mean little")
+    add(
+        "--in-process",
+        action="store_true",
+        help="no separate process per piece: peaks of memory mean little",
+    )
     options = parser.parse_args(arguments)
     if options.groups and not options.data:
         parser.error("--groups goes with --data: synthetic images have no groups")
@@ -225,8 +234,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.results is None:
         if options.data or options.set or options.weights == "random":
             parser.error(
-                "give --results FOLDER: the project's own results are of synthetic images, with "
-                "trained weights and nothing --set"
+                "give --results FOLDER: the project's own results use synthetic images, trained "
+                "weights and no --set"
             )
         options.results = RESULTS / "papers"
     return options
@@ -243,7 +252,7 @@ def _parameter(text: str) -> tuple[str, Any]:
 
 
 def common_settings(images: LabelledImages, options: argparse.Namespace) -> dict[str, Any]:
-    """Return what every result depends on."""
+    """Return the settings on which every result depends."""
     return {
         "data": images.digest,
         "n_images": len(images.paths),
@@ -255,7 +264,7 @@ def common_settings(images: LabelledImages, options: argparse.Namespace) -> dict
 
 
 def list_images(options: argparse.Namespace) -> LabelledImages:
-    """Return the folder's images, or synthetic ones."""
+    """Return the images of the folder, or synthetic ones."""
     if options.data is None:
         n_images = options.n_images or 800
         images = synthetic_images(options.out / "images", n_images, options.classes)
@@ -264,12 +273,12 @@ def list_images(options: argparse.Namespace) -> LabelledImages:
     print(f"{images.title}: {len(images.paths)} images, {options.classes} classes", flush=True)
     if images.groups is None:
         why = (
-            "every synthetic image is made apart, so no split can share a specimen"
+            "synthetic images are independent, so no split can share a specimen"
             if options.data is None
-            else "frames of one grid square or sample may lie on both sides of the random split, "
+            else "images of one grid square or sample may lie on both sides of the random split, "
             "which makes its accuracy optimistic; give --groups FILE if you know them"
         )
-        print(f"no groups, hence no grouped split: {why}", flush=True)
+        print(f"no groups, so no grouped split: {why}", flush=True)
     return images
 
 
@@ -278,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     if "fc2" in options.preset:
         check = methods.full_vgg16 if options.in_process else partial(run_apart, methods.full_vgg16)
-        check(options.vgg16)  # now, not after hours
+        check(options.vgg16)  # before the long part of the run
     images = list_images(options)
     run = Run(images, options, common_settings(images, options))
     splits = [kind for kind in SPLITS if kind == "random" or images.groups is not None]
@@ -290,13 +299,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 scores[method, split, seed] = run.scores(method, split, seed)
             of_seeds = [scores[method, split, seed] for seed in options.seeds]
             rows.append(row_of(images, run.common, method, split, options.seeds, of_seeds))
-            # After each row: what is known is in the file, whatever comes.
+            # After each row, so that an interruption loses nothing.
             name = f"luo2021_{images.name}_{options.classes}.json"
             merge(options.results / name, images, rows[-1])
             print(sentence(rows[-1], images.title), flush=True)
     if not options.no_figures:
         make_figures(run, rows, scores)
-    print("\nall together:", *(sentence(row, images.title) for row in rows), sep="\n", flush=True)
+    print("\nall results:", *(sentence(row, images.title) for row in rows), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

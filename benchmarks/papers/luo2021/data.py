@@ -1,4 +1,4 @@
-"""Images of the 2021 experiment: a folder of one's own, or synthetic ones; and their splits."""
+"""Images of the 2021 experiment, from a folder or synthetic, and their splits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LabelledImages:
     labels : ndarray of n str
     groups : ndarray of n str, or None
     digest : str
-        SHA-256 of files, labels and groups: other images, another result.
+        SHA-256 of files, labels and groups.
     """
 
     name: str
@@ -58,7 +58,7 @@ class LabelledImages:
 
 
 def random_split(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the paper's split: any fifth of the images, whatever their class or grid square.
+    """Return the split of the paper: a random fifth of the images, whatever their class or group.
 
     Examples
     --------
@@ -73,13 +73,13 @@ def random_split(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def read_folder(
     folder: Path, n_classes: int, groups: Path | None = None, n_images: int | None = None
 ) -> LabelledImages:
-    """List a folder of class folders; of ``n_images`` of them the classes keep their shares."""
+    """Return the images of a folder of class folders, or a stratified sample of ``n_images``."""
     data = load_image_folder(folder, groups)
     if len(data.target_names) != n_classes:
         raise SystemExit(
             f"{folder} has {len(data.target_names)} class folders ({', '.join(data.target_names)})"
             f", expected {n_classes}: say --classes {len(data.target_names)} if 4 or 8 is right, "
-            "or move the folders that are no classes"
+            "or move the folders that are not classes"
         )
     rows = np.arange(len(data.images))
     if n_images is not None and n_images < len(rows):
@@ -95,12 +95,12 @@ def read_folder(
 
 
 def synthetic_images(root: Path, n: int, n_classes: int) -> LabelledImages:
-    """Write synthetic images as 8-bit PNG files, so that reading them is real, and list them.
+    """Write synthetic images as 8-bit PNG files, so that they are read like real ones.
 
-    What is there already is kept: an interrupted run goes on at its last hundred.
+    Existing files are kept: an interrupted run resumes at its last hundred images.
     """
-    # Makers that draw otherwise write into another folder.
-    folder = root / f"synthetic_{n_classes}_{n}_{_makers_digest()[:8]}"
+    # Another version of the generator writes into another folder.
+    folder = root / f"synthetic_{n_classes}_{n}_{_generator_digest()[:8]}"
     for start in range(0, n, _BLOCK):
         done = folder / f".{start:05d}-done"
         if done.exists():
@@ -119,7 +119,7 @@ def _synthetic_block(start: int, n: int, n_classes: int) -> Iterator[tuple[int, 
         yield start + offset, str(label), np.round(255 * image).astype(np.uint8)
 
 
-def _makers_digest() -> str:
+def _generator_digest() -> str:
     images, _ = make_tem_images(16, n_classes=8, size=64, random_state=0)
     return hashlib.sha256(np.round(255 * np.stack(images)).astype(np.uint8).tobytes()).hexdigest()
 
@@ -129,5 +129,5 @@ def _write_png(path: Path, pixels: np.ndarray) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of low contrast: that is how such images are
+        warnings.simplefilter("ignore")  # about low contrast, which such images have
         imsave(path, pixels, check_contrast=False)

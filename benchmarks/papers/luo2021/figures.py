@@ -1,4 +1,4 @@
-"""The paper's figures: a confusion matrix, and thumbnails placed by t-SNE of their vectors."""
+"""The figures of the paper: a confusion matrix, and thumbnails at their places in a t-SNE plot."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sklearn.manifold import TSNE
 from hypervlad.displays import ConfusionDisplay, save_png
 from hypervlad.images import read_image
 
-# Okabe and Ito's colours, told apart with any colour vision.
+# Okabe and Ito's colours, distinguishable with any colour vision.
 COLOURS = (
     "#0072B2",
     "#E69F00",
@@ -31,11 +31,11 @@ COLOURS = (
     "#5B3A8E",
 )
 _GAP, _DPI = 1, 150
-_CELLS_AN_IMAGE = 1.5  # free cells keep the clusters apart
+_CELLS_PER_IMAGE = 1.5  # free cells separate the clusters
 
 
 def write_confusion(path: Path, matrix: np.ndarray, classes: np.ndarray, title: str) -> None:
-    """Draw counts, true classes by predicted ones."""
+    """Draw counts of predicted classes for each true class."""
 
     def draw(ax: Any) -> ConfusionDisplay:
         display = ConfusionDisplay(matrix, classes.tolist()).plot(ax=ax)
@@ -58,7 +58,7 @@ def write_mosaic(
     side: int = 1800,
     n_greys: int | None = None,
 ) -> None:
-    """Place thumbnails by t-SNE of their vectors, on a grid so that none covers another.
+    """Place thumbnails by t-SNE of their vectors, on a grid without overlaps.
 
     Parameters
     ----------
@@ -67,12 +67,12 @@ def write_mosaic(
     labels : ndarray of n labels
         The colours of the frames.
     coordinates : ndarray of shape (n, d)
-        Few principal components of the vectors.
+        Leading principal components of the vectors.
     title : str
     side : int
-        Width of the picture in pixels, about.
+        Approximate width of the figure in pixels.
     n_greys : int, optional
-        Levels of grey, at most 248, beside the classes' colours; fewer make a smaller file.
+        Grey levels, at most 248, besides the colours of the classes; fewer make a smaller file.
     """
     classes = np.unique(labels)
     colours = {name: COLOURS[k % len(COLOURS)] for k, name in enumerate(classes)}
@@ -89,7 +89,7 @@ def write_mosaic(
 
 
 def snap_to_grid(points: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-    """Give each point a cell of its own, all of them as near as can be to where they are.
+    """Assign each point to its own cell, with the smallest total squared distance.
 
     Parameters
     ----------
@@ -98,9 +98,9 @@ def snap_to_grid(points: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     Returns
     -------
     places : ndarray of int, shape (n, 2)
-        Row and column, no two alike.
+        Row and column, all different.
     shape : (int, int)
-        Rows and columns of the grid, rows and columns without a point cut off.
+        Rows and columns of the grid, cropped to the points.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def snap_to_grid(points: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     >>> len({tuple(place) for place in places.tolist()})
     3
     """
-    side = math.ceil(math.sqrt(_CELLS_AN_IMAGE * len(points)))
+    side = math.ceil(math.sqrt(_CELLS_PER_IMAGE * len(points)))
     low, high = points.min(axis=0), points.max(axis=0)
     scaled = (points - low) / np.maximum(high - low, 1e-9) * (side - 1)
     cells = np.stack(np.divmod(np.arange(side * side), side), axis=1)
@@ -142,7 +142,7 @@ def _framed(pixels: np.ndarray, side: int, colour: str) -> np.ndarray:
 
 
 def _shrink(path: Path, greys: np.ndarray, colours: Sequence[str]) -> None:
-    """Rewrite a picture with these colours only, one byte a pixel."""
+    """Rewrite an image with these colours only, one byte per pixel."""
     palette = Image.new("P", (1, 1))
     entries = [_rgb(colour) for colour in colours] + [(grey, grey, grey) for grey in greys.tolist()]
     palette.putpalette([value for entry in entries for value in entry])
@@ -158,7 +158,7 @@ def _rgb(colour: str) -> tuple[int, int, int]:
 def _write(
     path: Path, canvas: np.ndarray, title: str, colours: dict[Any, str], labels: np.ndarray
 ) -> None:
-    """Put title and legend above the canvas, one pixel of it to one of the file."""
+    """Put title and legend above the canvas; its pixels keep their size."""
     height, width = canvas.shape[:2]
     longest = max(len(str(name)) for name in colours) + 5
     columns = int(np.clip(width // (12 * longest + 60), 1, len(colours)))

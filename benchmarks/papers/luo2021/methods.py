@@ -1,8 +1,8 @@
-"""The methods of the 2021 experiment, each cut into pieces that can be kept.
+"""The methods of the 2021 experiment, divided into pieces with checkpoints.
 
-A `MicrographClassifier` has two pieces: *encode* (codebook and vectors from nothing, into an empty
-cache) and *learn* (``fit`` and ``predict_proba`` with that cache, as a user runs them a second
-time). A baseline has *vectors* (of all images, common to all splits) and *softmax*.
+A `MicrographClassifier` has two pieces: *encode* (codebook and vectors, with an empty cache) and
+*learn* (``fit`` and ``predict_proba`` with the cache of the first piece, as in a second run). A
+baseline has *vectors* (of all images, shared by all splits) and *softmax*.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ from benchmarks.papers.luo2021.stages import (
 
 CLASSIFIERS = ("luo2021", "luo2021-sklearn", "luo2021-image", "default", "default-vgg16")
 BASELINES = ("pooled-conv5_3", "fc2")
-_MOST_SHOWN = 1200
+_MAX_SHOWN = 1200
 _BATCH = 8
 
 
 @dataclass(frozen=True)
 class Job:
-    """One method on one split: all that a piece needs, ready to go to another process.
+    """One method on one split: everything that a piece needs, ready for another process.
 
     Attributes
     ----------
     method : str
         Of `CLASSIFIERS` or `BASELINES`.
     changed : mapping
-        Parameters that differ from the method's own, in scikit-learn's ``part__name`` form.
+        Changed parameters, in scikit-learn's ``part__name`` form.
     weights, vgg16 : str
-        Convolutions for the presets that take VGG-16, and a full state dict (or "").
+        Convolutions for the presets on VGG-16, and a full state dict (or "").
     paths : list of n str
     labels : ndarray of n str
     groups : ndarray of n str, or None
-        Given to ``fit``.
+        Passed to ``fit``.
     train, test : ndarray of int
     seed : int
     cache : Path
-        Where image vectors are kept until the split is done.
+        Folder of image vectors until the split is finished.
     threads : int
     shown : bool
-        Whether *encode* also gives the coordinates that a mosaic needs.
+        Whether *encode* also returns the coordinates for a mosaic.
     """
 
     method: str
@@ -73,7 +73,7 @@ class Job:
 
     @property
     def network_weights(self) -> str:
-        """The file or the name of the network's weights."""
+        """File or name of the weights of the network."""
         own = {"fc2": self.vgg16, "default": "imagenet"}.get(self.method, self.weights)
         if self.method in BASELINES:
             return own
@@ -85,7 +85,7 @@ class Job:
 
 
 def build_classifier(job: Job) -> Any:
-    """Return the unfitted classifier of a preset, its parts and their seeds written out."""
+    """Return the unfitted classifier of a preset, with explicit parts and seeds."""
     from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, default_encoder
 
     if job.method.startswith("luo2021"):
@@ -119,7 +119,7 @@ def check_changed(method: str, changed: Mapping[str, Any], weights: str) -> None
         unknown = [name for name in changed if name != "encoder__image_size"]
         if unknown:
             raise ValueError(
-                f"--set {unknown[0]}: {method} knows encoder__image_size only; leave it out of "
+                f"--set {unknown[0]}: {method} has encoder__image_size only; leave it out of "
                 "--preset, or change its weights by --weights or --vgg16"
             )
         check_count("encoder__image_size", changed.get("encoder__image_size", 224), 32)
@@ -133,7 +133,7 @@ def check_changed(method: str, changed: Mapping[str, Any], weights: str) -> None
 
 
 def _check_values(model: Any) -> None:
-    """Raise what ``fit`` would, hours later."""
+    """Raise the error that ``fit`` would raise hours later."""
     from hypervlad import BoostedSoftmaxClassifier
     from hypervlad.encoder.parameters import EncoderParams
 
@@ -147,9 +147,11 @@ def _check_values(model: Any) -> None:
 
 
 def encode(job: Job) -> dict[str, Any]:
-    """Learn the codebook and encode every image from nothing; the vectors stay in the cache."""
+    """Learn the codebook and encode every image; the vectors stay in the cache."""
     use_threads(job.threads)
-    shutil.rmtree(job.cache, ignore_errors=True)  # what an interrupted run left would be too fast
+    shutil.rmtree(
+        job.cache, ignore_errors=True
+    )  # a cache of an interrupted run would make it too fast
     encoder = build_classifier(job).set_params(encoder__memory=str(job.cache)).encoder
     fit, predict = Clock(), Clock()
     with watched(fit):
@@ -166,7 +168,7 @@ def encode(job: Job) -> dict[str, Any]:
 
 
 def learn(job: Job) -> dict[str, Any]:
-    """Fit and predict as a user does, the vectors of the same images in the cache."""
+    """Fit and predict as a user does, with the vectors of the images in the cache."""
     use_threads(job.threads)
     model = build_classifier(job).set_params(encoder__memory=str(job.cache))
     groups = None if job.groups is None else job.groups[job.train]
@@ -186,7 +188,7 @@ def learn(job: Job) -> dict[str, Any]:
 
 
 def pooled_vectors(job: Job) -> dict[str, Any]:
-    """Return the baseline's vectors of all images; one pass serves every split."""
+    """Return the vectors of a baseline for all images; one pass serves every split."""
     import torch
 
     from hypervlad.backbones import Preprocessing
@@ -212,7 +214,7 @@ def pooled_vectors(job: Job) -> dict[str, Any]:
 
 
 def softmax(job: Job, vectors: np.ndarray) -> dict[str, Any]:
-    """Fit softmax regression on the baseline's vectors; its C by inner cross-validation."""
+    """Fit softmax regression on the vectors of a baseline, with C by inner cross-validation."""
     use_threads(job.threads)
     groups = None if job.groups is None else job.groups[job.train]
     model = TunedLogisticRegression(random_state=job.seed)
@@ -232,12 +234,12 @@ def softmax(job: Job, vectors: np.ndarray) -> dict[str, Any]:
 
 
 def full_vgg16(path: str) -> Any:
-    """Return torchvision's VGG-16 up to fc2 after its ReLU, 4,096 values an image.
+    """Return torchvision's VGG-16 up to fc2 after its ReLU, 4,096 values per image.
 
     Raises
     ------
     SystemExit
-        If the file is no state dict of VGG-16, or holds its convolutions only.
+        If the file is not a state dict of VGG-16, or contains its convolutions only.
     """
     import torch
     import torchvision
@@ -248,9 +250,9 @@ def full_vgg16(path: str) -> Any:
     missing = [key for key in ("classifier.0.weight", "classifier.3.weight") if key not in state]
     if missing:
         raise SystemExit(
-            f"{path}: {len(state)} tensors, but no {missing[0]!r}: this file holds convolutions "
+            f"{path}: {len(state)} tensors, but no {missing[0]!r}: this file contains convolutions "
             "only, and fc2 is a fully connected layer. Give --vgg16 torchvision's full state dict "
-            "(vgg16-397923af.pth, 528 MB); with convolutions alone the named substitute is "
+            "(vgg16-397923af.pth, 528 MB); with convolutions alone, use "
             "--preset pooled-conv5_3"
         )
     with torch.device("meta"):
@@ -281,12 +283,12 @@ def _forward_of(job: Job) -> Callable[[Any], Any]:
 
 
 def _coordinates(job: Job, train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
-    """Return 50 principal components of the vectors of at most `_MOST_SHOWN` images."""
+    """Return 50 principal components of the vectors of at most `_MAX_SHOWN` images."""
     from sklearn.decomposition import PCA
 
     rows = np.concatenate([job.train, job.test])
     rng = np.random.default_rng(0)
-    chosen = rng.permutation(len(rows))[:_MOST_SHOWN]  # so that the first few are any few
+    chosen = rng.permutation(len(rows))[:_MAX_SHOWN]  # so that the first images are a random sample
     n_train = len(train)
     vectors = np.stack([train[k] if k < n_train else test[k - n_train] for k in chosen])
     n_components = min(50, len(vectors) - 1)
@@ -295,16 +297,16 @@ def _coordinates(job: Job, train: np.ndarray, test: np.ndarray) -> dict[str, np.
 
 
 def use_threads(n: int) -> None:
-    """Let torch use n threads."""
+    """Set the number of threads of torch."""
     import torch
 
     torch.set_num_threads(n)
 
 
 def file_digest(path: str) -> str:
-    """Return the first letters of a file's SHA-256; names such as "imagenet" stand for themselves.
+    """Return the start of the SHA-256 of a file; names such as "imagenet" are returned unchanged.
 
-    The file's place does not matter, only what is in it.
+    The path of the file does not matter, only its content.
     """
     if not Path(path).is_file():
         return path

@@ -1,4 +1,4 @@
-"""From probabilities to the rows of the results file, beside the figures of the paper."""
+"""From probabilities to the rows of the results file, with the figures of the paper."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from hypervlad.metrics import accuracy_interval
 
 SPLITS = ("random", "grouped")
 #: Luo, Holm and Wang 2021: accuracy by number of classes, the fc2 baseline, hours for 3,200 images
-#: and seconds an image, on an RTX 2070.
+#: and seconds per image, on an RTX 2070.
 PAPER_ACCURACY = {4: 0.909, 8: 0.845}
 PAPER_BASELINE = 0.843
-PAPER_FIT_HOURS, PAPER_FIT_IMAGES, PAPER_SECONDS_AN_IMAGE = 3.99, 3200, 0.69
+PAPER_FIT_HOURS, PAPER_FIT_IMAGES, PAPER_IMAGE_SECONDS = 3.99, 3200, 0.69
 
 
 def score_classifier(
     images: LabelledImages, job: Job, encoded: Mapping[str, Any], learnt: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Join the pieces of a classifier: the vectors from nothing, the booster from the second."""
+    """Join the pieces of a classifier: encoding from the first, boosting from the second."""
     fit, predict = _without_cache(encoded["fit_seconds"]), encoded["predict_seconds"]
     booster = learnt["fit_seconds"][BOOSTER]
     n_test = len(job.test)
@@ -52,17 +52,17 @@ def score_classifier(
 def score_softmax(
     images: LabelledImages, job: Job, vectors: Mapping[str, Any], learnt: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Join the pieces of a baseline: one pass over all images is shared out among them."""
+    """Join the pieces of a baseline; the time of its one pass is divided among the images."""
     n, n_train, n_test = len(images.paths), len(job.train), len(job.test)
     passed = {name: seconds / n for name, seconds in vectors["seconds"].items()}
     fitted = learnt["fit_seconds"][SOFTMAX]
-    said = learnt["predict_seconds"][SOFTMAX] / n_test
+    predicted = learnt["predict_seconds"][SOFTMAX] / n_test
     times = {
         "fit_stages": {**{k: v * n_train for k, v in passed.items()}, SOFTMAX: fitted},
         "fit_seconds": sum(passed.values()) * n_train + fitted,
         "cached_fit_seconds": fitted,
-        "image_seconds": sum(passed.values()) + said,
-        "cached_image_seconds": said,
+        "image_seconds": sum(passed.values()) + predicted,
+        "cached_image_seconds": predicted,
         "n_features": int(vectors["vectors"].shape[1]),
         "C": learnt["C"],
     }
@@ -74,20 +74,20 @@ def _score(images: LabelledImages, job: Job, learnt: Mapping[str, Any]) -> dict[
     proba = np.zeros((len(job.test), len(classes)))
     proba[:, np.searchsorted(classes, learnt["classes"])] = learnt["proba"]
     true = np.searchsorted(classes, images.labels[job.test])
-    said = proba.argmax(axis=1)
+    predicted = proba.argmax(axis=1)
     confusion = np.zeros((len(classes), len(classes)), dtype=int)
-    np.add.at(confusion, (true, said), 1)
+    np.add.at(confusion, (true, predicted), 1)
     groups = None if images.groups is None else images.groups[job.test]
     rows = np.arange(len(true))
     return {
         "n_train": len(job.train),
         "n_test": len(job.test),
-        "accuracy": float((true == said).mean()),
-        "interval": list(accuracy_interval(true == said, groups)),
+        "accuracy": float((true == predicted).mean()),
+        "interval": list(accuracy_interval(true == predicted, groups)),
         "log_loss": float(-np.log(np.maximum(proba[rows, true], 1e-7)).mean()),
         "confusion": confusion,
         "test": job.test,
-        "right": true == said,
+        "right": true == predicted,
     }
 
 
@@ -99,14 +99,14 @@ def row_of(
     seeds: Sequence[int],
     scores: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Sum up the seeds of one method and split as a row of the results file."""
+    """Summarise the seeds of one method and split as a row of the results file."""
     accuracies = [score["accuracy"] for score in scores]
     changed = common["changed"]
-    told = f" ({', '.join(f'{k}={v}' for k, v in changed.items())})" if changed else ""
+    changes = f" ({', '.join(f'{k}={v}' for k, v in changed.items())})" if changed else ""
     kept = ("n_train", "n_test", "accuracy", "interval", "log_loss", "C", "n_encoded_again")
     return {
         "method": method,
-        "label": method + told,
+        "label": method + changes,
         "split": split,
         "n_images": len(images.paths),
         "n_tested": sum(score["n_test"] for score in scores),
@@ -138,7 +138,7 @@ def interval_of(scores: Sequence[Mapping[str, Any]], groups: np.ndarray | None) 
     """Return the 95 % interval of the mean accuracy of the seeds.
 
     Several random splits share images, so their intervals cannot simply be joined. Where groups
-    are known, what an image scores is averaged over the splits that tested it, and whole groups
+    are known, the score of an image is averaged over the splits that tested it, and whole groups
     are resampled. Without groups it is Student's interval of the splits' accuracies, corrected
     for the images that they share (Nadeau and Bengio, "Inference for the generalization error",
     Machine Learning 52, 2003).
@@ -154,7 +154,7 @@ def interval_of(scores: Sequence[Mapping[str, Any]], groups: np.ndarray | None) 
 
 
 def resampled_interval(scores: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Return Nadeau and Bengio's interval from the accuracies and sizes of several splits."""
+    """Return the interval of Nadeau and Bengio from the accuracies and sizes of several splits."""
     accuracies = np.array([score["accuracy"] for score in scores])
     n_test, n_train = scores[0]["n_test"], scores[0]["n_train"]
     error = np.sqrt((1 / len(scores) + n_test / n_train) * accuracies.var(ddof=1))
@@ -164,9 +164,9 @@ def resampled_interval(scores: Sequence[Mapping[str, Any]]) -> list[float]:
 
 
 def merge(path: Path, images: LabelledImages, row: Mapping[str, Any]) -> None:
-    """Put a row into a results file, in the place of the one that it repeats.
+    """Add a row to a results file; it replaces the row of the same method, split and size.
 
-    Rows of other sizes stay; rows of as many but other images go, they are no comparison.
+    Rows of the same number of other images are removed: they cannot be compared.
     """
     key = ("method", "label", "split", "n_images")
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
@@ -188,7 +188,7 @@ def merge(path: Path, images: LabelledImages, row: Mapping[str, Any]) -> None:
             "baseline": PAPER_BASELINE if n_classes == 4 else None,
             "fit_hours": PAPER_FIT_HOURS,
             "fit_images": PAPER_FIT_IMAGES,
-            "image_seconds": PAPER_SECONDS_AN_IMAGE,
+            "image_seconds": PAPER_IMAGE_SECONDS,
         },
         "rows": rows,
     }
@@ -196,7 +196,7 @@ def merge(path: Path, images: LabelledImages, row: Mapping[str, Any]) -> None:
 
 
 def sentence(row: Mapping[str, Any], title: str) -> str:
-    """Return a row in words, for the screen."""
+    """Return a row as text for the terminal."""
     n_classes = len(row["confusion"])
     paper = f"paper, its own images: {100 * PAPER_ACCURACY[n_classes]:.1f} %"
     if row["method"] in BASELINES and n_classes == 4:
@@ -208,13 +208,13 @@ def sentence(row: Mapping[str, Any], title: str) -> str:
         f" accuracy {accuracy_in_words(row)} ({paper})\n"
         f"    fit {row['fit_seconds']:.0f} s for {row['n_train']} images ({stages}), cached "
         f"{row['cached_fit_seconds']:.0f} s (paper: {PAPER_FIT_HOURS} h for {PAPER_FIT_IMAGES:,}); "
-        f"predict {row['image_seconds']:.3f} s an image, cached {row['cached_image_seconds']:.3f} s"
-        f" (paper: {PAPER_SECONDS_AN_IMAGE} s){peak}"
+        f"predict {row['image_seconds']:.3f} s/image, cached {row['cached_image_seconds']:.3f} s"
+        f" (paper: {PAPER_IMAGE_SECONDS} s){peak}"
     )
 
 
 def _without_cache(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Leave out the filling of the cache: without ``memory=`` nobody pays for it."""
+    """Leave out the time of filling the cache, which a run without ``memory=`` does not need."""
     return {name: value for name, value in seconds.items() if name != KEEPING}
 
 

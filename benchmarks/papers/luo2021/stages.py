@@ -1,4 +1,4 @@
-"""Where the time and the memory of an experiment go."""
+"""Time and memory of the stages of an experiment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SAY_EVERY = 60.0
 
 
 class Clock:
-    """Seconds by stage. Time in a stage within another one counts for the inner one only.
+    """Seconds by stage. Time in a nested stage counts for the inner one only.
 
     Examples
     --------
@@ -41,7 +41,7 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time what runs in here."""
+        """Time the code in this context."""
         self._charge()
         self._stack.append(name)
         try:
@@ -67,7 +67,7 @@ class Clock:
         return call
 
     def timed_reading(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a reader of which only the waiting for the next image is timed."""
+        """Return a reader that is timed only while waiting for the next image."""
 
         @functools.wraps(function)
         def read(images: Any, **keywords: Any) -> Iterator[Any]:
@@ -96,7 +96,7 @@ class Clock:
 def watched(clock: Clock) -> Iterator[None]:
     """Time the stages of every `HypercolumnVLAD` that works in here.
 
-    A GPU's network goes on after its call has returned: what waits for it then counts as the next
+    On a GPU, calls of the network return before it has finished: the wait counts for the next
     stage.
     """
     from hypervlad.backbones import TappedNetwork
@@ -119,7 +119,7 @@ def watched(clock: Clock) -> Iterator[None]:
 
 
 def with_progress(items: Iterable[Any], total: int, stage: list[str]) -> Iterator[Any]:
-    """Pass items on; say now and then how many there were."""
+    """Yield the items and print the progress once a minute."""
     started = said = time.perf_counter()
     for number, item in enumerate(items):
         now = time.perf_counter()
@@ -131,9 +131,9 @@ def with_progress(items: Iterable[Any], total: int, stage: list[str]) -> Iterato
 
 
 def peak_memory_mb() -> float | None:
-    """Return the most memory that this process has held so far; None where nobody counts."""
+    """Return the peak memory of this process so far; None where it is not known."""
     status = Path("/proc/self/status")
-    if status.exists():  # on Linux ru_maxrss begins with what the parent process held
+    if status.exists():  # on Linux ru_maxrss starts at the peak of the parent process
         peaks = re.findall(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="ascii"))
         if peaks:
             return int(peaks[0]) * 1024 / 1e6

@@ -1,4 +1,4 @@
-"""Tables of the 2021 experiment, made from what `luo2021.py` stored."""
+"""Tables of the 2021 experiment, made from the stored results."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from benchmarks.papers.luo2021.stages import NETWORK, READING, STAGES
 
 
 def experiment_table(results: list[dict[str, Any]]) -> str:
-    """Return the 2021 experiment, a line a method, split and size, after the paper's own."""
+    """Return one row per method, split and size, after the row of the paper."""
     lines = [
-        "| images | classes | split | method | accuracy | fit | fit, cached | predict, an image "
+        "| images | classes | split | method | accuracy | fit | fit, cached | predict, per image "
         "| cached | peak of memory |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
         paper, n_classes = result["paper"], len(result["classes"])
         baseline = paper["baseline"]
-        told = f"; its fc2 baseline {100 * baseline:.1f} %" if baseline else ""
+        other = f"; its fc2 baseline {100 * baseline:.1f} %" if baseline else ""
         lines.append(
             f"| 5,323, the paper's own | {n_classes} | random | *the paper* "
-            f"| *{100 * paper['accuracy']:.1f} %{told}* | *{paper['fit_hours']} h "
+            f"| *{100 * paper['accuracy']:.1f} %{other}* | *{paper['fit_hours']} h "
             f"({paper['fit_images']:,} images)* | | *{paper['image_seconds']} s* | | |"
         )
         lines += [_line(result, row) for row in result["rows"]]
@@ -45,12 +45,12 @@ def _line(result: dict[str, Any], row: dict[str, Any]) -> str:
 
 
 def stages_table(results: list[dict[str, Any]]) -> str:
-    """Return where the time of fit goes, without a cache."""
+    """Return the time of the stages of fit, without a cache."""
     rows = [(result, row) for result in results for row in result["rows"]]
     known = {stage for _, row in rows for stage in row["fit_stages"]}
     stages = [stage for stage in STAGES if stage in known]
     lines = [
-        f"| method | images learnt from | classes | {' | '.join(stages)} "
+        f"| method | training images | classes | {' | '.join(stages)} "
         "| after the network / network |",
         f"|---|---|---|{'---|' * (len(stages) + 1)}",
     ]
@@ -69,14 +69,14 @@ def stages_table(results: list[dict[str, Any]]) -> str:
 
 
 def accuracy_in_words(row: Mapping[str, Any]) -> str:
-    """Return the accuracy with its interval, and how many splits it is the mean of."""
+    """Return the accuracy with its interval and number of splits."""
     low, high = row["interval"]
     splits = f" ({len(row['seeds'])} splits)" if len(row["seeds"]) > 1 else ""
     return f"{100 * row['accuracy']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]{splits}"
 
 
 def duration(seconds: float) -> str:
-    """Return a time with the unit that suits it."""
+    """Return a duration with a suitable unit."""
     if seconds < 99.5:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.2f} h"

@@ -1,12 +1,12 @@
-"""Is a fine-tuned ImageNet network better? The 2017 paper's two ways beside ours, on a folder.
+"""Is a fine-tuned ImageNet network better? The two approaches of the 2017 paper and ours.
 
-    python benchmarks/modarres2017.py --data SEM_dataset --backbones inception_v3 resnet50
-    python benchmarks/modarres2017.py --data my/images --groups my/groups.csv --test my/others
-    python benchmarks/modarres2017.py          # ten synthetic categories
+    python -m benchmarks.papers.modarres2017 --data SEM_dataset --backbones inception_v3 resnet50
+    python -m benchmarks.papers.modarres2017 --data images --groups groups.csv --test others
+    python -m benchmarks.papers.modarres2017          # ten synthetic categories
 
-One sub-folder a category, as in the NFFA-EUROPE SEM data set, which it takes as it is. Every method
-sees the same grouped, stratified folds; each fold is kept in a checkpoint, and of a fine-tuning
-each epoch, so that an interrupted run goes on.
+The folder has one sub-folder per category; the NFFA-EUROPE SEM data set can be used as it is. All
+methods use the same grouped, stratified folds. Each fold is kept in a checkpoint, and each epoch of
+a fine-tuning, so that an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ SEED = 1000  # the folds of `accuracy.py`
 def cross_validate(
     method: Method, folds: Sequence[Fold], second: DataSet | None, checkpoints: Path
 ) -> dict[str, Any]:
-    """Return the scores of a method, out of fold and on a second test set."""
+    """Return the out-of-fold scores of a method, and those on a second test set."""
     data = folds[0].data
     n_repeats = 1 + max(fold.repeat for fold in folds)
     proba = np.full((n_repeats, len(data.y), len(data.classes)), np.nan)
     others: list[np.ndarray] = []
-    told: dict[str, list[float]] = {"fit_seconds": [], "ms": [], "epochs": []}
+    values_of: dict[str, list[float]] = {"fit_seconds": [], "ms": [], "epochs": []}
     for fold in folds:
         result = run(method, fold, [] if second is None else list(second.paths), checkpoints)
         proba[fold.repeat, fold.test] = result["proba"] / result["proba"].sum(1, keepdims=True)
-        for name, values in told.items():
+        for name, values in values_of.items():
             values.append(result[name])
         others += [result["second"]] if second is not None else []
         print(f"{data.name}: {method.title}: fold {fold.repeat}.{fold.number} done", flush=True)
     row = scores(OutOfFold.of(data, proba))
-    row |= {name: float(np.mean(values)) for name, values in told.items()}
+    row |= {name: float(np.mean(values)) for name, values in values_of.items()}
     if second is not None:
         codes = np.searchsorted(data.classes, second.y)
         row["second"] = scores(OutOfFold(codes, second.groups, np.stack(others)))
@@ -55,7 +55,7 @@ def cross_validate(
 
 
 def scores(found: OutOfFold) -> dict[str, Any]:
-    """Return accuracy, top-2 accuracy, log-loss, ECE, and what became of each class."""
+    """Return accuracy, top-2 accuracy, log-loss, calibration error, and scores per class."""
     proba, codes = found.proba, found.codes
     n_classes = proba.shape[2]
     best_two = np.argsort(-proba, axis=2, kind="stable")[:, :, :2]
@@ -76,11 +76,11 @@ def scores(found: OutOfFold) -> dict[str, Any]:
 
 
 def per_class(confusion: np.ndarray) -> list[dict[str, float | None]]:
-    """Return precision, recall and F1 of each class; None where nothing was said or there."""
+    """Return precision, recall and F1 of each class; None where they are undefined."""
     right = np.diag(confusion)
-    said, there = confusion.sum(axis=0), confusion.sum(axis=1)
+    predicted, true = confusion.sum(axis=0), confusion.sum(axis=1)
     rows = []
-    for r, s, t in zip(right.tolist(), said.tolist(), there.tolist(), strict=True):
+    for r, s, t in zip(right.tolist(), predicted.tolist(), true.tolist(), strict=True):
         precision, recall = (r / s if s else None), (r / t if t else None)
         f1 = 2 * r / (s + t) if s + t else None
         rows.append({"precision": precision, "recall": recall, "f1": f1, "n": t})
@@ -88,19 +88,23 @@ def per_class(confusion: np.ndarray) -> list[dict[str, float | None]]:
 
 
 def second_test_set(folder: Path | None, data: DataSet) -> DataSet | None:
-    """Read a second test set, whose categories must be among those learnt."""
+    """Read a second test set, whose categories must be among those of the training images."""
     if folder is None:
         return None
     second = read_folder(folder, None)
     unknown = sorted(set(second.y.tolist()) - set(data.classes.tolist()))
     if unknown:
-        raise SystemExit(f"{folder}: categories that are not learnt: {', '.join(unknown)}")
+        raise SystemExit(f"{folder}: categories without training images: {', '.join(unknown)}")
     return second
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder, a sub-folder a category; else synthetic")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="folder with one sub-folder per category; by default, synthetic images",
+    )
     parser.add_argument("--groups", type=Path, help="CSV table: path,group")
     parser.add_argument("--test", type=Path, help="folder of a second test set")
     parser.add_argument("--backbones", nargs="+", default=["mobilenet_v2"])
@@ -109,19 +113,21 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="BACKBONE=FILE",
-        help="where the weights of a backbone are, if elsewhere; may be repeated",
+        help="file with the weights of a backbone; may be repeated",
     )
     parser.add_argument(
         "--trainable",
         nargs="*",
         default=["all"],
         choices=["head", "last", "all"],
-        help="what is fine-tuned, once for each; none with no value",
+        help="which layers are fine-tuned, one method for each; no value: none",
     )
-    parser.add_argument("--without-ours", action="store_true", help="only the paper's two ways")
+    parser.add_argument(
+        "--without-ours", action="store_true", help="only the two approaches of the paper"
+    )
     parser.add_argument("--max-epochs", type=int, default=30)
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--folds", type=int, default=5, help="at most")
+    parser.add_argument("--folds", type=int, default=5, help="maximum number of folds")
     parser.add_argument("--synthetic", type=int, default=60, help="images of each category")
     parser.add_argument("--size", type=int, default=224, help="of synthetic images, pixels")
     parser.add_argument("--threads", type=int, default=2)
@@ -136,7 +142,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def write(path: Path, facts: Mapping[str, Any]) -> None:
-    """Put results beside those of earlier runs on the same images."""
+    """Add results to those of earlier runs on the same images."""
     earlier: dict[str, Any] = {}
     if path.exists():
         earlier = json.loads(path.read_text(encoding="utf-8"))
@@ -168,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not methods:
         raise SystemExit("none of the networks has weights here")
     folds = folds_of(data, arguments.repeats, SEED, arguments.folds)
-    whence = origin(arguments.threads, *CODE, "papers/modarres2017/__main__")
+    code_origin = origin(arguments.threads, *CODE, "papers/modarres2017/__main__")
     facts: dict[str, Any] = {
         "data": data.name,
         "is_synthetic": arguments.data is None,
@@ -188,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             {
                 "method": method.title,
                 "parameters": parameters,
-                "origin": whence,
+                "origin": code_origin,
                 "measured": measured_now(),
             }
             | row
@@ -197,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(
             f"{data.name}: {method.title}: accuracy {row['accuracy']:.3f} top-2 {row['top2']:.3f} "
             f"log-loss {row['log_loss']:.3f} ECE {row['ece']:.3f} fit {row['fit_seconds']:.1f} s "
-            f"{row['ms']:.1f} ms an image",
+            f"{row['ms']:.1f} ms per image",
             flush=True,
         )
 

@@ -1,4 +1,4 @@
-"""Images of up to ten categories: a folder of one's own, or ten synthetic categories as files."""
+"""Images of up to ten categories, from a folder or synthetic."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from benchmarks.common.folds import DataSet, content_digest
 from hypervlad import make_nanofibre_images, make_tem_images
 
 SYNTHETIC_SEED = 0
-MATS = {"mat-beaded": 1.0, "mat-plain": 0.0}  # shares of mats with beads in them
+MATS = {"mat-beaded": 1.0, "mat-plain": 0.0}  # share of mats with beads
 
 
 def read_folder(folder: Path, groups: Path | None) -> DataSet:
-    """Read a folder with a sub-folder a category, with a table of groups if there is one."""
+    """Read a folder with one sub-folder per category, with a table of groups if there is one."""
     data = hypervlad.load_image_folder(folder, groups)
     names = np.arange(len(data.images)).astype(str) if data.groups is None else data.groups
     labels = np.asarray(data.target)
@@ -25,7 +25,7 @@ def read_folder(folder: Path, groups: Path | None) -> DataSet:
 
 
 def synthetic_folder(place: Path, n_of_each: int, size: int) -> Path:
-    """Write the synthetic categories as 8-bit PNG files, unless they are there; return the folder.
+    """Write the synthetic categories as 8-bit PNG files, unless they exist; return the folder.
 
     Eight kinds of TEM images, and SEM images of nanofibre mats with beads and without.
     """

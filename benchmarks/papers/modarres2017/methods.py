@@ -1,4 +1,4 @@
-"""What is compared with the 2017 paper's system: features, fine-tuning, and our own classifier."""
+"""The methods that are compared: features, fine-tuning, and our own classifier."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from hypervlad.backbones import WeightsNotFoundError, build_network
 from hypervlad.presets import modarres2017
 
 OURS = "hypervlad, default"
-# The modules of this folder on which a result depends: a change makes its checkpoints void.
+# The files on which a result depends: a change makes its checkpoints void.
 CODE = ("papers/modarres2017/methods", "common/folds")
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to classify; ``parameters`` are those of its classifier.
+    """A method; ``parameters`` are those of its classifier.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Method:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that its results depend on, beside the fold."""
+        """Everything on which its results depend, besides the fold."""
         parameters = {name: repr(value) for name, value in self.parameters}
         return {"kind": self.kind, "backbone": self.backbone, "weights": self.digest} | parameters
 
@@ -75,7 +75,7 @@ class Method:
 def all_methods(
     backbones: Sequence[str], weights: dict[str, str], trainable: Sequence[str], max_epochs: int
 ) -> tuple[list[Method], dict[str, str]]:
-    """Return the methods that can run, and of the backbones that cannot, why."""
+    """Return the methods that can run, and why other backbones cannot."""
     methods: list[Method] = []
     missing: dict[str, str] = {}
     for backbone in backbones:
@@ -94,34 +94,33 @@ def all_methods(
 
 
 def run(method: Method, fold: Fold, second: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Return what a method says of a fold's test images and of a second test set.
+    """Return the predictions of a method for the test images of a fold and a second test set.
 
-    From its checkpoint, if there is one; a fine-tuning that was cut off goes on after its last
-    epoch.
+    From its checkpoint, if there is one. An interrupted fine-tuning resumes after its last epoch.
     """
     name = "".join(c if c.isalnum() else "_" for c in method.title)
-    place = folder / fold.data.name / name
-    path = place / f"repeat{fold.repeat}_fold{fold.number}.json"
+    fold_folder = folder / fold.data.name / name
+    path = fold_folder / f"repeat{fold.repeat}_fold{fold.number}.json"
     settings = fold.settings | method.settings | {"second": list(map(str, second))}
     settings |= {"code": code_digest(*CODE), "versions": versions()}
     settings |= {"machine": machine(torch.get_num_threads())}
-    return load_or_run(path, settings, lambda: _measured(method, fold, second, place))
+    return load_or_run(path, settings, lambda: _measured(method, fold, second, fold_folder))
 
 
 def _measured(
-    method: Method, fold: Fold, second: Sequence[str], place: Path
+    method: Method, fold: Fold, second: Sequence[str], folder: Path
 ) -> dict[str, np.ndarray | float | int]:
-    place.mkdir(parents=True, exist_ok=True)
-    model = method.model(fold.seed, place)
+    folder.mkdir(parents=True, exist_ok=True)
+    model = method.model(fold.seed, folder)
     started = time.perf_counter()
     model.fit(fold.train_paths, fold.y, groups=fold.groups)
     fitted = time.perf_counter()
     proba = np.asarray(model.predict_proba(fold.test_paths), dtype=np.float64)
     predicted = time.perf_counter()
     if list(model.classes_) != list(fold.data.classes):
-        raise RuntimeError(f"{fold.data.name}: a training part without some class")
-    for unfinished in place.glob("training-*.checkpoint"):
-        unfinished.unlink()  # the fold's result takes its place
+        raise RuntimeError(f"{fold.data.name}: a class is missing from a training part")
+    for unfinished in folder.glob("training-*.checkpoint"):
+        unfinished.unlink()  # the result of the fold replaces it
     history = getattr(model, "history_", None)
     found: dict[str, np.ndarray | float | int] = {
         "proba": proba,

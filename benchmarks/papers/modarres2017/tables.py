@@ -1,4 +1,4 @@
-"""The tables of what `modarres2017.py` stored."""
+"""Tables of the 2017 experiment, made from the stored results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def comparison(results: Sequence[Mapping[str, Any]]) -> str:
-    """Return, for each set of images, a table of the methods and what the best one did by class."""
+    """Return, for each set of images, a table of the methods and one of the best by class."""
     return "\n\n".join(_section(result) for result in results)
 
 
@@ -21,7 +21,7 @@ def _section(result: Mapping[str, Any]) -> str:
         f"{len(result['classes'])} categories; {result['repeats']} x {result['folds']} grouped "
         "folds)",
         _methods(result["rows"], lambda row: row),
-        f"By category, {best['method']}, which is right most often:",
+        f"By category, for {best['method']}, the most accurate method:",
         _classes(result["classes"], best),
     ]
     if result["second"] is not None:
@@ -34,7 +34,7 @@ def _section(result: Mapping[str, Any]) -> str:
 
 def _methods(rows: Sequence[Mapping[str, Any]], scores_of: Any) -> str:
     lines = [
-        "| method | accuracy | top-2 | balanced | log-loss | ECE | epochs | fit | an image |",
+        "| method | accuracy | top-2 | balanced | log-loss | ECE | epochs | fit | per image |",
         f"|{'---|' * 9}",
     ]
     best = max(scores_of(row)["accuracy"] for row in rows)
@@ -54,29 +54,31 @@ def _methods(rows: Sequence[Mapping[str, Any]], scores_of: Any) -> str:
 
 
 def _epochs(row: Mapping[str, Any]) -> str:
-    """Return the epochs of a training, "of at most" how many, marked where it was cut short."""
+    """Return the epochs of a training and their maximum, marked if all folds reached it."""
     if not row["epochs"]:
         return "–"
-    most = row["parameters"].get("max_epochs")
-    if most is None:
+    maximum = row["parameters"].get("max_epochs")
+    if maximum is None:
         return f"{row['epochs']:.1f}"
-    cut = "\\*" if row["epochs"] == most else ""
-    return f"{row['epochs']:.1f} of {most}{cut}"
+    cut = "\\*" if row["epochs"] == maximum else ""
+    return f"{row['epochs']:.1f} of {maximum}{cut}"
 
 
 def _classes(names: Sequence[str], row: Mapping[str, Any]) -> str:
-    """Return precision, recall, F1 and the confusion matrix, in shares of the true category."""
+    """Return precision, recall, F1 and the confusion matrix as shares of the true category."""
     lines = [
         f"| category | images | precision | recall | F1 | {' | '.join(f'→ {n}' for n in names)} |",
         f"|{'---|' * (5 + len(names))}",
     ]
     confusion = np.array(row["confusion"])
-    for name, scores, told in zip(names, row["classes"], confusion, strict=True):
+    for name, scores, counts in zip(names, row["classes"], confusion, strict=True):
         cells = [name, f"{scores['n']:.0f}"]
         cells += [
             "–" if scores[kind] is None else f"{scores[kind]:.2f}"
             for kind in ("precision", "recall", "f1")
         ]
-        cells += [f"{value / max(told.sum(), 1):.2f}" if value else "" for value in told.tolist()]
+        cells += [
+            f"{value / max(counts.sum(), 1):.2f}" if value else "" for value in counts.tolist()
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -70,7 +70,7 @@ def test_bad_files_are_told_and_cost_no_others(model: Path, folder: Path, tmp_pa
     (folder / "a" / "2.png").write_bytes(b"no image")
     out = tmp_path / "f.parquet"
     result = run("extract", folder, "-m", model, "-o", out, code=2)
-    assert "error: 1 images could not be read, as the warning lists" in result.stderr
+    assert "error: 1 images could not be read (listed in the warning)" in result.stderr
     assert re.search(r"warning: 1 of 20 images could not be read.*\n.*2\.png", result.stderr)
     assert len(load_features(out)[0]) == 19
     run("extract", folder, "-m", model, "-o", out, "--on-error", "skip")
@@ -99,7 +99,7 @@ def test_a_stopped_run_goes_on(
 
         patch.setattr(TaskFolder, "keep", keep)
         result = run("extract", folder, "-m", model, "-o", out, *batches, code=130)
-        assert "extract goes on with --resume" in result.stderr
+        assert "extract continues with --resume" in result.stderr
     again = ("extract", folder, "-m", model, "-o", out, *batches, "--resume")
     assert "20 images: 8 finished before" in run(*again, "--dry-run").stdout
     assert "8 images had been finished before" in run(*again).stderr

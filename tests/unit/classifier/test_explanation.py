@@ -359,7 +359,9 @@ def test_classes_are_found_by_label() -> None:
     found = fitted().explain(textures(3)[0][0])
     assert [found.index_of(label) for label in found.classes] == [0, 1, 2]
     assert repr(found).startswith("Explanation(label=")
-    with pytest.raises(ValueError, match=r"no class 'ring'; its classes are \['flat', 'rings', 'stripes'"):
+    with pytest.raises(
+        ValueError, match=r"no class 'ring'; its classes are \['flat', 'rings', 'stripes'"
+    ):
         found.index_of("ring")
 
 

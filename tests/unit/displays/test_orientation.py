@@ -268,7 +268,7 @@ def test_what_does_not_fit_is_refused() -> None:
         (lambda: OrientationDisplay(HALVES, orientation, panels="regions"), "give aligned= too"),
         (lambda: OrientationDisplay(HALVES, orientation, aligned, panels=[]), "expected some of"),
         (lambda: AlignmentRecipe(method="fft"), "method must be one of .* not 'fft'"),
-        (lambda: AlignmentRecipe(window="wide"), "'wide' is no length"),
+        (lambda: AlignmentRecipe(window="wide"), "'wide' is not a length"),
         (lambda: AlignmentRecipe(tolerance=20), "tolerance must be an angle in radians .* not 20"),
         (lambda: AlignmentRecipe(n_bootstrap=-1), "n_bootstrap must be .* not -1"),
         (lambda: AlignmentRecipe(pixel_size=0), "pixel_size must be a number of nm .* not 0"),

@@ -197,7 +197,7 @@ def test_a_stream_is_drawn_from_as_needed(encoder: HypercolumnVLAD) -> None:
 def test_include_takes_names_and_paths(encoder: HypercolumnVLAD, folder: Path) -> None:
     _, frame = extract_features(folder, encoder, include=["a/*", "w.png"], exclude=["*/7.png"])
     assert frame["path"].tolist() == [f"a/{i}.png" for i in range(7)] + ["w.png"]
-    with pytest.raises(ImageReadError, match=r"no image fits include=\['\*\.tif'\]"):
+    with pytest.raises(ImageReadError, match=r"no image matches include=\['\*\.tif'\]"):
         extract_features(folder, encoder, include=["*.tif"])
 
 

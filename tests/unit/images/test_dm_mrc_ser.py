@@ -1,4 +1,4 @@
-"""DM3, DM4, MRC and SER: real files, written here byte by byte where nothing writes them for us."""
+"""DM3, DM4, MRC and SER files, written byte by byte where no package writes them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def ser_bytes(frames, delta=1.5e-9, delta_down=None):
 
 
 class DM:
-    """The tag tree of Gatan's files, as much of it as an image needs."""
+    """The part of the tag tree of Gatan's files that an image needs."""
 
     def __init__(self, version):
         self.long = ">I" if version == 3 else ">Q"
@@ -124,7 +124,7 @@ def test_mrc_sections_are_pages(tmp_path):
     for page, expected in enumerate(stack):
         assert read_micrograph(path, page=page).digest == read_micrograph(expected).digest
     assert read_micrograph(path).pixel_size is None
-    with pytest.raises(ImageReadError, match="page 3 was asked for, but the file has 3 images"):
+    with pytest.raises(ImageReadError, match="page 3 was requested, but the file has 3 images"):
         read_image(path, page=3)
 
 
@@ -149,7 +149,7 @@ def test_ser(tmp_path, capsys):
     assert first.digest == read_micrograph(GREY).digest
     assert second.digest == read_micrograph(GREY // 2).digest
     assert first.pixel_size == pytest.approx(1.5)
-    with pytest.raises(ImageReadError, match="page 2 was asked for, but the file has 2 images"):
+    with pytest.raises(ImageReadError, match="page 2 was requested, but the file has 2 images"):
         read_image(path, page=2)
     with pytest.raises(ImageReadError, match="30 x 40 pixels is more"):
         read_image(path, max_pixels=100)
@@ -191,7 +191,7 @@ def test_dm(tmp_path, version, capsys):
     assert micrograph.digest == read_micrograph(GREY).digest
     assert micrograph.pixel_size == pytest.approx(0.5)
     assert micrograph.metadata["gatan"]["Voltage"] == 200000
-    with pytest.raises(ImageReadError, match="page 1 was asked for, but the file has 1 image;"):
+    with pytest.raises(ImageReadError, match="page 1 was requested, but the file has 1 image;"):
         read_image(path, page=1)
     assert capsys.readouterr().out == ""
 

@@ -1,4 +1,4 @@
-"""Bad input: every kind has one clear sentence that names the image and the remedy."""
+"""Invalid input: each kind has a message that names the image and says what to do."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def tiff(path: Path, keep: float = 1.0, image=GREY, **kwargs) -> Path:
 
 
 def bomb_png(path: Path) -> Path:
-    """A few bytes that promise 100,000 x 100,000 pixels."""
+    """A few bytes with a header for 100,000 x 100,000 pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         body = kind + data
@@ -59,7 +59,7 @@ def bomb_png(path: Path) -> Path:
 
 
 def bomb_tiff(path: Path) -> Path:
-    """A TIFF of one small compressed strip whose header promises 100,000 x 100,000 pixels."""
+    """A TIFF of one small compressed strip whose header says 100,000 x 100,000 pixels."""
     tags = [(256, 4, 1, 100_000), (257, 4, 1, 100_000), (258, 3, 1, 8), (259, 3, 1, 8)]
     tags += [(262, 3, 1, 1), (273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, 100_000), (279, 4, 1, 12)]
     strip = zlib.compress(b"")[:12].ljust(12, b"\0")
@@ -146,14 +146,14 @@ FILES = {
     "page beyond": (
         lambda d: tiff(d / "a.tif", image=np.stack([GREY] * 3)),
         {"page": 3},
-        "{name}: page 3 was asked for, but the file has 3 pages; pages are counted from 0",
+        "{name}: page 3 was requested, but the file has 3 pages; pages are counted from 0",
     ),
     "page beyond the only one": (
         lambda d: tiff(d / "a.tif"),
         {"page": 1},
         "the file has 1 page;",
     ),
-    "page of a png": (lambda d: encoded(d / "a.png"), {"page": 1}, "{name}: page 1 was asked for"),
+    "page of a png": (lambda d: encoded(d / "a.png"), {"page": 1}, "{name}: page 1 was requested"),
     "complex tiff": (
         lambda d: tiff(d / "a.tif", image=GREY.astype(np.complex64)),
         {},
@@ -210,7 +210,7 @@ ARRAYS = {
     "masked": (np.ma.masked_equal(np.eye(3), 1), {}, "a masked array with masked pixels; fill"),
     "tensor on a gpu": (Stubborn(), {}, "does not convert to a NumPy array (can't convert cuda:0"),
     "absurd": (np.broadcast_to(np.uint8(0), (10**6, 10**6)), {}, "1000000 x 1000000 pixels is mor"),
-    "page of an array": (GREY, {"page": 1}, "an array is one page; pass stack[page]"),
+    "page of an array": (GREY, {"page": 1}, "an array has one page: pass stack[page]"),
     "negative page": (GREY, {"page": -1}, "page=-1: pages are counted from 0"),
     "page is text": (GREY, {"page": "first"}, "page='first': expected an integer"),
     "page is true": (GREY, {"page": True}, "page=True: expected an integer"),
@@ -245,8 +245,8 @@ LISTS = {
     "set": ({"a.png"}, "got set"),
     "generator": ((name for name in "ab"), "got generator; wrap one image in a list, turn a"),
     "bytes": (b"a.png", "got bytes"),
-    "numbers": (np.arange(5), "an array of numbers with shape (5,) holds no images"),
-    "scalar": (np.array(5), "holds no images"),
+    "numbers": (np.arange(5), "an array of numbers with shape (5,) contains no images"),
+    "scalar": (np.array(5), "contains no images"),
     "paths in two columns": (np.array([["a", "b"]]), "expected a flat list of paths"),
 }
 
@@ -378,7 +378,7 @@ def patched_tiff(path: Path, tag: int, value: int, **kwargs) -> Path:
     return written(path, bytes(content))
 
 
-def test_tiff_compression_that_nothing_here_decodes(tmp_path):
+def test_unsupported_tiff_compression(tmp_path):
     image = np.zeros((20, 30, 3), np.uint16)
     path = patched_tiff(tmp_path / "a.tif", 259, 34712, data=image, photometric="rgb")
 
@@ -389,7 +389,7 @@ def test_tiff_compression_that_nothing_here_decodes(tmp_path):
 def test_tiff_with_a_strip_left_out(tmp_path):
     path = patched_tiff(tmp_path / "a.tif", 279, 0, data=GREY, photometric="minisblack")
 
-    with pytest.raises(ImageReadError, match="truncated TIFF: its header promises"):
+    with pytest.raises(ImageReadError, match="truncated TIFF: its header describes"):
         read_image(path)
 
 
@@ -413,7 +413,7 @@ def test_invalid_on_error_is_a_value_error_at_once(bad):
         read_micrographs([GREY], on_error=bad)
 
 
-def test_options_that_are_no_read_options():
+def test_options_must_be_read_options():
     with pytest.raises(TypeError, match="expected a ReadOptions, got dict"):
         read_micrographs([GREY], options={"page": 0})
 
