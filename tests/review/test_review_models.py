@@ -417,7 +417,7 @@ def test_the_queue_is_left_alone_if_asked(
     told = run(
         "retrain", started, "--training", place.images, "-o", tmp_path / "m.hvlad", *options
     ).stdout
-    assert "the queue is left as it was" in told
+    assert "the queue is unchanged" in told
     assert queue.images() == before
     assert queue.fact("model") == str(place.model)
     queue.close()
