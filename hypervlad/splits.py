@@ -214,6 +214,9 @@ def linked_groups(pairs: IntArray, n: int) -> IntArray:
 
 def first_appearance_codes(values: ArrayLike, what: str) -> IntArray:
     """Number the distinct values in the order they appear, so that names cannot change a split."""
+    if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iu":
+        _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[inverse]
     rows = _as_list(values, what)
     codes: dict[Any, int] = {}
     for position, value in enumerate(rows):

@@ -121,8 +121,8 @@ def test_the_help_states_the_librarys_own_defaults():
     text = " ".join(run("train", "--help").stdout.split())
     defaults = HypercolumnVLAD().get_params()
     for stated in ("backbone", "image_size", "n_codewords"):
-        assert f"{defaults[stated]} if not given" in text
-    assert f'"{defaults["weights"]}" (if not given)' in text
+        assert f"by default {defaults[stated]}." in text
+    assert f'"{defaults["weights"]}" (the default)' in text
     assert {"raise", "skip"} == set(OnError)
     pictures = inspect.signature(write_classified_page).parameters["max_thumbnails"].default
     assert f"[default: {pictures};" in " ".join(run("predict", "--help").stdout.split())
@@ -306,19 +306,22 @@ def test_quiet_says_nothing_but_results(model, folder, tmp_path):
         (["predict", "{model}", "nothing.png"], "nothing.png"),
         (["predict", "{model}", "{folder}/*.tif"], "no images here"),
         (["predict", "{model}", "{folder}", "-o", "{folder}"], "is a folder"),
-        (["predict", "{model}", "{folder}", "--page", "page.csv"], "ends in .html"),
-        (["predict", "{model}", "{folder}", "-o", "p.html", "--page", "p.html"], "one file"),
+        (["predict", "{model}", "{folder}", "--page", "page.csv"], "end in .html"),
+        (["predict", "{model}", "{folder}", "-o", "p.html", "--page", "p.html"], "same file"),
         (["explain", "{model}", "{folder}/flat/00.png", "-o", "why.jpg"], "ends in .png"),
         (["explain", "{model}", "nothing.png", "-o", "why.png"], "nothing.png"),
         (["explain", "none.hvlad", "{folder}/flat", "-o", "why.png"], "none.hvlad"),
         (
             ["explain", "{model}", "{folder}/flat", "-o", "why.png", "--class", "ring"],
-            "no class 'ring'; it knows flat, rings, stripes",
+            "no class 'ring'; its classes: flat, rings, stripes",
         ),
         (["evaluate", "{model}", "nowhere", "-o", "report"], "nowhere"),
         (["evaluate", "none.hvlad", "{folder}", "-o", "report"], "none.hvlad"),
-        (["evaluate", "{model}", "{folder}", "-o", "{folder}/report"], "put the report elsewhere"),
-        (["demo", "{folder}", "-o", "{folder}"], "put the report elsewhere"),
+        (
+            ["evaluate", "{model}", "{folder}", "-o", "{folder}/report"],
+            "results to another folder",
+        ),
+        (["demo", "{folder}", "-o", "{folder}"], "results to another folder"),
         (["demo", "nowhere"], "nowhere"),
         (["check", "nowhere"], "nowhere"),
         (["info", "none.hvlad"], "none.hvlad"),
@@ -342,14 +345,14 @@ def test_debug_shows_where(tmp_path):
 def test_an_encoder_alone_does_not_classify(tiny_encoder, texture_images, folder, tmp_path):
     tiny_encoder.fit(texture_images[0]).save(tmp_path / "encoder.hvlad")
     words = refused("predict", tmp_path / "encoder.hvlad", folder)
-    assert "holds a HypercolumnVLAD, and this command wants what" in words
+    assert "contains a HypercolumnVLAD, but this command needs" in words
     assert "HypercolumnVLAD" in run("info", tmp_path / "encoder.hvlad").stdout
 
 
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (KeyError("x"), "unexpected KeyError: 'x'; this is a fault in hypervlad"),
+        (KeyError("x"), "unexpected KeyError: 'x'; this is a bug in hypervlad"),
         (MemoryError(), "not enough memory"),
         (PermissionError(13, "Permission denied", "a.csv"), "a.csv: Permission denied"),
         (ValueError("two\nlines"), "error: two lines"),
@@ -386,7 +389,7 @@ def test_explain_draws_the_others_beside_a_bad_file(model, folder, tmp_path):
     good, output = folder / "flat" / "00.png", tmp_path / "why.png"
     result = run("explain", model, tmp_path / "bad.png", good, "-o", output, code=2)
     assert result.stdout == f"picture: {output}\n"
-    assert "error: 1 of 2 images not shown" in result.stderr
+    assert "error: 1 of 2 images left out" in result.stderr
     assert "bad.png" in result.stderr
     assert output.exists()
     alone = tmp_path / "none.png"
@@ -439,7 +442,7 @@ def test_check_tells_by_its_exit_code_whether_something_was_found(tmp_path):
 def test_the_demo_does_the_main_job(folder, groups, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run("demo", folder, *TINY, "--groups", groups)
-    assert "it predicts exactly as before" in result.stdout
+    assert "it predicts exactly the same" in result.stdout
     report = tmp_path / "demo-report"
     rows = read_table((report / "predictions.csv").read_text(encoding="utf-8"))
     assert 3 <= len(rows) <= 8
@@ -451,7 +454,7 @@ def test_the_demo_does_the_main_job(folder, groups, tmp_path, monkeypatch):
     html = (report / "index.html").read_text(encoding="utf-8")
     for name in ("confusion", "reliability", "least_certain", "codewords"):
         assert f'src="{name}.png"' in html
-    assert "Images of one group were kept on one side" in html
+    assert "Images of one group were never split" in html
 
 
 def test_the_demo_makes_its_own_images(tmp_path):
@@ -478,7 +481,7 @@ def test_the_demo_compares_the_model_with_its_file(folder, tmp_path, monkeypatch
 
     monkeypatch.setattr("hypervlad.models.load", another)
     words = refused("demo", folder, "-o", tmp_path, *TINY, "-q")
-    assert "does not predict like the one saved" in words
+    assert "the loaded model does not predict like the saved one" in words
 
 
 def test_the_demo_needs_something_to_hold_out(tmp_path, texture_images):

@@ -67,7 +67,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Classes with only one or two:UserWarning")
-@pytest.mark.filterwarnings("ignore:fine-tuning is judged by:UserWarning")
+@pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
 def test_every_method_on_the_same_folds_and_once_only(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

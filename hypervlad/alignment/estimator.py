@@ -7,14 +7,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.alignment import state
 from hypervlad.alignment.labels import (
     ALIGNED,
     AlignmentLabels,
@@ -22,12 +21,18 @@ from hypervlad.alignment.labels import (
     read_grey,
 )
 from hypervlad.alignment.vectors import TurnInvariantVectors
-from hypervlad.base import seeded_clone
+from hypervlad.base import Field, ImageEstimator, Part, Value, seeded_clone
 from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.constraints import (
+    Alternatives,
+    Boolean,
+    InstanceOf,
+    Integer,
+    RandomState,
+    check_value,
+)
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.listing import ImageListEstimator
-from hypervlad.encoder.parameters import check_count, check_read_options
-from hypervlad.encoder.saving import SaveMixin
+from hypervlad.encoder.parameters import check_read_options
 from hypervlad.fibres import AlignedFraction, aligned_fraction
 from hypervlad.fibres.alignment import DEFAULT_WINDOW
 from hypervlad.fibres.tiles import TileGrid
@@ -53,7 +58,7 @@ register_kind(KIND, "hypervlad.alignment:AlignmentClassifier")
 _MAX_SIZE_RATIO = 1.5  # of windows to those trained on, or the inverse
 
 
-class AlignmentClassifier(SaveMixin, ImageListEstimator):
+class AlignmentClassifier(ImageEstimator):
     """Classify windows of an image as aligned or not, trained on examples.
 
     The four right-angle turns of an image pass through the network. The residual sums to the
@@ -116,6 +121,23 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
     """
 
     _kind = KIND
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
+        "encoder": [InstanceOf(HypercolumnVLAD, "a HypercolumnVLAD"), None],
+        "window": [Integer(2)],
+        "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
+        "tile_size": [Integer(64)],
+        "random_state": [RandomState(), None],
+        "verbose": [Boolean()],
+    }
+    _fitted_state: ClassVar[Mapping[str, Field]] = {
+        "encoder_": Part(HypercolumnVLAD),
+        "boosting_": Part(BoostedSoftmaxClassifier),
+        "window_": Value(int),
+        "n_images_": Value(int),
+        "n_windows_": Value(int),
+        "aligned_share_": Value(float),
+    }
+    _part_parameters: ClassVar[Mapping[str, str]] = {"encoder": "encoder_", "boosting": "boosting_"}
 
     encoder_: HypercolumnVLAD
     boosting_: BoostedSoftmaxClassifier
@@ -173,7 +195,7 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         ImageReadError
             An image or map that cannot be read, does not fit, or is smaller than a window; named.
         """
-        self._check()
+        self._check_parameters()
         images = check_image_list(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         own = default_alignment_encoder() if self.encoder is None else self.encoder
@@ -307,7 +329,7 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
         """
         check_is_fitted(self)
         images = check_image_list(images)
-        options = check_read_options(self.encoder_.read_options)
+        options = self.encoder_.fitted_params_.read_options
         labels = AlignmentLabels.check(images, y, options)
         reader = WindowReader(self.encoder_.loader(), self.window_, _grey_reader(options))
         correct = []
@@ -320,32 +342,11 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
             raise ValueError("no window has a known label (y) and fibres, so none can be judged")
         return float(of_windows.mean())
 
-    # --- files ---------------------------------------------------------------------------------
-
-    def to_state(
-        self, *, include_backbone: bool = False
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Return the fitted classifier as a JSON-able header and named arrays."""
-        check_is_fitted(self)
-        return state.pack(self, include_backbone)
-
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-    ) -> AlignmentClassifier:
-        """Undo :meth:`to_state`."""
-        return state.unpack(cls, header, arrays)
-
     # --- the stages ----------------------------------------------------------------------------
 
-    def _check(self) -> None:
-        check_count("window", self.window, 2)
-        check_count("tile_size", self.tile_size, 64)
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
         if self.boosting is not None:
-            if not isinstance(self.boosting, BoostedSoftmaxClassifier):
-                raise ValueError(
-                    f"boosting must be a BoostedSoftmaxClassifier or None, not {self.boosting!r}"
-                )
             self.boosting.check_parameters()
         if self.encoder is None:
             return
@@ -358,19 +359,19 @@ class AlignmentClassifier(SaveMixin, ImageListEstimator):
 
     def _convert_of(self, image: Any) -> Convert:
         """Return how to read an image that has windows already: no banner is cut off an array."""
-        options = check_read_options(self.encoder_.read_options)
+        options = self.encoder_.fitted_params_.read_options
         is_file = isinstance(image, str | os.PathLike)
         return _grey_reader(options if is_file else replace(options, banner="keep", page=0))
 
     def _proba(self, image: PreparedImage, tiles: TileGrid) -> NDArray[np.float64]:
-        check_count("tile_size", self.tile_size, 64)
+        check_value("tile_size", self.tile_size, self._parameter_constraints["tile_size"])
         vectors = TurnInvariantVectors(self.encoder_, self.tile_size)(image, tiles)
         column = self.boosting_.classes_.tolist().index(ALIGNED)
         proba = self.boosting_.predict_proba(vectors)[:, column]
         return np.asarray(proba.reshape(tiles.shape), dtype=np.float64)
 
     def _fraction(self, image: Any, name: str, **options: Any) -> AlignedFraction:
-        grey = read_grey(image, check_read_options(self.encoder_.read_options), name)
+        grey = read_grey(image, self.encoder_.fitted_params_.read_options, name)
         try:
             return aligned_fraction(grey, self, **{"window": self.window_} | options)
         except ValueError as error:

@@ -181,8 +181,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         raise WeightsNotFoundError(f"{path}: not a readable state dict ({error})") from error
     except Exception as error:  # pickle.UnpicklingError and whatever a hostile pickle raises
         raise WeightsNotFoundError(
-            f"{path}: refused, it holds more than tensors ({type(error).__name__}). Save a plain "
-            "state dict: torch.save(net.state_dict(), path)"
+            f"{path}: refused, as it contains more than tensors ({type(error).__name__}). Save a "
+            "plain state dict: torch.save(net.state_dict(), path)"
         ) from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]

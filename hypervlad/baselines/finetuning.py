@@ -1,39 +1,185 @@
-"""Fine-tuning: a network whose last layers, or all, go on learning from micrographs."""
+"""A backbone with a softmax head on its averaged last maps, and its fine-tuning."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn import functional
 
 from hypervlad._version import __version__
 from hypervlad.backbones import Backbone
+from hypervlad.baselines.augmentation import MicrographAugmentation
 from hypervlad.baselines.checkpoints import Checkpoint
-from hypervlad.baselines.micrograph_augmentation import MicrographAugmentation
-from hypervlad.baselines.pooled_network import (
-    Trainable,
-    TransferNetwork,
-    choose_what_learns,
-)
-from hypervlad.baselines.softmax_head import SoftmaxHead
-from hypervlad.baselines.stored_images import StoredSide
+from hypervlad.baselines.softmax_head import FittedHead, SoftmaxHead
 from hypervlad.baselines.training import (
-    Course,
-    Curves,
-    CurvesFromStart,
+    FineTuningCurves,
+    Samples,
     Schedule,
     SoftmaxCrossEntropy,
-    answers_to,
-    learnable,
+    Trainer,
+    evaluate,
+    trained_tensors,
 )
+from hypervlad.hypercolumns import normalised
+
+Trainable = Literal["head", "last", "all"]
 
 _TRUNK = "trunk."
+_TRAINED_AT = {"inception_v3": 299}  # pixels
+_USUALLY_TRAINED_AT = 224
+# torchvision's DenseNets apply their last ReLU outside of all layers.
+_RELU_AFTER = ("densenet121", "densenet201")
+
+
+def imagenet_size(backbone: Backbone) -> int:
+    """Return the side, in pixels, of the images on which a backbone was trained on ImageNet."""
+    return _TRAINED_AT.get(backbone.torchvision_name or "", _USUALLY_TRAINED_AT)
+
+
+def average_maps(maps: torch.Tensor, backbone: Backbone) -> torch.Tensor:
+    """Average the maps (B, C, h, w) of a backbone's last tap over the image: (B, C), float32."""
+    maps = maps.float()
+    if backbone.torchvision_name in _RELU_AFTER:
+        maps = functional.relu(maps)
+    return maps.mean(dim=(2, 3))
+
+
+def normalised_images(images: torch.Tensor, backbone: Backbone) -> torch.Tensor:
+    """Normalise images (B, 1 or C, s, s) in [0, 1] for a backbone of C input channels."""
+    n_channels = len(backbone.preprocessing.mean)
+    return normalised(images.expand(-1, n_channels, -1, -1), backbone.preprocessing)
+
+
+class _LastTapReached(Exception):  # noqa: N818 - a signal out of the forward pass, not an error
+    """Nothing after the last tap needs to be computed."""
+
+
+class TransferNetwork(nn.Module):
+    """A backbone with a softmax head on its averaged last maps, ready to be fine-tuned.
+
+    The backbone stays in evaluation mode: batch normalisation keeps the running statistics of
+    ImageNet (its scale and shift are trained with their layer), and there is no stochastic depth.
+    Statistics of a few augmented micrographs would be worse, and this way an image's answer does
+    not depend on its batch. Dropout acts on the averaged features only.
+
+    Parameters
+    ----------
+    trunk : nn.Module
+        The backbone, without folded batch normalisations.
+    backbone : Backbone
+    head : SoftmaxHead
+        The initial head. Its mean and scale stay, its temperature is left out.
+    dropout : float
+    mixed : bool
+        Whether to run the trunk in bfloat16 during training, where that is safe (on a GPU only).
+    """
+
+    def __init__(
+        self, trunk: nn.Module, backbone: Backbone, head: SoftmaxHead, dropout: float, mixed: bool
+    ) -> None:
+        super().__init__()
+        self.trunk, self.backbone, self.mixed = trunk.eval(), backbone, mixed
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(*head.coef.shape)
+        self.mean: torch.Tensor
+        self.scale: torch.Tensor
+        self.register_buffer("mean", torch.from_numpy(head.mean).float(), persistent=False)
+        self.register_buffer("scale", torch.from_numpy(head.scale).float(), persistent=False)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.from_numpy(head.coef.T))
+            self.head.bias.copy_(torch.from_numpy(head.intercept))
+
+    def train(self, mode: bool = True) -> TransferNetwork:
+        """Switch dropout on or off; the trunk stays in evaluation mode."""
+        super().train(False)
+        self.training = mode
+        self.dropout.train(mode)
+        return self
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the margins (B, n_classes) of images (B, 1 or C, s, s) in [0, 1]."""
+        images = normalised_images(images, self.backbone)
+        mixed = self.mixed and self.training
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed):
+            maps = self._last_maps(images.contiguous(memory_format=torch.channels_last))
+        features = (average_maps(maps, self.backbone) - self.mean) / self.scale
+        margins: torch.Tensor = self.head(self.dropout(features))
+        return margins
+
+    def unfreeze(self, trainable: Trainable) -> None:
+        """Let the head be trained, and of the trunk nothing, its last layers, or all.
+
+        The last layers are those after the backbone's last tap but one; of a backbone with one
+        tap, all. Layers after the last tap are never trained, because they are never run.
+        """
+        self.requires_grad_(False)
+        self.head.requires_grad_(True)
+        if trainable == "head":
+            return
+        taps = self.backbone.taps
+        after = taps[-2] if trainable == "last" and len(taps) > 1 else None
+        for module in self._layers_after(after):
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(True)
+
+    def current_head(self) -> SoftmaxHead:
+        """Return the head in double precision and without a temperature."""
+        tensors = (self.mean, self.scale, self.head.weight.detach().T, self.head.bias.detach())
+        mean, scale, coef, intercept = (tensor.double().cpu().numpy() for tensor in tensors)
+        return SoftmaxHead(mean, scale, coef, intercept)
+
+    def trained_trunk_tensors(self) -> dict[str, NDArray[np.float32]]:
+        """Return copies of the tensors of the trunk that are trained, by the trunk's own names."""
+        return {
+            name.removeprefix(_TRUNK): value.cpu().contiguous().numpy().copy()
+            for name, value in trained_tensors(self).items()
+            if name.startswith(_TRUNK)
+        }
+
+    def _last_maps(self, images: torch.Tensor) -> torch.Tensor:
+        kept: list[torch.Tensor] = []
+
+        def keep(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+            kept.append(output)
+            raise _LastTapReached
+
+        handle = self.trunk.get_submodule(self.backbone.taps[-1]).register_forward_hook(keep)
+        try:
+            with contextlib.suppress(_LastTapReached):
+                self.trunk(images)
+        finally:
+            handle.remove()
+        return kept[0]
+
+    @torch.no_grad()
+    def _layers_after(self, tap: str | None) -> list[nn.Module]:
+        """Return the trunk's layers that start after a tap is done, in their order of execution."""
+        started: list[nn.Module] = []
+        layers = [m for m in self.trunk.modules() if any(True for _ in m.parameters(recurse=False))]
+        handles = [
+            layer.register_forward_pre_hook(lambda layer, _inputs: started.append(layer))
+            for layer in layers
+        ]
+        if tap is not None:
+            tapped = self.trunk.get_submodule(tap)
+            handles.append(tapped.register_forward_hook(lambda *_: started.clear()))
+        preprocessing = self.backbone.preprocessing
+        side, device = preprocessing.minimum_size, self.mean.device
+        try:
+            self(torch.zeros(1, len(preprocessing.mean), side, side, device=device))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return started
 
 
 @dataclass(frozen=True)
@@ -44,7 +190,7 @@ class FineTuning:
     ----------
     augmentation : MicrographAugmentation
     schedule : Schedule
-        Its learning rate is the trunk's.
+        Its learning rate is that of the trunk.
     """
 
     trainable: Trainable
@@ -54,133 +200,121 @@ class FineTuning:
     dropout: float
     mixed_precision: bool
 
+    def decisive_settings(self) -> dict[str, Any]:
+        """Return what decides the result of each epoch; the number of epochs may always grow."""
+        return {
+            name: value
+            for settings in (self, self.augmentation, self.schedule)
+            for name, value in vars(settings).items()
+            if name not in ("augmentation", "schedule", "max_epochs", "mixed_precision")
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class FineTuned:
-    """What came of it.
+    """The result of a fine-tuning.
 
     Attributes
     ----------
     head : SoftmaxHead
-        With the temperature by which the validation side was judged.
-    changed : dict of ndarray
-        Those tensors of the trunk that learnt, by the trunk's own names.
-    curves : Curves
+        With the temperature at which the validation images were evaluated.
+    tensors : dict of ndarray
+        Those tensors of the trunk that were trained, by the trunk's own names.
+    curves : FineTuningCurves
     """
 
     head: SoftmaxHead
-    changed: dict[str, NDArray[np.float32]]
-    curves: Curves
+    tensors: dict[str, NDArray[np.float32]]
+    curves: FineTuningCurves
 
 
 def fine_tune(
     trunk: nn.Module,
     backbone: Backbone,
-    head: SoftmaxHead,
-    penalty: float,
-    sides: tuple[StoredSide, StoredSide],
-    n_groups: int,
-    class_weights: NDArray[np.float64],
-    how: FineTuning,
-    seeds: tuple[int, int],
+    start: FittedHead,
+    training: Samples,
+    validation: Samples,
+    options: FineTuning,
     *,
+    n_validation_groups: int,
+    class_weights: NDArray[np.float64],
+    seeds: tuple[int, int],
     checkpoint: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any],
     verbose: bool = False,
 ) -> FineTuned:
-    """Go on learning from a head and a trunk, until the validation side says that it is enough.
+    """Train a head and a trunk further, until the loss of the validation images stops falling.
 
     Parameters
     ----------
     trunk : nn.Module
-        Unfolded, on its device; it is changed.
+        Without folded batch normalisations, on its device; it is changed.
     backbone : Backbone
-    head : SoftmaxHead
-        Where the head starts.
-    penalty : float
-        Of its coefficients, as in `fit_head`.
-    sides : pair of StoredSide
-        To learn from, and to be judged by.
-    n_groups : int
-        Of the side to be judged by.
+    start : FittedHead
+        The initial head; its coefficients keep their L2 penalty.
+    training, validation : Samples
+    options : FineTuning
+    n_validation_groups : int
     class_weights : ndarray of shape (n_classes,)
-    how : FineTuning
     seeds : pair of int
-        Of the order and changes of images, and of dropout.
+        Of the order and augmentation of images, and of dropout.
     checkpoint : path, optional
-        A file or folder where the training is kept after each epoch, and taken up from.
+        File or folder where the training is saved after each epoch, and resumed from.
     settings : mapping
-        What the course depends on beside ``how``.
+        What the training depends on besides ``options`` and ``seeds``.
 
     Raises
     ------
     ValueError
-        If the loss is no longer a number; a `CheckpointError` if there is a checkpoint of another
-        training.
+        If the loss is no longer finite; a `CheckpointError` if the checkpoint is unusable.
     """
     device = next(trunk.parameters()).device
-    objective = SoftmaxCrossEntropy(torch.from_numpy(class_weights), head.temperature, n_groups)
-    mixed = how.mixed_precision and _has_bfloat16(device)
+    mixed = options.mixed_precision and _has_bfloat16(device)
+    objective = SoftmaxCrossEntropy(
+        torch.from_numpy(class_weights), start.head.temperature, n_validation_groups
+    )
+    curves = FineTuningCurves(n_validation=len(validation), n_validation_groups=n_validation_groups)
+    settings = {
+        **settings,
+        **options.decisive_settings(),
+        "seeds": list(seeds),
+        "mixed": mixed,
+        "hypervlad": __version__,
+    }
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        network = TransferNetwork(trunk, backbone, head, how.dropout, mixed).to(device)
-        choose_what_learns(network, how.trainable)
+        network = TransferNetwork(trunk, backbone, start.head, options.dropout, mixed).to(device)
+        network.unfreeze(options.trainable)
         torch.manual_seed(seeds[1])
-        course = Course(
+        trainer = Trainer(
             network,
             objective,
-            _optimiser(network, how, penalty),
-            how.augmentation,
-            how.schedule,
+            _optimiser(network, options, start.penalty),
+            options.augmentation,
+            options.schedule,
             seeds[0],
-            CurvesFromStart(n_validation=len(sides[1]), n_validation_groups=n_groups),
+            curves=curves,
+            checkpoint=None if checkpoint is None else Checkpoint.at(checkpoint, settings),
         )
-        kept = None
-        if checkpoint is not None:
-            kept = Checkpoint.at(checkpoint, {**settings, **_settings(how, seeds, mixed)})
-            kept.take_up(course)
-        after_epoch = None if kept is None else kept.keep
-        curves = course.run(*sides, after_epoch=after_epoch, verbose=verbose)
-    return FineTuned(_calibrated(network, sides[1], objective), _changed(network), curves)
+        trainer.fit(training, validation, verbose=verbose)
+    temperature = objective.temperature_for(*evaluate(network, validation))
+    head = dataclasses.replace(network.current_head(), temperature=temperature)
+    assert isinstance(trainer.curves, FineTuningCurves)
+    return FineTuned(head, network.trained_trunk_tensors(), trainer.curves)
 
 
 def _has_bfloat16(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def _optimiser(network: TransferNetwork, how: FineTuning, penalty: float) -> torch.optim.Optimizer:
-    """Adam, head and trunk at their own rates; the head keeps the L2 penalty it was fitted with."""
+def _optimiser(
+    network: TransferNetwork, options: FineTuning, penalty: float
+) -> torch.optim.Optimizer:
+    """Return Adam with one rate for the head and one for the trunk; the head keeps its penalty."""
     trunk = [p for p in network.trunk.parameters() if p.requires_grad]
-    rate = how.head_learning_rate
+    rate = options.head_learning_rate
     groups: list[dict[str, Any]] = [
         {"params": [network.head.weight], "lr": rate, "weight_decay": penalty},
         {"params": [network.head.bias], "lr": rate},
     ]
-    groups += [{"params": trunk, "lr": how.schedule.learning_rate}] if trunk else []
+    groups += [{"params": trunk, "lr": options.schedule.learning_rate}] if trunk else []
     return torch.optim.Adam(groups)
-
-
-def _settings(how: FineTuning, seeds: tuple[int, int], mixed: bool) -> dict[str, Any]:
-    """What the course of a training depends on; it may always go on for more epochs."""
-    parameters = {
-        name: value
-        for part in (how, how.augmentation, how.schedule)
-        for name, value in vars(part).items()
-        if name not in ("augmentation", "schedule", "max_epochs", "mixed_precision")
-    }
-    return parameters | {"seeds": list(seeds), "mixed": mixed, "hypervlad": __version__}
-
-
-def _calibrated(
-    network: TransferNetwork, validation: StoredSide, objective: SoftmaxCrossEntropy
-) -> SoftmaxHead:
-    temperature = objective.temperature_for(*answers_to(network, validation))
-    head = network.learnt_head()
-    return SoftmaxHead(head.mean, head.scale, head.coef, head.intercept, temperature)
-
-
-def _changed(network: TransferNetwork) -> dict[str, NDArray[np.float32]]:
-    return {
-        name.removeprefix(_TRUNK): value.cpu().contiguous().numpy().copy()
-        for name, value in learnable(network).items()
-        if name.startswith(_TRUNK)
-    }

@@ -1,75 +1,101 @@
-"""``PatchCNNClassifier``: a small network trained from nothing on patches, and its maps."""
+"""``PatchCNNClassifier``: a small network trained from scratch on patches, and its maps."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
+from skimage.color import rgb2gray
 from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.baselines import state
-from hypervlad.baselines.augmentation import Augmentation
-from hypervlad.baselines.parameters import check_network, check_two_classes, defective_class
-from hypervlad.baselines.patch_images import FloatArray, patch_options, read_patches, read_whole
-from hypervlad.baselines.patch_network import activations, build_patch_network, n_parameters
-from hypervlad.baselines.training import Curves, Patches, Schedule, margins, train
+from hypervlad.base import ArrayDict, Field, ImageEstimator, Labels, Record, Value
+from hypervlad.baselines.augmentation import PatchAugmentation
+from hypervlad.baselines.patch_network import (
+    PatchArchitecture,
+    activations,
+    build_patch_network,
+    n_parameters,
+)
+from hypervlad.baselines.training import (
+    BinaryCrossEntropy,
+    Curves,
+    Samples,
+    Schedule,
+    Trainer,
+    outputs_of,
+)
 from hypervlad.classifier.validation import checked_labels
-from hypervlad.encoder.listing import ImageListEstimator
-from hypervlad.encoder.parameters import check_device
-from hypervlad.images import ReadOptions, check_image_list
-from hypervlad.modelfile import write_model
+from hypervlad.constraints import (
+    Alternatives,
+    Boolean,
+    InstanceOf,
+    Integer,
+    ListOf,
+    Number,
+    RandomState,
+)
+from hypervlad.encoder.networks import check_device
+from hypervlad.encoder.parameters import check_read_options
+from hypervlad.images import ImageReadError, ReadOptions, check_image_list, read_micrographs
+from hypervlad.images.errors import image_name
 from hypervlad.splits import holdout_split
-from hypervlad.windows import map_from_patches, patch_positions, patches_at
+from hypervlad.windows import ANOMALOUS, NORMAL, map_from_patches, patch_positions, patches_at
 
-KIND = "patch_cnn_classifier"
-_AT_ONCE = 4096  # patches of an image, which bounds the memory
+FloatArray = NDArray[np.float32]
+
+_MAX_BATCH = 4096  # patches that are classified at once, which bounds the memory
+_KERAS_EPSILON = 1e-7  # of Adam; torch's default is a tenth of it
 
 
-class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
-    """Tell patches of two kinds apart with a small convolutional network, trained from nothing.
+class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
+    """Classify patches of two kinds with a small convolutional network, trained from scratch.
 
-    A baseline, that of Carrillo Pérez (2020) for SEM images of nanofibres: three unpadded
-    convolutions with ReLU, each pooled by two, a dense layer, dropout, a sigmoid. It learns by Adam
-    from patches that are sheared, zoomed and mirrored at random, and stops where the loss on
-    patches of other groups no longer falls; whole images become maps patch by patch.
-    :func:`hypervlad.presets.carrillo2020` is the paper's system by name.
+    The baseline of Carrillo Pérez (2020) for SEM images of nanofibres: three unpadded convolutions
+    with ReLU and 2 x 2 max pooling, a dense layer, dropout and a sigmoid. Adam trains it on patches
+    that are sheared, zoomed and mirrored at random, until the loss on patches of other groups no
+    longer falls. Maps of whole images are computed patch by patch.
+    :func:`hypervlad.presets.carrillo2020` returns it with the settings of that report.
 
     Parameters
     ----------
     filters, kernel_sizes : sequence of int, default=(16, 32, 64) and (5, 5, 3)
-        Filters of each convolution, and their sides in pixels.
+        Number of filters of each convolution, and their sides in pixels.
     n_dense : int, default=64
         Width of the dense layer.
     dropout : float, default=0.6
-        Share of its outputs that are dropped while it learns, from 0 to below 1.
+        Fraction of the dense layer's outputs that are dropped in training, from 0 to below 1.
     learning_rate : float, default=0.001
     batch_size : int, default=1000
     max_epochs : int, default=200
     patience : int, default=50
-        Epochs without a lower validation loss after which it stops. The best weights are kept.
+        Epochs without a lower validation loss after which training stops. The best weights are
+        kept.
     shear : float, default=0.2
-        Largest shear, in degrees, as Keras counts it: next to nothing.
+        Largest shear, in degrees, as in Keras. The default is hardly visible.
     zoom : float, default=0.2
-        Share of its size by which a patch grows or shrinks at most, below 1.
+        Largest fraction by which a patch is enlarged or reduced, below 1.
     horizontal_flip : bool, default=True
     validation_fraction : float, default=0.2
-        Share of the patches, whole groups, that decide when to stop; see ``validation`` in `fit`.
+        Fraction of the patches, in whole groups, that decide when to stop; see ``validation`` in
+        `fit`.
     rescale_maps : bool, default=True
-        False repeats a mistake of the paper: whole images reach the network as grey values from 0
-        to 255, though the patches that it learnt from were divided by 255.
+        False repeats a mistake of the report: the network gets whole images with grey values from 0
+        to 255, although the training patches were divided by 255.
     read_options : mapping or ReadOptions, optional
-        Scaling is by the images' type, or (low, high): not by the greys a patch happens to have.
+        Grey values are scaled by the image's data type or by (low, high), not by the range that a
+        patch happens to have.
     device : {"auto", "cpu", "cuda"}, default="auto"
     random_state : int, RandomState or None, default=None
-        Of weights, dropout, changes and the order of patches. On the CPU, bit-identical for the
-        same number of threads.
+        Seed of the weights, dropout, augmentation and the order of patches. On the CPU, results are
+        bit-identical for the same number of threads.
     verbose : bool, default=False
         Show a progress bar.
 
@@ -80,14 +106,15 @@ class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
     patch_ : int
         Side of a patch in pixels.
     n_channels_ : int
-        1 for grey; 3 if a patch was in colour, grey ones are then three equal colours.
+        1 for grey; 3 if any training patch was in colour (grey ones get three equal channels).
     weights_ : dict of ndarray
-        Of the best epoch, by torch's names.
-    architecture_ : dict
-        What the network was built of.
+        Weights of the best epoch, by torch's names.
+    architecture_ : PatchArchitecture
+        The arguments that the network was built with.
     curves_ : Curves
-        Loss and accuracy, epoch by epoch, on both sides.
+        Loss and accuracy of each epoch, for training and validation patches.
     n_parameters_ : int
+        Number of trainable parameters.
 
     References
     ----------
@@ -107,13 +134,42 @@ class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
     (116, 116)
     """
 
-    _kind = KIND
+    _kind = "patch_cnn_classifier"
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
+        "filters": [ListOf(Integer(), "a tuple with one number for each convolution")],
+        "kernel_sizes": [ListOf(Integer(), "a tuple with one number for each convolution")],
+        "n_dense": [Integer()],
+        "dropout": [Number(at_least=0, below=1)],
+        "learning_rate": [Number(above=0)],
+        "batch_size": [Integer()],
+        "max_epochs": [Integer()],
+        "patience": [Integer()],
+        "shear": [Number(at_least=0, meaning="a number of degrees")],
+        "zoom": [Number(at_least=0, below=1)],
+        "horizontal_flip": [Boolean()],
+        "validation_fraction": [Number(above=0, below=1)],
+        "rescale_maps": [Boolean()],
+        "read_options": [InstanceOf((Mapping, ReadOptions), "a dict or a ReadOptions"), None],
+        "device": [InstanceOf((str, torch.device), '"auto", "cpu" or "cuda"')],
+        "random_state": [RandomState(), None],
+        "verbose": [Boolean()],
+    }
+    _fitted_state: ClassVar[Mapping[str, Field]] = {
+        "classes_": Labels(),
+        "architecture_": Record(PatchArchitecture),
+        "weights_": ArrayDict(),
+        "curves_": Record(Curves),
+        "patch_": Value(int),
+        "n_channels_": Value(int),
+        "n_parameters_": Value(int),
+    }
+    _unsaved_parameters = frozenset({"device", "verbose"})
 
     classes_: NDArray[Any]
     patch_: int
     n_channels_: int
     weights_: dict[str, NDArray[np.float32]]
-    architecture_: dict[str, Any]
+    architecture_: PatchArchitecture
     curves_: Curves
     n_parameters_: int
 
@@ -164,19 +220,19 @@ class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
         groups: ArrayLike | None = None,
         validation: tuple[Sequence[Any], Sequence[Any]] | None = None,
     ) -> PatchCNNClassifier:
-        """Learn from labelled patches.
+        """Train the network on labelled patches.
 
         Parameters
         ----------
         X : sequence of n square patches of one size
             Paths and/or arrays (p, p) or (p, p, 3).
         y : sequence of n labels
-            Of two kinds, usually "anomalous" and "normal".
+            Of two classes, usually "anomalous" and "normal".
         groups : array-like of shape (n,), optional
-            Patches of one image or sample: they stay on one side when validation patches are
-            chosen. Not beside ``validation``.
+            Image or sample of each patch: whole groups are held out for validation. Not together
+            with ``validation``.
         validation : (patches, labels), optional
-            What decides when to stop; a share of X, chosen by groups, if not given.
+            Decide when to stop. If not given, a fraction of X is held out.
 
         Returns
         -------
@@ -185,56 +241,74 @@ class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
         Raises
         ------
         ValueError
-            Unusable parameters, labels of one kind or of more than two, or none to validate on.
+            If a parameter is invalid, the labels are not of two classes, or no group can be held
+            out.
         ImageReadError
-            A patch that cannot be read or is of another size; named.
+            If a patch cannot be read or has another size; the message names it.
         """
-        check_network(self)
+        self._check_parameters()
         if validation is not None and groups is not None:
             raise ValueError(
-                "groups decide which patches are held out; with validation=, none are: give one "
-                "or the other"
+                "groups decide which patches are held out, but with validation= none are: give "
+                "only one of the two"
             )
         X = check_image_list(X)
         labels = checked_labels(y, len(X))
-        classes = check_two_classes(labels)
-        options = patch_options(self.read_options)
-        pixels = read_patches(X, options)
-        seed, start = check_random_state(self.random_state).randint(2**31 - 1, size=2).tolist()
-        learnt = self._as_patches(pixels, labels, classes)
+        classes = _two_classes(labels)
+        options = _patch_options(self.read_options)
+        pixels = _read_patches(X, options)
+        seed, init_seed = check_random_state(self.random_state).randint(2**31 - 1, size=2).tolist()
+        device = check_device(self.device)
+
+        def samples(
+            pixels: FloatArray, labels: NDArray[Any], rows: NDArray[np.intp] | None = None
+        ) -> Samples:
+            rows = np.arange(len(labels)) if rows is None else rows
+            targets = (labels[rows] == classes[1]).astype(np.float32)
+            return Samples(pixels, rows, targets, device, _MAX_BATCH)
+
         if validation is None:
-            learnt, held_out = _split(learnt, labels, groups, self.validation_fraction, seed)
+            rows, held_out_rows = self._split(labels, groups, seed)
+            training = samples(pixels, labels, rows)
+            held_out = samples(pixels, labels, held_out_rows)
         else:
             images = check_image_list(validation[0])
             others = checked_labels(validation[1], len(images))
-            check_two_classes(others, classes)
-            read = read_patches(images, options, pixels.shape[2], pixels.shape[1])
-            held_out = self._as_patches(read, others, classes)
-        architecture = self._architecture(*pixels.shape[1:3])
-        device = check_device(self.device)
+            _check_known(others, classes)
+            training = samples(pixels, labels)
+            read = _read_patches(images, options, pixels.shape[2], pixels.shape[1])
+            held_out = samples(read, others)
+        architecture = PatchArchitecture(
+            pixels.shape[1],
+            pixels.shape[2],
+            tuple(self.filters),
+            tuple(self.kernel_sizes),
+            self.n_dense,
+            self.dropout,
+        )
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(start)
-            network = build_patch_network(**architecture).to(device)
-            curves = train(
+            torch.manual_seed(init_seed)
+            network = build_patch_network(**vars(architecture)).to(device)
+            trainer = Trainer(
                 network,
-                learnt.to(device),
-                held_out.to(device),
-                Augmentation(self.shear, self.zoom, self.horizontal_flip),
+                BinaryCrossEntropy(),
+                torch.optim.Adam(network.parameters(), lr=self.learning_rate, eps=_KERAS_EPSILON),
+                PatchAugmentation(self.shear, self.zoom, self.horizontal_flip),
                 Schedule(self.learning_rate, self.batch_size, self.max_epochs, self.patience),
                 seed,
-                verbose=self.verbose,
             )
-        # All at the end: a fit that fails leaves the model as it was.
+            curves = trainer.fit(training, held_out, verbose=self.verbose)
+        # All at the end: a fit that fails leaves the model unchanged.
         self.classes_, self.curves_, self.architecture_ = classes, curves, architecture
-        self.n_channels_, self.patch_ = pixels.shape[1:3]
+        self.n_channels_, self.patch_ = architecture.n_channels, architecture.patch
         self.weights_ = {k: v.cpu().numpy() for k, v in network.state_dict().items()}
         self.n_parameters_ = n_parameters(network)
         return self
 
     def decision_function(self, X: Sequence[Any]) -> NDArray[np.float64]:
         """Return the log-odds (n,) of ``classes_[1]``, without dropout."""
-        pixels = torch.from_numpy(self.as_network_input(X))
-        return margins(self._fitted_network(), pixels)
+        pixels = self.as_network_input(X)
+        return self._log_odds(self._fitted_network(), pixels)
 
     def predict_proba(self, X: Sequence[Any]) -> NDArray[np.float64]:
         """Return the probabilities (n, 2) of ``classes_``."""
@@ -246,7 +320,19 @@ class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
         is_second = self.decision_function(X) > 0
         return np.asarray(self.classes_[is_second.astype(int)])
 
-    # --- whole images --------------------------------------------------------------------------
+    def as_network_input(self, X: Sequence[Any]) -> FloatArray:
+        """Read patches as the network's input: (n, n_channels, patch, patch), in [0, 1]."""
+        check_is_fitted(self)
+        options = _patch_options(self.read_options)
+        return _read_patches(check_image_list(X), options, self.patch_, self.n_channels_)
+
+    def activations(self, patch: Any) -> list[NDArray[np.float32]]:
+        """Return each convolution's activations (filters, h, w), after ReLU, for a patch."""
+        pixels = torch.from_numpy(self.as_network_input([patch])[0])
+        found = activations(self._fitted_network(), pixels)
+        return [each.cpu().numpy() for each in found]
+
+    # --- maps of whole images ------------------------------------------------------------------
 
     def score_map(
         self,
@@ -255,19 +341,19 @@ class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
         stride: int | None = None,
         edges: Literal["drop", "shift", "pad"] = "pad",
     ) -> NDArray[np.float32]:
-        """Give every pixel of an image the log-odds that its patch is defective.
+        """Return for each pixel of an image the log-odds that its patch is defective.
 
-        Defective is "anomalous", else the class beside "normal", else 1 of 0 and 1.
+        The defective class is "anomalous", else the class that is not "normal", else 1 of 0 and 1.
 
         Parameters
         ----------
         image : path or array
         stride : int, optional
-            Pixels from one patch to the next; patches lie side by side by default. Where they
-            overlap, a pixel has their mean.
+            Pixels from one patch to the next; by default, patches lie side by side. Where patches
+            overlap, a pixel gets their mean.
         edges : {"drop", "shift", "pad"}, default="pad"
-            What becomes of what is left at the right and lower edge, as in
-            :func:`hypervlad.windows.patch_positions`. Dropped, it is NaN.
+            How to treat the remainder at the right and lower edges, as in
+            :func:`hypervlad.windows.patch_positions`. Pixels that are dropped are NaN.
 
         Returns
         -------
@@ -276,20 +362,23 @@ class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
         Raises
         ------
         ImageReadError, ValueError
-            If the image cannot be read, or is smaller than a patch and nothing is padded; if no
-            class is known as the defective one.
+            If the image cannot be read, or is smaller than a patch and is not padded; if it is
+            unknown which class is the defective one.
         """
         check_is_fitted(self)
-        sign = 1 if defective_class(self.classes_) else -1
+        sign = 1 if _defective_class(self.classes_) else -1
         (image,) = check_image_list([image])
-        options = patch_options(self.read_options)
-        pixels = read_whole(image, options, self.n_channels_)
+        ((_, micrograph),) = read_micrographs([image], options=_patch_options(self.read_options))
+        pixels = _with_channels(micrograph.pixels, self.n_channels_)
         height, width = pixels.shape[:2]
         positions = patch_positions((height, width), self.patch_, stride, edges=edges)
         network = self._fitted_network()
+        factor = np.float32(1 if self.rescale_maps else 255)
         values = [
-            margins(network, self._tensor(patches_at(pixels, some, self.patch_)))
-            for some in np.split(positions, range(_AT_ONCE, len(positions), _AT_ONCE))
+            self._log_odds(
+                network, np.moveaxis(patches_at(pixels, some, self.patch_), -1, 1) * factor
+            )
+            for some in np.split(positions, range(_MAX_BATCH, len(positions), _MAX_BATCH))
         ]
         return map_from_patches(
             sign * np.concatenate(values), positions, (height, width), self.patch_
@@ -302,83 +391,50 @@ class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
         stride: int | None = None,
         edges: Literal["drop", "shift", "pad"] = "pad",
     ) -> NDArray[np.bool_]:
-        """Say of every pixel whether it is more likely defective than not: black and white.
+        """Return for each pixel (H, W) whether it is more likely defective than not.
 
-        Parameters are those of :meth:`score_map`. Pixels that no patch covers count as sound.
+        Parameters are those of :meth:`score_map`. Pixels that no patch covers are False.
         """
         return np.asarray(self.score_map(image, stride=stride, edges=edges) >= 0)
 
-    # --- looking inside ------------------------------------------------------------------------
+    # --- internal ------------------------------------------------------------------------------
 
-    def as_network_input(self, X: Sequence[Any]) -> FloatArray:
-        """Read patches as the network takes them: (n, n_channels, patch, patch), in [0, 1]."""
-        check_is_fitted(self)
-        options = patch_options(self.read_options)
-        return read_patches(check_image_list(X), options, self.patch_, self.n_channels_)
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if len(self.filters) != len(self.kernel_sizes):
+            raise ValueError(
+                "filters and kernel_sizes must have one number for each convolution, not "
+                f"{len(self.filters)} and {len(self.kernel_sizes)}"
+            )
 
-    def activations(self, patch: Any) -> list[NDArray[np.float32]]:
-        """Return the activations of each convolution on a patch, after ReLU: (filters, h, w)."""
-        pixels = torch.from_numpy(self.as_network_input([patch])[0])
-        found = activations(self._fitted_network(), pixels)
-        return [each.cpu().numpy() for each in found]
+    def _check_state(self) -> None:
+        self._fitted_network()  # raises if the weights do not fit
 
-    # --- files ---------------------------------------------------------------------------------
+    def _split(
+        self, labels: NDArray[Any], groups: ArrayLike | None, seed: int
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Hold out patches that decide when to stop."""
+        rows, held_out = holdout_split(
+            labels, groups, test_size=self.validation_fraction, random_state=seed
+        )
+        if not len(held_out):
+            raise ValueError(
+                "no group of patches can be held out to decide when to stop, because each class "
+                "has only one group; add images, or give validation=(patches, labels)"
+            )
+        return rows, held_out
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted model, its weights with it, to one file without pickle.
-
-        Read it back with :func:`hypervlad.load`.
-
-        Raises
-        ------
-        ModelFileError
-            If the file cannot be written.
-        """
-        write_model(path, self._kind, *self.to_state())
-
-    def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Return the fitted classifier as a JSON-able header and named arrays."""
-        check_is_fitted(self)
-        return state.pack(self)
-
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-    ) -> PatchCNNClassifier:
-        """Undo :meth:`to_state`."""
-        return state.unpack(cls, header, arrays)
-
-    # --- the stages ----------------------------------------------------------------------------
-
-    def _tensor(self, patches: FloatArray) -> torch.Tensor:
-        """Return patches (n, p, p, C) of a whole image as the network gets them."""
-        factor = np.float32(1 if self.rescale_maps else 255)
-        return torch.from_numpy(np.moveaxis(patches, -1, 1) * factor)
-
-    def _as_patches(
-        self, pixels: FloatArray, labels: NDArray[Any], classes: NDArray[Any]
-    ) -> Patches:
-        targets = (labels == classes[1]).astype(np.float32)
-        return Patches(torch.from_numpy(pixels), torch.from_numpy(targets))
-
-    def _architecture(self, n_channels: int, patch: int) -> dict[str, Any]:
-        return {
-            "n_channels": n_channels,
-            "patch": patch,
-            "filters": tuple(self.filters),
-            "kernel_sizes": tuple(self.kernel_sizes),
-            "n_dense": self.n_dense,
-            "dropout": self.dropout,
-        }
+    def _log_odds(self, network: torch.nn.Module, patches: FloatArray) -> NDArray[np.float64]:
+        """Return the log-odds of the second class for patches (n, C, p, p)."""
+        device = check_device(self.device)
+        batches = (part.to(device) for part in torch.from_numpy(patches).split(_MAX_BATCH))
+        return outputs_of(network, batches)[:, 0].numpy()
 
     def _fitted_network(self) -> torch.nn.Sequential:
-        with torch.random.fork_rng(devices=[]):  # its first weights are not kept
-            network = build_patch_network(**self.architecture_)
+        with torch.random.fork_rng(devices=[]):  # its initial weights are replaced
+            network = build_patch_network(**vars(self.architecture_))
         network.load_state_dict({k: torch.from_numpy(v) for k, v in self.weights_.items()})
         return network.to(check_device(self.device)).eval()
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "weights_")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -386,16 +442,117 @@ class PatchCNNClassifier(ClassifierMixin, ImageListEstimator):
         return tags
 
 
-def _split(
-    patches: Patches, labels: NDArray[Any], groups: ArrayLike | None, fraction: float, seed: int
-) -> tuple[Patches, Patches]:
-    learnt, held_out = holdout_split(labels, groups, test_size=fraction, random_state=seed)
-    if not len(held_out):
+def _two_classes(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return the two sorted classes.
+
+    Raises
+    ------
+    ValueError
+        If the labels are of one class, or of more than two.
+    """
+    check_classification_targets(labels)
+    classes = np.unique(labels)
+    if len(classes) != 2:
+        counted = "one class" if len(classes) == 1 else f"{len(classes)} classes"
         raise ValueError(
-            "no group of patches can be spared to decide when to stop, since each class has one "
-            "group only; give more images, or validation=(patches, labels)"
+            f"Only binary classification is supported: the labels (y) are of {counted}, "
+            f"{classes.tolist()[:5]}; expected two, such as 'anomalous' and 'normal'"
         )
-    one, other = (
-        Patches(patches.pixels[rows], patches.targets[rows]) for rows in (learnt, held_out)
+    return classes
+
+
+def _check_known(labels: NDArray[Any], classes: NDArray[Any]) -> None:
+    check_classification_targets(labels)
+    unknown = sorted(set(labels.tolist()) - set(classes.tolist()))
+    if unknown:
+        raise ValueError(
+            f"the validation labels {unknown} are not among the training labels, {classes.tolist()}"
+        )
+
+
+def _defective_class(classes: NDArray[Any]) -> int:
+    """Return which of the two classes is the defective one: "anomalous", not "normal", or 1.
+
+    Raises
+    ------
+    ValueError
+        If neither is known to be.
+    """
+    names = classes.tolist()
+    if ANOMALOUS in names:
+        return names.index(ANOMALOUS)
+    if NORMAL in names:
+        return 1 - names.index(NORMAL)
+    if names == [0, 1]:  # False and True, too
+        return 1
+    raise ValueError(
+        f"the classes are {names}, and none is known to be the defective one: call it "
+        f"{ANOMALOUS!r}, or the other {NORMAL!r}, or use 0 and 1"
     )
-    return one, other
+
+
+def _patch_options(read_options: Any) -> ReadOptions:
+    """Return how patches and whole images are read: scaled by data type, not by their own greys.
+
+    Raises
+    ------
+    ValueError
+        If the scaling would depend on the image's content.
+    """
+    options = check_read_options(read_options)
+    if options.scaling in ("percentile", "minmax"):
+        raise ValueError(
+            f"read_options: scaling={options.scaling!r} would scale each patch by its own greys, "
+            'unlike the image around it; expected "dtype" or (low, high)'
+        )
+    return replace(options, scaling="dtype") if options.scaling == "auto" else options
+
+
+def _read_patches(
+    images: list[Any],
+    options: ReadOptions,
+    patch: int | None = None,
+    n_channels: int | None = None,
+) -> FloatArray:
+    """Read square patches of one size, in [0, 1].
+
+    Parameters
+    ----------
+    images : list of n paths and arrays
+    options : ReadOptions
+    patch : int, optional
+        Side in pixels; that of the first patch by default.
+    n_channels : int, optional
+        1 or 3; by default 3 if any is in colour.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, n_channels, patch, patch)
+
+    Raises
+    ------
+    ImageReadError
+        If one cannot be read, or has another size.
+    """
+    read = []
+    for i, micrograph in read_micrographs(images, options=options):
+        height, width = micrograph.pixels.shape[:2]
+        side = height if patch is None else patch
+        if (height, width) != (side, side):
+            raise ImageReadError(
+                f"{image_name(images[i], i)}: {height} x {width} pixels; expected a square patch"
+                + ("" if patch is None else f" of {side} x {side}, as the others are")
+                + "; cut images with hypervlad.windows.cut_patches"
+            )
+        patch = side
+        read.append(micrograph.pixels)
+    if n_channels is None:
+        n_channels = 3 if any(pixels.ndim == 3 for pixels in read) else 1
+    return np.stack([np.moveaxis(_with_channels(each, n_channels), -1, 0) for each in read])
+
+
+def _with_channels(pixels: FloatArray, n_channels: int) -> FloatArray:
+    """Return an image as (H, W, n_channels): grey repeated, or colours converted to grey."""
+    if pixels.ndim == 2:
+        return np.repeat(pixels[..., None], n_channels, axis=2)
+    return pixels if n_channels == 3 else rgb2gray(pixels).astype(np.float32)[..., None]

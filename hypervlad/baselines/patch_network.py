@@ -1,13 +1,26 @@
-"""A small convolutional network for patches: unpadded convolutions, each pooled, a dense layer."""
+"""A small convolutional network for patches: unpadded convolutions with pooling, a dense layer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 _POOL = 2
+
+
+@dataclass(frozen=True)
+class PatchArchitecture:
+    """The arguments that a patch network is built with: see `build_patch_network`."""
+
+    n_channels: int
+    patch: int
+    filters: tuple[int, ...]
+    kernel_sizes: tuple[int, ...]
+    n_dense: int
+    dropout: float
 
 
 def build_patch_network(
@@ -21,9 +34,9 @@ def build_patch_network(
 ) -> nn.Sequential:
     """Return the network of Carrillo Pérez (2020), with new weights from torch's generator.
 
-    Each convolution sees only what is there (no padding), then ReLU and the maximum of 2 x 2. Its
-    one output is the log-odds of the second class; the sigmoid belongs to the loss. Weights are
-    drawn as Keras does: Glorot's uniform distribution, no bias.
+    Each convolution is unpadded and followed by ReLU and 2 x 2 max pooling. The one output is the
+    log-odds of the second class; the sigmoid belongs to the loss. Weights start as in Keras: from
+    Glorot's uniform distribution, with biases of 0.
 
     Parameters
     ----------
@@ -32,10 +45,11 @@ def build_patch_network(
     patch : int
         Side in pixels.
     filters, kernel_sizes : sequence of int
-        Of each convolution.
+        Number of filters and side of the kernels of each convolution.
     n_dense : int
+        Width of the dense layer.
     dropout : float
-        Share of the dense layer's outputs that are dropped while it learns.
+        Fraction of the dense layer's outputs that are dropped in training.
 
     Returns
     -------
@@ -45,7 +59,7 @@ def build_patch_network(
     Raises
     ------
     ValueError
-        If nothing of a patch is left after the last pooling.
+        If no pixel of a patch is left after the last pooling.
     """
     smallest = smallest_patch(kernel_sizes)
     if patch < smallest:
@@ -55,11 +69,11 @@ def build_patch_network(
             f"{smallest} x {smallest}; give larger patches, or fewer or smaller kernels"
         )
     layers: list[nn.Module] = []
-    before = n_channels
+    n_inputs = n_channels
     for n_filters, size in zip(filters, kernel_sizes, strict=True):
-        layers += [nn.Conv2d(before, n_filters, size), nn.ReLU(), nn.MaxPool2d(_POOL)]
-        before, patch = n_filters, (patch - size + 1) // _POOL
-    layers += [nn.Flatten(), nn.Linear(before * patch**2, n_dense), nn.ReLU()]
+        layers += [nn.Conv2d(n_inputs, n_filters, size), nn.ReLU(), nn.MaxPool2d(_POOL)]
+        n_inputs, patch = n_filters, (patch - size + 1) // _POOL
+    layers += [nn.Flatten(), nn.Linear(n_inputs * patch**2, n_dense), nn.ReLU()]
     network = nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(n_dense, 1))
     for layer in network:
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -70,7 +84,7 @@ def build_patch_network(
 
 
 def smallest_patch(kernel_sizes: Sequence[int]) -> int:
-    """Return the side in pixels of the smallest patch of which a pixel is left at the end."""
+    """Return the side, in pixels, of the smallest patch that leaves a pixel after the pooling."""
     side = 1
     for size in reversed(kernel_sizes):
         side = side * _POOL + size - 1
@@ -78,13 +92,13 @@ def smallest_patch(kernel_sizes: Sequence[int]) -> int:
 
 
 def n_parameters(network: nn.Module) -> int:
-    """Return how many numbers a network has learnt."""
+    """Return the number of a network's trainable parameters."""
     return sum(each.numel() for each in network.parameters())
 
 
 @torch.inference_mode()
 def activations(network: nn.Sequential, patch: torch.Tensor) -> list[torch.Tensor]:
-    """Return each convolution's activations on a patch (C, p, p), after ReLU: (filters, h, w)."""
+    """Return each convolution's activations (filters, h, w), after ReLU, for a patch (C, p, p)."""
     found, signal = [], patch[None].to(next(network.parameters()).device)
     for layer in network:
         signal = layer(signal)

@@ -1,4 +1,4 @@
-"""Softmax regression on pooled features: the head of a network, learnt on its own."""
+"""Softmax regression on averaged features: the head of a network, fitted on its own."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ _FOLDS = 5
 
 @dataclass(frozen=True, eq=False)
 class SoftmaxHead:
-    """Standardised features, of length 1 on average, times coefficients, over a temperature.
+    """Softmax regression on standardised features, with a temperature.
+
+    Standardised features have length 1 on average.
 
     Attributes
     ----------
     mean, scale : ndarray of shape (p,)
-        Subtracted from and divided into the features.
+        Features are centred by ``mean`` and divided by ``scale``.
     coef : ndarray of shape (p, n_classes)
     intercept : ndarray of shape (n_classes,)
     temperature : float
@@ -56,7 +58,7 @@ class SoftmaxHead:
         Raises
         ------
         ValueError
-            If the arrays do not fit together, or hold what no head has.
+            If the arrays do not fit together or have invalid values.
         """
         head = cls(**arrays, temperature=float(header["temperature"]))
         n_features, n_classes = head.coef.shape
@@ -64,24 +66,24 @@ class SoftmaxHead:
         if shapes != ((n_features,), (n_features,), (n_classes,)):
             raise ValueError(f"the head's arrays do not fit: {head.coef.shape} and {shapes}")
         if not all(np.isfinite(array).all() for array in arrays.values()):
-            raise ValueError("the head's arrays hold values that are no numbers")
+            raise ValueError("the head's arrays contain values that are not finite")
         if not (head.scale > 0).all():
-            raise ValueError("the head's scale is not above 0 everywhere")
+            raise ValueError("the head's scale is not positive everywhere")
         if not (math.isfinite(head.temperature) and head.temperature > 0):
-            raise ValueError(f"the head's temperature is {head.temperature}, not above 0")
+            raise ValueError(f"the head's temperature is {head.temperature}, not positive")
         return head
 
 
 @dataclass(frozen=True, eq=False)
 class FittedHead:
-    """A head and what it was fitted with.
+    """A head and the strength of its penalty.
 
     Attributes
     ----------
     head : SoftmaxHead
     C : float
     penalty : float
-        The head's coefficients minimise the mean loss plus this, times half their squared length.
+        The head's coefficients minimise the mean loss plus half of this times their squared norm.
     """
 
     head: SoftmaxHead
@@ -98,24 +100,25 @@ def fit_head(
     Cs: float | Sequence[float],
     seed: int,
 ) -> FittedHead:
-    """Learn a head by logistic regression.
+    """Fit a head by logistic regression.
 
-    C and the temperature are those of the lowest log-loss on the test rows of grouped inner folds;
-    where no group can be spared for them, the middle of ``Cs`` is taken and the temperature is 1.
+    C and the temperature are those with the lowest log-loss on the test rows of grouped inner
+    folds. If no group can be held out, C is the middle one of ``Cs`` and the temperature is 1.
 
     Parameters
     ----------
     features : ndarray of shape (n, p)
-        In an order that does not depend on how the images came.
+        In an order that does not depend on the order of the user's list.
     codes, groups : ndarray of int, shape (n,)
     class_weights : ndarray of shape (n_classes,)
-        What a row of each class counts.
+        Weight of a row of each class.
     Cs : float or sequence of float
         Inverse strengths of the L2 penalty to choose from. Features are centred and divided by one
-        number, so that rows have length 1 on average and a C means the same for any network;
-        divided by their own spread, channels that hardly ever answer would be blown up.
+        number, so that rows have length 1 on average and a C means the same for any network.
+        Dividing each channel by its own standard deviation would amplify channels that hardly ever
+        respond.
     seed : int
-        Of the folds.
+        For the folds.
 
     Returns
     -------
@@ -133,8 +136,8 @@ def fit_head(
     intercept = intercept + mean @ coef
     coef = coef * scale
     penalty = 1 / (found.C * len(codes))
-    if n_classes == 2:  # log-odds of the second class: half of them for it, half against
+    if n_classes == 2:  # the log-odds of the second class become the difference of two margins
         coef, intercept = np.hstack([-coef, coef]) / 2, np.append(-intercept, intercept) / 2
-        penalty *= 2  # their squares' sum is half that of the log-odds' coefficients
+        penalty *= 2  # the squared norm is half that of the log-odds' coefficients
     head = SoftmaxHead(mean, np.full_like(mean, scale), coef, intercept, found.temperature)
     return FittedHead(head, found.C, penalty)

@@ -1,11 +1,12 @@
-"""A network fitted epoch by epoch, stopped where it no longer gets better on others."""
+"""Training of a network epoch by epoch: schedule, objectives, early stopping, learning curves."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,27 +16,31 @@ from torch import nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-_KERAS_EPSILON = 1e-7  # of Adam; torch's own is a tenth of it
-_AT_ONCE = 4096  # patches that are judged, which bounds the memory
-_LOG_TEMPERATURE_SPREAD = 0.5  # how far a few held-out groups may move it; see `temperature_for`
+from hypervlad.baselines.checkpoints import Checkpoint, CheckpointError
 
-Change = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+_LOG_TEMPERATURE_STD = 0.5  # of the prior around the initial temperature; see `temperature_for`
+_NETWORK, _BEST, _OPTIMISER, _RANDOM = "network.", "best.", "optimiser.", "random."
+
+Augmentation = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+Array = TypeVar("Array")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast a network learns.
+    """Learning rate, batches and epochs of a training.
 
     Attributes
     ----------
     learning_rate : float
-    batch_size, max_epochs, patience : int
+    batch_size, max_epochs : int
+    patience : int
+        Epochs without a lower validation loss after which the training stops.
     warm_up : int, default=0
-        Steps over which all rates rise evenly from 0. Adam knows nothing of a gradient's usual size
-        at first: its first steps are as long as any and lead nowhere in particular.
+        Steps over which all rates rise linearly from 0. Adam's first steps are of full length
+        although it has no estimate yet of how large gradients usually are.
     even_batches : bool, default=False
-        Whether an epoch is cut into nearly equal batches, rather than full ones and a rest: a step
-        of Adam is as long for one sample as for a whole batch.
+        Whether an epoch is cut into nearly equal batches, rather than full ones and a remainder: a
+        step of Adam is as long for one sample as for a whole batch.
     """
 
     learning_rate: float
@@ -46,149 +51,148 @@ class Schedule:
     even_batches: bool = False
 
     def batches(self, order: torch.Tensor) -> Sequence[torch.Tensor]:
-        """Cut an epoch's rows into batches."""
+        """Cut an epoch's samples into batches."""
         if self.even_batches:
             return order.tensor_split(math.ceil(len(order) / self.batch_size))
         return order.split(self.batch_size)
 
-    def share_of_rate(self, step: int) -> float:
-        """Return what share of its rates a step takes, counted from 0 over all epochs."""
+    def rate_factor(self, step: int) -> float:
+        """Return the factor of all rates in a step, counted from 0 over all epochs."""
         return min(1.0, (step + 1) / self.warm_up) if self.warm_up else 1.0
 
 
-class Samples(Protocol):
-    """What is learnt from, or judged by, on the network's device when it is asked for."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the inputs and targets of some rows."""
-        ...
-
-    def parts(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield all inputs and targets, in their order."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
-class Patches:
-    """Patches as a network takes them.
+class Samples:
+    """Images and their targets, moved to a network's device batch by batch.
 
     Attributes
     ----------
-    pixels : Tensor of shape (n, C, p, p)
-    targets : Tensor of shape (n,)
-        1.0 for the second class, 0.0 for the first.
+    pixels : ndarray of float32, shape (m, C, h, w)
+        Of these samples and of others.
+    rows : ndarray of int, shape (n,)
+        Where in ``pixels`` each sample is.
+    targets : ndarray of shape (n,)
+        Class numbers; 0.0 and 1.0 for a network with one output.
+    device : torch.device
+    evaluation_batch : int
+        Images per batch when the network does not learn, which bounds the memory.
     """
 
-    pixels: torch.Tensor
-    targets: torch.Tensor
+    pixels: NDArray[np.float32]
+    rows: NDArray[np.intp]
+    targets: NDArray[Any]
+    device: torch.device
+    evaluation_batch: int
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.rows)
 
-    def to(self, device: torch.device) -> Patches:
-        return Patches(self.pixels.to(device), self.targets.to(device))
+    def batch(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the images and targets of some samples."""
+        chosen = numbers.numpy()
+        targets = torch.from_numpy(self.targets[chosen])
+        return self._images(chosen), targets.to(self.device)
 
-    def batch(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the patches and targets of some rows."""
-        rows = rows.to(self.targets.device)
-        return self.pixels[rows], self.targets[rows]
+    def image_batches(self) -> Iterator[torch.Tensor]:
+        """Yield all images, in their order."""
+        for start in range(0, len(self), self.evaluation_batch):
+            yield self._images(slice(start, start + self.evaluation_batch))
 
-    def parts(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield all patches and targets, in their order."""
-        return zip(self.pixels.split(_AT_ONCE), self.targets.split(_AT_ONCE), strict=True)
+    def _images(self, chosen: NDArray[np.intp] | slice) -> torch.Tensor:
+        pixels = torch.from_numpy(np.ascontiguousarray(self.pixels[self.rows[chosen]]))
+        return pixels.to(self.device)
 
 
 class Objective(Protocol):
-    """What a network's answers are judged by."""
+    """The loss that a training minimises, and the loss that decides when it stops."""
 
-    def loss(self, answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the mean loss."""
         ...
 
-    def held_out_loss(self, answers: torch.Tensor, targets: torch.Tensor) -> float:
-        """Return the loss of samples that were not learnt from, which decides when to stop."""
+    def validation_loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        """Return the mean loss of held-out samples, which decides when to stop."""
         ...
 
-    def right(self, answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Say of each answer (n,) whether it is right."""
+    def is_correct(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return for each sample (n,) whether the network's answer is correct."""
         ...
 
 
 class BinaryCrossEntropy:
-    """Of one log-odds a sample, (n, 1); targets are 0.0 and 1.0."""
+    """Cross-entropy of one log-odds per sample, (n, 1); targets are 0.0 and 1.0."""
 
-    def loss(self, answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return functional.binary_cross_entropy_with_logits(answers[:, 0], targets)
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return functional.binary_cross_entropy_with_logits(outputs[:, 0], targets)
 
-    def held_out_loss(self, answers: torch.Tensor, targets: torch.Tensor) -> float:
-        return float(self.loss(answers, targets))
+    def validation_loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        return float(self.loss(outputs, targets))
 
-    def right(self, answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return (answers[:, 0] > 0) == (targets > 0)
+    def is_correct(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (outputs[:, 0] > 0) == (targets > 0)
 
 
 @dataclass(frozen=True, eq=False)
 class SoftmaxCrossEntropy:
-    """Of a margin for each class, (n, n_classes); targets are class numbers.
+    """Cross-entropy of one margin per class, (n, n_classes); targets are class numbers.
 
-    Held-out samples are judged by the probabilities that a model would give which ended here, at
-    its temperature: see `temperature_for`. No scale of the margins is then better than another.
+    The validation loss is that of the probabilities which the model would give if training ended
+    here, at the temperature of `temperature_for`. The scale of the margins therefore does not
+    count.
 
     Attributes
     ----------
     class_weights : Tensor of shape (n_classes,), float64
-        What a sample of each class counts.
+        Weight of a sample of each class.
     temperature : float
-        What was right for the start, cross-fitted on the samples that are learnt from.
+        That of the initial head, cross-fitted on the training samples.
     n_groups : int
-        Of the held-out samples.
+        Number of groups among the held-out samples.
     """
 
     class_weights: torch.Tensor
     temperature: float = 1.0
     n_groups: int = 1
 
-    def loss(self, answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        losses = functional.cross_entropy(answers, targets, reduction="none")
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        losses = functional.cross_entropy(outputs, targets, reduction="none")
         return (losses * self.class_weights.to(losses)[targets]).mean()
 
-    def held_out_loss(self, answers: torch.Tensor, targets: torch.Tensor) -> float:
-        if not torch.isfinite(answers).all():
+    def validation_loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        if not torch.isfinite(outputs).all():
             return math.nan
-        return float(self.loss(answers / self.temperature_for(answers, targets), targets))
+        return float(self.loss(outputs / self.temperature_for(outputs, targets), targets))
 
-    def temperature_for(self, answers: torch.Tensor, targets: torch.Tensor) -> float:
-        """Return the temperature for finite held-out answers, drawn towards that of the start.
+    def temperature_for(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        """Return the temperature for finite margins of held-out samples.
 
-        The most likely one, where each held-out group is as much evidence as one sample, and its
-        logarithm was normally distributed around that of the start beforehand.
+        It is the most probable one, where each held-out group counts as one observation and the
+        prior is log-normal around the initial temperature.
         """
         centre = math.log(self.temperature)
 
-        def penalised(log_temperature: float) -> float:
-            loss = float(self.loss(answers / math.exp(log_temperature), targets))
-            away = (log_temperature - centre) / _LOG_TEMPERATURE_SPREAD
-            return self.n_groups * loss + 0.5 * away**2
+        def penalised_loss(log_temperature: float) -> float:
+            loss = float(self.loss(outputs / math.exp(log_temperature), targets))
+            deviation = (log_temperature - centre) / _LOG_TEMPERATURE_STD
+            return self.n_groups * loss + 0.5 * deviation**2
 
-        # Beyond four spreads on either side no evidence of so few groups leads.
-        reach = 4 * _LOG_TEMPERATURE_SPREAD
+        # So few groups never move it by more than four standard deviations.
+        reach = 4 * _LOG_TEMPERATURE_STD
         bounds = (centre - reach, centre + reach)
-        return math.exp(minimize_scalar(penalised, bounds=bounds, method="bounded").x)
+        return math.exp(minimize_scalar(penalised_loss, bounds=bounds, method="bounded").x)
 
-    def right(self, answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return answers.argmax(dim=1) == targets
+    def is_correct(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return outputs.argmax(dim=1) == targets
 
 
 @dataclass
 class Curves:
-    """Loss (cross-entropy) and accuracy of each epoch, the first one first.
+    """Loss (cross-entropy) and accuracy of each epoch.
 
-    ``loss`` and ``accuracy`` are of the changed samples and with dropout, while learning went on;
-    the others of the unchanged validation samples after it. A network that is given a temperature
-    learns without it; its ``validation_loss`` is of the probabilities that it would give had it
-    ended there, with the temperature that it would have then.
+    ``loss`` and ``accuracy`` are means over the epoch's training batches, with augmentation and
+    dropout; the others are those of the unchanged validation samples after the epoch. A network
+    with a temperature learns without it; its ``validation_loss`` is that of the probabilities at
+    the temperature which it would have if training ended there.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -196,25 +200,36 @@ class Curves:
     validation_loss: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """Turn sequences from a file into lists; refuse those that cannot be curves."""
+        names = ("loss", "accuracy", "validation_loss", "validation_accuracy")
+        curves = [list(getattr(self, name)) for name in names]
+        if len({len(curve) for curve in curves}) > 1:
+            raise ValueError("the training curves differ in length")
+        if not all(isinstance(value, int | float) for curve in curves for value in curve):
+            raise TypeError("the training curves contain values that are not numbers")
+        for name, curve in zip(names, curves, strict=True):
+            setattr(self, name, curve)
+
     def __len__(self) -> int:
         return len(self.validation_loss)
 
     @property
     def best_epoch(self) -> int:
-        """The epoch of the lowest validation loss, counted from 0."""
+        """The epoch with the lowest validation loss, counted from 0."""
         return int(np.argmin(self.validation_loss))
 
 
 @dataclass
-class CurvesFromStart(Curves):
-    """Curves of a network that knew something before: its start counts as well.
+class FineTuningCurves(Curves):
+    """Curves of a network that is fine-tuned: the untrained start counts as well.
 
     Attributes
     ----------
     start_loss, start_accuracy : float
         Of the validation samples, before the first epoch.
     n_validation, n_validation_groups : int
-        How many samples that are, and of how many groups.
+        Number of validation samples, and of their groups.
     """
 
     start_loss: float = math.inf
@@ -222,35 +237,45 @@ class CurvesFromStart(Curves):
     n_validation: int = 0
     n_validation_groups: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse a start from a file that cannot be one."""
+        super().__post_init__()
+        if not all(
+            isinstance(each, int | float) for each in (self.start_loss, self.start_accuracy)
+        ):
+            raise TypeError("the loss and accuracy of the start are not numbers")
+
     @property
     def best_epoch(self) -> int:
-        """The epoch of the lowest validation loss, counted from 0; -1 if the start was better."""
+        """The epoch with the lowest validation loss, counted from 0; -1 if the start was better."""
         return int(np.argmin([self.start_loss, *self.validation_loss])) - 1
 
 
-class Course:
-    """A network's way through its epochs, which can be left after any of them and taken up again.
+class Trainer:
+    """Trains a network epoch by epoch, and can resume after any epoch.
 
     Parameters
     ----------
     network : nn.Module
-        What of it requires gradients is learnt; nothing else may change.
+        Parameters that require gradients are trained; nothing else may change.
     objective : Objective
     optimiser : torch.optim.Optimizer
         Of the network's parameters.
-    change : callable
-        From a batch of inputs and a generator to the batch that is learnt from.
+    augmentation : callable
+        Changes a batch of images, at random numbers from a generator.
     schedule : Schedule
     seed : int
-        Of the order of samples and of their changes. Dropout takes torch's own generator.
+        For the order of the samples and their augmentation. Dropout uses torch's global generator.
     curves : Curves, optional
-        Empty; with `CurvesFromStart` the network is judged before it learns, too.
+        Empty; with `FineTuningCurves` the network is also evaluated before the first epoch.
+    checkpoint : Checkpoint, optional
+        Read before the first epoch, written after each.
 
     Attributes
     ----------
     curves : Curves
     best : dict of Tensor
-        What was learnt, as it was after the best epoch.
+        The trained parameters after the best epoch.
     generator : torch.Generator
     """
 
@@ -259,150 +284,179 @@ class Course:
         network: nn.Module,
         objective: Objective,
         optimiser: torch.optim.Optimizer,
-        change: Change,
+        augmentation: Augmentation,
         schedule: Schedule,
         seed: int,
+        *,
         curves: Curves | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.network, self.objective, self.optimiser = network, objective, optimiser
-        self.change, self.schedule = change, schedule
+        self.augmentation, self.schedule, self.checkpoint = augmentation, schedule, checkpoint
         self.generator = torch.Generator().manual_seed(seed)
-        self._rates = [group["lr"] for group in optimiser.param_groups]
         self.curves = Curves() if curves is None else curves
         self.best: dict[str, torch.Tensor] = {}
+        self._rates = [group["lr"] for group in optimiser.param_groups]
 
-    def run(
-        self,
-        learnt: Samples,
-        validation: Samples,
-        *,
-        after_epoch: Callable[[Course], None] | None = None,
-        verbose: bool = False,
-    ) -> Curves:
-        """Go on until the end, and leave the network with the weights of its best epoch.
+    def fit(self, training: Samples, validation: Samples, *, verbose: bool = False) -> Curves:
+        """Train to the end, and leave the network with the weights of its best epoch.
 
-        The end comes after ``max_epochs``, or when the validation loss has not been lower for
-        ``patience`` of them.
+        The end is after ``max_epochs``, or when the validation loss has not fallen for
+        ``patience`` epochs.
 
         Raises
         ------
         ValueError
-            If the loss is no longer a number.
+            If the loss is no longer finite.
+        CheckpointError
+            If the checkpoint is damaged or belongs to another training.
         """
-        if isinstance(self.curves, CurvesFromStart) and not len(self.curves):
-            self.curves.start_loss, self.curves.start_accuracy = self._judged(validation)
-            self._keep()
+        self._resume()
+        if isinstance(self.curves, FineTuningCurves) and not len(self.curves):
+            self.curves.start_loss, self.curves.start_accuracy = self._evaluate(validation)
+            self._keep_best()
         epochs = range(len(self.curves), self.schedule.max_epochs)
         for _ in (bar := tqdm(epochs, unit="epoch", disable=not verbose)):
-            if self.is_over:
+            if self._has_converged():
                 break
-            self._epoch(learnt, validation)
-            if after_epoch is not None:
-                after_epoch(self)
+            self._run_epoch(training, validation)
+            self._save_checkpoint()
             curves = self.curves
-            told = {"loss": curves.loss[-1], "validation": curves.validation_loss[-1]}
-            bar.set_postfix({name: f"{value:.3f}" for name, value in told.items()})
+            losses = {"loss": curves.loss[-1], "validation": curves.validation_loss[-1]}
+            bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()})
         self.network.load_state_dict(self.best, strict=False)
         return self.curves
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the validation loss has not been lower for ``patience`` epochs."""
+    def _has_converged(self) -> bool:
+        """Whether the validation loss has not fallen for ``patience`` epochs."""
         since = len(self.curves) - 1 - self.curves.best_epoch if len(self.curves) else 0
         return since >= self.schedule.patience
 
-    def _epoch(self, learnt: Samples, validation: Samples) -> None:
-        loss, accuracy = self._learn(learnt)
+    def _run_epoch(self, training: Samples, validation: Samples) -> None:
+        loss, accuracy = self._learn(training)
         self.curves.loss.append(loss)
         self.curves.accuracy.append(accuracy)
-        loss, accuracy = self._judged(validation)
+        loss, accuracy = self._evaluate(validation)
         if not math.isfinite(loss):
             raise ValueError(
                 f"the network's loss is {loss} after {len(self.curves) + 1} epochs at "
-                f"learning_rate={self.schedule.learning_rate}; take a smaller one"
+                f"learning_rate={self.schedule.learning_rate}; use a smaller one"
             )
         self.curves.validation_loss.append(loss)
         self.curves.validation_accuracy.append(accuracy)
         if self.curves.best_epoch == len(self.curves) - 1:
-            self._keep()
+            self._keep_best()
 
-    def _keep(self) -> None:
-        self.best = {name: value.clone() for name, value in learnable(self.network).items()}
+    def _keep_best(self) -> None:
+        self.best = {name: value.clone() for name, value in trained_tensors(self.network).items()}
 
-    def _learn(self, learnt: Samples) -> tuple[float, float]:
-        """Go once through all samples in random order; return mean loss, accuracy on the way."""
+    def _learn(self, training: Samples) -> tuple[float, float]:
+        """Run once over all samples in random order; return mean loss and accuracy on the way."""
         self.network.train()
-        total = right = 0.0
-        order = torch.randperm(len(learnt), generator=self.generator)
+        total = n_correct = 0.0
+        order = torch.randperm(len(training), generator=self.generator)
         batches = self.schedule.batches(order)
-        for step, rows in enumerate(batches, start=len(batches) * len(self.curves)):
-            self._set_rates(self.schedule.share_of_rate(step))
-            inputs, targets = learnt.batch(rows)
-            answers = self.network(self.change(inputs, self.generator))
-            loss = self.objective.loss(answers, targets)
+        for step, numbers in enumerate(batches, start=len(batches) * len(self.curves)):
+            self._set_rates(self.schedule.rate_factor(step))
+            images, targets = training.batch(numbers)
+            outputs = self.network(self.augmentation(images, self.generator))
+            loss = self.objective.loss(outputs, targets)
             self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()
-            total += float(loss.detach()) * len(rows)
-            right += float(self.objective.right(answers, targets).sum())
-        return total / len(learnt), right / len(learnt)
+            total += float(loss.detach()) * len(numbers)
+            n_correct += float(self.objective.is_correct(outputs, targets).sum())
+        return total / len(training), n_correct / len(training)
 
-    def _set_rates(self, share: float) -> None:
+    def _set_rates(self, factor: float) -> None:
         for group, rate in zip(self.optimiser.param_groups, self._rates, strict=True):
-            group["lr"] = share * rate
+            group["lr"] = factor * rate
 
-    def _judged(self, samples: Samples) -> tuple[float, float]:
-        answers, targets = answers_to(self.network, samples)
-        loss = self.objective.held_out_loss(answers, targets)
-        return loss, float(self.objective.right(answers, targets).double().mean())
+    def _evaluate(self, samples: Samples) -> tuple[float, float]:
+        outputs, targets = evaluate(self.network, samples)
+        loss = self.objective.validation_loss(outputs, targets)
+        return loss, float(self.objective.is_correct(outputs, targets).double().mean())
+
+    # --- checkpoints ---------------------------------------------------------------------------
+
+    def _save_checkpoint(self) -> None:
+        if self.checkpoint is None:
+            return
+        tensors = {_NETWORK + name: value for name, value in trained_tensors(self.network).items()}
+        tensors |= {_BEST + name: value for name, value in self.best.items()}
+        for number, values in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"{_OPTIMISER}{number}.{k}": torch.as_tensor(v) for k, v in values.items()}
+        states = {"augmentation": self.generator.get_state(), "torch": torch.get_rng_state()}
+        if self._device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self._device)
+        tensors |= {_RANDOM + name: state for name, state in states.items()}
+        self.checkpoint.write(dataclasses.asdict(self.curves), tensors)
+
+    def _resume(self) -> None:
+        """Continue where the checkpoint's training stopped, if there is a checkpoint."""
+        content = None if self.checkpoint is None else self.checkpoint.read()
+        if self.checkpoint is None or content is None:
+            return
+        curves = type(self.curves)(**content.header["curves"])
+        if len(curves) > self.schedule.max_epochs:
+            raise CheckpointError(
+                f"{self.checkpoint.path}: {len(curves)} epochs are already done, more than "
+                f"max_epochs={self.schedule.max_epochs}; delete the file to start again"
+            )
+        if not self._fits(content.arrays):
+            raise CheckpointError(
+                f"{self.checkpoint.path}: its tensors are not those that this network trains; "
+                "delete the file to start again"
+            )
+        tensors = {name: torch.from_numpy(array) for name, array in content.arrays.items()}
+        self.curves = curves
+        self.best = {k: v.to(self._device) for k, v in _under(_BEST, tensors).items()}
+        self.network.load_state_dict(_under(_NETWORK, tensors), strict=False)
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in _under(_OPTIMISER, tensors).items():
+            number, _, key = name.partition(".")
+            state.setdefault(int(number), {})[key] = value
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
+        states = _under(_RANDOM, tensors)
+        self.generator.set_state(states["augmentation"])
+        torch.set_rng_state(states["torch"])
+        if self._device.type == "cuda" and "cuda" in states:
+            torch.cuda.set_rng_state(states["cuda"], self._device)
+
+    def _fits(self, arrays: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether these are the arrays of this network and optimiser, all of them and no others."""
+        shapes = {name: tuple(v.shape) for name, v in trained_tensors(self.network).items()}
+        for prefix in (_NETWORK, _BEST):
+            if {name: v.shape for name, v in _under(prefix, arrays).items()} != shapes:
+                return False
+        n_trained = sum(len(group["params"]) for group in self.optimiser.param_groups)
+        numbers = {name.partition(".")[0] for name in _under(_OPTIMISER, arrays)}
+        return numbers == {str(number) for number in range(n_trained)}
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
 
 
-def learnable(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Return by name what a network learns, detached from its graph."""
+def _under(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def trained_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the parameters of a network that are trained, by name and detached."""
     parameters = network.named_parameters()
     return {name: value.detach() for name, value in parameters if value.requires_grad}
 
 
 @torch.inference_mode()
-def answers_to(network: nn.Module, samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a network's answers to all samples, in double precision, and the targets."""
+def outputs_of(network: nn.Module, batches: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Return a network's outputs for batches of images, in evaluation mode, as float64."""
     network.eval()
-    pairs = [(network(inputs).double().cpu(), targets.cpu()) for inputs, targets in samples.parts()]
-    targets = torch.cat([targets for _, targets in pairs])
-    exact = targets.double() if targets.is_floating_point() else targets
-    return torch.cat([answers for answers, _ in pairs]), exact
+    return torch.cat([network(images).double().cpu() for images in batches])
 
 
-def train(
-    network: nn.Module,
-    learnt: Patches,
-    validation: Patches,
-    augmentation: Change,
-    schedule: Schedule,
-    seed: int,
-    *,
-    verbose: bool = False,
-) -> Curves:
-    """Fit a network of one output in place and leave it with the weights of its best epoch.
-
-    Adam on the binary cross-entropy of changed patches: see `Course`.
-
-    Raises
-    ------
-    ValueError
-        If the loss is no longer a number.
-    """
-    optimiser = torch.optim.Adam(
-        network.parameters(), lr=schedule.learning_rate, eps=_KERAS_EPSILON
-    )
-    course = Course(network, BinaryCrossEntropy(), optimiser, augmentation, schedule, seed)
-    return course.run(learnt, validation, verbose=verbose)
-
-
-@torch.inference_mode()
-def margins(network: nn.Module, pixels: torch.Tensor) -> NDArray[np.float64]:
-    """Return the log-odds (n,) of the second class, without dropout."""
-    network.eval()
-    device = next(network.parameters()).device
-    found = [network(part.to(device))[:, 0] for part in pixels.split(_AT_ONCE)]
-    return torch.cat(found).double().cpu().numpy()
+def evaluate(network: nn.Module, samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a network's outputs for all samples, and the targets; floats are float64."""
+    targets = torch.from_numpy(samples.targets)
+    outputs = outputs_of(network, samples.image_batches())
+    return outputs, targets.double() if targets.is_floating_point() else targets

@@ -1,10 +1,13 @@
-"""``TransferClassifier``: an ImageNet network on micrographs, as it is or fine-tuned."""
+"""``TransferClassifier``: an ImageNet network on micrographs, frozen or fine-tuned."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import os
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,35 +17,75 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.backbones import Preprocessing, TappedNetwork, build_network, get_backbone
-from hypervlad.baselines import transfer_state
-from hypervlad.baselines.softmax_head import SoftmaxHead
-from hypervlad.baselines.training import Curves
-from hypervlad.baselines.transfer_learning import Labelled, features_of, learn
-from hypervlad.baselines.transfer_parameters import TransferRecipe
+from hypervlad.backbones import Backbone, Preprocessing, TappedNetwork, build_network, get_backbone
+from hypervlad.backbones.network import architecture
+from hypervlad.base import (
+    ArrayDict,
+    Arrays,
+    Field,
+    ImageEstimator,
+    Labels,
+    Maybe,
+    Part,
+    Record,
+    Value,
+    to_json,
+)
+from hypervlad.baselines.augmentation import MicrographAugmentation
+from hypervlad.baselines.checkpoints import check_location
+from hypervlad.baselines.finetuning import (
+    FineTuned,
+    FineTuning,
+    average_maps,
+    fine_tune,
+    imagenet_size,
+    normalised_images,
+)
+from hypervlad.baselines.softmax_head import FittedHead, SoftmaxHead, fit_head
+from hypervlad.baselines.training import FineTuningCurves, Schedule
+from hypervlad.baselines.training_images import load_training_images
+from hypervlad.boosting.rows import class_weights
 from hypervlad.classifier.assessment import accuracy_of_read, most_probable
 from hypervlad.classifier.validation import check_classes, checked_labels, of_length
-from hypervlad.encoder import ImageLoader
-from hypervlad.encoder.listing import ImageListEstimator
-from hypervlad.encoder.networks import NetworkSource
-from hypervlad.encoder.parameters import check_device
-from hypervlad.encoder.saving import SaveMixin
+from hypervlad.constraints import (
+    Alternatives,
+    Boolean,
+    InstanceOf,
+    Integer,
+    ListOf,
+    Number,
+    OneOf,
+    RandomState,
+    check_value,
+    is_integer,
+)
+from hypervlad.encoder import EncodedImages, ImageLoader
+from hypervlad.encoder.encoding import encode_images
+from hypervlad.encoder.loading import Batch
+from hypervlad.encoder.networks import (
+    NetworkSource,
+    check_device,
+    check_registered,
+    portable_weights,
+)
+from hypervlad.encoder.parameters import check_read_options
 from hypervlad.images import ReadOptions, check_image_list
-from hypervlad.modelfile import register_kind
+from hypervlad.images.errors import image_name
+from hypervlad.splits import holdout_split, joined_groups
 
-KIND = "transfer_classifier"
-register_kind(KIND, "hypervlad.baselines:TransferClassifier")
+_MIN_GROUPS = 5  # held out; with fewer, their loss says little
+_WARM_UP = 10  # steps
 
 
-class TransferClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
-    """Classify micrographs by an ImageNet network: its last features, or the network fine-tuned.
+class TransferClassifier(ClassifierMixin, ImageEstimator):
+    """Classify micrographs by the features of an ImageNet network, frozen or fine-tuned.
 
-    A baseline, that of Modarres et al. (2017) for SEM images. The maps of the network's last tap
-    are averaged over the image, and softmax regression tells the classes apart by these features.
-    With ``mode="finetune"`` that is only the start: head and last layers, or all, then go on
-    learning from images that are turned, cut and lit differently each time, until images of
-    held-out groups are told apart no better. :func:`hypervlad.presets.modarres2017` is the paper's
-    system by name.
+    The baseline of Modarres et al. (2017) for SEM images. The maps of the network's last tap are
+    averaged over the image, and softmax regression separates the classes by these features. With
+    ``mode="finetune"`` that is the start: the head and the last layers, or all, are then trained on
+    images that are rotated, cropped and changed in brightness at random, until the loss on images
+    of held-out groups no longer falls. :func:`hypervlad.presets.modarres2017` returns it with the
+    settings of that paper.
 
     Parameters
     ----------
@@ -51,63 +94,65 @@ class TransferClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
     weights : {"imagenet", "random"} or path, default="imagenet"
         As in :class:`HypercolumnVLAD`.
     mode : {"features", "finetune"}, default="features"
-        "features" leaves the network as it is, and takes seconds for hundreds of images; "finetune"
-        takes minutes to hours, and is worth it where there are thousands.
+        "features" leaves the network unchanged and takes seconds for hundreds of images. "finetune"
+        takes minutes to hours, and pays off with thousands of images.
     trainable : {"head", "last", "all"}, default="last"
-        What learns when fine-tuning: the head alone (through the augmentation), the layers after
-        the backbone's last default tap but one as well (its last resolution; all of a backbone with
-        one tap), or all layers.
+        What is fine-tuned: the head only (with augmentation), also the layers after the backbone's
+        last default tap but one (those of the lowest resolution; all layers of a backbone with one
+        tap), or all layers.
     image_size : int or "auto", default="auto"
-        Side in pixels of the square that images are stretched to. "auto": what the network was made
-        for, 299 for inception_v3 and 224 for all others, or the least that the network takes.
+        Side, in pixels, of the square that images are stretched to. "auto": the size on which the
+        network was trained, 299 for inception_v3 and 224 for all others, or the smallest size that
+        the network accepts if that is larger.
     Cs : float or sequence of float, default=(0.1, 1.0, 10.0, 100.0, 1000.0)
-        Inverse strengths of the regression's L2 penalty, of which grouped inner folds choose one by
+        Inverse strengths of the regression's L2 penalty. Grouped inner folds choose the one with
         the lowest log-loss.
     class_weight : None, "balanced" or dict, default=None
-        What the images of a class count; "balanced" makes all classes count alike.
+        Weight of an image of each class; "balanced" gives all classes the same total weight.
     learning_rate, head_learning_rate : float, default=3e-6 and 1e-3
-        Of Adam, for the network's layers and for its head. Each step moves a weight by about so
-        much, whatever its gradient; over the first ten steps the rates rise to this. The head
-        keeps the regression's penalty.
+        Of Adam, for the network's layers and for its head. Each step changes a weight by about this
+        much, whatever its gradient; over the first ten steps the rates rise to these values. The
+        head keeps the regression's penalty.
     dropout : float, default=0.2
-        Share of the pooled features that the head does not see while it learns, below 1.
+        Fraction of the averaged features that are dropped in training, below 1.
     batch_size : int, default=32
-        Images that are learnt from at once.
+        Images per training step.
     max_epochs : int, default=30
     patience : int, default=5
-        Epochs without a lower validation loss after which it stops. The best weights are kept. If
-        those from before the first epoch were best, the model is that of "features", its head
-        learnt from all images.
+        Epochs without a lower validation loss after which training stops. The best weights are
+        kept. If no epoch is better than the start, the model is that of "features", with a head
+        fitted on all images.
     validation_fraction : float, default=0.2
-        Share of the images, whole groups, that fine-tuning does not learn from: they decide when to
-        stop, and how sure the probabilities are.
+        Fraction of the images, in whole groups, that are held out from fine-tuning: they decide
+        when to stop, and calibrate the probabilities.
     flips, right_angles : bool, default=True
-        Whether images are mirrored both ways, and turned by quarter turns, at random.
+        Whether to mirror images in both directions, and to rotate them by quarter turns, at random.
     rotation : float, default=10.0
-        Largest angle of a free rotation either way, degrees; what is beyond the edge is mirrored.
+        Largest angle of a free rotation in either direction, degrees. Images are mirrored beyond
+        their edges.
     crop : float, default=0.7
-        Smallest share of an image's area that is shown, enlarged; 1 for always all of it.
+        Smallest fraction of an image's area that is shown, enlarged; 1 always shows all of it.
     brightness, contrast : float, default=0.1 and 0.2
-        Largest shift of all greys (white is 1), and the largest share by which they move away from
-        their mean or towards it.
+        Largest shift of all grey values (white is 1), and the largest fraction by which they move
+        away from their mean or towards it.
     mixed_precision : bool, default=True
-        Run the network in bfloat16 while it learns, on a GPU that has it. Never on the CPU.
+        Train in bfloat16 on a GPU that supports it. Never on the CPU.
     checkpoint : path, optional
-        Where a training is kept after each epoch. The same ``fit`` then goes on after the last
-        finished one, however it was ended, and comes to the same model. In a folder each training
-        (its images, labels, groups and parameters) has a file of its own, so that
-        cross-validation can use one; a file that is another training's is refused. More
-        ``max_epochs`` may be asked of a training that was kept.
+        File or folder where a training is saved after each epoch. The same ``fit`` then resumes
+        after the last finished epoch, however it was interrupted, and gives the same model. In a
+        folder each training (its images, labels, groups and parameters) has its own file, so that
+        cross-validation can use one folder; a file of another training is refused. ``max_epochs``
+        may be raised for a training that was saved.
     read_options : mapping or ReadOptions, optional
-        As in :class:`HypercolumnVLAD`; a saved model reads as it did in ``fit``.
+        As in :class:`HypercolumnVLAD`; a saved model reads images as in ``fit``.
     on_error : {"raise", "skip"}, default="raise"
-        What becomes of unreadable images: an error, or they are left out with a warning.
+        Whether an unreadable image is an error, or is left out with a warning.
     device : {"auto", "cpu", "cuda"}, default="auto"
     n_jobs : int or None, default=None
         Threads that read images.
     random_state : int, RandomState or None, default=None
-        Of folds, order and changes of images, and dropout. On the CPU, bit-identical for the same
-        number of threads, in whatever order the images come.
+        Seed of the folds, the order and augmentation of images, and dropout. On the CPU, results
+        are bit-identical for the same number of threads, whatever the order of the images.
     verbose : bool, default=False
         Show progress bars.
 
@@ -118,44 +163,48 @@ class TransferClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
     head_ : SoftmaxHead
         The softmax regression, with its temperature.
     C_ : float
-        Of the regression that is the head, or where it started.
-    history_ : Curves or None
-        Loss and accuracy of fine-tuning, epoch by epoch, on both sides; None for "features".
-    recipe_ : TransferRecipe
-        What is fixed in ``fit``: such a parameter set later waits for the next one.
+        Of the regression that is the head, or that fine-tuning started from.
+    history_ : FineTuningCurves or None
+        Loss and accuracy of each epoch of fine-tuning, for training and validation images; None for
+        "features".
+    backbone_, trainable_, image_size_, read_options_
+        The parameters that were used in ``fit``: changing one later has no effect before the next.
     weights_digest_ : str
-        SHA-256 of the network's weights before any learning.
+        SHA-256 of the network's weights before fine-tuning.
     network_state_ : dict of ndarray
-        The network's tensors that are not to be found elsewhere: those that learnt.
+        The network's tensors that were fine-tuned; of a model loaded from a file that contains the
+        whole network, all of them.
     n_images_ : int
-        Images learnt from, those held out included.
+        Number of images in ``fit`` that could be read, including those held out.
 
     Notes
     -----
-    *Leaks.* Nothing is learnt from held-out images but when to stop, C and one temperature; copies
-    of an image stay on one side. These are still choices: judge the model on images of its own.
+    *Leaks.* Held-out images decide only when to stop, C and the temperature; copies of an image
+    are never on both sides of a split. These are still choices: evaluate the model on other images.
 
-    *Batch normalisation* keeps its running statistics everywhere, also where its scale and shift
-    learn; dropout within a network and stochastic depth are off. See
-    :class:`hypervlad.baselines.pooled_network.TransferNetwork`.
+    *Batch normalisation* keeps its running statistics everywhere, even where its scale and shift
+    are trained; dropout within the network and stochastic depth are off. See
+    :class:`hypervlad.baselines.finetuning.TransferNetwork`.
 
-    *Temperature.* Margins are divided by the number that makes the log-loss of held-out images
-    lowest (Guo et al. 2017): in "features" those of the inner folds; in "finetune" the validation
-    side, whose few groups move it only so far from that of the inner folds.
-    :func:`hypervlad.metrics.expected_calibration_error` says what is left.
+    *Temperature.* Margins are divided by the number that minimises the log-loss of held-out images
+    (Guo et al. 2017): in "features" those of the inner folds; in "finetune" the validation images,
+    whose few groups move it only so far from that of the inner folds.
+    :func:`hypervlad.metrics.expected_calibration_error` measures the remaining error.
 
-    *Memory.* ``fit`` keeps all images prepared, 0.2 MB each (grey, 224 px; colour: three times
-    that), above 2 GB in a temporary file.
+    *Memory.* ``fit`` keeps all prepared images, 0.2 MB each (grey, 224 pixels; three times that in
+    colour), in a temporary file above 2 GB.
 
-    *A saved model* holds the head, and the layers that learnt. The others come from where
-    ``weights`` says, checked by their digest, or with ``include_backbone=True`` from the file too;
-    with ``trainable="all"`` nothing is left to be found.
+    *A saved model* contains the head and the layers that were fine-tuned. The others are loaded
+    from ``weights`` and checked by their digest; with ``include_backbone=True`` they are in the
+    file too. With ``trainable="all"`` the file contains all layers.
 
     References
     ----------
     M. H. Modarres, R. Aversa, S. Cozzini, R. Ciancio, A. Leto and G. P. Brandino, "Neural network
         for nanoscience scanning electron microscope image recognition", Scientific Reports 7,
         13282, 2017.
+    C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural networks",
+        International Conference on Machine Learning, 2017.
 
     Examples
     --------
@@ -169,13 +218,65 @@ class TransferClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
     True
     """
 
-    _kind = KIND
+    _kind = "transfer_classifier"
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
+        "backbone": [InstanceOf(str, "the name of a backbone")],
+        "weights": [InstanceOf((str, os.PathLike), '"imagenet", "random" or a path')],
+        "mode": [OneOf("features", "finetune")],
+        "trainable": [OneOf("head", "last", "all")],
+        "image_size": [OneOf("auto"), Integer()],
+        "Cs": [Number(above=0), ListOf(Number(above=0), "a sequence of numbers")],
+        "class_weight": [OneOf("balanced"), InstanceOf(Mapping, "a dict"), None],
+        "learning_rate": [Number(above=0)],
+        "head_learning_rate": [Number(above=0)],
+        "dropout": [Number(at_least=0, below=1)],
+        "batch_size": [Integer()],
+        "max_epochs": [Integer()],
+        "patience": [Integer()],
+        "validation_fraction": [Number(above=0, below=1)],
+        "flips": [Boolean()],
+        "right_angles": [Boolean()],
+        "rotation": [Number(at_least=0, at_most=180, meaning="a number of degrees")],
+        "crop": [Number(above=0, at_most=1)],
+        "brightness": [Number(at_least=0, at_most=1)],
+        "contrast": [Number(at_least=0, at_most=1)],
+        "mixed_precision": [Boolean()],
+        "checkpoint": [
+            InstanceOf((str, os.PathLike), "a file or a folder to save the training in"),
+            None,
+        ],
+        "read_options": [InstanceOf((Mapping, ReadOptions), "a dict or a ReadOptions"), None],
+        "on_error": [OneOf("raise", "skip")],
+        "device": [InstanceOf((str, torch.device), '"auto", "cpu" or "cuda"')],
+        "n_jobs": [Integer(at_least=None), None],
+        "random_state": [RandomState(), None],
+        "verbose": [Boolean()],
+    }
+    _fitted_state: ClassVar[Mapping[str, Field]] = {
+        "classes_": Labels(),
+        "head_": Part(SoftmaxHead),
+        "C_": Value(float),
+        "history_": Maybe(Record(FineTuningCurves)),
+        "backbone_": Value(str),
+        "trainable_": Value(str),
+        "image_size_": Value(int),
+        "read_options_": Record(ReadOptions),
+        "preprocessing_": Record(Preprocessing),
+        "weights_digest_": Value(str),
+        "network_state_": ArrayDict(),
+        "whole_network_": Value(bool),
+        "n_images_": Value(int),
+    }
+    _unsaved_parameters = frozenset({"checkpoint", "device", "n_jobs", "verbose"})
 
     classes_: NDArray[Any]
     head_: SoftmaxHead
     C_: float
-    history_: Curves | None
-    recipe_: TransferRecipe
+    history_: FineTuningCurves | None
+    backbone_: str
+    trainable_: Literal["head", "last", "all"]
+    image_size_: int
+    read_options_: ReadOptions
     preprocessing_: Preprocessing
     weights_digest_: str
     network_state_: dict[str, NDArray[Any]]
@@ -246,7 +347,7 @@ class TransferClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
     def fit(
         self, images: Sequence[Any], y: Sequence[Any], *, groups: Sequence[Any] | None = None
     ) -> TransferClassifier:
-        """Learn from labelled images.
+        """Train on labelled images.
 
         Parameters
         ----------
@@ -254,8 +355,8 @@ class TransferClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
             Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes.
         y : sequence of n labels
         groups : sequence of n group names, optional
-            Images of one micrograph, sample or paper: inner folds and the validation side keep
-            them together.
+            Micrograph, sample or paper of each image: inner folds and validation images are whole
+            groups.
 
         Returns
         -------
@@ -264,38 +365,76 @@ class TransferClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         Raises
         ------
         ValueError
-            Unusable parameters, lengths that differ, fewer than two classes, no group that can be
-            held out for fine-tuning, or a checkpoint of another training.
+            If a parameter is invalid, lengths differ, there are fewer than two classes, no group
+            can be held out for fine-tuning, or the checkpoint belongs to another training.
         ImageReadError
-            An image that cannot be read; it is named.
+            If an image cannot be read; the message names it.
         """
-        recipe = TransferRecipe.of(self)
+        self._check_parameters()
+        backbone, device = get_backbone(self.backbone), check_device(self.device)
+        image_size, read_options = self._size_for(backbone), check_read_options(self.read_options)
         images = check_image_list(images)
         labels = checked_labels(y, len(images))
         known = None if groups is None else of_length("groups values", groups, len(images))
         check_classes(labels, known)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=4).tolist()
-        backbone, device = get_backbone(recipe.backbone), check_device(self.device)
         network = build_network(backbone.name, self.weights, backbone.taps[-1:], device)
-        inputs = self._inputs(recipe, backbone.preprocessing)
-        learnt = learn(self, Labelled(images, labels, known), recipe, inputs, network, seeds)
-        fitted = network
-        if learnt.changed:
-            state = network.original.state_dict()
-            fitted = build_network(backbone.name, state, backbone.taps[-1:], device)
-        # All at the end: a fit that fails leaves the model as it was.
-        self.classes_, self.n_images_ = np.unique(learnt.labels), len(learnt.labels)
-        self.head_, self.history_, self.C_ = learnt.head, learnt.curves, learnt.C
-        self.recipe_, self.preprocessing_ = recipe, backbone.preprocessing
-        self.weights_digest_ = network.digest
-        self.network_state_, self.whole_network_ = learnt.changed, False
+        loader = self._loader(image_size, read_options, backbone.preprocessing)
+        data = load_training_images(images, loader)
+        labels, known = labels[data.positions], None if known is None else known[data.positions]
+        if len(data) < len(images):
+            check_classes(labels, known)
+        classes, codes = np.unique(labels, return_inverse=True)
+        joined = joined_groups(known, data.digests)
+        features = [
+            _averaged_features(network, backbone, normalised_images(part, backbone))
+            for part in data.samples(codes, device).image_batches()
+        ]
+        X = _check_finite(np.concatenate(features), [images[i] for i in data.positions])
+        tuned: FineTuned | None = None
+        if self.mode == "finetune":
+            rows, held_out = self._hold_out(codes, joined, seeds[1])
+            start, weights = self._fit_head(X[rows], codes[rows], joined[rows], classes, seeds[0])
+            tuned = fine_tune(
+                network.original,
+                backbone,
+                start,
+                data.samples(codes, device, rows),
+                data.samples(codes, device, held_out),
+                self._fine_tuning(),
+                n_validation_groups=len(np.unique(joined[held_out])),
+                class_weights=weights,
+                seeds=(seeds[2], seeds[3]),
+                checkpoint=self.checkpoint,
+                settings=self._decisive_settings(
+                    data.digest(labels, known), backbone, network.digest, image_size, weights
+                ),
+                verbose=self.verbose,
+            )
+        fitted, tensors = network, {}
+        if tuned is not None and tuned.curves.best_epoch >= 0:
+            head, C, tensors = tuned.head, start.C, tuned.tensors
+            if tensors:
+                state = network.original.state_dict()
+                fitted = build_network(backbone.name, state, backbone.taps[-1:], device)
+        else:
+            final, _ = self._fit_head(X, codes, joined, classes, seeds[0])
+            head, C = final.head, final.C
+        # All at the end: a fit that fails leaves the model unchanged.
+        self.classes_, self.n_images_ = classes, len(data)
+        self.head_, self.C_ = head, C
+        self.history_ = None if tuned is None else tuned.curves
+        self.backbone_, self.trainable_ = backbone.name, self.trainable
+        self.image_size_, self.read_options_ = image_size, read_options
+        self.preprocessing_, self.weights_digest_ = backbone.preprocessing, network.digest
+        self.network_state_, self.whole_network_ = tensors, False
         self._tapped_network = fitted
         return self
 
     def decision_function(self, images: Sequence[Any]) -> NDArray[np.float64]:
-        """Return the margins (log-odds up to a constant): (n, n_classes), or (n,) for two.
+        """Return the margins (log-odds up to a constant): (n, n_classes), or (n,) for two classes.
 
-        Divided by the temperature. A row of an image skipped is NaN.
+        They are divided by the temperature. The row of a skipped image is NaN.
         """
         margins = self._margins(images)
         return margins if margins.shape[1] > 2 else margins[:, 1] - margins[:, 0]
@@ -310,7 +449,7 @@ class TransferClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         Returns
         -------
         ndarray of shape (n, n_classes)
-            In the order of ``classes_``. A row of an image skipped is NaN.
+            In the order of ``classes_``. The row of a skipped image is NaN.
         """
         return np.asarray(softmax(self._margins(images), axis=1))
 
@@ -324,8 +463,7 @@ class TransferClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         Returns
         -------
         ndarray of shape (n,)
-            Labels. With ``on_error="skip"`` and an image unreadable, an object array with None in
-            its place.
+            Labels. If ``on_error="skip"`` skipped an image, an object array with None in its place.
         """
         return most_probable(self.predict_proba(images), self.classes_)
 
@@ -335,7 +473,7 @@ class TransferClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         y: Sequence[Any],
         sample_weight: Sequence[float] | None = None,
     ) -> float:
-        """Return the accuracy; images that ``on_error="skip"`` left out do not count.
+        """Return the accuracy; images that ``on_error="skip"`` skipped do not count.
 
         Parameters
         ----------
@@ -346,7 +484,7 @@ class TransferClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         return accuracy_of_read(self.predict(images), y, self.classes_, sample_weight)
 
     def pooled_features(self, images: Sequence[Any]) -> NDArray[np.float32]:
-        """Return what the head sees of images: the last maps of the (fine-tuned) network, averaged.
+        """Return the head's input: the last maps of the (fine-tuned) network, averaged.
 
         Parameters
         ----------
@@ -355,47 +493,173 @@ class TransferClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         Returns
         -------
         ndarray of float32, shape (n, n_features)
-            A row of an image skipped is NaN.
+            The row of a skipped image is NaN.
         """
-        check_is_fitted(self)
-        inputs = self._inputs(self.recipe_, self.preprocessing_)
-        network = self._network()
-        return features_of(check_image_list(images), inputs, network, self.recipe_.backbone)
+        return self._encode(images).with_missing()
 
     # --- files ---------------------------------------------------------------------------------
 
-    def to_state(
-        self, *, include_backbone: bool = False
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
         """Return the fitted classifier as a JSON-able header and named arrays."""
         check_is_fitted(self)
-        return transfer_state.pack(self, include_backbone)
+        if not (include_backbone or (self.trainable_ == "all" and self.network_state_)):
+            return super().to_state()
+        saved = copy.copy(self)
+        state = self._network().original.state_dict()
+        saved.network_state_ = {k: v.cpu().contiguous().numpy() for k, v in state.items()}
+        saved.whole_network_ = True
+        return super(TransferClassifier, saved).to_state()
 
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-    ) -> TransferClassifier:
-        """Undo :meth:`to_state`."""
-        return transfer_state.unpack(cls, header, arrays)
+    def _parameters_to_save(self) -> dict[str, Any]:
+        return super()._parameters_to_save() | {"weights": portable_weights(self.weights)}
 
-    # --- the stages ----------------------------------------------------------------------------
+    def _check_state(self) -> None:
+        check_registered(self.backbone_)
+        check_value("trainable_", self.trainable_, self._parameter_constraints["trainable"])
+        check_value("image_size_", self.image_size_, [Integer()])
+        n_classes = len(self.classes_)
+        if self.head_.coef.shape[1] != n_classes:
+            raise ValueError(f"a head of {self.head_.coef.shape[1]} classes for {n_classes} labels")
+        tuned = self.history_ is not None and self.history_.best_epoch >= 0
+        if self.network_state_ and not (tuned or self.whole_network_):
+            raise ValueError("tensors of a network that was not fine-tuned")
+        if tuned and not self.network_state_ and self.trainable_ != "head":
+            raise ValueError("the tensors of the fine-tuned network are missing")
 
-    def _inputs(self, recipe: TransferRecipe, preprocessing: Preprocessing) -> ImageLoader:
+    # --- parameters ----------------------------------------------------------------------------
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if isinstance(self.class_weight, Mapping):
+            for label, weight in self.class_weight.items():
+                check_value(f"class_weight[{label!r}]", weight, [Number(above=0)])
+        if self.checkpoint is not None:
+            check_location(self.checkpoint)
+            if not is_integer(self.random_state):
+                raise ValueError(
+                    "a checkpoint needs an integer random_state, not "
+                    f"{self.random_state!r}: a training with other random numbers in each run "
+                    "cannot be resumed"
+                )
+
+    def _size_for(self, backbone: Backbone) -> int:
+        """Return the side, in pixels, of prepared images for a backbone."""
+        minimum = backbone.preprocessing.minimum_size
+        check_value("image_size", self.image_size, [Integer(minimum), OneOf("auto")])
+        if isinstance(self.image_size, str):
+            return max(imagenet_size(backbone), minimum)
+        return int(self.image_size)
+
+    def _fine_tuning(self) -> FineTuning:
+        names = [field.name for field in dataclasses.fields(MicrographAugmentation)]
+        return FineTuning(
+            trainable=self.trainable,
+            augmentation=MicrographAugmentation(**{n: to_json(getattr(self, n)) for n in names}),
+            schedule=Schedule(
+                to_json(self.learning_rate),
+                to_json(self.batch_size),
+                to_json(self.max_epochs),
+                to_json(self.patience),
+                warm_up=_WARM_UP,
+                even_batches=True,
+            ),
+            head_learning_rate=float(self.head_learning_rate),
+            dropout=float(self.dropout),
+            mixed_precision=bool(self.mixed_precision),
+        )
+
+    def _decisive_settings(
+        self,
+        data_digest: str,
+        backbone: Backbone,
+        weights_digest: str,
+        image_size: int,
+        weights: NDArray[np.float64],
+    ) -> dict[str, Any]:
+        """Return what the training depends on, besides the options of fine-tuning and the seeds."""
+        return {
+            "data": data_digest,
+            "network": architecture(backbone),
+            "taps": list(backbone.taps),
+            "preprocessing": backbone.preprocessing.to_dict(),
+            "weights": weights_digest,
+            "image_size": image_size,
+            "Cs": np.atleast_1d(self.Cs).tolist(),
+            "class_weight": weights.tolist(),
+            "validation_fraction": float(self.validation_fraction),
+        }
+
+    # --- fit and predict, step by step ---------------------------------------------------------
+
+    def _loader(
+        self, image_size: int, read_options: ReadOptions, preprocessing: Preprocessing
+    ) -> ImageLoader:
         return ImageLoader(
-            image_size=recipe.image_size,
-            aspect=recipe.aspect,
+            image_size=image_size,
+            aspect="square",
+            read_options=read_options,
             preprocessing=preprocessing,
-            pixel_size=recipe.pixel_size,
-            read_options=recipe.read_options,
             device=check_device(self.device),
             n_jobs=self.n_jobs,
             on_error=self.on_error,
             verbose=self.verbose,
         )
 
+    def _fit_head(
+        self,
+        features: NDArray[np.float32],
+        codes: NDArray[np.intp],
+        groups: NDArray[np.intp],
+        classes: NDArray[Any],
+        seed: int,
+    ) -> tuple[FittedHead, NDArray[np.float64]]:
+        """Return a head for these features, and the weights of the classes, with mean 1."""
+        weights = class_weights(self.class_weight, classes, codes, np.ones(len(codes)))
+        fitted = fit_head(features, codes, groups, weights, Cs=self.Cs, seed=seed)
+        return fitted, weights / weights[codes].mean()
+
+    def _hold_out(
+        self, codes: NDArray[np.intp], groups: NDArray[np.intp], seed: int
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the rows for fine-tuning, and those that decide when it stops."""
+        rows, held_out = holdout_split(
+            codes, groups, test_size=self.validation_fraction, random_state=seed
+        )
+        if not len(held_out):
+            raise ValueError(
+                "no group of images can be held out to decide when to stop, because each class has "
+                'only one group; add images, or use mode="features"'
+            )
+        n_groups = len(np.unique(groups[held_out]))
+        if n_groups < _MIN_GROUPS:
+            warnings.warn(
+                f"fine-tuning is validated on {len(held_out)} images of {n_groups} groups only, so "
+                "the epoch at which it stops and the calibration of the probabilities are largely "
+                "a matter of chance. Add images of more specimens, increase validation_fraction, "
+                'or use mode="features"',
+                UserWarning,
+                stacklevel=3,
+            )
+        return rows, held_out
+
+    def _encode(self, images: Sequence[Any]) -> EncodedImages:
+        """Return the averaged features of images, with a warning of those that were skipped."""
+        check_is_fitted(self)
+        images = check_image_list(images)
+        network, backbone = self._network(), get_backbone(self.backbone_)
+
+        def compute(batch: Batch) -> NDArray[np.float32]:
+            features = _averaged_features(network, backbone, batch.tensors)
+            return _check_finite(features, [images[position] for position in batch.positions])
+
+        loader = self._loader(self.image_size_, self.read_options_, self.preprocessing_)
+        encoded = encode_images(images, loader, compute, len(self.head_.mean))
+        encoded.warn()
+        return encoded
+
     def _margins(self, images: Sequence[Any]) -> NDArray[np.float64]:
-        features = self.pooled_features(images)  # says so if there was no fit
-        return self.head_.margins(features)
+        encoded = self._encode(images)
+        return encoded.with_missing(self.head_.margins(encoded.vectors))
 
     # --- the network, built when needed and never copied ---------------------------------------
 
@@ -407,14 +671,14 @@ class TransferClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         return network
 
     def _built(self, device: torch.device) -> TappedNetwork:
-        """Build the network as it was when ``fit`` ended.
+        """Build the network as it was at the end of ``fit``.
 
         Raises
         ------
         WeightsNotFoundError
-            If the layers that did not learn are not to be found here.
+            If the weights of the other layers are not found.
         """
-        backbone = get_backbone(self.recipe_.backbone)
+        backbone = get_backbone(self.backbone_)
         state = {name: torch.from_numpy(value) for name, value in self.network_state_.items()}
         if not self.whole_network_:
             source = NetworkSource(backbone, self.weights, backbone.taps[-1:], self.weights_digest_)
@@ -429,5 +693,23 @@ class TransferClassifier(SaveMixin, ClassifierMixin, ImageListEstimator):
         attributes.pop("_tapped_network", None)
         return attributes
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "head_")
+
+@torch.inference_mode()
+def _averaged_features(
+    network: TappedNetwork, backbone: Backbone, images: torch.Tensor
+) -> NDArray[np.float32]:
+    """Return the features (B, C) of normalised images (B, C, s, s): the last maps, averaged."""
+    (maps,) = network(images.to(network.device))
+    return np.asarray(average_maps(maps, backbone).cpu().numpy())
+
+
+def _check_finite(features: NDArray[np.float32], images: list[Any]) -> NDArray[np.float32]:
+    """Return the features of images, unless some are not finite."""
+    invalid = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(invalid):
+        raise ValueError(
+            f"the network's features are not finite for {len(invalid)} images, starting with "
+            f"{image_name(images[invalid[0]])}: are its weights damaged, or those of another "
+            "network?"
+        )
+    return features

@@ -1,7 +1,7 @@
-"""The command line: what the library does, called from a shell; no logic of its own.
+"""The command line: the library's functions as commands, without logic of its own.
 
-Exit codes: 0, done; 1, ``check`` found something; 2, an error, told in one sentence on stderr; 130,
-stopped by Ctrl-C. Heavy rooms are imported inside the commands, so that ``--help`` is quick.
+Exit codes: 0 for success, 1 if ``check`` found something, 2 for an error (one sentence on stderr),
+130 for Ctrl-C. Slow modules are imported inside the commands, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Annotated
 import typer
 
 from hypervlad._version import __version__
-from hypervlad.cli.alignment import align
-from hypervlad.cli.alignment_training import align_train
-from hypervlad.cli.commands import check, evaluate, explain, info, predict, suspects, train
+from hypervlad.cli.alignment import align, align_train
+from hypervlad.cli.classification import check, evaluate, explain, info, predict, suspects, train
 from hypervlad.cli.defects import defects
-from hypervlad.cli.demonstration import demo
+from hypervlad.cli.demo import demo
 from hypervlad.cli.extraction import cache, extract
 from hypervlad.cli.messages import show_traceback
 from hypervlad.cli.review import review
@@ -34,8 +33,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"hypervlad {__version__}")
         raise typer.Exit
 
@@ -43,7 +42,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show a traceback where an error occurs.")
+        bool, typer.Option("--debug", help="Show a traceback if an error occurs.")
     ] = False,
     version: Annotated[
         bool,
@@ -57,15 +56,15 @@ def _root(
     \b
     Examples:
       hypervlad demo                             try it on synthetic TEM images
-      hypervlad check images/                    look for bad files and copies
-      hypervlad train images/ -o model.hvlad     learn from images/CLASS/*.tif
+      hypervlad check images/                    find unreadable files and copies
+      hypervlad train images/ -o model.hvlad     train on images/CLASS/*.tif
       hypervlad predict model.hvlad new/ -o predictions.csv
       hypervlad explain model.hvlad image.tif -o why.png
       hypervlad evaluate model.hvlad others/ -o report/
       hypervlad extract share/ -m model.hvlad -o features.parquet
-      hypervlad defects fit good/ -o mat.hvlad   learn what sound surfaces look like
-      hypervlad align wires/ -o found/           directions, and how much is aligned
-      hypervlad review start model.hvlad new/ -o queue/   queue what is doubtful
+      hypervlad defects fit good/ -o mat.hvlad   train on defect-free images
+      hypervlad align wires/ -o found/           directions and aligned fraction of fibres
+      hypervlad review start model.hvlad new/ -o queue/   queue uncertain images for labelling
     """
     show_traceback.set(debug)
 
@@ -90,9 +89,9 @@ app.add_typer(review)
 
 
 def main() -> None:
-    """Run the command line; what the ``hypervlad`` script calls."""
+    """Run the command line: the entry point of the ``hypervlad`` script."""
     for stream in (sys.stdout, sys.stderr):
-        # A Windows console may lack letters of a file's name; that must not end the run.
+        # A Windows console may lack letters of a file's name, which must not end the run.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:

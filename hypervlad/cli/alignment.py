@@ -1,4 +1,4 @@
-"""The command ``align``: directions of fibres and what of images is aligned."""
+"""The commands ``align`` and ``align-train``: how much of each image's fibres is aligned."""
 
 from __future__ import annotations
 
@@ -8,17 +8,30 @@ from typing import Annotated, Any
 
 import typer
 
-from hypervlad.cli.messages import plain_errors
-from hypervlad.cli.models import check_folders, load_model, names_of
+from hypervlad.cli.files import check_folders, groups_of, masks_of, names_of, prepare_file
+from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
+from hypervlad.cli.models import absolute_weights, load_model
 from hypervlad.cli.options import (
+    Backbone,
     Device,
+    Groups,
     Images,
+    IncludeBackbone,
+    ModelToWrite,
     OnError,
     Quiet,
     Seed,
+    Unreadable,
     UnreadableInPrediction,
     Weights,
 )
+
+RemoveBanner = Annotated[
+    bool, typer.Option("--remove-banner", help="Cut off the instrument's information bar.")
+]
+
+_SYNTHETIC_SIZE = (384, 512)
+_TRAIN_PER_TEST = 4  # one more synthetic image for every four, to test the model
 
 
 @plain_errors
@@ -31,30 +44,30 @@ def align(
         str,
         typer.Option(
             metavar="NAME",
-            help="How a window is judged: structure_tensor, lgo (local gradient orientation), or a "
-            "model file that align-train wrote.",
+            help="How windows are classified: structure_tensor, lgo (local gradient orientation), "
+            "or the name of a model file that align-train wrote.",
         ),
     ] = "structure_tensor",
     window: Annotated[
         str | None,
         typer.Option(
             metavar="LENGTH",
-            help="Side of the windows: pixels, such as 32, or with a unit, such as 500nm, for "
-            "images whose pixel size is known. If not given: 32, or as the model has learnt.",
+            help="Side of the windows: in pixels, such as 32, or with a unit, such as 500nm, for "
+            "images of known pixel size. By default 32, or that of the model.",
         ),
     ] = None,
     tolerance: Annotated[
         float,
         typer.Option(
             metavar="DEGREES",
-            help="A window is aligned if its directions spread less than this.",
+            help="A window is aligned if the spread of its directions is below this.",
         ),
     ] = 20.0,
     sigma: Annotated[
         str,
         typer.Option(
             metavar="LENGTH",
-            help="Over what length directions are averaged, written as the window is.",
+            help="Length over which directions are averaged, in the form of --window.",
         ),
     ] = "1.75",
     bootstrap: Annotated[
@@ -62,20 +75,17 @@ def align(
         typer.Option(
             metavar="N",
             min=0,
-            help="Draw N sets of windows for 95 % intervals of direction, order and spread; 1000, "
-            "say.",
+            help="Number of bootstrap samples for 95 % intervals of direction, order and spread. "
+            "For example 1000.",
         ),
     ] = 0,
     pixel_size: Annotated[
         float | None,
-        typer.Option(metavar="NM", help="nm a pixel, for images whose file does not know it."),
+        typer.Option(metavar="NM", help="nm per pixel, for images whose files do not contain it."),
     ] = None,
-    remove_banner: Annotated[
-        bool,
-        typer.Option("--remove-banner", help="Cut off the instrument's information bar."),
-    ] = False,
+    remove_banner: RemoveBanner = False,
     no_figures: Annotated[
-        bool, typer.Option("--no-figures", help="Tables and maps only: faster, and smaller.")
+        bool, typer.Option("--no-figures", help="Write only tables and maps: faster and smaller.")
     ] = False,
     weights: Weights = None,
     seed: Seed = 0,
@@ -83,13 +93,13 @@ def align(
     on_error: UnreadableInPrediction = OnError.RAISE,
     quiet: Quiet = False,
 ) -> None:
-    """Find the directions of fibres, wires or tubes, and how much of each image is aligned.
+    """Measure the directions of fibres, wires or tubes, and the aligned fraction of each image.
 
-    Tables of images and of regions (CSV), maps of direction, coherence and regions (TIFF), and
-    pictures (PNG). Columns are named with their units; nm and square µm are empty where the pixel
-    size is not known. Results of an earlier run in the folder are replaced. An image that cannot be
-    read or used is left out; such images are listed at the end, with exit code 2 unless they are
-    accepted with --on-error skip.
+    Writes tables of images and regions (CSV), maps of direction, coherence and regions (TIFF), and
+    pictures (PNG). Column names contain the units; columns in nm and square µm are empty where the
+    pixel size is unknown. Results of an earlier run in the folder are replaced. Images that cannot
+    be read or used are left out and listed at the end; the exit code is then 2, or 0 with
+    --on-error skip.
 
     \b
     Examples:
@@ -105,10 +115,10 @@ def align(
     check_folders(output, paths)
     if not 0 < tolerance <= 90:
         raise ValueError(f"--tolerance {tolerance:g}: expected degrees above 0, at most 90")
-    judge = _method(method, weights, device)
+    chosen = _method(method, weights, device)
     recipe = AlignmentRecipe(
-        method=judge,
-        window=getattr(judge, "window_", DEFAULT_WINDOW) if window is None else window,
+        method=chosen,
+        window=getattr(chosen, "window_", DEFAULT_WINDOW) if window is None else window,
         tolerance=math.radians(tolerance),
         sigma=sigma,
         n_bootstrap=bootstrap,
@@ -128,14 +138,14 @@ def align(
     if len(bad) < len(files):
         typer.echo(f"{len(files) - len(bad)} of {len(files)} images done: {output}")
     if bad:
-        told = f"{len(bad)} of {len(files)} images left out: {'; '.join(bad)}"
+        message = f"{len(bad)} of {len(files)} images left out: {'; '.join(bad)}"
         if on_error is OnError.RAISE or len(bad) == len(files):
-            raise ImageReadError(told)
-        typer.echo(f"warning: {told}", err=True)
+            raise ImageReadError(message)
+        typer.echo(f"warning: {message}", err=True)
 
 
 def _method(name: str, weights: str | None, device: str) -> Any:
-    """Return the name of a method, or the model of a file."""
+    """Return the name of a method, or the model in a file."""
     from hypervlad.fibres import AlignmentModel
     from hypervlad.fibres.orientation import METHODS
 
@@ -144,10 +154,140 @@ def _method(name: str, weights: str | None, device: str) -> Any:
     path = Path(name)
     if not (path.is_file() or path.suffix or len(path.parts) > 1):
         raise ValueError(
-            f"--method {name}: expected {', '.join(METHODS)}, or a model file; there is none of "
-            "that name"
+            f"--method {name}: expected {', '.join(METHODS)} or the name of a model file, but "
+            "there is no such file"
         )
     model = load_model(path, weights, AlignmentModel, "hypervlad align-train")
     if hasattr(model, "encoder_"):
         model.encoder_.set_params(device=device)
     return model
+
+
+@plain_errors
+def align_train(
+    output: ModelToWrite,
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PATHS", help="Images, folders (with their sub-folders) or patterns."
+        ),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of masks, white where fibres are aligned, each named like its image.",
+        ),
+    ] = None,
+    synthetic: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Train on N synthetic images of nanowires, alone or together with PATHS. For "
+            "example 60.",
+        ),
+    ] = 0,
+    remove_banner: RemoveBanner = False,
+    window: Annotated[
+        int, typer.Option(metavar="PIXELS", help="Side of the windows that are classified.")
+    ] = 32,
+    groups: Groups = None,
+    backbone: Backbone = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    on_error: Unreadable = OnError.RAISE,
+    include_backbone: IncludeBackbone = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model of aligned windows, for align --method MODEL.
+
+    It learns from images with masks of the aligned regions, from synthetic images of known
+    alignment, or from both.
+
+    \b
+    Examples:
+      hypervlad align-train images/ --masks aligned/ -o alignment.hvlad
+      hypervlad align-train --synthetic 60 -o alignment.hvlad
+      hypervlad align new/ --method alignment.hvlad -o found/
+    """
+    from hypervlad.alignment import AlignmentClassifier, default_alignment_encoder
+    from hypervlad.datasets import make_alignment_examples
+
+    if not paths and not synthetic:
+        raise ValueError("no training images: give images with --masks, or --synthetic 60")
+    if synthetic and not 2 <= window <= min(_SYNTHETIC_SIZE):
+        height, width = _SYNTHETIC_SIZE
+        raise ValueError(f"--window {window}: synthetic images have {height} x {width} pixels")
+    _check_overwrites_model(output)
+    prepare_file(output)
+    images, y, codes = _labelled(paths or [], masks, groups)
+    read_options = dict(default_alignment_encoder().read_options or {})
+    if remove_banner:
+        read_options["banner"] = "remove"
+    given = {"backbone": backbone, "weights": absolute_weights(weights)}
+    encoder = default_alignment_encoder(
+        **{name: value for name, value in given.items() if value is not None},
+        device=device,
+        on_error=on_error.value,
+        read_options=read_options,
+    )
+    model = AlignmentClassifier(encoder, window=window, random_state=seed, verbose=not quiet)
+    n_made = synthetic + -(-synthetic // _TRAIN_PER_TEST)
+    made: Any = ([], [])
+    if synthetic:
+        say(quiet, f"creating {n_made} synthetic images")
+        made = make_alignment_examples(n_made, size=_SYNTHETIC_SIZE, random_state=seed)
+    maps = [truth.aligned_map(window) for truth in made[1]]
+    say(quiet, f"training on {len(images)} images with masks and {synthetic} synthetic images")
+    own = [f"synthetic {i}" for i in range(synthetic)]
+    with hint_at_bad_files():
+        model.fit([*images, *made[0][:synthetic]], [*y, *maps[:synthetic]], groups=[*codes, *own])
+    model.save(output, include_backbone=include_backbone)
+    typer.echo(
+        f"model: {output} ({model.n_windows_} windows of {model.n_images_} images, "
+        f"{model.aligned_share_:.0%} of them aligned)"
+    )
+    if synthetic:
+        accuracy = model.score(made[0][synthetic:], maps[synthetic:])
+        typer.echo(
+            f"accuracy: {accuracy:.1%} of the windows of {n_made - synthetic} other synthetic "
+            "images; this says nothing about real images"
+        )
+
+
+def _check_overwrites_model(path: Path) -> None:
+    """Refuse to write a model over an image or anything else that is not a model."""
+    from hypervlad.modelfile import read_model
+
+    if path.is_file():
+        try:
+            read_model(path)
+        except ValueError as error:
+            raise ValueError(f"{path} exists and is not a model: choose another name") from error
+
+
+def _labelled(
+    paths: list[str], masks: Path | None, groups: Path | None
+) -> tuple[list[Path], list[Path], list[str]]:
+    """Return images that have a mask, their masks, and their groups."""
+    from hypervlad.images import find_images
+
+    if not paths:
+        if masks is not None or groups is not None:
+            raise ValueError("--masks and --groups refer to images: give these, too")
+        return [], [], []
+    if masks is None:
+        raise ValueError("training images need --masks, white where fibres are aligned")
+    files = find_images(paths)
+    found = masks_of(files, masks, paths)
+    codes = [str(file) for file in files] if groups is None else groups_of(files, groups, paths)
+    pairs = [each for each in zip(files, found, codes, strict=True) if each[1] is not None]
+    if len(pairs) < len(files):
+        typer.echo(f"{len(files) - len(pairs)} images without a mask are left out", err=True)
+    return (
+        [file for file, _, _ in pairs],
+        [mask for _, mask, _ in pairs if mask is not None],
+        [str(code) for _, _, code in pairs],
+    )

@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hypervlad.cli.files import check_folders, groups_of, masks_of, names_of, prepare_file
 from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
-from hypervlad.cli.models import (
-    absolute_weights,
-    check_folders,
-    groups_of,
-    load_model,
-    masks_of,
-    names_of,
-    prepare_file,
-)
+from hypervlad.cli.models import absolute_weights, load_model
 from hypervlad.cli.options import (
     Backbone,
     Device,
@@ -39,20 +32,21 @@ defects = typer.Typer(
     name="defects",
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Find defects: learn what sound images look like, score others, compare with masks.",
+    help="Find defects: train on defect-free images, score others, compare maps with masks.",
 )
 
 TileSize = Annotated[
     int | None,
     typer.Option(
         metavar="PIXELS",
-        help="Larger images go through the network in tiles of this side, to save memory; 2048.",
+        help="Side of the tiles in which larger images go through the network, to save memory; by "
+        "default 2048.",
     ),
 ]
 _MASKS = typer.Option(
     metavar="DIR",
-    help="Folder of masks (white on black), each called as its image; an image without one counts "
-    "as sound.",
+    help="Folder of masks (defects white on black), each named like its image. Images without a "
+    "mask count as defect-free.",
 )
 
 
@@ -63,30 +57,38 @@ def fit(
     output: ModelToWrite,
     masks: Annotated[Path | None, _MASKS] = None,
     patch: Annotated[
-        int, typer.Option(metavar="PIXELS", help="Side of the windows: as large as a defect.")
+        int, typer.Option(metavar="PIXELS", help="Side of the windows: about as large as a defect.")
     ] = 29,
     stride: Annotated[
         int | None,
-        typer.Option(metavar="PIXELS", help="From one window to the next; a quarter of a patch."),
+        typer.Option(
+            metavar="PIXELS", help="Distance between windows; by default a quarter of --patch."
+        ),
     ] = None,
     fpr: Annotated[
         float | None,
-        typer.Option(help="Share of sound images that may be called anomalous; 0.05."),
+        typer.Option(
+            help="Fraction of defect-free images that may be called anomalous; by default 0.05."
+        ),
     ] = None,
     patch_fpr: Annotated[
         float | None,
         typer.Option(
-            help="Share of sound windows that may be called defective, instead of --fpr: for maps "
-            "and areas; 0.01 is a good start.",
+            help="Instead of --fpr, for maps and areas: fraction of defect-free windows that may "
+            "be called defective. For example 0.01.",
         ),
     ] = None,
     best_f1: Annotated[
         bool,
-        typer.Option("--best-f1", help="Choose the threshold by the masks instead of --fpr."),
+        typer.Option(
+            "--best-f1", help="Instead of --fpr: the threshold with the best F1 score on the masks."
+        ),
     ] = False,
     min_fraction: Annotated[
         float,
-        typer.Option(help="Share of a window that must be defective in a mask for it to be so."),
+        typer.Option(
+            help="Fraction of a window that must be marked in the mask to count as defective."
+        ),
     ] = 0.1,
     groups: Groups = None,
     tile_size: TileSize = None,
@@ -98,7 +100,9 @@ def fit(
     include_backbone: IncludeBackbone = False,
     quiet: Quiet = False,
 ) -> None:
-    """Learn from good images alone, or from images with masks of their defects.
+    """Train on defect-free images, or on images with masks of their defects.
+
+    Without masks, use defect-free images only: large defects among them can mask real ones.
 
     \b
     Examples:
@@ -109,7 +113,7 @@ def fit(
     from hypervlad.images import find_images
 
     if best_f1 + (patch_fpr is not None) + (fpr is not None) > 1:
-        raise ValueError("--fpr, --patch-fpr and --best-f1 are three ways to choose: give one")
+        raise ValueError("--fpr, --patch-fpr and --best-f1 exclude each other: give only one")
     rule: Any = "f1" if best_f1 else "fpr" if patch_fpr is None else "patch_fpr"
     rate = next((each for each in (fpr, patch_fpr) if each is not None), 0.05)
     prepare_file(output)
@@ -136,7 +140,7 @@ def fit(
     if truth is None and groups is None:
         _warn_of_folders(files)
     with_masks = "" if truth is None else f", {sum(m is not None for m in truth)} with masks"
-    say(quiet, f"learning from {len(files)} images{with_masks}")
+    say(quiet, f"training on {len(files)} images{with_masks}")
     with hint_at_bad_files():
         scorer.fit(files, masks=truth, groups=codes)
     scorer.save(output, include_backbone=include_backbone)
@@ -148,7 +152,7 @@ ScorerPath = Annotated[
 ]
 Threshold = Annotated[
     float | None,
-    typer.Option(help="Score from which on a place is defective; the model's if not given."),
+    typer.Option(help="Smallest score of a defect; by default that of the model."),
 ]
 
 
@@ -168,7 +172,7 @@ def score(
 ) -> None:
     """Score images: maps (32-bit TIFF), overlays (PNG) and tables of images and regions (CSV).
 
-    An image that cannot be read, or is smaller than a patch, is left out; exit code 2 then.
+    Images that cannot be read or are smaller than a patch are left out; the exit code is then 2.
 
     \b
     Example:
@@ -183,7 +187,7 @@ def score(
     _set_tile_size(scorer, tile_size)
     bad = write_findings(output, scorer, files, names_of(files, paths), progress=not quiet)
     typer.echo(f"{len(files) - len(bad)} images scored: {output}")
-    _tell_left_out(bad, len(files))
+    _raise_if_left_out(bad, len(files))
 
 
 @defects.command()
@@ -199,10 +203,10 @@ def evaluate(
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Compare maps with masks: by image, by pixel, patch by patch; one page, pictures inside.
+    """Compare maps with masks, by image, pixel and patch, on one page with pictures.
 
-    The images should be none of those that the model has learnt from. One that cannot be read, is
-    smaller than a patch or of another size than its mask is left out; exit code 2 then.
+    The images should not be those that the model was trained on. Images that cannot be read, are
+    smaller than a patch or differ in size from their mask are left out; the exit code is then 2.
 
     \b
     Example:
@@ -224,13 +228,13 @@ def evaluate(
     for name, value in result.scores().items():
         typer.echo(f"{name + ':':35}{value:.3f}")
     typer.echo(
-        f"threshold: {result.threshold:.4g}; best for these pixels: {result.best_threshold:.4g}"
+        f"threshold: {result.threshold:.4g}; best F1 on these pixels: {result.best_threshold:.4g}"
     )
     typer.echo(f"report: {write_defect_report(output, scorer, files, result)}")
-    _tell_left_out(result.left_out, len(files))
+    _raise_if_left_out(result.left_out, len(files))
 
 
-def _tell_left_out(reasons: list[str], n_images: int) -> None:
+def _raise_if_left_out(reasons: list[str], n_images: int) -> None:
     from hypervlad.images import ImageReadError
 
     if reasons:
@@ -255,13 +259,14 @@ def _set_tile_size(scorer: PatchDefectScorer, tile_size: int | None) -> None:
 
 
 def _warn_of_folders(files: list[Path]) -> None:
-    """Folders of a labelled data set are easily taken for folders of good images."""
+    """Warn if the images may be a labelled data set instead of defect-free images."""
     names = sorted({file.parent.name or str(file.parent) for file in files})
     if len({file.parent for file in files}) > 1:
         warnings.warn(
-            f"the images lie in several folders ({', '.join(names[:5])}"
-            f"{', …' if len(names) > 5 else ''}): all are learnt as sound. If some have defects, "
-            "give the folder of the good ones, or --masks; if the folders are samples, --groups",
+            f"the images are in several folders ({', '.join(names[:5])}"
+            f"{', …' if len(names) > 5 else ''}): all are used as defect-free images. If some have "
+            "defects, give only the folder of the others, or --masks; if the folders are samples, "
+            "give --groups",
             UserWarning,
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""The commands ``extract`` and ``cache``: features of whole folders, and where they are kept."""
+"""The commands ``extract`` and ``cache``: feature vectors of whole folders, and their cache."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hypervlad.cli.files import check_file, prepare_file
 from hypervlad.cli.messages import plain_errors, say
-from hypervlad.cli.models import (
-    check_cache,
-    check_file,
-    cut_down,
-    load_encoder,
-    prepare_file,
-)
+from hypervlad.cli.models import check_cache, load_encoder, reduce_cache
 from hypervlad.cli.options import (
     Cache,
     CacheSize,
@@ -36,8 +31,8 @@ def extract(
         Path,
         typer.Argument(
             metavar="DIR",
-            help="Folder of images, searched through; masks (*_mask.*) and hidden files are left "
-            "out.",
+            help="Folder of images, with its sub-folders; masks (*_mask.*) and hidden files are "
+            "left out.",
         ),
     ],
     model: Annotated[
@@ -51,48 +46,48 @@ def extract(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder that the paths in the table count from; DIR itself if not given.",
+            help="Folder that the paths in the table are relative to; by default DIR.",
         ),
     ] = None,
     include: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Only files that fit, such as '*.tif' (the name) or 'day1/*' (the path below "
-            "DIR), in upper or lower case; may be repeated.",
+            help="Only files that match, such as '*.tif' (their name) or 'day1/*' (their path "
+            "below DIR), in upper or lower case; may be repeated.",
         ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="No files that fit; may be repeated."),
+        typer.Option(metavar="PATTERN", help="No files that match; may be repeated."),
     ] = None,
     cache: Cache = None,
     cache_size: CacheSize = None,
     jobs: Annotated[
-        int, typer.Option(metavar="N", help="Processes, which share the cores; -1: one a core.")
+        int, typer.Option(metavar="N", help="Number of processes; -1 for one per core.")
     ] = 1,
     batch_size: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Images a batch, which is what a stop costs at most, in each process; by their "
-            "size and the device if not given.",
+            help="Images per batch, in each process; at most this many are lost at a stop. By "
+            "default it depends on their size and the device.",
         ),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on where an earlier run was stopped, or else begin."),
+        typer.Option("--resume", help="Resume an earlier run that was stopped, if there is one."),
     ] = False,
     verify: Annotated[
         bool,
         typer.Option(
             "--verify",
-            help="Read all files; otherwise one whose path, size and time of change are known is "
-            "trusted to be the same.",
+            help="Read all files. By default, a file is not read again if its path, size and "
+            "modification time are unchanged.",
         ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+        bool, typer.Option("--dry-run", help="Only print what would be done.")
     ] = False,
     weights: Weights = None,
     device: Device = "auto",
@@ -101,18 +96,18 @@ def extract(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="CSV file for the images that cannot be read, all of them, and why.",
+            help="CSV file to write with all unreadable images and the reasons.",
         ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write the vectors of a folder's images to a Parquet file.
+    """Write the feature vectors of a folder's images to a Parquet file.
 
-    One row an image: path below DIR (or --root), label (the first folder below DIR that it lies
-    in), digest, height, width, channels, pixel_size (nm) and vector. An image that cannot be read
-    has no row; such images are listed in a warning, with exit code 2 unless they are accepted with
-    --on-error skip. What is finished waits in _FILE.parts: stopped at any moment, the same command
-    with --resume goes on. _FILE.images keeps which files the vectors are of.
+    One row per image: path below DIR (or --root), label (its first folder below DIR), digest,
+    height, width, channels, pixel_size (nm) and vector. Unreadable images have no row; they are
+    listed in a warning, and the exit code is then 2, or 0 with --on-error skip. Finished parts are
+    kept in _FILE.parts: if the command is stopped at any moment, repeat it with --resume.
+    _FILE.images records the files that the vectors were computed from.
 
     \b
     Examples:
@@ -129,24 +124,23 @@ def extract(
             check_file(file)
     if skipped is not None and skipped.resolve() in (output.resolve(), model.resolve()):
         raise ValueError(
-            f"--skipped {skipped}: would overwrite another file; give a name of its own."
+            f"--skipped {skipped}: would overwrite the output or the model; give another name."
         )
     if not folder.is_dir() and folder.exists():
-        raise ValueError(f"{folder}: a file; give its folder, and its name with --include.")
+        raise ValueError(f"{folder} is a file; give its folder, and its name with --include.")
     if jobs == 0:
-        raise ValueError("--jobs 0: give a number of processes, or -1 for one a core.")
+        raise ValueError("--jobs 0: give a number of processes, or -1 for one per core.")
     encoder = load_encoder(model, weights, device=device, cache=cache)
     if batch_size is not None:
         encoder.set_params(batch_size=batch_size)
-    wanted, unwanted = tuple(include or ()), tuple(exclude or ())
+    patterns = {"include": tuple(include or ()), "exclude": tuple(exclude or ())}
     if dry_run:
         plan = plan_extraction(
             folder,
             encoder,
             out=output,
             root=root,
-            include=wanted,
-            exclude=unwanted,
+            **patterns,
             resume=resume,
             verify=verify,
         )
@@ -157,8 +151,7 @@ def extract(
         encoder,
         out=output,
         root=root,
-        include=wanted,
-        exclude=unwanted,
+        **patterns,
         n_jobs=jobs,
         resume=resume,
         verify=verify,
@@ -167,13 +160,13 @@ def extract(
     if skipped is not None:
         prepare_file(skipped)
         _write_skipped(skipped, done.skipped)
-    cut_down(cache, cache_size)
+    reduce_cache(cache, cache_size)
     say(quiet, str(done))
     typer.echo(f"features: {output}")
     if done.skipped and on_error is OnError.RAISE:
         raise ImageReadError(
-            f"{len(done.skipped)} images could not be read, as the warning lists; the others are "
-            "in the table. Remove or mend them, or accept this with --on-error skip."
+            f"{len(done.skipped)} images could not be read (listed in the warning); the others "
+            "are in the table. Remove or repair them, or accept this with --on-error skip."
         )
 
 
@@ -189,18 +182,19 @@ def _write_skipped(path: Path, skipped: Sequence[SkippedImage]) -> None:
 @plain_errors
 def cache(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="What --cache or memory= have filled.")
+        Path, typer.Argument(metavar="DIR", help="Folder given to --cache or memory=.")
     ],
     limit: Annotated[
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Cut down to this, such as 20GB: what was not used for longest goes first.",
+            help="Reduce it to this size, such as 20GB; the entries that were not used for longest "
+            "are removed first.",
         ),
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
 ) -> None:
-    """Say what a cache holds; cut it down or clear it.
+    """Print the size of a cache; reduce or clear it.
 
     \b
     Examples:
@@ -208,14 +202,14 @@ def cache(
       hypervlad cache cache/ --limit 20GB
       hypervlad cache cache/ --clear
     """
-    from hypervlad.cache import CacheFolder, bytes_of
+    from hypervlad.cache import CacheFolder, parse_size
 
     if clear and limit is not None:
-        raise ValueError("--clear leaves nothing to cut down: give it or --limit.")
+        raise ValueError("--clear and --limit exclude each other: give only one.")
     kept = CacheFolder(folder)
     if clear:
         kept.clear()
     elif limit is not None:
-        kept.reduce(bytes_of(limit))
+        kept.reduce(parse_size(limit))
     usage = kept.usage()
     typer.echo(f"{folder}: {usage.n_entries} entries, {usage.n_bytes / 1e6:.1f} MB")

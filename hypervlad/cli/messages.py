@@ -1,4 +1,4 @@
-"""What a person is told: one sentence for an error, one line for a warning, progress on stderr."""
+"""Errors in one sentence, warnings in one line, progress on stderr."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise
         except KeyboardInterrupt as error:
             typer.echo(
-                "\nstopped; no half-written file is left (extract goes on with --resume)", err=True
+                "\nstopped; no incomplete file is left (extract continues with --resume)", err=True
             )
             raise typer.Exit(143 if isinstance(error, _Terminated) else 130) from None
         except Exception as error:
@@ -48,31 +48,32 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError):
-        return f"not enough memory ({text or 'no more is known'}); try a smaller --image-size"
+        return f"not enough memory ({text or 'no details'}); try a smaller --image-size"
     if isinstance(error, sqlite3.OperationalError):
-        return f"the queue's file cannot be used now ({text}); does another program hold it?"
+        return f"the queue's database is not available ({text}); is another program using it?"
     if isinstance(error, ValueError | OSError | ImportError | RuntimeError) and text:
         return text
     return (
-        f"unexpected {type(error).__name__}: {text}; this is a fault in hypervlad, please report "
-        "it with what 'hypervlad --debug ...' prints"
+        f"unexpected {type(error).__name__}: {text}; this is a bug in hypervlad, please report it "
+        "with the output of 'hypervlad --debug ...'"
     )
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM has come."""
+    """The process received SIGTERM."""
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does: its workers too, and nothing half-written."""
+    """Let SIGTERM end a command as Ctrl-C does, with its workers and without incomplete files."""
 
     def stop(*_: Any) -> None:
         raise _Terminated
 
     before = signal.getsignal(signal.SIGTERM)
-    in_main = threading.current_thread() is threading.main_thread()  # the only one that may
-    if not in_main or before in (None, signal.SIG_IGN):  # another's, or to be survived
+    # Only the main thread may set handlers.
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or before in (None, signal.SIG_IGN):
         yield
         return
     signal.signal(signal.SIGTERM, stop)
@@ -84,9 +85,8 @@ def _terminable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Show each warning once, without the line of source that raised it."""
-
-    shown = set()  # Python's own memory of them ends where some library changes its filters
+    """Show each warning once, without the source line that raised it."""
+    shown = set()  # Python's own record is cleared when a library changes the warning filters
 
     def show(message: Warning | str, *_place: Any, **_more: Any) -> None:
         from tqdm import tqdm
@@ -104,7 +104,7 @@ def _plain_warnings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def hint_at_bad_files() -> Iterator[None]:
-    """Say, where one bad file stops a training, how to find them all or do without them."""
+    """Say how to find or skip all unreadable files, where one of them stops a training."""
     from hypervlad.images import ImageReadError
 
     try:
@@ -116,5 +116,6 @@ def hint_at_bad_files() -> Iterator[None]:
 
 
 def say(quiet: bool, text: str) -> None:
+    """Print a progress message on stderr, unless ``--quiet``."""
     if not quiet:
         typer.echo(text, err=True)

@@ -17,11 +17,11 @@ class OnError(StrEnum):
 
 
 Folder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="Folder of images: one sub-folder for each class.")
+    Path, typer.Argument(metavar="DIR", help="Folder of images, with one sub-folder per class.")
 ]
 Images = Annotated[
     list[str],
-    typer.Argument(metavar="PATHS", help="Images, folders (searched through) or patterns."),
+    typer.Argument(metavar="PATHS", help="Images, folders (with their sub-folders) or patterns."),
 ]
 ModelToWrite = Annotated[
     Path, typer.Option("--output", "-o", metavar="FILE", help="Model file to write.")
@@ -30,7 +30,7 @@ IncludeBackbone = Annotated[
     bool,
     typer.Option(
         "--include-backbone",
-        help="Put the network's weights into the file, for a computer that lacks them.",
+        help="Store the network's weights in the file, for computers that lack them.",
     ),
 ]
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="File written by train or demo.")]
@@ -38,84 +38,89 @@ Groups = Annotated[
     Path | None,
     typer.Option(
         metavar="CSV",
-        help="Table with the columns path and group; images of one group (crops of one micrograph, "
-        "frames of one sample) are kept together.",
+        help="Table with the columns path and group. Images of one group (crops of one micrograph, "
+        "frames of one sample) are never split between training and testing.",
     ),
 ]
 Backbone = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Network; mobilenet_v2 if not given.")
+    str | None, typer.Option(metavar="NAME", help="Network; by default mobilenet_v2.")
 ]
 Weights = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help='The network\'s weights: a .safetensors or .pth file, "imagenet" (if not given) or '
+        help='The network\'s weights: a .safetensors or .pth file, "imagenet" (the default) or '
         '"random".',
     ),
 ]
 ImageSize = Annotated[
     int | None,
-    typer.Option(metavar="PIXELS", help="Side that images are resized to; 224 if not given."),
+    typer.Option(metavar="PIXELS", help="Side that images are resized to; by default 224."),
 ]
 PixelSize = Annotated[
     float | None,
     typer.Option(
         metavar="NM",
-        help="Resample images that know their pixel size to this many nanometres per pixel; "
-        "--image-size then rules the others only.",
+        help="Resample images of known pixel size to this many nanometres per pixel; --image-size "
+        "then applies only to the others.",
     ),
 ]
 NCodewords = Annotated[
-    int | None, typer.Option(metavar="K", help="Number of visual words; 64 if not given.")
+    int | None,
+    typer.Option(metavar="K", help="Number of codewords in the codebook; by default 64."),
 ]
 Device = Annotated[
-    str, typer.Option(metavar="NAME", help="cpu, cuda or auto: cuda where there is a GPU.")
+    str, typer.Option(metavar="NAME", help="cpu, cuda, or auto: cuda if there is a GPU.")
 ]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 Unreadable = Annotated[
     OnError,
-    typer.Option("--on-error", help="Stop at an image that cannot be read, or leave it out."),
+    typer.Option(
+        "--on-error", help="Whether to stop at an unreadable image (raise) or leave it out (skip)."
+    ),
 ]
 UnreadableInPrediction = Annotated[
     OnError,
     typer.Option(
         "--on-error",
-        help="Images that cannot be read are left out in any case; raise: exit code 2 then.",
+        help="Exit code if there are unreadable images, which are always left out: 2 (raise) or 0 "
+        "(skip).",
     ),
 ]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress; only results, warnings and errors.")
+    bool,
+    typer.Option("--quiet", "-q", help="Print only results, warnings and errors; no progress."),
 ]
 Cache = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Private folder where vectors are kept and found again, whatever their files are "
-        "called. It holds pickles: use only one that nobody else can write to.",
+        help="Private folder in which vectors are kept and found again, even if their files are "
+        "renamed. It contains pickles: nobody else should be able to write to it.",
     ),
 ]
 CacheSize = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Cut the cache down to this at the end, such as 20GB: what was not used for longest "
-        "goes first.",
+        help="Reduce the cache to this size at the end, such as 20GB; the entries that were not "
+        "used for longest are removed first.",
     ),
 ]
 MaxError = Annotated[
     float | None,
     typer.Option(
-        metavar="SHARE",
-        help="Also say which answers are sure, so that this share of them is wrong at most, and "
-        "why the others are not: 0.05, say.",
+        metavar="FRACTION",
+        help="Also mark the answers that are sure, such that at most this fraction of them is "
+        "wrong, and say why the others are not. For example 0.05.",
     ),
 ]
 CalibrationSize = Annotated[
     float | None,
     typer.Option(
-        metavar="SHARE",
-        help="What sure answers and sets of classes are founded on. If not given: five more "
-        "models, each learnt without a fifth of the groups. 0.2, say: a fifth of the groups, "
-        "not learnt from. 0: nothing, and there are none.",
+        metavar="FRACTION",
+        help="Images that calibrate sure answers and sets of classes. By default all of them, with "
+        "five more models that are each trained without a fifth of the groups. 0.2 holds out a "
+        "fifth of the groups instead. 0 calibrates nothing, so these answers are unavailable.",
     ),
 ]

@@ -11,13 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hypervlad.cli.files import prepare_file
 from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
-from hypervlad.cli.models import (
-    check_cache,
-    cut_down,
-    load_classifier,
-    prepare_file,
-)
+from hypervlad.cli.models import check_cache, load_classifier, reduce_cache
 from hypervlad.cli.options import (
     Cache,
     CacheSize,
@@ -40,7 +36,7 @@ review = typer.Typer(
     name="review",
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Look at doubtful images: queue them, label them on a local page, learn from the labels.",
+    help="Review uncertain images: queue them, label them on a local page, retrain the model.",
 )
 
 QueueFolder = Annotated[
@@ -61,12 +57,12 @@ def start(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder that the model was trained on: the page then shows the nearest training "
-            "images, not only their names.",
+            help="Folder that the model was trained on, so that the page can show the nearest "
+            "training images and not only their names.",
         ),
     ] = None,
     max_error: Annotated[
-        float, typer.Option(help="Share of the model's sure answers that may be wrong.")
+        float, typer.Option(help="Fraction of the model's sure answers that may be wrong.")
     ] = 0.05,
     weights: Weights = None,
     device: Device = "auto",
@@ -75,10 +71,10 @@ def start(
     cache_size: CacheSize = None,
     quiet: Quiet = False,
 ) -> None:
-    """Label the images that a model is sure of, and queue the others for a person.
+    """Label the images that a model is sure of, and queue the others for manual labelling.
 
-    Those that tell most come first: doubtful ones and ones unlike all training images, but near
-    copies of one another far apart. Images stay where they are, and must.
+    The most informative images come first: uncertain ones and ones unlike all training images, with
+    near-duplicates far apart. The images are not copied, so do not move them.
 
     \b
     Examples:
@@ -111,16 +107,16 @@ def start(
             max_error=max_error,
             advance=bar.update,
         )
-    cut_down(cache, cache_size)
+    reduce_cache(cache, cache_size)
     say(quiet, f"labelled by the model: {started.n_sure} images")
-    say(quiet, f"to be looked at: {started.n_doubtful} images")
+    say(quiet, f"to be labelled by hand: {started.n_doubtful} images")
     typer.echo(f"queue: {output}")
     if started.n_doubtful:
         say(quiet, f"next: hypervlad review serve {output}")
     if started.n_unreadable and on_error is OnError.RAISE:
         raise ImageReadError(
-            f"{started.n_unreadable} of {len(files)} images could not be read, as the warning "
-            "lists; the others are in the queue. Accept this with --on-error skip."
+            f"{started.n_unreadable} of {len(files)} images could not be read (listed in the "
+            "warning); the others are in the queue. Accept this with --on-error skip."
         )
 
 
@@ -131,20 +127,22 @@ def serve(
     port: Annotated[
         int | None,
         typer.Option(
-            min=0, max=65535, help="Port of 127.0.0.1; the last one of this queue, or a free one."
+            min=0,
+            max=65535,
+            help="Port of 127.0.0.1; by default the last one of this queue, or a free one.",
         ),
     ] = None,
     open_page: Annotated[
         bool | None,
-        typer.Option("--open/--no-open", help="Open a browser; done in a terminal if not given."),
+        typer.Option("--open/--no-open", help="Open a browser; by default only in a terminal."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Serve the page where persons label, to this computer alone, until Ctrl-C.
+    """Serve the labelling page, to this computer only, until Ctrl-C.
 
-    The link holds a secret and stays the same for a queue, so that windows left open go on when the
-    server is started again. Several windows, and several people at one computer, may label at once.
-    Every click is on disk before the next image is shown.
+    The link contains a secret and stays the same for a queue, so that open windows continue when
+    the server is restarted. Several windows, and several people at one computer, can label at the
+    same time. Every click is saved before the next image is shown.
 
     \b
     Examples:
@@ -155,17 +153,20 @@ def serve(
     from hypervlad.review.server import serve as serve_page
     from hypervlad.review.store import Queue
 
-    logging.getLogger("waitress").setLevel(logging.ERROR)  # that it is busy is no news to a person
-    wanted = sys.stdout.isatty() if open_page is None else open_page
+    logging.getLogger("waitress").setLevel(logging.ERROR)  # it warns of a busy server
+    opens_browser = sys.stdout.isatty() if open_page is None else open_page
 
     def ready(link: str) -> None:
         typer.echo(f"open {link}")
         sys.stdout.flush()
         usual = opened.fact("port")
         if f":{usual}/" not in link:
-            say(quiet, f"(the queue's usual port, {usual}, is taken: is it served there already?)")
-        say(quiet, "Ctrl-C ends it; all labels are on disk at any time")
-        if wanted:
+            say(
+                quiet,
+                f"(the queue's usual port {usual} is in use: is the queue already being served?)",
+            )
+        say(quiet, "press Ctrl-C to stop; all labels are saved")
+        if opens_browser:
             webbrowser.open(link)
 
     opened = Queue(queue)
@@ -184,9 +185,8 @@ def export(
 ) -> None:
     """Write the labels to a table: path, label, source, confidence, file.
 
-    The source is person or model, the confidence the model's, the file the full path.
-
-    Doubtful images that nobody has labelled yet have no line.
+    The source is person or model, the confidence is that of the model, the file is the full path.
+    Uncertain images that are not yet labelled have no row.
 
     \b
     Example:
@@ -204,7 +204,7 @@ def export(
     with replace_when_complete(output) as stream:
         stream.write(table)
     if n_open:
-        say(quiet, f"{n_open} doubtful images are not labelled and have no line")
+        say(quiet, f"{n_open} uncertain images are not yet labelled and have no row")
     typer.echo(f"labels: {output}")
 
 
@@ -214,23 +214,26 @@ def retrain(
     queue: QueueFolder,
     training: Annotated[
         Path,
-        typer.Option(metavar="DIR", help="Folder of training images: one sub-folder a class."),
+        typer.Option(
+            metavar="DIR", help="Folder of training images, with one sub-folder per class."
+        ),
     ],
     output: ModelToWrite,
     model: Annotated[
         Path | None,
-        typer.Option(metavar="MODEL", help="Model to fit again; that of the queue if not given."),
+        typer.Option(metavar="MODEL", help="Model to retrain; by default that of the queue."),
     ] = None,
     groups: Groups = None,
     model_labels: Annotated[
         bool,
         typer.Option(
-            "--model-labels", help="Learn from the model's own sure answers too, not only persons'."
+            "--model-labels",
+            help="Also train on the model's own sure answers, not only on manual labels.",
         ),
     ] = False,
     keep_queue: Annotated[
         bool,
-        typer.Option("--keep-queue", help="Leave the old model's answers in the queue."),
+        typer.Option("--keep-queue", help="Keep the old model's answers in the queue."),
     ] = False,
     weights: Weights = None,
     device: Device = "auto",
@@ -239,16 +242,17 @@ def retrain(
     cache_size: CacheSize = None,
     quiet: Quiet = False,
 ) -> None:
-    """Fit the model again with what persons said, and tell what became better.
+    """Retrain the model with the manual labels, and compare it with the old one.
 
-    Accuracies are of images that persons labelled: what was said of them when they were queued,
-    and what the new model says when they, and their groups, are held out. They were queued because
-    the old model doubted them, so expect more on others, and a new model to look better than it is.
-    The table of groups has a line for each training image, and for images of the queue that belong
-    together or to these; the others are each their own, and frames of one sample among them make
-    the new model look better than it is. Without a table, training images keep the groups that
-    the old model was trained with. The new model's answers take the place of the old one's in the
-    queue.
+    Accuracies are those on manually labelled images: by the old model's answers when they were
+    queued, and by the new model with these images and their groups held out. The images were queued
+    because the old model was uncertain about them. So the accuracy on other images is higher, and
+    the comparison favours the new model.
+
+    The table of groups has a row for each training image, and for images of the queue that belong
+    together or to training images. Every other image is its own group; frames of one sample among
+    these also favour the new model. Without a table, training images keep the groups that the old
+    model was trained with. The new model's answers replace the old ones in the queue.
 
     \b
     Examples:
@@ -274,30 +278,30 @@ def retrain(
             cache=cache,
         )
         old.check_calibrated(max_error=float(opened.fact("max_error", "0.05") or 0.05))
-        old.encoder = old.encoder_  # what is set on the command line holds in the next fit too
+        old.encoder = old.encoder_  # options of the command line also apply to the next fit
         data = load_image_folder(training)
         material = gather(opened, data, groups=groups, model=old, with_model_labels=model_labels)
         say(
             quiet,
             f"training on {len(material.images)} images, "
-            f"{material.by_person.sum()} of them labelled by persons{_in_groups(material)}",
+            f"{material.by_person.sum()} of them labelled by hand{_in_groups(material)}",
         )
         with hint_at_bad_files():
             new = fitted_again(old, material)
         new.save(output, include_backbone=hasattr(old.encoder_, "backbone_state_"))
-        _tell_accuracy(compare(new, old.classes_.tolist(), material))
+        _print_accuracy(compare(new, old.classes_.tolist(), material))
         if new.held_out_ is None:
-            say(quiet, "nothing could be held out, so no answer is sure: the queue stays as it was")
+            say(quiet, "no image could be held out, so no answer is sure: the queue is unchanged")
             typer.echo(f"model: {output}")
             return
         new.encoder_.set_params(on_error="skip", verbose=False)
         n_left = len(remaining(opened))
         with tqdm(total=n_left, unit="image", disable=True if quiet else None) as bar:
             left = requeue(opened, new, material, output, write=not keep_queue, advance=bar.update)
-        _tell_queue(left, keep_queue)
+        _print_queue(left, keep_queue)
     finally:
         opened.close()
-    cut_down(cache, cache_size)
+    reduce_cache(cache, cache_size)
     typer.echo(f"model: {output}")
 
 
@@ -313,37 +317,37 @@ def _model_of(queue: object) -> Path:
     noted = queue.fact("model")
     if noted is None or not Path(noted).is_file():
         raise QueueError(
-            f"{queue.folder}: the model that filled it is not at {noted}; name it with --model"
+            f"{queue.folder}: its model is no longer at {noted}; give its file with --model"
         )
     return Path(noted)
 
 
-def _tell_accuracy(found: Comparison) -> None:
+def _print_accuracy(found: Comparison) -> None:
     if not found.n_compared:
         typer.echo(
-            f"accuracy: cannot be told; none of {found.n_labelled} images labelled by persons was "
-            "held out"
+            f"accuracy: unknown, because none of the {found.n_labelled} manually labelled images "
+            "was held out"
         )
         return
     typer.echo(
-        f"accuracy on {found.n_compared} of {found.n_labelled} images labelled by persons (the "
-        f"doubtful ones): {found.before:.3f} when they were queued, {found.after:.3f} now, held out"
+        f"accuracy on {found.n_compared} of {found.n_labelled} manually labelled images (the "
+        f"uncertain ones): {found.before:.3f} when queued, {found.after:.3f} now, held out"
     )
     others = found.n_labelled - found.n_compared
     if others:
         typer.echo(f"({others} could not be held out: their categories have too few images)")
     typer.echo(
-        "(they were queued for the old model's doubts, which flatters the new one by some points; "
-        "only images that neither model chose can tell them apart: hypervlad evaluate)"
+        "(they were chosen because the old model was uncertain, which favours the new one by a few "
+        "points; for a fair comparison use hypervlad evaluate on other images)"
     )
     if found.new_categories:
         typer.echo(f"new categories: {', '.join(found.new_categories)}")
 
 
-def _tell_queue(left: Remaining, kept: bool) -> None:
+def _print_queue(left: Remaining, kept: bool) -> None:
     typer.echo(
-        f"doubtful among {left.n_images} images that no person has labelled: {left.before} before, "
-        f"{left.after} now{' (the queue is left as it was)' if kept else '; the queue is renewed'}"
+        f"uncertain among {left.n_images} images without a manual label: {left.before} before, "
+        f"{left.after} now{' (the queue is unchanged)' if kept else '; the queue is updated'}"
     )
 
 
@@ -351,5 +355,5 @@ def _check_page_needs() -> None:
     missing = [name for name in _PAGE_NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(
-            f'the page needs {" and ".join(missing)}: pip install "hypervlad[review]"'
+            f'the labelling page needs {" and ".join(missing)}: pip install "hypervlad[review]"'
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,13 +14,21 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.base import seeded_clone
+from hypervlad.base import Field, ImageEstimator, Part, Value, seeded_clone
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.defects import state
+from hypervlad.constraints import (
+    Alternatives,
+    Boolean,
+    InstanceOf,
+    Integer,
+    Number,
+    OneOf,
+    RandomState,
+    check_value,
+)
 from hypervlad.defects.findings import Finding
 from hypervlad.defects.labels import DefectLabels, check_both_classes
 from hypervlad.defects.models import LabelledWindows, NormalWindows
-from hypervlad.defects.parameters import check_scorer, check_threshold
 from hypervlad.defects.thresholds import (
     WindowModel,
     WindowScores,
@@ -31,13 +39,10 @@ from hypervlad.defects.thresholds import (
     threshold_of_best_f1,
 )
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.listing import ImageListEstimator
 from hypervlad.encoder.parameters import check_read_options
-from hypervlad.encoder.saving import SaveMixin
 from hypervlad.images import check_image_list
 from hypervlad.images.errors import image_name
 from hypervlad.images.masks import mask_banner_rows
-from hypervlad.metrics.patches import check_side
 from hypervlad.modelfile import register_kind
 from hypervlad.windows import ANOMALOUS, NORMAL, WindowGrid
 from hypervlad.windows.dataset import (
@@ -50,11 +55,12 @@ from hypervlad.windows.dataset import (
     fit_tiled_codebook,
     max_windows_per_class,
 )
-from hypervlad.windows.vectors import WindowVectors, window_encoder
+from hypervlad.windows.vectors import WindowVectors, check_window_encoder, window_encoder
 
 KIND = "patch_defect_scorer"
 register_kind(KIND, "hypervlad.defects:PatchDefectScorer")
 
+_PIXELS = Integer(meaning="a whole number of pixels")
 _STEPS_PER_PATCH = 4  # overlap of windows if no stride is given
 
 
@@ -62,7 +68,7 @@ def _has_labels(scorer: PatchDefectScorer) -> bool:
     return isinstance(getattr(scorer, "model_", None), LabelledWindows)
 
 
-class PatchDefectScorer(SaveMixin, ImageListEstimator):
+class PatchDefectScorer(ImageEstimator):
     """Score every position of an image for defects, trained on defect-free or labelled images.
 
     The whole image passes through the network once, at its own size. Windows of ``patch`` pixels,
@@ -140,6 +146,28 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
     """
 
     _kind = KIND
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
+        "encoder": [InstanceOf(HypercolumnVLAD, "a HypercolumnVLAD"), None],
+        "patch": [_PIXELS],
+        "stride": [_PIXELS, None],
+        "threshold": [OneOf("fpr", "patch_fpr", "f1")],
+        "fpr": [Number(above=0, below=1, meaning="a share of images or windows")],
+        "n_codewords": [Integer()],
+        "min_fraction": [Number(above=0, at_most=1, meaning="a share of a window's pixels")],
+        "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
+        "tile_size": [Integer(64)],
+        "random_state": [RandomState(), None],
+        "verbose": [Boolean()],
+    }
+    _fitted_state: ClassVar[Mapping[str, Field]] = {
+        "encoder_": Part(HypercolumnVLAD),
+        "model_": Part(NormalWindows, LabelledWindows),
+        "threshold_": Value(float),
+        "patch_": Value(int),
+        "stride_": Value(int),
+        "n_images_": Value(int),
+    }
+    _part_parameters: ClassVar[Mapping[str, str]] = {"encoder": "encoder_", "boosting": "boosting_"}
 
     encoder_: HypercolumnVLAD
     model_: NormalWindows | LabelledWindows
@@ -216,7 +244,7 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
         ImageReadError
             An image or mask that cannot be read, does not fit, or is smaller than a patch; named.
         """
-        check_scorer(self)
+        self._check_parameters()
         images = check_image_list(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         own = default_patch_encoder() if self.encoder is None else self.encoder
@@ -261,7 +289,7 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
             held_out = held_out_scores(model, windows, all_scores, learn, codes, seed)
             threshold = self._choose_threshold(held_out)
         # All at the end: a fit that fails leaves the model as it was.
-        self.encoder_, self.model_, self.threshold_ = encoder, model, check_threshold(threshold)
+        self.encoder_, self.model_, self.threshold_ = encoder, model, _checked_threshold(threshold)
         self.patch_, self.stride_ = patch, stride
         self.n_images_ = len(windows.keys)
         self._vectors = vectors
@@ -270,7 +298,7 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
     def set_threshold(self, threshold: float) -> PatchDefectScorer:
         """Set the score from which on positions are called defective; nothing is refitted."""
         check_is_fitted(self)
-        self.threshold_ = check_threshold(threshold)
+        self.threshold_ = _checked_threshold(threshold)
         return self
 
     # --- maps of one image ---------------------------------------------------------------------
@@ -347,7 +375,8 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
             the image's edge and may overlap those before.
         """
         check_is_fitted(self)
-        side = self.patch_ if patch is None else check_side("patch", patch)
+        check_value("patch", patch, [_PIXELS, None])
+        side = self.patch_ if patch is None else int(patch)
         prepared = self._read(image, side)
         grid = WindowGrid.cover(prepared.size, side, side)
         scale = np.divide(prepared.shape, prepared.size)
@@ -397,23 +426,21 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
             called[position] = ANOMALOUS if is_defective else NORMAL
         return called
 
-    # --- files ---------------------------------------------------------------------------------
-
-    def to_state(
-        self, *, include_backbone: bool = False
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Return the fitted scorer as a JSON-able header and named arrays."""
-        check_is_fitted(self)
-        return state.pack(self, include_backbone)
-
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-    ) -> PatchDefectScorer:
-        """Undo :meth:`to_state`."""
-        return state.unpack(cls, header, arrays)
+    @property
+    def boosting_(self) -> BoostedSoftmaxClassifier:
+        """The fitted learner, where there were labels."""
+        if not isinstance(self.model_, LabelledWindows):
+            raise AttributeError("the scorer was trained without labels, so it has no learner")
+        return self.model_.learner
 
     # --- the stages ----------------------------------------------------------------------------
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.boosting is not None:
+            self.boosting.check_parameters()
+        if self.encoder is not None:
+            check_window_encoder(self.encoder, "defects are looked for")
 
     def _learner(
         self, encoder: HypercolumnVLAD, labels: DefectLabels, groups: NDArray[Any], seed: int
@@ -477,6 +504,12 @@ class PatchDefectScorer(SaveMixin, ImageListEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
+
+
+def _checked_threshold(value: float) -> float:
+    """Return a finite number in single precision, as scores are."""
+    check_value("threshold", value, [Number(meaning="a finite number")])
+    return float(np.float32(value))
 
 
 def default_patch_encoder(**parameters: Any) -> HypercolumnVLAD:

@@ -68,14 +68,28 @@ class NormalWindows:
         squares = np.square(white).sum(1) + 2 * halves.min(axis=1)
         return np.asarray(np.sqrt(np.maximum(squares, 0)))
 
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays by name."""
-        return {"mean": self.mean, "whitening": self.whitening, "codewords": self.codewords}
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return header and arrays."""
+        return {}, dict(vars(self))
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> NormalWindows:
-        """Undo `to_arrays`."""
-        return cls(arrays["mean"], arrays["whitening"], arrays["codewords"])
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> NormalWindows:
+        """Undo `to_state`.
+
+        Raises
+        ------
+        ValueError
+            If the arrays do not fit together.
+        """
+        model = cls(**arrays)
+        n_channels = len(model.mean)
+        fits = model.mean.ndim == 1 and model.whitening.shape == (n_channels, n_channels)
+        if not fits or model.codewords.ndim != 2 or model.codewords.shape[1] != n_channels:
+            shapes = {name: array.shape for name, array in arrays.items()}
+            raise ValueError(f"the arrays of the model of normal windows do not fit: {shapes}")
+        return model
 
 
 @dataclass(frozen=True, eq=False)

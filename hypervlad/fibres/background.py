@@ -147,9 +147,9 @@ class GradientField:
     def fibre_pixels(self, grid: TileGrid) -> NDArray[np.float64]:
         """Return how many pixels of each window are fibre.
 
-        None are where the window holds no more energy than noise can give it. A few pixels of pure
-        noise exceed any threshold, and neighbours do so together: now and then enough of them for
-        a window, and then they share a direction.
+        It is 0 in windows with no more energy than noise can give them. A few pixels of pure noise
+        exceed any threshold, and neighbouring pixels do so together. Now and then they are enough
+        for a window, and then they share a direction.
         """
         scatter = self.noise.energy * self.noise.total_scatter * np.sqrt(grid.areas)
         above_noise = grid.sums(self.energy) > WINDOW_DEVIATIONS * scatter

@@ -128,7 +128,7 @@ def check_image_list(images: Any) -> list[Any]:
         raise _not_a_list(images)
     if not listed:
         raise ImageReadError(
-            "image list: the list is empty; give at least one image (does the folder hold any? "
+            "image list: the list is empty; give at least one image (does the folder contain any? "
             "hypervlad.images.find_images(folder) lists them)"
         )
     return listed
@@ -151,7 +151,7 @@ def _find_one(
             if not files:
                 raise ImageReadError(
                     f"{text}: no image matches include={list(include)}, exclude={list(exclude)}; "
-                    "patterns look like '*.tif' (names) or 'folder/*' (what lies in a sub-folder)"
+                    "patterns look like '*.tif' (names) or 'folder/*' (files in a sub-folder)"
                 )
     elif os.path.exists(text):
         return [Path(text)]

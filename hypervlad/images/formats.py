@@ -1,4 +1,4 @@
-"""File formats: how a file's first bytes tell its format, and the decoders other than TIFF's.
+"""File formats: recognition by the first bytes, and all decoders but that of TIFF.
 
 PNG, JPEG and similar formats are decoded by Pillow, DM3/DM4, MRC and SER files by the packages of
 the ``formats`` extra. Pillow's plugins are called by name instead of through ``Image.open``: an
@@ -27,7 +27,7 @@ from hypervlad.images.arrays import check_size
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.metadata import Sides, length_in_nm, square_pixel_size
 
-N_HEAD = 512  # bytes that tell the format: the MRC mark is at byte 208
+N_HEAD = 512  # bytes by which the format is recognised: the MRC mark is at byte 208
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -137,7 +137,7 @@ class DecodedImage:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def set_pixel_sides(self, sides: Sides) -> None:
-        """Set the pixel size from the width and height of a pixel by the file, in nm."""
+        """Set the pixel size from the width and height of a pixel in the file, nm."""
         self.pixel_size = square_pixel_size(sides)
         if self.pixel_size is None and None not in sides:
             self.metadata["pixel_sides_nm"] = list(sides)

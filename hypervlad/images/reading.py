@@ -278,8 +278,8 @@ def raise_or_skip(
 
 def n_reader_threads(n_jobs: int | None) -> int:
     """Return the number of threads that read ahead: 0, the caller's own thread, for None and 1."""
-    wanted = 1 if n_jobs is None else joblib.effective_n_jobs(n_jobs)
-    return 0 if wanted == 1 else wanted
+    n_threads = 1 if n_jobs is None else joblib.effective_n_jobs(n_jobs)
+    return 0 if n_threads == 1 else n_threads
 
 
 def read_named(source: Any, options: ReadOptions, name: str) -> Micrograph:
@@ -419,7 +419,7 @@ def _open_file(path: Path, name: str) -> BinaryIO:
     except PermissionError as error:
         raise ImageReadError(
             f"{name}: permission denied; ask its owner for read access, or close the program that "
-            "holds it"
+            "has it open"
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         reason = getattr(error, "strerror", None) or error

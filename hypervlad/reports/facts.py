@@ -52,16 +52,16 @@ def _patch_cnn_facts(model: Any) -> dict[str, str]:
 
 
 def _transfer_facts(model: Any) -> dict[str, str]:
-    recipe, history = model.recipe_, model.history_
+    side = model.image_size_
     trained = {"head": "its head", "last": "its head and last layers", "all": "all of its layers"}
     digest = f"SHA-256 {model.weights_digest_[:12]}…"
     facts = {
-        "network": recipe.backbone,
+        "network": model.backbone_,
         "network's weights": f"{model.weights} ({digest}), "
         + ("in the file" if model.whole_network_ else "not in the file"),
-        "fine-tuned": _fine_tuned_text(history, trained[recipe.trainable]),
-        "image size": _size_text(recipe),
-        "how files are read": _reading_text(recipe),
+        "fine-tuned": _fine_tuned_text(model.history_, trained[model.trainable_]),
+        "image size": f"{side} x {side} pixels, stretched to a square",
+        "how files are read": _reading_text(model.read_options_),
     }
     return facts | {"classifier": f"softmax regression on {len(model.head_.mean):,} features"}
 
@@ -139,7 +139,7 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
         + ("not in the file" if embedded is None else "in the file"),
         "taps": ", ".join(encoder.taps_),
         "image size": _size_text(encoder.fitted_params_),
-        "how files are read": _reading_text(encoder.fitted_params_),
+        "how files are read": _reading_text(encoder.fitted_params_.read_options),
         "codewords": described,
         "normalisation": ", ".join(encoder.fitted_params_.normalize) or "none",
         "features of an image": _features_text(encoder),
@@ -185,7 +185,8 @@ def _size_text(params: Any) -> str:
     return f"{params.pixel_size:g} nm per pixel; if the pixel size is unknown: {size}"
 
 
-def _reading_text(params: Any) -> str:
-    options, defaults = asdict(params.read_options), asdict(ReadOptions())
-    changed = [f"{name}={value!r}" for name, value in options.items() if value != defaults[name]]
+def _reading_text(options: ReadOptions) -> str:
+    defaults = asdict(ReadOptions())
+    values = asdict(options).items()
+    changed = [f"{name}={value!r}" for name, value in values if value != defaults[name]]
     return ", ".join(changed) if changed else "by default (8-bit by 255, others by percentiles)"

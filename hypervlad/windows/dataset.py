@@ -15,6 +15,7 @@ from hypervlad.codebook import Codebook, HypercolumnPool
 from hypervlad.encoder import ImageInfo, ImageLoader
 from hypervlad.encoder.codebook_fit import CodebookFit, is_chosen
 from hypervlad.encoder.encoding import random_pixels
+from hypervlad.encoder.loading import ReadReport
 from hypervlad.hypercolumns import hypercolumns_at
 from hypervlad.images import ImageReadError
 from hypervlad.splits import first_appearance_codes
@@ -89,8 +90,18 @@ class WindowReader:
         self._min_side = min_side
         self._convert = convert
 
-    def stream(self, images: list[Any], desc: str) -> Iterator[tuple[int, PreparedImage]]:
-        """Read images one after the other, with their positions; ``desc`` names the progress bar.
+    def stream(
+        self, images: list[Any], desc: str, report: ReadReport | None = None
+    ) -> Iterator[tuple[int, PreparedImage]]:
+        """Read images one after the other, with their positions.
+
+        Parameters
+        ----------
+        images : list of paths and arrays
+        desc : str
+            Label of the progress bar.
+        report : ReadReport, optional
+            As in :meth:`hypervlad.encoder.ImageLoader.stream`.
 
         Raises
         ------
@@ -98,7 +109,7 @@ class WindowReader:
             At one that cannot be read, or is too small; with ``on_error="skip"`` such images are
             left out.
         """
-        return self._loader.stream(images, desc, self.read)
+        return self._loader.stream(images, desc, self.read, report)
 
     def read(self, image: Any, name: str) -> PreparedImage:
         """Read one image; ``name`` is for error messages.
@@ -151,20 +162,31 @@ def fit_tiled_codebook(
     network = TiledNetwork(fit.network, tile_size)
     reader = WindowReader(fit.loader, min_side, convert)
     n_each, shares = fit.sampling_plan(len(images))
-    for share in shares:
-        pool, n_images = HypercolumnPool(fit.params.n_samples), 0
-        for _, image in reader.stream(images, "codebook"):
-            n_images += 1
-            if is_chosen(image.key, share):
-                maps = network.padded_maps(image.tensor, image.name)
-                height, width = image.size
-                points = random_pixels(fit.seed, image.key, height * width, n_each)
-                rows, columns = np.divmod(points, width)
-                inside = (rows + maps.border) * maps.size[1] + columns + maps.border
-                blocks = hypercolumns_at(maps.maps, inside, maps.size)
-                pool.add(image.key, [block.cpu().numpy() for block in blocks])
-        if len(pool) >= fit.params.n_codewords:
-            break
+    pool = HypercolumnPool(fit.params.n_samples)
+
+    def sample(image: PreparedImage) -> None:
+        maps = network.padded_maps(image.tensor, image.name)
+        height, width = image.size
+        points = random_pixels(fit.seed, image.key, height * width, n_each)
+        rows, columns = np.divmod(points, width)
+        inside = (rows + maps.border) * maps.size[1] + columns + maps.border
+        blocks = hypercolumns_at(maps.maps, inside, maps.size)
+        pool.add(image.key, [block.cpu().numpy() for block in blocks])
+
+    report, n_images = ReadReport(len(images)), 0
+    sampled, left_out = set[str](), dict[str, Any]()
+    for position, image in reader.stream(images, "codebook", report):
+        n_images += 1
+        if not is_chosen(image.key, shares[0]):
+            left_out.setdefault(image.key, images[position])
+        elif image.key not in sampled:  # copies add nothing
+            sampled.add(image.key)
+            sample(image)
+    if not n_images:
+        report.warn()  # raises; of single images the user is warned when the windows are read
+    if len(pool) < fit.params.n_codewords and left_out:
+        for _, image in reader.stream(list(left_out.values()), "codebook", report):
+            sample(image)
     return fit.from_pool(pool), n_images
 
 

@@ -122,13 +122,11 @@ def window_encoder(**parameters: Any) -> HypercolumnVLAD:
     return HypercolumnVLAD(**usual | parameters)
 
 
-def check_window_encoder(encoder: Any, purpose: str) -> None:
+def check_window_encoder(encoder: HypercolumnVLAD, purpose: str) -> None:
     """Raise a ValueError unless an encoder can encode windows.
 
     ``purpose`` says in messages what is done at an image's own size.
     """
-    if not isinstance(encoder, HypercolumnVLAD):
-        raise ValueError(f"encoder must be a HypercolumnVLAD or None, not {encoder!r}")
     if encoder.image_size is not None:
         raise ValueError(
             f"the encoder resizes images to {encoder.image_size} pixels, but {purpose} at "

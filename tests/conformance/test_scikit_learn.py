@@ -89,7 +89,7 @@ TRANSFER: dict[str, Any] = {
 }
 # The checks' data sets are small.
 FEW = "Classes with only one or two"
-FEW_HELD_OUT = "fine-tuning is judged by"
+FEW_HELD_OUT = "fine-tuning is validated on"
 
 TABLE = [
     Row("encoder", VLADOnRows(**WHOLE.get_params() | {"normalize": None})),

@@ -106,7 +106,7 @@ def post(link: str, action: str, **body: object) -> dict[str, Any]:
 
 def test_python_examples(workplace: Path) -> None:
     # Of the few images here, fewer groups than one should stop by are held out.
-    strict = ["-W", "error", "-W", "ignore:fine-tuning is judged by"]
+    strict = ["-W", "error", "-W", "ignore:fine-tuning is validated on"]
     for block in blocks("python"):  # one after the other: some use what an earlier one left
         run([sys.executable, *strict, "-c", block], workplace)
     assert (workplace / "words.png").is_file()

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from hypervlad import make_nanowire_images, read_image, read_micrograph
 from hypervlad.cli import app
 from hypervlad.cli.alignment import align
-from hypervlad.cli.models import check_folders
+from hypervlad.cli.files import check_folders
 from hypervlad.fibres import AlignmentRecipe, aligned_fraction, local_orientation
 from hypervlad.reports import alignment as alignment_files
 
@@ -359,13 +359,16 @@ def test_a_model_of_a_file_may_judge_the_windows(
     assert (row["fraction"], row["method"]) == ("1", "Everything")
     monkeypatch.setattr("hypervlad.models.load", lambda path, weights=None: object())
     told = run(folder, "-o", tmp_path / "out", "--method", model, code=2).stderr
-    assert "holds a object" in told
+    assert "contains a object" in told
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "fft"], "--method fft: expected structure_tensor, lgo, or a model file"),
+        (
+            ["--method", "fft"],
+            "expected structure_tensor, lgo or the name of a model file",
+        ),
         (["--method", "missing.hvlad"], "missing.hvlad"),
         (["--window", "wide"], "'wide' is not a length"),
         (["--tolerance", "120"], "expected degrees above 0, at most 90"),
@@ -392,13 +395,13 @@ def test_the_commands_defaults_are_the_librarys_own() -> None:
 
 
 def test_results_do_not_go_among_the_images(folder: Path) -> None:
-    assert "lies in the image folder" in run(folder, "-o", folder / "out", code=2).stderr
+    assert "is inside the image folder" in run(folder, "-o", folder / "out", code=2).stderr
     path = folder / "one" / "a.tif"
     assert "is a file; give a folder" in run(path, "-o", path, code=2).stderr
-    assert "lies in" in run(path, "-o", folder / "one", code=2).stderr
-    assert "lies in" in run(folder / "*" / "*.tif", "-o", folder, code=2).stderr
+    assert "is in" in run(path, "-o", folder / "one", code=2).stderr
+    assert "is in" in run(folder / "*" / "*.tif", "-o", folder, code=2).stderr
     for pattern in (folder / "**" / "*.tif", folder / "*" / "*" / "*.tif"):
-        assert "put the results elsewhere" in run(pattern, "-o", folder / "out", code=2).stderr
+        assert "results to another folder" in run(pattern, "-o", folder / "out", code=2).stderr
     assert not list(folder.rglob("alignment.csv"))
 
 

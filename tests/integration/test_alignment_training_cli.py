@@ -79,7 +79,7 @@ def test_from_synthetic_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     model = tmp_path / "alignment.hvlad"
     told = run("align-train", "--synthetic", 5, "-o", model, *SMALL).output
     assert "of 5 images" in told
-    assert "of the windows of 2 other synthetic images are judged right" in told
+    assert "of the windows of 2 other synthetic images; this says nothing about real images" in told
     assert load(model).window_ == 24
     made, _ = make_alignment_examples(7, size=96, random_state=0)
     np.testing.assert_array_equal(judged, made[5:])
@@ -112,7 +112,7 @@ def test_nothing_but_a_model_is_overwritten(folder: Path) -> None:
     image = folder / "images" / "0.png"
     before = image.read_bytes()
     told = run("align-train", "--synthetic", 2, "-o", image, *SMALL, code=2).output
-    assert "is there, and no model" in told
+    assert "exists and is not a model" in told
     assert image.read_bytes() == before
 
 
@@ -125,10 +125,10 @@ def test_a_mistyped_method_is_told(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "nothing to learn from"),
+        ((), "no training images"),
         (("{images}",), "need --masks"),
-        (("--synthetic", 3, "--masks", "{masks}"), "are of images"),
-        (("{images}", "--masks", "{images}"), "lies in the folder of masks"),
+        (("--synthetic", 3, "--masks", "{masks}"), "refer to images"),
+        (("{images}", "--masks", "{images}"), "is in the folder of masks"),
         (("--synthetic", 3, "--window", 500), "synthetic images have"),
     ],
 )

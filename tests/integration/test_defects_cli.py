@@ -121,8 +121,8 @@ def test_a_rate_of_windows(folder: Path, tmp_path: Path) -> None:
     for other in (["--best-f1"], ["--fpr", "0.1"]):
         both = ["defects", "fit", folder / "good", "-o", model, *rate, *other]
         stderr = run(*both, code=2).stderr
-        assert "give one" in stderr
-        assert "fault" not in stderr
+        assert "give only one" in stderr
+        assert "bug in hypervlad" not in stderr
 
 
 def test_folders_of_several_kinds_are_told(folder: Path, tmp_path: Path) -> None:
@@ -146,20 +146,20 @@ def test_what_does_not_fit_is_refused(model: Path, folder: Path, tmp_path: Path)
     assert "none of the 8 images has a mask" in refusal(
         "defects", "evaluate", model, folder / "good", "--masks", tmp_path, *to
     )
-    assert "lies in the folder of masks" in refusal(
+    assert "is in the folder of masks" in refusal(
         "defects", "evaluate", model, folder, "--masks", folder / "masks", *to
     )
     assert "ends in .html" in refusal(
         *("defects", "evaluate", model, folder / "new", "--masks", folder / "masks"),
         *("-o", tmp_path / "report"),
     )
-    assert "lies in the image folder" in refusal(
+    assert "is inside the image folder" in refusal(
         "defects", "score", model, folder / "new", "-o", folder / "new" / "out"
     )
     assert "needs masks or labels" in refusal(
         "defects", "fit", folder / "good", "--best-f1", "-o", tmp_path / "m.hvlad", *TINY
     )
-    assert "wants what" in refusal("predict", model, folder / "new")
+    assert "but this command needs" in refusal("predict", model, folder / "new")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.png").write_bytes(b"no image")
     save(tmp_path / "broken" / "b.png", surface(1))
@@ -253,7 +253,7 @@ def test_groups_and_tiles_reach_the_scorer(
     assert list(seen["groups"]) == ["a", "b"] * 4
     assert (seen["tile_size"], seen["min_fraction"]) == (256, 0.3)
     command[2:3] = sorted((folder / "good").iterdir())
-    assert "give that folder" in run(*command, code=2).output
+    assert "give only that folder" in run(*command, code=2).output
 
 
 def test_a_fresh_process_knows_the_file(folder: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_every_network_of_torchvision_is_tested_here() -> None:
 
 
 @pytest.mark.parametrize("name", N_LEFT)
-def test_networks_answer_as_before(name: str) -> None:
+def test_folded_networks_have_the_same_output(name: str) -> None:
     module = lively(get_backbone(name).builder())
     before = {key: value.clone() for key, value in module.state_dict().items()}
     side = get_backbone(name).preprocessing.minimum_size
@@ -69,8 +69,8 @@ def test_a_tapped_convolution_keeps_its_own_output() -> None:
     assert n_norms(network.module) == 2
 
 
-def test_networks_are_built_while_others_work() -> None:
-    """Nothing of torch itself is changed meanwhile, as tracing would do."""
+def test_networks_are_built_while_others_run() -> None:
+    """Unlike tracing, building does not change the state of torch meanwhile."""
     images = torch.rand(1, 3, 64, 64)
     network = build_network("resnet18", "random", ["layer1"])
     expected = network(images)[0]
@@ -84,7 +84,7 @@ def test_networks_are_built_while_others_work() -> None:
             torch.testing.assert_close(found, expected)
 
 
-def test_a_model_file_holds_the_weights_as_they_came(tmp_path: Path) -> None:
+def test_a_model_file_contains_the_original_weights(tmp_path: Path) -> None:
     images = list(np.random.default_rng(0).random((6, 32, 32)))
     encoder = HypercolumnVLAD(
         "resnet18",

@@ -218,7 +218,7 @@ def test_a_queue_holds_every_image_and_the_sure_ones_are_labelled(
     assert len(rows) == 30 - n_doubtful
     assert all(Path(row["file"]).is_absolute() and Path(row["file"]).exists() for row in rows)
     assert all(row["source"] == "model" and float(row["confidence"]) > 0.5 for row in rows)
-    assert f"{n_doubtful} doubtful images are not labelled" in result.stderr
+    assert f"{n_doubtful} uncertain images are not yet labelled" in result.stderr
 
 
 def test_start_refuses_what_it_would_regret(
@@ -396,9 +396,9 @@ def test_from_the_first_image_to_the_new_model(
     new = tmp_path / "new.hvlad"
     told = run("retrain", started, "--training", place.images, "-o", new, "-q").stdout
     assert f"model: {new}" in told
-    assert re.search(rf"of {n} images labelled by persons .* held out", told)
+    assert re.search(rf"of {n} manually labelled images .* held out", told)
     assert "new categories: discs" in told
-    assert re.search(rf"doubtful among {30 - n} images .*: 0 before, \d+ now", told)
+    assert re.search(rf"uncertain among {30 - n} images .*: 0 before, \d+ now", told)
     assert "discs" in hypervlad.load(new).classes_.tolist()
     queue = Queue(started)
     assert queue.fact("model") == str(new)

@@ -1,4 +1,4 @@
-"""Folding batch normalisations: the same maps where the graph allows it, else no change."""
+"""Folding batch normalisations: the same maps where the graph allows it, otherwise no change."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Block(torch.nn.Module):
         ("called twice", 2),
     ],
 )
-def test_what_follows_what_is_seen_in_a_pass(order: str, n_left: int) -> None:
+def test_the_order_of_layers_is_observed_in_a_pass(order: str, n_left: int) -> None:
     module = lively(Block(order))
     x = torch.randn(2, 3, 8, 8)
     lighter = fold_norms(module, find_conv_norm_pairs(module, x))
@@ -60,13 +60,13 @@ def test_what_follows_what_is_seen_in_a_pass(order: str, n_left: int) -> None:
     assert not any(layer._forward_hooks for layer in module.modules())
 
 
-def test_blocks_that_end_in_a_convolution_give_its_output_too() -> None:
+def test_blocks_that_end_in_a_convolution_have_its_output() -> None:
     module = lively(Block("end of a block"))
     (pair,) = find_conv_norm_pairs(module, torch.randn(1, 3, 8, 8))
     assert (pair.conv, pair.norm, pair.same_output) == ("stem.1", "norm", ("stem.1", "stem"))
 
 
-def test_networks_whose_code_is_not_known_stay_as_they_are(tmp_path: Path) -> None:
+def test_registered_networks_are_not_folded(tmp_path: Path) -> None:
     register_backbone("normed", lambda: Block("in turn"), ["other_norm"], Preprocessing())
     network = build_network("normed", "random")
     assert network.module is network.original

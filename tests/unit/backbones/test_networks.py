@@ -11,7 +11,7 @@ import torch
 from hypervlad.backbones import build_network, get_backbone, register_backbone
 
 
-def test_a_tap_before_an_in_place_layer_is_what_that_layer_gave() -> None:
+def test_a_tap_before_an_in_place_layer_is_not_changed_by_it() -> None:
     plain = build_network("tiny", "random", ["0"])
     batch = torch.randn(1, 3, 8, 8)
     truth = torch.nn.functional.conv2d(
@@ -41,7 +41,7 @@ def test_a_callers_inference_mode_changes_nothing(taps: list[str]) -> None:
 
 
 def _starts_with_nothing() -> torch.nn.Module:
-    """The first layer hands on the batch itself, whatever kind of tensor that is."""
+    """The first layer returns the batch itself, for any kind of tensor."""
     layers = {
         "first": torch.nn.Identity(),
         "0": torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(inplace=True)),
@@ -89,18 +89,18 @@ def test_random_weights_are_always_the_same_and_leave_torchs_generator_alone() -
         (lambda: register_backbone("x", torch.nn.Identity, []), "needs at least one tap"),
     ],
 )
-def test_mistakes_are_told(call: Callable[[], object], message: str) -> None:
+def test_mistakes_are_reported(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_a_builder_that_builds_no_module_is_told() -> None:
+def test_a_builder_must_return_a_module() -> None:
     register_backbone("not_a_module", lambda: 7, ["0"])  # type: ignore[arg-type, return-value]
     with pytest.raises(ValueError, match=r"returned int, expected a torch\.nn\.Module"):
         build_network("not_a_module", "random")
 
 
-def test_a_tap_without_a_map_is_told() -> None:
+def test_a_tap_without_a_map_is_rejected() -> None:
     def build() -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.Conv2d(3, 1, 1), torch.nn.Flatten())
 

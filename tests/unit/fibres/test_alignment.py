@@ -108,7 +108,7 @@ def test_regions_of_constructed_images(method):
     assert_array_equal(found.labels[::32, ::32], [[1, 1, 2, 2], [1, 1, 1, 2]])
 
 
-def test_a_region_goes_over_the_end_of_the_scale():
+def test_a_region_may_cross_zero_degrees():
     angles = np.deg2rad([[170.0, 178, 4, 12, 60]])
     found = aligned_fraction_of_map(np.kron(angles, np.ones((8, 8))), window=8)
     assert [region.n_windows for region in found.regions] == [4, 1]
@@ -188,7 +188,7 @@ def test_noise_does_not_look_aligned(method, blur):
 
 @pytest.fixture(scope="module", params=[9, 19, 29])
 def clean_and_noisy(request):
-    """Wires that are all laid in parallel, without noise and at an SNR of 2."""
+    """Parallel wires, without noise and at an SNR of 2."""
     made = [
         make_nanowire_images(
             1, aligned=1, density=0.5, width=7, snr=snr, size=192, random_state=request.param
@@ -200,8 +200,8 @@ def clean_and_noisy(request):
     return clean, noisy, truth
 
 
-def test_the_spread_of_windows_is_that_without_noise(clean_and_noisy):
-    """With what noise does left in, it would be 3.6 to 4.8 degrees more."""
+def test_the_spread_of_windows_is_corrected_for_noise(clean_and_noisy):
+    """Without the correction it would be 3.6 to 4.8 degrees more."""
     clean, noisy, _ = clean_and_noisy
     spreads = [np.median(aligned_fraction(each).spread) for each in (clean, noisy)]
     assert np.rad2deg(abs(spreads[1] - spreads[0])) < 2
@@ -209,7 +209,7 @@ def test_the_spread_of_windows_is_that_without_noise(clean_and_noisy):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_statistics_of_all_windows(clean_and_noisy, method):
-    """With what noise does left in, the order would fall by 0.044 and more."""
+    """Without the correction the order would decrease by 0.044 or more."""
     found, noisy = (aligned_fraction(each, method).statistics for each in clean_and_noisy[:2])
     assert noisy.order == pytest.approx(found.order, abs=0.035)
     assert axial_difference(noisy.mean, found.mean) < np.deg2rad(2)
@@ -223,7 +223,7 @@ def test_true_statistics_are_those_of_the_wires(clean_and_noisy):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_not_looked_at_is_background(method):
+def test_pixels_outside_the_mask_are_background(method):
     image = cells(np.deg2rad([[40, 40, 100, 100], [40, 40, 40, 100]]))
     where = np.ones(image.shape, bool)
     where[32:, :64] = False
@@ -266,22 +266,22 @@ def test_background_windows_are_the_background(clean_and_noisy, window):
 # --- models ---------------------------------------------------------------------------------------
 
 
-class Judge:
-    """Finds windows of the upper half aligned."""
+class HalfModel:
+    """A model by which the windows of the upper half are aligned."""
 
-    def __init__(self, said=None):
-        self.said = said
+    def __init__(self, proba=None):
+        self.proba = proba
 
     def aligned_proba(self, image, rows, columns):
-        if self.said is not None:
-            return self.said
+        if self.proba is not None:
+            return self.proba
         proba = np.zeros((len(rows) - 1, len(columns) - 1))
         proba[rows[:-1] < np.shape(image)[0] / 2] = 0.9
         return proba
 
 
-def test_a_model_judges_windows():
-    found = aligned_fraction(stripes(0.5, (128, 96)), Judge())
+def test_a_model_classifies_windows():
+    found = aligned_fraction(stripes(0.5, (128, 96)), HalfModel())
     assert found.fraction == 0.5
     assert found.proba is not None
     assert found.expected_fraction == pytest.approx(0.45)
@@ -289,10 +289,10 @@ def test_a_model_judges_windows():
     assert found.regions[0].mean_angle == pytest.approx(0.5, abs=0.02)
 
 
-@pytest.mark.parametrize("said", [[0.5], np.full((3, 3), 1.5), np.full((3, 3), np.nan)])
-def test_a_model_that_says_something_else_is_told(said):
-    with pytest.raises(ValueError, match=r"Judge\.aligned_proba: expected a probability"):
-        aligned_fraction(stripes(0.5), Judge(said))
+@pytest.mark.parametrize("proba", [[0.5], np.full((3, 3), 1.5), np.full((3, 3), np.nan)])
+def test_invalid_probabilities_of_a_model_are_rejected(proba):
+    with pytest.raises(ValueError, match=r"HalfModel\.aligned_proba: expected a probability"):
+        aligned_fraction(stripes(0.5), HalfModel(proba))
 
 
 # --- bad input ------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def test_a_model_that_says_something_else_is_told(said):
     ],
 )
 @pytest.mark.parametrize("method", METHODS)
-def test_bad_images_are_told(image, message, method):
+def test_invalid_images_are_rejected(image, message, method):
     with pytest.raises(ValueError, match=message):
         aligned_fraction(image, method)
 
@@ -324,14 +324,14 @@ def test_bad_images_are_told(image, message, method):
         ({"tolerance": np.nan}, "angle in radians"),
         ({"method": "fft"}, "must be one of 'structure_tensor', 'lgo'"),
         ({"method": None}, "or a model with a method"),
-        ({"method": Judge}, "or a model with a method"),
+        ({"method": HalfModel}, "or a model with a method"),
         ({"sigma": 0}, "sigma must be a number of pixels above 0, not 0"),
         ({"gradient_sigma": -1}, "gradient_sigma must be .* not -1"),
         ({"floor": 2}, "floor must be a share .* not 2"),
         ({"min_fibre": -0.1}, "min_fibre must be a share .* not -0.1"),
     ],
 )
-def test_bad_parameters_are_told(options, message):
+def test_invalid_parameters_are_rejected(options, message):
     with pytest.raises(ValueError, match=message):
         aligned_fraction(stripes(0.3), **options)
 
@@ -346,7 +346,7 @@ def test_bad_parameters_are_told(options, message):
         ((np.zeros((20, 40)),), "larger than the image"),
     ],
 )
-def test_bad_maps_are_told(arguments, message):
+def test_invalid_maps_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         aligned_fraction_of_map(*arguments)
 

@@ -1,4 +1,4 @@
-"""Statistics of axes: slow oracles, and what no turn, order or scale may change."""
+"""Statistics of axes: slow oracles and invariances."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_statistics_are_those_of_the_definition(angles, seed):
 
 
 @given(ANGLES, st.floats(-7, 7), st.integers(0, 10**6))
-def test_what_turns_and_what_does_not(angles, turn, seed):
+def test_turning_axes_turns_the_mean_only(angles, turn, seed):
     rng = np.random.default_rng(seed)
     weights = rng.uniform(0.1, 5, len(angles))
     before = axial_statistics(angles, weights)
@@ -72,7 +72,7 @@ def test_what_turns_and_what_does_not(angles, turn, seed):
 
 
 @given(ANGLES)
-def test_a_whole_weight_is_that_many_axes(angles):
+def test_an_integer_weight_counts_as_repeated_axes(angles):
     times = np.arange(len(angles)) % 3 + 1
     weighted, repeated = axial_statistics(angles, times), axial_statistics(np.repeat(angles, times))
     assert weighted.order == pytest.approx(repeated.order, **CLOSE)
@@ -88,20 +88,20 @@ def test_differences_are_those_of_axes(one, other):
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_what_is_just_below_zero_does_not_become_pi(kind):
+def test_angles_just_below_zero_do_not_become_pi(kind):
     tiny = np.array([-1e-12, -1e-30, 0, 1.0, -1.0], dtype=kind)
     inside = wrapped(tiny)
     assert inside.dtype == kind
     assert ((inside >= 0) & (inside < kind(np.pi))).all()
 
 
-def test_a_narrow_normal_distribution_has_its_own_deviation():
+def test_the_spread_of_a_narrow_normal_distribution_is_its_deviation():
     axes = np.random.default_rng(0).normal(0.0, 0.1, 200_000)
     assert axial_spread(axes) == pytest.approx(0.1, rel=0.01)
     assert order_parameter(axes) == pytest.approx(np.exp(-2 * 0.1**2), rel=1e-3)
 
 
-def test_axes_that_are_all_alike_have_a_spread_of_plain_zero():
+def test_equal_axes_have_a_spread_of_exactly_zero():
     assert str(axial_statistics([0.3, 0.3]).spread) == "0.0"
 
 
@@ -110,12 +110,12 @@ def test_no_direction_has_no_finite_spread():
     assert (found.order, found.spread) == (0, np.inf)
 
 
-def test_the_mean_goes_over_the_end_of_the_scale():
+def test_the_mean_may_cross_zero_degrees():
     assert axial_difference(axial_mean(np.deg2rad([179, 1])), 0) < 1e-12
     assert axial_difference(axial_mean([0.01, np.pi - 0.01]), 0) < 1e-12
 
 
-def test_weights_of_zero_hide_what_is_not_a_number():
+def test_nan_may_have_a_weight_of_zero():
     assert axial_mean([0.5, np.nan], [1, 0]) == pytest.approx(0.5)
 
 
@@ -123,13 +123,13 @@ def test_weights_of_zero_hide_what_is_not_a_number():
 
 
 def clustered(rng, n_groups, n_each):
-    """Groups of axes that are alike within."""
+    """Groups of axes, similar within each group."""
     middle = rng.normal(0.02, 0.2, n_groups)
     angles = np.repeat(middle, n_each) + rng.normal(0, 0.02, n_groups * n_each)
     return angles, np.repeat(np.arange(n_groups), n_each)
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
+def test_intervals_have_the_nominal_coverage():
     rng = np.random.default_rng(0)
     held = []
     for _ in range(150):
@@ -142,7 +142,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     assert 0.8 <= np.mean(held) <= 0.97
 
 
-def test_more_pixels_a_window_promise_no_more():
+def test_more_pixels_per_window_give_no_narrower_intervals():
     rng = np.random.default_rng(1)
     angles, groups = clustered(rng, 20, 4)
     widths = []
@@ -163,7 +163,7 @@ def test_the_same_seed_draws_the_same():
     assert axial_statistics(angles, **options) == axial_statistics(angles, **options)
 
 
-def test_no_interval_unless_asked_for():
+def test_no_interval_unless_requested():
     found = axial_statistics([0.1, 0.2])
     assert (found.mean_interval, found.order_interval, found.spread_interval) == (None, None, None)
 
@@ -189,6 +189,6 @@ def test_no_interval_unless_asked_for():
         ),
     ],
 )
-def test_bad_axes_are_told(arguments, options, message):
+def test_invalid_axes_are_rejected(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         axial_statistics(*arguments, **options)

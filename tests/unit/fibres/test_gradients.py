@@ -38,8 +38,8 @@ def slow_histogram(down, right, n_bins):
 def test_histograms_are_those_of_the_definition():
     rng = np.random.default_rng(0)
     down, right = rng.standard_normal((2, 20, 30)).astype(np.float32)
-    lattice = TileGrid.over((20, 30), 10)
-    table = direction_histograms(down, right, lattice, 12)
+    grid = TileGrid.over((20, 30), 10)
+    table = direction_histograms(down, right, grid, 12)
     for i in range(2):
         for j in range(3):
             own = (slice(10 * i, 10 * i + 10), slice(10 * j, 10 * j + 10))
@@ -78,7 +78,7 @@ def test_the_tensor_is_that_of_the_definition():
         assert length == pytest.approx(values[1] - values[0], rel=1e-3)
 
 
-def test_gradients_are_a_ramps():
+def test_gradients_of_a_ramp():
     rows, columns = np.indices((20, 20))
     down, right = image_gradients((0.02 * rows - 0.03 * columns).astype(np.float32), 1.0)
     inside = (slice(5, -5), slice(5, -5))
@@ -87,7 +87,7 @@ def test_gradients_are_a_ramps():
 
 
 @pytest.mark.parametrize(("sigma", "gradient_sigma"), [(1.5, 1.0), (3.0, 1.0), (2.0, 1.5)])
-def test_noise_has_the_energy_that_is_taken_off(sigma, gradient_sigma):
+def test_noise_has_the_energy_that_is_subtracted(sigma, gradient_sigma):
     image = normalised_contrast(np.random.default_rng(2).standard_normal((400, 400)))
     noise = gradient_noise(image, sigma, gradient_sigma)
     gradients = image_gradients(image, gradient_sigma)
@@ -118,14 +118,14 @@ def test_noise_is_estimated_beside_edges():
 
 @given(st.integers(2, 200), st.integers(2, 200), st.integers(2, 64))
 def test_windows_cover_each_pixel_once(height, width, window):
-    lattice = TileGrid.over((height, width), window)
-    assert lattice.areas.sum() == height * width
-    for edges, extent in ((lattice.rows, height), (lattice.columns, width)):
+    grid = TileGrid.over((height, width), window)
+    assert grid.areas.sum() == height * width
+    for edges, extent in ((grid.rows, height), (grid.columns, width)):
         sides = np.diff(edges)
         assert sides.max() - sides.min() <= 1
         if extent >= window:
             assert 0.75 * window - 1 <= sides.min() <= sides.max() <= 1.5 * window + 1
     values = np.random.default_rng(0).random((height, width))
-    assert lattice.sums(values).sum() == pytest.approx(values.sum())
-    painted = lattice.expand(np.arange(lattice.size).reshape(lattice.shape))
-    assert_array_equal(np.bincount(painted.ravel()), lattice.areas.ravel())
+    assert grid.sums(values).sum() == pytest.approx(values.sum())
+    numbers = grid.expand(np.arange(grid.size).reshape(grid.shape))
+    assert_array_equal(np.bincount(numbers.ravel()), grid.areas.ravel())

@@ -1,4 +1,4 @@
-"""Local orientation: known directions, what gain and turning must not change, bad input."""
+"""Local orientation: known directions, invariances, invalid input."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ METHODS = ["structure_tensor", "lgo"]
 
 
 def median_error(found, truth):
-    """Median over the pixels that are fibre and found to be, in degrees."""
+    """Median error over the pixels that are fibre and were detected, in degrees."""
     both = found.mask & np.isfinite(truth)
     return np.rad2deg(np.median(axial_difference(found.orientation[both], truth[both])))
 
@@ -75,7 +75,7 @@ def test_a_mirrored_image_has_mirrored_directions(method, kind, seed):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_results_are_what_they_say(method):
+def test_types_and_ranges_of_results(method):
     image = stripes(0.4, (70, 91))
     image[:, 40:] = 0
     found = local_orientation(image, 2, method=method)
@@ -182,8 +182,8 @@ def test_noise_alone_is_mostly_background():
     ("width", "density", "precision", "recall", "widened"),
     [(5, 0.1, 0.35, 0.97, 3.2), (8, 0.5, 0.6, 0.9, 1.7), (15, 0.5, 0.6, 0.65, 1.4)],
 )
-def test_the_mask_is_wires_widened(method, width, density, precision, recall, widened):
-    """No segmentation: narrow wires are widened, wide ones hollow."""
+def test_the_mask_widens_wires(method, width, density, precision, recall, widened):
+    """It is not a segmentation: narrow wires are widened, wide ones hollow."""
     (image,), (truth,) = make_nanowire_images(
         1, width=width, density=density, snr=8, blur=0.8, size=256, random_state=12
     )
@@ -202,7 +202,7 @@ def test_the_mask_is_wires_widened(method, width, density, precision, recall, wi
     st.sampled_from([3, -3, 10, 64, -1000]),
 )
 def test_hot_pixels_do_not_blank_an_image(method, seed, n_hot, level):
-    """As long as they are fewer than a thousandth."""
+    """If they are fewer than a thousandth."""
     image = np.tile(scene(), (2, 2))
     before = local_orientation(image, 1.75, method=method).mask
     hot = image.copy()
@@ -213,7 +213,7 @@ def test_hot_pixels_do_not_blank_an_image(method, seed, n_hot, level):
     assert (before == after)[~beside].mean() > 0.85
 
 
-def test_a_thin_line_on_nothing_is_no_hot_pixel():
+def test_a_thin_line_on_an_empty_image_is_not_a_hot_pixel():
     image = np.zeros((256, 256))
     image[100, 100:120] = 1
     assert local_orientation(image, 1.75).mask[100, 102:118].all()
@@ -221,7 +221,7 @@ def test_a_thin_line_on_nothing_is_no_hot_pixel():
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("outside", [np.nan, 1e6])
-def test_what_is_not_looked_at_counts_for_nothing(method, outside):
+def test_pixels_outside_the_mask_have_no_influence(method, outside):
     image = stripes(0.4)
     where = np.ones(image.shape, bool)
     where[70:, 20:60] = False
@@ -243,12 +243,12 @@ def test_what_is_not_looked_at_counts_for_nothing(method, outside):
         (np.zeros((96, 96), bool), "no pixel is left"),
     ],
 )
-def test_masks_that_do_not_fit_are_told(mask, message):
+def test_masks_that_do_not_fit_are_rejected(mask, message):
     with pytest.raises(ValueError, match=message):
         local_orientation(stripes(0.3), 2.0, mask=mask)
 
 
-def test_a_mask_makes_no_colours_grey():
+def test_colour_images_are_rejected_with_a_mask_too():
     with pytest.raises(ValueError, match="has colours"):
         local_orientation(np.ones((20, 20, 3)), 2.0, mask=np.ones((20, 20), bool))
 
@@ -279,7 +279,7 @@ def test_small_images_have_statistics():
 
 
 @pytest.mark.parametrize(("side", "window"), [(45, 15), (240, 80), (480, 120)])
-def test_windows_of_the_bootstrap_suit_the_image(side, window):
+def test_default_windows_of_the_bootstrap(side, window):
     rng = np.random.default_rng(0)
     found = local_orientation(gaussian_filter(rng.standard_normal((side, side)), (1, 3)), 2.0)
     options = {"n_bootstrap": 50, "random_state": 0}
@@ -292,7 +292,7 @@ def test_one_window_of_fibre_has_no_interval():
     assert (found.mean_interval, found.order_interval, found.spread_interval) == (None, None, None)
 
 
-def test_statistics_that_cannot_be_had_are_refused():
+def test_impossible_statistics_are_rejected():
     found = local_orientation(stripes(0.5), 2.0)
     with pytest.raises(ValueError, match="larger than the image"):
         found.statistics(window=97, n_bootstrap=10)
@@ -316,7 +316,7 @@ def test_statistics_that_cannot_be_had_are_refused():
         (np.array([["a"]]), "text"),
     ],
 )
-def test_bad_images_are_told(image, message):
+def test_invalid_images_are_rejected(image, message):
     for method in METHODS:
         with pytest.raises(ValueError, match=message):
             local_orientation(image, 2.0, method=method)
@@ -338,14 +338,14 @@ def test_bad_images_are_told(image, message):
         ({"floor": 1.5}, "floor must be a share .* not 1.5"),
     ],
 )
-def test_bad_parameters_are_told(options, message):
+def test_invalid_parameters_are_rejected(options, message):
     with pytest.raises(ValueError, match=message):
         local_orientation(stripes(0.3), **{"sigma": 2.0, **options})
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("shape", [(3, 3), (3, 40), (5, 4)])
-def test_tiny_images_are_no_crash(method, shape):
+def test_tiny_images_do_not_crash(method, shape):
     image = np.random.default_rng(0).random(shape)
     found = local_orientation(image, 1.5, method=method)
     assert np.isfinite(found.coherence).all()
@@ -362,8 +362,8 @@ def test_the_largest_sigma_takes_little_memory():
 
 @given(st.floats(0, np.pi), st.floats(9, 20), st.integers(0, 2**31 - 1))
 @settings(max_examples=20, deadline=None)
-def test_it_is_scikit_images_structure_tensor_but_for_the_derivative(angle, period, seed):
-    """Sobel's derivative turns axes a little; on coarse stripes hardly."""
+def test_the_tensor_is_scikit_images_except_for_the_derivative(angle, period, seed):
+    """Sobel's derivative turns axes a little, but hardly on coarse stripes."""
     image = stripes_of(angle, period, seed)
     found = local_orientation(image, 2.5, floor=0)
     theirs = structure_tensor(gaussian_filter(image, 1.0), sigma=2.5, order="rc")

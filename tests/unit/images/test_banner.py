@@ -1,4 +1,4 @@
-"""The information bar is found where it is, and nothing is cut where there is none."""
+"""Detection of information bars: pasted ones are found, and nothing similar is cut."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def banner_on_top(image):
         lambda image: np.zeros((240, 300), np.float64),
     ],
 )
-def test_what_only_resembles_a_banner_is_kept(change):
+def test_bands_that_resemble_a_banner_are_kept(change):
     image = change(texture(np.random.default_rng(0), 240, 300))
 
     assert find_banner(image) == 0

@@ -1,4 +1,4 @@
-"""DM3, DM4, MRC and SER: real files, written here byte by byte where nothing writes them for us."""
+"""DM3, DM4, MRC and SER files, written byte by byte where no package writes them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def ser_bytes(frames, delta=1.5e-9, delta_down=None):
 
 
 class DM:
-    """The tag tree of Gatan's files, as much of it as an image needs."""
+    """The part of the tag tree of Gatan's files that an image needs."""
 
     def __init__(self, version):
         self.long = ">I" if version == 3 else ">Q"

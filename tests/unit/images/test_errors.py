@@ -1,4 +1,4 @@
-"""Bad input: every kind has one clear sentence that names the image and the remedy."""
+"""Invalid input: each kind has a message that names the image and says what to do."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def tiff(path: Path, keep: float = 1.0, image=GREY, **kwargs) -> Path:
 
 
 def bomb_png(path: Path) -> Path:
-    """A few bytes that promise 100,000 x 100,000 pixels."""
+    """A few bytes with a header for 100,000 x 100,000 pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         body = kind + data
@@ -59,7 +59,7 @@ def bomb_png(path: Path) -> Path:
 
 
 def bomb_tiff(path: Path) -> Path:
-    """A TIFF of one small compressed strip whose header promises 100,000 x 100,000 pixels."""
+    """A TIFF of one small compressed strip whose header says 100,000 x 100,000 pixels."""
     tags = [(256, 4, 1, 100_000), (257, 4, 1, 100_000), (258, 3, 1, 8), (259, 3, 1, 8)]
     tags += [(262, 3, 1, 1), (273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, 100_000), (279, 4, 1, 12)]
     strip = zlib.compress(b"")[:12].ljust(12, b"\0")
@@ -378,7 +378,7 @@ def patched_tiff(path: Path, tag: int, value: int, **kwargs) -> Path:
     return written(path, bytes(content))
 
 
-def test_tiff_compression_that_nothing_here_decodes(tmp_path):
+def test_unsupported_tiff_compression(tmp_path):
     image = np.zeros((20, 30, 3), np.uint16)
     path = patched_tiff(tmp_path / "a.tif", 259, 34712, data=image, photometric="rgb")
 
@@ -413,7 +413,7 @@ def test_invalid_on_error_is_a_value_error_at_once(bad):
         read_micrographs([GREY], on_error=bad)
 
 
-def test_options_that_are_no_read_options():
+def test_options_must_be_read_options():
     with pytest.raises(TypeError, match="expected a ReadOptions, got dict"):
         read_micrographs([GREY], options={"page": 0})
 

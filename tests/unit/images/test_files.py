@@ -1,4 +1,4 @@
-"""Which files count as images, what counts as a list, and what "skip" leaves behind."""
+"""Finding image files, lists of images, and skipped images."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_globs(folder):
     assert names(find_images(f"{folder}/**/*"), folder) == ALL
 
 
-def test_a_file_by_name_is_taken_whatever_it_is_called(folder):
+def test_a_file_given_by_name_may_have_any_suffix(folder):
     for name in ("notes.txt", "b_mask.png", ".hidden.png", "image [1].png"):
         assert names(find_images(folder / name), folder) == [name]
 

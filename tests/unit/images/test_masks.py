@@ -1,4 +1,4 @@
-"""Masks: two values, of the image's size, whatever the file's format."""
+"""Masks from arrays and from files of all formats."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ GREYS = {
 
 
 @pytest.mark.parametrize("kind", GREYS)
-def test_what_is_no_mask_is_told(tmp_path, kind):
+def test_images_that_are_not_masks_are_rejected(tmp_path, kind):
     file = written(tmp_path / "x.png", GREYS[kind].astype(np.uint8))
     with pytest.raises(ImageReadError, match=r"x\.png: expected a mask.*several kinds of defects"):
         read_mask(file)
 
 
-def test_a_transparent_layer_is_told(tmp_path):
+def test_a_transparent_layer_is_rejected(tmp_path):
     layer = np.full((20, 30, 4), 255, dtype=np.uint8)
     layer[..., 3] = 255 * MASK
     with pytest.raises(ImageReadError, match=r"layer\.png: a mask with a transparent layer"):
@@ -95,7 +95,7 @@ def test_a_transparent_layer_is_told(tmp_path):
     assert_array_equal(read_mask(written(tmp_path / "opaque.png", layer)), MASK)
 
 
-def test_bad_masks_are_told(tmp_path):
+def test_invalid_masks_are_rejected(tmp_path):
     with pytest.raises(ImageReadError, match="a mask of 20 x 30 pixels for an image of 30 x 20"):
         read_mask(MASK, shape=(30, 20))
     with pytest.raises(ImageReadError, match=r"gone\.png: no such file"):

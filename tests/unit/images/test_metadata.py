@@ -1,4 +1,4 @@
-"""Pixel size and banner height from the dialects of the instruments, in files written here."""
+"""Pixel size and banner height from the metadata of instruments; lengths with units."""
 
 from __future__ import annotations
 
@@ -113,14 +113,14 @@ def test_fei_scan_rows_of_another_beam():
 @pytest.mark.parametrize(
     ("size", "expected"), [("1.235 nm", 1.235), ("2.5 µm", 2500), ("980 pm", 0.98), ("-", None)]
 )
-def test_zeiss_takes_the_image_pixel_not_the_monitors(tmp_path, size, expected):
+def test_zeiss_has_the_pixel_of_the_image_not_of_the_monitor(tmp_path, size, expected):
     text = ZEISS.format(size=size).encode("cp1252")
     path = tiff_with(tmp_path / "a.tif", 34118, text)
 
     assert read_micrograph(path).pixel_size == pytest.approx(expected)
 
 
-def test_zeiss_with_the_monitors_pixel_only():
+def test_zeiss_with_only_the_pixel_of_the_monitor():
     assert zeiss_pixel_size({"ap_pixel_size": ("Pixel Size", 111.1, "nm")}) is None
     assert zeiss_pixel_size({"ap_image_pixel_size": ("Image Pixel Size", "3 nm")}) == 3
     assert zeiss_pixel_size({"ap_image_pixel_size": "3 nm"}) is None
@@ -165,7 +165,7 @@ def test_ome_without_a_size():
     assert ome_pixel_sides("<Pixels PhysicalSizeX='2' PhysicalSizeXUnit='&#181;m'>")[0] == 2000
 
 
-def test_dots_per_inch_are_no_pixel_size(tmp_path):
+def test_dots_per_inch_are_not_a_pixel_size(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", GREY, resolution=(300, 300), resolutionunit="INCH")
     Image.fromarray(GREY).save(tmp_path / "a.png", dpi=(300, 300))
 
@@ -197,7 +197,7 @@ def test_lengths(value, unit, expected):
 
 
 @pytest.mark.parametrize("resolution", [None, (0, 1), (1,), "ab", (1, 0)])
-def test_imagej_with_a_senseless_resolution(resolution):
+def test_imagej_with_an_invalid_resolution(resolution):
     assert imagej_pixel_sides({"unit": "nm"}, resolution, (1, 2)) == (None, 2)
 
 
@@ -227,7 +227,7 @@ def write_mrc(path, across, down):
 
 @pytest.mark.parametrize("write", [write_imagej, write_ome, write_fei, write_mrc])
 def test_pixels_that_are_not_square_have_no_size(tmp_path, write):
-    """A length along the one axis would be another length along the other."""
+    """One pixel size would be wrong along one of the axes."""
     name = "a.mrc" if write is write_mrc else "a.ome.tif" if write is write_ome else "a.tif"
     write(tmp_path / name, 5.0, 10.0)
     oblong = read_micrograph(tmp_path / name)
@@ -240,7 +240,7 @@ def test_pixels_that_are_not_square_have_no_size(tmp_path, write):
     assert "pixel_sides_nm" not in square.metadata
 
 
-def test_where_one_side_is_known_a_pixel_is_square():
+def test_a_pixel_with_one_known_side_is_assumed_square():
     assert square_pixel_size((None, 3.0)) == square_pixel_size((3.0, None)) == 3.0
     assert square_pixel_size((None, None)) is None
     assert square_pixel_size((4.0, 3.9)) is None
@@ -266,7 +266,7 @@ def test_lengths_become_pixels(text: str | float, pixels: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "nm", "0", "-3", "nan", "inf", "3 apples", "1e999", "3 4"])
-def test_what_is_no_length_is_told(text: str) -> None:
+def test_invalid_lengths_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="is not a length; give a number of pixels"):
         parse_length(text)
 

@@ -1,4 +1,4 @@
-"""Every format gives the pixels that went in, whatever the file is called."""
+"""Each format returns the pixels that were written, under any file name."""
 
 from __future__ import annotations
 
@@ -316,7 +316,7 @@ def test_names_that_are_not_ascii(tmp_path):
 
 
 class Wrapped:
-    """What tensors and labelled arrays look like from outside."""
+    """The interface of tensors and labelled arrays."""
 
     def __init__(self, array):
         self.array = array
@@ -339,7 +339,7 @@ class Wrapped:
     ],
     ids=["array", "one channel", "__array__", "cast", "fortran", "view", "masked", "pillow"],
 )
-def test_arrays_of_any_make(source):
+def test_arrays_of_other_libraries(source):
     micrograph = read_micrograph(source)
 
     assert micrograph.digest == read_micrograph(GREY).digest
@@ -366,7 +366,7 @@ def test_big_endian_arrays():
     assert read_micrograph(GREY16.astype(">u2")).digest == read_micrograph(GREY16).digest
 
 
-def test_strict_even_if_pillow_was_told_to_fill_with_grey(tmp_path, monkeypatch):
+def test_truncated_files_are_errors_even_if_pillow_fills_them(tmp_path, monkeypatch):
     path = save(GREY, tmp_path / "a.png")
     path.write_bytes(path.read_bytes()[:-400])
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
@@ -385,7 +385,7 @@ def test_strictness_is_counted_and_pillows_setting_restored(monkeypatch):
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
-def test_plain_makes_json_of_whatever_a_header_holds():
+def test_header_values_become_json():
     values = {1: np.float32(0.5), "b": b"ab\0", "t": (1, np.arange(2)), "o": Path("x"), "n": None}
 
     assert json_value(values) == {"1": 0.5, "b": "ab", "t": [1, [0, 1]], "o": "x", "n": None}

@@ -1,4 +1,4 @@
-"""What scaling promises, for any image, by property; and the digest that goes with it."""
+"""Properties of scaling for any image, and of the digest."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_percentile_scaling_ignores_gain_and_offset(image, gain, offset):
     percentiles=st.tuples(st.floats(0, 100), st.floats(0, 100)).map(sorted).map(tuple),
 )
 @settings(max_examples=60)
-def test_percentiles_are_numpys(image, percentiles):
+def test_percentiles_equal_those_of_numpy(image, percentiles):
     values = image.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         expected = np.percentile(values, percentiles)
@@ -110,7 +110,7 @@ def test_a_constant_image_gives_zeros(value):
         assert not read_image(image, scaling=scaling).any()
 
 
-def test_what_auto_does_by_type():
+def test_auto_scaling_by_type():
     eight = np.array([[0, 51, 255]], np.uint8)
     sixteen = np.arange(1000, 3001, dtype=np.uint16).reshape(1, -1)
     unit = np.array([[0.25, 0.5]], np.float64)
@@ -123,7 +123,7 @@ def test_what_auto_does_by_type():
     assert_array_equal(read_image(eight > 60), np.float32([[0, 0, 1]]))
 
 
-def test_what_dtype_does():
+def test_dtype_scaling():
     sixteen = np.array([[0, 13107, 65535]], np.uint16)
     signed = np.array([[-128, 127]], np.int8)
 
@@ -178,7 +178,7 @@ def test_the_whole_range_of_double_precision():
     assert_array_equal(read_image(np.array([[0, -tiny]]), scaling="minmax"), [[1, 0]])
 
 
-def test_many_blocks_equal_one(monkeypatch):
+def test_scaling_in_blocks_equals_scaling_at_once(monkeypatch):
     image = np.random.default_rng(0).integers(0, 65536, (70, 30)).astype(np.uint16)
     one = read_image(image)
     monkeypatch.setattr("hypervlad.images.scaling._BLOCK", 64)
@@ -246,7 +246,7 @@ def test_digest_changes_with_options_that_change_pixels(options):
     assert changes == (not same)
 
 
-def test_digest_ignores_options_that_play_no_part():
+def test_digest_ignores_options_without_effect():
     image = np.arange(12, dtype=np.uint8).reshape(3, 4)
     digest = read_micrograph(image).digest
 
@@ -255,7 +255,7 @@ def test_digest_ignores_options_that_play_no_part():
     assert read_micrograph(image, banner="remove").digest == digest
 
 
-def test_digest_sees_shape_type_and_every_pixel():
+def test_digest_depends_on_shape_type_and_every_pixel():
     image = np.zeros((4, 6), np.uint8)
     one_changed = image.copy()
     one_changed[3, 5] = 1

@@ -1,13 +1,9 @@
-"""A fine-tuning that is cut off goes on, and comes to the model that it would have come to."""
+"""A fine-tuning that is interrupted can be resumed, and gives the same model."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import time
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +14,22 @@ import torch
 from hypervlad import register_backbone
 from hypervlad.backbones import Preprocessing, get_backbone
 from hypervlad.baselines import TransferClassifier
-from hypervlad.baselines.checkpoints import Checkpoint, CheckpointError
-from hypervlad.baselines.training import Course
+from hypervlad.baselines.checkpoints import CheckpointError
+from hypervlad.baselines.training import Trainer
 from hypervlad.modelfile import read_model, write_model
 
 Images = tuple[list[np.ndarray], np.ndarray]
-pytestmark = pytest.mark.filterwarnings("ignore:fine-tuning is judged by:UserWarning")
-ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(texture_images: Images) -> Callable[[str], TransferClassifier]:
+    """Models of trainings without interruption, each trained once."""
+    return functools.cache(lambda trainable: small(trainable=trainable).fit(*texture_images))
 
 
 class CutOffError(Exception):
-    """The power went."""
+    """The power failed."""
 
 
 def small(**parameters: Any) -> TransferClassifier:
@@ -41,6 +42,7 @@ def small(**parameters: Any) -> TransferClassifier:
         "dropout": 0.3,
         "max_epochs": 6,
         "patience": 6,
+        "Cs": 1.0,
         "random_state": 0,
     }
     return TransferClassifier("tiny", **usual | parameters)
@@ -48,16 +50,16 @@ def small(**parameters: Any) -> TransferClassifier:
 
 def cut_off_after(monkeypatch: pytest.MonkeyPatch, epochs: int, *, kept: bool) -> None:
     """Let a training end as if killed, just after an epoch was kept, or just before."""
-    original = Checkpoint.keep
+    original = Trainer._save_checkpoint
 
-    def keep(self: Checkpoint, course: Course) -> None:
-        if len(course.curves) == epochs and not kept:
+    def save(self: Trainer) -> None:
+        if len(self.curves) == epochs and not kept:
             raise CutOffError
-        original(self, course)
-        if len(course.curves) == epochs:
+        original(self)
+        if len(self.curves) == epochs:
             raise CutOffError
 
-    monkeypatch.setattr(Checkpoint, "keep", keep)
+    monkeypatch.setattr(Trainer, "_save_checkpoint", save)
 
 
 def same_models(one: TransferClassifier, other: TransferClassifier, images: Any) -> None:
@@ -73,10 +75,15 @@ def same_models(one: TransferClassifier, other: TransferClassifier, images: Any)
 @pytest.mark.parametrize("trainable", ["head", "all"])
 @pytest.mark.parametrize(("epochs", "kept"), [(1, False), (1, True), (4, True), (6, False)])
 def test_cut_off_at_any_epoch(
-    epochs: int, kept: bool, trainable: Any, texture_images: Images, tmp_path: Path
+    epochs: int,
+    kept: bool,
+    trainable: Any,
+    texture_images: Images,
+    uninterrupted: Callable[[str], TransferClassifier],
+    tmp_path: Path,
 ) -> None:
     images, labels = texture_images
-    whole = small(trainable=trainable).fit(images, labels)
+    whole = uninterrupted(trainable)
     model = small(trainable=trainable, checkpoint=tmp_path / "training.checkpoint")
     with pytest.MonkeyPatch.context() as patch:
         cut_off_after(patch, epochs, kept=kept)
@@ -86,14 +93,18 @@ def test_cut_off_at_any_epoch(
     same_models(whole, model.fit(images, labels), images)
     # Finished: asked again, it is not trained again.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Course, "_learn", lambda *_: pytest.fail("it learnt again"))
+        patch.setattr(Trainer, "_learn", lambda *_: pytest.fail("it learnt again"))
         same_models(whole, model.fit(images, labels), images)
 
 
-def test_dropout_and_changes_go_on_where_they_were(texture_images: Images, tmp_path: Path) -> None:
-    """Cut off after every single epoch: six processes' worth of one training."""
+def test_dropout_and_augmentation_continue_where_they_were(
+    texture_images: Images,
+    uninterrupted: Callable[[str], TransferClassifier],
+    tmp_path: Path,
+) -> None:
+    """Interrupted after every single epoch."""
     images, labels = texture_images
-    whole = small().fit(images, labels)
+    whole = uninterrupted("all")
     model = small(checkpoint=tmp_path)
     for epochs in range(1, 6):
         torch.manual_seed(epochs)  # whatever happens in between
@@ -104,25 +115,17 @@ def test_dropout_and_changes_go_on_where_they_were(texture_images: Images, tmp_p
     same_models(whole, model.fit(images, labels), images)
 
 
-def test_a_batch_normed_network_too(texture_images: Images, tmp_path: Path) -> None:
-    images, labels = texture_images
-    parameters = {"max_epochs": 2, "image_size": 32, "backbone": "mobilenet_v2"}
-    whole = small().set_params(**parameters).fit(images, labels)
-    model = small(checkpoint=tmp_path).set_params(**parameters)
-    with pytest.MonkeyPatch.context() as patch:
-        cut_off_after(patch, 1, kept=True)
-        with pytest.raises(CutOffError):
-            model.fit(images, labels)
-    same_models(whole, model.fit(images, labels), images)
-
-
-def test_more_epochs_may_be_asked_for(texture_images: Images, tmp_path: Path) -> None:
+def test_max_epochs_can_be_raised(
+    texture_images: Images,
+    uninterrupted: Callable[[str], TransferClassifier],
+    tmp_path: Path,
+) -> None:
     images, labels = texture_images
     place = tmp_path / "training.checkpoint"
     small(max_epochs=3, checkpoint=place).fit(images, labels)
     longer = small(max_epochs=6, checkpoint=place).fit(images, labels)
-    same_models(small(max_epochs=6).fit(images, labels), longer, images)
-    with pytest.raises(CheckpointError, match=r"6 epochs are done already, more than max_epochs=5"):
+    same_models(uninterrupted("all"), longer, images)
+    with pytest.raises(CheckpointError, match=r"6 epochs are already done, more than max_epochs=5"):
         small(max_epochs=5, checkpoint=place).fit(images, labels)
 
 
@@ -202,7 +205,7 @@ def test_a_checkpoint_without_a_tensor_is_refused(
     fewer = {key: value for key, value in content.arrays.items() if not key.startswith(prefix)}
     assert len(fewer) < len(content.arrays)
     write_model(place, "training_checkpoint", content.header, fewer)
-    with pytest.raises(CheckpointError, match="does not hold what this network learns"):
+    with pytest.raises(CheckpointError, match="tensors are not those that this network trains"):
         model.fit(*texture_images)
 
 
@@ -235,10 +238,10 @@ def test_a_checkpoint_is_no_pickle_and_damage_is_told(
     model = small(max_epochs=1, checkpoint=place).fit(*texture_images)
     content = place.read_bytes()
     names = set(load(content))
-    assert {"random.changes", "random.torch", "network.head.weight", "best.head.bias"} <= names
+    assert {"random.augmentation", "random.torch", "network.head.weight", "best.head.bias"} <= names
     assert {"optimiser.0.exp_avg", "optimiser.0.exp_avg_sq", "optimiser.0.step"} <= names
     place.write_bytes(content[:-5])
-    with pytest.raises(CheckpointError, match=r"damaged.*take the file away"):
+    with pytest.raises(CheckpointError, match=r"damaged.*delete the file"):
         model.fit(*texture_images)
     place.write_bytes(b"\x80\x04pickle")
     with pytest.raises(CheckpointError, match="a Python pickle"):
@@ -246,57 +249,3 @@ def test_a_checkpoint_is_no_pickle_and_damage_is_told(
     model.set_params(checkpoint=None).fit(*texture_images).save(place)
     with pytest.raises(CheckpointError, match="expected a model of kind 'training_checkpoint'"):
         model.set_params(checkpoint=place).fit(*texture_images)
-
-
-SCRIPT = """
-    import sys
-    import numpy as np, torch
-    sys.path.insert(0, {tests!r})
-    from support.tiny import register_tiny
-    from hypervlad.baselines import TransferClassifier
-
-    torch.set_num_threads(1)
-    register_tiny()
-    rng = np.random.default_rng(0)
-    images = [rng.random((20, 24)).astype(np.float32) for _ in range(40)]
-    labels = np.arange(40) % 2
-    model = TransferClassifier(
-        "tiny", "random", mode="finetune", trainable="all", image_size=16, batch_size=2,
-        max_epochs=40, patience=40, random_state=0, checkpoint=sys.argv[1] or None,
-    )
-    model.fit(images, labels).save(sys.argv[2])
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL on this system")
-def test_killed_again_and_again(tmp_path: Path) -> None:
-    """A real SIGKILL, whenever it comes: the model's file is the same to the byte."""
-    code = textwrap.dedent(SCRIPT).format(tests=str(ROOT / "tests"))
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    place = tmp_path / "training.checkpoint"
-
-    def command(checkpoint: str, model: str) -> list[str]:
-        return [sys.executable, "-c", code, checkpoint, str(tmp_path / model)]
-
-    subprocess.run(command("", "whole.hvlad"), env=environment, check=True)
-    kills = 0
-    for wait in (0.05, 0.2, 0.35):
-        seen = place.stat().st_mtime_ns if place.exists() else None
-        process = subprocess.Popen(command(str(place), "resumed.hvlad"), env=environment)
-        # Until this process has kept an epoch of its own; then a little longer.
-        while process.poll() is None:
-            if place.exists() and place.stat().st_mtime_ns != seen:
-                time.sleep(wait)
-                break
-            time.sleep(0.01)
-        if process.poll() is None:
-            process.kill()
-            kills += 1
-        process.wait()
-        if (tmp_path / "resumed.hvlad").exists():
-            break
-    assert kills
-    subprocess.run(command(str(place), "resumed.hvlad"), env=environment, check=True)
-    expected = (tmp_path / "whole.hvlad").read_bytes()
-    assert (tmp_path / "resumed.hvlad").read_bytes() == expected

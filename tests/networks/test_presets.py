@@ -104,12 +104,12 @@ def test_modarres2017_is_inception_v3_and_the_classifiers_defaults(mode: Any) ->
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:fine-tuning is judged by:UserWarning")
+@pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
 def test_modarres2017_learns_at_299_pixels() -> None:
     images = [np.random.default_rng(i).random((60, 80)).astype(np.float32) for i in range(6)]
     model = modarres2017(weights="random", max_epochs=1, random_state=0)
     model.fit(images, ["film", "tip"] * 3)
-    assert model.recipe_.image_size == 299
+    assert model.image_size_ == 299
     assert model.pooled_features(images[:1]).shape == (1, 2048)
 
 

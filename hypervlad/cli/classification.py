@@ -1,4 +1,4 @@
-"""The commands ``train``, ``predict``, ``explain``, ``evaluate``, ``check`` and ``info``."""
+"""Commands about classifiers: train, predict, explain, evaluate, suspects, check, info."""
 
 from __future__ import annotations
 
@@ -9,17 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hypervlad.cli.files import check_apart, prepare_file, prepare_page, relative_names
 from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
-from hypervlad.cli.models import (
-    check_apart,
-    check_cache,
-    check_page,
-    cut_down,
-    load_classifier,
-    names_under,
-    new_classifier,
-    prepare_file,
-)
+from hypervlad.cli.models import check_cache, load_classifier, new_classifier, reduce_cache
 from hypervlad.cli.options import (
     Backbone,
     Cache,
@@ -48,8 +40,8 @@ from hypervlad.modelfile import replace_when_complete
 if TYPE_CHECKING:
     from hypervlad.metrics import Evaluation
 
-_MOST_EXPLAINED = 24
-_MOST_PICTURES = 10_000  # that of write_classified_page: about 40 MB
+_MAX_EXPLAINED = 24
+_MAX_PICTURES = 10_000  # the default of write_classified_page: about 40 MB
 
 
 @plain_errors
@@ -102,11 +94,11 @@ def train(
     with hint_at_bad_files():
         model.fit(data.images, data.target, groups=data.groups)
     model.save(output, include_backbone=include_backbone)
-    cut_down(cache, cache_size)
+    reduce_cache(cache, cache_size)
     if model.held_out_ is not None:
         say(
             quiet,
-            f"right when held out: {model.held_out_.accuracy:.1%} of {len(model.held_out_)} images",
+            f"held-out accuracy: {model.held_out_.accuracy:.1%} of {len(model.held_out_)} images",
         )
     typer.echo(f"model: {output}")
 
@@ -117,7 +109,9 @@ def predict(
     paths: Images,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="CSV", help="Table to write; else it is printed."),
+        typer.Option(
+            "--output", "-o", metavar="CSV", help="Table to write; by default it is printed."
+        ),
     ] = None,
     weights: Weights = None,
     device: Device = "auto",
@@ -127,9 +121,9 @@ def predict(
     coverage: Annotated[
         float | None,
         typer.Option(
-            metavar="SHARE",
-            help="Also name the classes that an image may be of, so that the true one is among "
-            "them that often: 0.9, say.",
+            metavar="FRACTION",
+            help="Also list the classes that an image may belong to, such that the list contains "
+            "the true one for this fraction of images. For example 0.9.",
         ),
     ] = None,
     max_error: MaxError = None,
@@ -137,8 +131,8 @@ def predict(
         Path | None,
         typer.Option(
             metavar="HTML",
-            help="Page to write, on which the images are sorted, filtered and looked at: one file, "
-            "for any browser. No table is printed then.",
+            help="Page to write, on which images can be sorted, filtered and viewed in any "
+            "browser. It is one file. The table is then not printed.",
         ),
     ] = None,
     page_pictures: Annotated[
@@ -146,18 +140,19 @@ def predict(
         typer.Option(
             metavar="N",
             min=0,
-            help="Images, the most doubtful ones, with a picture on the page: about 4 kB each.",
+            help="Number of images, the least certain ones, with a picture on the page; about 4 kB "
+            "each.",
         ),
-    ] = _MOST_PICTURES,
+    ] = _MAX_PICTURES,
     quiet: Quiet = False,
 ) -> None:
     """Classify images, with probabilities.
 
-    The table has the columns path, label, confidence, then p_CLASS for every class. Before these
-    come, with --coverage, possible (classes, parted by |) and, with --max-error, kind (sure,
-    ambiguous: between classes, out_of_distribution: unlike all training images) and reason. An
-    image that cannot be read has no line in it; such images are listed at the end, with exit code 2
-    unless they are accepted with --on-error skip.
+    The table has the columns path, label, confidence, and p_CLASS for every class. Before p_CLASS,
+    --coverage adds the column possible (classes, separated by |) and --max-error adds kind (sure,
+    ambiguous: between classes, out_of_distribution: unlike all training images) and reason.
+    Unreadable images are left out of the table and listed at the end; the exit code is then 2, or 0
+    with --on-error skip.
 
     \b
     Examples:
@@ -169,23 +164,24 @@ def predict(
     """
     from hypervlad.images import ImageReadError, find_images
     from hypervlad.reports import predictions_as_bytes, write_classified_page
-    from hypervlad.reports.predictions import predictions_of
+    from hypervlad.reports.predictions import prediction_columns
 
-    check_page(page, output)
+    prepare_page(page, output)
     if output is not None:
         prepare_file(output)
     check_cache(cache, cache_size)
     files = find_images(paths)
-    # One bad file among thousands must not cost the others their labels: it is told at the end.
+    # One unreadable file among thousands must not stop the others: it is reported at the end.
     classifier = load_classifier(
         model, weights, device=device, on_error="skip", quiet=quiet, cache=cache
     )
-    found = predictions_of(classifier, files, coverage, max_error)
-    cut_down(cache, cache_size)
-    names = [str(files[index]) for index in found.read]
-    table = predictions_as_bytes(
-        names, found.proba, list(classifier.classes_), columns=found.columns
-    )
+    found = classifier.classify(files, coverage=coverage, max_error=max_error)
+    found.images.warn()
+    reduce_cache(cache, cache_size)
+    names = [str(files[position]) for position in found.images.positions]
+    classes = list(classifier.classes_)
+    columns = prediction_columns(found, classes)
+    table = predictions_as_bytes(names, found.proba, classes, columns=columns)
     if output is not None:
         with replace_when_complete(output) as stream:
             stream.write(table)
@@ -207,8 +203,8 @@ def predict(
     n_bad = len(files) - len(names)
     if n_bad and on_error is OnError.RAISE:
         raise ImageReadError(
-            f"{n_bad} of {len(files)} images could not be read, as the warning lists; the others "
-            "are classified. Remove or mend them, or accept this with --on-error skip."
+            f"{n_bad} of {len(files)} images could not be read (listed in the warning); the others "
+            "are classified. Remove or repair them, or accept this with --on-error skip."
         )
 
 
@@ -224,18 +220,18 @@ def explain(
         typer.Option(
             "--class",
             metavar="NAME",
-            help="Class to show the evidence for, may be repeated; if not given, the class that "
-            "the model names and the next most probable one.",
+            help="Class to show the evidence for; may be repeated. By default the two most "
+            "probable classes.",
         ),
     ] = None,
     weights: Weights = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Show which places of images speak for a class (red) and against it (blue).
+    """Show which regions of images are evidence for a class (red) or against it (blue).
 
-    Thin borders and corners in strong colours say little of the sample: networks see an image's
-    edge as a pattern of its own. An image that cannot be read is left out; exit code 2 then.
+    Strong colours in thin borders and corners say little about the sample, because networks respond
+    to the edge of an image as to a pattern. Unreadable images are left out, with exit code 2.
 
     \b
     Examples:
@@ -251,9 +247,9 @@ def explain(
         raise ValueError(f"{output}: the picture is a PNG file; give a name that ends in .png.")
     prepare_file(output)
     files = find_images(paths)
-    if len(files) > _MOST_EXPLAINED:
+    if len(files) > _MAX_EXPLAINED:
         raise ValueError(
-            f"{len(files)} images are too many for one picture; give at most {_MOST_EXPLAINED}."
+            f"{len(files)} images are too many for one picture; give at most {_MAX_EXPLAINED}."
         )
     classifier = load_classifier(model, weights, device=device, on_error="raise", quiet=quiet)
     labels = None if classes is None else _labels_named(classifier.classes_, classes)
@@ -276,7 +272,7 @@ def explain(
             save_png(display.plot, stream)
         typer.echo(f"picture: {output}")
     if bad:
-        raise ImageReadError(f"{len(bad)} of {len(files)} images not shown: {'; '.join(bad)}")
+        raise ImageReadError(f"{len(bad)} of {len(files)} images left out: {'; '.join(bad)}")
 
 
 @plain_errors
@@ -294,9 +290,9 @@ def evaluate(
     cache_size: CacheSize = None,
     quiet: Quiet = False,
 ) -> None:
-    """Test a model on a labelled folder and report.
+    """Test a model on a labelled folder and write a report.
 
-    The folder should hold none of the images that the model was trained on.
+    The folder should contain none of the images that the model was trained on.
 
     \b
     Examples:
@@ -318,14 +314,14 @@ def evaluate(
         data.images,
         data.target,
         groups=data.groups,
-        names=names_under(data.root, data.images),
+        names=relative_names(data.root, data.images),
         title=f"{model.name} on the images of {folder.resolve().name}",
         how_measured=f"The model {model.name} classified all images of the folder "
-        f"{folder.resolve().name}, whose sub-folders give the true classes. The figures hold only "
-        "if none of these images, nor others of the same samples, was used to train it.",
+        f"{folder.resolve().name}, whose sub-folders give the true classes. The figures are valid "
+        "only if neither these images nor others of the same samples were used to train it.",
         progress=not quiet,
     )
-    cut_down(cache, cache_size)
+    reduce_cache(cache, cache_size)
     print_result(result, index)
 
 
@@ -335,14 +331,14 @@ def check(
     groups: Groups = None,
     write_groups: Annotated[
         Path | None,
-        typer.Option(metavar="CSV", help="Write groups that keep all copies together."),
+        typer.Option(metavar="CSV", help="Write a table of groups that keep all copies together."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Look over a labelled folder before training.
+    """Check a labelled folder before training.
 
-    Bad files, copies (across classes or groups above all), class counts. Exit code 0 if all
-    is well, 1 if something was found that should be looked at.
+    Reports unreadable files, copies (above all across classes or groups) and class counts. The exit
+    code is 0 if nothing was found, 1 if something needs your attention.
 
     \b
     Examples:
@@ -365,7 +361,7 @@ def check(
 
 @plain_errors
 def info(model: ModelPath) -> None:
-    """Say what a model file holds.
+    """Describe the contents of a model file.
 
     \b
     Example:
@@ -390,14 +386,16 @@ def suspects(
     model: ModelPath,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="CSV", help="Table to write; else it is printed."),
+        typer.Option(
+            "--output", "-o", metavar="CSV", help="Table to write; by default it is printed."
+        ),
     ] = None,
 ) -> None:
-    """List training images whose label is probably wrong, the likeliest first.
+    """List training images whose label is probably wrong, the most suspect first.
 
-    Each was judged in training by a model that had not seen its group. The table has the columns
-    path (below the training folder), label, likely, p_label and p_likely. Look at them before you
-    believe it: an image that is hard for the model is listed too.
+    Each image was classified by a model that was trained without its group. The table has the
+    columns path (below the training folder), label, likely, p_label and p_likely. Look at the
+    images before you change labels: those that are difficult for the model are listed too.
 
     \b
     Examples:
@@ -418,31 +416,34 @@ def suspects(
     else:
         with replace_when_complete(output) as stream:
             stream.write(table)
-    assert classifier.held_out_ is not None  # or it would have been said
-    n_judged, n_training = len(classifier.held_out_), len(classifier.training_)
-    others = n_training - n_judged
-    left_out = f" ({others} others were never held out, and not judged)" if others else ""
-    typer.echo(f"{len(rows)} of {n_judged} labels are suspect{left_out}", err=output is None)
+    assert classifier.held_out_ is not None  # label_issues raises otherwise
+    n_held_out, n_training = len(classifier.held_out_), len(classifier.training_)
+    others = n_training - n_held_out
+    left_out = f" ({others} others were never held out, and not examined)" if others else ""
+    typer.echo(f"{len(rows)} of {n_held_out} labels are suspect{left_out}", err=output is None)
     if output is not None:
         typer.echo(f"table: {output}")
 
 
 def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:
-    """Return a model's labels by their names as typed."""
+    """Return a model's labels by their names on the command line."""
     label_of = {str(label): label for label in known}
     for name in names:
         if name not in label_of:
-            raise ValueError(f"the model knows no class {name!r}; it knows {', '.join(label_of)}.")
+            raise ValueError(
+                f"the model has no class {name!r}; its classes: {', '.join(label_of)}."
+            )
     return [label_of[name] for name in names]
 
 
 def print_result(result: Evaluation, index: Path) -> None:
+    """Print an accuracy with its interval, and where the report is."""
     low, high = result.interval
     label, share = result.baseline
     typer.echo(
         f"accuracy: {result.accuracy:.3f} on {len(result.true)} images "
-        f"(95 % interval {low:.3f} to {high:.3f}; always saying {label!r}: {share:.3f})"
+        f"(95 % interval {low:.3f} to {high:.3f}; always predicting {label!r}: {share:.3f})"
     )
     if result.unknown:
-        typer.echo(f"classes that the model does not know: {', '.join(result.unknown)}")
+        typer.echo(f"classes that the model was not trained on: {', '.join(result.unknown)}")
     typer.echo(f"report: {index}")

@@ -1,4 +1,4 @@
-"""The command ``demo``: the main job from a folder to a report."""
+"""The command ``demo``: from a folder of images to a report."""
 
 from __future__ import annotations
 
@@ -10,15 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hypervlad.cli.commands import print_result
+from hypervlad.cli.classification import print_result
+from hypervlad.cli.files import check_apart, prepare_file, relative_names
 from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
-from hypervlad.cli.models import (
-    check_apart,
-    load_classifier,
-    names_under,
-    new_classifier,
-    prepare_file,
-)
+from hypervlad.cli.models import load_classifier, new_classifier
 from hypervlad.cli.options import (
     Backbone,
     Device,
@@ -44,10 +39,11 @@ _N_COMPARED = 16
 def demo(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="DIR", help="Labelled folder; synthetic TEM images if not given."),
+        typer.Argument(metavar="DIR", help="Labelled folder; by default synthetic TEM images."),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for model and report.")
+        Path,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder for the model and the report."),
     ] = Path("demo-report"),
     groups: Groups = None,
     backbone: Backbone = None,
@@ -58,14 +54,14 @@ def demo(
     device: Device = "auto",
     on_error: Unreadable = OnError.RAISE,
     n_images: Annotated[
-        int, typer.Option(metavar="N", help="How many synthetic images to make.")
+        int, typer.Option(metavar="N", help="Number of synthetic images.")
     ] = N_DEMO_IMAGES,
     quiet: Quiet = False,
 ) -> None:
-    """Do everything once, from images to a report.
+    """Run all steps once, from images to a report.
 
-    Hold out a fifth of the images, train on the others, save the model, load it, classify
-    what was held out, and write a report for people.
+    Hold out a fifth of the images, train on the others, save the model, load it, classify the
+    held-out images, and write a report.
 
     \b
     Examples:
@@ -90,8 +86,8 @@ def demo(
     )
     if not len(test_rows):
         raise ValueError(
-            f"{folder}: no image can be held out, as every class has a single image or group; "
-            "add images."
+            f"{folder}: no image can be held out, because every class has only one image or "
+            "group; add images."
         )
     model = new_classifier(
         seed,
@@ -105,22 +101,22 @@ def demo(
     )
     say(quiet, f"training on {len(train_rows)} of {len(data.images)} images")
     with hint_at_bad_files():
-        images, labels, groups_of = _part(data, train_rows)
+        images, labels, groups_of = _rows_of(data, train_rows)
         model.fit(images, labels, groups=groups_of)
     model.save(model_path)
     loaded = load_classifier(
         model_path, weights, device=device, on_error=on_error.value, quiet=quiet
     )
-    held_out, labels, groups_of = _part(data, test_rows)
+    held_out, labels, groups_of = _rows_of(data, test_rows)
     _compare(model, loaded, held_out[:_N_COMPARED], model_path)
-    say(quiet, f"classifying the {len(test_rows)} images held out")
+    say(quiet, f"classifying the {len(test_rows)} held-out images")
     index, result = report_on_model(
         output,
         loaded,
         held_out,
         labels,
         groups=groups_of,
-        names=names_under(data.root, held_out),
+        names=relative_names(data.root, held_out),
         title=f"How well the model classifies {subject}",
         how_measured=_how_held_out(len(train_rows), len(test_rows), data.groups),
         details={"seed": seed},
@@ -128,11 +124,11 @@ def demo(
         progress=not quiet,
     )
     print_result(result, index)
-    typer.echo(f"model: {model_path} (loaded again, it predicts exactly as before)")
+    typer.echo(f"model: {model_path} (after saving and loading, it predicts exactly the same)")
 
 
 def _synthetic_folder(output: Path, n_images: int, seed: int, quiet: bool) -> Path:
-    """Make the demo's images, once: the folder's name says all that determines them."""
+    """Create the demo's images, unless they exist: the folder's name contains all settings."""
     import numpy as np
     from PIL import Image
     from tqdm import tqdm
@@ -142,7 +138,7 @@ def _synthetic_folder(output: Path, n_images: int, seed: int, quiet: bool) -> Pa
     folder = output / f"synthetic-tem-{n_images}-seed{seed}"
     if folder.is_dir():
         return folder
-    say(quiet, f"making {n_images} synthetic TEM images")
+    say(quiet, f"creating {n_images} synthetic TEM images")
     images, labels = make_tem_images(n_images, random_state=seed)
     with tempfile.TemporaryDirectory(prefix=".images-", dir=output) as temporary:
         draft = Path(temporary) / "draft"
@@ -160,14 +156,14 @@ def _compare(
     import numpy as np
 
     saved, again = model.predict_proba(images), loaded.predict_proba(images)
-    # A GPU adds up in no fixed order; elsewhere every bit must be the same.
+    # Sums on a GPU have no fixed order; on the CPU every bit must be the same.
     tolerance = 0.0 if model.encoder_.network().device.type == "cpu" else 1e-5
     if not np.allclose(saved, again, rtol=0, atol=tolerance, equal_nan=True):
-        raise RuntimeError(f"{path}: the model loaded does not predict like the one saved.")
+        raise RuntimeError(f"{path}: the loaded model does not predict like the saved one.")
 
 
-def _part(data: Any, rows: Iterable[int]) -> tuple[Any, ...]:
-    """Return images, labels and groups (None if there are none) of these rows."""
+def _rows_of(data: Any, rows: Iterable[int]) -> tuple[Any, ...]:
+    """Return the images, labels and groups (None without groups) of some rows."""
     return tuple(
         None if values is None else [values[row] for row in rows]
         for values in (data.images, data.target, data.groups)
@@ -178,10 +174,10 @@ def _how_held_out(n_train: int, n_test: int, groups: Any) -> str:
     kept = (
         ""
         if groups is None
-        else " Images of one group were kept on one side, so the test images come from samples "
-        "that the model has not seen."
+        else " Images of one group were never split, so the test images come from samples that "
+        "the model was not trained on."
     )
     return (
-        f"The model learnt from {n_train} images and was tested on {n_test} others that were held "
-        f"out, about a fifth of each class, chosen by chance.{kept}"
+        f"The model was trained on {n_train} images and tested on {n_test} others: about a fifth "
+        f"of each class, held out at random.{kept}"
     )

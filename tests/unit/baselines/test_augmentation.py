@@ -1,4 +1,4 @@
-"""Micrographs turned, cut and lit differently: what must not change does not."""
+"""Random changes of micrographs and patches: their limits, and what must not change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import affine_transform
 
-from hypervlad.baselines.micrograph_augmentation import MicrographAugmentation
+from hypervlad.baselines.augmentation import MicrographAugmentation, PatchAugmentation
+
+# --- whole micrographs -------------------------------------------------------------------------
 
 NONE = {
     "flips": False,
@@ -142,3 +144,50 @@ def test_brightness_and_contrast_against_the_formula() -> None:
 def test_without_changes_images_stay_as_they_are() -> None:
     batch = images(4)
     assert torch.equal(augmentation()(batch, generator()), batch)
+
+
+# --- patches -----------------------------------------------------------------------------------
+
+
+def test_patches_against_scipy() -> None:
+    """Rows and columns, from the centre, as Keras's own affine transform has them."""
+    patch = np.random.default_rng(0).random((9, 9))
+    batch = torch.from_numpy(patch).float()[None, None].repeat(20, 1, 1, 1)
+    augmentation = PatchAugmentation(shear=30.0, zoom=0.3, horizontal_flip=True)
+    found = augmentation(batch, torch.Generator().manual_seed(3))
+    maps = augmentation.affine_maps(20, torch.Generator().manual_seed(3))
+    centre = np.array([4.0, 4.0])
+    for image, (of_x, of_y) in zip(found[:, 0].numpy(), maps.double().numpy(), strict=True):
+        by_rows = np.array([[of_y[1], of_y[0]], [of_x[1], of_x[0]]])
+        offset = centre - by_rows @ centre
+        expected = affine_transform(patch, by_rows, offset, order=1, mode="nearest")
+        np.testing.assert_allclose(image, expected, atol=1e-5)
+
+
+def test_shear_and_zoom_stay_within_their_limits() -> None:
+    maps = PatchAugmentation(2.0, 0.2, True).affine_maps(4000, torch.Generator().manual_seed(0))
+    maps = maps.double()
+    down = maps[:, 1, 1]
+    angle = torch.atan2(maps[:, 1, 0], maps[:, 0, 0]) % np.pi  # mirrored or not
+    angle = torch.minimum(angle, np.pi - angle)
+    across = torch.hypot(maps[:, 0, 0], maps[:, 1, 0])
+    for factor in (down, across):
+        assert 0.8 <= float(factor.min()) < 0.81
+        assert 1.19 < float(factor.max()) <= 1.2 + 1e-6
+    assert 1.9 < float(torch.rad2deg(angle.max())) <= 2.0 + 1e-6
+    assert 0.45 < float((maps[:, 0, 0] < 0).double().mean()) < 0.55
+    assert abs(float(np.corrcoef(down, across)[0, 1])) < 0.1
+
+
+def test_without_changes_patches_stay_the_same() -> None:
+    batch = torch.rand(5, 3, 7, 7, generator=torch.Generator().manual_seed(0))
+    same = PatchAugmentation(0.0, 0.0, False)(batch, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(same, batch, atol=1e-6, rtol=0)
+    either = PatchAugmentation(0.0, 0.0, True)(batch, torch.Generator().manual_seed(1))
+    mirrored = [
+        torch.allclose(new, old.flip(-1), atol=1e-6) for new, old in zip(either, batch, strict=True)
+    ]
+    kept = [torch.allclose(new, old, atol=1e-6) for new, old in zip(either, batch, strict=True)]
+    assert any(mirrored)
+    assert any(kept)
+    assert all(a != b for a, b in zip(mirrored, kept, strict=True))

@@ -1,4 +1,4 @@
-"""`PatchCNNClassifier`: the paper's network to the letter, trained, stopped, mapped and saved."""
+"""`PatchCNNClassifier`: the network of the report, training, maps and files."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import affine_transform
 from scipy.special import logit
 from sklearn.base import clone
 from torch.nn import functional
 
 import hypervlad
 from hypervlad.baselines import PatchCNNClassifier, patch_cnn
-from hypervlad.baselines.augmentation import Augmentation
+from hypervlad.baselines.augmentation import PatchAugmentation
 from hypervlad.baselines.patch_network import (
     build_patch_network,
     n_parameters,
     smallest_patch,
 )
-from hypervlad.baselines.training import Patches, Schedule, train
+from hypervlad.baselines.training import BinaryCrossEntropy, Samples, Schedule, Trainer
 from hypervlad.datasets import load_patch_folder, make_nanofibre_images, write_patch_folder
 from hypervlad.displays import PatchNetworkDisplay, TrainingCurvesDisplay, save_png
 from hypervlad.images import ImageReadError
@@ -120,53 +119,6 @@ def test_the_smallest_patch_is_just_enough(kernel_sizes: tuple[int, ...]) -> Non
         build_patch_network(1, side - 1, filters=filters, kernel_sizes=kernel_sizes)
 
 
-# --- changes -----------------------------------------------------------------------------------
-
-
-def test_changed_patches_against_scipy() -> None:
-    """Rows and columns, from the centre, as Keras's own affine transform has them."""
-    patch = np.random.default_rng(0).random((9, 9))
-    batch = torch.from_numpy(patch).float()[None, None].repeat(20, 1, 1, 1)
-    augmentation = Augmentation(shear=30.0, zoom=0.3, horizontal_flip=True)
-    found = augmentation(batch, torch.Generator().manual_seed(3))
-    maps = augmentation.affine_maps(20, torch.Generator().manual_seed(3))
-    centre = np.array([4.0, 4.0])
-    for image, (of_x, of_y) in zip(found[:, 0].numpy(), maps.double().numpy(), strict=True):
-        by_rows = np.array([[of_y[1], of_y[0]], [of_x[1], of_x[0]]])
-        offset = centre - by_rows @ centre
-        expected = affine_transform(patch, by_rows, offset, order=1, mode="nearest")
-        np.testing.assert_allclose(image, expected, atol=1e-5)
-
-
-def test_changes_stay_within_their_limits() -> None:
-    maps = Augmentation(2.0, 0.2, True).affine_maps(4000, torch.Generator().manual_seed(0))
-    maps = maps.double()
-    down = maps[:, 1, 1]
-    angle = torch.atan2(maps[:, 1, 0], maps[:, 0, 0]) % np.pi  # mirrored or not
-    angle = torch.minimum(angle, np.pi - angle)
-    across = torch.hypot(maps[:, 0, 0], maps[:, 1, 0])
-    for factor in (down, across):
-        assert 0.8 <= float(factor.min()) < 0.81
-        assert 1.19 < float(factor.max()) <= 1.2 + 1e-6
-    assert 1.9 < float(torch.rad2deg(angle.max())) <= 2.0 + 1e-6
-    assert 0.45 < float((maps[:, 0, 0] < 0).double().mean()) < 0.55
-    assert abs(float(np.corrcoef(down, across)[0, 1])) < 0.1
-
-
-def test_without_changes_patches_stay_as_they_are() -> None:
-    batch = torch.rand(5, 3, 7, 7, generator=torch.Generator().manual_seed(0))
-    same = Augmentation(0.0, 0.0, False)(batch, torch.Generator().manual_seed(1))
-    torch.testing.assert_close(same, batch, atol=1e-6, rtol=0)
-    either = Augmentation(0.0, 0.0, True)(batch, torch.Generator().manual_seed(1))
-    mirrored = [
-        torch.allclose(new, old.flip(-1), atol=1e-6) for new, old in zip(either, batch, strict=True)
-    ]
-    kept = [torch.allclose(new, old, atol=1e-6) for new, old in zip(either, batch, strict=True)]
-    assert any(mirrored)
-    assert any(kept)
-    assert all(a != b for a, b in zip(mirrored, kept, strict=True))
-
-
 # --- learning ----------------------------------------------------------------------------------
 
 
@@ -182,27 +134,40 @@ def test_it_learns(fitted: PatchCNNClassifier) -> None:
 
 def test_the_best_weights_are_kept_and_patience_ends_it() -> None:
     generator = torch.Generator().manual_seed(0)
-    learnt = Patches(torch.rand(40, 1, 8, 8, generator=generator), torch.arange(40) % 2.0)
-    held_out = Patches(torch.rand(40, 1, 8, 8, generator=generator), torch.arange(40) % 2.0)
+    rows, targets = np.arange(40), np.arange(40, dtype=np.float32) % 2
+    training, held_out = (
+        Samples(
+            torch.rand(40, 1, 8, 8, generator=generator).numpy(),
+            rows,
+            targets,
+            torch.device("cpu"),
+            evaluation_batch=40,
+        )
+        for _ in range(2)
+    )
     torch.manual_seed(0)
     network = build_patch_network(1, 8, filters=(4,), kernel_sizes=(3,), n_dense=16, dropout=0.0)
     # Noise: the more it learns of it, the worse on other noise.
     schedule = Schedule(learning_rate=0.02, batch_size=10, max_epochs=200, patience=20)
-    curves = train(network, learnt, held_out, Augmentation(0, 0, False), schedule, seed=0)
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.02, eps=1e-7)
+    augmentation = PatchAugmentation(0, 0, False)
+    trainer = Trainer(network, BinaryCrossEntropy(), optimiser, augmentation, schedule, seed=0)
+    curves = trainer.fit(training, held_out)
     losses = curves.validation_loss
     assert len(losses) < 200
     assert len(losses) - 1 - int(np.argmin(losses)) == 20
     assert losses[-1] > min(losses) + 0.01
     network.eval()
-    answers = network(held_out.pixels)[:, 0].detach().double()
-    loss = functional.binary_cross_entropy_with_logits(answers, held_out.targets.double())
+    answers = network(torch.from_numpy(held_out.pixels))[:, 0].detach().double()
+    expected = torch.from_numpy(targets).double()
+    loss = functional.binary_cross_entropy_with_logits(answers, expected)
     assert float(loss) == pytest.approx(min(losses), rel=1e-6)
     assert {len(each) for each in vars(curves).values()} == {len(losses)}
 
 
 def test_a_loss_that_is_no_number_is_told() -> None:
     patches, labels = make_patches(40)
-    with pytest.raises(ValueError, match=r"loss is (nan|inf) after .* take a smaller one"):
+    with pytest.raises(ValueError, match=r"loss is (nan|inf) after .* use a smaller one"):
         small(learning_rate=1e30, max_epochs=50).fit(patches, labels)
 
 
@@ -210,24 +175,25 @@ def test_groups_stay_on_one_side(monkeypatch: pytest.MonkeyPatch) -> None:
     patches, labels = make_patches(60)
     groups = np.arange(60) // 6
     patches += groups[:, None, None] * np.float32(0.001)
-    seen: dict[str, Patches] = {}
+    seen: dict[str, Samples] = {}
 
-    def spy(network: Any, learnt: Patches, held_out: Patches, *rest: Any, **more: Any) -> Any:
-        seen.update(learnt=learnt, held_out=held_out)
-        return train(network, learnt, held_out, *rest, **more)
+    class Spy(Trainer):
+        def fit(self, training: Samples, validation: Samples, **options: Any) -> Any:
+            seen.update(training=training, held_out=validation)
+            return super().fit(training, validation, **options)
 
-    monkeypatch.setattr(patch_cnn, "train", spy)
+    monkeypatch.setattr(patch_cnn, "Trainer", Spy)
     small(max_epochs=1).fit(patches, labels, groups=groups)
     where = {
         side: {
-            int(groups[np.flatnonzero((patches == pixels[0].numpy()).all(axis=(1, 2)))[0]])
-            for pixels in part.pixels
+            int(groups[np.flatnonzero((patches == pixels[0]).all(axis=(1, 2)))[0]])
+            for pixels in samples.pixels[samples.rows]
         }
-        for side, part in seen.items()
+        for side, samples in seen.items()
     }
     assert where["held_out"]
-    assert not where["learnt"] & where["held_out"]
-    assert where["learnt"] | where["held_out"] == set(range(10))
+    assert not where["training"] & where["held_out"]
+    assert where["training"] | where["held_out"] == set(range(10))
 
 
 def test_the_seed_decides_and_torchs_own_generator_is_left_alone() -> None:
@@ -371,8 +337,12 @@ def test_a_file_that_does_not_fit_is_told(fitted: PatchCNNClassifier) -> None:
         PatchCNNClassifier.from_state(
             header, {k: v for k, v in arrays.items() if "0.weight" not in k}
         )
+    fewer = {k: v for k, v in header["fitted"].items() if k != "classes_"}
+    with pytest.raises(ModelFileError, match=r"incomplete.*classes_"):
+        PatchCNNClassifier.from_state(header | {"fitted": fewer}, arrays)
+    wider = {name: np.zeros((*array.shape, 2), np.float32) for name, array in arrays.items()}
     with pytest.raises(ModelFileError, match="incomplete"):
-        PatchCNNClassifier.from_state({k: v for k, v in header.items() if k != "classes"}, arrays)
+        PatchCNNClassifier.from_state(header, wider)
 
 
 def test_parameters_set_later_wait_for_the_next_fit(fitted: PatchCNNClassifier) -> None:
@@ -419,16 +389,22 @@ def test_the_preset_is_the_papers() -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"filters": ()}, "filters is a tuple"),
-        ({"filters": (4, 0)}, "filters must be a whole number of at least 1"),
-        ({"filters": (4, 4)}, "filters and kernel_sizes go together"),
+        ({"filters": ()}, "filters must be a tuple with one number for each convolution"),
+        ({"filters": (4, 0)}, r"filters must be .*each a whole number of at least 1.*not \(4, 0\)"),
+        (
+            {"filters": (4, 4)},
+            "filters and kernel_sizes must have one number .* not 2 and 1",
+        ),
         ({"n_dense": 1.5}, "n_dense must be a whole number"),
-        ({"dropout": 1.0}, "dropout is a number at least 0 and below 1"),
-        ({"learning_rate": 0}, "learning_rate is a number above 0"),
+        ({"dropout": 1.0}, "dropout must be a number of at least 0 and below 1, not 1.0"),
+        ({"learning_rate": 0}, "learning_rate must be a number above 0, not 0"),
         ({"patience": 0}, "patience must be a whole number of at least 1"),
-        ({"zoom": -0.1}, "zoom is a number at least 0 and below 1"),
-        ({"shear": "a"}, "shear is a number at least 0"),
-        ({"validation_fraction": True}, "validation_fraction is a number above 0 and below 1"),
+        ({"zoom": -0.1}, "zoom must be a number of at least 0 and below 1"),
+        ({"shear": "a"}, "shear must be a number of degrees of at least 0, not 'a'"),
+        (
+            {"validation_fraction": True},
+            "validation_fraction must be a number above 0 and below 1, not True",
+        ),
         ({"device": "moon"}, "device must be"),
         ({"read_options": {"bnner": "remove"}}, "bnner"),
         ({"read_options": {"scaling": "minmax"}}, "would scale each patch by its own greys"),
@@ -446,11 +422,11 @@ def test_labels_that_cannot_be_learnt() -> None:
         small().fit(patches, ["normal"] * 20)
     with pytest.raises(ValueError, match="of 3 classes"):
         small().fit(patches, [*labels[:-1], "other"])
-    with pytest.raises(ValueError, match="no group of patches can be spared"):
+    with pytest.raises(ValueError, match="no group of patches can be held out"):
         small().fit(patches, labels, groups=labels)
     with pytest.raises(ValueError, match="groups decide which patches are held out"):
         small().fit(patches, labels, groups=labels, validation=(patches, labels))
-    with pytest.raises(ValueError, match=r"\['other'\] are not among those learnt"):
+    with pytest.raises(ValueError, match=r"\['other'\] are not among the training labels"):
         small().fit(patches, labels, validation=(patches[:2], ["normal", "other"]))
 
 

@@ -1,0 +1,135 @@
+"""Where commands read and write: checks of outputs before hours of work, names, groups, masks."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+# --- outputs ----------------------------------------------------------------------------------
+
+
+def check_file(path: Path) -> None:
+    """Raise if a file cannot be written; nothing is created."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the name of a file to write.")
+    existing = next((parent for parent in path.absolute().parents if parent.exists()), None)
+    if existing is None:
+        raise ValueError(
+            f"{path}: {path.absolute().anchor} does not exist; choose another location."
+        )
+    if not existing.is_dir():
+        raise ValueError(f"{path}: {existing} is a file, not a folder; choose another location.")
+    if not os.access(existing, os.W_OK):
+        raise ValueError(f"{existing}: no permission to write here; choose another folder.")
+
+
+def prepare_file(path: Path) -> None:
+    """Raise if a file cannot be written, and create its folder."""
+    check_file(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def prepare_page(page: Path | None, table: Path | None) -> None:
+    """Raise if a page cannot be written beside a table, and create its folder."""
+    if page is None:
+        return
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--page {page}: the name must end in .html for browsers to open it.")
+    if table is not None and page.resolve() == table.resolve():
+        raise ValueError(f"{page}: page and table cannot be the same file; give two names.")
+    prepare_file(page)
+
+
+def check_apart(output: Path, folder: Path) -> None:
+    """Raise if results would lie in an image folder, where the next training would read them."""
+    if folder.resolve() in (output.resolve(), *output.resolve().parents):
+        raise ValueError(
+            f"{output} is inside the image folder {folder}; write the results to another folder."
+        )
+
+
+def check_folders(output: Path, paths: Sequence[str]) -> None:
+    """Raise if the next run with the same paths would read the results as images."""
+    for path in paths:
+        if os.path.isdir(path):
+            check_apart(output, Path(path))
+        elif os.path.exists(path) or glob.has_magic(path):
+            _check_pattern(output, path)
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file; give a folder, which is created if needed.")
+
+
+def _check_pattern(output: Path, path: str) -> None:
+    """Raise if a file or pattern names images in the output folder, now or in the next run."""
+    found = [path] if os.path.exists(path) else glob.glob(path, recursive=True)
+    for each in found:
+        if output.resolve() in Path(each).resolve().parents:
+            raise ValueError(
+                f"{each} is in {output}, the folder of the results; choose another folder."
+            )
+    if not os.path.exists(path) and _matches_inside(path, Path(os.path.abspath(output))):
+        raise ValueError(
+            f"{path} would also match pictures in {output}; write the results to another folder."
+        )
+
+
+def _matches_inside(pattern: str, folder: Path) -> bool:
+    """Whether a pattern matches files in sub-folders of a folder."""
+    parts = Path(os.path.abspath(pattern)).parts
+    for part, name in zip(parts, folder.parts, strict=False):
+        if part == "**":
+            return True
+        if not fnmatch.fnmatch(name, part):
+            return False
+    return len(parts) >= len(folder.parts) + 2
+
+
+# --- images, their names, groups and masks ----------------------------------------------------
+
+
+def relative_names(root: str | Path, images: Iterable[str | Path]) -> list[str]:
+    """Return the paths of images below a folder, with forward slashes."""
+    return [Path(image).relative_to(root).as_posix() for image in images]
+
+
+def names_of(files: Sequence[Path], paths: Sequence[str]) -> list[str]:
+    """Name images by their paths below the folder given, or below their common folder."""
+    root: Any = _root_of(paths)
+    if root is None:
+        files = [file.absolute() for file in files]
+        root = os.path.commonpath([file.parent for file in files])
+    return relative_names(root, files)
+
+
+def groups_of(files: list[Path], table: Path, paths: list[str]) -> Any:
+    """Return the group of each image, from a table that names images by their paths."""
+    from hypervlad.datasets.groups import load_groups
+
+    root = _root_of(paths)
+    if root is None:
+        raise ValueError(
+            f"{table} names images by their paths below one folder: give only that folder"
+        )
+    return load_groups(files, root, table)
+
+
+def masks_of(files: list[Path], folder: Path, paths: list[str]) -> list[Path | None]:
+    """Return for each image its mask in a folder, or None."""
+    from hypervlad.images import find_masks
+
+    masks = folder.resolve()
+    inside = [file for file in files if masks in file.resolve().parents]
+    if inside:
+        raise ValueError(
+            f"{inside[0]} is in the folder of masks, {folder}; give the folder of the images."
+        )
+    return find_masks(files, folder, _root_of(paths))
+
+
+def _root_of(paths: Sequence[str]) -> Path | None:
+    """Return the folder of the images, if exactly one folder was given."""
+    return Path(paths[0]) if len(paths) == 1 and os.path.isdir(paths[0]) else None

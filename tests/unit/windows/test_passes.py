@@ -1,0 +1,101 @@
+"""How often the two fits read an image, and how often it passes through the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from support.surfaces import PATCH, blotted, surface
+
+from hypervlad import AlignmentClassifier, BoostedSoftmaxClassifier, PatchDefectScorer
+from hypervlad.alignment import default_alignment_encoder
+from hypervlad.backbones import TappedNetwork
+from hypervlad.windows.vectors import window_encoder
+
+N_IMAGES = 6
+SMALL: dict[str, Any] = {
+    "backbone": "tiny",
+    "weights": "random",
+    "taps": ["1", "4"],
+    "n_codewords": 4,
+    "layer_components": 4,
+}
+LEARNER = BoostedSoftmaxClassifier(n_estimators=2, Cs=1.0)
+
+
+class CountingImage:
+    """An image, or a mask, that counts how often its pixels are asked for."""
+
+    def __init__(self, pixels: NDArray[Any]) -> None:
+        self.pixels = pixels
+        self.n_reads = 0
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        self.n_reads += 1
+        return np.array(self.pixels, dtype=dtype)
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Images per pass of any network, without the empty ones that find its receptive field."""
+    counts: list[int] = []
+    original = TappedNetwork.__call__
+
+    def counted(self: TappedNetwork, batch: Any) -> Any:
+        if not batch.isnan().any():
+            counts.append(len(batch))
+        return original(self, batch)
+
+    monkeypatch.setattr(TappedNetwork, "__call__", counted)
+    return iter([counts]).__next__()
+
+
+@pytest.mark.parametrize("is_labelled", [False, True])
+@pytest.mark.parametrize("is_thinned", [False, True])
+def test_fitting_the_defect_scorer(
+    monkeypatch: pytest.MonkeyPatch, passes: list[int], is_labelled: bool, is_thinned: bool
+) -> None:
+    if is_thinned:  # then all windows are scored for the threshold, not only those trained on
+        monkeypatch.setattr("hypervlad.windows.dataset._MIN_PER_IMAGE", 20)
+        monkeypatch.setattr("hypervlad.windows.dataset._MAX_WINDOWS", 20)
+    pairs = [blotted(seed, (20, 30)) for seed in range(N_IMAGES)]
+    images = [
+        CountingImage(image if is_labelled else surface(i)) for i, (image, _) in enumerate(pairs)
+    ]
+    masks = [CountingImage(mask) for _, mask in pairs]
+    scorer = PatchDefectScorer(
+        window_encoder(**SMALL), patch=PATCH, n_codewords=4, boosting=LEARNER, random_state=0
+    )
+    scorer.fit(images, masks=masks if is_labelled else None)
+    assert [image.n_reads for image in images] == [2] * N_IMAGES
+    assert [mask.n_reads for mask in masks] == [int(is_labelled)] * N_IMAGES
+    assert sum(passes) == 2 * N_IMAGES  # for the codebook, and for the windows
+
+
+def test_fitting_the_alignment_classifier(passes: list[int]) -> None:
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:64, :64]
+    stripes = [np.sin(0.9 * x + i) + 0.05 * rng.standard_normal(x.shape) for i in range(N_IMAGES)]
+    images = [
+        CountingImage(each if i % 2 else each + np.sin(0.9 * y)) for i, each in enumerate(stripes)
+    ]
+    model = AlignmentClassifier(
+        default_alignment_encoder(**SMALL), window=16, boosting=LEARNER, random_state=0
+    )
+    model.fit(images, [bool(i % 2) for i in range(N_IMAGES)])
+    assert [image.n_reads for image in images] == [2] * N_IMAGES
+    assert sum(passes) == (1 + 4) * N_IMAGES  # for the codebook, and for the windows in each turn
+
+
+def test_images_outside_the_sample_do_not_pass_for_the_codebook(
+    monkeypatch: pytest.MonkeyPatch, passes: list[int]
+) -> None:
+    monkeypatch.setattr("hypervlad.encoder.codebook_fit.MAX_SAMPLED_IMAGES", N_IMAGES // 2)
+    images = [CountingImage(surface(seed)) for seed in range(N_IMAGES)]
+    scorer = PatchDefectScorer(window_encoder(**SMALL), patch=PATCH, n_codewords=4, random_state=0)
+    scorer.fit(images)
+    assert [image.n_reads for image in images] == [2] * N_IMAGES
+    assert N_IMAGES < sum(passes) < 2 * N_IMAGES
