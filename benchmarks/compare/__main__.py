@@ -13,6 +13,7 @@ that a noisy machine is noisy for both sides. The exit code is 1 if a check fail
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -203,8 +204,9 @@ class Worker:
         """Send a command and wait for its answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
             sys.exit(f"the process of {self.checkout} ended during {do!r} {arguments}")
@@ -228,9 +230,7 @@ class Worker:
 
     def stop(self) -> None:
         """End the process."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._process.wait(timeout=60)
+        self._process.communicate(timeout=60)
 
 
 def interrupted_extraction(worker: Worker, model: Path, folder: Path) -> tuple[bool, str]:
