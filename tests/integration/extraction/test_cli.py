@@ -229,7 +229,7 @@ def test_impossible_options_are_errors_before_any_work(
         (out, ["--jobs", "0"], "--jobs 0: give a number of processes"),
         (out, ["--cache", model], "a file; give a folder"),
         (out, ["--weights", "nope.pth"], "nope.pth"),
-        (out, ["--skipped", out], "would overwrite another file"),
+        (out, ["--skipped", out], "would overwrite the output or the model"),
     ):
         result = run("extract", folder, "-m", model, "-o", output, *options, *dry, code=2)
         assert message in " ".join(result.output.split())
@@ -252,7 +252,7 @@ def test_a_size_needs_a_unit(tmp_path: Path, model: Path, folder: Path) -> None:
     run("extract", folder, "-m", model, "-o", tmp_path / "f.parquet", "--cache", cache, "-q")
     n_entries = CacheFolder(cache).usage().n_entries
     assert "write it like 500MB or 20GB" in run("cache", cache, "--limit", "2", code=2).output
-    assert "give it or --limit" in run("cache", cache, "--clear", "--limit", "1GB", code=2).output
+    assert "give only one" in run("cache", cache, "--clear", "--limit", "1GB", code=2).output
     assert CacheFolder(cache).usage().n_entries == n_entries > 0
     run("cache", cache, "--limit", "0")
     assert CacheFolder(cache).usage().n_entries == 0
