@@ -117,7 +117,10 @@ def test_nothing_but_a_model_is_overwritten(folder: Path) -> None:
 
 
 def test_a_mistyped_method_is_told(folder: Path, tmp_path: Path) -> None:
-    for name, words in (("m.hvld", "there is no such file"), ("lgoo", "or a model file")):
+    for name, words in (
+        ("m.hvld", "there is no such file"),
+        ("lgoo", "the name of a model file"),
+    ):
         told = run("align", folder / "images", "--method", name, "-o", tmp_path / "x", code=2)
         assert words in told.output
 
