@@ -421,3 +421,10 @@ def test_a_display_of_the_scorer_s_own_maps(
     np.testing.assert_array_equal(display.maps[0], scorer.score_map(image))
     assert display.threshold == scorer.threshold_
     plt.close(display.figure_)
+
+
+def test_a_fitted_scorer_may_be_fitted_again(scorer: PatchDefectScorer, good: list[Image]) -> None:
+    expected = clone(scorer).set_params(random_state=1).fit(good).score_map(good[0])
+    scorer.fit(good).score_map(good[0])
+    again = scorer.set_params(random_state=1).fit(good).score_map(good[0])
+    np.testing.assert_array_equal(again, expected)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
 from support.labelled_windows import some_images
 
-from hypervlad.windows import ANOMALOUS, NORMAL, WindowGrid
-from hypervlad.windows.dataset import UNKNOWN, MapStore, TrainingWindows
-from hypervlad.windows.maps import PaddedMaps
+from hypervlad.windows import ANOMALOUS, NORMAL
+from hypervlad.windows.dataset import TrainingWindows
 
 
 def test_few_windows_are_all_sampled_whatever_the_order_of_images() -> None:
@@ -45,17 +41,3 @@ def test_many_windows_are_thinned_and_weighted(monkeypatch: pytest.MonkeyPatch) 
             assert own.weights[chosen].sum() == pytest.approx((image.labels == label).sum())
             for row in own.X[chosen].tolist():
                 assert image.labels[all_rows.index(row)] == label
-
-
-def test_stored_maps_come_back_unchanged(tmp_path: Path) -> None:
-    layers = [torch.randn(12, 10, 3), torch.randn(6, 5, 4)]
-    grid = WindowGrid.cover((30, 25), side=10, stride=4)
-    labels = np.resize([NORMAL, ANOMALOUS, UNKNOWN], grid.size)
-    store = MapStore(tmp_path, torch.device("cpu"))
-    store.put(7, PaddedMaps(layers, (48, 40), 8), grid, labels)
-    maps, same_grid, same_labels = store.get(7)
-    assert (maps.size, maps.border) == ((48, 40), 8)
-    assert all(torch.equal(one, other) for one, other in zip(layers, maps.maps, strict=True))
-    np.testing.assert_array_equal(same_grid.positions, grid.positions)
-    assert same_grid.side == grid.side
-    assert same_labels.tolist() == labels.tolist()
