@@ -1,4 +1,4 @@
-"""What was computed before, kept on disk by joblib and found again by digests.
+"""A cache on disk, in a ``joblib.Memory``: values by digest, and an index of files.
 
 A cache folder holds pickles, so it is private (created with mode 0700) and must be trusted: point
 ``memory=`` only at a folder that you alone can write to.
@@ -19,12 +19,13 @@ import joblib
 import numpy as np
 from sklearn.utils.validation import check_memory
 
-_OURS = Path("hypervlad", "cache", "_value")  # what joblib makes of our function's name
+# Where joblib keeps the values of the function `_value` of this module.
+_VALUES = Path("hypervlad", "cache", "_value")
 Memory: TypeAlias = str | os.PathLike[str] | joblib.Memory | None
 
 
-def absolute(memory: Memory) -> Memory:
-    """Return a memory's folder as processes find it that work in another one."""
+def absolute_memory(memory: Memory) -> Memory:
+    """Return a memory with an absolute path, for processes that work in another folder."""
     return os.path.abspath(memory) if isinstance(memory, str | os.PathLike) else memory
 
 
@@ -34,7 +35,7 @@ class Cache:
     Parameters
     ----------
     memory : None, str, path-like or joblib.Memory
-        Where to keep them; None keeps nothing.
+        Where values are kept; with None, nothing is.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -44,37 +45,37 @@ class Cache:
         self._stored = check_memory(memory).cache(_value, ignore=["value"])
 
     def find(self, key: str) -> Any:
-        """Return what is kept under a key; None if nothing is, or its file is damaged."""
+        """Return the value of a key; None if there is none, or its file is damaged."""
         try:
             return self._stored(key, None)
         except KeyError:
             return None
 
     def keep(self, key: str, value: Any) -> None:
-        """Keep a value under this key; what is there already stays."""
+        """Keep a value; one that the key has already stays."""
         self._stored(key, value)
 
     def replace(self, key: str, value: Any) -> None:
-        """Keep a value under this key, whatever is there."""
+        """Keep a value in place of any other of this key."""
         self._stored.call(key, value)
 
 
 def _value(key: str, value: Any) -> Any:
     if value is None:
-        raise KeyError(f"nothing is kept under {key}")
+        raise KeyError(f"no value of {key}")
     return value
 
 
 class PathIndex:
-    """What is known of files, found by path, size and time of change, so without reading them.
+    """Facts about files by path, size and time of change, so that they need not be read.
 
     Parameters
     ----------
     cache : Cache
     reading : mapping
-        How files are read: JSON-able options, and the version of the code that does it.
+        How files are read: JSON-able options, and the version of the code that reads.
     verify : bool, default=False
-        Trust no entry; those that turn out to be wrong are replaced.
+        Ignore all entries; wrong ones are replaced.
     """
 
     def __init__(self, cache: Cache, reading: Mapping[str, Any], *, verify: bool = False) -> None:
@@ -104,7 +105,7 @@ class PathIndex:
 
 
 class IndexEntry:
-    """One file in a `PathIndex`; ``facts`` is None if nothing is known of it."""
+    """One file in a `PathIndex`; ``facts`` is None if nothing is known about it."""
 
     def __init__(self, index: PathIndex, path: Any, stamp: str) -> None:
         self._index, self._path, self._stamp = index, path, stamp
@@ -112,14 +113,14 @@ class IndexEntry:
         self.facts = None if index.verify else self._kept
 
     def keep(self, facts: Any) -> None:
-        """Keep what reading the file has found, unless the file has changed meanwhile."""
+        """Keep the facts that reading the file has found, unless the file has changed meanwhile."""
         if facts != self._kept and self._index.stamp(self._path) == self._stamp:
             self._index.cache.replace(self._stamp, facts)
 
 
 @dataclass(frozen=True)
 class CacheUsage:
-    """What a cache folder holds.
+    """The size of a cache folder.
 
     Attributes
     ----------
@@ -132,7 +133,7 @@ class CacheUsage:
 
 
 class CacheFolder:
-    """A folder that ``memory=`` or ``--cache`` has filled, to be looked at and cut down.
+    """A cache folder, of ``memory=`` or ``--cache``: its size, and how to reduce it.
 
     Parameters
     ----------
@@ -141,18 +142,18 @@ class CacheFolder:
     Raises
     ------
     ValueError
-        If there is no such folder, or it holds no cache of hypervlad's.
+        If there is no such folder, or it holds no cache of hypervlad.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         folder = Path(folder)
         if not folder.is_dir():
-            raise ValueError(f"{folder}: no such folder; give the one that --cache named")
-        # joblib puts a folder of its own between if the location is a text, not if it is a Path.
-        locations = [place for place in (folder / "joblib", folder) if (place / _OURS).is_dir()]
+            raise ValueError(f"{folder}: no such folder; give the one that was given to --cache")
+        # joblib inserts a folder of its own if the location is a string, not if it is a Path.
+        locations = [place for place in (folder / "joblib", folder) if (place / _VALUES).is_dir()]
         if not locations:
-            raise ValueError(f"{folder} holds no cache; give the folder that --cache named")
-        self._ours = locations[0] / _OURS  # a user's own Memory may hold other things
+            raise ValueError(f"{folder} holds no cache; give the folder that was given to --cache")
+        self._values = locations[0] / _VALUES  # a user's own Memory may hold other values
         self._memory = joblib.Memory(locations[0], verbose=0)
 
     def usage(self) -> CacheUsage:
@@ -160,12 +161,12 @@ class CacheFolder:
         items = self._items()
         return CacheUsage(len(items), sum(item.size for item in items))
 
-    def reduce(self, most_bytes: int) -> CacheUsage:
-        """Remove what was not used for longest until the rest is no larger than this."""
+    def reduce(self, max_bytes: int) -> CacheUsage:
+        """Remove the least recently used values until the rest is no larger than this."""
         items = sorted(self._items(), key=lambda item: item.last_access)
         n_bytes = sum(item.size for item in items)
         for item in items:
-            if n_bytes <= most_bytes:
+            if n_bytes <= max_bytes:
                 break
             self._memory.store_backend.clear_location(item.path)
             n_bytes -= item.size
@@ -177,29 +178,29 @@ class CacheFolder:
 
     def _items(self) -> list[Any]:
         items = self._memory.store_backend.get_items()
-        return [item for item in items if self._ours in Path(item.path).parents]
+        return [item for item in items if self._values in Path(item.path).parents]
 
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
-def bytes_of(text: str) -> int:
+def parse_size(text: str) -> int:
     """Return a size such as ``"20 GB"`` in bytes.
 
     Raises
     ------
     ValueError
-        If it is none.
+        If it is not a size.
 
     Examples
     --------
-    >>> bytes_of("1.5GB")
+    >>> parse_size("1.5GB")
     1500000000
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B?)\s*", text.upper())
-    # Who writes 20 and means gigabytes must not lose a cache.
+    # Someone who writes 20 and means gigabytes must not lose a cache.
     if found is None or (not found[2] and float(found[1])):
-        raise ValueError(f"{text!r} is no size; write it like 500MB or 20GB")
+        raise ValueError(f"{text!r} is not a size; write it like 500MB or 20GB")
     return round(float(found[1]) * _UNITS[found[2].rstrip("B") + "B"])
 
 

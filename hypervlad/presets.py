@@ -1,4 +1,4 @@
-"""The papers' systems as ready classifiers: the published settings, each deviation by name."""
+"""Classifiers with the settings of published papers; every deviation is a keyword."""
 
 from __future__ import annotations
 
@@ -38,38 +38,38 @@ def luo2021(
     """Return the classifier of Luo, Holm and Wang 2021, unfitted.
 
     Images are stretched to 224 x 224 pixels. VGG-16 (ImageNet) gives hypercolumns of 1,472
-    channels: conv1_2, 2_2, 3_3, 4_3 and 5_3 after their ReLU, enlarged to the image, neither
-    scaled nor reduced. Minibatch K-means finds 100 codewords in 5,000 random pixels (10 %) of
-    every training image, and VLAD sums the residuals of as many pixels an image: 100 x 1,472 =
-    147,200 features, each codeword's block and then the whole divided by its L2 norm. Gradient
-    boosting of 100 trees a class (learning rate 0.1, depth 3) with a softmax classifies them.
+    channels: conv1_2, 2_2, 3_3, 4_3 and 5_3 after their ReLU, enlarged to the size of the image,
+    neither scaled nor reduced. Minibatch K-means finds 100 codewords in 5,000 random pixels (10 %)
+    of every training image. VLAD sums the residuals of 5,000 random pixels per image: 100 x 1,472 =
+    147,200 features. Each codeword's block and then the whole vector are divided by their L2 norms.
+    Gradient boosting of 100 trees per class (learning rate 0.1, depth 3) with a softmax classifies
+    the vectors.
 
-    The defaults are the paper's system; a keyword that you change is a deviation from it. What has
-    no keyword here can be set on the result, for instance
+    The defaults are the settings of the paper; every keyword that you change is a deviation from
+    it. Other parameters can be set on the result, for instance
     ``luo2021().set_params(encoder__normalize=("power", "l2"))``.
 
     Parameters
     ----------
     grid : int, "image" or "finest", default=5000
-        Random pixels of an image, for the codebook and for encoding. "image": encode every pixel,
-        "finest": every position of the finest tap (of VGG-16 the same); the codebook is learnt
-        from 5,000 random pixels an image all the same.
+        Number of random pixels per image, for the codebook and for encoding. "image" encodes every
+        pixel, "finest" every position of the finest tap (the same for VGG-16); the codebook is
+        still learnt from 5,000 random pixels per image.
     booster : {"xgboost", "sklearn"}, default="xgboost"
-        "sklearn" is the paper's :class:`~sklearn.ensemble.GradientBoostingClassifier`, whose exact
-        search is slow on 147,200 features, and which cannot be saved without pickle. "xgboost"
-        grows the same trees from histograms, in :class:`BoostedSoftmaxClassifier`.
+        "sklearn" is the :class:`~sklearn.ensemble.GradientBoostingClassifier` of the paper. Its
+        exact search is slow for 147,200 features, and it cannot be saved without pickle. "xgboost"
+        grows such trees from histograms, in :class:`BoostedSoftmaxClassifier`.
     backbone : str, default="vgg16"
-        Another network is tapped where its own defaults say.
+        Another network gets its own default taps.
     weights : {"imagenet", "random"} or path, default="imagenet"
         As in :class:`HypercolumnVLAD`.
     n_codewords : int, default=100
     kmeans : {"minibatch", "lloyd"}, default="minibatch"
-        "lloyd": ordinary K-means on a sample of 50,000 hypercolumns.
+        "lloyd" is ordinary K-means on a sample of 50,000 hypercolumns.
     scale_layers : bool, default=False
-        Unscaled, the first three layers nearly rule the codebook alone.
+        Without scaling, the first three layers dominate the codebook.
     n_estimators : int, default=100
-        Rounds of boosting, a tree for each class in each (one in all for two classes); all are
-        kept.
+        Boosting rounds, each with one tree per class (one tree for two classes); all are kept.
     memory, device, random_state, verbose
         As in :class:`HypercolumnVLAD`.
     n_jobs : int or None, default=None
@@ -78,7 +78,7 @@ def luo2021(
     Returns
     -------
     MicrographClassifier
-        With an ``encoder`` and a ``boosting`` of its own, to look at or to change.
+        Its ``encoder`` and ``boosting`` can be inspected and changed.
 
     Raises
     ------
@@ -90,17 +90,17 @@ def luo2021(
     *The paper's results.* 5,323 TEM images of carbon nanotubes and nanofibres, split at random
     80 : 20: accuracy 90.9 % on 4 classes and 84.5 % on 8. The images are not public.
 
-    *Known differences.* The paper leaves open how K-means starts and what a minibatch is. Here it
-    starts with k-means++ on a sample of about a thousand images, and each image is one minibatch,
-    in an order that no order of files changes. Hypercolumns are centred, which moves them and
-    their codewords alike. Boosting in xgboost looks for thresholds among 64 bins of a feature,
-    found in about 450 of the images, where scikit-learn tries every value; it regularises leaves
-    as xgboost does by default (``boosting__min_child_weight``, ``boosting__reg_lambda``), and
-    equal images count as one of more weight.
+    *Known differences.* The paper does not say how K-means is initialised and what a minibatch is.
+    Here it starts with k-means++ on a sample of about a thousand images, and each image is one
+    minibatch, in an order that does not depend on the order of the files. Hypercolumns are centred,
+    which shifts them and their codewords alike. xgboost chooses thresholds among 64 bins per
+    feature, determined on about 450 of the images, where scikit-learn tries every value. It
+    regularises leaves as xgboost does by default (``boosting__min_child_weight``,
+    ``boosting__reg_lambda``), and equal images count as one with more weight.
 
-    *Memory.* The vectors of n images take 0.6 MB x n, and xgboost about 2 GB more for 400
-    images and 3.5 GB for 4,259 while it learns from them, several times that with
-    ``boosting__max_bin=256``. scikit-learn's booster takes little, but many hours.
+    *Memory.* The vectors of n images take 0.6 MB x n. In training, xgboost needs about 2 GB more
+    for 400 images and 3.5 GB for 4,259, and several times that with ``boosting__max_bin=256``.
+    scikit-learn's booster needs little memory, but many hours.
 
     References
     ----------
@@ -136,7 +136,7 @@ def luo2021(
     return MicrographClassifier(
         encoder,
         boosting=_gradient_boosting(booster, n_estimators, n_jobs, verbose),
-        calibration_size=0,  # the paper's system says nothing of doubt, and learning takes long
+        calibration_size=0,  # the paper does not calibrate, and training takes long
         random_state=random_state,
         verbose=verbose,
     )
@@ -154,12 +154,12 @@ def carrillo2020(
 ) -> PatchCNNClassifier:
     """Return the patch classifier of Carrillo Pérez 2020, unfitted.
 
-    Patches of 29 x 29 pixels go through convolutions of 16 and 32 filters of 5 x 5 and 64 of
-    3 x 3, each unpadded, with ReLU and pooled by two, a dense layer of 64, dropout of 0.6 and a
-    sigmoid: 35,969 parameters for grey images, 36,769 for colour. Adam minimises the binary
-    cross-entropy in batches of 1,000 for up to 200 epochs; values are divided by 255, patches
-    sheared by up to 0.2 degrees, zoomed by up to 0.2 and mirrored; the weights of the lowest
-    validation loss are kept.
+    Patches of 29 x 29 pixels go through three unpadded convolutions (16 and 32 filters of 5 x 5, 64
+    filters of 3 x 3), each with ReLU and 2 x 2 max pooling, a dense layer of 64, dropout of 0.6 and
+    a sigmoid: 35,969 parameters for grey images, 36,769 for colour. Adam minimises the binary
+    cross-entropy in batches of 1,000 for up to 200 epochs. Grey values are divided by 255, and
+    patches are sheared by up to 0.2 degrees, zoomed by up to 0.2 and mirrored. The weights with the
+    lowest validation loss are kept.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def carrillo2020(
         100 in some of the report's runs.
     batch_size : int, default=1000
     rescale_maps : bool, default=True
-        False repeats the report's mistake of forgetting to divide whole images by 255.
+        False repeats a mistake of the report: whole images are not divided by 255.
     device, random_state, verbose
         As in :class:`PatchCNNClassifier`.
 
@@ -178,14 +178,14 @@ def carrillo2020(
 
     Notes
     -----
-    *The report's results.* Learnt from 4,807 anomalous and 5,307 normal patches, stopped on 18,
-    tested on 18: 94.4 %, then 100 %. The map of a whole image looked poor and was compared with no
-    ground truth.
+    *The report's results.* Trained on 4,807 anomalous and 5,307 normal patches, validated on 18 and
+    tested on 18: accuracy 94.4 %, then 100 %. The map of a whole image looked poor and was not
+    compared with a ground truth.
 
-    *Its other mistakes* are choices of how patches are cut and split, and both have their
-    counterpart: patches of one image, overlapping, lay in training and in test
-    (``split_patches(..., by="patch")``), and patches with a few defective pixels passed as normal
-    (``cut_patches(..., mixed="keep")``). The defaults of both avoid them.
+    *Its other mistakes* concern how patches were cut and split, and can be repeated, too:
+    overlapping patches of one image were in both training and test set
+    (``split_patches(..., by="patch")``), and patches with a few defective pixels were labelled
+    normal (``cut_patches(..., mixed="keep")``). The defaults of both functions avoid this.
 
     References
     ----------
@@ -233,22 +233,22 @@ def modarres2017(
     """Return the classifier of Modarres et al. 2017, unfitted: Inception-v3 on SEM images.
 
     Inception-v3 with ImageNet's weights, on images of 299 x 299 pixels. Either the whole network
-    is retrained under a new softmax layer ("finetune"), or its 2,048 averaged features are kept as
-    they are and only the softmax layer learns ("features"). The paper did both, with compatible
-    results.
+    is retrained with a new softmax layer ("finetune"), or its 2,048 averaged features are left
+    unchanged and only the softmax layer is trained ("features"). The paper reports compatible
+    results for both.
 
     Parameters
     ----------
     mode : {"finetune", "features"}, default="finetune"
     backbone : str, default="inception_v3"
-        The paper compared Inception-v3 with Inception-v4 and ResNets, which are here as "resnet18"
-        and "resnet50"; Inception-v4 is not.
+        The paper compared Inception-v3 with ResNets (here "resnet18" and "resnet50") and with
+        Inception-v4 (not available here).
     weights : {"imagenet", "random"} or path, default="imagenet"
         As in :class:`HypercolumnVLAD`.
     trainable : {"all", "last", "head"}, default="all"
         What is retrained.
     max_epochs, patience : int, default=30 and 5
-        Held-out images say when to stop.
+        Held-out images decide when to stop.
     checkpoint, device, n_jobs, random_state, verbose
         As in :class:`TransferClassifier`.
 
@@ -260,20 +260,20 @@ def modarres2017(
     -----
     *The paper's results.* About 20,000 SEM images in 10 categories (biological, fibres, films, MEMS
     devices, nanowires, particles, patterned surfaces, porous sponges, powder, tips), which were
-    published as the NFFA-EUROPE SEM data set: "around 90 %" of test images right, fewer where an
-    image lies between two categories; such images have no category of a high score.
+    published as the NFFA-EUROPE SEM data set: "around 90 %" of test images correct, fewer where an
+    image lies between two categories; such images have no category with a high score.
 
-    *What this preset had to choose*, because it is not known here from the paper to the letter:
-    optimiser, rates, batches, augmentation, regularisation, the split. They are the defaults of
-    :class:`TransferClassifier`, to be changed by ``set_params``. It splits by group where groups
-    are given: nothing is said of several images of one sample.
+    *Choices of this preset* where the exact settings of the paper are unknown: optimiser, rates,
+    batches, augmentation, regularisation and split are the defaults of :class:`TransferClassifier`,
+    and can be changed with ``set_params``. It splits by group where groups are given; the paper
+    does not mention several images of one sample.
 
-    *Known differences.* The network's weights are torchvision's, not those of TensorFlow. There is
+    *Known differences.* The network's weights are those of torchvision, not of TensorFlow. There is
     no auxiliary classifier. Batch normalisation keeps ImageNet's running statistics. The softmax
-    layer starts as logistic regression on the features, not at random, and in "features" it is
-    that regression, its penalty chosen by inner folds. Probabilities have a temperature fitted on
-    held-out images. Information bars stay in the images (``read_options={"banner": "remove"}``
-    takes them away).
+    layer starts as a logistic regression on the features, not at random; in "features" it is that
+    regression, with a penalty chosen by inner folds. Probabilities have a temperature fitted on
+    held-out images. Information bars are not removed (``read_options={"banner": "remove"}`` removes
+    them).
 
     References
     ----------
@@ -306,7 +306,7 @@ def modarres2017(
 def _gradient_boosting(
     booster: str, n_estimators: int, n_jobs: int | None, verbose: bool
 ) -> BaseEstimator:
-    """Trees of depth 3 at rate 0.1, on every feature and without early stopping."""
+    """Return a booster of trees of depth 3 at rate 0.1, on all features, without early stopping."""
     if booster not in _BOOSTERS:
         raise ValueError(f"booster must be one of {', '.join(map(repr, _BOOSTERS))}: {booster!r}")
     if booster == "sklearn":
@@ -318,8 +318,8 @@ def _gradient_boosting(
         max_depth=3,
         max_bin=64,
         max_tree_features=None,
-        # Not in scikit-learn's trees. But xgboost divides gains by hessians, so that without them
-        # it prefers leaves of a few sure rows: tried at 0, it was 1 to 2 points worse than they.
+        # scikit-learn's trees have neither. But xgboost divides gains by hessians, so that without
+        # these it prefers leaves of a few certain rows: at 0 it was 1 to 2 points less accurate.
         min_child_weight=1.0,
         reg_lambda=1.0,
         n_iter_no_change=None,

@@ -28,6 +28,23 @@ class _LastTapReached(Exception):  # noqa: N818 - ends the forward pass; not an 
     """Layers after the last tap need not be computed."""
 
 
+def run_up_to(module: torch.nn.Module, tap: str, images: torch.Tensor) -> torch.Tensor:
+    """Return a layer's output for a batch, with gradients; later layers are not run."""
+    outputs: list[torch.Tensor] = []
+
+    def keep(_module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        outputs.append(output)
+        raise _LastTapReached
+
+    handle = module.get_submodule(tap).register_forward_hook(keep)
+    try:
+        with contextlib.suppress(_LastTapReached):
+            module(images)
+    finally:
+        handle.remove()
+    return outputs[0]
+
+
 class TappedNetwork:
     """A frozen network that returns the maps of its taps.
 

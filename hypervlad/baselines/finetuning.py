@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from torch.nn import functional
 
 from hypervlad._version import __version__
 from hypervlad.backbones import Backbone
+from hypervlad.backbones.network import run_up_to
 from hypervlad.baselines.augmentation import MicrographAugmentation
 from hypervlad.baselines.checkpoints import Checkpoint
 from hypervlad.baselines.softmax_head import FittedHead, SoftmaxHead
@@ -57,10 +57,6 @@ def normalised_images(images: torch.Tensor, backbone: Backbone) -> torch.Tensor:
     """Normalise images (B, 1 or C, s, s) in [0, 1] for a backbone of C input channels."""
     n_channels = len(backbone.preprocessing.mean)
     return normalised(images.expand(-1, n_channels, -1, -1), backbone.preprocessing)
-
-
-class _LastTapReached(Exception):  # noqa: N818 - a signal out of the forward pass, not an error
-    """Nothing after the last tap needs to be computed."""
 
 
 class TransferNetwork(nn.Module):
@@ -110,7 +106,8 @@ class TransferNetwork(nn.Module):
         images = normalised_images(images, self.backbone)
         mixed = self.mixed and self.training
         with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed):
-            maps = self._last_maps(images.contiguous(memory_format=torch.channels_last))
+            images = images.contiguous(memory_format=torch.channels_last)
+            maps = run_up_to(self.trunk, self.backbone.taps[-1], images)
         features = (average_maps(maps, self.backbone) - self.mean) / self.scale
         margins: torch.Tensor = self.head(self.dropout(features))
         return margins
@@ -144,21 +141,6 @@ class TransferNetwork(nn.Module):
             for name, value in trained_tensors(self).items()
             if name.startswith(_TRUNK)
         }
-
-    def _last_maps(self, images: torch.Tensor) -> torch.Tensor:
-        kept: list[torch.Tensor] = []
-
-        def keep(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-            kept.append(output)
-            raise _LastTapReached
-
-        handle = self.trunk.get_submodule(self.backbone.taps[-1]).register_forward_hook(keep)
-        try:
-            with contextlib.suppress(_LastTapReached):
-                self.trunk(images)
-        finally:
-            handle.remove()
-        return kept[0]
 
     @torch.no_grad()
     def _layers_after(self, tap: str | None) -> list[nn.Module]:

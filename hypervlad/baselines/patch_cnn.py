@@ -42,7 +42,8 @@ from hypervlad.constraints import (
     Number,
     RandomState,
 )
-from hypervlad.encoder.parameters import check_device, check_read_options
+from hypervlad.encoder.networks import check_device
+from hypervlad.encoder.parameters import check_read_options
 from hypervlad.images import ImageReadError, ReadOptions, check_image_list, read_micrographs
 from hypervlad.images.errors import image_name
 from hypervlad.splits import holdout_split

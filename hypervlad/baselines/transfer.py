@@ -62,9 +62,13 @@ from hypervlad.constraints import (
 from hypervlad.encoder import EncodedImages, ImageLoader
 from hypervlad.encoder.encoding import encode_images
 from hypervlad.encoder.loading import Batch
-from hypervlad.encoder.networks import NetworkSource
-from hypervlad.encoder.parameters import check_device, check_read_options
-from hypervlad.encoder.state import check_backbone, portable_weights
+from hypervlad.encoder.networks import (
+    NetworkSource,
+    check_device,
+    check_registered,
+    portable_weights,
+)
+from hypervlad.encoder.parameters import check_read_options
 from hypervlad.images import ReadOptions, check_image_list
 from hypervlad.images.errors import image_name
 from hypervlad.splits import holdout_split, joined_groups
@@ -510,7 +514,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         return super()._parameters_to_save() | {"weights": portable_weights(self.weights)}
 
     def _check_state(self) -> None:
-        check_backbone(self.backbone_)
+        check_registered(self.backbone_)
         check_value("trainable_", self.trainable_, self._parameter_constraints["trainable"])
         check_value("image_size_", self.image_size_, [Integer()])
         n_classes = len(self.classes_)

@@ -164,7 +164,7 @@ def predict(
     """
     from hypervlad.images import ImageReadError, find_images
     from hypervlad.reports import predictions_as_bytes, write_classified_page
-    from hypervlad.reports.predictions import predictions_of
+    from hypervlad.reports.predictions import prediction_columns
 
     prepare_page(page, output)
     if output is not None:
@@ -175,12 +175,13 @@ def predict(
     classifier = load_classifier(
         model, weights, device=device, on_error="skip", quiet=quiet, cache=cache
     )
-    found = predictions_of(classifier, files, coverage, max_error)
+    found = classifier.classify(files, coverage=coverage, max_error=max_error)
+    found.images.warn()
     reduce_cache(cache, cache_size)
-    names = [str(files[index]) for index in found.read]
-    table = predictions_as_bytes(
-        names, found.proba, list(classifier.classes_), columns=found.columns
-    )
+    names = [str(files[position]) for position in found.images.positions]
+    classes = list(classifier.classes_)
+    columns = prediction_columns(found, classes)
+    table = predictions_as_bytes(names, found.proba, classes, columns=columns)
     if output is not None:
         with replace_when_complete(output) as stream:
             stream.write(table)

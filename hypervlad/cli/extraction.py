@@ -202,7 +202,7 @@ def cache(
       hypervlad cache cache/ --limit 20GB
       hypervlad cache cache/ --clear
     """
-    from hypervlad.cache import CacheFolder, bytes_of
+    from hypervlad.cache import CacheFolder, parse_size
 
     if clear and limit is not None:
         raise ValueError("--clear and --limit exclude each other: give only one.")
@@ -210,6 +210,6 @@ def cache(
     if clear:
         kept.clear()
     elif limit is not None:
-        kept.reduce(bytes_of(limit))
+        kept.reduce(parse_size(limit))
     usage = kept.usage()
     typer.echo(f"{folder}: {usage.n_entries} entries, {usage.n_bytes / 1e6:.1f} MB")

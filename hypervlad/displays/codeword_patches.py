@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hypervlad.classifier import Explanation
 
 _PATCH_SCALE = 0.6  # of a tile of the other displays
-_TEXT, _TITLE = 1.15, 0.25  # to the left and above, in tiles
+_TEXT, _TITLE = 1.5, 0.25  # to the left and above, in tiles
 _TINT = 0.5
 _MAX_PATCH_PIXELS = 160
 # Share of a codeword's strongest evidence: a cell of a coarse layer spreads evidence thinly.

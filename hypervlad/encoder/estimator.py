@@ -19,12 +19,11 @@ from hypervlad import vlad
 from hypervlad.backbones import (
     Preprocessing,
     TappedNetwork,
-    backbone_names,
     build_network,
     get_backbone,
 )
 from hypervlad.base import Arrays, Field, ImageEstimator, Record, Value, Values, to_json
-from hypervlad.cache import Memory, absolute, arrays_digest
+from hypervlad.cache import Memory, absolute_memory, arrays_digest
 from hypervlad.codebook import Codebook, CodebookField
 from hypervlad.constraints import Alternatives, Integer, check_parameters, check_value
 from hypervlad.encoder.caching import ResultCache, maps_fingerprint
@@ -32,12 +31,16 @@ from hypervlad.encoder.codebook_fit import CodebookFit, FitCodebook, fit_sampled
 from hypervlad.encoder.encoding import BatchEncoder, EncodedImages, TorchCodebook, encode_images
 from hypervlad.encoder.explanation import ImageEvidence, check_codewords, image_evidence
 from hypervlad.encoder.loading import Batch, ImageLoader
-from hypervlad.encoder.networks import NetworkSource
+from hypervlad.encoder.networks import (
+    NetworkSource,
+    check_device,
+    check_registered,
+    portable_weights,
+)
 from hypervlad.encoder.parallel import absolute_path
-from hypervlad.encoder.parameters import CONSTRAINTS, EncoderParams, check_device
+from hypervlad.encoder.parameters import CONSTRAINTS, EncoderParams
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import check_image_list
-from hypervlad.modelfile import ModelFileError
 
 _BACKBONE = "backbone."  # before the names of the network's tensors in a model file
 _RUN_PARAMETERS = ("batch_size", "n_jobs", "on_error")  # may change after `fit`
@@ -279,7 +282,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         self
         """
         self._check_parameters()
-        params = EncoderParams.of(self)
+        params = EncoderParams.of(self.get_params(deep=False))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         backbone = get_backbone(self.backbone)
         network = build_network(self.backbone, self.weights, self.taps, check_device(self.device))
@@ -479,23 +482,17 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     def _parameters_to_save(self) -> dict[str, Any]:
         """Return the parameters of ``fit``, and ``on_error``: what was set since is not fitted."""
         given = super()._parameters_to_save()
-        if given["weights"] not in ("imagenet", "random"):
-            given["weights"] = os.path.abspath(given["weights"])
-        given["taps"] = list(self.taps_)
+        given |= {"weights": portable_weights(self.weights), "taps": list(self.taps_)}
         return given | {k: to_json(v) for k, v in vars(self.fitted_params_).items()}
 
     @classmethod
     def _parameters_from(cls, packed: Mapping[str, Any]) -> dict[str, Any]:
         parameters = super()._parameters_from(packed)
-        if parameters["backbone"] not in backbone_names():
-            raise ModelFileError(
-                f"the model needs the backbone {parameters['backbone']!r}, which is not registered "
-                "here: call hypervlad.register_backbone as in training, then load again"
-            )
+        check_registered(parameters["backbone"])
         return parameters
 
     def _check_state(self) -> None:
-        self.fitted_params_ = EncoderParams.of(self)
+        self.fitted_params_ = EncoderParams.of(self.get_params(deep=False))
 
     def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
         """Return the fitted encoder as a JSON-able header and named arrays."""
@@ -567,7 +564,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         own = copy.copy(self)
         if (network := getattr(self, "_tapped_network", None)) is not None:
             own._tapped_network = network
-        own.memory = absolute(self.memory if memory is None else memory)
+        own.memory = absolute_memory(self.memory if memory is None else memory)
         own.weights = absolute_path(self.weights)
         return own
 
@@ -584,7 +581,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             preprocessing=preprocessing,
             pixel_size=params.pixel_size,
             read_options=params.read_options,
-            memory=absolute(self.memory),
+            memory=absolute_memory(self.memory),
             verify=verify,
             batch_size=self.batch_size,
             device=check_device(self.device),

@@ -105,10 +105,10 @@ def image_evidence(
         of_channels = directions[:, len(factor) :] / len(copies)
         means, parts["pooled"] = _added([c.pooled_evidence(of_channels, size) for c in copies])
         vector = torch.cat([vector, means / len(copies)])
-    seen = ((copy.raw, copy.image_size) for copy in copies)
+    maps = ((copy.raw, copy.image_size) for copy in copies)
     return ImageEvidence(
         vector.cpu().numpy(),
-        encode.of_maps(seen, batch.keys)[0],
+        encode.of_maps(maps, batch.keys)[0],
         {name: values.cpu().numpy() for name, values in parts.items()},
         {name: values.cpu().numpy() for name, values in by_word.items()},
         encode.codebook.assign(copies[0].maps, size)[:, 0],

@@ -1,4 +1,4 @@
-"""Where an encoder's network comes from, so that any process can build the same one."""
+"""Where a network comes from, so that any process builds the same one; devices."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from hypervlad.backbones import (
     Backbone,
     TappedNetwork,
     WeightsNotFoundError,
+    backbone_names,
     build_network,
     ensure_registered,
 )
+from hypervlad.modelfile import ModelFileError
 
 _last_built: dict[tuple[Any, ...], TappedNetwork] = {}
 _lock = threading.Lock()
@@ -75,3 +77,33 @@ class NetworkSource:
 
     def _name(self) -> str:
         return "from the model file" if isinstance(self.weights, Mapping) else repr(self.weights)
+
+
+def check_registered(backbone: Any) -> None:
+    """Raise a ModelFileError unless the backbone that a model file names is registered here."""
+    if backbone not in backbone_names():
+        raise ModelFileError(
+            f"the model needs the backbone {backbone!r}, which is not registered here: "
+            "call hypervlad.register_backbone as in training, then load again"
+        )
+
+
+def portable_weights(weights: str | os.PathLike[str]) -> str:
+    """Return a name of weights unchanged, and a path as an absolute one."""
+    name = os.fspath(weights)
+    return name if name in ("imagenet", "random") else os.path.abspath(name)
+
+
+def check_device(device: Any) -> torch.device:
+    """Return a torch device; "auto" is the GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}') from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}')
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f'device={device!r}: torch finds no GPU here; use device="auto" or "cpu"')
+    return torch.empty(0, device=chosen).device  # "cuda" becomes "cuda:0"

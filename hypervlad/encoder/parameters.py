@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from hypervlad.constraints import (
     Alternatives,
@@ -25,25 +23,6 @@ from hypervlad.images.options import make_options
 from hypervlad.vlad import NORMALIZATIONS, Normalization
 
 
-def check_count(name: str, value: Any, minimum: int = 1) -> int:
-    """Return ``value`` as an int of at least ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
-        raise ValueError(f"{name} must be a whole number of at least {minimum}, not {value!r}")
-    return int(value)
-
-
-def plain(value: Any) -> Any:
-    """Return a number of numpy's as Python's own, which JSON knows; else what came."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """Raise unless ``value`` is one of ``choices``."""
-    if not (isinstance(value, str) and value in choices):
-        listed = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{name} must be one of {listed}, not {value!r}")
-
-
 def check_read_options(read_options: Any) -> ReadOptions:
     """Return reading options given as None, a dict or a ReadOptions."""
     if read_options is None:
@@ -56,21 +35,6 @@ def check_read_options(read_options: Any) -> ReadOptions:
         'read_options must be a dict such as {"banner": "remove"} or a ReadOptions, '
         f"not {type(read_options).__name__}"
     )
-
-
-def check_device(device: Any) -> torch.device:
-    """Return a torch device; "auto" is the GPU where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}') from error
-    if chosen.type not in ("cpu", "cuda"):
-        raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}')
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f'device={device!r}: torch sees no GPU here; use device="auto" or "cpu"')
-    return torch.empty(0, device=chosen).device  # "cuda" becomes "cuda:0"
 
 
 #: Of the parameters of :class:`hypervlad.HypercolumnVLAD`, but for those with checks of their own:
@@ -130,13 +94,16 @@ class EncoderParams:
     read_options: ReadOptions
 
     @classmethod
-    def of(cls, encoder: Any) -> EncoderParams:
-        """Return an encoder's parameters, which have been checked."""
-        values = {field.name: plain(getattr(encoder, field.name)) for field in fields(cls)}
-        steps = () if encoder.normalize is None else encoder.normalize
+    def of(cls, parameters: Mapping[str, Any]) -> EncoderParams:
+        """Return the fitted parameters of an encoder from its own, which have been checked."""
+        values = {field.name: parameters[field.name] for field in fields(cls)}
+        for name, value in values.items():
+            if isinstance(value, np.generic):
+                values[name] = value.item()
+        steps = () if values["normalize"] is None else values["normalize"]
         values |= {
-            "pixel_size": None if encoder.pixel_size is None else float(encoder.pixel_size),
+            "pixel_size": None if values["pixel_size"] is None else float(values["pixel_size"]),
             "normalize": (steps,) if isinstance(steps, str) else tuple(steps),
-            "read_options": check_read_options(encoder.read_options),
+            "read_options": check_read_options(values["read_options"]),
         }
         return cls(**values)

@@ -131,12 +131,12 @@ def find_masks(
     folder = Path(folder)
     if not folder.is_dir():
         raise ImageReadError(f"{folder}: no such folder of masks")
-    there: dict[str, list[Path]] = {}
+    masks_by_name: dict[str, list[Path]] = {}
     for file in sorted(folder.rglob("*")):
         if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
             name = file.relative_to(folder).with_suffix("").as_posix().removesuffix("_mask")
-            there.setdefault(name, []).append(file)
-    found = [_mask_of(Path(image), there, root) for image in images]
+            masks_by_name.setdefault(name, []).append(file)
+    found = [_mask_of(Path(image), masks_by_name, root) for image in images]
     if not any(found):
         raise ImageReadError(
             f"{folder}: none of the {len(found)} images has a mask here; a mask is named like its "
@@ -158,13 +158,13 @@ def _check_once(images: Sequence[Any], masks: Sequence[Path | None]) -> None:
 
 
 def _mask_of(
-    image: Path, there: Mapping[str, list[Path]], root: str | os.PathLike[str] | None
+    image: Path, masks_by_name: Mapping[str, list[Path]], root: str | os.PathLike[str] | None
 ) -> Path | None:
     below = [image.stem]
     if root is not None and Path(root) in image.parents:
         below = list(image.relative_to(root).with_suffix("").parts)
     names = ["/".join(below[start:]) for start in range(len(below))]  # longest first
-    masks = next((there[name] for name in names if name in there), [])
+    masks = next((masks_by_name[name] for name in names if name in masks_by_name), [])
     if len(masks) > 1:
         raise ImageReadError(f"{image}: two masks, {masks[0]} and {masks[1]}; keep one")
     return masks[0] if masks else None

@@ -1,6 +1,6 @@
-"""Scores of defect maps, pixel by pixel and region by region, against the true masks.
+"""Scores of defect maps, by pixel and by region, against masks.
 
-Everywhere a higher score means more defective, and a mask is True where there is a defect.
+Higher scores are more defective, and a mask is True where there is a defect.
 """
 
 from __future__ import annotations
@@ -15,26 +15,18 @@ from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
 from hypervlad.images.masks import as_mask
 
-__all__ = [
-    "PixelTally",
-    "area_fraction_error",
-    "per_region_overlap",
-    "pixel_auroc",
-    "pixel_average_precision",
-]
-
 Maps: TypeAlias = ArrayLike | Sequence[ArrayLike]
 Mask: TypeAlias = NDArray[np.bool_]
 _TOUCHING = np.ones((3, 3), dtype=int)  # corners too
 _BIN_BITS = 21  # sign, eight of the exponent, twelve of the digits
-_N_BINS = 1 << _BIN_BITS
+N_BINS = 1 << _BIN_BITS
 
 
 def pixel_auroc(score_maps: Maps, masks: Maps) -> float:
-    """How well scores tell defective pixels from sound ones: the area under the ROC curve.
+    """Area under the ROC curve of pixels.
 
-    The chance that a defective pixel, drawn from all images, has a higher score than a sound one.
-    Defects that cover many pixels count more than small ones: see `per_region_overlap`.
+    The probability that a random defective pixel of all images has a higher score than a random
+    defect-free pixel. Large defects weigh more than small ones: see `per_region_overlap`.
 
     Parameters
     ----------
@@ -46,12 +38,12 @@ def pixel_auroc(score_maps: Maps, masks: Maps) -> float:
     Returns
     -------
     auroc : float
-        1 for a perfect map, 0.5 for one that says nothing.
+        1 for a perfect map, 0.5 for a random one.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, a score is not finite, a mask is no mask, or no pixel (or every one)
+        If shapes differ, a score is not finite, a mask is not a mask, or no pixel (or every pixel)
         is defective.
 
     Examples
@@ -65,10 +57,10 @@ def pixel_auroc(score_maps: Maps, masks: Maps) -> float:
 
 
 def pixel_average_precision(score_maps: Maps, masks: Maps) -> float:
-    """Precision averaged over the recalls at which defective pixels are found.
+    """Average precision of pixels.
 
-    Unlike `pixel_auroc` it tells good maps apart where defects are rare: a map that says nothing
-    has the share of defective pixels.
+    More informative than `pixel_auroc` if defects are rare: a random map scores the share of
+    defective pixels.
 
     Parameters
     ----------
@@ -96,13 +88,13 @@ def pixel_average_precision(score_maps: Maps, masks: Maps) -> float:
 
 
 def per_region_overlap(score_maps: Maps, masks: Maps, *, max_fpr: float = 0.3) -> float:
-    """Area under the per-region overlap (AU-PRO): every region has the same weight, however small.
+    """Area under the per-region overlap (AU-PRO), in which all regions have the same weight.
 
-    At a threshold, the overlap of a region is the share of its pixels whose score is at least the
-    threshold, and the false-positive rate the share of all sound pixels, of all images, for which
-    that holds. The mean overlap over all regions is integrated over the false-positive rate from 0
-    to `max_fpr`, by trapezoids, and divided by it. A region is a connected part of a mask, corners
-    included.
+    At a threshold, the overlap of a region is the share of its pixels whose score reaches the
+    threshold, and the false-positive rate is the share of the defect-free pixels of all images
+    whose score does. The mean overlap of all regions is integrated over the false-positive rate
+    from 0 to `max_fpr` by the trapezoidal rule, and divided by `max_fpr`. A region is a connected
+    component of a mask, with connections across corners.
 
     Parameters
     ----------
@@ -114,7 +106,7 @@ def per_region_overlap(score_maps: Maps, masks: Maps, *, max_fpr: float = 0.3) -
     Returns
     -------
     overlap : float
-        1 for a perfect map; ``max_fpr / 2`` for one that says nothing.
+        1 for a perfect map; ``max_fpr / 2`` for a random one.
 
     Raises
     ------
@@ -136,21 +128,21 @@ def per_region_overlap(score_maps: Maps, masks: Maps, *, max_fpr: float = 0.3) -
     maps, truths = _check_pairs(score_maps, masks)
     scores, defective = _pixels(maps, truths)
     gains = np.concatenate([_shares_of_regions(truth) for truth in truths])
-    gains /= gains.sum()  # each region holds one in all
+    gains /= gains.sum()  # the shares of all regions add up to 1
     order = np.argsort(-scores, kind="stable")
-    scores, sound = scores[order], ~defective[order]
-    # Pixels of one score come and go together.
+    scores, defect_free = scores[order], ~defective[order]
+    # Pixels of equal score share one threshold.
     last_of_ties = np.append(scores[1:] != scores[:-1], True)
     overlap = np.append(0.0, np.cumsum(gains[order])[last_of_ties])
-    rate = np.append(0.0, np.cumsum(sound)[last_of_ties] / sound.sum())
+    rate = np.append(0.0, np.cumsum(defect_free)[last_of_ties] / defect_free.sum())
     return _area_to(rate, overlap, max_fpr)
 
 
 class PixelTally:
-    """The scores above for images one after the other, in memory that does not grow with them.
+    """Scores of maps that are added one by one, in memory that does not grow with their number.
 
-    Scores count as equal if they agree in their first twelve binary digits (1 part in 4,096). Give
-    log-odds rather than probabilities, many of which may be equally close to 1.
+    Scores are rounded to twelve binary digits (1 part in 4,096). Use log-odds rather than
+    probabilities, because probabilities close to 1 would become equal.
 
     Examples
     --------
@@ -163,12 +155,12 @@ class PixelTally:
     """
 
     def __init__(self) -> None:
-        self._sound, self._defective = (np.zeros(_N_BINS, dtype=np.int64) for _ in range(2))
-        self._shares = np.zeros(_N_BINS)  # of regions; each has one in all
+        self._defect_free, self._defective = (np.zeros(N_BINS, dtype=np.int64) for _ in range(2))
+        self._shares = np.zeros(N_BINS)  # of the regions; those of a region add up to 1
         self._n_regions = 0.0
 
     def add(self, score_map: ArrayLike, mask: ArrayLike) -> None:
-        """Count an image in.
+        """Add an image.
 
         Parameters
         ----------
@@ -178,29 +170,29 @@ class PixelTally:
         Raises
         ------
         ValueError
-            If shapes differ, a score is not finite or the mask is none.
+            If shapes differ, a score is not finite or the mask is not a mask.
         """
         scores, truth = _check_pair(score_map, mask, 0)
-        bins, flat = _bins(scores).ravel(), truth.ravel()
-        self._sound += np.bincount(bins[~flat], minlength=_N_BINS)
+        bins, flat = score_bins(scores).ravel(), truth.ravel()
+        self._defect_free += np.bincount(bins[~flat], minlength=N_BINS)
         if flat.any():
             shares = _shares_of_regions(truth)[flat]
-            self._defective += np.bincount(bins[flat], minlength=_N_BINS)
-            self._shares += np.bincount(bins[flat], shares, minlength=_N_BINS)
+            self._defective += np.bincount(bins[flat], minlength=N_BINS)
+            self._shares += np.bincount(bins[flat], shares, minlength=N_BINS)
             self._n_regions += shares.sum()
 
     def auroc(self) -> float:
         """As `pixel_auroc`; NaN unless there are pixels of both kinds."""
         if not self._has_both():
             return float("nan")
-        return float(auc(_reached(self._sound), _reached(self._defective)))
+        return float(auc(_reached(self._defect_free), _reached(self._defective)))
 
     def average_precision(self) -> float:
         """As `pixel_average_precision`; NaN unless there are pixels of both kinds."""
         if not self._has_both():
             return float("nan")
         found = np.cumsum(self._defective[::-1])
-        called = found + np.cumsum(self._sound[::-1])
+        called = found + np.cumsum(self._defect_free[::-1])
         precision = found / np.maximum(called, 1)
         return float((self._defective[::-1] * precision).sum() / found[-1])
 
@@ -210,24 +202,24 @@ class PixelTally:
         if not self._has_both():
             return float("nan")
         overlap = np.append(0.0, np.cumsum(self._shares[::-1]) / self._n_regions)
-        return _area_to(_reached(self._sound), overlap, max_fpr)
+        return _area_to(_reached(self._defect_free), overlap, max_fpr)
 
     def best_f1(self) -> tuple[float, float]:
-        """The highest F1 of pixels, and the score from which on they are then called defective.
+        """The highest F1 of pixels, and the highest threshold at which it is reached.
 
-        Of several such scores the highest. Chosen on these very images, it is no forecast for
-        others. NaN both, unless there are pixels of both kinds.
+        Both are optimistic, because the threshold is chosen on these images. Both are NaN unless
+        there are pixels of both kinds.
         """
         if not self._has_both():
             return float("nan"), float("nan")
         found = np.cumsum(self._defective[::-1])
-        called = found + np.cumsum(self._sound[::-1])
+        called = found + np.cumsum(self._defect_free[::-1])
         f1 = 2 * found / (called + found[-1])
         best = int(f1.argmax())
-        return float(f1[best]), _lowest_of(_N_BINS - 1 - best)
+        return float(f1[best]), _lowest_of(N_BINS - 1 - best)
 
     def _has_both(self) -> bool:
-        return bool(self._sound.any() and self._defective.any())
+        return bool(self._defect_free.any() and self._defective.any())
 
 
 def area_fraction_error(predicted: ArrayLike, mask: ArrayLike) -> float:
@@ -236,9 +228,9 @@ def area_fraction_error(predicted: ArrayLike, mask: ArrayLike) -> float:
     Parameters
     ----------
     predicted : array of shape (H, W)
-        True (or 1, or 255) where a defect is seen.
+        True (or 1, or 255) where a defect is predicted.
     mask : array of shape (H, W)
-        The same where there is one.
+        True (or 1, or 255) where there is a defect.
 
     Returns
     -------
@@ -248,7 +240,7 @@ def area_fraction_error(predicted: ArrayLike, mask: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If the shapes differ or one of them is no mask.
+        If the shapes differ or one of them is not a mask.
 
     Examples
     --------
@@ -256,13 +248,13 @@ def area_fraction_error(predicted: ArrayLike, mask: ArrayLike) -> float:
     >>> area_fraction_error([[1, 1], [0, 0]], [[1, 0], [0, 0]])
     0.25
     """
-    seen, truth = as_mask(predicted, "predicted"), as_mask(mask, "mask")
-    check_same_shape(seen, truth, "predicted", "mask")
-    return float(seen.mean() - truth.mean())
+    found, truth = as_mask(predicted, "predicted"), as_mask(mask, "mask")
+    check_same_shape(found, truth, "predicted", "mask")
+    return float(found.mean() - truth.mean())
 
 
 def check_same_shape(first: NDArray[Any], second: NDArray[Any], name: str, other: str) -> None:
-    """Complain if two maps of an image differ in size.
+    """Raise an error if two maps of an image differ in size.
 
     Raises
     ------
@@ -287,8 +279,8 @@ def _area_to(rate: NDArray[np.float64], overlap: NDArray[np.float64], max_fpr: f
     return float(auc(rates, overlaps) / max_fpr)
 
 
-def _bins(scores: NDArray[np.floating[Any]]) -> NDArray[np.uint32]:
-    """Return bins in the scores' order: the first digits of their binary form, sign mended."""
+def score_bins(scores: NDArray[np.floating[Any]]) -> NDArray[np.uint32]:
+    """Return the bin of each score, in the order of the scores: its first binary digits."""
     digits = np.ascontiguousarray(scores + 0.0, dtype=np.float32).view(np.uint32)  # no -0.0
     negative = digits >> 31 == 1
     ordered = np.where(negative, ~digits, digits | np.uint32(1 << 31))
@@ -304,7 +296,7 @@ def _lowest_of(number: int) -> float:
 
 
 def _reached(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return what share reaches each bin, from none on, the highest bin first."""
+    """Return the share of the pixels in each bin or above, the highest bin first, from 0 on."""
     return np.append(0.0, np.cumsum(counts[::-1]) / counts.sum())
 
 
@@ -333,18 +325,18 @@ def _check_pair(scores: Any, mask: Any, i: int) -> tuple[NDArray[np.floating[Any
 
 
 def _listed(maps: Any) -> list[Any]:
-    """One map may come alone."""
+    """Return maps as a list; a single map is a list of one."""
     if not isinstance(maps, np.ndarray):
         maps = list(maps)
-        alone = bool(maps) and np.ndim(maps[0]) == 1
-        return [np.asarray(maps)] if alone else maps
+        is_single = bool(maps) and np.ndim(maps[0]) == 1
+        return [np.asarray(maps)] if is_single else maps
     return [maps] if maps.ndim == 2 else list(maps)
 
 
 def _pixels(
     maps: list[NDArray[np.floating[Any]]], truths: list[Mask]
 ) -> tuple[NDArray[np.floating[Any]], Mask]:
-    """All pixels of all images: score, and whether it is defective."""
+    """Return the scores of all pixels of all images, and which of them are defective."""
     scores = np.concatenate([scores.ravel() for scores in maps])
     defective = np.concatenate([truth.ravel() for truth in truths])
     n_defective = int(defective.sum())
@@ -357,8 +349,8 @@ def _pixels(
 
 
 def _shares_of_regions(truth: Mask) -> NDArray[np.float64]:
-    """Each pixel's share of its region's area, 0 outside of regions; flat."""
+    """Return each pixel's share of the area of its region, flat; 0 outside all regions."""
     regions, _ = label(truth, structure=_TOUCHING)
-    shares = 1 / np.maximum(np.bincount(regions.ravel()), 1)  # no pixel may lie outside of all
+    shares = 1 / np.maximum(np.bincount(regions.ravel()), 1)  # there may be no pixel outside
     shares[0] = 0.0
     return np.asarray(shares[regions.ravel()])

@@ -1,4 +1,4 @@
-"""Patch by patch: which squares of an image are rightly, and which wrongly, called defective."""
+"""The confusion matrix of patches: squares of an image that are called defective or not."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad.images.masks import as_mask
 from hypervlad.metrics.maps import check_same_shape
 
-__all__ = ["PatchConfusion", "patch_confusion"]
-
 
 @dataclass(frozen=True)
 class PatchConfusion:
-    """Patches rightly and wrongly called defective, of an image or of many.
+    """Numbers of patches by truth and prediction, of one image or of many.
 
     Attributes
     ----------
     true_positives, false_positives, false_negatives, true_negatives : int
-        Positive is defective. `false_negatives` are defects that were not seen.
+        Positive is defective.
     """
 
     true_positives: int
@@ -32,7 +30,7 @@ class PatchConfusion:
 
     @classmethod
     def total(cls, confusions: Iterable[PatchConfusion]) -> PatchConfusion:
-        """Return the counts of a whole set of images."""
+        """Return the sum of the counts of several images."""
         counts = [
             (c.true_positives, c.false_positives, c.false_negatives, c.true_negatives)
             for c in confusions
@@ -43,18 +41,18 @@ class PatchConfusion:
 
     @property
     def n_patches(self) -> int:
-        """All patches."""
+        """Number of patches."""
         wrong = self.false_positives + self.false_negatives
         return self.true_positives + self.true_negatives + wrong
 
     @property
     def precision(self) -> float:
-        """Share of the patches called defective that are; NaN if none was called so."""
+        """Share of the patches called defective that are; NaN if none is called defective."""
         return _ratio(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def recall(self) -> float:
-        """Share of the defective patches that were found; NaN if there is none."""
+        """Share of the defective patches that are called so; NaN if there is none."""
         return _ratio(self.true_positives, self.true_positives + self.false_negatives)
 
     @property
@@ -65,7 +63,7 @@ class PatchConfusion:
 
     @property
     def accuracy(self) -> float:
-        """Share of the patches that are called what they are; NaN without patches."""
+        """Share of the patches that are classified correctly; NaN without patches."""
         return _ratio(self.true_positives + self.true_negatives, self.n_patches)
 
 
@@ -77,26 +75,26 @@ def patch_confusion(
     min_fraction: float = 0.1,
     edges: Literal["pad", "drop"] = "pad",
 ) -> PatchConfusion:
-    """Compare a defect map with the truth, patch by patch.
+    """Compare a defect map with a mask, patch by patch.
 
     The image is cut into squares from its upper left corner. A square is defective if at least
-    `min_fraction` of its pixels are, in the mask and in the map alike: a map that colours whole
-    squares and one with fine outlines are judged by one rule. Squares with fewer defective pixels
-    count as sound. This is the comparison that Carrillo Perez (2020) specified for whole images.
+    `min_fraction` of its pixels are; the rule is the same for the mask and the map, whether the map
+    marks whole squares or fine outlines. Carrillo Perez (2020) specified this comparison for whole
+    images.
 
     Parameters
     ----------
     predicted : array of shape (H, W)
-        True (or 1, or 255) where a defect is seen.
+        True (or 1, or 255) where a defect is predicted.
     mask : array of shape (H, W)
-        The same where there is one.
+        True (or 1, or 255) where there is a defect.
     patch : int, default=29
         Side of the squares in pixels.
     min_fraction : float, default=0.1
         In (0, 1].
     edges : {"pad", "drop"}, default="pad"
-        What is left at the right and lower edge, narrower than a square, is judged by the pixels
-        that are there, or not at all.
+        Narrower squares at the right and lower edges are judged by the pixels that they have, or
+        dropped.
 
     Returns
     -------
@@ -105,8 +103,8 @@ def patch_confusion(
     Raises
     ------
     ValueError
-        If the shapes differ, one of them is no mask, a parameter is out of range, or no square is
-        left.
+        If the shapes differ, one of them is not a mask, a parameter is out of range, or no square
+        is left.
 
     References
     ----------
@@ -122,9 +120,9 @@ def patch_confusion(
     >>> confusion.true_positives, confusion.false_positives, confusion.f1
     (1, 1, 0.5)
     """
-    seen, truth = as_mask(predicted, "predicted"), as_mask(mask, "mask")
-    check_same_shape(seen, truth, "predicted", "mask")
-    called = defective_patches(seen, patch, min_fraction=min_fraction, edges=edges)
+    found, truth = as_mask(predicted, "predicted"), as_mask(mask, "mask")
+    check_same_shape(found, truth, "predicted", "mask")
+    called = defective_patches(found, patch, min_fraction=min_fraction, edges=edges)
     true = defective_patches(truth, patch, min_fraction=min_fraction, edges=edges)
     return PatchConfusion(
         int((called & true).sum()),
@@ -137,7 +135,7 @@ def patch_confusion(
 def defective_patches(
     mask: NDArray[np.bool_], patch: int, *, min_fraction: float, edges: Literal["pad", "drop"]
 ) -> NDArray[np.bool_]:
-    """Say of each square of an image whether at least `min_fraction` of it is defective.
+    """Return for each square of an image whether at least `min_fraction` of it is defective.
 
     Returns
     -------
@@ -166,7 +164,7 @@ def defective_patches(
     heights, widths = (
         np.diff(np.append(start, extent)) for start, extent in zip(starts, mask.shape, strict=True)
     )
-    # In whole numbers of pixels, so that 0.1 of 10 pixels is one of them.
+    # Rounded up to whole pixels, less rounding errors, so that 0.1 of 10 pixels is one pixel.
     needed = np.maximum(1, np.ceil(min_fraction * np.outer(heights, widths) - 1e-9))
     return np.asarray(counts >= needed)
 
@@ -184,7 +182,7 @@ def check_side(name: str, value: Any) -> int:
 
 
 def check_min_fraction(value: float) -> None:
-    """Complain unless it is a share of a patch from which on the patch counts as defective.
+    """Raise an error unless it is a share of a patch, above 0.
 
     Raises
     ------

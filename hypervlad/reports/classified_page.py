@@ -15,7 +15,14 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from hypervlad.classifier import Judgement, TrainingImages
+from hypervlad.classifier import (
+    AMBIGUOUS,
+    OUT_OF_DISTRIBUTION,
+    SURE,
+    Classification,
+    Judgement,
+    TrainingImages,
+)
 from hypervlad.displays.image_grid import ReadingOptions, image_names, read_keywords
 from hypervlad.images import SkippedImage, read_image
 from hypervlad.images.files import encode_jpeg
@@ -23,7 +30,7 @@ from hypervlad.images.reading import read_in_order
 from hypervlad.modelfile import replace_when_complete
 from hypervlad.reports.facts import model_facts, versions_text
 from hypervlad.reports.html import asset, percent, printable, render, thousands
-from hypervlad.reports.predictions import Predictions, predictions_of
+from hypervlad.reports.predictions import possible_classes
 
 MAX_THUMBNAILS = 10_000
 _SIDE = 160  # pixels, of a thumbnail's longer side
@@ -31,11 +38,7 @@ _QUALITY = 72
 _N_AHEAD = 2  # images decoded at a time: each may take a gigabyte
 _DIGITS = 6  # of a probability
 _NOVELTY_DIGITS = 4
-_KINDS = {
-    "sure": "sure",
-    "ambiguous": "ambiguous",
-    "out_of_distribution": "out of distribution",
-}
+_KINDS = {SURE: "sure", AMBIGUOUS: "ambiguous", OUT_OF_DISTRIBUTION: "out of distribution"}
 
 
 def write_classified_page(
@@ -45,7 +48,7 @@ def write_classified_page(
     *,
     names: Sequence[str] | None = None,
     max_error: float | None = None,
-    predictions: Predictions | None = None,
+    predictions: Classification | None = None,
     title: str = "Classified images",
     max_thumbnails: int = MAX_THUMBNAILS,
     progress: bool = False,
@@ -68,9 +71,9 @@ def write_classified_page(
     max_error : float, optional
         Also show which predictions are sure, so that at most this share of them is wrong, and why
         the others are not: see `MicrographClassifier.judge`.
-    predictions : Predictions, optional
-        What `predictions_of` returned for these images and this `max_error`; they are classified
-        if it is not given.
+    predictions : Classification, optional
+        As returned by `MicrographClassifier.classify` for these images and this `max_error`; they
+        are classified if it is not given.
     title : str
     max_thumbnails : int, default=10000
         Number of images, the most doubtful ones, with a thumbnail; each takes about 4 kB. Of the
@@ -94,13 +97,15 @@ def write_classified_page(
     names = image_names(images, full=True) if names is None else list(names)
     if len(names) != len(images):
         raise ValueError(f"got {len(images)} images and {len(names)} names; expected as many.")
-    found = predictions_of(model, images, None, max_error) if predictions is None else predictions
+    found = predictions
+    if found is None:
+        found = model.classify(images, max_error=max_error)
+        found.images.warn()
     folder = path.absolute().parent
-    read = [images[position] for position in found.read]
+    read = [images[position] for position in found.images.positions]
     links = [link_to(image, folder) for image in read]
-    data = page_data(
-        list(model.classes_), model.training_, found, [names[k] for k in found.read], links
-    )
+    called = [names[position] for position in found.images.positions]
+    data = page_data(list(model.classes_), model.training_, found, called, links)
     doubtful = most_doubtful(found, max_thumbnails).tolist()
     jpegs = thumbnails(read, doubtful, _SIDE, model.encoder_.fitted_params_.read_options)
     hidden = None if progress else True  # None: hidden if stderr is no terminal
@@ -113,13 +118,13 @@ def write_classified_page(
         n_pictured=len(doubtful),
         numbers=_numbers(found),
         max_error=max_error,
-        is_judged=found.judged is not None,
+        is_judged=found.judgement is not None,
         class_rows=_class_rows(data),
         image_rows=_image_rows(data),
         # The reasons begin with the name of the image.
         unreadable=[
             (names[each.position], each.reason.removeprefix(f"{each.name}: "))
-            for each in found.skipped
+            for each in found.images.skipped
         ],
         details={**model_facts(model), "versions": versions_text()},
         data=as_script(data),
@@ -135,7 +140,7 @@ def write_classified_page(
 def page_data(
     classes: Sequence[Any],
     training: TrainingImages,
-    found: Predictions,
+    found: Classification,
     names: Sequence[str],
     links: Sequence[str],
 ) -> dict[str, Any]:
@@ -146,7 +151,7 @@ def page_data(
     classes : sequence of n_classes labels
     training : TrainingImages
         Of the model.
-    found : Predictions
+    found : Classification
         Of m images that could be read.
     names, links : sequence of m str
         Names of the images, and their addresses for a browser ("" if there is none).
@@ -165,10 +170,10 @@ def page_data(
         "predicted": found.proba.argmax(axis=1).tolist(),
         "proba": np.round(found.proba.astype(np.float64), _DIGITS).tolist(),
     }
-    if found.possible is not None:
-        data["possible"] = [[printable(name) for name in names] for names in found.possible]
-    if found.judged is not None:
-        data |= _judged(found.judged, training)
+    if found.sets is not None:
+        data["possible"] = possible_classes(found.sets, data["classes"])
+    if found.judgement is not None:
+        data |= _judged(found.judgement, training)
     return data
 
 
@@ -216,13 +221,14 @@ def link_to(image: Any, folder: str | os.PathLike[str]) -> str:
     return quote(os.fsencode(below.replace(os.sep, "/")))
 
 
-def most_doubtful(found: Predictions, n: int) -> NDArray[np.intp]:
+def most_doubtful(found: Classification, n: int) -> NDArray[np.intp]:
     """Return the positions, in ascending order, of the `n` most doubtful images.
 
     Predictions that are not sure precede the others, and low confidences precede high ones.
     """
     confidence = found.proba.max(axis=1, initial=0)
-    is_sure = np.zeros(len(confidence)) if found.judged is None else found.judged.kind == "sure"
+    judged = found.judgement
+    is_sure = np.zeros(len(confidence)) if judged is None else judged.kind == SURE
     return np.sort(np.lexsort((confidence, is_sure))[:n])
 
 
@@ -262,15 +268,15 @@ def thumbnails(
         yield position, "" if isinstance(outcome, SkippedImage) else outcome
 
 
-def _numbers(found: Predictions) -> dict[str, str]:
-    numbers = {"images classified": thousands(len(found.read))}
-    if found.judged is not None:
-        kinds = found.judged.kind
+def _numbers(found: Classification) -> dict[str, str]:
+    numbers = {"images classified": thousands(len(found.proba))}
+    if found.judgement is not None:
+        kinds = found.judgement.kind
         numbers |= {text: thousands(int(np.sum(kinds == kind))) for kind, text in _KINDS.items()}
-    elif len(found.read):
+    elif len(found.proba):
         numbers["median confidence"] = percent(float(np.median(found.proba.max(axis=1))))
-    if found.skipped:
-        numbers["could not be read"] = thousands(len(found.skipped))
+    if found.images.skipped:
+        numbers["could not be read"] = thousands(len(found.images.skipped))
     return numbers
 
 

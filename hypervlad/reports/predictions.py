@@ -6,71 +6,46 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.classifier import Judgement
-from hypervlad.images import SkippedImage
+from hypervlad.classifier import Classification
 from hypervlad.reports.files import as_utf8
 
 
-class Predictions(NamedTuple):
-    """What a model says of images.
-
-    Attributes
-    ----------
-    read : ndarray of int, shape (m,)
-        Positions of the images that could be read.
-    proba : ndarray of shape (m, n_classes)
-    columns : dict from str to list of m values
-    judged : Judgement or None
-        Of the m images; None if it was not asked for.
-    skipped : list of SkippedImage
-        Those that could not be read, and why.
-    possible : list of m lists of str, or None
-        The classes of `predict_set`; None if they were not asked for.
-    """
-
-    read: NDArray[np.intp]
-    proba: NDArray[np.float64]
-    columns: dict[str, list[Any]]
-    judged: Judgement | None = None
-    skipped: Sequence[SkippedImage] = ()
-    possible: list[list[str]] | None = None
-
-
-def predictions_of(
-    model: Any, images: Sequence[Any], coverage: float | None, max_error: float | None
-) -> Predictions:
-    """Classify images, each encoded once, with what is asked for of their doubts.
+def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[str, list[Any]]:
+    """Return the columns of the table for prediction sets and judgements, if there are any.
 
     Parameters
     ----------
-    model : fitted MicrographClassifier
-    images : sequence of n images
-    coverage : float, optional
-        Adds the column "possible": the classes of `predict_set`, parted by "|"; that sign and
-        the backslash in a name have a backslash before them.
-    max_error : float, optional
-        Adds the columns "kind" and "reason" of `judge`.
+    found : Classification
+        Of n images that could be read.
+    classes : sequence of n_classes labels
+
+    Returns
+    -------
+    dict of str to list of n values
+        "possible", the classes of each prediction set, separated by "|" (a backslash precedes that
+        sign, and a backslash, in a name); "kind" and "reason" of each judgement.
     """
-    found = model.classify(images, coverage=coverage, max_error=max_error)
-    found.images.warn()
-    columns, possible = dict[str, list[Any]](), None
+    columns: dict[str, list[Any]] = {}
     if found.sets is not None:
-        names = np.array([str(name) for name in model.classes_], dtype=object)
-        possible = [names[row].tolist() for row in found.sets]
         columns["possible"] = [
-            "|".join(re.sub(r"([\\|])", r"\\\1", name) for name in own) for own in possible
+            "|".join(re.sub(r"([\\|])", r"\\\1", name) for name in names)
+            for names in possible_classes(found.sets, classes)
         ]
-    judged = found.judgement
-    if judged is not None:
-        columns |= {"kind": judged.kind.tolist(), "reason": judged.reasons}
-    return Predictions(
-        found.images.positions, found.proba, columns, judged, found.images.skipped, possible
-    )
+    if found.judgement is not None:
+        columns["kind"] = found.judgement.kind.tolist()
+        columns["reason"] = found.judgement.reasons
+    return columns
+
+
+def possible_classes(sets: NDArray[np.bool_], classes: Sequence[Any]) -> list[list[str]]:
+    """Return the names of the classes of each prediction set, shape (n, n_classes)."""
+    names = np.array([str(name) for name in classes], dtype=object)
+    return [names[row].tolist() for row in sets]
 
 
 def write_predictions(

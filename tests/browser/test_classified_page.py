@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
+from hypervlad.classifier import Classification
+from hypervlad.encoder import EncodedImages
 from hypervlad.images import SkippedImage
 from hypervlad.reports import write_classified_page
-from hypervlad.reports.predictions import Predictions
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.webdriver.chrome.service import Service  # noqa: E402
@@ -77,18 +78,18 @@ class Sheet:
         self.names = [f"scans/{number}.png" for number in range(n - 1)] + [f"scans/{EVIL}"]
         self.labels = [str(label) for label in self.judged.labels]
         self.confidence = self.judged.proba.max(axis=1)
+        bad = SkippedImage(n, "bad.tif", "bad.tif: not an image")
         write_classified_page(
             path,
             model,
             [images[k] for k in picked] + [np.eye(3)],
             names=[*self.names, "bad.tif"],
             max_error=0.75 if judged else None,
-            predictions=Predictions(
-                np.arange(n),
+            predictions=Classification(
+                EncodedImages(np.empty((n, 0)), np.arange(n), (), (bad,), (), n + 1, 0),
                 self.judged.proba,
-                {},
                 self.judged if judged else None,
-                [SkippedImage(n, "bad.tif", "bad.tif: not an image")],
+                None,
             ),
         )
         browser.get(path.as_uri())

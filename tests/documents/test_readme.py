@@ -1,4 +1,4 @@
-"""Every command and example of the README, run as a reader would run them."""
+"""All commands and examples of the README, run as a reader would run them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, mobilenet_weights: Path) -> Path:
-    """A folder with the images, groups and scans that the README speaks of."""
+    """A folder with the images, groups and scans that the README uses."""
     folder = tmp_path_factory.mktemp("readme")
     images, labels = make_tem_images(40, size=96, random_state=0)
     rows = ["path,group"]
@@ -49,7 +49,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, mobilenet_weights: Path)
 
 
 def write_mats(folder: Path) -> None:
-    """Good fibre mats, others, and masks of their defects."""
+    """Write defect-free fibre mats, defective ones, and masks of their defects."""
     mats, masks = make_nanofibre_images(9, defective=0.34, size=96, random_state=0)
     for place in ("good", "new", "masks"):
         (folder / place).mkdir(parents=True)
@@ -72,7 +72,7 @@ def run(command: list[str], folder: Path, **kwargs: object) -> subprocess.Comple
 
 
 def label_all(arguments: list[str], folder: Path) -> None:
-    """Serve a queue, label what is in it as the page does, and end the server."""
+    """Serve a queue, label its images as the page does, and stop the server."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "hypervlad", *arguments]
     serving = subprocess.Popen(
@@ -105,16 +105,16 @@ def post(link: str, action: str, **body: object) -> dict[str, Any]:
 
 
 def test_python_examples(workplace: Path) -> None:
-    # Of the few images here, fewer groups than one should stop by are held out.
+    # The few images here leave few held-out groups for early stopping.
     strict = ["-W", "error", "-W", "ignore:fine-tuning is validated on"]
-    for block in blocks("python"):  # one after the other: some use what an earlier one left
+    for block in blocks("python"):  # in order: some use the results of earlier ones
         run([sys.executable, *strict, "-c", block], workplace)
     assert (workplace / "words.png").is_file()
 
 
 def test_shell_commands(workplace: Path) -> None:
     for line in "".join(blocks("console")).splitlines():
-        if line.startswith("hypervlad review serve"):  # until Ctrl-C, and for a person
+        if line.startswith("hypervlad review serve"):  # runs until Ctrl-C, and needs a user
             label_all(line.split()[1:], workplace)
             continue
         command = re.sub(r"^hypervlad", f'"{sys.executable}" -m hypervlad', line)
@@ -132,22 +132,22 @@ def test_shell_commands(workplace: Path) -> None:
     assert (workplace / "better.hvlad").is_file()
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_have_targets() -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", README)
     assert targets
     assert all((ROOT / target).exists() for target in targets if "://" not in target)
 
 
-def test_the_networks_named_are_the_networks_there_are() -> None:
+def test_all_networks_are_named() -> None:
     (paragraph,) = re.findall(r"Networks by name: (.*?)and your own", README, flags=re.DOTALL)
-    # In a process of its own: here, other tests have registered theirs.
+    # In a separate process, since tests register further networks in this one.
     script = "from hypervlad.backbones import backbone_names; print(*backbone_names())"
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert set(re.findall(r"`(\w+)`", paragraph)) == set(done.stdout.split())
 
 
-def test_the_makefile_installs_what_the_plain_lines_do() -> None:
+def test_the_makefile_installs_the_same_as_the_readme() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     (weights,) = re.findall(r"--no-deps (\S+)", README.split("<!-- install -->")[1])
     assert f"WEIGHTS := {weights}" in makefile
@@ -156,7 +156,7 @@ def test_the_makefile_installs_what_the_plain_lines_do() -> None:
 @pytest.mark.parametrize(
     "script", sorted((ROOT / "examples").glob("plot_*.py")), ids=lambda p: p.stem
 )
-def test_examples_end_in_a_picture(script: Path, tmp_path: Path, mobilenet_weights: Path) -> None:
+def test_examples_write_a_figure(script: Path, tmp_path: Path, mobilenet_weights: Path) -> None:
     run([sys.executable, "-W", "error", str(script), "--out", "picture.png"], tmp_path)
     with Image.open(tmp_path / "picture.png") as picture:
         assert min(picture.size) > 200

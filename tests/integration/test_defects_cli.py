@@ -15,9 +15,8 @@ from PIL import Image
 from support.surfaces import PATCH, blotted, surface
 from typer.testing import CliRunner, Result
 
-from hypervlad import ImageReadError, PatchDefectScorer, default_patch_encoder, load
+from hypervlad import PatchDefectScorer, default_patch_encoder, load
 from hypervlad.cli import app
-from hypervlad.images import find_masks
 from hypervlad.metrics import DefectEvaluation
 from hypervlad.reports import model_facts
 
@@ -166,26 +165,6 @@ def test_what_does_not_fit_is_refused(model: Path, folder: Path, tmp_path: Path)
     output = refusal("defects", "score", model, tmp_path / "broken", "-o", tmp_path / "out")
     assert "1 of 2 images left out" in output
     assert b"b.png," in (tmp_path / "out" / "scores.csv").read_bytes()
-
-
-def test_masks_are_found_by_name(tmp_path: Path) -> None:
-    for name in ("a.png", "sub/b.bmp", "c_mask.tif", "twice.png", "twice.tif"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    root = Path("images")
-    images = [root / "x" / "a.tif", root / "sub" / "b.png", root / "c.png", root / "d.png"]
-    b = tmp_path / "sub" / "b.bmp"
-    found = find_masks(images, tmp_path, root)
-    assert found == [tmp_path / "a.png", b, tmp_path / "c_mask.tif", None]
-    assert find_masks([root / "y" / "sub" / "b.png"], tmp_path, root) == [b]
-    with pytest.raises(ImageReadError, match=r"b.bmp would be the mask of .*sub.b.png and of .*y"):
-        find_masks([*images, root / "y" / "sub" / "b.png"], tmp_path, root)
-    with pytest.raises(ImageReadError, match="two masks"):
-        find_masks([root / "twice.png"], tmp_path, root)
-    with pytest.raises(ImageReadError, match="none of the 1 images has a mask"):
-        find_masks([root / "e.png"], tmp_path, root)
-    with pytest.raises(ImageReadError, match="no such folder of masks"):
-        find_masks([root / "e.png"], tmp_path / "nowhere")
 
 
 def test_without_defects_there_is_nothing_to_tell_apart() -> None:

@@ -1,4 +1,4 @@
-"""Work in other processes: what means them, in what order results come, and who may die."""
+"""Tasks in other processes: when they run there, the order of results, workers that die."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fails(_: str, number: int) -> int:
     raise ValueError(f"no {number}")
 
 
-def test_what_means_other_processes() -> None:
+def test_when_tasks_run_in_other_processes() -> None:
     assert not uses_workers()
     assert not uses_workers(1)
     assert uses_workers(2)
@@ -83,7 +83,7 @@ def which(common: Travels, number: int) -> tuple[int, int]:
 
 
 @pytest.mark.slow
-def test_what_is_common_goes_to_a_worker_once() -> None:
+def test_the_common_object_is_sent_to_a_worker_once() -> None:
     common = Travels()
     found = dict(map_tasks(which, common, range(120), 2, wave=8))
     assert sorted(found) == list(range(120))
@@ -91,20 +91,20 @@ def test_what_is_common_goes_to_a_worker_once() -> None:
     assert len(set(found.values())) == len({process for process, _ in found.values()})
 
 
-def test_what_is_shared_is_found_by_its_key() -> None:
+def test_shared_content_is_found_by_its_key() -> None:
     content = ["any"]
     shared = Shared.of(content)
-    assert shared.named().here() is None
-    assert shared.here() is content
-    assert shared.named().here() is content
-    assert pickle.loads(pickle.dumps(shared)).here() is content  # the one that came first
+    assert shared.key_only().get() is None
+    assert shared.get() is content
+    assert shared.key_only().get() is content
+    assert pickle.loads(pickle.dumps(shared)).get() is content  # the one that came first
     others = [Shared.of([number]) for number in range(4)]
-    assert [other.here() for other in others] == [[0], [1], [2], [3]]
-    assert shared.named().here() is None  # not kept for ever
+    assert [other.get() for other in others] == [[0], [1], [2], [3]]
+    assert shared.key_only().get() is None  # not kept for ever
 
 
 @pytest.mark.slow
-def test_an_error_of_the_work_is_the_callers() -> None:
+def test_an_error_in_a_task_is_raised_here() -> None:
     with pytest.raises(ValueError, match="no 0"):
         list(map_tasks(fails, "", [0], 2))
 
@@ -112,7 +112,7 @@ def test_an_error_of_the_work_is_the_callers() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 @pytest.mark.filterwarnings("ignore:A worker stopped while some jobs were given")
-def test_what_kills_its_workers_is_named_and_the_rest_is_done() -> None:
+def test_a_task_that_kills_its_workers_is_named_and_the_rest_is_done() -> None:
     done: list[int] = []
 
     def do_all() -> None:
@@ -120,8 +120,8 @@ def test_what_kills_its_workers_is_named_and_the_rest_is_done() -> None:
             done.append(number)
 
     with (
-        pytest.warns(RuntimeWarning, match="a worker process was killed; what it and the others"),
-        pytest.raises(RuntimeError, match=r"3 worker processes were killed over these.*No\. 7"),
+        pytest.warns(RuntimeWarning, match="a worker process was killed; unfinished tasks"),
+        pytest.raises(RuntimeError, match=r"3 worker processes were killed during these.*No\. 7"),
     ):
         do_all()
     assert 7 not in done

@@ -37,7 +37,7 @@ def test_components_are_the_covariances_eigenvectors(layers: list[np.ndarray]) -
     np.testing.assert_allclose(np.abs(components), np.abs(expected), atol=1e-4)
 
 
-def test_unscaled_layers_stay_as_they_are_but_for_the_mean(layers: list[np.ndarray]) -> None:
+def test_unscaled_layers_are_only_centred(layers: list[np.ndarray]) -> None:
     codebook = learn_codebook(layers, 4, layer_components=None, scale_layers=False)
     np.testing.assert_allclose(
         codebook.projections[1].apply(layers[1]), layers[1] - layers[1].mean(0), atol=1e-4
@@ -81,7 +81,7 @@ def test_flat_images_give_a_codebook_all_the_same() -> None:
     assert codebook.codewords[0].shape == (4, 5)
 
 
-def test_last_digits_do_not_change_the_words() -> None:
+def test_last_digits_do_not_change_the_codewords() -> None:
     rng = np.random.default_rng(0)
     # Many words lie nearly equally well where there are no clusters.
     layers = [rng.standard_normal((20_000, n)).astype("f4") for n in (12, 20)]
@@ -95,7 +95,7 @@ def test_last_digits_do_not_change_the_words() -> None:
             np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-def test_fewer_samples_than_codewords_is_told(layers: list[np.ndarray]) -> None:
+def test_fewer_samples_than_codewords_is_an_error(layers: list[np.ndarray]) -> None:
     with pytest.raises(ValueError, match="501 codewords cannot be learnt from 500 hypercolumns"):
         learn_codebook(layers, 501)
 

@@ -27,7 +27,7 @@ def bilinear(layer: np.ndarray, y: int, x: int, size: tuple[int, int]) -> np.nda
 def naive_vlad(
     layers: list[np.ndarray], codewords: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every hypercolumn, its nearest codeword, its residual: as the definition says."""
+    """Every hypercolumn, its nearest codeword, its residual: the definition."""
     assignments = np.empty(size, dtype=int)
     sums = np.zeros_like(codewords)
     for y in range(size[0]):
@@ -88,7 +88,7 @@ def test_dense_sums_are_the_naive_ones(
 @pytest.mark.parametrize("values", [1, 600, 1 << 30])
 @pytest.mark.parametrize("fewest_words", [1, 2, 100])
 @pytest.mark.parametrize("threads", [1, 2, 6])
-def test_chunks_of_images_and_words_do_not_matter(
+def test_chunks_of_images_and_codewords_do_not_matter(
     values: int, fewest_words: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
@@ -104,7 +104,7 @@ def test_chunks_of_images_and_words_do_not_matter(
     torch.testing.assert_close(vlad.dense_residual_sums(maps, words, (13, 9)), expected)
 
 
-def test_images_of_a_batch_do_not_see_each_other() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     maps = [torch.randn(4, 6, 6, 3, generator=torch.Generator().manual_seed(0))]
     words = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
     together = vlad.dense_residual_sums(maps, words, (9, 9))
@@ -133,7 +133,7 @@ def test_normalisation_is_the_naive_one_in_the_stated_order(
     np.testing.assert_allclose(ours, naive_normalize(sums, steps), atol=1e-12)
 
 
-def test_l2_spans_all_codebooks_but_intra_stays_in_its_word() -> None:
+def test_l2_spans_all_codebooks_and_intra_one_codeword() -> None:
     blocks = [torch.ones(2, 3, 4), 5 * torch.ones(2, 2, 6)]
     vectors = vlad.normalize(blocks, ("intra", "l2"))
     assert vectors.shape == (2, 24)
@@ -148,7 +148,7 @@ def test_order_of_steps_changes_the_result() -> None:
     )
 
 
-def test_unknown_normalisation_and_unfitting_codewords_are_told() -> None:
+def test_unknown_normalisation_and_unfitting_codewords_are_errors() -> None:
     with pytest.raises(ValueError, match="unknown normalisation 'l1'"):
         vlad.normalize([torch.ones(1, 1, 1)], ["l1"])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="7 dimensions do not fit maps of 3"):
@@ -165,8 +165,8 @@ def test_sums_do_not_change_when_codewords_are_renumbered(seed: int) -> None:
     torch.testing.assert_close(vlad.dense_residual_sums(maps, words[order], (7, 6)), sums[:, order])
 
 
-def test_a_word_of_one_position_is_exact() -> None:
-    """Intra-normalisation makes a rare word as loud as any; its residual must not be noise."""
+def test_a_codeword_of_one_position_is_exact() -> None:
+    """Intra-normalisation gives a rare codeword full weight; its residual must not be noise."""
     maps = [torch.zeros(1, 4, 4, 2)]
     maps[0][0, 2, 1] = torch.tensor([3.0, -1.0])
     words = torch.tensor([[0.0, 0.0], [2.0, -1.0]])

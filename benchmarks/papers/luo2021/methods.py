@@ -113,7 +113,7 @@ def build_classifier(job: Job) -> Any:
 
 def check_changed(method: str, changed: Mapping[str, Any], weights: str) -> None:
     """Raise ValueError if a method cannot use one of the changed parameters."""
-    from hypervlad.encoder.parameters import check_count
+    from hypervlad.constraints import Integer, check_value
 
     if method in BASELINES:
         unknown = [name for name in changed if name != "encoder__image_size"]
@@ -122,7 +122,8 @@ def check_changed(method: str, changed: Mapping[str, Any], weights: str) -> None
                 f"--set {unknown[0]}: {method} has encoder__image_size only; leave it out of "
                 "--preset, or change its weights by --weights or --vgg16"
             )
-        check_count("encoder__image_size", changed.get("encoder__image_size", 224), 32)
+        size = changed.get("encoder__image_size", 224)
+        check_value("encoder__image_size", size, [Integer(32)])
         return
     none = np.array([], dtype=int)
     job = Job(method, changed, weights, "", [], none, None, none, none, 0, Path(), 1, False)
@@ -139,7 +140,7 @@ def _check_values(model: Any) -> None:
 
     encoder, softmax = model.encoder, model.boosting
     encoder._check_parameters()
-    EncoderParams.of(encoder)
+    EncoderParams.of(encoder.get_params(deep=False))
     if isinstance(softmax, BoostedSoftmaxClassifier):
         softmax.check_parameters()
     else:
@@ -271,7 +272,7 @@ def full_vgg16(path: str) -> Any:
 
 def _forward_of(job: Job) -> Callable[[Any], Any]:
     from hypervlad.backbones import build_network
-    from hypervlad.encoder.parameters import check_device
+    from hypervlad.encoder.networks import check_device
     from hypervlad.hypercolumns import feature_maps
 
     device = check_device("auto")

@@ -46,13 +46,15 @@ def test_features_of_a_folder(model: Path, folder: Path, tmp_path: Path) -> None
     np.testing.assert_allclose(X, load(model).encoder_.transform(files), atol=1e-5)
 
 
-def test_an_encoder_alone_will_do(encoder: HypercolumnVLAD, folder: Path, tmp_path: Path) -> None:
+def test_an_encoder_without_a_classifier(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
     encoder.save(tmp_path / "encoder.hvlad")
     run("extract", folder, "-m", tmp_path / "encoder.hvlad", "-o", tmp_path / "f.parquet", "-q")
     assert len(load_features(tmp_path / "f.parquet", encoder=encoder)[0]) == 20
 
 
-def test_quiet_says_nothing_but_the_result(model: Path, folder: Path, tmp_path: Path) -> None:
+def test_quiet_prints_only_the_result(model: Path, folder: Path, tmp_path: Path) -> None:
     result = run("extract", folder, "-m", model, "-o", tmp_path / "f.parquet", "-q")
     assert result.stderr == ""
 
@@ -66,7 +68,9 @@ def test_patterns(model: Path, folder: Path, tmp_path: Path) -> None:
     assert load_features(out)[1]["path"].tolist() == [f"a/{i}.png" for i in range(1, 8)] + ["w.png"]
 
 
-def test_bad_files_are_told_and_cost_no_others(model: Path, folder: Path, tmp_path: Path) -> None:
+def test_bad_files_are_named_and_affect_no_others(
+    model: Path, folder: Path, tmp_path: Path
+) -> None:
     (folder / "a" / "2.png").write_bytes(b"no image")
     out = tmp_path / "f.parquet"
     result = run("extract", folder, "-m", model, "-o", out, code=2)
@@ -83,7 +87,7 @@ def test_a_dry_run_does_nothing(model: Path, folder: Path, tmp_path: Path) -> No
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_stopped_run_goes_on(
+def test_a_stopped_run_is_resumed(
     model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, batches = tmp_path / "f.parquet", ("--batch-size", 4)
@@ -111,10 +115,13 @@ def test_a_stopped_run_goes_on(
     [
         (["nowhere"], "nowhere: no such folder"),
         (["{folder}", "--cache-size", "1GB"], "--cache-size needs --cache"),
-        (["{folder}", "--cache", "c", "--cache-size", "big"], "is no size; write it like"),
-        (["{folder}", "--include", "*.tif"], "no image fits"),
+        (["{folder}", "--cache", "c", "--cache-size", "big"], "is not a size; write it like"),
+        (["{folder}", "--include", "*.tif"], "no image matches"),
         (["{folder}", "--jobs", "0"], "--jobs 0"),
-        (["{folder}", "--batch-size", "0"], "batch_size must be a whole number of at least 1"),
+        (
+            ["{folder}", "--batch-size", "0"],
+            "batch_size must be 'auto' or a whole number",
+        ),
         (["{folder}", "-o", "{folder}"], "is a folder"),
         (["{folder}", "-m", "missing.hvlad"], "missing.hvlad"),
     ],
@@ -210,10 +217,10 @@ def test_paths_count_from_the_root(model: Path, folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
-def test_what_cannot_be_is_told_before_the_work(
+def test_impossible_options_are_errors_before_any_work(
     dry: list[str], model: Path, folder: Path, tmp_path: Path
 ) -> None:
-    """A dry run says no to whatever the run would."""
+    """A dry run fails where the run would."""
     out = tmp_path / "f.parquet"
     for output, options, message in (
         (model, [], "give NAME.parquet"),
@@ -222,7 +229,7 @@ def test_what_cannot_be_is_told_before_the_work(
         (out, ["--jobs", "0"], "--jobs 0: give a number of processes"),
         (out, ["--cache", model], "a file; give a folder"),
         (out, ["--weights", "nope.pth"], "nope.pth"),
-        (out, ["--skipped", out], "would overwrite another file"),
+        (out, ["--skipped", out], "would overwrite the output or the model"),
     ):
         result = run("extract", folder, "-m", model, "-o", output, *options, *dry, code=2)
         assert message in " ".join(result.output.split())
@@ -232,7 +239,7 @@ def test_what_cannot_be_is_told_before_the_work(
     assert model.exists()
 
 
-def test_a_dry_run_makes_nothing(model: Path, folder: Path, tmp_path: Path) -> None:
+def test_a_dry_run_creates_nothing(model: Path, folder: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     out, cache = tmp_path / "new" / "f.parquet", tmp_path / "cache"
     result = run("extract", folder, "-m", model, "-o", out, "--cache", cache, "--dry-run")
@@ -245,7 +252,7 @@ def test_a_size_needs_a_unit(tmp_path: Path, model: Path, folder: Path) -> None:
     run("extract", folder, "-m", model, "-o", tmp_path / "f.parquet", "--cache", cache, "-q")
     n_entries = CacheFolder(cache).usage().n_entries
     assert "write it like 500MB or 20GB" in run("cache", cache, "--limit", "2", code=2).output
-    assert "give it or --limit" in run("cache", cache, "--clear", "--limit", "1GB", code=2).output
+    assert "give only one" in run("cache", cache, "--clear", "--limit", "1GB", code=2).output
     assert CacheFolder(cache).usage().n_entries == n_entries > 0
     run("cache", cache, "--limit", "0")
     assert CacheFolder(cache).usage().n_entries == 0

@@ -1,4 +1,4 @@
-"""Extraction in other processes of this machine, from whatever folder and whatever network."""
+"""Extraction in other processes of this machine: paths, networks, threads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_network_registered_here_works_there(
     assert (tmp_path / "cache" / "joblib").is_dir()
 
 
-def test_a_worker_that_lives_on_heeds_what_is_new(
+def test_a_reused_worker_uses_the_new_job(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, read: list[str]
 ) -> None:
     encoder.set_params(memory=tmp_path / "cache")

@@ -8,7 +8,16 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from hypervlad.backbones import build_network, get_backbone, register_backbone
+from hypervlad.backbones import (
+    Backbone,
+    Preprocessing,
+    Reach,
+    build_network,
+    ensure_registered,
+    get_backbone,
+    reach_of,
+    register_backbone,
+)
 
 
 def test_a_tap_before_an_in_place_layer_is_not_changed_by_it() -> None:
@@ -108,3 +117,28 @@ def test_a_tap_without_a_map_is_rejected() -> None:
     network = build_network("flat", "random")
     with pytest.raises(ValueError, match=r"gives \(1, 16\), not a map"):
         network(torch.rand(1, 3, 4, 4))
+
+
+def test_the_reach_of_convolutions() -> None:
+    assert reach_of(build_network("tiny", "random")) == Reach(stride=4, margin=12)
+    assert reach_of(build_network("tiny", "random", ["1"])) == Reach(stride=1, margin=3)
+
+
+@pytest.mark.slow  # tries images of up to 1024 x 1024 pixels
+def test_no_reach_where_cells_depend_on_the_whole_image_or_have_no_regular_grid() -> None:
+    layers = {"global": torch.nn.InstanceNorm2d(3, affine=True), "valid": torch.nn.Conv2d(3, 1, 3)}
+    for name, layer in layers.items():
+        register_backbone(name, lambda layer=layer: torch.nn.Sequential(layer), ["0"])
+        assert reach_of(build_network(name, "random")) is None
+
+
+def test_backbones_of_other_processes_are_registered_once() -> None:
+    backbone = Backbone("elsewhere", torch.nn.Identity, ("0",), Preprocessing())
+    ensure_registered(backbone)
+    ensure_registered(Backbone("elsewhere", torch.nn.Identity, ("1",), Preprocessing()))
+    assert get_backbone("elsewhere") is backbone
+
+
+def test_a_preprocessing_survives_its_dictionary() -> None:
+    preprocessing = Preprocessing((0.5,), (0.25,), minimum_size=7)
+    assert Preprocessing.from_dict(preprocessing.to_dict()) == preprocessing

@@ -18,7 +18,7 @@ from hypervlad.classifier.assessment import TrainingImages, project_vectors, rel
 from hypervlad.cli import app
 from hypervlad.conformal import weighted_limit
 from hypervlad.reports import model_facts
-from hypervlad.reports.predictions import predictions_of
+from hypervlad.reports.predictions import possible_classes, prediction_columns
 
 
 def test_projections_keep_distances() -> None:
@@ -171,19 +171,22 @@ def test_the_table_has_what_is_asked_for(
     model: MicrographClassifier, texture_images: Any, tmp_path: Path
 ) -> None:
     images, _ = texture_images
-    plain = predictions_of(model, images, None, None)
-    assert plain.columns == {}
+    plain = model.classify(images)
+    assert prediction_columns(plain, model.classes_) == {}
     np.testing.assert_array_equal(plain.proba, model.predict_proba(images))
-    full = predictions_of(model, images, 0.8, 0.2)
-    assert list(full.columns) == ["possible", "kind", "reason"]
+    columns = prediction_columns(
+        model.classify(images, coverage=0.8, max_error=0.2), model.classes_
+    )
+    assert list(columns) == ["possible", "kind", "reason"]
     sets = model.predict_set(images, 0.8)
-    assert full.columns["possible"][0] == "|".join(model.classes_[sets[0]])
+    assert columns["possible"][0] == "|".join(model.classes_[sets[0]])
     model.encoder_.set_params(on_error="skip")
+    found = model.classify([tmp_path / "gone.png", images[0]], coverage=0.8, max_error=0.2)
     with pytest.warns(UserWarning, match="gone"):
-        found = predictions_of(model, [tmp_path / "gone.png", images[0]], 0.8, 0.2)
-    assert found.read.tolist() == [1]
+        found.images.warn()
+    assert found.images.positions.tolist() == [1]
     with pytest.raises(ValueError, match="coverage is a share"):
-        predictions_of(model, [tmp_path / "gone.png"], 80, None)
+        model.classify([tmp_path / "gone.png"], coverage=80)
 
 
 def test_suspects_can_be_listed_in_a_shell(model: MicrographClassifier, tmp_path: Path) -> None:
@@ -214,7 +217,9 @@ def test_what_was_never_held_out_is_not_called_judged(
 def test_how_often_it_was_right_when_held_out_is_told(model: MicrographClassifier) -> None:
     right = model.held_out_.proba.argmax(axis=1) == model.held_out_.codes
     assert model.held_out_.accuracy == right.mean()
-    assert model_facts(model)["right when held out"] == f"{right.mean():.1%} of {len(right)} images"
+    assert (
+        model_facts(model)["accuracy when held out"] == f"{right.mean():.1%} of {len(right)} images"
+    )
 
 
 def test_names_with_the_sign_between_them_can_be_told_apart(
@@ -223,8 +228,10 @@ def test_names_with_the_sign_between_them_can_be_told_apart(
     images, _ = texture_images
     model.boosting_.classes_ = np.array([f"{name}|x" for name in model.classes_])
     model.classes_ = model.boosting_.classes_
-    found = predictions_of(model, images, 0.99, None)
-    assert found.possible is not None
-    for names, written in zip(found.possible, found.columns["possible"], strict=True):
+    found = model.classify(images, coverage=0.99)
+    assert found.sets is not None
+    possible = possible_classes(found.sets, model.classes_)
+    columns = prediction_columns(found, model.classes_)
+    for names, written in zip(possible, columns["possible"], strict=True):
         assert re.split(r"(?<!\\)\|", written) == [name.replace("|", r"\|") for name in names]
-    assert max(map(len, found.possible)) > 1
+    assert max(map(len, possible)) > 1

@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 import hypervlad
 from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError
 from hypervlad.backbones import TappedNetwork
-from hypervlad.encoder import codebook_fit as learning_module
+from hypervlad.encoder import codebook_fit
 from hypervlad.encoder.encoding import random_pixels
 from hypervlad.encoder.parameters import EncoderParams
 from hypervlad.images import SkippedImagesWarning
@@ -128,7 +128,7 @@ def _averages(encoder: HypercolumnVLAD, raw: list[np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize("turns", [1, 2, 4, 8])
 @given(turn=st.integers(0, 7), aspect=st.sampled_from(["square", "own"]))
 @settings(max_examples=16, deadline=None)
-def test_four_turns_forget_which_side_was_up_and_eight_the_handedness(
+def test_four_turns_are_invariant_to_rotation_and_eight_to_mirroring(
     turns: Any, turn: int, aspect: Any
 ) -> None:
     rng = np.random.default_rng(0)
@@ -160,7 +160,7 @@ def _upsampled(layer: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return enlarged[0].permute(1, 2, 0).reshape(-1, layer.shape[2]).numpy()
 
 
-def test_one_pass_of_the_network_an_image(
+def test_one_pass_of_the_network_per_image(
     tiny_encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, _ = texture_images
@@ -212,7 +212,9 @@ def test_mixed_sizes_and_own_aspect(tiny_encoder: HypercolumnVLAD, texture_image
     assert encoder.codeword_maps(mixed[4]).shape[1:] != encoder.codeword_maps(mixed[6]).shape[1:]
 
 
-def test_codeword_maps_hold_words(tiny_encoder: HypercolumnVLAD, texture_images: Images) -> None:
+def test_codeword_maps_hold_codewords(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
     images, _ = texture_images
     maps = tiny_encoder.fit(images).codeword_maps(images[0])
     assert maps.shape == (1, 16, 16)
@@ -284,7 +286,7 @@ def test_an_embedded_backbone_needs_no_weights_file(texture_images: Images, tmp_
         hypervlad.load(tmp_path / "without.hvlad", weights=moved).transform(images)
 
 
-def test_a_backbone_that_is_not_registered_here_is_told(
+def test_loading_with_an_unregistered_backbone_is_an_error(
     tiny_encoder: HypercolumnVLAD, texture_images: Images
 ) -> None:
     header, arrays = tiny_encoder.fit(texture_images[0]).to_state()
@@ -300,7 +302,7 @@ def test_a_backbone_that_is_not_registered_here_is_told(
 # --- the cache --------------------------------------------------------------------------------
 
 
-def test_the_cache_is_found_by_pixels_and_by_everything_that_matters(
+def test_the_cache_key_holds_pixels_and_everything_that_decides_a_vector(
     tiny_encoder: HypercolumnVLAD,
     texture_images: Images,
     tmp_path: Path,
@@ -384,7 +386,7 @@ def test_the_cache_folder_is_private(
         ({"n_jobs": 0}, "n_jobs"),
     ],
 )
-def test_bad_parameters_are_told(
+def test_invalid_parameters_are_named(
     parameters: dict[str, Any],
     message: str,
     tiny_encoder: HypercolumnVLAD,
@@ -394,7 +396,7 @@ def test_bad_parameters_are_told(
         tiny_encoder.set_params(**parameters).fit(texture_images[0])
 
 
-def test_a_bare_path_and_an_empty_list_are_told(tiny_encoder: HypercolumnVLAD) -> None:
+def test_a_bare_path_and_an_empty_list_are_errors(tiny_encoder: HypercolumnVLAD) -> None:
     with pytest.raises(ImageReadError, match="wrap it in a list"):
         tiny_encoder.fit("image.png")
     with pytest.raises(ImageReadError, match="list is empty"):
@@ -437,7 +439,7 @@ def test_reading_threads_change_nothing(
         np.testing.assert_array_equal(threaded.fit_transform(paths), expected)
 
 
-def test_every_bad_parameter_is_found_before_images_are_read(
+def test_parameters_are_checked_before_images_are_read(
     tiny_encoder: HypercolumnVLAD,
 ) -> None:
     with pytest.raises(ValueError, match="n_codewords must be"):
@@ -498,11 +500,11 @@ def test_reading_ahead_is_bounded(texture_images: Images) -> None:
     stream.close()
 
 
-def test_the_codebook_looks_at_a_bounded_number_of_images(
+def test_the_codebook_samples_a_bounded_number_of_images(
     tiny_encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, _ = texture_images
-    monkeypatch.setattr(learning_module, "MAX_SAMPLED_IMAGES", 6)
+    monkeypatch.setattr(codebook_fit, "MAX_SAMPLED_IMAGES", 6)
     passes: list[int] = []
     original = TappedNetwork._forward
 
@@ -535,7 +537,7 @@ def test_a_file_cannot_bring_a_cache_folder(
 
 
 @pytest.mark.parametrize("name", ["turns", "pooled", "kmeans", "on_error"])
-def test_a_file_from_before_a_parameter_existed_is_told(
+def test_a_file_that_lacks_a_parameter_is_an_error(
     name: str, tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
 ) -> None:
     header, arrays = tiny_encoder.fit(texture_images[0]).to_state()
@@ -566,7 +568,7 @@ CHANGED: dict[str, Any] = {
 }
 
 
-def test_what_decides_a_vector_is_what_fit_saw(
+def test_parameters_set_after_fit_change_no_vector(
     tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
 ) -> None:
     images, _ = texture_images
@@ -595,7 +597,7 @@ def test_what_decides_a_vector_is_what_fit_saw(
 
 
 def test_no_parameter_is_forgotten() -> None:
-    """One that the recipe lacks must be of the run, or be a fitted attribute of its own."""
+    """One that EncoderParams lacks belongs to the run, or is a fitted attribute of its own."""
     of_the_run = {"memory", "batch_size", "device", "n_jobs", "on_error", "verbose"}
     recipe = {field.name for field in fields(EncoderParams)}
     rest = set(HypercolumnVLAD().get_params()) - recipe - of_the_run

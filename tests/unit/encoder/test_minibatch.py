@@ -1,4 +1,4 @@
-"""Minibatch K-means over every image: order, batches, bounds, and what takes part."""
+"""Minibatch K-means over every image: order, batches, bounds, copies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sklearn.cluster import MiniBatchKMeans
 
 from hypervlad import HypercolumnVLAD
 from hypervlad.codebook import Codebook, LayerProjection, StreamedCodewords, learn_codebook
-from hypervlad.encoder import codebook_fit as learning_module
+from hypervlad.encoder import codebook_fit
 from hypervlad.images import SkippedImagesWarning
 
 Images = tuple[list[np.ndarray], np.ndarray]
@@ -55,8 +55,8 @@ def test_an_image_is_a_step_of_scikit_learns_minibatch_kmeans() -> None:
     np.testing.assert_allclose(streamed.codebook().codewords[0], oracle.cluster_centers_, atol=1e-5)
 
 
-def test_all_images_weigh_alike_however_late() -> None:
-    """A word is the mean of all that it was nearest to, wherever it started; so one word of all."""
+def test_all_images_have_equal_weight_whatever_their_position() -> None:
+    """A codeword is the mean of all that it was nearest to; so a single one is the mean of all."""
     rng = np.random.default_rng(0)
     images = [i + rng.standard_normal((1100, 2)).astype(np.float32) for i in range(20)]
     streamed = StreamedCodewords(in_the_plane([[-99, 99]]), random_state=0)
@@ -66,7 +66,7 @@ def test_all_images_weigh_alike_however_late() -> None:
     np.testing.assert_allclose(streamed.codebook().codewords[0][0], mean, rtol=1e-4)
 
 
-def test_few_samples_wait_for_each_other_and_no_others_are_held() -> None:
+def test_few_samples_wait_for_each_other_and_no_others_are_kept() -> None:
     rng = np.random.default_rng(0)
     streamed = StreamedCodewords(in_the_plane([[0, 0], [1, 1]]), random_state=0)
     most = 0
@@ -78,7 +78,7 @@ def test_few_samples_wait_for_each_other_and_no_others_are_held() -> None:
     assert streamed.n_samples == 9000
 
 
-def test_too_few_samples_are_told() -> None:
+def test_too_few_samples_are_an_error() -> None:
     streamed = StreamedCodewords(in_the_plane([[0, 0], [1, 1], [2, 2]]), random_state=0)
     streamed.add("one", [np.ones((2, 1)), np.ones((2, 1))])
     with pytest.raises(ValueError, match="3 codewords cannot be learnt from 2 hypercolumns"):
@@ -126,7 +126,7 @@ def test_batches_of_several_sizes_do_not_matter(
 
 
 @pytest.mark.parametrize(("grid", "n_each"), [(37, 37), ("image", 100), ("finest", 100)])
-def test_every_image_takes_part_once_in_the_order_of_digests(
+def test_every_image_is_used_once_in_the_order_of_digests(
     grid: Any,
     n_each: int,
     encoder: HypercolumnVLAD,
@@ -134,8 +134,8 @@ def test_every_image_takes_part_once_in_the_order_of_digests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     images, _ = texture_images
-    monkeypatch.setattr(learning_module, "MAX_SAMPLED_IMAGES", 4)
-    monkeypatch.setattr(learning_module, "MAX_SAMPLES_PER_IMAGE", 100)
+    monkeypatch.setattr(codebook_fit, "MAX_SAMPLED_IMAGES", 4)
+    monkeypatch.setattr(codebook_fit, "MAX_SAMPLES_PER_IMAGE", 100)
     seen: list[tuple[str, int]] = []
 
     class Spied(StreamedCodewords):
@@ -143,19 +143,19 @@ def test_every_image_takes_part_once_in_the_order_of_digests(
             seen.append((digest, len(blocks[0])))
             super().add(digest, blocks)
 
-    monkeypatch.setattr(learning_module, "StreamedCodewords", Spied)
+    monkeypatch.setattr(codebook_fit, "StreamedCodewords", Spied)
     encoder.set_params(grid=grid).fit([*images, images[0]])
     assert [n for _, n in seen] == [n_each] * 24
     assert [digest for digest, _ in seen] == sorted({digest for digest, _ in seen})
     assert encoder.n_images_ == 25
 
 
-def test_images_beyond_the_pool_shape_the_words(
+def test_images_beyond_the_pool_change_the_codewords(
     encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The start sees few images; but one word is the mean of all, so that residuals vanish."""
+    """Few images are sampled at first; but one codeword is the mean of all: residuals vanish."""
     images, _ = texture_images
-    monkeypatch.setattr(learning_module, "MAX_SAMPLED_IMAGES", 4)
+    monkeypatch.setattr(codebook_fit, "MAX_SAMPLED_IMAGES", 4)
     encoder.set_params(n_codewords=1, grid="image", normalize=None, n_samples=1000)
     residuals = encoder.fit(images).transform(images)
     scale = np.abs(residuals).max()
@@ -164,7 +164,7 @@ def test_images_beyond_the_pool_shape_the_words(
     assert np.abs(ordinary.mean(axis=0)).max() > 1e-2 * scale
 
 
-def test_skipped_images_are_told_once_in_fit(
+def test_fit_warns_once_of_skipped_images(
     encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Any
 ) -> None:
     bad = tmp_path / "broken.png"

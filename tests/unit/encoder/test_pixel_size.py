@@ -25,8 +25,7 @@ from hypervlad.backbones import Preprocessing, TappedNetwork
 from hypervlad.cli import app
 from hypervlad.codebook import HypercolumnPool
 from hypervlad.displays import CodewordMapDisplay
-from hypervlad.encoder import ImageLoader, LoadedImage, loading
-from hypervlad.encoder import codebook_fit as learning_module
+from hypervlad.encoder import ImageLoader, LoadedImage, codebook_fit, loading
 from hypervlad.encoder.loading import (
     CPU_BATCH_PIXELS,
     MAX_PIXELS,
@@ -57,7 +56,7 @@ def write_tiff(path: Path, image: np.ndarray, pixel_size: float | None) -> Path:
 
 
 def scene(nm_per_pixel: float, n_pixels: int = 128) -> np.ndarray:
-    """Fibres 12 nm apart under a slower mottle, as a microscope of this pixel size sees them."""
+    """Fibres 12 nm apart under a slower mottle, as a microscope of this pixel size shows them."""
     y, x = np.mgrid[:n_pixels, :n_pixels] * nm_per_pixel
     fibres = np.sin(2 * np.pi * (x + 0.3 * y) / 12)
     return np.clip(0.5 + 0.3 * fibres + 0.15 * np.cos(2 * np.pi * y / 40), 0, 1)
@@ -123,7 +122,7 @@ def test_sizes_scale_exactly(height: int, width: int, own: float, power: int) ->
     st.floats(0, exclude_min=True, allow_infinity=False),
     st.floats(0, exclude_min=True, allow_infinity=False),
 )
-def test_a_size_is_within_the_bounds_or_refused(
+def test_a_size_is_within_the_bounds_or_an_error(
     height: int, width: int, own: float, wanted: float
 ) -> None:
     size = resampled_size((height, width), own, wanted)
@@ -144,7 +143,7 @@ def test_the_bounds_themselves_are_allowed() -> None:
     assert size_at_scale((64, 64), 1.0, 2.0, 32) == (32, 32)
 
 
-def test_each_image_enters_at_its_own_size(
+def test_each_image_is_resampled_to_its_own_size(
     encoder: HypercolumnVLAD,
     tiffs: list[Path],
     tmp_path: Path,
@@ -200,7 +199,7 @@ def caught(images: Sequence[Any], method: Any) -> list[UnknownPixelSizeWarning]:
     return [w.message for w in record if isinstance(w.message, UnknownPixelSizeWarning)]
 
 
-def test_images_without_a_pixel_size_are_named_once_a_call(
+def test_images_without_a_pixel_size_are_named_once_per_call(
     encoder: HypercolumnVLAD,
     tiffs: list[Path],
     tmp_path: Path,
@@ -233,8 +232,8 @@ def test_they_are_encoded_as_without_a_common_scale(
 def test_a_folder_read_twice_for_the_codebook_warns_once(
     encoder: HypercolumnVLAD, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learning_module, "MAX_SAMPLED_IMAGES", 1)
-    monkeypatch.setattr(learning_module, "is_chosen", lambda digest, share: share == 1)
+    monkeypatch.setattr(codebook_fit, "MAX_SAMPLED_IMAGES", 1)
+    monkeypatch.setattr(codebook_fit, "is_chosen", lambda digest, share: share == 1)
     (warning,) = caught([scene(1.0, 20 + i) for i in range(4)], encoder.fit)
     assert len(warning.names) == 4
 
@@ -285,7 +284,7 @@ def test_images_out_of_bounds_are_refused_or_skipped(
 
 
 @pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), True, "2", [2.0]])
-def test_what_is_no_pixel_size_is_told_before_images_are_read(
+def test_an_invalid_pixel_size_is_an_error_before_images_are_read(
     value: Any, tiny_encoder: HypercolumnVLAD
 ) -> None:
     with pytest.raises(ValueError, match="pixel_size must be None or nanometres per pixel"):
@@ -340,7 +339,7 @@ def test_without_a_common_scale_the_pixel_size_plays_no_part_in_the_cache(
     assert len(passes) == 1
 
 
-def test_keys_without_a_common_scale_are_as_they_were(
+def test_keys_without_a_common_scale_do_not_hold_it(
     tiny_encoder: HypercolumnVLAD, twins: list[Path]
 ) -> None:
     facts = tiny_encoder.fit(twins).fingerprint()
@@ -354,7 +353,7 @@ def test_keys_without_a_common_scale_are_as_they_were(
 # --- the codebook -----------------------------------------------------------------------------
 
 
-def test_twins_of_another_scale_both_enter_the_codebook_and_copies_once(
+def test_equal_pixels_of_two_scales_both_enter_the_codebook_and_copies_once(
     encoder: HypercolumnVLAD, twins: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
@@ -389,7 +388,7 @@ def test_order_and_batches_do_not_matter(
 
 
 class Watched:
-    """Passes images on and notes how many pixels were taken."""
+    """Yields images and counts the pixels that were consumed."""
 
     def __init__(self, loader: ImageLoader, images: Sequence[Micrograph]) -> None:
         self.loader, self.images, self.n_pixels = loader, images, 0
@@ -417,7 +416,7 @@ def test_few_pixels_wait_whatever_the_mixture_of_sizes(shapes: list[tuple[int, i
         for batch in loader.batches(source):
             n_images, _, height, width = batch.tensors.shape
             assert n_images == 1 or n_images * height * width <= budget
-            # Taken, and neither gone nor the one just taken.
+            # Consumed, and neither in a batch nor the last one consumed.
             waiting = source.n_pixels - n_done
             assert waiting <= 5.2 * budget + 2 * 40 * 40
             n_done += n_images * height * width
@@ -445,7 +444,7 @@ def test_many_sizes_in_a_long_list_do_not_pile_up() -> None:
     st.lists(st.sampled_from([(8, 8), (8, 12), (20, 20)]), min_size=2, max_size=40),
     st.sets(st.integers(0, 39)),
 )
-def test_leaving_images_out_moves_no_other_into_another_batch(
+def test_leaving_images_out_moves_no_other_image_into_another_batch(
     shapes: list[tuple[int, int]], left_out: set[int]
 ) -> None:
     loader = scaled_loader(4)
@@ -486,7 +485,7 @@ def test_a_saved_encoder_keeps_its_scale(
     np.testing.assert_array_equal(loaded.transform(tiffs), vectors)
 
 
-def test_a_file_must_say_its_scale(encoder: HypercolumnVLAD, tiffs: list[Path]) -> None:
+def test_a_file_must_hold_its_scale(encoder: HypercolumnVLAD, tiffs: list[Path]) -> None:
     header, arrays = encoder.fit(tiffs).to_state()
     parameters = {k: v for k, v in header["parameters"].items() if k != "pixel_size"}
     with pytest.raises(
@@ -503,7 +502,7 @@ def test_maps_have_the_resampled_size(encoder: HypercolumnVLAD, tiffs: list[Path
     assert [words.shape for words in display.maps] == shapes
 
 
-def test_facts_tell_the_scale(encoder: HypercolumnVLAD, tiffs: list[Path]) -> None:
+def test_the_scale_is_among_the_facts(encoder: HypercolumnVLAD, tiffs: list[Path]) -> None:
     assert model_facts(encoder.fit(tiffs))["image size"] == (
         "2 nm per pixel; where the pixel size is not known: 16 x 16 pixels, stretched to a square"
     )

@@ -1,4 +1,4 @@
-"""What is found again: by pixels, without reading unchanged files, and never wrongly."""
+"""The cache: results by pixels, unchanged files that are not read, and no wrong result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sklearn.base import clone
 from support.feature_folders import write_image
 
 from hypervlad import HypercolumnVLAD, extract_features
-from hypervlad.cache import CacheFolder, PathIndex, bytes_of
+from hypervlad.cache import CacheFolder, PathIndex, parse_size
 
 
 def test_an_unchanged_folder_is_neither_read_nor_computed(
@@ -45,7 +45,7 @@ def test_pixels_are_found_under_another_name(
 
 
 @pytest.mark.parametrize("change", [{"batch_size": 3}, {"n_jobs": 2}, {"verbose": True}])
-def test_what_does_not_matter_still_hits(
+def test_settings_that_change_no_vector_keep_the_cache(
     change: dict[str, object],
     encoder: HypercolumnVLAD,
     folder: Path,
@@ -64,7 +64,7 @@ def test_what_does_not_matter_still_hits(
     "change",
     [{"n_codewords": 5}, {"image_size": 12}, {"taps": ["1", "3"]}, {"turns": 2}, {"pooled": True}],
 )
-def test_what_matters_does_not(
+def test_settings_that_change_vectors_miss_the_cache(
     change: dict[str, object],
     encoder: HypercolumnVLAD,
     folder: Path,
@@ -80,7 +80,7 @@ def test_what_matters_does_not(
     np.testing.assert_allclose(X, other.transform(files), atol=1e-5)
 
 
-def test_how_files_are_read_matters_to_the_index(
+def test_the_index_depends_on_how_files_are_read(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, read: list[str]
 ) -> None:
     files = sorted(folder.rglob("*.png"))
@@ -106,7 +106,7 @@ def test_a_new_version_of_reading_reads_again(
     assert len(read) == 40
 
 
-def test_a_changed_file_is_read_and_one_that_hides_it_needs_verify(
+def test_a_changed_file_is_read_and_a_hidden_change_needs_verify(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, read: list[str]
 ) -> None:
     memory, file = tmp_path / "cache", folder / "a" / "5.png"
@@ -191,9 +191,9 @@ def test_images_not_chosen_for_the_codebook_are_not_even_opened_again(
     read: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from hypervlad.encoder import codebook_fit as learning
+    from hypervlad.encoder import codebook_fit
 
-    monkeypatch.setattr(learning, "MAX_SAMPLED_IMAGES", 8)
+    monkeypatch.setattr(codebook_fit, "MAX_SAMPLED_IMAGES", 8)
     files = sorted(folder.rglob("*.png"))
     encoder.set_params(memory=tmp_path / "cache").fit(files)
     assert len(read) == 20
@@ -226,7 +226,7 @@ def test_a_cache_is_measured_cut_down_and_cleared(
     assert CacheFolder(memory).usage().n_entries == 40
 
 
-def test_others_entries_in_the_same_memory_stay(
+def test_entries_of_other_programs_in_the_same_memory_stay(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
 ) -> None:
     memory = joblib.Memory(tmp_path / "mine", verbose=0)
@@ -284,7 +284,7 @@ def test_a_new_version_of_the_encoding_finds_nothing(
     assert len(computed) == 40
 
 
-def test_other_folders_are_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_cache_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such folder"):
         CacheFolder(tmp_path / "none")
     (tmp_path / "thesis.txt").write_text("mine")
@@ -295,7 +295,7 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
         CacheFolder(tmp_path)
 
 
-def test_a_memory_of_the_users_own(
+def test_a_joblib_memory_of_the_user(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
 ) -> None:
     memory = joblib.Memory(tmp_path / "mine", verbose=0)
@@ -307,10 +307,10 @@ def test_a_memory_of_the_users_own(
 @given(st.integers(0, 10**6), st.sampled_from(["B", "KB", "MB", "GB", "TB", "k", "M", " gb"]))
 def test_sizes(number: int, unit: str) -> None:
     power = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}[unit.strip().upper().rstrip("B")]
-    assert bytes_of(f"{number}{unit}") == number * 1000**power
+    assert parse_size(f"{number}{unit}") == number * 1000**power
 
 
 @pytest.mark.parametrize("text", ["", "20", "much", "-1GB", "1.5.2MB", "GB", "1 EB"])
 def test_no_sizes(text: str) -> None:
-    with pytest.raises(ValueError, match="is no size; write it like 500MB or 20GB"):
-        bytes_of(text)
+    with pytest.raises(ValueError, match="is not a size; write it like 500MB or 20GB"):
+        parse_size(text)

@@ -1,4 +1,4 @@
-"""Features of folders, lists and streams: what the table holds, and what it must not."""
+"""Features of folders, lists and streams: the table's contents, and errors."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_encoder_given_is_left_alone(
     assert encoder.get_params() == before
 
 
-def test_unreadable_images_have_no_row_and_are_told(
+def test_unreadable_images_have_no_row_and_a_warning_names_them(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
 ) -> None:
     (folder / "a" / "3.png").write_bytes(b"no image")
@@ -111,7 +111,7 @@ def test_nothing_readable_is_an_error_and_leaves_no_file(
     assert not (tmp_path / "f.parquet").exists()
 
 
-def test_a_bad_array_is_named_by_its_place(encoder: HypercolumnVLAD) -> None:
+def test_a_bad_array_is_named_by_its_position(encoder: HypercolumnVLAD) -> None:
     good = np.random.default_rng(0).random((20, 20))
     images = [good] * 6 + [np.full((4, 4), np.nan)] + [good]
     with pytest.warns(SkippedImagesWarning, match=r"image 6 of the list"):
@@ -158,7 +158,7 @@ def _maybe_skipped(n_skipped: int) -> Any:
     return pytest.warns(SkippedImagesWarning) if n_skipped else nullcontext()
 
 
-def test_images_of_unknown_scale_are_told_where_one_is_wanted(
+def test_images_of_unknown_scale_are_named_where_one_is_wanted(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
 ) -> None:
     with pytest.warns(UnknownPixelSizeWarning):
@@ -174,7 +174,7 @@ def test_images_of_unknown_scale_are_told_where_one_is_wanted(
 # --- sources ----------------------------------------------------------------------------------
 
 
-def test_a_stream_is_drawn_from_as_needed(encoder: HypercolumnVLAD) -> None:
+def test_a_stream_is_consumed_as_needed(encoder: HypercolumnVLAD) -> None:
     alive: list[int] = []
     references: list[weakref.ref[np.ndarray]] = []
 
@@ -231,7 +231,7 @@ def test_a_folder_below_a_root(encoder: HypercolumnVLAD, folder: Path) -> None:
         ({"images": "folder", "n_jobs": 0}, ValueError, "n_jobs"),
     ],
 )
-def test_bad_sources_are_told(
+def test_invalid_sources_are_errors(
     arguments: dict[str, Any],
     error: type[Exception],
     message: str,
@@ -254,7 +254,7 @@ def test_bad_sources_are_told(
         extract_features(encoder=encoder, **filled)
 
 
-def test_a_bad_encoder_is_told(encoder: HypercolumnVLAD, folder: Path) -> None:
+def test_an_invalid_encoder_is_an_error(encoder: HypercolumnVLAD, folder: Path) -> None:
     from sklearn.exceptions import NotFittedError
     from sklearn.linear_model import LogisticRegression
 
@@ -267,7 +267,7 @@ def test_a_bad_encoder_is_told(encoder: HypercolumnVLAD, folder: Path) -> None:
         extract_features(folder, fitted)
 
 
-def test_a_folder_as_output_is_told(encoder: HypercolumnVLAD, folder: Path) -> None:
+def test_a_folder_as_output_is_an_error(encoder: HypercolumnVLAD, folder: Path) -> None:
     with pytest.raises(FeatureFileError, match="is a folder; give the name of a file"):
         extract_features(folder, encoder, out=folder)
 
@@ -326,7 +326,9 @@ def test_row_groups_do_not_follow_batches(
     )
 
 
-def test_other_files_are_told(encoder: HypercolumnVLAD, folder: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_features_are_errors(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
     import pandas as pd
 
     out = tmp_path / "f.parquet"
@@ -352,7 +354,7 @@ def test_other_files_are_told(encoder: HypercolumnVLAD, folder: Path, tmp_path: 
 def test_files_in_one_folder_are_one_table_to_other_readers(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
 ) -> None:
-    """What lies beside a file of features must not be taken for one, not even in mid-run."""
+    """Files beside a file of features must not be read as one, not even during a run."""
     import pandas as pd
     import pyarrow.parquet as pq
 
@@ -404,7 +406,7 @@ def test_nothing_else_is_overwritten(
         plan_extraction(folder, encoder, out=out)
 
 
-def test_features_of_another_model_are_not_replaced_by_going_on(
+def test_resume_does_not_replace_features_of_another_model(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "f.parquet"
@@ -419,14 +421,16 @@ def test_features_of_another_model_are_not_replaced_by_going_on(
     load_features(out, encoder=other)
 
 
-def test_a_path_for_a_model_and_no_jobs_are_told(folder: Path, encoder: HypercolumnVLAD) -> None:
+def test_a_path_for_a_model_and_zero_jobs_are_errors(
+    folder: Path, encoder: HypercolumnVLAD
+) -> None:
     with pytest.raises(TypeError, match=r"not a path; give load\('model\.hvlad'\)"):
         extract_features(folder, "model.hvlad")
     with pytest.raises(ValueError, match="n_jobs must be a number of processes"):
         extract_features(folder, encoder, n_jobs=0)
 
 
-def test_one_pattern_may_come_alone(encoder: HypercolumnVLAD, folder: Path) -> None:
+def test_a_single_pattern_may_be_a_string(encoder: HypercolumnVLAD, folder: Path) -> None:
     _, frame = extract_features(folder, encoder, include="A/*", exclude="*3.PNG")
     assert frame["path"].tolist() == [f"a/{i}.png" for i in (0, 1, 2, 4, 5, 6, 7)]
 
@@ -435,7 +439,7 @@ def _noise(n: int) -> np.ndarray:
     return np.random.default_rng(5).random((n, 20, 24)).astype(np.float32)
 
 
-def test_nothing_of_the_users_is_removed(
+def test_files_of_the_user_are_not_removed(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
 ) -> None:
     out, other = tmp_path / "run[12].parquet", tmp_path / "run1.parquet"
@@ -449,7 +453,7 @@ def test_nothing_of_the_users_is_removed(
     assert before < set(tmp_path.iterdir())
 
 
-def test_a_copy_that_cannot_be_written_is_not_called_damage(
+def test_a_copy_that_cannot_be_written_is_not_reported_as_damage(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hypervlad.extraction import table
@@ -464,7 +468,7 @@ def test_a_copy_that_cannot_be_written_is_not_called_damage(
     assert len(load_features(tmp_path / "f.parquet", mmap=False)[0]) == 20
 
 
-def test_odd_names_cost_no_more_than_themselves(
+def test_unusual_names_affect_only_their_own_rows(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
 ) -> None:
     import os
@@ -498,7 +502,7 @@ def test_a_plan_makes_no_cache(encoder: HypercolumnVLAD, folder: Path, tmp_path:
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_plan_says_what_is_there_and_does_nothing(
+def test_a_plan_counts_what_is_done_and_does_nothing(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str], read: list[str]
 ) -> None:
     out, memory = tmp_path / "f.parquet", tmp_path / "cache"

@@ -1,4 +1,4 @@
-"""Stopped at any moment: nothing is lost, nothing is done twice, and the file is the same."""
+"""Interrupted at any moment: no work is lost or done twice, and the file is the same."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_after_an_interruption_only_the_rest_is_computed(
     assert not list(tmp_path.glob("*.parts*"))
 
 
-def test_without_resume_an_interrupted_run_begins_anew(
+def test_without_resume_an_interrupted_run_starts_again(
     encoder: HypercolumnVLAD,
     folder: Path,
     tmp_path: Path,
@@ -127,7 +127,7 @@ def test_a_changed_file_costs_its_own_task(
     np.testing.assert_array_equal(X, encoder.transform(files))
 
 
-def test_a_bad_file_that_was_mended_gets_its_row(
+def test_a_repaired_file_gets_its_row(
     encoder: HypercolumnVLAD,
     folder: Path,
     tmp_path: Path,
@@ -142,7 +142,7 @@ def test_a_bad_file_that_was_mended_gets_its_row(
     assert out.read_bytes() == expected
 
 
-def test_what_was_skipped_is_told_by_the_run_that_ends(
+def test_the_run_that_completes_warns_of_all_skipped_images(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "f.parquet"
@@ -154,7 +154,7 @@ def test_what_was_skipped_is_told_by_the_run_that_ends(
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
-def test_a_damaged_part_is_done_again(
+def test_a_damaged_task_file_is_computed_again(
     damage: str,
     encoder: HypercolumnVLAD,
     folder: Path,
@@ -176,7 +176,7 @@ def test_a_damaged_part_is_done_again(
     assert out.read_bytes() == expected
 
 
-def test_parts_of_another_model_or_batch_are_told_not_thrown_away(
+def test_tasks_of_another_model_or_batch_size_are_an_error_and_stay(
     encoder: HypercolumnVLAD,
     folder: Path,
     tmp_path: Path,
@@ -224,7 +224,7 @@ def test_a_complete_file_stays_until_something_changes(
     assert extract_features(folder, encoder, out=out, resume=True).n_kept == 0
 
 
-def test_a_stream_of_arrays_goes_on_too(
+def test_a_stream_of_arrays_is_resumed_too(
     encoder: HypercolumnVLAD,
     tmp_path: Path,
     computed: list[str],
@@ -246,7 +246,7 @@ def test_a_stream_of_arrays_goes_on_too(
     assert out.read_bytes() == (tmp_path / "expected.parquet").read_bytes()
 
 
-def test_verify_reads_what_a_complete_file_is_of(
+def test_verify_reads_the_images_of_a_complete_file(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
 ) -> None:
     """A file changed under the same size and time: only its pixels tell."""
@@ -268,7 +268,7 @@ def test_verify_reads_what_a_complete_file_is_of(
     assert frame.set_index("path").loc["a/0.bmp", "digest"] == digest
 
 
-def test_verify_reads_what_finished_parts_are_of(
+def test_verify_reads_the_images_of_finished_tasks(
     encoder: HypercolumnVLAD,
     folder: Path,
     tmp_path: Path,
@@ -334,7 +334,7 @@ def test_a_full_disk_loses_nothing(
 
 
 @pytest.mark.parametrize("left", ["nothing", "half a manifest", "an empty one"])
-def test_a_beginning_cut_short_is_in_nobodys_way(
+def test_an_interrupted_start_does_not_block_the_next_run(
     left: str, encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, expected: bytes
 ) -> None:
     parts = tmp_path / "_f.parquet.parts"
@@ -348,7 +348,7 @@ def test_a_beginning_cut_short_is_in_nobodys_way(
     assert not parts.exists()
 
 
-def test_a_removal_cut_short_leaves_it_ours(
+def test_an_interrupted_removal_can_be_continued(
     encoder: HypercolumnVLAD,
     folder: Path,
     tmp_path: Path,
@@ -401,7 +401,7 @@ def test_a_merge_that_is_killed_leaves_nothing_behind(
     assert out.read_bytes() == expected
 
 
-def test_a_run_that_does_not_know_it_is_over_spoils_nothing(
+def test_a_run_that_was_replaced_damages_nothing(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, expected: bytes
 ) -> None:
     settings = {"encoder": "1", "task_size": 4}
@@ -422,7 +422,7 @@ def test_a_run_that_does_not_know_it_is_over_spoils_nothing(
     assert not third.has(task, job.change_detector())
 
 
-def test_a_file_swapped_for_an_older_one_is_seen(
+def test_a_file_swapped_for_an_older_one_is_noticed(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
 ) -> None:
     out, older = tmp_path / "f.parquet", write_image(tmp_path / "o.png", np.random.default_rng(8))
@@ -446,7 +446,7 @@ def test_a_file_from_the_future_costs_nothing(
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_a_share_that_was_away_for_a_moment_costs_no_row(
+def test_a_network_drive_away_for_a_moment_costs_no_row(
     stopped: bool,
     encoder: HypercolumnVLAD,
     folder: Path,
@@ -476,7 +476,7 @@ def test_a_share_that_was_away_for_a_moment_costs_no_row(
     assert out.read_bytes() == expected
 
 
-def test_a_complete_file_tells_again_what_it_lacks(
+def test_a_complete_file_warns_again_of_skipped_images(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
 ) -> None:
     (folder / "a" / "5.png").write_bytes(b"no image")

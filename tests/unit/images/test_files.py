@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from pathlib import Path
@@ -16,10 +17,12 @@ from hypervlad.images import (
     ImageReadError,
     ReadOptions,
     SkippedImagesWarning,
+    UnknownPixelSizeWarning,
     check_image_list,
     find_images,
     read_micrographs,
 )
+from hypervlad.images.files import encode_jpeg
 
 GREY = np.random.default_rng(0).integers(0, 256, (10, 12), dtype=np.uint8)
 
@@ -51,6 +54,16 @@ def test_a_folder_is_searched_recursively_without_masks_and_hidden_files(folder)
 def test_globs(folder):
     assert names(find_images(f"{folder}/*.png"), folder) == ["b.png", "image [1].png"]
     assert names(find_images(f"{folder}/**/*"), folder) == ALL
+
+
+def test_patterns_choose_files_of_a_folder(folder):
+    found = find_images(folder, include=["*.PNG", "sub/*"], exclude="sub/deep/*")
+    assert names(found, folder) == ["b.png", "image [1].png", "sub/c.jpg"]
+    assert names(find_images(folder, exclude=["*.png"]), folder) == [
+        name for name in ALL if not name.endswith(".png")
+    ]
+    with pytest.raises(ImageReadError, match=r"no image matches include=\['\*\.gif'\]"):
+        find_images(folder, include="*.gif")
 
 
 def test_a_file_given_by_name_may_have_any_suffix(folder):
@@ -172,3 +185,37 @@ def test_options_reach_every_image():
 
     assert first.pixels[1, 0] == 0.5
     assert (second.pixels == np.float32(0.7)).all()
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_threads_read_in_the_same_order(n_jobs):
+    images = [np.full((4, 5), value, np.uint8) for value in range(12)]
+    images[3] = np.zeros((2, 2, 2, 2))
+    with pytest.warns(SkippedImagesWarning) as caught:
+        read = list(read_micrographs(images, on_error="skip", n_jobs=n_jobs))
+    assert [index for index, _ in read] == [i for i in range(12) if i != 3]
+    assert [int(255 * found.pixels[0, 0] + 0.5) for _, found in read] == [i for i, _ in read]
+    assert [image.position for image in caught[0].message.skipped] == [3]
+
+
+def test_threads_stop_with_the_caller():
+    images = [np.full((4, 5), value, np.uint8) for value in range(12)]
+    stream = read_micrographs(images, n_jobs=2)
+    assert next(stream)[0] == 0
+    stream.close()
+    assert list(stream) == []
+
+
+def test_unknown_pixel_sizes_are_named_in_the_warning():
+    warning = UnknownPixelSizeWarning.about([f"{i}.png" for i in range(7)], 9)
+    assert str(warning).startswith("7 of 9 images have no known pixel size")
+    assert "4.png, … and 2 more. Use" in str(warning)
+    assert len(warning.names) == 7
+
+
+def test_a_jpeg_has_at_most_the_requested_side():
+    pixels = np.random.default_rng(0).random((30, 60, 3))
+    for quality in (72, 95):
+        image = Image.open(io.BytesIO(encode_jpeg(pixels, 40, quality)))
+        assert (image.format, image.size, image.mode) == ("JPEG", (40, 20), "RGB")
+    assert Image.open(io.BytesIO(encode_jpeg(pixels, 100, 72))).size == (60, 30)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from hypervlad.images import ImageReadError, read_mask
-from hypervlad.images.masks import as_mask
+from hypervlad.images import ImageReadError, ReadOptions, find_masks, read_mask
+from hypervlad.images.masks import as_mask, mask_banner_rows, warn_if_inverted
 
 MASK = np.zeros((20, 30), dtype=bool)
 MASK[3:5, 7:9] = True
@@ -109,3 +111,36 @@ def test_invalid_masks_are_rejected(tmp_path):
     assert not isinstance(error.value, ImageReadError)
     with pytest.raises(ImageReadError, match="got -1, 0"):
         read_mask(np.array([[-1, 0]]))
+
+
+def test_masks_are_found_by_name(tmp_path):
+    for name in ("a.png", "sub/b.bmp", "c_mask.tif", "twice.png", "twice.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    root = Path("images")
+    images = [root / "x" / "a.tif", root / "sub" / "b.png", root / "c.png", root / "d.png"]
+    b = tmp_path / "sub" / "b.bmp"
+    found = find_masks(images, tmp_path, root)
+    assert found == [tmp_path / "a.png", b, tmp_path / "c_mask.tif", None]
+    assert find_masks([root / "y" / "sub" / "b.png"], tmp_path, root) == [b]
+    with pytest.raises(ImageReadError, match=r"b.bmp would be the mask of .*sub.b.png and of .*y"):
+        find_masks([*images, root / "y" / "sub" / "b.png"], tmp_path, root)
+    with pytest.raises(ImageReadError, match="two masks"):
+        find_masks([root / "twice.png"], tmp_path, root)
+    with pytest.raises(ImageReadError, match="none of the 1 images has a mask"):
+        find_masks([root / "e.png"], tmp_path, root)
+    with pytest.raises(ImageReadError, match="no such folder of masks"):
+        find_masks([root / "e.png"], tmp_path / "nowhere")
+
+
+def test_mostly_defective_images_give_a_warning():
+    with pytest.warns(UserWarning, match="are these masks inverted"):
+        warn_if_inverted([0.9, 0.2, 0.7])
+    warn_if_inverted([0.9, 0.2, 0.3])
+    warn_if_inverted([])
+
+
+@pytest.mark.parametrize("options", [{"banner": "remove"}, ReadOptions(banner="remove")])
+def test_masks_of_images_without_banner_may_have_its_rows(options):
+    assert mask_banner_rows(options) is None
+    assert mask_banner_rows({}) == 0

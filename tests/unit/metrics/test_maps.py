@@ -18,7 +18,7 @@ from hypervlad.metrics import (
     pixel_auroc,
     pixel_average_precision,
 )
-from hypervlad.metrics.maps import _N_BINS, _bins
+from hypervlad.metrics.maps import N_BINS, score_bins
 
 SCORES = [pixel_auroc, pixel_average_precision, per_region_overlap]
 
@@ -273,6 +273,7 @@ def test_bad_options_are_refused(options, message):
         patch_confusion(mask.T, mask)
 
 
+@pytest.mark.slow  # thirty tallies of two million bins
 @given(st.integers(0, 1000), st.integers(1, 4), st.booleans())
 @settings(deadline=None, max_examples=30)
 def test_a_tally_is_the_whole(seed: int, n_images: int, is_coarse: bool) -> None:
@@ -298,6 +299,7 @@ def test_a_tally_is_the_whole(seed: int, n_images: int, is_coarse: bool) -> None
         assert found == pytest.approx(expected, abs=1e-9 if is_coarse else 2e-2)
 
 
+@pytest.mark.slow  # thirty tallies of two million bins
 @given(st.integers(0, 1000), st.booleans())
 @settings(deadline=None, max_examples=30)
 def test_the_best_f1_is_that_of_trying_every_threshold(seed: int, is_negative: bool) -> None:
@@ -319,11 +321,11 @@ def test_the_best_f1_is_that_of_trying_every_threshold(seed: int, is_negative: b
 
 def test_bins_keep_the_order_of_scores() -> None:
     values = np.array([-3e38, -7.5, -1.0, -1e-30, -0.0, 0.0, 1e-30, 0.3, 0.3005, 1.0, 7.5, 3e38])
-    bins = _bins(values.astype(np.float32)).astype(int)
+    bins = score_bins(values.astype(np.float32)).astype(int)
     assert (np.diff(bins) >= 0).all()
     assert bins[4] == bins[5]
     assert len(set(bins.tolist())) == len(values) - 1
-    assert 0 <= bins.min() < bins.max() < _N_BINS
+    assert 0 <= bins.min() < bins.max() < N_BINS
 
 
 def test_a_tally_refuses_what_does_not_fit() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import copy
+import dataclasses
 import hashlib
 import io
 import json
@@ -19,11 +21,12 @@ import pytest
 from PIL import Image
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier
+from hypervlad.classifier import Classification
+from hypervlad.encoder import EncodedImages
 from hypervlad.images import ImageReadError, SkippedImage, SkippedImagesWarning
 from hypervlad.images.files import encode_jpeg
 from hypervlad.reports import write_classified_page
 from hypervlad.reports.classified_page import as_script, link_to, most_doubtful, thumbnails
-from hypervlad.reports.predictions import Predictions, predictions_of
 
 EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>"
 
@@ -84,10 +87,18 @@ def digest(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-@pytest.fixture
-def model(tiny_encoder: HypercolumnVLAD, texture_images: Any) -> MicrographClassifier:
+@pytest.fixture(scope="module")
+def fitted(texture_images: Any) -> MicrographClassifier:
     images, labels = texture_images
-    return MicrographClassifier(tiny_encoder, random_state=0).fit(images, labels)
+    encoder = HypercolumnVLAD(
+        "tiny", weights="random", image_size=16, n_codewords=4, n_samples=400, random_state=0
+    )
+    return MicrographClassifier(encoder, random_state=0).fit(images, labels)
+
+
+@pytest.fixture
+def model(fitted: MicrographClassifier) -> MicrographClassifier:
+    return copy.deepcopy(fitted)
 
 
 @pytest.fixture
@@ -100,9 +111,10 @@ def files(texture_images: Any, tmp_path: Path) -> list[Path]:
     return paths
 
 
-def made_up(n: int, n_classes: int = 3) -> Predictions:
+def made_up(n: int, n_classes: int = 3) -> Classification:
     proba = np.random.default_rng(0).dirichlet([0.5] * n_classes, size=n)
-    return Predictions(np.arange(n), proba, {})
+    images = EncodedImages(np.empty((n, 0)), np.arange(n), (), (), (), n, 0)
+    return Classification(images, proba, None, None)
 
 
 # --- what is in it ------------------------------------------------------------------------------
@@ -236,9 +248,9 @@ def test_only_the_most_doubtful_have_pictures_beyond_the_bound(
 def test_answers_that_are_not_sure_are_the_most_doubtful(
     model: MicrographClassifier, files: list[Path]
 ) -> None:
-    found = predictions_of(model, files, None, 0.6)
-    assert found.judged is not None
-    doubtful = set(np.flatnonzero(found.judged.kind != "sure"))
+    found = model.classify(files, max_error=0.6)
+    assert found.judgement is not None
+    doubtful = set(np.flatnonzero(found.judgement.kind != "sure"))
     n = len(doubtful) + 1
     chosen = set(most_doubtful(found, n).tolist())
     assert len(chosen) == n
@@ -249,16 +261,16 @@ def test_images_are_encoded_once(
     model: MicrographClassifier, files: list[Path], tmp_path: Path, monkeypatch: Any
 ) -> None:
     encoded: list[int] = []
-    transform = HypercolumnVLAD.transform
+    encode = HypercolumnVLAD.encode_checked
 
-    def counted(self: HypercolumnVLAD, images: Sequence[Any]) -> np.ndarray:
+    def counted(self: HypercolumnVLAD, images: list[Any]) -> EncodedImages:
         encoded.append(len(images))
-        return transform(self, images)
+        return encode(self, images)
 
-    monkeypatch.setattr(HypercolumnVLAD, "transform", counted)
+    monkeypatch.setattr(HypercolumnVLAD, "encode_checked", counted)
     write_classified_page(tmp_path / "page.html", model, files, max_error=0.6)
     assert encoded == [len(files)]
-    found = predictions_of(model, files, None, 0.6)
+    found = model.classify(files, max_error=0.6)
     write_classified_page(tmp_path / "page.html", model, files, predictions=found)
     assert encoded == [len(files)] * 2
 
@@ -290,8 +302,9 @@ def test_names_and_labels_cannot_break_the_page(
     names = [EVIL, "b\x00\x1b[31m", "c\udcff.png", "\u2028", "</noscript><p>"]
     title = f"{EVIL} {{}} $style"
     model.encoder_.set_params(on_error="skip")
-    found = predictions_of(model, images[:5], 0.8, 0.6)
-    found = found._replace(skipped=[SkippedImage(0, EVIL, EVIL)])
+    found = model.classify(images[:5], coverage=0.8, max_error=0.6)
+    bad = dataclasses.replace(found.images, skipped=(SkippedImage(0, EVIL, EVIL),))
+    found = dataclasses.replace(found, images=bad)
     page = Page(
         write_classified_page(
             tmp_path / "page.html",
@@ -370,7 +383,7 @@ def test_lengths_that_differ_are_refused(model: MicrographClassifier, tmp_path: 
 def test_a_picture_that_can_no_longer_be_read_is_left_out(
     model: MicrographClassifier, files: list[Path], tmp_path: Path
 ) -> None:
-    found = predictions_of(model, files, None, None)
+    found = model.classify(files)
     files[2].unlink()
     page = Page(write_classified_page(tmp_path / "page.html", model, files, predictions=found))
     assert sorted(page.thumbnails) == [0, 1, 3, 4, 5, 6, 7, 8]

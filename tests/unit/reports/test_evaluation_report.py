@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from hypervlad.metrics import Evaluation
@@ -48,6 +49,17 @@ class Page(HTMLParser):
     @property
     def words(self):
         return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture
+def unsaved_figures(monkeypatch):
+    """Draw figures without saving them, which takes most of the time."""
+
+    def touch(draw, path):
+        path.touch()
+        return draw(Figure().add_subplot()).figure_size
+
+    monkeypatch.setattr(report_module, "save_png", touch)
 
 
 class Encoder:
@@ -105,6 +117,7 @@ def test_a_report_is_a_page_with_its_pictures_and_its_table(tmp_path):
         assert words in page.words
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 def test_the_headline_has_the_figures(tmp_path):
     content = example()
     result = Evaluation(content["y_true"], content["proba"], content["classes"])
@@ -116,6 +129,7 @@ def test_the_headline_has_the_figures(tmp_path):
     assert f"{100 * share:.1f} % accuracy of always predicting “{label}”" in page.words
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 def test_the_table_of_predictions_is_complete_and_exact(tmp_path):
     content = example(n=7)
     groups = list("aabbccd")
@@ -147,7 +161,8 @@ def test_names_cannot_break_the_page(tmp_path):
     assert b"\xff.png" in table
 
 
-def test_a_report_without_mistakes_says_so_and_drops_the_old_picture(tmp_path):
+@pytest.mark.usefixtures("unsaved_figures")
+def test_a_report_without_mistakes_says_so_and_removes_the_old_figure(tmp_path):
     write_report(tmp_path, **example())
     assert (tmp_path / "mistakes.png").exists()
     content = example()
@@ -158,6 +173,7 @@ def test_a_report_without_mistakes_says_so_and_drops_the_old_picture(tmp_path):
     assert "There are no mistakes." in page.words
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 def test_labels_that_the_model_does_not_know_are_explained(tmp_path):
     content = example()
     content["y_true"][:5] = ["ghost"] * 5
@@ -168,6 +184,7 @@ def test_labels_that_the_model_does_not_know_are_explained(tmp_path):
     assert "ghost (unknown to the model)" in page.words
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 def test_groups_are_explained(tmp_path):
     page = Page(write_report(tmp_path, **example(), groups=[i // 4 for i in range(40)]))
     assert "The images tested come from 10 groups" in page.words
@@ -180,6 +197,7 @@ def test_a_single_image_makes_a_report(tmp_path):
     )
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 def test_only_files_of_a_report_are_replaced(tmp_path):
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     (tmp_path / "index.html").write_text("old", encoding="utf-8")
@@ -188,6 +206,7 @@ def test_only_files_of_a_report_are_replaced(tmp_path):
     assert "<!DOCTYPE html>" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("the disk is full")])
 def test_an_interrupted_report_leaves_the_old_one(tmp_path, monkeypatch, error):
     write_report(tmp_path, **example(n=6))
@@ -243,6 +262,7 @@ def test_a_report_can_be_read_by_others(tmp_path):
     assert {path.stat().st_mode for path in index.parent.iterdir()} == {expected}
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 def test_a_model_no_better_than_guessing_is_reported(tmp_path):
     content = example(n=12)
     content["proba"] = np.roll(content["proba"], 1, axis=1)
@@ -253,6 +273,7 @@ def test_a_model_no_better_than_guessing_is_reported(tmp_path):
     assert "not clearly better than always" not in Page(write_report(tmp_path / "b", **good)).words
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 def test_doubtful_images_are_left_to_an_expert(tmp_path):
     y = ["fibre", "matrix", "ghost", "fibre"]
     proba = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])

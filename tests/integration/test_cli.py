@@ -1,64 +1,19 @@
+"""The command line from end to end: training, tables, pages, pictures, reports and errors."""
+
 import csv
-import inspect
 import io
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
+from support.commands import RUNNER, TINY, refused, run, write_folder
 
 import hypervlad
-from hypervlad import HypercolumnVLAD
 from hypervlad.cli import app
-from hypervlad.cli.options import OnError
-from hypervlad.reports import write_classified_page
-
-ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = [
-    *("train", "predict", "explain", "evaluate", "extract", "align"),
-    *("check", "demo", "info", "cache"),
-]
-TINY = ["--backbone", "tiny", "--weights", "random", "--image-size", "16", "--n-codewords", "4"]
-
-
-try:
-    RUNNER = CliRunner(mix_stderr=False)
-except TypeError:  # newer ones always keep the two streams apart
-    RUNNER = CliRunner()
-
-
-def run(*arguments, code=0):
-    result = RUNNER.invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    if code == 2:
-        assert "Traceback" not in result.output
-    return result
-
-
-def refused(*arguments):
-    """The one sentence that a failing command says."""
-    result = run(*arguments, code=2)
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert result.stdout == ""
-    return line
-
-
-def write_folder(root, images, labels):
-    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-        (root / label).mkdir(parents=True, exist_ok=True)
-        grey = np.round(255 * image).astype("uint8")
-        Image.fromarray(grey).save(root / label / f"{number:02d}.png")
-    return root
 
 
 def read_table(text):
@@ -86,62 +41,6 @@ def groups(folder, tmp_path):
         for number, image in enumerate(sorted(folder.rglob("*.png"))):
             writer.writerow([image.relative_to(folder).as_posix(), f"sample {number // 2}"])
     return path
-
-
-# --- help -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(command):
-    text = run(command, "--help").stdout
-    assert re.search(rf"^ +hypervlad {command}\b", text, re.MULTILINE)
-
-
-def test_the_top_help_lists_every_command():
-    text = run("--help").stdout
-    for command in COMMANDS:
-        assert re.search(rf"^ +{command} ", text, re.MULTILINE)
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_examples_are_commands_that_parse(command):
-    """Each example's options exist: a missing file is the only thing that may be wrong."""
-    text = run(command, "--help").stdout
-    for line in re.findall(rf"^ +hypervlad {command} ?(.*)$", text, re.MULTILINE):
-        known = run(command, "--help").stdout
-        for option in re.findall(r"(?<!\S)--?[a-z][a-z-]*", line):
-            assert option in known
-
-
-def test_version():
-    assert run("--version").stdout == f"hypervlad {hypervlad.__version__}\n"
-
-
-def test_the_help_states_the_librarys_own_defaults():
-    text = " ".join(run("train", "--help").stdout.split())
-    defaults = HypercolumnVLAD().get_params()
-    for stated in ("backbone", "image_size", "n_codewords"):
-        assert f"by default {defaults[stated]}." in text
-    assert f'"{defaults["weights"]}" (the default)' in text
-    assert {"raise", "skip"} == set(OnError)
-    pictures = inspect.signature(write_classified_page).parameters["max_thumbnails"].default
-    assert f"[default: {pictures};" in " ".join(run("predict", "--help").stdout.split())
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["train"],
-        ["train", "images"],
-        ["fly"],
-        ["train", "images", "-o", "m", "--sed", "1"],
-        ["train", "images", "-o", "m", "--seed", "one"],
-        ["predict", "model.hvlad"],
-        ["demo", "--on-error", "ignore"],
-    ],
-)
-def test_usage_errors_exit_with_2(arguments):
-    assert "Error" in run(*arguments, code=2).stderr
 
 
 # --- train and predict ------------------------------------------------------------------------
@@ -502,94 +401,3 @@ def test_info_says_what_the_file_holds(model):
         "4, common to all taps",
     ):
         assert words in text
-
-
-# --- the process ------------------------------------------------------------------------------
-
-
-def start(tmp_path, body, *arguments):
-    """Run the command line in a process of its own, after a few lines of set-up."""
-    script = tmp_path / "start.py"
-    script.write_text(
-        "import signal, sys\nsys.path[:0] = [r'{}', r'{}']\n".format(ROOT, ROOT / "tests")
-        # Started in the background of a shell, a process may be deaf to Ctrl-C.
-        + "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        + "from support.tiny import register_tiny\nregister_tiny()\n"
-        + textwrap.dedent(body)
-        + "\nfrom hypervlad.cli import main\nmain()\n",
-        encoding="utf-8",
-    )
-    return subprocess.Popen(
-        [sys.executable, str(script), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
-def test_help_is_quick_and_imports_no_framework():
-    code = (
-        "import sys\nfrom hypervlad.cli import main\n"
-        "sys.argv = ['hypervlad', 'train', '--help']\n"
-        "try:\n    main()\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
-        "heavy = {'torch', 'xgboost', 'sklearn', 'matplotlib', 'skimage', 'scipy', 'pandas'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-    )
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
-    # Alone it takes a third of a second; the machine may be busy.
-    assert time.perf_counter() - began < 5
-
-
-def test_python_dash_m_runs_the_same(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "hypervlad", "info", str(tmp_path / "none.hvlad")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert len(done.stderr.splitlines()) == 1
-
-
-@pytest.mark.skipif(os.name == "nt", reason="no SIGINT to another process on Windows")
-@pytest.mark.parametrize("command", ["train", "predict"])
-def test_ctrl_c_leaves_the_old_file_and_no_other(command, folder, model, tmp_path):
-    """Interrupted in the middle of writing, which is as late as it can be."""
-    body = """
-        import os, time
-        def slow(_descriptor):
-            print("writing", flush=True)
-            time.sleep(60)
-        os.fsync = slow
-    """
-    output = tmp_path / "out" / "result"
-    output.parent.mkdir()
-    output.write_text("old", encoding="utf-8")
-    arguments = {
-        "train": ["train", folder, "-o", output, *TINY, "-q"],
-        "predict": ["predict", model, folder, "-o", output, "-q"],
-    }[command]
-    with start(tmp_path, body, *arguments) as process:
-        assert process.stdout.readline() == "writing\n"
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "stopped" in stderr
-    assert "Traceback" not in stderr
-    assert [path.name for path in output.parent.iterdir()] == ["result"]
-    assert output.read_text(encoding="utf-8") == "old"
-
-
-@pytest.mark.skipif(os.name == "nt", reason="a closed pipe is another error on Windows")
-def test_a_reader_that_stops_early_is_no_error(folder, model, tmp_path):
-    with start(tmp_path, "", "predict", model, folder, "-q") as process:
-        process.stdout.close()
-        stderr = process.stderr.read()
-    assert "Traceback" not in stderr
-    assert "error:" not in stderr

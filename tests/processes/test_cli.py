@@ -1,0 +1,112 @@
+"""The command line in a process of its own: fast help, Ctrl-C, closed pipes."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+from support.commands import TINY, run, write_folder
+from support.paths import ROOT
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, texture_images):
+    return write_folder(tmp_path_factory.mktemp("data") / "images", *texture_images)
+
+
+@pytest.fixture(scope="module")
+def model(folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.hvlad"
+    run("train", folder, "-o", path, *TINY, "-q")
+    return path
+
+
+def start(tmp_path, body, *arguments):
+    """Run the command line in a process of its own, after a few lines of set-up."""
+    script = tmp_path / "start.py"
+    script.write_text(
+        "import signal, sys\nsys.path[:0] = [r'{}', r'{}']\n".format(ROOT, ROOT / "tests")
+        # Started in the background of a shell, a process may be deaf to Ctrl-C.
+        + "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        + "from support.tiny import register_tiny\nregister_tiny()\n"
+        + textwrap.dedent(body)
+        + "\nfrom hypervlad.cli import main\nmain()\n",
+        encoding="utf-8",
+    )
+    return subprocess.Popen(
+        [sys.executable, str(script), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_help_is_quick_and_imports_no_framework():
+    code = (
+        "import sys\nfrom hypervlad.cli import main\n"
+        "sys.argv = ['hypervlad', 'train', '--help']\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
+        "heavy = {'torch', 'xgboost', 'sklearn', 'matplotlib', 'skimage', 'scipy', 'pandas'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
+    # Alone it takes a third of a second; the machine may be busy.
+    assert time.perf_counter() - began < 5
+
+
+def test_python_dash_m_runs_the_same(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "hypervlad", "info", str(tmp_path / "none.hvlad")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT to another process on Windows")
+@pytest.mark.parametrize("command", ["train", "predict"])
+def test_ctrl_c_leaves_the_old_file_and_no_other(command, folder, model, tmp_path):
+    """Interrupted in the middle of writing, which is as late as it can be."""
+    body = """
+        import os, time
+        def slow(_descriptor):
+            print("writing", flush=True)
+            time.sleep(60)
+        os.fsync = slow
+    """
+    output = tmp_path / "out" / "result"
+    output.parent.mkdir()
+    output.write_text("old", encoding="utf-8")
+    arguments = {
+        "train": ["train", folder, "-o", output, *TINY, "-q"],
+        "predict": ["predict", model, folder, "-o", output, "-q"],
+    }[command]
+    with start(tmp_path, body, *arguments) as process:
+        assert process.stdout.readline() == "writing\n"
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped" in stderr
+    assert "Traceback" not in stderr
+    assert [path.name for path in output.parent.iterdir()] == ["result"]
+    assert output.read_text(encoding="utf-8") == "old"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a closed pipe is another error on Windows")
+def test_a_reader_that_stops_early_is_no_error(folder, model, tmp_path):
+    with start(tmp_path, "", "predict", model, folder, "-q") as process:
+        process.stdout.close()
+        stderr = process.stderr.read()
+    assert "Traceback" not in stderr
+    assert "error:" not in stderr

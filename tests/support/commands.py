@@ -1,0 +1,45 @@
+"""Commands run in this process, and the folder of images that they work on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from typer.testing import CliRunner
+
+from hypervlad.cli import app
+
+TINY = ["--backbone", "tiny", "--weights", "random", "--image-size", "16", "--n-codewords", "4"]
+
+try:
+    RUNNER = CliRunner(mix_stderr=False)
+except TypeError:  # newer ones always keep the two streams apart
+    RUNNER = CliRunner()
+
+
+def run(*arguments: object, code: int = 0) -> Any:
+    """Run a command; return its result, with stdout and stderr apart."""
+    result = RUNNER.invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    if code == 2:
+        assert "Traceback" not in result.output
+    return result
+
+
+def refused(*arguments: object) -> str:
+    """Run a command that fails; return its one sentence."""
+    result = run(*arguments, code=2)
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert result.stdout == ""
+    return line
+
+
+def write_folder(root: Path, images: list[np.ndarray], labels: np.ndarray) -> Path:
+    """Write images into sub-folders named like their labels."""
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (root / label).mkdir(parents=True, exist_ok=True)
+        grey = np.round(255 * image).astype("uint8")
+        Image.fromarray(grey).save(root / label / f"{number:02d}.png")
+    return root
