@@ -49,6 +49,7 @@ def small(**parameters: Any) -> TransferClassifier:
         "head_learning_rate": 1e-2,
         "batch_size": 6,
         "max_epochs": 3,
+        "Cs": (1.0, 100.0),
         "random_state": 0,
     }
     return TransferClassifier("tiny", **usual | parameters)
@@ -726,5 +727,5 @@ def test_learning_curves_are_shown(texture_images: Images) -> None:
     model = small(mode="finetune").fit(*texture_images)
     display = TrainingCurvesDisplay.from_estimator(model, of="accuracy")
     np.testing.assert_array_equal(display.ax_.lines[0].get_ydata(), model.history_.accuracy)
-    with pytest.raises(ValueError, match="learnt nothing, as mode='features' says"):
+    with pytest.raises(ValueError, match=r"was not trained \(mode='features'"):
         TrainingCurvesDisplay.from_estimator(small().fit(*texture_images))

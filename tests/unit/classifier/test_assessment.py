@@ -69,13 +69,11 @@ def test_names_are_those_below_the_common_folder(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def model(tiny_encoder: HypercolumnVLAD, texture_images: Any) -> MicrographClassifier:
+def model(model: MicrographClassifier, texture_images: Any) -> MicrographClassifier:
     images, labels = texture_images
     rng = np.random.default_rng(0)
     more = [np.clip(image + rng.normal(0, 0.02, image.shape), 0, 1) for image in images]
-    return MicrographClassifier(tiny_encoder, random_state=0).fit(
-        [*images, *more], np.tile(labels, 2)
-    )
+    return model.fit([*images, *more], np.tile(labels, 2))
 
 
 def test_images_are_judged_in_numbers_and_words(

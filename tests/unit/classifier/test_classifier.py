@@ -32,11 +32,6 @@ from hypervlad.images import SkippedImagesWarning
 Images = tuple[list[np.ndarray], np.ndarray]
 
 
-@pytest.fixture
-def model(tiny_encoder: HypercolumnVLAD) -> MicrographClassifier:
-    return MicrographClassifier(tiny_encoder, random_state=0)
-
-
 def test_it_learns_and_its_probabilities_are_probabilities(
     model: MicrographClassifier, texture_images: Images
 ) -> None:
