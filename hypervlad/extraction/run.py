@@ -361,7 +361,7 @@ class Job:
         # Up to the first image that is not in the cache, one task after the other: passing images
         # between threads would take longer than finding their vectors.
         for task in tasks:
-            finished = worker.finished(task, worker.load(task))
+            finished = _finished(task, worker.encode(task, worker.load(task)))
             yield task, finished
             if finished.n_cached < len(task.items):
                 break
@@ -376,7 +376,7 @@ class Job:
         for loaded in read_in_order(noted(), lambda task, _: worker.load(task), n_threads):
             assert isinstance(loaded, _Loaded)  # an unreadable image does not fail its task
             task = ahead.popleft()
-            yield task, worker.finished(task, loaded)
+            yield task, _finished(task, worker.encode(task, loaded))
 
     def _in_workers(
         self, tasks: Iterable[Task], n_jobs: int | None
@@ -391,8 +391,9 @@ class Job:
         def name(number: int) -> str:
             return ", ".join(item.path or "array" for item in running[number].items)
 
-        for number, finished in map_tasks(_run_task, self, noted(), n_jobs, named=name):
-            yield running.pop(number), finished
+        for number, encoded in map_tasks(_run_task, self, noted(), n_jobs, named=name):
+            task = running.pop(number)
+            yield task, _finished(task, encoded)
 
 
 @dataclass(frozen=True, eq=False)
@@ -401,6 +402,19 @@ class _Loaded:
 
     images: list[LoadedImage | SkippedImage]
     stamps: list[Stamp]
+
+
+@dataclass(frozen=True, eq=False)
+class _EncodedTask:
+    """What a worker returns: arrays and records, because a pickled table changes its schema."""
+
+    encoded: EncodedImages
+    records: list[SourceRecord]
+
+
+def _finished(task: Task, result: _EncodedTask) -> FinishedTask:
+    table = table_of(task.items, result.encoded)
+    return FinishedTask(table, result.records, result.encoded.n_cached)
 
 
 class _Worker:
@@ -420,11 +434,11 @@ class _Worker:
         stamps = [item.stamp() for item in task.items]
         return _Loaded(list(read_in_order(task.numbered(), self._load)), stamps)
 
-    def finished(self, task: Task, loaded: _Loaded) -> FinishedTask:
+    def encode(self, task: Task, loaded: _Loaded) -> _EncodedTask:
         """Encode the images of a task."""
         images = loaded.images
         skipped = [image for image in images if isinstance(image, SkippedImage)]
-        encoded: EncodedImages = encode_loaded(
+        encoded = encode_loaded(
             ((i, image) for i, image in enumerate(images) if isinstance(image, LoadedImage)),
             ReadReport(len(images), skipped),
             self.loader,
@@ -438,7 +452,7 @@ class _Worker:
             )
             for item, image, stamp in zip(task.items, images, loaded.stamps, strict=True)
         ]
-        return FinishedTask(table_of(task.items, encoded), records, encoded.n_cached)
+        return _EncodedTask(encoded, records)
 
     def _load(self, image: Any, name: str) -> LoadedImage:
         return self.loader.load(image, name, self.cache.find)
@@ -455,10 +469,10 @@ _workers: WeakKeyDictionary[Job, _Worker] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
-def _run_task(job: Job, task: Task) -> FinishedTask:
+def _run_task(job: Job, task: Task) -> _EncodedTask:
     """Do a task in a worker, with the network that it has built before."""
     with _lock:
         worker = _workers.get(job)
         if worker is None:
             worker = _workers[job] = _Worker(job)
-    return worker.finished(task, worker.load(task))
+    return worker.encode(task, worker.load(task))
