@@ -34,7 +34,10 @@ Images = tuple[list[np.ndarray], np.ndarray]
 
 @pytest.fixture
 def model(tiny_encoder: HypercolumnVLAD) -> MicrographClassifier:
-    return MicrographClassifier(tiny_encoder, random_state=0)
+    """With one strength of regularisation: the default tries many, in each of many fits."""
+    return MicrographClassifier(
+        tiny_encoder, boosting=BoostedSoftmaxClassifier(Cs=1.0), random_state=0
+    )
 
 
 def test_it_learns_and_its_probabilities_are_probabilities(
