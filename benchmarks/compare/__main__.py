@@ -13,6 +13,7 @@ that a noisy machine is noisy for both sides. The exit code is 1 if a check fail
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -33,6 +34,7 @@ from benchmarks.common.tables import table
 WORKER = Path(__file__).with_name("worker.py")
 TOLERANCE = 1e-5  # of vectors and predictions, and of maps relative to their largest value
 MAX_IMPORT_SECONDS = 0.3
+MIN_FILES = 4  # beside an unfinished extraction, before it is killed
 SLACK = 1.05  # a median ratio up to this counts as no slower
 KINDS = ("classifier", "scorer", "masked scorer", "alignment")
 MUST_BE_FASTER = ("fit scorer", "fit masked scorer", "fit alignment")
@@ -187,14 +189,24 @@ class Worker:
     def command(self, *more: str) -> list[str]:
         """Return the command line of the worker."""
         given = ["--checkout", str(self.checkout), "--plan", str(self.plan)]
-        return [sys.executable, str(WORKER), *given, "--threads", str(self.threads), *more]
+        return [
+            sys.executable,
+            "-W",
+            "ignore",
+            str(WORKER),
+            *given,
+            "--threads",
+            str(self.threads),
+            *more,
+        ]
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Send a command and wait for its answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
             sys.exit(f"the process of {self.checkout} ended during {do!r} {arguments}")
@@ -218,13 +230,11 @@ class Worker:
 
     def stop(self) -> None:
         """End the process."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._process.wait(timeout=60)
+        self._process.communicate(timeout=60)
 
 
 def interrupted_extraction(worker: Worker, model: Path, folder: Path) -> tuple[bool, str]:
-    """Kill an extraction half-way, resume it, and compare it with one that was left alone.
+    """Kill an extraction after a few batches, resume it, and compare it with an undisturbed one.
 
     Returns
     -------
@@ -234,30 +244,28 @@ def interrupted_extraction(worker: Worker, model: Path, folder: Path) -> tuple[b
     whole, killed = folder / "whole.parquet", folder / "killed" / "features.parquet"
     killed.parent.mkdir(parents=True)
 
-    def start(out: Path) -> tuple[subprocess.Popen[str], float]:
-        command = worker.command("--extract", str(model), str(out))
-        process = subprocess.Popen(command, env=worker.env, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        process.stdout.readline()  # "ready"
-        return process, time.perf_counter()
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(worker.command("--extract", str(model), str(out)), env=worker.env)
 
-    process, began = start(whole)
-    if process.wait():
+    if start(whole).wait():
         return False, "the extraction failed"
-    seconds = time.perf_counter() - began
-    process, _ = start(killed)
-    time.sleep(0.6 * seconds)
+    process = start(killed)
+    while process.poll() is None and _n_files(killed.parent) < MIN_FILES:
+        time.sleep(0.01)
     process.kill()
     process.wait()
-    kept = sum(path.is_file() for path in killed.parent.rglob("*"))
+    kept = _n_files(killed.parent)
     if killed.exists():
         return False, "the extraction had ended before it was killed: give more images"
-    process, _ = start(killed)
-    if process.wait():
+    if start(killed).wait():
         return False, "the resumed extraction failed"
     same = whole.read_bytes() == killed.read_bytes()
     bytes_in_words = "the same bytes" if same else "OTHER bytes"
     return same, f"{bytes_in_words}, resumed with {kept} files of finished batches"
+
+
+def _n_files(folder: Path) -> int:
+    return sum(path.is_file() for path in folder.rglob("*"))
 
 
 # --- comparisons ----------------------------------------------------------------------------------

@@ -260,7 +260,6 @@ def serve(side: Side) -> None:
 def extract(plan: dict[str, Any], model: str, out: str) -> None:
     """Extract the features of the plan's images, resuming what is there already."""
     loaded = hypervlad.load(model)
-    print("ready", flush=True)
     hypervlad.extract_features(plan["extraction"], loaded, out=out, root=plan["root"], resume=True)
 
 

@@ -30,9 +30,8 @@ import numpy as np
 
 from benchmarks.common.results import save_result
 from hypervlad.review import informativeness, rank
-from hypervlad.review.filling import make_queue
+from hypervlad.review.database import FILE, make_queue
 from hypervlad.review.records import Entry
-from hypervlad.review.schema import FILE
 
 CLASSES = ["fibre", "matrix", "particle"]
 N_CLIENTS = 2

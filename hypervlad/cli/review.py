@@ -30,7 +30,7 @@ from hypervlad.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from hypervlad.review.retraining import Comparison, Material, Remaining
+    from hypervlad.review.retraining import Comparison, DoubtfulCounts, Material
 
 review = typer.Typer(
     name="review",
@@ -86,7 +86,7 @@ def start(
     from hypervlad.conformal import check_share
     from hypervlad.images import ImageReadError, find_images
     from hypervlad.review import start_queue
-    from hypervlad.review.schema import check_free
+    from hypervlad.review.database import check_free
 
     check_free(output)
     check_share("--max-error", max_error)
@@ -105,7 +105,7 @@ def start(
             training=training,
             model_file=model,
             max_error=max_error,
-            advance=bar.update,
+            progress=bar.update,
         )
     reduce_cache(cache, cache_size)
     say(quiet, f"labelled by the model: {started.n_sure} images")
@@ -193,12 +193,12 @@ def export(
       hypervlad review export queue/ -o labels.csv
     """
     from hypervlad.modelfile import replace_when_complete
-    from hypervlad.review import Queue, exported
+    from hypervlad.review import Queue, export_labels
 
     opened = Queue(queue)
     try:
         prepare_file(output)
-        table, n_open = exported(opened)
+        table, n_open = export_labels(opened)
     finally:
         opened.close()
     with replace_when_complete(output) as stream:
@@ -263,7 +263,7 @@ def retrain(
 
     from hypervlad.datasets import load_image_folder
     from hypervlad.review import Queue
-    from hypervlad.review.retraining import compare, fitted_again, gather, remaining, requeue
+    from hypervlad.review.retraining import compare, gather, refit, remaining, requeue
 
     check_cache(cache, cache_size)
     opened = Queue(queue)
@@ -287,7 +287,7 @@ def retrain(
             f"{material.by_person.sum()} of them labelled by hand{_in_groups(material)}",
         )
         with hint_at_bad_files():
-            new = fitted_again(old, material)
+            new = refit(old, material)
         new.save(output, include_backbone=hasattr(old.encoder_, "backbone_state_"))
         _print_accuracy(compare(new, old.classes_.tolist(), material))
         if new.held_out_ is None:
@@ -297,7 +297,7 @@ def retrain(
         new.encoder_.set_params(on_error="skip", verbose=False)
         n_left = len(remaining(opened))
         with tqdm(total=n_left, unit="image", disable=True if quiet else None) as bar:
-            left = requeue(opened, new, material, output, write=not keep_queue, advance=bar.update)
+            left = requeue(opened, new, material, output, write=not keep_queue, progress=bar.update)
         _print_queue(left, keep_queue)
     finally:
         opened.close()
@@ -344,7 +344,7 @@ def _print_accuracy(found: Comparison) -> None:
         typer.echo(f"new categories: {', '.join(found.new_categories)}")
 
 
-def _print_queue(left: Remaining, kept: bool) -> None:
+def _print_queue(left: DoubtfulCounts, kept: bool) -> None:
     typer.echo(
         f"uncertain among {left.n_images} images without a manual label: {left.before} before, "
         f"{left.after} now{' (the queue is unchanged)' if kept else '; the queue is updated'}"

@@ -148,13 +148,13 @@ def draw_tiles(ax: Axes, tiles: Sequence[Tile], n_columns: int) -> None:
         row, column = divmod(index, n_columns)
         left, top = column * (1 + gap), row * pitch
         _draw_pixels(ax, tile, left, top)
-        for number, words in enumerate(tile.caption):
+        for number, entry in enumerate(tile.caption):
             ax.text(
                 left + 0.5,
                 top + 1 + (number + 0.3) * line,
-                literal(shorten(words.text)),
-                color=words.colour,
-                fontweight=words.weight,
+                literal(shorten(entry.text)),
+                color=entry.colour,
+                fontweight=entry.weight,
                 fontsize=_CAPTION_POINTS,
                 ha="center",
                 va="top",

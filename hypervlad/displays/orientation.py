@@ -335,7 +335,7 @@ def _checked_panels(panels: str | Sequence[str] | None, *, with_regions: bool) -
 
 def _alignment_text(aligned: AlignedFraction, pixel_size: float | None) -> tuple[str, str]:
     n, degrees = len(aligned.regions), np.rad2deg(aligned.tolerance)
-    rule = f"spread below {degrees:.3g}°" if aligned.proba is None else "as the model judges"
+    rule = f"spread below {degrees:.3g}°" if aligned.proba is None else "as judged by the model"
     windows = f"windows {_side_text(aligned, pixel_size)}, {rule}"
     if np.isnan(aligned.fraction):
         return "background everywhere", windows

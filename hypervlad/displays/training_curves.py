@@ -79,8 +79,8 @@ class TrainingCurvesDisplay(Display):
         curves = model.history_ if hasattr(model, "history_") else model.curves_
         if curves is None:
             raise ValueError(
-                f"this {type(model).__name__} has no history: its network learnt nothing, as "
-                f"mode={model.mode!r} says"
+                f"this {type(model).__name__} has no history: its network was not trained "
+                f"(mode={model.mode!r})"
             )
         sides = getattr(curves, of), getattr(curves, f"validation_{of}")
         start = getattr(curves, f"start_{of}", None)

@@ -176,7 +176,7 @@ def evaluate_defects(
     -------
     DefectEvaluation
         Without images that cannot be read, are smaller than a patch or are of another size than
-        their mask; ``left_out`` says why.
+        their mask; ``left_out`` has the reasons.
 
     Raises
     ------
@@ -206,5 +206,5 @@ def evaluate_defects(
     shares = [image.true_fraction for image in result.images if image.is_defective]
     warn_if_inverted(shares)
     if not result.images:
-        raise ImageReadError(f"no image is left to judge: {'; '.join(result.left_out)}")
+        raise ImageReadError(f"no image is left to evaluate: {'; '.join(result.left_out)}")
     return result

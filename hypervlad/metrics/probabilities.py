@@ -124,7 +124,7 @@ def expected_calibration_error(y_true: ArrayLike, proba: ArrayLike, *, n_bins: i
     --------
     >>> from hypervlad.metrics import expected_calibration_error
     >>> proba = [[0.75, 0.25], [0.75, 0.25], [0.75, 0.25], [0.75, 0.25]]
-    >>> expected_calibration_error([0, 0, 0, 1], proba)  # right three times in four, as it says
+    >>> expected_calibration_error([0, 0, 0, 1], proba)  # three of four correct, as predicted
     0.0
     >>> expected_calibration_error([0, 0, 1, 1], proba)
     0.25

@@ -183,21 +183,26 @@ def report_on_model(
         ``index.html``.
     result : Evaluation
     """
-    proba = model.predict_proba(images)
-    readable = np.flatnonzero(~np.isnan(proba[:, 0]))
+    found = model.classify(images)
+    found.images.warn()
 
-    def kept(values: Sequence[Any] | None) -> list[Any] | None:
-        return None if values is None else [values[int(index)] for index in readable]
+    def of_read(values: Sequence[Any]) -> list[Any]:
+        return [values[int(position)] for position in found.images.positions]
 
-    result = Evaluation(kept(y_true) or [], proba[readable], list(model.classes_), kept(groups))
+    result = Evaluation(
+        of_read(y_true),
+        found.proba,
+        list(model.classes_),
+        None if groups is None else of_read(groups),
+    )
     index = write_report(
         out_dir,
-        images=kept(images) or [],
+        images=of_read(images),
         y_true=result.y_true,
         proba=result.proba,
         classes=result.classes,
         groups=result.groups,
-        names=kept(names),
+        names=None if names is None else of_read(names),
         encoder=model.encoder_,
         model=model,
         details={**model_facts(model), **(details or {}), "versions": versions_text()},

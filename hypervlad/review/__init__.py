@@ -1,42 +1,9 @@
-"""Which images a person must look at, the page where they do it, and what comes back from it.
+"""Label the images that a model is unsure of, on a local page, and train with the labels.
 
-The page alone needs Flask and waitress, which ``pip install "hypervlad[review]"`` brings; it needs
-no model, so that PyTorch is imported only where images are judged.
+The page itself needs Flask and waitress (``pip install "hypervlad[review]"``) but no model: PyTorch
+is imported only where images are classified.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-from hypervlad.review.records import QueueError
-from hypervlad.review.store import Queue
-
-if TYPE_CHECKING:
-    from hypervlad.review.exporting import exported
-    from hypervlad.review.ranking import informativeness, rank
-    from hypervlad.review.starting import Started, start_queue
-
-__all__ = [
-    "Queue",
-    "QueueError",
-    "Started",
-    "exported",
-    "informativeness",
-    "rank",
-    "start_queue",
-]
-
-_FILE_OF = {
-    "Started": "starting",
-    "exported": "exporting",
-    "informativeness": "ranking",
-    "rank": "ranking",
-    "start_queue": "starting",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _FILE_OF:
-        return getattr(importlib.import_module(f"hypervlad.review.{_FILE_OF[name]}"), name)
-    raise AttributeError(f"module 'hypervlad.review' has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Micrographs as a browser can show them: 8-bit, scaled to the screen or at full size."""
+"""Micrographs as JPEG for the browser: 8-bit, scaled to the screen or at full size."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from hypervlad.images.files import encode_jpeg
 
 SCREEN = 1024  # pixels, of the longer side
 THUMBNAIL = 192
-WHOLE = 8192  # more than that, browsers show badly or not at all
+WHOLE = 8192  # browsers cannot show larger images reliably
 
 _QUALITY = 92
 _CACHE_BYTES = 64 * 2**20
-_AT_ONCE = 2  # images decoded at a time: each may take a gigabyte
-_WAITING = 2  # more may wait for that; the server's other threads are for clicks
+_MAX_DECODING = 2  # images decoded at a time: each may need a gigabyte
+_MAX_WAITING = 2  # further requests that may wait; the other threads of the server are for clicks
 
 
 class BusyError(Exception):
-    """So many pictures are being made that this one is to be asked for again a moment later."""
+    """Too many previews are being made; the browser requests this one again a moment later."""
 
 
 class Previews:
-    """Makes pictures of files, and keeps them while they are likely to be asked for again."""
+    """Makes previews of image files and caches the latest ones."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Path, int], bytes] = OrderedDict()
+        self._cached: OrderedDict[tuple[Path, int], bytes] = OrderedDict()
         self._bytes = 0
         self._guard = threading.Lock()
-        self._turns = threading.BoundedSemaphore(_AT_ONCE + _WAITING)
-        self._decoding = threading.BoundedSemaphore(_AT_ONCE)
+        self._slots = threading.BoundedSemaphore(_MAX_DECODING + _MAX_WAITING)
+        self._decoding = threading.BoundedSemaphore(_MAX_DECODING)
 
     def get(self, path: Path, side: int) -> bytes:
-        """Return a JPEG picture of a micrograph.
+        """Return a micrograph as JPEG.
 
         Parameters
         ----------
         path : Path
         side : int
-            The longer side has at most so many pixels; smaller images stay as they are.
+            Maximum number of pixels of the longer side; smaller images keep their size.
 
         Returns
         -------
@@ -51,33 +51,33 @@ class Previews:
         ImageReadError
             If the file cannot be read.
         BusyError
-            If others wait already.
+            If too many other requests are waiting.
         """
         key = (path, side)
         found = self._found(key)
         if found is not None:
             return found
-        if not self._turns.acquire(blocking=False):
-            raise BusyError("other pictures are being made; ask again")
+        if not self._slots.acquire(blocking=False):
+            raise BusyError("other previews are being made; try again")
         try:
             with self._decoding:
-                return self._found(key) or self._keep(key, jpeg(path, side))
+                return self._found(key) or self._cache(key, jpeg(path, side))
         finally:
-            self._turns.release()
+            self._slots.release()
 
     def _found(self, key: tuple[Path, int]) -> bytes | None:
         with self._guard:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
+            if key in self._cached:
+                self._cached.move_to_end(key)
+            return self._cached.get(key)
 
-    def _keep(self, key: tuple[Path, int], picture: bytes) -> bytes:
+    def _cache(self, key: tuple[Path, int], picture: bytes) -> bytes:
         with self._guard:
-            if key not in self._kept:
-                self._kept[key] = picture
+            if key not in self._cached:
+                self._cached[key] = picture
                 self._bytes += len(picture)
-            while self._bytes > _CACHE_BYTES and len(self._kept) > 1:
-                self._bytes -= len(self._kept.popitem(last=False)[1])
+            while self._bytes > _CACHE_BYTES and len(self._cached) > 1:
+                self._bytes -= len(self._cached.popitem(last=False)[1])
         return picture
 
 

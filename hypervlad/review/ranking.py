@@ -1,9 +1,9 @@
-"""Pure: in which order a person should look at images, so that each look says most.
+"""The order of the queue: which images a person should label first.
 
-An image is worth a look if the model hesitates between classes or has learnt from nothing like it,
-and less so if one like it is looked at before: a hundred frames of one odd place are one question,
-not a hundred (Settles, *Active Learning Literature Survey*, 2009, sections 3.1 and 3.4; the greedy
-choice is that of maximal marginal relevance, Carbonell and Goldstein, SIGIR 1998).
+A label is informative if the model is unsure between classes or has no similar training images,
+and less informative if a similar image is labelled before: a hundred frames of one unusual place
+are one question (Settles, *Active Learning Literature Survey*, 2009, sections 3.1 and 3.4; the
+greedy choice is that of maximal marginal relevance, Carbonell and Goldstein, SIGIR 1998).
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Copies of what is looked at already keep this share of their worth, and with it their order.
-_LEAST_WORTH = 1e-3
+# Copies of images chosen before keep this share of their value, and so their order.
+_MIN_VALUE_SHARE = 1e-3
 
 
 def informativeness(proba: ArrayLike, novelty: ArrayLike) -> NDArray[np.float64]:
-    """Say how much a person's label of each image would tell, before others are labelled.
+    """Return how informative the label of each image is, before others are labelled.
 
-    ``1 - margin * (1 - surprise)``: either reason is enough. The margin is the most probable
-    class's lead over the next one; the surprise of an image as near to training images as usual is
-    0, of one twice as far 1/2, of one ten times as far 0.9.
+    ``1 - margin * (1 - surprise)``: either reason is enough. The margin is the difference between
+    the two largest probabilities. The surprise is 0 for an image at the usual distance from the
+    training images, 1/2 at twice and 0.9 at ten times this distance.
 
     Parameters
     ----------
     proba : array-like of shape (n, n_classes)
         At least two classes.
     novelty : array-like of shape (n,)
-        Distance to the nearest training images over the usual one; above 1 is unusual, infinite
-        the farthest.
+        Distance to the nearest training images, divided by the usual one: above 1 is unusual; may
+        be infinite.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def informativeness(proba: ArrayLike, novelty: ArrayLike) -> NDArray[np.float64]
     Raises
     ------
     ValueError
-        If the shapes do not fit, there are fewer than two classes, or a value is missing.
+        If the shapes do not match, there are fewer than two classes, or a value is missing.
 
     Examples
     --------
@@ -60,31 +60,31 @@ def informativeness(proba: ArrayLike, novelty: ArrayLike) -> NDArray[np.float64]
 
 
 def rank(worth: ArrayLike, projected: ArrayLike) -> NDArray[np.intp]:
-    """Order images so that each adds most to those before it.
+    """Order images so that each adds the most information to those before it.
 
     Greedy: the next image is the one with the largest ``worth * (1 - s ** 2)``, where ``s`` is its
-    largest cosine similarity to an image already chosen (0 if negative), about the mean of all.
+    largest cosine similarity, after centring, to an image chosen before (0 if negative).
 
     Parameters
     ----------
     worth : array-like of shape (n,)
         Not negative, as from `informativeness`.
     projected : array-like of shape (n, d)
-        What images are compared by; a copy in float32 is made.
+        Vectors that images are compared by; a copy in float32 is made.
 
     Returns
     -------
     ndarray of int, shape (n,)
-        Row numbers, the first to look at first. Equal ones keep their order.
+        Row numbers, the first to label first. Equal ones keep their order.
 
     Raises
     ------
     ValueError
-        If the shapes do not fit, or a value is negative or not finite.
+        If the shapes do not match, or a value is negative or not finite.
 
     Notes
     -----
-    Time grows with n² d: 10,000 images of 128 features take seconds. Memory is that of the copy.
+    Time grows with n² d: 10,000 images of 128 features take seconds. Memory is that of one copy.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def rank(worth: ArrayLike, projected: ArrayLike) -> NDArray[np.intp]:
     [0, 2, 3, 1]
     """
     value, directions = _checked(worth, projected)
-    floor = _LEAST_WORTH * value
+    floor = _MIN_VALUE_SHARE * value
     rows = np.arange(len(value))
     similarity = np.zeros(len(value), dtype=np.float32)
     order = np.empty(len(value), dtype=np.intp)
@@ -103,7 +103,7 @@ def rank(worth: ArrayLike, projected: ArrayLike) -> NDArray[np.intp]:
         best = int(gain.argmax())
         order[place], waiting[best] = rows[best], False
         np.maximum(similarity, directions @ directions[best], out=similarity)
-        if 4 * waiting.sum() < 3 * len(waiting):  # those chosen cost time until they are put away
+        if 4 * waiting.sum() < 3 * len(waiting):  # drop the chosen rows, which only cost time
             rows, value, floor = rows[waiting], value[waiting], floor[waiting]
             similarity, directions = similarity[waiting], directions[waiting]
             waiting = np.ones(len(rows), dtype=bool)
@@ -113,7 +113,7 @@ def rank(worth: ArrayLike, projected: ArrayLike) -> NDArray[np.intp]:
 def _checked(
     worth: ArrayLike, projected: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Return the worths, and the directions of images from their mean, of length 1 or 0."""
+    """Return the worths, and unit vectors from the mean to the images (0 at the mean)."""
     value, points = np.asarray(worth, dtype=np.float64), np.array(projected, dtype=np.float32)
     if value.ndim != 1 or points.ndim != 2 or len(points) != len(value):
         raise ValueError(
@@ -126,5 +126,5 @@ def _checked(
     points -= points.mean(axis=0, dtype=np.float64).astype(np.float32)
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
     largest = float(lengths.max())
-    points /= np.where(lengths > 1e-5 * largest, lengths, np.inf)  # at the mean: like none
+    points /= np.where(lengths > 1e-5 * largest, lengths, np.inf)  # at the mean: similar to none
     return value, points

@@ -1,4 +1,4 @@
-"""What passes between the queue, the page and those who fill and empty the queue."""
+"""The records of a queue: what models write, what people do, and what the page shows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Outcome = Literal["kept", "late", "nothing"]
 
 
 class QueueError(ValueError):
-    """A queue cannot be made, opened or used so; the message says why and what to do."""
+    """A queue cannot be created, opened or used; the message says why and what to do."""
 
 
 class UnknownError(QueueError):
@@ -19,21 +19,21 @@ class UnknownError(QueueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """An image as a model judged it.
+    """An image of a new queue, as a model judged it.
 
     Attributes
     ----------
     name : str
-        The path as the person gave it, for tables and for the page.
+        The path as given, for tables and for the page.
     path : Path
-        Absolute.
+        Absolute path.
     place : int or None
-        In the queue, from 0; None where the model was sure.
+        In the queue, from 0; None if the model was sure.
     kind : {"sure", "ambiguous", "out_of_distribution"}
     scores : list of (str, float)
         The most probable categories, most probable first.
     reason : str
-        Why a person should look, in words.
+        Why a person should look at it.
     novelty : float
     nearest : list of int
         Rows of training images, nearest first.
@@ -51,7 +51,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class TrainingImage:
-    """An image that the model learnt from: its name, category, and file where it is known."""
+    """A training image of the model: its name, its category, and its file if known."""
 
     name: str
     label: str
@@ -59,30 +59,30 @@ class TrainingImage:
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """An image and what is known of it by now.
+class LabelledImage:
+    """An image of a queue with its labels so far.
 
     Attributes
     ----------
     item : int
     name : str
     path : Path
-    said : str
-        What the model said that judged it last, before a person labelled it.
+    predicted : str
+        Category predicted by the last model, before a person labelled the image.
     confidence : float
-        The model's, in what it said.
+        Of the prediction.
     doubtful : bool
-        Whether it is, or was, in the queue.
+        Whether the image is, or was, in the queue.
     label : str or None
-        A person's.
+        Of a person.
     skipped : bool
-        Whether a person has put it aside.
+        Whether a person has skipped it.
     """
 
     item: int
     name: str
     path: Path
-    said: str
+    predicted: str
     confidence: float
     doubtful: bool
     label: str | None
@@ -91,7 +91,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Category:
-    """A category that images may be of; `origin` is "model" or "person"."""
+    """A category of images; `origin` is "model" or "person"."""
 
     id: int
     name: str
@@ -110,7 +110,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Item:
-    """An image of the queue, with all that a person needs to see.
+    """An image of the queue, with all that the page shows of it.
 
     Attributes
     ----------
@@ -135,19 +135,19 @@ class Item:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the queue is worked off, in images.
+    """Numbers of images in each state.
 
     Attributes
     ----------
     labelled : int
-        By a person.
+        By people.
     skipped : int
     waiting : int
-        In the queue, not looked at yet.
+        In the queue, without a label yet.
     elsewhere : int
-        Of these, those in the hands of other windows.
+        Of these, those leased by other windows.
     by_model : int
-        Not in the queue: the model was sure.
+        Not in the queue: labelled by the model.
     """
 
     labelled: int
@@ -159,24 +159,24 @@ class Progress:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a click, and what there is to do next.
+    """The result of a click, and the images to label next.
 
     Attributes
     ----------
     outcome : {"kept", "late", "nothing"}
-        Whether it took effect; "late": another window was first, and the click is in the log only;
+        "kept": it took effect; "late": another window was first, and the click is in the log only;
         "nothing": there was nothing to do, or to undo.
-    told : str
-        The same in words; empty where all went as wished.
+    message : str
+        The same in words; empty if the click took effect.
     item : int or None
-        The image that the click was about.
+        The image of the click.
     items : list of Item
-        All that this window has in hand now, most informative first.
+        All images that this window has leased now, most informative first.
     progress : Progress
     """
 
     outcome: Outcome
-    told: str
+    message: str
     item: int | None
     items: list[Item]
     progress: Progress

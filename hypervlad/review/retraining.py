@@ -1,17 +1,20 @@
-"""A new model from the training images and what persons said, and an honest comparison with before.
+"""A new model from training images and people's labels, and its comparison with the previous one.
 
-The comparison is made on images that persons labelled, which are the doubtful ones: its figures say
-nothing about easy images. The new model's answers are those that its prediction sets rest on: of
-copies of its learner, each fitted without a fold of groups, about that fold. Only the codebook,
-which knows no classes, has seen all images.
+The comparison uses images that people labelled. These are the doubtful ones, so its figures do not
+hold for easy images. The new model's predictions are held out: they come from copies of its
+learner, each fitted without a fold of groups. Only the codebook, which does not use the classes,
+was fitted on all images.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
+import warnings
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,17 +23,18 @@ from safetensors.numpy import save_file
 from sklearn.base import clone
 from sklearn.utils import Bunch
 
-from hypervlad.classifier import MicrographClassifier
-from hypervlad.review.filling import contents, refill_queue
-from hypervlad.review.grouping import groups_kept, groups_of
-from hypervlad.review.judging import entries_of, judge_images
-from hypervlad.review.records import Labelled, QueueError, TrainingImage
+from hypervlad.classifier import MicrographClassifier, TrainingImages
+from hypervlad.classifier.assessment import relative_names
+from hypervlad.datasets.groups import GroupRow, match_groups, read_group_rows
+from hypervlad.review.creation import entries_of, judge_images
+from hypervlad.review.database import update_queue
+from hypervlad.review.records import LabelledImage, QueueError, TrainingImage
 from hypervlad.review.store import Queue
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a model is fitted on again; the persons' images come last.
+    """The images to train a new model on; those that people labelled come last.
 
     Attributes
     ----------
@@ -38,31 +42,31 @@ class Material:
     labels : ndarray of shape (n,)
     groups : ndarray of shape (n,), or None
     by_person : ndarray of bool, shape (n,)
-    said : list of n str or None
-        What a model said of an image that a person labelled, when it put it into the queue.
+    predicted : list of n str or None
+        The prediction in the queue for an image that a person labelled.
     """
 
     images: list[str]
     labels: NDArray[Any]
     groups: NDArray[Any] | None
     by_person: NDArray[np.bool_]
-    said: list[str | None]
+    predicted: list[str | None]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How often two models were right on the same images, which persons labelled.
+    """The accuracies of two models on the same images, which people labelled.
 
     Attributes
     ----------
     n_labelled : int
-        Images that persons labelled.
+        Images that people labelled.
     n_compared : int
-        Those that could be held out: the others were needed to learn their category at all.
+        Those that could be held out: the others were needed to train their category.
     before, after : float
-        Accuracies on these; NaN if there are none. Before: what was said when they were queued.
+        Accuracies on these; NaN if there are none. Before: of the predictions in the queue.
     new_categories : list of str
-        Those that the old model did not know; on their images it could not but be wrong.
+        Those that the old model did not have; it was always wrong on their images.
     """
 
     n_labelled: int
@@ -73,8 +77,8 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Remaining:
-    """How many of the images without a person's label are doubtful, before and now."""
+class DoubtfulCounts:
+    """How many of the images without a person's label are doubtful, before and after."""
 
     n_images: int
     before: int
@@ -89,7 +93,7 @@ def gather(
     model: MicrographClassifier | None = None,
     with_model_labels: bool = False,
 ) -> Material:
-    """Put together what there is to learn from.
+    """Collect the images to train on.
 
     Parameters
     ----------
@@ -97,12 +101,12 @@ def gather(
     data : Bunch
         Training images, as from `load_image_folder`.
     groups : path, optional
-        Table with the columns path and group: a line for each training image, and for images of the
-        queue where they belong together or with training images; the others are each their own.
+        Table with the columns path and group: one line for each training image, and for images of
+        the queue that share a group; each other image is its own group.
     model : MicrographClassifier, optional
-        The model before. Without a table, training images keep the groups that it was fitted with.
+        The previous model. Without a table, training images keep the groups of its ``fit``.
     with_model_labels : bool, default=False
-        Learn from what the model was sure of too. It then partly learns from itself.
+        Train also on the sure answers of the model. It is then partly trained on its own output.
 
     Returns
     -------
@@ -111,43 +115,44 @@ def gather(
     Raises
     ------
     QueueError
-        If no person has labelled an image yet.
+        If no image has been labelled by a person yet.
     ImageFolderError
         If the groups do not fit.
     """
-    known = contents(queue)
-    persons = [image for image in known if image.label is not None]
-    if not persons:
+    known = queue.images()
+    by_people = [image for image in known if image.label is not None]
+    if not by_people:
         raise QueueError(
             f"{queue.folder}: no image is labelled by a person yet; label some with "
             "'hypervlad review serve'"
         )
     sure = [image for image in known if image.label is None and not image.doubtful]
-    added = [*(sure if with_model_labels else []), *persons]
-    taken = {image.path.resolve() for image in added}
-    kept = [i for i, image in enumerate(data.images) if Path(image).resolve() not in taken]
+    added = [*(sure if with_model_labels else []), *by_people]
+    in_queue = {image.path.resolve() for image in added}
+    kept = [i for i, image in enumerate(data.images) if Path(image).resolve() not in in_queue]
     of_training = [data.images[i] for i in kept]
     names = None
     if groups is not None:
-        names = groups_of(of_training, data.root, [image.path for image in added], groups)
+        names = groups_from_table(of_training, data.root, [image.path for image in added], groups)
     elif model is not None:
-        names = groups_kept(model.training_, data.images, kept, [image.path for image in added])
+        names = groups_of_model(model.training_, data.images, kept, [image.path for image in added])
     labels = [*(str(data.target[i]) for i in kept), *(_label(image) for image in added)]
     by_person = np.zeros(len(labels), dtype=bool)
-    by_person[len(labels) - len(persons) :] = True
-    said = [None] * (len(labels) - len(persons)) + [image.said for image in persons]
+    by_person[len(labels) - len(by_people) :] = True
+    predicted: list[str | None] = [None] * (len(labels) - len(by_people))
+    predicted += [image.predicted for image in by_people]
     images = [*of_training, *(str(image.path) for image in added)]
-    return Material(images, np.array(labels), names, by_person, said)
+    return Material(images, np.array(labels), names, by_person, predicted)
 
 
-def fitted_again(model: MicrographClassifier, material: Material) -> MicrographClassifier:
-    """Fit a copy of a model, with its own parameters, on new material."""
+def refit(model: MicrographClassifier, material: Material) -> MicrographClassifier:
+    """Fit a copy of a model, with the same parameters, on new material."""
     new: MicrographClassifier = clone(model)
     groups = None if material.groups is None else material.groups.tolist()
     carried = getattr(model.encoder_, "backbone_state_", None)
     if carried is None:
         return new.fit(material.images, material.labels.tolist(), groups=groups)
-    with tempfile.TemporaryDirectory() as folder:  # weights that need not be on this computer
+    with tempfile.TemporaryDirectory() as folder:  # the original file may not be on this computer
         path = Path(folder) / "weights.safetensors"
         save_file({name: np.ascontiguousarray(own) for name, own in carried.items()}, path)
         new.set_params(encoder__weights=str(path))
@@ -161,24 +166,24 @@ def fitted_again(model: MicrographClassifier, material: Material) -> MicrographC
 def compare(
     model: MicrographClassifier, old_classes: Sequence[Any], material: Material
 ) -> Comparison:
-    """Compare what was said before with what the new model says of images held out.
+    """Compare the predictions in the queue with held-out predictions of the new model.
 
     Parameters
     ----------
     model : MicrographClassifier
         Fitted on the material.
     old_classes : sequence of labels
-        Those of the model before.
+        Those of the previous model.
     material : Material
 
     Returns
     -------
     Comparison
     """
-    answers = held_out_answers(model, material)
+    answers = held_out_labels(model, material)
     tested = np.array([answer is not None for answer in answers]) & material.by_person
     truth = material.labels[tested].tolist()
-    before = [material.said[row] for row in np.flatnonzero(tested)]
+    before = [material.predicted[row] for row in np.flatnonzero(tested)]
     after = [answers[row] for row in np.flatnonzero(tested)]
     known = {str(label) for label in old_classes}
     return Comparison(
@@ -190,8 +195,8 @@ def compare(
     )
 
 
-def held_out_answers(model: MicrographClassifier, material: Material) -> list[str | None]:
-    """Return what a model's learners said in ``fit`` of images that they had not seen.
+def held_out_labels(model: MicrographClassifier, material: Material) -> list[str | None]:
+    """Return the held-out predictions from ``fit`` of the images that people labelled.
 
     Parameters
     ----------
@@ -202,7 +207,7 @@ def held_out_answers(model: MicrographClassifier, material: Material) -> list[st
     Returns
     -------
     list of n str or None
-        None for images that were never held out, could not be read, or no person labelled.
+        None for images that were never held out, could not be read, or were not labelled by people.
     """
     answers: list[str | None] = [None] * len(material.images)
     if model.held_out_ is None:
@@ -222,9 +227,9 @@ def requeue(
     model_file: str | Path,
     *,
     write: bool = True,
-    advance: Callable[[int], Any] = lambda _: None,
-) -> Remaining:
-    """Judge what no person has labelled by a new model, and put its answers into the queue.
+    progress: Callable[[int], Any] | None = None,
+) -> DoubtfulCounts:
+    """Judge the images without a person's label by a new model, and update the queue.
 
     Parameters
     ----------
@@ -232,22 +237,21 @@ def requeue(
     model : MicrographClassifier
         Fitted, with ``on_error="skip"`` in its encoder.
     material : Material
-        What it was fitted on.
+        The training images.
     model_file : path
-        Where it is stored.
     write : bool, default=True
-        If not, all is only counted.
-    advance : callable
-        Called after each batch with its number of images.
+        If False, the images are only counted.
+    progress : callable, optional
+        Called after each chunk of images with their number.
 
     Returns
     -------
-    Remaining
+    DoubtfulCounts
     """
     images = remaining(queue)
     max_error = float(queue.fact("max_error", "0.05") or 0.05)
     paths = [image.path for image in images]
-    judged, positions = judge_images(model, paths, max_error=max_error, progress=advance)
+    judged, positions = judge_images(model, paths, max_error=max_error, progress=progress)
     read = [images[i] for i in positions]
     entries = entries_of(
         model, judged, [image.name for image in read], [image.path for image in read]
@@ -255,32 +259,32 @@ def requeue(
     in_doubt = {entry.path for entry in entries if entry.place is not None}
     unread = {image.path for image in images} - {image.path for image in read}
     if write:
-        refill_queue(
-            queue,
+        update_queue(
+            queue.connection,
             [str(label) for label in model.classes_],
             entries,
             _with_files(model, material),
             {"model": str(Path(model_file).absolute())},
         )
-    return Remaining(
+    return DoubtfulCounts(
         n_images=len(images),
         before=sum(image.doubtful for image in images),
         after=sum(
             image.path in in_doubt
-            or image.skipped  # as a person said
-            or (image.doubtful and image.path in unread)  # what it was
+            or image.skipped
+            or (image.doubtful and image.path in unread)  # as before
             for image in images
         ),
     )
 
 
-def remaining(queue: Queue) -> list[Labelled]:
+def remaining(queue: Queue) -> list[LabelledImage]:
     """Return the images of a queue that no person has labelled."""
-    return [image for image in contents(queue) if image.label is None]
+    return [image for image in queue.images() if image.label is None]
 
 
 def _with_files(model: MicrographClassifier, material: Material) -> list[TrainingImage]:
-    """Return the images that a model has just learnt from, with the files that it read."""
+    """Return the training images of a new model, with their files."""
     known = model.training_
     return [
         TrainingImage(name, str(label), Path(material.images[position]).absolute())
@@ -290,11 +294,128 @@ def _with_files(model: MicrographClassifier, material: Material) -> list[Trainin
     ]
 
 
-def _label(image: Labelled) -> str:
-    return image.said if image.label is None else image.label
+def _label(image: LabelledImage) -> str:
+    return image.predicted if image.label is None else image.label
 
 
-def _accuracy(said: Sequence[str | None], truth: Sequence[str]) -> float:
+def _accuracy(labels: Sequence[str | None], truth: Sequence[str]) -> float:
     if not truth:
         return float("nan")
-    return float(np.mean([one == other for one, other in zip(said, truth, strict=True)]))
+    return float(np.mean([one == other for one, other in zip(labels, truth, strict=True)]))
+
+
+# --- groups -------------------------------------------------------------------------------------
+
+
+def groups_from_table(
+    training: Sequence[str],
+    root: str | os.PathLike[str],
+    added: Sequence[Path],
+    table: str | os.PathLike[str],
+) -> NDArray[np.str_]:
+    """Return the groups of training images, then those of images from a queue, from a table.
+
+    Parameters
+    ----------
+    training : sequence of n paths under `root`
+        Each needs a line in the table.
+    root : path
+    added : sequence of m Path
+        Absolute paths of the images from a queue. An image with a line whose path is the end of its
+        own path has that group; each other image is its own group.
+    table : path
+        CSV file with the columns path and group.
+
+    Returns
+    -------
+    ndarray of str, shape (n + m,)
+
+    Raises
+    ------
+    ImageFolderError
+        If a training image has no line, or a line fits several of them.
+    """
+    rows = read_group_rows(table)
+    found = [_row_of(path, rows) for path in added]
+    of_added = {id(row) for row in found if row is not None}
+    ends = {_parts(os.fspath(path))[-1] for path in training}
+    # Lines of images of the queue need no training image.
+    kept = [row for row in rows if id(row) not in of_added or _parts(row.path)[-1] in ends]
+    own = match_groups([Path(path) for path in training], Path(root), kept, table)
+    names = [
+        _own_group(path) if row is None else row.group
+        for path, row in zip(added, found, strict=True)
+    ]
+    return np.array([*own.tolist(), *names])
+
+
+def groups_of_model(
+    known: TrainingImages,
+    training: Sequence[str],
+    kept: Sequence[int],
+    added: Sequence[Path],
+) -> NDArray[np.str_]:
+    """Return groups as `groups_from_table`; training images keep those of the previous model.
+
+    Parameters
+    ----------
+    known : TrainingImages
+        Those of the model.
+    training : sequence of paths
+        All images of the folder; those of the model are recognised by their names.
+    kept : sequence of n int
+        Positions of the images whose groups are returned.
+    added : sequence of m Path
+        Each its own group unless it is a training image too. A training image that the model does
+        not have is its own group as well.
+    """
+    of_file = {
+        Path(image).resolve(): f"group {code} of the model"
+        for image, code in zip(training, _codes_of(known, training), strict=True)
+        if code is not None
+    }
+    is_grouped = len(np.unique(known.groups)) < len(known)
+    if is_grouped and 2 * len(of_file) < len(training):
+        warnings.warn(
+            f"the model was trained with groups, and of {len(training)} training images only "
+            f"{len(of_file)} are known to it by their paths; each of the others is its own group: "
+            "give a table of groups",
+            UserWarning,
+            stacklevel=3,
+        )
+    files = [*(Path(training[i]) for i in kept), *added]
+    return np.array([of_file.get(file.resolve(), _own_group(file)) for file in files])
+
+
+def _codes_of(known: TrainingImages, training: Sequence[str]) -> list[int | None]:
+    """Return the group of each image that a model has, found by equal ends of the paths."""
+    by_name: dict[str, list[tuple[tuple[str, ...], int]]] = defaultdict(list)
+    for name, code in zip(known.names, known.groups.tolist(), strict=True):
+        if name:
+            by_name[_parts(name)[-1]].append((_parts(name), code))
+    found: list[int | None] = []
+    for image, below in zip(training, relative_names(training), strict=True):
+        whole, short = _parts(Path(image).absolute().as_posix()), _parts(below)
+        fitting = [
+            code
+            for parts, code in by_name[whole[-1]]
+            if whole[-len(parts) :] == parts or parts[-len(short) :] == short
+        ]
+        found.append(fitting[0] if len(set(fitting)) == 1 else None)
+    return found
+
+
+def _own_group(path: Path) -> str:
+    return f"group of {path} alone"
+
+
+def _row_of(path: Path, rows: Sequence[GroupRow]) -> GroupRow | None:
+    """Return the line whose path is the longest end of an image's path, if there is one."""
+    whole = _parts(path.as_posix())
+    fitting = [row for row in rows if (parts := _parts(row.path)) and whole[-len(parts) :] == parts]
+    return max(fitting, key=lambda row: len(_parts(row.path)), default=None)
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    clean = PurePosixPath(path.replace("\\", "/"))
+    return tuple(part for part in clean.parts if part not in ("/", "."))

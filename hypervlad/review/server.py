@@ -1,38 +1,46 @@
-"""The server of the page: this machine only, behind a link that holds a secret."""
+"""The server of the page: for this computer only, behind a link with a secret.
+
+The link contains a secret. In addition, pages of other sites in the same browser must not be able
+to use the server (CSRF), nor to impersonate it by a name of their own that resolves to 127.0.0.1
+(DNS rebinding), as OWASP's *Cross-Site Request Forgery Prevention Cheat Sheet* describes. So the
+``Host`` of a request must be a name of the server and its ``Origin`` must equal the ``Host``, and
+requests that change anything are JSON, which a foreign form cannot send.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hmac
+import re
 import socket
 import sqlite3
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, abort, current_app, jsonify, request
+from flask import Flask, Request, Response, abort, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from hypervlad.images import ImageReadError
-from hypervlad.review.guard import HEADERS, MOST_BYTES, Guard, RefusedError, body_of
 from hypervlad.review.previews import SCREEN, THUMBNAIL, WHOLE, BusyError, Previews
 from hypervlad.review.records import Answer, QueueError, UnknownError
 from hypervlad.review.store import Queue
 
 HOST = "127.0.0.1"
 _PAGE = Path(__file__).parent / "page"
-# Named here, not guessed: what Windows guesses of ".js" depends on what else is installed.
-_KINDS = {
+# Declared here: the type that Windows gives ".js" depends on installed software.
+_CONTENT_TYPES = {
     "index.html": "text/html",
     "page.css": "text/css",
     "page.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
-_THREADS = 8
+_N_THREADS = 8
 
 
 def make_app(queue: Queue, token: str, port: int) -> Flask:
-    """Make the application that serves a queue under ``/token/``.
+    """Return the application that serves a queue under ``/token/``.
 
     Parameters
     ----------
@@ -40,21 +48,21 @@ def make_app(queue: Queue, token: str, port: int) -> Flask:
     token : str
         The secret of the link.
     port : int
-        Requests must name it in their ``Host``.
+        Requests must have it in their ``Host``.
 
     Returns
     -------
     Flask
     """
     app = Flask(__name__, static_folder=None, template_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
     app.url_map.merge_slashes = False
     guard = Guard(token, port)
     app.before_request(lambda: guard.check(request))
     app.after_request(_with_headers)
-    app.register_error_handler(Exception, _told)
+    app.register_error_handler(Exception, _error_response)
     _add_files(app)
-    _add_pictures(app, queue, Previews())
+    _add_previews(app, queue, Previews())
     _add_clicks(app, queue)
     return app
 
@@ -68,39 +76,39 @@ def serve(
     ----------
     queue : Queue
     port : int, optional
-        If not given, the queue's own, which is the last one given or the first that was free, so
-        that open windows go on; another free one if that is taken.
+        By default the port that the queue used before, so that open windows continue, or a free
+        port if that one is in use.
     ready : callable
-        Called with the link once the server listens.
+        Called with the link when the server listens.
 
     Raises
     ------
     OSError
-        If the port is taken.
+        If the port is in use.
     """
     from waitress import create_server
 
     listening = _listen(queue, port)
     try:
-        taken: int = listening.getsockname()[1]
+        own_port: int = listening.getsockname()[1]
         token = queue.secret()
         if port is not None or queue.fact("port") is None:
-            queue.note(port=str(taken))
+            queue.set_facts(port=str(own_port))
         server = create_server(
-            make_app(queue, token, taken),
+            make_app(queue, token, own_port),
             sockets=[listening],
-            threads=_THREADS,
+            threads=_N_THREADS,
             ident="",
-            max_request_body_size=16 * MOST_BYTES,
+            max_request_body_size=16 * MAX_BYTES,
         )
-        ready(f"http://{HOST}:{taken}/{token}/")
+        ready(f"http://{HOST}:{own_port}/{token}/")
         server.run()
     finally:
         listening.close()
 
 
 def _listen(queue: Queue, port: int | None) -> socket.socket:
-    """Return a socket on a port; one that was only remembered may be taken by now."""
+    """Return a socket on a port; the remembered port may be in use by now."""
     if port is None:
         with contextlib.suppress(OSError):
             return _bound(int(queue.fact("port", "0") or 0))
@@ -118,7 +126,7 @@ def _bound(port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise OSError(
-            f"port {port} of this computer cannot be had ({error.strerror}): is the page served "
+            f"port {port} of this computer cannot be used ({error.strerror}): is the page served "
             "already? Give another one with --port, or none"
         ) from error
     return listening
@@ -129,17 +137,19 @@ def _add_files(app: Flask) -> None:
         return _file("index.html")
 
     def file(token: str, name: str) -> Response:
-        return _file(name) if name in _KINDS and name != "index.html" else abort(404)
+        return _file(name) if name in _CONTENT_TYPES and name != "index.html" else abort(404)
 
     app.add_url_rule("/<token>/", "page", page)
     app.add_url_rule("/<token>/<name>", "file", file)
 
 
 def _file(name: str) -> Response:
-    return Response((_PAGE / name).read_bytes(), content_type=f"{_KINDS[name]}; charset=utf-8")
+    return Response(
+        (_PAGE / name).read_bytes(), content_type=f"{_CONTENT_TYPES[name]}; charset=utf-8"
+    )
 
 
-def _add_pictures(app: Flask, queue: Queue, previews: Previews) -> None:
+def _add_previews(app: Flask, queue: Queue, previews: Previews) -> None:
     def picture(path: Path, side: int) -> Response:
         return Response(previews.get(path, side), mimetype="image/jpeg")
 
@@ -163,8 +173,7 @@ def _add_clicks(app: Flask, queue: Queue) -> None:
 
     @app.post("/<token>/next")
     def next_items(token: str) -> Response:
-        asked = body_of(request, {"client": str, "want": int})
-        return answered(queue.next(**asked))
+        return answered(queue.next(**body_of(request, {"client": str, "want": int})))
 
     @app.post("/<token>/label")
     def label(token: str) -> Response:
@@ -200,31 +209,125 @@ def _with_headers(response: Response) -> Response:
     return response
 
 
-def _told(error: Exception) -> tuple[Response, int]:
-    """Turn every error into a sentence that the page can show; no traceback leaves the server."""
-    status, words = _in_words(error)
-    response = jsonify({"error": words})
+def _error_response(error: Exception) -> tuple[Response, int]:
+    """Return every error as a sentence that the page can show, never a traceback."""
+    status, message = _error_message(error)
+    response = jsonify({"error": message})
     if status == 503:
         response.headers["Retry-After"] = "1"
     return response, status
 
 
-def _in_words(error: Exception) -> tuple[int, str]:
-    status, words = 500, "the server failed; nothing was changed"
+def _error_message(error: Exception) -> tuple[int, str]:
+    status, message = 500, "the server failed; nothing was changed"
     if isinstance(error, RefusedError):
-        status, words = error.status, str(error)
+        status, message = error.status, str(error)
     elif isinstance(error, UnknownError):
-        status, words = 404, str(error)
+        status, message = 404, str(error)
     elif isinstance(error, ImageReadError):
-        status, words = 422, str(error)
+        status, message = 422, str(error)
     elif isinstance(error, QueueError):
-        status, words = 400, str(error)
+        status, message = 400, str(error)
     elif isinstance(error, BusyError):
-        status, words = 503, str(error)
+        status, message = 503, str(error)
     elif isinstance(error, sqlite3.Error):
-        status, words = 503, f"not saved: the queue's file cannot be written now ({error})"
+        status, message = 503, f"not saved: the queue's file cannot be written now ({error})"
     elif isinstance(error, HTTPException):
-        status, words = error.code or 500, error.description or error.name
+        status, message = error.code or 500, error.description or error.name
     else:
         current_app.logger.error("review serve: %s %s", request.method, error, exc_info=error)
-    return status, words
+    return status, message
+
+
+# --- which requests are accepted ----------------------------------------------------------------
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+MAX_BYTES = 4096  # of the body of a request
+_NAME = re.compile(r"[A-Za-z0-9_-]{8,64}")
+
+
+class RefusedError(Exception):
+    """A request is refused; `status` is the HTTP status of the answer."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Checks requests: raises `RefusedError` unless they come from the page of this server.
+
+    Parameters
+    ----------
+    token : str
+        The first part of every path.
+    port : int
+    """
+
+    token: str
+    port: int
+
+    def check(self, request: Request) -> None:
+        """Check everything but the body."""
+        own = ["127.0.0.1", "localhost"]
+        if self.port != 80:  # browsers leave out the default port
+            own = [f"{name}:{self.port}" for name in own]
+        if request.host not in own:
+            raise RefusedError(403, "this server answers to 127.0.0.1 and localhost only")
+        given = request.path.lstrip("/").partition("/")[0]
+        if not hmac.compare_digest(given.encode("utf-8", "replace"), self.token.encode()):
+            raise RefusedError(404, "no such page: use the link that 'review serve' printed")
+        if not (_from_our_page(request) or _opens_page(request)):
+            raise RefusedError(403, "requests from other pages are refused")
+        if request.method == "POST":
+            self._check_post(request)
+
+    def _check_post(self, request: Request) -> None:
+        if request.headers.get("Origin") != f"http://{request.host}":
+            raise RefusedError(403, "requests from other pages are refused")
+        if request.mimetype != "application/json":
+            raise RefusedError(415, "expected JSON")
+        if (request.content_length or 0) > MAX_BYTES:
+            raise RefusedError(413, f"a request has at most {MAX_BYTES} bytes")
+
+
+def _from_our_page(request: Request) -> bool:
+    """Return whether the request comes from the page itself, if the browser says so at all."""
+    return request.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none")
+
+
+def _opens_page(request: Request) -> bool:
+    """Return whether a person has followed the link, for example in a terminal."""
+    asked = (request.headers.get("Sec-Fetch-Mode"), request.headers.get("Sec-Fetch-Dest"))
+    return request.method == "GET" and asked == ("navigate", "document")
+
+
+def body_of(request: Request, fields: Mapping[str, type]) -> dict[str, Any]:
+    """Return a request's JSON object, checked field by field.
+
+    Raises
+    ------
+    RefusedError
+        If it is not a JSON object with exactly these fields, each of its type.
+    """
+    content = request.get_json(silent=True)
+    if not isinstance(content, dict) or set(content) != set(fields):
+        raise RefusedError(400, f"expected a JSON object with {', '.join(fields)}")
+    for name, kind in fields.items():
+        if type(content[name]) is not kind:  # True is not a number here
+            raise RefusedError(400, f"expected {name} to be {kind.__name__}")
+        if name in ("client", "click") and not _NAME.fullmatch(content[name]):
+            raise RefusedError(400, f"expected {name} to be 8 to 64 letters and digits")
+    return content

@@ -1,4 +1,4 @@
-"""``Queue``: what windows are shown, and what becomes of every click."""
+"""``Queue``: the images that windows show, and the effect of every click."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from hypervlad.review.database import connect, read_queue, transaction
 from hypervlad.review.records import (
     Answer,
     Category,
     Item,
+    LabelledImage,
     Neighbour,
     Outcome,
     Progress,
     QueueError,
     UnknownError,
 )
-from hypervlad.review.schema import connect, transaction
 
-LEASE = 90.0  # seconds that an image stays with a window that says nothing
-_LONGEST_NAME = 80
-_MOST_CATEGORIES = 500
-_MOST_IN_HAND = 32
+LEASE = 90.0  # seconds that an image stays with a window that sends nothing
+_MAX_NAME_LENGTH = 80
+_MAX_CATEGORIES = 500
+_MAX_LEASED = 32
 
 
-class Told(NamedTuple):
-    """What became of a click, in a word and in a sentence, and the image that it was about."""
+class ClickResult(NamedTuple):
+    """The outcome of a click in a word and in a sentence, and the image that was clicked."""
 
     outcome: Outcome
-    words: str
+    message: str
     item: int | None
 
 
@@ -43,19 +44,19 @@ _ITEM = "SELECT id, name, kind, reason, novelty, scores, nearest FROM items"
 
 
 class Queue:
-    """The images that a person is to look at, in a folder; every click is on disk when told so.
+    """The images that people label, in a folder; a click is on disk when it is answered.
 
     Any number of threads and processes of one machine may use a folder at once. A window (client)
-    gets images on a lease that expires, so that no two windows are shown the same one. The first
-    label of an image holds; a later one of another window is kept in the log of events, and the
-    window is told.
+    leases images for a limited time, so that no two windows show the same one. The first label of
+    an image counts; a later one from another window is kept in the log of events, and the answer
+    says so.
 
     Parameters
     ----------
     folder : path
-        Made by `hypervlad.review.start_queue`.
+        Created by `hypervlad.review.start_queue`.
     lease : float, default=90
-        Seconds that an image stays with a window that says nothing.
+        Seconds that an image stays with a window that sends nothing.
     clock : callable, default=time.time
         Seconds; the same in all processes.
 
@@ -76,7 +77,7 @@ class Queue:
         self._own = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
-        _ = self.connection  # what is wrong is told now
+        _ = self.connection  # raises now if the queue cannot be opened
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -89,18 +90,18 @@ class Queue:
         return found
 
     def close(self) -> None:
-        """Close all connections; the queue is not to be used after."""
+        """Close all connections; the queue cannot be used afterwards."""
         with self._guard:
             while self._opened:
                 self._opened.pop().close()
 
     def fact(self, name: str, default: str | None = None) -> str | None:
-        """Return what is noted under a name."""
+        """Return the fact stored under a name."""
         row = self.connection.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
         return default if row is None else str(row["value"])
 
     def secret(self) -> str:
-        """Return the secret of the queue's link: the same in all processes, drawn by the first."""
+        """Return the secret of the queue's link, which the first process creates."""
         with transaction(self.connection):
             self.connection.execute(
                 "INSERT INTO facts VALUES ('token', ?) ON CONFLICT DO NOTHING",
@@ -108,8 +109,8 @@ class Queue:
             )
         return str(self.fact("token"))
 
-    def note(self, **facts: str) -> None:
-        """Note facts of the queue, such as its link."""
+    def set_facts(self, **facts: str) -> None:
+        """Store facts of the queue, such as its port."""
         with transaction(self.connection):
             self.connection.executemany(
                 "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
@@ -121,47 +122,51 @@ class Queue:
         rows = self.connection.execute("SELECT id, name, origin FROM categories ORDER BY id")
         return [Category(*row) for row in rows]
 
+    def images(self) -> list[LabelledImage]:
+        """Return all images in order, with the model's prediction and a person's label."""
+        return read_queue(self.connection)
+
     def add_category(self, name: str) -> Category:
-        """Return a category of that name, new if there is none (upper and lower case are alike).
+        """Return the category of a name, and add it if it is new (case is ignored).
 
         Raises
         ------
         QueueError
             If the name is empty, too long or has characters that cannot be printed.
         """
-        words = checked_name(name)
+        checked = checked_name(name)
         connection = self.connection
         with transaction(connection):
-            found = _category_named(connection, words)
+            found = _category_named(connection, checked)
             if found is None:
                 (known,) = connection.execute("SELECT COUNT(*) FROM categories").fetchone()
-                if known >= _MOST_CATEGORIES:
-                    raise QueueError(f"there are {known} categories already, the most there may be")
+                if known >= _MAX_CATEGORIES:
+                    raise QueueError(f"there are {known} categories already, which is the maximum")
                 connection.execute(
                     "INSERT INTO categories (name, folded, origin) VALUES (?, ?, 'person')",
-                    [words, words.casefold()],
+                    [checked, checked.casefold()],
                 )
-                found = _category_named(connection, words)
+                found = _category_named(connection, checked)
         assert found is not None
         return found
 
     def next(self, client: str, want: int) -> Answer:
-        """Put images into a window's hands, up to `want` of them, and renew its leases."""
+        """Lease images to a window, up to `want` in all, and renew its leases."""
         with transaction(self.connection):
-            return self._answer(client, want, Told("kept", "", None))
+            return self._answer(client, want, ClickResult("kept", "", None))
 
     def label(self, client: str, click: str, item: int, category: int, want: int = 0) -> Answer:
-        """Label an image, once and for all clicks of the same name.
+        """Label an image; a click that is sent again has no further effect.
 
         Parameters
         ----------
         client : str
             The window.
         click : str
-            A name of this very click, drawn by the window: sent again, it changes nothing.
+            Unique name of the click, chosen by the window.
         item, category : int
         want : int, default=0
-            Images to have in hand afterwards.
+            Number of images to lease in all afterwards.
 
         Returns
         -------
@@ -173,34 +178,34 @@ class Queue:
             If there is no such image or category.
         """
 
-        _known(self.connection, "categories", category)
+        _row_of(self.connection, "categories", category)
         return self._click(client, click, item, category, want)
 
     def skip(self, client: str, click: str, item: int, want: int = 0) -> Answer:
-        """Put an image aside, as `label` labels one."""
+        """Skip an image; see `label`."""
 
         return self._click(client, click, item, None, want)
 
     def undo(self, client: str, click: str, want: int = 0) -> Answer:
-        """Take back a window's last label or skip that still holds; the image is its to label."""
+        """Undo a window's last label or skip that took effect; the window gets the image again."""
         with transaction(self.connection):
-            told = self._told_before(click) or self._take_back(client, click)
-            return self._answer(client, want, told)
+            result = self._earlier_result(click) or self._undo_last(client, click)
+            return self._answer(client, want, result)
 
     def again(self, client: str, click: str, want: int = 0) -> Answer:
-        """Bring back into the queue all images that were skipped."""
+        """Return all skipped images to the queue."""
         with transaction(self.connection):
-            told = self._told_before(click)
-            if told is None:
-                told = Told("kept", "", None)
-                number = self._log(client, click, "again", told)
+            result = self._earlier_result(click)
+            if result is None:
+                result = ClickResult("kept", "", None)
+                number = self._log(client, click, "again", result)
                 self.connection.execute(
                     "UPDATE items SET state = 'open', event = ? WHERE state = 'skipped'", [number]
                 )
-            return self._answer(client, want, told)
+            return self._answer(client, want, result)
 
     def release(self, client: str) -> None:
-        """Take all images out of a window's hands: it is closed."""
+        """End all leases of a window that is closed."""
         with transaction(self.connection):
             self.connection.execute(
                 "UPDATE items SET client = NULL, leased_until = NULL WHERE client = ?", [client]
@@ -213,7 +218,7 @@ class Queue:
         ------
         UnknownError
         """
-        return Path(os.fsdecode(_known(self.connection, "items", item)["path"]))
+        return Path(os.fsdecode(_row_of(self.connection, "items", item)["path"]))
 
     def path_of_training(self, row: int) -> Path:
         """Return the file of a training image.
@@ -223,13 +228,13 @@ class Queue:
         UnknownError
             If there is no such image, or its file is not known.
         """
-        found = _known(self.connection, "training", row, key="row")["path"]
+        found = _row_of(self.connection, "training", row, key="row")["path"]
         if found is None:
             raise UnknownError(f"the file of training image {row} is not known")
         return Path(os.fsdecode(found))
 
     def progress(self, client: str = "") -> Progress:
-        """Count images; `client` is the window that asks."""
+        """Count images; `client` is the window that requests this."""
         counts = dict(
             self.connection.execute("SELECT state, COUNT(*) FROM items GROUP BY state").fetchall()
         )
@@ -247,27 +252,29 @@ class Queue:
         )
 
     def _click(self, client: str, click: str, item: int, category: int | None, want: int) -> Answer:
-        """Log a label (or a skip, without category), and let it take effect if it is the first."""
+        """Log a label (or a skip, without category), which takes effect if it is the first."""
         connection = self.connection
         with transaction(connection):
-            told = self._told_before(click)
-            if told is None:
+            result = self._earlier_result(click)
+            if result is None:
                 what, state = ("skip", "skipped") if category is None else ("label", "labelled")
-                is_late = _known(connection, "items", item)["state"] == "labelled"
-                told = (
-                    Told("late", self._too_late(item), item) if is_late else Told("kept", "", item)
+                is_late = _row_of(connection, "items", item)["state"] == "labelled"
+                result = (
+                    ClickResult("late", self._late_message(item), item)
+                    if is_late
+                    else ClickResult("kept", "", item)
                 )
-                number = self._log(client, click, what, told, category)
+                number = self._log(client, click, what, result, category)
                 if not is_late:
                     connection.execute(
                         "UPDATE items SET state = ?, category = ?, event = ?, client = NULL, "
                         "leased_until = NULL WHERE id = ?",
                         [state, category, number, item],
                     )
-            return self._answer(client, want, told)
+            return self._answer(client, want, result)
 
-    def _take_back(self, client: str, click: str) -> Told:
-        """Undo a window's last click that took effect, if its image is still as it left it."""
+    def _undo_last(self, client: str, click: str) -> ClickResult:
+        """Undo a window's last click that took effect, if its image has not changed since."""
         connection = self.connection
         last = connection.execute(
             "SELECT number, item FROM events WHERE client = ? AND what IN ('label', 'skip') "
@@ -275,65 +282,69 @@ class Queue:
             [client],
         ).fetchone()
         if last is None:
-            told = Told("nothing", "there is nothing to undo in this window", None)
-            self._log(client, click, "undo", told)
-            return told
-        if _known(connection, "items", last["item"])["event"] == last["number"]:
-            told = Told("kept", "", last["item"])
+            result = ClickResult("nothing", "there is nothing to undo in this window", None)
+            self._log(client, click, "undo", result)
+            return result
+        if _row_of(connection, "items", last["item"])["event"] == last["number"]:
+            result = ClickResult("kept", "", last["item"])
         else:
-            told = Told("late", "the image was changed since, and stays as it is", last["item"])
-        number = self._log(client, click, "undo", told)
+            result = ClickResult(
+                "late", "the image has been changed since and stays as it is", last["item"]
+            )
+        number = self._log(client, click, "undo", result)
         connection.execute(
             "UPDATE events SET undone_by = ? WHERE number = ?", [number, last["number"]]
         )
-        if told.outcome == "kept":
+        if result.outcome == "kept":
             connection.execute(
                 "UPDATE items SET state = 'open', category = NULL, event = ?, client = ?, "
                 "leased_until = ? WHERE id = ?",
                 [number, client, self._clock() + self.lease, last["item"]],
             )
-        return told
+        return result
 
     def _log(
         self,
         client: str,
         click: str,
         what: str,
-        told: Told,
+        result: ClickResult,
         category: int | None = None,
     ) -> int:
-        outcome, words, item = told
+        outcome, message, item = result
         cursor = self.connection.execute(
-            "INSERT INTO events (click, client, time, what, item, category, outcome, told) "
+            "INSERT INTO events (click, client, time, what, item, category, outcome, message) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [click, client, self._clock(), what, item, category, outcome, words],
+            [click, client, self._clock(), what, item, category, outcome, message],
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
-    def _told_before(self, click: str) -> Told | None:
-        """Return what was answered to a click that comes again: its answer got lost."""
+    def _earlier_result(self, click: str) -> ClickResult | None:
+        """Return the result of a click that is sent again, because its answer was lost."""
         row = self.connection.execute(
-            "SELECT outcome, told, item FROM events WHERE click = ?", [click]
+            "SELECT outcome, message, item FROM events WHERE click = ?", [click]
         ).fetchone()
-        return None if row is None else Told(row["outcome"], row["told"], row["item"])
+        return None if row is None else ClickResult(row["outcome"], row["message"], row["item"])
 
-    def _too_late(self, item: int) -> str:
+    def _late_message(self, item: int) -> str:
         (name,) = self.connection.execute(
             "SELECT c.name FROM items JOIN categories c ON c.id = category WHERE items.id = ?",
             [item],
         ).fetchone()
-        return f"this image was labelled “{name}” before; that holds, yours is in the log"
+        return f"this image was already labelled “{name}”; that label is kept, yours is in the log"
 
-    def _answer(self, client: str, want: int, told: Told) -> Answer:
-        outcome, words, item = told
-        items = self._in_hand(client, min(want, _MOST_IN_HAND))
-        return Answer(outcome, words, item, items, self.progress(client))
+    def _answer(self, client: str, want: int, result: ClickResult) -> Answer:
+        outcome, message, item = result
+        items = self._lease(client, min(want, _MAX_LEASED))
+        return Answer(outcome, message, item, items, self.progress(client))
 
-    def _in_hand(self, client: str, want: int) -> list[Item]:
-        """Renew a window's leases, add images up to `want`, and return them all."""
+    def _lease(self, client: str, want: int) -> list[Item]:
+        """Renew a window's leases, lease images up to `want` in all, and return all of them."""
         connection, now = self.connection, self._clock()
-        mine = "client = ? AND +state = 'open' AND +place IS NOT NULL"  # "+": by the client's index
+        mine = (
+            "client = ? AND +state = 'open' AND +place IS NOT NULL"  # "+": use the client's index
+        )
         (held,) = connection.execute(
             f"SELECT COUNT(*) FROM items WHERE {mine}", [client]
         ).fetchone()
@@ -361,7 +372,7 @@ class Queue:
 
 
 def checked_name(name: str) -> str:
-    """Return a category's name with plain single spaces.
+    """Return a category's name with single spaces between its words.
 
     Raises
     ------
@@ -375,8 +386,8 @@ def checked_name(name: str) -> str:
     words = " ".join(unicodedata.normalize("NFC", name).split())
     if not words:
         raise QueueError("the name of the category is empty")
-    if len(words) > _LONGEST_NAME:
-        raise QueueError(f"the name of the category is longer than {_LONGEST_NAME} characters")
+    if len(words) > _MAX_NAME_LENGTH:
+        raise QueueError(f"the name of the category is longer than {_MAX_NAME_LENGTH} characters")
     if not words.isprintable():
         raise QueueError("the name of the category has characters that cannot be printed")
     return words
@@ -391,11 +402,11 @@ def _category_named(connection: sqlite3.Connection, name: str) -> Category | Non
     return None if row is None else Category(*row)
 
 
-def _known(
+def _row_of(
     connection: sqlite3.Connection, table: str, number: int, *, key: str = "id"
 ) -> sqlite3.Row:
     row: sqlite3.Row | None = None
-    if -(2**63) <= number < 2**63:  # what SQLite can count to
+    if -(2**63) <= number < 2**63:  # SQLite's range of integers
         row = connection.execute(f"SELECT * FROM {table} WHERE {key} = ?", [number]).fetchone()
     if row is None:
         kind = {"items": "image", "categories": "category", "training": "training image"}[table]

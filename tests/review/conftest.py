@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.review_queues import CLASSES, Clock, Served, entry, write_picture
 
-from hypervlad.review.filling import make_queue
+from hypervlad.review.database import make_queue
 from hypervlad.review.records import TrainingImage
 from hypervlad.review.store import Queue
 

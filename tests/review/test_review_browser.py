@@ -16,7 +16,6 @@ import pytest
 from support.review_queues import Served, write_picture
 
 from hypervlad.review import Queue
-from hypervlad.review.filling import contents
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
@@ -142,7 +141,7 @@ def finished(window: Window) -> bool:
 
 def labels(folder: Path) -> dict[str, str | None]:
     queue = Queue(folder)
-    found = {image.name: image.label for image in contents(queue)}
+    found = {image.name: image.label for image in queue.images()}
     queue.close()
     return found
 

@@ -24,14 +24,14 @@ from hypervlad.classifier import Judgement, TrainingImages
 from hypervlad.cli import app
 from hypervlad.datasets import load_image_folder
 from hypervlad.review import Queue, QueueError, start_queue
-from hypervlad.review.filling import contents
-from hypervlad.review.grouping import groups_kept, groups_of
-from hypervlad.review.judging import entries_of, judge_images, training_images
+from hypervlad.review.creation import entries_of, judge_images, training_images
 from hypervlad.review.retraining import (
     compare,
-    fitted_again,
     gather,
-    held_out_answers,
+    groups_from_table,
+    groups_of_model,
+    held_out_labels,
+    refit,
     requeue,
 )
 
@@ -110,7 +110,7 @@ def label_all(folder: Path, truth: dict[str, str], *, renamed: dict[str, str] | 
     """Label what is doubtful as it truly is, or as the truth is called elsewhere."""
     queue = Queue(folder)
     n = 0
-    for image in contents(queue):
+    for image in queue.images():
         if image.doubtful:
             label = truth[image.path.name]
             category = queue.add_category((renamed or {}).get(label, label)).id
@@ -208,7 +208,7 @@ def test_a_queue_holds_every_image_and_the_sure_ones_are_labelled(
     started: Path, place: SimpleNamespace, tmp_path: Path
 ) -> None:
     queue = Queue(started)
-    known = contents(queue)
+    known = queue.images()
     queue.close()
     assert [image.path.name for image in known] == sorted(place.truth)
     n_doubtful = sum(image.doubtful for image in known)
@@ -254,7 +254,7 @@ def test_unreadable_images_are_left_out_and_told(place: SimpleNamespace, tmp_pat
     assert "1 of 3 images could not be read" in result.stderr
     assert "broken.png" in result.stderr
     queue = Queue(tmp_path / "q")
-    assert len(contents(queue)) == 2, "what was done is not lost"
+    assert len(queue.images()) == 2, "what was done is not lost"
     queue.close()
     run("start", place.model, *paths, "-o", tmp_path / "r", "-q", "--on-error", "skip")
     model = hypervlad.load(place.model)
@@ -292,7 +292,7 @@ def test_an_image_given_twice_is_queued_once(place: SimpleNamespace, tmp_path: P
     link.symlink_to(one)
     start_queue(hypervlad.load(place.model), [one, other, one, link], tmp_path / "q", max_error=0.9)
     queue = Queue(tmp_path / "q")
-    assert sorted(image.path.name for image in contents(queue)) == ["000.png", "001.png"]
+    assert sorted(image.path.name for image in queue.images()) == ["000.png", "001.png"]
     queue.close()
 
 
@@ -402,7 +402,7 @@ def test_from_the_first_image_to_the_new_model(
     assert "discs" in hypervlad.load(new).classes_.tolist()
     queue = Queue(started)
     assert queue.fact("model") == str(new)
-    assert "discs" in {image.label for image in contents(queue)}
+    assert "discs" in {image.label for image in queue.images()}
     queue.close()
 
 
@@ -410,15 +410,15 @@ def test_the_queue_is_left_alone_if_asked(
     started: Path, place: SimpleNamespace, tmp_path: Path
 ) -> None:
     queue = Queue(started)
-    first = next(image for image in contents(queue) if image.doubtful)
+    first = next(image for image in queue.images() if image.doubtful)
     queue.label("window-1", "click-1", first.item, 1)
-    before = contents(queue)
+    before = queue.images()
     options = ["-q", "--keep-queue", "--model-labels"]
     told = run(
         "retrain", started, "--training", place.images, "-o", tmp_path / "m.hvlad", *options
     ).stdout
-    assert "the queue is left as it was" in told
-    assert contents(queue) == before
+    assert "the queue is unchanged" in told
+    assert queue.images() == before
     assert queue.fact("model") == str(place.model)
     queue.close()
 
@@ -433,14 +433,14 @@ def test_answers_are_held_out_by_group(
     material = gather(queue, load_image_folder(place.images))
     queue.close()
     old = hypervlad.load(place.model)
-    new = fitted_again(old, material)
+    new = refit(old, material)
     found = compare(new, old.classes_.tolist(), material)
     assert found.n_compared <= found.n_labelled == material.by_person.sum()
     seen = np.mean(
         new.predict(material.images)[material.by_person] == material.labels[material.by_person]
     )
     assert found.after < max(0.75, seen)
-    answered = np.array([answer is not None for answer in held_out_answers(new, material)])
+    answered = np.array([answer is not None for answer in held_out_labels(new, material)])
     assert answered[material.by_person].all()
     assert not answered[~material.by_person].any(), "only persons' images are asked about"
     assert new.training_.positions.tolist() == list(range(len(material.images)))
@@ -448,7 +448,7 @@ def test_answers_are_held_out_by_group(
     of_first = int(np.flatnonzero(material.by_person)[0])
     row = int(np.flatnonzero(new.held_out_.rows == of_first)[0])
     said = new.classes_[new.held_out_.proba[row].argmax()]
-    assert held_out_answers(new, material)[of_first] == said
+    assert held_out_labels(new, material)[of_first] == said
 
 
 def test_a_training_image_that_a_person_labelled_counts_once(
@@ -457,7 +457,7 @@ def test_a_training_image_that_a_person_labelled_counts_once(
     files = sorted(place.images.rglob("*.png"))[:4]
     run("start", place.model, *files, "-o", tmp_path / "q", "-q", "--max-error", "0.001")
     queue = Queue(tmp_path / "q")
-    item = contents(queue)[0]
+    item = queue.images()[0]
     queue.label("window-1", "click-1", item.item, 2)
     material = gather(queue, load_image_folder(place.images))
     queue.close()
@@ -472,7 +472,7 @@ def test_groups_of_training_images_and_of_the_queues_come_from_one_table(tmp_pat
     table.write_text("path,group\nflat/1.png,s1\nrings/2.png,s2\nnew/7.png,s1\n", encoding="utf-8")
     training = [str(tmp_path / "images" / name) for name in ("flat/1.png", "rings/2.png")]
     added = [tmp_path / "new" / "7.png", tmp_path / "new" / "8.png", tmp_path / "new" / "9.png"]
-    found = groups_of(training, tmp_path / "images", added, table).tolist()
+    found = groups_from_table(training, tmp_path / "images", added, table).tolist()
     assert found[:3] == ["s1", "s2", "s1"]
     assert len(set(found)) == 4, "those without a line are each a group of their own"
 
@@ -486,7 +486,7 @@ def test_without_a_table_training_images_keep_the_models_groups(
     files = [place.new / "000.png", data.images[0]]
     run("start", place.model, *files, "-o", tmp_path / "q", "-q", "--max-error", "0.001")
     queue = Queue(tmp_path / "q")
-    for item in contents(queue):
+    for item in queue.images():
         queue.label("window-1", f"click-{item.item}", item.item, 1)
     material = gather(queue, data, model=model)
     queue.close()
@@ -513,13 +513,13 @@ def test_groups_last_from_one_retraining_to_the_next(
     run("start", place.model, place.new, "-o", tmp_path / "q", "-q", "--max-error", "0.001")
     queue = Queue(tmp_path / "q")
     for number in range(2):  # the second model's names begin farther up: with the queue's images
-        item = next(image for image in contents(queue) if image.label is None)
+        item = next(image for image in queue.images() if image.label is None)
         queue.label("window-1", f"click-{number}", item.item, 1)
         material = gather(queue, data, model=model)
         assert material.groups is not None
         of_training = material.groups[: len(data.images)]
         assert len(set(of_training.tolist())) == len(set(groups.tolist()))
-        model = fitted_again(old, material)
+        model = refit(old, material)
         assert len(set(model.training_.groups.tolist())) == len(set(groups.tolist())) + number + 1
     queue.close()
 
@@ -533,7 +533,7 @@ def test_a_folder_that_the_model_does_not_know_is_told(
         names, np.array(list("abab")), groups, np.arange(4), np.zeros((4, 2)), 2, 1.0
     )
     with pytest.warns(UserWarning, match=r"of 36 training images only 0 are known"):
-        found = groups_kept(known, data.images, range(36), [])
+        found = groups_of_model(known, data.images, range(36), [])
     assert len(set(found.tolist())) == 36
 
 
@@ -541,17 +541,17 @@ def test_what_a_person_skipped_counts_as_doubtful_still(
     started: Path, place: SimpleNamespace, tmp_path: Path
 ) -> None:
     queue = Queue(started)
-    images = contents(queue)
+    images = queue.images()
     doubtful = [image for image in images if image.doubtful]
     queue.label("window-1", "click-1", doubtful[0].item, 1)
     for image in doubtful[1:]:
         queue.skip("window-1", f"skip-{image.item}", image.item)
     model = hypervlad.load(place.model)
     material = gather(queue, load_image_folder(place.images), model=model)
-    queue.note(max_error="0.9")  # more answers are sure now
+    queue.set_facts(max_error="0.9")  # more answers are sure now
     left = requeue(queue, model, material, place.model)
     assert (left.before, left.after) == (len(doubtful) - 1, len(doubtful) - 1)
-    assert sum(image.doubtful for image in contents(queue) if image.label is None) == left.after
+    assert sum(image.doubtful for image in queue.images() if image.label is None) == left.after
     queue.close()
 
 

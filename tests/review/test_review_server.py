@@ -21,9 +21,8 @@ from PIL import Image
 from support.review_queues import Served, write_picture
 
 from hypervlad.review import Queue
-from hypervlad.review.guard import HEADERS, MOST_BYTES
 from hypervlad.review.previews import SCREEN, Previews, jpeg
-from hypervlad.review.server import make_app
+from hypervlad.review.server import HEADERS, MAX_BYTES, make_app
 
 TOKEN, PORT = "a-secret-of-the-link", 8765
 HOST = f"127.0.0.1:{PORT}"
@@ -294,7 +293,7 @@ def test_fields_of_another_kind_are_refused(
 
 
 def test_a_large_body_is_refused(client: FlaskClient) -> None:
-    assert post(client, "category", {"name": "x" * MOST_BYTES}).status_code == 413
+    assert post(client, "category", {"name": "x" * MAX_BYTES}).status_code == 413
 
 
 def test_unknown_images_and_categories_are_refused(client: FlaskClient, pictured: Queue) -> None:
@@ -384,7 +383,7 @@ def test_the_pages_files_are_part_of_the_package() -> None:
     patterns = config["options.package_data"]["hypervlad.review"].split()
     there = importlib.resources.files("hypervlad.review")
     packaged = {file.name for pattern in patterns for file in Path(str(there)).glob(pattern)}
-    assert packaged == {file.name for file in (there / "page").iterdir()}
+    assert packaged == {file.name for file in (there / "page").iterdir()} | {"__init__.pyi"}
     assert packaged == {"index.html", "page.js", "page.css", "icon.svg"}
 
 

@@ -15,10 +15,9 @@ import pytest
 from support.review_queues import CLASSES, Clock, entry
 
 from hypervlad.cli.messages import _sentence
-from hypervlad.review import Queue, QueueError, exported
-from hypervlad.review.filling import contents, make_queue, refill_queue
+from hypervlad.review import Queue, QueueError, export_labels
+from hypervlad.review.database import FILE, _is_temporary, make_queue, update_queue
 from hypervlad.review.records import TrainingImage, UnknownError
-from hypervlad.review.schema import FILE, _is_passing
 from hypervlad.review.store import checked_name
 
 
@@ -65,11 +64,11 @@ def test_a_window_that_closes_gives_its_images_back(queue: Queue) -> None:
 def test_a_label_takes_the_image_out_and_brings_the_next(queue: Queue) -> None:
     queue.next("a", 2)
     answer = queue.label("a", "click-1", 1, 2, want=2)
-    assert (answer.outcome, answer.item, answer.told) == ("kept", 1, "")
+    assert (answer.outcome, answer.item, answer.message) == ("kept", 1, "")
     assert [item.id for item in answer.items] == [2, 3]
     progress = answer.progress
     assert (progress.labelled, progress.waiting, progress.by_model) == (1, 5, 2)
-    assert contents(queue)[0].label == "matrix"
+    assert queue.images()[0].label == "matrix"
 
 
 def test_a_click_that_comes_again_counts_once(queue: Queue) -> None:
@@ -87,8 +86,8 @@ def test_the_first_label_holds_and_the_late_one_is_told_and_kept_in_the_log(queu
     queue.label("a", "click-1", 1, 2)
     late = queue.label("b", "click-2", 1, 3)
     assert late.outcome == "late"
-    assert "“matrix”" in late.told
-    assert contents(queue)[0].label == "matrix"
+    assert "“matrix”" in late.message
+    assert queue.images()[0].label == "matrix"
     rows = queue.connection.execute("SELECT client, category, outcome FROM events").fetchall()
     assert [tuple(row) for row in rows] == [("a", 2, "kept"), ("b", 3, "late")]
     assert queue.undo("b", "click-3").outcome == "nothing", "it did nothing that could be undone"
@@ -111,7 +110,7 @@ def test_what_was_changed_since_is_not_undone(queue: Queue) -> None:
     queue.label("b", "click-2", 1, 1)
     answer = queue.undo("a", "click-3")
     assert (answer.outcome, answer.item) == ("late", 1)
-    assert contents(queue)[0].label == "fibre"
+    assert queue.images()[0].label == "fibre"
 
 
 def test_skipped_images_come_again_when_asked_for(queue: Queue) -> None:
@@ -141,7 +140,7 @@ def test_categories_are_added_once(queue: Queue) -> None:
     assert queue.add_category("Carbon Onion") == onion
     assert queue.add_category("FIBRE").name == "fibre"
     assert queue.label("a", "click", 1, onion.id).outcome == "kept"
-    assert contents(queue)[0].label == "carbon onion"
+    assert queue.images()[0].label == "carbon onion"
 
 
 @pytest.mark.parametrize("name", ["", "  \n ", "x" * 81, "a\0b", "\x07", "\ud800"])
@@ -165,7 +164,7 @@ def test_labels_survive_and_the_file_is_private(make: Callable[..., Path]) -> No
     assert settings == {"journal_mode": "wal", "synchronous": 2}
     queue.close()
     again = Queue(folder)
-    assert contents(again)[0].label == "matrix"
+    assert again.images()[0].label == "matrix"
     again.close()
     if sys.platform != "win32":
         assert stat.S_IMODE(os.stat(folder / FILE).st_mode) == 0o600
@@ -222,7 +221,7 @@ def test_what_is_no_queue_is_told(tmp_path: Path, make: Callable[..., Path]) -> 
     with sqlite3.connect(folder / FILE) as connection:
         connection.execute("PRAGMA application_id = 0")
     connection.close()
-    with pytest.raises(QueueError, match="no queue of hypervlad"):
+    with pytest.raises(QueueError, match="not a queue of hypervlad"):
         Queue(folder)
     (folder / FILE).write_bytes(b"something else altogether" * 100)
     with pytest.raises(QueueError, match="cannot be opened"):
@@ -237,12 +236,18 @@ def test_another_models_answers_leave_labels_as_they_are(queue: Queue, tmp_path:
         entry(tmp_path, i, None if i == 1 else 9 - i, scores=[("onion", 0.9), ("fibre", 0.1)])
         for i in range(6)
     ]
-    refill_queue(
-        queue, ["fibre", "onion", "tube"], news, [TrainingImage("x.png", "tube", None)], {}
+    update_queue(
+        queue.connection,
+        ["fibre", "onion", "tube"],
+        news,
+        [TrainingImage("x.png", "tube", None)],
+        {},
     )
-    known = contents(queue)
-    assert (known[0].label, known[0].said) == ("matrix", "fibre"), "as it was when it was queued"
-    assert (known[1].doubtful, known[1].said) == (False, "onion")
+    known = queue.images()
+    assert (known[0].label, known[0].predicted) == ("matrix", "fibre"), (
+        "as it was when it was queued"
+    )
+    assert (known[1].doubtful, known[1].predicted) == (False, "onion")
     assert [c.name for c in queue.categories()] == [*CLASSES, "onion", "tube"]
     assert shown(queue, "b") == [6, 5, 4]
     assert queue.next("b", 1).items[0].scores[0] == (onion.id, 0.9)
@@ -251,9 +256,9 @@ def test_another_models_answers_leave_labels_as_they_are(queue: Queue, tmp_path:
 def test_what_a_person_skipped_stays_doubtful(queue: Queue, tmp_path: Path) -> None:
     for item in (1, 2):
         queue.skip("a", f"click-{item}", item)
-    refill_queue(queue, CLASSES, [entry(tmp_path, i, None) for i in range(6)], [], {})
-    assert [image.doubtful for image in contents(queue)] == [True, True, *[False] * 6]
-    table, n_open = exported(queue)
+    update_queue(queue.connection, CLASSES, [entry(tmp_path, i, None) for i in range(6)], [], {})
+    assert [image.doubtful for image in queue.images()] == [True, True, *[False] * 6]
+    table, n_open = export_labels(queue)
     assert n_open == 2
     assert len(table.decode().splitlines()) == 1 + 6, "the model does not answer for the person"
     assert shown(queue, "a") == []
@@ -280,7 +285,7 @@ def test_a_file_held_by_another_process_is_still_a_queue(
     holder = sqlite3.connect(folder / FILE, isolation_level=None)
     holder.execute("PRAGMA locking_mode = EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")
-    monkeypatch.setattr("hypervlad.review.schema._PATIENCE", 0.05)
+    monkeypatch.setattr("hypervlad.review.database._TIMEOUT", 0.05)
     with pytest.raises(sqlite3.OperationalError, match="locked") as caught:
         Queue(folder)
     assert "does another program hold it?" in _sentence(caught.value)
@@ -292,9 +297,9 @@ def test_a_file_held_by_another_process_is_still_a_queue(
 def test_what_is_busy_in_detail_is_busy() -> None:
     error = sqlite3.OperationalError("database is locked")
     error.sqlite_errorcode = sqlite3.SQLITE_BUSY_RECOVERY
-    assert _is_passing(error)
+    assert _is_temporary(error)
     error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    assert not _is_passing(error)
+    assert not _is_temporary(error)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names are text there")
@@ -305,6 +310,6 @@ def test_file_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
     )
     queue = Queue(tmp_path / "q")
     assert queue.path_of(1) == Path("/x", name)
-    assert contents(queue)[0].name == name
+    assert queue.images()[0].name == name
     assert queue.next("a", 1).items[0].name == "micrograph-?.png"
     queue.close()

@@ -224,7 +224,7 @@ function showDone() {
 // --- categories -------------------------------------------------------------------------------
 
 // The first nine categories have the keys, always the same, so that fingers can learn them; what
-// persons add later never moves them. Only if the model has more than nine, the keys are the most
+// people add later never moves them. Only if the model has more than nine, the keys are the most
 // probable ones of each image, which is said. The others are found by name.
 function choices(item) {
   const share = new Map(item.scores);
@@ -302,13 +302,13 @@ async function label(category) {
   const shown = document.querySelector(`[data-category="${category}"]`);
   if (shown) shown.classList.add("chosen");
   const answer = await click("label", { item: current.id, category });
-  if (answer) say(answer.outcome === "kept" ? `saved: ${name}` : answer.told);
+  if (answer) say(answer.outcome === "kept" ? `saved: ${name}` : answer.message);
 }
 
 async function skip() {
   if (!current || busy || isBounce()) return;
   const answer = await click("skip", { item: current.id });
-  if (answer) say(answer.outcome === "kept" ? "skipped" : answer.told);
+  if (answer) say(answer.outcome === "kept" ? "skipped" : answer.message);
 }
 
 async function undo() {
@@ -317,7 +317,7 @@ async function undo() {
   if (!answer) return;
   const back = hand.find((item) => item.id === answer.item);
   if (answer.outcome === "kept" && back) show(back);
-  say(answer.outcome === "kept" ? "taken back: label it again" : answer.told);
+  say(answer.outcome === "kept" ? "taken back: label it again" : answer.message);
 }
 
 async function again() {

@@ -70,6 +70,7 @@ def test_names_are_those_below_the_common_folder(tmp_path: Path) -> None:
 # --- of the classifier --------------------------------------------------------------------------
 
 
+<<<<<<< HEAD
 @pytest.fixture(scope="module")
 def fitted(texture_images: Any) -> MicrographClassifier:
     images, labels = texture_images
@@ -78,6 +79,14 @@ def fitted(texture_images: Any) -> MicrographClassifier:
     return MicrographClassifier(make_tiny_encoder(), random_state=0).fit(
         [*images, *more], np.tile(labels, 2)
     )
+=======
+@pytest.fixture
+def model(model: MicrographClassifier, texture_images: Any) -> MicrographClassifier:
+    images, labels = texture_images
+    rng = np.random.default_rng(0)
+    more = [np.clip(image + rng.normal(0, 0.02, image.shape), 0, 1) for image in images]
+    return model.fit([*images, *more], np.tile(labels, 2))
+>>>>>>> main
 
 
 @pytest.fixture

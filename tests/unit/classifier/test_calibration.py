@@ -11,15 +11,10 @@ import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
 
-from hypervlad import BoostedSoftmaxClassifier, HypercolumnVLAD, MicrographClassifier, load
+from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, load
 from hypervlad.classifier.calibration import calibration_split, groups_with_copies
 from hypervlad.conformal import prediction_sets
 from hypervlad.modelfile import ModelFileError
-
-
-@pytest.fixture
-def model(tiny_encoder: HypercolumnVLAD) -> MicrographClassifier:
-    return MicrographClassifier(tiny_encoder, random_state=0)
 
 
 def noisy(

@@ -32,6 +32,7 @@ from hypervlad.images import SkippedImagesWarning
 Images = tuple[list[np.ndarray], np.ndarray]
 
 
+<<<<<<< HEAD
 @pytest.fixture
 def model(tiny_encoder: HypercolumnVLAD) -> MicrographClassifier:
     """With one strength of regularisation: the default tries many, in each of many fits."""
@@ -40,6 +41,8 @@ def model(tiny_encoder: HypercolumnVLAD) -> MicrographClassifier:
     )
 
 
+=======
+>>>>>>> main
 def test_it_learns_and_its_probabilities_are_probabilities(
     model: MicrographClassifier, texture_images: Images
 ) -> None:

@@ -158,7 +158,7 @@ def test_a_split_as_fine_as_rounding_is_decided_as_in_prediction(
         assert X.dtype == np.float32
         return np.repeat((row == X).mean(axis=1, keepdims=True), 3, axis=1) * [1.0, 2.0, 3.0]
 
-    monkeypatch.setattr(model.boosting_, "_tree_margins", last_bits)
+    monkeypatch.setattr(model.boosting_, "tree_margins", last_bits)
     np.testing.assert_array_equal(model.explain(image).trees, [-1.0, 0.0, 1.0])
 
 
@@ -359,7 +359,9 @@ def test_classes_are_found_by_label() -> None:
     found = fitted().explain(textures(3)[0][0])
     assert [found.index_of(label) for label in found.classes] == [0, 1, 2]
     assert repr(found).startswith("Explanation(label=")
-    with pytest.raises(ValueError, match=r"no class 'ring'; it knows \['flat', 'rings', 'stripes'"):
+    with pytest.raises(
+        ValueError, match=r"no class 'ring'; its classes are \['flat', 'rings', 'stripes'"
+    ):
         found.index_of("ring")
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from support.counting import CountingImage, count_passes
 from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import AlignmentClassifier, BoostedSoftmaxClassifier, PatchDefectScorer
 from hypervlad.alignment import default_alignment_encoder
-from hypervlad.backbones import TappedNetwork
 from hypervlad.windows.vectors import window_encoder
 
 N_IMAGES = 6
@@ -26,31 +24,9 @@ SMALL: dict[str, Any] = {
 LEARNER = BoostedSoftmaxClassifier(n_estimators=2, Cs=1.0)
 
 
-class CountingImage:
-    """An image, or a mask, that counts how often its pixels are asked for."""
-
-    def __init__(self, pixels: NDArray[Any]) -> None:
-        self.pixels = pixels
-        self.n_reads = 0
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        self.n_reads += 1
-        return np.array(self.pixels, dtype=dtype)
-
-
 @pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Images per pass of any network, without the empty ones that find its receptive field."""
-    counts: list[int] = []
-    original = TappedNetwork.__call__
-
-    def counted(self: TappedNetwork, batch: Any) -> Any:
-        if not batch.isnan().any():
-            counts.append(len(batch))
-        return original(self, batch)
-
-    monkeypatch.setattr(TappedNetwork, "__call__", counted)
-    return iter([counts]).__next__()
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    return count_passes(monkeypatch)
 
 
 @pytest.mark.parametrize("is_labelled", [False, True])

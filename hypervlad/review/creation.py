@@ -1,9 +1,11 @@
-"""Judging images with a model, and putting them into the order of a queue."""
+"""A new queue: sure answers of a model are its labels, doubtful images are ordered for a person."""
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,98 @@ from numpy.typing import NDArray
 
 from hypervlad.classifier import SURE, Judgement, MicrographClassifier
 from hypervlad.images import SkippedImagesWarning
+from hypervlad.review.database import check_free, make_queue
 from hypervlad.review.ranking import informativeness, rank
-from hypervlad.review.records import Entry, TrainingImage
+from hypervlad.review.records import Entry, QueueError, TrainingImage
 
 _CHUNK_SIZE = 256  # images whose vectors are in memory at a time
+
+
+@dataclass(frozen=True)
+class NewQueue:
+    """The numbers of images of a new queue.
+
+    Attributes
+    ----------
+    n_sure : int
+        Labelled by the model.
+    n_doubtful : int
+        To be labelled by a person.
+    n_unreadable : int
+        Left out: they cannot be read.
+    """
+
+    n_sure: int
+    n_doubtful: int
+    n_unreadable: int
+
+
+def start_queue(
+    model: MicrographClassifier,
+    images: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    *,
+    training: str | os.PathLike[str] | None = None,
+    model_file: str | os.PathLike[str] | None = None,
+    max_error: float = 0.05,
+    progress: Callable[[int], Any] | None = None,
+) -> NewQueue:
+    """Label the images that a model is sure of, and queue the others for a person.
+
+    Parameters
+    ----------
+    model : MicrographClassifier
+        Fitted; with ``on_error="skip"`` in its encoder, unreadable images are left out.
+    images : sequence of paths
+        Files, which must stay where they are.
+    folder : path
+        For the queue; created if it does not exist.
+    training : path, optional
+        The folder that the model was trained on, to show the nearest training images.
+    model_file : path, optional
+        The model's file, for `retrain`.
+    max_error : float, default=0.05
+        Accepted share of wrong answers among the sure ones.
+    progress : callable, optional
+        Called after each chunk of images with their number.
+
+    Returns
+    -------
+    NewQueue
+
+    Raises
+    ------
+    QueueError
+        If the folder has a queue already, or no image can be read.
+    ValueError
+        If nothing was held out when the model was fitted, so that no answer can be sure.
+    """
+    check_free(Path(folder))
+    model.check_calibrated(max_error=max_error)
+    found = {Path(os.path.realpath(image)): os.fspath(image) for image in reversed(list(images))}
+    names = list(reversed(found.values()))  # a file given twice is one image
+    paths = [Path(os.path.abspath(name)) for name in names]
+    judged, positions = judge_images(model, paths, max_error=max_error, progress=progress)
+    if not len(positions):
+        raise QueueError(f"none of {len(names)} images could be read: there is nothing to queue")
+    read = positions.tolist()
+    entries = entries_of(model, judged, [names[i] for i in read], [paths[i] for i in read])
+    facts = {"max_error": repr(max_error)}
+    if model_file is not None:
+        facts["model"] = os.path.abspath(model_file)
+    root = None if training is None else Path(training)
+    classes = [str(label) for label in model.classes_]
+    known = training_images(model, root)
+    if root is not None and all(image.path is None for image in known):
+        warnings.warn(
+            f"{root}: holds none of the {len(known)} images that the model was trained on (such as "
+            f"{known[0].name}), so the page cannot show them",
+            UserWarning,
+            stacklevel=2,
+        )
+    make_queue(Path(folder), classes, entries, known, facts)
+    n_doubtful = sum(entry.place is not None for entry in entries)
+    return NewQueue(len(entries) - n_doubtful, n_doubtful, len(names) - len(read))
 
 
 def judge_images(
@@ -61,7 +151,7 @@ def judge_images(
     assert found.judgement is not None
     if len(found.proba):
         found.images.warn()
-    else:  # callers decide what no readable image means
+    else:  # an error of callers, if at all
         skipped = found.images.skipped
         warnings.warn(SkippedImagesWarning.about(skipped, len(images)), stacklevel=2)
     return found.judgement, found.images.positions
@@ -70,7 +160,7 @@ def judge_images(
 def entries_of(
     model: MicrographClassifier, judged: Judgement, names: Sequence[str], paths: Sequence[Path]
 ) -> list[Entry]:
-    """Put judged images in the order to look at them; sure ones have no place in it.
+    """Order judged images for labelling, the most informative first; sure ones have no place.
 
     Parameters
     ----------
@@ -107,7 +197,7 @@ def entries_of(
 
 
 def training_images(model: MicrographClassifier, folder: Path | None) -> list[TrainingImage]:
-    """Return what a model learnt from, each with its file if it lies in the folder.
+    """Return the training images of a model, each with its file if it lies in the folder.
 
     A model file from elsewhere may name any path: only files inside the folder are ever shown.
     """
@@ -120,11 +210,11 @@ def training_images(model: MicrographClassifier, folder: Path | None) -> list[Tr
 
 
 def _inside(root: Path | None, name: str) -> Path | None:
-    """Return the file of a name below a folder; of one from further up, what is left of it."""
+    """Return the file of a training image in a folder, which may be a subfolder of the original."""
     if root is None or not name or "\0" in name:
         return None
     parts = name.split("/")
-    for start in range(max(1, len(parts) - 1)):  # with its own folder, the class, at least
+    for start in range(max(1, len(parts) - 1)):  # at least with the folder of its class
         path = root.joinpath(*parts[start:]).resolve()
         if path.is_relative_to(root) and path.is_file():
             return path

@@ -1,0 +1,15 @@
+from .creation import NewQueue, start_queue
+from .export import export_labels
+from .ranking import informativeness, rank
+from .records import QueueError
+from .store import Queue
+
+__all__ = [
+    "NewQueue",
+    "Queue",
+    "QueueError",
+    "export_labels",
+    "informativeness",
+    "rank",
+    "start_queue",
+]

@@ -1,0 +1,324 @@
+"""The database of a queue: its tables, connections, and reading and writing whole queues."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from hypervlad.review.records import Entry, LabelledImage, QueueError, TrainingImage
+
+VERSION = 2
+APPLICATION = 0x48564C51  # "HVLQ", in the file's header
+FILE = "queue.sqlite"
+_TIMEOUT = 20.0  # seconds to wait for another process's write
+_MAX_SCORES = 9  # the number of category keys on the page
+
+_TABLES = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE categories (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    folded TEXT NOT NULL,
+    origin TEXT NOT NULL CHECK (origin IN ('model', 'person'))
+);
+CREATE TABLE training (
+    row INTEGER PRIMARY KEY, name TEXT NOT NULL, label TEXT NOT NULL, path BLOB
+);
+CREATE TABLE items (
+    id INTEGER PRIMARY KEY,
+    path BLOB NOT NULL UNIQUE,
+    name BLOB NOT NULL,
+    place INTEGER,
+    kind TEXT NOT NULL,
+    scores TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    novelty REAL NOT NULL,
+    nearest TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'labelled', 'skipped')),
+    category INTEGER REFERENCES categories,
+    event INTEGER REFERENCES events,
+    client TEXT,
+    leased_until REAL,
+    CHECK ((state = 'labelled') = (category IS NOT NULL))
+);
+CREATE INDEX items_in_order ON items (state, place);
+CREATE INDEX items_in_hand ON items (client) WHERE client IS NOT NULL;
+CREATE TABLE events (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    click TEXT NOT NULL UNIQUE,
+    client TEXT NOT NULL,
+    time REAL NOT NULL,
+    what TEXT NOT NULL CHECK (what IN ('label', 'skip', 'undo', 'again')),
+    item INTEGER REFERENCES items,
+    category INTEGER REFERENCES categories,
+    outcome TEXT NOT NULL CHECK (outcome IN ('kept', 'late', 'nothing')),
+    message TEXT NOT NULL,
+    undone_by INTEGER REFERENCES events
+);
+CREATE INDEX events_of_client ON events (client, number);
+"""
+
+
+def create(folder: Path) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+    """Create the database of a queue, complete with the writes of the block, or not at all.
+
+    Raises
+    ------
+    QueueError
+        If there is a queue already, whose labels would be lost.
+    """
+    check_free(folder)
+    return _created(folder)
+
+
+def check_free(folder: Path) -> None:
+    """Raise if a folder has a queue, or files of one: before images are encoded.
+
+    Raises
+    ------
+    QueueError
+    """
+    if folder.exists() and not folder.is_dir():
+        raise QueueError(f"{folder}: a file; give a folder, which is created if it does not exist")
+    for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):
+        if (folder / name).exists():
+            raise QueueError(
+                f"{folder}: holds a queue already, with its labels, or a part of one ({name}); "
+                "give another folder, or remove this one if its labels are not needed"
+            )
+
+
+@contextlib.contextmanager
+def _created(folder: Path) -> Iterator[sqlite3.Connection]:
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{secrets.token_hex(8)}.tmp"
+    try:
+        with open(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb"):
+            pass  # readable by the owner only: it holds the secret of the link
+        connection = sqlite3.connect(temporary, isolation_level=None)
+        try:
+            connection.executescript(_TABLES)
+            connection.execute(f"PRAGMA application_id = {APPLICATION}")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+            with transaction(connection):
+                yield connection
+        finally:
+            connection.close()
+        check_free(folder)
+        os.replace(temporary, folder / FILE)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def connect(folder: Path) -> sqlite3.Connection:
+    """Open the database of a queue, so that commits survive a crash and a power failure.
+
+    It uses a write-ahead log, flushed to the disk at every commit. Readers never wait for a writer,
+    and several processes of one machine may use a queue (not over a network share).
+
+    Raises
+    ------
+    QueueError
+        If there is no queue, or it is damaged or of another version.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise QueueError(f"{folder}: no queue here; make one with 'hypervlad review start'")
+    connection = sqlite3.connect(
+        path, timeout=_TIMEOUT, isolation_level=None, check_same_thread=False
+    )
+    try:
+        _check_version(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        for setting in ("synchronous = FULL", "fullfsync = ON", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {setting}")
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, sqlite3.DatabaseError) and not _is_temporary(error):
+            raise QueueError(f"{path}: cannot be opened as a queue ({error})") from error
+        raise
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit all writes of a block or none; one writer at a time, from the start of the block."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _is_temporary(error: sqlite3.DatabaseError) -> bool:
+    """Return whether the error is only that another process uses the file."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION:
+        raise QueueError(f"{path}: a database, but not a queue of hypervlad")
+    if version != VERSION:
+        raise QueueError(
+            f"{path}: a queue of version {version}; this hypervlad reads {VERSION}. Use the "
+            "hypervlad that made it, or make a new queue"
+        )
+
+
+# --- whole queues -------------------------------------------------------------------------------
+
+
+def make_queue(
+    folder: str | os.PathLike[str],
+    classes: Sequence[str],
+    entries: Iterable[Entry],
+    training: Iterable[TrainingImage],
+    facts: dict[str, str],
+) -> None:
+    """Write a new queue, completely or not at all.
+
+    Parameters
+    ----------
+    folder : path
+        Created if it does not exist.
+    classes : sequence of str
+        The model's categories, in the order of their keys.
+    entries : iterable of Entry
+    training : iterable of TrainingImage
+        The rows that `Entry.nearest` refers to.
+    facts : dict of str to str
+        Further facts, such as the path of the model.
+
+    Raises
+    ------
+    QueueError
+        If the folder has a queue already.
+    """
+    with create(Path(folder)) as connection:
+        connection.executemany("INSERT INTO facts VALUES (?, ?)", list(facts.items()))
+        _write_training(connection, training)
+        category_ids = _add_categories(connection, classes)
+        connection.executemany(
+            "INSERT INTO items (path, name, place, kind, scores, reason, novelty, nearest) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                (
+                    os.fsencode(entry.path),
+                    os.fsencode(entry.name),
+                    *_entry_values(entry, category_ids),
+                )
+                for entry in entries
+            ),
+        )
+
+
+def update_queue(
+    connection: sqlite3.Connection,
+    classes: Sequence[str],
+    entries: Iterable[Entry],
+    training: Iterable[TrainingImage],
+    facts: dict[str, str],
+) -> None:
+    """Replace the predictions in a queue by those of another model, also while windows are open.
+
+    Labels and the log stay. An image that a person has labelled keeps its previous prediction: a
+    model trained on that label would only repeat it. An image that a person skipped stays doubtful,
+    even if the new model is sure.
+
+    Parameters
+    ----------
+    connection : sqlite3.Connection
+        Of the queue.
+    classes, training, facts
+        As for `make_queue`.
+    entries : iterable of Entry
+        Images that are not in the queue are ignored.
+    """
+    with transaction(connection):
+        connection.executemany(
+            "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+            list(facts.items()),
+        )
+        connection.execute("DELETE FROM training")
+        connection.execute("UPDATE items SET nearest = '[]'")
+        _write_training(connection, training)
+        category_ids = _add_categories(connection, classes)
+        connection.executemany(
+            "UPDATE items SET place = COALESCE(?, CASE state WHEN 'skipped' THEN place END), "
+            "kind = ?, scores = ?, reason = ?, novelty = ?, nearest = ? "
+            "WHERE path = ? AND state != 'labelled'",
+            ((*_entry_values(entry, category_ids), os.fsencode(entry.path)) for entry in entries),
+        )
+
+
+def read_queue(connection: sqlite3.Connection) -> list[LabelledImage]:
+    """Return all images of a queue in order, with the model's prediction and a person's label."""
+    rows = connection.execute(
+        "SELECT items.*, c.name AS label FROM items LEFT JOIN categories c ON c.id = category "
+        "ORDER BY items.id"
+    ).fetchall()
+    names = dict(connection.execute("SELECT id, name FROM categories").fetchall())
+    found = []
+    for row in rows:
+        (predicted, share), *_ = json.loads(row["scores"])
+        found.append(
+            LabelledImage(
+                item=row["id"],
+                name=os.fsdecode(row["name"]),
+                path=Path(os.fsdecode(row["path"])),
+                predicted=names[predicted],
+                confidence=float(share),
+                doubtful=row["place"] is not None,
+                label=row["label"],
+                skipped=row["state"] == "skipped",
+            )
+        )
+    return found
+
+
+def _entry_values(entry: Entry, category_ids: dict[str, int]) -> tuple[object, ...]:
+    scores = [(category_ids[name], share) for name, share in entry.scores[:_MAX_SCORES]]
+    return (
+        entry.place,
+        entry.kind,
+        json.dumps(scores),
+        entry.reason,
+        entry.novelty,
+        json.dumps(entry.nearest),
+    )
+
+
+def _write_training(connection: sqlite3.Connection, training: Iterable[TrainingImage]) -> None:
+    connection.executemany(
+        "INSERT INTO training VALUES (?, ?, ?, ?)",
+        (
+            (
+                row,
+                image.name.encode("utf-8", "replace").decode("utf-8"),
+                image.label,
+                None if image.path is None else os.fsencode(image.path),
+            )
+            for row, image in enumerate(training)
+        ),
+    )
+
+
+def _add_categories(connection: sqlite3.Connection, classes: Sequence[str]) -> dict[str, int]:
+    """Add a model's classes to the categories if they are new; return all ids by name."""
+    connection.executemany(
+        "INSERT INTO categories (name, folded, origin) VALUES (?, ?, 'model') "
+        "ON CONFLICT (name) DO NOTHING",
+        [(name, name.casefold()) for name in classes],
+    )
+    return {row[1]: row[0] for row in connection.execute("SELECT id, name FROM categories")}

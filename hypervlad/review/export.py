@@ -1,0 +1,37 @@
+"""The labels of a queue as a table: those of people, and the sure answers of the model."""
+
+from __future__ import annotations
+
+from hypervlad.reports.files import table_as_bytes
+from hypervlad.review.store import Queue
+
+HEADER = ("path", "label", "source", "confidence", "file")
+
+
+def export_labels(queue: Queue) -> tuple[bytes, int]:
+    """Return the labels of a queue as CSV, and the number of images without a label.
+
+    Columns: ``path`` as it was given, ``label``, ``source`` ("person" or "model"), ``confidence``,
+    the probability of the model's answer (empty for a person's label), and ``file``, the absolute
+    path.
+
+    Parameters
+    ----------
+    queue : Queue
+
+    Returns
+    -------
+    table : bytes
+        UTF-8; file names that are not valid text keep their bytes.
+    n_open : int
+        Doubtful images without a label, which have no line.
+    """
+    images = queue.images()
+    rows = [
+        (image.name, image.predicted, "model", image.confidence, str(image.path))
+        if image.label is None
+        else (image.name, image.label, "person", "", str(image.path))
+        for image in images
+        if image.label is not None or not image.doubtful
+    ]
+    return table_as_bytes(HEADER, rows), len(images) - len(rows)
