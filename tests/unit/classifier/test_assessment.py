@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
-from support.tiny import make_tiny_encoder
 from typer.testing import CliRunner
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, load
@@ -70,29 +68,12 @@ def test_names_are_those_below_the_common_folder(tmp_path: Path) -> None:
 # --- of the classifier --------------------------------------------------------------------------
 
 
-<<<<<<< HEAD
-@pytest.fixture(scope="module")
-def fitted(texture_images: Any) -> MicrographClassifier:
-    images, labels = texture_images
-    rng = np.random.default_rng(0)
-    more = [np.clip(image + rng.normal(0, 0.02, image.shape), 0, 1) for image in images]
-    return MicrographClassifier(make_tiny_encoder(), random_state=0).fit(
-        [*images, *more], np.tile(labels, 2)
-    )
-=======
 @pytest.fixture
 def model(model: MicrographClassifier, texture_images: Any) -> MicrographClassifier:
     images, labels = texture_images
     rng = np.random.default_rng(0)
     more = [np.clip(image + rng.normal(0, 0.02, image.shape), 0, 1) for image in images]
     return model.fit([*images, *more], np.tile(labels, 2))
->>>>>>> main
-
-
-@pytest.fixture
-def model(fitted: MicrographClassifier) -> MicrographClassifier:
-    """A copy, so that a test may change it."""
-    return copy.deepcopy(fitted)
 
 
 def test_images_are_judged_in_numbers_and_words(

@@ -32,17 +32,6 @@ from hypervlad.images import SkippedImagesWarning
 Images = tuple[list[np.ndarray], np.ndarray]
 
 
-<<<<<<< HEAD
-@pytest.fixture
-def model(tiny_encoder: HypercolumnVLAD) -> MicrographClassifier:
-    """With one strength of regularisation: the default tries many, in each of many fits."""
-    return MicrographClassifier(
-        tiny_encoder, boosting=BoostedSoftmaxClassifier(Cs=1.0), random_state=0
-    )
-
-
-=======
->>>>>>> main
 def test_it_learns_and_its_probabilities_are_probabilities(
     model: MicrographClassifier, texture_images: Images
 ) -> None:
