@@ -288,7 +288,7 @@ def test_a_file_held_by_another_process_is_still_a_queue(
     monkeypatch.setattr("hypervlad.review.database._TIMEOUT", 0.05)
     with pytest.raises(sqlite3.OperationalError, match="locked") as caught:
         Queue(folder)
-    assert "does another program hold it?" in _sentence(caught.value)
+    assert "is another program using it?" in _sentence(caught.value)
     holder.execute("COMMIT")
     holder.close()
     Queue(folder).close()
