@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import numpy as np
@@ -169,8 +170,9 @@ class AlignmentClassifier(ImageEstimator):
         """Learn to distinguish aligned windows from others.
 
         Images are cut into windows side by side. Windows without fibres are left out. Each image is
-        read twice, and passes through the network for the codebook, if it is sampled, and once in
-        each of the four turns.
+        read twice, for the codebook and for its windows, and passes through the network once in
+        each of the four turns. Its feature maps are kept in a temporary folder meanwhile, in about
+        as much space as the images need in single precision.
 
         Parameters
         ----------
@@ -203,20 +205,25 @@ class AlignmentClassifier(ImageEstimator):
         options = check_read_options(encoder.read_options)
         labels, convert = AlignmentLabels.check(images, y, options), _grey_reader(options)
         codes = check_groups(groups, len(images))
-        learn_codebook = partial(
-            fit_tiled_codebook, tile_size=self.tile_size, min_side=self.window, convert=convert
-        )
-        encoder.fit_checked(images, learn_codebook)
-        vectors = TurnInvariantVectors(encoder, self.tile_size)
-        reader = WindowReader(encoder.loader(), self.window, convert)
+        with TemporaryDirectory(prefix="hypervlad-") as folder:
+            fit_codebook = partial(
+                fit_tiled_codebook,
+                tile_size=self.tile_size,
+                min_side=self.window,
+                folder=folder,
+                convert=convert,
+            )
+            encoder.fit_checked(images, fit_codebook)
+            vectors = TurnInvariantVectors(encoder, self.tile_size, folder)
+            reader = WindowReader(encoder.loader(), self.window, convert)
 
-        def read() -> Iterator[ImageWindows]:
-            for position, image in reader.stream(images, "windows"):
-                known = labels.of_windows(position, image, self.window)
-                blocks = iter([vectors(image, TileGrid.over(image.shape, self.window))])
-                yield ImageWindows(position, image.key, blocks, known)
+            def read() -> Iterator[ImageWindows]:
+                for position, image in reader.stream(images, "windows"):
+                    known = labels.of_windows(position, image, self.window)
+                    blocks = iter([vectors(image, TileGrid.over(image.shape, self.window))])
+                    yield ImageWindows(position, image.key, blocks, known)
 
-        windows = TrainingWindows.sample(read(), len(images), seed)
+            windows = TrainingWindows.sample(read(), len(images), seed)
         check_both_classes(windows.labels)
         learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
         learner = seeded_clone(learner, seed, verbose=self.verbose).fit(

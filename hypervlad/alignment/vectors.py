@@ -14,6 +14,8 @@ image permutes the v_t cyclically: m and c stay the same, to the last bit.
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,12 +34,17 @@ class TurnInvariantVectors:
     ----------
     encoder : HypercolumnVLAD
         Fitted.
-    tile_size : int
+    tile_size, folder
         As in `hypervlad.windows.maps.TiledNetwork`.
     """
 
-    def __init__(self, encoder: HypercolumnVLAD, tile_size: int) -> None:
-        self._windows = WindowVectors(encoder, tile_size)
+    def __init__(
+        self,
+        encoder: HypercolumnVLAD,
+        tile_size: int,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._windows = WindowVectors(encoder, tile_size, folder)
 
     def __call__(self, image: PreparedImage, tiles: TileGrid) -> NDArray[np.float32]:
         """Return the vectors (R S, n_features) of windows that cover an image, row by row."""
@@ -57,7 +64,8 @@ class TurnInvariantVectors:
         """Return residual sums (R, S, K, D) of each codebook, then means (R, S, C), in one turn."""
         pixels = torch.rot90(image.tensor, turn, (1, 2)).contiguous()
         grid = turned_grid(tiles, turn)
-        maps = self._windows.network.padded_maps(pixels, image.name)
+        key = image.key if turn == 0 else None  # the codebook is learnt from images as they are
+        maps = self._windows.network.padded_maps(pixels, image.name, key)
         blocks = zip(
             self._windows.residual_sums(maps, grid), self._windows.means(maps, grid), strict=True
         )

@@ -47,7 +47,6 @@ from hypervlad.modelfile import register_kind
 from hypervlad.windows import ANOMALOUS, NORMAL, WindowGrid
 from hypervlad.windows.dataset import (
     ImageWindows,
-    MapStore,
     PreparedImage,
     TrainingWindows,
     WindowReader,
@@ -213,10 +212,9 @@ class PatchDefectScorer(ImageEstimator):
     ) -> PatchDefectScorer:
         """Learn what defect-free windows look like, or, given labels, what defects do.
 
-        Each image is read twice and passes through the network twice at most: for the codebook,
-        if it is sampled, and for its windows. Of images with more windows than are trained on, the
-        feature maps are kept in a temporary folder meanwhile, in about as much space as the images
-        need in single precision.
+        Each image is read twice, for the codebook and for its windows, and passes through the
+        network once. Its feature maps are kept in a temporary folder meanwhile, in about as much
+        space as the images need in single precision.
 
         Parameters
         ----------
@@ -255,44 +253,48 @@ class PatchDefectScorer(ImageEstimator):
             raise ValueError(
                 'threshold="f1" needs masks or labels; for defect-free images choose "fpr"'
             )
-        codes = check_groups(groups, len(images))
+        group_codes = check_groups(groups, len(images))
         patch, stride = self.patch, self.stride or max(1, self.patch // _STEPS_PER_PATCH)
-        learn_codebook = partial(fit_tiled_codebook, tile_size=self.tile_size, min_side=patch)
-        encoder.fit_checked(images, learn_codebook)
-        vectors = WindowVectors(encoder, self.tile_size)
-        learn = self._learner(encoder, labels, codes, seed)
-        reader = WindowReader(encoder.loader(), patch)
-        compute = vectors.vectors if labels.is_known else vectors.means
-        n_most = max_windows_per_class(len(images))
         with TemporaryDirectory(prefix="hypervlad-") as folder:
-            store = MapStore(folder, vectors.network.device)
+            fit_codebook = partial(
+                fit_tiled_codebook, tile_size=self.tile_size, min_side=patch, folder=folder
+            )
+            encoder.fit_checked(images, fit_codebook)
+            vectors = WindowVectors(encoder, self.tile_size, folder)
+            reader = WindowReader(encoder.loader(), patch)
+            compute = vectors.vectors if labels.is_known else vectors.means
+            n_most = max_windows_per_class(len(images))
+            thinned = dict[int, tuple[Any, ...]]()
 
             def read() -> Iterator[ImageWindows]:
                 for position, image in reader.stream(images, "windows"):
                     grid = WindowGrid.cover(image.size, patch, stride)
                     known = labels.of_windows(position, image, grid)
-                    maps = vectors.network.padded_maps(image.tensor, image.name)
-                    if grid.size > n_most:
-                        store.put(position, maps, grid, known)
+                    maps = vectors.network.padded_maps(image.tensor, image.name, image.key)
+                    if grid.size > n_most:  # the threshold needs the scores of all its windows
+                        names, codes = np.unique(known, return_inverse=True)
+                        thinned[position] = image.key, grid, names, codes.astype(np.uint8)
                     yield ImageWindows(position, image.key, compute(maps, grid), known)
 
             def all_scores(model: WindowModel, position: int) -> WindowScores:
-                maps, grid, known = store.get(position)
+                key, grid, names, codes = thinned[position]
+                maps = vectors.network.stored_maps(key)
                 blocks = [model.scores(block) for block in compute(maps, grid)]
-                return WindowScores.of(np.concatenate(blocks), known)
+                return WindowScores.of(np.concatenate(blocks), names[codes])
 
+            learn = self._learner(encoder, labels, group_codes, seed)
             windows = TrainingWindows.sample(read(), len(images), seed)
             if labels.is_known:
                 check_both_classes(windows)
             labels.warn_if_inverted()
             model = learn(windows)
-            held_out = held_out_scores(model, windows, all_scores, learn, codes, seed)
+            held_out = held_out_scores(model, windows, all_scores, learn, group_codes, seed)
             threshold = self._choose_threshold(held_out)
         # All at the end: a fit that fails leaves the model as it was.
+        self.__dict__.pop("_vectors", None)  # of the encoder before
         self.encoder_, self.model_, self.threshold_ = encoder, model, _checked_threshold(threshold)
         self.patch_, self.stride_ = patch, stride
         self.n_images_ = len(windows.keys)
-        self._vectors = vectors
         return self
 
     def set_threshold(self, threshold: float) -> PatchDefectScorer:

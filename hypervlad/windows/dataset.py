@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,7 @@ from hypervlad.encoder.loading import ReadReport
 from hypervlad.hypercolumns import hypercolumns_at
 from hypervlad.images import ImageReadError
 from hypervlad.splits import first_appearance_codes
-from hypervlad.windows.grid import WindowGrid
-from hypervlad.windows.maps import PaddedMaps, TiledNetwork
+from hypervlad.windows.maps import TiledNetwork
 
 #: The label of a window that is not trained on: neither clearly of one class nor of another.
 UNKNOWN = ""
@@ -140,6 +139,7 @@ def fit_tiled_codebook(
     *,
     tile_size: int,
     min_side: int,
+    folder: str | os.PathLike[str] | None = None,
     convert: Convert | None = None,
 ) -> tuple[Codebook, int]:
     """Learn a codebook from images at their own size, with border and in tiles.
@@ -148,7 +148,7 @@ def fit_tiled_codebook(
     ----------
     images : list of paths and arrays
     fit : CodebookFit
-    tile_size : int
+    tile_size, folder
         As in `TiledNetwork`.
     min_side, convert
         As in `WindowReader`.
@@ -159,13 +159,13 @@ def fit_tiled_codebook(
     n_images : int
         Images read.
     """
-    network = TiledNetwork(fit.network, tile_size)
+    network = TiledNetwork(fit.network, tile_size, folder)
     reader = WindowReader(fit.loader, min_side, convert)
     n_each, shares = fit.sampling_plan(len(images))
     pool = HypercolumnPool(fit.params.n_samples)
 
     def sample(image: PreparedImage) -> None:
-        maps = network.padded_maps(image.tensor, image.name)
+        maps = network.padded_maps(image.tensor, image.name, image.key)
         height, width = image.size
         points = random_pixels(fit.seed, image.key, height * width, n_each)
         rows, columns = np.divmod(points, width)
@@ -210,53 +210,6 @@ class ImageWindows:
     key: str
     blocks: Iterator[NDArray[np.float32]]
     labels: NDArray[np.str_]
-
-
-class MapStore:
-    """Feature maps and labels of images' windows, kept in a folder.
-
-    Vectors of all windows of many images would fill the memory; computed again from stored maps,
-    they need no further pass through the network. A file takes about as much space as an image
-    in single precision.
-
-    Parameters
-    ----------
-    folder : path-like
-    device : torch.device
-        Where maps are wanted.
-    """
-
-    def __init__(self, folder: str | Path, device: torch.device) -> None:
-        self._folder = Path(folder)
-        self._device = device
-
-    def put(
-        self, position: int, maps: PaddedMaps, grid: WindowGrid, labels: NDArray[np.str_]
-    ) -> None:
-        """Store what the windows of an image are computed from, by its position in the list."""
-        np.savez(
-            self._path(position),
-            *(layer.cpu().numpy() for layer in maps.maps),
-            size=maps.size,
-            border=maps.border,
-            rows=grid.rows,
-            columns=grid.columns,
-            side=grid.side,
-            labels=labels,
-        )
-
-    def get(self, position: int) -> tuple[PaddedMaps, WindowGrid, NDArray[np.str_]]:
-        """Return what was stored of the image at a position."""
-        with np.load(self._path(position)) as stored:
-            names = [name for name in stored.files if name.startswith("arr_")]
-            layers = [torch.from_numpy(stored[name]).to(self._device) for name in names]
-            height, width = stored["size"].tolist()
-            maps = PaddedMaps(layers, (height, width), int(stored["border"]))
-            grid = WindowGrid(stored["rows"], stored["columns"], int(stored["side"]))
-            return maps, grid, stored["labels"]
-
-    def _path(self, position: int) -> Path:
-        return self._folder / f"{position}.npz"
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -46,20 +48,31 @@ class TiledNetwork:
     network : TappedNetwork
     tile_size : int
         Side in pixels of the largest square that passes through the network at once.
+    folder : path-like, optional
+        Keeps the maps of images whose keys are given, so that none of them passes through the
+        network twice. A file takes about as much space as an image in single precision.
     """
 
-    def __init__(self, network: TappedNetwork, tile_size: int) -> None:
+    def __init__(
+        self,
+        network: TappedNetwork,
+        tile_size: int,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.tile_size = tile_size
         self._network = network
+        self._folder = None if folder is None else Path(folder)
 
-    def padded_maps(self, image: torch.Tensor, name: str) -> PaddedMaps:
-        """Compute the feature maps of a prepared image.
+    def padded_maps(self, image: torch.Tensor, name: str, key: str | None = None) -> PaddedMaps:
+        """Return the feature maps of a prepared image.
 
         Parameters
         ----------
         image : Tensor of shape (C, H, W)
         name : str
             For error messages.
+        key : str, optional
+            The image's digest.
 
         Raises
         ------
@@ -69,6 +82,28 @@ class TiledNetwork:
         ValueError
             If the tiles are too small for the network.
         """
+        if self._folder is None or key is None:
+            return self._computed(image, name)
+        if not self._path(key).exists():
+            maps = self._computed(image, name)
+            layers = (layer.cpu().numpy() for layer in maps.maps)
+            np.savez(self._path(key), *layers, size=maps.size, border=maps.border)
+            return maps
+        return self.stored_maps(key)
+
+    def stored_maps(self, key: str) -> PaddedMaps:
+        """Return maps that the folder keeps."""
+        with np.load(self._path(key)) as stored:
+            names = [name for name in stored.files if name.startswith("arr_")]
+            layers = [torch.from_numpy(stored[name]).to(self._network.device) for name in names]
+            height, width = stored["size"].tolist()
+            return PaddedMaps(layers, (height, width), int(stored["border"]))
+
+    def _path(self, key: str) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{key}.npz"
+
+    def _computed(self, image: torch.Tensor, name: str) -> PaddedMaps:
         stride = 32 if self._reach is None else self._reach.stride
         border = -(-_BORDER // stride) * stride
         widths = [(border, border + -extent % stride) for extent in image.shape[1:]]
@@ -79,11 +114,6 @@ class TiledNetwork:
         else:
             maps = self._stitched(batch, *self._tiling(name))
         return PaddedMaps(maps, (padded.shape[1], padded.shape[2]), border)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the maps are computed."""
-        return self._network.device
 
     @functools.cached_property
     def _reach(self) -> Reach | None:

@@ -1,4 +1,4 @@
-"""Images and masks cut into labelled patches that know where they come from."""
+"""Images and masks cut into labelled patches, and splits that keep groups of patches whole."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from hypervlad.images import (
     Micrograph,
     check_image_list,
     read_mask,
-    read_micrographs,
 )
 from hypervlad.images.errors import image_name
 from hypervlad.images.options import make_options
+from hypervlad.images.reading import raise_or_skip, read_in_order, read_named
 from hypervlad.metrics.patches import check_min_fraction
 from hypervlad.splits import holdout_split
 from hypervlad.windows.grid import Edges, IntArray, patch_means, patch_positions, patches_at
@@ -41,15 +41,15 @@ class PatchSet:
     labels : ndarray of str, shape (n,)
         "anomalous" or "normal"; all "normal" if no masks were given.
     defective : ndarray of float64, shape (n,)
-        Share of each patch that the mask calls defective.
+        Share of each patch that is defective in the mask.
     image_index : ndarray of int, shape (n,)
-        Which image of the list each was cut from.
+        Position in the list of the image that each was cut from.
     positions : ndarray of int, shape (n, 2)
         Row and column of the upper left corner.
     groups : ndarray of shape (n,)
-        What must stay together in a split: the image, unless groups were given.
+        Patches of one group stay together in a split; by default each image is a group.
     names : list of str
-        What each image is called: the stem of its file, "image" for an array.
+        Name of each image: the stem of its file, "image" for an array.
     """
 
     pixels: NDArray[np.float32]
@@ -93,14 +93,15 @@ def cut_patches(
     """Cut images into patches and label each by its mask.
 
     A patch is anomalous if at least `min_fraction` of its pixels are defective, normal if none is.
-    In between it is *mixed*: partly defective, though not enough to be called so. Learnt from as
-    normal, such patches teach that small defects are normal.
+    In between it is *mixed*. Trained on as normal, mixed patches would teach that small defects are
+    normal.
 
     Parameters
     ----------
     images : sequence of n paths and/or arrays of shape (H, W) or (H, W, 3)
     masks : sequence of n paths, arrays or None, optional
-        As :func:`hypervlad.images.read_mask` takes them; None for an image without defects.
+        In a form that :func:`hypervlad.images.read_mask` accepts; None for an image without
+        defects.
     patch, stride, edges
         As in :func:`patch_positions`.
     min_fraction : float, default=0.1
@@ -108,7 +109,7 @@ def cut_patches(
     mixed : {"drop", "keep"}, default="drop"
         Leave mixed patches out, or keep them as normal.
     groups : array-like of shape (n,), optional
-        What each image belongs to (the sample, the mat); by default each image is its own group.
+        Group of each image (the sample, the mat); by default each image is its own group.
     read_options : mapping, optional
         The fields of :class:`hypervlad.images.ReadOptions`.
 
@@ -116,7 +117,7 @@ def cut_patches(
     -------
     patches : PatchSet
         Image by image in the order given, row by row. If some images are in colour, the others are
-        too.
+        converted to colour.
 
     Raises
     ------
@@ -143,7 +144,10 @@ def cut_patches(
         Path(image).stem if isinstance(image, str | os.PathLike) else "image" for image in images
     ]
     cuts = []
-    for i, micrograph in read_micrographs(images, options=options):
+    outcomes = read_in_order(
+        enumerate(images), lambda image, name: read_named(image, options, name)
+    )
+    for i, micrograph in raise_or_skip(outcomes, len(images), skip=False):
         name = image_name(images[i], i)
         truth = _truth(micrograph, masks[i], name)
         cut = _cut(micrograph.pixels, truth, name, patch, stride, edges)
@@ -177,16 +181,16 @@ def split_patches(
     validation_size, test_size : float, default=0.2
         Shares of all patches, 0 for none; approximate, since groups stay whole.
     by : {"group", "patch"}, default="group"
-        "patch" draws single patches, as Carrillo Perez (2020) did: neighbours, which may overlap,
-        lie on both sides, and the test measures memory. Only to reproduce that; each patch then
-        is a group of its own.
+        "patch" splits single patches at random, as Carrillo Perez (2020) did: neighbours, which may
+        overlap, lie on both sides, and the test measures memory. Use it only to reproduce that;
+        each patch then is a group of its own.
     random_state : int, RandomState or None, default=None
 
     Returns
     -------
     parts : dict of PatchSet
-        "train", "validation" and "test"; both classes are in the first, and in the others where
-        there are groups enough.
+        "train", "validation" and "test"; both classes are in the first, and in the others if there
+        are enough groups.
 
     Raises
     ------
@@ -216,17 +220,17 @@ def split_patches(
     rng = check_random_state(random_state)
     rest, parts, left = np.arange(len(patches)), {}, 1.0
     for name in ("test", "validation"):
-        taken = np.array([], dtype=np.intp)
+        chosen = np.array([], dtype=np.intp)
         if sizes[name]:
-            kept, taken = holdout_split(
+            kept, chosen = holdout_split(
                 patches.labels[rest],
                 patches.groups[rest],
                 test_size=sizes[name] / left,
                 random_state=rng,
             )
-            rest, taken = rest[kept], rest[taken]
+            rest, chosen = rest[kept], rest[chosen]
         left -= sizes[name]
-        parts[name] = taken
+        parts[name] = chosen
     parts["train"] = rest
     return {name: patches.take(parts[name]) for name in PARTS}
 
@@ -264,7 +268,7 @@ def _stacked(pixels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 
 def _labelled(patches: PatchSet, min_fraction: float, mixed: str) -> PatchSet:
-    # A share of whole pixels: what is left of rounding must not decide.
+    # A tolerance for rounding errors, because shares are those of whole pixels.
     anomalous = (patches.defective > 0) & (patches.defective >= min_fraction - 1e-9)
     labels = np.where(anomalous, ANOMALOUS, NORMAL)
     kept = anomalous | (patches.defective == 0) | (mixed == "keep")

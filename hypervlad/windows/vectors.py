@@ -16,6 +16,7 @@ and their side, in pixels; `WindowVectors` applies them with a fitted encoder.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ class WindowVectors:
     ----------
     encoder : HypercolumnVLAD
         Fitted.
-    tile_size : int
+    tile_size, folder
         As in `TiledNetwork`.
 
     Attributes
@@ -49,9 +50,14 @@ class WindowVectors:
     network : TiledNetwork
     """
 
-    def __init__(self, encoder: HypercolumnVLAD, tile_size: int) -> None:
+    def __init__(
+        self,
+        encoder: HypercolumnVLAD,
+        tile_size: int,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
         network = encoder.network()
-        self.network = TiledNetwork(network, tile_size)
+        self.network = TiledNetwork(network, tile_size, folder)
         self._codebook = TorchCodebook(encoder.codebook_, network.device)
         self._params = encoder.fitted_params_
 

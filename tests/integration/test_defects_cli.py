@@ -124,12 +124,12 @@ def test_a_rate_of_windows(folder: Path, tmp_path: Path) -> None:
         assert "bug in hypervlad" not in stderr
 
 
-def test_folders_of_several_kinds_are_told(folder: Path, tmp_path: Path) -> None:
+def test_folders_of_several_kinds_are_refused(folder: Path, tmp_path: Path) -> None:
     stderr = run("defects", "fit", folder, "-o", tmp_path / "m.hvlad", *TINY).stderr
     assert "several folders" in stderr
 
 
-def test_info_tells_what_a_scorer_is(model: Path) -> None:
+def test_info_describes_a_scorer(model: Path) -> None:
     facts = model_facts(load(model))
     assert facts["kind of model"] == "PatchDefectScorer"
     assert "defect-free images: " in facts["trained with"]
@@ -162,14 +162,14 @@ def test_what_does_not_fit_is_refused(model: Path, folder: Path, tmp_path: Path)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.png").write_bytes(b"no image")
     save(tmp_path / "broken" / "b.png", surface(1))
-    told = refusal("defects", "score", model, tmp_path / "broken", "-o", tmp_path / "out")
-    assert "1 of 2 images left out" in told
+    output = refusal("defects", "score", model, tmp_path / "broken", "-o", tmp_path / "out")
+    assert "1 of 2 images left out" in output
     assert b"b.png," in (tmp_path / "out" / "scores.csv").read_bytes()
 
 
 def test_without_defects_there_is_nothing_to_tell_apart() -> None:
-    sound = np.zeros((30, 30), dtype=bool)
-    for mask in (sound, ~sound):
+    empty = np.zeros((30, 30), dtype=bool)
+    for mask in (empty, ~empty):
         result = DefectEvaluation(threshold=2.0, patch=10)
         result.add(0, "a", 1.0, np.ones((30, 30), np.float32), mask)
         scores = result.scores()
@@ -200,10 +200,10 @@ def test_evaluation_leaves_out_what_cannot_be_judged(
     (tmp_path / "new" / "broken.png").write_bytes(b"not an image")
     page = tmp_path / "page.html"
     command = ["defects", "evaluate", model, tmp_path / "new", "--masks", folder / "masks"]
-    told = run(*command, "-o", page, "--quiet", code=2).output
-    assert "1 of 4 images left out" in told
-    assert "broken.png" in told
-    assert "image AUROC" in told
+    output = run(*command, "-o", page, "--quiet", code=2).output
+    assert "1 of 4 images left out" in output
+    assert "broken.png" in output
+    assert "image AUROC" in output
     assert page.exists()
     page.unlink()
     for file in [*(tmp_path / "new" / "blots").iterdir(), tmp_path / "new" / "fine.png"]:
@@ -215,10 +215,10 @@ def test_evaluation_leaves_out_what_cannot_be_judged(
 def test_groups_and_tiles_reach_the_scorer(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = {}
+    given_to_fit = {}
 
     def spy(self: PatchDefectScorer, images: list[Path], **given: object) -> None:
-        seen.update(given, tile_size=self.tile_size, min_fraction=self.min_fraction)
+        given_to_fit.update(given, tile_size=self.tile_size, min_fraction=self.min_fraction)
         raise ValueError("far enough")
 
     monkeypatch.setattr(PatchDefectScorer, "fit", spy)
@@ -229,8 +229,8 @@ def test_groups_and_tiles_reach_the_scorer(
     command = ["defects", "fit", folder / "good", "-o", tmp_path / "m.hvlad", *TINY]
     command += ["--groups", table, "--tile-size", "256", "--min-fraction", "0.3"]
     assert "far enough" in run(*command, code=2).output
-    assert list(seen["groups"]) == ["a", "b"] * 4
-    assert (seen["tile_size"], seen["min_fraction"]) == (256, 0.3)
+    assert list(given_to_fit["groups"]) == ["a", "b"] * 4
+    assert (given_to_fit["tile_size"], given_to_fit["min_fraction"]) == (256, 0.3)
     command[2:3] = sorted((folder / "good").iterdir())
     assert "give only that folder" in run(*command, code=2).output
 

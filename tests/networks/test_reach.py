@@ -27,7 +27,7 @@ def test_tiles_with_the_margin_have_the_maps_of_the_whole(name: str, taps: list[
         assert not torch.equal(full[:, :, : cut.shape[2]], cut)  # beyond, the cut's edge shows
 
 
-def test_networks_that_see_the_whole_image_are_told_apart() -> None:
+def test_networks_that_depend_on_the_whole_image_have_no_reach() -> None:
     assert reach_of(build_network("efficientnet_b0", "random")) is None  # squeeze and excitation
     assert reach_of(build_network("inception_v3", "random")) is None  # no padding
     shallow = reach_of(build_network("resnet18", "random", ["layer1"]))

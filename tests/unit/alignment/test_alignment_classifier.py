@@ -1,4 +1,4 @@
-"""`AlignmentClassifier` as a user meets it: labels and maps, turned images, files, errors."""
+"""`AlignmentClassifier`: labels and maps, turned images, files, errors."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def model(tiny_backbone: None, labelled: tuple[list[Image], list[str]]) -> Align
     return small_model().fit(*labelled)
 
 
-def test_it_tells_aligned_windows_from_crossing_ones(model: AlignmentClassifier) -> None:
+def test_aligned_windows_are_distinguished_from_crossing_ones(model: AlignmentClassifier) -> None:
     for seed, angle in enumerate(ANGLES + 0.2):
         image, truth = halves(50 + seed, float(angle))
         found = model.aligned_fraction(image)
@@ -100,13 +100,13 @@ def test_it_tells_aligned_windows_from_crossing_ones(model: AlignmentClassifier)
         assert found.fraction == pytest.approx(0.6, abs=0.2)
 
 
-def test_maps_teach_what_labels_do(tiny_backbone: None) -> None:
+def test_trained_on_maps(tiny_backbone: None) -> None:
     images, maps = zip(*(halves(i, float(angle)) for i, angle in enumerate(ANGLES)), strict=True)
-    learnt = small_model().fit(list(images), list(maps))
+    fitted = small_model().fit(list(images), list(maps))
     others, their_maps = zip(*(halves(90 + i, 0.3 * i) for i in range(4)), strict=True)
-    assert learnt.score(list(others), list(their_maps)) > 0.85
-    assert 0.5 < learnt.aligned_share_ < 0.7
-    np.testing.assert_allclose(learnt.predict(list(others)), 0.6, atol=0.2)
+    assert fitted.score(list(others), list(their_maps)) > 0.85
+    assert 0.5 < fitted.aligned_share_ < 0.7
+    np.testing.assert_allclose(fitted.predict(list(others)), 0.6, atol=0.2)
 
 
 def test_it_is_a_model_for_the_aligned_fraction(model: AlignmentClassifier) -> None:
@@ -133,17 +133,17 @@ def test_a_right_angle_changes_nothing(
 
 
 def test_any_other_angle_changes_little(tiny_backbone: None) -> None:
-    """By 127 degrees, of which the classifier has learnt nothing: its stripes lie level."""
+    """By 127 degrees, an angle far from those trained on."""
     level = np.linspace(0, 0.3, 8)
     images = [stripes(i, float(angle)) for i, angle in enumerate(level)]
     images += [crossing(i, float(angle)) for i, angle in enumerate(level)]
-    learnt = small_model().fit(images, [True] * 8 + [False] * 8)
+    fitted = small_model().fit(images, [True] * 8 + [False] * 8)
     inner = slice(80, 176)
     for make in (stripes, crossing):
         image = make(3, 0.15, (256, 256))
         turned = rotate(image, 127, reshape=False, order=3, mode="reflect")
         before, after = (
-            learnt.aligned_fraction(each[inner, inner]).expected_fraction
+            fitted.aligned_fraction(each[inner, inner]).expected_fraction
             for each in (image, turned)
         )
         assert before is not None
@@ -197,8 +197,8 @@ def test_turned_windows_hold_the_same_pixels(turn: int, down: int, across: int, 
     image = np.arange(down * across * side**2).reshape(down * side, across * side)
     tiles = TileGrid.over(image.shape, side)
     windows = turned_grid(tiles, turn)
-    seen = np.rot90(image, turn)
-    first = [[int(seen[y, x]) for x in windows.columns] for y in windows.rows]
+    turned = np.rot90(image, turn)
+    first = [[int(turned[y, x]) for x in windows.columns] for y in windows.rows]
     corner = {0: (0, 0), 1: (0, side - 1), 2: (side - 1, side - 1), 3: (side - 1, 0)}[turn]
     own = image[corner[0] :: side, corner[1] :: side]
     assert windows.side == side
@@ -243,7 +243,7 @@ def test_windows_of_which_little_is_known_are_left_out() -> None:
     assert labels[3].tolist() == ["aligned"] * 3 + ["not aligned"] * 2
 
 
-def test_the_background_teaches_nothing() -> None:
+def test_the_background_is_not_trained_on() -> None:
     image = stripes(0, 0.3)
     image[:, 48:] = 0.5
     labels = labels_of(image, True).reshape(4, 5)
@@ -293,7 +293,7 @@ def test_one_file_without_pickle(model: AlignmentClassifier, tmp_path: Path) -> 
     assert (tmp_path / "again.hvlad").read_bytes() == path.read_bytes()
 
 
-def test_a_damaged_state_is_told(model: AlignmentClassifier) -> None:
+def test_a_damaged_state_is_an_error(model: AlignmentClassifier) -> None:
     header, arrays = model.to_state()
     header["fitted"]["window_"] = None
     with pytest.raises(ModelFileError, match="the AlignmentClassifier is incomplete"):
@@ -307,7 +307,7 @@ def test_it_survives_copies_and_pickling(model: AlignmentClassifier) -> None:
         np.testing.assert_array_equal(other.aligned_fraction(probe).proba, before)
 
 
-def test_windows_unlike_those_learnt_from_are_told(model: AlignmentClassifier) -> None:
+def test_windows_of_another_size_are_warned_of(model: AlignmentClassifier) -> None:
     with pytest.warns(UserWarning, match="trained on windows of 16 pixels and is applied to"):
         aligned_fraction(stripes(0, 0.3), model, window=32)
 
@@ -340,7 +340,7 @@ def test_an_image_without_fibres_has_no_fraction(model: AlignmentClassifier) -> 
         ({"encoder": default_alignment_encoder(pixel_size=2.0)}, "image's own pixels"),
     ],
 )
-def test_what_is_wrong_is_told(
+def test_unusable_input_is_named(
     labelled: tuple[list[Image], list[str]], change: dict[str, Any], message: str | None
 ) -> None:
     images, y = labelled
@@ -404,25 +404,25 @@ def test_a_banner_is_cut_off_once(
 def test_the_learner_gets_groups_weights_and_parts(
     monkeypatch: pytest.MonkeyPatch, labelled: tuple[list[Image], list[str]]
 ) -> None:
-    told: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     fit = BoostedSoftmaxClassifier.fit
 
     def spy(self: Any, X: Any, y: Any, **options: Any) -> Any:
-        told.update(options, X=X)
+        given.update(options, X=X)
         return fit(self, X, y, **options)
 
     monkeypatch.setattr(BoostedSoftmaxClassifier, "fit", spy)
     images, labels = labelled
     twice = [*images, images[0]]  # a copy, said to be of another group
     model = small_model().fit(twice, [*labels, labels[0]], groups=[*range(16), 99])
-    assert sum(told["blocks"]) == told["X"].shape[1]
-    assert told["blocks"] == [2 * each for each in model.encoder_.feature_blocks.values()]
-    assert len(np.unique(told["groups"])) == 16
-    rows = {tuple(row) for row in told["X"].tolist()}
-    assert len(rows) < len(told["X"])
-    assert (told["sample_weight"] == 1).all()
+    assert sum(given["blocks"]) == given["X"].shape[1]
+    assert given["blocks"] == [2 * each for each in model.encoder_.feature_blocks.values()]
+    assert len(np.unique(given["groups"])) == 16
+    rows = {tuple(row) for row in given["X"].tolist()}
+    assert len(rows) < len(given["X"])
+    assert (given["sample_weight"] == 1).all()
     small_model().fit(images, labels, groups=np.arange(16) // 2)
-    assert len(np.unique(told["groups"])) == 8
+    assert len(np.unique(given["groups"])) == 8
 
 
 def test_another_seed_is_another_codebook(labelled: tuple[list[Image], list[str]]) -> None:
@@ -449,7 +449,7 @@ def test_unreadable_images_are_skipped_where_that_is_asked_for(
     assert np.isnan(fractions).tolist() == [False, True]
 
 
-def test_what_lies_outside_a_mask_is_not_seen(model: AlignmentClassifier) -> None:
+def test_pixels_outside_a_mask_do_not_matter(model: AlignmentClassifier) -> None:
     image, _ = halves(5, 0.7)
     where = np.ones(image.shape, dtype=bool)
     where[:16] = False

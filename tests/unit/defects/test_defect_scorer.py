@@ -1,4 +1,4 @@
-"""`PatchDefectScorer` as a user meets it: three ways to learn, maps, thresholds, files, errors."""
+"""`PatchDefectScorer`: three ways to train it, maps, thresholds, files, errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ Image = NDArray[np.float32]
 Flawed = list[tuple[Image, NDArray[np.bool_]]]
 
 
-def test_learnt_from_good_images(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
+def test_trained_on_defect_free_images(
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed
+) -> None:
     scorer.fit(good)
     images = [surface(seed) for seed in range(50, 58)] + [image for image, _ in bad]
     scores = scorer.score_samples(images)
@@ -53,7 +55,7 @@ def test_learnt_from_good_images(scorer: PatchDefectScorer, good: list[Image], b
     assert not hasattr(scorer, "probability_map")
 
 
-def test_learnt_from_masks(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
+def test_trained_on_masks(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
     images = [*good[:6], *(image for image, _ in bad[:5])]
     masks = [None] * 6 + [mask for _, mask in bad[:5]]
     scorer.set_params(threshold="f1").fit(images, masks=masks)
@@ -66,7 +68,7 @@ def test_learnt_from_masks(scorer: PatchDefectScorer, good: list[Image], bad: Fl
     assert set(scorer.predict(good[6:])) == {"normal"}
 
 
-def test_learnt_from_patches(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
+def test_trained_on_patches(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
     images = [*good[:6], *(image for image, _ in bad[:6])]
     masks = [None] * 6 + [mask for _, mask in bad[:6]]
     patches = cut_patches(images, masks, patch=PATCH, stride=6)
@@ -242,7 +244,9 @@ def test_unusable_parameters_are_named(
     assert not hasattr(scorer, "model_")
 
 
-def test_inverted_masks_are_told(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
+def test_inverted_masks_are_warned_of(
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed
+) -> None:
     images = [*good[:4], *(image for image, _ in bad)]
     inverted = [*[None] * 4, *(~mask for _, mask in bad)]
     with pytest.warns(UserWarning, match="are these masks inverted"):
@@ -261,9 +265,7 @@ def test_small_defects_in_large_patches_are_no_inverted_masks(
     assert max(mask.mean() for _, mask in bad) < 0.5
 
 
-def test_bad_masks_are_told_clearly(
-    scorer: PatchDefectScorer, good: list[Image], bad: Flawed
-) -> None:
+def test_bad_masks_are_named(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
     image, mask = bad[0]
     with pytest.raises(ImageReadError, match=r"a mask of 48 x 59 pixels for an image of 48 x 60"):
         scorer.fit([*good[:2], image], masks=[None, None, mask[:, :-1]])
@@ -283,7 +285,7 @@ def test_bad_masks_are_told_clearly(
         scorer.fit(good[:3], ["normal", "", "anomalous"])
 
 
-def test_bad_images_are_told_clearly(scorer: PatchDefectScorer, good: list[Image]) -> None:
+def test_bad_images_are_named(scorer: PatchDefectScorer, good: list[Image]) -> None:
     small = surface(0, (10, 40))
     with pytest.raises(ImageReadError, match=r"10 x 40 pixels, smaller than a patch of 12 x 12"):
         scorer.fit([*good, small])
@@ -329,11 +331,11 @@ def test_a_few_bad_images_among_the_good_do_little_harm(
     scorer: PatchDefectScorer, good: list[Image], bad: Flawed
 ) -> None:
     scorer.fit([*good, *(image for image, _ in bad[:3])])
-    sound = scorer.score_samples([surface(seed) for seed in range(500, 520)])
+    defect_free = scorer.score_samples([surface(seed) for seed in range(500, 520)])
     defective = scorer.score_samples([image for image, _ in bad[3:]])
-    assert defective.min() > sound.max()
+    assert defective.min() > defect_free.max()
     assert (defective >= scorer.threshold_).all()
-    assert (sound >= scorer.threshold_).mean() <= 0.2
+    assert (defect_free >= scorer.threshold_).mean() <= 0.2
 
 
 def test_probabilities_are_calibrated(scorer: PatchDefectScorer, bad: Flawed) -> None:
@@ -419,3 +421,10 @@ def test_a_display_of_the_scorer_s_own_maps(
     np.testing.assert_array_equal(display.maps[0], scorer.score_map(image))
     assert display.threshold == scorer.threshold_
     plt.close(display.figure_)
+
+
+def test_a_fitted_scorer_may_be_fitted_again(scorer: PatchDefectScorer, good: list[Image]) -> None:
+    expected = clone(scorer).set_params(random_state=1).fit(good).score_map(good[0])
+    scorer.fit(good).score_map(good[0])
+    again = scorer.set_params(random_state=1).fit(good).score_map(good[0])
+    np.testing.assert_array_equal(again, expected)

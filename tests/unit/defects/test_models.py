@@ -13,17 +13,17 @@ from hypervlad.windows import NORMAL
 def test_normal_codewords_are_whitened_and_robust() -> None:
     rng = np.random.default_rng(0)
     mixing = rng.standard_normal((5, 5)) * [1, 3, 0.2, 1, 5]
-    sound = rng.standard_normal((2000, 5)) @ mixing
-    alone = NormalWindows.fit(sound, n_codewords=1, seed=0)
+    normal = rng.standard_normal((2000, 5)) @ mixing
+    alone = NormalWindows.fit(normal, n_codewords=1, seed=0)
     # One codeword: Mahalanobis distance, with a ridge of a hundredth of the mean variance.
-    covariance = np.cov(sound.T)
+    covariance = np.cov(normal.T)
     covariance += 0.01 * np.trace(covariance) / 5 * np.eye(5)
-    offsets = sound - sound.mean(0)
+    offsets = normal - normal.mean(0)
     expected = np.sqrt(np.einsum("ni,ij,nj->n", offsets, np.linalg.inv(covariance), offsets))
-    assert np.corrcoef(alone.scores(sound), expected)[0, 1] > 0.99
-    odd = sound[:15] + 40
-    with_odd = NormalWindows.fit(np.vstack([sound, odd]), n_codewords=1, seed=0)
-    assert with_odd.scores(odd).min() > 3 * with_odd.scores(sound).max()
+    assert np.corrcoef(alone.scores(normal), expected)[0, 1] > 0.99
+    odd = normal[:15] + 40
+    with_odd = NormalWindows.fit(np.vstack([normal, odd]), n_codewords=1, seed=0)
+    assert with_odd.scores(odd).min() > 3 * with_odd.scores(normal).max()
 
 
 def test_scores_are_distances_to_the_nearest_codeword() -> None:

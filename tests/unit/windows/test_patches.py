@@ -223,7 +223,7 @@ SMALL = np.zeros((12, 12))
         ([], None, {}, "the list is empty"),
     ],
 )
-def test_bad_input_is_told(images, masks, options, message):
+def test_unusable_input_is_named(images, masks, options, message):
     with pytest.raises(ValueError, match=message):
         cut_patches(images, masks, **options)
 
@@ -237,7 +237,7 @@ def test_bad_input_is_told(images, masks, options, message):
         ({"by": "image"}, "by must be 'group' or 'patch'"),
     ],
 )
-def test_bad_splits_are_told(options, message):
+def test_bad_splits_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         split_patches(cut_patches([SMALL], patch=4), **options)
 
@@ -253,7 +253,7 @@ def test_bad_splits_are_told(options, message):
         (lambda: patch_means(np.zeros((2, 2, 3)), [[0, 0]], 2), r"shape \(2, 2, 3\)"),
     ],
 )
-def test_bad_positions_are_told(call, message):
+def test_bad_positions_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 

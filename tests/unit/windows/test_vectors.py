@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hypervlad import HypercolumnVLAD, default_patch_encoder, vlad
+from hypervlad.backbones import build_network
 from hypervlad.hypercolumns import dense_hypercolumns
 from hypervlad.windows import WindowGrid
+from hypervlad.windows.maps import TiledNetwork
 from hypervlad.windows.vectors import WindowVectors, window_means, window_residual_sums
 
 
@@ -154,3 +157,12 @@ def _enlarged(layer: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.f
     channels_first = torch.from_numpy(layer).permute(2, 0, 1)[None]
     large = torch.nn.functional.interpolate(channels_first, size, mode="bilinear")
     return large[0].permute(1, 2, 0).numpy()
+
+
+def test_stored_maps_are_those_computed(image: NDArray[np.float32], tmp_path: Path) -> None:
+    network = TiledNetwork(build_network("tiny", "random", ["1", "4"]), 4096, tmp_path)
+    pixels = torch.from_numpy(np.stack([image] * 3))
+    computed = network.padded_maps(pixels, "image", "key")
+    for again in (network.padded_maps(torch.zeros(0), "image", "key"), network.stored_maps("key")):
+        assert (again.size, again.border) == (computed.size, computed.border)
+        assert all(map(torch.equal, again.maps, computed.maps))
