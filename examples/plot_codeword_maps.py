@@ -2,8 +2,9 @@
 What does the model see in a micrograph?
 ========================================
 
-Every position of an image belongs to a visual word. Here each layer of the network has words of its
-own: fine grain in the first, whole structures in the last. Similar words have similar colours.
+Every position of an image is assigned to a codeword. Here each layer of the network has its own
+codewords: fine texture in the first, whole structures in the last. Similar codewords have similar
+colours.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """
-Which way do the wires lie, and how many of them lie together?
-==============================================================
+What are the directions of the wires, and how many are aligned?
+===============================================================
 
-Each hue is a direction, and is the paler the more directions differ within a few pixels. Outlined
-are the regions whose windows are each coherently aligned, and point like their neighbours.
+Each hue is a direction; it is paler where directions vary within a few pixels. Outlines show
+regions of coherently aligned windows with similar directions.
 """
 
 import argparse
@@ -21,5 +21,7 @@ out = parser.parse_args().out
 
 (image,), (truth,) = make_nanowire_images(1, aligned=0.6, random_state=3)
 display = OrientationDisplay.from_image(image, pixel_size=4.0, name="synthetic nanowires")
-print(f"aligned: {display.aligned.fraction:.2f}; truly {truth.aligned_fraction().fraction:.2f}")
+print(
+    f"aligned: {display.aligned.fraction:.2f}; true value {truth.aligned_fraction().fraction:.2f}"
+)
 display.figure_.savefig(out, dpi=110, bbox_inches="tight")

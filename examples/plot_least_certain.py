@@ -2,8 +2,8 @@
 Which images should a person look at?
 =====================================
 
-A model is trained on a few labelled images and classifies others. The ones that it is least sure
-of come first: there the mistakes gather, and a look at them teaches the most.
+A model is trained on a few labelled images and classifies others. The least certain answers come
+first: most errors are among them, and labelling them improves the model most.
 """
 
 import argparse

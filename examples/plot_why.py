@@ -1,9 +1,9 @@
 """
-Why did it say so?
-==================
+Why did the model choose this class?
+====================================
 
-A model is trained on a few labelled images and explains what it says of others. Its margins are
-taken apart exactly: red places speak for the class that it names, blue ones against it.
+A model is trained on a few labelled images and explains its answers for others. Its margins are
+split exactly: red positions are evidence for the predicted class, blue ones against it.
 """
 
 import argparse
@@ -23,9 +23,9 @@ images, labels = make_tem_images(120, random_state=1)
 train, new = slice(0, 80), slice(80, None)
 model = MicrographClassifier(random_state=0).fit(images[train], labels[train])
 
-found = model.explain(images[new.start])
-print(found)
-print({part: evidence.round(2).tolist() for part, evidence in found.totals.items()})
+explanation = model.explain(images[new.start])
+print(explanation)
+print({block: evidence.round(2).tolist() for block, evidence in explanation.totals.items()})
 
 shown = [list(labels).index(name, new.start) for name in model.classes_]
 display = EvidenceDisplay.from_estimator(

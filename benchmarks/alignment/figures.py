@@ -17,7 +17,7 @@ from PIL import Image
 from benchmarks.alignment.scores import DEFAULT_WINDOW, Answers, agreement
 from benchmarks.alignment.tables import TITLES
 
-# Okabe and Ito's colours, told apart with any colour vision, and a mark for each.
+# Okabe and Ito's colours, distinguishable with any colour vision, and one marker each.
 _STYLES = {
     "structure_tensor": ("#0072B2", "o"),
     "lgo": ("#D55E00", "s"),

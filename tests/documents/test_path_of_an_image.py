@@ -1,0 +1,88 @@
+"""One image and its label pass through few files, and CONTRIBUTING.md names each of them."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.paths import ROOT
+
+from hypervlad import HypercolumnVLAD, MicrographClassifier
+
+MAX_FILES = 34
+PACKAGE = ROOT / "hypervlad"
+
+
+def files_run(function: Callable[[], Any]) -> set[str]:
+    """Return the package's files of which a function runs during a call, in any thread."""
+    found: set[str] = set()
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        code = frame.f_code
+        # Module bodies and class bodies run when they are imported: they are no steps of the path.
+        if event == "call" and code.co_name != "<module>" and code.co_flags & 0x2:
+            found.add(code.co_filename)
+
+    before = sys.getprofile()
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+        threading.setprofile(None)
+    inside = [Path(name) for name in found if Path(name).is_relative_to(PACKAGE)]
+    return {path.relative_to(PACKAGE).as_posix() for path in inside}
+
+
+@pytest.fixture(scope="module")
+def path_of_an_image(
+    tmp_path_factory: pytest.TempPathFactory, texture_images: tuple[list[np.ndarray], np.ndarray]
+) -> set[str]:
+    """Return the files that run in ``fit`` and ``predict_proba`` of a classifier."""
+    images, labels = texture_images
+    paths = []
+    folder = tmp_path_factory.mktemp("images")
+    for number, image in enumerate(images):
+        paths.append(folder / f"{number:02d}.png")
+        Image.fromarray(np.round(255 * image).astype(np.uint8)).save(paths[-1])
+    encoder = HypercolumnVLAD(
+        "tiny", weights="random", image_size=16, n_codewords=4, layer_components=4, n_samples=400
+    )
+    model = MicrographClassifier(encoder, random_state=0)
+
+    def fit_and_predict() -> None:
+        model.fit(paths, labels, groups=np.arange(len(paths)) // 2)
+        model.predict_proba(paths[:3])
+
+    return files_run(fit_and_predict)
+
+
+def test_an_image_passes_through_few_files(path_of_an_image: set[str]) -> None:
+    assert len(path_of_an_image) <= MAX_FILES, sorted(path_of_an_image)
+
+
+def test_contributing_names_the_files_of_the_path(path_of_an_image: set[str]) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.split("## The path of an image")[1].split("\n## ")[0]
+    named = set(re.findall(r"`([\w/]+\.py)`", section))
+    assert path_of_an_image <= named, path_of_an_image - named
+
+
+def test_files_are_found_in_other_threads() -> None:
+    def in_a_thread() -> None:
+        thread = threading.Thread(target=HypercolumnVLAD().get_params)
+        thread.start()
+        thread.join()
+
+    assert not files_run(lambda: None)
+    assert files_run(in_a_thread) <= {"encoder/estimator.py", "base.py"}
+    assert files_run(HypercolumnVLAD) == {"encoder/estimator.py"}
