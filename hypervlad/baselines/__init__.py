@@ -1,4 +1,4 @@
-"""What users would otherwise pick, for honest comparison."""
+"""Baselines for comparison: a small CNN on patches, and transfer learning from ImageNet."""
 
 from hypervlad.baselines.patch_cnn import PatchCNNClassifier
 from hypervlad.baselines.transfer import TransferClassifier

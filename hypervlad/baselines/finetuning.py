@@ -113,7 +113,7 @@ class TransferNetwork(nn.Module):
         return margins
 
     def unfreeze(self, trainable: Trainable) -> None:
-        """Let the head be trained, and of the trunk nothing, its last layers, or all.
+        """Make the head trainable, and none, the last layers or all of the trunk.
 
         The last layers are those after the backbone's last tap but one; of a backbone with one
         tap, all. Layers after the last tap are never trained, because they are never run.

@@ -37,13 +37,14 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:
             if show_traceback.get():
                 raise
-            typer.echo(f"error: {_sentence(error)}", err=True)
+            typer.echo(f"error: {sentence_of(error)}", err=True)
             raise typer.Exit(2) from None
 
     return wrapped
 
 
-def _sentence(error: Exception) -> str:
+def sentence_of(error: Exception) -> str:
+    """Return what a user should read of an error, in one line."""
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"

@@ -49,6 +49,7 @@ def small(**parameters: Any) -> TransferClassifier:
         "head_learning_rate": 1e-2,
         "batch_size": 6,
         "max_epochs": 3,
+        "Cs": (1.0, 100.0),
         "random_state": 0,
     }
     return TransferClassifier("tiny", **usual | parameters)

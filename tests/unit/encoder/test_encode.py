@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.base import clone
 
 from hypervlad import HypercolumnVLAD, ImageReadError, read_micrograph
 from hypervlad.backbones import TappedNetwork
-from hypervlad.encoder import estimator, loading
+from hypervlad.encoder import codebook_fit, estimator, loading
 from hypervlad.images import SkippedImagesWarning, UnknownPixelSizeWarning, check_image_list
 
 Images = tuple[list[np.ndarray], np.ndarray]
@@ -126,28 +126,85 @@ def test_cached_vectors_are_counted(
     assert again.info[:4] == first.info
 
 
-def test_an_image_is_read_twice_and_passes_the_network_twice_in_fit_transform(
-    tiny_encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of all images that are read."""
+    names = list[str]()
+    original = loading.read_named
+
+    def counted(image: Any, options: Any, name: str) -> Any:
+        names.append(name)
+        return original(image, options, name)
+
+    monkeypatch.setattr(loading, "read_named", counted)
+    return names
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of images in all batches that pass the network."""
+    sizes = list[int]()
+    original = TappedNetwork._forward
+
+    def counted(self: TappedNetwork, batch: Any) -> Any:
+        sizes.append(len(batch))
+        return original(self, batch)
+
+    monkeypatch.setattr(TappedNetwork, "_forward", counted)
+    return sizes
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_fit_transform_reads_an_image_twice(
+    turns: int,
+    tiny_encoder: HypercolumnVLAD,
+    texture_images: Images,
+    reads: list[str],
+    passes: list[int],
 ) -> None:
-    """Once for the codebook, once for its vector; with turns, once for each."""
-    images, _ = texture_images
-    reads, passes = list[str](), list[int]()
-    read, forward = loading.read_named, TappedNetwork._forward
+    """It passes the network once for the codebook, and once per turn for its vector."""
+    tiny_encoder.set_params(turns=turns).fit_transform(texture_images[0])
+    assert set(Counter(reads).values()) == {2}
+    assert sum(passes) == (1 + turns) * 24
 
-    def counted_read(image: Any, options: Any, name: str) -> Any:
-        reads.append(name)
-        return read(image, options, name)
 
-    def counted_pass(self: TappedNetwork, batch: Any) -> Any:
-        passes.append(len(batch))
-        return forward(self, batch)
+def test_only_sampled_images_pass_the_network_in_fit(
+    tiny_encoder: HypercolumnVLAD,
+    texture_images: Images,
+    reads: list[str],
+    passes: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(codebook_fit, "MAX_SAMPLED_IMAGES", 6)
+    tiny_encoder.fit(texture_images[0])
+    assert len(reads) == 24
+    assert 1 <= sum(passes) < 16
 
-    monkeypatch.setattr(loading, "read_named", counted_read)
-    monkeypatch.setattr(TappedNetwork, "_forward", counted_pass)
-    for turns in (1, 2):
-        clone(tiny_encoder).set_params(turns=turns).fit_transform(images)
-        assert (len(reads), sum(passes)) == (2 * 24, (1 + turns) * 24)
-        reads.clear(), passes.clear()
+
+def test_a_second_sample_reads_only_what_the_first_left_out(
+    tiny_encoder: HypercolumnVLAD,
+    texture_images: Images,
+    reads: list[str],
+    passes: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Copies count as one image: a share of the images may hold too few hypercolumns."""
+    images = [*texture_images[0][:4], *[texture_images[0][0]] * 20]
+    monkeypatch.setattr(codebook_fit, "MAX_SAMPLED_IMAGES", 12)
+    chosen = read_micrograph(images[3]).digest
+    monkeypatch.setattr(codebook_fit, "is_chosen", lambda key, share: share == 1 or key == chosen)
+    tiny_encoder.set_params(n_samples=12 * 17, n_codewords=20).fit(images)
+    assert sum(passes) == 4, "each distinct image once"
+    assert len(reads) == 24 + 3
+
+
+def test_minibatch_kmeans_reads_every_image_once_more(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images, reads: list[str], passes: list[int]
+) -> None:
+    """Its first codewords come from a sample of some images, the final ones from all images."""
+    tiny_encoder.set_params(kmeans="minibatch").fit(texture_images[0])
+    assert set(Counter(reads).values()) == {2}
+    assert sum(passes) == 2 * 24
 
 
 def test_a_list_is_checked_once_for_each_call(

@@ -125,6 +125,8 @@ def _averages(encoder: HypercolumnVLAD, raw: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([(layer.mean((0, 1)) - p.mean) / p.std for p, layer in pairs])
 
 
+# Eight turned copies of an image are encoded, each with eight turns.
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", [1, 2, 4, 8])
 @given(turn=st.integers(0, 7), aspect=st.sampled_from(["square", "own"]))
 @settings(max_examples=16, deadline=None)
@@ -568,6 +570,8 @@ CHANGED: dict[str, Any] = {
 }
 
 
+# Each of fifteen parameters is changed, and all images are encoded again.
+@pytest.mark.slow
 def test_parameters_set_after_fit_change_no_vector(
     tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
 ) -> None:

@@ -508,6 +508,8 @@ def test_the_scale_is_among_the_facts(encoder: HypercolumnVLAD, tiffs: list[Path
     )
 
 
+# It trains and cross-validates a classifier.
+@pytest.mark.slow
 def test_the_command_trains_at_a_scale(
     tmp_path: Path, texture_images: tuple[list[np.ndarray], np.ndarray]
 ) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.review_queues import CLASSES, Clock, entry
 
-from hypervlad.cli.messages import _sentence
+from hypervlad.cli.messages import sentence_of
 from hypervlad.review import Queue, QueueError, export_labels
 from hypervlad.review.database import FILE, _is_temporary, make_queue, update_queue
 from hypervlad.review.records import TrainingImage, UnknownError
@@ -288,7 +288,7 @@ def test_a_file_held_by_another_process_is_still_a_queue(
     monkeypatch.setattr("hypervlad.review.database._TIMEOUT", 0.05)
     with pytest.raises(sqlite3.OperationalError, match="locked") as caught:
         Queue(folder)
-    assert "does another program hold it?" in _sentence(caught.value)
+    assert "is another program using it?" in sentence_of(caught.value)
     holder.execute("COMMIT")
     holder.close()
     Queue(folder).close()

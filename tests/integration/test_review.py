@@ -563,7 +563,7 @@ def test_the_models_place_is_told_if_it_is_gone(place: SimpleNamespace, tmp_path
     words = run(
         "retrain", tmp_path / "q", "--training", place.images, "-o", tmp_path / "m", code=2
     ).stderr
-    assert "name it with --model" in words
+    assert "give its file with --model" in words
 
 
 @pytest.mark.parametrize("command", ["start", "serve", "export", "retrain"])
