@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 from support.paths import SHARED
-from support.tiny import register_tiny
+from support.tiny import make_tiny_encoder, register_tiny
 from support.unit_rules import UNIT, pytest_runtest_protocol
 
 from hypervlad import HypercolumnVLAD
@@ -61,15 +61,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def tiny_encoder() -> HypercolumnVLAD:
     """An encoder that takes milliseconds."""
-    return HypercolumnVLAD(
-        "tiny",
-        weights="random",
-        image_size=16,
-        n_codewords=4,
-        layer_components=4,
-        n_samples=400,
-        random_state=0,
-    )
+    return make_tiny_encoder()
 
 
 @pytest.fixture(scope="session")

@@ -120,6 +120,8 @@ def check_classes(labels: np.ndarray, groups: np.ndarray | None) -> None:
 def checked_weights(weights: Any) -> np.ndarray:
     """Return weights as floats; ValueError unless finite, not negative and not all zero."""
     values = np.asarray(weights, dtype=np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"sample_weight has shape {values.shape}: expected one weight per image")
     wrong = ~(np.isfinite(values) & (values >= 0))
     if wrong.any():
         raise ValueError(

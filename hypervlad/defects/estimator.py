@@ -41,7 +41,7 @@ from hypervlad.defects.thresholds import (
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.parameters import check_read_options
 from hypervlad.images import check_image_list
-from hypervlad.images.errors import image_name
+from hypervlad.images.files import image_name
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.modelfile import register_kind
 from hypervlad.windows import ANOMALOUS, NORMAL, WindowGrid

@@ -23,12 +23,13 @@ from hypervlad.images import (
     SkippedImage,
     UnknownPixelSizeWarning,
 )
-from hypervlad.images.errors import image_name, warn_skipped
+from hypervlad.images.files import image_name
 from hypervlad.images.reading import (
     READING_VERSION,
     n_reader_threads,
     read_in_order,
     read_named,
+    warn_skipped,
 )
 
 # Measured on a CPU, an image of this size takes 1 GB on mobilenet_v2 and 2.4 GB on VGG-16: what a

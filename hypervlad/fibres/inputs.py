@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from hypervlad.constraints import Integer, Number, check_value
-from hypervlad.images.arrays import as_pixels
+from hypervlad.images.pixels import as_pixels
 
 FloatMap = NDArray[np.float32]
 BoolMap = NDArray[np.bool_]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.images.scaling import percentile_limits, scale_pixels
+from hypervlad.images.pixels import percentile_limits, scale_pixels
 
 # Smallest and largest height of a banner, as shares of the image's height.
 MIN_SHARE, MAX_SHARE = 0.02, 0.30

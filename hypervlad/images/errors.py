@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class ImageReadError(ValueError):
@@ -77,21 +75,3 @@ class UnknownPixelSizeWarning(UserWarning):
             "do not set pixel_size.",
             names,
         )
-
-
-def warn_skipped(skipped: list[SkippedImage], n_images: int) -> None:
-    """Warn of skipped images; raise an error if no image was read."""
-    if not skipped:
-        return
-    warning = SkippedImagesWarning.about(skipped, n_images)
-    if len(skipped) == n_images:
-        raise ImageReadError(f"image list: none of the images could be read. {warning}")
-    warnings.warn(warning, stacklevel=3)
-
-
-def image_name(source: Any, index: int | None = None) -> str:
-    """Return the name of an image in errors: its path, or its position in the list."""
-    if isinstance(source, (str, os.PathLike)):
-        text = os.fspath(source)
-        return text if isinstance(text, str) and text.strip() else repr(text)
-    return "image" if index is None else f"image {index} of the list (counted from 0)"

@@ -256,3 +256,11 @@ def encode_jpeg(pixels: NDArray[np.floating[Any]], side: int, quality: int) -> b
     subsampling = 2 if is_small else 0
     image.save(stream, "JPEG", quality=quality, subsampling=subsampling, optimize=is_small)
     return stream.getvalue()
+
+
+def image_name(source: Any, index: int | None = None) -> str:
+    """Return the name of an image in errors: its path, or its position in the list."""
+    if isinstance(source, (str, os.PathLike)):
+        text = os.fspath(source)
+        return text if isinstance(text, str) and text.strip() else repr(text)
+    return "image" if index is None else f"image {index} of the list (counted from 0)"

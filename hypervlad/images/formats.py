@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from hypervlad.images.arrays import check_size
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.metadata import Sides, length_in_nm, square_pixel_size
+from hypervlad.images.pixels import check_size
 
 N_HEAD = 512  # bytes by which the format is recognised: the MRC mark is at byte 208
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.images.banner import MAX_SHARE
-from hypervlad.images.errors import ImageReadError, image_name
-from hypervlad.images.files import IMAGE_SUFFIXES
+from hypervlad.images.errors import ImageReadError
+from hypervlad.images.files import IMAGE_SUFFIXES, image_name
 from hypervlad.images.formats import is_partly_transparent
 from hypervlad.images.options import ReadOptions, make_options
 from hypervlad.images.reading import read_stored

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,10 +20,9 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.images.arrays import as_pixels
 from hypervlad.images.banner import find_banner
-from hypervlad.images.errors import ImageReadError, SkippedImage, image_name, warn_skipped
-from hypervlad.images.files import check_image_list
+from hypervlad.images.errors import ImageReadError, SkippedImage, SkippedImagesWarning
+from hypervlad.images.files import check_image_list, image_name
 from hypervlad.images.formats import (
     MICROSCOPY_KINDS,
     N_HEAD,
@@ -35,7 +35,7 @@ from hypervlad.images.formats import (
     image_pixels,
 )
 from hypervlad.images.options import ReadOptions, make_options
-from hypervlad.images.scaling import Rule, scale_pixels, scaling_rule
+from hypervlad.images.pixels import Rule, as_pixels, scale_pixels, scaling_rule
 from hypervlad.images.tiff import decode_tiff
 
 # Part of the key under which facts of a file are cached: increase it when pixels of a file change.
@@ -280,6 +280,16 @@ def n_reader_threads(n_jobs: int | None) -> int:
     """Return the number of threads that read ahead: 0, the caller's own thread, for None and 1."""
     n_threads = 1 if n_jobs is None else joblib.effective_n_jobs(n_jobs)
     return 0 if n_threads == 1 else n_threads
+
+
+def warn_skipped(skipped: list[SkippedImage], n_images: int) -> None:
+    """Warn of skipped images; raise an error if no image was read."""
+    if not skipped:
+        return
+    warning = SkippedImagesWarning.about(skipped, n_images)
+    if len(skipped) == n_images:
+        raise ImageReadError(f"image list: none of the images could be read. {warning}")
+    warnings.warn(warning, stacklevel=3)
 
 
 def read_named(source: Any, options: ReadOptions, name: str) -> Micrograph:

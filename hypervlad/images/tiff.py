@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.images import metadata as meta
-from hypervlad.images.arrays import check_size
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.formats import DecodedImage, apply_palette, image_pixels, json_value
+from hypervlad.images.pixels import check_size
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage

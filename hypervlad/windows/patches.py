@@ -19,7 +19,7 @@ from hypervlad.images import (
     check_image_list,
     read_mask,
 )
-from hypervlad.images.errors import image_name
+from hypervlad.images.files import image_name
 from hypervlad.images.options import make_options
 from hypervlad.images.reading import raise_or_skip, read_in_order, read_named
 from hypervlad.metrics.patches import check_min_fraction

@@ -80,7 +80,7 @@ class Row(NamedTuple):
 # One image per batch: some checks ask for more digits than batches of two sizes share.
 SMALL: dict[str, Any] = {"weights": "random", "n_codewords": 2, "layer_components": 2}
 WINDOWS = HypercolumnVLAD("tiny", taps=["1"], image_size=None, **SMALL)
-WHOLE = HypercolumnVLAD("tiny", image_size=8, n_samples=200, batch_size=1, **SMALL)
+WHOLE: dict[str, Any] = {"image_size": 8, "n_samples": 200, "batch_size": 1} | SMALL
 TRANSFER: dict[str, Any] = {
     "weights": "random",
     "image_size": 8,
@@ -91,8 +91,18 @@ TRANSFER: dict[str, Any] = {
 FEW = "Classes with only one or two"
 FEW_HELD_OUT = "fine-tuning is validated on"
 
+# Checks with several data sets or 300 rows.
+MANY_IMAGES = {
+    "check_classifiers_classes",
+    "check_classifiers_train",
+    "check_estimators_dtypes",
+    "check_estimators_pickle",
+    "check_positive_only_tag_during_fit",
+    "check_transformer_data_not_an_array",
+}
+
 TABLE = [
-    Row("encoder", VLADOnRows(**WHOLE.get_params() | {"normalize": None})),
+    Row("encoder", VLADOnRows("tiny", normalize=None, **WHOLE)),
     Row("boosting", BoostedSoftmaxClassifier(n_jobs=1), {}, FEW),
     Row(
         "boosting without linear part",
@@ -102,7 +112,10 @@ TABLE = [
     ),
     Row(
         "classifier",
-        ClassifierOnRows(WHOLE, boosting=BoostedSoftmaxClassifier(n_estimators=3, Cs=1.0)),
+        ClassifierOnRows(
+            HypercolumnVLAD("tiny", taps=["3"], codebook="joint", **WHOLE),
+            boosting=BoostedSoftmaxClassifier(n_estimators=3, Cs=1.0),
+        ),
         {
             "check_sample_weight_equivalence_on_dense_data": "the codebook is learnt from pixels "
             "without weights"
@@ -147,6 +160,8 @@ def checks() -> Iterator[Any]:
                     pytest.mark.filterwarnings(f"ignore:{row.ignored_warning}:UserWarning")
                 )
             name = values[1].func.__name__
+            if name in MANY_IMAGES:
+                marks.append(pytest.mark.slow)  # several models of 300 rows, one image per batch
             yield pytest.param(*values, marks=marks, id=f"{row.name}-{name}")
 
 

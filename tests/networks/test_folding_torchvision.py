@@ -13,7 +13,7 @@ from support.norms import lively, n_norms
 import hypervlad
 from hypervlad import HypercolumnVLAD
 from hypervlad.backbones import backbone_names, build_network, get_backbone
-from hypervlad.backbones.folding import find_conv_norm_pairs, fold_norms
+from hypervlad.backbones.network import find_conv_norm_pairs, fold_norms
 
 N_LEFT = {  # densely connected layers normalise before they convolve
     "alexnet": 0,

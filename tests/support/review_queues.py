@@ -1,15 +1,19 @@
-"""Parts that the tests of a review are made of."""
+"""Queues without a model, and a server of one in a process of its own."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from hypervlad.review.records import Entry
+from hypervlad.review.database import make_queue
+from hypervlad.review.records import Entry, TrainingImage
+from hypervlad.review.store import Queue
 
 CLASSES = ["fibre", "matrix", "particle"]
 
@@ -71,3 +75,51 @@ class Served:
         if self.running.poll() is None:
             self.running.kill()
             self.running.communicate()
+
+
+# --- fixtures, which a conftest.py imports ------------------------------------------------------
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Path]:
+    """Make a queue of so many doubtful images, and so many sure ones, with or without files."""
+
+    def made(n: int = 6, sure: int = 2, *, pictures: bool = False, name: str = "queue") -> Path:
+        entries = [entry(tmp_path, i, i) for i in range(n)]
+        entries += [entry(tmp_path, i, None) for i in range(n, n + sure)]
+        training = [
+            TrainingImage(f"{label}/{i}.png", label, tmp_path / "training" / f"{i}.png")
+            for i, label in enumerate(CLASSES)
+        ]
+        if pictures:
+            for i, image in enumerate([*entries, *training]):
+                write_picture(image.path, i)
+        make_queue(tmp_path / name, CLASSES, entries, training, {"max_error": "0.05"})
+        return tmp_path / name
+
+    return made
+
+
+@pytest.fixture
+def queue(make: Callable[..., Path], clock: Clock) -> Iterator[Queue]:
+    opened = Queue(make(), clock=clock)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[[Path], Served]]:
+    running = []
+
+    def start(folder: Path) -> Served:
+        running.append(Served(folder))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.kill()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hypervlad import register_backbone
+from hypervlad import HypercolumnVLAD, register_backbone
 from hypervlad.backbones import Preprocessing
 
 
@@ -21,3 +21,16 @@ def build_tiny() -> torch.nn.Module:
 
 def register_tiny() -> None:
     register_backbone("tiny", build_tiny, ["1", "3", "4"], Preprocessing(minimum_size=4))
+
+
+def make_tiny_encoder() -> HypercolumnVLAD:
+    """An encoder that takes milliseconds."""
+    return HypercolumnVLAD(
+        "tiny",
+        weights="random",
+        image_size=16,
+        n_codewords=4,
+        layer_components=4,
+        n_samples=400,
+        random_state=0,
+    )

@@ -10,7 +10,7 @@ from support.norms import lively, n_norms
 
 from hypervlad import register_backbone
 from hypervlad.backbones import Preprocessing, build_network
-from hypervlad.backbones.folding import find_conv_norm_pairs, fold_norms
+from hypervlad.backbones.network import find_conv_norm_pairs, fold_norms
 
 
 class Block(torch.nn.Module):

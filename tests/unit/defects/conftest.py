@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from support.surfaces import PATCH, blotted, surface
 
-from hypervlad import PatchDefectScorer, default_patch_encoder
+from hypervlad import BoostedSoftmaxClassifier, PatchDefectScorer, default_patch_encoder
 
 
 @pytest.fixture(scope="session")
@@ -26,4 +26,5 @@ def scorer(tiny_backbone: None) -> PatchDefectScorer:
     encoder = default_patch_encoder(
         backbone="tiny", weights="random", taps=["1", "4"], n_codewords=4, layer_components=4
     )
-    return PatchDefectScorer(encoder, patch=PATCH, n_codewords=16, random_state=0)
+    learner = BoostedSoftmaxClassifier(n_estimators=5, Cs=10.0)
+    return PatchDefectScorer(encoder, patch=PATCH, n_codewords=16, boosting=learner, random_state=0)

@@ -68,6 +68,7 @@ def test_trained_on_masks(scorer: PatchDefectScorer, good: list[Image], bad: Fla
     assert set(scorer.predict(good[6:])) == {"normal"}
 
 
+@pytest.mark.slow  # hundreds of images
 def test_trained_on_patches(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
     images = [*good[:6], *(image for image, _ in bad[:6])]
     masks = [None] * 6 + [mask for _, mask in bad[:6]]
@@ -79,6 +80,7 @@ def test_trained_on_patches(scorer: PatchDefectScorer, good: list[Image], bad: F
     assert np.abs(worst - centre).max() < PATCH
 
 
+@pytest.mark.slow  # hundreds of images
 def test_several_kinds_of_defects(scorer: PatchDefectScorer, good: list[Image]) -> None:
     patches = cut_patches(good, patch=PATCH)
     dark, bright = patches.pixels[:30] * 0.1, np.minimum(patches.pixels[:30] + 0.5, 1)
@@ -146,6 +148,7 @@ def test_an_image_is_anomalous_if_some_place_is(
         assert scorer.predict_map(image).any() == (scorer.predict([image])[0] == "anomalous")
 
 
+@pytest.mark.slow  # two fits, each with five folds
 @pytest.mark.parametrize("rule", ["fpr", "patch_fpr", "f1", "good"])
 def test_the_order_of_images_does_not_matter(
     scorer: PatchDefectScorer, good: list[Image], bad: Flawed, rule: str
@@ -170,6 +173,7 @@ def test_an_image_by_itself_scores_as_among_others(
     np.testing.assert_array_equal(together, apart)
 
 
+@pytest.mark.slow  # three fits, and 600 images scored
 def test_the_threshold_keeps_its_rate_on_other_images(
     scorer: PatchDefectScorer, good: list[Image]
 ) -> None:
@@ -184,6 +188,7 @@ def test_the_threshold_keeps_its_rate_on_other_images(
     assert 0.25 <= called[0.5] <= 0.75
 
 
+@pytest.mark.slow  # two fits, each with five folds
 @pytest.mark.parametrize("labelled", [False, True])
 def test_a_rate_of_windows_is_kept_on_other_images(
     scorer: PatchDefectScorer, good: list[Image], bad: Flawed, labelled: bool
@@ -338,6 +343,7 @@ def test_a_few_bad_images_among_the_good_do_little_harm(
     assert (defect_free >= scorer.threshold_).mean() <= 0.2
 
 
+@pytest.mark.slow  # thirty images to learn from, and as many to judge
 def test_probabilities_are_calibrated(scorer: PatchDefectScorer, bad: Flawed) -> None:
     rng = np.random.default_rng(1)
     places = [tuple(rng.integers(8, 40, 2).tolist()) for _ in range(60)]

@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from hypervlad.images import ImageReadError, read_image, read_micrograph
-from hypervlad.images.scaling import percentile_limits
+from hypervlad.images.pixels import percentile_limits
 
 SHAPES = st.one_of(
     hnp.array_shapes(min_dims=2, max_dims=2, max_side=9),
@@ -181,7 +181,7 @@ def test_the_whole_range_of_double_precision():
 def test_scaling_in_blocks_equals_scaling_at_once(monkeypatch):
     image = np.random.default_rng(0).integers(0, 65536, (70, 30)).astype(np.uint16)
     one = read_image(image)
-    monkeypatch.setattr("hypervlad.images.scaling._BLOCK", 64)
+    monkeypatch.setattr("hypervlad.images.pixels._BLOCK", 64)
 
     assert_array_equal(read_image(image), one)
 

@@ -1,0 +1,5 @@
+"""Queues without a model, and a server of one in a process of its own."""
+
+from support.review_queues import clock, make, served
+
+__all__ = ["clock", "make", "served"]
