@@ -1,4 +1,4 @@
-"""The encoder on a network of torchvision."""
+"""The encoder with real weights, on real images: an oracle, and batches and order."""
 
 from __future__ import annotations
 
@@ -6,8 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.oracle import check_against_oracle
 
+import hypervlad
 from hypervlad import HypercolumnVLAD, make_tem_images
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("n_codewords", [64, 200])
+@pytest.mark.parametrize("codebook", ["joint", "per_layer"])
+def test_real_images_and_weights_agree_with_the_oracle(
+    codebook: str, n_codewords: int, shared: Path, mobilenet_weights: Path
+) -> None:
+    data = hypervlad.load_image_folder(shared / "data" / "nanofibre")
+    options = {"weights": str(mobilenet_weights), "image_size": 224}
+    check_against_oracle(
+        data.images[:4], "mobilenet_v2", codebook, n_codewords=n_codewords, **options
+    )
 
 
 @pytest.mark.real
