@@ -45,7 +45,7 @@ from hypervlad.constraints import (
 )
 from hypervlad.encoder.parameters import check_read_options
 from hypervlad.images import ImageReadError, ReadOptions, check_image_list, read_micrographs
-from hypervlad.images.files import image_name
+from hypervlad.images.reading import image_name
 from hypervlad.splits import holdout_split
 from hypervlad.windows import ANOMALOUS, NORMAL, map_from_patches, patch_positions, patches_at
 

@@ -65,7 +65,7 @@ from hypervlad.encoder.loading import Batch
 from hypervlad.encoder.networks import NetworkSource, check_registered, portable_weights
 from hypervlad.encoder.parameters import check_read_options
 from hypervlad.images import ReadOptions, check_image_list
-from hypervlad.images.files import image_name
+from hypervlad.images.reading import image_name
 from hypervlad.splits import holdout_split, joined_groups
 
 _MIN_GROUPS = 5  # held out; with fewer, their loss says little
