@@ -14,12 +14,13 @@ which holds for the true class with at least the requested coverage, if the new 
 exchangeable with those (Dunn, Wasserman and Ramdas 2023, "Distribution-free prediction sets for
 two-layer hierarchical models", JASA).
 
-*Cross*: every image is predicted by a model fitted on the other folds, and the new image is compared
-with it by the same model (CV+: Romano, Sesia and Candès 2020, "Classification with valid and
-adaptive coverage", NeurIPS; in groups: Lee, Barber and Willett 2023, "Distribution-free inference
-with hierarchical data"). All images are used for training. The requested coverage is usually attained;
-guaranteed for n exchangeable groups in K folds is only 2 coverage - 1, less the smaller of
-2 (1 - 1 / K) / (n / K + 1) and (1 - K / n) / (K + 1): for 0.9 with five folds, 0.65 to 0.8.
+*Cross*: every image is predicted by a model fitted on the other folds, and the new image is
+compared with it by the same model (CV+: Romano, Sesia and Candès 2020, "Classification with valid
+and adaptive coverage", NeurIPS; in groups: Lee, Barber and Willett 2023, "Distribution-free
+inference with hierarchical data"). All images are used for training. The requested coverage is
+usually attained; guaranteed for n exchangeable groups in K folds is only 2 coverage - 1, less the
+smaller of 2 (1 - 1 / K) / (n / K + 1) and (1 - K / n) / (K + 1): for 0.9 with five folds, 0.65 to
+0.8.
 """
 
 from __future__ import annotations
