@@ -1,25 +1,26 @@
-"""Sets of classes that hold the true one as often as asked, and answers that are better refused.
+"""Prediction sets with a requested coverage, and confidence thresholds for a maximum error.
 
-Both rest on images whose class is known and that the model which judged them had not seen. Images
-of one group (a micrograph, a sample, a paper) are alike, so groups are what counts: each has the
-same weight, shared by its images.
+Both are based on held-out predictions: images of known class, predicted by a model that was fitted
+without them. Images of one group (a micrograph, a sample, a paper) are alike, so all groups have
+equal weights, each divided among its images.
 
-*Split*: one model, and images kept apart from it. Let S = 1 - p(true class) be how ill each of
-them fits its class, and w its weight, so that those of G groups sum to G / (G + 1). A class y
-belongs to the set of a new image x where
+*Split*: one model, and images held out from it. Let S = 1 - p(true class) be the misfit of each of
+them, and w its weight, so that the weights of G groups sum to G / (G + 1). A class y belongs to the
+set of a new image x if
 
     sum of w over the images with S >= 1 - p_y(x)  +  1 / (G + 1)  >  1 - coverage,
 
-which holds for the true class with at least the coverage asked for, if the new image is of a group
+which holds for the true class with at least the requested coverage, if the new image is of a group
 exchangeable with those (Dunn, Wasserman and Ramdas 2023, "Distribution-free prediction sets for
 two-layer hierarchical models", JASA).
 
-*Cross*: every image is judged by a model learnt from the other folds, and the new image is compared
-with it by that same model (CV+: Romano, Sesia and Candès 2020, "Classification with valid and
-adaptive coverage", NeurIPS; in groups: Lee, Barber and Willett 2023, "Distribution-free inference
-with hierarchical data"). No image is lost to the model. What is seen is usually the coverage; what
-is guaranteed for n exchangeable groups in K folds is only 2 coverage - 1, less the smaller of
-2 (1 - 1 / K) / (n / K + 1) and (1 - K / n) / (K + 1): for 0.9 with five folds, 0.65 to 0.8.
+*Cross*: every image is predicted by a model fitted on the other folds, and the new image is
+compared with it by the same model (CV+: Romano, Sesia and Candès 2020, "Classification with valid
+and adaptive coverage", NeurIPS; in groups: Lee, Barber and Willett 2023, "Distribution-free
+inference with hierarchical data"). All images are used for training. The requested coverage is
+usually attained; guaranteed for n exchangeable groups in K folds is only 2 coverage - 1, less the
+smaller of 2 (1 - 1 / K) / (n / K + 1) and (1 - K / n) / (K + 1): for 0.9 with five folds, 0.65 to
+0.8.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What models said of images that they had not seen, beside the truth.
+    """Held-out predictions compared with the true classes.
 
     Attributes
     ----------
@@ -59,7 +60,7 @@ class Calibration:
         Whether the class that has it is the true one.
     groups : ndarray of int, shape (n,)
     models : ndarray of int, shape (n,)
-        Which model judged each image.
+        Index of the model that predicted each image.
     """
 
     misfit: FloatArray
@@ -72,12 +73,12 @@ class Calibration:
     def of(
         cls, proba: ArrayLike, codes: ArrayLike, groups: ArrayLike, models: ArrayLike
     ) -> Calibration:
-        """Compare probabilities with the truth.
+        """Compare probabilities with the true classes.
 
         Parameters
         ----------
         proba : array-like of shape (n, n_classes)
-            Of each image, by a model that had not seen it.
+            Of each image, by a model fitted without it.
         codes : array-like of int, shape (n,)
             Columns of the true classes.
         groups, models : array-like of int, shape (n,)
@@ -96,7 +97,7 @@ class Calibration:
 
     @property
     def n_groups(self) -> int:
-        """How many groups there are."""
+        """Number of groups."""
         return len(np.unique(self.groups))
 
     @property
@@ -106,7 +107,7 @@ class Calibration:
 
 
 def group_weights(groups: ArrayLike) -> NDArray[np.float64]:
-    """Return the weight of each image: 1 / (groups + 1), shared by the images of its group.
+    """Return the weight of each image: 1 / (groups + 1), divided among the images of its group.
 
     Parameters
     ----------
@@ -117,20 +118,20 @@ def group_weights(groups: ArrayLike) -> NDArray[np.float64]:
 
 
 def weighted_limit(values: ArrayLike, groups: ArrayLike, share: float) -> float:
-    """Return what values of new groups seldom exceed.
+    """Return a limit that values of new groups rarely exceed.
 
     Parameters
     ----------
     values : array-like of float, shape (n,)
     groups : array-like of shape (n,)
     share : float
-        Of the values of a group exchangeable with these, how many may exceed it.
+        Share of the values of a group exchangeable with these that may exceed the limit.
 
     Returns
     -------
     float
-        One of the values: the lowest of which the promise holds, the highest if the groups are
-        too few for any.
+        One of the values: the lowest with this guarantee, or the highest if there are too few
+        groups for any.
 
     Examples
     --------
@@ -151,26 +152,26 @@ def weighted_limit(values: ArrayLike, groups: ArrayLike, share: float) -> float:
 def prediction_sets(
     proba: ArrayLike, calibration: Calibration, coverage: float = 0.9
 ) -> NDArray[np.bool_]:
-    """Return the classes that a new image may be of.
+    """Return the prediction sets of new images.
 
     Parameters
     ----------
     proba : array-like of shape (n_models, n, n_classes)
-        What each model of the calibration says of the new images.
+        Probabilities of the new images by each model of the calibration.
     calibration : Calibration
     coverage : float, default=0.9
-        How often the set is to hold the true class of an image of a new group, between 0 and 1.
+        How often the set contains the true class of an image of a new group, between 0 and 1.
 
     Returns
     -------
     ndarray of bool, shape (n, n_classes)
-        A set may be empty: then no class fits as well as it should. Where there are fewer than
-        coverage / (1 - coverage) groups, it is all classes: so few cannot exclude any.
+        A set is empty if no class fits well enough. With fewer than coverage / (1 - coverage)
+        groups, which cannot exclude any class, every set has all classes.
 
     Raises
     ------
     ValueError
-        If the coverage is no share.
+        If the coverage is not between 0 and 1.
 
     Examples
     --------
@@ -190,7 +191,7 @@ def prediction_sets(
     for number, of_model in enumerate(misfits):
         own = calibration.models == number
         support += _weight_above(calibration.misfit[own], weights[own], of_model)
-    # Sums of weights have rounding errors: what would be equal to the share is not above it.
+    # A tolerance for rounding errors: equal to the share is not above it.
     return np.asarray(support > allowed + 1e-12)
 
 
@@ -202,10 +203,11 @@ def _weight_above(values: FloatArray, weights: FloatArray, bounds: FloatArray) -
 
 
 def confidence_for_error(calibration: Calibration, max_error: float) -> float:
-    """Return the lowest confidence from which on answers are wrong no more often than that.
+    """Return the lowest confidence threshold with at most a given share of wrong answers.
 
-    One wrong answer of weight 1 / (groups + 1) is added to those seen, so that few groups promise
-    little. It is an estimate: the confidence is chosen by the same images that it is judged by.
+    One wrong answer of weight 1 / (groups + 1) is added to the held-out predictions, which makes
+    the threshold cautious if there are few groups. The error is an estimate: the threshold is
+    chosen on the same images.
 
     Parameters
     ----------
@@ -216,7 +218,7 @@ def confidence_for_error(calibration: Calibration, max_error: float) -> float:
     Returns
     -------
     float
-        ``inf`` if no confidence will do: all answers are then better refused.
+        ``inf`` if no threshold is high enough: all answers are then rejected.
 
     Examples
     --------
@@ -235,13 +237,13 @@ def confidence_for_error(calibration: Calibration, max_error: float) -> float:
     one = 1 / (calibration.n_groups + 1)
     wrong = np.cumsum(weights * ~calibration.correct[order]) + one
     error = wrong / (np.cumsum(weights) + one)
-    is_last = np.append(confidence[1:] < confidence[:-1], True)  # equal ones go together
+    is_last = np.append(confidence[1:] < confidence[:-1], True)  # equal ones are accepted together
     fine = np.flatnonzero(is_last & (error <= most + 1e-12))
     return float(confidence[fine[-1]]) if len(fine) else float("inf")
 
 
 def check_share(name: str, value: Any) -> float:
-    """Return a share between 0 and 1, both excluded."""
+    """Return a value between 0 and 1, both excluded, as a float."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not 0 < float(value) < 1:
         example = 0.05 if "error" in name else 0.9

@@ -38,8 +38,7 @@ from hypervlad.fibres import AlignedFraction, aligned_fraction
 from hypervlad.fibres.alignment import DEFAULT_WINDOW
 from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, check_image_list
-from hypervlad.images.files import image_name
-from hypervlad.images.reading import warn_skipped
+from hypervlad.images.reading import image_name, warn_skipped
 from hypervlad.modelfile import register_kind
 from hypervlad.splits import joined_groups
 from hypervlad.windows.dataset import (

@@ -15,9 +15,8 @@ from hypervlad.classifier.validation import of_length
 from hypervlad.fibres import background_windows
 from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ImageReadError, ReadOptions, read_mask
-from hypervlad.images.files import image_name
 from hypervlad.images.masks import mask_banner_rows
-from hypervlad.images.reading import read_named
+from hypervlad.images.reading import image_name, read_named
 from hypervlad.windows.dataset import UNKNOWN, PreparedImage
 
 ALIGNED, NOT_ALIGNED = "aligned", "not aligned"

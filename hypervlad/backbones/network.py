@@ -455,3 +455,18 @@ def _reach_of_one_pixel(network: TappedNetwork, side: int, n_channels: int) -> R
     # The pixel may lie anywhere in its cell.
     margin = -(-(farthest + stride) // stride) * stride
     return Reach(stride, min(margin, side // 2))
+
+
+def check_device(device: Any) -> torch.device:
+    """Return a torch device; "auto" is the GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}') from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}')
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f'device={device!r}: torch finds no GPU here; use device="auto" or "cpu"')
+    return torch.empty(0, device=chosen).device  # "cuda" becomes "cuda:0"

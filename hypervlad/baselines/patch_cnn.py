@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
+from hypervlad.backbones.network import check_device
 from hypervlad.base import ArrayDict, Field, ImageEstimator, Labels, Record, Value
 from hypervlad.baselines.augmentation import PatchAugmentation
 from hypervlad.baselines.patch_network import (
@@ -42,10 +43,9 @@ from hypervlad.constraints import (
     Number,
     RandomState,
 )
-from hypervlad.encoder.networks import check_device
 from hypervlad.encoder.parameters import check_read_options
 from hypervlad.images import ImageReadError, ReadOptions, check_image_list, read_micrographs
-from hypervlad.images.files import image_name
+from hypervlad.images.reading import image_name
 from hypervlad.splits import holdout_split
 from hypervlad.windows import ANOMALOUS, NORMAL, map_from_patches, patch_positions, patches_at
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.boosting.linear import fit_linear_margins
-from hypervlad.boosting.rows import TrainingRows
+from hypervlad.boosting.linear import TrainingRows, fit_linear_margins
 from hypervlad.splits import group_folds
 
 FloatArray = NDArray[np.float64]

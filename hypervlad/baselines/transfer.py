@@ -18,7 +18,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.backbones import Backbone, Preprocessing, TappedNetwork, build_network, get_backbone
-from hypervlad.backbones.network import architecture
+from hypervlad.backbones.network import architecture, check_device
 from hypervlad.base import (
     ArrayDict,
     Arrays,
@@ -44,7 +44,7 @@ from hypervlad.baselines.finetuning import (
 from hypervlad.baselines.softmax_head import FittedHead, SoftmaxHead, fit_head
 from hypervlad.baselines.training import FineTuningCurves, Schedule
 from hypervlad.baselines.training_images import load_training_images
-from hypervlad.boosting.rows import class_weights
+from hypervlad.boosting.linear import class_weights
 from hypervlad.classifier.assessment import accuracy_of_read, most_probable
 from hypervlad.classifier.validation import check_classes, checked_labels, of_length
 from hypervlad.constraints import (
@@ -62,15 +62,10 @@ from hypervlad.constraints import (
 from hypervlad.encoder import EncodedImages, ImageLoader
 from hypervlad.encoder.encoding import encode_images
 from hypervlad.encoder.loading import Batch
-from hypervlad.encoder.networks import (
-    NetworkSource,
-    check_device,
-    check_registered,
-    portable_weights,
-)
+from hypervlad.encoder.networks import NetworkSource, check_registered, portable_weights
 from hypervlad.encoder.parameters import check_read_options
 from hypervlad.images import ReadOptions, check_image_list
-from hypervlad.images.files import image_name
+from hypervlad.images.reading import image_name
 from hypervlad.splits import holdout_split, joined_groups
 
 _MIN_GROUPS = 5  # held out; with fewer, their loss says little

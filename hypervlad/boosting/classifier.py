@@ -17,11 +17,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from hypervlad.base import Array, Arrays, Estimator, Field, Labels, Maybe, Value, Values
-from hypervlad.boosting.linear import fit_blocks
-from hypervlad.boosting.rows import (
+from hypervlad.boosting.linear import (
     FloatArray,
     IntArray,
     TrainingRows,
+    fit_blocks,
     n_margins,
     prior_margins,
     probabilities,

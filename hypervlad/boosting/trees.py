@@ -10,7 +10,7 @@ import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
-from hypervlad.boosting.rows import (
+from hypervlad.boosting.linear import (
     FloatArray,
     IntArray,
     TrainingRows,

@@ -211,7 +211,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self._check_parameters()
         data = LabelledImages.of(check_image_list(images), y, groups, sample_weight)
         encoder, learner, seed = self._unfitted_parts()
-        taken, codes = data.fit_params(learner), data.group_codes()
+        accepted, codes = data.fit_params(learner), data.group_codes()
         train, calibration = calibration_split(data.labels, codes, self.calibration_size, seed)
         train_images = [data.images[i] for i in train]
         encoder.fit_checked(train_images)  # warns of skipped images
@@ -223,7 +223,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         points = np.concatenate([project_vectors(vectors), project_vectors(calibration_vectors)])
         rows = np.concatenate([train, calibration])
         joined = groups_with_copies(points, codes[rows])
-        fit_params: dict[str, Any] = {name: values[train] for name, values in taken.items()}
+        fit_params: dict[str, Any] = {name: values[train] for name, values in accepted.items()}
         has_groups = "groups" in fit_params or len(np.unique(joined)) < len(joined)
         if has_groups and has_fit_parameter(learner, "groups"):
             fit_params["groups"] = joined[: len(train)]

@@ -76,21 +76,23 @@ class LabelledImages:
         UserWarning
             If groups are given and the learner takes none.
         """
-        taken = {name: own for name, own in self.given.items() if has_fit_parameter(learner, name)}
+        accepted = {
+            name: own for name, own in self.given.items() if has_fit_parameter(learner, name)
+        }
         kind = type(learner).__name__
-        if "sample_weight" in self.given and "sample_weight" not in taken:
+        if "sample_weight" in self.given and "sample_weight" not in accepted:
             raise ValueError(
                 f"sample_weight is given, but the learner, {kind}, takes none: leave it out or "
                 "use boosting= with a learner whose fit takes it"
             )
-        if "groups" in self.given and "groups" not in taken:
+        if "groups" in self.given and "groups" not in accepted:
             warnings.warn(
                 f"the learner, a {kind}, takes no groups: its own inner splits, if it has any, do "
                 "not keep groups together, so parameters chosen by them are optimistic",
                 UserWarning,
                 stacklevel=3,
             )
-        return taken
+        return accepted
 
 
 def checked_labels(y: Any, n_images: int) -> np.ndarray:

@@ -41,8 +41,8 @@ from hypervlad.defects.thresholds import (
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.parameters import check_read_options
 from hypervlad.images import check_image_list
-from hypervlad.images.files import image_name
 from hypervlad.images.masks import mask_banner_rows
+from hypervlad.images.reading import image_name
 from hypervlad.modelfile import register_kind
 from hypervlad.windows import ANOMALOUS, NORMAL, WindowGrid
 from hypervlad.windows.dataset import (

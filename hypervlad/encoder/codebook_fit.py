@@ -10,8 +10,7 @@ import numpy as np
 
 from hypervlad.backbones import TappedNetwork
 from hypervlad.codebook import Codebook, HypercolumnPool, StreamedCodewords, learn_codebook
-from hypervlad.encoder.caching import ResultCache, maps_fingerprint
-from hypervlad.encoder.encoding import random_pixels
+from hypervlad.encoder.encoding import ResultCache, maps_fingerprint, random_pixels
 from hypervlad.encoder.loading import ImageInfo, ImageLoader, LoadedImage, ReadReport
 from hypervlad.encoder.networks import NetworkSource
 from hypervlad.encoder.parallel import absolute_path, in_order, map_tasks, uses_workers

@@ -22,21 +22,23 @@ from hypervlad.backbones import (
     build_network,
     get_backbone,
 )
+from hypervlad.backbones.network import check_device
 from hypervlad.base import Arrays, Field, ImageEstimator, Record, Value, Values, to_json
 from hypervlad.cache import Memory, absolute_memory, arrays_digest
 from hypervlad.codebook import Codebook, CodebookField
 from hypervlad.constraints import Alternatives, Integer, check_parameters, check_value
-from hypervlad.encoder.caching import ResultCache, maps_fingerprint
 from hypervlad.encoder.codebook_fit import CodebookFit, FitCodebook, fit_sampled_codebook
-from hypervlad.encoder.encoding import BatchEncoder, EncodedImages, TorchCodebook, encode_images
+from hypervlad.encoder.encoding import (
+    BatchEncoder,
+    EncodedImages,
+    ResultCache,
+    TorchCodebook,
+    encode_images,
+    maps_fingerprint,
+)
 from hypervlad.encoder.explanation import ImageEvidence, check_codewords, image_evidence
 from hypervlad.encoder.loading import Batch, ImageLoader
-from hypervlad.encoder.networks import (
-    NetworkSource,
-    check_device,
-    check_registered,
-    portable_weights,
-)
+from hypervlad.encoder.networks import NetworkSource, check_registered, portable_weights
 from hypervlad.encoder.parallel import absolute_path
 from hypervlad.encoder.parameters import CONSTRAINTS, EncoderParams
 from hypervlad.hypercolumns import feature_maps

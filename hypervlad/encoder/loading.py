@@ -23,9 +23,9 @@ from hypervlad.images import (
     SkippedImage,
     UnknownPixelSizeWarning,
 )
-from hypervlad.images.files import image_name
 from hypervlad.images.reading import (
     READING_VERSION,
+    image_name,
     n_reader_threads,
     read_in_order,
     read_named,

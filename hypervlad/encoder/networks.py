@@ -92,18 +92,3 @@ def portable_weights(weights: str | os.PathLike[str]) -> str:
     """Return a name of weights unchanged, and a path as an absolute one."""
     name = os.fspath(weights)
     return name if name in ("imagenet", "random") else os.path.abspath(name)
-
-
-def check_device(device: Any) -> torch.device:
-    """Return a torch device; "auto" is the GPU where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}') from error
-    if chosen.type not in ("cpu", "cuda"):
-        raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}')
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f'device={device!r}: torch finds no GPU here; use device="auto" or "cpu"')
-    return torch.empty(0, device=chosen).device  # "cuda" becomes "cuda:0"

@@ -21,8 +21,7 @@ from tqdm.auto import tqdm
 from hypervlad.backbones import Backbone, ensure_registered, get_backbone
 from hypervlad.cache import Memory
 from hypervlad.encoder import EncodedImages, HypercolumnVLAD, LoadedImage
-from hypervlad.encoder.caching import ResultCache
-from hypervlad.encoder.encoding import encode_loaded
+from hypervlad.encoder.encoding import ResultCache, encode_loaded
 from hypervlad.encoder.loading import Batch, ReadReport
 from hypervlad.encoder.parallel import map_tasks, uses_workers
 from hypervlad.extraction.manifest import (

@@ -10,10 +10,16 @@ from hypervlad.images.errors import (
     SkippedImagesWarning,
     UnknownPixelSizeWarning,
 )
-from hypervlad.images.files import IMAGE_SUFFIXES, check_image_list, find_images
+from hypervlad.images.files import IMAGE_SUFFIXES, find_images
 from hypervlad.images.masks import find_masks, read_mask
 from hypervlad.images.options import ReadOptions
-from hypervlad.images.reading import Micrograph, read_image, read_micrograph, read_micrographs
+from hypervlad.images.reading import (
+    Micrograph,
+    check_image_list,
+    read_image,
+    read_micrograph,
+    read_micrographs,
+)
 
 __all__ = [
     "IMAGE_SUFFIXES",

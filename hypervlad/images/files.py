@@ -78,62 +78,6 @@ def find_images(
     return sorted(found.values(), key=lambda file: file.as_posix())
 
 
-def check_image_list(images: Any) -> list[Any]:
-    """Return `images` as a list, or raise an `ImageReadError` that says how to pass them.
-
-    Parameters
-    ----------
-    images : sequence of images
-        List, tuple, array or series of paths and arrays, in any mix; or one array of n images of
-        the same size, (n, H, W) or (n, H, W, 3).
-
-    Returns
-    -------
-    images : list
-        Of paths and arrays; the images themselves are not checked.
-
-    Examples
-    --------
-    >>> check_image_list(("a.png", "b.png"))
-    ['a.png', 'b.png']
-    >>> check_image_list("a.png")
-    Traceback (most recent call last):
-    ...
-    hypervlad.images.errors.ImageReadError: a.png: expected a list of images, got one path; wrap it
-    in a list: ['a.png']
-    """
-    if isinstance(images, (str, os.PathLike)):
-        shown = os.fspath(images)
-        if os.path.isdir(shown) or glob.has_magic(str(shown)):
-            raise ImageReadError(
-                f"{shown!s}: expected a list of images; hypervlad.images.find_images({shown!r}) "
-                "lists those of a folder or pattern"
-            )
-        raise ImageReadError(
-            f"{shown!s}: expected a list of images, got one path; wrap it in a list: [{shown!r}]"
-        )
-    if isinstance(images, (list, tuple)):
-        listed = list(images)
-    elif hasattr(images, "__array__") and not hasattr(images, "iloc"):
-        listed = _list_of_array(images)
-    elif _is_frame(images):
-        raise ImageReadError(
-            "image list: expected a list of images, got a table; give its column of paths"
-        )
-    elif isinstance(images, Sequence) or hasattr(images, "iloc"):
-        if isinstance(images, (bytes, bytearray, memoryview)):
-            raise _not_a_list(images)
-        listed = list(images)
-    else:
-        raise _not_a_list(images)
-    if not listed:
-        raise ImageReadError(
-            "image list: the list is empty; give at least one image (does the folder contain any? "
-            "hypervlad.images.find_images(folder) lists them)"
-        )
-    return listed
-
-
 def _find_one(
     path: str | os.PathLike[str], include: Sequence[str], exclude: Sequence[str]
 ) -> list[Path]:
@@ -192,40 +136,6 @@ def _is_image_name(file: Path) -> bool:
     return file.suffix.lower() in IMAGE_SUFFIXES
 
 
-def _is_frame(images: Any) -> bool:
-    return hasattr(images, "iloc") and getattr(images, "ndim", 1) != 1
-
-
-def _not_a_list(images: Any) -> ImageReadError:
-    return ImageReadError(
-        f"image list: expected a list of paths or arrays, got {type(images).__name__}; "
-        "wrap one image in a list, turn a generator into list(...)"
-    )
-
-
-def _list_of_array(images: Any) -> list[Any]:
-    array = np.asarray(images)
-    if array.dtype.kind in "OUST" or array.dtype.names:
-        if array.ndim == 1:
-            return array.tolist()
-        raise ImageReadError(
-            f"image list: an array of {array.dtype} with shape {array.shape}; expected a flat "
-            "list of paths; use its ravel().tolist()"
-        )
-    if array.ndim in (0, 1):
-        raise ImageReadError(
-            f"image list: an array of numbers with shape {array.shape} contains no images; "
-            "expected a list of paths or of (height, width) arrays"
-        )
-    is_one_colour_image = array.ndim == 3 and array.shape[2] in (1, 3, 4) and array.shape[0] != 0
-    if array.ndim == 2 or is_one_colour_image:
-        raise ImageReadError(
-            f"image list: expected a list of images, got one image of shape {array.shape}; "
-            "wrap it in a list: [image]"
-        )
-    return list(array)
-
-
 def encode_jpeg(pixels: NDArray[np.floating[Any]], side: int, quality: int) -> bytes:
     """Encode an image as JPEG.
 
@@ -256,11 +166,3 @@ def encode_jpeg(pixels: NDArray[np.floating[Any]], side: int, quality: int) -> b
     subsampling = 2 if is_small else 0
     image.save(stream, "JPEG", quality=quality, subsampling=subsampling, optimize=is_small)
     return stream.getvalue()
-
-
-def image_name(source: Any, index: int | None = None) -> str:
-    """Return the name of an image in errors: its path, or its position in the list."""
-    if isinstance(source, (str, os.PathLike)):
-        text = os.fspath(source)
-        return text if isinstance(text, str) and text.strip() else repr(text)
-    return "image" if index is None else f"image {index} of the list (counted from 0)"

@@ -19,9 +19,8 @@ from hypervlad.images import (
     check_image_list,
     read_mask,
 )
-from hypervlad.images.files import image_name
 from hypervlad.images.options import make_options
-from hypervlad.images.reading import raise_or_skip, read_in_order, read_named
+from hypervlad.images.reading import image_name, raise_or_skip, read_in_order, read_named
 from hypervlad.metrics.patches import check_min_fraction
 from hypervlad.splits import holdout_split
 from hypervlad.windows.grid import Edges, IntArray, patch_means, patch_positions, patches_at

@@ -17,7 +17,19 @@ from support.paths import ROOT
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier
 
-MAX_FILES = 34
+MAX_FILES = 20
+
+# These files run as well, but neither an image nor a label passes through them: they hold
+# parameters and their checks, names of networks, and whether there is a cache or a worker.
+DECLARATIONS = {
+    "backbones/registry.py",
+    "base.py",
+    "cache.py",
+    "constraints.py",
+    "encoder/parallel.py",
+    "encoder/parameters.py",
+    "images/options.py",
+}
 PACKAGE = ROOT / "hypervlad"
 
 
@@ -67,14 +79,15 @@ def path_of_an_image(
 
 
 def test_an_image_passes_through_few_files(path_of_an_image: set[str]) -> None:
-    assert len(path_of_an_image) <= MAX_FILES, sorted(path_of_an_image)
+    assert path_of_an_image >= DECLARATIONS
+    assert len(path_of_an_image - DECLARATIONS) <= MAX_FILES, sorted(path_of_an_image)
 
 
 def test_contributing_names_the_files_of_the_path(path_of_an_image: set[str]) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     section = text.split("## The path of an image")[1].split("\n## ")[0]
     named = set(re.findall(r"`([\w/]+\.py)`", section))
-    assert path_of_an_image <= named, path_of_an_image - named
+    assert path_of_an_image == named - {"tests/documents/test_path_of_an_image.py"}
 
 
 def test_files_are_found_in_other_threads() -> None:

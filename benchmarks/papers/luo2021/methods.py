@@ -272,7 +272,7 @@ def full_vgg16(path: str) -> Any:
 
 def _forward_of(job: Job) -> Callable[[Any], Any]:
     from hypervlad.backbones import build_network
-    from hypervlad.encoder.networks import check_device
+    from hypervlad.backbones.network import check_device
     from hypervlad.hypercolumns import feature_maps
 
     device = check_device("auto")

@@ -13,17 +13,15 @@ from sklearn.linear_model import LogisticRegression
 from hypervlad.boosting import BoostedSoftmaxClassifier, classifier, linear, trees
 from hypervlad.boosting.linear import (
     block_columns,
+    distinct_rows,
     fit_blocks,
     fit_linear_margins,
     fit_temperature,
-    row_space,
-)
-from hypervlad.boosting.rows import (
-    distinct_rows,
     log_losses,
     n_margins,
     prior_margins,
     probabilities,
+    row_space,
 )
 from hypervlad.boosting.trees import clustered_mean, screen_columns, tree_margins
 from hypervlad.splits import group_folds
