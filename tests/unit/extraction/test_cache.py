@@ -276,10 +276,10 @@ def test_a_new_version_of_the_encoding_finds_nothing(
     computed: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from hypervlad.encoder import caching
+    from hypervlad.encoder import encoding
 
     extract_features(folder, encoder, memory=tmp_path / "cache")
-    monkeypatch.setattr(caching, "ENCODING_VERSION", 1000)
+    monkeypatch.setattr(encoding, "ENCODING_VERSION", 1000)
     extract_features(folder, encoder, memory=tmp_path / "cache")
     assert len(computed) == 40
 
