@@ -46,7 +46,7 @@ class Stateful(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """A number, a truth value or a text.
+    """A number, a boolean or a string.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class Value:
 
 @dataclasses.dataclass(frozen=True)
 class Values:
-    """A tuple of numbers or texts of one kind.
+    """A tuple of numbers or strings of one kind.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class Values:
 
 
 class Labels:
-    """An array of at least two class labels: texts, numbers or truth values."""
+    """An array of at least two class labels: strings, numbers or booleans."""
 
     def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
         values = value.tolist()
@@ -180,7 +180,7 @@ class Record:
 
 
 class Part:
-    """A part with a state of its own: an estimator, or anything with ``to_state``.
+    """A part with its own state: an estimator, or anything with ``to_state``.
 
     Parameters
     ----------
@@ -372,7 +372,7 @@ class ImageEstimator(Estimator):
 
 
 def seeded_clone(part: BaseEstimator, seed: int | None, *, verbose: bool = False) -> Any:
-    """Return an unfitted copy of a part, seeded where it has no seed of its own.
+    """Return an unfitted copy of a part, seeded where it has no seed.
 
     Parameters
     ----------

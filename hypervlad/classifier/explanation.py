@@ -1,4 +1,4 @@
-"""Why a model predicts a class: its margins, decomposed by position and visual word."""
+"""Why a model predicts a class: its margins, decomposed by position and codeword."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ class Explanation:
     ----------
     classes : ndarray of shape (n_classes,)
     parts : mapping of str to ndarray of shape (n_classes, H, W), float32
-        Evidence by position, for each part of the vector: "joint", "per_layer.TAP" for the visual
-        words of each tapped layer, "pooled". At the positions of the finest tap, or the pixels of
-        the resized image if the encoder's ``grid`` is "image" or a number. Maps of turned copies
+        Evidence by position, for each part of the vector: "joint", "per_layer.TAP" for the
+        codewords of each tapped layer, "pooled". At the positions of the finest tap, or the pixels
+        of the resized image if the encoder's ``grid`` is "image" or a number. Maps of turned copies
         are turned back.
     words : mapping of str to ndarray of shape (n_classes, K)
-        Evidence by visual word, for each part that has words.
+        Evidence by codeword, for each part that has codewords.
     codeword_maps : ndarray of int, shape (n_codebooks, H, W)
-        The visual word at each position of the upright image, in the order of ``words``.
+        The codeword at each position of the upright image, in the order of ``words``.
     baseline, trees : ndarray of shape (n_classes,)
         Trees use the whole vector, so their margins have no position in the image.
     margins : ndarray of shape (n_classes,)
         Their softmax is ``probabilities``.
     probabilities : ndarray of shape (n_classes,)
     word_maps : mapping of (str, int) to ndarray of shape (n_classes, H, W), float32
-        Evidence by position of each requested visual word, by part and number.
+        Evidence by position of each requested codeword, by part and number.
     """
 
     classes: np.ndarray

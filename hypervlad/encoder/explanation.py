@@ -275,7 +275,7 @@ def check_codewords(words: Sequence[tuple[str, int]], codewords: Mapping[str, np
     for word in words:
         if not isinstance(word, Sequence) or isinstance(word, str) or len(word) != 2:
             raise ValueError(
-                f"words: {word!r} is no pair of part and number; expected a list of such pairs, "
+                f"words: {word!r} is not a pair of part and number; expected a list of pairs, "
                 f"as [({next(iter(codewords))!r}, 0)]"
             )
         name, number = word

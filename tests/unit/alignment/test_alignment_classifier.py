@@ -431,7 +431,7 @@ def test_another_seed_is_another_codebook(labelled: tuple[list[Image], list[str]
     assert (one.aligned_fraction(probe).proba != other.aligned_fraction(probe).proba).any()
 
 
-def test_unreadable_images_are_skipped_where_that_is_asked_for(
+def test_unreadable_images_are_skipped_where_that_is_requested(
     labelled: tuple[list[Image], list[str]],
 ) -> None:
     images, labels = labelled

@@ -149,7 +149,7 @@ def test_trees_see_the_row_that_transform_gives(grid: Any, turns: int) -> None:
 def test_a_split_as_fine_as_rounding_is_decided_as_in_prediction(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Trees that tell single precision's last bit must not see another one."""
+    """Trees that split at single precision's last bit must get the same one."""
     model = fitted(codebook="both", pooled=True)
     image = textures(3)[0][0]
     row = model.encoder_.transform([image])
@@ -284,7 +284,7 @@ def spread_by_loops(cells: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("grid", "turns"), [("own", 1), ("finest", 8), (50, 2)])
-def test_the_maps_of_all_words_are_the_map_of_their_part(grid: Any, turns: int) -> None:
+def test_the_maps_of_all_codewords_add_up_to_the_map_of_their_part(grid: Any, turns: int) -> None:
     model = fitted(codebook="per_layer", grid=grid, turns=turns)
     taps = [f"per_layer.{tap}" for tap in model.encoder_.taps_]
     every = [(tap, word) for tap in reversed(taps) for word in range(4)]
@@ -365,7 +365,7 @@ def test_classes_are_found_by_label() -> None:
         found.index_of("ring")
 
 
-def test_what_cannot_be_explained_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_explained_is_reported(tmp_path: Path) -> None:
     images, labels = textures(3)
     with pytest.raises(NotFittedError):
         MicrographClassifier().explain(images[0])
