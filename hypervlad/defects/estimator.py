@@ -291,10 +291,11 @@ class PatchDefectScorer(ImageEstimator):
             held_out = held_out_scores(model, windows, all_scores, learn, group_codes, seed)
             threshold = self._choose_threshold(held_out)
         # All at the end: a fit that fails leaves the model as it was.
-        self.__dict__.pop("_vectors", None)  # of the encoder before
         self.encoder_, self.model_, self.threshold_ = encoder, model, _checked_threshold(threshold)
         self.patch_, self.stride_ = patch, stride
         self.n_images_ = len(windows.keys)
+        # Without the maps on disk. Here, so that a prediction changes no attribute.
+        self._vectors = WindowVectors(encoder, self.tile_size)
         return self
 
     def set_threshold(self, threshold: float) -> PatchDefectScorer:
