@@ -28,7 +28,6 @@ from hypervlad.constraints import (
 )
 from hypervlad.defects.findings import Finding
 from hypervlad.defects.labels import DefectLabels, check_both_classes
-from hypervlad.defects.models import LabelledWindows, NormalWindows
 from hypervlad.defects.thresholds import (
     WindowModel,
     WindowScores,
@@ -38,6 +37,7 @@ from hypervlad.defects.thresholds import (
     threshold_at_rate,
     threshold_of_best_f1,
 )
+from hypervlad.defects.window_models import LabelledWindows, NormalWindows
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.parameters import check_read_options
 from hypervlad.images import check_image_list
