@@ -62,7 +62,7 @@ from hypervlad.constraints import (
 from hypervlad.encoder import EncodedImages, ImageLoader
 from hypervlad.encoder.encoding import encode_images
 from hypervlad.encoder.loading import Batch
-from hypervlad.encoder.networks import NetworkSource, check_registered, portable_weights
+from hypervlad.encoder.network_source import NetworkSource, check_registered, portable_weights
 from hypervlad.encoder.parameters import check_read_options
 from hypervlad.images import ReadOptions, check_image_list
 from hypervlad.images.reading import image_name

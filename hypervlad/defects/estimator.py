@@ -28,7 +28,6 @@ from hypervlad.constraints import (
 )
 from hypervlad.defects.findings import Finding
 from hypervlad.defects.labels import DefectLabels, check_both_classes
-from hypervlad.defects.models import LabelledWindows, NormalWindows
 from hypervlad.defects.thresholds import (
     WindowModel,
     WindowScores,
@@ -38,6 +37,7 @@ from hypervlad.defects.thresholds import (
     threshold_at_rate,
     threshold_of_best_f1,
 )
+from hypervlad.defects.window_models import LabelledWindows, NormalWindows
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.parameters import check_read_options
 from hypervlad.images import check_image_list
@@ -291,10 +291,11 @@ class PatchDefectScorer(ImageEstimator):
             held_out = held_out_scores(model, windows, all_scores, learn, group_codes, seed)
             threshold = self._choose_threshold(held_out)
         # All at the end: a fit that fails leaves the model as it was.
-        self.__dict__.pop("_vectors", None)  # of the encoder before
         self.encoder_, self.model_, self.threshold_ = encoder, model, _checked_threshold(threshold)
         self.patch_, self.stride_ = patch, stride
         self.n_images_ = len(windows.keys)
+        # Without the maps on disk. Here, so that a prediction changes no attribute.
+        self._vectors = WindowVectors(encoder, self.tile_size)
         return self
 
     def set_threshold(self, threshold: float) -> PatchDefectScorer:

@@ -12,7 +12,7 @@ from hypervlad.backbones import TappedNetwork
 from hypervlad.codebook import Codebook, HypercolumnPool, StreamedCodewords, learn_codebook
 from hypervlad.encoder.encoding import ResultCache, maps_fingerprint, random_pixels
 from hypervlad.encoder.loading import ImageInfo, ImageLoader, LoadedImage, ReadReport
-from hypervlad.encoder.networks import NetworkSource
+from hypervlad.encoder.network_source import NetworkSource
 from hypervlad.encoder.parallel import absolute_path, in_order, map_tasks, uses_workers
 from hypervlad.encoder.parameters import EncoderParams
 from hypervlad.hypercolumns import feature_maps, hypercolumns_at

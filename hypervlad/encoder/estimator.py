@@ -38,7 +38,7 @@ from hypervlad.encoder.encoding import (
 )
 from hypervlad.encoder.explanation import ImageEvidence, check_codewords, image_evidence
 from hypervlad.encoder.loading import Batch, ImageLoader
-from hypervlad.encoder.networks import NetworkSource, check_registered, portable_weights
+from hypervlad.encoder.network_source import NetworkSource, check_registered, portable_weights
 from hypervlad.encoder.parallel import absolute_path
 from hypervlad.encoder.parameters import CONSTRAINTS, EncoderParams
 from hypervlad.hypercolumns import feature_maps

@@ -17,8 +17,8 @@ from hypervlad.fibres.axial import (
     axial_statistics,
     order_parameter,
 )
+from hypervlad.fibres.image_alignment import AlignmentRecipe, AlignmentResult
 from hypervlad.fibres.orientation import LocalOrientation, local_orientation
-from hypervlad.fibres.recipe import AlignmentRecipe, AlignmentResult
 from hypervlad.fibres.regions import AlignedRegion
 
 __all__ = [

@@ -13,7 +13,13 @@ from hypervlad.constraints import HasMethods, OneOf, check_value
 from hypervlad.fibres.axial import AxialStatistics, direction_of, order_of, spread_of
 from hypervlad.fibres.background import DEFAULT_FLOOR, NO_ENERGY, GradientField
 from hypervlad.fibres.gradients import DEFAULT_GRADIENT_SIGMA, bin_axes, direction_histograms
-from hypervlad.fibres.inputs import (
+from hypervlad.fibres.orientation import (
+    METHODS,
+    LocalOrientation,
+    OrientationMethod,
+    orientation_of,
+)
+from hypervlad.fibres.preparation import (
     ANGLE,
     NANOMETRES,
     SHARE,
@@ -21,12 +27,6 @@ from hypervlad.fibres.inputs import (
     FloatMap,
     check_window,
     filled_outside,
-)
-from hypervlad.fibres.orientation import (
-    METHODS,
-    LocalOrientation,
-    OrientationMethod,
-    orientation_of,
 )
 from hypervlad.fibres.regions import AlignedRegion, label_windows, regions_of
 from hypervlad.fibres.tiles import TileGrid

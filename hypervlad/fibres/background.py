@@ -18,7 +18,7 @@ from hypervlad.fibres.gradients import (
     tensor_axes,
     tensor_energy,
 )
-from hypervlad.fibres.inputs import (
+from hypervlad.fibres.preparation import (
     PIXELS,
     SHARE,
     BoolMap,

@@ -12,7 +12,7 @@ from hypervlad.constraints import OneOf, check_value
 from hypervlad.fibres.axial import AxialStatistics, axial_statistics, wrapped
 from hypervlad.fibres.background import DEFAULT_FLOOR, NO_ENERGY, GradientField, fibre_mask
 from hypervlad.fibres.gradients import DEFAULT_GRADIENT_SIGMA, histogram_peaks
-from hypervlad.fibres.inputs import NANOMETRES, FloatMap, check_window
+from hypervlad.fibres.preparation import NANOMETRES, FloatMap, check_window
 from hypervlad.fibres.tiles import TileGrid
 
 OrientationMethod: TypeAlias = Literal["structure_tensor", "lgo"]

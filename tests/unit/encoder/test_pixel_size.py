@@ -504,7 +504,7 @@ def test_maps_have_the_resampled_size(encoder: HypercolumnVLAD, tiffs: list[Path
 
 def test_the_scale_is_among_the_facts(encoder: HypercolumnVLAD, tiffs: list[Path]) -> None:
     assert model_facts(encoder.fit(tiffs))["image size"] == (
-        "2 nm per pixel; where the pixel size is not known: 16 x 16 pixels, stretched to a square"
+        "2 nm per pixel; if the pixel size is unknown: 16 x 16 pixels, stretched to a square"
     )
 
 

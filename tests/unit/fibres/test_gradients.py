@@ -19,7 +19,7 @@ from hypervlad.fibres.gradients import (
     tensor_axes,
     tensor_energy,
 )
-from hypervlad.fibres.inputs import normalised_contrast
+from hypervlad.fibres.preparation import normalised_contrast
 from hypervlad.fibres.tiles import TileGrid
 
 

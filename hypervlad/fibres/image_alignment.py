@@ -20,8 +20,8 @@ from hypervlad.fibres.alignment import (
     orientation_and_alignment,
 )
 from hypervlad.fibres.axial import AxialStatistics
-from hypervlad.fibres.inputs import ANGLE, NANOMETRES, check_window
 from hypervlad.fibres.orientation import LocalOrientation
+from hypervlad.fibres.preparation import ANGLE, NANOMETRES, check_window
 from hypervlad.images import Micrograph, read_micrograph
 from hypervlad.images.metadata import length_in_pixels, parse_length
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hypervlad import BoostedSoftmaxClassifier
-from hypervlad.defects.models import LabelledWindows, NormalWindows
+from hypervlad.defects.window_models import LabelledWindows, NormalWindows
 from hypervlad.windows import NORMAL
 
 
