@@ -108,7 +108,7 @@ def check_both_classes(labels: NDArray[np.str_]) -> None:
     for name in (ALIGNED, NOT_ALIGNED):
         if name not in labels:
             raise ValueError(
-                f"the labels (y) make none of {len(labels)} labelled windows with fibres {name}: "
+                f"no window with fibres is labelled {name!r} ({len(labels)} have a label in y): "
                 "windows of both classes are needed. In a map, white (1, True) is aligned"
             )
 
