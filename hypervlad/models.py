@@ -7,7 +7,7 @@ from typing import Any
 
 from hypervlad.modelfile import ModelFileError, loader_of, read_model, register_kind
 
-# Registered by name: loading an encoder must not import xgboost.
+# By name, without importing the modules: loading an encoder must not import xgboost.
 register_kind("hypercolumn_vlad", "hypervlad.encoder:HypercolumnVLAD")
 register_kind("boosted_softmax_classifier", "hypervlad.boosting:BoostedSoftmaxClassifier")
 register_kind("micrograph_classifier", "hypervlad.classifier:MicrographClassifier")
@@ -25,7 +25,7 @@ def load(path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None
     path : path-like
     weights : path-like, optional
         Where the network's weights are on this machine, if the model was trained with a file of
-        weights that was elsewhere. Their digest must be the one in the model.
+        weights that lay elsewhere. Their digest must be the one in the model.
 
     Returns
     -------

@@ -64,7 +64,7 @@ class Sizes:
     batch_sizes: tuple[int, ...]
 
 
-QUICK = Sizes(per_class=4, surfaces=10, fibres=4, rounds=3, batch_sizes=(3,))
+QUICK = Sizes(per_class=3, surfaces=6, fibres=3, rounds=2, batch_sizes=(3,))
 FULL = Sizes(per_class=25, surfaces=40, fibres=16, rounds=5, batch_sizes=(1, 3, 16))
 
 

@@ -378,7 +378,7 @@ def test_what_cannot_be_explained_is_reported(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"there is no .*; there are 'joint' \(0 to 3\)"):
             model.explain(images[0], words=[word])
     for words in (["joint"], ("joint", 3), [("joint", 1, 2)]):
-        with pytest.raises(ValueError, match=r"no pair of part and number.*\[\('joint', 0\)\]"):
+        with pytest.raises(ValueError, match=r"not a pair of part and number.*\[\('joint', 0\)\]"):
             model.explain(images[0], words=words)
     for words in (5, "joint"):
         with pytest.raises(ValueError, match=r"must be a list of \(part, number\)"):
