@@ -23,6 +23,15 @@ from hypervlad.modelfile import ModelFileError, write_model
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 _LABEL_KINDS = "biufUO"
+# What content raises that is not that of a model; ArithmeticError by numbers that are too large.
+_UNFIT = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 class Field(Protocol):
@@ -93,13 +102,15 @@ class Labels:
 
     def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
         values = value.tolist()
-        storable = value.dtype.kind in _LABEL_KINDS
-        if not storable or (
-            value.dtype.kind == "O" and not all(isinstance(each, str) for each in values)
-        ):
+        if value.dtype.kind not in _LABEL_KINDS:
             raise ModelFileError(
                 f"class labels of type {value.dtype} cannot be saved; "
                 "use strings, integers, floats or booleans"
+            )
+        if value.dtype.kind == "O" and not _all_texts(values):
+            raise ModelFileError(
+                "class labels of type object can be saved only if every one is a string; use "
+                "strings, integers, floats or booleans, not a mixture"
             )
         dtype = "object" if value.dtype.kind == "O" else value.dtype.str
         return {"dtype": dtype, "values": values}, {}
@@ -111,6 +122,8 @@ class Labels:
         labels = np.array(packed["values"], dtype=dtype)
         if labels.ndim != 1 or len(labels) < 2:
             raise ValueError(f"there are {labels.size} class labels; at least two are needed")
+        if dtype.kind == "O" and not _all_texts(packed["values"]):
+            raise ValueError("class labels of type object are not all strings")
         return labels
 
 
@@ -210,15 +223,18 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Maybe:
-    """An attribute that may be None, or that a fitted estimator may lack.
+    """An attribute that may be None.
 
     Parameters
     ----------
     field : Field
-        How it is stored where it is there.
+        How it is stored otherwise.
+    may_be_missing : bool, default=False
+        Whether a fitted estimator may lack the attribute altogether.
     """
 
     field: Field
+    may_be_missing: bool = False
 
     def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
         if value is None:
@@ -293,7 +309,7 @@ class Estimator(BaseEstimator):
         check_is_fitted(self)
         fitted, arrays = dict[str, Any](), Arrays()
         for name, field in self._fitted_state.items():
-            if isinstance(field, Maybe) and not hasattr(self, name):
+            if _may_be_missing(field) and not hasattr(self, name):
                 continue
             fitted[name], own = field.pack(getattr(self, name), include_backbone=include_backbone)
             arrays |= {_joined(name, key): array for key, array in own.items()}
@@ -317,7 +333,7 @@ class Estimator(BaseEstimator):
             model = cls(**cls._parameters_from(header["parameters"]))
             fitted, remaining = dict(header["fitted"]), dict(arrays)
             for name, field in cls._fitted_state.items():
-                if isinstance(field, Maybe) and name not in fitted:
+                if _may_be_missing(field) and name not in fitted:
                     continue
                 own = _arrays_of(name, remaining)
                 setattr(model, name, field.unpack(fitted.pop(name), own))
@@ -330,7 +346,7 @@ class Estimator(BaseEstimator):
             model._check_state()
         except ModelFileError:
             raise
-        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        except _UNFIT as error:
             raise ModelFileError(
                 f"the {cls.__name__} is incomplete ({type(error).__name__}: {error}): it was "
                 "written by another version of hypervlad, or not by hypervlad; train it again"
@@ -424,6 +440,14 @@ def from_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {from_json(key): from_json(each) for key, each in value["pairs"]}
     return tuple(from_json(each) for each in value) if isinstance(value, list) else value
+
+
+def _all_texts(values: list[Any]) -> bool:
+    return all(isinstance(each, str) for each in values)
+
+
+def _may_be_missing(field: Field) -> bool:
+    return isinstance(field, Maybe) and field.may_be_missing
 
 
 def _joined(name: str, key: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypervlad.modelfile import ModelFileError, loader_of, read_model, register_kind
 
-# Named here and not by importing the rooms: loading an encoder must not cost xgboost.
+# By name, without importing the modules: loading an encoder must not import xgboost.
 register_kind("hypercolumn_vlad", "hypervlad.encoder:HypercolumnVLAD")
 register_kind("boosted_softmax_classifier", "hypervlad.boosting:BoostedSoftmaxClassifier")
 register_kind("micrograph_classifier", "hypervlad.classifier:MicrographClassifier")

@@ -39,7 +39,6 @@ from hypervlad.fibres.alignment import DEFAULT_WINDOW
 from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, check_image_list
 from hypervlad.images.reading import image_name, warn_skipped
-from hypervlad.modelfile import register_kind
 from hypervlad.splits import joined_groups
 from hypervlad.windows.dataset import (
     UNKNOWN,
@@ -52,9 +51,6 @@ from hypervlad.windows.dataset import (
     fit_tiled_codebook,
 )
 from hypervlad.windows.vectors import check_window_encoder, window_encoder
-
-KIND = "alignment_classifier"
-register_kind(KIND, "hypervlad.alignment:AlignmentClassifier")
 
 _MAX_SIZE_RATIO = 1.5  # of windows to those trained on, or the inverse
 
@@ -121,7 +117,7 @@ class AlignmentClassifier(ImageEstimator):
     (4, 4)
     """
 
-    _kind = KIND
+    _kind = "alignment_classifier"
     _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
         "encoder": [InstanceOf(HypercolumnVLAD, "a HypercolumnVLAD"), None],
         "window": [Integer(2)],
@@ -363,6 +359,16 @@ class AlignmentClassifier(ImageEstimator):
                 f"the encoder brings images to {self.encoder.pixel_size} nm per pixel, but windows "
                 "are in the image's own pixels: give HypercolumnVLAD(pixel_size=None, ...)"
             )
+
+    def _check_state(self) -> None:
+        n_features, width = self.boosting_.n_features_in_, 2 * self.encoder_.n_features_out_
+        if n_features != width:
+            raise ValueError(
+                f"the learner takes {n_features} features where the windows have {width}"
+            )
+        if ALIGNED not in self.boosting_.classes_.tolist():
+            raise ValueError(f"the learner has no class {ALIGNED!r}")
+        check_value("window_", self.window_, self._parameter_constraints["window"])
 
     def _convert_of(self, image: Any) -> Convert:
         """Return how to read an image that has windows already: no banner is cut off an array."""

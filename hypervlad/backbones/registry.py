@@ -41,11 +41,6 @@ class Preprocessing:
         """Return the fields as values that JSON can store."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
-        """Undo :meth:`to_dict`."""
-        return cls(**(fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])}))
-
 
 @dataclass(frozen=True)
 class Backbone:

@@ -44,6 +44,7 @@ from hypervlad.baselines.finetuning import (
 from hypervlad.baselines.softmax_head import FittedHead, SoftmaxHead, fit_head
 from hypervlad.baselines.training import FineTuningCurves, Schedule
 from hypervlad.baselines.training_images import load_training_images
+from hypervlad.boosting.classifier import CLASS_WEIGHT, CS, check_class_weight
 from hypervlad.boosting.linear import class_weights
 from hypervlad.classifier.assessment import accuracy_of_read, most_probable
 from hypervlad.classifier.validation import check_classes, checked_labels, of_length
@@ -52,7 +53,6 @@ from hypervlad.constraints import (
     Boolean,
     InstanceOf,
     Integer,
-    ListOf,
     Number,
     OneOf,
     RandomState,
@@ -220,8 +220,8 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         "mode": [OneOf("features", "finetune")],
         "trainable": [OneOf("head", "last", "all")],
         "image_size": [OneOf("auto"), Integer()],
-        "Cs": [Number(above=0), ListOf(Number(above=0), "a sequence of numbers")],
-        "class_weight": [OneOf("balanced"), InstanceOf(Mapping, "a dict"), None],
+        "Cs": CS,
+        "class_weight": CLASS_WEIGHT,
         "learning_rate": [Number(above=0)],
         "head_learning_rate": [Number(above=0)],
         "dropout": [Number(at_least=0, below=1)],
@@ -525,9 +525,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if isinstance(self.class_weight, Mapping):
-            for label, weight in self.class_weight.items():
-                check_value(f"class_weight[{label!r}]", weight, [Number(above=0)])
+        check_class_weight(self.class_weight)
         if self.checkpoint is not None:
             check_location(self.checkpoint)
             if not is_integer(self.random_state):

@@ -31,33 +31,31 @@ from hypervlad.boosting.linear import (
 from hypervlad.boosting.trees import fit_trees, tree_margins, xgboost_parameters
 from hypervlad.constraints import (
     Alternatives,
+    InstanceOf,
     Integer,
     ListOf,
     Number,
     OneOf,
+    RandomState,
+    check_value,
     is_integer,
-    is_number,
 )
 from hypervlad.splits import group_folds
 
 _MAX_SEED = np.iinfo(np.int32).max
 
 
-class PositiveByLabel:
-    """Dictionaries of positive numbers by class label."""
-
-    def accepts(self, value: Any) -> bool:
-        return isinstance(value, Mapping) and all(
-            is_number(weight) and weight > 0 for weight in value.values()
-        )
-
-    def __str__(self) -> str:
-        return "a dictionary of positive numbers by label"
-
-
-#: Constraints of the parameters ``Cs`` and ``class_weight``.
+#: Constraints of the parameters ``Cs`` and ``class_weight``; for the latter, see also
+#: `check_class_weight`.
 CS = (Number(above=0), ListOf(Number(above=0), "a sequence of numbers"))
-CLASS_WEIGHT = (OneOf("balanced"), PositiveByLabel(), None)
+CLASS_WEIGHT = (OneOf("balanced"), InstanceOf(Mapping, "a dictionary of weights by label"), None)
+
+
+def check_class_weight(class_weight: Any) -> None:
+    """Raise a ValueError that names the first label whose weight is not a positive number."""
+    if isinstance(class_weight, Mapping):
+        for label, weight in class_weight.items():
+            check_value(f"class_weight[{label!r}]", weight, [Number(above=0)])
 
 
 class _BoosterField:
@@ -249,12 +247,14 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         "max_linear_directions": [Integer(1), None],
         "n_splits": [Integer(2)],
         "class_weight": CLASS_WEIGHT,
+        "n_jobs": [Integer(at_least=None), None],
+        "random_state": [RandomState(), None],
     }
     _unsaved_parameters: ClassVar[frozenset[str]] = frozenset()
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "classes_": Labels(),
         "n_features_in_": Value(int),
-        "feature_names_in_": Maybe(_NamesField()),
+        "feature_names_in_": Maybe(_NamesField(), may_be_missing=True),
         "C_": Maybe(Values(float)),
         "block_weights_": Maybe(Values(float)),
         "linear_coef_": Maybe(Array("float64", 2)),
@@ -500,8 +500,15 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             margins += self.tree_margins(features)
         return margins
 
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_class_weight(self.class_weight)
+
     def _check_state(self) -> None:
         n_columns = n_margins(len(self.classes_))
+        names = getattr(self, "feature_names_in_", None)
+        if names is not None and len(names) != self.n_features_in_:
+            raise ValueError(f"{len(names)} column names for {self.n_features_in_} features")
         _check_shape("linear_intercept_", self.linear_intercept_, (n_columns,))
         if self.linear_coef_ is not None:
             _check_shape("linear_coef_", self.linear_coef_, (self.n_features_in_, n_columns))

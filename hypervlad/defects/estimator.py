@@ -43,7 +43,6 @@ from hypervlad.encoder.parameters import check_read_options
 from hypervlad.images import check_image_list
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.reading import image_name
-from hypervlad.modelfile import register_kind
 from hypervlad.windows import ANOMALOUS, NORMAL, WindowGrid
 from hypervlad.windows.dataset import (
     ImageWindows,
@@ -55,9 +54,6 @@ from hypervlad.windows.dataset import (
     max_windows_per_class,
 )
 from hypervlad.windows.vectors import WindowVectors, check_window_encoder, window_encoder
-
-KIND = "patch_defect_scorer"
-register_kind(KIND, "hypervlad.defects:PatchDefectScorer")
 
 _PIXELS = Integer(meaning="a whole number of pixels")
 _STEPS_PER_PATCH = 4  # overlap of windows if no stride is given
@@ -144,7 +140,7 @@ class PatchDefectScorer(ImageEstimator):
     (96, 96)
     """
 
-    _kind = KIND
+    _kind = "patch_defect_scorer"
     _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
         "encoder": [InstanceOf(HypercolumnVLAD, "a HypercolumnVLAD"), None],
         "patch": [_PIXELS],
@@ -444,6 +440,17 @@ class PatchDefectScorer(ImageEstimator):
             self.boosting.check_parameters()
         if self.encoder is not None:
             check_window_encoder(self.encoder, "defects are looked for")
+
+    def _check_state(self) -> None:
+        check_value("patch_", self.patch_, [_PIXELS])
+        check_value("stride_", self.stride_, [_PIXELS])
+        width = self.encoder_.n_features_out_
+        if isinstance(self.model_, NormalWindows):
+            width = sum(len(layer.mean) for layer in self.encoder_.codebook_.projections)
+        if self.model_.n_features != width:
+            raise ValueError(
+                f"the model takes {self.model_.n_features} features where the windows have {width}"
+            )
 
     def _learner(
         self, encoder: HypercolumnVLAD, labels: DefectLabels, groups: NDArray[Any], seed: int

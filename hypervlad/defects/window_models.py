@@ -61,6 +61,11 @@ class NormalWindows:
         arrays = (mean, whitening, kmeans.cluster_centers_)
         return cls(*(array.astype(np.float32) for array in arrays))
 
+    @property
+    def n_features(self) -> int:
+        """Length of a window's vector."""
+        return len(self.mean)
+
     def scores(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the distances (n,) of windows (n, D) from the nearest codeword."""
         white = (windows - self.mean) @ self.whitening
@@ -104,6 +109,11 @@ class LabelledWindows:
 
     learner: BoostedSoftmaxClassifier
 
+    @property
+    def n_features(self) -> int:
+        """Length of a window's vector."""
+        return self.learner.n_features_in_
+
     def scores(self, windows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the log-odds (n,) that a window is not normal."""
         margins = self._margins(windows)
@@ -133,8 +143,17 @@ class LabelledWindows:
     def from_state(
         cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> LabelledWindows:
-        """Undo `to_state`."""
-        return cls(BoostedSoftmaxClassifier.from_state(header, arrays))
+        """Undo `to_state`.
+
+        Raises
+        ------
+        ValueError
+            If the learner has no class "normal".
+        """
+        learner = BoostedSoftmaxClassifier.from_state(header, arrays)
+        if NORMAL not in learner.classes_.tolist():
+            raise ValueError(f"the learner has no class {NORMAL!r}")
+        return cls(learner)
 
 
 def _whitening(windows: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -295,8 +295,21 @@ def test_one_file_without_pickle(model: AlignmentClassifier, tmp_path: Path) -> 
 
 def test_a_damaged_state_is_an_error(model: AlignmentClassifier) -> None:
     header, arrays = model.to_state()
-    header["fitted"]["window_"] = None
-    with pytest.raises(ModelFileError, match="the AlignmentClassifier is incomplete"):
+    for window, message in ((None, "None is not of type int"), (1, "window_ must be a whole")):
+        header["fitted"]["window_"] = window
+        with pytest.raises(
+            ModelFileError, match=f"the AlignmentClassifier is incomplete.*{message}"
+        ):
+            AlignmentClassifier.from_state(header, arrays)
+    header, arrays = model.to_state()
+    header["fitted"]["boosting_"]["state"]["fitted"]["classes_"]["values"] = ["a", "b"]
+    with pytest.raises(ModelFileError, match="the learner has no class 'aligned'"):
+        AlignmentClassifier.from_state(header, arrays)
+    header, arrays = model.to_state()
+    learner = header["fitted"]["boosting_"]["state"]["fitted"]
+    learner["n_features_in_"], learner["linear_coef_"]["shape"] = 5, [5, 1]
+    arrays["boosting_.linear_coef_"] = np.zeros((5, 1))
+    with pytest.raises(ModelFileError, match="the learner takes 5 features where the windows have"):
         AlignmentClassifier.from_state(header, arrays)
 
 

@@ -137,8 +137,3 @@ def test_backbones_of_other_processes_are_registered_once() -> None:
     ensure_registered(backbone)
     ensure_registered(Backbone("elsewhere", torch.nn.Identity, ("1",), Preprocessing()))
     assert get_backbone("elsewhere") is backbone
-
-
-def test_a_preprocessing_survives_its_dictionary() -> None:
-    preprocessing = Preprocessing((0.5,), (0.25,), minimum_size=7)
-    assert Preprocessing.from_dict(preprocessing.to_dict()) == preprocessing

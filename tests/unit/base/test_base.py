@@ -69,7 +69,7 @@ class Outer(ImageEstimator):
         "curve_": Record(Curve),
         "weights_": ArrayDict(),
         "extra_": Maybe(Array("int64", 1)),
-        "names_in_": Maybe(Values(str)),
+        "names_in_": Maybe(Values(str), may_be_missing=True),
     }
     _part_parameters: ClassVar = {"inner": "inner_"}
 
@@ -136,6 +136,14 @@ def damaged(change: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             fitted["inner_"]["state"]["parameters"]["k"] = 0
         case "a missing attribute":
             del fitted["n_"]
+        case "a missing attribute that may be None":
+            del fitted["extra_"]
+        case "a number that is too large":
+            fitted["gain_"] = 10**400
+        case "labels that are too large":
+            fitted["classes_"] = {"dtype": "<i8", "values": [10**30, 1]}
+        case "labels that are not texts":
+            fitted["classes_"] = {"dtype": "object", "values": ["a", None]}
         case "an unknown attribute":
             fitted["more_"] = 1
         case "a missing array":
@@ -175,6 +183,10 @@ def damaged(change: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "an unsaved parameter of a part",
         "a parameter out of range",
         "a missing attribute",
+        "a missing attribute that may be None",
+        "a number that is too large",
+        "labels that are too large",
+        "labels that are not texts",
         "an unknown attribute",
         "a missing array",
         "an unknown array",
@@ -209,6 +221,9 @@ def test_what_would_need_pickle_is_not_saved() -> None:
         model.to_state()
     model = Outer().fit()
     model.classes_ = np.array([None, 3], dtype=object)
+    with pytest.raises(ModelFileError, match="only if every one is a string"):
+        model.to_state()
+    model.classes_ = np.array(["2026-01-01", "2026-01-02"], dtype="M8[D]")
     with pytest.raises(ModelFileError, match="cannot be saved; use strings"):
         model.to_state()
 

@@ -455,7 +455,7 @@ def test_weights_that_are_not_those_of_the_model_are_told(
 def test_a_state_that_does_not_fit_is_told(texture_images: Images) -> None:
     header, arrays = small().fit(*texture_images).to_state()
     fitted = header["fitted"]
-    for missing in ("backbone_", "head_", "classes_", "whole_network_"):
+    for missing in ("backbone_", "head_", "classes_", "whole_network_", "history_"):
         fewer = {k: v for k, v in fitted.items() if k != missing}
         with pytest.raises(ModelFileError, match=f"incomplete.*{missing}"):
             TransferClassifier.from_state(header | {"fitted": fewer}, arrays)

@@ -412,9 +412,11 @@ class TestRefusals:
             ({"Cs": "auto"}, "Cs must be a number above 0"),
             (
                 {"class_weight": "equal"},
-                "class_weight must be 'balanced', a dictionary of positive",
+                "class_weight must be 'balanced', a dictionary of weights by label or None",
             ),
-            ({"class_weight": {0: 0.0}}, "class_weight must be .* not {0: 0.0}"),
+            ({"class_weight": {0: 0.0}}, r"class_weight\[0\] must be a number above 0, not 0.0"),
+            ({"n_jobs": "all"}, "n_jobs must be a whole number or None, not 'all'"),
+            ({"random_state": "x"}, "random_state must be a seed .* not 'x'"),
         ],
     )
     def test_parameters_out_of_range(self, options, message):

@@ -19,6 +19,7 @@ from support.surfaces import PATCH, blotted, surface
 from hypervlad import (
     HypercolumnVLAD,
     ImageReadError,
+    ModelFileError,
     PatchDefectScorer,
     load,
 )
@@ -221,6 +222,26 @@ def test_a_file_brings_the_same_back(
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(scorer)).score_map(bad[7][0]), expected)
     refitted = clone(again).fit(images, masks=masks)
     np.testing.assert_allclose(refitted.score_map(bad[7][0]), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_damaged_state_is_an_error(
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed
+) -> None:
+    masks = [None] * 5 + [mask for _, mask in bad[:4]]
+    labelled = clone(scorer).fit([*good[:5], *(image for image, _ in bad[:4])], masks=masks)
+    header, arrays = scorer.fit(good[:3]).to_state()
+    for name in ("patch_", "stride_"):
+        damaged = header | {"fitted": header["fitted"] | {name: 0}}
+        with pytest.raises(ModelFileError, match=f"{name} must be a whole number of pixels"):
+            PatchDefectScorer.from_state(damaged, arrays)
+    narrow = {"mean": np.zeros(2), "whitening": np.eye(2), "codewords": np.zeros((1, 2))}
+    damaged = arrays | {f"model_.{name}": array for name, array in narrow.items()}
+    with pytest.raises(ModelFileError, match="the model takes 2 features where the windows have"):
+        PatchDefectScorer.from_state(header, damaged)
+    header, arrays = labelled.to_state()
+    header["fitted"]["model_"]["state"]["fitted"]["classes_"]["values"] = ["a", "b"]
+    with pytest.raises(ModelFileError, match="the learner has no class 'normal'"):
+        PatchDefectScorer.from_state(header, arrays)
 
 
 @pytest.mark.parametrize(
