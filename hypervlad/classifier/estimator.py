@@ -586,12 +586,12 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         image : path or array
             One image.
         words : sequence of (str, int), optional
-            Codewords to map one by one: part and number, for example ``("joint", 12)``.
+            Codewords to map one by one: block and number, for example ``("joint", 12)``.
 
         Returns
         -------
         Explanation
-            Evidence for each class by position, by part of the vector and by codeword.
+            Evidence for each class by position, by feature block and by codeword.
 
         Raises
         ------

@@ -338,7 +338,7 @@ class TorchCodebook:
     ) -> list[torch.Tensor]:
         """Return the residual sums (B, K, D) of every codebook over a whole grid."""
         sums = []
-        for part, words in self.parts(maps):
+        for part, words in self.blocks(maps):
             size = self.size_of(part, maps, grid, image_size)
             sums.append(vlad.dense_residual_sums(part, words, size))
         return sums
@@ -353,7 +353,7 @@ class TorchCodebook:
     ) -> list[torch.Tensor]:
         """Return the residual sums (B, K, D) of every codebook over chosen pixels."""
         sums = []
-        for part, words in self.parts(maps):
+        for part, words in self.blocks(maps):
             rows = []
             for i, chosen in enumerate(points):
                 blocks = hypercolumns_at([layer[i] for layer in part], chosen, size)
@@ -364,10 +364,10 @@ class TorchCodebook:
 
     def assign(self, maps: list[torch.Tensor], size: tuple[int, int]) -> np.ndarray:
         """Return the codewords at every position of a grid: (n_codebooks, B, H, W)."""
-        parts = [vlad.dense_assign(part, words, size) for part, words in self.parts(maps)]
+        parts = [vlad.dense_assign(part, words, size) for part, words in self.blocks(maps)]
         return torch.stack(parts).cpu().numpy()
 
-    def parts(self, maps: list[torch.Tensor]) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
+    def blocks(self, maps: list[torch.Tensor]) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
         """Pair each codebook with the layers that it covers."""
         spans = self._codebook.spans
         return [(maps[span], words) for span, words in zip(spans, self.codewords, strict=True)]
