@@ -11,7 +11,7 @@ import pytest
 import torch
 from torchvision.models import _api
 
-# The seed of hypervlad's "random" weights, so that a copy equals a network built anew.
+# The seed of hypervlad's "random" weights, so that a copy equals a newly built network.
 _SEED = 0
 _HEADS = ("classifier", "fc", "AuxLogits")
 
