@@ -55,7 +55,7 @@ class Stateful(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """A number, a truth value or a text.
+    """A number, a boolean or a string.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class Value:
 
 @dataclasses.dataclass(frozen=True)
 class Values:
-    """A tuple of numbers or texts of one kind.
+    """A tuple of numbers or strings of one kind.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class Values:
 
 
 class Labels:
-    """An array of at least two class labels: texts, numbers or truth values."""
+    """An array of at least two class labels: strings, numbers or booleans."""
 
     def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
         values = value.tolist()
@@ -193,7 +193,7 @@ class Record:
 
 
 class Part:
-    """A part with a state of its own: an estimator, or anything with ``to_state``.
+    """A part with its own state: an estimator, or anything with ``to_state``.
 
     Parameters
     ----------
@@ -388,7 +388,7 @@ class ImageEstimator(Estimator):
 
 
 def seeded_clone(part: BaseEstimator, seed: int | None, *, verbose: bool = False) -> Any:
-    """Return an unfitted copy of a part, seeded where it has no seed of its own.
+    """Return an unfitted copy of a part, seeded where it has no seed.
 
     Parameters
     ----------

@@ -67,7 +67,7 @@ def _value(key: str, value: Any) -> Any:
 
 
 class PathIndex:
-    """Facts about files by path, size and time of change, so that they need not be read.
+    """Facts about files by path, size and modification time, so that they need not be read.
 
     Parameters
     ----------

@@ -19,15 +19,15 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm.auto import tqdm
 
 # Rows that a step of minibatch K-means waits for: scikit-learn's own default. An image of the usual
-# 5,000 pixels is a step by itself.
+# 5,000 pixels is one step.
 _MIN_ROWS_PER_STEP = 1024
 
 
 class LayerProjection(NamedTuple):
     """The affine step of one layer: ``(x - mean) @ components.T``, or ``(x - mean) * scale``.
 
-    ``mean`` and ``std``, a channel's over the pool, have shape (C_l,); the standard deviation of a
-    constant channel is 1. ``components`` is (d_l, C_l) with the scale already in it, or None.
+    ``mean`` and ``std`` of each channel over the pool have shape (C_l,); the standard deviation of
+    a constant channel is 1. ``components`` is (d_l, C_l) with the scale already in it, or None.
     """
 
     mean: np.ndarray
@@ -52,7 +52,7 @@ class Codebook:
     joint : ndarray of shape (K, sum of d_l), float32, or None
         The codewords over all layers stacked.
     per_layer : tuple of ndarray of shape (K, d_l), float32
-        Those of each layer by itself; empty if there are none.
+        The codewords of each layer alone; empty if there are none.
     """
 
     projections: tuple[LayerProjection, ...]
@@ -137,7 +137,7 @@ class HypercolumnPool:
     Parameters
     ----------
     capacity : int
-        How many hypercolumns to keep at most. Images that would overfill the pool are kept or
+        Maximum number of hypercolumns. Images that would overfill the pool are kept or
         dropped by their digest, so that neither order nor neighbours matter.
     """
 
@@ -269,7 +269,7 @@ def _learn_projection(
     pca = PCA(n_components, svd_solver="covariance_eigh", random_state=random_state)
     with np.errstate(invalid="ignore"):  # a constant layer has no variance to explain
         components = pca.fit(centred).components_
-    # In C order, as a file brings it back: another order would take another path through BLAS.
+    # In C order, as after loading from a file: BLAS treats other orders differently.
     scaled = np.ascontiguousarray(components * scale, np.float32)
     return LayerProjection(mean, std, scale, scaled)
 
@@ -307,7 +307,7 @@ class StreamedCodewords:
     Parameters
     ----------
     start : Codebook
-        Projections, which stay, and codewords to start from.
+        Projections, which are kept, and initial codewords.
     random_state : int
 
     References

@@ -18,7 +18,7 @@ two-layer hierarchical models", JASA).
 compared with it by the same model (CV+: Romano, Sesia and Candès 2020, "Classification with valid
 and adaptive coverage", NeurIPS; in groups: Lee, Barber and Willett 2023, "Distribution-free
 inference with hierarchical data"). All images are used for training. The requested coverage is
-usually attained; guaranteed for n exchangeable groups in K folds is only 2 coverage - 1, less the
+usually attained; the guarantee for n exchangeable groups in K folds is 2 coverage - 1, less the
 smaller of 2 (1 - 1 / K) / (n / K + 1) and (1 - K / n) / (K + 1): for 0.9 with five folds, 0.65 to
 0.8.
 """

@@ -29,12 +29,12 @@ Alternatives: TypeAlias = Sequence[Constraint | None]
 
 
 def is_integer(value: Any) -> bool:
-    """Return whether a value is a whole number, of Python or NumPy, and not a truth value."""
+    """Return whether a value is a whole number, of Python or NumPy, and not a boolean."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a finite real number and not a truth value."""
+    """Return whether a value is a finite real number and not a boolean."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
     return real and math.isfinite(value)
 
@@ -188,7 +188,7 @@ class ListOf:
     meaning : str
         What the list is, for the message: "a sequence of layer names".
     at_least : int, default=1
-        Fewest items.
+        Minimum number of items.
     """
 
     item: Constraint
@@ -233,7 +233,7 @@ def check_value(name: str, value: Any, alternatives: Alternatives) -> None:
     Raises
     ------
     ValueError
-        That says what was expected and what came.
+        The message says what was expected and what was given.
 
     Examples
     --------
@@ -262,12 +262,12 @@ def check_parameters(
     parameters : mapping
         Values by name.
     constraints : mapping
-        Alternatives by name, as for `check_value`; parameters without are not checked.
+        Alternatives by name, as for `check_value`; parameters without constraints are not checked.
 
     Raises
     ------
     ValueError
-        That names the first parameter that is not allowed.
+        The message names the first parameter that is not allowed.
     """
     for name, alternatives in constraints.items():
         check_value(name, parameters[name], alternatives)

@@ -4,7 +4,7 @@ The hypercolumn of a pixel stacks the features of every tapped layer at that pix
 is enlarged bilinearly to a common grid (Hariharan et al. 2015,
 "Hypercolumns for object segmentation and fine-grained localization", CVPR).
 
-Maps are channels last here, (B, h_l, w_l, C_l): a position's features lie side by side in memory.
+Maps are channels last here, (B, h_l, w_l, C_l): a position's features are contiguous in memory.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def input_size(
     aspect : {"square", "own"}, default="square"
         Stretch to a square, or keep the image's own proportions.
     minimum : int, default=32
-        The shortest side that the network takes, pixels.
+        The shortest side that the network accepts, pixels.
 
     Returns
     -------

@@ -7,7 +7,7 @@ in it, and nothing in it is ever executed.
 
 The digest covers every byte of the file but its own 64 characters, and it is checked before
 anything is parsed. It finds *damage* (a broken download, a failing disk, a truncated copy), not
-*forgery*: whoever can change the file can compute its digest anew.
+*forgery*: whoever can change the file can recompute its digest.
 
 This module knows no estimator. Whoever defines one registers its kind (`register_kind`); whoever
 loads a file asks which class belongs to it (`loader_of`).
@@ -164,7 +164,7 @@ def write_model(
     header: Mapping[str, Any],
     arrays: Mapping[str, NDArray[Any]],
 ) -> None:
-    """Write a model file: whole, or not at all.
+    """Write a model file, completely or not at all.
 
     The same content gives the same bytes, whatever the order of the keys.
 
@@ -265,15 +265,15 @@ def replace_when_complete(
     """Open a file for writing that appears under its name only when it is complete.
 
     The bytes go to a temporary file in the same folder, which is flushed to the disk and then moved
-    over `path`. If anything interrupts, Ctrl-C included, the temporary file is removed and what was
-    at `path` stays.
+    over `path`. If that is interrupted, by Ctrl-C for example, the temporary file is removed and
+    `path` stays as it was.
 
     Parameters
     ----------
     path : path-like
         A link is followed: the file that it points to is replaced.
     flush : bool, default=True
-        Without, a power cut may leave a damaged file: for many small ones that can be made again.
+        If False, a power cut may leave a damaged file: for many small ones that can be recreated.
 
     Yields
     ------

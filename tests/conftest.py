@@ -66,7 +66,7 @@ def tiny_encoder() -> HypercolumnVLAD:
 
 @pytest.fixture(scope="session")
 def texture_images() -> tuple[list[np.ndarray], np.ndarray]:
-    """Twenty-four small images of three textures that even a random network tells apart."""
+    """Twenty-four small images of three textures that even a random network can distinguish."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:20, :24] / 4.0
     patterns = {

@@ -67,11 +67,11 @@ def by_orientationj(image: np.ndarray, window: int, *, sigma: float) -> AlignedF
 def by_fibriltool(image: np.ndarray, window: int) -> AlignedFraction:
     """Apply the rule to FibrilTool's anisotropy, the length of the mean doubled direction."""
     x, y, kept = unit_gradients(as_8_bit(image))
-    lattice = TileGrid.over(image.shape, window)
+    tiles = TileGrid.over(image.shape, window)
     # Gradients run across fibrils, at the opposite doubled angle.
-    axes = lattice.sums(-((x + 1j * y) ** 2))
-    sums = WindowSums(axes, lattice.sums(kept), lattice.sums(mask_of(image)))
-    return classify_windows(sums, lattice, window, DEFAULT_TOLERANCE, DEFAULT_MIN_FIBRE)
+    axes = tiles.sums(-((x + 1j * y) ** 2))
+    sums = WindowSums(axes, tiles.sums(kept), tiles.sums(mask_of(image)))
+    return classify_windows(sums, tiles, window, DEFAULT_TOLERANCE, DEFAULT_MIN_FIBRE)
 
 
 class Learned:

@@ -150,7 +150,7 @@ def folds_of(data: DataSet, repeats: int, seed: int, max_folds: int = MAX_FOLDS)
 
 
 def random_splits(data: DataSet, n_splits: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Hold out a quarter of the groups at random, as often as asked.
+    """Hold out a quarter of the groups at random, as often as requested.
 
     A split that leaves a class without training images is drawn again.
     """

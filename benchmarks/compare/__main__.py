@@ -3,7 +3,7 @@
     python -m benchmarks.compare OLD NEW --data ../shared/data --quick
     python -m benchmarks.compare OLD NEW --data ../shared/data --out compared.json
 
-OLD and NEW are two checkouts of the project. Each side runs in processes of its own. What the old
+OLD and NEW are two checkouts of the project. Each side runs in separate processes. What the old
 side has learnt is given to the new one as plain arrays, and the answers of both must be equal.
 Refitted models must be as close to the old ones as these are to each other over batch sizes. An
 extraction that is killed and resumed must give the same bytes. Everything is timed in turns, so

@@ -1,4 +1,4 @@
-"""One side of the comparison: runs the package of one checkout in a process of its own.
+"""One side of the comparison: runs the package of one checkout in a separate process.
 
 It reads one command per line from standard input, as JSON, and answers each with one line. The
 script is started by its path, with the checkout on ``PYTHONPATH``, and imports nothing else of the
@@ -167,7 +167,7 @@ class Side:
         self.models: dict[str, Any] = {}
 
     def fit(self, kind: str, name: str, **options: Any) -> dict[str, Any]:
-        """Fit an estimator under a name; options are of its encoder, but for ``random_state``."""
+        """Fit an estimator under a name; ``options`` are its encoder's, except ``random_state``."""
         plan, seed = self.plan, options.pop("random_state", 0)
         options = {**plan["encoder"], **options}
         began = time.perf_counter()

@@ -104,7 +104,7 @@ def fill(folder: Path, n_images: int) -> tuple[float, float]:
 
 
 def label(window: Window, link: str, rate: float, until: float, seed: int) -> None:
-    """Label the images shown at a steady rate until the time is over or the queue is empty."""
+    """Label the images shown, at a steady rate, until the time is over or the queue is empty."""
     rng, connection = random.Random(seed), Connection(link)
     try:
         answer = connection.post("next", {"client": window.name, "want": 5}, until + GRACE_SECONDS)

@@ -134,7 +134,7 @@ def cost_table(facts: Facts) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     note = (
-        f"At {best:.0f} images a second on {cores} CPU cores, {facts['features']:,} features "
+        f"At {best:.0f} images per second on {cores} CPU cores, {facts['features']:,} features "
         f"({facts['bytes'] / 1000:.1f} kB) and {facts['cache_bytes'] / 1000:.1f} kB of cache per "
         "image."
     )

@@ -139,7 +139,7 @@ def test_luo2021_needs_the_weights_of_vgg16(
     assert set(given) == {*runnable, "luo2021", "luo2021_image"}
 
 
-def test_an_interrupted_run_goes_on(
+def test_an_interrupted_run_resumes(
     folder: Path,
     finished: tuple[Path, dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
@@ -195,7 +195,7 @@ def test_methods_are_added_to_results_of_another_day(
     assert "another state of code or libraries: LBP and GLCM + xgboost" in accuracy_section(facts)
 
 
-def test_a_run_stopped_between_two_data_sets_goes_on(
+def test_a_run_stopped_between_two_data_sets_resumes(
     folder: Path, finished: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     out, before = finished  # of the first data set only
@@ -364,7 +364,7 @@ def test_only_the_whole_run_replaces_the_projects_results(
     assert accuracy.parse([*standard, *more, "--out", "mine.json"]).out == Path("mine.json")
 
 
-def test_methods_that_cannot_run_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_methods_that_cannot_run_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = {"luo2021": "no weights of vgg16"}
     monkeypatch.setattr(
         accuracy, "all_methods", lambda *_: ({"default": methods.Texture()}, missing)
@@ -378,7 +378,7 @@ def test_methods_that_cannot_run_are_told(monkeypatch: pytest.MonkeyPatch) -> No
         accuracy.choose(accuracy.parse(["--data", "shared"]))  # not the whole run after all
 
 
-def test_claims_turn_the_sign_to_the_defaults_side() -> None:
+def test_claims_have_the_sign_that_favours_the_default() -> None:
     def row(method: str, gain: float, error: float) -> dict[str, Any]:
         against = {"default": {"gain": gain, "error": error}}
         return {
@@ -516,7 +516,7 @@ def test_temperature_lowers_the_loss_of_overconfident_margins() -> None:
     assert _log_loss(5 * margins / found, codes) < _log_loss(5 * margins, codes)
 
 
-def test_word_histograms_count_the_words_that_are_there() -> None:
+def test_word_histograms_count_the_words_that_occur() -> None:
     rng = np.random.default_rng(0)
     centres = np.array([[0.0, 0.0], [50.0, 0.0], [0.0, 50.0]])
     counts = np.array([[40, 10, 0], [10, 10, 30], [0, 50, 0], [20, 20, 10]])

@@ -104,7 +104,7 @@ def test_eight_bits_span_all_grey_levels() -> None:
     assert grey.tolist() == [[0, 64], [128, 255]]
 
 
-def test_the_learnt_way_is_asked_window_by_window(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_learned_method_classifies_window_by_window(monkeypatch: pytest.MonkeyPatch) -> None:
     learnt: list[tuple[int, int]] = []
 
     class Stand:
@@ -224,9 +224,7 @@ def test_a_small_run_is_stored_shown_and_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("two_small_images")
-def test_a_run_goes_on_and_takes_more_methods(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_resumes_and_adds_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alignment.main(in_folder(tmp_path, "--methods", "lgo"))
     first = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     pieces = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("*.json")}

@@ -168,7 +168,7 @@ def test_the_leaking_parts_share_no_patch_but_their_neighbours() -> None:
     assert len(set().union(*places)) == sum(map(len, places))
 
 
-def test_too_few_patches_for_the_protocol_are_told() -> None:
+def test_too_few_patches_for_the_protocol_are_reported() -> None:
     mats = carrillo2020.make_mats(10, 1, (96, 128), 0)
     with pytest.raises(SystemExit, match=r"anomalous patches, but .* more images"):
         carrillo2020.leaking_parts(mats, 0)

@@ -199,7 +199,7 @@ def test_the_digest_knows_contents_of_the_same_size(tmp_path: Path) -> None:
     assert read_folder(tmp_path, 4).digest != before
 
 
-def test_an_interrupted_run_goes_on(
+def test_an_interrupted_run_resumes(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
@@ -445,7 +445,7 @@ def test_the_interval_of_several_splits_resamples_known_groups() -> None:
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.25)
 
 
-def test_fc2_wants_more_than_convolutions(tmp_path: Path) -> None:
+def test_fc2_needs_more_than_convolutions(tmp_path: Path) -> None:
     path = tmp_path / "convolutions.pth"
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, path)
     with pytest.raises(SystemExit, match=r"convolutions only.*--preset pooled-conv5_3"):
@@ -494,7 +494,7 @@ def test_rows_of_the_same_images_stand_beside_each_other(folder: Path, tmp_path:
     assert put("a", 48, "two", 0.5) == [("a", 0.4), ("a", 0.5)]
 
 
-def test_a_piece_apart_is_kept_and_its_failure_told(tmp_path: Path) -> None:
+def test_a_piece_in_a_separate_process_is_kept_and_its_failure_reported(tmp_path: Path) -> None:
     path = tmp_path / "piece.json"
     luo2021.run_apart(luo2021.load_or_run, path, {"a": 1}, dict)
     assert luo2021.load_or_run(path, {"a": 1}, refuse)["reused"]

@@ -119,7 +119,7 @@ def test_ten_synthetic_categories(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == before
 
 
-def test_categories_that_are_not_learnt_are_told(tmp_path: Path) -> None:
+def test_categories_that_are_not_learnt_are_reported(tmp_path: Path) -> None:
     data = modarres2017_data.read_folder(write_folder(tmp_path / "sem", 0, 8), None)
     (tmp_path / "later" / "moss").mkdir(parents=True)
     (tmp_path / "sem" / "fiber").rename(tmp_path / "later" / "fiber")

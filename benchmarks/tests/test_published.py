@@ -40,6 +40,6 @@ def test_flat_places_count_for_nothing():
     assert fibriltool(np.zeros((20, 20))) == (0, 0)
 
 
-def test_an_unknown_gradient_is_told():
+def test_an_unknown_gradient_is_reported():
     with pytest.raises(ValueError, match="expected one of cubic_spline"):
         orientationj(np.eye(9), gradient="riesz")

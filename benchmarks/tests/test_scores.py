@@ -88,7 +88,7 @@ def test_the_mean_over_sets_weighs_sets_alike_and_adds_their_variances() -> None
     assert gain.error == pytest.approx(expected, rel=0.1)
 
 
-def test_sets_of_as_many_groups_are_drawn_apart() -> None:
+def test_sets_with_equally_many_groups_are_resampled_independently() -> None:
     values = RNG.standard_normal(200)
     draws = [GroupDraws(np.arange(200), name) for name in ("steel", "tiles")]
     assert (draws[0].times != draws[1].times).any()
@@ -137,7 +137,7 @@ def test_means_leave_out_methods_that_did_not_run_everywhere() -> None:
     assert rows["a"]["log_loss"] == pytest.approx((a.losses.mean() + b.losses.mean()) / 2)
 
 
-def test_calibrated_predictions_lie_inside_and_boastful_ones_above() -> None:
+def test_calibrated_predictions_lie_inside_and_overconfident_ones_above() -> None:
     rng = np.random.default_rng(6)
     proba = rng.dirichlet(np.ones(3), size=600)
     codes = np.array([rng.choice(3, p=p) for p in proba])

@@ -179,8 +179,8 @@ class AlignmentClassifier(ImageEstimator):
             aligned: an image file in black and white, or an array (H, W) of 0 and 1, with NaN where
             nothing is known. A window is aligned if at least half of its known pixels are.
         groups : sequence of n group names, optional
-            Sample of each image: the learner's settings are chosen on other samples than its
-            weights are fitted to. Each image is its own group if not given.
+            Sample of each image: the learner's settings are chosen on other samples than
+            those its weights are fitted to. Each image is its own group if not given.
 
         Returns
         -------

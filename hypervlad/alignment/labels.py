@@ -108,9 +108,8 @@ def check_both_classes(labels: NDArray[np.str_]) -> None:
     for name in (ALIGNED, NOT_ALIGNED):
         if name not in labels:
             raise ValueError(
-                f"no window is {name} by the labels (y), of {len(labels)} that are known and show "
-                "fibres: these have one class only, and two are needed. In a map, white (1, True) "
-                "is aligned"
+                f"no window with fibres is labelled {name!r} ({len(labels)} have a label in y): "
+                "windows of both classes are needed. In a map, white (1, True) is aligned"
             )
 
 

@@ -1,4 +1,4 @@
-"""From a list of images to classes with probabilities, explanations and doubts."""
+"""From a list of images to classes with probabilities, explanations and reliability."""
 
 from hypervlad.classifier.assessment import (
     AMBIGUOUS,

@@ -1,4 +1,4 @@
-"""How far the answers of a model can be trusted: sure answers, doubts, novelty, label issues."""
+"""How far the answers of a model can be trusted: sure answers, novelty, wrong labels."""
 
 from __future__ import annotations
 

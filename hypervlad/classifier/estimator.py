@@ -388,7 +388,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
 
         Answers with a low confidence are "ambiguous": at that confidence, too many held-out
         predictions were wrong. Images that lie farther from their nearest training images than
-        these from each other, in the space of the encoder's vectors, are "out_of_distribution":
+        these are from each other, in the space of the encoder's vectors, are "out_of_distribution":
         their probabilities mean little.
 
         Parameters
@@ -586,26 +586,26 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         image : path or array
             One image.
         words : sequence of (str, int), optional
-            Visual words to map one by one: part and number, for example ``("joint", 12)``.
+            Codewords to map one by one: block and number, for example ``("joint", 12)``.
 
         Returns
         -------
         Explanation
-            Evidence for each class by position, by part of the vector and by visual word.
+            Evidence for each class by position, by feature block and by codeword.
 
         Raises
         ------
         ValueError
             If the learner has no linear part: another scikit-learn classifier, or a
-            BoostedSoftmaxClassifier with ``init=None``. If there is no such word.
+            BoostedSoftmaxClassifier with ``init=None``. If there is no such codeword.
         ImageReadError
             For an image that cannot be read, whatever the encoder's ``on_error``, or a list of
             images.
 
         Notes
         -----
-        Intra-normalisation gives every visual word the same norm, so each occurrence of a rare word
-        has more evidence.
+        Intra-normalisation gives every codeword the same norm, so each occurrence of a rare
+        codeword has more evidence.
 
         Examples
         --------

@@ -1,4 +1,4 @@
-"""Why a model predicts a class: its margins, decomposed by position and visual word."""
+"""Why a model predicts a class: its margins, decomposed by position and codeword."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ class Explanation:
     Attributes
     ----------
     classes : ndarray of shape (n_classes,)
-    parts : mapping of str to ndarray of shape (n_classes, H, W), float32
-        Evidence by position, for each part of the vector: "joint", "per_layer.TAP" for the visual
-        words of each tapped layer, "pooled". At the positions of the finest tap, or the pixels of
-        the resized image if the encoder's ``grid`` is "image" or a number. Maps of turned copies
+    blocks : mapping of str to ndarray of shape (n_classes, H, W), float32
+        Evidence by position, for each feature block: "joint", "per_layer.TAP" for the
+        codewords of each tapped layer, "pooled". At the positions of the finest tap, or the pixels
+        of the resized image if the encoder's ``grid`` is "image" or a number. Maps of turned copies
         are turned back.
     words : mapping of str to ndarray of shape (n_classes, K)
-        Evidence by visual word, for each part that has words.
+        Evidence by codeword, for each block that has codewords.
     codeword_maps : ndarray of int, shape (n_codebooks, H, W)
-        The visual word at each position of the upright image, in the order of ``words``.
+        The codeword at each position of the upright image, in the order of ``words``.
     baseline, trees : ndarray of shape (n_classes,)
         Trees use the whole vector, so their margins have no position in the image.
     margins : ndarray of shape (n_classes,)
         Their softmax is ``probabilities``.
     probabilities : ndarray of shape (n_classes,)
     word_maps : mapping of (str, int) to ndarray of shape (n_classes, H, W), float32
-        Evidence by position of each requested visual word, by part and number.
+        Evidence by position of each requested codeword, by block and number.
     """
 
     classes: np.ndarray
-    parts: Mapping[str, np.ndarray]
+    blocks: Mapping[str, np.ndarray]
     words: Mapping[str, np.ndarray]
     codeword_maps: np.ndarray
     baseline: np.ndarray
@@ -60,13 +60,13 @@ class Explanation:
     @cached_property
     def maps(self) -> np.ndarray:
         """Evidence of every position: (n_classes, H, W), float32."""
-        total = np.sum(list(self.parts.values()), axis=0, dtype=np.float64)
+        total = np.sum(list(self.blocks.values()), axis=0, dtype=np.float64)
         return np.asarray(total, dtype=np.float32)
 
     @cached_property
     def totals(self) -> dict[str, np.ndarray]:
-        """Evidence of each part, (n_classes,) each: its sum over the image."""
-        return {name: m.sum(axis=(1, 2), dtype=np.float64) for name, m in self.parts.items()}
+        """Evidence of each block, (n_classes,) each: its sum over the image."""
+        return {name: m.sum(axis=(1, 2), dtype=np.float64) for name, m in self.blocks.items()}
 
     @property
     def label(self) -> Any:
@@ -112,7 +112,7 @@ def explanation_of(learner: BoostedSoftmaxClassifier, evidence: ImageEvidence) -
     margins = baseline + evidence.vector @ centred_weights(learner) + trees
     return Explanation(
         classes=learner.classes_,
-        parts={name: maps.astype(np.float32) for name, maps in evidence.parts.items()},
+        blocks={name: maps.astype(np.float32) for name, maps in evidence.blocks.items()},
         word_maps={word: maps.astype(np.float32) for word, maps in evidence.word_maps.items()},
         words=evidence.words,
         codeword_maps=evidence.codeword_maps,

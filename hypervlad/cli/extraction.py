@@ -59,7 +59,7 @@ def extract(
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="No files that match; may be repeated."),
+        typer.Option(metavar="PATTERN", help="Leave out files that match; may be repeated."),
     ] = None,
     cache: Cache = None,
     cache_size: CacheSize = None,
@@ -70,7 +70,7 @@ def extract(
         int | None,
         typer.Option(
             metavar="N",
-            help="Images per batch, in each process; at most this many are lost at a stop. By "
+            help="Images per batch, in each process; a stopped run loses at most this many. By "
             "default it depends on their size and the device.",
         ),
     ] = None,

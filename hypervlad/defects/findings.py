@@ -1,4 +1,4 @@
-"""What a score map says at a threshold: which regions are defective, how large, where."""
+"""The defective regions of a score map at a threshold, with their sizes and positions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from skimage.measure import label, regionprops
 
 @dataclass(frozen=True)
 class Region:
-    """A connected place that scores as much as the threshold.
+    """A connected region whose scores reach the threshold.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Finding:
     map : ndarray of float32, shape (H, W)
         Scores.
     threshold : float
-        Places that reach it are defective.
+        Positions that reach it are defective.
     score : float
         Of the image.
     regions : list of Region
@@ -80,7 +80,7 @@ class Finding:
 
     @property
     def is_defective(self) -> bool:
-        """Whether some place is."""
+        """Whether the image has a defective region."""
         return bool(self.regions)
 
     @property

@@ -115,12 +115,12 @@ def check_both_classes(windows: TrainingWindows) -> None:
     is_normal = windows.labels == NORMAL
     if is_normal.all():
         raise ValueError(
-            "no window is defective by the masks: fit on defect-free images alone, without masks, "
-            "or lower min_fraction"
+            "the masks mark no window as defective: fit on defect-free images alone, without "
+            "masks, or lower min_fraction"
         )
     if not is_normal.any():
         raise ValueError(
-            "no window is free of defects by the masks, so none shows what is normal: add images, "
+            "the masks leave no window without defects, so none shows what is normal: add images, "
             "or choose a smaller patch. In a mask, white (or True) is the defect"
         )
 

@@ -127,7 +127,7 @@ def held_out_scores(
     UserWarning
         If images are scored by a model that was trained on them.
     """
-    positions = np.array(list(windows.keys))  # in an order that the list's has no part in
+    positions = np.array(list(windows.keys))  # in an order that does not depend on that of the list
     own = joined_groups(groups[positions], list(windows.keys.values()))
     defective = set(windows.image_index[windows.labels != NORMAL].tolist())
     model_of: dict[int, WindowModel] = {}
@@ -139,7 +139,7 @@ def held_out_scores(
         warnings.warn(
             f"{len(never_tested)} of {len(positions)} images cannot be held out, because there are "
             "too few groups of images (with defects, or without), so the threshold is chosen on "
-            "images that the model was trained on; it will call too much defective. Give images "
+            "images that the model was trained on; too much will be called defective. Give images "
             "of more groups, or set_threshold",
             UserWarning,
             stacklevel=4,

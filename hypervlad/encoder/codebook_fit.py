@@ -20,14 +20,14 @@ from hypervlad.images import SkippedImage
 from hypervlad.images.reading import read_in_order
 
 MAX_SAMPLES_PER_IMAGE = 5000
-MAX_SAMPLED_IMAGES = 1000  # 50 hypercolumns each fill the default pool; more only cost time
+MAX_SAMPLED_IMAGES = 1000  # 50 hypercolumns of each fill the default pool; more only cost time
 _MAX_SAMPLES_PER_TASK = 3200  # about 20 MB of a thousand channels
 _WAVE = 4  # tasks per worker
 
 
 @dataclass(frozen=True, eq=False)
 class CodebookFit:
-    """What a codebook depends on but the images.
+    """What a codebook depends on, except the images.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ def fit_sampled_codebook(images: list[Any], fit: CodebookFit) -> tuple[Codebook,
 def is_chosen(key: str, share: float) -> bool:
     """Return whether an image is in a random share of all, by its key alone.
 
-    So chosen, the order of images does not matter.
+    The choice does not depend on the order of images.
     """
     return int(key[:8], 16) < share * 2**32
 
@@ -176,8 +176,8 @@ class _SamplingTask:
     ) -> Generator[_Sample | SkippedImage, None, None]:
         """Sample images one by one.
 
-        The network's last digits depend on what else is in a batch, and K-means magnifies them: so
-        each image is a batch.
+        The last digits of a network's output depend on the other images in the batch, and K-means
+        magnifies them. So each image is its own batch.
         """
         n_each = self.plan.n_each
         cache = ResultCache(
@@ -231,7 +231,7 @@ def _in_workers(
 
 
 def _sample(task: _SamplingTask, chunk: tuple[list[Any], int]) -> list[_Sample | SkippedImage]:
-    """Sample some images; what a worker does."""
+    """Sample some images in a worker."""
     images, start = chunk
     network = task.source.built_once(task.loader.device)
     return list(task.outcomes(images, network, start=start))

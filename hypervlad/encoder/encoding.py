@@ -19,7 +19,7 @@ from hypervlad.encoder.parameters import EncoderParams
 from hypervlad.hypercolumns import feature_maps, hypercolumns_at, turned
 from hypervlad.images import SkippedImage
 
-# Part of every key: raise it when the same image gets other vectors or samples.
+# Part of every key: increase it when the vectors or samples of an image change.
 ENCODING_VERSION = 2
 
 
@@ -30,11 +30,12 @@ class ResultCache:
     ----------
     memory : None, str, path-like or joblib.Memory
     fingerprint : mapping
-        Everything that a result depends on but the image, JSON-able.
+        Everything that a result depends on except the image, JSON-able.
     run : str, optional
-        A name for an extraction that may be interrupted and resumed: what was kept under it is not
-        found under it. The network's last digits depend on what else is in a batch, so an image
-        whose batch was interrupted must not be found when the batch is computed again.
+        Name of an extraction that may be interrupted and resumed: results kept under a name are
+        not found under the same name. The last digits of a network's output depend on the other
+        images in the batch, so an image whose batch was interrupted must not be found when the
+        batch is computed again.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class ResultCache:
 
 
 def maps_fingerprint(params: EncoderParams, preprocessing: Preprocessing) -> dict[str, Any]:
-    """Return what feature maps depend on but the image and the weights."""
+    """Return what feature maps depend on, except the image and the weights."""
     # Each image's own pixel size is in its key: see hypervlad.encoder.loading.image_key.
     scale = {} if params.pixel_size is None else {"pixel_size": params.pixel_size}
     return scale | {
@@ -78,7 +79,7 @@ def maps_fingerprint(params: EncoderParams, preprocessing: Preprocessing) -> dic
 
 @dataclass(frozen=True, eq=False)
 class EncodedImages:
-    """The vectors of a list of images, and what became of each image.
+    """The vectors of a list of images, and which images were read or skipped.
 
     Attributes
     ----------
@@ -91,7 +92,7 @@ class EncodedImages:
     skipped : tuple of SkippedImage
         Images that could not be read: position, name and reason.
     unscaled : tuple of str
-        Names of the images that were read, and whose pixel size is wanted but not known.
+        Names of the images that were read, but not resampled, as their pixel size is unknown.
     n_images : int
         In the list.
     n_cached : int
@@ -114,7 +115,7 @@ class EncodedImages:
         values : array-like of shape (n_read, ...), optional
             Of the images that could be read; by default ``vectors``.
         fill : scalar, default=NaN
-            Stands in the rows of skipped images.
+            Value in the rows of skipped images.
 
         Returns
         -------
@@ -337,7 +338,7 @@ class TorchCodebook:
     ) -> list[torch.Tensor]:
         """Return the residual sums (B, K, D) of every codebook over a whole grid."""
         sums = []
-        for part, words in self.parts(maps):
+        for part, words in self.blocks(maps):
             size = self.size_of(part, maps, grid, image_size)
             sums.append(vlad.dense_residual_sums(part, words, size))
         return sums
@@ -352,7 +353,7 @@ class TorchCodebook:
     ) -> list[torch.Tensor]:
         """Return the residual sums (B, K, D) of every codebook over chosen pixels."""
         sums = []
-        for part, words in self.parts(maps):
+        for part, words in self.blocks(maps):
             rows = []
             for i, chosen in enumerate(points):
                 blocks = hypercolumns_at([layer[i] for layer in part], chosen, size)
@@ -363,10 +364,10 @@ class TorchCodebook:
 
     def assign(self, maps: list[torch.Tensor], size: tuple[int, int]) -> np.ndarray:
         """Return the codewords at every position of a grid: (n_codebooks, B, H, W)."""
-        parts = [vlad.dense_assign(part, words, size) for part, words in self.parts(maps)]
+        parts = [vlad.dense_assign(part, words, size) for part, words in self.blocks(maps)]
         return torch.stack(parts).cpu().numpy()
 
-    def parts(self, maps: list[torch.Tensor]) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
+    def blocks(self, maps: list[torch.Tensor]) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
         """Pair each codebook with the layers that it covers."""
         spans = self._codebook.spans
         return [(maps[span], words) for span, words in zip(spans, self.codewords, strict=True)]
@@ -378,7 +379,7 @@ class TorchCodebook:
         grid: str,
         image_size: Sequence[int],
     ) -> tuple[int, int]:
-        """Return the grid of one codebook; beside a joint one, a layer's is the layer's own."""
+        """Return the grid of a codebook; a layer's, beside a joint one, uses the layer's own."""
         beside_joint = self._codebook.joint is not None and len(part) < len(maps)
         if grid == "own" or beside_joint:
             return part[0].shape[1], part[0].shape[2]
@@ -398,7 +399,7 @@ class _Projection:
         return self.standardised(layer.mean(dim=(1, 2)))
 
     def standardised(self, layer: torch.Tensor) -> torch.Tensor:
-        """Give each channel its units in `average`, at every cell."""
+        """Standardise each channel at every cell, as `average` does."""
         return (layer - self.mean) / self.std
 
     def __call__(self, layer: torch.Tensor) -> torch.Tensor:

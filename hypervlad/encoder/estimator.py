@@ -62,7 +62,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         A network by name: see :func:`hypervlad.backbones.backbone_names`.
     weights : {"imagenet", "random"} or path, default="imagenet"
         A path names a .safetensors or .pth state dict with torchvision's keys; the convolutional
-        layers are enough, float16 too. "random" is always the same random network.
+        layers are enough, and float16 is accepted. "random" is always the same random network.
     taps : sequence of str, optional
         Layers that make the hypercolumn; the backbone's own choice by default.
     image_size : int or None, default=224
@@ -90,9 +90,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         K, of a joint codebook or of each layer's.
     codebook : {"joint", "per_layer", "both"}, default="joint"
         One codebook over the stacked layers, or one for each layer. With "both", the vectors are
-        concatenated, each normalised by itself; a ``grid`` with a name then assigns the layers' own
-        codewords at each layer's own positions, which costs little, and a number assigns all
-        codewords at the same random pixels.
+        normalised separately and concatenated; with a named ``grid``, the layers' own codewords are
+        then assigned at each layer's own positions, which costs little; with a number, all
+        codewords are assigned at the same random pixels.
     layer_components : int or None, default=32
         Principal components kept of each layer; None keeps every channel.
     scale_layers : bool, default=True
@@ -111,13 +111,13 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     n_samples : int, default=50_000
         Hypercolumns that the codebook is learnt from, of about a thousand images at most. Memory
         is about twice 4 bytes x channels x this (for the default network 0.6 GB). With
-        ``kmeans="minibatch"``, what means, components and the first codewords come from.
+        ``kmeans="minibatch"``, they give the means, the components and the initial codewords.
     read_options : dict or ReadOptions, optional
         How files become pixels: see :class:`hypervlad.images.ReadOptions`.
     memory : None, str or joblib.Memory, default=None
         A private, trusted folder (it holds pickles) that caches image vectors and the samples that
-        a codebook is learnt from; files whose path, size and time of change it knows are not read
-        again.
+        a codebook is learnt from; a file is not read again if its path, size and
+        modification time are known.
     batch_size : int or "auto", default="auto"
         Images per batch; "auto" depends on their size and the device.
     device : str, default="auto"
@@ -138,9 +138,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     codebook_ : Codebook
         Projections and codewords, plain arrays.
     fitted_params_ : EncoderParams
-        The parameters that decide a vector, as they were in ``fit``. Set later, they take effect at
-        the next ``fit``; `weights`, which must be the same ones, `memory`, `batch_size`, `device`,
-        `n_jobs`, `on_error` and `verbose` hold at once.
+        The parameters that decide a vector, as they were in ``fit``. If set later, they take
+        effect at the next ``fit``; `weights`, which must be the same ones, `memory`, `batch_size`,
+        `device`, `n_jobs`, `on_error` and `verbose` take effect at once.
     taps_ : tuple of str
     preprocessing_ : Preprocessing
     weights_digest_ : str
@@ -258,7 +258,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         ValueError
             Unusable parameters, or too few hypercolumns for the codebook.
         ImageReadError
-            An image that cannot be read, or not be brought to ``pixel_size``; it is named.
+            If an image cannot be read or resampled to ``pixel_size``; the message names it.
 
         Warns
         -----
@@ -301,7 +301,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         return self
 
     def encode(self, images: Sequence[Any]) -> EncodedImages:
-        """Encode images, and return with their vectors what became of each image.
+        """Encode images; return their vectors, and which images were read or skipped.
 
         No warnings are given: see :meth:`EncodedImages.warn`.
 
@@ -319,7 +319,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Raises
         ------
         ImageReadError
-            An image that cannot be read, or not be brought to ``pixel_size``; not with
+            If an image cannot be read or resampled to ``pixel_size``; never with
             ``on_error="skip"``, even if no image can be read.
         """
         check_is_fitted(self)
@@ -415,7 +415,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         return self.n_features_out_
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return all that a vector depends on but the image; batches and threads play no part."""
+        """Return all that a vector depends on, except the image, batches and threads."""
         params = self.fitted_params_
         return maps_fingerprint(params, self.preprocessing_) | {
             "codebook": arrays_digest(self.codebook_.to_arrays()),
@@ -482,7 +482,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         check_device(self.device)
 
     def _parameters_to_save(self) -> dict[str, Any]:
-        """Return the parameters of ``fit``, and ``on_error``: what was set since is not fitted."""
+        """Return the parameters used in ``fit``, not those set since, and ``on_error``."""
         given = super()._parameters_to_save()
         given |= {"weights": portable_weights(self.weights), "taps": list(self.taps_)}
         return given | {k: to_json(v) for k, v in vars(self.fitted_params_).items()}

@@ -43,19 +43,19 @@ class ImageEvidence:
         As `HypercolumnVLAD.transform` gives it, but summed in double precision.
     row : ndarray of shape (n_features,), float32
         Exactly as `HypercolumnVLAD.transform` gives it.
-    parts : dict of str to ndarray of shape (M, H, W), float64
+    blocks : dict of str to ndarray of shape (M, H, W), float64
         Evidence for each of M functions by position: "joint", "per_layer.TAP", "pooled".
     words : dict of str to ndarray of shape (M, K), float64
         The same by codeword, for the blocks that have codewords.
     codeword_maps : ndarray of int, shape (n_codebooks, H, W)
         The nearest codeword at each position of the upright image, in the order of ``words``.
     word_maps : dict of (str, int) to ndarray of shape (M, H, W), float64
-        The share of ``parts`` of each requested codeword.
+        The share of ``blocks`` of each requested codeword.
     """
 
     vector: np.ndarray
     row: np.ndarray
-    parts: dict[str, np.ndarray]
+    blocks: dict[str, np.ndarray]
     words: dict[str, np.ndarray]
     codeword_maps: np.ndarray
     word_maps: dict[tuple[str, int], np.ndarray]
@@ -92,24 +92,24 @@ def image_evidence(
     sums = _added([copy.sums() for copy in copies])
     vector, factor = _normalised(encode, sums)
     directions = torch.from_numpy(np.ascontiguousarray(weights.T, np.float64)).to(vector.device)
-    parts, by_word = {}, {}
+    blocks, by_word = {}, {}
     by_place: dict[tuple[str, int], torch.Tensor] = {}
     for number, block in enumerate(_blocks(directions[:, : len(factor)] * factor, sums)):
         name = names[number]
         wanted = [word for part, word in words if part == name]
-        parts[name], by_word[name], *each = _added(
+        blocks[name], by_word[name], *each = _added(
             [copy.evidence(number, block, size, wanted) for copy in copies]
         )
         by_place |= {(name, word): maps for word, maps in zip(wanted, each, strict=True)}
     if encode.pooled:
         of_channels = directions[:, len(factor) :] / len(copies)
-        means, parts["pooled"] = _added([c.pooled_evidence(of_channels, size) for c in copies])
+        means, blocks["pooled"] = _added([c.pooled_evidence(of_channels, size) for c in copies])
         vector = torch.cat([vector, means / len(copies)])
     maps = ((copy.raw, copy.image_size) for copy in copies)
     return ImageEvidence(
         vector.cpu().numpy(),
         encode.of_maps(maps, batch.keys)[0],
-        {name: values.cpu().numpy() for name, values in parts.items()},
+        {name: values.cpu().numpy() for name, values in blocks.items()},
         {name: values.cpu().numpy() for name, values in by_word.items()},
         encode.codebook.assign(copies[0].maps, size)[:, 0],
         {word: values.cpu().numpy() for word, values in by_place.items()},
@@ -128,7 +128,7 @@ class _Copy:
         named = encode.grid if encode.grid in ("finest", "own") else "image"
         self.size = encode.codebook.grid_size(self.maps, str(named), image_size)
         self._assigned: list[_Assigned] = []
-        for part, words in encode.codebook.parts(self.maps):
+        for part, words in encode.codebook.blocks(self.maps):
             if isinstance(encode.grid, str):
                 size = encode.codebook.size_of(part, self.maps, encode.grid, image_size)
                 self._assigned.append(_OnGrid(part, words, size))
@@ -275,7 +275,7 @@ def check_codewords(words: Sequence[tuple[str, int]], codewords: Mapping[str, np
     for word in words:
         if not isinstance(word, Sequence) or isinstance(word, str) or len(word) != 2:
             raise ValueError(
-                f"words: {word!r} is no pair of part and number; expected a list of such pairs, "
+                f"words: {word!r} is not a pair of part and number; expected a list of pairs, "
                 f"as [({next(iter(codewords))!r}, 0)]"
             )
         name, number = word

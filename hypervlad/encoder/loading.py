@@ -40,7 +40,7 @@ CPU_BATCH_PIXELS, GPU_BATCH_PIXELS = 8 * 224**2, 64 * 224**2
 _MAX_PER_BATCH = 256
 _USUAL_SIZE = 224  # pixels; decides the batch size where images keep their own size
 
-#: Called with an image's key; returns what was computed of it before, or None.
+#: Called with an image's key; returns what was computed from it before, or None.
 Find: TypeAlias = Callable[[str], Any]
 
 
@@ -73,7 +73,7 @@ class LoadedImage:
     key : str
         Digest by which the encoder identifies the image: see `image_key`.
     cached : object
-        What was computed of it before; None if nothing was found.
+        What was computed from it before; None if nothing was found.
     tensor : Tensor of shape (C, H, W), float32, or None
         The network's input; None if a result was found.
     """
@@ -112,7 +112,7 @@ class ReadReport:
     skipped : list of SkippedImage
         Images that could not be read.
     unscaled : list of str
-        Names of the images that were read, and whose pixel size is wanted but not known.
+        Names of the images that were read, but not resampled, as their pixel size is unknown.
     """
 
     n_images: int
@@ -147,7 +147,7 @@ Loaded = TypeVar("Loaded", bound=_HasInfo)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImageLoader:
-    """How images are read, brought to a size, normalised and gathered into batches.
+    """How images are read, resized, normalised and collected into batches.
 
     Attributes
     ----------
@@ -177,13 +177,13 @@ class ImageLoader:
     # --- one image ------------------------------------------------------------------------------
 
     def load(self, image: Any, name: str, find: Find | None = None) -> LoadedImage:
-        """Read an image and prepare it for the network, unless a result of it is found.
+        """Read an image and prepare it for the network, unless a cached result is found.
 
         Parameters
         ----------
         image : path or array
         name : str
-            What errors call it.
+            Its name in errors.
         find : callable, optional
             Looks up a result by the image's key. With ``memory``, a file that has not changed
             since it was last read is not opened if a result is found.
@@ -191,7 +191,7 @@ class ImageLoader:
         Raises
         ------
         ImageReadError
-            If it cannot be read, or not be brought to the common scale.
+            If it cannot be read or resampled to the common scale.
         """
         entry = None if self._index is None else self._index.entry(image)
         if entry is not None and entry.facts is not None:
@@ -249,7 +249,7 @@ class ImageLoader:
         Raises
         ------
         ImageReadError
-            If it cannot be read, or not be brought to the common scale.
+            If it cannot be read or resampled to the common scale.
         """
         (batch,) = self.batches([(0, self.load(image, image_name(image)))])
         return batch
@@ -422,7 +422,7 @@ def resampled_size(
     shape : tuple of int
         Of the image, (H, W) or (H, W, 3), pixels.
     own_pixel_size, pixel_size : float
-        Of the image and wanted, nanometres per pixel.
+        Of the image, and the requested one, nanometres per pixel.
 
     Returns
     -------
@@ -455,9 +455,9 @@ def size_at_scale(
     own_pixel_size : float or None
         Of the image, nanometres per pixel; None if not known.
     pixel_size : float or None
-        Wanted, nanometres per pixel; None for no common scale.
+        Requested, nanometres per pixel; None for no common scale.
     minimum : int
-        The shortest side that the network takes, pixels.
+        The shortest side that the network accepts, pixels.
     name : str, default="image"
         What to call the image in an error.
 
@@ -486,10 +486,11 @@ def size_at_scale(
 
 
 def image_key(digest: str, own_pixel_size: float | None, pixel_size: float | None) -> str:
-    """Return an image's digest, with its own pixel size in it if the image will be resampled.
+    """Return an image's digest; it covers the pixel size if the image will be resampled.
 
-    Equal pixels of another pixel size are then other images: for the cache, the codebook's pool and
-    the choice of pixels. Without a common scale, or a pixel size, it is the digest of the pixels.
+    Images of equal pixels but different pixel sizes are then distinct: for the cache, the
+    codebook's pool and the choice of pixels. Without a common scale, or a pixel size, it is the
+    digest of the pixels.
     """
     if pixel_size is None or own_pixel_size is None:
         return digest

@@ -44,7 +44,7 @@ class NetworkSource:
     digest: str
 
     def build(self, device: torch.device) -> TappedNetwork:
-        """Build the network with the weights that were put in here, or with those found here.
+        """Build the network with the weights stored here, or with those found on this machine.
 
         Raises
         ------
@@ -65,7 +65,7 @@ class NetworkSource:
         return network
 
     def built_once(self, device: torch.device) -> TappedNetwork:
-        """Build the network, or return the one that this process has built last, if it is that."""
+        """Build the network, or return the last one built in this process if it is the same."""
         key = (self.backbone.name, self.taps, self.digest, device)
         with _lock:  # a dask worker may have several threads
             network = _last_built.get(key)

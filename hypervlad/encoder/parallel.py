@@ -32,7 +32,7 @@ def uses_workers(n_jobs: int | None = None) -> bool:
 
     They do for more than one job, as a parameter or by ``joblib.parallel_config``, and with every
     backend of a cluster. They do not for one job with joblib's own backends, nor for threads,
-    because a network uses all cores by itself.
+    because a network already uses all cores.
     """
     backend, _ = get_active_backend()
     if getattr(backend, "uses_threads", False) or type(backend).__name__ == "SequentialBackend":
@@ -75,7 +75,7 @@ def map_tasks(
         At most this many tasks per worker are running, or done and not yet yielded. joblib bounds
         the first only; between waves a worker may wait for the last task of another one.
     named : callable, optional
-        From the number of a task to what errors call it.
+        From the number of a task to its name in errors.
 
     Yields
     ------
@@ -179,7 +179,7 @@ def _worker_setup(n_jobs: int | None) -> _WorkerSetup | None:
 
 
 class _NotShared:
-    """What a worker returns that has not received `common`: a new one, or a late one."""
+    """Returned by a worker that has not received `common`, because it is new or was late."""
 
 
 def _run_task(
@@ -245,7 +245,7 @@ class Shared:
 
     @classmethod
     def of(cls, content: Any) -> Shared:
-        """Give content a key of its own."""
+        """Give content a new key."""
         return cls(secrets.token_hex(16), content)
 
     def key_only(self) -> Shared:

@@ -37,7 +37,7 @@ def check_read_options(read_options: Any) -> ReadOptions:
     )
 
 
-#: Of the parameters of :class:`hypervlad.HypercolumnVLAD`, but for those with checks of their own:
+#: Of the parameters of :class:`hypervlad.HypercolumnVLAD`, except those with separate checks:
 #: the backbone, its weights and taps, the memory and the device.
 CONSTRAINTS: dict[str, Alternatives] = {
     "image_size": [Integer(), None],
@@ -74,7 +74,7 @@ class EncoderParams:
 
     What a user sets later takes effect at the next ``fit``: a codebook means nothing with another
     grid or scale, and a classifier nothing with other vectors. All fields are plain Python values,
-    as in :class:`hypervlad.HypercolumnVLAD`; weights and taps are fitted attributes of their own.
+    as in :class:`hypervlad.HypercolumnVLAD`; weights and taps are separate fitted attributes.
     """
 
     backbone: str

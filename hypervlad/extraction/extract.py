@@ -74,11 +74,11 @@ def extract_features(
     """Encode the images of a folder, a list or a stream, and write their vectors to one file.
 
     Finished batches are kept in a folder beside the file, ``_OUT.parts``. After an interruption at
-    any moment, the same call with ``resume=True`` continues after them, and the file becomes the
-    same to the byte, given the same threads and the same cache: a network's last digits depend on
-    both, and on what else is in a batch. An image that cannot be read costs only its own row. Until
-    the end the disk must hold the vectors twice; ``_OUT.images`` then records from which files they
-    are, and of what time.
+    any moment, the same call with ``resume=True`` continues after them, and the file is identical
+    byte for byte, given the same threads and the same cache: the last digits of a network's output
+    depend on both, and on the other images in a batch. An image that cannot be read costs only its
+    own row. Until the end, the disk must hold the vectors twice; ``_OUT.images`` then records the
+    files that they were computed from, with modification times.
 
     Parameters
     ----------
@@ -99,19 +99,19 @@ def extract_features(
         For a folder: see :func:`hypervlad.images.find_images`.
     memory : None, str or joblib.Memory, default=None
         Private, trusted folder that caches vectors, whatever their files are called; the encoder's
-        own by default. Files that it knows are not even opened if path, size and time of change
-        are the same.
+        own by default. Files are not even opened if it knows their path, size and modification
+        time.
     n_jobs : int, optional
         Processes, which share the cores; -1 for as many as there are. Within
         ``joblib.parallel_config`` the work goes to its backend, a dask or ray cluster too, whose
         machines must find images, weights and memory under the same paths.
     resume : bool, default=False
         Continue an interrupted call; if there is none, start. A complete file that the same encoder
-        made of the same images stays: files count as the same by path, size and time of change,
+        made from the same images is kept: files are compared by path, size and modification time,
         arrays are read. Images that could not be read are tried again. A complete stream starts
         again, because it cannot be examined without consuming it.
     verify : bool, default=False
-        Read all files, although the memory's index knows them. With ``resume``, all that were
+        Read all files, even those in the memory's index. With ``resume``, all that were
         finished before are read too, one after the other.
     verbose : bool, default=False
         Show progress: images done, rate, time left.
@@ -128,9 +128,8 @@ def extract_features(
     ImageReadError
         If there are no images, or none that can be read.
     FeatureFileError
-        A ValueError: ``out`` is a folder, has another ending, or is a file that no extraction has
-        made; or the extraction that ``resume`` should continue had another model or batches of
-        another size.
+        A ValueError: ``out`` is a folder, has another suffix, or is a file that no extraction has
+        written; or the extraction to be resumed had another model or batches of another size.
     OSError
         If the disk is full; what was finished is kept.
     RuntimeError
@@ -257,7 +256,7 @@ def _check_target(path: Path) -> None:
     Raises
     ------
     FeatureFileError
-        If it is a folder, has another suffix, or is a file that no extraction has made.
+        If it is a folder, has another suffix, or is a file that no extraction has written.
     """
     if path.is_dir():
         raise FeatureFileError(f"{path} is a folder; give the name of a file to write")

@@ -1,7 +1,7 @@
-"""What an extraction has done so far: which images it read, as they were, and finished tasks.
+"""The state of an extraction: the images that it has read, and its finished tasks.
 
 While an extraction is under way, a folder beside the output holds its finished tasks, each a file,
-and a manifest without images. When it is complete, the manifest with all images lies beside the
+and a manifest without images. When it is complete, the manifest with all images is beside the
 output, so that a later call with ``resume`` can tell whether anything has changed.
 """
 
@@ -47,9 +47,9 @@ class SourceRecord:
     digest : str or None
         None if the image could not be read.
     name, reason : str or None
-        What errors call such an image, and why it could not be read.
+        The name of such an image in errors, and why it could not be read.
     size, time : int or None
-        Of a file, before it was read: bytes, and time of last change (ns).
+        Of a file, before it was read: bytes, and modification time (ns).
     """
 
     path: str | None
@@ -86,7 +86,7 @@ class ChangeDetector:
     digest_now : callable
         Reads an image; returns its digest, or None if it cannot be read.
     verify : bool
-        Read all files, although size and time have not changed.
+        Read all files, even if size and time have not changed.
     """
 
     digest_now: Callable[[Any], str | None]
@@ -119,7 +119,7 @@ class Manifest:
     run : str
         Random name, drawn when the extraction began; a resumed one keeps it.
     settings : dict
-        All that the vectors depend on but the images, and the number of images per task.
+        All that the vectors depend on, except the images, and the number of images per task.
     """
 
     path: Path
@@ -128,7 +128,7 @@ class Manifest:
 
     @classmethod
     def open(cls, path: Path) -> Manifest | None:
-        """Read a manifest but for its records; None if there is none, or not a valid one."""
+        """Read a manifest without its records; None if there is none, or not a valid one."""
         try:
             facts = description(pq.read_schema(path), path)
             return cls(path, facts["run"], facts["settings"])
@@ -197,8 +197,8 @@ class FinishedTask:
 class TaskFolder:
     """The folder beside the output that holds finished tasks until all are merged.
 
-    A file for each, and not Parquet, whose writing and reading would take longer than all else that
-    is done with a vector from the cache, but an Arrow stream after its digest.
+    Each is one file, an Arrow stream after its digest. Writing and reading Parquet would take
+    longer than everything else that is done with a vector from the cache.
 
     Attributes
     ----------
@@ -324,7 +324,7 @@ class TaskFolder:
             facts = description(table.schema, path)
         except (pa.ArrowException, OSError, ValueError):  # missing or damaged
             return None
-        if facts["run"] != self.run:  # of an extraction that had not noticed its end
+        if facts["run"] != self.run:  # of an earlier extraction that was still running
             return None
         records = [SourceRecord(**each) for each in facts["records"]]
         return FinishedTask(table.replace_schema_metadata(None), records, facts["n_cached"])
@@ -363,7 +363,7 @@ def _remove(folder: Path) -> None:
     files = list(folder.iterdir()) if folder.is_dir() else [folder]
     unfinished = all(each.name.endswith(".tmp") for each in files)
     if Manifest.open(folder / _MANIFEST) is None and not unfinished:
-        raise FileExistsError(f"{folder}: in the way, and not made by hypervlad; move it")
+        raise FileExistsError(f"{folder}: exists, and was not made by hypervlad; move it")
     for each in files:
         if each.name == _MANIFEST:
             continue

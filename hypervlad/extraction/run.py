@@ -75,7 +75,7 @@ class Extraction:
     skipped : tuple of SkippedImage
         Images that could not be read, with the reasons.
     seconds : float
-        This took.
+        Duration of the run.
     """
 
     path: Path
@@ -104,7 +104,7 @@ class Run:
     ----------
     encoder : HypercolumnVLAD
     digest : str
-        Of all that its vectors depend on but the images.
+        Of all that its vectors depend on, except the images.
     verify, n_jobs, verbose
         As in :func:`hypervlad.extract_features`.
     """
@@ -132,7 +132,7 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that finished tasks depend on but the images."""
+        """All that finished tasks depend on, except the images."""
         return {"encoder": self.digest, "task_size": self.task_size}
 
     @property
@@ -195,7 +195,7 @@ class Run:
         )
 
     def complete(self, source: Source, path: Path) -> Extraction | None:
-        """Return what a complete file holds, if these very images would give the same again.
+        """Return what a complete file holds, if these images would give the same vectors again.
 
         Raises
         ------
@@ -211,7 +211,7 @@ class Run:
             return None
         if facts["encoder"] != self.digest:
             raise FeatureFileError(
-                f"{path}: holds features of another model (or of this one trained anew); give "
+                f"{path}: holds features of another model (or of this one, retrained); give "
                 "another name, or start again without resume"
             )
         manifest = None if source.n_images is None else Manifest.open(finished_manifest(path))
@@ -320,11 +320,11 @@ class Job:
     encoder : HypercolumnVLAD
         Fitted; it is sent without its network, which each process builds once.
     backbone : Backbone
-        Of the encoder: registered here, it may not be registered there.
+        Of the encoder: it may not be registered in other processes.
     run : str
         See `ResultCache`.
     verify : bool
-        Read files although the cache's index knows them.
+        Read files even if they are in the cache's index.
     """
 
     encoder: HypercolumnVLAD
@@ -339,7 +339,7 @@ class Job:
         return self._in_workers(tasks, n_jobs) if uses_workers(n_jobs) else self._here(tasks)
 
     def is_cached(self) -> Callable[[Any], bool]:
-        """Return what says whether an image's vector can be found without reading the image."""
+        """Return a test of whether an image's vector can be found without reading the image."""
         worker = _Worker(self)
         return lambda image: worker.loader.is_cached(image, worker.cache.find)
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from hypervlad.encoder.parallel import absolute_path
 from hypervlad.images import ImageReadError, check_image_list, find_images
 
-#: Size in bytes and time of last change (ns) of a file; None for an array or a missing file.
+#: Size in bytes and modification time (ns) of a file; None for an array or a missing file.
 Stamp: TypeAlias = tuple[int | None, int | None]
 
 
@@ -33,7 +33,7 @@ class Item:
     label: str | None
 
     def stamp(self) -> Stamp:
-        """Return the file's size and time of last change, as they are now."""
+        """Return the file's size and modification time, as they are now."""
         if self.path is None:
             return None, None
         try:

@@ -93,7 +93,7 @@ def vectors_of(table: pa.Table) -> np.ndarray:
 
 
 def frame_of(table: pa.Table) -> pd.DataFrame:
-    """Return all columns but the vectors."""
+    """Return all columns except the vectors."""
     return table.drop_columns([VECTOR]).to_pandas()
 
 
@@ -233,7 +233,7 @@ def fitted_encoder(model: Any) -> HypercolumnVLAD:
 
 
 def encoder_digest(model: Any) -> str:
-    """Return a digest of all that a fitted encoder's vectors depend on but the images."""
+    """Return a digest of all that a fitted encoder's vectors depend on, except the images."""
     encoder = fitted_encoder(model)
     reading = {"reading": asdict(encoder.fitted_params_.read_options)}
     return cache_key(encoder.fingerprint() | reading)
@@ -307,7 +307,7 @@ def _check_encoder(path: Path, file: pq.ParquetFile, encoder: Any) -> None:
     made_with = description(file.schema_arrow, path)["encoder"]
     if made_with != encoder_digest(encoder):
         raise FeatureFileError(
-            f"{path}: these features are of another model (or of this one trained anew); extract "
+            f"{path}: these features are of another model (or of this one, retrained); extract "
             "them again with this one"
         )
 

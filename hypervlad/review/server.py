@@ -1,7 +1,7 @@
 """The server of the page: for this computer only, behind a link with a secret.
 
 The link contains a secret. In addition, pages of other sites in the same browser must not be able
-to use the server (CSRF), nor to impersonate it by a name of their own that resolves to 127.0.0.1
+to use the server (CSRF), nor to impersonate it by a name that resolves to 127.0.0.1
 (DNS rebinding), as OWASP's *Cross-Site Request Forgery Prevention Cheat Sheet* describes. So the
 ``Host`` of a request must be a name of the server and its ``Origin`` must equal the ``Host``, and
 requests that change anything are JSON, which a foreign form cannot send.

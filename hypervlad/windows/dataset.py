@@ -239,7 +239,7 @@ class TrainingWindows:
 
     @classmethod
     def sample(cls, images: Iterable[ImageWindows], n_images: int, seed: int) -> TrainingWindows:
-        """Sample windows of each image, of each class equally many at most.
+        """Sample windows of each image, up to the same number of each class.
 
         What is sampled depends on the seed and the image alone, and the windows come in the order
         of the images' digests.
@@ -276,7 +276,7 @@ class TrainingWindows:
 
 
 def max_windows_per_class(n_images: int) -> int:
-    """Return how many windows of a class are sampled at most of each image."""
+    """Return how many windows of a class are sampled from an image at most."""
     return max(_MIN_PER_IMAGE, _MAX_WINDOWS // n_images)
 
 

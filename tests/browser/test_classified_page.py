@@ -247,8 +247,8 @@ def test_details_are_those_of_the_image(few: Sheet) -> None:
     assert few.labels[0] in few.text("details-answer")
     shares = [bar.text for bar in few.browser.find_elements(By.CSS_SELECTOR, "#details-proba li")]
     expected = sorted(few.judged.proba[0], reverse=True)
-    for told, share in zip(shares, expected, strict=True):
-        assert float(told.split()[-2].lstrip("<")) == pytest.approx(100 * share, abs=0.11)
+    for stated, share in zip(shares, expected, strict=True):
+        assert float(stated.split()[-2].lstrip("<")) == pytest.approx(100 * share, abs=0.11)
     if few.judged.kind[0] != "sure":
         assert few.judged.reasons[0] in few.text("details-reason")
     assert len(few.text("details-nearest").splitlines()) == 3

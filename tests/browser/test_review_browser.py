@@ -165,7 +165,7 @@ def test_keys_label_skip_and_undo_until_all_is_done(
     assert window.text("status") == "saved: matrix"
     assert labels(folder)["new/000.png"] == "matrix", "on the disk before the next is shown"
     assert window.label(Keys.ENTER) == "new/001.png"
-    assert labels(folder)["new/001.png"] == "matrix", "what the model says"
+    assert labels(folder)["new/001.png"] == "matrix", "the model's label"
     assert window.label("s") == "new/002.png"
     assert "(1 skipped)" in window.text("progress")
     assert window.label("u") == "new/003.png", "the skipped one is back"
@@ -176,7 +176,7 @@ def test_keys_label_skip_and_undo_until_all_is_done(
     for key in ("1", "s", "3", "1"):
         window.label(key)
     assert window.text("done-title") == "All done"
-    assert "4 labelled by persons, 3 by the model, 1 skipped" in window.text("done-text")
+    assert "4 labelled by people, 3 by the model, 1 skipped" in window.text("done-text")
     window.picture("done")
     window.press("a")
     window.until(lambda: window.name == "new/002.png")
@@ -207,7 +207,7 @@ def test_a_new_category_is_typed_and_confirmed(
     assert window.label("4") == "new/001.png", "it has a key now"
     window.press("n")
     window.find("category").send_keys("FIBRE", Keys.ENTER)
-    window.until(lambda: "“fibre” is known" in window.text("confirm"))
+    window.until(lambda: "“fibre” exists already" in window.text("confirm"))
     window.find("category").send_keys(Keys.ENTER)
     window.until(lambda: not window.hidden("done"))
     assert list(labels(folder).values())[:3] == ["carbon onion", "carbon onion", "fibre"]
@@ -255,7 +255,7 @@ def test_the_last_images_in_another_window_come_back_when_it_is_closed(
     folder = make(3, pictures=True)
     link = served(folder).link
     first, second = open_window(link), open_window(link)
-    assert "in another window's hands" in second.text("done-text")
+    assert "open in another window" in second.text("done-text")
     first.close()
     second.until(lambda: second.name == "new/000.png")
 
@@ -284,7 +284,7 @@ def test_a_page_loaded_again_can_undo_and_its_copy_is_another_window(
     window.browser.switch_to.window(window.handle)
 
 
-def test_a_key_that_bounces_labels_nothing_that_was_not_seen(
+def test_a_key_that_bounces_labels_no_image_that_was_not_shown(
     make: Callable[..., Path],
     served: Callable[[Path], Served],
     open_window: Callable[[str], Window],
@@ -308,7 +308,7 @@ def test_a_key_that_bounces_labels_nothing_that_was_not_seen(
     assert "skipped" not in window.text("progress")
 
 
-def test_news_while_a_picture_comes_do_not_lose_it(
+def test_updates_while_an_image_loads_do_not_lose_it(
     make: Callable[..., Path],
     served: Callable[[Path], Served],
     open_window: Callable[[str], Window],
@@ -341,7 +341,7 @@ def test_what_could_not_be_fetched_is_not_labelled_unseen(
 
     def is_refused() -> bool:
         window.find("body", By.TAG_NAME).send_keys("1")
-        return "not here yet" in window.text("status")
+        return "not loaded yet" in window.text("status")
 
     window.until(is_refused)  # not at once: a key may have been meant for the image before
     server.start()
@@ -350,7 +350,7 @@ def test_what_could_not_be_fetched_is_not_labelled_unseen(
     assert set(labels(folder).values()) == {None}
 
 
-def test_what_cannot_be_shown_is_told_and_skipped(
+def test_what_cannot_be_shown_is_reported_and_skipped(
     make: Callable[..., Path],
     served: Callable[[Path], Served],
     open_window: Callable[[str], Window],
@@ -454,7 +454,7 @@ def test_of_many_categories_the_most_probable_have_the_keys(
     assert labels(folder)["new/000.png"] == "other 8"
 
 
-def test_categories_that_persons_add_never_move_a_key(
+def test_categories_that_people_add_never_move_a_key(
     make: Callable[..., Path],
     served: Callable[[Path], Served],
     open_window: Callable[[str], Window],
@@ -478,7 +478,7 @@ def test_categories_that_persons_add_never_move_a_key(
     window.picture("many_categories")
 
 
-def test_a_dark_page_is_there_for_who_wants_one(
+def test_the_page_has_a_dark_mode(
     make: Callable[..., Path],
     served: Callable[[Path], Served],
     open_window: Callable[[str], Window],

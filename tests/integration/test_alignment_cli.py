@@ -51,12 +51,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("found")
-    told = run(folder, "-o", out, "--window", 24, "--quiet").output
-    assert "2 of 2 images done" in told
+    result = run(folder, "-o", out, "--window", 24, "--quiet").output
+    assert "2 of 2 images done" in result
     return out
 
 
-def test_a_line_an_image_says_what_the_library_says(folder: Path, found: Path) -> None:
+def test_one_line_per_image_agrees_with_the_library(folder: Path, found: Path) -> None:
     rows = table(found / "alignment.csv")
     assert list(rows) == ["one/a.tif", "two/a.tif"]
     for name, row in rows.items():
@@ -135,11 +135,11 @@ def test_regions_have_lines_of_their_own(found: Path) -> None:
             assert inside[top:bottom, left:right].sum() == inside.sum()
 
 
-def test_a_window_with_a_unit_wants_a_pixel_size(folder: Path, tmp_path: Path) -> None:
+def test_a_window_with_a_unit_needs_a_pixel_size(folder: Path, tmp_path: Path) -> None:
     asked = ["--window", "96nm", "--sigma", "7nm", "--tolerance", 15, "--method", "lgo", "--quiet"]
-    told = run(folder, "-o", tmp_path / "out", *asked, code=2)
-    assert "1 of 2 images left out" in told.output
-    assert "two/a.tif: 96nm cannot be converted to pixels" in told.output.replace("\\", "/")
+    result = run(folder, "-o", tmp_path / "out", *asked, code=2)
+    assert "1 of 2 images left out" in result.output
+    assert "two/a.tif: 96nm cannot be converted to pixels" in result.output.replace("\\", "/")
     rows = table(tmp_path / "out" / "alignment.csv")
     assert list(rows) == ["one/a.tif"]
     row = rows["one/a.tif"]
@@ -161,7 +161,7 @@ def test_intervals_on_request(folder: Path, tmp_path: Path) -> None:
         assert low < high
 
 
-def test_bad_images_are_told_at_the_end_and_cost_the_others_nothing(
+def test_bad_images_are_reported_at_the_end_and_cost_the_others_nothing(
     folder: Path, tmp_path: Path
 ) -> None:
     images = tmp_path / "images"
@@ -171,17 +171,17 @@ def test_bad_images_are_told_at_the_end_and_cost_the_others_nothing(
     colour = np.repeat(tifffile.imread(folder / "one" / "a.tif")[..., None], 3, axis=2)
     Image.fromarray(colour).save(images / "colour.png")
     out = tmp_path / "out"
-    told = run(images, "-o", out, "--quiet", code=2)
-    assert "1 of 3 images done" in told.stdout
-    assert "2 of 3 images left out" in told.stderr
-    assert "broken.png: not an image" in told.stderr
-    assert "flat.png: the image is flat" in told.stderr
+    result = run(images, "-o", out, "--quiet", code=2)
+    assert "1 of 3 images done" in result.stdout
+    assert "2 of 3 images left out" in result.stderr
+    assert "broken.png: not an image" in result.stderr
+    assert "flat.png: the image is flat" in result.stderr
     assert list(table(out / "alignment.csv")) == ["colour.png"]
     accepted = run(images, "-o", out, "--quiet", "--on-error", "skip")
     assert "warning: 2 of 3 images left out" in accepted.stderr
     before = (out / "alignment.csv").read_bytes()
-    told = run(images / "flat.png", "-o", out, "--on-error", "skip", "--quiet", code=2)
-    assert "done" not in told.output
+    result = run(images / "flat.png", "-o", out, "--on-error", "skip", "--quiet", code=2)
+    assert "done" not in result.output
     assert (out / "alignment.csv").read_bytes() == before
 
 
@@ -255,8 +255,8 @@ def test_results_of_an_earlier_run_go_when_those_of_this_one_are_complete(tmp_pa
     for own in notes:
         own.write_text("not of this program")
     (images / "sub" / "b.png").unlink()
-    told = run(images, "-o", out, "--quiet")
-    assert "removed the results of an earlier run for sub/b.png" in told.stderr
+    result = run(images, "-o", out, "--quiet")
+    assert "removed the results of an earlier run for sub/b.png" in result.stderr
     assert all(own.is_file() for own in notes)
     assert {name for name in files_of(out) if "sub" in name} == set()
     assert not (out / "maps" / "sub").exists()
@@ -307,15 +307,15 @@ def test_a_table_of_somebody_elses_is_not_overwritten(tmp_path: Path, text: str)
     images, out = wires(tmp_path / "in", "a.png"), tmp_path / "out"
     out.mkdir()
     (out / "alignment.csv").write_text(text)
-    told = run(images, "-o", out, "--quiet", code=2)
-    assert "not a table of an earlier run" in told.stderr
+    result = run(images, "-o", out, "--quiet", code=2)
+    assert "not a table of an earlier run" in result.stderr
     assert (out / "alignment.csv").read_text() == text
     (out / "alignment.csv").rename(out / "regions.csv")  # as the search for defects writes one
     (out / "regions.csv").write_text("path,x,y\na.png,1,2\n")
     assert "regions.csv is not a table of" in run(images, "-o", out, "--quiet", code=2).stderr
 
 
-def test_the_sides_of_windows_are_told(tmp_path: Path) -> None:
+def test_the_sides_of_windows_are_reported(tmp_path: Path) -> None:
     image = wires(tmp_path, "a.png", size=(79, 64)) / "a.png"
     run(image, "-o", tmp_path / "out", "--no-figures", "--quiet")
     (row,) = table(tmp_path / "out" / "alignment.csv").values()
@@ -323,14 +323,14 @@ def test_the_sides_of_windows_are_told(tmp_path: Path) -> None:
     assert sides == ["32", "32", "39.5"]
 
 
-def test_pixels_that_are_not_square_are_told(folder: Path, tmp_path: Path) -> None:
+def test_pixels_that_are_not_square_are_reported(folder: Path, tmp_path: Path) -> None:
     pixels = tifffile.imread(folder / "one" / "a.tif")
     resolution = (1 / 5, 1 / 10)
     tifffile.imwrite(
         tmp_path / "a.tif", pixels, imagej=True, resolution=resolution, metadata={"unit": "nm"}
     )
-    told = run(tmp_path / "a.tif", "-o", tmp_path / "out", "--no-figures", "--quiet").stderr
-    assert "a.tif: pixels of 5 x 10 nm are not square" in told
+    result = run(tmp_path / "a.tif", "-o", tmp_path / "out", "--no-figures", "--quiet").stderr
+    assert "a.tif: pixels of 5 x 10 nm are not square" in result
     (row,) = table(tmp_path / "out" / "alignment.csv").values()
     assert row["pixel_size_nm"] == row["window_nm"] == ""
 
@@ -358,8 +358,8 @@ def test_a_model_of_a_file_may_judge_the_windows(
     (row,) = table(tmp_path / "out" / "alignment.csv").values()
     assert (row["fraction"], row["method"]) == ("1", "Everything")
     monkeypatch.setattr("hypervlad.models.load", lambda path, weights=None: object())
-    told = run(folder, "-o", tmp_path / "out", "--method", model, code=2).stderr
-    assert "contains a object" in told
+    result = run(folder, "-o", tmp_path / "out", "--method", model, code=2).stderr
+    assert "contains a object" in result
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_from_masks_to_a_model_that_align_uses(folder: Path, tmp_path: Path) -> None:
     model, found = tmp_path / "new" / "alignment.hvlad", tmp_path / "found"
-    told = run("align-train", folder / "images", "--masks", folder / "masks", "-o", model, *SMALL)
-    assert "1 images without a mask are left out" in told.output
-    assert "windows of 3 images" in told.output
+    result = run("align-train", folder / "images", "--masks", folder / "masks", "-o", model, *SMALL)
+    assert "1 images without a mask are left out" in result.output
+    assert "windows of 3 images" in result.output
     run("align", folder / "images", "--method", model, "-o", found, "--quiet")
     with open(found / "alignment.csv", encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -77,9 +77,11 @@ def test_from_synthetic_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(AlignmentClassifier, "score", spy)
     monkeypatch.setattr("hypervlad.datasets.make_alignment_examples", small)
     model = tmp_path / "alignment.hvlad"
-    told = run("align-train", "--synthetic", 5, "-o", model, *SMALL).output
-    assert "of 5 images" in told
-    assert "of the windows of 2 other synthetic images; this says nothing about real images" in told
+    result = run("align-train", "--synthetic", 5, "-o", model, *SMALL).output
+    assert "of 5 images" in result
+    assert (
+        "of the windows of 2 other synthetic images; this says nothing about real images" in result
+    )
     assert load(model).window_ == 24
     made, _ = make_alignment_examples(7, size=96, random_state=0)
     np.testing.assert_array_equal(judged, made[5:])
@@ -93,11 +95,11 @@ def test_groups_go_by_their_table_and_flat_images_may_be_skipped(
     Image.fromarray(np.zeros((96, 96), np.uint8)).save(images / "1.png")
     table = tmp_path / "groups.csv"
     table.write_text("path,group\n0.png,a\n1.png,a\n2.png,a\n3.png,b\n", encoding="utf-8")
-    told = {}
+    result = {}
     fit = AlignmentClassifier.fit
 
     def spy(self: AlignmentClassifier, *given: Any, groups: Any) -> AlignmentClassifier:
-        told["groups"] = groups
+        result["groups"] = groups
         return fit(self, *given, groups=groups)
 
     monkeypatch.setattr(AlignmentClassifier, "fit", spy)
@@ -105,24 +107,24 @@ def test_groups_go_by_their_table_and_flat_images_may_be_skipped(
     assert "flat" in run("align-train", *given, *SMALL, code=2).output
     done = run("align-train", *given, *SMALL, "--on-error", "skip")
     assert "windows of 2 images" in done.output
-    assert len(set(told["groups"])) == 1
+    assert len(set(result["groups"])) == 1
 
 
 def test_nothing_but_a_model_is_overwritten(folder: Path) -> None:
     image = folder / "images" / "0.png"
     before = image.read_bytes()
-    told = run("align-train", "--synthetic", 2, "-o", image, *SMALL, code=2).output
-    assert "exists and is not a model" in told
+    result = run("align-train", "--synthetic", 2, "-o", image, *SMALL, code=2).output
+    assert "exists and is not a model" in result
     assert image.read_bytes() == before
 
 
-def test_a_mistyped_method_is_told(folder: Path, tmp_path: Path) -> None:
+def test_a_mistyped_method_is_reported(folder: Path, tmp_path: Path) -> None:
     for name, words in (
         ("m.hvld", "there is no such file"),
         ("lgoo", "the name of a model file"),
     ):
-        told = run("align", folder / "images", "--method", name, "-o", tmp_path / "x", code=2)
-        assert words in told.output
+        result = run("align", folder / "images", "--method", name, "-o", tmp_path / "x", code=2)
+        assert words in result.output
 
 
 @pytest.mark.parametrize(
@@ -135,12 +137,12 @@ def test_a_mistyped_method_is_told(folder: Path, tmp_path: Path) -> None:
         (("--synthetic", 3, "--window", 500), "synthetic images have"),
     ],
 )
-def test_what_is_missing_is_told(
+def test_what_is_missing_is_reported(
     folder: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     given = [
         str(each).format(images=folder / "images", masks=folder / "masks") for each in arguments
     ]
-    told = run("align-train", *SMALL, "-o", tmp_path / "m.hvlad", *given, code=2)
-    assert message in told.output
+    result = run("align-train", *SMALL, "-o", tmp_path / "m.hvlad", *given, code=2)
+    assert message in result.output
     assert not (tmp_path / "m.hvlad").exists()

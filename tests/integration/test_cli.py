@@ -258,7 +258,7 @@ def test_an_encoder_alone_does_not_classify(tiny_encoder, texture_images, folder
         (RuntimeError(), "unexpected RuntimeError"),
     ],
 )
-def test_any_exception_is_told_in_one_line(monkeypatch, error, words, model, tmp_path):
+def test_any_exception_is_reported_in_one_line(monkeypatch, error, words, model, tmp_path):
     def failing(*_args, **_options):
         raise error
 

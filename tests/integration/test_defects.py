@@ -28,7 +28,7 @@ def test_a_particle_on_a_fibre_mat_is_found_at_its_place(mobilenet_weights: Path
     assert pixel_auroc([found], [inside]) > 0.9
 
 
-def test_patches_smaller_than_the_network_wants(
+def test_patches_smaller_than_the_network_needs(
     mobilenet_weights: Path,
 ) -> None:
     """29 pixels, where the network takes images of 32 at least."""

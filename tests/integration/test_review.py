@@ -148,9 +148,9 @@ def test_unreadable_images_are_warned_of_once(place: SimpleNamespace, tmp_path: 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         judged, positions = judge_images(model, files, chunk_size=2)
-    (told,) = [each.message for each in caught if "could not be read" in str(each.message)]
-    assert [bad.position for bad in told.skipped] == [1, 4, 5]
-    assert "broken5.png" in told.skipped[-1].reason
+    (reported,) = [each.message for each in caught if "could not be read" in str(each.message)]
+    assert [bad.position for bad in reported.skipped] == [1, 4, 5]
+    assert "broken5.png" in reported.skipped[-1].reason
     assert positions.tolist() == [0, 2, 3]
     assert len(judged.proba) == 3
 
@@ -221,7 +221,7 @@ def test_a_queue_holds_every_image_and_the_sure_ones_are_labelled(
     assert f"{n_doubtful} uncertain images are not yet labelled" in result.stderr
 
 
-def test_start_refuses_what_it_would_regret(
+def test_start_refuses_invalid_requests_before_it_writes(
     started: Path, place: SimpleNamespace, tmp_path: Path
 ) -> None:
     words = run("start", place.model, place.new, "-o", started, code=2).stderr
@@ -239,7 +239,9 @@ def test_start_refuses_what_it_would_regret(
     assert not (tmp_path / "q").exists()
 
 
-def test_a_folder_of_other_training_images_is_told(place: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_folder_of_other_training_images_is_reported(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
     model = hypervlad.load(place.model)
     images = sorted(place.new.iterdir())[:2]
     with pytest.warns(UserWarning, match="holds none of the 36 images that the model was trained"):
@@ -247,7 +249,9 @@ def test_a_folder_of_other_training_images_is_told(place: SimpleNamespace, tmp_p
 
 
 @pytest.mark.filterwarnings("ignore:1 of 1 images could not be read")
-def test_unreadable_images_are_left_out_and_told(place: SimpleNamespace, tmp_path: Path) -> None:
+def test_unreadable_images_are_left_out_and_reported(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     paths = [place.new / "000.png", place.new / "001.png", tmp_path / "broken.png"]
     result = run("start", place.model, *paths, "-o", tmp_path / "q", "-q", code=2)
@@ -264,7 +268,7 @@ def test_unreadable_images_are_left_out_and_told(place: SimpleNamespace, tmp_pat
     assert not (tmp_path / "s").exists()
 
 
-def test_what_is_no_queue_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_a_queue_is_reported(tmp_path: Path) -> None:
     for command in (["serve"], ["export", "-o", "x"], ["retrain", "--training", "x", "-o", "y"]):
         words = run(command[0], tmp_path / "none", *command[1:], code=2).stderr
         assert "no queue here" in words
@@ -349,7 +353,7 @@ def _every_image_alone(place: SimpleNamespace, tmp_path: Path) -> Path:
 # --- retrain ----------------------------------------------------------------------------------
 
 
-def test_retraining_needs_a_persons_label(
+def test_retraining_needs_a_manual_label(
     started: Path, place: SimpleNamespace, tmp_path: Path
 ) -> None:
     words = run(
@@ -394,11 +398,11 @@ def test_from_the_first_image_to_the_new_model(
     assert len(rows) == 30
     assert sum(row["source"] == "person" for row in rows) == n
     new = tmp_path / "new.hvlad"
-    told = run("retrain", started, "--training", place.images, "-o", new, "-q").stdout
-    assert f"model: {new}" in told
-    assert re.search(rf"of {n} manually labelled images .* held out", told)
-    assert "new categories: discs" in told
-    assert re.search(rf"uncertain among {30 - n} images .*: 0 before, \d+ now", told)
+    reported = run("retrain", started, "--training", place.images, "-o", new, "-q").stdout
+    assert f"model: {new}" in reported
+    assert re.search(rf"of {n} manually labelled images .* held out", reported)
+    assert "new categories: discs" in reported
+    assert re.search(rf"uncertain among {30 - n} images .*: 0 before, \d+ now", reported)
     assert "discs" in hypervlad.load(new).classes_.tolist()
     queue = Queue(started)
     assert queue.fact("model") == str(new)
@@ -414,10 +418,10 @@ def test_the_queue_is_left_alone_if_asked(
     queue.label("window-1", "click-1", first.item, 1)
     before = queue.images()
     options = ["-q", "--keep-queue", "--model-labels"]
-    told = run(
+    reported = run(
         "retrain", started, "--training", place.images, "-o", tmp_path / "m.hvlad", *options
     ).stdout
-    assert "the queue is unchanged" in told
+    assert "the queue is unchanged" in reported
     assert queue.images() == before
     assert queue.fact("model") == str(place.model)
     queue.close()
@@ -442,7 +446,7 @@ def test_answers_are_held_out_by_group(
     assert found.after < max(0.75, seen)
     answered = np.array([answer is not None for answer in held_out_labels(new, material)])
     assert answered[material.by_person].all()
-    assert not answered[~material.by_person].any(), "only persons' images are asked about"
+    assert not answered[~material.by_person].any(), "only for images labelled by people"
     assert new.training_.positions.tolist() == list(range(len(material.images)))
     assert new.held_out_ is not None
     of_first = int(np.flatnonzero(material.by_person)[0])
@@ -524,7 +528,7 @@ def test_groups_last_from_one_retraining_to_the_next(
     queue.close()
 
 
-def test_a_folder_that_the_model_does_not_know_is_told(
+def test_a_folder_that_the_model_does_not_know_is_reported(
     place: SimpleNamespace, tmp_path: Path
 ) -> None:
     data = load_image_folder(place.images)
@@ -537,7 +541,7 @@ def test_a_folder_that_the_model_does_not_know_is_told(
     assert len(set(found.tolist())) == 36
 
 
-def test_what_a_person_skipped_counts_as_doubtful_still(
+def test_what_a_person_skipped_still_counts_as_doubtful(
     started: Path, place: SimpleNamespace, tmp_path: Path
 ) -> None:
     queue = Queue(started)
@@ -555,7 +559,7 @@ def test_what_a_person_skipped_counts_as_doubtful_still(
     queue.close()
 
 
-def test_the_models_place_is_told_if_it_is_gone(place: SimpleNamespace, tmp_path: Path) -> None:
+def test_the_path_of_a_missing_model_is_reported(place: SimpleNamespace, tmp_path: Path) -> None:
     model = tmp_path / "model.hvlad"
     model.write_bytes(place.model.read_bytes())
     run("start", model, place.new / "000.png", "-o", tmp_path / "q", "-q")

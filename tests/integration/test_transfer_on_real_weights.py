@@ -25,7 +25,7 @@ def keep_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hypervlad.baselines.training.FineTuningCurves.best_epoch", last)
 
 
-def test_the_first_epoch_does_not_wreck_the_features(
+def test_the_first_epoch_does_not_destroy_the_features(
     mobilenet_weights: Path, texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, labels = texture_images

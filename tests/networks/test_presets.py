@@ -86,7 +86,7 @@ def test_scikit_learns_booster_has_its_defaults() -> None:
     assert booster.get_params() == GradientBoostingClassifier().get_params()
 
 
-def test_an_unknown_booster_is_told() -> None:
+def test_an_unknown_booster_is_reported() -> None:
     with pytest.raises(
         ValueError, match=r"booster must be one of 'xgboost', 'sklearn'.*'catboost'"
     ):
@@ -97,10 +97,10 @@ def test_an_unknown_booster_is_told() -> None:
 def test_modarres2017_is_inception_v3_and_the_classifiers_defaults(mode: Any) -> None:
     changed = {"backbone": "inception_v3", "mode": mode, "trainable": "all"}
     assert modarres2017(mode).get_params() == TransferClassifier().get_params() | changed
-    told = {"backbone": "resnet50", "weights": "w.pth", "trainable": "last", "max_epochs": 9}
-    told |= {"patience": 2, "checkpoint": "c", "device": "cpu", "n_jobs": 2, "verbose": True}
-    parameters = modarres2017(mode, **told, random_state=3).get_params()
-    assert {name: parameters[name] for name in told} == told
+    given = {"backbone": "resnet50", "weights": "w.pth", "trainable": "last", "max_epochs": 9}
+    given |= {"patience": 2, "checkpoint": "c", "device": "cpu", "n_jobs": 2, "verbose": True}
+    parameters = modarres2017(mode, **given, random_state=3).get_params()
+    assert {name: parameters[name] for name in given} == given
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Queues without a model, and a server of one in a process of its own."""
+"""Queues without a model, and a server of one in a separate process."""
 
 from support.review_queues import clock, make, served
 

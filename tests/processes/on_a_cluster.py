@@ -1,6 +1,6 @@
 """Learn a codebook and extract features in other processes, one of which is killed in mid-run.
 
-A process of its own for each backend, run by ``test_clusters.py``: it ends with exit code 0 if
+A separate process for each backend, run by ``test_clusters.py``: it ends with exit code 0 if
 codebook and file are the same, to the byte, as those made here.
 """
 

@@ -1,4 +1,4 @@
-"""The command line in a process of its own: fast help, Ctrl-C, closed pipes."""
+"""The command line in a separate process: fast help, Ctrl-C, closed pipes."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ def model(folder, tmp_path_factory):
 
 
 def start(tmp_path, body, *arguments):
-    """Run the command line in a process of its own, after a few lines of set-up."""
+    """Run the command line in a separate process, after a few lines of set-up."""
     script = tmp_path / "start.py"
     script.write_text(
         "import signal, sys\nsys.path[:0] = [r'{}', r'{}']\n".format(ROOT, ROOT / "tests")

@@ -1,4 +1,4 @@
-"""``hypervlad review serve`` in processes of its own."""
+"""``hypervlad review serve`` in separate processes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from support.review_queues import Served
 
 def test_serving_imports_no_network_and_needs_no_model() -> None:
     code = "import hypervlad.review.server, sys; print('torch' in sys.modules)"
-    told = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert told.strip() == "False"
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert printed.strip() == "False"
 
 
-def test_it_ends_when_told_to_and_has_the_same_link_again(
+def test_it_ends_on_request_and_has_the_same_link_again(
     make: Callable[..., Path], served: Callable[[Path], Served]
 ) -> None:
     folder = make()
@@ -32,7 +32,7 @@ def test_it_ends_when_told_to_and_has_the_same_link_again(
     assert served(folder).link == first.link, "windows that were left open are on this one"
 
 
-def test_a_port_that_is_taken_is_told(
+def test_a_port_that_is_taken_is_reported(
     make: Callable[..., Path], served: Callable[[Path], Served]
 ) -> None:
     folder = make()

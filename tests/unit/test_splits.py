@@ -40,7 +40,7 @@ def sole_groups(y, groups):
 
 
 @given(ROWS, st.floats(0.05, 0.95), SEEDS)
-def test_holdout_is_sound(rows, test_size, seed):
+def test_holdout_is_valid(rows, test_size, seed):
     y, groups = labels_and_groups(rows)
     train, test = holdout_split(y, groups, test_size=test_size, random_state=seed)
     assert_sound(train, test, y, groups)
@@ -49,7 +49,7 @@ def test_holdout_is_sound(rows, test_size, seed):
 
 
 @given(ROWS, st.integers(2, 6), SEEDS)
-def test_folds_are_sound(rows, n_splits, seed):
+def test_folds_are_valid(rows, n_splits, seed):
     y, groups = labels_and_groups(rows)
     folds = group_folds(y, groups, n_splits=n_splits, random_state=seed)
     assert len(folds) <= n_splits
@@ -114,7 +114,7 @@ def test_holdout_tests_a_class_of_two_groups():
     assert [y[i] for i in train].count("b") == 1
 
 
-def test_holdout_with_groups_comes_near_the_wanted_share():
+def test_holdout_with_groups_comes_near_the_requested_share():
     rng = np.random.default_rng(0)
     groups = rng.integers(0, 60, 600)
     y = groups % 3

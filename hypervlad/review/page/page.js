@@ -1,10 +1,10 @@
-// One window of the review: shows images from its hand, sends clicks, waits until they are on disk.
+// One window of the review: shows the images it has leased, sends clicks, waits until they are saved.
 "use strict";
 
-const WANT = 5; // images in hand: the one that is shown and those loaded ahead
+const WANT = 5; // leased images: the one that is shown and those loaded ahead
 const HEARTBEAT = 25_000; // ms; a lease lasts longer
 const RETRY = 1_000; // ms between attempts to send a click again
-const SLOW = 400; // ms after which a person is told that a click is on its way
+const SLOW = 400; // ms after which the page says that a click is being saved
 const PATIENCE = 30_000; // ms to wait for an answer; the server waits 20 s for another's write
 const AT_ONCE = 2; // pictures loading; a browser has six connections, and clicks need one
 const BOUNCE = 100; // ms after an image appears in which a key was meant for the one before
@@ -31,7 +31,7 @@ let appeared = 0; // when an image took the place of another, in ms
 let seen = false; // its picture, or why there is none
 let loading = 0; // pictures
 const pictures = new Map(); // image id -> <img>, loading or loaded
-const stage = { zoom: null, whole: false }; // zoom: screen pixels a pixel of the picture; null: fit
+const stage = { zoom: null, whole: false }; // zoom: screen pixels per pixel of the picture; null: fit
 
 // --- the server -------------------------------------------------------------------------------
 
@@ -50,7 +50,7 @@ async function ownName() {
     const kept = sessionStorage.getItem("client");
     if (kept && await isFree(kept)) return kept;
     sessionStorage.setItem("client", name);
-  } catch { /* a browser that keeps nothing: then every page is a window of its own */ }
+  } catch { /* a browser without storage: then every page is a separate window */ }
   await isFree(name);
   return name;
 }
@@ -74,9 +74,9 @@ async function post(path, body) {
     signal: AbortSignal.timeout(PATIENCE),
   });
   if (answer.ok) return answer.json();
-  const told = await answer.json().catch(() => ({ error: `status ${answer.status}` }));
-  if (answer.status < 500) throw new Refused(`Not saved: ${told.error}`);
-  throw new Answered(told.error);
+  const reply = await answer.json().catch(() => ({ error: `status ${answer.status}` }));
+  if (answer.status < 500) throw new Refused(`Not saved: ${reply.error}`);
+  throw new Answered(reply.error);
 }
 
 // Send until there is an answer: the same click, which the server counts once.
@@ -128,7 +128,7 @@ async function refresh() {
     if (!busy && clicked === clicks && !by("dialog").open) take(answer);
   } catch (error) {
     showTrouble(error instanceof Refused ? error.message
-      : "The server does not answer. What you see may be out of date; nothing is lost.", false);
+      : "The server does not answer. This page may be out of date; nothing is lost.", false);
   }
 }
 
@@ -148,7 +148,7 @@ function take(answer) {
   loadMore();
 }
 
-// A few pictures at a time: the one to be seen first, what it is like, those that come after it.
+// A few pictures at a time: the current image first, its nearest training images, the next images.
 function loadMore() {
   const near = by("nearest").querySelectorAll("img");
   const mine = [current, ...hand].map((item) => item && pictures.get(item.id));
@@ -214,8 +214,8 @@ function showDone() {
   const { labelled, skipped, waiting, by_model: sure } = progress;
   by("done-title").textContent = waiting ? "Nothing left for this window" : "All done";
   by("done-text").textContent = waiting
-    ? `The last ${count(waiting)} are in another window's hands; what it leaves comes here by itself.`
-    : `${count(labelled)} labelled by persons, ${count(sure)} by the model, ${count(skipped)} skipped.`;
+    ? `The last ${count(waiting)} are open in another window; those that it leaves will appear here.`
+    : `${count(labelled)} labelled by people, ${count(sure)} by the model, ${count(skipped)} skipped.`;
   by("done-next").textContent =
     "Next: “hypervlad review export” writes the labels to a table, “hypervlad review retrain” learns from them.";
   by("again").hidden = !skipped;
@@ -224,8 +224,8 @@ function showDone() {
 // --- categories -------------------------------------------------------------------------------
 
 // The first nine categories have the keys, always the same, so that fingers can learn them; what
-// people add later never moves them. Only if the model has more than nine, the keys are the most
-// probable ones of each image, which is said. The others are found by name.
+// people add later never moves them. Only if the model has more than nine, the keys label the most
+// probable ones of each image, and the page says so. The others are found by name.
 function choices(item) {
   const share = new Map(item.scores);
   const order = [...categories];
@@ -317,7 +317,7 @@ async function undo() {
   if (!answer) return;
   const back = hand.find((item) => item.id === answer.item);
   if (answer.outcome === "kept" && back) show(back);
-  say(answer.outcome === "kept" ? "taken back: label it again" : answer.message);
+  say(answer.outcome === "kept" ? "undone: label it again" : answer.message);
 }
 
 async function again() {
@@ -346,10 +346,10 @@ function known(name) {
 
 function ask(name) {
   confirmed = name;
-  by("create").textContent = name === null ? "Continue" : "Yes, label it so";
+  by("create").textContent = name === null ? "Continue" : "Yes, use this label";
   by("confirm").textContent = name === null ? ""
-    : known(name) ? `“${known(name).name}” is known: label this image so?`
-      : `“${name}” is new: add it and label this image so? Press Enter again.`;
+    : known(name) ? `“${known(name).name}” exists already: use it for this image?`
+      : `“${name}” is new: add it and use it for this image? Press Enter again.`;
 }
 
 async function submitDialog(event) {
@@ -411,14 +411,14 @@ async function showUnreadable(item) {
   if (current === item) put(item, element("p", "", `This image cannot be shown: ${words}. You can skip it with S.`));
 }
 
-// Nobody can label what is not on the screen yet, nor means the image that has just come.
+// Nobody can label an image that is not on the screen yet, or means one that has just appeared.
 function put(item, ...nodes) {
   by("stage").replaceChildren(...nodes);
   setTimeout(() => { if (current === item) setSeen(true); }, BOUNCE);
 }
 
 function isSeen() {
-  if (!seen && !isBounce()) say("the picture is not here yet: nothing labelled");
+  if (!seen && !isBounce()) say("the image is not loaded yet: nothing was labelled");
   return seen;
 }
 
@@ -466,7 +466,7 @@ async function loadWhole() {
   try {
     await img.decode();
   } catch {
-    say("all pixels cannot be had now: the smaller picture stays");
+    say("the full-size image is not available now: the smaller one stays");
     return false;
   }
   if (current !== item || stage.whole) return stage.whole;

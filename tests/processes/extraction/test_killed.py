@@ -53,7 +53,7 @@ def test_killed_at_random_moments(cached: bool, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_a_killed_command_is_resumed(folder: Path, tmp_path: Path) -> None:
-    """The real command in a process of its own, killed as soon as it has finished something."""
+    """The real command in a separate process, killed as soon as it has finished something."""
     rng = np.random.default_rng(0)
     files = [write_image(tmp_path / "many" / f"{i:03d}.png", rng) for i in range(300)]
     encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)

@@ -338,7 +338,7 @@ def test_an_image_without_fibres_has_no_fraction(model: AlignmentClassifier) -> 
         ({"y": None}, "requires y"),
         ({"y": "aligned"}, "y is a list"),
         ({"y": ["aligned"] * 3}, "16"),
-        ({"y": ["aligned"] * 16}, "no window is not aligned"),
+        ({"y": ["aligned"] * 16}, "no window with fibres is labelled 'not aligned'"),
         ({"y": [1.5] * 16}, "y of image 0 .*: expected 'aligned'"),
         ({"y": ["Aligned"] * 16}, "there is no such file"),
         ({"y": [halves(0, 0)[1] / 2] * 8 + [False] * 8}, None),
@@ -444,7 +444,7 @@ def test_another_seed_is_another_codebook(labelled: tuple[list[Image], list[str]
     assert (one.aligned_fraction(probe).proba != other.aligned_fraction(probe).proba).any()
 
 
-def test_unreadable_images_are_skipped_where_that_is_asked_for(
+def test_unreadable_images_are_skipped_where_that_is_requested(
     labelled: tuple[list[Image], list[str]],
 ) -> None:
     images, labels = labelled

@@ -69,7 +69,7 @@ def test_nothing_after_the_last_tap_runs() -> None:
     assert not network.module[1]._forward_hooks, "hooks are taken off again"
 
 
-def test_maps_come_in_the_order_asked_for() -> None:
+def test_maps_come_in_the_order_requested() -> None:
     maps = build_network("tiny", "random", ["4", "1"])(torch.rand(1, 3, 8, 8))
     assert [layer.shape[1] for layer in maps] == [10, 6]
 

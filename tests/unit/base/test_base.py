@@ -160,7 +160,7 @@ def damaged(change: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             fitted["inner_"]["class"] = "Outer"
         case "a text for a number":
             fitted["n_"] = "3"
-        case "a truth value for a number":
+        case "a boolean for a number":
             fitted["n_"] = True
         case "a text for a list":
             fitted["taps_"] = "ab"
@@ -195,7 +195,7 @@ def damaged(change: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "an array of fewer rows",
         "a part of another class",
         "a text for a number",
-        "a truth value for a number",
+        "a boolean for a number",
         "a text for a list",
         "a single label",
         "labels of dates",

@@ -130,7 +130,7 @@ def test_max_epochs_can_be_raised(
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "problem"),
     [
         ({"learning_rate": 2e-4}, "learning_rate: "),
         ({"dropout": 0.1}, r"dropout: 0\.3, now 0\.1"),
@@ -142,11 +142,13 @@ def test_max_epochs_can_be_raised(
     ],
 )
 def test_a_checkpoint_of_other_parameters_is_refused(
-    parameters: dict[str, Any], told: str, texture_images: Images, tmp_path: Path
+    parameters: dict[str, Any], problem: str, texture_images: Images, tmp_path: Path
 ) -> None:
     place = tmp_path / "training.checkpoint"
     small(max_epochs=1, checkpoint=place).fit(*texture_images)
-    with pytest.raises(CheckpointError, match=rf"another training \(.*{told}.*give another file"):
+    with pytest.raises(
+        CheckpointError, match=rf"another training \(.*{problem}.*give another file"
+    ):
         small(max_epochs=1, checkpoint=place, **parameters).fit(*texture_images)
 
 
@@ -180,12 +182,12 @@ def test_a_checkpoint_of_another_network_definition_is_refused(
     model = small(max_epochs=1, trainable="last", checkpoint=place).fit(*texture_images)
     usual, build = Preprocessing(minimum_size=4), get_backbone("tiny").builder
     try:
-        for taps, preprocessing, told in (
+        for taps, preprocessing, problem in (
             (["1", "4"], usual, "taps: "),
             (["1", "3", "4"], Preprocessing(mean=(0.5,) * 3, minimum_size=4), "preprocessing: "),
         ):
             register_backbone("tiny", build, taps, preprocessing)
-            with pytest.raises(CheckpointError, match=f"another training .*{told}"):
+            with pytest.raises(CheckpointError, match=f"another training .*{problem}"):
                 model.fit(*texture_images)
     finally:
         register_backbone("tiny", build, ["1", "3", "4"], usual)
@@ -210,7 +212,7 @@ def test_a_checkpoint_without_a_tensor_is_refused(
 
 
 @pytest.mark.parametrize("place", ["absent/", "absent/training.checkpoint"])
-def test_a_place_that_is_not_there_is_told_before_images_are_read(
+def test_a_missing_output_folder_is_reported_before_images_are_read(
     place: str, tmp_path: Path
 ) -> None:
     with pytest.raises(CheckpointError, match=r"there is no folder .*absent; create it"):
@@ -218,9 +220,7 @@ def test_a_place_that_is_not_there_is_told_before_images_are_read(
     assert not (tmp_path / "absent").exists()
 
 
-def test_in_a_folder_each_training_has_a_file_of_its_own(
-    texture_images: Images, tmp_path: Path
-) -> None:
+def test_in_a_folder_each_training_has_its_own_file(texture_images: Images, tmp_path: Path) -> None:
     images, labels = texture_images
     model = small(max_epochs=1, checkpoint=tmp_path)
     model.fit(images, labels)
@@ -229,7 +229,7 @@ def test_in_a_folder_each_training_has_a_file_of_its_own(
     assert len(list(tmp_path.glob("training-*.checkpoint"))) == 2
 
 
-def test_a_checkpoint_is_no_pickle_and_damage_is_told(
+def test_a_checkpoint_is_no_pickle_and_damage_is_reported(
     texture_images: Images, tmp_path: Path
 ) -> None:
     from safetensors.numpy import load

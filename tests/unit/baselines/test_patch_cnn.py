@@ -165,7 +165,7 @@ def test_the_best_weights_are_kept_and_patience_ends_it() -> None:
     assert {len(each) for each in vars(curves).values()} == {len(losses)}
 
 
-def test_a_loss_that_is_no_number_is_told() -> None:
+def test_a_loss_that_is_nan_is_reported() -> None:
     patches, labels = make_patches(40)
     with pytest.raises(ValueError, match=r"loss is (nan|inf) after .* use a smaller one"):
         small(learning_rate=1e30, max_epochs=50).fit(patches, labels)
@@ -331,7 +331,7 @@ def test_a_file_keeps_all(fitted: PatchCNNClassifier, tmp_path: Path) -> None:
         hypervlad.load(path, weights="somewhere.pth")
 
 
-def test_a_file_that_does_not_fit_is_told(fitted: PatchCNNClassifier) -> None:
+def test_a_file_that_does_not_fit_is_reported(fitted: PatchCNNClassifier) -> None:
     header, arrays = fitted.to_state()
     with pytest.raises(ModelFileError, match="incomplete"):
         PatchCNNClassifier.from_state(

@@ -256,13 +256,13 @@ def test_a_start_that_is_not_improved_on_is_the_model_of_features_of_all_images(
     assert display.ax_.lines[2].get_xydata().tolist() == [[0, model.history_.start_loss]]
 
 
-def test_the_epochs_of_the_weights_that_were_kept_are_told(texture_images: Images) -> None:
+def test_the_epochs_of_the_weights_that_were_kept_are_reported(texture_images: Images) -> None:
     model = small(mode="finetune", max_epochs=2).fit(*texture_images)
     model.history_.validation_loss[:] = [0.0, 1.0]
     assert model_facts(model)["fine-tuned"] == "its head and last layers, for 1 of 2 epochs"
 
 
-def test_few_held_out_groups_are_told(texture_images: Images) -> None:
+def test_few_held_out_groups_are_reported(texture_images: Images) -> None:
     images, labels = texture_images
     with pytest.warns(UserWarning, match="validated on 6 images of 1 groups only"):
         small(mode="finetune").fit(images, labels, groups=np.arange(24) // 6)
@@ -285,7 +285,7 @@ def test_the_scale_of_the_margins_decides_nothing() -> None:
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_fine_tuning_starts_at_the_optimum_of_what_it_goes_on_with(n_classes: int) -> None:
+def test_fine_tuning_starts_at_the_optimum_of_its_own_loss(n_classes: int) -> None:
     """The head's gradient, penalty included, is zero; its margins are those without temperature."""
     rng = np.random.default_rng(0)
     codes = np.arange(30) % n_classes
@@ -430,7 +430,7 @@ def test_what_a_file_holds(texture_images: Images, monkeypatch: pytest.MonkeyPat
         assert {name for name in arrays if name.startswith("network_state_.")} == expected
 
 
-def test_weights_that_are_not_those_of_the_model_are_told(
+def test_weights_that_are_not_those_of_the_model_are_reported(
     texture_images: Images, tmp_path: Path
 ) -> None:
     images, labels = texture_images
@@ -452,7 +452,7 @@ def test_weights_that_are_not_those_of_the_model_are_told(
     np.testing.assert_array_equal(alone.predict_proba(images), expected)
 
 
-def test_a_state_that_does_not_fit_is_told(texture_images: Images) -> None:
+def test_a_state_that_does_not_fit_is_reported(texture_images: Images) -> None:
     header, arrays = small().fit(*texture_images).to_state()
     fitted = header["fitted"]
     for missing in ("backbone_", "head_", "classes_", "whole_network_", "history_"):
@@ -492,7 +492,7 @@ def test_a_state_that_does_not_fit_is_told(texture_images: Images) -> None:
         ({"parameters": {"dropout": None}}, "missing parameters"),
     ],
 )
-def test_a_state_that_cannot_be_is_told(
+def test_an_impossible_state_is_reported(
     changed: dict[str, Any],
     message: str,
     texture_images: Images,
@@ -650,7 +650,7 @@ def test_parameters_that_cannot_be(
     ],
 )
 @pytest.mark.parametrize("mode", ["features", "finetune"])
-def test_bad_input_is_told_before_images_are_read(
+def test_bad_input_is_reported_before_images_are_read(
     mode: Any,
     change: dict[str, Any],
     message: str,
@@ -667,7 +667,7 @@ def test_bad_input_is_told_before_images_are_read(
         small(mode=mode).fit(**given)
 
 
-def test_what_cannot_be_held_out_is_told(texture_images: Images) -> None:
+def test_what_cannot_be_held_out_is_reported(texture_images: Images) -> None:
     images, labels = texture_images
     with pytest.raises(ValueError, match="no group of images can be held out"):
         small(mode="finetune").fit(images, labels, groups=labels)
@@ -675,7 +675,7 @@ def test_what_cannot_be_held_out_is_told(texture_images: Images) -> None:
 
 
 @modes
-def test_features_that_are_no_numbers_are_told(
+def test_features_that_are_nan_are_reported(
     mode: dict[str, Any], texture_images: Images, tmp_path: Path
 ) -> None:
     state = build_network("tiny", "random").original.state_dict()
@@ -694,7 +694,7 @@ def test_lengths_of_scores_are_checked(texture_images: Images) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="there is no posix_fallocate here")
-def test_a_full_disk_is_told(texture_images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(texture_images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -704,14 +704,14 @@ def test_a_full_disk_is_told(texture_images: Images, monkeypatch: pytest.MonkeyP
         small().fit(*texture_images)
 
 
-def test_a_loss_that_is_no_number_is_told(texture_images: Images) -> None:
+def test_a_loss_that_is_nan_is_reported(texture_images: Images) -> None:
     with pytest.raises(ValueError, match=r"loss is (nan|inf) after .* use a smaller one"):
         small(mode="finetune", trainable="all", learning_rate=1e30, max_epochs=9).fit(
             *texture_images
         )
 
 
-def test_unfitted_models_are_told() -> None:
+def test_unfitted_models_are_reported() -> None:
     with pytest.raises(ValueError, match="not fitted"):
         small().predict([np.zeros((8, 8))])
 

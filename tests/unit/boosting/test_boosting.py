@@ -345,7 +345,7 @@ class TestScikitLearnManners:
         np.testing.assert_allclose(one, two, atol=1e-5)
 
     @pytest.mark.parametrize(("n_jobs", "expected"), [(None, 1), (1, 1), (3, 3)])
-    def test_xgboost_is_told_the_threads(self, n_jobs, expected, monkeypatch):
+    def test_xgboost_gets_the_number_of_threads(self, n_jobs, expected, monkeypatch):
         import xgboost
 
         seen = []
@@ -373,10 +373,10 @@ class TestScikitLearnManners:
             fitted(X, y)
         assert capfd.readouterr() == ("", "")
         fitted(X, y, verbose=True)
-        out, told = capfd.readouterr()
+        out, printed = capfd.readouterr()
         assert out == ""
-        assert "60 distinct rows of 3 classes" in told
-        assert "weight" in told
+        assert "60 distinct rows of 3 classes" in printed
+        assert "weight" in printed
 
     def test_feature_names_are_checked(self):
         pandas = pytest.importorskip("pandas")

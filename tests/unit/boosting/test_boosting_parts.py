@@ -502,7 +502,7 @@ def test_few_directions_are_all_kept(shape, most):
     np.testing.assert_allclose(space.Z @ space.Z.T, centred @ centred.T, atol=1e-9)
 
 
-def test_the_classifier_cuts_directions_only_if_told_to():
+def test_the_classifier_cuts_directions_only_if_requested():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((80, 60))  # evenly spread: every direction counts
     y = (X @ rng.standard_normal(60) > 0).astype(int)

@@ -145,7 +145,7 @@ class TestState:
         self.assert_same(model, twice, X)
         np.testing.assert_array_equal(twice.fit(X, y).predict_proba(X), model.predict_proba(X))
 
-    def test_a_gain_that_one_group_told_of_can_be_saved(self):
+    def test_a_gain_measured_on_one_group_can_be_saved(self):
         rng = np.random.default_rng(0)
         X, y = rng.standard_normal((9, 3)), np.array(["a"] * 6 + ["b"] * 3)
         groups = ["p", "p", "q", "q", "r", "r", "s", "s", "s"]  # one group in the hold-out

@@ -165,7 +165,7 @@ def test_swapped_labels_are_suspect(tiny_encoder: HypercolumnVLAD, texture_image
     assert scores == sorted(scores)
 
 
-def test_the_table_has_what_is_asked_for(
+def test_the_table_has_what_is_requested(
     model: MicrographClassifier, texture_images: Any, tmp_path: Path
 ) -> None:
     images, _ = texture_images
@@ -212,7 +212,7 @@ def test_what_was_never_held_out_is_not_called_judged(
     assert done.stdout.startswith("path,label")
 
 
-def test_how_often_it_was_right_when_held_out_is_told(model: MicrographClassifier) -> None:
+def test_the_held_out_accuracy_is_reported(model: MicrographClassifier) -> None:
     right = model.held_out_.proba.argmax(axis=1) == model.held_out_.codes
     assert model.held_out_.accuracy == right.mean()
     assert (

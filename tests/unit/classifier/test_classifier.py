@@ -249,7 +249,7 @@ def test_skipped_images_are_left_out_and_marked(
         ({"boosting": 3}, "boosting must be .* with predict_proba or None, not 3"),
     ],
 )
-def test_bad_input_is_told_before_images_are_encoded(
+def test_bad_input_is_reported_before_images_are_encoded(
     change: dict[str, Any],
     message: str,
     model: MicrographClassifier,
@@ -268,7 +268,7 @@ def _encoded_too_early(*_: object) -> None:
     raise AssertionError("images were encoded before the input was checked")
 
 
-def test_frames_asked_for_elsewhere_do_not_matter(
+def test_frames_requested_elsewhere_do_not_matter(
     model: MicrographClassifier, texture_images: Images, tmp_path: Path
 ) -> None:
     import sklearn
@@ -302,7 +302,7 @@ def test_parameters_of_numpy_can_be_saved(
     assert hypervlad.load(tmp_path / "m.hvlad").encoder.turns == 2
 
 
-def test_bare_strings_and_unfitted_models_are_told(model: MicrographClassifier) -> None:
+def test_bare_strings_and_unfitted_models_are_reported(model: MicrographClassifier) -> None:
     with pytest.raises(ImageReadError, match="wrap it in a list"):
         model.fit("a.png", ["a"])
     with pytest.raises(ValueError, match="not fitted"):
@@ -311,7 +311,7 @@ def test_bare_strings_and_unfitted_models_are_told(model: MicrographClassifier) 
         check_is_fitted(model)
 
 
-def test_a_learner_that_does_not_fit_the_encoder_is_told(
+def test_a_learner_that_does_not_fit_the_encoder_is_reported(
     model: MicrographClassifier, texture_images: Images
 ) -> None:
     header, arrays = model.fit(*texture_images).to_state()
@@ -322,7 +322,7 @@ def test_a_learner_that_does_not_fit_the_encoder_is_told(
         MicrographClassifier.from_state(header, arrays)
 
 
-def test_a_state_with_a_part_missing_is_told(
+def test_a_state_with_a_part_missing_is_reported(
     model: MicrographClassifier, texture_images: Images
 ) -> None:
     header, arrays = model.fit(*texture_images).to_state()

@@ -109,7 +109,7 @@ def test_the_evidence_adds_up_to_the_margins(data: st.DataObject) -> None:
     image = textures(3)[0][data.draw(st.integers(0, 17), "image")]
     found = model.explain(image)
     check_sum(found, model, image)
-    parts = {name.split(".")[0] for name in found.parts}
+    parts = {name.split(".")[0] for name in found.blocks}
     assert parts == set(model.encoder_.feature_blocks)
     assert found.codeword_maps.shape == (len(found.words), *found.maps.shape[1:])
     if model.encoder_.grid in ("finest", "image", "own"):
@@ -149,7 +149,7 @@ def test_trees_see_the_row_that_transform_gives(grid: Any, turns: int) -> None:
 def test_a_split_as_fine_as_rounding_is_decided_as_in_prediction(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Trees that tell single precision's last bit must not see another one."""
+    """Trees that split at single precision's last bit must get the same one."""
     model = fitted(codebook="both", pooled=True)
     image = textures(3)[0][0]
     row = model.encoder_.transform([image])
@@ -237,7 +237,7 @@ def test_every_place_against_loops() -> None:
     block = weights[: joint.size].reshape(joint.shape)
     nearest = encoder.codeword_maps(image)[0]
     expected = residual_evidence(columns, joint.astype(float), nearest, block)
-    np.testing.assert_allclose(found.parts["joint"][0], expected, atol=1e-5)
+    np.testing.assert_allclose(found.blocks["joint"][0], expected, atol=1e-5)
     for k in range(len(joint)):
         in_word = expected[nearest == k].sum()
         np.testing.assert_allclose(found.words["joint"][0, k], in_word, atol=1e-5)
@@ -260,7 +260,7 @@ def test_every_place_against_loops() -> None:
         residuals = (layer - words[near]) / length[near][..., None] / np.sqrt(n_seen)
         cells = (residuals * block[near]).sum(-1)
         expected = spread_by_loops(cells, grid)
-        np.testing.assert_allclose(found.parts[f"per_layer.{tap}"][0], expected, atol=1e-5)
+        np.testing.assert_allclose(found.blocks[f"per_layer.{tap}"][0], expected, atol=1e-5)
 
     n_channels, expected = sum(layer.shape[2] for layer in raw), np.zeros(grid)
     for p, layer in zip(projections, raw, strict=True):
@@ -269,7 +269,7 @@ def test_every_place_against_loops() -> None:
         cells = ((layer - p.mean) / p.std) @ channels / np.sqrt(n_channels)
         expected += spread_by_loops(cells / cells.size, grid)
     assert first == len(weights)
-    np.testing.assert_allclose(found.parts["pooled"][0], expected, atol=1e-5)
+    np.testing.assert_allclose(found.blocks["pooled"][0], expected, atol=1e-5)
 
 
 def spread_by_loops(cells: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
@@ -284,7 +284,7 @@ def spread_by_loops(cells: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("grid", "turns"), [("own", 1), ("finest", 8), (50, 2)])
-def test_the_maps_of_all_words_are_the_map_of_their_part(grid: Any, turns: int) -> None:
+def test_the_maps_of_all_codewords_add_up_to_the_map_of_their_part(grid: Any, turns: int) -> None:
     model = fitted(codebook="per_layer", grid=grid, turns=turns)
     taps = [f"per_layer.{tap}" for tap in model.encoder_.taps_]
     every = [(tap, word) for tap in reversed(taps) for word in range(4)]
@@ -292,7 +292,7 @@ def test_the_maps_of_all_words_are_the_map_of_their_part(grid: Any, turns: int) 
     assert list(model.explain(textures(3)[0][2]).word_maps) == []
     for tap in taps:
         maps = [found.word_maps[tap, word] for word in range(4)]
-        np.testing.assert_allclose(sum(maps), found.parts[tap], atol=1e-6)
+        np.testing.assert_allclose(sum(maps), found.blocks[tap], atol=1e-6)
         each = [one.sum(axis=(1, 2), dtype=np.float64) for one in maps]
         np.testing.assert_allclose(np.transpose(each), found.words[tap], atol=1e-6)
 
@@ -365,7 +365,7 @@ def test_classes_are_found_by_label() -> None:
         found.index_of("ring")
 
 
-def test_what_cannot_be_explained_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_explained_is_reported(tmp_path: Path) -> None:
     images, labels = textures(3)
     with pytest.raises(NotFittedError):
         MicrographClassifier().explain(images[0])
@@ -378,7 +378,7 @@ def test_what_cannot_be_explained_is_told(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"there is no .*; there are 'joint' \(0 to 3\)"):
             model.explain(images[0], words=[word])
     for words in (["joint"], ("joint", 3), [("joint", 1, 2)]):
-        with pytest.raises(ValueError, match=r"no pair of part and number.*\[\('joint', 0\)\]"):
+        with pytest.raises(ValueError, match=r"not a pair of part and number.*\[\('joint', 0\)\]"):
             model.explain(images[0], words=words)
     for words in (5, "joint"):
         with pytest.raises(ValueError, match=r"must be a list of \(part, number\)"):

@@ -216,7 +216,7 @@ def test_imbalance_is_a_note(tmp_path):
     ("names", "problem"),
     [(["1.png", "2.png"], "lie directly in this folder"), (["a/1.png"], "one class only")],
 )
-def test_folders_that_are_no_labelled_set(tmp_path, tem, names, problem):
+def test_folders_that_are_not_a_labelled_set(tmp_path, tem, names, problem):
     for name, image in zip(names, tem, strict=False):
         save(image, tmp_path / name)
     report = check_image_folder(tmp_path)
@@ -247,7 +247,7 @@ def test_empty_and_missing_folders(tmp_path):
     assert len(report.bad_files) == 1
 
 
-def test_suggested_groups_part_no_copies(clean, tem):
+def test_suggested_groups_separate_no_copies(clean, tem):
     save(tem[0][2:, 3:], clean / "b" / "shifted.png")
     shutil.copy(clean / "a" / "02.png", clean / "a" / "02 copy.png")
     csv_path = write_groups(clean, **{"04": "g", "06": "g"})

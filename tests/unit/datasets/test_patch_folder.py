@@ -83,7 +83,7 @@ def test_a_full_folder_and_unknown_parts_are_refused(tmp_path):
         write_patch_folder({}, tmp_path / "new")
 
 
-def test_folders_of_another_kind_are_told(tmp_path):
+def test_folders_of_another_kind_are_reported(tmp_path):
     with pytest.raises(ImageFolderError, match="no such folder"):
         load_patch_folder(tmp_path / "gone")
     with pytest.raises(ImageFolderError, match="no sub-folder 'train'"):

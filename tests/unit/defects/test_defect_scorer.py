@@ -295,9 +295,9 @@ def test_bad_masks_are_named(scorer: PatchDefectScorer, good: list[Image], bad: 
     image, mask = bad[0]
     with pytest.raises(ImageReadError, match=r"a mask of 48 x 59 pixels for an image of 48 x 60"):
         scorer.fit([*good[:2], image], masks=[None, None, mask[:, :-1]])
-    with pytest.raises(ValueError, match="no window is defective by the masks"):
+    with pytest.raises(ValueError, match="the masks mark no window as defective"):
         scorer.fit(good[:3], masks=[np.zeros_like(mask)] * 3)
-    with pytest.raises(ValueError, match="no window is free of defects"):
+    with pytest.raises(ValueError, match="the masks leave no window without defects"):
         scorer.fit(good[:3], masks=[np.ones_like(mask)] * 3)
     with pytest.raises(ValueError, match="2 masks for 3 images"):
         scorer.fit(good[:3], masks=[None, mask])

@@ -121,8 +121,8 @@ def test_signed_numbers(value, text):
 def test_an_image_without_evidence_is_drawn(model, texture_images):
     images, _ = texture_images
     found = model.explain(images[0])
-    nothing = {name: 0 * maps for name, maps in found.parts.items()}
-    display = EvidenceDisplay(images[:1], [dataclasses.replace(found, parts=nothing)]).plot()
+    nothing = {name: 0 * maps for name, maps in found.blocks.items()}
+    display = EvidenceDisplay(images[:1], [dataclasses.replace(found, blocks=nothing)]).plot()
     painted = np.asarray(display.ax_.images[1].get_array())
     np.testing.assert_allclose(painted[..., 0], painted[..., 2])
 

@@ -34,7 +34,7 @@ def texts(display):
     ("select", "expected"),
     [("least_certain", [1, 4, 3, 2, 0, 5]), ("mistakes", [2, 3]), ("all", [0, 1, 2, 3, 4, 5])],
 )
-def test_a_contact_sheet_shows_the_images_asked_for_in_order(select, expected):
+def test_a_contact_sheet_shows_the_images_requested_in_order(select, expected):
     sheet = ContactSheetDisplay.from_predictions(
         IMAGES, PROBA, classes=CLASSES, y_true=TRUE, select=select
     )

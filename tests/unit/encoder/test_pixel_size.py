@@ -162,7 +162,7 @@ def test_each_image_is_resampled_to_its_own_size(
         assert sorted(passes) == sorted([(1, 10, 12), (1, *size)])
 
 
-def test_pixels_of_the_wanted_size_are_not_touched(tmp_path: Path) -> None:
+def test_pixels_of_the_requested_size_are_unchanged(tmp_path: Path) -> None:
     image = scene(2.0, 40)[:24]
     path = write_tiff(tmp_path / "a.tif", image, 2.0)
     read = hypervlad.read_micrograph(path)

@@ -249,7 +249,7 @@ def test_a_stream_of_arrays_is_resumed_too(
 def test_verify_reads_the_images_of_a_complete_file(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
 ) -> None:
-    """A file changed under the same size and time: only its pixels tell."""
+    """A changed file with the same size and time: only its pixels differ."""
     out, changed = tmp_path / "f.parquet", folder / "a" / "0.bmp"
     pixels = np.random.default_rng(3).integers(0, 256, (18, 22), dtype=np.uint8)
     Image.fromarray(pixels).save(changed)
@@ -298,7 +298,7 @@ def test_foreign_files_are_not_removed(
     foreign = tmp_path / "_f.parquet.parts"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"_f\.parquet\.parts: in the way"):
+    with pytest.raises(FileExistsError, match=r"_f\.parquet\.parts: exists, and was not made"):
         extract_features(folder, encoder, out=tmp_path / "f.parquet")
     assert (foreign / "thesis.txt").read_text() == "mine"
 

@@ -130,7 +130,7 @@ def mixed(tmp_path):
     return [tmp_path / "good.png", tmp_path / "bad.png", GREY, GREY * 1j, tmp_path / "none.png"]
 
 
-def test_skip_warns_once_at_the_end_lists_and_goes_on(mixed):
+def test_skip_warns_once_at_the_end_with_a_list(mixed):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         reader = read_micrographs(mixed, on_error="skip")

@@ -128,7 +128,7 @@ def test_a_perfect_map_has_one(score):
     assert score([mask.astype(np.float32) for mask in masks], masks) == pytest.approx(1.0)
 
 
-def test_a_map_that_says_nothing():
+def test_a_map_without_known_pixels():
     _, masks = random_maps(0)
     flat = [np.zeros(mask.shape) for mask in masks]
     share = np.concatenate([mask.ravel() for mask in masks]).mean()
@@ -237,7 +237,7 @@ def test_rates_of_a_confusion():
     assert np.isnan(PatchConfusion.total([]).accuracy)
 
 
-def test_a_fraction_is_met_by_whole_pixels():
+def test_a_fraction_is_reached_by_whole_pixels():
     mask = np.zeros((10, 10), dtype=bool)
     mask[0] = True  # a tenth of them, though 0.1 x 100 is not exactly 10 in binary
     assert patch_confusion(mask, mask, 10, min_fraction=0.1).true_positives == 1

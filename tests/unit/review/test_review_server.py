@@ -124,7 +124,7 @@ def test_images_are_jpeg_and_fit_the_screen(
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32", "uint8"])
-def test_micrographs_of_any_depth_can_be_seen(tmp_path: Path, dtype: str) -> None:
+def test_micrographs_of_any_bit_depth_can_be_shown(tmp_path: Path, dtype: str) -> None:
     ramp = np.tile(np.linspace(0, 1, 64), (48, 1))
     pixels = (
         ramp.astype(dtype) if dtype == "float32" else (ramp * np.iinfo(dtype).max).astype(dtype)
@@ -138,7 +138,7 @@ def test_micrographs_of_any_depth_can_be_seen(tmp_path: Path, dtype: str) -> Non
     assert seen[-1] > 240
 
 
-def test_a_picture_is_made_once_while_it_is_likely_to_be_asked_for(tmp_path: Path) -> None:
+def test_a_picture_is_made_once_while_it_is_likely_to_be_requested(tmp_path: Path) -> None:
     write_picture(tmp_path / "a.png", 0)
     previews = Previews()
     first = previews.get(tmp_path / "a.png", 100)
@@ -177,7 +177,7 @@ def test_pictures_being_made_leave_threads_for_clicks(
 
 
 @pytest.mark.parametrize("damage", ["missing", "broken"])
-def test_an_image_that_cannot_be_shown_is_told_and_can_be_skipped(
+def test_an_image_that_cannot_be_shown_is_reported_and_can_be_skipped(
     client: FlaskClient, pictured: Queue, damage: str
 ) -> None:
     path = pictured.path_of(1)
@@ -346,7 +346,7 @@ def test_clicks_are_posts_and_files_are_not(client: FlaskClient, action: str) ->
         assert post(client, path, {}).status_code == 405
 
 
-def test_an_error_tells_no_secrets(
+def test_an_error_reveals_no_secrets(
     client: FlaskClient, pictured: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:

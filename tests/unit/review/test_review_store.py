@@ -1,4 +1,4 @@
-"""What becomes of clicks: kept once, told, undone, and shared among windows."""
+"""The effects of clicks: stored once, acknowledged, undone, and shared among windows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def shown(queue: Queue, client: str, want: int = 3) -> list[int]:
     return [item.id for item in queue.next(client, want).items]
 
 
-def test_images_come_in_their_order_with_all_that_is_to_be_seen(queue: Queue) -> None:
+def test_images_come_in_order_with_everything_the_page_shows(queue: Queue) -> None:
     first, second = queue.next("a", 2).items
     assert (first.id, second.id) == (1, 2)
     assert first.name == "new/000.png"
@@ -45,7 +45,7 @@ def test_two_windows_are_never_shown_the_same_image(queue: Queue) -> None:
     assert queue.progress("c").elsewhere == 6
 
 
-def test_leases_expire_unless_the_window_is_heard_of(queue: Queue, clock: Clock) -> None:
+def test_leases_expire_unless_the_window_renews_them(queue: Queue, clock: Clock) -> None:
     shown(queue, "a")
     shown(queue, "b")
     clock.now += queue.lease - 1
@@ -82,7 +82,7 @@ def test_a_click_that_comes_again_counts_once(queue: Queue) -> None:
     assert n == 2
 
 
-def test_the_first_label_holds_and_the_late_one_is_told_and_kept_in_the_log(queue: Queue) -> None:
+def test_the_first_label_counts_and_a_late_one_is_reported_and_logged(queue: Queue) -> None:
     queue.label("a", "click-1", 1, 2)
     late = queue.label("b", "click-2", 1, 3)
     assert late.outcome == "late"
@@ -113,7 +113,7 @@ def test_what_was_changed_since_is_not_undone(queue: Queue) -> None:
     assert queue.images()[0].label == "fibre"
 
 
-def test_skipped_images_come_again_when_asked_for(queue: Queue) -> None:
+def test_skipped_images_come_again_when_requested(queue: Queue) -> None:
     for item in (1, 2):
         queue.skip("a", f"click-{item}", item)
     assert queue.skip("a", "click-1", 1).progress.skipped == 2
@@ -209,7 +209,7 @@ def test_a_queue_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list((tmp_path / "queue").iterdir()) == []
 
 
-def test_what_is_no_queue_is_told(tmp_path: Path, make: Callable[..., Path]) -> None:
+def test_a_folder_without_a_queue_is_reported(tmp_path: Path, make: Callable[..., Path]) -> None:
     with pytest.raises(QueueError, match="no queue here"):
         Queue(tmp_path / "nowhere")
     folder = make()

@@ -29,6 +29,6 @@ def test_maps_hold_what_the_rule_says_of_the_truth() -> None:
         assert np.nanmean(where) == pytest.approx(found.fraction)
 
 
-def test_no_image_is_told() -> None:
+def test_a_list_without_images_is_reported() -> None:
     with pytest.raises(ValueError, match="n=0"):
         make_alignment_examples(0)

@@ -95,7 +95,7 @@ def test_a_fibre_covers_its_width_without_gaps():
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_upper_fibre_is_seen_in_whatever_order(order):
+def test_the_upper_fibre_is_visible_in_any_order(order):
     lower, upper = flat_strand(0.2, defect=True), flat_strand(0.8, defect=False)
     surface = painted(*[lower, upper][::order])
     assert not surface.defect.any()
@@ -116,7 +116,7 @@ def test_the_upper_fibre_is_seen_in_whatever_order(order):
         ({"size": (64, 64, 3)}, "expected an integer or"),
     ],
 )
-def test_bad_parameters_are_told(options, message):
+def test_bad_parameters_are_reported(options, message):
     with pytest.raises(ValueError, match=message):
         make_nanofibre_images(**{"n": 1, **options})
 

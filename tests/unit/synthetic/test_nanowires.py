@@ -68,7 +68,7 @@ def test_more_alignment_is_a_larger_true_fraction():
 
 
 @pytest.mark.parametrize("density", [0.2, 0.6])
-def test_wires_cover_what_was_asked_for(density):
+def test_wires_cover_what_was_requested(density):
     _, (truth,) = make_nanowire_images(1, density=density, overlap=1.0, size=192, random_state=3)
     assert truth.wires.mean() == pytest.approx(density, abs=0.12)
 
@@ -83,7 +83,7 @@ def test_wires_side_by_side_do_not_lie_on_each_other():
     assert truths[0].wires.mean() < 0.7 < truths[1].wires.mean()
 
 
-def test_no_wires_are_no_crash():
+def test_no_wires_do_not_crash():
     (image,), (truth,) = make_nanowire_images(1, density=0.0, size=64, random_state=0)
     assert not truth.wires.any()
     assert np.isfinite(image).all()
@@ -104,7 +104,7 @@ def test_a_tilt_lays_wires_down():
 
 @pytest.mark.parametrize("blur", [0, 0.8, 2.5])
 @pytest.mark.parametrize("snr", [2.0, 8.0])
-def test_noise_is_what_was_asked_for(blur, snr):
+def test_noise_is_what_was_requested(blur, snr):
     options = {"density": 0.4, "width": 6, "blur": blur, "size": 256, "random_state": 6}
     (clean,), (truth,) = make_nanowire_images(1, snr=np.inf, **options)
     (noisy,), _ = make_nanowire_images(1, snr=snr, **options)
@@ -159,6 +159,6 @@ def test_a_painted_wire_knows_its_direction(degrees):
         ({"overlap": (0, 0.5, 1)}, "or a pair of them"),
     ],
 )
-def test_bad_parameters_are_told(options, message):
+def test_bad_parameters_are_reported(options, message):
     with pytest.raises(ValueError, match=message):
         make_nanowire_images(**{"n": 1, **options})

@@ -1,4 +1,4 @@
-"""Synthetic TEM images: reproducible, balanced, and not to be told apart by brightness."""
+"""Synthetic TEM images: reproducible, balanced, and not distinguishable by brightness."""
 
 import numpy as np
 import pytest

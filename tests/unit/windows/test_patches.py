@@ -192,7 +192,7 @@ def test_groups_are_samples_if_given():
     assert set(parts["test"].groups).isdisjoint(parts["train"].groups)
 
 
-def test_a_leaking_split_can_be_asked_for():
+def test_a_leaking_split_can_be_requested():
     images, masks = masked_images(3)
     patches = cut_patches(images, masks, patch=10, stride=5)
     parts = split_patches(patches, by="patch", random_state=0)
