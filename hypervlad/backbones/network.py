@@ -175,6 +175,7 @@ class TappedNetwork:
         self.digest = digest
         self.device = next(module.parameters()).device
         self._overwritten: set[str] = set()
+        self._reaches: dict[int, Reach | None] = {}
         self._lock = threading.Lock()  # the hooks sit on the module: one pass at a time
 
     def __call__(self, batch: torch.Tensor) -> list[torch.Tensor]:
@@ -201,6 +202,12 @@ class TappedNetwork:
                 self._overwritten |= changed
                 maps, _ = self._forward(batch)
         return [maps[tap] for tap in self.taps]
+
+    def reach(self, n_channels: int = 3) -> Reach | None:
+        """Return the receptive field, as `reach_of` does; it is measured once."""
+        if n_channels not in self._reaches:
+            self._reaches[n_channels] = reach_of(self, n_channels)
+        return self._reaches[n_channels]
 
     def _forward(self, batch: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
         maps: dict[str, torch.Tensor] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hypervlad.backbones import Reach, TappedNetwork, reach_of
+from hypervlad.backbones import Reach, TappedNetwork
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import ImageReadError
 
@@ -104,7 +103,8 @@ class TiledNetwork:
         return self._folder / f"{key}.npz"
 
     def _computed(self, image: torch.Tensor, name: str) -> PaddedMaps:
-        stride = 32 if self._reach is None else self._reach.stride
+        reach = self._network.reach(len(image))
+        stride = 32 if reach is None else reach.stride
         border = -(-_BORDER // stride) * stride
         widths = [(border, border + -extent % stride) for extent in image.shape[1:]]
         padded = np.pad(image.numpy(), [(0, 0), *widths], mode="symmetric")
@@ -112,30 +112,26 @@ class TiledNetwork:
         if max(image.shape[1:]) <= self.tile_size:
             maps = [layer[0] for layer in feature_maps(self._network, batch)]
         else:
-            maps = self._stitched(batch, *self._tiling(name))
+            maps = self._stitched(batch, *self._tiling(reach, name))
         return PaddedMaps(maps, (padded.shape[1], padded.shape[2]), border)
 
-    @functools.cached_property
-    def _reach(self) -> Reach | None:
-        return reach_of(self._network)
-
-    def _tiling(self, name: str) -> tuple[Reach, int]:
+    def _tiling(self, reach: Reach | None, name: str) -> tuple[Reach, int]:
         """Return the network's reach, and the side of a tile without its overlap."""
-        if self._reach is None:
+        if reach is None:
             raise ImageReadError(
                 f"{name}: larger than tile_size={self.tile_size} pixels, but this network's maps "
                 "cannot be put together from tiles, because each cell sees too much of the image; "
                 "choose another backbone, or a tile_size as large as the image"
             )
-        smallest = 4 * self._reach.margin
+        smallest = 4 * reach.margin
         if self.tile_size < smallest:
             raise ValueError(
                 f"tile_size={self.tile_size} is too small for images larger than that, such as "
-                f"{name}: tiles of this network overlap by {self._reach.margin} pixels to each "
+                f"{name}: tiles of this network overlap by {reach.margin} pixels to each "
                 f"side, so tile_size must be at least {smallest}"
             )
-        core = self.tile_size - 2 * self._reach.margin
-        return self._reach, core // self._reach.stride * self._reach.stride
+        core = self.tile_size - 2 * reach.margin
+        return reach, core // reach.stride * reach.stride
 
     def _stitched(self, image: torch.Tensor, reach: Reach, core: int) -> list[torch.Tensor]:
         """Put maps together from overlapping tiles that begin at multiples of the stride."""

@@ -6,11 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 from support.counting import CountingImage, count_passes
 from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import AlignmentClassifier, BoostedSoftmaxClassifier, PatchDefectScorer
 from hypervlad.alignment import default_alignment_encoder
+from hypervlad.backbones import (
+    Preprocessing,
+    Reach,
+    TappedNetwork,
+    reach_of,
+    register_backbone,
+)
 from hypervlad.windows.vectors import window_encoder
 
 N_IMAGES = 6
@@ -51,13 +60,16 @@ def test_fitting_the_defect_scorer(
     assert sum(passes) == N_IMAGES  # the windows have the maps that the codebook was learnt from
 
 
-def test_fitting_the_alignment_classifier(passes: list[int]) -> None:
+def stripes() -> list[NDArray[np.floating]]:
+    """Images with stripes in one direction, and in two."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:64, :64]
-    stripes = [np.sin(0.9 * x + i) + 0.05 * rng.standard_normal(x.shape) for i in range(N_IMAGES)]
-    images = [
-        CountingImage(each if i % 2 else each + np.sin(0.9 * y)) for i, each in enumerate(stripes)
-    ]
+    lines = [np.sin(0.9 * x + i) + 0.05 * rng.standard_normal(x.shape) for i in range(N_IMAGES)]
+    return [each if i % 2 else each + np.sin(0.9 * y) for i, each in enumerate(lines)]
+
+
+def test_fitting_the_alignment_classifier(passes: list[int]) -> None:
+    images = [CountingImage(image) for image in stripes()]
     model = AlignmentClassifier(
         default_alignment_encoder(**SMALL), window=16, boosting=LEARNER, random_state=0
     )
@@ -75,3 +87,30 @@ def test_images_outside_the_sample_do_not_pass_for_the_codebook(
     scorer.fit(images)
     assert [image.n_reads for image in images] == [2] * N_IMAGES
     assert sum(passes) == N_IMAGES
+
+
+def test_the_receptive_field_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+
+    def counted(network: TappedNetwork, n_channels: int) -> Reach | None:
+        measured.append(n_channels)
+        return reach_of(network, n_channels)
+
+    monkeypatch.setattr("hypervlad.backbones.network.reach_of", counted)
+    encoder, images = default_alignment_encoder(**SMALL), stripes()
+    model = AlignmentClassifier(encoder, window=16, boosting=LEARNER, random_state=0)
+    model.fit(images, [bool(i % 2) for i in range(N_IMAGES)]).predict(images)
+    assert measured == [3]
+
+
+def test_a_network_of_one_channel() -> None:
+    register_backbone(
+        "one channel",
+        lambda: torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, stride=2, padding=1)),
+        ["0"],
+        Preprocessing((0.5,), (0.5,), minimum_size=4),
+    )
+    parameters = SMALL | {"backbone": "one channel", "taps": ["0"], "layer_components": 2}
+    scorer = PatchDefectScorer(window_encoder(**parameters), patch=PATCH, random_state=0)
+    image = surface(0)
+    assert scorer.fit([surface(seed) for seed in range(3)]).score_map(image).shape == image.shape
