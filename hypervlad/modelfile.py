@@ -204,7 +204,7 @@ def write_model(
     except OSError as error:
         raise ModelFileError(
             f"{os.fspath(path)}: the model could not be written ({error.strerror or error}); "
-            "choose another place or make room there."
+            "choose another folder or free some space there."
         ) from error
 
 

@@ -170,7 +170,7 @@ def _stacked(
 ) -> np.ndarray:
     """Average one model per block, with weights of at least zero learnt from cross-fitted margins.
 
-    Projections and discriminants are learnt anew in each inner fold, so that no model predicts a
+    Projections and discriminants are learnt again in each inner fold, so that no model predicts a
     row it was trained on (Wolpert, "Stacked generalization", Neural Networks 5, 1992).
     """
     folds = group_folds(fold.y, fold.groups, random_state=fold.seed)

@@ -461,9 +461,9 @@ def test_code_digest_ignores_words_but_not_code(
     monkeypatch.setattr("benchmarks.common.sources.PACKAGE", tmp_path)
     monkeypatch.setattr("benchmarks.common.sources.BENCHMARKS", tmp_path)
     (tmp_path / "beside.py").write_text("y = 1\n", encoding="utf-8")
-    for room in ("encoder", "cli"):
-        (tmp_path / room).mkdir()
-        (tmp_path / room / "some.py").write_text("x = 1\n", encoding="utf-8")
+    for module in ("encoder", "cli"):
+        (tmp_path / module).mkdir()
+        (tmp_path / module / "some.py").write_text("x = 1\n", encoding="utf-8")
 
     def after(file: str, text: str) -> bool:
         """Whether the digest changes."""

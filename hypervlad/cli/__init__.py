@@ -1,4 +1,4 @@
-"""The command line: the library's functions as commands, without logic of its own.
+"""The command line: the library's functions as commands, without any logic.
 
 Exit codes: 0 for success, 1 if ``check`` found something, 2 for an error (one sentence on stderr),
 130 for Ctrl-C. Slow modules are imported inside the commands, so that ``--help`` is fast.

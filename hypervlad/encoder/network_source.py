@@ -1,4 +1,4 @@
-"""Where a network comes from, so that any process builds the same one"""
+"""Where a network comes from, so that any process builds the same one."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def _check_once(images: Sequence[Any], masks: Sequence[Path | None]) -> None:
         if mask is not None and owner.setdefault(mask, image) is not image:
             raise ImageReadError(
                 f"{mask} would be the mask of {owner[mask]} and of {image}; put masks into "
-                "sub-folders named like those of the images, or give each image a name of its own"
+                "sub-folders named like those of the images, or give each image a different name"
             )
 
 

@@ -182,7 +182,7 @@ def split_patches(
     by : {"group", "patch"}, default="group"
         "patch" splits single patches at random, as Carrillo Perez (2020) did: neighbours, which may
         overlap, lie on both sides, and the test measures memory. Use it only to reproduce that;
-        each patch then is a group of its own.
+        each patch is then its own group.
     random_state : int, RandomState or None, default=None
 
     Returns

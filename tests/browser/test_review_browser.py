@@ -154,7 +154,7 @@ def test_keys_label_skip_and_undo_until_all_is_done(
     folder = make(5, 3, pictures=True)
     window = open_window(served(folder).link)
     assert window.name == "new/000.png"
-    assert window.text("progress") == "0 of 5 looked at, 3 labelled by the model"
+    assert window.text("progress") == "0 of 5 reviewed, 3 labelled by the model"
     assert "between fibre (60 %)" in window.text("reason")
     assert window.text("choices").split("\n")[:3] == ["1", "fibre", "60 %"]
     assert window.text("nearest").split("\n")[:2] == ["fibre", "0.png"]

@@ -28,7 +28,7 @@ let clicks = 0; // so far: an answer to what was asked before the last one is ou
 let confirmed = null; // the name that was confirmed in the dialog
 let naming = null; // the image that the dialog is about
 let appeared = 0; // when an image took the place of another, in ms
-let seen = false; // its picture, or why there is none
+let isShown = false; // its picture, or why there is none
 let loading = 0; // pictures
 const pictures = new Map(); // image id -> <img>, loading or loaded
 const stage = { zoom: null, whole: false }; // zoom: screen pixels per pixel of the picture; null: fit
@@ -206,7 +206,7 @@ function showProgress() {
   by("bar").value = looked;
   const aside = skipped ? ` (${count(skipped)} skipped)` : "";
   by("progress").textContent =
-    `${count(looked)} of ${count(total)} looked at${aside}, ${count(sure)} labelled by the model`;
+    `${count(looked)} of ${count(total)} reviewed${aside}, ${count(sure)} labelled by the model`;
   document.title = `${looked}/${total} – hypervlad review`;
 }
 
@@ -321,7 +321,7 @@ async function undo() {
 }
 
 async function again() {
-  if (await click("again", {})) say("the skipped images are back");
+  if (await click("again", {})) say("the skipped images are in the queue again");
 }
 
 function openDialog() {
@@ -418,8 +418,8 @@ function put(item, ...nodes) {
 }
 
 function isSeen() {
-  if (!seen && !isBounce()) say("the image is not loaded yet: nothing was labelled");
-  return seen;
+  if (!isShown && !isBounce()) say("the image is not loaded yet: nothing was labelled");
+  return isShown;
 }
 
 function isBounce() {
@@ -427,7 +427,7 @@ function isBounce() {
 }
 
 function setSeen(now) {
-  seen = now;
+  isShown = now;
   by("stage").setAttribute("aria-busy", String(!now));
 }
 
