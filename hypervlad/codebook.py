@@ -82,7 +82,7 @@ class Codebook:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return everything as named arrays, for a file."""
-        arrays = {f"codewords.{i}": words for i, words in enumerate(self.per_layer)}
+        arrays = {f"codewords.{i}": each for i, each in enumerate(self.per_layer)}
         if self.joint is not None:
             arrays["codewords.joint"] = self.joint
         for i, (mean, std, scale, components) in enumerate(self.projections):
@@ -274,7 +274,7 @@ def _learn_projection(
     return LayerProjection(mean, std, scale, scaled)
 
 
-# In double precision: K-means magnifies rounding errors. In single, a last digit that differs, as
+# In double precision: K-means magnifies rounding errors. In single, another last digit, as
 # between machines or numbers of threads, gave entirely different codewords.
 
 
@@ -288,13 +288,13 @@ def _kmeans(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndar
 
 
 def _start(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarray:
-    # One thread: its products are small. On a busy machine two waited for each other ten times as
-    # long as one took.
+    # One thread, because the products are small. On a busy machine, two threads spent ten times as
+    # long waiting for each other.
     with threadpool_limits(1, user_api="blas"):
-        words, _ = kmeans_plusplus(
+        codewords, _ = kmeans_plusplus(
             samples.astype(np.float64), n_codewords, random_state=random_state
         )
-    return np.ascontiguousarray(words, np.float32)
+    return np.ascontiguousarray(codewords, np.float32)
 
 
 class StreamedCodewords:
@@ -320,8 +320,8 @@ class StreamedCodewords:
         self._waiting: list[list[np.ndarray]] = []
         self._n_waiting = 0
         self._learners = [
-            MiniBatchKMeans(len(words), init=words, n_init=1, random_state=random_state)
-            for words in start.codewords
+            MiniBatchKMeans(len(each), init=each, n_init=1, random_state=random_state)
+            for each in start.codewords
         ]
         self.n_samples = 0
 

@@ -129,13 +129,13 @@ def sums_of_assigned(
     Tensor of shape (B, K, sum of d_l)
     """
     n_images, n_codewords = len(assignments), len(codewords)
-    first_word = torch.arange(n_images, device=assignments.device) * n_codewords
-    words = assignments + first_word[:, None, None]
-    counts = torch.bincount(words.flatten(), minlength=n_images * n_codewords)
+    first = torch.arange(n_images, device=assignments.device) * n_codewords
+    assigned = assignments + first[:, None, None]
+    counts = torch.bincount(assigned.flatten(), minlength=n_images * n_codewords)
     counts = counts.view(n_images, n_codewords, 1)
     return torch.cat(
         [
-            _feature_sums(layer, words, n_codewords) - counts * block
+            _feature_sums(layer, assigned, n_codewords) - counts * block
             for layer, block in zip(maps, _codeword_blocks(maps, codewords), strict=True)
         ],
         dim=2,
@@ -240,8 +240,8 @@ def _assign_chunk(
     bits = (n_codewords - 1).bit_length()
     best = None
     for first in range(0, n_codewords, n_at_once):
-        words = [block[first : first + n_at_once] for block in blocks]
-        scores = _scores(maps, words, size, _n_groups(n_images, len(words[0])))
+        some = [block[first : first + n_at_once] for block in blocks]
+        scores = _scores(maps, some, size, _n_groups(n_images, len(some[0])))
         marked = _mark(scores, first, bits).amax(-1).amax(1)
         best = marked if best is None else torch.maximum(best, marked)
     assert best is not None
@@ -298,23 +298,23 @@ def _n_groups(n_images: int, n_codewords: int) -> int:
     return n_groups if n_codewords % n_groups == 0 else 1
 
 
-def _feature_sums(layer: torch.Tensor, words: torch.Tensor, n_codewords: int) -> torch.Tensor:
+def _feature_sums(layer: torch.Tensor, assigned: torch.Tensor, n_codewords: int) -> torch.Tensor:
     """Sum a layer's enlarged features over the positions of each codeword: (B, K, d_l).
 
-    ``words`` (B, H, W) holds image * K + codeword.
+    ``assigned`` (B, H, W) holds image * K + codeword.
     """
     n_images, height, width, n_features = layer.shape
-    grid = (words.shape[1], words.shape[2])
+    grid = (assigned.shape[1], assigned.shape[2])
     if (height, width) == grid:
         sums = layer.new_zeros(n_images * n_codewords, n_features)
-        sums.index_add_(0, words.flatten(), layer.reshape(-1, n_features))
+        sums.index_add_(0, assigned.flatten(), layer.reshape(-1, n_features))
         return sums.view(n_images, n_codewords, n_features)
     weights = layer.new_zeros(n_images * n_codewords * height * width)
     index = torch.int32 if len(weights) < 2**31 else torch.int64  # half the memory to move
-    first_cell = words.to(index) * (height * width)
+    first_cell = assigned.to(index) * (height * width)
     for cell, weight in _corners((height, width), grid, layer.device):
         cells = (first_cell + cell.to(index)).flatten()
-        corner = weight.to(layer.dtype).expand(words.shape)
+        corner = weight.to(layer.dtype).expand(assigned.shape)
         weights.index_add_(0, cells, corner.flatten())
     return weights.view(n_images, n_codewords, -1) @ layer.flatten(1, 2)
 

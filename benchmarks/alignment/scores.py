@@ -152,7 +152,7 @@ def hard_by_noise(answers: Answers) -> np.ndarray:
 
 
 HALVES: dict[str, Callable[[Answers], np.ndarray]] = {
-    "all methods together err most": hard_by_error,
+    "high mean error of all methods": hard_by_error,
     f"signal-to-noise ratio of at most {HARD_SNR}": hard_by_noise,
 }
 

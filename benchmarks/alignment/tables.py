@@ -115,7 +115,7 @@ def hard_section(result: Mapping[str, Any]) -> str:
     for title, choose in HALVES.items():
         chosen = choose(answers)
         rows.append([f"{title} ({_images(chosen)})", *_cells(answers, chosen)])
-        lines.append(f"- Where {title}: {_compared(answers, chosen)}")
+        lines.append(f"- On images with a {title}: {_compared(answers, chosen)}")
     heads = [f"mean absolute error (bias), windows of {DEFAULT_WINDOW} px", *_titles(answers)]
     return "\n".join([table(heads, rows), "", *lines])
 

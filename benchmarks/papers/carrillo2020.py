@@ -171,9 +171,10 @@ def confusion(predict_map: Any, images: list[np.ndarray], masks: list[np.ndarray
 def result_table(result: dict[str, Any]) -> str:
     """Return patch accuracy and whole-image scores of each system."""
     height, width = result["size"]
+    n_repeats = len(next(iter(result["runs"].values())))
     lines = [
         f"{result['images']} images of {width} x {height} pixels to cut patches from, "
-        f"{result['new']} new ones; {len(next(iter(result['runs'].values())))} repeats",
+        f"{result['new']} new ones; {n_repeats} repeat{'s' * (n_repeats != 1)}",
         "",
         "| system | trained on | 18 patches | 1,000 patches | 1,000 of other images "
         "| training images: F1 | new images: precision | recall | F1 | best F1 "

@@ -30,7 +30,7 @@ GROUPS_OF_CLASS = {"flat": 5, "rings": 4, "stripes": 6}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three textures of two images a group; rings have four groups only."""
+    """Three textures with two images per group; rings have only four groups."""
     root = tmp_path_factory.mktemp("textures")
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:40, :48] / 4.0
@@ -94,7 +94,7 @@ def test_every_method_is_scored_on_the_same_images(finished: tuple[Path, dict[st
         "LBP and GLCM + xgboost",
     ]
     for row in facts["rows"]:
-        assert row["accuracy"] > 0.9, row["method"]  # textures that anything tells apart
+        assert row["accuracy"] > 0.9, row["method"]  # textures that any method can distinguish
         assert row["fit_seconds"] > 0
         assert row["predict_seconds"] > 0
         low, high = row["accuracy_interval"]
@@ -524,7 +524,7 @@ def test_word_histograms_count_the_words_that_occur() -> None:
     local += rng.standard_normal(local.shape)
     model = encodings.WordHistograms(n_codewords=3).fit(local)
     found = model.transform(local)
-    # Whichever numbers the words were given.
+    # Whatever the numbers of the codewords.
     order = [int(word) for word in model.kmeans_.predict(centres)]
     np.testing.assert_allclose(found[:, order], np.sqrt(counts / 50))
 

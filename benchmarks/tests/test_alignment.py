@@ -1,4 +1,4 @@
-"""The alignment benchmark: rivals judged by the rule, agreement by hand, runs that go on."""
+"""The alignment benchmark: other methods under the same rule, agreement by hand, resumed runs."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_tables_of_made_up_results() -> None:
 
 @pytest.fixture
 def two_small_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One image of the grid and of the other sets each, of 96 px."""
+    """One image of the grid and one of each other set, of 96 px."""
     monkeypatch.setattr(alignment_images, "SIZE", (96, 96))
     few = {
         name: {factor: levels[-1:] for factor, levels in factors.items()}

@@ -1,4 +1,4 @@
-"""Benchmarks go on where they were interrupted, and never with another run's results."""
+"""Benchmarks resume where they were interrupted, never with another run's results."""
 
 from __future__ import annotations
 

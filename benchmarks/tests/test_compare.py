@@ -1,4 +1,4 @@
-"""The comparison of two states: what it calls equal, no slower, resumed; and a run of its own."""
+"""The comparison of two states: what counts as equal, no slower and resumed; and a complete run."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_state_agrees_with_itself(tmp_path: Path) -> None:
     assert "the same bytes" in checks["resumed extraction"].found
 
 
-@pytest.mark.slow  # a process each
+@pytest.mark.slow  # one process each
 def test_another_package_than_the_checkouts_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("{}", encoding="utf-8")
     worker = compare.Worker(tmp_path, tmp_path / "plan.json", threads=1)

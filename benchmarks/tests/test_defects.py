@@ -1,4 +1,4 @@
-"""The defects benchmark: methods map blots, splits are halves, the table has means."""
+"""The defects benchmark: methods find dark squares, splits are halves, the table has means."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def refuse(*_: Any, **__: Any) -> dict[str, Any]:
     raise AssertionError("computed again")
 
 
-def test_what_is_there_is_not_computed_again(
+def test_existing_results_are_not_computed_again(
     done: tuple[Path, list[Any]], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, rows = done
@@ -185,7 +185,7 @@ def _with_one_image_changed(folder: Path, tmp_path: Path) -> LabelledImages:
     shutil.copytree(folder, copy)
     path = copy / "fiber" / "03.png"
     image = imread(path)
-    image[0, 0] ^= 1  # name and size stay, unless the compression falls out otherwise
+    image[0, 0] ^= 1  # name and size stay, unless the compression differs
     imsave(path, image, check_contrast=False)
     return read_folder(copy, 4, copy / "groups.csv")
 
@@ -415,7 +415,7 @@ def test_softmax_regression_of_a_class_in_few_groups(n_groups_of_rare: int, tmp_
     rows = np.arange(84)
     job = _job("fc2", tmp_path, labels=labels, groups=groups, train=rows, test=rows)
     found = methods.softmax(job, vectors)
-    assert found["C"] > 1e-4  # not the first of the grid for want of scores
+    assert found["C"] > 1e-4  # not the first of the grid, as it would be without scores
     assert np.isfinite(found["proba"]).all()
     assert (found["classes"][found["proba"].argmax(axis=1)] == labels).mean() > 0.9
 

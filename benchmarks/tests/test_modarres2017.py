@@ -1,4 +1,4 @@
-"""The benchmark of the 2017 paper's system: small folders, every table, and going on."""
+"""The benchmark of the 2017 paper's system: small folders, every table, and resuming."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ NAMES = (
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a data set of three textures, two images a group."""
+    """A folder with a data set of three textures, two images per group."""
     root = tmp_path_factory.mktemp("data") / "textures"
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:32, :48] / 4.0
@@ -90,7 +90,7 @@ def test_every_variant_has_scores_and_errors(done: tuple[Path, dict[str, Any]]) 
     _, facts = done
     assert [row["variant"] for row in facts["rows"]] == list(NAMES)
     for row in facts["rows"]:
-        assert row["accuracy"] > 0.8, row["variant"]  # textures that anything tells apart
+        assert row["accuracy"] > 0.8, row["variant"]  # textures that any method can distinguish
         assert row["log_loss_against"]["default"]["error"] >= 0
     default, *others = facts["rows"]
     assert default["log_loss_against"]["default"]["gain"] == 0
@@ -190,7 +190,7 @@ def test_stacking_finds_the_part_that_knows() -> None:
 def test_no_weight_is_learnt_from_a_label_that_was_seen(
     data: Path, monkeypatch: pytest.MonkeyPatch, learner: Any
 ) -> None:
-    """Labels drawn at random: models that had seen them would be trusted, and are not."""
+    """Labels are random: models trained on these rows would get weight, and do not."""
     found = DataSet.load(data / "textures")
     rng = np.random.default_rng(0)
     found = replace(found, y=rng.permutation(found.y), groups=np.arange(24).astype(str))

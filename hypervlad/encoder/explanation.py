@@ -271,11 +271,11 @@ def _added(rows: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
 def check_codewords(words: Sequence[tuple[str, int]], codewords: Mapping[str, np.ndarray]) -> None:
     """Raise a ValueError unless each pair names a codebook and the number of a codeword."""
     if isinstance(words, str) or not isinstance(words, Sequence | np.ndarray):
-        raise ValueError(f"words must be a list of (part, number), not {words!r}")
+        raise ValueError(f"words must be a list of (block, number), not {words!r}")
     for word in words:
         if not isinstance(word, Sequence) or isinstance(word, str) or len(word) != 2:
             raise ValueError(
-                f"words: {word!r} is not a pair of part and number; expected a list of pairs, "
+                f"words: {word!r} is not a pair of block and number; expected a list of pairs, "
                 f"as [({next(iter(codewords))!r}, 0)]"
             )
         name, number = word

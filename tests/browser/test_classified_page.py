@@ -1,6 +1,6 @@
-"""The page of classified images in a real browser, from the disk: sorted, filtered, looked at.
+"""The page of classified images in a real browser, from the disk: sorted, filtered, opened.
 
-Set ``HYPERVLAD_SCREENSHOTS`` to a folder, and pictures of the page are left there to look at.
+Set ``HYPERVLAD_SCREENSHOTS`` to a folder, to get screenshots of the page there.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Sheet:
             self.browser.switch_to.active_element.send_keys(key)
 
     def picture(self, name: str) -> None:
-        """Leave a picture of the page, if that is wished for."""
+        """Save a screenshot of the page if requested."""
         folder = os.environ.get("HYPERVLAD_SCREENSHOTS")
         if folder:
             Path(folder).mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """The page in a real browser: keys, two windows, a server that goes away.
 
-Set ``HYPERVLAD_SCREENSHOTS`` to a folder, and pictures of the page are left there to look at.
+Set ``HYPERVLAD_SCREENSHOTS`` to a folder, to get screenshots of the page there.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Window:
         wait.until(lambda _: true())
 
     def picture(self, name: str) -> None:
-        """Leave a picture of the page, if that is wished for."""
+        """Save a screenshot of the page if requested."""
         folder = os.environ.get("HYPERVLAD_SCREENSHOTS")
         if folder:
             self.front()
@@ -279,7 +279,7 @@ def test_a_page_loaded_again_can_undo_and_its_copy_is_another_window(
     window.browser.switch_to.window(copy)
     name = window.browser.find_element(By.ID, "name")
     WebDriverWait(window.browser, 20).until(lambda _: name.text)
-    assert name.text == "new/006.png", "those before are in the other window's hands"
+    assert name.text == "new/006.png", "the earlier ones are open in the other window"
     window.browser.close()
     window.browser.switch_to.window(window.handle)
 
@@ -313,7 +313,7 @@ def test_updates_while_an_image_loads_do_not_lose_it(
     served: Callable[[Path], Served],
     open_window: Callable[[str], Window],
 ) -> None:
-    """The page asks for news now and then; also just after an image has taken its place."""
+    """The page polls for updates now and then, also just after an image has appeared."""
     window = open_window(served(make(4, pictures=True)).link)
     window.until(window.ready)
     window.browser.execute_script(
@@ -384,7 +384,7 @@ def test_a_click_waits_for_a_server_that_is_gone(
     assert window.name == "new/001.png", "no other image is shown before it is saved"
     link = server.link
     server.start()
-    assert server.link == link, "the same link, so that open windows go on"
+    assert server.link == link, "the same link, so that open windows continue"
     window.until(lambda: window.name == "new/002.png")
     assert window.hidden("trouble")
     assert labels(folder)["new/001.png"] == "matrix"

@@ -271,7 +271,7 @@ def test_results_of_an_earlier_run_go_when_those_of_this_one_are_complete(tmp_pa
 
 
 def test_until_then_the_table_names_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is in the folder is in the table, whatever run it is from."""
+    """Everything in the folder is in the table, whichever run wrote it."""
     images, out = wires(tmp_path / "in", "a.png", "b.png", "c.png"), tmp_path / "out"
     run(images, "-o", out, "--quiet", "--bootstrap", 9)
     before = files_of(out)
@@ -310,7 +310,7 @@ def test_a_table_of_somebody_elses_is_not_overwritten(tmp_path: Path, text: str)
     result = run(images, "-o", out, "--quiet", code=2)
     assert "not a table of an earlier run" in result.stderr
     assert (out / "alignment.csv").read_text() == text
-    (out / "alignment.csv").rename(out / "regions.csv")  # as the search for defects writes one
+    (out / "alignment.csv").rename(out / "regions.csv")  # as `hypervlad defects` writes one
     (out / "regions.csv").write_text("path,x,y\na.png,1,2\n")
     assert "regions.csv is not a table of" in run(images, "-o", out, "--quiet", code=2).stderr
 

@@ -110,7 +110,7 @@ def test_groups_go_by_their_table_and_flat_images_may_be_skipped(
     assert len(set(result["groups"])) == 1
 
 
-def test_nothing_but_a_model_is_overwritten(folder: Path) -> None:
+def test_only_a_model_is_overwritten(folder: Path) -> None:
     image = folder / "images" / "0.png"
     before = image.read_bytes()
     result = run("align-train", "--synthetic", 2, "-o", image, *SMALL, code=2).output

@@ -102,7 +102,7 @@ def test_groups_reach_the_training(folder, groups, tmp_path, monkeypatch):
     assert len(set(seen["groups"])) == 12
 
 
-def test_the_backbone_is_in_the_file_if_asked(model, folder, tmp_path):
+def test_the_backbone_is_in_the_file_on_request(model, folder, tmp_path):
     run("train", folder, "-o", tmp_path / "m.hvlad", *TINY, "--include-backbone")
     assert "not in the file" in run("info", model).stdout
     assert "not in the file" not in run("info", tmp_path / "m.hvlad").stdout
@@ -178,7 +178,7 @@ def test_a_page_lists_what_cannot_be_read(model, spoilt_folder, tmp_path):
     assert "broken.png" in page.read_text(encoding="utf-8").split("Could not be read")[1]
 
 
-def test_quiet_says_nothing_but_results(model, folder, tmp_path):
+def test_quiet_prints_only_results(model, folder, tmp_path):
     assert run("predict", model, folder, "-q").stderr == ""
     result = run("train", folder, "-o", tmp_path / "m", *TINY, "-q")
     assert result.stderr == ""
@@ -279,7 +279,7 @@ def test_explain_draws_the_class_named_and_the_next(model, folder, tmp_path):
         size = both.size
     run("explain", model, *files, "-o", output, "-q", "--class", "flat")
     with Image.open(output) as one:
-        assert one.width > size[0]  # two images a row instead of one with two maps
+        assert one.width > size[0]  # two images per row instead of one with two maps
         assert one.height < size[1]
 
 

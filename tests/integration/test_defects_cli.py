@@ -36,7 +36,7 @@ def save(path: Path, image: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Good surfaces, and a folder of others with masks for those that have a blot."""
+    """Defect-free surfaces, and a folder of others with masks for those that have a dark spot."""
     root = tmp_path_factory.mktemp("surfaces")
     for seed in range(8):
         save(root / "good" / f"{seed}.png", surface(seed))
@@ -236,7 +236,7 @@ def test_groups_and_tiles_reach_the_scorer(
 
 
 def test_a_fresh_process_knows_the_file(folder: Path, tmp_path: Path) -> None:
-    """Nothing there has imported the room that the model belongs to."""
+    """That process has not imported the module of the model's class."""
     encoder = default_patch_encoder(weights="random", n_codewords=2, layer_components=2)
     good = [np.asarray(Image.open(file)) for file in sorted((folder / "good").iterdir())]
     PatchDefectScorer(encoder, patch=PATCH, n_codewords=2).fit(good).save(tmp_path / "m.hvlad")

@@ -155,7 +155,7 @@ def test_unreadable_images_are_warned_of_once(place: SimpleNamespace, tmp_path: 
     assert len(judged.proba) == 3
 
 
-def test_sure_images_have_no_place_and_others_the_order_of_their_worth() -> None:
+def test_sure_images_are_not_queued_and_others_are_ranked() -> None:
     proba = np.array([[0.99, 0.01], [0.6, 0.4], [0.5, 0.5], [0.9, 0.1]])
     judged = Judgement(
         classes=np.array(["flat", "rings"]),
@@ -281,7 +281,7 @@ def test_without_flask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert 'pip install "hypervlad[review]"' in words
 
 
-def test_what_is_left_of_a_queue_is_no_place_for_another(
+def test_a_folder_with_remains_of_a_queue_is_refused(
     place: SimpleNamespace, tmp_path: Path
 ) -> None:
     """Its log would be played into the new file."""
@@ -410,7 +410,7 @@ def test_from_the_first_image_to_the_new_model(
     queue.close()
 
 
-def test_the_queue_is_left_alone_if_asked(
+def test_the_queue_is_unchanged_on_request(
     started: Path, place: SimpleNamespace, tmp_path: Path
 ) -> None:
     queue = Queue(started)

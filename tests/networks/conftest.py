@@ -11,7 +11,7 @@ import pytest
 import torch
 from torchvision.models import _api
 
-# The seed of hypervlad's "random" weights, so that a copy equals a network built anew.
+# The seed of hypervlad's "random" weights, so that a copy equals a newly built network.
 _SEED = 0
 _HEADS = ("classifier", "fc", "AuxLogits")
 
@@ -39,5 +39,7 @@ def built_once() -> Iterator[None]:
     """Build each network of torchvision once; hand out copies."""
     with pytest.MonkeyPatch.context() as patch:
         for name, builder in _api.BUILTIN_MODELS.items():
-            patch.setitem(_api.BUILTIN_MODELS, name, functools.partial(_copied, builder))
+            # torchvision looks for a network's weights in the signature of its builder.
+            copied = functools.update_wrapper(functools.partial(_copied, builder), builder)
+            patch.setitem(_api.BUILTIN_MODELS, name, copied)
         yield

@@ -1,4 +1,4 @@
-"""The papers' systems to the letter."""
+"""The systems of the papers, exactly."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_147200_features_normalised_within_codewords_then_as_a_whole() -> None:
     assert vectors.shape == (4, 147_200)
     assert model.boosting_.n_features_in_ == 147_200
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-    # Of one length all, as they are if the words were normalised first; empty words stay zero.
+    # All of one length, as if the codewords were normalised first; empty codewords stay zero.
     for vector in vectors:
         lengths = np.linalg.norm(vector.reshape(100, 1472), axis=1)
         lengths = lengths[lengths > 0]

@@ -1,4 +1,4 @@
-"""How far the networks of torchvision see, and tiles with that margin."""
+"""The receptive fields of torchvision's networks, and tiles with that margin."""
 
 from __future__ import annotations
 

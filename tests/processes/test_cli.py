@@ -29,7 +29,7 @@ def start(tmp_path, body, *arguments):
     script = tmp_path / "start.py"
     script.write_text(
         "import signal, sys\nsys.path[:0] = [r'{}', r'{}']\n".format(ROOT, ROOT / "tests")
-        # Started in the background of a shell, a process may be deaf to Ctrl-C.
+        # Started in the background of a shell, a process may ignore Ctrl-C.
         + "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         + "from support.tiny import register_tiny\nregister_tiny()\n"
         + textwrap.dedent(body)

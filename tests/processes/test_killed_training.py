@@ -48,7 +48,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
     for wait in (0.05, 0.2, 0.35):
         seen = place.stat().st_mtime_ns if place.exists() else None
         process = subprocess.Popen(command(str(place), "resumed.hvlad"), env=environment)
-        # Until this process has kept an epoch of its own; then a little longer.
+        # Until this process has saved an epoch; then a little longer.
         while process.poll() is None:
             if place.exists() and place.stat().st_mtime_ns != seen:
                 time.sleep(wait)

@@ -100,7 +100,7 @@ def test_shared_content_is_found_by_its_key() -> None:
     assert pickle.loads(pickle.dumps(shared)).get() is content  # the one that came first
     others = [Shared.of([number]) for number in range(4)]
     assert [other.get() for other in others] == [[0], [1], [2], [3]]
-    assert shared.key_only().get() is None  # not kept for ever
+    assert shared.key_only().get() is None  # not kept forever
 
 
 @pytest.mark.slow

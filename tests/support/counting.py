@@ -12,7 +12,7 @@ from hypervlad.backbones import TappedNetwork
 
 
 class CountingImage:
-    """An image, or a mask, that counts how often its pixels are asked for."""
+    """An image, or a mask, that counts how often its pixels are requested."""
 
     def __init__(self, pixels: NDArray[Any]) -> None:
         self.pixels = pixels

@@ -1,4 +1,4 @@
-"""Images whose directions are known by their making."""
+"""Images whose directions are known by construction."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def upsampling(n_in: int, n_out: int) -> np.ndarray:
 def oracle(
     layers: list[np.ndarray], words: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return hypercolumns, nearest words and residual sums over every position of the grid."""
+    """Return hypercolumns, nearest codewords and residual sums over every position of the grid."""
     columns = np.concatenate(
         [
             np.einsum(

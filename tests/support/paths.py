@@ -1,4 +1,4 @@
-"""Where the project lies, and the real images and weights beside it."""
+"""Paths of the project, and of the real images and weights beside it."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def entry(folder: Path, i: int, place: int | None = 0, **changes: object) -> Ent
 
 
 def write_picture(path: Path, seed: int, size: tuple[int, int] = (300, 400)) -> None:
-    """Write stripes of their own direction for each seed."""
+    """Write an image of stripes for each seed, each in its own direction."""
     path.parent.mkdir(parents=True, exist_ok=True)
     y, x = np.mgrid[: size[0], : size[1]]
     wave = np.sin((x * np.cos(seed) + y * np.sin(seed)) / 8)

@@ -1,4 +1,4 @@
-"""A stripy surface, with and without a blot."""
+"""A striped surface, with and without a dark spot."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_flat_images_give_a_codebook_all_the_same() -> None:
 
 def test_last_digits_do_not_change_the_codewords() -> None:
     rng = np.random.default_rng(0)
-    # Many words lie nearly equally well where there are no clusters.
+    # Without clusters, many sets of codewords fit almost equally well.
     layers = [rng.standard_normal((20_000, n)).astype("f4") for n in (12, 20)]
     stirred = [(x * (1 + 1e-7 * rng.standard_normal(x.shape))).astype("f4") for x in layers]
     for start_only in (False, True):

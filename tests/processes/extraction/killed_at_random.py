@@ -1,4 +1,4 @@
-"""Extract a folder in child processes that are killed at random moments; say what it came to.
+"""Extract a folder in child processes that are killed at random moments; print the outcome.
 
 Arguments: a folder to work in, a seed, and 1 to keep a cache. The last line of output is JSON.
 """
@@ -66,9 +66,9 @@ def killed_after(seconds: float, work: Any) -> bool:
 
 
 def main(folder: Path, seed: int, cached: bool) -> None:
-    # tqdm's own lock is shared with forked children, one of which may die with it in its hands.
+    # tqdm's own lock is shared with forked children, one of which may die while it holds the lock.
     tqdm.set_lock(threading.RLock())
-    faulthandler.dump_traceback_later(120, exit=True)  # should anything wait for ever
+    faulthandler.dump_traceback_later(120, exit=True)  # in case anything waits forever
     torch.set_num_threads(1)
     register_backbone("small", build, ["0", "1"], Preprocessing(minimum_size=4))
     rng, chance = np.random.default_rng(0), random.Random(seed)

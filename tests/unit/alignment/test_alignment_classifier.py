@@ -182,7 +182,7 @@ def test_vectors_are_those_of_their_definition(model: AlignmentClassifier) -> No
 
 
 def test_the_contrast_sees_what_the_mean_cannot() -> None:
-    """Two windows whose words are used alike over all turns; one has a single direction."""
+    """Two windows with equal codeword counts over all turns; one has a single direction."""
     level, upright = torch.tensor([4.0, 0.0]), torch.tensor([0.0, 4.0])
     one_way = mean_and_contrast(2 * level, 2 * upright)
     crossing = mean_and_contrast(level + upright, upright + level)

@@ -68,7 +68,9 @@ def test_constraints_accept_and_refuse(
         ([InstanceOf(bytes, "some bytes")], "must be some bytes, not 'a'"),
     ],
 )
-def test_messages_say_what_is_allowed_and_what_came(alternatives: list[Any], message: str) -> None:
+def test_messages_say_what_is_allowed_and_what_was_given(
+    alternatives: list[Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=f"size {message}"):
         check_value("size", "a", alternatives)
 

@@ -49,7 +49,7 @@ def small(**parameters: Any) -> PatchCNNClassifier:
 
 
 def make_patches(n: int, seed: int = 0, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
-    """Noise that is sound, and noise with a bright spot that is not."""
+    """Noise, and noise with a bright spot as the defect."""
     rng = np.random.default_rng(seed)
     patches = rng.uniform(0.2, 0.4, (n, side, side)).astype(np.float32)
     labels = np.where(np.arange(n) % 2, "anomalous", "normal")

@@ -143,7 +143,7 @@ def test_same_seed_same_model_in_any_order(mode: dict[str, Any], texture_images:
 
 
 @pytest.mark.parametrize("trainable", ["head", "last", "all"])
-def test_only_what_should_learn_does(
+def test_only_trainable_layers_change(
     trainable: Any, texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, labels = texture_images

@@ -366,7 +366,7 @@ class TestScikitLearnManners:
         with joblib.parallel_config(backend="threading", n_jobs=3):
             assert BoostedSoftmaxClassifier()._n_threads() == 3
 
-    def test_silent_unless_asked(self, capfd):
+    def test_silent_unless_verbose(self, capfd):
         X, y = blobs(60)
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -168,7 +168,7 @@ class TestLinear:
         assert np.abs(raw_after[~own] - raw_before[~own]).max() > 1e-3
         assert np.abs(after.coef - before.coef).max() > 1e-3
 
-    def test_no_model_meets_a_group_on_both_sides(self, monkeypatch):
+    def test_no_group_is_in_training_and_test_of_a_model(self, monkeypatch):
         """Spied on through the whole classifier."""
         X, y, groups = grouped_data()
         group_of = {tuple(row): g for row, g in zip(X, groups, strict=True)}

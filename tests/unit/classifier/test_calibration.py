@@ -113,7 +113,7 @@ def test_a_file_keeps_what_was_held_out(
         load(tmp_path / "none.hvlad").predict_set(images)
 
 
-def test_answers_given_are_right_as_often_as_asked(
+def test_answers_given_are_right_as_often_as_requested(
     model: MicrographClassifier, texture_images: Any
 ) -> None:
     images, labels = noisy(texture_images, 90, 0)

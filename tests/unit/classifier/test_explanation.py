@@ -201,7 +201,8 @@ def residual_evidence(
     for p in np.ndindex(nearest.shape):
         sums[nearest[p]] += columns[p] - words[nearest[p]]
     lengths = np.sqrt((sums**2).sum(axis=1))
-    n_seen = (lengths > 0).sum()  # each word seen is as long as any: l2 divides by their root
+    # All codewords that occur have the same length: l2 divides by the root of their number.
+    n_seen = (lengths > 0).sum()
     evidence = np.zeros(nearest.shape)
     for p in np.ndindex(nearest.shape):
         k = nearest[p]
@@ -242,7 +243,7 @@ def test_every_place_against_loops() -> None:
         in_word = expected[nearest == k].sum()
         np.testing.assert_allclose(found.words["joint"][0, k], in_word, atol=1e-5)
 
-    # The words of a layer beside joint ones are on the layer's own cells, all normalised as one.
+    # A layer's codewords beside joint ones are on the layer's own cells, all normalised as one.
     first = joint.size
     sums, nearest_own = [], []
     for layer, words in zip(layers, own, strict=True):
@@ -378,10 +379,10 @@ def test_what_cannot_be_explained_is_reported(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"there is no .*; there are 'joint' \(0 to 3\)"):
             model.explain(images[0], words=[word])
     for words in (["joint"], ("joint", 3), [("joint", 1, 2)]):
-        with pytest.raises(ValueError, match=r"not a pair of part and number.*\[\('joint', 0\)\]"):
+        with pytest.raises(ValueError, match=r"not a pair of block and number.*\[\('joint', 0\)\]"):
             model.explain(images[0], words=words)
     for words in (5, "joint"):
-        with pytest.raises(ValueError, match=r"must be a list of \(part, number\)"):
+        with pytest.raises(ValueError, match=r"must be a list of \(block, number\)"):
             model.explain(images[0], words=words)
     foreign = MicrographClassifier(model.encoder, boosting=LogisticRegression()).fit(images, labels)
     with pytest.raises(ValueError, match="the learner is a LogisticRegression; only"):

@@ -40,7 +40,7 @@ def clean(tmp_path, tem):
 
 
 def write_groups(root, **of):
-    """A file of groups, one group an image, except for those given by name."""
+    """A file of groups, one group per image, except for those given by name."""
     path = root / "groups.csv"
     lines = ["path,group"]
     for file in sorted(root.rglob("*.png")):

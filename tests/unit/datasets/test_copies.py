@@ -1,4 +1,4 @@
-"""Near copies: planted ones are found, pictures of like things are not taken for copies."""
+"""Near copies: planted ones are found, images of similar objects do not count as copies."""
 
 import functools
 
@@ -138,7 +138,7 @@ def test_thumbnail_of_colour_and_tiny_images():
 
 
 def test_descriptors():
-    """The spectrum does not care for shifts; unit rows have unit length or are 0."""
+    """The spectrum is invariant to shifts; unit rows have unit length or are 0."""
     rng = np.random.default_rng(2)
     base = gaussian_filter(rng.standard_normal((90, 90)), 2) * 200
     pair = np.stack([base[10:74, 10:74], base[4:68, 15:79]])

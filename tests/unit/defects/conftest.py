@@ -1,4 +1,4 @@
-"""Small images of a stripy surface, some with a blot, and a scorer that takes milliseconds."""
+"""Small images of a striped surface, some with a dark spot, and a fast scorer."""
 
 from __future__ import annotations
 

@@ -284,7 +284,7 @@ def test_inverted_masks_are_warned_of(
 def test_small_defects_in_large_patches_are_no_inverted_masks(
     scorer: PatchDefectScorer, good: list[Image], bad: Flawed
 ) -> None:
-    """Most windows of an image meet its defect, which is a small part of it all the same."""
+    """Most windows of an image overlap its defect, although that is a small part of it."""
     images = [*good[:4], *(image for image, _ in bad)]
     masks = [*[None] * 4, *(mask for _, mask in bad)]
     scorer.set_params(patch=40, stride=2, min_fraction=0.01).fit(images, masks=masks)
@@ -415,7 +415,7 @@ def test_large_images_go_through_the_network_in_tiles(
     original = TappedNetwork.__call__
 
     def spy(self: TappedNetwork, batch: Any) -> Any:
-        if not batch.isnan().any():  # but to find out how far the network sees
+        if not batch.isnan().any():  # except to measure the network's receptive field
             largest.append(max(batch.shape[2:]))
         return original(self, batch)
 

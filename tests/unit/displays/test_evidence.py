@@ -72,7 +72,7 @@ def test_each_image_stands_beside_its_evidence(model, texture_images):
         ({}, [[0], [1]]),
     ],
 )
-def test_classes_are_shown_as_asked(model, texture_images, asked, expected):
+def test_classes_are_shown_as_requested(model, texture_images, asked, expected):
     images, _ = texture_images
     assert EvidenceDisplay.from_estimator(model, images[:2], **asked).shown == expected
 

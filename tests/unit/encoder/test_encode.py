@@ -1,4 +1,4 @@
-"""``encode``: vectors, and what became of each image."""
+"""``encode``: vectors, and which images were read or skipped."""
 
 from __future__ import annotations
 

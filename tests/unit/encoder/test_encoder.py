@@ -601,7 +601,7 @@ def test_parameters_set_after_fit_change_no_vector(
 
 
 def test_no_parameter_is_forgotten() -> None:
-    """One that EncoderParams lacks belongs to the run, or is a fitted attribute of its own."""
+    """One that EncoderParams lacks belongs to the run, or is a separate fitted attribute."""
     of_the_run = {"memory", "batch_size", "device", "n_jobs", "on_error", "verbose"}
     recipe = {field.name for field in fields(EncoderParams)}
     rest = set(HypercolumnVLAD().get_params()) - recipe - of_the_run
@@ -620,7 +620,7 @@ def test_a_damaged_cache_entry_is_computed_again(
     for entry in entries:
         entry.write_bytes(entry.read_bytes()[:40])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # joblib tells of each
+        warnings.simplefilter("ignore")  # joblib reports each
         np.testing.assert_array_equal(tiny_encoder.transform(images), vectors)
 
 

@@ -37,7 +37,7 @@ def assert_close(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) ->
 
 
 def in_the_plane(words: list[list[float]]) -> Codebook:
-    """Words of two layers of one channel each, centred elsewhere."""
+    """Codewords of two layers of one channel each, with other centres."""
     five, one = np.full(1, 5, np.float32), np.ones(1, np.float32)
     projections = (LayerProjection(five, one, 1.0, None), LayerProjection(five, one, 1.0, None))
     return Codebook(projections, np.array(words, np.float32))

@@ -108,7 +108,7 @@ def test_sizes_scale_exactly(height: int, width: int, own: float, power: int) ->
     assert resampled_size((height, width), own, own) == (height, width)
     enlarged = resampled_size((height, width), own, own / 2**4)
     assert enlarged == (16 * height, 16 * width)
-    # In other units, or seen through other metadata, the ratio is all that counts.
+    # In other units, or with other metadata, only the ratio counts.
     factor = 2.0**power
     assert resampled_size((height, width), own, 3.0) == resampled_size(
         (height, width), own * factor, 3.0 * factor
@@ -181,7 +181,7 @@ def test_one_scene_at_two_magnifications_is_one_scene(
 
     def difference(pixel_size: float | None) -> float:
         tiny_encoder.set_params(image_size=64, pixel_size=pixel_size)
-        # Words learnt elsewhere: residuals to these images' own would add up to nothing.
+        # Codewords of other images: residuals to these images' own codewords would sum to zero.
         vectors = tiny_encoder.fit(tiffs).transform([coarse, detail])
         return 1 - float(vectors[0] @ vectors[1])  # of unit length, hence the cosine
 
@@ -189,7 +189,7 @@ def test_one_scene_at_two_magnifications_is_one_scene(
     assert difference(None) > 0.12
 
 
-# --- images that know no pixel size -----------------------------------------------------------
+# --- images without a pixel size -----------------------------------------------------------
 
 
 def caught(images: Sequence[Any], method: Any) -> list[UnknownPixelSizeWarning]:

@@ -62,7 +62,7 @@ def test_the_same_images_elsewhere_and_later_give_the_same_bytes(
 ) -> None:
     extract_features(folder, encoder, out=tmp_path / "first.parquet")
     time.sleep(0.02)
-    shutil.copytree(folder, tmp_path / "far" / "away")  # other times of change too
+    shutil.copytree(folder, tmp_path / "far" / "away")  # other modification times too
     extract_features(tmp_path / "far" / "away", encoder, out=tmp_path / "second.parquet")
     first = (tmp_path / "first.parquet").read_bytes()
     assert first == (tmp_path / "second.parquet").read_bytes()
@@ -397,7 +397,7 @@ def test_nothing_else_is_overwritten(
     out.unlink()
     for _ in range(2):  # one of ours may be
         extract_features(folder, encoder, out=out)
-    out.write_bytes(out.read_bytes()[:-9])  # damaged, but ours: what lies beside it says so
+    out.write_bytes(out.read_bytes()[:-9])  # damaged, but ours: the file beside it says so
     assert extract_features(folder, encoder, out=out, resume=True).n_images == 20
     pd.DataFrame({"by": ["hand"]}).to_parquet(out)  # a neighbour of ours does not make it ours
     with pytest.raises(FeatureFileError, match="exists, and is not a file of features"):

@@ -76,7 +76,7 @@ RNG = np.random.default_rng(0)
 GREYS = {
     "a photograph": np.clip(RNG.normal(120, 40, (20, 30)), 0, 255),
     "a bright photograph": np.clip(RNG.normal(200, 15, (20, 30)), 0, 255),
-    "labels, the last the commonest": np.repeat([0, 1, 2, 2], 150).reshape(20, 30),
+    "labels, the last the most frequent": np.repeat([0, 1, 2, 2], 150).reshape(20, 30),
     "labels far apart": np.repeat([0, 1, 5, 5], 150).reshape(20, 30),
 }
 

@@ -242,7 +242,7 @@ def test_a_fraction_is_reached_by_whole_pixels():
     mask[0] = True  # a tenth of them, though 0.1 x 100 is not exactly 10 in binary
     assert patch_confusion(mask, mask, 10, min_fraction=0.1).true_positives == 1
     assert patch_confusion(mask, mask, 10, min_fraction=0.11).true_negatives == 1
-    # However small the fraction, a patch without a defective pixel is sound.
+    # However small the fraction, a patch without a defective pixel is defect-free.
     nothing = np.zeros((10, 10), dtype=bool)
     assert patch_confusion(nothing, nothing, 10, min_fraction=1e-12).true_negatives == 1
 

@@ -1,4 +1,4 @@
-"""The order in which images are looked at, against a loop that a reader can check."""
+"""The order in which images are labelled, against a loop that a reader can check."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_every_image_comes_once_and_the_best_first(problem: tuple[np.ndarray, np
 
 @settings(max_examples=60, deadline=None)
 @given(problems)
-def test_without_likeness_the_order_is_that_of_worth(
+def test_without_similarity_the_order_is_that_of_informativeness(
     problem: tuple[np.ndarray, np.ndarray],
 ) -> None:
     worth, _ = problem
@@ -102,7 +102,7 @@ def test_informativeness_is_a_share_and_grows_with_doubt_and_novelty(
     assert (informativeness(flatter, novelty) >= worth - 1e-12).all()
 
 
-def test_infinitely_far_is_worth_most() -> None:
+def test_infinite_novelty_ranks_first() -> None:
     assert informativeness([[1.0, 0.0]], [np.inf]).tolist() == [1.0]
 
 

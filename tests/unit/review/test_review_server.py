@@ -214,7 +214,7 @@ def test_without_the_token_there_is_nothing(client: FlaskClient, token: str, pat
     ["evil.example", f"evil.example:{PORT}", "127.0.0.1", f"127.0.0.1:{PORT + 1}", "[::1]:1"],
 )
 def test_a_foreign_host_is_refused(client: FlaskClient, host: str) -> None:
-    """A name that leads to 127.0.0.1 is no name of ours (DNS rebinding)."""
+    """A foreign name that resolves to 127.0.0.1 is refused (DNS rebinding)."""
     assert get(client, host=host).status_code == 403
     headers = {"Host": host, "Origin": f"http://{host}"}
     assert post(client, "label", label(), headers=headers).status_code == 403

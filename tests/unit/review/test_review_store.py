@@ -52,7 +52,7 @@ def test_leases_expire_unless_the_window_renews_them(queue: Queue, clock: Clock)
     shown(queue, "b")
     clock.now += 2
     assert shown(queue, "c", 9) == [1, 2, 3]
-    assert shown(queue, "a") == [], "they are in other hands now"
+    assert shown(queue, "a") == [], "another window has them now"
 
 
 def test_a_window_that_closes_gives_its_images_back(queue: Queue) -> None:
@@ -294,7 +294,7 @@ def test_a_file_held_by_another_process_is_still_a_queue(
     Queue(folder).close()
 
 
-def test_what_is_busy_in_detail_is_busy() -> None:
+def test_extended_busy_codes_count_as_busy() -> None:
     error = sqlite3.OperationalError("database is locked")
     error.sqlite_errorcode = sqlite3.SQLITE_BUSY_RECOVERY
     assert _is_temporary(error)

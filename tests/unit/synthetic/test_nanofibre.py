@@ -1,4 +1,4 @@
-"""Synthetic SEM mats: reproducible, and masked where a defect is seen."""
+"""Synthetic SEM mats: reproducible, and masked where a defect is visible."""
 
 from __future__ import annotations
 

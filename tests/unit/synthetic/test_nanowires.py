@@ -1,4 +1,4 @@
-"""Synthetic SEM nanowires: reproducible, and true to what was asked for."""
+"""Synthetic SEM nanowires: reproducible, and true to the requested parameters."""
 
 from __future__ import annotations
 
