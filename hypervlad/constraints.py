@@ -219,6 +219,10 @@ class RandomState:
         return "a seed from 0 to 2**32 - 1, a numpy.random.RandomState"
 
 
+#: Of ``verbose``: as in scikit-learn, a number will do.
+VERBOSE = (Boolean(), Integer(at_least=0))
+
+
 def check_value(name: str, value: Any, alternatives: Alternatives) -> None:
     """Raise unless a value satisfies one of several constraints.
 

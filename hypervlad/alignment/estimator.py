@@ -25,8 +25,8 @@ from hypervlad.alignment.vectors import TurnInvariantVectors
 from hypervlad.base import Field, ImageEstimator, Part, Value, seeded_clone
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.constraints import (
+    VERBOSE,
     Alternatives,
-    Boolean,
     InstanceOf,
     Integer,
     RandomState,
@@ -124,7 +124,7 @@ class AlignmentClassifier(ImageEstimator):
         "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
         "tile_size": [Integer(64)],
         "random_state": [RandomState(), None],
-        "verbose": [Boolean()],
+        "verbose": VERBOSE,
     }
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "encoder_": Part(HypercolumnVLAD),

@@ -35,6 +35,7 @@ from hypervlad.baselines.training import (
 )
 from hypervlad.classifier.validation import checked_labels
 from hypervlad.constraints import (
+    VERBOSE,
     Alternatives,
     Boolean,
     InstanceOf,
@@ -152,7 +153,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         "read_options": [InstanceOf((Mapping, ReadOptions), "a dict or a ReadOptions"), None],
         "device": [InstanceOf((str, torch.device), '"auto", "cpu" or "cuda"')],
         "random_state": [RandomState(), None],
-        "verbose": [Boolean()],
+        "verbose": VERBOSE,
     }
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "classes_": Labels(),

@@ -49,6 +49,7 @@ from hypervlad.boosting.linear import class_weights
 from hypervlad.classifier.assessment import accuracy_of_read, most_probable
 from hypervlad.classifier.validation import check_classes, checked_labels, of_length
 from hypervlad.constraints import (
+    VERBOSE,
     Alternatives,
     Boolean,
     InstanceOf,
@@ -245,7 +246,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         "device": [InstanceOf((str, torch.device), '"auto", "cpu" or "cuda"')],
         "n_jobs": [Integer(at_least=None), None],
         "random_state": [RandomState(), None],
-        "verbose": [Boolean()],
+        "verbose": VERBOSE,
     }
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "classes_": Labels(),

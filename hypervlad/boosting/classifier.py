@@ -30,6 +30,7 @@ from hypervlad.boosting.linear import (
 )
 from hypervlad.boosting.trees import fit_trees, tree_margins, xgboost_parameters
 from hypervlad.constraints import (
+    VERBOSE,
     Alternatives,
     InstanceOf,
     Integer,
@@ -249,6 +250,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         "class_weight": CLASS_WEIGHT,
         "n_jobs": [Integer(at_least=None), None],
         "random_state": [RandomState(), None],
+        "verbose": VERBOSE,
     }
     _unsaved_parameters: ClassVar[frozenset[str]] = frozenset()
     _fitted_state: ClassVar[Mapping[str, Field]] = {

@@ -41,7 +41,7 @@ from hypervlad.classifier.explanation import (
 )
 from hypervlad.classifier.validation import LabelledImages
 from hypervlad.conformal import check_share, confidence_for_error, prediction_sets
-from hypervlad.constraints import Alternatives, Boolean, InstanceOf, Number, RandomState
+from hypervlad.constraints import VERBOSE, Alternatives, InstanceOf, Number, RandomState
 from hypervlad.encoder import EncodedImages, HypercolumnVLAD
 from hypervlad.images import ImageReadError, check_image_list
 from hypervlad.modelfile import ModelFileError
@@ -133,7 +133,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             None,
         ],
         "random_state": [RandomState(), None],
-        "verbose": [Boolean()],
+        "verbose": VERBOSE,
     }
     _part_parameters: ClassVar[Mapping[str, str]] = {
         "encoder": "encoder_",

@@ -17,8 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 from hypervlad.base import Field, ImageEstimator, Part, Value, seeded_clone
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.constraints import (
+    VERBOSE,
     Alternatives,
-    Boolean,
     InstanceOf,
     Integer,
     Number,
@@ -152,7 +152,7 @@ class PatchDefectScorer(ImageEstimator):
         "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
         "tile_size": [Integer(64)],
         "random_state": [RandomState(), None],
-        "verbose": [Boolean()],
+        "verbose": VERBOSE,
     }
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "encoder_": Part(HypercolumnVLAD),
