@@ -108,8 +108,9 @@ def check_both_classes(labels: NDArray[np.str_]) -> None:
     for name in (ALIGNED, NOT_ALIGNED):
         if name not in labels:
             raise ValueError(
-                f"no window with fibres is labelled {name!r} ({len(labels)} have a label in y): "
-                "windows of both classes are needed. In a map, white (1, True) is aligned"
+                f"the labelled windows with fibres are of one class: none of {len(labels)} is "
+                f"{name!r} according to y, and windows of both classes are needed. In a map, "
+                "white (1, True) is aligned"
             )
 
 

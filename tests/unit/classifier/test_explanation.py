@@ -89,6 +89,7 @@ def check_sum(found: Explanation, model: MicrographClassifier, image: Any) -> No
         np.testing.assert_allclose(words.sum(axis=1), found.totals[name], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow  # forty models are fitted
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_the_evidence_adds_up_to_the_margins(data: st.DataObject) -> None:

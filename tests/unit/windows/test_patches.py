@@ -64,6 +64,7 @@ def test_nothing_is_left_out_but_dropped_edges(shape, patch, data):
     assert len(dropped) == shape[0] * shape[1]
 
 
+@pytest.mark.slow  # the oracle visits every pixel of every patch
 @given(st.integers(0, 10**6), SIDES, st.integers(1, 9), st.integers(1, 12), st.sampled_from(EDGES))
 @settings(max_examples=80, deadline=None)
 def test_maps_and_means_are_those_of_plain_loops(seed, shape, patch, stride, edges):
