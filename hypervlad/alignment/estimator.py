@@ -168,7 +168,8 @@ class AlignmentClassifier(ImageEstimator):
         Images are cut into windows side by side. Windows without fibres are left out. Each image is
         read twice, for the codebook and for its windows, and passes through the network once in
         each of the four turns. Its feature maps are kept in a temporary folder meanwhile, in about
-        as much space as the images need in single precision.
+        as much space as the images need in single precision; the environment variable TMPDIR
+        moves it.
 
         Parameters
         ----------

@@ -210,7 +210,7 @@ class PatchDefectScorer(ImageEstimator):
 
         Each image is read twice, for the codebook and for its windows, and passes through the
         network once. Its feature maps are kept in a temporary folder meanwhile, in about as much
-        space as the images need in single precision.
+        space as the images need in single precision; the environment variable TMPDIR moves it.
 
         Parameters
         ----------
