@@ -110,7 +110,7 @@ def match_groups(
     matched: dict[int, GroupRow] = {}
     unused = []
     for row in rows:
-        parts = _parts(row.path)
+        parts = path_parts(row.path)
         hits = [
             i
             for i in (by_name.get(parts[-1], []) if parts else [])
@@ -190,7 +190,8 @@ def _find_columns(first: list[str], csv_path: Path) -> tuple[int, int, bool]:
     return 0, 1, bool(paths and paths[0] == 0) or bool(groups and groups[0] == 1)
 
 
-def _parts(path: str) -> tuple[str, ...]:
+def path_parts(path: str) -> tuple[str, ...]:
+    """Return the parts of a path in a table, whichever slashes it is written with."""
     clean = PurePosixPath(path.replace("\\", "/"))
     return tuple(part for part in clean.parts if part not in ("/", "."))
 

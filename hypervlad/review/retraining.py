@@ -14,7 +14,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from sklearn.utils import Bunch
 
 from hypervlad.classifier import MicrographClassifier, TrainingImages
 from hypervlad.classifier.assessment import relative_names
-from hypervlad.datasets.groups import GroupRow, match_groups, read_group_rows
+from hypervlad.datasets.groups import GroupRow, match_groups, path_parts, read_group_rows
 from hypervlad.review.creation import entries_of, judge_images
 from hypervlad.review.database import update_queue
 from hypervlad.review.records import LabelledImage, QueueError, TrainingImage
@@ -338,9 +338,9 @@ def groups_from_table(
     rows = read_group_rows(table)
     found = [_row_of(path, rows) for path in added]
     of_added = {id(row) for row in found if row is not None}
-    ends = {_parts(os.fspath(path))[-1] for path in training}
+    ends = {path_parts(os.fspath(path))[-1] for path in training}
     # Lines of images of the queue need no training image.
-    kept = [row for row in rows if id(row) not in of_added or _parts(row.path)[-1] in ends]
+    kept = [row for row in rows if id(row) not in of_added or path_parts(row.path)[-1] in ends]
     own = match_groups([Path(path) for path in training], Path(root), kept, table)
     names = [
         _own_group(path) if row is None else row.group
@@ -392,10 +392,10 @@ def _codes_of(known: TrainingImages, training: Sequence[str]) -> list[int | None
     by_name: dict[str, list[tuple[tuple[str, ...], int]]] = defaultdict(list)
     for name, code in zip(known.names, known.groups.tolist(), strict=True):
         if name:
-            by_name[_parts(name)[-1]].append((_parts(name), code))
+            by_name[path_parts(name)[-1]].append((path_parts(name), code))
     found: list[int | None] = []
     for image, below in zip(training, relative_names(training), strict=True):
-        whole, short = _parts(Path(image).absolute().as_posix()), _parts(below)
+        whole, short = path_parts(Path(image).absolute().as_posix()), path_parts(below)
         fitting = [
             code
             for parts, code in by_name[whole[-1]]
@@ -411,11 +411,8 @@ def _own_group(path: Path) -> str:
 
 def _row_of(path: Path, rows: Sequence[GroupRow]) -> GroupRow | None:
     """Return the line whose path is the longest end of an image's path, if there is one."""
-    whole = _parts(path.as_posix())
-    fitting = [row for row in rows if (parts := _parts(row.path)) and whole[-len(parts) :] == parts]
-    return max(fitting, key=lambda row: len(_parts(row.path)), default=None)
-
-
-def _parts(path: str) -> tuple[str, ...]:
-    clean = PurePosixPath(path.replace("\\", "/"))
-    return tuple(part for part in clean.parts if part not in ("/", "."))
+    whole = path_parts(path.as_posix())
+    fitting = [
+        row for row in rows if (parts := path_parts(row.path)) and whole[-len(parts) :] == parts
+    ]
+    return max(fitting, key=lambda row: len(path_parts(row.path)), default=None)
