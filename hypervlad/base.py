@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
+import reprlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
@@ -17,12 +19,18 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.constraints import Alternatives, check_parameters
+from hypervlad.constraints import Alternatives, Constraint, check_parameters, check_value
 from hypervlad.modelfile import ModelFileError, write_model
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 _LABEL_KINDS = "biufUO"
+_LABEL_DTYPE = re.compile(r"object|[<>|][biuf][1248]|[<>]U[1-9][0-9]{0,8}")
+# Bytes of an array of labels for each character stored, and for the shortest ones: NumPy pads all
+# labels to one length.
+_MAX_PADDING = 256
+_MIN_LABEL_BYTES = 2**20
+_MAX_REASON = 500  # characters of a message that quotes the file
 # What content raises that is not that of a model; ArithmeticError by numbers that are too large.
 _UNFIT = (
     ArithmeticError,
@@ -60,20 +68,34 @@ class Value:
     Parameters
     ----------
     kind : {int, float, bool, str}
+    allowed : Constraint, optional
+        What a loaded value must satisfy; by default anything but numbers that are not finite.
+    may_be_infinite : bool, default=False
+        Whether a float may be infinite.
     """
 
     kind: type
+    allowed: Constraint | None = None
+    may_be_infinite: bool = False
 
     def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
         value = self.kind(value)
-        # JSON has neither infinity nor NaN.
-        return (value if self.kind is not float or np.isfinite(value) else str(value)), {}
+        if self.kind is not float or np.isfinite(value):
+            return value, {}
+        if not self.may_be_infinite or np.isnan(value):
+            raise ModelFileError(f"a model with the value {value} cannot be saved")
+        return str(value), {}  # JSON has no infinity
 
     def unpack(self, packed: Any, arrays: Arrays) -> Any:
-        expected = {float: int | float | str, int: int, bool: bool, str: str}[self.kind]
+        if self.may_be_infinite and packed in ("inf", "-inf"):
+            return float(packed)
+        expected = {float: int | float, int: int, bool: bool, str: str}[self.kind]
         if not isinstance(packed, expected) or isinstance(packed, bool) != (self.kind is bool):
-            raise TypeError(f"{packed!r} is not of type {self.kind.__name__}")
-        return self.kind(packed)
+            raise TypeError(f"{reprlib.repr(packed)} is not of type {self.kind.__name__}")
+        value = self.kind(packed)
+        if self.allowed is not None:
+            check_value("a value", value, [self.allowed])
+        return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +115,21 @@ class Values:
 
     def unpack(self, packed: Any, arrays: Arrays) -> Any:
         if not isinstance(packed, list):
-            raise TypeError(f"{packed!r} is not a list")
+            raise TypeError(f"{reprlib.repr(packed)} is not a list")
         return tuple(Value(self.kind).unpack(each, {}) for each in packed)
 
 
+@dataclasses.dataclass(frozen=True)
 class Labels:
-    """An array of at least two class labels: strings, numbers or booleans."""
+    """An array of at least two class labels: strings, numbers or booleans.
+
+    Parameters
+    ----------
+    distinct : bool, default=True
+        Whether they are sorted and each occurs once, as those of a classifier.
+    """
+
+    distinct: bool = True
 
     def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
         values = value.tolist()
@@ -116,43 +147,70 @@ class Labels:
         return {"dtype": dtype, "values": values}, {}
 
     def unpack(self, packed: Any, arrays: Arrays) -> Any:
-        dtype = np.dtype(packed["dtype"])
-        if dtype.kind not in _LABEL_KINDS:
-            raise ValueError(f"class labels have the unexpected type {packed['dtype']!r}")
-        labels = np.array(packed["values"], dtype=dtype)
-        if labels.ndim != 1 or len(labels) < 2:
-            raise ValueError(f"there are {labels.size} class labels; at least two are needed")
-        if dtype.kind == "O" and not _all_texts(packed["values"]):
-            raise ValueError("class labels of type object are not all strings")
+        name, values = packed["dtype"], packed["values"]
+        if not isinstance(name, str) or not _LABEL_DTYPE.fullmatch(name):
+            raise ValueError(f"class labels have the unexpected type {reprlib.repr(name)}")
+        dtype = np.dtype(name)
+        if not isinstance(values, list) or len(values) < 2:
+            raise ValueError(f"class labels are {reprlib.repr(values)}; expected at least two")
+        if dtype.kind in "UO":
+            if not _all_texts(values):
+                raise ValueError("class labels are not all strings")
+            n_stored = sum(map(len, values))
+            if len(values) * dtype.itemsize > _MIN_LABEL_BYTES + _MAX_PADDING * n_stored:
+                raise ValueError(f"class labels of {n_stored} characters in all have type {name}")
+        labels = np.array(values, dtype=dtype)
+        found = labels.tolist()
+        if found != values or [type(each) for each in found] != [type(each) for each in values]:
+            raise ValueError(f"class labels {reprlib.repr(values)} are not of type {name}")
+        if self.distinct and not (labels[:-1] < labels[1:]).all():
+            raise ValueError(f"class labels {reprlib.repr(values)} are not sorted and distinct")
         return labels
 
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """An array.
+    """An array of finite numbers.
 
     Parameters
     ----------
     dtype : str
         The exact type that is stored and expected, such as "float64".
     ndim : int
+    at_least, at_most : float, default=-1e30 and 1e30
+        The range of loaded values. With the default one, products with features in single precision
+        stay finite in double precision.
     """
 
     dtype: str
     ndim: int
+    at_least: float = -1e30
+    at_most: float = 1e30
 
     def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
         return {"shape": list(value.shape)}, {"": np.asarray(value, dtype=self.dtype)}
 
     def unpack(self, packed: Any, arrays: Arrays) -> Any:
-        array = arrays[""]
+        array = self.checked(arrays[""])
+        if list(array.shape) != packed["shape"]:
+            raise ValueError(
+                f"an array has shape {array.shape}; expected {reprlib.repr(packed['shape'])}"
+            )
+        return array
+
+    def checked(self, array: NDArray[Any], name: str = "an array") -> NDArray[Any]:
+        """Return an array from a file; ValueError for another type, rank or range of values."""
         if array.dtype != self.dtype or array.ndim != self.ndim:
             raise ValueError(
-                f"an array has type {array.dtype} and shape {array.shape}; "
+                f"{name} has type {array.dtype} and shape {array.shape}; "
                 f"expected {self.dtype} and {self.ndim} dimensions"
             )
-        if list(array.shape) != packed["shape"]:
-            raise ValueError(f"an array has shape {array.shape}; expected {packed['shape']}")
+        # Not finite: the extremes of an array with NaN are NaN.
+        if array.size and not (array.min() >= self.at_least and array.max() <= self.at_most):
+            raise ValueError(
+                f"{name} has values from {array.min()} to {array.max()}; expected numbers from "
+                f"{self.at_least:g} to {self.at_most:g}"
+            )
         return array
 
 
@@ -165,6 +223,9 @@ class ArrayDict:
     def unpack(self, packed: Any, arrays: Arrays) -> Any:
         if {name: list(array.shape) for name, array in arrays.items()} != dict(packed):
             raise ValueError("some arrays are missing, superfluous or of another shape")
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise ValueError(f"values of the array {name!r} are not finite")
         return dict(arrays)
 
 
@@ -249,7 +310,7 @@ class Estimator(BaseEstimator):
     """An estimator with declared parameter constraints and a declared state.
 
     Subclasses set the class attributes; what they cannot express (rules across parameters, checks
-    across fitted attributes) goes into overrides of `_check_parameters` and `_check_state`.
+    across fitted attributes) goes into overrides of `check_parameters` and `_check_state`.
 
     Attributes
     ----------
@@ -272,7 +333,7 @@ class Estimator(BaseEstimator):
     _part_parameters: ClassVar[Mapping[str, str]] = {}
     _unsaved_parameters: ClassVar[frozenset[str]] = frozenset({"verbose"})
 
-    def _check_parameters(self) -> None:
+    def check_parameters(self) -> None:
         """Raise a ValueError that names the first unusable parameter; ``fit`` begins with it."""
         check_parameters(self.get_params(deep=False), self._parameter_constraints)
 
@@ -329,6 +390,7 @@ class Estimator(BaseEstimator):
         ModelFileError
             If something is missing or superfluous, or parts do not fit together.
         """
+        name = "parameters"
         try:
             model = cls(**cls._parameters_from(header["parameters"]))
             fitted, remaining = dict(header["fitted"]), dict(arrays)
@@ -337,18 +399,20 @@ class Estimator(BaseEstimator):
                     continue
                 own = _arrays_of(name, remaining)
                 setattr(model, name, field.unpack(fitted.pop(name), own))
+            name = "the whole"
             if fitted or remaining:
                 raise ValueError(f"unknown entries {sorted(fitted) + sorted(remaining)}")
             for parameter, attribute in cls._part_parameters.items():
                 if (part := getattr(model, attribute, None)) is not None:
                     setattr(model, parameter, clone(part))
-            model._check_parameters()
+            model.check_parameters()
             model._check_state()
         except ModelFileError:
             raise
         except _UNFIT as error:
             raise ModelFileError(
-                f"the {cls.__name__} is incomplete ({type(error).__name__}: {error}): it was "
+                f"the {cls.__name__} is incomplete "
+                f"({type(error).__name__} in {name}: {str(error)[:_MAX_REASON]}): it was "
                 "written by another version of hypervlad, or not by hypervlad; train it again"
             ) from error
         return model

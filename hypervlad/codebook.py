@@ -18,9 +18,12 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm.auto import tqdm
 
+from hypervlad.base import Array
+
 # Rows that a step of minibatch K-means waits for: scikit-learn's own default. An image of the usual
 # 5,000 pixels is one step.
 _MIN_ROWS_PER_STEP = 1024
+_MAX_VALUE = 1e20  # of a codebook in a file
 
 
 class LayerProjection(NamedTuple):
@@ -112,6 +115,56 @@ class Codebook:
             raise KeyError("codewords")
         return cls(projections, joint, tuple(arrays[f"codewords.{i}"] for i in range(n_books)))
 
+    def check(
+        self,
+        n_layers: int,
+        n_codewords: int,
+        kind: Literal["joint", "per_layer", "both"],
+        layer_components: int | None,
+    ) -> None:
+        """Raise a ValueError unless a codebook from a file is one of these parameters.
+
+        Parameters
+        ----------
+        n_layers : int
+        n_codewords, kind, layer_components
+            As given to `learn_codebook`.
+        """
+        widths = []
+        for mean, std, scale, components in self.projections:
+            _VECTOR.checked(mean, "mean")
+            _DEVIATIONS.checked(std, "std")
+            if components is not None:
+                _MATRIX.checked(components, "components")
+            n_channels, shape = len(mean), None if components is None else components.shape
+            if (
+                not n_channels
+                or len(std) != n_channels
+                or not 0 < scale <= _MAX_VALUE
+                or (components is None) != (layer_components is None)
+                or (shape is not None and (shape[1] != n_channels or not shape[0]))
+                or (shape is not None and shape[0] > (layer_components or 0))
+            ):
+                raise ValueError(
+                    f"a projection of {n_channels} channels with components of shape {shape} and "
+                    f"scale {scale} does not fit layer_components={layer_components}"
+                )
+            widths.append(n_channels if components is None else len(components))
+        joint = [] if kind == "per_layer" else [(n_codewords, sum(widths))]
+        each = [] if kind == "joint" else [(n_codewords, width) for width in widths]
+        shapes = [_MATRIX.checked(words, "codewords").shape for words in self.codewords]
+        has_joint = self.joint is not None
+        if len(widths) != n_layers or shapes != joint + each or has_joint != bool(joint):
+            raise ValueError(
+                f"codewords of shapes {shapes} for {len(widths)} layers; expected {joint + each} "
+                f"for {n_layers}"
+            )
+
+
+_VECTOR = Array("float32", 1, -_MAX_VALUE, _MAX_VALUE)
+_MATRIX = Array("float32", 2, -_MAX_VALUE, _MAX_VALUE)
+_DEVIATIONS = Array("float32", 1, 1 / _MAX_VALUE, _MAX_VALUE)
+
 
 class CodebookField:
     """How a model file stores a codebook: see `hypervlad.base.Field`."""
@@ -120,7 +173,10 @@ class CodebookField:
         return {}, value.to_arrays()
 
     def unpack(self, packed: Any, arrays: dict[str, np.ndarray]) -> Codebook:
-        return Codebook.from_arrays(arrays)
+        codebook = Codebook.from_arrays(arrays)
+        if unknown := arrays.keys() - codebook.to_arrays().keys():
+            raise ValueError(f"unknown arrays of the codebook: {sorted(unknown)}")
+        return codebook
 
 
 def _spaces(

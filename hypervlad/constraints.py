@@ -189,11 +189,14 @@ class ListOf:
         What the list is, for the message: "a sequence of layer names".
     at_least : int, default=1
         Minimum number of items.
+    at_most : int or None, default=None
+        Maximum number of items, named in ``meaning``.
     """
 
     item: Constraint
     meaning: str
     at_least: int = 1
+    at_most: int | None = None
 
     def accepts(self, value: Any) -> bool:
         if isinstance(value, np.ndarray):
@@ -201,6 +204,7 @@ class ListOf:
         return (
             isinstance(value, list | tuple)
             and len(value) >= self.at_least
+            and (self.at_most is None or len(value) <= self.at_most)
             and all(self.item.accepts(each) for each in value)
         )
 

@@ -15,17 +15,17 @@ loads a file asks which class belongs to it (`loader_of`).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib
 import json
+import math
 import os
 import re
-import secrets
-from collections.abc import Iterator, Mapping
+import reprlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -33,15 +33,16 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from hypervlad._version import __version__
+from hypervlad.files import LinkError, replace_when_complete
 
 __all__ = [
     "ModelFile",
     "ModelFileError",
     "ModelFileNotFoundError",
     "loader_of",
+    "parse_json",
     "read_model",
     "register_kind",
-    "replace_when_complete",
     "write_model",
 ]
 
@@ -49,11 +50,16 @@ FORMAT_VERSION = 1
 
 _ENTRY = "hypervlad"
 _NO_DIGEST = "0" * 64
+_MAX_REASON = 500  # characters of a message that quotes the file
 # Where the digest stands is part of the format: it must be found before anything can be parsed.
 _START = re.compile(
     rb'.{8}\{"__metadata__":\{"hypervlad":"\{\\"sha256\\":\\"([0-9a-f]{64})\\",', re.DOTALL
 )
 _START_LENGTH = 256
+# A header of 32 MB names half a million training images; a forged one could need 25 times its size.
+_MAX_HEADER = 2**25
+_MAX_NESTING = 32
+_MAX_DIGITS = 20  # of a whole number; those of 64 bits have at most 19 and a sign
 _DTYPES = frozenset(
     np.dtype(code)
     for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
@@ -171,7 +177,7 @@ def write_model(
     Parameters
     ----------
     path : path-like
-        An existing file is replaced; its folder must exist.
+        An existing file is replaced, a symbolic link refused; its folder must exist.
     kind : str
         Which estimator this is; see `register_kind`.
     header : mapping
@@ -201,6 +207,8 @@ def write_model(
         raise ModelFileNotFoundError(
             f"{os.fspath(path)}: its folder does not exist; create it first."
         ) from error
+    except LinkError as error:
+        raise ModelFileError(str(error)) from error
     except OSError as error:
         raise ModelFileError(
             f"{os.fspath(path)}: the model could not be written ({error.strerror or error}); "
@@ -231,24 +239,26 @@ def read_model(path: str | os.PathLike[str], *, kind: str | None = None) -> Mode
     data = _read_bytes(Path(path), name)
     _check_digest(data, name)
     try:
-        (length,) = np.frombuffer(data[:8], "<u8")
-        entry = json.loads(json.loads(data[8 : 8 + int(length)])["__metadata__"][_ENTRY])
+        length = int.from_bytes(data[:8], "little")
+        if length > _MAX_HEADER:
+            raise ValueError(f"a header of {length} bytes, more than {_MAX_HEADER}")
+        entry = parse_json(parse_json(data[8 : 8 + length])["__metadata__"][_ENTRY])
         _check_version(entry, name)
         content = ModelFile(
-            kind=str(entry["kind"]),
+            kind=_text(entry["kind"]),
             header=dict(entry["header"]),
             arrays={
                 key: array if array.flags.writeable else array.copy()
                 for key, array in safetensors.numpy.load(data).items()
             },
-            library_version=str(entry["library"]),
+            library_version=_text(entry["library"]),
         )
     except ModelFileError:
         raise
     except (safetensors.SafetensorError, LookupError, TypeError, ValueError, RecursionError) as err:
         raise ModelFileError(
             f"{name}: the file is whole but not laid out as a hypervlad model "
-            f"({type(err).__name__}: {err}); save the model again."
+            f"({type(err).__name__}: {str(err)[:_MAX_REASON]}); save the model again."
         ) from err
     if kind is not None and content.kind != kind:
         raise ModelFileError(
@@ -258,41 +268,82 @@ def read_model(path: str | os.PathLike[str], *, kind: str | None = None) -> Mode
     return content
 
 
-@contextlib.contextmanager
-def replace_when_complete(
-    path: str | os.PathLike[str], *, flush: bool = True
-) -> Iterator[BinaryIO]:
-    """Open a file for writing that appears under its name only when it is complete.
-
-    The bytes go to a temporary file in the same folder, which is flushed to the disk and then moved
-    over `path`. If that is interrupted, by Ctrl-C for example, the temporary file is removed and
-    `path` stays as it was.
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON from an untrusted source.
 
     Parameters
     ----------
-    path : path-like
-        A link is followed: the file that it points to is replaced.
-    flush : bool, default=True
-        If False, a power cut may leave a damaged file: for many small ones that can be recreated.
+    text : str or bytes
 
-    Yields
+    Returns
+    -------
+    object
+        All numbers are finite.
+
+    Raises
     ------
-    binary stream
+    ValueError
+        For text that is not JSON, keys that occur twice, numbers that are too large for 64 bits or
+        not finite, and lists and objects nested more than 32 deep.
+
+    Examples
+    --------
+    >>> parse_json('{"a": [1, 2.5]}')
+    {'a': [1, 2.5]}
+    >>> parse_json('{"a": 1, "a": 2}')
+    Traceback (most recent call last):
+        ...
+    ValueError: the key 'a' occurs twice
     """
-    target = Path(os.path.realpath(path))
-    if target.is_dir():
-        raise IsADirectoryError(f"{os.fspath(path)} is a folder; give the name of a file.")
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        # Not tempfile: its files are private, and a model on a shared disk should not be.
-        with open(temporary, "xb") as stream:
-            yield stream
-            stream.flush()
-            if flush:
-                os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        value = json.loads(
+            text,
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_finite,
+            parse_float=_finite,
+            parse_int=_bounded_integer,
+        )
+    except RecursionError:
+        raise ValueError("lists and objects are nested too deeply") from None
+    level = [value]
+    for _ in range(_MAX_NESTING + 1):
+        level = [
+            item
+            for each in level
+            if isinstance(each, dict | list)
+            for item in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return value
+    raise ValueError(f"lists and objects are nested more than {_MAX_NESTING} deep")
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict[str, Any]()
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:_MAX_REASON]!r} occurs twice")
+        found[key] = value
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:_MAX_DIGITS]} is not finite")
+    return value
+
+
+def _bounded_integer(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"the whole number {text[:_MAX_DIGITS]}... has more than 64 bits")
+    return int(text)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{reprlib.repr(value)} is not a text")
+    return value
 
 
 def _serialise(kind: str, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
@@ -301,6 +352,7 @@ def _serialise(kind: str, header: Mapping[str, Any], arrays: Mapping[str, NDArra
         plain = json.dumps(dict(header), sort_keys=True, allow_nan=False, separators=(",", ":"))
         labels = f'"kind":{json.dumps(str(kind))},"library":{json.dumps(__version__)}'
         entry = f'{{"sha256":"{_NO_DIGEST}","format":{FORMAT_VERSION},{labels},"header":{plain}}}'
+        parse_json(entry)  # raises for what could not be read again
         tensors = {key: _storable(key, array) for key, array in arrays.items()}
         return safetensors.numpy.save(tensors, metadata={_ENTRY: entry})
     except (safetensors.SafetensorError, TypeError, ValueError, RecursionError) as error:
@@ -395,7 +447,9 @@ def _check_digest(data: bytes, name: str) -> None:
 
 
 def _check_version(entry: dict[str, Any], name: str) -> None:
-    if int(entry["format"]) > FORMAT_VERSION:
+    if not isinstance(entry, dict) or not isinstance(entry["format"], int):
+        raise TypeError("the format's version is not a number")
+    if entry["format"] > FORMAT_VERSION:
         raise ModelFileError(
             f"{name} was written by hypervlad {entry.get('library')} in format {entry['format']}, "
             f"and this version, {__version__}, reads up to {FORMAT_VERSION}; update it: "

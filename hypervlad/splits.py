@@ -10,9 +10,11 @@ group in the training part, and a class with a single group is never tested.
 
 from __future__ import annotations
 
+import datetime
+import reprlib
 import warnings
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterator, Mapping, Set
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +23,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
-__all__ = ["group_folds", "holdout_split", "joined_groups", "linked_groups"]
+__all__ = ["check_column", "group_folds", "holdout_split", "joined_groups", "linked_groups"]
 
 IntArray = NDArray[np.intp]
 
@@ -212,6 +214,72 @@ def linked_groups(pairs: IntArray, n: int) -> IntArray:
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.intp)
 
 
+_KINDS = {"labels": "biufUO", "weights": "biufO"}
+_EXPECTED = {"labels": "strings, integers, floats or booleans", "weights": "real numbers"}
+
+
+def check_column(
+    what: str, values: Any, role: Literal["labels", "groups", "weights"] = "groups"
+) -> None:
+    """Raise an error unless labels, groups or weights are a sequence of values of usable types.
+
+    Parameters
+    ----------
+    what : str
+        What the message calls them: the parameter.
+    values : object
+        A list, a tuple, an array, or a column of a table. Its length is not checked.
+    role : {"labels", "groups", "weights"}, default="groups"
+        Labels are strings, numbers or booleans, as a model file holds them; weights are real
+        numbers in one dimension; groups are of any type.
+
+    Raises
+    ------
+    ValueError
+        For a string, a set, a dictionary, a generator or a single value, and for values of other
+        types, such as bytes and dates.
+
+    Examples
+    --------
+    >>> check_column("y", ["fibre", "matrix"], "labels")
+    >>> check_column("y", {"fibre", "matrix"}, "labels")
+    Traceback (most recent call last):
+        ...
+    ValueError: y must be a list, a tuple or an array with one value per row, not a set
+    """
+    unordered = isinstance(values, str | bytes | Mapping | Set | Iterator)
+    is_column = hasattr(values, "__getitem__") or hasattr(values, "__array__")
+    if unordered or not is_column or not getattr(values, "shape", (1,)):
+        raise ValueError(
+            f"{what} must be a list, a tuple or an array with one value per row, "
+            f"not a {type(values).__name__}"
+        )
+    if role == "groups":
+        return
+    dtype = getattr(values, "dtype", None)
+    if isinstance(values, list | tuple):  # with None or NaN it would become an array of strings
+        types = {type(value) for value in values}
+        dtype = None if types <= {str, int, float, bool} else np.array(values, dtype=object).dtype
+    if not isinstance(dtype, np.dtype):
+        return
+    array = np.asarray(values, dtype=dtype)
+    unusable = [value for value in array.ravel() if _is_unusable(value)] if dtype == "O" else []
+    if dtype.kind not in _KINDS[role] or unusable:
+        example = reprlib.repr(unusable[0] if unusable else array.dtype)
+        # The words that scikit-learn's checks look for.
+        complex_data = "Complex data not supported: " if dtype.kind == "c" else ""
+        raise ValueError(f"{complex_data}{what} must be {_EXPECTED[role]}; got {example}")
+    if role == "weights" and array.ndim != 1:
+        raise ValueError(f"{what} has shape {array.shape}; expected one weight per row")
+
+
+def _is_unusable(value: Any) -> bool:
+    """Return whether a value is of a type that neither labels nor weights can have."""
+    if isinstance(value, np.generic):
+        return value.dtype.kind not in "biufU"
+    return isinstance(value, bytes | complex | datetime.date | datetime.timedelta)
+
+
 def first_appearance_codes(values: ArrayLike, what: str) -> IntArray:
     """Number the distinct values in the order they appear, so that names cannot change a split."""
     if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iu":
@@ -234,8 +302,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _as_list(values: ArrayLike, what: str) -> list[Any]:
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise ValueError(f"{what} has one value per row; got {values!r}.")
+    check_column(what, values)
     # A list stays a list: as an array, [1, "a"] would turn into strings.
     if isinstance(values, list | tuple):
         if any(isinstance(value, list | tuple | np.ndarray) for value in values):

@@ -64,7 +64,7 @@ class Sizes:
     batch_sizes: tuple[int, ...]
 
 
-QUICK = Sizes(per_class=3, surfaces=6, fibres=3, rounds=2, batch_sizes=(3,))
+QUICK = Sizes(per_class=3, surfaces=24, fibres=6, rounds=2, batch_sizes=(3,))
 FULL = Sizes(per_class=25, surfaces=40, fibres=16, rounds=5, batch_sizes=(1, 3, 16))
 
 
@@ -467,7 +467,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("old", type=Path, help="checkout of the old state")
     parser.add_argument("new", type=Path, help="checkout of the new state")
     parser.add_argument("--data", type=Path, required=True, help="folder of real images")
-    parser.add_argument("--quick", action="store_true", help="few images and rounds: 4 minutes")
+    parser.add_argument("--quick", action="store_true", help="few images and rounds: 15 minutes")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="JSON file of checks and times")
     arguments = parser.parse_args(argv)

@@ -22,6 +22,7 @@ from hypervlad.alignment.labels import (
     read_grey,
 )
 from hypervlad.alignment.vectors import TurnInvariantVectors
+from hypervlad.backbones import WeightsNotFoundError
 from hypervlad.base import Field, ImageEstimator, Part, Value, seeded_clone
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.constraints import (
@@ -29,16 +30,19 @@ from hypervlad.constraints import (
     Alternatives,
     InstanceOf,
     Integer,
+    Number,
     RandomState,
     check_value,
 )
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.parameters import check_read_options
+from hypervlad.encoder.encoding import NotFiniteError, check_finite
 from hypervlad.fibres import AlignedFraction, aligned_fraction
 from hypervlad.fibres.alignment import DEFAULT_WINDOW
 from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, check_image_list
+from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, warn_skipped
+from hypervlad.modelfile import ModelFileError
 from hypervlad.splits import joined_groups
 from hypervlad.windows.dataset import (
     UNKNOWN,
@@ -52,6 +56,7 @@ from hypervlad.windows.dataset import (
 )
 from hypervlad.windows.vectors import check_window_encoder, window_encoder
 
+_WINDOW = Integer(2, 2**16)
 _MAX_SIZE_RATIO = 1.5  # of windows to those trained on, or the inverse
 
 
@@ -120,19 +125,19 @@ class AlignmentClassifier(ImageEstimator):
     _kind = "alignment_classifier"
     _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
         "encoder": [InstanceOf(HypercolumnVLAD, "a HypercolumnVLAD"), None],
-        "window": [Integer(2)],
+        "window": [_WINDOW],
         "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
-        "tile_size": [Integer(64)],
+        "tile_size": [Integer(64, 2**16)],
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
     }
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "encoder_": Part(HypercolumnVLAD),
         "boosting_": Part(BoostedSoftmaxClassifier),
-        "window_": Value(int),
-        "n_images_": Value(int),
-        "n_windows_": Value(int),
-        "aligned_share_": Value(float),
+        "window_": Value(int, _WINDOW),
+        "n_images_": Value(int, Integer()),
+        "n_windows_": Value(int, Integer()),
+        "aligned_share_": Value(float, Number(at_least=0, at_most=1)),
     }
     _part_parameters: ClassVar[Mapping[str, str]] = {"encoder": "encoder_", "boosting": "boosting_"}
 
@@ -167,9 +172,9 @@ class AlignmentClassifier(ImageEstimator):
 
         Images are cut into windows side by side. Windows without fibres are left out. Each image is
         read twice, for the codebook and for its windows, and passes through the network once in
-        each of the four turns. Its feature maps are kept in a temporary folder meanwhile, in about
-        as much space as the images need in single precision; the environment variable TMPDIR
-        moves it.
+        each of the four turns. Feature maps of the images that the codebook is learnt from are kept
+        in a temporary folder meanwhile, in about as much space as these images need in single
+        precision; the environment variable TMPDIR moves it.
 
         Parameters
         ----------
@@ -194,7 +199,7 @@ class AlignmentClassifier(ImageEstimator):
         ImageReadError
             An image or map that cannot be read, does not fit, or is smaller than a window; named.
         """
-        self._check_parameters()
+        self.check_parameters()
         images = check_image_list(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         own = default_alignment_encoder() if self.encoder is None else self.encoder
@@ -348,8 +353,8 @@ class AlignmentClassifier(ImageEstimator):
 
     # --- the stages ----------------------------------------------------------------------------
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         if self.boosting is not None:
             self.boosting.check_parameters()
         if self.encoder is None:
@@ -369,7 +374,6 @@ class AlignmentClassifier(ImageEstimator):
             )
         if ALIGNED not in self.boosting_.classes_.tolist():
             raise ValueError(f"the learner has no class {ALIGNED!r}")
-        check_value("window_", self.window_, self._parameter_constraints["window"])
 
     def _convert_of(self, image: Any) -> Convert:
         """Return how to read an image that has windows already: no banner is cut off an array."""
@@ -380,6 +384,7 @@ class AlignmentClassifier(ImageEstimator):
     def _proba(self, image: PreparedImage, tiles: TileGrid) -> NDArray[np.float64]:
         check_value("tile_size", self.tile_size, self._parameter_constraints["tile_size"])
         vectors = TurnInvariantVectors(self.encoder_, self.tile_size)(image, tiles)
+        check_finite(vectors[None], [image.name])
         column = self.boosting_.classes_.tolist().index(ALIGNED)
         proba = self.boosting_.predict_proba(vectors)[:, column]
         return np.asarray(proba.reshape(tiles.shape), dtype=np.float64)
@@ -388,6 +393,8 @@ class AlignmentClassifier(ImageEstimator):
         grey = read_grey(image, self.encoder_.fitted_params_.read_options, name)
         try:
             return aligned_fraction(grey, self, **{"window": self.window_} | options)
+        except (ModelFileError, NotFiniteError, WeightsNotFoundError):
+            raise
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
 

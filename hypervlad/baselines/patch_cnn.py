@@ -44,8 +44,9 @@ from hypervlad.constraints import (
     Number,
     RandomState,
 )
-from hypervlad.encoder.parameters import check_read_options
+from hypervlad.encoder.encoding import check_finite
 from hypervlad.images import ImageReadError, ReadOptions, check_image_list, read_micrographs
+from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name
 from hypervlad.splits import holdout_split
 from hypervlad.windows import ANOMALOUS, NORMAL, map_from_patches, patch_positions, patches_at
@@ -160,9 +161,9 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         "architecture_": Record(PatchArchitecture),
         "weights_": ArrayDict(),
         "curves_": Record(Curves),
-        "patch_": Value(int),
-        "n_channels_": Value(int),
-        "n_parameters_": Value(int),
+        "patch_": Value(int, Integer()),
+        "n_channels_": Value(int, Integer()),
+        "n_parameters_": Value(int, Integer()),
     }
     _unsaved_parameters = frozenset({"device", "verbose"})
 
@@ -247,7 +248,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         ImageReadError
             If a patch cannot be read or has another size; the message names it.
         """
-        self._check_parameters()
+        self.check_parameters()
         if validation is not None and groups is not None:
             raise ValueError(
                 "groups decide which patches are held out, but with validation= none are: give "
@@ -309,7 +310,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     def decision_function(self, X: Sequence[Any]) -> NDArray[np.float64]:
         """Return the log-odds (n,) of ``classes_[1]``, without dropout."""
         pixels = self.as_network_input(X)
-        return self._log_odds(self._fitted_network(), pixels)
+        return check_finite(self._log_odds(self._fitted_network(), pixels), X)
 
     def predict_proba(self, X: Sequence[Any]) -> NDArray[np.float64]:
         """Return the probabilities (n, 2) of ``classes_``."""
@@ -381,9 +382,9 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
             )
             for some in np.split(positions, range(_MAX_BATCH, len(positions), _MAX_BATCH))
         ]
-        return map_from_patches(
-            sign * np.concatenate(values), positions, (height, width), self.patch_
-        )
+        log_odds = np.concatenate(values)
+        check_finite(log_odds[None], [image])
+        return map_from_patches(sign * log_odds, positions, (height, width), self.patch_)
 
     def predict_map(
         self,
@@ -400,8 +401,8 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
 
     # --- internal ------------------------------------------------------------------------------
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         if len(self.filters) != len(self.kernel_sizes):
             raise ValueError(
                 "filters and kernel_sizes must have one number for each convolution, not "
@@ -409,6 +410,15 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
             )
 
     def _check_state(self) -> None:
+        if (self.architecture_.n_channels, self.architecture_.patch) != (
+            self.n_channels_,
+            self.patch_,
+        ):
+            raise ValueError("the architecture is for patches of another shape")
+        if any(array.dtype != np.float32 for array in self.weights_.values()):
+            raise ValueError("the network's weights are not all of type float32")
+        if len(self.classes_) != 2:
+            raise ValueError(f"{len(self.classes_)} classes; expected two")
         self._fitted_network()  # raises if the weights do not fit
 
     def _split(
@@ -432,9 +442,10 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         return outputs_of(network, batches)[:, 0].numpy()
 
     def _fitted_network(self) -> torch.nn.Sequential:
-        with torch.random.fork_rng(devices=[]):  # its initial weights are replaced
+        with torch.device("meta"):  # its initial weights are replaced
             network = build_patch_network(**vars(self.architecture_))
-        network.load_state_dict({k: torch.from_numpy(v) for k, v in self.weights_.items()})
+        state = {k: torch.from_numpy(v) for k, v in self.weights_.items()}
+        network.load_state_dict(state, assign=True)
         return network.to(check_device(self.device)).eval()
 
     def __sklearn_tags__(self) -> Any:

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from hypervlad.constraints import Integer, ListOf, Number, check_value
+
 _POOL = 2
+_MAX_COUNT = 2**16  # of channels, pixels, filters and units
+_MAX_CONVOLUTIONS = 16
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,16 @@ class PatchArchitecture:
     kernel_sizes: tuple[int, ...]
     n_dense: int
     dropout: float
+
+    def __post_init__(self) -> None:
+        """Refuse values from a file that cannot be those of a network."""
+        count = Integer(1, _MAX_COUNT)
+        for name in ("n_channels", "patch", "n_dense"):
+            check_value(name, getattr(self, name), [count])
+        counts = ListOf(count, "a sequence of at most 16 numbers", at_most=_MAX_CONVOLUTIONS)
+        for name in ("filters", "kernel_sizes"):
+            check_value(name, getattr(self, name), [counts])
+        check_value("dropout", self.dropout, [Number(at_least=0, below=1)])
 
 
 def build_patch_network(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,11 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.base import Array, Value
 from hypervlad.boosting.linear import TrainingRows, fit_linear_margins
+from hypervlad.constraints import Number
 from hypervlad.splits import group_folds
 
 FloatArray = NDArray[np.float64]
 _FOLDS = 5
+_SMALLEST = 1e-30  # scale and temperature in a file
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,18 +61,24 @@ class SoftmaxHead:
         ValueError
             If the arrays do not fit together or have invalid values.
         """
-        head = cls(**arrays, temperature=float(header["temperature"]))
+        found: dict[str, Any] = {
+            name: _ARRAYS[name].checked(array, name) for name, array in arrays.items()
+        }
+        positive = Number(at_least=_SMALLEST, at_most=1 / _SMALLEST)
+        head = cls(**found, temperature=Value(float, positive).unpack(header["temperature"], {}))
         n_features, n_classes = head.coef.shape
         shapes = (head.mean.shape, head.scale.shape, head.intercept.shape)
         if shapes != ((n_features,), (n_features,), (n_classes,)):
             raise ValueError(f"the head's arrays do not fit: {head.coef.shape} and {shapes}")
-        if not all(np.isfinite(array).all() for array in arrays.values()):
-            raise ValueError("the head's arrays contain values that are not finite")
-        if not (head.scale > 0).all():
-            raise ValueError("the head's scale is not positive everywhere")
-        if not (math.isfinite(head.temperature) and head.temperature > 0):
-            raise ValueError(f"the head's temperature is {head.temperature}, not positive")
         return head
+
+
+_ARRAYS = {
+    "mean": Array("float64", 1),
+    "scale": Array("float64", 1, at_least=_SMALLEST),
+    "coef": Array("float64", 2),
+    "intercept": Array("float64", 1),
+}
 
 
 @dataclass(frozen=True, eq=False)

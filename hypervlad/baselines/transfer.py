@@ -61,13 +61,17 @@ from hypervlad.constraints import (
     is_integer,
 )
 from hypervlad.encoder import EncodedImages, ImageLoader
-from hypervlad.encoder.encoding import encode_images
-from hypervlad.encoder.loading import Batch
-from hypervlad.encoder.network_source import NetworkSource, check_registered, portable_weights
-from hypervlad.encoder.parameters import check_read_options
+from hypervlad.encoder.encoding import check_finite, encode_images
+from hypervlad.encoder.loading import MAX_SIDE, Batch
+from hypervlad.encoder.network_source import (
+    NetworkSource,
+    check_prepared,
+    check_registered,
+    portable_weights,
+)
 from hypervlad.images import ReadOptions, check_image_list
-from hypervlad.images.reading import image_name
-from hypervlad.splits import holdout_split, joined_groups
+from hypervlad.images.options import check_read_options
+from hypervlad.splits import check_column, holdout_split, joined_groups
 
 _MIN_GROUPS = 5  # held out; with fewer, their loss says little
 _WARM_UP = 10  # steps
@@ -220,7 +224,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         "weights": [InstanceOf((str, os.PathLike), '"imagenet", "random" or a path')],
         "mode": [OneOf("features", "finetune")],
         "trainable": [OneOf("head", "last", "all")],
-        "image_size": [OneOf("auto"), Integer()],
+        "image_size": [OneOf("auto"), Integer(1, MAX_SIDE)],
         "Cs": CS,
         "class_weight": CLASS_WEIGHT,
         "learning_rate": [Number(above=0)],
@@ -251,17 +255,17 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "classes_": Labels(),
         "head_": Part(SoftmaxHead),
-        "C_": Value(float),
+        "C_": Value(float, Number(above=0)),
         "history_": Maybe(Record(FineTuningCurves)),
         "backbone_": Value(str),
         "trainable_": Value(str),
-        "image_size_": Value(int),
+        "image_size_": Value(int, Integer(1, MAX_SIDE)),
         "read_options_": Record(ReadOptions),
         "preprocessing_": Record(Preprocessing),
         "weights_digest_": Value(str),
         "network_state_": ArrayDict(),
         "whole_network_": Value(bool),
-        "n_images_": Value(int),
+        "n_images_": Value(int, Integer()),
     }
     _unsaved_parameters = frozenset({"checkpoint", "device", "n_jobs", "verbose"})
 
@@ -366,11 +370,13 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         ImageReadError
             If an image cannot be read; the message names it.
         """
-        self._check_parameters()
+        self.check_parameters()
         backbone, device = get_backbone(self.backbone), check_device(self.device)
         image_size, read_options = self._size_for(backbone), check_read_options(self.read_options)
         images = check_image_list(images)
         labels = checked_labels(y, len(images))
+        if groups is not None:
+            check_column("groups", groups)
         known = None if groups is None else of_length("groups values", groups, len(images))
         check_classes(labels, known)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=4).tolist()
@@ -386,7 +392,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
             _averaged_features(network, backbone, normalised_images(part, backbone))
             for part in data.samples(codes, device).image_batches()
         ]
-        X = _check_finite(np.concatenate(features), [images[i] for i in data.positions])
+        X = check_finite(np.concatenate(features), [images[i] for i in data.positions])
         tuned: FineTuned | None = None
         if self.mode == "finetune":
             rows, held_out = self._hold_out(codes, joined, seeds[1])
@@ -512,7 +518,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     def _check_state(self) -> None:
         check_registered(self.backbone_)
         check_value("trainable_", self.trainable_, self._parameter_constraints["trainable"])
-        check_value("image_size_", self.image_size_, [Integer()])
+        check_prepared(self.preprocessing_, self.backbone_)
         n_classes = len(self.classes_)
         if self.head_.coef.shape[1] != n_classes:
             raise ValueError(f"a head of {self.head_.coef.shape[1]} classes for {n_classes} labels")
@@ -524,8 +530,8 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
 
     # --- parameters ----------------------------------------------------------------------------
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         check_class_weight(self.class_weight)
         if self.checkpoint is not None:
             check_location(self.checkpoint)
@@ -539,7 +545,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     def _size_for(self, backbone: Backbone) -> int:
         """Return the side, in pixels, of prepared images for a backbone."""
         minimum = backbone.preprocessing.minimum_size
-        check_value("image_size", self.image_size, [Integer(minimum), OneOf("auto")])
+        check_value("image_size", self.image_size, [Integer(minimum, MAX_SIDE), OneOf("auto")])
         if isinstance(self.image_size, str):
             return max(imagenet_size(backbone), minimum)
         return int(self.image_size)
@@ -644,7 +650,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
 
         def compute(batch: Batch) -> NDArray[np.float32]:
             features = _averaged_features(network, backbone, batch.tensors)
-            return _check_finite(features, [images[position] for position in batch.positions])
+            return check_finite(features, [images[position] for position in batch.positions])
 
         loader = self._loader(self.image_size_, self.read_options_, self.preprocessing_)
         encoded = encode_images(images, loader, compute, len(self.head_.mean))
@@ -695,15 +701,3 @@ def _averaged_features(
     """Return the features (B, C) of normalised images (B, C, s, s): the last maps, averaged."""
     (maps,) = network(images.to(network.device))
     return np.asarray(average_maps(maps, backbone).cpu().numpy())
-
-
-def _check_finite(features: NDArray[np.float32], images: list[Any]) -> NDArray[np.float32]:
-    """Return the features of images, unless some are not finite."""
-    invalid = np.flatnonzero(~np.isfinite(features).all(axis=1))
-    if len(invalid):
-        raise ValueError(
-            f"the network's features are not finite for {len(invalid)} images, starting with "
-            f"{image_name(images[invalid[0]])}: are its weights damaged, or those of another "
-            "network?"
-        )
-    return features

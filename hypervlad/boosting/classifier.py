@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import numbers
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -28,6 +28,7 @@ from hypervlad.boosting.linear import (
     training_rows,
     warn_of_small_classes,
 )
+from hypervlad.boosting.tree_arrays import MAX_DEPTH, MAX_FEATURES, BoosterField, n_classes_of
 from hypervlad.boosting.trees import fit_trees, tree_margins, xgboost_parameters
 from hypervlad.constraints import (
     VERBOSE,
@@ -41,9 +42,10 @@ from hypervlad.constraints import (
     check_value,
     is_integer,
 )
-from hypervlad.splits import group_folds
+from hypervlad.splits import check_column, group_folds
 
 _MAX_SEED = np.iinfo(np.int32).max
+_MAX_THREADS = 1024
 
 
 #: Constraints of the parameters ``Cs`` and ``class_weight``; for the latter, see also
@@ -59,28 +61,6 @@ def check_class_weight(class_weight: Any) -> None:
             check_value(f"class_weight[{label!r}]", weight, [Number(above=0)])
 
 
-class _BoosterField:
-    """How trees are stored: the bytes of xgboost's own UBJSON format, and their SHA-256."""
-
-    def pack(self, value: xgboost.Booster, *, include_backbone: bool) -> tuple[Any, Arrays]:
-        raw = bytes(value.save_raw("ubj"))
-        packed = {"sha256": hashlib.sha256(raw).hexdigest()}
-        return packed, {"": np.frombuffer(raw, dtype=np.uint8)}
-
-    def unpack(self, packed: Any, arrays: Arrays) -> xgboost.Booster:
-        array = arrays[""]
-        if array.dtype != np.uint8 or array.ndim != 1:
-            raise ValueError(f"the trees' bytes are a row of uint8; got {array.dtype}")
-        raw = array.tobytes()
-        # Checked before xgboost reads them: in version 2.1, truncated bytes abort the process.
-        if hashlib.sha256(raw).hexdigest() != packed["sha256"]:
-            raise ValueError("the trees' bytes are damaged: they do not have the header's SHA-256")
-        try:
-            return xgboost.Booster({"verbosity": 0}, model_file=bytearray(raw))
-        except xgboost.core.XGBoostError as error:
-            raise ValueError("the trees' bytes are not a model that this xgboost reads") from error
-
-
 class _NamesField:
     """How column names are stored: an array of strings."""
 
@@ -88,7 +68,7 @@ class _NamesField:
         return [str(name) for name in value], {}
 
     def unpack(self, packed: Any, arrays: Arrays) -> NDArray[Any]:
-        return np.array([str(name) for name in packed], dtype=object)
+        return np.array(Values(str).unpack(packed, arrays), dtype=object)
 
 
 class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
@@ -123,7 +103,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     learning_rate : float, default=0.1
         Shrinkage of each tree, in (0, 1].
     max_depth : int, default=3
-        Depth of each tree, at least 1.
+        Depth of each tree, from 1 to 64.
     max_bin : int, default=64
         Maximum number of candidate thresholds per feature, at least 2. On wide data the time grows
         with it.
@@ -235,7 +215,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         "init": [OneOf("linear"), None],
         "n_estimators": [Integer(0)],
         "learning_rate": [Number(above=0, at_most=1)],
-        "max_depth": [Integer(1)],
+        "max_depth": [Integer(1, MAX_DEPTH)],
         "max_bin": [Integer(2)],
         "max_tree_features": [Integer(1), None],
         "min_child_weight": [Number(at_least=0)],
@@ -248,24 +228,24 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         "max_linear_directions": [Integer(1), None],
         "n_splits": [Integer(2)],
         "class_weight": CLASS_WEIGHT,
-        "n_jobs": [Integer(at_least=None), None],
+        "n_jobs": [Integer(at_least=None, at_most=_MAX_THREADS), None],
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
     }
     _unsaved_parameters: ClassVar[frozenset[str]] = frozenset()
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "classes_": Labels(),
-        "n_features_in_": Value(int),
+        "n_features_in_": Value(int, Integer(1, MAX_FEATURES)),
         "feature_names_in_": Maybe(_NamesField(), may_be_missing=True),
         "C_": Maybe(Values(float)),
         "block_weights_": Maybe(Values(float)),
         "linear_coef_": Maybe(Array("float64", 2)),
         "linear_intercept_": Array("float64", 1),
-        "n_estimators_": Value(int),
+        "n_estimators_": Value(int, Integer(0)),
         "tree_gain_": Maybe(Value(float)),
-        "tree_gain_error_": Maybe(Value(float)),
+        "tree_gain_error_": Maybe(Value(float, may_be_infinite=True)),
         "tree_columns_": Maybe(Array("int64", 1)),
-        "booster_": Maybe(_BoosterField()),
+        "booster_": Maybe(BoosterField()),
     }
 
     classes_: NDArray[Any]
@@ -360,7 +340,9 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             For a parameter out of range, for X, y, weights, groups or blocks that do not fit
             together, or if there is only one class.
         """
-        self._check_parameters()
+        self.check_parameters()
+        if y is not None:
+            check_column("y", y, "labels")
         features, labels = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(labels)
         _check_float32(features)
@@ -419,13 +401,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         margins = self._margins(X)
         codes = margins.argmax(axis=1) if margins.shape[1] > 1 else (margins[:, 0] > 0).astype(int)
         return self.classes_[codes]
-
-    def check_parameters(self) -> None:
-        """Raise a ValueError for the first parameter out of range, with the values allowed.
-
-        ``fit`` does so too. Estimators with a learner call this before they encode images.
-        """
-        self._check_parameters()
 
     def tree_margins(self, X: NDArray[np.floating]) -> FloatArray:
         """Return what the trees add to the margins, shape (n, n_margins); 0 if there are none."""
@@ -502,8 +477,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             margins += self.tree_margins(features)
         return margins
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         check_class_weight(self.class_weight)
 
     def _check_state(self) -> None:
@@ -522,6 +497,12 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             raise ValueError(f"n_estimators_ is {self.n_estimators_}, but there are {has}")
         if self.booster_ is not None:
             self.booster_.set_param({"nthread": self._n_threads()})
+            n_rounds, n_classes = self.booster_.num_boosted_rounds(), n_classes_of(self.booster_)
+            if (n_rounds, n_classes) != (self.n_estimators_, len(self.classes_)):
+                raise ValueError(
+                    f"{n_rounds} rounds of trees for {n_classes} classes; expected "
+                    f"{self.n_estimators_} rounds for {len(self.classes_)}"
+                )
             n_features = self.n_features_in_ if columns is None else len(columns)
             if self.booster_.num_features() != n_features:
                 raise ValueError(
@@ -546,6 +527,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
 
 def _checked_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> FloatArray:
     """Return the weights of the rows of X, ones if None; ValueError if one is negative."""
+    if sample_weight is not None and not isinstance(sample_weight, numbers.Number):
+        check_column("sample_weight", sample_weight, "weights")
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if (weight < 0).any():
         raise ValueError(f"sample_weight must not be negative; the smallest is {weight.min():g}.")

@@ -131,10 +131,12 @@ def class_weights(
 def distinct_rows(
     X: NDArray[np.floating], codes: IntArray, weight: FloatArray, groups: ArrayLike | None
 ) -> TrainingRows:
-    """Join equal rows of one class and group, drop those without weight, sort by content.
+    """Join equal rows of one class and group, drop those without weight, order them by content.
 
-    The weights returned have mean 1, so that no penalty or prior depends on their unit. Without
-    `groups`, equal feature vectors form a group, whatever their labels.
+    The order looks random, but does not depend on that of the rows given, nor on their last digits:
+    the folds depend on it, and the batch size of a network changes the last digits. The weights
+    returned have mean 1, so that no penalty or prior depends on their unit. Without `groups`, equal
+    feature vectors form a group, whatever their labels.
     """
     if groups is None:
         group_codes = np.zeros(len(codes), dtype=np.intp)
@@ -143,8 +145,8 @@ def distinct_rows(
         if len(group_codes) != len(codes):
             raise ValueError(f"X has {len(codes)} rows but groups has {len(group_codes)}.")
     kept = np.flatnonzero(weight > 0)
-    digests = _row_digests(X, kept)
-    order = np.lexsort((group_codes[kept], codes[kept], digests))
+    digests, places = _row_digests(X, kept)
+    order = np.lexsort((group_codes[kept], codes[kept], digests, places))
     kept, digests = kept[order], digests[order]
     new_vector = np.append(True, digests[1:] != digests[:-1])
     new_row = new_vector.copy()
@@ -153,23 +155,33 @@ def distinct_rows(
     starts = np.flatnonzero(new_row)
     group_of_kept = np.cumsum(new_vector) - 1 if groups is None else group_codes[kept]
     joined_weight = np.add.reduceat(weight[kept], starts)
-    return TrainingRows(
+    rows = TrainingRows(
         source=X,
         at=kept[starts],
         codes=codes[kept[starts]],
         weight=joined_weight / joined_weight.mean(),
         groups=group_of_kept[starts].astype(np.intp),
     )
+    # Not sorted along the direction of `_row_digests`: the first rows are a random sample.
+    return rows.take(np.random.default_rng(0).permutation(len(rows)))
 
 
-def _row_digests(X: NDArray[np.floating], rows: IntArray) -> NDArray[np.bytes_]:
-    # float64, so that float32 and float64 input of equal values sort alike; + 0.0 turns -0.0 into
-    # 0.0.
-    digests = [
-        hashlib.blake2b((X[row].astype(np.float64) + 0.0).tobytes(), digest_size=16).hexdigest()
-        for row in rows
-    ]
-    return np.array(digests, dtype="S32")
+def _row_digests(X: NDArray[np.floating], rows: IntArray) -> tuple[NDArray[np.bytes_], FloatArray]:
+    """Return digests of rows of X, and their places along a random direction.
+
+    Equal rows have equal digests and places. Those that differ in the last digits have unrelated
+    digests, but places so close that few other rows, if any, lie between them.
+    """
+    direction = np.random.default_rng(0).standard_normal(X.shape[1])
+    digests: list[str] = []
+    places: dict[str, float] = {}
+    for row in rows:
+        # float64, so that float32 and float64 input of equal values sort alike; + 0.0 turns -0.0
+        # into 0.0.
+        values = X[row].astype(np.float64) + 0.0
+        digests.append(hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest())
+        places.setdefault(digests[-1], float(values @ direction))
+    return np.array(digests, dtype="S32"), np.array([places[digest] for digest in digests])
 
 
 def n_margins(n_classes: int) -> int:

@@ -158,7 +158,7 @@ def training_matrix(
     n_binned = max(_MIN_BINNED_ROWS, _MAX_BINNED_VALUES // rows.source.shape[1])
     if len(rows) <= n_binned:
         return xgboost.QuantileDMatrix(_RowChunks(rows, base_margin), **options)
-    first = np.arange(n_binned)  # rows are sorted by their digests, so these are a random sample
+    first = np.arange(n_binned)  # rows are in a random order, so these are a random sample
     bins = xgboost.QuantileDMatrix(_RowChunks(rows.take(first), base_margin[first]), **options)
     return xgboost.QuantileDMatrix(_RowChunks(rows, base_margin), ref=bins, **options)
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, pairwise_distances_chunked
 from sklearn.random_projection import SparseRandomProjection
 
-from hypervlad.base import Labels
+from hypervlad.base import Array, Labels, Value, Values
 from hypervlad.classifier.validation import of_length
 from hypervlad.conformal import weighted_limit
+from hypervlad.constraints import Integer
 from hypervlad.encoder import EncodedImages
 
 SURE, AMBIGUOUS, OUT_OF_DISTRIBUTION = "sure", "ambiguous", "out_of_distribution"
@@ -25,6 +26,7 @@ UNREADABLE = "unreadable"
 DISTANCES_MB = 64  # of pairwise distances in memory at a time
 _N_NEAREST = 3
 _N_DIRECTIONS = 256
+_MAX_POINT = 1e15  # in a file; squares of distances stay finite in single precision
 _UNUSUAL_SHARE = 0.02  # of images like the training images
 _NAMED_PROBABILITY = 0.9  # classes are named in a reason until they add up to this
 _MAX_NAMED = 3
@@ -282,6 +284,8 @@ class TrainingImages:
         Usual distances: of the training images, 2 % have a larger mean distance to the nearest
         three of other groups (none, if there are fewer than fifty groups). Groups have equal
         weights.
+    probe : ndarray of float32, shape (1, d), or None
+        One fixed vector, projected when the model was saved; None if it never was.
     """
 
     names: list[str]
@@ -291,6 +295,7 @@ class TrainingImages:
     points: NDArray[np.float32]
     n_features: int
     limit: float
+    probe: NDArray[np.float32] | None = None
 
     @classmethod
     def of(
@@ -332,12 +337,12 @@ class TrainingImages:
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return header and arrays."""
-        labels, _ = Labels().pack(self.labels, include_backbone=False)
+        labels, _ = Labels(distinct=False).pack(self.labels, include_backbone=False)
         header = {
             "names": self.names,
             "labels": labels,
             "n_features": self.n_features,
-            "limit": str(self.limit),  # may be infinite, which JSON has no number for
+            "limit": _LIMIT.pack(self.limit, include_backbone=False)[0],
         }
         arrays = {name: getattr(self, name) for name in ("groups", "positions", "points")}
         return header, arrays | {"probe": _probe(self.n_features)}
@@ -347,24 +352,50 @@ class TrainingImages:
         cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> TrainingImages:
         """Undo `to_state`; ValueError if the arrays do not fit together."""
-        names = [str(name) for name in header["names"]]
-        labels = Labels().unpack(header["labels"], {})
-        groups, positions, points = (arrays[name] for name in ("groups", "positions", "points"))
-        limit, n_features = float(header["limit"]), int(header["n_features"])
-        lengths = {len(labels), len(groups), len(positions), len(points)}
-        if lengths != {len(names)} or points.ndim != 2 or not np.isfinite(points).all():
+        found = {name: field.checked(arrays[name], name) for name, field in _ARRAYS.items()}
+        training = cls(
+            list(Values(str).unpack(header["names"], {})),
+            Labels(distinct=False).unpack(header["labels"], {}),
+            found["groups"],
+            found["positions"],
+            found["points"],
+            Value(int, Integer(1)).unpack(header["n_features"], {}),
+            _LIMIT.unpack(header["limit"], {}),
+            found["probe"],
+        )
+        lengths = {len(training.groups), len(training.positions), len(training.points)}
+        if lengths | {len(training)} != {len(training.names)}:
             raise ValueError("the record of the training images is damaged")
-        if not limit >= 0:
+        if not training.limit >= 0:
             raise ValueError("the record of the training images is damaged: its limit")
+        return training
+
+    def check(self, n_features: int) -> None:
+        """Raise a ValueError unless the points are projections of vectors of so many features."""
+        if self.n_features != n_features:
+            raise ValueError(
+                f"the training images have {self.n_features} features where the encoder gives "
+                f"{n_features}"
+            )
         probe = _probe(n_features)
-        if arrays["probe"].shape != probe.shape or not np.allclose(
-            arrays["probe"], probe, atol=1e-3
+        if self.points.shape[1:] != probe.shape[1:]:
+            raise ValueError("the record of the training images is damaged: its points")
+        if self.probe is not None and not (
+            self.probe.shape == probe.shape and np.allclose(self.probe, probe, atol=1e-3)
         ):
             raise ValueError(
                 "this version of scikit-learn projects vectors differently from the one that the "
                 "model was trained with, so novelty would be wrong: install that version"
             )
-        return cls(names, labels, groups, positions, points, n_features, limit)
+
+
+_LIMIT = Value(float, may_be_infinite=True)
+_ARRAYS = {
+    "groups": Array("int64", 1),
+    "positions": Array("int64", 1, at_least=0),
+    "points": Array("float32", 2, -_MAX_POINT, _MAX_POINT),
+    "probe": Array("float32", 2),
+}
 
 
 def project_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.metrics import pairwise_distances_chunked
 
+from hypervlad.base import Array, Arrays, Value
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier.assessment import DISTANCES_MB
 from hypervlad.conformal import Calibration
@@ -80,14 +81,20 @@ class HeldOut:
     @classmethod
     def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> HeldOut:
         """Undo `to_state`; the model's own learner is added by `with_own_learner`."""
-        learners = []
-        for number, own in enumerate(header["learners"]):
-            prefix = f"{number}."
-            found = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-            learners.append(BoostedSoftmaxClassifier.from_state(own, found))
-        return cls(
-            learners, **{name: arrays[name] for name in _ARRAYS}, is_split=header["is_split"]
-        )
+        is_split = Value(bool).unpack(header["is_split"], {})
+        by_learner: dict[str, Arrays] = {str(i): {} for i in range(len(header["learners"]))}
+        own = Arrays()
+        for key, array in arrays.items():
+            if key in _ARRAYS:
+                own[key] = _ARRAYS[key].checked(array, key)
+            else:
+                number, _, name = key.partition(".")
+                by_learner[number][name] = array
+        learners = [
+            BoostedSoftmaxClassifier.from_state(each, found)
+            for each, found in zip(header["learners"], by_learner.values(), strict=True)
+        ]
+        return cls(learners, **own, is_split=is_split)
 
     def with_own_learner(self, learner: Any) -> HeldOut:
         """Return a copy with the model's own learner, if that is what predicted the images."""
@@ -96,6 +103,8 @@ class HeldOut:
     def check(self, n_training: int) -> None:
         """Raise a ValueError unless the attributes fit together."""
         n, n_classes = self.proba.shape
+        if not n:
+            raise ValueError("the held-out predictions are empty")
         shapes = {getattr(self, name).shape for name in _ARRAYS if name != "proba"}
         within = (
             shapes == {(n,)}
@@ -103,13 +112,19 @@ class HeldOut:
             and 0 <= self.rows.min() <= self.rows.max() < n_training
             and 0 <= self.models.min() <= self.models.max() < len(self.learners)
         )
-        if not within or not np.isfinite(self.proba).all():
+        if not within:
             raise ValueError("the held-out predictions are damaged")
         if any(len(learner.classes_) != n_classes for learner in self.learners):
             raise ValueError("the held-out predictions have learners of other classes")
 
 
-_ARRAYS = [field.name for field in fields(HeldOut) if field.name not in ("learners", "is_split")]
+_ARRAYS = {
+    "proba": Array("float64", 2, at_least=0, at_most=1),
+    "codes": Array("int64", 1),
+    "groups": Array("int64", 1),
+    "models": Array("int64", 1),
+    "rows": Array("int64", 1),
+}
 
 
 def calibration_split(

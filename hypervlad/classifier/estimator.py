@@ -41,7 +41,14 @@ from hypervlad.classifier.explanation import (
 )
 from hypervlad.classifier.validation import LabelledImages
 from hypervlad.conformal import check_share, confidence_for_error, prediction_sets
-from hypervlad.constraints import VERBOSE, Alternatives, InstanceOf, Number, RandomState
+from hypervlad.constraints import (
+    VERBOSE,
+    Alternatives,
+    InstanceOf,
+    Integer,
+    Number,
+    RandomState,
+)
 from hypervlad.encoder import EncodedImages, HypercolumnVLAD
 from hypervlad.images import ImageReadError, check_image_list
 from hypervlad.modelfile import ModelFileError
@@ -145,7 +152,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         "classes_": Labels(),
         "held_out_": Maybe(Part(HeldOut)),
         "training_": Part(TrainingImages),
-        "n_images_": Value(int),
+        "n_images_": Value(int, Integer()),
     }
 
     classes_: np.ndarray
@@ -208,7 +215,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             If groups are given and the learner's ``fit`` takes none: its own inner splits may then
             separate images of one group.
         """
-        self._check_parameters()
+        self.check_parameters()
         data = LabelledImages.of(check_image_list(images), y, groups, sample_weight)
         encoder, learner, seed = self._unfitted_parts()
         accepted, codes = data.fit_params(learner), data.group_codes()
@@ -216,6 +223,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         train_images = [data.images[i] for i in train]
         encoder.fit_checked(train_images)  # warns of skipped images
         encoded = encoder.encode_checked(train_images)
+        if len(encoded.positions) < encoder.n_images_:
+            encoded.warn()  # of images that could be read before, but not again
         vectors, train = encoded.vectors, train[encoded.positions]
         calibration_vectors, calibration = self._encode_calibration(
             encoder, data, calibration, data.labels[train]
@@ -651,17 +660,18 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             )
         return super().to_state(include_backbone=include_backbone)
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         if isinstance(self.boosting, BoostedSoftmaxClassifier):
             self.boosting.check_parameters()  # before images are encoded
 
     def _check_state(self) -> None:
         n_features, width = self.boosting_.n_features_in_, self.encoder_.n_features_out_
-        if not n_features == width == self.training_.n_features:
+        if n_features != width:
             raise ValueError(
                 f"the learner takes {n_features} features where the encoder gives {width}"
             )
+        self.training_.check(width)
         if not np.array_equal(self.classes_, self.boosting_.classes_):
             raise ValueError("the learner has other classes")
         if not np.isin(self.training_.labels, self.classes_).all():
@@ -669,6 +679,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         if self.held_out_ is not None:
             self.held_out_ = self.held_out_.with_own_learner(self.boosting_)
             self.held_out_.check(len(self.training_))
+            if any(learner.n_features_in_ != width for learner in self.held_out_.learners):
+                raise ValueError("the learners of the held-out predictions take other features")
 
     def _unfitted_parts(self) -> tuple[HypercolumnVLAD, Any, int | None]:
         """Return encoder and learner, unfitted and seeded, and the seed."""

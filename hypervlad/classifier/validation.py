@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, has_fit_parameter
 
-from hypervlad.splits import first_appearance_codes, group_folds
+from hypervlad.splits import check_column, first_appearance_codes, group_folds
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +44,9 @@ class LabelledImages:
         """
         labels = checked_labels(y, len(images))
         values = {"groups": groups, "sample_weight": sample_weight}
+        for name, own in values.items():
+            if own is not None:
+                check_column(name, own, "weights" if name == "sample_weight" else "groups")
         given = {
             name: of_length(f"{name} values", own, len(images))
             for name, own in values.items()
@@ -102,6 +105,7 @@ def checked_labels(y: Any, n_images: int) -> np.ndarray:
             "this classifier requires y to be passed, but the target y is None: give a label for "
             "each image"
         )
+    check_column("y", y, "labels")
     labels = column_or_1d(of_length("labels (y)", y, n_images), warn=True)
     first_appearance_codes(labels.tolist(), "y")  # raises for missing labels
     # No label is missing, so the array need not be of objects any more.
@@ -122,8 +126,6 @@ def check_classes(labels: np.ndarray, groups: np.ndarray | None) -> None:
 def checked_weights(weights: Any) -> np.ndarray:
     """Return weights as floats; ValueError unless finite, not negative and not all zero."""
     values = np.asarray(weights, dtype=np.float64)
-    if values.ndim != 1:
-        raise ValueError(f"sample_weight has shape {values.shape}: expected one weight per image")
     wrong = ~(np.isfinite(values) & (values >= 0))
     if wrong.any():
         raise ValueError(

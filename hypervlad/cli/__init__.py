@@ -18,7 +18,7 @@ from hypervlad.cli.classification import check, evaluate, explain, info, predict
 from hypervlad.cli.defects import defects
 from hypervlad.cli.demo import demo
 from hypervlad.cli.extraction import cache, extract
-from hypervlad.cli.messages import show_traceback
+from hypervlad.cli.messages import echo, show_traceback
 from hypervlad.cli.review import review
 
 __all__ = ["app", "main"]
@@ -35,7 +35,7 @@ app = typer.Typer(
 
 def _print_version(requested: bool) -> None:
     if requested:
-        typer.echo(f"hypervlad {__version__}")
+        echo(f"hypervlad {__version__}")
         raise typer.Exit
 
 

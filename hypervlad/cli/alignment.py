@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from hypervlad.cli.files import check_folders, groups_of, masks_of, names_of, prepare_file
-from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
+from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import absolute_weights, load_model
 from hypervlad.cli.options import (
     Backbone,
@@ -102,6 +102,23 @@ def align(
     --on-error skip.
 
     \b
+    Columns of alignment.csv, one line per image:
+      fraction           of the area with fibres that is aligned
+      fibre_fraction     the same, counted in fibre pixels instead of area
+      expected_fraction  from a model's probabilities; empty without a model
+      fibre_share        of the image that is fibre pixels
+      mean_direction_deg, order_parameter, spread_deg
+                         of all fibre pixels; with --bootstrap also the limits
+                         of their intervals: that of a direction near 0 begins
+                         below 0, and one near 180 ends above 180
+      window_width_px, window_height_px
+                         of the windows that fit the image, about window_px
+    \b
+    Columns of regions.csv, one line per aligned region: x_px, y_px (upper
+    left corner), width_px and height_px of the box around it, areas, the mean
+    direction and the order parameter.
+
+    \b
     Examples:
       hypervlad align wires.tif -o found/
       hypervlad align images/ -o found/ --method lgo --window 500nm --tolerance 15
@@ -136,12 +153,12 @@ def align(
         progress=not quiet,
     )
     if len(bad) < len(files):
-        typer.echo(f"{len(files) - len(bad)} of {len(files)} images done: {output}")
+        echo(f"{len(files) - len(bad)} of {len(files)} images done: {output}")
     if bad:
         message = f"{len(bad)} of {len(files)} images left out: {'; '.join(bad)}"
         if on_error is OnError.RAISE or len(bad) == len(files):
             raise ImageReadError(message)
-        typer.echo(f"warning: {message}", err=True)
+        echo(f"warning: {message}", err=True)
 
 
 def _method(name: str, weights: str | None, device: str) -> Any:
@@ -245,13 +262,13 @@ def align_train(
     with hint_at_bad_files():
         model.fit([*images, *made[0][:synthetic]], [*y, *maps[:synthetic]], groups=[*codes, *own])
     model.save(output, include_backbone=include_backbone)
-    typer.echo(
+    echo(
         f"model: {output} ({model.n_windows_} windows of {model.n_images_} images, "
         f"{model.aligned_share_:.0%} of them aligned)"
     )
     if synthetic:
         accuracy = model.score(made[0][synthetic:], maps[synthetic:])
-        typer.echo(
+        echo(
             f"accuracy: {accuracy:.1%} of the windows of {n_made - synthetic} other synthetic "
             "images; this says nothing about real images"
         )
@@ -285,7 +302,7 @@ def _labelled(
     codes = [str(file) for file in files] if groups is None else groups_of(files, groups, paths)
     pairs = [each for each in zip(files, found, codes, strict=True) if each[1] is not None]
     if len(pairs) < len(files):
-        typer.echo(f"{len(files) - len(pairs)} images without a mask are left out", err=True)
+        echo(f"{len(files) - len(pairs)} images without a mask are left out", err=True)
     return (
         [file for file, _, _ in pairs],
         [mask for _, mask, _ in pairs if mask is not None],

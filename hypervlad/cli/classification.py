@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hypervlad.cli.files import check_apart, prepare_file, prepare_page, relative_names
-from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
+from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import check_cache, load_classifier, new_classifier, reduce_cache
 from hypervlad.cli.options import (
     Backbone,
@@ -35,7 +35,7 @@ from hypervlad.cli.options import (
     UnreadableInPrediction,
     Weights,
 )
-from hypervlad.modelfile import replace_when_complete
+from hypervlad.files import replace_when_complete
 
 if TYPE_CHECKING:
     from hypervlad.metrics import Evaluation
@@ -96,11 +96,9 @@ def train(
     model.save(output, include_backbone=include_backbone)
     reduce_cache(cache, cache_size)
     if model.held_out_ is not None:
-        say(
-            quiet,
-            f"held-out accuracy: {model.held_out_.accuracy:.1%} of {len(model.held_out_)} images",
-        )
-    typer.echo(f"model: {output}")
+        n_images = len(model.held_out_)
+        echo(f"held-out accuracy: {model.held_out_.accuracy:.1%} of {n_images} images")
+    echo(f"model: {output}")
 
 
 @plain_errors
@@ -187,7 +185,7 @@ def predict(
             stream.write(table)
         say(quiet, f"predictions of {len(names)} images: {output}")
     elif page is None:
-        typer.echo(table, nl=False)
+        echo(table, nl=False)
     if page is not None:
         write_classified_page(
             page,
@@ -199,7 +197,7 @@ def predict(
             max_thumbnails=page_pictures,
             progress=not quiet,
         )
-        typer.echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
+        echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
     n_bad = len(files) - len(names)
     if n_bad and on_error is OnError.RAISE:
         raise ImageReadError(
@@ -270,7 +268,7 @@ def explain(
         )
         with replace_when_complete(output) as stream:
             save_png(display.plot, stream)
-        typer.echo(f"picture: {output}")
+        echo(f"picture: {output}")
     if bad:
         raise ImageReadError(f"{len(bad)} of {len(files)} images left out: {'; '.join(bad)}")
 
@@ -308,6 +306,12 @@ def evaluate(
     classifier = load_classifier(
         model, weights, device=device, on_error=on_error.value, quiet=quiet, cache=cache
     )
+    known = [str(label) for label in classifier.classes_]
+    if set(known).isdisjoint(data.target_names):
+        raise ValueError(
+            f"{folder}: the model knows none of its classes ({', '.join(data.target_names)}), but "
+            f"only {', '.join(known)}; give another model, or name the folders after its classes"
+        )
     index, result = report_on_model(
         output,
         classifier,
@@ -351,10 +355,10 @@ def check(
     if write_groups is not None:
         prepare_file(write_groups)
     report = check_image_folder(folder, groups, verbose=not quiet)
-    typer.echo(str(report))
+    echo(str(report))
     if write_groups is not None:
         report.write_groups(write_groups)
-        typer.echo(f"\ngroups: {write_groups}")
+        echo(f"\ngroups: {write_groups}")
     if not report.ok:
         raise typer.Exit(1)
 
@@ -378,7 +382,7 @@ def info(model: ModelPath) -> None:
     }
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
-        typer.echo(f"{name + ':':{width}}{value}")
+        echo(f"{name + ':':{width}}{value}")
 
 
 @plain_errors
@@ -402,7 +406,7 @@ def suspects(
       hypervlad suspects model.hvlad
       hypervlad suspects model.hvlad -o suspects.csv
     """
-    from hypervlad.reports.files import table_as_bytes
+    from hypervlad.tables import table_as_bytes
 
     if output is not None:
         prepare_file(output)
@@ -412,7 +416,7 @@ def suspects(
     rows = [(i.name, i.label, i.likely, round(i.p_label, 4), round(i.p_likely, 4)) for i in found]
     table = table_as_bytes(header, rows)
     if output is None:
-        typer.echo(table, nl=False)
+        echo(table, nl=False)
     else:
         with replace_when_complete(output) as stream:
             stream.write(table)
@@ -420,9 +424,9 @@ def suspects(
     n_held_out, n_training = len(classifier.held_out_), len(classifier.training_)
     others = n_training - n_held_out
     left_out = f" ({others} others were never held out, and not examined)" if others else ""
-    typer.echo(f"{len(rows)} of {n_held_out} labels are suspect{left_out}", err=output is None)
+    echo(f"{len(rows)} of {n_held_out} labels are suspect{left_out}", err=output is None)
     if output is not None:
-        typer.echo(f"table: {output}")
+        echo(f"table: {output}")
 
 
 def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:
@@ -440,10 +444,10 @@ def print_result(result: Evaluation, index: Path) -> None:
     """Print an accuracy with its interval, and where the report is."""
     low, high = result.interval
     label, share = result.baseline
-    typer.echo(
+    echo(
         f"accuracy: {result.accuracy:.3f} on {len(result.true)} images "
         f"(95 % interval {low:.3f} to {high:.3f}; always predicting {label!r}: {share:.3f})"
     )
     if result.unknown:
-        typer.echo(f"classes that the model was not trained on: {', '.join(result.unknown)}")
-    typer.echo(f"report: {index}")
+        echo(f"classes that the model was not trained on: {', '.join(result.unknown)}")
+    echo(f"report: {index}")

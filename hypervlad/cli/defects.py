@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hypervlad.cli.files import check_folders, groups_of, masks_of, names_of, prepare_file
-from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
+from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import absolute_weights, load_model
 from hypervlad.cli.options import (
     Backbone,
@@ -144,7 +144,7 @@ def fit(
     with hint_at_bad_files():
         scorer.fit(files, masks=truth, groups=codes)
     scorer.save(output, include_backbone=include_backbone)
-    typer.echo(f"model: {output} (threshold {scorer.threshold_:.4g})")
+    echo(f"model: {output} (threshold {scorer.threshold_:.4g})")
 
 
 ScorerPath = Annotated[
@@ -152,7 +152,10 @@ ScorerPath = Annotated[
 ]
 Threshold = Annotated[
     float | None,
-    typer.Option(help="Smallest score of a defect; by default that of the model."),
+    typer.Option(
+        help="Smallest score of a defect; by default that of the model. Scores are distances from "
+        "defect-free windows, or, of a model trained with masks, log-odds of a defect."
+    ),
 ]
 
 
@@ -175,6 +178,19 @@ def score(
     Images that cannot be read or are smaller than a patch are left out; the exit code is then 2.
 
     \b
+    Columns of scores.csv, one line per image:
+      path
+      score          for ranking images: the mean of the highest 0.5 % of the windows
+      highest        the highest score of a pixel
+      threshold      the smallest score of a defect
+      called         "anomalous" if the highest score reaches the threshold, or "normal"
+      area_fraction  of the image that reaches the threshold
+      n_regions      that reach the threshold; they are the lines of regions.csv
+    \b
+    Columns of regions.csv: path; x, y (upper left corner), width and height of
+    the box and area, in pixels; the region's highest score.
+
+    \b
     Example:
       hypervlad defects score mat.hvlad new/ -o found/
     """
@@ -186,7 +202,7 @@ def score(
     scorer = _load(model, weights, device, threshold)
     _set_tile_size(scorer, tile_size)
     bad = write_findings(output, scorer, files, names_of(files, paths), progress=not quiet)
-    typer.echo(f"{len(files) - len(bad)} images scored: {output}")
+    echo(f"{len(files) - len(bad)} images scored: {output}")
     _raise_if_left_out(bad, len(files))
 
 
@@ -226,11 +242,9 @@ def evaluate(
     names = names_of(files, paths)
     result = evaluate_defects(scorer, files, truth, names, progress=not quiet)
     for name, value in result.scores().items():
-        typer.echo(f"{name + ':':35}{value:.3f}")
-    typer.echo(
-        f"threshold: {result.threshold:.4g}; best F1 on these pixels: {result.best_threshold:.4g}"
-    )
-    typer.echo(f"report: {write_defect_report(output, scorer, files, result)}")
+        echo(f"{name + ':':35}{value:.3f}")
+    echo(f"threshold: {result.threshold:.4g}; best F1 on these pixels: {result.best_threshold:.4g}")
+    echo(f"report: {write_defect_report(output, scorer, files, result)}")
     _raise_if_left_out(result.left_out, len(files))
 
 

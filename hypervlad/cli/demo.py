@@ -12,7 +12,7 @@ import typer
 
 from hypervlad.cli.classification import print_result
 from hypervlad.cli.files import check_apart, prepare_file, relative_names
-from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
+from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import load_classifier, new_classifier
 from hypervlad.cli.options import (
     Backbone,
@@ -124,7 +124,7 @@ def demo(
         progress=not quiet,
     )
     print_result(result, index)
-    typer.echo(f"model: {model_path} (after saving and loading, it predicts exactly the same)")
+    echo(f"model: {model_path} (after saving and loading, it predicts exactly the same)")
 
 
 def _synthetic_folder(output: Path, n_images: int, seed: int, quiet: bool) -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hypervlad.cli.files import check_file, prepare_file
-from hypervlad.cli.messages import plain_errors, say
+from hypervlad.cli.messages import echo, plain_errors, say
 from hypervlad.cli.models import check_cache, load_encoder, reduce_cache
 from hypervlad.cli.options import (
     Cache,
@@ -144,7 +144,7 @@ def extract(
             resume=resume,
             verify=verify,
         )
-        typer.echo(str(plan))
+        echo(str(plan))
         return
     done = extract_features(
         folder,
@@ -162,7 +162,7 @@ def extract(
         _write_skipped(skipped, done.skipped)
     reduce_cache(cache, cache_size)
     say(quiet, str(done))
-    typer.echo(f"features: {output}")
+    echo(f"features: {output}")
     if done.skipped and on_error is OnError.RAISE:
         raise ImageReadError(
             f"{len(done.skipped)} images could not be read (listed in the warning); the others "
@@ -171,12 +171,9 @@ def extract(
 
 
 def _write_skipped(path: Path, skipped: Sequence[SkippedImage]) -> None:
-    from hypervlad.modelfile import replace_when_complete
-    from hypervlad.reports.files import table_as_bytes
+    from hypervlad.tables import write_table
 
-    rows = [(image.name, image.reason) for image in skipped]
-    with replace_when_complete(path) as stream:
-        stream.write(table_as_bytes(["image", "reason"], rows))
+    write_table(path, ["image", "reason"], [(image.name, image.reason) for image in skipped])
 
 
 @plain_errors
@@ -212,4 +209,4 @@ def cache(
     elif limit is not None:
         kept.reduce(parse_size(limit))
     usage = kept.usage()
-    typer.echo(f"{folder}: {usage.n_entries} entries, {usage.n_bytes / 1e6:.1f} MB")
+    echo(f"{folder}: {usage.n_entries} entries, {usage.n_bytes / 1e6:.1f} MB")

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hypervlad.files import check_writable
+
 # --- outputs ----------------------------------------------------------------------------------
 
 
 def check_file(path: Path) -> None:
     """Raise if a file cannot be written; nothing is created."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; give the name of a file to write.")
+    check_writable(path)
     existing = next((parent for parent in path.absolute().parents if parent.exists()), None)
     if existing is None:
         raise ValueError(

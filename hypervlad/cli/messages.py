@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import signal
 import sqlite3
 import sys
@@ -14,6 +15,9 @@ from contextvars import ContextVar
 from typing import Any
 
 import typer
+
+# Control characters but tab and line feed, and those that reverse the direction of text.
+_NOT_SHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 # Set by --debug.
 show_traceback: ContextVar[bool] = ContextVar("show_traceback", default=False)
@@ -30,14 +34,14 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
         except (typer.Exit, BrokenPipeError):
             raise
         except KeyboardInterrupt as error:
-            typer.echo(
+            echo(
                 "\nstopped; no incomplete file is left (extract continues with --resume)", err=True
             )
             raise typer.Exit(143 if isinstance(error, _Terminated) else 130) from None
         except Exception as error:
             if show_traceback.get():
                 raise
-            typer.echo(f"error: {sentence_of(error)}", err=True)
+            echo(f"error: {sentence_of(error)}", err=True)
             raise typer.Exit(2) from None
 
     return wrapped
@@ -95,7 +99,7 @@ def _plain_warnings() -> Iterator[None]:
         if str(message) in shown:
             return
         shown.add(str(message))
-        tqdm.write(f"warning: {message}", file=sys.stderr)
+        tqdm.write(printable(f"warning: {message}"), file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.simplefilter("once", UserWarning)
@@ -116,7 +120,30 @@ def hint_at_bad_files() -> Iterator[None]:
         ) from error
 
 
+def printable(text: str) -> str:
+    r"""Return text with control characters as escapes.
+
+    A file's name may hold sequences that change a terminal's title, colours or earlier lines.
+
+    Examples
+    --------
+    >>> print(printable("a\x1b[31m.tif"))
+    a\x1b[31m.tif
+    """
+    return _NOT_SHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def echo(text: str | bytes, *, err: bool = False, nl: bool = True) -> None:
+    """Print text with control characters as escapes; bytes only change in a terminal."""
+    if isinstance(text, bytes):
+        if not sys.stdout.isatty():
+            typer.echo(text, err=err, nl=nl)
+            return
+        text = text.decode("utf-8", "backslashreplace")
+    typer.echo(printable(text), err=err, nl=nl)
+
+
 def say(quiet: bool, text: str) -> None:
     """Print a progress message on stderr, unless ``--quiet``."""
     if not quiet:
-        typer.echo(text, err=True)
+        echo(text, err=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hypervlad.cli.files import prepare_file
-from hypervlad.cli.messages import hint_at_bad_files, plain_errors, say
+from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import check_cache, load_classifier, reduce_cache
 from hypervlad.cli.options import (
     Cache,
@@ -110,7 +110,7 @@ def start(
     reduce_cache(cache, cache_size)
     say(quiet, f"labelled by the model: {started.n_sure} images")
     say(quiet, f"to be labelled by hand: {started.n_doubtful} images")
-    typer.echo(f"queue: {output}")
+    echo(f"queue: {output}")
     if started.n_doubtful:
         say(quiet, f"next: hypervlad review serve {output}")
     if started.n_unreadable and on_error is OnError.RAISE:
@@ -157,7 +157,7 @@ def serve(
     opens_browser = sys.stdout.isatty() if open_page is None else open_page
 
     def ready(link: str) -> None:
-        typer.echo(f"open {link}")
+        echo(f"open {link}")
         sys.stdout.flush()
         usual = opened.fact("port")
         if f":{usual}/" not in link:
@@ -192,7 +192,7 @@ def export(
     Example:
       hypervlad review export queue/ -o labels.csv
     """
-    from hypervlad.modelfile import replace_when_complete
+    from hypervlad.files import replace_when_complete
     from hypervlad.review import Queue, export_labels
 
     opened = Queue(queue)
@@ -205,7 +205,7 @@ def export(
         stream.write(table)
     if n_open:
         say(quiet, f"{n_open} uncertain images are not yet labelled and have no row")
-    typer.echo(f"labels: {output}")
+    echo(f"labels: {output}")
 
 
 @review.command()
@@ -292,7 +292,7 @@ def retrain(
         _print_accuracy(compare(new, old.classes_.tolist(), material))
         if new.held_out_ is None:
             say(quiet, "no image could be held out, so no answer is sure: the queue is unchanged")
-            typer.echo(f"model: {output}")
+            echo(f"model: {output}")
             return
         new.encoder_.set_params(on_error="skip", verbose=False)
         n_left = len(remaining(opened))
@@ -302,7 +302,7 @@ def retrain(
     finally:
         opened.close()
     reduce_cache(cache, cache_size)
-    typer.echo(f"model: {output}")
+    echo(f"model: {output}")
 
 
 def _in_groups(material: Material) -> str:
@@ -324,28 +324,28 @@ def _model_of(queue: object) -> Path:
 
 def _print_accuracy(found: Comparison) -> None:
     if not found.n_compared:
-        typer.echo(
+        echo(
             f"accuracy: unknown, because none of the {found.n_labelled} manually labelled images "
             "was held out"
         )
         return
-    typer.echo(
+    echo(
         f"accuracy on {found.n_compared} of {found.n_labelled} manually labelled images (the "
         f"uncertain ones): {found.before:.3f} when queued, {found.after:.3f} now, held out"
     )
     others = found.n_labelled - found.n_compared
     if others:
-        typer.echo(f"({others} could not be held out: their categories have too few images)")
-    typer.echo(
+        echo(f"({others} could not be held out: their categories have too few images)")
+    echo(
         "(they were chosen because the old model was uncertain, which favours the new one by a few "
         "points; for a fair comparison use hypervlad evaluate on other images)"
     )
     if found.new_categories:
-        typer.echo(f"new categories: {', '.join(found.new_categories)}")
+        echo(f"new categories: {', '.join(found.new_categories)}")
 
 
 def _print_queue(left: DoubtfulCounts, kept: bool) -> None:
-    typer.echo(
+    echo(
         f"uncertain among {left.n_images} images without a manual label: {left.before} before, "
         f"{left.after} now{' (the queue is unchanged)' if kept else '; the queue is updated'}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,7 @@ class _ImageFacts:
     file: str
     label: str
     digest: str
+    n_pages: int
     size: str
     kind: str
     blank: bool
@@ -60,8 +61,8 @@ def check_image_folder(
 
     Every image is opened. The report lists files that cannot be read; exact and near copies, first
     those in several classes, then those in several groups, which a split could separate; blank
-    images; classes that are too small for a test set; image sizes and pixel types that reveal the
-    class; and groups that do not match the images.
+    images; files of several pages; classes that are too small for a test set; image sizes and
+    pixel types that reveal the class; and groups that do not match the images.
 
     Parameters
     ----------
@@ -111,7 +112,10 @@ def check_image_folder(
         )
     layout = scan_folder(dir)
     group_of, group_error = _read_groups(layout, groups)
-    facts, bad_files = _read_all(layout, options or ReadOptions(), group_of, n_jobs, verbose)
+    options = options or ReadOptions()
+    # The report lists files of several pages, so no warning is needed.
+    chosen = replace(options, page=options.page or 0)
+    facts, bad_files = _read_all(layout, chosen, group_of, n_jobs, verbose)
     exact, near = _find_copies(facts, near_copies, min_similarity, verbose)
     counts = Counter(fact.label for fact in facts)
     report = FolderReport(
@@ -125,6 +129,7 @@ def check_image_folder(
         exact_copies=exact,
         near_copies=near,
         blank_files=[f.file for f in facts if f.blank],
+        page_counts={f.file: f.n_pages for f in facts if f.n_pages > 1},
         image_sizes=count_sorted([f.size for f in facts]),
         image_kinds=count_sorted([f.kind for f in facts]),
         _files=[f.file for f in facts],
@@ -132,7 +137,7 @@ def check_image_folder(
     )
     by_class = _values_by_class(facts)
     report.problems = _list_problems(report, layout, group_error, by_class)
-    report.notes = _list_notes(report)
+    report.notes = _list_notes(report, chosen.page or 0)
     return report
 
 
@@ -192,6 +197,7 @@ def _read_one(
         file=name,
         label=label,
         digest=micrograph.digest,
+        n_pages=micrograph.metadata.get("n_pages", 1),
         size=f"{pixels.shape[0]} x {pixels.shape[1]}",
         kind=f"{micrograph.metadata.get('dtype', 'unknown')} {colour}",
         blank=bool(pixels.max() == pixels.min()),
@@ -294,7 +300,7 @@ def _list_problems(
     return problems
 
 
-def _list_notes(report: FolderReport) -> list[str]:
+def _list_notes(report: FolderReport, page: int) -> list[str]:
     """Describe what is unusual but may be right."""
     notes = []
     counts = [count for count in report.class_counts.values() if count]
@@ -302,6 +308,13 @@ def _list_notes(report: FolderReport) -> list[str]:
         notes.append(
             f"The largest class has {max(counts)} images, the smallest {min(counts)}; judge by "
             "scores of each class, not by accuracy alone."
+        )
+    if report.page_counts:
+        n_files = len(report.page_counts)
+        subject = "1 file has" if n_files == 1 else f"{n_files} files have"
+        notes.append(
+            f"{subject} several pages, sections or frames, of which only page {page} is read, "
+            "counted from 0. Split them, or choose a page with read_options."
         )
     if len(report.image_kinds) > 1:
         kinds = ", ".join(f"{count} {kind}" for kind, count in report.image_kinds.items())

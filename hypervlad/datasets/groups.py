@@ -14,6 +14,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.tables import original_cell
+
 _PATH_HEADERS = frozenset(["path", "file", "filename", "file_name", "image", "name"])
 _GROUP_HEADERS = frozenset(["group", "groups", "group_id", "sample", "specimen", "source"])
 _LABEL_HEADERS = frozenset(["label", "labels", "class", "category", "target"])
@@ -41,7 +43,8 @@ def read_group_rows(csv_path: str | os.PathLike[str]) -> list[GroupRow]:
     """Read a file of two columns, path and group.
 
     Comma, semicolon or tab between them; a header line is optional, and with one (``path`` and
-    ``group``) the columns may be in any order among others. Empty lines are skipped.
+    ``group``) the columns may be in any order among others. Empty lines are skipped. The apostrophe
+    that `FolderReport.write_groups` puts before text like a formula is removed.
 
     Raises
     ------
@@ -51,7 +54,7 @@ def read_group_rows(csv_path: str | os.PathLike[str]) -> list[GroupRow]:
     """
     path = Path(csv_path).expanduser()
     lines = [
-        (number, [cell.strip() for cell in row])
+        (number, [original_cell(cell.strip()) for cell in row])
         for number, row in _read_cells(path)
         if any(cell.strip() for cell in row)
     ]
@@ -232,4 +235,6 @@ def _check_unmatched(
         )
         raise ImageFolderError(f"{csv_path}: {'; '.join(problems)}.")
     if unused:
-        warnings.warn(f"{csv_path}: {idle}. They were left out.", ImageFolderWarning, stacklevel=2)
+        warnings.warn(
+            f"{csv_path}: {idle}. These lines were ignored.", ImageFolderWarning, stacklevel=2
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import tempfile
@@ -16,6 +15,7 @@ from sklearn.utils import Bunch
 
 from hypervlad.datasets.folder import FolderLayout, scan_folder
 from hypervlad.datasets.groups import ImageFolderError, load_groups, name_some
+from hypervlad.tables import write_table
 from hypervlad.windows.patches import PARTS, PatchSet
 
 _GROUPS = "groups.csv"
@@ -118,8 +118,7 @@ def _write_all(parts: Mapping[str, PatchSet], root: Path) -> None:
             stem = root / part / str(patches.labels[i]) / _stem(patches, i)
             file = _write(pixels, stem)
             rows.append((file.relative_to(root).as_posix(), patches.groups[i]))
-    with (root / _GROUPS).open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows([("path", "group"), *rows])
+    write_table(root / _GROUPS, ["path", "group"], rows)
 
 
 def _stem(patches: PatchSet, i: int) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -14,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from hypervlad.modelfile import replace_when_complete
 from hypervlad.splits import linked_groups
+from hypervlad.tables import write_table
 
 _N_SHOWN = 8
 
@@ -81,6 +79,8 @@ class FolderReport:
         their members). Those across classes come first, then those across groups.
     blank_files : list of str
         Images without any contrast.
+    page_counts : dict of str to int
+        Pages, sections or frames of each file that has more than one.
     image_sizes : dict of str to int
         Images of each size, ``"height x width"`` in pixels, the most frequent first.
     image_kinds : dict of str to int
@@ -99,6 +99,7 @@ class FolderReport:
     exact_copies: list[CopySet] = field(default_factory=list)
     near_copies: list[CopySet] = field(default_factory=list)
     blank_files: list[str] = field(default_factory=list)
+    page_counts: dict[str, int] = field(default_factory=dict)
     image_sizes: dict[str, int] = field(default_factory=dict)
     image_kinds: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -159,16 +160,12 @@ class FolderReport:
 
     def write_groups(self, path: str | os.PathLike[str]) -> None:
         """Write `suggested_groups` as a CSV file for `load_image_folder`."""
-        with replace_when_complete(path) as stream:
-            text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-            writer = csv.writer(text)
-            writer.writerow(["path", "group"])
-            writer.writerows(self.suggested_groups())
-            text.flush()
-            text.detach()
+        write_table(path, ["path", "group"], self.suggested_groups())
 
     def __str__(self) -> str:
-        lines = [f"{self.root}: {self.n_images} images in {len(self.class_counts)} classes"]
+        n_classes = len(self.class_counts)
+        classes = "1 class" if n_classes == 1 else f"{n_classes} classes"
+        lines = [f"{self.root}: {self.n_images} images in {classes}"]
         lines += _counts("Classes", self.class_counts)
         if self.group_counts is not None:
             lines.append(f"Groups: {len(self.group_counts)}")
@@ -184,6 +181,8 @@ class FolderReport:
         lines += _section("Exact copies", [_describe(s) for s in self.exact_copies])
         lines += _section("Near copies", [_describe(s) for s in self.near_copies])
         lines += _section("Blank images", [f"  {file}" for file in self.blank_files])
+        pages = [f"  {file}: {count} pages" for file, count in self.page_counts.items()]
+        lines += _section("Files of several pages", pages)
         return "\n".join(lines)
 
 

@@ -39,9 +39,10 @@ from hypervlad.defects.thresholds import (
 )
 from hypervlad.defects.window_models import LabelledWindows, NormalWindows
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.parameters import check_read_options
+from hypervlad.encoder.encoding import check_finite
 from hypervlad.images import check_image_list
 from hypervlad.images.masks import mask_banner_rows
+from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name
 from hypervlad.windows import ANOMALOUS, NORMAL, WindowGrid
 from hypervlad.windows.dataset import (
@@ -55,7 +56,7 @@ from hypervlad.windows.dataset import (
 )
 from hypervlad.windows.vectors import WindowVectors, check_window_encoder, window_encoder
 
-_PIXELS = Integer(meaning="a whole number of pixels")
+_PIXELS = Integer(at_most=2**16, meaning="a whole number of pixels")
 _STEPS_PER_PATCH = 4  # overlap of windows if no stride is given
 
 
@@ -150,7 +151,7 @@ class PatchDefectScorer(ImageEstimator):
         "n_codewords": [Integer()],
         "min_fraction": [Number(above=0, at_most=1, meaning="a share of a window's pixels")],
         "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
-        "tile_size": [Integer(64)],
+        "tile_size": [Integer(64, 2**16)],
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
     }
@@ -158,9 +159,9 @@ class PatchDefectScorer(ImageEstimator):
         "encoder_": Part(HypercolumnVLAD),
         "model_": Part(NormalWindows, LabelledWindows),
         "threshold_": Value(float),
-        "patch_": Value(int),
-        "stride_": Value(int),
-        "n_images_": Value(int),
+        "patch_": Value(int, _PIXELS),
+        "stride_": Value(int, _PIXELS),
+        "n_images_": Value(int, Integer()),
     }
     _part_parameters: ClassVar[Mapping[str, str]] = {"encoder": "encoder_", "boosting": "boosting_"}
 
@@ -209,8 +210,9 @@ class PatchDefectScorer(ImageEstimator):
         """Learn what defect-free windows look like, or, given labels, what defects do.
 
         Each image is read twice, for the codebook and for its windows, and passes through the
-        network once. Its feature maps are kept in a temporary folder meanwhile, in about as much
-        space as the images need in single precision; the environment variable TMPDIR moves it.
+        network once. Feature maps that are needed again are kept in a temporary folder meanwhile,
+        in at most as much space as the images need in single precision; the environment variable
+        TMPDIR moves it.
 
         Parameters
         ----------
@@ -238,7 +240,7 @@ class PatchDefectScorer(ImageEstimator):
         ImageReadError
             An image or mask that cannot be read, does not fit, or is smaller than a patch; named.
         """
-        self._check_parameters()
+        self.check_parameters()
         images = check_image_list(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         own = default_patch_encoder() if self.encoder is None else self.encoder
@@ -266,8 +268,11 @@ class PatchDefectScorer(ImageEstimator):
                 for position, image in reader.stream(images, "windows"):
                     grid = WindowGrid.cover(image.size, patch, stride)
                     known = labels.of_windows(position, image, grid)
-                    maps = vectors.network.padded_maps(image.tensor, image.name, image.key)
-                    if grid.size > n_most:  # the threshold needs the scores of all its windows
+                    is_thinned = grid.size > n_most
+                    maps = vectors.network.padded_maps(
+                        image.tensor, image.name, image.key, keep=is_thinned
+                    )
+                    if is_thinned:  # the threshold needs the scores of all its windows
                         names, codes = np.unique(known, return_inverse=True)
                         thinned[position] = image.key, grid, names, codes.astype(np.uint8)
                     yield ImageWindows(position, image.key, compute(maps, grid), known)
@@ -290,8 +295,6 @@ class PatchDefectScorer(ImageEstimator):
         self.encoder_, self.model_, self.threshold_ = encoder, model, _checked_threshold(threshold)
         self.patch_, self.stride_ = patch, stride
         self.n_images_ = len(windows.keys)
-        # Without the maps on disk. Here, so that a prediction changes no attribute.
-        self._vectors = WindowVectors(encoder, self.tile_size)
         return self
 
     def set_threshold(self, threshold: float) -> PatchDefectScorer:
@@ -434,16 +437,14 @@ class PatchDefectScorer(ImageEstimator):
 
     # --- the stages ----------------------------------------------------------------------------
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         if self.boosting is not None:
             self.boosting.check_parameters()
         if self.encoder is not None:
             check_window_encoder(self.encoder, "defects are looked for")
 
     def _check_state(self) -> None:
-        check_value("patch_", self.patch_, [_PIXELS])
-        check_value("stride_", self.stride_, [_PIXELS])
         width = self.encoder_.n_features_out_
         if isinstance(self.model_, NormalWindows):
             width = sum(len(layer.mean) for layer in self.encoder_.codebook_.projections)
@@ -480,12 +481,6 @@ class PatchDefectScorer(ImageEstimator):
         rule = threshold_at_rate if self.threshold == "fpr" else threshold_at_patch_rate
         return rule(held_out, float(self.fpr))
 
-    def _window_vectors(self) -> WindowVectors:
-        vectors: WindowVectors | None = getattr(self, "_vectors", None)
-        if vectors is None or vectors.network.tile_size != self.tile_size:
-            vectors = self._vectors = WindowVectors(self.encoder_, self.tile_size)
-        return vectors
-
     def _score_grid(self, image: PreparedImage) -> tuple[NDArray[np.floating], WindowGrid]:
         """Return the scores (R, S) of an image's overlapping windows, and their grid."""
         grid = WindowGrid.cover(image.size, self.patch_, self.stride_)
@@ -493,11 +488,12 @@ class PatchDefectScorer(ImageEstimator):
 
     def _scores(self, image: PreparedImage, grid: WindowGrid) -> NDArray[np.floating]:
         """Return the scores (R, S) of windows."""
-        vectors = self._window_vectors()
+        vectors = WindowVectors(self.encoder_, self.tile_size)
         maps = vectors.network.padded_maps(image.tensor, image.name)
         compute = vectors.vectors if isinstance(self.model_, LabelledWindows) else vectors.means
         blocks = [self.model_.scores(block) for block in compute(maps, grid)]
         scores: NDArray[np.floating] = np.concatenate(blocks)
+        check_finite(scores[None], [image.name])
         return scores.reshape(grid.shape)
 
     def _read(self, image: Any, min_side: int) -> PreparedImage:
@@ -506,11 +502,6 @@ class PatchDefectScorer(ImageEstimator):
 
     def _stream(self, images: list[Any]) -> Iterator[tuple[int, PreparedImage]]:
         return WindowReader(self.encoder_.loader(), self.patch_).stream(images, "scoring")
-
-    def __getstate__(self) -> dict[str, Any]:
-        attributes: dict[str, Any] = dict(super().__getstate__())
-        attributes.pop("_vectors", None)
-        return attributes
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hypervlad.classifier.validation import checked_labels, of_length
 from hypervlad.images import ImageReadError, read_mask
 from hypervlad.images.masks import warn_if_inverted
+from hypervlad.splits import check_column
 from hypervlad.windows import ANOMALOUS, NORMAL, WindowGrid, patch_means
 from hypervlad.windows.dataset import UNKNOWN, PreparedImage, TrainingWindows
 
@@ -143,7 +144,8 @@ def _checked_masks(masks: Sequence[Any], n_images: int) -> list[Any]:
 
 
 def _checked_patch_labels(y: Any, n_images: int) -> NDArray[Any]:
-    if not isinstance(y, str | bytes) and any(np.ndim(each) > 1 for each in y):
+    check_column("y", y)
+    if any(np.ndim(each) > 1 for each in y):
         raise ValueError("y is a label for each patch, but holds arrays: give masks as masks=")
     labels = checked_labels(y, n_images).astype(str)
     if (labels == UNKNOWN).any():

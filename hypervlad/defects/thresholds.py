@@ -138,9 +138,9 @@ def held_out_scores(
         never_tested = [at for at in positions.tolist() if at not in model_of]
         warnings.warn(
             f"{len(never_tested)} of {len(positions)} images cannot be held out, because there are "
-            "too few groups of images (with defects, or without), so the threshold is chosen on "
-            "images that the model was trained on; too much will be called defective. Give images "
-            "of more groups, or set_threshold",
+            "too few images, or groups of images (with defects, or without), so the threshold is "
+            "chosen on images that the model was trained on; too much will be called defective. "
+            "Give more images, of more groups, or set_threshold",
             UserWarning,
             stacklevel=4,
         )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from sklearn.cluster import KMeans
 
+from hypervlad.base import Array
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.windows import NORMAL
 
@@ -19,6 +20,8 @@ _TRIM_FRACTION = 0.01
 _TRIM_ROUNDS = 2
 _RIDGE = 0.01  # of the mean variance, added to all directions
 _MIN_PER_CODEWORD, _MAX_PER_CODEWORD = 4, 100
+
+_MAX_VALUE = 1e7  # in a file; squares of sums of products stay finite in single precision
 
 FloatArray = NDArray[np.float64]
 
@@ -88,13 +91,20 @@ class NormalWindows:
         ValueError
             If the arrays do not fit together.
         """
-        model = cls(**arrays)
+        model = cls(**{name: _ARRAYS[name].checked(array, name) for name, array in arrays.items()})
         n_channels = len(model.mean)
-        fits = model.mean.ndim == 1 and model.whitening.shape == (n_channels, n_channels)
-        if not fits or model.codewords.ndim != 2 or model.codewords.shape[1] != n_channels:
+        fits = n_channels > 0 and model.whitening.shape == (n_channels, n_channels)
+        if not fits or not len(model.codewords) or model.codewords.shape[1] != n_channels:
             shapes = {name: array.shape for name, array in arrays.items()}
             raise ValueError(f"the arrays of the model of normal windows do not fit: {shapes}")
         return model
+
+
+_ARRAYS = {
+    "mean": Array("float32", 1, -_MAX_VALUE, _MAX_VALUE),
+    "whitening": Array("float32", 2, -_MAX_VALUE, _MAX_VALUE),
+    "codewords": Array("float32", 2, -_MAX_VALUE, _MAX_VALUE),
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,8 @@ from hypervlad.encoder.loading import Batch, ImageInfo, ImageLoader, LoadedImage
 from hypervlad.encoder.parameters import EncoderParams
 from hypervlad.hypercolumns import feature_maps, hypercolumns_at, turned
 from hypervlad.images import SkippedImage
+from hypervlad.images.reading import image_name
+from hypervlad.modelfile import ModelFileError
 
 # Part of every key: increase it when the vectors or samples of an image change.
 ENCODING_VERSION = 2
@@ -107,6 +109,10 @@ class EncodedImages:
     n_images: int
     n_cached: int
 
+    def __repr__(self) -> str:
+        n_read, width = self.vectors.shape
+        return f"EncodedImages({n_read} of {self.n_images} images read, {width} features)"
+
     def with_missing(self, values: Any = None, fill: Any = np.nan) -> np.ndarray:
         """Return one row for each image of the list.
 
@@ -142,6 +148,28 @@ class EncodedImages:
         SkippedImagesWarning, UnknownPixelSizeWarning
         """
         ReadReport(self.n_images, list(self.skipped), list(self.unscaled)).warn()
+
+
+class NotFiniteError(ValueError):
+    """Numbers computed from an image are not finite: the weights or the model are damaged."""
+
+
+def check_finite(values: np.ndarray, images: Sequence[Any]) -> np.ndarray:
+    """Return the rows (n, ...) computed from n images.
+
+    Raises
+    ------
+    NotFiniteError
+        If some are not finite; the message names the first image.
+    """
+    invalid = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    if len(invalid):
+        raise NotFiniteError(
+            f"the network's outputs are not finite for {len(invalid)} images, starting with "
+            f"{image_name(images[invalid[0]])}: are its weights damaged, or those of another "
+            "network, or is the model file not from hypervlad?"
+        )
+    return values
 
 
 def encode_images(
@@ -310,9 +338,22 @@ class TorchCodebook:
         self._codebook = codebook
         self.codewords = [torch.tensor(words, device=device) for words in codebook.codewords]
         self.layers = [_Projection(projection, device) for projection in codebook.projections]
+        self._n_channels = [len(projection.mean) for projection in codebook.projections]
 
     def project(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Apply each layer's affine step at the layer's own resolution: (B, h_l, w_l, d_l)."""
+        """Apply each layer's affine step at the layer's own resolution: (B, h_l, w_l, d_l).
+
+        Raises
+        ------
+        ModelFileError
+            If the maps have other channels than the codebook, which can only come from a file.
+        """
+        found = [layer.shape[3] for layer in maps]
+        if found != self._n_channels:
+            raise ModelFileError(
+                f"the codebook is for layers of {self._n_channels} channels, but those of the "
+                f"network have {found}: the model was not written by hypervlad; train it again"
+            )
         return [project(layer) for project, layer in zip(self.layers, maps, strict=True)]
 
     def pooled(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:

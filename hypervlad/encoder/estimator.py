@@ -33,12 +33,18 @@ from hypervlad.encoder.encoding import (
     EncodedImages,
     ResultCache,
     TorchCodebook,
+    check_finite,
     encode_images,
     maps_fingerprint,
 )
 from hypervlad.encoder.explanation import ImageEvidence, check_codewords, image_evidence
-from hypervlad.encoder.loading import Batch, ImageLoader
-from hypervlad.encoder.network_source import NetworkSource, check_registered, portable_weights
+from hypervlad.encoder.loading import MAX_SIDE, Batch, ImageLoader
+from hypervlad.encoder.network_source import (
+    NetworkSource,
+    check_prepared,
+    check_registered,
+    portable_weights,
+)
 from hypervlad.encoder.parallel import absolute_path
 from hypervlad.encoder.parameters import CONSTRAINTS, EncoderParams
 from hypervlad.hypercolumns import feature_maps
@@ -66,8 +72,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     taps : sequence of str, optional
         Layers that make the hypercolumn; the backbone's own choice by default.
     image_size : int or None, default=224
-        Side in pixels of the square that images are resized to; with ``aspect="own"`` the square
-        root of the area. None: images keep their own size; memory then grows with the largest.
+        Side in pixels, at most 2048, of the square that images are resized to; with
+        ``aspect="own"`` the square root of the area. None: images keep their own size; memory then
+        grows with the largest.
     aspect : {"square", "own"}, default="square"
         Stretch images to a square, or keep their proportions.
     pixel_size : float or None, default=None
@@ -80,8 +87,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     grid : {"finest", "image", "own"} or int, default="finest"
         Where hypercolumns are taken: at each position of the finest tap, at each pixel of the
         resized image, at each layer's own positions (``codebook="per_layer"`` only), or at this
-        many random pixels. With ``codebook="both"`` a name applies to the joint codebook, a number
-        to all.
+        many random pixels, at most 262,144. With ``codebook="both"`` a name applies to the joint
+        codebook, a number to all.
     turns : {1, 2, 4, 8}, default=1
         Copies of an image, turned by right angles (for 8, mirrored too), whose residuals are
         summed before normalisation: 4 makes vectors invariant to rotation by right angles, 8 also
@@ -119,7 +126,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         a codebook is learnt from; a file is not read again if its path, size and
         modification time are known.
     batch_size : int or "auto", default="auto"
-        Images per batch; "auto" depends on their size and the device.
+        Images per batch; "auto" depends on their size and the device. It changes only the last
+        digits of the vectors.
     device : str, default="auto"
         "cuda" where there is a GPU, else "cpu".
     n_jobs : int or None, default=None
@@ -170,8 +178,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         "taps_": Values(str),
         "preprocessing_": Record(Preprocessing),
         "weights_digest_": Value(str),
-        "seed_": Value(int),
-        "n_images_": Value(int),
+        "seed_": Value(int, Integer(0, 2**32 - 1)),
+        "n_images_": Value(int, Integer()),
     }
     # What belongs to this machine and this run, not to the model.
     _unsaved_parameters = frozenset({"memory", "batch_size", "device", "n_jobs", "verbose"})
@@ -283,7 +291,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         -------
         self
         """
-        self._check_parameters()
+        self.check_parameters()
         params = EncoderParams.of(self.get_params(deep=False))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         backbone = get_backbone(self.backbone)
@@ -303,7 +311,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     def encode(self, images: Sequence[Any]) -> EncodedImages:
         """Encode images; return their vectors, and which images were read or skipped.
 
-        No warnings are given: see :meth:`EncodedImages.warn`.
+        No warnings are given: see :meth:`hypervlad.encoder.EncodedImages.warn`.
 
         Parameters
         ----------
@@ -312,7 +320,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
 
         Returns
         -------
-        EncodedImages
+        hypervlad.encoder.EncodedImages
             Vectors of the images that could be read, and their positions, digests, shapes and pixel
             sizes; the skipped images with the reasons.
 
@@ -332,7 +340,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         encoder = functools.cache(self.batch_encoder)  # no network where everything is cached
 
         def compute(batch: Batch) -> np.ndarray:
-            return encoder()(batch)
+            vectors = encoder()(batch)
+            return check_finite(vectors, [images[position] for position in batch.positions])
 
         return encode_images(images, self.loader(), compute, self.n_features_out_, cache)
 
@@ -469,10 +478,10 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         check_parameters(run, {name: CONSTRAINTS[name] for name in run})
         check_device(self.device)
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         minimum = get_backbone(self.backbone).preprocessing.minimum_size
-        check_value("image_size", self.image_size, [Integer(minimum), None])
+        check_value("image_size", self.image_size, [Integer(minimum, MAX_SIDE), None])
         if self.grid == "own" and self.codebook != "per_layer":
             raise ValueError(
                 'grid="own" assigns each layer at its own resolution, which only '
@@ -494,7 +503,11 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         return parameters
 
     def _check_state(self) -> None:
-        self.fitted_params_ = EncoderParams.of(self.get_params(deep=False))
+        params = self.fitted_params_ = EncoderParams.of(self.get_params(deep=False))
+        check_prepared(self.preprocessing_, params.backbone)
+        self.codebook_.check(
+            len(self.taps_), params.n_codewords, params.codebook, params.layer_components
+        )
 
     def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
         """Return the fitted encoder as a JSON-able header and named arrays."""

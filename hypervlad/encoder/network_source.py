@@ -13,11 +13,13 @@ import torch
 
 from hypervlad.backbones import (
     Backbone,
+    Preprocessing,
     TappedNetwork,
     WeightsNotFoundError,
     backbone_names,
     build_network,
     ensure_registered,
+    get_backbone,
 )
 from hypervlad.modelfile import ModelFileError
 
@@ -50,12 +52,22 @@ class NetworkSource:
         ------
         WeightsNotFoundError
             If there are none, or they are not those of the digest.
+        ModelFileError
+            If the network has no such taps, or the model's own tensors do not fit it.
         """
         ensure_registered(self.backbone)
         weights: Any = self.weights
         if isinstance(weights, Mapping):
             weights = {name: torch.from_numpy(array) for name, array in weights.items()}
-        network = build_network(self.backbone.name, weights, self.taps, device)
+        try:
+            network = build_network(self.backbone.name, weights, self.taps, device)
+        except WeightsNotFoundError:
+            raise
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ModelFileError(
+                f"the model does not fit the network {self.backbone.name!r} ({error}): it was "
+                "written for another network of this name, or not by hypervlad"
+            ) from error
         if network.digest != self.digest:
             raise WeightsNotFoundError(
                 f"the weights of {self.backbone.name!r} found here (weights={self._name()}) are "
@@ -85,6 +97,17 @@ def check_registered(backbone: Any) -> None:
         raise ModelFileError(
             f"the model needs the backbone {backbone!r}, which is not registered here: "
             "call hypervlad.register_backbone as in training, then load again"
+        )
+
+
+def check_prepared(preprocessing: Preprocessing, backbone: str) -> None:
+    """Raise a ModelFileError unless a model's images have the channels that its backbone takes."""
+    own = get_backbone(backbone).preprocessing
+    if (len(preprocessing.mean), preprocessing.minimum_size) != (len(own.mean), own.minimum_size):
+        raise ModelFileError(
+            f"the model prepares images for a backbone of {len(preprocessing.mean)} channels and "
+            f"at least {preprocessing.minimum_size} pixels; {backbone!r} takes {len(own.mean)} and "
+            f"{own.minimum_size}"
         )
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 import secrets
 import threading
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -19,9 +17,10 @@ import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 
+from hypervlad.worker_processes import end_with
+
 _MAX_DEATHS = 3  # of workers during the same task, before the call fails
 _REDUCTION = 8  # how many times fewer tasks run together after each death
-_POLL_SECONDS = 1.0
 _MAX_SHARED = 4  # a worker of a cluster may serve several callers
 
 T = TypeVar("T")
@@ -90,10 +89,10 @@ def map_tasks(
         If three workers died during the same task. Finished results have been yielded.
     """
     stream, pending, deaths = enumerate(tasks), dict[int, Any](), Counter[int]()
-    n_workers, setup = joblib.effective_n_jobs(n_jobs), _worker_setup(n_jobs)
+    n_workers, threads = joblib.effective_n_jobs(n_jobs), _threads_per_worker(n_jobs)
     shared, in_full = Shared.of(common), set(range(n_workers))
     n_next = n_workers  # at first one each, which brings `common` to them
-    with joblib.Parallel(n_jobs, batch_size=1, **_unordered()) as parallel:
+    with joblib.Parallel(n_jobs, batch_size=1, **_options()) as parallel:
         while pending or (pending := dict(itertools.islice(stream, n_next))):
             n_next = wave * n_workers
             # After a death fewer at once: the task that causes it is then soon identified.
@@ -101,7 +100,7 @@ def map_tasks(
             some = dict(itertools.islice(pending.items(), at_once))
             calls = [
                 joblib.delayed(_run_task)(
-                    function, shared if n in in_full else shared.key_only(), n, task, setup
+                    function, shared if n in in_full else shared.key_only(), n, task, threads
                 )
                 for n, task in some.items()
             ]
@@ -141,9 +140,15 @@ def _is_death(error: Exception) -> bool:
     return rays or isinstance(error, TerminatedWorkerError)
 
 
-def _unordered() -> dict[str, Any]:
-    backend, _ = get_active_backend()  # ray's returns the results of a wave together
-    return {"return_as": "generator_unordered"} if backend.supports_return_generator else {}
+def _options() -> dict[str, Any]:
+    backend, _ = get_active_backend()
+    options: dict[str, Any] = {}
+    if backend.supports_return_generator:  # ray's returns the results of a wave together
+        options["return_as"] = "generator_unordered"
+    # A worker that another program forks, as joblib can be told to, is not a child of this one.
+    if _is_local(backend) and not os.environ.get("JOBLIB_START_METHOD"):
+        options |= {"initializer": end_with, "initargs": (os.getpid(),)}
+    return options
 
 
 def _is_local(backend: Any) -> bool:
@@ -161,21 +166,12 @@ def in_order(results: Iterable[tuple[int, T]]) -> Iterator[T]:
             following += 1
 
 
-@dataclass(frozen=True)
-class _WorkerSetup:
-    """A worker's threads on this machine, and the process that it works for."""
-
-    threads: int
-    caller: int
-
-
-def _worker_setup(n_jobs: int | None) -> _WorkerSetup | None:
-    """Share this machine's cores among its processes; a cluster manages its own."""
+def _threads_per_worker(n_jobs: int | None) -> int | None:
+    """Share this machine's cores among its processes; None for a cluster, which manages its own."""
     backend, _ = get_active_backend()
     if not _is_local(backend):
         return None
-    threads = max(1, joblib.cpu_count() // joblib.effective_n_jobs(n_jobs))
-    return _WorkerSetup(threads, os.getpid())
+    return max(1, joblib.cpu_count() // joblib.effective_n_jobs(n_jobs))
 
 
 class _NotShared:
@@ -187,41 +183,12 @@ def _run_task(
     shared: Shared,
     number: int,
     task: Any,
-    setup: _WorkerSetup | None,
+    threads: int | None,
 ) -> tuple[int, T | _NotShared]:
-    if setup is not None:
-        torch.set_num_threads(setup.threads)
-        _end_with(setup.caller)
+    if threads is not None:
+        torch.set_num_threads(threads)
     common = shared.get()
     return number, _NotShared() if common is None else function(common, task)
-
-
-@functools.cache
-def _end_with(caller: int) -> None:
-    """End this worker soon after the process that it works for.
-
-    If that one is killed, workers would wait forever to return their results, each with a network
-    in memory. (On Windows a process does not see that its parent has ended.)
-    """
-
-    def watch() -> None:
-        while os.getppid() == caller:
-            time.sleep(_POLL_SECONDS)
-        os._exit(1)
-
-    if os.name == "posix" and (os.getppid() == caller or not _is_alive(caller)):
-        threading.Thread(target=watch, daemon=True, name="end with caller").start()
-
-
-def _is_alive(process: int) -> bool:
-    """Return whether a process exists: the caller need not be the parent."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # of another user
-        return True
-    return True
 
 
 # --- what tasks share -----------------------------------------------------------------------------

@@ -19,31 +19,18 @@ from hypervlad.constraints import (
     RandomState,
 )
 from hypervlad.images import ReadOptions
-from hypervlad.images.options import make_options
+from hypervlad.images.options import check_read_options
 from hypervlad.vlad import NORMALIZATIONS, Normalization
 
-
-def check_read_options(read_options: Any) -> ReadOptions:
-    """Return reading options given as None, a dict or a ReadOptions."""
-    if read_options is None:
-        return ReadOptions()
-    if isinstance(read_options, ReadOptions):
-        return read_options
-    if isinstance(read_options, Mapping):
-        return make_options(dict(read_options))
-    raise ValueError(
-        'read_options must be a dict such as {"banner": "remove"} or a ReadOptions, '
-        f"not {type(read_options).__name__}"
-    )
-
-
 #: Of the parameters of :class:`hypervlad.HypercolumnVLAD`, except those with separate checks:
-#: the backbone, its weights and taps, the memory and the device.
+#: the backbone, its weights and taps, the image size, the memory and the device.
 CONSTRAINTS: dict[str, Alternatives] = {
-    "image_size": [Integer(), None],
     "aspect": [OneOf("square", "own")],
     "pixel_size": [None, Number(above=0, meaning="nanometres per pixel, a number")],
-    "grid": [OneOf("finest", "image", "own"), Integer(meaning="a number of random pixels")],
+    "grid": [
+        OneOf("finest", "image", "own"),
+        Integer(at_most=2**18, meaning="a number of random pixels"),
+    ],
     "turns": [OneOf(1, 2, 4, 8)],
     "n_codewords": [Integer()],
     "codebook": [OneOf("joint", "per_layer", "both")],
@@ -53,7 +40,7 @@ CONSTRAINTS: dict[str, Alternatives] = {
     "normalize": [
         None,
         OneOf(*NORMALIZATIONS),
-        ListOf(OneOf(*NORMALIZATIONS), "a sequence of steps", at_least=0),
+        ListOf(OneOf(*NORMALIZATIONS), "a sequence of at most 8 steps", at_least=0, at_most=8),
     ],
     "pooled": [Boolean()],
     "n_samples": [Integer()],

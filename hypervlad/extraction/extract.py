@@ -15,6 +15,7 @@ from hypervlad.extraction.manifest import TaskFolder, finished_manifest
 from hypervlad.extraction.run import Extraction, Run
 from hypervlad.extraction.sources import open_source
 from hypervlad.extraction.table import FeatureFileError, is_parquet, open_table
+from hypervlad.files import check_writable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,8 +109,9 @@ def extract_features(
     resume : bool, default=False
         Continue an interrupted call; if there is none, start. A complete file that the same encoder
         made from the same images is kept: files are compared by path, size and modification time,
-        arrays are read. Images that could not be read are tried again. A complete stream starts
-        again, because it cannot be examined without consuming it.
+        arrays are read. The file itself is compared with its SHA-256, and made again if it is
+        damaged. Images that could not be read are tried again. A complete stream starts again,
+        because it cannot be examined without consuming it.
     verify : bool, default=False
         Read all files, even those in the memory's index. With ``resume``, all that were
         finished before are read too, one after the other.
@@ -131,9 +133,11 @@ def extract_features(
         A ValueError: ``out`` is a folder, has another suffix, or is a file that no extraction has
         written; or the extraction to be resumed had another model or batches of another size.
     OSError
-        If the disk is full; what was finished is kept.
+        If the disk is full; what was finished is kept. Or if ``out``, or a file or folder of the
+        unfinished extraction, is a symbolic link.
     RuntimeError
-        If worker processes are killed repeatedly during the same images, which are named. (A dask
+        If another process is extracting to the same file, which is named with its machine. Or if
+        worker processes are killed repeatedly during the same images, which are named. (A dask
         cluster has its own error for that, ``KilledWorker``.)
 
     Warns
@@ -226,7 +230,7 @@ def plan_extraction(
         continue an extraction with another model.
     """
     _check_target(Path(out))
-    run, path = Run.of(encoder, memory, verify), Path(os.path.realpath(out))
+    run, path = Run.of(encoder, memory, verify), Path(os.path.abspath(out))
     source = open_source(images, root, None, include, exclude)
     if source.n_images is None:
         raise ValueError("a stream cannot be examined without consuming it; give a list")
@@ -257,20 +261,22 @@ def _check_target(path: Path) -> None:
     ------
     FeatureFileError
         If it is a folder, has another suffix, or is a file that no extraction has written.
+    LinkError
+        If it is a symbolic link.
     """
     if path.is_dir():
         raise FeatureFileError(f"{path} is a folder; give the name of a file to write")
     if path.suffix.lower() not in (".parquet", ".pq"):
         raise FeatureFileError(f"{path}: features are written as Parquet; give NAME.parquet")
-    whole = Path(os.path.realpath(path))
-    if not whole.exists():
+    check_writable(path)
+    if not path.exists():
         return
     try:
-        open_table(whole).close()
+        open_table(path).close()
     except FeatureFileError as error:
         # It may still be one of features, damaged beyond reading.
-        if not is_parquet(whole) and (
-            finished_manifest(whole).exists() or TaskFolder.is_unfinished(whole)
+        if not is_parquet(path) and (
+            finished_manifest(path).exists() or TaskFolder.is_unfinished(path)
         ):
             return
         raise FeatureFileError(

@@ -20,9 +20,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hypervlad.extraction.sources import Item, Stamp, Task
-from hypervlad.extraction.table import FeatureFileError, described, description, file_beside
+from hypervlad.extraction.table import (
+    FeatureFileError,
+    described,
+    description,
+    file_beside,
+    schema_of,
+)
+from hypervlad.files import refuse_link, replace_when_complete
 from hypervlad.images import SkippedImage
-from hypervlad.modelfile import replace_when_complete
 
 _SCHEMA = pa.schema(
     [
@@ -34,6 +40,7 @@ _ROWS_PER_WRITE = 10_000
 _TASKS_PER_FOLDER = 1000
 _DIGEST_BYTES = 32  # of a SHA-256
 _MANIFEST = "manifest.parquet"
+_OUTPUT_DIGEST = b"hypervlad.output_sha256"
 
 
 @dataclass(frozen=True)
@@ -120,58 +127,78 @@ class Manifest:
         Random name, drawn when the extraction began; a resumed one keeps it.
     settings : dict
         All that the vectors depend on, except the images, and the number of images per task.
+    output_digest : str or None
+        SHA-256 of the complete file of features; None before there is one.
     """
 
     path: Path
     run: str
     settings: dict[str, Any]
+    output_digest: str | None
 
     @classmethod
     def open(cls, path: Path) -> Manifest | None:
-        """Read a manifest without its records; None if there is none, or not a valid one."""
+        """Read a manifest without its records; None if there is none, or not a valid one.
+
+        Raises
+        ------
+        LinkError
+            If it is a symbolic link.
+        """
+        refuse_link(path)
         try:
-            facts = description(pq.read_schema(path), path)
-            return cls(path, facts["run"], facts["settings"])
+            metadata = pq.read_metadata(path)
+            facts = description(metadata.schema.to_arrow_schema(), path)
+            output_digest = metadata.metadata.get(_OUTPUT_DIGEST, b"").decode() or None
+            return cls(path, facts["run"], facts["settings"], output_digest)
         except (pa.ArrowException, OSError, ValueError, KeyError):
             return None
 
     def records(self) -> list[SourceRecord] | None:
         """Read the records; None if they are damaged."""
         try:
-            return [SourceRecord(**row) for row in pq.read_table(self.path).to_pylist()]
+            return [
+                SourceRecord(**row) for row in pq.read_table(self.path, schema=_SCHEMA).to_pylist()
+            ]
         except (pa.ArrowException, OSError, ValueError, TypeError):
             return None
 
 
 @contextlib.contextmanager
-def manifest_writer(
-    path: Path, run: str, settings: dict[str, Any]
-) -> Iterator[Callable[[list[SourceRecord]], None]]:
-    """Write a manifest, which appears when the context ends without an error.
-
-    Yields
-    ------
-    callable
-        Appends records.
-    """
+def manifest_writer(path: Path, run: str, settings: dict[str, Any]) -> Iterator[ManifestWriter]:
+    """Write a manifest, which appears when the context ends without an error."""
     schema = described(_SCHEMA, {"run": run, "settings": settings})
-    waiting: list[SourceRecord] = []
     with (
         replace_when_complete(path) as stream,
-        pq.ParquetWriter(stream, schema, compression="zstd") as writer,
+        pq.ParquetWriter(stream, schema, compression="zstd") as parquet,
     ):
+        writer = ManifestWriter(parquet, schema)
+        yield writer
+        writer.flush()
 
-        def write() -> None:
-            writer.write_table(pa.Table.from_pylist([vars(each) for each in waiting], schema))
-            waiting.clear()
 
-        def append(records: list[SourceRecord]) -> None:
-            waiting.extend(records)
-            if len(waiting) >= _ROWS_PER_WRITE:
-                write()
+class ManifestWriter:
+    """Appends to a manifest that is being written."""
 
-        yield append
-        write()
+    def __init__(self, parquet: pq.ParquetWriter, schema: pa.Schema) -> None:
+        self._parquet, self._schema = parquet, schema
+        self._waiting: list[SourceRecord] = []
+
+    def append(self, records: list[SourceRecord]) -> None:
+        """Add the records of images."""
+        self._waiting.extend(records)
+        if len(self._waiting) >= _ROWS_PER_WRITE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the records that wait."""
+        rows = [vars(each) for each in self._waiting]
+        self._parquet.write_table(pa.Table.from_pylist(rows, self._schema))
+        self._waiting.clear()
+
+    def set_output_digest(self, digest: str) -> None:
+        """Note the SHA-256 of the complete file of features."""
+        self._parquet.add_key_value_metadata({_OUTPUT_DIGEST.decode(): digest})
 
 
 def finished_manifest(output: Path) -> Path:
@@ -205,10 +232,13 @@ class TaskFolder:
     path : Path
     run : str
         See `Manifest`.
+    schema : pyarrow.Schema
+        Of the rows of every task.
     """
 
-    def __init__(self, path: Path, run: str) -> None:
+    def __init__(self, path: Path, run: str, settings: dict[str, Any]) -> None:
         self.path, self.run = path, run
+        self.schema = schema_of(settings["n_features"])
 
     @classmethod
     def open(cls, output: Path, settings: dict[str, Any], *, resume: bool) -> TaskFolder:
@@ -224,11 +254,13 @@ class TaskFolder:
         Raises
         ------
         FileExistsError
-            If there is a folder of that name that hypervlad did not make.
+            If there is a folder of that name that hypervlad did not make, or a symbolic link.
         FeatureFileError
             If the extraction to be resumed had other settings.
         """
         if resume and (existing := cls.existing(output, settings)) is not None:
+            for draft in existing.path.glob(".*.tmp"):  # of an output that was being merged
+                draft.unlink()
             return existing
         path = file_beside(output, "parts")
         _remove(path)
@@ -236,7 +268,7 @@ class TaskFolder:
         run = secrets.token_hex(16)
         with manifest_writer(path / _MANIFEST, run, settings):
             pass
-        return cls(path, run)
+        return cls(path, run, settings)
 
     @classmethod
     def existing(cls, output: Path, settings: dict[str, Any]) -> TaskFolder | None:
@@ -246,8 +278,11 @@ class TaskFolder:
         ------
         FeatureFileError
             If that extraction had other settings.
+        LinkError
+            If the folder or its manifest is a symbolic link.
         """
         path = file_beside(output, "parts")
+        refuse_link(path)
         manifest = Manifest.open(path / _MANIFEST)
         if manifest is None:
             return None
@@ -256,7 +291,7 @@ class TaskFolder:
                 f"{path}: left by an extraction with another model, or batches of another size; "
                 "use those, or start again without resume"
             )
-        return cls(path, manifest.run)
+        return cls(path, manifest.run, settings)
 
     @staticmethod
     def is_unfinished(output: Path) -> bool:
@@ -284,6 +319,7 @@ class TaskFolder:
         table = finished.table
         table = table.replace_schema_metadata(described(table.schema, facts).metadata)
         path = self._path(task.number)
+        refuse_link(path.parent)
         path.parent.mkdir(exist_ok=True)
         # Not flushed to the disk one by one: what a power cut damages is detected, and done again.
         with replace_when_complete(path, flush=False) as stream:
@@ -308,26 +344,33 @@ class TaskFolder:
             raise OSError(f"{self._path(number)}: has become unreadable; run again with resume")
         return finished
 
-    @property
-    def merged(self) -> Path:
-        """Where the output is written until it is complete; removed with this folder."""
-        return self.path / "whole.parquet"
-
     def remove(self) -> None:
         """Remove the folder."""
         _remove(self.path)
 
     def _find(self, number: int) -> FinishedTask | None:
+        """Return a finished task; None if it is missing, damaged or of an earlier extraction."""
         path = self._path(number)
+        for each in (path.parent, path):
+            refuse_link(each)
         try:
             table = _without_digest(path.read_bytes())
             facts = description(table.schema, path)
-        except (pa.ArrowException, OSError, ValueError):  # missing or damaged
+            if facts["run"] != self.run:  # of an earlier extraction that was still running
+                return None
+            records = [SourceRecord(**each) for each in facts["records"]]
+            finished = FinishedTask(
+                table.replace_schema_metadata(None), records, int(facts["n_cached"])
+            )
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError):
             return None
-        if facts["run"] != self.run:  # of an earlier extraction that was still running
-            return None
-        records = [SourceRecord(**each) for each in facts["records"]]
-        return FinishedTask(table.replace_schema_metadata(None), records, facts["n_cached"])
+        return finished if self._is_consistent(finished) else None
+
+    def _is_consistent(self, finished: FinishedTask) -> bool:
+        """Return whether a task has one row for each image that could be read, and no other."""
+        read = [each.digest for each in finished.records if each.digest is not None]
+        table = finished.table
+        return table.schema.equals(self.schema) and table["digest"].to_pylist() == read
 
     def _path(self, number: int) -> Path:
         return self.path / f"{number // _TASKS_PER_FOLDER:06d}" / f"{number:09d}.arrow"
@@ -355,8 +398,9 @@ def _remove(folder: Path) -> None:
     Raises
     ------
     FileExistsError
-        If hypervlad did not make it.
+        If hypervlad did not make it, or it is a symbolic link.
     """
+    refuse_link(folder)
     if not folder.exists():
         return
     # A folder that holds temporary files alone was left before its manifest was complete.

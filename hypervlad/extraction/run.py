@@ -7,6 +7,7 @@ import os
 import secrets
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ from hypervlad.extraction.table import (
     described,
     description,
     encoder_digest,
+    file_beside,
     fitted_encoder,
     frame_of,
     open_table,
@@ -49,6 +51,7 @@ from hypervlad.extraction.table import (
     vectors_of,
     write_rows,
 )
+from hypervlad.files import exclusive_lock, file_digest, replace_when_complete
 from hypervlad.images import ImageReadError, SkippedImage
 from hypervlad.images.reading import read_in_order
 
@@ -133,7 +136,11 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """All that finished tasks depend on, except the images."""
-        return {"encoder": self.digest, "task_size": self.task_size}
+        return {
+            "encoder": self.digest,
+            "n_features": self.encoder.n_features_out_,
+            "task_size": self.task_size,
+        }
 
     @property
     def task_size(self) -> int:
@@ -160,11 +167,16 @@ class Run:
 
     def to_file(self, source: Source, path: Path, resume: bool) -> Extraction:
         """Write vectors, and what is known of the images, to a file."""
-        began = time.monotonic()
-        path = Path(os.path.realpath(path))  # so that all that is written is on one disk
-        if resume and (complete := self.complete(source, path)) is not None:
-            return complete
+        path = Path(os.path.abspath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive_lock(file_beside(path, "lock"), path):
+            if resume and (complete := self.complete(source, path)) is not None:
+                return complete
+            return self._extract(source, path, resume)
+
+    def _extract(self, source: Source, path: Path, resume: bool) -> Extraction:
+        """Do what is not done yet, and merge all of it into one file."""
+        began = time.monotonic()
         folder = TaskFolder.open(path, self.settings, resume=resume)
         progress = _Progress()
         try:
@@ -201,6 +213,11 @@ class Run:
         ------
         FeatureFileError
             If another model made it.
+
+        Warns
+        -----
+        UserWarning
+            If the file has changed since it was written, so that it cannot be kept.
         """
         if TaskFolder.is_unfinished(path):
             return None
@@ -226,6 +243,12 @@ class Run:
             return None
         if not self.job("").change_detector().unchanged(source.listed(), records):
             return None
+        if file_digest(path) != manifest.output_digest:
+            warnings.warn(
+                f"{path}: damaged or changed since it was written; its images are encoded again",
+                stacklevel=4,
+            )
+            return None
         _warn(report)
         return Extraction(path, n_rows, n_rows, 0, tuple(skipped), 0.0)
 
@@ -235,6 +258,7 @@ class Run:
         changes = self.job(folder.run).change_detector()
         for task in source.tasks(self.task_size):
             progress.n_tasks += 1
+            progress.n_images += len(task.items)
             if not folder.has(task, changes):
                 yield task
                 continue
@@ -248,25 +272,25 @@ class Run:
         report, n_cached = ReadReport(0), 0
         manifest = finished_manifest(path)
         manifest.unlink(missing_ok=True)
-        with manifest_writer(manifest, folder.run, self.settings) as append:
+        with manifest_writer(manifest, folder.run, self.settings) as writer:
 
             def tables() -> Iterator[pa.Table]:
                 nonlocal n_cached
                 for number in range(progress.n_tasks):
                     finished = folder.read(number)
                     self._note(finished, report.n_images, report)
-                    append(finished.records)
+                    writer.append(finished.records)
                     n_cached += finished.n_cached
                     yield finished.table
 
             schema = schema_of(self.encoder.n_features_out_)
             schema = described(schema, table_facts(self.encoder, self.digest))
-            with open(folder.merged, "wb") as stream:
+            with replace_when_complete(path, draft_folder=folder.path) as stream:
                 write_rows(stream, tables(), schema)
-                stream.flush()
-                os.fsync(stream.fileno())
-            _check_any_read(report)
-            os.replace(folder.merged, path)
+                _check_any_read(report)
+                if report.n_images != progress.n_images:
+                    raise OSError(f"{folder.path}: changed by another program; run again")
+            writer.set_output_digest(file_digest(path))
         return report, n_cached
 
     def _note(self, finished: FinishedTask, start: int, report: ReadReport) -> None:
@@ -289,9 +313,10 @@ class Run:
 
 @dataclass
 class _Progress:
-    """How many tasks there are, and how many images an earlier run had finished."""
+    """How many tasks and images there are, and how many images an earlier run had finished."""
 
     n_tasks: int = 0
+    n_images: int = 0
     n_kept: int = 0
 
 

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from hypervlad.cache import cache_key
 from hypervlad.encoder import EncodedImages, HypercolumnVLAD
 from hypervlad.extraction.sources import Item
-from hypervlad.modelfile import replace_when_complete
+from hypervlad.files import refuse_link, replace_when_complete
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,8 +150,12 @@ def description(schema: pa.Schema, path: str | os.PathLike[str]) -> dict[str, An
         raise FeatureFileError(
             f"{os.fspath(path)}: a Parquet file, but not one that extract_features wrote"
         )
-    facts: dict[str, Any] = json.loads(entry)
-    if facts.get("format", 0) > FORMAT_VERSION:
+    try:
+        facts: dict[str, Any] = dict(json.loads(entry))
+        version = int(facts.get("format", 0))
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise FeatureFileError(f"{os.fspath(path)}: damaged ({error}); extract again") from error
+    if version > FORMAT_VERSION:
         raise FeatureFileError(
             f"{os.fspath(path)}: written by a later version of hypervlad; upgrade this one"
         )
@@ -181,23 +185,44 @@ def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
         file = pq.ParquetFile(path, page_checksum_verification=True)
     except FileNotFoundError as error:
         raise FeatureFileError(f"{os.fspath(path)}: no such file") from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # UnicodeDecodeError, too
         raise FeatureFileError(
             f"{os.fspath(path)}: not a Parquet file, or a damaged one ({error}); extract again"
         ) from error
-    description(file.schema_arrow, path)
-    if VECTOR not in file.schema_arrow.names:
+    try:
+        _check_layout(file, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_layout(file: pq.ParquetFile, path: str | os.PathLike[str]) -> None:
+    """Raise unless the columns are those of features, and as many as the file has bytes for."""
+    schema = file.schema_arrow
+    facts = description(schema, path)
+    if VECTOR not in schema.names:
         raise FeatureFileError(
             f"{os.fspath(path)}: holds no features; give the file beside it without '_' and ending"
         )
-    return file
+    column = schema.field(schema.names.index(VECTOR))
+    n_features = getattr(column.type, "list_size", 0)
+    # Vectors are not compressed, so that what the header claims can be compared with the size.
+    n_bytes = 4 * file.metadata.num_rows * n_features
+    if (
+        not schema.remove_metadata().equals(schema_of(n_features))
+        or _CONTENT.encode() not in file.metadata.metadata
+        or not isinstance(facts.get("encoder"), str)
+        or n_bytes > os.path.getsize(path)
+    ):
+        raise FeatureFileError(f"{os.fspath(path)}: damaged or changed; extract again")
 
 
 def is_parquet(path: str | os.PathLike[str]) -> bool:
     """Return whether a file is readable Parquet, of features or not."""
     try:
         pq.ParquetFile(path).close()
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError):
         return False
     return True
 
@@ -299,7 +324,7 @@ def load_features(
 def _reporting_damage(path: Path) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise FeatureFileError(f"{path}: damaged ({error}); extract again") from error
 
 
@@ -320,6 +345,8 @@ def _blocks(path: Path, file: pq.ParquetFile) -> Iterator[np.ndarray]:
     for group in range(file.num_row_groups):
         with _reporting_damage(path):
             block = vectors_of(file.read_row_group(group, columns=[VECTOR]))
+            if len(block) != file.metadata.row_group(group).num_rows:
+                raise OSError("a group of rows has another length than its header says")
         yield block
 
 
@@ -334,6 +361,7 @@ def _read(path: Path, file: pq.ParquetFile) -> np.ndarray:
 
 def _mapped(path: Path, file: pq.ParquetFile) -> np.ndarray:
     copy = file_beside(path, f"{content_digest(file)[:_DIGITS]}.npy")
+    refuse_link(copy)
     if not copy.exists():
         _remove_older_copies(path)
         try:
@@ -345,7 +373,10 @@ def _mapped(path: Path, file: pq.ParquetFile) -> np.ndarray:
                 "give mmap=False",
                 str(copy),
             ) from error
-    mapped: np.ndarray = np.load(copy, mmap_mode="r")
+    with _reporting_damage(copy):
+        mapped: np.ndarray = np.load(copy, mmap_mode="r")
+        if mapped.shape != _shape(file) or mapped.dtype != np.float32:
+            raise OSError("it does not fit the file of features; remove it")
     return mapped
 
 

@@ -6,6 +6,7 @@ Errors are `ImageReadError`. Options are a `ReadOptions`, which saved models con
 from hypervlad.images.banner import find_banner
 from hypervlad.images.errors import (
     ImageReadError,
+    PartlyReadWarning,
     SkippedImage,
     SkippedImagesWarning,
     UnknownPixelSizeWarning,
@@ -25,6 +26,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "ImageReadError",
     "Micrograph",
+    "PartlyReadWarning",
     "ReadOptions",
     "SkippedImage",
     "SkippedImagesWarning",

@@ -22,6 +22,17 @@ class SkippedImage(NamedTuple):
     reason: str
 
 
+_N_SHOWN = 20
+
+
+def list_reasons(skipped: Sequence[SkippedImage]) -> str:
+    """Return why images were skipped, a line for each of the first twenty."""
+    lines = [f"  {image.reason}" for image in skipped[:_N_SHOWN]]
+    if len(skipped) > _N_SHOWN:
+        lines.append(f"  … and {len(skipped) - _N_SHOWN} more")
+    return "\n".join(lines)
+
+
 class SkippedImagesWarning(UserWarning):
     """Images left out by ``on_error="skip"``; the full list is in `skipped`.
 
@@ -31,8 +42,6 @@ class SkippedImagesWarning(UserWarning):
         All images left out, in order; the message shows the first twenty.
     """
 
-    N_SHOWN = 20
-
     def __init__(self, message: str, skipped: Sequence[SkippedImage] = ()) -> None:
         super().__init__(message)
         self.skipped = tuple(skipped)
@@ -40,11 +49,16 @@ class SkippedImagesWarning(UserWarning):
     @classmethod
     def about(cls, skipped: Sequence[SkippedImage], n_images: int) -> SkippedImagesWarning:
         """Return the warning for `skipped` out of `n_images` images."""
-        lines = [f"  {image.reason}" for image in skipped[: cls.N_SHOWN]]
-        if len(skipped) > cls.N_SHOWN:
-            lines.append(f"  … and {len(skipped) - cls.N_SHOWN} more")
         head = f"{len(skipped)} of {n_images} images could not be read and were skipped:"
-        return cls("\n".join([head, *lines]), skipped)
+        return cls(f"{head}\n{list_reasons(skipped)}", skipped)
+
+
+class PartlyReadWarning(UserWarning):
+    """Files of several pages, sections or frames in a folder, of which only the first was read.
+
+    Each folder has one message, which Python's default filter shows once in each process. An
+    explicit ``page`` in the reading options, 0 too, chooses a page and ends the warning.
+    """
 
 
 class UnknownPixelSizeWarning(UserWarning):

@@ -1,9 +1,9 @@
-"""File formats: recognition by the first bytes, and all decoders but that of TIFF.
+"""File formats: recognition by the first bytes, and the decoder of PNG, JPEG and similar formats.
 
-PNG, JPEG and similar formats are decoded by Pillow, DM3/DM4, MRC and SER files by the packages of
-the ``formats`` extra. Pillow's plugins are called by name instead of through ``Image.open``: an
-untrusted file can reach only the formats listed here, and a size limit set per call replaces the
-process-wide ``Image.MAX_IMAGE_PIXELS`` and its warning.
+These are decoded by Pillow, and by imagecodecs where Pillow would keep 8 of 16 bits. Pillow's
+plugins are called by name instead of through ``Image.open``: an untrusted file can reach only the
+formats listed here, and a size limit set per call replaces the process-wide
+``Image.MAX_IMAGE_PIXELS`` and its warning.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.metadata import Sides, length_in_nm, square_pixel_size
+from hypervlad.images.metadata import Sides, square_pixel_size
+from hypervlad.images.options import MAX_PIXELS
 from hypervlad.images.pixels import check_size
 
 N_HEAD = 512  # bytes by which the format is recognised: the MRC mark is at byte 208
@@ -188,16 +188,119 @@ def decode_raster(file: BinaryIO, kind: str, name: str, max_pixels: int | None) 
     Returns
     -------
     decoded : DecodedImage
-        Bool, uint8, uint16, int32 or float32. Pillow reads 16-bit colour PNGs with 8 bits. The
-        EXIF orientation of cameras is not applied: pixels are returned as stored.
+        Bool, uint8, uint16, int32 or float32. The EXIF orientation of cameras is not applied:
+        pixels are returned as stored.
     """
     module, plugin = _PLUGINS[kind]
     open_plugin = getattr(importlib.import_module(f"PIL.{module}"), plugin)
     with strict_decoding(), open_plugin(file) as image:
-        check_size(image.height, image.width, name, max_pixels)
-        mode = image.mode
-        pixels = image_pixels(image)
-    return DecodedImage(pixels, metadata={"format": kind, "mode": mode})
+        n_channels = len(image.getbands())
+        size = _deep_colour_size(file, kind)
+        n_bytes = 2 if size else _MODE_BYTES.get(image.mode, 1)
+        check_size(image.height, image.width, name, max_pixels, n_channels, n_bytes)
+        mode, n_frames = image.mode, getattr(image, "n_frames", 1)
+        pixels = image_pixels(image) if size is None else _deep_pixels(file, kind, size, name)
+    metadata = {"format": kind, "mode": mode, "n_pages": n_frames}
+    return DecodedImage(pixels, metadata=metadata)
+
+
+class EncodedSize(NamedTuple):
+    """What the header of a PNG, JPEG or JPEG 2000 image says of its pixels."""
+
+    height: int
+    width: int
+    n_channels: int
+    n_bits: int
+
+
+def encoded_size(data: bytes) -> EncodedSize | None:
+    """Return the size in the header of a PNG, JPEG or JPEG 2000 image; None if there is none.
+
+    Parameters
+    ----------
+    data : bytes
+        The image, or its beginning.
+
+    Examples
+    --------
+    >>> encoded_size(b"\\xff\\xd8" + b"\\xff\\xc0" + bytes([0, 11, 8, 0, 2, 0, 5, 1]))
+    EncodedSize(height=2, width=5, n_channels=1, n_bits=8)
+    """
+    try:
+        if data.startswith(b"\x89PNG"):
+            width, height, n_bits, colour = struct.unpack_from(">IIBB", data, 16)
+            return EncodedSize(height, width, _PNG_CHANNELS.get(colour, 1), n_bits)
+        if data.startswith(b"\xff\xd8"):
+            return _jpeg_size(data)
+        start = data.find(b"\xff\x4f\xff\x51")
+        if start >= 0:
+            _, right, bottom, left, top = struct.unpack_from(">H4I", data, start + 6)
+            n_channels, depth = struct.unpack_from(">HB", data, start + 40)
+            return EncodedSize(bottom - top, right - left, n_channels, (depth & 0x7F) + 1)
+    except struct.error:  # the data end within the header
+        pass
+    return None
+
+
+_PNG_CHANNELS = {2: 3, 4: 2, 6: 4}
+_NO_LENGTH = {0x01, *range(0xD0, 0xD9)}  # markers of JPEG that no data follow
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+
+
+def _jpeg_size(data: bytes) -> EncodedSize | None:
+    position = 2
+    while data[position : position + 1] == b"\xff":
+        (marker,) = struct.unpack_from("B", data, position + 1)
+        if marker in _FRAMES:
+            n_bits, height, width, n_channels = struct.unpack_from(">BHHB", data, position + 4)
+            return EncodedSize(height, width, n_channels, n_bits)
+        if marker == 0xFF:
+            position += 1
+        elif marker in _NO_LENGTH:
+            position += 2
+        else:
+            position += 2 + struct.unpack_from(">H", data, position + 2)[0]
+    return None
+
+
+_MODE_BYTES = {"I": 4, "F": 4, "I;16": 2, "I;16B": 2}
+_N_HEADER = 1 << 16  # bytes within which the size of a JPEG 2000 file is found
+
+
+def _deep_colour_size(file: BinaryIO, kind: str) -> EncodedSize | None:
+    """Return the size of an image of several channels of over 8 bits, which Pillow would cut."""
+    if kind == "PNM":
+        return _deep_ppm_size(file)
+    if kind not in ("PNG", "JPEG2000"):
+        return None
+    position = file.tell()
+    file.seek(0)
+    size = encoded_size(file.read(_N_HEADER))
+    file.seek(position)
+    return size if size and size.n_channels > 1 and size.n_bits > 8 else None
+
+
+def _deep_ppm_size(file: BinaryIO) -> EncodedSize | None:
+    position = file.tell()
+    file.seek(0)
+    found = re.match(rb"P[36]" + 3 * rb"(?:\s+|#[^\n]*\n)+(\d+)", file.read(N_HEAD))
+    file.seek(position)
+    width, height, top = map(int, found.groups()) if found else (0, 0, 0)
+    return EncodedSize(height, width, 3, top.bit_length()) if top > 255 else None
+
+
+def _deep_pixels(file: BinaryIO, kind: str, size: EncodedSize, name: str) -> NDArray:
+    if kind == "PNM":
+        raise ImageReadError(
+            f"{name}: a PPM file of {size.n_bits} bits per channel, which is not supported; export "
+            "it as PNG or TIFF"
+        )
+    import imagecodecs
+
+    file.seek(0)
+    decode = imagecodecs.png_decode if kind == "PNG" else imagecodecs.jpeg2k_decode
+    pixels = decode(file.read())
+    return pixels[:, :, 0] if pixels.shape[2] == 2 else pixels[:, :, :3]
 
 
 def image_pixels(image: Image.Image) -> NDArray:
@@ -220,6 +323,7 @@ def image_pixels(image: Image.Image) -> NDArray:
 def is_partly_transparent(path: str | os.PathLike[str]) -> bool:
     """Return whether an image file has pixels that are not opaque; False if it does not decode."""
     with suppress(Exception), Image.open(path) as image:
+        check_size(image.height, image.width, str(path), MAX_PIXELS, n_channels=4)
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             return bool((np.asarray(image.convert("RGBA"))[..., 3] < 255).any())
     return False
@@ -270,135 +374,3 @@ def check_single_page(page: int, name: str, kind: str) -> None:
             f"{name}: page {page} was requested, but only the first image of a {kind} file is "
             "read; use page=0"
         )
-
-
-MICROSCOPY_KINDS = frozenset({"DM", "MRC", "SER"})
-
-
-def decode_microscopy(
-    path: Path, kind: str, page: int, name: str, max_pixels: int | None
-) -> DecodedImage:
-    """Decode one image of a DM3, DM4, MRC or SER file, with its pixel size.
-
-    Parameters
-    ----------
-    path : Path
-        An existing, readable file.
-    kind : {"DM", "MRC", "SER"}
-    page : int
-        Section of an MRC volume, or frame of a SER or DM series; counted from 0.
-    name : str
-        Name of the image in errors.
-    max_pixels : int or None
-        Compared with the header before decoding.
-
-    Returns
-    -------
-    decoded : DecodedImage
-        MRC rows are in the order of the file, by that format's convention from the bottom up.
-
-    Raises
-    ------
-    ImageReadError
-        Also if the ``formats`` extra is not installed.
-    """
-    decoders = {"DM": _decode_dm, "MRC": _decode_mrc, "SER": _decode_ser}
-    return decoders[kind](path, page, name, max_pixels)
-
-
-def _import_extra(module: str, kind: str, name: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImageReadError(
-            f"{name}: {kind} files need {module.split('.')[0]} ({error}); "
-            'pip install "hypervlad[formats]"'
-        ) from error
-
-
-def _check_page(page: int, n_pages: int, name: str) -> None:
-    if page >= n_pages:
-        what = "1 image" if n_pages == 1 else f"{n_pages} images"
-        raise ImageReadError(
-            f"{name}: page {page} was requested, but the file has {what}; pages are counted from 0"
-        )
-
-
-def _decode_mrc(path: Path, page: int, name: str, max_pixels: int | None) -> DecodedImage:
-    mrcfile = _import_extra("mrcfile", "MRC", name)
-    with mrcfile.open(path, header_only=True) as header_only:
-        header = header_only.header
-        check_size(int(header.ny), int(header.nx), name, max_pixels)
-        _check_page(page, int(header.nz), name)
-        voxel = header_only.voxel_size
-        sides = [length_in_nm(side, "angstrom") for side in (voxel.x, voxel.y)]
-    with mrcfile.mmap(path) as mrc:
-        stack = mrc.data.reshape(-1, *mrc.data.shape[-2:])
-        pixels = np.array(stack[page])
-    decoded = DecodedImage(pixels, metadata={"format": "MRC", "page": page, "n_pages": len(stack)})
-    decoded.set_pixel_sides((sides[0], sides[1]))
-    return decoded
-
-
-def _decode_ser(path: Path, page: int, name: str, max_pixels: int | None) -> DecodedImage:
-    ser = _import_extra("ncempy.io.ser", "SER", name)
-    with ser.fileSER(path) as file:
-        if file.head["DataTypeID"] != 0x4122:
-            raise ImageReadError(f"{name}: a SER file of spectra, not of images; leave it out")
-        n_pages = int(file.head["ValidNumberElements"])
-        _check_page(page, n_pages, name)
-        height, width = _ser_shape(path, int(file.head["DataOffsetArray"][page]))
-        check_size(height, width, name, max_pixels)
-        pixels, described = file.getDataset(page)
-    metadata = {"format": "SER", "page": page, "n_pages": n_pages}
-    decoded = DecodedImage(np.array(pixels), metadata=metadata)
-    across, down = (each["CalibrationDelta"] for each in described["Calibration"][:2])
-    decoded.set_pixel_sides((length_in_nm(across, "m"), length_in_nm(down, "m")))
-    return decoded
-
-
-def _ser_shape(path: Path, offset: int) -> tuple[int, int]:
-    """Return the shape of a SER frame, after two calibrations of 20 bytes and a 2-byte type."""
-    with path.open("rb") as file:
-        file.seek(offset + 2 * 20 + 2)
-        width, height = np.frombuffer(file.read(8), dtype="<i4", count=2)
-    return int(height), int(width)
-
-
-def _decode_dm(path: Path, page: int, name: str, max_pixels: int | None) -> DecodedImage:
-    dm = _import_extra("ncempy.io.dm", "DM3 and DM4", name)
-    # An open file, not a path: ncempy could not close its memory map of a damaged file.
-    with path.open("rb") as handle, dm.fileDM(handle) as file:
-        # If there is more than one data set, the first is a thumbnail, which ncempy also skips.
-        index = 0 if file.numObjects == 1 else 1
-        if len(file.xSize) <= index:
-            raise ImageReadError(f"{name}: a Gatan file without an image; export it as TIFF")
-        check_size(int(file.ySize[index]), int(file.xSize[index]), name, max_pixels)
-        n_pages = int(file.zSize[index]) * int(file.zSize2[index])
-        _check_page(page, n_pages, name)
-        pixels, sides = _dm_slice(file, page, int(file.zSize[index]), n_pages)
-        metadata = {"format": "DM", "page": page, "n_pages": n_pages}
-        metadata["gatan"] = _microscope_tags(file.allTags)
-    decoded = DecodedImage(pixels, metadata=metadata)
-    decoded.set_pixel_sides(sides)
-    return decoded
-
-
-def _dm_slice(file: Any, page: int, depth: int, n_pages: int) -> tuple[NDArray, Sides]:
-    if n_pages == 1:
-        described = file.getDataset(0)
-    else:
-        described = file.getSlice(0, page % depth, page // depth)
-    sizes, units = described.get("pixelSize") or [], described.get("pixelUnit") or []
-    # The last axis of the data is horizontal, the one before it vertical.
-    sides = [length_in_nm(*pair) for pair in zip(sizes, units, strict=False)][::-1]
-    across, down, *_ = [*sides, None, None]
-    return np.array(described["data"]), (across, down)
-
-
-def _microscope_tags(tags: dict[str, Any]) -> dict[str, Any]:
-    """Return the last image's "Microscope Info" tags: voltage, magnification and others."""
-    marker = ".Microscope Info."
-    return {
-        key.split(marker, 1)[1]: json_value(value) for key, value in tags.items() if marker in key
-    }

@@ -7,6 +7,7 @@ import difflib
 import math
 import numbers
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +24,14 @@ class ReadOptions:
 
     Parameters
     ----------
-    page : int, default 0
+    page : int or None, default None
         Page of a multi-page TIFF, section of an MRC volume, or frame of a SER, DM3 or DM4 stack,
-        counted from 0. (Page 1 of JEOL's two-page TIFFs is a thumbnail or a copy.) One-page formats
-        have page 0 only.
+        counted from 0. (Page 1 of JEOL's two-page TIFFs is a thumbnail or a copy.) Other formats
+        have page 0 only. None reads the first, with a `PartlyReadWarning` if there are more.
+    channel : int or None, default None
+        One channel of the image as grey, counted from 0: a sample as stored of a TIFF page, or a
+        channel of a colour image. None reads grey and RGB images; a TIFF page of other samples is
+        refused.
     scaling : {"auto", "dtype", "percentile", "minmax"} or (low, high), default "auto"
         How pixel values are mapped to [0, 1]:
 
@@ -46,8 +51,9 @@ class ReadOptions:
         ``"remove"`` cuts off the instrument's information bar below the image: as given by the
         file's metadata (FEI/Thermo), or else as found by `find_banner`.
     max_pixels : int or None, default 400,000,000
-        Largest height x width that is decoded, as a protection against damaged or malicious files;
-        None for no limit.
+        Largest image that is decoded, in grey pixels of up to 32 bits, as a protection against
+        damaged or malicious files: an RGB pixel counts as three of them, a 64-bit value as two.
+        Stored values and result thus take 4 bytes x `max_pixels` each at most. None for no limit.
 
     Raises
     ------
@@ -61,7 +67,8 @@ class ReadOptions:
     (0.0, 4095.0)
     """
 
-    page: int = 0
+    page: int | None = None
+    channel: int | None = None
     scaling: str | tuple[float, float] = "auto"
     percentiles: tuple[float, float] = (0.1, 99.9)
     banner: str = "keep"
@@ -70,7 +77,8 @@ class ReadOptions:
     def __post_init__(self) -> None:
         # Normalised here, so that options that were stored as JSON (tuples as lists) compare equal.
         set_field = object.__setattr__
-        set_field(self, "page", _checked_page(self.page))
+        set_field(self, "page", _checked_index("page", self.page))
+        set_field(self, "channel", _checked_index("channel", self.channel))
         set_field(self, "scaling", _checked_scaling(self.scaling))
         set_field(self, "percentiles", _checked_percentiles(self.percentiles))
         set_field(self, "max_pixels", _checked_max_pixels(self.max_pixels))
@@ -91,6 +99,20 @@ def make_options(options: dict[str, Any]) -> ReadOptions:
     return ReadOptions(**options)
 
 
+def check_read_options(read_options: Any) -> ReadOptions:
+    """Return reading options given as None, a dict or a ReadOptions."""
+    if read_options is None:
+        return ReadOptions()
+    if isinstance(read_options, ReadOptions):
+        return read_options
+    if isinstance(read_options, Mapping):
+        return make_options(dict(read_options))
+    raise ValueError(
+        'read_options must be a dict such as {"banner": "remove"} or a ReadOptions, '
+        f"not {type(read_options).__name__}"
+    )
+
+
 def _quoted(names: tuple[str, ...] | list[str]) -> str:
     return ", ".join(repr(name) for name in names)
 
@@ -104,15 +126,19 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def _checked_page(page: Any) -> int:
-    if not _is_integer(page):
+def _checked_index(option: str, index: Any) -> int | None:
+    if index is None:
+        return None
+    if not _is_integer(index):
         raise ImageReadError(
-            f"page={page!r}: expected an integer (pages are counted from 0), got "
-            f"{type(page).__name__}"
+            f"{option}={index!r}: expected an integer ({option}s are counted from 0), got "
+            f"{type(index).__name__}"
         )
-    if page < 0:
-        raise ImageReadError(f"page={page}: pages are counted from 0; give 0 for the first page")
-    return int(page)
+    if index < 0:
+        raise ImageReadError(
+            f"{option}={index}: {option}s are counted from 0; give 0 for the first {option}"
+        )
+    return int(index)
 
 
 def _checked_max_pixels(max_pixels: Any) -> int | None:

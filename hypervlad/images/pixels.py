@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def as_pixels(array: Any, name: str, max_pixels: int | None = None) -> NDArray:
     name : str
         Name of the image in errors.
     max_pixels : int, optional
-        Largest height x width.
+        As in `ReadOptions`.
 
     Returns
     -------
@@ -40,23 +41,84 @@ def as_pixels(array: Any, name: str, max_pixels: int | None = None) -> NDArray:
     pixels = _to_numpy(array, name)
     _check_type(pixels, name)
     pixels = _check_shape(pixels, name)
-    check_size(pixels.shape[0], pixels.shape[1], name, max_pixels)
+    height, width, *channels = pixels.shape
+    check_size(height, width, name, max_pixels, math.prod(channels), pixels.itemsize)
     if pixels.dtype.kind == "f":
         pixels = _check_finite(pixels, name)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
-def check_size(height: int, width: int, name: str, max_pixels: int | None) -> None:
-    """Raise `ImageReadError` if an image has no pixels, or more than `max_pixels`."""
+def check_size(
+    height: int,
+    width: int,
+    name: str,
+    max_pixels: int | None,
+    n_channels: int = 1,
+    n_bytes: int = 1,
+) -> None:
+    """Raise `ImageReadError` if an image has no pixels, or takes more memory than is allowed.
+
+    Decoders call it with the numbers of the file's header, before they decode.
+
+    Parameters
+    ----------
+    height, width : int
+    name : str
+        Name of the image in errors.
+    max_pixels : int or None
+        As in `ReadOptions`: in grey pixels of 32 bits.
+    n_channels : int, default=1
+        Values per pixel that are decoded.
+    n_bytes : int, default=1
+        Bytes per value.
+    """
     if height < 1 or width < 1:
         raise ImageReadError(
             f"{name}: an image of {height} x {width} pixels has no pixels; export or copy it again"
         )
-    if max_pixels is not None and height * width > max_pixels:
+    # Every value becomes a 32-bit float, and wider ones take more even before.
+    n_pixels = height * width * n_channels * max(4, n_bytes) // 4
+    if max_pixels is None or n_pixels <= max_pixels:
+        return
+    each = f" of {n_channels * n_bytes} bytes" if n_pixels > height * width else ""
+    counted = f", counted as {n_pixels:,} of 4 bytes," if each else ""
+    raise ImageReadError(
+        f"{name}: {height} x {width} pixels{each}{counted} is more than max_pixels={max_pixels:,}; "
+        "crop or bin the image, or raise max_pixels if you trust the file and have the memory"
+    )
+
+
+def select_channel(array: Any, channel: int, name: str) -> NDArray:
+    """Return one channel of an array of pixels as grey.
+
+    Parameters
+    ----------
+    array : array-like of shape (H, W) or (H, W, C)
+    channel : int
+        Counted from 0.
+    name : str
+        Name of the image in errors.
+
+    Returns
+    -------
+    grey : ndarray of shape (H, W)
+
+    Raises
+    ------
+    ImageReadError
+        If there is no such channel.
+    """
+    pixels = _to_numpy(array, name)
+    if pixels.ndim not in (2, 3):
+        return pixels  # its shape is an error anyway
+    n_channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if channel >= n_channels:
+        has = "1 channel" if n_channels == 1 else f"{n_channels} channels"
         raise ImageReadError(
-            f"{name}: {height} x {width} pixels is more than max_pixels={max_pixels:,}; crop or "
-            "bin the image, or raise max_pixels if you trust the file and have the memory"
+            f"{name}: channel {channel} was requested, but the image has {has}; channels are "
+            "counted from 0"
         )
+    return pixels[:, :, channel] if pixels.ndim == 3 else pixels
 
 
 def _to_numpy(array: Any, name: str) -> NDArray:

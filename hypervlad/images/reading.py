@@ -22,24 +22,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.images.banner import find_banner
-from hypervlad.images.errors import ImageReadError, SkippedImage, SkippedImagesWarning
+from hypervlad.images.errors import (
+    ImageReadError,
+    PartlyReadWarning,
+    SkippedImage,
+    SkippedImagesWarning,
+    list_reasons,
+)
 from hypervlad.images.formats import (
-    MICROSCOPY_KINDS,
     N_HEAD,
     DecodedImage,
     check_single_page,
-    decode_microscopy,
     decode_raster,
     describe_non_image,
     file_kind,
     image_pixels,
 )
+from hypervlad.images.microscopy import MICROSCOPY_KINDS, decode_microscopy
 from hypervlad.images.options import ReadOptions, make_options
-from hypervlad.images.pixels import Rule, as_pixels, scale_pixels, scaling_rule
+from hypervlad.images.pixels import Rule, as_pixels, scale_pixels, scaling_rule, select_channel
 from hypervlad.images.tiff import decode_tiff
 
 # Part of the key under which facts of a file are cached: increase it when pixels of a file change.
-READING_VERSION = 2
+READING_VERSION = 3
 _N_AHEAD = 2  # images that each thread reads ahead, which bounds the memory
 
 T = TypeVar("T")
@@ -82,13 +87,15 @@ def read_image(source: Any, **options: Any) -> NDArray[np.float32]:
     Parameters
     ----------
     source : path or array
-        A PNG, JPEG, BMP, GIF, WebP, JPEG 2000, PGM/PPM or TIFF file; DM3, DM4, MRC and SER with
+        A PNG, JPEG, BMP, GIF, WebP, JPEG 2000, PGM/PPM, TIFF or SER file; DM3, DM4 and MRC with
         ``pip install "hypervlad[formats]"``. The format is recognised by the content, not by the
         name. Or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, integers or floats, or
         an object that converts to one. Alpha is dropped, palettes are applied, and CMYK is
-        converted to RGB.
+        converted to RGB. Pixels are returned as stored: the orientation that a TIFF or a camera's
+        JPEG declares is not applied.
     **options
-        The fields of `ReadOptions`: `page`, `scaling`, `percentiles`, `banner`, `max_pixels`.
+        The fields of `ReadOptions`: `page`, `channel`, `scaling`, `percentiles`, `banner`,
+        `max_pixels`.
 
     Returns
     -------
@@ -350,10 +357,9 @@ def warn_skipped(skipped: list[SkippedImage], n_images: int) -> None:
     """Warn of skipped images; raise an error if no image was read."""
     if not skipped:
         return
-    warning = SkippedImagesWarning.about(skipped, n_images)
     if len(skipped) == n_images:
-        raise ImageReadError(f"image list: none of the images could be read. {warning}")
-    warnings.warn(warning, stacklevel=3)
+        raise ImageReadError(f"none of the images could be read:\n{list_reasons(skipped)}")
+    warnings.warn(SkippedImagesWarning.about(skipped, n_images), stacklevel=3)
 
 
 def read_named(source: Any, options: ReadOptions, name: str) -> Micrograph:
@@ -411,6 +417,10 @@ def _read(source: Any, options: ReadOptions, name: str, with_digest: bool) -> Mi
     decoded = (
         _decode_path(source, options, name) if is_path else _decode_array(source, options, name)
     )
+    if options.page is None and decoded.metadata.get("n_pages", 1) > 1:
+        _warn_of_pages(name)
+    if options.channel is not None:
+        decoded.pixels = select_channel(decoded.pixels, options.channel, name)
     pixels = as_pixels(decoded.pixels, name, options.max_pixels)
     stored_type = str(pixels.dtype)
     n_banner = _banner_rows(pixels, decoded.scan_rows) if options.banner == "remove" else 0
@@ -423,6 +433,17 @@ def _read(source: Any, options: ReadOptions, name: str, with_digest: bool) -> Mi
         digest=_digest(pixels, rule) if with_digest else "",
         metadata={**decoded.metadata, "dtype": stored_type, "banner_rows": n_banner},
         source=name if is_path else None,
+    )
+
+
+def _warn_of_pages(name: str) -> None:
+    # The same text, from the same line, for all files of a folder: Python shows it once.
+    warnings.warn(
+        f"{os.path.dirname(name) or os.curdir}: files of several pages, sections or frames, of "
+        "which only the first is read ('hypervlad check' lists them); "
+        'read_options={"page": 1} reads the second, {"page": 0} confirms the first',
+        PartlyReadWarning,
+        stacklevel=1,
     )
 
 
@@ -489,10 +510,11 @@ def _decode_file(
     file: BinaryIO, path: Path, kind: str, options: ReadOptions, name: str
 ) -> DecodedImage:
     if kind == "TIFF":
-        return decode_tiff(file, options.page, name, options.max_pixels)
+        return decode_tiff(file, options, name)
+    page = options.page or 0
     if kind in MICROSCOPY_KINDS:
-        return decode_microscopy(path, kind, options.page, name, options.max_pixels)
-    check_single_page(options.page, name, kind)
+        return decode_microscopy(path, kind, page, name, options.max_pixels)
+    check_single_page(page, name, kind)
     return decode_raster(file, kind, name, options.max_pixels)
 
 

@@ -1,7 +1,8 @@
-"""TIFF files, decoded by tifffile, or by Pillow for compressions that tifffile does not support."""
+"""TIFF files, decoded by tifffile and imagecodecs: the same pixels whatever the compression."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 
 from hypervlad.images import metadata as meta
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.formats import DecodedImage, apply_palette, image_pixels, json_value
+from hypervlad.images.formats import DecodedImage, apply_palette, encoded_size, json_value
+from hypervlad.images.options import ReadOptions
 from hypervlad.images.pixels import check_size
 
 if TYPE_CHECKING:
@@ -18,30 +20,54 @@ if TYPE_CHECKING:
 _FEI_TAGS = (34682, 34680)
 _ZEISS_TAG = 34118
 _RESOLUTION_TAGS = (282, 283)
+_ORIENTATION_TAG = 274
 
-# Photometric interpretations (TIFF 6.0) that need more than reading the numbers.
-_MIN_IS_WHITE, _PALETTE, _SEPARATED = 0, 3, 5
-_PLAIN_PHOTOMETRICS = (_MIN_IS_WHITE, 1, 2, _PALETTE, _SEPARATED)
-_UNCOMPRESSED, _JPEG = 1, 7
+_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
+# Samples that each photometric interpretation (TIFF 6.0) describes; further ones are extra.
+_N_COLOURS = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4, _YCBCR: 3}
+_ALPHA = (1, 2)  # ExtraSamples: associated and unassociated
+
+_UNCOMPRESSED, _JPEG, _JPEG2000, _PNG = 1, 7, 34712, 34933
+_COMPRESSIONS = frozenset(
+    [_UNCOMPRESSED, 2, 3, 4, 5, _JPEG, 8, 32773, 32946, 34925, 34926, 50000, _JPEG2000, _PNG]
+)
+# Compressions whose strips and tiles have a header of their own, which may claim any size.
+_ENCODED = (_JPEG, _JPEG2000, _PNG)
 
 
-def decode_tiff(file: BinaryIO, page: int, name: str, max_pixels: int | None) -> DecodedImage:
+def decode_tiff(file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage:
     """Decode one page of an open TIFF or BigTIFF file, with the pixel size of the instrument.
+
+    Samples are returned as stored, at any bit depth and in any byte order, without regard to the
+    orientation tag, which is part of the metadata. Of these, palettes are applied, CMYK and YCbCr
+    become RGB, fewer than 8 bits are stretched to 8, and where white is zero, values are inverted:
+    integers within their bits, floats in [0, 1] as 1 - value, other floats as -value.
 
     The resolution tags of a plain TIFF are dots per inch on paper and are not used as a pixel size.
 
     Parameters
     ----------
     file : binary file
-    page : int
-        Counted from 0.
+    options : ReadOptions
+        `page` is read. With a `channel`, all samples are returned for it to be selected. The page's
+        header is compared with `max_pixels` before decoding.
     name : str
         Name of the image in errors.
-    max_pixels : int or None
-        Compared with the page's header before decoding.
+
+    Returns
+    -------
+    decoded : DecodedImage
+        Grey or RGB, or all samples (H, W, S) with a `channel`.
+
+    Raises
+    ------
+    ImageReadError
+        Also if the page has samples that are neither grey, colours nor declared alpha, or is a
+        volume.
     """
     import tifffile  # not above: importing it takes longer than reading an image
 
+    page = options.page or 0
     with tifffile.TiffFile(file) as tiff:
         n_pages = len(tiff.pages)
         if n_pages == 0:
@@ -55,10 +81,16 @@ def decode_tiff(file: BinaryIO, page: int, name: str, max_pixels: int | None) ->
             )
         tiff_page = tiff.pages[page]
         assert isinstance(tiff_page, tifffile.TiffPage)
-        check_size(tiff_page.imagelength, tiff_page.imagewidth, name, max_pixels)
+        _check_layout(tiff_page, name)
+        if options.channel is None:
+            _check_samples(tiff_page, name)
+        _check_memory(tiff_page, name, options.max_pixels)
         _check_complete(tiff_page, file, tiff.filehandle.size, name)
+        pixels = tiff_page.asarray(maxworkers=1)
+        if tiff_page.axes == "SYX":
+            pixels = np.moveaxis(pixels, 0, -1)
         decoded = DecodedImage(
-            _page_pixels(tiff_page, file, page, name),
+            _interpret(pixels, tiff_page, options.channel is None),
             metadata={"format": "TIFF", "page": page, "n_pages": n_pages},
         )
         _add_instrument(decoded, tiff, tiff_page)
@@ -69,30 +101,106 @@ def _count_pages(n_pages: int) -> str:
     return "1 page" if n_pages == 1 else f"{n_pages} pages"
 
 
+def _check_layout(page: TiffPage, name: str) -> None:
+    """Raise an error for what is not one image, or not decoded here."""
+    remedy = "save the image as grey or RGB, without compression or with LZW"
+    photometric, compression = int(page.photometric), int(page.compression)
+    check_size(page.imagelength, page.imagewidth, name, None)
+    if page.imagedepth > 1:
+        raise ImageReadError(
+            f"{name}: a TIFF page of {page.imagedepth} planes (ImageDepth), not one image; split "
+            "it into two-dimensional pages"
+        )
+    if compression not in _COMPRESSIONS or page.jpegheader is not None:
+        kind = getattr(page.compression, "name", compression)
+        raise ImageReadError(f"{name}: a TIFF of compression {kind}, which is not read; {remedy}")
+    if photometric not in _N_COLOURS:
+        kind = getattr(page.photometric, "name", photometric)
+        raise ImageReadError(
+            f"{name}: a TIFF of photometric interpretation {kind}, which is not read; {remedy}"
+        )
+    # The decoder of JPEG converts YCbCr to RGB; nothing converts it in other compressions.
+    if photometric == _YCBCR and (compression != _JPEG or page.planarconfig != 1):
+        raise ImageReadError(
+            f"{name}: a TIFF of YCbCr pixels that are not JPEG, which is not read; {remedy}"
+        )
+    if page.dtype is None:
+        raise ImageReadError(
+            f"{name}: a TIFF of {page.bitspersample}-bit samples of format {page.sampleformat}, "
+            "which is not read; save it with 8 or 16 bits"
+        )
+    if photometric == _PALETTE and page.colormap is None:
+        raise ImageReadError(
+            f"{name}: a damaged TIFF: it has palette colours but no palette; export it again"
+        )
+
+
+def _check_samples(page: TiffPage, name: str) -> None:
+    """Raise an error if samples would be dropped that are not declared as alpha."""
+    n_samples, n_colours = page.samplesperpixel, _N_COLOURS[int(page.photometric)]
+    extra = [int(kind) for kind in page.extrasamples]
+    has_alpha = n_samples == n_colours + 1 and len(extra) == 1 and extra[0] in _ALPHA
+    assert page.dtype is not None
+    is_cmyk = int(page.photometric) == _SEPARATED
+    if (n_samples != n_colours and not has_alpha) or (is_cmyk and page.dtype.kind != "u"):
+        kind = getattr(page.photometric, "name", page.photometric)
+        raise ImageReadError(
+            f"{name}: a TIFF page of {n_samples} samples of {page.dtype} per pixel, declared as "
+            f"{kind}, is neither grey nor RGB, with or without alpha; "
+            f"read_options={{'channel': 0}} reads the first sample as grey (0 to {n_samples - 1}), "
+            "or save it as grey or RGB"
+        )
+
+
+def _check_memory(page: TiffPage, name: str, max_pixels: int | None) -> None:
+    """Raise an error if the page, or its strips or tiles, would take too much memory."""
+    assert page.dtype is not None
+    n_bytes = page.dtype.itemsize
+    check_size(page.imagelength, page.imagewidth, name, max_pixels, page.samplesperpixel, n_bytes)
+    # Tiles are decoded whole, however little of them lies within the image.
+    n_values = math.prod(page.chunks) * math.prod(page.chunked)
+    if page.is_tiled and max_pixels is not None:
+        check_size(1, n_values, f"{name}: tiles", max(max_pixels, _MIN_TILED), 1, n_bytes)
+
+
+_MIN_TILED = 1 << 24  # values of tiles that are always allowed: small images have large tiles
+
+
 def _check_complete(page: TiffPage, file: BinaryIO, file_size: int, name: str) -> None:
     """Raise an error for missing data, which tifffile fills with zeros and libjpeg with grey."""
-    ends = [
-        offset + count
-        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
-        if count > 0
-    ]
-    stored = sum(page.databytecounts)
-    n_missing = sum(1 for count in page.databytecounts if count <= 0)
-    is_short = page.compression == _UNCOMPRESSED and stored < _n_bytes(page)
-    is_cut = page.compression == _JPEG and not _jpegs_end(page, file)
-    if not ends or n_missing or max(ends) > file_size or is_short or is_cut:
+    segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    counts = [count for _, count in segments]
+    ends = [offset + count for offset, count in segments]
+    is_short = page.compression == _UNCOMPRESSED and sum(counts) < _n_bytes(page)
+    if (
+        len(segments) < math.prod(page.chunked)
+        or min(counts, default=0) <= 0
+        or max(ends, default=0) > file_size
+        or sum(counts) > file_size
+        or is_short
+        or (page.compression in _ENCODED and not _streams_fit(page, file))
+    ):
         raise ImageReadError(
             f"{name}: truncated TIFF: its header describes pixel data that the file "
             f"({file_size:,} bytes) does not contain; copy or export it again"
         )
 
 
-def _jpegs_end(page: TiffPage, file: BinaryIO) -> bool:
-    """Return whether each JPEG strip or tile has its end-of-image mark, apart from padding."""
+def _streams_fit(page: TiffPage, file: BinaryIO) -> bool:
+    """Return whether encoded strips and tiles are as large as the page says, and JPEGs have an end.
+
+    The end-of-image mark may be followed by padding.
+    """
+    height, width = page.chunks[page.axes.index("Y")], page.chunks[page.axes.index("X")]
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
-        n_tail = min(count, 16)
-        file.seek(offset + count - n_tail)
-        if b"\xff\xd9" not in file.read(n_tail):
+        file.seek(offset)
+        stream = file.read(count)
+        size = encoded_size(stream)
+        if size is None or size.height > height or size.width > width:
+            return False
+        if size.n_channels > page.samplesperpixel:
+            return False
+        if page.compression == _JPEG and b"\xff\xd9" not in stream[-16:]:
             return False
     return True
 
@@ -103,65 +211,23 @@ def _n_bytes(page: TiffPage) -> int:
     return page.imagelength * page.imagewidth * page.samplesperpixel * bits // 8
 
 
-def _page_pixels(page: TiffPage, file: BinaryIO, index: int, name: str) -> NDArray:
-    if int(page.photometric) in _PLAIN_PHOTOMETRICS:
-        try:
-            pixels = page.asarray(maxworkers=1)
-        except (ValueError, NotImplementedError) as error:
-            if "imagecodecs" not in str(error):
-                raise
-        else:
-            return _interpret(_samples_last(pixels, page, name), page)
-    return _pixels_through_pillow(file, index, name)
-
-
-def _pixels_through_pillow(file: BinaryIO, index: int, name: str) -> NDArray:
-    """Decode by libtiff what tifffile alone cannot: LZW, JPEG, fax."""
-    from PIL import Image, TiffImagePlugin
-
-    file.seek(0)
-    try:
-        # Not closed: the file belongs to the caller.
-        image = TiffImagePlugin.TiffImageFile(file)
-        image.seek(index)
-        pixels = image_pixels(image)
-        min_is_white = image.tag_v2.get(262) == _MIN_IS_WHITE and pixels.dtype == np.uint16
-    except (SyntaxError, KeyError, NotImplementedError, Image.DecompressionBombError) as error:
-        raise ImageReadError(
-            f"{name}: a TIFF whose compression or layout needs a further package ({error}); "
-            "pip install imagecodecs, or save the file uncompressed"
-        ) from error
-    # Pillow itself inverts 1-bit and 8-bit pages.
-    return np.uint16(65535) - pixels if min_is_white else pixels
-
-
-def _samples_last(pixels: NDArray, page: TiffPage, name: str) -> NDArray:
-    axes = page.axes
-    if axes == "SYX":
-        pixels, axes = np.moveaxis(pixels, 0, -1), "YXS"
-    if axes not in ("YX", "YXS"):
-        raise ImageReadError(
-            f"{name}: a TIFF page with axes {axes} and shape {pixels.shape}, not one image; "
-            "split it into two-dimensional pages"
-        )
-    return pixels
-
-
-def _interpret(pixels: NDArray, page: TiffPage) -> NDArray:
-    """Convert stored samples to grey or RGB."""
+def _interpret(pixels: NDArray, page: TiffPage, drop_alpha: bool) -> NDArray:
+    """Convert stored samples to grey or RGB, or to grey samples if alpha is not dropped."""
     photometric = int(page.photometric)
-    if photometric == _PALETTE and page.colormap is not None:
+    n_colours = _N_COLOURS[photometric]
+    if pixels.ndim == 3 and drop_alpha:
+        pixels = pixels[:, :, 0] if n_colours == 1 else pixels[:, :, :n_colours]
+    if photometric == _PALETTE and pixels.ndim == 2:
+        assert page.colormap is not None
         return apply_palette(pixels, _palette_entries(page.colormap))
-    if pixels.ndim == 3 and photometric == _SEPARATED:
+    if photometric == _SEPARATED and drop_alpha:
         return _cmyk_to_rgb(pixels)
-    if pixels.ndim == 3:
-        n_colours = 3 if pixels.shape[2] >= 3 else 1
-        pixels = pixels[:, :, :n_colours]
-    bits = page.bitspersample if isinstance(page.bitspersample, int) else page.bitspersample[0]
+    bits = page.bitspersample
     if photometric == _MIN_IS_WHITE:
         pixels = _invert(pixels, bits)
-    if pixels.dtype == np.uint8 and bits in (2, 4):
-        pixels = pixels * np.uint8(255 // (2**bits - 1))
+    if isinstance(bits, int) and 1 < bits < 8:
+        levels = np.rint(np.linspace(0, 255, 2**bits)).astype(np.uint8)
+        pixels = levels[pixels]
     return pixels
 
 
@@ -171,18 +237,19 @@ def _palette_entries(colormap: NDArray) -> NDArray[np.uint8]:
     return (entries >> 8 if entries.max() > 255 else entries).astype(np.uint8)
 
 
-def _invert(pixels: NDArray, bits: int) -> NDArray:
-    if pixels.dtype == bool:
+def _invert(pixels: NDArray, bits: int | tuple[int, ...]) -> NDArray:
+    """Return pixels whose zero is white with zero as black."""
+    if pixels.dtype.kind in "bi":
         return ~pixels
     if pixels.dtype.kind == "u":
-        return pixels.dtype.type(2**bits - 1) - pixels
-    return pixels
+        top = 2 ** (bits if isinstance(bits, int) else 8 * pixels.itemsize) - 1
+        return pixels.dtype.type(top) - pixels
+    is_unit = pixels.min() >= 0 and pixels.max() <= 1
+    return 1 - pixels if is_unit else -pixels
 
 
 def _cmyk_to_rgb(pixels: NDArray) -> NDArray:
     """Convert as ``PIL.Image.convert`` does: without colour profile, inks as opaque filters."""
-    if pixels.dtype.kind != "u" or pixels.shape[2] < 4:
-        return pixels
     top = np.iinfo(pixels.dtype).max
     ink = pixels.astype(np.float64) / top
     rgb = (1 - ink[:, :, :3]) * (1 - ink[:, :, 3:4])
@@ -192,6 +259,9 @@ def _cmyk_to_rgb(pixels: NDArray) -> NDArray:
 def _add_instrument(decoded: DecodedImage, tiff: TiffFile, page: TiffPage) -> None:
     """Add pixel size, scanned rows and metadata in the format of the file's instrument."""
     first = tiff.pages.first
+    orientation = _tag_value(page, page, _ORIENTATION_TAG)
+    if orientation not in (None, 1):
+        decoded.metadata["orientation"] = json_value(orientation)
     for code in _FEI_TAGS:
         fei = _tag_value(page, first, code)
         if isinstance(fei, dict):

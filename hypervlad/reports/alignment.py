@@ -21,8 +21,9 @@ from hypervlad.displays.colours import stretch_contrast, tint_by_direction
 from hypervlad.displays.figures import save_png
 from hypervlad.displays.orientation import OrientationDisplay
 from hypervlad.fibres import AlignmentRecipe, AlignmentResult, AxialStatistics
-from hypervlad.modelfile import replace_when_complete
-from hypervlad.reports.files import write_table, write_tiff
+from hypervlad.files import replace_when_complete
+from hypervlad.reports.maps import write_tiff
+from hypervlad.tables import read_table, write_table
 
 MAPS, OVERLAYS, FIGURES = "maps", "overlays", "figures"
 IMAGES_TABLE, REGIONS_TABLE = "alignment.csv", "regions.csv"
@@ -330,14 +331,14 @@ def _rows_of(path: Path) -> Iterator[dict[str, str]]:
     if not path.is_file():
         return
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
-            rows = list(csv.DictReader(stream, restval="", strict=True))
-    except csv.Error:
-        rows = [{}]
-    for row in rows:
-        if not row.get("path") or None in row:
+        header, *lines = read_table(path) or [[]]
+    except csv.Error as error:
+        raise _foreign(path) from error
+    for cells in filter(None, lines):
+        row = dict.fromkeys(header, "") | dict(zip(header, cells, strict=False))
+        if not row.get("path") or len(cells) > len(header):
             raise _foreign(path)
-    yield from rows
+        yield row
 
 
 def _foreign(path: Path) -> ValueError:

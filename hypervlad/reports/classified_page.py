@@ -24,10 +24,10 @@ from hypervlad.classifier import (
     TrainingImages,
 )
 from hypervlad.displays.image_grid import ReadingOptions, image_names, read_keywords
+from hypervlad.files import replace_when_complete
 from hypervlad.images import SkippedImage, read_image
 from hypervlad.images.files import encode_jpeg
 from hypervlad.images.reading import read_in_order
-from hypervlad.modelfile import replace_when_complete
 from hypervlad.reports.facts import model_facts, versions_text
 from hypervlad.reports.html import asset, percent, printable, render, thousands
 from hypervlad.reports.predictions import possible_classes

@@ -18,11 +18,10 @@ from hypervlad.displays.defect_map import DefectMapDisplay, outline
 from hypervlad.displays.figures import Display, save_png
 from hypervlad.displays.image_grid import read_keywords
 from hypervlad.displays.patch_confusion import PatchConfusionDisplay
+from hypervlad.files import replace_when_complete
 from hypervlad.images import ImageReadError, read_image
 from hypervlad.metrics import DefectEvaluation
-from hypervlad.modelfile import replace_when_complete
 from hypervlad.reports.facts import model_facts, versions_text
-from hypervlad.reports.files import write_table, write_tiff
 from hypervlad.reports.html import (
     CSS_PIXELS_PER_INCH,
     asset,
@@ -31,6 +30,8 @@ from hypervlad.reports.html import (
     render,
     significant,
 )
+from hypervlad.reports.maps import write_tiff
+from hypervlad.tables import write_table
 
 _MAPS, _OVERLAYS = "maps", "overlays"
 SCORES, REGIONS = "scores.csv", "regions.csv"
@@ -137,7 +138,8 @@ def write_defect_report(
         style=asset("page.css"),
         result=result,
         n_defective=sum(image.is_defective for image in result.images),
-        n_called=sum(image.is_called for image in result.images),
+        n_found=sum(image.is_called and image.is_defective for image in result.images),
+        n_false=sum(image.is_called and not image.is_defective for image in result.images),
         best_threshold=None if math.isnan(result.best_threshold) else result.best_threshold,
         scores={
             name: percent(value) if "area" in name or "patch" in name else decimal(value)

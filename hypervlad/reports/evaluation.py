@@ -20,6 +20,7 @@ from hypervlad.displays.figures import Display, save_png
 from hypervlad.displays.image_grid import ReadingOptions, image_names
 from hypervlad.displays.reliability import ReliabilityDisplay
 from hypervlad.displays.selective_accuracy import SelectiveAccuracyDisplay
+from hypervlad.files import move_into_place
 from hypervlad.metrics import Evaluation
 from hypervlad.reports.facts import model_facts, versions_text
 from hypervlad.reports.html import CSS_PIXELS_PER_INCH, asset, decimal, percent, render
@@ -389,7 +390,7 @@ def _table(names: Sequence[str], result: Evaluation) -> bytes:
 def _move_in(draft: Path, folder: Path) -> None:
     for name in (*(f"{each}.png" for each in FIGURES), "predictions.csv", "index.html"):
         if (draft / name).exists():
-            os.replace(draft / name, folder / name)
+            move_into_place(draft / name, folder / name)
         else:
             # A figure of an earlier report that this one does not have would be misleading.
             (folder / name).unlink(missing_ok=True)

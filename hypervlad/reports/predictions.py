@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
@@ -12,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.classifier import Classification
-from hypervlad.reports.files import as_utf8
+from hypervlad.tables import table_as_bytes, table_as_text
 
 
 def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[str, list[Any]]:
@@ -58,6 +56,8 @@ def write_predictions(
 ) -> None:
     """Write ``path, label, confidence``, any further columns, and a ``p_CLASS`` for each class.
 
+    Text that a spreadsheet would take for a formula begins with an apostrophe.
+
     Parameters
     ----------
     stream : text stream
@@ -76,13 +76,7 @@ def write_predictions(
     path,label,confidence,p_SEM,p_TEM
     a.png,TEM,0.75,0.25,0.75
     """
-    table, columns = np.asarray(proba), columns or {}
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["path", "label", "confidence", *columns, *(f"p_{name}" for name in classes)])
-    for index, name in enumerate(names):
-        row = table[index]
-        further = (values[index] for values in columns.values())
-        writer.writerow([name, classes[row.argmax()], row.max(), *further, *row])
+    stream.write(table_as_text(*_table(names, proba, classes, columns)))
 
 
 def predictions_as_bytes(
@@ -96,6 +90,21 @@ def predictions_as_bytes(
 
     File names that are not valid text, which Linux allows, keep their bytes.
     """
-    stream = io.StringIO(newline="")
-    write_predictions(stream, names, proba, classes, columns=columns)
-    return as_utf8(stream.getvalue())
+    return table_as_bytes(*_table(names, proba, classes, columns))
+
+
+def _table(
+    names: Sequence[str],
+    proba: ArrayLike,
+    classes: Sequence[Any],
+    columns: Mapping[str, Sequence[Any]] | None,
+) -> tuple[list[str], list[list[Any]]]:
+    """Return header and rows."""
+    table, columns = np.asarray(proba), columns or {}
+    header = ["path", "label", "confidence", *columns, *(f"p_{name}" for name in classes)]
+    rows = []
+    for index, name in enumerate(names):
+        row = table[index]
+        further = (values[index] for values in columns.values())
+        rows.append([name, classes[row.argmax()], row.max(), *further, *row])
+    return header, rows

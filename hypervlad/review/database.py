@@ -10,11 +10,13 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from hypervlad.files import move_into_place, refuse_link
 from hypervlad.review.records import Entry, LabelledImage, QueueError, TrainingImage
 
 VERSION = 2
 APPLICATION = 0x48564C51  # "HVLQ", in the file's header
 FILE = "queue.sqlite"
+_FILES = (FILE, f"{FILE}-wal", f"{FILE}-shm")  # SQLite would create the target of a link
 _TIMEOUT = 20.0  # seconds to wait for another process's write
 _MAX_SCORES = 9  # the number of category keys on the page
 
@@ -82,10 +84,13 @@ def check_free(folder: Path) -> None:
     Raises
     ------
     QueueError
+    LinkError
+        If one of the files is a symbolic link.
     """
     if folder.exists() and not folder.is_dir():
         raise QueueError(f"{folder}: a file; give a folder, which is created if it does not exist")
-    for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):
+    for name in _FILES:
+        refuse_link(folder / name)
         if (folder / name).exists():
             raise QueueError(
                 f"{folder}: holds a queue already, with its labels, or a part of one ({name}); "
@@ -95,7 +100,7 @@ def check_free(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _created(folder: Path) -> Iterator[sqlite3.Connection]:
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = folder / f".{secrets.token_hex(8)}.tmp"
     try:
         with open(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb"):
@@ -110,7 +115,7 @@ def _created(folder: Path) -> Iterator[sqlite3.Connection]:
         finally:
             connection.close()
         check_free(folder)
-        os.replace(temporary, folder / FILE)
+        move_into_place(temporary, folder / FILE)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -125,7 +130,11 @@ def connect(folder: Path) -> sqlite3.Connection:
     ------
     QueueError
         If there is no queue, or it is damaged or of another version.
+    LinkError
+        If one of its files is a symbolic link.
     """
+    for name in _FILES:
+        refuse_link(folder / name)
     path = folder / FILE
     if not path.is_file():
         raise QueueError(f"{folder}: no queue here; make one with 'hypervlad review start'")
@@ -135,11 +144,18 @@ def connect(folder: Path) -> sqlite3.Connection:
     try:
         _check_version(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
-        for setting in ("synchronous = FULL", "fullfsync = ON", "foreign_keys = ON"):
+        for setting in (
+            "synchronous = FULL",
+            "fullfsync = ON",
+            "foreign_keys = ON",
+            "trusted_schema = OFF",
+        ):
             connection.execute(f"PRAGMA {setting}")
     except BaseException as error:
         connection.close()
-        if isinstance(error, sqlite3.DatabaseError) and not _is_temporary(error):
+        # The other: SQLite quotes the damaged text in its own error message.
+        damaged = isinstance(error, sqlite3.DatabaseError) and not _is_temporary(error)
+        if damaged or isinstance(error, UnicodeDecodeError):
             raise QueueError(f"{path}: cannot be opened as a queue ({error})") from error
         raise
     connection.row_factory = sqlite3.Row
@@ -263,7 +279,13 @@ def update_queue(
 
 
 def read_queue(connection: sqlite3.Connection) -> list[LabelledImage]:
-    """Return all images of a queue in order, with the model's prediction and a person's label."""
+    """Return all images of a queue in order, with the model's prediction and a person's label.
+
+    Raises
+    ------
+    QueueError
+        If a prediction is damaged.
+    """
     rows = connection.execute(
         "SELECT items.*, c.name AS label FROM items LEFT JOIN categories c ON c.id = category "
         "ORDER BY items.id"
@@ -271,20 +293,36 @@ def read_queue(connection: sqlite3.Connection) -> list[LabelledImage]:
     names = dict(connection.execute("SELECT id, name FROM categories").fetchall())
     found = []
     for row in rows:
-        (predicted, share), *_ = json.loads(row["scores"])
-        found.append(
-            LabelledImage(
-                item=row["id"],
-                name=os.fsdecode(row["name"]),
-                path=Path(os.fsdecode(row["path"])),
-                predicted=names[predicted],
-                confidence=float(share),
-                doubtful=row["place"] is not None,
-                label=row["label"],
-                skipped=row["state"] == "skipped",
+        with reporting_damage(row["id"]):
+            (predicted, share), *_ = json.loads(row["scores"])
+            found.append(
+                LabelledImage(
+                    item=row["id"],
+                    name=os.fsdecode(row["name"]),
+                    path=Path(os.fsdecode(row["path"])),
+                    predicted=names[predicted],
+                    confidence=float(share),
+                    doubtful=row["place"] is not None,
+                    label=row["label"],
+                    skipped=row["state"] == "skipped",
+                )
             )
-        )
     return found
+
+
+@contextlib.contextmanager
+def reporting_damage(item: int) -> Iterator[None]:
+    """Turn errors in what is stored of an image into a QueueError.
+
+    SQLite has no checksums: it reports damage to its own structure, but not to the text of a cell.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+        raise QueueError(
+            f"the queue is damaged: what it holds of image {item} cannot be read ({error}); "
+            "restore an earlier copy of its folder, or start another queue"
+        ) from error
 
 
 def _entry_values(entry: Entry, category_ids: dict[str, int]) -> tuple[object, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hypervlad.reports.files import table_as_bytes
 from hypervlad.review.store import Queue
+from hypervlad.tables import table_as_bytes
 
 HEADER = ("path", "label", "source", "confidence", "file")
 

@@ -5,12 +5,16 @@ to use the server (CSRF), nor to impersonate it by a name that resolves to 127.0
 (DNS rebinding), as OWASP's *Cross-Site Request Forgery Prevention Cheat Sheet* describes. So the
 ``Host`` of a request must be a name of the server and its ``Origin`` must equal the ``Host``, and
 requests that change anything are JSON, which a foreign form cannot send.
+
+Other programs on this computer can connect without the secret. So a request must be complete within
+a few seconds, and of the connections that wait, the oldest is closed if there are too many.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hmac
+import json
 import re
 import socket
 import sqlite3
@@ -20,7 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask, Request, Response, abort, current_app, jsonify, request
+from waitress import create_server
+from waitress.channel import HTTPChannel
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import IntegerConverter
 
 from hypervlad.images import ImageReadError
 from hypervlad.review.previews import SCREEN, THUMBNAIL, WHOLE, BusyError, Previews
@@ -37,6 +44,9 @@ _CONTENT_TYPES = {
     "icon.svg": "image/svg+xml",
 }
 _N_THREADS = 8
+_MAX_SECONDS = 5  # for a request to arrive, and between two requests of a connection
+_MAX_WAITING = 50  # connections without a complete request
+_MAX_HEADER_BYTES = 16_384
 
 
 def make_app(queue: Queue, token: str, port: int) -> Flask:
@@ -57,6 +67,7 @@ def make_app(queue: Queue, token: str, port: int) -> Flask:
     app = Flask(__name__, static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
     app.url_map.merge_slashes = False
+    app.url_map.converters["number"] = _NumberConverter
     guard = Guard(token, port)
     app.before_request(lambda: guard.check(request))
     app.after_request(_with_headers)
@@ -86,8 +97,6 @@ def serve(
     OSError
         If the port is in use.
     """
-    from waitress import create_server
-
     listening = _listen(queue, port)
     try:
         own_port: int = listening.getsockname()[1]
@@ -100,7 +109,11 @@ def serve(
             threads=_N_THREADS,
             ident="",
             max_request_body_size=16 * MAX_BYTES,
+            max_request_header_size=_MAX_HEADER_BYTES,
+            channel_timeout=_MAX_SECONDS,
+            cleanup_interval=1,
         )
+        server.channel_class = _Connection
         ready(f"http://{HOST}:{own_port}/{token}/")
         server.run()
     finally:
@@ -132,6 +145,34 @@ def _bound(port: int) -> socket.socket:
     return listening
 
 
+class _Connection(HTTPChannel):
+    """A connection that is closed unless it sends a request in time, piece by piece or not at all.
+
+    The server closes connections whose `last_activity` is too long ago.
+    """
+
+    last_activity: float
+
+    def __init__(self, server: Any, *arguments: Any, **options: Any) -> None:
+        super().__init__(server, *arguments, **options)
+        waiting = [each for each in server.active_channels.values() if not each.requests]
+        if len(waiting) > _MAX_WAITING:
+            min(waiting, key=lambda each: each.last_activity).will_close = True
+
+    def handle_read(self) -> None:
+        """Read what has arrived; more of an unfinished request does not count as activity."""
+        unfinished, since = self.request, self.last_activity
+        super().handle_read()
+        if unfinished is not None and self.request is unfinished:
+            self.last_activity = since
+
+
+class _NumberConverter(IntegerConverter):
+    """Numbers in paths: those with more digits than any item are no page of ours."""
+
+    regex = r"\d{1,15}"
+
+
 def _add_files(app: Flask) -> None:
     def page(token: str) -> Response:
         return _file("index.html")
@@ -153,15 +194,15 @@ def _add_previews(app: Flask, queue: Queue, previews: Previews) -> None:
     def picture(path: Path, side: int) -> Response:
         return Response(previews.get(path, side), mimetype="image/jpeg")
 
-    @app.get("/<token>/image/<int:item>")
+    @app.get("/<token>/image/<number:item>")
     def image(token: str, item: int) -> Response:
         return picture(queue.path_of(item), SCREEN)
 
-    @app.get("/<token>/whole/<int:item>")
+    @app.get("/<token>/whole/<number:item>")
     def whole(token: str, item: int) -> Response:
         return picture(queue.path_of(item), WHOLE)
 
-    @app.get("/<token>/training/<int:row>")
+    @app.get("/<token>/training/<number:row>")
     def training(token: str, row: int) -> Response:
         return picture(queue.path_of_training(row), THUMBNAIL)
 
@@ -255,6 +296,7 @@ HEADERS = {
 }
 MAX_BYTES = 4096  # of the body of a request
 _NAME = re.compile(r"[A-Za-z0-9_-]{8,64}")
+_FLAT_OBJECT = re.compile(rb'\s*\{(?:[^"{}\[\]]|"(?:[^"\\]|\\.)*")*\}\s*', re.DOTALL)
 
 
 class RefusedError(Exception):
@@ -322,12 +364,26 @@ def body_of(request: Request, fields: Mapping[str, type]) -> dict[str, Any]:
     RefusedError
         If it is not a JSON object with exactly these fields, each of its type.
     """
-    content = request.get_json(silent=True)
-    if not isinstance(content, dict) or set(content) != set(fields):
+    content = _flat_object(request.get_data(cache=False))
+    if content is None or set(content) != set(fields):
         raise RefusedError(400, f"expected a JSON object with {', '.join(fields)}")
     for name, kind in fields.items():
         if type(content[name]) is not kind:  # True is not a number here
             raise RefusedError(400, f"expected {name} to be {kind.__name__}")
         if name in ("client", "click") and not _NAME.fullmatch(content[name]):
             raise RefusedError(400, f"expected {name} to be 8 to 64 letters and digits")
+    return content
+
+
+def _flat_object(body: bytes) -> dict[str, Any] | None:
+    """Return a JSON object of text and numbers; None if the body is anything else.
+
+    Nothing nested reaches the parser, which would call itself for each level.
+    """
+    if not _FLAT_OBJECT.fullmatch(body):
+        return None
+    try:
+        content: dict[str, Any] = json.loads(body)
+    except ValueError:
+        return None
     return content

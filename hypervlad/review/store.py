@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from hypervlad.review.database import connect, read_queue, transaction
+from hypervlad.review.database import connect, read_queue, reporting_damage, transaction
 from hypervlad.review.records import (
     Answer,
     Category,
@@ -218,7 +218,9 @@ class Queue:
         ------
         UnknownError
         """
-        return Path(os.fsdecode(_row_of(self.connection, "items", item)["path"]))
+        row = _row_of(self.connection, "items", item)
+        with reporting_damage(item):
+            return Path(os.fsdecode(row["path"]))
 
     def path_of_training(self, row: int) -> Path:
         """Return the file of a training image.
@@ -231,7 +233,8 @@ class Queue:
         found = _row_of(self.connection, "training", row, key="row")["path"]
         if found is None:
             raise UnknownError(f"the file of training image {row} is not known")
-        return Path(os.fsdecode(found))
+        with reporting_damage(row):
+            return Path(os.fsdecode(found))
 
     def progress(self, client: str = "") -> Progress:
         """Count images; `client` is the window that requests this."""
@@ -361,14 +364,17 @@ class Queue:
         return [self._item(row) for row in rows]
 
     def _item(self, row: sqlite3.Row) -> Item:
-        nearest = [
-            Neighbour(row["row"], row["name"], row["label"], row["path"] is not None)
-            for number in json.loads(row["nearest"])
-            for row in self.connection.execute("SELECT * FROM training WHERE row = ?", [number])
-        ]
-        scores = [(int(category), float(share)) for category, share in json.loads(row["scores"])]
-        name = os.fsdecode(row["name"]).encode("utf-8", "replace").decode("utf-8")
-        return Item(row["id"], name, row["kind"], row["reason"], row["novelty"], scores, nearest)
+        with reporting_damage(row["id"]):
+            nearest = [
+                Neighbour(row["row"], row["name"], row["label"], row["path"] is not None)
+                for number in json.loads(row["nearest"])
+                for row in self.connection.execute("SELECT * FROM training WHERE row = ?", [number])
+            ]
+            scores = [(int(number), float(share)) for number, share in json.loads(row["scores"])]
+            name = os.fsdecode(row["name"]).encode("utf-8", "replace").decode("utf-8")
+            return Item(
+                row["id"], name, row["kind"], row["reason"], row["novelty"], scores, nearest
+            )
 
 
 def checked_name(name: str) -> str:

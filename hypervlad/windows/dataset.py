@@ -18,7 +18,7 @@ from hypervlad.encoder.encoding import random_pixels
 from hypervlad.encoder.loading import ReadReport
 from hypervlad.hypercolumns import hypercolumns_at
 from hypervlad.images import ImageReadError
-from hypervlad.splits import first_appearance_codes
+from hypervlad.splits import check_column, first_appearance_codes
 from hypervlad.windows.maps import TiledNetwork
 
 #: The label of a window that is not trained on: neither clearly of one class nor of another.
@@ -165,7 +165,7 @@ def fit_tiled_codebook(
     pool = HypercolumnPool(fit.params.n_samples)
 
     def sample(image: PreparedImage) -> None:
-        maps = network.padded_maps(image.tensor, image.name, image.key)
+        maps = network.padded_maps(image.tensor, image.name, image.key, keep=True)
         height, width = image.size
         points = random_pixels(fit.seed, image.key, height * width, n_each)
         rows, columns = np.divmod(points, width)
@@ -284,6 +284,7 @@ def check_groups(groups: Any, n_images: int) -> NDArray[np.intp]:
     """Return the group of each image as a number; each image is its own without groups."""
     if groups is None:
         return np.arange(n_images)
+    check_column("groups", groups)
     values = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)
     if len(values) != n_images:
         raise ValueError(

@@ -48,8 +48,8 @@ class TiledNetwork:
     tile_size : int
         Side in pixels of the largest square that passes through the network at once.
     folder : path-like, optional
-        Keeps the maps of images whose keys are given, so that none of them passes through the
-        network twice. A file takes about as much space as an image in single precision.
+        Keeps maps that are needed again, so that no image passes through the network twice. A file
+        takes about as much space as the image in single precision.
     """
 
     def __init__(
@@ -62,7 +62,9 @@ class TiledNetwork:
         self._network = network
         self._folder = None if folder is None else Path(folder)
 
-    def padded_maps(self, image: torch.Tensor, name: str, key: str | None = None) -> PaddedMaps:
+    def padded_maps(
+        self, image: torch.Tensor, name: str, key: str | None = None, *, keep: bool = False
+    ) -> PaddedMaps:
         """Return the feature maps of a prepared image.
 
         Parameters
@@ -71,7 +73,9 @@ class TiledNetwork:
         name : str
             For error messages.
         key : str, optional
-            The image's digest.
+            The image's digest. Maps kept under it are not computed again.
+        keep : bool
+            Whether the folder keeps the maps after this call.
 
         Raises
         ------
@@ -83,12 +87,15 @@ class TiledNetwork:
         """
         if self._folder is None or key is None:
             return self._computed(image, name)
-        if not self._path(key).exists():
-            maps = self._computed(image, name)
+        path = self._path(key)
+        is_kept = path.exists()
+        maps = self.stored_maps(key) if is_kept else self._computed(image, name)
+        if keep and not is_kept:
             layers = (layer.cpu().numpy() for layer in maps.maps)
-            np.savez(self._path(key), *layers, size=maps.size, border=maps.border)
-            return maps
-        return self.stored_maps(key)
+            np.savez(path, *layers, size=maps.size, border=maps.border)
+        elif is_kept and not keep:
+            path.unlink()
+        return maps
 
     def stored_maps(self, key: str) -> PaddedMaps:
         """Return maps that the folder keeps."""

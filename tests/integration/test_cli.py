@@ -182,7 +182,9 @@ def test_quiet_prints_only_results(model, folder, tmp_path):
     assert run("predict", model, folder, "-q").stderr == ""
     result = run("train", folder, "-o", tmp_path / "m", *TINY, "-q")
     assert result.stderr == ""
-    assert result.stdout == f"model: {tmp_path / 'm'}\n"
+    accuracy, model = result.stdout.splitlines()
+    assert re.fullmatch(r"held-out accuracy: [0-9.]+% of 24 images", accuracy)
+    assert model == f"model: {tmp_path / 'm'}"
 
 
 # --- errors -----------------------------------------------------------------------------------
@@ -315,6 +317,14 @@ def test_evaluate_writes_a_report(model, folder, groups, tmp_path):
     assert len({row["group"] for row in rows}) == 12
     html = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert "model.hvlad on the images of images" in html
+
+
+def test_evaluate_refuses_a_folder_of_other_classes(model, tmp_path):
+    images = np.random.default_rng(0).random((4, 32, 32))
+    folder = write_folder(tmp_path / "metals", list(images), ["iron", "steel"] * 2)
+    message = refused("evaluate", model, folder, "-o", tmp_path / "report")
+    assert "metals: the model knows none of its classes (iron, steel), but only flat" in message
+    assert not (tmp_path / "report" / "index.html").exists()
 
 
 def test_evaluate_leaves_out_what_cannot_be_read(model, spoilt_folder, tmp_path):

@@ -81,6 +81,7 @@ def test_flat_images_give_a_codebook_all_the_same() -> None:
     assert codebook.codewords[0].shape == (4, 5)
 
 
+@pytest.mark.slow  # K-means of a large sample, twice
 def test_last_digits_do_not_change_the_codewords() -> None:
     rng = np.random.default_rng(0)
     # Without clusters, many sets of codewords fit almost equally well.

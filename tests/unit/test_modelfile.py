@@ -16,9 +16,9 @@ from hypervlad.modelfile import (
     ModelFileError,
     ModelFileNotFoundError,
     loader_of,
+    parse_json,
     read_model,
     register_kind,
-    replace_when_complete,
     write_model,
 )
 
@@ -35,7 +35,7 @@ ARRAYS = {
 json_values = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers()
+    | st.integers(-(2**63), 2**64 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -76,6 +76,7 @@ def assert_same_arrays(found, expected):
         np.testing.assert_array_equal(found[key], array)
 
 
+@pytest.mark.slow  # a hundred files of many arrays
 @given(header=st.dictionaries(st.text(), json_values, max_size=4), arrays=stored_arrays)
 @without_fixture_check
 def test_whatever_is_written_comes_back(tmp_path, header, arrays):
@@ -299,26 +300,17 @@ def test_a_failed_replacement_leaves_nothing_behind(model, monkeypatch):
     assert [path.name for path in model.parent.iterdir()] == [model.name]
 
 
-def test_replace_when_complete_passes_errors_on(tmp_path):
-    path = tmp_path / "table.csv"
-    path.write_text("old", encoding="utf-8")
-    with pytest.raises(ZeroDivisionError), replace_when_complete(path) as stream:  # noqa: PT012
-        stream.write(b"half")
-        raise ZeroDivisionError
-    assert path.read_text(encoding="utf-8") == "old"
-    assert len(list(tmp_path.iterdir())) == 1
-
-
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions and links")
-def test_a_link_is_followed_and_the_usual_permissions_apply(tmp_path):
-    (tmp_path / "real").mkdir()
-    link = tmp_path / "link.hvlad"
-    link.symlink_to(tmp_path / "real" / "m.hvlad")
-    write_model(link, "test", {}, {})
+def test_a_link_is_refused_and_the_usual_permissions_apply(tmp_path):
+    link, target = tmp_path / "link.hvlad", tmp_path / "real.hvlad"
+    target.touch()
+    link.symlink_to(target)
+    with pytest.raises(ModelFileError, match=r"link\.hvlad is a link to .*real\.hvlad"):
+        write_model(link, "test", {}, {})
     assert link.is_symlink()
-    plain = tmp_path / "plain"
-    plain.touch()
-    assert (tmp_path / "real" / "m.hvlad").stat().st_mode == plain.stat().st_mode
+    assert target.stat().st_size == 0
+    write_model(tmp_path / "m.hvlad", "test", {}, {})
+    assert (tmp_path / "m.hvlad").stat().st_mode == target.stat().st_mode
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
@@ -358,3 +350,61 @@ def test_kinds_are_looked_up_in_the_registry():
 def test_a_malformed_loader_is_refused(loader):
     with pytest.raises(ValueError, match="module:Class"):
         register_kind("fraction", loader)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1, "a": 2}', "the key 'a' occurs twice"),
+        ("1e400", "1e400 is not finite"),
+        ("-1e400", "-1e400 is not finite"),
+        ("[NaN]", "NaN is not finite"),
+        ('{"a": -Infinity}', "-Infinity is not finite"),
+        ("1" * 30, "more than 64 bits"),
+        ("[" * 40 + "]" * 40, "nested more than 32 deep"),
+        ('{"a":' * 40 + "1" + "}" * 40, "nested more than 32 deep"),
+        ("[" * 100_000, "nested too deeply|Expecting value"),
+        ("{", "property name"),
+    ],
+)
+def test_json_that_no_model_has_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_json(text)
+
+
+ENTRY = '{"sha256":"%s","format":1,"kind":"test","library":"0","header":{"a":1}}' % ("0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"a":1', '"a":1,"a":2', "occurs twice"),
+        ('"a":1', '"a":1e400', "not finite"),
+        ('"a":1', '"a":' + "[" * 50 + "]" * 50, "nested"),
+        ('"format":1', '"format":"1"', "version is not a number"),
+        ('"kind":"test"', '"kind":["test"]', "is not a text"),
+    ],
+)
+def test_forged_headers_are_refused(tmp_path, old, new, message):
+    path = tmp_path / "m"
+    forged(path, ENTRY.replace(old, new))
+    with pytest.raises(ModelFileError, match=f"not laid out as a hypervlad model.*{message}"):
+        read_model(path)
+
+
+def test_a_header_that_is_too_long_is_not_parsed(tmp_path, monkeypatch):
+    path = tmp_path / "m"
+    forged(path, ENTRY)
+    assert read_model(path).header == {"a": 1}
+    monkeypatch.setattr(modelfile, "_MAX_HEADER", 100)
+    with pytest.raises(ModelFileError, match="more than 100"):
+        read_model(path)
+
+
+def test_what_could_not_be_read_is_not_written(tmp_path):
+    deep = {}
+    for _ in range(40):
+        deep = {"a": deep}
+    with pytest.raises(ModelFileError, match="nested more than 32 deep"):
+        write_model(tmp_path / "m", "test", deep, {})
+    assert not list(tmp_path.iterdir())

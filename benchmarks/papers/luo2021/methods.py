@@ -139,7 +139,7 @@ def _check_values(model: Any) -> None:
     from hypervlad.encoder.parameters import EncoderParams
 
     encoder, softmax = model.encoder, model.boosting
-    encoder._check_parameters()
+    encoder.check_parameters()
     EncoderParams.of(encoder.get_params(deep=False))
     if isinstance(softmax, BoostedSoftmaxClassifier):
         softmax.check_parameters()

@@ -96,7 +96,7 @@ def test_no_worker_outlives_a_killed_command(how: str, folder: Path, tmp_path: P
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stderr=subprocess.DEVNULL,
     )
-    # Late enough that each worker has begun: only then does it watch.
+    # Late enough that each worker is at work.
     while child.poll() is None and len(list(tmp_path.rglob("_f.parquet.parts/*/*"))) < 100:
         time.sleep(0.01)
     workers = psutil.Process(child.pid).children(recursive=True)

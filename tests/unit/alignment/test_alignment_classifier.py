@@ -132,6 +132,7 @@ def test_a_right_angle_changes_nothing(
     np.testing.assert_allclose(turned, np.rot90(straight, turn), atol=1e-6)
 
 
+@pytest.mark.slow  # turns large images
 def test_any_other_angle_changes_little(tiny_backbone: None) -> None:
     """By 127 degrees, an angle far from those trained on."""
     level = np.linspace(0, 0.3, 8)
@@ -295,7 +296,10 @@ def test_one_file_without_pickle(model: AlignmentClassifier, tmp_path: Path) -> 
 
 def test_a_damaged_state_is_an_error(model: AlignmentClassifier) -> None:
     header, arrays = model.to_state()
-    for window, message in ((None, "None is not of type int"), (1, "window_ must be a whole")):
+    for window, message in (
+        (None, "None is not of type int"),
+        (1, "window_: a value must be a whole"),
+    ):
         header["fitted"]["window_"] = window
         with pytest.raises(
             ModelFileError, match=f"the AlignmentClassifier is incomplete.*{message}"
@@ -336,7 +340,7 @@ def test_an_image_without_fibres_has_no_fraction(model: AlignmentClassifier) -> 
     ("change", "message"),
     [
         ({"y": None}, "requires y"),
-        ({"y": "aligned"}, "y is a list"),
+        ({"y": "aligned"}, "y must be a list"),
         ({"y": ["aligned"] * 3}, "16"),
         ({"y": ["aligned"] * 16}, r"of one class: none of \d+ is 'not aligned'"),
         ({"y": [1.5] * 16}, "y of image 0 .*: expected 'aligned'"),
@@ -368,6 +372,7 @@ def test_unusable_input_is_named(
         model.predict(images)
 
 
+@pytest.mark.slow  # a fit for each size
 @pytest.mark.parametrize("size", [(178, 357), (45, 346), (32, 47)])
 def test_images_of_any_size(model: AlignmentClassifier, size: tuple[int, int]) -> None:
     model = clone(model).set_params(window=32)
@@ -438,6 +443,7 @@ def test_the_learner_gets_groups_weights_and_parts(
     assert len(np.unique(given["groups"])) == 8
 
 
+@pytest.mark.slow  # two fits
 def test_another_seed_is_another_codebook(labelled: tuple[list[Image], list[str]]) -> None:
     one, other = (small_model(random_state=seed).fit(*labelled) for seed in (0, 1))
     probe, _ = halves(3, 0.3)

@@ -53,7 +53,7 @@ class Inner(Estimator):
         self.random_state, self.verbose = random_state, verbose
 
     def fit(self) -> Inner:
-        self._check_parameters()
+        self.check_parameters()
         self.centres_ = np.arange(2.0 * self.k).reshape(self.k, 2)
         return self
 
@@ -64,7 +64,7 @@ class Outer(ImageEstimator):
         "inner_": Part(Inner),
         "classes_": Labels(),
         "n_": Value(int),
-        "gain_": Value(float),
+        "gain_": Value(float, may_be_infinite=True),
         "taps_": Values(str),
         "curve_": Record(Curve),
         "weights_": ArrayDict(),
@@ -212,6 +212,55 @@ def test_a_state_that_does_not_fit_is_refused(change: str) -> None:
         return
     with pytest.raises(ModelFileError, match=r"(Outer|Inner) is incomplete .*; train it again"):
         Outer.from_state(header, arrays)
+
+
+@pytest.mark.parametrize(
+    ("field", "packed", "message"),
+    [
+        (Labels(), {"dtype": "<U100000000", "values": ["a", "b"]}, "2 characters in all"),
+        (Labels(), {"dtype": "<U1", "values": ["a", "bc"]}, "not of type <U1"),
+        (Labels(), {"dtype": "<i8", "values": [1, 2.5]}, "not of type <i8"),
+        (Labels(), {"dtype": "<i8", "values": [True, 2]}, "not of type <i8"),
+        (Labels(), {"dtype": "(2,)i8", "values": [1, 2]}, "unexpected type"),
+        (Labels(), {"dtype": [["a", "i8"]], "values": [1, 2]}, "unexpected type"),
+        (Labels(), {"dtype": "<U1", "values": "ab"}, "expected at least two"),
+        (Labels(), {"dtype": "<U1", "values": ["b", "a"]}, "not sorted and distinct"),
+        (Labels(), {"dtype": "object", "values": ["a", "a"]}, "not sorted and distinct"),
+        (Value(float), "nan", "not of type float"),
+        (Value(float), "inf", "not of type float"),
+        (Value(float, may_be_infinite=True), "nan", "not of type float"),
+        (Value(float, may_be_infinite=True), "1e400", "not of type float"),
+        (Value(int, Integer(1, 5)), 6, "at most 5, not 6"),
+        (Values(int), [1, None], "not of type int"),
+    ],
+)
+def test_values_that_no_model_has_are_refused(field: Any, packed: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        field.unpack(packed, {})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2e30])
+def test_arrays_out_of_range_are_refused(value: float) -> None:
+    whole = np.array([1.0, value])
+    with pytest.raises(ValueError, match=r"values from .* expected numbers from -1e\+30"):
+        Array("float64", 1).unpack({"shape": [2]}, {"": whole})
+    if not np.isfinite(value):
+        with pytest.raises(ValueError, match="array 'w' are not finite"):
+            ArrayDict().unpack({"w": [2]}, {"w": whole})
+
+
+def test_a_number_that_could_not_be_loaded_is_not_saved() -> None:
+    for field in (Value(float), Value(float, may_be_infinite=True)):
+        with pytest.raises(ModelFileError, match="the value nan cannot be saved"):
+            field.pack(np.nan, include_backbone=False)
+
+
+def test_a_message_quotes_little_of_the_file() -> None:
+    header, arrays = state()
+    header["fitted"]["n_"] = "x" * 1_000_000
+    with pytest.raises(ModelFileError) as error:
+        Outer.from_state(header, arrays)
+    assert len(str(error.value)) < 1000
 
 
 def test_what_would_need_pickle_is_not_saved() -> None:

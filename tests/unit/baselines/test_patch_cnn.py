@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from hypervlad.baselines.patch_network import (
 from hypervlad.baselines.training import BinaryCrossEntropy, Samples, Schedule, Trainer
 from hypervlad.datasets import load_patch_folder, make_nanofibre_images, write_patch_folder
 from hypervlad.displays import PatchNetworkDisplay, TrainingCurvesDisplay, save_png
+from hypervlad.encoder.encoding import NotFiniteError
 from hypervlad.images import ImageReadError
 from hypervlad.modelfile import ModelFileError
 from hypervlad.presets import carrillo2020
@@ -343,6 +345,13 @@ def test_a_file_that_does_not_fit_is_reported(fitted: PatchCNNClassifier) -> Non
     wider = {name: np.zeros((*array.shape, 2), np.float32) for name, array in arrays.items()}
     with pytest.raises(ModelFileError, match="incomplete"):
         PatchCNNClassifier.from_state(header, wider)
+
+
+def test_outputs_that_are_not_finite_are_reported(fitted: PatchCNNClassifier) -> None:
+    damaged = copy.copy(fitted)
+    damaged.weights_ = {name: np.full_like(each, 1e30) for name, each in fitted.weights_.items()}
+    with pytest.raises(NotFiniteError, match="outputs are not finite"):
+        damaged.predict_proba([np.ones((SIDE, SIDE))])
 
 
 def test_parameters_set_later_wait_for_the_next_fit(fitted: PatchCNNClassifier) -> None:

@@ -116,6 +116,25 @@ class TestDistinctRows:
         single, double = training_rows(X, y), training_rows(X.astype(np.float64), y)
         np.testing.assert_array_equal(single.X, double.X)
 
+    @pytest.mark.parametrize("n_columns", [3, 400])
+    def test_the_last_digits_do_not_change_the_order(self, n_columns):
+        """The folds depend on it, and the last digits on the batches of the network."""
+        rng = np.random.default_rng(0)
+        X, y = rng.normal(size=(60, n_columns)), np.arange(60) % 2
+        X[40:50] = X[:10]
+        digits = 1e-7 * rng.normal(size=X.shape)
+        digits[40:50] = digits[:10]
+        rows, others = training_rows(X, y), training_rows(X + digits, y)
+        np.testing.assert_array_equal(others.at, rows.at)
+        np.testing.assert_array_equal(others.groups, rows.groups)
+
+    def test_the_order_is_random(self):
+        """The first rows are a sample of all, and the folds are not slices of the data."""
+        X = np.arange(400.0)[:, None]
+        first = training_rows(X, np.arange(400) % 2).X[:100, 0]
+        assert 150 < first.mean() < 250
+        assert first.std() > 80
+
     def test_groups_of_class(self):
         rows = training_rows(np.arange(6.0)[:, None], [0, 0, 0, 1, 1, 1], [1, 1, 2, 2, 2, 2])
         assert rows.groups_of_class() == [2, 1]

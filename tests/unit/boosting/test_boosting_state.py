@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 import numpy as np
@@ -42,7 +41,8 @@ def replace(header, arrays, name, array):
 
 def remove(header, arrays, name):
     header["fitted"][name] = None
-    del arrays[name]
+    for key in [key for key in arrays if key.partition(".")[0] == name]:
+        del arrays[key]
 
 
 class TestState:
@@ -185,10 +185,19 @@ class TestState:
             (lambda h, a: replace(h, a, "linear_coef_", np.zeros((5, 1))), r"\(5, 1\).*\(2, 1\)"),
             (lambda h, a: remove(h, a, "booster_"), "n_estimators_ is .* there are no trees"),
             (lambda h, a: h["fitted"].update(n_estimators_=0), "n_estimators_ is 0.* are trees"),
-            (lambda h, a: a.update(booster_=a["booster_"][:100]), "bytes are damaged"),
-            (lambda h, a: h["fitted"]["booster_"].update(sha256="0"), "bytes are damaged"),
-            (lambda h, a: a.update(booster_=a["booster_"].astype("f4")), "row of uint8"),
-            (lambda h, a: h["fitted"]["classes_"].update(values=[1]), "are 1 class labels"),
+            (lambda h, a: h["fitted"].update(n_estimators_=19), "20 rounds of trees.*expected 19"),
+            (
+                lambda h, a: h["fitted"]["booster_"].update(n_classes=4),
+                "5 rounds of trees for 4 classes",
+            ),
+            (lambda h, a: h["fitted"]["booster_"].update(n_classes=True), "not of type int"),
+            (lambda h, a: h["fitted"]["booster_"].update(sha256=0), "unexpected keyword"),
+            (lambda h, a: a.pop("booster_.left"), "incomplete.*left"),
+            (lambda h, a: a.update({"booster_.other": a["booster_.left"]}), "incomplete.*other"),
+            (
+                lambda h, a: h["fitted"]["classes_"].update(values=[1]),
+                r"labels are \[1\]; expected at least two",
+            ),
             (lambda h, a: h["fitted"]["classes_"].update(values=["a", "b"]), "incomplete.*'a'"),
             (lambda h, a: h["fitted"]["classes_"].update(dtype="M8[D]"), "unexpected type"),
         ],
@@ -209,13 +218,21 @@ class TestState:
         ):
             BoostedSoftmaxClassifier.from_state(header, arrays)
 
-    def test_what_xgboost_does_not_read_is_refused(self):
-        X, y = rings()
-        header, arrays = fitted(X, y, n_estimators=5).to_state()
-        arrays["booster_"] = np.frombuffer(b"{}", dtype=np.uint8)
-        header["fitted"]["booster_"]["sha256"] = hashlib.sha256(b"{}").hexdigest()
-        with pytest.raises(ValueError, match="not a model that this xgboost reads"):
+    def test_trees_of_other_classes_are_refused(self):
+        X, y = three_rings()
+        header, arrays = fitted(X, y, n_estimators=4, n_iter_no_change=None).to_state()
+        header["fitted"]["booster_"]["n_classes"] = 4  # the twelve trees are then three rounds
+        arrays["booster_.base_score"] = np.zeros(1, dtype="f4")
+        with pytest.raises(
+            ValueError, match=r"3 rounds of trees for 4 classes; expected 4 .* for 3"
+        ):
             BoostedSoftmaxClassifier.from_state(header, arrays)
+
+    def test_the_booster_is_restored_with_all_that_it_knows(self):
+        X, y = three_rings()
+        model = fitted(X, y, n_estimators=4)
+        restored = self.round_trip(model)
+        assert restored.booster_.save_raw("ubj") == model.booster_.save_raw("ubj")
 
     def test_a_saved_model_is_loaded_by_its_kind(self, tmp_path):
         X, y = rings()

@@ -145,6 +145,7 @@ def test_a_file_keeps_the_training_images(
     assert one.reasons == other.reasons
 
 
+@pytest.mark.slow  # cross-fitted models
 def test_swapped_labels_are_suspect(tiny_encoder: HypercolumnVLAD, texture_images: Any) -> None:
     images, labels = texture_images
     rng = np.random.default_rng(0)

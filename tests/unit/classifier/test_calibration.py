@@ -29,6 +29,7 @@ def noisy(
     return found, labels[chosen]
 
 
+@pytest.mark.slow  # fits a model with calibration
 @pytest.mark.parametrize("size", [None, 0.4])
 def test_sets_of_a_classifier_cover(
     model: MicrographClassifier, texture_images: Any, size: float | None
@@ -266,7 +267,8 @@ def test_damaged_files_are_refused(
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda training: training.update(limit="nan"), "its limit"),
+        (lambda training: training.update(limit="nan"), "not of type float"),
+        (lambda training: training.update(limit="-inf"), "its limit"),
         (lambda training: training["labels"].update(values=["?"] * 24), "not among the classes"),
         (lambda training: training["labels"]["values"].pop(), "is damaged"),
     ],

@@ -136,6 +136,7 @@ def test_default_encoder() -> None:
     assert dict(changed) == {"codebook": "both", "turns": 2, "pooled": True, "n_codewords": 8}
 
 
+@pytest.mark.slow  # several models are fitted
 @pytest.mark.parametrize("include_backbone", [False, True])
 @pytest.mark.parametrize("codebook", ["joint", "per_layer", "both"])
 def test_saved_and_loaded_predicts_bit_identically(
@@ -189,6 +190,7 @@ def test_same_seed_same_model(model: MicrographClassifier, texture_images: Image
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow  # a search of several models
 def test_scikit_learns_searches_take_lists_of_images(
     model: MicrographClassifier, texture_images: Images
 ) -> None:

@@ -302,6 +302,7 @@ def test_the_maps_of_all_codewords_add_up_to_the_map_of_their_part(grid: Any, tu
 # --- where it lies -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # maps of every image of the set
 @pytest.mark.parametrize("codebook", ["joint", "per_layer"])
 @pytest.mark.parametrize("turns", [1, 2])
 def test_evidence_lies_where_the_texture_is(codebook: str, turns: int) -> None:

@@ -73,6 +73,7 @@ def test_any_small_shift_and_contrast(top, left, gain, offset, which):
     assert _similarity(*pair[::-1])[0] == pytest.approx(_similarity(*pair)[0], abs=0.05)
 
 
+@pytest.mark.slow  # draws and compares 150 images
 def test_different_images_are_no_copies():
     images, _ = make_tem_images(150, size=96, random_state=11)
     pairs, _ = find_near_copies(np.stack([make_thumbnail(image) for image in images]))

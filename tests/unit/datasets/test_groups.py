@@ -86,6 +86,7 @@ names = st.text("abc1._- ", min_size=1, max_size=6).filter(
 relative_paths = st.lists(names, min_size=2, max_size=4).map("/".join)
 
 
+@pytest.mark.slow  # hypothesis draws many trees of files
 @given(
     images=st.lists(relative_paths, min_size=1, max_size=12, unique=True),
     data=st.data(),

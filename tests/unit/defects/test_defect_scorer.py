@@ -201,10 +201,11 @@ def test_a_rate_of_windows_is_kept_on_other_images(
     for rate in (0.02, 0.3):
         scorer.set_params(threshold="patch_fpr", fpr=rate).fit(images, masks=masks)
         areas.append(np.mean([scorer.predict_map(image).mean() for image in others]))
-    assert 0.005 <= areas[0] <= 0.05
+    assert 0.003 <= areas[0] <= 0.05  # with other seeds of the same images 0.004 to 0.013
     assert 0.2 <= areas[1] <= 0.4
 
 
+@pytest.mark.slow  # a fit with five folds
 @pytest.mark.parametrize("labelled", [False, True])
 def test_a_file_brings_the_same_back(
     scorer: PatchDefectScorer, good: list[Image], bad: Flawed, labelled: bool, tmp_path: Path
@@ -232,9 +233,10 @@ def test_a_damaged_state_is_an_error(
     header, arrays = scorer.fit(good[:3]).to_state()
     for name in ("patch_", "stride_"):
         damaged = header | {"fitted": header["fitted"] | {name: 0}}
-        with pytest.raises(ModelFileError, match=f"{name} must be a whole number of pixels"):
+        with pytest.raises(ModelFileError, match=f"{name}: a value must be a whole"):
             PatchDefectScorer.from_state(damaged, arrays)
     narrow = {"mean": np.zeros(2), "whitening": np.eye(2), "codewords": np.zeros((1, 2))}
+    narrow = {name: array.astype(np.float32) for name, array in narrow.items()}
     damaged = arrays | {f"model_.{name}": array for name, array in narrow.items()}
     with pytest.raises(ModelFileError, match="the model takes 2 features where the windows have"):
         PatchDefectScorer.from_state(header, damaged)

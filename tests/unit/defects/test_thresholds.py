@@ -29,6 +29,7 @@ def as_images(highest: list[float]) -> list[WindowScores]:
     return [WindowScores.of(np.array([value, 50.0, 90.0]), labels) for value in highest]
 
 
+@pytest.mark.slow  # a simulation
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.2, 0.5])
 def test_the_threshold_has_its_rate_among_highest_scores(rate: float) -> None:
     rng = np.random.default_rng(0)

@@ -183,6 +183,7 @@ def test_the_codewords_of_each_class_are_shown_as_patches(model, texture_images)
     ]
 
 
+@pytest.mark.slow  # explains every image of the set
 def test_the_strongest_codewords_of_a_class_come_first(model, texture_images):
     images, labels = texture_images
     members = np.flatnonzero(labels == "rings").tolist()
@@ -296,6 +297,7 @@ def test_a_display_draws_into_the_given_axes(model, texture_images, kind):
     assert min(display.figure_size) > 0.5
 
 
+@pytest.mark.slow  # draws several figures
 def test_a_report_explains_predictions(model, texture_images, tmp_path):
     images, labels = texture_images
     content = {

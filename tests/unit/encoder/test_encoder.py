@@ -352,7 +352,10 @@ def test_the_cache_folder_is_private(
         ({"n_codewords": 0}, "n_codewords must be a whole number of at least 1, not 0"),
         ({"n_codewords": True}, "n_codewords must be a whole number"),
         ({"n_codewords": 2.5}, "n_codewords must be a whole number"),
-        ({"image_size": 3}, "image_size must be a whole number of at least 4 or None, not 3"),
+        (
+            {"image_size": 3},
+            "image_size must be a whole number of at least 4 and at most 2048 or None, not 3",
+        ),
         ({"layer_components": 0}, "layer_components must be"),
         ({"n_samples": -1}, "n_samples must be"),
         ({"n_samples": 3}, "4 codewords cannot be learnt from"),
@@ -376,7 +379,7 @@ def test_the_cache_folder_is_private(
         ({"grid": "own", "codebook": "joint"}, "a joint codebook needs one grid"),
         (
             {"normalize": ("l1",)},
-            "normalize must be .*a sequence of steps .*not .'l1'",
+            "normalize must be .*a sequence of at most 8 steps .*not .'l1'",
         ),
         ({"read_options": 3}, "read_options must be None or a dict such as"),
         ({"read_options": {"scaling": "log"}}, "scaling"),

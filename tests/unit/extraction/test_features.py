@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from support.feature_folders import write_folder
 import hypervlad
 from hypervlad import HypercolumnVLAD, MicrographClassifier, extract_features, load_features
 from hypervlad.extraction import FeatureFileError, plan_extraction
+from hypervlad.extraction.table import description
 from hypervlad.images import ImageReadError, SkippedImagesWarning, UnknownPixelSizeWarning
 
 
@@ -69,6 +71,7 @@ def test_the_same_images_elsewhere_and_later_give_the_same_bytes(
     assert str(tmp_path).encode() not in first
 
 
+@pytest.mark.slow  # fits a classifier
 def test_a_classifiers_encoder(
     encoder: HypercolumnVLAD, folder: Path, texture_images: tuple[list[np.ndarray], np.ndarray]
 ) -> None:
@@ -351,6 +354,16 @@ def test_files_that_are_not_features_are_errors(
         load_features(out)
 
 
+def test_a_column_name_that_is_no_text_is_reported(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "f.parquet"
+    extract_features(folder, encoder, out=out)
+    out.write_bytes(out.read_bytes().replace(b"pixel_size", b"pixel_\xe4ize"))
+    with pytest.raises(FeatureFileError, match="not a Parquet file, or a damaged one"):
+        load_features(out)
+
+
 def test_files_in_one_folder_are_one_table_to_other_readers(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
 ) -> None:
@@ -365,7 +378,7 @@ def test_files_in_one_folder_are_one_table_to_other_readers(
         out = together / f"{label}.parquet"
         extract_features(folder, encoder, out=out, include=f"{label}/*")
         load_features(out, mmap=True)
-    TaskFolder.open(together / "c.parquet", {}, resume=False)
+    TaskFolder.open(together / "c.parquet", {"n_features": 8}, resume=False)
     assert len(list(together.iterdir())) == 7
     frame = pd.read_parquet(together)
     assert len(frame) == 16
@@ -519,3 +532,9 @@ def test_a_plan_counts_what_is_done_and_does_nothing(
     assert not list(tmp_path.glob("*.parts"))
     with pytest.raises(ValueError, match="without consuming it"):
         plan_extraction(iter([]), encoder, out=out)
+
+
+def test_an_infinite_version_is_reported() -> None:
+    schema = pa.schema([], metadata={b"hypervlad": b'{"format": 1e999}'})
+    with pytest.raises(FeatureFileError, match=r"f\.parquet: damaged"):
+        description(schema, "f.parquet")

@@ -404,7 +404,7 @@ def test_a_merge_that_is_killed_leaves_nothing_behind(
 def test_a_run_that_was_replaced_damages_nothing(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, expected: bytes
 ) -> None:
-    settings = {"encoder": "1", "task_size": 4}
+    settings = {"encoder": "1", "n_features": encoder.n_features_out_, "task_size": 4}
     first = TaskFolder.open(tmp_path / "g", settings, resume=False)
     task = next(open_source(folder, None, None).tasks(4))
     job = Job(encoder, get_backbone("tiny"), first.run, verify=False)

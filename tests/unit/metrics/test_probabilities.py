@@ -57,6 +57,7 @@ def test_certain_and_right_has_no_error_certain_and_wrong_all():
     assert expected_calibration_error([1, 0], np.eye(2)) == 1.0
 
 
+@pytest.mark.slow  # a simulation
 def test_range_holds_for_calibrated_labels_and_not_for_overconfident_ones():
     _, proba = random_predictions(0, n=400)
     low, high = calibration_error_range(proba, random_state=0)

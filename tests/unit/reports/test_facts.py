@@ -48,7 +48,7 @@ def test_reading_options_are_those_of_the_fit(tiny_encoder, texture_images):
     encoder = tiny_encoder.fit(images)
     encoder.set_params(read_options={"page": 0, "scaling": "minmax"})
     assert model_facts(encoder)["how files are read"].startswith("by default")
-    assert model_facts(encoder.fit(images))["how files are read"] == "scaling='minmax'"
+    assert model_facts(encoder.fit(images))["how files are read"] == "page=0, scaling='minmax'"
 
 
 def test_versions_of_what_is_installed():

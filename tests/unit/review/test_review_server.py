@@ -290,6 +290,44 @@ def test_fields_of_another_kind_are_refused(
     assert pictured.progress().labelled == 0
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 3000,
+        b'{"a":' * 700,
+        b'{"client": "aaaaaaaaaaaa", "want": {}}',
+        b'{"client": "' + b"\\" * 3000,
+        b'{"client": "aaaaaaaaaaaa", "want": 1e999}',
+        b"\xff" * 3000,
+    ],
+)
+def test_bodies_that_exhaust_a_parser_are_refused(
+    client: FlaskClient, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = post(client, "next", body)
+    assert answer.status_code == 400
+    assert "expected" in sentence(answer)
+    assert not caplog.records
+
+
+def test_brackets_in_a_name_are_no_nesting(client: FlaskClient) -> None:
+    made = post(client, "category", {"name": 'tube {open} [x"y\\]'})
+    assert made.get_json()["name"] == 'tube {open} [x"y\\]'
+
+
+def test_a_category_that_is_no_text_is_refused(client: FlaskClient) -> None:
+    assert post(client, "category", b'{"name": "\\ud800"}').status_code == 400
+
+
+@pytest.mark.parametrize("digits", [16, 30, 5000])
+@pytest.mark.parametrize("kind", ["image", "whole", "training"])
+def test_a_number_of_too_many_digits_is_no_page(
+    client: FlaskClient, kind: str, digits: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert get(client, f"{kind}/{'9' * digits}").status_code == 404
+    assert not caplog.records
+
+
 def test_a_large_body_is_refused(client: FlaskClient) -> None:
     assert post(client, "category", {"name": "x" * MAX_BYTES}).status_code == 413
 

@@ -15,6 +15,7 @@ import pytest
 from support.review_queues import CLASSES, Clock, entry
 
 from hypervlad.cli.messages import sentence_of
+from hypervlad.files import LinkError
 from hypervlad.review import Queue, QueueError, export_labels
 from hypervlad.review.database import FILE, _is_temporary, make_queue, update_queue
 from hypervlad.review.records import TrainingImage, UnknownError
@@ -313,3 +314,80 @@ def test_file_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
     assert queue.images()[0].name == name
     assert queue.next("a", 1).items[0].name == "micrograph-?.png"
     queue.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+@pytest.mark.parametrize("name", [FILE, f"{FILE}-wal", f"{FILE}-shm"])
+def test_links_are_not_followed(name: str, make: Callable[..., Path], tmp_path: Path) -> None:
+    target, folder = tmp_path / "elsewhere", tmp_path / "new queue"
+    folder.mkdir()
+    (folder / name).symlink_to(target)
+    with pytest.raises(LinkError, match=f"{name} is a link to"):
+        make_queue(folder, CLASSES, [entry(tmp_path, 0)], [], {})
+    made = make(1)
+    if (made / name).exists():
+        os.replace(made / name, target)
+    (made / name).symlink_to(target)
+    with pytest.raises(LinkError, match=f"{name} is a link to"):
+        Queue(made)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("nearest", "7"),
+        ("nearest", f"[{'9' * 5000}]"),
+        ("nearest", f"[{2**70}]"),
+        ("name", 1.5),
+        ("path", 7),
+    ],
+)
+def test_values_of_another_kind_are_reported(
+    column: str, value: object, make: Callable[..., Path]
+) -> None:
+    folder = make(1)
+    with sqlite3.connect(folder / FILE) as connection:
+        connection.execute(f"UPDATE items SET {column} = ? WHERE id = 1", [value])
+    connection.close()
+    queue = Queue(folder)
+    with pytest.raises(QueueError, match=r"damaged: .* image 1 "):
+        _use(queue)
+    queue.close()
+
+
+def _use(queue: Queue) -> None:
+    queue.next("a", 1)
+    queue.images()
+    queue.path_of(1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_a_new_queue_is_private(tmp_path: Path) -> None:
+    make_queue(tmp_path / "q", CLASSES, [entry(tmp_path, 0)], [], {})
+    assert (tmp_path / "q").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "q" / FILE).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("scores", ["[[1, 0.6", "[]", "[[99, 0.5]]", '"ab"', "[" * 3000, "[[1]]"])
+def test_a_damaged_prediction_is_reported(queue: Queue, scores: str) -> None:
+    """SQLite finds damage to its own structure, but not to text."""
+    queue.connection.execute("UPDATE items SET scores = ? WHERE id = 2", [scores])
+    with pytest.raises(QueueError, match=r"damaged: .* image 2 .*; restore an earlier copy"):
+        queue.images()
+
+
+@pytest.mark.parametrize("column", ["scores", "nearest"])
+def test_a_damaged_image_is_not_shown(queue: Queue, column: str) -> None:
+    queue.connection.execute(f"UPDATE items SET {column} = '[[0,' WHERE id = 2")
+    with pytest.raises(QueueError, match=r"damaged: .* image 2"):
+        queue.next("client-1", 3)
+
+
+def test_a_damaged_schema_is_reported(make: Callable[..., Path]) -> None:
+    """SQLite's own message quotes it, which is no text any more."""
+    path = make() / FILE
+    path.write_bytes(
+        path.read_bytes().replace(b"CREATE INDEX items_in_hand", b"CREATE IND\xb6X items_in_hand")
+    )
+    with pytest.raises(QueueError, match="cannot be opened as a queue"):
+        Queue(path.parent)

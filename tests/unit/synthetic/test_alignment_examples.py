@@ -8,6 +8,7 @@ import pytest
 from hypervlad.datasets import make_alignment_examples
 
 
+@pytest.mark.slow  # draws large images of wires
 def test_they_are_of_all_kinds_and_the_same_whatever_their_number() -> None:
     images, truths = make_alignment_examples(16, size=64, random_state=4)
     few, _ = make_alignment_examples(3, size=64, random_state=4)

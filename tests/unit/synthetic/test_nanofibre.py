@@ -21,6 +21,7 @@ def test_images_and_masks_are_what_they_say():
         assert image.flags.c_contiguous
 
 
+@pytest.mark.slow  # draws 120 mats
 @pytest.mark.parametrize("share", [0, 0.25, 0.5, 1])
 def test_share_of_defective_images(share):
     _, masks = make_nanofibre_images(8, defective=share, size=96, random_state=1)
@@ -39,6 +40,7 @@ def test_same_seed_same_images_whatever_their_number():
         assert not np.array_equal(few[i], others[i])
 
 
+@pytest.mark.slow  # draws forty mats
 @pytest.mark.parametrize("kind", NANOFIBRE_DEFECTS)
 def test_each_kind_is_seen_and_masked(kind):
     images, masks = make_nanofibre_images(

@@ -55,6 +55,7 @@ def test_domains_have_their_share(aligned):
         assert axial_statistics(truth.orientation[inside]).order > 0.2
 
 
+@pytest.mark.slow  # draws large images of wires
 def test_more_alignment_is_a_larger_true_fraction():
     fractions = []
     for aligned in (0.0, 0.5, 1.0):
@@ -73,6 +74,7 @@ def test_wires_cover_what_was_requested(density):
     assert truth.wires.mean() == pytest.approx(density, abs=0.12)
 
 
+@pytest.mark.slow  # draws large images of wires
 def test_wires_side_by_side_do_not_lie_on_each_other():
     truths = [
         make_nanowire_images(1, overlap=overlap, density=0.9, width=8, size=160, random_state=4)[1][

@@ -76,6 +76,7 @@ def test_class_names():
     assert four.dtype.kind == "U"
 
 
+@pytest.mark.slow  # draws hundreds of images
 def test_brightness_and_contrast_do_not_tell_the_class():
     images, labels = make_tem_images(160, size=64, random_state=5)
     for statistic in (np.mean, np.std):

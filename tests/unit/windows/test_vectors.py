@@ -162,7 +162,15 @@ def _enlarged(layer: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.f
 def test_stored_maps_are_those_computed(image: NDArray[np.float32], tmp_path: Path) -> None:
     network = TiledNetwork(build_network("tiny", "random", ["1", "4"]), 4096, tmp_path)
     pixels = torch.from_numpy(np.stack([image] * 3))
-    computed = network.padded_maps(pixels, "image", "key")
-    for again in (network.padded_maps(torch.zeros(0), "image", "key"), network.stored_maps("key")):
+    computed = network.padded_maps(pixels, "image", "key", keep=True)
+    empty = torch.zeros(0)  # is never looked at
+    for again in (
+        network.stored_maps("key"),
+        network.padded_maps(empty, "image", "key", keep=True),
+        network.padded_maps(empty, "image", "key"),
+    ):
         assert (again.size, again.border) == (computed.size, computed.border)
         assert all(map(torch.equal, again.maps, computed.maps))
+    assert not list(tmp_path.iterdir())  # the last call no longer kept them
+    network.padded_maps(pixels, "image", "key")
+    assert not list(tmp_path.iterdir())

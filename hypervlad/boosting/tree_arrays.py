@@ -1,0 +1,290 @@
+"""Trees as plain arrays: checked completely, and turned into a booster of xgboost and back.
+
+xgboost's parser trusts what it reads: a child outside its tree ends the process. So a model file
+holds no bytes for that parser but arrays, and it only reads what `TreeArrays.to_booster` writes
+after `TreeArrays.check`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import xgboost
+from numpy.typing import NDArray
+
+from hypervlad.base import Arrays, Value
+from hypervlad.boosting.ubjson import array_bytes, array_head, decode, encode, key
+from hypervlad.modelfile import ModelFileError
+
+#: Most splits on the way to a leaf: some functions of xgboost descend a tree by recursion.
+MAX_DEPTH = 64
+#: Most columns; it counts them in 32 bits.
+MAX_FEATURES = 2**24
+_MAX_TREES = 2**16  # a tree of one leaf takes 33 bytes in the file, but a hundred times more in use
+# Sums of the leaves of all rounds stay far from the largest number of single precision.
+_MAX_MARGIN = 1e30
+_NO_PARENT = 2**31 - 1
+# Our names of the arrays of nodes, xgboost's, and the types.
+_NODES = {
+    "left": ("left_children", np.int32),
+    "right": ("right_children", np.int32),
+    "column": ("split_indices", np.int32),
+    "condition": ("split_conditions", np.float32),
+    "default_left": ("default_left", np.uint8),
+    "weight": ("base_weights", np.float32),
+    "gain": ("loss_changes", np.float32),
+    "hessian": ("sum_hessian", np.float32),
+}
+_FLOATS = ("condition", "weight", "gain", "hessian")
+_DTYPES = {name: np.dtype(dtype) for name, (_, dtype) in _NODES.items()} | {
+    "n_nodes": np.dtype(np.int32),
+    "base_score": np.dtype(np.float32),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class TreeArrays:
+    """The nodes of all trees, tree by tree, and each tree's from its root on.
+
+    The first tree is that of the first round and the first class, the next that of the second
+    class; for two classes there is one tree in each round.
+
+    Attributes
+    ----------
+    n_classes, n_features : int
+    base_score : ndarray of float32, shape (1,) or (n_classes,)
+        What xgboost adds to margins if it is given none.
+    n_nodes : ndarray of int32, shape (n_trees,)
+        Of each tree.
+    left, right : ndarray of int32, shape (N,)
+        Children, counted in their tree; -1 for a leaf.
+    column : ndarray of int32, shape (N,)
+        That the node splits on.
+    condition : ndarray of float32, shape (N,)
+        Rows with a smaller value go left. For a leaf, what it adds to the margin.
+    default_left : ndarray of uint8, shape (N,)
+        1 if missing values go left, else 0.
+    weight, gain, hessian : ndarray of float32, shape (N,)
+        The node's own optimal value, the reduction of the loss by its split, and its sum of
+        hessians.
+    """
+
+    n_classes: int
+    n_features: int
+    base_score: NDArray[np.float32]
+    n_nodes: NDArray[np.int32]
+    left: NDArray[np.int32]
+    right: NDArray[np.int32]
+    column: NDArray[np.int32]
+    condition: NDArray[np.float32]
+    default_left: NDArray[np.uint8]
+    weight: NDArray[np.float32]
+    gain: NDArray[np.float32]
+    hessian: NDArray[np.float32]
+
+    @property
+    def n_outputs(self) -> int:
+        """Trees in each round."""
+        return 1 if self.n_classes == 2 else self.n_classes
+
+    @classmethod
+    def from_booster(cls, booster: xgboost.Booster) -> TreeArrays:
+        """Return the trees of a booster.
+
+        Raises
+        ------
+        ModelFileError
+            If the arrays cannot represent it: categorical splits, leaves with several values,
+            another kind of booster, several trees per class and round.
+        """
+        raw = bytes(booster.save_raw("ubj"))
+        try:
+            learner = decode(raw)["learner"]
+            parameters = learner["learner_model_param"]
+            trees = learner["gradient_booster"]["model"]["trees"]
+            arrays = cls(
+                int(parameters["num_class"]) or 2,
+                int(parameters["num_feature"]),
+                np.atleast_1d(json.loads(parameters["base_score"])).astype(np.float32),
+                np.array([len(tree["left_children"]) for tree in trees], dtype=np.int32),
+                **{
+                    name: np.concatenate([tree[theirs] for tree in trees], dtype=dtype)
+                    for name, (theirs, dtype) in _NODES.items()
+                },
+            )
+            arrays.check()
+            is_same = bytes(arrays.to_booster().save_raw("ubj")) == raw
+        except (LookupError, TypeError, ValueError) as error:
+            raise ModelFileError(f"these trees cannot be saved: {error!r}") from error
+        if not is_same:
+            raise ModelFileError(
+                "these trees cannot be saved: they differ from those that fit learns, by "
+                "categorical splits, names or attributes, for example"
+            )
+        return arrays
+
+    def check(self) -> None:
+        """Raise a ValueError unless xgboost can use the trees safely, whoever made them."""
+        if self.n_classes < 2 or not 1 <= self.n_features <= MAX_FEATURES:
+            raise ValueError(f"trees of {self.n_classes} classes and {self.n_features} features")
+        for name, dtype in _DTYPES.items():
+            array = getattr(self, name)
+            if array.dtype != dtype or array.ndim != 1:
+                raise ValueError(
+                    f"{name!r} of the trees has type {array.dtype} and shape {array.shape}; "
+                    f"expected a row of {dtype}"
+                )
+        lengths = {len(getattr(self, name)) for name in _NODES}
+        n_trees = len(self.n_nodes)
+        if not 1 <= n_trees <= _MAX_TREES or n_trees % self.n_outputs:
+            raise ValueError(
+                f"{n_trees} trees; expected {self.n_outputs} in each round and at most {_MAX_TREES}"
+            )
+        if (self.n_nodes < 1).any() or lengths != {self.n_nodes.sum(dtype=np.int64)}:
+            raise ValueError("the arrays of the trees' nodes differ in length")
+        for name in _FLOATS:
+            if not np.isfinite(getattr(self, name)).all():
+                raise ValueError(f"values of the trees that are not finite, in {name!r}")
+        if (self.column < 0).any() or (self.column >= self.n_features).any():
+            raise ValueError(f"splits on columns that are not among the {self.n_features}")
+        if (self.default_left > 1).any():
+            raise ValueError("values of 'default_left' other than 0 and 1")
+        self._check_base_score()
+        starts = np.cumsum(self.n_nodes, dtype=np.int64) - self.n_nodes
+        self._check_structure(starts)
+        largest = np.maximum.reduceat(np.where(self.left < 0, np.abs(self.condition), 0), starts)
+        if largest.sum(dtype=np.float64) > _MAX_MARGIN:
+            raise ValueError(f"leaves of the trees whose sum exceeds {_MAX_MARGIN:g}")
+
+    def _check_base_score(self) -> None:
+        """Check what xgboost itself requires of the base score."""
+        score = self.base_score
+        usable = np.isfinite(score).all() and score.shape in {(1,), (self.n_outputs,)}
+        if not usable or (self.n_outputs == 1 and not 0 < score[0] < 1):
+            raise ValueError(f"the trees' base score is {score}")
+
+    def _check_structure(self, starts: NDArray[np.int64]) -> None:
+        """Check that the nodes of each tree are one tree, and not too deep.
+
+        A child comes after its parent, so there are no cycles; every node except the roots has one
+        parent, so nothing is shared and everything is reached.
+        """
+        first = np.repeat(starts, self.n_nodes)
+        own = np.arange(len(first)) - first
+        size = np.repeat(self.n_nodes, self.n_nodes)
+        splits = self.left != -1
+        for children in (self.left, self.right):
+            wrong = np.where(splits, (children <= own) | (children >= size), children != -1)
+            if wrong.any():
+                raise ValueError("nodes whose children are not later nodes of the same tree")
+        children = np.concatenate([(first + self.left)[splits], (first + self.right)[splits]])
+        n_parents = np.bincount(children, minlength=len(first))
+        if (n_parents != (own > 0)).any():
+            raise ValueError("nodes of the trees that are reached twice or not at all")
+        level = starts
+        for _ in range(MAX_DEPTH + 1):
+            level = level[splits[level]]
+            if not len(level):
+                return
+            level = np.concatenate(
+                [first[level] + self.left[level], first[level] + self.right[level]]
+            )
+        raise ValueError(f"trees of more than {MAX_DEPTH} levels of splits")
+
+    def to_booster(self) -> xgboost.Booster:
+        """Return a booster with these trees, which `check` must have accepted.
+
+        It adds exactly as much to margins as the booster that the arrays were made of.
+        """
+        softmax = {"objective": "multi:softprob", "num_class": self.n_classes}
+        link = {"objective": "binary:logistic"} if self.n_classes == 2 else softmax
+        options = {"verbosity": 0, "num_feature": self.n_features, **link}
+        # Without trees, in the layout of the xgboost that is installed.
+        document = decode(bytes(xgboost.Booster(options).save_raw("ubj")))
+        learner = document["learner"]
+        model = learner["gradient_booster"]["model"]
+        n_trees = len(self.n_nodes)
+        n_rounds = n_trees // self.n_outputs
+        model["gbtree_model_param"]["num_trees"] = str(n_trees)
+        model["iteration_indptr"] = [i * self.n_outputs for i in range(n_rounds + 1)]
+        model["tree_info"] = list(range(self.n_outputs)) * n_rounds
+        model["trees"] = self._encoded_trees()
+        scores = [
+            str(score) for score in self.base_score
+        ]  # more digits than float32 has are refused
+        # Versions before 3.1 have one score for all classes.
+        is_list = learner["learner_model_param"]["base_score"].startswith("[")
+        learner["learner_model_param"]["base_score"] = (
+            f"[{','.join(scores)}]" if is_list else scores[0]
+        )
+        return xgboost.Booster({"verbosity": 0}, model_file=bytearray(encode(document)))
+
+    def _encoded_trees(self) -> list[bytes]:
+        """Return each tree as xgboost stores it, in UBJSON.
+
+        Written by hand, because thousands of small arrays would take longer than xgboost itself.
+        """
+        nodes = {theirs: getattr(self, name) for name, (theirs, _) in _NODES.items()}
+        nodes |= {"parents": self._parents(), "split_type": np.zeros_like(self.default_left)}
+        columns = [(memoryview(array_bytes(each)), each.itemsize) for each in nodes.values()]
+        fixed = {
+            "categories": np.empty(0, dtype=np.int32),
+            "categories_nodes": np.empty(0, dtype=np.int32),
+            "categories_segments": np.empty(0, dtype=np.int64),
+            "categories_sizes": np.empty(0, dtype=np.int64),
+        }
+        options = {"num_deleted": "0", "num_feature": str(self.n_features), "size_leaf_vector": "1"}
+
+        @cache
+        def around(n: int) -> tuple[list[bytes], bytes]:
+            """Return what stands before each array of n nodes, and after the last."""
+            heads = [key(name) + array_head(each.dtype, n) for name, each in nodes.items()]
+            heads[0] = b"{" + heads[0]
+            rest = fixed | {"tree_param": options | {"num_nodes": str(n)}}
+            return heads, encode(rest)[1:-1] + key("id")
+
+        encoded, start = [], 0
+        for number, n in enumerate(self.n_nodes.tolist()):
+            heads, tail = around(n)
+            stop, parts = start + n, list[bytes | memoryview]()
+            for head, (values, size) in zip(heads, columns, strict=True):
+                parts += head, values[start * size : stop * size]
+            parts += tail, encode(number), b"}"
+            encoded.append(b"".join(parts))
+            start = stop
+        return encoded
+
+    def _parents(self) -> NDArray[np.int32]:
+        """Return the parent of each node, counted in its tree."""
+        stops = np.cumsum(self.n_nodes, dtype=np.int64)
+        first = np.repeat(stops - self.n_nodes, self.n_nodes)
+        own = (np.arange(len(first)) - first).astype(np.int32)
+        splits = np.flatnonzero(self.left != -1)
+        parents = np.full(len(first), _NO_PARENT, dtype=np.int32)
+        for children in (self.left, self.right):
+            parents[first[splits] + children[splits]] = own[splits]
+        return parents
+
+
+class BoosterField:
+    """How a model file stores trees: see `hypervlad.base.Field`."""
+
+    def pack(self, value: xgboost.Booster, *, include_backbone: bool) -> tuple[Any, Arrays]:
+        arrays = dict(vars(TreeArrays.from_booster(value)))
+        return {name: arrays.pop(name) for name in ("n_classes", "n_features")}, arrays
+
+    def unpack(self, packed: Any, arrays: Arrays) -> xgboost.Booster:
+        counts: dict[str, Any] = {name: Value(int).unpack(packed[name], {}) for name in packed}
+        trees = TreeArrays(**counts | arrays)  # a TypeError for missing or unknown names
+        trees.check()
+        return trees.to_booster()
+
+
+def n_classes_of(booster: xgboost.Booster) -> int:
+    """Return the number of classes of a booster."""
+    parameters = json.loads(booster.save_config())["learner"]["learner_model_param"]
+    return int(parameters["num_class"]) or 2

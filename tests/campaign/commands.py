@@ -1,0 +1,84 @@
+"""Command lines with options that do not fit together, and values that are none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+from PIL import Image
+from support.commands import RUNNER, TINY, run
+from support.tiny import register_tiny
+
+from hypervlad.cli import app
+from tests.campaign.case import Case
+
+_N_PER_SEED = 40
+# What would wait for a person, take a long time, or write elsewhere.
+_LEFT_OUT = {"serve", "demo", "synth"}
+_VALUES = (
+    *("", "0", "1", "-1", "0.5", "nan", "inf", "1e999", "99999999999999999999", "a", "é\x1b[31m"),
+    *(".", "images", "images/a", "model.hvlad", "missing", "groups.csv", "out", "out/deeper/x.csv"),
+    *("\n", "=cmd", "--help", "a" * 300, "\udcff", "tiny", "auto", "cpu", "cuda:7"),
+)
+
+
+def cases(seed: int, folder: Path) -> Iterator[Case]:
+    register_tiny()
+    rng = np.random.default_rng(seed)
+    for number in range(12):
+        path = folder / "images" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grey = rng.integers(0, 128, (20, 24), dtype=np.uint8) + np.uint8(100 * (number % 2))
+        Image.fromarray(grey).save(path)
+    (folder / "groups.csv").write_text("path,group\na/0.png,1\n", encoding="utf-8")
+    os.chdir(folder)  # all paths are relative, so that nothing is written elsewhere
+    run("train", "images", "-o", "model.hvlad", *TINY, "-q")
+    model = Path("model.hvlad").read_bytes()
+    commands = list(_commands(typer.main.get_command(app), ()))
+    for _ in range(_N_PER_SEED):
+        words, command = commands[int(rng.integers(len(commands)))]
+        line = [*words, *_arguments(command, rng)]
+        Path("model.hvlad").write_bytes(model)  # it may be an output, too
+        yield Case(" ".join(line)[:200], partial(_invoke, line))
+
+
+def _commands(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the words of each command, and the command."""
+    inner = getattr(command, "commands", None)  # of a group
+    if inner is None:
+        yield words, command
+        return
+    for name in inner:
+        if name not in _LEFT_OUT:
+            yield from _commands(inner[name], (*words, name))
+
+
+def _arguments(command: Any, rng: np.random.Generator) -> list[str]:
+    found: list[str] = []
+    for parameter in command.params:
+        value = _VALUES[int(rng.integers(len(_VALUES)))]
+        if parameter.param_type_name == "option":
+            if rng.random() < 0.2:
+                found += [parameter.opts[0]] if parameter.is_flag else [parameter.opts[0], value]
+        elif rng.random() < 0.9:
+            usual = "model.hvlad" if "model" in (parameter.name or "") else "images"
+            found.append(usual if rng.random() < 0.6 else value)
+    # Last, so that they count: no command may fetch weights, build a large network, or start any
+    # number of processes.
+    known = {option for parameter in command.params for option in parameter.opts}
+    last = [*zip(TINY[::2], TINY[1::2], strict=True), ("--jobs", "1")]
+    return found + [word for option, value in last if option in known for word in (option, value)]
+
+
+def _invoke(line: list[str]) -> None:
+    """The command does its work, or ends with one sentence and exit code 1 or 2."""
+    result = RUNNER.invoke(app, line)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code in (0, 1, 2), result.exit_code
+    assert "Traceback" not in result.output

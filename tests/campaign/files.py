@@ -1,0 +1,278 @@
+"""Forged files whose checksums fit: features, parts of extractions, queues.
+
+Other than damaged bytes, these reach what lies behind the checks of damage.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from support.review_queues import CLASSES, entry
+from support.tiny import make_tiny_encoder, register_tiny
+
+from hypervlad import HypercolumnVLAD, extract_features
+from hypervlad.extraction import FeatureFileError
+from hypervlad.extraction.manifest import TaskFolder
+from hypervlad.review import Queue, QueueError
+from hypervlad.review.database import make_queue
+from tests.campaign.case import Case
+from tests.campaign.damaged_files import use_features
+
+_N_PER_SEED = 60
+_N_IMAGES = 12
+_DIGEST_BYTES = 32  # before the Arrow stream of a part
+#: Values of another type or size than expected.
+ODD_VALUES: tuple[Any, ...] = (
+    *(None, True, 0, -1, 2**31, 2**63, -(2**70), 1e308, float("nan"), float("inf")),
+    *("", "\0", "\x1b[2J", "=1+1", "../../x", "\udcff", "9" * 5000, "x" * 100_000),
+    *([], {}, [[[]]], {"a": {"a": {}}}),
+)
+
+
+# --- changed values -------------------------------------------------------------------------------
+
+
+def changed_value(value: Any, rng: np.random.Generator) -> Any:
+    """Return a JSON value with one of its inner values replaced, removed or repeated."""
+    value = copy.deepcopy(value)
+    inner, keys = value, []
+    while isinstance(inner, dict | list) and inner and (not keys or rng.random() < 0.8):
+        names = list(inner) if isinstance(inner, dict) else list(range(len(inner)))
+        keys.append((inner, names[rng.integers(len(names))]))
+        inner = keys[-1][0][keys[-1][1]]
+    if not keys:
+        return _odd(rng)
+    holder, key = keys[-1]
+    match rng.integers(3):
+        case 0:
+            holder[key] = _odd(rng)
+        case 1:
+            del holder[key]
+        case 2 if isinstance(holder, list):
+            holder.append(copy.deepcopy(holder[key]))
+        case 2:
+            holder["more"] = copy.deepcopy(holder[key])
+    return value
+
+
+def _odd(rng: np.random.Generator) -> Any:
+    return ODD_VALUES[rng.integers(len(ODD_VALUES))]
+
+
+def changed_table(table: pa.Table, rng: np.random.Generator) -> pa.Table:
+    """Return a table with other rows, columns, types or values."""
+    n_rows, column = table.num_rows, int(rng.integers(table.num_columns))
+    name = table.column_names[column]
+    match rng.integers(7):
+        case 0:
+            return table.slice(int(rng.integers(n_rows + 1)))
+        case 1:
+            return table.take(pa.array(rng.integers(0, n_rows, rng.integers(2 * n_rows))))
+        case 2:
+            return table.drop_columns([name])
+        case 3:
+            return table.append_column(name, table.column(column))
+        case 4:
+            return table.set_column(column, name, pa.nulls(n_rows))
+        case 5:
+            return table.rename_columns([*rng.permutation(table.column_names).tolist()])
+        case _:
+            kinds = (pa.int8(), pa.float64(), pa.binary(), pa.list_(pa.float32()), pa.string())
+            kind = kinds[rng.integers(len(kinds))]
+            values = pa.array([None] * n_rows, kind)
+            return table.set_column(column, name, values)
+
+
+def changed_facts(metadata: dict[bytes, bytes], rng: np.random.Generator) -> dict[bytes, bytes]:
+    """Return the metadata of a schema with other facts."""
+    metadata = {key: each for key, each in metadata.items() if key != b"ARROW:schema"}
+    if rng.random() < 0.1:
+        nested = (b"[" * 100_000, b'{"a":' * 100_000, b"", b"\xff", b"null", b"1e999")
+        return {**metadata, b"hypervlad": nested[rng.integers(len(nested))]}
+    facts = changed_value(json.loads(metadata[b"hypervlad"]), rng)
+    return {**metadata, b"hypervlad": json.dumps(facts).encode()}
+
+
+# --- features and unfinished extractions ----------------------------------------------------------
+
+
+def features(seed: int, folder: Path) -> Iterator[Case]:
+    """Files of features that are sound Parquet of another content."""
+    rng, (encoder, images) = np.random.default_rng(seed), _encoder_and_images(seed, folder)
+    out = folder / "f.parquet"
+    extract_features(images, encoder, out=out)
+    with pq.ParquetFile(out) as file:
+        metadata = {**file.metadata.metadata}
+    table = pq.read_table(out)
+    for number in range(_N_PER_SEED):
+        forged = folder / f"{number}.parquet"
+        facts, content = metadata, table
+        if rng.random() < 0.6:
+            content = changed_table(table, rng)
+        if rng.random() < 0.6:
+            facts = changed_facts(metadata, rng)
+        kept = {key: each for key, each in facts.items() if key != b"ARROW:schema"}
+        pq.write_table(content.replace_schema_metadata(kept), forged)
+        yield Case("a file of features", partial(use_features, forged), (forged,))
+        forged.unlink()
+
+
+def parts(seed: int, folder: Path) -> Iterator[Case]:
+    """Unfinished extractions with forged parts and manifests: the result is as if they were not."""
+    rng, (encoder, images) = np.random.default_rng(seed), _encoder_and_images(seed, folder)
+    out, beside = folder / "f.parquet", folder / "_f.parquet.parts"
+    extract_features(images, encoder, out=folder / "sound.parquet")
+    sound = (folder / "sound.parquet").read_bytes()
+    _stop_before_the_end(images, encoder, out)
+    beside.rename(folder / "kept")
+    for _ in range(_N_PER_SEED):
+        shutil.copytree(folder / "kept", beside)
+        files = sorted(path for path in beside.rglob("*") if path.is_file())
+        path = files[rng.integers(len(files))]
+        link = rng.random() < 0.2
+        if link:
+            precious = folder / "precious"
+            os.replace(path, precious)
+            path.symlink_to(precious)
+        elif path.suffix == ".arrow":
+            _forge_part(path, rng)
+        else:
+            metadata = pq.read_schema(path).metadata
+            records = pq.read_table(path).replace_schema_metadata(changed_facts(metadata, rng))
+            pq.write_table(records, path)
+        attack = partial(_resume, images, encoder, out, sound)
+        yield Case(f"{path.name}, {'a link' if link else 'forged'}", attack)
+        for left in (out, folder / "_f.parquet.images"):
+            left.unlink(missing_ok=True)
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _resume(images: Path, encoder: HypercolumnVLAD, out: Path, sound: bytes) -> None:
+    """It ends with the same bytes, or is refused; a link's target is never changed."""
+    precious = out.with_name("precious")
+    before = precious.read_bytes() if precious.exists() else b""
+    try:
+        extract_features(images, encoder, out=out, resume=True)
+    except (FeatureFileError, FileExistsError):
+        assert not out.exists()
+    else:
+        assert out.read_bytes() == sound
+    assert (precious.read_bytes() if precious.exists() else b"") == before
+
+
+def _forge_part(path: Path, rng: np.random.Generator) -> None:
+    """Change rows or facts of a part, but no vector: who can forge those is not noticed."""
+    table = pa.ipc.open_stream(path.read_bytes()[_DIGEST_BYTES:]).read_all()
+    metadata = table.schema.metadata
+    if rng.random() < 0.5:
+        facts = json.loads(metadata[b"hypervlad"])
+        facts["run"] = _odd(rng)
+        metadata = {b"hypervlad": json.dumps(facts).encode()}
+    else:
+        table = table.slice(int(rng.integers(1, table.num_rows + 1)))
+    table = table.replace_schema_metadata(metadata)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    content = sink.getvalue().to_pybytes()
+    path.write_bytes(hashlib.sha256(content).digest() + content)
+
+
+class _StoppedError(Exception):
+    pass
+
+
+def _stop_before_the_end(images: Path, encoder: HypercolumnVLAD, out: Path) -> None:
+    original = TaskFolder.keep
+
+    def keep(self: TaskFolder, task: Any, finished: Any) -> None:
+        if task.number == 2:
+            raise _StoppedError
+        original(self, task, finished)
+
+    TaskFolder.keep = keep  # type: ignore[method-assign]
+    try:
+        extract_features(images, encoder, out=out)
+    except _StoppedError:
+        pass
+    finally:
+        TaskFolder.keep = original  # type: ignore[method-assign]
+
+
+def _encoder_and_images(seed: int, folder: Path) -> tuple[HypercolumnVLAD, Path]:
+    register_tiny()
+    rng, images = np.random.default_rng(seed), folder / "images"
+    pixels = rng.integers(0, 256, (_N_IMAGES, 20, 24), dtype=np.uint8)
+    for number, each in enumerate(pixels):
+        path = images / "ab"[number % 2] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(each).save(path)
+    encoder = make_tiny_encoder().set_params(batch_size=4)
+    return encoder.fit(list((pixels / 255).astype(np.float32))), images
+
+
+# --- queues ---------------------------------------------------------------------------------------
+
+
+def queues(seed: int, folder: Path) -> Iterator[Case]:
+    """Queues whose tables hold odd values."""
+    rng = np.random.default_rng(seed)
+    make_queue(folder / "sound", CLASSES, [entry(folder, i, i) for i in range(6)], [], {})
+    for _ in range(_N_PER_SEED):
+        forged = folder / "forged"
+        shutil.copytree(folder / "sound", forged)
+        (database,) = forged.glob("queue.sqlite")
+        changed = _change_cells(database, rng)
+        yield Case(f"a queue, {changed}", partial(_use_queue, forged), (database,))
+        shutil.rmtree(forged)
+
+
+def _change_cells(database: Path, rng: np.random.Generator) -> str:
+    connection = sqlite3.connect(database)
+    columns = [
+        (table, column[1])
+        for table in ("facts", "categories", "training", "items")
+        for column in connection.execute(f"PRAGMA table_info({table})")
+    ]
+    table, column = columns[rng.integers(len(columns))]
+    value = _odd(rng)
+    if value is not None and not isinstance(value, bool | float):
+        value = json.dumps(value) if isinstance(value, list | dict) else value
+        value = value % 2**63 if isinstance(value, int) else os.fsencode(value)
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    try:
+        with connection:
+            connection.execute(f"UPDATE OR IGNORE {table} SET {column} = ?", [value])
+    except sqlite3.Error:
+        pass  # the database itself refuses it
+    connection.close()
+    return f"{table}.{column}"
+
+
+def _use_queue(folder: Path) -> None:
+    try:
+        queue = Queue(folder)
+    except QueueError:
+        return
+    try:
+        queue.images()
+        answer = queue.next("client-1", 3)
+        for item in answer.items:
+            queue.label("client-1", f"click-{item.id}", item.id, 1)
+    except (QueueError, sqlite3.DatabaseError):
+        pass
+    finally:
+        queue.close()

@@ -1,0 +1,300 @@
+"""Model files forged through their layout: other values, arrays, trees, with the right digest."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from sklearn.base import clone
+from support.surfaces import PATCH, blotted, surface
+from support.tiny import make_tiny_encoder, register_tiny
+
+import hypervlad
+from hypervlad import (
+    AlignmentClassifier,
+    BoostedSoftmaxClassifier,
+    MicrographClassifier,
+    PatchDefectScorer,
+    make_tem_images,
+)
+from hypervlad.backbones import WeightsNotFoundError
+from hypervlad.base import Estimator
+from hypervlad.baselines import PatchCNNClassifier, TransferClassifier
+from hypervlad.encoder.encoding import NotFiniteError
+from hypervlad.images import ImageReadError
+from hypervlad.modelfile import ModelFile, ModelFileError, read_model
+from tests.campaign.case import Case
+
+_N_PER_SEED = 200
+_MAX_COLUMNS = 10_000  # of a table to predict
+_RAW = "\x00raw "  # marks text that stands in the JSON as it is
+_DIGEST = re.compile(rb"0{64}")
+_NUMBERS = (-1, 0, 1, 2, 3, 7, 255, 3000, 2**16, 2**31 - 1, 2**31, 2**40, 2**63, -(2**63), 10**30)
+_VALUES: tuple[Any, ...] = (
+    *_NUMBERS,
+    *(-1.5, 0.0, 1e-320, 0.5, 1e30, 1e300),
+    *(None, True, False, "", "inf", "nan", "<U1000000000", "M8[D]", "x" * 5000, "../../x", "own"),
+    *([], {}, [[]], [None], [1] * 500, {"pairs": []}, {"pairs": [[[], []]]}),
+    *(_RAW + text for text in ("1e400", "NaN", "-Infinity", '{"a":1,"a":2}', "1" * 5000)),
+    *(_RAW + "[" * depth + "]" * depth for depth in (20, 40, 5000)),
+)
+_DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "u8", "?")
+_FLOATS = (np.nan, np.inf, -np.inf, 0.0, -1.0, 1e-38, 1e6, 1e19, 3e38)
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def cases(seed: int, folder: Path) -> Iterator[Case]:
+    """Forge two hundred models."""
+    for number, path in enumerate(forged_models(seed, folder)):
+        yield Case(f"{path.stem} {number}", partial(attack, path), (path,))
+
+
+def forged_models(seed: int, folder: Path, n: int = _N_PER_SEED) -> Iterator[Path]:
+    """Write forged models, each over the one before it of the same kind.
+
+    Parameters
+    ----------
+    seed : int
+    folder : Path
+    n : int, default=200
+
+    Yields
+    ------
+    Path
+    """
+    rng = np.random.default_rng(seed)
+    names = sorted(sound_models())
+    for number in range(n):
+        name = names[number % len(names)]
+        path = folder / f"{name}.hvlad"
+        path.write_bytes(forge(sound_models()[name], rng))
+        yield path
+
+
+def attack(path: Path) -> None:
+    """Load a model and predict: it is refused, or its predictions are finite.
+
+    Images and weights that are missing or do not suit the model's options are refused as well.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            model = hypervlad.load(path)
+            found = predict(model)
+        except (ModelFileError, ImageReadError, NotFiniteError, WeightsNotFoundError):
+            return
+        except ValueError as error:
+            if "larger than the image" not in str(error):  # a window that the file asks for
+                raise
+            return
+    for values in found:
+        assert np.isfinite(values).all(), f"{type(model).__name__} predicts {values}"
+
+
+def predict(model: Any) -> list[NDArray[Any]]:
+    """Return some of the model's numbers."""
+    image = surface(0)
+    if isinstance(model, BoostedSoftmaxClassifier):
+        if model.n_features_in_ > _MAX_COLUMNS:
+            return []
+        X = np.random.default_rng(0).normal(size=(4, model.n_features_in_))
+        if hasattr(model, "feature_names_in_"):
+            del model.feature_names_in_
+        return [model.predict_proba(X)]
+    if isinstance(model, MicrographClassifier):
+        found = [model.predict_proba([image])]
+        return found if model.held_out_ is None else [*found, model.predict_set([image])]
+    if isinstance(model, PatchDefectScorer):
+        return [model.score_map(image)]
+    if isinstance(model, AlignmentClassifier):
+        return [model.predict([image])]
+    if isinstance(model, PatchCNNClassifier):
+        side = min(model.patch_, 256)
+        return [model.predict_proba([np.zeros((side, side), np.float32)])]
+    if isinstance(model, TransferClassifier):
+        return [model.predict_proba([image])]
+    return [model.transform([image])]
+
+
+# --- models to forge ----------------------------------------------------------------------------
+
+
+@cache
+def sound_models() -> dict[str, ModelFile]:
+    """Fit a small model of each kind, some with their network, trees or held-out predictions."""
+    register_tiny()
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(90, 4)), np.arange(90) % 3
+    X[:, 0] += np.sign(y - 1) ** 2
+    images, labels = make_tem_images(24, size=32, random_state=0)
+    good = [surface(seed) for seed in range(6)]
+    flawed = [blotted(100 + i, (12 + 3 * i, 20)) for i in range(4)]
+    learner = BoostedSoftmaxClassifier(n_estimators=3, Cs=1.0, n_splits=2, random_state=0)
+    trees = clone(learner).set_params(init=None, n_iter_no_change=None)
+    encoder = make_tiny_encoder()
+    own_size = clone(encoder).set_params(image_size=None)
+    scorer = PatchDefectScorer(own_size, patch=PATCH, n_codewords=8, boosting=trees, random_state=0)
+    masks = [*[None] * 6, *(mask for _, mask in flawed)]
+    patches, kinds = rng.random((40, 16, 16)).astype(np.float32), ["a", "b"] * 20
+    network = PatchCNNClassifier(
+        filters=(3,), kernel_sizes=(3,), n_dense=4, max_epochs=1, device="cpu", random_state=0
+    )
+    transfer = TransferClassifier(
+        "tiny", weights="random", image_size=16, Cs=1.0, device="cpu", random_state=0
+    )
+    aligned = ["aligned", "not aligned"] * 3
+    both = clone(encoder).set_params(codebook="both", pooled=True)
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
+        fitted: dict[str, tuple[Estimator, bool]] = {
+            "linear": (clone(learner).set_params(n_estimators=0).fit(X, y > 0), False),
+            "trees": (trees.fit(X, y), False),
+            "binary-trees": (clone(trees).fit(X, y > 1), False),
+            "encoder": (clone(encoder).fit(images), False),
+            "encoder-with-network": (both.fit(images), True),
+            "classifier": (
+                MicrographClassifier(encoder, boosting=trees, random_state=0).fit(images, labels),
+                False,
+            ),
+            "scorer": (clone(scorer).fit(good), False),
+            "labelled-scorer": (
+                scorer.fit([*good, *(image for image, _ in flawed)], masks=masks),
+                False,
+            ),
+            "alignment": (
+                AlignmentClassifier(own_size, window=32, boosting=learner, random_state=0).fit(
+                    good, aligned
+                ),
+                False,
+            ),
+            "patch-network": (network.fit(list(patches), kinds), False),
+            "transfer": (transfer.fit(images, labels), True),
+        }
+        found = {}
+        for name, (model, include_backbone) in fitted.items():
+            path = Path(folder, name)
+            model.save(path, include_backbone=include_backbone)
+            attack(path)
+            found[name] = read_model(path)
+    return found
+
+
+# --- changes ------------------------------------------------------------------------------------
+
+
+def forge(model: ModelFile, rng: np.random.Generator) -> bytes:
+    """Return the bytes of a model with one to three changes, mostly one."""
+    entry: dict[str, Any] = {
+        "format": 1,
+        "header": copy.deepcopy(model.header),
+        "kind": model.kind,
+        "library": model.library_version,
+    }
+    arrays = {name: array.copy() for name, array in model.arrays.items()}
+    for _ in range(min(3, rng.geometric(0.65))):
+        trees = sorted(name for name in arrays if "booster_." in name)
+        if trees and rng.random() < 0.4:
+            _change_tree(arrays[trees[rng.integers(len(trees))]], rng)
+        elif arrays and rng.random() < 0.5:
+            _change_array(entry, arrays, rng)
+        else:
+            _change_header(entry, rng)
+    return _written(entry, arrays)
+
+
+def _written(entry: dict[str, Any], arrays: Arrays) -> bytes:
+    """Return a file of any content, with the digest that belongs to it."""
+    text = json.dumps({"sha256": "0" * 64} | entry, separators=(",", ":"))
+    marked = re.compile('"' + re.escape(json.dumps(_RAW)[1:-1]) + r'((?:[^"\\]|\\.)*)"')
+    text = marked.sub(lambda found: json.loads(f'"{found[1]}"'), text)
+    blank = safetensors.numpy.save(arrays, metadata={"hypervlad": text})
+    at = _DIGEST.search(blank)
+    assert at is not None
+    digest = hashlib.sha256(blank[: at.start()] + blank[at.end() :]).hexdigest()
+    return blank[: at.start()] + digest.encode() + blank[at.end() :]
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each object or list in JSON, with the key of each of its items."""
+    if isinstance(value, dict | list):
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from _places(value[key])
+
+
+def _change_header(entry: dict[str, Any], rng: np.random.Generator) -> None:
+    places = list(_places(entry))
+    owner, key = places[rng.integers(len(places))]
+    value = owner[key]
+    other, other_key = places[rng.integers(len(places))]
+    match rng.integers(6):
+        case 0 | 1:
+            owner[key] = copy.deepcopy(_VALUES[rng.integers(len(_VALUES))])
+        case 2 if isinstance(value, int | float):
+            owner[key] = value + [-1, 1, 0.5, 10, -value, 2 * value][rng.integers(6)]
+        case 3:
+            del owner[key]
+        case 4 if isinstance(owner, dict):
+            owner[f"{key}x"] = copy.deepcopy(value)
+        case 5:
+            owner[key] = copy.deepcopy(other[other_key])
+        case _:
+            owner[key] = [value]
+
+
+def _change_tree(array: NDArray[Any], rng: np.random.Generator) -> None:
+    """Change one number of a node, often to one that could almost be right."""
+    array = array.reshape(-1)
+    if array.size:
+        at = rng.integers(array.size)
+        if array.dtype.kind == "f":
+            array[at] = _FLOATS[rng.integers(len(_FLOATS))]
+        elif rng.random() < 0.7:
+            array[at] = np.array(rng.integers(-2, 12)).astype(array.dtype)
+        else:
+            array[at] = np.array(_NUMBERS[rng.integers(len(_NUMBERS) - 3)]).astype(array.dtype)
+
+
+def _change_array(entry: dict[str, Any], arrays: Arrays, rng: np.random.Generator) -> None:
+    names = sorted(arrays)
+    name, other = names[rng.integers(len(names))], names[rng.integers(len(names))]
+    array = arrays[name]
+    flat = array.reshape(-1)
+    with np.errstate(all="ignore"):
+        match rng.integers(9):
+            case 0 | 1 if flat.size:
+                pool = _FLOATS if array.dtype.kind == "f" else _NUMBERS[:-3]
+                value = np.array(pool[rng.integers(len(pool))]).astype(array.dtype)
+                flat[rng.integers(flat.size) if rng.random() < 0.8 else slice(None)] = value
+            case 2:
+                arrays[name] = array.astype(_DTYPES[rng.integers(len(_DTYPES))])
+            case 3:
+                arrays[name] = np.ascontiguousarray(array.T)
+            case 4:
+                arrays[name] = array[: len(array) // 2] if array.ndim else array[None]
+            case 5:
+                arrays[name] = array[None] if rng.random() < 0.5 else flat
+            case 6:
+                del arrays[name]
+                return
+            case 7:
+                arrays[f"{name}x" if rng.random() < 0.5 else other] = array.copy()
+            case _:
+                arrays[name] = np.concatenate([array, array]) if array.ndim else flat
+    if rng.random() < 0.7:  # the header states the new shape
+        old = list(array.shape)
+        for owner, key in _places(entry):
+            if owner[key] == old and (key == "shape" or str(key) in name):
+                owner[key] = list(arrays[name].shape)

@@ -1,0 +1,122 @@
+"""One folder and one seed give one model, however its images are read and encoded.
+
+The last digits of a network's output depend on the other images of its batch and on the number of
+threads. Nothing that follows may magnify them: not K-means, and not the folds of the classifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hypervlad import HypercolumnVLAD, MicrographClassifier
+
+ROUNDING = 1e-5  # of a probability, over batches
+THREADS = 1e-3
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Images of three classes that overlap, so that probabilities are not all 0 or 1."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    x = np.mgrid[:60, :72][1]
+    found = []
+    for number in range(36):
+        wave = np.sin(x / (3 + 2 * (number % 3)) + rng.normal()) * rng.normal(1, 0.3)
+        pixels = 128 + 40 * wave + 40 * rng.normal(size=x.shape)
+        path = root / "abc"[number % 3] / f"{number:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path)
+        found.append(path)
+    return found
+
+
+def probabilities(
+    files: list[Path], *, memory: Path | None = None, reverse: bool = False, **parameters: object
+) -> np.ndarray:
+    """Train on two thirds of the files; return the probabilities of all, in their order."""
+    encoder = HypercolumnVLAD(
+        weights="random", image_size=64, n_codewords=4, n_samples=2000, memory=memory
+    )
+    model = MicrographClassifier(encoder.set_params(**parameters), random_state=0)
+    train = [file for number, file in enumerate(files) if number % 9 < 6]
+    train, tested = (train[::-1], files[::-1]) if reverse else (train, files)
+    proba = model.fit(train, [file.parent.name for file in train]).predict_proba(tested)
+    return proba[::-1] if reverse else proba
+
+
+@pytest.fixture(scope="module")
+def expected(files: list[Path]) -> np.ndarray:
+    return probabilities(files)
+
+
+@contextmanager
+def dask_cluster() -> Iterator[None]:
+    distributed = pytest.importorskip("dask.distributed")
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with (
+        distributed.LocalCluster(**options) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config("dask"),
+    ):
+        yield
+
+
+def test_the_probabilities_tell_models_apart(files: list[Path], expected: np.ndarray) -> None:
+    """Otherwise all that follows would be trivial."""
+    others = probabilities(files, random_state=1)
+    assert np.abs(others - expected).max() > 0.01
+
+
+@pytest.mark.slow  # a network in each of two processes
+@pytest.mark.filterwarnings("ignore")  # dask's own
+@pytest.mark.parametrize("where", ["loky", "threads", "dask"])
+def test_jobs(where: str, files: list[Path], expected: np.ndarray) -> None:
+    contexts: dict[str, Callable[[], AbstractContextManager[object]]] = {
+        # Not made before it is entered: joblib's takes effect at once, and would stay.
+        "loky": partial(joblib.parallel_config, "loky", n_jobs=2),
+        "threads": nullcontext,
+        "dask": dask_cluster,
+    }
+    with contexts[where]():
+        found = probabilities(files, n_jobs=2 if where == "threads" else None)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.slow  # a model each
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_batches(batch_size: int, files: list[Path], expected: np.ndarray) -> None:
+    found = probabilities(files, batch_size=batch_size)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.slow  # a model
+def test_order(files: list[Path], expected: np.ndarray) -> None:
+    found = probabilities(files, reverse=True)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.slow  # two models
+def test_cold_and_warm_cache(files: list[Path], expected: np.ndarray, tmp_path: Path) -> None:
+    for _ in range(2):
+        found = probabilities(files, memory=tmp_path / "cache", batch_size=5)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.slow  # a model
+def test_threads(files: list[Path], expected: np.ndarray) -> None:
+    torch.set_num_threads(2)
+    try:
+        found = probabilities(files)
+    finally:
+        torch.set_num_threads(1)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=THREADS)

@@ -1,0 +1,60 @@
+"""Models forged so that their numbers overflow, or do not fit their network: a clear refusal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hypervlad import HypercolumnVLAD
+from hypervlad.encoder.encoding import NotFiniteError, check_finite
+from hypervlad.modelfile import ModelFileError
+
+
+@pytest.fixture
+def state(tiny_encoder: HypercolumnVLAD, texture_images: Any) -> Any:
+    return tiny_encoder.fit(texture_images[0]).to_state()
+
+
+def test_vectors_that_are_not_finite_are_reported() -> None:
+    rows = np.array([[1.0, 2.0], [np.nan, 0.0]])
+    np.testing.assert_array_equal(check_finite(rows[:1], ["a.png"]), rows[:1])
+    with pytest.raises(NotFiniteError, match=r"not finite for 1 images, starting with .*b\.png"):
+        check_finite(rows, ["a.png", "b.png"])
+
+
+def test_a_codebook_of_other_channels_is_reported(state: Any, texture_images: Any) -> None:
+    header, arrays = state
+    narrow = {
+        name: arrays[name][..., :3] if ".0." in name and array.ndim and len(array) > 1 else array
+        for name, array in arrays.items()
+    }
+    encoder = HypercolumnVLAD.from_state(header, narrow)
+    with pytest.raises(ModelFileError, match=r"layers of \[3, 8, 10\] channels"):
+        encoder.transform(texture_images[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_size": 3000}, "image_size must be a whole number"),
+        ({"n_codewords": 5}, "codewords of shapes"),
+        ({"codebook": "both"}, "codewords of shapes"),
+        ({"layer_components": None}, "does not fit layer_components=None"),
+        ({"grid": 10**9}, "grid must be"),
+    ],
+)
+def test_parameters_that_the_codebook_does_not_have(state: Any, change: Any, message: str) -> None:
+    header, arrays = state
+    damaged = header | {"parameters": header["parameters"] | change}
+    with pytest.raises(ModelFileError, match=message):
+        HypercolumnVLAD.from_state(damaged, arrays)
+
+
+def test_taps_that_the_network_does_not_have(state: Any, texture_images: Any) -> None:
+    header, arrays = state
+    fitted = header["fitted"] | {"taps_": ["1", "3", "nowhere"]}
+    encoder = HypercolumnVLAD.from_state(header | {"fitted": fitted}, arrays)
+    with pytest.raises(ModelFileError, match=r"does not fit the network 'tiny'.*'nowhere'"):
+        encoder.transform(texture_images[0])

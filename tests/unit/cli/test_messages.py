@@ -1,0 +1,49 @@
+"""What commands print cannot control a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+from support.commands import run
+
+from hypervlad.cli.messages import echo, plain_errors, printable
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.\r"
+SHOWN = r"\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.\r"
+
+
+def test_control_characters_are_shown_as_text() -> None:
+    assert printable(HOSTILE) == SHOWN
+    assert printable("Größe\tÅ\n日本 👩\u200d🔬 é") == "Größe\tÅ\n日本 👩\u200d🔬 é"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names are not allowed")
+def test_names_in_reports_and_errors(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / f"{HOSTILE}.png").write_text("no image")
+    for result in (
+        run("check", tmp_path, "-q", code=1),
+        run("predict", "m.hvlad", tmp_path / HOSTILE, code=2),
+    ):
+        printed = result.stdout + result.stderr
+        assert r"\x1b]0;owned\x07" in printed
+        assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(printed)
+
+
+def test_names_in_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    plain_errors(lambda: warnings.warn(HOSTILE, stacklevel=2))()
+    assert capsys.readouterr().err.strip() == f"warning: {SHOWN}"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_tables_keep_their_bytes_except_in_a_terminal(
+    terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    echo(f"{HOSTILE},1\n".encode(), nl=False)
+    assert capsys.readouterr().out == f"{SHOWN if terminal else HOSTILE},1\n"

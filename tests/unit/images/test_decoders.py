@@ -1,0 +1,321 @@
+"""Every reader against an independent decoder: the same numbers, for hundreds of kinds of files.
+
+TIFFs are read with tifffile and imagecodecs. What they contain is compared with the numbers that
+were written (a lossless file must give them back), with Pillow's libtiff where it keeps them, and
+with single codecs for strips that were taken out of the file here. The other formats are written or
+decoded by Pillow, imageio, imagecodecs, ncempy or tifffile, whichever the reader does not use.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import struct
+import zlib
+
+import imagecodecs
+import imageio.v3 as imageio
+import ncempy.io  # noqa: F401 - starts a process on import, which a unit test must not do
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from support.microscopy_files import DM, ser_bytes
+
+from hypervlad.images import read_micrograph
+from hypervlad.images.reading import read_stored
+
+SHAPE = (21, 18)
+DTYPES = ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"]
+COMPRESSIONS = ["none", "lzw", "zlib", "packbits", "zstd"]
+LAYOUTS = {
+    "one strip": {},
+    "strips": {"rowsperstrip": 4},
+    "tiles": {"tile": (16, 16)},
+    "big": {"bigtiff": True, "rowsperstrip": 7},
+}
+
+
+def values(dtype, *, samples=0, seed=0):
+    """Values over the whole range of a type: extremes, noise and a smooth part."""
+    rng = np.random.default_rng(seed)
+    shape = (*SHAPE, samples) if samples else SHAPE
+    dtype = np.dtype(dtype)
+    if dtype.kind == "f":
+        return rng.normal(size=shape).astype(dtype)
+    info = np.iinfo(dtype)
+    out = rng.integers(info.min, info.max, shape, dtype=dtype, endpoint=True)
+    out[0, :4] = info.min
+    out[1, :4] = info.max
+    out[8:] //= dtype.type(3)
+    return out
+
+
+def assert_same(stored, expected):
+    assert stored.dtype == np.asarray(expected).dtype.newbyteorder("=")
+    np.testing.assert_array_equal(stored, expected)
+
+
+def inverted(pixels):
+    """White is zero, by the documented rule."""
+    if pixels.dtype.kind == "f":
+        return -pixels
+    return pixels.dtype.type(0) - pixels - pixels.dtype.type(1)  # wraps round: max - value, ~value
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_tiff_gives_back_every_number(tmp_path, byteorder, layout, compression):
+    path = tmp_path / "a.tif"
+    for dtype, photometric in itertools.product(DTYPES, ("minisblack", "miniswhite", "rgb")):
+        pixels = values(dtype, samples=3 * (photometric == "rgb"))
+        tifffile.imwrite(
+            path,
+            pixels,
+            photometric=photometric,
+            byteorder=byteorder,
+            compression=None if compression == "none" else compression,
+            **LAYOUTS[layout],
+        )
+
+        with np.errstate(over="ignore"):
+            expected = inverted(pixels) if photometric == "miniswhite" else pixels
+        assert_same(read_stored(path, "a"), expected)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_tiff_planes_predictors_and_orientations(tmp_path, byteorder, compression):
+    path = tmp_path / "a.tif"
+    kwargs = {"byteorder": byteorder, "compression": None if compression == "none" else compression}
+    for dtype, orientation in itertools.product(("u1", "u2", "i2", "f4"), range(1, 9)):
+        pixels = values(dtype, samples=3)
+        tags = [(274, 3, 1, orientation, True)]
+        planes = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+        for data, planar in ((pixels, "contig"), (planes, "separate")):
+            predictor = planar == "contig" and compression in ("lzw", "zlib", "zstd")
+            tifffile.imwrite(
+                path, data, photometric="rgb", planarconfig=planar, extratags=tags,
+                predictor=predictor, **kwargs,
+            )  # fmt: skip
+
+            assert_same(read_stored(path, "a"), pixels)
+            assert read_micrograph(path).metadata.get("orientation", 1) == orientation
+
+
+PILLOW_MODES = {"1": bool, "L": "u1", "I;16": "u2", "I": "i4", "F": "f4", "RGB": "u1", "CMYK": "u1"}
+PILLOW_TIFF = ["raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "zstd", "lzma"]
+
+
+@pytest.mark.parametrize("compression", PILLOW_TIFF)
+@pytest.mark.parametrize("mode", PILLOW_MODES)
+def test_tiff_of_libtiff(tmp_path, mode, compression):
+    n_samples = {"RGB": 3, "CMYK": 4}.get(mode, 0)
+    dtype = PILLOW_MODES[mode]
+    pixels = values("u1") > 99 if dtype is bool else values(dtype, samples=n_samples)
+    image = Image.frombytes("CMYK", SHAPE[::-1], pixels.tobytes()) if mode == "CMYK" else None
+    image = image or Image.fromarray(pixels)
+    assert image.mode == mode
+    image.save(tmp_path / "a.tif", compression=compression)
+
+    expected = np.asarray(image.convert("RGB")) if mode == "CMYK" else pixels
+    stored = read_stored(tmp_path / "a.tif", "a")
+    if mode == "CMYK":  # products of inks are rounded differently
+        assert np.abs(stored.astype(int) - expected).max() <= 1
+    else:
+        assert_same(stored, expected)
+
+
+@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
+def test_fax_tiff_of_libtiff(tmp_path, compression):
+    pixels = values("u1") > 99
+    Image.fromarray(pixels).save(tmp_path / "a.tif", compression=compression)
+
+    with Image.open(tmp_path / "a.tif") as image:
+        assert_same(read_stored(tmp_path / "a.tif", "a"), np.asarray(image))
+    assert_same(read_stored(tmp_path / "a.tif", "a"), pixels)
+
+
+@pytest.mark.parametrize("samples", [0, 3])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_jpeg_in_tiff(tmp_path, layout, samples):
+    row = np.linspace(0, 255, SHAPE[0] * SHAPE[1]).reshape(SHAPE).astype(np.uint8)
+    pixels = np.dstack([row] * samples) if samples else row
+    layout = {
+        **LAYOUTS[layout],
+        **({"rowsperstrip": 8} if "rowsperstrip" in LAYOUTS[layout] else {}),
+    }
+    tifffile.imwrite(tmp_path / "a.tif", pixels, compression="jpeg", **layout)
+
+    with Image.open(tmp_path / "a.tif") as image:
+        by_libtiff = np.asarray(image)
+    stored = read_stored(tmp_path / "a.tif", "a")
+    assert np.abs(stored.astype(int) - by_libtiff).max() <= 2  # another colour conversion
+    assert np.abs(stored.astype(int) - pixels).max() <= 12
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+@pytest.mark.parametrize("compression", ["jpeg2000", "png"])
+@pytest.mark.parametrize("samples", [0, 3])
+def test_lossless_images_in_tiff(tmp_path, dtype, compression, samples):
+    pixels = values(dtype, samples=samples)
+    kwargs = {"compressionargs": {"level": 0}} if compression == "jpeg2000" else {}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, compression=compression, **kwargs)
+
+    assert_same(read_stored(tmp_path / "a.tif", "a"), pixels)
+
+
+def packed(pixels, n_bits):
+    """Rows of `n_bits` a value, the most significant first, padded to bytes."""
+    bits = (pixels[:, :, None] >> np.arange(n_bits - 1, -1, -1)) & 1
+    return np.packbits(bits.reshape(len(pixels), -1).astype(np.uint8), axis=1).tobytes()
+
+
+@functools.cache
+def _codec(name):
+    return getattr(imagecodecs, f"{name}_encode")
+
+
+def packed_tiff(pixels, n_bits, photometric, compression, byteorder="<"):
+    """A TIFF of any bit depth, with one strip, written number by number."""
+    code, encode = {"none": (1, bytes), "lzw": (5, _codec("lzw")), "zlib": (8, _codec("zlib"))}[
+        compression
+    ]
+    strip = encode(packed(pixels, n_bits))
+    height, width = pixels.shape
+    tags = {256: width, 257: height, 258: n_bits, 259: code, 262: photometric}
+    tags |= {273: 8, 277: 1, 278: height, 279: len(strip)}
+    entries = b"".join(struct.pack(byteorder + "HHII", k, 4, 1, tags[k]) for k in sorted(tags))
+    mark = b"II*\0" if byteorder == "<" else b"MM\0*"
+    head = mark + struct.pack(byteorder + "I", 8 + len(strip))
+    return head + strip + struct.pack(byteorder + "H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("n_bits", range(1, 16))
+@pytest.mark.parametrize("compression", ["none", "lzw", "zlib"])
+def test_every_bit_depth(tmp_path, n_bits, compression):
+    rng = np.random.default_rng(n_bits)
+    pixels = rng.integers(0, 2**n_bits, (9, 16))
+    for byteorder, photometric in itertools.product("<>", (0, 1)):
+        content = packed_tiff(pixels, n_bits, photometric, compression, byteorder)
+        (tmp_path / "a.tif").write_bytes(content)
+
+        levels = pixels if photometric else 2**n_bits - 1 - pixels.astype(int)
+        if n_bits == 1:
+            expected = levels.astype(bool)
+        elif n_bits < 8:
+            expected = np.array([round(level * 255 / (2**n_bits - 1)) for level in levels.flat])
+            expected = expected.reshape(levels.shape).astype("u1")
+        else:
+            expected = levels.astype("u1" if n_bits == 8 else "u2")
+        assert_same(read_stored(tmp_path / "a.tif", "a"), expected)
+
+
+PILLOW_FORMATS = {
+    **dict.fromkeys(("png", "webp", "jp2", "gif"), ("L", "RGB", "RGBA", "LA", "I;16")),
+    "bmp": ("L", "RGB", "RGBA"),
+    "jpg": ("L", "RGB"),
+}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [(suffix, mode) for suffix, modes in PILLOW_FORMATS.items() for mode in modes],
+)
+def test_pillows_formats_by_imagecodecs(tmp_path, suffix, mode):
+    n_samples = {"RGB": 3, "RGBA": 4, "LA": 2}.get(mode, 0)
+    image = Image.fromarray(values("u2" if mode == "I;16" else "u1", samples=n_samples))
+    path = tmp_path / f"a.{suffix}"
+    options = {"webp": {"lossless": True, "exact": True}}.get(suffix, {})
+    image.save(path, **options)
+    codec = {"jp2": "jpeg2k", "jpg": "jpeg"}.get(suffix, suffix)
+    expected = getattr(imagecodecs, f"{codec}_decode")(path.read_bytes())
+
+    if expected.ndim == 3 and suffix == "gif":
+        expected = expected[..., 0] if mode in ("L", "LA", "I;16") else expected
+    if expected.ndim == 3:
+        expected = expected[..., 0] if expected.shape[2] == 2 else expected[..., :3]
+    assert_same(read_stored(path, "a"), expected)
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+@pytest.mark.parametrize("samples", [0, 2, 3, 4])
+def test_png_of_imagecodecs_and_imageio(tmp_path, dtype, samples, by_row):
+    pixels = values(dtype, samples=samples)
+    path = tmp_path / "a.png"
+    if by_row or samples == 2:
+        path.write_bytes(png_bytes(pixels))
+    elif dtype == "u2":
+        path.write_bytes(imagecodecs.png_encode(pixels))
+    else:
+        imageio.imwrite(path, pixels)
+
+    colours = pixels[..., 0] if samples == 2 else pixels[..., :3] if samples else pixels
+    assert_same(read_stored(path, "a"), colours)
+
+
+def png_bytes(pixels):
+    """A PNG, written row by row."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    height, width, n_samples = (*pixels.shape, 1)[:3]
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[n_samples]
+    header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, colour, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(row.dtype.newbyteorder(">")).tobytes() for row in pixels)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+@pytest.mark.parametrize("samples", [0, 3])
+@pytest.mark.parametrize("codecformat", ["jp2", "j2k"])
+def test_jpeg_2000_of_imagecodecs(tmp_path, codecformat, samples, dtype):
+    pixels = values(dtype, samples=samples)
+    content = imagecodecs.jpeg2k_encode(pixels, level=0, codecformat=codecformat, reversible=True)
+    (tmp_path / "a.jp2").write_bytes(content)
+
+    assert_same(read_stored(tmp_path / "a.jp2", "a"), pixels)
+
+
+@pytest.mark.parametrize("dtype", ["i1", "i2", "u2", "f4", "f2"])
+def test_mrc_of_mrcfile(tmp_path, dtype):
+    mrcfile = pytest.importorskip("mrcfile")
+    pixels = values(dtype)
+    with mrcfile.new(tmp_path / "a.mrc") as file:
+        file.set_data(pixels)
+
+    content = (tmp_path / "a.mrc").read_bytes()  # the reader uses mrcfile: compare raw numbers
+    raw = np.frombuffer(content[1024:], dtype="<" + dtype).reshape(SHAPE)
+    assert_same(read_stored(tmp_path / "a.mrc", "a"), raw)
+
+
+@pytest.mark.parametrize("version", [0x0210, 0x0220])
+def test_ser_of_ncempy(tmp_path, version):
+    ser = pytest.importorskip("ncempy.io.ser")
+    frames = [values("u2", seed=seed) for seed in range(3)]
+    path = tmp_path / "a.ser"
+    path.write_bytes(ser_bytes(frames, version=version))
+
+    with ser.fileSER(path) as file:
+        for page in range(3):
+            expected = read_micrograph(file.getDataset(page)[0]).digest
+            assert read_micrograph(path, page=page).digest == expected
+
+
+@pytest.mark.parametrize("version", [3, 4])
+@pytest.mark.parametrize("shape", [(7, 9), (3, 7, 9), (2, 3, 7, 9)], ids=str)
+def test_dm_of_ncempy(tmp_path, shape, version):
+    dm = pytest.importorskip("ncempy.io.dm")
+    data = np.random.default_rng(0).integers(0, 4096, shape).astype("u2")
+    path = tmp_path / "a.dm4"
+    path.write_bytes(DM(version).file(data))
+
+    with dm.fileDM(path) as file:
+        expected = np.array(file.getDataset(0)["data"]).reshape(-1, 7, 9)
+    for page, image in enumerate(expected):
+        assert read_micrograph(path, page=page).digest == read_micrograph(image).digest
