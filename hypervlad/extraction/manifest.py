@@ -34,7 +34,7 @@ from hypervlad.extraction.table import (
 )
 from hypervlad.files import LinkError, refuse_link, replace_when_complete
 from hypervlad.images import SkippedImage
-from hypervlad.modelfile import parse_json
+from hypervlad.strict_json import parse_json
 
 _SCHEMA = pa.schema(
     [

@@ -21,6 +21,7 @@ from hypervlad.cache import cache_key
 from hypervlad.encoder import EncodedImages, HypercolumnVLAD
 from hypervlad.extraction.sources import Item
 from hypervlad.files import HashingStream, refuse_link, replace_when_complete
+from hypervlad.strict_json import parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,7 +161,7 @@ def description(schema: pa.Schema, path: str | os.PathLike[str]) -> dict[str, An
             f"{os.fspath(path)}: a Parquet file, but not one that extract_features wrote"
         )
     try:
-        facts: dict[str, Any] = dict(json.loads(entry))
+        facts: dict[str, Any] = dict(parse_json(entry))
         version = int(facts.get("format", 0))
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise FeatureFileError(f"{os.fspath(path)}: damaged ({error}); extract again") from error

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hypervlad.files import move_to_new_name, refuse_links
 from hypervlad.review.records import Entry, LabelledImage, QueueError, TrainingImage
+from hypervlad.strict_json import parse_json
 
 VERSION = 2
 APPLICATION = 0x48564C51  # "HVLQ", in the file's header
@@ -302,7 +303,7 @@ def read_queue(connection: sqlite3.Connection) -> list[LabelledImage]:
     found = []
     for row in rows:
         with reporting_damage(row["id"]):
-            (predicted, share), *_ = json.loads(row["scores"])
+            (predicted, share), *_ = parse_json(row["scores"])
             found.append(
                 LabelledImage(
                     item=row["id"],
@@ -326,7 +327,7 @@ def reporting_damage(item: int) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, OverflowError) as error:
         raise QueueError(
             f"the queue is damaged: what it holds of image {item} cannot be read ({error}); "
             "restore an earlier copy of its folder, or start another queue"
