@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from support.microscopy_files import DM, mrc_bytes, ser_bytes
+from support.raster_headers import jp2_boxes, jp2_bytes, siz_bytes
 
 from hypervlad.images import ImageReadError, PartlyReadWarning, read_micrograph
 from tests.campaign.case import Case
@@ -91,6 +93,7 @@ def _write_any(stem: Path, rng: np.random.Generator) -> str:
     """Write a sound image, and return its suffix."""
     writers: list[Callable[[Path, np.random.Generator], str]]
     writers = [_write_tiff] * 4 + [_write_pillow] * 3 + [_write_microscopy]
+    writers += [_write_pnm, _write_jpeg_2000, _write_stack]
     while True:
         try:
             return writers[rng.integers(len(writers))](stem, rng)
@@ -140,6 +143,68 @@ def _write_pillow(stem: Path, rng: np.random.Generator) -> str:
     many = rng.random() < 0.2 and suffix in ("png", "gif", "webp")
     image.save(stem.with_suffix(f".{suffix}"), **(several if many else {}))
     return f".{suffix}"
+
+
+def _write_pnm(stem: Path, rng: np.random.Generator) -> str:
+    """Write a header token by token, with blanks and comments of any length between them."""
+    kind, top = int(rng.integers(1, 7)), int(rng.choice([1, 255, 256, 4095, 65535]))
+    pixels = _pixels(rng, "u2", *([3] if kind in (3, 6) else []))
+    numbers = [pixels.shape[1], pixels.shape[0], *([top] if kind not in (1, 4) else [])]
+    header = b"P%d" % kind + b"".join(_gap(rng) + b"%d" % each for each in numbers)
+    if kind > 3:
+        body = pixels.astype(">u2" if top > 255 else "u1").tobytes()
+    else:
+        body = b"".join(b"%d" % (int(each) % (top + 1)) + _gap(rng, 0.0003) for each in pixels.flat)
+    stem.with_suffix(".ppm").write_bytes(header + b"\n" + body)
+    return ".ppm"
+
+
+def _gap(rng: np.random.Generator, comments: float = 0.5) -> bytes:
+    gap = b""
+    while not gap or rng.random() < 0.3:
+        gap += bytes(rng.choice(list(b" \t\n\v\f\r"), int(rng.integers(1, 40))).tolist())
+        if rng.random() < comments:
+            text = rng.bytes(int(2 ** rng.uniform(0, 11))).replace(b"\r", b"").replace(b"\n", b"")
+            gap += b"#" + text + bytes([rng.choice(list(b"\r\n"))])
+    return gap
+
+
+def _write_jpeg_2000(stem: Path, rng: np.random.Generator) -> str:
+    """Write boxes in any order, with sizes that are none among them."""
+    n_bits, n_channels = int(rng.integers(1, 17)), int(rng.integers(1, 5))
+    pixels = _pixels(rng, "u2", n_channels).squeeze() >> (16 - n_bits)
+    content = imagecodecs.jpeg2k_encode(
+        pixels.astype("u1" if n_bits <= 8 else "u2"), codecformat="jp2", bitspersample=n_bits
+    )
+    signature, *boxes = jp2_boxes(content)
+    depths = [int(depth) for depth in rng.integers(1, 39, rng.integers(1, 5))]
+    sides = [int(side) for side in rng.choice(_FIELD_NUMBERS, 2)]
+    decoys = [(b"xml ", siz_bytes(*sides, depths)), (b"uuid", bytes(70_000)), (b"jp2c", b"")]
+    for decoy in decoys:
+        if rng.random() < 0.3:
+            boxes.insert(int(rng.integers(len(boxes) + 1)), decoy)
+    if rng.random() < 0.2:
+        boxes = [boxes[i] for i in rng.permutation(len(boxes))]
+    long = frozenset(kind for kind, _ in boxes if rng.random() < 0.2)
+    stem.with_suffix(".jp2").write_bytes(jp2_bytes([signature, *boxes], long))
+    return ".jp2"
+
+
+def _write_stack(stem: Path, rng: np.random.Generator) -> str:
+    """Write a stack in one directory, which says how many images follow each other."""
+    stack = np.stack([_pixels(rng, str(rng.choice(["u1", "u2", "f4"])))] * int(rng.integers(2, 5)))
+    is_imagej, suffix = bool(rng.random() < 0.5), stem.with_suffix(".tif")
+    tifffile.imwrite(suffix, stack, imagej=is_imagej, truncate=True, photometric="minisblack")
+    if rng.random() < 0.3 and not is_imagej:
+        tifffile.imwrite(suffix, stack[0], append=True)
+    content = suffix.read_bytes()
+    if rng.random() < 0.5:  # another number of images, in as many figures
+        claimed = b"%d" % rng.choice([0, 1, 9])
+        for mark in (b"images=", b'"shape": ['):
+            at = content.find(mark) + len(mark)
+            content = content[:at] + claimed + content[at + 1 :] if at >= len(mark) else content
+        suffix.write_bytes(content)
+    return ".tif"
 
 
 def _write_microscopy(stem: Path, rng: np.random.Generator) -> str:
