@@ -440,7 +440,7 @@ class _Projection:
         return flat.view(*layer.shape[:-1], -1)
 
     def _check_channels(self, layer: torch.Tensor) -> None:
-        """Raise a ModelFileError unless a layer has the codebook's channels; a file's may differ."""
+        """Raise a ModelFileError unless a layer has the channels of the codebook from a file."""
         if layer.shape[-1] != len(self.mean):
             raise ModelFileError(
                 f"the codebook is for a layer of {len(self.mean)} channels, but that of the "

@@ -34,7 +34,7 @@ def test_a_codebook_of_other_channels_is_reported(
         for name, array in arrays.items()
     }
     encoder = HypercolumnVLAD.from_state(header, narrow)
-    with pytest.raises(ModelFileError, match="a layer of 3 channels, but that .* has 6"):
+    with pytest.raises(ModelFileError, match=r"a layer of 3 channels, but that .* has 6"):
         encoder.transform(texture_images[0])
 
 
