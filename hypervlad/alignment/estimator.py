@@ -43,7 +43,7 @@ from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, check_im
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, warn_skipped
 from hypervlad.modelfile import ModelFileError
-from hypervlad.splits import joined_groups
+from hypervlad.splits import check_groups, joined_groups
 from hypervlad.windows.dataset import (
     UNKNOWN,
     Convert,
@@ -51,7 +51,6 @@ from hypervlad.windows.dataset import (
     PreparedImage,
     TrainingWindows,
     WindowReader,
-    check_groups,
     fit_tiled_codebook,
 )
 from hypervlad.windows.vectors import check_window_encoder, window_encoder
