@@ -25,7 +25,7 @@ demo: $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 check: $(VENV)/.test-installed
-	$(PYTEST) --durations=20 -m "not slow" tests/unit tests/conformance $(ARGS)
+	$(PYTEST) --durations=20 -m quick tests/unit tests/conformance $(ARGS)
 
 test: $(VENV)/.test-installed
 	$(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)

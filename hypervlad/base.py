@@ -331,7 +331,9 @@ class Estimator(BaseEstimator):
     _kind: ClassVar[str]
     _fitted_state: ClassVar[Mapping[str, Field]] = {}
     _part_parameters: ClassVar[Mapping[str, str]] = {}
-    _unsaved_parameters: ClassVar[frozenset[str]] = frozenset({"verbose"})
+    _unsaved_parameters: ClassVar[frozenset[str]] = frozenset(
+        {"device", "memory", "n_jobs", "tile_size", "verbose"}
+    )
 
     def check_parameters(self) -> None:
         """Raise a ValueError that names the first unusable parameter; ``fit`` begins with it."""

@@ -4,20 +4,24 @@ Whatever hypervlad writes, a model, a table, a page, the parts of an extraction,
 `replace_when_complete`. Where other people can write to a folder, a file in it may be replaced by a
 link to one of ours, which a program that follows links would overwrite. So links are refused, those
 to an output that a user has named too: the message says what the link points to. Folders on the way
-to a file may be links.
+to a file may be links. Hard links are refused for files that are written in place, which are locks
+and databases; all others are replaced.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import io
 import os
 import secrets
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 if sys.platform == "win32":
     import msvcrt
@@ -25,24 +29,55 @@ else:
     import fcntl
 
 _LOCKED_BYTE = 1 << 30
+_JUNCTION = 0xA0000003  # stat.IO_REPARSE_TAG_MOUNT_POINT, which Python has on Windows only
 
 
 class LinkError(FileExistsError):
-    """A file or folder that is to be written is a symbolic link; the message names both."""
+    """What is to be written is a link; the message names it, and what a symbolic one points to."""
 
 
 def refuse_link(path: str | os.PathLike[str]) -> None:
-    """Raise if a path is a symbolic link, whatever it points to.
+    """Raise if a path is a symbolic link or a junction of Windows, whatever it points to.
 
     Raises
     ------
     LinkError
     """
-    if os.path.islink(path):
+    status = _status(path)
+    if status is not None and (
+        stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) == _JUNCTION
+    ):
         raise LinkError(
             f"{os.fspath(path)} is a link to {os.path.realpath(path)}, and links are not followed "
             "here; give the name of the file itself, or remove the link."
         )
+
+
+def refuse_links(path: str | os.PathLike[str]) -> None:
+    """Raise if a file that is written in place is a link, or has a second name (a hard link).
+
+    Raises
+    ------
+    LinkError
+    """
+    refuse_link(path)
+    status = _status(path)
+    if status is not None and stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+        raise LinkError(_second_name(path))
+
+
+def _status(path: str | os.PathLike[str]) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except (OSError, ValueError):
+        return None
+
+
+def _second_name(path: str | os.PathLike[str]) -> str:
+    return (
+        f"{os.fspath(path)} has another name on this disk (a hard link), and what is written here "
+        "would appear there too; put a copy in its place, or remove it."
+    )
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -121,6 +156,48 @@ def move_into_place(draft: str | os.PathLike[str], path: str | os.PathLike[str])
     os.replace(draft, path)
 
 
+def move_to_new_name(draft: Path, path: Path) -> None:
+    """Move a complete file to a name that no other file has, on the same disk.
+
+    Raises
+    ------
+    FileExistsError
+        If there is a file of that name, even if it was made just now.
+    OSError
+    """
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:  # the file system has no hard links
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.replace(draft, path)
+    else:
+        os.unlink(draft)
+
+
+class HashingStream(io.RawIOBase):
+    """Passes what is written to another stream, and computes its SHA-256."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._sha256 = stream, hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._sha256.update(data)
+        return self._stream.write(data)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def hexdigest(self) -> str:
+        """Return the SHA-256 of what has been written, 64 hexadecimal digits."""
+        return self._sha256.hexdigest()
+
+
 def file_digest(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's bytes, 64 hexadecimal digits."""
     with open(path, "rb") as stream:
@@ -143,8 +220,8 @@ def exclusive_lock(path: str | os.PathLike[str], output: str | os.PathLike[str])
     """Hold a lock file, which names this process, until the context ends.
 
     The lock belongs to the operating system, which releases it when the process ends in any way: a
-    file that a killed process left behind locks nothing. Where the file system has no locks, as
-    some network drives, nothing is locked.
+    file that a killed process left behind locks nothing, even if it is another user's. Where the
+    file system has no locks, as some network drives, nothing is locked.
 
     Parameters
     ----------
@@ -158,13 +235,16 @@ def exclusive_lock(path: str | os.PathLike[str], output: str | os.PathLike[str])
     LockedError
         If another process, or another thread of this one, holds the lock.
     LinkError
-        If `path` is a symbolic link.
+        If `path` is a symbolic link, or has a second name.
+    OSError
+        If it is not an ordinary file, or cannot be created or read.
     """
-    refuse_link(path)
-    lock_file = _locked(Path(path), output)
+    refuse_links(path)
+    lock_file, is_ours = _locked(Path(path), output)
     try:
-        os.truncate(lock_file, 0)
-        os.write(lock_file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        if is_ours:
+            os.truncate(lock_file, 0)
+            os.write(lock_file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
     finally:
         _remove_and_release(path, lock_file)
@@ -181,10 +261,10 @@ def _remove_and_release(path: str | os.PathLike[str], lock_file: int) -> None:
     os.close(lock_file)
 
 
-def _locked(path: Path, output: str | os.PathLike[str]) -> int:
-    """Return the descriptor of a lock file, locked."""
+def _locked(path: Path, output: str | os.PathLike[str]) -> tuple[int, bool]:
+    """Return the descriptor of a lock file, locked, and whether it may be written."""
     while True:
-        lock_file = _open_without_links(str(path), os.O_RDWR | os.O_CREAT)
+        lock_file, is_ours = _open_lock_file(path)
         try:
             if not _lock(lock_file):
                 owner = os.read(lock_file, 200).decode("utf-8", "replace").strip()
@@ -192,12 +272,46 @@ def _locked(path: Path, output: str | os.PathLike[str]) -> int:
                     f"{os.fspath(output)}: another run writes it now ({owner or 'just started'}); "
                     "wait until that ends, or stop it."
                 )
-            if path.exists() and os.path.samestat(os.fstat(lock_file), path.stat()):
-                return lock_file
+            status = os.fstat(lock_file)
+            if path.exists() and os.path.samestat(status, path.stat()):
+                if not stat.S_ISREG(status.st_mode):
+                    raise FileExistsError(f"{path} is not an ordinary file; remove it.")
+                if status.st_nlink > 1:
+                    raise LinkError(_second_name(path))
+                # What another user's killed process has left is replaced if the folder allows it.
+                if is_ours or not _remove(path):
+                    return lock_file, is_ours
         except BaseException:
             os.close(lock_file)
             raise
-        os.close(lock_file)  # its owner ended and removed it before we had the lock
+        os.close(lock_file)  # it was removed, by its owner or just now
+
+
+def _open_lock_file(path: Path) -> tuple[int, bool]:
+    """Open a lock file; one of another user, which may be locked as well, for reading only."""
+    try:
+        return _open_without_links(str(path), os.O_RDWR | os.O_CREAT), True
+    except PermissionError as error:
+        if not path.exists():
+            raise
+        try:
+            return _open_without_links(str(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), False
+        except PermissionError:
+            raise PermissionError(
+                error.errno,
+                f"another user (number {path.stat().st_uid}) writes the same output, or has left "
+                "this file; wait until their run ends, or ask them to remove it",
+                str(path),
+            ) from error
+
+
+def _remove(path: Path) -> bool:
+    """Return whether a file could be removed."""
+    try:
+        path.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _lock(lock_file: int) -> bool:

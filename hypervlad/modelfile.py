@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import math
 import os
 import re
 import reprlib
@@ -34,13 +33,13 @@ from numpy.typing import NDArray
 
 from hypervlad._version import __version__
 from hypervlad.files import LinkError, replace_when_complete
+from hypervlad.strict_json import parse_json
 
 __all__ = [
     "ModelFile",
     "ModelFileError",
     "ModelFileNotFoundError",
     "loader_of",
-    "parse_json",
     "read_model",
     "register_kind",
     "write_model",
@@ -58,8 +57,6 @@ _START = re.compile(
 _START_LENGTH = 256
 # A header of 32 MB names half a million training images; a forged one could need 25 times its size.
 _MAX_HEADER = 2**25
-_MAX_NESTING = 32
-_MAX_DIGITS = 20  # of a whole number; those of 64 bits have at most 19 and a sign
 _DTYPES = frozenset(
     np.dtype(code)
     for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
@@ -255,7 +252,7 @@ def read_model(path: str | os.PathLike[str], *, kind: str | None = None) -> Mode
         )
     except ModelFileError:
         raise
-    except (safetensors.SafetensorError, LookupError, TypeError, ValueError, RecursionError) as err:
+    except (safetensors.SafetensorError, LookupError, TypeError, ValueError) as err:
         raise ModelFileError(
             f"{name}: the file is whole but not laid out as a hypervlad model "
             f"({type(err).__name__}: {str(err)[:_MAX_REASON]}); save the model again."
@@ -266,78 +263,6 @@ def read_model(path: str | os.PathLike[str], *, kind: str | None = None) -> Mode
             "load it with hypervlad.load, which picks the right class."
         )
     return content
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Parse JSON from an untrusted source.
-
-    Parameters
-    ----------
-    text : str or bytes
-
-    Returns
-    -------
-    object
-        All numbers are finite.
-
-    Raises
-    ------
-    ValueError
-        For text that is not JSON, keys that occur twice, numbers that are too large for 64 bits or
-        not finite, and lists and objects nested more than 32 deep.
-
-    Examples
-    --------
-    >>> parse_json('{"a": [1, 2.5]}')
-    {'a': [1, 2.5]}
-    >>> parse_json('{"a": 1, "a": 2}')
-    Traceback (most recent call last):
-        ...
-    ValueError: the key 'a' occurs twice
-    """
-    try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_without_duplicates,
-            parse_constant=_finite,
-            parse_float=_finite,
-            parse_int=_bounded_integer,
-        )
-    except RecursionError:
-        raise ValueError("lists and objects are nested too deeply") from None
-    level = [value]
-    for _ in range(_MAX_NESTING + 1):
-        level = [
-            item
-            for each in level
-            if isinstance(each, dict | list)
-            for item in (each.values() if isinstance(each, dict) else each)
-        ]
-        if not level:
-            return value
-    raise ValueError(f"lists and objects are nested more than {_MAX_NESTING} deep")
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict[str, Any]()
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {key[:_MAX_REASON]!r} occurs twice")
-        found[key] = value
-    return found
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"the number {text[:_MAX_DIGITS]} is not finite")
-    return value
-
-
-def _bounded_integer(text: str) -> int:
-    if len(text) > _MAX_DIGITS:
-        raise ValueError(f"the whole number {text[:_MAX_DIGITS]}... has more than 64 bits")
-    return int(text)
 
 
 def _text(value: Any) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
+from hypervlad.images.options import MAX_PIXELS, check_read_options
 from hypervlad.modelfile import ModelFileError, loader_of, read_model, register_kind
 
 # By name, without importing the modules: loading an encoder must not import xgboost.
@@ -17,7 +19,12 @@ register_kind("patch_cnn_classifier", "hypervlad.baselines:PatchCNNClassifier")
 register_kind("transfer_classifier", "hypervlad.baselines:TransferClassifier")
 
 
-def load(path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None = None) -> Any:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    max_pixels: int | None = MAX_PIXELS,
+) -> Any:
     """Load a model that :meth:`save` wrote.
 
     Parameters
@@ -26,6 +33,9 @@ def load(path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None
     weights : path-like, optional
         Where the network's weights are on this machine, if the model was trained with a file of
         weights that lay elsewhere. Their digest must be the one in the model.
+    max_pixels : int or None, default 400,000,000
+        Largest image that the model reads, as in :class:`hypervlad.images.ReadOptions`. The file
+        does not decide this.
 
     Returns
     -------
@@ -44,6 +54,8 @@ def load(path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None
     loader = loader_of(content.kind, path=path)
     try:
         model = loader.from_state(content.header, content.arrays)
+        for part in (model, getattr(model, "encoder_", None), getattr(model, "encoder", None)):
+            _limit_images(part, max_pixels)
     except ValueError as error:
         raise ModelFileError(f"{os.fspath(path)}: {error}") from error
     if weights is not None:
@@ -55,3 +67,16 @@ def load(path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None
             )
         encoder.weights = weights
     return model
+
+
+def _limit_images(part: Any, max_pixels: int | None) -> None:
+    """Set the size of the largest image that an estimator reads, if it reads images itself."""
+    if not hasattr(part, "read_options"):
+        return
+    if check_read_options(part.read_options).max_pixels != max_pixels:
+        part.read_options = replace(check_read_options(part.read_options), max_pixels=max_pixels)
+    if hasattr(part, "fitted_params_"):
+        options = replace(part.fitted_params_.read_options, max_pixels=max_pixels)
+        part.fitted_params_ = replace(part.fitted_params_, read_options=options)
+    if hasattr(part, "read_options_"):
+        part.read_options_ = replace(part.read_options_, max_pixels=max_pixels)

@@ -29,6 +29,12 @@ settings.load_profile("reproducible")
 _SLOW = 1.0  # seconds
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(UNIT) and item.get_closest_marker("slow") is None:
+            item.add_marker("quick")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """List the unit tests that are slow and give no reason for it."""
     reports = [r for rs in terminalreporter.stats.values() for r in rs if hasattr(r, "duration")]

@@ -15,11 +15,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hypervlad.backbones.registry import Backbone, get_backbone
-from hypervlad.backbones.weights import find_weights, load_into, read_state_dict
+from hypervlad.backbones.weights import (
+    WeightsNotFoundError,
+    find_weights,
+    load_into,
+    read_state_dict,
+)
+from hypervlad.modelfile import ModelFileError
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,7 @@ def _replace(module: torch.nn.Module, name: str, layer: torch.nn.Module) -> None
 
 
 _RANDOM_SEED = 0
+_IN_MODEL = "the weights inside the model file"
 # Random numbers of torch are shared by the process: one network is built at a time.
 _SEEDING = threading.Lock()
 _HEAD_NAMES = ("classifier", "fc", "AuxLogits")
@@ -338,9 +347,43 @@ def _state_dict(
     backbone: Backbone, weights: str | os.PathLike[str] | Mapping[str, torch.Tensor]
 ) -> tuple[Mapping[str, torch.Tensor], str]:
     if isinstance(weights, Mapping):
-        return weights, "the weights inside the model file"
+        return weights, _IN_MODEL
     path = find_weights(backbone.name) if weights == "imagenet" else weights
     return read_state_dict(path), str(path)
+
+
+@functools.cache
+def map_channels(backbone: Backbone, tap: str, image_size: int) -> int:
+    """Return the number of channels of a tap's maps of square images, without any weights."""
+    module = _module_without_weights(backbone, random=backbone.torchvision_name is None).eval()
+    network = TappedNetwork(module, [tap], digest="")
+    shape = (1, len(backbone.preprocessing.mean), image_size, image_size)
+    (maps,) = network(torch.zeros(shape, device=network.device))
+    return maps.shape[1]
+
+
+def check_tensors(
+    backbone: Backbone, tensors: Mapping[str, NDArray[Any]], *, are_all: bool = True
+) -> None:
+    """Raise a ModelFileError unless tensors from a model file are finite and fit a backbone.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    tensors : mapping of str to ndarray
+    are_all : bool, default=True
+        Whether no tensor of the backbone may be missing.
+    """
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise ModelFileError(f"values of the network's tensor {name!r} are not finite")
+    module = _module_without_weights(backbone, random=backbone.torchvision_name is None)
+    try:
+        given = {name: torch.from_numpy(array) for name, array in tensors.items()}
+        state = given if are_all else module.state_dict() | given
+        load_into(module, state, backbone, _IN_MODEL)
+    except (TypeError, WeightsNotFoundError) as error:
+        raise ModelFileError(str(error)) from error
 
 
 def tap_names(name: str) -> list[str]:

@@ -53,7 +53,6 @@ from hypervlad.windows import ANOMALOUS, NORMAL, map_from_patches, patch_positio
 
 FloatArray = NDArray[np.float32]
 
-_MAX_BATCH = 4096  # patches that are classified at once, which bounds the memory
 _KERAS_EPSILON = 1e-7  # of Adam; torch's default is a tenth of it
 
 
@@ -165,7 +164,6 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         "n_channels_": Value(int, Integer()),
         "n_parameters_": Value(int, Integer()),
     }
-    _unsaved_parameters = frozenset({"device", "verbose"})
 
     classes_: NDArray[Any]
     patch_: int
@@ -261,13 +259,21 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         pixels = _read_patches(X, options)
         seed, init_seed = check_random_state(self.random_state).randint(2**31 - 1, size=2).tolist()
         device = check_device(self.device)
+        architecture = PatchArchitecture(
+            pixels.shape[1],
+            pixels.shape[2],
+            tuple(self.filters),
+            tuple(self.kernel_sizes),
+            self.n_dense,
+            self.dropout,
+        )
 
         def samples(
             pixels: FloatArray, labels: NDArray[Any], rows: NDArray[np.intp] | None = None
         ) -> Samples:
             rows = np.arange(len(labels)) if rows is None else rows
             targets = (labels[rows] == classes[1]).astype(np.float32)
-            return Samples(pixels, rows, targets, device, _MAX_BATCH)
+            return Samples(pixels, rows, targets, device, architecture.batch_size)
 
         if validation is None:
             rows, held_out_rows = self._split(labels, groups, seed)
@@ -280,14 +286,6 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
             training = samples(pixels, labels)
             read = _read_patches(images, options, pixels.shape[2], pixels.shape[1])
             held_out = samples(read, others)
-        architecture = PatchArchitecture(
-            pixels.shape[1],
-            pixels.shape[2],
-            tuple(self.filters),
-            tuple(self.kernel_sizes),
-            self.n_dense,
-            self.dropout,
-        )
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(init_seed)
             network = build_patch_network(**vars(architecture)).to(device)
@@ -376,11 +374,12 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         positions = patch_positions((height, width), self.patch_, stride, edges=edges)
         network = self._fitted_network()
         factor = np.float32(1 if self.rescale_maps else 255)
+        n_batch = self.architecture_.batch_size
         values = [
             self._log_odds(
                 network, np.moveaxis(patches_at(pixels, some, self.patch_), -1, 1) * factor
             )
-            for some in np.split(positions, range(_MAX_BATCH, len(positions), _MAX_BATCH))
+            for some in np.split(positions, range(n_batch, len(positions), n_batch))
         ]
         log_odds = np.concatenate(values)
         check_finite(log_odds[None], [image])
@@ -408,6 +407,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
                 "filters and kernel_sizes must have one number for each convolution, not "
                 f"{len(self.filters)} and {len(self.kernel_sizes)}"
             )
+        _patch_options(self.read_options)
 
     def _check_state(self) -> None:
         if (self.architecture_.n_channels, self.architecture_.patch) != (
@@ -438,7 +438,8 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     def _log_odds(self, network: torch.nn.Module, patches: FloatArray) -> NDArray[np.float64]:
         """Return the log-odds of the second class for patches (n, C, p, p)."""
         device = check_device(self.device)
-        batches = (part.to(device) for part in torch.from_numpy(patches).split(_MAX_BATCH))
+        n_batch = self.architecture_.batch_size
+        batches = (part.to(device) for part in torch.from_numpy(patches).split(n_batch))
         return outputs_of(network, batches)[:, 0].numpy()
 
     def _fitted_network(self) -> torch.nn.Sequential:

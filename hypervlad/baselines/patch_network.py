@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from hypervlad.constraints import Integer, ListOf, Number, check_value
+from hypervlad.constraints import Integer, ListOf, Number, OneOf, check_value
 
 _POOL = 2
-_MAX_COUNT = 2**16  # of channels, pixels, filters and units
+_MAX_COUNT = 2**16  # of filters and units
 _MAX_CONVOLUTIONS = 16
+_MAX_PATCH = 2048  # pixels
+_MAX_BATCH = 4096  # patches
+_MAX_ACTIVATIONS = 2**26  # of one layer for the patches of a batch: 256 MB
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,34 @@ class PatchArchitecture:
     dropout: float
 
     def __post_init__(self) -> None:
-        """Refuse values from a file that cannot be those of a network."""
+        """Refuse values that cannot be those of a network, or need too much memory."""
         count = Integer(1, _MAX_COUNT)
-        for name in ("n_channels", "patch", "n_dense"):
-            check_value(name, getattr(self, name), [count])
+        check_value("n_channels", self.n_channels, [OneOf(1, 3)])
+        check_value("patch", self.patch, [Integer(1, _MAX_PATCH)])
+        check_value("n_dense", self.n_dense, [count])
         counts = ListOf(count, "a sequence of at most 16 numbers", at_most=_MAX_CONVOLUTIONS)
         for name in ("filters", "kernel_sizes"):
             check_value(name, getattr(self, name), [counts])
         check_value("dropout", self.dropout, [Number(at_least=0, below=1)])
+        if self.n_activations > _MAX_ACTIVATIONS:
+            raise ValueError(
+                f"patches of {self.patch} x {self.patch} pixels give {self.n_activations:,} "
+                f"values in one layer, more than {_MAX_ACTIVATIONS:,}: use smaller "
+                "patches or fewer filters"
+            )
+
+    @property
+    def n_activations(self) -> int:
+        """The most values that a patch has in the network, as input or after one layer."""
+        side, most = self.patch, max(self.n_channels * self.patch**2, self.n_dense)
+        for n_filters, size in zip(self.filters, self.kernel_sizes, strict=True):
+            most, side = max(most, n_filters * (side - size + 1) ** 2), (side - size + 1) // _POOL
+        return most
+
+    @property
+    def batch_size(self) -> int:
+        """Patches that are classified at once, which bounds the memory."""
+        return min(_MAX_BATCH, _MAX_ACTIVATIONS // self.n_activations)
 
 
 def build_patch_network(

@@ -18,7 +18,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.backbones import Backbone, Preprocessing, TappedNetwork, build_network, get_backbone
-from hypervlad.backbones.network import architecture, check_device
+from hypervlad.backbones.network import architecture, check_device, check_tensors, map_channels
 from hypervlad.base import (
     ArrayDict,
     Arrays,
@@ -267,7 +267,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         "whole_network_": Value(bool),
         "n_images_": Value(int, Integer()),
     }
-    _unsaved_parameters = frozenset({"checkpoint", "device", "n_jobs", "verbose"})
+    _unsaved_parameters = ImageEstimator._unsaved_parameters | {"checkpoint"}
 
     classes_: NDArray[Any]
     head_: SoftmaxHead
@@ -519,6 +519,16 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         check_registered(self.backbone_)
         check_value("trainable_", self.trainable_, self._parameter_constraints["trainable"])
         check_prepared(self.preprocessing_, self.backbone_)
+        backbone = get_backbone(self.backbone_)
+        smallest = backbone.preprocessing.minimum_size
+        check_value("image_size_", self.image_size_, [Integer(smallest, MAX_SIDE)])
+        n_channels = map_channels(backbone, backbone.taps[-1], self.image_size_)
+        if len(self.head_.mean) != n_channels:
+            raise ValueError(
+                f"a head of {len(self.head_.mean)} features for a network of {n_channels} channels"
+            )
+        if self.network_state_ or self.whole_network_:
+            check_tensors(backbone, self.network_state_, are_all=self.whole_network_)
         n_classes = len(self.classes_)
         if self.head_.coef.shape[1] != n_classes:
             raise ValueError(f"a head of {self.head_.coef.shape[1]} classes for {n_classes} labels")
@@ -533,6 +543,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     def check_parameters(self) -> None:
         super().check_parameters()
         check_class_weight(self.class_weight)
+        check_read_options(self.read_options)
         if self.checkpoint is not None:
             check_location(self.checkpoint)
             if not is_integer(self.random_state):

@@ -232,7 +232,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
     }
-    _unsaved_parameters: ClassVar[frozenset[str]] = frozenset()
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "classes_": Labels(),
         "n_features_in_": Value(int, Integer(1, MAX_FEATURES)),

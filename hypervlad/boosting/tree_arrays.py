@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,15 @@ import xgboost
 from numpy.typing import NDArray
 
 from hypervlad.base import Arrays, Value
-from hypervlad.boosting.ubjson import array_bytes, array_head, decode, encode, key
+from hypervlad.boosting.ubjson import (
+    array_bytes,
+    array_head,
+    decode,
+    encode,
+    integers,
+    key,
+    list_head,
+)
 from hypervlad.modelfile import ModelFileError
 
 #: Most splits on the way to a leaf: some functions of xgboost descend a tree by recursion.
@@ -200,18 +208,14 @@ class TreeArrays:
 
         It adds exactly as much to margins as the booster that the arrays were made of.
         """
-        softmax = {"objective": "multi:softprob", "num_class": self.n_classes}
-        link = {"objective": "binary:logistic"} if self.n_classes == 2 else softmax
-        options = {"verbosity": 0, "num_feature": self.n_features, **link}
-        # Without trees, in the layout of the xgboost that is installed.
-        document = decode(bytes(xgboost.Booster(options).save_raw("ubj")))
+        document = decode(_without_trees(self.n_classes, self.n_features))
         learner = document["learner"]
         model = learner["gradient_booster"]["model"]
         n_trees = len(self.n_nodes)
         n_rounds = n_trees // self.n_outputs
         model["gbtree_model_param"]["num_trees"] = str(n_trees)
-        model["iteration_indptr"] = [i * self.n_outputs for i in range(n_rounds + 1)]
-        model["tree_info"] = list(range(self.n_outputs)) * n_rounds
+        model["iteration_indptr"] = integers(np.arange(n_rounds + 1) * self.n_outputs)
+        model["tree_info"] = integers(np.arange(n_trees) % self.n_outputs)
         model["trees"] = self._encoded_trees()
         scores = [
             str(score) for score in self.base_score
@@ -223,14 +227,17 @@ class TreeArrays:
         )
         return xgboost.Booster({"verbosity": 0}, model_file=bytearray(encode(document)))
 
-    def _encoded_trees(self) -> list[bytes]:
-        """Return each tree as xgboost stores it, in UBJSON.
+    def _encoded_trees(self) -> bytes:
+        """Return the list of trees as xgboost stores it, in UBJSON.
 
         Written by hand, because thousands of small arrays would take longer than xgboost itself.
         """
         nodes = {theirs: getattr(self, name) for name, (theirs, _) in _NODES.items()}
         nodes |= {"parents": self._parents(), "split_type": np.zeros_like(self.default_left)}
-        columns = [(memoryview(array_bytes(each)), each.itemsize) for each in nodes.values()]
+        columns = [
+            (key(name) + array_head(each.dtype), array_bytes(each), each.itemsize)
+            for name, each in nodes.items()
+        ]
         fixed = {
             "categories": np.empty(0, dtype=np.int32),
             "categories_nodes": np.empty(0, dtype=np.int32),
@@ -238,25 +245,18 @@ class TreeArrays:
             "categories_sizes": np.empty(0, dtype=np.int64),
         }
         options = {"num_deleted": "0", "num_feature": str(self.n_features), "size_leaf_vector": "1"}
-
-        @cache
-        def around(n: int) -> tuple[list[bytes], bytes]:
-            """Return what stands before each array of n nodes, and after the last."""
-            heads = [key(name) + array_head(each.dtype, n) for name, each in nodes.items()]
-            heads[0] = b"{" + heads[0]
-            rest = fixed | {"tree_param": options | {"num_nodes": str(n)}}
-            return heads, encode(rest)[1:-1] + key("id")
-
-        encoded, start = [], 0
+        middle = encode(fixed)[1:-1] + key("tree_param") + encode(options)[:-1] + key("num_nodes")
+        middle, end = middle + b"S", b"}" + key("id") + b"L"
+        parts: list[bytes] = [list_head(len(self.n_nodes))]
+        start = 0
         for number, n in enumerate(self.n_nodes.tolist()):
-            heads, tail = around(n)
-            stop, parts = start + n, list[bytes | memoryview]()
-            for head, (values, size) in zip(heads, columns, strict=True):
-                parts += head, values[start * size : stop * size]
-            parts += tail, encode(number), b"}"
-            encoded.append(b"".join(parts))
+            stop, length = start + n, n.to_bytes(8, "big")
+            parts.append(b"{")
+            for head, values, size in columns:
+                parts += head, length, values[start * size : stop * size]
+            parts += middle, key(str(n)), end, number.to_bytes(8, "big"), b"}"
             start = stop
-        return encoded
+        return b"".join(parts)
 
     def _parents(self) -> NDArray[np.int32]:
         """Return the parent of each node, counted in its tree."""
@@ -268,6 +268,15 @@ class TreeArrays:
         for children in (self.left, self.right):
             parents[first[splits] + children[splits]] = own[splits]
         return parents
+
+
+@lru_cache(maxsize=16)
+def _without_trees(n_classes: int, n_features: int) -> bytes:
+    """Return a booster without trees, in the layout of the xgboost that is installed."""
+    softmax = {"objective": "multi:softprob", "num_class": n_classes}
+    link = {"objective": "binary:logistic"} if n_classes == 2 else softmax
+    options = {"verbosity": 0, "num_feature": n_features, **link}
+    return bytes(xgboost.Booster(options).save_raw("ubj"))
 
 
 class BoosterField:

@@ -61,14 +61,26 @@ def decode(data: bytes) -> Any:
     return value
 
 
-def array_head(dtype: np.dtype[Any], length: int) -> bytes:
-    """Return what stands before the values of an array."""
-    return b"[$" + _CODES[dtype].encode() + b"#L" + length.to_bytes(8, "big")
+def array_head(dtype: np.dtype[Any]) -> bytes:
+    """Return what stands before an array's length, in 8 bytes, and its values."""
+    return b"[$" + _CODES[dtype].encode() + b"#L"
 
 
 def array_bytes(array: NDArray[Any]) -> bytes:
     """Return the values of an array: so many bytes for each, those of a slice in a row."""
     return array.astype(_DTYPES[_CODES[array.dtype]]).tobytes()
+
+
+def list_head(length: int) -> bytes:
+    """Return what stands before the items of a list."""
+    return b"[#L" + length.to_bytes(8, "big")
+
+
+def integers(values: NDArray[np.integer]) -> bytes:
+    """Return a list of integers: xgboost reads no array in some places."""
+    items = np.empty(len(values), dtype=[("code", "S1"), ("value", ">i8")])
+    items["code"], items["value"] = b"L", values
+    return list_head(len(values)) + items.tobytes()
 
 
 def key(name: str) -> bytes:
@@ -85,11 +97,11 @@ def _encode(value: Any, parts: list[bytes]) -> None:
             _encode(item, parts)
         parts.append(b"}")
     elif isinstance(value, np.ndarray):
-        parts += array_head(value.dtype, len(value)), array_bytes(value)
+        parts += array_head(value.dtype), len(value).to_bytes(8, "big"), array_bytes(value)
     elif isinstance(value, bytes):
         parts.append(value)
     elif isinstance(value, list):
-        parts.append(b"[#L" + len(value).to_bytes(8, "big"))
+        parts.append(list_head(len(value)))
         for item in value:
             _encode(item, parts)
     elif isinstance(value, str):

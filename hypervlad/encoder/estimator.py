@@ -22,7 +22,7 @@ from hypervlad.backbones import (
     build_network,
     get_backbone,
 )
-from hypervlad.backbones.network import check_device
+from hypervlad.backbones.network import check_device, check_tensors
 from hypervlad.base import Arrays, Field, ImageEstimator, Record, Value, Values, to_json
 from hypervlad.cache import Memory, absolute_memory, arrays_digest
 from hypervlad.codebook import Codebook, CodebookField
@@ -182,7 +182,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         "n_images_": Value(int, Integer()),
     }
     # What belongs to this machine and this run, not to the model.
-    _unsaved_parameters = frozenset({"memory", "batch_size", "device", "n_jobs", "verbose"})
+    _unsaved_parameters = ImageEstimator._unsaved_parameters | {"batch_size"}
 
     codebook_: Codebook
     fitted_params_: EncoderParams
@@ -526,6 +526,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             kind[name.removeprefix(_BACKBONE)] = array
         encoder = super().from_state(header, rest)
         if weights:
+            check_tensors(get_backbone(encoder.backbone), weights)
             encoder.backbone_state_ = weights
         return encoder
 

@@ -53,7 +53,7 @@ class NetworkSource:
         WeightsNotFoundError
             If there are none, or they are not those of the digest.
         ModelFileError
-            If the network has no such taps, or the model's own tensors do not fit it.
+            If the network has no such taps, or the model's own tensors do not fit it or are others.
         """
         ensure_registered(self.backbone)
         weights: Any = self.weights
@@ -61,16 +61,21 @@ class NetworkSource:
             weights = {name: torch.from_numpy(array) for name, array in weights.items()}
         try:
             network = build_network(self.backbone.name, weights, self.taps, device)
-        except WeightsNotFoundError:
-            raise
         except (RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, WeightsNotFoundError) and not isinstance(weights, Mapping):
+                raise
             raise ModelFileError(
                 f"the model does not fit the network {self.backbone.name!r} ({error}): it was "
                 "written for another network of this name, or not by hypervlad"
             ) from error
+        if network.digest != self.digest and isinstance(weights, Mapping):
+            raise ModelFileError(
+                f"the weights of {self.backbone.name!r} in the model file are not those that the "
+                "model was trained with: it was not written by hypervlad"
+            )
         if network.digest != self.digest:
             raise WeightsNotFoundError(
-                f"the weights of {self.backbone.name!r} found here (weights={self._name()}) are "
+                f"the weights of {self.backbone.name!r} found here (weights={weights!r}) are "
                 f"not those that the model was trained with (SHA-256 {self.digest[:12]}…, found "
                 f"{network.digest[:12]}…): set weights= to the right file"
             )
@@ -86,9 +91,6 @@ class NetworkSource:
                 _last_built.clear()
                 _last_built[key] = network
         return network
-
-    def _name(self) -> str:
-        return "from the model file" if isinstance(self.weights, Mapping) else repr(self.weights)
 
 
 def check_registered(backbone: Any) -> None:

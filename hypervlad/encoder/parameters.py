@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -23,8 +24,9 @@ from hypervlad.images.options import check_read_options
 from hypervlad.vlad import NORMALIZATIONS, Normalization
 
 #: Of the parameters of :class:`hypervlad.HypercolumnVLAD`, except those with separate checks:
-#: the backbone, its weights and taps, the image size, the memory and the device.
+#: the backbone, its taps, the image size, the memory and the device.
 CONSTRAINTS: dict[str, Alternatives] = {
+    "weights": [InstanceOf((str, os.PathLike), '"imagenet", "random" or a path')],
     "aspect": [OneOf("square", "own")],
     "pixel_size": [None, Number(above=0, meaning="nanometres per pixel, a number")],
     "grid": [

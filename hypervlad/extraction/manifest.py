@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -16,19 +18,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hypervlad.extraction.sources import Item, Stamp, Task
 from hypervlad.extraction.table import (
+    VECTOR,
     FeatureFileError,
     described,
     description,
     file_beside,
-    schema_of,
+    table_of,
+    vectors_of,
 )
-from hypervlad.files import refuse_link, replace_when_complete
+from hypervlad.files import LinkError, refuse_link, replace_when_complete
 from hypervlad.images import SkippedImage
+from hypervlad.strict_json import parse_json
 
 _SCHEMA = pa.schema(
     [
@@ -38,7 +44,12 @@ _SCHEMA = pa.schema(
 )
 _ROWS_PER_WRITE = 10_000
 _TASKS_PER_FOLDER = 1000
-_DIGEST_BYTES = 32  # of a SHA-256
+_RUN = re.compile("[0-9a-f]{32}")
+_DIGEST = re.compile("[0-9a-f]{64}")
+_DIGEST_BYTES, _LENGTH_BYTES = 32, 8  # of a SHA-256, and of the length of the text after it
+_HEAD_BYTES = _DIGEST_BYTES + _LENGTH_BYTES
+_TEXT_BYTES = 2**13  # of an image, besides its path and label
+_OF_IMAGES = ("height", "width", "channels", "pixel_size")  # columns that are in no record
 _MANIFEST = "manifest.parquet"
 _OUTPUT_DIGEST = b"hypervlad.output_sha256"
 
@@ -74,6 +85,32 @@ class SourceRecord:
             return cls(item.path, item.label, None, read.name, read.reason, *stamp)
         return cls(item.path, item.label, read, None, None, *stamp)
 
+    @classmethod
+    def checked(cls, *values: Any) -> SourceRecord:
+        """Return the record with these values, which another program may have written.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If they are not those of a record.
+        """
+        record = cls(*values)
+        texts, numbers = values[:5], values[5:]
+        if not all(each is None or type(each) is str for each in texts) or not all(
+            each is None or (type(each) is int and -(2**63) <= each < 2**63) for each in numbers
+        ):
+            raise TypeError("a value of another type")
+        for each in texts:
+            (each or "").encode()  # raises for what no table can hold
+        if record.digest is None:
+            sound = record.name is not None and record.reason is not None
+        else:
+            is_digest = _DIGEST.fullmatch(record.digest) is not None
+            sound = is_digest and record.name is record.reason is None
+        if not sound:
+            raise ValueError("neither the digest of an image nor the reason why there is none")
+        return record
+
 
 def skipped_images(records: Iterable[SourceRecord], start: int) -> list[SkippedImage]:
     """Return the images that could not be read, with positions counted from ``start``."""
@@ -108,9 +145,8 @@ class ChangeDetector:
         return len(items) == len(records) and all(map(self._is_same, items, records))
 
     def _is_same(self, item: Item, record: SourceRecord) -> bool:
-        if (item.path, item.label) != (record.path, record.label):
-            return False
-        if item.path is not None and item.stamp() != (record.size, record.time):
+        planned = (item.path, item.label, *item.stamp())
+        if planned != (record.path, record.label, record.size, record.time):
             return False
         known = item.path is not None and record.digest is not None and not self.verify
         return known or self.digest_now(item.image) == record.digest
@@ -150,8 +186,10 @@ class Manifest:
             metadata = pq.read_metadata(path)
             facts = description(metadata.schema.to_arrow_schema(), path)
             output_digest = metadata.metadata.get(_OUTPUT_DIGEST, b"").decode() or None
+            if _RUN.fullmatch(facts["run"]) is None:
+                return None
             return cls(path, facts["run"], facts["settings"], output_digest)
-        except (pa.ArrowException, OSError, ValueError, KeyError):
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
             return None
 
     def records(self) -> list[SourceRecord] | None:
@@ -224,21 +262,22 @@ class FinishedTask:
 class TaskFolder:
     """The folder beside the output that holds finished tasks until all are merged.
 
-    Each is one file, an Arrow stream after its digest. Writing and reading Parquet would take
-    longer than everything else that is done with a vector from the cache.
+    Each is one file: its SHA-256, the length of a text, the text (JSON: the records, and the rows
+    without vectors), and the vectors as they are in memory. Writing and reading Parquet would take
+    longer than everything else that is done with a vector from the cache. Whatever was not written
+    or examined by this run is not merged.
 
     Attributes
     ----------
     path : Path
     run : str
         See `Manifest`.
-    schema : pyarrow.Schema
-        Of the rows of every task.
     """
 
     def __init__(self, path: Path, run: str, settings: dict[str, Any]) -> None:
         self.path, self.run = path, run
-        self.schema = schema_of(settings["n_features"])
+        self._n_features: int = settings["n_features"]
+        self._examined: dict[int, tuple[int, bytes]] = {}  # size and SHA-256 of finished tasks
 
     @classmethod
     def open(cls, output: Path, settings: dict[str, Any], *, resume: bool) -> TaskFolder:
@@ -311,85 +350,126 @@ class TaskFolder:
             raise FeatureFileError(
                 f"{self.path}: another extraction to the same file has begun; this one stops"
             )
+        rows = finished.table.drop_columns([VECTOR]).to_pydict()
         facts = {
             "run": self.run,
-            "records": [vars(record) for record in finished.records],
             "n_cached": finished.n_cached,
+            "records": [list(vars(record).values()) for record in finished.records],
+            "images": list(zip(*(rows[name] for name in _OF_IMAGES), strict=True)),
         }
-        table = finished.table
-        table = table.replace_schema_metadata(described(table.schema, facts).metadata)
+        text = json.dumps(facts, separators=(",", ":"), allow_nan=False).encode()
+        vectors = vectors_of(finished.table).astype("<f4", copy=False)
+        pieces = (len(text).to_bytes(_LENGTH_BYTES, "little"), text, vectors.data)
+        digest = hashlib.sha256()
+        for piece in pieces:
+            digest.update(piece)
         path = self._path(task.number)
-        refuse_link(path.parent)
         path.parent.mkdir(exist_ok=True)
+        refuse_link(path.parent)
         # Not flushed to the disk one by one: what a power cut damages is detected, and done again.
         with replace_when_complete(path, flush=False) as stream:
-            for piece in _with_digest(table):
+            for piece in (digest.digest(), *pieces):
                 stream.write(piece)
+            self._examined[task.number] = (stream.tell(), digest.digest())
 
     def has(self, task: Task, changes: ChangeDetector) -> bool:
         """Return whether a task is finished, and none of its images has changed."""
-        finished = self._find(task.number)
-        return finished is not None and changes.unchanged(task.items, finished.records)
+        n_images = len(task.items)
+        named = sum(len(item.path or "") + len(item.label or "") for item in task.items)
+        text_bytes = _TEXT_BYTES * (n_images + 1) + 12 * named  # as escapes, at most
+        self._examined.pop(task.number, None)
+        try:
+            content = self._content(
+                task.number, text_bytes + 4 * n_images * self._n_features + _HEAD_BYTES
+            )
+            finished = self._parsed(content)
+        except LinkError:
+            raise
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
+            return False
+        if not changes.unchanged(task.items, finished.records):
+            return False
+        self._examined[task.number] = (len(content), content[:_DIGEST_BYTES])
+        return True
 
     def read(self, number: int) -> FinishedTask:
-        """Return a finished task.
+        """Return a task that this run has finished or found.
 
         Raises
         ------
         OSError
-            If it has become unreadable since it was written.
+            If it has changed since then.
         """
-        finished = self._find(number)
-        if finished is None:
-            raise OSError(f"{self._path(number)}: has become unreadable; run again with resume")
-        return finished
+        size, digest = self._examined[number]
+        return self._parsed(self._content(number, size, digest))
 
     def remove(self) -> None:
         """Remove the folder."""
         _remove(self.path)
 
-    def _find(self, number: int) -> FinishedTask | None:
-        """Return a finished task; None if it is missing, damaged or of an earlier extraction."""
+    def _content(self, number: int, most: int, expected: bytes | None = None) -> bytes:
+        """Read a finished task of at most this many bytes, and of this SHA-256 if it is known.
+
+        Raises
+        ------
+        OSError
+            If it is missing, damaged, longer or another one.
+        LinkError
+            If it, or its folder, is a symbolic link.
+        """
         path = self._path(number)
         for each in (path.parent, path):
             refuse_link(each)
-        try:
-            table = _without_digest(path.read_bytes())
-            facts = description(table.schema, path)
-            if facts["run"] != self.run:  # of an earlier extraction that was still running
-                return None
-            records = [SourceRecord(**each) for each in facts["records"]]
-            finished = FinishedTask(
-                table.replace_schema_metadata(None), records, int(facts["n_cached"])
-            )
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError):
-            return None
-        return finished if self._is_consistent(finished) else None
+        with open(path, "rb") as stream:
+            content = stream.read(most + 1)
+        digest = hashlib.sha256(memoryview(content)[_DIGEST_BYTES:]).digest()
+        if len(content) > most or not digest == content[:_DIGEST_BYTES] == (expected or digest):
+            raise OSError(f"{path}: damaged, or changed by another program; run again with resume")
+        return content
 
-    def _is_consistent(self, finished: FinishedTask) -> bool:
-        """Return whether a task has one row for each image that could be read, and no other."""
-        read = [each.digest for each in finished.records if each.digest is not None]
-        table = finished.table
-        return table.schema.equals(self.schema) and table["digest"].to_pylist() == read
+    def _parsed(self, content: bytes) -> FinishedTask:
+        """Return the task that a file holds, checked: who forged it could compute its digest.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError, pyarrow.ArrowException
+            If it is not laid out as a task of this extraction.
+        """
+        end = _HEAD_BYTES + int.from_bytes(content[_DIGEST_BYTES:_HEAD_BYTES], "little")
+        facts = parse_json(content[_HEAD_BYTES:end])
+        if facts["run"] != self.run:
+            raise ValueError("of an earlier extraction, which was still running")
+        records = [SourceRecord.checked(*values) for values in facts["records"]]
+        flat = np.frombuffer(content[end:], "<f4").astype(np.float32, copy=False)
+        read = [(each.path, each.label, each.digest) for each in records if each.digest is not None]
+        rows = [
+            (path, label, digest, *_checked_image(*image))
+            for (path, label, digest), image in zip(read, facts["images"], strict=True)
+        ]
+        vectors = flat.reshape(len(rows), self._n_features)
+        if type(facts["n_cached"]) is not int or not 0 <= facts["n_cached"] <= len(rows):
+            raise ValueError("another number of vectors from the cache than there are")
+        return FinishedTask(table_of(rows, vectors), records, facts["n_cached"])
 
     def _path(self, number: int) -> Path:
-        return self.path / f"{number // _TASKS_PER_FOLDER:06d}" / f"{number:09d}.arrow"
+        return self.path / f"{number // _TASKS_PER_FOLDER:06d}" / f"{number:09d}.task"
 
 
-def _with_digest(table: pa.Table) -> tuple[bytes, pa.Buffer]:
-    """Return a table as bytes: a digest, and an Arrow stream to follow it."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    content = sink.getvalue()
-    return hashlib.sha256(content).digest(), content
+def _checked_image(
+    height: Any, width: Any, channels: Any, pixel_size: Any
+) -> tuple[int, int, int, float | None]:
+    """Return what a row holds of an image.
 
-
-def _without_digest(content: bytes) -> pa.Table:
-    digest, stream = content[:_DIGEST_BYTES], memoryview(content)[_DIGEST_BYTES:]
-    if hashlib.sha256(stream).digest() != digest:
-        raise ValueError("the digest does not match")
-    return pa.ipc.open_stream(stream).read_all()
+    Raises
+    ------
+    ValueError
+    """
+    sides = height, width, channels
+    if not all(type(each) is int and 0 < each < 2**31 for each in sides) or (
+        pixel_size is not None and (type(pixel_size) is not float or pixel_size <= 0)
+    ):
+        raise ValueError("an image of another shape or pixel size than images have")
+    return height, width, channels, pixel_size
 
 
 def _remove(folder: Path) -> None:

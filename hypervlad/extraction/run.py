@@ -45,13 +45,14 @@ from hypervlad.extraction.table import (
     fitted_encoder,
     frame_of,
     open_table,
+    rows_of,
     schema_of,
     table_facts,
     table_of,
     vectors_of,
     write_rows,
 )
-from hypervlad.files import exclusive_lock, file_digest, replace_when_complete
+from hypervlad.files import HashingStream, exclusive_lock, file_digest, replace_when_complete
 from hypervlad.images import ImageReadError, SkippedImage
 from hypervlad.images.reading import read_in_order
 
@@ -169,9 +170,10 @@ class Run:
         """Write vectors, and what is known of the images, to a file."""
         path = Path(os.path.abspath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Before the lock: a complete file may be in a folder that cannot be written.
+        if resume and (complete := self.complete(source, path)) is not None:
+            return complete
         with exclusive_lock(file_beside(path, "lock"), path):
-            if resume and (complete := self.complete(source, path)) is not None:
-                return complete
             return self._extract(source, path, resume)
 
     def _extract(self, source: Source, path: Path, resume: bool) -> Extraction:
@@ -258,7 +260,6 @@ class Run:
         changes = self.job(folder.run).change_detector()
         for task in source.tasks(self.task_size):
             progress.n_tasks += 1
-            progress.n_images += len(task.items)
             if not folder.has(task, changes):
                 yield task
                 continue
@@ -286,11 +287,10 @@ class Run:
             schema = schema_of(self.encoder.n_features_out_)
             schema = described(schema, table_facts(self.encoder, self.digest))
             with replace_when_complete(path, draft_folder=folder.path) as stream:
-                write_rows(stream, tables(), schema)
+                hashing = HashingStream(stream)
+                write_rows(hashing, tables(), schema)
                 _check_any_read(report)
-                if report.n_images != progress.n_images:
-                    raise OSError(f"{folder.path}: changed by another program; run again")
-            writer.set_output_digest(file_digest(path))
+            writer.set_output_digest(hashing.hexdigest())
         return report, n_cached
 
     def _note(self, finished: FinishedTask, start: int, report: ReadReport) -> None:
@@ -313,10 +313,9 @@ class Run:
 
 @dataclass
 class _Progress:
-    """How many tasks and images there are, and how many images an earlier run had finished."""
+    """How many tasks there are, and how many images an earlier run had finished."""
 
     n_tasks: int = 0
-    n_images: int = 0
     n_kept: int = 0
 
 
@@ -437,7 +436,7 @@ class _EncodedTask:
 
 
 def _finished(task: Task, result: _EncodedTask) -> FinishedTask:
-    table = table_of(task.items, result.encoded)
+    table = table_of(rows_of(task.items, result.encoded), result.encoded.vectors)
     return FinishedTask(table, result.records, result.encoded.n_cached)
 
 

@@ -7,10 +7,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,8 @@ from sklearn.utils.validation import check_is_fitted
 from hypervlad.cache import cache_key
 from hypervlad.encoder import EncodedImages, HypercolumnVLAD
 from hypervlad.extraction.sources import Item
-from hypervlad.files import refuse_link, replace_when_complete
+from hypervlad.files import HashingStream, refuse_link, replace_when_complete
+from hypervlad.strict_json import parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,10 @@ _ROW_GROUP_BYTES = 16 * 2**20  # a few of them are in memory at a time
 _MAX_MEMORY_SHARE = 0.25  # that vectors may take before they are mapped
 _DIGITS = 12  # of the digest in a copy's name
 _USUAL_MEMORY = 16 * 2**30  # where the system does not say how much there is
+
+
+#: Path, label, digest, height, width, channels and pixel size: see `load_features`.
+Row: TypeAlias = tuple[str | None, str | None, str, int, int, int, float | None]
 
 
 class FeatureFileError(ValueError):
@@ -64,24 +69,27 @@ def schema_of(n_features: int) -> pa.Schema:
     )
 
 
-def table_of(items: list[Item], encoded: EncodedImages) -> pa.Table:
-    """Return a row for each image that could be read."""
+def rows_of(items: list[Item], encoded: EncodedImages) -> list[Row]:
+    """Return all columns except the vectors, a row for each image that could be read."""
     rows = [(items[i], info) for i, info in zip(encoded.positions, encoded.info, strict=True)]
-    flat = pa.array(np.ascontiguousarray(encoded.vectors).ravel())
-    n_features = encoded.vectors.shape[1]
-    schema = schema_of(n_features)
-    columns = [
-        [item.path for item, _ in rows],
-        [item.label for item, _ in rows],
-        [info.digest for _, info in rows],
-        [info.shape[0] for _, info in rows],
-        [info.shape[1] for _, info in rows],
-        [1 if len(info.shape) == 2 else info.shape[2] for _, info in rows],
-        [info.pixel_size for _, info in rows],
+    return [
+        (
+            *(item.path, item.label, info.digest),
+            *(info.shape[0], info.shape[1], 1 if len(info.shape) == 2 else info.shape[2]),
+            info.pixel_size,
+        )
+        for item, info in rows
     ]
+
+
+def table_of(rows: Sequence[Row], vectors: np.ndarray) -> pa.Table:
+    """Return the table of rows and of their vectors, (n, n_features) float32."""
+    schema = schema_of(vectors.shape[1])
+    columns = zip(*rows, strict=True) if rows else [()] * (len(schema) - 1)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=False)]
-    vectors = pa.FixedSizeListArray.from_arrays(flat, type=schema.field(VECTOR).type)
-    return pa.Table.from_arrays([*arrays, vectors], schema=schema)
+    flat = pa.array(np.ascontiguousarray(vectors).ravel())
+    vector = pa.FixedSizeListArray.from_arrays(flat, type=schema.field(VECTOR).type)
+    return pa.Table.from_arrays([*arrays, vector], schema=schema)
 
 
 def vectors_of(table: pa.Table) -> np.ndarray:
@@ -97,7 +105,9 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
     return table.drop_columns([VECTOR]).to_pandas()
 
 
-def write_rows(stream: BinaryIO, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+def write_rows(
+    stream: BinaryIO | HashingStream, tables: Iterable[pa.Table], schema: pa.Schema
+) -> None:
     """Write tables to one file, in row groups of equal length whatever the tables' lengths are."""
     content = hashlib.sha256()
     row_bytes = 4 * schema.field(VECTOR).type.list_size + 200
@@ -151,7 +161,7 @@ def description(schema: pa.Schema, path: str | os.PathLike[str]) -> dict[str, An
             f"{os.fspath(path)}: a Parquet file, but not one that extract_features wrote"
         )
     try:
-        facts: dict[str, Any] = dict(json.loads(entry))
+        facts: dict[str, Any] = dict(parse_json(entry))
         version = int(facts.get("format", 0))
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise FeatureFileError(f"{os.fspath(path)}: damaged ({error}); extract again") from error

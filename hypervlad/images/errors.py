@@ -56,8 +56,9 @@ class SkippedImagesWarning(UserWarning):
 class PartlyReadWarning(UserWarning):
     """Files of several pages, sections or frames in a folder, of which only the first was read.
 
-    Each folder has one message, which Python's default filter shows once in each process. An
-    explicit ``page`` in the reading options, 0 too, chooses a page and ends the warning.
+    Each folder has one message, and another for GIF, PNG and WebP, of which only the first frame
+    can be read; Python's default filter shows each once in each process. An explicit ``page`` in
+    the reading options, 0 too, chooses a page and ends the warning.
     """
 
 

@@ -3,7 +3,8 @@
 These are decoded by Pillow, and by imagecodecs where Pillow would keep 8 of 16 bits. Pillow's
 plugins are called by name instead of through ``Image.open``: an untrusted file can reach only the
 formats listed here, and a size limit set per call replaces the process-wide
-``Image.MAX_IMAGE_PIXELS`` and its warning.
+``Image.MAX_IMAGE_PIXELS`` and its warning. Only WebP and frames that exceed the screen of a GIF
+are still subject to it, as Pillow checks them when it opens a file.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -194,14 +196,83 @@ def decode_raster(file: BinaryIO, kind: str, name: str, max_pixels: int | None) 
     module, plugin = _PLUGINS[kind]
     open_plugin = getattr(importlib.import_module(f"PIL.{module}"), plugin)
     with strict_decoding(), open_plugin(file) as image:
-        n_channels = len(image.getbands())
-        size = _deep_colour_size(file, kind)
-        n_bytes = 2 if size else _MODE_BYTES.get(image.mode, 1)
-        check_size(image.height, image.width, name, max_pixels, n_channels, n_bytes)
-        mode, n_frames = image.mode, getattr(image, "n_frames", 1)
-        pixels = image_pixels(image) if size is None else _deep_pixels(file, kind, size, name)
+        mode, n_channels = image.mode, len(image.getbands())
+        check_size(image.height, image.width, name, max_pixels, n_channels, _value_bytes(image))
+        is_deep = _is_changed_by_pillow(image, file, name, max_pixels)
+        n_frames = getattr(image, "n_frames", 1)
+        pixels = _deep_pixels(file, kind) if is_deep else image_pixels(image)
     metadata = {"format": kind, "mode": mode, "n_pages": n_frames}
     return DecodedImage(pixels, metadata=metadata)
+
+
+def _value_bytes(image: ImageFile.ImageFile) -> int:
+    """Return the bytes of a value as it is decoded."""
+    is_deep_png = image.format == "PNG" and str(image.tile[0][3]).endswith("16B")
+    return _MODE_BYTES.get(image.mode, 2 if is_deep_png else 1)
+
+
+_MODE_BYTES = {"I": 4, "F": 4, "I;16": 2, "I;16B": 2}
+
+
+def _is_changed_by_pillow(
+    image: ImageFile.ImageFile, file: BinaryIO, name: str, max_pixels: int | None
+) -> bool:
+    """Return whether Pillow would cut the image's values to 8 bits, or stretch them to 16.
+
+    What Pillow has parsed decides where it parses all of the header. Of JPEG 2000 it reads a box
+    around the image, which may contradict the image itself.
+
+    Raises
+    ------
+    ImageReadError
+        For a PPM file that neither Pillow nor imagecodecs reads correctly, or in good time; and
+        for a JPEG 2000 image that has no size or exceeds the limit.
+    """
+    if image.format == "PNG":
+        return image.mode not in _MODE_BYTES and _value_bytes(image) > 1
+    if image.format == "PPM":
+        _check_pnm(image, file, name)
+    if image.format != "JPEG2000":
+        return False
+    size = encoded_size(file)
+    if size is None:
+        raise ImageReadError(
+            f"{name}: damaged JPEG 2000 file: it has no image, or one without a size; copy or "
+            "export it again"
+        )
+    n_bytes = 2 if size.n_bits > 8 else 1
+    check_size(size.height, size.width, name, max_pixels, size.n_channels, n_bytes)
+    return n_bytes > 1
+
+
+def _check_pnm(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> None:
+    tile: Any = image.tile[0]
+    decoder, _, start, arguments = tile
+    n_bits = arguments[1].bit_length() if image.mode == "RGB" and decoder != "raw" else 8
+    if n_bits > 8:
+        raise ImageReadError(
+            f"{name}: a PPM file of {n_bits} bits per channel, which is not supported; export it "
+            "as PNG or TIFF"
+        )
+    if decoder == "ppm_plain":
+        file.seek(start)
+        # Pillow takes minutes to remove many of them.
+        if any(b"#" in block for block in iter(partial(file.read, 1 << 20), b"")):
+            raise ImageReadError(
+                f"{name}: a PNM file with comments among its pixels, which is not read; export it "
+                "as PNG or TIFF"
+            )
+
+
+def _deep_pixels(file: BinaryIO, kind: str) -> NDArray:
+    import imagecodecs
+
+    file.seek(0)
+    decode = imagecodecs.png_decode if kind == "PNG" else imagecodecs.jpeg2k_decode
+    pixels = decode(file.read())
+    if pixels.ndim == 2:
+        return pixels
+    return pixels[:, :, 0] if pixels.shape[2] == 2 else pixels[:, :, :3]
 
 
 class EncodedSize(NamedTuple):
@@ -210,36 +281,40 @@ class EncodedSize(NamedTuple):
     height: int
     width: int
     n_channels: int
-    n_bits: int
+    n_bits: int  # of the deepest channel
 
 
-def encoded_size(data: bytes) -> EncodedSize | None:
+def encoded_size(file: BinaryIO) -> EncodedSize | None:
     """Return the size in the header of a PNG, JPEG or JPEG 2000 image; None if there is none.
 
     Parameters
     ----------
-    data : bytes
-        The image, or its beginning.
+    file : binary file
+        Its position is kept.
 
     Examples
     --------
-    >>> encoded_size(b"\\xff\\xd8" + b"\\xff\\xc0" + bytes([0, 11, 8, 0, 2, 0, 5, 1]))
+    >>> import io
+    >>> encoded_size(io.BytesIO(b"\\xff\\xd8" + b"\\xff\\xc0" + bytes([0, 11, 8, 0, 2, 0, 5, 1])))
     EncodedSize(height=2, width=5, n_channels=1, n_bits=8)
     """
+    position = file.tell()
     try:
-        if data.startswith(b"\x89PNG"):
-            width, height, n_bits, colour = struct.unpack_from(">IIBB", data, 16)
+        (mark,) = unpack_at(file, 0, "4s")
+        if mark == b"\x89PNG":
+            width, height, n_bits, colour = unpack_at(file, 16, ">IIBB")
             return EncodedSize(height, width, _PNG_CHANNELS.get(colour, 1), n_bits)
-        if data.startswith(b"\xff\xd8"):
-            return _jpeg_size(data)
-        start = data.find(b"\xff\x4f\xff\x51")
-        if start >= 0:
-            _, right, bottom, left, top = struct.unpack_from(">H4I", data, start + 6)
-            n_channels, depth = struct.unpack_from(">HB", data, start + 40)
-            return EncodedSize(bottom - top, right - left, n_channels, (depth & 0x7F) + 1)
-    except struct.error:  # the data end within the header
-        pass
-    return None
+        return _jpeg_size(file) if mark[:2] == b"\xff\xd8" else _jpeg_2000_size(file)
+    except struct.error:  # the file ends within the header
+        return None
+    finally:
+        file.seek(position)
+
+
+def unpack_at(file: BinaryIO, offset: int, layout: str) -> tuple[Any, ...]:
+    """Return the numbers at an offset of a file, with `struct.error` if it ends before."""
+    file.seek(offset)
+    return struct.unpack(layout, file.read(struct.calcsize(layout)))
 
 
 _PNG_CHANNELS = {2: 3, 4: 2, 6: 4}
@@ -247,60 +322,46 @@ _NO_LENGTH = {0x01, *range(0xD0, 0xD9)}  # markers of JPEG that no data follow
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
-def _jpeg_size(data: bytes) -> EncodedSize | None:
+def _jpeg_size(file: BinaryIO) -> EncodedSize | None:
     position = 2
-    while data[position : position + 1] == b"\xff":
-        (marker,) = struct.unpack_from("B", data, position + 1)
+    while True:
+        start, marker = unpack_at(file, position, "BB")
+        if start != 0xFF:
+            return None
         if marker in _FRAMES:
-            n_bits, height, width, n_channels = struct.unpack_from(">BHHB", data, position + 4)
+            n_bits, height, width, n_channels = unpack_at(file, position + 4, ">BHHB")
             return EncodedSize(height, width, n_channels, n_bits)
         if marker == 0xFF:
             position += 1
         elif marker in _NO_LENGTH:
             position += 2
         else:
-            position += 2 + struct.unpack_from(">H", data, position + 2)[0]
-    return None
+            position += 2 + unpack_at(file, position + 2, ">H")[0]
 
 
-_MODE_BYTES = {"I": 4, "F": 4, "I;16": 2, "I;16B": 2}
-_N_HEADER = 1 << 16  # bytes within which the size of a JPEG 2000 file is found
-
-
-def _deep_colour_size(file: BinaryIO, kind: str) -> EncodedSize | None:
-    """Return the size of an image of several channels of over 8 bits, which Pillow would cut."""
-    if kind == "PNM":
-        return _deep_ppm_size(file)
-    if kind not in ("PNG", "JPEG2000"):
+def _jpeg_2000_size(file: BinaryIO) -> EncodedSize | None:
+    start = _codestream_start(file)
+    if unpack_at(file, start, "4s") != (b"\xff\x4f\xff\x51",):
         return None
-    position = file.tell()
-    file.seek(0)
-    size = encoded_size(file.read(_N_HEADER))
-    file.seek(position)
-    return size if size and size.n_channels > 1 and size.n_bits > 8 else None
+    _, right, bottom, left, top = unpack_at(file, start + 6, ">H4I")
+    (n_channels,) = unpack_at(file, start + 40, ">H")
+    depths = unpack_at(file, start + 42, f">{3 * n_channels}B")[::3]
+    n_bits = max(((depth & 0x7F) + 1 for depth in depths), default=0)
+    return EncodedSize(bottom - top, right - left, n_channels, n_bits)
 
 
-def _deep_ppm_size(file: BinaryIO) -> EncodedSize | None:
-    position = file.tell()
-    file.seek(0)
-    found = re.match(rb"P[36]" + 3 * rb"(?:\s+|#[^\n]*\n)+(\d+)", file.read(N_HEAD))
-    file.seek(position)
-    width, height, top = map(int, found.groups()) if found else (0, 0, 0)
-    return EncodedSize(height, width, 3, top.bit_length()) if top > 255 else None
-
-
-def _deep_pixels(file: BinaryIO, kind: str, size: EncodedSize, name: str) -> NDArray:
-    if kind == "PNM":
-        raise ImageReadError(
-            f"{name}: a PPM file of {size.n_bits} bits per channel, which is not supported; export "
-            "it as PNG or TIFF"
-        )
-    import imagecodecs
-
-    file.seek(0)
-    decode = imagecodecs.png_decode if kind == "PNG" else imagecodecs.jpeg2k_decode
-    pixels = decode(file.read())
-    return pixels[:, :, 0] if pixels.shape[2] == 2 else pixels[:, :, :3]
+def _codestream_start(file: BinaryIO) -> int:
+    """Return where the image of a JPEG 2000 file begins: at once, or in one of its boxes."""
+    start = 0
+    length, kind = unpack_at(file, 0, ">I4s")
+    if kind != b"jP  ":
+        return 0
+    while kind != b"jp2c":
+        if length == 1:
+            (length,) = unpack_at(file, start + 8, ">Q")
+        start += max(length, 8)  # OpenJPEG refuses shorter ones
+        length, kind = unpack_at(file, start, ">I4s")
+    return start + (16 if length == 1 else 8)
 
 
 def image_pixels(image: Image.Image) -> NDArray:

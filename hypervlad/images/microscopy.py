@@ -7,6 +7,7 @@ claims is compared with the limits before any pixel is read.
 from __future__ import annotations
 
 import importlib
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.formats import DecodedImage, json_value
+from hypervlad.images.formats import DecodedImage, json_value, unpack_at
 from hypervlad.images.metadata import length_in_nm
 from hypervlad.images.pixels import check_size
 
 MICROSCOPY_KINDS = frozenset({"DM", "MRC", "SER"})
 
+_MRC_HEAD = 1024  # bytes, before the extended header
 _SER_HEAD = "<3h4i"  # byte order, series, version; data type, tag type, elements, valid elements
 _SER_IMAGES = 0x4122
 _SER_TYPES = dict(enumerate(("u1", "u2", "u4", "i1", "i2", "i4", "f4", "f8", "c8", "c16"), start=1))
@@ -102,6 +104,14 @@ def _read_values(file: BinaryIO, offset: int, dtype: str, shape: tuple[int, int]
 
 def _decode_mrc(path: Path, page: int, name: str, max_pixels: int | None) -> DecodedImage:
     mrcfile = _import_extra("mrcfile", "MRC", name)
+    with path.open("rb") as file:  # mrcfile makes room for the extended header before it reads it
+        order = mrcfile.utils.byte_order_from_machine_stamp(unpack_at(file, 212, "4B"))
+        (n_extended,) = unpack_at(file, 92, order + "i")
+        if _MRC_HEAD + n_extended > file.seek(0, os.SEEK_END):
+            raise ImageReadError(
+                f"{name}: damaged or truncated MRC file: its header is longer than the file; copy "
+                "or export it again"
+            )
     with mrcfile.open(path, header_only=True) as header_only:
         header = header_only.header
         n_bytes = mrcfile.utils.dtype_from_mode(header.mode).itemsize
@@ -120,14 +130,14 @@ def _decode_mrc(path: Path, page: int, name: str, max_pixels: int | None) -> Dec
 def _decode_ser(path: Path, page: int, name: str, max_pixels: int | None) -> DecodedImage:
     # Read here: ncempy refuses an intact series if the .emi file beside it is damaged.
     with path.open("rb") as file:
-        _, _, version, data_type, _, _, n_pages = _unpack(file, 0, _SER_HEAD)
+        _, _, version, data_type, _, _, n_pages = unpack_at(file, 0, _SER_HEAD)
         if data_type != _SER_IMAGES:
             raise ImageReadError(f"{name}: a SER file of spectra, not of images; leave it out")
         _check_page(page, n_pages, name)
         address = "<i" if version <= 0x0210 else "<q"
-        (table,) = _unpack(file, struct.calcsize(_SER_HEAD), address)
-        (offset,) = _unpack(file, table + page * struct.calcsize(address), address)
-        _, across, _, _, down, _, value_type, width, height = _unpack(file, offset, _SER_ELEMENT)
+        (table,) = unpack_at(file, struct.calcsize(_SER_HEAD), address)
+        (offset,) = unpack_at(file, table + page * struct.calcsize(address), address)
+        _, across, _, _, down, _, value_type, width, height = unpack_at(file, offset, _SER_ELEMENT)
         dtype = np.dtype(_SER_TYPES[value_type]).newbyteorder("<")
         check_size(height, width, name, max_pixels, n_bytes=dtype.itemsize)
         start = offset + struct.calcsize(_SER_ELEMENT)
@@ -136,11 +146,6 @@ def _decode_ser(path: Path, page: int, name: str, max_pixels: int | None) -> Dec
     decoded = DecodedImage(pixels, metadata=metadata)
     decoded.set_pixel_sides((length_in_nm(across, "m"), length_in_nm(down, "m")))
     return decoded
-
-
-def _unpack(file: BinaryIO, offset: int, layout: str) -> tuple[Any, ...]:
-    file.seek(offset)
-    return struct.unpack(layout, file.read(struct.calcsize(layout)))
 
 
 @dataclass

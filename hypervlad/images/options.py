@@ -54,6 +54,7 @@ class ReadOptions:
         Largest image that is decoded, in grey pixels of up to 32 bits, as a protection against
         damaged or malicious files: an RGB pixel counts as three of them, a 64-bit value as two.
         Stored values and result thus take 4 bytes x `max_pixels` each at most. None for no limit.
+        A loaded model has the limit given to :func:`hypervlad.load`, not the one of its training.
 
     Raises
     ------

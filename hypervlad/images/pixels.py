@@ -84,7 +84,8 @@ def check_size(
     counted = f", counted as {n_pixels:,} of 4 bytes," if each else ""
     raise ImageReadError(
         f"{name}: {height} x {width} pixels{each}{counted} is more than max_pixels={max_pixels:,}; "
-        "crop or bin the image, or raise max_pixels if you trust the file and have the memory"
+        "crop or bin the image, or raise max_pixels (of read_options, or of hypervlad.load for a "
+        "saved model) if you trust the file and have the memory"
     )
 
 

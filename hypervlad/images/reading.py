@@ -31,6 +31,7 @@ from hypervlad.images.errors import (
 )
 from hypervlad.images.formats import (
     N_HEAD,
+    RASTER_KINDS,
     DecodedImage,
     check_single_page,
     decode_raster,
@@ -44,7 +45,7 @@ from hypervlad.images.pixels import Rule, as_pixels, scale_pixels, scaling_rule,
 from hypervlad.images.tiff import decode_tiff
 
 # Part of the key under which facts of a file are cached: increase it when pixels of a file change.
-READING_VERSION = 3
+READING_VERSION = 4
 _N_AHEAD = 2  # images that each thread reads ahead, which bounds the memory
 
 T = TypeVar("T")
@@ -418,7 +419,7 @@ def _read(source: Any, options: ReadOptions, name: str, with_digest: bool) -> Mi
         _decode_path(source, options, name) if is_path else _decode_array(source, options, name)
     )
     if options.page is None and decoded.metadata.get("n_pages", 1) > 1:
-        _warn_of_pages(name)
+        _warn_of_pages(name, decoded.metadata["format"])
     if options.channel is not None:
         decoded.pixels = select_channel(decoded.pixels, options.channel, name)
     pixels = as_pixels(decoded.pixels, name, options.max_pixels)
@@ -436,12 +437,16 @@ def _read(source: Any, options: ReadOptions, name: str, with_digest: bool) -> Mi
     )
 
 
-def _warn_of_pages(name: str) -> None:
+def _warn_of_pages(name: str, kind: str) -> None:
     # The same text, from the same line, for all files of a folder: Python shows it once.
+    choice = (
+        f'{{"page": 0}} confirms the first; export others of a {kind} file as images of their own'
+        if kind in RASTER_KINDS
+        else '{"page": 1} reads the second, {"page": 0} confirms the first'
+    )
     warnings.warn(
         f"{os.path.dirname(name) or os.curdir}: files of several pages, sections or frames, of "
-        "which only the first is read ('hypervlad check' lists them); "
-        'read_options={"page": 1} reads the second, {"page": 0} confirms the first',
+        f"which only the first is read ('hypervlad check' lists them); read_options={choice}",
         PartlyReadWarning,
         stacklevel=1,
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -21,6 +24,7 @@ _FEI_TAGS = (34682, 34680)
 _ZEISS_TAG = 34118
 _RESOLUTION_TAGS = (282, 283)
 _ORIENTATION_TAG = 274
+_STK_PLANES_TAG = 33629  # as many values as planes
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
 # Samples that each photometric interpretation (TIFF 6.0) describes; further ones are extra.
@@ -49,8 +53,9 @@ def decode_tiff(file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage
     ----------
     file : binary file
     options : ReadOptions
-        `page` is read. With a `channel`, all samples are returned for it to be selected. The page's
-        header is compared with `max_pixels` before decoding.
+        `page` is read: of stacks that one directory describes, its images come before those of
+        further directories. With a `channel`, all samples are returned for it to be selected. The
+        page's header is compared with `max_pixels` before decoding.
     name : str
         Name of the image in errors.
 
@@ -69,18 +74,24 @@ def decode_tiff(file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage
 
     page = options.page or 0
     with tifffile.TiffFile(file) as tiff:
-        n_pages = len(tiff.pages)
-        if n_pages == 0:
+        n_directories = len(tiff.pages)
+        if n_directories == 0:
             raise ImageReadError(
                 f"{name}: damaged or truncated TIFF file: it has no pages; copy or export it again"
             )
+        n_frames = _n_frames(tiff)
+        n_pages = n_frames + n_directories - 1
         if page >= n_pages:
             raise ImageReadError(
                 f"{name}: page {page} was requested, but the file has {_count_pages(n_pages)}; "
                 "pages are counted from 0"
             )
-        tiff_page = tiff.pages[page]
+        tiff_page = tiff.pages[max(0, page - n_frames + 1)]
         assert isinstance(tiff_page, tifffile.TiffPage)
+        if page < n_frames:
+            tiff_page.dataoffsets = tuple(
+                offset + page * tiff_page.nbytes for offset in tiff_page.dataoffsets
+            )
         _check_layout(tiff_page, name)
         if options.channel is None:
             _check_samples(tiff_page, name)
@@ -95,6 +106,42 @@ def decode_tiff(file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage
         )
         _add_instrument(decoded, tiff, tiff_page)
     return decoded
+
+
+def _n_frames(tiff: TiffFile) -> int:
+    """Return how many images the first directory describes, one after the other in the file.
+
+    One directory describes the stacks of over 4 GB of ImageJ, those of MetaMorph, and those of
+    tifffile with ``truncate=True``. Other programs may keep the description of a stack in a file
+    that holds one image of it, so frames count as far as the file reaches.
+    """
+    page = tiff.pages.first
+    if not page.is_contiguous or page.nbytes < 1:
+        return 1
+    described = [1]
+    if page.is_imagej:
+        imagej = tiff.imagej_metadata or {}
+        described += [_product([imagej.get("images")])]
+        described += [_product(imagej.get(key) for key in ("frames", "slices", "channels"))]
+    if page.shaped_description is not None:
+        described += [_shaped_size(page.shaped_description) // page.size]
+    if page.is_stk and _STK_PLANES_TAG in page.tags:
+        described += [page.tags[_STK_PLANES_TAG].count]
+    n_stored = (tiff.filehandle.size - page.dataoffsets[0]) // page.nbytes
+    n_frames = min(max(described), n_stored)
+    return n_frames if n_frames > len(tiff.pages) else 1
+
+
+def _product(numbers: Iterable[Any]) -> int:
+    return math.prod(number for number in numbers if isinstance(number, int) and number > 0)
+
+
+def _shaped_size(description: str) -> int:
+    """Return how many values tifffile has described; 1 if it has not."""
+    try:
+        return _product(json.loads(description)["shape"])
+    except (ValueError, TypeError, KeyError):
+        return 1
 
 
 def _count_pages(n_pages: int) -> str:
@@ -195,7 +242,7 @@ def _streams_fit(page: TiffPage, file: BinaryIO) -> bool:
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
         file.seek(offset)
         stream = file.read(count)
-        size = encoded_size(stream)
+        size = encoded_size(io.BytesIO(stream))
         if size is None or size.height > height or size.width > width:
             return False
         if size.n_channels > page.samplesperpixel:

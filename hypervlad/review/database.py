@@ -10,8 +10,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from hypervlad.files import move_into_place, refuse_link
+from hypervlad.files import move_to_new_name, refuse_links
 from hypervlad.review.records import Entry, LabelledImage, QueueError, TrainingImage
+from hypervlad.strict_json import parse_json
 
 VERSION = 2
 APPLICATION = 0x48564C51  # "HVLQ", in the file's header
@@ -85,12 +86,12 @@ def check_free(folder: Path) -> None:
     ------
     QueueError
     LinkError
-        If one of the files is a symbolic link.
+        If one of the files is a symbolic link, or has a second name.
     """
     if folder.exists() and not folder.is_dir():
         raise QueueError(f"{folder}: a file; give a folder, which is created if it does not exist")
     for name in _FILES:
-        refuse_link(folder / name)
+        refuse_links(folder / name)
         if (folder / name).exists():
             raise QueueError(
                 f"{folder}: holds a queue already, with its labels, or a part of one ({name}); "
@@ -115,7 +116,11 @@ def _created(folder: Path) -> Iterator[sqlite3.Connection]:
         finally:
             connection.close()
         check_free(folder)
-        move_into_place(temporary, folder / FILE)
+        try:
+            move_to_new_name(temporary, folder / FILE)
+        except FileExistsError:
+            check_free(folder)  # names the queue that was made meanwhile
+            raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -131,11 +136,15 @@ def connect(folder: Path) -> sqlite3.Connection:
     QueueError
         If there is no queue, or it is damaged or of another version.
     LinkError
-        If one of its files is a symbolic link.
+        If one of its files is a symbolic link, or has a second name.
     """
-    for name in _FILES:
-        refuse_link(folder / name)
     path = folder / FILE
+    for draft in folder.glob(".*.tmp"):  # a second name, if making the queue was interrupted
+        with contextlib.suppress(FileNotFoundError):
+            if draft.samefile(path):
+                draft.unlink()
+    for name in _FILES:
+        refuse_links(folder / name)
     if not path.is_file():
         raise QueueError(f"{folder}: no queue here; make one with 'hypervlad review start'")
     connection = sqlite3.connect(
@@ -294,7 +303,7 @@ def read_queue(connection: sqlite3.Connection) -> list[LabelledImage]:
     found = []
     for row in rows:
         with reporting_damage(row["id"]):
-            (predicted, share), *_ = json.loads(row["scores"])
+            (predicted, share), *_ = parse_json(row["scores"])
             found.append(
                 LabelledImage(
                     item=row["id"],
@@ -318,7 +327,7 @@ def reporting_damage(item: int) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, OverflowError) as error:
         raise QueueError(
             f"the queue is damaged: what it holds of image {item} cannot be read ({error}); "
             "restore an earlier copy of its folder, or start another queue"

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-import json
 import re
 import socket
 import sqlite3
@@ -35,6 +34,7 @@ from hypervlad.reports.html import printable
 from hypervlad.review.previews import SCREEN, THUMBNAIL, WHOLE, BusyError, Previews
 from hypervlad.review.records import Answer, QueueError, UnknownError
 from hypervlad.review.store import Queue
+from hypervlad.strict_json import parse_json
 
 HOST = "127.0.0.1"
 _PAGE = Path(__file__).parent / "page"
@@ -314,7 +314,6 @@ HEADERS = {
 }
 MAX_BYTES = 4096  # of the body of a request
 _NAME = re.compile(r"[A-Za-z0-9_-]{8,64}")
-_FLAT_OBJECT = re.compile(rb'\s*\{(?:[^"{}\[\]]|"(?:[^"\\]|\\.)*")*\}\s*', re.DOTALL)
 
 
 class RefusedError(Exception):
@@ -382,26 +381,15 @@ def body_of(request: Request, fields: Mapping[str, type]) -> dict[str, Any]:
     RefusedError
         If it is not a JSON object with exactly these fields, each of its type.
     """
-    content = _flat_object(request.get_data(cache=False))
-    if content is None or set(content) != set(fields):
+    try:
+        content = parse_json(request.get_data(cache=False))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or set(content) != set(fields):
         raise RefusedError(400, f"expected a JSON object with {', '.join(fields)}")
     for name, kind in fields.items():
         if type(content[name]) is not kind:  # True is not a number here
             raise RefusedError(400, f"expected {name} to be {kind.__name__}")
         if name in ("client", "click") and not _NAME.fullmatch(content[name]):
             raise RefusedError(400, f"expected {name} to be 8 to 64 letters and digits")
-    return content
-
-
-def _flat_object(body: bytes) -> dict[str, Any] | None:
-    """Return a JSON object of text and numbers; None if the body is anything else.
-
-    Nothing nested reaches the parser, which would call itself for each level.
-    """
-    if not _FLAT_OBJECT.fullmatch(body):
-        return None
-    try:
-        content: dict[str, Any] = json.loads(body)
-    except ValueError:
-        return None
     return content

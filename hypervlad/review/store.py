@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import sqlite3
@@ -25,6 +24,7 @@ from hypervlad.review.records import (
     QueueError,
     UnknownError,
 )
+from hypervlad.strict_json import parse_json
 
 LEASE = 90.0  # seconds that an image stays with a window that sends nothing
 _MAX_NAME_LENGTH = 80
@@ -367,10 +367,10 @@ class Queue:
         with reporting_damage(row["id"]):
             nearest = [
                 Neighbour(row["row"], row["name"], row["label"], row["path"] is not None)
-                for number in json.loads(row["nearest"])
+                for number in parse_json(row["nearest"])
                 for row in self.connection.execute("SELECT * FROM training WHERE row = ?", [number])
             ]
-            scores = [(int(number), float(share)) for number, share in json.loads(row["scores"])]
+            scores = [(int(number), float(share)) for number, share in parse_json(row["scores"])]
             name = os.fsdecode(row["name"]).encode("utf-8", "replace").decode("utf-8")
             return Item(
                 row["id"], name, row["kind"], row["reason"], row["novelty"], scores, nearest

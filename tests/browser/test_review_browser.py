@@ -255,7 +255,7 @@ def test_the_last_images_in_another_window_come_back_when_it_is_closed(
     folder = make(3, pictures=True)
     link = served(folder).link
     first, second = open_window(link), open_window(link)
-    assert "open in another window" in second.text("done-text")
+    second.until(lambda: "open in another window" in second.text("done-text"))
     first.close()
     second.until(lambda: second.name == "new/000.png")
 

@@ -201,7 +201,7 @@ def resume_extraction(extract: Callable[..., object], place: Path, expected: byt
 
 
 def _has_parts(folder: Path, n: int) -> bool:
-    return (folder / "f.parquet").exists() or len(list(folder.rglob("*.arrow"))) >= n
+    return (folder / "f.parquet").exists() or len(list(folder.rglob("*.task"))) >= n
 
 
 def queues(seed: int, folder: Path) -> Iterator[Case]:

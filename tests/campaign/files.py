@@ -6,7 +6,6 @@ Other than damaged bytes, these reach what lies behind the checks of damage.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 import shutil
@@ -20,20 +19,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from support.forged_parts import read_part, write_part, write_with_digest
 from support.review_queues import CLASSES, entry
 from support.tiny import make_tiny_encoder, register_tiny
 
-from hypervlad import HypercolumnVLAD, extract_features
+from hypervlad import HypercolumnVLAD, extract_features, load_features
 from hypervlad.extraction import FeatureFileError
 from hypervlad.extraction.manifest import TaskFolder
 from hypervlad.review import Queue, QueueError
 from hypervlad.review.database import make_queue
 from tests.campaign.case import Case
-from tests.campaign.damaged_files import use_features
+from tests.campaign.damaged_files import damaged, use_features
 
 _N_PER_SEED = 60
 _N_IMAGES = 12
-_DIGEST_BYTES = 32  # before the Arrow stream of a part
+_DIGEST_BYTES = 32  # at the start of a part
 #: Values of another type or size than expected.
 ODD_VALUES: tuple[Any, ...] = (
     *(None, True, 0, -1, 2**31, 2**63, -(2**70), 1e308, float("nan"), float("inf")),
@@ -134,34 +134,37 @@ def parts(seed: int, folder: Path) -> Iterator[Case]:
     """Unfinished extractions with forged parts and manifests: the result is as if they were not."""
     rng, (encoder, images) = np.random.default_rng(seed), _encoder_and_images(seed, folder)
     out, beside = folder / "f.parquet", folder / "_f.parquet.parts"
-    extract_features(images, encoder, out=folder / "sound.parquet")
-    sound = (folder / "sound.parquet").read_bytes()
+    sound = folder / "sound.parquet"
+    extract_features(images, encoder, out=sound)
     _stop_before_the_end(images, encoder, out)
     beside.rename(folder / "kept")
     for _ in range(_N_PER_SEED):
         shutil.copytree(folder / "kept", beside)
         files = sorted(path for path in beside.rglob("*") if path.is_file())
         path = files[rng.integers(len(files))]
-        link = rng.random() < 0.2
+        link, is_part = rng.random() < 0.2, False
         if link:
             precious = folder / "precious"
             os.replace(path, precious)
             path.symlink_to(precious)
-        elif path.suffix == ".arrow":
+        elif is_part := path.suffix == ".task":
             _forge_part(path, rng)
         else:
             metadata = pq.read_schema(path).metadata
             records = pq.read_table(path).replace_schema_metadata(changed_facts(metadata, rng))
             pq.write_table(records, path)
-        attack = partial(_resume, images, encoder, out, sound)
+        attack = partial(_resume, images, encoder, out, sound, not is_part)
         yield Case(f"{path.name}, {'a link' if link else 'forged'}", attack)
         for left in (out, folder / "_f.parquet.images"):
             left.unlink(missing_ok=True)
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _resume(images: Path, encoder: HypercolumnVLAD, out: Path, sound: bytes) -> None:
-    """It ends with the same bytes, or is refused; a link's target is never changed."""
+def _resume(images: Path, encoder: HypercolumnVLAD, out: Path, sound: Path, exact: bool) -> None:
+    """It ends with the same file, or is refused; a link's target is never changed.
+
+    A forged part may hold other vectors, and other facts of pixels: these cannot be checked.
+    """
     precious = out.with_name("precious")
     before = precious.read_bytes() if precious.exists() else b""
     try:
@@ -169,26 +172,25 @@ def _resume(images: Path, encoder: HypercolumnVLAD, out: Path, sound: bytes) -> 
     except (FeatureFileError, FileExistsError):
         assert not out.exists()
     else:
-        assert out.read_bytes() == sound
+        (X, frame), (expected, expected_frame) = map(load_features, (out, sound))
+        assert X.shape == expected.shape
+        assert frame[["path", "label"]].equals(expected_frame[["path", "label"]])
+        assert not exact or out.read_bytes() == sound.read_bytes()
     assert (precious.read_bytes() if precious.exists() else b"") == before
 
 
 def _forge_part(path: Path, rng: np.random.Generator) -> None:
-    """Change rows or facts of a part, but no vector: who can forge those is not noticed."""
-    table = pa.ipc.open_stream(path.read_bytes()[_DIGEST_BYTES:]).read_all()
-    metadata = table.schema.metadata
-    if rng.random() < 0.5:
-        facts = json.loads(metadata[b"hypervlad"])
-        facts["run"] = _odd(rng)
-        metadata = {b"hypervlad": json.dumps(facts).encode()}
-    else:
-        table = table.slice(int(rng.integers(1, table.num_rows + 1)))
-    table = table.replace_schema_metadata(metadata)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    content = sink.getvalue().to_pybytes()
-    path.write_bytes(hashlib.sha256(content).digest() + content)
+    """Change a part, with a digest that fits: its facts, their text, its vectors, or all bytes."""
+    facts, vectors = read_part(path)
+    match rng.integers(6):
+        case 0 | 1 | 2:
+            write_part(path, changed_value(facts, rng), vectors)
+        case 3:
+            write_part(path, damaged(json.dumps(facts).encode(), rng), vectors)
+        case 4:
+            write_part(path, facts, damaged(vectors, rng))
+        case 5:
+            write_with_digest(path, damaged(path.read_bytes()[_DIGEST_BYTES:], rng))
 
 
 class _StoppedError(Exception):

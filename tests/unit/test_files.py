@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hypervlad import files
 from hypervlad.files import (
     LinkError,
     LockedError,
     exclusive_lock,
     file_digest,
     move_into_place,
+    move_to_new_name,
+    refuse_link,
+    refuse_links,
     replace_when_complete,
 )
 
@@ -90,6 +97,56 @@ def test_moving_into_place_refuses_a_link(tmp_path: Path, precious: Path) -> Non
     assert precious.read_text() == "mine"
 
 
+def test_a_junction_is_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows follows junctions as links, but `os.path.islink` does not call them so."""
+    (tmp_path / "parts").mkdir()
+    original = os.lstat
+
+    class Junction:
+        st_mode, st_nlink, st_reparse_tag = original(tmp_path / "parts").st_mode, 1, 0xA0000003
+
+    monkeypatch.setattr(
+        os, "lstat", lambda path: Junction if Path(path).name == "parts" else original(path)
+    )
+    with pytest.raises(LinkError, match="parts is a link to"):
+        refuse_link(tmp_path / "parts")
+    refuse_link(tmp_path)
+
+
+def test_a_second_name_is_refused_where_files_are_written_in_place(
+    tmp_path: Path, precious: Path
+) -> None:
+    os.link(precious, tmp_path / "queue.sqlite-wal")
+    with pytest.raises(LinkError, match=r"queue\.sqlite-wal has another name on this disk"):
+        refuse_links(tmp_path / "queue.sqlite-wal")
+    refuse_links(tmp_path)
+    refuse_links(tmp_path / "missing")
+    with replace_when_complete(tmp_path / "queue.sqlite-wal") as stream:
+        stream.write(b"forged")
+    assert precious.read_text() == "mine"
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_a_new_name_replaces_nothing(
+    hard_links: bool, tmp_path: Path, precious: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not hard_links:
+
+        def refused(*_: object) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(os, "link", refused)
+    draft = tmp_path / "draft"
+    draft.write_text("new")
+    with pytest.raises(FileExistsError):
+        move_to_new_name(draft, precious)
+    assert precious.read_text() == "mine"
+    move_to_new_name(draft, tmp_path / "new")
+    assert (tmp_path / "new").read_text() == "new"
+    assert (tmp_path / "new").stat().st_nlink == 1
+    assert not draft.exists()
+
+
 def test_a_digest_is_that_of_the_bytes(precious: Path) -> None:
     import hashlib
 
@@ -127,3 +184,92 @@ def test_a_lock_is_not_written_through_a_link(tmp_path: Path, precious: Path) ->
     with pytest.raises(LinkError), exclusive_lock(tmp_path / "lock", "f.parquet"):
         pass
     assert precious.read_text() == "mine"
+
+
+def test_a_lock_is_not_written_to_a_second_name(tmp_path: Path, precious: Path) -> None:
+    os.link(precious, tmp_path / "lock")
+    with (
+        pytest.raises(LinkError, match="lock has another name on this disk"),
+        exclusive_lock(tmp_path / "lock", "f.parquet"),
+    ):
+        pass
+    assert precious.read_text() == "mine"
+
+
+def test_a_second_name_that_is_given_after_the_check_is_not_written(
+    tmp_path: Path, precious: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "refuse_links", lambda path: os.link(precious, path))
+    with (
+        pytest.raises(LinkError, match="lock has another name on this disk"),
+        exclusive_lock(tmp_path / "lock", "f.parquet"),
+    ):
+        pass
+    assert precious.read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
+def test_a_pipe_is_no_lock(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock")
+    with (
+        pytest.raises(OSError, match="lock is not an ordinary file"),
+        exclusive_lock(tmp_path / "lock", "f.parquet"),
+    ):
+        pass
+
+
+@pytest.fixture
+def of_another_user(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Make files that exist readable only, or neither: the tests may run as root."""
+    original = os.open
+
+    def deny(*flags: int) -> None:
+        def opened(path: str, wanted: int, mode: int = 0o777, **options: Any) -> int:
+            if os.path.exists(path) and wanted & os.O_ACCMODE in flags:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            return original(path, wanted, mode, **options)
+
+        monkeypatch.setattr(os, "open", opened)
+
+    return deny
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there the lock needs no mode")
+def test_the_lock_of_another_user_names_its_owner(
+    tmp_path: Path, of_another_user: Callable[..., None]
+) -> None:
+    with exclusive_lock(tmp_path / "lock", "f.parquet"):
+        of_another_user(os.O_RDWR)
+        with (
+            pytest.raises(LockedError, match=rf"f\.parquet.*process {os.getpid()} on "),
+            exclusive_lock(tmp_path / "lock", "f.parquet"),
+        ):
+            pass
+        of_another_user(os.O_RDWR, os.O_RDONLY)
+        with (
+            pytest.raises(PermissionError, match=r"another user \(number \d+\) writes the same"),
+            exclusive_lock(tmp_path / "lock", "f.parquet"),
+        ):
+            pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there the lock needs no mode")
+@pytest.mark.parametrize("removable", [True, False])
+def test_what_a_killed_run_of_another_user_left_locks_nothing(
+    removable: bool,
+    tmp_path: Path,
+    of_another_user: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "lock").write_text("process 1 on another machine\n")
+    of_another_user(os.O_RDWR)
+    if not removable:
+        monkeypatch.setattr(files, "_remove", lambda path: False)
+    with exclusive_lock(tmp_path / "lock", "f.parquet"):
+        held = f"process {os.getpid()} on " if removable else "process 1 on another machine"
+        assert (tmp_path / "lock").read_text().startswith(held)
+        with (
+            pytest.raises(LockedError, match=r"f\.parquet: another run writes it now"),
+            exclusive_lock(tmp_path / "lock", "f.parquet"),
+        ):
+            pass

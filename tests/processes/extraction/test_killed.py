@@ -71,7 +71,7 @@ def test_a_killed_command_is_resumed(folder: Path, tmp_path: Path) -> None:
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    n_kept = len(list(tmp_path.rglob("_killed.parquet.parts/*/*.arrow")))
+    n_kept = len(list(tmp_path.rglob("_killed.parquet.parts/*/*.task")))
     assert 5 <= n_kept < 75
     for out in ("killed.parquet", "whole.parquet"):
         subprocess.run(command(out), cwd=tmp_path, env=environment, check=True)

@@ -31,7 +31,7 @@ def three_rings():
 
 
 def fitted(X, y, **options):
-    return BoostedSoftmaxClassifier(random_state=0, n_jobs=1, **options).fit(X, y)
+    return BoostedSoftmaxClassifier(random_state=0, **options).fit(X, y)
 
 
 def replace(header, arrays, name, array):

@@ -213,8 +213,9 @@ def test_a_file_brings_the_same_back(
     images = [*good[:5], *(image for image, _ in bad[:4])] if labelled else good
     masks = [None] * 5 + [mask for _, mask in bad[:4]] if labelled else None
     scorer.fit(images, masks=masks).set_threshold(1.25)
-    scorer.save(tmp_path / "m.hvlad")
+    scorer.set_params(tile_size=4096).save(tmp_path / "m.hvlad")
     again = load(tmp_path / "m.hvlad")
+    assert again.tile_size == PatchDefectScorer().tile_size
     assert isinstance(again, PatchDefectScorer)
     assert (again.threshold_, again.patch_, again.stride_) == (1.25, PATCH, 3)
     expected = scorer.score_map(bad[7][0])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.forged_parts import read_part, write_part, write_with_digest
 
 from hypervlad import HypercolumnVLAD, extract_features, load_features
-from hypervlad.extraction import FeatureFileError, plan_extraction
+from hypervlad.extraction import FeatureFileError, manifest, plan_extraction, run
 from hypervlad.extraction.manifest import TaskFolder
-from hypervlad.files import LinkError, LockedError, exclusive_lock
+from hypervlad.files import LinkError, LockedError, exclusive_lock, file_digest
+from hypervlad.images import SkippedImagesWarning
 
 links = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
 
@@ -57,8 +59,8 @@ def interrupted(
         "_f.parquet.parts",
         "_f.parquet.parts/manifest.parquet",
         "_f.parquet.parts/000000",
-        "_f.parquet.parts/000000/000000001.arrow",
-        "_f.parquet.parts/000000/000000004.arrow",
+        "_f.parquet.parts/000000/000000001.task",
+        "_f.parquet.parts/000000/000000004.task",
     ],
 )
 def test_resume_refuses_links(
@@ -106,85 +108,227 @@ def test_a_link_in_place_of_a_mapped_copy_is_refused(
 # --- forged parts ---------------------------------------------------------------------------------
 
 
-def rewrite_part(path: Path, change: Callable[[pa.Table, dict[str, Any]], pa.Table]) -> None:
-    """Change a finished task, with a digest that fits."""
-    table = pa.ipc.open_stream(path.read_bytes()[32:]).read_all()
-    facts = json.loads(table.schema.metadata[b"hypervlad"])
-    table = change(table, facts)
-    table = table.replace_schema_metadata({"hypervlad": json.dumps(facts)})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    content = sink.getvalue().to_pybytes()
-    path.write_bytes(hashlib.sha256(content).digest() + content)
+Facts = dict[str, Any]
+#: The order of the values in a record and in an image of a part.
+PATH, LABEL, DIGEST, NAME, REASON, SIZE, TIME = range(7)
+HEIGHT, WIDTH, CHANNELS, PIXEL_SIZE = range(4)
 
 
-def fewer_rows(table: pa.Table, _facts: dict[str, Any]) -> pa.Table:
-    return table.slice(1)
+def with_record(at: int, value: Any) -> Callable[[Facts, bytes], tuple[Any, bytes]]:
+    """Return a change of one value of the second record."""
+
+    def change(facts: Facts, vectors: bytes) -> tuple[Any, bytes]:
+        facts["records"][1][at] = value
+        return facts, vectors
+
+    return change
 
 
-def rows_in_another_order(table: pa.Table, _facts: dict[str, Any]) -> pa.Table:
-    return table.take([1, 0, 2, 3])
+def with_image(at: int, value: Any) -> Callable[[Facts, bytes], tuple[Any, bytes]]:
+    """Return a change of one value of the second image."""
+
+    def change(facts: Facts, vectors: bytes) -> tuple[Any, bytes]:
+        facts["images"][1][at] = value
+        return facts, vectors
+
+    return change
 
 
-def another_column(table: pa.Table, _facts: dict[str, Any]) -> pa.Table:
-    return table.append_column("more", pa.array(range(len(table))))
+def with_fact(name: str, value: Any) -> Callable[[Facts, bytes], tuple[Any, bytes]]:
+    """Return a change of one fact."""
+    return lambda facts, vectors: (facts | {name: value}, vectors)
 
 
-def shorter_vectors(table: pa.Table, _facts: dict[str, Any]) -> pa.Table:
-    flat = pa.array(np.zeros(3 * len(table), dtype=np.float32))
-    vectors = pa.FixedSizeListArray.from_arrays(flat, 3)
-    return table.set_column(7, pa.field("vector", vectors.type, nullable=False), vectors)
+def fewer_rows(facts: Facts, vectors: bytes) -> tuple[Any, bytes]:
+    kept = {name: facts[name][1:] for name in ("records", "images")}
+    return facts | kept, vectors[len(vectors) // 4 :]
 
 
-def facts_that_are_no_records(table: pa.Table, facts: dict[str, Any]) -> pa.Table:
-    facts["records"] = [{"path": 3}]
-    return table
+def in_another_order(facts: Facts, vectors: bytes) -> tuple[Any, bytes]:
+    return facts | {name: facts[name][::-1] for name in ("records", "images")}, vectors
 
 
-def no_facts(table: pa.Table, facts: dict[str, Any]) -> pa.Table:
-    facts.clear()
-    return table
+FORGED: dict[str, Callable[[Facts, bytes], tuple[Any, bytes]]] = {
+    "fewer rows": fewer_rows,
+    "rows in another order": in_another_order,
+    "shorter vectors": lambda facts, vectors: (facts, vectors[:-4]),
+    "longer vectors": lambda facts, vectors: (facts, vectors + bytes(4)),
+    "no vectors": lambda facts, vectors: (facts, b""),
+    "half a number": lambda facts, vectors: (facts, vectors[:-1]),
+    "no JSON": lambda _, vectors: (b"{", vectors),
+    "deep JSON": lambda _, vectors: (b"[" * 10_000, vectors),
+    "no facts": lambda _, vectors: ({}, vectors),
+    "a list": lambda _, vectors: ([], vectors),
+    "another run": with_fact("run", "0" * 32),
+    "no records": with_fact("records", 7),
+    "fewer images": with_fact("images", []),
+    "images that are no lists": with_fact("images", [1, 2, 3, 4]),
+    "a count that is no number": with_fact("n_cached", [[]]),
+    "a count that is infinite": with_fact("n_cached", float("inf")),
+    "a count that is too high": with_fact("n_cached", 5),
+    "another path": with_record(PATH, "../../x"),
+    "a long path": with_record(PATH, "x" * 10**6),
+    "another label": with_record(LABEL, "x"),
+    "a label that is no text": with_record(LABEL, 3),
+    "no digest": with_record(DIGEST, None),
+    "a digest that is none": with_record(DIGEST, "a/../../x"),
+    "a long digest": with_record(DIGEST, "0" * 10**5),
+    "a reason": with_record(REASON, "\udcff"),
+    "another size": with_record(SIZE, 2**62),
+    "a time that is no integer": with_record(TIME, 1e300),
+    "a time of many digits": with_record(TIME, 10**30),
+    "a height that is no number": with_image(HEIGHT, "20"),
+    "no width": with_image(WIDTH, 0),
+    "too many channels": with_image(CHANNELS, 128),
+    "a large height": with_image(HEIGHT, 2**31),
+    "a pixel size that is none": with_image(PIXEL_SIZE, -1.0),
+    "a pixel size that is no number": with_image(PIXEL_SIZE, []),
+}
 
 
-def a_count_that_is_no_number(table: pa.Table, facts: dict[str, Any]) -> pa.Table:
-    facts["n_cached"] = [[]]
-    return table
-
-
-def a_count_that_is_infinite(table: pa.Table, facts: dict[str, Any]) -> pa.Table:
-    facts["n_cached"] = float("inf")
-    return table
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        fewer_rows,
-        rows_in_another_order,
-        another_column,
-        shorter_vectors,
-        facts_that_are_no_records,
-        no_facts,
-        a_count_that_is_no_number,
-        a_count_that_is_infinite,
-    ],
-)
+@pytest.mark.parametrize("forged", FORGED)
 def test_a_forged_part_is_computed_again(
-    change: Callable[[pa.Table, dict[str, Any]], pa.Table],
+    forged: str,
     encoder: HypercolumnVLAD,
     folder: Path,
     tmp_path: Path,
     interrupted: Path,
     computed: list[str],
 ) -> None:
-    rewrite_part(tmp_path / "_f.parquet.parts" / "000000" / "000000001.arrow", change)
+    part = tmp_path / "_f.parquet.parts" / "000000" / "000000001.task"
+    write_part(part, *FORGED[forged](*read_part(part)))
     computed.clear()
     done = extract_features(folder, encoder, out=interrupted, resume=True)
     assert (done.n_images, len(computed)) == (20, 12)
-    np.testing.assert_array_equal(
-        load_features(interrupted)[0], extract_features(folder, encoder)[0]
-    )
+    X, frame = load_features(interrupted)
+    expected, expected_frame = extract_features(folder, encoder)
+    np.testing.assert_array_equal(X, expected)
+    assert frame.equals(expected_frame)
+
+
+def test_no_byte_of_a_part_reaches_a_parser_of_tables(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, interrupted: Path
+) -> None:
+    """Offsets in Arrow's own buffers are not checked: one that is forged ends the process."""
+    part = tmp_path / "_f.parquet.parts" / "000000" / "000000001.task"
+    sink = pa.BufferOutputStream()
+    table = pa.table({"path": ["a"], "digest": ["b"]})
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    write_with_digest(part, sink.getvalue().to_pybytes())
+    assert extract_features(folder, encoder, out=interrupted, resume=True).n_kept == 8
+
+
+@pytest.mark.parametrize("name", [float("inf"), 7, None, "", "0" * 33])
+def test_a_manifest_with_a_forged_name_of_its_run_is_none(
+    name: Any, encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, interrupted: Path
+) -> None:
+    path = tmp_path / "_f.parquet.parts" / "manifest.parquet"
+    table = pq.read_table(path)
+    facts = json.loads(table.schema.metadata[b"hypervlad"]) | {"run": name}
+    pq.write_table(table.replace_schema_metadata({"hypervlad": json.dumps(facts)}), path)
+    with pytest.raises(FileExistsError, match="exists, and was not made by hypervlad"):
+        extract_features(folder, encoder, out=interrupted, resume=True)
+
+
+def test_a_part_larger_than_planned_is_not_read(
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    interrupted: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    part = tmp_path / "_f.parquet.parts" / "000000" / "000000001.task"
+    facts, vectors = read_part(part)
+    write_part(part, json.dumps(facts).encode() + b" " * 10**5, vectors)
+    texts: list[int] = []
+
+    def noted(text: bytes) -> Any:
+        texts.append(len(text))
+        return json.loads(text)
+
+    monkeypatch.setattr(manifest, "parse_json", noted)
+    assert extract_features(folder, encoder, out=interrupted, resume=True).n_kept == 8
+    assert texts
+    assert max(texts) < 10**4
+
+
+def test_a_part_that_changes_before_the_merge_is_not_merged(
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    tmp_path: Path,
+    interrupted: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    part = tmp_path / "_f.parquet.parts" / "000000" / "000000001.task"
+    facts, vectors = read_part(part)
+    merge = run.Run._merge
+
+    def forged(*arguments: Any) -> Any:
+        write_part(part, *with_record(LABEL, "x")(facts, vectors))
+        return merge(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.Run, "_merge", forged)
+        with pytest.raises(OSError, match=r"1\.task: damaged, or changed by another program; run"):
+            extract_features(folder, encoder, out=interrupted, resume=True)
+    assert not interrupted.exists()
+    extract_features(folder, encoder, out=interrupted, resume=True)
+    assert load_features(interrupted)[1]["label"].tolist()[:8] == ["a"] * 8
+
+
+def test_the_digest_is_that_of_what_was_written(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, original = tmp_path / "f.parquet", run.replace_when_complete
+
+    @contextlib.contextmanager
+    def replaced_at_once(path: Path, **options: Any) -> Iterator[Any]:
+        with original(path, **options) as stream:
+            yield stream
+        os.replace(other, out)
+
+    extract_features(folder, encoder, out=tmp_path / "other.parquet", include="a/*")
+    other = tmp_path / "other.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "replace_when_complete", replaced_at_once)
+        extract_features(folder, encoder, out=out)
+    manifest_of_it = manifest.Manifest.open(manifest.finished_manifest(out))
+    assert manifest_of_it is not None
+    assert manifest_of_it.output_digest != file_digest(out)
+    extract_features(folder, encoder, out=out)
+    manifest_of_it = manifest.Manifest.open(manifest.finished_manifest(out))
+    assert manifest_of_it is not None
+    assert manifest_of_it.output_digest == file_digest(out)
+
+
+@links
+def test_a_folder_of_tasks_that_becomes_a_link_is_refused(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere, original = tmp_path / "elsewhere", Path.mkdir
+    elsewhere.mkdir()
+
+    def linked_meanwhile(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.name == "000000":
+            path.symlink_to(elsewhere)
+        original(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", linked_meanwhile)
+        with pytest.raises(LinkError, match="000000 is a link to"):
+            extract_features(folder, encoder, out=tmp_path / "f.parquet")
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_part_without_a_readable_image_is_kept(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
+) -> None:
+    for number in range(4):
+        (folder / "a" / f"{number}.png").write_bytes(b"no image")
+    with pytest.warns(SkippedImagesWarning, match="4 of 20"):
+        extract_features(folder, encoder, out=tmp_path / "f.parquet")
+    assert load_features(tmp_path / "f.parquet")[0].shape == (16, encoder.n_features_out_)
 
 
 # --- complete files -------------------------------------------------------------------------------
@@ -278,3 +422,20 @@ def test_a_second_run_names_the_first(
     assert plan_extraction(folder, encoder, out=interrupted, resume=True).n_kept == 12
     extract_features(folder, encoder, out=interrupted, resume=True)
     assert not list(tmp_path.glob("*.lock"))
+
+
+@links
+def test_a_complete_file_needs_no_lock(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be in a folder that cannot be written."""
+    extract_features(folder, encoder, out=tmp_path / "f.parquet")
+
+    def no_lock(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(run, "exclusive_lock", no_lock)
+    done = extract_features(folder, encoder, out=tmp_path / "f.parquet", resume=True)
+    assert done.n_kept == 20
+    with pytest.raises(PermissionError):
+        extract_features(folder, encoder, out=tmp_path / "f.parquet")

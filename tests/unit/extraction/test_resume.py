@@ -165,7 +165,7 @@ def test_a_damaged_task_file_is_computed_again(
 ) -> None:
     out = tmp_path / "f.parquet"
     interrupted(monkeypatch, encoder, folder, out, 3)
-    part = sorted(tmp_path.rglob("_f.parquet.parts/*/*.arrow"))[1]
+    part = sorted(tmp_path.rglob("_f.parquet.parts/*/*.task"))[1]
     content = bytearray(part.read_bytes())
     if damage == "flip":
         content[200] ^= 255  # in the vectors' page
@@ -316,10 +316,10 @@ def test_a_full_disk_loses_nothing(
     @contextlib.contextmanager
     def little_room(path: Path, **options: bool) -> Iterator[Any]:
         with original(path, **options) as stream:
-            if path.suffix == ".arrow" and not room[0]:
+            if path.suffix == ".task" and not room[0]:
                 stream.write(b"half of it")
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            room[0] -= path.suffix == ".arrow"
+            room[0] -= path.suffix == ".task"
             yield stream
 
     with monkeypatch.context() as patch:

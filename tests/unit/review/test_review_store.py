@@ -332,6 +332,48 @@ def test_links_are_not_followed(name: str, make: Callable[..., Path], tmp_path: 
         Queue(made)
 
 
+@pytest.mark.parametrize("name", [FILE, f"{FILE}-wal", f"{FILE}-shm"])
+def test_nothing_is_written_to_a_second_name(
+    name: str, make: Callable[..., Path], tmp_path: Path
+) -> None:
+    """SQLite writes to these files in place."""
+    made, precious = make(1), tmp_path / "precious"
+    if (made / name).exists():
+        os.link(made / name, precious)
+    else:
+        precious.write_text("mine")
+        os.link(precious, made / name)
+    before = precious.read_bytes()
+    with pytest.raises(LinkError, match=f"{name} has another name on this disk"):
+        Queue(made)
+    assert precious.read_bytes() == before
+
+
+def test_a_queue_whose_making_was_interrupted_at_the_end_is_complete(
+    make: Callable[..., Path],
+) -> None:
+    made = make(1)
+    os.link(made / FILE, made / ".0123456789abcdef.tmp")
+    Queue(made).close()
+    assert not list(made.glob("*.tmp"))
+
+
+def test_a_queue_that_is_made_meanwhile_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, original = tmp_path / "q", os.link
+
+    def made_meanwhile(draft: Path, path: Path) -> None:
+        path.write_text("another queue")
+        original(draft, path)
+
+    monkeypatch.setattr(os, "link", made_meanwhile)
+    with pytest.raises(QueueError, match="holds a queue already"):
+        make_queue(folder, CLASSES, [entry(tmp_path, 0)], [], {})
+    assert [each.name for each in folder.iterdir()] == [FILE]
+    assert (folder / FILE).read_text() == "another queue"
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [

@@ -1,0 +1,33 @@
+"""JPEG 2000 and PNM files with headers of any layout, which no package writes."""
+
+from __future__ import annotations
+
+import struct
+
+
+def jp2_boxes(content: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the boxes of a JP2 file: their kinds and what they hold."""
+    boxes, start = [], 0
+    while start < len(content):
+        length, kind = struct.unpack_from(">I4s", content, start)
+        end = start + length if length else len(content)
+        boxes.append((kind, content[start + 8 : end]))
+        start = end
+    return boxes
+
+
+def jp2_bytes(boxes: list[tuple[bytes, bytes]], long: frozenset[bytes] = frozenset()) -> bytes:
+    """Return the JP2 file of some boxes; those of a kind in `long` have lengths of 64 bits."""
+    return b"".join(
+        struct.pack(">I4sQ", 1, kind, 16 + len(body)) + body
+        if kind in long
+        else struct.pack(">I4s", 8 + len(body), kind) + body
+        for kind, body in boxes
+    )
+
+
+def siz_bytes(height: int, width: int, depths: list[int]) -> bytes:
+    """Return the beginning of a JPEG 2000 codestream: its mark and its size, one tile."""
+    channels = b"".join(bytes([depth - 1, 1, 1]) for depth in depths)
+    numbers = (38 + len(channels), 0, width, height, 0, 0, width, height, 0, 0, len(depths))
+    return b"\xff\x4f\xff\x51" + struct.pack(">HH8IH", *numbers) + channels

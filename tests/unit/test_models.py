@@ -1,0 +1,223 @@
+"""Forged files of whole models: refused when they are loaded, whatever their digest says."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hypervlad
+from hypervlad import BoostedSoftmaxClassifier, HypercolumnVLAD
+from hypervlad.base import Estimator
+from hypervlad.baselines import PatchCNNClassifier, TransferClassifier
+from hypervlad.baselines.patch_network import PatchArchitecture
+from hypervlad.images import ImageReadError
+from hypervlad.images.options import MAX_PIXELS
+from hypervlad.modelfile import ModelFileError, read_model, write_model
+
+Change = Callable[[dict[str, Any], dict[str, Any]], None]
+
+
+@pytest.fixture(scope="module")
+def trees() -> BoostedSoftmaxClassifier:
+    X = np.random.default_rng(0).normal(size=(90, 4))
+    options = {"init": None, "n_iter_no_change": None, "n_estimators": 3, "n_jobs": 3}
+    return BoostedSoftmaxClassifier(**options).fit(X, X[:, 0] * X[:, 1] > 0)
+
+
+@pytest.fixture(scope="module")
+def patch_network() -> PatchCNNClassifier:
+    patches = np.random.default_rng(0).random((40, 16, 16)).astype(np.float32)
+    model = PatchCNNClassifier(filters=(3,), kernel_sizes=(1,), n_dense=4, max_epochs=1)
+    return model.fit(list(patches), ["a", "b"] * 20)
+
+
+@pytest.fixture
+def transfer(tiny_encoder: HypercolumnVLAD, texture_images: Any) -> TransferClassifier:
+    model = TransferClassifier("tiny", weights="random", image_size=16, Cs=1.0, random_state=0)
+    return model.fit(*texture_images)
+
+
+@pytest.fixture
+def encoder(tiny_encoder: HypercolumnVLAD, texture_images: Any) -> HypercolumnVLAD:
+    return tiny_encoder.fit(texture_images[0])
+
+
+def forged(model: Estimator, path: Path, change: Change) -> Path:
+    """Save a model with its network, change what the file holds, and renew the digest."""
+    model.save(path, include_backbone=True)
+    content = read_model(path)
+    header, arrays = copy.deepcopy(content.header), dict(content.arrays)
+    change(header, arrays)
+    write_model(path, content.kind, header, arrays)
+    return path
+
+
+def node(name: str, value: int) -> Change:
+    def change(_header: dict[str, Any], arrays: dict[str, Any]) -> None:
+        arrays[f"booster_.{name}"][0] = value
+
+    return change
+
+
+def parameter(name: str, value: Any) -> Change:
+    def change(header: dict[str, Any], _arrays: dict[str, Any]) -> None:
+        header["parameters"][name] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (node("left", 2**20), "not later nodes of the same tree"),
+        (node("right", 0), "not later nodes of the same tree"),  # a cycle
+        (node("column", 2**30), "not among the 4"),
+    ],
+)
+def test_trees_that_could_harm(
+    trees: BoostedSoftmaxClassifier, tmp_path: Path, change: Change, message: str
+) -> None:
+    with pytest.raises(ModelFileError, match=rf"m\.hvlad: .*{message}"):
+        hypervlad.load(forged(trees, tmp_path / "m.hvlad", change))
+
+
+@pytest.mark.parametrize(
+    ("n_channels", "patch", "filters", "message"),
+    [
+        (1, 16384, [1] * 14, "patch must be a whole number of at least 1 and at most 2048"),
+        (2, 16, [3], "n_channels must be one of 1, 3"),
+        (2000, 16, [3], "n_channels must be one of 1, 3"),
+        (1, 2048, [17], "2048 x 2048 pixels give 71,303,168 values in one layer"),
+    ],
+)
+def test_patch_networks_that_need_too_much(
+    patch_network: PatchCNNClassifier,
+    tmp_path: Path,
+    n_channels: int,
+    patch: int,
+    filters: list[int],
+    message: str,
+) -> None:
+    def change(header: dict[str, Any], arrays: dict[str, Any]) -> None:
+        fitted = header["fitted"]
+        fitted["n_channels_"], fitted["patch_"] = n_channels, patch
+        fitted["architecture_"] |= {
+            "n_channels": n_channels,
+            "patch": patch,
+            "filters": filters,
+            "kernel_sizes": [1] * len(filters),
+        }
+
+    with pytest.raises(ModelFileError, match=message):
+        hypervlad.load(forged(patch_network, tmp_path / "m.hvlad", change))
+
+
+def test_batches_of_patches_fit_into_memory() -> None:
+    usual = PatchArchitecture(1, 29, (16, 32, 64), (5, 5, 3), 64, 0.6)
+    assert usual.n_activations == 16 * 25**2
+    assert usual.batch_size == 4096
+    large = PatchArchitecture(3, 1000, (16, 32), (5, 5), 64, 0.6)
+    assert large.n_activations == 16 * 996**2
+    assert large.batch_size == 4
+
+
+def test_a_network_head_of_another_width(transfer: TransferClassifier, tmp_path: Path) -> None:
+    def shorten(_header: dict[str, Any], arrays: dict[str, Any]) -> None:
+        for name in ("mean", "scale", "coef"):
+            arrays[f"head_.{name}"] = arrays[f"head_.{name}"][:7]
+
+    with pytest.raises(ModelFileError, match="a head of 7 features for a network of 10 channels"):
+        hypervlad.load(forged(transfer, tmp_path / "m.hvlad", shorten))
+
+
+def test_images_that_are_too_small_for_the_network(
+    transfer: TransferClassifier, tmp_path: Path
+) -> None:
+    def change(header: dict[str, Any], _arrays: dict[str, Any]) -> None:
+        header["fitted"]["image_size_"] = 3
+
+    with pytest.raises(ModelFileError, match="image_size_ must be a whole number of at least 4"):
+        hypervlad.load(forged(transfer, tmp_path / "m.hvlad", change))
+
+
+def test_tensors_of_another_network(
+    transfer: TransferClassifier, encoder: HypercolumnVLAD, tmp_path: Path
+) -> None:
+    def narrow(header: dict[str, Any], arrays: dict[str, Any]) -> None:
+        (name,) = [name for name in arrays if name.endswith("2.weight")]
+        arrays[name] = arrays[name][:5]
+        if "network_state_" in header["fitted"]:
+            header["fitted"]["network_state_"]["2.weight"][0] = 5
+
+    def not_finite(_header: dict[str, Any], arrays: dict[str, Any]) -> None:
+        arrays["backbone.2.weight"][0] = np.nan
+
+    def other(_header: dict[str, Any], arrays: dict[str, Any]) -> None:
+        arrays["backbone.2.weight"] *= 2
+
+    path = tmp_path / "m.hvlad"
+    for model in (transfer, encoder):
+        with pytest.raises(ModelFileError, match=r"not weights of 'tiny': 1 of another shape"):
+            hypervlad.load(forged(model, path, narrow))
+    with pytest.raises(ModelFileError, match=r"tensor '2\.weight' are not finite"):
+        hypervlad.load(forged(encoder, path, not_finite))
+    model = hypervlad.load(forged(encoder, path, other))
+    with pytest.raises(ModelFileError, match="not those that the model was trained with"):
+        model.transform([np.zeros((16, 16))])
+
+
+@pytest.mark.parametrize("weights", [{"pairs": [["a", 1]]}, 3, ["imagenet"]])
+def test_weights_are_a_name(encoder: HypercolumnVLAD, tmp_path: Path, weights: Any) -> None:
+    with pytest.raises(ModelFileError, match='weights must be "imagenet", "random" or a path'):
+        hypervlad.load(forged(encoder, tmp_path / "m.hvlad", parameter("weights", weights)))
+
+
+def test_scaling_that_depends_on_each_patch(
+    patch_network: PatchCNNClassifier, tmp_path: Path
+) -> None:
+    change = parameter("read_options", {"pairs": [["scaling", "minmax"]]})
+    with pytest.raises(ModelFileError, match="would scale each patch by its own greys"):
+        hypervlad.load(forged(patch_network, tmp_path / "m.hvlad", change))
+
+
+def test_the_file_does_not_decide_how_large_images_may_be(
+    transfer: TransferClassifier,
+    encoder: HypercolumnVLAD,
+    patch_network: PatchCNNClassifier,
+    tmp_path: Path,
+) -> None:
+    no_limit = parameter("read_options", {"pairs": [["max_pixels", None], ["banner", "keep"]]})
+
+    def change(header: dict[str, Any], arrays: dict[str, Any]) -> None:
+        no_limit(header, arrays)
+        if "read_options_" in header["fitted"]:
+            header["fitted"]["read_options_"]["max_pixels"] = None
+
+    image = np.zeros((16, 16), np.uint8)
+    for model in (transfer, encoder, patch_network):
+        path = forged(model, tmp_path / "m.hvlad", change)
+        predict = "transform" if model is encoder else "predict_proba"
+        loaded = hypervlad.load(path)
+        assert loaded.read_options.max_pixels == MAX_PIXELS
+        assert np.isfinite(getattr(loaded, predict)([image])).all()
+        loaded = hypervlad.load(path, max_pixels=255)
+        with pytest.raises(ImageReadError, match=r"max_pixels=255.*or of hypervlad\.load"):
+            getattr(loaded, predict)([image])
+        assert hypervlad.load(path, max_pixels=None).read_options["max_pixels"] is None
+    with pytest.raises(ModelFileError, match=r"m\.hvlad: max_pixels=0: expected a positive"):
+        hypervlad.load(path, max_pixels=0)
+
+
+def test_the_file_does_not_decide_what_the_machine_does(
+    trees: BoostedSoftmaxClassifier, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.hvlad"
+    trees.save(path)
+    assert hypervlad.load(path).n_jobs is None
+    with pytest.raises(ModelFileError, match=r"unknown parameters \['n_jobs'\]"):
+        hypervlad.load(forged(trees, path, parameter("n_jobs", 1024)))
