@@ -27,7 +27,7 @@ _SIGN = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
 _CELL = r'(?:\A|(?<=[,;\t\r\n"]))'
 _FORMULA = re.compile(f"{_CELL}(?='*{_SIGN})")
 _ESCAPED = re.compile(f"{_CELL}'(?='*{_SIGN})")
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 def escaped_cell(value: Any, *, is_first: bool = False) -> str:

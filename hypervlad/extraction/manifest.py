@@ -22,7 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hypervlad.extraction.sources import Item, Stamp, Task
+from hypervlad.extraction.pages import check_pages
+from hypervlad.extraction.sources import Item, Stamp, Task, printable
 from hypervlad.extraction.table import (
     VECTOR,
     FeatureFileError,
@@ -82,7 +83,8 @@ class SourceRecord:
     def of(cls, item: Item, read: str | SkippedImage, stamp: Stamp) -> SourceRecord:
         """Return the record of an image: its digest if it could be read."""
         if isinstance(read, SkippedImage):
-            return cls(item.path, item.label, None, read.name, read.reason, *stamp)
+            name, reason = printable(read.name), printable(read.reason)
+            return cls(item.path, item.label, None, name, reason, *stamp)
         return cls(item.path, item.label, read, None, None, *stamp)
 
     @classmethod
@@ -192,12 +194,18 @@ class Manifest:
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
             return None
 
-    def records(self) -> list[SourceRecord] | None:
-        """Read the records; None if they are damaged."""
+    def records(self, n_images: int) -> list[SourceRecord] | None:
+        """Read the records; None if they are damaged, or those of more or fewer images."""
         try:
-            return [
-                SourceRecord(**row) for row in pq.read_table(self.path, schema=_SCHEMA).to_pylist()
-            ]
+            with pq.ParquetFile(self.path) as file:
+                groups = map(file.metadata.row_group, range(file.num_row_groups))
+                if n_images != sum(group.num_rows for group in groups) or (
+                    not file.schema_arrow.remove_metadata().equals(_SCHEMA)
+                ):
+                    return None
+                check_pages(self.path, file.metadata, dict.fromkeys(_SCHEMA.names, 1))
+                rows = file.read().to_pylist()
+            return [SourceRecord.checked(*map(row.get, _SCHEMA.names)) for row in rows]
         except (pa.ArrowException, OSError, ValueError, TypeError):
             return None
 
@@ -208,7 +216,7 @@ def manifest_writer(path: Path, run: str, settings: dict[str, Any]) -> Iterator[
     schema = described(_SCHEMA, {"run": run, "settings": settings})
     with (
         replace_when_complete(path) as stream,
-        pq.ParquetWriter(stream, schema, compression="zstd") as parquet,
+        pq.ParquetWriter(stream, schema, compression="zstd", use_dictionary=False) as parquet,
     ):
         writer = ManifestWriter(parquet, schema)
         yield writer

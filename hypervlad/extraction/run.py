@@ -233,10 +233,12 @@ class Run:
                 f"{path}: holds features of another model (or of this one, retrained); give "
                 "another name, or start again without resume"
             )
-        manifest = None if source.n_images is None else Manifest.open(finished_manifest(path))
+        if source.n_images is None:
+            return None
+        manifest = Manifest.open(finished_manifest(path))
         if manifest is None or manifest.settings != self.settings:
             return None
-        records = manifest.records()
+        records = manifest.records(source.n_images)
         if records is None:
             return None
         skipped = skipped_images(records, 0)

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.cache import cache_key
 from hypervlad.encoder import EncodedImages, HypercolumnVLAD
+from hypervlad.extraction.pages import check_pages
 from hypervlad.extraction.sources import Item
 from hypervlad.files import HashingStream, refuse_link, replace_when_complete
 from hypervlad.strict_json import parse_json
@@ -32,6 +33,7 @@ _ENTRY = b"hypervlad"
 _CONTENT = "hypervlad.content"
 _ROW_GROUP_BYTES = 16 * 2**20  # a few of them are in memory at a time
 _MAX_MEMORY_SHARE = 0.25  # that vectors may take before they are mapped
+_DIGEST = re.compile(b"[0-9a-f]{64}")
 _DIGITS = 12  # of the digest in a copy's name
 _USUAL_MEMORY = 16 * 2**30  # where the system does not say how much there is
 
@@ -117,7 +119,7 @@ def write_rows(
         stream,
         schema,
         compression={**dict.fromkeys(small, "zstd"), f"{VECTOR}.list.element": "none"},
-        use_dictionary=["label"],
+        use_dictionary=False,  # see `check_pages`
         write_statistics=small,
         write_page_checksum=True,
     ) as writer:
@@ -219,9 +221,12 @@ def _check_layout(file: pq.ParquetFile, path: str | os.PathLike[str]) -> None:
     n_features = getattr(column.type, "list_size", 0)
     # Vectors are not compressed, so that what the header claims can be compared with the size.
     n_bytes = 4 * file.metadata.num_rows * n_features
+    groups = map(file.metadata.row_group, range(file.num_row_groups))
     if (
-        not schema.remove_metadata().equals(schema_of(n_features))
-        or _CONTENT.encode() not in file.metadata.metadata
+        not n_features
+        or not schema.remove_metadata().equals(schema_of(n_features))
+        or sum(group.num_rows for group in groups) != file.metadata.num_rows
+        or _DIGEST.fullmatch(file.metadata.metadata.get(_CONTENT.encode(), b"")) is None
         or not isinstance(facts.get("encoder"), str)
         or n_bytes > os.path.getsize(path)
     ):
@@ -327,6 +332,7 @@ def load_features(
         vectors = _mapped(path, file) if mmap else _read(path, file)
         rest = [name for name in file.schema_arrow.names if name != VECTOR]
         with _reporting_damage(path):
+            check_pages(path, file.metadata, dict.fromkeys(rest, 1))
             return vectors, file.read(columns=rest).to_pandas()
 
 
@@ -352,6 +358,8 @@ def _shape(file: pq.ParquetFile) -> tuple[int, int]:
 
 
 def _blocks(path: Path, file: pq.ParquetFile) -> Iterator[np.ndarray]:
+    with _reporting_damage(path):
+        check_pages(path, file.metadata, {VECTOR: _shape(file)[1]})
     for group in range(file.num_row_groups):
         with _reporting_damage(path):
             block = vectors_of(file.read_row_group(group, columns=[VECTOR]))

@@ -125,9 +125,40 @@ def features(seed: int, folder: Path) -> Iterator[Case]:
         if rng.random() < 0.6:
             facts = changed_facts(metadata, rng)
         kept = {key: each for key, each in facts.items() if key != b"ARROW:schema"}
-        pq.write_table(content.replace_schema_metadata(kept), forged)
+        pq.write_table(content.replace_schema_metadata(kept), forged, **_layout(content, rng))
+        if rng.random() < 0.4:
+            _change_page_header(forged, rng)
         yield Case("a file of features", partial(use_features, forged), (forged,))
         forged.unlink()
+
+
+def _layout(table: pa.Table, rng: np.random.Generator) -> dict[str, Any]:
+    """Return how a table is written: mostly as files of features are."""
+    columns = list(dict.fromkeys(table.column_names))
+    few = [name for name in columns if rng.random() < 0.3]
+    match rng.integers(6):
+        case 0:
+            return {"use_dictionary": few}
+        case 1:
+            texts = [each.name for each in table.schema if each.type == pa.string()]
+            deltas = dict.fromkeys(set(few) & set(texts), "DELTA_BYTE_ARRAY")
+            return {"use_dictionary": False, "column_encoding": deltas or None}
+        case 2:
+            return {"use_dictionary": False, "data_page_version": "2.0"}
+        case _:
+            return {"use_dictionary": False, "compression": ("none", "zstd")[rng.integers(2)]}
+
+
+def _change_page_header(path: Path, rng: np.random.Generator) -> None:
+    """Change a byte of the header of a page, which has no checksum."""
+    with pq.ParquetFile(path) as file:
+        if not file.num_row_groups:
+            return
+        group = file.metadata.row_group(0)
+        at = group.column(int(rng.integers(group.num_columns))).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[at + int(rng.integers(24))] = int(rng.integers(256))
+    path.write_bytes(content)
 
 
 def parts(seed: int, folder: Path) -> Iterator[Case]:

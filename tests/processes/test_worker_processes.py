@@ -13,15 +13,14 @@ from support.paths import ROOT
 
 # A caller with workers that hold their task for minutes: two at work, or two that still start.
 CALLER = """
-import os, sys, time
-from hypervlad.worker_processes import end_with
-from joblib import Parallel, delayed
+import time
+from hypervlad.encoder.parallel import map_tasks
 
-def work(number):
+def work(_, number):
     print("working", flush=True)
     time.sleep(300)
 
-Parallel(2, initializer=end_with, initargs=(os.getpid(),))(delayed(work)(i) for i in range(9))
+list(map_tasks(work, "any", range(9), 2))
 """
 
 

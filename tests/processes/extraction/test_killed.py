@@ -80,6 +80,36 @@ def test_a_killed_command_is_resumed(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGSTOP")
+def test_a_second_process_names_the_first(folder: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    files = [write_image(tmp_path / "many" / f"{i:03d}.png", rng) for i in range(100)]
+    encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
+    encoder.fit(files[:8]).save(tmp_path / "model.hvlad")
+    command = [
+        *(sys.executable, "-m", "hypervlad", "extract", "many", "-m", "model.hvlad"),
+        *("-o", "f.parquet", "--resume", "--batch-size", "4", "-q"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    first = subprocess.Popen(command, cwd=tmp_path, env=environment)
+    while first.poll() is None and not list(tmp_path.rglob("_f.parquet.parts/*/*.task")):
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)
+    before = sorted(tmp_path.rglob("_f.parquet.parts/*/*"))
+    second = subprocess.run(
+        command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True
+    )
+    assert second.returncode != 0
+    assert f"another run writes it now (process {first.pid} on " in second.stderr
+    assert "Traceback" not in second.stderr
+    assert sorted(tmp_path.rglob("_f.parquet.parts/*/*")) == before
+    first.send_signal(signal.SIGCONT)
+    assert first.wait(60) == 0
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    assert not list(tmp_path.glob("_f.parquet.lock"))
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
 def test_no_worker_outlives_a_killed_command(how: str, folder: Path, tmp_path: Path) -> None:

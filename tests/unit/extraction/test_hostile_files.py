@@ -398,6 +398,81 @@ def test_facts_that_are_not_ours_are_refused(
         load_features(out)
 
 
+def forge(out: Path, column: str, values: Any, change: dict[bytes, bytes], **options: Any) -> None:
+    """Write a file of features again, with other values in a column and other metadata."""
+    with pq.ParquetFile(out) as file:
+        schema, table = file.schema_arrow, file.read()
+        metadata = file.metadata.metadata
+    at = schema.names.index(column)
+    table = table.set_column(at, column, values)
+    table = table.replace_schema_metadata(None)
+    with pq.ParquetWriter(out, table.schema, store_schema=False, **options) as writer:
+        writer.write_table(table)
+        # With the schema of the sound file, which the values need not have.
+        writer.add_key_value_metadata(metadata | change)
+
+
+def test_a_long_text_of_many_rows_is_not_repeated_in_memory(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    """A dictionary holds it once, and so does a file of a few kilobytes."""
+    out = tmp_path / "f.parquet"
+    extract_features(folder, encoder, out=out)
+    indices = pa.array(np.zeros(20, dtype=np.int32))
+    paths = pa.DictionaryArray.from_arrays(indices, ["x" * 10**6])
+    forge(out, "path", paths, {}, use_dictionary=["path"], compression="zstd")
+    assert out.stat().st_size < 10**5
+    with pytest.raises(FeatureFileError, match=r"f\.parquet: damaged \(path has a dictionary"):
+        load_features(out)
+
+
+@pytest.mark.parametrize("digest", [b"a/../../x", b"", b"0" * 63 + b"\xff", b"0" * 65])
+def test_a_digest_that_is_none_names_no_file(
+    digest: bytes, encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "f.parquet"
+    extract_features(folder, encoder, out=out)
+    labels = pq.read_table(out, columns=["label"])["label"]
+    forge(out, "label", labels, {}, use_dictionary=False)
+    load_features(out)
+    forge(out, "label", labels, {b"hypervlad.content": digest}, use_dictionary=False)
+    for mapped in (False, True):
+        with pytest.raises(FeatureFileError, match=r"f\.parquet: damaged or changed"):
+            load_features(out, mmap=mapped)
+
+
+def test_records_that_are_not_as_many_as_images_are_not_read(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
+) -> None:
+    """Missing values take no byte of a file, and each a value in memory."""
+    out = tmp_path / "f.parquet"
+    extract_features(folder, encoder, out=out)
+    images = manifest.finished_manifest(out)
+    whole = manifest.Manifest.open(images)
+    assert whole is not None
+    assert len(whole.records(20) or []) == 20
+    assert whole.records(21) is None
+    with pq.ParquetFile(images) as file:
+        schema, metadata = file.schema_arrow, file.metadata.metadata
+    nothing = {name: pa.nulls(10**5, schema.field(name).type) for name in schema.names}
+    pq.write_table(pa.table(nothing).replace_schema_metadata(metadata), images)
+    assert images.stat().st_size < 10**4
+    computed.clear()
+    assert extract_features(folder, encoder, out=out, resume=True).n_kept == 0
+    assert len(computed) == 20
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_an_unreadable_file_whose_name_is_no_text_costs_its_own_row(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).write_bytes(b"no image")
+    with pytest.warns(SkippedImagesWarning, match="1 of 21"):
+        done = extract_features(folder, encoder, out=tmp_path / "f.parquet")
+    assert done.n_images == 20
+    assert "\\xff.png" in done.skipped[0].reason
+
+
 def test_vectors_twice_are_refused(encoder: HypercolumnVLAD, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "f.parquet"
     extract_features(folder, encoder, out=out)

@@ -1,0 +1,128 @@
+"""Files of a few kilobytes that would become gigabytes are refused before they are decoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hypervlad.extraction import pages
+from hypervlad.extraction.pages import check_pages
+
+N_ROWS, N_VALUES = 200, 7
+WIDTHS = {"path": 1, "size": 1, "vector": N_VALUES}
+PLAIN = {"use_dictionary": False, "compression": "zstd"}
+
+
+def table(path: str = "a/{}.png") -> pa.Table:
+    vectors = np.random.default_rng(0).random(N_ROWS * N_VALUES).astype(np.float32)
+    return pa.table(
+        {
+            "path": [path.format(i) for i in range(N_ROWS)],
+            "size": pa.array([None, *range(1, N_ROWS)], pa.int64()),
+            "vector": pa.FixedSizeListArray.from_arrays(vectors, N_VALUES),
+        }
+    )
+
+
+def check(path: Path, widths: dict[str, int] = WIDTHS) -> None:
+    with pq.ParquetFile(path) as file:
+        check_pages(path, file.metadata, widths)
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd", "snappy"])
+@pytest.mark.parametrize("page_bytes", [100, 2**20])
+@pytest.mark.parametrize("statistics", [True, False])
+def test_plain_pages_of_any_size_are_accepted(
+    compression: str, page_bytes: int, statistics: bool, tmp_path: Path
+) -> None:
+    pq.write_table(
+        table(),
+        tmp_path / "f.parquet",
+        use_dictionary=False,
+        compression=compression,
+        data_page_size=page_bytes,
+        write_batch_size=10,
+        row_group_size=70,
+        write_statistics=statistics,
+        write_page_checksum=True,
+    )
+    check(tmp_path / "f.parquet")
+
+
+def test_long_statistics_are_accepted(tmp_path: Path) -> None:
+    pq.write_table(table("x" * 4000 + "{}"), tmp_path / "f.parquet", **PLAIN)
+    check(tmp_path / "f.parquet")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"use_dictionary": ["path"]}, "path has a dictionary"),
+        ({"column_encoding": {"path": "DELTA_BYTE_ARRAY"}}, "path has a page of another kind"),
+        ({"column_encoding": {"size": "DELTA_BINARY_PACKED"}}, "size has a page of another kind"),
+        ({"data_page_version": "2.0"}, "has a page"),
+    ],
+)
+def test_what_grows_is_refused(options: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    pq.write_table(table(), tmp_path / "f.parquet", **(PLAIN | options))
+    with pytest.raises(ValueError, match=reason):
+        check(tmp_path / "f.parquet")
+
+
+def test_more_memory_than_the_file_should_take_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(table("x" * 2000 + "{}"), tmp_path / "f.parquet", **PLAIN)
+    check(tmp_path / "f.parquet")
+    monkeypatch.setattr(pages, "_SPARE_BYTES", 2**16)
+    with pytest.raises(ValueError, match="path would take more memory than the file should"):
+        check(tmp_path / "f.parquet")
+
+
+def test_columns_that_are_not_read_are_not_examined(tmp_path: Path) -> None:
+    pq.write_table(table(), tmp_path / "f.parquet", use_dictionary=["path"])
+    check(tmp_path / "f.parquet", {"size": 1, "vector": N_VALUES})
+
+
+def test_another_number_of_values_is_refused(tmp_path: Path) -> None:
+    pq.write_table(table(), tmp_path / "f.parquet", **PLAIN)
+    with pytest.raises(ValueError, match=r"vector.* has other pages than the file says at its end"):
+        check(tmp_path / "f.parquet", WIDTHS | {"vector": N_VALUES + 1})
+
+
+def test_a_dictionary_that_is_not_declared_is_refused(tmp_path: Path) -> None:
+    """The pages of one file, and the end of another, which tells of plain values."""
+    pq.write_table(table(), tmp_path / "f.parquet", use_dictionary=["path"], compression="none")
+    pq.write_table(table(), tmp_path / "plain.parquet", use_dictionary=False, compression="none")
+    forged, plain = ((tmp_path / name).read_bytes() for name in ("f.parquet", "plain.parquet"))
+    end = int.from_bytes(plain[-8:-4], "little") + 8
+    (tmp_path / "f.parquet").write_bytes(
+        forged[: len(plain) - end].ljust(len(plain) - end, b"\0") + plain[-end:]
+    )
+    with pytest.raises(ValueError, match="path has a page"):
+        check(tmp_path / "f.parquet")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_changed_headers_are_refused_or_harmless(seed: int, tmp_path: Path) -> None:
+    pq.write_table(table(), tmp_path / "f.parquet", **PLAIN)
+    with pq.ParquetFile(tmp_path / "f.parquet") as file:
+        metadata = file.metadata
+    sound, rng = (tmp_path / "f.parquet").read_bytes(), np.random.default_rng(seed)
+    starts = [metadata.row_group(0).column(i).data_page_offset for i in range(3)]
+    refused = 0
+    for _ in range(100):
+        content = bytearray(sound)
+        at = starts[rng.integers(3)] + rng.integers(24)
+        content[at] = rng.integers(256)
+        (tmp_path / "f.parquet").write_bytes(content)
+        try:
+            check_pages(tmp_path / "f.parquet", metadata, WIDTHS)
+        except (ValueError, OSError):
+            refused += 1
+    assert refused > 15
