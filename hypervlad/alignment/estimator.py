@@ -22,7 +22,6 @@ from hypervlad.alignment.labels import (
     read_grey,
 )
 from hypervlad.alignment.vectors import TurnInvariantVectors
-from hypervlad.backbones import WeightsNotFoundError
 from hypervlad.base import Field, ImageEstimator, Part, Value, seeded_clone
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.constraints import (
@@ -35,14 +34,13 @@ from hypervlad.constraints import (
     check_value,
 )
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.encoding import NotFiniteError, check_finite
+from hypervlad.encoder.encoding import check_finite
 from hypervlad.fibres import AlignedFraction, aligned_fraction
 from hypervlad.fibres.alignment import DEFAULT_WINDOW
 from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, check_image_list
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, warn_skipped
-from hypervlad.modelfile import ModelFileError
 from hypervlad.splits import joined_groups
 from hypervlad.windows.dataset import (
     UNKNOWN,
@@ -290,9 +288,10 @@ class AlignmentClassifier(ImageEstimator):
 
         Raises
         ------
+        ImageReadError
+            If the image cannot be read, is flat, or is smaller than a window.
         ValueError
-            If the image cannot be read, is flat, or is smaller than a window, or an option is
-            unusable.
+            If an option is unusable.
         """
         check_is_fitted(self)
         return self._fraction(image, image_name(image), **options)
@@ -376,10 +375,15 @@ class AlignmentClassifier(ImageEstimator):
             raise ValueError(f"the learner has no class {ALIGNED!r}")
 
     def _convert_of(self, image: Any) -> Convert:
-        """Return how to read an image that has windows already: no banner is cut off an array."""
+        """Return how to read an image that has windows already.
+
+        No banner is cut off an array, and no channel is selected of a grey one.
+        """
         options = self.encoder_.fitted_params_.read_options
-        is_file = isinstance(image, str | os.PathLike)
-        return _grey_reader(options if is_file else replace(options, banner="keep", page=0))
+        if not isinstance(image, str | os.PathLike):
+            channel = None if np.ndim(image) == 2 else options.channel
+            options = replace(options, banner="keep", page=0, channel=channel)
+        return _grey_reader(options)
 
     def _proba(self, image: PreparedImage, tiles: TileGrid) -> NDArray[np.float64]:
         check_value("tile_size", self.tile_size, self._parameter_constraints["tile_size"])
@@ -391,12 +395,8 @@ class AlignmentClassifier(ImageEstimator):
 
     def _fraction(self, image: Any, name: str, **options: Any) -> AlignedFraction:
         grey = read_grey(image, self.encoder_.fitted_params_.read_options, name)
-        try:
-            return aligned_fraction(grey, self, **{"window": self.window_} | options)
-        except (ModelFileError, NotFiniteError, WeightsNotFoundError):
-            raise
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
+        defaults: dict[str, Any] = {"window": self.window_, "name": name}
+        return aligned_fraction(grey, self, **defaults | options)
 
     def _warn_of_size(self, tiles: TileGrid) -> None:
         side = round(float(np.sqrt(tiles.areas.mean())))

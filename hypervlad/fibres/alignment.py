@@ -153,6 +153,7 @@ def aligned_fraction(
     floor: float = DEFAULT_FLOOR,
     min_fibre: float = DEFAULT_MIN_FIBRE,
     mask: ArrayLike | None = None,
+    name: str | None = None,
 ) -> AlignedFraction:
     """Measure the coherently aligned fraction of an image, and its regions.
 
@@ -200,6 +201,9 @@ def aligned_fraction(
     mask : array-like of bool, shape (H, W), optional
         Pixels to analyse; all by default. The others are background, as in `local_orientation`.
 
+    name : str, optional
+        Name of the image, with which errors about it begin.
+
     Returns
     -------
     AlignedFraction
@@ -221,9 +225,10 @@ def aligned_fraction(
 
     Raises
     ------
+    ImageReadError
+        If the image is flat, has colours, holds NaN or is smaller than the window.
     ValueError
-        If the image is flat, has colours, holds NaN or is smaller than the window, if a parameter
-        is out of range, or if a model does not return one probability for each window.
+        If a parameter is out of range, or a model does not return one probability for each window.
 
     Examples
     --------
@@ -238,9 +243,9 @@ def aligned_fraction(
     _check_rule(window, tolerance, min_fibre)
     check_value("method", method, METHOD)
     field = GradientField.of_image(
-        image, sigma, gradient_sigma=gradient_sigma, floor=floor, mask=mask
+        image, sigma, gradient_sigma=gradient_sigma, floor=floor, mask=mask, name=name
     )
-    return _aligned_fraction(field, image, method, window, tolerance, min_fibre)
+    return _aligned_fraction(field, image, method, window, tolerance, min_fibre, name)
 
 
 def orientation_and_alignment(
@@ -464,8 +469,9 @@ def _aligned_fraction(
     window: int,
     tolerance: float,
     min_fibre: float,
+    name: str | None = None,
 ) -> AlignedFraction:
-    grid = TileGrid.over(field.shape, check_window(window, field.shape))
+    grid = TileGrid.over(field.shape, check_window(window, field.shape, name))
     sums = _histogram_sums(field, grid) if method == "lgo" else _tensor_sums(field, grid)
     proba = None
     if not isinstance(method, str):

@@ -97,6 +97,7 @@ class GradientField:
         gradient_sigma: Any = DEFAULT_GRADIENT_SIGMA,
         floor: Any = DEFAULT_FLOOR,
         mask: ArrayLike | None = None,
+        name: str | None = None,
     ) -> GradientField:
         """Check the image and the parameters, and compute gradients and noise.
 
@@ -109,12 +110,14 @@ class GradientField:
             nm per pixel.
         gradient_sigma, floor, mask
             As in `local_orientation`.
+        name : str, optional
+            Name of the image, with which errors begin.
         """
         check_value("gradient_sigma", gradient_sigma, [PIXELS])
         check_value("floor", floor, [SHARE])
         where = check_mask(mask, np.shape(image)[:2])
-        contrast = normalised_contrast(image, where)
-        scale = check_sigma(sigma, pixel_size, contrast.shape)
+        contrast = normalised_contrast(image, where, name)
+        scale = check_sigma(sigma, pixel_size, contrast.shape, name)
         down, right = image_gradients(contrast, float(gradient_sigma))
         noise = gradient_noise(contrast, scale, float(gradient_sigma), where)
         return cls(down, right, noise, scale, float(floor), where)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from hypervlad.constraints import Integer, Number, check_value
+from hypervlad.images.errors import ImageReadError
 from hypervlad.images.pixels import as_pixels
 
 FloatMap = NDArray[np.float32]
@@ -22,7 +23,9 @@ WINDOW = Integer(at_least=2, meaning="a whole number of pixels")
 _MAX_SAMPLE = 2**18
 
 
-def normalised_contrast(image: Any, where: BoolMap | None = None) -> FloatMap:
+def normalised_contrast(
+    image: Any, where: BoolMap | None = None, name: str | None = None
+) -> FloatMap:
     """Return a grey image scaled so that gain and offset no longer matter.
 
     All pixels but the lowest and highest thousandth span 0 to 1. Values beyond -1 and 2 are
@@ -34,32 +37,38 @@ def normalised_contrast(image: Any, where: BoolMap | None = None) -> FloatMap:
     where : ndarray of bool, shape (H, W), optional
         Pixels to analyse; all by default. Each other pixel, whatever its value, is replaced by
         the nearest of them.
+    name : str, optional
+        Name of the image, with which errors begin.
 
     Raises
     ------
-    ValueError
+    ImageReadError
         If it is not one grey image of finite values that differ.
     """
+    at = _prefix(name)
     if isinstance(image, str | os.PathLike):
-        raise ValueError(
+        raise ImageReadError(
             f"expected an array of pixels, got the path {os.fspath(image)!r}: read it first, with "
             "hypervlad.read_image(path)."
         )
-    pixels = as_pixels(image if where is None else filled_outside(image, where), "the image")
+    pixels = as_pixels(
+        image if where is None else filled_outside(image, where), name or "the image"
+    )
     if pixels.ndim != 2:
-        raise ValueError(
-            f"the image has colours, shape {pixels.shape}; directions need one brightness per "
+        raise ImageReadError(
+            f"{at}the image has colours, shape {pixels.shape}; directions need one brightness per "
             "pixel: give one channel, or their mean, image.mean(axis=2)."
         )
     if min(pixels.shape) < 3:
-        raise ValueError(
-            f"the image has {pixels.shape[0]} x {pixels.shape[1]} pixels; a gradient needs 3 x 3."
+        raise ImageReadError(
+            f"{at}the image has {pixels.shape[0]} x {pixels.shape[1]} pixels; a gradient needs "
+            "3 x 3."
         )
     low, high = float(pixels.min()), float(pixels.max())
     if not low < high:
-        raise ValueError(
-            f"the image is flat: all {pixels.shape[0]} x {pixels.shape[1]} pixels are {low:g}, so "
-            "it shows no direction; leave it out."
+        raise ImageReadError(
+            f"{at}the image is flat: all {pixels.shape[0]} x {pixels.shape[1]} pixels are "
+            f"{low:g}, so it shows no direction; leave it out."
         )
     # In the wider type, so that a large offset costs no digits; halved, so that the span of the
     # largest numbers does not overflow.
@@ -99,7 +108,9 @@ def check_mask(mask: Any, shape: tuple[int, ...]) -> BoolMap | None:
     return where
 
 
-def check_sigma(sigma: Any, pixel_size: float | None, shape: tuple[int, ...]) -> float:
+def check_sigma(
+    sigma: Any, pixel_size: float | None, shape: tuple[int, ...], name: str | None = None
+) -> float:
     """Return a scale in pixels, from pixels or nm; at most half of the image's shorter side."""
     check_value("sigma", sigma, [PIXELS if pixel_size is None else NANOMETRES])
     scale = float(sigma) / (pixel_size or 1)
@@ -109,22 +120,26 @@ def check_sigma(sigma: Any, pixel_size: float | None, shape: tuple[int, ...]) ->
             if pixel_size is None
             else f"with pixel_size={pixel_size:g} nm, sigma is in nm"
         )
-        raise ValueError(
-            f"sigma={sigma!r}: {scale:g} pixels are more than half of the image of {shape[0]} x "
-            f"{shape[1]}; {advice}: give about a third of a fibre's width."
+        raise ImageReadError(
+            f"{_prefix(name)}sigma={sigma!r}: {scale:g} pixels are more than half of the image of "
+            f"{shape[0]} x {shape[1]}; {advice}: give about a third of a fibre's width."
         )
     return scale
 
 
-def check_window(window: Any, shape: tuple[int, ...]) -> int:
+def check_window(window: Any, shape: tuple[int, ...], name: str | None = None) -> int:
     """Return the side of a window in pixels, at most that of the image."""
     check_value("window", window, [WINDOW])
     if window > min(shape[:2]):
-        raise ValueError(
-            f"window={window}: larger than the image of {shape[0]} x {shape[1]} pixels; choose a "
-            f"window of at most {min(shape[:2])}."
+        raise ImageReadError(
+            f"{_prefix(name)}window={window}: larger than the image of {shape[0]} x {shape[1]} "
+            f"pixels; choose a window of at most {min(shape[:2])}."
         )
     return int(window)
+
+
+def _prefix(name: str | None) -> str:
+    return f"{name}: " if name else ""
 
 
 def _robust_range(values: NDArray[Any], least: float, most: float) -> tuple[float, float]:

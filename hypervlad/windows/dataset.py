@@ -82,8 +82,8 @@ class WindowReader:
     def __init__(self, loader: ImageLoader, min_side: int, convert: Convert | None = None) -> None:
         # No image is too small for the network, because all get a border.
         loader = replace(loader, preprocessing=replace(loader.preprocessing, minimum_size=1))
-        if convert is not None:  # it chooses the page and removes the banner
-            options = replace(loader.read_options, banner="keep", page=0)
+        if convert is not None:  # it chooses page and channel, and removes the banner
+            options = replace(loader.read_options, banner="keep", page=0, channel=None)
             loader = replace(loader, read_options=options)
         self._loader = loader
         self._min_side = min_side

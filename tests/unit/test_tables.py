@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,9 @@ def test_predictions_are_plain_text() -> None:
     stream = io.StringIO(newline="")
     write_predictions(stream, *arguments, columns={"reason": ["+why"]})
     assert stream.getvalue().encode() == table
+
+
+def test_long_digits_take_no_more_time_than_their_length() -> None:
+    text, started = "-" + "1" * 50_000 + "x", time.perf_counter()
+    assert escaped_cell(text) == f"'{text}"
+    assert time.perf_counter() - started < 1

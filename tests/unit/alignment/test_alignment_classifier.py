@@ -466,6 +466,30 @@ def test_unreadable_images_are_skipped_where_that_is_requested(
     with pytest.warns(SkippedImagesWarning, match="flat"):
         fractions = lenient.predict([images[0], flat])
     assert np.isnan(fractions).tolist() == [False, True]
+    small = images[0][: WINDOW - 1]
+    with pytest.warns(SkippedImagesWarning, match=r"image 1 .*: window=16: larger than the image"):
+        fractions = lenient.predict([images[0], small])
+    assert np.isnan(fractions).tolist() == [False, True]
+
+
+@pytest.mark.slow  # a fit
+def test_one_channel_is_read_alike_in_training_and_prediction(
+    model: AlignmentClassifier, labelled: tuple[list[Image], list[str]]
+) -> None:
+    images, labels = labelled
+    noise = np.random.default_rng(0).uniform(size=images[0].shape).astype(np.float32)
+    coloured = [np.dstack([noise, image, noise]) for image in images]
+    second = small_model()
+    assert second.encoder is not None
+    options = second.encoder.read_options | {"channel": 1}
+    second.set_params(encoder__read_options=options).fit(coloured, labels)
+
+    np.testing.assert_array_equal(second.predict(coloured[:2]), model.predict(images[:2]))
+    expected = model.aligned_fraction(images[0])
+    tiles = expected.rows, expected.columns
+    for each in (coloured[0], images[0]):
+        np.testing.assert_array_equal(second.aligned_proba(each, *tiles), expected.proba)
+    assert second.score(coloured[:2], labels[:2]) == model.score(images[:2], labels[:2])
 
 
 def test_pixels_outside_a_mask_do_not_matter(model: AlignmentClassifier) -> None:

@@ -23,6 +23,7 @@ from hypervlad.fibres import (
     order_parameter,
     orientation_and_alignment,
 )
+from hypervlad.images import ImageReadError
 
 METHODS = ["structure_tensor", "lgo"]
 TOLERANCE = np.deg2rad(20)
@@ -305,12 +306,14 @@ def test_invalid_probabilities_of_a_model_are_rejected(proba):
         (np.where(np.eye(64) > 0, np.nan, 1.0), "NaN"),
         (np.random.default_rng(0).random((64, 64, 3)), "has colours"),
         (np.random.default_rng(0).random((64, 31)), "larger than the image of 64 x 31"),
+        (np.random.default_rng(0).random((2, 2)), "a gradient needs 3 x 3"),
+        (np.random.default_rng(0).random((3, 9)), "more than half of the image of 3 x 9"),
     ],
 )
 @pytest.mark.parametrize("method", METHODS)
 def test_invalid_images_are_rejected(image, message, method):
-    with pytest.raises(ValueError, match=message):
-        aligned_fraction(image, method)
+    with pytest.raises(ImageReadError, match=rf"^a\.png: .*{message}"):
+        aligned_fraction(image, method, name="a.png")
 
 
 @pytest.mark.parametrize(

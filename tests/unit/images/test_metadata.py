@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import tifffile
@@ -277,3 +279,19 @@ def test_a_unit_needs_a_pixel_size() -> None:
         ValueError, match="500nm cannot be converted to pixels, as the pixel size is unknown"
     ):
         length_in_pixels("500nm")
+
+
+@pytest.mark.parametrize(
+    "parse",
+    [
+        lambda: ome_pixel_sides("<Pixels " * 50_000),
+        lambda: ome_pixel_sides('<Pixels PhysicalSizeX="' * 50_000),
+        lambda: ome_pixel_sides("<Pixels" + " PhysicalSizeX = " * 50_000 + ">"),
+        lambda: zeiss_pixel_size({"ap_image_pixel_size": ("", "1" * 50_000 + " y z")}),
+        lambda: zeiss_pixel_size({"ap_image_pixel_size": ("", "e" * 50_000 + " y z")}),
+    ],
+)
+def test_hostile_metadata_take_no_more_time_than_their_length(parse):
+    started = time.perf_counter()
+    assert parse() in (None, (None, None))
+    assert time.perf_counter() - started < 1
