@@ -280,6 +280,19 @@ def _is_unusable(value: Any) -> bool:
     return isinstance(value, bytes | complex | datetime.date | datetime.timedelta)
 
 
+def check_groups(groups: Any, n_images: int) -> IntArray:
+    """Return the group of each image as a number; each image is its own without groups."""
+    if groups is None:
+        return np.arange(n_images)
+    check_column("groups", groups)
+    values = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)
+    if len(values) != n_images:
+        raise ValueError(
+            f"{len(values)} groups values for {n_images} images: give one for each image"
+        )
+    return np.asarray(first_appearance_codes(values, "groups"))
+
+
 def first_appearance_codes(values: ArrayLike, what: str) -> IntArray:
     """Number the distinct values in the order they appear, so that names cannot change a split."""
     if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iu":

@@ -1,10 +1,14 @@
-"""Tables as CSV, which spreadsheets show as they are: no cell is run as a formula.
+"""Tables as CSV, which spreadsheets show as they are: no text is run as a formula.
 
-A spreadsheet takes a cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return
-for a formula, which can send data to a server or, after a click, start a program; file names and
-labels come from other people. So such text is written with an apostrophe before it, as OWASP's page
-*CSV Injection* recommends, and so is text that begins with apostrophes and one of these signs:
-removing one apostrophe restores all text. Numbers stay as they are.
+A spreadsheet takes a cell that begins with ``=``, ``+``, ``-``, ``@``, their full-width forms, a
+tab or a line break for a formula, which can send data to a server or, after a click, start a
+program; file names and labels come from other people. So an apostrophe is written before such a
+sign, as OWASP's page *CSV Injection* recommends. Where lists are separated by semicolons or tabs,
+cells begin at these: the apostrophe is also written where such a sign follows a comma, a semicolon,
+a tab, a line break or a double quote within a text. (Quotes around the text would not help: at
+another separator, ``0.5,"x;=1"`` has a cell ``=1``.) Where apostrophes precede the sign, one more
+is written, so that removing one restores all text. Numbers stay as they are, and so does text that
+is a number, except at the beginning of a line.
 """
 
 from __future__ import annotations
@@ -19,22 +23,35 @@ import numpy as np
 
 from hypervlad.files import replace_when_complete
 
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
-_ESCAPED = re.compile(r"'+[=+\-@\t\r]")
-_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
+_SIGN = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
+_CELL = r'(?:\A|(?<=[,;\t\r\n"]))'
+_FORMULA = re.compile(f"{_CELL}(?='*{_SIGN})")
+_ESCAPED = re.compile(f"{_CELL}'(?='*{_SIGN})")
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
-def escaped_cell(value: Any) -> str:
-    """Return the text of a cell, with an apostrophe if a spreadsheet would run it.
+def escaped_cell(value: Any, *, is_first: bool = False) -> str:
+    """Return the text of a cell, with apostrophes where a spreadsheet would run it.
+
+    Parameters
+    ----------
+    value : object
+        None is an empty cell.
+    is_first : bool, default=False
+        The cell begins a line: text that is a negative number is escaped too, because the rest of
+        the line belongs to its cell where commas do not separate.
 
     Examples
     --------
     >>> escaped_cell("=1+1"), escaped_cell("-0.5"), escaped_cell(-0.5), escaped_cell("'=1")
     ("'=1+1", '-0.5', '-0.5', "''=1")
+    >>> escaped_cell("x;=1+1;.png")
+    "x;'=1+1;.png"
     """
     text = "" if value is None else str(value)
-    is_number = isinstance(value, float | int | np.number) or _NUMBER.fullmatch(text)
-    return f"'{text}" if _FORMULA.match(text) and not is_number else text
+    if isinstance(value, float | int | np.number) or (_NUMBER.fullmatch(text) and not is_first):
+        return text
+    return _FORMULA.sub("'", text)
 
 
 def original_cell(text: str) -> str:
@@ -45,7 +62,7 @@ def original_cell(text: str) -> str:
     >>> original_cell("'=1+1"), original_cell("-0.5"), original_cell("'quoted'")
     ('=1+1', '-0.5', "'quoted'")
     """
-    return text[1:] if _ESCAPED.match(text) else text
+    return _ESCAPED.sub("", text)
 
 
 def table_as_text(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
@@ -62,7 +79,10 @@ def table_as_text(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
     >>> table_as_text(["path", "score"], [["a.png", 0.5], ["=b.png", -1.0]])
     "path,score\na.png,0.5\n'=b.png,-1.0\n"
     """
-    lines = [",".join(map(_quoted, row)) for row in (header, *rows)]
+    lines = [
+        ",".join(_quoted(escaped_cell(value, is_first=not i)) for i, value in enumerate(row))
+        for row in (header, *rows)
+    ]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -94,7 +114,6 @@ def read_table(path: str | os.PathLike[str]) -> list[list[str]]:
         return [[original_cell(cell) for cell in row] for row in csv.reader(stream, strict=True)]
 
 
-def _quoted(value: Any) -> str:
+def _quoted(text: str) -> str:
     # The module csv of Python 3.11 does not quote carriage returns.
-    text = escaped_cell(value)
     return '"' + text.replace('"', '""') + '"' if re.search(r'[,"\r\n]', text) else text

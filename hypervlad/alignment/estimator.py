@@ -41,7 +41,7 @@ from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, check_image_list
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, warn_skipped
-from hypervlad.splits import joined_groups
+from hypervlad.splits import check_groups, joined_groups
 from hypervlad.windows.dataset import (
     UNKNOWN,
     Convert,
@@ -49,7 +49,6 @@ from hypervlad.windows.dataset import (
     PreparedImage,
     TrainingWindows,
     WindowReader,
-    check_groups,
     fit_tiled_codebook,
 )
 from hypervlad.windows.vectors import check_window_encoder, window_encoder

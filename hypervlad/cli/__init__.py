@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -98,3 +99,6 @@ def main() -> None:
         app(prog_name="hypervlad")
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception:  # with --debug
+        echo(traceback.format_exc(), err=True, nl=False)
+        sys.exit(1)

@@ -43,8 +43,8 @@ def read_group_rows(csv_path: str | os.PathLike[str]) -> list[GroupRow]:
     """Read a file of two columns, path and group.
 
     Comma, semicolon or tab between them; a header line is optional, and with one (``path`` and
-    ``group``) the columns may be in any order among others. Empty lines are skipped. The apostrophe
-    that `FolderReport.write_groups` puts before text like a formula is removed.
+    ``group``) the columns may be in any order among others. Empty lines are skipped. Apostrophes
+    that `FolderReport.write_groups` puts before text like a formula are removed.
 
     Raises
     ------

@@ -44,13 +44,13 @@ from hypervlad.images import check_image_list
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name
+from hypervlad.splits import check_groups
 from hypervlad.windows import ANOMALOUS, NORMAL, WindowGrid
 from hypervlad.windows.dataset import (
     ImageWindows,
     PreparedImage,
     TrainingWindows,
     WindowReader,
-    check_groups,
     fit_tiled_codebook,
     max_windows_per_class,
 )

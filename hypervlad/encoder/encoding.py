@@ -338,22 +338,9 @@ class TorchCodebook:
         self._codebook = codebook
         self.codewords = [torch.tensor(words, device=device) for words in codebook.codewords]
         self.layers = [_Projection(projection, device) for projection in codebook.projections]
-        self._n_channels = [len(projection.mean) for projection in codebook.projections]
 
     def project(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Apply each layer's affine step at the layer's own resolution: (B, h_l, w_l, d_l).
-
-        Raises
-        ------
-        ModelFileError
-            If the maps have other channels than the codebook, which can only come from a file.
-        """
-        found = [layer.shape[3] for layer in maps]
-        if found != self._n_channels:
-            raise ModelFileError(
-                f"the codebook is for layers of {self._n_channels} channels, but those of the "
-                f"network have {found}: the model was not written by hypervlad; train it again"
-            )
+        """Apply each layer's affine step at the layer's own resolution: (B, h_l, w_l, d_l)."""
         return [project(layer) for project, layer in zip(self.layers, maps, strict=True)]
 
     def pooled(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -441,11 +428,22 @@ class _Projection:
 
     def standardised(self, layer: torch.Tensor) -> torch.Tensor:
         """Standardise each channel at every cell, as `average` does."""
+        self._check_channels(layer)
         return (layer - self.mean) / self.std
 
     def __call__(self, layer: torch.Tensor) -> torch.Tensor:
+        self._check_channels(layer)
         if self.matrix is None:
             return (layer - self.mean) * self.scale
         assert self.offset is not None
         flat = torch.addmm(self.offset, layer.reshape(-1, layer.shape[-1]), self.matrix)
         return flat.view(*layer.shape[:-1], -1)
+
+    def _check_channels(self, layer: torch.Tensor) -> None:
+        """Raise a ModelFileError unless a layer has the channels of the codebook from a file."""
+        if layer.shape[-1] != len(self.mean):
+            raise ModelFileError(
+                f"the codebook is for a layer of {len(self.mean)} channels, but that of the "
+                f"network has {layer.shape[-1]}: the model was not written by hypervlad; train it "
+                "again"
+            )

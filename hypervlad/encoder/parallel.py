@@ -87,6 +87,10 @@ def map_tasks(
     ------
     RuntimeError
         If three workers died during the same task. Finished results have been yielded.
+
+    Warns
+    -----
+    What the tasks warn of in processes of this machine. Workers of a cluster print their own.
     """
     stream, pending, deaths = enumerate(tasks), dict[int, Any](), Counter[int]()
     n_workers, threads = joblib.effective_n_jobs(n_jobs), _threads_per_worker(n_jobs)
@@ -105,7 +109,9 @@ def map_tasks(
                 for n, task in some.items()
             ]
             try:
-                for number, result in parallel(calls):
+                for number, result, raised in parallel(calls):
+                    for warning in raised:
+                        warnings.warn(warning, stacklevel=2)
                     if isinstance(result, _NotShared):
                         in_full.add(number)
                         continue
@@ -184,11 +190,17 @@ def _run_task(
     number: int,
     task: Any,
     threads: int | None,
-) -> tuple[int, T | _NotShared]:
-    if threads is not None:
-        torch.set_num_threads(threads)
+) -> tuple[int, T | _NotShared, list[Warning]]:
+    """Run a task; return its number, its result and its warnings, which the caller repeats."""
     common = shared.get()
-    return number, _NotShared() if common is None else function(common, task)
+    if common is None:
+        return number, _NotShared(), []
+    if threads is None:  # a cluster's worker may have several threads, and they share the filters
+        return number, function(common, task), []
+    torch.set_num_threads(threads)
+    with warnings.catch_warnings(record=True) as raised:
+        result = function(common, task)
+    return number, result, [warning.message for warning in raised]  # type: ignore[misc]
 
 
 # --- what tasks share -----------------------------------------------------------------------------

@@ -48,6 +48,7 @@ _TASKS_PER_FOLDER = 1000
 _RUN = re.compile("[0-9a-f]{32}")
 _DIGEST = re.compile("[0-9a-f]{64}")
 _DIGEST_BYTES, _LENGTH_BYTES = 32, 8  # of a SHA-256, and of the length of the text after it
+_ALIGNMENT = 8
 _HEAD_BYTES = _DIGEST_BYTES + _LENGTH_BYTES
 _TEXT_BYTES = 2**13  # of an image, besides its path and label
 _OF_IMAGES = ("height", "width", "channels", "pixel_size")  # columns that are in no record
@@ -366,6 +367,7 @@ class TaskFolder:
             "images": list(zip(*(rows[name] for name in _OF_IMAGES), strict=True)),
         }
         text = json.dumps(facts, separators=(",", ":"), allow_nan=False).encode()
+        text += b" " * (-len(text) % _ALIGNMENT)  # so that the vectors need not be copied
         vectors = vectors_of(finished.table).astype("<f4", copy=False)
         pieces = (len(text).to_bytes(_LENGTH_BYTES, "little"), text, vectors.data)
         digest = hashlib.sha256()
@@ -448,7 +450,7 @@ class TaskFolder:
         if facts["run"] != self.run:
             raise ValueError("of an earlier extraction, which was still running")
         records = [SourceRecord.checked(*values) for values in facts["records"]]
-        flat = np.frombuffer(content[end:], "<f4").astype(np.float32, copy=False)
+        flat = np.require(np.frombuffer(content, "<f4", offset=end), np.float32, "A")
         read = [(each.path, each.label, each.digest) for each in records if each.digest is not None]
         rows = [
             (path, label, digest, *_checked_image(*image))

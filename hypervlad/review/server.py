@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask, Request, Response, abort, current_app, jsonify, request
+from flask.json.provider import DefaultJSONProvider
 from waitress import create_server
 from waitress.channel import HTTPChannel
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter
 
 from hypervlad.images import ImageReadError
+from hypervlad.reports.html import printable
 from hypervlad.review.previews import SCREEN, THUMBNAIL, WHOLE, BusyError, Previews
 from hypervlad.review.records import Answer, QueueError, UnknownError
 from hypervlad.review.store import Queue
@@ -65,6 +67,7 @@ def make_app(queue: Queue, token: str, port: int) -> Flask:
     Flask
     """
     app = Flask(__name__, static_folder=None, template_folder=None)
+    app.json = _PrintableJSON(app)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
     app.url_map.merge_slashes = False
     app.url_map.converters["number"] = _NumberConverter
@@ -205,6 +208,21 @@ def _add_previews(app: Flask, queue: Queue, previews: Previews) -> None:
     @app.get("/<token>/training/<number:row>")
     def training(token: str, row: int) -> Response:
         return picture(queue.path_of_training(row), THUMBNAIL)
+
+
+class _PrintableJSON(DefaultJSONProvider):
+    """JSON without characters that would hide or reverse the names on the page."""
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        return super().dumps(_printable(obj), **kwargs)
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _printable(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_printable(each) for each in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def _add_clicks(app: Flask, queue: Queue) -> None:

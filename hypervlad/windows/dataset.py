@@ -18,7 +18,6 @@ from hypervlad.encoder.encoding import random_pixels
 from hypervlad.encoder.loading import ReadReport
 from hypervlad.hypercolumns import hypercolumns_at
 from hypervlad.images import ImageReadError
-from hypervlad.splits import check_column, first_appearance_codes
 from hypervlad.windows.maps import TiledNetwork
 
 #: The label of a window that is not trained on: neither clearly of one class nor of another.
@@ -278,19 +277,6 @@ class TrainingWindows:
 def max_windows_per_class(n_images: int) -> int:
     """Return how many windows of a class are sampled from an image at most."""
     return max(_MIN_PER_IMAGE, _MAX_WINDOWS // n_images)
-
-
-def check_groups(groups: Any, n_images: int) -> NDArray[np.intp]:
-    """Return the group of each image as a number; each image is its own without groups."""
-    if groups is None:
-        return np.arange(n_images)
-    check_column("groups", groups)
-    values = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)
-    if len(values) != n_images:
-        raise ValueError(
-            f"{len(values)} groups values for {n_images} images: give one for each image"
-        )
-    return np.asarray(first_appearance_codes(values, "groups"))
 
 
 def _sampled(

@@ -22,7 +22,7 @@ from hypervlad.images import (
 from hypervlad.images.options import make_options
 from hypervlad.images.reading import image_name, raise_or_skip, read_in_order, read_named
 from hypervlad.metrics.patches import check_min_fraction
-from hypervlad.splits import holdout_split
+from hypervlad.splits import check_groups, holdout_split
 from hypervlad.windows.grid import Edges, IntArray, patch_means, patch_positions, patches_at
 
 ANOMALOUS, NORMAL = "anomalous", "normal"
@@ -137,7 +137,8 @@ def cut_patches(
     images = check_image_list(images)
     _check_options(min_fraction, mixed)
     masks = _check_masks(masks, len(images))
-    group_of = _check_groups(groups, len(images))
+    group_codes = check_groups(groups, len(images))
+    group_of = group_codes if groups is None else np.asarray(groups)
     options = make_options(dict(read_options or {}))
     stems = [
         Path(image).stem if isinstance(image, str | os.PathLike) else "image" for image in images
@@ -287,14 +288,5 @@ def _check_masks(masks: Sequence[Any] | None, n_images: int) -> list[Any]:
         raise ValueError(
             f"expected one mask for each of {n_images} images, None for one without defects; got "
             f"{len(listed)}."
-        )
-    return listed
-
-
-def _check_groups(groups: ArrayLike | None, n_images: int) -> NDArray[Any]:
-    listed = np.arange(n_images) if groups is None else np.asarray(groups)
-    if listed.shape != (n_images,):
-        raise ValueError(
-            f"expected one group for each of {n_images} images; got shape {listed.shape}."
         )
     return listed

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
+import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 from support.surfaces import PATCH, blotted, surface
@@ -31,12 +32,15 @@ from hypervlad import (
 from hypervlad.backbones import WeightsNotFoundError
 from hypervlad.base import Estimator
 from hypervlad.baselines import PatchCNNClassifier, TransferClassifier
+from hypervlad.baselines.patch_network import build_patch_network
 from hypervlad.encoder.encoding import NotFiniteError
 from hypervlad.images import ImageReadError
 from hypervlad.modelfile import ModelFile, ModelFileError, read_model
+from hypervlad.windows import ANOMALOUS, NORMAL
 from tests.campaign.case import Case
 
 _N_PER_SEED = 200
+_MAX_WEIGHTS = 2**20  # of a forged patch network
 _MAX_COLUMNS = 10_000  # of a table to predict
 _RAW = "\x00raw "  # marks text that stands in the JSON as it is
 _DIGEST = re.compile(rb"0{64}")
@@ -84,19 +88,29 @@ def forged_models(seed: int, folder: Path, n: int = _N_PER_SEED) -> Iterator[Pat
 
 
 def attack(path: Path) -> None:
-    """Load a model and predict: it is refused, or its predictions are finite.
-
-    Images and weights that are missing or do not suit the model's options are refused as well.
-    """
+    """Load a model and predict: it is refused as SECURITY.md says, or predicts finite numbers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             model = hypervlad.load(path)
+        except ModelFileError:
+            return
+        try:
             found = predict(model)
-        except (ModelFileError, ImageReadError, NotFiniteError, WeightsNotFoundError):
+        except (ModelFileError, NotFiniteError, ImageReadError):
+            return
+        except WeightsNotFoundError:
+            if _has_own_weights(model):
+                raise
             return
     for values in found:
         assert np.isfinite(values).all(), f"{type(model).__name__} predicts {values}"
+
+
+def _has_own_weights(model: Any) -> bool:
+    """Return whether the whole network is in the model's file."""
+    encoder = getattr(model, "encoder_", model)
+    return hasattr(encoder, "backbone_state_") or getattr(model, "whole_network_", False)
 
 
 def predict(model: Any) -> list[NDArray[Any]]:
@@ -117,8 +131,8 @@ def predict(model: Any) -> list[NDArray[Any]]:
     if isinstance(model, AlignmentClassifier):
         return [model.predict([image])]
     if isinstance(model, PatchCNNClassifier):
-        side = min(model.patch_, 256)
-        return [model.predict_proba([np.zeros((side, side), np.float32)])]
+        patches = [model.predict_proba([np.zeros((model.patch_, model.patch_), np.float32)])]
+        return [*patches, model.score_map(image)] if ANOMALOUS in model.classes_ else patches
     if isinstance(model, TransferClassifier):
         return [model.predict_proba([image])]
     return [model.transform([image])]
@@ -143,7 +157,7 @@ def sound_models() -> dict[str, ModelFile]:
     own_size = clone(encoder).set_params(image_size=None)
     scorer = PatchDefectScorer(own_size, patch=PATCH, n_codewords=8, boosting=trees, random_state=0)
     masks = [*[None] * 6, *(mask for _, mask in flawed)]
-    patches, kinds = rng.random((40, 16, 16)).astype(np.float32), ["a", "b"] * 20
+    patches, kinds = rng.random((40, 16, 16)).astype(np.float32), [ANOMALOUS, NORMAL] * 20
     network = PatchCNNClassifier(
         filters=(3,), kernel_sizes=(3,), n_dense=4, max_epochs=1, device="cpu", random_state=0
     )
@@ -191,7 +205,7 @@ def sound_models() -> dict[str, ModelFile]:
 
 
 def forge(model: ModelFile, rng: np.random.Generator) -> bytes:
-    """Return the bytes of a model with one to three changes, mostly one."""
+    """Return the bytes of a model with one to three changes, mostly one, or with one that fits."""
     entry: dict[str, Any] = {
         "format": 1,
         "header": copy.deepcopy(model.header),
@@ -199,6 +213,14 @@ def forge(model: ModelFile, rng: np.random.Generator) -> bytes:
         "library": model.library_version,
     }
     arrays = {name: array.copy() for name, array in model.arrays.items()}
+    if rng.random() < 0.3:
+        if "architecture_" in model.header["fitted"] and rng.random() < 0.7:
+            _change_architecture(entry["header"]["fitted"], arrays, rng)
+        elif rng.random() < 0.7:
+            _change_length(entry, arrays, rng)
+        else:
+            _change_number_everywhere(entry, rng)
+        return _written(entry, arrays)
     for _ in range(min(3, rng.geometric(0.65))):
         trees = sorted(name for name in arrays if "booster_." in name)
         if trees and rng.random() < 0.4:
@@ -248,6 +270,66 @@ def _change_header(entry: dict[str, Any], rng: np.random.Generator) -> None:
             owner[key] = copy.deepcopy(other[other_key])
         case _:
             owner[key] = [value]
+
+
+def _change_length(entry: dict[str, Any], arrays: Arrays, rng: np.random.Generator) -> None:
+    """Shorten or repeat all axes of one length, of all arrays or of those of one part."""
+    lengths = sorted({n for array in arrays.values() for n in array.shape if n > 1})
+    if not lengths:
+        return
+    length = lengths[rng.integers(len(lengths))]
+    rows = np.arange(rng.integers(1, 2 * length)) % length
+    part = sorted(arrays)[rng.integers(len(arrays))].rpartition(".")[0]
+    prefix = part if rng.random() < 0.5 else ""
+    changed = {}
+    for name in arrays:
+        if name.startswith(prefix):
+            old = list(arrays[name].shape)
+            for axis in [axis for axis, n in enumerate(old) if n == length]:
+                arrays[name] = np.ascontiguousarray(arrays[name].take(rows, axis))
+            changed[tuple(old)] = list(arrays[name].shape)
+    for owner, key in list(_places(entry)):
+        if isinstance(owner[key], list) and all(type(each) is int for each in owner[key]):
+            owner[key] = changed.get(tuple(owner[key]), owner[key])
+        elif type(owner[key]) is int and owner[key] == length and rng.random() < 0.5:
+            owner[key] = len(rows)
+
+
+def _change_number_everywhere(entry: dict[str, Any], rng: np.random.Generator) -> None:
+    """Change all numbers of one name, such as ``patch_`` and the ``patch`` of its network."""
+    places = [(owner, key) for owner, key in _places(entry) if type(owner[key]) is int]
+    _, chosen = places[rng.integers(len(places))]
+    value = _NUMBERS[rng.integers(len(_NUMBERS))]
+    for owner, key in places:
+        if str(key).rstrip("_") == str(chosen).rstrip("_"):
+            owner[key] = value
+
+
+def _change_architecture(fitted: dict[str, Any], arrays: Arrays, rng: np.random.Generator) -> None:
+    """Make a patch network of another shape, with small weights that fit it."""
+    n = int(rng.integers(1, 16))
+    changed: dict[str, Any] = {
+        "n_channels": int(rng.choice([1, 1, 2, 3, 2000])),
+        "patch": int(rng.choice([16, 100, 300, 1000, 2048, 3000, 16384])),
+        "filters": rng.integers(1, 20, n).tolist(),
+        "kernel_sizes": rng.choice([1, 1, 3], n).tolist(),
+        "n_dense": int(rng.choice([1, 4, 64])),
+    }
+    with torch.device("meta"):
+        try:
+            network = build_patch_network(**changed)
+        except ValueError:  # too many kernels for the patch
+            return
+    state = network.state_dict()
+    if sum(tensor.numel() for tensor in state.values()) > _MAX_WEIGHTS:
+        return
+    for name in [name for name in arrays if name.startswith("weights_.")]:
+        del arrays[name]
+    fitted["architecture_"] |= changed
+    fitted["n_channels_"], fitted["patch_"] = changed["n_channels"], changed["patch"]
+    fitted["weights_"] = {name: list(tensor.shape) for name, tensor in state.items()}
+    for name, tensor in state.items():
+        arrays[f"weights_.{name}"] = rng.normal(0, 0.1, tensor.shape).astype(np.float32)
 
 
 def _change_tree(array: NDArray[Any], rng: np.random.Generator) -> None:

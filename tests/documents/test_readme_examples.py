@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
 from support.readme import blocks, run
 
-pytestmark = pytest.mark.real
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork"),
+]
+
+# Imports once what all blocks import, which takes seconds; each block then has a process of its
+# own, in which it is the main module, as if it had been started with ``python -c``.
+FORKING = """
+import json, os, sys, types
+import hypervlad
+for name in hypervlad.__all__:
+    getattr(hypervlad, name)
+for block in json.load(sys.stdin):
+    if not os.fork():
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(block, "<README.md>", "exec"), vars(main))
+        break
+    _, status = os.wait()
+    if status:
+        sys.exit(f"failed:\\n{block}")
+"""
 
 
 def test_python_examples(workplace: Path) -> None:
@@ -16,6 +38,6 @@ def test_python_examples(workplace: Path) -> None:
     strict = ["-W", "error", "-W", "ignore:fine-tuning is validated on"]
     # Another test may run a cluster at the same time: dask then takes another port.
     strict += ["-W", "ignore:Port 8787 is already in use"]
-    for block in blocks("python"):  # in order: some use the results of earlier ones
-        run([sys.executable, *strict, "-c", block], workplace)
+    # In order: some blocks use the results of earlier ones.
+    run([sys.executable, *strict, "-c", FORKING], workplace, input=json.dumps(blocks("python")))
     assert (workplace / "words.png").is_file()

@@ -7,6 +7,7 @@ import pickle
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 
 import joblib
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypervlad.encoder.parallel import Shared, in_order, map_tasks, uses_workers
+from hypervlad.images.errors import PartlyReadWarning
 
 
 def power(exponent: int, number: int) -> int:
@@ -107,6 +109,18 @@ def test_shared_content_is_found_by_its_key() -> None:
 def test_an_error_in_a_task_is_raised_here() -> None:
     with pytest.raises(ValueError, match="no 0"):
         list(map_tasks(fails, "", [0], 2))
+
+
+def warns(_: str, number: int) -> int:
+    warnings.warn(PartlyReadWarning("one folder"), stacklevel=2)
+    return number
+
+
+@pytest.mark.slow
+def test_what_a_task_warns_of_is_a_warning_here(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.warns(PartlyReadWarning, match="one folder"):
+        assert sorted(map_tasks(warns, "", range(4), 2)) == [(n, n) for n in range(4)]
+    assert "one folder" not in capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -17,11 +17,19 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def run(command: list[str], folder: Path, **kwargs: object) -> subprocess.CompletedProcess[str]:
+def run(
+    command: list[str], folder: Path, *, input: str | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a command as a reader would; it must succeed."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        command,
+        cwd=folder,
+        env=environment,
+        input=input,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.commands import run
 
+from hypervlad.cli import main
 from hypervlad.cli.messages import echo, plain_errors, printable
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.\r"
@@ -33,6 +34,19 @@ def test_names_in_reports_and_errors(tmp_path: Path) -> None:
         printed = result.stdout + result.stderr
         assert r"\x1b]0;owned\x07" in printed
         assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(printed)
+
+
+def test_names_in_tracebacks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["hypervlad", "--debug", "info", HOSTILE])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # which typer replaces
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    printed = capsys.readouterr().err
+    assert printed.startswith("Traceback")
+    assert SHOWN in printed
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(printed)
 
 
 def test_names_in_warnings(capsys: pytest.CaptureFixture[str]) -> None:

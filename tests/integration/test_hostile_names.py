@@ -1,0 +1,233 @@
+"""Names of files and classes that attack spreadsheets, terminals and browsers, in every command."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.commands import TINY, run
+from support.surfaces import PATCH, blotted, surface
+
+from hypervlad import make_nanowire_images
+from hypervlad.datasets import load_image_folder, load_patch_folder, write_patch_folder
+from hypervlad.review.server import make_app
+from hypervlad.review.store import Queue
+from hypervlad.tables import read_table
+from hypervlad.windows import cut_patches, split_patches
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="such names are not allowed")
+
+# A formula at the start, after a semicolon and after a tab; a tag; codes of a terminal; reversal.
+HOSTILE = "=1+1;=2\t\uff1d3,@4\"'><img src=x onerror=alert(1)>\x1b[31m\x9b2J\u202egnp"
+SHOWN = r"\x1b[31m\x9b2J\u202egnp"  # the last part, in a terminal
+CLASS = f"+{HOSTILE}"
+CONTROLS = {"\x1b", "\x9b", "\u202e"}
+
+
+PATCHES = ["--backbone", "tiny", "--weights", "random"]
+# What the other commands use, with the exit codes.
+MODELS = [
+    (["check", "copies", "--write-groups", "groups.csv"], 1),
+    (["train", "copies", "-o", "m.hvlad", "--groups", "groups.csv", *TINY], 0),
+    (["defects", "fit", "good", "-o", f"{HOSTILE}.hvlad", "--patch", str(PATCH), *PATCHES], 0),
+]
+
+
+@pytest.fixture(scope="module")
+def work(
+    tmp_path_factory: pytest.TempPathFactory, texture_images: tuple[list[np.ndarray], np.ndarray]
+) -> Iterator[Path]:
+    """Images, masks and models with hostile names, in the current folder."""
+    root = tmp_path_factory.mktemp("work")
+    before = Path.cwd()
+    os.chdir(root)
+    images, labels = texture_images
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        # Two wrong labels, for suspects.
+        place = CLASS if (label == "flat") != (i in (0, 3)) else str(label)
+        save(Path("images", place, f"{HOSTILE}{i}.png"), image)
+    shutil.copytree("images", "copies")
+    shutil.copy(next(Path("copies", CLASS).iterdir()), Path("copies", "rings", f"{HOSTILE}.png"))
+    shutil.copytree("images", "damaged")
+    Path("damaged", CLASS, f"{HOSTILE}.png").write_text("no image")
+    for seed in range(6):
+        save(Path("good", f"{HOSTILE}{seed}.png"), surface(seed))
+    image, mask = blotted(100, (12, 20))
+    save(Path("blots", f"{HOSTILE}.png"), image)
+    save(Path("masks", f"{HOSTILE}.png"), mask.astype(float))
+    save(Path("wires", f"{HOSTILE}.png"), make_nanowire_images(1, size=96, random_state=0)[0][0])
+    aligned = np.tile(np.arange(96) < 48, (96, 1))
+    save(Path("wire masks", f"{HOSTILE}.png"), aligned.astype(float))
+    printed = ""
+    for command, code in MODELS:
+        result = run(*command, code=code)
+        printed += result.stdout + result.stderr
+    check_words(printed)
+    assert SHOWN in printed
+    check_table(Path("groups.csv"))
+    yield root
+    os.chdir(before)
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.round(255 * pixels).astype(np.uint8)).save(path)
+
+
+# A command, its exit code, the tables and the pages that it writes.
+COMMANDS = [
+    (["train", "damaged", "-o", "n.hvlad", *TINY], 2, [], []),
+    (["info", "m.hvlad"], 0, [], []),
+    (
+        shlex.split("predict m.hvlad images -o p.csv --page p.html --coverage 0.9 --max-error 0.3"),
+        *(0, ["p.csv"], ["p.html"]),
+    ),
+    (
+        ["predict", "m.hvlad", "damaged", "-o", "d.csv", "--page", "d.html"],
+        2,
+        ["d.csv"],
+        ["d.html"],
+    ),
+    (["explain", "m.hvlad", f"damaged/{CLASS}", "-o", "why.png"], 2, [], []),
+    (["explain", "m.hvlad", "images", "-o", "why.png", "--class", HOSTILE], 2, [], []),
+    (
+        ["evaluate", "m.hvlad", "images", "-o", f"{HOSTILE}report", "-q"],
+        *(0, [f"{HOSTILE}report/predictions.csv"], [f"{HOSTILE}report/index.html"]),
+    ),
+    (["suspects", "m.hvlad", "-o", "suspects.csv"], 0, ["suspects.csv"], []),
+    (
+        shlex.split("extract damaged -m m.hvlad -o f.parquet --skipped skipped.csv"),
+        *(2, ["skipped.csv"], []),
+    ),
+    (shlex.split("review start m.hvlad damaged -o queue --max-error 0.9"), 2, [], []),
+    (
+        ["defects", "score", f"{HOSTILE}.hvlad", "blots", "-o", "found"],
+        *(0, ["found/scores.csv", "found/regions.csv"], []),
+    ),
+    (
+        ["defects", "evaluate", f"{HOSTILE}.hvlad", "blots", "--masks", "masks", "-o", "e.html"],
+        *(0, [], ["e.html"]),
+    ),
+    (
+        shlex.split("align wires -o directions --window 24"),
+        *(0, ["directions/alignment.csv", "directions/regions.csv"], []),
+    ),
+    (["align", "wires", f"damaged/{CLASS}", "-o", "others"], 2, ["others/alignment.csv"], []),
+    (
+        ["align-train", "wires", "--masks", "wire masks", "-o", f"{HOSTILE}a.hvlad", *PATCHES],
+        *(0, [], []),
+    ),
+    (["demo", "copies", "-o", f"{HOSTILE}demo", *TINY], 0, [], [f"{HOSTILE}demo/index.html"]),
+]
+
+
+NAMES = [f"{i} {' '.join(command[:2])}" for i, (command, *_) in enumerate(COMMANDS)]
+
+
+@pytest.mark.usefixtures("work")
+@pytest.mark.parametrize(("command", "code", "tables", "pages"), COMMANDS, ids=NAMES)
+def test_every_command(command: list[str], code: int, tables: list[str], pages: list[str]) -> None:
+    result = run(*command, code=code)
+    check_words(result.stdout + result.stderr)
+    if code:
+        assert SHOWN in result.stdout + result.stderr, "not shown"
+    for table in tables:
+        check_table(Path(table))
+    for page in pages:
+        check_page(Path(page).read_text(encoding="utf-8"))
+
+
+@pytest.mark.usefixtures("work")
+def test_labels_of_a_review() -> None:
+    """The page's data and the table of a queue."""
+    run(*shlex.split("review start m.hvlad damaged -o reviewed --on-error skip --max-error 0.01"))
+    with contextlib.closing(Queue(Path("reviewed"))) as queue:
+        client = make_app(queue, "token", 1).test_client()
+
+        def post(action: str, **body: object) -> Any:
+            headers = {"Host": "127.0.0.1:1", "Origin": "http://127.0.0.1:1"}
+            answer = client.post(f"/token/{action}", json=body, headers=headers)
+            assert answer.status_code == 200, answer.text
+            assert not CONTROLS & set(json.dumps(answer.json, ensure_ascii=False))
+            return answer.json
+
+        shown = post("next", client="window-1", want=3)
+        (category,) = [each["id"] for each in shown["categories"] if each["name"][:2] == "+="]
+        item = shown["items"][0]
+        assert "<img src=x onerror=alert(1)>" in item["name"], "the script writes it as text"
+        click = {"client": "window-1", "click": "click-0001", "want": 1}
+        post("label", item=item["id"], category=category, **click)
+    run("review", "export", "reviewed", "-o", "labels.csv")
+    check_table(Path("labels.csv"))
+    assert CLASS in {row[1] for row in read_table("labels.csv")}
+
+
+@pytest.mark.usefixtures("work")
+def test_groups_of_patches() -> None:
+    images = [str(path) for path in sorted(Path("good").iterdir())]
+    patches = cut_patches(images, patch=PATCH, groups=[f"{HOSTILE}{i}" for i in range(6)])
+    write_patch_folder(split_patches(patches, random_state=0), "patches")
+    check_table(Path("patches", "groups.csv"))
+    groups = np.concatenate([part.groups for part in load_patch_folder("patches").values()])
+    assert set(groups) == {f"{HOSTILE}{i}" for i in range(6)}
+
+
+@pytest.mark.usefixtures("work")
+def test_groups_of_copies_come_back() -> None:
+    data = load_image_folder("copies", groups="groups.csv")
+    assert set(data.target_names) == {CLASS, "flat", "rings", "stripes"}
+
+
+def check_words(printed: str) -> None:
+    """Nothing that was printed controls a terminal."""
+    assert not CONTROLS & set(printed)
+    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", printed)
+
+
+def check_table(path: Path) -> None:
+    """A table has the hostile name, and no text in it is a formula at any separator."""
+    assert any(HOSTILE in cell for row in read_table(path) for cell in row), "changed"
+    for delimiter in ",;\t":
+        with open(path, encoding="utf-8", newline="") as stream:
+            cells = [cell for row in csv.reader(stream, delimiter=delimiter) for cell in row]
+        numbers = re.compile(r"-[0-9.e+-]+")
+        formulas = [cell for cell in cells if cell[:1] in {*"=+-@\t\r\n\uff1d"} and cell]
+        assert [cell for cell in formulas if not numbers.fullmatch(cell)] == []
+
+
+class Tags(HTMLParser):
+    """The elements and attributes of a page as a browser finds them, and its words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.words = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def check_page(page: str) -> None:
+    """A page shows the hostile name as text, and has no element or attribute of it."""
+    assert not CONTROLS & set(page)
+    tags = Tags()
+    tags.feed(page)
+    assert [each for each in tags.attributes if each[1].startswith("on")] == []
+    sources = [value or "" for _, name, value in tags.attributes if name in ("src", "href")]
+    assert all(re.match(r"data:image/|[\w.-]+$", source) for source in sources)
+    assert "<img src=x onerror=alert(1)>" in tags.words.replace("\\u003c", "<")  # JSON in a script
