@@ -133,6 +133,7 @@ def align(
     if not 0 < tolerance <= 90:
         raise ValueError(f"--tolerance {tolerance:g}: expected degrees above 0, at most 90")
     chosen = _method(method, weights, device)
+    encoder = getattr(chosen, "encoder_", None)
     recipe = AlignmentRecipe(
         method=chosen,
         window=getattr(chosen, "window_", DEFAULT_WINDOW) if window is None else window,
@@ -142,6 +143,7 @@ def align(
         random_state=seed,
         pixel_size=pixel_size,
         banner="remove" if remove_banner else "keep",
+        channel=None if encoder is None else encoder.fitted_params_.read_options.channel,
     )
     files = find_images(paths)
     bad = write_alignment(

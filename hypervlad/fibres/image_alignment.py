@@ -73,6 +73,8 @@ class AlignmentRecipe:
         nm per pixel, for images whose file does not contain it.
     banner : {"keep", "remove"}, default="keep"
         What to do with an instrument's information bar below the image.
+    channel : int, optional
+        Channel of the image to look at, counted from 0; the mean of colours if not given.
 
     Raises
     ------
@@ -88,6 +90,7 @@ class AlignmentRecipe:
     random_state: int = 0
     pixel_size: float | None = None
     banner: str = "keep"
+    channel: int | None = None
 
     def __post_init__(self) -> None:
         check_value("method", self.method, METHOD)
@@ -97,6 +100,7 @@ class AlignmentRecipe:
         check_value("banner", self.banner, [OneOf("keep", "remove")])
         for name in ("n_bootstrap", "random_state"):
             check_value(name, getattr(self, name), [Integer(at_least=0)])
+        check_value("channel", self.channel, [Integer(at_least=0), None])
         check_value("pixel_size", self.pixel_size, [NANOMETRES, None])
 
     @property
@@ -110,7 +114,6 @@ class AlignmentRecipe:
         Parameters
         ----------
         image : path or array
-            Colour images are averaged over the channels.
 
         Returns
         -------
@@ -127,7 +130,7 @@ class AlignmentRecipe:
         UserWarning
             If the pixels are not square according to the file: then its pixel size is ignored.
         """
-        read = read_micrograph(image, banner=self.banner)
+        read = read_micrograph(image, banner=self.banner, channel=self.channel)
         pixels = read.pixels if read.pixels.ndim == 2 else read.pixels.mean(axis=2)
         named = f"{os.fspath(image)}: " if isinstance(image, str | os.PathLike) else ""
         try:

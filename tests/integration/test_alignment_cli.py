@@ -6,6 +6,8 @@ import csv
 import inspect
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from hypervlad.cli import app
 from hypervlad.cli.alignment import align
 from hypervlad.cli.files import check_folders
 from hypervlad.fibres import AlignmentRecipe, aligned_fraction, local_orientation
+from hypervlad.images import ReadOptions
 from hypervlad.reports import alignment as alignment_files
 
 PIXEL_SIZE = 4.0
@@ -360,6 +363,30 @@ def test_a_model_of_a_file_may_judge_the_windows(
     monkeypatch.setattr("hypervlad.models.load", lambda path, weights=None: object())
     result = run(folder, "-o", tmp_path / "out", "--method", model, code=2).stderr
     assert "contains a object" in result
+
+
+def test_images_are_read_in_the_channel_that_the_model_was_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = []
+
+    class OfTheSecondChannel:
+        def __init__(self) -> None:
+            options = ReadOptions(channel=1)
+            self.encoder_ = SimpleNamespace(
+                fitted_params_=SimpleNamespace(read_options=options), set_params=lambda **_: None
+            )
+
+        def aligned_proba(self, image: Any, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+            judged.append(image)
+            return np.ones((len(rows) - 1, len(columns) - 1))
+
+    pixels = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    monkeypatch.setattr("hypervlad.models.load", lambda path, weights=None: OfTheSecondChannel())
+    model = tmp_path / "m.hvlad"
+    run(tmp_path / "a.png", "-o", tmp_path / "out", "--method", model, "--quiet")
+    np.testing.assert_allclose(judged[0], pixels[..., 1] / 255, atol=1e-6)
 
 
 @pytest.mark.parametrize(
