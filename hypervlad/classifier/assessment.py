@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -409,9 +410,14 @@ def project_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
         return np.empty((0, min(vectors.shape[1], _N_DIRECTIONS)), dtype=np.float32)
     if vectors.shape[1] <= _N_DIRECTIONS:
         return vectors.astype(np.float32)
+    return np.asarray(_directions(vectors.shape[1]).transform(vectors), dtype=np.float32)
+
+
+@functools.lru_cache(maxsize=4)
+def _directions(n_features: int) -> SparseRandomProjection:
+    """Draw the directions; kept, because this takes longer than reading a model does."""
     directions = SparseRandomProjection(_N_DIRECTIONS, dense_output=True, random_state=0)
-    directions.fit(np.zeros((1, vectors.shape[1]), dtype=np.float32))
-    return np.asarray(directions.transform(vectors), dtype=np.float32)
+    return directions.fit(np.zeros((1, n_features), dtype=np.float32))
 
 
 def relative_names(images: Sequence[Any]) -> list[str]:
