@@ -31,9 +31,9 @@ def parse_json(text: str | bytes) -> Any:
     Raises
     ------
     ValueError
-        For text that is not JSON, keys that occur twice, numbers that are too large for 64 bits or
-        not finite, text with lone surrogates, more than a million values, and lists and objects
-        nested more than 32 deep.
+        For what is no text, text that is not JSON, keys that occur twice, numbers that are too
+        large for 64 bits or not finite, text with lone surrogates, more than a million values, and
+        lists and objects nested more than 32 deep.
 
     Examples
     --------
@@ -46,6 +46,8 @@ def parse_json(text: str | bytes) -> Any:
     """
     if isinstance(text, bytes):
         text = text.decode()
+    if not isinstance(text, str):  # a column of a database may hold anything
+        raise ValueError(f"{text!r} is no text")
     # One of these stands before each value but the first.
     if sum(map(text.count, ",:[{")) > _MAX_VALUES:
         raise ValueError(f"more than {_MAX_VALUES} values")

@@ -6,6 +6,8 @@ from hypervlad.strict_json import parse_json
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (None, "None is no text"),
+        (1, "1 is no text"),
         ('{"a": 1, "a": 2}', "the key 'a' occurs twice"),
         ("1e400", "1e400 is not finite"),
         ("-1e400", "-1e400 is not finite"),
