@@ -167,7 +167,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         If the file is missing, is not a state dict, or would need code to load.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # False for a name that is too long, too
         raise WeightsNotFoundError(
             f"{path}: no such weights file. Expected a .safetensors or .pth state dict with "
             'torchvision\'s keys, or weights="imagenet" or weights="random"; for a saved model say '
