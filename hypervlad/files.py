@@ -170,8 +170,7 @@ def move_to_new_name(draft: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:  # the file system has no hard links
-        if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
         os.replace(draft, path)
     else:
         os.unlink(draft)
@@ -325,6 +324,6 @@ def _lock(lock_file: int) -> bool:
             fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
-    except OSError:  # the file system has no locks
-        return True
+    except OSError as error:  # the file system has no locks, or none for those who may only read
+        return error.errno != errno.EBADF
     return True

@@ -55,7 +55,8 @@ _START = re.compile(
     rb'.{8}\{"__metadata__":\{"hypervlad":"\{\\"sha256\\":\\"([0-9a-f]{64})\\",', re.DOTALL
 )
 _START_LENGTH = 256
-# A header of 32 MB names half a million training images; a forged one could need 25 times its size.
+# A header of 32 MB names half a million training images, if their names have no commas and colons.
+# A forged one could need 25 times its size.
 _MAX_HEADER = 2**25
 _DTYPES = frozenset(
     np.dtype(code)

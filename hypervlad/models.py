@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from hypervlad.images.options import MAX_PIXELS, check_read_options
+from hypervlad.images.options import MAX_PIXELS, ReadOptions, check_read_options
 from hypervlad.modelfile import ModelFileError, loader_of, read_model, register_kind
 
 # By name, without importing the modules: loading an encoder must not import xgboost.
@@ -47,9 +47,12 @@ def load(
 
     Raises
     ------
+    ValueError
+        If ``max_pixels`` is no positive number.
     ModelFileError
         If the file is missing, damaged, truncated, newer than this library or no model at all.
     """
+    ReadOptions(max_pixels=max_pixels)
     content = read_model(path)
     loader = loader_of(content.kind, path=path)
     try:

@@ -102,4 +102,7 @@ def _finite(text: str) -> float:
 def _bounded_integer(text: str) -> int:
     if len(text) > _MAX_DIGITS:
         raise ValueError(f"the whole number {text[:_MAX_DIGITS]}... has more than 64 bits")
-    return int(text)
+    value = int(text)
+    if not -(2**63) <= value < 2**64:
+        raise ValueError(f"the whole number {text} has more than 64 bits")
+    return value

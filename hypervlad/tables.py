@@ -24,7 +24,8 @@ import numpy as np
 from hypervlad.files import replace_when_complete
 
 _SIGN = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
-_CELL = r'(?:\A|(?<=[,;\t\r\n"]))'
+# Text with commas is quoted, so that a cell begins after none of them.
+_CELL = r'(?:\A|(?<=[;\t\r\n"]))'
 _FORMULA = re.compile(f"{_CELL}(?='*{_SIGN})")
 _ESCAPED = re.compile(f"{_CELL}'(?='*{_SIGN})")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)

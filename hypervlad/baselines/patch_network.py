@@ -51,7 +51,8 @@ class PatchArchitecture:
         """The most values that a patch has in the network, as input or after one layer."""
         side, most = self.patch, max(self.n_channels * self.patch**2, self.n_dense)
         for n_filters, size in zip(self.filters, self.kernel_sizes, strict=True):
-            most, side = max(most, n_filters * (side - size + 1) ** 2), (side - size + 1) // _POOL
+            side = max(side - size + 1, 0)
+            most, side = max(most, n_filters * side**2), side // _POOL
         return most
 
     @property

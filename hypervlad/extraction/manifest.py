@@ -446,6 +446,8 @@ class TaskFolder:
             If it is not laid out as a task of this extraction.
         """
         end = _HEAD_BYTES + int.from_bytes(content[_DIGEST_BYTES:_HEAD_BYTES], "little")
+        if end > len(content):
+            raise ValueError("its text ends after the file does")
         facts = parse_json(content[_HEAD_BYTES:end])
         if facts["run"] != self.run:
             raise ValueError("of an earlier extraction, which was still running")

@@ -51,7 +51,7 @@ def check_pages(
 def _decoded_size(stream: BinaryIO, chunk: pq.ColumnChunkMetaData, expected: int, most: int) -> int:
     """Return the size of the decoded pages of a column in a group of rows: so many values."""
     if chunk.has_dictionary_page:
-        raise ValueError(f"{chunk.path_in_schema} has a dictionary")
+        raise ValueError(f"{chunk.path_in_schema} has a dictionary, and ours have none")
     at, n_values, size = chunk.data_page_offset, 0, 0
     end = at + chunk.total_compressed_size
     while at < end:
@@ -63,9 +63,9 @@ def _decoded_size(stream: BinaryIO, chunk: pq.ColumnChunkMetaData, expected: int
         except (LookupError, TypeError):
             raise ValueError(f"{chunk.path_in_schema} has a page without a header") from None
         numbers = n_decoded, n_stored, n_in_page
-        if (kind, encoding) != (_DATA_PAGE, _PLAIN) or not 0 <= min(numbers) <= max(
-            numbers
-        ) < 2**31:
+        if (kind, encoding) != (_DATA_PAGE, _PLAIN) or not (
+            0 <= min(numbers) <= max(numbers) < 2**31 and (n_in_page or not expected)
+        ):
             raise ValueError(f"{chunk.path_in_schema} has a page of another kind than was written")
         at, n_values, size = at + length + n_stored, n_values + n_in_page, size + n_decoded
         if size > most:

@@ -276,6 +276,7 @@ def encoder_digest(model: Any) -> str:
     """Return a digest of all that a fitted encoder's vectors depend on, except the images."""
     encoder = fitted_encoder(model)
     reading = {"reading": asdict(encoder.fitted_params_.read_options)}
+    del reading["reading"]["max_pixels"]  # changes no pixel, and is not kept in a model's file
     return cache_key(encoder.fingerprint() | reading)
 
 
@@ -392,7 +393,7 @@ def _mapped(path: Path, file: pq.ParquetFile) -> np.ndarray:
                 str(copy),
             ) from error
     with _reporting_damage(copy):
-        mapped: np.ndarray = np.load(copy, mmap_mode="r")
+        mapped = np.lib.format.open_memmap(copy, mode="r")
         if mapped.shape != _shape(file) or mapped.dtype != np.float32:
             raise OSError("it does not fit the file of features; remove it")
     return mapped

@@ -319,12 +319,13 @@ def unpack_at(file: BinaryIO, offset: int, layout: str) -> tuple[Any, ...]:
 
 _PNG_CHANNELS = {2: 3, 4: 2, 6: 4}
 _NO_LENGTH = {0x01, *range(0xD0, 0xD9)}  # markers of JPEG that no data follow
+_MAX_STEPS = 10_000  # from one segment or box to the next
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
 def _jpeg_size(file: BinaryIO) -> EncodedSize | None:
     position = 2
-    while True:
+    for _ in range(_MAX_STEPS):
         start, marker = unpack_at(file, position, "BB")
         if start != 0xFF:
             return None
@@ -337,6 +338,7 @@ def _jpeg_size(file: BinaryIO) -> EncodedSize | None:
             position += 2
         else:
             position += 2 + unpack_at(file, position + 2, ">H")[0]
+    return None
 
 
 def _jpeg_2000_size(file: BinaryIO) -> EncodedSize | None:
@@ -356,12 +358,14 @@ def _codestream_start(file: BinaryIO) -> int:
     length, kind = unpack_at(file, 0, ">I4s")
     if kind != b"jP  ":
         return 0
-    while kind != b"jp2c":
+    for _ in range(_MAX_STEPS):
+        if kind == b"jp2c":
+            return start + (16 if length == 1 else 8)
         if length == 1:
             (length,) = unpack_at(file, start + 8, ">Q")
         start += max(length, 8)  # OpenJPEG refuses shorter ones
         length, kind = unpack_at(file, start, ">I4s")
-    return start + (16 if length == 1 else 8)
+    return 0  # where there is none, so that the file has no size
 
 
 def image_pixels(image: Image.Image) -> NDArray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -16,6 +15,7 @@ from hypervlad.images.errors import ImageReadError
 from hypervlad.images.formats import DecodedImage, apply_palette, encoded_size, json_value
 from hypervlad.images.options import ReadOptions
 from hypervlad.images.pixels import check_size
+from hypervlad.strict_json import parse_json
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -24,6 +24,7 @@ _FEI_TAGS = (34682, 34680)
 _ZEISS_TAG = 34118
 _RESOLUTION_TAGS = (282, 283)
 _ORIENTATION_TAG = 274
+_MAX_DIMENSIONS = 16
 _STK_PLANES_TAG = 33629  # as many values as planes
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
@@ -113,7 +114,7 @@ def _n_frames(tiff: TiffFile) -> int:
 
     One directory describes the stacks of over 4 GB of ImageJ, those of MetaMorph, and those of
     tifffile with ``truncate=True``. Other programs may keep the description of a stack in a file
-    that holds one image of it, so frames count as far as the file reaches.
+    that holds one image of it, so frames count only if the file is long enough for all of them.
     """
     page = tiff.pages.first
     if not page.is_contiguous or page.nbytes < 1:
@@ -128,8 +129,8 @@ def _n_frames(tiff: TiffFile) -> int:
     if page.is_stk and _STK_PLANES_TAG in page.tags:
         described += [page.tags[_STK_PLANES_TAG].count]
     n_stored = (tiff.filehandle.size - page.dataoffsets[0]) // page.nbytes
-    n_frames = min(max(described), n_stored)
-    return n_frames if n_frames > len(tiff.pages) else 1
+    n_frames = max(described)
+    return n_frames if n_stored >= n_frames > len(tiff.pages) else 1
 
 
 def _product(numbers: Iterable[Any]) -> int:
@@ -139,9 +140,10 @@ def _product(numbers: Iterable[Any]) -> int:
 def _shaped_size(description: str) -> int:
     """Return how many values tifffile has described; 1 if it has not."""
     try:
-        return _product(json.loads(description)["shape"])
+        shape = parse_json(description)["shape"]
     except (ValueError, TypeError, KeyError):
         return 1
+    return _product(shape) if isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS else 1
 
 
 def _count_pages(n_pages: int) -> str:

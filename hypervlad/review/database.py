@@ -140,7 +140,7 @@ def connect(folder: Path) -> sqlite3.Connection:
     """
     path = folder / FILE
     for draft in folder.glob(".*.tmp"):  # a second name, if making the queue was interrupted
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             if draft.samefile(path):
                 draft.unlink()
     for name in _FILES:

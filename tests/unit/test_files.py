@@ -136,6 +136,8 @@ def test_a_new_name_replaces_nothing(
             raise PermissionError
 
         monkeypatch.setattr(os, "link", refused)
+        # Nor a file that is made after one has looked.
+        monkeypatch.setattr(os.path, "lexists", lambda path: False)
     draft = tmp_path / "draft"
     draft.write_text("new")
     with pytest.raises(FileExistsError):
@@ -236,8 +238,13 @@ def of_another_user(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 @pytest.mark.skipif(os.name == "nt", reason="there the lock needs no mode")
 def test_the_lock_of_another_user_names_its_owner(
-    tmp_path: Path, of_another_user: Callable[..., None]
+    tmp_path: Path, of_another_user: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import fcntl
+
+    def no_lock_for_reading(*_: object) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
     with exclusive_lock(tmp_path / "lock", "f.parquet"):
         of_another_user(os.O_RDWR)
         with (
@@ -245,6 +252,13 @@ def test_the_lock_of_another_user_names_its_owner(
             exclusive_lock(tmp_path / "lock", "f.parquet"),
         ):
             pass
+        with monkeypatch.context() as network_share:  # needs a file that may be written
+            network_share.setattr(fcntl, "flock", no_lock_for_reading)
+            with (
+                pytest.raises(LockedError, match=rf"f\.parquet.*process {os.getpid()} on "),
+                exclusive_lock(tmp_path / "lock", "f.parquet"),
+            ):
+                pass
         of_another_user(os.O_RDWR, os.O_RDONLY)
         with (
             pytest.raises(PermissionError, match=r"another user \(number \d+\) writes the same"),

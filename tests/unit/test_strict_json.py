@@ -14,6 +14,8 @@ from hypervlad.strict_json import parse_json
         ("[NaN]", "NaN is not finite"),
         ('{"a": -Infinity}', "-Infinity is not finite"),
         ("1" * 30, "more than 64 bits"),
+        (str(2**64), "more than 64 bits"),
+        (str(-(2**63) - 1), "more than 64 bits"),
         ("[" * 40 + "]" * 40, "nested more than 32 deep"),
         ('{"a":' * 40 + "1" + "}" * 40, "nested more than 32 deep"),
         ("[" * 100_000, "nested too deeply|Expecting value"),

@@ -70,7 +70,20 @@ def test_numbers_stay(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["a=b.tif", "'quoted'.tif", "über", "", "a-1", "a;b", "a, b", "x_-1", "a (1)", "c\td"]
+    "value",
+    [
+        "a=b.tif",
+        "'quoted'.tif",
+        "über",
+        "",
+        "a-1",
+        "a;b",
+        "a, b",
+        "x_-1",
+        "tilt,-30.tif",
+        "a (1)",
+        "c\td",
+    ],
 )
 def test_other_text_stays(value: str) -> None:
     assert escaped_cell(value) == value
@@ -80,7 +93,7 @@ def test_other_text_stays(value: str) -> None:
     ("text", "written"),
     [
         ("x;=1+1;.png", "x;'=1+1;.png"),
-        ("a\t'@b,-c", "a\t''@b,'-c"),
+        ("a\t'@b;-c", "a\t''@b;'-c"),
         ("\t=1", "'\t'=1"),
         ("a\r\n+b", "a\r'\n'+b"),
         ('a"=b', "a\"'=b"),

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 from support.feature_folders import write_folder
 
 import hypervlad
@@ -450,6 +451,30 @@ def test_a_single_pattern_may_be_a_string(encoder: HypercolumnVLAD, folder: Path
 
 def _noise(n: int) -> np.ndarray:
     return np.random.default_rng(5).random((n, 20, 24)).astype(np.float32)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4xxxx", b"\x93NUMPY\1\0"])
+def test_a_damaged_copy_is_named(
+    content: bytes, encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "f.parquet"
+    extract_features(folder, encoder, out=out)
+    load_features(out, mmap=True)
+    (copy,) = tmp_path.glob("_f.parquet.*.npy")
+    copy.write_bytes(content)
+    with pytest.raises(FeatureFileError, match=r"_f\.parquet\..*\.npy: damaged"):
+        load_features(out, mmap=True)
+
+
+def test_features_belong_to_a_model_that_was_saved_and_loaded(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+) -> None:
+    own = clone(encoder).set_params(read_options={"max_pixels": 10**9})
+    own.fit(sorted(folder.rglob("*.png"))).save(tmp_path / "m.hvlad")
+    extract_features(folder, own, out=tmp_path / "f.parquet")
+    loaded = hypervlad.load(tmp_path / "m.hvlad")
+    X, _ = load_features(tmp_path / "f.parquet", encoder=loaded)
+    assert len(X) == 20
 
 
 def test_files_of_the_user_are_not_removed(

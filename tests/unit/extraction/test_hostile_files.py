@@ -186,6 +186,15 @@ FORGED: dict[str, Callable[[Facts, bytes], tuple[Any, bytes]]] = {
 }
 
 
+def test_a_part_whose_text_ends_after_it_is_computed_again(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, interrupted: Path
+) -> None:
+    part = tmp_path / "_f.parquet.parts" / "000000" / "000000001.task"
+    content = part.read_bytes()[32:]
+    write_with_digest(part, b"\xff" * 8 + content[8:])
+    assert extract_features(folder, encoder, out=interrupted, resume=True).n_kept == 8
+
+
 @pytest.mark.parametrize("forged", FORGED)
 def test_a_forged_part_is_computed_again(
     forged: str,

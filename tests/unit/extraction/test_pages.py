@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,22 @@ def test_what_grows_is_refused(options: dict[str, Any], reason: str, tmp_path: P
     pq.write_table(table(), tmp_path / "f.parquet", **(PLAIN | options))
     with pytest.raises(ValueError, match=reason):
         check(tmp_path / "f.parquet")
+
+
+def test_many_empty_pages_are_refused(tmp_path: Path) -> None:
+    """They hold nothing, but each must be found."""
+    page = b"\x15\0\x15\0\x15\0\x2c\x15\0\x15\0\0\0"  # of data, plain, with no values
+    (tmp_path / "f.parquet").write_bytes(page * 1000)
+    column = SimpleNamespace(
+        path_in_schema="path",
+        has_dictionary_page=False,
+        data_page_offset=0,
+        total_compressed_size=1000 * len(page),
+    )
+    group = SimpleNamespace(num_columns=1, num_rows=7, column=lambda _: column)
+    metadata: Any = SimpleNamespace(num_row_groups=1, row_group=lambda _: group)
+    with pytest.raises(ValueError, match="path has a page of another kind"):
+        check_pages(tmp_path / "f.parquet", metadata, {"path": 1})
 
 
 def test_more_memory_than_the_file_should_take_is_refused(
