@@ -204,7 +204,7 @@ class Manifest:
                     not file.schema_arrow.remove_metadata().equals(_SCHEMA)
                 ):
                     return None
-                check_pages(self.path, file.metadata, dict.fromkeys(_SCHEMA.names, 1))
+                check_pages(self.path, dict.fromkeys(_SCHEMA.names, 1))
                 rows = file.read().to_pylist()
             return [SourceRecord.checked(*map(row.get, _SCHEMA.names)) for row in rows]
         except (pa.ArrowException, OSError, ValueError, TypeError):

@@ -333,7 +333,7 @@ def load_features(
         vectors = _mapped(path, file) if mmap else _read(path, file)
         rest = [name for name in file.schema_arrow.names if name != VECTOR]
         with _reporting_damage(path):
-            check_pages(path, file.metadata, dict.fromkeys(rest, 1))
+            check_pages(path, dict.fromkeys(rest, 1))
             return vectors, file.read(columns=rest).to_pandas()
 
 
@@ -360,7 +360,7 @@ def _shape(file: pq.ParquetFile) -> tuple[int, int]:
 
 def _blocks(path: Path, file: pq.ParquetFile) -> Iterator[np.ndarray]:
     with _reporting_damage(path):
-        check_pages(path, file.metadata, {VECTOR: _shape(file)[1]})
+        check_pages(path, {VECTOR: _shape(file)[1]})
     for group in range(file.num_row_groups):
         with _reporting_damage(path):
             block = vectors_of(file.read_row_group(group, columns=[VECTOR]))

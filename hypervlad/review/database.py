@@ -9,6 +9,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hypervlad.files import move_to_new_name, refuse_links
 from hypervlad.review.records import Entry, LabelledImage, QueueError, TrainingImage
@@ -148,7 +149,7 @@ def connect(folder: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise QueueError(f"{folder}: no queue here; make one with 'hypervlad review start'")
     connection = sqlite3.connect(
-        path, timeout=_TIMEOUT, isolation_level=None, check_same_thread=False
+        path, timeout=_TIMEOUT, isolation_level=None, check_same_thread=False, factory=_Connection
     )
     try:
         _check_version(connection, path)
@@ -162,13 +163,31 @@ def connect(folder: Path) -> sqlite3.Connection:
             connection.execute(f"PRAGMA {setting}")
     except BaseException as error:
         connection.close()
-        # The other: SQLite quotes the damaged text in its own error message.
-        damaged = isinstance(error, sqlite3.DatabaseError) and not _is_temporary(error)
-        if damaged or isinstance(error, UnicodeDecodeError):
+        if isinstance(error, sqlite3.DatabaseError) and not _is_temporary(error):
             raise QueueError(f"{path}: cannot be opened as a queue ({error})") from error
         raise
     connection.row_factory = sqlite3.Row
     return connection
+
+
+class _Connection(sqlite3.Connection):
+    """A connection whose errors about damage are SQLite's, even where they quote damaged text."""
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        with _reporting_damaged_text():
+            return super().execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> sqlite3.Cursor:
+        with _reporting_damaged_text():
+            return super().executemany(*arguments)
+
+
+@contextlib.contextmanager
+def _reporting_damaged_text() -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise sqlite3.DatabaseError(f"the database is damaged ({error})") from error
 
 
 @contextlib.contextmanager

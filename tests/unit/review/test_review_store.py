@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -17,7 +18,7 @@ from support.review_queues import CLASSES, Clock, entry
 from hypervlad.cli.messages import sentence_of
 from hypervlad.files import LinkError
 from hypervlad.review import Queue, QueueError, export_labels
-from hypervlad.review.database import FILE, _is_temporary, make_queue, update_queue
+from hypervlad.review.database import FILE, _is_temporary, connect, make_queue, update_queue
 from hypervlad.review.records import TrainingImage, UnknownError
 from hypervlad.review.store import checked_name
 
@@ -416,6 +417,23 @@ def test_a_damaged_prediction_is_reported(queue: Queue, scores: str) -> None:
     queue.connection.execute("UPDATE items SET scores = ? WHERE id = 2", [scores])
     with pytest.raises(QueueError, match=r"damaged: .* image 2 .*; restore an earlier copy"):
         queue.images()
+
+
+def test_an_error_that_quotes_damaged_text_is_one_of_the_database(
+    make: Callable[..., Path],
+) -> None:
+    folder = make(3)
+    with contextlib.closing(sqlite3.connect(folder / FILE)) as plain:
+        plain.execute("CREATE TABLE other (x, CONSTRAINT positive CHECK (x > 0))")
+        plain.commit()
+        plain.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = (folder / FILE).read_bytes()
+    assert content.count(b"positive") == 1
+    (folder / FILE).write_bytes(content.replace(b"positive", b"posi\xffive"))
+    with contextlib.closing(connect(folder)) as connection:
+        for insert, values in (("execute", [-1]), ("executemany", [[-1]])):
+            with pytest.raises(sqlite3.DatabaseError, match="is damaged"):
+                getattr(connection, insert)("INSERT INTO other VALUES (?)", values)
 
 
 @pytest.mark.parametrize("column", ["scores", "nearest"])
