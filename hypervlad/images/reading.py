@@ -446,7 +446,8 @@ def _warn_of_pages(name: str, kind: str) -> None:
     )
     warnings.warn(
         f"{os.path.dirname(name) or os.curdir}: files of several pages, sections or frames, of "
-        f"which only the first is read ('hypervlad check' lists them); read_options={choice}",
+        f"which only the first is read ('hypervlad check' lists them); in Python, "
+        f"read_options={choice}",
         PartlyReadWarning,
         stacklevel=1,
     )

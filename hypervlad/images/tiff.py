@@ -196,8 +196,8 @@ def _check_samples(page: TiffPage, name: str) -> None:
         raise ImageReadError(
             f"{name}: a TIFF page of {n_samples} samples of {page.dtype} per pixel, declared as "
             f"{kind}, is neither grey nor RGB, with or without alpha; "
-            f"read_options={{'channel': 0}} reads the first sample as grey (0 to {n_samples - 1}), "
-            "or save it as grey or RGB"
+            f"in Python, read_options={{'channel': 0}} reads the first sample as grey (0 to "
+            f"{n_samples - 1}); or save it as grey or RGB"
         )
 
 
