@@ -246,18 +246,16 @@ def exclusive_lock(path: str | os.PathLike[str], output: str | os.PathLike[str])
             os.write(lock_file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
     finally:
-        _remove_and_release(path, lock_file)
+        _remove_and_release(Path(path), lock_file)
 
 
-def _remove_and_release(path: str | os.PathLike[str], lock_file: int) -> None:
+def _remove_and_release(path: Path, lock_file: int) -> None:
     if sys.platform == "win32":  # an open file cannot be removed
         os.close(lock_file)
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-        return
-    with contextlib.suppress(OSError):
-        os.unlink(path)
-    os.close(lock_file)
+        _remove(path)
+    else:
+        _remove(path)
+        os.close(lock_file)
 
 
 def _locked(path: Path, output: str | os.PathLike[str]) -> tuple[int, bool]:

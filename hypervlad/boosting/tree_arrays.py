@@ -162,9 +162,9 @@ class TreeArrays:
         if (self.default_left > 1).any():
             raise ValueError("values of 'default_left' other than 0 and 1")
         self._check_base_score()
-        starts = np.cumsum(self.n_nodes, dtype=np.int64) - self.n_nodes
-        self._check_structure(starts)
-        largest = np.maximum.reduceat(np.where(self.left < 0, np.abs(self.condition), 0), starts)
+        self._check_structure()
+        leaves = np.where(self.left < 0, np.abs(self.condition), 0)
+        largest = np.maximum.reduceat(leaves, self._roots())
         if largest.sum(dtype=np.float64) > _MAX_MARGIN:
             raise ValueError(f"leaves of the trees whose sum exceeds {_MAX_MARGIN:g}")
 
@@ -175,14 +175,22 @@ class TreeArrays:
         if not usable or (self.n_outputs == 1 and not 0 < score[0] < 1):
             raise ValueError(f"the trees' base score is {score}")
 
-    def _check_structure(self, starts: NDArray[np.int64]) -> None:
+    def _roots(self) -> NDArray[np.int64]:
+        """Return where each tree begins."""
+        return np.cumsum(self.n_nodes, dtype=np.int64) - self.n_nodes
+
+    def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return for each node where its tree begins, and its own number in that tree."""
+        first = np.repeat(self._roots(), self.n_nodes)
+        return first, np.arange(len(first)) - first
+
+    def _check_structure(self) -> None:
         """Check that the nodes of each tree are one tree, and not too deep.
 
         A child comes after its parent, so there are no cycles; every node except the roots has one
         parent, so nothing is shared and everything is reached.
         """
-        first = np.repeat(starts, self.n_nodes)
-        own = np.arange(len(first)) - first
+        first, own = self._places()
         size = np.repeat(self.n_nodes, self.n_nodes)
         splits = self.left != -1
         for children in (self.left, self.right):
@@ -193,7 +201,7 @@ class TreeArrays:
         n_parents = np.bincount(children, minlength=len(first))
         if (n_parents != (own > 0)).any():
             raise ValueError("nodes of the trees that are reached twice or not at all")
-        level = starts
+        level = self._roots()
         for _ in range(MAX_DEPTH + 1):
             level = level[splits[level]]
             if not len(level):
@@ -260,9 +268,7 @@ class TreeArrays:
 
     def _parents(self) -> NDArray[np.int32]:
         """Return the parent of each node, counted in its tree."""
-        stops = np.cumsum(self.n_nodes, dtype=np.int64)
-        first = np.repeat(stops - self.n_nodes, self.n_nodes)
-        own = (np.arange(len(first)) - first).astype(np.int32)
+        first, own = self._places()
         splits = np.flatnonzero(self.left != -1)
         parents = np.full(len(first), _NO_PARENT, dtype=np.int32)
         for children in (self.left, self.right):

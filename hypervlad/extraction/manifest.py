@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hypervlad.extraction.pages import check_pages
-from hypervlad.extraction.sources import Item, Stamp, Task, printable
+from hypervlad.extraction.sources import Item, Stamp, Task, escape_bytes
 from hypervlad.extraction.table import (
     VECTOR,
     FeatureFileError,
@@ -84,7 +84,7 @@ class SourceRecord:
     def of(cls, item: Item, read: str | SkippedImage, stamp: Stamp) -> SourceRecord:
         """Return the record of an image: its digest if it could be read."""
         if isinstance(read, SkippedImage):
-            name, reason = printable(read.name), printable(read.reason)
+            name, reason = escape_bytes(read.name), escape_bytes(read.reason)
             return cls(item.path, item.label, None, name, reason, *stamp)
         return cls(item.path, item.label, read, None, None, *stamp)
 

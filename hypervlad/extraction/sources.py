@@ -157,10 +157,10 @@ def _items(
 
 
 def _relative(path: Path, root: Path | None) -> str:
-    return printable(_below(path, root))
+    return escape_bytes(_below(path, root))
 
 
-def printable(text: str) -> str:
+def escape_bytes(text: str) -> str:
     """Escape the bytes of a file's name that are not text, which a table cannot hold."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 

@@ -165,7 +165,7 @@ def description(schema: pa.Schema, path: str | os.PathLike[str]) -> dict[str, An
     try:
         facts: dict[str, Any] = dict(parse_json(entry))
         version = int(facts.get("format", 0))
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise FeatureFileError(f"{os.fspath(path)}: damaged ({error}); extract again") from error
     if version > FORMAT_VERSION:
         raise FeatureFileError(

@@ -149,7 +149,11 @@ def connect(folder: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise QueueError(f"{folder}: no queue here; make one with 'hypervlad review start'")
     connection = sqlite3.connect(
-        path, timeout=_TIMEOUT, isolation_level=None, check_same_thread=False, factory=_Connection
+        path,
+        timeout=_TIMEOUT,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=_QueueConnection,
     )
     try:
         _check_version(connection, path)
@@ -170,7 +174,7 @@ def connect(folder: Path) -> sqlite3.Connection:
     return connection
 
 
-class _Connection(sqlite3.Connection):
+class _QueueConnection(sqlite3.Connection):
     """A connection whose errors about damage are SQLite's, even where they quote damaged text."""
 
     def execute(self, *arguments: Any) -> sqlite3.Cursor:

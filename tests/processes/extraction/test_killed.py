@@ -21,6 +21,22 @@ from hypervlad import HypercolumnVLAD
 
 BATCH = 4
 KILLING = Path(__file__).with_name("killed_at_random.py")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def write_images_and_model(place: Path, n_images: int) -> None:
+    rng = np.random.default_rng(0)
+    files = [write_image(place / "many" / f"{i:04d}.png", rng) for i in range(n_images)]
+    encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
+    encoder.fit(files[:8]).save(place / "model.hvlad")
+
+
+def command(out: str, *options: str) -> list[str]:
+    """The extraction of those images; to be run in their place."""
+    return [
+        *(sys.executable, "-m", "hypervlad", "extract", "many", "-m", "model.hvlad"),
+        *("-o", out, "--batch-size", str(BATCH), "-q", *options),
+    ]
 
 
 @pytest.mark.slow
@@ -52,21 +68,10 @@ def test_killed_at_random_moments(cached: bool, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-def test_a_killed_command_is_resumed(folder: Path, tmp_path: Path) -> None:
+def test_a_killed_command_is_resumed(tmp_path: Path) -> None:
     """The real command in a separate process, killed as soon as it has finished something."""
-    rng = np.random.default_rng(0)
-    files = [write_image(tmp_path / "many" / f"{i:03d}.png", rng) for i in range(300)]
-    encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
-    encoder.fit(files[:8]).save(tmp_path / "model.hvlad")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-    def command(out: str) -> list[str]:
-        return [
-            *(sys.executable, "-m", "hypervlad", "extract", "many"),
-            *("-m", "model.hvlad", "-o", out, "--resume", "--batch-size", "4", "-q"),
-        ]
-
-    child = subprocess.Popen(command("killed.parquet"), cwd=tmp_path, env=environment)
+    write_images_and_model(tmp_path, 300)
+    child = subprocess.Popen(command("killed.parquet", "--resume"), cwd=tmp_path, env=ENVIRONMENT)
     while child.poll() is None and len(list(tmp_path.rglob("_killed.parquet.parts/*/*"))) < 5:
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
@@ -74,30 +79,23 @@ def test_a_killed_command_is_resumed(folder: Path, tmp_path: Path) -> None:
     n_kept = len(list(tmp_path.rglob("_killed.parquet.parts/*/*.task")))
     assert 5 <= n_kept < 75
     for out in ("killed.parquet", "whole.parquet"):
-        subprocess.run(command(out), cwd=tmp_path, env=environment, check=True)
+        subprocess.run(command(out, "--resume"), cwd=tmp_path, env=ENVIRONMENT, check=True)
     whole = (tmp_path / "whole.parquet").read_bytes()
     assert (tmp_path / "killed.parquet").read_bytes() == whole
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGSTOP")
-def test_a_second_process_names_the_first(folder: Path, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    files = [write_image(tmp_path / "many" / f"{i:03d}.png", rng) for i in range(100)]
-    encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
-    encoder.fit(files[:8]).save(tmp_path / "model.hvlad")
-    command = [
-        *(sys.executable, "-m", "hypervlad", "extract", "many", "-m", "model.hvlad"),
-        *("-o", "f.parquet", "--resume", "--batch-size", "4", "-q"),
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    first = subprocess.Popen(command, cwd=tmp_path, env=environment)
+def test_a_second_process_names_the_first(tmp_path: Path) -> None:
+    write_images_and_model(tmp_path, 100)
+    resuming = command("f.parquet", "--resume")
+    first = subprocess.Popen(resuming, cwd=tmp_path, env=ENVIRONMENT)
     while first.poll() is None and not list(tmp_path.rglob("_f.parquet.parts/*/*.task")):
         time.sleep(0.01)
     first.send_signal(signal.SIGSTOP)
     before = sorted(tmp_path.rglob("_f.parquet.parts/*/*"))
     second = subprocess.run(
-        command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True
+        resuming, cwd=tmp_path, env=ENVIRONMENT, check=False, capture_output=True, text=True
     )
     assert second.returncode != 0
     assert f"another run writes it now (process {first.pid} on " in second.stderr
@@ -105,25 +103,19 @@ def test_a_second_process_names_the_first(folder: Path, tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("_f.parquet.parts/*/*")) == before
     first.send_signal(signal.SIGCONT)
     assert first.wait(60) == 0
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    subprocess.run(resuming, cwd=tmp_path, env=ENVIRONMENT, check=True)
     assert not list(tmp_path.glob("_f.parquet.lock"))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
-def test_no_worker_outlives_a_killed_command(how: str, folder: Path, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    files = [write_image(tmp_path / "many" / f"{i:04d}.png", rng) for i in range(1200)]
-    encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
-    encoder.fit(files[:8]).save(tmp_path / "model.hvlad")
+def test_no_worker_outlives_a_killed_command(how: str, tmp_path: Path) -> None:
+    write_images_and_model(tmp_path, 1200)
     child = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "hypervlad", "extract", "many", "-m", "model.hvlad"),
-            *("-o", "f.parquet", "--jobs", "2", "--batch-size", "4", "-q"),
-        ],
+        command("f.parquet", "--jobs", "2"),
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=ENVIRONMENT,
         stderr=subprocess.DEVNULL,
     )
     # Late enough that each worker is at work.

@@ -47,6 +47,12 @@ def interrupted(
     return out
 
 
+@pytest.fixture
+def part(interrupted: Path) -> Path:
+    """The second finished task of that extraction."""
+    return interrupted.with_name("_f.parquet.parts") / "000000" / "000000001.task"
+
+
 # --- links ----------------------------------------------------------------------------------------
 
 
@@ -187,9 +193,8 @@ FORGED: dict[str, Callable[[Facts, bytes], tuple[Any, bytes]]] = {
 
 
 def test_a_part_whose_text_ends_after_it_is_computed_again(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, interrupted: Path
+    encoder: HypercolumnVLAD, folder: Path, part: Path, interrupted: Path
 ) -> None:
-    part = tmp_path / "_f.parquet.parts" / "000000" / "000000001.task"
     content = part.read_bytes()[32:]
     write_with_digest(part, b"\xff" * 8 + content[8:])
     assert extract_features(folder, encoder, out=interrupted, resume=True).n_kept == 8
@@ -200,11 +205,10 @@ def test_a_forged_part_is_computed_again(
     forged: str,
     encoder: HypercolumnVLAD,
     folder: Path,
-    tmp_path: Path,
+    part: Path,
     interrupted: Path,
     computed: list[str],
 ) -> None:
-    part = tmp_path / "_f.parquet.parts" / "000000" / "000000001.task"
     write_part(part, *FORGED[forged](*read_part(part)))
     computed.clear()
     done = extract_features(folder, encoder, out=interrupted, resume=True)
@@ -216,10 +220,9 @@ def test_a_forged_part_is_computed_again(
 
 
 def test_no_byte_of_a_part_reaches_a_parser_of_tables(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, interrupted: Path
+    encoder: HypercolumnVLAD, folder: Path, part: Path, interrupted: Path
 ) -> None:
     """Offsets in Arrow's own buffers are not checked: one that is forged ends the process."""
-    part = tmp_path / "_f.parquet.parts" / "000000" / "000000001.task"
     sink = pa.BufferOutputStream()
     table = pa.table({"path": ["a"], "digest": ["b"]})
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -243,11 +246,10 @@ def test_a_manifest_with_a_forged_name_of_its_run_is_none(
 def test_a_part_larger_than_planned_is_not_read(
     encoder: HypercolumnVLAD,
     folder: Path,
-    tmp_path: Path,
+    part: Path,
     interrupted: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    part = tmp_path / "_f.parquet.parts" / "000000" / "000000001.task"
     facts, vectors = read_part(part)
     write_part(part, json.dumps(facts).encode() + b" " * 10**5, vectors)
     texts: list[int] = []
@@ -265,11 +267,10 @@ def test_a_part_larger_than_planned_is_not_read(
 def test_a_part_that_changes_before_the_merge_is_not_merged(
     encoder: HypercolumnVLAD,
     folder: Path,
-    tmp_path: Path,
+    part: Path,
     interrupted: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    part = tmp_path / "_f.parquet.parts" / "000000" / "000000001.task"
     facts, vectors = read_part(part)
     merge = run.Run._merge
 
