@@ -48,6 +48,7 @@ _MASKS = typer.Option(
     help="Folder of masks (defects white on black), each named like its image. Images without a "
     "mask count as defect-free.",
 )
+_MAX_NAMED = 5  # training images that `fit` names
 
 
 @defects.command()
@@ -57,14 +58,28 @@ def fit(
     output: ModelToWrite,
     masks: Annotated[Path | None, _MASKS] = None,
     patch: Annotated[
-        int, typer.Option(metavar="PIXELS", help="Side of the windows: about as large as a defect.")
+        int,
+        typer.Option(
+            metavar="PIXELS",
+            help="With --masks, side of the windows: about as large as a defect. Smaller images are "
+            "refused.",
+        ),
     ] = 29,
     stride: Annotated[
         int | None,
         typer.Option(
-            metavar="PIXELS", help="Distance between windows; by default a quarter of --patch."
+            metavar="PIXELS",
+            help="With --masks, distance between windows; by default a quarter of --patch.",
         ),
     ] = None,
+    aligned: Annotated[
+        bool,
+        typer.Option(
+            "--aligned",
+            help="All images show the same part in the same position: compare the same places. "
+            "Not with --masks.",
+        ),
+    ] = False,
     fpr: Annotated[
         float | None,
         typer.Option(
@@ -130,6 +145,7 @@ def fit(
         encoder,
         patch=patch,
         stride=stride,
+        aligned=aligned,
         threshold=rule,
         fpr=rate,
         min_fraction=min_fraction,
@@ -144,7 +160,24 @@ def fit(
     with hint_at_bad_files():
         scorer.fit(files, masks=truth, groups=codes)
     scorer.save(output, include_backbone=include_backbone)
-    echo(f"model: {output} (threshold {scorer.threshold_:.4g})")
+    echo(f"model: {output}")
+    _echo_held_out(scorer, names_of(files, paths), truth is not None)
+
+
+def _echo_held_out(scorer: PatchDefectScorer, names: list[str], with_masks: bool) -> None:
+    """Print what the threshold would call defective falsely, in images held out in training."""
+    held_out, threshold = scorer.held_out_, scorer.threshold_
+    n_images, n_above = len(held_out.scores), held_out.n_images_above(threshold)
+    echo(
+        f"threshold: {threshold:.4g}; reached by {n_above} of {n_images} "
+        f"{'defect-free parts of images' if with_masks else 'images'} when held out from training "
+        f"({n_above / n_images:.0%}), with {held_out.share_of_places_above(threshold):.2%} of "
+        "their area"
+    )
+    if not with_masks:
+        highest = held_out.images[(-held_out.scores).argsort()][: max(1, min(n_above, _MAX_NAMED))]
+        listed = ", ".join(names[at] for at in highest)
+        echo(f"look whether the highest-scoring ones have defects: {listed}")
 
 
 ScorerPath = Annotated[
