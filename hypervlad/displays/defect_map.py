@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SCALE_PERCENTILES = (1, 99.8)
-_PALETTE = "bone"  # both outlines are visible on it
+_PALETTE = "gray"  # both outlines are visible on it
 Painter = Callable[[NDArray[np.floating[Any]]], NDArray[np.float64]]
 
 

@@ -13,9 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad.metrics import gap_between_modes
 
 _N_BINS = 40
-_N_TICKS = 6  # about
+_N_TICKS = 8  # at most, about
 _STEPS_PER_TICK = 100  # of the slider
-_BAR_PIXELS = 48  # height of the tallest bar
 
 
 class Outcome(NamedTuple):
@@ -47,14 +46,41 @@ class ScoreGroup:
         """Make a group of any sequence of scores."""
         return cls(name, np.asarray(scores, dtype=np.float64), above, below)
 
+    def n_above(self, threshold: float) -> int:
+        """Return how many scores reach a threshold."""
+        return int(np.count_nonzero(self.scores >= threshold))
+
+
+class ScoredRow(NamedTuple):
+    """An image in a table whose third column, what it is called, follows the threshold.
+
+    Attributes
+    ----------
+    name : str
+    score : float
+    is_called : bool
+        Whether the score reaches the threshold of the results.
+    above, below : str
+        What the image is called if its score reaches the threshold, and if not.
+    cells : sequence of str
+        Of the other columns.
+    """
+
+    name: str
+    score: float
+    is_called: bool
+    above: str
+    below: str
+    cells: Sequence[str]
+
 
 class Bar(NamedTuple):
-    """A bar: left end and width in per cent of the chart's width, height in pixels, count."""
+    """A bar: left end and width in per cent of the chart, height in pixels, number of images."""
 
     left: float
     width: float
     height: float
-    count: int
+    number: int
 
 
 class ScoreChart:
@@ -69,14 +95,18 @@ class ScoreChart:
 
     Attributes
     ----------
+    threshold_text : str
+        With six digits.
     low, high, step : float
         Limits and step of the slider. All scores are between the limits.
     """
 
+    bar_pixels = 48  # height of the tallest bar of a group
+
     def __init__(self, groups: Sequence[ScoreGroup], threshold: float) -> None:
         self.groups = [group for group in groups if len(group.scores)]
-        self.threshold = threshold
-        scores = np.concatenate([group.scores for group in self.groups] or [[threshold]])
+        self.threshold, self.threshold_text = threshold, f"{threshold:.6g}"
+        scores = np.concatenate([group.scores for group in self.groups] or [np.array([threshold])])
         lowest, highest = float(scores.min()), float(scores.max())
         self._tick = _round_step((highest - lowest) / _N_TICKS or abs(highest) or 1.0)
         self.step = self._tick / _STEPS_PER_TICK
@@ -91,7 +121,7 @@ class ScoreChart:
     def bars(self, group: ScoreGroup) -> list[Bar]:
         """Return the bars of a group that are not empty."""
         counts, edges = np.histogram(group.scores, _N_BINS, (self.low, self.high))
-        width, pixels = 100 / _N_BINS, _BAR_PIXELS / int(counts.max())
+        width, pixels = 100 / _N_BINS, self.bar_pixels / int(counts.max())
         return [
             Bar(self.position(edge), width, round(pixels * n, 2), n)
             for n, edge in zip(counts.tolist(), edges.tolist(), strict=False)
@@ -112,17 +142,6 @@ class ScoreChart:
             "high": self.high,
             "groups": [group.scores.tolist() for group in self.groups],
         }
-
-
-def share_text(count: int, total: int) -> str:
-    """Return a count of images as the pages write it.
-
-    Examples
-    --------
-    >>> share_text(3, 40)
-    '3 of 40 (7.5 %)'
-    """
-    return f"{count} of {total} ({100 * count / total:.1f} %)"
 
 
 def threshold_warning(scores: ArrayLike, threshold: float) -> str | None:

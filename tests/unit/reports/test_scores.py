@@ -18,22 +18,30 @@ def chart(*groups: list[float], threshold: float = 2.0) -> ScoreChart:
 
 @pytest.mark.parametrize(
     "scores",
-    [[0.113, 0.27, 0.91], [-7.0, 3.0, 12.5], [1e-9, 2e-9], [5.0], [0.0], [-3.0, -3.0], [1e12, 3e12]],
+    [
+        [0.113, 0.27, 0.91],
+        [-7.0, 3.0, 12.5],
+        [1e-9, 2e-9],
+        [5.0],
+        [0.0],
+        [-3.0, -3.0],
+        [1e12, 3e12],
+    ],
 )
 def test_the_slider_covers_all_scores(scores: list[float]) -> None:
     found = chart(scores)
-    assert found.low < min(scores)
+    assert found.low <= min(scores)
     assert max(scores) < found.high, "a threshold that no image reaches can be chosen"
     assert found.step < found.high - found.low
     assert 0 <= found.position(min(scores)) <= found.position(max(scores)) <= 100
-    assert sum(bar.count for bar in found.bars(found.groups[0])) == len(scores)
+    assert sum(bar.number for bar in found.bars(found.groups[0])) == len(scores)
 
 
 def test_bars_count_the_images_of_a_group() -> None:
     found = chart([0.0, 0.0, 0.0, 10.0], [5.1], [])
     assert len(found.groups) == 2, "without the empty one"
     first, last = found.bars(found.groups[0])
-    assert (first.left, first.count, last.count) == (0, 3, 1)
+    assert (first.left, first.number, last.number) == (0, 3, 1)
     assert first.height == 3 * last.height
     assert last.left + last.width == pytest.approx(100)
     (middle,) = found.bars(found.groups[1])
