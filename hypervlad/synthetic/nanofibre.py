@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 
 from hypervlad.synthetic.optics import block_means, scan_surface
 from hypervlad.synthetic.parameters import check_count, check_size
-from hypervlad.synthetic.random_shapes import smooth_noise, worm_like_chains
+from hypervlad.synthetic.random_shapes import random_blob, smooth_noise, worm_like_chains
 from hypervlad.synthetic.surface import Strands, Surface, edge_yield
 
 SMALLEST_SIZE = 64
@@ -177,7 +177,9 @@ def make_surface(
     n_beads = int(rng.integers(1, 9, defects.count("bead")).sum())
     strands = _with_beads(rng, shape, mat, strands, n_beads, unit)
     holes = [
-        _blob(rng, shape, _extent(rng, mat, unit, 22, 60)) for kind in defects if kind == "hole"
+        random_blob(rng, shape, _extent(rng, mat, unit, 22, 60))
+        for kind in defects
+        if kind == "hole"
     ]
     surface.paint_strands(_without(strands, holes))
     for hole in holes:
@@ -266,7 +268,7 @@ def _without(strands: Strands, holes: list[BoolMap]) -> Strands:
 
 def _film(rng: np.random.Generator, surface: Surface, mat: Mat, unit: float) -> None:
     """Add a web of solvent-rich polymer between fibres, below the uppermost ones."""
-    inside = _blob(rng, surface.height.shape, _extent(rng, mat, unit, 25, 70))
+    inside = random_blob(rng, surface.height.shape, _extent(rng, mat, unit, 25, 70))
     # A meniscus: the film rises at fibres.
     level = rng.uniform(0.6, 0.85)
     held = gaussian_filter(surface.height, 2.5 * mat.radius)
@@ -279,7 +281,7 @@ def _clump(rng: np.random.Generator, surface: Surface, mat: Mat, unit: float) ->
     """Add a lump of fused fibres: a dome with random wrinkles."""
     shape = surface.height.shape
     size = _extent(rng, mat, unit, 14, 42)
-    inside = _blob(rng, shape, size)
+    inside = random_blob(rng, shape, size)
     dome = np.sqrt(np.clip(distance_transform_edt(inside) / max(size, 1), 0, 1)).astype(np.float32)
     wrinkles = smooth_noise(rng, shape, max(2.5 * mat.radius, 4 * unit), octaves=2)
     dome = dome * (1 + 0.1 * wrinkles)
@@ -319,15 +321,3 @@ def _extent(rng: np.random.Generator, mat: Mat, unit: float, low: float, high: f
     """Draw the radius of a defect in pixels: usually small, but not finer than the fibres."""
     drawn = np.exp(rng.uniform(np.log(low), np.log(high))) * unit
     return float(max(drawn, 2.5 * mat.radius))
-
-
-def _blob(rng: np.random.Generator, shape: tuple[int, int], radius: float) -> BoolMap:
-    """Return a rounded, irregular region of about this radius, centred inside the image."""
-    centre = rng.uniform(0.06, 0.94, 2) * np.asarray(shape)
-    stretch, angle = np.exp(rng.uniform(0, 0.5)), rng.uniform(0, np.pi)
-    rows = np.arange(shape[0], dtype=np.float32)[:, None] - np.float32(centre[0])
-    columns = np.arange(shape[1], dtype=np.float32)[None, :] - np.float32(centre[1])
-    along = (rows * np.sin(angle) + columns * np.cos(angle)) / stretch
-    beside = (rows * np.cos(angle) - columns * np.sin(angle)) * stretch
-    uneven = 0.22 * smooth_noise(rng, shape, max(radius * 0.9, 3.0), octaves=2)
-    return np.asarray(np.hypot(along, beside) / radius + uneven < 1)
