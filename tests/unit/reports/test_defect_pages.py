@@ -5,53 +5,27 @@ from __future__ import annotations
 import csv
 import re
 import warnings
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from support.dark_spots import Darkness, spotted
 from support.pages import Page
 
 from hypervlad.defects import Finding
-from hypervlad.images import ImageReadError, ReadOptions, read_image, read_mask
+from hypervlad.images import ImageReadError, read_image, read_mask
 from hypervlad.metrics import evaluate_defects
 from hypervlad.reports import defects, write_defect_report, write_findings
 
 EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>.png"
 
 
-@dataclass
-class Darkness:
-    """A scorer whose score is how dark a pixel is, and of an image how dark its darkest pixel."""
-
-    threshold_: float = 0.5
-    patch_: int = 10
-    encoder_: Any = field(
-        default_factory=lambda: SimpleNamespace(
-            fitted_params_=SimpleNamespace(read_options=ReadOptions())
-        )
-    )
-
-    def find(self, image: Any) -> Finding:
-        pixels = read_image(image)
-        if min(pixels.shape[:2]) < self.patch_:
-            raise ImageReadError(f"{image}: too small")
-        return Finding.of(1 - pixels, self.threshold_)
-
-
 @pytest.fixture(autouse=True)
 def no_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(defects, "model_facts", lambda scorer: {"kind of model": "Darkness"})
-
-
-def spotted(darkness: float, side: int = 8) -> np.ndarray:
-    image = np.ones((40, 60), np.float32)
-    image[10 : 10 + side, 20 : 20 + side] = 1 - darkness
-    return image
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
