@@ -11,9 +11,7 @@ folder, synthetic nanofibre mats are made.
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,59 +23,15 @@ from benchmarks.common.results import CHECKPOINTS, RESULTS, save_result
 from benchmarks.common.sources import origin
 from benchmarks.defects.methods import all_methods
 from benchmarks.defects.scores import best_patch_f1, patch_f1
-from hypervlad import make_nanofibre_images, read_image
-from hypervlad.images import read_mask
+from benchmarks.defects.surfaces import FREE, Surface, mixed_mats, read_surface
 from hypervlad.metrics import (
     per_region_overlap,
     pixel_auroc,
     pixel_average_precision,
 )
 
-CODE = ("defects/__main__", "defects/methods")
+CODE = ("defects/__main__", "defects/methods", "defects/rivals", "defects/scores")
 N_SYNTHETIC, SHARE_DEFECTIVE = 100, 0.4
-
-
-@dataclass(frozen=True)
-class Surface:
-    """Images of one kind of surface, and the masks of their defects."""
-
-    name: str
-    images: list[np.ndarray]
-    masks: list[np.ndarray]
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of all images and masks."""
-        digest = hashlib.sha256()
-        for array in (*self.images, *self.masks):
-            digest.update(repr((array.shape, array.dtype.str)).encode())
-            digest.update(np.ascontiguousarray(array))
-        return digest.hexdigest()
-
-    @property
-    def defective(self) -> np.ndarray:
-        return np.array([mask.any() for mask in self.masks])
-
-
-def read_surface(folder: Path, good: str) -> Surface:
-    """Read a folder of images and masks."""
-    images, masks = [], []
-    for path in sorted((folder / "images").glob("*/*")):
-        image = read_image(path)
-        images.append(image)
-        if path.parent.name == good:
-            masks.append(np.zeros(image.shape[:2], dtype=bool))
-        else:
-            place = folder / "masks" / path.parent.name / f"{path.stem}.png"
-            masks.append(read_mask(place, shape=(image.shape[0], image.shape[1])))
-    if not images:
-        raise SystemExit(f"{folder}: no images in images/*/")
-    return Surface(folder.name, images, masks)
-
-
-def synthetic_surface() -> Surface:
-    images, masks = make_nanofibre_images(N_SYNTHETIC, defective=SHARE_DEFECTIVE, random_state=0)
-    return Surface("synthetic nanofibre", images, masks)
 
 
 def halves(surface: Surface, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +76,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--data", type=Path, help="folder of images and masks; by default, synthetic images"
     )
-    parser.add_argument("--good", default="free", help="class of the defect-free images")
+    parser.add_argument("--good", default=FREE, help="class of the defect-free images")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--methods", nargs="+", help="titles; all by default")
     parser.add_argument("--backbone", default="mobilenet_v2")
@@ -139,7 +93,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     torch.set_num_threads(arguments.threads)
     given = arguments.data
-    surface = synthetic_surface() if given is None else read_surface(given, arguments.good)
+    surface = (
+        mixed_mats(N_SYNTHETIC, SHARE_DEFECTIVE)
+        if given is None
+        else read_surface(given, arguments.good)
+    )
     digest = surface.digest
     code_origin = origin(arguments.threads, *CODE)
     titles = arguments.methods or list(all_methods("", "", 0))

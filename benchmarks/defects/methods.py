@@ -13,23 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
-from scipy.ndimage import gaussian_filter
 from skimage.feature import local_binary_pattern
-from skimage.transform import resize
 from sklearn.ensemble import IsolationForest
-from sklearn.neighbors import NearestNeighbors
-from sklearn.random_projection import SparseRandomProjection
-from torch.nn import functional
 
+from benchmarks.defects.rivals import Method, PaDiM, PatchCore, Scored, SquareNetwork
 from benchmarks.defects.scores import PATCH
 from hypervlad import PatchDefectScorer, default_patch_encoder
-from hypervlad.backbones import build_network, get_backbone
 from hypervlad.defects.thresholds import WindowScores, image_score, threshold_of_best_f1
-from hypervlad.hypercolumns import feature_maps, prepare
 from hypervlad.presets import carrillo2020
 from hypervlad.splits import holdout_split
 from hypervlad.windows import (
@@ -42,58 +35,18 @@ from hypervlad.windows import (
     patch_positions,
 )
 
-SIDE = 224  # pixels: PaDiM and PatchCore resize images to such squares
-SIGMA = 4.0  # pixels of these squares: the blur of their maps
 _LBP_POINTS, _LBP_RADIUS = 8, 1
-
-
-class Method(Protocol):
-    """A method for defect maps."""
-
-    def fit(self, images: list[np.ndarray], masks: list[np.ndarray] | None) -> None: ...
-
-    def score(self, image: np.ndarray) -> Scored: ...
-
-    def n_bytes(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The answer of a method for an image.
-
-    Attributes
-    ----------
-    map : ndarray of shape (H, W)
-    score : float
-        Of the image.
-    network_seconds, other_seconds : float
-        Of network passes, and of everything else.
-    search_seconds : float
-        The part of ``other_seconds`` that turns features into scores.
-    """
-
-    map: np.ndarray
-    score: float
-    network_seconds: float
-    other_seconds: float
-    search_seconds: float
 
 
 @dataclass
 class Ours:
-    """`PatchDefectScorer`, trained without labels or with masks."""
+    """`PatchDefectScorer` with some parameters, trained without labels or with masks."""
 
-    backbone: str
-    weights: str
-    seed: int
-    with_masks: bool
+    parameters: dict[str, Any]
     scorer: Any = None
 
     def fit(self, images: list[np.ndarray], masks: list[np.ndarray] | None) -> None:
-        encoder = default_patch_encoder(backbone=self.backbone, weights=self.weights)
-        rule = {"threshold": "f1"} if self.with_masks else {"threshold": "patch_fpr", "fpr": 0.01}
-        self.scorer = PatchDefectScorer(encoder, **rule, random_state=self.seed)
-        self.scorer.fit(images, masks=masks if self.with_masks else None)
+        self.scorer = PatchDefectScorer(**self.parameters).fit(images, masks=masks)
 
     def score(self, image: np.ndarray) -> Scored:
         network, model = self.scorer.encoder_.network(), type(self.scorer.model_)
@@ -135,130 +88,6 @@ def timed(owner: Any, name: str) -> Iterator[list[float]]:
         yield seconds
     finally:
         setattr(owner, name, original) if is_own else delattr(owner, name)
-
-
-@dataclass
-class _OnSquares:
-    """Features of squares of SIDE pixels on the grid of the finest tap, for PaDiM and PatchCore.
-
-    Layers are averaged over ``around`` x ``around`` cells and resized to the finest one.
-    """
-
-    backbone: str
-    weights: str
-    seed: int
-    network: Any = field(default=None, repr=False)
-    around: int = 1
-
-    def features(self, image: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return (h, w, D) and the network's seconds."""
-        chosen = get_backbone(self.backbone)
-        if self.network is None:
-            taps = default_patch_encoder(backbone=self.backbone).taps
-            self.network = build_network(self.backbone, self.weights, taps)
-        batch = prepare(np.asarray(image, np.float32), (SIDE, SIDE), chosen.preprocessing)[None]
-        began = time.perf_counter()
-        maps = feature_maps(self.network, batch)
-        seconds = time.perf_counter() - began
-        size = (maps[0].shape[1], maps[0].shape[2])
-        half = self.around // 2
-        layers = [functional.avg_pool2d(m.permute(0, 3, 1, 2), self.around, 1, half) for m in maps]
-        same = [functional.interpolate(m, size, mode="bilinear") for m in layers]
-        return torch.cat(same, 1)[0].permute(1, 2, 0).numpy(), seconds
-
-    def score(self, image: np.ndarray) -> Scored:
-        began = time.perf_counter()
-        features, network_seconds = self.features(image)
-        searched = time.perf_counter()
-        cells = self.distances(features)
-        image_score = self.image_score(features, cells)
-        search_seconds = time.perf_counter() - searched
-        square = resize(cells, (SIDE, SIDE), order=1)
-        found = resize(gaussian_filter(square, SIGMA), image.shape[:2], order=1)
-        others = time.perf_counter() - began - network_seconds
-        return Scored(found, image_score, network_seconds, others, search_seconds)
-
-    def distances(self, features: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
-
-    def image_score(self, features: np.ndarray, cells: np.ndarray) -> float:
-        return float(cells.max())
-
-
-@dataclass
-class PaDiM(_OnSquares):
-    """A Gaussian for each cell of the square (Defard et al. 2021), on all channels."""
-
-    mean: Any = field(default=None, repr=False)
-    inverse: Any = field(default=None, repr=False)
-
-    def fit(self, images: list[np.ndarray], masks: list[np.ndarray] | None) -> None:
-        stack = np.stack([self.features(image)[0] for image in images]).astype(np.float64)
-        n, height, width, n_features = stack.shape
-        cells = stack.reshape(n, -1, n_features)
-        self.mean = cells.mean(0)
-        self.inverse = np.empty((height * width, n_features, n_features), np.float32)
-        for i in range(height * width):
-            covariance = np.cov(cells[:, i].T) + 0.01 * np.eye(n_features)
-            self.inverse[i] = np.linalg.inv(covariance)
-
-    def distances(self, features: np.ndarray) -> np.ndarray:
-        offsets = features.reshape(len(self.mean), -1) - self.mean
-        squares = np.einsum("ni,nij,nj->n", offsets, self.inverse, offsets, optimize=True)
-        return np.sqrt(np.maximum(squares, 0)).reshape(features.shape[:2])
-
-    def n_bytes(self) -> int:
-        return int(self.inverse.nbytes + self.mean.astype(np.float32).nbytes)
-
-
-@dataclass
-class PatchCore(_OnSquares):
-    """The nearest of a tenth of all defect-free cells, chosen greedily (Roth et al. 2022)."""
-
-    around: int = 3
-    share: float = 0.1
-    memory: Any = field(default=None, repr=False)
-    search: Any = field(default=None, repr=False)
-
-    def fit(self, images: list[np.ndarray], masks: list[np.ndarray] | None) -> None:
-        cells = np.concatenate(
-            [(f := self.features(image)[0]).reshape(-1, f.shape[-1]) for image in images]
-        )
-        self.memory = cells[_greedy(cells, int(self.share * len(cells)), self.seed)]
-        self.search = NearestNeighbors(n_neighbors=9, algorithm="brute").fit(self.memory)
-
-    def distances(self, features: np.ndarray) -> np.ndarray:
-        flat = features.reshape(-1, features.shape[-1])
-        return self.search.kneighbors(flat, 1)[0].reshape(features.shape[:2])
-
-    def image_score(self, features: np.ndarray, cells: np.ndarray) -> float:
-        """Weight the farthest cell by the isolation of its nearest neighbour."""
-        row, column = np.unravel_index(cells.argmax(), cells.shape)
-        cell = features[row, column]
-        nearest = self.search.kneighbors(cell[None], 1)[1][0, 0]
-        around = self.search.kneighbors(self.memory[nearest][None], 9)[1][0]
-        distances = np.linalg.norm(self.memory[around] - cell, axis=1)
-        shares = np.exp(distances - distances.max())
-        own = np.exp(cells.max() - distances.max())
-        return float((1 - own / shares.sum()) * cells.max())
-
-    def n_bytes(self) -> int:
-        return int(self.memory.astype(np.float32).nbytes)
-
-
-def _greedy(cells: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Choose cells one by one, each the farthest from those chosen before (PatchCore's coreset)."""
-    n_components = min(cells.shape[1], 64)
-    small = SparseRandomProjection(n_components, random_state=seed).fit_transform(cells)
-    small = np.asarray(small, np.float32)
-    chosen = np.empty(n, np.intp)
-    nearest = np.full(len(small), np.inf, np.float32)
-    at = int(np.random.default_rng(seed).integers(len(small)))
-    for i in range(n):
-        chosen[i] = at
-        np.minimum(nearest, np.square(small - small[at]).sum(1), out=nearest)
-        at = int(nearest.argmax())
-    return chosen
 
 
 @dataclass
@@ -355,12 +184,16 @@ class SmallCNN:
 
 def all_methods(backbone: str, weights: str, seed: int) -> dict[str, Callable[[], Method]]:
     """Return a function that makes each method, by title."""
-    features = (backbone, weights, seed)
+
+    def ours(**rule: Any) -> Ours:
+        encoder = default_patch_encoder(backbone=backbone, weights=weights)
+        return Ours({"encoder": encoder, "random_state": seed} | rule)
+
     return {
-        "hypervlad, good images": lambda: Ours(*features, with_masks=False),
-        "hypervlad, masks": lambda: Ours(*features, with_masks=True),
-        "PaDiM": lambda: PaDiM(*features),
-        "PatchCore": lambda: PatchCore(*features),
+        "hypervlad, good images": lambda: ours(threshold="patch_fpr", fpr=0.01),
+        "hypervlad, masks": lambda: ours(threshold="f1"),
+        "PaDiM": lambda: PaDiM(SquareNetwork(backbone, weights), seed),
+        "PatchCore": lambda: PatchCore(SquareNetwork(backbone, weights), seed),
         "LBP + isolation forest": lambda: Texture(seed),
         "Carrillo CNN, masks": lambda: SmallCNN(seed),
     }

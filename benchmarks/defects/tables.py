@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common.tables import mean_and_deviation
+from benchmarks.common.tables import mean_and_deviation, table
 
 _COLUMNS = {
     "image_auroc": "image AUROC",
@@ -16,6 +16,12 @@ _COLUMNS = {
     "pro": "PRO",
     "best_patch_f1": "best patch F1",
     "patch_f1": "patch F1 at its own threshold",
+}
+_BY_KIND = {
+    "image_auroc": "Image AUROC",
+    "pixel_auroc": "Pixel AUROC",
+    "pro": "PRO",
+    "control": "Control: image AUROC without the defects and their surroundings",
 }
 
 
@@ -99,3 +105,139 @@ def speed_table(result: dict[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def mean_and_worst(by_kind: Mapping[str, Sequence[float | None]]) -> tuple[float, float]:
+    """Return the mean and the lowest of the kinds' means over splits.
+
+    Examples
+    --------
+    >>> mean_and_worst({"scratch": [0.75, 1.0], "stain": [0.5, 0.75]})
+    (0.75, 0.625)
+    """
+    means = [each for each in map(_mean, by_kind.values()) if not np.isnan(each)]
+    return float(np.mean(means)), float(np.min(means))
+
+
+def kinds_section(results: Sequence[dict[str, Any]]) -> str:
+    """Return the tables of each surface: methods x kinds of defects, ours first."""
+    return "\n\n".join(_kinds_of_a_surface(result) for result in results)
+
+
+def _kinds_of_a_surface(result: dict[str, Any]) -> str:
+    most = max(row["n_train"] for row in result["rows"])
+    rows = [row for row in result["rows"] if row["n_train"] == most]
+    parts = [
+        f"**{result['surface'].replace('_', ' ')}** ({most} images to learn from, "
+        f"{result['n_test']} defect-free ones to test, {result['n_splits']} splits). "
+        f"{_shortfalls(rows)}",
+        *(f"{title}:\n\n{_kinds_table(rows, name)}" for name, title in _BY_KIND.items()),
+    ]
+    called = [row for row in rows if "called" in row]
+    if called:
+        parts.append(f"Share of images called defective:\n\n{_called_table(called)}")
+    parts += [f"{_alarm_sentence(alarms)}" for alarms in result.get("false_alarms", [])]
+    if most != min(row["n_train"] for row in result["rows"]):
+        parts.append(f"Fewer images to learn from, image AUROC:\n\n{_sizes_table(result['rows'])}")
+    parts.append(f"Chosen without looking at a kind:\n\n{_choices_table(result['choices'])}")
+    parts.append(f"Cost:\n\n{_costs_table(rows)}")
+    return "\n\n".join(parts)
+
+
+def _shortfalls(rows: list[dict[str, Any]]) -> str:
+    """Say where the first method is worse than the best of the others, the worst first."""
+    ours, *rivals = rows
+    gaps = []
+    for kind, values in ours["image_auroc"].items():
+        best = max(rivals, key=lambda row: _mean(row["image_auroc"][kind]), default=ours)
+        theirs, own = _mean(best["image_auroc"][kind]), _mean(values)
+        if theirs > own:
+            gaps.append((own - theirs, f"{kind} ({own:.3f}, {best['method']} {theirs:.3f})"))
+    worst = min(ours["image_auroc"], key=lambda kind: _mean(ours["image_auroc"][kind]))
+    lower = ", ".join(text for _, text in sorted(gaps)) or "no kind"
+    return (
+        f"{ours['method']} is worst at {worst}, and lower than the best other method at: {lower}."
+    )
+
+
+def _kinds_table(rows: list[dict[str, Any]], name: str) -> str:
+    kinds = list(rows[0][name])
+    lines = []
+    for row in rows:
+        marks = {
+            kind: _mark(row["differences"].get(kind))
+            for kind in (*kinds, "mean")
+            if name == "image_auroc" and "differences" in row
+        }
+        cells = [_share(_mean(row[name][kind])) + marks.get(kind, "") for kind in kinds]
+        mean, worst = mean_and_worst(row[name])
+        lines.append([row["method"], *cells, _share(mean) + marks.get("mean", ""), _share(worst)])
+    return table(["method", *kinds, "mean", "worst"], lines)
+
+
+def _mark(difference: dict[str, float]) -> str:
+    """Mark a method that is better or worse than ours, if the interval excludes 0."""
+    if difference["high"] < 0:
+        return " ▲"
+    return " ▼" if difference["low"] > 0 else ""
+
+
+def _called_table(rows: list[dict[str, Any]]) -> str:
+    lines = []
+    for row in rows:
+        *found, false = (_mean(values) for values in row["called"].values())
+        cells = [*found, float(np.mean(found)), min(found), false]
+        lines.append([row["method"], *map(_share, cells)])
+    *kinds, _ = rows[0]["called"]
+    return table(["method", *kinds, "mean", "worst", "defect-free (false alarms)"], lines)
+
+
+def _alarm_sentence(alarms: dict[str, Any]) -> str:
+    return (
+        f"False alarms requested: {alarms['fpr']:.0%}; observed: {alarms['share']:.1%} (95 % "
+        f"interval {alarms['low']:.1%} to {alarms['high']:.1%}) of {alarms['n_images']} unused "
+        f"images, in {alarms['n_splits']} splits with {alarms['n_train']} images to learn from."
+    )
+
+
+def _sizes_table(rows: list[dict[str, Any]]) -> str:
+    sizes = sorted({row["n_train"] for row in rows})
+    methods = dict.fromkeys(row["method"] for row in rows)
+    scores = {(row["method"], row["n_train"]): mean_and_worst(row["image_auroc"]) for row in rows}
+    heads = [f"{size} images: {name}" for size in sizes for name in ("mean", "worst")]
+    lines = [
+        [method, *(_share(score) for size in sizes for score in scores[method, size])]
+        for method in methods
+    ]
+    return table(["method", *heads], lines)
+
+
+def _choices_table(choices: dict[str, Any]) -> str:
+    rules = {"mean": "best mean of the others", "worst": "best worst of the others"}
+    heads = [head for title in rules.values() for head in (title, "its image AUROC")]
+    lines = [
+        [
+            kind,
+            *(cell for rule in rules for cell in (own[rule]["chosen"], _share(own[rule]["score"]))),
+        ]
+        for kind, own in choices.items()
+    ]
+    return table(["kind left out", *heads], lines)
+
+
+def _costs_table(rows: list[dict[str, Any]]) -> str:
+    lines = []
+    for row in rows:
+        times = [f"{row[name]:.1f} ms" for name in ("network_ms", "other_ms", "search_ms")]
+        lines.append([row["method"], *times, _size(row["bytes"])])
+    return table(["method", "network", "the rest", "of it, search", "kept"], lines)
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    """Return the mean over the splits that have a value; NaN if none has."""
+    known = [each for each in values if each is not None]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _share(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.3f}"

@@ -14,17 +14,19 @@ from scipy.spatial.distance import cdist
 from benchmarks.defects import __main__ as defects
 from benchmarks.defects import methods as defects_methods
 from benchmarks.defects import speed as defects_speed
-from benchmarks.defects.methods import PatchCore, all_methods
+from benchmarks.defects.methods import all_methods
+from benchmarks.defects.rivals import PatchCore, SquareNetwork
+from benchmarks.defects.surfaces import FREE, Surface
 from benchmarks.defects.tables import defects_section, front_table, speed_table
 from benchmarks.papers import carrillo2020
 
 SIZE = (64, 72)
 
 
-def surface(n: int) -> defects.Surface:
+def surface(n: int) -> Surface:
     """Noise; every second image has a dark square."""
     rng = np.random.default_rng(0)
-    images, masks = [], []
+    examples = []
     for i in range(n):
         image = (0.6 + 0.05 * rng.standard_normal(SIZE)).astype(np.float32).clip(0, 1)
         mask = np.zeros(SIZE, dtype=bool)
@@ -32,9 +34,8 @@ def surface(n: int) -> defects.Surface:
             top, left = rng.integers(4, 30, 2)
             mask[top : top + 24, left : left + 24] = True
             image[mask] *= 0.3
-        images.append(image)
-        masks.append(mask)
-    return defects.Surface("noise", images, masks)
+        examples.append(("square" if i % 2 else FREE, image, mask))
+    return Surface.of("noise", examples)
 
 
 @pytest.fixture(autouse=True)
@@ -64,10 +65,9 @@ def test_halves_share_no_image_and_each_has_both_kinds() -> None:
 
 
 def test_patchcore_s_memory_spreads_out() -> None:
-    method = PatchCore("tiny", "random", 0, share=0.02)
+    method = PatchCore(SquareNetwork("tiny", "random"), 0, share=0.02)
     method.fit(surface(6).images[::2], None)
-    seen = [method.features(image)[0] for image in surface(6).images[::2]]
-    cells = np.concatenate([each.reshape(-1, each.shape[-1]) for each in seen])
+    cells = method.cells(surface(6).images[::2])
 
     def farthest(memory: np.ndarray) -> float:
         """The largest distance of any cell to the memory."""
@@ -76,7 +76,7 @@ def test_patchcore_s_memory_spreads_out() -> None:
     rng = np.random.default_rng(0)
     by_chance = [farthest(rng.permutation(cells)[: len(method.memory)]) for _ in range(5)]
     assert farthest(method.memory) < 0.8 * min(by_chance)
-    known = method.features(surface(6).images[0])[0]
+    known = method.features(surface(6).images[0])
     assert method.score(surface(6).images[0]).score < np.linalg.norm(known, axis=-1).max()
 
 

@@ -17,6 +17,7 @@ PROGRAMS = [
     "alignment",
     "alignment.speed",
     "defects",
+    "defects.kinds",
     "defects.speed",
     "papers.carrillo2020",
     "papers.luo2021",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,7 @@ from hypervlad.cli.options import (
     Quiet,
     Seed,
     Unreadable,
+    UnreadableInScoring,
     Weights,
 )
 
@@ -204,24 +206,31 @@ def score(
     tile_size: TileSize = None,
     weights: Weights = None,
     device: Device = "auto",
+    on_error: UnreadableInScoring = OnError.SKIP,
     quiet: Quiet = False,
 ) -> None:
-    """Score images: maps (32-bit TIFF), overlays (PNG) and tables of images and regions (CSV).
+    """Score images: maps (TIFF), masks and overlays (PNG), tables (CSV) and a page (report.html).
 
-    Images that cannot be read or are smaller than a patch are left out; the exit code is then 2.
+    An image is called anomalous if its score reaches the threshold, and its pixels that reach the
+    threshold are then defective. Images that cannot be read or are smaller than a patch are left
+    out; the exit code is then 2.
 
     \b
     Columns of scores.csv, one line per image:
       path
-      score          for ranking images: the mean of the highest 0.5 % of the windows
+      score          of the image: the mean of the highest 0.5 % of the windows
       highest        the highest score of a pixel
-      threshold      the smallest score of a defect
-      called         "anomalous" if the highest score reaches the threshold, or "normal"
-      area_fraction  of the image that reaches the threshold
-      n_regions      that reach the threshold; they are the lines of regions.csv
+      threshold      the smallest score of an anomalous image
+      called         "anomalous" or "normal"
+      area_fraction  of the image that is defective
+      area_um2       the same in square micrometres
+      n_regions      that are defective; they are the lines of regions.csv
     \b
-    Columns of regions.csv: path; x, y (upper left corner), width and height of
-    the box and area, in pixels; the region's highest score.
+    Columns of regions.csv: path; in pixels x, y (upper left corner), width and
+    height of the box, area, diameter (of a circle of that area); the region's
+    highest score; in micrometres width_um, height_um, area_um2, diameter_um.
+    Columns in micrometres are empty if the file does not contain the pixel size.
+    masks/NAME.png is 255 where the image is defective, otherwise 0.
 
     \b
     Example:
@@ -234,9 +243,21 @@ def score(
     files = find_images(paths)
     scorer = _load(model, weights, device, threshold)
     _set_tile_size(scorer, tile_size)
-    bad = write_findings(output, scorer, files, names_of(files, paths), progress=not quiet)
-    echo(f"{len(files) - len(bad)} images scored: {output}")
-    _raise_if_left_out(bad, len(files))
+    with _hint_at_skipping(on_error):
+        written = write_findings(
+            output,
+            scorer,
+            files,
+            names_of(files, paths),
+            on_error=on_error.value,
+            progress=not quiet,
+        )
+    echo(
+        f"{written.n_scored} images scored: {written.n_anomalous} called anomalous, with "
+        f"{written.n_regions} defective regions; {len(written.left_out)} left out"
+    )
+    echo(f"report: {output / 'report.html'}")
+    _raise_if_left_out(written.left_out, len(files))
 
 
 @defects.command()
@@ -250,9 +271,13 @@ def evaluate(
     tile_size: TileSize = None,
     weights: Weights = None,
     device: Device = "auto",
+    on_error: UnreadableInScoring = OnError.SKIP,
     quiet: Quiet = False,
 ) -> None:
     """Compare maps with masks, by image, pixel and patch, on one page with pictures.
+
+    On the page the threshold can be moved, to see how many defective images it would find and how
+    many false alarms it would raise.
 
     The images should not be those that the model was trained on. Images that cannot be read, are
     smaller than a patch or differ in size from their mask are left out; the exit code is then 2.
@@ -273,12 +298,24 @@ def evaluate(
     scorer = _load(model, weights, device, threshold)
     _set_tile_size(scorer, tile_size)
     names = names_of(files, paths)
-    result = evaluate_defects(scorer, files, truth, names, progress=not quiet)
+    with _hint_at_skipping(on_error):
+        result = evaluate_defects(
+            scorer, files, truth, names, on_error=on_error.value, progress=not quiet
+        )
     for name, value in result.scores().items():
         echo(f"{name + ':':35}{value:.3f}")
     echo(f"threshold: {result.threshold:.4g}; best F1 on these pixels: {result.best_threshold:.4g}")
+    n_called = sum(image.is_called for image in result.images)
+    n_left_out = len(result.left_out)
+    echo(
+        f"{len(result.images)} images compared: {n_called} called anomalous; {n_left_out} left out"
+    )
     echo(f"report: {write_defect_report(output, scorer, files, result)}")
     _raise_if_left_out(result.left_out, len(files))
+
+
+def _hint_at_skipping(on_error: OnError) -> contextlib.AbstractContextManager[None]:
+    return hint_at_bad_files() if on_error is OnError.RAISE else contextlib.nullcontext()
 
 
 def _raise_if_left_out(reasons: list[str], n_images: int) -> None:

@@ -1,4 +1,4 @@
-"""Labelled folders of images, their checks, folders of patches; synthetic micrographs."""
+"""Labelled folders of images and their checks; folders of patches; synthetic images and defects."""
 
 from hypervlad.datasets.check import check_image_folder
 from hypervlad.datasets.folder import load_image_folder
@@ -6,10 +6,12 @@ from hypervlad.datasets.groups import ImageFolderError, ImageFolderWarning
 from hypervlad.datasets.patch_folder import load_patch_folder, write_patch_folder
 from hypervlad.datasets.report import BadFile, CopySet, FolderReport
 from hypervlad.synthetic import (
+    IMAGE_DEFECTS,
     NANOFIBRE_DEFECTS,
     TEM_CLASSES,
     TEM_FINE_CLASSES,
     NanowireTruth,
+    add_defect,
     make_alignment_examples,
     make_nanofibre_images,
     make_nanowire_images,
@@ -17,6 +19,7 @@ from hypervlad.synthetic import (
 )
 
 __all__ = [
+    "IMAGE_DEFECTS",
     "NANOFIBRE_DEFECTS",
     "TEM_CLASSES",
     "TEM_FINE_CLASSES",
@@ -26,6 +29,7 @@ __all__ = [
     "ImageFolderError",
     "ImageFolderWarning",
     "NanowireTruth",
+    "add_defect",
     "check_image_folder",
     "load_image_folder",
     "load_patch_folder",

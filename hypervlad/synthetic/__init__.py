@@ -1,5 +1,6 @@
-"""Synthetic electron micrographs with known truth: nanotubes, nanofibre mats, nanowires."""
+"""Synthetic electron micrographs with known truth, and defects that are added to any image."""
 
+from hypervlad.synthetic.image_defects import IMAGE_DEFECTS, add_defect
 from hypervlad.synthetic.nanofibre import NANOFIBRE_DEFECTS, make_nanofibre_images
 from hypervlad.synthetic.nanowires import (
     NanowireTruth,
@@ -9,10 +10,12 @@ from hypervlad.synthetic.nanowires import (
 from hypervlad.synthetic.tem import TEM_CLASSES, TEM_FINE_CLASSES, make_tem_images
 
 __all__ = [
+    "IMAGE_DEFECTS",
     "NANOFIBRE_DEFECTS",
     "TEM_CLASSES",
     "TEM_FINE_CLASSES",
     "NanowireTruth",
+    "add_defect",
     "make_alignment_examples",
     "make_nanofibre_images",
     "make_nanowire_images",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,13 @@ from sklearn.utils import check_random_state
 
 from hypervlad.synthetic.optics import block_means, scan_surface
 from hypervlad.synthetic.parameters import check_count, check_size
-from hypervlad.synthetic.random_shapes import smooth_noise, worm_like_chains
+from hypervlad.synthetic.random_shapes import random_blob, smooth_noise, worm_like_chains
 from hypervlad.synthetic.surface import Strands, Surface, edge_yield
 
 SMALLEST_SIZE = 64
-#: The kinds of defects: see `make_nanofibre_images`.
+#: The default kinds of defects: see `make_nanofibre_images`.
 NANOFIBRE_DEFECTS: tuple[str, ...] = ("bead", "clump", "film", "hole", "particle")
+_KINDS = (*NANOFIBRE_DEFECTS, "missing")
 _SAMPLING = 2  # points of the surface per pixel, in each direction: smooth edges
 
 
@@ -42,10 +43,12 @@ def make_nanofibre_images(
         Number of images, at least 1.
     defective : float, default=0.5
         Share of images with defects: one to four each, beads in groups of up to eight.
-    defects : sequence of str, default=all of them
+    defects : sequence of str, default=NANOFIBRE_DEFECTS
         Kinds to draw from. "bead": a spindle-shaped swelling of a fibre; "clump": a lump of fused
         fibres; "film": a web of polymer between fibres; "hole": an area without fibres; "particle":
-        a foreign particle on top.
+        a foreign particle on top. "missing", an area in which a half to three quarters of the
+        fibres are missing, is drawn only if it is named: ``defects="missing"``, or
+        ``defects=(*NANOFIBRE_DEFECTS, "missing")`` for all kinds.
     size : int or (int, int), default=(348, 512)
         Height and width in pixels, each at least 64. The shorter side always covers the same
         length of the mat.
@@ -57,7 +60,8 @@ def make_nanofibre_images(
     images : list of n arrays of shape (H, W), float32 in [0, 1]
     masks : list of n arrays of shape (H, W), bool
         True where a defect is visible: not where a fibre covers it, nor where the rim of a hole
-        hides it. A completely hidden defect appears in neither image nor mask.
+        hides it. A completely hidden defect appears in neither image nor mask. Where fibres are
+        missing, the mask contains what they would cover, and the few fibres that remain between.
 
     Raises
     ------
@@ -106,11 +110,11 @@ def _check_kinds(defects: Sequence[str], defective: float) -> tuple[str, ...]:
     if isinstance(defective, bool) or not 0 <= defective <= 1:
         raise ValueError(f"defective={defective!r}: expected a share of the images, 0 to 1.")
     kinds = (defects,) if isinstance(defects, str) else tuple(defects)
-    unknown = sorted(set(kinds) - set(NANOFIBRE_DEFECTS))
+    unknown = sorted(set(kinds) - set(_KINDS))
     if unknown or (not kinds and defective):
         raise ValueError(
-            f"defects={defects!r}: expected some of {', '.join(NANOFIBRE_DEFECTS)}; for images "
-            "without any, defective=0."
+            f"defects={defects!r}: expected some of {', '.join(_KINDS)}; for images without "
+            "any, defective=0."
         )
     return kinds
 
@@ -177,12 +181,21 @@ def make_surface(
     n_beads = int(rng.integers(1, 9, defects.count("bead")).sum())
     strands = _with_beads(rng, shape, mat, strands, n_beads, unit)
     holes = [
-        _blob(rng, shape, _extent(rng, mat, unit, 22, 60)) for kind in defects if kind == "hole"
+        random_blob(rng, shape, _extent(rng, mat, unit, 22, 60))
+        for kind in defects
+        if kind == "hole"
     ]
-    surface.paint_strands(_without(strands, holes))
+    strands = _without(strands, holes)
+    missing: BoolMap = np.zeros(strands.radius.shape, dtype=bool)
+    for _ in range(defects.count("missing")):
+        missing |= _missing_points(rng, shape, strands, _extent(rng, mat, unit, 30, 75))
+    surface.paint_strands(replace(strands, radius=np.where(missing, 0, strands.radius)))
     for hole in holes:
         # Everything visible through a hole belongs to it.
         surface.defect |= hole & (surface.height < 0.35)
+    if missing.any():
+        absent = replace(strands, radius=np.where(missing, strands.radius, 0))
+        surface.defect |= _sparser(surface, absent, 3 * mat.radius + 4 * unit)
     for kind in defects:
         if kind in _PAINTED:
             _PAINTED[kind](rng, surface, mat, unit)
@@ -256,17 +269,48 @@ def _without(strands: Strands, holes: list[BoolMap]) -> Strands:
     """Remove the fibres from the holes, except a few deep ones."""
     radius = strands.radius.copy()
     for hole in holes:
-        rows, columns = np.rint(strands.chains).astype(int).transpose(2, 0, 1)
-        within = (rows >= 0) & (rows < hole.shape[0]) & (columns >= 0) & (columns < hole.shape[1])
-        inside = np.zeros(rows.shape, dtype=bool)
-        inside[within] = hole[rows[within], columns[within]]
-        radius[inside & (strands.height > 0.12)] = 0
-    return Strands(strands.chains, radius, strands.height, strands.brightness, strands.defect)
+        radius[_inside(strands, hole) & (strands.height > 0.12)] = 0
+    return replace(strands, radius=radius)
+
+
+def _missing_points(
+    rng: np.random.Generator, shape: tuple[int, int], strands: Strands, extent: float
+) -> BoolMap:
+    """Return the points of a half to three quarters of the fibres through a random area."""
+    area = random_blob(rng, shape, extent)
+    # The fibres do not end at one line.
+    shifts = rng.normal(0, 0.2 * extent, (len(strands.chains), 1, 2)).astype(np.float32)
+    inside = _inside(replace(strands, chains=strands.chains + shifts), area)
+    crossing = np.flatnonzero(inside.any(axis=1))
+    chosen = rng.choice(crossing, round(rng.uniform(0.5, 0.75) * len(crossing)), replace=False)
+    missing: BoolMap = np.zeros(inside.shape, dtype=bool)
+    missing[chosen] = inside[chosen]
+    return missing
+
+
+def _inside(strands: Strands, region: BoolMap) -> BoolMap:
+    """Return which points of the fibres lie in a region."""
+    rows, columns = np.rint(strands.chains).astype(int).transpose(2, 0, 1)
+    within = (rows >= 0) & (rows < region.shape[0]) & (columns >= 0) & (columns < region.shape[1])
+    inside: BoolMap = np.zeros(rows.shape, dtype=bool)
+    inside[within] = region[rows[within], columns[within]]
+    return inside
+
+
+def _sparser(surface: Surface, missing: Strands, reach: float) -> BoolMap:
+    """Return where missing fibres would be the uppermost ones, and gaps narrower than 2 reach."""
+    complete = Surface(surface.height.shape, surface.yield_, surface.pixel)
+    complete.paint_strands(missing)
+    uncovered: BoolMap = complete.height > surface.height
+    if not uncovered.any():
+        return uncovered
+    near = distance_transform_edt(~uncovered) <= reach
+    return np.asarray(distance_transform_edt(near) > reach)
 
 
 def _film(rng: np.random.Generator, surface: Surface, mat: Mat, unit: float) -> None:
     """Add a web of solvent-rich polymer between fibres, below the uppermost ones."""
-    inside = _blob(rng, surface.height.shape, _extent(rng, mat, unit, 25, 70))
+    inside = random_blob(rng, surface.height.shape, _extent(rng, mat, unit, 25, 70))
     # A meniscus: the film rises at fibres.
     level = rng.uniform(0.6, 0.85)
     held = gaussian_filter(surface.height, 2.5 * mat.radius)
@@ -279,7 +323,7 @@ def _clump(rng: np.random.Generator, surface: Surface, mat: Mat, unit: float) ->
     """Add a lump of fused fibres: a dome with random wrinkles."""
     shape = surface.height.shape
     size = _extent(rng, mat, unit, 14, 42)
-    inside = _blob(rng, shape, size)
+    inside = random_blob(rng, shape, size)
     dome = np.sqrt(np.clip(distance_transform_edt(inside) / max(size, 1), 0, 1)).astype(np.float32)
     wrinkles = smooth_noise(rng, shape, max(2.5 * mat.radius, 4 * unit), octaves=2)
     dome = dome * (1 + 0.1 * wrinkles)
@@ -319,15 +363,3 @@ def _extent(rng: np.random.Generator, mat: Mat, unit: float, low: float, high: f
     """Draw the radius of a defect in pixels: usually small, but not finer than the fibres."""
     drawn = np.exp(rng.uniform(np.log(low), np.log(high))) * unit
     return float(max(drawn, 2.5 * mat.radius))
-
-
-def _blob(rng: np.random.Generator, shape: tuple[int, int], radius: float) -> BoolMap:
-    """Return a rounded, irregular region of about this radius, centred inside the image."""
-    centre = rng.uniform(0.06, 0.94, 2) * np.asarray(shape)
-    stretch, angle = np.exp(rng.uniform(0, 0.5)), rng.uniform(0, np.pi)
-    rows = np.arange(shape[0], dtype=np.float32)[:, None] - np.float32(centre[0])
-    columns = np.arange(shape[1], dtype=np.float32)[None, :] - np.float32(centre[1])
-    along = (rows * np.sin(angle) + columns * np.cos(angle)) / stretch
-    beside = (rows * np.cos(angle) - columns * np.sin(angle)) * stretch
-    uneven = 0.22 * smooth_noise(rng, shape, max(radius * 0.9, 3.0), octaves=2)
-    return np.asarray(np.hypot(along, beside) / radius + uneven < 1)

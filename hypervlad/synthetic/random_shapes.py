@@ -1,4 +1,4 @@
-"""Smooth random fields and worm-like chains: the shapes of films, particles and fibres."""
+"""Smooth random fields, blobs and worm-like chains: the shapes of films, particles and fibres."""
 
 from __future__ import annotations
 
@@ -60,6 +60,32 @@ def _spline_matrix(n_nodes: int, n_pixels: int, cell: float, offset: float) -> N
     near = 2 / 3 - distance**2 + distance**3 / 2
     far = np.maximum(0, 2 - distance) ** 3 / 6
     return np.where(distance < 1, near, far).astype(np.float32)
+
+
+def random_blob(
+    rng: np.random.Generator, shape: tuple[int, int], radius: float
+) -> NDArray[np.bool_]:
+    """Return a rounded, irregular region of about this radius, centred inside the image.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    shape : (int, int)
+    radius : float
+        In pixels.
+
+    Returns
+    -------
+    array of the given shape, bool
+    """
+    centre = rng.uniform(0.06, 0.94, 2) * np.asarray(shape)
+    stretch, angle = np.exp(rng.uniform(0, 0.5)), rng.uniform(0, np.pi)
+    rows = np.arange(shape[0], dtype=np.float32)[:, None] - np.float32(centre[0])
+    columns = np.arange(shape[1], dtype=np.float32)[None, :] - np.float32(centre[1])
+    along = (rows * np.sin(angle) + columns * np.cos(angle)) / stretch
+    beside = (rows * np.cos(angle) - columns * np.sin(angle)) * stretch
+    uneven = 0.22 * smooth_noise(rng, shape, max(radius * 0.9, 3.0), octaves=2)
+    return np.asarray(np.hypot(along, beside) / radius + uneven < 1)
 
 
 def worm_like_chains(

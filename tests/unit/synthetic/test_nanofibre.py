@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from hypervlad.datasets import NANOFIBRE_DEFECTS, make_nanofibre_images
+from hypervlad.synthetic.nanofibre import Mat, _sparser, make_surface
 from hypervlad.synthetic.surface import SUBSTRATE, Strands, Surface
 
 
@@ -41,7 +42,7 @@ def test_same_seed_same_images_whatever_their_number():
 
 
 @pytest.mark.slow  # draws forty mats
-@pytest.mark.parametrize("kind", NANOFIBRE_DEFECTS)
+@pytest.mark.parametrize("kind", [*NANOFIBRE_DEFECTS, "missing"])
 def test_each_kind_is_seen_and_masked(kind):
     images, masks = make_nanofibre_images(
         6, defective=1, defects=[kind], size=(174, 256), random_state=5
@@ -54,7 +55,7 @@ def test_each_kind_is_seen_and_masked(kind):
         for image, mask in zip(images, masks, strict=True)
         if mask.any()
     ]
-    if kind == "hole":
+    if kind in ("hole", "missing"):
         assert np.mean(differences) < -0.05
     if kind in ("clump", "particle"):
         assert np.mean(differences) > 0.05
@@ -65,6 +66,40 @@ def test_a_hole_is_a_place_without_fibres_near():
     images, masks = make_nanofibre_images(4, **strong, random_state=6)
     for image, mask in zip(images, masks, strict=True):
         assert image[mask].std() < image[~mask].std()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_part_of_the_fibres_is_missing(seed):
+    mat = Mat(radius=4.0, coverage=2.0, alignment=0.0, direction=0.0, curl=0.1, collector=0.05)
+    sparse, complete = (
+        make_surface(np.random.default_rng(seed), (200, 240), mat, defects, unit=0.6)
+        for defects in [("missing",), ()]
+    )
+    # Which of a rod's points a pixel shows is arbitrary: their heights hardly differ.
+    lower = sparse.height < complete.height - 0.05
+    assert not (sparse.height > complete.height + 0.05).any()
+    assert not (lower & ~sparse.defect).any()
+    assert lower[sparse.defect].mean() > 0.3
+    before, after = ((s.height > SUBSTRATE)[sparse.defect].mean() for s in (complete, sparse))
+    assert 0.1 < after < before - 0.1
+
+
+def test_missing_fibres_are_drawn_only_if_they_are_named():
+    assert "missing" not in NANOFIBRE_DEFECTS
+    options = {"n": 1, "defective": 1, "size": 96, "random_state": 0}
+    default, _ = make_nanofibre_images(**options)
+    named, _ = make_nanofibre_images(**options, defects=NANOFIBRE_DEFECTS)
+    assert_array_equal(default[0], named[0])
+    _, masks = make_nanofibre_images(**options, defects="missing")
+    assert masks[0].any()
+
+
+def test_missing_fibres_that_others_would_cover_have_no_mask():
+    surface = painted(flat_strand(0.8, defect=False))
+    hidden = flat_strand(0.2, defect=False)
+    assert not _sparser(surface, hidden, reach=5).any()
+    bare = painted()
+    assert _sparser(bare, hidden, reach=5)[17:24].all()
 
 
 def flat_strand(height, defect):
@@ -111,7 +146,7 @@ def test_the_upper_fibre_is_visible_in_any_order(order):
     [
         ({"n": 0}, "n=0: expected the number of images"),
         ({"n": True}, "n=True"),
-        ({"defects": ["scratch"]}, "expected some of bead, clump, film, hole, particle"),
+        ({"defects": ["scratch"]}, "expected some of bead, clump, film, hole, particle, missing"),
         ({"defects": []}, "for images without any, defective=0"),
         ({"defective": 1.5}, "expected a share of the images"),
         ({"size": 63}, "at least 64 each"),

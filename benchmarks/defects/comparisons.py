@@ -1,0 +1,166 @@
+"""Comparisons of methods over kinds of defects: intervals, and choices that leave a kind out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from benchmarks.defects.surfaces import FREE
+
+N_DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """The test images of a split, and their scores by some methods.
+
+    Attributes
+    ----------
+    kinds : ndarray of n str
+    sources : ndarray of n int
+        As in `Surface`: images of one source are resampled together.
+    scores : dict of ndarray of n float
+        By method.
+    """
+
+    kinds: np.ndarray
+    sources: np.ndarray
+    scores: Mapping[str, np.ndarray]
+
+
+def image_auroc(scores: np.ndarray, kinds: np.ndarray, kind: str) -> float:
+    """Return the AUROC of the images of a kind against the defect-free ones; NaN are left out."""
+    rows = np.isin(kinds, (FREE, kind)) & ~np.isnan(scores)
+    if not (kinds[rows] == kind).any():
+        return float("nan")
+    return float(roc_auc_score(kinds[rows] == kind, scores[rows]))
+
+
+class Resampling:
+    """Splits, and images within each kind, resampled with replacement: the same for all methods.
+
+    An image, with all that were made of it, is drawn equally often in all splits.
+
+    Parameters
+    ----------
+    kinds, sources : ndarray of n
+        Of all images of the surface: see `Surface`.
+    splits : sequence of SplitScores
+    n_draws : int
+    seed : int
+
+    Attributes
+    ----------
+    times : ndarray of shape (n_draws, n)
+        How often each image is drawn; 0 for made ones, which are drawn with their sources.
+    times_of_split : ndarray of shape (n_draws, n_splits)
+    """
+
+    def __init__(
+        self,
+        kinds: np.ndarray,
+        sources: np.ndarray,
+        splits: Sequence[SplitScores],
+        n_draws: int = N_DRAWS,
+        seed: int = 0,
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        self._splits = splits
+        self.times = np.zeros((n_draws, len(kinds)))
+        is_source = sources == np.arange(len(sources))
+        for kind in np.unique(kinds[is_source]):
+            members = np.flatnonzero(is_source & (kinds == kind))
+            self.times[:, members] = _draw(rng, len(members), n_draws)
+        self.times_of_split = _draw(rng, len(splits), n_draws)
+
+    def aurocs(self, method: str, kind: str) -> np.ndarray:
+        """Return the image AUROC of a kind, averaged over the splits, in each draw."""
+        drawn = np.stack([self._aurocs(split, method, kind) for split in self._splits], 1)
+        return (drawn * self.times_of_split).sum(1) / self.times_of_split.sum(1)
+
+    def _aurocs(self, split: SplitScores, method: str, kind: str) -> np.ndarray:
+        good, bad = split.kinds == FREE, split.kinds == kind
+        scores = split.scores[method]
+        wins = np.sign(scores[bad][:, None] - scores[good]) / 2 + 0.5  # ties count half
+        of_good, of_bad = (self.times[:, split.sources[rows]] for rows in (good, bad))
+        n_pairs = of_bad.sum(1) * of_good.sum(1)
+        n_won = ((of_bad @ wins) * of_good).sum(1)
+        # A draw without images of a kind says nothing: the same score for all methods.
+        return np.divide(n_won, n_pairs, out=np.full(len(n_pairs), 0.5), where=n_pairs > 0)
+
+
+def _draw(rng: np.random.Generator, n: int, n_draws: int) -> np.ndarray:
+    """Return how often each of n is drawn when n are drawn with replacement."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=n_draws)
+
+
+def differences(
+    splits: Sequence[SplitScores], ours: str, rival: str, resampling: Resampling
+) -> dict[str, dict[str, float]]:
+    """Return image AUROC of ours minus the rival's, by kind and as their ``mean``.
+
+    Returns
+    -------
+    dict
+        ``value``, and ``low`` and ``high``, the ends of the 95 % interval.
+    """
+    kinds = [kind for kind in dict.fromkeys(splits[0].kinds.tolist()) if kind != FREE]
+    values = {
+        kind: np.mean(
+            [
+                image_auroc(split.scores[ours], split.kinds, kind)
+                - image_auroc(split.scores[rival], split.kinds, kind)
+                for split in splits
+            ]
+        )
+        for kind in kinds
+    }
+    drawn = {kind: resampling.aurocs(ours, kind) - resampling.aurocs(rival, kind) for kind in kinds}
+    values["mean"] = np.mean([values[kind] for kind in kinds])
+    drawn["mean"] = np.mean([drawn[kind] for kind in kinds], axis=0)
+    found = {}
+    for name, value in values.items():
+        low, high = np.percentile(drawn[name], [2.5, 97.5])
+        found[name] = {"value": float(value), "low": float(low), "high": float(high)}
+    return found
+
+
+def choices_without_a_kind(
+    scores: Mapping[str, Mapping[str, float]],
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Choose a method without looking at one kind of defect, and score it on that kind.
+
+    Parameters
+    ----------
+    scores : dict of dict of float
+        By method and kind; higher is better.
+
+    Returns
+    -------
+    dict
+        By the kind that is left out and the rule, "mean" or "worst" over the other kinds:
+        ``chosen``, the method, and ``score``, its score on the kind that was left out. Of equal
+        methods the first is chosen.
+
+    Examples
+    --------
+    >>> scores = {"a": {"scratch": 0.9, "stain": 0.5}, "b": {"scratch": 0.6, "stain": 0.7}}
+    >>> choices_without_a_kind(scores)["stain"]["mean"]
+    {'chosen': 'a', 'score': 0.5}
+    """
+    rules = {"mean": np.mean, "worst": np.min}
+    choices: dict[str, dict[str, dict[str, Any]]] = {}
+    for left_out in next(iter(scores.values())):
+        choices[left_out] = {}
+        for name, rule in rules.items():
+            others = {
+                method: rule([score for kind, score in own.items() if kind != left_out])
+                for method, own in scores.items()
+            }
+            chosen = max(others, key=lambda method: others[method])
+            choices[left_out][name] = {"chosen": chosen, "score": scores[chosen][left_out]}
+    return choices

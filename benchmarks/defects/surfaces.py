@@ -1,0 +1,137 @@
+"""Images of a surface with the kinds and masks of their defects, and splits that keep kinds apart.
+
+Made defects are added to defect-free images. Such an image belongs to the one it was made of: it
+is tested only where that one is tested, and both are resampled together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hypervlad import make_nanofibre_images, read_image
+from hypervlad.datasets import IMAGE_DEFECTS, NANOFIBRE_DEFECTS, add_defect
+from hypervlad.images import read_mask
+
+FREE = "free"  # the kind of a defect-free image
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Images of one kind of surface, and the masks of their defects.
+
+    Attributes
+    ----------
+    name : str
+    images, masks : list of n arrays
+    kinds : ndarray of n str
+        Of the defects; FREE where there is none.
+    sources : ndarray of n int
+        The image of which this one was made; its own index if it was not.
+    """
+
+    name: str
+    images: list[np.ndarray]
+    masks: list[np.ndarray]
+    kinds: np.ndarray
+    sources: np.ndarray
+
+    @classmethod
+    def of(cls, name: str, examples: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Surface:
+        """Return the surface of some (kind, image, mask)."""
+        kinds, images, masks = (list(each) for each in zip(*examples, strict=True))
+        return cls(name, images, masks, np.array(kinds), np.arange(len(images)))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all images and masks."""
+        digest = hashlib.sha256()
+        for array in (*self.images, *self.masks):
+            digest.update(repr((array.shape, array.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
+
+    @property
+    def defective(self) -> np.ndarray:
+        return self.kinds != FREE
+
+    def kinds_of_defects(self) -> list[str]:
+        """Return each kind of defect once, in the order of the images."""
+        return list(dict.fromkeys(self.kinds[self.defective].tolist()))
+
+    def with_made_defects(self) -> Surface:
+        """Add each kind of made defect to each defect-free image."""
+        free = np.flatnonzero(~self.defective)
+        images, masks = list(self.images), list(self.masks)
+        for number, kind in enumerate(IMAGE_DEFECTS):
+            for i in free.tolist():
+                seed = len(IMAGE_DEFECTS) * i + number
+                image, mask = add_defect(self.images[i], kind, random_state=seed)
+                images.append(image)
+                masks.append(mask)
+        kinds = np.concatenate([self.kinds, np.repeat(IMAGE_DEFECTS, len(free))])
+        sources = np.concatenate([self.sources, np.tile(free, len(IMAGE_DEFECTS))])
+        return Surface(self.name, images, masks, kinds, sources)
+
+
+def read_surface(folder: Path, good: str = FREE) -> Surface:
+    """Read images/KIND/* and masks/KIND/*.png below a folder; ``good`` is the defect-free kind."""
+    examples = []
+    for path in sorted((folder / "images").glob("*/*")):
+        image, kind = read_image(path), path.parent.name
+        shape = (image.shape[0], image.shape[1])
+        if kind == good:
+            examples.append((FREE, image, np.zeros(shape, dtype=bool)))
+        else:
+            mask = read_mask(folder / "masks" / kind / f"{path.stem}.png", shape=shape)
+            examples.append((kind, image, mask))
+    if not examples:
+        raise SystemExit(f"{folder}: no images in images/*/")
+    return Surface.of(folder.name, examples)
+
+
+def mixed_mats(n: int, defective: float) -> Surface:
+    """Make nanofibre mats, a share of which have one to four defects of any kind."""
+    images, masks = make_nanofibre_images(n, defective=defective, random_state=0)
+    kinds = ["defective" if mask.any() else FREE for mask in masks]
+    return Surface.of("synthetic nanofibre", list(zip(kinds, images, masks, strict=True)))
+
+
+def mats_by_kind(n_free: int, n_of_kind: int) -> Surface:
+    """Make defect-free nanofibre mats, and mats with visible defects of a single kind."""
+    images, masks = make_nanofibre_images(n_free, defective=0, random_state=1)
+    examples = [(FREE, *pair) for pair in zip(images, masks, strict=True)]
+    for number, kind in enumerate(NANOFIBRE_DEFECTS):
+        images, masks = make_nanofibre_images(
+            n_of_kind, defective=1, defects=(kind,), random_state=2 + number
+        )
+        pairs = zip(images, masks, strict=True)
+        examples += [(kind, image, mask) for image, mask in pairs if mask.any()]
+    return Surface.of("synthetic nanofibre", examples)
+
+
+def split_surface(
+    surface: Surface, n_train: int, n_test: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose defect-free images to learn from, and test images of all kinds, at random.
+
+    Returns
+    -------
+    train : ndarray of n_train int
+        Of one seed, more images include the fewer ones.
+    test : ndarray of int
+        ``n_test`` other defect-free images, the same for all ``n_train``, with all that were made
+        of them; then all images with defects of their own.
+    """
+    free = np.random.default_rng(seed).permutation(np.flatnonzero(surface.kinds == FREE))
+    if n_train + n_test > len(free):
+        raise SystemExit(
+            f"{surface.name}: {n_train} images to learn from and {n_test} to test, but only "
+            f"{len(free)} defect-free ones; choose fewer with --train or --test"
+        )
+    unused = free[:-n_test]
+    return free[:n_train], np.flatnonzero(~np.isin(surface.sources, unused))

@@ -1,0 +1,161 @@
+"""Defects added to any image: visible, masked, in range, reproducible."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from scipy.ndimage import binary_dilation
+
+from hypervlad.datasets import (
+    IMAGE_DEFECTS,
+    add_defect,
+    make_nanofibre_images,
+    make_nanowire_images,
+    make_tem_images,
+)
+
+LOCAL = ("scratch", "stain", "band", "blur", "pits")
+kinds = st.sampled_from(IMAGE_DEFECTS)
+seeds = st.integers(0, 2**31 - 1)
+
+
+@cache
+def textures() -> list[np.ndarray]:
+    """Images of several kinds and shapes: also dark, bright, of low contrast, in colour."""
+    (mat,), _ = make_nanofibre_images(1, defective=0, size=(96, 130), random_state=0)
+    (tubes,), _ = make_tem_images(1, size=(80, 64), random_state=1)
+    (wires,), _ = make_nanowire_images(1, size=100, random_state=0)
+    noise = np.random.default_rng(0).random((64, 64))
+    colour = np.stack([mat, 0.5 * mat, 1 - mat], axis=2)
+    return [mat, tubes, wires, noise, 0.08 * mat, 0.9 + 0.1 * wires, 0.5 + 0.04 * tubes, colour]
+
+
+images = st.sampled_from(range(8)).map(lambda i: textures()[i])
+
+
+def change(before, after):
+    """The largest change of a channel, at each pixel."""
+    difference = np.abs(after - before.astype(np.float32))
+    return difference.max(axis=2) if difference.ndim == 3 else difference
+
+
+@settings(max_examples=30)
+@given(image=images, kind=kinds, seed=seeds)
+def test_image_and_mask_are_what_they_say(image, kind, seed):
+    original = image.copy()
+    changed, mask = add_defect(image, kind, random_state=seed)
+    assert_array_equal(image, original)
+    assert (changed.shape, changed.dtype) == (image.shape, np.float32)
+    assert (mask.shape, mask.dtype) == (image.shape[:2], bool)
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+    assert mask.any()
+
+
+@settings(max_examples=30)
+@given(image=images, kind=kinds, seed=seeds)
+def test_the_change_is_inside_the_mask_and_is_visible(image, kind, seed):
+    changed, mask = add_defect(image, kind, random_state=seed)
+    difference = change(image, changed)
+    visible = max(0.099 * float(image.std()), 0.002)
+    # Every pixel of the mask is near a pixel that has changed.
+    near = binary_dilation(difference >= visible, np.ones((5, 5)))
+    assert near[mask].all()
+    if kind in LOCAL:
+        outside = ~binary_dilation(mask, iterations=3)
+        assert difference[outside].mean() < 0.2 * difference[mask].mean()
+
+
+@settings(max_examples=30)
+@given(image=images, kind=kinds, seed=seeds)
+def test_same_seed_same_result(image, kind, seed):
+    first, first_mask = add_defect(image, kind, random_state=seed)
+    again, again_mask = add_defect(image, kind, random_state=seed)
+    assert_array_equal(first, again)
+    assert_array_equal(first_mask, again_mask)
+    other, _ = add_defect(image, kind, random_state=seed // 2 + 1)
+    assert seed == 1 or not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("kind", IMAGE_DEFECTS)
+def test_strength_is_sometimes_subtle_and_sometimes_strong(kind):
+    mat = textures()[0]
+    strengths = []
+    for seed in range(30):
+        changed, mask = add_defect(mat, kind, random_state=seed)
+        strengths.append(change(mat, changed)[mask].mean() / mat.std())
+    assert min(strengths) > 0.05
+    assert max(strengths) > 1.5 * min(strengths)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in IMAGE_DEFECTS if kind != "band"])
+def test_sizes_follow_the_shorter_side(kind):
+    def typical_area(side):
+        flat = np.random.default_rng(0).random((side, side))
+        return np.median([add_defect(flat, kind, random_state=i)[1].mean() for i in range(15)])
+
+    small, large = typical_area(128), typical_area(256)
+    assert 0.4 < small / large < 2.5
+
+
+def test_all_directions_and_signs_of_a_band_occur():
+    grey = np.full((80, 80), 0.5)
+    bands = [add_defect(grey, "band", random_state=seed) for seed in range(12)]
+    assert {
+        bool(mask[0].all()) or bool(mask[-1].all()) or mask.all(axis=1).any() for _, mask in bands
+    } == {True, False}
+    assert {bool(changed[mask].mean() > 0.5) for changed, mask in bands} == {True, False}
+
+
+def test_blurring_removes_detail():
+    stripes = np.tile(np.sin(np.arange(128) * 0.8) / 2 + 0.5, (128, 1))
+    changed, mask = add_defect(stripes, "blur", random_state=0)
+    assert changed[mask].std() < 0.7 * stripes[mask].std()
+
+
+def test_pits_are_dark_and_at_most_three():
+    for seed in range(8):
+        changed, mask = add_defect(np.full((128, 128), 0.6), "pits", random_state=seed)
+        assert (changed[mask] < 0.6).all()
+        assert mask.mean() < 0.05
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+@pytest.mark.parametrize("kind", ["scratch", "stain", "band", "gradient"])
+def test_black_and_white_images_change_in_the_only_possible_direction(level, kind):
+    changed, mask = add_defect(np.full((64, 90), level), kind, random_state=0)
+    assert (changed[mask] != level).mean() > 0.5
+
+
+@pytest.mark.parametrize(("kind", "level"), [("blur", 0.5), ("pits", 0.0)])
+def test_a_defect_that_cannot_be_visible_is_refused(kind, level):
+    with pytest.raises(ValueError, match=rf"kind='{kind}'.*visible nowhere.*use another kind"):
+        add_defect(np.full((64, 64), level), kind, random_state=0)
+
+
+@pytest.mark.parametrize("kind", ["crack", "", None, ["pits"]])
+def test_an_unknown_kind_lists_the_kinds(kind):
+    with pytest.raises(ValueError, match="expected one of scratch, stain, band, blur, gradient"):
+        add_defect(np.zeros((64, 64)), kind)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((63, 100)), "63 x 100 pixels; expected at least 64 on each side"),
+        (np.zeros((64, 64), np.uint8), "type uint8 .* floats in .0, 1.*divide an 8-bit image"),
+        (np.full((64, 64), 1.5), "from 1.5 to 1.5; expected floats"),
+        (np.full((64, 64), -0.1), "from -0.1 to -0.1"),
+        (np.full((64, 64), np.nan), "4096 NaN"),
+        (np.zeros((2, 64, 64, 3)), "4 dimensions"),
+        ("mat.png", "image: an array of text"),
+    ],
+)
+def test_bad_images_are_reported(image, message):
+    with pytest.raises(ValueError, match=message):
+        add_defect(image, "stain")
