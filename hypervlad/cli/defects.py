@@ -218,7 +218,7 @@ def score(
     \b
     Columns of scores.csv, one line per image:
       path
-      score          of the image: the mean of the highest 0.5 % of the windows
+      score          of the image: the mean of the highest 1 % of places
       highest        the highest score of a pixel
       threshold      the smallest score of an anomalous image
       called         "anomalous" or "normal"

@@ -171,7 +171,9 @@ class NormalCells:
         kmeans = KMeans(n_codewords, init="random", n_init=1, max_iter=20, random_state=seed).fit(
             white
         )
-        found = (mean, whitening, kmeans.cluster_centers_, np.zeros(1), np.ones(1))
+        n_places = _MAX_EDGE_DISTANCE + 1
+        profiles = np.zeros(n_places), np.ones(n_places)
+        found = (mean, whitening, kmeans.cluster_centers_, *profiles)
         return cls(side, window, *(array.astype(np.float32) for array in found))
 
     def distances(self, cells: Cells) -> NDArray[np.float32]:

@@ -154,7 +154,7 @@ def threshold_at_rate(scores: NDArray[np.floating], rate: float) -> float:
         estimate = np.sort(scores)[len(scores) - n_above]
     else:
         above = (gumbel_r.isf(rate) - gumbel_r.median()) / _GUMBEL_DEVIATION
-        estimate = max(np.median(scores) + above * median_abs_deviation(scores), scores.max())
+        estimate = np.median(scores) + above * median_abs_deviation(scores)
     return float(np.nextafter(np.float32(estimate), np.float32(np.inf)))
 
 
