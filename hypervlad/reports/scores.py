@@ -98,7 +98,8 @@ class ScoreChart:
     threshold_text : str
         With six digits.
     low, high, step : float
-        Limits and step of the slider. All scores are between the limits.
+        Limits and step of the slider. All scores are between the limits, and the threshold unless
+        it is far from all scores.
     """
 
     bar_pixels = 48  # height of the tallest bar of a group
@@ -108,6 +109,9 @@ class ScoreChart:
         self.threshold, self.threshold_text = threshold, f"{threshold:.6g}"
         scores = np.concatenate([group.scores for group in self.groups] or [np.array([threshold])])
         lowest, highest = float(scores.min()), float(scores.max())
+        span = highest - lowest
+        if lowest - span <= threshold <= highest + span:  # else the scores would have no room
+            lowest, highest = min(lowest, threshold), max(highest, threshold)
         self._tick = _round_step((highest - lowest) / _N_TICKS or abs(highest) or 1.0)
         self.step = self._tick / _STEPS_PER_TICK
         self.low = _multiple(math.ceil(lowest / self.step) - 1, self.step)

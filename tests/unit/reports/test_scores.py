@@ -56,7 +56,12 @@ def test_ticks_are_round_numbers() -> None:
     ]
 
 
-def test_a_threshold_beyond_the_scores_is_at_the_end() -> None:
+def test_a_threshold_near_the_scores_is_on_the_axis() -> None:
+    assert chart([1.0, 3.0], threshold=4.5).high > 4.5
+    assert chart([1.0, 3.0], threshold=-0.5).low < -0.5
+
+
+def test_a_threshold_far_from_the_scores_is_at_the_end() -> None:
     found = chart([1.0, 3.0], threshold=1e9)
     assert found.high < 4
     assert found.position(1e9) == 100
