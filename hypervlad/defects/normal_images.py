@@ -2,9 +2,9 @@
 
 A cell is a position of the network's own grid, about 8 pixels wide. Defect-free cells are whitened
 and described by a codebook; the distance of a cell from its nearest codeword says how unusual it
-is. Three such distances are compared: of cells and of windows of 3 x 3 cells in the image at its own
-size, and of cells in the image reduced to a square. Thin and small defects stand out in the first,
-faint and large ones in the others.
+is. Three such distances are compared: of cells and of windows of 3 x 3 cells in the image at its
+own size, and of cells in the image reduced to a square. Thin and small defects stand out in the
+first, faint and large ones in the others.
 
 Distances are larger near an image's edges, where the network sees mirrored pixels or zeros, and
 differ between the three. Each is therefore expressed relative to what held-out defect-free images
