@@ -129,7 +129,7 @@ def test_a_rate_of_windows(folder: Path, tmp_path: Path) -> None:
     model = tmp_path / "m.hvlad"
     run("defects", "fit", folder / "good", "-o", model, *rate, *TINY)
     assert (load(model).threshold, load(model).fpr) == ("patch_fpr", 0.01)
-    assert "about 1.0% of defect-free windows reach it" in run("info", model).output
+    assert "at most 1.0% of defect-free places are called defective" in run("info", model).output
     for other in (["--best-f1"], ["--fpr", "0.1"]):
         both = ["defects", "fit", folder / "good", "-o", model, *rate, *other]
         stderr = run(*both, code=2).stderr
@@ -146,8 +146,8 @@ def test_info_describes_a_scorer(model: Path) -> None:
     facts = model_facts(load(model))
     assert facts["kind of model"] == "PatchDefectScorer"
     assert "defect-free images: " in facts["trained with"]
-    assert facts["windows"] == "12 x 12 pixels, 3 apart"
-    assert "about 5.0% of defect-free images" in facts["threshold"]
+    assert "at most 5.0% of defect-free images" in facts["threshold"]
+    assert facts["when held out from training"].endswith(" images reach it")
 
 
 def test_what_does_not_fit_is_refused(model: Path, folder: Path, tmp_path: Path) -> None:
