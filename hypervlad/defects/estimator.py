@@ -62,6 +62,7 @@ from hypervlad.windows.dataset import (
 from hypervlad.windows.vectors import WindowVectors, check_window_encoder, window_encoder
 
 _PIXELS = Integer(at_most=2**16, meaning="a whole number of pixels")
+_MAX_HELD_OUT = 1000  # images; more would need memory without a better threshold
 _STEPS_PER_PATCH = 4  # overlap of windows if no stride is given
 
 
@@ -473,7 +474,8 @@ class PatchDefectScorer(ImageEstimator):
         if not of_image:
             warn_of_known_images(len(keys), len(keys))
             of_image = dict.fromkeys(keys, parts)
-        model, scores = fit.finish(parts, of_image)
+        chosen = [at for at in keys if at in of_image][:_MAX_HELD_OUT]  # in order of digests
+        model, scores = fit.finish(parts, {at: of_image[at] for at in chosen})
         is_defective = {at: np.zeros(own.size, dtype=bool) for at, own in scores.items()}
         return model, {
             at: WindowScores(own.ravel(), is_defective[at]) for at, own in scores.items()
