@@ -112,8 +112,8 @@ def find_masks(
     ----------
     images : sequence of n paths
     folder : path
-        Folder of masks, each named like its image or ``NAME_mask``, with any suffix of an image
-        file. A mask may be in the same sub-folder of ``folder`` as its image is of ``root``, in the
+        Folder of masks, each named like its image (with or without its suffix, as in
+        ``NAME.tif.png``) or ``NAME_mask``, with any suffix of an image file. A mask may be in the same sub-folder of ``folder`` as its image is of ``root``, in the
         innermost of these sub-folders, or in ``folder`` itself.
     root : path, optional
         Folder that contains the images.
@@ -160,10 +160,14 @@ def _check_once(images: Sequence[Any], masks: Sequence[Path | None]) -> None:
 def _mask_of(
     image: Path, masks_by_name: Mapping[str, list[Path]], root: str | os.PathLike[str] | None
 ) -> Path | None:
-    below = [image.stem]
+    below = Path(image.name)
     if root is not None and Path(root) in image.parents:
-        below = list(image.relative_to(root).with_suffix("").parts)
-    names = ["/".join(below[start:]) for start in range(len(below))]  # longest first
+        below = image.relative_to(root)
+    names = [  # longest first
+        "/".join(parts[start:])
+        for start in range(len(below.parts))
+        for parts in (below.parts, below.with_suffix("").parts)
+    ]
     masks = next((masks_by_name[name] for name in names if name in masks_by_name), [])
     if len(masks) > 1:
         raise ImageReadError(f"{image}: two masks, {masks[0]} and {masks[1]}; keep one")

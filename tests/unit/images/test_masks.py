@@ -144,3 +144,14 @@ def test_mostly_defective_images_give_a_warning():
 def test_masks_of_images_without_banner_may_have_its_rows(options):
     assert mask_banner_rows(options) is None
     assert mask_banner_rows({}) == 0
+
+
+def test_the_masks_that_scoring_writes_are_found_by_the_whole_name_of_the_image(tmp_path):
+    root, masks = tmp_path / "images", tmp_path / "masks"
+    images = [root / "sub" / "a.tif", root / "sub" / "a.png"]
+    written_masks = [masks / "sub" / f"{image.name}.png" for image in images]
+    (masks / "sub").mkdir(parents=True)
+    for mask in written_masks:
+        mask.touch()
+    assert find_masks(images, masks, root) == written_masks
+    assert find_masks(images[:1], masks / "sub") == written_masks[:1]
