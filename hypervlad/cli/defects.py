@@ -91,7 +91,7 @@ def fit(
     patch_fpr: Annotated[
         float | None,
         typer.Option(
-            help="Instead of --fpr, for maps and areas: fraction of defect-free windows that may "
+            help="Instead of --fpr, for maps and areas: fraction of defect-free places that may "
             "be called defective. For example 0.01.",
         ),
     ] = None,
@@ -189,7 +189,7 @@ Threshold = Annotated[
     float | None,
     typer.Option(
         help="Smallest score of a defect; by default that of the model. Scores are distances from "
-        "defect-free windows, or, of a model trained with masks, log-odds of a defect."
+        "defect-free images, or, of a model trained with masks, log-odds of a defect."
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""Defects of surfaces, found by models of defect-free windows or of labelled ones."""
+"""Defects of surfaces, found by models of defect-free images or of labelled windows."""
 
 from hypervlad.defects.estimator import PatchDefectScorer, default_patch_encoder
 from hypervlad.defects.findings import Finding, Region

@@ -78,7 +78,7 @@ class PatchDefectScorer(ImageEstimator):
       image at its own size, and cells of the image reduced to a square of 224 pixels, so that thin
       cracks, small pits and large faint stains can all be found. A score is the mean of these
       distances, each relative to what held-out defect-free images have at the same distance from
-      the edge: 0 is usual, and about a tenth of places reaches 1.
+      the edge: 0 is usual, and a tenth of places reaches 1 in each of them.
     - *Trained on labels*, it lays windows of ``patch`` pixels, ``stride`` pixels apart, over the
       feature maps of the image at its own size. A score is the log-odds that a window is not
       normal, by a boosted softmax on its vector: VLAD of its hypercolumns, and their mean.
@@ -101,9 +101,10 @@ class PatchDefectScorer(ImageEstimator):
     threshold : {"fpr", "patch_fpr", "f1"}, default="fpr"
         How ``threshold_`` is chosen, always on images that the scoring model was not trained on,
         group by group. "fpr", to classify images: on average at most the share ``fpr`` of new
-        defect-free images is called anomalous, if they are like those trained on (split conformal
-        prediction). This takes at least 1 / fpr - 1 images, 19 for 0.05; from fewer it is a rough
-        guess. "patch_fpr", to locate defects: at most the share ``fpr`` of all defect-free places
+        defect-free images is called anomalous, if they are like those trained on (conformal
+        prediction with cross-validation; it errs on the safe side where images are few). This takes
+        at least 1 / fpr - 1 images, 19 for 0.05, of as many groups; from fewer it is a rough guess,
+        often too low. "patch_fpr", to locate defects: at most the share ``fpr`` of all defect-free places
         is called defective. Maps and areas are more complete (0.01 is a good start), but many
         defect-free images are called anomalous. "f1": windows are called defective with the best
         F1; needs masks or labels.
@@ -226,7 +227,7 @@ class PatchDefectScorer(ImageEstimator):
         masks: Sequence[Any] | None = None,
         groups: ArrayLike | None = None,
     ) -> PatchDefectScorer:
-        """Learn what defect-free windows look like, or, given labels, what defects do.
+        """Learn what defect-free images look like, or, given labels, what defects do.
 
         Each image is read twice, for the codebook and for its windows, and passes through the
         network once, and once reduced where there are no labels. Feature maps that are needed again
@@ -237,7 +238,8 @@ class PatchDefectScorer(ImageEstimator):
         ----------
         images : sequence of n images
             Paths and/or arrays (H, W) or (H, W, 3). Without ``y`` and ``masks`` all are assumed to
-            be defect-free; a few that are not do little harm.
+            be defect-free. Where they are not, what is usual changes little, but ``threshold_`` rises:
+            look at the images that ``held_out_`` scores highest.
         y : sequence of n str, optional
             ``images`` are then patches of ``patch`` x ``patch`` pixels, and these their classes:
             "normal", and "anomalous" or several kinds of defects.
@@ -313,7 +315,8 @@ class PatchDefectScorer(ImageEstimator):
         Returns
         -------
         ndarray of float32, shape (H, W)
-            In the image's own pixels: each window's score at its centre, bilinear between.
+            In the image's own pixels: the score of each cell or window at its centre, bilinear
+            between.
 
         Raises
         ------
@@ -474,7 +477,9 @@ class PatchDefectScorer(ImageEstimator):
         if not of_image:
             warn_of_known_images(len(keys), len(keys))
             of_image = dict.fromkeys(keys, parts)
-        chosen = [at for at in keys if at in of_image][:_MAX_HELD_OUT]  # in order of digests
+        # In the order of digests, and each of several copies once: they are no further evidence.
+        first = {key: at for at, key in reversed(keys.items())}
+        chosen = sorted(first.values() & of_image.keys(), key=lambda at: keys[at])[:_MAX_HELD_OUT]
         model, scores = fit.finish(parts, {at: of_image[at] for at in chosen})
         is_defective = {at: np.zeros(own.size, dtype=bool) for at, own in scores.items()}
         return model, {

@@ -8,11 +8,13 @@ first, faint and large ones in the others.
 
 Distances are larger near an image's edges, where the network sees mirrored pixels or zeros, and
 differ between the three. Each is therefore expressed relative to what held-out defect-free images
-have at the same distance from the edge: 0 is usual, and 1 is reached by one cell in ten.
+have at the same distance from the edge: 0 is usual, and one cell in ten reaches 1. A score is their
+mean.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,6 +42,8 @@ _MIN_PER_CODEWORD, _MAX_PER_CODEWORD = 4, 100
 _MAX_CELLS, _MIN_PER_IMAGE = 50_000, 20  # sampled from all images together, and from each
 _MAX_EDGE_DISTANCE = 4  # cells; from there on an edge has no influence
 _HIGH = 0.9  # the quantile of distances that is 1 after standardisation
+_MAX_PROFILE_IMAGES = 200  # held out, from which usual distances are learnt
+_BLOCK = 2**16  # cells whose distances are computed at once
 _ALIGNED_SHAPE = (28, 28)  # of the maps of usual distances of aligned images
 
 _MAX_VALUE = 1e7  # in a file; squares of sums of products stay finite in single precision
@@ -68,7 +72,7 @@ class CellMaps:
         network = encoder.network()
         self._own_size = TiledNetwork(network, tile_size, folder)
         # The size that networks are trained on, and without a border, as they are trained.
-        self._reduced = TiledNetwork(network, tile_size, folder, border=0)
+        self._reduced = TiledNetwork(network, max(tile_size, _REDUCED_SIDE), folder, border=0)
         self._is_kept = folder is not None
 
     def cells(self, image: PreparedImage, side: int | None) -> tuple[Cells, int]:
@@ -103,7 +107,7 @@ def cells_of(maps: PaddedMaps, size: tuple[int, int]) -> tuple[Cells, int]:
     The grid is that of the finest layer whose cells are at least 8 pixels wide, or else of the
     coarsest. Finer layers are averaged over its cells, coarser ones interpolated.
     """
-    strides = [maps.size[0] // layer.shape[0] for layer in maps.maps]
+    strides = [_stride(maps.size[0], layer.shape[0]) for layer in maps.maps]
     stride = min((s for s in strides if s >= _CELL), default=max(strides))
     grid = (maps.size[0] // stride, maps.size[1] // stride)
     layers = []
@@ -111,13 +115,19 @@ def cells_of(maps: PaddedMaps, size: tuple[int, int]) -> tuple[Cells, int]:
         planes = layer.permute(2, 0, 1)[None]
         if layer.shape[0] > grid[0]:
             planes = functional.adaptive_avg_pool2d(planes, grid)
-        elif layer.shape[:2] != grid:
+        elif tuple(layer.shape[:2]) != grid:
             planes = functional.interpolate(planes, grid, mode="bilinear")
         layers.append(planes[0])
     first = maps.border // stride
     rows, columns = (slice(first, first - -extent // stride) for extent in size)
     cells = torch.cat(layers)[:, rows, columns].permute(1, 2, 0)
     return np.ascontiguousarray(cells.cpu().numpy()), stride
+
+
+def _stride(n_pixels: int, n_cells: int) -> int:
+    """Return a layer's stride; the nearest power of two if the network does not pad its input."""
+    exact, rest = divmod(n_pixels, n_cells)
+    return 2 ** round(math.log2(n_pixels / n_cells)) if rest else exact
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,10 +177,10 @@ class NormalCells:
         n_codewords = max(1, min(n_codewords, len(kept) // _MIN_PER_CODEWORD))
         every = -(-len(kept) // (_MAX_PER_CODEWORD * n_codewords))  # more would only take longer
         white = (kept[::every] - mean) @ whitening
-        n_codewords = min(n_codewords, len(np.unique(white, axis=0)))
-        kmeans = KMeans(n_codewords, init="random", n_init=1, max_iter=20, random_state=seed).fit(
-            white
-        )
+        distinct = np.unique(white, axis=0)
+        n_codewords = min(n_codewords, len(distinct))
+        start = np.random.default_rng(seed).choice(distinct, n_codewords, replace=False)
+        kmeans = KMeans(n_codewords, init=start, n_init=1, max_iter=20).fit(white)
         n_places = _MAX_EDGE_DISTANCE + 1
         profiles = np.zeros(n_places), np.ones(n_places)
         found = (mean, whitening, kmeans.cluster_centers_, *profiles)
@@ -179,10 +189,17 @@ class NormalCells:
     def distances(self, cells: Cells) -> NDArray[np.float32]:
         """Return the distance (R, S) of the window around each cell (R, S, D) from its codeword."""
         windows = window_means(cells, self.window).reshape(-1, cells.shape[-1])
+        blocks = [
+            self._distances(windows[start : start + _BLOCK])
+            for start in range(0, len(windows), _BLOCK)
+        ]
+        return np.concatenate(blocks).reshape(cells.shape[:2])
+
+    def _distances(self, windows: Cells) -> NDArray[np.float32]:
         white = (windows - self.mean) @ self.whitening
         halves = 0.5 * np.square(self.codewords).sum(1) - white @ self.codewords.T
         squares = np.square(white).sum(1) + 2 * halves.min(axis=1)
-        return np.asarray(np.sqrt(np.maximum(squares, 0))).reshape(cells.shape[:2])
+        return np.asarray(np.sqrt(np.maximum(squares, 0)))
 
     def standardised(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return distances (R, S) relative to the usual ones at the same place."""
@@ -357,7 +374,10 @@ class NormalImagesFit:
     def finish(
         self, parts: list[NormalCells], of_image: Mapping[int, list[NormalCells]]
     ) -> tuple[NormalImages, dict[int, NDArray[np.float32]]]:
-        """Return the model, and the scores (R, S) of each image by a model that lacks it.
+        """Return the model, and the scores (R, S) of each image by models that lack it.
+
+        What is usual is also learnt without the image. Otherwise the images would score lower than
+        new ones.
 
         Parameters
         ----------
@@ -370,12 +390,22 @@ class NormalImagesFit:
             at: [part.distances(self._kept_cells(at, part.side)) for part in own]
             for at, own in of_image.items()
         }
-        standardised = [
-            part.standardised_by([own[i] for own in distances.values()], self._aligned)
-            for i, part in enumerate(parts)
-        ]
-        model = NormalImages(tuple(standardised))
-        return model, {at: model.combined(own) for at, own in distances.items()}
+
+        def model(without: Any = None) -> NormalImages:
+            """Standardise by the images that other models score: an image hides its own defects."""
+            known = [at for at, own in of_image.items() if own is not without] or list(of_image)
+            known = known[:_MAX_PROFILE_IMAGES]
+            return NormalImages(
+                tuple(
+                    part.standardised_by([distances[at][i] for at in known], self._aligned)
+                    for i, part in enumerate(parts)
+                )
+            )
+
+        of_fold = {id(own): model(own) for own in of_image.values()}
+        return model(), {
+            at: of_fold[id(of_image[at])].combined(own) for at, own in distances.items()
+        }
 
     def _kept_cells(self, position: int, side: int | None) -> Cells:
         return self._maps.kept_cells(self.keys[position], self.sizes[position], side)

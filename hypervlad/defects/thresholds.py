@@ -21,7 +21,6 @@ _GUMBEL_DEVIATION = 0.767049251325708  # median absolute deviation of the standa
 _TOP_FRACTION = 0.01  # of an image's places
 _N_FOLDS = 5
 _N_QUANTILES = 2001
-_SUSPICIOUS_RATE = 1e-4  # of images without defects that are named as possibly defective
 
 Model = TypeVar("Model")
 

@@ -7,6 +7,7 @@ import heapq
 import io
 import math
 import os
+import reprlib
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -182,6 +183,8 @@ def write_findings(
 
     Raises
     ------
+    ValueError
+        For names outside the folder, or two that are the same.
     ImageReadError
         At the first image that would be left out, with "raise".
 
@@ -190,6 +193,14 @@ def write_findings(
     UserWarning
         If the scores are in two groups and the threshold does not separate them.
     """
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f'on_error must be "raise" or "skip"; got {on_error!r}')
+    outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside or len(set(names)) < len(names):
+        raise ValueError(
+            "names must be different relative paths without '..'; got "
+            f"{reprlib.repr(outside or names)}"
+        )
     folder, written = Path(out_dir), WrittenFindings()
     folder.mkdir(parents=True, exist_ok=True)
     options = read_keywords(scorer.encoder_.fitted_params_.read_options)

@@ -99,7 +99,7 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
     return {
         "trained on": f"{scorer.n_images_} images",
         **source,
-        "threshold": f"{scorer.threshold_:.4g} (chosen in training: {rule[scorer.threshold]})",
+        "threshold": f"{scorer.threshold_:.4g} (rule in training: {rule[scorer.threshold]})",
         "when held out from training": f"{n_above} of {len(held_out.scores)} images reach it",
     }
 

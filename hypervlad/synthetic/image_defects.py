@@ -80,7 +80,7 @@ def add_defect(
     contrast = max(deviation, _MIN_CONTRAST)
     visible = max(_VISIBLE * deviation, _MIN_CHANGE)
     # At some places a defect is invisible: a bright one on white, a blurred area without detail.
-    for _ in range(_TRIES):
+    for _ in range(0 if kind == "blur" and not deviation else _TRIES):
         changed, strength = _MAKERS[kind](rng, before, contrast)
         changed = np.clip(changed, 0, 1).astype(np.float32)
         inside = strength >= _EDGE

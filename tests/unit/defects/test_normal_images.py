@@ -154,6 +154,13 @@ def test_layers_are_brought_to_one_grid_without_the_border() -> None:
     np.testing.assert_allclose(cells[2, 4, 4:], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_layers_of_networks_that_do_not_pad_their_input() -> None:
+    """Their size is no divisor of the image's; cells are as wide as the nearest power of two."""
+    layer = torch.rand(9, 11, 2)
+    cells, stride = cells_of(PaddedMaps([layer], (160, 192), 32), (96, 128))
+    assert (stride, cells.shape) == (16, (6, 8, 2))
+
+
 def test_windows_of_one_cell_are_the_cells() -> None:
     cells = np.random.default_rng(0).random((3, 4, 2)).astype(np.float32)
     assert window_means(cells, 1) is cells

@@ -180,3 +180,12 @@ def test_pixels_of_normal_images_are_not_found(tmp_path: Path) -> None:
     assert only.found_fraction == 0
     assert only.confusion.true_positives == 0
     assert not result.worst[0].found.any()
+
+
+@pytest.mark.parametrize("names", [["../a"], ["/a"], ["a", "a"]])
+def test_names_outside_the_folder_are_refused(tmp_path: Path, names: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"names must be different relative paths"):
+        write_findings(tmp_path / "out", Darkness(), [spotted(0.2)] * len(names), names)
+    with pytest.raises(ValueError, match="on_error must be"):
+        write_findings(tmp_path / "out", Darkness(), [], [], on_error="stop")
+    assert not list(tmp_path.iterdir())
