@@ -104,10 +104,10 @@ class PatchDefectScorer(ImageEstimator):
         defect-free images is called anomalous, if they are like those trained on (conformal
         prediction with cross-validation; it errs on the safe side where images are few). This takes
         at least 1 / fpr - 1 images, 19 for 0.05, of as many groups; from fewer it is a rough guess,
-        often too low. "patch_fpr", to locate defects: at most the share ``fpr`` of all defect-free places
-        is called defective. Maps and areas are more complete (0.01 is a good start), but many
-        defect-free images are called anomalous. "f1": windows are called defective with the best
-        F1; needs masks or labels.
+        often too low. "patch_fpr", to locate defects: at most the share ``fpr`` of all defect-free
+        places is called defective. Maps and areas are more complete (0.01 is a good start), but
+        many defect-free images are called anomalous. "f1": windows are called defective with the
+        best F1; needs masks or labels.
     fpr : float, default=0.05
         Share of defect-free images, or of their places, that may be called anomalous, between 0
         and 1. Trained on patches and ``y``, it is the share of defect-free patches; for whole
@@ -238,8 +238,8 @@ class PatchDefectScorer(ImageEstimator):
         ----------
         images : sequence of n images
             Paths and/or arrays (H, W) or (H, W, 3). Without ``y`` and ``masks`` all are assumed to
-            be defect-free. Where they are not, what is usual changes little, but ``threshold_`` rises:
-            look at the images that ``held_out_`` scores highest.
+            be defect-free. Where they are not, what is usual changes little, but ``threshold_``
+            rises: look at the images that ``held_out_`` scores highest.
         y : sequence of n str, optional
             ``images`` are then patches of ``patch`` x ``patch`` pixels, and these their classes:
             "normal", and "anomalous" or several kinds of defects.

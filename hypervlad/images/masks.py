@@ -113,8 +113,9 @@ def find_masks(
     images : sequence of n paths
     folder : path
         Folder of masks, each named like its image (with or without its suffix, as in
-        ``NAME.tif.png``) or ``NAME_mask``, with any suffix of an image file. A mask may be in the same sub-folder of ``folder`` as its image is of ``root``, in the
-        innermost of these sub-folders, or in ``folder`` itself.
+        ``NAME.tif.png``) or ``NAME_mask``, with any suffix of an image file. A mask may be in the
+        same sub-folder of ``folder`` as its image is of ``root``, in the innermost of these
+        sub-folders, or in ``folder`` itself.
     root : path, optional
         Folder that contains the images.
 
