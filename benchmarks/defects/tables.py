@@ -23,6 +23,7 @@ _BY_KIND = {
     "pro": "PRO",
     "control": "Control: image AUROC without the defects and their surroundings",
 }
+_SIMILAR = 0.005  # differences of image AUROC up to which a factor hardly matters
 
 
 def defects_section(results: Sequence[dict[str, Any]]) -> str:
@@ -241,3 +242,48 @@ def _mean(values: Sequence[float | None]) -> float:
 
 def _share(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.3f}"
+
+
+def factors_section(results: Sequence[dict[str, Any]]) -> str:
+    """Return, for each surface, a table of variants of the label-free design, and choices."""
+    return "\n\n".join(_factors_of_a_surface(result) for result in results)
+
+
+def _factors_of_a_surface(result: dict[str, Any]) -> str:
+    rows = result["rows"]
+    kinds = list(rows[0]["image_auroc"])
+    lines = []
+    for row in rows:
+        cells = [_share(_mean(row["image_auroc"][kind])) for kind in kinds]
+        control = {kind: _mean(values) for kind, values in row["control"].items()}
+        highest = max(control, key=lambda kind: np.nan_to_num(control[kind], nan=-1))
+        summary = (*map(_share, mean_and_worst(row["image_auroc"])),)
+        last = f"{_share(control[highest])} ({highest})"
+        lines.append([row["factor"], row["variant"], *cells, *summary, last])
+    return "\n\n".join(
+        [
+            f"**{result['surface'].replace('_', ' ')}** ({result['n_train']} images to learn from, "
+            f"{result['n_test']} defect-free ones to test, {result['n_splits']} splits; image "
+            f"AUROC). {_effects(rows)}",
+            table(["factor", "variant", *kinds, "mean", "worst", "highest control"], lines),
+            f"Chosen without looking at a kind:\n\n{_choices_table(result['choices'])}",
+        ]
+    )
+
+
+def _effects(rows: list[dict[str, Any]]) -> str:
+    """Say which variants have a better mean than the first row, a similar one, and a worse one."""
+    base, _ = mean_and_worst(rows[0]["image_auroc"])
+    gains = {
+        f"{row['factor']}, {row['variant']}": mean_and_worst(row["image_auroc"])[0] - base
+        for row in rows[1:]
+    }
+    better = sorted((g for g in gains.items() if g[1] > _SIMILAR), key=lambda g: -g[1])
+    worse = sorted((g for g in gains.items() if g[1] < -_SIMILAR), key=lambda g: g[1])
+    similar = [name for name, gain in gains.items() if abs(gain) <= _SIMILAR]
+    texts = {
+        "Mean higher than of the present design": [f"{name} ({g:+.3f})" for name, g in better],
+        f"Within {_SIMILAR:g} of it": similar,
+        "Lower": [f"{name} ({gain:+.3f})" for name, gain in worse],
+    }
+    return " ".join(f"{head}: {'; '.join(names) or 'none'}." for head, names in texts.items())
