@@ -96,7 +96,7 @@ def variants() -> dict[str, dict[str, Variant]]:
             "32 codewords": base.with_parts(n_codewords=32),
             "500 codewords": base.with_parts(n_codewords=500),
             "not trimmed": base.with_parts(trim=False),
-            "2,000 random cells": base.with_parts(n_codewords=2000, search="cells"),
+            "6,000 random cells": base.with_parts(n_codewords=6000, search="cells"),
         },
         "usual distances": {
             "the same everywhere": replace(base, standardised="globally"),
