@@ -22,7 +22,13 @@ from scipy.ndimage import distance_transform_edt
 from benchmarks.common.results import CHECKPOINTS, RESULTS, save_result
 from benchmarks.common.sources import origin
 from benchmarks.defects.cells import CellBench, Part, Split
-from benchmarks.defects.comparisons import choices_without_a_kind, image_auroc
+from benchmarks.defects.comparisons import (
+    Resampling,
+    SplitScores,
+    choices_without_a_kind,
+    differences,
+    image_auroc,
+)
 from benchmarks.defects.scores import _MIN_REMAINING, _SURROUNDINGS
 from benchmarks.defects.surfaces import FREE, Surface, mats_by_kind, read_surface, split_surface
 from benchmarks.defects.tables import factors_section
@@ -100,6 +106,9 @@ def variants() -> dict[str, dict[str, Variant]]:
         },
         "usual distances": {
             "the same everywhere": replace(base, standardised="globally"),
+            "the same everywhere, all borders mirrored": replace(
+                base.with_parts(border="mirrored"), standardised="globally"
+            ),
         },
         "combination": {
             how: replace(base, combination=how) for how in ("root mean square", "maximum")
@@ -161,22 +170,33 @@ class FactorBench:
         self._surface = cells.surface
 
     def row(self, factor: str, title: str, variant: Variant) -> dict[str, Any]:
-        """Return the image AUROC of a variant by kind, one for each split, and its control's."""
-        kinds = self._surface.kinds_of_defects()
-        found = [self._scores(variant, split) for split in self._splits]
+        """Return the image AUROC of a variant by kind, one for each split, and its control's.
+
+        ``difference`` is that of the mean from the present design's, with its 95 % interval.
+        """
+        kinds, found = self._surface.kinds_of_defects(), self._scores(variant)
+        of_tests = [self._surface.kinds[split.test] for split in self._splits]
         row: dict[str, Any] = {"factor": factor, "variant": title}
         for column, name in enumerate(("image_auroc", "control")):
             row[name] = {}
             for kind in kinds:
-                pairs = zip(found, self._splits, strict=True)
-                values = [
-                    image_auroc(scores[:, column], self._surface.kinds[split.test], kind)
-                    for scores, split in pairs
-                ]
+                pairs = zip(found, of_tests, strict=True)
+                values = [image_auroc(scores[:, column], tested, kind) for scores, tested in pairs]
                 row[name][kind] = [None if np.isnan(value) else value for value in values]
-        return row
+        base = self._scores(Variant())
+        of_splits = [
+            SplitScores(tested, self._surface.sources[split.test], {"": a[:, 0], title: b[:, 0]})
+            for a, b, tested, split in zip(base, found, of_tests, self._splits, strict=True)
+        ]
+        resampling = Resampling(self._surface.kinds, self._surface.sources, of_splits)
+        return row | {"difference": differences(of_splits, title, "", resampling)["mean"]}
 
-    def _scores(self, variant: Variant, split: Split) -> np.ndarray:
+    @functools.cache  # noqa: B019 (one bench per run)
+    def _scores(self, variant: Variant) -> list[np.ndarray]:
+        """Return the scores of the test images of each split: see `_scores_of_split`."""
+        return [self._scores_of_split(variant, split) for split in self._splits]
+
+    def _scores_of_split(self, variant: Variant, split: Split) -> np.ndarray:
         """Return the scores of the test images, and those without their defects: (n, 2)."""
         of_parts = [
             standardised(self._distances(part, split.seed), split, variant.standardised)
@@ -192,7 +212,7 @@ class FactorBench:
             scores.append([mean_of_highest(each, variant.share) for each in values])
         return np.array(scores)
 
-    @functools.lru_cache(maxsize=64)  # noqa: B019 (one bench per run)
+    @functools.lru_cache(maxsize=64)  # noqa: B019
     def _distances(self, part: Part, seed: int) -> dict[str, Any]:
         (split,) = (split for split in self._splits if split.seed == seed)
         return self._cells.distances_of(part, split)

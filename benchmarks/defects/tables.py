@@ -23,7 +23,6 @@ _BY_KIND = {
     "pro": "PRO",
     "control": "Control: image AUROC without the defects and their surroundings",
 }
-_SIMILAR = 0.005  # differences of image AUROC up to which a factor hardly matters
 
 
 def defects_section(results: Sequence[dict[str, Any]]) -> str:
@@ -257,9 +256,9 @@ def _factors_of_a_surface(result: dict[str, Any]) -> str:
         cells = [_share(_mean(row["image_auroc"][kind])) for kind in kinds]
         control = {kind: _mean(values) for kind, values in row["control"].items()}
         highest = max(control, key=lambda kind: np.nan_to_num(control[kind], nan=-1))
-        summary = (*map(_share, mean_and_worst(row["image_auroc"])),)
-        last = f"{_share(control[highest])} ({highest})"
-        lines.append([row["factor"], row["variant"], *cells, *summary, last])
+        mean, worst = map(_share, mean_and_worst(row["image_auroc"]))
+        cells += [mean + _mark_of_gain(row), worst, f"{_share(control[highest])} ({highest})"]
+        lines.append([row["factor"], row["variant"], *cells])
     return "\n\n".join(
         [
             f"**{result['surface'].replace('_', ' ')}** ({result['n_train']} images to learn from, "
@@ -273,17 +272,21 @@ def _factors_of_a_surface(result: dict[str, Any]) -> str:
 
 def _effects(rows: list[dict[str, Any]]) -> str:
     """Say which variants have a better mean than the first row, a similar one, and a worse one."""
-    base, _ = mean_and_worst(rows[0]["image_auroc"])
-    gains = {
-        f"{row['factor']}, {row['variant']}": mean_and_worst(row["image_auroc"])[0] - base
-        for row in rows[1:]
-    }
-    better = sorted((g for g in gains.items() if g[1] > _SIMILAR), key=lambda g: -g[1])
-    worse = sorted((g for g in gains.items() if g[1] < -_SIMILAR), key=lambda g: g[1])
-    similar = [name for name, gain in gains.items() if abs(gain) <= _SIMILAR]
-    texts = {
-        "Mean higher than of the present design": [f"{name} ({g:+.3f})" for name, g in better],
-        f"Within {_SIMILAR:g} of it": similar,
-        "Lower": [f"{name} ({gain:+.3f})" for name, gain in worse],
-    }
-    return " ".join(f"{head}: {'; '.join(names) or 'none'}." for head, names in texts.items())
+    found: dict[str, list[tuple[float, str]]] = {" ▲": [], "": [], " ▼": []}
+    for row in rows[1:]:
+        gain = row["difference"]["value"]
+        name = f"{row['factor']}, {row['variant']} ({gain:+.3f})"
+        found[_mark_of_gain(row)].append((gain, name))
+    heads = ("Mean higher than of the present design", "No clear difference", "Lower")
+    texts = []
+    for head, (mark, named) in zip(heads, found.items(), strict=True):
+        ordered = sorted(named, reverse=mark != " ▼")
+        texts.append(f"{head}: {'; '.join(name for _, name in ordered) or 'none'}.")
+    return " ".join(texts)
+
+
+def _mark_of_gain(row: dict[str, Any]) -> str:
+    """Mark a variant that is better or worse than the first, if the interval excludes 0."""
+    if row["difference"]["low"] > 0:
+        return " ▲"
+    return " ▼" if row["difference"]["high"] < 0 else ""

@@ -140,6 +140,7 @@ def test_cells_of_a_part_are_kept(
 @pytest.mark.usefixtures("random_network")
 def test_the_program_writes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = Variant((Part(n_codewords=4), Part(size="half", border="zeros", n_codewords=4)))
+    monkeypatch.setattr(factors, "Variant", lambda: few)
     monkeypatch.setattr(
         factors,
         "variants",
@@ -155,19 +156,28 @@ def test_the_program_writes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert again["rows"] == result["rows"]
     text = factors_section([again])
     dark, bright = (values[0] for values in result["rows"][0]["image_auroc"].values())
+    assert result["rows"][0]["difference"] == {"value": 0, "low": 0, "high": 0}
     assert f"| {BASE} | {BASE} | {dark:.3f} | {bright:.3f} | {(dark + bright) / 2:.3f} |" in text
     assert "**plates** (4 images to learn from, 2 defect-free ones to test, 1 splits" in text
     assert "| dark | " in text.split("Chosen without looking at a kind")[1]
 
 
 def test_effects_are_sorted_by_size() -> None:
-    scores = {BASE: 0.8, "a": 0.7, "b": 0.9, "c": 0.804, "d": 0.6}
+    gains = {BASE: 0, "a": -0.1, "b": 0.1, "c": 0.004, "d": -0.2}
     rows = [
-        {"factor": "f", "variant": name, "image_auroc": {"x": [score]}, "control": {"x": [0.5]}}
-        for name, score in scores.items()
+        {
+            "factor": "f",
+            "variant": name,
+            "image_auroc": {"x": [0.8 + gain]},
+            "control": {"x": [None]},
+            "difference": {"value": gain, "low": gain - 0.01, "high": gain + 0.01},
+        }
+        for name, gain in gains.items()
     ]
     facts = {"surface": "s", "n_train": 4, "n_test": 2, "n_splits": 1, "rows": rows, "choices": {}}
+    text = factors_section([facts])
     assert (
-        "Mean higher than of the present design: f, b (+0.100). Within 0.005 of it: f, c. "
-        "Lower: f, d (-0.200); f, a (-0.100)."
-    ) in factors_section([facts])
+        "Mean higher than of the present design: f, b (+0.100). "
+        "No clear difference: f, c (+0.004). Lower: f, d (-0.200); f, a (-0.100)."
+    ) in text
+    assert "| f | a | 0.700 | 0.700 ▼ | 0.700 | – (x) |" in text
