@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,7 @@ from hypervlad.cli.options import (
     Quiet,
     Seed,
     Unreadable,
+    UnreadableInScoring,
     Weights,
 )
 
@@ -48,6 +50,7 @@ _MASKS = typer.Option(
     help="Folder of masks (defects white on black), each named like its image. Images without a "
     "mask count as defect-free.",
 )
+_MAX_NAMED = 5  # training images that `fit` names
 
 
 @defects.command()
@@ -57,14 +60,28 @@ def fit(
     output: ModelToWrite,
     masks: Annotated[Path | None, _MASKS] = None,
     patch: Annotated[
-        int, typer.Option(metavar="PIXELS", help="Side of the windows: about as large as a defect.")
+        int,
+        typer.Option(
+            metavar="PIXELS",
+            help="With --masks, side of the windows: about as large as a defect. Images must not "
+            "be smaller.",
+        ),
     ] = 29,
     stride: Annotated[
         int | None,
         typer.Option(
-            metavar="PIXELS", help="Distance between windows; by default a quarter of --patch."
+            metavar="PIXELS",
+            help="With --masks, distance between windows; by default a quarter of --patch.",
         ),
     ] = None,
+    aligned: Annotated[
+        bool,
+        typer.Option(
+            "--aligned",
+            help="All images show the same part in the same position: compare the same places. "
+            "Not with --masks.",
+        ),
+    ] = False,
     fpr: Annotated[
         float | None,
         typer.Option(
@@ -130,6 +147,7 @@ def fit(
         encoder,
         patch=patch,
         stride=stride,
+        aligned=aligned,
         threshold=rule,
         fpr=rate,
         min_fraction=min_fraction,
@@ -144,7 +162,24 @@ def fit(
     with hint_at_bad_files():
         scorer.fit(files, masks=truth, groups=codes)
     scorer.save(output, include_backbone=include_backbone)
-    echo(f"model: {output} (threshold {scorer.threshold_:.4g})")
+    echo(f"model: {output}")
+    _echo_held_out(scorer, names_of(files, paths), truth is not None)
+
+
+def _echo_held_out(scorer: PatchDefectScorer, names: list[str], with_masks: bool) -> None:
+    """Print what the threshold would call defective falsely, in images held out in training."""
+    held_out, threshold = scorer.held_out_, scorer.threshold_
+    n_images, n_above = len(held_out.scores), held_out.n_images_above(threshold)
+    echo(
+        f"threshold: {threshold:.4g}; reached by {n_above} of {n_images} "
+        f"{'defect-free parts of images' if with_masks else 'images'} when held out from training "
+        f"({n_above / n_images:.0%}), with {held_out.share_of_places_above(threshold):.2%} of "
+        "their area"
+    )
+    if not with_masks:
+        highest = held_out.images[(-held_out.scores).argsort()][: max(1, min(n_above, _MAX_NAMED))]
+        listed = ", ".join(names[at] for at in highest)
+        echo(f"look whether the highest-scoring ones have defects: {listed}")
 
 
 ScorerPath = Annotated[
@@ -171,24 +206,31 @@ def score(
     tile_size: TileSize = None,
     weights: Weights = None,
     device: Device = "auto",
+    on_error: UnreadableInScoring = OnError.SKIP,
     quiet: Quiet = False,
 ) -> None:
-    """Score images: maps (32-bit TIFF), overlays (PNG) and tables of images and regions (CSV).
+    """Score images: maps (TIFF), masks and overlays (PNG), tables (CSV) and a page (report.html).
 
-    Images that cannot be read or are smaller than a patch are left out; the exit code is then 2.
+    An image is called anomalous if its score reaches the threshold, and its pixels that reach the
+    threshold are then defective. Images that cannot be read or are smaller than a patch are left
+    out; the exit code is then 2.
 
     \b
     Columns of scores.csv, one line per image:
       path
-      score          for ranking images: the mean of the highest 0.5 % of the windows
+      score          of the image: the mean of the highest 1 % of places
       highest        the highest score of a pixel
-      threshold      the smallest score of a defect
-      called         "anomalous" if the highest score reaches the threshold, or "normal"
-      area_fraction  of the image that reaches the threshold
-      n_regions      that reach the threshold; they are the lines of regions.csv
+      threshold      the smallest score of an anomalous image
+      called         "anomalous" or "normal"
+      area_fraction  of the image that is defective
+      area_um2       the same in square micrometres
+      n_regions      that are defective; they are the lines of regions.csv
     \b
-    Columns of regions.csv: path; x, y (upper left corner), width and height of
-    the box and area, in pixels; the region's highest score.
+    Columns of regions.csv: path; in pixels x, y (upper left corner), width and
+    height of the box, area, diameter (of a circle of that area); the region's
+    highest score; in micrometres width_um, height_um, area_um2, diameter_um.
+    Columns in micrometres are empty if the file does not contain the pixel size.
+    masks/NAME.png is 255 where the image is defective, otherwise 0.
 
     \b
     Example:
@@ -201,9 +243,21 @@ def score(
     files = find_images(paths)
     scorer = _load(model, weights, device, threshold)
     _set_tile_size(scorer, tile_size)
-    bad = write_findings(output, scorer, files, names_of(files, paths), progress=not quiet)
-    echo(f"{len(files) - len(bad)} images scored: {output}")
-    _raise_if_left_out(bad, len(files))
+    with _hint_at_skipping(on_error):
+        written = write_findings(
+            output,
+            scorer,
+            files,
+            names_of(files, paths),
+            on_error=on_error.value,
+            progress=not quiet,
+        )
+    echo(
+        f"{written.n_scored} images scored: {written.n_anomalous} called anomalous, with "
+        f"{written.n_regions} defective regions; {len(written.left_out)} left out"
+    )
+    echo(f"report: {output / 'report.html'}")
+    _raise_if_left_out(written.left_out, len(files))
 
 
 @defects.command()
@@ -217,9 +271,13 @@ def evaluate(
     tile_size: TileSize = None,
     weights: Weights = None,
     device: Device = "auto",
+    on_error: UnreadableInScoring = OnError.SKIP,
     quiet: Quiet = False,
 ) -> None:
     """Compare maps with masks, by image, pixel and patch, on one page with pictures.
+
+    On the page the threshold can be moved, to see how many defective images it would find and how
+    many false alarms it would raise.
 
     The images should not be those that the model was trained on. Images that cannot be read, are
     smaller than a patch or differ in size from their mask are left out; the exit code is then 2.
@@ -240,12 +298,24 @@ def evaluate(
     scorer = _load(model, weights, device, threshold)
     _set_tile_size(scorer, tile_size)
     names = names_of(files, paths)
-    result = evaluate_defects(scorer, files, truth, names, progress=not quiet)
+    with _hint_at_skipping(on_error):
+        result = evaluate_defects(
+            scorer, files, truth, names, on_error=on_error.value, progress=not quiet
+        )
     for name, value in result.scores().items():
         echo(f"{name + ':':35}{value:.3f}")
     echo(f"threshold: {result.threshold:.4g}; best F1 on these pixels: {result.best_threshold:.4g}")
+    n_called = sum(image.is_called for image in result.images)
+    n_left_out = len(result.left_out)
+    echo(
+        f"{len(result.images)} images compared: {n_called} called anomalous; {n_left_out} left out"
+    )
     echo(f"report: {write_defect_report(output, scorer, files, result)}")
     _raise_if_left_out(result.left_out, len(files))
+
+
+def _hint_at_skipping(on_error: OnError) -> contextlib.AbstractContextManager[None]:
+    return hint_at_bad_files() if on_error is OnError.RAISE else contextlib.nullcontext()
 
 
 def _raise_if_left_out(reasons: list[str], n_images: int) -> None:

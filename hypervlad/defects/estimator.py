@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
@@ -19,6 +19,7 @@ from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.constraints import (
     VERBOSE,
     Alternatives,
+    Boolean,
     InstanceOf,
     Integer,
     Number,
@@ -27,17 +28,21 @@ from hypervlad.constraints import (
     check_value,
 )
 from hypervlad.defects.findings import Finding
+from hypervlad.defects.labelled_windows import LabelledWindows
 from hypervlad.defects.labels import DefectLabels, check_both_classes
+from hypervlad.defects.normal_images import CellMaps, NormalImages, NormalImagesFit
 from hypervlad.defects.thresholds import (
+    HeldOutScores,
     WindowModel,
     WindowScores,
     held_out_scores,
     image_score,
+    models_without,
     threshold_at_patch_rate,
     threshold_at_rate,
     threshold_of_best_f1,
+    warn_of_known_images,
 )
-from hypervlad.defects.window_models import LabelledWindows, NormalWindows
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.encoding import check_finite
 from hypervlad.images import check_image_list
@@ -45,7 +50,7 @@ from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name
 from hypervlad.splits import check_groups
-from hypervlad.windows import ANOMALOUS, NORMAL, WindowGrid
+from hypervlad.windows import ANOMALOUS, NORMAL, WindowGrid, patches_at
 from hypervlad.windows.dataset import (
     ImageWindows,
     PreparedImage,
@@ -67,19 +72,20 @@ def _has_labels(scorer: PatchDefectScorer) -> bool:
 class PatchDefectScorer(ImageEstimator):
     """Score every position of an image for defects, trained on defect-free or labelled images.
 
-    The whole image passes through the network once, at its own size. Windows of ``patch`` pixels,
-    ``stride`` pixels apart, are laid over the feature maps, and each gets a score:
-
-    - *trained on defect-free images alone*, the distance of its mean hypercolumn from the nearest
-      of ``n_codewords`` codewords of defect-free windows, in a space where these vary equally in
-      all directions;
-    - *trained on labels*, the log-odds that it is not normal, by a boosted softmax on the window's
-      vector: VLAD of its hypercolumns, and their mean.
+    - *Trained on defect-free images alone*, it compares the cells of the network's grid, about 8
+      pixels wide, with codewords of defect-free ones: single cells and windows of 3 x 3 in the
+      image at its own size, and cells of the image reduced to a square of 224 pixels, so that thin
+      cracks, small pits and large faint stains can all be found. A score is the mean of these
+      distances, each relative to what held-out defect-free images have at the same distance from
+      the edge: 0 is usual, and about a tenth of places reaches 1.
+    - *Trained on labels*, it lays windows of ``patch`` pixels, ``stride`` pixels apart, over the
+      feature maps of the image at its own size. A score is the log-odds that a window is not
+      normal, by a boosted softmax on its vector: VLAD of its hypercolumns, and their mean.
 
     **A higher score is always more defective**: the opposite of scikit-learn's outlier detectors.
-    An image is called anomalous if, and only if, its map reaches ``threshold_`` anywhere. The score
-    of an image, which is for ranking, is the mean over the 0.5 % of its windows that score highest
-    (the maximum alone varies by chance, and more so in larger images).
+    The score of an image is the mean over the 1 % of its places that score highest (the maximum
+    alone varies by chance, and more so in larger images). An image is called anomalous if, and only
+    if, its score reaches ``threshold_``; its defects are then the pixels that reach it.
 
     Parameters
     ----------
@@ -87,24 +93,28 @@ class PatchDefectScorer(ImageEstimator):
         Network, taps, codebook and reading options; `default_patch_encoder` if not given. It must
         keep images at their own size (``image_size=None``).
     patch : int, default=29
-        Side of a window in pixels: about the size of a typical defect.
+        Side in pixels of the windows where there are labels, about the size of a typical defect,
+        and of the patches of `score_patches`. Smaller images are refused.
     stride : int, optional
         Pixels from one window to the next; a quarter of ``patch`` if not given.
     threshold : {"fpr", "patch_fpr", "f1"}, default="fpr"
         How ``threshold_`` is chosen, always on images that the scoring model was not trained on,
-        group by group. "fpr", to classify images: about the share ``fpr`` of images has a
-        defect-free window that reaches it. It is estimated from the median and the spread of the
-        images' highest scores (as Gumbel's distribution), so that a few defective images among the
-        others hardly change it; from fewer than about 20 images it is a rough guess. "patch_fpr",
-        to locate defects: the share ``fpr`` of all defect-free windows reaches it. Maps and areas
-        are more complete (0.01 is a good start), but many defect-free images have such a window.
-        "f1": windows are called defective with the best F1; needs masks or labels.
+        group by group. "fpr", to classify images: on average at most the share ``fpr`` of new
+        defect-free images is called anomalous, if they are like those trained on (split conformal
+        prediction). This takes at least 1 / fpr - 1 images, 19 for 0.05; from fewer it is a rough
+        guess. "patch_fpr", to locate defects: at most the share ``fpr`` of all defect-free places
+        is called defective. Maps and areas are more complete (0.01 is a good start), but many
+        defect-free images are called anomalous. "f1": windows are called defective with the best
+        F1; needs masks or labels.
     fpr : float, default=0.05
-        Share of defect-free images, or of their windows, that may be called anomalous, between 0
+        Share of defect-free images, or of their places, that may be called anomalous, between 0
         and 1. Trained on patches and ``y``, it is the share of defect-free patches; for whole
         images, which hold many, use `set_threshold`.
     n_codewords : int, default=128
-        Codewords of defect-free windows, where there are no labels.
+        Codewords of defect-free cells, where there are no labels.
+    aligned : bool, default=False
+        Whether all images show the same part in the same position. Scores are then relative to
+        the same place of the other images. Only without labels.
     min_fraction : float, default=0.1
         Share of a window's pixels that must be defective in a mask for the window to be anomalous;
         windows with a smaller share are not trained on.
@@ -121,10 +131,13 @@ class PatchDefectScorer(ImageEstimator):
     Attributes
     ----------
     encoder_ : HypercolumnVLAD
-    model_ : NormalWindows or LabelledWindows
-        Scores the windows.
+    model_ : NormalImages or LabelledWindows
+        Scores cells or windows.
     threshold_ : float
-        Positions that reach it are called defective; see :meth:`set_threshold`.
+        Images that reach it are called anomalous; see :meth:`set_threshold`.
+    held_out_ : HeldOutScores
+        Scores of defect-free training images by models trained without them: how many a threshold
+        would call anomalous falsely, and which.
     patch_, stride_ : int
     n_images_ : int
         Images trained on.
@@ -149,6 +162,7 @@ class PatchDefectScorer(ImageEstimator):
         "threshold": [OneOf("fpr", "patch_fpr", "f1")],
         "fpr": [Number(above=0, below=1, meaning="a share of images or windows")],
         "n_codewords": [Integer()],
+        "aligned": [Boolean()],
         "min_fraction": [Number(above=0, at_most=1, meaning="a share of a window's pixels")],
         "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
         "tile_size": [Integer(64, 2**16)],
@@ -157,8 +171,9 @@ class PatchDefectScorer(ImageEstimator):
     }
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "encoder_": Part(HypercolumnVLAD),
-        "model_": Part(NormalWindows, LabelledWindows),
+        "model_": Part(NormalImages, LabelledWindows),
         "threshold_": Value(float),
+        "held_out_": Part(HeldOutScores),
         "patch_": Value(int, _PIXELS),
         "stride_": Value(int, _PIXELS),
         "n_images_": Value(int, Integer()),
@@ -166,8 +181,9 @@ class PatchDefectScorer(ImageEstimator):
     _part_parameters: ClassVar[Mapping[str, str]] = {"encoder": "encoder_", "boosting": "boosting_"}
 
     encoder_: HypercolumnVLAD
-    model_: NormalWindows | LabelledWindows
+    model_: NormalImages | LabelledWindows
     threshold_: float
+    held_out_: HeldOutScores
     patch_: int
     stride_: int
     n_images_: int
@@ -181,6 +197,7 @@ class PatchDefectScorer(ImageEstimator):
         threshold: Literal["fpr", "patch_fpr", "f1"] = "fpr",
         fpr: float = 0.05,
         n_codewords: int = 128,
+        aligned: bool = False,
         min_fraction: float = 0.1,
         boosting: BoostedSoftmaxClassifier | None = None,
         tile_size: int = 2048,
@@ -193,6 +210,7 @@ class PatchDefectScorer(ImageEstimator):
         self.threshold = threshold
         self.fpr = fpr
         self.n_codewords = n_codewords
+        self.aligned = aligned
         self.min_fraction = min_fraction
         self.boosting = boosting
         self.tile_size = tile_size
@@ -210,9 +228,9 @@ class PatchDefectScorer(ImageEstimator):
         """Learn what defect-free windows look like, or, given labels, what defects do.
 
         Each image is read twice, for the codebook and for its windows, and passes through the
-        network once. Feature maps that are needed again are kept in a temporary folder meanwhile,
-        in at most as much space as the images need in single precision; the environment variable
-        TMPDIR moves it.
+        network once, and once reduced where there are no labels. Feature maps that are needed again
+        are kept in a temporary folder meanwhile, in about as much space as the images need in
+        single precision; the environment variable TMPDIR moves it.
 
         Parameters
         ----------
@@ -252,49 +270,28 @@ class PatchDefectScorer(ImageEstimator):
                 'threshold="f1" needs masks or labels; for defect-free images choose "fpr"'
             )
         group_codes = check_groups(groups, len(images))
-        patch, stride = self.patch, self.stride or max(1, self.patch // _STEPS_PER_PATCH)
+        if labels.is_known and self.aligned:
+            raise ValueError(
+                "aligned=True compares places of defect-free images; it cannot be used with labels"
+            )
+        patch, stride = self.patch, self._stride()
         with TemporaryDirectory(prefix="hypervlad-") as folder:
             fit_codebook = partial(
                 fit_tiled_codebook, tile_size=self.tile_size, min_side=patch, folder=folder
             )
             encoder.fit_checked(images, fit_codebook)
-            vectors = WindowVectors(encoder, self.tile_size, folder)
-            reader = WindowReader(encoder.loader(), patch)
-            compute = vectors.vectors if labels.is_known else vectors.means
-            n_most = max_windows_per_class(len(images))
-            thinned = dict[int, tuple[Any, ...]]()
-
-            def read() -> Iterator[ImageWindows]:
-                for position, image in reader.stream(images, "windows"):
-                    grid = WindowGrid.cover(image.size, patch, stride)
-                    known = labels.of_windows(position, image, grid)
-                    is_thinned = grid.size > n_most
-                    maps = vectors.network.padded_maps(
-                        image.tensor, image.name, image.key, keep=is_thinned
-                    )
-                    if is_thinned:  # the threshold needs the scores of all its windows
-                        names, codes = np.unique(known, return_inverse=True)
-                        thinned[position] = image.key, grid, names, codes.astype(np.uint8)
-                    yield ImageWindows(position, image.key, compute(maps, grid), known)
-
-            def all_scores(model: WindowModel, position: int) -> WindowScores:
-                key, grid, names, codes = thinned[position]
-                maps = vectors.network.stored_maps(key)
-                blocks = [model.scores(block) for block in compute(maps, grid)]
-                return WindowScores.of(np.concatenate(blocks), names[codes])
-
-            learn = self._learner(encoder, labels, group_codes, seed)
-            windows = TrainingWindows.sample(read(), len(images), seed)
+            given = (encoder, images, group_codes, seed, folder)
+            model: NormalImages | LabelledWindows
             if labels.is_known:
-                check_both_classes(windows)
-            labels.warn_if_inverted()
-            model = learn(windows)
-            held_out = held_out_scores(model, windows, all_scores, learn, group_codes, seed)
+                model, held_out = self._fit_labelled(labels, *given)
+            else:
+                model, held_out = self._fit_normal(*given)
             threshold = self._choose_threshold(held_out)
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.model_, self.threshold_ = encoder, model, _checked_threshold(threshold)
+        self.held_out_ = HeldOutScores.of(held_out)
         self.patch_, self.stride_ = patch, stride
-        self.n_images_ = len(windows.keys)
+        self.n_images_ = encoder.n_images_
         return self
 
     def set_threshold(self, threshold: float) -> PatchDefectScorer:
@@ -322,14 +319,14 @@ class PatchDefectScorer(ImageEstimator):
         ImageReadError
             If it cannot be read, or is smaller than a patch.
         """
-        check_is_fitted(self)
-        prepared = self._read(image, self.patch_)
-        scores, grid = self._score_grid(prepared)
-        return grid.to_map(scores, prepared.shape, prepared.size)
+        return self.find(image).map
 
     def predict_map(self, image: Any) -> NDArray[np.bool_]:
-        """Return which pixels are defective: those whose score reaches ``threshold_``."""
-        return np.asarray(self.score_map(image) >= self.threshold_)
+        """Return which pixels are defective.
+
+        Those whose score reaches ``threshold_``, if the score of the image does; otherwise none.
+        """
+        return self.find(image).mask
 
     def find(self, image: Any) -> Finding:
         """Return an image's map with its defective regions, at ``threshold_``.
@@ -344,7 +341,7 @@ class PatchDefectScorer(ImageEstimator):
         """
         check_is_fitted(self)
         prepared = self._read(image, self.patch_)
-        scores, grid = self._score_grid(prepared)
+        scores, grid = self._scores(prepared)
         score_map = grid.to_map(scores, prepared.shape, prepared.size)
         return Finding.of(score_map, self.threshold_, image_score(scores))
 
@@ -361,6 +358,8 @@ class PatchDefectScorer(ImageEstimator):
         self, image: Any, patch: int | None = None
     ) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
         """Score patches side by side.
+
+        Trained on labels, a patch is scored like a window; otherwise by its highest pixel.
 
         Parameters
         ----------
@@ -383,12 +382,16 @@ class PatchDefectScorer(ImageEstimator):
         grid = WindowGrid.cover(prepared.size, side, side)
         scale = np.divide(prepared.shape, prepared.size)
         corners = np.round(grid.positions * scale).astype(np.intp)
-        return self._scores(prepared, grid).ravel(), corners
+        if isinstance(self.model_, LabelledWindows):
+            return self._window_scores(self.model_, prepared, grid).ravel(), corners
+        scores, cells = self._scores(prepared)
+        pixels = cells.to_map(scores, prepared.size, prepared.size)
+        return patches_at(pixels, grid.positions, side).max(axis=(1, 2)), corners
 
     # --- many images ---------------------------------------------------------------------------
 
     def score_samples(self, images: Sequence[Any]) -> NDArray[np.float64]:
-        """Return the score of each image: the mean of the highest 0.5 % of its window scores.
+        """Return the score of each image: the mean over the 1 % of its places that score highest.
 
         Parameters
         ----------
@@ -403,11 +406,11 @@ class PatchDefectScorer(ImageEstimator):
         images = check_image_list(images)
         scores = np.full(len(images), np.nan)
         for position, image in self._stream(images):
-            scores[position] = image_score(self._score_grid(image)[0])
+            scores[position] = image_score(self._scores(image)[0])
         return scores
 
     def predict(self, images: Sequence[Any]) -> NDArray[np.object_]:
-        """Return "anomalous" for images with a defective pixel, else "normal".
+        """Return "anomalous" for images whose score reaches ``threshold_``, else "normal".
 
         Parameters
         ----------
@@ -418,14 +421,9 @@ class PatchDefectScorer(ImageEstimator):
         ndarray of str, shape (n,)
             None for an image that was skipped.
         """
-        check_is_fitted(self)
-        images = check_image_list(images)
-        called = np.full(len(images), None, dtype=object)
-        for position, image in self._stream(images):
-            scores, grid = self._score_grid(image)
-            score_map = grid.to_map(scores, image.shape, image.size)
-            is_defective = (score_map >= self.threshold_).any()
-            called[position] = ANOMALOUS if is_defective else NORMAL
+        scores = self.score_samples(images)
+        called = np.where(scores >= self.threshold_, ANOMALOUS, NORMAL).astype(object)
+        called[np.isnan(scores)] = None
         return called
 
     @property
@@ -446,22 +444,76 @@ class PatchDefectScorer(ImageEstimator):
 
     def _check_state(self) -> None:
         width = self.encoder_.n_features_out_
-        if isinstance(self.model_, NormalWindows):
+        if isinstance(self.model_, NormalImages):
             width = sum(len(layer.mean) for layer in self.encoder_.codebook_.projections)
         if self.model_.n_features != width:
             raise ValueError(
                 f"the model takes {self.model_.n_features} features where the windows have {width}"
             )
 
-    def _learner(
-        self, encoder: HypercolumnVLAD, labels: DefectLabels, groups: NDArray[Any], seed: int
-    ) -> Callable[[TrainingWindows], Any]:
-        """Return the function that fits a model to windows."""
+    def _stride(self) -> int:
+        return self.stride or max(1, self.patch // _STEPS_PER_PATCH)
 
-        def normal(windows: TrainingWindows) -> NormalWindows:
-            return NormalWindows.fit(windows.X, self.n_codewords, seed)
+    def _fit_normal(
+        self,
+        encoder: HypercolumnVLAD,
+        images: list[Any],
+        groups: NDArray[Any],
+        seed: int,
+        folder: str,
+    ) -> tuple[NormalImages, dict[int, WindowScores]]:
+        """Return a model of defect-free images, and held-out scores by position."""
+        maps = CellMaps(encoder, self.tile_size, folder)
+        fit = NormalImagesFit(maps, len(images), self.n_codewords, self.aligned, seed)
+        for position, image in WindowReader(encoder.loader(), self.patch).stream(images, "cells"):
+            fit.add(position, image)
+        keys = dict(sorted(fit.keys.items(), key=lambda item: (item[1], item[0])))
+        parts = fit.parts(keys)
+        of_image = models_without(keys, set(), groups, seed, fit.parts)
+        if not of_image:
+            warn_of_known_images(len(keys), len(keys))
+            of_image = dict.fromkeys(keys, parts)
+        model, scores = fit.finish(parts, of_image)
+        is_defective = {at: np.zeros(own.size, dtype=bool) for at, own in scores.items()}
+        return model, {
+            at: WindowScores(own.ravel(), is_defective[at]) for at, own in scores.items()
+        }
 
-        def labelled(windows: TrainingWindows) -> LabelledWindows:
+    def _fit_labelled(
+        self,
+        labels: DefectLabels,
+        encoder: HypercolumnVLAD,
+        images: list[Any],
+        groups: NDArray[Any],
+        seed: int,
+        folder: str,
+    ) -> tuple[LabelledWindows, dict[int, WindowScores]]:
+        """Return a model of labelled windows, and held-out scores by position."""
+        vectors = WindowVectors(encoder, self.tile_size, folder)
+        reader = WindowReader(encoder.loader(), self.patch)
+        n_most = max_windows_per_class(len(images))
+        thinned = dict[int, tuple[Any, ...]]()
+
+        def read() -> Iterator[ImageWindows]:
+            for position, image in reader.stream(images, "windows"):
+                grid = WindowGrid.cover(image.size, self.patch, self._stride())
+                known = labels.of_windows(position, image, grid)
+                is_thinned = grid.size > n_most
+                maps = vectors.network.padded_maps(
+                    image.tensor, image.name, image.key, keep=is_thinned
+                )
+                if is_thinned:  # the threshold needs the scores of all its windows
+                    names, codes = np.unique(known, return_inverse=True)
+                    thinned[position] = image.key, grid, names, codes.astype(np.uint8)
+                yield ImageWindows(position, image.key, vectors.vectors(maps, grid), known)
+
+        def all_scores(model: WindowModel, position: int) -> WindowScores:
+            key, grid, names, codes = thinned[position]
+            maps = vectors.network.stored_maps(key)
+            blocks = [model.scores(block) for block in vectors.vectors(maps, grid)]
+            return WindowScores.of(np.concatenate(blocks), names[codes])
+
+        def learn(windows: TrainingWindows) -> LabelledWindows:
             own = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
             learner = seeded_clone(own, seed, verbose=self.verbose)
             learner.fit(
@@ -473,26 +525,38 @@ class PatchDefectScorer(ImageEstimator):
             )
             return LabelledWindows(learner)
 
-        return labelled if labels.is_known else normal
+        windows = TrainingWindows.sample(read(), len(images), seed)
+        check_both_classes(windows)
+        labels.warn_if_inverted()
+        model = learn(windows)
+        return model, dict(held_out_scores(model, windows, all_scores, learn, groups, seed))
 
-    def _choose_threshold(self, held_out: Iterable[WindowScores]) -> float:
+    def _choose_threshold(self, held_out: dict[int, WindowScores]) -> float:
         if self.threshold == "f1":
-            return threshold_of_best_f1(held_out)
-        rule = threshold_at_rate if self.threshold == "fpr" else threshold_at_patch_rate
-        return rule(held_out, float(self.fpr))
+            return threshold_of_best_f1(held_out.values())
+        if self.threshold == "patch_fpr":
+            return threshold_at_patch_rate(held_out.values(), float(self.fpr))
+        scores = [image_score(own.normal) for own in held_out.values() if len(own.normal)]
+        return threshold_at_rate(np.array(scores), float(self.fpr))
 
-    def _score_grid(self, image: PreparedImage) -> tuple[NDArray[np.floating], WindowGrid]:
-        """Return the scores (R, S) of an image's overlapping windows, and their grid."""
-        grid = WindowGrid.cover(image.size, self.patch_, self.stride_)
-        return self._scores(image, grid), grid
+    def _scores(self, image: PreparedImage) -> tuple[NDArray[np.floating], WindowGrid]:
+        """Return the scores (R, S) of an image's cells or overlapping windows, and their grid."""
+        if isinstance(self.model_, LabelledWindows):
+            grid = WindowGrid.cover(image.size, self.patch_, self.stride_)
+            return self._window_scores(self.model_, image, grid), grid
+        scores, grid = self.model_.scores(CellMaps(self.encoder_, self.tile_size), image)
+        check_finite(scores[None], [image.name])
+        return scores, grid
 
-    def _scores(self, image: PreparedImage, grid: WindowGrid) -> NDArray[np.floating]:
+    def _window_scores(
+        self, model: LabelledWindows, image: PreparedImage, grid: WindowGrid
+    ) -> NDArray[np.floating]:
         """Return the scores (R, S) of windows."""
         vectors = WindowVectors(self.encoder_, self.tile_size)
         maps = vectors.network.padded_maps(image.tensor, image.name)
-        compute = vectors.vectors if isinstance(self.model_, LabelledWindows) else vectors.means
-        blocks = [self.model_.scores(block) for block in compute(maps, grid)]
-        scores: NDArray[np.floating] = np.concatenate(blocks)
+        scores: NDArray[np.floating] = np.concatenate(
+            [model.scores(block) for block in vectors.vectors(maps, grid)]
+        )
         check_finite(scores[None], [image.name])
         return scores.reshape(grid.shape)
 

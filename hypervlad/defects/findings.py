@@ -1,7 +1,8 @@
-"""The defective regions of a score map at a threshold, with their sizes and positions."""
+"""The defective pixels and regions of an image at a threshold."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from skimage.measure import label, regionprops
 
 @dataclass(frozen=True)
 class Region:
-    """A connected region whose scores reach the threshold.
+    """A connected region of defective pixels.
 
     Attributes
     ----------
@@ -32,33 +33,50 @@ class Region:
     area: int
     score: float
 
+    @property
+    def diameter(self) -> float:
+        """Diameter of a circle with the same area, pixels."""
+        return math.sqrt(4 * self.area / math.pi)
+
 
 @dataclass(frozen=True, eq=False)
 class Finding:
     """What was found in an image.
 
+    An image is defective if its score reaches the threshold. Its defective pixels are then those
+    that reach the threshold too; an image with a lower score has none.
+
     Attributes
     ----------
     map : ndarray of float32, shape (H, W)
-        Scores.
+        Scores of the pixels.
     threshold : float
-        Positions that reach it are defective.
     score : float
         Of the image.
+    mask : ndarray of bool, shape (H, W)
+        The defective pixels.
     regions : list of Region
-        The worst first.
+        Of the mask, the highest score first.
     """
 
     map: NDArray[np.float32]
     threshold: float
     score: float
+    mask: NDArray[np.bool_]
     regions: list[Region]
 
     @classmethod
     def of(
         cls, scores: NDArray[np.float32], threshold: float, score: float | None = None
     ) -> Finding:
-        """Find the regions of a score map; the image's own score is its highest if not given.
+        """Find the regions of a score map.
+
+        Parameters
+        ----------
+        scores : ndarray of float32, shape (H, W)
+        threshold : float
+        score : float, optional
+            Of the image; by default the highest of its pixels.
 
         Examples
         --------
@@ -68,22 +86,33 @@ class Finding:
         >>> scores[1:3, 2:5] = 7
         >>> Finding.of(scores, threshold=5.0).regions
         [Region(row=1, column=2, height=2, width=3, area=6, score=7.0)]
+        >>> Finding.of(scores, threshold=5.0, score=4.5).regions
+        []
         """
+        highest = float(scores.max())
+        own = highest if score is None else score
+        # A resampled map can miss the highest window, and an anomalous image has a defect.
+        level = min(threshold, highest) if own >= threshold else math.inf
+        mask = scores >= np.float32(level)
         found = []
-        for each in regionprops(label(scores >= threshold, connectivity=2), scores):
+        for each in regionprops(label(mask, connectivity=2), scores):
             top, left, bottom, right = map(int, each.bbox)
-            highest = float(each.intensity_max)
-            found.append(Region(top, left, bottom - top, right - left, int(each.area), highest))
-        own = float(scores.max()) if score is None else score
+            most = float(each.intensity_max)
+            found.append(Region(top, left, bottom - top, right - left, int(each.area), most))
         found.sort(key=lambda region: (-region.score, region.row, region.column))
-        return cls(scores, threshold, own, found)
+        return cls(scores, threshold, own, mask, found)
 
     @property
     def is_defective(self) -> bool:
-        """Whether the image has a defective region."""
-        return bool(self.regions)
+        """Whether the score of the image reaches the threshold."""
+        return self.score >= self.threshold
+
+    @property
+    def area(self) -> int:
+        """Number of defective pixels."""
+        return int(np.count_nonzero(self.mask))
 
     @property
     def area_fraction(self) -> float:
         """Share of the image that is defective."""
-        return float((self.map >= self.threshold).mean())
+        return float(self.mask.mean())

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import gumbel_r, median_abs_deviation
 
+from hypervlad.base import Array
 from hypervlad.splits import group_folds, joined_groups
 from hypervlad.windows import NORMAL
 from hypervlad.windows.dataset import UNKNOWN, TrainingWindows
 
 _GUMBEL_DEVIATION = 0.767049251325708  # median absolute deviation of the standard distribution
-_TOP_FRACTION = 0.005  # of an image's windows
+_TOP_FRACTION = 0.01  # of an image's places
 _N_FOLDS = 5
+_N_QUANTILES = 2001
+_SUSPICIOUS_RATE = 1e-4  # of images without defects that are named as possibly defective
+
+Model = TypeVar("Model")
 
 
 class WindowModel(Protocol):
@@ -26,18 +32,18 @@ class WindowModel(Protocol):
     def scores(self, windows: NDArray[np.float32]) -> NDArray[np.floating]: ...
 
 
-def image_score(windows: NDArray[np.floating]) -> float:
-    """Return the score of an image: the mean over the 0.5 % of its windows that score highest.
+def image_score(places: NDArray[np.floating]) -> float:
+    """Return the score of an image: the mean over the 1 % of its places that score highest.
 
     The maximum alone varies by chance, and more so in larger images.
     """
-    n_highest = max(1, round(_TOP_FRACTION * windows.size))
-    return float(np.partition(windows, windows.size - n_highest, axis=None)[-n_highest:].mean())
+    n_highest = max(1, round(_TOP_FRACTION * places.size))
+    return float(np.partition(places, places.size - n_highest, axis=None)[-n_highest:].mean())
 
 
 @dataclass(frozen=True, eq=False)
 class WindowScores:
-    """Scores of the windows of one image whose labels are known.
+    """Scores of the places of one image whose labels are known.
 
     Attributes
     ----------
@@ -54,32 +60,114 @@ class WindowScores:
         known = labels != UNKNOWN
         return cls(scores[known].astype(np.float32), labels[known] != NORMAL)
 
+    @property
+    def normal(self) -> NDArray[np.float32]:
+        """Scores of the defect-free places."""
+        return self.scores[~self.is_defective]
 
-def threshold_at_rate(images: Iterable[WindowScores], rate: float) -> float:
-    """Return a score that about this share of such images reaches in a normal window.
+    @property
+    def capped(self) -> NDArray[np.float32]:
+        """Scores, but none above the score of the image.
 
-    The highest score of an image is an extreme value. It is assumed to follow Gumbel's
-    distribution with the median and the median absolute deviation of these images, which a few
-    defective images among the normal ones hardly change.
+        A place is called defective if its image is, and its own score reaches the threshold: in
+        other words, if the lower of the two does.
+        """
+        return np.minimum(self.scores, np.float32(image_score(self.scores)))
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutScores:
+    """Scores of defect-free training images, by models that were trained without them.
+
+    Attributes
+    ----------
+    scores : ndarray of float32, shape (n_images,)
+        Of the images, or of their defect-free places.
+    images : ndarray of int64, shape (n_images,)
+        Their positions in the list of training images.
+    place_quantiles : ndarray of float32, shape (2001,)
+        Quantiles, evenly spaced, of the scores of all defect-free places; none counts as more than
+        its image, because only places of anomalous images are called defective.
     """
-    highest = [
-        image.scores[~image.is_defective].max() for image in images if not image.is_defective.all()
-    ]
-    above = (gumbel_r.isf(rate) - gumbel_r.median()) / _GUMBEL_DEVIATION
-    estimate = np.float32(np.median(highest) + above * median_abs_deviation(highest))
-    return float(np.nextafter(estimate, np.float32(np.inf)))
+
+    scores: NDArray[np.float32]
+    images: NDArray[np.int64]
+    place_quantiles: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, images: Mapping[int, WindowScores]) -> HeldOutScores:
+        """Summarise images by position, of which at least one has a defect-free place."""
+        places = np.concatenate([own.capped[~own.is_defective] for own in images.values()])
+        quantiles = np.quantile(places, np.linspace(0, 1, _N_QUANTILES))
+        scores = {
+            at: image_score(images[at].normal) for at in sorted(images) if len(images[at].normal)
+        }
+        return cls(
+            np.array(list(scores.values()), np.float32),
+            np.array(list(scores), np.int64),
+            quantiles.astype(np.float32),
+        )
+
+    def n_images_above(self, threshold: float) -> int:
+        """Return how many images a threshold calls anomalous, falsely."""
+        return int((self.scores >= np.float32(threshold)).sum())
+
+    def share_of_places_above(self, threshold: float) -> float:
+        """Return the share of all places that a threshold calls defective, falsely."""
+        return float(np.mean(self.place_quantiles >= np.float32(threshold)))
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return header and arrays."""
+        return {}, dict(vars(self))
+
+    @classmethod
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> HeldOutScores:
+        """Undo `to_state`; ValueError for arrays that cannot be scores."""
+        own = {name: field.checked(arrays[name], name) for name, field in _HELD_OUT.items()}
+        held_out, shapes = cls(**own), {name: array.shape for name, array in own.items()}
+        n = len(held_out.scores)
+        if not n or len(held_out.images) != n or len(held_out.place_quantiles) != _N_QUANTILES:
+            raise ValueError(f"the held-out scores do not fit: {shapes}")
+        return held_out
+
+
+_HELD_OUT = {
+    "scores": Array("float32", 1),
+    "images": Array("int64", 1, 0),
+    "place_quantiles": Array("float32", 1),
+}
+
+
+def threshold_at_rate(scores: NDArray[np.floating], rate: float) -> float:
+    """Return a score that at most this share of new defect-free images reaches, on average.
+
+    Of n held-out images and a new one, each is equally likely to have the k-th highest score. So
+    the share of new images above the k-th highest of n is k / (n + 1) on average, whatever the
+    distribution (split conformal prediction). If there are too few images for the rate, the score
+    is extrapolated from their median and median absolute deviation as if they followed Gumbel's
+    distribution: a rough guess.
+    """
+    n_above = math.floor(rate * (len(scores) + 1))
+    if n_above:
+        estimate = np.sort(scores)[len(scores) - n_above]
+    else:
+        above = (gumbel_r.isf(rate) - gumbel_r.median()) / _GUMBEL_DEVIATION
+        estimate = np.median(scores) + above * median_abs_deviation(scores)
+    return float(np.nextafter(np.float32(estimate), np.float32(np.inf)))
 
 
 def threshold_at_patch_rate(images: Iterable[WindowScores], rate: float) -> float:
-    """Return a score that at most this share of the normal windows of all images reaches."""
-    scores = np.concatenate([image.scores[~image.is_defective] for image in images])
+    """Return a score from which on at most this share of all normal places is called defective."""
+    scores = np.concatenate([image.capped[~image.is_defective] for image in images])
     return float(np.nextafter(np.quantile(scores, 1 - rate, method="higher"), np.float32(np.inf)))
 
 
 def threshold_of_best_f1(images: Iterable[WindowScores]) -> float:
     """Return the score from which on calling windows defective has the best F1."""
     listed = list(images)
-    scores = np.concatenate([image.scores for image in listed])
+    scores = np.concatenate([image.capped for image in listed])
     defective = np.concatenate([image.is_defective for image in listed])
     order = np.argsort(-scores, kind="stable")
     scores, hits = scores[order], np.cumsum(defective[order])
@@ -92,6 +180,54 @@ def threshold_of_best_f1(images: Iterable[WindowScores]) -> float:
     return float(between if between > following else scores[best])
 
 
+def models_without(
+    keys: Mapping[int, str],
+    defective: set[int],
+    groups: NDArray[Any],
+    seed: int,
+    fit: Callable[[NDArray[np.intp]], Model],
+) -> dict[int, Model]:
+    """Fit a model for each fold of images, on the images of other groups.
+
+    Parameters
+    ----------
+    keys : dict from int to str
+        Digests of the images by position, in the order of the digests; copies stay together.
+    defective : set of int
+        Positions of images with defects: folds have about equal shares of them.
+    groups : ndarray of shape (n_images,)
+    seed : int
+    fit : callable
+        From positions to a model.
+
+    Returns
+    -------
+    dict from int to model
+        For each position that is in a test fold, the model that was trained without it.
+    """
+    positions = np.array(list(keys))
+    own = joined_groups(groups[positions], list(keys.values()))
+    if len(np.unique(own)) < 2:
+        return {}
+    has_defects = [at in defective for at in positions.tolist()]
+    model_of: dict[int, Model] = {}
+    for train, test in group_folds(has_defects, own, n_splits=_N_FOLDS, random_state=seed):
+        model_of |= dict.fromkeys(positions[test].tolist(), fit(positions[train]))
+    return model_of
+
+
+def warn_of_known_images(n_known: int, n_images: int) -> None:
+    """Warn that scores of images are held out that the model was trained on."""
+    warnings.warn(
+        f"{n_known} of {n_images} images cannot be held out, because there are "
+        "too few images, or groups of images (with defects, or without), so the threshold is "
+        "chosen on images that the model was trained on; too much will be called defective. "
+        "Give more images, of more groups, or set_threshold",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
 def held_out_scores(
     model: WindowModel,
     windows: TrainingWindows,
@@ -99,7 +235,7 @@ def held_out_scores(
     fit: Callable[[TrainingWindows], WindowModel],
     groups: NDArray[Any],
     seed: int,
-) -> Iterator[WindowScores]:
+) -> Iterator[tuple[int, WindowScores]]:
     """Score all windows of each image with a model trained on other groups of images.
 
     Images that are in no test fold are left out, unless windows of one class would be missing
@@ -120,6 +256,8 @@ def held_out_scores(
 
     Yields
     ------
+    int
+        Position of an image.
     WindowScores
 
     Warns
@@ -127,32 +265,22 @@ def held_out_scores(
     UserWarning
         If images are scored by a model that was trained on them.
     """
-    positions = np.array(list(windows.keys))  # in an order that does not depend on that of the list
-    own = joined_groups(groups[positions], list(windows.keys.values()))
     defective = set(windows.image_index[windows.labels != NORMAL].tolist())
-    model_of: dict[int, WindowModel] = {}
-    for train, test in _folds([at in defective for at in positions.tolist()], own, seed):
-        fold_model = fit(windows.of_images(positions[train]))
-        model_of |= dict.fromkeys(positions[test].tolist(), fold_model)
+    model_of = models_without(
+        windows.keys, defective, groups, seed, lambda train: fit(windows.of_images(train))
+    )
     if not _has_all_classes(windows, list(model_of)):
-        never_tested = [at for at in positions.tolist() if at not in model_of]
-        warnings.warn(
-            f"{len(never_tested)} of {len(positions)} images cannot be held out, because there are "
-            "too few images, or groups of images (with defects, or without), so the threshold is "
-            "chosen on images that the model was trained on; too much will be called defective. "
-            "Give more images, of more groups, or set_threshold",
-            UserWarning,
-            stacklevel=4,
-        )
+        never_tested = [at for at in windows.keys if at not in model_of]
+        warn_of_known_images(len(never_tested), len(windows.keys))
         model_of |= dict.fromkeys(never_tested, model)
     yield from _scores_of_samples(windows, model_of)
     for at in windows.thinned & model_of.keys():
-        yield all_scores(model_of[at], at)
+        yield at, all_scores(model_of[at], at)
 
 
 def _scores_of_samples(
     windows: TrainingWindows, model_of: Mapping[int, WindowModel]
-) -> Iterator[WindowScores]:
+) -> Iterator[tuple[int, WindowScores]]:
     """Score the images whose windows were all sampled, all those of one model at once."""
     for model in dict.fromkeys(model_of.values()):
         own = [at for at, its in model_of.items() if its is model and at not in windows.thinned]
@@ -160,7 +288,8 @@ def _scores_of_samples(
         if len(rows):
             scores, images = model.scores(windows.X[rows]), windows.image_index[rows]
             for at in own:
-                yield WindowScores.of(scores[images == at], windows.labels[rows[images == at]])
+                labels = windows.labels[rows[images == at]]
+                yield at, WindowScores.of(scores[images == at], labels)
 
 
 def _has_all_classes(windows: TrainingWindows, positions: list[int]) -> bool:
@@ -168,11 +297,3 @@ def _has_all_classes(windows: TrainingWindows, positions: list[int]) -> bool:
     is_normal = windows.labels == NORMAL
     inside = np.isin(windows.image_index, positions)
     return bool(set(is_normal[inside].tolist()) == set(is_normal.tolist()))
-
-
-def _folds(
-    has_defects: list[bool], groups: NDArray[np.intp], seed: int
-) -> Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    if len(np.unique(groups)) < 2:
-        return []
-    return group_folds(has_defects, groups, n_splits=_N_FOLDS, random_state=seed)

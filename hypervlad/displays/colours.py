@@ -17,13 +17,14 @@ RIGHT = "#1a7f37"
 WRONG = "#b42318"
 FOR: Colour = (0.86, 0.10, 0.16)  # red: evidence for a class
 AGAINST: Colour = (0.10, 0.38, 0.92)  # blue
-# Colours that can be told apart with any kind of colour vision (Okabe and Ito 2008).
-FOUND: Colour = (0.90, 0.62, 0.0)
-TRUE: Colour = (0.34, 0.71, 0.91)
-HIT: Colour = (0.0, 0.62, 0.45)
-FALSE_ALARM: Colour = FOUND
-MISSED: Colour = (0.84, 0.37, 0.0)
-DEFECT_FREE: Colour = (0.80, 0.80, 0.80)
+# Colours of similar hues to Okabe and Ito's (2008), with three levels of lightness: people with any
+# kind of colour vision can tell them apart, also on a grey print.
+FOUND: Colour = (0.80, 0.30, 0.0)
+TRUE: Colour = (0.60, 0.86, 1.0)
+HIT: Colour = (0.0, 0.70, 0.50)
+FALSE_ALARM: Colour = FOUND  # found, but not true
+MISSED: Colour = TRUE  # true, but not found
+DEFECT_FREE: Colour = (0.50, 0.50, 0.50)
 
 _N_COLOURS = 360  # of directions
 # A tilted circle of hues in OKLab: from red to green, which many people cannot tell apart, the

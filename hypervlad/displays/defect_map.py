@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SCALE_PERCENTILES = (1, 99.8)
-_PALETTE = "bone"  # both outlines are visible on it
+_PALETTE = "gray"  # both outlines are visible on it
 Painter = Callable[[NDArray[np.floating[Any]]], NDArray[np.float64]]
 
 
 class DefectMapDisplay(GridDisplay):
     """Images beside the maps of their defect scores.
 
-    Orange outlines lie inside the regions where the score reaches the threshold, blue ones outside
-    the true regions of the mask (inside at the image's edges). Large images are shrunk; a block of
-    pixels gets its highest score. All maps share one scale, so that their colours can be compared.
+    Orange outlines lie inside the regions that were found, blue ones outside the true regions of
+    the mask (inside at the image's edges). Large images are shrunk; a block of pixels gets its
+    highest score. All maps share one scale, so that their colours can be compared.
 
     Parameters
     ----------
@@ -49,6 +49,8 @@ class DefectMapDisplay(GridDisplay):
         Scores, higher where more defective, of the size of the images.
     threshold : float, optional
         Pixels with at least this score are called defective.
+    found : sequence of n ndarray of shape (H, W), optional
+        True where a defect was found; by default where the score reaches the threshold.
     masks : sequence of n path, ndarray or None, optional
         True where there is a defect; None if unknown.
     names : sequence of n str, optional
@@ -76,6 +78,7 @@ class DefectMapDisplay(GridDisplay):
         maps: Sequence[ArrayLike],
         *,
         threshold: float | None = None,
+        found: Sequence[ArrayLike] | None = None,
         masks: Sequence[Any] | None = None,
         names: Sequence[str] | None = None,
         read_options: ReadingOptions = None,
@@ -84,6 +87,9 @@ class DefectMapDisplay(GridDisplay):
         self.maps = [np.asarray(scores, dtype=np.float64) for scores in maps]
         self.threshold = threshold
         self.masks = one_each("mask", masks, len(self.images))
+        self.found = one_each("region found", found, len(self.images))
+        if found is None and threshold is not None:
+            self.found = [scores >= threshold for scores in self.maps]
         self.names = names_or_default(self.images, names)
         self.read_options = read_options
         if len(self.maps) != len(self.images):
@@ -115,14 +121,16 @@ class DefectMapDisplay(GridDisplay):
     ) -> DefectMapDisplay:
         """Score images with a fitted :class:`hypervlad.PatchDefectScorer` and plot the maps.
 
-        The threshold and the reading options are those of the scorer.
+        The threshold, the regions found and the reading options are those of the scorer.
         """
         images = check_image_list(images)
+        findings = [scorer.find(image) for image in images]
         own = {
             "threshold": scorer.threshold_,
+            "found": [finding.mask for finding in findings],
             "read_options": scorer.encoder_.fitted_params_.read_options,
         }
-        maps = [scorer.score_map(image) for image in images]
+        maps = [finding.map for finding in findings]
         return cls.from_predictions(images, maps, ax=ax, **own | options)
 
     @property
@@ -161,12 +169,11 @@ class DefectMapDisplay(GridDisplay):
 
     def _tiles(self) -> Iterator[Tile]:
         paint, rows = self._painter, mask_banner_rows(self.read_options or {})
-        for image, name, scores, mask in zip(
-            self.images, self.names, self.maps, self.masks, strict=True
+        for image, name, scores, found, mask in zip(
+            self.images, self.names, self.maps, self.found, self.masks, strict=True
         ):
             pixels = self._read(image)
             check_size(name, pixels, scores)
-            found = None if self.threshold is None else scores >= self.threshold
             truth = None if mask is None else read_mask(mask, shape=scores.shape, banner_rows=rows)
             shown = as_rgb(thumbnail(pixels, SHOWN_PIXELS))
             painted = paint(thumbnail(scores, SHOWN_PIXELS, np.max))

@@ -10,6 +10,7 @@ from hypervlad.metrics.maps import (
     pixel_auroc,
     pixel_average_precision,
 )
+from hypervlad.metrics.modes import gap_between_modes
 from hypervlad.metrics.patches import PatchConfusion, patch_confusion
 from hypervlad.metrics.probabilities import (
     ReliabilityBins,
@@ -34,6 +35,7 @@ __all__ = [
     "calibration_error_range",
     "evaluate_defects",
     "expected_calibration_error",
+    "gap_between_modes",
     "patch_confusion",
     "per_region_overlap",
     "pixel_auroc",

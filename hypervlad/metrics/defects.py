@@ -28,11 +28,12 @@ class ImageResult:
         Among the images given.
     name : str
     score : float
-        The score that images are ranked by.
-    is_defective, is_called : bool
-        Whether its mask, and its thresholded map, have any defective pixel.
+    is_defective : bool
+        Whether its mask has any defective pixel.
+    is_called : bool
+        Whether its score reaches the threshold.
     true_fraction, found_fraction : float
-        Share of pixels that are defective in the mask, and in the thresholded map.
+        Share of pixels that are defective in the mask, and of those that were found to be.
     confusion : PatchConfusion
     """
 
@@ -53,11 +54,12 @@ class ImageResult:
 
 @dataclass(frozen=True, eq=False)
 class MapWithMask:
-    """The score map and the mask of an image, both of shape (H, W)."""
+    """The score map of an image, the defective pixels found in it, and its mask, all (H, W)."""
 
     position: int
     name: str
     scores: NDArray[np.float32]
+    found: NDArray[np.bool_]
     mask: NDArray[np.bool_]
 
 
@@ -68,7 +70,8 @@ class DefectEvaluation:
     Attributes
     ----------
     threshold : float
-        Pixels with at least this score are called defective.
+        Images with at least this score are called anomalous, and their pixels with at least this
+        score defective.
     patch : int
         Side of the patches that are counted, in pixels.
     n_shown : int
@@ -86,30 +89,23 @@ class DefectEvaluation:
     _pixels: PixelTally = field(default_factory=PixelTally)
     _worst: list[tuple[tuple[float, float, int], MapWithMask]] = field(default_factory=list)
 
-    def add(
-        self,
-        position: int,
-        name: str,
-        score: float,
-        scores: NDArray[np.float32],
-        mask: NDArray[np.bool_],
-    ) -> None:
-        """Add an image by its score, its map and its mask."""
-        called = scores >= np.float32(self.threshold)
+    def add(self, position: int, name: str, found: Any, mask: NDArray[np.bool_]) -> None:
+        """Add an image by what was found in it, a `hypervlad.defects.Finding`, and its mask."""
         result = ImageResult(
             position,
             name,
-            score=score,
+            score=found.score,
             is_defective=bool(mask.any()),
-            is_called=bool(called.any()),
+            is_called=found.is_defective,
             true_fraction=float(mask.mean()),
-            found_fraction=float(called.mean()),
-            confusion=patch_confusion(called, mask, self.patch),
+            found_fraction=found.area_fraction,
+            confusion=patch_confusion(found.mask, mask, self.patch),
         )
         self.images.append(result)
-        self._pixels.add(scores, mask)
+        self._pixels.add(found.map, mask)
         order = (result.n_wrong, result.score, -len(self.images))  # unique, so maps never compare
-        heapq.heappush(self._worst, (order, MapWithMask(position, name, scores, mask)))
+        kept = MapWithMask(position, name, found.map, found.mask, mask)
+        heapq.heappush(self._worst, (order, kept))
         if len(self._worst) > self.n_shown:
             heapq.heappop(self._worst)
 
@@ -159,6 +155,7 @@ def evaluate_defects(
     masks: Sequence[Any],
     names: Sequence[str],
     *,
+    on_error: str = "skip",
     progress: bool = False,
 ) -> DefectEvaluation:
     """Score images and compare the maps with masks.
@@ -170,18 +167,20 @@ def evaluate_defects(
     masks : sequence of n paths, arrays or None
         None for an image without defects.
     names : sequence of n str
+    on_error : {"raise", "skip"}, default="skip"
+        With "skip", images that cannot be read, are smaller than a patch or are of another size
+        than their mask are left out.
     progress : bool, default=False
 
     Returns
     -------
     DefectEvaluation
-        Without images that cannot be read, are smaller than a patch or are of another size than
-        their mask; ``left_out`` has the reasons.
+        ``left_out`` has the reasons for the images left out.
 
     Raises
     ------
     ImageReadError
-        If no image is left.
+        At the first image that would be left out; with "skip", if no image is left.
     """
     if not len(images) == len(masks) == len(names):
         raise ValueError(
@@ -200,9 +199,11 @@ def evaluate_defects(
             if mask is not None:
                 truth = read_mask(mask, shape=found.map.shape, banner_rows=rows)
         except ImageReadError as error:
+            if on_error == "raise":
+                raise
             result.left_out.append(str(error))
             continue
-        result.add(i, name, found.score, found.map, truth)
+        result.add(i, name, found, truth)
     shares = [image.true_fraction for image in result.images if image.is_defective]
     warn_if_inverted(shares)
     if not result.images:

@@ -1,26 +1,34 @@
-"""Defects of many images as files (maps, overlays, tables), and the page of an evaluation."""
+"""Defects of many images as files (maps, masks, overlays, tables) and pages."""
 
 from __future__ import annotations
 
 import base64
+import heapq
 import io
 import math
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
+from hypervlad.defects import Finding
 from hypervlad.displays.colours import FOUND, as_rgb
 from hypervlad.displays.defect_map import DefectMapDisplay, outline
 from hypervlad.displays.figures import Display, save_png
-from hypervlad.displays.image_grid import read_keywords
+from hypervlad.displays.image_grid import read_keywords, thumbnail
 from hypervlad.displays.patch_confusion import PatchConfusionDisplay
 from hypervlad.files import replace_when_complete
-from hypervlad.images import ImageReadError, read_image
+from hypervlad.images import ImageReadError, Micrograph, read_micrograph
+from hypervlad.images.files import encode_jpeg
 from hypervlad.metrics import DefectEvaluation
+from hypervlad.metrics.defects import ImageResult
+from hypervlad.reports.classified_page import as_script
 from hypervlad.reports.facts import model_facts, versions_text
 from hypervlad.reports.html import (
     CSS_PIXELS_PER_INCH,
@@ -28,13 +36,104 @@ from hypervlad.reports.html import (
     decimal,
     percent,
     render,
-    significant,
 )
 from hypervlad.reports.maps import write_tiff
+from hypervlad.reports.scores import (
+    Outcome,
+    ScoreChart,
+    ScoredRow,
+    ScoreGroup,
+    threshold_warning,
+)
 from hypervlad.tables import write_table
 
-_MAPS, _OVERLAYS = "maps", "overlays"
-SCORES, REGIONS = "scores.csv", "regions.csv"
+_MAPS, _MASKS, _OVERLAYS = "maps", "masks", "overlays"
+SCORES, REGIONS, PAGE = "scores.csv", "regions.csv", "report.html"
+_SCORE_COLUMNS = (
+    "path",
+    "score",
+    "highest",
+    "threshold",
+    "called",
+    "area_fraction",
+    "area_um2",
+    "n_regions",
+)
+_REGION_COLUMNS = (
+    "path",
+    "x",
+    "y",
+    "width",
+    "height",
+    "area",
+    "diameter",
+    "score",
+    "width_um",
+    "height_um",
+    "area_um2",
+    "diameter_um",
+)
+_N_THUMBNAILS = 24
+_THUMBNAIL_SIDE = 240  # pixels, of the longer side at least
+_QUALITY = 80
+_OTHERS = Outcome("others", "plain")
+
+
+@dataclass
+class WrittenFindings:
+    """The images whose findings were written, and those left out.
+
+    Attributes
+    ----------
+    images : list of ScoredRow
+    left_out : list of str
+        The reason for each image left out.
+    """
+
+    images: list[ScoredRow] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    _score_rows: list[list[Any]] = field(default_factory=list)
+    _region_rows: list[list[Any]] = field(default_factory=list)
+    _thumbnails: list[tuple[float, int, str]] = field(default_factory=list)
+
+    @property
+    def n_scored(self) -> int:
+        """Number of images scored."""
+        return len(self.images)
+
+    @property
+    def n_anomalous(self) -> int:
+        """Number of images called anomalous."""
+        return sum(image.is_called for image in self.images)
+
+    @property
+    def n_regions(self) -> int:
+        """Number of defective regions in all images."""
+        return len(self._region_rows)
+
+    def add(self, name: str, found: Finding, micrograph: Micrograph) -> None:
+        """Add an image by what was found in it."""
+        cells = [percent(found.area_fraction), str(len(found.regions))]
+        row = ScoredRow(name, found.score, found.is_defective, "anomalous", "normal", cells)
+        size = micrograph.pixel_size
+        self.images.append(row)
+        self._score_rows.append(_score_row(name, found, size))
+        self._region_rows += _region_rows(name, found, size)
+        if len(self._thumbnails) < _N_THUMBNAILS or found.score > self._thumbnails[0][0]:
+            jpeg = _thumbnail(micrograph.pixels, found.mask)
+            heapq.heappush(self._thumbnails, (found.score, -len(self.images), jpeg))
+        if len(self._thumbnails) > _N_THUMBNAILS:
+            heapq.heappop(self._thumbnails)
+
+    def write_tables(self, folder: Path) -> None:
+        """Write the tables of images and of regions."""
+        write_table(folder / SCORES, _SCORE_COLUMNS, self._score_rows)
+        write_table(folder / REGIONS, _REGION_COLUMNS, self._region_rows)
+
+    def thumbnails(self) -> list[tuple[ScoredRow, str]]:
+        """Return the images with the highest scores, with outlines of their regions, as JPEG."""
+        ordered = sorted(self._thumbnails, reverse=True)
+        return [(self.images[-number - 1], jpeg) for _, number, jpeg in ordered]
 
 
 def write_findings(
@@ -43,17 +142,27 @@ def write_findings(
     images: Sequence[Any],
     names: Sequence[str],
     *,
+    held_out_scores: ArrayLike = (),
+    on_error: str = "skip",
     progress: bool = False,
-) -> list[str]:
-    """Score images and write maps, overlays and tables; each file is complete or not there.
+) -> WrittenFindings:
+    """Score images and write maps, masks, overlays, tables and a page.
 
     - ``maps/NAME.tif``: the scores of all pixels, 32-bit floats.
-    - ``overlays/NAME.png``: the image, with outlines around what reaches the threshold.
-    - ``scores.csv``: path, score (for ranking: the mean of the highest windows), highest (of all
-      pixels), threshold, called (anomalous if the highest reaches the threshold), area_fraction
-      (share of the image that is defective), n_regions; one line per image.
-    - ``regions.csv``: path, x, y, width, height (the box, pixels), area (pixels), score (the
-      highest); one line per region, the worst of an image first.
+    - ``masks/NAME.png``: 255 at the defective pixels, which are those that reach the threshold in
+      images called anomalous, and 0 elsewhere.
+    - ``overlays/NAME.png``: the image, with outlines around its defective regions.
+    - ``scores.csv``: path, score (the mean of the highest windows), highest (of all pixels),
+      threshold, called ("anomalous" if the score reaches the threshold, or "normal"),
+      area_fraction (share of the image that is defective), area_um2, n_regions; one line per image.
+    - ``regions.csv``: path, x, y, width, height (the box), area, diameter (of a circle of the same
+      area), all in pixels, score (the highest), and in micrometres width_um, height_um, area_um2
+      and diameter_um; one line per region, the worst of an image first.
+    - ``report.html``: a page with the scores, on which the threshold can be moved.
+
+    Columns in micrometres are empty if the pixel size is unknown. Each file is complete or not
+    there. Tables and page list the images whose files are complete, also if the run is
+    interrupted.
 
     Parameters
     ----------
@@ -63,57 +172,168 @@ def write_findings(
     images : sequence of n paths or arrays
     names : sequence of n str
         Names of the images: relative paths, with forward slashes.
+    held_out_scores : array-like of shape (m,), optional
+        Scores of defect-free training images by models that were not trained on them.
+    on_error : {"raise", "skip"}, default="skip"
+        With "skip", images that cannot be read or are smaller than a patch are left out.
     progress : bool, default=False
         Show a bar on stderr.
 
     Returns
     -------
-    list of str
-        The reason for each image left out: it cannot be read or is smaller than a patch.
+    WrittenFindings
+
+    Raises
+    ------
+    ImageReadError
+        At the first image that would be left out, with "raise".
+
+    Warns
+    -----
+    UserWarning
+        If the scores are in two groups and the threshold does not separate them.
     """
-    folder, left_out = Path(out_dir), list[str]()
+    folder, written = Path(out_dir), WrittenFindings()
     folder.mkdir(parents=True, exist_ok=True)
-    scores: list[list[Any]] = []
-    regions: list[list[Any]] = []
     options = read_keywords(scorer.encoder_.fitted_params_.read_options)
     hidden = None if progress else True
     pairs = zip(images, names, strict=True)
-    for image, name in tqdm(pairs, total=len(names), unit="image", disable=hidden):
-        try:
-            found = scorer.find(image)
-        except ImageReadError as error:
-            left_out.append(str(error))
-            continue
-        write_tiff(folder / _MAPS / f"{name}.tif", found.map)
-        _write_overlay(folder / _OVERLAYS / f"{name}.png", read_image(image, **options), found)
-        called = "anomalous" if found.is_defective else "normal"
-        levels = [found.score, float(found.map.max()), found.threshold]
-        scores.append([name, *levels, called, found.area_fraction, len(found.regions)])
-        regions += [
-            [name, each.column, each.row, each.width, each.height, each.area, each.score]
-            for each in found.regions
-        ]
-    header = ["path", "score", "highest", "threshold", "called", "area_fraction", "n_regions"]
-    write_table(folder / SCORES, header, scores)
-    header = ["path", "x", "y", "width", "height", "area", "score"]
-    write_table(folder / REGIONS, header, regions)
-    return left_out
+    try:
+        for image, name in tqdm(pairs, total=len(names), unit="image", disable=hidden):
+            try:
+                found = scorer.find(image)
+                micrograph = read_micrograph(image, **options)
+            except ImageReadError as error:
+                if on_error == "raise":
+                    raise
+                written.left_out.append(str(error))
+                continue
+            _write_images(folder, name, found, micrograph.pixels)
+            written.add(name, found, micrograph)
+    finally:
+        written.write_tables(folder)
+        warning = _write_findings_page(folder / PAGE, scorer, written, held_out_scores)
+    if warning is not None:
+        warnings.warn(warning, UserWarning, stacklevel=2)
+    return written
 
 
-def _write_overlay(path: Path, pixels: np.ndarray, found: Any) -> None:
+def _score_row(name: str, found: Finding, pixel_size: float | None) -> list[Any]:
+    (area,) = _in_micrometres(pixel_size, areas=[found.area])
+    called = "anomalous" if found.is_defective else "normal"
+    levels = [found.score, float(found.map.max()), found.threshold]
+    return [name, *levels, called, found.area_fraction, area, len(found.regions)]
+
+
+def _region_rows(name: str, found: Finding, pixel_size: float | None) -> list[list[Any]]:
+    rows: list[list[Any]] = []
+    for each in found.regions:
+        box = [each.column, each.row, each.width, each.height]
+        width, height, diameter, area = _in_micrometres(
+            pixel_size, lengths=[each.width, each.height, each.diameter], areas=[each.area]
+        )
+        pixels = [*box, each.area, each.diameter]
+        rows.append([name, *pixels, each.score, width, height, area, diameter])
+    return rows
+
+
+def _in_micrometres(
+    pixel_size: float | None, *, lengths: Sequence[float] = (), areas: Sequence[float] = ()
+) -> list[float | None]:
+    """Convert lengths and areas in pixels; None if the pixel size, in nanometres, is unknown."""
+    if pixel_size is None:
+        return [None] * (len(lengths) + len(areas))
+    side = pixel_size / 1000
+    return [*(side * length for length in lengths), *(side**2 * area for area in areas)]
+
+
+def _write_images(folder: Path, name: str, found: Finding, pixels: NDArray[Any]) -> None:
+    overlay = as_rgb(pixels)
+    overlay[outline(found.mask)] = FOUND
+    write_tiff(folder / _MAPS / f"{name}.tif", found.map)
+    _write_png(folder / _MASKS / f"{name}.png", 255 * found.mask.astype(np.uint8))
+    _write_png(folder / _OVERLAYS / f"{name}.png", np.round(255 * overlay).astype(np.uint8))
+
+
+def _write_png(path: Path, values: NDArray[np.uint8]) -> None:
     from PIL import Image
 
-    overlay = as_rgb(pixels)
-    overlay[outline(found.map >= found.threshold)] = FOUND
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_when_complete(path) as stream:
-        Image.fromarray(np.round(255 * overlay).astype(np.uint8)).save(stream, format="PNG")
+        Image.fromarray(values).save(stream, format="PNG")
+
+
+def _thumbnail(pixels: NDArray[Any], mask: NDArray[np.bool_]) -> str:
+    """Return a small image with outlines, which are drawn last to stay visible."""
+    small = as_rgb(thumbnail(pixels, _THUMBNAIL_SIDE))
+    small[outline(thumbnail(mask, _THUMBNAIL_SIDE, np.max).astype(bool))] = FOUND
+    return base64.b64encode(encode_jpeg(small, 2 * _THUMBNAIL_SIDE, _QUALITY)).decode("ascii")
+
+
+def _write_findings_page(
+    path: Path, scorer: Any, written: WrittenFindings, held_out_scores: ArrayLike
+) -> str | None:
+    """Write the page of scored images; return its warning about the threshold, if any."""
+    threshold, scores = scorer.threshold_, [image.score for image in written.images]
+    called = Outcome("called anomalous", "found")
+    chart = ScoreChart(
+        [
+            ScoreGroup.of("New images", scores, called, _OTHERS),
+            _held_out_group(held_out_scores),
+        ],
+        threshold,
+    )
+    warning = threshold_warning(scores, threshold)
+    _write_page(
+        path,
+        "findings.html",
+        scorer,
+        chart,
+        title="Defects found",
+        written=written,
+        warning=warning,
+        has_held_out=bool(np.size(held_out_scores)),
+        thumbnails=written.thumbnails(),
+        images=_by_score(written.images),
+    )
+    return warning
+
+
+def _held_out_group(scores: ArrayLike) -> ScoreGroup:
+    false_alarms = Outcome("false alarms", "found")
+    return ScoreGroup.of("Defect-free training images, held out", scores, false_alarms, _OTHERS)
+
+
+def _by_score(rows: Iterable[ScoredRow]) -> list[ScoredRow]:
+    return sorted(rows, key=lambda row: -row.score)
+
+
+def _write_page(path: Path, template: str, scorer: Any, chart: ScoreChart, **values: Any) -> None:
+    page = render(
+        template,
+        style=asset("page.css", "threshold.css"),
+        script=asset("threshold.js"),
+        chart=chart,
+        data=as_script(chart.data()),
+        details={**model_facts(scorer), "versions": versions_text()},
+        **values,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_when_complete(path) as stream:
+        stream.write("".join(page).encode("utf-8"))
 
 
 def write_defect_report(
-    path: str | os.PathLike[str], scorer: Any, images: Sequence[Any], result: DefectEvaluation
+    path: str | os.PathLike[str],
+    scorer: Any,
+    images: Sequence[Any],
+    result: DefectEvaluation,
+    *,
+    held_out_scores: ArrayLike = (),
 ) -> Path:
-    """Write a page on the evaluation of a scorer; it needs no network, scripts or other files.
+    """Write a page on the evaluation of a scorer, on which the threshold can be moved.
+
+    It needs no network and no other files, and can be read without scripts.
 
     Parameters
     ----------
@@ -122,20 +342,31 @@ def write_defect_report(
     images : sequence of n paths or arrays
         The images of ``result``.
     result : DefectEvaluation
+    held_out_scores : array-like of shape (m,), optional
+        Scores of defect-free training images by models that were not trained on them.
     """
     path, worst = Path(path), result.worst
     shown = [images[each.position] for each in worst]
-    masks = [each.mask for each in worst]
-    maps = [each.scores for each in worst]
+    masks, found = [each.mask for each in worst], [each.found for each in worst]
     common: dict[str, Any] = {
         "names": [each.name for each in worst],
         "read_options": scorer.encoder_.fitted_params_.read_options,
     }
-    called = [scores >= np.float32(result.threshold) for scores in maps]
-    page = render(
+    maps = DefectMapDisplay(
+        shown,
+        [each.scores for each in worst],
+        threshold=result.threshold,
+        found=found,
+        masks=masks,
+        **common,
+    )
+    patches = PatchConfusionDisplay(shown, found, masks, patch=result.patch, **common)
+    _write_page(
+        path,
         "defects.html",
+        scorer,
+        ScoreChart(_evaluated_groups(result, held_out_scores), result.threshold),
         title="How well defects are found",
-        style=asset("page.css"),
         result=result,
         n_defective=sum(image.is_defective for image in result.images),
         n_found=sum(image.is_called and image.is_defective for image in result.images),
@@ -145,29 +376,38 @@ def write_defect_report(
             name: percent(value) if "area" in name or "patch" in name else decimal(value)
             for name, value in result.scores().items()
         },
-        maps=_embedded(
-            DefectMapDisplay(shown, maps, threshold=result.threshold, masks=masks, **common)
-        ),
-        patches=_embedded(
-            PatchConfusionDisplay(shown, called, masks, patch=result.patch, **common)
-        ),
-        image_rows=[
-            (
-                image.name,
-                significant(image.score),
-                "anomalous" if image.is_called else "normal",
-                percent(image.true_fraction),
-                percent(image.found_fraction),
-                decimal(image.confusion.f1),
-            )
-            for image in result.images
-        ],
-        details={**model_facts(scorer), "versions": versions_text()},
+        maps=_embedded(maps),
+        patches=_embedded(patches),
+        images=_by_score(_evaluated_row(image) for image in result.images),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_when_complete(path) as stream:
-        stream.write("".join(page).encode("utf-8"))
     return path
+
+
+def _evaluated_groups(result: DefectEvaluation, held_out_scores: ArrayLike) -> list[ScoreGroup]:
+    defective, defect_free = (
+        [image.score for image in result.images if image.is_defective == kind]
+        for kind in (True, False)
+    )
+    false_alarms = Outcome("false alarms", "found")
+    return [
+        ScoreGroup.of(
+            "Defective images", defective, Outcome("found", "hit"), Outcome("missed", "missed")
+        ),
+        ScoreGroup.of("Defect-free images", defect_free, false_alarms, _OTHERS),
+        _held_out_group(held_out_scores),
+    ]
+
+
+def _evaluated_row(image: ImageResult) -> ScoredRow:
+    above, below = ("found", "missed") if image.is_defective else ("false alarm", "right")
+    return ScoredRow(
+        image.name,
+        image.score,
+        image.is_called,
+        f"anomalous ({above})",
+        f"normal ({below})",
+        [percent(image.true_fraction), percent(image.found_fraction), decimal(image.confusion.f1)],
+    )
 
 
 class EmbeddedFigure(NamedTuple):

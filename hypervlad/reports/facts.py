@@ -81,20 +81,26 @@ def _epochs(number: int) -> str:
 def _scorer_facts(scorer: Any) -> dict[str, str]:
     learner = getattr(scorer.model_, "learner", None)
     if learner is None:
-        source = f"defect-free images: {len(scorer.model_.codewords)} codewords of their windows"
+        n_codewords = ", ".join(f"{len(part.codewords)}" for part in scorer.model_.parts)
+        source = {"trained with": f"defect-free images: codebooks of {n_codewords} codewords"}
     else:
         kinds = ", ".join(str(name) for name in learner.classes_)
-        source = f"labelled windows ({kinds}): {_boosting_text(learner)}"
+        source = {
+            "trained with": f"labelled windows ({kinds}): {_boosting_text(learner)}",
+            "windows": f"{scorer.patch_} x {scorer.patch_} pixels, {scorer.stride_} apart",
+        }
     rule = {
-        "fpr": f"about {scorer.fpr:.1%} of defect-free images reach it",
-        "patch_fpr": f"about {scorer.fpr:.1%} of defect-free windows reach it",
+        "fpr": f"at most {scorer.fpr:.1%} of defect-free images reach it",
+        "patch_fpr": f"at most {scorer.fpr:.1%} of defect-free places are called defective",
         "f1": "the best F1",
     }
+    held_out = scorer.held_out_
+    n_above = held_out.n_images_above(scorer.threshold_)
     return {
         "trained on": f"{scorer.n_images_} images",
-        "trained with": source,
-        "windows": f"{scorer.patch_} x {scorer.patch_} pixels, {scorer.stride_} apart",
+        **source,
         "threshold": f"{scorer.threshold_:.4g} (chosen in training: {rule[scorer.threshold]})",
+        "when held out from training": f"{n_above} of {len(held_out.scores)} images reach it",
     }
 
 

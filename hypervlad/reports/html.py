@@ -90,6 +90,17 @@ def counted(n: int, what: str) -> str:
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
+def share_of(count: int, total: int) -> str:
+    """Format a number of things as a part of all of them.
+
+    Examples
+    --------
+    >>> share_of(3, 40)
+    '3 of 40 (7.5 %)'
+    """
+    return f"{count} of {total} ({percent(count / total)})"
+
+
 def digest(text: str) -> str:
     """Return the digest by which a content-security policy allows a style sheet or a script."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode()}"
@@ -105,6 +116,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (counted, decimal, digest, percent, significant, thousands)
+    filters = (counted, decimal, digest, percent, share_of, significant, thousands)
     environment.filters |= {each.__name__: each for each in filters}
     return environment

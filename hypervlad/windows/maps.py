@@ -50,6 +50,8 @@ class TiledNetwork:
     folder : path-like, optional
         Keeps maps that are needed again, so that no image passes through the network twice. A file
         takes about as much space as the image in single precision.
+    border : int, default=32
+        Pixels that are mirrored at each edge, at least; 0 for none.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class TiledNetwork:
         network: TappedNetwork,
         tile_size: int,
         folder: str | os.PathLike[str] | None = None,
+        border: int = _BORDER,
     ) -> None:
         self.tile_size = tile_size
+        self._border = border
         self._network = network
         self._folder = None if folder is None else Path(folder)
 
@@ -112,7 +116,7 @@ class TiledNetwork:
     def _computed(self, image: torch.Tensor, name: str) -> PaddedMaps:
         reach = self._network.reach(len(image))
         stride = 32 if reach is None else reach.stride
-        border = -(-_BORDER // stride) * stride
+        border = -(-self._border // stride) * stride
         widths = [(border, border + -extent % stride) for extent in image.shape[1:]]
         padded = np.pad(image.numpy(), [(0, 0), *widths], mode="symmetric")
         batch = torch.from_numpy(padded)[None]

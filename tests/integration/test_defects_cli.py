@@ -17,6 +17,8 @@ from typer.testing import CliRunner, Result
 
 from hypervlad import PatchDefectScorer, default_patch_encoder, load
 from hypervlad.cli import app
+from hypervlad.defects import Finding
+from hypervlad.images import read_mask
 from hypervlad.metrics import DefectEvaluation
 from hypervlad.reports import model_facts
 
@@ -56,7 +58,7 @@ def model(folder: Path) -> Path:
 
 
 def test_scores_become_maps_overlays_and_tables(model: Path, folder: Path, tmp_path: Path) -> None:
-    run("defects", "score", model, folder / "new", "-o", tmp_path / "out", "--quiet")
+    printed = run("defects", "score", model, folder / "new", "-o", tmp_path / "out", "--quiet")
     with open(tmp_path / "out" / "scores.csv", encoding="utf-8", newline="") as stream:
         rows = {row["path"]: row for row in csv.DictReader(stream)}
     assert sorted(rows) == ["blots/0.tif", "blots/1.tif", "fine.png"]
@@ -67,11 +69,21 @@ def test_scores_become_maps_overlays_and_tables(model: Path, folder: Path, tmp_p
         stored = tifffile.imread(tmp_path / "out" / "maps" / f"{name}.tif")
         assert stored.dtype == np.float32
         np.testing.assert_array_equal(stored, expected)
-        assert float(row["score"]) == expected.max()
-        assert float(row["area_fraction"]) == (expected >= scorer.threshold_).mean()
+        found = scorer.find(folder / "new" / name)
+        assert float(row["score"]) == found.score
+        assert float(row["area_fraction"]) == found.area_fraction
+        assert row["area_um2"] == ""
+        mask = read_mask(tmp_path / "out" / "masks" / f"{name}.png")
+        np.testing.assert_array_equal(mask, found.mask)
         overlay = np.asarray(Image.open(tmp_path / "out" / "overlays" / f"{name}.png"))
         assert overlay.shape == (*expected.shape, 3)
-        assert (row["called"] == "anomalous") == (expected >= scorer.threshold_).any()
+        assert (row["called"] == "anomalous") == (found.score >= scorer.threshold_)
+    called = [row["called"] for row in rows.values()].count("anomalous")
+    n_regions = sum(int(row["n_regions"]) for row in rows.values())
+    assert f"3 images scored: {called} called anomalous, with {n_regions} def" in printed.output
+    assert "; 0 left out" in printed.output
+    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert all(name in html for name in rows)
     assert rows["blots/0.tif"]["called"] == "anomalous"
     with open(tmp_path / "out" / "regions.csv", encoding="utf-8", newline="") as stream:
         regions = list(csv.DictReader(stream))
@@ -98,9 +110,10 @@ def test_a_page_of_how_maps_compare_with_masks(model: Path, folder: Path, tmp_pa
     assert float(figures["pixel AUROC"]) > 0.9
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert html.count('src="data:image/png;base64,') == 2
-    assert "http" not in re.sub(r"base64,[^\"]+", "", html)
+    assert "://" not in re.sub(r"base64,[^\"]+", "", html)
     assert "blots/0.tif" in html
     assert "Of 3 images, 2 have defects" in html
+    assert re.search(r"3 images compared: \d called anomalous; 0 left out", out)
 
 
 def test_learning_from_masks(folder: Path, tmp_path: Path) -> None:
@@ -116,7 +129,7 @@ def test_a_rate_of_windows(folder: Path, tmp_path: Path) -> None:
     model = tmp_path / "m.hvlad"
     run("defects", "fit", folder / "good", "-o", model, *rate, *TINY)
     assert (load(model).threshold, load(model).fpr) == ("patch_fpr", 0.01)
-    assert "about 1.0% of defect-free windows reach it" in run("info", model).output
+    assert "at most 1.0% of defect-free places are called defective" in run("info", model).output
     for other in (["--best-f1"], ["--fpr", "0.1"]):
         both = ["defects", "fit", folder / "good", "-o", model, *rate, *other]
         stderr = run(*both, code=2).stderr
@@ -133,8 +146,8 @@ def test_info_describes_a_scorer(model: Path) -> None:
     facts = model_facts(load(model))
     assert facts["kind of model"] == "PatchDefectScorer"
     assert "defect-free images: " in facts["trained with"]
-    assert facts["windows"] == "12 x 12 pixels, 3 apart"
-    assert "about 5.0% of defect-free images" in facts["threshold"]
+    assert "at most 5.0% of defect-free images" in facts["threshold"]
+    assert facts["when held out from training"].endswith(" images reach it")
 
 
 def test_what_does_not_fit_is_refused(model: Path, folder: Path, tmp_path: Path) -> None:
@@ -165,13 +178,21 @@ def test_what_does_not_fit_is_refused(model: Path, folder: Path, tmp_path: Path)
     output = refusal("defects", "score", model, tmp_path / "broken", "-o", tmp_path / "out")
     assert "1 of 2 images left out" in output
     assert b"b.png," in (tmp_path / "out" / "scores.csv").read_bytes()
+    (tmp_path / "broken" / "b.png").rename(tmp_path / "broken" / "0.png")
+    options = ["--on-error", "raise", "-o", tmp_path / "half", "--quiet"]
+    output = refusal("defects", "score", model, tmp_path / "broken", *options)
+    assert "a.png" in output
+    assert "--on-error skip leaves them out" in output
+    lines = (tmp_path / "half" / "scores.csv").read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[0] for line in lines] == ["path", "0.png"]
+    assert (tmp_path / "half" / "masks" / "0.png.png").is_file()
 
 
 def test_without_defects_there_is_nothing_to_tell_apart() -> None:
     empty = np.zeros((30, 30), dtype=bool)
     for mask in (empty, ~empty):
         result = DefectEvaluation(threshold=2.0, patch=10)
-        result.add(0, "a", 1.0, np.ones((30, 30), np.float32), mask)
+        result.add(0, "a", Finding.of(np.ones((30, 30), np.float32), 2.0), mask)
         scores = result.scores()
         names = ("image AUROC", "pixel AUROC", "pixel average precision", "per-region overlap")
         assert np.isnan([scores[name] for name in names]).all()
@@ -184,7 +205,7 @@ def test_only_the_maps_of_the_most_wrong_images_are_kept() -> None:
     for i in range(8):
         scores = np.zeros((20, 20), np.float32)
         scores[: 5 * (i % 5)] = 0.6 + 0.01 * i  # that many rows of false alarms
-        result.add(i, str(i), float(scores.max()), scores, np.zeros((20, 20), dtype=bool))
+        result.add(i, str(i), Finding.of(scores, 0.5), np.zeros((20, 20), dtype=bool))
     assert [shown.position for shown in result.worst] == [4, 3, 7]
     assert [image.n_wrong for image in result.images] == [0, 4, 8, 12, 16, 0, 4, 8]
     assert result.confusion.false_positives == 52
@@ -206,6 +227,10 @@ def test_evaluation_leaves_out_what_cannot_be_judged(
     assert "image AUROC" in output
     assert page.exists()
     page.unlink()
+    output = run(*command, "-o", page, "--on-error", "raise", "--quiet", code=2).output
+    assert "broken.png" in output
+    assert "image AUROC" not in output
+    assert not page.exists()
     for file in [*(tmp_path / "new" / "blots").iterdir(), tmp_path / "new" / "fine.png"]:
         file.write_bytes(b"not an image either")
     assert "no image is left" in run(*command, "-o", page, "--quiet", code=2).output

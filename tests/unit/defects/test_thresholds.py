@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from support.labelled_windows import some_images
 
 from hypervlad.defects.thresholds import (
+    HeldOutScores,
     WindowModel,
     WindowScores,
     held_out_scores,
+    image_score,
     threshold_at_patch_rate,
     threshold_at_rate,
     threshold_of_best_f1,
@@ -23,34 +25,41 @@ from hypervlad.windows import ANOMALOUS, NORMAL
 from hypervlad.windows.dataset import UNKNOWN, TrainingWindows
 
 
-def as_images(highest: list[float]) -> list[WindowScores]:
-    """Images with one normal window each; a defective and an unlabelled one score higher."""
-    labels = np.array([NORMAL, ANOMALOUS, UNKNOWN])
-    return [WindowScores.of(np.array([value, 50.0, 90.0]), labels) for value in highest]
+@given(st.integers(1, 60), st.floats(0.01, 0.5), st.integers(0, 2**31))
+def test_the_threshold_is_a_conformal_quantile(n: int, rate: float, seed: int) -> None:
+    scores = np.random.default_rng(seed).normal(20, 3, n)
+    threshold = threshold_at_rate(scores, rate)
+    if n >= 1 / rate - 1:  # enough images for the rate
+        n_above = (scores >= threshold).sum()
+        # Of n + 1 exchangeable images, the new one is among the highest with this probability.
+        assert (n_above + 1) / (n + 1) <= rate + 1e-9 or n_above == 0
+        assert (n_above + 2) / (n + 1) > rate
 
 
 @pytest.mark.slow  # a simulation
-@pytest.mark.parametrize("rate", [0.01, 0.05, 0.2, 0.5])
-def test_the_threshold_has_its_rate_among_highest_scores(rate: float) -> None:
+@pytest.mark.parametrize("rate", [0.05, 0.2])
+@pytest.mark.parametrize("n", [19, 40])
+@pytest.mark.parametrize("heavy", [False, True])
+def test_the_promised_rate_is_kept_on_new_images(rate: float, n: int, heavy: bool) -> None:
     rng = np.random.default_rng(0)
-    exact = rng.gumbel(20, 3, 20_000)
-    threshold = threshold_at_rate(as_images(exact.tolist()), rate)
-    assert np.mean(exact >= threshold) == pytest.approx(rate, rel=0.15)
-    # The highest of many windows, each of them of a bell curve: not quite extreme enough.
-    highest = rng.normal(20, 3, (4000, 300)).max(axis=1)
-    threshold = threshold_at_rate(as_images(highest.tolist()), rate)
-    assert 0.3 * rate <= np.mean(highest >= threshold) <= 1.1 * rate
+    draw = rng.standard_cauchy if heavy else rng.standard_normal
+    false = [np.mean(draw(200) >= threshold_at_rate(draw(n), rate)) for _ in range(2000)]
+    assert rate - 1.5 / (n + 1) <= np.mean(false) <= rate + 0.005
 
 
-def test_a_few_defective_images_hardly_move_the_threshold() -> None:
-    good = np.random.default_rng(0).gumbel(20, 3, 40).tolist()
-    alone = threshold_at_rate(as_images(good), 0.05)
-    with_bad = threshold_at_rate(as_images([*good, 45.0, 48.0]), 0.05)
-    assert with_bad == pytest.approx(alone, abs=2)
-    assert threshold_at_rate(as_images([7.0]), 0.05) > 7.0  # of one image: just above it
-    assert threshold_at_rate(as_images([7.0, 7.0]), 0.5) == pytest.approx(7.0)
-    all_bad = WindowScores.of(np.array([99.0]), np.array([ANOMALOUS]))
-    assert threshold_at_rate([*as_images([7.0]), all_bad], 0.5) == pytest.approx(7.0)
+@pytest.mark.slow  # a simulation
+def test_from_few_images_the_threshold_is_extrapolated() -> None:
+    rng = np.random.default_rng(0)
+    false = [
+        np.mean(rng.gumbel(20, 3, 200) >= threshold_at_rate(rng.gumbel(20, 3, 10), 0.05))
+        for _ in range(2000)
+    ]
+    assert 0.02 <= np.mean(false) <= 0.1
+    good = rng.gumbel(20, 3, 15)
+    alone = threshold_at_rate(good, 0.05)
+    assert threshold_at_rate(np.array([*good, 45.0, 48.0]), 0.05) == pytest.approx(alone, abs=4)
+    assert threshold_at_rate(np.array([7.0]), 0.05) > 7.0  # of one image: just above it
+    assert threshold_at_rate(np.array([7.0, 7.0]), 0.05) == pytest.approx(7.0)
 
 
 @given(
@@ -65,7 +74,7 @@ def test_a_share_of_all_normal_windows_reaches_the_threshold(
         for own in windows
     ]
     threshold = threshold_at_patch_rate(images, rate)
-    scores = np.concatenate(windows)
+    scores = np.concatenate([image.capped[:-1] for image in images])
     assert np.mean(scores >= threshold) <= rate
     lower = scores[scores < threshold].max()  # the next lower one would be called too often
     assert np.mean(scores >= lower) >= rate - 1 / len(scores)
@@ -152,7 +161,7 @@ def test_of_one_group_the_threshold_is_fitted_with_a_warning(is_thinned: bool) -
             )
         )
     assert len(images) == (0 if is_thinned else 3)
-    assert sorted(image.scores.tolist() for image in held_out) == sorted(
+    assert sorted(image.scores.tolist() for _, image in held_out) == sorted(
         [1.0] * (each.labels != UNKNOWN).sum() for each in some_images(3)
     )
 
@@ -166,12 +175,12 @@ def test_images_in_no_test_fold_are_left_out_unless_a_class_would_be_missing() -
     given = (not_needed, lambda rows: Knowing(rows, 6), np.arange(6), 0)
     with pytest.warns(UserWarning, match="1 of 6 images cannot be held out"):
         held_out = list(held_out_scores(Knowing(sampled, 6), sampled, *given))
-    assert sorted(image.scores[0] for image in held_out) == [0.0] * 5 + [1.0]
+    assert sorted(image.scores[0] for _, image in held_out) == [0.0] * 5 + [1.0]
     for image in images[:1]:
         image.labels[image.labels == ANOMALOUS] = NORMAL
     rest = replace(sampled, labels=np.full(len(sampled.labels), NORMAL))
     held_out = list(held_out_scores(Knowing(rest, 6), rest, *given))
-    assert [image.scores[0] for image in held_out] == [0.0] * 6
+    assert [image.scores[0] for _, image in held_out] == [0.0] * 6
 
 
 def test_copies_of_an_image_are_held_out_together() -> None:
@@ -186,3 +195,33 @@ def test_copies_of_an_image_are_held_out_together() -> None:
 
     list(held_out_scores(Knowing(sampled, 8), sampled, not_needed, fit, np.arange(8), 0))
     assert all(len(pairs) < 4 for pairs in trained)  # else a fold was trained on every image
+
+
+def test_scores_of_places_are_capped_by_that_of_their_image() -> None:
+    scores = np.arange(200.0, dtype=np.float32)
+    image = WindowScores(scores, scores > 190)
+    assert image.capped.max() == np.mean([198.0, 199.0])  # the highest 1 %
+    np.testing.assert_array_equal(image.capped[:198], scores[:198])
+    np.testing.assert_array_equal(image.normal, scores[:191])
+
+
+def test_held_out_images_and_places_above_a_threshold() -> None:
+    rng = np.random.default_rng(0)
+    images = {
+        at: WindowScores(rng.normal(at, 1, 500).astype(np.float32), np.zeros(500, dtype=bool))
+        for at in (7, 3, 5)
+    }
+    defective = WindowScores(np.full(9, 99, np.float32), np.ones(9, dtype=bool))
+    held_out = HeldOutScores.of(images | {4: defective})
+    assert held_out.images.tolist() == [3, 5, 7]
+    places = np.concatenate([image.capped for image in images.values()])
+    for threshold in (3.3, 5.0, 7.9, 20.0):
+        expected = [image_score(images[at].scores) >= threshold for at in (3, 5, 7)]
+        assert held_out.n_images_above(threshold) == sum(expected)
+        share = held_out.share_of_places_above(threshold)
+        assert share == pytest.approx(np.mean(places >= threshold), abs=0.002)
+    header, arrays = held_out.to_state()
+    again = HeldOutScores.from_state(header, arrays)
+    np.testing.assert_array_equal(again.scores, held_out.scores)
+    with pytest.raises(ValueError, match="the held-out scores do not fit"):
+        HeldOutScores.from_state(header, arrays | {"scores": arrays["scores"][:1]})

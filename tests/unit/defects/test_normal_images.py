@@ -1,0 +1,199 @@
+"""The model of defect-free images, against slow ways to the same scores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hypervlad.defects.normal_images import (
+    NormalCells,
+    NormalImages,
+    cells_of,
+    edge_distances,
+    window_means,
+)
+from hypervlad.windows.maps import PaddedMaps
+
+
+def fitted(rows: NDArray[Any], n_codewords: int = 1, window: int = 1) -> NormalCells:
+    return NormalCells.fit(None, window, rows, n_codewords, seed=0)
+
+
+def as_cells(rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Cells in one row of an image."""
+    return rows[None].astype(np.float32)
+
+
+def test_codewords_are_whitened_and_robust() -> None:
+    rng = np.random.default_rng(0)
+    mixing = rng.standard_normal((5, 5)) * [1, 3, 0.2, 1, 5]
+    normal = rng.standard_normal((2000, 5)) @ mixing
+    # One codeword: Mahalanobis distance, with a ridge of a hundredth of the mean variance.
+    covariance = np.cov(normal.T)
+    covariance += 0.01 * np.trace(covariance) / 5 * np.eye(5)
+    offsets = normal - normal.mean(0)
+    expected = np.sqrt(np.einsum("ni,ij,nj->n", offsets, np.linalg.inv(covariance), offsets))
+    assert np.corrcoef(fitted(normal).distances(as_cells(normal))[0], expected)[0, 1] > 0.99
+    odd = normal[:15] + 40
+    with_odd = fitted(np.vstack([normal, odd]))
+    assert with_odd.distances(as_cells(odd)).min() > 3 * with_odd.distances(as_cells(normal)).max()
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_distances_of_window_means_to_the_nearest_codeword(window: int) -> None:
+    rng = np.random.default_rng(1)
+    model = fitted(rng.standard_normal((300, 4)), n_codewords=7, window=window)
+    cells = rng.standard_normal((4, 5, 4)).astype(np.float32)
+    found = model.distances(cells)
+    for row in range(4):
+        for column in range(5):
+            steps = range(-(window // 2), window // 2 + 1)
+            inside = [
+                cells[np.clip(row + y, 0, 3), np.clip(column + x, 0, 4)]
+                for y in steps
+                for x in steps
+            ]
+            white = (np.mean(inside, axis=0) - model.mean) @ model.whitening
+            nearest = min(np.linalg.norm(white - codeword) for codeword in model.codewords)
+            assert found[row, column] == pytest.approx(nearest, rel=1e-4)
+
+
+def test_few_or_equal_cells() -> None:
+    rng = np.random.default_rng(1)
+    assert len(fitted(rng.standard_normal((12, 4)), 128).codewords) == 2
+    flat = fitted(np.ones((50, 4)), 3)
+    assert np.isfinite(flat.distances(np.ones((2, 2, 4), np.float32))).all()
+    model = flat.standardised_by([np.zeros((3, 3), np.float32)], aligned=False)
+    assert np.isfinite(model.standardised(np.ones((3, 3), np.float32))).all()
+
+
+@given(st.integers(1, 12), st.integers(1, 12))
+def test_distance_from_the_nearest_edge(height: int, width: int) -> None:
+    found = edge_distances((height, width))
+    for y in range(height):
+        for x in range(width):
+            assert found[y, x] == min(y, x, height - 1 - y, width - 1 - x, 4)
+
+
+def test_distances_are_relative_to_those_at_the_same_distance_from_the_edge() -> None:
+    rng = np.random.default_rng(0)
+    level = np.array([9.0, 5.0, 3.0, 2.0, 2.0])[edge_distances((30, 40))]
+    held_out = [(level * rng.uniform(0.5, 1.5, level.shape)).astype(np.float32) for _ in range(20)]
+    model = fitted(rng.standard_normal((50, 3))).standardised_by(held_out, aligned=False)
+    values = np.concatenate([model.standardised(each).ravel() for each in held_out])
+    places = np.tile(edge_distances((30, 40)).ravel(), 20)
+    for place in range(5):
+        own = values[places == place]
+        assert np.median(own) == pytest.approx(0, abs=1e-5)
+        assert np.mean(own >= 1) == pytest.approx(0.1, abs=0.01)
+    # An image of another size, and one so small that it has only edges.
+    assert np.abs(model.standardised(level[:9, :7].astype(np.float32))).max() < 3
+    small = fitted(rng.standard_normal((50, 3))).standardised_by([held_out[0][:2, :2]], False)
+    assert small.usual.shape == (5,)
+    assert np.unique(small.usual).size == 1
+
+
+def test_a_few_defective_images_hardly_change_what_is_usual() -> None:
+    rng = np.random.default_rng(0)
+    held_out = [rng.gamma(9, size=(20, 20)).astype(np.float32) for _ in range(19)]
+    model = fitted(rng.standard_normal((50, 3)))
+    alone = model.standardised_by(held_out, aligned=False)
+    with_bad = model.standardised_by([*held_out, held_out[0] + 100], aligned=False)
+    np.testing.assert_allclose(with_bad.usual, alone.usual, rtol=0.1)
+    np.testing.assert_allclose(with_bad.spread, alone.spread, rtol=0.6)
+
+
+def test_of_aligned_images_each_place_has_its_own_usual_distance() -> None:
+    rng = np.random.default_rng(0)
+    level = np.ones((28, 28))
+    level[10:14, 18:22] = 6.0  # a hole that every part has
+    held_out = [(level * rng.uniform(0.8, 1.2, level.shape)).astype(np.float32) for _ in range(20)]
+    model = fitted(rng.standard_normal((50, 3)))
+    new = held_out[0].copy()
+    new[4:6, 4:6] = 6.0  # a hole at another place
+    found = model.standardised_by(held_out, aligned=True).standardised(new)
+    assert found[4:6, 4:6].min() > 5 * found[11:13, 19:21].max()
+    elsewhere = model.standardised_by(held_out, aligned=False).standardised(new)
+    assert elsewhere[11:13, 19:21].min() > 0.5 * elsewhere[4:6, 4:6].max()
+
+
+def test_sizes_count_the_same_however_many_windows_they_have() -> None:
+    rng = np.random.default_rng(0)
+    part = fitted(rng.standard_normal((50, 3)))
+    model = NormalImages((part, replace(part, window=3), replace(part, side=224)))
+    maps = [np.full((6, 8), value, np.float32) for value in (1.0, 3.0)]
+    reduced = np.full((28, 28), 10.0, np.float32)
+    np.testing.assert_allclose(model.combined([*maps, reduced]), np.full((6, 8), 6.0), rtol=1e-6)
+
+
+def test_layers_are_brought_to_one_grid_without_the_border() -> None:
+    rng = np.random.default_rng(0)
+    fine, middle, coarse = (
+        torch.from_numpy(rng.standard_normal((96 // s, 128 // s, 2)).astype(np.float32))
+        for s in (4, 8, 16)
+    )
+    cells, stride = cells_of(PaddedMaps([fine, middle, coarse], (96, 128), 16), (60, 90))
+    assert (stride, cells.shape) == (8, (8, 12, 6))
+    for row, column in [(0, 0), (3, 5), (7, 11)]:
+        y, x = row + 2, column + 2
+        block = fine[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean((0, 1))
+        np.testing.assert_allclose(cells[row, column, :2], block, rtol=1e-5)
+        np.testing.assert_array_equal(cells[row, column, 2:4], middle[y, x])
+    # A cell of the middle layer lies a quarter of a cell from the centre of a coarse one.
+    y, x = 4, 6
+    weights = np.outer([0.25, 0.75], [0.25, 0.75])
+    near = coarse[y // 2 - 1 : y // 2 + 1, x // 2 - 1 : x // 2 + 1].numpy()
+    expected = np.einsum("ij,ijc->c", weights, near)
+    np.testing.assert_allclose(cells[2, 4, 4:], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_windows_of_one_cell_are_the_cells() -> None:
+    cells = np.random.default_rng(0).random((3, 4, 2)).astype(np.float32)
+    assert window_means(cells, 1) is cells
+    assert window_means(cells, 3).shape == cells.shape
+
+
+def damaged(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    rng = np.random.default_rng(0)
+    part = fitted(rng.standard_normal((50, 3)))
+    part = part.standardised_by([rng.random((9, 9)).astype(np.float32)], aligned=False)
+    model = NormalImages((part, replace(part, window=3), replace(part, side=224)))
+    header, arrays = model.to_state()
+    again = NormalImages.from_state(header, arrays)
+    assert [vars(p).keys() for p in again.parts] == [vars(p).keys() for p in model.parts]
+    np.testing.assert_array_equal(again.parts[2].codewords, part.codewords)
+    NormalImages.from_state(header, arrays | {name: array})
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("0.mean", np.zeros(2, np.float32)),
+        ("1.mean", np.zeros(2, np.float32)),
+        ("1.whitening", np.eye(2, dtype=np.float32)),
+        ("2.codewords", np.zeros((0, 3), np.float32)),
+        ("2.codewords", np.zeros((4, 2), np.float32)),
+        ("2.codewords", np.full((4, 3), 1e9, np.float32)),
+        ("0.usual", np.zeros(4, np.float32)),
+        ("0.usual", np.zeros((28, 28), np.float32)),
+        ("0.spread", np.zeros(5, np.float32)),
+        ("0.usual", np.zeros((5, 1, 1), np.float32)),
+        ("0.usual", np.full(5, -1, np.float32)),
+    ],
+)
+def test_arrays_that_do_not_fit_are_an_error(name: str, array: NDArray[Any]) -> None:
+    with pytest.raises(ValueError, match=r"do not fit|has type|has values"):
+        damaged(name, array)
+
+
+def test_another_choice_of_sizes_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"sizes and windows are .* expected"):
+        NormalImages.from_state({"parts": [[None, 1]]}, {})

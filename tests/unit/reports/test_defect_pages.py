@@ -1,0 +1,184 @@
+"""What scoring writes, and the pages on which the threshold can be moved."""
+
+from __future__ import annotations
+
+import csv
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from support.dark_spots import Darkness, spotted
+from support.pages import Page
+
+from hypervlad.defects import Finding
+from hypervlad.images import ImageReadError, read_image, read_mask
+from hypervlad.metrics import evaluate_defects
+from hypervlad.reports import defects, write_defect_report, write_findings
+
+EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>.png"
+
+
+@pytest.fixture(autouse=True)
+def no_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(defects, "model_facts", lambda scorer: {"kind of model": "Darkness"})
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def write(folder: Path, images: list[Any], **options: Any) -> Any:
+    names = [f"{i}.png" for i in range(len(images))]
+    return write_findings(folder, Darkness(), images, names, **options)
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def test_every_image_has_a_mask(tmp_path: Path) -> None:
+    written = write(tmp_path, [spotted(0.9), spotted(0.3)])
+    first, second = (read_mask(tmp_path / "masks" / f"{i}.png.png") for i in range(2))
+    np.testing.assert_array_equal(first, spotted(0.9) < 0.5)
+    assert second.shape == (40, 60)
+    assert not second.any()
+    with Image.open(tmp_path / "masks" / "0.png.png") as image:
+        assert (image.mode, image.getextrema()) == ("L", (0, 255))
+    assert (written.n_scored, written.n_anomalous, written.n_regions) == (2, 1, 1)
+
+
+def test_sizes_are_in_micrometres_where_the_pixel_size_is_known(tmp_path: Path) -> None:
+    file = tmp_path / "known.tif"  # 250 nm per pixel
+    tifffile.imwrite(
+        file,
+        np.round(255 * spotted(0.9)).astype(np.uint8),
+        imagej=True,
+        resolution=(4, 4),
+        metadata={"unit": "um"},
+    )
+    write(tmp_path / "out", [file, spotted(0.9)])
+    known, unknown = rows_of(tmp_path / "out" / "scores.csv")
+    assert float(known["area_um2"]) == pytest.approx(64 / 16)
+    assert unknown["area_um2"] == ""
+    known, unknown = rows_of(tmp_path / "out" / "regions.csv")
+    assert (known["x"], known["y"], known["width"], known["area"]) == ("20", "10", "8", "64")
+    assert float(known["diameter"]) == pytest.approx(2 * np.sqrt(64 / np.pi))
+    in_um = {name: float(known[f"{name}_um"]) for name in ("width", "height", "diameter")}
+    assert in_um == pytest.approx({"width": 2, "height": 2, "diameter": 4 / np.sqrt(np.pi)})
+    assert float(known["area_um2"]) == pytest.approx(4)
+    assert {unknown[name] for name in unknown if "_um" in name} == {""}
+
+
+def test_bad_images_are_left_out_or_stop_the_run(tmp_path: Path) -> None:
+    images = [spotted(0.9), np.ones((5, 5)), spotted(0.1)]
+    written = write(tmp_path / "skip", images)
+    assert len(written.left_out) == 1
+    assert len(rows_of(tmp_path / "skip" / "scores.csv")) == 2
+    assert "too small" in Page(tmp_path / "skip" / "report.html").words
+    with pytest.raises(ImageReadError, match="too small"):
+        write(tmp_path / "raise", images, on_error="raise")
+    (row,) = rows_of(tmp_path / "raise" / "scores.csv")
+    assert row["path"] == "0.png"
+    assert [file.name for file in (tmp_path / "raise" / "masks").iterdir()] == ["0.png.png"]
+    assert "0.png" in Page(tmp_path / "raise" / "report.html").words
+
+
+# --- the page of scored images ----------------------------------------------------------------
+
+
+def test_the_page_has_scores_calls_and_counts(tmp_path: Path) -> None:
+    levels = [0.3, 0.9, 0.1, 0.6]
+    write(tmp_path, [spotted(level) for level in levels], held_out_scores=[0.1, 0.2, 0.55])
+    page = Page(tmp_path / "report.html")
+    words = re.sub(r"\s+", " ", page.words)
+    assert "Of 4 images, 2 are called anomalous, with 2 defective regions." in words
+    assert "called anomalous: 2 of 4 (50.0 %)" in words
+    assert "false alarms: 1 of 3 (33.3 %)" in words
+    assert "--threshold 0.5" in words
+    order = re.findall(r"(\d)\.png0\.\d+ ?(anomalous|normal)", words)
+    assert order == [("1", "anomalous"), ("3", "anomalous"), ("0", "normal"), ("2", "normal")]
+    assert page.data["threshold"] == 0.5
+    assert page.data["groups"][1] == [0.1, 0.2, 0.55]
+    assert np.sort(page.data["groups"][0]) == pytest.approx(sorted(levels), abs=1e-6)
+    assert "default-src 'none'" in page.policy
+
+
+def test_only_the_highest_scores_have_thumbnails(tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).permutation(np.linspace(0.1, 0.9, 30))
+    write(tmp_path, [spotted(level) for level in levels])
+    source = (tmp_path / "report.html").read_text(encoding="utf-8")
+    shown = re.findall(r"jpeg;base64,[^>]+><p>(\d+)\.png", source)
+    assert [int(number) for number in shown] == np.argsort(-levels)[:24].tolist()
+
+
+def test_names_cannot_break_the_page(tmp_path: Path) -> None:
+    written = defects.WrittenFindings(left_out=[f"{EVIL}: not an image"])
+    row = defects.ScoredRow(EVIL, 0.7, True, "anomalous", "normal", ["1.0 %", "1"])
+    written.images.append(row)
+    defects._write_findings_page(tmp_path / "p.html", Darkness(), written, ())
+    page = Page(tmp_path / "p.html")
+    assert len(page.scripts) == 2
+    assert page.words.count(EVIL) == 2
+
+
+def test_a_page_without_images_is_a_page(tmp_path: Path) -> None:
+    write(tmp_path, [np.ones((5, 5))])
+    assert "Of 0 images, 0 are called anomalous" in Page(tmp_path / "report.html").words
+
+
+def test_a_threshold_outside_a_gap_is_warned_of(tmp_path: Path) -> None:
+    low, high = np.linspace(0.1, 0.15, 6), np.linspace(0.8, 0.85, 4)
+    images = [spotted(level) for level in [*low, *high]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write(tmp_path / "inside", images)
+    assert "Check the threshold" not in Page(tmp_path / "inside" / "report.html").words
+    with pytest.warns(UserWarning, match=r"up to 0\.15 and from 0\.8, but.* --threshold 0\.4"):
+        write_findings(
+            tmp_path / "above", Darkness(0.9), images, [f"{i}.png" for i in range(len(images))]
+        )
+    assert "Check the threshold" in Page(tmp_path / "above" / "report.html").words
+
+
+# --- the page of an evaluation ----------------------------------------------------------------
+
+
+def test_an_evaluation_counts_found_images_and_false_alarms(tmp_path: Path) -> None:
+    levels = [0.9, 0.8, 0.2, 0.7, 0.1]
+    images = [spotted(level) for level in levels]
+    masks = [image < 1 for image in images[:3]] + [None, None]
+    result = evaluate_defects(Darkness(), images, masks, [EVIL, "b", "c", "d", "e"])
+    path = write_defect_report(
+        tmp_path / "p.html", Darkness(), images, result, held_out_scores=[0.3]
+    )
+    page = Page(path)
+    words = re.sub(r"\s+", " ", page.words)
+    assert "Of 5 images, 3 have defects, and the scorer finds 2 of them; it calls 1 of" in words
+    assert "found: 2 of 3 (66.7 %) missed: 1 of 3 (33.3 %)" in words
+    assert "false alarms: 1 of 2 (50.0 %)" in words
+    assert "false alarms: 0 of 1 (0.0 %)" in words
+    calls = re.findall(r"(anomalous|normal) \((\w+ ?\w*)\)", words)
+    assert [outcome for _, outcome in calls] == ["found", "found", "false alarm", "missed", "right"]
+    assert EVIL in page.words
+    assert [len(scores) for scores in page.data["groups"]] == [3, 2, 1]
+
+
+def test_pixels_of_normal_images_are_not_found(tmp_path: Path) -> None:
+    """As in the tables: such an image has no defective pixel, whatever its map is."""
+
+    class Strict(Darkness):
+        def find(self, image: Any) -> Finding:
+            return Finding.of(1 - read_image(image), self.threshold_, score=0.4)
+
+    image = spotted(0.9)
+    result = evaluate_defects(Strict(), [image], [image < 1], ["a"])
+    (only,) = result.images
+    assert not only.is_called
+    assert only.found_fraction == 0
+    assert only.confusion.true_positives == 0
+    assert not result.worst[0].found.any()

@@ -1,0 +1,94 @@
+"""Histograms of scores, and the warning about a threshold outside a gap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hypervlad.reports.scores import Outcome, ScoreChart, ScoreGroup, threshold_warning
+
+ABOVE, BELOW = Outcome("called", "called"), Outcome("others", "plain")
+
+
+def chart(*groups: list[float], threshold: float = 2.0) -> ScoreChart:
+    return ScoreChart(
+        [ScoreGroup.of(str(i), scores, ABOVE, BELOW) for i, scores in enumerate(groups)], threshold
+    )
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [0.113, 0.27, 0.91],
+        [-7.0, 3.0, 12.5],
+        [1e-9, 2e-9],
+        [5.0],
+        [0.0],
+        [-3.0, -3.0],
+        [1e12, 3e12],
+    ],
+)
+def test_the_slider_covers_all_scores(scores: list[float]) -> None:
+    found = chart(scores)
+    assert found.low <= min(scores)
+    assert max(scores) < found.high, "a threshold that no image reaches can be chosen"
+    assert found.step < found.high - found.low
+    assert 0 <= found.position(min(scores)) <= found.position(max(scores)) <= 100
+    assert sum(bar.number for bar in found.bars(found.groups[0])) == len(scores)
+
+
+def test_bars_count_the_images_of_a_group() -> None:
+    found = chart([0.0, 0.0, 0.0, 10.0], [5.1], [])
+    assert len(found.groups) == 2, "without the empty one"
+    first, last = found.bars(found.groups[0])
+    assert (first.left, first.number, last.number) == (0, 3, 1)
+    assert first.height == 3 * last.height
+    assert last.left + last.width == pytest.approx(100)
+    (middle,) = found.bars(found.groups[1])
+    assert middle.height == first.height, "each group has its own scale"
+    assert middle.left <= 51 < middle.left + middle.width
+
+
+def test_ticks_are_round_numbers() -> None:
+    assert [text for _, text in chart([0.1, 0.52]).ticks()] == ["0.1", "0.2", "0.3", "0.4", "0.5"]
+    assert [text for _, text in chart([-30.0, 71.0]).ticks()] == [
+        *("-20", "0", "20", "40", "60"),
+    ]
+
+
+def test_a_threshold_near_the_scores_is_on_the_axis() -> None:
+    assert chart([1.0, 3.0], threshold=4.5).high > 4.5
+    assert chart([1.0, 3.0], threshold=-0.5).low < -0.5
+
+
+def test_a_threshold_far_from_the_scores_is_at_the_end() -> None:
+    found = chart([1.0, 3.0], threshold=1e9)
+    assert found.high < 4
+    assert found.position(1e9) == 100
+    assert found.position(-1e9) == 0
+
+
+def test_without_images_there_is_a_chart_of_the_threshold() -> None:
+    assert chart(threshold=3.0).low <= 3 < chart(threshold=3.0).high
+    assert chart([], threshold=0.0).groups == []
+
+
+def test_a_warning_names_the_gap_and_a_value_within() -> None:
+    scores = [*np.linspace(1, 2, 12), *np.linspace(8, 9, 8)]
+    for threshold in (1.5, 2.0, 8.5, 100.0):
+        warning = threshold_warning(scores, threshold)
+        assert warning is not None
+        assert "up to 2 and from 8" in warning
+        assert f"the threshold, {threshold:.4g}," in warning
+        assert "--threshold 5 does" in warning
+    for threshold in (2.1, 5.0, 8.0):
+        assert threshold_warning(scores, threshold) is None
+    assert threshold_warning(np.linspace(1, 2, 20), 5.0) is None
+
+
+def test_a_value_in_a_narrow_gap_has_the_digits_that_it_needs() -> None:
+    scores = 1000 + np.array([0.0, 1e-6, 2e-6, 1e-4, 1.01e-4, 1.02e-4] * 3)
+    warning = threshold_warning(scores, 5.0)
+    assert warning is not None
+    value = float(warning.split("--threshold ")[1].split()[0])
+    assert 1000.000002 < value <= 1000.0001
