@@ -22,6 +22,7 @@ from sklearn.ensemble import IsolationForest
 from benchmarks.defects.rivals import Method, PaDiM, PatchCore, Scored, SquareNetwork
 from benchmarks.defects.scores import PATCH
 from hypervlad import PatchDefectScorer, default_patch_encoder
+from hypervlad.defects.normal_images import NormalCells, NormalImages
 from hypervlad.defects.thresholds import WindowScores, image_score, threshold_of_best_f1
 from hypervlad.presets import carrillo2020
 from hypervlad.splits import holdout_split
@@ -49,8 +50,13 @@ class Ours:
         self.scorer = PatchDefectScorer(**self.parameters).fit(images, masks=masks)
 
     def score(self, image: np.ndarray) -> Scored:
-        network, model = self.scorer.encoder_.network(), type(self.scorer.model_)
-        with timed(network, "_forward") as passes, timed(model, "scores") as searches:
+        network, model = self.scorer.encoder_.network(), self.scorer.model_
+        search = (
+            (NormalCells, "distances")
+            if isinstance(model, NormalImages)
+            else (type(model), "scores")
+        )
+        with timed(network, "_forward") as passes, timed(*search) as searches:
             began = time.perf_counter()
             found = self.scorer.find(image)
             whole = time.perf_counter() - began

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hypervlad.defects import Finding
@@ -76,7 +76,7 @@ _REGION_COLUMNS = (
 _N_THUMBNAILS = 24
 _THUMBNAIL_SIDE = 240  # pixels, of the longer side at least
 _QUALITY = 80
-_OTHERS = Outcome("others", "plain")
+_FALSE_ALARMS, _OTHERS = Outcome("false alarms", "found"), Outcome("others", "plain")
 
 
 @dataclass
@@ -142,7 +142,6 @@ def write_findings(
     images: Sequence[Any],
     names: Sequence[str],
     *,
-    held_out_scores: ArrayLike = (),
     on_error: str = "skip",
     progress: bool = False,
 ) -> WrittenFindings:
@@ -152,7 +151,7 @@ def write_findings(
     - ``masks/NAME.png``: 255 at the defective pixels, which are those that reach the threshold in
       images called anomalous, and 0 elsewhere.
     - ``overlays/NAME.png``: the image, with outlines around its defective regions.
-    - ``scores.csv``: path, score (the mean of the highest windows), highest (of all pixels),
+    - ``scores.csv``: path, score (the mean of the highest 1 % of places), highest (of all pixels),
       threshold, called ("anomalous" if the score reaches the threshold, or "normal"),
       area_fraction (share of the image that is defective), area_um2, n_regions; one line per image.
     - ``regions.csv``: path, x, y, width, height (the box), area, diameter (of a circle of the same
@@ -172,8 +171,6 @@ def write_findings(
     images : sequence of n paths or arrays
     names : sequence of n str
         Names of the images: relative paths, with forward slashes.
-    held_out_scores : array-like of shape (m,), optional
-        Scores of defect-free training images by models that were not trained on them.
     on_error : {"raise", "skip"}, default="skip"
         With "skip", images that cannot be read or are smaller than a patch are left out.
     progress : bool, default=False
@@ -212,7 +209,7 @@ def write_findings(
             written.add(name, found, micrograph)
     finally:
         written.write_tables(folder)
-        warning = _write_findings_page(folder / PAGE, scorer, written, held_out_scores)
+        warning = _write_findings_page(folder / PAGE, scorer, written)
     if warning is not None:
         warnings.warn(warning, UserWarning, stacklevel=2)
     return written
@@ -270,16 +267,14 @@ def _thumbnail(pixels: NDArray[Any], mask: NDArray[np.bool_]) -> str:
     return base64.b64encode(encode_jpeg(small, 2 * _THUMBNAIL_SIDE, _QUALITY)).decode("ascii")
 
 
-def _write_findings_page(
-    path: Path, scorer: Any, written: WrittenFindings, held_out_scores: ArrayLike
-) -> str | None:
+def _write_findings_page(path: Path, scorer: Any, written: WrittenFindings) -> str | None:
     """Write the page of scored images; return its warning about the threshold, if any."""
     threshold, scores = scorer.threshold_, [image.score for image in written.images]
     called = Outcome("called anomalous", "found")
     chart = ScoreChart(
         [
             ScoreGroup.of("New images", scores, called, _OTHERS),
-            _held_out_group(held_out_scores),
+            _held_out_group(scorer),
         ],
         threshold,
     )
@@ -292,16 +287,15 @@ def _write_findings_page(
         title="Defects found",
         written=written,
         warning=warning,
-        has_held_out=bool(np.size(held_out_scores)),
         thumbnails=written.thumbnails(),
         images=_by_score(written.images),
     )
     return warning
 
 
-def _held_out_group(scores: ArrayLike) -> ScoreGroup:
-    false_alarms = Outcome("false alarms", "found")
-    return ScoreGroup.of("Defect-free training images, held out", scores, false_alarms, _OTHERS)
+def _held_out_group(scorer: Any) -> ScoreGroup:
+    scores = scorer.held_out_.scores
+    return ScoreGroup.of("Training images, held out", scores, _FALSE_ALARMS, _OTHERS)
 
 
 def _by_score(rows: Iterable[ScoredRow]) -> list[ScoredRow]:
@@ -328,8 +322,6 @@ def write_defect_report(
     scorer: Any,
     images: Sequence[Any],
     result: DefectEvaluation,
-    *,
-    held_out_scores: ArrayLike = (),
 ) -> Path:
     """Write a page on the evaluation of a scorer, on which the threshold can be moved.
 
@@ -342,8 +334,6 @@ def write_defect_report(
     images : sequence of n paths or arrays
         The images of ``result``.
     result : DefectEvaluation
-    held_out_scores : array-like of shape (m,), optional
-        Scores of defect-free training images by models that were not trained on them.
     """
     path, worst = Path(path), result.worst
     shown = [images[each.position] for each in worst]
@@ -365,7 +355,7 @@ def write_defect_report(
         path,
         "defects.html",
         scorer,
-        ScoreChart(_evaluated_groups(result, held_out_scores), result.threshold),
+        ScoreChart(_evaluated_groups(result, scorer), result.threshold),
         title="How well defects are found",
         result=result,
         n_defective=sum(image.is_defective for image in result.images),
@@ -383,18 +373,17 @@ def write_defect_report(
     return path
 
 
-def _evaluated_groups(result: DefectEvaluation, held_out_scores: ArrayLike) -> list[ScoreGroup]:
+def _evaluated_groups(result: DefectEvaluation, scorer: Any) -> list[ScoreGroup]:
     defective, defect_free = (
         [image.score for image in result.images if image.is_defective == kind]
         for kind in (True, False)
     )
-    false_alarms = Outcome("false alarms", "found")
     return [
         ScoreGroup.of(
             "Defective images", defective, Outcome("found", "hit"), Outcome("missed", "missed")
         ),
-        ScoreGroup.of("Defect-free images", defect_free, false_alarms, _OTHERS),
-        _held_out_group(held_out_scores),
+        ScoreGroup.of("Defect-free images", defect_free, _FALSE_ALARMS, _OTHERS),
+        _held_out_group(scorer),
     ]
 
 

@@ -24,7 +24,6 @@ from selenium.webdriver.common.keys import Keys
 pytestmark = pytest.mark.slow
 EVIL = "</script><script>document.title='broken'</script><!-- & \"'.png"
 LEVELS = [0.9, 0.8, 0.2, 0.7, 0.1, 0.45]
-HELD_OUT = [0.15, 0.3, 0.55]
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +35,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     names = ["a", "b", "c", "d", "e", "f"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(defects, "model_facts", lambda scorer: {"kind of model": EVIL})
-        write_findings(folder, Darkness(), images, names, held_out_scores=HELD_OUT)
+        write_findings(folder, Darkness(), images, names)
         evaluation = evaluate_defects(Darkness(), images, masks, [EVIL, *names[1:]])
         path = folder / "evaluation.html"
-        write_defect_report(path, Darkness(), images, evaluation, held_out_scores=HELD_OUT)
+        write_defect_report(path, Darkness(), images, evaluation)
     return {"scores": folder / "report.html", "evaluation": path}
 
 
@@ -134,7 +133,7 @@ def test_a_number_beyond_the_scores_calls_none(scores: Opened) -> None:
 def test_found_images_and_false_alarms_follow(evaluation: Opened) -> None:
     assert "broken" not in evaluation.browser.title
     assert evaluation.texts(".group strong") == [
-        *("Defective images", "Defect-free images", "Defect-free training images, held out"),
+        *("Defective images", "Defect-free images", "Training images, held out"),
     ]
     assert evaluation.texts(".chart .above")[:2] == ["2 of 3 (66.7 %)", "1 of 3 (33.3 %)"]
     evaluation.write("0.15")

@@ -11,6 +11,8 @@ import numpy as np
 from hypervlad.defects import Finding
 from hypervlad.images import ImageReadError, ReadOptions, read_image
 
+HELD_OUT = (0.1, 0.2, 0.55)
+
 
 @dataclass
 class Darkness:
@@ -18,6 +20,7 @@ class Darkness:
 
     threshold_: float = 0.5
     patch_: int = 10
+    held_out_: Any = field(default_factory=lambda: SimpleNamespace(scores=HELD_OUT))
     encoder_: Any = field(
         default_factory=lambda: SimpleNamespace(
             fitted_params_=SimpleNamespace(read_options=ReadOptions())

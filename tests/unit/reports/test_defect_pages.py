@@ -93,7 +93,7 @@ def test_bad_images_are_left_out_or_stop_the_run(tmp_path: Path) -> None:
 
 def test_the_page_has_scores_calls_and_counts(tmp_path: Path) -> None:
     levels = [0.3, 0.9, 0.1, 0.6]
-    write(tmp_path, [spotted(level) for level in levels], held_out_scores=[0.1, 0.2, 0.55])
+    write(tmp_path, [spotted(level) for level in levels])
     page = Page(tmp_path / "report.html")
     words = re.sub(r"\s+", " ", page.words)
     assert "Of 4 images, 2 are called anomalous, with 2 defective regions." in words
@@ -120,7 +120,7 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     written = defects.WrittenFindings(left_out=[f"{EVIL}: not an image"])
     row = defects.ScoredRow(EVIL, 0.7, True, "anomalous", "normal", ["1.0 %", "1"])
     written.images.append(row)
-    defects._write_findings_page(tmp_path / "p.html", Darkness(), written, ())
+    defects._write_findings_page(tmp_path / "p.html", Darkness(), written)
     page = Page(tmp_path / "p.html")
     assert len(page.scripts) == 2
     assert page.words.count(EVIL) == 2
@@ -153,19 +153,17 @@ def test_an_evaluation_counts_found_images_and_false_alarms(tmp_path: Path) -> N
     images = [spotted(level) for level in levels]
     masks = [image < 1 for image in images[:3]] + [None, None]
     result = evaluate_defects(Darkness(), images, masks, [EVIL, "b", "c", "d", "e"])
-    path = write_defect_report(
-        tmp_path / "p.html", Darkness(), images, result, held_out_scores=[0.3]
-    )
+    path = write_defect_report(tmp_path / "p.html", Darkness(), images, result)
     page = Page(path)
     words = re.sub(r"\s+", " ", page.words)
     assert "Of 5 images, 3 have defects, and the scorer finds 2 of them; it calls 1 of" in words
     assert "found: 2 of 3 (66.7 %) missed: 1 of 3 (33.3 %)" in words
     assert "false alarms: 1 of 2 (50.0 %)" in words
-    assert "false alarms: 0 of 1 (0.0 %)" in words
+    assert "false alarms: 1 of 3 (33.3 %)" in words
     calls = re.findall(r"(anomalous|normal) \((\w+ ?\w*)\)", words)
     assert [outcome for _, outcome in calls] == ["found", "found", "false alarm", "missed", "right"]
     assert EVIL in page.words
-    assert [len(scores) for scores in page.data["groups"]] == [3, 2, 1]
+    assert [len(scores) for scores in page.data["groups"]] == [3, 2, 3]
 
 
 def test_pixels_of_normal_images_are_not_found(tmp_path: Path) -> None:
