@@ -60,7 +60,7 @@ def code_digest(*scripts: str, modules: Collection[str] = ()) -> str:
     *scripts : str
         Paths below ``benchmarks/``, without ".py", such as "accuracy/methods".
     modules : collection of str
-        The modules of the package that count; by default all that compute results.
+        The folders and files of the package that count; by default all that compute results.
     """
     files = [path for path in sorted(PACKAGE.rglob("*.py")) if _counts(path, modules)]
     files += [BENCHMARKS / f"{name}.py" for name in scripts]
@@ -68,8 +68,10 @@ def code_digest(*scripts: str, modules: Collection[str] = ()) -> str:
 
 
 def _counts(path: Path, modules: Collection[str]) -> bool:
-    module = path.relative_to(PACKAGE).parts[0]
-    return module in modules if modules else module not in NO_RESULTS
+    relative = path.relative_to(PACKAGE)
+    if modules:
+        return any(relative.is_relative_to(module) for module in modules)
+    return relative.parts[0] not in NO_RESULTS
 
 
 @functools.cache

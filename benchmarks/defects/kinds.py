@@ -54,7 +54,7 @@ BACKBONE, WEIGHTS = "mobilenet_v2", "imagenet"
 TRAIN_TILES, TRAIN_MATS = (5, 20, 40), (80,)
 N_MATS_OF_KIND = 40
 CODE_OF_RIVALS = ("defects/rivals", "defects/scores")
-MODULES_OF_RIVALS = ("backbones", "hypercolumns.py", "metrics")
+MODULES_OF_RIVALS = ("backbones", "hypercolumns.py", "metrics/maps.py")
 COSTS = ("network_ms", "other_ms", "search_ms", "bytes")
 Makers = dict[str, Callable[[], Method]]
 Runs = dict[tuple[str, int], list[dict[str, Any]]]  # of the splits, by method and training images
@@ -124,7 +124,7 @@ def row(title: str, n_train: int, runs: Sequence[dict[str, Any]]) -> dict[str, A
     if runs[0]["threshold"] is not None:
         found["called"] = {
             kind: [
-                float((run["highest"][run["kinds"] == kind] >= run["threshold"]).mean())
+                float((run["scores"][run["kinds"] == kind] >= run["threshold"]).mean())
                 for run in runs
             ]
             for kind in (*kinds, FREE)
@@ -166,7 +166,7 @@ def false_alarms(
     for seed in range(n_splits):
         make = partial(Ours, {"random_state": seed, "fpr": fpr})
         run = bench.run(OURS, make, n_train, seed, only_free=True, fpr=fpr, code=code)
-        called.append(run["highest"] >= run["threshold"])
+        called.append(run["scores"] >= run["threshold"])
         images.update(run["sources"].tolist())
     share = float(np.mean(called))
     low, high = wilson_interval(share, len(images))

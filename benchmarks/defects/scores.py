@@ -55,13 +55,13 @@ def scores_by_kind(
     Returns
     -------
     dict
-        For each test image, in the order of ``test``: ``scores``, ``highest`` (of its map) and
-        ``control``. By kind of defect, over its images and the defect-free ones: ``pixel_auroc``
-        and ``pro``. Of the method: ``threshold`` (None if it has none), the medians of its times in
-        milliseconds, and its ``bytes``.
+        For each test image, in the order of ``test``: ``scores`` and ``control``. By kind of
+        defect, over its images and the defect-free ones: ``pixel_auroc`` and ``pro``. Of the
+        method: ``threshold`` (None if it has none), the medians of its times in milliseconds, and
+        its ``bytes``.
     """
     method.fit([surface.images[i] for i in train], None)
-    per_image = {name: np.full(len(test), np.nan) for name in ("scores", "highest", "control")}
+    per_image = {name: np.full(len(test), np.nan) for name in ("scores", "control")}
     seconds = []
 
     def score_kind(kind: str, tally: PixelTally) -> PixelTally:
@@ -70,7 +70,6 @@ def scores_by_kind(
             scored = method.score(image)
             tally.add(scored.map, mask)
             per_image["scores"][at] = scored.score
-            per_image["highest"][at] = scored.map.max()
             per_image["control"][at] = control_score(scored.map, mask)
             seconds.append((scored.network_seconds, scored.other_seconds, scored.search_seconds))
         return tally

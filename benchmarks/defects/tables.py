@@ -241,3 +241,52 @@ def _mean(values: Sequence[float | None]) -> float:
 
 def _share(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.3f}"
+
+
+def factors_section(results: Sequence[dict[str, Any]]) -> str:
+    """Return, for each surface, a table of variants of the label-free design, and choices."""
+    return "\n\n".join(_factors_of_a_surface(result) for result in results)
+
+
+def _factors_of_a_surface(result: dict[str, Any]) -> str:
+    rows = result["rows"]
+    kinds = list(rows[0]["image_auroc"])
+    lines = []
+    for row in rows:
+        cells = [_share(_mean(row["image_auroc"][kind])) for kind in kinds]
+        control = {kind: _mean(values) for kind, values in row["control"].items()}
+        highest = max(control, key=lambda kind: np.nan_to_num(control[kind], nan=-1))
+        mean, worst = map(_share, mean_and_worst(row["image_auroc"]))
+        cells += [mean + _mark_of_gain(row), worst, f"{_share(control[highest])} ({highest})"]
+        lines.append([row["factor"], row["variant"], *cells])
+    return "\n\n".join(
+        [
+            f"**{result['surface'].replace('_', ' ')}** ({result['n_train']} images to learn from, "
+            f"{result['n_test']} defect-free ones to test, {result['n_splits']} splits; image "
+            f"AUROC). {_effects(rows)}",
+            table(["factor", "variant", *kinds, "mean", "worst", "highest control"], lines),
+            f"Chosen without looking at a kind:\n\n{_choices_table(result['choices'])}",
+        ]
+    )
+
+
+def _effects(rows: list[dict[str, Any]]) -> str:
+    """Say which variants have a better mean than the first row, a similar one, and a worse one."""
+    found: dict[str, list[tuple[float, str]]] = {" ▲": [], "": [], " ▼": []}
+    for row in rows[1:]:
+        gain = row["difference"]["value"]
+        name = f"{row['factor']}, {row['variant']} ({gain:+.3f})"
+        found[_mark_of_gain(row)].append((gain, name))
+    heads = ("Mean higher than of the present design", "No clear difference", "Lower")
+    texts = []
+    for head, (mark, named) in zip(heads, found.items(), strict=True):
+        ordered = sorted(named, reverse=mark != " ▼")
+        texts.append(f"{head}: {'; '.join(name for _, name in ordered) or 'none'}.")
+    return " ".join(texts)
+
+
+def _mark_of_gain(row: dict[str, Any]) -> str:
+    """Mark a variant that is better or worse than the first, if the interval excludes 0."""
+    if row["difference"]["low"] > 0:
+        return " ▲"
+    return " ▼" if row["difference"]["high"] < 0 else ""

@@ -17,6 +17,7 @@ PROGRAMS = [
     "alignment",
     "alignment.speed",
     "defects",
+    "defects.factors",
     "defects.kinds",
     "defects.speed",
     "papers.carrillo2020",
