@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch.nn import functional
 
 from benchmarks.common.checkpoints import load_or_run
@@ -250,8 +249,7 @@ def fit(part: Part, space: Space, seed: int) -> NormalCells:
     else:
         every = -(-len(space.cells) // (normal_images._MAX_PER_CODEWORD * part.n_codewords))
         white = (space.cells[::every] - space.mean) @ whitening
-        means = KMeans(part.n_codewords, init="random", n_init=1, max_iter=20, random_state=seed)
-        codewords = means.fit(white).cluster_centers_
+        codewords = normal_images.codewords_of(white, part.n_codewords, seed)
     found = (array.astype(np.float32) for array in (space.mean, whitening, codewords))
     places = normal_images._MAX_EDGE_DISTANCE + 1
     nothing = np.zeros(places, np.float32), np.ones(places, np.float32)

@@ -177,13 +177,9 @@ class NormalCells:
         n_codewords = max(1, min(n_codewords, len(kept) // _MIN_PER_CODEWORD))
         every = -(-len(kept) // (_MAX_PER_CODEWORD * n_codewords))  # more would only take longer
         white = (kept[::every] - mean) @ whitening
-        distinct = np.unique(white, axis=0)
-        n_codewords = min(n_codewords, len(distinct))
-        start = np.random.default_rng(seed).choice(distinct, n_codewords, replace=False)
-        kmeans = KMeans(n_codewords, init=start, n_init=1, max_iter=20).fit(white)
         n_places = _MAX_EDGE_DISTANCE + 1
         profiles = np.zeros(n_places), np.ones(n_places)
-        found = (mean, whitening, kmeans.cluster_centers_, *profiles)
+        found = (mean, whitening, codewords_of(white, n_codewords, seed), *profiles)
         return cls(side, window, *(array.astype(np.float32) for array in found))
 
     def distances(self, cells: Cells) -> NDArray[np.float32]:
@@ -444,6 +440,15 @@ def resized(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.f
     planes = torch.from_numpy(values)[None, None]
     found = functional.interpolate(planes, tuple(shape), mode="bilinear", antialias=True)
     return np.asarray(found[0, 0].numpy())
+
+
+def codewords_of(white: FloatArray, n_codewords: int, seed: int) -> FloatArray:
+    """Return at most so many K-means codewords (K, D) of whitened cells (n, D)."""
+    distinct = np.unique(white, axis=0)
+    n_codewords = min(n_codewords, len(distinct))
+    start = np.random.default_rng(seed).choice(distinct, n_codewords, replace=False)
+    kmeans = KMeans(n_codewords, init=start, n_init=1, max_iter=20).fit(white)
+    return np.asarray(kmeans.cluster_centers_)
 
 
 def _whitening(cells: FloatArray) -> tuple[FloatArray, FloatArray]:
