@@ -89,18 +89,18 @@ def put_boosting(arrays: Arrays, into: Any) -> None:
 
 
 def window_model_arrays(model: Any) -> Arrays:
-    """Return what a defect scorer has learnt of windows: codewords, or a boosted softmax."""
+    """Return what a defect scorer has learnt: of defect-free images, or a boosted softmax."""
     learner = getattr(model, "learner", None)
     if learner is not None:
         return _under("boosting.", boosting_arrays(learner))
-    mean, whitening, codewords = (getattr(model, name) for name in _fields(model))
-    return {"mean": mean, "whitening": whitening, "codewords": codewords}
+    return _under("normal.", model.to_state()[1])
 
 
 def window_model_of(arrays: Arrays, like: Any) -> Any:
     """Return a window model of the class of another one."""
-    if "codewords" in arrays:
-        return type(like)(arrays["mean"], arrays["whitening"], arrays["codewords"])
+    normal = _below("normal.", arrays)
+    if normal:
+        return type(like).from_state(like.to_state()[0], normal)
     model = copy.deepcopy(like)
     put_boosting(_below("boosting.", arrays), model.learner)
     return model
@@ -132,10 +132,6 @@ def with_arrays(kind: str, model: Any, arrays: Arrays) -> Any:
     else:
         put_boosting(_below("boosting.", arrays), model.boosting_)
     return model
-
-
-def _fields(model: Any) -> list[str]:
-    return list(type(model).__dataclass_fields__)
 
 
 def _count(arrays: Arrays, prefix: str) -> int:
