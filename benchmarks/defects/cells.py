@@ -114,13 +114,7 @@ class Space:
     @classmethod
     def of(cls, cells: Cells, trim: bool) -> Space:
         """Whiten cells as `NormalCells.fit` does."""
-        vectors = cells.astype(np.float64)
-        kept = vectors
-        for _ in range(normal_images._TRIM_ROUNDS if trim else 0):
-            mean, whitening = normal_images._whitening(kept)
-            distances = np.square((vectors - mean) @ whitening).sum(axis=1)
-            kept = vectors[distances <= np.quantile(distances, 1 - normal_images._TRIM_FRACTION)]
-        return cls(kept, *normal_images._whitening(kept))
+        return cls(*normal_images.whitened(cells, normal_images._TRIM_ROUNDS if trim else 0))
 
 
 class Learner:
@@ -247,10 +241,7 @@ def fit(part: Part, space: Space, seed: int) -> NormalCells:
         chosen = np.random.default_rng(seed).permutation(len(space.cells))[: part.n_codewords]
         codewords = (space.cells[chosen] - space.mean) @ whitening
     else:
-        every = -(-len(space.cells) // (normal_images._MAX_PER_CODEWORD * part.n_codewords))
-        white = (space.cells[::every] - space.mean) @ whitening
-        codewords = normal_images.codewords_of(white, part.n_codewords, seed)
+        own = (space.cells, space.mean, whitening)
+        codewords = normal_images.codewords_of(own, part.n_codewords, seed)
     found = (array.astype(np.float32) for array in (space.mean, whitening, codewords))
-    places = normal_images._MAX_EDGE_DISTANCE + 1
-    nothing = np.zeros(places, np.float32), np.ones(places, np.float32)
-    return NormalCells(None, part.window, *found, *nothing)
+    return NormalCells(None, part.window, *found)

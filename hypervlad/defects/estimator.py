@@ -289,10 +289,11 @@ class PatchDefectScorer(ImageEstimator):
                 model, held_out = self._fit_labelled(labels, *given)
             else:
                 model, held_out = self._fit_normal(*given)
-            threshold = self._choose_threshold(held_out)
+            summary = HeldOutScores.of(held_out)
+            threshold = self._choose_threshold(held_out, summary)
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.model_, self.threshold_ = encoder, model, _checked_threshold(threshold)
-        self.held_out_ = HeldOutScores.of(held_out)
+        self.held_out_ = summary
         self.patch_, self.stride_ = patch, stride
         self.n_images_ = encoder.n_images_
         return self
@@ -481,9 +482,9 @@ class PatchDefectScorer(ImageEstimator):
         first = {key: at for at, key in reversed(keys.items())}
         chosen = sorted(first.values() & of_image.keys(), key=lambda at: keys[at])[:_MAX_HELD_OUT]
         model, scores = fit.finish(parts, {at: of_image[at] for at in chosen})
-        is_defective = {at: np.zeros(own.size, dtype=bool) for at, own in scores.items()}
         return model, {
-            at: WindowScores(own.ravel(), is_defective[at]) for at, own in scores.items()
+            at: WindowScores(own.ravel(), np.zeros(own.size, dtype=bool))
+            for at, own in scores.items()
         }
 
     def _fit_labelled(
@@ -538,13 +539,12 @@ class PatchDefectScorer(ImageEstimator):
         model = learn(windows)
         return model, dict(held_out_scores(model, windows, all_scores, learn, groups, seed))
 
-    def _choose_threshold(self, held_out: dict[int, WindowScores]) -> float:
+    def _choose_threshold(self, held_out: dict[int, WindowScores], summary: HeldOutScores) -> float:
         if self.threshold == "f1":
             return threshold_of_best_f1(held_out.values())
         if self.threshold == "patch_fpr":
             return threshold_at_patch_rate(held_out.values(), float(self.fpr))
-        scores = [image_score(own.normal) for own in held_out.values() if len(own.normal)]
-        return threshold_at_rate(np.array(scores), float(self.fpr))
+        return threshold_at_rate(summary.scores.astype(np.float64), float(self.fpr))
 
     def _scores(self, image: PreparedImage) -> tuple[NDArray[np.floating], WindowGrid]:
         """Return the scores (R, S) of an image's cells or overlapping windows, and their grid."""

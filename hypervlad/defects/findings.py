@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -55,21 +56,18 @@ class Finding:
         Of the image.
     mask : ndarray of bool, shape (H, W)
         The defective pixels.
-    regions : list of Region
-        Of the mask, the highest score first.
     """
 
     map: NDArray[np.float32]
     threshold: float
     score: float
     mask: NDArray[np.bool_]
-    regions: list[Region]
 
     @classmethod
     def of(
         cls, scores: NDArray[np.float32], threshold: float, score: float | None = None
     ) -> Finding:
-        """Find the regions of a score map.
+        """Find the defective pixels of a score map.
 
         Parameters
         ----------
@@ -94,13 +92,17 @@ class Finding:
         # A resampled map can miss the highest window, and an anomalous image has a defect.
         level = min(threshold, highest) if own >= threshold else math.inf
         mask = scores >= np.float32(level)
+        return cls(scores, threshold, own, mask)
+
+    @functools.cached_property
+    def regions(self) -> list[Region]:
+        """Regions of the mask, the highest score first."""
         found = []
-        for each in regionprops(label(mask, connectivity=2), scores):
+        for each in regionprops(label(self.mask, connectivity=2), self.map):
             top, left, bottom, right = map(int, each.bbox)
             most = float(each.intensity_max)
             found.append(Region(top, left, bottom - top, right - left, int(each.area), most))
-        found.sort(key=lambda region: (-region.score, region.row, region.column))
-        return cls(scores, threshold, own, mask, found)
+        return sorted(found, key=lambda region: (-region.score, region.row, region.column))
 
     @property
     def is_defective(self) -> bool:

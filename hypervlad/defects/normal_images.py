@@ -18,7 +18,7 @@ import math
 import os
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ _TRIM_FRACTION, _TRIM_ROUNDS = 0.01, 2  # the least likely cells: some images ma
 _MIN_PER_CODEWORD, _MAX_PER_CODEWORD = 4, 100
 _MAX_CELLS, _MIN_PER_IMAGE = 50_000, 20  # sampled from all images together, and from each
 _MAX_EDGE_DISTANCE = 4  # cells; from there on an edge has no influence
+_N_PLACES = _MAX_EDGE_DISTANCE + 1
 _HIGH = 0.9  # the quantile of distances that is 1 after standardisation
 _MAX_PROFILE_IMAGES = 200  # held out, from which usual distances are learnt
 _BLOCK = 2**16  # cells whose distances are computed at once
@@ -155,32 +156,18 @@ class NormalCells:
     mean: NDArray[np.float32]
     whitening: NDArray[np.float32]
     codewords: NDArray[np.float32]
-    usual: NDArray[np.float32]
-    spread: NDArray[np.float32]
+    usual: NDArray[np.float32] = field(default_factory=lambda: np.zeros(_N_PLACES, np.float32))
+    spread: NDArray[np.float32] = field(default_factory=lambda: np.ones(_N_PLACES, np.float32))
 
     @classmethod
     def fit(
         cls, side: int | None, window: int, rows: Cells, n_codewords: int, seed: int
     ) -> NormalCells:
-        """Learn from means of windows (n, D).
-
-        The covariance is estimated robustly: twice, the 1 % with the largest Mahalanobis distance
-        are left out.
-        """
-        vectors: FloatArray = np.asarray(rows, dtype=np.float64)
-        kept = vectors
-        for _ in range(_TRIM_ROUNDS):
-            mean, whitening = _whitening(kept)
-            distances = np.square((vectors - mean) @ whitening).sum(axis=1)
-            kept = vectors[distances <= np.quantile(distances, 1 - _TRIM_FRACTION)]
-        mean, whitening = _whitening(kept)
-        n_codewords = max(1, min(n_codewords, len(kept) // _MIN_PER_CODEWORD))
-        every = -(-len(kept) // (_MAX_PER_CODEWORD * n_codewords))  # more would only take longer
-        white = (kept[::every] - mean) @ whitening
-        n_places = _MAX_EDGE_DISTANCE + 1
-        profiles = np.zeros(n_places), np.ones(n_places)
-        found = (mean, whitening, codewords_of(white, n_codewords, seed), *profiles)
-        return cls(side, window, *(array.astype(np.float32) for array in found))
+        """Learn from means of windows (n, D); usual distances are still missing."""
+        kept, mean, whitening = whitened(rows)
+        codewords = codewords_of((kept, mean, whitening), n_codewords, seed)
+        found = (array.astype(np.float32) for array in (mean, whitening, codewords))
+        return cls(side, window, *found)
 
     def distances(self, cells: Cells) -> NDArray[np.float32]:
         """Return the distance (R, S) of the window around each cell (R, S, D) from its codeword."""
@@ -219,7 +206,7 @@ class NormalCells:
         else:
             values = np.concatenate([each.ravel() for each in held_out])
             places = np.concatenate([edge_distances(each.shape).ravel() for each in held_out])
-            found = np.full((2, _MAX_EDGE_DISTANCE + 1), np.nan)
+            found = np.full((2, _N_PLACES), np.nan)
             for place in np.unique(places):
                 found[:, place] = np.quantile(values[places == place], [0.5, _HIGH])
             # Images that are too small have no place far from an edge: the next nearer one counts.
@@ -251,10 +238,9 @@ class NormalImages:
         self, maps: CellMaps, image: PreparedImage
     ) -> tuple[NDArray[np.float32], WindowGrid]:
         """Return the scores (R, S) of an image's cells at its own size, and where they lie."""
-        sides = dict.fromkeys(part.side for part in self.parts)
-        of_side = {side: maps.cells(image, side) for side in sides}
-        distances = [part.distances(of_side[part.side][0]) for part in self.parts]
-        stride = of_side[None][1]
+        found = {side: maps.cells(image, side) for side in _SIDES}
+        stride = found[None][1]
+        distances = distances_of(self.parts, {side: cells for side, (cells, _) in found.items()})
         rows, columns = (np.arange(n) * stride for n in distances[0].shape)
         return self.combined(distances), WindowGrid(rows, columns, stride)
 
@@ -303,7 +289,7 @@ class NormalImages:
             n_channels = len(own["mean"])
             profile = Array("float32", 2 if arrays[f"{i}.usual"].ndim == 2 else 1, 0, _MAX_VALUE)
             own |= {name: profile.checked(arrays[f"{i}.{name}"], name) for name in _PROFILES}
-            places = {_ALIGNED_SHAPE, (_MAX_EDGE_DISTANCE + 1,)}
+            places = {_ALIGNED_SHAPE, (_N_PLACES,)}
             fits = n_channels > 0 and own["whitening"].shape == (n_channels, n_channels)
             fits = fits and len(own["codewords"]) > 0 and own["codewords"].shape[1] == n_channels
             fits = fits and len(arrays["0.mean"]) == n_channels
@@ -345,8 +331,7 @@ class NormalImagesFit:
         """Sample the cells of an image; which ones depends on the seed and the image alone."""
         self.keys[position], self.sizes[position] = image.key, image.size
         samples = []
-        sides = dict.fromkeys(side for side, _ in _PARTS)
-        of_side = {side: self._maps.cells(image, side)[0] for side in sides}
+        of_side = {side: self._maps.cells(image, side)[0] for side in _SIDES}
         for side, window in _PARTS:
             cells = window_means(of_side[side], window)
             flat = cells.reshape(-1, cells.shape[-1])
@@ -382,10 +367,7 @@ class NormalImagesFit:
         of_image : dict from int to list of NormalCells
             Learnt without the image at this position.
         """
-        distances = {
-            at: [part.distances(self._kept_cells(at, part.side)) for part in own]
-            for at, own in of_image.items()
-        }
+        distances = {at: distances_of(own, self._kept_cells(at)) for at, own in of_image.items()}
 
         def model(without: Any = None) -> NormalImages:
             """Standardise by the images that other models score: an image hides its own defects."""
@@ -403,18 +385,27 @@ class NormalImagesFit:
             at: of_fold[id(of_image[at])].combined(own) for at, own in distances.items()
         }
 
-    def _kept_cells(self, position: int, side: int | None) -> Cells:
-        return self._maps.kept_cells(self.keys[position], self.sizes[position], side)
+    def _kept_cells(self, position: int) -> dict[int | None, Cells]:
+        key, size = self.keys[position], self.sizes[position]
+        return {side: self._maps.kept_cells(key, size, side) for side in _SIDES}
 
 
 #: Side of the squares that images are reduced to, or None for their own size; side of a window.
 _PARTS: tuple[tuple[int | None, int], ...] = ((None, 1), (None, 3), (_REDUCED_SIDE, 1))
+_SIDES = tuple(dict.fromkeys(side for side, _ in _PARTS))
 _ARRAYS = {
     "mean": Array("float32", 1, -_MAX_VALUE, _MAX_VALUE),
     "whitening": Array("float32", 2, -_MAX_VALUE, _MAX_VALUE),
     "codewords": Array("float32", 2, -_MAX_VALUE, _MAX_VALUE),
 }
 _PROFILES = ("usual", "spread")
+
+
+def distances_of(
+    parts: Sequence[NormalCells], of_side: Mapping[int | None, Cells]
+) -> list[NDArray[np.float32]]:
+    """Return the distances (R, S) of an image's cells by each part, from the cells at each size."""
+    return [part.distances(of_side[part.side]) for part in parts]
 
 
 def window_means(cells: Cells, window: int) -> Cells:
@@ -442,8 +433,31 @@ def resized(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.f
     return np.asarray(found[0, 0].numpy())
 
 
-def codewords_of(white: FloatArray, n_codewords: int, seed: int) -> FloatArray:
-    """Return at most so many K-means codewords (K, D) of whitened cells (n, D)."""
+def whitened(
+    rows: Cells, n_rounds: int = _TRIM_ROUNDS
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the cells (n, D) that are kept, their mean, and the matrix that whitens them.
+
+    The covariance is estimated robustly: in each round, the 1 % with the largest Mahalanobis
+    distance are left out.
+    """
+    cells: FloatArray = np.asarray(rows, dtype=np.float64)
+    kept = cells
+    for _ in range(n_rounds):
+        mean, whitening = _whitening(kept)
+        distances = np.square((cells - mean) @ whitening).sum(axis=1)
+        kept = cells[distances <= np.quantile(distances, 1 - _TRIM_FRACTION)]
+    return kept, *_whitening(kept)
+
+
+def codewords_of(
+    space: tuple[FloatArray, FloatArray, FloatArray], n_codewords: int, seed: int
+) -> FloatArray:
+    """Return at most so many K-means codewords (K, d) of cells with their mean and whitening."""
+    cells, mean, whitening = space
+    n_codewords = max(1, min(n_codewords, len(cells) // _MIN_PER_CODEWORD))
+    every = -(-len(cells) // (_MAX_PER_CODEWORD * n_codewords))  # more would only take longer
+    white = (cells[::every] - mean) @ whitening
     distinct = np.unique(white, axis=0)
     n_codewords = min(n_codewords, len(distinct))
     start = np.random.default_rng(seed).choice(distinct, n_codewords, replace=False)
