@@ -23,7 +23,8 @@ from benchmarks.common.sources import origin
 from benchmarks.defects.surfaces import Surface
 from hypervlad.backbones import TappedNetwork, build_network, get_backbone
 from hypervlad.defects import normal_images
-from hypervlad.defects.normal_images import Cells, NormalCells, cells_of, window_means
+from hypervlad.defects.cells import Cells, cells_of, described
+from hypervlad.defects.normal_images import NormalCells
 from hypervlad.encoder.encoding import random_pixels
 from hypervlad.hypercolumns import prepare
 from hypervlad.windows import WindowGrid
@@ -37,7 +38,8 @@ PATCH_STRIDE = 7  # pixels
 HELD_OUT = 0.2  # share of the training images that only the usual distances are learned of
 MODULES = ("backbones", "defects", "hypercolumns.py", "windows")
 
-Size = Literal["own", "square", "half"]
+Size = Literal["own", "square", "small square", "half"]
+SIDES = {"own": None, "square": 224, "small square": 112}  # pixels
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class Part:
 
     Attributes
     ----------
-    size : {"own", "square", "half"}
-        Of the image: its own, a square of 224 px, or half of its own.
+    size : {"own", "square", "small square", "half"}
+        Of the image: its own, a square of 224 or of 112 px, or half of its own.
     border : {"mirrored", "zeros"}
         What the network sees around the image.
     taps : tuple of int
@@ -56,6 +58,8 @@ class Part:
         the cells of the network's grid.
     window : int
         Cells along the side of a window whose mean is described.
+    relative : bool
+        Whether cells are relative to the mean and spread of their own image.
     trim : bool
         Whether the least likely training cells are left out.
     whitening : float
@@ -72,6 +76,7 @@ class Part:
     taps: tuple[int, ...] = (6, 13)
     patch: int | None = None
     window: int = 1
+    relative: bool = False
     trim: bool = True
     whitening: float = 1.0
     n_components: int | None = None
@@ -132,13 +137,12 @@ class Learner:
         return {str(i): model.distances(self._cells(i)) for i in images}
 
     def _space(self, part: Part, split: Split) -> Space:
-        key = (part.window, part.trim, split.seed)
+        key = (part.window, part.relative, part.trim, split.seed)
         if key not in self._spaces:
             n_each = normal_images._MAX_CELLS // len(split.learned)
             rows = []
             for i in split.learned.tolist():
-                cells = window_means(self._cells(i), part.window)
-                flat = cells.reshape(-1, cells.shape[-1])
+                flat = described(self._cells(i), part.window, part.relative)
                 rows.append(flat[random_pixels(split.seed, self._key(i), len(flat), n_each)])
             self._spaces = {key: Space.of(np.concatenate(rows), part.trim)}
         return self._spaces[key]
@@ -157,7 +161,8 @@ class CellBench:
         """Compute all distances, and say so; `distances_of` then finds them."""
         for grid in dict.fromkeys(part.grid for part in parts):
             own = sorted(
-                (part for part in parts if part.grid == grid), key=lambda p: (p.window, p.trim)
+                (part for part in parts if part.grid == grid),
+                key=lambda p: (p.window, p.relative, p.trim),
             )
             learner = Learner(functools.cache(functools.partial(self._cells, grid)), self._key)
             for split in splits:
@@ -204,8 +209,7 @@ def network_maps(image: np.ndarray, size: Size, border: str) -> dict[str, Any]:
     shape = image.shape[:2]
     tensor = prepare(np.asarray(image, np.float32), shape, get_backbone(BACKBONE).preprocessing)
     if size != "own":
-        side = normal_images._REDUCED_SIDE
-        extent = (side, side) if size == "square" else (shape[0] // 2, shape[1] // 2)
+        extent = (SIDES[size],) * 2 if size in SIDES else (shape[0] // 2, shape[1] // 2)
         tensor = functional.interpolate(tensor[None], extent, mode="bilinear", antialias=True)[0]
     options = {"border": 0} if border == "zeros" else {}
     maps = TiledNetwork(_network(), TILE, **options).padded_maps(tensor, "image")
@@ -244,4 +248,4 @@ def fit(part: Part, space: Space, seed: int) -> NormalCells:
         own = (space.cells, space.mean, whitening)
         codewords = normal_images.codewords_of(own, part.n_codewords, seed)
     found = (array.astype(np.float32) for array in (space.mean, whitening, codewords))
-    return NormalCells(None, part.window, *found)
+    return NormalCells(None, part.window, part.relative, *found)

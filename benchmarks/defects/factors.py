@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,13 +32,17 @@ from benchmarks.defects.comparisons import (
 from benchmarks.defects.scores import _MIN_REMAINING, _SURROUNDINGS
 from benchmarks.defects.surfaces import FREE, Surface, mats_by_kind, read_surface, split_surface
 from benchmarks.defects.tables import factors_section
-from hypervlad.defects.normal_images import NormalCells, resized
+from hypervlad.defects import normal_images
+from hypervlad.defects.cells import resized
+from hypervlad.defects.normal_images import NormalCells, weights_of
 
 N_TRAIN_TILES, N_TRAIN_MATS = 40, 80
 N_MATS_OF_KIND = 40
-SINGLE, WINDOWS = Part(), Part(window=3)
-SQUARE = Part(size="square", border="zeros")
+SINGLE, WINDOWS = Part(), Part(window=3, relative=True)
+SQUARE = Part(size="square", border="zeros", relative=True)
+SMALL = Part(size="small square", border="zeros")
 BASE = "present design"
+Keep = Callable[[tuple[int, int]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -50,16 +54,21 @@ class Variant:
     parts : tuple of Part
     standardised : {"by edge", "globally"}
         Whether distances are relative to those at the same distance from the edge, or to all.
-    combination : {"mean", "root mean square", "maximum"}
-        Of the parts.
-    share : float
-        Of an image's places; the mean of the highest is its score. 0 for the maximum.
+    combination : {"scores of images", "maps", "maximum"}
+        Whether each part gives a score of the image, of which the mean logarithm or the maximum is
+        taken, or one is made from the mean of their maps.
+    weighted : bool
+        Whether parts in which held-out images differ less count more.
+    shares : tuple of float
+        Of an image's places; the geometric mean of the means over the highest is its score. 0 for
+        the maximum.
     """
 
-    parts: tuple[Part, ...] = (SINGLE, WINDOWS, SQUARE)
+    parts: tuple[Part, ...] = (SINGLE, WINDOWS, SQUARE, SMALL)
     standardised: Literal["by edge", "globally"] = "by edge"
-    combination: Literal["mean", "root mean square", "maximum"] = "mean"
-    share: float = 0.01
+    combination: Literal["scores of images", "maps", "maximum"] = "scores of images"
+    weighted: bool = True
+    shares: tuple[float, ...] = normal_images._HIGHEST
 
     def with_parts(self, **changes: Any) -> Variant:
         """Change all parts."""
@@ -74,14 +83,22 @@ def variants() -> dict[str, dict[str, Variant]]:
     return {
         BASE: {BASE: base},
         "windows at the image's own size": {
-            "29 px every 7 px": Variant((Part(patch=29), SQUARE)),
-            "1 x 1 cells": Variant((SINGLE, SQUARE)),
-            "3 x 3 cells": Variant((WINDOWS, SQUARE)),
+            "29 px every 7 px": Variant((Part(patch=29), SQUARE, SMALL)),
+            "1 x 1 cells": Variant((SINGLE, SQUARE, SMALL)),
+            "3 x 3 cells": Variant((WINDOWS, SQUARE, SMALL)),
         },
         "sizes of the image": {
             "its own": Variant((SINGLE, WINDOWS)),
             "224 px squares": Variant((SQUARE,)),
+            "112 px squares": Variant((SMALL,)),
+            "its own and 224 px": Variant((SINGLE, WINDOWS, SQUARE)),
+            "its own and 112 px": Variant((SINGLE, WINDOWS, SMALL)),
             "its own and half": Variant((SINGLE, WINDOWS, half)),
+        },
+        "relative to their own image": {
+            "no cells": base.with_parts(relative=False),
+            "all cells": base.with_parts(relative=True),
+            "the others": Variant(tuple(replace(p, relative=not p.relative) for p in base.parts)),
         },
         "border": {
             "mirrored at all sizes": base.with_parts(border="mirrored"),
@@ -111,54 +128,74 @@ def variants() -> dict[str, dict[str, Variant]]:
             ),
         },
         "combination": {
-            how: replace(base, combination=how) for how in ("root mean square", "maximum")
+            "maximum": replace(base, combination="maximum"),
+            "mean of maps": replace(base, combination="maps"),
+            "all weights equal": replace(base, weighted=False),
+            "mean of maps, all weights equal": replace(base, combination="maps", weighted=False),
         },
         "image score": {
-            "maximum": replace(base, share=0.0),
-            **{
-                f"highest {share:.1%}": replace(base, share=share) for share in (0.001, 0.005, 0.03)
-            },
+            "maximum": replace(base, shares=(0.0,)),
+            **{f"highest {s:.1%}": replace(base, shares=(s,)) for s in (0.001, 0.01, 0.03, 0.1)},
+            "highest 0.1, 1, 10 and 100 %": replace(base, shares=(0.001, 0.01, 0.1, 1.0)),
         },
-        "the earlier design": {
-            "29 px, own size, highest 0.5 %": Variant((Part(patch=29),), "globally", "mean", 0.005),
+        "earlier designs": {
+            "29 px, own size, highest 0.5 %": Variant(
+                (Part(patch=29),), "globally", shares=(0.005,)
+            ),
+            "1 x 1 and 3 x 3 cells, 224 px, highest 1 %": Variant(
+                (SINGLE, Part(window=3), replace(SQUARE, relative=False)),
+                combination="maps",
+                weighted=False,
+                shares=(0.01,),
+            ),
         },
     }
 
 
-def standardised(
-    distances: dict[str, Any], split: Split, how: str
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the standardised distances (R, S) of each test image with its number."""
+def standardised(distances: dict[str, Any], split: Split, how: str) -> dict[int, np.ndarray]:
+    """Return the standardised distances (R, S) of held-out and test images, by number."""
     held_out = [distances[str(i)] for i in split.held_out]
     empty = np.zeros(0, np.float32)
-    part = NormalCells(None, 1, empty, empty, empty, empty, empty)
+    part = NormalCells(None, 1, False, empty, empty, empty, empty, empty)
     part = part.standardised_by(held_out, aligned=False)
     if how == "globally":
         usual, high = np.quantile(np.concatenate([each.ravel() for each in held_out]), [0.5, 0.9])
         same = np.ones_like(part.usual)
         part = replace(part, usual=usual * same, spread=(high - usual) * same)
-    for i in split.test.tolist():
-        yield i, part.standardised(distances[str(i)])
+    images = [*split.held_out.tolist(), *split.test.tolist()]
+    return {i: part.standardised(distances[str(i)]) for i in images}
 
 
-def combined(parts: Sequence[Part], maps: Sequence[np.ndarray], how: str) -> np.ndarray:
-    """Return the maps of all parts as one, on the grid of the first; each size counts the same."""
-    shape = maps[0].shape
-    of_size: dict[str, list[np.ndarray]] = {}
-    for part, own in zip(parts, maps, strict=True):
-        of_size.setdefault(part.size, []).append(resized(own, shape))
-    if how == "maximum":
-        return np.max([own for group in of_size.values() for own in group], axis=0)
-    if how == "mean":
-        return np.mean([np.mean(group, axis=0) for group in of_size.values()], axis=0)
-    squares = [np.square(np.maximum(group, 0)).mean(axis=0) for group in of_size.values()]
-    return np.sqrt(np.mean(squares, axis=0))
+def _all(shape: tuple[int, int]) -> np.ndarray:
+    return np.ones(shape, dtype=bool)
 
 
-def mean_of_highest(values: np.ndarray, share: float) -> float:
-    """Return the mean of the highest share of values; 0 for the maximum."""
-    n_highest = max(1, round(share * values.size))
-    return float(np.partition(values, values.size - n_highest, axis=None)[-n_highest:].mean())
+def score_of_image(
+    maps: Sequence[np.ndarray], weights: np.ndarray, variant: Variant, is_far: Keep
+) -> float:
+    """Return the score of an image from the standardised maps of all parts.
+
+    ``is_far`` returns the places of a map that count.
+    """
+    if variant.combination == "maps":
+        maps = [np.tensordot(weights, [resized(own, maps[0].shape) for own in maps], axes=1)]
+        weights = np.ones(1)
+    kept = [own[is_far(own.shape)] for own in maps]
+    if not all(
+        own.size >= _MIN_REMAINING * each.size for own, each in zip(kept, maps, strict=True)
+    ):
+        return float("nan")
+    logarithms = [log_of_highest(own, variant.shares) for own in kept]
+    if variant.combination == "maximum":
+        return max(logarithms)
+    return float(np.dot(weights, logarithms))
+
+
+def log_of_highest(values: np.ndarray, shares: Sequence[float]) -> float:
+    """Return `normal_images.log_of_highest` for other shares; 0 for the maximum."""
+    ordered = np.sort(values, axis=None)
+    means = [ordered[-max(1, round(share * ordered.size)) :].mean() for share in shares]
+    return float(np.log(np.maximum(means, normal_images._LEAST)).mean())
 
 
 class FactorBench:
@@ -202,14 +239,19 @@ class FactorBench:
             standardised(self._distances(part, split.seed), split, variant.standardised)
             for part in variant.parts
         ]
+        weights = np.full(len(of_parts), 1 / len(of_parts))
+        if variant.weighted:
+            held_out = split.held_out.tolist()
+            logarithms = [
+                [log_of_highest(own[i], variant.shares) for i in held_out] for own in of_parts
+            ]
+            quartiles = np.quantile(logarithms, [0.25, 0.75], axis=1)
+            weights = weights_of(quartiles[1] - quartiles[0])
         scores = []
-        for images in zip(*of_parts, strict=True):
-            i = images[0][0]
-            found = combined(variant.parts, [own for _, own in images], variant.combination)
-            is_far = self._far_from_defects(i, found.shape)
-            remaining = found[is_far] if is_far.mean() >= _MIN_REMAINING else np.array([np.nan])
-            values = (found, remaining)
-            scores.append([mean_of_highest(each, variant.share) for each in values])
+        for i in split.test.tolist():
+            maps = [own[i] for own in of_parts]
+            far = functools.partial(self._far_from_defects, i)
+            scores.append([score_of_image(maps, weights, variant, keep) for keep in (_all, far)])
         return np.array(scores)
 
     @functools.lru_cache(maxsize=64)  # noqa: B019

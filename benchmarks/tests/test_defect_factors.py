@@ -12,12 +12,20 @@ import pytest
 
 from benchmarks.defects import cells, factors
 from benchmarks.defects.cells import CellBench, Part, Space, Split
-from benchmarks.defects.factors import BASE, Variant, combined, mean_of_highest, standardised
+from benchmarks.defects.factors import (
+    BASE,
+    Variant,
+    _all,
+    log_of_highest,
+    score_of_image,
+    standardised,
+)
 from benchmarks.defects.surfaces import FREE, Surface
 from benchmarks.defects.tables import factors_section
 from hypervlad.backbones import build_network
-from hypervlad.defects.normal_images import _PARTS, NormalCells, NormalImages
-from hypervlad.defects.thresholds import image_score
+from hypervlad.defects import normal_images
+from hypervlad.defects.cells import DESCRIPTIONS
+from hypervlad.defects.normal_images import NormalCells, NormalImages
 
 RNG = np.random.default_rng(0)
 ROWS = (RNG.standard_normal((900, 6)) * [1, 2, 3, 4, 5, 6]).astype(np.float32)
@@ -46,28 +54,31 @@ def plates(n_free: int, n_square: int) -> Surface:
 
 
 def test_the_base_learns_as_the_library_does() -> None:
-    ours, theirs = cells.fit(Part(n_codewords=5), SPACE, 3), NormalCells.fit(None, 1, ROWS, 5, 3)
+    ours = cells.fit(Part(n_codewords=5), SPACE, 3)
+    theirs = NormalCells.fit(DESCRIPTIONS[0], ROWS, 5, 3)
     for name in ("mean", "whitening", "codewords"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
 
 
 def test_the_base_has_the_parts_and_scores_of_the_library() -> None:
     base = factors.variants()[BASE][BASE]
-    sides = {"own": None, "square": 224}
-    assert [(sides[part.size], part.window) for part in base.parts] == list(_PARTS)
-    assert [part.border for part in base.parts] == ["mirrored", "mirrored", "zeros"]
-    shapes = [(12, 10), (12, 10), (9, 9)]
+    own = [(cells.SIDES[part.size], part.window, part.relative) for part in base.parts]
+    assert own == list(DESCRIPTIONS)
+    assert [part.border for part in base.parts] == ["mirrored", "mirrored", "zeros", "zeros"]
+    shapes = [(12, 10), (12, 10), (9, 9), (7, 7)]
     split = Split(0, np.arange(5), np.array([5]))
     usual, maps = [], []
-    for (side, window), shape in zip(_PARTS, shapes, strict=True):
+    for description, shape in zip(DESCRIPTIONS, shapes, strict=True):
         maps.append({str(i): RNG.random(shape, np.float32) for i in range(6)})
-        empty = NormalCells(side, window, *(np.zeros(0, np.float32) for _ in range(5)))
+        empty = NormalCells(*description, *(np.zeros(0, np.float32) for _ in range(5)))
         usual.append(empty.standardised_by([maps[-1][str(i)] for i in split.held_out], False))
-    expected = NormalImages(tuple(usual)).combined([own["5"] for own in maps])
-    found = [dict(standardised(own, split, base.standardised))[5] for own in maps]
-    ours = combined(base.parts, found, base.combination)
-    np.testing.assert_allclose(ours, expected, rtol=1e-5)
-    assert mean_of_highest(ours, base.share) == pytest.approx(image_score(expected))
+    weights = np.array([0.1, 0.2, 0.3, 0.4], np.float32)
+    places, score = NormalImages(tuple(usual), weights).combined([own["5"] for own in maps])
+    found = [standardised(own, split, base.standardised)[5] for own in maps]
+    assert score_of_image(found, weights, base, _all) == pytest.approx(np.log(score))
+    on_maps = replace(base, combination="maps")
+    expected = normal_images.log_of_highest(places)
+    assert score_of_image(found, weights, on_maps, _all) == pytest.approx(expected)
 
 
 def test_each_variant_changes_something() -> None:
@@ -94,26 +105,41 @@ def test_random_cells_are_at_no_distance_from_themselves() -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "expected"), [("mean", 1.5), ("root mean square", np.sqrt(5.5)), ("maximum", 3)]
+    ("how", "expected"),
+    [("scores of images", 2**0.25 * 8**0.75), ("maps", 0.25 * 2 + 0.75 * 8), ("maximum", 8)],
 )
-def test_combinations(how: str, expected: float) -> None:
-    parts = (Part(), Part(window=3), Part(size="square"))
-    maps = [np.full((2, 2), value, np.float32) for value in (-2, 2, 3)]
-    np.testing.assert_allclose(combined(parts, maps, how), expected, rtol=1e-6)
+def test_combinations(how: Any, expected: float) -> None:
+    maps = [np.full((2, 2), 2, np.float32), np.full((3, 4), 8, np.float32)]
+    variant = Variant((Part(), Part(size="square")), combination=how)
+    score = score_of_image(maps, np.array([0.25, 0.75]), variant, _all)
+    assert np.exp(score) == pytest.approx(expected)
+
+
+def test_only_some_places_count() -> None:
+    maps = [np.array([[1.0, 9.0], [1.0, 1.0]], np.float32)]
+
+    def keep(n: int) -> Any:
+        return lambda shape: np.arange(4).reshape(shape) >= n
+
+    score = score_of_image(maps, np.ones(1), Variant(), keep(2))
+    assert score == pytest.approx(0)
+    assert np.isnan(score_of_image(maps, np.ones(1), Variant(), keep(4)))
 
 
 def test_the_same_usual_distance_everywhere() -> None:
     distances: dict[str, Any] = {"0": np.arange(121, dtype=np.float32).reshape(11, 11)}
     distances["1"] = distances["0"]
     split = Split(0, np.array([0]), np.array([1]))
-    ((_, found),) = standardised(distances, split, "globally")
-    np.testing.assert_allclose(found, (distances["1"] - 60) / 48, rtol=1e-5)
+    found = standardised(distances, split, "globally")
+    np.testing.assert_allclose(found[1], (distances["1"] - 60) / 48, rtol=1e-5)
 
 
 def test_the_highest_share() -> None:
     values = np.arange(200.0)
-    assert mean_of_highest(values, 0.01) == 198.5
-    assert mean_of_highest(values, 0.0) == 199
+    assert log_of_highest(values, [0.01]) == pytest.approx(np.log(198.5))
+    assert log_of_highest(values, [0.0]) == pytest.approx(np.log(199))
+    ours = log_of_highest(values, normal_images._HIGHEST)
+    assert ours == pytest.approx(normal_images.log_of_highest(values))
 
 
 @pytest.mark.usefixtures("random_network")
@@ -144,7 +170,7 @@ def test_the_program_writes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         factors,
         "variants",
-        lambda: {BASE: {BASE: few}, "image score": {"maximum": replace(few, share=0.0)}},
+        lambda: {BASE: {BASE: few}, "image score": {"maximum": replace(few, shares=(0.0,))}},
     )
     surface, split = plates(6, 4), Split(0, np.arange(4), np.arange(4, 10))
     result = factors.measure(surface, [split], tmp_path, 1)

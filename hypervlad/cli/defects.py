@@ -218,7 +218,7 @@ def score(
     \b
     Columns of scores.csv, one line per image:
       path
-      score          of the image: the mean of the highest 1 % of places
+      score          of the image: it sums up the most unusual places
       highest        the highest score of a pixel
       threshold      the smallest score of an anomalous image
       called         "anomalous" or "normal"

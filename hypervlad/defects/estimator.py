@@ -27,10 +27,11 @@ from hypervlad.constraints import (
     RandomState,
     check_value,
 )
+from hypervlad.defects.cells import CellMaps
 from hypervlad.defects.findings import Finding
 from hypervlad.defects.labelled_windows import LabelledWindows
 from hypervlad.defects.labels import DefectLabels, check_both_classes
-from hypervlad.defects.normal_images import CellMaps, NormalImages, NormalImagesFit
+from hypervlad.defects.normal_images import NormalImages, NormalImagesFit
 from hypervlad.defects.thresholds import (
     HeldOutScores,
     WindowModel,
@@ -75,18 +76,20 @@ class PatchDefectScorer(ImageEstimator):
 
     - *Trained on defect-free images alone*, it compares the cells of the network's grid, about 8
       pixels wide, with codewords of defect-free ones: single cells and windows of 3 x 3 in the
-      image at its own size, and cells of the image reduced to a square of 224 pixels, so that thin
-      cracks, small pits and large faint stains can all be found. A score is the mean of these
-      distances, each relative to what held-out defect-free images have at the same distance from
-      the edge: 0 is usual, and a tenth of places reaches 1 in each of them.
+      image at its own size, and cells of the image reduced to squares of 224 and 112 pixels, so
+      that thin cracks, small pits and large faint stains can all be found. The two in between are
+      relative to the rest of their image. A score is the weighted mean of these distances, each
+      relative to what held-out defect-free images have at the same distance from the edge: 0 is
+      usual, and a tenth of places reaches 1 in each of them. The score of an image sums up the 0.1,
+      1 and 10 % of its places that are highest in each.
     - *Trained on labels*, it lays windows of ``patch`` pixels, ``stride`` pixels apart, over the
       feature maps of the image at its own size. A score is the log-odds that a window is not
-      normal, by a boosted softmax on its vector: VLAD of its hypercolumns, and their mean.
+      normal, by a boosted softmax on its vector: VLAD of its hypercolumns, and their mean. The
+      score of an image is the mean over the 1 % of its windows that score highest.
 
     **A higher score is always more defective**: the opposite of scikit-learn's outlier detectors.
-    The score of an image is the mean over the 1 % of its places that score highest (the maximum
-    alone varies by chance, and more so in larger images). An image is called anomalous if, and only
-    if, its score reaches ``threshold_``; its defects are then the pixels that reach it.
+    An image is called anomalous if, and only if, its score reaches ``threshold_``; its defects are
+    then the pixels that reach it.
 
     Parameters
     ----------
@@ -346,9 +349,9 @@ class PatchDefectScorer(ImageEstimator):
         """
         check_is_fitted(self)
         prepared = self._read(image, self.patch_)
-        scores, grid = self._scores(prepared)
+        scores, grid, score = self._scores(prepared)
         score_map = grid.to_map(scores, prepared.shape, prepared.size)
-        return Finding.of(score_map, self.threshold_, image_score(scores))
+        return Finding.of(score_map, self.threshold_, score)
 
     @available_if(_has_labels)
     def probability_map(self, image: Any) -> NDArray[np.float32]:
@@ -389,14 +392,14 @@ class PatchDefectScorer(ImageEstimator):
         corners = np.round(grid.positions * scale).astype(np.intp)
         if isinstance(self.model_, LabelledWindows):
             return self._window_scores(self.model_, prepared, grid).ravel(), corners
-        scores, cells = self._scores(prepared)
+        scores, cells, _ = self._scores(prepared)
         pixels = cells.to_map(scores, prepared.size, prepared.size)
         return patches_at(pixels, grid.positions, side).max(axis=(1, 2)), corners
 
     # --- many images ---------------------------------------------------------------------------
 
     def score_samples(self, images: Sequence[Any]) -> NDArray[np.float64]:
-        """Return the score of each image: the mean over the 1 % of its places that score highest.
+        """Return the score of each image.
 
         Parameters
         ----------
@@ -411,7 +414,7 @@ class PatchDefectScorer(ImageEstimator):
         images = check_image_list(images)
         scores = np.full(len(images), np.nan)
         for position, image in self._stream(images):
-            scores[position] = image_score(self._scores(image)[0])
+            scores[position] = self._scores(image)[2]
         return scores
 
     def predict(self, images: Sequence[Any]) -> NDArray[np.object_]:
@@ -483,8 +486,8 @@ class PatchDefectScorer(ImageEstimator):
         chosen = sorted(first.values() & of_image.keys(), key=lambda at: keys[at])[:_MAX_HELD_OUT]
         model, scores = fit.finish(parts, {at: of_image[at] for at in chosen})
         return model, {
-            at: WindowScores(own.ravel(), np.zeros(own.size, dtype=bool))
-            for at, own in scores.items()
+            at: WindowScores(places.ravel(), np.zeros(places.size, dtype=bool), score)
+            for at, (places, score) in scores.items()
         }
 
     def _fit_labelled(
@@ -546,14 +549,15 @@ class PatchDefectScorer(ImageEstimator):
             return threshold_at_patch_rate(held_out.values(), float(self.fpr))
         return threshold_at_rate(summary.scores.astype(np.float64), float(self.fpr))
 
-    def _scores(self, image: PreparedImage) -> tuple[NDArray[np.floating], WindowGrid]:
-        """Return the scores (R, S) of an image's cells or overlapping windows, and their grid."""
+    def _scores(self, image: PreparedImage) -> tuple[NDArray[np.floating], WindowGrid, float]:
+        """Return the scores (R, S) of cells or overlapping windows, their grid, the image's."""
         if isinstance(self.model_, LabelledWindows):
             grid = WindowGrid.cover(image.size, self.patch_, self.stride_)
-            return self._window_scores(self.model_, image, grid), grid
-        scores, grid = self.model_.scores(CellMaps(self.encoder_, self.tile_size), image)
-        check_finite(scores[None], [image.name])
-        return scores, grid
+            scores = self._window_scores(self.model_, image, grid)
+            return scores, grid, image_score(scores)
+        places, grid, score = self.model_.scores(CellMaps(self.encoder_, self.tile_size), image)
+        check_finite(places[None], [image.name])
+        return places, grid, score
 
     def _window_scores(
         self, model: LabelledWindows, image: PreparedImage, grid: WindowGrid

@@ -1,47 +1,57 @@
-"""``NormalImages``: what defect-free images look like, at two sizes, cell by cell.
+"""``NormalImages``: what defect-free images look like, at three sizes, cell by cell.
 
 A cell is a position of the network's own grid, about 8 pixels wide. Defect-free cells are whitened
 and described by a codebook; the distance of a cell from its nearest codeword says how unusual it
-is. Three such distances are compared: of cells and of windows of 3 x 3 cells in the image at its
-own size, and of cells in the image reduced to a square. Thin and small defects stand out in the
-first, faint and large ones in the others.
+is. An image is described four times, from fine to coarse: by its cells and by windows of 3 x 3
+cells at its own size, in which thin and small defects stand out, and by its cells when reduced to
+squares of 224 and 112 pixels, for faint and large ones. The two in between are relative to the mean
+and spread of their own image: a defect stands out from the rest of its image even where the image
+as a whole is brighter or rougher than others.
 
 Distances are larger near an image's edges, where the network sees mirrored pixels or zeros, and
-differ between the three. Each is therefore expressed relative to what held-out defect-free images
-have at the same distance from the edge: 0 is usual, and one cell in ten reaches 1. A score is their
-mean.
+differ between the descriptions. Each is therefore expressed relative to what held-out defect-free
+images have at the same distance from the edge: 0 is usual, and one cell in ten reaches 1. The score
+of a place is their weighted mean; a description in which defect-free images differ much from each
+other has a small weight. The score of an image is a weighted geometric mean: see
+`NormalImages.combined`.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
-from torch.nn import functional
 
 from hypervlad.base import Array
-from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.defects.cells import (
+    DESCRIPTIONS,
+    MAX_EDGE_DISTANCE,
+    SIDES,
+    CellMaps,
+    Cells,
+    Description,
+    described,
+    edge_distances,
+    resized,
+)
+from hypervlad.defects.thresholds import image_score
 from hypervlad.encoder.encoding import random_pixels
 from hypervlad.windows import WindowGrid
 from hypervlad.windows.dataset import PreparedImage
-from hypervlad.windows.maps import PaddedMaps, TiledNetwork
 
-_REDUCED_SIDE = 224  # pixels; the size of the images that the networks were trained on
-_CELL = 8  # pixels, at least, if a tap is that fine
 _RIDGE = 0.01  # of the mean variance, added to all directions
 _TRIM_FRACTION, _TRIM_ROUNDS = 0.01, 2  # the least likely cells: some images may have defects
 _MIN_PER_CODEWORD, _MAX_PER_CODEWORD = 4, 100
 _MAX_CELLS, _MIN_PER_IMAGE = 50_000, 20  # sampled from all images together, and from each
-_MAX_EDGE_DISTANCE = 4  # cells; from there on an edge has no influence
-_N_PLACES = _MAX_EDGE_DISTANCE + 1
+_N_PLACES = MAX_EDGE_DISTANCE + 1
+_HIGHEST = (0.001, 0.01, 0.1)  # shares of an image's cells
+_LEAST = 0.01  # of their mean, so that it has a logarithm
 _HIGH = 0.9  # the quantile of distances that is 1 after standardisation
 _MAX_PROFILE_IMAGES = 200  # held out, from which usual distances are learnt
 _BLOCK = 2**16  # cells whose distances are computed at once
@@ -50,85 +60,6 @@ _ALIGNED_SHAPE = (28, 28)  # of the maps of usual distances of aligned images
 _MAX_VALUE = 1e7  # in a file; squares of sums of products stay finite in single precision
 
 FloatArray = NDArray[np.float64]
-Cells = NDArray[np.float32]
-
-
-class CellMaps:
-    """Cells of images, at their own size or reduced, from one pass through the network each.
-
-    Parameters
-    ----------
-    encoder : HypercolumnVLAD
-        Fitted.
-    tile_size, folder
-        As in `TiledNetwork`.
-    """
-
-    def __init__(
-        self,
-        encoder: HypercolumnVLAD,
-        tile_size: int,
-        folder: str | os.PathLike[str] | None = None,
-    ) -> None:
-        network = encoder.network()
-        self._own_size = TiledNetwork(network, tile_size, folder)
-        # The size that networks are trained on, and without a border, as they are trained.
-        self._reduced = TiledNetwork(network, max(tile_size, _REDUCED_SIDE), folder, border=0)
-        self._is_kept = folder is not None
-
-    def cells(self, image: PreparedImage, side: int | None) -> tuple[Cells, int]:
-        """Return the cells of an image, or of a square of ``side`` pixels made of it.
-
-        Returns
-        -------
-        cells : ndarray of shape (R, S, D)
-        stride : int
-            Side of a cell, pixels.
-        """
-        if side is None:
-            tensor, key, network = image.tensor, image.key, self._own_size
-        else:
-            tensor = functional.interpolate(
-                image.tensor[None], (side, side), mode="bilinear", antialias=True
-            )[0]
-            key, network = f"{image.key}-{side}", self._reduced
-        maps = network.padded_maps(tensor, image.name, key, keep=self._is_kept)
-        return cells_of(maps, (tensor.shape[1], tensor.shape[2]))
-
-    def kept_cells(self, key: str, size: tuple[int, int], side: int | None) -> Cells:
-        """Return the cells of an image that the folder keeps, by its digest and size in pixels."""
-        if side is None:
-            return cells_of(self._own_size.stored_maps(key), size)[0]
-        return cells_of(self._reduced.stored_maps(f"{key}-{side}"), (side, side))[0]
-
-
-def cells_of(maps: PaddedMaps, size: tuple[int, int]) -> tuple[Cells, int]:
-    """Bring all layers to one grid, without the border: (R, S, sum of C_l), and its stride.
-
-    The grid is that of the finest layer whose cells are at least 8 pixels wide, or else of the
-    coarsest. Finer layers are averaged over its cells, coarser ones interpolated.
-    """
-    strides = [_stride(maps.size[0], layer.shape[0]) for layer in maps.maps]
-    stride = min((s for s in strides if s >= _CELL), default=max(strides))
-    grid = (maps.size[0] // stride, maps.size[1] // stride)
-    layers = []
-    for layer in maps.maps:
-        planes = layer.permute(2, 0, 1)[None]
-        if layer.shape[0] > grid[0]:
-            planes = functional.adaptive_avg_pool2d(planes, grid)
-        elif tuple(layer.shape[:2]) != grid:
-            planes = functional.interpolate(planes, grid, mode="bilinear")
-        layers.append(planes[0])
-    first = maps.border // stride
-    rows, columns = (slice(first, first - -extent // stride) for extent in size)
-    cells = torch.cat(layers)[:, rows, columns].permute(1, 2, 0)
-    return np.ascontiguousarray(cells.cpu().numpy()), stride
-
-
-def _stride(n_pixels: int, n_cells: int) -> int:
-    """Return a layer's stride; the nearest power of two if the network does not pad its input."""
-    exact, rest = divmod(n_pixels, n_cells)
-    return 2 ** round(math.log2(n_pixels / n_cells)) if rest else exact
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +72,8 @@ class NormalCells:
         Of the squares that images are reduced to, pixels; None for images at their own size.
     window : int
         Cells along the side of a window whose mean is described.
+    relative : bool
+        Whether cells are described relative to their own image.
     mean : ndarray of float32, shape (D,)
     whitening : ndarray of float32, shape (D, D)
         To a space in which defect-free cells vary equally in all directions.
@@ -153,6 +86,7 @@ class NormalCells:
 
     side: int | None
     window: int
+    relative: bool
     mean: NDArray[np.float32]
     whitening: NDArray[np.float32]
     codewords: NDArray[np.float32]
@@ -160,26 +94,23 @@ class NormalCells:
     spread: NDArray[np.float32] = field(default_factory=lambda: np.ones(_N_PLACES, np.float32))
 
     @classmethod
-    def fit(
-        cls, side: int | None, window: int, rows: Cells, n_codewords: int, seed: int
-    ) -> NormalCells:
-        """Learn from means of windows (n, D); usual distances are still missing."""
+    def fit(cls, description: Description, rows: Cells, n_codewords: int, seed: int) -> NormalCells:
+        """Learn from described cells (n, D); usual distances are still missing."""
         kept, mean, whitening = whitened(rows)
         codewords = codewords_of((kept, mean, whitening), n_codewords, seed)
         found = (array.astype(np.float32) for array in (mean, whitening, codewords))
-        return cls(side, window, *found)
+        return cls(*description, *found)
 
     def distances(self, cells: Cells) -> NDArray[np.float32]:
-        """Return the distance (R, S) of the window around each cell (R, S, D) from its codeword."""
-        windows = window_means(cells, self.window).reshape(-1, cells.shape[-1])
+        """Return the distance (R, S) of each cell (R, S, D) of an image from its codeword."""
+        flat = described(cells, self.window, self.relative)
         blocks = [
-            self._distances(windows[start : start + _BLOCK])
-            for start in range(0, len(windows), _BLOCK)
+            self._distances(flat[start : start + _BLOCK]) for start in range(0, len(flat), _BLOCK)
         ]
         return np.concatenate(blocks).reshape(cells.shape[:2])
 
-    def _distances(self, windows: Cells) -> NDArray[np.float32]:
-        white = (windows - self.mean) @ self.whitening
+    def _distances(self, flat: Cells) -> NDArray[np.float32]:
+        white = (flat - self.mean) @ self.whitening
         halves = 0.5 * np.square(self.codewords).sum(1) - white @ self.codewords.T
         squares = np.square(white).sum(1) + 2 * halves.min(axis=1)
         return np.asarray(np.sqrt(np.maximum(squares, 0)))
@@ -220,14 +151,21 @@ class NormalCells:
 
 @dataclass(frozen=True, eq=False)
 class NormalImages:
-    """What defect-free images look like: one `NormalCells` for each size and window.
+    """What defect-free images look like: a `NormalCells` for each description.
 
     Attributes
     ----------
     parts : tuple of NormalCells
+    weights : ndarray of float32, shape (n_parts,)
+        Above 0; their sum is 1.
+    scale : float
+        By which scores of images are multiplied: in defect-free images they then have the size of
+        the mean over the 1 % of places that score highest.
     """
 
     parts: tuple[NormalCells, ...]
+    weights: NDArray[np.float32]
+    scale: float = 1.0
 
     @property
     def n_features(self) -> int:
@@ -236,25 +174,33 @@ class NormalImages:
 
     def scores(
         self, maps: CellMaps, image: PreparedImage
-    ) -> tuple[NDArray[np.float32], WindowGrid]:
-        """Return the scores (R, S) of an image's cells at its own size, and where they lie."""
-        found = {side: maps.cells(image, side) for side in _SIDES}
+    ) -> tuple[NDArray[np.float32], WindowGrid, float]:
+        """Return the scores (R, S) of an image's places, where they lie, and the image's score."""
+        found = {side: maps.cells(image, side) for side in SIDES}
         stride = found[None][1]
         distances = distances_of(self.parts, {side: cells for side, (cells, _) in found.items()})
         rows, columns = (np.arange(n) * stride for n in distances[0].shape)
-        return self.combined(distances), WindowGrid(rows, columns, stride)
+        places, score = self.combined(distances)
+        return places, WindowGrid(rows, columns, stride), score
 
-    def combined(self, distances: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Return the mean of standardised distances, on the grid of the first part.
+    def combined(
+        self, distances: Sequence[NDArray[np.float32]]
+    ) -> tuple[NDArray[np.float32], float]:
+        """Return the scores of places, on the grid of the first part, and that of the image.
 
-        Each size of the images counts the same.
+        The score of a place is the weighted mean of standardised distances. That of the image is
+        made of means over the 0.1, 1 and 10 % of a part's distances that are highest: a small share
+        finds small defects, a large one those that are faint but extended. It is the geometric mean
+        of the three, and the weighted geometric mean over parts, so that relative changes count the
+        same in each. Means below 0.01 count as 0.01.
         """
-        shape = distances[0].shape
-        of_side: dict[int | None, list[NDArray[np.float32]]] = {}
-        for part, own in zip(self.parts, distances, strict=True):
-            of_side.setdefault(part.side, []).append(resized(part.standardised(own), shape))
-        means = [np.mean(own, axis=0) for own in of_side.values()]
-        return np.asarray(np.mean(means, axis=0), dtype=np.float32)
+        pairs = zip(self.parts, distances, strict=True)
+        scores = [part.standardised(own) for part, own in pairs]
+        logarithms = [log_of_highest(own) for own in scores]
+        shape = scores[0].shape
+        places = np.tensordot(self.weights, [resized(own, shape) for own in scores], axes=1)
+        score = self.scale * math.exp(np.dot(self.weights, logarithms))
+        return places.astype(np.float32), score
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return header and arrays."""
@@ -263,7 +209,8 @@ class NormalImages:
             for i, part in enumerate(self.parts)
             for name in (*_ARRAYS, *_PROFILES)
         }
-        return {"parts": [[part.side, part.window] for part in self.parts]}, arrays
+        own = [[part.side, part.window, part.relative] for part in self.parts]
+        return {"parts": own, "scale": self.scale}, arrays | {"weights": self.weights}
 
     @classmethod
     def from_state(
@@ -276,13 +223,13 @@ class NormalImages:
         ValueError
             If the arrays do not fit together.
         """
-        expected = [list(part) for part in _PARTS]
+        expected = [list(each) for each in DESCRIPTIONS]
         if header["parts"] != expected:
             raise ValueError(
-                f"sizes and windows are {reprlib.repr(header['parts'])}; expected {expected}"
+                f"the descriptions are {reprlib.repr(header['parts'])}; expected {expected}"
             )
         parts = []
-        for i, (side, window) in enumerate(_PARTS):
+        for i, (side, window, relative) in enumerate(DESCRIPTIONS):
             own = {
                 name: each.checked(arrays[f"{i}.{name}"], name) for name, each in _ARRAYS.items()
             }
@@ -298,8 +245,14 @@ class NormalImages:
             if not fits:
                 shapes = {name: array.shape for name, array in own.items()}
                 raise ValueError(f"the arrays of the model of normal images do not fit: {shapes}")
-            parts.append(NormalCells(side, window, **own))
-        return cls(tuple(parts))
+            parts.append(NormalCells(side, window, relative, **own))
+        weights = Array("float32", 1, 0, 1).checked(arrays["weights"], "weights")
+        if weights.shape != (len(parts),) or not weights.all():
+            raise ValueError(f"the weights of the descriptions do not fit: {weights}")
+        scale = header["scale"]
+        if not isinstance(scale, float) or not 0 < scale < _MAX_VALUE:
+            raise ValueError(f"the scale of the scores is {scale!r}; expected a number above 0")
+        return cls(tuple(parts), weights, scale)
 
 
 class NormalImagesFit:
@@ -331,10 +284,9 @@ class NormalImagesFit:
         """Sample the cells of an image; which ones depends on the seed and the image alone."""
         self.keys[position], self.sizes[position] = image.key, image.size
         samples = []
-        of_side = {side: self._maps.cells(image, side)[0] for side in _SIDES}
-        for side, window in _PARTS:
-            cells = window_means(of_side[side], window)
-            flat = cells.reshape(-1, cells.shape[-1])
+        of_side = {side: self._maps.cells(image, side)[0] for side in SIDES}
+        for side, window, relative in DESCRIPTIONS:
+            flat = described(of_side[side], window, relative)
             samples.append(flat[random_pixels(self._seed, image.key, len(flat), self._n_each)])
         self._rows[position] = samples
 
@@ -343,19 +295,18 @@ class NormalImagesFit:
         ordered = sorted(positions, key=lambda at: (self.keys[at], at))
         return [
             NormalCells.fit(
-                side,
-                window,
+                description,
                 np.concatenate([self._rows[at][i] for at in ordered]),
                 self._n_codewords,
                 self._seed,
             )
-            for i, (side, window) in enumerate(_PARTS)
+            for i, description in enumerate(DESCRIPTIONS)
         ]
 
     def finish(
         self, parts: list[NormalCells], of_image: Mapping[int, list[NormalCells]]
-    ) -> tuple[NormalImages, dict[int, NDArray[np.float32]]]:
-        """Return the model, and the scores (R, S) of each image by models that lack it.
+    ) -> tuple[NormalImages, dict[int, tuple[NDArray[np.float32], float]]]:
+        """Return the model, and the scores of each image and its places by models that lack it.
 
         What is usual is also learnt without the image. Otherwise the images would score lower than
         new ones.
@@ -372,27 +323,27 @@ class NormalImagesFit:
         def model(without: Any = None) -> NormalImages:
             """Standardise by the images that other models score: an image hides its own defects."""
             known = [at for at, own in of_image.items() if own is not without] or list(of_image)
-            known = known[:_MAX_PROFILE_IMAGES]
-            return NormalImages(
-                tuple(
-                    part.standardised_by([distances[at][i] for at in known], self._aligned)
-                    for i, part in enumerate(parts)
-                )
-            )
+            of_part = zip(*(distances[at] for at in known[:_MAX_PROFILE_IMAGES]), strict=True)
+            standardised, spreads = [], []
+            for part, own in zip(parts, of_part, strict=True):
+                standardised.append(part.standardised_by(own, self._aligned))
+                logarithms = [log_of_highest(standardised[-1].standardised(each)) for each in own]
+                spreads.append(np.subtract(*np.quantile(logarithms, [0.75, 0.25])))
+            return NormalImages(tuple(standardised), weights_of(np.array(spreads)))
 
         of_fold = {id(own): model(own) for own in of_image.values()}
-        return model(), {
-            at: of_fold[id(of_image[at])].combined(own) for at, own in distances.items()
+        scored = {at: of_fold[id(of_image[at])].combined(own) for at, own in distances.items()}
+        ratios = [image_score(places) / score for places, score in scored.values()]
+        scale = max(float(np.median(ratios)), _LEAST)
+        return replace(model(), scale=scale), {
+            at: (places, scale * score) for at, (places, score) in scored.items()
         }
 
     def _kept_cells(self, position: int) -> dict[int | None, Cells]:
         key, size = self.keys[position], self.sizes[position]
-        return {side: self._maps.kept_cells(key, size, side) for side in _SIDES}
+        return {side: self._maps.kept_cells(key, size, side) for side in SIDES}
 
 
-#: Side of the squares that images are reduced to, or None for their own size; side of a window.
-_PARTS: tuple[tuple[int | None, int], ...] = ((None, 1), (None, 3), (_REDUCED_SIDE, 1))
-_SIDES = tuple(dict.fromkeys(side for side, _ in _PARTS))
 _ARRAYS = {
     "mean": Array("float32", 1, -_MAX_VALUE, _MAX_VALUE),
     "whitening": Array("float32", 2, -_MAX_VALUE, _MAX_VALUE),
@@ -408,29 +359,29 @@ def distances_of(
     return [part.distances(of_side[part.side]) for part in parts]
 
 
-def window_means(cells: Cells, window: int) -> Cells:
-    """Return the mean over the window around each cell (R, S, D); edges are repeated."""
-    if window == 1:
-        return cells
-    planes = torch.from_numpy(cells).permute(2, 0, 1)[None]
-    padded = functional.pad(planes, [window // 2] * 4, mode="replicate")
-    means = functional.avg_pool2d(padded, window, stride=1)[0].permute(1, 2, 0)
-    return np.ascontiguousarray(means.numpy())
+def log_of_highest(values: NDArray[np.float32]) -> float:
+    """Return the logarithm of the geometric mean of three means: over the highest 0.1, 1 and 10 %.
+
+    Examples
+    --------
+    >>> values = np.array([1.0] * 900 + [2.0] * 90 + [4.0] * 9 + [8.0], dtype=np.float32)
+    >>> means = [8.0, (8 + 9 * 4) / 10, (8 + 9 * 4 + 90 * 2) / 100]
+    >>> bool(np.isclose(np.exp(log_of_highest(values)), np.prod(means) ** (1 / 3)))
+    True
+    """
+    ordered = np.sort(values, axis=None)
+    means = [ordered[-max(1, round(share * ordered.size)) :].mean() for share in _HIGHEST]
+    return float(np.log(np.maximum(means, _LEAST)).mean())
 
 
-def edge_distances(shape: tuple[int, ...]) -> NDArray[np.intp]:
-    """Return the distance of each cell (R, S) from the nearest edge, in cells; at most 4."""
-    down, across = (np.minimum(np.arange(n), np.arange(n)[::-1]) for n in shape)
-    return np.minimum(np.minimum(down[:, None], across), _MAX_EDGE_DISTANCE)
+def weights_of(spreads: FloatArray) -> NDArray[np.float32]:
+    """Return weights (n,), inversely proportional to spreads (n,); their sum is 1.
 
-
-def resized(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Resize a map, bilinear and antialiased."""
-    if values.shape == shape:
-        return values
-    planes = torch.from_numpy(values)[None, None]
-    found = functional.interpolate(planes, tuple(shape), mode="bilinear", antialias=True)
-    return np.asarray(found[0, 0].numpy())
+    A third of the mean spread is added, as variances are, so that no part counts alone by chance.
+    """
+    typical = float(spreads.mean()) or 1.0  # 0 for copies of one image
+    weights = 1 / np.hypot(spreads, typical / 3)
+    return (weights / weights.sum()).astype(np.float32)
 
 
 def whitened(

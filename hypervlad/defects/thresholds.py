@@ -32,7 +32,7 @@ class WindowModel(Protocol):
 
 
 def image_score(places: NDArray[np.floating]) -> float:
-    """Return the score of an image: the mean over the 1 % of its places that score highest.
+    """Return the score of an image by its labelled windows: the mean over the highest 1 %.
 
     The maximum alone varies by chance, and more so in larger images.
     """
@@ -48,16 +48,20 @@ class WindowScores:
     ----------
     scores : ndarray of float32, shape (n,)
     is_defective : ndarray of bool, shape (n,)
+    image : float
+        The score of the image.
     """
 
     scores: NDArray[np.float32]
     is_defective: NDArray[np.bool_]
+    image: float
 
     @classmethod
     def of(cls, scores: NDArray[np.floating], labels: NDArray[np.str_]) -> WindowScores:
         """Leave out windows without a label."""
         known = labels != UNKNOWN
-        return cls(scores[known].astype(np.float32), labels[known] != NORMAL)
+        own = scores[known].astype(np.float32)
+        return cls(own, labels[known] != NORMAL, image_score(own))
 
     @property
     def normal(self) -> NDArray[np.float32]:
@@ -71,7 +75,12 @@ class WindowScores:
         A place is called defective if its image is, and its own score reaches the threshold: in
         other words, if the lower of the two does.
         """
-        return np.minimum(self.scores, np.float32(image_score(self.scores)))
+        return np.minimum(self.scores, np.float32(self.image))
+
+    @property
+    def image_without_defects(self) -> float:
+        """The score that the image would have without its defective places."""
+        return image_score(self.normal) if self.is_defective.any() else self.image
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +108,9 @@ class HeldOutScores:
         places = np.concatenate([own.capped[~own.is_defective] for own in images.values()])
         quantiles = np.quantile(places, np.linspace(0, 1, _N_QUANTILES))
         scores = {
-            at: image_score(images[at].normal) for at in sorted(images) if len(images[at].normal)
+            at: own.image_without_defects
+            for at, own in sorted(images.items())
+            if not own.is_defective.all()
         }
         return cls(
             np.array(list(scores.values()), np.float32),

@@ -152,9 +152,10 @@ def write_findings(
     - ``masks/NAME.png``: 255 at the defective pixels, which are those that reach the threshold in
       images called anomalous, and 0 elsewhere.
     - ``overlays/NAME.png``: the image, with outlines around its defective regions.
-    - ``scores.csv``: path, score (the mean of the highest 1 % of places), highest (of all pixels),
-      threshold, called ("anomalous" if the score reaches the threshold, or "normal"),
-      area_fraction (share of the image that is defective), area_um2, n_regions; one line per image.
+    - ``scores.csv``: path, score (of the image: it sums up the most unusual places), highest
+      (of a pixel), threshold, called ("anomalous" if the score reaches the threshold, or
+      "normal"), area_fraction (share of the image that is defective), area_um2, n_regions; one
+      line per image.
     - ``regions.csv``: path, x, y, width, height (the box), area, diameter (of a circle of the same
       area), all in pixels, score (the highest), and in micrometres width_um, height_um, area_um2
       and diameter_um; one line per region, the worst of an image first.

@@ -12,18 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hypervlad.defects.normal_images import (
-    NormalCells,
-    NormalImages,
-    cells_of,
-    edge_distances,
-    window_means,
-)
+from hypervlad.defects.cells import DESCRIPTIONS, cells_of, described, edge_distances
+from hypervlad.defects.normal_images import NormalCells, NormalImages, log_of_highest, weights_of
 from hypervlad.windows.maps import PaddedMaps
 
 
-def fitted(rows: NDArray[Any], n_codewords: int = 1, window: int = 1) -> NormalCells:
-    return NormalCells.fit(None, window, rows, n_codewords, seed=0)
+def fitted(rows: NDArray[Any], n_codewords: int = 1, **how: Any) -> NormalCells:
+    part = NormalCells.fit(DESCRIPTIONS[0], rows, n_codewords, seed=0)
+    return replace(part, **how)
+
+
+def model_of(part: NormalCells) -> NormalImages:
+    names = ("side", "window", "relative")
+    parts = [replace(part, **dict(zip(names, each, strict=True))) for each in DESCRIPTIONS]
+    return NormalImages(tuple(parts), np.array([0.1, 0.2, 0.3, 0.4], np.float32))
 
 
 def as_cells(rows: NDArray[Any]) -> NDArray[np.float32]:
@@ -46,17 +48,22 @@ def test_codewords_are_whitened_and_robust() -> None:
     assert with_odd.distances(as_cells(odd)).min() > 3 * with_odd.distances(as_cells(normal)).max()
 
 
+@pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("window", [1, 3])
-def test_distances_of_window_means_to_the_nearest_codeword(window: int) -> None:
+def test_distances_from_the_nearest_codeword(window: int, relative: bool) -> None:
     rng = np.random.default_rng(1)
-    model = fitted(rng.standard_normal((300, 4)), n_codewords=7, window=window)
-    cells = rng.standard_normal((4, 5, 4)).astype(np.float32)
+    model = fitted(rng.standard_normal((300, 4)), 7, window=window, relative=relative)
+    cells = (5 + rng.standard_normal((4, 5, 4)) * [1, 2, 3, 4]).astype(np.float32)
     found = model.distances(cells)
+    mean, deviation = (np.zeros(4), np.ones(4))
+    if relative:
+        flat = cells.reshape(20, 4)
+        mean, deviation = flat.mean(0), flat.std(0) + 0.3 * flat.std(0).mean()
     for row in range(4):
         for column in range(5):
             steps = range(-(window // 2), window // 2 + 1)
             inside = [
-                cells[np.clip(row + y, 0, 3), np.clip(column + x, 0, 4)]
+                (cells[np.clip(row + y, 0, 3), np.clip(column + x, 0, 4)] - mean) / deviation
                 for y in steps
                 for x in steps
             ]
@@ -124,13 +131,43 @@ def test_of_aligned_images_each_place_has_its_own_usual_distance() -> None:
     assert elsewhere[11:13, 19:21].min() > 0.5 * elsewhere[4:6, 4:6].max()
 
 
-def test_sizes_count_the_same_however_many_windows_they_have() -> None:
-    rng = np.random.default_rng(0)
-    part = fitted(rng.standard_normal((50, 3)))
-    model = NormalImages((part, replace(part, window=3), replace(part, side=224)))
-    maps = [np.full((6, 8), value, np.float32) for value in (1.0, 3.0)]
-    reduced = np.full((28, 28), 10.0, np.float32)
-    np.testing.assert_allclose(model.combined([*maps, reduced]), np.full((6, 8), 6.0), rtol=1e-6)
+def test_scores_are_weighted_means() -> None:
+    model = model_of(fitted(np.random.default_rng(0).standard_normal((50, 3))))
+    shapes = {None: (6, 8), 224: (28, 28), 112: (14, 14)}
+    maps = [np.full(shapes[part.side], i + 1, np.float32) for i, part in enumerate(model.parts)]
+    places, score = model.combined(maps)
+    np.testing.assert_allclose(places, np.full((6, 8), 0.1 + 0.4 + 0.9 + 1.6), rtol=1e-6)
+    assert score == pytest.approx(2**0.2 * 3**0.3 * 4**0.4)
+    # A defect in one cell of the last: of 196 cells it is the highest 0.1 %, half of the highest
+    # 1 % and a twentieth of the highest 10 %.
+    maps[3][5, 5] = 64
+    highest = (64 * (64 + 4) / 2 * (64 + 19 * 4) / 20) ** (1 / 3)
+    expected = 2**0.2 * 3**0.3 * highest**0.4
+    assert model.combined(maps)[1] == pytest.approx(expected, rel=1e-5)
+    assert replace(model, scale=0.5).combined(maps)[1] == pytest.approx(expected / 2, rel=1e-5)
+
+
+def test_an_image_more_usual_than_any_has_a_score() -> None:
+    assert log_of_highest(np.full((3, 3), -2, np.float32)) == pytest.approx(np.log(0.01))
+
+
+def test_descriptions_in_which_good_images_differ_have_a_small_weight() -> None:
+    weights = weights_of(np.array([1.0, 3.0]))
+    assert weights.sum() == pytest.approx(1)
+    assert weights[0] / weights[1] == pytest.approx(np.sqrt((9 + 4 / 9) / (1 + 4 / 9)))
+    np.testing.assert_allclose(weights_of(np.zeros(4)), 0.25)
+
+
+def test_relative_to_an_image_its_brightness_and_contrast_do_not_matter() -> None:
+    cells = np.random.default_rng(0).random((6, 7, 5)).astype(np.float32)
+    found = described(cells, 1, relative=True)
+    np.testing.assert_allclose(described(3 * cells + 2, 1, relative=True), found, atol=1e-4)
+    assert np.abs(found.mean(axis=0)).max() < 1e-5
+    np.testing.assert_array_equal(described(cells, 1, relative=False), cells.reshape(42, 5))
+    # Of a channel that hardly varies, noise is not blown up; an image without any variation.
+    cells[..., 0] *= 1e-4
+    assert np.abs(described(cells, 1, relative=True)[:, 0]).max() < 1e-2
+    np.testing.assert_array_equal(described(np.ones((2, 3, 4), np.float32), 1, True), 0)
 
 
 def test_layers_are_brought_to_one_grid_without_the_border() -> None:
@@ -161,17 +198,11 @@ def test_layers_of_networks_that_do_not_pad_their_input() -> None:
     assert (stride, cells.shape) == (16, (6, 8, 2))
 
 
-def test_windows_of_one_cell_are_the_cells() -> None:
-    cells = np.random.default_rng(0).random((3, 4, 2)).astype(np.float32)
-    assert window_means(cells, 1) is cells
-    assert window_means(cells, 3).shape == cells.shape
-
-
 def damaged(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
     rng = np.random.default_rng(0)
     part = fitted(rng.standard_normal((50, 3)))
     part = part.standardised_by([rng.random((9, 9)).astype(np.float32)], aligned=False)
-    model = NormalImages((part, replace(part, window=3), replace(part, side=224)))
+    model = model_of(part)
     header, arrays = model.to_state()
     again = NormalImages.from_state(header, arrays)
     assert [vars(p).keys() for p in again.parts] == [vars(p).keys() for p in model.parts]
@@ -194,6 +225,9 @@ def damaged(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
         ("0.spread", np.zeros(5, np.float32)),
         ("0.usual", np.zeros((5, 1, 1), np.float32)),
         ("0.usual", np.full(5, -1, np.float32)),
+        ("weights", np.ones(3, np.float32)),
+        ("weights", np.array([0, 0, 0, 1], np.float32)),
+        ("weights", np.full(4, np.nan, np.float32)),
     ],
 )
 def test_arrays_that_do_not_fit_are_an_error(name: str, array: NDArray[Any]) -> None:
@@ -201,6 +235,14 @@ def test_arrays_that_do_not_fit_are_an_error(name: str, array: NDArray[Any]) -> 
         damaged(name, array)
 
 
+@pytest.mark.parametrize("scale", [0.0, float("nan"), None])
+def test_a_damaged_scale_is_an_error(scale: Any) -> None:
+    part = fitted(np.random.default_rng(0).standard_normal((50, 3)))
+    header, arrays = model_of(part).to_state()
+    with pytest.raises(ValueError, match="the scale of the scores is"):
+        NormalImages.from_state(header | {"scale": scale}, arrays)
+
+
 def test_another_choice_of_sizes_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"sizes and windows are .* expected"):
-        NormalImages.from_state({"parts": [[None, 1]]}, {})
+    with pytest.raises(ValueError, match=r"descriptions are .* expected"):
+        NormalImages.from_state({"parts": [[None, 1, False]]}, {})

@@ -16,7 +16,6 @@ from hypervlad.defects.thresholds import (
     WindowModel,
     WindowScores,
     held_out_scores,
-    image_score,
     threshold_at_patch_rate,
     threshold_at_rate,
     threshold_of_best_f1,
@@ -199,24 +198,26 @@ def test_copies_of_an_image_are_held_out_together() -> None:
 
 def test_scores_of_places_are_capped_by_that_of_their_image() -> None:
     scores = np.arange(200.0, dtype=np.float32)
-    image = WindowScores(scores, scores > 190)
+    labels = np.where(scores > 190, "anomalous", NORMAL)
+    image = WindowScores.of(scores, labels)
     assert image.capped.max() == np.mean([198.0, 199.0])  # the highest 1 %
     np.testing.assert_array_equal(image.capped[:198], scores[:198])
     np.testing.assert_array_equal(image.normal, scores[:191])
+    assert image.image_without_defects == np.mean([189.0, 190.0])
 
 
 def test_held_out_images_and_places_above_a_threshold() -> None:
     rng = np.random.default_rng(0)
     images = {
-        at: WindowScores(rng.normal(at, 1, 500).astype(np.float32), np.zeros(500, dtype=bool))
+        at: WindowScores(rng.normal(at, 1, 500), np.zeros(500, dtype=bool), at + 2.5)
         for at in (7, 3, 5)
     }
-    defective = WindowScores(np.full(9, 99, np.float32), np.ones(9, dtype=bool))
+    defective = WindowScores(np.full(9, 99, np.float32), np.ones(9, dtype=bool), 99)
     held_out = HeldOutScores.of(images | {4: defective})
     assert held_out.images.tolist() == [3, 5, 7]
     places = np.concatenate([image.capped for image in images.values()])
     for threshold in (3.3, 5.0, 7.9, 20.0):
-        expected = [image_score(images[at].scores) >= threshold for at in (3, 5, 7)]
+        expected = [images[at].image >= threshold for at in (3, 5, 7)]
         assert held_out.n_images_above(threshold) == sum(expected)
         share = held_out.share_of_places_above(threshold)
         assert share == pytest.approx(np.mean(places >= threshold), abs=0.002)

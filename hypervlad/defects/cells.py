@@ -1,0 +1,150 @@
+"""Cells of images, as a label-free scorer describes them: at several sizes, from fine to coarse."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.windows.dataset import PreparedImage
+from hypervlad.windows.maps import PaddedMaps, TiledNetwork
+
+Cells = NDArray[np.float32]
+#: Side of the squares that images are reduced to, or None for their own size; side of a window;
+#: whether cells are relative to their own image.
+Description = tuple[int | None, int, bool]
+DESCRIPTIONS: tuple[Description, ...] = (
+    (None, 1, False),
+    (None, 3, True),
+    (224, 1, True),  # the size of the images that networks were trained on
+    (112, 1, False),
+)
+SIDES = tuple(dict.fromkeys(side for side, _, _ in DESCRIPTIONS))
+MAX_EDGE_DISTANCE = 4  # cells; from there on an edge has no influence
+_CELL = 8  # pixels, at least, if a tap is that fine
+_NOISE = 0.3  # of the mean standard deviation of channels, added to that of each
+
+
+class CellMaps:
+    """Cells of images, at their own size or reduced, from one pass through the network each.
+
+    Parameters
+    ----------
+    encoder : HypercolumnVLAD
+        Fitted.
+    tile_size, folder
+        As in `TiledNetwork`.
+    """
+
+    def __init__(
+        self,
+        encoder: HypercolumnVLAD,
+        tile_size: int,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        network = encoder.network()
+        self._own_size = TiledNetwork(network, tile_size, folder)
+        # Whole, and without a border, as networks are trained.
+        whole = max(tile_size, *filter(None, SIDES))
+        self._reduced = TiledNetwork(network, whole, folder, border=0)
+        self._is_kept = folder is not None
+
+    def cells(self, image: PreparedImage, side: int | None) -> tuple[Cells, int]:
+        """Return the cells of an image, or of a square of ``side`` pixels made of it.
+
+        Returns
+        -------
+        cells : ndarray of shape (R, S, D)
+        stride : int
+            Side of a cell, pixels.
+        """
+        if side is None:
+            tensor, key, network = image.tensor, image.key, self._own_size
+        else:
+            tensor = functional.interpolate(
+                image.tensor[None], (side, side), mode="bilinear", antialias=True
+            )[0]
+            key, network = f"{image.key}-{side}", self._reduced
+        maps = network.padded_maps(tensor, image.name, key, keep=self._is_kept)
+        return cells_of(maps, (tensor.shape[1], tensor.shape[2]))
+
+    def kept_cells(self, key: str, size: tuple[int, int], side: int | None) -> Cells:
+        """Return the cells of an image that the folder keeps, by its digest and size in pixels."""
+        if side is None:
+            return cells_of(self._own_size.stored_maps(key), size)[0]
+        return cells_of(self._reduced.stored_maps(f"{key}-{side}"), (side, side))[0]
+
+
+def cells_of(maps: PaddedMaps, size: tuple[int, int]) -> tuple[Cells, int]:
+    """Bring all layers to one grid, without the border: (R, S, sum of C_l), and its stride.
+
+    The grid is that of the finest layer whose cells are at least 8 pixels wide, or else of the
+    coarsest. Finer layers are averaged over its cells, coarser ones interpolated.
+    """
+    strides = [_stride(maps.size[0], layer.shape[0]) for layer in maps.maps]
+    stride = min((s for s in strides if s >= _CELL), default=max(strides))
+    grid = (maps.size[0] // stride, maps.size[1] // stride)
+    layers = []
+    for layer in maps.maps:
+        planes = layer.permute(2, 0, 1)[None]
+        if layer.shape[0] > grid[0]:
+            planes = functional.adaptive_avg_pool2d(planes, grid)
+        elif tuple(layer.shape[:2]) != grid:
+            planes = functional.interpolate(planes, grid, mode="bilinear")
+        layers.append(planes[0])
+    first = maps.border // stride
+    rows, columns = (slice(first, first - -extent // stride) for extent in size)
+    cells = torch.cat(layers)[:, rows, columns].permute(1, 2, 0)
+    return np.ascontiguousarray(cells.cpu().numpy()), stride
+
+
+def _stride(n_pixels: int, n_cells: int) -> int:
+    """Return a layer's stride; the nearest power of two if the network does not pad its input."""
+    exact, rest = divmod(n_pixels, n_cells)
+    return 2 ** round(math.log2(n_pixels / n_cells)) if rest else exact
+
+
+def described(cells: Cells, window: int, relative: bool) -> Cells:
+    """Return a description (n, D) of the cells (R, S, D) of an image, row by row.
+
+    Parameters
+    ----------
+    cells : ndarray of float32, shape (R, S, D)
+    window : int
+        Side of the windows around each cell whose mean is returned; edges are repeated.
+    relative : bool
+        Whether the mean of each channel is subtracted first, and its standard deviation divided
+        out, to which 30 % of the mean standard deviation of all channels is added: channels that
+        hardly vary hold noise.
+    """
+    n_channels = cells.shape[-1]
+    if relative:
+        flat = cells.reshape(-1, n_channels)
+        deviation = flat.std(axis=0)
+        typical = deviation.mean() or np.float32(1.0)  # 0 for an image of one brightness
+        cells = (cells - flat.mean(axis=0)) / (deviation + _NOISE * typical)
+    if window > 1:
+        planes = torch.from_numpy(cells).permute(2, 0, 1)[None]
+        padded = functional.pad(planes, [window // 2] * 4, mode="replicate")
+        cells = functional.avg_pool2d(padded, window, stride=1)[0].permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(cells).reshape(-1, n_channels)
+
+
+def edge_distances(shape: tuple[int, ...]) -> NDArray[np.intp]:
+    """Return the distance of each cell (R, S) from the nearest edge, in cells; at most 4."""
+    down, across = (np.minimum(np.arange(n), np.arange(n)[::-1]) for n in shape)
+    return np.minimum(np.minimum(down[:, None], across), MAX_EDGE_DISTANCE)
+
+
+def resized(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Resize a map, bilinear and antialiased."""
+    if values.shape == shape:
+        return values
+    planes = torch.from_numpy(values)[None, None]
+    found = functional.interpolate(planes, tuple(shape), mode="bilinear", antialias=True)
+    return np.asarray(found[0, 0].numpy())
