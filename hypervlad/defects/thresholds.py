@@ -158,8 +158,22 @@ def threshold_at_rate(scores: NDArray[np.floating], rate: float) -> float:
     distribution (split conformal prediction). If there are too few images for the rate, the score
     is extrapolated from their median and median absolute deviation as if they followed Gumbel's
     distribution: a rough guess.
+
+    Warns
+    -----
+    UserWarning
+        If the score is extrapolated.
     """
     n_above = math.floor(rate * (len(scores) + 1))
+    if not n_above:
+        warnings.warn(
+            f"the threshold is extrapolated: a rate of {rate:g} takes {math.ceil(1 / rate - 1)} "
+            f"defect-free images, these are {len(scores)}; far more than {rate:.0%} of new images "
+            "may be called anomalous falsely. Give more images, choose a larger fpr, or "
+            "set_threshold",
+            UserWarning,
+            stacklevel=4,
+        )
     if n_above:
         estimate = np.sort(scores)[len(scores) - n_above]
     else:

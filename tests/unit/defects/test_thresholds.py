@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -194,6 +195,15 @@ def test_copies_of_an_image_are_held_out_together() -> None:
 
     list(held_out_scores(Knowing(sampled, 8), sampled, not_needed, fit, np.arange(8), 0))
     assert all(len(pairs) < 4 for pairs in trained)  # else a fold was trained on every image
+
+
+def test_too_few_images_for_a_rate_are_a_warning() -> None:
+    scores = np.arange(19.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        threshold_at_rate(scores, 0.05)
+    with pytest.warns(UserWarning, match=r"takes 19 defect-free images, these are 18; far more"):
+        threshold_at_rate(scores[:18], 0.05)
 
 
 def test_scores_of_places_are_capped_by_that_of_their_image() -> None:
