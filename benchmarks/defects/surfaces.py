@@ -7,7 +7,7 @@ is tested only where that one is tested, and both are resampled together.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,18 +63,23 @@ class Surface:
         """Return each kind of defect once, in the order of the images."""
         return list(dict.fromkeys(self.kinds[self.defective].tolist()))
 
-    def with_made_defects(self) -> Surface:
-        """Add each kind of made defect to each defect-free image."""
+    def with_made_defects(self, groups: Mapping[str, Sequence[str]] | None = None) -> Surface:
+        """Add made defects to each defect-free image: of each kind, or of one kind of each group.
+
+        The kinds of a group take turns, and the images have the name of the group as their kind.
+        """
         free = np.flatnonzero(~self.defective)
+        groups = groups or {kind: (kind,) for kind in IMAGE_DEFECTS}
         images, masks = list(self.images), list(self.masks)
-        for number, kind in enumerate(IMAGE_DEFECTS):
-            for i in free.tolist():
+        for group in groups.values():
+            for turn, i in enumerate(free.tolist()):
+                number = IMAGE_DEFECTS.index(group[turn % len(group)])
                 seed = len(IMAGE_DEFECTS) * i + number
-                image, mask = add_defect(self.images[i], kind, random_state=seed)
+                image, mask = add_defect(self.images[i], IMAGE_DEFECTS[number], random_state=seed)
                 images.append(image)
                 masks.append(mask)
-        kinds = np.concatenate([self.kinds, np.repeat(IMAGE_DEFECTS, len(free))])
-        sources = np.concatenate([self.sources, np.tile(free, len(IMAGE_DEFECTS))])
+        kinds = np.concatenate([self.kinds, np.repeat(list(groups), len(free))])
+        sources = np.concatenate([self.sources, np.tile(free, len(groups))])
         return Surface(self.name, images, masks, kinds, sources)
 
 
