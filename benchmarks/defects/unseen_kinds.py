@@ -41,7 +41,8 @@ from hypervlad.metrics import PixelTally
 MASKS, NO_MASKS = "masks", "defect-free images"
 MADE = {"scratch, pits": ("scratch", "pits"), "faint areas": ("stain", "band", "blur", "gradient")}
 RULES = {"mean": lambda a, b: (a + b) / 2, "maximum": np.maximum}
-MAPS = (MASKS, NO_MASKS, *(f"{rule} of maps" for rule in RULES))
+BY_PLACES, BY_IMAGES = "of maps, by places", "of maps, by images"
+MAPS = (MASKS, NO_MASKS, *(f"{rule} {scale}" for scale in (BY_PLACES, BY_IMAGES) for rule in RULES))
 METHODS = (*MAPS, *(f"{rule} of image scores" for rule in RULES))
 _QUANTILES = (0.5, 0.9)  # 0 and 1 after standardisation
 Runs = dict[str, list[dict[str, Any]]]  # of the seeds, by the kind that was left out
@@ -86,9 +87,20 @@ def split_without(
 
 
 class Scored(NamedTuple):
-    """The score map (H, W) of an image, and the score of the image."""
+    """What a scorer says about an image, or a combination of scorers.
+
+    Attributes
+    ----------
+    map : ndarray of shape (H, W)
+        Relative to the scores of held-out defect-free images.
+    by_places : ndarray of shape (H, W)
+        The same map, relative to the scores of their places.
+    score : float
+        Of the image.
+    """
 
     map: np.ndarray
+    by_places: np.ndarray
     score: float
 
 
@@ -126,21 +138,28 @@ class StandardScorer:
         return cls(scorer, *((float(low), float(high)) for low, high in quantiles))
 
     def score(self, image: np.ndarray) -> Scored:
-        """Return the map and the score of an image, both standardised."""
+        """Score an image."""
         found = self.scorer.find(image)
-        (low, high), (usual, rare) = self.of_images, self.of_places
-        standard_map = ((found.map - usual) / (rare - usual)).astype(np.float32)
-        return Scored(standard_map, (found.score - low) / (high - low))
+        maps = (
+            ((found.map - middle) / (high - middle)).astype(np.float32)
+            for middle, high in (self.of_images, self.of_places)
+        )
+        middle, high = self.of_images
+        return Scored(*maps, (found.score - middle) / (high - middle))
 
 
-def combinations(with_masks: Scored, without: Scored) -> dict[str, Scored]:
-    """Return the map and the score of an image by each method; some have no map of their own."""
-    found = {MASKS: with_masks, NO_MASKS: without}
+def combinations(with_masks: Scored, without: Scored) -> dict[str, tuple[np.ndarray, float]]:
+    """Return the map and the score of an image by each method.
+
+    Combinations of the scores of images have no map of their own: theirs is empty.
+    """
+    found = {MASKS: (with_masks.map, with_masks.score), NO_MASKS: (without.map, without.score)}
     for name, rule in RULES.items():
-        combined = rule(with_masks.map, without.map)
-        found[f"{name} of maps"] = Scored(combined, image_score(combined))
+        for scale, field in ((BY_PLACES, "by_places"), (BY_IMAGES, "map")):
+            combined = rule(getattr(with_masks, field), getattr(without, field))
+            found[f"{name} {scale}"] = combined, image_score(combined)
         score = float(rule(with_masks.score, without.score))
-        found[f"{name} of image scores"] = Scored(combined, score)
+        found[f"{name} of image scores"] = np.zeros((0, 0)), score
     return found
 
 
@@ -176,10 +195,10 @@ class Bench:
                 i = int(split.test[at])
                 with_masks = fitted.score(self.surface.images[i])
                 found = combinations(with_masks, without_masks[i])
-                for method in METHODS:
-                    scores[method][at] = found[method].score
-                for method in MAPS:
-                    tallies[method].add(found[method].map, self.surface.masks[i])
+                for method, (score_map, score) in found.items():
+                    scores[method][at] = score
+                    if method in MAPS:
+                        tallies[method].add(score_map, self.surface.masks[i])
             return tallies
 
         defect_free = score_kind(FREE, {method: PixelTally() for method in MAPS})

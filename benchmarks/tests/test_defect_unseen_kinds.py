@@ -81,15 +81,16 @@ def test_no_image_is_tested_that_shares_a_source_with_a_training_image() -> None
 
 def test_combinations() -> None:
     rng = np.random.default_rng(0)
-    first, second = (Scored(rng.random((20, 30)), score) for score in (1.0, 4.0))
+    first, second = (Scored(*rng.random((2, 20, 30)), score) for score in (1.0, 4.0))
     found = combinations(first, second)
     assert set(found) == set(METHODS)
-    assert found["mean of image scores"].score == 2.5
-    assert found["maximum of image scores"].score == 4
-    highest = np.maximum(first.map, second.map)
-    np.testing.assert_array_equal(found["maximum of maps"].map, highest)
-    assert found["maximum of maps"].score == image_score(highest)
-    np.testing.assert_allclose(found["mean of maps"].map, (first.map + second.map) / 2)
+    assert found["mean of image scores"][1] == 2.5
+    assert found["maximum of image scores"][1] == 4
+    score_map, score = found["maximum of maps, by places"]
+    np.testing.assert_array_equal(score_map, np.maximum(first.by_places, second.by_places))
+    assert score == image_score(score_map)
+    score_map, _ = found["mean of maps, by images"]
+    np.testing.assert_allclose(score_map, (first.map + second.map) / 2)
 
 
 def test_differences_are_those_of_the_kinds_left_out_and_of_the_others() -> None:
@@ -139,8 +140,10 @@ def test_scores_are_relative_to_those_of_held_out_images(n_masked: int) -> None:
     found = fitted.score(surface.images[0])
     plain = scorer.find(surface.images[0])
     assert found.score == pytest.approx((plain.score - middle) / (high - middle), rel=1e-4)
-    low, high = fitted.of_places
-    np.testing.assert_allclose(found.map, (plain.map - low) / (high - low), rtol=1e-4, atol=1e-4)
+    scales = (fitted.of_images, fitted.of_places)
+    for standard, (middle, high) in zip((found.map, found.by_places), scales, strict=True):
+        expected = (plain.map - middle) / (high - middle)
+        np.testing.assert_allclose(standard, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.usefixtures("tiny_scorer")
