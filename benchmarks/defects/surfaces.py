@@ -7,8 +7,10 @@ is tested only where that one is tested, and both are resampled together.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from hypervlad.datasets import IMAGE_DEFECTS, NANOFIBRE_DEFECTS, add_defect
 from hypervlad.images import read_mask
 
 FREE = "free"  # the kind of a defect-free image
+_MAX_GAP = 100  # between the numbers of images of one magnetic tile
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,22 @@ def read_surface(folder: Path, good: str = FREE) -> Surface:
     if not examples:
         raise SystemExit(f"{folder}: no images in images/*/")
     return Surface.of(folder.name, examples)
+
+
+def tiles_of(folder: Path) -> np.ndarray:
+    """Return, for each image of `read_surface`, the first image of the same magnetic tile.
+
+    A tile was photographed up to six times, at other exposures, and its images have numbers close
+    to each other: they are called exp<exposure>_num_<number>. Other images are on their own.
+    """
+    names = [path.stem for path in sorted((folder / "images").glob("*/*"))]
+    found = (re.fullmatch(r"exp\d_num_(\d+)", name) for name in names)
+    numbers = {i: int(match[1]) for i, match in enumerate(found) if match}
+    tiles = np.arange(len(names))
+    for before, i in pairwise(sorted(numbers, key=numbers.__getitem__)):
+        if numbers[i] - numbers[before] <= _MAX_GAP:
+            tiles[i] = tiles[before]
+    return tiles
 
 
 def mixed_mats(n: int, defective: float) -> Surface:

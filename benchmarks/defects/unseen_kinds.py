@@ -7,7 +7,8 @@ from masks of the other kinds, another one from the same defect-free images alon
 defect-free images, all images of the kind that was left out, and the remaining ones of the other
 kinds. Their scores, standardised by those of held-out defect-free images, are also combined.
 
-This is done with the kinds of the folder, and again with made defects as two more kinds.
+All images of a tile are either learnt from or tested. With ``--made``, all this is done again with
+made defects as two more kinds.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from benchmarks.defects.comparisons import (
     differences_of_unseen_kinds,
     image_auroc,
 )
-from benchmarks.defects.surfaces import FREE, Surface, read_surface, split_surface
+from benchmarks.defects.surfaces import FREE, Surface, read_surface, tiles_of
 from benchmarks.defects.tables import unseen_section
 from hypervlad import PatchDefectScorer
 from hypervlad.defects.thresholds import image_score
@@ -58,7 +59,7 @@ class UnseenSplit(NamedTuple):
     masked : ndarray of int
         Images with masks to learn from, of all kinds but one.
     test : ndarray of int
-        Other images, of all kinds, and none that was made of the same image as one of ``masked``.
+        Images of other tiles, of all kinds.
     """
 
     free: np.ndarray
@@ -67,23 +68,43 @@ class UnseenSplit(NamedTuple):
 
 
 def split_without(
-    surface: Surface, left_out: str, n_train: int, n_masked: int, n_test: int, seed: int
+    surface: Surface,
+    tiles: np.ndarray,
+    left_out: str,
+    n_train: int,
+    n_masked: int,
+    n_test: int,
+    seed: int,
 ) -> UnseenSplit:
     """Choose images at random, of which at most ``n_masked`` of each kind have masks.
 
-    The defect-free images and the images with masks depend on the seed, but not on the kind that is
-    left out.
+    The images with masks depend on the seed, but not on the kind that is left out. Defect-free
+    images are not learnt from if their tile is tested.
+
+    Parameters
+    ----------
+    tiles : ndarray of n int
+        The tile of each image; images of one tile are either learnt from or tested.
     """
-    free, test = split_surface(surface, n_train, n_test, seed)
-    rng, masked = np.random.default_rng(seed), []
-    is_own = surface.sources == np.arange(len(surface.sources))
-    usable = is_own | np.isin(surface.sources, free)
-    for kind in surface.kinds_of_defects():
-        rows = rng.permutation(np.flatnonzero(usable & (surface.kinds == kind)))
-        if kind != left_out:
-            masked.append(rows[:n_masked])
-    shown = np.concatenate(masked)
-    return UnseenSplit(free, shown, np.setdiff1d(test, shown))
+    rng = np.random.default_rng(seed)
+
+    def by_random_tile(chosen: np.ndarray) -> np.ndarray:
+        rows = np.flatnonzero(chosen)
+        return rows[np.argsort(rng.permutation(len(tiles))[tiles[rows]], kind="stable")]
+
+    every = by_random_tile(surface.kinds == FREE)
+    tested, free = every[-n_test:], every[:n_train]
+    free = free[~np.isin(tiles[free], tiles[tested])]
+    is_own = surface.defective & (surface.sources == np.arange(len(surface.sources)))
+    usable = (is_own | np.isin(surface.sources, free)) & ~np.isin(tiles, tiles[tested])
+    masked = {
+        kind: by_random_tile(usable & (surface.kinds == kind))[:n_masked]
+        for kind in surface.kinds_of_defects()
+    }
+    shown = np.concatenate([rows for kind, rows in masked.items() if kind != left_out])
+    learnt = np.isin(tiles, tiles[np.concatenate([free, shown])])
+    test = np.flatnonzero((is_own | np.isin(surface.sources, tested)) & ~learnt)
+    return UnseenSplit(free, shown, test)
 
 
 class Scored(NamedTuple):
@@ -122,7 +143,7 @@ class StandardScorer:
 
     @classmethod
     def fit(
-        cls, surface: Surface, free: np.ndarray, masked: np.ndarray, seed: int
+        cls, surface: Surface, tiles: np.ndarray, free: np.ndarray, masked: np.ndarray, seed: int
     ) -> StandardScorer:
         """Learn from defect-free images, and from masks if there are any."""
         rows = np.concatenate([free, masked])
@@ -130,7 +151,7 @@ class StandardScorer:
         scorer = PatchDefectScorer(random_state=seed).fit(
             [surface.images[i] for i in rows],
             masks=masks if len(masked) else None,
-            groups=surface.sources[rows].astype(str),
+            groups=tiles[rows].astype(str),
         )
         held_out = scorer.held_out_
         of_free = held_out.scores[held_out.images < len(free)]
@@ -168,6 +189,7 @@ class Bench:
     """A surface, how it is split, and what the checkpoints of its runs depend on."""
 
     surface: Surface
+    tiles: np.ndarray
     settings: dict[str, Any]
     folder: Path
     n_train: int = 40
@@ -176,18 +198,21 @@ class Bench:
 
     def run(self, left_out: str, seed: int) -> dict[str, Any]:
         """Return the scores of all methods, from their checkpoint if there is one."""
-        surface = self.surface
-        split = split_without(surface, left_out, self.n_train, self.n_masked, self.n_test, seed)
+        split = self._split(left_out, seed)
         own = {"left_out": left_out, "seed": seed}
         own |= {name: rows.tolist() for name, rows in split._asdict().items()}
-        path = self.folder / f"unseen-{surface.name}-{seed}.json"
+        path = self.folder / f"unseen-{self.surface.name}-{seed}.json"
         run = load_or_run(path, self.settings | own, lambda: self._scores(split, seed))
-        return run | {"kinds": surface.kinds[split.test], "sources": surface.sources[split.test]}
+        return run | {"kinds": self.surface.kinds[split.test], "tiles": self.tiles[split.test]}
+
+    def _split(self, left_out: str, seed: int) -> UnseenSplit:
+        sizes = (self.n_train, self.n_masked, self.n_test)
+        return split_without(self.surface, self.tiles, left_out, *sizes, seed)
 
     def _scores(self, split: UnseenSplit, seed: int) -> dict[str, Any]:
         """Return the scores of the test images by each method, and ``pixel_auroc`` by kind."""
         without_masks = self._without_masks(seed)
-        fitted = StandardScorer.fit(self.surface, split.free, split.masked, seed)
+        fitted = StandardScorer.fit(self.surface, self.tiles, split.free, split.masked, seed)
         scores = {method: np.full(len(split.test), np.nan) for method in METHODS}
 
         def score_kind(kind: str, tallies: dict[str, PixelTally]) -> dict[str, PixelTally]:
@@ -210,25 +235,24 @@ class Bench:
 
     @functools.lru_cache(maxsize=1)  # noqa: B019 (one bench per surface)
     def _without_masks(self, seed: int) -> dict[int, Scored]:
-        """Return the scores of all test images by the scorer of defect-free images."""
-        free, test = split_surface(self.surface, self.n_train, self.n_test, seed)
-        fitted = StandardScorer.fit(self.surface, free, np.array([], dtype=int), seed)
-        return {i: fitted.score(self.surface.images[i]) for i in test.tolist()}
+        """Return the scores of all images but those it learns from, by the scorer without masks."""
+        free = self._split("", seed).free  # the same whatever is left out
+        nothing = np.array([], dtype=int)
+        fitted = StandardScorer.fit(self.surface, self.tiles, free, nothing, seed)
+        others = np.flatnonzero(~np.isin(self.surface.sources, free))
+        return {i: fitted.score(self.surface.images[i]) for i in others.tolist()}
 
 
-def rows_of(surface: Surface, runs: Runs) -> list[dict[str, Any]]:
+def rows_of(kinds: np.ndarray, tiles: np.ndarray, runs: Runs) -> list[dict[str, Any]]:
     """Return the scores of each method by kind, one for each seed, unseen and seen.
 
     The seen ones are means over the runs in which another kind was left out.
     """
     splits = {
-        left_out: [SplitScores(run["kinds"], run["sources"], run) for run in own]
+        left_out: [SplitScores(run["kinds"], run["tiles"], run) for run in own]
         for left_out, own in runs.items()
     }
-    resamplings = {
-        left_out: Resampling(surface.kinds, surface.sources, own)
-        for left_out, own in splits.items()
-    }
+    resamplings = {left_out: Resampling(kinds, tiles, own) for left_out, own in splits.items()}
     rows = []
     for method in METHODS:
         row: dict[str, Any] = {"method": method}
@@ -278,7 +302,7 @@ def measure(bench: Bench, n_splits: int) -> dict[str, Any]:
             text = ", ".join(f"{method} {score:.3f}" for method, score in found.items())
             print(f"{bench.surface.name}, {kind} left out: {text}", flush=True)
     sizes = {"n_train": bench.n_train, "n_masked": bench.n_masked, "n_test": bench.n_test}
-    return sizes | {"n_splits": n_splits, "rows": rows_of(bench.surface, runs)}
+    return sizes | {"n_splits": n_splits, "rows": rows_of(bench.surface.kinds, bench.tiles, runs)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -289,18 +313,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--masks", type=int, default=20, help="of each kind, to learn from")
     parser.add_argument("--test", type=int, default=40, help="defect-free images to test")
     parser.add_argument("--splits", type=int, default=3)
+    parser.add_argument("--made", action="store_true", help="also with made defects as kinds")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS / "defects")
     parser.add_argument("--out", type=Path, default=RESULTS / "defects")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     code = origin(arguments.threads, "defects/unseen_kinds")
-    plain = read_surface(arguments.data, arguments.good)
+    plain, tiles = read_surface(arguments.data, arguments.good), tiles_of(arguments.data)
+    surfaces = {"own": plain}
+    if arguments.made:
+        surfaces["own and made"] = plain.with_made_defects(MADE)
     sizes = (arguments.train, arguments.masks, arguments.test)
     measured = {}
-    for name, surface in {"own": plain, "own and made": plain.with_made_defects(MADE)}.items():
-        settings = {"digest": surface.digest} | code
-        bench = Bench(surface, settings, arguments.checkpoints, *sizes)
+    for name, surface in surfaces.items():
+        of_images = tiles[surface.sources]
+        settings = {"digest": surface.digest, "tiles": of_images.tolist()} | code
+        bench = Bench(surface, of_images, settings, arguments.checkpoints, *sizes)
         measured[name] = measure(bench, arguments.splits)
     result = {"surface": plain.name, "measured_kinds": measured, "origin": code}
     save_result(arguments.out / f"unseen_{plain.name.replace(' ', '_')}.json", result)
