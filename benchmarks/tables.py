@@ -110,6 +110,7 @@ def pages() -> dict[Path, dict[str, str]]:
         BENCHMARKS / "defects" / "README.md": {
             "defects": of_all("defects/defects_*.json", defects.defects_section),
             "kinds": of_all("defects/kinds_*.json", defects.kinds_section),
+            "unseen": of_all("defects/unseen_*.json", defects.unseen_section),
             "factors": of_all("defects/factors_*.json", defects.factors_section),
             "map-speed": of_one("defects/speed.json", defects.speed_table),
         },

@@ -120,8 +120,62 @@ def differences(
         for kind in kinds
     }
     drawn = {kind: resampling.aurocs(ours, kind) - resampling.aurocs(rival, kind) for kind in kinds}
-    values["mean"] = np.mean([values[kind] for kind in kinds])
-    drawn["mean"] = np.mean([drawn[kind] for kind in kinds], axis=0)
+    return _intervals(values, drawn)
+
+
+def differences_of_unseen_kinds(
+    runs: Mapping[str, Sequence[SplitScores]],
+    ours: str,
+    rival: str,
+    resamplings: Mapping[str, Resampling],
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return image AUROC of ours minus the rival's, on kinds that no mask showed and on others.
+
+    Parameters
+    ----------
+    runs : dict of sequence of SplitScores
+        By the kind that no mask showed: a split for each seed.
+    ours, rival : str
+    resamplings : dict of Resampling
+        Of these splits, all with one seed, so that their draws are the same.
+
+    Returns
+    -------
+    dict
+        ``unseen``: by the kind that no mask showed, on this kind; ``seen``: by the same, the mean
+        on all other kinds. Each also as their ``mean``, and with its interval: see `differences`.
+    """
+    found = {}
+    for name in ("unseen", "seen"):
+        values, drawn = {}, {}
+        for left_out, splits in runs.items():
+            kinds = [
+                kind
+                for kind in np.unique(splits[0].kinds).tolist()
+                if kind != FREE and (kind == left_out) == (name == "unseen")
+            ]
+            values[left_out] = np.mean(
+                [
+                    image_auroc(split.scores[ours], split.kinds, kind)
+                    - image_auroc(split.scores[rival], split.kinds, kind)
+                    for split in splits
+                    for kind in kinds
+                ]
+            )
+            own = resamplings[left_out]
+            drawn[left_out] = np.mean(
+                [own.aurocs(ours, kind) - own.aurocs(rival, kind) for kind in kinds], axis=0
+            )
+        found[name] = _intervals(values, drawn)
+    return found
+
+
+def _intervals(
+    values: Mapping[str, Any], drawn: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, float]]:
+    """Return values, and their ``mean``, with the 95 % intervals of what was drawn."""
+    values = {**values, "mean": np.mean(list(values.values()))}
+    drawn = {**drawn, "mean": np.mean(list(drawn.values()), axis=0)}
     found = {}
     for name, value in values.items():
         low, high = np.percentile(drawn[name], [2.5, 97.5])

@@ -7,8 +7,10 @@ is tested only where that one is tested, and both are resampled together.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from hypervlad.datasets import IMAGE_DEFECTS, NANOFIBRE_DEFECTS, add_defect
 from hypervlad.images import read_mask
 
 FREE = "free"  # the kind of a defect-free image
+_MAX_GAP = 100  # between the numbers of images of one magnetic tile
 
 
 @dataclass(frozen=True)
@@ -63,18 +66,23 @@ class Surface:
         """Return each kind of defect once, in the order of the images."""
         return list(dict.fromkeys(self.kinds[self.defective].tolist()))
 
-    def with_made_defects(self) -> Surface:
-        """Add each kind of made defect to each defect-free image."""
+    def with_made_defects(self, groups: Mapping[str, Sequence[str]] | None = None) -> Surface:
+        """Add made defects to each defect-free image: of each kind, or of one kind of each group.
+
+        The kinds of a group take turns, and the images have the name of the group as their kind.
+        """
         free = np.flatnonzero(~self.defective)
+        groups = groups or {kind: (kind,) for kind in IMAGE_DEFECTS}
         images, masks = list(self.images), list(self.masks)
-        for number, kind in enumerate(IMAGE_DEFECTS):
-            for i in free.tolist():
+        for group in groups.values():
+            for turn, i in enumerate(free.tolist()):
+                number = IMAGE_DEFECTS.index(group[turn % len(group)])
                 seed = len(IMAGE_DEFECTS) * i + number
-                image, mask = add_defect(self.images[i], kind, random_state=seed)
+                image, mask = add_defect(self.images[i], IMAGE_DEFECTS[number], random_state=seed)
                 images.append(image)
                 masks.append(mask)
-        kinds = np.concatenate([self.kinds, np.repeat(IMAGE_DEFECTS, len(free))])
-        sources = np.concatenate([self.sources, np.tile(free, len(IMAGE_DEFECTS))])
+        kinds = np.concatenate([self.kinds, np.repeat(list(groups), len(free))])
+        sources = np.concatenate([self.sources, np.tile(free, len(groups))])
         return Surface(self.name, images, masks, kinds, sources)
 
 
@@ -92,6 +100,22 @@ def read_surface(folder: Path, good: str = FREE) -> Surface:
     if not examples:
         raise SystemExit(f"{folder}: no images in images/*/")
     return Surface.of(folder.name, examples)
+
+
+def tiles_of(folder: Path) -> np.ndarray:
+    """Return, for each image of `read_surface`, the first image of the same magnetic tile.
+
+    A tile was photographed up to six times, at other exposures, and its images have numbers close
+    to each other: they are called exp<exposure>_num_<number>. Other images are on their own.
+    """
+    names = [path.stem for path in sorted((folder / "images").glob("*/*"))]
+    found = (re.fullmatch(r"exp\d_num_(\d+)", name) for name in names)
+    numbers = {i: int(match[1]) for i, match in enumerate(found) if match}
+    tiles = np.arange(len(names))
+    for before, i in pairwise(sorted(numbers, key=numbers.__getitem__)):
+        if numbers[i] - numbers[before] <= _MAX_GAP:
+            tiles[i] = tiles[before]
+    return tiles
 
 
 def mixed_mats(n: int, defective: float) -> Surface:

@@ -290,3 +290,60 @@ def _mark_of_gain(row: dict[str, Any]) -> str:
     if row["difference"]["low"] > 0:
         return " ▲"
     return " ▼" if row["difference"]["high"] < 0 else ""
+
+
+def unseen_section(results: Sequence[dict[str, Any]]) -> str:
+    """Return, for each surface, tables of kinds that masks showed, and of those that none did."""
+    return "\n\n".join(
+        _unseen_of_a_surface(result["surface"], name, measured)
+        for result in results
+        for name, measured in result["measured_kinds"].items()
+    )
+
+
+def _unseen_of_a_surface(surface: str, name: str, measured: dict[str, Any]) -> str:
+    rows = measured["rows"]
+    parts = [
+        f"**{surface.replace('_', ' ')}**, {name} kinds ({measured['n_train']} defect-free images "
+        f"and masks of {measured['n_masked']} images of each other kind to learn from, "
+        f"{measured['n_test']} defect-free images to test, {measured['n_splits']} splits)."
+    ]
+    for which, title in (("unseen", "No mask showed this kind"), ("seen", "Masks showed it")):
+        parts.append(f"{title}, image AUROC:\n\n{_unseen_table(rows, 'image_auroc', which)}")
+        with_maps = [row for row in rows if "pixel_auroc" in row]
+        parts.append(f"{title}, pixel AUROC:\n\n{_unseen_table(with_maps, 'pixel_auroc', which)}")
+    parts.append(f"Differences of the mean image AUROC:\n\n{_differences_table(rows)}")
+    return "\n\n".join(parts)
+
+
+def _unseen_table(rows: list[dict[str, Any]], name: str, which: str) -> str:
+    kinds = list(rows[0][name][which])
+    lines = []
+    for row in rows:
+        scores = row[name][which]
+        cells = [_share(_mean(scores[kind])) for kind in kinds]
+        lines.append([row["method"], *cells, *map(_share, mean_and_worst(scores))])
+    return table(["method", *kinds, "mean", "worst"], lines)
+
+
+def _differences_table(rows: list[dict[str, Any]]) -> str:
+    """Return the differences from each scorer alone, with their intervals."""
+    rivals = list(dict.fromkeys(rival for row in rows for rival in row["differences"]))
+    columns = [(which, rival) for which in ("unseen", "seen") for rival in rivals]
+    lines = [
+        [
+            row["method"],
+            *(
+                _with_interval(row["differences"][rival][which]["mean"])
+                if rival in row["differences"]
+                else "–"
+                for which, rival in columns
+            ),
+        ]
+        for row in rows
+    ]
+    return table(["method", *(f"{which} kinds, minus {rival}" for which, rival in columns)], lines)
+
+
+def _with_interval(difference: dict[str, float]) -> str:
+    return f"{difference['value']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"

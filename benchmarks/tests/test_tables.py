@@ -20,6 +20,7 @@ PROGRAMS = [
     "defects.factors",
     "defects.kinds",
     "defects.speed",
+    "defects.unseen_kinds",
     "papers.carrillo2020",
     "papers.luo2021",
     "papers.modarres2017",
