@@ -21,14 +21,14 @@ class SplitScores:
     Attributes
     ----------
     kinds : ndarray of n str
-    sources : ndarray of n int
-        As in `Surface`: images of one source are resampled together.
+    specimens : ndarray of n int
+        As in `Surface`: images of one specimen are resampled together.
     scores : dict of ndarray of n float
         By method.
     """
 
     kinds: np.ndarray
-    sources: np.ndarray
+    specimens: np.ndarray
     scores: Mapping[str, np.ndarray]
 
 
@@ -43,11 +43,11 @@ def image_auroc(scores: np.ndarray, kinds: np.ndarray, kind: str) -> float:
 class Resampling:
     """Splits, and images within each kind, resampled with replacement: the same for all methods.
 
-    An image, with all that were made of it, is drawn equally often in all splits.
+    A specimen, with all its images, is drawn equally often in all splits.
 
     Parameters
     ----------
-    kinds, sources : ndarray of n
+    kinds, specimens : ndarray of n
         Of all images of the surface: see `Surface`.
     splits : sequence of SplitScores
     n_draws : int
@@ -56,14 +56,14 @@ class Resampling:
     Attributes
     ----------
     times : ndarray of shape (n_draws, n)
-        How often each image is drawn; 0 for made ones, which are drawn with their sources.
+        How often the first image of each specimen is drawn, and the others with it; 0 for them.
     times_of_split : ndarray of shape (n_draws, n_splits)
     """
 
     def __init__(
         self,
         kinds: np.ndarray,
-        sources: np.ndarray,
+        specimens: np.ndarray,
         splits: Sequence[SplitScores],
         n_draws: int = N_DRAWS,
         seed: int = 0,
@@ -71,9 +71,9 @@ class Resampling:
         rng = np.random.default_rng(seed)
         self._splits = splits
         self.times = np.zeros((n_draws, len(kinds)))
-        is_source = sources == np.arange(len(sources))
-        for kind in np.unique(kinds[is_source]):
-            members = np.flatnonzero(is_source & (kinds == kind))
+        is_first = specimens == np.arange(len(specimens))
+        for kind in np.unique(kinds[is_first]):
+            members = np.flatnonzero(is_first & (kinds == kind))
             self.times[:, members] = _draw(rng, len(members), n_draws)
         self.times_of_split = _draw(rng, len(splits), n_draws)
 
@@ -86,7 +86,7 @@ class Resampling:
         good, bad = split.kinds == FREE, split.kinds == kind
         scores = split.scores[method]
         wins = np.sign(scores[bad][:, None] - scores[good]) / 2 + 0.5  # ties count half
-        of_good, of_bad = (self.times[:, split.sources[rows]] for rows in (good, bad))
+        of_good, of_bad = (self.times[:, split.specimens[rows]] for rows in (good, bad))
         n_pairs = of_bad.sum(1) * of_good.sum(1)
         n_won = ((of_bad @ wins) * of_good).sum(1)
         # A draw without images of a kind says nothing: the same score for all methods.

@@ -222,10 +222,10 @@ class FactorBench:
                 row[name][kind] = [None if np.isnan(value) else value for value in values]
         base = self._scores(Variant())
         of_splits = [
-            SplitScores(tested, self._surface.sources[split.test], {"": a[:, 0], title: b[:, 0]})
+            SplitScores(tested, self._surface.specimens[split.test], {"": a[:, 0], title: b[:, 0]})
             for a, b, tested, split in zip(base, found, of_tests, self._splits, strict=True)
         ]
-        resampling = Resampling(self._surface.kinds, self._surface.sources, of_splits)
+        resampling = Resampling(self._surface.kinds, self._surface.specimens, of_splits)
         return row | {"difference": differences(of_splits, title, "", resampling)["mean"]}
 
     @functools.cache  # noqa: B019 (one bench per run)

@@ -107,7 +107,7 @@ class Bench:
             self.settings | own | settings,
             lambda: scores_by_kind(make(), self.surface, train, test),
         )
-        return run | {"kinds": self.surface.kinds[test], "sources": self.surface.sources[test]}
+        return run | {"kinds": self.surface.kinds[test], "specimens": self.surface.specimens[test]}
 
 
 def row(title: str, n_train: int, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -146,11 +146,11 @@ def rows_of(surface: Surface, runs: Runs) -> list[dict[str, Any]]:
         if title != ours:
             splits = [
                 SplitScores(
-                    run["kinds"], run["sources"], {ours: base["scores"], title: run["scores"]}
+                    run["kinds"], run["specimens"], {ours: base["scores"], title: run["scores"]}
                 )
                 for base, run in zip(runs[ours, n_train], own, strict=True)
             ]
-            resampling = Resampling(surface.kinds, surface.sources, splits)
+            resampling = Resampling(surface.kinds, surface.specimens, splits)
             rows[-1]["differences"] = differences(splits, ours, title, resampling)
     return rows
 
@@ -160,18 +160,18 @@ def false_alarms(
 ) -> dict[str, Any]:
     """Return the share of unused defect-free images that ours calls defective.
 
-    Its interval counts each image once, although it is tested in several splits.
+    Its interval counts each specimen once, although it is tested in several splits.
     """
-    called, images = [], set[int]()
+    called, specimens = [], set[int]()
     for seed in range(n_splits):
         make = partial(Ours, {"random_state": seed, "fpr": fpr})
         run = bench.run(OURS, make, n_train, seed, only_free=True, fpr=fpr, code=code)
         called.append(run["scores"] >= run["threshold"])
-        images.update(run["sources"].tolist())
-    share = float(np.mean(called))
-    low, high = wilson_interval(share, len(images))
+        specimens.update(run["specimens"].tolist())
+    share = float(np.mean(np.concatenate(called)))
+    low, high = wilson_interval(share, len(specimens))
     found = {"fpr": fpr, "share": share, "low": low, "high": high}
-    return found | {"n_images": len(images), "n_splits": n_splits, "n_train": n_train}
+    return found | {"n_specimens": len(specimens), "n_splits": n_splits, "n_train": n_train}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,7 +1,8 @@
 """Images of a surface with the kinds and masks of their defects, and splits that keep kinds apart.
 
 Made defects are added to defect-free images. Such an image belongs to the one it was made of: it
-is tested only where that one is tested, and both are resampled together.
+is tested only where that one is tested. Images of one specimen are either learnt from or tested,
+and are resampled together.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Surface:
         Of the defects; FREE where there is none.
     sources : ndarray of n int
         The image of which this one was made; its own index if it was not.
+    specimens : ndarray of n int
+        The first image of the same specimen.
     """
 
     name: str
@@ -42,12 +45,20 @@ class Surface:
     masks: list[np.ndarray]
     kinds: np.ndarray
     sources: np.ndarray
+    specimens: np.ndarray
 
     @classmethod
-    def of(cls, name: str, examples: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Surface:
-        """Return the surface of some (kind, image, mask)."""
+    def of(
+        cls,
+        name: str,
+        examples: Sequence[tuple[str, np.ndarray, np.ndarray]],
+        specimens: np.ndarray | None = None,
+    ) -> Surface:
+        """Return the surface of some (kind, image, mask), by default each of another specimen."""
         kinds, images, masks = (list(each) for each in zip(*examples, strict=True))
-        return cls(name, images, masks, np.array(kinds), np.arange(len(images)))
+        each = np.arange(len(images))
+        own = each if specimens is None else specimens
+        return cls(name, images, masks, np.array(kinds), each, own)
 
     @property
     def digest(self) -> str:
@@ -83,13 +94,13 @@ class Surface:
                 masks.append(mask)
         kinds = np.concatenate([self.kinds, np.repeat(list(groups), len(free))])
         sources = np.concatenate([self.sources, np.tile(free, len(groups))])
-        return Surface(self.name, images, masks, kinds, sources)
+        return Surface(self.name, images, masks, kinds, sources, self.specimens[sources])
 
 
 def read_surface(folder: Path, good: str = FREE) -> Surface:
     """Read images/KIND/* and masks/KIND/*.png below a folder; ``good`` is the defect-free kind."""
-    examples = []
-    for path in sorted((folder / "images").glob("*/*")):
+    examples, paths = [], sorted((folder / "images").glob("*/*"))
+    for path in paths:
         image, kind = read_image(path), path.parent.name
         shape = (image.shape[0], image.shape[1])
         if kind == good:
@@ -99,16 +110,16 @@ def read_surface(folder: Path, good: str = FREE) -> Surface:
             examples.append((kind, image, mask))
     if not examples:
         raise SystemExit(f"{folder}: no images in images/*/")
-    return Surface.of(folder.name, examples)
+    return Surface.of(folder.name, examples, specimens_of([path.stem for path in paths]))
 
 
-def tiles_of(folder: Path) -> np.ndarray:
-    """Return, for each image of `read_surface`, the first image of the same magnetic tile.
+def specimens_of(names: Sequence[str]) -> np.ndarray:
+    """Return, for each file, the first one that shows the same specimen.
 
-    A tile was photographed up to six times, at other exposures, and its images have numbers close
-    to each other: they are called exp<exposure>_num_<number>. Other images are on their own.
+    A magnetic tile was photographed up to six times, at other exposures, and its images have
+    numbers close to each other: they are called exp<exposure>_num_<number>. Other images are on
+    their own.
     """
-    names = [path.stem for path in sorted((folder / "images").glob("*/*"))]
     found = (re.fullmatch(r"exp\d_num_(\d+)", name) for name in names)
     numbers = {i: int(match[1]) for i, match in enumerate(found) if match}
     tiles = np.arange(len(names))
@@ -148,14 +159,24 @@ def split_surface(
     train : ndarray of n_train int
         Of one seed, more images include the fewer ones.
     test : ndarray of int
-        ``n_test`` other defect-free images, the same for all ``n_train``, with all that were made
-        of them; then all images with defects of their own.
+        ``n_test`` defect-free images of other specimens, the same for all ``n_train``, with all
+        that were made of them; then images of other specimens with defects of their own. Fewer
+        defect-free ones if the images of whole specimens do not add up.
     """
-    free = np.random.default_rng(seed).permutation(np.flatnonzero(surface.kinds == FREE))
+    free = np.flatnonzero(surface.kinds == FREE)
     if n_train + n_test > len(free):
         raise SystemExit(
             f"{surface.name}: {n_train} images to learn from and {n_test} to test, but only "
             f"{len(free)} defect-free ones; choose fewer with --train or --test"
         )
-    unused = free[:-n_test]
-    return free[:n_train], np.flatnonzero(~np.isin(surface.sources, unused))
+    order = np.random.default_rng(seed).permutation(np.unique(surface.specimens[free]))
+    specimens = [free[surface.specimens[free] == each] for each in order]
+    tested, n_left = [], n_test
+    for own in specimens:
+        if len(own) <= n_left:
+            tested.append(own)
+            n_left -= len(own)
+    others = [own for own in specimens if not any(own is each for each in tested)]
+    unused = np.concatenate(others)
+    is_unused = np.isin(surface.specimens, surface.specimens[unused])
+    return unused[:n_train], np.flatnonzero(~is_unused)

@@ -195,7 +195,7 @@ def _called_table(rows: list[dict[str, Any]]) -> str:
 def _alarm_sentence(alarms: dict[str, Any]) -> str:
     return (
         f"False alarms requested: {alarms['fpr']:.0%}; observed: {alarms['share']:.1%} (95 % "
-        f"interval {alarms['low']:.1%} to {alarms['high']:.1%}) of {alarms['n_images']} unused "
+        f"interval {alarms['low']:.1%} to {alarms['high']:.1%}) of {alarms['n_specimens']} unused "
         f"images, in {alarms['n_splits']} splits with {alarms['n_train']} images to learn from."
     )
 

@@ -33,7 +33,7 @@ from benchmarks.defects.comparisons import (
     differences_of_unseen_kinds,
     image_auroc,
 )
-from benchmarks.defects.surfaces import FREE, Surface, read_surface, tiles_of
+from benchmarks.defects.surfaces import FREE, Surface, read_surface
 from benchmarks.defects.tables import unseen_section
 from hypervlad import PatchDefectScorer
 from hypervlad.defects.thresholds import image_score
@@ -69,7 +69,6 @@ class UnseenSplit(NamedTuple):
 
 def split_without(
     surface: Surface,
-    tiles: np.ndarray,
     left_out: str,
     n_train: int,
     n_masked: int,
@@ -80,12 +79,8 @@ def split_without(
 
     The images with masks depend on the seed, but not on the kind that is left out. Defect-free
     images are not learnt from if their tile is tested.
-
-    Parameters
-    ----------
-    tiles : ndarray of n int
-        The tile of each image; images of one tile are either learnt from or tested.
     """
+    tiles = surface.specimens
     rng = np.random.default_rng(seed)
 
     def by_random_tile(chosen: np.ndarray) -> np.ndarray:
@@ -143,7 +138,7 @@ class StandardScorer:
 
     @classmethod
     def fit(
-        cls, surface: Surface, tiles: np.ndarray, free: np.ndarray, masked: np.ndarray, seed: int
+        cls, surface: Surface, free: np.ndarray, masked: np.ndarray, seed: int
     ) -> StandardScorer:
         """Learn from defect-free images, and from masks if there are any."""
         rows = np.concatenate([free, masked])
@@ -151,7 +146,7 @@ class StandardScorer:
         scorer = PatchDefectScorer(random_state=seed).fit(
             [surface.images[i] for i in rows],
             masks=masks if len(masked) else None,
-            groups=tiles[rows].astype(str),
+            groups=surface.specimens[rows].astype(str),
         )
         held_out = scorer.held_out_
         of_free = held_out.scores[held_out.images < len(free)]
@@ -189,7 +184,6 @@ class Bench:
     """A surface, how it is split, and what the checkpoints of its runs depend on."""
 
     surface: Surface
-    tiles: np.ndarray
     settings: dict[str, Any]
     folder: Path
     n_train: int = 40
@@ -203,16 +197,19 @@ class Bench:
         own |= {name: rows.tolist() for name, rows in split._asdict().items()}
         path = self.folder / f"unseen-{self.surface.name}-{seed}.json"
         run = load_or_run(path, self.settings | own, lambda: self._scores(split, seed))
-        return run | {"kinds": self.surface.kinds[split.test], "tiles": self.tiles[split.test]}
+        return run | {
+            "kinds": self.surface.kinds[split.test],
+            "tiles": self.surface.specimens[split.test],
+        }
 
     def _split(self, left_out: str, seed: int) -> UnseenSplit:
         sizes = (self.n_train, self.n_masked, self.n_test)
-        return split_without(self.surface, self.tiles, left_out, *sizes, seed)
+        return split_without(self.surface, left_out, *sizes, seed)
 
     def _scores(self, split: UnseenSplit, seed: int) -> dict[str, Any]:
         """Return the scores of the test images by each method, and ``pixel_auroc`` by kind."""
         without_masks = self._without_masks(seed)
-        fitted = StandardScorer.fit(self.surface, self.tiles, split.free, split.masked, seed)
+        fitted = StandardScorer.fit(self.surface, split.free, split.masked, seed)
         scores = {method: np.full(len(split.test), np.nan) for method in METHODS}
 
         def score_kind(kind: str, tallies: dict[str, PixelTally]) -> dict[str, PixelTally]:
@@ -238,21 +235,24 @@ class Bench:
         """Return the scores of all images but those it learns from, by the scorer without masks."""
         free = self._split("", seed).free  # the same whatever is left out
         nothing = np.array([], dtype=int)
-        fitted = StandardScorer.fit(self.surface, self.tiles, free, nothing, seed)
+        fitted = StandardScorer.fit(self.surface, free, nothing, seed)
         others = np.flatnonzero(~np.isin(self.surface.sources, free))
         return {i: fitted.score(self.surface.images[i]) for i in others.tolist()}
 
 
-def rows_of(kinds: np.ndarray, tiles: np.ndarray, runs: Runs) -> list[dict[str, Any]]:
+def rows_of(surface: Surface, runs: Runs) -> list[dict[str, Any]]:
     """Return the scores of each method by kind, one for each seed, unseen and seen.
 
     The seen ones are means over the runs in which another kind was left out.
     """
     splits = {
-        left_out: [SplitScores(run["kinds"], run["tiles"], run) for run in own]
+        left_out: [SplitScores(run["kinds"], run["specimens"], run) for run in own]
         for left_out, own in runs.items()
     }
-    resamplings = {left_out: Resampling(kinds, tiles, own) for left_out, own in splits.items()}
+    resamplings = {
+        left_out: Resampling(surface.kinds, surface.specimens, own)
+        for left_out, own in splits.items()
+    }
     rows = []
     for method in METHODS:
         row: dict[str, Any] = {"method": method}
@@ -302,7 +302,10 @@ def measure(bench: Bench, n_splits: int) -> dict[str, Any]:
             text = ", ".join(f"{method} {score:.3f}" for method, score in found.items())
             print(f"{bench.surface.name}, {kind} left out: {text}", flush=True)
     sizes = {"n_train": bench.n_train, "n_masked": bench.n_masked, "n_test": bench.n_test}
-    return sizes | {"n_splits": n_splits, "rows": rows_of(bench.surface.kinds, bench.tiles, runs)}
+    return sizes | {
+        "n_splits": n_splits,
+        "rows": rows_of(bench.surface.kinds, bench.surface.specimens, runs),
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -320,16 +323,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     code = origin(arguments.threads, "defects/unseen_kinds")
-    plain, tiles = read_surface(arguments.data, arguments.good), tiles_of(arguments.data)
+    plain = read_surface(arguments.data, arguments.good)
     surfaces = {"own": plain}
     if arguments.made:
         surfaces["own and made"] = plain.with_made_defects(MADE)
     sizes = (arguments.train, arguments.masks, arguments.test)
     measured = {}
     for name, surface in surfaces.items():
-        of_images = tiles[surface.sources]
-        settings = {"digest": surface.digest, "tiles": of_images.tolist()} | code
-        bench = Bench(surface, of_images, settings, arguments.checkpoints, *sizes)
+        specimens = surface.specimens.tolist()
+        settings = {"digest": surface.digest, "specimens": specimens} | code
+        bench = Bench(surface, settings, arguments.checkpoints, *sizes)
         measured[name] = measure(bench, arguments.splits)
     result = {"surface": plain.name, "measured_kinds": measured, "origin": code}
     save_result(arguments.out / f"unseen_{plain.name.replace(' ', '_')}.json", result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from benchmarks.defects.comparisons import (
 )
 from benchmarks.defects.rivals import Scored, SquareNetwork, all_rivals
 from benchmarks.defects.scores import control_score, scores_by_kind
-from benchmarks.defects.surfaces import FREE, Surface, split_surface
+from benchmarks.defects.surfaces import FREE, Surface, specimens_of, split_surface
 from benchmarks.defects.tables import kinds_section, mean_and_worst
 from hypervlad.datasets import IMAGE_DEFECTS
 
@@ -100,6 +101,25 @@ def test_made_defects_are_tested_where_their_source_is() -> None:
     assert set(other) != set(train)
 
 
+def test_images_of_one_specimen_are_learnt_from_or_tested() -> None:
+    specimens = np.arange(15)
+    specimens[[3, 5, 7, 9]] = [2, 4, 4, 8]
+    specimens[14] = 0  # a specimen with a defect and without
+    surface = replace(plates(12, 3), specimens=specimens).with_made_defects()
+    for seed in range(20):
+        train, test = split_surface(surface, 6, 5, seed)
+        assert len(train) == 6
+        assert not set(surface.specimens[train]) & set(surface.specimens[test])
+        assert (surface.kinds[test] == FREE).sum() == 5
+        assert (surface.kinds[test] == "square").sum() == 2 + (0 in test)
+        assert sorted(split_surface(surface, 2, 5, seed)[0]) == sorted(train[:2])
+
+
+def test_images_of_one_tile_have_close_numbers() -> None:
+    names = ["exp1_num_32128", "exp2_num_32153", "exp1_num_9", "exp3_num_32240", "other"]
+    assert specimens_of(names).tolist() == [0, 0, 2, 0, 4]
+
+
 def test_too_few_defect_free_images_are_reported() -> None:
     with pytest.raises(SystemExit, match="8 images to learn from and 5 to test, but only 12"):
         split_surface(plates(12, 1), 8, 5, seed=0)
@@ -123,7 +143,9 @@ def test_scores_are_of_the_test_images_by_kind() -> None:
     costs = (found["network_ms"], found["other_ms"], found["search_ms"], found["bytes"])
     assert costs == pytest.approx((2, 1, 0.5, 8))
     row = kinds.row(
-        "darkness", 3, [found | {"kinds": surface.kinds[test], "sources": surface.sources[test]}]
+        "darkness",
+        3,
+        [found | {"kinds": surface.kinds[test], "specimens": surface.specimens[test]}],
     )
     assert row["called"] == {"square": [1.0], FREE: [0.0]}
 
@@ -160,7 +182,7 @@ def test_draws_are_those_of_a_loop_over_repeated_images() -> None:
     splits = [
         SplitScores(
             np.concatenate([s.kinds, np.repeat("made", (s.kinds == FREE).sum())]),
-            np.concatenate([s.sources, s.sources[s.kinds == FREE]]),
+            np.concatenate([s.specimens, s.specimens[s.kinds == FREE]]),
             {n: np.concatenate([v, v[s.kinds == FREE] + 0.3]) for n, v in s.scores.items()},
         )
         for s in splits
@@ -173,7 +195,7 @@ def test_draws_are_those_of_a_loop_over_repeated_images() -> None:
             aurocs = []
             for split, times in zip(splits, drawn.times_of_split[draw], strict=True):
                 rows = np.flatnonzero(np.isin(split.kinds, (FREE, kind)))
-                rows = np.repeat(rows, drawn.times[draw, split.sources[rows]].astype(int))
+                rows = np.repeat(rows, drawn.times[draw, split.specimens[rows]].astype(int))
                 auroc = roc_auc_score(split.kinds[rows] == kind, split.scores["a"][rows])
                 aurocs += [auroc] * times
             assert value == pytest.approx(np.mean(aurocs))
@@ -284,4 +306,4 @@ def test_false_alarms_are_counted_on_unused_defect_free_images(
     found = kinds.false_alarms(bench, 4, n_splits=3, fpr=0.1, code={})
     assert found["share"] == found["low"] == 0
     assert found["high"] > 0.2
-    assert 5 < found["n_images"] <= 12
+    assert 5 < found["n_specimens"] <= 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.defects import unseen_kinds
 from benchmarks.defects.comparisons import Resampling, SplitScores, differences_of_unseen_kinds
-from benchmarks.defects.surfaces import FREE, Surface, tiles_of
+from benchmarks.defects.surfaces import FREE, Surface
 from benchmarks.defects.tables import unseen_section
 from benchmarks.defects.unseen_kinds import (
     MADE,
@@ -59,28 +60,15 @@ def test_the_kinds_of_a_group_take_turns() -> None:
     np.testing.assert_array_equal(surface.masks[8], mask)
 
 
-def test_images_of_one_tile_have_close_numbers(tmp_path: Path) -> None:
-    names = [
-        "crack/exp1_num_32128",
-        "crack/exp2_num_32153",
-        "crack/exp1_num_9",
-        "free/exp3_num_32240",
-    ]
-    for name in [*names, "free/other"]:
-        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "images" / f"{name}.jpg").touch()
-    assert tiles_of(tmp_path).tolist() == [0, 1, 0, 0, 4]
-
-
 def test_no_image_is_tested_whose_tile_is_learnt_from() -> None:
-    surface = plates(12, 24).with_made_defects(MADE)
     tiles = np.arange(36)
     tiles[[1, 13, 15]] = [0, 12, 12]  # two defect-free images of a tile, three of another kind
     tiles[35] = 2  # a tile with and without a defect
-    tiles = tiles[surface.sources]
+    surface = replace(plates(12, 24), specimens=tiles).with_made_defects(MADE)
+    tiles = surface.specimens
     shown = []
     for left_out in surface.kinds_of_defects():
-        free, masked, test = split_without(surface, tiles, left_out, 6, 3, 6, seed=1)
+        free, masked, test = split_without(surface, left_out, 6, 3, 6, seed=1)
         assert set(surface.kinds[free]) == {FREE}
         assert 5 <= len(free) <= 6
         assert left_out not in surface.kinds[masked]
@@ -149,7 +137,7 @@ def tiny_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_scores_are_relative_to_those_of_held_out_images(n_masked: int) -> None:
     surface = plates(8, 4)
     free, masked = np.arange(8), 8 + np.arange(n_masked)
-    fitted = StandardScorer.fit(surface, np.arange(12), free, masked, seed=0)
+    fitted = StandardScorer.fit(surface, free, masked, seed=0)
     scorer = fitted.scorer
     assert scorer.n_images_ == 8 + n_masked
     of_free = scorer.held_out_.scores[:8]
@@ -166,7 +154,7 @@ def test_scores_are_relative_to_those_of_held_out_images(n_masked: int) -> None:
 
 @pytest.mark.usefixtures("tiny_scorer")
 def test_runs_are_kept_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(plates(10, 14), np.arange(24), {}, tmp_path, n_train=5, n_masked=5, n_test=5)
+    bench = Bench(plates(10, 14), {}, tmp_path, n_train=5, n_masked=5, n_test=5)
     facts = measure(bench, 1)
     assert [row["method"] for row in facts["rows"]] == list(METHODS)
     for row in facts["rows"]:

@@ -57,9 +57,9 @@ def test_fitting_the_defect_scorer(
     scorer.fit(images, masks=masks if is_labelled else None)
     assert [image.n_reads for image in images] == [2] * N_IMAGES
     assert [mask.n_reads for mask in masks] == [int(is_labelled)] * N_IMAGES
-    # The maps that the codebook was learnt from are used again; without labels, one more pass of
-    # the image reduced.
-    assert sum(passes) == (1 if is_labelled else 2) * N_IMAGES
+    # The maps that the codebook was learnt from are used again; without labels, one more pass for
+    # each size that the image is reduced to.
+    assert sum(passes) == (1 if is_labelled else 3) * N_IMAGES
 
 
 def stripes() -> list[NDArray[np.floating]]:
@@ -88,7 +88,7 @@ def test_images_outside_the_sample_do_not_pass_for_the_codebook(
     scorer = PatchDefectScorer(window_encoder(**SMALL), patch=PATCH, n_codewords=4, random_state=0)
     scorer.fit(images)
     assert [image.n_reads for image in images] == [2] * N_IMAGES
-    assert sum(passes) == 2 * N_IMAGES  # at their own size and reduced
+    assert sum(passes) == 3 * N_IMAGES  # at their own size and two others
 
 
 def test_the_receptive_field_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
