@@ -199,7 +199,7 @@ class Bench:
         run = load_or_run(path, self.settings | own, lambda: self._scores(split, seed))
         return run | {
             "kinds": self.surface.kinds[split.test],
-            "tiles": self.surface.specimens[split.test],
+            "specimens": self.surface.specimens[split.test],
         }
 
     def _split(self, left_out: str, seed: int) -> UnseenSplit:
@@ -302,10 +302,7 @@ def measure(bench: Bench, n_splits: int) -> dict[str, Any]:
             text = ", ".join(f"{method} {score:.3f}" for method, score in found.items())
             print(f"{bench.surface.name}, {kind} left out: {text}", flush=True)
     sizes = {"n_train": bench.n_train, "n_masked": bench.n_masked, "n_test": bench.n_test}
-    return sizes | {
-        "n_splits": n_splits,
-        "rows": rows_of(bench.surface.kinds, bench.surface.specimens, runs),
-    }
+    return sizes | {"n_splits": n_splits, "rows": rows_of(bench.surface, runs)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
