@@ -3,9 +3,9 @@
     python -m benchmarks.defects --data ../shared/data/magnetic_tile
 
 Each method is trained on half of the defect-free images (with masks, also of the defective ones)
-and tested on the others; repeated with other halves. A folder has images/good-class/*,
-images/other-class/* and masks/other-class/*.png; without a
-folder, synthetic nanofibre mats are made.
+and tested on those of other specimens; repeated with other halves. A folder has
+images/good-class/*, images/other-class/* and masks/other-class/*.png; without a folder, synthetic
+nanofibre mats are made.
 """
 
 from __future__ import annotations
@@ -35,13 +35,18 @@ N_SYNTHETIC, SHARE_DEFECTIVE = 100, 0.4
 
 
 def halves(surface: Surface, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split images into two halves, with half of the defect-free and half of the defective ones."""
-    rng, train = np.random.default_rng(seed), []
+    """Choose half of the defect-free and of the defective images, and the other specimens' images.
+
+    A specimen of which only some images are in the first half is left out of the second.
+    """
+    rng, train, specimens = np.random.default_rng(seed), [], surface.specimens
     for kind in (False, True):
-        rows = rng.permutation(np.flatnonzero(surface.defective == kind))
-        train.append(rows[: len(rows) // 2])
+        rows = np.flatnonzero(surface.defective == kind)
+        order = rng.permutation(np.unique(specimens[rows]))
+        by_specimen = np.concatenate([rows[specimens[rows] == each] for each in order])
+        train.append(by_specimen[: len(rows) // 2])
     chosen = np.concatenate(train)
-    return chosen, np.setdiff1d(np.arange(len(surface.images)), chosen)
+    return chosen, np.flatnonzero(~np.isin(specimens, specimens[chosen]))
 
 
 def measure(make: Any, surface: Surface, seed: int, with_masks: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,11 @@ def test_halves_share_no_image_and_each_has_both_kinds() -> None:
     for part in (train, test):
         assert 0 < whole.defective[part].mean() < 1
     assert set(train) != set(defects.halves(whole, seed=4)[0])
+    paired = replace(whole, specimens=np.arange(14) // 2 * 2)
+    for seed in range(5):
+        train, test = defects.halves(paired, seed)
+        assert not set(paired.specimens[train]) & set(paired.specimens[test])
+        assert 0 < paired.defective[test].mean() < 1
 
 
 def test_patchcore_s_memory_spreads_out() -> None:
