@@ -23,7 +23,7 @@ from benchmarks.common.sources import origin
 from benchmarks.defects.surfaces import Surface
 from hypervlad.backbones import TappedNetwork, build_network, get_backbone
 from hypervlad.defects import normal_images
-from hypervlad.defects.cells import Cells, cells_of, described
+from hypervlad.defects.cells import Cells, Description, cells_of, describe
 from hypervlad.defects.normal_images import NormalCells
 from hypervlad.encoder.encoding import random_pixels
 from hypervlad.hypercolumns import prepare
@@ -142,7 +142,7 @@ class Learner:
             n_each = normal_images._MAX_CELLS // len(split.learned)
             rows = []
             for i in split.learned.tolist():
-                flat = described(self._cells(i), part.window, part.relative)
+                flat = describe(self._cells(i), part.window, part.relative)
                 rows.append(flat[random_pixels(split.seed, self._key(i), len(flat), n_each)])
             self._spaces = {key: Space.of(np.concatenate(rows), part.trim)}
         return self._spaces[key]
@@ -248,4 +248,4 @@ def fit(part: Part, space: Space, seed: int) -> NormalCells:
         own = (space.cells, space.mean, whitening)
         codewords = normal_images.codewords_of(own, part.n_codewords, seed)
     found = (array.astype(np.float32) for array in (space.mean, whitening, codewords))
-    return NormalCells(None, part.window, part.relative, *found)
+    return NormalCells(Description(SIDES.get(part.size), part.window, part.relative), *found)

@@ -33,8 +33,8 @@ from benchmarks.defects.scores import _MIN_REMAINING, _SURROUNDINGS
 from benchmarks.defects.surfaces import FREE, Surface, mats_by_kind, read_surface, split_surface
 from benchmarks.defects.tables import factors_section
 from hypervlad.defects import normal_images
-from hypervlad.defects.cells import resized
-from hypervlad.defects.normal_images import NormalCells, weights_of
+from hypervlad.defects.cells import DESCRIPTIONS, resized
+from hypervlad.defects.normal_images import NormalCells, log_of_highest, weights_of
 
 N_TRAIN_TILES, N_TRAIN_MATS = 40, 80
 N_MATS_OF_KIND = 40
@@ -68,7 +68,7 @@ class Variant:
     standardised: Literal["by edge", "globally"] = "by edge"
     combination: Literal["scores of images", "maps", "maximum"] = "scores of images"
     weighted: bool = True
-    shares: tuple[float, ...] = normal_images._HIGHEST
+    shares: tuple[float, ...] = normal_images._TOP_SHARES
 
     def with_parts(self, **changes: Any) -> Variant:
         """Change all parts."""
@@ -156,7 +156,7 @@ def standardised(distances: dict[str, Any], split: Split, how: str) -> dict[int,
     """Return the standardised distances (R, S) of held-out and test images, by number."""
     held_out = [distances[str(i)] for i in split.held_out]
     empty = np.zeros(0, np.float32)
-    part = NormalCells(None, 1, False, empty, empty, empty, empty, empty)
+    part = NormalCells(DESCRIPTIONS[0], empty, empty, empty, empty, empty)
     part = part.standardised_by(held_out, aligned=False)
     if how == "globally":
         usual, high = np.quantile(np.concatenate([each.ravel() for each in held_out]), [0.5, 0.9])
@@ -171,7 +171,11 @@ def _all(shape: tuple[int, int]) -> np.ndarray:
 
 
 def score_of_image(
-    maps: Sequence[np.ndarray], weights: np.ndarray, variant: Variant, is_far: Keep
+    maps: Sequence[np.ndarray],
+    weights: np.ndarray,
+    levels: np.ndarray,
+    variant: Variant,
+    is_far: Keep,
 ) -> float:
     """Return the score of an image from the standardised maps of all parts.
 
@@ -179,23 +183,16 @@ def score_of_image(
     """
     if variant.combination == "maps":
         maps = [np.tensordot(weights, [resized(own, maps[0].shape) for own in maps], axes=1)]
-        weights = np.ones(1)
+        weights, levels = np.ones(1), np.zeros(1)
     kept = [own[is_far(own.shape)] for own in maps]
     if not all(
         own.size >= _MIN_REMAINING * each.size for own, each in zip(kept, maps, strict=True)
     ):
         return float("nan")
-    logarithms = [log_of_highest(own, variant.shares) for own in kept]
+    logarithms = np.array([log_of_highest(own, variant.shares) for own in kept]) - levels
     if variant.combination == "maximum":
-        return max(logarithms)
+        return float(logarithms.max())
     return float(np.dot(weights, logarithms))
-
-
-def log_of_highest(values: np.ndarray, shares: Sequence[float]) -> float:
-    """Return `normal_images.log_of_highest` for other shares; 0 for the maximum."""
-    ordered = np.sort(values, axis=None)
-    means = [ordered[-max(1, round(share * ordered.size)) :].mean() for share in shares]
-    return float(np.log(np.maximum(means, normal_images._LEAST)).mean())
 
 
 class FactorBench:
@@ -239,19 +236,17 @@ class FactorBench:
             standardised(self._distances(part, split.seed), split, variant.standardised)
             for part in variant.parts
         ]
-        weights = np.full(len(of_parts), 1 / len(of_parts))
-        if variant.weighted:
-            held_out = split.held_out.tolist()
-            logarithms = [
-                [log_of_highest(own[i], variant.shares) for i in held_out] for own in of_parts
-            ]
-            quartiles = np.quantile(logarithms, [0.25, 0.75], axis=1)
-            weights = weights_of(quartiles[1] - quartiles[0])
+        held_out = split.held_out.tolist()
+        found = [[log_of_highest(own[i], variant.shares) for i in held_out] for own in of_parts]
+        low, levels, high = np.quantile(found, [0.25, 0.5, 0.75], axis=1)
+        weights = weights_of(high - low if variant.weighted else np.ones(len(found)))
         scores = []
         for i in split.test.tolist():
             maps = [own[i] for own in of_parts]
             far = functools.partial(self._far_from_defects, i)
-            scores.append([score_of_image(maps, weights, variant, keep) for keep in (_all, far)])
+            scores.append(
+                [score_of_image(maps, weights, levels, variant, keep) for keep in (_all, far)]
+            )
         return np.array(scores)
 
     @functools.lru_cache(maxsize=64)  # noqa: B019

@@ -16,7 +16,6 @@ from benchmarks.defects.factors import (
     BASE,
     Variant,
     _all,
-    log_of_highest,
     score_of_image,
     standardised,
 )
@@ -24,7 +23,7 @@ from benchmarks.defects.surfaces import FREE, Surface
 from benchmarks.defects.tables import factors_section
 from hypervlad.backbones import build_network
 from hypervlad.defects import normal_images
-from hypervlad.defects.cells import DESCRIPTIONS
+from hypervlad.defects.cells import DESCRIPTIONS, Description
 from hypervlad.defects.normal_images import NormalCells, NormalImages
 
 RNG = np.random.default_rng(0)
@@ -62,7 +61,7 @@ def test_the_base_learns_as_the_library_does() -> None:
 
 def test_the_base_has_the_parts_and_scores_of_the_library() -> None:
     base = factors.variants()[BASE][BASE]
-    own = [(cells.SIDES[part.size], part.window, part.relative) for part in base.parts]
+    own = [Description(cells.SIDES[part.size], part.window, part.relative) for part in base.parts]
     assert own == list(DESCRIPTIONS)
     assert [part.border for part in base.parts] == ["mirrored", "mirrored", "zeros", "zeros"]
     shapes = [(12, 10), (12, 10), (9, 9), (7, 7)]
@@ -70,15 +69,17 @@ def test_the_base_has_the_parts_and_scores_of_the_library() -> None:
     usual, maps = [], []
     for description, shape in zip(DESCRIPTIONS, shapes, strict=True):
         maps.append({str(i): RNG.random(shape, np.float32) for i in range(6)})
-        empty = NormalCells(*description, *(np.zeros(0, np.float32) for _ in range(5)))
+        empty = NormalCells(description, *(np.zeros(0, np.float32) for _ in range(5)))
         usual.append(empty.standardised_by([maps[-1][str(i)] for i in split.held_out], False))
     weights = np.array([0.1, 0.2, 0.3, 0.4], np.float32)
-    places, score = NormalImages(tuple(usual), weights).combined([own["5"] for own in maps])
+    levels = np.array([0.3, 0.2, 0.4, 0.1], np.float32)
+    model = NormalImages(tuple(usual), weights, levels)
+    places, score = model.combined([own["5"] for own in maps])
     found = [standardised(own, split, base.standardised)[5] for own in maps]
-    assert score_of_image(found, weights, base, _all) == pytest.approx(np.log(score))
+    assert score_of_image(found, weights, levels, base, _all) == pytest.approx(np.log(score))
     on_maps = replace(base, combination="maps")
     expected = normal_images.log_of_highest(places)
-    assert score_of_image(found, weights, on_maps, _all) == pytest.approx(expected)
+    assert score_of_image(found, weights, levels, on_maps, _all) == pytest.approx(expected)
 
 
 def test_each_variant_changes_something() -> None:
@@ -111,7 +112,7 @@ def test_random_cells_are_at_no_distance_from_themselves() -> None:
 def test_combinations(how: Any, expected: float) -> None:
     maps = [np.full((2, 2), 2, np.float32), np.full((3, 4), 8, np.float32)]
     variant = Variant((Part(), Part(size="square")), combination=how)
-    score = score_of_image(maps, np.array([0.25, 0.75]), variant, _all)
+    score = score_of_image(maps, np.array([0.25, 0.75]), np.zeros(2), variant, _all)
     assert np.exp(score) == pytest.approx(expected)
 
 
@@ -121,9 +122,9 @@ def test_only_some_places_count() -> None:
     def keep(n: int) -> Any:
         return lambda shape: np.arange(4).reshape(shape) >= n
 
-    score = score_of_image(maps, np.ones(1), Variant(), keep(2))
+    score = score_of_image(maps, np.ones(1), np.zeros(1), Variant(), keep(2))
     assert score == pytest.approx(0)
-    assert np.isnan(score_of_image(maps, np.ones(1), Variant(), keep(4)))
+    assert np.isnan(score_of_image(maps, np.ones(1), np.zeros(1), Variant(), keep(4)))
 
 
 def test_the_same_usual_distance_everywhere() -> None:
@@ -136,10 +137,8 @@ def test_the_same_usual_distance_everywhere() -> None:
 
 def test_the_highest_share() -> None:
     values = np.arange(200.0)
-    assert log_of_highest(values, [0.01]) == pytest.approx(np.log(198.5))
-    assert log_of_highest(values, [0.0]) == pytest.approx(np.log(199))
-    ours = log_of_highest(values, normal_images._HIGHEST)
-    assert ours == pytest.approx(normal_images.log_of_highest(values))
+    assert normal_images.log_of_highest(values, [0.01]) == pytest.approx(np.log(198.5))
+    assert normal_images.log_of_highest(values, [0.0]) == pytest.approx(np.log(199))
 
 
 @pytest.mark.usefixtures("random_network")

@@ -218,7 +218,8 @@ def score(
     \b
     Columns of scores.csv, one line per image:
       path
-      score          of the image: it sums up the most unusual places
+      score          of the image: it combines the highest scores of large and small
+                     parts of it, and can be above the highest of a pixel
       highest        the highest score of a pixel
       threshold      the smallest score of an anomalous image
       called         "anomalous" or "normal"

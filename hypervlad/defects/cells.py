@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,19 +16,37 @@ from hypervlad.windows.dataset import PreparedImage
 from hypervlad.windows.maps import PaddedMaps, TiledNetwork
 
 Cells = NDArray[np.float32]
-#: Side of the squares that images are reduced to, or None for their own size; side of a window;
-#: whether cells are relative to their own image.
-Description = tuple[int | None, int, bool]
-DESCRIPTIONS: tuple[Description, ...] = (
-    (None, 1, False),
-    (None, 3, True),
-    (224, 1, True),  # the size of the images that networks were trained on
-    (112, 1, False),
+
+
+class Description(NamedTuple):
+    """A way to describe the cells of an image.
+
+    Attributes
+    ----------
+    side : int or None
+        Of the square that the image is resized to, pixels; None for its own size.
+    window : int
+        Cells along the side of the window around each cell whose mean is taken.
+    relative : bool
+        Whether the mean over the image is subtracted, and its standard deviation divided out.
+    """
+
+    side: int | None
+    window: int
+    relative: bool
+
+
+DESCRIPTIONS = (
+    Description(None, 1, relative=False),
+    Description(None, 3, relative=True),
+    Description(224, 1, relative=True),  # the size of the images that networks were trained on
+    Description(112, 1, relative=False),
 )
-SIDES = tuple(dict.fromkeys(side for side, _, _ in DESCRIPTIONS))
+SIDES = tuple(dict.fromkeys(each.side for each in DESCRIPTIONS))
 MAX_EDGE_DISTANCE = 4  # cells; from there on an edge has no influence
 _CELL = 8  # pixels, at least, if a tap is that fine
-_NOISE = 0.3  # of the mean standard deviation of channels, added to that of each
+_DEVIATION_RIDGE = 0.3  # of the mean standard deviation of channels, added to that of each
+_ROUNDING = 1e-3  # of the mean value: smaller standard deviations are rounding errors
 
 
 class CellMaps:
@@ -49,7 +68,7 @@ class CellMaps:
     ) -> None:
         network = encoder.network()
         self._own_size = TiledNetwork(network, tile_size, folder)
-        # Whole, and without a border, as networks are trained.
+        # In one piece, and without mirrored surroundings, as networks are trained.
         whole = max(tile_size, *filter(None, SIDES))
         self._reduced = TiledNetwork(network, whole, folder, border=0)
         self._is_kept = folder is not None
@@ -109,30 +128,36 @@ def _stride(n_pixels: int, n_cells: int) -> int:
     return 2 ** round(math.log2(n_pixels / n_cells)) if rest else exact
 
 
-def described(cells: Cells, window: int, relative: bool) -> Cells:
+def describe(cells: Cells, window: int, relative: bool) -> Cells:
     """Return a description (n, D) of the cells (R, S, D) of an image, row by row.
 
     Parameters
     ----------
     cells : ndarray of float32, shape (R, S, D)
-    window : int
-        Side of the windows around each cell whose mean is returned; edges are repeated.
-    relative : bool
-        Whether the mean of each channel is subtracted first, and its standard deviation divided
-        out, to which 30 % of the mean standard deviation of all channels is added: channels that
-        hardly vary hold noise.
+    window, relative
+        See `Description`. Windows repeat the cells at the image's edges. To the standard deviation
+        of each channel, 30 % of their mean is added: channels that hardly vary hold noise.
     """
     n_channels = cells.shape[-1]
+    found = window_means(cells, window)
     if relative:
-        flat = cells.reshape(-1, n_channels)
-        deviation = flat.std(axis=0)
-        typical = deviation.mean() or np.float32(1.0)  # 0 for an image of one brightness
-        cells = (cells - flat.mean(axis=0)) / (deviation + _NOISE * typical)
-    if window > 1:
-        planes = torch.from_numpy(cells).permute(2, 0, 1)[None]
-        padded = functional.pad(planes, [window // 2] * 4, mode="replicate")
-        cells = functional.avg_pool2d(padded, window, stride=1)[0].permute(1, 2, 0).numpy()
-    return np.ascontiguousarray(cells).reshape(-1, n_channels)
+        flat = torch.from_numpy(cells.reshape(-1, n_channels))
+        deviation, mean = (each.numpy() for each in torch.std_mean(flat, dim=0, correction=0))
+        least = _ROUNDING * float(np.abs(mean).mean())
+        typical = max(float(deviation.mean()), least) or 1.0  # 0 if all cells are 0
+        found = found - mean
+        found /= deviation + np.float32(_DEVIATION_RIDGE * typical)
+    return np.ascontiguousarray(found).reshape(-1, n_channels)
+
+
+def window_means(cells: Cells, window: int) -> Cells:
+    """Return the mean over the window around each cell (R, S, D); edges are repeated."""
+    if window == 1:
+        return cells
+    planes = torch.from_numpy(cells).permute(2, 0, 1)[None]
+    padded = functional.pad(planes, [window // 2] * 4, mode="replicate")
+    means: Cells = functional.avg_pool2d(padded, window, stride=1)[0].permute(1, 2, 0).numpy()
+    return means
 
 
 def edge_distances(shape: tuple[int, ...]) -> NDArray[np.intp]:

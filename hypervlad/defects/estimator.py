@@ -76,12 +76,13 @@ class PatchDefectScorer(ImageEstimator):
 
     - *Trained on defect-free images alone*, it compares the cells of the network's grid, about 8
       pixels wide, with codewords of defect-free ones: single cells and windows of 3 x 3 in the
-      image at its own size, and cells of the image reduced to squares of 224 and 112 pixels, so
-      that thin cracks, small pits and large faint stains can all be found. The two in between are
-      relative to the rest of their image. A score is the weighted mean of these distances, each
-      relative to what held-out defect-free images have at the same distance from the edge: 0 is
-      usual, and a tenth of places reaches 1 in each of them. The score of an image sums up the 0.1,
-      1 and 10 % of its places that are highest in each.
+      image at its own size, and cells of the image resized to squares of 224 and 112 pixels, so
+      that thin cracks, small pits and large faint stains can all be found. The windows and the
+      cells at 224 pixels are relative to the rest of their image. A score is the weighted mean of
+      these four distances, each relative to what held-out defect-free images have at the same
+      distance from the edge: 0 is usual, and a tenth of places reaches 1 in each of them. The score
+      of an image is a geometric mean over the four, and over the 0.1, 1 and 10 % of places that are
+      highest in each.
     - *Trained on labels*, it lays windows of ``patch`` pixels, ``stride`` pixels apart, over the
       feature maps of the image at its own size. A score is the log-odds that a window is not
       normal, by a boosted softmax on its vector: VLAD of its hypercolumns, and their mean. The
@@ -89,7 +90,7 @@ class PatchDefectScorer(ImageEstimator):
 
     **A higher score is always more defective**: the opposite of scikit-learn's outlier detectors.
     An image is called anomalous if, and only if, its score reaches ``threshold_``; its defects are
-    then the pixels that reach it.
+    then the pixels that reach it, or the highest one if none does.
 
     Parameters
     ----------
@@ -107,7 +108,7 @@ class PatchDefectScorer(ImageEstimator):
         defect-free images is called anomalous, if they are like those trained on (conformal
         prediction with cross-validation; it errs on the safe side where images are few). This takes
         at least 1 / fpr - 1 images, 19 for 0.05, of as many groups; from fewer it is a rough guess,
-        often too low. "patch_fpr", to locate defects: at most the share ``fpr`` of all defect-free
+        with a warning. "patch_fpr", to locate defects: at most the share ``fpr`` of all defect-free
         places is called defective. Maps and areas are more complete (0.01 is a good start), but
         many defect-free images are called anomalous. "f1": windows are called defective with the
         best F1; needs masks or labels.
@@ -154,7 +155,7 @@ class PatchDefectScorer(ImageEstimator):
     >>> from hypervlad.defects import default_patch_encoder
     >>> good, _ = make_nanofibre_images(6, defective=0.0, size=96, random_state=0)
     >>> encoder = default_patch_encoder(weights="random")
-    >>> scorer = PatchDefectScorer(encoder, random_state=0).fit(good)
+    >>> scorer = PatchDefectScorer(encoder, fpr=0.2, random_state=0).fit(good)
     >>> scorer.score_map(good[0]).shape
     (96, 96)
     """
@@ -233,7 +234,8 @@ class PatchDefectScorer(ImageEstimator):
         """Learn what defect-free images look like, or, given labels, what defects do.
 
         Each image is read twice, for the codebook and for its windows, and passes through the
-        network once, and once reduced where there are no labels. Feature maps that are needed again
+        network once, and once more as a square of 224 and of 112 pixels where there are no labels.
+        Feature maps that are needed again
         are kept in a temporary folder meanwhile, in about as much space as the images need in
         single precision; the environment variable TMPDIR moves it.
 
@@ -550,13 +552,13 @@ class PatchDefectScorer(ImageEstimator):
         return threshold_at_rate(summary.scores.astype(np.float64), float(self.fpr))
 
     def _scores(self, image: PreparedImage) -> tuple[NDArray[np.floating], WindowGrid, float]:
-        """Return the scores (R, S) of cells or overlapping windows, their grid, the image's."""
+        """Return the scores (R, S) of cells or windows, their grid, and the score of the image."""
         if isinstance(self.model_, LabelledWindows):
             grid = WindowGrid.cover(image.size, self.patch_, self.stride_)
             scores = self._window_scores(self.model_, image, grid)
             return scores, grid, image_score(scores)
         places, grid, score = self.model_.scores(CellMaps(self.encoder_, self.tile_size), image)
-        check_finite(places[None], [image.name])
+        check_finite(np.append(places, score)[None], [image.name])
         return places, grid, score
 
     def _window_scores(

@@ -89,7 +89,7 @@ class Finding:
         """
         highest = float(scores.max())
         own = highest if score is None else score
-        # A resampled map can miss the highest window, and an anomalous image has a defect.
+        # An anomalous image has a defect: its highest pixel, if none reaches the threshold.
         level = min(threshold, highest) if own >= threshold else math.inf
         mask = scores >= np.float32(level)
         return cls(scores, threshold, own, mask)

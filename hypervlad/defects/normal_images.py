@@ -3,10 +3,11 @@
 A cell is a position of the network's own grid, about 8 pixels wide. Defect-free cells are whitened
 and described by a codebook; the distance of a cell from its nearest codeword says how unusual it
 is. An image is described four times, from fine to coarse: by its cells and by windows of 3 x 3
-cells at its own size, in which thin and small defects stand out, and by its cells when reduced to
-squares of 224 and 112 pixels, for faint and large ones. The two in between are relative to the mean
-and spread of their own image: a defect stands out from the rest of its image even where the image
-as a whole is brighter or rougher than others.
+cells at its own size, in which thin and small defects stand out, and by its cells when resized to
+squares of 224 and 112 pixels, for faint and large ones. The windows of 3 x 3 and the cells at 224
+pixels are relative to their own image (its mean is subtracted, its standard deviation divided out):
+a defect stands out from the rest of its image even where the image as a whole is brighter or
+rougher than others.
 
 Distances are larger near an image's edges, where the network sees mirrored pixels or zeros, and
 differ between the descriptions. Each is therefore expressed relative to what held-out defect-free
@@ -36,7 +37,7 @@ from hypervlad.defects.cells import (
     CellMaps,
     Cells,
     Description,
-    described,
+    describe,
     edge_distances,
     resized,
 )
@@ -50,13 +51,15 @@ _TRIM_FRACTION, _TRIM_ROUNDS = 0.01, 2  # the least likely cells: some images ma
 _MIN_PER_CODEWORD, _MAX_PER_CODEWORD = 4, 100
 _MAX_CELLS, _MIN_PER_IMAGE = 50_000, 20  # sampled from all images together, and from each
 _N_PLACES = MAX_EDGE_DISTANCE + 1
-_HIGHEST = (0.001, 0.01, 0.1)  # shares of an image's cells
-_LEAST = 0.01  # of their mean, so that it has a logarithm
-_HIGH = 0.9  # the quantile of distances that is 1 after standardisation
+_TOP_SHARES = (0.001, 0.01, 0.1)  # of an image's cells
+_MIN_MEAN = 1.0  # of their distances, which a tenth of defect-free cells reach: less is no evidence
+_MIN_IMAGES = 10  # from which the spread of their scores is known well enough
+_HIGH_QUANTILE = 0.9  # the quantile of distances that is 1 after standardisation
 _MAX_PROFILE_IMAGES = 200  # held out, from which usual distances are learnt
 _BLOCK = 2**16  # cells whose distances are computed at once
 _ALIGNED_SHAPE = (28, 28)  # of the maps of usual distances of aligned images
 
+_MIN_SCALE = 1e-3  # if even the highest cells of all images are more usual than the median
 _MAX_VALUE = 1e7  # in a file; squares of sums of products stay finite in single precision
 
 FloatArray = NDArray[np.float64]
@@ -68,12 +71,7 @@ class NormalCells:
 
     Attributes
     ----------
-    side : int or None
-        Of the squares that images are reduced to, pixels; None for images at their own size.
-    window : int
-        Cells along the side of a window whose mean is described.
-    relative : bool
-        Whether cells are described relative to their own image.
+    description : Description
     mean : ndarray of float32, shape (D,)
     whitening : ndarray of float32, shape (D, D)
         To a space in which defect-free cells vary equally in all directions.
@@ -84,9 +82,7 @@ class NormalCells:
         cells, and how far their 90 % quantile lies above it.
     """
 
-    side: int | None
-    window: int
-    relative: bool
+    description: Description
     mean: NDArray[np.float32]
     whitening: NDArray[np.float32]
     codewords: NDArray[np.float32]
@@ -99,11 +95,11 @@ class NormalCells:
         kept, mean, whitening = whitened(rows)
         codewords = codewords_of((kept, mean, whitening), n_codewords, seed)
         found = (array.astype(np.float32) for array in (mean, whitening, codewords))
-        return cls(*description, *found)
+        return cls(description, *found)
 
     def distances(self, cells: Cells) -> NDArray[np.float32]:
         """Return the distance (R, S) of each cell (R, S, D) of an image from its codeword."""
-        flat = described(cells, self.window, self.relative)
+        flat = describe(cells, self.description.window, self.description.relative)
         blocks = [
             self._distances(flat[start : start + _BLOCK]) for start in range(0, len(flat), _BLOCK)
         ]
@@ -133,13 +129,13 @@ class NormalCells:
             around = np.pad(stack, [(0, 0), (1, 1), (1, 1)], mode="edge")
             views = np.lib.stride_tricks.sliding_window_view(around, (3, 3), axis=(1, 2))
             groups = views.transpose(1, 2, 0, 3, 4).reshape(*_ALIGNED_SHAPE, -1)
-            usual, high = np.quantile(groups, [0.5, _HIGH], axis=-1)
+            usual, high = np.quantile(groups, [0.5, _HIGH_QUANTILE], axis=-1)
         else:
             values = np.concatenate([each.ravel() for each in held_out])
             places = np.concatenate([edge_distances(each.shape).ravel() for each in held_out])
             found = np.full((2, _N_PLACES), np.nan)
             for place in np.unique(places):
-                found[:, place] = np.quantile(values[places == place], [0.5, _HIGH])
+                found[:, place] = np.quantile(values[places == place], [0.5, _HIGH_QUANTILE])
             # Images that are too small have no place far from an edge: the next nearer one counts.
             last = np.flatnonzero(np.isfinite(found[0]))[-1]
             usual, high = np.where(np.isfinite(found), found, found[:, [last]])
@@ -158,13 +154,15 @@ class NormalImages:
     parts : tuple of NormalCells
     weights : ndarray of float32, shape (n_parts,)
         Above 0; their sum is 1.
+    levels : ndarray of float32, shape (n_parts,)
+        The usual values of `log_of_highest`.
     scale : float
-        By which scores of images are multiplied: in defect-free images they then have the size of
-        the mean over the 1 % of places that score highest.
+        The usual score of an image.
     """
 
     parts: tuple[NormalCells, ...]
     weights: NDArray[np.float32]
+    levels: NDArray[np.float32]
     scale: float = 1.0
 
     @property
@@ -191,15 +189,16 @@ class NormalImages:
         The score of a place is the weighted mean of standardised distances. That of the image is
         made of means over the 0.1, 1 and 10 % of a part's distances that are highest: a small share
         finds small defects, a large one those that are faint but extended. It is the geometric mean
-        of the three, and the weighted geometric mean over parts, so that relative changes count the
-        same in each. Means below 0.01 count as 0.01.
+        of the three, relative to what is usual, and the weighted geometric mean over parts; it is
+        multiplied by the scale, so that in usual images it equals the mean over the 1 % of places
+        that score highest.
         """
         pairs = zip(self.parts, distances, strict=True)
         scores = [part.standardised(own) for part, own in pairs]
-        logarithms = [log_of_highest(own) for own in scores]
+        logarithms = np.array([log_of_highest(own) for own in scores])
         shape = scores[0].shape
         places = np.tensordot(self.weights, [resized(own, shape) for own in scores], axes=1)
-        score = self.scale * math.exp(np.dot(self.weights, logarithms))
+        score = self.scale * math.exp(np.dot(self.weights, logarithms - self.levels))
         return places.astype(np.float32), score
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -209,8 +208,9 @@ class NormalImages:
             for i, part in enumerate(self.parts)
             for name in (*_ARRAYS, *_PROFILES)
         }
-        own = [[part.side, part.window, part.relative] for part in self.parts]
-        return {"parts": own, "scale": self.scale}, arrays | {"weights": self.weights}
+        arrays |= {"weights": self.weights, "levels": self.levels}
+        descriptions = [list(part.description) for part in self.parts]
+        return {"parts": descriptions, "scale": self.scale}, arrays
 
     @classmethod
     def from_state(
@@ -229,7 +229,7 @@ class NormalImages:
                 f"the descriptions are {reprlib.repr(header['parts'])}; expected {expected}"
             )
         parts = []
-        for i, (side, window, relative) in enumerate(DESCRIPTIONS):
+        for i, description in enumerate(DESCRIPTIONS):
             own = {
                 name: each.checked(arrays[f"{i}.{name}"], name) for name, each in _ARRAYS.items()
             }
@@ -245,14 +245,20 @@ class NormalImages:
             if not fits:
                 shapes = {name: array.shape for name, array in own.items()}
                 raise ValueError(f"the arrays of the model of normal images do not fit: {shapes}")
-            parts.append(NormalCells(side, window, relative, **own))
+            parts.append(NormalCells(description, **own))
         weights = Array("float32", 1, 0, 1).checked(arrays["weights"], "weights")
-        if weights.shape != (len(parts),) or not weights.all():
-            raise ValueError(f"the weights of the descriptions do not fit: {weights}")
+        levels = Array("float32", 1, 0, _MAX_VALUE).checked(arrays["levels"], "levels")
+        fits = weights.shape == levels.shape == (len(parts),)
+        fits = fits and bool(weights.all()) and abs(float(weights.sum()) - 1) < 1e-3
+        if not fits or len({part.usual.shape for part in parts}) > 1:
+            profiles = [part.usual.shape for part in parts]
+            raise ValueError(
+                f"the parts do not fit: weights {weights}, levels {levels}, profiles {profiles}"
+            )
         scale = header["scale"]
         if not isinstance(scale, float) or not 0 < scale < _MAX_VALUE:
             raise ValueError(f"the scale of the scores is {scale!r}; expected a number above 0")
-        return cls(tuple(parts), weights, scale)
+        return cls(tuple(parts), weights, levels, scale)
 
 
 class NormalImagesFit:
@@ -286,7 +292,7 @@ class NormalImagesFit:
         samples = []
         of_side = {side: self._maps.cells(image, side)[0] for side in SIDES}
         for side, window, relative in DESCRIPTIONS:
-            flat = described(of_side[side], window, relative)
+            flat = describe(of_side[side], window, relative)
             samples.append(flat[random_pixels(self._seed, image.key, len(flat), self._n_each)])
         self._rows[position] = samples
 
@@ -324,17 +330,19 @@ class NormalImagesFit:
             """Standardise by the images that other models score: an image hides its own defects."""
             known = [at for at, own in of_image.items() if own is not without] or list(of_image)
             of_part = zip(*(distances[at] for at in known[:_MAX_PROFILE_IMAGES]), strict=True)
-            standardised, spreads = [], []
+            standardised, logarithms = [], []
             for part, own in zip(parts, of_part, strict=True):
                 standardised.append(part.standardised_by(own, self._aligned))
-                logarithms = [log_of_highest(standardised[-1].standardised(each)) for each in own]
-                spreads.append(np.subtract(*np.quantile(logarithms, [0.75, 0.25])))
-            return NormalImages(tuple(standardised), weights_of(np.array(spreads)))
+                logarithms.append([log_of_highest(standardised[-1].standardised(d)) for d in own])
+            low, levels, high = np.quantile(logarithms, [0.25, 0.5, 0.75], axis=1)
+            spreads = high - low if len(logarithms[0]) >= _MIN_IMAGES else np.ones(len(parts))
+            weights = weights_of(spreads)
+            return NormalImages(tuple(standardised), weights, levels.astype(np.float32))
 
         of_fold = {id(own): model(own) for own in of_image.values()}
         scored = {at: of_fold[id(of_image[at])].combined(own) for at, own in distances.items()}
         ratios = [image_score(places) / score for places, score in scored.values()]
-        scale = max(float(np.median(ratios)), _LEAST)
+        scale = max(float(np.median(ratios)), _MIN_SCALE)
         return replace(model(), scale=scale), {
             at: (places, scale * score) for at, (places, score) in scored.items()
         }
@@ -356,11 +364,14 @@ def distances_of(
     parts: Sequence[NormalCells], of_side: Mapping[int | None, Cells]
 ) -> list[NDArray[np.float32]]:
     """Return the distances (R, S) of an image's cells by each part, from the cells at each size."""
-    return [part.distances(of_side[part.side]) for part in parts]
+    return [part.distances(of_side[part.description.side]) for part in parts]
 
 
-def log_of_highest(values: NDArray[np.float32]) -> float:
-    """Return the logarithm of the geometric mean of three means: over the highest 0.1, 1 and 10 %.
+def log_of_highest(values: NDArray[np.floating], shares: Sequence[float] = _TOP_SHARES) -> float:
+    """Return the logarithm of the geometric mean of some means: over the highest 0.1, 1 and 10 %.
+
+    Means below 1 count as 1. Otherwise one part in which an image is more usual than others would
+    hide what the other parts find.
 
     Examples
     --------
@@ -370,8 +381,8 @@ def log_of_highest(values: NDArray[np.float32]) -> float:
     True
     """
     ordered = np.sort(values, axis=None)
-    means = [ordered[-max(1, round(share * ordered.size)) :].mean() for share in _HIGHEST]
-    return float(np.log(np.maximum(means, _LEAST)).mean())
+    means = [ordered[-max(1, round(share * ordered.size)) :].mean() for share in shares]
+    return float(np.log(np.maximum(means, _MIN_MEAN)).mean())
 
 
 def weights_of(spreads: FloatArray) -> NDArray[np.float32]:

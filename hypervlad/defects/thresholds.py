@@ -32,7 +32,7 @@ class WindowModel(Protocol):
 
 
 def image_score(places: NDArray[np.floating]) -> float:
-    """Return the score of an image by its labelled windows: the mean over the highest 1 %.
+    """Return the mean over the 1 % of an image's places that score highest.
 
     The maximum alone varies by chance, and more so in larger images.
     """
@@ -164,19 +164,17 @@ def threshold_at_rate(scores: NDArray[np.floating], rate: float) -> float:
     UserWarning
         If the score is extrapolated.
     """
-    n_above = math.floor(rate * (len(scores) + 1))
-    if not n_above:
-        warnings.warn(
-            f"the threshold is extrapolated: a rate of {rate:g} takes {math.ceil(1 / rate - 1)} "
-            f"defect-free images, these are {len(scores)}; far more than {rate:.0%} of new images "
-            "may be called anomalous falsely. Give more images, choose a larger fpr, or "
-            "set_threshold",
-            UserWarning,
-            stacklevel=4,
-        )
+    n_above = math.floor(rate * (len(scores) + 1) + 1e-9)
     if n_above:
         estimate = np.sort(scores)[len(scores) - n_above]
     else:
+        warnings.warn(
+            f"the threshold is extrapolated: a rate of {rate:g} needs at least "
+            f"{math.ceil(1 / rate - 1 - 1e-9)} defect-free images, got {len(scores)}; it may be "
+            "far too low or too high. Give more images, choose a larger fpr, or set_threshold",
+            UserWarning,
+            stacklevel=4,
+        )
         above = (gumbel_r.isf(rate) - gumbel_r.median()) / _GUMBEL_DEVIATION
         estimate = np.median(scores) + above * median_abs_deviation(scores)
     return float(np.nextafter(np.float32(estimate), np.float32(np.inf)))

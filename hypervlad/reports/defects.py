@@ -152,7 +152,7 @@ def write_findings(
     - ``masks/NAME.png``: 255 at the defective pixels, which are those that reach the threshold in
       images called anomalous, and 0 elsewhere.
     - ``overlays/NAME.png``: the image, with outlines around its defective regions.
-    - ``scores.csv``: path, score (of the image: it sums up the most unusual places), highest
+    - ``scores.csv``: path, score (of the image: it combines the highest scores), highest
       (of a pixel), threshold, called ("anomalous" if the score reaches the threshold, or
       "normal"), area_fraction (share of the image that is defective), area_um2, n_regions; one
       line per image.

@@ -256,7 +256,7 @@ def test_a_rate_of_windows_is_kept_on_other_images(
     for rate in (0.02, 0.3):
         scorer.set_params(threshold="patch_fpr", fpr=rate).fit(images, masks=masks)
         areas.append(np.mean([scorer.predict_map(image).mean() for image in others]))
-    assert 0.003 <= areas[0] <= 0.05  # with other seeds of the same images 0.004 to 0.013
+    assert 0.001 <= areas[0] <= 0.05  # so few cells of 16 images err on the safe side
     assert 0.2 <= areas[1] <= 0.4
 
 

@@ -12,20 +12,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hypervlad.defects.cells import DESCRIPTIONS, cells_of, described, edge_distances
-from hypervlad.defects.normal_images import NormalCells, NormalImages, log_of_highest, weights_of
+from hypervlad.defects.cells import (
+    DESCRIPTIONS,
+    Description,
+    cells_of,
+    describe,
+    edge_distances,
+    resized,
+)
+from hypervlad.defects.normal_images import (
+    NormalCells,
+    NormalImages,
+    NormalImagesFit,
+    log_of_highest,
+    weights_of,
+)
 from hypervlad.windows.maps import PaddedMaps
 
 
-def fitted(rows: NDArray[Any], n_codewords: int = 1, **how: Any) -> NormalCells:
-    part = NormalCells.fit(DESCRIPTIONS[0], rows, n_codewords, seed=0)
-    return replace(part, **how)
+def fitted(
+    rows: NDArray[Any], n_codewords: int = 1, how: Description = DESCRIPTIONS[0]
+) -> NormalCells:
+    return NormalCells.fit(how, rows, n_codewords, seed=0)
 
 
 def model_of(part: NormalCells) -> NormalImages:
-    names = ("side", "window", "relative")
-    parts = [replace(part, **dict(zip(names, each, strict=True))) for each in DESCRIPTIONS]
-    return NormalImages(tuple(parts), np.array([0.1, 0.2, 0.3, 0.4], np.float32))
+    parts = tuple(replace(part, description=each) for each in DESCRIPTIONS)
+    weights = np.array([0.1, 0.2, 0.3, 0.4], np.float32)
+    return NormalImages(parts, weights, np.log(np.array([2, 1, 1, 2], np.float32)))
 
 
 def as_cells(rows: NDArray[Any]) -> NDArray[np.float32]:
@@ -52,7 +66,7 @@ def test_codewords_are_whitened_and_robust() -> None:
 @pytest.mark.parametrize("window", [1, 3])
 def test_distances_from_the_nearest_codeword(window: int, relative: bool) -> None:
     rng = np.random.default_rng(1)
-    model = fitted(rng.standard_normal((300, 4)), 7, window=window, relative=relative)
+    model = fitted(rng.standard_normal((300, 4)), 7, Description(None, window, relative))
     cells = (5 + rng.standard_normal((4, 5, 4)) * [1, 2, 3, 4]).astype(np.float32)
     found = model.distances(cells)
     mean, deviation = (np.zeros(4), np.ones(4))
@@ -134,21 +148,26 @@ def test_of_aligned_images_each_place_has_its_own_usual_distance() -> None:
 def test_scores_are_weighted_means() -> None:
     model = model_of(fitted(np.random.default_rng(0).standard_normal((50, 3))))
     shapes = {None: (6, 8), 224: (28, 28), 112: (14, 14)}
-    maps = [np.full(shapes[part.side], i + 1, np.float32) for i, part in enumerate(model.parts)]
+    maps = [
+        np.full(shapes[part.description.side], i + 1, np.float32)
+        for i, part in enumerate(model.parts)
+    ]
     places, score = model.combined(maps)
     np.testing.assert_allclose(places, np.full((6, 8), 0.1 + 0.4 + 0.9 + 1.6), rtol=1e-6)
-    assert score == pytest.approx(2**0.2 * 3**0.3 * 4**0.4)
+    assert score == pytest.approx(0.5**0.1 * 2**0.2 * 3**0.3 * 2**0.4)
     # A defect in one cell of the last: of 196 cells it is the highest 0.1 %, half of the highest
     # 1 % and a twentieth of the highest 10 %.
     maps[3][5, 5] = 64
     highest = (64 * (64 + 4) / 2 * (64 + 19 * 4) / 20) ** (1 / 3)
-    expected = 2**0.2 * 3**0.3 * highest**0.4
+    expected = 0.5**0.1 * 2**0.2 * 3**0.3 * (highest / 2) ** 0.4
     assert model.combined(maps)[1] == pytest.approx(expected, rel=1e-5)
     assert replace(model, scale=0.5).combined(maps)[1] == pytest.approx(expected / 2, rel=1e-5)
 
 
-def test_an_image_more_usual_than_any_has_a_score() -> None:
-    assert log_of_highest(np.full((3, 3), -2, np.float32)) == pytest.approx(np.log(0.01))
+def test_a_part_in_which_an_image_is_very_usual_hides_nothing() -> None:
+    assert log_of_highest(np.full((3, 3), -2, np.float32)) == 0
+    values = np.array([[-2, -2], [-2, 9]], np.float32)
+    assert log_of_highest(values) == pytest.approx(np.log(9))
 
 
 def test_descriptions_in_which_good_images_differ_have_a_small_weight() -> None:
@@ -160,14 +179,91 @@ def test_descriptions_in_which_good_images_differ_have_a_small_weight() -> None:
 
 def test_relative_to_an_image_its_brightness_and_contrast_do_not_matter() -> None:
     cells = np.random.default_rng(0).random((6, 7, 5)).astype(np.float32)
-    found = described(cells, 1, relative=True)
-    np.testing.assert_allclose(described(3 * cells + 2, 1, relative=True), found, atol=1e-4)
+    found = describe(cells, 1, relative=True)
+    np.testing.assert_allclose(describe(3 * cells + 2, 1, relative=True), found, atol=1e-4)
     assert np.abs(found.mean(axis=0)).max() < 1e-5
-    np.testing.assert_array_equal(described(cells, 1, relative=False), cells.reshape(42, 5))
+    np.testing.assert_array_equal(describe(cells, 1, relative=False), cells.reshape(42, 5))
     # Of a channel that hardly varies, noise is not blown up; an image without any variation.
     cells[..., 0] *= 1e-4
-    assert np.abs(described(cells, 1, relative=True)[:, 0]).max() < 1e-2
-    np.testing.assert_array_equal(described(np.ones((2, 3, 4), np.float32), 1, True), 0)
+    assert np.abs(describe(cells, 1, relative=True)[:, 0]).max() < 1e-2
+    for n in (2, 14, 100):
+        flat = np.full((n, n, 4), [0.1, 0.3, 0.7, 1.1], np.float32)
+        assert np.abs(describe(flat, 1, True)).max() < 1e-3
+        noisy = flat + 1e-7 * np.random.default_rng(0).standard_normal(flat.shape)
+        assert np.abs(describe(noisy.astype(np.float32), 3, True)).max() < 1e-2
+    np.testing.assert_array_equal(describe(np.zeros((2, 3, 4), np.float32), 1, True), 0)
+
+
+class KnownCells:
+    """In place of `CellMaps`: an image's cells at each size, by its key."""
+
+    def __init__(self, n: int) -> None:
+        rng = np.random.default_rng(0)
+        shapes = {None: (9, 12), 224: (8, 8), 112: (7, 7)}
+        self.of = {
+            (str(i), side): (rng.gamma(2, size=(*shape, 3)) * (1 + i / n)).astype(np.float32)
+            for i in range(n)
+            for side, shape in shapes.items()
+        }
+
+    def kept_cells(self, key: str, size: tuple[int, int], side: int | None) -> NDArray[Any]:
+        return self.of[key, side]
+
+
+def test_what_is_usual_is_learnt_from_other_images() -> None:
+    """Weights, levels, scale and held-out scores, with loops over images."""
+    n, maps = 24, KnownCells(24)
+    fit = NormalImagesFit(maps, n, 3, False, 0)  # type: ignore[arg-type]
+    fit.keys, fit.sizes = {i: str(i) for i in range(n)}, dict.fromkeys(range(n), (72, 96))
+    rng = np.random.default_rng(1)
+    folds = [
+        [NormalCells.fit(each, rng.gamma(2, size=(60, 3)), 3, seed) for each in DESCRIPTIONS]
+        for seed in range(2)
+    ]
+    of_image = {i: folds[i % 2] for i in range(n)}
+    model, scored = fit.finish(folds[0], of_image)
+    distances = [
+        [part.distances(maps.of[str(i), part.description.side]) for part in of_image[i]]
+        for i in range(n)
+    ]
+
+    def learnt(images: list[int]) -> tuple[list[NormalCells], NDArray[Any], NDArray[Any]]:
+        parts, logarithms = [], np.zeros((len(images), 4))
+        for p, part in enumerate(folds[0]):
+            parts.append(part.standardised_by([distances[i][p] for i in images], False))
+            for row, i in enumerate(images):
+                logarithms[row, p] = log_of_highest(parts[p].standardised(distances[i][p]))
+        spread = np.percentile(logarithms, 75, axis=0) - np.percentile(logarithms, 25, axis=0)
+        weights = 1 / np.sqrt(spread**2 + (spread.mean() / 3) ** 2)
+        return parts, weights / weights.sum(), np.median(logarithms, axis=0)
+
+    parts, weights, levels = learnt(list(range(n)))
+    np.testing.assert_allclose(model.weights, weights, rtol=1e-4)
+    np.testing.assert_allclose(model.levels, levels, rtol=1e-4)
+    for part, expected in zip(model.parts, parts, strict=True):
+        np.testing.assert_allclose(part.usual, expected.usual, rtol=1e-5)
+    places, scores = [], []
+    for i in range(n):
+        parts, weights, levels = learnt([j for j in range(n) if j % 2 != i % 2])
+        own = [part.standardised(each) for part, each in zip(parts, distances[i], strict=True)]
+        logarithms = np.array([log_of_highest(each) for each in own])
+        scores.append(np.exp(np.sum(weights * (logarithms - levels))))
+        resized_to_first = [resized(each, (9, 12)) for each in own]
+        places.append(sum(w * each for w, each in zip(weights, resized_to_first, strict=True)))
+    scale = np.median([each.max() / score for each, score in zip(places, scores, strict=True)])
+    assert model.scale == pytest.approx(scale, rel=1e-4)  # of 108 places, the highest 1 % is one
+    for i in range(n):
+        np.testing.assert_allclose(scored[i][0], places[i], rtol=1e-3, atol=1e-4)
+        assert scored[i][1] == pytest.approx(scale * scores[i], rel=1e-4)
+
+
+def test_from_few_images_all_parts_count_the_same() -> None:
+    fit = NormalImagesFit(KnownCells(9), 9, 3, False, 0)  # type: ignore[arg-type]
+    fit.keys, fit.sizes = {i: str(i) for i in range(9)}, dict.fromkeys(range(9), (72, 96))
+    rng = np.random.default_rng(1)
+    parts = [NormalCells.fit(each, rng.gamma(2, size=(60, 3)), 3, 0) for each in DESCRIPTIONS]
+    model, _ = fit.finish(parts, dict.fromkeys(range(9), parts))
+    np.testing.assert_allclose(model.weights, 0.25)
 
 
 def test_layers_are_brought_to_one_grid_without_the_border() -> None:
@@ -225,7 +321,10 @@ def damaged(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
         ("0.spread", np.zeros(5, np.float32)),
         ("0.usual", np.zeros((5, 1, 1), np.float32)),
         ("0.usual", np.full(5, -1, np.float32)),
-        ("weights", np.ones(3, np.float32)),
+        ("weights", np.full(3, 1 / 3, np.float32)),
+        ("weights", np.ones(4, np.float32)),
+        ("levels", np.zeros(3, np.float32)),
+        ("1.usual", np.zeros((28, 28), np.float32)),
         ("weights", np.array([0, 0, 0, 1], np.float32)),
         ("weights", np.full(4, np.nan, np.float32)),
     ],

@@ -202,7 +202,7 @@ def test_too_few_images_for_a_rate_are_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         threshold_at_rate(scores, 0.05)
-    with pytest.warns(UserWarning, match=r"takes 19 defect-free images, these are 18; far more"):
+    with pytest.warns(UserWarning, match=r"needs at least 19 defect-free images, got 18"):
         threshold_at_rate(scores[:18], 0.05)
 
 
