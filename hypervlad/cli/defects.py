@@ -177,9 +177,14 @@ def _echo_held_out(scorer: PatchDefectScorer, names: list[str], with_masks: bool
         "their area"
     )
     if not with_masks:
-        highest = held_out.images[(-held_out.scores).argsort()][: max(1, min(n_above, _MAX_NAMED))]
-        listed = ", ".join(names[at] for at in highest)
-        echo(f"look whether the highest-scoring ones have defects: {listed}")
+        order = (-held_out.scores).argsort()
+        n_named = max(1, min(n_above, _MAX_NAMED))
+        listed = [
+            f"{names[held_out.images[i]]} ({held_out.scores[i]:.4g})" for i in order[:n_named]
+        ]
+        following = [f"the next: {held_out.scores[i]:.4g}" for i in order[n_named : n_named + 1]]
+        echo(f"look whether the highest-scoring ones have defects: {', '.join(listed + following)}")
+        echo("if one has, it may set the threshold: leave it out, and fit again")
 
 
 ScorerPath = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from tempfile import TemporaryDirectory
@@ -64,6 +65,7 @@ from hypervlad.windows.vectors import WindowVectors, check_window_encoder, windo
 
 _PIXELS = Integer(at_most=2**16, meaning="a whole number of pixels")
 _MAX_HELD_OUT = 1000  # images; more would need memory without a better threshold
+_MAX_STRETCH = 1.1  # between the widest and the narrowest of aligned images
 _STEPS_PER_PATCH = 4  # overlap of windows if no stride is given
 
 
@@ -477,6 +479,8 @@ class PatchDefectScorer(ImageEstimator):
         fit = NormalImagesFit(maps, len(images), self.n_codewords, self.aligned, seed)
         for position, image in WindowReader(encoder.loader(), self.patch).stream(images, "cells"):
             fit.add(position, image)
+        if self.aligned:
+            _warn_of_shapes(list(fit.sizes.values()))
         keys = dict(sorted(fit.keys.items(), key=lambda item: (item[1], item[0])))
         parts = fit.parts(keys)
         of_image = models_without(keys, set(), groups, seed, fit.parts)
@@ -582,6 +586,19 @@ class PatchDefectScorer(ImageEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
+
+
+def _warn_of_shapes(sizes: list[tuple[int, int]]) -> None:
+    """Warn if images (height, width) that should show the same part differ in proportions."""
+    narrow, wide = (rule(sizes, key=lambda size: size[1] / size[0]) for rule in (min, max))
+    if wide[1] * narrow[0] > _MAX_STRETCH * narrow[1] * wide[0]:
+        first, second = (f"{height} x {width}" for height, width in (narrow, wide))
+        warnings.warn(
+            f"aligned=True is for images of the same part in the same position, but one is {first} "
+            f"and another {second} pixels; fit without it, or crop the images alike",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _checked_threshold(value: float) -> float:

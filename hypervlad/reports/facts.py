@@ -96,10 +96,13 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
     }
     held_out = scorer.held_out_
     n_above = held_out.n_images_above(scorer.threshold_)
+    chosen = rule[scorer.threshold]
+    if scorer.threshold == "fpr" and len(held_out.scores) + 1 < 1 / scorer.fpr:
+        chosen += ", extrapolated from too few images"
     return {
         "trained on": f"{scorer.n_images_} images",
         **source,
-        "threshold": f"{scorer.threshold_:.4g} (rule in training: {rule[scorer.threshold]})",
+        "threshold": f"{scorer.threshold_:.4g} (rule in training: {chosen})",
         "when held out from training": f"{n_above} of {len(held_out.scores)} images reach it",
     }
 

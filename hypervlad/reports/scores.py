@@ -96,7 +96,7 @@ class ScoreChart:
     Attributes
     ----------
     threshold_text : str
-        With six digits.
+        In single precision, as scores are: read again, it calls the same images anomalous.
     low, high, step : float
         Limits and step of the slider. All scores are between the limits, and the threshold unless
         it is far from all scores.
@@ -106,7 +106,7 @@ class ScoreChart:
 
     def __init__(self, groups: Sequence[ScoreGroup], threshold: float) -> None:
         self.groups = [group for group in groups if len(group.scores)]
-        self.threshold, self.threshold_text = threshold, f"{threshold:.6g}"
+        self.threshold, self.threshold_text = threshold, f"{np.float32(threshold)}"
         scores = np.concatenate([group.scores for group in self.groups] or [np.array([threshold])])
         lowest, highest = float(scores.min()), float(scores.max())
         span = highest - lowest
@@ -123,14 +123,15 @@ class ScoreChart:
         return round(100 * min(max(share, 0.0), 1.0), 3)
 
     def bars(self, group: ScoreGroup) -> list[Bar]:
-        """Return the bars of a group that are not empty."""
-        counts, edges = np.histogram(group.scores, _N_BINS, (self.low, self.high))
-        width, pixels = 100 / _N_BINS, self.bar_pixels / int(counts.max())
-        return [
-            Bar(self.position(edge), width, round(pixels * n, 2), n)
-            for n, edge in zip(counts.tolist(), edges.tolist(), strict=False)
-            if n
-        ]
+        """Return the bars of a group that are not empty; none is on both sides of the threshold."""
+        width = (self.high - self.low) / _N_BINS
+        one = self.threshold if self.low < self.threshold < self.high else self.low  # of the edges
+        edges = one + width * (math.floor((self.low - one) / width) + np.arange(_N_BINS + 2))
+        counts, _ = np.histogram(group.scores, edges)
+        ends = [self.position(edge) for edge in edges.tolist()]
+        pixels = self.bar_pixels / int(counts.max())
+        bars = zip(counts.tolist(), ends, ends[1:], strict=False)
+        return [Bar(a, b - a, round(pixels * n, 2), n) for n, a, b in bars if n]
 
     def ticks(self) -> list[tuple[float, str]]:
         """Return the positions, in per cent, and the texts of the ticks of the axis."""

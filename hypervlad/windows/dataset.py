@@ -127,7 +127,7 @@ class WindowReader:
             side = self._min_side
             raise ImageReadError(
                 f"{name}: {height} x {width} pixels{at}, smaller than a patch of {side} x {side}; "
-                "leave it out, or choose a smaller patch"
+                "leave it out, or train with a smaller patch"
             )
         return PreparedImage(loaded.info, loaded.key, name, loaded.tensor, converted)
 

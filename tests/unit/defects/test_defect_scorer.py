@@ -200,6 +200,8 @@ def test_aligned_parts_are_compared_at_the_same_place(scorer: PatchDefectScorer)
     scorer.set_params(aligned=True).fit([part(seed) for seed in range(20)])
     found = scorer.score_map(part(30, has_extra_hole=True))
     assert found[60:72, 80:92].mean() > 3 * found[20:32, 30:42].mean()
+    with pytest.warns(UserWarning, match="one is 96 x 80 and another 96 x 120 pixels"):
+        scorer.fit([part(1), part(2)[:, :80], part(3)])
     with pytest.raises(ValueError, match="aligned=True compares places of defect-free images"):
         scorer.fit([part(1), part(2)], masks=[None, np.ones((96, 120), dtype=bool)])
 

@@ -17,7 +17,7 @@ from support.pages import Page
 
 from hypervlad.defects import Finding
 from hypervlad.images import ImageReadError, read_image, read_mask
-from hypervlad.metrics import evaluate_defects
+from hypervlad.metrics import DefectEvaluation, evaluate_defects
 from hypervlad.reports import defects, write_defect_report, write_findings
 
 EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>.png"
@@ -189,3 +189,14 @@ def test_names_outside_the_folder_are_refused(tmp_path: Path, names: list[str]) 
     with pytest.raises(ValueError, match="on_error must be"):
         write_findings(tmp_path / "out", Darkness(), [], [], on_error="stop")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_best_threshold_counts_pixels_as_they_are_called() -> None:
+    """An image whose own score does not reach it has no defective pixels."""
+    result = DefectEvaluation(1.0, 4)
+    scores, mask = np.zeros((2, 8, 8), np.float32), np.zeros((8, 8), dtype=bool)
+    scores[0, :2, :3], mask[:2, :3], scores[1, 4:, 4:] = 3, True, 9
+    result.add(0, "hole", Finding.of(scores[0], 1.0, score=3.0), mask)
+    result.add(1, "good", Finding.of(scores[1], 1.0, score=0.5), np.zeros_like(mask))
+    assert result.best_threshold == pytest.approx(3, rel=0.01)
+    assert result.scores()["pixel F1, at the best threshold"] == pytest.approx(1)

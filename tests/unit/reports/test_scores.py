@@ -41,12 +41,28 @@ def test_bars_count_the_images_of_a_group() -> None:
     found = chart([0.0, 0.0, 0.0, 10.0], [5.1], [])
     assert len(found.groups) == 2, "without the empty one"
     first, last = found.bars(found.groups[0])
-    assert (first.left, first.number, last.number) == (0, 3, 1)
+    assert (first.number, last.number) == (3, 1)
+    assert first.left <= found.position(0) <= first.left + first.width
     assert first.height == 3 * last.height
-    assert last.left + last.width == pytest.approx(100)
+    assert last.left <= found.position(10) <= last.left + last.width <= 100
     (middle,) = found.bars(found.groups[1])
     assert middle.height == first.height, "each group has its own scale"
     assert middle.left <= 51 < middle.left + middle.width
+
+
+def test_no_bar_has_images_on_both_sides_of_the_threshold() -> None:
+    threshold = float(np.float32(4.631771))
+    below = float(np.nextafter(np.float32(threshold), np.float32(0)))
+    found = chart([3.2, below, threshold], threshold=threshold)
+    (_, _, last) = found.bars(found.groups[0])
+    assert last.number == 1
+    assert last.left == found.position(threshold)
+
+
+def test_the_threshold_s_text_calls_the_same_images_anomalous() -> None:
+    threshold = float(np.nextafter(np.float32(4.63177), np.float32(9)))
+    assert np.float32(chart([1.0], threshold=threshold).threshold_text) == np.float32(threshold)
+    assert chart([1.0], threshold=4.5).threshold_text == "4.5"
 
 
 def test_ticks_are_round_numbers() -> None:
