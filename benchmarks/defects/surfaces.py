@@ -170,13 +170,12 @@ def split_surface(
             f"{len(free)} defect-free ones; choose fewer with --train or --test"
         )
     order = np.random.default_rng(seed).permutation(np.unique(surface.specimens[free]))
-    specimens = [free[surface.specimens[free] == each] for each in order]
-    tested, n_left = [], n_test
-    for own in specimens:
+    others, n_left = [], n_test
+    for own in (free[surface.specimens[free] == each] for each in order):
         if len(own) <= n_left:
-            tested.append(own)
             n_left -= len(own)
-    others = [own for own in specimens if not any(own is each for each in tested)]
+        else:
+            others.append(own)
     unused = np.concatenate(others)
     is_unused = np.isin(surface.specimens, surface.specimens[unused])
     return unused[:n_train], np.flatnonzero(~is_unused)

@@ -20,6 +20,7 @@ from hypervlad.windows.dataset import UNKNOWN, TrainingWindows
 _GUMBEL_DEVIATION = 0.767049251325708  # median absolute deviation of the standard distribution
 _TOP_FRACTION = 0.01  # of an image's places
 _N_FOLDS = 5
+_ROUNDING = 1e-9  # of rates such as 0.05, times a number of images
 _N_QUANTILES = 2001
 
 Model = TypeVar("Model")
@@ -150,6 +151,17 @@ _HELD_OUT = {
 }
 
 
+def n_images_needed(rate: float) -> int:
+    """Return how many defect-free images a threshold at this rate needs, so as not to be a guess.
+
+    Examples
+    --------
+    >>> n_images_needed(0.05)
+    19
+    """
+    return max(1, math.ceil(1 / rate - 1 - _ROUNDING))
+
+
 def threshold_at_rate(scores: NDArray[np.floating], rate: float) -> float:
     """Return a score that at most this share of new defect-free images reaches, on average.
 
@@ -164,13 +176,13 @@ def threshold_at_rate(scores: NDArray[np.floating], rate: float) -> float:
     UserWarning
         If the score is extrapolated.
     """
-    n_above = math.floor(rate * (len(scores) + 1) + 1e-9)
-    if n_above:
+    if len(scores) >= n_images_needed(rate):
+        n_above = math.floor(rate * (len(scores) + 1) + _ROUNDING)
         estimate = np.sort(scores)[len(scores) - n_above]
     else:
         warnings.warn(
             f"the threshold is extrapolated: a rate of {rate:g} needs at least "
-            f"{math.ceil(1 / rate - 1 - 1e-9)} defect-free images, got {len(scores)}; it may be "
+            f"{n_images_needed(rate)} defect-free images, got {len(scores)}; it may be "
             "far too low or too high. Give more images, choose a larger fpr, or set_threshold",
             UserWarning,
             stacklevel=4,

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from hypervlad.defects.thresholds import n_images_needed
 from hypervlad.images import ReadOptions
 
 
@@ -97,7 +98,7 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
     held_out = scorer.held_out_
     n_above = held_out.n_images_above(scorer.threshold_)
     chosen = rule[scorer.threshold]
-    if scorer.threshold == "fpr" and len(held_out.scores) + 1 < 1 / scorer.fpr:
+    if scorer.threshold == "fpr" and len(held_out.scores) < n_images_needed(scorer.fpr):
         chosen += ", extrapolated from too few images"
     return {
         "trained on": f"{scorer.n_images_} images",

@@ -243,7 +243,7 @@ def test_the_threshold_keeps_its_rate_on_other_images(
     }
     assert called[0.01] <= 0.04
     assert called[0.01] <= called[0.05] <= 0.1
-    assert 0.1 <= called[0.5] <= 0.75  # from so few cells it errs on the safe side
+    assert 0.25 <= called[0.5] <= 0.75
 
 
 @pytest.mark.slow  # two fits, each with five folds
@@ -258,7 +258,7 @@ def test_a_rate_of_windows_is_kept_on_other_images(
     for rate in (0.02, 0.3):
         scorer.set_params(threshold="patch_fpr", fpr=rate).fit(images, masks=masks)
         areas.append(np.mean([scorer.predict_map(image).mean() for image in others]))
-    assert 0.001 <= areas[0] <= 0.05  # so few cells of 16 images err on the safe side
+    assert 0.002 <= areas[0] <= 0.05  # from so few cells it errs on the safe side
     assert 0.2 <= areas[1] <= 0.4
 
 
