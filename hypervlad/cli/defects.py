@@ -63,8 +63,8 @@ def fit(
         int,
         typer.Option(
             metavar="PIXELS",
-            help="With --masks, side of the windows: about as large as a defect. Smaller images are "
-            "refused, also without masks.",
+            help="With --masks, side of the windows: about as large as a defect. Smaller images "
+            "are refused, also without masks.",
         ),
     ] = 29,
     stride: Annotated[
