@@ -98,8 +98,8 @@ def register(first: FloatMap, second: FloatMap, start: Transformation) -> Regist
     Phase-true cross-correlation of the thumbnails at half size corrects the estimate by up to 24
     pixels. Then the shifts of 4 x 4 tiles of the overlap are fitted by an affine transformation,
     first at half size, then twice at full size. If another shift gives a correlation of the whole
-    overlap that is as good, as in a lattice, the fit starts again from there, or from the shift
-    with the highest phase correlation.
+    overlap that is nearly as good, as in a lattice, the fit starts again from the shift with the
+    highest phase correlation, and then from the better shift.
 
     Parameters
     ----------
@@ -136,8 +136,11 @@ def register(first: FloatMap, second: FloatMap, start: Transformation) -> Regist
             best = Registration(max(of_tiles, here), distinctness, current)
         if distinctness > _CLEARLY_DISTINCT:
             break
-        if rival < here:
-            shift = phase_shift(first, overlay[1])
+        by_phase = phase_shift(first, overlay[1])
+        if np.hypot(*by_phase) > _TILE_REACH:
+            shift = by_phase
+        elif rival <= here:
+            break
         current = current.after_shift(shift)
     return best
 
