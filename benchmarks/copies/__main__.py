@@ -1,7 +1,7 @@
 """Are near copies found, and nothing else?
 
-Every second image of a set gets a copy: cropped, shifted, recompressed, mirrored, turned, and so on.
-The folder is then checked as a user would, with `check_image_folder`.
+Every second image of a set gets a copy: cropped, shifted, recompressed, mirrored, turned, and so
+on. The folder is then checked as a user would, with `check_image_folder`.
 
     python -m benchmarks.copies --data ../shared/data
     python -m benchmarks.copies --cost
@@ -124,14 +124,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of the real sets")
     parser.add_argument("--cost", action="store_true", help="time the search instead")
-    parser.add_argument("--name", default="now", help="name of the stored result")
+    parser.add_argument("--search", default="keypoints", help="name of this state of the search")
     options = parser.parse_args()
+    facts = {"search": options.search}
     if options.cost:
         rows = []
         for n_images in (500, 2000):
             rows.append(measure_cost(n_images))
             print(rows[-1], flush=True)
-        save_result(RESULTS / "copies" / f"cost_{options.name}.json", {"sizes": rows})
+        save_result(RESULTS / "copies" / f"cost_{options.search}.json", facts | {"sizes": rows})
         return
     sets = {}
     for name in (*SYNTHETIC, *(REAL if options.data else ())):
@@ -142,7 +143,7 @@ def main() -> None:
             images, origins = real_images(options.data, name)
         sets[name] = measure(with_copies(images, origins, SEED))
         print(name, sets[name], flush=True)
-    save_result(RESULTS / "copies" / f"found_{options.name}.json", {"sets": sets})
+    save_result(RESULTS / "copies" / f"found_{options.search}.json", facts | {"sets": sets})
 
 
 if __name__ == "__main__":
