@@ -30,6 +30,7 @@ PROGRAMS = [
     "speed.extraction",
     "tables",
     "uncertainty",
+    "uncertainty.novelty",
 ]
 
 
