@@ -168,7 +168,7 @@ def test_filters_leave_what_fits_and_count_it(many: Sheet) -> None:
         int((kinds == kind).sum()) for kind in ("sure", "ambiguous", "out_of_distribution")
     ]
     many.picture("many")
-    many.click("kinds", "out of distribution")
+    many.click("kinds", "unlike the training images")
     unknown = np.flatnonzero(kinds == "out_of_distribution")
     assert many.text("status") == f"{len(unknown)} of {n} images"
     of_unknown = [many.labels[k] for k in unknown]
