@@ -21,22 +21,31 @@ inference with hierarchical data"). All images are used for training. The reques
 usually attained; the guarantee for n exchangeable groups in K folds is 2 coverage - 1, less the
 smaller of 2 (1 - 1 / K) / (n / K + 1) and (1 - K / n) / (K + 1): for 0.9 with five folds, 0.65 to
 0.8.
+
+*Sure answers*: see `confidence_for_error`.
+
+Groups without which a class could not be learnt cannot be held out. A new group is of such a class
+as often as they are among the training groups, and nothing is known about the answers for it. They
+count as the worst that is possible: misfit 1, and a wrong answer with full confidence.
 """
 
 from __future__ import annotations
 
+import math
 import numbers
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binom
 
 __all__ = [
     "Calibration",
     "check_share",
     "confidence_for_error",
     "group_weights",
+    "groups_for_error",
     "prediction_sets",
     "weighted_limit",
 ]
@@ -44,6 +53,8 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
+
+CERTAINTY = 0.9  # that no more of the sure answers are wrong than requested
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +82,12 @@ class Calibration:
 
     @classmethod
     def of(
-        cls, proba: ArrayLike, codes: ArrayLike, groups: ArrayLike, models: ArrayLike
+        cls,
+        proba: ArrayLike,
+        codes: ArrayLike,
+        groups: ArrayLike,
+        models: ArrayLike,
+        n_unknown: int = 0,
     ) -> Calibration:
         """Compare probabilities with the true classes.
 
@@ -82,14 +98,18 @@ class Calibration:
         codes : array-like of int, shape (n,)
             Columns of the true classes.
         groups, models : array-like of int, shape (n,)
+        n_unknown : int, default=0
+            Further groups, which could not be held out: each has one image with the worst values.
         """
         table, truth = np.asarray(proba, dtype=np.float64), np.asarray(codes, dtype=np.intp)
+        known = np.asarray(groups, dtype=np.intp)
+        others = known.max(initial=-1) + 1 + np.arange(n_unknown)
         return cls(
-            1 - table[np.arange(len(table)), truth],
-            table.max(axis=1),
-            table.argmax(axis=1) == truth,
-            np.asarray(groups, dtype=np.intp),
-            np.asarray(models, dtype=np.intp),
+            np.append(1 - table[np.arange(len(table)), truth], np.ones(n_unknown)),
+            np.append(table.max(axis=1), np.ones(n_unknown)),
+            np.append(table.argmax(axis=1) == truth, np.zeros(n_unknown, dtype=bool)),
+            np.append(known, others),
+            np.append(np.asarray(models, dtype=np.intp), np.zeros(n_unknown, dtype=np.intp)),
         )
 
     def __len__(self) -> int:
@@ -202,12 +222,43 @@ def _weight_above(values: FloatArray, weights: FloatArray, bounds: FloatArray) -
     return np.asarray(above[np.searchsorted(values[order], bounds, side="left")])
 
 
-def confidence_for_error(calibration: Calibration, max_error: float) -> float:
-    """Return the lowest confidence threshold with at most a given share of wrong answers.
+def groups_for_error(max_error: float) -> int:
+    """Return how many groups without a wrong answer show that few answers are wrong.
 
-    One wrong answer of weight 1 / (groups + 1) is added to the held-out predictions, which makes
-    the threshold cautious if there are few groups. The error is an estimate: the threshold is
-    chosen on the same images.
+    Parameters
+    ----------
+    max_error : float
+        Share of the answers that may be wrong, between 0 and 1.
+
+    Examples
+    --------
+    >>> from hypervlad.conformal import groups_for_error
+    >>> groups_for_error(0.05), groups_for_error(0.2)
+    (45, 11)
+    """
+    return math.ceil(math.log(1 - CERTAINTY) / math.log1p(-check_share("max_error", max_error)))
+
+
+def confidence_for_error(calibration: Calibration, max_error: float) -> float:
+    """Return a confidence from which on, with 90 % certainty, few answers are wrong.
+
+    Learn then Test (Angelopoulos et al. 2021, "Learn then test: calibrating predictive algorithms
+    to achieve risk control", arXiv:2110.01052), with the binomial test: let a threshold accept the
+    answers for n groups, k of them wrong, where an image counts as 1 / (images of its group). The
+    hypothesis that more than the share ``max_error`` of such answers is wrong is rejected if
+
+        P(at most k of n are wrong | each is wrong with probability max_error) <= 0.1,
+
+    with k rounded up and n rounded down. Thresholds are tested from high to low, and the last one
+    before the first failure is returned; the order is fixed by the confidences alone, so that the
+    0.1 need not be divided among them. The first one is 1 - ``max_error``, or lower if fewer groups
+    than `groups_for_error` would be accepted.
+
+    For predictions of the same model and new groups exchangeable with these, of one image each, the
+    share of wrong answers among those accepted is at most ``max_error``, in at least 90 % of all
+    calibrations. Of larger groups, the mean varies less than single answers do, for which the test
+    is made. With predictions of several folds, it holds for models fitted on as many groups as
+    they are.
 
     Parameters
     ----------
@@ -218,28 +269,36 @@ def confidence_for_error(calibration: Calibration, max_error: float) -> float:
     Returns
     -------
     float
-        ``inf`` if no threshold is high enough: all answers are then rejected.
+        ``inf`` if nothing can be shown, as with fewer than `groups_for_error` groups: no answer is
+        sure then.
 
     Examples
     --------
     >>> import numpy as np
     >>> from hypervlad.conformal import Calibration, confidence_for_error
-    >>> confidence = np.linspace(0.5, 0.99, 50)
+    >>> confidence = np.linspace(0.5, 0.999, 500)
     >>> table = np.column_stack([confidence, 1 - confidence])
-    >>> truth = (confidence < 0.6).astype(int)  # the least sure tenth is wrong
-    >>> calibration = Calibration.of(table, truth, np.arange(50), np.zeros(50))
+    >>> truth = (confidence < 0.6).astype(int)  # the least sure fifth is wrong
+    >>> calibration = Calibration.of(table, truth, np.arange(500), np.zeros(500))
     >>> round(confidence_for_error(calibration, 0.05), 2)
-    0.59
+    0.58
     """
     most = check_share("max_error", max_error)
     order = np.argsort(-calibration.confidence, kind="stable")
-    confidence, weights = calibration.confidence[order], calibration.weights[order]
-    one = 1 / (calibration.n_groups + 1)
-    wrong = np.cumsum(weights * ~calibration.correct[order]) + one
-    error = wrong / (np.cumsum(weights) + one)
-    is_last = np.append(confidence[1:] < confidence[:-1], True)  # equal ones are accepted together
-    fine = np.flatnonzero(is_last & (error <= most + 1e-12))
-    return float(confidence[fine[-1]]) if len(fine) else float("inf")
+    confidence, groups = calibration.confidence[order], calibration.groups[order]
+    _, own, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    answers = 1 / sizes[own]
+    last = np.flatnonzero(np.append(confidence[1:] < confidence[:-1], True))  # equal ones together
+    n = np.floor(np.cumsum(answers)[last] + 1e-9)
+    wrong = np.ceil(np.cumsum(answers * ~calibration.correct[order])[last] - 1e-9)
+    thresholds = confidence[last]
+    first = max(
+        int(np.count_nonzero(thresholds >= 1 - most)) - 1,
+        int(np.searchsorted(n, groups_for_error(most))),
+    )
+    passed = binom.cdf(wrong, n, most)[first:] <= 1 - CERTAINTY
+    n_passed = int(np.argmin(np.append(passed, False)))
+    return float(thresholds[first + n_passed - 1]) if n_passed else float("inf")
 
 
 def check_share(name: str, value: Any) -> float:

@@ -1,10 +1,12 @@
 """Which kinds of defects are found? Label-free methods, by the mean and the worst over kinds.
 
     python -m benchmarks.defects.kinds --data ../shared/data/magnetic_tile
+    python -m benchmarks.defects.kinds --data ../shared/data/neu_steel/crazing --train 25 --test 20
 
 Each method learns from defect-free images only. Other defect-free images are tested, the same ones
 with made defects, and the images with defects of their own; without a folder, synthetic nanofibre
-mats. Repeated with other splits and with fewer images to learn from.
+mats. Repeated with other splits and with fewer images to learn from. A folder without images/ holds
+defect-free images only: any homogeneous set will do.
 
 ``--variants FILE`` compares variants of a method instead: a Python file with a function
 ``variants(seed)`` that returns a dict of functions, each of which makes an object with the methods
@@ -176,8 +178,9 @@ def false_alarms(
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder of images and masks; by default, mats")
+    parser.add_argument("--data", type=Path, help="folder of images; by default, mats")
     parser.add_argument("--good", default=FREE, help="class of the defect-free images")
+    parser.add_argument("--groups", type=Path, help="CSV file with the specimens of the images")
     parser.add_argument(
         "--train", type=int, nargs="+", help="images to learn from; 5 20 40, of mats 80"
     )
@@ -198,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(arguments.threads)
     n_trains = sorted(arguments.train or (TRAIN_TILES if arguments.data else TRAIN_MATS))
     plain = (
-        read_surface(arguments.data, arguments.good)
+        read_surface(arguments.data, arguments.good, arguments.groups)
         if arguments.data
         else mats_by_kind(n_trains[-1] + arguments.test, N_MATS_OF_KIND)
     )

@@ -18,6 +18,7 @@ import numpy as np
 
 from hypervlad import make_nanofibre_images, read_image
 from hypervlad.datasets import IMAGE_DEFECTS, NANOFIBRE_DEFECTS, add_defect
+from hypervlad.datasets.groups import load_groups
 from hypervlad.images import read_mask
 
 FREE = "free"  # the kind of a defect-free image
@@ -97,20 +98,36 @@ class Surface:
         return Surface(self.name, images, masks, kinds, sources, self.specimens[sources])
 
 
-def read_surface(folder: Path, good: str = FREE) -> Surface:
-    """Read images/KIND/* and masks/KIND/*.png below a folder; ``good`` is the defect-free kind."""
-    examples, paths = [], sorted((folder / "images").glob("*/*"))
+def read_surface(folder: Path, good: str = FREE, groups: Path | None = None) -> Surface:
+    """Read images, and masks of those with defects.
+
+    Parameters
+    ----------
+    folder : Path
+        With images/KIND/* and masks/KIND/*.png, or with defect-free images only.
+    good : str
+        The defect-free kind.
+    groups : Path, optional
+        CSV file with the specimens of the images; by default, see `specimens_of`.
+    """
+    is_by_kind = (folder / "images").is_dir()
+    paths = sorted((folder / "images").glob("*/*") if is_by_kind else folder.glob("*"))
+    examples = []
     for path in paths:
         image, kind = read_image(path), path.parent.name
         shape = (image.shape[0], image.shape[1])
-        if kind == good:
+        if kind == good or not is_by_kind:
             examples.append((FREE, image, np.zeros(shape, dtype=bool)))
         else:
             mask = read_mask(folder / "masks" / kind / f"{path.stem}.png", shape=shape)
             examples.append((kind, image, mask))
     if not examples:
-        raise SystemExit(f"{folder}: no images in images/*/")
-    return Surface.of(folder.name, examples, specimens_of([path.stem for path in paths]))
+        raise SystemExit(f"{folder}: no images, and none in images/*/")
+    if groups is None:
+        return Surface.of(folder.name, examples, specimens_of([path.stem for path in paths]))
+    names = load_groups(paths, folder, groups)
+    _, first, number = np.unique(names, return_index=True, return_inverse=True)
+    return Surface.of(folder.name, examples, first[number])
 
 
 def specimens_of(names: Sequence[str]) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common.tables import mean_and_deviation, table
+from hypervlad.datasets import IMAGE_DEFECTS
 
 _COLUMNS = {
     "image_auroc": "image AUROC",
@@ -120,19 +121,73 @@ def mean_and_worst(by_kind: Mapping[str, Sequence[float | None]]) -> tuple[float
 
 
 def kinds_section(results: Sequence[dict[str, Any]]) -> str:
-    """Return the tables of each surface: methods x kinds of defects, ours first."""
-    return "\n\n".join(_kinds_of_a_surface(result) for result in results)
+    """Return a table of all surfaces, and for each one those of methods x kinds of defects.
+
+    Of surfaces without defects of their own, only image AUROC is shown.
+    """
+    parts = [_surfaces_table(results)] if len(results) > 1 else []
+    return "\n\n".join([*parts, *map(_kinds_of_a_surface, results)])
+
+
+def _surfaces_table(results: Sequence[dict[str, Any]]) -> str:
+    """Return the mean image AUROC by surface, and how much lower than ours it is on average."""
+    of_surface = [{row["method"]: row for row in _rows_of_most_images(each)} for each in results]
+    lines = []
+    for method in dict.fromkeys(method for rows in of_surface for method in rows):
+        rows = [rows.get(method) for rows in of_surface]
+        cells = [
+            "–"
+            if row is None
+            else _share(mean_and_worst(row["image_auroc"])[0])
+            + (_mark(row["differences"]["mean"]) if "differences" in row else "")
+            for row in rows
+        ]
+        gaps = [row["differences"]["mean"] for row in rows if row and "differences" in row]
+        gap = _with_interval(mean_of_independent(gaps)) if len(gaps) == len(results) else "–"
+        lines.append([method, *cells, gap])
+    names = [result["surface"].replace("_", " ") for result in results]
+    title = "Mean image AUROC over kinds"
+    first = lines[0][0]
+    return f"{title}:\n\n" + table(["method", *names, f"{first} minus this method"], lines)
+
+
+def mean_of_independent(differences: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of independent differences and its 95 % interval, as if they were normal.
+
+    Examples
+    --------
+    >>> gap = {"value": 0.1, "low": 0.04, "high": 0.16}
+    >>> found = mean_of_independent([gap] * 4)
+    >>> {name: round(value, 3) for name, value in found.items()}
+    {'value': 0.1, 'low': 0.07, 'high': 0.13}
+    """
+    value = float(np.mean([each["value"] for each in differences]))
+    halves = [(each["high"] - each["low"]) / 2 for each in differences]
+    half = float(np.sqrt(np.sum(np.square(halves)))) / len(halves)
+    return {"value": value, "low": value - half, "high": value + half}
+
+
+def _rows_of_most_images(result: dict[str, Any]) -> list[dict[str, Any]]:
+    most = max(row["n_train"] for row in result["rows"])
+    return [row for row in result["rows"] if row["n_train"] == most]
 
 
 def _kinds_of_a_surface(result: dict[str, Any]) -> str:
-    most = max(row["n_train"] for row in result["rows"])
-    rows = [row for row in result["rows"] if row["n_train"] == most]
+    rows = _rows_of_most_images(result)
+    most = rows[0]["n_train"]
+    has_own = not set(rows[0]["image_auroc"]) <= set(IMAGE_DEFECTS)
     parts = [
         f"**{result['surface'].replace('_', ' ')}** ({most} images to learn from, "
         f"{result['n_test']} defect-free ones to test, {result['n_splits']} splits). "
         f"{_shortfalls(rows)}",
-        *(f"{title}:\n\n{_kinds_table(rows, name)}" for name, title in _BY_KIND.items()),
+        *(
+            f"{title}:\n\n{_kinds_table(rows, name)}"
+            for name, title in _BY_KIND.items()
+            if has_own or name == "image_auroc"
+        ),
     ]
+    if not has_own:
+        return "\n\n".join(parts)
     called = [row for row in rows if "called" in row]
     if called:
         parts.append(f"Share of images called defective:\n\n{_called_table(called)}")

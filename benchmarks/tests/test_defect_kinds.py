@@ -21,7 +21,13 @@ from benchmarks.defects.comparisons import (
 )
 from benchmarks.defects.rivals import Scored, SquareNetwork, all_rivals
 from benchmarks.defects.scores import control_score, scores_by_kind
-from benchmarks.defects.surfaces import FREE, Surface, specimens_of, split_surface
+from benchmarks.defects.surfaces import (
+    FREE,
+    Surface,
+    read_surface,
+    specimens_of,
+    split_surface,
+)
 from benchmarks.defects.tables import kinds_section, mean_and_worst
 from hypervlad.datasets import IMAGE_DEFECTS
 
@@ -293,9 +299,32 @@ def test_variants_of_a_folder_are_stored_and_shown(
     assert f"| noisy | {np.mean(result['rows'][1]['image_auroc']['square']):.3f} ▼ |" in (
         kinds_section([result])
     )
+    other = json.loads(json.dumps(result)) | {"surface": "grids"}
+    del other["rows"][0]["image_auroc"]["square"]  # without defects of its own
+    first, second = {"value": 0.2, "low": 0.1, "high": 0.3}, {"value": 0, "low": -0.1, "high": 0.1}
+    for each, gap in ((result, first), (other, second)):
+        each["rows"][1]["differences"]["mean"] = gap
+    both = kinds_section([result, other])
+    assert "| +0.100 (+0.029 to +0.171) |" in both.split("**plates**")[0]
+    assert "Pixel AUROC" not in both.split("**grids**")[1]
     kept = sorted((tmp_path / "kept").iterdir())
     kinds.main(arguments)  # nothing is run again
     assert sorted((tmp_path / "kept").iterdir()) == kept
+
+
+def test_a_folder_of_defect_free_images_and_their_specimens(tmp_path: Path) -> None:
+    folder = tmp_path / "plates"
+    folder.mkdir()
+    for i, image in enumerate(plates(4, 0).images):
+        Image.fromarray(np.round(255 * image.clip(0, 1)).astype(np.uint8)).save(folder / f"{i}.png")
+    found = read_surface(folder)
+    assert (found.name, found.kinds.tolist()) == ("plates", [FREE] * 4)
+    assert found.specimens.tolist() == [0, 1, 2, 3]
+    groups = tmp_path / "groups.csv"
+    groups.write_text("path,group\n0.png,b\n1.png,a\n2.png,b\n3.png,a\n", encoding="utf-8")
+    assert read_surface(folder, groups=groups).specimens.tolist() == [0, 1, 0, 1]
+    with pytest.raises(SystemExit, match="no images"):
+        read_surface(tmp_path / "none")
 
 
 def test_false_alarms_are_counted_on_unused_defect_free_images(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from hypervlad.base import Array, Arrays, Value
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier.novelty import DISTANCES_MB
 from hypervlad.conformal import Calibration
+from hypervlad.constraints import Integer
 from hypervlad.splits import group_folds, linked_groups
 
 _N_FOLDS = 5
@@ -42,6 +44,8 @@ class HeldOut:
         Row of each image in the model's training images.
     is_split : bool
         Whether the only learner is the model's own (a calibration split, not folds).
+    n_unknown : int
+        Groups that could not be held out: see `hypervlad.conformal`.
     """
 
     learners: list[Any]
@@ -51,6 +55,7 @@ class HeldOut:
     models: NDArray[np.intp]
     rows: NDArray[np.intp]
     is_split: bool = False
+    n_unknown: int = 0
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -63,7 +68,7 @@ class HeldOut:
     @cached_property
     def calibration(self) -> Calibration:
         """The predictions compared with the true classes."""
-        return Calibration.of(self.proba, self.codes, self.groups, self.models)
+        return Calibration.of(self.proba, self.codes, self.groups, self.models, self.n_unknown)
 
     def predict_proba(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return the probabilities by each learner: (n_learners, n, n_classes)."""
@@ -76,7 +81,8 @@ class HeldOut:
             header, own = learner.to_state()
             headers.append(header)
             arrays |= {f"{number}.{name}": array for name, array in own.items()}
-        return {"learners": headers, "is_split": self.is_split}, arrays
+        header = {"learners": headers, "is_split": self.is_split, "n_unknown": self.n_unknown}
+        return header, arrays
 
     @classmethod
     def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> HeldOut:
@@ -94,7 +100,8 @@ class HeldOut:
             BoostedSoftmaxClassifier.from_state(each, found)
             for each, found in zip(header["learners"], by_learner.values(), strict=True)
         ]
-        return cls(learners, **own, is_split=is_split)
+        n_unknown = Value(int, Integer(0)).unpack(header["n_unknown"], {})
+        return cls(learners, **own, is_split=is_split, n_unknown=n_unknown)
 
     def with_own_learner(self, learner: Any) -> HeldOut:
         """Return a copy with the model's own learner, if that is what predicted the images."""
@@ -225,9 +232,9 @@ def cross_predict_calibration(
         models.append(np.full(len(test), number))
     rows = np.concatenate([test for _, test in folds])
     codes = np.searchsorted(learner.classes_, labels[rows])
-    return HeldOut(
-        learners, np.concatenate(proba), codes, groups[rows], np.concatenate(models), rows
-    )
+    predictions = (np.concatenate(proba), codes, groups[rows], np.concatenate(models), rows)
+    n_unknown = len(np.setdiff1d(groups, groups[rows]))
+    return HeldOut(learners, *predictions, n_unknown=n_unknown)
 
 
 def predict_calibration(
@@ -242,7 +249,8 @@ def predict_calibration(
     ----------
     learner : fitted classifier
     vectors : ndarray of shape (m, n_features)
-    labels : ndarray of shape (m,)
+        Of the images of the calibration split.
+    labels : ndarray of shape (n,)
     groups : ndarray of int, shape (n,)
         Of all images: those of the calibration split come last.
 
@@ -251,15 +259,28 @@ def predict_calibration(
     HeldOut or None
         Without copies of training images; None if no image is left.
     """
-    n_train = len(groups) - len(labels)
+    n_train = len(groups) - len(vectors)
     own = groups[n_train:]
-    usable = np.isin(labels, learner.classes_) & ~np.isin(own, groups[:n_train])
+    usable = np.isin(labels[n_train:], learner.classes_) & ~np.isin(own, groups[:n_train])
     if not usable.any():
         return None
     rows = n_train + np.flatnonzero(usable)
-    codes = np.searchsorted(learner.classes_, labels[usable])
+    codes = np.searchsorted(learner.classes_, labels[rows])
     proba = learner.predict_proba(vectors[usable])
-    return HeldOut([learner], proba, codes, own[usable], np.zeros_like(rows), rows, is_split=True)
+    # As many as there would be in the split, if classes of one group could be held out.
+    share = len(np.unique(own)) / len(np.unique(groups))
+    n_sole = sum(len(np.unique(groups[labels == label])) == 1 for label in learner.classes_)
+    models = np.zeros_like(rows)
+    return HeldOut(
+        [learner],
+        proba,
+        codes,
+        own[usable],
+        models,
+        rows,
+        is_split=True,
+        n_unknown=math.ceil(share * n_sole),
+    )
 
 
 def _fit_silently(

@@ -45,7 +45,13 @@ from hypervlad.classifier.novelty import (
     relative_names,
 )
 from hypervlad.classifier.validation import LabelledImages, contradictions
-from hypervlad.conformal import check_share, confidence_for_error, prediction_sets
+from hypervlad.conformal import (
+    CERTAINTY,
+    check_share,
+    confidence_for_error,
+    groups_for_error,
+    prediction_sets,
+)
 from hypervlad.constraints import (
     VERBOSE,
     Alternatives,
@@ -252,8 +258,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
                 learner, vectors, data.labels[train], joined, fit_params, seed
             )
         elif len(calibration):
-            labels = data.labels[calibration]
-            held_out = predict_calibration(learner, held.vectors, labels, joined)
+            held_out = predict_calibration(learner, held.vectors, data.labels[rows], joined)
         training = TrainingImages.of(
             names,
             data.labels[rows],
@@ -367,9 +372,10 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         ----------
         images : sequence of n images
         max_error : float, default=0.05
-            Accepted share of wrong answers. The confidence threshold is the lowest one, at least
-            0.5, at which held-out predictions were wrong no more often: an estimate, not a
-            guarantee, and rough if there are few groups.
+            Accepted share of wrong answers. The confidence threshold, at least 0.5, is one for
+            which held-out predictions show with 90 % certainty that no more answers are wrong for
+            new groups like those trained on. For 0.05, 0.1 and 0.2 this takes at least 45, 22 and
+            11 groups, without any wrong answer; see :mod:`hypervlad.conformal`.
         reject_label : object, default="unsure"
             Label of images without an answer; not a class.
 
@@ -388,7 +394,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Warns
         -----
         UserWarning
-            If no threshold gives so few errors, and all answers are rejected.
+            If so few errors cannot be shown for any threshold, and all answers are rejected.
         """
         self.check_calibrated(max_error=max_error)
         if reject_label is None or reject_label != reject_label or not np.isscalar(reject_label):
@@ -409,8 +415,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     def judge(self, images: Sequence[Any], max_error: float = 0.05) -> Judgement:
         """Return for each image whether the answer is sure, and if not, the reason.
 
-        Answers with a low confidence are "ambiguous": at that confidence, too many held-out
-        predictions were wrong. Images that are unlike all training images, in the space of the
+        Answers with a low confidence are "ambiguous": at that confidence, held-out predictions do
+        not show that few are wrong. Images that are unlike all training images, in the space of the
         encoder's vectors, are "out_of_distribution": their probabilities mean little.
 
         Parameters
@@ -432,7 +438,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Warns
         -----
         UserWarning
-            If no threshold gives so few errors, and no answer is sure.
+            If so few errors cannot be shown for any threshold, and no answer is sure.
 
         Examples
         --------
@@ -783,11 +789,20 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
 
         It is at least 0.5: an answer that is more probably wrong than right is not sure.
         """
-        threshold = confidence_for_error(self._fitted_held_out().calibration, max_error)
+        calibration = self._fitted_held_out().calibration
+        threshold = confidence_for_error(calibration, max_error)
         if np.isinf(threshold):
+            n_groups, n_needed = calibration.n_groups, groups_for_error(max_error)
+            why = (
+                f"this takes held-out predictions for at least {n_needed} groups, and there are "
+                f"{n_groups}"
+                if n_groups < n_needed
+                else f"too many held-out predictions of the {n_groups} groups were wrong"
+            )
             warnings.warn(
-                f"no threshold gives at most {max_error:.3%} errors on held-out images, so no "
-                "answer is sure; raise max_error or add training images (groups)",
+                f"no answer is sure: that at most {max_error:g} of the sure answers are wrong "
+                f"cannot be shown with {CERTAINTY:.0%} certainty ({why}); accept more errors or "
+                "train on images of more groups (without groups, each image is one)",
                 UserWarning,
                 stacklevel=3,
             )

@@ -63,8 +63,8 @@ def fit(
         int,
         typer.Option(
             metavar="PIXELS",
-            help="With --masks, side of the windows: about as large as a defect. Images must not "
-            "be smaller.",
+            help="With --masks, side of the windows: about as large as a defect. Smaller images "
+            "are refused, also without masks.",
         ),
     ] = 29,
     stride: Annotated[
@@ -119,7 +119,8 @@ def fit(
 ) -> None:
     """Train on defect-free images, or on images with masks of their defects.
 
-    Without masks, use defect-free images only: large defects among them can mask real ones.
+    Without masks, use defect-free images only: defects among them raise the threshold. The images
+    with the highest scores are named, to be looked at.
 
     \b
     Examples:

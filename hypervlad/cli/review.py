@@ -62,7 +62,10 @@ def start(
         ),
     ] = None,
     max_error: Annotated[
-        float, typer.Option(help="Fraction of the model's sure answers that may be wrong.")
+        float,
+        typer.Option(
+            help="Fraction of the model's sure answers that may be wrong, with 90 % certainty."
+        ),
     ] = 0.05,
     weights: Weights = None,
     device: Device = "auto",

@@ -237,9 +237,8 @@ class PatchDefectScorer(ImageEstimator):
 
         Each image is read twice, for the codebook and for its windows, and passes through the
         network once, and once more as a square of 224 and of 112 pixels where there are no labels.
-        Feature maps that are needed again
-        are kept in a temporary folder meanwhile, in about as much space as the images need in
-        single precision; the environment variable TMPDIR moves it.
+        Feature maps that are needed again are kept in a temporary folder meanwhile, in about as
+        much space as the images need in single precision; the environment variable TMPDIR moves it.
 
         Parameters
         ----------

@@ -176,7 +176,7 @@ def test_sure_images_are_not_queued_and_others_are_ranked() -> None:
 
 def test_where_all_are_labelled_nothing_is_judged(place: SimpleNamespace) -> None:
     model = hypervlad.load(place.model)
-    judged, positions = judge_images(model, [])
+    judged, positions = judge_images(model, [], max_error=0.2)
     assert len(positions) == 0
     assert entries_of(model, judged, [], []) == []
 
@@ -245,7 +245,7 @@ def test_a_folder_of_other_training_images_is_reported(
     model = hypervlad.load(place.model)
     images = sorted(place.new.iterdir())[:2]
     with pytest.warns(UserWarning, match="holds none of the 36 images that the model was trained"):
-        start_queue(model, images, tmp_path / "q", training=place.new)
+        start_queue(model, images, tmp_path / "q", max_error=0.2, training=place.new)
 
 
 @pytest.mark.filterwarnings("ignore:1 of 1 images could not be read")
@@ -264,7 +264,7 @@ def test_unreadable_images_are_left_out_and_reported(
     model = hypervlad.load(place.model)
     model.encoder_.set_params(on_error="skip")
     with pytest.raises(ValueError, match="none of 1 images"):
-        start_queue(model, [tmp_path / "broken.png"], tmp_path / "s")
+        start_queue(model, [tmp_path / "broken.png"], tmp_path / "s", max_error=0.2)
     assert not (tmp_path / "s").exists()
 
 

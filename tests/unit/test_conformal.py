@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections import Counter
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -12,6 +16,7 @@ from hypothesis import strategies as st
 from hypervlad.conformal import (
     Calibration,
     confidence_for_error,
+    groups_for_error,
     prediction_sets,
     weighted_limit,
 )
@@ -104,22 +109,104 @@ def test_few_groups_exclude_nothing() -> None:
     assert prediction_sets([[[0.999, 0.001]]], more, 0.9).tolist() == [[True, False]]
 
 
+def is_shown(calibration: Calibration, threshold: float, max_error: float) -> bool:
+    """Whether the answers from this confidence on pass the binomial test; with exact fractions."""
+    answers, wrong = Fraction(0), Fraction(0)
+    sizes = Counter(calibration.groups.tolist())
+    for confidence, correct, group in zip(
+        calibration.confidence, calibration.correct, calibration.groups.tolist(), strict=True
+    ):
+        if confidence >= threshold:
+            answers += Fraction(1, sizes[group])
+            wrong += 0 if correct else Fraction(1, sizes[group])
+    n, at_most = math.floor(answers), math.ceil(wrong)
+    terms = (
+        math.comb(n, k) * max_error**k * (1 - max_error) ** (n - k)
+        for k in range(min(at_most, n) + 1)
+    )
+    return n > 0 and sum(terms) <= 0.1
+
+
 def slow_confidence(calibration: Calibration, max_error: float) -> float:
-    one = 1 / (calibration.n_groups + 1)
-    best = float("inf")
-    for threshold in calibration.confidence:
-        kept = calibration.confidence >= threshold
-        weights = calibration.weights[kept]
-        wrong = weights[~calibration.correct[kept]].sum() + one
-        if wrong / (weights.sum() + one) <= max_error + 1e-12:
-            best = min(best, float(threshold))
+    n_needed = next(n for n in itertools.count(1) if (1 - max_error) ** n <= 0.1)
+    sizes, best, has_begun = Counter(calibration.groups.tolist()), float("inf"), False
+    accepted = Fraction(0)
+    for threshold in sorted(set(calibration.confidence.tolist()), reverse=True):
+        at = calibration.groups[calibration.confidence == threshold].tolist()
+        accepted += sum(Fraction(1, sizes[group]) for group in at)
+        lower = calibration.confidence[calibration.confidence < threshold]
+        is_first = not any(lower >= 1 - max_error) and accepted >= n_needed
+        has_begun = has_begun or is_first
+        if has_begun:
+            if not is_shown(calibration, threshold, max_error):
+                break
+            best = threshold
     return best
 
 
-@given(st.integers(0, 10**6), st.floats(0.01, 0.99))
-def test_the_confidence_is_the_lowest_that_will_do(seed: int, max_error: float) -> None:
-    calibration = random_calibration(np.random.default_rng(seed), 25, 12, 2)
-    assert confidence_for_error(calibration, max_error) == slow_confidence(calibration, max_error)
+@given(st.integers(0, 10**6), st.integers(1, 60), st.sampled_from([0.05, 0.1, 0.2, 0.37, 0.6]))
+def test_the_confidence_is_that_of_the_last_test_passed(
+    seed: int, n_groups: int, max_error: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 120))
+    right = rng.beta(rng.choice([2, 20]), 1, n).round(2)
+    table = np.column_stack([right, 1 - right])
+    groups = rng.integers(0, n_groups, n)
+    calibration = Calibration.of(table, np.zeros(n, int), groups, np.zeros(n), n_unknown=seed % 2)
+    expected = slow_confidence(calibration, max_error)
+    assert confidence_for_error(calibration, max_error) == expected
+
+
+def test_of_sure_answers_no_more_are_wrong_than_promised() -> None:
+    """Answers are right as often as their confidence says, or not quite as often."""
+    rng = np.random.default_rng(0)
+    grid = np.linspace(0.5, 1, 1001)
+    for overconfidence in (1.0, 1.5):
+        broken, shares = [], []
+        for _ in range(400):
+            confidence = 1 - rng.beta(1, 3, 300) / 2
+            correct = rng.random(300) < 1 - overconfidence * (1 - confidence)
+            table = np.column_stack([confidence, 1 - confidence])
+            zeros = np.zeros(300, dtype=int)
+            calibration = Calibration.of(table, (~correct).astype(int), np.arange(300), zeros)
+            threshold = confidence_for_error(calibration, 0.1)
+            weights = 3 * (2 * (grid - 0.5)) ** 2 * (grid >= threshold)  # the density of 1 - beta/2
+            if weights.any():
+                broken.append(np.average(overconfidence * (1 - grid), weights=weights) > 0.1)
+            else:
+                broken.append(False)
+            shares.append(weights.sum())
+        assert np.mean(broken) < 0.1 + 3 * np.sqrt(0.09 / 400)
+        assert np.mean(np.array(shares) > 0) > (0.6 if overconfidence == 1 else 0.2)  # power
+
+
+def test_groups_that_cannot_be_held_out_count_as_wrong() -> None:
+    n = 100
+    table = np.column_stack([np.linspace(0.9, 1, n), np.linspace(0.1, 0, n)])
+    zeros = np.zeros(n, dtype=int)
+    new = [[[0.95, 0.05]]]
+    found = []
+    for n_unknown in (0, 2, 20):
+        calibration = Calibration.of(table, zeros, np.arange(n), zeros, n_unknown)
+        assert calibration.n_groups == n + n_unknown
+        found.append(confidence_for_error(calibration, 0.1))
+        excluded = not prediction_sets(new, calibration, 0.9)[0, 1]
+        assert excluded == (n_unknown < 11)  # a tenth of all groups
+    assert found[0] == 0.9
+    assert found[1] < 1
+    assert found[2] == float("inf")
+
+
+@pytest.mark.parametrize("max_error", [0.02, 0.05, 0.1, 0.3])
+def test_so_many_groups_are_needed(max_error: float) -> None:
+    n = groups_for_error(max_error)
+    assert (1 - max_error) ** n <= 0.1 < (1 - max_error) ** (n - 1)
+    for n_groups, is_sure in ((n, True), (n - 1, False)):
+        zeros = np.zeros(n_groups, dtype=int)
+        table = [[0.999, 0.001]] * n_groups
+        calibration = Calibration.of(table, zeros, np.arange(n_groups), zeros)
+        assert np.isfinite(confidence_for_error(calibration, max_error)) == is_sure
 
 
 @pytest.mark.parametrize("value", [0, 1, 1.5, -0.1, float("nan"), True, "0.9", None])

@@ -94,6 +94,27 @@ def test_folds_are_predicted_by_models_fitted_without_their_groups(
         assert tested | of_fold == learnt[0]
 
 
+@pytest.mark.filterwarnings("ignore:Classes with only one or two:UserWarning")
+@pytest.mark.parametrize("size", [None, 0.25])
+def test_a_class_that_cannot_be_held_out_counts_as_wrong(
+    model: MicrographClassifier, texture_images: Any, tmp_path: Path, size: float | None
+) -> None:
+    images, labels = texture_images
+    labels = labels.astype("U8")
+    labels[0] = "lone"
+    groups = np.arange(len(images))
+    model.set_params(calibration_size=size).fit(images, labels, groups=groups)
+    assert model.held_out_ is not None
+    assert model.held_out_.n_unknown == 1
+    calibration = model.held_out_.calibration
+    n = len(images) if size is None else len(model.held_out_) + 1
+    assert (len(calibration), calibration.n_groups) == (n, n)
+    assert not calibration.correct[-1]
+    model.save(tmp_path / "m.hvlad")
+    again = load(tmp_path / "m.hvlad").held_out_
+    np.testing.assert_array_equal(again.calibration.misfit, calibration.misfit)
+
+
 def test_a_file_keeps_what_was_held_out(
     model: MicrographClassifier, texture_images: Any, tmp_path: Path
 ) -> None:
