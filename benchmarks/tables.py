@@ -24,7 +24,7 @@ from benchmarks.papers.luo2021.tables import experiment_table, stages_table
 from benchmarks.papers.modarres2017.tables import comparison
 from benchmarks.review.tables import labelling_table, load_table
 from benchmarks.speed import tables as speed
-from benchmarks.uncertainty.tables import front_sentence, uncertainty_table
+from benchmarks.uncertainty.tables import front_sentence, novelty_section, uncertainty_table
 
 ROOT = BENCHMARKS.parent
 ACCURACY_OF = ("mobilenet_v2", "vgg16")  # networks of the accuracy benchmark
@@ -103,6 +103,7 @@ def pages() -> dict[Path, dict[str, str]]:
         },
         BENCHMARKS / "uncertainty" / "README.md": {
             "uncertainty": of_one("uncertainty/uncertainty.json", uncertainty_table),
+            "novelty": of_one("uncertainty/novelty.json", novelty_section),
         },
         BENCHMARKS / "review" / "README.md": {
             "labelling": of_one("review/labelling.json", labelling_table),

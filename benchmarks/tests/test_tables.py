@@ -31,6 +31,7 @@ PROGRAMS = [
     "speed.extraction",
     "tables",
     "uncertainty",
+    "uncertainty.novelty",
 ]
 
 
