@@ -26,7 +26,7 @@ from benchmarks.common.results import CHECKPOINTS, RESULTS, save_result
 from benchmarks.common.sources import origin
 from hypervlad import default_encoder
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.classifier.assessment import TrainingImages, project_vectors
+from hypervlad.classifier.novelty import TrainingImages, empty_vectors, project_vectors
 from hypervlad.review.ranking import informativeness, rank
 
 SEED = 3000
@@ -46,6 +46,7 @@ class Pool:
         self.y, self.y_test = data.y[train], data.y[test]
         self.groups = np.unique(data.groups[train], return_inverse=True)[1]
         self.points = project_vectors(self.X)
+        self.empty = project_vectors(empty_vectors(encoder))
         self.blocks = list(encoder.feature_blocks.values())
         self.seed = seed
 
@@ -95,11 +96,13 @@ def weighted(
 def scores_of(pool: Pool, model: Any, chosen: np.ndarray, left: np.ndarray) -> np.ndarray:
     """Return the queue's scores of the unlabelled images."""
     known = TrainingImages.of(
-        [None] * len(chosen),
+        [""] * len(chosen),
         pool.y[chosen],
         pool.groups[chosen],
         chosen,
+        np.zeros((len(chosen), 32), dtype=np.uint8),  # no digest is needed
         pool.points[chosen],
+        pool.empty,
         pool.X.shape[1],
     )
     novelty = known.nearest(pool.points[left])[1]

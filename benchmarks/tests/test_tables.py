@@ -16,6 +16,7 @@ PROGRAMS = [
     "accuracy.variants",
     "alignment",
     "alignment.speed",
+    "copies",
     "defects",
     "defects.factors",
     "defects.kinds",
@@ -30,6 +31,7 @@ PROGRAMS = [
     "speed.extraction",
     "tables",
     "uncertainty",
+    "uncertainty.novelty",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Are prediction sets, refusals, novelty and suspect labels reliable? Measured on real images.
+"""Are prediction sets, refusals and suspect labels reliable? Measured on real images.
 
 Repeated splits by group: a quarter of the groups, held out at random, is new to the model, codebook
 included. A checkpoint keeps the answers of each split, so that an interrupted run resumes and
@@ -25,7 +25,6 @@ from benchmarks.common.results import CHECKPOINTS, RESULTS, save_result
 from benchmarks.common.sources import origin
 from benchmarks.uncertainty.scores import MAX_ERRORS, summary
 from hypervlad import MicrographClassifier, default_encoder
-from hypervlad.classifier.assessment import project_vectors
 
 SEED = 2000
 COVERAGE = 0.9
@@ -73,40 +72,16 @@ def found_of_changed(data: DataSet, train: np.ndarray, seed: int) -> dict[str, A
     return {"changed": changed, "suspect": suspect}
 
 
-def unseen_class(
-    data: DataSet,
-    train: np.ndarray,
-    test: np.ndarray,
-    left_out: Any,
-    seed: int,
-) -> dict[str, Any]:
-    """Return the novelty of new images for a model that was not trained on one class."""
-    train = train[data.y[train] != left_out]
-    model = MicrographClassifier(
-        default_encoder(random_state=seed), calibration_size=0, random_state=seed
-    )
-    model.fit(list(data.paths[train]), data.y[train], groups=data.groups[train])
-    vectors = model.encoder_.transform(list(data.paths[test]))
-    novelty = model.training_.nearest(project_vectors(vectors))[1]
-    return {
-        "novelty": novelty,
-        "confidence": model.boosting_.predict_proba(vectors).max(axis=1),
-        "is_unseen": data.y[test] == left_out,
-    }
-
-
 def measure(data: DataSet, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the scores of a data set over all splits."""
-    found: dict[str, list[dict[str, Any]]] = {"answers": [], "unseen": [], "changed": []}
+    found: dict[str, list[dict[str, Any]]] = {"answers": [], "changed": []}
     code_origin = origin(arguments.threads, *CODE)
     for number, (train, test) in enumerate(random_splits(data, arguments.splits, SEED)):
-        seed, left_out = SEED + number, data.classes[number % len(data.classes)]
+        seed = SEED + number
         settings = {"data": data.digest, "split": number, "seed": SEED, "origin": code_origin}
         asked = {"answers": functools.partial(answers, data, train, test, seed)}
         if number < arguments.few:
             asked["changed"] = functools.partial(found_of_changed, data, train, seed)
-            if len(data.classes) > 2:
-                asked["unseen"] = functools.partial(unseen_class, data, train, test, left_out, seed)
         for what, run in asked.items():
             path = arguments.checkpoints / f"{data.name}-{number}-{what}.json"
             answer = load_or_run(path, {**settings, "what": what}, run)
@@ -124,7 +99,7 @@ def main() -> None:
         "--few",
         type=int,
         default=6,
-        help="number of splits with an unseen class, and with changed labels",
+        help="number of splits with changed labels",
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS / "uncertainty")

@@ -1,4 +1,4 @@
-"""Scores of prediction sets, refusals, novelty and suspect labels over repeated splits."""
+"""Scores of prediction sets, refusals and suspect labels over repeated splits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from sklearn.metrics import roc_auc_score
 
 from benchmarks.common.folds import TEST_SHARE
 from hypervlad.metrics import (
@@ -24,16 +23,14 @@ REVIEWED = 0.3
 Split = dict[str, Any]
 
 
-def summary(
-    answers: Sequence[Split], unseen: Sequence[Split], changed: Sequence[Split]
-) -> dict[str, Any]:
+def summary(answers: Sequence[Split], changed: Sequence[Split]) -> dict[str, Any]:
     """Return the scores of a data set.
 
     Parameters
     ----------
-    answers, unseen, changed : sequence of dicts
+    answers, changed : sequence of dicts
         The answers to each split, with the groups of the tested images; those of some splits with
-        an unseen class, and with changed labels.
+        changed labels.
     """
     of_each = [
         {
@@ -56,7 +53,6 @@ def summary(
         "errors_caught": {name: errors_caught(answers, way) for name, way in ORDERS.items()},
         "n_tested": float(np.mean([len(each["truth"]) for each in answers])),
         "sure": {f"{share:g}": refusals(answers, f"kind_{share:g}") for share in MAX_ERRORS},
-        "unseen": scores_of_unseen(unseen),
         "changed": scores_of_changed(changed),
     }
 
@@ -131,23 +127,6 @@ def refusals(splits: Sequence[Split], kind: str) -> dict[str, float]:
     wrong = np.concatenate([each["proba"].argmax(1) != each["truth"] for each in splits])
     error = float(wrong[is_sure].mean()) if is_sure.any() else float("nan")
     return {"share": float(is_sure.mean()), "error": error if is_sure.any() else -1.0}
-
-
-def scores_of_unseen(splits: Sequence[Split]) -> dict[str, float] | None:
-    """Return how well novelty separates images of an unseen class from others."""
-    usable = [each for each in splits if 0 < each["is_unseen"].mean() < 1]
-    if not usable:
-        return None
-    is_unseen = np.concatenate([each["is_unseen"] for each in usable])
-    reported = np.concatenate([each["novelty"] > 1 for each in usable])
-    auroc = [roc_auc_score(each["is_unseen"], each["novelty"]) for each in usable]
-    unsure = [roc_auc_score(each["is_unseen"], -each["confidence"]) for each in usable]
-    return {
-        "auroc": float(np.mean(auroc)),
-        "auroc_of_confidence": float(np.mean(unsure)),
-        "unseen_reported": float(reported[is_unseen].mean()),
-        "others_reported": float(reported[~is_unseen].mean()),
-    }
 
 
 def scores_of_changed(splits: Sequence[Split]) -> dict[str, float]:

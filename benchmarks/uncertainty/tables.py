@@ -34,13 +34,6 @@ def uncertainty_table(stored: dict[str, Any]) -> str:
             f"| sure answers, at most {float(share):.0%} wrong requested | {' | '.join(cells)} |"
         )
     few = f"({stored['few']} splits)"
-    cells = [_unseen(found["unseen"]) for found in sets.values()]
-    lines.append(
-        f"| an unseen class: AUROC of novelty; of confidence {few} | {' | '.join(cells)} |"
-    )
-    cells = [_reported(found["unseen"]) for found in sets.values()]
-    title = "… reported as out of distribution, of its images; of other new images"
-    lines.append(f"| {title} | {' | '.join(cells)} |")
     cells = [_changed(found["changed"]) for found in sets.values()]
     title = f"{stored['changed']:.0%} of labels changed: found; changed among suspects {few}"
     lines.append(f"| {title} | {' | '.join(cells)} |")
@@ -85,15 +78,85 @@ def _sure(found: dict[str, float]) -> str:
     return f"{found['share']:.0%}, {found['error']:.1%} wrong"
 
 
-def _unseen(found: dict[str, float] | None) -> str:
-    return "–" if found is None else f"{found['auroc']:.3f}; {found['auroc_of_confidence']:.3f}"
-
-
-def _reported(found: dict[str, float] | None) -> str:
-    if found is None:
-        return "–"
-    return f"{found['unseen_reported']:.0%}; {found['others_reported']:.1%}"
-
-
 def _changed(found: dict[str, float]) -> str:
     return f"{found['recall']:.0%}; {found['precision']:.0%}"
+
+
+Rows = list[dict[str, Any]]
+
+
+def novelty_section(stored: dict[str, Any]) -> str:
+    """Return the tables of the methods, and of images of no class."""
+    cells = stored["cells"]
+    return f"{methods_table(cells)}\n\n{outside_table(cells)}"
+
+
+def methods_table(cells: Rows) -> str:
+    """Return how well each method finds the class left out; set by set, and over all sets."""
+    sets = list(dict.fromkeys(cell["set"] for cell in cells))
+    header = [
+        "score",
+        *(f"{name}: AUROC; reported; false alarms" for name in sets),
+        "mean of the sets",
+        "AUROC of the worst class",
+        "most false alarms",
+        "images of no class reported",
+    ]
+    lines = [f"| {' | '.join(header)} |", f"|---|{'---|' * (len(header) - 1)}"]
+    for method in dict.fromkeys(cell["method"] for cell in cells):
+        own = [cell for cell in cells if cell["method"] == method]
+        by_set = [_means([cell for cell in own if cell["set"] == name]) for name in sets]
+        worst = min(own, key=lambda cell: float(cell["auroc"]))
+        alarms = max(cell["known_reported"] for cell in own)
+        outside = _mean([_outside([c for c in own if c["set"] == name]) for name in sets])
+        shown = [
+            *(_found(*means) for means in by_set),
+            _found(*(_mean([means[k] for means in by_set]) for k in range(3))),
+            f"{worst['auroc']:.3f} ({worst['left_out']})",
+            f"{alarms:.0%}",
+            f"{outside:.0%}",
+        ]
+        lines.append(f"| {method} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def outside_table(cells: Rows, method: str = "hypervlad", other: str = "nearest three") -> str:
+    """Return the shares reported of images of no class, by kind and set, of two methods."""
+    sets = list(dict.fromkeys(cell["set"] for cell in cells))
+    kinds = list(dict.fromkeys(kind for cell in cells for kind in cell["outside_reported"]))
+    lines = [
+        f"| reported by {method}; by {other} | {' | '.join(f'model of {s}' for s in sets)} |",
+        f"|---|{'---|' * len(sets)}",
+    ]
+    for kind in kinds:
+        shown = []
+        for name in sets:
+            values = [
+                [
+                    cell["outside_reported"][kind]
+                    for cell in cells
+                    if (cell["set"], cell["method"]) == (name, each)
+                    and kind in cell["outside_reported"]
+                ]
+                for each in (method, other)
+            ]
+            shown.append("; ".join(f"{_mean(v):.0%}" for v in values) if values[0] else "–")
+        lines.append(f"| {kind} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def _means(cells: Rows) -> list[float]:
+    names = ("auroc", "unseen_reported", "known_reported")
+    return [_mean([cell[name] for cell in cells]) for name in names]
+
+
+def _outside(cells: Rows) -> float:
+    return _mean([_mean(list(cell["outside_reported"].values())) for cell in cells])
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _found(auroc: float, unseen: float, known: float) -> str:
+    return f"{auroc:.3f}; {unseen:.0%}; {known:.1%}"

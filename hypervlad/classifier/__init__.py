@@ -8,11 +8,11 @@ from hypervlad.classifier.assessment import (
     Classification,
     Judgement,
     LabelIssue,
-    TrainingImages,
 )
 from hypervlad.classifier.calibration import HeldOut
 from hypervlad.classifier.estimator import MicrographClassifier, default_encoder
 from hypervlad.classifier.explanation import Explanation
+from hypervlad.classifier.novelty import TrainingImages, TrainingImagesWarning
 
 __all__ = [
     "AMBIGUOUS",
@@ -26,5 +26,6 @@ __all__ = [
     "LabelIssue",
     "MicrographClassifier",
     "TrainingImages",
+    "TrainingImagesWarning",
     "default_encoder",
 ]

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, pairwise_distances_chunked
-from sklearn.random_projection import SparseRandomProjection
+from sklearn.metrics import accuracy_score
 
-from hypervlad.base import Array, Labels, Value, Values
+from hypervlad.classifier.novelty import N_NEAREST, TrainingImages
 from hypervlad.classifier.validation import of_length
-from hypervlad.conformal import weighted_limit
-from hypervlad.constraints import Integer
 from hypervlad.encoder import EncodedImages
 
 SURE, AMBIGUOUS, OUT_OF_DISTRIBUTION = "sure", "ambiguous", "out_of_distribution"
 UNREADABLE = "unreadable"
 
-DISTANCES_MB = 64  # of pairwise distances in memory at a time
-_N_NEAREST = 3
-_N_DIRECTIONS = 256
-_MAX_POINT = 1e15  # in a file; squares of distances stay finite in single precision
-_UNUSUAL_SHARE = 0.02  # of images like the training images
 _NAMED_PROBABILITY = 0.9  # classes are named in a reason until they add up to this
 _MAX_NAMED = 3
 
@@ -49,8 +38,7 @@ class Judgement:
         whatever the probabilities; or "unreadable" for a skipped image, whose numbers are NaN.
     reasons : list of n str
     novelty : ndarray of float, shape (n,)
-        Mean distance to the nearest training images, divided by the limit that is usual between
-        training images of different groups: above 1 is unusual.
+        How unlike the training images: see :class:`Classification`.
     nearest : ndarray of int, shape (n, k)
         Rows of ``model.training_``, nearest first; -1 for a skipped image.
     projected : ndarray of float32, shape (n, d)
@@ -89,6 +77,14 @@ class Classification:
     images : EncodedImages
         Which images were read and which were skipped; without vectors, (n_read, 0).
     proba : ndarray of shape (n_read, n_classes)
+    novelty : ndarray of float, shape (n_read,)
+        How unlike the training images, in units of a limit: above 1, the probabilities mean little.
+        Of images like the training images, at most 5 % exceed the limit. See
+        :mod:`hypervlad.classifier.novelty`.
+    nearest : ndarray of int, shape (n_read, k)
+        Rows of ``model.training_``, nearest first.
+    in_training : ndarray of bool, shape (n_read,)
+        Whether the model was trained on an image of the same pixels.
     judgement : Judgement or None
         Of the images that were read; None if it was not requested.
     sets : ndarray of bool, shape (n_read, n_classes), or None
@@ -97,8 +93,16 @@ class Classification:
 
     images: EncodedImages
     proba: NDArray[np.float64]
+    novelty: NDArray[np.float64]
+    nearest: NDArray[np.intp]
+    in_training: NDArray[np.bool_]
     judgement: Judgement | None
     sets: NDArray[np.bool_] | None
+
+    @property
+    def unlike_training(self) -> NDArray[np.bool_]:
+        """Whether each image is unlike all training images, (n_read,)."""
+        return np.asarray(self.novelty > 1)
 
     @classmethod
     def joined(cls, chunks: Sequence[Classification]) -> Classification:
@@ -110,6 +114,9 @@ class Classification:
         return cls(
             _joined_images([chunk.images for chunk in chunks]),
             np.concatenate([chunk.proba for chunk in chunks]),
+            np.concatenate([chunk.novelty for chunk in chunks]),
+            np.concatenate([chunk.nearest for chunk in chunks]),
+            np.concatenate([chunk.in_training for chunk in chunks]),
             _joined_judgements(judgements) if judgements else None,
             np.concatenate(sets) if sets else None,
         )
@@ -141,7 +148,7 @@ def judgement_of(
     """
     read = ~np.isnan(proba[:, 0])
     novelty = np.full(len(proba), np.nan)
-    nearest = np.full((len(proba), min(_N_NEAREST, len(training))), -1)
+    nearest = np.full((len(proba), min(N_NEAREST, len(training))), -1)
     if read.any():
         nearest[read], novelty[read] = training.nearest(points[read])
     confidence = np.where(read, proba.max(axis=1), -np.inf)
@@ -173,8 +180,8 @@ def _reason(
     if kind == OUT_OF_DISTRIBUTION:
         names = " and ".join(dict.fromkeys(str(label) for label in neighbours))
         return (
-            f"unlike all training images: its distance to the nearest ones ({names}) is "
-            f"{novelty:.2f} times the limit for images like them"
+            f"unlike all training images: {novelty:.2f} times the limit for images like them (the "
+            f"nearest: {names})"
         )
     if kind == SURE:
         return f"{classes[proba.argmax()]} with {_percent(proba.max())}"
@@ -260,211 +267,6 @@ def accuracy_of_read(
     weights = None if sample_weight is None else of_length("weights", sample_weight, n)[read]
     expected, found = np.asarray(truth)[read], predicted[read].astype(classes.dtype)
     return float(accuracy_score(expected, found, sample_weight=weights))
-
-
-# --- the training images and the distances to them ----------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingImages:
-    """The labelled images given to ``fit``, those that could be read.
-
-    Attributes
-    ----------
-    names : list of n str
-        Paths relative to the common folder of all, with forward slashes; "" for an array.
-    labels : ndarray of shape (n,)
-    groups : ndarray of int, shape (n,)
-    positions : ndarray of int, shape (n,)
-        Of each in the list given to ``fit``.
-    points : ndarray of float32, shape (n, d)
-        Their vectors, as `project_vectors` returns them.
-    n_features : int
-        Of the vectors before projection.
-    limit : float
-        Usual distances: of the training images, 2 % have a larger mean distance to the nearest
-        three of other groups (none, if there are fewer than fifty groups). Groups have equal
-        weights.
-    probe : ndarray of float32, shape (1, d), or None
-        One fixed vector, projected when the model was saved; None if it never was.
-    """
-
-    names: list[str]
-    labels: NDArray[Any]
-    groups: NDArray[np.intp]
-    positions: NDArray[np.intp]
-    points: NDArray[np.float32]
-    n_features: int
-    limit: float
-    probe: NDArray[np.float32] | None = None
-
-    @classmethod
-    def of(
-        cls,
-        images: Sequence[Any],
-        labels: NDArray[Any],
-        groups: NDArray[np.intp],
-        positions: NDArray[np.intp],
-        points: NDArray[np.float32],
-        n_features: int,
-    ) -> TrainingImages:
-        """Return a record of images; see the attributes."""
-        usual = np.concatenate([far for _, far in _nearest(points, points, groups)])
-        limit = weighted_limit(usual, groups, _UNUSUAL_SHARE)
-        return cls(relative_names(images), labels, groups, positions, points, n_features, limit)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def nearest(self, points: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """Find the training images nearest to new ones.
-
-        Parameters
-        ----------
-        points : ndarray of shape (m, d)
-            As `project_vectors` returns them.
-
-        Returns
-        -------
-        rows : ndarray of int, shape (m, k)
-            Of the nearest three, or all if there are fewer, nearest first.
-        novelty : ndarray of float, shape (m,)
-            The mean of their distances, divided by the limit: above 1 is unusual.
-        """
-        found = list(_nearest(points, self.points))
-        far = np.concatenate([distances for _, distances in found])
-        rows = np.concatenate([rows for rows, _ in found])
-        return rows, far / max(self.limit, np.finfo(np.float64).tiny)
-
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return header and arrays."""
-        labels, _ = Labels(distinct=False).pack(self.labels, include_backbone=False)
-        header = {
-            "names": self.names,
-            "labels": labels,
-            "n_features": self.n_features,
-            "limit": _LIMIT.pack(self.limit, include_backbone=False)[0],
-        }
-        arrays = {name: getattr(self, name) for name in ("groups", "positions", "points")}
-        return header, arrays | {"probe": _probe(self.n_features)}
-
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-    ) -> TrainingImages:
-        """Undo `to_state`; ValueError if the arrays do not fit together."""
-        found = {name: field.checked(arrays[name], name) for name, field in _ARRAYS.items()}
-        training = cls(
-            list(Values(str).unpack(header["names"], {})),
-            Labels(distinct=False).unpack(header["labels"], {}),
-            found["groups"],
-            found["positions"],
-            found["points"],
-            Value(int, Integer(1)).unpack(header["n_features"], {}),
-            _LIMIT.unpack(header["limit"], {}),
-            found["probe"],
-        )
-        lengths = {len(training.groups), len(training.positions), len(training.points)}
-        if lengths | {len(training)} != {len(training.names)}:
-            raise ValueError("the record of the training images is damaged")
-        if not training.limit >= 0:
-            raise ValueError("the record of the training images is damaged: its limit")
-        return training
-
-    def check(self, n_features: int) -> None:
-        """Raise a ValueError unless the points are projections of vectors of so many features."""
-        if self.n_features != n_features:
-            raise ValueError(
-                f"the training images have {self.n_features} features where the encoder gives "
-                f"{n_features}"
-            )
-        probe = _probe(n_features)
-        if self.points.shape[1:] != probe.shape[1:]:
-            raise ValueError("the record of the training images is damaged: its points")
-        if self.probe is not None and not (
-            self.probe.shape == probe.shape and np.allclose(self.probe, probe, atol=1e-3)
-        ):
-            raise ValueError(
-                "this version of scikit-learn projects vectors differently from the one that the "
-                "model was trained with, so novelty would be wrong: install that version"
-            )
-
-
-_LIMIT = Value(float, may_be_infinite=True)
-_ARRAYS = {
-    "groups": Array("int64", 1),
-    "positions": Array("int64", 1, at_least=0),
-    "points": Array("float32", 2, -_MAX_POINT, _MAX_POINT),
-    "probe": Array("float32", 2),
-}
-
-
-def project_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Project vectors (n, p) onto 256 fixed random directions; (n, p) if p is less.
-
-    Distances change by about a sixteenth (D. Achlioptas, "Database-friendly random projections",
-    Journal of Computer and System Sciences 66, 2003; P. Li, T. Hastie and K. Church, "Very sparse
-    random projections", KDD 2006).
-    """
-    if not len(vectors):
-        return np.empty((0, min(vectors.shape[1], _N_DIRECTIONS)), dtype=np.float32)
-    if vectors.shape[1] <= _N_DIRECTIONS:
-        return vectors.astype(np.float32)
-    return np.asarray(_directions(vectors.shape[1]).transform(vectors), dtype=np.float32)
-
-
-@functools.lru_cache(maxsize=4)
-def _directions(n_features: int) -> SparseRandomProjection:
-    """Draw the directions; kept, because this takes longer than reading a model does."""
-    directions = SparseRandomProjection(_N_DIRECTIONS, dense_output=True, random_state=0)
-    return directions.fit(np.zeros((1, n_features), dtype=np.float32))
-
-
-def relative_names(images: Sequence[Any]) -> list[str]:
-    """Name files by their paths relative to the common folder of all; arrays have the name ""."""
-    paths = [
-        Path(os.path.abspath(image)) if isinstance(image, str | os.PathLike) else None
-        for image in images
-    ]
-    parents = [path.parent for path in paths if path is not None]
-    try:
-        root = Path(os.path.commonpath(parents)) if parents else Path()
-    except ValueError:  # two drives of Windows
-        return ["" if path is None else path.name for path in paths]
-    return ["" if path is None else path.relative_to(root).as_posix() for path in paths]
-
-
-def _probe(n_features: int) -> NDArray[np.float32]:
-    """Project one fixed vector: the result differs if the random directions do."""
-    return project_vectors(np.cos(np.arange(n_features, dtype=np.float64))[None].astype(np.float32))
-
-
-def _nearest(
-    points: NDArray[np.float32], known: NDArray[np.float32], groups: NDArray[Any] | None = None
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
-    """Yield rows and mean distances of the nearest known points, for blocks of points.
-
-    If `groups` are given, the points are the known ones, and the nearest ones of other groups are
-    found. The distance is infinite if there are none.
-    """
-    k = min(_N_NEAREST, len(known))
-    start = 0
-    for distances in pairwise_distances_chunked(points, known, working_memory=DISTANCES_MB):
-        if groups is not None:
-            own = groups[start : start + len(distances), None]
-            distances[own == groups[None]] = np.inf
-        start += len(distances)
-        rows = np.argpartition(distances, k - 1, axis=1)[:, :k]
-        near = np.take_along_axis(distances, rows, axis=1)
-        order = np.argsort(near, axis=1, kind="stable")
-        near = np.take_along_axis(near, order, axis=1).astype(np.float64)
-        yield np.take_along_axis(rows, order, axis=1), _mean_of_finite(near)
-
-
-def _mean_of_finite(near: NDArray[np.float64]) -> NDArray[np.float64]:
-    finite = np.isfinite(near)
-    sums = np.where(finite, near, 0).sum(axis=1)
-    return np.where(finite.any(axis=1), sums / np.maximum(finite.sum(axis=1), 1), np.inf)
 
 
 # --- labels that are probably wrong -------------------------------------------------------------

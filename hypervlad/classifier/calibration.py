@@ -16,7 +16,7 @@ from sklearn.metrics import pairwise_distances_chunked
 
 from hypervlad.base import Array, Arrays, Value
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.classifier.assessment import DISTANCES_MB
+from hypervlad.classifier.novelty import DISTANCES_MB
 from hypervlad.conformal import Calibration
 from hypervlad.constraints import Integer
 from hypervlad.splits import group_folds, linked_groups

@@ -19,12 +19,10 @@ from hypervlad.classifier.assessment import (
     Classification,
     Judgement,
     LabelIssue,
-    TrainingImages,
     accuracy_of_read,
     judgement_of,
     label_issues,
     most_probable,
-    project_vectors,
 )
 from hypervlad.classifier.calibration import (
     HeldOut,
@@ -39,7 +37,14 @@ from hypervlad.classifier.explanation import (
     check_linear,
     explanation_of,
 )
-from hypervlad.classifier.validation import LabelledImages
+from hypervlad.classifier.novelty import (
+    TrainingImages,
+    digests_of,
+    empty_vectors,
+    project_vectors,
+    relative_names,
+)
+from hypervlad.classifier.validation import LabelledImages, contradictions
 from hypervlad.conformal import (
     CERTAINTY,
     check_share,
@@ -60,6 +65,7 @@ from hypervlad.images import ImageReadError, check_image_list
 from hypervlad.modelfile import ModelFileError
 
 _MIN_CONFIDENCE = 0.5  # of a sure answer
+_MAX_LISTED = 20  # sets of equal images in a warning
 
 
 class ProbabilisticClassifier:
@@ -116,8 +122,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     held_out_ : HeldOut or None
         Predictions of images by learners fitted without them; None if no group could be held out.
     training_ : TrainingImages
-        Names (paths relative to their common folder), labels and projected vectors of the images
-        given to ``fit``.
+        Names (paths relative to their common folder), labels, digests and projected vectors of the
+        images given to ``fit``.
     n_images_ : int
         Number of images that the learner was trained on.
 
@@ -219,7 +225,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         -----
         UserWarning
             If groups are given and the learner's ``fit`` takes none: its own inner splits may then
-            separate images of one group.
+            separate images of one group. If images of equal pixels have different labels.
         """
         self.check_parameters()
         data = LabelledImages.of(check_image_list(images), y, groups, sample_weight)
@@ -232,11 +238,12 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         if len(encoded.positions) < encoder.n_images_:
             encoded.warn()  # of images that could be read before, but not again
         vectors, train = encoded.vectors, train[encoded.positions]
-        calibration_vectors, calibration = self._encode_calibration(
-            encoder, data, calibration, data.labels[train]
-        )
-        points = np.concatenate([project_vectors(vectors), project_vectors(calibration_vectors)])
+        held, calibration = self._encode_calibration(encoder, data, calibration, data.labels[train])
+        points = np.concatenate([project_vectors(vectors), project_vectors(held.vectors)])
         rows = np.concatenate([train, calibration])
+        digests = [image.digest for image in (*encoded.info, *held.info)]
+        names = relative_names([data.images[i] for i in rows])
+        _warn_of_contradictions(digests, data.labels[rows], names, data.positions[rows])
         joined = groups_with_copies(points, codes[rows])
         fit_params: dict[str, Any] = {name: values[train] for name, values in accepted.items()}
         has_groups = "groups" in fit_params or len(np.unique(joined)) < len(joined)
@@ -251,13 +258,15 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
                 learner, vectors, data.labels[train], joined, fit_params, seed
             )
         elif len(calibration):
-            held_out = predict_calibration(learner, calibration_vectors, data.labels[rows], joined)
+            held_out = predict_calibration(learner, held.vectors, data.labels[rows], joined)
         training = TrainingImages.of(
-            [data.images[i] for i in rows],
+            names,
             data.labels[rows],
             joined,
             data.positions[rows],
+            digests_of(digests),
             points,
+            project_vectors(empty_vectors(encoder)),
             vectors.shape[1],
         )
         # All at the end: a fit that fails leaves the model unchanged.
@@ -284,6 +293,11 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         -------
         ndarray of shape (n, n_classes)
             In the order of ``classes_``. The row of a skipped image is NaN.
+
+        Notes
+        -----
+        The probabilities of an image that is unlike all training images mean little, however high
+        they are. :meth:`classify` also returns which images are.
         """
         return self._of_read(images, self._fitted_learner().predict_proba)
 
@@ -402,9 +416,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         """Return for each image whether the answer is sure, and if not, the reason.
 
         Answers with a low confidence are "ambiguous": at that confidence, held-out predictions do
-        not show that few are wrong. Images that lie farther from their nearest training images than
-        these are from each other, in the space of the encoder's vectors, are "out_of_distribution":
-        their probabilities mean little.
+        not show that few are wrong. Images that are unlike all training images, in the space of the
+        encoder's vectors, are "out_of_distribution": their probabilities mean little.
 
         Parameters
         ----------
@@ -481,7 +494,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         chunk_size: int | None = None,
         progress: Callable[[int], Any] | None = None,
     ) -> Classification:
-        """Return probabilities, and on request prediction sets and a judgement, in one pass.
+        """Return probabilities and novelty, and on request sets and a judgement, in one pass.
 
         Each image is read and encoded once. Unreadable images give no warning: see
         ``Classification.images`` and :meth:`EncodedImages.warn`.
@@ -508,6 +521,17 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             If coverage or error are not between 0 and 1, or nothing was held out in ``fit``.
         ImageReadError
             If an image cannot be read, unless the encoder's ``on_error`` is "skip".
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
+        >>> images, labels = make_tem_images(24, size=64, random_state=0)
+        >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4)
+        >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
+        >>> found = model.classify([images[0], np.zeros((64, 64))])
+        >>> found.proba.shape, found.unlike_training.tolist(), found.in_training.tolist()
+        ((2, 4), [False, True], [True, False])
         """
         check_is_fitted(self)
         self.check_calibrated(coverage=coverage, max_error=max_error)
@@ -586,8 +610,16 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Returns
         -------
         float
+
+        Warns
+        -----
+        TrainingImagesWarning
+            If the model was trained on images of the same pixels.
         """
-        return accuracy_of_read(self.predict(images), y, self.classes_, sample_weight)
+        encoded = self._encode(images)
+        self.training_.warn_of_known([image.digest for image in encoded.info])
+        predicted = most_probable(encoded.with_missing(self._proba(encoded.vectors)), self.classes_)
+        return accuracy_of_read(predicted, y, self.classes_, sample_weight)
 
     def explain(self, image: Any, *, words: Sequence[tuple[str, int]] = ()) -> Explanation:
         """Decompose the margins of an image: which positions are evidence for which class.
@@ -707,18 +739,20 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         data: LabelledImages,
         rows: NDArray[np.intp],
         trained_labels: NDArray[Any],
-    ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    ) -> tuple[EncodedImages, NDArray[np.intp]]:
         """Return vectors and rows of the calibration images that can be read.
 
         Those of a class without any readable training image are left out.
         """
         if not len(rows):
-            return np.empty((0, encoder.n_features_out_), dtype=np.float32), rows
+            nothing = np.empty((0, encoder.n_features_out_), dtype=np.float32)
+            return EncodedImages(nothing, rows, (), (), (), 0, 0), rows
         encoded = encoder.encode_checked([data.images[i] for i in rows])
         encoded.warn()
         rows = rows[encoded.positions]
         usable = np.isin(data.labels[rows], trained_labels)
-        return encoded.vectors[usable], rows[usable]
+        chosen = tuple(encoded.info[i] for i in np.flatnonzero(usable))
+        return replace(encoded, vectors=encoded.vectors[usable], info=chosen), rows[usable]
 
     def _encode(self, images: Sequence[Any]) -> EncodedImages:
         """Encode images, and warn of those that were skipped."""
@@ -778,11 +812,17 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self, encoded: EncodedImages, coverage: float | None, threshold: float | None
     ) -> Classification:
         vectors = encoded.vectors
-        judgement = None if threshold is None else self._judge(vectors, threshold)
-        proba = self._proba(vectors) if judgement is None else judgement.proba
+        judgement = None
+        if threshold is None:
+            proba = self._proba(vectors)
+            nearest, novelty = self.training_.nearest(project_vectors(vectors))
+        else:
+            judgement = self._judge(vectors, threshold)
+            proba, nearest, novelty = judgement.proba, judgement.nearest, judgement.novelty
         sets = None if coverage is None else self._sets(vectors, proba, coverage)
+        known = self.training_.contains([image.digest for image in encoded.info])
         images = replace(encoded, vectors=np.empty((len(vectors), 0), dtype=np.float32))
-        return Classification(images, proba, judgement, sets)
+        return Classification(images, proba, novelty, nearest, known, judgement, sets)
 
     def _judge(self, vectors: NDArray[np.floating], threshold: float) -> Judgement:
         read = ~np.isnan(vectors[:, 0])
@@ -810,6 +850,29 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "classes_")
+
+
+def _warn_of_contradictions(
+    digests: Sequence[str],
+    labels: NDArray[Any],
+    names: Sequence[str],
+    positions: NDArray[np.intp],
+) -> None:
+    """Warn of training images of equal pixels and different labels."""
+    found = contradictions(digests, labels)
+    if not found:
+        return
+    listed = [
+        " = ".join(f"{names[row] or f'image {positions[row]}'} ({labels[row]})" for row in rows)
+        for rows in found
+    ]
+    more = "" if len(listed) <= _MAX_LISTED else f"; and {len(listed) - _MAX_LISTED} more"
+    warnings.warn(
+        f"training images of equal pixels have different labels: "
+        f"{'; '.join(listed[:_MAX_LISTED])}{more}. Keep each image in one class only",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def default_encoder(**parameters: Any) -> HypercolumnVLAD:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +98,26 @@ class LabelledImages:
                 stacklevel=3,
             )
         return accepted
+
+
+def contradictions(digests: Sequence[str], labels: NDArray[Any]) -> list[list[int]]:
+    """Return sets of images of equal pixels and different labels, as row numbers.
+
+    Parameters
+    ----------
+    digests : sequence of n str
+        Of the pixels.
+    labels : ndarray of shape (n,)
+
+    Examples
+    --------
+    >>> contradictions(["ab", "cd", "ab", "cd"], np.array(["x", "y", "z", "y"]))
+    [[0, 2]]
+    """
+    rows_of = defaultdict(list)
+    for row, digest in enumerate(digests):
+        rows_of[digest].append(row)
+    return [rows for rows in rows_of.values() if len(set(labels[rows].tolist())) > 1]
 
 
 def checked_labels(y: Any, n_images: int) -> np.ndarray:

@@ -38,6 +38,7 @@ from hypervlad.cli.options import (
 from hypervlad.files import replace_when_complete
 
 if TYPE_CHECKING:
+    from hypervlad.classifier import Classification
     from hypervlad.metrics import Evaluation
 
 _MAX_EXPLAINED = 24
@@ -146,11 +147,13 @@ def predict(
 ) -> None:
     """Classify images, with probabilities.
 
-    The table has the columns path, label, confidence, and p_CLASS for every class. Before p_CLASS,
-    --coverage adds the column possible (classes, separated by |) and --max-error adds kind (sure,
-    ambiguous: between classes, out_of_distribution: unlike all training images) and reason.
-    Unreadable images are left out of the table and listed at the end; the exit code is then 2, or 0
-    with --on-error skip.
+    The table has the columns path, label, confidence, unlike_training, novelty, and p_CLASS for
+    every class. An image that is unlike all training images (yes) has a novelty above 1, and its
+    probabilities mean little, however high they are; up to 5 % of usual images are called unlike
+    too. Before p_CLASS, --coverage adds the column possible (classes, separated by |) and
+    --max-error adds kind (sure, ambiguous: between classes, out_of_distribution: unlike all
+    training images) and reason. Unreadable images are left out of the table and listed at the end;
+    the exit code is then 2, or 0 with --on-error skip.
 
     \b
     Examples:
@@ -179,6 +182,7 @@ def predict(
     names = [str(files[position]) for position in found.images.positions]
     classes = list(classifier.classes_)
     columns = prediction_columns(found, classes)
+    _say_what_is_unlike(quiet, found)
     table = predictions_as_bytes(names, found.proba, classes, columns=columns)
     if output is not None:
         with replace_when_complete(output) as stream:
@@ -290,7 +294,8 @@ def evaluate(
 ) -> None:
     """Test a model on a labelled folder and write a report.
 
-    The folder should contain none of the images that the model was trained on.
+    The folder should contain none of the images that the model was trained on. If it does, the
+    result without them is reported too.
 
     \b
     Examples:
@@ -312,7 +317,7 @@ def evaluate(
             f"{folder}: the model knows none of its classes ({', '.join(data.target_names)}), but "
             f"only {', '.join(known)}; give another model, or name the folders after its classes"
         )
-    index, result = report_on_model(
+    index, result, new = report_on_model(
         output,
         classifier,
         data.images,
@@ -326,7 +331,7 @@ def evaluate(
         progress=not quiet,
     )
     reduce_cache(cache, cache_size)
-    print_result(result, index)
+    print_result(result, index, new)
 
 
 @plain_errors
@@ -429,6 +434,20 @@ def suspects(
         echo(f"table: {output}")
 
 
+def _say_what_is_unlike(quiet: bool, found: Classification) -> None:
+    """Report images that are unlike the training images, and those that are training images."""
+    n_images = len(found.proba)
+    n_unlike, n_known = int(found.unlike_training.sum()), int(found.in_training.sum())
+    if n_unlike:
+        say(
+            quiet,
+            f"{n_unlike} of {n_images} images are unlike all training images: their probabilities "
+            "mean little",
+        )
+    if n_known:
+        say(quiet, f"{n_known} of {n_images} images are training images (the same pixels)")
+
+
 def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:
     """Return a model's labels by their names on the command line."""
     label_of = {str(label): label for label in known}
@@ -440,14 +459,29 @@ def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:
     return [label_of[name] for name in names]
 
 
-def print_result(result: Evaluation, index: Path) -> None:
-    """Print an accuracy with its interval, and where the report is."""
-    low, high = result.interval
-    label, share = result.baseline
-    echo(
-        f"accuracy: {result.accuracy:.3f} on {len(result.true)} images "
-        f"(95 % interval {low:.3f} to {high:.3f}; always predicting {label!r}: {share:.3f})"
-    )
+def print_result(result: Evaluation, index: Path, new: Evaluation | None) -> None:
+    """Print an accuracy with its interval, also without training images, and where the report is.
+
+    Parameters
+    ----------
+    result, index, new
+        As returned by `report_on_model`.
+    """
+    n_images, n_new = len(result.true), 0 if new is None else len(new.true)
+    echo(f"accuracy: {_accuracy_text(result)}")
+    if n_new < n_images:
+        echo(f"{n_images - n_new} of these images are training images (the same pixels)")
+        without = "no image is left" if new is None else _accuracy_text(new)
+        echo(f"accuracy without them: {without}")
     if result.unknown:
         echo(f"classes that the model was not trained on: {', '.join(result.unknown)}")
     echo(f"report: {index}")
+
+
+def _accuracy_text(result: Evaluation) -> str:
+    low, high = result.interval
+    label, share = result.baseline
+    return (
+        f"{result.accuracy:.3f} on {len(result.true)} images "
+        f"(95 % interval {low:.3f} to {high:.3f}; always predicting {label!r}: {share:.3f})"
+    )

@@ -89,6 +89,15 @@ class Evaluation:
         if self.groups is not None and len(self.groups) != shape[0]:
             raise ValueError(f"got {shape[0]} true labels but {len(self.groups)} groups.")
 
+    def subset(self, chosen: NDArray[np.bool_]) -> Evaluation | None:
+        """Return the evaluation of some images, chosen by a mask (n,); None for no image."""
+        rows = np.flatnonzero(chosen).tolist()
+        if not rows:
+            return None
+        groups = None if self.groups is None else [self.groups[i] for i in rows]
+        truth = [self.y_true[i] for i in rows]
+        return Evaluation(truth, np.asarray(self.proba)[rows], self.classes, groups)
+
     @cached_property
     def true(self) -> list[str]:
         """The true labels as text."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from hypervlad.classifier import (
     OUT_OF_DISTRIBUTION,
     SURE,
     Classification,
-    Judgement,
     TrainingImages,
 )
 from hypervlad.displays.image_grid import ReadingOptions, image_names, read_keywords
@@ -33,12 +33,18 @@ from hypervlad.reports.html import asset, percent, printable, render, thousands
 from hypervlad.reports.predictions import possible_classes
 
 MAX_THUMBNAILS = 10_000
+LIKE_TRAINING = "like_training"  # where no judgement was requested
 _SIDE = 160  # pixels, of a thumbnail's longer side
 _QUALITY = 72
 _N_AHEAD = 2  # images decoded at a time: each may take a gigabyte
 _DIGITS = 6  # of a probability
 _NOVELTY_DIGITS = 4
-_KINDS = {SURE: "sure", AMBIGUOUS: "ambiguous", OUT_OF_DISTRIBUTION: "out of distribution"}
+_KINDS = {
+    SURE: "sure",
+    AMBIGUOUS: "ambiguous",
+    LIKE_TRAINING: "like the training images",
+    OUT_OF_DISTRIBUTION: "unlike the training images",
+}
 
 
 def write_classified_page(
@@ -160,34 +166,36 @@ def page_data(
     -------
     dict
         ``classes``, ``names``, ``links``, ``predicted`` (positions among the classes) and
-        ``proba`` (rows, to six digits); if requested ``possible``, and ``kinds``, ``reasons``,
-        ``novelty``, ``nearest`` (rows of ``training``, the names and labels of these images).
+        ``proba`` (rows, to six digits), ``novelty``, ``nearest`` (rows of ``training``, the names
+        and labels of these images), ``kinds`` (without a judgement, whether like the training
+        images); if requested, ``possible`` and ``reasons``.
     """
+    rows, places = np.unique(found.nearest, return_inverse=True)
     data: dict[str, Any] = {
         "classes": [printable(label) for label in classes],
         "names": [printable(name) for name in names],
         "links": list(links),
         "predicted": found.proba.argmax(axis=1).tolist(),
         "proba": np.round(found.proba.astype(np.float64), _DIGITS).tolist(),
-    }
-    if found.sets is not None:
-        data["possible"] = possible_classes(found.sets, data["classes"])
-    if found.judgement is not None:
-        data |= _judged(found.judgement, training)
-    return data
-
-
-def _judged(judged: Judgement, training: TrainingImages) -> dict[str, Any]:
-    rows, places = np.unique(judged.nearest, return_inverse=True)
-    return {
-        "kinds": judged.kind.tolist(),
-        "reasons": [printable(reason) for reason in judged.reasons],
-        "novelty": np.round(judged.novelty, _NOVELTY_DIGITS).tolist(),
-        "nearest": places.reshape(judged.nearest.shape).tolist(),
+        "kinds": kinds_of(found),
+        "novelty": np.round(found.novelty, _NOVELTY_DIGITS).tolist(),
+        "nearest": places.reshape(found.nearest.shape).tolist(),
         "training": [
             [printable(training.names[row]), printable(training.labels[row])] for row in rows
         ],
     }
+    if found.sets is not None:
+        data["possible"] = possible_classes(found.sets, data["classes"])
+    if found.judgement is not None:
+        data["reasons"] = [printable(reason) for reason in found.judgement.reasons]
+    return data
+
+
+def kinds_of(found: Classification) -> list[str]:
+    """Return the kind of each prediction; without a judgement, whether like the training images."""
+    if found.judgement is not None:
+        return found.judgement.kind.tolist()
+    return [OUT_OF_DISTRIBUTION if unlike else LIKE_TRAINING for unlike in found.unlike_training]
 
 
 def as_script(data: Any) -> Markup:
@@ -224,11 +232,11 @@ def link_to(image: Any, folder: str | os.PathLike[str]) -> str:
 def most_doubtful(found: Classification, n: int) -> NDArray[np.intp]:
     """Return the positions, in ascending order, of the `n` most doubtful images.
 
-    Predictions that are not sure precede the others, and low confidences precede high ones.
+    Predictions that are not sure, or of images unlike the training images, precede the others, and
+    low confidences precede high ones.
     """
     confidence = found.proba.max(axis=1, initial=0)
-    judged = found.judgement
-    is_sure = np.zeros(len(confidence)) if judged is None else judged.kind == SURE
+    is_sure = np.isin(kinds_of(found), (SURE, LIKE_TRAINING))
     return np.sort(np.lexsort((confidence, is_sure))[:n])
 
 
@@ -270,11 +278,16 @@ def thumbnails(
 
 def _numbers(found: Classification) -> dict[str, str]:
     numbers = {"images classified": thousands(len(found.proba))}
-    if found.judgement is not None:
-        kinds = found.judgement.kind
-        numbers |= {text: thousands(int(np.sum(kinds == kind))) for kind, text in _KINDS.items()}
-    elif len(found.proba):
-        numbers["median confidence"] = percent(float(np.median(found.proba.max(axis=1))))
+    counts = Counter(kinds_of(found))
+    if found.judgement is None:
+        if len(found.proba):
+            numbers["median confidence"] = percent(float(np.median(found.proba.max(axis=1))))
+        shown = [OUT_OF_DISTRIBUTION]
+    else:
+        shown = [SURE, AMBIGUOUS, OUT_OF_DISTRIBUTION]
+    numbers |= {_KINDS[kind]: thousands(counts[kind]) for kind in shown}
+    if found.in_training.any():
+        numbers["training images"] = thousands(int(found.in_training.sum()))
     if found.images.skipped:
         numbers["could not be read"] = thousands(len(found.images.skipped))
     return numbers
@@ -291,6 +304,7 @@ def _image_rows(data: dict[str, Any]) -> list[list[str]]:
         [data["classes"][code] for code in data["predicted"]],
         [percent(max(row)) for row in data["proba"]],
     ]
-    if "kinds" in data:
-        columns += [[_KINDS[kind] for kind in data["kinds"]], data["reasons"]]
+    columns.append([_KINDS[kind] for kind in data["kinds"]])
+    if "reasons" in data:
+        columns.append(data["reasons"])
     return [list(row) for row in zip(*columns, strict=True)]

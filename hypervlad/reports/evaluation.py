@@ -52,6 +52,7 @@ def write_report(
     y_true: Sequence[Any],
     proba: ArrayLike,
     classes: Sequence[Any],
+    in_training: ArrayLike | None = None,
     title: str = "How well the model classifies",
     how_measured: str = "",
     groups: Sequence[Any] | None = None,
@@ -80,6 +81,9 @@ def write_report(
         Predicted probabilities of `images`.
     classes : sequence of n_classes labels
         In the order of the columns of `proba`.
+    in_training : array-like of bool, shape (n,), optional
+        Which of the images the model was trained on; the page then shows the accuracy on the
+        others too.
     title : str
     how_measured : str
         A sentence or two on the origin of these images: what was held out, and how.
@@ -120,6 +124,7 @@ def write_report(
             f"got {len(images)} images, {len(names)} names and {len(result.true)} true labels; "
             "expected as many of each."
         )
+    known = np.zeros(len(names), bool) if in_training is None else np.asarray(in_training, bool)
     folder.mkdir(parents=True, exist_ok=True)
     figures = _Figures(images, names, result, read_options)
     with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as temporary:
@@ -139,6 +144,8 @@ def write_report(
             n_correct=int(result.correct.sum()),
             n_unknown=sum(name in result.unknown for name in result.true),
             n_groups=0 if groups is None else len({str(group) for group in groups}),
+            n_known=int(np.sum(known)),
+            new=result.subset(~known),
             mean_confidence=float(result.confidence.mean()),
             class_rows=class_rows(result),
             selective_rows=selective_rows(result),
@@ -162,7 +169,7 @@ def report_on_model(
     names: Sequence[str] | None = None,
     details: Mapping[str, Any] | None = None,
     **options: Any,
-) -> tuple[Path, Evaluation]:
+) -> tuple[Path, Evaluation, Evaluation | None]:
     """Classify images and write the report; images that cannot be read are left out.
 
     Parameters
@@ -183,6 +190,8 @@ def report_on_model(
     index : Path
         ``index.html``.
     result : Evaluation
+    new : Evaluation or None
+        Without images that have the pixels of a training image; None if no other is left.
     """
     found = model.classify(images)
     found.images.warn()
@@ -198,6 +207,7 @@ def report_on_model(
     )
     index = write_report(
         out_dir,
+        in_training=found.in_training,
         images=of_read(images),
         y_true=result.y_true,
         proba=result.proba,
@@ -210,7 +220,7 @@ def report_on_model(
         read_options=model.encoder_.fitted_params_.read_options,
         **options,
     )
-    return index, result
+    return index, result, result.subset(~found.in_training)
 
 
 def class_rows(result: Evaluation) -> list[tuple[Any, ...]]:

@@ -14,7 +14,7 @@ from hypervlad.tables import table_as_bytes, table_as_text
 
 
 def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[str, list[Any]]:
-    """Return the columns of the table for prediction sets and judgements, if there are any.
+    """Return the columns of the table beside the label and its probabilities.
 
     Parameters
     ----------
@@ -25,10 +25,14 @@ def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[st
     Returns
     -------
     dict of str to list of n values
-        "possible", the classes of each prediction set, separated by "|" (a backslash precedes that
-        sign, and a backslash, in a name); "kind" and "reason" of each judgement.
+        "unlike_training", "yes" or "no", and "novelty", how unlike (see `Classification`); if
+        requested, "possible", the classes of each prediction set, separated by "|" (a backslash
+        precedes that sign, and a backslash, in a name), and "kind" and "reason" of each judgement.
     """
-    columns: dict[str, list[Any]] = {}
+    columns: dict[str, list[Any]] = {
+        "unlike_training": ["yes" if unlike else "no" for unlike in found.unlike_training],
+        "novelty": [round(value, 4) for value in found.novelty.tolist()],
+    }
     if found.sets is not None:
         columns["possible"] = [
             "|".join(re.sub(r"([\\|])", r"\\\1", name) for name in names)

@@ -24,7 +24,7 @@ from sklearn.base import clone
 from sklearn.utils import Bunch
 
 from hypervlad.classifier import MicrographClassifier, TrainingImages
-from hypervlad.classifier.assessment import relative_names
+from hypervlad.classifier.novelty import relative_names
 from hypervlad.datasets.groups import GroupRow, match_groups, path_parts, read_group_rows
 from hypervlad.review.creation import entries_of, judge_images
 from hypervlad.review.database import update_queue

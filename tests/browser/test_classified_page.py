@@ -65,6 +65,9 @@ class Sheet:
             predictions=Classification(
                 EncodedImages(np.empty((n, 0)), np.arange(n), (), (bad,), (), n + 1, 0),
                 self.judged.proba,
+                self.judged.novelty,
+                self.judged.nearest,
+                np.zeros(n, dtype=bool),
                 self.judged if judged else None,
                 None,
             ),
@@ -165,7 +168,7 @@ def test_filters_leave_what_fits_and_count_it(many: Sheet) -> None:
         int((kinds == kind).sum()) for kind in ("sure", "ambiguous", "out_of_distribution")
     ]
     many.picture("many")
-    many.click("kinds", "out of distribution")
+    many.click("kinds", "unlike the training images")
     unknown = np.flatnonzero(kinds == "out_of_distribution")
     assert many.text("status") == f"{len(unknown)} of {n} images"
     of_unknown = [many.labels[k] for k in unknown]
@@ -252,15 +255,22 @@ def test_all_can_be_done_with_keys(few: Sheet) -> None:
     assert focused.get_attribute("data-image") == str(order[-1])
 
 
-def test_without_a_judgement_nothing_is_said_of_kinds(
+def test_without_a_judgement_images_unlike_the_training_images_are_marked(
     browser: Any, model: MicrographClassifier, tmp_path: Path
 ) -> None:
     plain = Sheet(browser, model, tmp_path / "page.html", 12, judged=False)
-    assert not plain.find("#judged").is_displayed()
-    assert "novelty" not in plain.find("#order").get_attribute("innerHTML")
+    n_unlike = int((plain.judged.novelty > 1).sum())
+    assert 0 < n_unlike < 12
+    marked = plain.browser.find_elements(By.CSS_SELECTOR, ".card .kind")
+    assert [mark.text for mark in marked] == ["unlike the training images"] * n_unlike
+    assert "sure" not in plain.find("#kinds").text
+    plain.picture("plain-kinds")
+    plain.order("novelty")
+    assert plain.shown[0] == int(plain.judged.novelty.argmax())
     plain.browser.find_elements(By.CSS_SELECTOR, ".card")[0].click()
     assert not plain.find("#details-reason").is_displayed()
-    assert not plain.find("#details-near").is_displayed()
+    assert plain.find("#details-near").is_displayed()
+    assert f"{plain.judged.novelty.max():.2f}" in plain.text("details-novelty")
     assert not browser.get_log("browser")
 
 

@@ -49,7 +49,8 @@ def groups(folder, tmp_path):
 def test_a_model_is_trained_and_classifies_to_standard_output(model, folder):
     result = run("predict", model, folder, "-q")
     rows = read_table(result.stdout)
-    assert list(rows[0]) == ["path", "label", "confidence", "p_flat", "p_rings", "p_stripes"]
+    further = ["unlike_training", "novelty", "p_flat", "p_rings", "p_stripes"]
+    assert list(rows[0]) == ["path", "label", "confidence", *further]
     assert [row["path"] for row in rows] == [str(path) for path in sorted(folder.rglob("*.png"))]
     right = [row["label"] == Path(row["path"]).parent.name for row in rows]
     assert np.mean(right) > 0.8
@@ -57,6 +58,50 @@ def test_a_model_is_trained_and_classifies_to_standard_output(model, folder):
         shares = {name: float(row[f"p_{name}"]) for name in ("flat", "rings", "stripes")}
         assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
         assert float(row["confidence"]) == max(shares.values()) == shares[row["label"]]
+
+
+def test_images_unlike_the_training_images_are_reported(model, folder, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, pixels in {
+        "noise": rng.random((40, 40)),
+        "checks": np.indices((40, 40)).sum(0) % 2,
+    }.items():
+        Image.fromarray(np.round(255 * pixels).astype(np.uint8)).save(tmp_path / f"{name}.png")
+    result = run("predict", model, tmp_path, folder / "rings")
+    rows = read_table(result.stdout)
+    unlike = [row for row in rows if row["unlike_training"] == "yes"]
+    assert {Path(row["path"]).name for row in unlike} >= {"checks.png", "noise.png"}
+    assert all((float(row["novelty"]) > 1) == (row in unlike) for row in rows)
+    assert f"{len(unlike)} of 10 images are unlike all training images" in result.stderr
+    assert "8 of 10 images are training images (the same pixels)" in result.stderr
+
+
+def test_an_evaluation_also_leaves_training_images_out(model, folder, tmp_path):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(folder, mixed)
+    for path in sorted(mixed.rglob("*.png"))[::4]:
+        pixels = np.asarray(Image.open(path)).copy()
+        pixels[0] = 255 - pixels[0]
+        Image.fromarray(pixels).save(path)
+    lines = run("evaluate", model, mixed, "-o", tmp_path / "report", "-q").stdout.splitlines()
+    assert re.match(r"accuracy: [\d.]+ on 24 images", lines[0])
+    assert lines[1] == "18 of these images are training images (the same pixels)"
+    assert re.match(r"accuracy without them: [\d.]+ on 6 images \(95 % interval", lines[2])
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "trained on 18 of these images" in page
+    assert "On the 6 other images, its accuracy is" in page
+    lines = run("evaluate", model, folder, "-o", tmp_path / "same", "-q").stdout.splitlines()
+    assert lines[2] == "accuracy without them: no image is left"
+    page = (tmp_path / "same" / "index.html").read_text(encoding="utf-8")
+    assert "No image is left to test the model on" in page
+
+
+def test_training_lists_equal_images_of_two_classes(folder, tmp_path):
+    both = tmp_path / "both"
+    shutil.copytree(folder, both)
+    shutil.copy(both / "flat" / "00.png", both / "rings" / "copy.png")
+    words = run("train", both, "-o", tmp_path / "m.hvlad", *TINY, "-q").stderr
+    assert "flat/00.png (flat) = rings/copy.png (rings)" in words
 
 
 def test_the_table_is_what_the_library_predicts(model, folder, tmp_path):
@@ -168,7 +213,7 @@ def test_a_page_is_written_beside_the_table_or_in_its_place(model, folder, tmp_p
     assert result.stdout.startswith("page: ")
     html = page.read_text(encoding="utf-8")
     assert html.count('id="thumbnail-') == 5
-    assert "kinds" not in page_data(html)
+    assert "reasons" not in page_data(html)
 
 
 def test_a_page_lists_what_cannot_be_read(model, spoilt_folder, tmp_path):

@@ -534,7 +534,16 @@ def test_a_folder_that_the_model_does_not_know_is_reported(
     data = load_image_folder(place.images)
     names, groups = [f"x/{i}.png" for i in range(4)], np.array([0, 0, 1, 1])
     known = TrainingImages(
-        names, np.array(list("abab")), groups, np.arange(4), np.zeros((4, 2)), 2, 1.0
+        names,
+        np.array(list("abab")),
+        groups,
+        np.arange(4),
+        np.zeros((4, 32), dtype=np.uint8),
+        np.zeros((4, 2)),
+        np.zeros((0, 2)),
+        np.ones(2),
+        np.ones(2),
+        2,
     )
     with pytest.warns(UserWarning, match=r"of 36 training images only 0 are known"):
         found = groups_of_model(known, data.images, range(36), [])

@@ -6,9 +6,9 @@ const WIDTH = 240; // of the histogram, in its own units; as in the page
 const HEIGHT = 66;
 const TYPING = 120; // ms without a key before the text is searched for
 
-const KINDS = ["sure", "ambiguous", "out_of_distribution"];
 const KIND_TEXTS = {
-  sure: "sure", ambiguous: "ambiguous", out_of_distribution: "out of distribution",
+  sure: "sure", ambiguous: "ambiguous", like_training: "like the training images",
+  out_of_distribution: "unlike the training images",
 };
 
 const by = (id) => document.getElementById(id);
@@ -17,7 +17,9 @@ const n = data.names.length;
 const all = Array.from({ length: n }, (_, image) => image);
 const confidence = data.proba.map((row) => Math.max(...row));
 const folded = data.names.map((name) => name.toLowerCase());
-const isJudged = Boolean(data.kinds);
+const isJudged = Boolean(data.reasons);
+const KINDS = isJudged
+  ? ["sure", "ambiguous", "out_of_distribution"] : ["like_training", "out_of_distribution"];
 const byName = new Intl.Collator("en", { numeric: true }).compare;
 
 const filter = { text: "", classes: new Set(), kinds: new Set(), low: 0, high: 100 };
@@ -89,7 +91,7 @@ function turn(pages) {
 }
 
 function card(image) {
-  const kind = isJudged ? data.kinds[image] : "";
+  const kind = data.kinds[image];
   const label = data.classes[data.predicted[image]];
   const button = element("button", `card ${kind}`);
   button.type = "button";
@@ -102,13 +104,14 @@ function card(image) {
   line.append(element("span", "class", label), element("span", "share", percent(confidence[image])));
   const caption = element("span", "caption");
   caption.append(line, element("span", "file", data.names[image].split(/[\\/]/).pop()));
-  if (kind) {
+  const marked = kind !== "like_training"; // what is usual needs no mark
+  if (marked) {
     const text = element("span", "kind", KIND_TEXTS[kind]);
     text.prepend(element("span", `dot ${kind}`));
     caption.append(text);
   }
   button.append(stage(image), meter, caption);
-  const words = [data.names[image], label, percent(confidence[image]), KIND_TEXTS[kind]];
+  const words = [data.names[image], label, percent(confidence[image]), marked && KIND_TEXTS[kind]];
   button.setAttribute("aria-label", words.filter(Boolean).join(", "));
   const item = element("li");
   item.append(button);
@@ -174,7 +177,6 @@ function drawClasses() {
 }
 
 function drawKinds() {
-  if (!isJudged) return;
   const numbers = KINDS.map(() => 0);
   fitting("kinds").forEach((image) => { numbers[KINDS.indexOf(data.kinds[image])] += 1; });
   drawBars(by("kinds"), "kinds", KINDS, KINDS.map((kind) => KIND_TEXTS[kind]), numbers, KINDS);
@@ -183,10 +185,9 @@ function drawKinds() {
 // --- the histogram ----------------------------------------------------------------------------
 
 function drawHistogram() {
-  const kinds = isJudged ? KINDS : [""];
-  const bins = Array.from({ length: N_BINS }, () => kinds.map(() => 0));
+  const bins = Array.from({ length: N_BINS }, () => KINDS.map(() => 0));
   fitting("confidence").forEach((image) => {
-    bins[binOf(confidence[image])][isJudged ? kinds.indexOf(data.kinds[image]) : 0] += 1;
+    bins[binOf(confidence[image])][KINDS.indexOf(data.kinds[image])] += 1;
   });
   const totals = bins.map((parts) => parts.reduce((a, b) => a + b));
   const most = Math.max(1, ...totals);
@@ -198,7 +199,7 @@ function drawHistogram() {
       const height = number * (HEIGHT - 2) / most;
       y -= height;
       const outside = isOutside(bin) ? " outside" : "";
-      const shape = { x: bin * wide + 0.5, y, width: wide - 1, height, class: kinds[k] + outside };
+      const shape = { x: bin * wide + 0.5, y, width: wide - 1, height, class: KINDS[k] + outside };
       if (number) shapes.push(svg("rect", shape));
     });
   });
@@ -246,18 +247,18 @@ function readRange() {
 function showDetails(place) {
   opened = place;
   const image = found[place];
-  const kind = isJudged ? data.kinds[image] : "";
+  const kind = data.kinds[image];
   by("details-name").textContent = data.names[image];
   by("details-thumbnail").replaceChildren(thumbnail(image) || "not shown");
   const label = data.classes[data.predicted[image]];
   by("details-answer").replaceChildren(...[
-    kind && element("span", `dot ${kind}`),
+    element("span", `dot ${kind}`),
     `${label}, ${percent(confidence[image])}`,
-    kind && element("span", "kind", KIND_TEXTS[kind]),
-  ].filter(Boolean));
+    element("span", "kind", KIND_TEXTS[kind]),
+  ]);
   // The reason of a sure prediction is the prediction itself.
-  show("details-reason", kind && kind !== "sure" && `Why: ${data.reasons[image]}.`);
-  show("details-novelty", isJudged && noveltyText(data.novelty[image]));
+  show("details-reason", isJudged && kind !== "sure" && `Why: ${data.reasons[image]}.`);
+  show("details-novelty", noveltyText(data.novelty[image]));
   show("details-possible", data.possible && possibleText(data.possible[image], kind));
   drawProbabilities(image);
   drawNearest(image);
@@ -270,11 +271,11 @@ function showDetails(place) {
 }
 
 function noveltyText(novelty) {
-  return `Distance to the training images: ${novelty.toFixed(2)} (above 1 is unusual).`;
+  return `Unlike them by ${novelty.toFixed(2)} (above 1, the confidence means little).`;
 }
 
 function possibleText(classes, kind) {
-  const warning = kind === "out_of_distribution" ? " (not reliable for an image that is out of distribution)" : "";
+  const warning = kind === "out_of_distribution" ? " (not reliable for an image that is unlike the training images)" : "";
   return `Possible: ${classes.join(", ")}${warning}.`;
 }
 
@@ -291,8 +292,6 @@ function drawProbabilities(image) {
 }
 
 function drawNearest(image) {
-  by("details-near").hidden = !isJudged;
-  if (!isJudged) return;
   by("details-nearest").replaceChildren(...data.nearest[image].map((row) => {
     const [name, label] = data.training[row];
     return element("li", "", name ? `${label}: ${name}` : `${label}`);
@@ -389,7 +388,5 @@ function percent(share) {
   return `${(100 * (share < 1 ? Math.min(share, 0.999) : 1)).toFixed(1)} %`;
 }
 
-by("judged").hidden = !isJudged;
-if (!isJudged) by("order").querySelector('[value="novelty"]').remove();
 by("sheet").hidden = n === 0;
 update();

@@ -8,62 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.spatial.distance import cdist
 from typer.testing import CliRunner
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, load
-from hypervlad.classifier.assessment import TrainingImages, project_vectors, relative_names
 from hypervlad.cli import app
-from hypervlad.conformal import weighted_limit
 from hypervlad.reports import model_facts
 from hypervlad.reports.predictions import possible_classes, prediction_columns
-
-
-def test_projections_keep_distances() -> None:
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(30, 5000)) * rng.exponential(size=5000)
-    ratio = cdist(project_vectors(vectors), project_vectors(vectors)) / np.maximum(
-        cdist(vectors, vectors), 1e-9
-    )
-    apart = ratio[np.triu_indices(30, 1)]
-    assert abs(apart.mean() - 1) < 0.05
-    assert apart.std() < 0.1
-    assert project_vectors(vectors[:0]).shape == (0, 256)
-    few = rng.normal(size=(4, 256))
-    assert project_vectors(few[:0]).shape == (0, 256)
-    np.testing.assert_array_equal(project_vectors(few), few.astype(np.float32))
-
-
-@given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 5))
-def test_nearest_ones_are_those_of_a_slow_search(seed: int, n: int, n_groups: int) -> None:
-    rng = np.random.default_rng(seed)
-    points = rng.normal(size=(n, 4)).astype(np.float32)
-    groups = rng.integers(0, n_groups, n)
-    training = TrainingImages.of([np.zeros(1)] * n, np.arange(n), groups, np.arange(n), points, 4)
-    usual = []
-    for i in range(n):
-        far = sorted(
-            np.linalg.norm(points[i] - points[j]) for j in range(n) if groups[j] != groups[i]
-        )
-        usual.append(np.mean(far[:3]) if far else np.inf)
-    assert training.limit == pytest.approx(weighted_limit(usual, groups, 0.02), rel=1e-4)
-    new = rng.normal(size=(5, 4)).astype(np.float32)
-    rows, novelty = training.nearest(new)
-    distances = cdist(new, points)
-    order = np.argsort(distances, axis=1)[:, :3]
-    np.testing.assert_array_equal(rows, order)
-    mean = np.take_along_axis(distances, order, axis=1).mean(axis=1)
-    np.testing.assert_allclose(novelty, mean / training.limit, rtol=1e-4)
-
-
-def test_names_are_those_below_the_common_folder(tmp_path: Path) -> None:
-    paths = [tmp_path / "a" / "x.png", str(tmp_path / "b" / "c" / "y.png")]
-    assert relative_names(paths) == ["a/x.png", "b/c/y.png"]
-    assert relative_names([paths[0], np.zeros((2, 2))]) == ["x.png", ""]
-    assert relative_names([np.zeros((2, 2))]) == [""]
-
 
 # --- of the classifier --------------------------------------------------------------------------
 
@@ -171,12 +121,13 @@ def test_the_table_has_what_is_requested(
 ) -> None:
     images, _ = texture_images
     plain = model.classify(images)
-    assert prediction_columns(plain, model.classes_) == {}
+    assert list(prediction_columns(plain, model.classes_)) == ["unlike_training", "novelty"]
+    np.testing.assert_array_equal(plain.novelty, model.judge(images, 0.2).novelty)
     np.testing.assert_array_equal(plain.proba, model.predict_proba(images))
     columns = prediction_columns(
         model.classify(images, coverage=0.8, max_error=0.2), model.classes_
     )
-    assert list(columns) == ["possible", "kind", "reason"]
+    assert list(columns) == ["unlike_training", "novelty", "possible", "kind", "reason"]
     sets = model.predict_set(images, 0.8)
     assert columns["possible"][0] == "|".join(model.classes_[sets[0]])
     model.encoder_.set_params(on_error="skip")

@@ -273,7 +273,7 @@ def test_copies_join_their_groups() -> None:
         ("training_.groups", lambda whole: whole[1:]),
         ("training_.points", lambda whole: whole[:4]),
         ("training_.points", lambda whole: whole + np.inf),
-        ("training_.probe", lambda whole: whole[:, ::-1]),
+        ("training_.empty", lambda whole: whole[:, 1:]),
     ],
 )
 def test_damaged_files_are_refused(
@@ -288,9 +288,9 @@ def test_damaged_files_are_refused(
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda training: training.update(limit="nan"), "not of type float"),
-        (lambda training: training.update(limit="-inf"), "its limit"),
-        (lambda training: training["labels"].update(values=["?"] * 24), "not among the classes"),
+        (lambda training: training.update(limits=["nan", 1.0]), "not of type float"),
+        (lambda training: training.update(limits=["-inf", 1.0]), "its limits"),
+        (lambda training: training["labels"].update(values=list("?ab") * 8), "not among the cl"),
         (lambda training: training["labels"]["values"].pop(), "is damaged"),
     ],
 )

@@ -26,7 +26,7 @@ from hypervlad import (
     MicrographClassifier,
     ModelFileError,
 )
-from hypervlad.classifier import default_encoder
+from hypervlad.classifier import TrainingImagesWarning, default_encoder
 from hypervlad.images import SkippedImagesWarning
 
 Images = tuple[list[np.ndarray], np.ndarray]
@@ -291,8 +291,9 @@ def test_score_leaves_skipped_images_out(
     images, labels = texture_images
     (tmp_path / "bad.tif").write_bytes(b"")
     model.set_params(encoder__on_error="skip").fit(images, labels)
-    expected = model.score(images, labels)
-    with pytest.warns(SkippedImagesWarning):
+    with pytest.warns(TrainingImagesWarning):
+        expected = model.score(images, labels)
+    with pytest.warns(SkippedImagesWarning), pytest.warns(TrainingImagesWarning):
         assert model.score([tmp_path / "bad.tif", *images], ["flat", *labels]) == expected
 
 

@@ -61,7 +61,10 @@ def files(texture_images: Any, tmp_path: Path) -> list[Path]:
 def made_up(n: int, n_classes: int = 3) -> Classification:
     proba = np.random.default_rng(0).dirichlet([0.5] * n_classes, size=n)
     images = EncodedImages(np.empty((n, 0)), np.arange(n), (), (), (), n, 0)
-    return Classification(images, proba, None, None)
+    nothing = np.zeros(n)
+    return Classification(
+        images, proba, nothing, np.zeros((n, 3), dtype=int), nothing > 0, None, None
+    )
 
 
 # --- what is in it ------------------------------------------------------------------------------
@@ -125,14 +128,20 @@ def test_pictures_are_read_as_the_model_reads(texture_images: Any, tmp_path: Pat
     assert np.mean(np.asarray(shown)) == pytest.approx(127, abs=3)
 
 
-def test_without_a_judgement_there_are_probabilities_alone(
+def test_without_a_judgement_there_are_probabilities_and_novelty(
     tiny_encoder: HypercolumnVLAD, texture_images: Any, tmp_path: Path
 ) -> None:
     images, labels = texture_images
     model = MicrographClassifier(tiny_encoder, calibration_size=0, random_state=0)
     model.fit(images, labels)
-    page = Page(write_classified_page(tmp_path / "page.html", model, images))
-    assert set(page.data) == {"classes", "names", "links", "predicted", "proba"}
+    found = model.classify([*images, np.eye(20)])
+    page = Page(write_classified_page(tmp_path / "page.html", model, [*images, np.eye(20)]))
+    assert "possible" not in page.data
+    assert "reasons" not in page.data
+    assert page.data["kinds"][-1] == "out_of_distribution"
+    np.testing.assert_allclose(page.data["novelty"], found.novelty, atol=1e-4)
+    assert f"{found.unlike_training.sum()}unlike the training images" in page.words
+    assert "24training images" in page.words
     assert "median confidence" in page.words
     with pytest.raises(ValueError, match="no images were held out"):
         write_classified_page(tmp_path / "other.html", model, images, max_error=0.1)

@@ -1,0 +1,421 @@
+"""The training images that a model remembers, and how unlike them new images are.
+
+An image is unlike the training images for one of two reasons, each with its own limit.
+
+*Distance*: the mean distance to the three nearest training images of a class, divided by the
+distance that is usual within this class; of all classes, the least. Classes differ in how varied
+they are, so one limit on plain distances would miss images near a uniform class.
+
+*Emptiness*: the distance to the nearest training image, divided by the distance to the nearest of a
+few images without content: constant ones and noise. In many dimensions such images are near the
+centre of varied training images, nearer than these are to each other, and so they have small
+distances. The comparison with a background is that of J. Ren et al. 2021, "A simple fix to
+Mahalanobis distance for improving near-OOD detection".
+
+Both limits are calibrated on the training images: each is compared with images of other groups
+only, and few of them exceed a limit.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import dct
+from sklearn.metrics import pairwise_distances_chunked
+
+from hypervlad.base import Array, Labels, Value, Values
+from hypervlad.conformal import weighted_limit
+from hypervlad.constraints import Integer
+from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.encoder.encoding import encode_images
+from hypervlad.images import ReadOptions
+
+DISTANCES_MB = 64  # of pairwise distances in memory at a time
+N_NEAREST = 3
+UNUSUAL_SHARE = 0.05  # of images like the training images, by both limits together
+_N_DIRECTIONS = 1024
+_DIGEST_BYTES = 32
+_MAX_POINT = 1e15  # in a file; squares of distances stay finite in single precision
+_MIN_DISTANCE = 1e-9
+_EMPTY_SIZE = 256  # pixels per side
+
+
+class TrainingImagesWarning(UserWarning):
+    """A model is tested on images that it was trained on."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingImages:
+    """The labelled images given to ``fit``, those that could be read.
+
+    Attributes
+    ----------
+    names : list of n str
+        Paths relative to the common folder of all, with forward slashes; "" for an array.
+    labels : ndarray of shape (n,)
+    groups : ndarray of int, shape (n,)
+    positions : ndarray of int, shape (n,)
+        Of each in the list given to ``fit``.
+    digests : ndarray of uint8, shape (n, 32)
+        SHA-256 of their pixels: see :class:`hypervlad.images.Micrograph`.
+    points : ndarray of float32, shape (n, d)
+        Their vectors, as `project_vectors` returns them.
+    empty : ndarray of float32, shape (m, d)
+        Those of images without content.
+    usual : ndarray of float, shape (n_classes,)
+        Of each class, in the order of the sorted labels, the median distance of its images to the
+        nearest three of other groups.
+    limits : ndarray of float, shape (2,)
+        Of distance and emptiness. Of the training images, 2.5 % exceed each (none, if there are
+        fewer than forty groups). Groups have equal weights.
+    n_features : int
+        Of the vectors before projection.
+    """
+
+    names: list[str]
+    labels: NDArray[Any]
+    groups: NDArray[np.intp]
+    positions: NDArray[np.intp]
+    digests: NDArray[np.uint8]
+    points: NDArray[np.float32]
+    empty: NDArray[np.float32]
+    usual: NDArray[np.float64]
+    limits: NDArray[np.float64]
+    n_features: int
+
+    @classmethod
+    def of(
+        cls,
+        names: list[str],
+        labels: NDArray[Any],
+        groups: NDArray[np.intp],
+        positions: NDArray[np.intp],
+        digests: NDArray[np.uint8],
+        points: NDArray[np.float32],
+        empty: NDArray[np.float32],
+        n_features: int,
+    ) -> TrainingImages:
+        """Return a record of images; see the attributes."""
+        classes = np.unique(labels)
+        record = cls(
+            names,
+            labels,
+            groups,
+            positions,
+            digests,
+            points,
+            empty,
+            np.ones(len(classes)),
+            np.ones(2),
+            n_features,
+        )
+        own = np.searchsorted(classes, labels)
+        found = list(record._distances(points, groups))
+        by_class = np.concatenate([each.by_class for each in found])
+        usual = _usual(by_class[np.arange(len(own)), own], own, len(classes))
+        record = replace(record, usual=usual)
+        scores = np.concatenate([record._scores(each) for each in found])
+        share = UNUSUAL_SHARE / 2 if len(empty) else UNUSUAL_SHARE
+        limits = [weighted_limit(score, groups, share) for score in scores.T]
+        return replace(record, limits=np.array(limits))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def nearest(self, points: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Find the training images nearest to new ones.
+
+        Parameters
+        ----------
+        points : ndarray of shape (m, d)
+            As `project_vectors` returns them.
+
+        Returns
+        -------
+        rows : ndarray of int, shape (m, k)
+            Of the nearest three, or all if there are fewer, nearest first.
+        novelty : ndarray of float, shape (m,)
+            Distance or emptiness, each divided by its limit, whichever is more: above 1, the image
+            is unlike the training images.
+        """
+        rows, novelty = [np.empty((0, min(N_NEAREST, len(self))), np.intp)], [np.empty(0)]
+        limits = np.maximum(self.limits, np.finfo(np.float64).tiny)
+        for found in self._distances(points):
+            rows.append(found.rows)
+            novelty.append((self._scores(found) / limits).max(axis=1))
+        return np.concatenate(rows), np.concatenate(novelty)
+
+    def contains(self, digests: Sequence[str]) -> NDArray[np.bool_]:
+        """Return which images have the pixels of a training image.
+
+        Parameters
+        ----------
+        digests : sequence of m str
+            Of their pixels, in hexadecimal: see :class:`hypervlad.images.Micrograph`.
+
+        Returns
+        -------
+        ndarray of bool, shape (m,)
+        """
+        known = {row.tobytes() for row in self.digests}
+        return np.array([bytes.fromhex(each) in known for each in digests], dtype=bool)
+
+    def warn_of_known(self, digests: Sequence[str]) -> None:
+        """Warn of images to be tested that have the pixels of training images.
+
+        Parameters
+        ----------
+        digests : sequence of m str
+            As for `contains`.
+
+        Warns
+        -----
+        TrainingImagesWarning
+        """
+        n_known = int(self.contains(digests).sum())
+        if n_known:
+            warnings.warn(
+                f"{n_known} of {len(digests)} images are training images (the same pixels), so the "
+                "result is too good for new images",
+                TrainingImagesWarning,
+                stacklevel=3,
+            )
+
+    def _distances(
+        self, points: NDArray[np.float32], groups: NDArray[np.intp] | None = None
+    ) -> Iterator[_Distances]:
+        """Yield the distances of blocks of points.
+
+        If `groups` are given, the points are those of the training images, and images of the same
+        group are left out. A distance is infinite if there is no other image.
+        """
+        classes = np.unique(self.labels)
+        start = 0
+        if not len(points):
+            return
+        for block in pairwise_distances_chunked(points, self.points, working_memory=DISTANCES_MB):
+            stop = start + len(block)
+            distances = np.asarray(block, dtype=np.float64)
+            if groups is not None:
+                distances[groups[start:stop, None] == groups[None]] = np.inf
+            rows, near = _smallest(distances)
+            by_class = [
+                _mean_of_finite(_smallest(distances[:, self.labels == label])[1])
+                for label in classes
+            ]
+            yield _Distances(
+                rows, near[:, 0], np.stack(by_class, axis=1), self._to_empty(points[start:stop])
+            )
+            start = stop
+
+    def _to_empty(self, points: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return distances to the nearest image without content; infinite if there is none."""
+        if not len(self.empty):
+            return np.full(len(points), np.inf)
+        blocks = pairwise_distances_chunked(points, self.empty, working_memory=DISTANCES_MB)
+        return np.concatenate([block.min(axis=1) for block in blocks]).astype(np.float64)
+
+    def _scores(self, found: _Distances) -> NDArray[np.float64]:
+        """Return distance and emptiness, shape (m, 2)."""
+        distance = (found.by_class / self.usual).min(axis=1)
+        emptiness = np.zeros(len(distance))
+        if len(self.empty):
+            emptiness = found.to_nearest / np.maximum(found.to_empty, _MIN_DISTANCE)
+        return np.stack([distance, emptiness], axis=1)
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return header and arrays."""
+        labels, _ = Labels(distinct=False).pack(self.labels, include_backbone=False)
+        header = {
+            "names": self.names,
+            "labels": labels,
+            "n_features": self.n_features,
+            "limits": [_LIMIT.pack(limit, include_backbone=False)[0] for limit in self.limits],
+        }
+        return header, {name: getattr(self, name) for name in _ARRAYS}
+
+    @classmethod
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> TrainingImages:
+        """Undo `to_state`; ValueError if the arrays do not fit together."""
+        found = {name: field.checked(arrays[name], name) for name, field in _ARRAYS.items()}
+        training = cls(
+            names=list(Values(str).unpack(header["names"], {})),
+            labels=Labels(distinct=False).unpack(header["labels"], {}),
+            limits=np.array([_LIMIT.unpack(limit, {}) for limit in header["limits"]]),
+            n_features=Value(int, Integer(1)).unpack(header["n_features"], {}),
+            **found,
+        )
+        lengths = {len(found[name]) for name in ("groups", "positions", "digests", "points")}
+        if lengths | {len(training)} != {len(training.names)}:
+            raise ValueError("the record of the training images is damaged")
+        if training.limits.shape != (2,) or not (training.limits >= 0).all():
+            raise ValueError("the record of the training images is damaged: its limits")
+        if len(training.usual) != len(np.unique(training.labels)):
+            raise ValueError("the record of the training images is damaged: usual distances")
+        if training.digests.shape[1] != _DIGEST_BYTES:
+            raise ValueError("the record of the training images is damaged: its digests")
+        return training
+
+    def check(self, n_features: int) -> None:
+        """Raise a ValueError unless the points are projections of vectors of so many features."""
+        if self.n_features != n_features:
+            raise ValueError(
+                f"the training images have {self.n_features} features where the encoder gives "
+                f"{n_features}"
+            )
+        width = min(n_features, _N_DIRECTIONS)
+        if not self.points.shape[1] == self.empty.shape[1] == width:
+            raise ValueError("the record of the training images is damaged: its points")
+
+
+@dataclass(frozen=True, eq=False)
+class _Distances:
+    """Of m images: rows of the nearest training images (m, k), and distances.
+
+    To the nearest image (m,), the mean of those to the nearest three of each class (m, n_classes),
+    and to the nearest image without content (m,).
+    """
+
+    rows: NDArray[np.intp]
+    to_nearest: NDArray[np.float64]
+    by_class: NDArray[np.float64]
+    to_empty: NDArray[np.float64]
+
+
+_LIMIT = Value(float, may_be_infinite=True)
+_ARRAYS = {
+    "groups": Array("int64", 1),
+    "positions": Array("int64", 1, at_least=0),
+    "digests": Array("uint8", 2),
+    "points": Array("float32", 2, -_MAX_POINT, _MAX_POINT),
+    "empty": Array("float32", 2, -_MAX_POINT, _MAX_POINT),
+    "usual": Array("float64", 1, at_least=_MIN_DISTANCE),
+}
+
+
+def digests_of(hexadecimal: Sequence[str]) -> NDArray[np.uint8]:
+    """Return SHA-256 digests as bytes, shape (n, 32)."""
+    joined = bytes.fromhex("".join(hexadecimal))
+    return np.frombuffer(joined, dtype=np.uint8).reshape(-1, _DIGEST_BYTES)
+
+
+def project_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Project vectors (n, p) onto 1,024 fixed random directions; (n, p) if p is less.
+
+    Distances change by about 2 %. Random signs, a cosine transform, and a random choice of its
+    coefficients (N. Ailon and B. Chazelle, "The fast Johnson-Lindenstrauss transform and
+    approximate nearest neighbors", SIAM Journal on Computing 39, 2009). The random numbers are
+    those of NumPy's RandomState, which never change.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> project_vectors(np.ones((2, 5000))).shape
+    (2, 1024)
+    """
+    n_features = vectors.shape[1]
+    if n_features <= _N_DIRECTIONS:
+        return vectors.astype(np.float32)
+    rng = np.random.RandomState(0)
+    signs = np.where(rng.randint(0, 2, n_features) == 0, -1, 1).astype(np.float32)
+    chosen = rng.permutation(n_features)[:_N_DIRECTIONS]
+    scale = np.sqrt(n_features / _N_DIRECTIONS)
+    projected = np.empty((len(vectors), _N_DIRECTIONS), dtype=np.float32)
+    for row, vector in enumerate(vectors):  # one by one: a transform of all would double the memory
+        projected[row] = scale * dct(signs * vector, norm="ortho")[chosen]
+    return projected
+
+
+@functools.cache
+def empty_images() -> tuple[NDArray[np.float32], ...]:
+    """Return images without content, shape (256, 256): constant ones and noise.
+
+    The noise has spectra from white noise to that of clouds, and two contrasts.
+    """
+    constant = [np.full((_EMPTY_SIZE, _EMPTY_SIZE), grey) for grey in (0, 0.25, 0.5, 0.75, 1)]
+    rng = np.random.RandomState(0)
+    noise = [
+        0.5 + contrast * _noise(rng, exponent)
+        for exponent in (0, 0.5, 1, 1.5, 2)
+        for contrast in (0.08, 0.2)
+    ]
+    return tuple(np.clip(image, 0, 1).astype(np.float32) for image in (*constant, *noise))
+
+
+def empty_vectors(encoder: HypercolumnVLAD) -> NDArray[np.float32]:
+    """Return the vectors (m, n_features) of images without content."""
+    # They are pixels in [0, 1] already, whatever the options for the user's files.
+    own = replace(
+        encoder.loader(), read_options=ReadOptions(), pixel_size=None, memory=None, verbose=False
+    )
+    encoded = encode_images(
+        list(empty_images()), own, encoder.batch_encoder(), encoder.n_features_out_
+    )
+    return encoded.vectors
+
+
+def _noise(rng: np.random.RandomState, exponent: float) -> NDArray[np.float64]:
+    """Return noise of variance 1, its amplitudes falling with a power of the frequency."""
+    frequency = np.hypot(
+        np.fft.fftfreq(_EMPTY_SIZE)[:, None], np.fft.rfftfreq(_EMPTY_SIZE)[None, :]
+    )
+    frequency[0, 0] = np.inf
+    spectrum = np.fft.rfft2(rng.normal(size=(_EMPTY_SIZE, _EMPTY_SIZE))) / frequency**exponent
+    noise = np.fft.irfft2(spectrum, s=(_EMPTY_SIZE, _EMPTY_SIZE))
+    return np.asarray(noise / noise.std())
+
+
+def relative_names(images: Sequence[Any]) -> list[str]:
+    """Name files by their paths relative to the common folder of all; arrays have the name ""."""
+    paths = [
+        Path(os.path.abspath(image)) if isinstance(image, str | os.PathLike) else None
+        for image in images
+    ]
+    parents = [path.parent for path in paths if path is not None]
+    try:
+        root = Path(os.path.commonpath(parents)) if parents else Path()
+    except ValueError:  # two drives of Windows
+        return ["" if path is None else path.name for path in paths]
+    return ["" if path is None else path.relative_to(root).as_posix() for path in paths]
+
+
+def _usual(
+    distances: NDArray[np.float64], own: NDArray[np.intp], n_classes: int
+) -> NDArray[np.float64]:
+    """Return the median distance of each class; the median of all for a class of one group."""
+    finite = np.isfinite(distances)
+    overall = float(np.median(distances[finite])) if finite.any() else 1.0
+    usual = [
+        float(np.median(distances[finite & (own == code)]))
+        if (finite & (own == code)).any()
+        else overall
+        for code in range(n_classes)
+    ]
+    return np.maximum(np.array(usual), _MIN_DISTANCE)
+
+
+def _smallest(
+    distances: NDArray[np.float64],
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return columns and values of the smallest three of each row, smallest first."""
+    k = min(N_NEAREST, distances.shape[1])
+    columns = np.argpartition(distances, k - 1, axis=1)[:, :k]
+    near = np.take_along_axis(distances, columns, axis=1)
+    order = np.argsort(near, axis=1, kind="stable")
+    return np.take_along_axis(columns, order, axis=1), np.take_along_axis(near, order, axis=1)
+
+
+def _mean_of_finite(near: NDArray[np.float64]) -> NDArray[np.float64]:
+    finite = np.isfinite(near)
+    sums = np.where(finite, near, 0).sum(axis=1)
+    return np.where(finite.any(axis=1), sums / np.maximum(finite.sum(axis=1), 1), np.inf)

@@ -1,0 +1,242 @@
+"""What a model remembers of its training images: distances, limits, digests."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+
+from hypervlad import HypercolumnVLAD, MicrographClassifier, load
+from hypervlad.classifier import TrainingImages, TrainingImagesWarning
+from hypervlad.classifier.novelty import (
+    digests_of,
+    empty_images,
+    empty_vectors,
+    project_vectors,
+    relative_names,
+)
+from hypervlad.conformal import weighted_limit
+from hypervlad.images import read_micrograph
+
+
+def record(
+    points: np.ndarray, labels: np.ndarray, groups: np.ndarray, empty: np.ndarray
+) -> TrainingImages:
+    n = len(points)
+    digests = np.zeros((n, 32), dtype=np.uint8)
+    return TrainingImages.of(
+        [""] * n, labels, groups, np.arange(n), digests, points, empty, points.shape[1]
+    )
+
+
+def test_projections_keep_distances() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(30, 5000)) * rng.exponential(size=5000)
+    ratio = cdist(project_vectors(vectors), project_vectors(vectors)) / np.maximum(
+        cdist(vectors, vectors), 1e-9
+    )
+    apart = ratio[np.triu_indices(30, 1)]
+    assert abs(apart.mean() - 1) < 0.02
+    assert apart.std() < 0.04
+    assert project_vectors(vectors[:0]).shape == (0, 1024)
+    few = rng.normal(size=(4, 1024))
+    assert project_vectors(few[:0]).shape == (0, 1024)
+    np.testing.assert_array_equal(project_vectors(few), few.astype(np.float32))
+
+
+def test_projections_are_linear_and_the_same_everywhere() -> None:
+    """A model file holds projections, which another version of a library must not change."""
+    line = np.linspace(-1, 1, 2000)
+    first, second = project_vectors(np.stack([line, line**2]))
+    np.testing.assert_allclose(
+        project_vectors((line + 2 * line**2)[None])[0], first + 2 * second, atol=1e-4
+    )
+    np.testing.assert_allclose(first[:3], [0.367768, 0.513906, -0.616022], atol=1e-4)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 14), st.integers(1, 5), st.integers(0, 3))
+def test_novelty_is_that_of_a_slow_search(seed: int, n: int, n_groups: int, n_empty: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(n, 4)).astype(np.float32)
+    empty = rng.normal(size=(n_empty, 4)).astype(np.float32)
+    groups = rng.integers(0, n_groups, n)
+    labels = np.array(["a", "b"])[np.r_[0, 1, rng.integers(0, 2, n - 2)]]
+    training = record(points, labels, groups, empty)
+
+    def mean_of_nearest(point: np.ndarray, others: list[int]) -> float:
+        far = sorted(float(np.linalg.norm(point - points[j])) for j in others)
+        return float(np.mean(far[:3])) if far else np.inf
+
+    def scores(point: np.ndarray, others: list[int]) -> tuple[float, float]:
+        by_class = [
+            mean_of_nearest(point, [j for j in others if labels[j] == name]) / usual[name]
+            for name in "ab"
+        ]
+        nearest = min((float(np.linalg.norm(point - points[j])) for j in others), default=np.inf)
+        to_empty = min((float(np.linalg.norm(point - each)) for each in empty), default=np.inf)
+        return min(by_class), nearest / to_empty if n_empty else 0.0
+
+    elsewhere = [[j for j in range(n) if groups[j] != groups[i]] for i in range(n)]
+    own = [
+        mean_of_nearest(points[i], [j for j in elsewhere[i] if labels[j] == labels[i]])
+        for i in range(n)
+    ]
+    finite = [value for value in own if np.isfinite(value)]
+    usual = {}
+    for name in "ab":
+        of_class = [own[i] for i in range(n) if labels[i] == name and np.isfinite(own[i])]
+        usual[name] = np.median(of_class or finite or [1.0])
+    held_out = np.array([scores(points[i], elsewhere[i]) for i in range(n)])
+    share = 0.025 if n_empty else 0.05
+    limits = [weighted_limit(column, groups, share) for column in held_out.T]
+    new = rng.normal(size=(5, 4)).astype(np.float32)
+    expected = []
+    for point in new:
+        found = scores(point, list(range(n)))
+        parts = [found[0] / limits[0], found[1] / limits[1] if n_empty else 0.0]
+        expected.append(max(parts))
+    rows, novelty = training.nearest(new)
+    np.testing.assert_allclose(novelty, expected, rtol=1e-3)
+    np.testing.assert_array_equal(rows, np.argsort(cdist(new, points), axis=1)[:, :3])
+
+
+def test_limits_are_those_of_each_class() -> None:
+    """An image near a uniform class is unlike it at a distance that is usual in a varied class."""
+    rng = np.random.default_rng(0)
+    centre = np.zeros(8)
+    centre[0] = 20
+    uniform, varied = rng.normal(0, 0.1, (60, 8)), centre + rng.normal(0, 2, (60, 8))
+    points = np.concatenate([uniform, varied]).astype(np.float32)
+    training = record(points, np.repeat(["a", "b"], 60), np.arange(120), points[:0])
+    direction = np.zeros(8)
+    direction[1] = 2
+    new = np.stack([direction, centre + direction]).astype(np.float32)
+    novelty = training.nearest(new)[1]
+    assert novelty[0] > 2
+    assert novelty[1] < 1
+
+
+def test_images_without_content_are_unlike_varied_images() -> None:
+    """They are nearer to the centre of varied images than these are to each other."""
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(200, 500)).astype(np.float32)
+    noise = rng.normal(0, 0.1, size=(10, 500)).astype(np.float32)
+    labels = np.repeat(["a", "b"], 100)
+    known = rng.normal(size=(50, 500)).astype(np.float32)
+    plain = record(points, labels, np.arange(200), points[:0])
+    assert (plain.nearest(noise[5:])[1] < 1).all()
+    training = record(points, labels, np.arange(200), noise[:5])
+    assert (training.nearest(noise[5:])[1] > 1).all()
+    assert (training.nearest(known)[1] > 1).mean() < 0.15
+
+
+def test_images_without_content_are_plain_pixels(texture_images: Any) -> None:
+    images = empty_images()
+    assert all(image.shape == (256, 256) and image.dtype == np.float32 for image in images)
+    assert all(0 <= image.min() <= image.max() <= 1 for image in images)
+    assert [image.std() == 0 for image in images].count(True) == 5
+    encoder = HypercolumnVLAD(
+        "tiny",
+        weights="random",
+        image_size=16,
+        n_codewords=4,
+        layer_components=4,
+        n_samples=400,
+        random_state=0,
+        pixel_size=2.0,
+        read_options={"scaling": (0, 50)},
+    )
+    with pytest.warns(UserWarning, match="pixel size"):
+        encoder.fit(texture_images[0])
+    found = empty_vectors(encoder)
+    plain = HypercolumnVLAD.from_state(*encoder.to_state())
+    plain.fitted_params_ = dataclasses.replace(
+        encoder.fitted_params_, pixel_size=None, read_options=type(encoder.loader().read_options)()
+    )
+    np.testing.assert_allclose(found, plain.transform(images), atol=1e-5)
+
+
+def test_names_are_those_below_the_common_folder(tmp_path: Path) -> None:
+    paths = [tmp_path / "a" / "x.png", str(tmp_path / "b" / "c" / "y.png")]
+    assert relative_names(paths) == ["a/x.png", "b/c/y.png"]
+    assert relative_names([paths[0], np.zeros((2, 2))]) == ["x.png", ""]
+    assert relative_names([np.zeros((2, 2))]) == [""]
+
+
+# --- of the classifier --------------------------------------------------------------------------
+
+
+def test_training_images_are_recognised_by_their_pixels(
+    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    model.fit(images[2:], labels[2:])
+    assert model.classify(images).in_training.tolist() == [False] * 2 + [True] * 22
+    model.save(tmp_path / "m.hvlad")
+    again = load(tmp_path / "m.hvlad")
+    assert again.classify(images).in_training.tolist() == [False] * 2 + [True] * 22
+    own = [read_micrograph(image).digest for image in images[2:]]
+    np.testing.assert_array_equal(again.training_.digests, digests_of(own))
+    changed = images[5].copy()
+    changed[0, 0] += 0.01
+    assert not model.classify([changed]).in_training[0]
+
+
+def test_calibration_images_are_training_images_too(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    images, labels = texture_images
+    model.set_params(calibration_size=0.25).fit(images, labels)
+    assert model.n_images_ < len(images)
+    assert model.classify(images).in_training.all()
+
+
+def test_a_score_on_training_images_warns(model: MicrographClassifier, texture_images: Any) -> None:
+    images, labels = texture_images
+    model.fit(images[3:], labels[3:])
+    with pytest.warns(TrainingImagesWarning, match=r"^21 of 24 images are training images"):
+        accuracy = model.score(images, labels)
+    assert accuracy == (model.predict(images) == labels).mean()
+    model.score(images[:3], labels[:3])  # a warning would be an error
+
+
+def test_equal_images_of_different_labels_are_listed(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    images, labels = texture_images
+    other = labels[1]
+    assert other != labels[0]
+    copies = [*images, images[0], images[4]]
+    with pytest.warns(UserWarning, match="different labels") as warned:
+        model.fit(copies, [*labels, other, labels[4]])
+    (message,) = [str(w.message) for w in warned if "different labels" in str(w.message)]
+    assert f"image 0 ({labels[0]}) = image 24 ({other})." in message
+    assert "image 4" not in message
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"usual": np.ones(9)}, "usual distances"),
+        ({"digests": np.zeros((24, 31), dtype=np.uint8)}, "digests"),
+        ({"digests": np.zeros((2, 32), dtype=np.uint8)}, "damaged"),
+        ({"empty": np.zeros((2, 3), dtype=np.float32)}, "points"),
+        ({"usual": np.zeros(3)}, "usual"),
+    ],
+)
+def test_a_damaged_record_is_refused(
+    model: MicrographClassifier, texture_images: Any, change: dict[str, np.ndarray], message: str
+) -> None:
+    header, arrays = model.fit(*texture_images).to_state()
+    damaged = arrays | {f"training_.{name}": value for name, value in change.items()}
+    with pytest.raises(ValueError, match=message):
+        MicrographClassifier.from_state(header, damaged)
+    header["fitted"]["training_"]["state"]["limits"] = [1.0]
+    with pytest.raises(ValueError, match="limits"):
+        MicrographClassifier.from_state(header, arrays)
