@@ -17,6 +17,7 @@ from benchmarks.accuracy.tables import front_table as front_accuracy
 from benchmarks.alignment import tables as alignment
 from benchmarks.common.results import BENCHMARKS, RESULTS, load_result, measured_line
 from benchmarks.common.tables import NOT_YET, with_tables
+from benchmarks.copies.tables import changes_table, cost_table, found_table
 from benchmarks.defects import tables as defects
 from benchmarks.papers import carrillo2020
 from benchmarks.papers.luo2021.tables import experiment_table, stages_table
@@ -114,6 +115,11 @@ def pages() -> dict[Path, dict[str, str]]:
             "unseen": of_all("defects/unseen_*.json", defects.unseen_section),
             "factors": of_all("defects/factors_*.json", defects.factors_section),
             "map-speed": of_one("defects/speed.json", defects.speed_table),
+        },
+        BENCHMARKS / "copies" / "README.md": {
+            "copies": of_all("copies/found_*.json", found_table),
+            "copies-changes": of_all("copies/found_*.json", changes_table),
+            "copies-cost": of_all("copies/cost_*.json", cost_table),
         },
         BENCHMARKS / "alignment" / "README.md": {
             "alignment": of_one("alignment/alignment.json", alignment.alignment_section),

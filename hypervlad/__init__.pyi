@@ -11,7 +11,12 @@ from .extraction import extract_features, load_features, plan_extraction
 from .images import ImageReadError, Micrograph, read_image, read_micrograph
 from .modelfile import ModelFileError
 from .models import load
-from .synthetic import make_nanofibre_images, make_nanowire_images, make_tem_images
+from .synthetic import (
+    make_lattice_images,
+    make_nanofibre_images,
+    make_nanowire_images,
+    make_tem_images,
+)
 
 __all__ = [
     "AlignmentClassifier",
@@ -31,6 +36,7 @@ __all__ = [
     "load",
     "load_features",
     "load_image_folder",
+    "make_lattice_images",
     "make_nanofibre_images",
     "make_nanowire_images",
     "make_tem_images",

@@ -80,4 +80,4 @@ def _states(result: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, str]]
         size = f", {row['n_images']:,} images" if "n_images" in row else ""
         yield f"{name} ({where}{size})", row["measured"]
     if not rows:
-        yield str(result.get("surface", "")), result["measured"]
+        yield str(result.get("surface", result.get("search", ""))), result["measured"]

@@ -16,6 +16,7 @@ PROGRAMS = [
     "accuracy.variants",
     "alignment",
     "alignment.speed",
+    "copies",
     "defects",
     "defects.factors",
     "defects.kinds",

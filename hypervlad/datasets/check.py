@@ -136,6 +136,7 @@ def check_image_folder(
         image_sizes=count_sorted([f.size for f in facts]),
         image_kinds=count_sorted([f.kind for f in facts]),
         _files=[f.file for f in facts],
+        _labels=[f.label for f in facts],
         _groups=None if group_of is None else [f.group or "" for f in facts],
     )
     by_class = _values_by_class(facts)
@@ -294,7 +295,7 @@ def _find_copies(
     if not look_for_near or len(same) < 2:
         return _worst_first(exact), []
     # One of each set of exact copies: a hundred copies would fill the list of neighbours.
-    thumbnails = np.stack([facts[members[0]].thumbnail for members in same])
+    thumbnails = [facts[members[0]].thumbnail for members in same]
     with tqdm(total=len(same), desc="Comparing", disable=not verbose, unit="image") as bar:
         pairs, similarity = find_near_copies(
             thumbnails, min_similarity=min_similarity, progress=bar.update
@@ -409,20 +410,25 @@ def _list_notes(report: FolderReport, page: int) -> list[str]:
 
 def _about_copies(report: FolderReport) -> list[str]:
     sentences = []
-    for kind, sets in (("exact", report.exact_copies), ("near", report.near_copies)):
-        contradicting = [s for s in sets if s.crosses_classes]
+    apart = report.sets_left_apart()
+    kinds = {"exact": report.exact_copies, "near": report.near_copies}
+    joined = {kind: [s for s in sets if s not in apart] for kind, sets in kinds.items()}
+    # Of exact copies in several classes, all but one must go, whatever the groups.
+    contradicting = {"exact": report.exact_copies, "near": joined["near"]}
+    for kind, sets in contradicting.items():
+        contradictions = [s for s in sets if s.crosses_classes]
         remedy = (
             "Decide which class is right and delete the others."
             if kind == "exact"
             else "Look at them: if a class is wrong, correct it; if both are right, keep them in "
             "one group (write_groups does)."
         )
-        if contradicting:
+        if contradictions:
             sentences.append(
-                f"{_sets(len(contradicting))} of {kind} copies in several classes: "
-                f"{_example(contradicting)}. {remedy}"
+                f"{_sets(len(contradictions))} of {kind} copies in several classes: "
+                f"{_example(contradictions)}. {remedy}"
             )
-    for kind, sets in (("exact", report.exact_copies), ("near", report.near_copies)):
+    for kind, sets in joined.items():
         separated = [s for s in sets if s.crosses_groups]
         if separated:
             sentences.append(
@@ -430,7 +436,7 @@ def _about_copies(report: FolderReport) -> list[str]:
                 f"{_example(separated)}. "
                 "Give them one group (write_groups does), or scores will be too good."
             )
-    for kind, sets in (("exact", report.exact_copies), ("near", report.near_copies)):
+    for kind, sets in joined.items():
         loose = [s for s in sets if not s.groups and not s.crosses_classes]
         if loose:
             sentences.append(
@@ -438,6 +444,13 @@ def _about_copies(report: FolderReport) -> list[str]:
                 "A random split puts copies on both sides: delete them, or give a file of groups "
                 "(write_groups, or --write-groups in a shell, makes one)."
             )
+    if apart:
+        sentences.append(
+            f"{_sets(len(apart))} of copies from which a class has nothing else: "
+            f"{_example(apart)}. In one group, none of its images could be held out, so "
+            "write_groups leaves them apart, and scores will be too good. Look at them: delete all "
+            "but one if they are copies, and add images of other samples."
+        )
     return sentences
 
 

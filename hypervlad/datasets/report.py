@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hypervlad.splits import linked_groups
 from hypervlad.tables import write_table
 
 _N_SHOWN = 8
@@ -105,6 +103,7 @@ class FolderReport:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _files: list[str] = field(default_factory=list, repr=False)
+    _labels: list[str] = field(default_factory=list, repr=False)
     _groups: list[str] | None = field(default=None, repr=False)
 
     @property
@@ -135,28 +134,47 @@ class FolderReport:
         """Return groups under which no split separates copies.
 
         Each set of copies becomes a group, joined with the groups of its files. Every other image
-        keeps its group, or gets its own.
+        keeps its group, or gets its own. A set that would leave a class with a single group is not
+        joined, since nothing of the class could then be held out (see `sets_left_apart`).
 
         Returns
         -------
         list of (path, group)
             One pair for each readable image, sorted by path.
         """
-        files = sorted(self._files)
-        position = {file: i for i, file in enumerate(files)}
+        codes, _ = self._join_copies()
         group_of = dict(zip(self._files, self._groups or self._files, strict=True))
-        together: list[Sequence[str]] = [s.files for s in self.exact_copies + self.near_copies]
-        members: dict[str, list[str]] = {}
-        for file, group in group_of.items():
-            members.setdefault(group, []).append(file)
-        together += members.values()
-        links = [(position[a], position[b]) for each in together for a, b in pairwise(each)]
-        codes = linked_groups(np.array(links, dtype=np.intp).reshape(-1, 2), len(files))
+        code_of = dict(zip(self._files, codes.tolist(), strict=True))
         names: dict[int, str] = {}  # a joined group is named like that of its first file
         return [
-            (file, names.setdefault(code, group_of[file]))
-            for file, code in zip(files, codes.tolist(), strict=True)
+            (file, names.setdefault(code_of[file], group_of[file])) for file in sorted(self._files)
         ]
+
+    def sets_left_apart(self) -> list[CopySet]:
+        """Return the sets of copies that `suggested_groups` does not join.
+
+        They contain all images of a class, or images of all its groups.
+        """
+        return self._join_copies()[1]
+
+    def _join_copies(self) -> tuple[NDArray[np.intp], list[CopySet]]:
+        """Number the suggested groups of the files; list the sets that were not joined."""
+        groups = np.unique(self._groups or self._files, return_inverse=True)[1].astype(np.intp)
+        labels = np.array(self._labels)
+        position = {file: i for i, file in enumerate(self._files)}
+        apart = []
+        # The surest copies first: they are joined if not all can be.
+        for copies in sorted(self.exact_copies + self.near_copies, key=lambda s: -s.similarity):
+            old = np.unique(groups[[position[file] for file in copies.files]])
+            joined = np.where(np.isin(groups, old), old[0], groups)
+            if any(
+                np.ptp(joined[labels == name]) == 0 < np.ptp(groups[labels == name])
+                for name in copies.classes
+            ):
+                apart.append(copies)
+            else:
+                groups = joined
+        return groups, apart
 
     def write_groups(self, path: str | os.PathLike[str]) -> None:
         """Write `suggested_groups` as a CSV file for `load_image_folder`."""

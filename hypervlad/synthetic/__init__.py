@@ -1,6 +1,7 @@
 """Synthetic electron micrographs with known truth, and defects that are added to any image."""
 
 from hypervlad.synthetic.image_defects import IMAGE_DEFECTS, add_defect
+from hypervlad.synthetic.lattice import make_lattice_images
 from hypervlad.synthetic.nanofibre import NANOFIBRE_DEFECTS, make_nanofibre_images
 from hypervlad.synthetic.nanowires import (
     NanowireTruth,
@@ -17,6 +18,7 @@ __all__ = [
     "NanowireTruth",
     "add_defect",
     "make_alignment_examples",
+    "make_lattice_images",
     "make_nanofibre_images",
     "make_nanowire_images",
     "make_tem_images",

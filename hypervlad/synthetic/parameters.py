@@ -6,15 +6,15 @@ import numbers
 from typing import Any
 
 
-def check_count(n: Any) -> int:
-    """Return a number of images, at least 1.
+def check_count(n: Any, name: str = "n") -> int:
+    """Return a number of images, at least 1; ``name`` is the parameter's.
 
     Raises
     ------
     ValueError
     """
     if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
-        raise ValueError(f"n={n!r}: expected the number of images, an integer of at least 1.")
+        raise ValueError(f"{name}={n!r}: expected the number of images, an integer of at least 1.")
     return int(n)
 
 

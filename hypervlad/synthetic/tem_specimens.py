@@ -81,7 +81,7 @@ def tube_thickness(
     bend = tangents[..., 1] * turns[..., 0] - tangents[..., 0] * turns[..., 1]
     stretch = np.maximum(0, spacing[..., None] - bend[..., None] * offset)
     area = stretch * (local_radius * (2 / n_across))[..., None] * chord / float(radius.mean())
-    return _splat(shape, rows, cols, area)
+    return splat(shape, rows, cols, area)
 
 
 def particle_thickness(
@@ -165,13 +165,24 @@ def _chord(
     return chord.astype(np.float32)
 
 
-def _splat(
+def splat(
     shape: tuple[int, int],
     rows: NDArray[np.float32],
     cols: NDArray[np.float32],
     weight: NDArray[np.float32],
 ) -> FloatMap:
-    """Add weights to an image, each distributed over its four neighbouring pixels."""
+    """Add weights to an empty image, each distributed over its four neighbouring pixels.
+
+    Parameters
+    ----------
+    shape : (int, int)
+    rows, cols, weight : arrays of any one shape
+        Positions in pixels, those outside the frame are left out, and weights over 0.
+
+    Returns
+    -------
+    array of shape ``shape``, float32
+    """
     height, width = shape
     inside = (rows >= 0) & (rows < height - 1) & (cols >= 0) & (cols < width - 1) & (weight > 0)
     rows, cols, weight = rows[inside], cols[inside], weight[inside]

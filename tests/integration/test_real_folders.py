@@ -44,16 +44,27 @@ def test_micrographs_of_papers():
     report = check_image_folder(folder, folder / "groups.csv")
     assert report.n_images == 494
     assert report.bad_files == report.exact_copies == []
-    assert not any(s.crosses_groups for s in report.near_copies)
+    # Two papers show one round dark particle each, of different sizes.
+    assert sum(s.crosses_groups for s in report.near_copies) <= 1
     assert 5 <= len(report.near_copies) <= 20
 
 
 def test_nanofibre_near_copies_are_of_one_sample():
     folder = DATA / "nanofibre"
     report = check_image_folder(folder, folder / "groups.csv")
-    assert report.ok, report.problems
-    assert 6 <= len(report.near_copies) <= 10
-    assert not any(s.crosses_groups or s.crosses_classes for s in report.near_copies)
+    assert 6 <= len(report.near_copies) <= 20
+    assert not any(s.crosses_groups for s in report.near_copies)
+    # Two views that overlap in a third, one of them with a defect.
+    (across,) = (s for s in report.near_copies if s.crosses_classes)
+    assert [Path(file).stem for file in across.files] == ["psnppy4_09", "psnppy4_10"]
+
+
+def test_neighbouring_crops_of_steel_are_found():
+    """Many of the published images are crops that overlap: neighbours by number, one surface."""
+    report = check_image_folder(DATA / "neu_steel")
+    assert 25 <= len(report.near_copies) <= 45
+    assert max(len(s.files) for s in report.near_copies) <= 6
+    assert not any(s.crosses_classes for s in report.near_copies)
 
 
 def test_magnetic_tiles_under_several_lights_are_one_set():
@@ -79,7 +90,7 @@ def test_planted_copies_among_real_images(name):
             copies.append(make_thumbnail(np.ascontiguousarray(copy)))
         else:
             thumbnails.append(make_thumbnail(image))
-    pairs, _ = find_near_copies(np.stack(thumbnails + copies))
+    pairs, _ = find_near_copies(thumbnails + copies)
     found = {(int(i), int(j)) for i, j in pairs}
     hits = [(i, len(images) + k) in found for k, i in enumerate(planted)]
-    assert np.mean(hits) >= 0.9
+    assert np.mean(hits) >= 0.95

@@ -15,6 +15,7 @@ from hypervlad.datasets import (
     check_image_folder,
     compare_image_folders,
     load_image_folder,
+    make_lattice_images,
     make_tem_images,
 )
 from hypervlad.images import ReadOptions
@@ -162,8 +163,9 @@ def test_groups_are_counted_and_a_class_of_one_group_is_a_problem(clean):
 def test_blank_images_small_and_empty_classes_and_strays(clean, tem):
     save(np.full((96, 96), 0.5), clean / "a" / "blank.png")
     save(np.full((96, 96), 0.4), clean / "b" / "blank.png")
-    save(tem[0][::-1], clean / "c" / "one.png")
-    save(tem[1][::-1], clean / "stray.png")
+    more = make_tem_images(2, size=96, random_state=22)[0]
+    save(more[0], clean / "c" / "one.png")
+    save(more[1], clean / "stray.png")
     (clean / "d").mkdir()
     report = check_image_folder(clean)
     assert report.blank_files == ["a/blank.png", "b/blank.png"]
@@ -194,8 +196,8 @@ def test_kind_and_size_that_tell_the_class(tmp_path, tem):
 
 def test_mixed_kinds_in_every_class_are_only_a_note(clean, tem):
     for name in ("a", "b"):
-        colour = np.random.default_rng(len(name)).integers(0, 255, (96, 96, 3), dtype=np.uint8)
-        Image.fromarray(colour if name == "a" else colour[::-1, ::-1]).save(clean / name / "c.png")
+        colour = np.random.default_rng(ord(name)).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+        Image.fromarray(colour).save(clean / name / "c.png")
     report = check_image_folder(clean)
     assert report.ok, report.problems
     assert report.image_kinds == {"uint8 grey": 12, "uint8 colour": 2}
@@ -274,6 +276,52 @@ def test_suggested_groups_without_groups_given(clean, tem):
     groups = dict(check_image_folder(clean).suggested_groups())
     assert groups["a/00.png"] == groups["b/shifted.png"]
     assert len(set(groups.values())) == 12
+
+
+def test_no_class_is_left_with_a_single_group(tmp_path, tem):
+    """All images of class b are copies: one group of them could not be split."""
+    for i, image in enumerate(tem[:6]):
+        save(image, tmp_path / "a" / f"{i}.png")
+    for i in range(3):
+        save(tem[6][i : 80 + i, 2 * i : 80 + 2 * i], tmp_path / "b" / f"{i}.png")
+    save(tem[0][3:, 2:], tmp_path / "a" / "again.png")
+    report = check_image_folder(tmp_path)
+    in_b = report.near_copies[1]
+    assert in_b.files == ("b/0.png", "b/1.png", "b/2.png")
+    assert report.sets_left_apart() == [in_b]
+    groups = dict(report.suggested_groups())
+    assert groups["a/0.png"] == groups["a/again.png"]
+    assert len({groups[file] for file in in_b.files}) == 3
+    about = [problem for problem in report.problems if "b/0.png" in problem]
+    assert len(about) == 1
+    assert "1 set of copies from which a class has nothing else: b/0.png = b/1.png" in about[0]
+    assert "delete all but one" in about[0]
+    save(tem[7], tmp_path / "b" / "other.png")
+    more = check_image_folder(tmp_path)
+    assert more.sets_left_apart() == []
+    assert len({dict(more.suggested_groups())[file] for file in in_b.files}) == 1
+
+
+def test_copies_that_link_the_only_two_groups_of_a_class_stay_in_both(clean, tem):
+    """A set across groups is not joined where the class would have one group."""
+    save(tem[0][2:, 3:], clean / "a" / "shifted.png")
+    of = {f"{i:02d}": "first" for i in range(0, 12, 2)} | {"shifted": "second"}
+    report = check_image_folder(clean, write_groups(clean, **of))
+    assert report.near_copies == report.sets_left_apart()
+    assert {group for file, group in report.suggested_groups() if file[0] == "a"} == {
+        "first",
+        "second",
+    }
+    assert not any("write_groups does" in problem for problem in report.problems)
+
+
+def test_a_folder_of_one_lattice_is_no_set_of_copies(tmp_path):
+    images, _ = make_lattice_images(12, images_per_sample=12, size=160, random_state=4)
+    for i, image in enumerate(images):
+        save(image, tmp_path / "ab"[i % 2] / f"{i:02d}.png")
+    report = check_image_folder(tmp_path)
+    assert report.near_copies == []
+    assert report.ok, report.problems
 
 
 def test_unwritable_groups_leave_nothing_behind(clean, monkeypatch):

@@ -1,30 +1,23 @@
-"""Near copies: planted ones are found, images of similar objects do not count as copies."""
+"""Near copies: planted ones are found, images of similar objects or of one lattice are not."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import gaussian_filter
-from support.copies import CHANGES, SEVERAL, window, with_banner
+from support.copies import CHANGES, SEVERAL, jpeg, window, with_banner
 
-from hypervlad.datasets import make_tem_images
-from hypervlad.datasets.copies import (
-    _similarity,
-    find_near_copies,
-    group_copies,
-    make_thumbnail,
-    position_descriptor,
-    spectrum_descriptor,
-    unit_rows,
-)
+from hypervlad.datasets import copies, make_lattice_images, make_nanofibre_images, make_tem_images
+from hypervlad.datasets.copies import find_near_copies, group_copies, make_thumbnail
+from hypervlad.datasets.registration import Registration, Transformation
 
 
 @functools.cache
 def tem_images_once():
-    """Sixty synthetic images; a fixture would be printed in full for each hypothesis example."""
-    return make_tem_images(60, size=160, random_state=3)[0]
+    """Thirty synthetic images; a fixture would be printed in full for each hypothesis example."""
+    return make_tem_images(30, size=160, random_state=3)[0]
 
 
 @pytest.fixture
@@ -34,14 +27,14 @@ def tem_images():
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_planted_copies_are_found_and_nothing_else(tem_images, change):
-    planted = range(0, 60, 5)
+    planted = range(0, 30, 3)
     thumbnails = [make_thumbnail(image) for image in tem_images]
     for i in planted:
         original, copy = CHANGES[change](tem_images[i])
         thumbnails[i] = make_thumbnail(original)
         thumbnails.append(make_thumbnail(np.ascontiguousarray(copy)))
-    pairs, similarity = find_near_copies(np.stack(thumbnails))
-    expected = {(i, 60 + k) for k, i in enumerate(planted)}
+    pairs, similarity = find_near_copies(thumbnails)
+    expected = {(i, 30 + k) for k, i in enumerate(planted)}
     found = {(int(i), int(j)) for i, j in pairs}
     assert found - expected == set()
     # Several changes at once may hide a picture that is little more than noise.
@@ -50,45 +43,76 @@ def test_planted_copies_are_found_and_nothing_else(tem_images, change):
     assert (similarity <= 1.001).all()
 
 
-# Found by exploration. Registration moves the second image onto the first, never the other way.
-ORDER = "the similarity of a pair depends on the order of its images"
-
-
 @settings(max_examples=30, deadline=None)
 @given(
     top=st.integers(-8, 8),
     left=st.integers(-8, 8),
     gain=st.floats(0.2, 1.0),
     offset=st.floats(0.0, 0.3),
-    which=st.integers(0, 59),
+    which=st.integers(0, 29),
 )
-@example(top=-8, left=-7, gain=1.0, offset=0.0, which=21).xfail(raises=AssertionError, reason=ORDER)
-@example(top=-7, left=8, gain=1.0, offset=0.0, which=28).xfail(raises=AssertionError, reason=ORDER)
+# Found by exploration.
+@example(top=-8, left=-7, gain=1.0, offset=0.0, which=21)
+@example(top=-7, left=8, gain=1.0, offset=0.0, which=28)
 def test_any_small_shift_and_contrast(top, left, gain, offset, which):
     image = tem_images_once()[which]
     first = make_thumbnail(window(image, 0, 0))
     second = make_thumbnail(offset + np.float32(gain) * window(image, top, left))
-    pair = [t[None].astype(np.float32) for t in (first, second)]
-    assert _similarity(*pair)[0] > 0.78
-    assert _similarity(*pair[::-1])[0] == pytest.approx(_similarity(*pair)[0], abs=0.05)
+    _, (similarity,) = find_near_copies([first, second])
+    assert similarity > 0.85
+    _, (reverse,) = find_near_copies([second, first])
+    assert reverse == pytest.approx(similarity, abs=0.05)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    down=st.integers(-64, 64),
+    right=st.integers(-64, 64),
+    turns=st.integers(0, 3),
+    mirror=st.booleans(),
+    which=st.integers(0, 4),
+)
+def test_any_turn_mirror_and_shift_by_up_to_40_percent(down, right, turns, mirror, which):
+    image = large_images_once()[which]
+    copy = np.rot90(window(image, down, right, margin=64), turns)
+    thumbnails = [make_thumbnail(window(other, 0, 0, margin=64)) for other in large_images_once()]
+    thumbnails.append(make_thumbnail(copy[::-1] if mirror else copy))
+    pairs, _ = find_near_copies(thumbnails)
+    assert pairs.tolist() == [[which, 5]]
+
+
+@functools.cache
+def large_images_once():
+    """Five images with structure everywhere: shifted ones overlap in more than background."""
+    return make_nanofibre_images(5, defective=0, size=288, random_state=5)[0]
+
+
+@pytest.mark.parametrize("per_sample", [4, 16])
+def test_images_of_one_lattice_are_no_copies_but_its_copies_are_found(per_sample):
+    images, _ = make_lattice_images(16, images_per_sample=per_sample, random_state=2)
+    planted = range(0, 16, 4)
+    copies = [jpeg(window(images[i], 3, -4), 85) for i in planted]
+    originals = [window(image, 0, 0) if i in planted else image for i, image in enumerate(images)]
+    pairs, _ = find_near_copies([make_thumbnail(image) for image in originals + copies])
+    assert pairs.tolist() == [[i, 16 + k] for k, i in enumerate(planted)]
 
 
 @pytest.mark.slow  # draws and compares 150 images
 def test_different_images_are_no_copies():
     images, _ = make_tem_images(150, size=96, random_state=11)
-    pairs, _ = find_near_copies(np.stack([make_thumbnail(image) for image in images]))
+    pairs, _ = find_near_copies([make_thumbnail(image) for image in images])
     assert len(pairs) == 0
 
 
 def test_same_banner_makes_no_copies(tem_images):
-    thumbnails = np.stack([make_thumbnail(with_banner(image)) for image in tem_images])
+    thumbnails = [make_thumbnail(with_banner(image)) for image in tem_images]
     assert len(find_near_copies(thumbnails)[0]) == 0
 
 
 def test_more_copies_of_one_image_than_neighbours_stay_one_set(tem_images):
     burst = [window(tem_images[0], shift, -shift) for shift in range(-8, 9)]
     others = [window(image, 0, 0) for image in tem_images[1:20]]
-    thumbnails = np.stack([make_thumbnail(image) for image in burst + others])
+    thumbnails = [make_thumbnail(image) for image in burst + others]
     pairs, _ = find_near_copies(thumbnails)
     assert group_copies(pairs, len(thumbnails)) == [list(range(len(burst)))]
 
@@ -97,14 +121,14 @@ def test_noise_and_blank_images_are_no_copies():
     rng = np.random.default_rng(0)
     images = [rng.random((80, 80), dtype=np.float32) for _ in range(30)]
     images += [np.full((80, 80), level, np.float32) for level in (0.0, 0.5, 0.5, 1.0)]
-    thumbnails = np.stack([make_thumbnail(image) for image in images])
-    assert not thumbnails[30:].any()
+    thumbnails = [make_thumbnail(image) for image in images]
+    assert not np.any(thumbnails[30:])
     assert len(find_near_copies(thumbnails)[0]) == 0
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3])
 def test_few_images(tem_images, n):
-    thumbnails = np.array([make_thumbnail(tem_images[0])] * n).reshape(-1, 64, 64)
+    thumbnails = [make_thumbnail(tem_images[0])] * n
     pairs, similarity = find_near_copies(thumbnails)
     assert len(pairs) == len(similarity) == n * (n - 1) // 2
     assert all(i < j for i, j in pairs)
@@ -112,22 +136,9 @@ def test_few_images(tem_images, n):
 
 def test_progress_counts_every_image(tem_images):
     seen = []
-    find_near_copies(
-        np.stack([make_thumbnail(image) for image in tem_images]), progress=seen.append
-    )
-    assert sum(seen) == 60
-
-
-def test_blocks_do_not_change_the_result(tem_images, monkeypatch):
-    images = [window(image, 0, 0) for image in tem_images]
-    images += [window(image, 2, 3) for image in tem_images[:30]]
-    thumbnails = np.stack([make_thumbnail(image) for image in images])
-    whole = find_near_copies(thumbnails)
-    monkeypatch.setattr("hypervlad.datasets.copies._BLOCK", 7)
-    pieces = find_near_copies(thumbnails)
-    np.testing.assert_array_equal(whole[0], pieces[0])
-    np.testing.assert_allclose(whole[1], pieces[1], atol=1e-5)
-    assert len(whole[0]) >= 28
+    thumbnails = [make_thumbnail(image) for image in tem_images]
+    find_near_copies(thumbnails, progress=seen.append)
+    assert sum(seen) == 30
 
 
 def test_thumbnail_of_colour_and_tiny_images():
@@ -135,21 +146,38 @@ def test_thumbnail_of_colour_and_tiny_images():
     grey = rng.random((50, 70), dtype=np.float32)
     colour = np.repeat(grey[..., None], 3, axis=2)
     assert np.abs(make_thumbnail(grey).astype(int) - make_thumbnail(colour)).max() <= 1
-    assert make_thumbnail(np.ones((1, 1), np.float32)).shape == (64, 64)
+    assert make_thumbnail(np.ones((1, 1), np.float32)).shape == (160, 160)
+    assert make_thumbnail(grey).shape == (135, 189)
 
 
-def test_descriptors():
-    """The spectrum is invariant to shifts; unit rows have unit length or are 0."""
-    rng = np.random.default_rng(2)
-    base = gaussian_filter(rng.standard_normal((90, 90)), 2) * 200
-    pair = np.stack([base[10:74, 10:74], base[4:68, 15:79]])
-    thumbnails = np.clip(pair, -127, 127).astype(np.int8)
-    spectra = unit_rows(spectrum_descriptor(thumbnails))
-    assert spectra[0] @ spectra[1] > 0.9
-    positions = position_descriptor(thumbnails)
-    assert positions[0] @ positions[1] < 0.8
-    assert np.linalg.norm(positions, axis=1) == pytest.approx([1, 1], abs=1e-4)
-    assert not unit_rows(np.ones((1, 5), np.float32)).any()
+def test_a_doubtful_pair_chains_no_sets(tem_images, monkeypatch):
+    """A pair that is only just similar counts only if other copies of the two images agree."""
+    sets = [[window(tem_images[i], 2 * k, -k) for k in range(4)] for i in (3, 7)]
+    thumbnails = [make_thumbnail(image) for image in sets[0] + sets[1]]
+    genuine = copies.register
+
+    def doubtful(first, second, start):
+        match = genuine(first, second, start)
+        ends = [next(i for i, t in enumerate(thumbnails) if t is end) for end in pending[-1]]
+        if sorted(ends) == [0, 4]:
+            return Registration(0.85, 0.9, Transformation(np.eye(2), np.zeros(2)))
+        return match
+
+    pending = []
+    whole = copies._Finder._match
+
+    def noting(self, pair, start):
+        pending.append([self.thumbnails[i] for i in pair])
+        return whole(self, pair, start)
+
+    monkeypatch.setattr(copies, "register", doubtful)
+    monkeypatch.setattr(copies._Finder, "_match", noting)
+    finder = copies._Finder(thumbnails, 0.8)
+    for i, j in itertools.combinations(range(8), 2):
+        finder.compare((i, j), Transformation(np.eye(2), np.zeros(2)))
+    assert finder.confirmed[0, 4].similarity == 0.85
+    assert not finder.supported((0, 4))
+    assert finder.supported((0, 1))
 
 
 def test_group_copies_joins_chains():

@@ -1,0 +1,1 @@
+"""Are near copies found, and nothing else?"""
