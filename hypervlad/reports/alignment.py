@@ -96,9 +96,10 @@ def write_alignment(
       the mean sides of the windows that fit into the image. ``fraction`` is a share of the area,
       ``fibre_fraction`` of the pixels with a visible direction (``fibre_share`` of the image: they
       include a margin around fibres), ``expected_fraction`` the mean of a model's
-      probabilities. Direction, order and spread of an image include the noise of its pixels; those
-      of a region come from its windows, corrected for noise. A model does not use
-      ``tolerance_deg``, which only joins regions.
+      probabilities. Directions are axes from 0 to 180 degrees: an interval may begin at 175 and end
+      at 5; if any direction is possible, it is 0 to 180. Direction, order and spread of an image
+      include the noise of its pixels; those of a region come from its windows, corrected for noise.
+      A model does not use ``tolerance_deg``, which only joins regions.
     - ``maps/NAME.orientation.tif`` (radians, 0 to pi, counter-clockwise from the +x axis) and
       ``maps/NAME.coherence.tif`` (0 to 1, 0 in the background): 32-bit floats.
     - ``maps/NAME.regions.tif``: the number of the region at each pixel, 0 outside: 16-bit
@@ -433,8 +434,10 @@ def _intervals(found: AxialStatistics | None) -> list[float | None]:
     assert found.order_interval is not None  # there are all three intervals or none
     assert found.spread_interval is not None
     mean, order, spread = found.mean_interval, found.order_interval, found.spread_interval
-    angles = [float(np.rad2deg(each)) for each in (mean.low, mean.high, spread.low, spread.high)]
-    return [*angles[:2], order.low, order.high, *angles[2:]]
+    is_any = mean.high - mean.low > np.pi - 1e-6
+    directions = [0.0, 180.0] if is_any else [_degrees(mean.low), _degrees(mean.high)]
+    spreads = [float(np.rad2deg(each)) for each in (spread.low, spread.high)]
+    return [*directions, order.low, order.high, *spreads]
 
 
 def _degrees(angle: float) -> float:

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad.classifier import Classification
 from hypervlad.tables import table_as_bytes, table_as_text
 
+_DECIMALS = 6  # of probabilities
+
 
 def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[str, list[Any]]:
     """Return the columns of the table beside the label and its probabilities.
@@ -69,7 +71,7 @@ def write_predictions(
     names : sequence of n str
         The path, or another name, of each image.
     proba : array-like of shape (n, n_classes)
-        Written with all digits.
+        Written with six decimals.
     classes : sequence of n_classes labels
     columns : mapping of str to sequence of n values, optional
 
@@ -104,11 +106,11 @@ def _table(
     columns: Mapping[str, Sequence[Any]] | None,
 ) -> tuple[list[str], list[list[Any]]]:
     """Return header and rows."""
-    table, columns = np.asarray(proba), columns or {}
+    table, columns = np.asarray(proba, dtype=np.float64), columns or {}
     header = ["path", "label", "confidence", *columns, *(f"p_{name}" for name in classes)]
     rows = []
     for index, name in enumerate(names):
-        row = table[index]
+        label, shown = classes[table[index].argmax()], table[index].round(_DECIMALS)
         further = (values[index] for values in columns.values())
-        rows.append([name, classes[row.argmax()], row.max(), *further, *row])
+        rows.append([name, label, shown.max(), *further, *shown])
     return header, rows

@@ -164,6 +164,13 @@ def test_predictions_are_plain_text() -> None:
     assert stream.getvalue().encode() == table
 
 
+def test_probabilities_have_six_decimals_and_labels_all_digits() -> None:
+    """Classes that are equally probable when rounded keep their order."""
+    proba = [[0.33333330, 0.33333334, 0.33333336]]
+    row = cells(predictions_as_bytes(["a.png"], proba, ["a", "b", "c"]))[1]
+    assert row == ["a.png", "c", *4 * ["0.333333"]]
+
+
 def test_long_digits_take_no_more_time_than_their_length() -> None:
     text, started = "-" + "1" * 50_000 + "x", time.perf_counter()
     assert escaped_cell(text) == f"'{text}"
