@@ -337,6 +337,12 @@ def evaluate(
 @plain_errors
 def check(
     folder: Folder,
+    other: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[OTHER]", help="A second folder: only copies across both are reported."
+        ),
+    ] = None,
     groups: Groups = None,
     write_groups: Annotated[
         Path | None,
@@ -346,17 +352,27 @@ def check(
 ) -> None:
     """Check a labelled folder before training.
 
-    Reports unreadable files, copies (above all across classes or groups) and class counts. The exit
-    code is 0 if nothing was found, 1 if something needs your attention.
+    Reports unreadable files, copies (above all across classes or groups) and class counts; for two
+    folders, such as those for training and for a test, copies across them. The exit code is 0 if
+    nothing was found, 1 if something needs your attention.
 
     \b
     Examples:
       hypervlad check images/
+      hypervlad check images/ test_images/
       hypervlad check images/ --groups groups.csv
       hypervlad check images/ --write-groups groups.csv
     """
-    from hypervlad.datasets import check_image_folder
+    from hypervlad.datasets import check_image_folder, compare_image_folders
 
+    if other is not None:
+        if groups is not None or write_groups is not None:
+            raise ValueError("--groups and --write-groups are for one folder; give only one.")
+        compared = compare_image_folders(folder, other, verbose=not quiet)
+        echo(str(compared))
+        if not compared.ok:
+            raise typer.Exit(1)
+        return
     if write_groups is not None:
         prepare_file(write_groups)
     report = check_image_folder(folder, groups, verbose=not quiet)

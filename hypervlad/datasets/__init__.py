@@ -1,10 +1,10 @@
 """Labelled folders of images and their checks; folders of patches; synthetic images and defects."""
 
-from hypervlad.datasets.check import check_image_folder
+from hypervlad.datasets.check import check_image_folder, compare_image_folders
 from hypervlad.datasets.folder import load_image_folder
 from hypervlad.datasets.groups import ImageFolderError, ImageFolderWarning
 from hypervlad.datasets.patch_folder import load_patch_folder, write_patch_folder
-from hypervlad.datasets.report import BadFile, CopySet, FolderReport
+from hypervlad.datasets.report import BadFile, CopySet, FolderComparison, FolderReport
 from hypervlad.synthetic import (
     IMAGE_DEFECTS,
     NANOFIBRE_DEFECTS,
@@ -26,12 +26,14 @@ __all__ = [
     "TEM_FINE_CLASSES",
     "BadFile",
     "CopySet",
+    "FolderComparison",
     "FolderReport",
     "ImageFolderError",
     "ImageFolderWarning",
     "NanowireTruth",
     "add_defect",
     "check_image_folder",
+    "compare_image_folders",
     "load_image_folder",
     "load_patch_folder",
     "make_alignment_examples",

@@ -22,7 +22,13 @@ from hypervlad.datasets.copies import (
 )
 from hypervlad.datasets.folder import FolderLayout, check_classes, scan_folder
 from hypervlad.datasets.groups import ImageFolderError, load_groups, name_some
-from hypervlad.datasets.report import BadFile, CopySet, FolderReport, count_sorted
+from hypervlad.datasets.report import (
+    BadFile,
+    CopySet,
+    FolderComparison,
+    FolderReport,
+    count_sorted,
+)
 from hypervlad.images import ImageReadError, ReadOptions, read_micrographs
 
 # A class must have images on both sides of a split, and a few to learn from.
@@ -106,10 +112,7 @@ def check_image_folder(
     >>> report.ok, report.exact_copies[0].files, report.exact_copies[0].crosses_classes
     (False, ('a/1.png', 'b/1.png'), True)
     """
-    if not 0 < min_similarity <= 1:
-        raise ImageFolderError(
-            f"min_similarity={min_similarity!r}: expected a number over 0 and at most 1."
-        )
+    _check_similarity(min_similarity)
     layout = scan_folder(dir)
     group_of, group_error = _read_groups(layout, groups)
     options = options or ReadOptions()
@@ -140,6 +143,80 @@ def check_image_folder(
     report.problems = _list_problems(report, layout, group_error, by_class)
     report.notes = _list_notes(report, chosen.page or 0)
     return report
+
+
+def compare_image_folders(
+    first: str | os.PathLike[str],
+    second: str | os.PathLike[str],
+    *,
+    near_copies: bool = True,
+    min_similarity: float = MIN_SIMILARITY,
+    options: ReadOptions | None = None,
+    n_jobs: int | None = None,
+    verbose: bool = False,
+) -> FolderComparison:
+    """Find copies across two folders, such as those for training and for a test.
+
+    Parameters
+    ----------
+    first, second : path
+        Folders of images, with or without one sub-folder per class; neither inside the other.
+    near_copies, min_similarity, options, n_jobs, verbose
+        As for `check_image_folder`.
+
+    Returns
+    -------
+    FolderComparison
+        ``print`` shows it.
+
+    Raises
+    ------
+    ImageFolderError
+        A ValueError, if one is not a folder, one is inside the other, or ``min_similarity`` is out
+        of range.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from PIL import Image
+    >>> from hypervlad.datasets import compare_image_folders
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name, level in (("a/1.png", 9), ("a/2.png", 99), ("b/3.png", 9)):
+    ...         pathlib.Path(root, name).parent.mkdir(exist_ok=True)
+    ...         ramp = Image.linear_gradient("L").point(lambda v, level=level: (v * level) % 251)
+    ...         ramp.save(pathlib.Path(root, name))
+    ...     found = compare_image_folders(f"{root}/a", f"{root}/b")
+    >>> found.n_images, [[pathlib.Path(file).name for file in s.files] for s in found.exact_copies]
+    ((2, 1), [['1.png', '3.png']])
+    """
+    _check_similarity(min_similarity)
+    layouts = [scan_folder(folder) for folder in (first, second)]
+    roots = [layout.root.resolve() for layout in layouts]
+    if any(a == b or a in b.parents for a, b in (roots, roots[::-1])):
+        raise ImageFolderError(f"{first} and {second}: give two folders, neither inside the other.")
+    facts: list[_ImageFacts] = []
+    bad: list[BadFile] = []
+    counts = []
+    chosen = replace(options or ReadOptions(), page=(options or ReadOptions()).page or 0)
+    for folder, layout in zip((first, second), layouts, strict=True):
+        found, unreadable = _read_all(layout, chosen, None, n_jobs, verbose)
+        path = os.fspath(folder)
+        # The folders take the place of groups: what crosses them is a copy across.
+        facts += [replace(f, file=os.path.join(path, f.file), group=path) for f in found]
+        bad += [BadFile(os.path.join(path, each.path), each.reason) for each in unreadable]
+        counts.append(len(found))
+    exact, near = (
+        [copies for copies in sets if copies.crosses_groups]
+        for sets in _find_copies(facts, near_copies, min_similarity, verbose)
+    )
+    return FolderComparison((counts[0], counts[1]), exact, near, bad)
+
+
+def _check_similarity(min_similarity: float) -> None:
+    if not 0 < min_similarity <= 1:
+        raise ImageFolderError(
+            f"min_similarity={min_similarity!r}: expected a number over 0 and at most 1."
+        )
 
 
 def _read_groups(

@@ -237,3 +237,37 @@ def count_sorted(values: list[str]) -> dict[str, int]:
     """Count values, the most frequent first, ties by name."""
     counts = Counter(values)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+@dataclass(frozen=True)
+class FolderComparison:
+    """The copies across two folders.
+
+    Attributes
+    ----------
+    n_images : tuple of two int
+        Images of each folder that can be read.
+    exact_copies, near_copies : list of CopySet
+        Sets with files of both folders. Their paths begin with the folder.
+    bad_files : list of BadFile
+    """
+
+    n_images: tuple[int, int]
+    exact_copies: list[CopySet]
+    near_copies: list[CopySet]
+    bad_files: list[BadFile]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no copy, and every file can be read."""
+        return not (self.exact_copies or self.near_copies or self.bad_files)
+
+    def __str__(self) -> str:
+        lines = [f"{self.n_images[0]} and {self.n_images[1]} images"]
+        for kind, sets in (("exact", self.exact_copies), ("near", self.near_copies)):
+            lines.append(f"sets of {kind} copies across the folders: {len(sets)}")
+            lines += [f"  {' = '.join(copies.files)}" for copies in sets]
+        if self.bad_files:
+            lines.append(f"files that cannot be read: {len(self.bad_files)}")
+            lines += [f"  {bad.path}: {bad.reason}" for bad in self.bad_files]
+        return "\n".join(lines)

@@ -378,6 +378,21 @@ def test_evaluate_leaves_out_what_cannot_be_read(model, spoilt_folder, tmp_path)
     assert len(read_table(table)) == 24
 
 
+def test_check_compares_two_folders(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = [rng.random((32, 32)) for _ in range(8)]
+    first = write_folder(tmp_path / "first", noise[:4], ["flat", "rings"] * 2)
+    shutil.copy(first / "flat" / "00.png", first / "flat" / "again.png")  # not across
+    second = write_folder(tmp_path / "second", noise[4:], ["flat", "rings"] * 2)
+    assert "exact copies across the folders: 0" in run("check", first, second, "-q").stdout
+    shutil.copy(first / "flat" / "02.png", second / "rings" / "copy.png")
+    shown = run("check", first, second, "-q", code=1).stdout
+    assert f"{first / 'flat' / '02.png'} = {second / 'rings' / 'copy.png'}" in shown
+    assert "again.png" not in shown
+    assert "neither inside the other" in refused("check", first, first / "flat", "-q")
+    assert "only one" in refused("check", first, second, "--write-groups", tmp_path / "g.csv")
+
+
 def test_check_tells_by_its_exit_code_whether_something_was_found(tmp_path):
     rng = np.random.default_rng(0)
     noise = [rng.random((32, 32)) for _ in range(12)]

@@ -13,6 +13,7 @@ from hypervlad.datasets import (
     FolderReport,
     ImageFolderError,
     check_image_folder,
+    compare_image_folders,
     load_image_folder,
     make_lattice_images,
     make_tem_images,
@@ -366,3 +367,30 @@ def test_threads_and_progress_bar(clean, capsys):
 def test_options_reach_the_reader(clean):
     report = check_image_folder(clean, options=ReadOptions(max_pixels=100))
     assert len(report.bad_files) == 12
+
+
+def test_copies_across_two_folders_are_found(tmp_path, tem):
+    for i, image in enumerate(tem):
+        save(image, tmp_path / ("train" if i < 8 else "test") / f"{i:02d}.png")
+    train, test = tmp_path / "train", tmp_path / "test"
+    found = compare_image_folders(train, test)
+    assert found.ok
+    assert found.n_images == (8, 4)
+    save(0.2 + 0.7 * tem[0], test / "brighter.png")
+    shutil.copy(train / "01.png", test / "same.png")
+    shutil.copy(train / "02.png", train / "again.png")  # within one folder
+    (test / "broken.png").write_bytes(b"no image")
+    found = compare_image_folders(train, test)
+    assert [s.files for s in found.exact_copies] == [
+        (str(test / "same.png"), str(train / "01.png"))
+    ]
+    assert [s.files for s in found.near_copies] == [
+        (str(test / "brighter.png"), str(train / "00.png"))
+    ]
+    assert [bad.path for bad in found.bad_files] == [str(test / "broken.png")]
+    assert not found.ok
+    assert "near copies across the folders: 1" in str(found)
+    assert compare_image_folders(train, test, near_copies=False).near_copies == []
+    for pair in ((train, train), (tmp_path, test), (test, tmp_path)):
+        with pytest.raises(ImageFolderError, match="neither inside the other"):
+            compare_image_folders(*pair)
