@@ -111,6 +111,7 @@ def read_surface(folder: Path, good: str = FREE, groups: Path | None = None) -> 
         CSV file with the specimens of the images; by default, see `specimens_of`.
     """
     is_by_kind = (folder / "images").is_dir()
+    surface = folder.name if is_by_kind else f"{folder.absolute().parent.name} {folder.name}"
     paths = sorted((folder / "images").glob("*/*") if is_by_kind else folder.glob("*"))
     examples = []
     for path in paths:
@@ -124,10 +125,10 @@ def read_surface(folder: Path, good: str = FREE, groups: Path | None = None) -> 
     if not examples:
         raise SystemExit(f"{folder}: no images, and none in images/*/")
     if groups is None:
-        return Surface.of(folder.name, examples, specimens_of([path.stem for path in paths]))
+        return Surface.of(surface, examples, specimens_of([path.stem for path in paths]))
     names = load_groups(paths, folder, groups)
     _, first, number = np.unique(names, return_index=True, return_inverse=True)
-    return Surface.of(folder.name, examples, first[number])
+    return Surface.of(surface, examples, first[number])
 
 
 def specimens_of(names: Sequence[str]) -> np.ndarray:

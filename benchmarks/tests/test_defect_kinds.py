@@ -313,12 +313,12 @@ def test_variants_of_a_folder_are_stored_and_shown(
 
 
 def test_a_folder_of_defect_free_images_and_their_specimens(tmp_path: Path) -> None:
-    folder = tmp_path / "plates"
-    folder.mkdir()
+    folder = tmp_path / "steel" / "plates"
+    folder.mkdir(parents=True)
     for i, image in enumerate(plates(4, 0).images):
         Image.fromarray(np.round(255 * image.clip(0, 1)).astype(np.uint8)).save(folder / f"{i}.png")
     found = read_surface(folder)
-    assert (found.name, found.kinds.tolist()) == ("plates", [FREE] * 4)
+    assert (found.name, found.kinds.tolist()) == ("steel plates", [FREE] * 4)
     assert found.specimens.tolist() == [0, 1, 2, 3]
     groups = tmp_path / "groups.csv"
     groups.write_text("path,group\n0.png,b\n1.png,a\n2.png,b\n3.png,a\n", encoding="utf-8")

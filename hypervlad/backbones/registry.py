@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torchvision
 
 from hypervlad.constraints import Constraint, Integer, ListOf, Number, check_value
 
@@ -143,11 +142,18 @@ def get_backbone(name: str) -> Backbone:
     )
 
 
+def _torchvision_model(name: str, **arguments: Any) -> torch.nn.Module:
+    import torchvision  # as slow to import as torch, and a model file is read without it
+
+    module: torch.nn.Module = torchvision.models.get_model(name, weights=None, **arguments)
+    return module
+
+
 def _register_torchvision(
     name: str, taps: str, preprocessing: Preprocessing | None = None, **arguments: Any
 ) -> None:
     # A partial function can be pickled for other processes.
-    builder = partial(torchvision.models.get_model, name, weights=None, **arguments)
+    builder = partial(_torchvision_model, name, **arguments)
     _REGISTRY[name] = Backbone(
         name, builder, tuple(taps.split()), preprocessing or Preprocessing(), torchvision_name=name
     )

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -65,6 +64,8 @@ def find_weights(name: str, *, download: bool = True) -> Path:
             f"backbone {name!r} was registered by you and has no ImageNet weights: "
             'give weights="path/to/state_dict.pth" (or .safetensors), or weights="random"'
         )
+    import torchvision  # as slow to import as torch, and a model file is read without it
+
     entry = torchvision.models.get_model_weights(backbone.torchvision_name).IMAGENET1K_V1
     filename = entry.url.rsplit("/", 1)[-1]
     cached = _hub_folder() / filename

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 from support.paths import ROOT
+
+from hypervlad import HypercolumnVLAD, make_tem_images
 
 
 def test_import_is_light():
@@ -33,3 +36,14 @@ def test_the_package_with_the_weights_is_never_imported() -> None:
         "assert not any(name.startswith('fdet') for name in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_model_file_is_read_without_torchvision(tmp_path: Path) -> None:
+    """It takes as long to import as torch."""
+    images, _ = make_tem_images(8, size=64, random_state=0)
+    encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=2)
+    encoder.fit(images).save(tmp_path / "encoder.hvlad")
+    code = "import sys, hypervlad; hypervlad.load(sys.argv[1]); print('torchvision' in sys.modules)"
+    command = [sys.executable, "-c", code, str(tmp_path / "encoder.hvlad")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "False"
