@@ -34,6 +34,7 @@ SYNTHETIC = {
     "tubes in TEM": lambda: make_tem_images(80, size=200, random_state=SEED)[0],
     "fibre mats": lambda: make_nanofibre_images(40, size=256, random_state=SEED)[0],
 }
+COSTS = (("tubes in TEM", 500), ("lattices", 500), ("tubes in TEM", 2000))
 REAL = ("neu_steel", "nanofibre", "micrographs")
 
 
@@ -88,9 +89,9 @@ def measure(folder: Folder) -> dict[str, Any]:
         for name, image in folder.images.items():
             pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
             Image.fromarray(pixels).save(Path(root, name))
-        started = time.perf_counter()
+        started = time.process_time()
         report = check_image_folder(root)
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
     sets = [copies.files for copies in report.exact_copies + report.near_copies]
     pairs = {pair for files in sets for pair in itertools.combinations(sorted(files), 2)}
     found = {tuple(sorted(pair)): change for pair, change in folder.planted.items()}
@@ -107,17 +108,14 @@ def measure(folder: Folder) -> dict[str, Any]:
     }
 
 
-def measure_cost(n_images: int) -> dict[str, Any]:
-    """Time the search in tubes and in lattices, without copies."""
-    makers = {
-        "tubes in TEM": lambda: make_tem_images(n_images, size=160, random_state=SEED)[0],
-        "lattices": lambda: make_lattice_images(n_images, size=160, random_state=SEED)[0],
-    }
-    seconds = {}
-    for name, make in makers.items():
-        images = make()
-        seconds[name] = measure(Folder({f"{i:05d}.png": im for i, im in enumerate(images)}, {}, {}))
-    return {"n_images": n_images} | {name: row["seconds"] for name, row in seconds.items()}
+def measure_cost(name: str, n_images: int) -> dict[str, Any]:
+    """Time the check of images without copies."""
+    if name == "lattices":
+        images = make_lattice_images(n_images, size=128, random_state=SEED)[0]
+    else:
+        images = make_tem_images(n_images, size=128, random_state=SEED)[0]
+    row = measure(Folder({f"{i:05d}.png": image for i, image in enumerate(images)}, {}, {}))
+    return {"data": name, "n_images": n_images, "seconds": row["seconds"]}
 
 
 def main() -> None:
@@ -129,10 +127,11 @@ def main() -> None:
     facts = {"search": options.search}
     if options.cost:
         rows = []
-        for n_images in (500, 2000):
-            rows.append(measure_cost(n_images))
+        for name, n_images in COSTS:
+            rows.append(measure_cost(name, n_images))
             print(rows[-1], flush=True)
-        save_result(RESULTS / "copies" / f"cost_{options.search}.json", facts | {"sizes": rows})
+            path = RESULTS / "copies" / f"cost_{options.search}.json"
+            save_result(path, facts | {"costs": rows})
         return
     sets = {}
     for name in (*SYNTHETIC, *(REAL if options.data else ())):

@@ -50,10 +50,9 @@ def changes_table(results: list[Facts]) -> str:
 
 def cost_table(results: list[Facts]) -> str:
     """Return the seconds that a check takes."""
-    names = [name for name in results[0]["sizes"][0] if name != "n_images"]
     rows = [
-        [f"{size['n_images']:,}", result["search"], *(f"{size[name]:.0f} s" for name in names)]
+        [cost["data"], f"{cost['n_images']:,}", result["search"], f"{cost['seconds']:.0f} s"]
         for result in results
-        for size in result["sizes"]
+        for cost in result["costs"]
     ]
-    return table(["images", "search", *names], rows)
+    return table(["set", "images", "search", "processor time"], rows)

@@ -65,11 +65,12 @@ def find_near_copies(
 
     Notes
     -----
-    Found: crops to about two thirds of each side, shifts up to half the frame, mirrored and
+    Found: crops to about two thirds of each side, shifts by up to 40 % of the frame, mirrored and
     turned copies (by multiples of 90 degrees), changes of brightness, contrast and gamma,
     recompression, other sizes of the whole image. Not found: copies turned by other angles, crops
-    to less than half of each side. The benchmark ``benchmarks/copies`` has figures for each, and
-    for the time, which grows with n squared.
+    to less than half of each side. Images of little but one simple shape, such as a round particle
+    each, may be taken for copies. The benchmark ``benchmarks/copies`` has figures for each, and for
+    the time, which grows with n squared.
     """
     finder = _Finder(thumbnails, min_similarity)
     points = [find_keypoints(thumbnail) for thumbnail in thumbnails]
