@@ -11,6 +11,8 @@ from benchmarks.common.folds import DataSet
 from benchmarks.common.scores import Gain, GroupDraws, OutOfFold, mean_rows, set_rows
 from benchmarks.review import labelling
 from benchmarks.uncertainty import scores as doubt_scores
+from benchmarks.uncertainty import sure
+from hypervlad.conformal import Calibration
 
 RNG = np.random.default_rng(0)
 GROUPS = np.array(["p", "p", "p", "q", "q", "r", "s", "s", "s", "s"])
@@ -120,6 +122,27 @@ def test_comparison_with_the_best_and_the_default() -> None:
     assert rows["good"]["accuracy_against"]["best"]["within_two_errors"]
     gain = rows["good"]["log_loss_against"]["default"]["gain"]
     assert gain == pytest.approx(np.log(0.9 / 0.1))  # above zero: a lower loss
+
+
+def test_sure_answers_of_synthetic_groups() -> None:
+    easy = sure.measure(sure.Scene(60, 1, 3, apart=3), n_draws=4)
+    assert easy["accuracy"] > 0.95
+    for error in (0.05, 0.2):
+        assert easy[f"tested {error:g}"]["broken"] == 0
+        assert easy[f"tested {error:g}"]["sure"] > 0.5
+    hard = sure.measure(sure.Scene(30, 1, apart=0), n_draws=4)
+    assert hard["accuracy"] < 0.4
+    assert hard["tested 0.1"] == {"sure": 0, "wrong": 0, "broken": 0}
+    result = {"n_draws": 4, "rows": [easy, hard]}
+    assert "| 30 x 1, 4 | " in sure.sure_table(result)
+
+
+def test_the_estimated_threshold_is_the_lowest_with_few_errors() -> None:
+    right = np.array([0.9, 0.8, 0.3, 0.6])
+    table = np.column_stack([right, 1 - right])
+    calibration = Calibration.of(table, np.zeros(4, int), np.arange(4), np.zeros(4, int))
+    assert sure.estimated_confidence(calibration, 0.1) == pytest.approx(0.8)
+    assert sure.estimated_confidence(calibration, 0.3) == pytest.approx(0.6)
 
 
 def test_within_two_errors() -> None:

@@ -32,6 +32,7 @@ PROGRAMS = [
     "tables",
     "uncertainty",
     "uncertainty.novelty",
+    "uncertainty.sure",
 ]
 
 

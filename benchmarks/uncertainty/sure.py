@@ -1,0 +1,170 @@
+"""Are no more of the sure answers wrong than requested? On synthetic groups, drawn again and again.
+
+    python -m benchmarks.uncertainty.sure
+
+Vectors of a class scatter around its mean, those of a group around a mean of its own. A logistic
+regression is cross-fitted on some groups as `MicrographClassifier` does, and the answers for many
+new groups are compared with the classes. An estimate from the same held-out predictions, the lowest
+threshold with at most this share of wrong answers, is shown beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from benchmarks.common.results import RESULTS, save_result
+from benchmarks.common.sources import origin
+from benchmarks.common.tables import table
+from hypervlad.classifier.calibration import cross_predict_calibration
+from hypervlad.conformal import CERTAINTY, Calibration, confidence_for_error, group_weights
+
+N_FEATURES = 8
+N_NEW = 2000  # groups
+MAX_ERRORS = (0.05, 0.1, 0.2)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is drawn.
+
+    Attributes
+    ----------
+    n_groups, n_images : int
+        To learn from, and images of each group.
+    n_classes : int
+    apart : float
+        Standard deviation of the means of classes; that of images in a group is 1.
+    of_group : float
+        Standard deviation of the means of the groups of a class.
+    C : float
+        Of the logistic regression: the lower, the less confident it is.
+    """
+
+    n_groups: int
+    n_images: int
+    n_classes: int = 4
+    apart: float = 1.0
+    of_group: float = 0.5
+    C: float = 1.0
+
+    def draw(
+        self, rng: np.random.Generator, means: np.ndarray, n_groups: int, n_images: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return vectors, classes and groups of images."""
+        classes = rng.integers(self.n_classes, size=n_groups)
+        own = means[classes] + self.of_group * rng.standard_normal((n_groups, N_FEATURES))
+        vectors = np.repeat(own, n_images, axis=0)
+        vectors = vectors + rng.standard_normal(vectors.shape)
+        return vectors, np.repeat(classes, n_images), np.repeat(np.arange(n_groups), n_images)
+
+
+SCENES = (
+    Scene(20, 3, 3, apart=2),
+    Scene(60, 1, apart=0.8),
+    Scene(60, 1, apart=2, C=0.001),
+    Scene(60, 5, apart=1.5, of_group=1),
+    Scene(60, 5, 3, apart=1.2, C=1e4),
+    Scene(150, 1, apart=0.8),
+    Scene(150, 3, apart=1, of_group=0.6),
+    Scene(300, 1, 6, of_group=0.3),
+    Scene(300, 1, 6, of_group=0.3, C=0.003),
+    Scene(300, 2, 6, apart=2),
+)
+
+
+def estimated_confidence(calibration: Calibration, max_error: float) -> float:
+    """Return the lowest threshold above which the share of wrong held-out answers is small."""
+    order = np.argsort(-calibration.confidence, kind="stable")
+    weights = group_weights(calibration.groups)[order]
+    wrong = np.cumsum(weights * ~calibration.correct[order]) / np.cumsum(weights)
+    fine = np.flatnonzero(wrong <= max_error)
+    return float(calibration.confidence[order][fine[-1]]) if len(fine) else float("inf")
+
+
+RULES: dict[str, Callable[[Calibration, float], float]] = {
+    "tested": confidence_for_error,
+    "estimated": estimated_confidence,
+}
+
+
+def one_draw(scene: Scene, seed: int) -> dict[str, Any]:
+    """Return the share of sure answers, and of wrong ones among them, by rule and error."""
+    rng = np.random.default_rng(seed)
+    means = scene.apart * rng.standard_normal((scene.n_classes, N_FEATURES))
+    vectors, classes, groups = scene.draw(rng, means, scene.n_groups, scene.n_images)
+    learner = LogisticRegression(C=scene.C, max_iter=500).fit(vectors, classes)
+    held_out = cross_predict_calibration(learner, vectors, classes, groups, {}, seed)
+    assert held_out is not None
+    new, truth, _ = scene.draw(rng, means, N_NEW, 1)
+    truth_columns = np.searchsorted(learner.classes_, truth)
+    proba = learner.predict_proba(new)
+    confidence, is_right = proba.max(axis=1), proba.argmax(axis=1) == truth_columns
+    found: dict[str, Any] = {"accuracy": float(is_right.mean())}
+    for rule, threshold_of in RULES.items():
+        for error in MAX_ERRORS:
+            is_sure = confidence >= threshold_of(held_out.calibration, error)
+            wrong = float((~is_right[is_sure]).mean()) if is_sure.any() else 0.0
+            found[f"{rule} {error:g}"] = [float(is_sure.mean()), wrong]
+    return found
+
+
+def measure(scene: Scene, n_draws: int) -> dict[str, Any]:
+    """Return the means over draws, and the share of draws in which too many are wrong."""
+    draws = [one_draw(scene, seed) for seed in range(n_draws)]
+    row: dict[str, Any] = {"scene": asdict(scene)}
+    row["accuracy"] = float(np.mean([draw["accuracy"] for draw in draws]))
+    for rule in RULES:
+        for error in MAX_ERRORS:
+            values = np.array([draw[f"{rule} {error:g}"] for draw in draws])
+            n_sure = values[:, 0].sum()
+            row[f"{rule} {error:g}"] = {
+                "sure": float(values[:, 0].mean()),
+                "wrong": float((values[:, 0] * values[:, 1]).sum() / n_sure) if n_sure else 0.0,
+                "broken": float((values[:, 1] > error).mean()),
+            }
+    return row
+
+
+def sure_table(result: dict[str, Any]) -> str:
+    """Return a table: scenes x requested errors."""
+    heads = ["groups x images, classes", "accuracy"]
+    heads += [f"at most {error:.0%}: {rule}" for error in MAX_ERRORS for rule in RULES]
+    lines = []
+    for row in result["rows"]:
+        scene = row["scene"]
+        strength = "" if scene["C"] == 1 else f", C = {scene['C']:g}"
+        cells = [f"{scene['n_groups']} x {scene['n_images']}, {scene['n_classes']}{strength}"]
+        cells.append(f"{row['accuracy']:.2f}")
+        for error in MAX_ERRORS:
+            for rule in RULES:
+                own = row[f"{rule} {error:g}"]
+                sure = f"{own['sure']:.0%}, {own['wrong']:.1%} wrong; {own['broken']:.1%}"
+                cells.append(sure if own["sure"] else "none")
+        lines.append(cells)
+    return (
+        f"{result['n_draws']} draws of each. Share of sure answers, share of wrong ones among "
+        "them; share of draws in which more are wrong than requested, where at most "
+        f"{1 - CERTAINTY:.0%} are allowed.\n\n{table(heads, lines)}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=RESULTS / "uncertainty" / "sure.json")
+    arguments = parser.parse_args()
+    rows = [measure(scene, arguments.draws) for scene in SCENES]
+    result = {"n_draws": arguments.draws, "rows": rows, "origin": origin(1, "uncertainty/sure")}
+    save_result(arguments.out, result)
+    print(sure_table(result))
+
+
+if __name__ == "__main__":
+    main()
