@@ -254,11 +254,11 @@ def confidence_for_error(calibration: Calibration, max_error: float) -> float:
     0.1 need not be divided among them. The first one is 1 - ``max_error``, or lower if fewer groups
     than `groups_for_error` would be accepted.
 
-    For predictions of the same model and new groups exchangeable with these, of one image each, the
-    share of wrong answers among those accepted is at most ``max_error``, in at least 90 % of all
-    calibrations. Of larger groups, the mean varies less than single answers do, for which the test
-    is made. With predictions of several folds, it holds for models fitted on as many groups as
-    they are.
+    For held-out predictions of the model itself (``calibration_size=``) and new groups exchangeable
+    with these, of one image each, it is guaranteed that the share of wrong answers among those
+    accepted is at most ``max_error`` in at least 90 % of all calibrations. For larger groups, whose
+    mean varies less than single answers do, and for predictions by folds, it is usually attained:
+    see ``benchmarks/uncertainty``.
 
     Parameters
     ----------
@@ -269,8 +269,8 @@ def confidence_for_error(calibration: Calibration, max_error: float) -> float:
     Returns
     -------
     float
-        ``inf`` if nothing can be shown, as with fewer than `groups_for_error` groups: no answer is
-        sure then.
+        ``inf`` if the first test fails, or there are fewer than `groups_for_error` groups: no
+        answer is sure then.
 
     Examples
     --------

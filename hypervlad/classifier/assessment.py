@@ -79,7 +79,8 @@ class Classification:
     proba : ndarray of shape (n_read, n_classes)
     novelty : ndarray of float, shape (n_read,)
         How unlike the training images, in units of a limit: above 1, the probabilities mean little.
-        Of images like the training images, at most 5 % exceed the limit. See
+        Of images like the training images, about 5 % exceed the limit, and more if they are of
+        few groups: up to 2 / (groups + 1), so a sixth for 11. See
         :mod:`hypervlad.classifier.novelty`.
     nearest : ndarray of int, shape (n_read, k)
         Rows of ``model.training_``, nearest first.

@@ -375,7 +375,9 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             Accepted share of wrong answers. The confidence threshold, at least 0.5, is one for
             which held-out predictions show with 90 % certainty that no more answers are wrong for
             new groups like those trained on. For 0.05, 0.1 and 0.2 this takes at least 45, 22 and
-            11 groups, without any wrong answer; see :mod:`hypervlad.conformal`.
+            11 groups, without any wrong answer. It is a guarantee with ``calibration_size=`` and
+            groups of one image, and usually attained otherwise: see
+            :func:`hypervlad.conformal.confidence_for_error`.
         reject_label : object, default="unsure"
             Label of images without an answer; not a class.
 
@@ -394,7 +396,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Warns
         -----
         UserWarning
-            If so few errors cannot be shown for any threshold, and all answers are rejected.
+            If so few errors cannot be shown, and all answers are rejected.
         """
         self.check_calibrated(max_error=max_error)
         if reject_label is None or reject_label != reject_label or not np.isscalar(reject_label):
@@ -438,7 +440,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Warns
         -----
         UserWarning
-            If so few errors cannot be shown for any threshold, and no answer is sure.
+            If so few errors cannot be shown, and no answer is sure.
 
         Examples
         --------

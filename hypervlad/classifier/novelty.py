@@ -45,6 +45,7 @@ _N_DIRECTIONS = 1024
 _DIGEST_BYTES = 32
 _MAX_POINT = 1e15  # in a file; squares of distances stay finite in single precision
 _MIN_DISTANCE = 1e-9
+_BLANK = 0.1  # of the usual distance: nearer to an image without content than that is one
 _EMPTY_SIZE = 256  # pixels per side
 
 
@@ -75,7 +76,7 @@ class TrainingImages:
         nearest three of other groups.
     limits : ndarray of float, shape (2,)
         Of distance and emptiness. Of the training images, 2.5 % exceed each (none, if there are
-        fewer than forty groups). Groups have equal weights.
+        fewer than 79 groups). Groups have equal weights. Blank images do not count for emptiness.
     n_features : int
         Of the vectors before projection.
     """
@@ -124,7 +125,14 @@ class TrainingImages:
         record = replace(record, usual=usual)
         scores = np.concatenate([record._scores(each) for each in found])
         share = UNUSUAL_SHARE / 2 if len(empty) else UNUSUAL_SHARE
-        limits = [weighted_limit(score, groups, share) for score in scores.T]
+        # A blank training image, such as a frame that was missed, would be a limit for all.
+        to_empty = np.concatenate([each.to_empty for each in found])
+        has_content = to_empty > _BLANK * usual[own]
+        known = has_content if has_content.any() else np.ones_like(has_content)
+        limits = [
+            weighted_limit(scores[:, 0], groups, share),
+            weighted_limit(scores[known, 1], groups[known], share),
+        ]
         return replace(record, limits=np.array(limits))
 
     def __len__(self) -> int:

@@ -149,11 +149,11 @@ def predict(
 
     The table has the columns path, label, confidence, unlike_training, novelty, and p_CLASS for
     every class. An image that is unlike all training images (yes) has a novelty above 1, and its
-    probabilities mean little, however high they are; up to 5 % of usual images are called unlike
-    too. Before p_CLASS, --coverage adds the column possible (classes, separated by |) and
-    --max-error adds kind (sure, ambiguous: between classes, out_of_distribution: unlike all
-    training images) and reason. Unreadable images are left out of the table and listed at the end;
-    the exit code is then 2, or 0 with --on-error skip.
+    probabilities mean little, however high they are; about 5 % of usual images are called unlike
+    too, and more if the model knows fewer than 40 groups. Before p_CLASS, --coverage adds the
+    column possible (classes, separated by |) and --max-error adds kind (sure, ambiguous: between
+    classes, out_of_distribution: unlike all training images) and reason. Unreadable images are left
+    out of the table and listed at the end; the exit code is then 2, or 0 with --on-error skip.
 
     \b
     Examples:

@@ -160,7 +160,8 @@ def compare_image_folders(
     Parameters
     ----------
     first, second : path
-        Folders of images, with or without one sub-folder per class; neither inside the other.
+        Folders of images, with or without one sub-folder per class; neither inside the other. Of
+        files with several pages, the first is compared, or that of ``options``.
     near_copies, min_similarity, options, n_jobs, verbose
         As for `check_image_folder`.
 
@@ -172,8 +173,8 @@ def compare_image_folders(
     Raises
     ------
     ImageFolderError
-        A ValueError, if one is not a folder, one is inside the other, or ``min_similarity`` is out
-        of range.
+        A ValueError, if one is not a folder or has no image, one is inside the other, or
+        ``min_similarity`` is out of range.
 
     Examples
     --------
@@ -199,15 +200,17 @@ def compare_image_folders(
     counts = []
     chosen = replace(options or ReadOptions(), page=(options or ReadOptions()).page or 0)
     for folder, layout in zip((first, second), layouts, strict=True):
-        found, unreadable = _read_all(layout, chosen, None, n_jobs, verbose)
+        found, unreadable = _read_all(layout, chosen, None, n_jobs, verbose, with_loose=True)
         path = os.fspath(folder)
+        if not found and not unreadable:
+            raise ImageFolderError(f"{path}: no images, so there is nothing to compare.")
         # The folders take the place of groups: what crosses them is a copy across.
         facts += [replace(f, file=os.path.join(path, f.file), group=path) for f in found]
         bad += [BadFile(os.path.join(path, each.path), each.reason) for each in unreadable]
         counts.append(len(found))
     exact, near = (
         [copies for copies in sets if copies.crosses_groups]
-        for sets in _find_copies(facts, near_copies, min_similarity, verbose)
+        for sets in _find_copies(facts, near_copies, min_similarity, verbose, across_only=True)
     )
     return FolderComparison((counts[0], counts[1]), exact, near, bad)
 
@@ -239,10 +242,11 @@ def _read_all(
     group_of: dict[str, str] | None,
     n_jobs: int | None,
     verbose: bool,
+    with_loose: bool = False,
 ) -> tuple[list[_ImageFacts], list[BadFile]]:
     # A folder of unsorted images can still be checked for copies.
-    files = layout.files or layout.loose
-    labels = layout.labels or [""] * len(layout.loose)
+    files = [*layout.files, *layout.loose] if with_loose else layout.files or layout.loose
+    labels = [*layout.labels, *[""] * (len(files) - len(layout.labels))]
     names = [layout.relative(file) for file in files]
     jobs = (
         delayed(_read_one)(file, name, label, options, None if group_of is None else group_of[name])
@@ -285,8 +289,13 @@ def _read_one(
 
 
 def _find_copies(
-    facts: list[_ImageFacts], look_for_near: bool, min_similarity: float, verbose: bool
+    facts: list[_ImageFacts],
+    look_for_near: bool,
+    min_similarity: float,
+    verbose: bool,
+    across_only: bool = False,
 ) -> tuple[list[CopySet], list[CopySet]]:
+    """Return exact and near copies; near ones only across groups if so requested."""
     by_digest: dict[str, list[int]] = defaultdict(list)
     for i, fact in enumerate(facts):
         by_digest[fact.digest].append(i)
@@ -296,9 +305,11 @@ def _find_copies(
         return _worst_first(exact), []
     # One of each set of exact copies: a hundred copies would fill the list of neighbours.
     thumbnails = [facts[members[0]].thumbnail for members in same]
+    groups = [str(facts[members[0]].group) for members in same]
+    folders = np.unique(groups, return_inverse=True)[1].tolist() if across_only else None
     with tqdm(total=len(same), desc="Comparing", disable=not verbose, unit="image") as bar:
         pairs, similarity = find_near_copies(
-            thumbnails, min_similarity=min_similarity, progress=bar.update
+            thumbnails, min_similarity=min_similarity, folders=folders, progress=bar.update
         )
     near = [
         _copy_set([facts[i] for k in members for i in same[k]], weakest)

@@ -34,6 +34,7 @@ def find_near_copies(
     thumbnails: Sequence[Thumbnail],
     *,
     min_similarity: float = MIN_SIMILARITY,
+    folders: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Find pairs of images that show the same part of the same specimen.
@@ -54,6 +55,8 @@ def find_near_copies(
         From `make_thumbnail`.
     min_similarity : float, default=0.8
         Lowest similarity, 0 to 1. Most real copies lie above 0.9.
+    folders : sequence of n int, optional
+        Only pairs of images of different folders are looked for.
     progress : callable, optional
         Called with the number of images processed since the last call.
 
@@ -68,13 +71,14 @@ def find_near_copies(
     Found: crops to about two thirds of each side, shifts by up to 40 % of the frame, mirrored and
     turned copies (by multiples of 90 degrees), changes of brightness, contrast and gamma,
     recompression, other sizes of the whole image. Not found: copies turned by other angles, crops
-    to less than half of each side. Images of little but one simple shape, such as a round particle
-    each, may be taken for copies. The benchmark ``benchmarks/copies`` has figures for each, and for
-    the time, which grows with n squared.
+    to less than half of each side, and copies of an image that has six or more closer ones, such as
+    frames of a series (the chain of its neighbours usually connects them). Images of little but one
+    simple shape, such as a round particle each, may be taken for copies. The benchmark
+    ``benchmarks/copies`` has figures for each, and for the time, which grows with n squared.
     """
     finder = _Finder(thumbnails, min_similarity)
     points = [find_keypoints(thumbnail) for thumbnail in thumbnails]
-    for candidates in candidate_pairs(points):
+    for candidates in candidate_pairs(points, folders):
         for candidate in candidates:
             finder.compare((candidate.first, candidate.second), candidate.transformation)
         if progress is not None:

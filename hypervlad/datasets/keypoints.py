@@ -162,7 +162,9 @@ def _strongest(response: FloatMap) -> IntArray:
     return points[order[rank < _PER_CELL]]
 
 
-def candidate_pairs(keypoints: Sequence[Keypoints]) -> Iterator[list[Candidate]]:
+def candidate_pairs(
+    keypoints: Sequence[Keypoints], folders: Sequence[int] | None = None
+) -> Iterator[list[Candidate]]:
     """Yield for each image the pairs with other images that may be its copies.
 
     The descriptors of an image's keypoints are compared with the coarse ones of all images. Each
@@ -171,7 +173,9 @@ def candidate_pairs(keypoints: Sequence[Keypoints]) -> Iterator[list[Candidate]]
 
     Parameters
     ----------
-    keypoints : sequence of Keypoints
+    keypoints : sequence of n Keypoints
+    folders : sequence of n int, optional
+        Only images of different folders are compared.
 
     Yields
     ------
@@ -180,10 +184,10 @@ def candidate_pairs(keypoints: Sequence[Keypoints]) -> Iterator[list[Candidate]]
 
     Notes
     -----
-    Memory is 7 kB per image. Time grows with the square of the number of images, but only in
+    Memory is about 60 kB per image. Time grows with the square of the number of images, but only in
     products of matrices.
     """
-    table = _Table(keypoints)
+    table = _Table(keypoints, range(len(keypoints)) if folders is None else folders)
     for i in range(len(keypoints)):
         yield table.candidates(i)
 
@@ -191,8 +195,9 @@ def candidate_pairs(keypoints: Sequence[Keypoints]) -> Iterator[list[Candidate]]
 class _Table:
     """The coarse keypoints of all images; rows without a keypoint match nothing."""
 
-    def __init__(self, keypoints: Sequence[Keypoints]) -> None:
+    def __init__(self, keypoints: Sequence[Keypoints], folders: Sequence[int]) -> None:
         self.keypoints = keypoints
+        self.folders = np.asarray(folders)
         n = len(keypoints)
         descriptors = np.zeros((_N_KEYPOINTS, n, len(_GRID)), np.float32)
         self.positions = np.zeros((_N_KEYPOINTS, n, 2))
@@ -215,7 +220,7 @@ class _Table:
         cosines = np.matmul(queries, self.descriptors, out=self.cosines[: len(queries)])
         cosines = cosines.reshape(len(queries), _N_KEYPOINTS, n_images)
         best = cosines.max(axis=1)
-        best[:, i] = -1
+        best[:, self.folders == self.folders[i]] = -1
         n_nearest = min(_N_NEIGHBOURS, n_images - 1)
         nearest = np.argpartition(-best, n_nearest - 1, axis=1)[:, :n_nearest]
         query, rank = np.nonzero(np.take_along_axis(best, nearest, axis=1) > _MIN_COSINE)

@@ -169,7 +169,7 @@ class FolderReport:
             joined = np.where(np.isin(groups, old), old[0], groups)
             if any(
                 np.ptp(joined[labels == name]) == 0 < np.ptp(groups[labels == name])
-                for name in copies.classes
+                for name in np.unique(labels[np.isin(groups, old)])
             ):
                 apart.append(copies)
             else:

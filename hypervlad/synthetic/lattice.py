@@ -72,7 +72,7 @@ def make_lattice_images(
         Images of each sample, at least 1; the last sample may have fewer.
     size : int or (int, int), default=224
         Height and width in pixels, each at least 64. All sizes have the same magnification:
-        lattice vectors are 8 to 24 pixels long.
+        lattice vectors are 7 to 24 pixels long.
     random_state : int, RandomState or None, default=None
         Seed. With the same integer, image ``i`` is the same whatever ``n`` is.
 

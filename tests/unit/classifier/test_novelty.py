@@ -94,7 +94,12 @@ def test_novelty_is_that_of_a_slow_search(seed: int, n: int, n_groups: int, n_em
         usual[name] = np.median(of_class or finite or [1.0])
     held_out = np.array([scores(points[i], elsewhere[i]) for i in range(n)])
     share = 0.025 if n_empty else 0.05
-    limits = [weighted_limit(column, groups, share) for column in held_out.T]
+    to_empty = [min((np.linalg.norm(p - e) for e in empty), default=np.inf) for p in points]
+    not_blank = [i for i in range(n) if to_empty[i] > 0.1 * usual[labels[i]]] or list(range(n))
+    limits = [
+        weighted_limit(held_out[:, 0], groups, share),
+        weighted_limit(held_out[not_blank, 1], groups[not_blank], share),
+    ]
     new = rng.normal(size=(5, 4)).astype(np.float32)
     expected = []
     for point in new:
@@ -134,6 +139,9 @@ def test_images_without_content_are_unlike_varied_images() -> None:
     training = record(points, labels, np.arange(200), noise[:5])
     assert (training.nearest(noise[5:])[1] > 1).all()
     assert (training.nearest(known)[1] > 1).mean() < 0.15
+    few = np.concatenate([points[:29], noise[:1]])  # one training image is blank
+    with_blank = record(few, labels[:30], np.arange(30), noise[:5])
+    assert (with_blank.nearest(noise[5:])[1] > 1).all()
 
 
 def test_images_without_content_are_plain_pixels(texture_images: Any) -> None:

@@ -369,6 +369,43 @@ def test_options_reach_the_reader(clean):
     assert len(report.bad_files) == 12
 
 
+def test_images_beside_the_classes_of_a_folder_are_compared_too(tmp_path, tem):
+    save(tem[0], tmp_path / "train" / "a" / "1.png")
+    save(tem[1], tmp_path / "train" / "stray.png")
+    save(tem[1], tmp_path / "test" / "b" / "leak.png")
+    found = compare_image_folders(tmp_path / "train", tmp_path / "test")
+    assert found.n_images == (2, 1)
+    assert [len(s.files) for s in found.exact_copies] == [2]
+
+
+def test_frames_of_one_series_in_both_folders_are_found(tmp_path, tem):
+    """An image has closer copies in its own folder than candidates are registered."""
+    rng = np.random.default_rng(0)
+    for folder, shift in (("train", 0), ("test", 12)):
+        for i in range(8):
+            frame = tem[0][shift:, shift:] if shift else tem[0][:-12, :-12]
+            noisy = np.clip(frame + rng.normal(0, 0.02, frame.shape), 0, 1)
+            save(noisy, tmp_path / folder / f"{i}.png")
+    found = compare_image_folders(tmp_path / "train", tmp_path / "test")
+    assert not found.ok
+    assert len(found.near_copies[0].files) == 16
+
+
+def test_joined_groups_leave_no_other_class_with_one_group(tmp_path, tem):
+    """Copies of class a join both groups of class b."""
+    for i, image in enumerate(tem[:4]):
+        save(image, tmp_path / "a" / f"{i}.png")
+    save(tem[0], tmp_path / "a" / "again.png")
+    for i in range(2):
+        save(tem[4 + i], tmp_path / "b" / f"{i}.png")
+    rows = ["a/0.png,g1", "a/again.png,g2", "a/1.png,g3", "a/2.png,g4", "a/3.png,g4"]
+    rows += ["b/0.png,g1", "b/1.png,g2"]
+    (tmp_path / "groups.csv").write_text("\n".join(["path,group", *rows]), encoding="utf-8")
+    report = check_image_folder(tmp_path, tmp_path / "groups.csv")
+    assert report.sets_left_apart() == report.exact_copies
+    assert {group for file, group in report.suggested_groups() if file[0] == "b"} == {"g1", "g2"}
+
+
 def test_copies_across_two_folders_are_found(tmp_path, tem):
     for i, image in enumerate(tem):
         save(image, tmp_path / ("train" if i < 8 else "test") / f"{i:02d}.png")
@@ -391,6 +428,9 @@ def test_copies_across_two_folders_are_found(tmp_path, tem):
     assert not found.ok
     assert "near copies across the folders: 1" in str(found)
     assert compare_image_folders(train, test, near_copies=False).near_copies == []
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ImageFolderError, match="none: no images"):
+        compare_image_folders(train, tmp_path / "none")
     for pair in ((train, train), (tmp_path, test), (test, tmp_path)):
         with pytest.raises(ImageFolderError, match="neither inside the other"):
             compare_image_folders(*pair)
