@@ -45,7 +45,7 @@ _N_DIRECTIONS = 1024
 _DIGEST_BYTES = 32
 _MAX_POINT = 1e15  # in a file; squares of distances stay finite in single precision
 _MIN_DISTANCE = 1e-9
-_BLANK = 0.1  # of the usual distance: nearer to an image without content than that is one
+_BLANK = 0.1  # of the usual distance from images without content: what is nearer is one
 _EMPTY_SIZE = 256  # pixels per side
 
 
@@ -125,10 +125,7 @@ class TrainingImages:
         record = replace(record, usual=usual)
         scores = np.concatenate([record._scores(each) for each in found])
         share = UNUSUAL_SHARE / 2 if len(empty) else UNUSUAL_SHARE
-        # A blank training image, such as a frame that was missed, would be a limit for all.
-        to_empty = np.concatenate([each.to_empty for each in found])
-        has_content = to_empty > _BLANK * usual[own]
-        known = has_content if has_content.any() else np.ones_like(has_content)
+        known = ~record._is_blank
         limits = [
             weighted_limit(scores[:, 0], groups, share),
             weighted_limit(scores[known, 1], groups[known], share),
@@ -214,15 +211,22 @@ class TrainingImages:
             distances = np.asarray(block, dtype=np.float64)
             if groups is not None:
                 distances[groups[start:stop, None] == groups[None]] = np.inf
-            rows, near = _smallest(distances)
+            rows, _ = _smallest(distances)
+            to_nearest = np.where(self._is_blank, np.inf, distances).min(axis=1)
             by_class = [
                 _mean_of_finite(_smallest(distances[:, self.labels == label])[1])
                 for label in classes
             ]
             yield _Distances(
-                rows, near[:, 0], np.stack(by_class, axis=1), self._to_empty(points[start:stop])
+                rows, to_nearest, np.stack(by_class, axis=1), self._to_empty(points[start:stop])
             )
             start = stop
+
+    @functools.cached_property
+    def _is_blank(self) -> NDArray[np.bool_]:
+        """Which training images, such as a frame that was missed, have no content themselves."""
+        to_empty = self._to_empty(self.points)
+        return to_empty < _BLANK * np.median(to_empty)
 
     def _to_empty(self, points: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return distances to the nearest image without content; infinite if there is none."""

@@ -78,10 +78,14 @@ def test_novelty_is_that_of_a_slow_search(seed: int, n: int, n_groups: int, n_em
             mean_of_nearest(point, [j for j in others if labels[j] == name]) / usual[name]
             for name in "ab"
         ]
-        nearest = min((float(np.linalg.norm(point - points[j])) for j in others), default=np.inf)
+        not_blank_others = [j for j in others if j in not_blank]
+        far = (float(np.linalg.norm(point - points[j])) for j in not_blank_others)
+        nearest = min(far, default=np.inf)
         to_empty = min((float(np.linalg.norm(point - each)) for each in empty), default=np.inf)
         return min(by_class), nearest / to_empty if n_empty else 0.0
 
+    to_empty = [min((np.linalg.norm(p - e) for e in empty), default=np.inf) for p in points]
+    not_blank = [i for i in range(n) if not to_empty[i] < 0.1 * np.median(to_empty)]
     elsewhere = [[j for j in range(n) if groups[j] != groups[i]] for i in range(n)]
     own = [
         mean_of_nearest(points[i], [j for j in elsewhere[i] if labels[j] == labels[i]])
@@ -94,8 +98,6 @@ def test_novelty_is_that_of_a_slow_search(seed: int, n: int, n_groups: int, n_em
         usual[name] = np.median(of_class or finite or [1.0])
     held_out = np.array([scores(points[i], elsewhere[i]) for i in range(n)])
     share = 0.025 if n_empty else 0.05
-    to_empty = [min((np.linalg.norm(p - e) for e in empty), default=np.inf) for p in points]
-    not_blank = [i for i in range(n) if to_empty[i] > 0.1 * usual[labels[i]]] or list(range(n))
     limits = [
         weighted_limit(held_out[:, 0], groups, share),
         weighted_limit(held_out[not_blank, 1], groups[not_blank], share),
