@@ -125,6 +125,8 @@ def write_report(
             "expected as many of each."
         )
     known = np.zeros(len(names), bool) if in_training is None else np.asarray(in_training, bool)
+    if len(known) != len(names):
+        raise ValueError(f"in_training: {len(known)} values for {len(names)} images")
     folder.mkdir(parents=True, exist_ok=True)
     figures = _Figures(images, names, result, read_options)
     with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as temporary:

@@ -33,7 +33,11 @@ def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[st
     """
     columns: dict[str, list[Any]] = {
         "unlike_training": ["yes" if unlike else "no" for unlike in found.unlike_training],
-        "novelty": [round(value, 4) for value in found.novelty.tolist()],
+        # Rounded, it is still above 1 where the image is unlike the others, and only there.
+        "novelty": [
+            max(round(value, 4), 1.0001) if value > 1 else round(value, 4)
+            for value in found.novelty.tolist()
+        ],
     }
     if found.sets is not None:
         columns["possible"] = [
