@@ -281,7 +281,7 @@ def confidence_for_error(calibration: Calibration, max_error: float) -> float:
     >>> truth = (confidence < 0.6).astype(int)  # the least sure fifth is wrong
     >>> calibration = Calibration.of(table, truth, np.arange(500), np.zeros(500))
     >>> round(confidence_for_error(calibration, 0.05), 2)
-    0.58
+    0.59
     """
     most = check_share("max_error", max_error)
     order = np.argsort(-calibration.confidence, kind="stable")

@@ -60,7 +60,8 @@ def test_shell_commands(workplace: Path) -> None:
         run(["bash", "-c", command], workplace)
     lines = (workplace / "predictions.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 3
-    assert lines[0].startswith("path,label,confidence,possible,kind,reason,p_")
+    columns = "path,label,confidence,unlike_training,novelty,possible,kind,reason,p_"
+    assert lines[0].startswith(columns)
     assert (workplace / "classified.html").is_file()
     assert (workplace / "report" / "index.html").is_file()
     assert (workplace / "found" / "scores.csv").is_file()

@@ -170,6 +170,8 @@ def encode(job: Job) -> dict[str, Any]:
 
 def learn(job: Job) -> dict[str, Any]:
     """Fit and predict as a user does, with the vectors of the images in the cache."""
+    from hypervlad.classifier.novelty import empty_images
+
     use_threads(job.threads)
     model = build_classifier(job).set_params(encoder__memory=str(job.cache))
     groups = None if job.groups is None else job.groups[job.train]
@@ -183,7 +185,8 @@ def learn(job: Job) -> dict[str, Any]:
         "proba": np.asarray(proba, dtype=np.float32),
         "fit_seconds": fit.seconds,
         "predict_seconds": predict.seconds,
-        "n_encoded_again": fit.n_encoded + predict.n_encoded,
+        # Besides the images without content that every fit encodes, for novelty.
+        "n_encoded_again": fit.n_encoded + predict.n_encoded - len(empty_images()),
         "peak_mb": peak_memory_mb(),
     }
 
