@@ -170,8 +170,12 @@ class TrainingImages:
         -------
         ndarray of bool, shape (m,)
         """
-        known = {row.tobytes() for row in self.digests}
+        known = self._known_digests
         return np.array([bytes.fromhex(each) in known for each in digests], dtype=bool)
+
+    @functools.cached_property
+    def _known_digests(self) -> frozenset[bytes]:
+        return frozenset(row.tobytes() for row in self.digests)
 
     def warn_of_known(self, digests: Sequence[str]) -> None:
         """Warn of images to be tested that have the pixels of training images.

@@ -116,9 +116,7 @@ def check_image_folder(
     layout = scan_folder(dir)
     group_of, group_error = _read_groups(layout, groups)
     options = options or ReadOptions()
-    # The report lists files of several pages, so no warning is needed.
-    chosen = replace(options, page=options.page or 0)
-    facts, bad_files = _read_all(layout, chosen, group_of, n_jobs, verbose)
+    facts, bad_files = _read_all(layout, options, group_of, n_jobs, verbose)
     exact, near = _find_copies(facts, near_copies, min_similarity, verbose)
     counts = Counter(fact.label for fact in facts)
     report = FolderReport(
@@ -141,7 +139,7 @@ def check_image_folder(
     )
     by_class = _values_by_class(facts)
     report.problems = _list_problems(report, layout, group_error, by_class)
-    report.notes = _list_notes(report, chosen.page or 0)
+    report.notes = _list_notes(report, options.page or 0)
     return report
 
 
@@ -198,9 +196,9 @@ def compare_image_folders(
     facts: list[_ImageFacts] = []
     bad: list[BadFile] = []
     counts = []
-    chosen = replace(options or ReadOptions(), page=(options or ReadOptions()).page or 0)
+    options = options or ReadOptions()
     for folder, layout in zip((first, second), layouts, strict=True):
-        found, unreadable = _read_all(layout, chosen, None, n_jobs, verbose, with_loose=True)
+        found, unreadable = _read_all(layout, options, None, n_jobs, verbose, with_loose=True)
         path = os.fspath(folder)
         if not found and not unreadable:
             raise ImageFolderError(f"{path}: no images, so there is nothing to compare.")
@@ -244,6 +242,8 @@ def _read_all(
     verbose: bool,
     with_loose: bool = False,
 ) -> tuple[list[_ImageFacts], list[BadFile]]:
+    # The first page of files with several is meant, and no warning is needed.
+    options = replace(options, page=options.page or 0)
     # A folder of unsorted images can still be checked for copies.
     files = [*layout.files, *layout.loose] if with_loose else layout.files or layout.loose
     labels = [*layout.labels, *[""] * (len(files) - len(layout.labels))]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
+from support.tiny import make_tiny_encoder
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, load
 from hypervlad.classifier import TrainingImages, TrainingImagesWarning
@@ -151,17 +152,7 @@ def test_images_without_content_are_plain_pixels(texture_images: Any) -> None:
     assert all(image.shape == (256, 256) and image.dtype == np.float32 for image in images)
     assert all(0 <= image.min() <= image.max() <= 1 for image in images)
     assert [image.std() == 0 for image in images].count(True) == 5
-    encoder = HypercolumnVLAD(
-        "tiny",
-        weights="random",
-        image_size=16,
-        n_codewords=4,
-        layer_components=4,
-        n_samples=400,
-        random_state=0,
-        pixel_size=2.0,
-        read_options={"scaling": (0, 50)},
-    )
+    encoder = make_tiny_encoder().set_params(pixel_size=2.0, read_options={"scaling": (0, 50)})
     with pytest.warns(UserWarning, match="pixel size"):
         encoder.fit(texture_images[0])
     found = empty_vectors(encoder)
