@@ -67,11 +67,11 @@ READING_OF = {
     # Directions do not depend on gain and offset, so all contrasts are scaled alike.
     "align": READING - {"--scaling"},
     "align-train": READING - {"--scaling"},
-    **dict.fromkeys(("predict", "explain", "evaluate", "extract"), set()),
-    **dict.fromkeys(("defects score", "defects evaluate"), set()),
-    **dict.fromkeys(("review start", "review retrain"), set()),
+    **dict.fromkeys(("predict", "explain", "evaluate", "extract"), frozenset()),
+    **dict.fromkeys(("defects score", "defects evaluate"), frozenset()),
+    **dict.fromkeys(("review start", "review retrain"), frozenset()),
     # These read no image.
-    **dict.fromkeys(("info", "suspects", "cache", "review serve", "review export"), set()),
+    **dict.fromkeys(("info", "suspects", "cache", "review serve", "review export"), frozenset()),
 }
 
 
