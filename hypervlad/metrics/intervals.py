@@ -122,7 +122,7 @@ def balanced_accuracy_interval(
     """
     right = np.asarray(correct, dtype=float)
     names, codes = np.unique([str(label) for label in y_true], return_inverse=True)
-    rows = [np.flatnonzero(codes == code) for code in range(len(names))]
+    rows = [np.flatnonzero(codes == code).tolist() for code in range(len(names))]
     recalls = np.array([right[own].mean() for own in rows])
     limits = np.array(
         [

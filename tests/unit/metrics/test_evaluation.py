@@ -3,7 +3,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_support
@@ -141,6 +141,7 @@ def test_lengths_that_do_not_fit_are_refused(y, shape, groups, message):
 # --- balanced accuracy --------------------------------------------------------------------------
 
 
+@settings(max_examples=30)
 @given(
     codes=st.lists(st.integers(0, 2), min_size=1, max_size=30),
     seed=st.integers(0, 2**16),
