@@ -10,25 +10,24 @@ import typer
 
 from hypervlad.cli.files import check_folders, groups_of, masks_of, names_of, prepare_file
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
-from hypervlad.cli.models import absolute_weights, load_model
+from hypervlad.cli.models import absolute_weights, load_model, reading_options
 from hypervlad.cli.options import (
     Backbone,
+    Channel,
     Device,
     Groups,
+    ImagePage,
     Images,
     IncludeBackbone,
     ModelToWrite,
     OnError,
     Quiet,
+    RemoveBanner,
     Seed,
     Unreadable,
     UnreadableInPrediction,
     Weights,
 )
-
-RemoveBanner = Annotated[
-    bool, typer.Option("--remove-banner", help="Cut off the instrument's information bar.")
-]
 
 _SYNTHETIC_SIZE = (384, 512)
 _TRAIN_PER_TEST = 4  # one more synthetic image for every four, to test the model
@@ -83,6 +82,8 @@ def align(
         float | None,
         typer.Option(metavar="NM", help="nm per pixel, for images whose files do not contain it."),
     ] = None,
+    image_page: ImagePage = None,
+    channel: Channel = None,
     remove_banner: RemoveBanner = False,
     no_figures: Annotated[
         bool, typer.Option("--no-figures", help="Write only tables and maps: faster and smaller.")
@@ -99,7 +100,8 @@ def align(
     pictures (PNG). Column names contain the units; columns in nm and square µm are empty where the
     pixel size is unknown. Results of an earlier run in the folder are replaced. Images that cannot
     be read or used are left out and listed at the end; the exit code is then 2, or 0 with
-    --on-error skip.
+    --on-error skip. A model reads images as those that it was trained on, unless --image-page,
+    --channel or --remove-banner say otherwise.
 
     \b
     Columns of alignment.csv, one line per image:
@@ -133,7 +135,9 @@ def align(
     if not 0 < tolerance <= 90:
         raise ValueError(f"--tolerance {tolerance:g}: expected degrees above 0, at most 90")
     chosen = _method(method, weights, device)
-    encoder = getattr(chosen, "encoder_", None)
+    reading = _reading_of(chosen) | reading_options(
+        image_page=image_page, channel=channel, remove_banner=remove_banner
+    )
     recipe = AlignmentRecipe(
         method=chosen,
         window=getattr(chosen, "window_", DEFAULT_WINDOW) if window is None else window,
@@ -142,8 +146,7 @@ def align(
         n_bootstrap=bootstrap,
         random_state=seed,
         pixel_size=pixel_size,
-        banner="remove" if remove_banner else "keep",
-        channel=None if encoder is None else encoder.fitted_params_.read_options.channel,
+        **reading,
     )
     files = find_images(paths)
     bad = write_alignment(
@@ -182,6 +185,14 @@ def _method(name: str, weights: str | None, device: str) -> Any:
     return model
 
 
+def _reading_of(method: Any) -> dict[str, Any]:
+    """Return how images are read for a model, as those that it was trained on; {} for a name."""
+    if not hasattr(method, "encoder_"):
+        return {}
+    options = method.encoder_.fitted_params_.read_options
+    return {"page": options.page, "channel": options.channel, "banner": options.banner}
+
+
 @plain_errors
 def align_train(
     output: ModelToWrite,
@@ -207,6 +218,8 @@ def align_train(
             "example 60.",
         ),
     ] = 0,
+    image_page: ImagePage = None,
+    channel: Channel = None,
     remove_banner: RemoveBanner = False,
     window: Annotated[
         int, typer.Option(metavar="PIXELS", help="Side of the windows that are classified.")
@@ -242,15 +255,13 @@ def align_train(
     _check_overwrites_model(output)
     prepare_file(output)
     images, y, codes = _labelled(paths or [], masks, groups)
-    read_options = dict(default_alignment_encoder().read_options or {})
-    if remove_banner:
-        read_options["banner"] = "remove"
+    reading = reading_options(image_page=image_page, channel=channel, remove_banner=remove_banner)
     given = {"backbone": backbone, "weights": absolute_weights(weights)}
     encoder = default_alignment_encoder(
         **{name: value for name, value in given.items() if value is not None},
         device=device,
         on_error=on_error.value,
-        read_options=read_options,
+        read_options=dict(default_alignment_encoder().read_options or {}) | reading,
     )
     model = AlignmentClassifier(encoder, window=window, random_state=seed, verbose=not quiet)
     n_made = synthetic + -(-synthetic // _TRAIN_PER_TEST)

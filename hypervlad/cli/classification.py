@@ -11,15 +11,23 @@ import typer
 
 from hypervlad.cli.files import check_apart, prepare_file, prepare_page, relative_names
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
-from hypervlad.cli.models import check_cache, load_classifier, new_classifier, reduce_cache
+from hypervlad.cli.models import (
+    check_cache,
+    load_classifier,
+    new_classifier,
+    reading_options,
+    reduce_cache,
+)
 from hypervlad.cli.options import (
     Backbone,
     Cache,
     CacheSize,
     CalibrationSize,
+    Channel,
     Device,
     Folder,
     Groups,
+    ImagePage,
     Images,
     ImageSize,
     IncludeBackbone,
@@ -30,6 +38,8 @@ from hypervlad.cli.options import (
     OnError,
     PixelSize,
     Quiet,
+    RemoveBanner,
+    Scaling,
     Seed,
     Unreadable,
     UnreadableInPrediction,
@@ -55,6 +65,10 @@ def train(
     weights: Weights = None,
     image_size: ImageSize = None,
     pixel_size: PixelSize = None,
+    image_page: ImagePage = None,
+    channel: Channel = None,
+    scaling: Scaling = None,
+    remove_banner: RemoveBanner = False,
     n_codewords: NCodewords = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -95,6 +109,9 @@ def train(
         check_apart(report, folder)
         report.mkdir(parents=True, exist_ok=True)
     check_cache(cache, cache_size)
+    reading = reading_options(
+        image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
+    )
     data = load_image_folder(folder, groups)
     model = new_classifier(
         seed,
@@ -103,6 +120,7 @@ def train(
         weights=weights,
         image_size=image_size,
         pixel_size=pixel_size,
+        read_options=reading or None,
         n_codewords=n_codewords,
         device=device,
         on_error=on_error.value,
@@ -380,13 +398,18 @@ def check(
         Path | None,
         typer.Option(metavar="CSV", help="Write a table of groups that keep all copies together."),
     ] = None,
+    image_page: ImagePage = None,
+    channel: Channel = None,
+    scaling: Scaling = None,
+    remove_banner: RemoveBanner = False,
     quiet: Quiet = False,
 ) -> None:
     """Check a labelled folder before training.
 
     Reports unreadable files, copies (above all across classes or groups) and class counts; for two
-    folders, such as those for training and for a test, copies across them. The exit code is 0 if
-    nothing was found, 1 if something needs your attention.
+    folders, such as those for training and for a test, copies across them. Give the same options of
+    reading as to train. The exit code is 0 if nothing was found, 1 if something needs your
+    attention.
 
     \b
     Examples:
@@ -396,18 +419,24 @@ def check(
       hypervlad check images/ --write-groups groups.csv
     """
     from hypervlad.datasets import check_image_folder, compare_image_folders
+    from hypervlad.images import ReadOptions
 
+    options = ReadOptions(
+        **reading_options(
+            image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
+        )
+    )
     if other is not None:
         if groups is not None or write_groups is not None:
             raise ValueError("--groups and --write-groups are for one folder; give only one.")
-        compared = compare_image_folders(folder, other, verbose=not quiet)
+        compared = compare_image_folders(folder, other, options=options, verbose=not quiet)
         echo(str(compared))
         if not compared.ok:
             raise typer.Exit(1)
         return
     if write_groups is not None:
         prepare_file(write_groups)
-    report = check_image_folder(folder, groups, verbose=not quiet)
+    report = check_image_folder(folder, groups, options=options, verbose=not quiet)
     echo(str(report))
     if write_groups is not None:
         report.write_groups(write_groups)

@@ -11,16 +11,20 @@ import typer
 
 from hypervlad.cli.files import check_folders, groups_of, masks_of, names_of, prepare_file
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
-from hypervlad.cli.models import absolute_weights, load_model
+from hypervlad.cli.models import absolute_weights, load_model, reading_options
 from hypervlad.cli.options import (
     Backbone,
+    Channel,
     Device,
     Groups,
+    ImagePage,
     Images,
     IncludeBackbone,
     ModelToWrite,
     OnError,
     Quiet,
+    RemoveBanner,
+    Scaling,
     Seed,
     Unreadable,
     UnreadableInScoring,
@@ -108,6 +112,10 @@ def fit(
         ),
     ] = 0.1,
     groups: Groups = None,
+    image_page: ImagePage = None,
+    channel: Channel = None,
+    scaling: Scaling = None,
+    remove_banner: RemoveBanner = False,
     tile_size: TileSize = None,
     backbone: Backbone = None,
     weights: Weights = None,
@@ -138,7 +146,14 @@ def fit(
     files = find_images(paths)
     truth = None if masks is None else masks_of(files, masks, paths)
     codes = None if groups is None else groups_of(files, groups, paths)
-    given = {"backbone": backbone, "weights": absolute_weights(weights)}
+    reading = reading_options(
+        image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
+    )
+    given = {
+        "backbone": backbone,
+        "weights": absolute_weights(weights),
+        "read_options": reading or None,
+    }
     encoder = default_patch_encoder(
         **{name: value for name, value in given.items() if value is not None},
         device=device,

@@ -13,15 +13,19 @@ import typer
 from hypervlad.cli.classification import print_result
 from hypervlad.cli.files import check_apart, prepare_file, relative_names
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
-from hypervlad.cli.models import load_classifier, new_classifier
+from hypervlad.cli.models import load_classifier, new_classifier, reading_options
 from hypervlad.cli.options import (
     Backbone,
+    Channel,
     Device,
     Groups,
+    ImagePage,
     ImageSize,
     NCodewords,
     OnError,
     Quiet,
+    RemoveBanner,
+    Scaling,
     Seed,
     Unreadable,
     Weights,
@@ -49,6 +53,10 @@ def demo(
     backbone: Backbone = None,
     weights: Weights = None,
     image_size: ImageSize = None,
+    image_page: ImagePage = None,
+    channel: Channel = None,
+    scaling: Scaling = None,
+    remove_banner: RemoveBanner = False,
     n_codewords: NCodewords = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -75,6 +83,9 @@ def demo(
 
     if folder is not None:
         check_apart(output, folder)
+    reading = reading_options(
+        image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
+    )
     model_path = output / "model.hvlad"
     prepare_file(model_path)
     subject = "synthetic TEM images" if folder is None else folder.resolve().name
@@ -95,6 +106,7 @@ def demo(
         backbone=backbone,
         weights=weights,
         image_size=image_size,
+        read_options=reading or None,
         n_codewords=n_codewords,
         device=device,
         on_error=on_error.value,

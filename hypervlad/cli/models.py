@@ -13,6 +13,40 @@ if TYPE_CHECKING:
     from hypervlad.encoder import HypercolumnVLAD
 
 
+def reading_options(
+    *,
+    image_page: int | None,
+    channel: int | None,
+    scaling: str | None = None,
+    remove_banner: bool,
+) -> dict[str, Any]:
+    """Return the fields of `ReadOptions` that were given as options of a command.
+
+    Raises
+    ------
+    ImageReadError
+        If the scaling is none that `ReadOptions` knows.
+    """
+    from hypervlad.images import ReadOptions
+
+    given: dict[str, Any] = {"page": image_page, "channel": channel}
+    if scaling is not None:
+        given["scaling"] = _scaling(scaling)
+    if remove_banner:
+        given["banner"] = "remove"
+    given = {name: value for name, value in given.items() if value is not None}
+    ReadOptions(**given)
+    return given
+
+
+def _scaling(text: str) -> str | tuple[float, ...]:
+    """Return a rule by its name, or the two grey values of a text such as 0:4095."""
+    try:
+        return tuple(float(value) for value in text.split(":")) if ":" in text else text
+    except ValueError:
+        return text
+
+
 def new_classifier(seed: int, quiet: bool, **options: Any) -> MicrographClassifier:
     """Return an unfitted classifier; options of its encoder that are None keep their defaults."""
     from hypervlad.classifier import MicrographClassifier, default_encoder

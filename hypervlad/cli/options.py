@@ -65,6 +65,37 @@ PixelSize = Annotated[
         "then applies only to the others.",
     ),
 ]
+ImagePage = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Page, section or frame of files that have several, counted from 0. By default the "
+        "first, with a warning if there are more.",
+    ),
+]
+Channel = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Channel of colour images and of TIFFs of several samples to read as grey, counted "
+        "from 0. By default grey and RGB images are read.",
+    ),
+]
+Scaling = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE",
+        help="Which grey values become black and white: dtype (those of the type, such as 0 and "
+        "65535), percentile (the percentiles 0.1 and 99.9 of the image), minmax (its smallest and "
+        "largest value) or two values, such as 0:4095. By default auto: dtype for 8-bit images, "
+        "otherwise percentile.",
+    ),
+]
+RemoveBanner = Annotated[
+    bool, typer.Option("--remove-banner", help="Cut off the instrument's information bar.")
+]
 NCodewords = Annotated[
     int | None,
     typer.Option(metavar="K", help="Number of codewords in the codebook; by default 64."),

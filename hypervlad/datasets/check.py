@@ -403,8 +403,8 @@ def _list_notes(report: FolderReport, page: int) -> list[str]:
         subject = "1 file has" if n_files == 1 else f"{n_files} files have"
         notes.append(
             f"{subject} several pages, sections or frames, of which only page {page} is read, "
-            "counted from 0. Split them, or choose a page with read_options, which is not possible "
-            "for GIF, PNG and WebP."
+            "counted from 0. Split them, or choose a page with --image-page (in Python, "
+            "read_options), which is not possible for GIF, PNG and WebP."
         )
     if len(report.image_kinds) > 1:
         kinds = ", ".join(f"{count} {kind}" for kind, count in report.image_kinds.items())

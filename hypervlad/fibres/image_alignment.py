@@ -75,6 +75,9 @@ class AlignmentRecipe:
         What to do with an instrument's information bar below the image.
     channel : int, optional
         Channel of the image to look at, counted from 0; the mean of colours if not given.
+    page : int, optional
+        Page, section or frame of a file that has several, counted from 0; by default the first,
+        with a warning.
 
     Raises
     ------
@@ -91,6 +94,7 @@ class AlignmentRecipe:
     pixel_size: float | None = None
     banner: str = "keep"
     channel: int | None = None
+    page: int | None = None
 
     def __post_init__(self) -> None:
         check_value("method", self.method, METHOD)
@@ -100,7 +104,8 @@ class AlignmentRecipe:
         check_value("banner", self.banner, [OneOf("keep", "remove")])
         for name in ("n_bootstrap", "random_state"):
             check_value(name, getattr(self, name), [Integer(at_least=0)])
-        check_value("channel", self.channel, [Integer(at_least=0), None])
+        for name in ("channel", "page"):
+            check_value(name, getattr(self, name), [Integer(at_least=0), None])
         check_value("pixel_size", self.pixel_size, [NANOMETRES, None])
 
     @property
@@ -130,7 +135,7 @@ class AlignmentRecipe:
         UserWarning
             If the pixels are not square according to the file: then its pixel size is ignored.
         """
-        read = read_micrograph(image, banner=self.banner, channel=self.channel)
+        read = read_micrograph(image, banner=self.banner, channel=self.channel, page=self.page)
         pixels = read.pixels if read.pixels.ndim == 2 else read.pixels.mean(axis=2)
         named = f"{os.fspath(image)}: " if isinstance(image, str | os.PathLike) else ""
         try:

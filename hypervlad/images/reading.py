@@ -439,15 +439,15 @@ def _read(source: Any, options: ReadOptions, name: str, with_digest: bool) -> Mi
 
 def _warn_of_pages(name: str, kind: str) -> None:
     # The same text, from the same line, for all files of a folder: Python shows it once.
-    choice = (
-        f'{{"page": 0}} confirms the first; export others of a {kind} file as images of their own'
+    others = (
+        f"export others of a {kind} file as images of their own"
         if kind in RASTER_KINDS
-        else '{"page": 1} reads the second, {"page": 0} confirms the first'
+        else "1 reads the second"
     )
     warnings.warn(
         f"{os.path.dirname(name) or os.curdir}: files of several pages, sections or frames, of "
-        f"which only the first is read ('hypervlad check' lists them); in Python, "
-        f"read_options={choice}",
+        f"which only the first is read ('hypervlad check' lists them); --image-page 0, where a "
+        f'model is trained, confirms the first (in Python, read_options={{"page": 0}}); {others}',
         PartlyReadWarning,
         stacklevel=1,
     )

@@ -4,10 +4,12 @@ import inspect
 import re
 
 import pytest
+import typer
 from support.commands import run
 
 import hypervlad
 from hypervlad import HypercolumnVLAD
+from hypervlad.cli import app
 from hypervlad.cli.options import OnError
 from hypervlad.reports import write_classified_page
 
@@ -52,6 +54,53 @@ def test_the_help_states_the_librarys_own_defaults():
     assert {"raise", "skip"} == set(OnError)
     pictures = inspect.signature(write_classified_page).parameters["max_thumbnails"].default
     assert f"[default: {pictures};" in " ".join(run("predict", "--help").stdout.split())
+
+
+# How images are read. A model stores it, so commands that are given a model need no option, unless
+# the model is one of several methods, as in align.
+READING = {"--image-page", "--channel", "--scaling", "--remove-banner"}
+READING_OF = {
+    "train": READING,
+    "demo": READING,
+    "check": READING,
+    "defects fit": READING,
+    # Directions do not depend on gain and offset, so all contrasts are scaled alike.
+    "align": READING - {"--scaling"},
+    "align-train": READING - {"--scaling"},
+    **dict.fromkeys(("predict", "explain", "evaluate", "extract"), frozenset()),
+    **dict.fromkeys(("defects score", "defects evaluate"), frozenset()),
+    **dict.fromkeys(("review start", "review retrain"), frozenset()),
+    # These read no image.
+    **dict.fromkeys(("info", "suspects", "cache", "review serve", "review export"), frozenset()),
+}
+
+
+def all_commands():
+    """Return every command, those of groups too, by name."""
+    found = {}
+    for name, command in typer.main.get_command(app).commands.items():
+        inner = getattr(command, "commands", None)
+        found |= {name: command} if inner is None else {f"{name} {k}": c for k, c in inner.items()}
+    return found
+
+
+def test_every_command_has_the_options_of_reading_that_it_needs():
+    found = {
+        name: READING & {text for each in command.params for text in each.opts}
+        for name, command in all_commands().items()
+    }
+    assert found == READING_OF
+
+
+@pytest.mark.parametrize("option", sorted(READING))
+def test_an_option_of_reading_is_explained_alike_everywhere(option):
+    texts = {
+        each.help
+        for command in all_commands().values()
+        for each in command.params
+        if option in each.opts
+    }
+    assert len(texts) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,125 @@
+"""Options of reading: a command passes them on, and what it writes reads images in the same way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from support.commands import TINY, refused, run
+
+import hypervlad
+from hypervlad.images import PartlyReadWarning, ReadOptions
+from hypervlad.synthetic import make_nanowire_images
+
+GIVEN = ["--image-page", "1", "--channel", "2", "--scaling", "0:4095", "--remove-banner"]
+STORED = {"page": 1, "channel": 2, "scaling": (0, 4095), "banner": "remove"}
+
+
+def write_stack(path: Path, image: np.ndarray) -> None:
+    """Write an RGB TIFF of two pages whose second page has the image in its blue channel only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pages = np.zeros((2, *image.shape, 3), np.uint16)
+    pages[1, :, :, 2] = np.round(4095 * image)
+    tifffile.imwrite(path, pages, photometric="rgb")
+
+
+@pytest.fixture(scope="module")
+def stacks(tmp_path_factory: pytest.TempPathFactory, texture_images: Any) -> Path:
+    root = tmp_path_factory.mktemp("data") / "stacks"
+    for number, (image, label) in enumerate(zip(*texture_images, strict=True)):
+        write_stack(root / label / f"{number:02d}.tif", image)
+    return root
+
+
+def options_of(encoder: Any) -> dict[str, Any]:
+    options = encoder.fitted_params_.read_options
+    return {name: getattr(options, name) for name in STORED}
+
+
+def test_a_classifier_stores_how_images_were_read(stacks: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.hvlad"
+    done = run("train", stacks, "-o", path, *TINY, *GIVEN)
+    assert "of which only the first" not in done.stderr
+    model = hypervlad.load(path)
+    assert options_of(model.encoder_) == STORED
+    assert "4095" in run("info", path).stdout
+    # The first page is black, so that nothing could be told from it.
+    result = run("evaluate", path, stacks, "-o", tmp_path / "report", "-q")
+    assert float(result.stdout.split()[1]) > 0.8
+    assert "warning" not in run("predict", path, stacks, "-q").stderr
+
+
+def test_only_given_options_are_stored(stacks: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.hvlad"
+    run("train", stacks, "-o", path, *TINY, "--image-page", "1")
+    stored = hypervlad.load(path).encoder_.fitted_params_.read_options
+    assert stored == ReadOptions(page=1)
+
+
+def test_the_demo_and_the_check_read_alike(stacks: Path, tmp_path: Path) -> None:
+    run("demo", stacks, "-o", tmp_path / "demo", *TINY, *GIVEN, "-q")
+    model = hypervlad.load(tmp_path / "demo" / "model.hvlad")
+    assert options_of(model.encoder_) == STORED
+    assert "24 files are blank" in run("check", stacks, "-q", code=1).stdout
+    found = run("check", stacks, *GIVEN, "-q", code=1).stdout
+    assert "blank" not in found
+    assert "of which only page 1 is read" in found
+    other = tmp_path / "other" / "a.tif"
+    write_stack(other, tifffile.imread(stacks / "flat" / "00.tif")[1, :, :, 2] / 4095)
+    found = run("check", stacks, other.parent, *GIVEN, code=1).stdout
+    assert "exact copies across the folders: 1\n" in found
+
+
+def test_a_scorer_of_defects_stores_how_images_were_read(stacks: Path, tmp_path: Path) -> None:
+    path = tmp_path / "s.hvlad"
+    tiny = ["--backbone", "tiny", "--weights", "random", "--patch", "8"]
+    run("defects", "fit", stacks / "rings", "-o", path, *tiny, *GIVEN)
+    assert options_of(hypervlad.load(path).encoder_) == STORED
+    done = run("defects", "score", path, stacks / "rings", "-o", tmp_path / "found")
+    assert "of which only the first" not in done.stderr
+
+
+def test_alignment_reads_as_its_model_unless_told_otherwise(tmp_path: Path) -> None:
+    ((image,), (truth,)) = make_nanowire_images(1, aligned=0.5, size=96, random_state=0)
+    write_stack(tmp_path / "wires" / "a.tif", image)
+    tifffile.imwrite(tmp_path / "a.tif", (255 * (truth.aligned_map(24) > 0.5)).astype(np.uint8))
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    (tmp_path / "a.tif").rename(masks / "a.tif")
+    model, tiny = tmp_path / "al.hvlad", ["--backbone", "tiny", "--weights", "random"]
+    which = ["--image-page", "1", "--channel", "2"]
+    run(
+        *("align-train", tmp_path / "wires", "--masks", masks, "--window", "24"),
+        *("-o", model, *tiny, *which),
+    )
+    stored = hypervlad.load(model).encoder_.fitted_params_.read_options
+    assert (stored.page, stored.channel, stored.scaling) == (1, 2, "percentile")
+    wires, out = tmp_path / "wires", tmp_path / "out"
+    assert "flat" in refused("align", wires, "-o", out).split(": ", 2)[2]
+    run("align", wires, "-o", out, *which, "--window", "24")
+    run("align", wires, "-o", out, "--method", model)
+    words = run("align", wires, "-o", out, "--method", model, "--image-page", "0", code=2).stderr
+    assert "the image is flat" in words
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--scaling", "bright"], "scaling='bright': expected one of 'auto', 'dtype'"),
+        (["--scaling", "5:1"], "scaling=(5.0, 1.0): expected"),
+        (["--scaling", "1:2:3"], "expected one of"),
+        (["--scaling", "low:high"], "scaling='low:high': expected"),
+    ],
+)
+def test_a_wrong_rule_is_refused_before_anything_is_read(
+    given: list[str], words: str, tmp_path: Path
+) -> None:
+    assert words in refused("train", tmp_path, "-o", tmp_path / "m.hvlad", *given)
+
+
+def test_the_warning_of_pages_names_the_option(stacks: Path) -> None:
+    with pytest.warns(PartlyReadWarning, match="--image-page 0, where a model is trained"):
+        hypervlad.read_image(stacks / "flat" / "00.tif")
