@@ -103,7 +103,9 @@ def image_evidence(
         by_place |= {(name, word): maps for word, maps in zip(wanted, each, strict=True)}
     if encode.pooled:
         means = _added([[copy.pooled()] for copy in copies])[0] / len(copies)
-        pooled, factor_of_means = _ratio(vlad.normalize([means[None]], encode.normalize)[0], means[0])
+        pooled, factor_of_means = _ratio(
+            vlad.normalize([means[None]], encode.normalize)[0], means[0]
+        )
         of_channels = directions[:, len(factor) :] * factor_of_means / len(copies)
         blocks["pooled"] = _added([[c.pooled_evidence(of_channels, size)] for c in copies])[0]
         vector = torch.cat([vector, pooled])
