@@ -25,6 +25,7 @@ from hypervlad.metrics import Evaluation
 from hypervlad.reports.facts import model_facts, versions_text
 from hypervlad.reports.html import CSS_PIXELS_PER_INCH, asset, decimal, percent, render
 from hypervlad.reports.predictions import predictions_as_bytes
+from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,12 +122,15 @@ def write_report(
     names = image_names(images, full=True) if names is None else list(names)
     if not len(images) == len(names) == len(result.true):
         raise ValueError(
-            f"got {len(images)} images, {len(names)} names and {len(result.true)} true labels; "
+            f"got {counted(len(images), 'image')}, {counted(len(names), 'name')} and "
+            f"{counted(len(result.true), 'true label')}; "
             "expected as many of each."
         )
     known = np.zeros(len(names), bool) if in_training is None else np.asarray(in_training, bool)
     if len(known) != len(names):
-        raise ValueError(f"in_training: {len(known)} values for {len(names)} images")
+        raise ValueError(
+            f"in_training: {counted(len(known), 'value')} for {counted(len(names), 'image')}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     figures = _Figures(images, names, result, read_options)
     with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as temporary:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hypervlad.defects.thresholds import n_images_needed
 from hypervlad.images import ReadOptions
+from hypervlad.wording import counted
 
 
 def model_facts(model: Any) -> dict[str, str]:
@@ -29,7 +30,7 @@ def model_facts(model: Any) -> dict[str, str]:
     if hasattr(model, "curves_"):
         return facts | _patch_cnn_facts(model)
     if hasattr(model, "classes_"):
-        facts["trained on"] = f"{model.n_images_} images"
+        facts["trained on"] = counted(model.n_images_, "image")
     if hasattr(model, "head_"):
         return facts | _transfer_facts(model)
     encoder = getattr(model, "encoder_", model)
@@ -101,18 +102,20 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
     if scorer.threshold == "fpr" and len(held_out.scores) < n_images_needed(scorer.fpr):
         chosen += ", extrapolated from too few images"
     return {
-        "trained on": f"{scorer.n_images_} images",
+        "trained on": counted(scorer.n_images_, "image"),
         **source,
         "threshold": f"{scorer.threshold_:.4g} (rule in training: {chosen})",
-        "when held out from training": f"{n_above} of {len(held_out.scores)} images reach it",
+        "when held out from training": f"{n_above} of {counted(len(held_out.scores), 'image')} "
+        "reach it",
     }
 
 
 def _alignment_facts(model: Any) -> dict[str, str]:
     return {
-        "trained on": f"{model.n_images_} images",
+        "trained on": counted(model.n_images_, "image"),
         "windows": f"{model.window_} x {model.window_} pixels, in four turns of the image",
-        "trained with": f"{model.n_windows_} windows, {model.aligned_share_:.0%} aligned",
+        "trained with": f"{counted(model.n_windows_, 'window')}, {model.aligned_share_:.0%} "
+        "aligned",
         "classifier": _boosting_text(model.boosting_),
     }
 
@@ -161,7 +164,9 @@ def _classifier_facts(model: Any) -> dict[str, str]:
     facts = {"classifier": _boosting_text(model.boosting_)}
     held_out = model.held_out_
     if held_out is not None:
-        facts["accuracy when held out"] = f"{held_out.accuracy:.1%} of {len(held_out)} images"
+        facts["accuracy when held out"] = (
+            f"{held_out.accuracy:.1%} of {counted(len(held_out), 'image')}"
+        )
     return facts
 
 
@@ -174,7 +179,7 @@ def _features_text(encoder: Any) -> str:
 def _boosting_text(boosting: Any) -> str:
     if not hasattr(boosting, "block_weights_"):  # not a BoostedSoftmaxClassifier
         return type(boosting).__name__
-    rounds = f"{boosting.n_estimators_} rounds of boosted trees"
+    rounds = f"{counted(boosting.n_estimators_, 'round')} of boosted trees"
     if boosting.linear_coef_ is None:
         return rounds
     if not boosting.n_estimators_:

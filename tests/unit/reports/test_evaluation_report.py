@@ -224,7 +224,7 @@ def test_an_interrupted_report_leaves_the_old_one(tmp_path, monkeypatch, error):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"names": ["one"]}, "1 names"),
+        ({"names": ["one"]}, "1 name"),
         ({"images": []}, "got 0 images"),
         ({"y_true": ["fibre"]}, "shape"),
         ({"groups": [1]}, "groups"),
