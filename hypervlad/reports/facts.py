@@ -8,6 +8,7 @@ from typing import Any
 
 from hypervlad.defects.thresholds import n_images_needed
 from hypervlad.images import ReadOptions
+from hypervlad.reports.html import counted
 
 
 def model_facts(model: Any) -> dict[str, str]:
@@ -87,7 +88,7 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
     else:
         kinds = ", ".join(str(name) for name in learner.classes_)
         source = {
-            "trained with": f"labelled windows ({kinds}): {_boosting_text(learner)}",
+            "trained with": f"labelled windows ({kinds}): {learner_text(learner)}",
             "windows": f"{scorer.patch_} x {scorer.patch_} pixels, {scorer.stride_} apart",
         }
     rule = {
@@ -113,7 +114,7 @@ def _alignment_facts(model: Any) -> dict[str, str]:
         "trained on": f"{model.n_images_} images",
         "windows": f"{model.window_} x {model.window_} pixels, in four turns of the image",
         "trained with": f"{model.n_windows_} windows, {model.aligned_share_:.0%} aligned",
-        "classifier": _boosting_text(model.boosting_),
+        "classifier": learner_text(model.boosting_),
     }
 
 
@@ -158,10 +159,11 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
 
 
 def _classifier_facts(model: Any) -> dict[str, str]:
-    facts = {"classifier": _boosting_text(model.boosting_)}
-    held_out = model.held_out_
-    if held_out is not None:
-        facts["accuracy when held out"] = f"{held_out.accuracy:.1%} of {len(held_out)} images"
+    facts = {"classifier": learner_text(model.boosting_)}
+    if model.held_out_ is not None:
+        result = model.held_out_evaluation()
+        facts["accuracy when held out"] = f"{result.accuracy:.1%} of {len(result.true)} images"
+        facts["balanced accuracy when held out"] = f"{result.balanced_accuracy:.1%}"
     return facts
 
 
@@ -171,15 +173,17 @@ def _features_text(encoder: Any) -> str:
     return parts if turns == 1 else f"{parts}, over {turns} turned copies"
 
 
-def _boosting_text(boosting: Any) -> str:
-    if not hasattr(boosting, "block_weights_"):  # not a BoostedSoftmaxClassifier
-        return type(boosting).__name__
-    rounds = f"{boosting.n_estimators_} rounds of boosted trees"
-    if boosting.linear_coef_ is None:
+def learner_text(learner: Any) -> str:
+    """Describe a fitted learner: whether boosted trees helped, and how many rounds of them."""
+    if not hasattr(learner, "block_weights_"):  # not a BoostedSoftmaxClassifier
+        return type(learner).__name__
+    rounds = f"{counted(learner.n_estimators_, 'round')} of boosted trees"
+    if learner.linear_coef_ is None:
         return rounds
-    if not boosting.n_estimators_:
-        return "logistic regression; boosted trees would not have improved it"
-    return f"logistic regression, then {rounds}"
+    if learner.n_estimators_:
+        return f"logistic regression, then {rounds}"
+    was_tried = learner.tree_gain_ is not None
+    return "logistic regression" + ("; boosted trees did not help" if was_tried else "")
 
 
 def _size_text(params: Any) -> str:
