@@ -453,7 +453,7 @@ class ImageEstimator(Estimator):
         return tags
 
 
-def seeded_clone(part: BaseEstimator, seed: int | None, *, verbose: bool = False) -> Any:
+def seeded_clone(part: BaseEstimator, seed: int | None, *, verbose: bool | int = False) -> Any:
     """Return an unfitted copy of a part, seeded where it has no seed.
 
     Parameters
@@ -461,8 +461,8 @@ def seeded_clone(part: BaseEstimator, seed: int | None, *, verbose: bool = False
     part : estimator
     seed : int or None
         For each parameter ``random_state`` that is None, at any depth.
-    verbose : bool, default=False
-        Make a part of this package verbose too.
+    verbose : bool or int, default=False
+        Unless 0: the verbosity of a part of this package.
 
     Examples
     --------
@@ -475,7 +475,7 @@ def seeded_clone(part: BaseEstimator, seed: int | None, *, verbose: bool = False
         if value is None and (name == "random_state" or name.endswith("__random_state")):
             part.set_params(**{name: seed})
     if verbose and isinstance(part, Estimator):
-        part.set_params(verbose=True)
+        part.set_params(verbose=verbose)
     return part
 
 

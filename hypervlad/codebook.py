@@ -25,6 +25,8 @@ from hypervlad.wording import counted
 # 5,000 pixels is one step.
 _MIN_ROWS_PER_STEP = 1024
 _MAX_VALUE = 1e20  # of a codebook in a file
+# Of K-means. Another 70 steps lower the distances by less than another seed changes them.
+_MAX_ITER = 30
 
 
 class LayerProjection(NamedTuple):
@@ -229,7 +231,8 @@ class HypercolumnPool:
         layers: list[np.ndarray] = []
         while in_order and in_order[0]:
             # Layer by layer from the last, so that pool and result are never both whole.
-            layers.append(np.concatenate([blocks.pop() for blocks in in_order]).astype("f4"))
+            blocks_of_layer = [blocks.pop() for blocks in in_order]
+            layers.append(np.concatenate(blocks_of_layer).astype("f4", copy=False))
         return layers[::-1]
 
     def __len__(self) -> int:
@@ -337,7 +340,7 @@ def _learn_projection(
 
 
 def _kmeans(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarray:
-    kmeans = KMeans(n_codewords, n_init=1, max_iter=100, random_state=random_state)
+    kmeans = KMeans(n_codewords, n_init=1, max_iter=_MAX_ITER, random_state=random_state)
     with warnings.catch_warnings():
         # Flat images have fewer distinct hypercolumns than codewords; repeated ones are fine.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -57,7 +57,7 @@ def find_conv_norm_pairs(module: torch.nn.Module, image: torch.Tensor) -> tuple[
     Parameters
     ----------
     module : torch.nn.Module
-        In eval mode. It is not changed; on the meta device nothing is computed.
+        In eval mode. It is not changed.
     image : torch.Tensor of shape (1, C, H, W)
     """
     layers = {name: layer for name, layer in module.named_modules() if name}
@@ -293,18 +293,23 @@ def build_network(
     digest = weights_digest(module)
     # The channels-last layout is faster for convolutions on CPUs, and VLAD needs it.
     module = module.to(device).to(memory_format=torch.channels_last)
-    pairs = [pair for pair in _foldable_pairs(backbone) if not set(pair.same_output) & set(taps)]
+    pairs = [
+        pair for pair in _foldable_pairs(backbone, module) if not set(pair.same_output) & set(taps)
+    ]
     return TappedNetwork(fold_norms(module, pairs), taps, digest, original=module)
 
 
-@functools.cache
-def _foldable_pairs(backbone: Backbone) -> tuple[ConvNormPair, ...]:
-    """Return the normalisations that can be folded: none in a network that a user registered."""
+def _foldable_pairs(backbone: Backbone, module: torch.nn.Module) -> tuple[ConvNormPair, ...]:
+    """Return the normalisations that can be folded: none in a network that a user registered.
+
+    One pass of a small image. It would be free on the meta device, but normalisation there imports
+    torch's compiler, which takes longer than all else.
+    """
     if backbone.torchvision_name is None:
         return ()
-    module = _module_without_weights(backbone, random=False).eval()
     side = max(64, backbone.preprocessing.minimum_size)
-    return find_conv_norm_pairs(module, torch.empty(1, 3, side, side, device="meta"))
+    device = next(module.parameters()).device
+    return find_conv_norm_pairs(module, torch.zeros(1, 3, side, side, device=device))
 
 
 @functools.cache

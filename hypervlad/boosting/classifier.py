@@ -141,8 +141,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         busy machine. The linear part uses one.
     random_state : int, RandomState or None, default=None
         Seed of the folds, the hold-out and the trees.
-    verbose : bool, default=False
-        Show progress and print a summary of the fit on stderr.
+    verbose : bool or int, default=False
+        True or 1: show progress on stderr. 2: also print a summary of the fit.
 
     Attributes
     ----------
@@ -281,7 +281,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
-        verbose: bool = False,
+        verbose: bool | int = False,
     ) -> None:
         self.init = init
         self.n_estimators = n_estimators
@@ -354,7 +354,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         fold_seed, holdout_seed, tree_seed = rng.randint(_MAX_SEED, size=3).tolist()
         margins = self._fit_start(rows, widths, fold_seed)
         self._fit_trees(rows, margins, holdout_seed, tree_seed)
-        if self.verbose:
+        if self.verbose > 1:
             print(self._summary(len(rows)), file=sys.stderr)
         return self
 
@@ -430,7 +430,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             Cs,
             widths,
             max_directions=self.max_linear_directions,
-            verbose=self.verbose,
+            verbose=bool(self.verbose),
         )
         self.C_, self.block_weights_ = linear.Cs, linear.weights
         self.linear_coef_, self.linear_intercept_ = linear.coef, linear.intercept

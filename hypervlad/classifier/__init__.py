@@ -9,7 +9,7 @@ from hypervlad.classifier.assessment import (
     Judgement,
     LabelIssue,
 )
-from hypervlad.classifier.calibration import HeldOut
+from hypervlad.classifier.calibration import HeldOut, SureAnswers
 from hypervlad.classifier.estimator import MicrographClassifier, default_encoder
 from hypervlad.classifier.explanation import Explanation
 from hypervlad.classifier.novelty import TrainingImages, TrainingImagesWarning
@@ -25,6 +25,7 @@ __all__ = [
     "Judgement",
     "LabelIssue",
     "MicrographClassifier",
+    "SureAnswers",
     "TrainingImages",
     "TrainingImagesWarning",
     "default_encoder",

@@ -1,4 +1,4 @@
-"""Held-out predictions: the images that prediction sets and confidence thresholds are based on."""
+"""Held-out predictions: what prediction sets, confidence thresholds and accuracies come from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,33 @@ from sklearn.metrics import pairwise_distances_chunked
 from hypervlad.base import Array, Arrays, Value
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier.novelty import DISTANCES_MB
-from hypervlad.conformal import Calibration
+from hypervlad.conformal import Calibration, confidence_for_error
 from hypervlad.constraints import Integer
+from hypervlad.metrics import Evaluation
 from hypervlad.splits import group_folds, linked_groups
 
 _N_FOLDS = 5
+_MIN_CONFIDENCE = 0.5  # of a sure answer: one that is more probably wrong than right is not sure
 _COPY_TOLERANCE = 1e-4  # of a vector's length: the last digits depend on the batch
+
+
+class SureAnswers(NamedTuple):
+    """How many of the held-out images have a sure answer.
+
+    Attributes
+    ----------
+    max_error : float
+        Accepted share of wrong answers among the sure ones.
+    threshold : float
+        Answers with at least this confidence are sure; infinite if none is.
+    n_sure, n_wrong : int
+        Numbers of images with a sure answer, and with a wrong one among these.
+    """
+
+    max_error: float
+    threshold: float
+    n_sure: int
+    n_wrong: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +81,43 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.codes)
 
-    @property
-    def accuracy(self) -> float:
-        """Share of the images whose most probable class is the true one."""
-        return float((self.proba.argmax(axis=1) == self.codes).mean())
+    def evaluation(self, classes: NDArray[Any]) -> Evaluation:
+        """Compare the predictions with the true classes; see `Evaluation`.
+
+        Parameters
+        ----------
+        classes : ndarray of shape (n_classes,)
+            In the order of the columns of `proba`.
+        """
+        has_groups = len(np.unique(self.groups)) < len(self)
+        truth = [classes[code] for code in self.codes]
+        groups = self.groups.tolist() if has_groups else None
+        return Evaluation(truth, self.proba, classes.tolist(), groups)
+
+    def threshold(self, max_error: float) -> float:
+        """Return the lowest confidence of sure answers, at least 0.5; infinite if none is sure.
+
+        See `hypervlad.conformal.confidence_for_error`.
+        """
+        return max(confidence_for_error(self.calibration, max_error), _MIN_CONFIDENCE)
+
+    def sure_answers(self, max_error: float = 0.05) -> SureAnswers:
+        """Count the images that have a sure answer by the learner that was not fitted on them.
+
+        Parameters
+        ----------
+        max_error : float, default=0.05
+            Accepted share of wrong answers among the sure ones.
+
+        Raises
+        ------
+        ValueError
+            If it is not between 0 and 1.
+        """
+        threshold = self.threshold(max_error)
+        sure = self.proba.max(axis=1) >= threshold
+        wrong = sure & (self.proba.argmax(axis=1) != self.codes)
+        return SureAnswers(max_error, threshold, int(sure.sum()), int(wrong.sum()))
 
     @cached_property
     def calibration(self) -> Calibration:

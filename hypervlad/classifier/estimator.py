@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -48,7 +50,6 @@ from hypervlad.classifier.validation import LabelledImages, contradictions
 from hypervlad.conformal import (
     CERTAINTY,
     check_share,
-    confidence_for_error,
     groups_for_error,
     prediction_sets,
 )
@@ -62,10 +63,10 @@ from hypervlad.constraints import (
 )
 from hypervlad.encoder import EncodedImages, HypercolumnVLAD
 from hypervlad.images import ImageReadError, check_image_list
+from hypervlad.metrics import Evaluation
 from hypervlad.modelfile import ModelFileError
 from hypervlad.wording import counted
 
-_MIN_CONFIDENCE = 0.5  # of a sure answer
 _MAX_LISTED = 20  # sets of equal images in a warning
 
 
@@ -112,8 +113,9 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         (split-conformal). 0: nothing is held out, and these methods raise an error.
     random_state : int, RandomState or None, default=None
         Seed of encoder and learner; an encoder or learner with its own seed keeps it.
-    verbose : bool, default=False
-        Show progress bars, also those of the given encoder or learner.
+    verbose : bool or int, default=False
+        True or 1: show progress bars, also those of the given encoder or learner. 2: also print a
+        summary of the learner's fit.
 
     Attributes
     ----------
@@ -127,6 +129,9 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         images given to ``fit``.
     n_images_ : int
         Number of images that the learner was trained on.
+    fit_seconds_ : dict of str to float
+        Seconds that ``fit`` took for the codebook, the vectors of all images, the learner, and the
+        learners without a fold. Not saved.
 
     Notes
     -----
@@ -174,6 +179,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     held_out_: HeldOut | None
     training_: TrainingImages
     n_images_: int
+    fit_seconds_: dict[str, float]
 
     def __init__(
         self,
@@ -182,7 +188,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         boosting: BaseEstimator | None = None,
         calibration_size: float | None = None,
         random_state: int | np.random.RandomState | None = None,
-        verbose: bool = False,
+        verbose: bool | int = False,
     ) -> None:
         self.encoder = encoder
         self.boosting = boosting
@@ -234,8 +240,11 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         accepted, codes = data.fit_params(learner), data.group_codes()
         train, calibration = calibration_split(data.labels, codes, self.calibration_size, seed)
         train_images = [data.images[i] for i in train]
-        encoder.fit_checked(train_images)  # warns of skipped images
-        encoded = encoder.encode_checked(train_images)
+        seconds: dict[str, float] = {}
+        with _timed(seconds, "codebook"):
+            encoder.fit_checked(train_images)  # warns of skipped images
+        with _timed(seconds, "vectors"):
+            encoded = encoder.encode_checked(train_images)
         if len(encoded.positions) < encoder.n_images_:
             encoded.warn()  # of images that could be read before, but not again
         vectors, train = encoded.vectors, train[encoded.positions]
@@ -252,12 +261,14 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             fit_params["groups"] = joined[: len(train)]
         if has_fit_parameter(learner, "blocks"):
             fit_params["blocks"] = list(encoder.feature_blocks.values())
-        learner.fit(vectors, data.labels[train], **fit_params)
+        with _timed(seconds, "learner"):
+            learner.fit(vectors, data.labels[train], **fit_params)
         held_out = None
         if self.calibration_size is None:
-            held_out = cross_predict_calibration(
-                learner, vectors, data.labels[train], joined, fit_params, seed
-            )
+            with _timed(seconds, "learners without a fold"):
+                held_out = cross_predict_calibration(
+                    learner, vectors, data.labels[train], joined, fit_params, seed
+                )
         elif len(calibration):
             held_out = predict_calibration(learner, held.vectors, data.labels[rows], joined)
         training = TrainingImages.of(
@@ -273,6 +284,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         # All at the end: a fit that fails leaves the model unchanged.
         self.encoder_, self.boosting_, self.classes_ = encoder, learner, learner.classes_
         self.held_out_, self.training_, self.n_images_ = held_out, training, len(train)
+        self.fit_seconds_ = seconds
         return self
 
     @available_if(_learner_has_margins)
@@ -569,6 +581,42 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
                 check_share(name, value)
                 self._fitted_held_out()
 
+    def held_out_evaluation(self) -> Evaluation:
+        """Return how well held-out training images are classified, each without its group.
+
+        Returns
+        -------
+        Evaluation
+            Of the predictions in ``held_out_``: by copies of the learner that were each fitted
+            without a fold of whole groups, or, with ``calibration_size=``, by the learner itself.
+            Classes whose images could not be held out are its `untested`.
+
+        Raises
+        ------
+        ValueError
+            If nothing was held out in ``fit``.
+
+        Notes
+        -----
+        The figures estimate the accuracy on new groups like the training images. The learners of
+        the folds have a fifth fewer groups than the final one, which makes them slightly worse; the
+        codebook, which does not use the labels, was fitted on the images of all folds. Nothing
+        follows for another instrument or another kind of sample.
+
+        Examples
+        --------
+        >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
+        >>> images, labels = make_tem_images(24, size=64, random_state=0)
+        >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4)
+        >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
+        >>> result = model.held_out_evaluation()
+        >>> len(result.true), result.untested
+        (24, [])
+        >>> 0 < result.balanced_accuracy < 1
+        True
+        """
+        return self._fitted_held_out().evaluation(self.classes_)
+
     def label_issues(self) -> list[LabelIssue]:
         """List training images whose label is probably wrong, most probable first.
 
@@ -788,12 +836,9 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         return self.held_out_
 
     def _threshold(self, max_error: float) -> float:
-        """Return the lowest confidence of sure answers; warn if there is none.
-
-        It is at least 0.5: an answer that is more probably wrong than right is not sure.
-        """
-        calibration = self._fitted_held_out().calibration
-        threshold = confidence_for_error(calibration, max_error)
+        """Return the lowest confidence of sure answers; warn if there is none."""
+        held_out = self._fitted_held_out()
+        calibration, threshold = held_out.calibration, held_out.threshold(max_error)
         if np.isinf(threshold):
             n_groups, n_needed = calibration.n_groups, groups_for_error(max_error)
             why = (
@@ -810,7 +855,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
                 UserWarning,
                 stacklevel=3,
             )
-        return max(threshold, _MIN_CONFIDENCE)
+        return threshold
 
     def _classify_encoded(
         self, encoded: EncodedImages, coverage: float | None, threshold: float | None
@@ -854,6 +899,14 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "classes_")
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Note how long a stage takes."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start
 
 
 def _warn_of_contradictions(

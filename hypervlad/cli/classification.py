@@ -43,6 +43,7 @@ from hypervlad.cli.options import (
     Seed,
     Unreadable,
     UnreadableInPrediction,
+    Verbose,
     Weights,
 )
 from hypervlad.files import replace_when_complete
@@ -77,19 +78,37 @@ def train(
     calibration_size: CalibrationSize = None,
     cache: Cache = None,
     cache_size: CacheSize = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for a report on the held-out images: an HTML page with figures, mistakes "
+            "and probably wrong labels, and a table of the predictions.",
+        ),
+    ] = None,
+    verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a model on a folder of labelled images.
 
+    At the end it reports how well training images were classified by models that were trained
+    without the groups of these images. The figures are those to expect for new groups like them,
+    not for another instrument or kind of sample.
+
     \b
     Examples:
       hypervlad train images/ -o model.hvlad
+      hypervlad train images/ -o model.hvlad --report report/
       hypervlad train images/ -o model.hvlad --groups groups.csv --seed 1
       hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
     """
     from hypervlad.datasets import load_image_folder
+    from hypervlad.reports.summary import held_out_lines, training_details
 
     prepare_file(output)
+    if report is not None:
+        check_apart(report, folder)
+        report.mkdir(parents=True, exist_ok=True)
     check_cache(cache, cache_size)
     reading = reading_options(
         image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
@@ -121,9 +140,22 @@ def train(
         model.fit(data.images, data.target, groups=data.groups)
     model.save(output, include_backbone=include_backbone)
     reduce_cache(cache, cache_size)
-    if model.held_out_ is not None:
-        n_images = len(model.held_out_)
-        echo(f"held-out accuracy: {model.held_out_.accuracy:.1%} of {counted(n_images, 'image')}")
+    for line in [*held_out_lines(model), *(training_details(model) if verbose else [])]:
+        echo(line)
+    if report is not None and model.held_out_ is not None:
+        from hypervlad.reports import report_on_held_out
+
+        index, _ = report_on_held_out(
+            report,
+            model,
+            data.images,
+            names=relative_names(data.root, data.images),
+            title=f"How well {output.name} classifies held-out training images",
+            progress=not quiet,
+        )
+        echo(f"report: {index}")
+    elif report is not None:
+        echo("report: none, because no image was held out")
     echo(f"model: {output}")
 
 
@@ -506,12 +538,8 @@ def _say_what_is_unlike(quiet: bool, found: Classification) -> None:
             "training images: probabilities of such images mean little",
         )
     if n_known:
-        say(quiet, f"{known_images(n_known, counted(n_images, 'image'))} (the same pixels)")
-
-
-def known_images(n: int, among: str) -> str:
-    """Say how many of some images are training images."""
-    return f"{n} of {among} {verb(n, 'is a training image', 'are training images')}"
+        are = verb(n_known, "is a training image", "are training images")
+        say(quiet, f"{n_known} of {counted(n_images, 'image')} {are} (the same pixels)")
 
 
 def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:
@@ -526,28 +554,14 @@ def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:
 
 
 def print_result(result: Evaluation, index: Path, new: Evaluation | None) -> None:
-    """Print an accuracy with its interval, also without training images, and where the report is.
+    """Print an evaluation, also without training images, and where its report is.
 
     Parameters
     ----------
     result, index, new
         As returned by `report_on_model`.
     """
-    n_images, n_new = len(result.true), 0 if new is None else len(new.true)
-    echo(f"accuracy: {_accuracy_text(result)}")
-    if n_new < n_images:
-        echo(f"{known_images(n_images - n_new, 'these images')} (the same pixels)")
-        without = "no image is left" if new is None else _accuracy_text(new)
-        echo(f"accuracy without them: {without}")
-    if result.unknown:
-        echo(f"classes that the model was not trained on: {', '.join(result.unknown)}")
-    echo(f"report: {index}")
+    from hypervlad.reports.summary import evaluation_lines
 
-
-def _accuracy_text(result: Evaluation) -> str:
-    low, high = result.interval
-    label, share = result.baseline
-    return (
-        f"{result.accuracy:.3f} on {counted(len(result.true), 'image')} "
-        f"(95 % interval {low:.3f} to {high:.3f}; always predicting {label!r}: {share:.3f})"
-    )
+    for line in [*evaluation_lines(result, new), f"report: {index}"]:
+        echo(line)

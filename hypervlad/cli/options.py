@@ -130,6 +130,14 @@ Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", help="Print only results, warnings and errors; no progress."),
 ]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Also print what was chosen in training, and the seconds of each stage.",
+    ),
+]
 Cache = Annotated[
     Path | None,
     typer.Option(

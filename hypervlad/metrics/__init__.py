@@ -2,7 +2,11 @@
 
 from hypervlad.metrics.defects import DefectEvaluation, evaluate_defects
 from hypervlad.metrics.evaluation import ClassScores, Evaluation
-from hypervlad.metrics.intervals import accuracy_interval, wilson_interval
+from hypervlad.metrics.intervals import (
+    accuracy_interval,
+    balanced_accuracy_interval,
+    wilson_interval,
+)
 from hypervlad.metrics.maps import (
     PixelTally,
     area_fraction_error,
@@ -32,6 +36,7 @@ __all__ = [
     "SelectiveAccuracy",
     "accuracy_interval",
     "area_fraction_error",
+    "balanced_accuracy_interval",
     "calibration_error_range",
     "evaluate_defects",
     "expected_calibration_error",

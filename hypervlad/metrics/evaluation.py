@@ -1,4 +1,4 @@
-"""Evaluation of a classifier: accuracy and its interval, the baseline, scores of each class."""
+"""Evaluation of a classifier: accuracies and their intervals, the baseline, scores by class."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.metrics.intervals import accuracy_interval
+from hypervlad.metrics.intervals import accuracy_interval, balanced_accuracy_interval
 from hypervlad.metrics.probabilities import (
     ReliabilityBins,
     SelectiveAccuracy,
@@ -128,6 +128,18 @@ class Evaluation:
         """True labels that the model was not trained on, sorted."""
         return sorted(set(self.true) - {str(label) for label in self.classes})
 
+    @property
+    def never_predicted(self) -> list[str]:
+        """Classes of the model that have images here, and are predicted for none."""
+        expected, found = set(self.true), set(self.predicted)
+        return [name for name in map(str, self.classes) if name in expected - found]
+
+    @property
+    def untested(self) -> list[str]:
+        """Classes of the model that have no images here."""
+        expected = set(self.true)
+        return [name for name in map(str, self.classes) if name not in expected]
+
     @cached_property
     def labels(self) -> list[str]:
         """The model's classes in its order, then the unknown labels."""
@@ -142,6 +154,16 @@ class Evaluation:
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the accuracy; see `accuracy_interval`."""
         return accuracy_interval(self.correct, self.groups)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean recall of the classes that have images, also of unknown ones."""
+        return float(np.mean([score.recall for score in self.scores if score.support]))
+
+    @property
+    def balanced_interval(self) -> tuple[float, float]:
+        """Its 95 % interval; see `balanced_accuracy_interval`."""
+        return balanced_accuracy_interval(self.correct, self.true, self.groups)
 
     @property
     def baseline(self) -> tuple[str, float]:
@@ -164,6 +186,14 @@ class Evaluation:
         return calibration_error_range(self.proba, random_state=0)
 
     @property
+    def calibration(self) -> Literal["calibrated", "overconfident", "underconfident"]:
+        """Whether the confidences differ from the shares of right answers by more than chance."""
+        if self.calibration_error <= self.calibration_range[1]:
+            return "calibrated"
+        too_high = float(self.confidence.mean()) > self.accuracy
+        return "overconfident" if too_high else "underconfident"
+
+    @property
     def selective_curve(self) -> SelectiveAccuracy:
         """Accuracy of the most confident predictions; see `selective_accuracy_curve`."""
         return selective_accuracy_curve(*self._codes_and_proba)
@@ -180,7 +210,7 @@ class Evaluation:
         codes = [place.get(label, len(place)) for label in self.true]
         return codes, np.pad(np.asarray(self.proba), ((0, 0), (0, 1)))
 
-    @property
+    @cached_property
     def scores(self) -> list[ClassScores]:
         """Scores of each label, in the order of `labels`."""
         known = len(self.classes)

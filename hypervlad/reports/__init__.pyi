@@ -1,7 +1,7 @@
 from .alignment import write_alignment
 from .classified_page import write_classified_page
 from .defects import write_defect_report, write_findings
-from .evaluation import report_on_model, write_report
+from .evaluation import report_on_held_out, report_on_model, write_report
 from .facts import library_versions, model_facts
 from .predictions import predictions_as_bytes, write_predictions
 
@@ -9,6 +9,7 @@ __all__ = [
     "library_versions",
     "model_facts",
     "predictions_as_bytes",
+    "report_on_held_out",
     "report_on_model",
     "write_alignment",
     "write_classified_page",

@@ -5,45 +5,50 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from hypervlad.displays.codeword_map import CodewordMapDisplay
-from hypervlad.displays.confusion import ConfusionDisplay
-from hypervlad.displays.contact_sheet import ContactSheetDisplay
-from hypervlad.displays.evidence import EvidenceDisplay
+from hypervlad.classifier import LabelIssue, SureAnswers
+from hypervlad.classifier.novelty import relative_names
 from hypervlad.displays.figures import Display, save_png
 from hypervlad.displays.image_grid import ReadingOptions, image_names
-from hypervlad.displays.reliability import ReliabilityDisplay
-from hypervlad.displays.selective_accuracy import SelectiveAccuracyDisplay
 from hypervlad.files import move_into_place
 from hypervlad.metrics import Evaluation
+from hypervlad.reports.evaluation_figures import FIGURES, EvaluationFigures
 from hypervlad.reports.facts import model_facts, versions_text
-from hypervlad.reports.html import CSS_PIXELS_PER_INCH, asset, decimal, percent, render
+from hypervlad.reports.html import CSS_PIXELS_PER_INCH, asset, decimal, percent, render, share_of
 from hypervlad.reports.predictions import predictions_as_bytes
+from hypervlad.reports.summary import ACCEPTED_ERRORS, held_out_text, warning_lines
 from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FIGURES = (
-    "confusion",
-    "reliability",
-    "selective_accuracy",
-    "least_certain",
-    "mistakes",
-    "evidence",
-    "codewords",
-)
-_N_LEAST_CERTAIN = 18
-_N_MISTAKES = 12
-_N_EXPLAINED = 4
-_N_MAPPED = 4
 _EXPERT_SHARES = (0, 0.1, 0.2, 0.3, 0.5)  # of the images
+
+
+@dataclass(frozen=True)
+class HeldOutFindings:
+    """What a report on held-out training images shows in addition.
+
+    Attributes
+    ----------
+    sure : list of SureAnswers
+        For several accepted errors.
+    issues : list of LabelIssue or None
+        Labels that are probably wrong, the most probable first; None if cleanlab is not installed.
+    rows : list of int
+        Of these images among those of the report.
+    """
+
+    sure: list[SureAnswers]
+    issues: list[LabelIssue] | None
+    rows: list[int]
 
 
 def write_report(
@@ -63,6 +68,7 @@ def write_report(
     details: Mapping[str, Any] | None = None,
     files: Mapping[str, str] | None = None,
     read_options: ReadingOptions = None,
+    held_out: HeldOutFindings | None = None,
     progress: bool = False,
 ) -> Path:
     """Write a folder with ``index.html``, its figures and ``predictions.csv``.
@@ -102,6 +108,8 @@ def write_report(
         Further files of the folder to link to, with their descriptions.
     read_options : ReadOptions or mapping of its fields, optional
         How to read the images for the figures.
+    held_out : HeldOutFindings, optional
+        If `images` are training images that were held out: see `report_on_held_out`.
     progress : bool
         Show a progress bar where stderr is a terminal.
 
@@ -132,7 +140,8 @@ def write_report(
             f"in_training: {counted(len(known), 'value')} for {counted(len(names), 'image')}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    figures = _Figures(images, names, result, read_options)
+    suspect = [] if held_out is None else held_out.rows
+    figures = EvaluationFigures(images, names, result, read_options, suspect)
     with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as temporary:
         draft = Path(temporary)
         drawn = {}
@@ -155,6 +164,9 @@ def write_report(
             mean_confidence=float(result.confidence.mean()),
             class_rows=class_rows(result),
             selective_rows=selective_rows(result),
+            warnings=[line.removeprefix("warning: ") for line in warning_lines(result)],
+            held_out=held_out,
+            sure_rows=[] if held_out is None else sure_rows(held_out.sure, len(result.true)),
             how_measured=how_measured,
             figures=drawn,
             details=details or {},
@@ -229,6 +241,117 @@ def report_on_model(
     return index, result, result.subset(~found.in_training)
 
 
+def report_on_held_out(
+    out_dir: str | os.PathLike[str],
+    model: Any,
+    images: Sequence[Any],
+    *,
+    names: Sequence[str] | None = None,
+    details: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> tuple[Path, Evaluation]:
+    """Write the report on training images that were held out when a model was fitted.
+
+    No image is classified again: the predictions are those of `held_out_evaluation`, by learners
+    that were fitted without the group of each image.
+
+    Parameters
+    ----------
+    out_dir : path-like
+    model : fitted MicrographClassifier
+    images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
+        Those given to ``fit``, in the same order.
+    names : sequence of n str, optional
+        As for `write_report`.
+    details : mapping, optional
+        Facts in addition to those of `model_facts`.
+    **options
+        Further arguments of `write_report`.
+
+    Returns
+    -------
+    index : Path
+        ``index.html``.
+    result : Evaluation
+
+    Raises
+    ------
+    ValueError
+        If nothing was held out in ``fit``, or the images are not those given to it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
+    >>> from hypervlad.reports import report_on_held_out
+    >>> images, labels = make_tem_images(24, size=64, random_state=0)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4)
+    >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     index, result = report_on_held_out(folder, model, images)
+    >>> index.name, len(result.true)
+    ('index.html', 24)
+    """
+    result = model.held_out_evaluation()
+    _check_training_images(model, images)
+    positions = model.training_.positions[model.held_out_.rows].tolist()
+    row_of = {position: row for row, position in enumerate(positions)}
+    try:
+        issues = model.label_issues()
+    except ImportError:
+        issues = None
+    findings = HeldOutFindings(
+        [model.held_out_.sure_answers(error) for error in ACCEPTED_ERRORS],
+        issues,
+        [row_of[issue.position] for issue in issues or []],
+    )
+    index = write_report(
+        out_dir,
+        images=[images[i] for i in positions],
+        y_true=result.y_true,
+        proba=result.proba,
+        classes=result.classes,
+        groups=result.groups,
+        names=None if names is None else [names[i] for i in positions],
+        encoder=model.encoder_,
+        details={**model_facts(model), **(details or {}), "versions": versions_text()},
+        read_options=model.encoder_.fitted_params_.read_options,
+        held_out=findings,
+        **{"how_measured": _how_held_out(model), **options},
+    )
+    return index, result
+
+
+def _check_training_images(model: Any, images: Sequence[Any]) -> None:
+    """Raise a ValueError unless the images have the names of those given to ``fit``."""
+    known = model.training_
+    chosen = [images[i] for i in known.positions.tolist() if i < len(images)]
+    if len(chosen) < len(known) or relative_names(chosen) != known.names:
+        raise ValueError(
+            "the report needs the images given to fit, in the same order; the model was trained "
+            f"on {counted(len(known), 'image')}"
+            f"{f', such as {known.names[0]}' if known.names[0] else ''}, and "
+            f"these {len(images)} are others, or in another order"
+        )
+
+
+def _how_held_out(model: Any) -> str:
+    by = (
+        "by the model itself, which was not trained on them"
+        if model.held_out_.is_split
+        else "by models that were trained in the same way without the groups of these images"
+    )
+    return (
+        f"These are the training images themselves, but each was classified {by} ("
+        f"{held_out_text(model)}). Without a table of groups, each image is its own group.\n"
+        "The figures show what to expect of new images from groups like these. They do not show "
+        "whether the model works for another instrument, another kind of sample or other settings: "
+        "for this, evaluate it on such images. They are too good if images of one sample or "
+        "micrograph were given as separate groups, and slightly too low if the models had fewer "
+        "groups to learn from than the final one."
+    )
+
+
 def class_rows(result: Evaluation) -> list[tuple[Any, ...]]:
     """Return the scores of each class and their means, formatted.
 
@@ -273,6 +396,30 @@ def selective_rows(result: Evaluation) -> list[tuple[Any, ...]]:
     return rows
 
 
+def sure_rows(counts: Sequence[SureAnswers], n_images: int) -> list[tuple[Any, ...]]:
+    """Return how many of the held-out images have a sure answer, formatted.
+
+    Parameters
+    ----------
+    counts : sequence of SureAnswers
+    n_images : int
+        Number of held-out images.
+
+    Returns
+    -------
+    list of (accepted error, threshold, images with a sure answer, wrong ones among them)
+    """
+    return [
+        (
+            percent(each.max_error),
+            "–" if np.isinf(each.threshold) else percent(each.threshold),
+            share_of(each.n_sure, n_images),
+            share_of(each.n_wrong, each.n_sure) if each.n_sure else "–",
+        )
+        for each in counts
+    ]
+
+
 class SavedFigure(NamedTuple):
     """A figure in the folder of the report, with its size in CSS pixels."""
 
@@ -280,106 +427,6 @@ class SavedFigure(NamedTuple):
     width: int
     height: int
     display: Display
-
-
-class _Figures:
-    """The figures of an evaluation."""
-
-    def __init__(
-        self,
-        images: Sequence[Any],
-        names: Sequence[str],
-        result: Evaluation,
-        read_options: ReadingOptions,
-    ) -> None:
-        self.images, self.result, self.read_options = images, result, read_options
-        self.names = [name.replace("\\", "/").rsplit("/", 1)[-1] for name in names]
-
-    def drawing(self, name: str, model: Any, encoder: Any) -> Callable[[Axes], Display] | None:
-        """Return how to draw a figure, or None if there is nothing to show."""
-        result = self.result
-        common: dict[str, Any] = {"classes": result.classes}
-        if name == "confusion":
-            return lambda ax: ConfusionDisplay.from_predictions(
-                result.true, result.predicted, labels=result.labels, ax=ax
-            )
-        if name == "reliability":
-            return lambda ax: ReliabilityDisplay.from_predictions(
-                result.true, result.proba, **common, ax=ax
-            )
-        if name == "selective_accuracy":
-            return lambda ax: SelectiveAccuracyDisplay.from_predictions(
-                result.true, result.proba, **common, ax=ax
-            )
-        if name == "least_certain":
-            return self._sheet("least_certain", _N_LEAST_CERTAIN)
-        if name == "mistakes":
-            return None if result.correct.all() else self._sheet("mistakes", _N_MISTAKES)
-        if name == "evidence":
-            boosting = getattr(model, "boosting_", None)
-            has_linear_part = getattr(boosting, "linear_coef_", None) is not None
-            return self._evidence(model) if has_linear_part else None
-        return None if encoder is None else self._codewords(encoder)
-
-    def _sheet(
-        self, select: Literal["least_certain", "mistakes"], n_images: int
-    ) -> Callable[[Axes], Display]:
-        return lambda ax: ContactSheetDisplay.from_predictions(
-            self.images,
-            self.result.proba,
-            classes=self.result.classes,
-            y_true=self.result.true,
-            select=select,
-            n_images=n_images,
-            names=self.names,
-            read_options=self.read_options,
-            ax=ax,
-        )
-
-    def _evidence(self, model: Any) -> Callable[[Axes], Display]:
-        chosen = np.argsort(self.result.confidence, kind="stable")[:_N_EXPLAINED].tolist()
-        return lambda ax: EvidenceDisplay.from_estimator(
-            model,
-            [self.images[index] for index in chosen],
-            y_true=[self.result.true[index] for index in chosen],
-            names=[self.names[index] for index in chosen],
-            ax=ax,
-        )
-
-    def _codewords(self, encoder: Any) -> Callable[[Axes], Display]:
-        chosen = one_of_each_class(self.result, _N_MAPPED)
-        return lambda ax: CodewordMapDisplay.from_estimator(
-            encoder,
-            [self.images[index] for index in chosen],
-            names=[self.result.true[index] for index in chosen],
-            read_options=self.read_options,
-            ax=ax,
-        )
-
-
-def one_of_each_class(result: Evaluation, n_images: int) -> list[int]:
-    """Choose images of different classes, the most confident correct ones first.
-
-    Parameters
-    ----------
-    result : Evaluation
-    n_images : int
-
-    Returns
-    -------
-    list of int
-        At most `n_images` positions; a second image of a class only if every class has one.
-    """
-    order = sorted(
-        range(len(result.true)), key=lambda i: (not result.correct[i], -result.confidence[i], i)
-    )
-    rank: dict[int, int] = {}
-    n_ranked: dict[str, int] = {}
-    for index in order:
-        label = result.true[index]
-        rank[index] = n_ranked[label] = n_ranked.get(label, -1) + 1
-    place = {label: number for number, label in enumerate(result.labels)}
-    return sorted(order, key=lambda i: (rank[i], place[result.true[i]]))[:n_images]
 
 
 def _saved(draw: Callable[[Axes], Display], path: Path) -> SavedFigure:

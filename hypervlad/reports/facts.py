@@ -88,7 +88,7 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
     else:
         kinds = ", ".join(str(name) for name in learner.classes_)
         source = {
-            "trained with": f"labelled windows ({kinds}): {_boosting_text(learner)}",
+            "trained with": f"labelled windows ({kinds}): {learner_text(learner)}",
             "windows": f"{scorer.patch_} x {scorer.patch_} pixels, {scorer.stride_} apart",
         }
     rule = {
@@ -114,9 +114,9 @@ def _alignment_facts(model: Any) -> dict[str, str]:
     return {
         "trained on": counted(model.n_images_, "image"),
         "windows": f"{model.window_} x {model.window_} pixels, in four turns of the image",
-        "trained with": f"{counted(model.n_windows_, 'window')}, {model.aligned_share_:.0%} "
-        "aligned",
-        "classifier": _boosting_text(model.boosting_),
+        "trained with": f"{counted(model.n_windows_, 'window')}, "
+        f"{model.aligned_share_:.0%} aligned",
+        "classifier": learner_text(model.boosting_),
     }
 
 
@@ -161,12 +161,13 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
 
 
 def _classifier_facts(model: Any) -> dict[str, str]:
-    facts = {"classifier": _boosting_text(model.boosting_)}
-    held_out = model.held_out_
-    if held_out is not None:
+    facts = {"classifier": learner_text(model.boosting_)}
+    if model.held_out_ is not None:
+        result = model.held_out_evaluation()
         facts["accuracy when held out"] = (
-            f"{held_out.accuracy:.1%} of {counted(len(held_out), 'image')}"
+            f"{result.accuracy:.1%} of {counted(len(result.true), 'image')}"
         )
+        facts["balanced accuracy when held out"] = f"{result.balanced_accuracy:.1%}"
     return facts
 
 
@@ -176,15 +177,17 @@ def _features_text(encoder: Any) -> str:
     return parts if turns == 1 else f"{parts}, over {turns} turned copies"
 
 
-def _boosting_text(boosting: Any) -> str:
-    if not hasattr(boosting, "block_weights_"):  # not a BoostedSoftmaxClassifier
-        return type(boosting).__name__
-    rounds = f"{counted(boosting.n_estimators_, 'round')} of boosted trees"
-    if boosting.linear_coef_ is None:
+def learner_text(learner: Any) -> str:
+    """Describe a fitted learner: whether boosted trees helped, and how many rounds of them."""
+    if not hasattr(learner, "block_weights_"):  # not a BoostedSoftmaxClassifier
+        return type(learner).__name__
+    rounds = f"{counted(learner.n_estimators_, 'round')} of boosted trees"
+    if learner.linear_coef_ is None:
         return rounds
-    if not boosting.n_estimators_:
-        return "logistic regression; boosted trees would not have improved it"
-    return f"logistic regression, then {rounds}"
+    if learner.n_estimators_:
+        return f"logistic regression, then {rounds}"
+    was_tried = learner.tree_gain_ is not None
+    return "logistic regression" + ("; boosted trees did not help" if was_tried else "")
 
 
 def _size_text(params: Any) -> str:

@@ -86,6 +86,21 @@ def test_aligning_needs_neither_torch_nor_xgboost(tmp_path: Path) -> None:
     assert not found & {"torch", "torchvision", "xgboost"}
 
 
+def test_the_default_network_needs_neither_torchvision_nor_torchs_compiler(tmp_path: Path) -> None:
+    """Each takes as long to import as torch itself."""
+    code = f"""if True:
+        import sys, torch
+        from hypervlad.backbones import build_network
+        path = {str(tmp_path / "weights.pth")!r}
+        torch.save(build_network("mobilenet_v2", "random").original.state_dict(), path)
+        build_network("mobilenet_v2", path)(torch.rand(1, 3, 64, 64))
+        print(*sys.modules)
+    """
+    found = set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+    assert "torch" in found
+    assert not found & {"torchvision", "torch._dynamo", "sympy"}
+
+
 def test_no_module_shadows_a_public_name() -> None:
     for package in (hypervlad.displays, hypervlad.reports):
         modules = {module.name for module in pkgutil.iter_modules(package.__path__)}

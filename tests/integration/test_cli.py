@@ -84,14 +84,15 @@ def test_an_evaluation_also_leaves_training_images_out(model, folder, tmp_path):
         pixels[0] = 255 - pixels[0]
         Image.fromarray(pixels).save(path)
     lines = run("evaluate", model, mixed, "-o", tmp_path / "report", "-q").stdout.splitlines()
-    assert re.match(r"accuracy: [\d.]+ on 24 images", lines[0])
-    assert lines[1] == "18 of these images are training images (the same pixels)"
-    assert re.match(r"accuracy without them: [\d.]+ on 6 images \(95 % interval", lines[2])
+    assert re.match(r"accuracy: [\d.]+ % of 24 images", lines[0])
+    assert re.match(r"balanced accuracy: [\d.]+ %", lines[1])
+    assert lines[2] == "18 of these images are training images (the same pixels)"
+    assert re.match(r"accuracy without them: [\d.]+ % of 6 images \(95 % interval", lines[3])
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert "trained on 18 of these images" in page
     assert "On the 6 other images, its accuracy is" in page
     lines = run("evaluate", model, folder, "-o", tmp_path / "same", "-q").stdout.splitlines()
-    assert lines[2] == "accuracy without them: no image is left"
+    assert lines[3] == "accuracy without them: no image is left"
     page = (tmp_path / "same" / "index.html").read_text(encoding="utf-8")
     assert "No image is left to test the model on" in page
 
@@ -243,9 +244,41 @@ def test_quiet_prints_only_results(model, folder, tmp_path):
     assert run("predict", model, folder, "-q").stderr == ""
     result = run("train", folder, "-o", tmp_path / "m", *TINY, "-q")
     assert result.stderr == ""
-    accuracy, model = result.stdout.splitlines()
-    assert re.fullmatch(r"held-out accuracy: [0-9.]+% of 24 images", accuracy)
-    assert model == f"model: {tmp_path / 'm'}"
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("held out: 24 of 24 training images, in 5 folds")
+    assert re.match(r"accuracy: [0-9.]+ % of 24 images", lines[1])
+    assert re.match(r"balanced accuracy: [0-9.]+ %", lines[2])
+    assert lines[-1] == f"model: {tmp_path / 'm'}"
+
+
+def test_training_ends_with_a_report_on_held_out_images(folder, groups, tmp_path):
+    out = tmp_path / "m.hvlad"
+    arguments = [folder, "-o", out, *TINY, "--groups", groups]
+    result = run("train", *arguments, "--report", tmp_path / "report", "-v")
+    lines = result.stdout.splitlines()
+    assert "24 training images of 12 groups, in 4 folds" in lines[0]
+    assert any(line.startswith("linear models: ") for line in lines)
+    assert any(line.startswith("seconds: codebook ") for line in lines)
+    assert lines[-2:] == [f"report: {tmp_path / 'report' / 'index.html'}", f"model: {out}"]
+    rows = read_table((tmp_path / "report" / "predictions.csv").read_text(encoding="utf-8"))
+    assert {row["path"] for row in rows} == {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*.png")
+    }
+    assert len({row["group"] for row in rows}) == 12
+    correct = sum(row["correct"] == "1" for row in rows)
+    assert f"accuracy: {100 * correct / 24:.1f} % of 24 images" in lines[1]
+    assert "linear models" not in run("train", *arguments).stdout
+    assert "boosted softmax" not in result.stderr
+
+
+def test_training_without_held_out_images_says_so_in_one_line(folder, tmp_path):
+    arguments = ["train", folder, "-o", tmp_path / "m", *TINY, "-q", "--calibration-size", 0]
+    lines = run(*arguments, "--report", tmp_path / "report").stdout.splitlines()
+    assert lines[0] == "accuracy: unknown, because no image was held out (calibration_size is 0)"
+    assert lines[2] == "report: none, because no image was held out"
+    assert not list((tmp_path / "report").iterdir())
+    message = refused("train", folder, "-o", tmp_path / "m", "--report", folder / "report")
+    assert "is inside the image folder" in message
 
 
 # --- errors -----------------------------------------------------------------------------------
@@ -372,7 +405,7 @@ def test_explain_refuses_what_would_not_fit_on_a_page(model, folder, tmp_path):
 
 def test_evaluate_writes_a_report(model, folder, groups, tmp_path):
     result = run("evaluate", model, folder, "-o", tmp_path / "report", "--groups", groups, "-q")
-    assert re.search(r"accuracy: (0\.[89]|1\.)\d* on 24 images", result.stdout)
+    assert re.search(r"^accuracy: (100|[89]\d)\.\d % of 24 images", result.stdout, re.MULTILINE)
     rows = read_table((tmp_path / "report" / "predictions.csv").read_text(encoding="utf-8"))
     assert rows[0]["path"] == "flat/00.png"
     assert len({row["group"] for row in rows}) == 12

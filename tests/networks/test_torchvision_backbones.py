@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from hypervlad.backbones import backbone_names, build_network, get_backbone, tap_names
+from hypervlad.backbones.weights import published_weights
 
 FAMILIES = ["alexnet", "convnext_tiny", "densenet121", "densenet201", "efficientnet_b0"]
 FAMILIES += ["inception_v3", "mobilenet_v2", "resnet18", "resnet50", "vgg16", "vgg19"]
@@ -41,6 +43,37 @@ def test_residual_networks_keep_a_tap_that_is_added_to_in_place() -> None:
     deep = build_network("resnet18", "random", taps)(batch)[0]
     alone = build_network("resnet18", "random", taps[:1])(batch)[0]
     torch.testing.assert_close(deep, alone)
+
+
+def test_the_default_network_is_that_of_torchvision() -> None:
+    """Layer by layer, with the same random numbers and the same result."""
+    import torchvision
+
+    own, theirs = (
+        _random_network(builder)
+        for builder in (get_backbone("mobilenet_v2").builder, torchvision.models.mobilenet_v2)
+    )
+    for (name, tensor), (other, expected) in zip(
+        own.state_dict().items(), theirs.state_dict().items(), strict=True
+    ):
+        assert name == other
+        torch.testing.assert_close(tensor, expected, rtol=0, atol=0)
+    assert [name for name, _ in own.named_modules()] == [name for name, _ in theirs.named_modules()]
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(own(images), theirs(images))
+
+
+def _random_network(builder: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return builder().eval()
+
+
+def test_the_weights_of_the_default_network_are_where_torchvision_has_them() -> None:
+    import torchvision
+
+    entry = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1
+    assert published_weights("mobilenet_v2") == (entry.url, entry.meta["_file_size"])
 
 
 def test_a_mistyped_tap_gets_a_suggestion() -> None:

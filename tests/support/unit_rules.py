@@ -1,4 +1,4 @@
-"""What a unit test must not do: start a process or build a network of torchvision.
+"""What a unit test must not do: start a process or build a large network.
 
 ``tests/conftest.py`` imports the hook below. It also covers fixtures of any scope that a unit test
 is the first to use.
@@ -36,14 +36,15 @@ def _check_event(event: str, arguments: tuple[Any, ...]) -> None:
         )
 
 
+_NETWORKS = ("torchvision.models", "hypervlad.backbones.mobilenet")
 _build_module = torch.nn.Module.__init__
 
 
 def _check_module(module: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
-    if _active and type(module).__module__.startswith("torchvision.models"):
+    if _active and type(module).__module__.startswith(_NETWORKS):
         pytest.fail(
-            f"{_active[-1]} builds a {type(module).__name__} of torchvision: a unit test must not. "
-            'Use the backbone "tiny", or move the test to tests/networks.',
+            f"{_active[-1]} builds a {type(module).__name__}, a large network. "
+            'In a unit test, use the backbone "tiny", or move the test to tests/networks.',
         )
     _build_module(module, *args, **kwargs)
 

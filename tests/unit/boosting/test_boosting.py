@@ -384,6 +384,8 @@ class TestScikitLearnManners:
             fitted(X, y)
         assert capfd.readouterr() == ("", "")
         fitted(X, y, verbose=True)
+        assert "distinct rows" not in capfd.readouterr().err
+        fitted(X, y, verbose=2)
         out, printed = capfd.readouterr()
         assert out == ""
         assert "60 distinct rows of 3 classes" in printed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, load
 from hypervlad.cli import app
+from hypervlad.conformal import confidence_for_error
 from hypervlad.reports import model_facts
 from hypervlad.reports.predictions import possible_classes, prediction_columns
 
@@ -166,10 +168,69 @@ def test_what_was_never_held_out_is_not_called_judged(
 
 def test_the_held_out_accuracy_is_reported(model: MicrographClassifier) -> None:
     right = model.held_out_.proba.argmax(axis=1) == model.held_out_.codes
-    assert model.held_out_.accuracy == right.mean()
-    assert (
-        model_facts(model)["accuracy when held out"] == f"{right.mean():.1%} of {len(right)} images"
-    )
+    result = model.held_out_evaluation()
+    assert result.accuracy == right.mean()
+    facts = model_facts(model)
+    assert facts["accuracy when held out"] == f"{right.mean():.1%} of {len(right)} images"
+    assert facts["balanced accuracy when held out"] == f"{result.balanced_accuracy:.1%}"
+
+
+def test_held_out_images_are_compared_with_their_own_labels(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    images, labels = texture_images
+    held_out, result = model.held_out_, model.held_out_evaluation()
+    positions = model.training_.positions[held_out.rows]
+    assert result.true == [str(labels[i % len(labels)]) for i in positions]
+    np.testing.assert_array_equal(result.proba, held_out.proba)
+    assert result.groups is None, "each image is its own group"
+    model.fit(images, labels, groups=[i // 2 for i in range(len(images))])
+    assert len(set(model.held_out_evaluation().groups)) == len(images) // 2
+    for fold, learner in enumerate(model.held_out_.learners):
+        own = model.held_out_.models == fold
+        vectors = model.encoder_.transform(
+            [images[i] for i in model.training_.positions[model.held_out_.rows[own]]]
+        )
+        np.testing.assert_allclose(
+            model.held_out_evaluation().proba[own], learner.predict_proba(vectors), atol=1e-5
+        )
+
+
+def test_a_class_of_one_group_is_not_tested(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    images, labels = texture_images
+    groups = ["alone" if label == "rings" else f"{i}" for i, label in enumerate(labels)]
+    with pytest.warns(UserWarning, match=r"'rings' \(1\)"):
+        model.fit(images, labels, groups=groups)
+    assert model.held_out_evaluation().untested == ["rings"]
+
+
+@pytest.mark.parametrize("max_error", [0.05, 0.2, 0.5])
+def test_sure_answers_are_counted_one_by_one(model: MicrographClassifier, max_error: float) -> None:
+    held_out = model.held_out_
+    found = held_out.sure_answers(max_error)
+    confidence = confidence_for_error(held_out.calibration, max_error)
+    sure = [
+        (row.argmax() == code)
+        for row, code in zip(held_out.proba, held_out.codes, strict=True)
+        if row.max() >= max(confidence, 0.5)
+    ]
+    assert found == (max_error, max(confidence, 0.5), len(sure), len(sure) - sum(sure))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        assert model._threshold(max_error) == found.threshold
+
+
+def test_the_seconds_of_each_stage_are_known_after_fit(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    assert all(seconds > 0 for seconds in model.fit_seconds_.values())
+    assert list(model.fit_seconds_)[-1] == "learners without a fold"
+    model.set_params(calibration_size=0).fit(*texture_images)
+    assert list(model.fit_seconds_) == ["codebook", "vectors", "learner"]
+    with pytest.raises(ValueError, match="no images were held out"):
+        model.held_out_evaluation()
 
 
 def test_names_with_the_sign_between_them_can_be_told_apart(

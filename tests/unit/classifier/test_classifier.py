@@ -110,7 +110,7 @@ def test_verbose_reaches_the_parts_that_were_given(
     images, labels = texture_images
     assert not model.fit(images, labels).encoder_.verbose
     assert not capsys.readouterr().err
-    assert model.set_params(verbose=True).fit(images, labels).encoder_.verbose
+    assert model.set_params(verbose=2).fit(images, labels).encoder_.verbose
     assert "boosted softmax" in capsys.readouterr().err
     assert not model.encoder.verbose
 

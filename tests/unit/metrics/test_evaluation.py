@@ -1,11 +1,20 @@
 import math
+import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import binomtest
-from sklearn.metrics import precision_recall_fscore_support
+from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_support
 
-from hypervlad.metrics import Evaluation, accuracy_interval, reliability_bins, wilson_interval
+from hypervlad.metrics import (
+    Evaluation,
+    accuracy_interval,
+    balanced_accuracy_interval,
+    reliability_bins,
+    wilson_interval,
+)
 
 CLASSES = ["fibre", "matrix", "cluster"]
 
@@ -127,3 +136,98 @@ def test_labels_of_other_types_are_compared_as_text():
 def test_lengths_that_do_not_fit_are_refused(y, shape, groups, message):
     with pytest.raises(ValueError, match=message):
         Evaluation(y, np.full(shape, 1 / 3), CLASSES, groups)
+
+
+# --- balanced accuracy --------------------------------------------------------------------------
+
+
+@settings(max_examples=30)
+@given(
+    codes=st.lists(st.integers(0, 2), min_size=1, max_size=30),
+    seed=st.integers(0, 2**16),
+)
+def test_balanced_accuracy_is_scikit_learns(codes, seed):
+    proba = np.random.default_rng(seed).dirichlet([1] * 3, size=len(codes))
+    result = Evaluation([CLASSES[k] for k in codes], proba, CLASSES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes that are only predicted
+        expected = balanced_accuracy_score(codes, proba.argmax(axis=1))
+    assert result.balanced_accuracy == pytest.approx(expected)
+    low, high = result.balanced_interval
+    assert 0 <= low <= expected <= high <= 1
+
+
+def test_an_unknown_class_counts_with_a_recall_of_zero():
+    result = Evaluation(["fibre", "fibre", "ghost"], proba_of([0, 0, 1]), CLASSES)
+    assert result.balanced_accuracy == 0.5
+
+
+def test_the_balanced_interval_is_that_of_the_formula():
+    """A loop over pairs of classes, with groups that have images of two classes."""
+    rng = np.random.default_rng(4)
+    y, groups = rng.integers(3, size=90), rng.integers(25, size=90)
+    correct = rng.random(90) < 0.4 + 0.4 * (groups % 2)
+    recalls, below, above, sums = [], [], [], []
+    for code in range(3):
+        rows = [i for i in range(90) if y[i] == code]
+        recall = float(np.mean([correct[i] for i in rows]))
+        low, high = accuracy_interval(correct[rows], groups[rows].tolist())
+        recalls.append(recall)
+        below.append(recall - low)
+        above.append(high - recall)
+        sums.append(
+            [sum(correct[i] - recall for i in rows if groups[i] == group) for group in range(25)]
+        )
+    limits = []
+    for side in (below, above):
+        variance = 0.0
+        for a in range(3):
+            for b in range(3):
+                product = sum(p * q for p, q in zip(sums[a], sums[b], strict=True))
+                squares = sum(p * p for p in sums[a]) * sum(q * q for q in sums[b])
+                variance += side[a] * side[b] * product / math.sqrt(squares)
+        limits.append(math.sqrt(variance) / 3)
+    mean = sum(recalls) / 3
+    found = balanced_accuracy_interval(correct, y.tolist(), groups.tolist())
+    assert found == pytest.approx((mean - limits[0], mean + limits[1]))
+    apart = balanced_accuracy_interval(
+        correct, y.tolist(), [f"{g} {c}" for g, c in zip(groups, y, strict=True)]
+    )
+    assert found[1] - found[0] > 1.1 * (apart[1] - apart[0]), "images of a group are alike"
+
+
+def test_the_balanced_interval_of_one_class_is_that_of_its_recall():
+    correct = np.arange(30) % 4 > 0
+    assert balanced_accuracy_interval(correct, ["a"] * 30) == pytest.approx(
+        wilson_interval(float(correct.mean()), 30)
+    )
+
+
+@pytest.mark.parametrize("recalls", [(0.8, 0.6, 0.5), (0.95, 0.9, 0.9)])
+def test_the_balanced_interval_contains_the_truth_about_as_often_as_promised(recalls):
+    """Also with classes of a few images, most of which are right."""
+    rng, y = np.random.default_rng(0), np.repeat(np.arange(3), [60, 8, 4])
+    found = 0
+    for _ in range(400):
+        low, high = balanced_accuracy_interval(rng.random(72) < np.array(recalls)[y], y.tolist())
+        found += low <= np.mean(recalls) <= high
+    assert 0.9 <= found / 400 <= 0.99
+
+
+def test_classes_that_are_never_predicted_and_not_tested_are_named():
+    result = Evaluation(["fibre", "matrix", "ghost"], proba_of([0, 0, 0]), CLASSES)
+    assert result.never_predicted == ["matrix"]
+    assert result.untested == ["cluster"]
+
+
+def test_probabilities_are_called_calibrated_or_too_high_or_too_low():
+    rng = np.random.default_rng(5)
+    confident = rng.uniform(0.5, 1, size=600)
+    right = rng.random(600) < confident
+    proba = np.column_stack([confident, 1 - confident])
+    truth = np.where(right, "a", "b").tolist()
+    assert Evaluation(truth, proba, ["a", "b"]).calibration == "calibrated"
+    always = Evaluation(["a"] * 600, proba, ["a", "b"])
+    assert always.calibration == "underconfident"
+    wrong = Evaluation(["a", "b"] * 300, proba, ["a", "b"])
+    assert wrong.calibration == "overconfident"

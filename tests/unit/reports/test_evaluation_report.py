@@ -9,10 +9,14 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from hypervlad import MicrographClassifier
+from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.classifier import SureAnswers
 from hypervlad.metrics import Evaluation
 from hypervlad.reports import evaluation as report_module
-from hypervlad.reports import write_report
-from hypervlad.reports.evaluation import one_of_each_class, selective_rows
+from hypervlad.reports import report_on_held_out, write_report
+from hypervlad.reports.evaluation import selective_rows, sure_rows
+from hypervlad.reports.evaluation_figures import EvaluationFigures, one_of_each_class
 
 VOID = {"meta", "img", "br", "link", "hr"}
 
@@ -227,7 +231,7 @@ def test_an_interrupted_report_leaves_the_old_one(tmp_path, monkeypatch, error):
         ({"names": ["one"]}, "1 name"),
         ({"images": []}, "got 0 images"),
         ({"y_true": ["fibre"]}, "shape"),
-        ({"groups": [1]}, "groups"),
+        ({"groups": [1]}, "but 1 group"),
     ],
 )
 def test_lengths_that_differ_are_refused_before_anything_is_made(tmp_path, change, message):
@@ -285,3 +289,126 @@ def test_doubtful_images_are_left_to_an_expert(tmp_path):
         tmp_path, images=images, y_true=y, proba=proba, classes=["fibre", "matrix"]
     )
     assert "2 100.0 % 100.0 %" in Page(index).words
+
+
+@pytest.mark.usefixtures("unsaved_figures")
+def test_the_balanced_accuracy_stands_beside_the_accuracy(tmp_path):
+    content = example()
+    result = Evaluation(content["y_true"], content["proba"], content["classes"])
+    words = Page(write_report(tmp_path, **content, in_training=np.arange(40) < 9)).words
+    low, high = result.balanced_interval
+    card = f"{100 * result.balanced_accuracy:.1f} % balanced accuracy; 95 % interval "
+    assert f"{card}{100 * low:.0f} to {100 * high:.0f} %" in words
+    new = result.subset(np.arange(40) >= 9)
+    assert f"its balanced accuracy {100 * new.balanced_accuracy:.1f} %" in words
+
+
+@pytest.mark.usefixtures("unsaved_figures")
+def test_classes_that_are_not_recognised_or_not_tested_are_named(tmp_path):
+    content = example(n=6)
+    content["y_true"] = ["fibre", "matrix"] * 3
+    content["proba"] = np.tile([0.8, 0.1, 0.1], (6, 1))
+    words = Page(write_report(tmp_path / "a", **content)).words
+    assert "Warning: matrix is never predicted: matrix is not recognised in any of its 3" in words
+    assert "Not tested: there is no image of “cluster”" in words
+    assert "Warning" not in Page(write_report(tmp_path / "b", **example())).words
+
+
+# --- held-out training images -------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(tiny_encoder, texture_images):
+    images, labels = texture_images
+    wrong = [*labels[:-1], "flat" if labels[-1] != "flat" else "rings"]
+    learner = BoostedSoftmaxClassifier(n_estimators=0, Cs=1.0, n_splits=2)
+    model = MicrographClassifier(tiny_encoder, boosting=learner, random_state=0)
+    return model.fit(images, wrong), images
+
+
+@pytest.mark.usefixtures("unsaved_figures")
+def test_held_out_images_are_reported_with_their_own_predictions(trained, tmp_path):
+    model, images = trained
+    names = [f"image {i:02d}.png" for i in range(24)]
+    index, result = report_on_held_out(tmp_path, model, images, names=names)
+    assert result.accuracy == model.held_out_evaluation().accuracy
+    with open(tmp_path / "predictions.csv", encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    known = model.training_
+    for row, number in zip(rows, model.held_out_.rows, strict=True):
+        assert row["path"] == names[known.positions[number]]
+        assert row["true_label"] == known.labels[number]
+    found = [[float(row[f"p_{name}"]) for name in model.classes_] for row in rows]
+    np.testing.assert_allclose(found, model.held_out_.proba, atol=5e-7)
+    page = Page(index)
+    for words in (
+        "Held out from training, ",
+        "These are the training images themselves, but each was classified by models",
+        "24 of 24 training images, in 5 folds",
+        "They do not show whether the model works for another instrument",
+        "How many answers are sure?",
+    ):
+        assert words in page.words
+    assert "evidence.png" not in [image["src"] for image in page.images], "of another model"
+
+
+@pytest.mark.usefixtures("unsaved_figures")
+def test_probably_wrong_labels_are_shown_if_they_can_be_found(trained, tmp_path, monkeypatch):
+    pytest.importorskip("cleanlab", reason="cleanlab is not installed")
+    model, images = trained
+    n_issues = len(model.label_issues())
+    assert n_issues
+    page = Page(report_on_held_out(tmp_path / "a", model, images)[0])
+    assert f"The label of {n_issues} image" in page.words
+    assert "label_issues.png" in [image["src"] for image in page.images]
+    monkeypatch.setattr(model, "label_issues", list)
+    page = Page(report_on_held_out(tmp_path / "a", model, images)[0])
+    assert "None was found among these images." in page.words
+    assert not (tmp_path / "a" / "label_issues.png").exists()
+
+    def missing():
+        raise ImportError("cleanlab")
+
+    monkeypatch.setattr(model, "label_issues", missing)
+    page = Page(report_on_held_out(tmp_path / "b", model, images)[0])
+    assert 'this needs cleanlab: pip install "hypervlad[review]"' in page.words
+
+
+def test_the_sheet_of_wrong_labels_has_the_right_images(trained):
+    model, images = trained
+    result = model.held_out_evaluation()
+    positions = model.training_.positions[model.held_out_.rows]
+    names = [f"{i}.png" for i in positions]
+    rows = [5, 2]
+    figures = EvaluationFigures([images[i] for i in positions], names, result, None, rows)
+    sheet = figures.drawing("label_issues", None, None)(Figure().add_subplot())
+    assert [lines[0] for lines in sheet.captions] == [names[5], names[2]]
+    assert [lines[2] for lines in sheet.captions] == [f"true: {result.true[i]}" for i in rows]
+
+
+def test_other_images_than_those_of_the_training_are_refused(trained, tmp_path, tiny_encoder):
+    model, images = trained
+    with pytest.raises(ValueError, match="needs the images given to fit"):
+        report_on_held_out(tmp_path / "report", model, images[:-1])
+    files = []
+    for number, image in enumerate(images):
+        files.append(tmp_path / f"{number:02d}.png")
+        Image.fromarray(np.round(255 * image).astype(np.uint8)).save(files[-1])
+    labels = [str(label) for label in model.training_.labels]
+    model.fit(files, labels)
+    with pytest.raises(
+        ValueError, match=r"such as 00\.png, and these 24 are others, or in another"
+    ):
+        report_on_held_out(tmp_path / "report", model, files[::-1])
+    assert not (tmp_path / "report").exists()
+    model.set_params(calibration_size=0).fit(files, labels)
+    with pytest.raises(ValueError, match="no images were held out"):
+        report_on_held_out(tmp_path / "report", model, files)
+
+
+def test_sure_rows_have_no_shares_of_nothing():
+    counts = [SureAnswers(0.05, np.inf, 0, 0), SureAnswers(0.2, 0.75, 8, 1)]
+    assert sure_rows(counts, 16) == [
+        ("5.0 %", "–", "0 of 16 (0.0 %)", "–"),
+        ("20.0 %", "75.0 %", "8 of 16 (50.0 %)", "1 of 8 (12.5 %)"),
+    ]

@@ -1,0 +1,216 @@
+"""Evaluations in a few lines of plain text, as the commands print them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from hypervlad.metrics import ClassScores, Evaluation
+from hypervlad.reports.facts import learner_text
+from hypervlad.reports.html import percent
+from hypervlad.wording import counted, verb
+
+ACCEPTED_ERRORS = (0.05, 0.1, 0.2)  # shares of wrong answers among the sure ones
+_MAX_CLASSES = 6  # whose recalls are listed; of more, those with the lowest
+_MAX_CONFUSIONS = 3
+
+
+def evaluation_lines(result: Evaluation, new: Evaluation | None = None) -> list[str]:
+    """Describe the accuracy of a model on images with known classes.
+
+    Parameters
+    ----------
+    result : Evaluation
+    new : Evaluation, optional
+        Without the images that the model was trained on; None if no other is left.
+
+    Returns
+    -------
+    list of str
+        Accuracy and balanced accuracy, also without training images if there are any among the
+        images; the recalls of the classes; warnings.
+    """
+    lines = _accuracies(result)
+    n_images, n_new = len(result.true), 0 if new is None else len(new.true)
+    if n_new < n_images:
+        n_known = n_images - n_new
+        are = verb(n_known, "is a training image", "are training images")
+        lines.append(f"{n_known} of these images {are} (the same pixels)")
+        without = ["accuracy: no image is left"] if new is None else _accuracies(new)
+        lines += [line.replace("accuracy", "accuracy without them", 1) for line in without]
+    lines += [_recalls(result), *warning_lines(result)]
+    if result.unknown:
+        lines.append(f"classes that the model was not trained on: {', '.join(result.unknown)}")
+    return lines
+
+
+def warning_lines(result: Evaluation) -> list[str]:
+    """Return a warning for each known class that no image of it is recognised as."""
+    n_predicted = Counter(result.predicted)
+    return [
+        f"warning: {score.label} is "
+        + (
+            f"predicted for {counted(n_predicted[score.label], 'image')}, always wrongly"
+            if n_predicted[score.label]
+            else "never predicted"
+        )
+        + f": {score.label} is not recognised in any of its {counted(score.support, 'image')}"
+        for score in result.scores
+        if score.known and score.support and not score.recall
+    ]
+
+
+def held_out_lines(model: Any) -> list[str]:
+    """Describe how well a fitted `MicrographClassifier` classifies held-out training images.
+
+    Parameters
+    ----------
+    model : fitted MicrographClassifier
+
+    Returns
+    -------
+    list of str
+        What was held out, accuracies with intervals, recalls, warnings, the most frequent
+        confusions, whether the probabilities can be trusted, how many answers are sure, and
+        whether boosted trees helped. One line and the last if nothing was held out.
+    """
+    learner = f"classifier: {learner_text(model.boosting_)}"
+    if model.held_out_ is None:
+        why = (
+            "calibration_size is 0"
+            if model.calibration_size == 0
+            else "the only group of a class is needed to train it"
+        )
+        return [f"accuracy: unknown, because no image was held out ({why})", learner]
+    result = model.held_out_evaluation()
+    return [
+        held_out_text(model),
+        *_accuracies(result),
+        _recalls(result),
+        *warning_lines(result),
+        *_confusions(result),
+        f"confidence: {_calibration_text(result)}",
+        f"sure answers: {_sure_text(model)}",
+        learner,
+    ]
+
+
+def held_out_text(model: Any) -> str:
+    """Say which training images were held out, by folds or at random, and which were not."""
+    held_out, result = model.held_out_, model.held_out_evaluation()
+    n_training, n_groups = len(model.training_), len(np.unique(held_out.groups))
+    of_groups = "" if result.groups is None else f" of {counted(n_groups, 'group')}"
+    how = (
+        "not used for training"
+        if held_out.is_split
+        else f"in {len(held_out.learners)} folds, each classified by a model trained without the "
+        f"{'images' if result.groups is None else 'groups'} of its fold"
+    )
+    text = f"held out: {len(held_out)} of {counted(n_training, 'training image')}{of_groups}, {how}"
+    if result.untested:
+        text += f"; none of {', '.join(result.untested)}, where this takes a second group"
+    return text
+
+
+def training_details(model: Any) -> list[str]:
+    """Describe what ``fit`` of a `MicrographClassifier` chose, and how long its stages took.
+
+    Parameters
+    ----------
+    model : fitted MicrographClassifier
+
+    Returns
+    -------
+    list of str
+    """
+    lines, learner = [], model.boosting_
+    if getattr(learner, "C_", None) is not None:
+        blocks = zip(
+            model.encoder_.feature_blocks.items(), learner.C_, learner.block_weights_, strict=True
+        )
+        chosen = [
+            f"{name} ({n:,} features) C {C:g}, weight {weight:.2f}"
+            for (name, n), C, weight in blocks
+        ]
+        lines.append(f"linear models: {'; '.join(chosen)}")
+    if getattr(learner, "tree_gain_", None) is not None:
+        error = learner.tree_gain_error_
+        known = f"{error:.4f}" if np.isfinite(error) else "unknown"
+        lines.append(
+            f"reduction of the log loss by boosted trees: {learner.tree_gain_:.4f} per image on a "
+            f"hold-out (standard error {known})"
+        )
+    if model.held_out_ is not None and not model.held_out_.is_split:
+        sizes = np.bincount(model.held_out_.models)
+        lines.append(f"images in the folds: {', '.join(map(str, sizes))}")
+    seconds = getattr(model, "fit_seconds_", {})
+    if seconds:
+        stages = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+        lines.append(f"seconds: {stages}")
+    return lines
+
+
+def _accuracies(result: Evaluation) -> list[str]:
+    label, share = result.baseline
+    n_classes = sum(score.support > 0 for score in result.scores)
+    return [
+        f"accuracy: {percent(result.accuracy)} of {counted(len(result.true), 'image')} "
+        f"({_interval_text(result.interval)}; always predicting {label}: {percent(share)})",
+        f"balanced accuracy: {percent(result.balanced_accuracy)}, the mean of "
+        f"{n_classes} classes ({_interval_text(result.balanced_interval)})",
+    ]
+
+
+def _interval_text(interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"95 % interval {100 * low:.1f} to {percent(high)}"
+
+
+def _recalls(result: Evaluation) -> str:
+    """Name the classes with the lowest recalls first."""
+    tested = sorted((s for s in result.scores if s.support), key=lambda s: (s.recall, -s.support))
+    listed = ", ".join(_recall_text(score) for score in tested[:_MAX_CLASSES])
+    if len(tested) <= _MAX_CLASSES:
+        return f"correct by class: {listed}"
+    others = tested[_MAX_CLASSES:]
+    return (
+        f"correct by class, the worst: {listed}; the other {len(others)}: "
+        f"{percent(others[0].recall)} or more"
+    )
+
+
+def _recall_text(score: ClassScores) -> str:
+    return f"{score.label} {round(score.recall * score.support)} of {score.support}"
+
+
+def _confusions(result: Evaluation) -> list[str]:
+    found = result.confusions
+    if not found:
+        return []
+    listed = ", ".join(f"{a} as {b} ({n})" for a, b, n in found[:_MAX_CONFUSIONS])
+    return [f"most frequent mistakes: {listed}"]
+
+
+def _calibration_text(result: Evaluation) -> str:
+    verdict = {
+        "calibrated": "can be trusted",
+        "overconfident": "too high",
+        "underconfident": "too low",
+    }[result.calibration]
+    return (
+        f"{verdict}; on average {percent(float(result.confidence.mean()))}, and "
+        f"{percent(result.accuracy)} are correct"
+    )
+
+
+def _sure_text(model: Any) -> str:
+    """Count the sure answers for each accepted share of wrong ones."""
+    counts = [model.held_out_.sure_answers(error) for error in ACCEPTED_ERRORS]
+    errors = " / ".join(f"{100 * each.max_error:.0f}" for each in counts)
+    shares = [
+        percent(each.n_sure / len(model.held_out_)) if each.n_sure else "0" for each in counts
+    ]
+    of_images = " / ".join(shares) if any(each.n_sure for each in counts) else "none"
+    return f"{of_images} of the images, if at most {errors} % of them may be wrong"

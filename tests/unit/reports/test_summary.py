@@ -1,0 +1,212 @@
+"""Evaluations in a few lines: every figure, and the words for what cannot be said."""
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from hypervlad import MicrographClassifier
+from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.classifier import HeldOut
+from hypervlad.metrics import Evaluation
+from hypervlad.reports.summary import (
+    evaluation_lines,
+    held_out_lines,
+    training_details,
+    warning_lines,
+)
+
+CLASSES = np.array(["fibre", "matrix", "cluster"])
+LEARNER = SimpleNamespace(
+    block_weights_=(1.0,), linear_coef_=np.ones(1), n_estimators_=0, tree_gain_=0.001
+)
+
+
+def proba_of(codes, confidence):
+    table = np.full((len(codes), 3), (1 - confidence) / 2)
+    table[np.arange(len(codes)), codes] = confidence
+    return table
+
+
+def model_of(codes, predicted, *, confidence=0.8, groups=None, n_training=None, **changes):
+    """A model of which only the held-out predictions matter."""
+    n = len(codes)
+    rows = np.arange(n)
+    facts = {
+        "learners": [LEARNER] * 5,
+        "proba": proba_of(predicted, confidence),
+        "codes": np.asarray(codes),
+        "groups": rows if groups is None else np.asarray(groups),
+        "models": rows % 5,
+        "rows": rows,
+    }
+    held_out = HeldOut(**(facts | changes))
+    return SimpleNamespace(
+        held_out_=held_out,
+        held_out_evaluation=lambda: held_out.evaluation(CLASSES),
+        training_=range(n_training or n),
+        boosting_=LEARNER,
+        calibration_size=None,
+    )
+
+
+def line_of(lines, start):
+    (found,) = [line for line in lines if line.startswith(start)]
+    return found
+
+
+def test_held_out_images_are_described_in_ten_lines():
+    codes = np.repeat([0, 1, 2], [60, 30, 10])
+    predicted = np.where(codes == 2, 0, codes)
+    predicted[:6] = 1
+    lines = held_out_lines(model_of(codes, predicted))
+    assert len(lines) <= 10
+    assert line_of(lines, "held out:") == (
+        "held out: 100 of 100 training images, in 5 folds, each classified by a model trained "
+        "without the images of its fold"
+    )
+    assert line_of(lines, "accuracy:").startswith("accuracy: 84.0 % of 100 images (95 % interval ")
+    assert line_of(lines, "accuracy:").endswith("; always predicting fibre: 60.0 %)")
+    recall = 100 * (0.9 + 1 + 0) / 3
+    assert line_of(lines, "balanced").startswith(
+        f"balanced accuracy: {recall:.1f} %, the mean of 3 classes (95 % interval "
+    )
+    assert line_of(lines, "correct by class") == (
+        "correct by class: cluster 0 of 10, fibre 54 of 60, matrix 30 of 30"
+    )
+    assert line_of(lines, "warning") == (
+        "warning: cluster is never predicted: cluster is not recognised in any of its 10 images"
+    )
+    assert line_of(lines, "most frequent") == (
+        "most frequent mistakes: cluster as fibre (10), fibre as matrix (6)"
+    )
+    assert line_of(lines, "classifier") == (
+        "classifier: logistic regression; boosted trees did not help"
+    )
+
+
+def test_the_intervals_are_those_of_the_evaluation():
+    codes = np.arange(60) % 3
+    predicted = np.where(np.arange(60) % 7 == 0, (codes + 1) % 3, codes)
+    model = model_of(codes, predicted, groups=np.arange(60) // 3)
+    result, lines = model.held_out_evaluation(), held_out_lines(model)
+    for start, (low, high) in {
+        "accuracy": result.interval,
+        "balanced": result.balanced_interval,
+    }.items():
+        assert f"95 % interval {100 * low:.1f} to {100 * high:.1f} %" in line_of(lines, start)
+    assert "60 of 60 training images of 20 groups" in lines[0]
+    assert lines[0].endswith("without the groups of its fold")
+
+
+def test_what_could_not_be_held_out_is_named():
+    lines = held_out_lines(model_of([0, 0, 1, 1], [0, 0, 1, 1], n_training=7))
+    assert lines[0].startswith("held out: 4 of 7 training images")
+    assert lines[0].endswith("none of cluster, where this takes a second group")
+
+
+def test_a_calibration_split_is_not_called_folds():
+    model = model_of([0, 1, 2] * 4, [0, 1, 2] * 4, is_split=True, models=np.zeros(12, int))
+    assert "not used for training" in held_out_lines(model)[0]
+    assert "folds" not in held_out_lines(model)[0]
+
+
+@pytest.mark.parametrize(
+    ("n_right", "confidence", "words"),
+    [(80, 0.8, "can be trusted"), (40, 0.9, "too high"), (100, 0.5, "too low")],
+)
+def test_the_confidence_is_judged_in_words(n_right, confidence, words):
+    codes = np.arange(100) % 3
+    predicted = np.where(np.arange(100) < n_right, codes, (codes + 1) % 3)
+    line = line_of(held_out_lines(model_of(codes, predicted, confidence=confidence)), "confidence")
+    assert line == (
+        f"confidence: {words}; on average {100 * confidence:.1f} %, and {n_right}.0 % are correct"
+    )
+
+
+def test_sure_answers_are_counted_for_three_errors():
+    codes = np.arange(60) % 3
+    right = held_out_lines(model_of(codes, codes, confidence=0.99))
+    assert "100.0 % / 100.0 % / 100.0 % of the images, if at most 5 / 10 / 20 %" in line_of(
+        right, "sure"
+    )
+    few = held_out_lines(model_of(codes[:30], codes[:30], confidence=0.99))
+    assert "0 / 100.0 % / 100.0 % of the images" in line_of(few, "sure"), "45 groups are needed"
+    wrong = held_out_lines(model_of(codes, (codes + 1) % 3))
+    assert line_of(wrong, "sure").startswith("sure answers: none of the images")
+
+
+def test_of_many_classes_the_worst_are_named():
+    names = [f"class {k}" for k in range(12)]
+    codes = np.repeat(np.arange(12), 12)
+    predicted = [c if i % 12 < c + 1 else (c + 1) % 12 for i, c in enumerate(codes)]
+    result = Evaluation([names[c] for c in codes], np.eye(12)[predicted], names)
+    line = line_of(evaluation_lines(result, result), "correct by class")
+    assert line.startswith("correct by class, the worst: class 0 1 of 12, class 1 2 of 12, ")
+    assert line.endswith("class 5 6 of 12; the other 6: 58.3 % or more")
+
+
+def test_a_class_that_is_only_predicted_wrongly_is_warned_of_too():
+    result = Evaluation(["fibre", "matrix"], proba_of([1, 0], 0.8), CLASSES)
+    assert warning_lines(result) == [
+        "warning: fibre is predicted for 1 image, always wrongly: fibre is not recognised in any "
+        "of its 1 image",
+        "warning: matrix is predicted for 1 image, always wrongly: matrix is not recognised in any "
+        "of its 1 image",
+    ]
+    assert warning_lines(Evaluation(["ghost"], proba_of([0], 0.8), CLASSES)) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"), [(0, "calibration_size is 0"), (None, "the only group of a class")]
+)
+def test_nothing_held_out_is_one_line(size, reason):
+    model = SimpleNamespace(held_out_=None, calibration_size=size, boosting_=LEARNER)
+    unknown, classifier = held_out_lines(model)
+    assert unknown.startswith(f"accuracy: unknown, because no image was held out ({reason}")
+    assert classifier.startswith("classifier:")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"n_estimators_": 12}, "logistic regression, then 12 rounds of boosted trees"),
+        ({"n_estimators_": 1, "linear_coef_": None}, "1 round of boosted trees"),
+        ({"tree_gain_": None}, "logistic regression"),
+    ],
+)
+def test_the_classifier_is_named_with_its_trees(changes, words):
+    learner = SimpleNamespace(**(vars(LEARNER) | changes))
+    model = SimpleNamespace(held_out_=None, calibration_size=0, boosting_=learner)
+    assert held_out_lines(model)[-1] == f"classifier: {words}"
+
+
+def test_details_name_each_block_its_penalty_and_the_seconds(tiny_encoder, texture_images):
+    encoder = tiny_encoder.set_params(codebook="both", pooled=True)
+    learner = BoostedSoftmaxClassifier(n_estimators=1, Cs=(0.5, 5.0))
+    model = MicrographClassifier(encoder, boosting=learner, random_state=0).fit(*texture_images)
+    models, trees, folds, seconds = training_details(model)
+    for name, C in zip(model.encoder_.feature_blocks, model.boosting_.C_, strict=True):
+        assert re.search(rf"{name} \([\d,]+ features\) C {C:g}, weight", models)
+    assert f"{model.boosting_.tree_gain_:.4f} per image" in trees
+    sizes = [int(n) for n in folds.removeprefix("images in the folds: ").split(", ")]
+    assert sum(sizes) == 24
+    assert re.fullmatch(
+        r"seconds: codebook [\d.]+, vectors [\d.]+, learner [\d.]+, learners without a fold [\d.]+",
+        seconds,
+    )
+
+
+def test_an_evaluation_also_has_the_figures_without_training_images():
+    result = Evaluation(["fibre"] * 4 + ["ghost"], proba_of([0, 0, 1, 0, 0], 0.8), CLASSES)
+    new = result.subset(np.array([True, True, True, False, True]))
+    lines = evaluation_lines(result, new)
+    assert lines[0].startswith("accuracy: 60.0 % of 5 images")
+    assert lines[1].startswith("balanced accuracy: 37.5 %, the mean of 2 classes")
+    assert lines[2] == "1 of these images are training images (the same pixels)"
+    assert lines[3].startswith("accuracy without them: 50.0 % of 4 images")
+    assert lines[4].startswith("balanced accuracy without them: 33.3 %")
+    assert lines[-1] == "classes that the model was not trained on: ghost"
+    assert evaluation_lines(result, result)[2].startswith("correct by class")
+    assert "accuracy without them: no image is left" in evaluation_lines(result, None)
