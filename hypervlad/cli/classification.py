@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hypervlad.cli.files import check_apart, prepare_file, prepare_page, relative_names
+from hypervlad.cli.files import (
+    check_apart,
+    load_labelled,
+    prepare_file,
+    prepare_page,
+    relative_names,
+)
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import (
     check_cache,
@@ -25,12 +31,12 @@ from hypervlad.cli.options import (
     CalibrationSize,
     Channel,
     Device,
-    Folder,
     Groups,
     ImagePage,
     Images,
     ImageSize,
     IncludeBackbone,
+    Labelled,
     MaxError,
     ModelPath,
     ModelToWrite,
@@ -59,7 +65,7 @@ _MAX_PICTURES = 10_000  # the default of write_classified_page: about 40 MB
 
 @plain_errors
 def train(
-    folder: Folder,
+    folder: Labelled,
     output: ModelToWrite,
     groups: Groups = None,
     backbone: Backbone = None,
@@ -89,7 +95,7 @@ def train(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model on a folder of labelled images.
+    """Train a model on labelled images.
 
     At the end it reports how well training images were classified by models that were trained
     without the groups of these images. The figures are those to expect for new groups like them,
@@ -98,11 +104,11 @@ def train(
     \b
     Examples:
       hypervlad train images/ -o model.hvlad
+      hypervlad train labels.csv -o model.hvlad
       hypervlad train images/ -o model.hvlad --report report/
       hypervlad train images/ -o model.hvlad --groups groups.csv --seed 1
       hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
     """
-    from hypervlad.datasets import load_image_folder
     from hypervlad.reports.summary import held_out_lines, training_details
 
     prepare_file(output)
@@ -113,7 +119,7 @@ def train(
     reading = reading_options(
         image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
     )
-    data = load_image_folder(folder, groups)
+    data = load_labelled(folder, groups)
     model = new_classifier(
         seed,
         quiet,
@@ -342,7 +348,7 @@ def explain(
 @plain_errors
 def evaluate(
     model: ModelPath,
-    folder: Folder,
+    folder: Labelled,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the report.")
     ],
@@ -354,22 +360,22 @@ def evaluate(
     cache_size: CacheSize = None,
     quiet: Quiet = False,
 ) -> None:
-    """Test a model on a labelled folder and write a report.
+    """Test a model on labelled images and write a report.
 
-    The folder should contain none of the images that the model was trained on. If it does, the
-    result without them is reported too.
+    They should be none of the images that the model was trained on. If some are, the result without
+    them is reported too.
 
     \b
     Examples:
       hypervlad evaluate model.hvlad test_images/ -o report/
+      hypervlad evaluate model.hvlad test.csv -o report/
       hypervlad evaluate model.hvlad test_images/ -o report/ --groups groups.csv
     """
-    from hypervlad.datasets import load_image_folder
     from hypervlad.reports import report_on_model
 
     check_apart(output, folder)
     check_cache(cache, cache_size)
-    data = load_image_folder(folder, groups)
+    data = load_labelled(folder, groups)
     classifier = load_classifier(
         model, weights, device=device, on_error=on_error.value, quiet=quiet, cache=cache
     )
@@ -377,7 +383,7 @@ def evaluate(
     if set(known).isdisjoint(data.target_names):
         raise ValueError(
             f"{folder}: the model knows none of its classes ({', '.join(data.target_names)}), but "
-            f"only {', '.join(known)}; give another model, or name the folders after its classes"
+            f"only {', '.join(known)}; give another model, or name them like its classes"
         )
     index, result, new = report_on_model(
         output,
@@ -387,8 +393,9 @@ def evaluate(
         groups=data.groups,
         names=relative_names(data.root, data.images),
         title=f"{model.name} on the images of {folder.resolve().name}",
-        how_measured=f"The model {model.name} classified all images of the folder "
-        f"{folder.resolve().name}, whose sub-folders give the true classes. The figures are valid "
+        how_measured=f"The model {model.name} classified all images of {folder.resolve().name}; "
+        f"its {'labels' if folder.is_file() else 'sub-folders'} are the true classes. The figures "
+        "are valid "
         "only if neither these images nor others of the same samples were used to train it.",
         progress=not quiet,
     )
@@ -398,11 +405,12 @@ def evaluate(
 
 @plain_errors
 def check(
-    folder: Folder,
+    folder: Labelled,
     other: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[OTHER]", help="A second folder: only copies across both are reported."
+            metavar="[OTHER]",
+            help="A second folder or table: only copies across both are reported.",
         ),
     ] = None,
     groups: Groups = None,
@@ -416,7 +424,7 @@ def check(
     remove_banner: RemoveBanner = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check a labelled folder before training.
+    """Check labelled images before training.
 
     Reports unreadable files, copies (above all across classes or groups) and class counts; for two
     folders, such as those for training and for a test, copies across them. Give the same options of
@@ -427,6 +435,7 @@ def check(
     Examples:
       hypervlad check images/
       hypervlad check images/ test_images/
+      hypervlad check train.csv test.csv
       hypervlad check images/ --groups groups.csv
       hypervlad check images/ --write-groups groups.csv
     """
