@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm.auto import tqdm
 
 from hypervlad.base import Array
+from hypervlad.wording import counted
 
 # Rows that a step of minibatch K-means waits for: scikit-learn's own default. An image of the usual
 # 5,000 pixels is one step.
@@ -307,7 +308,8 @@ def _check_enough(n_samples: int, n_codewords: int) -> None:
     """Raise ValueError if there are fewer hypercolumns than codewords."""
     if n_samples < n_codewords:
         raise ValueError(
-            f"{n_codewords} codewords cannot be learnt from {n_samples} hypercolumns: give more "
+            f"{n_codewords} codewords cannot be learnt from {counted(n_samples, 'hypercolumn')}: "
+            "give more "
             "or larger images, sample more of them (n_samples=), or ask for fewer codewords "
             "(n_codewords=)"
         )

@@ -47,6 +47,7 @@ from hypervlad.cli.options import (
     Weights,
 )
 from hypervlad.files import replace_when_complete
+from hypervlad.wording import counted, verb
 
 if TYPE_CHECKING:
     from hypervlad.classifier import Classification
@@ -126,9 +127,15 @@ def train(
         on_error=on_error.value,
         memory=cache,
     ).set_params(calibration_size=calibration_size)
-    of_groups = "" if data.groups is None else f", {len(set(data.groups.tolist()))} groups"
+    of_groups = (
+        "" if data.groups is None else f", {counted(len(set(data.groups.tolist())), 'group')}"
+    )
     n_classes = len(data.target_names)
-    say(quiet, f"training on {len(data.images)} images of {n_classes} classes{of_groups}")
+    say(
+        quiet,
+        f"training on {counted(len(data.images), 'image')} of "
+        f"{counted(n_classes, 'class')}{of_groups}",
+    )
     with hint_at_bad_files():
         model.fit(data.images, data.target, groups=data.groups)
     model.save(output, include_backbone=include_backbone)
@@ -237,7 +244,7 @@ def predict(
     if output is not None:
         with replace_when_complete(output) as stream:
             stream.write(table)
-        say(quiet, f"predictions of {len(names)} images: {output}")
+        say(quiet, f"predictions of {counted(len(names), 'image')}: {output}")
     elif page is None:
         echo(table, nl=False)
     if page is not None:
@@ -255,7 +262,8 @@ def predict(
     n_bad = len(files) - len(names)
     if n_bad and on_error is OnError.RAISE:
         raise ImageReadError(
-            f"{n_bad} of {len(files)} images could not be read (listed in the warning); the others "
+            f"{n_bad} of {counted(len(files), 'image')} could not be read (listed in the warning); "
+            "the others "
             "are classified. Remove or repair them, or accept this with --on-error skip."
         )
 
@@ -294,6 +302,7 @@ def explain(
 
     from hypervlad.displays import EvidenceDisplay, save_png
     from hypervlad.images import ImageReadError, find_images
+    from hypervlad.images.errors import reasons_in_line
 
     if output.suffix.lower() != ".png":
         raise ValueError(f"{output}: the picture is a PNG file; give a name that ends in .png.")
@@ -301,7 +310,8 @@ def explain(
     files = find_images(paths)
     if len(files) > _MAX_EXPLAINED:
         raise ValueError(
-            f"{len(files)} images are too many for one picture; give at most {_MAX_EXPLAINED}."
+            f"{counted(len(files), 'image')} are too many for one picture; give at most "
+            f"{_MAX_EXPLAINED}."
         )
     classifier = load_classifier(model, weights, device=device, on_error="raise", quiet=quiet)
     labels = None if classes is None else _labels_named(classifier.classes_, classes)
@@ -324,7 +334,9 @@ def explain(
             save_png(display.plot, stream)
         echo(f"picture: {output}")
     if bad:
-        raise ImageReadError(f"{len(bad)} of {len(files)} images left out: {'; '.join(bad)}")
+        raise ImageReadError(
+            f"{len(bad)} of {counted(len(files), 'image')} left out: {reasons_in_line(bad)}"
+        )
 
 
 @plain_errors
@@ -505,8 +517,12 @@ def suspects(
     assert classifier.held_out_ is not None  # label_issues raises otherwise
     n_held_out, n_training = len(classifier.held_out_), len(classifier.training_)
     others = n_training - n_held_out
-    left_out = f" ({others} others were never held out, and not examined)" if others else ""
-    echo(f"{len(rows)} of {n_held_out} labels are suspect{left_out}", err=output is None)
+    left_out = (
+        f" ({counted(others, 'other')} not examined, because never held out)" if others else ""
+    )
+    suspect = verb(len(rows), "is suspect", "are suspect")
+    found_of = f"{len(rows)} of {counted(n_held_out, 'label')}"
+    echo(f"{found_of} {suspect}{left_out}", err=output is None)
     if output is not None:
         echo(f"table: {output}")
 
@@ -518,11 +534,12 @@ def _say_what_is_unlike(quiet: bool, found: Classification) -> None:
     if n_unlike:
         say(
             quiet,
-            f"{n_unlike} of {n_images} images are unlike all training images: their probabilities "
-            "mean little",
+            f"{n_unlike} of {counted(n_images, 'image')} {verb(n_unlike, 'is', 'are')} unlike all "
+            "training images: probabilities of such images mean little",
         )
     if n_known:
-        say(quiet, f"{n_known} of {n_images} images are training images (the same pixels)")
+        are = verb(n_known, "is a training image", "are training images")
+        say(quiet, f"{n_known} of {counted(n_images, 'image')} {are} (the same pixels)")
 
 
 def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:

@@ -30,6 +30,7 @@ from hypervlad.cli.options import (
     Unreadable,
     Weights,
 )
+from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from hypervlad.classifier import MicrographClassifier
@@ -111,7 +112,7 @@ def demo(
         device=device,
         on_error=on_error.value,
     )
-    say(quiet, f"training on {len(train_rows)} of {len(data.images)} images")
+    say(quiet, f"training on {len(train_rows)} of {counted(len(data.images), 'image')}")
     with hint_at_bad_files():
         images, labels, groups_of = _rows_of(data, train_rows)
         model.fit(images, labels, groups=groups_of)
@@ -190,6 +191,7 @@ def _how_held_out(n_train: int, n_test: int, groups: Any) -> str:
         "the model was not trained on."
     )
     return (
-        f"The model was trained on {n_train} images and tested on {n_test} others: about a fifth "
+        f"The model was trained on {counted(n_train, 'image')} and tested on "
+        f"{counted(n_test, 'other')}: about a fifth "
         f"of each class, held out at random.{kept}"
     )

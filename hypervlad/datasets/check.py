@@ -21,7 +21,7 @@ from hypervlad.datasets.copies import (
     make_thumbnail,
 )
 from hypervlad.datasets.folder import FolderLayout, check_classes, scan_folder
-from hypervlad.datasets.groups import ImageFolderError, load_groups, name_some
+from hypervlad.datasets.groups import ImageFolderError, load_groups
 from hypervlad.datasets.report import (
     BadFile,
     CopySet,
@@ -30,6 +30,7 @@ from hypervlad.datasets.report import (
     count_sorted,
 )
 from hypervlad.images import ImageReadError, ReadOptions, read_micrographs
+from hypervlad.wording import counted, name_some, verb
 
 # A class must have images on both sides of a split, and a few to learn from.
 _MIN_IMAGES = 5
@@ -369,7 +370,7 @@ def _list_problems(
         problems.append(f"The groups cannot be used: {group_error}")
     if report.bad_files:
         problems.append(
-            f"{len(report.bad_files)} file(s) cannot be read: "
+            f"{counted(len(report.bad_files), 'file')} cannot be read: "
             f"{name_some([bad.path for bad in report.bad_files])}. Replace or delete them."
         )
     problems += _about_copies(report)
@@ -395,12 +396,13 @@ def _list_notes(report: FolderReport, page: int) -> list[str]:
     counts = [count for count in report.class_counts.values() if count]
     if counts and max(counts) > _MAX_IMBALANCE * min(counts):
         notes.append(
-            f"The largest class has {max(counts)} images, the smallest {min(counts)}; judge by "
+            f"The largest class has {counted(max(counts), 'image')}, the smallest {min(counts)}; "
+            "judge by "
             "scores of each class, not by accuracy alone."
         )
     if report.page_counts:
         n_files = len(report.page_counts)
-        subject = "1 file has" if n_files == 1 else f"{n_files} files have"
+        subject = f"{counted(n_files, 'file')} {verb(n_files, 'has', 'have')}"
         notes.append(
             f"{subject} several pages, sections or frames, of which only page {page} is read, "
             "counted from 0. Split them, or choose a page with --image-page (in Python, "
@@ -469,8 +471,8 @@ def _about_classes(report: FolderReport, layout: FolderLayout) -> list[str]:
     sentences = []
     if layout.files and layout.empty_classes:
         sentences.append(
-            f"Without any image: the class folder(s) {name_some(layout.empty_classes)}. "
-            "Fill or delete them."
+            f"Without any image: the {_classes(layout.empty_classes)}. "
+            "Fill or delete these folders."
         )
     small = [
         f"{name} ({count})"
@@ -479,7 +481,7 @@ def _about_classes(report: FolderReport, layout: FolderLayout) -> list[str]:
     ]
     if small:
         sentences.append(
-            f"Fewer than {_MIN_IMAGES} images in the class(es) {name_some(small)}: too few to "
+            f"Fewer than {_MIN_IMAGES} images in the {_classes(small)}: too few to "
             "learn from and to be tested on. Add images, or join classes."
         )
     return sentences
@@ -490,7 +492,7 @@ def _about_groups(report: FolderReport, by_class: ClassValues) -> list[str]:
     if not single:
         return []
     return [
-        f"All images of the class(es) {name_some(single)} are of one group: the class cannot be "
+        f"All images of the {_classes(single)} are of one group: such a class cannot be "
         "both in training and in test. Add images of another sample."
     ]
 
@@ -512,7 +514,8 @@ def _about_giveaways(by_class: ClassValues) -> list[str]:
         if revealed:
             shown = ", ".join(f"{c} ({next(iter(values[c]))})" for c in revealed[:5])
             sentences.append(
-                f"The {name} gives the class away: only the class(es) {shown} have it. A model may "
+                f"The {name} gives the class away: only {shown} "
+                f"{verb(len(revealed), 'has', 'have')} it. A model may "
                 "learn the microscope or the export settings instead of the specimen; export all "
                 "images alike."
             )
@@ -525,9 +528,13 @@ def _example(sets: list[CopySet]) -> str:
     return shown if len(sets) == 1 else f"for example {shown}"
 
 
+def _classes(names: list[str]) -> str:
+    return f"{verb(len(names), 'class', 'classes')} {name_some(names)}"
+
+
 def _files(n: int) -> str:
-    return "1 file is" if n == 1 else f"{n} files are"
+    return f"{counted(n, 'file')} {verb(n, 'is', 'are')}"
 
 
 def _sets(n: int) -> str:
-    return "1 set" if n == 1 else f"{n} sets"
+    return counted(n, "set")

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
-from hypervlad.datasets.groups import ImageFolderError, ImageFolderWarning, load_groups, name_some
+from hypervlad.datasets.groups import ImageFolderError, ImageFolderWarning, load_groups
 from hypervlad.images import ImageReadError, find_images
+from hypervlad.wording import counted, name_some, verb
 
 
 def load_image_folder(
@@ -139,8 +140,9 @@ def check_classes(layout: FolderLayout) -> None:
     if not layout.files:
         if layout.loose:
             raise ImageFolderError(
-                f"{root}: {len(layout.loose)} images lie directly in this folder; expected one "
-                "sub-folder per class with the images inside. Move them into sub-folders named "
+                f"{root}: {counted(len(layout.loose), 'image')} "
+                f"{verb(len(layout.loose), 'lies', 'lie')} directly in this folder; expected one "
+                "sub-folder per class with the images inside. Move images into sub-folders named "
                 "after their classes."
             )
         where = f"its sub-folders {name_some(layout.empty_classes)}" if layout.empty_classes else ""
@@ -176,7 +178,9 @@ def _existing_folder(directory: str | os.PathLike[str]) -> Path:
 def _warn_left_out(layout: FolderLayout) -> None:
     if layout.empty_classes:
         warnings.warn(
-            f"{layout.root}: no images in the sub-folder(s) {name_some(layout.empty_classes)}; "
+            f"{layout.root}: no images in "
+            f"{verb(len(layout.empty_classes), 'the sub-folder', 'these sub-folders')} "
+            f"{name_some(layout.empty_classes)}; "
             "there will be no such class.",
             ImageFolderWarning,
             stacklevel=3,
@@ -184,8 +188,9 @@ def _warn_left_out(layout: FolderLayout) -> None:
     if layout.loose:
         names = name_some([file.name for file in layout.loose])
         warnings.warn(
-            f"{layout.root}: {len(layout.loose)} image(s) beside the class folders are left out "
-            f"({names}); move them into the folder of their class.",
+            f"{layout.root}: {counted(len(layout.loose), 'image')} beside the class folders left "
+            "out "
+            f"({names}); move each into the folder of its class.",
             ImageFolderWarning,
             stacklevel=3,
         )

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.tables import original_cell
+from hypervlad.wording import counted, name_some, verb
 
 _PATH_HEADERS = frozenset(["path", "file", "filename", "file_name", "image", "name"])
 _GROUP_HEADERS = frozenset(["group", "groups", "group_id", "sample", "specimen", "source"])
 _LABEL_HEADERS = frozenset(["label", "labels", "class", "category", "target"])
-_N_NAMED = 5
 
 
 class ImageFolderError(ValueError):
@@ -145,12 +145,6 @@ def load_groups(
     return match_groups(files, root, read_group_rows(groups), groups)
 
 
-def name_some(names: list[str]) -> str:
-    """Return the first few names, and how many more there are."""
-    shown = ", ".join(names[:_N_NAMED])
-    return shown if len(names) <= _N_NAMED else f"{shown} and {len(names) - _N_NAMED} more"
-
-
 def _read_cells(path: Path) -> list[tuple[int, list[str]]]:
     if path.is_dir():
         raise ImageFolderError(f"{path}: a folder; expected a CSV file with columns path, group.")
@@ -216,7 +210,8 @@ def _set_group(
 
 def _raise_ambiguous(csv_path: str | os.PathLike[str], row: GroupRow, hits: list[str]) -> None:
     raise ImageFolderError(
-        f"{csv_path}, line {row.line}: {row.path} fits {len(hits)} images ({name_some(hits)}); "
+        f"{csv_path}, line {row.line}: {row.path} fits {counted(len(hits), 'image')} "
+        f"({name_some(hits)}); "
         "write more of the path, such as the class folder before the file's name."
     )
 
@@ -225,11 +220,13 @@ def _check_unmatched(
     csv_path: str | os.PathLike[str], root: Path, unused: list[str], missing: list[str]
 ) -> None:
     """Raise for images without a group; warn of lines without an image."""
-    idle = f"{len(unused)} of its paths fit no image in {root}: {name_some(unused)}"
+    n = len(unused)
+    idle = f"{n} of its paths {verb(n, 'fits', 'fit')} no image in {root}: {name_some(unused)}"
     if missing:
         problems = [f"{idle}. Delete these lines, or check folder and spelling"] if unused else []
         problems.append(
-            f"{len(missing)} images have no line: {name_some(missing)}. "
+            f"{counted(len(missing), 'image')} {verb(len(missing), 'has', 'have')} no line: "
+            f"{name_some(missing)}. "
             "Add a line path,group for each; an image that belongs with no other gets a group of "
             "its own"
         )

@@ -135,6 +135,22 @@ def test_the_same_seed_gives_the_same_file(model, folder, tmp_path):
     assert other.read_bytes() != model.read_bytes()
 
 
+def test_quiet_does_not_change_the_model(model, folder, tmp_path):
+    """Nor does it change those of other commands."""
+    talkative = tmp_path / "m.hvlad"
+    run("train", folder, "-o", talkative, *TINY)
+    assert talkative.read_bytes() == model.read_bytes()
+    tiny = ["--backbone", "tiny", "--weights", "random"]
+    for name, command in {
+        "scorer": ["defects", "fit", folder / "rings", "--patch", "8"],
+        "alignment": ["align-train", "--synthetic", "2"],
+    }.items():
+        first, second = tmp_path / f"{name}.hvlad", tmp_path / f"{name}-q.hvlad"
+        run(*command, "-o", first, *tiny)
+        run(*command, "-o", second, *tiny, "-q")
+        assert first.read_bytes() == second.read_bytes()
+
+
 def test_groups_reach_the_training(folder, groups, tmp_path, monkeypatch):
     seen = {}
     fit = hypervlad.MicrographClassifier.fit

@@ -159,5 +159,5 @@ def test_two_lines_for_an_image():
 
 
 def test_a_path_of_nothing_fits_nothing():
-    with pytest.raises(ImageFolderError, match="fit no image"):
+    with pytest.raises(ImageFolderError, match="fits no image"):
         match_groups([Path("root/a/1.png")], Path("root"), rows_of([("./", "g")]), "g.csv")
