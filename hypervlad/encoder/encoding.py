@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from hypervlad import vlad
 from hypervlad.backbones import Preprocessing, TappedNetwork, architecture, get_backbone
@@ -19,6 +18,7 @@ from hypervlad.encoder.parameters import EncoderParams
 from hypervlad.hypercolumns import feature_maps, hypercolumns_at, turned
 from hypervlad.images import SkippedImage
 from hypervlad.images.reading import image_name
+from hypervlad.lazy_torch import torch
 from hypervlad.modelfile import ModelFileError
 from hypervlad.wording import counted
 

@@ -488,7 +488,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
                 'codebook="per_layer" can do; a joint codebook needs one grid for all layers: '
                 '"finest", "image" or a number of random pixels'
             )
-        check_device(self.device)
+        if self.device != "auto":  # which is a device everywhere, and checking it imports torch
+            check_device(self.device)
 
     def _parameters_to_save(self) -> dict[str, Any]:
         """Return the parameters used in ``fit``, not those set since, and ``on_error``."""
