@@ -485,7 +485,7 @@ def fit_blocks(
         )
         for columns in block_columns(widths)
     ]
-    shares = block_shares(widths, np.mean(rows.groups_of_class()))
+    shares = block_shares(widths, float(np.mean(rows.groups_of_class())))
     mean = np.tensordot(shares, [block.cross_fitted for block in blocks], 1)
     held_out, temperature = blocks[0].held_out, 1.0
     if len(blocks) > 1 and held_out.any():

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hypervlad.cli.files import check_apart, prepare_file, prepare_page, relative_names
+from hypervlad.cli.files import (
+    check_apart,
+    load_labelled,
+    prepare_file,
+    prepare_page,
+    relative_names,
+)
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import (
     check_cache,
@@ -25,12 +31,12 @@ from hypervlad.cli.options import (
     CalibrationSize,
     Channel,
     Device,
-    Folder,
     Groups,
     ImagePage,
     Images,
     ImageSize,
     IncludeBackbone,
+    Labelled,
     MaxError,
     ModelPath,
     ModelToWrite,
@@ -47,6 +53,7 @@ from hypervlad.cli.options import (
     Weights,
 )
 from hypervlad.files import replace_when_complete
+from hypervlad.wording import counted, verb
 
 if TYPE_CHECKING:
     from hypervlad.classifier import Classification
@@ -58,7 +65,7 @@ _MAX_PICTURES = 10_000  # the default of write_classified_page: about 40 MB
 
 @plain_errors
 def train(
-    folder: Folder,
+    folder: Labelled,
     output: ModelToWrite,
     groups: Groups = None,
     backbone: Backbone = None,
@@ -88,7 +95,7 @@ def train(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model on a folder of labelled images.
+    """Train a model on labelled images.
 
     At the end it reports how well training images were classified by models that were trained
     without the groups of these images. The figures are those to expect for new groups like them,
@@ -97,11 +104,11 @@ def train(
     \b
     Examples:
       hypervlad train images/ -o model.hvlad
+      hypervlad train labels.csv -o model.hvlad
       hypervlad train images/ -o model.hvlad --report report/
       hypervlad train images/ -o model.hvlad --groups groups.csv --seed 1
       hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
     """
-    from hypervlad.datasets import load_image_folder
     from hypervlad.reports.summary import held_out_lines, training_details
 
     prepare_file(output)
@@ -112,7 +119,7 @@ def train(
     reading = reading_options(
         image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
     )
-    data = load_image_folder(folder, groups)
+    data = load_labelled(folder, groups)
     model = new_classifier(
         seed,
         quiet,
@@ -126,9 +133,15 @@ def train(
         on_error=on_error.value,
         memory=cache,
     ).set_params(calibration_size=calibration_size)
-    of_groups = "" if data.groups is None else f", {len(set(data.groups.tolist()))} groups"
+    of_groups = (
+        "" if data.groups is None else f", {counted(len(set(data.groups.tolist())), 'group')}"
+    )
     n_classes = len(data.target_names)
-    say(quiet, f"training on {len(data.images)} images of {n_classes} classes{of_groups}")
+    say(
+        quiet,
+        f"training on {counted(len(data.images), 'image')} of "
+        f"{counted(n_classes, 'class')}{of_groups}",
+    )
     with hint_at_bad_files():
         model.fit(data.images, data.target, groups=data.groups)
     model.save(output, include_backbone=include_backbone)
@@ -237,7 +250,7 @@ def predict(
     if output is not None:
         with replace_when_complete(output) as stream:
             stream.write(table)
-        say(quiet, f"predictions of {len(names)} images: {output}")
+        say(quiet, f"predictions of {counted(len(names), 'image')}: {output}")
     elif page is None:
         echo(table, nl=False)
     if page is not None:
@@ -255,7 +268,8 @@ def predict(
     n_bad = len(files) - len(names)
     if n_bad and on_error is OnError.RAISE:
         raise ImageReadError(
-            f"{n_bad} of {len(files)} images could not be read (listed in the warning); the others "
+            f"{n_bad} of {counted(len(files), 'image')} could not be read (listed in the warning); "
+            "the others "
             "are classified. Remove or repair them, or accept this with --on-error skip."
         )
 
@@ -294,6 +308,7 @@ def explain(
 
     from hypervlad.displays import EvidenceDisplay, save_png
     from hypervlad.images import ImageReadError, find_images
+    from hypervlad.images.errors import reasons_in_line
 
     if output.suffix.lower() != ".png":
         raise ValueError(f"{output}: the picture is a PNG file; give a name that ends in .png.")
@@ -301,7 +316,8 @@ def explain(
     files = find_images(paths)
     if len(files) > _MAX_EXPLAINED:
         raise ValueError(
-            f"{len(files)} images are too many for one picture; give at most {_MAX_EXPLAINED}."
+            f"{counted(len(files), 'image')} are too many for one picture; give at most "
+            f"{_MAX_EXPLAINED}."
         )
     classifier = load_classifier(model, weights, device=device, on_error="raise", quiet=quiet)
     labels = None if classes is None else _labels_named(classifier.classes_, classes)
@@ -324,13 +340,15 @@ def explain(
             save_png(display.plot, stream)
         echo(f"picture: {output}")
     if bad:
-        raise ImageReadError(f"{len(bad)} of {len(files)} images left out: {'; '.join(bad)}")
+        raise ImageReadError(
+            f"{len(bad)} of {counted(len(files), 'image')} left out: {reasons_in_line(bad)}"
+        )
 
 
 @plain_errors
 def evaluate(
     model: ModelPath,
-    folder: Folder,
+    folder: Labelled,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the report.")
     ],
@@ -342,22 +360,22 @@ def evaluate(
     cache_size: CacheSize = None,
     quiet: Quiet = False,
 ) -> None:
-    """Test a model on a labelled folder and write a report.
+    """Test a model on labelled images and write a report.
 
-    The folder should contain none of the images that the model was trained on. If it does, the
-    result without them is reported too.
+    They should be none of the images that the model was trained on. If some are, the result without
+    them is reported too.
 
     \b
     Examples:
       hypervlad evaluate model.hvlad test_images/ -o report/
+      hypervlad evaluate model.hvlad test.csv -o report/
       hypervlad evaluate model.hvlad test_images/ -o report/ --groups groups.csv
     """
-    from hypervlad.datasets import load_image_folder
     from hypervlad.reports import report_on_model
 
     check_apart(output, folder)
     check_cache(cache, cache_size)
-    data = load_image_folder(folder, groups)
+    data = load_labelled(folder, groups)
     classifier = load_classifier(
         model, weights, device=device, on_error=on_error.value, quiet=quiet, cache=cache
     )
@@ -365,7 +383,7 @@ def evaluate(
     if set(known).isdisjoint(data.target_names):
         raise ValueError(
             f"{folder}: the model knows none of its classes ({', '.join(data.target_names)}), but "
-            f"only {', '.join(known)}; give another model, or name the folders after its classes"
+            f"only {', '.join(known)}; give another model, or name them like its classes"
         )
     index, result, new = report_on_model(
         output,
@@ -375,8 +393,9 @@ def evaluate(
         groups=data.groups,
         names=relative_names(data.root, data.images),
         title=f"{model.name} on the images of {folder.resolve().name}",
-        how_measured=f"The model {model.name} classified all images of the folder "
-        f"{folder.resolve().name}, whose sub-folders give the true classes. The figures are valid "
+        how_measured=f"The model {model.name} classified all images of {folder.resolve().name}; "
+        f"its {'labels' if folder.is_file() else 'sub-folders'} are the true classes. The figures "
+        "are valid "
         "only if neither these images nor others of the same samples were used to train it.",
         progress=not quiet,
     )
@@ -386,11 +405,12 @@ def evaluate(
 
 @plain_errors
 def check(
-    folder: Folder,
+    folder: Labelled,
     other: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[OTHER]", help="A second folder: only copies across both are reported."
+            metavar="[OTHER]",
+            help="A second folder or table: only copies across both are reported.",
         ),
     ] = None,
     groups: Groups = None,
@@ -404,7 +424,7 @@ def check(
     remove_banner: RemoveBanner = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check a labelled folder before training.
+    """Check labelled images before training.
 
     Reports unreadable files, copies (above all across classes or groups) and class counts; for two
     folders, such as those for training and for a test, copies across them. Give the same options of
@@ -415,6 +435,7 @@ def check(
     Examples:
       hypervlad check images/
       hypervlad check images/ test_images/
+      hypervlad check train.csv test.csv
       hypervlad check images/ --groups groups.csv
       hypervlad check images/ --write-groups groups.csv
     """
@@ -505,8 +526,12 @@ def suspects(
     assert classifier.held_out_ is not None  # label_issues raises otherwise
     n_held_out, n_training = len(classifier.held_out_), len(classifier.training_)
     others = n_training - n_held_out
-    left_out = f" ({others} others were never held out, and not examined)" if others else ""
-    echo(f"{len(rows)} of {n_held_out} labels are suspect{left_out}", err=output is None)
+    left_out = (
+        f" ({counted(others, 'other')} not examined, because never held out)" if others else ""
+    )
+    suspect = verb(len(rows), "is suspect", "are suspect")
+    found_of = f"{len(rows)} of {counted(n_held_out, 'label')}"
+    echo(f"{found_of} {suspect}{left_out}", err=output is None)
     if output is not None:
         echo(f"table: {output}")
 
@@ -518,11 +543,12 @@ def _say_what_is_unlike(quiet: bool, found: Classification) -> None:
     if n_unlike:
         say(
             quiet,
-            f"{n_unlike} of {n_images} images are unlike all training images: their probabilities "
-            "mean little",
+            f"{n_unlike} of {counted(n_images, 'image')} {verb(n_unlike, 'is', 'are')} unlike all "
+            "training images: probabilities of such images mean little",
         )
     if n_known:
-        say(quiet, f"{n_known} of {n_images} images are training images (the same pixels)")
+        are = verb(n_known, "is a training image", "are training images")
+        say(quiet, f"{n_known} of {counted(n_images, 'image')} {are} (the same pixels)")
 
 
 def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:
