@@ -21,6 +21,8 @@ from hypervlad.boosting.linear import (
     FloatArray,
     IntArray,
     TrainingRows,
+    class_weights,
+    expected_shares,
     fit_blocks,
     n_margins,
     prior_margins,
@@ -509,6 +511,12 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         super().check_parameters()
         check_by_label("class_weight", self.class_weight)
         check_by_label("prior", self.prior)
+
+    def check_labels(self, labels: ArrayLike) -> None:
+        """Raise a ValueError if `class_weight` or `prior` does not fit these labels of samples."""
+        classes, codes = np.unique(np.asarray(labels), return_inverse=True)
+        class_weights(self.class_weight, classes, codes, np.ones(len(codes)))
+        expected_shares(self.prior, classes, np.ones(len(classes)))
 
     def _check_state(self) -> None:
         n_columns = n_margins(len(self.classes_))

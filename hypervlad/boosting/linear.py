@@ -132,28 +132,37 @@ def class_weights(
     return np.array([float(class_weight.get(label, 1.0)) for label in labels])
 
 
+def expected_shares(
+    prior: Mapping[Any, float] | str, classes: NDArray[Any], shares: FloatArray
+) -> FloatArray:
+    """Return the class shares expected in use, given those of the training rows.
+
+    ValueError if a mapping does not name each class.
+    """
+    if isinstance(prior, str):
+        expected = shares ** {"training": 1.0, "sqrt": 0.5, "uniform": 0.0}[prior]
+    else:
+        labels = classes.tolist()
+        unknown = [label for label in prior if label not in labels]
+        missing = [label for label in labels if label not in prior]
+        if unknown or missing:
+            raise ValueError(
+                f"prior must name every class: missing {missing}, unknown {unknown}; the classes "
+                f"are {labels}."
+            )
+        expected = np.array([float(prior[label]) for label in labels])
+    return np.asarray(expected / expected.sum())
+
+
 def prior_ratio(
     prior: Mapping[Any, float] | str, classes: NDArray[Any], rows: TrainingRows
 ) -> FloatArray:
     """Return the expected share of each class divided by its (weighted) share of the rows.
 
-    Weighted by these ratios, the rows still have a mean weight of 1. ValueError if a mapping does
-    not name each class exactly once.
+    Weighted by these ratios, the rows still have a mean weight of 1.
     """
     shares = np.bincount(rows.codes, weights=rows.weight, minlength=len(classes)) / len(rows)
-    if isinstance(prior, str):
-        expected = shares ** {"training": 1.0, "sqrt": 0.5, "uniform": 0.0}[prior]
-    else:
-        labels = classes.tolist()
-        wrong = [label for label in prior if label not in labels]
-        missing = [label for label in labels if label not in prior]
-        if wrong or missing:
-            raise ValueError(
-                f"prior must name every class: missing {missing}, unknown {wrong}; the classes are "
-                f"{labels}."
-            )
-        expected = np.array([float(prior[label]) for label in labels])
-    return np.asarray(expected / expected.sum() / shares)
+    return expected_shares(prior, classes, shares) / shares
 
 
 def margin_offset(ratio: FloatArray) -> FloatArray:
