@@ -228,7 +228,8 @@ def _printable(value: Any) -> Any:
 def _add_clicks(app: Flask, queue: Queue) -> None:
     def answered(answer: Answer) -> Response:
         categories = [asdict(category) for category in queue.categories()]
-        return jsonify(asdict(answer) | {"categories": categories})
+        facts = {"categories": categories, "lease": queue.lease}
+        return jsonify(asdict(answer) | facts)
 
     @app.post("/<token>/next")
     def next_items(token: str) -> Response:

@@ -26,7 +26,7 @@ from hypervlad.review.records import (
 )
 from hypervlad.strict_json import parse_json
 
-LEASE = 90.0  # seconds that an image stays with a window that sends nothing
+LEASE = 12.0  # seconds that an image stays with a window that sends nothing
 _MAX_NAME_LENGTH = 80
 _MAX_CATEGORIES = 500
 _MAX_LEASED = 32
@@ -55,8 +55,9 @@ class Queue:
     ----------
     folder : path
         Created by `hypervlad.review.start_queue`.
-    lease : float, default=90
-        Seconds that an image stays with a window that sends nothing.
+    lease : float, default=12
+        Seconds that an image stays with a window that sends nothing. The page learns them with
+        every answer, and sends something three times as often.
     clock : callable, default=time.time
         Seconds; the same in all processes.
 

@@ -6,6 +6,7 @@ Set ``HYPERVLAD_SCREENSHOTS`` to a folder, to get screenshots of the page there.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -235,6 +236,42 @@ def test_the_last_images_in_another_window_come_back_when_it_is_closed(
     second.until(lambda: "open in another window" in second.text("done-text"))
     first.close()
     second.until(lambda: second.name == "new/000.png")
+
+
+def test_the_images_of_a_killed_window_come_back_within_20_seconds(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    """A window that says nothing more, not even that it is closed."""
+    folder = make(3, pictures=True)
+    link = served(folder).link
+    first, second = open_window(link), open_window(link)
+    second.until(lambda: "open in another window" in second.text("done-text"))
+    first.until(first.ready)
+    first.browser.execute_script("window.fetch = () => new Promise(() => {});")  # no network
+    killed = time.monotonic()
+    second.until(lambda: second.name == "new/000.png", 30)
+    assert time.monotonic() - killed < 20
+
+
+def test_a_window_keeps_its_images_while_a_category_is_typed(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    folder = make(3, pictures=True)
+    window = open_window(served(folder).link)
+    window.press("n")
+    queue = Queue(folder)
+    try:
+        end = time.monotonic() + 1.5 * queue.lease
+        while time.monotonic() < end:
+            assert queue.progress("another").elsewhere == 3
+            time.sleep(0.5)
+    finally:
+        queue.close()
+    assert window.name == "new/000.png"
 
 
 def test_a_page_loaded_again_can_undo_and_its_copy_is_another_window(

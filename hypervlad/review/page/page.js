@@ -2,7 +2,7 @@
 "use strict";
 
 const WANT = 5; // leased images: the one that is shown and those loaded ahead
-const HEARTBEAT = 25_000; // ms; a lease lasts longer
+const BEATS = 3; // heartbeats for the time of a lease
 const RETRY = 1_000; // ms between attempts to send a click again
 const SLOW = 400; // ms after which the page says that a click is being saved
 const PATIENCE = 30_000; // ms to wait for an answer; the server waits 20 s for another's write
@@ -27,6 +27,7 @@ let busy = false;
 let clicks = 0; // so far: an answer to what was asked before the last one is out of date
 let confirmed = null; // the name that was confirmed in the dialog
 let naming = null; // the image that the dialog is about
+let lease = 6; // seconds; the server says how long it really is
 let appeared = 0; // when an image took the place of another, in ms
 let isShown = false; // its picture, or why there is none
 let loading = 0; // pictures
@@ -119,8 +120,9 @@ async function click(path, body) {
   }
 }
 
+// Keeps the leases, and shows what has changed; what is being named stays where it is.
 async function refresh() {
-  if (!client || busy || by("dialog").open) return;  // what is being named stays where it is
+  if (!client || busy) return;
   const clicked = clicks;
   try {
     const answer = await post("next", { client, want: WANT });
@@ -132,9 +134,16 @@ async function refresh() {
   }
 }
 
+// The server gives the images of a window that is silent for the time of a lease to others.
+async function beat() {
+  await refresh();
+  setTimeout(beat, 1000 * lease / BEATS);
+}
+
 // --- what was answered ------------------------------------------------------------------------
 
 function take(answer) {
+  lease = answer.lease;
   categories = answer.categories;
   hand = answer.items;
   progress = answer.progress;
@@ -604,10 +613,11 @@ window.addEventListener("pagehide", () => {
   });
 });
 window.addEventListener("pageshow", (event) => { if (event.persisted) refresh(); });
-setInterval(refresh, HEARTBEAT);
+// Browsers slow down the timers of a hidden page, so that its images may be in other windows now.
+document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 setInterval(() => { if (!current && progress && progress.waiting) refresh(); }, 3_000);
 ownName().then((name) => {
   client = name;
-  refresh();
+  beat();
   setTimeout(refresh, RETRY); // this page's own, if the last one's farewell came late
 });

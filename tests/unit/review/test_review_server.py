@@ -95,6 +95,7 @@ def test_a_label_is_saved_and_the_next_images_come(client: FlaskClient, pictured
     assert [item["id"] for item in answer["items"]] == [2, 3]
     assert answer["progress"]["labelled"] == pictured.progress().labelled == 1
     assert answer["categories"][1]["name"] == "matrix"
+    assert answer["lease"] == pictured.lease, "so that the page knows how often to send something"
     assert answer["items"][0]["nearest"][0]["label"] == "matrix"
 
 
