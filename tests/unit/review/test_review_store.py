@@ -426,14 +426,6 @@ def test_a_new_queue_is_private(tmp_path: Path) -> None:
     assert (tmp_path / "q" / FILE).stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("scores", ["[[1, 0.6", "[]", "[[99, 0.5]]", '"ab"', "[" * 3000, "[[1]]"])
-def test_a_damaged_prediction_is_reported(queue: Queue, scores: str) -> None:
-    """SQLite finds damage to its own structure, but not to text."""
-    queue.connection.execute("UPDATE items SET scores = ? WHERE id = 2", [scores])
-    with pytest.raises(QueueError, match=r"damaged: .* image 2 .*; restore an earlier copy"):
-        queue.images()
-
-
 def test_an_error_that_quotes_damaged_text_is_one_of_the_database(
     make: Callable[..., Path],
 ) -> None:
