@@ -326,6 +326,12 @@ def _model_of(queue: object) -> Path:
 
 
 def _print_accuracy(found: Comparison) -> None:
+    if not found.n_labelled:
+        echo(
+            "accuracy: not compared, because the manual labels are corrections of sure answers, "
+            "where the old model was wrong"
+        )
+        return
     if not found.n_compared:
         echo(
             f"accuracy: unknown, because none of the {found.n_labelled} manually labelled images "

@@ -5,7 +5,6 @@ Set ``HYPERVLAD_SCREENSHOTS`` to a folder, to get screenshots of the page there.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,11 +13,11 @@ from typing import Any
 
 import pytest
 from support.review_queues import Served, write_picture
+from support.review_windows import Page
 
 from hypervlad.review import Queue
 
 pytest.importorskip("selenium", reason="selenium is not installed")
-from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -26,15 +25,11 @@ from selenium.webdriver.support.ui import WebDriverWait
 pytestmark = pytest.mark.slow
 
 
-class Window:
+class Window(Page):
     """A window of the browser that shows the page."""
 
-    def __init__(self, browser: Any, link: str) -> None:
-        self.browser = browser
-        browser.switch_to.new_window("tab")
-        self.handle = browser.current_window_handle
-        browser.get(link)
-        self.until(lambda: self.name or not self.hidden("done"))
+    def opened(self) -> bool:
+        return bool(self.name) or not self.hidden("done")
 
     @property
     def name(self) -> str:
@@ -60,39 +55,6 @@ class Window:
         self.press(key)
         self.until(lambda: self.name != before)
         return before
-
-    def front(self) -> None:
-        if self.browser.current_window_handle != self.handle:
-            self.browser.switch_to.window(self.handle)
-
-    def find(self, name: str, how: str = By.ID) -> Any:
-        self.front()
-        return self.browser.find_element(how, name)
-
-    def text(self, name: str) -> str:
-        return self.find(name).text
-
-    def hidden(self, name: str) -> bool:
-        return not self.find(name).is_displayed()
-
-    def until(self, true: Callable[[], Any], seconds: float = 20) -> None:
-        self.front()
-        # What is looked at may be replaced at any moment, such as one picture by a larger one.
-        wait = WebDriverWait(self.browser, seconds, 0.02, [StaleElementReferenceException])
-        wait.until(lambda _: true())
-
-    def picture(self, name: str) -> None:
-        """Save a screenshot of the page if requested."""
-        folder = os.environ.get("HYPERVLAD_SCREENSHOTS")
-        if folder:
-            self.front()
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            self.browser.save_screenshot(str(Path(folder, f"{name}.png")))
-
-    def close(self) -> None:
-        self.front()
-        self.browser.close()
-        self.browser.switch_to.window(self.browser.window_handles[0])
 
 
 @pytest.fixture
