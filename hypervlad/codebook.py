@@ -19,11 +19,14 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm.auto import tqdm
 
 from hypervlad.base import Array
+from hypervlad.wording import counted
 
 # Rows that a step of minibatch K-means waits for: scikit-learn's own default. An image of the usual
 # 5,000 pixels is one step.
 _MIN_ROWS_PER_STEP = 1024
 _MAX_VALUE = 1e20  # of a codebook in a file
+# Of K-means. Another 70 steps lower the distances by less than another seed changes them.
+_MAX_ITER = 30
 
 
 class LayerProjection(NamedTuple):
@@ -228,7 +231,8 @@ class HypercolumnPool:
         layers: list[np.ndarray] = []
         while in_order and in_order[0]:
             # Layer by layer from the last, so that pool and result are never both whole.
-            layers.append(np.concatenate([blocks.pop() for blocks in in_order]).astype("f4"))
+            blocks_of_layer = [blocks.pop() for blocks in in_order]
+            layers.append(np.concatenate(blocks_of_layer).astype("f4", copy=False))
         return layers[::-1]
 
     def __len__(self) -> int:
@@ -304,7 +308,8 @@ def _check_enough(n_samples: int, n_codewords: int) -> None:
     """Raise ValueError if there are fewer hypercolumns than codewords."""
     if n_samples < n_codewords:
         raise ValueError(
-            f"{n_codewords} codewords cannot be learnt from {n_samples} hypercolumns: give more "
+            f"{n_codewords} codewords cannot be learnt from {counted(n_samples, 'hypercolumn')}: "
+            "give more "
             "or larger images, sample more of them (n_samples=), or ask for fewer codewords "
             "(n_codewords=)"
         )
@@ -335,7 +340,7 @@ def _learn_projection(
 
 
 def _kmeans(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarray:
-    kmeans = KMeans(n_codewords, n_init=1, max_iter=100, random_state=random_state)
+    kmeans = KMeans(n_codewords, n_init=1, max_iter=_MAX_ITER, random_state=random_state)
     with warnings.catch_warnings():
         # Flat images have fewer distinct hypercolumns than codewords; repeated ones are fine.
         warnings.simplefilter("ignore", ConvergenceWarning)

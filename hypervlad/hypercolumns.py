@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 from hypervlad.backbones import Preprocessing, TappedNetwork
+from hypervlad.lazy_torch import torch
 
 
 class AxisInterpolation(NamedTuple):
@@ -90,7 +89,7 @@ def prepare(
     image = torch.from_numpy(np.ascontiguousarray(pixels))
     image = image[None] if image.ndim == 2 else image.permute(2, 0, 1)
     if tuple(image.shape[1:]) != size:
-        image = functional.interpolate(
+        image = torch.nn.functional.interpolate(
             image[None], size, mode="bilinear", align_corners=False, antialias=True
         )[0]
     n_channels = len(preprocessing.mean)
@@ -215,7 +214,9 @@ def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     if tuple(maps.shape[1:3]) == size:
         return maps
     channels_first = maps.permute(0, 3, 1, 2)
-    enlarged = functional.interpolate(channels_first, size, mode="bilinear", align_corners=False)
+    enlarged = torch.nn.functional.interpolate(
+        channels_first, size, mode="bilinear", align_corners=False
+    )
     return enlarged.permute(0, 2, 3, 1)
 
 

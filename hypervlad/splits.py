@@ -23,6 +23,8 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
+from hypervlad.wording import counted
+
 __all__ = ["check_column", "group_folds", "holdout_split", "joined_groups", "linked_groups"]
 
 IntArray = NDArray[np.intp]
@@ -288,7 +290,7 @@ def check_groups(groups: Any, n_images: int) -> IntArray:
     values = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)
     if len(values) != n_images:
         raise ValueError(
-            f"{len(values)} groups values for {n_images} images: give one for each image"
+            f"{len(values)} groups values for {counted(n_images, 'image')}: give one for each image"
         )
     return np.asarray(first_appearance_codes(values, "groups"))
 

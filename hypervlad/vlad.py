@@ -23,10 +23,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-import torch
-from torch.nn import functional
-
 from hypervlad.hypercolumns import axis_interpolation, enlarge
+from hypervlad.lazy_torch import torch
 
 # 32 MB of scores at once; larger blocks are fresh pages from the system each time.
 _VALUES_IN_FLIGHT = 1 << 23
@@ -201,11 +199,11 @@ def normalize(sums: Sequence[torch.Tensor], steps: Sequence[Normalization]) -> t
     lengths = [block[0].numel() for block in sums]
     for step in steps:
         if step == "intra":
-            sums = [functional.normalize(block, dim=2) for block in sums]
+            sums = [torch.nn.functional.normalize(block, dim=2) for block in sums]
         elif step == "power":
             sums = [block.sign() * block.abs().sqrt() for block in sums]
         elif step == "l2":
-            whole = functional.normalize(_joined(sums), dim=1)
+            whole = torch.nn.functional.normalize(_joined(sums), dim=1)
             parts = whole.split(lengths, 1)
             sums = [part.view_as(b) for part, b in zip(parts, sums, strict=True)]
         else:

@@ -1,4 +1,4 @@
-"""Tables of the speed of encoding and of extraction, made from the stored results."""
+"""Tables of the speed of encoding, extraction and the first commands, from the stored results."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 import statistics
 from typing import Any
 
-from benchmarks.common.tables import median, times
+from benchmarks.common.tables import median, table, times
 
 Facts = dict[str, Any]
+REFERENCE = "import torch, torchvision"  # what times of whole processes are compared with
 
 
 def speed_table(rows: list[dict[str, Any]]) -> str:
@@ -62,6 +63,25 @@ def front_sentence(rows: list[dict[str, Any]]) -> str:
         f"{times(ms, 'finest', 'network')} the time of one pass of the network "
         f"({row['backbone']}){classifier}. The naive method, which upsamples every channel to "
         f"every pixel, takes {times(ms, 'naive', 'network')}."
+    )
+
+
+def first_minutes_table(facts: Facts) -> str:
+    """Return the times of whole processes, also relative to the imports of the same round."""
+    seconds, processor = facts["seconds"], facts["processor"]
+    heads = ["what", "time", "of the processor", f"times `{REFERENCE}`", "the same, processor"]
+    return table(
+        heads,
+        [
+            [
+                f"`{name}`" if name.startswith("import") else name,
+                f"{median(seconds[name]):.1f} s",
+                f"{median(processor[name]):.1f} s",
+                times(seconds, name, REFERENCE),
+                times(processor, name, REFERENCE),
+            ]
+            for name in seconds
+        ],
     )
 
 

@@ -29,6 +29,7 @@ PROGRAMS = [
     "review.load",
     "speed.encoding",
     "speed.extraction",
+    "speed.first_minutes",
     "tables",
     "uncertainty",
     "uncertainty.novelty",

@@ -17,11 +17,11 @@ from __future__ import annotations
 import os
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.fibres.tiles import TileGrid
+from hypervlad.lazy_torch import torch
 from hypervlad.windows import WindowGrid
 from hypervlad.windows.dataset import PreparedImage
 from hypervlad.windows.vectors import WindowVectors

@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hypervlad.backbones.registry import Backbone, get_backbone
 from hypervlad.backbones.weights import (
@@ -27,6 +25,7 @@ from hypervlad.backbones.weights import (
     load_into,
     read_state_dict,
 )
+from hypervlad.lazy_torch import torch
 from hypervlad.modelfile import ModelFileError
 
 
@@ -111,7 +110,8 @@ def fold_norms(module: torch.nn.Module, pairs: Iterable[ConvNormPair]) -> torch.
     folded = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
     for pair in pairs:
         first, second = (cast(Any, folded.get_submodule(n)) for n in (pair.conv, pair.norm))
-        _replace(folded, pair.conv, fuse_conv_bn_eval(first, second).requires_grad_(False))
+        fused = torch.nn.utils.fusion.fuse_conv_bn_eval(first, second)
+        _replace(folded, pair.conv, fused.requires_grad_(False))
         _replace(folded, pair.norm, torch.nn.Identity())
     return folded
 
@@ -256,7 +256,6 @@ class TappedNetwork:
                 handle.remove()
 
 
-@torch.inference_mode(False)
 def build_network(
     name: str,
     weights: str | os.PathLike[str] | Mapping[str, torch.Tensor] = "imagenet",
@@ -284,19 +283,22 @@ def build_network(
         Unknown backbone or tap (the message lists the valid ones), or unusable weights.
     """
     backbone = get_backbone(name)
-    module = _module_without_weights(backbone, random=_is_random(weights))
-    if not _is_random(weights):
-        state, source = _state_dict(backbone, weights)
-        load_into(module, state, backbone, source)
-    taps = check_taps(module, backbone.taps if taps is None else taps, name)
-    module = module.eval().requires_grad_(False)
-    digest = weights_digest(module)
-    # The channels-last layout is faster for convolutions on CPUs, and VLAD needs it.
-    module = module.to(device).to(memory_format=torch.channels_last)
-    pairs = [
-        pair for pair in _foldable_pairs(backbone, module) if not set(pair.same_output) & set(taps)
-    ]
-    return TappedNetwork(fold_norms(module, pairs), taps, digest, original=module)
+    with torch.inference_mode(False):
+        module = _module_without_weights(backbone, random=_is_random(weights))
+        if not _is_random(weights):
+            state, source = _state_dict(backbone, weights)
+            load_into(module, state, backbone, source)
+        taps = check_taps(module, backbone.taps if taps is None else taps, name)
+        module = module.eval().requires_grad_(False)
+        digest = weights_digest(module)
+        # The channels-last layout is faster for convolutions on CPUs, and VLAD needs it.
+        module = module.to(device).to(memory_format=torch.channels_last)
+        pairs = [
+            pair
+            for pair in _foldable_pairs(backbone, module)
+            if not set(pair.same_output) & set(taps)
+        ]
+        return TappedNetwork(fold_norms(module, pairs), taps, digest, original=module)
 
 
 def _foldable_pairs(backbone: Backbone, module: torch.nn.Module) -> tuple[ConvNormPair, ...]:

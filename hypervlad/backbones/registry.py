@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-import torch
-
 from hypervlad.constraints import Constraint, Integer, ListOf, Number, check_value
+from hypervlad.lazy_torch import torch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -16,12 +16,11 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from hypervlad.backbones.registry import Backbone, get_backbone
 from hypervlad.files import file_digest, replace_when_complete
+from hypervlad.lazy_torch import torch
 
 # The package index has torchvision's own MobileNetV2 file inside a wheel. That wheel pins old
 # versions of torch and numpy, so it cannot be a dependency: it is installed or downloaded without
@@ -183,6 +182,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         )
     try:
         if path.suffix == ".safetensors":
+            from safetensors.torch import load_file  # imports torch
+
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:

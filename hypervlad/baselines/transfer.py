@@ -72,6 +72,7 @@ from hypervlad.encoder.network_source import (
 from hypervlad.images import ReadOptions, check_image_list
 from hypervlad.images.options import check_read_options
 from hypervlad.splits import check_column, holdout_split, joined_groups
+from hypervlad.wording import counted
 
 _MIN_GROUPS = 5  # held out; with fewer, their loss says little
 _WARM_UP = 10  # steps
@@ -644,7 +645,8 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         n_groups = len(np.unique(groups[held_out]))
         if n_groups < _MIN_GROUPS:
             warnings.warn(
-                f"fine-tuning is validated on {len(held_out)} images of {n_groups} groups only, so "
+                f"fine-tuning is validated on {counted(len(held_out), 'image')} of "
+                f"{counted(n_groups, 'group')} only, so "
                 "the epoch at which it stops and the calibration of the probabilities are largely "
                 "a matter of chance. Add images of more specimens, increase validation_fraction, "
                 'or use mode="features"',

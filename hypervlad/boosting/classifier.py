@@ -43,6 +43,7 @@ from hypervlad.constraints import (
     is_integer,
 )
 from hypervlad.splits import check_column, group_folds
+from hypervlad.wording import counted
 
 _MAX_SEED = np.iinfo(np.int32).max
 _MAX_THREADS = 1024
@@ -511,16 +512,19 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
 
     def _summary(self, n_rows: int) -> str:
         """Return one line with the values chosen and the gain of trees on the hold-out."""
-        parts = [f"fitted on {n_rows} distinct rows of {len(self.classes_)} classes"]
+        parts = [f"fitted on {counted(n_rows, 'distinct row')} of {len(self.classes_)} classes"]
         if self.C_ is not None and self.block_weights_ is not None:
             strengths = ", ".join(f"{C:g}" for C in self.C_)
             weights = ", ".join(f"{weight:.2f}" for weight in self.block_weights_)
             parts.append(f"linear models: C {strengths}, weights {weights}")
         helped = "" if self.n_estimators_ else " (more would not have helped)"
-        parts.append(f"{self.n_estimators_} rounds of trees{helped}")
+        parts.append(f"{counted(self.n_estimators_, 'round')} of trees{helped}")
         if self.tree_gain_ is not None:
             gain, error = self.tree_gain_, self.tree_gain_error_
-            parts.append(f"reduction of the log loss by trees: {gain:+.4f} +- {error:.4f}")
+            # Of a single group, nothing is known about the error.
+            is_known = error is not None and np.isfinite(error)
+            known = f" +- {error:.4f}" if is_known else " (error unknown)"
+            parts.append(f"reduction of the log loss by trees: {gain:+.4f}{known}")
         return "boosted softmax: " + "; ".join(parts)
 
 

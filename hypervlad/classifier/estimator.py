@@ -65,6 +65,7 @@ from hypervlad.encoder import EncodedImages, HypercolumnVLAD
 from hypervlad.images import ImageReadError, check_image_list
 from hypervlad.metrics import Evaluation
 from hypervlad.modelfile import ModelFileError
+from hypervlad.wording import counted
 
 _MAX_LISTED = 20  # sets of equal images in a warning
 
@@ -841,10 +842,11 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         if np.isinf(threshold):
             n_groups, n_needed = calibration.n_groups, groups_for_error(max_error)
             why = (
-                f"this takes held-out predictions for at least {n_needed} groups, and there are "
+                f"this takes held-out predictions for at least {counted(n_needed, 'group')}, and "
+                "there are "
                 f"{n_groups}"
                 if n_groups < n_needed
-                else f"too many held-out predictions of the {n_groups} groups were wrong"
+                else f"too many held-out predictions of the {counted(n_groups, 'group')} were wrong"
             )
             warnings.warn(
                 f"no answer is sure: that at most {max_error:g} of the sure answers are wrong "

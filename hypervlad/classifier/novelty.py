@@ -37,6 +37,7 @@ from hypervlad.constraints import Integer
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.encoding import encode_images
 from hypervlad.images import ReadOptions
+from hypervlad.wording import counted, verb
 
 DISTANCES_MB = 64  # of pairwise distances in memory at a time
 N_NEAREST = 3
@@ -192,7 +193,9 @@ class TrainingImages:
         n_known = int(self.contains(digests).sum())
         if n_known:
             warnings.warn(
-                f"{n_known} of {len(digests)} images are training images (the same pixels), so the "
+                f"{n_known} of {counted(len(digests), 'image')} "
+                f"{verb(n_known, 'is a training image', 'are training images')} (the same pixels), "
+                "so the "
                 "result is too good for new images",
                 TrainingImagesWarning,
                 stacklevel=3,

@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, has_fit_parameter
 
 from hypervlad.splits import check_column, first_appearance_codes, group_folds
+from hypervlad.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,5 +165,7 @@ def of_length(what: str, values: Any, n_images: int) -> np.ndarray:
     # As an array of objects: in a list of strings with a missing one, NumPy would make NaN "nan".
     values = np.array(values, dtype=object) if isinstance(values, list) else np.asarray(values)
     if len(values) != n_images:
-        raise ValueError(f"{len(values)} {what} for {n_images} images: give one for each image")
+        raise ValueError(
+            f"{len(values)} {what} for {counted(n_images, 'image')}: give one for each image"
+        )
     return values

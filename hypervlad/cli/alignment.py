@@ -28,6 +28,7 @@ from hypervlad.cli.options import (
     UnreadableInPrediction,
     Weights,
 )
+from hypervlad.wording import counted
 
 _SYNTHETIC_SIZE = (384, 512)
 _TRAIN_PER_TEST = 4  # one more synthetic image for every four, to test the model
@@ -111,8 +112,8 @@ def align(
       fibre_share        of the image that is fibre pixels
       mean_direction_deg, order_parameter, spread_deg
                          of all fibre pixels; with --bootstrap also the limits
-                         of their intervals: that of a direction near 0 begins
-                         below 0, and one near 180 ends above 180
+                         of their intervals: that of a direction may begin at
+                         175 and end at 5
       window_width_px, window_height_px
                          of the windows that fit the image, about window_px
     \b
@@ -129,6 +130,7 @@ def align(
     from hypervlad.fibres import AlignmentRecipe
     from hypervlad.fibres.alignment import DEFAULT_WINDOW
     from hypervlad.images import ImageReadError, find_images
+    from hypervlad.images.errors import reasons_in_line
     from hypervlad.reports import write_alignment
 
     check_folders(output, paths)
@@ -158,9 +160,9 @@ def align(
         progress=not quiet,
     )
     if len(bad) < len(files):
-        echo(f"{len(files) - len(bad)} of {len(files)} images done: {output}")
+        echo(f"{len(files) - len(bad)} of {counted(len(files), 'image')} done: {output}")
     if bad:
-        message = f"{len(bad)} of {len(files)} images left out: {'; '.join(bad)}"
+        message = f"{len(bad)} of {counted(len(files), 'image')} left out: {reasons_in_line(bad)}"
         if on_error is OnError.RAISE or len(bad) == len(files):
             raise ImageReadError(message)
         echo(f"warning: {message}", err=True)
@@ -267,23 +269,27 @@ def align_train(
     n_made = synthetic + -(-synthetic // _TRAIN_PER_TEST)
     made: Any = ([], [])
     if synthetic:
-        say(quiet, f"creating {n_made} synthetic images")
+        say(quiet, f"creating {counted(n_made, 'synthetic image')}")
         made = make_alignment_examples(n_made, size=_SYNTHETIC_SIZE, random_state=seed)
     maps = [truth.aligned_map(window) for truth in made[1]]
-    say(quiet, f"training on {len(images)} images with masks and {synthetic} synthetic images")
+    material = [counted(len(images), "image") + " with masks"] if images else []
+    material += [counted(synthetic, "synthetic image")] if synthetic else []
+    say(quiet, f"training on {' and '.join(material)}")
     own = [f"synthetic {i}" for i in range(synthetic)]
     with hint_at_bad_files():
         model.fit([*images, *made[0][:synthetic]], [*y, *maps[:synthetic]], groups=[*codes, *own])
     model.save(output, include_backbone=include_backbone)
     echo(
-        f"model: {output} ({model.n_windows_} windows of {model.n_images_} images, "
+        f"model: {output} ({counted(model.n_windows_, 'window')} of "
+        f"{counted(model.n_images_, 'image')}, "
         f"{model.aligned_share_:.0%} of them aligned)"
     )
     if synthetic:
         accuracy = model.score(made[0][synthetic:], maps[synthetic:])
         echo(
-            f"accuracy: {accuracy:.1%} of the windows of {n_made - synthetic} other synthetic "
-            "images; this says nothing about real images"
+            f"accuracy: {accuracy:.1%} of the windows of "
+            f"{counted(n_made - synthetic, 'other synthetic image')}; this says nothing about real "
+            "images"
         )
 
 
@@ -315,7 +321,7 @@ def _labelled(
     codes = [str(file) for file in files] if groups is None else groups_of(files, groups, paths)
     pairs = [each for each in zip(files, found, codes, strict=True) if each[1] is not None]
     if len(pairs) < len(files):
-        echo(f"{len(files) - len(pairs)} images without a mask are left out", err=True)
+        echo(f"{counted(len(files) - len(pairs), 'image')} without a mask left out", err=True)
     return (
         [file for file, _, _ in pairs],
         [mask for _, mask, _ in pairs if mask is not None],

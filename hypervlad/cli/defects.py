@@ -30,6 +30,7 @@ from hypervlad.cli.options import (
     UnreadableInScoring,
     Weights,
 )
+from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from hypervlad.defects import PatchDefectScorer
@@ -173,8 +174,8 @@ def fit(
     _set_tile_size(scorer, tile_size)
     if truth is None and groups is None:
         _warn_of_folders(files)
-    with_masks = "" if truth is None else f", {sum(m is not None for m in truth)} with masks"
-    say(quiet, f"training on {len(files)} images{with_masks}")
+    with_masks = "" if truth is None else f", {sum(m is not None for m in truth)} with a mask"
+    say(quiet, f"training on {counted(len(files), 'image')}{with_masks}")
     with hint_at_bad_files():
         scorer.fit(files, masks=truth, groups=codes)
     scorer.save(output, include_backbone=include_backbone)
@@ -275,8 +276,9 @@ def score(
             progress=not quiet,
         )
     echo(
-        f"{written.n_scored} images scored: {written.n_anomalous} called anomalous, with "
-        f"{written.n_regions} defective regions; {len(written.left_out)} left out"
+        f"{counted(written.n_scored, 'image')} scored: {written.n_anomalous} called anomalous, "
+        "with "
+        f"{counted(written.n_regions, 'defective region')}; {len(written.left_out)} left out"
     )
     echo(f"report: {output / 'report.html'}")
     _raise_if_left_out(written.left_out, len(files))
@@ -330,7 +332,8 @@ def evaluate(
     n_called = sum(image.is_called for image in result.images)
     n_left_out = len(result.left_out)
     echo(
-        f"{len(result.images)} images compared: {n_called} called anomalous; {n_left_out} left out"
+        f"{counted(len(result.images), 'image')} compared: {n_called} called anomalous; "
+        f"{n_left_out} left out"
     )
     echo(f"report: {write_defect_report(output, scorer, files, result)}")
     _raise_if_left_out(result.left_out, len(files))
@@ -342,9 +345,12 @@ def _hint_at_skipping(on_error: OnError) -> contextlib.AbstractContextManager[No
 
 def _raise_if_left_out(reasons: list[str], n_images: int) -> None:
     from hypervlad.images import ImageReadError
+    from hypervlad.images.errors import reasons_in_line
 
     if reasons:
-        raise ImageReadError(f"{len(reasons)} of {n_images} images left out: {'; '.join(reasons)}")
+        raise ImageReadError(
+            f"{len(reasons)} of {counted(n_images, 'image')} left out: {reasons_in_line(reasons)}"
+        )
 
 
 def _load(

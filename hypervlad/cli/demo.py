@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hypervlad.cli.classification import print_result
-from hypervlad.cli.files import check_apart, prepare_file, relative_names
+from hypervlad.cli.files import check_apart, load_labelled, prepare_file, relative_names
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import load_classifier, new_classifier, reading_options
 from hypervlad.cli.options import (
@@ -30,6 +30,7 @@ from hypervlad.cli.options import (
     Unreadable,
     Weights,
 )
+from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from hypervlad.classifier import MicrographClassifier
@@ -43,7 +44,10 @@ _N_COMPARED = 16
 def demo(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="DIR", help="Labelled folder; by default synthetic TEM images."),
+        typer.Argument(
+            metavar="IMAGES",
+            help="Labelled images, as for train; by default synthetic TEM images.",
+        ),
     ] = None,
     output: Annotated[
         Path,
@@ -77,7 +81,6 @@ def demo(
       hypervlad demo images/ -o demo-report
       hypervlad demo images/ --groups groups.csv --seed 1
     """
-    from hypervlad.datasets import load_image_folder
     from hypervlad.reports import report_on_model
     from hypervlad.splits import holdout_split
 
@@ -91,7 +94,7 @@ def demo(
     subject = "synthetic TEM images" if folder is None else folder.resolve().name
     if folder is None:
         folder = _synthetic_folder(output, n_images, seed, quiet)
-    data = load_image_folder(folder, groups)
+    data = load_labelled(folder, groups)
     train_rows, test_rows = holdout_split(
         data.target, data.groups, test_size=_TEST_SIZE, random_state=seed
     )
@@ -111,7 +114,7 @@ def demo(
         device=device,
         on_error=on_error.value,
     )
-    say(quiet, f"training on {len(train_rows)} of {len(data.images)} images")
+    say(quiet, f"training on {len(train_rows)} of {counted(len(data.images), 'image')}")
     with hint_at_bad_files():
         images, labels, groups_of = _rows_of(data, train_rows)
         model.fit(images, labels, groups=groups_of)
@@ -190,6 +193,7 @@ def _how_held_out(n_train: int, n_test: int, groups: Any) -> str:
         "the model was not trained on."
     )
     return (
-        f"The model was trained on {n_train} images and tested on {n_test} others: about a fifth "
+        f"The model was trained on {counted(n_train, 'image')} and tested on "
+        f"{counted(n_test, 'other')}: about a fifth "
         f"of each class, held out at random.{kept}"
     )

@@ -20,6 +20,7 @@ from hypervlad.cli.options import (
     UnreadableInPrediction,
     Weights,
 )
+from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from hypervlad.images import SkippedImage
@@ -165,7 +166,8 @@ def extract(
     echo(f"features: {output}")
     if done.skipped and on_error is OnError.RAISE:
         raise ImageReadError(
-            f"{len(done.skipped)} images could not be read (listed in the warning); the others "
+            f"{counted(len(done.skipped), 'image')} could not be read (listed in the warning); the "
+            "others "
             "are in the table. Remove or repair them, or accept this with --on-error skip."
         )
 
@@ -209,4 +211,4 @@ def cache(
     elif limit is not None:
         kept.reduce(parse_size(limit))
     usage = kept.usage()
-    echo(f"{folder}: {usage.n_entries} entries, {usage.n_bytes / 1e6:.1f} MB")
+    echo(f"{folder}: {counted(usage.n_entries, 'entry')}, {usage.n_bytes / 1e6:.1f} MB")

@@ -90,15 +90,21 @@ def _terminable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Show each warning once, without the source line that raised it."""
-    shown = set()  # Python's own record is cleared when a library changes the warning filters
+    """Show each warning once, without the source line that raised it.
+
+    That an image was skipped is also shown once if several steps of a command read it.
+    """
+    # Python's own record is cleared when a library changes the warning filters.
+    shown: set[Any] = set()
 
     def show(message: Warning | str, *_place: Any, **_more: Any) -> None:
         from tqdm import tqdm
 
-        if str(message) in shown:
+        skipped = getattr(message, "skipped", ())
+        parts: set[Any] = {(each.name, each.reason) for each in skipped} or {str(message)}
+        if parts <= shown:
             return
-        shown.add(str(message))
+        shown.update(parts)
         tqdm.write(printable(f"warning: {message}"), file=sys.stderr)
 
     with warnings.catch_warnings():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypervlad.cli.files import prepare_file
+from hypervlad.cli.files import load_labelled, prepare_file
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import check_cache, load_classifier, reduce_cache
 from hypervlad.cli.options import (
@@ -28,6 +28,7 @@ from hypervlad.cli.options import (
     UnreadableInPrediction,
     Weights,
 )
+from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from hypervlad.review.retraining import Comparison, DoubtfulCounts, Material
@@ -111,14 +112,15 @@ def start(
             progress=bar.update,
         )
     reduce_cache(cache, cache_size)
-    say(quiet, f"labelled by the model: {started.n_sure} images")
-    say(quiet, f"to be labelled by hand: {started.n_doubtful} images")
+    say(quiet, f"labelled by the model: {counted(started.n_sure, 'image')}")
+    say(quiet, f"to be labelled by hand: {counted(started.n_doubtful, 'image')}")
     echo(f"queue: {output}")
     if started.n_doubtful:
         say(quiet, f"next: hypervlad review serve {output}")
     if started.n_unreadable and on_error is OnError.RAISE:
         raise ImageReadError(
-            f"{started.n_unreadable} of {len(files)} images could not be read (listed in the "
+            f"{started.n_unreadable} of {counted(len(files), 'image')} could not be read (listed "
+            "in the "
             "warning); the others are in the queue. Accept this with --on-error skip."
         )
 
@@ -207,7 +209,7 @@ def export(
     with replace_when_complete(output) as stream:
         stream.write(table)
     if n_open:
-        say(quiet, f"{n_open} uncertain images are not yet labelled and have no row")
+        say(quiet, f"{counted(n_open, 'uncertain image')} not yet labelled, so without a row")
     echo(f"labels: {output}")
 
 
@@ -218,7 +220,7 @@ def retrain(
     training: Annotated[
         Path,
         typer.Option(
-            metavar="DIR", help="Folder of training images, with one sub-folder per class."
+            metavar="IMAGES", help="The training images: a folder or a table, as for train."
         ),
     ],
     output: ModelToWrite,
@@ -264,7 +266,6 @@ def retrain(
     """
     from tqdm import tqdm
 
-    from hypervlad.datasets import load_image_folder
     from hypervlad.review import Queue
     from hypervlad.review.retraining import compare, gather, refit, remaining, requeue
 
@@ -282,11 +283,11 @@ def retrain(
         )
         old.check_calibrated(max_error=float(opened.fact("max_error", "0.05") or 0.05))
         old.encoder = old.encoder_  # options of the command line also apply to the next fit
-        data = load_image_folder(training)
+        data = load_labelled(training, None)
         material = gather(opened, data, groups=groups, model=old, with_model_labels=model_labels)
         say(
             quiet,
-            f"training on {len(material.images)} images, "
+            f"training on {counted(len(material.images), 'image')}, "
             f"{material.by_person.sum()} of them labelled by hand{_in_groups(material)}",
         )
         with hint_at_bad_files():
@@ -310,7 +311,7 @@ def retrain(
 
 def _in_groups(material: Material) -> str:
     groups = [] if material.groups is None else material.groups.tolist()
-    return f", {len(set(groups))} groups" if len(set(groups)) < len(groups) else ""
+    return f", {counted(len(set(groups)), 'group')}" if len(set(groups)) < len(groups) else ""
 
 
 def _model_of(queue: object) -> Path:
@@ -334,17 +335,19 @@ def _print_accuracy(found: Comparison) -> None:
         return
     if not found.n_compared:
         echo(
-            f"accuracy: unknown, because none of the {found.n_labelled} manually labelled images "
+            "accuracy: unknown, because none of the "
+            f"{counted(found.n_labelled, 'manually labelled image')} "
             "was held out"
         )
         return
     echo(
-        f"accuracy on {found.n_compared} of {found.n_labelled} manually labelled images (the "
+        f"accuracy on {found.n_compared} of {counted(found.n_labelled, 'manually labelled image')} "
+        "(the "
         f"uncertain ones): {found.before:.3f} when queued, {found.after:.3f} now, held out"
     )
     others = found.n_labelled - found.n_compared
     if others:
-        echo(f"({others} could not be held out: their categories have too few images)")
+        echo(f"({others} could not be held out: too few images of the category)")
     echo(
         "(they were chosen because the old model was uncertain, which favours the new one by a few "
         "points; for a fair comparison use hypervlad evaluate on other images)"
@@ -355,7 +358,8 @@ def _print_accuracy(found: Comparison) -> None:
 
 def _print_queue(left: DoubtfulCounts, kept: bool) -> None:
     echo(
-        f"uncertain among {left.n_images} images without a manual label: {left.before} before, "
+        f"uncertain among {counted(left.n_images, 'image')} without a manual label: {left.before} "
+        "before, "
         f"{left.after} now{' (the queue is unchanged)' if kept else '; the queue is updated'}"
     )
 

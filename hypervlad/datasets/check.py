@@ -20,8 +20,9 @@ from hypervlad.datasets.copies import (
     group_copies,
     make_thumbnail,
 )
-from hypervlad.datasets.folder import FolderLayout, check_classes, scan_folder
-from hypervlad.datasets.groups import ImageFolderError, load_groups, name_some
+from hypervlad.datasets.folder import FolderLayout, check_classes, groups_of
+from hypervlad.datasets.groups import ImageFolderError
+from hypervlad.datasets.label_table import scan_images
 from hypervlad.datasets.report import (
     BadFile,
     CopySet,
@@ -30,6 +31,7 @@ from hypervlad.datasets.report import (
     count_sorted,
 )
 from hypervlad.images import ImageReadError, ReadOptions, read_micrographs
+from hypervlad.wording import counted, name_some, verb
 
 # A class must have images on both sides of a split, and a few to learn from.
 _MIN_IMAGES = 5
@@ -73,9 +75,10 @@ def check_image_folder(
     Parameters
     ----------
     dir : path
-        Folder with one sub-folder per class, as for `load_image_folder`.
+        Folder with one sub-folder per class, as for `load_image_folder`, or a table of labels, as
+        for `load_image_table`.
     groups : path, optional
-        CSV file of groups, as for `load_image_folder`.
+        CSV file of groups, as for these two.
     near_copies : bool, default=True
         Whether to look for near copies (see `hypervlad.datasets.copies`), the slowest part.
     min_similarity : float, default=0.8
@@ -95,8 +98,8 @@ def check_image_folder(
     Raises
     ------
     ImageFolderError
-        A ValueError, if ``dir`` is not a folder or ``min_similarity`` is out of range. Problems
-        inside the folder, or with the groups, are in the report.
+        A ValueError, if ``dir`` is not a folder, the table cannot be used, or ``min_similarity`` is
+        out of range. Problems inside the folder, or with the groups, are in the report.
 
     Examples
     --------
@@ -113,7 +116,7 @@ def check_image_folder(
     (False, ('a/1.png', 'b/1.png'), True)
     """
     _check_similarity(min_similarity)
-    layout = scan_folder(dir)
+    layout = scan_images(dir)
     group_of, group_error = _read_groups(layout, groups)
     options = options or ReadOptions()
     facts, bad_files = _read_all(layout, options, group_of, n_jobs, verbose)
@@ -158,8 +161,9 @@ def compare_image_folders(
     Parameters
     ----------
     first, second : path
-        Folders of images, with or without one sub-folder per class; neither inside the other. Of
-        files with several pages, the first is compared, or that of ``options``.
+        Folders of images, with or without one sub-folder per class, neither inside the other, or
+        tables of labels. Of files with several pages, the first is compared, or that of
+        ``options``.
     near_copies, min_similarity, options, n_jobs, verbose
         As for `check_image_folder`.
 
@@ -189,9 +193,9 @@ def compare_image_folders(
     ((2, 1), [['1.png', '3.png']])
     """
     _check_similarity(min_similarity)
-    layouts = [scan_folder(folder) for folder in (first, second)]
-    roots = [layout.root.resolve() for layout in layouts]
-    if any(a == b or a in b.parents for a, b in (roots, roots[::-1])):
+    layouts = [scan_images(source) for source in (first, second)]
+    roots = [layout.root.resolve() for layout in layouts if layout.table is None]
+    if len(roots) == 2 and any(a == b or a in b.parents for a, b in (roots, roots[::-1])):
         raise ImageFolderError(f"{first} and {second}: give two folders, neither inside the other.")
     facts: list[_ImageFacts] = []
     bad: list[BadFile] = []
@@ -203,8 +207,9 @@ def compare_image_folders(
         if not found and not unreadable:
             raise ImageFolderError(f"{path}: no images, so there is nothing to compare.")
         # The folders take the place of groups: what crosses them is a copy across.
-        facts += [replace(f, file=os.path.join(path, f.file), group=path) for f in found]
-        bad += [BadFile(os.path.join(path, each.path), each.reason) for each in unreadable]
+        root = path if layout.table is None else os.path.dirname(path)
+        facts += [replace(f, file=os.path.join(root, f.file), group=path) for f in found]
+        bad += [BadFile(os.path.join(root, each.path), each.reason) for each in unreadable]
         counts.append(len(found))
     exact, near = (
         [copies for copies in sets if copies.crosses_groups]
@@ -224,12 +229,12 @@ def _read_groups(
     layout: FolderLayout, groups: str | os.PathLike[str] | None
 ) -> tuple[dict[str, str] | None, str | None]:
     """Return the group of each file, or what is wrong with the groups."""
-    if groups is None:
-        return None, None
     try:
-        values = load_groups(layout.files, layout.root, groups)
+        values = groups_of(layout, groups)
     except ImageFolderError as error:
         return None, str(error)
+    if values is None:
+        return None, None
     names = [layout.relative(file) for file in layout.files]
     return dict(zip(names, values.tolist(), strict=True)), None
 
@@ -369,7 +374,7 @@ def _list_problems(
         problems.append(f"The groups cannot be used: {group_error}")
     if report.bad_files:
         problems.append(
-            f"{len(report.bad_files)} file(s) cannot be read: "
+            f"{counted(len(report.bad_files), 'file')} cannot be read: "
             f"{name_some([bad.path for bad in report.bad_files])}. Replace or delete them."
         )
     problems += _about_copies(report)
@@ -395,12 +400,13 @@ def _list_notes(report: FolderReport, page: int) -> list[str]:
     counts = [count for count in report.class_counts.values() if count]
     if counts and max(counts) > _MAX_IMBALANCE * min(counts):
         notes.append(
-            f"The largest class has {max(counts)} images, the smallest {min(counts)}; judge by "
+            f"The largest class has {counted(max(counts), 'image')}, the smallest {min(counts)}; "
+            "judge by "
             "scores of each class, not by accuracy alone."
         )
     if report.page_counts:
         n_files = len(report.page_counts)
-        subject = "1 file has" if n_files == 1 else f"{n_files} files have"
+        subject = f"{counted(n_files, 'file')} {verb(n_files, 'has', 'have')}"
         notes.append(
             f"{subject} several pages, sections or frames, of which only page {page} is read, "
             "counted from 0. Split them, or choose a page with --image-page (in Python, "
@@ -469,8 +475,8 @@ def _about_classes(report: FolderReport, layout: FolderLayout) -> list[str]:
     sentences = []
     if layout.files and layout.empty_classes:
         sentences.append(
-            f"Without any image: the class folder(s) {name_some(layout.empty_classes)}. "
-            "Fill or delete them."
+            f"Without any image: the {_classes(layout.empty_classes)}. "
+            "Fill or delete these folders."
         )
     small = [
         f"{name} ({count})"
@@ -479,7 +485,7 @@ def _about_classes(report: FolderReport, layout: FolderLayout) -> list[str]:
     ]
     if small:
         sentences.append(
-            f"Fewer than {_MIN_IMAGES} images in the class(es) {name_some(small)}: too few to "
+            f"Fewer than {_MIN_IMAGES} images in the {_classes(small)}: too few to "
             "learn from and to be tested on. Add images, or join classes."
         )
     return sentences
@@ -490,7 +496,7 @@ def _about_groups(report: FolderReport, by_class: ClassValues) -> list[str]:
     if not single:
         return []
     return [
-        f"All images of the class(es) {name_some(single)} are of one group: the class cannot be "
+        f"All images of the {_classes(single)} are of one group: such a class cannot be "
         "both in training and in test. Add images of another sample."
     ]
 
@@ -512,7 +518,8 @@ def _about_giveaways(by_class: ClassValues) -> list[str]:
         if revealed:
             shown = ", ".join(f"{c} ({next(iter(values[c]))})" for c in revealed[:5])
             sentences.append(
-                f"The {name} gives the class away: only the class(es) {shown} have it. A model may "
+                f"The {name} gives the class away: only {shown} "
+                f"{verb(len(revealed), 'has', 'have')} it. A model may "
                 "learn the microscope or the export settings instead of the specimen; export all "
                 "images alike."
             )
@@ -525,9 +532,13 @@ def _example(sets: list[CopySet]) -> str:
     return shown if len(sets) == 1 else f"for example {shown}"
 
 
+def _classes(names: list[str]) -> str:
+    return f"{verb(len(names), 'class', 'classes')} {name_some(names)}"
+
+
 def _files(n: int) -> str:
-    return "1 file is" if n == 1 else f"{n} files are"
+    return f"{counted(n, 'file')} {verb(n, 'is', 'are')}"
 
 
 def _sets(n: int) -> str:
-    return "1 set" if n == 1 else f"{n} sets"
+    return counted(n, "set")

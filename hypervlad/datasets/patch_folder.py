@@ -14,9 +14,10 @@ from PIL import Image
 from sklearn.utils import Bunch
 
 from hypervlad.datasets.folder import FolderLayout, scan_folder
-from hypervlad.datasets.groups import ImageFolderError, load_groups, name_some
+from hypervlad.datasets.groups import ImageFolderError, load_groups
 from hypervlad.tables import write_table
 from hypervlad.windows.patches import PARTS, PatchSet
+from hypervlad.wording import counted, name_some
 
 _GROUPS = "groups.csv"
 
@@ -145,7 +146,11 @@ def _write(pixels: NDArray[np.float32], stem: Path) -> Path:
 
 def _check_part(layout: FolderLayout) -> None:
     if not layout.files or layout.loose:
-        what = f"{len(layout.loose)} images outside of them" if layout.loose else "no images"
+        what = (
+            f"{counted(len(layout.loose), 'image')} outside of them"
+            if layout.loose
+            else "no images"
+        )
         raise ImageFolderError(
             f"{layout.root}: {what}; expected a folder for each class, such as 'anomalous' and "
             "'normal', with the patches inside."

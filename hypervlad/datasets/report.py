@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.tables import write_table
+from hypervlad.wording import counted
 
 _N_SHOWN = 8
 
@@ -181,9 +182,8 @@ class FolderReport:
         write_table(path, ["path", "group"], self.suggested_groups())
 
     def __str__(self) -> str:
-        n_classes = len(self.class_counts)
-        classes = "1 class" if n_classes == 1 else f"{n_classes} classes"
-        lines = [f"{self.root}: {self.n_images} images in {classes}"]
+        classes = counted(len(self.class_counts), "class")
+        lines = [f"{self.root}: {counted(self.n_images, 'image')} in {classes}"]
         lines += _counts("Classes", self.class_counts)
         if self.group_counts is not None:
             lines.append(f"Groups: {len(self.group_counts)}")
@@ -199,7 +199,7 @@ class FolderReport:
         lines += _section("Exact copies", [_describe(s) for s in self.exact_copies])
         lines += _section("Near copies", [_describe(s) for s in self.near_copies])
         lines += _section("Blank images", [f"  {file}" for file in self.blank_files])
-        pages = [f"  {file}: {count} pages" for file, count in self.page_counts.items()]
+        pages = [f"  {file}: {counted(count, 'page')}" for file, count in self.page_counts.items()]
         lines += _section("Files of several pages", pages)
         return "\n".join(lines)
 
@@ -263,7 +263,7 @@ class FolderComparison:
         return not (self.exact_copies or self.near_copies or self.bad_files)
 
     def __str__(self) -> str:
-        lines = [f"{self.n_images[0]} and {self.n_images[1]} images"]
+        lines = [f"{self.n_images[0]} and {counted(self.n_images[1], 'image')}"]
         for kind, sets in (("exact", self.exact_copies), ("near", self.near_copies)):
             lines.append(f"sets of {kind} copies across the folders: {len(sets)}")
             lines += [f"  {' = '.join(copies.files)}" for copies in sets]

@@ -7,11 +7,10 @@ import os
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.lazy_torch import torch
 from hypervlad.windows.dataset import PreparedImage
 from hypervlad.windows.maps import PaddedMaps, TiledNetwork
 
@@ -85,7 +84,7 @@ class CellMaps:
         if side is None:
             tensor, key, network = image.tensor, image.key, self._own_size
         else:
-            tensor = functional.interpolate(
+            tensor = torch.nn.functional.interpolate(
                 image.tensor[None], (side, side), mode="bilinear", antialias=True
             )[0]
             key, network = f"{image.key}-{side}", self._reduced
@@ -112,9 +111,9 @@ def cells_of(maps: PaddedMaps, size: tuple[int, int]) -> tuple[Cells, int]:
     for layer in maps.maps:
         planes = layer.permute(2, 0, 1)[None]
         if layer.shape[0] > grid[0]:
-            planes = functional.adaptive_avg_pool2d(planes, grid)
+            planes = torch.nn.functional.adaptive_avg_pool2d(planes, grid)
         elif tuple(layer.shape[:2]) != grid:
-            planes = functional.interpolate(planes, grid, mode="bilinear")
+            planes = torch.nn.functional.interpolate(planes, grid, mode="bilinear")
         layers.append(planes[0])
     first = maps.border // stride
     rows, columns = (slice(first, first - -extent // stride) for extent in size)
@@ -155,8 +154,10 @@ def window_means(cells: Cells, window: int) -> Cells:
     if window == 1:
         return cells
     planes = torch.from_numpy(cells).permute(2, 0, 1)[None]
-    padded = functional.pad(planes, [window // 2] * 4, mode="replicate")
-    means: Cells = functional.avg_pool2d(padded, window, stride=1)[0].permute(1, 2, 0).numpy()
+    padded = torch.nn.functional.pad(planes, [window // 2] * 4, mode="replicate")
+    means: Cells = (
+        torch.nn.functional.avg_pool2d(padded, window, stride=1)[0].permute(1, 2, 0).numpy()
+    )
     return means
 
 
@@ -171,5 +172,5 @@ def resized(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.f
     if values.shape == shape:
         return values
     planes = torch.from_numpy(values)[None, None]
-    found = functional.interpolate(planes, tuple(shape), mode="bilinear", antialias=True)
+    found = torch.nn.functional.interpolate(planes, tuple(shape), mode="bilinear", antialias=True)
     return np.asarray(found[0, 0].numpy())

@@ -16,6 +16,7 @@ from hypervlad.base import Array
 from hypervlad.splits import group_folds, joined_groups
 from hypervlad.windows import NORMAL
 from hypervlad.windows.dataset import UNKNOWN, TrainingWindows
+from hypervlad.wording import counted
 
 _GUMBEL_DEVIATION = 0.767049251325708  # median absolute deviation of the standard distribution
 _TOP_FRACTION = 0.01  # of an image's places
@@ -253,7 +254,7 @@ def models_without(
 def warn_of_known_images(n_known: int, n_images: int) -> None:
     """Warn that scores of images are held out that the model was trained on."""
     warnings.warn(
-        f"{n_known} of {n_images} images cannot be held out, because there are "
+        f"{n_known} of {counted(n_images, 'image')} cannot be held out, because there are "
         "too few images, or groups of images (with defects, or without), so the threshold is "
         "chosen on images that the model was trained on; too much will be called defective. "
         "Give more images, of more groups, or set_threshold",

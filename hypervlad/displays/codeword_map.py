@@ -19,6 +19,7 @@ from hypervlad.displays.image_grid import (
     names_or_default,
     thumbnail,
 )
+from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +63,8 @@ class CodewordMapDisplay(GridDisplay):
         self.maps = [_check_map(each) for each in maps]
         if len(images) != len(maps) or len({len(each) for each in self.maps}) > 1:
             raise ValueError(
-                f"expected one map for each of {len(images)} images, all of the same number of "
+                f"expected one map for each of {counted(len(images), 'image')}, all of the same "
+                "number of "
                 f"codebooks; got maps of shapes {[each.shape for each in self.maps]}."
             )
         self.colours = colours

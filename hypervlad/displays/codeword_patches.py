@@ -24,6 +24,7 @@ from hypervlad.displays.image_grid import (
     thumbnail,
 )
 from hypervlad.images import Micrograph, check_image_list, read_micrograph
+from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -264,8 +265,9 @@ class CodewordPatchesDisplay(GridDisplay):
             finder = CodewordFinder(model, images, patch_share, bar.update)
             for label, members in chosen:
                 codewords += finder.codewords_of(label, members, n_codewords, n_patches)
-        of = f"{n_used}" if n_used == len(images) else f"{n_used} of {len(images)}"
-        title = f"Patches{_width_text(codewords)} from {of} images; red: evidence for the class"
+        of = counted(len(images), "image")
+        of = of if n_used == len(images) else f"{n_used} of {of}"
+        title = f"Patches{_width_text(codewords)} from {of}; red: evidence for the class"
         return cls(codewords, title).plot(ax=ax)
 
     @property
@@ -333,13 +335,17 @@ def chosen_images(
     """
     truth = np.asarray(y)
     if len(truth) != len(images):
-        raise ValueError(f"got {len(images)} images but {len(truth)} labels (y).")
+        raise ValueError(
+            f"got {counted(len(images), 'image')} but {counted(len(truth), 'label')} (y)."
+        )
     n_each = max(1, n_images // max(1, len(labels)))
     chosen = []
     for label in labels:
         members = np.flatnonzero(truth == label)
         if not len(members):
-            raise ValueError(f"none of the {len(truth)} images is of the class {str(label)!r}.")
+            raise ValueError(
+                f"none of the {counted(len(truth), 'image')} is of the class {str(label)!r}."
+            )
         places = np.linspace(0, len(members) - 1, min(n_each, len(members))).round().astype(int)
         chosen.append((label, members[places].tolist()))
     return chosen

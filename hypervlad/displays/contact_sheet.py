@@ -19,6 +19,7 @@ from hypervlad.displays.image_grid import (
     shorten,
     thumbnail,
 )
+from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +66,8 @@ class ContactSheetDisplay(GridDisplay):
     ) -> None:
         if len(images) != len(captions):
             raise ValueError(
-                f"a contact sheet needs one caption for each image; got {len(images)} images and "
+                "a contact sheet needs one caption for each image; got "
+                f"{counted(len(images), 'image')} and "
                 f"{len(captions)} captions."
             )
         self.images = images
@@ -168,11 +170,14 @@ def _check_lengths(
 ) -> None:
     if proba.shape != (len(images), len(classes)):
         raise ValueError(
-            f"expected one row of probabilities for each of {len(images)} images and one column "
-            f"for each of {len(classes)} classes; got an array of shape {proba.shape}."
+            f"expected one row of probabilities for each of {counted(len(images), 'image')} and "
+            "one column "
+            f"for each of {counted(len(classes), 'class')}; got an array of shape {proba.shape}."
         )
     if y_true is not None and len(y_true) != len(images):
-        raise ValueError(f"got {len(images)} images but {len(y_true)} true labels.")
+        raise ValueError(
+            f"got {counted(len(images), 'image')} but {counted(len(y_true), 'true label')}."
+        )
 
 
 def _choose(

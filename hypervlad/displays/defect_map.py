@@ -26,6 +26,7 @@ from hypervlad.displays.image_grid import (
 from hypervlad.images import check_image_list, read_mask
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.metrics import area_fraction_error
+from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +95,8 @@ class DefectMapDisplay(GridDisplay):
         self.read_options = read_options
         if len(self.maps) != len(self.images):
             raise ValueError(
-                f"expected one map for each of {len(self.images)} images; got {len(self.maps)}."
+                f"expected one map for each of {counted(len(self.images), 'image')}; got "
+                f"{len(self.maps)}."
             )
         for name, scores in zip(self.names, self.maps, strict=True):
             if scores.ndim != 2 or not np.isfinite(scores).all():

@@ -23,6 +23,7 @@ from hypervlad.displays.image_grid import (
     thumbnail,
 )
 from hypervlad.images import check_image_list
+from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,11 +94,13 @@ class EvidenceDisplay(GridDisplay):
     ) -> None:
         if len(images) != len(explanations):
             raise ValueError(
-                f"expected one explanation for each of {len(images)} images; got "
+                f"expected one explanation for each of {counted(len(images), 'image')}; got "
                 f"{len(explanations)}."
             )
         if y_true is not None and len(y_true) != len(images):
-            raise ValueError(f"got {len(images)} images but {len(y_true)} true labels.")
+            raise ValueError(
+                f"got {counted(len(images), 'image')} but {counted(len(y_true), 'true label')}."
+            )
         if not smoothing >= 0:
             raise ValueError(f"smoothing must be a number of at least 0, not {smoothing!r}.")
         self.images = images

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hypervlad.displays.colours import DARK, GREY, Colour
 from hypervlad.displays.figures import Display
 from hypervlad.images import ReadOptions, read_image
+from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -286,7 +287,9 @@ def one_each(what: str, values: Sequence[Any] | None, n_images: int) -> list[Any
     """Return `values` as a list, or as many None; complain if there is not one for each image."""
     listed = [None] * n_images if values is None else list(values)
     if len(listed) != n_images:
-        raise ValueError(f"expected one {what} for each of {n_images} images; got {len(listed)}.")
+        raise ValueError(
+            f"expected one {what} for each of {counted(n_images, 'image')}; got {len(listed)}."
+        )
     return listed
 
 

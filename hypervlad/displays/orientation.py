@@ -35,6 +35,7 @@ from hypervlad.fibres import (
     AxialStatistics,
     LocalOrientation,
 )
+from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -339,7 +340,7 @@ def _alignment_text(aligned: AlignedFraction, pixel_size: float | None) -> tuple
     windows = f"windows {_side_text(aligned, pixel_size)}, {rule}"
     if np.isnan(aligned.fraction):
         return "background everywhere", windows
-    regions = "1 region" if n == 1 else f"{n} regions"
+    regions = counted(n, "region")
     return f"{100 * aligned.fraction:.0f} % of the area is aligned, {regions}", windows
 
 

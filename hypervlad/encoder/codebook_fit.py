@@ -20,7 +20,7 @@ from hypervlad.images import SkippedImage
 from hypervlad.images.reading import read_in_order
 
 MAX_SAMPLES_PER_IMAGE = 5000
-MAX_SAMPLED_IMAGES = 1000  # 50 hypercolumns of each fill the default pool; more only cost time
+MAX_SAMPLED_IMAGES = 1000  # 20 hypercolumns of each fill the default pool; more only cost time
 _MAX_SAMPLES_PER_TASK = 3200  # about 20 MB of a thousand channels
 _WAVE = 4  # tasks per worker
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from hypervlad import vlad
 from hypervlad.backbones import Preprocessing, TappedNetwork, architecture, get_backbone
@@ -19,7 +18,9 @@ from hypervlad.encoder.parameters import EncoderParams
 from hypervlad.hypercolumns import feature_maps, hypercolumns_at, turned
 from hypervlad.images import SkippedImage
 from hypervlad.images.reading import image_name
+from hypervlad.lazy_torch import torch
 from hypervlad.modelfile import ModelFileError
+from hypervlad.wording import counted
 
 # Part of every key: increase it when the vectors or samples of an image change.
 ENCODING_VERSION = 2
@@ -111,7 +112,9 @@ class EncodedImages:
 
     def __repr__(self) -> str:
         n_read, width = self.vectors.shape
-        return f"EncodedImages({n_read} of {self.n_images} images read, {width} features)"
+        return (
+            f"EncodedImages({n_read} of {counted(self.n_images, 'image')} read, {width} features)"
+        )
 
     def with_missing(self, values: Any = None, fill: Any = np.nan) -> np.ndarray:
         """Return one row for each image of the list.
@@ -165,7 +168,8 @@ def check_finite(values: np.ndarray, images: Sequence[Any]) -> np.ndarray:
     invalid = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
     if len(invalid):
         raise NotFiniteError(
-            f"the network's outputs are not finite for {len(invalid)} images, starting with "
+            f"the network's outputs are not finite for {counted(len(invalid), 'image')}, starting "
+            "with "
             f"{image_name(images[invalid[0]])}: are its weights damaged, or those of another "
             "network, or is the model file not from hypervlad?"
         )

@@ -115,9 +115,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     pooled : bool, default=False
         Append every channel's average over the image, standardised by its mean and standard
         deviation over pixels. It keeps what VLAD over a few cells loses of the deepest layer.
-    n_samples : int, default=50_000
+    n_samples : int, default=20_000
         Hypercolumns that the codebook is learnt from, of about a thousand images at most. Memory
-        is about twice 4 bytes x channels x this (for the default network 0.6 GB). With
+        is about twice 4 bytes x channels x this (for the default network 0.25 GB). With
         ``kmeans="minibatch"``, they give the means, the components and the initial codewords.
     read_options : dict or ReadOptions, optional
         How files become pixels: see :class:`hypervlad.images.ReadOptions`.
@@ -210,7 +210,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         kmeans: Literal["lloyd", "minibatch"] = "lloyd",
         normalize: Sequence[vlad.Normalization] | None = ("intra", "l2"),
         pooled: bool = False,
-        n_samples: int = 50_000,
+        n_samples: int = 20_000,
         read_options: Mapping[str, Any] | None = None,
         memory: str | os.PathLike[str] | joblib.Memory | None = None,
         batch_size: int | Literal["auto"] = "auto",
@@ -488,7 +488,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
                 'codebook="per_layer" can do; a joint codebook needs one grid for all layers: '
                 '"finest", "image" or a number of random pixels'
             )
-        check_device(self.device)
+        if self.device != "auto":  # which is a device everywhere, and checking it imports torch
+            check_device(self.device)
 
     def _parameters_to_save(self) -> dict[str, Any]:
         """Return the parameters used in ``fit``, not those set since, and ``on_error``."""

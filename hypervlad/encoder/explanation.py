@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
 
 from hypervlad import vlad
 from hypervlad.encoder.encoding import BatchEncoder, random_pixels
@@ -31,6 +30,7 @@ from hypervlad.hypercolumns import (
     turned,
     turned_back,
 )
+from hypervlad.lazy_torch import torch
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
-import torch
 from tqdm.auto import tqdm
 
 from hypervlad.backbones import Preprocessing
@@ -31,6 +30,7 @@ from hypervlad.images.reading import (
     read_named,
     warn_skipped,
 )
+from hypervlad.lazy_torch import torch
 
 # Measured on a CPU, an image of this size takes 1 GB on mobilenet_v2 and 2.4 GB on VGG-16: what a
 # laptop can give.
@@ -170,7 +170,7 @@ class ImageLoader:
     memory: Memory = None
     verify: bool = False
     batch_size: int | Literal["auto"] = "auto"
-    device: torch.device = field(default_factory=functools.partial(torch.device, "cpu"))
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     n_jobs: int | None = None
     on_error: Literal["raise", "skip"] = "raise"
     verbose: bool = False

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from hypervlad.backbones import (
     Backbone,
@@ -21,6 +20,7 @@ from hypervlad.backbones import (
     ensure_registered,
     get_backbone,
 )
+from hypervlad.lazy_torch import torch
 from hypervlad.modelfile import ModelFileError
 
 _last_built: dict[tuple[Any, ...], TappedNetwork] = {}

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import joblib
-import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 
+from hypervlad.lazy_torch import torch
 from hypervlad.worker_processes import end_with
 
 _MAX_DEATHS = 3  # of workers during the same task, before the call fails

@@ -16,6 +16,7 @@ from hypervlad.extraction.run import Extraction, Run
 from hypervlad.extraction.sources import open_source
 from hypervlad.extraction.table import FeatureFileError, is_parquet, open_table
 from hypervlad.files import check_writable
+from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -194,7 +195,8 @@ class Plan:
 
     def __str__(self) -> str:
         return (
-            f"{self.n_images} images: {self.n_kept} finished before, {self.n_found} in the cache, "
+            f"{counted(self.n_images, 'image')}: {self.n_kept} finished before, {self.n_found} in "
+            "the cache, "
             f"{self.n_left} to do; the file will have about {self.n_bytes / 1e6:.1f} MB"
         )
 

@@ -55,6 +55,7 @@ from hypervlad.extraction.table import (
 from hypervlad.files import HashingStream, exclusive_lock, file_digest, replace_when_complete
 from hypervlad.images import ImageReadError, SkippedImage
 from hypervlad.images.reading import read_in_order
+from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,13 +91,13 @@ class Extraction:
     seconds: float
 
     def __str__(self) -> str:
-        parts = [f"{self.n_images} images in {self.seconds:.1f} s: {self.path}"]
+        parts = [f"{counted(self.n_images, 'image')} in {self.seconds:.1f} s: {self.path}"]
         if self.n_kept:
-            parts.append(f"{self.n_kept} images had been finished before")
+            parts.append(f"{counted(self.n_kept, 'image')} had been finished before")
         if self.n_found:
             parts.append(f"{self.n_found} vectors were found in the cache")
         if self.skipped:
-            parts.append(f"{len(self.skipped)} images could not be read")
+            parts.append(f"{counted(len(self.skipped), 'image')} could not be read")
         return "; ".join(parts)
 
 

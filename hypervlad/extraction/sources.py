@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from hypervlad.encoder.parallel import absolute_path
 from hypervlad.images import ImageReadError, check_image_list, find_images
+from hypervlad.wording import counted
 
 #: Size in bytes and modification time (ns) of a file; None for an array or a missing file.
 Stamp: TypeAlias = tuple[int | None, int | None]
@@ -116,10 +117,12 @@ def open_source(
     streamed = isinstance(images, Iterable) and not isinstance(images, Sized)
     listed = images if streamed else check_image_list(images)
     n_images = None if streamed else len(listed)
-    if labels is not None and not streamed:
+    if labels is not None and n_images is not None:
         labels = list(labels)
         if len(labels) != n_images:
-            raise ValueError(f"there are {n_images} images and {len(labels)} labels")
+            raise ValueError(
+                f"there are {counted(n_images, 'image')} and {counted(len(labels), 'label')}"
+            )
     base = None if root is None else Path(root)
     items = _items(listed, base, labels)
     return Source(items if streamed else list(items), n_images)  # errors in a list come at once

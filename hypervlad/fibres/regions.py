@@ -30,7 +30,8 @@ class AlignedRegion:
         Number of its fibre pixels. In an image, these are the pixels at which directions can be
         measured, with about two sigma beside the wires; they are not a segmentation.
     mean_angle : float
-        Radians in [0, pi), with the weights of the windows' directions.
+        Mean direction in radians, at least 0 and below pi, counter-clockwise from the horizontal
+        (``np.rad2deg`` gives degrees); with the weights of the windows' directions.
     order : float
         Order parameter S over the whole region, 0 to 1. It is below that of the windows if the
         direction changes from one end of the region to the other.

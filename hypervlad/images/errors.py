@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+from hypervlad.wording import counted, name_some
 
 
 class ImageReadError(ValueError):
@@ -26,11 +28,42 @@ _N_SHOWN = 20
 
 
 def list_reasons(skipped: Sequence[SkippedImage]) -> str:
-    """Return why images were skipped, a line for each of the first twenty."""
-    lines = [f"  {image.reason}" for image in skipped[:_N_SHOWN]]
+    """Return why images were skipped, each reason once, with the names of the first twenty."""
+    lines = []
+    shown = [(image.name, image.reason) for image in skipped[:_N_SHOWN]]
+    for reason, names in _names_by_reason(shown).items():
+        if len(names) == 1:
+            lines.append(f"  {names[0]}: {reason}")
+        else:
+            lines += [f"  {reason}:", *(f"    {name}" for name in names)]
     if len(skipped) > _N_SHOWN:
         lines.append(f"  … and {len(skipped) - _N_SHOWN} more")
     return "\n".join(lines)
+
+
+def reasons_in_line(reasons: Sequence[str]) -> str:
+    """Join reasons that begin with the name of an image; one of several images is there once.
+
+    Examples
+    --------
+    >>> print(reasons_in_line(["a.png: too small", "b.png: damaged", "c.png: too small"]))
+    too small (2 images: a.png, c.png); b.png: damaged
+    """
+    pairs = [(reason.partition(": ")[0], reason) for reason in reasons]
+    return "; ".join(
+        f"{names[0]}: {reason}"
+        if len(names) == 1
+        else f"{reason} ({counted(len(names), 'image')}: {name_some(names)})"
+        for reason, names in _names_by_reason(pairs).items()
+    )
+
+
+def _names_by_reason(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Collect the names with the same reason, without the name at its beginning."""
+    found: dict[str, list[str]] = {}
+    for name, reason in pairs:
+        found.setdefault(reason.removeprefix(f"{name}: "), []).append(name)
+    return found
 
 
 class SkippedImagesWarning(UserWarning):
@@ -49,7 +82,7 @@ class SkippedImagesWarning(UserWarning):
     @classmethod
     def about(cls, skipped: Sequence[SkippedImage], n_images: int) -> SkippedImagesWarning:
         """Return the warning for `skipped` out of `n_images` images."""
-        head = f"{len(skipped)} of {n_images} images could not be read and were skipped:"
+        head = f"{len(skipped)} of {counted(n_images, 'image')} could not be read and were skipped:"
         return cls(f"{head}\n{list_reasons(skipped)}", skipped)
 
 
@@ -83,8 +116,8 @@ class UnknownPixelSizeWarning(UserWarning):
         shown = ", ".join(names[: cls.N_SHOWN])
         more = len(names) - cls.N_SHOWN
         return cls(
-            f"{len(names)} of {n_images} images have no known pixel size, so they could not be "
-            "resampled to pixel_size; they were resized by image_size and aspect instead: "
+            f"{len(names)} of {counted(n_images, 'image')} without a known pixel size could not be "
+            "resampled to pixel_size, and resized by image_size and aspect instead: "
             f"{shown}{f', … and {more} more' if more > 0 else ''}. Use the microscope's original "
             "files, or set the scale (for example in ImageJ) and save the images as TIFF, or "
             "do not set pixel_size.",

@@ -17,6 +17,7 @@ from hypervlad.images.files import IMAGE_SUFFIXES
 from hypervlad.images.formats import is_partly_transparent
 from hypervlad.images.options import ReadOptions, make_options
 from hypervlad.images.reading import image_name, read_stored
+from hypervlad.wording import counted
 
 _MAX_GREY = 0.1  # largest share of a mask's pixels that may be grey edges
 
@@ -140,7 +141,8 @@ def find_masks(
     found = [_mask_of(Path(image), masks_by_name, root) for image in images]
     if not any(found):
         raise ImageReadError(
-            f"{folder}: none of the {len(found)} images has a mask here; a mask is named like its "
+            f"{folder}: none of the {counted(len(found), 'image')} has a mask here; a mask is "
+            "named like its "
             f"image, such as {Path(images[0]).stem}.png, in the same sub-folder or in none"
         )
     _check_once(images, found)

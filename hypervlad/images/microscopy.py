@@ -21,6 +21,7 @@ from hypervlad.images.errors import ImageReadError
 from hypervlad.images.formats import DecodedImage, json_value, unpack_at
 from hypervlad.images.metadata import length_in_nm
 from hypervlad.images.pixels import check_size
+from hypervlad.wording import counted
 
 MICROSCOPY_KINDS = frozenset({"DM", "MRC", "SER"})
 
@@ -90,7 +91,7 @@ def _import_extra(module: str, kind: str, name: str) -> ModuleType:
 
 def _check_page(page: int, n_pages: int, name: str) -> None:
     if page >= n_pages:
-        what = "1 image" if n_pages == 1 else f"{n_pages} images"
+        what = counted(n_pages, "image")
         raise ImageReadError(
             f"{name}: page {page} was requested, but the file has {what}; pages are counted from 0"
         )

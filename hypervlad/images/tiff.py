@@ -16,6 +16,7 @@ from hypervlad.images.formats import DecodedImage, apply_palette, encoded_size, 
 from hypervlad.images.options import ReadOptions
 from hypervlad.images.pixels import check_size
 from hypervlad.strict_json import parse_json
+from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -147,7 +148,7 @@ def _shaped_size(description: str) -> int:
 
 
 def _count_pages(n_pages: int) -> str:
-    return "1 page" if n_pages == 1 else f"{n_pages} pages"
+    return counted(n_pages, "page")
 
 
 def _check_layout(page: TiffPage, name: str) -> None:

@@ -13,9 +13,11 @@ from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from hypervlad.images import ImageReadError, read_mask
+from hypervlad.images.errors import reasons_in_line
 from hypervlad.images.masks import mask_banner_rows, warn_if_inverted
 from hypervlad.metrics.maps import PixelTally
 from hypervlad.metrics.patches import PatchConfusion, patch_confusion
+from hypervlad.wording import counted
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,8 @@ def evaluate_defects(
     """
     if not len(images) == len(masks) == len(names):
         raise ValueError(
-            f"{len(images)} images, {len(masks)} masks and {len(names)} names: give one each"
+            f"{counted(len(images), 'image')}, {counted(len(masks), 'mask')} and "
+            f"{counted(len(names), 'name')}: give one each"
         )
     result = DefectEvaluation(scorer.threshold_, scorer.patch_)
     rows = mask_banner_rows(scorer.encoder_.fitted_params_.read_options)
@@ -213,5 +216,5 @@ def evaluate_defects(
     shares = [image.true_fraction for image in result.images if image.is_defective]
     warn_if_inverted(shares)
     if not result.images:
-        raise ImageReadError(f"no image is left to evaluate: {'; '.join(result.left_out)}")
+        raise ImageReadError(f"no image is left to evaluate: {reasons_in_line(result.left_out)}")
     return result

@@ -21,6 +21,7 @@ from hypervlad.metrics.probabilities import (
     selective_accuracy_area,
     selective_accuracy_curve,
 )
+from hypervlad.wording import counted
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,9 @@ class Evaluation:
         if shape[0] == 0:
             raise ValueError("there are no images to evaluate; give at least one.")
         if self.groups is not None and len(self.groups) != shape[0]:
-            raise ValueError(f"got {shape[0]} true labels but {len(self.groups)} groups.")
+            raise ValueError(
+                f"got {counted(shape[0], 'true label')} but {counted(len(self.groups), 'group')}."
+            )
 
     def subset(self, chosen: NDArray[np.bool_]) -> Evaluation | None:
         """Return the evaluation of some images, chosen by a mask (n,); None for no image."""

@@ -14,6 +14,7 @@ from scipy.ndimage import label
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
 from hypervlad.images.masks import as_mask
+from hypervlad.wording import counted
 
 Maps: TypeAlias = ArrayLike | Sequence[ArrayLike]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -306,8 +307,8 @@ def _check_pairs(
     maps, truths = _listed(score_maps), _listed(masks)
     if len(maps) != len(truths) or not maps:
         raise ValueError(
-            f"expected one mask for each score map and at least one; got {len(maps)} maps and "
-            f"{len(truths)} masks."
+            f"expected one mask for each score map and at least one; got "
+            f"{counted(len(maps), 'map')} and {counted(len(truths), 'mask')}."
         )
     pairs = [_check_pair(*pair, i) for i, pair in enumerate(zip(maps, truths, strict=True))]
     return [scores for scores, _ in pairs], [truth for _, truth in pairs]

@@ -24,6 +24,7 @@ from hypervlad.fibres import AlignmentRecipe, AlignmentResult, AxialStatistics
 from hypervlad.files import replace_when_complete
 from hypervlad.reports.maps import write_tiff
 from hypervlad.tables import read_table, write_table
+from hypervlad.wording import counted
 
 MAPS, OVERLAYS, FIGURES = "maps", "overlays", "figures"
 IMAGES_TABLE, REGIONS_TABLE = "alignment.csv", "regions.csv"
@@ -304,7 +305,9 @@ class AlignmentFolder:
         gone = [name for name in names if _is_below(name) and _folded(name) not in own]
         self._remove(path for name in gone for path in self._files_of(name))
         if gone:
-            images = gone[0] if len(gone) == 1 else f"{len(gone)} images, such as {gone[0]}"
+            images = (
+                gone[0] if len(gone) == 1 else f"{counted(len(gone), 'image')}, such as {gone[0]}"
+            )
             warnings.warn(
                 f"{self.folder}: removed the results of an earlier run for {images}: this run has "
                 "none.",

@@ -31,6 +31,7 @@ from hypervlad.images.reading import read_in_order
 from hypervlad.reports.facts import model_facts, versions_text
 from hypervlad.reports.html import asset, percent, printable, render, thousands
 from hypervlad.reports.predictions import possible_classes
+from hypervlad.wording import counted
 
 MAX_THUMBNAILS = 10_000
 LIKE_TRAINING = "like_training"  # where no judgement was requested
@@ -102,7 +103,10 @@ def write_classified_page(
     path = Path(path)
     names = image_names(images, full=True) if names is None else list(names)
     if len(names) != len(images):
-        raise ValueError(f"got {len(images)} images and {len(names)} names; expected as many.")
+        raise ValueError(
+            f"got {counted(len(images), 'image')} and {counted(len(names), 'name')}; expected as "
+            "many."
+        )
     found = predictions
     if found is None:
         found = model.classify(images, max_error=max_error)

@@ -24,6 +24,7 @@ from hypervlad.reports.facts import model_facts, versions_text
 from hypervlad.reports.html import CSS_PIXELS_PER_INCH, asset, decimal, percent, render, share_of
 from hypervlad.reports.predictions import predictions_as_bytes
 from hypervlad.reports.summary import ACCEPTED_ERRORS, held_out_text, warning_lines
+from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,12 +130,15 @@ def write_report(
     names = image_names(images, full=True) if names is None else list(names)
     if not len(images) == len(names) == len(result.true):
         raise ValueError(
-            f"got {len(images)} images, {len(names)} names and {len(result.true)} true labels; "
+            f"got {counted(len(images), 'image')}, {counted(len(names), 'name')} and "
+            f"{counted(len(result.true), 'true label')}; "
             "expected as many of each."
         )
     known = np.zeros(len(names), bool) if in_training is None else np.asarray(in_training, bool)
     if len(known) != len(names):
-        raise ValueError(f"in_training: {len(known)} values for {len(names)} images")
+        raise ValueError(
+            f"in_training: {counted(len(known), 'value')} for {counted(len(names), 'image')}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     suspect = [] if held_out is None else held_out.rows
     figures = EvaluationFigures(images, names, result, read_options, suspect)
@@ -324,8 +328,9 @@ def _check_training_images(model: Any, images: Sequence[Any]) -> None:
     chosen = [images[i] for i in known.positions.tolist() if i < len(images)]
     if len(chosen) < len(known) or relative_names(chosen) != known.names:
         raise ValueError(
-            f"the report needs the images given to fit, in the same order; the model was trained "
-            f"on {len(known)} images{f', such as {known.names[0]}' if known.names[0] else ''}, and "
+            "the report needs the images given to fit, in the same order; the model was trained "
+            f"on {counted(len(known), 'image')}"
+            f"{f', such as {known.names[0]}' if known.names[0] else ''}, and "
             f"these {len(images)} are others, or in another order"
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypervlad.defects.thresholds import n_images_needed
 from hypervlad.images import ReadOptions
-from hypervlad.reports.html import counted
+from hypervlad.wording import counted
 
 
 def model_facts(model: Any) -> dict[str, str]:
@@ -30,7 +30,7 @@ def model_facts(model: Any) -> dict[str, str]:
     if hasattr(model, "curves_"):
         return facts | _patch_cnn_facts(model)
     if hasattr(model, "classes_"):
-        facts["trained on"] = f"{model.n_images_} images"
+        facts["trained on"] = counted(model.n_images_, "image")
     if hasattr(model, "head_"):
         return facts | _transfer_facts(model)
     encoder = getattr(model, "encoder_", model)
@@ -102,18 +102,20 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
     if scorer.threshold == "fpr" and len(held_out.scores) < n_images_needed(scorer.fpr):
         chosen += ", extrapolated from too few images"
     return {
-        "trained on": f"{scorer.n_images_} images",
+        "trained on": counted(scorer.n_images_, "image"),
         **source,
         "threshold": f"{scorer.threshold_:.4g} (rule in training: {chosen})",
-        "when held out from training": f"{n_above} of {len(held_out.scores)} images reach it",
+        "when held out from training": f"{n_above} of {counted(len(held_out.scores), 'image')} "
+        "reach it",
     }
 
 
 def _alignment_facts(model: Any) -> dict[str, str]:
     return {
-        "trained on": f"{model.n_images_} images",
+        "trained on": counted(model.n_images_, "image"),
         "windows": f"{model.window_} x {model.window_} pixels, in four turns of the image",
-        "trained with": f"{model.n_windows_} windows, {model.aligned_share_:.0%} aligned",
+        "trained with": f"{counted(model.n_windows_, 'window')}, "
+        f"{model.aligned_share_:.0%} aligned",
         "classifier": learner_text(model.boosting_),
     }
 
@@ -162,7 +164,9 @@ def _classifier_facts(model: Any) -> dict[str, str]:
     facts = {"classifier": learner_text(model.boosting_)}
     if model.held_out_ is not None:
         result = model.held_out_evaluation()
-        facts["accuracy when held out"] = f"{result.accuracy:.1%} of {len(result.true)} images"
+        facts["accuracy when held out"] = (
+            f"{result.accuracy:.1%} of {counted(len(result.true), 'image')}"
+        )
         facts["balanced accuracy when held out"] = f"{result.balanced_accuracy:.1%}"
     return facts
 

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from hypervlad._version import __version__
+from hypervlad.wording import counted
 
 CSS_PIXELS_PER_INCH = 96
 
@@ -77,17 +78,6 @@ def significant(value: float) -> str:
 def thousands(n: int) -> str:
     """Format a whole number with separators."""
     return f"{n:,}"
-
-
-def counted(n: int, what: str) -> str:
-    """Format a number of things.
-
-    Examples
-    --------
-    >>> counted(1, "image"), counted(1200, "image")
-    ('1 image', '1,200 images')
-    """
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def share_of(count: int, total: int) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 
 from hypervlad.metrics import ClassScores, Evaluation
 from hypervlad.reports.facts import learner_text
-from hypervlad.reports.html import counted, percent
+from hypervlad.reports.html import percent
+from hypervlad.wording import counted, verb
 
 ACCEPTED_ERRORS = (0.05, 0.1, 0.2)  # shares of wrong answers among the sure ones
 _MAX_CLASSES = 6  # whose recalls are listed; of more, those with the lowest
@@ -34,7 +35,9 @@ def evaluation_lines(result: Evaluation, new: Evaluation | None = None) -> list[
     lines = _accuracies(result)
     n_images, n_new = len(result.true), 0 if new is None else len(new.true)
     if n_new < n_images:
-        lines.append(f"{n_images - n_new} of these images are training images (the same pixels)")
+        n_known = n_images - n_new
+        are = verb(n_known, "is a training image", "are training images")
+        lines.append(f"{n_known} of these images {are} (the same pixels)")
         without = ["accuracy: no image is left"] if new is None else _accuracies(new)
         lines += [line.replace("accuracy", "accuracy without them", 1) for line in without]
     lines += [_recalls(result), *warning_lines(result)]
@@ -133,9 +136,11 @@ def training_details(model: Any) -> list[str]:
         ]
         lines.append(f"linear models: {'; '.join(chosen)}")
     if getattr(learner, "tree_gain_", None) is not None:
+        error = learner.tree_gain_error_
+        known = f"{error:.4f}" if np.isfinite(error) else "unknown"
         lines.append(
             f"reduction of the log loss by boosted trees: {learner.tree_gain_:.4f} per image on a "
-            f"hold-out (standard error {learner.tree_gain_error_:.4f})"
+            f"hold-out (standard error {known})"
         )
     if model.held_out_ is not None and not model.held_out_.is_split:
         sizes = np.bincount(model.held_out_.models)

@@ -17,6 +17,7 @@ from hypervlad.images import SkippedImagesWarning
 from hypervlad.review.database import check_free, make_queue
 from hypervlad.review.ranking import informativeness, rank
 from hypervlad.review.records import Entry, QueueError, TrainingImage
+from hypervlad.wording import counted
 
 _CHUNK_SIZE = 256  # images whose vectors are in memory at a time
 
@@ -87,7 +88,9 @@ def start_queue(
     paths = [Path(os.path.abspath(name)) for name in names]
     judged, positions = judge_images(model, paths, max_error=max_error, progress=progress)
     if not len(positions):
-        raise QueueError(f"none of {len(names)} images could be read: there is nothing to queue")
+        raise QueueError(
+            f"none of {counted(len(names), 'image')} could be read: there is nothing to queue"
+        )
     read = positions.tolist()
     entries = entries_of(model, judged, [names[i] for i in read], [paths[i] for i in read])
     facts = {"max_error": repr(max_error)}
@@ -98,7 +101,8 @@ def start_queue(
     known = training_images(model, root)
     if root is not None and all(image.path is None for image in known):
         warnings.warn(
-            f"{root}: holds none of the {len(known)} images that the model was trained on (such as "
+            f"{root}: holds none of the {counted(len(known), 'image')} that the model was trained "
+            "on (such as "
             f"{known[0].name}), so the page cannot show them",
             UserWarning,
             stacklevel=2,

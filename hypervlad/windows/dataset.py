@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hypervlad.codebook import Codebook, HypercolumnPool
@@ -18,6 +17,7 @@ from hypervlad.encoder.encoding import random_pixels
 from hypervlad.encoder.loading import ReadReport
 from hypervlad.hypercolumns import hypercolumns_at
 from hypervlad.images import ImageReadError
+from hypervlad.lazy_torch import torch
 from hypervlad.windows.maps import TiledNetwork
 
 #: The label of a window that is not trained on: neither clearly of one class nor of another.

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from hypervlad.backbones import Reach, TappedNetwork
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import ImageReadError
+from hypervlad.lazy_torch import torch
 
 # Pixels around an image, mirrored. Networks pad with zeros, which look like a dark frame.
 _BORDER = 32

@@ -24,6 +24,7 @@ from hypervlad.images.reading import image_name, raise_or_skip, read_in_order, r
 from hypervlad.metrics.patches import check_min_fraction
 from hypervlad.splits import check_groups, holdout_split
 from hypervlad.windows.grid import Edges, IntArray, patch_means, patch_positions, patches_at
+from hypervlad.wording import counted
 
 ANOMALOUS, NORMAL = "anomalous", "normal"
 PARTS = ("train", "validation", "test")
@@ -286,7 +287,8 @@ def _check_masks(masks: Sequence[Any] | None, n_images: int) -> list[Any]:
     listed = [None] * n_images if masks is None else list(masks)
     if len(listed) != n_images:
         raise ValueError(
-            f"expected one mask for each of {n_images} images, None for one without defects; got "
+            f"expected one mask for each of {counted(n_images, 'image')}, None for one without "
+            "defects; got "
             f"{len(listed)}."
         )
     return listed

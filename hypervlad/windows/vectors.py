@@ -21,7 +21,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad import vlad
@@ -29,6 +28,7 @@ from hypervlad.backbones import get_backbone
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.encoding import TorchCodebook
 from hypervlad.hypercolumns import axis_interpolation, dense_hypercolumns
+from hypervlad.lazy_torch import torch
 from hypervlad.windows.grid import WindowGrid
 from hypervlad.windows.maps import PaddedMaps, TiledNetwork
 

@@ -61,7 +61,9 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     ("statement", "unwanted"),
     [
         ("from hypervlad import read_image, make_tem_images", {"torch", "xgboost"}),
-        ("from hypervlad import HypercolumnVLAD", {"xgboost"}),
+        ("from hypervlad import HypercolumnVLAD", {"torch", "xgboost"}),
+        ("from hypervlad import AlignmentClassifier, MicrographClassifier", {"torch"}),
+        ("from hypervlad import PatchDefectScorer", {"torch"}),
         ("from hypervlad import BoostedSoftmaxClassifier", {"torch"}),
         ("from hypervlad import load", {"torch", "xgboost"}),
         ("import hypervlad.modelfile", {"torch", "xgboost", "sklearn", "matplotlib"}),
@@ -84,6 +86,17 @@ def test_aligning_needs_neither_torch_nor_xgboost(tmp_path: Path) -> None:
     found = imported(f"import hypervlad.cli; {run}")
     assert "matplotlib" in found, "figures were made"
     assert not found & {"torch", "torchvision", "xgboost"}
+
+
+def test_a_model_is_loaded_and_described_without_torch(tmp_path: Path) -> None:
+    path = str(tmp_path / "model.hvlad")
+    images, labels = hypervlad.make_tem_images(16, size=64, random_state=0)
+    encoder = hypervlad.HypercolumnVLAD(weights="random", image_size=64, n_codewords=2)
+    hypervlad.MicrographClassifier(encoder, random_state=0).fit(images, labels).save(path)
+    run = f"hypervlad.cli.app(['info', {path!r}], standalone_mode=False)"
+    found = imported(f"import hypervlad.cli; {run}")
+    assert "sklearn" in found, "the model was loaded"
+    assert not found & {"torch", "torchvision"}
 
 
 def test_the_default_network_needs_neither_torchvision_nor_torchs_compiler(tmp_path: Path) -> None:

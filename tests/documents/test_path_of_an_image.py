@@ -20,7 +20,7 @@ from hypervlad import HypercolumnVLAD, MicrographClassifier
 MAX_FILES = 20
 
 # These files run as well, but neither an image nor a label passes through them: they hold
-# parameters and their checks, names of networks, and whether there is a cache or a worker.
+# parameters and their checks, names of networks, whether there is a cache or a worker, and torch.
 DECLARATIONS = {
     "backbones/registry.py",
     "base.py",
@@ -29,6 +29,7 @@ DECLARATIONS = {
     "encoder/parallel.py",
     "encoder/parameters.py",
     "images/options.py",
+    "lazy_torch.py",
 }
 PACKAGE = ROOT / "hypervlad"
 

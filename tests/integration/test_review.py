@@ -248,7 +248,7 @@ def test_a_folder_of_other_training_images_is_reported(
         start_queue(model, images, tmp_path / "q", max_error=0.2, training=place.new)
 
 
-@pytest.mark.filterwarnings("ignore:1 of 1 images could not be read")
+@pytest.mark.filterwarnings("ignore:1 of 1 image could not be read")
 def test_unreadable_images_are_left_out_and_reported(
     place: SimpleNamespace, tmp_path: Path
 ) -> None:
@@ -263,7 +263,7 @@ def test_unreadable_images_are_left_out_and_reported(
     run("start", place.model, *paths, "-o", tmp_path / "r", "-q", "--on-error", "skip")
     model = hypervlad.load(place.model)
     model.encoder_.set_params(on_error="skip")
-    with pytest.raises(ValueError, match="none of 1 images"):
+    with pytest.raises(ValueError, match="none of 1 image could"):
         start_queue(model, [tmp_path / "broken.png"], tmp_path / "s", max_error=0.2)
     assert not (tmp_path / "s").exists()
 

@@ -74,7 +74,7 @@ def test_bad_files_are_named_and_affect_no_others(
     (folder / "a" / "2.png").write_bytes(b"no image")
     out = tmp_path / "f.parquet"
     result = run("extract", folder, "-m", model, "-o", out, code=2)
-    assert "error: 1 images could not be read (listed in the warning)" in result.stderr
+    assert "error: 1 image could not be read (listed in the warning)" in result.stderr
     assert re.search(r"warning: 1 of 20 images could not be read.*\n.*2\.png", result.stderr)
     assert len(load_features(out)[0]) == 19
     run("extract", folder, "-m", model, "-o", out, "--on-error", "skip")

@@ -391,6 +391,13 @@ class TestScikitLearnManners:
         assert "60 distinct rows of 3 classes" in printed
         assert "weight" in printed
 
+    def test_an_unknown_error_is_not_called_infinite(self):
+        model = fitted(*blobs(60))
+        model.tree_gain_, model.tree_gain_error_ = 0.003, float("inf")
+        assert model._summary(60).endswith("by trees: +0.0030 (error unknown)")
+        model.tree_gain_error_ = 0.001
+        assert model._summary(60).endswith("by trees: +0.0030 +- 0.0010")
+
     def test_feature_names_are_checked(self):
         pandas = pytest.importorskip("pandas")
         X, y = blobs()

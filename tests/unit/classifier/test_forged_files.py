@@ -20,7 +20,7 @@ def state(tiny_encoder: HypercolumnVLAD, texture_images: Any) -> Any:
 def test_vectors_that_are_not_finite_are_reported() -> None:
     rows = np.array([[1.0, 2.0], [np.nan, 0.0]])
     np.testing.assert_array_equal(check_finite(rows[:1], ["a.png"]), rows[:1])
-    with pytest.raises(NotFiniteError, match=r"not finite for 1 images, starting with .*b\.png"):
+    with pytest.raises(NotFiniteError, match=r"not finite for 1 image, starting with .*b\.png"):
         check_finite(rows, ["a.png", "b.png"])
 
 

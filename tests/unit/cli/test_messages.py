@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -12,6 +13,7 @@ from support.commands import run
 
 from hypervlad.cli import main
 from hypervlad.cli.messages import echo, plain_errors, printable
+from hypervlad.images import SkippedImage, SkippedImagesWarning
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.\r"
 SHOWN = r"\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.\r"
@@ -52,6 +54,20 @@ def test_names_in_tracebacks(
 def test_names_in_warnings(capsys: pytest.CaptureFixture[str]) -> None:
     plain_errors(lambda: warnings.warn(HOSTILE, stacklevel=2))()
     assert capsys.readouterr().err.strip() == f"warning: {SHOWN}"
+
+
+def test_a_skipped_image_is_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Folds, and steps that read other parts of a folder, meet the same unreadable files."""
+    bad, worse = (SkippedImage(k, f"{k}.png", f"{k}.png: damaged") for k in range(2))
+
+    @plain_errors
+    def command() -> None:
+        for skipped, n_images in (((bad,), 9), ((bad,), 7), ((bad, worse), 8), ((worse,), 7)):
+            warnings.warn(SkippedImagesWarning.about(skipped, n_images), stacklevel=2)
+
+    command()
+    said = capsys.readouterr().err
+    assert re.findall(r"(\d of \d) images", said) == ["1 of 9", "2 of 8"]
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -58,7 +58,7 @@ def test_groups_that_do_not_fit(tmp_path):
     touch(tmp_path, "a/1.png", "b/1.png")
     csv = tmp_path / "groups.csv"
     csv.write_text("path,group\na/1.png,x\n", encoding="utf-8")
-    with pytest.raises(ImageFolderError, match=r"1 images have no line: b/1\.png"):
+    with pytest.raises(ImageFolderError, match=r"1 image has no line: b/1\.png"):
         load_image_folder(tmp_path, groups=csv)
 
 
@@ -96,12 +96,12 @@ def test_paths_that_are_no_folder(tmp_path):
 def test_empty_class_and_loose_images_are_warned_about(tmp_path):
     touch(tmp_path, "a/1.png", "b/1.png")
     (tmp_path / "c").mkdir()
-    with pytest.warns(ImageFolderWarning, match=r"no images in the sub-folder\(s\) c;") as caught:
+    with pytest.warns(ImageFolderWarning, match=r"no images in the sub-folder c;") as caught:
         data = load_image_folder(tmp_path)
     assert caught[0].filename == __file__
     assert data.target_names == ["a", "b"]
     (tmp_path / "c").rmdir()
     touch(tmp_path, "stray.png")
-    with pytest.warns(ImageFolderWarning, match=r"1 image\(s\) beside .* \(stray\.png\)"):
+    with pytest.warns(ImageFolderWarning, match=r"1 image beside .* \(stray\.png\)"):
         data = load_image_folder(tmp_path)
     assert len(data.images) == 2

@@ -65,7 +65,7 @@ def test_bad_files(tmp_path, text, message):
 
 
 def test_missing_folder_and_encoding(tmp_path):
-    with pytest.raises(ImageFolderError, match=r"nowhere\.csv: no such file of groups"):
+    with pytest.raises(ImageFolderError, match=r"nowhere\.csv: no such file; expected a CSV"):
         read_group_rows(tmp_path / "nowhere.csv")
     with pytest.raises(ImageFolderError, match="a folder; expected a CSV file"):
         read_group_rows(tmp_path)
@@ -159,5 +159,5 @@ def test_two_lines_for_an_image():
 
 
 def test_a_path_of_nothing_fits_nothing():
-    with pytest.raises(ImageFolderError, match="fit no image"):
+    with pytest.raises(ImageFolderError, match="fits no image"):
         match_groups([Path("root/a/1.png")], Path("root"), rows_of([("./", "g")]), "g.csv")

@@ -92,7 +92,7 @@ def test_folders_of_another_kind_are_reported(tmp_path):
     with pytest.raises(ImageFolderError, match="train: no images"):
         load_patch_folder(tmp_path)
     Image.fromarray(np.zeros((5, 5), np.uint8)).save(tmp_path / "train" / "loose.png")
-    with pytest.raises(ImageFolderError, match="1 images outside of them"):
+    with pytest.raises(ImageFolderError, match="1 image outside of them"):
         load_patch_folder(tmp_path)
 
 

@@ -43,7 +43,7 @@ def test_windows_are_labelled_by_their_masks() -> None:
         (["anomalous"], None, "expected 'normal' and at least one other"),
         (["normal"], None, "expected 'normal' and at least one other"),
         (None, "masks/", "got one path"),
-        (None, [None, None], "2 masks for 1 images"),
+        (None, [None, None], "2 masks for 1 image"),
     ],
 )
 def test_labels_and_masks_must_fit(y: object, masks: object, message: str) -> None:

@@ -145,7 +145,7 @@ def test_patches_are_enlarged_to_the_image():
 @pytest.mark.parametrize(
     ("display", "message"),
     [
-        (lambda: DefectMapDisplay([IMAGE], []), "one map for each of 1 images; got 0"),
+        (lambda: DefectMapDisplay([IMAGE], []), "one map for each of 1 image; got 0"),
         (lambda: DefectMapDisplay([IMAGE], [SCORES], masks=[]), "one mask for each of 1"),
         (lambda: DefectMapDisplay([IMAGE], [np.full((60, 90), np.nan)]), "image 0: .*NaN"),
         (lambda: DefectMapDisplay([IMAGE], [np.zeros((2, 2, 2))]), r"got shape \(2, 2, 2\)"),

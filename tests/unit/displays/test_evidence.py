@@ -145,7 +145,7 @@ def test_what_does_not_fit_is_refused(model, texture_images):
         EvidenceDisplay.from_estimator(model, images[:1], labels=["ring"])
     with pytest.raises(ValueError, match="one explanation for each of 2 images; got 1"):
         EvidenceDisplay(images[:2], found)
-    with pytest.raises(ValueError, match="1 images but 2 true labels"):
+    with pytest.raises(ValueError, match="1 image but 2 true labels"):
         EvidenceDisplay(images[:1], found, y_true=["flat", "flat"])
     with pytest.raises(ValueError, match=r"wrap one in a list: \['flat'\]"):
         EvidenceDisplay(images[:1], found, labels="flat")

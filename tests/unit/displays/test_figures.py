@@ -78,8 +78,8 @@ def test_a_contact_sheet_of_nothing_is_empty():
     [
         ({"select": "mistakes"}, "needs y_true"),
         ({"select": "best"}, "expected .least_certain."),
-        ({"y_true": ["fibre"]}, "6 images but 1 true labels"),
-        ({"classes": ["one"]}, r"1 classes; got an array of shape \(6, 2\)"),
+        ({"y_true": ["fibre"]}, "6 images but 1 true label"),
+        ({"classes": ["one"]}, r"1 class; got an array of shape \(6, 2\)"),
     ],
 )
 def test_a_contact_sheet_refuses_what_does_not_fit(options, message):

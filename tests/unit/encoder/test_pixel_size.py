@@ -209,7 +209,7 @@ def test_images_without_a_pixel_size_are_named_once_per_call(
     mixed = [*tiffs, *plain, texture_images[0][0]]
     for method in (encoder.fit, encoder.transform):
         (warning,) = caught(mixed, method)
-        assert str(warning).startswith("7 of 16 images have no known pixel size")
+        assert str(warning).startswith("7 of 16 images without a known pixel size")
         assert f"{plain[0]}, " in str(warning)
         assert "plain4.tif, … and 2 more" in str(warning)
         assert warning.names[5:] == (str(plain[5]), "image 15 of the list (counted from 0)")
@@ -523,7 +523,7 @@ def test_the_command_trains_at_a_scale(
     result = CliRunner().invoke(app, [*command, "1.5"])
     assert result.exit_code == 0, result.output
     assert hypervlad.load(model).encoder_.pixel_size == 1.5
-    assert result.output.count("1 of 24 images have no known pixel size") == 1
+    assert result.output.count("1 of 24 images without a known pixel size") == 1
     refused = CliRunner().invoke(app, [*command, "0"])
     assert refused.exit_code == 2
     assert "pixel_size must be None or nanometres per pixel" in refused.output

@@ -16,12 +16,14 @@ from hypervlad.images import (
     IMAGE_SUFFIXES,
     ImageReadError,
     ReadOptions,
+    SkippedImage,
     SkippedImagesWarning,
     UnknownPixelSizeWarning,
     check_image_list,
     find_images,
     read_micrographs,
 )
+from hypervlad.images.errors import list_reasons
 from hypervlad.images.files import encode_jpeg
 
 GREY = np.random.default_rng(0).integers(0, 256, (10, 12), dtype=np.uint8)
@@ -158,6 +160,15 @@ def test_skip_shows_twenty_and_keeps_all():
     assert len(caught[0].message.skipped) == 50
 
 
+def test_a_reason_that_several_images_share_is_listed_once():
+    skipped = [
+        SkippedImage(0, "a.png", "a.png: damaged"),
+        SkippedImage(1, "b.png", "b.png: empty"),
+        SkippedImage(2, "c.png", "c.png: damaged"),
+    ]
+    assert list_reasons(skipped) == "  damaged:\n    a.png\n    c.png\n  b.png: empty"
+
+
 def test_no_warning_where_nothing_is_skipped():
     assert len(list(read_micrographs([GREY, GREY], on_error="skip"))) == 2
 
@@ -166,7 +177,8 @@ def test_skip_with_nothing_left_is_an_error(tmp_path):
     with pytest.raises(ImageReadError, match="none of the images could be read") as error:
         list(read_micrographs([tmp_path / "a.png", tmp_path / "b.png"], on_error="skip"))
 
-    assert "b.png: no such file" in str(error.value)
+    assert "no such file; check the path" in str(error.value)
+    assert str(error.value).endswith("b.png")
 
 
 def test_raise_stops_at_the_first(mixed):
@@ -208,7 +220,7 @@ def test_threads_stop_with_the_caller():
 
 def test_unknown_pixel_sizes_are_named_in_the_warning():
     warning = UnknownPixelSizeWarning.about([f"{i}.png" for i in range(7)], 9)
-    assert str(warning).startswith("7 of 9 images have no known pixel size")
+    assert str(warning).startswith("7 of 9 images without a known pixel size")
     assert "4.png, … and 2 more. Use" in str(warning)
     assert len(warning.names) == 7
 

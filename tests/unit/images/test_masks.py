@@ -127,7 +127,7 @@ def test_masks_are_found_by_name(tmp_path):
         find_masks([*images, root / "y" / "sub" / "b.png"], tmp_path, root)
     with pytest.raises(ImageReadError, match="two masks"):
         find_masks([root / "twice.png"], tmp_path, root)
-    with pytest.raises(ImageReadError, match="none of the 1 images has a mask"):
+    with pytest.raises(ImageReadError, match="none of the 1 image has a mask"):
         find_masks([root / "e.png"], tmp_path, root)
     with pytest.raises(ImageReadError, match="no such folder of masks"):
         find_masks([root / "e.png"], tmp_path / "nowhere")

@@ -163,7 +163,7 @@ ONES = np.ones((2, 2))
 @pytest.mark.parametrize(
     ("maps", "masks", "message"),
     [
-        ([ONES], [ONES, ONES], "got 1 maps and 2 masks"),
+        ([ONES], [ONES, ONES], "got 1 map and 2 masks"),
         ([], [], "at least one; got 0 maps and 0 masks"),
         ([ONES], [np.eye(3)], r"score map 0 and its mask .* got \(2, 2\) and \(3, 3\)"),
         (

@@ -332,7 +332,7 @@ def test_an_interrupted_page_leaves_the_old_one(
 
 
 def test_lengths_that_differ_are_refused(model: MicrographClassifier, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="got 1 images and 2 names"):
+    with pytest.raises(ValueError, match="got 1 image and 2 names"):
         write_classified_page(tmp_path / "page.html", model, [np.eye(8)], names=["a", "b"])
 
 

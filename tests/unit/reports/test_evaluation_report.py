@@ -228,10 +228,10 @@ def test_an_interrupted_report_leaves_the_old_one(tmp_path, monkeypatch, error):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"names": ["one"]}, "1 names"),
+        ({"names": ["one"]}, "1 name"),
         ({"images": []}, "got 0 images"),
         ({"y_true": ["fibre"]}, "shape"),
-        ({"groups": [1]}, "groups"),
+        ({"groups": [1]}, "but 1 group"),
     ],
 )
 def test_lengths_that_differ_are_refused_before_anything_is_made(tmp_path, change, message):

@@ -208,7 +208,7 @@ SMALL = np.zeros((12, 12))
     ("images", "masks", "options", "message"),
     [
         ([SMALL], None, {}, r"image 0 of the list.*12 x 12 pixels is smaller than a patch of 29"),
-        ([SMALL], [SMALL, SMALL], {}, "one mask for each of 1 images.*got 2"),
+        ([SMALL], [SMALL, SMALL], {}, "one mask for each of 1 image.*got 2"),
         ([SMALL], [SMALL[:5]], {"patch": 4}, "its mask.*5 x 12 pixels for an image of 12 x 12"),
         ([SMALL], [np.arange(144).reshape(12, 12)], {"patch": 4}, r"its mask: .*144 in all"),
         ([SMALL], ["gone.png"], {"patch": 4}, "its mask: gone.png"),
@@ -217,7 +217,7 @@ SMALL = np.zeros((12, 12))
         ([SMALL], None, {"patch": 4, "edges": "wrap"}, "edges must be one of.*got 'wrap'"),
         ([SMALL], None, {"min_fraction": 0}, "min_fraction must be in"),
         ([SMALL], None, {"mixed": "maybe"}, "mixed must be"),
-        ([SMALL], None, {"patch": 4, "groups": [1, 2]}, "2 groups values for 1 images"),
+        ([SMALL], None, {"patch": 4, "groups": [1, 2]}, "2 groups values for 1 image"),
         ([SMALL] * 2, None, {"groups": {"a", "b"}}, "groups must be a list.*not a set"),
         ([SMALL] * 2, None, {"groups": {0: "a", 1: "b"}}, "groups must be a list.*not a dict"),
         ([SMALL] * 2, None, {"groups": "ab"}, "groups must be a list.*not a str"),

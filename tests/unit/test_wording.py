@@ -1,0 +1,75 @@
+"""Numbers and their nouns in messages: one image, two images."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import hypervlad
+from hypervlad.wording import counted, name_some
+
+SOURCES = sorted(Path(hypervlad.__file__).parent.rglob("*.py"))
+# What users count. A number in braces before one of these may be 1.
+PLURALS = re.compile(
+    r"^ (other |more |synthetic |uncertain |manually labelled )?"
+    r"(images|groups|files|masks|regions|pages|entries|classes|lines)\b|\((s|es)\)(?!\w)"
+)
+# Never one: a constant, a kind of file, or a state that no model of one class can have.
+ALLOWED = {
+    "{_MIN_IMAGES} images",
+    "{kind} files need",
+    "{n_classes} classes",
+    "{self.n_classes} classes",
+    "{len(self.classes_)} classes",
+    "{len(classes)} classes",
+    "{self.head_.coef.shape[1]} classes",
+    "{shape[1]} classes",
+    "{len(values)} groups values",
+}
+
+
+def plurals_after_numbers(source: str) -> list[str]:
+    """Return the places in f-strings where a plural follows a value that is not `counted`."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.JoinedStr):
+            for value, after in zip(node.values, node.values[1:], strict=False):
+                is_value = isinstance(value, ast.FormattedValue)
+                if is_value and isinstance(after, ast.Constant) and PLURALS.search(after.value):
+                    found.append(f"{{{ast.unparse(value.value)}}}{after.value}")
+    return found
+
+
+def test_the_search_finds_plurals_after_numbers() -> None:
+    assert plurals_after_numbers("f'{n} images of {m} groups'") == [
+        "{n} images of ",
+        "{m} groups",
+    ]
+    assert plurals_after_numbers("f'{n} image(s) left'") == ["{n} image(s) left"]
+    assert plurals_after_numbers("f\"{counted(n, 'image')} of {m} pixels\"") == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_no_message_says_one_images(path: Path) -> None:
+    found = plurals_after_numbers(path.read_text(encoding="utf-8"))
+    assert [text for text in found if not any(known in text for known in ALLOWED)] == []
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["image", "class", "entry", "day", "box", "batch"]))
+def test_numbers_and_nouns(n: int, what: str) -> None:
+    plural = {"class": "classes", "entry": "entries", "box": "boxes", "batch": "batches"}
+    number, noun = counted(n, what).split(" ")
+    assert int(number.replace(",", "")) == n
+    assert noun == (what if n == 1 else plural.get(what, f"{what}s"))
+
+
+@given(st.lists(st.text("ab", min_size=1), min_size=1, max_size=12))
+def test_every_name_is_shown_or_counted(names: list[str]) -> None:
+    shown, _, more = name_some(names).partition(" and ")
+    assert shown.split(", ") == names[:5]
+    assert (int(more.split()[0]) if more else 0) == max(0, len(names) - 5)
