@@ -6,7 +6,6 @@ import os
 import sqlite3
 from collections.abc import Mapping
 
-from hypervlad.reports.html import counted
 from hypervlad.review.database import reporting_damage, transaction
 from hypervlad.review.events import ClickResult, earlier_result, log_event
 from hypervlad.review.records import (
@@ -17,6 +16,7 @@ from hypervlad.review.records import (
     UnknownError,
 )
 from hypervlad.review.store import Queue
+from hypervlad.wording import counted
 
 MAX_LABELS = 120  # on a page, and corrected at a time
 
