@@ -1,4 +1,4 @@
-"""Commands about classifiers: train, predict, explain, evaluate, suspects, check, info."""
+"""Commands about classifiers: train, explain, evaluate, suspects, check, info."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hypervlad.cli.files import check_apart, prepare_file, prepare_page, relative_names
+from hypervlad.cli.files import (
+    check_apart,
+    load_labelled,
+    prepare_file,
+    relative_names,
+)
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import (
     check_cache,
@@ -25,13 +30,12 @@ from hypervlad.cli.options import (
     CalibrationSize,
     Channel,
     Device,
-    Folder,
     Groups,
     ImagePage,
     Images,
     ImageSize,
     IncludeBackbone,
-    MaxError,
+    Labelled,
     ModelPath,
     ModelToWrite,
     NCodewords,
@@ -42,7 +46,6 @@ from hypervlad.cli.options import (
     Scaling,
     Seed,
     Unreadable,
-    UnreadableInPrediction,
     Verbose,
     Weights,
 )
@@ -50,16 +53,14 @@ from hypervlad.files import replace_when_complete
 from hypervlad.wording import counted, verb
 
 if TYPE_CHECKING:
-    from hypervlad.classifier import Classification
     from hypervlad.metrics import Evaluation
 
 _MAX_EXPLAINED = 24
-_MAX_PICTURES = 10_000  # the default of write_classified_page: about 40 MB
 
 
 @plain_errors
 def train(
-    folder: Folder,
+    folder: Labelled,
     output: ModelToWrite,
     groups: Groups = None,
     backbone: Backbone = None,
@@ -89,7 +90,7 @@ def train(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model on a folder of labelled images.
+    """Train a model on labelled images.
 
     At the end it reports how well training images were classified by models that were trained
     without the groups of these images. The figures are those to expect for new groups like them,
@@ -98,11 +99,11 @@ def train(
     \b
     Examples:
       hypervlad train images/ -o model.hvlad
+      hypervlad train labels.csv -o model.hvlad
       hypervlad train images/ -o model.hvlad --report report/
       hypervlad train images/ -o model.hvlad --groups groups.csv --seed 1
       hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
     """
-    from hypervlad.datasets import load_image_folder
     from hypervlad.reports.summary import held_out_lines, training_details
 
     prepare_file(output)
@@ -113,7 +114,7 @@ def train(
     reading = reading_options(
         image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
     )
-    data = load_image_folder(folder, groups)
+    data = load_labelled(folder, groups)
     model = new_classifier(
         seed,
         quiet,
@@ -157,115 +158,6 @@ def train(
     elif report is not None:
         echo("report: none, because no image was held out")
     echo(f"model: {output}")
-
-
-@plain_errors
-def predict(
-    model: ModelPath,
-    paths: Images,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="CSV", help="Table to write; by default it is printed."
-        ),
-    ] = None,
-    weights: Weights = None,
-    device: Device = "auto",
-    on_error: UnreadableInPrediction = OnError.RAISE,
-    cache: Cache = None,
-    cache_size: CacheSize = None,
-    coverage: Annotated[
-        float | None,
-        typer.Option(
-            metavar="FRACTION",
-            help="Also list the classes that an image may belong to, such that the list contains "
-            "the true one for this fraction of images. For example 0.9.",
-        ),
-    ] = None,
-    max_error: MaxError = None,
-    page: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="HTML",
-            help="Page to write, on which images can be sorted, filtered and viewed in any "
-            "browser. It is one file. The table is then not printed.",
-        ),
-    ] = None,
-    page_pictures: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Number of images, the least certain ones, with a picture on the page; about 4 kB "
-            "each.",
-        ),
-    ] = _MAX_PICTURES,
-    quiet: Quiet = False,
-) -> None:
-    """Classify images, with probabilities.
-
-    The table has the columns path, label, confidence, unlike_training, novelty, and p_CLASS for
-    every class. An image that is unlike all training images (yes) has a novelty above 1, and its
-    probabilities mean little, however high they are; about 5 % of usual images are called unlike
-    too, and more if the model knows fewer than 40 groups. Before p_CLASS, --coverage adds the
-    column possible (classes, separated by |) and --max-error adds kind (sure, ambiguous: between
-    classes, out_of_distribution: unlike all training images) and reason. Unreadable images are left
-    out of the table and listed at the end; the exit code is then 2, or 0 with --on-error skip.
-
-    \b
-    Examples:
-      hypervlad predict model.hvlad image.tif
-      hypervlad predict model.hvlad new_images/ -o predictions.csv --max-error 0.05
-      hypervlad predict model.hvlad new_images/ -o predictions.csv
-      hypervlad predict model.hvlad new_images/ --page classified.html --max-error 0.05
-      hypervlad predict model.hvlad "scans/**/*.tif" --on-error skip -o predictions.csv
-    """
-    from hypervlad.images import ImageReadError, find_images
-    from hypervlad.reports import predictions_as_bytes, write_classified_page
-    from hypervlad.reports.predictions import prediction_columns
-
-    prepare_page(page, output)
-    if output is not None:
-        prepare_file(output)
-    check_cache(cache, cache_size)
-    files = find_images(paths)
-    # One unreadable file among thousands must not stop the others: it is reported at the end.
-    classifier = load_classifier(
-        model, weights, device=device, on_error="skip", quiet=quiet, cache=cache
-    )
-    found = classifier.classify(files, coverage=coverage, max_error=max_error)
-    found.images.warn()
-    reduce_cache(cache, cache_size)
-    names = [str(files[position]) for position in found.images.positions]
-    classes = list(classifier.classes_)
-    columns = prediction_columns(found, classes)
-    _say_what_is_unlike(quiet, found)
-    table = predictions_as_bytes(names, found.proba, classes, columns=columns)
-    if output is not None:
-        with replace_when_complete(output) as stream:
-            stream.write(table)
-        say(quiet, f"predictions of {counted(len(names), 'image')}: {output}")
-    elif page is None:
-        echo(table, nl=False)
-    if page is not None:
-        write_classified_page(
-            page,
-            classifier,
-            files,
-            max_error=max_error,
-            predictions=found,
-            title=f"Images classified by {model.name}",
-            max_thumbnails=page_pictures,
-            progress=not quiet,
-        )
-        echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
-    n_bad = len(files) - len(names)
-    if n_bad and on_error is OnError.RAISE:
-        raise ImageReadError(
-            f"{n_bad} of {counted(len(files), 'image')} could not be read (listed in the warning); "
-            "the others "
-            "are classified. Remove or repair them, or accept this with --on-error skip."
-        )
 
 
 @plain_errors
@@ -342,7 +234,7 @@ def explain(
 @plain_errors
 def evaluate(
     model: ModelPath,
-    folder: Folder,
+    folder: Labelled,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the report.")
     ],
@@ -354,22 +246,22 @@ def evaluate(
     cache_size: CacheSize = None,
     quiet: Quiet = False,
 ) -> None:
-    """Test a model on a labelled folder and write a report.
+    """Test a model on labelled images and write a report.
 
-    The folder should contain none of the images that the model was trained on. If it does, the
-    result without them is reported too.
+    They should be none of the images that the model was trained on. If some are, the result without
+    them is reported too.
 
     \b
     Examples:
       hypervlad evaluate model.hvlad test_images/ -o report/
+      hypervlad evaluate model.hvlad test.csv -o report/
       hypervlad evaluate model.hvlad test_images/ -o report/ --groups groups.csv
     """
-    from hypervlad.datasets import load_image_folder
     from hypervlad.reports import report_on_model
 
     check_apart(output, folder)
     check_cache(cache, cache_size)
-    data = load_image_folder(folder, groups)
+    data = load_labelled(folder, groups)
     classifier = load_classifier(
         model, weights, device=device, on_error=on_error.value, quiet=quiet, cache=cache
     )
@@ -377,7 +269,7 @@ def evaluate(
     if set(known).isdisjoint(data.target_names):
         raise ValueError(
             f"{folder}: the model knows none of its classes ({', '.join(data.target_names)}), but "
-            f"only {', '.join(known)}; give another model, or name the folders after its classes"
+            f"only {', '.join(known)}; give another model, or name them like its classes"
         )
     index, result, new = report_on_model(
         output,
@@ -387,8 +279,9 @@ def evaluate(
         groups=data.groups,
         names=relative_names(data.root, data.images),
         title=f"{model.name} on the images of {folder.resolve().name}",
-        how_measured=f"The model {model.name} classified all images of the folder "
-        f"{folder.resolve().name}, whose sub-folders give the true classes. The figures are valid "
+        how_measured=f"The model {model.name} classified all images of {folder.resolve().name}; "
+        f"its {'labels' if folder.is_file() else 'sub-folders'} are the true classes. The figures "
+        "are valid "
         "only if neither these images nor others of the same samples were used to train it.",
         progress=not quiet,
     )
@@ -398,11 +291,12 @@ def evaluate(
 
 @plain_errors
 def check(
-    folder: Folder,
+    folder: Labelled,
     other: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[OTHER]", help="A second folder: only copies across both are reported."
+            metavar="[OTHER]",
+            help="A second folder or table: only copies across both are reported.",
         ),
     ] = None,
     groups: Groups = None,
@@ -416,7 +310,7 @@ def check(
     remove_banner: RemoveBanner = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check a labelled folder before training.
+    """Check labelled images before training.
 
     Reports unreadable files, copies (above all across classes or groups) and class counts; for two
     folders, such as those for training and for a test, copies across them. Give the same options of
@@ -427,6 +321,7 @@ def check(
     Examples:
       hypervlad check images/
       hypervlad check images/ test_images/
+      hypervlad check train.csv test.csv
       hypervlad check images/ --groups groups.csv
       hypervlad check images/ --write-groups groups.csv
     """
@@ -525,21 +420,6 @@ def suspects(
     echo(f"{found_of} {suspect}{left_out}", err=output is None)
     if output is not None:
         echo(f"table: {output}")
-
-
-def _say_what_is_unlike(quiet: bool, found: Classification) -> None:
-    """Report images that are unlike the training images, and those that are training images."""
-    n_images = len(found.proba)
-    n_unlike, n_known = int(found.unlike_training.sum()), int(found.in_training.sum())
-    if n_unlike:
-        say(
-            quiet,
-            f"{n_unlike} of {counted(n_images, 'image')} {verb(n_unlike, 'is', 'are')} unlike all "
-            "training images: probabilities of such images mean little",
-        )
-    if n_known:
-        are = verb(n_known, "is a training image", "are training images")
-        say(quiet, f"{n_known} of {counted(n_images, 'image')} {are} (the same pixels)")
 
 
 def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hypervlad.cli.classification import print_result
-from hypervlad.cli.files import check_apart, prepare_file, relative_names
+from hypervlad.cli.files import check_apart, load_labelled, prepare_file, relative_names
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import load_classifier, new_classifier, reading_options
 from hypervlad.cli.options import (
@@ -44,7 +44,10 @@ _N_COMPARED = 16
 def demo(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="DIR", help="Labelled folder; by default synthetic TEM images."),
+        typer.Argument(
+            metavar="IMAGES",
+            help="Labelled images, as for train; by default synthetic TEM images.",
+        ),
     ] = None,
     output: Annotated[
         Path,
@@ -78,7 +81,6 @@ def demo(
       hypervlad demo images/ -o demo-report
       hypervlad demo images/ --groups groups.csv --seed 1
     """
-    from hypervlad.datasets import load_image_folder
     from hypervlad.reports import report_on_model
     from hypervlad.splits import holdout_split
 
@@ -92,7 +94,7 @@ def demo(
     subject = "synthetic TEM images" if folder is None else folder.resolve().name
     if folder is None:
         folder = _synthetic_folder(output, n_images, seed, quiet)
-    data = load_image_folder(folder, groups)
+    data = load_labelled(folder, groups)
     train_rows, test_rows = holdout_split(
         data.target, data.groups, test_size=_TEST_SIZE, random_state=seed
     )

@@ -93,8 +93,17 @@ def _matches_inside(pattern: str, folder: Path) -> bool:
 
 
 def relative_names(root: str | Path, images: Iterable[str | Path]) -> list[str]:
-    """Return the paths of images below a folder, with forward slashes."""
-    return [Path(image).relative_to(root).as_posix() for image in images]
+    """Return the paths of images relative to a folder, with forward slashes."""
+    from hypervlad.datasets.groups import parts_below
+
+    return ["/".join(parts_below(Path(image), Path(root))) for image in images]
+
+
+def load_labelled(source: Path, groups: Path | None) -> Any:
+    """Return the labelled images of a folder or of a table, as `load_image_folder` does."""
+    from hypervlad.datasets import load_image_folder, load_image_table
+
+    return (load_image_table if source.is_file() else load_image_folder)(source, groups)
 
 
 def names_of(files: Sequence[Path], paths: Sequence[str]) -> list[str]:

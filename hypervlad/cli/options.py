@@ -16,8 +16,13 @@ class OnError(StrEnum):
     SKIP = "skip"
 
 
-Folder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="Folder of images, with one sub-folder per class.")
+Labelled = Annotated[
+    Path,
+    typer.Argument(
+        metavar="IMAGES",
+        help="Folder of images, with one sub-folder per class, or a table (CSV) with the columns "
+        "path, label and optionally group; its paths are relative to its folder.",
+    ),
 ]
 Images = Annotated[
     list[str],

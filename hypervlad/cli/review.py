@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypervlad.cli.files import prepare_file
+from hypervlad.cli.files import load_labelled, prepare_file
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import check_cache, load_classifier, reduce_cache
 from hypervlad.cli.options import (
@@ -220,7 +220,7 @@ def retrain(
     training: Annotated[
         Path,
         typer.Option(
-            metavar="DIR", help="Folder of training images, with one sub-folder per class."
+            metavar="IMAGES", help="The training images: a folder or a table, as for train."
         ),
     ],
     output: ModelToWrite,
@@ -266,7 +266,6 @@ def retrain(
     """
     from tqdm import tqdm
 
-    from hypervlad.datasets import load_image_folder
     from hypervlad.review import Queue
     from hypervlad.review.retraining import compare, gather, refit, remaining, requeue
 
@@ -284,7 +283,7 @@ def retrain(
         )
         old.check_calibrated(max_error=float(opened.fact("max_error", "0.05") or 0.05))
         old.encoder = old.encoder_  # options of the command line also apply to the next fit
-        data = load_image_folder(training)
+        data = load_labelled(training, None)
         material = gather(opened, data, groups=groups, model=old, with_model_labels=model_labels)
         say(
             quiet,

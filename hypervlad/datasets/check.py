@@ -20,8 +20,9 @@ from hypervlad.datasets.copies import (
     group_copies,
     make_thumbnail,
 )
-from hypervlad.datasets.folder import FolderLayout, check_classes, scan_folder
-from hypervlad.datasets.groups import ImageFolderError, load_groups
+from hypervlad.datasets.folder import FolderLayout, check_classes, groups_of
+from hypervlad.datasets.groups import ImageFolderError
+from hypervlad.datasets.label_table import scan_images
 from hypervlad.datasets.report import (
     BadFile,
     CopySet,
@@ -74,9 +75,10 @@ def check_image_folder(
     Parameters
     ----------
     dir : path
-        Folder with one sub-folder per class, as for `load_image_folder`.
+        Folder with one sub-folder per class, as for `load_image_folder`, or a table of labels, as
+        for `load_image_table`.
     groups : path, optional
-        CSV file of groups, as for `load_image_folder`.
+        CSV file of groups, as for these two.
     near_copies : bool, default=True
         Whether to look for near copies (see `hypervlad.datasets.copies`), the slowest part.
     min_similarity : float, default=0.8
@@ -96,8 +98,8 @@ def check_image_folder(
     Raises
     ------
     ImageFolderError
-        A ValueError, if ``dir`` is not a folder or ``min_similarity`` is out of range. Problems
-        inside the folder, or with the groups, are in the report.
+        A ValueError, if ``dir`` is not a folder, the table cannot be used, or ``min_similarity`` is
+        out of range. Problems inside the folder, or with the groups, are in the report.
 
     Examples
     --------
@@ -114,7 +116,7 @@ def check_image_folder(
     (False, ('a/1.png', 'b/1.png'), True)
     """
     _check_similarity(min_similarity)
-    layout = scan_folder(dir)
+    layout = scan_images(dir)
     group_of, group_error = _read_groups(layout, groups)
     options = options or ReadOptions()
     facts, bad_files = _read_all(layout, options, group_of, n_jobs, verbose)
@@ -159,8 +161,9 @@ def compare_image_folders(
     Parameters
     ----------
     first, second : path
-        Folders of images, with or without one sub-folder per class; neither inside the other. Of
-        files with several pages, the first is compared, or that of ``options``.
+        Folders of images, with or without one sub-folder per class, neither inside the other, or
+        tables of labels. Of files with several pages, the first is compared, or that of
+        ``options``.
     near_copies, min_similarity, options, n_jobs, verbose
         As for `check_image_folder`.
 
@@ -190,9 +193,9 @@ def compare_image_folders(
     ((2, 1), [['1.png', '3.png']])
     """
     _check_similarity(min_similarity)
-    layouts = [scan_folder(folder) for folder in (first, second)]
-    roots = [layout.root.resolve() for layout in layouts]
-    if any(a == b or a in b.parents for a, b in (roots, roots[::-1])):
+    layouts = [scan_images(source) for source in (first, second)]
+    roots = [layout.root.resolve() for layout in layouts if layout.table is None]
+    if len(roots) == 2 and any(a == b or a in b.parents for a, b in (roots, roots[::-1])):
         raise ImageFolderError(f"{first} and {second}: give two folders, neither inside the other.")
     facts: list[_ImageFacts] = []
     bad: list[BadFile] = []
@@ -204,8 +207,9 @@ def compare_image_folders(
         if not found and not unreadable:
             raise ImageFolderError(f"{path}: no images, so there is nothing to compare.")
         # The folders take the place of groups: what crosses them is a copy across.
-        facts += [replace(f, file=os.path.join(path, f.file), group=path) for f in found]
-        bad += [BadFile(os.path.join(path, each.path), each.reason) for each in unreadable]
+        root = path if layout.table is None else os.path.dirname(path)
+        facts += [replace(f, file=os.path.join(root, f.file), group=path) for f in found]
+        bad += [BadFile(os.path.join(root, each.path), each.reason) for each in unreadable]
         counts.append(len(found))
     exact, near = (
         [copies for copies in sets if copies.crosses_groups]
@@ -225,12 +229,12 @@ def _read_groups(
     layout: FolderLayout, groups: str | os.PathLike[str] | None
 ) -> tuple[dict[str, str] | None, str | None]:
     """Return the group of each file, or what is wrong with the groups."""
-    if groups is None:
-        return None, None
     try:
-        values = load_groups(layout.files, layout.root, groups)
+        values = groups_of(layout, groups)
     except ImageFolderError as error:
         return None, str(error)
+    if values is None:
+        return None, None
     names = [layout.relative(file) for file in layout.files]
     return dict(zip(names, values.tolist(), strict=True)), None
 

@@ -8,9 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
-from hypervlad.datasets.groups import ImageFolderError, ImageFolderWarning, load_groups
+from hypervlad.datasets.groups import (
+    ImageFolderError,
+    ImageFolderWarning,
+    load_groups,
+    parts_below,
+)
 from hypervlad.images import ImageReadError, find_images
 from hypervlad.wording import counted, name_some, verb
 
@@ -48,6 +54,10 @@ def load_image_folder(
         A ValueError: the folder is missing or empty, has images of fewer than two classes, or the
         file of groups does not match the images one to one.
 
+    See Also
+    --------
+    load_image_table : labels from a table.
+
     Warns
     -----
     ImageFolderWarning
@@ -72,15 +82,15 @@ def load_image_folder(
     return Bunch(
         images=[str(file) for file in layout.files],
         target=np.array(layout.labels),
-        groups=None if groups is None else load_groups(layout.files, layout.root, groups),
+        groups=groups_of(layout, groups),
         target_names=sorted(set(layout.labels)),
         root=str(layout.root),
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class FolderLayout:
-    """The contents of a folder of labelled images.
+    """The labelled images of a folder, or of a table.
 
     Attributes
     ----------
@@ -94,6 +104,10 @@ class FolderLayout:
         Images directly in ``root``, which have no class.
     empty_classes : list of str
         Folders below ``root`` without an image.
+    table : Path or None
+        The table, in the folder ``root``, that names images and labels; None for a folder.
+    groups : list of str or None
+        The group of each image, if the table has groups.
     """
 
     root: Path
@@ -101,10 +115,32 @@ class FolderLayout:
     labels: list[str]
     loose: list[Path]
     empty_classes: list[str]
+    table: Path | None = None
+    groups: list[str] | None = None
 
     def relative(self, file: Path) -> str:
         """Return a file's path under ``root``, with forward slashes."""
-        return file.relative_to(self.root).as_posix()
+        return "/".join(parts_below(file, self.root))
+
+
+def groups_of(
+    layout: FolderLayout, groups: str | os.PathLike[str] | None
+) -> NDArray[np.str_] | None:
+    """Return the group of each image, from a file of groups or from the table of labels.
+
+    Raises
+    ------
+    ImageFolderError
+        If both give groups, or the file does not match the images.
+    """
+    if layout.groups is None:
+        return None if groups is None else load_groups(layout.files, layout.root, groups)
+    if groups is not None:
+        raise ImageFolderError(
+            f"{layout.table}: has a column of groups, and so has {os.fspath(groups)}; give only "
+            "one of them."
+        )
+    return np.array(layout.groups)
 
 
 def scan_folder(directory: str | os.PathLike[str]) -> FolderLayout:
@@ -151,6 +187,11 @@ def check_classes(layout: FolderLayout) -> None:
             "per class with the images inside."
         )
     classes = sorted(set(layout.labels))
+    if len(classes) < 2 and layout.table is not None:
+        raise ImageFolderError(
+            f"{layout.table}: images of one class only ({classes[0]!r}); expected at least two "
+            "labels."
+        )
     if len(classes) < 2:
         raise ImageFolderError(
             f"{root}: images of one class only ({classes[0]!r}); expected at least two sub-folders "
@@ -170,7 +211,8 @@ def _existing_folder(directory: str | os.PathLike[str]) -> Path:
         raise ImageFolderError(f"{root}: no such folder (looked in {Path.cwd()}).")
     if not root.is_dir():
         raise ImageFolderError(
-            f"{root}: a file; expected a folder with one sub-folder of images per class."
+            f"{root}: a file; expected a folder with one sub-folder of images per class "
+            "(load_image_table reads a table of labels)."
         )
     return root
 

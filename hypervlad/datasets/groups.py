@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from hypervlad.tables import original_cell
 from hypervlad.wording import counted, name_some, verb
 
-_PATH_HEADERS = frozenset(["path", "file", "filename", "file_name", "image", "name"])
-_GROUP_HEADERS = frozenset(["group", "groups", "group_id", "sample", "specimen", "source"])
-_LABEL_HEADERS = frozenset(["label", "labels", "class", "category", "target"])
+#: Names, in lower case, of the columns of tables of groups and of labels.
+PATH_HEADERS = frozenset(["path", "file", "filename", "file_name", "image", "name"])
+GROUP_HEADERS = frozenset(["group", "groups", "group_id", "sample", "specimen", "source"])
+LABEL_HEADERS = frozenset(["label", "labels", "class", "category", "target"])
 
 
 class ImageFolderError(ValueError):
@@ -55,7 +56,7 @@ def read_group_rows(csv_path: str | os.PathLike[str]) -> list[GroupRow]:
     path = Path(csv_path).expanduser()
     lines = [
         (number, [original_cell(cell.strip()) for cell in row])
-        for number, row in _read_cells(path)
+        for number, row in read_cells(path, "path, group")
         if any(cell.strip() for cell in row)
     ]
     if not lines:
@@ -109,7 +110,7 @@ def match_groups(
     for i, file in enumerate(files):
         by_name[file.name].append(i)
     full = [file.absolute().parts for file in files]
-    short = [file.relative_to(root).parts for file in files]
+    short = [parts_below(file, root) for file in files]
     matched: dict[int, GroupRow] = {}
     unused = []
     for row in rows:
@@ -145,11 +146,27 @@ def load_groups(
     return match_groups(files, root, read_group_rows(groups), groups)
 
 
-def _read_cells(path: Path) -> list[tuple[int, list[str]]]:
+def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
+    """Return the lines of a CSV file with their numbers, separated by comma, semicolon or tab.
+
+    Parameters
+    ----------
+    path : Path
+    columns : str
+        The names of the columns that are expected, for errors.
+
+    Raises
+    ------
+    ImageFolderError
+        If it is no file, no text in UTF-8, or no CSV.
+    """
     if path.is_dir():
-        raise ImageFolderError(f"{path}: a folder; expected a CSV file with columns path, group.")
+        raise ImageFolderError(f"{path}: a folder; expected a CSV file with columns {columns}.")
     if not path.exists():
-        raise ImageFolderError(f"{path}: no such file of groups (looked in {Path.cwd()}).")
+        raise ImageFolderError(
+            f"{path}: no such file; expected a CSV file with columns {columns} (looked in "
+            f"{Path.cwd()})."
+        )
     try:
         # "-sig": spreadsheets begin a UTF-8 file with a byte order mark.
         text = path.read_text(encoding="utf-8-sig")
@@ -158,7 +175,7 @@ def _read_cells(path: Path) -> list[tuple[int, list[str]]]:
             f"{path}: not UTF-8 text ({error}); in a spreadsheet, save as 'CSV UTF-8'."
         ) from error
     if "\0" in text:
-        raise ImageFolderError(f"{path}: not a text file; expected a CSV with path and group.")
+        raise ImageFolderError(f"{path}: not a text file; expected a CSV with {columns}.")
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -171,9 +188,9 @@ def _read_cells(path: Path) -> list[tuple[int, list[str]]]:
 def _find_columns(first: list[str], csv_path: Path) -> tuple[int, int, bool]:
     """Return the columns of path and group, and whether the first line is a header."""
     names = [cell.lower() for cell in first]
-    paths = [i for i, name in enumerate(names) if name in _PATH_HEADERS]
-    groups = [i for i, name in enumerate(names) if name in _GROUP_HEADERS]
-    has_labels = not _LABEL_HEADERS.isdisjoint(names)
+    paths = [i for i, name in enumerate(names) if name in PATH_HEADERS]
+    groups = [i for i, name in enumerate(names) if name in GROUP_HEADERS]
+    has_labels = not LABEL_HEADERS.isdisjoint(names)
     if has_labels:  # then "source" is the source of the label
         groups = [i for i in groups if names[i] != "source"]
     if paths and groups:
@@ -185,6 +202,14 @@ def _find_columns(first: list[str], csv_path: Path) -> tuple[int, int, bool]:
         )
     # Another word in the header's second column: no image is called "path".
     return 0, 1, bool(paths and paths[0] == 0) or bool(groups and groups[0] == 1)
+
+
+def parts_below(file: Path, root: Path) -> tuple[str, ...]:
+    """Return the parts of a file's path relative to a folder, which need not contain it."""
+    try:
+        return Path(os.path.relpath(file, root)).parts
+    except ValueError:  # on another drive, on Windows
+        return file.absolute().parts
 
 
 def path_parts(path: str) -> tuple[str, ...]:

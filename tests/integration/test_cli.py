@@ -14,6 +14,7 @@ from support.commands import RUNNER, TINY, refused, run, write_folder
 
 import hypervlad
 from hypervlad.cli import app
+from hypervlad.tables import write_table
 
 
 def read_table(text):
@@ -133,6 +134,78 @@ def test_the_same_seed_gives_the_same_file(model, folder, tmp_path):
     run("train", folder, "-o", other, *TINY, "-q", "--seed", "7")
     assert again.read_bytes() == model.read_bytes()
     assert other.read_bytes() != model.read_bytes()
+
+
+def test_labels_from_a_table(model, folder, groups, tmp_path):
+    """The table gives the same model as folders of the same names, byte for byte."""
+    codes = dict(csv.reader(groups.read_text(encoding="utf-8").splitlines()))
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.png"))]
+    rows = [[name, name.split("/")[0], codes[name]] for name in names]
+    table = folder.parent / "labels.csv"
+    write_table(table, ["path", "label"], [[f"{folder.name}/{row[0]}", row[1]] for row in rows])
+    run("train", table, "-o", tmp_path / "m.hvlad", *TINY, "-q")
+    assert (tmp_path / "m.hvlad").read_bytes() == model.read_bytes()
+    grouped = folder / "labels.csv"
+    write_table(grouped, ["path", "label", "group"], rows)
+    done = run("train", grouped, "-o", tmp_path / "g.hvlad", *TINY)
+    assert "training on 24 images of 3 classes, 12 groups" in done.stderr
+    run("train", folder, "--groups", groups, "-o", tmp_path / "f.hvlad", *TINY)
+    assert (tmp_path / "g.hvlad").read_bytes() == (tmp_path / "f.hvlad").read_bytes()
+    run("evaluate", model, grouped, "-o", tmp_path / "report", "-q")
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "its labels are the true classes" in page
+    assert "come from 12 groups" in page
+    assert "24 images in 3 classes" in run("check", table, "-q", code=1).stdout
+    run("demo", grouped, "-o", tmp_path / "demo", *TINY, "-q")
+    broken = tmp_path / "labels.csv"
+    write_table(broken, ["path", "class name"], [["a.png", "a"]])
+    words = refused("train", broken, "-o", tmp_path / "m.hvlad", *TINY)
+    assert "no column is called label; its columns are path, class name" in words
+    for made in (table, grouped):
+        made.unlink()
+
+
+def test_images_are_sorted_into_folders(model, folder, tmp_path):
+    new, out = tmp_path / "new", tmp_path / "sorted"
+    shutil.copytree(folder, new / "day 1")
+    noise = np.random.default_rng(0).integers(0, 255, (40, 40)).astype(np.uint8)
+    Image.fromarray(noise).save(new / "noise.png")
+    done = run("predict", model, new, "--sort-into", out)
+    loaded = hypervlad.load(model)
+    found = loaded.classify(sorted(new.rglob("*.png")))
+    expected = {
+        f"{'unlike_training' if unlike else loaded.classes_[proba.argmax()]}/"
+        f"{path.relative_to(new).as_posix()}": path.read_bytes()
+        for path, proba, unlike in zip(
+            sorted(new.rglob("*.png")), found.proba, found.unlike_training, strict=True
+        )
+    }
+    copies = {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for path in out.rglob("*")
+        if path.is_file()
+    }
+    assert copies == expected
+    assert re.match(r"sorted into .*: 25 images \(flat \d+, .*unlike_training", done.stdout)
+    again = run("predict", model, new, "--sort-into", out).stdout
+    assert again.strip().endswith("; 25 there before")
+    words = run("predict", model, new, "--sort-into", tmp_path / "s", "--max-error", "0.2").stdout
+    judged = loaded.judge(sorted(new.rglob("*.png")), 0.2)
+    n_unsure = int((judged.kind == "ambiguous").sum())
+    assert (f"unsure {n_unsure}" in words) == bool(n_unsure)
+    assert "is inside the image folder" in refused("predict", model, new, "--sort-into", new / "s")
+
+
+@pytest.mark.parametrize(
+    "further", [[], ["-o", "t.csv", "--page", "p.html"]], ids=["no table", "a page"]
+)
+def test_watching_needs_a_table_and_no_page(further, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "--watch takes folders and a table" in refused(
+        "predict", model, ".", "--watch", *further
+    )
+    words = refused("predict", model, "*.tif", "--watch", "-o", "t.csv")
+    assert "--watch takes folders and a table" in words
 
 
 def test_quiet_does_not_change_the_model(model, folder, tmp_path):

@@ -65,7 +65,7 @@ def test_bad_files(tmp_path, text, message):
 
 
 def test_missing_folder_and_encoding(tmp_path):
-    with pytest.raises(ImageFolderError, match=r"nowhere\.csv: no such file of groups"):
+    with pytest.raises(ImageFolderError, match=r"nowhere\.csv: no such file; expected a CSV"):
         read_group_rows(tmp_path / "nowhere.csv")
     with pytest.raises(ImageFolderError, match="a folder; expected a CSV file"):
         read_group_rows(tmp_path)

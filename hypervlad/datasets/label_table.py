@@ -1,0 +1,231 @@
+"""Tables of labelled images: one line per image, with path, label and optionally group."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from hypervlad.datasets.folder import FolderLayout, check_classes, groups_of, scan_folder
+from hypervlad.datasets.groups import (
+    GROUP_HEADERS,
+    LABEL_HEADERS,
+    PATH_HEADERS,
+    ImageFolderError,
+    ImageFolderWarning,
+    read_cells,
+)
+from hypervlad.tables import original_cell
+from hypervlad.wording import counted, name_some, verb
+
+_EXPECTED = "Expected path and label, and optionally group, in the first line"
+
+
+def load_image_table(
+    table: str | os.PathLike[str], groups: str | os.PathLike[str] | None = None
+) -> Bunch:
+    """List the labelled images of a table, wherever they are stored.
+
+    No image is opened, as in `load_image_folder`, which reads labels from the names of folders.
+
+    Parameters
+    ----------
+    table : path
+        CSV file with the columns ``path`` and ``label``, and optionally ``group``, in any order
+        among others; separated by a comma, a semicolon or a tab. Paths are relative to the folder
+        of the table. Images of one group (crops of one micrograph, frames of one sample) must never
+        be split between training and test. Of the table that ``hypervlad review export`` writes,
+        the column ``file`` is used, which has complete paths.
+    groups : path, optional
+        CSV file with the columns ``path`` and ``group``, if the table has no groups, as for
+        `load_image_folder`.
+
+    Returns
+    -------
+    Bunch
+        ``images`` : list of n str, sorted by their paths relative to ``root``.
+        ``target`` : array of shape (n,), str, the label of each image.
+        ``groups`` : array of shape (n,), str, or None.
+        ``target_names`` : list of the labels, sorted.
+        ``root`` : str, the folder of the table.
+
+    Raises
+    ------
+    ImageFolderError
+        A ValueError: the table is missing or empty, lacks a column, has a line without a path, a
+        label or a group, names an image that does not exist, or gives one image two labels or
+        groups; there are fewer than two labels; or groups do not match the images.
+
+    Warns
+    -----
+    ImageFolderWarning
+        If an image is listed twice, with the same label.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from hypervlad.datasets import load_image_table
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("1.png", "2.png"):
+    ...         pathlib.Path(root, name).touch()
+    ...     table = pathlib.Path(root, "labels.csv")
+    ...     _ = table.write_text("path,label,group\\n2.png,matrix,b\\n1.png,fiber,a\\n")
+    ...     data = load_image_table(table)
+    >>> data.target.tolist(), data.groups.tolist()
+    (['fiber', 'matrix'], ['a', 'b'])
+    """
+    layout = scan_table(table)
+    check_classes(layout)
+    return Bunch(
+        images=[str(file) for file in layout.files],
+        target=np.array(layout.labels),
+        groups=groups_of(layout, groups),
+        target_names=sorted(set(layout.labels)),
+        root=str(layout.root),
+    )
+
+
+def scan_images(source: str | os.PathLike[str]) -> FolderLayout:
+    """List the labelled images of a folder, or of a table if ``source`` is a file.
+
+    Raises
+    ------
+    ImageFolderError
+    """
+    is_path = isinstance(source, str | os.PathLike)
+    return scan_table(source) if is_path and os.path.isfile(source) else scan_folder(source)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line of the table, and the file that it means."""
+
+    line: int
+    path: str
+    label: str
+    group: str | None
+    file: Path
+
+
+def scan_table(table: str | os.PathLike[str]) -> FolderLayout:
+    """List the images of a table; that they exist is checked, but none is opened.
+
+    Raises
+    ------
+    ImageFolderError
+        As `load_image_table`, except for the number of labels.
+    """
+    path = Path(table).expanduser()
+    rows = _distinct(path, _read_rows(path))
+    missing = [f"{row.path} (line {row.line})" for row in rows if not row.file.is_file()]
+    if missing:
+        raise ImageFolderError(
+            f"{path}: {len(missing)} of {counted(len(rows), 'image')} "
+            f"{verb(len(missing), 'does', 'do')} not exist: {name_some(missing)}. Paths are "
+            f"relative to the folder of the table, {path.absolute().parent}."
+        )
+    layout = FolderLayout(path.parent, [], [], [], [], table=path)
+    rows.sort(key=lambda row: layout.relative(row.file))
+    layout.files.extend(row.file for row in rows)
+    layout.labels.extend(row.label for row in rows)
+    if rows[0].group is not None:
+        layout.groups = [str(row.group) for row in rows]
+    return layout
+
+
+def _read_rows(table: Path) -> list[_Row]:
+    lines = [
+        (number, [original_cell(cell.strip()) for cell in row])
+        for number, row in read_cells(table, "path, label")
+        if any(cell.strip() for cell in row)
+    ]
+    if not lines:
+        raise ImageFolderError(f"{table}: empty. {_EXPECTED}.")
+    path_column, label_column, group_column = _find_columns(table, lines[0][1])
+    if len(lines) == 1:
+        raise ImageFolderError(f"{table}: a header and nothing below it. {_EXPECTED}.")
+    named = {"path": path_column, "label": label_column}
+    if group_column is not None:
+        named["group"] = group_column
+    cells = {
+        name: [row[column] if column < len(row) else "" for _, row in lines[1:]]
+        for name, column in named.items()
+    }
+    numbers = [number for number, _ in lines[1:]]
+    for name, values in cells.items():
+        _check_filled(table, name, numbers, values)
+    groups = cells.get("group", [None] * len(numbers))
+    rows = zip(numbers, cells["path"], cells["label"], groups, strict=True)
+    return [_Row(*row, file=_file_at(table.parent, row[1])) for row in rows]
+
+
+def _find_columns(table: Path, header: Sequence[str]) -> tuple[int, int, int | None]:
+    """Return the columns of path, label and group; the last is None if there is none."""
+    names = [cell.lower() for cell in header]
+    # The column "source" of labels from a review is the source of the label.
+    groups = GROUP_HEADERS - {"source"}
+    paths = _places(names, "file" if {"path", "file"} <= set(names) else "path", PATH_HEADERS)
+    labels = _places(names, "label", LABEL_HEADERS)
+    lacking = [name for name, found in (("path", paths), ("label", labels)) if not found]
+    if lacking:
+        raise ImageFolderError(
+            f"{table}: no column is called {' or '.join(lacking)}; its columns are "
+            f"{', '.join(header)}. {_EXPECTED}."
+        )
+    return paths[0], labels[0], next(iter(_places(names, "group", groups)), None)
+
+
+def _places(names: Sequence[str], exact: str, others: frozenset[str]) -> list[int]:
+    """Return the columns of a name; of its other names where there is none."""
+    found = [i for i, name in enumerate(names) if name == exact]
+    return found or [i for i, name in enumerate(names) if name in others]
+
+
+def _check_filled(table: Path, name: str, numbers: Sequence[int], values: Sequence[str]) -> None:
+    lacking = [str(number) for number, value in zip(numbers, values, strict=True) if not value]
+    if lacking:
+        raise ImageFolderError(
+            f"{table}: no {name} in {verb(len(lacking), 'line', 'lines')} {name_some(lacking)}. "
+            f"Give each line a {name}, or delete it."
+        )
+
+
+def _file_at(folder: Path, text: str) -> Path:
+    """Return the file that a path means; backslashes are slashes if there is no such file."""
+    file = folder / text
+    return file if file.exists() or "\\" not in text else folder / text.replace("\\", "/")
+
+
+def _distinct(table: Path, rows: Sequence[_Row]) -> list[_Row]:
+    """Return each image once; an image with two labels or groups is an error."""
+    first: dict[str, _Row] = {}
+    repeated, contradictions = [], []
+    for row in rows:
+        before = first.setdefault(os.path.normcase(os.path.abspath(row.file)), row)
+        if before is row:
+            continue
+        repeated.append(f"{row.path} (lines {before.line} and {row.line})")
+        for one, other in ((before.label, row.label), (before.group, row.group)):
+            if one != other:
+                contradictions.append(
+                    f"{row.path} is {one} (line {before.line}) and {other} (line {row.line})"
+                )
+    if contradictions:
+        raise ImageFolderError(
+            f"{table}: {name_some(contradictions)}. An image has one label and one group; delete "
+            "the wrong lines."
+        )
+    if repeated:
+        warnings.warn(
+            f"{table}: {counted(len(repeated), 'line')} that "
+            f"{verb(len(repeated), 'repeats', 'repeat')} an earlier one ignored: "
+            f"{name_some(repeated)}.",
+            ImageFolderWarning,
+            stacklevel=4,
+        )
+    return list(first.values())
