@@ -21,6 +21,7 @@ from hypervlad.boosting.linear import (
     FloatArray,
     IntArray,
     TrainingRows,
+    blas_threads,
     class_weights,
     expected_shares,
     fit_blocks,
@@ -377,8 +378,9 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         rng = check_random_state(self.random_state)
         fold_seed, holdout_seed, tree_seed = rng.randint(_MAX_SEED, size=3).tolist()
         ratio = prior_ratio(self.prior, self.classes_, rows)
-        margins = self._fit_start(rows, widths, ratio, fold_seed)
-        self._fit_trees(rows.reweighted(ratio), margins, holdout_seed, tree_seed)
+        with blas_threads(rows):
+            margins = self._fit_start(rows, widths, ratio, fold_seed)
+            self._fit_trees(rows.reweighted(ratio), margins, holdout_seed, tree_seed)
         if self.verbose > 1:
             print(self._summary(len(rows)), file=sys.stderr)
         return self

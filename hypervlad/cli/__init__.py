@@ -15,11 +15,12 @@ import typer
 
 from hypervlad._version import __version__
 from hypervlad.cli.alignment import align, align_train
-from hypervlad.cli.classification import check, evaluate, explain, info, predict, suspects, train
+from hypervlad.cli.classification import check, evaluate, explain, info, suspects, train
 from hypervlad.cli.defects import defects
 from hypervlad.cli.demo import demo
 from hypervlad.cli.extraction import cache, extract
 from hypervlad.cli.messages import echo, show_traceback
+from hypervlad.cli.prediction import predict
 from hypervlad.cli.review import review
 
 __all__ = ["app", "main"]

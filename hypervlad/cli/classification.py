@@ -1,4 +1,4 @@
-"""Commands about classifiers: train, predict, explain, evaluate, suspects, check, info."""
+"""Commands about classifiers: train, explain, evaluate, suspects, check, info."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from hypervlad.cli.files import (
     check_apart,
     load_labelled,
     prepare_file,
-    prepare_page,
     relative_names,
 )
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
@@ -39,7 +38,6 @@ from hypervlad.cli.options import (
     ImageSize,
     IncludeBackbone,
     Labelled,
-    MaxError,
     ModelPath,
     ModelToWrite,
     NCodewords,
@@ -51,7 +49,6 @@ from hypervlad.cli.options import (
     Scaling,
     Seed,
     Unreadable,
-    UnreadableInPrediction,
     Verbose,
     Weights,
 )
@@ -59,11 +56,9 @@ from hypervlad.files import replace_when_complete
 from hypervlad.wording import counted, verb
 
 if TYPE_CHECKING:
-    from hypervlad.classifier import Classification
     from hypervlad.metrics import Evaluation
 
 _MAX_EXPLAINED = 24
-_MAX_PICTURES = 10_000  # the default of write_classified_page: about 40 MB
 
 
 @plain_errors
@@ -174,115 +169,6 @@ def train(
     elif report is not None:
         echo("report: none, because no image was held out")
     echo(f"model: {output}")
-
-
-@plain_errors
-def predict(
-    model: ModelPath,
-    paths: Images,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="CSV", help="Table to write; by default it is printed."
-        ),
-    ] = None,
-    weights: Weights = None,
-    device: Device = "auto",
-    on_error: UnreadableInPrediction = OnError.RAISE,
-    cache: Cache = None,
-    cache_size: CacheSize = None,
-    coverage: Annotated[
-        float | None,
-        typer.Option(
-            metavar="FRACTION",
-            help="Also list the classes that an image may belong to, such that the list contains "
-            "the true one for this fraction of images. For example 0.9.",
-        ),
-    ] = None,
-    max_error: MaxError = None,
-    page: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="HTML",
-            help="Page to write, on which images can be sorted, filtered and viewed in any "
-            "browser. It is one file. The table is then not printed.",
-        ),
-    ] = None,
-    page_pictures: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Number of images, the least certain ones, with a picture on the page; about 4 kB "
-            "each.",
-        ),
-    ] = _MAX_PICTURES,
-    quiet: Quiet = False,
-) -> None:
-    """Classify images, with probabilities.
-
-    The table has the columns path, label, confidence, unlike_training, novelty, and p_CLASS for
-    every class. An image that is unlike all training images (yes) has a novelty above 1, and its
-    probabilities mean little, however high they are; about 5 % of usual images are called unlike
-    too, and more if the model knows fewer than 40 groups. Before p_CLASS, --coverage adds the
-    column possible (classes, separated by |) and --max-error adds kind (sure, ambiguous: between
-    classes, out_of_distribution: unlike all training images) and reason. Unreadable images are left
-    out of the table and listed at the end; the exit code is then 2, or 0 with --on-error skip.
-
-    \b
-    Examples:
-      hypervlad predict model.hvlad image.tif
-      hypervlad predict model.hvlad new_images/ -o predictions.csv --max-error 0.05
-      hypervlad predict model.hvlad new_images/ -o predictions.csv
-      hypervlad predict model.hvlad new_images/ --page classified.html --max-error 0.05
-      hypervlad predict model.hvlad "scans/**/*.tif" --on-error skip -o predictions.csv
-    """
-    from hypervlad.images import ImageReadError, find_images
-    from hypervlad.reports import predictions_as_bytes, write_classified_page
-    from hypervlad.reports.predictions import prediction_columns
-
-    prepare_page(page, output)
-    if output is not None:
-        prepare_file(output)
-    check_cache(cache, cache_size)
-    files = find_images(paths)
-    # One unreadable file among thousands must not stop the others: it is reported at the end.
-    classifier = load_classifier(
-        model, weights, device=device, on_error="skip", quiet=quiet, cache=cache
-    )
-    found = classifier.classify(files, coverage=coverage, max_error=max_error)
-    found.images.warn()
-    reduce_cache(cache, cache_size)
-    names = [str(files[position]) for position in found.images.positions]
-    classes = list(classifier.classes_)
-    columns = prediction_columns(found, classes)
-    _say_what_is_unlike(quiet, found)
-    table = predictions_as_bytes(names, found.proba, classes, columns=columns)
-    if output is not None:
-        with replace_when_complete(output) as stream:
-            stream.write(table)
-        say(quiet, f"predictions of {counted(len(names), 'image')}: {output}")
-    elif page is None:
-        echo(table, nl=False)
-    if page is not None:
-        write_classified_page(
-            page,
-            classifier,
-            files,
-            max_error=max_error,
-            predictions=found,
-            title=f"Images classified by {model.name}",
-            max_thumbnails=page_pictures,
-            progress=not quiet,
-        )
-        echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
-    n_bad = len(files) - len(names)
-    if n_bad and on_error is OnError.RAISE:
-        raise ImageReadError(
-            f"{n_bad} of {counted(len(files), 'image')} could not be read (listed in the warning); "
-            "the others "
-            "are classified. Remove or repair them, or accept this with --on-error skip."
-        )
 
 
 @plain_errors
@@ -545,21 +431,6 @@ def suspects(
     echo(f"{found_of} {suspect}{left_out}", err=output is None)
     if output is not None:
         echo(f"table: {output}")
-
-
-def _say_what_is_unlike(quiet: bool, found: Classification) -> None:
-    """Report images that are unlike the training images, and those that are training images."""
-    n_images = len(found.proba)
-    n_unlike, n_known = int(found.unlike_training.sum()), int(found.in_training.sum())
-    if n_unlike:
-        say(
-            quiet,
-            f"{n_unlike} of {counted(n_images, 'image')} {verb(n_unlike, 'is', 'are')} unlike all "
-            "training images: probabilities of such images mean little",
-        )
-    if n_known:
-        are = verb(n_known, "is a training image", "are training images")
-        say(quiet, f"{n_known} of {counted(n_images, 'image')} {are} (the same pixels)")
 
 
 def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:

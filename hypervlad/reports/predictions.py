@@ -50,6 +50,14 @@ def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[st
     return columns
 
 
+def prediction_header(classes: Sequence[Any], *, has_sets: bool, is_judged: bool) -> list[str]:
+    """Return the names of all columns of the table, before anything is classified."""
+    further = ["unlike_training", "novelty"]
+    further += ["possible"] if has_sets else []
+    further += ["kind", "reason"] if is_judged else []
+    return ["path", "label", "confidence", *further, *(f"p_{name}" for name in classes)]
+
+
 def possible_classes(sets: NDArray[np.bool_], classes: Sequence[Any]) -> list[list[str]]:
     """Return the names of the classes of each prediction set, shape (n, n_classes)."""
     names = np.array([str(name) for name in classes], dtype=object)

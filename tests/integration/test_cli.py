@@ -199,6 +199,49 @@ def test_labels_from_a_table(model, folder, groups, tmp_path):
         made.unlink()
 
 
+def test_images_are_sorted_into_folders(model, folder, tmp_path):
+    new, out = tmp_path / "new", tmp_path / "sorted"
+    shutil.copytree(folder, new / "day 1")
+    noise = np.random.default_rng(0).integers(0, 255, (40, 40)).astype(np.uint8)
+    Image.fromarray(noise).save(new / "noise.png")
+    done = run("predict", model, new, "--sort-into", out)
+    loaded = hypervlad.load(model)
+    found = loaded.classify(sorted(new.rglob("*.png")))
+    expected = {
+        f"{'unlike_training' if unlike else loaded.classes_[proba.argmax()]}/"
+        f"{path.relative_to(new).as_posix()}": path.read_bytes()
+        for path, proba, unlike in zip(
+            sorted(new.rglob("*.png")), found.proba, found.unlike_training, strict=True
+        )
+    }
+    copies = {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for path in out.rglob("*")
+        if path.is_file()
+    }
+    assert copies == expected
+    assert re.match(r"sorted into .*: 25 images \(flat \d+, .*unlike_training", done.stdout)
+    again = run("predict", model, new, "--sort-into", out).stdout
+    assert again.strip().endswith("; 25 there before")
+    words = run("predict", model, new, "--sort-into", tmp_path / "s", "--max-error", "0.2").stdout
+    judged = loaded.judge(sorted(new.rglob("*.png")), 0.2)
+    n_unsure = int((judged.kind == "ambiguous").sum())
+    assert (f"unsure {n_unsure}" in words) == bool(n_unsure)
+    assert "is inside the image folder" in refused("predict", model, new, "--sort-into", new / "s")
+
+
+@pytest.mark.parametrize(
+    "further", [[], ["-o", "t.csv", "--page", "p.html"]], ids=["no table", "a page"]
+)
+def test_watching_needs_a_table_and_no_page(further, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "--watch takes folders and a table" in refused(
+        "predict", model, ".", "--watch", *further
+    )
+    words = refused("predict", model, "*.tif", "--watch", "-o", "t.csv")
+    assert "--watch takes folders and a table" in words
+
+
 def test_quiet_does_not_change_the_model(model, folder, tmp_path):
     """Nor does it change those of other commands."""
     talkative = tmp_path / "m.hvlad"

@@ -1,6 +1,7 @@
 """The command line in a separate process: fast help, Ctrl-C, closed pipes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,6 +102,44 @@ def test_ctrl_c_leaves_the_old_file_and_no_other(command, folder, model, tmp_pat
     assert "Traceback" not in stderr
     assert [path.name for path in output.parent.iterdir()] == ["result"]
     assert output.read_text(encoding="utf-8") == "old"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT to another process on Windows")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_watch_ends_with_all_lines_and_goes_on(how, folder, model, tmp_path):
+    new, output = tmp_path / "new", tmp_path / "predictions.csv"
+    new.mkdir()
+    images = sorted(folder.rglob("*.png"))
+    shutil.copy(images[0], new / "a.png")
+    (new / "broken.png").write_bytes(b"no image")
+    arguments = ["predict", model, new, "--watch", "-o", output, "--sort-into", tmp_path / "sorted"]
+
+    def names():
+        lines = output.read_text(encoding="utf-8").splitlines() if output.exists() else []
+        return [os.path.basename(line.split(",")[0]) for line in lines[1:]]
+
+    def until(true):
+        end = time.monotonic() + 60
+        while not true():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    for number, expected in enumerate((["a.png", "b.png"], ["a.png", "b.png", "c.png"])):
+        with start(tmp_path, "", *arguments) as process:
+            until(lambda: "a.png" in names())
+            shutil.copy(images[number + 1], new / expected[-1])
+            until(lambda expected=expected: expected[-1] in names())
+            process.send_signal(how)
+            stdout, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0, stderr
+        assert names() == expected, "each once, and none again"
+        assert "Traceback" not in stderr
+        assert "1 image could not be read" in stderr
+        assert stdout.startswith(f"classified {['2 images', '1 image'][number]}: {output}\n")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".predictions")]
+    assert sum(path.is_file() for path in (tmp_path / "sorted").rglob("*")) == 3
+    whole = run("predict", model, new, "-q", "--on-error", "skip").stdout
+    assert output.read_text(encoding="utf-8") == whole
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a closed pipe is another error on Windows")

@@ -1,0 +1,297 @@
+"""The command ``predict``: classify images once, or as they appear in a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hypervlad.cli.files import (
+    check_folders,
+    names_of,
+    prepare_file,
+    prepare_page,
+    relative_names,
+)
+from hypervlad.cli.messages import echo, plain_errors, say
+from hypervlad.cli.models import check_cache, load_classifier, reduce_cache
+from hypervlad.cli.options import (
+    Cache,
+    CacheSize,
+    Device,
+    Images,
+    MaxError,
+    ModelPath,
+    OnError,
+    Quiet,
+    UnreadableInPrediction,
+    Weights,
+)
+from hypervlad.files import replace_when_complete
+from hypervlad.wording import counted, verb
+
+if TYPE_CHECKING:
+    from hypervlad.classifier import Classification, MicrographClassifier
+    from hypervlad.reports.sorting import SortedImages
+
+_MAX_PICTURES = 10_000  # the default of write_classified_page: about 40 MB
+
+
+@plain_errors
+def predict(
+    model: ModelPath,
+    paths: Images,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="CSV", help="Table to write; by default it is printed."
+        ),
+    ] = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    on_error: UnreadableInPrediction = OnError.RAISE,
+    cache: Cache = None,
+    cache_size: CacheSize = None,
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FRACTION",
+            help="Also list the classes that an image may belong to, such that the list contains "
+            "the true one for this fraction of images. For example 0.9.",
+        ),
+    ] = None,
+    max_error: MaxError = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="HTML",
+            help="Page to write, on which images can be sorted, filtered and viewed in any "
+            "browser. It is one file. The table is then not printed.",
+        ),
+    ] = None,
+    page_pictures: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Number of images, the least certain ones, with a picture on the page; about 4 kB "
+            "each.",
+        ),
+    ] = _MAX_PICTURES,
+    sort_into: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Copy each image into DIR/CLASS, those unlike the training images into "
+            "DIR/unlike_training and, with --max-error, those that are not sure into DIR/unsure.",
+        ),
+    ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Also classify images that appear in the folders later, until Ctrl-C, and add "
+            "their lines to the table. If the table exists, its images are not classified again.",
+        ),
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Classify images, with probabilities.
+
+    The table has the columns path, label, confidence, unlike_training, novelty, and p_CLASS for
+    every class. An image that is unlike all training images (yes) has a novelty above 1, and its
+    probabilities mean little, however high they are; about 5 % of usual images are called unlike
+    too, and more if the model knows fewer than 40 groups. Before p_CLASS, --coverage adds the
+    column possible (classes, separated by |) and --max-error adds kind (sure, ambiguous: between
+    classes, out_of_distribution: unlike all training images) and reason. Unreadable images are left
+    out of the table and listed at the end; the exit code is then 2, or 0 with --on-error skip.
+
+    --sort-into copies and never replaces a file. The copies keep the sub-folders of the images.
+    Where there is another file of the name, a copy is called NAME-2; where there is the same file,
+    nothing is copied. Signs in the name of a class that no folder can have are written as %2F.
+
+    --watch waits for files that are still being written and, after a file could not be read, for a
+    change of it. Ctrl-C ends it with exit code 0 when all lines are written; the same command
+    continues.
+
+    \b
+    Examples:
+      hypervlad predict model.hvlad image.tif
+      hypervlad predict model.hvlad new_images/ -o predictions.csv --max-error 0.05
+      hypervlad predict model.hvlad new_images/ -o predictions.csv
+      hypervlad predict model.hvlad new_images/ --page classified.html --max-error 0.05
+      hypervlad predict model.hvlad "scans/**/*.tif" --on-error skip -o predictions.csv
+      hypervlad predict model.hvlad new_images/ --sort-into sorted/ --max-error 0.05
+      hypervlad predict model.hvlad microscope/ --watch -o predictions.csv
+    """
+    from hypervlad.images import ImageReadError, find_images
+    from hypervlad.reports import predictions_as_bytes, write_classified_page
+    from hypervlad.reports.predictions import prediction_columns
+    from hypervlad.reports.sorting import ImageSorter
+
+    prepare_page(page, output)
+    if output is not None:
+        prepare_file(output)
+    if sort_into is not None:
+        check_folders(sort_into, paths)
+    check_cache(cache, cache_size)
+    if watch:
+        if output is None or page is not None or not all(Path(path).is_dir() for path in paths):
+            raise ValueError(
+                "--watch takes folders and a table: --output CSV, without --page, which is written "
+                "once; give these, or leave out --watch."
+            )
+        classifier = load_classifier(
+            model, weights, device=device, on_error="skip", quiet=True, cache=cache
+        )
+        _watch(classifier, paths, output, coverage, max_error, sort_into, quiet)
+        reduce_cache(cache, cache_size)
+        return
+    files = find_images(paths)
+    # One unreadable file among thousands must not stop the others: it is reported at the end.
+    classifier = load_classifier(
+        model, weights, device=device, on_error="skip", quiet=quiet, cache=cache
+    )
+    found = classifier.classify(files, coverage=coverage, max_error=max_error)
+    found.images.warn()
+    reduce_cache(cache, cache_size)
+    names = [str(files[position]) for position in found.images.positions]
+    classes = list(classifier.classes_)
+    columns = prediction_columns(found, classes)
+    _say_what_is_unlike(quiet, found)
+    table = predictions_as_bytes(names, found.proba, classes, columns=columns)
+    if output is not None:
+        with replace_when_complete(output) as stream:
+            stream.write(table)
+        say(quiet, f"predictions of {counted(len(names), 'image')}: {output}")
+    elif page is None and sort_into is None:
+        echo(table, nl=False)
+    if sort_into is not None:
+        sorter = ImageSorter(sort_into, classes)
+        sorter.add(files, names_of(files, paths), found)
+        _echo_sorted(sort_into, sorter.done)
+    if page is not None:
+        write_classified_page(
+            page,
+            classifier,
+            files,
+            max_error=max_error,
+            predictions=found,
+            title=f"Images classified by {model.name}",
+            max_thumbnails=page_pictures,
+            progress=not quiet,
+        )
+        echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
+    n_bad = len(files) - len(names)
+    if n_bad and on_error is OnError.RAISE:
+        raise ImageReadError(
+            f"{n_bad} of {counted(len(files), 'image')} could not be read (listed in the warning); "
+            "the others "
+            "are classified. Remove or repair them, or accept this with --on-error skip."
+        )
+
+
+def _say_what_is_unlike(quiet: bool, found: Classification) -> None:
+    """Report images that are unlike the training images, and those that are training images."""
+    n_images = len(found.proba)
+    n_unlike, n_known = int(found.unlike_training.sum()), int(found.in_training.sum())
+    if n_unlike:
+        say(
+            quiet,
+            f"{n_unlike} of {counted(n_images, 'image')} {verb(n_unlike, 'is', 'are')} unlike all "
+            "training images: probabilities of such images mean little",
+        )
+    if n_known:
+        are = verb(n_known, "is a training image", "are training images")
+        say(quiet, f"{n_known} of {counted(n_images, 'image')} {are} (the same pixels)")
+
+
+def _echo_sorted(folder: Path, done: SortedImages) -> None:
+    """Report how many images were copied into each folder."""
+    n_images, n_renamed = done.counts.total(), len(done.renamed)
+    listed = ", ".join(f"{name} {n}" for name, n in sorted(done.counts.items()))
+    present = f"; {done.n_present} there before" if done.n_present else ""
+    echo(f"sorted into {folder}: {counted(n_images, 'image')} ({listed}){present}")
+    if n_renamed:
+        echo(
+            f"{counted(n_renamed, 'copy')} with a number in the name, because there is another "
+            f"file of the name, such as {done.renamed[0]}"
+        )
+
+
+def _watch(
+    classifier: MicrographClassifier,
+    folders: Sequence[str],
+    output: Path,
+    coverage: float | None,
+    max_error: float | None,
+    sort_into: Path | None,
+    quiet: bool,
+) -> None:
+    """Classify the images of folders until Ctrl-C."""
+    from hypervlad.files import exclusive_lock
+    from hypervlad.images import SkippedImage
+    from hypervlad.reports.sorting import ImageSorter
+    from hypervlad.reports.watching import GrowingTable, watch_folders
+
+    classifier.check_calibrated(coverage=coverage, max_error=max_error)
+    classes = classifier.classes_.tolist()
+    root = os.path.commonpath([os.path.abspath(folder) for folder in folders])
+    sorter = None if sort_into is None else ImageSorter(sort_into, classes)
+
+    def classify(files: list[Path]) -> Classification:
+        return classifier.classify(files, coverage=coverage, max_error=max_error)
+
+    def classified(files: list[Path], found: Classification) -> None:
+        for position, proba in zip(found.images.positions, found.proba, strict=True):
+            say(quiet, f"{files[position]}: {classes[proba.argmax()]}, {proba.max():.0%}")
+        if sorter is not None:
+            sorter.add(files, relative_names(root, files), found)
+
+    def unreadable(image: SkippedImage) -> None:
+        echo(f"warning: {image.name}: {image.reason.removeprefix(f'{image.name}: ')}", err=True)
+
+    lock = output.with_name(f".{output.name}.lock")
+    with exclusive_lock(lock, output), _stop_on_signals(quiet) as stopped:
+        table = GrowingTable(
+            output, classes, has_sets=coverage is not None, is_judged=max_error is not None
+        )
+        if table.paths:
+            say(quiet, f"{output} has {counted(len(table.paths), 'image')}, which are left out")
+        say(quiet, f"watching {', '.join(folders)}; press Ctrl-C to stop")
+        done = watch_folders(
+            classify, folders, table, stopped, classified=classified, unreadable=unreadable
+        )
+    if not table.is_written:
+        raise PermissionError(f"{output} is open in another program; close it and start again.")
+    echo(f"classified {counted(done.n_classified, 'image')}: {output}")
+    if sorter is not None and sort_into is not None:
+        _echo_sorted(sort_into, sorter.done)
+    if done.unreadable:
+        names = ", ".join(image.name for image in done.unreadable.values())
+        n_bad = counted(len(done.unreadable), "image")
+        echo(f"warning: {n_bad} could not be read: {names}", err=True)
+
+
+@contextlib.contextmanager
+def _stop_on_signals(quiet: bool) -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a request to stop; a second Ctrl-C stops at once."""
+    requests = list[int]()
+
+    def request(number: int, _frame: Any) -> None:
+        if requests:
+            raise KeyboardInterrupt
+        requests.append(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, request) for number in numbers]
+    try:
+        yield lambda: bool(requests)
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

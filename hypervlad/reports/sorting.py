@@ -1,0 +1,176 @@
+"""Copies of classified images, in one folder per class."""
+
+from __future__ import annotations
+
+import filecmp
+import itertools
+import os
+import re
+import secrets
+import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypervlad.classifier import AMBIGUOUS, OUT_OF_DISTRIBUTION, Classification
+from hypervlad.files import move_to_new_name, refuse_link
+from hypervlad.reports.classified_page import kinds_of
+
+UNSURE, UNLIKE_TRAINING = "unsure", "unlike_training"
+_MAX_BYTES = 200  # of a folder's name; file systems allow 255
+# What Windows does not allow, and the sign that begins an escape here. A dot hides a folder.
+_NOT_ALLOWED = re.compile(r'[<>:"/\\|?*%\x00-\x1f\x7f\ud800-\udfff]|\A[. ]|[. ]\Z')
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|\Z)", re.IGNORECASE)
+
+
+@dataclass
+class SortedImages:
+    """Where images were copied to.
+
+    Attributes
+    ----------
+    counts : Counter
+        Number of images in each folder, by its name.
+    n_present : int
+        How many of these were in their folder before, with the same content.
+    renamed : list of Path
+        Copies with a number in their name, because another image has the name.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    n_present: int = 0
+    renamed: list[Path] = field(default_factory=list)
+
+
+class ImageSorter:
+    """Copies images into one folder per class; no file is ever replaced or removed.
+
+    Images that are unlike the training images go to ``unlike_training``, and answers that were
+    judged but are not sure to ``unsure``. A copy is called like its image, in the same sub-folders.
+    Where a file of that name exists, it is kept: if it has the same content it is the copy, and
+    otherwise the copy gets a number, ``name-2.tif``. So a second run changes nothing.
+
+    Parameters
+    ----------
+    folder : path
+        Made if it is missing.
+    classes : sequence of n_classes labels
+        Their folders are called as `folder_names` returns.
+
+    Examples
+    --------
+    >>> ImageSorter("sorted", ["fibre", "a/b"]).folder_of
+    {'fibre': 'fibre', 'a/b': 'a%2Fb'}
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], classes: Sequence[Any]) -> None:
+        self.folder = Path(folder)
+        names = folder_names([str(label) for label in classes])
+        self.folder_of = dict(zip([str(label) for label in classes], names, strict=True))
+        self.done = SortedImages()
+
+    def add(self, files: Sequence[Path], names: Sequence[str], found: Classification) -> None:
+        """Copy images, and count them in ``done``.
+
+        Parameters
+        ----------
+        files : sequence of n Path
+            As they were classified; those that could not be read are not copied.
+        names : sequence of n str
+            Their relative paths, with forward slashes.
+        found : Classification
+
+        Raises
+        ------
+        OSError
+            If a file cannot be copied.
+        """
+        labels = list(self.folder_of)
+        for position, kind, code in zip(
+            found.images.positions, kinds_of(found), found.proba.argmax(axis=1), strict=True
+        ):
+            special = {AMBIGUOUS: UNSURE, OUT_OF_DISTRIBUTION: UNLIKE_TRAINING}
+            chosen = special.get(kind, self.folder_of[labels[code]])
+            self._copy(files[position], chosen, names[position])
+
+    def _copy(self, file: Path, chosen: str, name: str) -> None:
+        below = Path(name)
+        if below.is_absolute() or below.drive or ".." in below.parts:
+            below = Path(below.name)
+        target = self.folder / chosen / below
+        copy, is_new = copy_to_free_name(file, target)
+        self.done.counts[chosen] += 1
+        self.done.n_present += not is_new
+        if copy != target:
+            self.done.renamed.append(copy)
+
+
+def folder_names(classes: Sequence[str]) -> list[str]:
+    """Return a name for the folder of each class that every file system allows.
+
+    Signs that are not allowed are written as in web addresses, ``%2F``; long names are cut. Names
+    that differ in case only, and those of the folders `UNSURE` and `UNLIKE_TRAINING`, get a number.
+
+    Examples
+    --------
+    >>> folder_names(["SEM", "sem", "a/b", "aux", "unsure", ""])
+    ['SEM', 'sem-2', 'a%2Fb', '%61ux', 'unsure-2', 'empty']
+    """
+    taken = {UNSURE, UNLIKE_TRAINING}
+    names = []
+    for label in classes:
+        name = _NOT_ALLOWED.sub(_escaped, label) or "empty"
+        if _DEVICES.match(name):
+            name = f"%{ord(name[0]):02X}{name[1:]}"
+        name = name.encode()[:_MAX_BYTES].decode(errors="ignore").rstrip(". ")
+        numbered = (name if k == 1 else f"{name}-{k}" for k in itertools.count(1))
+        free = next(each for each in numbered if _folded(each) not in taken)
+        taken.add(_folded(free))
+        names.append(free)
+    return names
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass"))
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def copy_to_free_name(file: str | os.PathLike[str], target: Path) -> tuple[Path, bool]:
+    """Copy a file, with its times, to a name that no other file has.
+
+    Parameters
+    ----------
+    file : path
+    target : Path
+        The name if it is free; otherwise a number is added to it.
+
+    Returns
+    -------
+    copy : Path
+    is_new : bool
+        Whether the file was copied: False if one with the same content was there.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.parent / f".{secrets.token_hex(8)}.tmp"
+    for number in itertools.count(1):
+        path = target if number == 1 else target.with_stem(f"{target.stem}-{number}")
+        if os.path.lexists(path):
+            if path.is_file() and filecmp.cmp(file, path, shallow=False):
+                return path, False
+            continue
+        refuse_link(target.parent)
+        try:
+            shutil.copy2(file, draft)
+            move_to_new_name(draft, path)
+        except FileExistsError:  # made just now
+            continue
+        finally:
+            draft.unlink(missing_ok=True)
+        return path, True
+    raise AssertionError("numbers do not end")

@@ -1,0 +1,44 @@
+"""Classifications of images that no model has seen, with chosen probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hypervlad.classifier import Classification, Judgement
+from hypervlad.encoder import EncodedImages
+from hypervlad.images import SkippedImage
+
+
+def classification(
+    proba: Sequence[Sequence[float]],
+    *,
+    unlike: Sequence[int] = (),
+    kinds: Sequence[str] | None = None,
+    skipped: Sequence[tuple[int, Path]] = (),
+) -> Classification:
+    """Return a classification of images, with some rows unlike training, and others skipped."""
+    table = np.array(proba, dtype=np.float64)
+    n_read, n_images = len(table), len(table) + len(skipped)
+    gone = [position for position, _ in skipped]
+    positions = np.array([k for k in range(n_images) if k not in gone], dtype=np.intp)
+    bad = tuple(SkippedImage(k, str(file), f"{file}: damaged") for k, file in skipped)
+    novelty = np.where(np.isin(np.arange(n_read), unlike), 2.0, 0.5)
+    nearest, points = np.zeros((n_read, 1), np.intp), np.zeros((n_read, 2), np.float32)
+    judgement = None
+    if kinds is not None:
+        classes, reasons = np.arange(table.shape[1]), [f"is {kind}" for kind in kinds]
+        judgement = Judgement(
+            classes, table, np.array(kinds), reasons, novelty, nearest, points, 0.9
+        )
+    return Classification(
+        EncodedImages(np.empty((n_read, 0)), positions, (), bad, (), n_images, 0),
+        table,
+        novelty,
+        nearest,
+        np.zeros(n_read, bool),
+        judgement,
+        None,
+    )

@@ -1,0 +1,138 @@
+"""Copies in one folder per class: nothing is replaced, nothing is lost, nothing is copied twice."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from support.classifications import classification
+
+from hypervlad.reports.sorting import (
+    UNLIKE_TRAINING,
+    UNSURE,
+    ImageSorter,
+    copy_to_free_name,
+    folder_names,
+)
+
+CLASSES = ["fibre", "tube"]
+
+
+def write(root: Path, contents: dict[str, str]) -> list[Path]:
+    for name, content in contents.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    return [root / name for name in contents]
+
+
+def tree(root: Path) -> dict[str, str]:
+    """Return the content of every file, hidden ones too."""
+    files = [path for path in root.rglob("*") if path.is_file()]
+    return {path.relative_to(root).as_posix(): path.read_text() for path in files}
+
+
+def test_images_go_to_the_folder_of_their_class(tmp_path: Path) -> None:
+    names = ["a.tif", "day1/a.tif", "day2/b.tif", "bad.tif", "c.tif"]
+    files = write(tmp_path / "new", {name: name for name in names})
+    found = classification(
+        [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [1, 0]], unlike=[2], skipped=[(3, files[3])]
+    )
+    sorter = ImageSorter(tmp_path / "out", CLASSES)
+    sorter.add(files, names, found)
+    expected = {
+        "fibre/a.tif": "a.tif",
+        "tube/day1/a.tif": "day1/a.tif",
+        f"{UNLIKE_TRAINING}/day2/b.tif": "day2/b.tif",
+        "fibre/c.tif": "c.tif",
+    }
+    assert tree(tmp_path / "out") == expected
+    assert sorter.done.counts == {"fibre": 2, "tube": 1, UNLIKE_TRAINING: 1}
+    assert os.stat(files[0]).st_mtime_ns == os.stat(tmp_path / "out/fibre/a.tif").st_mtime_ns
+    again = ImageSorter(tmp_path / "out", CLASSES)
+    again.add(files, names, found)
+    assert tree(tmp_path / "out") == expected
+    assert (again.done.n_present, again.done.renamed) == (4, [])
+
+
+def test_judged_answers_that_are_not_sure_are_apart(tmp_path: Path) -> None:
+    names = ["a.tif", "b.tif", "c.tif"]
+    files = write(tmp_path / "new", dict.fromkeys(names, "x"))
+    kinds = ["sure", "ambiguous", "out_of_distribution"]
+    found = classification([[0.9, 0.1]] * 3, unlike=[2], kinds=kinds)
+    sorter = ImageSorter(tmp_path / "out", CLASSES)
+    sorter.add(files, names, found)
+    assert set(tree(tmp_path / "out")) == {
+        "fibre/a.tif",
+        f"{UNSURE}/b.tif",
+        f"{UNLIKE_TRAINING}/c.tif",
+    }
+
+
+def test_a_file_of_the_same_name_is_kept(tmp_path: Path) -> None:
+    write(tmp_path / "out", {"fibre/a.tif": "of somebody", "fibre/a-2.tif": "another"})
+    (file,) = write(tmp_path, {"a.tif": "new"})
+    for _ in range(2):
+        sorter = ImageSorter(tmp_path / "out", CLASSES)
+        sorter.add([file], ["a.tif"], classification([[1, 0]]))
+    assert tree(tmp_path / "out" / "fibre") == {
+        "a.tif": "of somebody",
+        "a-2.tif": "another",
+        "a-3.tif": "new",
+    }
+    assert sorter.done.n_present == 1
+    assert sorter.done.renamed == [tmp_path / "out" / "fibre" / "a-3.tif"]
+
+
+def test_a_link_or_a_folder_of_the_name_is_kept(tmp_path: Path) -> None:
+    (file,) = write(tmp_path, {"a.tif": "new"})
+    out = tmp_path / "out"
+    (out / "a.tif").mkdir(parents=True)
+    os.symlink(tmp_path / "nowhere", out / "a-2.tif")
+    assert copy_to_free_name(file, out / "a.tif") == (out / "a-3.tif", True)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_name_that_another_program_takes_meanwhile_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file,) = write(tmp_path, {"a.tif": "new"})
+    lexists = os.path.lexists
+
+    def raced(path: Path) -> bool:
+        was = lexists(path)
+        if Path(path).name == "a.tif" and not was:
+            Path(path).write_text("theirs")
+        return was
+
+    monkeypatch.setattr(os.path, "lexists", raced)
+    assert copy_to_free_name(file, tmp_path / "out" / "a.tif")[0].name == "a-2.tif"
+    assert tree(tmp_path / "out") == {"a.tif": "theirs", "a-2.tif": "new"}
+
+
+def test_a_copy_never_leaves_the_folder(tmp_path: Path) -> None:
+    (file,) = write(tmp_path, {"a.tif": "new"})
+    for name in ("../../a.tif", str(tmp_path / "elsewhere" / "a.tif")):
+        ImageSorter(tmp_path / "out", CLASSES).add([file], [name], classification([[1, 0]]))
+    assert tree(tmp_path / "out") == {"fibre/a.tif": "new"}
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@given(st.lists(st.text(max_size=300), unique=True, max_size=8))
+@example(["unsure", "UNSURE", "unlike_training", "unsure-2"])
+@example(["..", ".", "", " ", "a.", "a", "A", "con", "Con.tif", "lpt1", "x" * 400, "é" * 150])
+@example(["e\u0301", "\u00e9", "\ud800", "a/../b", "%2F", "/"])
+def test_names_of_folders_are_valid_and_distinct(classes: list[str]) -> None:
+    names = folder_names(classes)
+    assert len({name.casefold() for name in names}) == len(classes)
+    assert not {UNSURE, UNLIKE_TRAINING} & {name.casefold() for name in names}
+    for name in names:
+        assert name not in ("", ".", "..")
+        assert len(name.encode("utf-8")) <= 220
+        assert not set(name) & set('<>:"/\\|?*\0\n\t')
+        assert name[0] not in ". "
+        assert name[-1] not in ". "
+        assert Counter(Path(name).parts) == {name: 1}
