@@ -17,6 +17,7 @@ from hypervlad.cli.files import (
     prepare_file,
     prepare_page,
     relative_names,
+    say_ignored,
 )
 from hypervlad.cli.messages import echo, plain_errors, say
 from hypervlad.cli.models import check_cache, load_classifier, reduce_cache
@@ -140,6 +141,7 @@ def predict(
     if sort_into is not None:
         check_folders(sort_into, paths)
     check_cache(cache, cache_size)
+    say_ignored(quiet, paths, model, output, page)
     if watch:
         if output is None or page is not None or not all(Path(path).is_dir() for path in paths):
             raise ValueError(
