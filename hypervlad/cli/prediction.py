@@ -72,7 +72,8 @@ def predict(
         typer.Option(
             metavar="HTML",
             help="Page to write, on which images can be sorted, filtered and viewed in any "
-            "browser. It is one file. The table is then not printed.",
+            "browser. It is one file. The table is then not printed. If the images are in "
+            "sub-folders that are all called like classes, these are shown as true labels.",
         ),
     ] = None,
     page_pictures: Annotated[
@@ -184,6 +185,7 @@ def predict(
             files,
             max_error=max_error,
             predictions=found,
+            true_labels=_true_labels(files, paths, classes),
             title=f"Images classified by {model.name}",
             max_thumbnails=page_pictures,
             progress=not quiet,
@@ -196,6 +198,16 @@ def predict(
             "the others "
             "are classified. Remove or repair them, or accept this with --on-error skip."
         )
+
+
+def _true_labels(
+    files: Sequence[Path], paths: Sequence[str], classes: Sequence[Any]
+) -> list[str] | None:
+    """Return the first folder of each image; None unless all of these are called like classes."""
+    folders = [name.split("/")[0] if "/" in name else None for name in names_of(files, paths)]
+    known = {str(label) for label in classes}
+    labels = [folder for folder in folders if folder in known]
+    return labels if len(labels) == len(files) else None
 
 
 def _say_what_is_unlike(quiet: bool, found: Classification) -> None:
