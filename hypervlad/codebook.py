@@ -284,22 +284,26 @@ def learn_codebook(
     n_samples = len(layers[0])
     _check_enough(n_samples, n_codewords)
     hidden = None if verbose else True
-    projections = tuple(
-        _learn_projection(layer, layer_components, scale_layers, random_state)
-        for layer in tqdm(layers, desc="components", unit="layer", disable=hidden)
-    )
     whole = [] if kind == "per_layer" else [slice(None)]
     each = [] if kind == "joint" else [slice(i, i + 1) for i in range(len(layers))]
     learn = _start if start_only else _kmeans
-    codewords = [
-        learn(space, n_codewords, random_state)
-        for space in tqdm(
-            _spaces(projections, layers, [*whole, *each]),
-            desc="codewords",
-            unit="codebook",
-            disable=hidden,
+    # One thread for matrix products. They are small, except for one in each layer's components, and
+    # on a busy machine two threads spent ten times as long waiting for each other. K-means has
+    # threads of its own.
+    with threadpool_limits(1, user_api="blas"):
+        projections = tuple(
+            _learn_projection(layer, layer_components, scale_layers, random_state)
+            for layer in tqdm(layers, desc="components", unit="layer", disable=hidden)
         )
-    ]
+        codewords = [
+            learn(space, n_codewords, random_state)
+            for space in tqdm(
+                _spaces(projections, layers, [*whole, *each]),
+                desc="codewords",
+                unit="codebook",
+                disable=hidden,
+            )
+        ]
     joint = codewords.pop(0) if whole else None
     return Codebook(projections, joint, tuple(codewords))
 
@@ -349,12 +353,9 @@ def _kmeans(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndar
 
 
 def _start(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarray:
-    # One thread, because the products are small. On a busy machine, two threads spent ten times as
-    # long waiting for each other.
-    with threadpool_limits(1, user_api="blas"):
-        codewords, _ = kmeans_plusplus(
-            samples.astype(np.float64), n_codewords, random_state=random_state
-        )
+    codewords, _ = kmeans_plusplus(
+        samples.astype(np.float64), n_codewords, random_state=random_state
+    )
     return np.ascontiguousarray(codewords, np.float32)
 
 

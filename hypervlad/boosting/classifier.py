@@ -21,6 +21,7 @@ from hypervlad.boosting.linear import (
     FloatArray,
     IntArray,
     TrainingRows,
+    blas_threads,
     fit_blocks,
     n_margins,
     prior_margins,
@@ -352,8 +353,9 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         warn_of_small_classes(rows, self.classes_)
         rng = check_random_state(self.random_state)
         fold_seed, holdout_seed, tree_seed = rng.randint(_MAX_SEED, size=3).tolist()
-        margins = self._fit_start(rows, widths, fold_seed)
-        self._fit_trees(rows, margins, holdout_seed, tree_seed)
+        with blas_threads(rows):
+            margins = self._fit_start(rows, widths, fold_seed)
+            self._fit_trees(rows, margins, holdout_seed, tree_seed)
         if self.verbose > 1:
             print(self._summary(len(rows)), file=sys.stderr)
         return self

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,6 +224,7 @@ _LOG_TEMPERATURE_BOUNDS = (np.log(0.05), np.log(50.0))
 # of a strong penalty.
 _LOG_TEMPERATURE_SPREAD = 0.3
 _TINY = np.finfo(np.float64).tiny
+_MAX_PRODUCTS_OF_ONE_THREAD = 1e10  # half a second
 # Directions below 1e-6 of the largest singular value are rounding errors of the Gram matrix.
 _NEGLIGIBLE_EIGENVALUE = 1e-12
 
@@ -387,6 +389,17 @@ def _fit(
 def _thread_pools() -> ThreadpoolController:
     """Return the thread pools of this process. To find them takes longer than a small fit."""
     return ThreadpoolController()
+
+
+def blas_threads(rows: TrainingRows) -> AbstractContextManager[object]:
+    """Use one thread for matrix products and eigenvectors, unless the Gram matrix takes seconds.
+
+    On a busy machine, two threads that wait for each other took ten times as long for a hundred
+    rows.
+    """
+    n_products = len(rows) ** 2 * rows.source.shape[1]
+    limits = 1 if n_products < _MAX_PRODUCTS_OF_ONE_THREAD else None
+    return _thread_pools().limit(limits=limits, user_api="blas")
 
 
 def _decide(model: LogisticRegression, Z: FloatArray) -> FloatArray:

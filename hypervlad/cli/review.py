@@ -329,6 +329,12 @@ def _model_of(queue: object) -> Path:
 
 
 def _print_accuracy(found: Comparison) -> None:
+    if not found.n_labelled:
+        echo(
+            "accuracy: not compared, because the manual labels are corrections of sure answers, "
+            "where the old model was wrong"
+        )
+        return
     if not found.n_compared:
         echo(
             "accuracy: unknown, because none of the "

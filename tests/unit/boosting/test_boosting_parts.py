@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import xgboost
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from hypervlad.boosting import BoostedSoftmaxClassifier, classifier, linear, trees
 from hypervlad.boosting.linear import (
+    TrainingRows,
+    blas_threads,
     block_columns,
     distinct_rows,
     fit_blocks,
@@ -533,3 +536,18 @@ def test_the_classifier_cuts_directions_only_if_requested():
     }
     np.testing.assert_array_equal(fits[None].linear_coef_, fits[30].linear_coef_)
     assert fits[4].score(X, y) < fits[None].score(X, y)
+
+
+@pytest.mark.parametrize(("n_rows", "n_columns", "expected"), [(50, 100, 1), (2000, 5000, 2)])
+def test_small_problems_use_one_thread_for_matrix_products(n_rows, n_columns, expected):
+    rows, source = np.arange(n_rows), np.broadcast_to(np.float32(0), (n_rows, n_columns))
+    with threadpool_limits(2, user_api="blas"):
+        with blas_threads(TrainingRows(source, rows, rows % 2, np.ones(n_rows), rows)):
+            inside = numbers_of_blas_threads()
+        after = numbers_of_blas_threads()
+    assert inside == {expected}
+    assert after == {2}
+
+
+def numbers_of_blas_threads():
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}

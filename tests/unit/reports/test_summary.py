@@ -204,7 +204,7 @@ def test_an_evaluation_also_has_the_figures_without_training_images():
     lines = evaluation_lines(result, new)
     assert lines[0].startswith("accuracy: 60.0 % of 5 images")
     assert lines[1].startswith("balanced accuracy: 37.5 %, the mean of 2 classes")
-    assert lines[2] == "1 of these images are training images (the same pixels)"
+    assert lines[2] == "1 of these images is a training image (the same pixels)"
     assert lines[3].startswith("accuracy without them: 50.0 % of 4 images")
     assert lines[4].startswith("balanced accuracy without them: 33.3 %")
     assert lines[-1] == "classes that the model was not trained on: ghost"
