@@ -128,8 +128,8 @@ def test_true_labels_are_shown_and_counted(
         )
     )
     assert page.data["truth"] == given
-    words = " ".join(page.words.split())
-    assert f"{n_correct} of 5 ({20 * n_correct}.0 %) predicted correctly" in words
+    words = "".join(page.words.split())
+    assert f"{n_correct}of5({20 * n_correct}.0%)predictedcorrectly" in words
     assert "True label" in page.words
     plain = Page(write_classified_page(tmp_path / "plain.html", model, images[:6]))
     assert "truth" not in plain.data
