@@ -340,6 +340,33 @@ def test_a_page_is_written_beside_the_table_or_in_its_place(model, folder, tmp_p
     assert "reasons" not in page_data(html)
 
 
+def test_a_page_shows_the_classes_that_folders_are_called_like(model, folder, tmp_path):
+    page, new = tmp_path / "page.html", tmp_path / "new"
+
+    def truth():
+        run("predict", model, new, "--page", page, "-q")
+        return page_data(page.read_text(encoding="utf-8")).get("truth")
+
+    for name in ("flat", "rings/day 1"):
+        (new / name).mkdir(parents=True)
+        for path in sorted((folder / "rings").iterdir())[:2]:
+            shutil.copy(path, new / name / path.name)
+    assert truth() == ["flat", "flat", "rings", "rings"]
+    run("predict", model, new / "*" / "**" / "*.png", "--page", page, "-q")
+    assert page_data(page.read_text(encoding="utf-8"))["truth"] == [
+        "flat",
+        "flat",
+        "rings",
+        "rings",
+    ]
+    (new / "others").mkdir()
+    shutil.copy(path, new / "others" / "a.png")
+    assert truth() is None, "the folders are not those of classes"
+    shutil.rmtree(new / "others")
+    shutil.copy(path, new / "a.png")
+    assert truth() is None, "an image without a class"
+
+
 def test_a_page_lists_what_cannot_be_read(model, spoilt_folder, tmp_path):
     page = tmp_path / "page.html"
     result = run("predict", model, spoilt_folder, "--page", page, "-q", code=2)
