@@ -139,7 +139,9 @@ class Labels:
             If there are no images, or too many.
         """
         if not 1 <= len(items) <= MAX_LABELS:
-            raise QueueError(f"label 1 to {MAX_LABELS} images at a time; got {len(items)}")
+            raise QueueError(
+                f"label 1 to {counted(MAX_LABELS, 'image')} at a time; got {len(items)}"
+            )
         connection = self.queue.connection
         names = {each.id: each.name for each in self.queue.categories()}
         if category not in names:
