@@ -102,8 +102,9 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         If not given, a :class:`HypercolumnVLAD` with ``codebook="both"``, ``turns=2`` (the network
         runs on each image twice) and ``pooled=True``.
     boosting : BoostedSoftmaxClassifier or other classifier, optional
-        The learner; by default, a :class:`BoostedSoftmaxClassifier`. Any scikit-learn classifier
-        with ``predict_proba`` can be used, but :meth:`save` cannot store another learner.
+        The learner; by default, a :class:`BoostedSoftmaxClassifier`, whose ``class_weight`` and
+        ``prior`` are for rare classes. Any scikit-learn classifier with ``predict_proba`` can be
+        used, but :meth:`save` cannot store another learner.
     calibration_size : float, optional
         The held-out predictions behind :meth:`predict_set`, :meth:`predict_or_reject` and
         :meth:`judge`. None: the learner is fitted five more times, each time without a fold of
@@ -237,6 +238,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self.check_parameters()
         data = LabelledImages.of(check_image_list(images), y, groups, sample_weight)
         encoder, learner, seed = self._unfitted_parts()
+        if isinstance(learner, BoostedSoftmaxClassifier):
+            learner.check_labels(data.labels)  # before images are encoded
         accepted, codes = data.fit_params(learner), data.group_codes()
         train, calibration = calibration_split(data.labels, codes, self.calibration_size, seed)
         train_images = [data.images[i] for i in train]

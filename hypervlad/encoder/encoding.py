@@ -309,8 +309,9 @@ class BatchEncoder:
         for more_sums, more_means in statistics:
             sums = [total + more for total, more in zip(sums, more_sums, strict=True)]
             means = means + more_means
-        parts = [vlad.normalize(part, self.normalize) for part in self.codebook.by_kind(sums)]
-        return torch.cat([*parts, means / self.turns], dim=1).cpu().numpy()
+        blocks = [*self.codebook.by_kind(sums), [(means / self.turns)[:, None]]]
+        parts = [vlad.normalize(block, self.normalize) for block in blocks]
+        return torch.cat(parts, dim=1).cpu().numpy()
 
     def _statistics(
         self, raw: list[torch.Tensor], image_size: Sequence[int], keys: Sequence[str]
@@ -351,7 +352,8 @@ class TorchCodebook:
         """Average each channel of maps (B, h_l, w_l, C_l) over the image: (B, sum of C_l).
 
         Relative to the channel's mean over pixels, in units of its standard deviation, and divided
-        by the root of the number of channels, so that the vector is about as long as one of VLAD.
+        by the root of the number of channels. This is a VLAD of one codeword, the mean hypercolumn,
+        and is normalised like the others.
         """
         parts = [layer.average(m) for layer, m in zip(self.layers, maps, strict=True)]
         means = torch.cat(parts, dim=1)

@@ -114,7 +114,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Steps, in this order: see :func:`hypervlad.vlad.normalize`.
     pooled : bool, default=False
         Append every channel's average over the image, standardised by its mean and standard
-        deviation over pixels. It keeps what VLAD over a few cells loses of the deepest layer.
+        deviation over pixels: a VLAD of one codeword, also normalised. It keeps what VLAD over a
+        few cells loses of the deepest layer, and needs the fewest images to learn from.
     n_samples : int, default=20_000
         Hypercolumns that the codebook is learnt from, of about a thousand images at most. Memory
         is about twice 4 bytes x channels x this (for the default network 0.25 GB). With

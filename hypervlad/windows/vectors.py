@@ -102,12 +102,12 @@ class WindowVectors:
     def join(self, sums: list[torch.Tensor], means: NDArray[np.float32]) -> NDArray[np.float32]:
         """Join the residual sums (n, K, D) of each codebook and the means (n, C) to vectors.
 
-        Sums are normalised as the encoder does it. Means are left out if the encoder pools none.
+        Both are normalised as the encoder does it. Means are left out if the encoder pools none.
         """
         kinds = self._codebook.by_kind(sums)
-        blocks = [vlad.normalize(kind, self._params.normalize).cpu().numpy() for kind in kinds]
         if self._params.pooled:
-            blocks.append(means / np.sqrt(means.shape[1]))
+            kinds.append([torch.from_numpy(means / np.sqrt(means.shape[1]))[:, None]])
+        blocks = [vlad.normalize(kind, self._params.normalize).cpu().numpy() for kind in kinds]
         return np.hstack(blocks)
 
 

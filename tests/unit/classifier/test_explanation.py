@@ -264,11 +264,13 @@ def test_every_place_against_loops() -> None:
         expected = spread_by_loops(cells, grid)
         np.testing.assert_allclose(found.blocks[f"per_layer.{tap}"][0], expected, atol=1e-5)
 
-    n_channels, expected = sum(layer.shape[2] for layer in raw), np.zeros(grid)
-    for p, layer in zip(projections, raw, strict=True):
+    pairs = list(zip(projections, raw, strict=True))
+    means = [((layer - p.mean) / p.std).mean(axis=(0, 1)) for p, layer in pairs]
+    length, expected = np.linalg.norm(np.concatenate(means)), np.zeros(grid)
+    for p, layer in pairs:
         channels = weights[first : first + layer.shape[2]]
         first += layer.shape[2]
-        cells = ((layer - p.mean) / p.std) @ channels / np.sqrt(n_channels)
+        cells = ((layer - p.mean) / p.std) @ channels / length
         expected += spread_by_loops(cells / cells.size, grid)
     assert first == len(weights)
     np.testing.assert_allclose(found.blocks["pooled"][0], expected, atol=1e-5)
