@@ -270,7 +270,13 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         if self.calibration_size is None:
             with _timed(seconds, "learners without a fold"):
                 held_out = cross_predict_calibration(
-                    learner, vectors, data.labels[train], joined, fit_params, seed
+                    learner,
+                    vectors,
+                    data.labels[train],
+                    joined,
+                    fit_params,
+                    seed,
+                    verbose=bool(self.verbose),
                 )
         elif len(calibration):
             held_out = predict_calibration(learner, held.vectors, data.labels[rows], joined)
