@@ -8,7 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from hypervlad.cli.files import check_folders, groups_of, masks_of, names_of, prepare_file
+from hypervlad.cli.files import (
+    check_folders,
+    groups_of,
+    masks_of,
+    names_of,
+    prepare_file,
+    say_ignored,
+)
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import absolute_weights, load_model, reading_options
 from hypervlad.cli.options import (
@@ -151,6 +158,7 @@ def align(
         **reading,
     )
     files = find_images(paths)
+    say_ignored(quiet, paths, method)
     bad = write_alignment(
         output,
         recipe,
@@ -257,6 +265,7 @@ def align_train(
     _check_overwrites_model(output)
     prepare_file(output)
     images, y, codes = _labelled(paths or [], masks, groups)
+    say_ignored(quiet, paths or [], groups, output)
     reading = reading_options(image_page=image_page, channel=channel, remove_banner=remove_banner)
     given = {"backbone": backbone, "weights": absolute_weights(weights)}
     encoder = default_alignment_encoder(

@@ -14,6 +14,7 @@ from hypervlad.cli.files import (
     load_labelled,
     prepare_file,
     relative_names,
+    say_ignored,
 )
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import (
@@ -22,6 +23,7 @@ from hypervlad.cli.models import (
     new_classifier,
     reading_options,
     reduce_cache,
+    rule_or_numbers,
 )
 from hypervlad.cli.options import (
     Backbone,
@@ -29,6 +31,7 @@ from hypervlad.cli.options import (
     CacheSize,
     CalibrationSize,
     Channel,
+    ClassWeight,
     Device,
     Groups,
     ImagePage,
@@ -41,6 +44,7 @@ from hypervlad.cli.options import (
     NCodewords,
     OnError,
     PixelSize,
+    Prior,
     Quiet,
     RemoveBanner,
     Scaling,
@@ -76,6 +80,8 @@ def train(
     device: Device = "auto",
     on_error: Unreadable = OnError.RAISE,
     include_backbone: IncludeBackbone = False,
+    class_weight: ClassWeight = None,
+    prior: Prior = None,
     calibration_size: CalibrationSize = None,
     cache: Cache = None,
     cache_size: CacheSize = None,
@@ -102,6 +108,7 @@ def train(
       hypervlad train labels.csv -o model.hvlad
       hypervlad train images/ -o model.hvlad --report report/
       hypervlad train images/ -o model.hvlad --groups groups.csv --seed 1
+      hypervlad train images/ -o model.hvlad --prior uniform
       hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
     """
     from hypervlad.reports.summary import held_out_lines, training_details
@@ -115,9 +122,15 @@ def train(
         image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
     )
     data = load_labelled(folder, groups)
+    learner = {
+        "class_weight": rule_or_numbers("--class-weight", class_weight),
+        "prior": rule_or_numbers("--prior", prior),
+    }
+    say_ignored(quiet, [folder], groups, output)
     model = new_classifier(
         seed,
         quiet,
+        learner=learner,
         backbone=backbone,
         weights=weights,
         image_size=image_size,
@@ -200,6 +213,7 @@ def explain(
         raise ValueError(f"{output}: the picture is a PNG file; give a name that ends in .png.")
     prepare_file(output)
     files = find_images(paths)
+    say_ignored(quiet, paths, model)
     if len(files) > _MAX_EXPLAINED:
         raise ValueError(
             f"{counted(len(files), 'image')} are too many for one picture; give at most "
@@ -262,6 +276,7 @@ def evaluate(
     check_apart(output, folder)
     check_cache(cache, cache_size)
     data = load_labelled(folder, groups)
+    say_ignored(quiet, [folder], groups, model)
     classifier = load_classifier(
         model, weights, device=device, on_error=on_error.value, quiet=quiet, cache=cache
     )
@@ -336,6 +351,7 @@ def check(
     if other is not None:
         if groups is not None or write_groups is not None:
             raise ValueError("--groups and --write-groups are for one folder; give only one.")
+        say_ignored(quiet, [folder, other])
         compared = compare_image_folders(folder, other, options=options, verbose=not quiet)
         echo(str(compared))
         if not compared.ok:
@@ -343,6 +359,7 @@ def check(
         return
     if write_groups is not None:
         prepare_file(write_groups)
+    say_ignored(quiet, [folder], groups, write_groups)
     report = check_image_folder(folder, groups, options=options, verbose=not quiet)
     echo(str(report))
     if write_groups is not None:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hypervlad.cli.files import check_folders, groups_of, masks_of, names_of, prepare_file
+from hypervlad.cli.files import (
+    check_folders,
+    groups_of,
+    masks_of,
+    names_of,
+    prepare_file,
+    say_ignored,
+)
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import absolute_weights, load_model, reading_options
 from hypervlad.cli.options import (
@@ -145,6 +152,7 @@ def fit(
     rate = next((each for each in (fpr, patch_fpr) if each is not None), 0.05)
     prepare_file(output)
     files = find_images(paths)
+    say_ignored(quiet, paths, groups, output)
     truth = None if masks is None else masks_of(files, masks, paths)
     codes = None if groups is None else groups_of(files, groups, paths)
     reading = reading_options(
@@ -264,6 +272,7 @@ def score(
 
     check_folders(output, paths)
     files = find_images(paths)
+    say_ignored(quiet, paths, model)
     scorer = _load(model, weights, device, threshold)
     _set_tile_size(scorer, tile_size)
     with _hint_at_skipping(on_error):
@@ -318,6 +327,7 @@ def evaluate(
         raise ValueError(f"{output}: the report is one page; give a name that ends in .html.")
     prepare_file(output)
     files = find_images(paths)
+    say_ignored(quiet, paths, model, output)
     truth = masks_of(files, masks, paths)
     scorer = _load(model, weights, device, threshold)
     _set_tile_size(scorer, tile_size)

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hypervlad.cli.classification import print_result
-from hypervlad.cli.files import check_apart, load_labelled, prepare_file, relative_names
+from hypervlad.cli.files import (
+    check_apart,
+    load_labelled,
+    prepare_file,
+    relative_names,
+    say_ignored,
+)
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import load_classifier, new_classifier, reading_options
 from hypervlad.cli.options import (
@@ -95,6 +101,7 @@ def demo(
     if folder is None:
         folder = _synthetic_folder(output, n_images, seed, quiet)
     data = load_labelled(folder, groups)
+    say_ignored(quiet, [folder], groups)
     train_rows, test_rows = holdout_split(
         data.target, data.groups, test_size=_TEST_SIZE, random_state=seed
     )

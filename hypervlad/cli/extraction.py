@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypervlad.cli.files import check_file, prepare_file
+from hypervlad.cli.files import check_file, prepare_file, say_ignored
 from hypervlad.cli.messages import echo, plain_errors, say
 from hypervlad.cli.models import check_cache, load_encoder, reduce_cache
 from hypervlad.cli.options import (
@@ -131,6 +131,7 @@ def extract(
         raise ValueError(f"{folder} is a file; give its folder, and its name with --include.")
     if jobs == 0:
         raise ValueError("--jobs 0: give a number of processes, or -1 for one per core.")
+    say_ignored(quiet, [folder], model, output, skipped)
     encoder = load_encoder(model, weights, device=device, cache=cache)
     if batch_size is not None:
         encoder.set_params(batch_size=batch_size)

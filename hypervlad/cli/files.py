@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hypervlad.cli.messages import say
 from hypervlad.files import check_writable
+from hypervlad.wording import counted
 
 # --- outputs ----------------------------------------------------------------------------------
 
@@ -104,6 +106,30 @@ def load_labelled(source: Path, groups: Path | None) -> Any:
     from hypervlad.datasets import load_image_folder, load_image_table
 
     return (load_image_table if source.is_file() else load_image_folder)(source, groups)
+
+
+def say_ignored(quiet: bool, paths: Iterable[str | Path | None], *used: str | Path | None) -> None:
+    """Report how many files of folders are no images, by kind, and so are ignored.
+
+    Parameters
+    ----------
+    quiet : bool
+    paths : iterable of paths, or of None
+        The folders and patterns of a command.
+    *used : path or None
+        Other files that the command reads.
+    """
+    from hypervlad.images.files import ignored_files
+
+    given = [path for path in paths if path is not None]
+    counts = ignored_files(given, [path for path in used if path is not None])
+    if counts:
+        listed = ", ".join(f"{n:,} {kind}" for kind, n in sorted(counts.items(), key=_most_first))
+        say(quiet, f"ignored {counted(counts.total(), 'file')}: {listed}")
+
+
+def _most_first(count: tuple[str, int]) -> tuple[int, str]:
+    return -count[1], count[0]
 
 
 def names_of(files: Sequence[Path], paths: Sequence[str]) -> list[str]:

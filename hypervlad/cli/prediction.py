@@ -17,6 +17,7 @@ from hypervlad.cli.files import (
     prepare_file,
     prepare_page,
     relative_names,
+    say_ignored,
 )
 from hypervlad.cli.messages import echo, plain_errors, say
 from hypervlad.cli.models import check_cache, load_classifier, reduce_cache
@@ -71,7 +72,8 @@ def predict(
         typer.Option(
             metavar="HTML",
             help="Page to write, on which images can be sorted, filtered and viewed in any "
-            "browser. It is one file. The table is then not printed.",
+            "browser. It is one file. The table is then not printed. If the images are in "
+            "sub-folders that are all called like classes, these are shown as true labels.",
         ),
     ] = None,
     page_pictures: Annotated[
@@ -140,6 +142,7 @@ def predict(
     if sort_into is not None:
         check_folders(sort_into, paths)
     check_cache(cache, cache_size)
+    say_ignored(quiet, paths, model, output, page)
     if watch:
         if output is None or page is not None or not all(Path(path).is_dir() for path in paths):
             raise ValueError(
@@ -182,6 +185,7 @@ def predict(
             files,
             max_error=max_error,
             predictions=found,
+            true_labels=_true_labels(files, paths, classes),
             title=f"Images classified by {model.name}",
             max_thumbnails=page_pictures,
             progress=not quiet,
@@ -194,6 +198,16 @@ def predict(
             "the others "
             "are classified. Remove or repair them, or accept this with --on-error skip."
         )
+
+
+def _true_labels(
+    files: Sequence[Path], paths: Sequence[str], classes: Sequence[Any]
+) -> list[str] | None:
+    """Return the first folder of each image; None unless all of these are called like classes."""
+    folders = [name.split("/")[0] if "/" in name else None for name in names_of(files, paths)]
+    known = {str(label) for label in classes}
+    labels = [folder for folder in folders if folder in known]
+    return labels if len(labels) == len(files) else None
 
 
 def _say_what_is_unlike(quiet: bool, found: Classification) -> None:

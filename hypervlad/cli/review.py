@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypervlad.cli.files import load_labelled, prepare_file
+from hypervlad.cli.files import load_labelled, prepare_file, say_ignored
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import check_cache, load_classifier, reduce_cache
 from hypervlad.cli.options import (
@@ -98,6 +98,7 @@ def start(
     if training is not None and not training.is_dir():
         raise ValueError(f"--training {training}: no such folder")
     files = find_images(paths)
+    say_ignored(quiet, paths, model)
     classifier = load_classifier(
         model, weights, device=device, on_error="skip", quiet=True, cache=cache
     )
@@ -284,6 +285,7 @@ def retrain(
         old.check_calibrated(max_error=float(opened.fact("max_error", "0.05") or 0.05))
         old.encoder = old.encoder_  # options of the command line also apply to the next fit
         data = load_labelled(training, None)
+        say_ignored(quiet, [training], groups)
         material = gather(opened, data, groups=groups, model=old, with_model_labels=model_labels)
         say(
             quiet,
@@ -327,6 +329,12 @@ def _model_of(queue: object) -> Path:
 
 
 def _print_accuracy(found: Comparison) -> None:
+    if not found.n_labelled:
+        echo(
+            "accuracy: not compared, because the manual labels are corrections of sure answers, "
+            "where the old model was wrong"
+        )
+        return
     if not found.n_compared:
         echo(
             "accuracy: unknown, because none of the "

@@ -6,6 +6,7 @@ import fnmatch
 import glob
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,11 +114,63 @@ def _find_one(
 
 
 def _walk(folder: str) -> list[Path]:
+    return [file for file in map(Path, _all_files(folder)) if _is_image_name(file)]
+
+
+def ignored_files(
+    paths: Iterable[str | os.PathLike[str]], used: Iterable[str | os.PathLike[str]] = ()
+) -> Counter[str]:
+    """Count the files in folders, and of patterns, that `find_images` does not find, by kind.
+
+    Parameters
+    ----------
+    paths : iterable of paths
+        As for `find_images`; a file that is given by its name is not ignored.
+    used : iterable of paths
+        Files that are no images and not ignored, such as a table of groups.
+
+    Returns
+    -------
+    Counter
+        Numbers of files by suffix in lower case, ``"without a suffix"``, ``"masks"`` or
+        ``"hidden"``. What is in hidden folders is not counted.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("a.png", "a_mask.png", "b.TXT", "b.txt", "README", ".DS_Store"):
+    ...         pathlib.Path(folder, name).touch()
+    ...     sorted(ignored_files([folder]).items())
+    [('.txt', 2), ('hidden', 1), ('masks', 1), ('without a suffix', 1)]
+    """
+    known = {os.path.abspath(path) for path in used}
+    found: set[str] = set()
+    for path in paths:
+        text = os.fspath(path)
+        if os.path.isdir(text):
+            found.update(map(os.path.abspath, _all_files(text)))
+        elif not os.path.exists(text):
+            found.update(os.path.abspath(f) for f in glob.glob(text, recursive=True))
+    files = (Path(file) for file in found - known)
+    return Counter(_kind(file) for file in files if not _is_image_name(file) and file.is_file())
+
+
+def _kind(file: Path) -> str:
+    """Return the kind of a file that is no image by its name."""
+    if file.name.startswith("."):
+        return "hidden"
+    suffix = file.suffix.lower()
+    return "masks" if suffix in IMAGE_SUFFIXES else suffix or "without a suffix"
+
+
+def _all_files(folder: str) -> list[str]:
+    """Return all files of a folder and its sub-folders, without hidden folders."""
     files = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(parent, name) for name in names]
-    return [file for file in files if _is_image_name(file)]
+        files += [os.path.join(parent, name) for name in names]
+    return files
 
 
 def _matches(path: Path, include: Sequence[str], exclude: Sequence[str]) -> bool:

@@ -29,7 +29,7 @@ from hypervlad.images import SkippedImage, read_image
 from hypervlad.images.files import encode_jpeg
 from hypervlad.images.reading import read_in_order
 from hypervlad.reports.facts import model_facts, versions_text
-from hypervlad.reports.html import asset, percent, printable, render, thousands
+from hypervlad.reports.html import asset, percent, printable, render, share_of, thousands
 from hypervlad.reports.predictions import possible_classes
 from hypervlad.wording import counted
 
@@ -56,6 +56,7 @@ def write_classified_page(
     names: Sequence[str] | None = None,
     max_error: float | None = None,
     predictions: Classification | None = None,
+    true_labels: Sequence[Any] | None = None,
     title: str = "Classified images",
     max_thumbnails: int = MAX_THUMBNAILS,
     progress: bool = False,
@@ -81,6 +82,8 @@ def write_classified_page(
     predictions : Classification, optional
         As returned by `MicrographClassifier.classify` for these images and this `max_error`; they
         are classified if it is not given.
+    true_labels : sequence of n labels, optional
+        None where it is unknown. They are shown, and wrong predictions can be filtered.
     title : str
     max_thumbnails : int, default=10000
         Number of images, the most doubtful ones, with a thumbnail; each takes about 4 kB. Of the
@@ -107,6 +110,11 @@ def write_classified_page(
             f"got {counted(len(images), 'image')} and {counted(len(names), 'name')}; expected as "
             "many."
         )
+    if true_labels is not None and len(true_labels) != len(images):
+        raise ValueError(
+            f"got {counted(len(images), 'image')} and {counted(len(true_labels), 'true label')}; "
+            "expected as many."
+        )
     found = predictions
     if found is None:
         found = model.classify(images, max_error=max_error)
@@ -115,7 +123,8 @@ def write_classified_page(
     read = [images[position] for position in found.images.positions]
     links = [link_to(image, folder) for image in read]
     called = [names[position] for position in found.images.positions]
-    data = page_data(list(model.classes_), model.training_, found, called, links)
+    truth = None if true_labels is None else [true_labels[p] for p in found.images.positions]
+    data = page_data(list(model.classes_), model.training_, found, called, links, truth)
     doubtful = most_doubtful(found, max_thumbnails).tolist()
     jpegs = thumbnails(read, doubtful, _SIDE, model.encoder_.fitted_params_.read_options)
     hidden = None if progress else True  # None: hidden if stderr is no terminal
@@ -126,9 +135,10 @@ def write_classified_page(
         script=asset("classified.js"),
         n_read=len(read),
         n_pictured=len(doubtful),
-        numbers=_numbers(found),
+        numbers=_numbers(found) | _correct(data),
         max_error=max_error,
         is_judged=found.judgement is not None,
+        has_truth="truth" in data,
         class_rows=_class_rows(data),
         image_rows=_image_rows(data),
         # The reasons begin with the name of the image.
@@ -153,6 +163,7 @@ def page_data(
     found: Classification,
     names: Sequence[str],
     links: Sequence[str],
+    truth: Sequence[Any] | None = None,
 ) -> dict[str, Any]:
     """Collect the data of the page's script: plain values, image by image.
 
@@ -165,6 +176,8 @@ def page_data(
         Of m images that could be read.
     names, links : sequence of m str
         Names of the images, and their addresses for a browser ("" if there is none).
+    truth : sequence of m labels or None, optional
+        The true labels of the images, None where one is unknown.
 
     Returns
     -------
@@ -172,7 +185,7 @@ def page_data(
         ``classes``, ``names``, ``links``, ``predicted`` (positions among the classes) and
         ``proba`` (rows, to six digits), ``novelty``, ``nearest`` (rows of ``training``, the names
         and labels of these images), ``kinds`` (without a judgement, whether like the training
-        images); if requested, ``possible`` and ``reasons``.
+        images); if requested, ``possible`` and ``reasons``, and ``truth`` (labels or None).
     """
     rows, places = np.unique(found.nearest, return_inverse=True)
     data: dict[str, Any] = {
@@ -190,6 +203,8 @@ def page_data(
     }
     if found.sets is not None:
         data["possible"] = possible_classes(found.sets, data["classes"])
+    if truth is not None:
+        data["truth"] = [None if label is None else printable(label) for label in truth]
     if found.judgement is not None:
         data["reasons"] = [printable(reason) for reason in found.judgement.reasons]
     return data
@@ -297,6 +312,17 @@ def _numbers(found: Classification) -> dict[str, str]:
     return numbers
 
 
+def _correct(data: dict[str, Any]) -> dict[str, str]:
+    """Count the correct predictions among those of images with a known label."""
+    pairs = [
+        (label, data["classes"][code])
+        for label, code in zip(data.get("truth", ()), data["predicted"], strict=False)
+        if label is not None
+    ]
+    n_correct = sum(label == predicted for label, predicted in pairs)
+    return {"predicted correctly": share_of(n_correct, len(pairs))} if pairs else {}
+
+
 def _class_rows(data: dict[str, Any]) -> list[tuple[str, int]]:
     counts = np.bincount(data["predicted"], minlength=len(data["classes"])).tolist()
     return list(zip(data["classes"], counts, strict=True))
@@ -309,6 +335,8 @@ def _image_rows(data: dict[str, Any]) -> list[list[str]]:
         [percent(max(row)) for row in data["proba"]],
     ]
     columns.append([_KINDS[kind] for kind in data["kinds"]])
+    if "truth" in data:
+        columns.append(["" if label is None else label for label in data["truth"]])
     if "reasons" in data:
         columns.append(data["reasons"])
     return [list(row) for row in zip(*columns, strict=True)]

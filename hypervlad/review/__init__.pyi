@@ -1,10 +1,12 @@
 from .creation import NewQueue, start_queue
 from .export import export_labels
+from .labels import Labels
 from .ranking import informativeness, rank
 from .records import QueueError
 from .store import Queue
 
 __all__ = [
+    "Labels",
     "NewQueue",
     "Queue",
     "QueueError",

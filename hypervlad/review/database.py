@@ -13,9 +13,8 @@ from typing import Any
 
 from hypervlad.files import move_to_new_name, refuse_links
 from hypervlad.review.records import Entry, LabelledImage, QueueError, TrainingImage
-from hypervlad.strict_json import parse_json
 
-VERSION = 2
+VERSION = 3
 APPLICATION = 0x48564C51  # "HVLQ", in the file's header
 FILE = "queue.sqlite"
 _FILES = (FILE, f"{FILE}-wal", f"{FILE}-shm")  # SQLite would create the target of a link
@@ -40,6 +39,8 @@ CREATE TABLE items (
     place INTEGER,
     kind TEXT NOT NULL,
     scores TEXT NOT NULL,
+    predicted INTEGER NOT NULL REFERENCES categories,
+    confidence REAL NOT NULL,
     reason TEXT NOT NULL,
     novelty REAL NOT NULL,
     nearest TEXT NOT NULL,
@@ -57,7 +58,7 @@ CREATE TABLE events (
     click TEXT NOT NULL UNIQUE,
     client TEXT NOT NULL,
     time REAL NOT NULL,
-    what TEXT NOT NULL CHECK (what IN ('label', 'skip', 'undo', 'again')),
+    what TEXT NOT NULL CHECK (what IN ('label', 'skip', 'undo', 'again', 'correct')),
     item INTEGER REFERENCES items,
     category INTEGER REFERENCES categories,
     outcome TEXT NOT NULL CHECK (outcome IN ('kept', 'late', 'nothing')),
@@ -65,6 +66,14 @@ CREATE TABLE events (
     undone_by INTEGER REFERENCES events
 );
 CREATE INDEX events_of_client ON events (client, number);
+CREATE TABLE corrected (
+    event INTEGER NOT NULL REFERENCES events,
+    item INTEGER NOT NULL REFERENCES items,
+    state TEXT NOT NULL,
+    category INTEGER REFERENCES categories,
+    previous INTEGER REFERENCES events,
+    PRIMARY KEY (event, item)
+) WITHOUT ROWID;
 """
 
 
@@ -258,8 +267,8 @@ def make_queue(
         _write_training(connection, training)
         category_ids = _add_categories(connection, classes)
         connection.executemany(
-            "INSERT INTO items (path, name, place, kind, scores, reason, novelty, nearest) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO items (path, name, place, kind, scores, predicted, confidence, reason, "
+            "novelty, nearest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 (
                     os.fsencode(entry.path),
@@ -304,7 +313,8 @@ def update_queue(
         category_ids = _add_categories(connection, classes)
         connection.executemany(
             "UPDATE items SET place = COALESCE(?, CASE state WHEN 'skipped' THEN place END), "
-            "kind = ?, scores = ?, reason = ?, novelty = ?, nearest = ? "
+            "kind = ?, scores = ?, predicted = ?, confidence = ?, reason = ?, novelty = ?, "
+            "nearest = ? "
             "WHERE path = ? AND state != 'labelled'",
             ((*_entry_values(entry, category_ids), os.fsencode(entry.path)) for entry in entries),
         )
@@ -326,14 +336,13 @@ def read_queue(connection: sqlite3.Connection) -> list[LabelledImage]:
     found = []
     for row in rows:
         with reporting_damage(row["id"]):
-            (predicted, share), *_ = parse_json(row["scores"])
             found.append(
                 LabelledImage(
                     item=row["id"],
                     name=os.fsdecode(row["name"]),
                     path=Path(os.fsdecode(row["path"])),
-                    predicted=names[predicted],
-                    confidence=float(share),
+                    predicted=names[row["predicted"]],
+                    confidence=float(row["confidence"]),
                     doubtful=row["place"] is not None,
                     label=row["label"],
                     skipped=row["state"] == "skipped",
@@ -363,6 +372,7 @@ def _entry_values(entry: Entry, category_ids: dict[str, int]) -> tuple[object, .
         entry.place,
         entry.kind,
         json.dumps(scores),
+        *scores[0],
         entry.reason,
         entry.novelty,
         json.dumps(entry.nearest),

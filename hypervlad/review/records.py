@@ -90,6 +90,71 @@ class LabelledImage:
 
 
 @dataclass(frozen=True)
+class GivenLabel:
+    """The label of an image, by the model or by a person, as the page of labels shows it.
+
+    Attributes
+    ----------
+    id : int
+    name : str
+    category : int
+        The label: that of a person if there is one, otherwise the model's.
+    predicted : int
+        Category predicted by the model.
+    confidence : float
+        Of the prediction.
+    by : {"model", "person"}
+    event : int or None
+        The last event of the image; None if there was none.
+    time : float or None
+        Of that event, in seconds since 1970.
+    """
+
+    id: int
+    name: str
+    category: int
+    predicted: int
+    confidence: float
+    by: Literal["model", "person"]
+    event: int | None
+    time: float | None
+
+
+@dataclass(frozen=True)
+class LabelPage:
+    """Some of the labelled images of a queue.
+
+    Attributes
+    ----------
+    labels : list of GivenLabel
+    total : int
+        Number of images with the requested label and source.
+    counts : list of (int, int)
+        Categories with their numbers of images from the requested source.
+    """
+
+    labels: list[GivenLabel]
+    total: int
+    counts: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Correction:
+    """The result of changing labels, or of undoing that.
+
+    Attributes
+    ----------
+    outcome : {"kept", "late", "nothing"}
+        "kept": at least one label was changed.
+    message : str
+        What was changed, and what was not.
+    """
+
+    outcome: Outcome
+    message: str
+
+
+@dataclass(frozen=True)
 class Category:
     """A category of images; `origin` is "model" or "person"."""
 

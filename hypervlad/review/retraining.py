@@ -43,7 +43,8 @@ class Material:
     groups : ndarray of shape (n,), or None
     by_person : ndarray of bool, shape (n,)
     predicted : list of n str or None
-        The prediction in the queue for an image that a person labelled.
+        The prediction in the queue for an uncertain image that a person labelled. None for other
+        images, also for sure ones that a person corrected: the old model was wrong on all of these.
     """
 
     images: list[str]
@@ -60,7 +61,7 @@ class Comparison:
     Attributes
     ----------
     n_labelled : int
-        Images that people labelled.
+        Images that people labelled, without sure ones that they corrected.
     n_compared : int
         Those that could be held out: the others were needed to train their category.
     before, after : float
@@ -140,7 +141,7 @@ def gather(
     by_person = np.zeros(len(labels), dtype=bool)
     by_person[len(labels) - len(by_people) :] = True
     predicted: list[str | None] = [None] * (len(labels) - len(by_people))
-    predicted += [image.predicted for image in by_people]
+    predicted += [image.predicted if image.doubtful else None for image in by_people]
     images = [*of_training, *(str(image.path) for image in added)]
     return Material(images, np.array(labels), names, by_person, predicted)
 
@@ -181,13 +182,14 @@ def compare(
     Comparison
     """
     answers = held_out_labels(model, material)
-    tested = np.array([answer is not None for answer in answers]) & material.by_person
+    asked = np.array([label is not None for label in material.predicted])
+    tested = np.array([answer is not None for answer in answers]) & asked
     truth = material.labels[tested].tolist()
     before = [material.predicted[row] for row in np.flatnonzero(tested)]
     after = [answers[row] for row in np.flatnonzero(tested)]
     known = {str(label) for label in old_classes}
     return Comparison(
-        n_labelled=int(material.by_person.sum()),
+        n_labelled=int(asked.sum()),
         n_compared=len(truth),
         before=_accuracy(before, truth),
         after=_accuracy(after, truth),

@@ -31,6 +31,7 @@ from werkzeug.routing import IntegerConverter
 
 from hypervlad.images import ImageReadError
 from hypervlad.reports.html import printable
+from hypervlad.review.labels import Labels
 from hypervlad.review.previews import SCREEN, THUMBNAIL, WHOLE, BusyError, Previews
 from hypervlad.review.records import Answer, QueueError, UnknownError
 from hypervlad.review.store import Queue
@@ -41,8 +42,11 @@ _PAGE = Path(__file__).parent / "page"
 # Declared here: the type that Windows gives ".js" depends on installed software.
 _CONTENT_TYPES = {
     "index.html": "text/html",
+    "labels.html": "text/html",
     "page.css": "text/css",
+    "shared.js": "text/javascript",
     "page.js": "text/javascript",
+    "labels.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
 _N_THREADS = 8
@@ -78,6 +82,7 @@ def make_app(queue: Queue, token: str, port: int) -> Flask:
     _add_files(app)
     _add_previews(app, queue, Previews())
     _add_clicks(app, queue)
+    _add_labels(app, Labels(queue))
     return app
 
 
@@ -201,6 +206,10 @@ def _add_previews(app: Flask, queue: Queue, previews: Previews) -> None:
     def image(token: str, item: int) -> Response:
         return picture(queue.path_of(item), SCREEN)
 
+    @app.get("/<token>/small/<number:item>")
+    def small(token: str, item: int) -> Response:
+        return picture(queue.path_of(item), THUMBNAIL)
+
     @app.get("/<token>/whole/<number:item>")
     def whole(token: str, item: int) -> Response:
         return picture(queue.path_of(item), WHOLE)
@@ -228,7 +237,8 @@ def _printable(value: Any) -> Any:
 def _add_clicks(app: Flask, queue: Queue) -> None:
     def answered(answer: Answer) -> Response:
         categories = [asdict(category) for category in queue.categories()]
-        return jsonify(asdict(answer) | {"categories": categories})
+        facts = {"categories": categories, "lease": queue.lease}
+        return jsonify(asdict(answer) | facts)
 
     @app.post("/<token>/next")
     def next_items(token: str) -> Response:
@@ -260,6 +270,34 @@ def _add_clicks(app: Flask, queue: Queue) -> None:
     def release(token: str) -> Response:
         queue.release(**body_of(request, {"client": str}))
         return jsonify({})
+
+
+def _add_labels(app: Flask, labels: Labels) -> None:
+    @app.post("/<token>/labels")
+    def label_page(token: str) -> Response:
+        fields = {"category": int, "source": str, "order": str, "start": int, "n": int}
+        found = labels.page(**body_of(request, fields))
+        categories = [asdict(category) for category in labels.queue.categories()]
+        return jsonify(asdict(found) | {"categories": categories})
+
+    @app.post("/<token>/correct")
+    def correct(token: str) -> Response:
+        fields = {"client": str, "click": str, "items": list, "category": int}
+        body = body_of(request, fields)
+        return jsonify(asdict(labels.correct(**body | {"items": _items_of(body["items"])})))
+
+    @app.post("/<token>/restore")
+    def restore(token: str) -> Response:
+        return jsonify(asdict(labels.undo(**body_of(request, {"client": str, "click": str}))))
+
+
+def _items_of(pairs: list[Any]) -> dict[int, int | None]:
+    """Return images and their last events from pairs of whole numbers, or of one and null."""
+    for pair in pairs:
+        kinds = tuple(map(type, pair)) if isinstance(pair, list) else ()
+        if kinds not in ((int, int), (int, type(None))):
+            raise RefusedError(400, "expected items to be pairs of an image and its last event")
+    return dict(pairs)
 
 
 def _with_headers(response: Response) -> Response:

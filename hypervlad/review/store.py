@@ -10,34 +10,25 @@ import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from hypervlad.review.database import connect, read_queue, reporting_damage, transaction
+from hypervlad.review.events import ClickResult, earlier_result, log_event
 from hypervlad.review.records import (
     Answer,
     Category,
     Item,
     LabelledImage,
     Neighbour,
-    Outcome,
     Progress,
     QueueError,
     UnknownError,
 )
 from hypervlad.strict_json import parse_json
 
-LEASE = 90.0  # seconds that an image stays with a window that sends nothing
+LEASE = 12.0  # seconds that an image stays with a window that sends nothing
 _MAX_NAME_LENGTH = 80
 _MAX_CATEGORIES = 500
 _MAX_LEASED = 32
-
-
-class ClickResult(NamedTuple):
-    """The outcome of a click in a word and in a sentence, and the image that was clicked."""
-
-    outcome: Outcome
-    message: str
-    item: int | None
 
 
 _ITEM = "SELECT id, name, kind, reason, novelty, scores, nearest FROM items"
@@ -55,8 +46,9 @@ class Queue:
     ----------
     folder : path
         Created by `hypervlad.review.start_queue`.
-    lease : float, default=90
-        Seconds that an image stays with a window that sends nothing.
+    lease : float, default=12
+        Seconds that an image stays with a window that sends nothing. The page learns them with
+        every answer, and sends something three times as often.
     clock : callable, default=time.time
         Seconds; the same in all processes.
 
@@ -73,7 +65,7 @@ class Queue:
         lease: float = LEASE,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.folder, self.lease, self._clock = Path(folder), lease, clock
+        self.folder, self.lease, self.now = Path(folder), lease, clock
         self._own = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
@@ -189,16 +181,16 @@ class Queue:
     def undo(self, client: str, click: str, want: int = 0) -> Answer:
         """Undo a window's last label or skip that took effect; the window gets the image again."""
         with transaction(self.connection):
-            result = self._earlier_result(click) or self._undo_last(client, click)
+            result = earlier_result(self.connection, click) or self._undo_last(client, click)
             return self._answer(client, want, result)
 
     def again(self, client: str, click: str, want: int = 0) -> Answer:
         """Return all skipped images to the queue."""
         with transaction(self.connection):
-            result = self._earlier_result(click)
+            result = earlier_result(self.connection, click)
             if result is None:
                 result = ClickResult("kept", "", None)
-                number = self._log(client, click, "again", result)
+                number = log_event(self.connection, self.now(), client, click, "again", result)
                 self.connection.execute(
                     "UPDATE items SET state = 'open', event = ? WHERE state = 'skipped'", [number]
                 )
@@ -247,7 +239,7 @@ class Queue:
         (elsewhere,) = self.connection.execute(
             "SELECT COUNT(*) FROM items WHERE client IS NOT NULL AND client != ? "
             "AND leased_until >= ? AND +state = 'open' AND +place IS NOT NULL",
-            [client, self._clock()],
+            [client, self.now()],
         ).fetchone()
         by_model = counts.get("open", 0) - waiting
         return Progress(
@@ -258,7 +250,7 @@ class Queue:
         """Log a label (or a skip, without category), which takes effect if it is the first."""
         connection = self.connection
         with transaction(connection):
-            result = self._earlier_result(click)
+            result = earlier_result(self.connection, click)
             if result is None:
                 what, state = ("skip", "skipped") if category is None else ("label", "labelled")
                 is_late = _row_of(connection, "items", item)["state"] == "labelled"
@@ -267,7 +259,9 @@ class Queue:
                     if is_late
                     else ClickResult("kept", "", item)
                 )
-                number = self._log(client, click, what, result, category)
+                number = log_event(
+                    self.connection, self.now(), client, click, what, result, category
+                )
                 if not is_late:
                     connection.execute(
                         "UPDATE items SET state = ?, category = ?, event = ?, client = NULL, "
@@ -286,7 +280,7 @@ class Queue:
         ).fetchone()
         if last is None:
             result = ClickResult("nothing", "there is nothing to undo in this window", None)
-            self._log(client, click, "undo", result)
+            log_event(self.connection, self.now(), client, click, "undo", result)
             return result
         if _row_of(connection, "items", last["item"])["event"] == last["number"]:
             result = ClickResult("kept", "", last["item"])
@@ -294,7 +288,7 @@ class Queue:
             result = ClickResult(
                 "late", "the image has been changed since and stays as it is", last["item"]
             )
-        number = self._log(client, click, "undo", result)
+        number = log_event(self.connection, self.now(), client, click, "undo", result)
         connection.execute(
             "UPDATE events SET undone_by = ? WHERE number = ?", [number, last["number"]]
         )
@@ -302,33 +296,9 @@ class Queue:
             connection.execute(
                 "UPDATE items SET state = 'open', category = NULL, event = ?, client = ?, "
                 "leased_until = ? WHERE id = ?",
-                [number, client, self._clock() + self.lease, last["item"]],
+                [number, client, self.now() + self.lease, last["item"]],
             )
         return result
-
-    def _log(
-        self,
-        client: str,
-        click: str,
-        what: str,
-        result: ClickResult,
-        category: int | None = None,
-    ) -> int:
-        outcome, message, item = result
-        cursor = self.connection.execute(
-            "INSERT INTO events (click, client, time, what, item, category, outcome, message) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [click, client, self._clock(), what, item, category, outcome, message],
-        )
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
-
-    def _earlier_result(self, click: str) -> ClickResult | None:
-        """Return the result of a click that is sent again, because its answer was lost."""
-        row = self.connection.execute(
-            "SELECT outcome, message, item FROM events WHERE click = ?", [click]
-        ).fetchone()
-        return None if row is None else ClickResult(row["outcome"], row["message"], row["item"])
 
     def _late_message(self, item: int) -> str:
         (name,) = self.connection.execute(
@@ -344,7 +314,7 @@ class Queue:
 
     def _lease(self, client: str, want: int) -> list[Item]:
         """Renew a window's leases, lease images up to `want` in all, and return all of them."""
-        connection, now = self.connection, self._clock()
+        connection, now = self.connection, self.now()
         mine = (
             "client = ? AND +state = 'open' AND +place IS NOT NULL"  # "+": use the client's index
         )

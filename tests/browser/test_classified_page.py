@@ -42,7 +42,13 @@ class Sheet:
     """A page in the browser, and what it was made of."""
 
     def __init__(
-        self, browser: Any, model: MicrographClassifier, path: Path, n: int, judged: bool = True
+        self,
+        browser: Any,
+        model: MicrographClassifier,
+        path: Path,
+        n: int,
+        judged: bool = True,
+        truth: list[str | None] | None = None,
     ) -> None:
         self.browser = browser
         rng = np.random.default_rng(1)
@@ -62,6 +68,7 @@ class Sheet:
             [images[k] for k in picked] + [np.eye(3)],
             names=[*self.names, "bad.tif"],
             max_error=0.75 if judged else None,
+            true_labels=None if truth is None else [*truth, None],
             predictions=Classification(
                 EncodedImages(np.empty((n, 0)), np.arange(n), (), (bad,), (), n + 1, 0),
                 self.judged.proba,
@@ -191,6 +198,36 @@ def test_filters_leave_what_fits_and_count_it(many: Sheet) -> None:
     assert many.shown == [49, *range(490, 499)]
     many.write("text", "nowhere")
     many.until(lambda: many.find("#nothing").is_displayed())
+
+
+def test_wrong_predictions_are_filtered(
+    browser: Any, model: MicrographClassifier, tmp_path: Path
+) -> None:
+    classes = [str(label) for label in model.classes_]
+    truth = [None, None, "<b>new</b>", *(classes * 10)[:37]]
+    sheet = Sheet(browser, model, tmp_path / "page.html", 40, truth=truth)
+    wrong = [k for k in range(2, 40) if truth[k] != sheet.labels[k]]
+    right = [k for k in range(2, 40) if truth[k] == sheet.labels[k]]
+    assert wrong
+    assert right
+    assert sheet.counted("truths") == [len(right), len(wrong), 2]
+    assert f"{len(right)} of 38" in sheet.find("main").text
+    sheet.click("truths", "predicted wrongly")
+    assert set(sheet.shown) == set(wrong)
+    assert sheet.text("status") == f"{len(wrong)} of 40 images"
+    shown = [card.text for card in browser.find_elements(By.CSS_SELECTOR, ".card .truth")]
+    assert shown == [f"true label: {truth[k]}" for k in sheet.shown]
+    sheet.picture("true-labels")
+    browser.find_elements(By.CSS_SELECTOR, ".card")[0].click()
+    text = sheet.text("details-truth")
+    assert text == f"True label: {truth[sheet.shown[0]]} (predicted wrongly)."
+    sheet.picture("true-label")
+    sheet.find("#close").click()
+    sheet.click("truths", "unknown")
+    assert set(sheet.shown) == {0, 1, *wrong}
+    sheet.find("#clear").click()
+    assert len(sheet.shown) == 40
+    assert not browser.get_log("browser")
 
 
 def test_a_bar_of_the_histogram_is_a_range(many: Sheet) -> None:

@@ -5,7 +5,7 @@ Set ``HYPERVLAD_SCREENSHOTS`` to a folder, to get screenshots of the page there.
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from support.review_queues import Served, write_picture
+from support.review_windows import Page
 
 from hypervlad.review import Queue
 
 pytest.importorskip("selenium", reason="selenium is not installed")
-from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -25,15 +25,11 @@ from selenium.webdriver.support.ui import WebDriverWait
 pytestmark = pytest.mark.slow
 
 
-class Window:
+class Window(Page):
     """A window of the browser that shows the page."""
 
-    def __init__(self, browser: Any, link: str) -> None:
-        self.browser = browser
-        browser.switch_to.new_window("tab")
-        self.handle = browser.current_window_handle
-        browser.get(link)
-        self.until(lambda: self.name or not self.hidden("done"))
+    def opened(self) -> bool:
+        return bool(self.name) or not self.hidden("done")
 
     @property
     def name(self) -> str:
@@ -59,39 +55,6 @@ class Window:
         self.press(key)
         self.until(lambda: self.name != before)
         return before
-
-    def front(self) -> None:
-        if self.browser.current_window_handle != self.handle:
-            self.browser.switch_to.window(self.handle)
-
-    def find(self, name: str, how: str = By.ID) -> Any:
-        self.front()
-        return self.browser.find_element(how, name)
-
-    def text(self, name: str) -> str:
-        return self.find(name).text
-
-    def hidden(self, name: str) -> bool:
-        return not self.find(name).is_displayed()
-
-    def until(self, true: Callable[[], Any], seconds: float = 20) -> None:
-        self.front()
-        # What is looked at may be replaced at any moment, such as one picture by a larger one.
-        wait = WebDriverWait(self.browser, seconds, 0.02, [StaleElementReferenceException])
-        wait.until(lambda _: true())
-
-    def picture(self, name: str) -> None:
-        """Save a screenshot of the page if requested."""
-        folder = os.environ.get("HYPERVLAD_SCREENSHOTS")
-        if folder:
-            self.front()
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            self.browser.save_screenshot(str(Path(folder, f"{name}.png")))
-
-    def close(self) -> None:
-        self.front()
-        self.browser.close()
-        self.browser.switch_to.window(self.browser.window_handles[0])
 
 
 @pytest.fixture
@@ -235,6 +198,42 @@ def test_the_last_images_in_another_window_come_back_when_it_is_closed(
     second.until(lambda: "open in another window" in second.text("done-text"))
     first.close()
     second.until(lambda: second.name == "new/000.png")
+
+
+def test_the_images_of_a_killed_window_come_back_within_20_seconds(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    """A window that says nothing more, not even that it is closed."""
+    folder = make(3, pictures=True)
+    link = served(folder).link
+    first, second = open_window(link), open_window(link)
+    second.until(lambda: "open in another window" in second.text("done-text"))
+    first.until(first.ready)
+    first.browser.execute_script("window.fetch = () => new Promise(() => {});")  # no network
+    killed = time.monotonic()
+    second.until(lambda: second.name == "new/000.png", 30)
+    assert time.monotonic() - killed < 20
+
+
+def test_a_window_keeps_its_images_while_a_category_is_typed(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_window: Callable[[str], Window],
+) -> None:
+    folder = make(3, pictures=True)
+    window = open_window(served(folder).link)
+    window.press("n")
+    queue = Queue(folder)
+    try:
+        end = time.monotonic() + 1.5 * queue.lease
+        while time.monotonic() < end:
+            assert queue.progress("another").elsewhere == 3
+            time.sleep(0.5)
+    finally:
+        queue.close()
+    assert window.name == "new/000.png"
 
 
 def test_a_page_loaded_again_can_undo_and_its_copy_is_another_window(

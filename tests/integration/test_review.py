@@ -23,7 +23,7 @@ from hypervlad.backbones import build_network
 from hypervlad.classifier import Judgement, TrainingImages
 from hypervlad.cli import app
 from hypervlad.datasets import load_image_folder
-from hypervlad.review import Queue, QueueError, start_queue
+from hypervlad.review import Labels, Queue, QueueError, start_queue
 from hypervlad.review.creation import entries_of, judge_images, training_images
 from hypervlad.review.retraining import (
     compare,
@@ -453,6 +453,35 @@ def test_answers_are_held_out_by_group(
     row = int(np.flatnonzero(new.held_out_.rows == of_first)[0])
     said = new.classes_[new.held_out_.proba[row].argmax()]
     assert held_out_labels(new, material)[of_first] == said
+
+
+def test_corrected_sure_answers_are_learnt_but_not_compared(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
+    """The old model was wrong on all of them, so that a comparison would favour any new model."""
+    model = hypervlad.load(place.model)
+    folder = tmp_path / "q"
+    start_queue(model, sorted(place.new.iterdir()), folder, max_error=0.4, model_file=place.model)
+    queue = Queue(folder)
+    sure = Labels(queue).page(order="most_sure").labels
+    assert len(sure) >= 4
+    chosen = {label.id: label.event for label in sure[:4]}
+    category = queue.add_category("onion").id
+    Labels(queue).correct("window-1", "click-1", chosen, category)
+    material = gather(queue, load_image_folder(place.images))
+    assert material.labels[-4:].tolist() == ["onion"] * 4
+    assert material.by_person.sum() == 4
+    assert set(material.predicted) == {None}
+    new = refit(model, material)
+    found = compare(new, model.classes_.tolist(), material)
+    assert (found.n_labelled, found.n_compared) == (0, 0)
+    assert found.new_categories == ["onion"]
+    queue.close()
+    arguments = ["retrain", folder, "--training", place.images, "-o", tmp_path / "new.hvlad", "-q"]
+    assert "accuracy: not compared, because" in run(*arguments).stdout
+    queue = Queue(folder)
+    assert [image.label for image in queue.images() if image.item in chosen] == ["onion"] * 4
+    queue.close()
 
 
 def test_a_training_image_that_a_person_labelled_counts_once(

@@ -19,9 +19,8 @@ PLURALS = re.compile(
     r"^ (other |more |synthetic |uncertain |manually labelled )?"
     r"(images|groups|files|masks|regions|pages|entries|classes|lines)\b|\((s|es)\)(?!\w)"
 )
-# Never one: a constant, a kind of file, or a state that no model of one class can have.
+# Never one: a kind of file, or a state that no model of one class can have.
 ALLOWED = {
-    "{_MIN_IMAGES} images",
     "{kind} files need",
     "{n_classes} classes",
     "{self.n_classes} classes",
@@ -34,12 +33,17 @@ ALLOWED = {
 
 
 def plurals_after_numbers(source: str) -> list[str]:
-    """Return the places in f-strings where a plural follows a value that is not `counted`."""
+    """Return the places in f-strings where a plural follows a value that is not `counted`.
+
+    Constants, whose names are in capitals, are not 1.
+    """
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.JoinedStr):
             for value, after in zip(node.values, node.values[1:], strict=False):
-                is_value = isinstance(value, ast.FormattedValue)
+                is_value = isinstance(value, ast.FormattedValue) and not (
+                    isinstance(value.value, ast.Name) and value.value.id.isupper()
+                )
                 if is_value and isinstance(after, ast.Constant) and PLURALS.search(after.value):
                     found.append(f"{{{ast.unparse(value.value)}}}{after.value}")
     return found
@@ -50,6 +54,7 @@ def test_the_search_finds_plurals_after_numbers() -> None:
         "{n} images of ",
         "{m} groups",
     ]
+    assert plurals_after_numbers("f'{_MAX} images'") == []
     assert plurals_after_numbers("f'{n} image(s) left'") == ["{n} image(s) left"]
     assert plurals_after_numbers("f\"{counted(n, 'image')} of {m} pixels\"") == []
 

@@ -20,9 +20,15 @@ const folded = data.names.map((name) => name.toLowerCase());
 const isJudged = Boolean(data.reasons);
 const KINDS = isJudged
   ? ["sure", "ambiguous", "out_of_distribution"] : ["like_training", "out_of_distribution"];
+const TRUTH_TEXTS = { correct: "predicted correctly", wrong: "predicted wrongly", unknown: "unknown" };
+const truths = (data.truth || []).map((label, image) => {
+  if (label === null) return "unknown";
+  return label === data.classes[data.predicted[image]] ? "correct" : "wrong";
+});
+const TRUTHS = Object.keys(TRUTH_TEXTS).filter((name) => truths.includes(name));
 const byName = new Intl.Collator("en", { numeric: true }).compare;
 
-const filter = { text: "", classes: new Set(), kinds: new Set(), low: 0, high: 100 };
+const filter = { text: "", classes: new Set(), kinds: new Set(), truths: new Set(), low: 0, high: 100 };
 let found = []; // images that fit the filter, in order
 let first = 0; // of those drawn
 let opened = null; // place, in what was found, of the image whose details are shown
@@ -33,6 +39,7 @@ const tests = {
   text: (image) => folded[image].includes(filter.text),
   classes: (image) => !filter.classes.size || filter.classes.has(data.predicted[image]),
   kinds: (image) => !filter.kinds.size || filter.kinds.has(data.kinds[image]),
+  truths: (image) => !filter.truths.size || filter.truths.has(truths[image]),
   confidence: (image) => inRange(confidence[image]),
 };
 
@@ -62,6 +69,7 @@ function update() {
   first = 0;
   drawClasses();
   drawKinds();
+  drawTruths();
   drawHistogram();
   drawPage();
 }
@@ -74,8 +82,8 @@ function drawPage() {
   const last = Math.min(first + atOnce(), found.length);
   by("grid").replaceChildren(...found.slice(first, last).map(card));
   by("nothing").hidden = found.length > 0;
-  const some = found.length === n ? `${count(n)} images` : `${count(found.length)} of ${count(n)} images`;
-  by("status").textContent = some;
+  const whole = `${count(n)} ${n === 1 ? "image" : "images"}`;
+  by("status").textContent = found.length === n ? whole : `${count(found.length)} of ${whole}`;
   by("pages").hidden = found.length <= atOnce() && !first;
   by("place").textContent = `${count(first + 1)} – ${count(last)} of ${count(found.length)}`;
   by("previous").disabled = first === 0;
@@ -104,6 +112,8 @@ function card(image) {
   line.append(element("span", "class", label), element("span", "share", percent(confidence[image])));
   const caption = element("span", "caption");
   caption.append(line, element("span", "file", data.names[image].split(/[\\/]/).pop()));
+  const isWrong = truths[image] === "wrong";
+  if (isWrong) caption.append(element("span", "truth", `true label: ${data.truth[image]}`));
   const marked = kind !== "like_training"; // what is usual needs no mark
   if (marked) {
     const text = element("span", "kind", KIND_TEXTS[kind]);
@@ -111,7 +121,8 @@ function card(image) {
     caption.append(text);
   }
   button.append(stage(image), meter, caption);
-  const words = [data.names[image], label, percent(confidence[image]), marked && KIND_TEXTS[kind]];
+  const words = [data.names[image], label, percent(confidence[image]),
+    isWrong && `true label: ${data.truth[image]}`, marked && KIND_TEXTS[kind]];
   button.setAttribute("aria-label", words.filter(Boolean).join(", "));
   const item = element("li");
   item.append(button);
@@ -180,6 +191,13 @@ function drawKinds() {
   const numbers = KINDS.map(() => 0);
   fitting("kinds").forEach((image) => { numbers[KINDS.indexOf(data.kinds[image])] += 1; });
   drawBars(by("kinds"), "kinds", KINDS, KINDS.map((kind) => KIND_TEXTS[kind]), numbers, KINDS);
+}
+
+function drawTruths() {
+  if (!by("truths")) return;
+  const numbers = TRUTHS.map(() => 0);
+  fitting("truths").forEach((image) => { numbers[TRUTHS.indexOf(truths[image])] += 1; });
+  drawBars(by("truths"), "truths", TRUTHS, TRUTHS.map((name) => TRUTH_TEXTS[name]), numbers);
 }
 
 // --- the histogram ----------------------------------------------------------------------------
@@ -256,6 +274,7 @@ function showDetails(place) {
     `${label}, ${percent(confidence[image])}`,
     element("span", "kind", KIND_TEXTS[kind]),
   ]);
+  if (data.truth) show("details-truth", truthText(image));
   // The reason of a sure prediction is the prediction itself.
   show("details-reason", isJudged && kind !== "sure" && `Why: ${data.reasons[image]}.`);
   show("details-novelty", noveltyText(data.novelty[image]));
@@ -268,6 +287,11 @@ function showDetails(place) {
   by("before").disabled = place === 0;
   by("after").disabled = place === found.length - 1;
   if (!by("details").open) by("details").showModal();
+}
+
+function truthText(image) {
+  const label = data.truth[image];
+  return label === null ? "" : `True label: ${label} (${TRUTH_TEXTS[truths[image]]}).`;
 }
 
 function noveltyText(novelty) {
@@ -333,6 +357,7 @@ function clear() {
   by("text").value = filter.text = "";
   filter.classes.clear();
   filter.kinds.clear();
+  filter.truths.clear();
   setRange(0, 100);
 }
 

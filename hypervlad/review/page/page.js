@@ -2,13 +2,8 @@
 "use strict";
 
 const WANT = 5; // leased images: the one that is shown and those loaded ahead
-const HEARTBEAT = 25_000; // ms; a lease lasts longer
-const RETRY = 1_000; // ms between attempts to send a click again
-const SLOW = 400; // ms after which the page says that a click is being saved
-const PATIENCE = 30_000; // ms to wait for an answer; the server waits 20 s for another's write
-const AT_ONCE = 2; // pictures loading; a browser has six connections, and clicks need one
+const BEATS = 3; // heartbeats for the time of a lease
 const BOUNCE = 100; // ms after an image appears in which a key was meant for the one before
-const KEYS = 9;
 const WHOLE = 8192; // pixels of the longer side that the server sends at most
 
 const KIND_IN_WORDS = {
@@ -16,90 +11,20 @@ const KIND_IN_WORDS = {
   out_of_distribution: "Unlike all training images",
 };
 
-const by = (id) => document.getElementById(id);
 let client = ""; // this window's name
 
-let categories = [];
 let hand = [];
 let current = null;
 let progress = null;
 let busy = false;
 let clicks = 0; // so far: an answer to what was asked before the last one is out of date
-let confirmed = null; // the name that was confirmed in the dialog
-let naming = null; // the image that the dialog is about
+let lease = 6; // seconds; the server says how long it really is
 let appeared = 0; // when an image took the place of another, in ms
 let isShown = false; // its picture, or why there is none
-let loading = 0; // pictures
 const pictures = new Map(); // image id -> <img>, loading or loaded
 const stage = { zoom: null, whole: false }; // zoom: screen pixels per pixel of the picture; null: fit
 
 // --- the server -------------------------------------------------------------------------------
-
-class Refused extends Error {}
-class Answered extends Error {} // by the server, which could not do it now
-
-function randomName() {
-  const bytes = crypto.getRandomValues(new Uint8Array(12));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-// A page loaded again is the same window, which can undo; its copy in another tab is another one.
-async function ownName() {
-  const name = randomName();
-  try {
-    const kept = sessionStorage.getItem("client");
-    if (kept && await isFree(kept)) return kept;
-    sessionStorage.setItem("client", name);
-  } catch { /* a browser without storage: then every page is a separate window */ }
-  await isFree(name);
-  return name;
-}
-
-// Take a name, for as long as the page lives, unless another page has it.
-function isFree(name) {
-  return new Promise((resolve) => {
-    if (!navigator.locks) resolve(false);
-    else navigator.locks.request(name, { ifAvailable: true }, (lock) => {
-      resolve(Boolean(lock));
-      return lock && new Promise(() => {});
-    }).catch(() => resolve(false));
-  });
-}
-
-async function post(path, body) {
-  const answer = await fetch(path, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-    signal: AbortSignal.timeout(PATIENCE),
-  });
-  if (answer.ok) return answer.json();
-  const reply = await answer.json().catch(() => ({ error: `status ${answer.status}` }));
-  if (answer.status < 500) throw new Refused(`Not saved: ${reply.error}`);
-  throw new Answered(reply.error);
-}
-
-// Send until there is an answer: the same click, which the server counts once.
-async function postUntilAnswered(path, body) {
-  let givenUp = false;
-  by("give-up").onclick = () => { givenUp = true; };
-  for (;;) {
-    try {
-      const answer = await post(path, body);
-      hideTrouble();
-      return answer;
-    } catch (error) {
-      if (error instanceof Refused) throw error;
-      showTrouble(error instanceof Answered ? `Trying again: ${error.message}`
-        : "The server does not answer: your click is not saved yet. Trying again… "
-          + "(is “hypervlad review serve” still running?)", true);
-    }
-    await new Promise((resolve) => setTimeout(resolve, RETRY));
-    if (givenUp) {
-      throw new Refused("Given up. Whether the click was saved will show when the server answers.");
-    }
-  }
-}
 
 async function click(path, body) {
   if (busy) return null;
@@ -119,8 +44,9 @@ async function click(path, body) {
   }
 }
 
+// Keeps the leases, and shows what has changed; what is being named stays where it is.
 async function refresh() {
-  if (!client || busy || by("dialog").open) return;  // what is being named stays where it is
+  if (!client || busy) return;
   const clicked = clicks;
   try {
     const answer = await post("next", { client, want: WANT });
@@ -132,9 +58,16 @@ async function refresh() {
   }
 }
 
+// The server gives the images of a window that is silent for the time of a lease to others.
+async function beat() {
+  await refresh();
+  setTimeout(beat, 1000 * lease / BEATS);
+}
+
 // --- what was answered ------------------------------------------------------------------------
 
 function take(answer) {
+  lease = answer.lease;
   categories = answer.categories;
   hand = answer.items;
   progress = answer.progress;
@@ -148,22 +81,15 @@ function take(answer) {
   loadMore();
 }
 
-// A few pictures at a time: the current image first, its nearest training images, the next images.
-function loadMore() {
+// The current image first, its nearest training images, the next images.
+function waitingPictures() {
   const near = by("nearest").querySelectorAll("img");
   const mine = [current, ...hand].map((item) => item && pictures.get(item.id));
   const waiting = [mine[0], ...near, ...mine].filter((img) => img && !img.getAttribute("src"));
-  for (const img of new Set(waiting)) {
-    if (loading >= AT_ONCE) return;
-    loading += 1;
-    const ended = new Promise((resolve) => {
-      img.addEventListener("load", resolve, { once: true });
-      img.addEventListener("error", resolve, { once: true });
-    });
-    img.src = img.dataset.src;
-    ended.then(() => { loading -= 1; loadMore(); });
-  }
+  return new Set(waiting);
 }
+
+function loadMore() { loadInTurn(waitingPictures); }
 
 function picture(item) {
   if (!pictures.has(item.id)) {
@@ -326,56 +252,11 @@ async function again() {
 
 function openDialog() {
   if (!current || busy) return;
-  by("known").replaceChildren(...categories.map((category) => {
-    const option = element("option");
-    option.value = category.name;
-    return option;
-  }));
-  by("category").value = "";
-  naming = current.id;
-  ask(null);
-  by("dialog").showModal();
-  by("category").focus();
-}
-
-function known(name) {
-  const folded = name.toLowerCase();
-  return categories.find((category) => category.name === name)
-    || categories.find((category) => category.name.toLowerCase() === folded);
-}
-
-function ask(name) {
-  confirmed = name;
-  by("create").textContent = name === null ? "Continue" : "Yes, use this label";
-  by("confirm").textContent = name === null ? ""
-    : known(name) ? `“${known(name).name}” exists already: use it for this image?`
-      : `“${name}” is new: add it and use it for this image? Press Enter again.`;
-}
-
-async function submitDialog(event) {
-  event.preventDefault();
-  const name = by("category").value.trim().replace(/\s+/g, " ");
-  if (!name) return;
-  if (confirmed !== name) {
-    ask(name);
-    return;
-  }
-  if (!isSeen()) return;
-  by("dialog").close();
-  const item = naming;
-  let category = known(name);
-  if (!category) {
-    try {
-      category = await post("category", { name });
-    } catch (error) {
-      showTrouble(error instanceof Refused ? error.message
-        : "The server does not answer: the category was not saved.", false);
-      return;
-    }
-    if (!categories.some((each) => each.id === category.id)) categories.push(category);
-  }
-  if (current && current.id === item) await label(category.id);
-  else showTrouble("Not labelled: another image is shown now.", false);
+  const item = current.id;
+  askName(async (category) => {
+    if (current && current.id === item) await label(category.id);
+    else showTrouble("Not labelled: another image is shown now.", false);
+  }, isSeen);
 }
 
 // --- the picture ------------------------------------------------------------------------------
@@ -529,34 +410,11 @@ function drag(event) {
 
 // --- small things -----------------------------------------------------------------------------
 
-function element(tag, name = "", text = "") {
-  const made = document.createElement(tag);
-  if (name) made.className = name;
-  made.textContent = text;
-  return made;
-}
-
-function count(number) { return number.toLocaleString("en-GB"); }
-
-function percent(share) {
-  return share > 0 && share < 0.01 ? "<1 %" : `${Math.round(100 * share)} %`;
-}
-
-function say(words) { by("status").textContent = words; }
-
 function setBusy(now) {
   busy = now;
   document.querySelectorAll(".panel button, .done button").forEach((button) => { button.disabled = now; });
   by("work").setAttribute("aria-busy", String(now));
 }
-
-function showTrouble(words, canGiveUp) {
-  by("trouble-text").textContent = words;
-  by("give-up").hidden = !canGiveUp;
-  by("trouble").hidden = false;
-}
-
-function hideTrouble() { by("trouble").hidden = true; }
 
 function onKey(event) {
   if (event.repeat || event.altKey || event.metaKey || by("dialog").open) return;
@@ -586,9 +444,6 @@ by("undo").onclick = undo;
 by("undo-done").onclick = undo;
 by("again").onclick = again;
 by("new").onclick = openDialog;
-by("cancel").onclick = () => by("dialog").close();
-by("form").onsubmit = submitDialog;
-by("category").oninput = () => ask(null);
 by("fit").onclick = fitPicture;
 by("whole").onclick = () => { if (stage.zoom !== 1 || !stage.whole) { stage.zoom = null; toggleWhole(); } };
 by("stage").addEventListener("wheel", zoomAt, { passive: false });
@@ -604,10 +459,11 @@ window.addEventListener("pagehide", () => {
   });
 });
 window.addEventListener("pageshow", (event) => { if (event.persisted) refresh(); });
-setInterval(refresh, HEARTBEAT);
+// Browsers slow down the timers of a hidden page, so that its images may be in other windows now.
+document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 setInterval(() => { if (!current && progress && progress.waiting) refresh(); }, 3_000);
-ownName().then((name) => {
+ownName("client").then((name) => {
   client = name;
-  refresh();
+  beat();
   setTimeout(refresh, RETRY); // this page's own, if the last one's farewell came late
 });

@@ -110,6 +110,34 @@ def test_pictures_are_small_and_those_of_their_images(
         assert np.mean(np.asarray(shown)) == pytest.approx(255 * grey[number], abs=2)
 
 
+def test_true_labels_are_shown_and_counted(
+    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    names = [str(label) for label in labels[:6]]
+    given = [None, "<i>", *names[2:]]
+    found = model.classify(images[:6])
+    n_correct = sum(
+        str(model.classes_[row.argmax()]) == label
+        for row, label in zip(found.proba, given, strict=True)
+    )
+    assert n_correct
+    page = Page(
+        write_classified_page(
+            tmp_path / "page.html", model, images[:6], predictions=found, true_labels=given
+        )
+    )
+    assert page.data["truth"] == given
+    words = "".join(page.words.split())
+    assert f"{n_correct}of5({20 * n_correct}.0%)predictedcorrectly" in words
+    assert "True label" in page.words
+    plain = Page(write_classified_page(tmp_path / "plain.html", model, images[:6]))
+    assert "truth" not in plain.data
+    assert "rue label" not in plain.words
+    with pytest.raises(ValueError, match="got 6 images and 1 true label; expected as many"):
+        write_classified_page(tmp_path / "p.html", model, images[:6], true_labels=["flat"])
+
+
 def test_pictures_are_read_as_the_model_reads(texture_images: Any, tmp_path: Path) -> None:
     images, labels = texture_images
     encoder = HypercolumnVLAD(

@@ -66,7 +66,9 @@ def sentence(answer) -> str:
 # --- what it answers --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["", "page.js", "page.css", "icon.svg"])
+@pytest.mark.parametrize(
+    "name", ["", "labels.html", "shared.js", "page.js", "labels.js", "page.css", "icon.svg"]
+)
 def test_files_of_the_page_are_served_with_strict_headers(client: FlaskClient, name: str) -> None:
     answer = get(client, name)
     assert answer.status_code == 200
@@ -75,8 +77,9 @@ def test_files_of_the_page_are_served_with_strict_headers(client: FlaskClient, n
     assert "ETag" not in answer.headers
 
 
-def test_the_page_has_nothing_that_its_policy_forbids(client: FlaskClient) -> None:
-    page = get(client).get_data(as_text=True)
+@pytest.mark.parametrize("name", ["", "labels.html"])
+def test_the_page_has_nothing_that_its_policy_forbids(client: FlaskClient, name: str) -> None:
+    page = get(client, name).get_data(as_text=True)
     assert "style=" not in page
     assert " on" not in page.replace(" only", "").split("<body>")[0]
     assert "<script>" not in page
@@ -95,6 +98,7 @@ def test_a_label_is_saved_and_the_next_images_come(client: FlaskClient, pictured
     assert [item["id"] for item in answer["items"]] == [2, 3]
     assert answer["progress"]["labelled"] == pictured.progress().labelled == 1
     assert answer["categories"][1]["name"] == "matrix"
+    assert answer["lease"] == pictured.lease, "so that the page knows how often to send something"
     assert answer["items"][0]["nearest"][0]["label"] == "matrix"
 
 
@@ -108,6 +112,64 @@ def test_all_clicks_have_an_address(client: FlaskClient) -> None:
     assert post(client, "undo", click | {"click": "click-0003"}).get_json()["item"] == 2
     assert post(client, "again", click | {"click": "click-0004"}).get_json()["outcome"] == "kept"
     assert post(client, "release", {"client": CLIENT}).get_json() == {}
+
+
+WANTED = {"category": 0, "source": "model", "order": "least_sure", "start": 0, "n": 60}
+CORRECTION = {"client": CLIENT, "click": "click-0001", "items": [[7, None]], "category": 2}
+
+
+def test_labels_are_listed_corrected_and_restored(client: FlaskClient, pictured: Queue) -> None:
+    found = post(client, "labels", WANTED).get_json()
+    assert [label["id"] for label in found["labels"]] == [7, 8]
+    assert (found["total"], found["labels"][0]["by"]) == (2, "model")
+    assert found["categories"][1]["name"] == "matrix"
+    both = CORRECTION | {"items": [[7, None], [8, None]]}
+    answer = post(client, "correct", both).get_json()
+    assert answer == {"outcome": "kept", "message": "2 images labelled “matrix”"}
+    assert [image.label for image in pictured.images()[6:]] == ["matrix"] * 2
+    given = post(client, "labels", WANTED | {"source": "person"}).get_json()["labels"]
+    again = CORRECTION | {
+        "click": "click-0002",
+        "items": [[label["id"], label["event"]] for label in given],
+        "category": 1,
+    }
+    assert post(client, "correct", again).get_json()["outcome"] == "kept"
+    for click, label in (("click-0003", "matrix"), ("click-0004", None)):
+        restored = post(client, "restore", {"client": CLIENT, "click": click}).get_json()
+        assert restored["outcome"] == "kept"
+        assert pictured.images()[6].label == label
+    assert get(client, "small/7").mimetype == "image/jpeg"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"items": []},
+        {"items": [7]},
+        {"items": [[7]]},
+        {"items": [[7, None, None]]},
+        {"items": [["7", None]]},
+        {"items": [[7, True]]},
+        {"items": [[True, None]]},
+        {"items": {"7": None}},
+        {"items": [[i, None] for i in range(1, 200)]},
+        {"category": "2"},
+        {"client": "x"},
+    ],
+)
+def test_corrections_of_another_kind_are_refused(
+    client: FlaskClient, pictured: Queue, changes: dict[str, object]
+) -> None:
+    assert post(client, "correct", CORRECTION | changes).status_code == 400
+    assert pictured.progress().labelled == 0
+
+
+def test_unknown_labels_are_refused(client: FlaskClient) -> None:
+    assert post(client, "correct", CORRECTION | {"items": [[99, None]]}).status_code == 404
+    assert post(client, "correct", CORRECTION | {"category": 99}).status_code == 404
+    for changes in ({"order": "secret"}, {"source": "secret"}):
+        assert post(client, "labels", WANTED | changes).status_code == 400
+    assert get(client, "small/99").status_code == 404
 
 
 def test_images_are_jpeg_and_fit_the_screen(
@@ -322,7 +384,7 @@ def test_a_category_that_is_no_text_is_refused(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("digits", [16, 30, 5000])
-@pytest.mark.parametrize("kind", ["image", "whole", "training"])
+@pytest.mark.parametrize("kind", ["image", "small", "whole", "training"])
 def test_a_number_of_too_many_digits_is_no_page(
     client: FlaskClient, kind: str, digits: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -375,7 +437,19 @@ def test_no_path_leads_to_another_file(client: FlaskClient, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "action", ["next", "label", "skip", "undo", "again", "category", "release"]
+    "action",
+    [
+        "next",
+        "label",
+        "skip",
+        "undo",
+        "again",
+        "category",
+        "release",
+        "labels",
+        "correct",
+        "restore",
+    ],
 )
 def test_clicks_are_posts_and_files_are_not(client: FlaskClient, action: str) -> None:
     assert get(client, action).status_code in (404, 405)
@@ -422,4 +496,5 @@ def test_the_pages_files_are_part_of_the_package() -> None:
     there = importlib.resources.files("hypervlad.review")
     packaged = {file.name for pattern in patterns for file in Path(str(there)).glob(pattern)}
     assert packaged == {file.name for file in (there / "page").iterdir()} | {"__init__.pyi"}
-    assert packaged == {"__init__.pyi", "index.html", "page.js", "page.css", "icon.svg"}
+    pages = {"index.html", "labels.html", "shared.js", "page.js", "labels.js"}
+    assert packaged == {"__init__.pyi", "page.css", "icon.svg", *pages}

@@ -1,0 +1,389 @@
+// The labels that are there, by the model and by people: to be filtered, looked at and corrected.
+"use strict";
+
+const SHOWN = 60; // images on a page
+const BOUNCE = 150; // ms after other images appear in which a key was meant for those before
+const ATTEMPTS = 3; // to load a picture: the server may be busy
+
+let client = ""; // this window's name
+let labels = []; // the images shown
+let total = 0;
+let start = 0;
+let busy = false;
+let asked = 0; // requests for images so far: an answer to an earlier one is out of date
+let appeared = 0; // when other images took the place of those before, in ms
+let focused = 0; // index of the image that has the focus, or gets it
+let anchor = 0; // index where a range begins
+const selected = new Set(); // image ids
+const pictures = new Map(); // image id -> <img>
+
+// --- which images are shown -------------------------------------------------------------------
+
+async function load() {
+  asked += 1;
+  const mine = asked;
+  const wanted = {
+    category: Number(by("label").value || 0),
+    source: by("source").value,
+    order: by("order").value,
+    start,
+    n: SHOWN,
+  };
+  try {
+    const answer = await post("labels", wanted);
+    hideTrouble();
+    if (mine !== asked) return;
+    if (!answer.labels.length && start) { // the last ones of the last page have another label now
+      start = Math.max(0, SHOWN * (Math.ceil(answer.total / SHOWN) - 1));
+      await load();
+      return;
+    }
+    take(answer, wanted.category);
+  } catch (error) {
+    if (mine !== asked) return;
+    showTrouble(error instanceof Refused ? error.message
+      : "The server does not answer. This page may be out of date; nothing is lost.", false);
+  }
+}
+
+function take(answer, category) {
+  const before = labels.map((each) => each.id).join();
+  const hadFocus = by("grid").contains(document.activeElement);
+  ({ labels, total, categories } = answer);
+  for (const id of selected) if (!labels.some((each) => each.id === id)) selected.delete(id);
+  for (const id of pictures.keys()) if (!labels.some((each) => each.id === id)) pictures.delete(id);
+  focused = Math.min(focused, Math.max(0, labels.length - 1));
+  anchor = focused;
+  if (before !== labels.map((each) => each.id).join()) appeared = performance.now();
+  showFilter(answer.counts, category);
+  showGrid();
+  showChoices();
+  showChosen();
+  if (hadFocus) focusTile();
+  if (by("view").open) showView();
+  const end = start + labels.length;
+  by("place").textContent = total ? `${count(start + 1)}–${count(end)} of ${count(total)} images` : "";
+  by("previous").disabled = busy || start === 0;
+  by("next").disabled = busy || end >= total;
+  by("none").hidden = total > 0;
+}
+
+function showFilter(counts, category) {
+  const number = new Map(counts);
+  const sum = counts.reduce((all, [, n]) => all + n, 0);
+  const option = (id, name, n) => {
+    const made = element("option", "", `${name} (${count(n)})`);
+    made.value = id;
+    return made;
+  };
+  by("label").replaceChildren(option(0, "any", sum),
+    ...categories.filter(({ id }) => number.has(id) || id === category)
+      .map(({ id, name }) => option(id, name, number.get(id) ?? 0)));
+  by("label").value = String(category);
+}
+
+function nameOf(category) {
+  return (categories.find((each) => each.id === category) || { name: "?" }).name;
+}
+
+function byWhom(label) {
+  if (label.by === "model") return percent(label.confidence);
+  return label.category === label.predicted ? "by a person"
+    : `by a person, not ${nameOf(label.predicted)}`;
+}
+
+function showGrid() {
+  by("grid").replaceChildren(...labels.map((label, index) => {
+    const tile = element("li", "tile");
+    const file = label.name.split("/").pop();
+    tile.setAttribute("role", "option");
+    tile.id = `tile-${label.id}`;
+    tile.title = label.name + (label.time ? `, labelled ${new Date(1000 * label.time).toLocaleString()}` : "");
+    tile.setAttribute("aria-label", `${nameOf(label.category)}, ${byWhom(label)}, ${label.name}`);
+    tile.append(picture(label), element("span", "class", nameOf(label.category)),
+      element("span", "whom", byWhom(label)), element("span", "file", file));
+    tile.onclick = (event) => { choose(index, event.shiftKey); };
+    tile.ondblclick = () => openView(index);
+    return tile;
+  }));
+  showSelection();
+  loadInTurn(waitingPictures);
+}
+
+function picture(label) {
+  if (!pictures.has(label.id)) {
+    const img = new Image();
+    img.alt = "";
+    img.draggable = false;
+    img.dataset.src = `small/${label.id}`;
+    let attempts = 0;
+    img.onerror = () => {
+      attempts += 1;
+      if (attempts < ATTEMPTS) setTimeout(() => { img.src = `small/${label.id}?${attempts}`; }, RETRY);
+      else img.alt = "cannot be shown";
+    };
+    pictures.set(label.id, img);
+  }
+  return pictures.get(label.id);
+}
+
+function waitingPictures() {
+  return labels.map((label) => pictures.get(label.id)).filter((img) => img && !img.getAttribute("src"));
+}
+
+function isLoaded(id) {
+  if (by("view").open) return by("view-image").complete; // whether or not it can be shown
+  const img = pictures.get(id);
+  return Boolean(img && (img.naturalWidth || img.alt));
+}
+
+// --- choosing images --------------------------------------------------------------------------
+
+function choose(index, isRange) {
+  if (isRange) {
+    const [low, high] = [Math.min(anchor, index), Math.max(anchor, index)];
+    labels.slice(low, high + 1).forEach((label) => selected.add(label.id));
+  } else {
+    const { id } = labels[index];
+    if (!selected.delete(id)) selected.add(id);
+    anchor = index;
+  }
+  focused = index;
+  showSelection();
+  focusTile();
+}
+
+function chooseAll() {
+  labels.forEach((label) => selected.add(label.id));
+  showSelection();
+}
+
+function chooseNone() {
+  selected.clear();
+  showSelection();
+}
+
+function showSelection() {
+  [...by("grid").children].forEach((tile, index) => {
+    tile.setAttribute("aria-selected", String(selected.has(labels[index].id)));
+    tile.tabIndex = index === focused ? 0 : -1;
+  });
+  showChosen();
+}
+
+// The images that a label is for: the one that is enlarged, those chosen, or the one with the focus.
+function targets() {
+  if (by("view").open) return labels.slice(focused, focused + 1);
+  if (selected.size) return labels.filter((label) => selected.has(label.id));
+  return by("grid").contains(document.activeElement) ? labels.slice(focused, focused + 1) : [];
+}
+
+function showChosen() {
+  const n = selected.size;
+  by("chosen").textContent = n ? `${n === 1 ? "1 image" : `${count(n)} images`} chosen: which category?`
+    : "Which category is the image?";
+}
+
+function focusTile() {
+  const tile = by("grid").children[focused];
+  if (!tile) return;
+  showSelection();
+  tile.focus();
+}
+
+function columns() {
+  const tiles = [...by("grid").children];
+  const next = tiles.findIndex((tile) => tile.offsetTop > tiles[0].offsetTop);
+  return next < 0 ? tiles.length : next;
+}
+
+function move(key, isRange) {
+  if (!labels.length) return;
+  const isInside = by("grid").contains(document.activeElement);
+  const last = labels.length - 1;
+  const steps = { arrowleft: -1, arrowright: 1, arrowup: -columns(), arrowdown: columns(), home: -last, end: last };
+  const wanted = isInside ? focused + steps[key] : focused;
+  const vertical = key === "arrowup" || key === "arrowdown";
+  if (isRange && !selected.size) anchor = focused;
+  if (!(vertical && (wanted < 0 || wanted > last))) focused = Math.max(0, Math.min(last, wanted));
+  if (isRange) choose(focused, true);
+  else anchor = focused;
+  focusTile();
+}
+
+// --- changing labels --------------------------------------------------------------------------
+
+function showChoices() {
+  const keys = categories.slice(0, KEYS);
+  const more = categories.length - keys.length;
+  by("keys").textContent = more ? `${count(more)} more, by name: N.` : "";
+  by("keys").hidden = !more;
+  by("choices").replaceChildren(...keys.map(choiceButton));
+  by("view-choices").replaceChildren(...keys.map(choiceButton));
+}
+
+function choiceButton(category, index) {
+  const button = element("button");
+  button.type = "button";
+  button.dataset.category = category.id;
+  button.disabled = busy;
+  button.append(element("kbd", "", String(index + 1)), element("span", "label", category.name));
+  button.onmousedown = (event) => event.preventDefault(); // the focus stays on the image
+  button.onclick = () => correct(category.id);
+  const row = element("li");
+  row.append(button);
+  return row;
+}
+
+async function send(path, body) {
+  if (busy) return;
+  setBusy(true);
+  const slow = setTimeout(() => say("saving…"), SLOW);
+  try {
+    const answer = await postUntilAnswered(path, { client, click: randomName(), ...body });
+    say(answer.outcome === "kept" ? `saved: ${answer.message}` : answer.message);
+    selected.clear();
+    await load();
+  } catch (error) {
+    showTrouble(error.message, false);
+  } finally {
+    clearTimeout(slow);
+    setBusy(false);
+  }
+}
+
+async function correct(category, chosen = targets()) {
+  if (busy || performance.now() - appeared <= BOUNCE) return;
+  if (!chosen.length) {
+    say("choose images first: click on them, or move with the arrow keys");
+    return;
+  }
+  if (!chosen.every((label) => isLoaded(label.id))) {
+    say("not all of these images are loaded yet: nothing was labelled");
+    return;
+  }
+  await send("correct", { items: chosen.map((label) => [label.id, label.event]), category });
+}
+
+function undo() { send("restore", {}); }
+
+function openDialog() {
+  const chosen = targets();
+  if (busy) return;
+  if (!chosen.length) say("choose images first: click on them, or move with the arrow keys");
+  else askName((category) => correct(category.id, chosen));
+}
+
+function turn(step) {
+  const wanted = start + step * SHOWN;
+  if (busy || wanted < 0 || wanted >= total) return;
+  start = wanted;
+  focused = 0;
+  selected.clear();
+  by("scroll").scrollTop = 0;
+  load();
+}
+
+// --- one image, enlarged ----------------------------------------------------------------------
+
+function openView(index) {
+  if (!labels.length) return;
+  focused = Math.min(index, labels.length - 1);
+  showSelection();
+  if (!by("view").open) by("view").showModal();
+  showView();
+}
+
+function showView() {
+  const label = labels[focused];
+  if (!label) { by("view").close(); return; }
+  const source = `image/${label.id}`;
+  if (by("view-image").getAttribute("src") !== source) {
+    by("view-trouble").hidden = true;
+    by("view-image").src = source;
+  }
+  by("view-image").alt = `Micrograph ${label.name}`;
+  by("view-label").textContent = `${nameOf(label.category)}, ${byWhom(label)}`;
+  by("view-name").textContent = label.name;
+  by("view-previous").disabled = focused === 0;
+  by("view-next").disabled = focused === labels.length - 1;
+}
+
+function moveView(step) {
+  focused = Math.max(0, Math.min(labels.length - 1, focused + step));
+  showView();
+}
+
+// --- keys and the rest ------------------------------------------------------------------------
+
+function setBusy(now) {
+  busy = now;
+  document.querySelectorAll(".panel button, .view .choices button").forEach((button) => { button.disabled = now; });
+  by("previous").disabled = now || start === 0;
+  by("next").disabled = now || start + labels.length >= total;
+  by("browse").setAttribute("aria-busy", String(now));
+}
+
+function onKey(event) {
+  if (event.altKey || event.metaKey || by("dialog").open) return;
+  if (event.target instanceof HTMLSelectElement) return;
+  const key = event.key.toLowerCase();
+  if (event.ctrlKey) {
+    if (key === "z" && !event.repeat) { event.preventDefault(); undo(); }
+    return;
+  }
+  const inView = by("view").open;
+  const moves = ["arrowleft", "arrowright", "arrowup", "arrowdown", "home", "end"];
+  if (moves.includes(key)) {
+    event.preventDefault();
+    if (!inView) move(key, event.shiftKey);
+    else if (key === "arrowleft" || key === "arrowright") moveView(key === "arrowleft" ? -1 : 1);
+    return;
+  }
+  if (event.repeat) return;
+  const onTile = by("grid").contains(document.activeElement);
+  const actions = { u: undo, n: openDialog };
+  if (!inView) Object.assign(actions, { a: chooseAll, escape: chooseNone, ",": () => turn(-1), ".": () => turn(1) });
+  if (onTile && !inView) Object.assign(actions, { " ": () => choose(focused, event.shiftKey), enter: () => openView(focused) });
+  if (/^[1-9]$/.test(key)) {
+    const category = categories[Number(key) - 1];
+    if (category) correct(category.id);
+  } else if (key in actions) {
+    event.preventDefault(); // or the letter is typed into the dialog that it opens
+    actions[key]();
+  }
+}
+
+function filter() {
+  start = 0;
+  focused = 0;
+  selected.clear();
+  by("scroll").scrollTop = 0;
+  load();
+}
+
+document.addEventListener("keydown", onKey);
+by("filters").onsubmit = (event) => event.preventDefault();
+by("source").onchange = () => { by("label").value = "0"; filter(); };
+by("label").onchange = filter;
+by("order").onchange = filter;
+by("previous").onclick = () => turn(-1);
+by("next").onclick = () => turn(1);
+by("new").onclick = openDialog;
+by("new").onmousedown = (event) => event.preventDefault(); // the focus stays on the image
+by("undo").onclick = undo;
+by("all").onclick = chooseAll;
+by("nothing").onclick = chooseNone;
+by("enlarge").onclick = () => openView(focused);
+by("view-previous").onclick = () => moveView(-1);
+by("view-next").onclick = () => moveView(1);
+by("view-close").onclick = () => by("view").close();
+by("view").onclose = () => { by("view-image").removeAttribute("src"); focusTile(); };
+by("view-image").onerror = () => {
+  if (!by("view-image").getAttribute("src")) return;
+  by("view-trouble").textContent = "This image cannot be shown now.";
+  by("view-trouble").hidden = false;
+};
+document.addEventListener("visibilitychange", () => { if (!document.hidden && !busy) load(); });
+ownName("labels").then((name) => { client = name; });
+load();

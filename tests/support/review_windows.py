@@ -1,0 +1,58 @@
+"""Windows of a browser that show a page of the review."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class Page:
+    """A window that shows a page; `opened` says whether the page is there."""
+
+    def __init__(self, browser: Any, link: str) -> None:
+        self.browser = browser
+        browser.switch_to.new_window("tab")
+        self.handle = browser.current_window_handle
+        browser.get(link)
+        self.until(self.opened)
+
+    def opened(self) -> bool:
+        raise NotImplementedError
+
+    def front(self) -> None:
+        if self.browser.current_window_handle != self.handle:
+            self.browser.switch_to.window(self.handle)
+
+    def find(self, name: str, how: str = "id") -> Any:
+        self.front()
+        return self.browser.find_element(how, name)
+
+    def text(self, name: str) -> str:
+        return str(self.find(name).text)
+
+    def hidden(self, name: str) -> bool:
+        return not self.find(name).is_displayed()
+
+    def until(self, true: Callable[[], Any], seconds: float = 20) -> None:
+        from selenium.common.exceptions import StaleElementReferenceException
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        self.front()
+        # What is looked at may be replaced at any moment, such as one picture by a larger one.
+        wait = WebDriverWait(self.browser, seconds, 0.02, [StaleElementReferenceException])
+        wait.until(lambda _: true())
+
+    def picture(self, name: str) -> None:
+        """Save a screenshot of the page if requested."""
+        folder = os.environ.get("HYPERVLAD_SCREENSHOTS")
+        if folder:
+            self.front()
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.browser.save_screenshot(str(Path(folder, f"{name}.png")))
+
+    def close(self) -> None:
+        self.front()
+        self.browser.close()
+        self.browser.switch_to.window(self.browser.window_handles[0])

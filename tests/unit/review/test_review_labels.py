@@ -1,0 +1,244 @@
+"""Browsing and correcting the labels of a queue: what is listed, changed, logged and restored."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.review_queues import CLASSES, Clock, entry
+
+from hypervlad.review import Labels, Queue, QueueError, export_labels
+from hypervlad.review.database import make_queue, update_queue
+from hypervlad.review.labels import MAX_LABELS
+from hypervlad.review.records import UnknownError
+
+N_DOUBTFUL, N_SURE = 3, 9
+
+
+@pytest.fixture
+def labels(tmp_path: Path, clock: Clock) -> Iterator[Labels]:
+    """Three doubtful images, then nine sure ones, three of each class, the later the surer."""
+    entries = [entry(tmp_path, i, i) for i in range(N_DOUBTFUL)]
+    for i in range(N_SURE):
+        share = 0.9 + 0.01 * i
+        scores = [(CLASSES[i % 3], share), (CLASSES[(i + 1) % 3], 1 - share)]
+        entries.append(entry(tmp_path, N_DOUBTFUL + i, None, scores=scores))
+    make_queue(tmp_path / "queue", CLASSES, entries, [], {})
+    opened = Queue(tmp_path / "queue", clock=clock)
+    yield Labels(opened)
+    opened.close()
+
+
+def ids(labels: Labels, **options: object) -> list[int]:
+    return [label.id for label in labels.page(**options).labels]
+
+
+def events(labels: Labels, *items: int) -> dict[int, int | None]:
+    known = {label.id: label.event for label in labels.page(source="all").labels}
+    return {item: known[item] for item in items}
+
+
+def test_sure_labels_are_listed_and_the_least_sure_come_first(labels: Labels) -> None:
+    page = labels.page()
+    assert [label.id for label in page.labels] == list(range(4, 13))
+    first = page.labels[0]
+    assert (first.name, first.category, first.by) == ("new/003.png", 1, "model")
+    assert (first.confidence, first.event, first.time) == (0.9, None, None)
+    assert page.total == 9
+    assert page.counts == [(1, 3), (2, 3), (3, 3)]
+    assert ids(labels, order="most_sure") == list(range(12, 3, -1))
+
+
+def test_labels_are_filtered_by_class_and_by_who_gave_them(labels: Labels) -> None:
+    assert ids(labels, category=2) == [5, 8, 11]
+    assert labels.page(category=2).total == 3
+    labels.queue.label("window-1", "click-1", 1, 2)
+    assert ids(labels, source="person") == [1]
+    assert ids(labels, source="all", category=2) == [1, 5, 8, 11]
+    assert ids(labels, source="model") == list(range(4, 13))
+    assert 2 not in ids(labels, source="all"), "it waits in the queue"
+    labels.queue.skip("window-1", "click-2", 2)
+    assert 2 not in ids(labels, source="all"), "it has no label"
+
+
+@pytest.mark.parametrize("order", ["least_sure", "most_sure", "name", "latest"])
+def test_pages_are_parts_of_the_whole(labels: Labels, order: str) -> None:
+    labels.correct("window-1", "click-1", {6: None}, 1)
+    whole = ids(labels, source="all", order=order)
+    parts = [ids(labels, source="all", order=order, start=i, n=4) for i in (0, 4, 8)]
+    assert [item for part in parts for item in part] == whole
+    assert sorted(whole) == list(range(4, 13))
+    assert ids(labels, start=99) == []
+    if order == "latest":
+        assert whole[0] == 6
+
+
+def test_a_correction_is_the_label_of_a_person_with_window_and_time(
+    labels: Labels, clock: Clock
+) -> None:
+    clock.now = 5000.0
+    found = labels.correct("window-1", "click-1", {4: None, 5: None}, 3)
+    assert (found.outcome, found.message) == ("kept", "2 images labelled “particle”")
+    known = {image.item: image for image in labels.queue.images()}
+    assert [known[item].label for item in (4, 5, 6)] == ["particle", "particle", None]
+    assert (known[4].predicted, known[4].doubtful) == ("fibre", False)
+    (label, _) = labels.page(source="person").labels
+    assert (label.category, label.predicted, label.by, label.time) == (3, 1, "person", 5000.0)
+    row = labels.queue.connection.execute("SELECT * FROM events").fetchone()
+    assert (row["client"], row["time"], row["what"]) == ("window-1", 5000.0, "correct")
+    assert (row["category"], row["outcome"]) == (3, "kept")
+    table, n_open = export_labels(labels.queue)
+    assert "new/003.png,particle,person,," in table.decode()
+    assert n_open == N_DOUBTFUL
+
+
+def test_a_label_from_the_queue_can_be_corrected_and_restored(labels: Labels) -> None:
+    labels.queue.label("window-1", "click-1", 1, 1)
+    labels.correct("window-2", "click-2", events(labels, 1), 2)
+    assert labels.queue.images()[0].label == "matrix"
+    assert labels.queue.undo("window-1", "click-3").outcome == "late", "it was corrected since"
+    assert labels.undo("window-2", "click-4").message == "1 image labelled as before"
+    assert labels.queue.images()[0].label == "fibre"
+
+
+def test_the_models_label_can_be_confirmed(labels: Labels) -> None:
+    labels.correct("window-1", "click-1", {4: None}, 1)
+    assert labels.queue.images()[3].label == "fibre"
+    assert ids(labels, source="person") == [4]
+
+
+def test_a_correction_that_comes_again_counts_once(labels: Labels) -> None:
+    first = labels.correct("window-1", "click-1", {4: None}, 2)
+    assert labels.correct("window-1", "click-1", {4: None}, 2) == first
+    assert labels.undo("window-1", "click-2") == labels.undo("window-1", "click-2")
+    assert labels.queue.images()[3].label is None
+    (n,) = labels.queue.connection.execute("SELECT COUNT(*) FROM events").fetchone()
+    assert n == 2
+
+
+def test_what_another_window_has_changed_since_is_not_overwritten(labels: Labels) -> None:
+    labels.correct("window-1", "click-1", {4: None}, 2)
+    found = labels.correct("window-2", "click-2", {4: None, 5: None}, 3)
+    assert found.outcome == "kept"
+    assert found.message == (
+        "1 image labelled “particle”; 1 image changed in another window: not labelled here"
+    )
+    assert [image.label for image in labels.queue.images()[3:5]] == ["matrix", "particle"]
+    late = labels.correct("window-2", "click-3", {4: None}, 3)
+    assert (late.outcome, labels.queue.images()[3].label) == ("late", "matrix")
+    labels.correct("window-2", "click-4", events(labels, 4), 3)
+    assert labels.undo("window-1", "click-5").outcome == "late"
+    assert labels.queue.images()[3].label == "particle"
+
+
+def test_images_that_have_no_label_are_not_corrected(labels: Labels, tmp_path: Path) -> None:
+    assert labels.correct("window-1", "click-1", {1: None}, 2).outcome == "late", "in the queue"
+    now_doubtful = [entry(tmp_path, 3, 0)]
+    update_queue(labels.queue.connection, CLASSES, now_doubtful, [], {})
+    assert labels.correct("window-1", "click-2", {4: None}, 2).outcome == "late"
+    assert {image.label for image in labels.queue.images()} == {None}
+
+
+def test_each_window_undoes_its_own_corrections(labels: Labels) -> None:
+    assert labels.undo("window-1", "click-0").outcome == "nothing"
+    labels.correct("window-1", "click-1", {4: None, 5: None}, 3)
+    labels.correct("window-2", "click-2", {6: None}, 1)
+    labels.queue.label("window-1", "click-3", 1, 1)
+    assert labels.undo("window-1", "click-4").message == "2 images labelled as before"
+    assert labels.undo("window-1", "click-5").outcome == "nothing"
+    assert [image.label for image in labels.queue.images()] == ["fibre", *[None] * 4, "fibre"] + (
+        [None] * 6
+    )
+    assert labels.queue.undo("window-2", "click-6").outcome == "nothing", "of the other page"
+
+
+@pytest.mark.parametrize(
+    ("items", "category", "words"),
+    [
+        ({99: None}, 1, "no image 99"),
+        ({2**70: None}, 1, "no image"),
+        ({4: None}, 9, "no category 9"),
+    ],
+)
+def test_unknown_images_and_categories_are_refused(
+    labels: Labels, items: dict[int, None], category: int, words: str
+) -> None:
+    with pytest.raises(UnknownError, match=words):
+        labels.correct("window-1", "click-1", {5: None} | items, category)
+    assert {image.label for image in labels.queue.images()} == {None}, "nothing by halves"
+
+
+def test_too_many_images_and_other_orders_are_refused(labels: Labels) -> None:
+    for items in ({}, dict.fromkeys(range(MAX_LABELS + 1))):
+        with pytest.raises(QueueError, match=f"label 1 to {MAX_LABELS} images"):
+            labels.correct("window-1", "click-1", items, 1)
+    for options in ({"source": "me"}, {"order": "id; DROP TABLE items"}):
+        with pytest.raises(QueueError, match="expected one of"):
+            labels.page(**options)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_sequence_of_clicks_leaves_what_a_simple_record_of_them_says(
+    labels: Labels, seed: int
+) -> None:
+    """Corrections and undos by three windows, beside lists that keep every earlier label."""
+    rng = random.Random(seed)
+    history: dict[int, list[tuple[str, int] | None]] = {item: [None] for item in range(4, 10)}
+    done: dict[str, list[tuple[str, list[int]]]] = {"window-1": [], "window-2": [], "window-3": []}
+    for number in range(60):
+        window, click = rng.choice(list(done)), f"click-{number}"
+        if rng.random() < 0.6:
+            chosen = rng.sample(list(history), rng.randint(1, 4))
+            category = rng.randint(1, 3)
+            found = labels.correct(window, click, events(labels, *chosen), category)
+            assert found.outcome == "kept"
+            for item in chosen:
+                history[item].append((click, category))
+            done[window].append((click, chosen))
+        else:
+            found = labels.undo(window, click)
+            if not done[window]:
+                assert found.outcome == "nothing"
+                continue
+            name, chosen = done[window].pop()
+            fresh = [item for item in chosen if (history[item][-1] or ("", 0))[0] == name]
+            assert found.outcome == ("kept" if fresh else "late")
+            for item in fresh:
+                history[item].pop()
+        known = {image.item: image.label for image in labels.queue.images()}
+        for item, record in history.items():
+            last = record[-1]
+            assert known[item] == (None if last is None else CLASSES[last[1] - 1])
+
+
+@pytest.mark.parametrize(("column", "value"), [("confidence", "much"), ("predicted", 99)])
+def test_a_damaged_label_is_reported(make: Callable[..., Path], column: str, value: object) -> None:
+    queue = Queue(make())
+    queue.connection.execute("PRAGMA foreign_keys = OFF")
+    queue.connection.execute(f"UPDATE items SET {column} = ? WHERE id = 7", [value])
+    with pytest.raises(QueueError, match=r"damaged: .* image 7 .*; restore an earlier copy"):
+        queue.images()
+    if column == "confidence":
+        with pytest.raises(QueueError, match=r"damaged: .* image 7"):
+            Labels(queue).page()
+    queue.close()
+
+
+@pytest.mark.slow  # ten thousand images
+def test_many_images_are_listed_in_a_moment(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    entries = (
+        entry(tmp_path, i, None, scores=[(CLASSES[i % 3], float(rng.random()))])
+        for i in range(10_000)
+    )
+    make_queue(tmp_path / "queue", CLASSES, entries, [], {})
+    queue = Queue(tmp_path / "queue")
+    page = Labels(queue).page(category=2, start=3000)
+    assert page.total == 3333
+    shares = [label.confidence for label in page.labels]
+    assert len(shares) == MAX_LABELS
+    assert shares == sorted(shares)
+    queue.close()
