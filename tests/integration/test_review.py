@@ -218,7 +218,7 @@ def test_a_queue_holds_every_image_and_the_sure_ones_are_labelled(
     assert len(rows) == 30 - n_doubtful
     assert all(Path(row["file"]).is_absolute() and Path(row["file"]).exists() for row in rows)
     assert all(row["source"] == "model" and float(row["confidence"]) > 0.5 for row in rows)
-    assert f"{n_doubtful} uncertain images are not yet labelled" in result.stderr
+    assert f"{n_doubtful} uncertain images not yet labelled" in result.stderr
 
 
 def test_start_refuses_invalid_requests_before_it_writes(
