@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accuracy.curve import curve_section
+from benchmarks.accuracy.rare import rare_section
 from benchmarks.accuracy.tables import LAYOUT, accuracy_section, variants_table
 from benchmarks.accuracy.tables import front_table as front_accuracy
 from benchmarks.alignment import tables as alignment
@@ -101,6 +103,8 @@ def pages() -> dict[Path, dict[str, str]]:
         },
         BENCHMARKS / "accuracy" / "README.md": {
             "accuracy": accuracy_tables(accuracy),
+            "curve": of_one("accuracy/curve.json", curve_section),
+            "rare": of_one("accuracy/rare.json", rare_section),
             "variants": of_one("accuracy/variants_mobilenet_v2.json", variants_table),
         },
         BENCHMARKS / "uncertainty" / "README.md": {

@@ -8,6 +8,7 @@ can add a method to earlier results.
     python -m benchmarks.accuracy --data ../shared/data
     python -m benchmarks.accuracy --data ../shared/data --add --methods luo2021 --repeats 1
     python -m benchmarks.accuracy --folder my/images --out my.json   # and its groups.csv, if any
+    python -m benchmarks.accuracy --data ../shared/data --curve      # how many images are needed
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.accuracy import curve
 from benchmarks.accuracy.methods import CODE, Method, all_methods, run
 from benchmarks.accuracy.predictions import Predictions, load_predictions, save_predictions
 from benchmarks.accuracy.tables import DEFAULT, LAYOUT, LUO2021, claims
@@ -144,7 +146,8 @@ def print_means(means: Sequence[Mapping[str, Any]]) -> None:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder that contains the data sets")
-    parser.add_argument("--sets", nargs="+", default=DATA_SETS, help="data sets in it")
+    parser.add_argument("--curve", action="store_true", help="measure learning curves instead")
+    parser.add_argument("--sets", nargs="+", help="data sets in it")
     parser.add_argument(
         "--folder",
         type=Path,
@@ -177,6 +180,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="JSON file of the results; required unless the whole standard run is made",
     )
     arguments = parser.parse_args(argv)
+    arguments.sets = arguments.sets or (curve.SETS if arguments.curve else DATA_SETS)
     if arguments.data is None and not arguments.folder:
         parser.error("give --data, a folder of data sets, or --folder, a labelled folder")
     names = [*([] if arguments.data is None else arguments.sets)]
@@ -187,7 +191,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--repeats must be at least 1")
     if arguments.luo2021_from is not None and (arguments.methods or not arguments.add):
         parser.error("--luo2021-from runs nothing: give it with --add and without --methods")
-    if arguments.out is None and not is_standard(arguments):
+    if arguments.out is None and not arguments.curve and not is_standard(arguments):
         parser.error(
             "give --out FILE: the project's own results need the whole standard run (--data with "
             "its sets, the default weights, all methods and repeats or --add)"
@@ -265,6 +269,9 @@ def read_results(
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
+    if arguments.curve:
+        curve.run(arguments)
+        return
     import torch  # after hypervlad, which lets waiting threads sleep
 
     torch.set_num_threads(arguments.threads)

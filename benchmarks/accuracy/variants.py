@@ -68,6 +68,8 @@ def _of_blocks() -> dict[str, Variant]:
     chosen |= {name: Variant((name,)) for name in BLOCKS}
     chosen["the default and covariance"] = Variant((*DEFAULT_BLOCKS, "covariance"))
     soft = ("joint", "per layer, soft", "pooled")
+    plain = ("joint", "per layer", "pooled, not of unit length")
+    chosen["the default, pooled channels not of unit length"] = Variant(plain)
     return chosen | {"the default, per layer soft": Variant(soft)}
 
 

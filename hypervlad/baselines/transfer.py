@@ -44,7 +44,7 @@ from hypervlad.baselines.finetuning import (
 from hypervlad.baselines.softmax_head import FittedHead, SoftmaxHead, fit_head
 from hypervlad.baselines.training import FineTuningCurves, Schedule
 from hypervlad.baselines.training_images import load_training_images
-from hypervlad.boosting.classifier import CLASS_WEIGHT, CS, check_class_weight
+from hypervlad.boosting.classifier import CLASS_WEIGHT, CS, check_by_label
 from hypervlad.boosting.linear import class_weights
 from hypervlad.classifier.assessment import accuracy_of_read, most_probable
 from hypervlad.classifier.validation import check_classes, checked_labels, of_length
@@ -543,7 +543,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
 
     def check_parameters(self) -> None:
         super().check_parameters()
-        check_class_weight(self.class_weight)
+        check_by_label("class_weight", self.class_weight)
         check_read_options(self.read_options)
         if self.checkpoint is not None:
             check_location(self.checkpoint)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.metrics import pairwise_distances_chunked
+from tqdm import tqdm
 
 from hypervlad.base import Array, Arrays, Value
 from hypervlad.boosting import BoostedSoftmaxClassifier
@@ -109,10 +110,24 @@ class HeldOut:
         max_error : float, default=0.05
             Accepted share of wrong answers among the sure ones.
 
+        Returns
+        -------
+        SureAnswers
+
         Raises
         ------
         ValueError
             If it is not between 0 and 1.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from hypervlad.classifier import HeldOut
+        >>> rows = np.arange(50)  # each its own group, and all of them right
+        >>> proba = np.tile([0.9, 0.1], (50, 1))
+        >>> held_out = HeldOut([None], proba, 0 * rows, rows, 0 * rows, rows)
+        >>> held_out.sure_answers(0.05)
+        SureAnswers(max_error=0.05, threshold=0.9, n_sure=50, n_wrong=0)
         """
         threshold = self.threshold(max_error)
         sure = self.proba.max(axis=1) >= threshold
@@ -252,6 +267,8 @@ def cross_predict_calibration(
     groups: NDArray[np.intp],
     fit_params: Mapping[str, Any],
     seed: int | None,
+    *,
+    verbose: bool = False,
 ) -> HeldOut | None:
     """Fit a copy of a learner without each fold of groups, and predict that fold with it.
 
@@ -266,6 +283,8 @@ def cross_predict_calibration(
         Further arguments of ``fit``: arrays have one value per row, all else is passed on.
     seed : int or None
         Of the folds.
+    verbose : bool, default=False
+        Show a progress bar where stderr is a terminal.
 
     Returns
     -------
@@ -276,7 +295,8 @@ def cross_predict_calibration(
     if not folds:
         return None
     learners, proba, models = [], [], []
-    for number, (train, test) in enumerate(folds):
+    shown = tqdm(folds, desc="held-out folds", unit="fold", disable=None if verbose else True)
+    for number, (train, test) in enumerate(shown):
         own = {
             name: values[train] if isinstance(values, np.ndarray) else values
             for name, values in fit_params.items()

@@ -100,10 +100,11 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     ----------
     encoder : HypercolumnVLAD, optional
         If not given, a :class:`HypercolumnVLAD` with ``codebook="both"``, ``turns=2`` (the network
-        runs on each image twice) and ``pooled=True``.
+        runs on each image twice) and ``pooled="unit"``.
     boosting : BoostedSoftmaxClassifier or other classifier, optional
-        The learner; by default, a :class:`BoostedSoftmaxClassifier`. Any scikit-learn classifier
-        with ``predict_proba`` can be used, but :meth:`save` cannot store another learner.
+        The learner; by default, a :class:`BoostedSoftmaxClassifier`, whose ``class_weight`` and
+        ``prior`` are for rare classes. Any scikit-learn classifier with ``predict_proba`` can be
+        used, but :meth:`save` cannot store another learner.
     calibration_size : float, optional
         The held-out predictions behind :meth:`predict_set`, :meth:`predict_or_reject` and
         :meth:`judge`. None: the learner is fitted five more times, each time without a fold of
@@ -237,6 +238,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self.check_parameters()
         data = LabelledImages.of(check_image_list(images), y, groups, sample_weight)
         encoder, learner, seed = self._unfitted_parts()
+        if isinstance(learner, BoostedSoftmaxClassifier):
+            learner.check_labels(data.labels)  # before images are encoded
         accepted, codes = data.fit_params(learner), data.group_codes()
         train, calibration = calibration_split(data.labels, codes, self.calibration_size, seed)
         train_images = [data.images[i] for i in train]
@@ -267,7 +270,13 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         if self.calibration_size is None:
             with _timed(seconds, "learners without a fold"):
                 held_out = cross_predict_calibration(
-                    learner, vectors, data.labels[train], joined, fit_params, seed
+                    learner,
+                    vectors,
+                    data.labels[train],
+                    joined,
+                    fit_params,
+                    seed,
+                    verbose=bool(self.verbose),
                 )
         elif len(calibration):
             held_out = predict_calibration(learner, held.vectors, data.labels[rows], joined)
@@ -940,4 +949,4 @@ def default_encoder(**parameters: Any) -> HypercolumnVLAD:
     >>> default_encoder(image_size=448).turns
     2
     """
-    return HypercolumnVLAD(**{"codebook": "both", "turns": 2, "pooled": True, **parameters})
+    return HypercolumnVLAD(**{"codebook": "both", "turns": 2, "pooled": "unit", **parameters})

@@ -23,6 +23,7 @@ from hypervlad.cli.models import (
     new_classifier,
     reading_options,
     reduce_cache,
+    rule_or_numbers,
 )
 from hypervlad.cli.options import (
     Backbone,
@@ -30,6 +31,7 @@ from hypervlad.cli.options import (
     CacheSize,
     CalibrationSize,
     Channel,
+    ClassWeight,
     Device,
     Groups,
     ImagePage,
@@ -42,6 +44,7 @@ from hypervlad.cli.options import (
     NCodewords,
     OnError,
     PixelSize,
+    Prior,
     Quiet,
     RemoveBanner,
     Scaling,
@@ -77,6 +80,8 @@ def train(
     device: Device = "auto",
     on_error: Unreadable = OnError.RAISE,
     include_backbone: IncludeBackbone = False,
+    class_weight: ClassWeight = None,
+    prior: Prior = None,
     calibration_size: CalibrationSize = None,
     cache: Cache = None,
     cache_size: CacheSize = None,
@@ -103,6 +108,7 @@ def train(
       hypervlad train labels.csv -o model.hvlad
       hypervlad train images/ -o model.hvlad --report report/
       hypervlad train images/ -o model.hvlad --groups groups.csv --seed 1
+      hypervlad train images/ -o model.hvlad --prior uniform
       hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
     """
     from hypervlad.reports.summary import held_out_lines, training_details
@@ -116,10 +122,15 @@ def train(
         image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
     )
     data = load_labelled(folder, groups)
+    learner = {
+        "class_weight": rule_or_numbers("--class-weight", class_weight),
+        "prior": rule_or_numbers("--prior", prior),
+    }
     say_ignored(quiet, [folder], groups, output)
     model = new_classifier(
         seed,
         quiet,
+        learner=learner,
         backbone=backbone,
         weights=weights,
         image_size=image_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +48,14 @@ def _scaling(text: str) -> str | tuple[float, ...]:
         return text
 
 
-def new_classifier(seed: int, quiet: bool, **options: Any) -> MicrographClassifier:
-    """Return an unfitted classifier; options of its encoder that are None keep their defaults."""
+def new_classifier(
+    seed: int, quiet: bool, *, learner: Mapping[str, Any] | None = None, **options: Any
+) -> MicrographClassifier:
+    """Return an unfitted classifier.
+
+    Options of its learner and, by keyword, of its encoder that are None keep their defaults.
+    """
+    from hypervlad.boosting import BoostedSoftmaxClassifier
     from hypervlad.classifier import MicrographClassifier, default_encoder
 
     given = {name: value for name, value in options.items() if value is not None}
@@ -57,7 +64,36 @@ def new_classifier(seed: int, quiet: bool, **options: Any) -> MicrographClassifi
     if "memory" in given:
         given["memory"] = str(given["memory"])
     encoder = default_encoder(**given, random_state=seed, verbose=not quiet)
-    return MicrographClassifier(encoder, random_state=seed, verbose=not quiet)
+    boosting = BoostedSoftmaxClassifier(
+        **{name: value for name, value in (learner or {}).items() if value is not None}
+    )
+    return MicrographClassifier(encoder, boosting=boosting, random_state=seed, verbose=not quiet)
+
+
+def rule_or_numbers(option: str, values: Sequence[str] | None) -> str | dict[str, float] | None:
+    """Return what was given as a rule, such as "balanced", or as CLASS=NUMBER for some classes.
+
+    Raises
+    ------
+    ValueError
+        For a text of neither form, a class that is repeated, or several rules.
+    """
+    if not values:
+        return None
+    if len(values) == 1 and "=" not in values[0]:
+        return values[0]
+    numbers: dict[str, float] = {}
+    for value in values:
+        name, _, number = value.rpartition("=")
+        try:
+            numbers[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise ValueError(f"{option} takes one rule, or CLASS=NUMBER, not {value!r}")
+    if len(numbers) < len(values):
+        raise ValueError(f"{option} names a class twice: {', '.join(values)}")
+    return numbers
 
 
 def load_classifier(

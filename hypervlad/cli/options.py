@@ -168,6 +168,23 @@ MaxError = Annotated[
         "training images of at least 45 groups.",
     ),
 ]
+ClassWeight = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="WEIGHT",
+        help='"balanced": classes count alike in training, however many images they have. Or '
+        "CLASS=NUMBER, which can be repeated; other classes have weight 1.",
+    ),
+]
+Prior = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SHARES",
+        help='Class shares expected among new images: "training" (those of the training images), '
+        '"uniform" (equal ones, which finds most images of rare classes), "sqrt" (the square roots '
+        "of those in training, the default), or CLASS=NUMBER, repeated for each class.",
+    ),
+]
 CalibrationSize = Annotated[
     float | None,
     typer.Option(

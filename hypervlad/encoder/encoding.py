@@ -279,7 +279,7 @@ class BatchEncoder:
     codebook: TorchCodebook
     grid: str | int
     turns: int
-    pooled: bool
+    pooled: bool | str
     normalize: Sequence[vlad.Normalization]
     seed: int
 
@@ -310,7 +310,8 @@ class BatchEncoder:
             sums = [total + more for total, more in zip(sums, more_sums, strict=True)]
             means = means + more_means
         parts = [vlad.normalize(part, self.normalize) for part in self.codebook.by_kind(sums)]
-        return torch.cat([*parts, means / self.turns], dim=1).cpu().numpy()
+        pooled = finish_pooled(means / self.turns, self.pooled)
+        return torch.cat([*parts, pooled], dim=1).cpu().numpy()
 
     def _statistics(
         self, raw: list[torch.Tensor], image_size: Sequence[int], keys: Sequence[str]
@@ -324,6 +325,14 @@ class BatchEncoder:
         n_pixels = size[0] * size[1]
         points = [random_pixels(self.seed, key, n_pixels, self.grid) for key in keys]
         return self.codebook.sampled_sums(maps, points, size), means
+
+
+def finish_pooled(means: torch.Tensor, pooled: bool | str) -> torch.Tensor:
+    """Return averages (n, channels) as the parameter `pooled` wants them."""
+    if pooled != "unit":
+        return means
+    lengths = torch.linalg.vector_norm(means, dim=1, keepdim=True)
+    return means / lengths.clamp_min(1e-12)
 
 
 def random_pixels(seed: int, key: str, n_pixels: int, n_wanted: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from hypervlad import vlad
-from hypervlad.encoder.encoding import BatchEncoder, random_pixels
+from hypervlad.encoder.encoding import BatchEncoder, finish_pooled, random_pixels
 from hypervlad.encoder.loading import Batch
 from hypervlad.hypercolumns import (
     feature_maps,
@@ -102,9 +102,12 @@ def image_evidence(
         )
         by_place |= {(name, word): maps for word, maps in zip(wanted, each, strict=True)}
     if encode.pooled:
-        of_channels = directions[:, len(factor) :] / len(copies)
-        means, blocks["pooled"] = _added([c.pooled_evidence(of_channels, size) for c in copies])
-        vector = torch.cat([vector, means / len(copies)])
+        means = _added([[copy.pooled()] for copy in copies])[0] / len(copies)
+        pooled = finish_pooled(means, encode.pooled)[0]
+        _, of_means = _ratio(pooled, means[0])
+        of_channels = directions[:, len(factor) :] * of_means / len(copies)
+        blocks["pooled"] = _added([[c.pooled_evidence(of_channels, size)] for c in copies])[0]
+        vector = torch.cat([vector, pooled])
     maps = ((copy.raw, copy.image_size) for copy in copies)
     return ImageEvidence(
         vector.cpu().numpy(),
@@ -163,10 +166,12 @@ class _Copy:
         )
         return [by_place, by_word, *each]
 
-    def pooled_evidence(
-        self, directions: torch.Tensor, size: tuple[int, int]
-    ) -> list[torch.Tensor]:
-        """Return the averaged channels and, from directions (M, channels), their evidence."""
+    def pooled(self) -> torch.Tensor:
+        """Return the averaged channels (1, channels)."""
+        return self._codebook.pooled([layer.double() for layer in self.raw])
+
+    def pooled_evidence(self, directions: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Return the evidence of the averaged channels from directions (M, channels)."""
         total = directions.new_zeros(len(directions), *size)
         raw = [layer.double() for layer in self.raw]
         n_channels = [layer.shape[-1] for layer in raw]
@@ -175,7 +180,7 @@ class _Copy:
             height, width = layer.shape[1:3]
             by_cell = project.standardised(layer[0]) @ block.T / (height * width)
             total += self._upright(by_cell.permute(2, 0, 1), size)
-        return [self._codebook.pooled(raw)[0], total]
+        return total
 
     def _upright(self, maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         return resample_preserving_sum(turned_back(maps, self._turn), size)
@@ -254,6 +259,11 @@ def _normalised(
     raw = torch.cat([block.flatten() for block in sums])
     kinds = encode.codebook.by_kind(list(sums))
     normal = torch.cat([vlad.normalize(kind, encode.normalize)[0] for kind in kinds])
+    return _ratio(normal, raw)
+
+
+def _ratio(normal: torch.Tensor, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a normalised vector, and what each raw element was multiplied by."""
     return normal, torch.where(raw != 0, normal / torch.where(raw != 0, raw, 1.0), 0.0)
 
 

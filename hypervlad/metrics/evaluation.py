@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student_t
 
 from hypervlad.metrics.intervals import accuracy_interval, balanced_accuracy_interval
 from hypervlad.metrics.probabilities import (
@@ -187,11 +188,21 @@ class Evaluation:
 
     @property
     def calibration(self) -> Literal["calibrated", "overconfident", "underconfident"]:
-        """Whether the confidences differ from the shares of right answers by more than chance."""
-        if self.calibration_error <= self.calibration_range[1]:
+        """Whether the mean confidence differs from the accuracy by more than chance (5 %).
+
+        Student's test of the sums by group, because images of a group are right or wrong together.
+        Their variance is at least that of independent images with these confidences.
+        """
+        excess = np.asarray(self.confidence, dtype=np.float64) - self.correct
+        names = np.arange(len(excess)) if self.groups is None else [str(g) for g in self.groups]
+        sums = np.bincount(np.unique(names, return_inverse=True)[1].ravel(), excess)
+        n_groups = len(sums)
+        of_groups = np.sum((sums - sums.mean()) ** 2) * n_groups / max(1, n_groups - 1)
+        independent = np.sum(self.confidence * (1 - self.confidence))
+        limit = student_t.ppf(0.975, max(1, n_groups - 1))
+        if abs(sums.sum()) <= limit * np.sqrt(max(of_groups, independent)):
             return "calibrated"
-        too_high = float(self.confidence.mean()) > self.accuracy
-        return "overconfident" if too_high else "underconfident"
+        return "overconfident" if sums.sum() > 0 else "underconfident"
 
     @property
     def selective_curve(self) -> SelectiveAccuracy:

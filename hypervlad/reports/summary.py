@@ -195,13 +195,13 @@ def _confusions(result: Evaluation) -> list[str]:
 
 def _calibration_text(result: Evaluation) -> str:
     verdict = {
-        "calibrated": "can be trusted",
-        "overconfident": "too high",
-        "underconfident": "too low",
+        "calibrated": "chance explains the difference",
+        "overconfident": "the confidence is too high",
+        "underconfident": "the confidence is too low",
     }[result.calibration]
     return (
-        f"{verdict}; on average {percent(float(result.confidence.mean()))}, and "
-        f"{percent(result.accuracy)} are correct"
+        f"{percent(float(result.confidence.mean()))} on average, and {percent(result.accuracy)} "
+        f"are correct: {verdict}"
     )
 
 

@@ -48,11 +48,20 @@ class Labels:
 
     Examples
     --------
-    The labels that a sure model is least sure of, and a correction of the first::
-
-        labels = Labels(Queue("queue"))
-        found = labels.page(source="model", order="least_sure").labels
-        labels.correct("me", "click 1", {found[0].id: found[0].event}, category=2)
+    >>> import pathlib, tempfile
+    >>> from hypervlad.review import Labels, Queue
+    >>> from hypervlad.review.database import make_queue
+    >>> from hypervlad.review.records import Entry
+    >>> entry = Entry("a.png", pathlib.Path("/a.png"), None, "sure", [("tube", 0.9)], "", 0.2, [])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     make_queue(f"{folder}/queue", ["fibre", "tube"], [entry], [], {})
+    ...     queue = Queue(f"{folder}/queue")
+    ...     labels = Labels(queue)
+    ...     (label,) = labels.page(source="model", order="least_sure").labels
+    ...     done = labels.correct("window-1", "click-1", {label.id: label.event}, category=1)
+    ...     queue.close()
+    >>> label.confidence, done.message
+    (0.9, '1 image labelled “fibre”')
     """
 
     def __init__(self, queue: Queue) -> None:
@@ -139,7 +148,9 @@ class Labels:
             If there are no images, or too many.
         """
         if not 1 <= len(items) <= MAX_LABELS:
-            raise QueueError(f"label 1 to {MAX_LABELS} images at a time; got {len(items)}")
+            raise QueueError(
+                f"label 1 to {counted(MAX_LABELS, 'image')} at a time; got {len(items)}"
+            )
         connection = self.queue.connection
         names = {each.id: each.name for each in self.queue.categories()}
         if category not in names:

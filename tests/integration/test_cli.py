@@ -61,6 +61,40 @@ def test_a_model_is_trained_and_classifies_to_standard_output(model, folder):
         assert float(row["confidence"]) == max(shares.values()) == shares[row["label"]]
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--prior", "uniform", "--class-weight", "balanced"], ("uniform", "balanced")),
+        (["--prior", "flat=1", "--prior", "rings=2", "--prior", "stripes=0.5"], None),
+    ],
+)
+def test_class_weights_and_shares_are_stored(folder, tmp_path, options, expected):
+    path = tmp_path / "model.hvlad"
+    run("train", folder, "-o", path, *TINY, *options, "-q")
+    learner = hypervlad.load(path).boosting_
+    shares = {"flat": 1.0, "rings": 2.0, "stripes": 0.5}
+    assert (learner.prior, learner.class_weight) == (expected or (shares, None))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--prior", "flat=1"], "prior must name every class: missing ['rings', 'stripes']"),
+        (["--prior", "equal"], "prior must be one of 'sqrt', 'training', 'uniform'"),
+        (["--prior", "flat=many"], "--prior takes one rule, or CLASS=NUMBER, not 'flat=many'"),
+        (["--prior", "flat=1", "--prior", "flat=2"], "--prior names a class twice"),
+        (["--class-weight", "flt=3"], "class_weight names labels that are not in y: ['flt']"),
+        (["--class-weight", "flat=-3"], "class_weight['flat'] must be a number above 0"),
+    ],
+)
+def test_unusable_weights_and_shares_stop_before_images_are_encoded(
+    folder, tmp_path, options, words, monkeypatch
+):
+    monkeypatch.setattr(hypervlad.HypercolumnVLAD, "fit_checked", None)
+    error = refused("train", folder, "-o", tmp_path / "model.hvlad", *TINY, *options, "-q")
+    assert words in error
+
+
 def test_images_unlike_the_training_images_are_reported(model, folder, tmp_path):
     rng = np.random.default_rng(0)
     for name, pixels in {

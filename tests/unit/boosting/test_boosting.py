@@ -121,8 +121,11 @@ class TestTrees:
     def test_without_rounds_plain_boosting_is_the_prior(self):
         X, y = blobs(n=60)
         y = np.where(np.arange(60) < 40, 0, y)
-        proba = fitted(X, y, init=None, n_estimators=0).predict_proba(X[:2])
-        np.testing.assert_allclose(proba, np.tile(np.bincount(y) / 60, (2, 1)))
+        shares = np.bincount(y) / 60
+        roots = np.sqrt(shares) / np.sqrt(shares).sum()
+        for prior, expected in {"training": shares, "sqrt": roots, "uniform": [1 / 3] * 3}.items():
+            model = fitted(X, y, init=None, n_estimators=0, prior=prior)
+            np.testing.assert_allclose(model.predict_proba(X[:2]), np.tile(expected, (2, 1)))
 
     def test_weighted_rows_count_in_early_stopping_gain(self):
         # The same gain whatever the unit of the weights.
@@ -217,7 +220,7 @@ class TestSmallClasses:
     @pytest.mark.filterwarnings(SMALL)
     def test_equal_features_with_different_labels(self):
         for X in (np.ones((4, 2)), np.zeros((4, 9))):
-            model = fitted(X, ["a", "a", "a", "b"], n_estimators=5)
+            model = fitted(X, ["a", "a", "a", "b"], n_estimators=5, prior="training")
             # Nothing can be held out: equal vectors are one group.
             assert model.n_estimators_ == 0
             np.testing.assert_allclose(model.predict_proba(X[:1]), [[0.75, 0.25]], atol=1e-3)
@@ -228,6 +231,59 @@ class TestSmallClasses:
             model = fitted(X, y, groups=np.zeros(len(y)))
         assert model.score(X, y) > 0.8
         assert model.block_weights_ == (1.0,)
+
+
+def overlapping(seed=0, n=600):
+    """One feature, two normal classes one apart; every fifth sample is of the second."""
+    rng = np.random.default_rng(seed)
+    y = (np.arange(n) % 5 == 0).astype(int)
+    return rng.normal(size=(n, 1)) + y[:, None], y
+
+
+class TestPrior:
+    def test_probabilities_are_those_of_the_expected_shares(self):
+        """The posterior of two normal classes is known for any shares."""
+        X, y = overlapping(n=4000)
+        points = np.linspace(-1, 2, 7)[:, None]
+        ratio = np.exp(points[:, 0] - 0.5)  # of the densities
+        rare = {"training": 0.2, "sqrt": 1 / 3, "uniform": 0.5}
+        for prior, share in [*rare.items(), ({0: 1, 1: 9}, 0.9)]:
+            proba = fitted(X, y, prior=prior, n_estimators=0).predict_proba(points)[:, 1]
+            expected = share * ratio / (share * ratio + 1 - share)
+            np.testing.assert_allclose(proba, expected, atol=0.03)
+
+    def test_shares_are_those_of_the_weighted_samples(self):
+        X, y = overlapping()
+        weight = np.where(y == 1, 4.0, 1.0)  # as many of both
+        priors = ("training", "sqrt", "uniform", {0: 1, 1: 1})
+        for given in ({"sample_weight": weight}, {"class_weight": "balanced"}):
+            fit = {k: v for k, v in given.items() if k == "sample_weight"}
+            own = {k: v for k, v in given.items() if k == "class_weight"}
+            first, *others = [
+                BoostedSoftmaxClassifier(prior=prior, random_state=0, **own)
+                .fit(X, y, **fit)
+                .predict_proba(X)
+                for prior in priors
+            ]
+            for other in others:
+                np.testing.assert_allclose(other, first, atol=1e-9)
+
+    def test_trees_without_a_linear_part_see_rows_of_the_expected_shares(self):
+        X, y = three_rings(300)
+        kept = (y != 2) | (np.arange(len(y)) % 6 == 0)
+        weighted = fitted(X[kept], y[kept], init=None, class_weight="balanced")
+        expected = fitted(X[kept], y[kept], init=None, prior="uniform")
+        assert weighted.n_estimators_ == expected.n_estimators_ > 1
+        np.testing.assert_allclose(weighted.predict_proba(X), expected.predict_proba(X), atol=1e-5)
+
+    def test_every_class_has_a_share(self):
+        X, y = overlapping()
+        for prior, problem in (
+            ({0: 0.5}, r"missing \[1\], unknown \[\]"),
+            ({0: 0.5, 1: 0.4, 2: 0.1}, r"missing \[\], unknown \[2\]"),
+        ):
+            with pytest.raises(ValueError, match=f"prior must name every class: {problem}"):
+                fitted(X, y, prior=prior)
 
 
 class TestWeights:
@@ -434,6 +490,11 @@ class TestRefusals:
                 {"class_weight": "equal"},
                 "class_weight must be 'balanced', a dictionary of weights by label or None",
             ),
+            (
+                {"prior": "equal"},
+                "prior must be one of 'sqrt', 'training', 'uniform' or a dictionary of",
+            ),
+            ({"prior": {0: 1, 1: -1}}, r"prior\[1\] must be a number above 0, not -1"),
             ({"class_weight": {0: 0.0}}, r"class_weight\[0\] must be a number above 0, not 0.0"),
             ({"n_jobs": "all"}, "n_jobs must be a whole number of at most 1024 or None, not 'all'"),
             ({"random_state": "x"}, "random_state must be a seed .* not 'x'"),

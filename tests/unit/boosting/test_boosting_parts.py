@@ -16,6 +16,7 @@ from hypervlad.boosting.linear import (
     TrainingRows,
     blas_threads,
     block_columns,
+    block_shares,
     distinct_rows,
     fit_blocks,
     fit_linear_margins,
@@ -467,21 +468,34 @@ class TestBlocks:
             fit_linear_margins(rows.with_columns(columns), 3, folds, [0.1, 1.0, 10.0])
             for columns in (slice(0, 2), slice(2, n_features))
         ]
-        mean = np.mean([part.cross_fitted for part in parts], axis=0)
+        # 30 groups, each of one class: 10 for a class. In loops, as the docstring has it.
+        counts = [1 / (1 + width / (400 * 10)) for width in widths]
+        shares = [count / sum(counts) for count in counts]
+        mean = sum(s * part.cross_fitted for s, part in zip(shares, parts, strict=True))
         temperature, _ = fit_temperature(mean, rows.codes, rows.weight)
         np.testing.assert_allclose(joined.cross_fitted, mean / temperature)
         separate = [
             rows.X[:, columns] @ part.coef + part.intercept
             for columns, part in zip(block_columns(widths), parts, strict=True)
         ]
-        expected = np.mean(separate, axis=0) / temperature
+        expected = sum(s * m for s, m in zip(shares, separate, strict=True)) / temperature
         np.testing.assert_allclose(rows.X @ joined.coef + joined.intercept, expected, atol=1e-9)
-        for weight, part in zip(joined.weights, parts, strict=True):
-            assert weight == pytest.approx(1 / (2 * temperature * part.temperature))
+        for weight, share, part in zip(joined.weights, shares, parts, strict=True):
+            assert weight == pytest.approx(share / (temperature * part.temperature))
+
+    def test_narrow_blocks_count_more_where_rows_are_few(self):
+        few, more, many = [block_shares([1_000, 8_000, 8_000], n) for n in (1, 10, 1e6)]
+        assert few[0] > more[0] > many[0]
+        np.testing.assert_allclose(many, 1 / 3, atol=1e-3)
+        for shares in (few, more, many):
+            assert shares.sum() == pytest.approx(1)
+            assert shares[1] == shares[2]
 
     def test_without_anything_to_hold_out_the_mean_stands(self):
         rows = training_rows(*grouped_data())
-        joined = fit_blocks(rows, 3, [], [1.0], [1, rows.X.shape[1] - 1])
+        half = np.hstack([rows.X, rows.X])
+        twice = replace(rows, source=half, at=np.arange(len(rows)))
+        joined = fit_blocks(twice, 3, [], [1.0], [rows.X.shape[1]] * 2)
         assert joined.weights == (0.5, 0.5)
 
 

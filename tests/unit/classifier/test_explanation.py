@@ -102,7 +102,7 @@ def test_the_evidence_adds_up_to_the_margins(data: st.DataObject) -> None:
         codebook=codebook,
         grid=data.draw(st.sampled_from(grids), "grid"),
         turns=data.draw(st.sampled_from([1, 2, 8]), "turns"),
-        pooled=data.draw(st.booleans(), "pooled"),
+        pooled=data.draw(st.sampled_from([True, False, "unit"]), "pooled"),
         normalize=data.draw(steps, "normalize"),
         aspect=data.draw(st.sampled_from(["square", "own"]), "aspect"),
         layer_components=data.draw(st.sampled_from([None, 4]), "layer_components"),
@@ -134,7 +134,7 @@ def test_trees_have_a_share_but_no_place(n_classes: int) -> None:
 @pytest.mark.parametrize("turns", [1, 2])
 def test_trees_see_the_row_that_transform_gives(grid: Any, turns: int) -> None:
     kept = {"n_estimators": 3, "Cs": 1.0, "n_splits": 2, "n_iter_no_change": None}
-    model = fitted(learner=kept, grid=grid, turns=turns, codebook="both", pooled=True)
+    model = fitted(learner=kept, grid=grid, turns=turns, codebook="both", pooled="unit")
     learner = model.boosting_
     for image in textures(3)[0][:4]:
         row = model.encoder_.transform([image])
@@ -220,7 +220,7 @@ def network_maps(encoder: HypercolumnVLAD, image: np.ndarray) -> list[np.ndarray
 
 def test_every_place_against_loops() -> None:
     images, _ = textures(3)
-    encoder = HypercolumnVLAD("tiny", **TINY, codebook="both", pooled=True, aspect="own")
+    encoder = HypercolumnVLAD("tiny", **TINY, codebook="both", pooled="unit", aspect="own")
     encoder.fit(images)
     image = images[4]
     rng = np.random.default_rng(1)
@@ -264,11 +264,13 @@ def test_every_place_against_loops() -> None:
         expected = spread_by_loops(cells, grid)
         np.testing.assert_allclose(found.blocks[f"per_layer.{tap}"][0], expected, atol=1e-5)
 
-    n_channels, expected = sum(layer.shape[2] for layer in raw), np.zeros(grid)
-    for p, layer in zip(projections, raw, strict=True):
+    pairs = list(zip(projections, raw, strict=True))
+    means = [((layer - p.mean) / p.std).mean(axis=(0, 1)) for p, layer in pairs]
+    length, expected = np.linalg.norm(np.concatenate(means)), np.zeros(grid)
+    for p, layer in pairs:
         channels = weights[first : first + layer.shape[2]]
         first += layer.shape[2]
-        cells = ((layer - p.mean) / p.std) @ channels / np.sqrt(n_channels)
+        cells = ((layer - p.mean) / p.std) @ channels / length
         expected += spread_by_loops(cells / cells.size, grid)
     assert first == len(weights)
     np.testing.assert_allclose(found.blocks["pooled"][0], expected, atol=1e-5)

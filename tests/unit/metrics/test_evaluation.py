@@ -130,7 +130,7 @@ def test_labels_of_other_types_are_compared_as_text():
         (["fibre"], (2, 3), None, r"shape \(1, 3\); got \(2, 3\)"),
         (["fibre"], (1, 2), None, r"shape \(1, 3\); got \(1, 2\)"),
         ([], (0, 3), None, "no images"),
-        (["fibre"], (1, 3), ["a", "b"], "1 true labels but 2 groups"),
+        (["fibre"], (1, 3), ["a", "b"], "1 true label but 2 groups"),
     ],
 )
 def test_lengths_that_do_not_fit_are_refused(y, shape, groups, message):
@@ -231,3 +231,21 @@ def test_probabilities_are_called_calibrated_or_too_high_or_too_low():
     assert always.calibration == "underconfident"
     wrong = Evaluation(["a", "b"] * 300, proba, ["a", "b"])
     assert wrong.calibration == "overconfident"
+    few = Evaluation(["a"], np.array([[0.4, 0.6]]), ["a", "b"])
+    assert few.calibration == "calibrated", "one mistake shows nothing"
+
+
+def test_images_of_a_group_that_are_wrong_together_are_no_proof():
+    """Of calibrated models, about one in twenty is called too confident or too cautious."""
+    rng = np.random.default_rng(6)
+    called, naive = 0, 0
+    for _ in range(300):
+        confident = np.repeat(rng.uniform(0.5, 1, size=30), 6)
+        right = np.repeat(rng.random(30), 6) < confident  # a group is right or wrong as a whole
+        proba = np.column_stack([confident, 1 - confident])
+        truth = np.where(right, "a", "b").tolist()
+        groups = np.repeat(np.arange(30), 6).tolist()
+        called += Evaluation(truth, proba, ["a", "b"], groups).calibration != "calibrated"
+        naive += Evaluation(truth, proba, ["a", "b"]).calibration != "calibrated"
+    assert called / 300 < 0.1
+    assert naive / 300 > 0.3

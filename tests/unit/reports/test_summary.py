@@ -114,14 +114,18 @@ def test_a_calibration_split_is_not_called_folds():
 
 @pytest.mark.parametrize(
     ("n_right", "confidence", "words"),
-    [(80, 0.8, "can be trusted"), (40, 0.9, "too high"), (100, 0.5, "too low")],
+    [
+        (80, 0.8, "chance explains the difference"),
+        (40, 0.9, "the confidence is too high"),
+        (100, 0.5, "the confidence is too low"),
+    ],
 )
 def test_the_confidence_is_judged_in_words(n_right, confidence, words):
     codes = np.arange(100) % 3
     predicted = np.where(np.arange(100) < n_right, codes, (codes + 1) % 3)
     line = line_of(held_out_lines(model_of(codes, predicted, confidence=confidence)), "confidence")
     assert line == (
-        f"confidence: {words}; on average {100 * confidence:.1f} %, and {n_right}.0 % are correct"
+        f"confidence: {100 * confidence:.1f} % on average, and {n_right}.0 % are correct: {words}"
     )
 
 
