@@ -19,7 +19,7 @@ from hypervlad import vlad
 from hypervlad.backbones import Preprocessing, TappedNetwork
 from hypervlad.codebook import HypercolumnPool, learn_codebook
 from hypervlad.encoder import ImageLoader
-from hypervlad.encoder.encoding import TorchCodebook, random_pixels
+from hypervlad.encoder.encoding import TorchCodebook, finish_pooled, random_pixels
 from hypervlad.encoder.loading import Batch
 from hypervlad.hypercolumns import feature_maps, hypercolumns_at, turned
 
@@ -191,8 +191,8 @@ def _finished(block: Block, totals: Sums, turns: int) -> np.ndarray:
     if block.statistic in ("vlad", "soft"):
         return vlad.normalize(totals, block.normalize).numpy()
     if block.statistic.startswith("mean"):
-        means = torch.cat(totals, dim=1).div(turns)
-        return vlad.normalize([means[:, None]], block.normalize).numpy()
+        unit = "unit" if block.normalize else True
+        return finish_pooled(torch.cat(totals, dim=1).div(turns), unit).numpy()
     n_layers = len(totals) // 2
     pairs = zip(totals[:n_layers], totals[n_layers:], strict=True)
     return torch.cat([_log_covariance(m / turns, s / turns) for m, s in pairs], dim=1).numpy()

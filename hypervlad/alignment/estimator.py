@@ -224,7 +224,9 @@ class AlignmentClassifier(ImageEstimator):
 
             windows = TrainingWindows.sample(read(), len(images), seed)
         check_both_classes(windows.labels)
-        learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
+        # The shares of labelled windows are those of their images, which the fraction depends on.
+        own = BoostedSoftmaxClassifier(prior="training")
+        learner = own if self.boosting is None else self.boosting
         learner = seeded_clone(learner, seed, verbose=self.verbose).fit(
             windows.X,
             windows.labels,

@@ -100,7 +100,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     ----------
     encoder : HypercolumnVLAD, optional
         If not given, a :class:`HypercolumnVLAD` with ``codebook="both"``, ``turns=2`` (the network
-        runs on each image twice) and ``pooled=True``.
+        runs on each image twice) and ``pooled="unit"``.
     boosting : BoostedSoftmaxClassifier or other classifier, optional
         The learner; by default, a :class:`BoostedSoftmaxClassifier`, whose ``class_weight`` and
         ``prior`` are for rare classes. Any scikit-learn classifier with ``predict_proba`` can be
@@ -949,4 +949,4 @@ def default_encoder(**parameters: Any) -> HypercolumnVLAD:
     >>> default_encoder(image_size=448).turns
     2
     """
-    return HypercolumnVLAD(**{"codebook": "both", "turns": 2, "pooled": True, **parameters})
+    return HypercolumnVLAD(**{"codebook": "both", "turns": 2, "pooled": "unit", **parameters})

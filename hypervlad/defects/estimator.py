@@ -530,7 +530,7 @@ class PatchDefectScorer(ImageEstimator):
             return WindowScores.of(np.concatenate(blocks), names[codes])
 
         def learn(windows: TrainingWindows) -> LabelledWindows:
-            own = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
+            own = self.boosting or BoostedSoftmaxClassifier(prior="training")
             learner = seeded_clone(own, seed, verbose=self.verbose)
             learner.fit(
                 windows.X,

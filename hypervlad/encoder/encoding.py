@@ -279,7 +279,7 @@ class BatchEncoder:
     codebook: TorchCodebook
     grid: str | int
     turns: int
-    pooled: bool
+    pooled: bool | str
     normalize: Sequence[vlad.Normalization]
     seed: int
 
@@ -309,9 +309,9 @@ class BatchEncoder:
         for more_sums, more_means in statistics:
             sums = [total + more for total, more in zip(sums, more_sums, strict=True)]
             means = means + more_means
-        blocks = [*self.codebook.by_kind(sums), [(means / self.turns)[:, None]]]
-        parts = [vlad.normalize(block, self.normalize) for block in blocks]
-        return torch.cat(parts, dim=1).cpu().numpy()
+        parts = [vlad.normalize(part, self.normalize) for part in self.codebook.by_kind(sums)]
+        pooled = finish_pooled(means / self.turns, self.pooled)
+        return torch.cat([*parts, pooled], dim=1).cpu().numpy()
 
     def _statistics(
         self, raw: list[torch.Tensor], image_size: Sequence[int], keys: Sequence[str]
@@ -325,6 +325,14 @@ class BatchEncoder:
         n_pixels = size[0] * size[1]
         points = [random_pixels(self.seed, key, n_pixels, self.grid) for key in keys]
         return self.codebook.sampled_sums(maps, points, size), means
+
+
+def finish_pooled(means: torch.Tensor, pooled: bool | str) -> torch.Tensor:
+    """Return averages (n, channels) as the parameter `pooled` wants them."""
+    if pooled != "unit":
+        return means
+    lengths = torch.linalg.vector_norm(means, dim=1, keepdim=True)
+    return means / lengths.clamp_min(1e-12)
 
 
 def random_pixels(seed: int, key: str, n_pixels: int, n_wanted: int) -> np.ndarray:
@@ -352,8 +360,7 @@ class TorchCodebook:
         """Average each channel of maps (B, h_l, w_l, C_l) over the image: (B, sum of C_l).
 
         Relative to the channel's mean over pixels, in units of its standard deviation, and divided
-        by the root of the number of channels. This is a VLAD of one codeword, the mean hypercolumn,
-        and is normalised like the others.
+        by the root of the number of channels, so that the vector is about as long as one of VLAD.
         """
         parts = [layer.average(m) for layer, m in zip(self.layers, maps, strict=True)]
         means = torch.cat(parts, dim=1)

@@ -112,10 +112,12 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         image is left out, and memory stays bounded.
     normalize : sequence of {"intra", "power", "l2"} or None, default=("intra", "l2")
         Steps, in this order: see :func:`hypervlad.vlad.normalize`.
-    pooled : bool, default=False
+    pooled : bool or "unit", default=False
         Append every channel's average over the image, standardised by its mean and standard
-        deviation over pixels: a VLAD of one codeword, also normalised. It keeps what VLAD over a
-        few cells loses of the deepest layer, and needs the fewest images to learn from.
+        deviation over pixels. It keeps what VLAD over a few cells loses of the deepest layer.
+        "unit": the averages of an image are divided by their length. Whole images are then
+        classified better from few examples; windows with and without defects, which also differ in
+        that length, are not.
     n_samples : int, default=20_000
         Hypercolumns that the codebook is learnt from, of about a thousand images at most. Memory
         is about twice 4 bytes x channels x this (for the default network 0.25 GB). With
@@ -210,7 +212,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         scale_layers: bool = True,
         kmeans: Literal["lloyd", "minibatch"] = "lloyd",
         normalize: Sequence[vlad.Normalization] | None = ("intra", "l2"),
-        pooled: bool = False,
+        pooled: bool | Literal["unit"] = False,
         n_samples: int = 20_000,
         read_options: Mapping[str, Any] | None = None,
         memory: str | os.PathLike[str] | joblib.Memory | None = None,

@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from hypervlad import vlad
-from hypervlad.encoder.encoding import BatchEncoder, random_pixels
+from hypervlad.encoder.encoding import BatchEncoder, finish_pooled, random_pixels
 from hypervlad.encoder.loading import Batch
 from hypervlad.hypercolumns import (
     feature_maps,
@@ -103,10 +103,9 @@ def image_evidence(
         by_place |= {(name, word): maps for word, maps in zip(wanted, each, strict=True)}
     if encode.pooled:
         means = _added([[copy.pooled()] for copy in copies])[0] / len(copies)
-        pooled, factor_of_means = _ratio(
-            vlad.normalize([means[None]], encode.normalize)[0], means[0]
-        )
-        of_channels = directions[:, len(factor) :] * factor_of_means / len(copies)
+        pooled = finish_pooled(means, encode.pooled)[0]
+        _, of_means = _ratio(pooled, means[0])
+        of_channels = directions[:, len(factor) :] * of_means / len(copies)
         blocks["pooled"] = _added([[c.pooled_evidence(of_channels, size)] for c in copies])[0]
         vector = torch.cat([vector, pooled])
     maps = ((copy.raw, copy.image_size) for copy in copies)

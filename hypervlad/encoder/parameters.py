@@ -44,7 +44,7 @@ CONSTRAINTS: dict[str, Alternatives] = {
         OneOf(*NORMALIZATIONS),
         ListOf(OneOf(*NORMALIZATIONS), "a sequence of at most 8 steps", at_least=0, at_most=8),
     ],
-    "pooled": [Boolean()],
+    "pooled": [Boolean(), OneOf("unit")],
     "n_samples": [Integer()],
     "read_options": [
         None,
@@ -78,7 +78,7 @@ class EncoderParams:
     scale_layers: bool
     kmeans: Literal["lloyd", "minibatch"]
     normalize: tuple[Normalization, ...]
-    pooled: bool
+    pooled: bool | Literal["unit"]
     n_samples: int
     read_options: ReadOptions
 

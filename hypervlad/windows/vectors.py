@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad import vlad
 from hypervlad.backbones import get_backbone
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.encoding import TorchCodebook
+from hypervlad.encoder.encoding import TorchCodebook, finish_pooled
 from hypervlad.hypercolumns import axis_interpolation, dense_hypercolumns
 from hypervlad.lazy_torch import torch
 from hypervlad.windows.grid import WindowGrid
@@ -102,12 +102,13 @@ class WindowVectors:
     def join(self, sums: list[torch.Tensor], means: NDArray[np.float32]) -> NDArray[np.float32]:
         """Join the residual sums (n, K, D) of each codebook and the means (n, C) to vectors.
 
-        Both are normalised as the encoder does it. Means are left out if the encoder pools none.
+        They are normalised as the encoder does it. Means are left out if the encoder pools none.
         """
         kinds = self._codebook.by_kind(sums)
-        if self._params.pooled:
-            kinds.append([torch.from_numpy(means / np.sqrt(means.shape[1]))[:, None]])
         blocks = [vlad.normalize(kind, self._params.normalize).cpu().numpy() for kind in kinds]
+        if self._params.pooled:
+            scaled = torch.from_numpy(means / np.sqrt(means.shape[1]))
+            blocks.append(finish_pooled(scaled, self._params.pooled).numpy())
         return np.hstack(blocks)
 
 

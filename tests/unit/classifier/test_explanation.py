@@ -102,7 +102,7 @@ def test_the_evidence_adds_up_to_the_margins(data: st.DataObject) -> None:
         codebook=codebook,
         grid=data.draw(st.sampled_from(grids), "grid"),
         turns=data.draw(st.sampled_from([1, 2, 8]), "turns"),
-        pooled=data.draw(st.booleans(), "pooled"),
+        pooled=data.draw(st.sampled_from([True, False, "unit"]), "pooled"),
         normalize=data.draw(steps, "normalize"),
         aspect=data.draw(st.sampled_from(["square", "own"]), "aspect"),
         layer_components=data.draw(st.sampled_from([None, 4]), "layer_components"),
@@ -134,7 +134,7 @@ def test_trees_have_a_share_but_no_place(n_classes: int) -> None:
 @pytest.mark.parametrize("turns", [1, 2])
 def test_trees_see_the_row_that_transform_gives(grid: Any, turns: int) -> None:
     kept = {"n_estimators": 3, "Cs": 1.0, "n_splits": 2, "n_iter_no_change": None}
-    model = fitted(learner=kept, grid=grid, turns=turns, codebook="both", pooled=True)
+    model = fitted(learner=kept, grid=grid, turns=turns, codebook="both", pooled="unit")
     learner = model.boosting_
     for image in textures(3)[0][:4]:
         row = model.encoder_.transform([image])
@@ -220,7 +220,7 @@ def network_maps(encoder: HypercolumnVLAD, image: np.ndarray) -> list[np.ndarray
 
 def test_every_place_against_loops() -> None:
     images, _ = textures(3)
-    encoder = HypercolumnVLAD("tiny", **TINY, codebook="both", pooled=True, aspect="own")
+    encoder = HypercolumnVLAD("tiny", **TINY, codebook="both", pooled="unit", aspect="own")
     encoder.fit(images)
     image = images[4]
     rng = np.random.default_rng(1)

@@ -79,6 +79,23 @@ def test_every_grid_and_codebook_is_the_sum_over_explicit_hypercolumns(
     np.testing.assert_allclose(ours, _explicit(encoder, images[0]), atol=2e-3)
 
 
+def test_averages_of_unit_length(texture_images: tuple[list[np.ndarray], np.ndarray]) -> None:
+    images, _ = texture_images
+    options = {"weights": "random", "image_size": 16, "n_codewords": 3, "random_state": 0}
+    plain, unit = [
+        HypercolumnVLAD("tiny", **options, pooled=pooled).fit(images[:6]).transform(images[:3])
+        for pooled in (True, "unit")
+    ]
+    n_pooled = (
+        HypercolumnVLAD("tiny", **options, pooled=True).fit(images[:6]).feature_blocks["pooled"]
+    )
+    np.testing.assert_array_equal(unit[:, :-n_pooled], plain[:, :-n_pooled])
+    averages = plain[:, -n_pooled:]
+    lengths = np.linalg.norm(averages, axis=1, keepdims=True)
+    assert (abs(lengths - 1) > 0.01).all()
+    np.testing.assert_allclose(unit[:, -n_pooled:], averages / lengths, atol=1e-6)
+
+
 def _explicit(encoder: HypercolumnVLAD, image: np.ndarray) -> np.ndarray:
     """Encode with upsampled NumPy hypercolumns and a loop over positions, in float64."""
     batch = encoder.loader().load_batch(image)
@@ -372,7 +389,7 @@ def test_the_cache_folder_is_private(
         ({"turns": "2"}, "turns must be one of 1, 2, 4, 8, not '2'"),
         ({"turns": None}, "turns must be one of 1, 2, 4, 8, not None"),
         ({"turns": [2]}, r"turns must be one of 1, 2, 4, 8, not \[2\]"),
-        ({"pooled": "yes"}, "pooled must be True or False, not 'yes'"),
+        ({"pooled": "yes"}, "pooled must be True or False or 'unit', not 'yes'"),
         ({"grid": "own", "codebook": "both"}, "a joint codebook needs one grid"),
         ({"grid": "coarse"}, "grid must be one of"),
         ({"grid": 0}, "grid must be .* or a number of random pixels"),

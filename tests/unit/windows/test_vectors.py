@@ -148,7 +148,7 @@ def test_a_window_is_encoded_as_an_image_of_its_positions(image: NDArray[np.floa
             [(r[cut].mean((0, 1)) - m) / s for r, m, s in zip(raw, means, stds, strict=True)]
         )
         expected = np.concatenate(
-            [sums.ravel() / np.linalg.norm(sums), pooled / np.linalg.norm(pooled)]
+            [sums.ravel() / np.linalg.norm(sums), pooled / np.sqrt(len(pooled))]
         )
         np.testing.assert_allclose(vectors[i, j], expected, atol=5e-3)
 
