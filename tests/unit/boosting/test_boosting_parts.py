@@ -198,9 +198,9 @@ class TestLinear:
         fits, holdouts = [], []
         fit, holdout = linear._fit, trees.holdout_split
 
-        def spy_fit(model, Z, rows, train):
+        def spy_fit(Z, rows, train, *arguments):
             fits.append({group_of[tuple(x)] for x in rows.X[train]})
-            return fit(model, Z, rows, train)
+            return fit(Z, rows, train, *arguments)
 
         def spy_folds(codes, groups, **options):
             folds = group_folds(codes, groups, **options)
