@@ -75,6 +75,7 @@ def test_curves_and_leads_of_known_accuracies() -> None:
         assert 0.13 < lead["low"] < 0.15 < lead["high"] < 0.17
 
 
+@pytest.mark.filterwarnings("ignore:Classes with only one or two")
 def test_the_whole_comparison(
     data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
