@@ -133,7 +133,7 @@ def test_each_part_of_the_vectors_gets_a_linear_model(
 def test_default_encoder() -> None:
     encoder = default_encoder(n_codewords=8)
     changed = encoder.get_params().items() - HypercolumnVLAD().get_params().items()
-    assert dict(changed) == {"codebook": "both", "turns": 2, "pooled": True, "n_codewords": 8}
+    assert dict(changed) == {"codebook": "both", "turns": 2, "pooled": "unit", "n_codewords": 8}
 
 
 @pytest.mark.slow  # several models are fitted
