@@ -13,6 +13,7 @@ import argparse
 import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -238,9 +239,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure all sets, and store results and figure."""
     torch.set_num_threads(arguments.threads)
     taps = Taps(arguments.backbone, arguments.weights)
-    folders = [] if arguments.data is None else [arguments.data / name for name in arguments.sets]
-    sets = [DataSet.load(folder) for folder in [*folders, *arguments.folder]]
+    sets = [DataSet.load(folder) for folder in arguments.folder]
     if arguments.data is not None:
+        named = [(name, DataSet.load(arguments.data / name)) for name in arguments.sets]
+        sets = [*(replace(data, name=name) for name, data in named), *sets]
         sets.append(tem_set(arguments.checkpoints / "images", N_TEM))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about classes of one or two groups

@@ -219,13 +219,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     code = origin(arguments.threads, *CODE)
-    sets = [DataSet.load(arguments.data / name) for name in arguments.sets]
+    sets = [replace(DataSet.load(arguments.data / name), name=name) for name in arguments.sets]
     if arguments.tem:
         sets.append(tem_set(arguments.checkpoints / "images", arguments.tem))
     rows: list[dict[str, Any]] = []
     for data in sets:
         settings = {"data": data.digest, "repeats": arguments.repeats, "learners": repr(LEARNERS)}
-        path = arguments.checkpoints / f"{data.name}.json"
+        path = arguments.checkpoints / f"{data.name.replace('/', '_')}.json"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about classes of one or two groups
             found = load_or_run(path, settings | code, lambda d=data: measure(d, arguments.repeats))
