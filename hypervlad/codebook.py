@@ -313,9 +313,8 @@ def _check_enough(n_samples: int, n_codewords: int) -> None:
     if n_samples < n_codewords:
         raise ValueError(
             f"{n_codewords} codewords cannot be learnt from {counted(n_samples, 'hypercolumn')}: "
-            "give more "
-            "or larger images, sample more of them (n_samples=), or ask for fewer codewords "
-            "(n_codewords=)"
+            "give more or larger images, sample more of them (n_samples=), or ask for fewer "
+            "codewords (n_codewords=)"
         )
 
 

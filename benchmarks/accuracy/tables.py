@@ -96,7 +96,7 @@ def time_table(facts: Facts) -> str:
 
 
 def front_table(facts: Facts) -> str:
-    """Return accuracy / log-loss, methods x data sets and mean, for the front page."""
+    """Return accuracy / balanced accuracy / log-loss, methods x data sets and mean."""
     rows = {(row["data"], row["method"]): row for row in facts["rows"]}
     columns = {name: {m: rows.get((name, m)) for m in _methods(facts)} for name in facts["sets"]}
     columns["mean"] = {row["method"]: row for row in facts["means"]}
@@ -111,10 +111,15 @@ def front_table(facts: Facts) -> str:
                 continue
             accuracy = _best([r["accuracy"] for r in present], max)
             loss = _best([r["log_loss"] for r in present], min)
-            pair = [_bold(row["accuracy"], accuracy), _bold(row["log_loss"], loss)]
-            cells.append(" / ".join(pair))
+            balanced = _best([r["balanced_accuracy"] for r in present], max)
+            texts = [
+                _bold(row["accuracy"], accuracy),
+                _bold(row["balanced_accuracy"], balanced),
+                _bold(row["log_loss"], loss),
+            ]
+            cells.append(" / ".join(texts))
         lines.append(cells)
-    return table([f"accuracy / log-loss, {facts['backbone']}", *columns], lines)
+    return table([f"accuracy / balanced / log-loss, {facts['backbone']}", *columns], lines)
 
 
 def verdicts(facts: Facts) -> list[str]:

@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, softmax
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from tqdm.auto import tqdm
 
+from hypervlad.boosting.logistic import LogisticModel, fit_logistic
 from hypervlad.splits import first_appearance_codes
 
 FloatArray = NDArray[np.float64]
@@ -258,7 +257,6 @@ def prior_margins(codes: IntArray, weight: FloatArray, n_classes: int) -> FloatA
 
 Folds = Sequence[tuple[IntArray, IntArray]]
 
-_MAX_ITER = 1000
 # A temperature beyond these bounds is an artefact of too few rows.
 _LOG_TEMPERATURE_BOUNDS = (np.log(0.05), np.log(50.0))
 # Standard deviation of the prior on log temperatures below 0, which make predictions more
@@ -328,15 +326,14 @@ def fit_linear_margins(
         fits = [fit_temperature(m[held_out], codes, weight, offset) for m in margins]
         best = int(np.argmin([loss for _, loss in fits]))
         C, temperature = grid[best], fits[best][0]
-    final = LogisticRegression(C=C, max_iter=_MAX_ITER)
-    model = _fit(final, Z, rows, np.arange(len(rows)))
-    cross_fitted = _decide(model, Z)
+    model = _fit(Z, rows, np.arange(len(rows)), n_classes, C)
+    cross_fitted = model.margins(Z)
     if held_out.any():
         cross_fitted[held_out] = margins[best][held_out]
-    coef = space.coefficients(model.coef_.T) / temperature
+    coef = space.coefficients(model.coef.T) / temperature
     return LinearMargins(
         coef=coef,
-        intercept=model.intercept_ / temperature - space.centre @ coef,
+        intercept=model.intercept / temperature - space.centre @ coef,
         C=C,
         temperature=temperature,
         cross_fitted=cross_fitted / temperature,
@@ -420,22 +417,26 @@ def _fold_margins(
     margins = np.zeros((len(grid), len(rows), n_margins(n_classes)))
     for train, test in folds:
         # From strong to weak regularisation, each solution is a good start for the next.
-        model = LogisticRegression(warm_start=True, max_iter=_MAX_ITER)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            for at, C in enumerate(grid):
-                _fit(model.set_params(C=C), Z, rows, train)
-                margins[at, test] = _decide(model, Z[test])
+        model = None
+        for at, C in enumerate(grid):
+            model = _fit(Z, rows, train, n_classes, C, model)
+            margins[at, test] = model.margins(Z[test])
     return margins
 
 
 def _fit(
-    model: LogisticRegression, Z: FloatArray, rows: TrainingRows, train: IntArray
-) -> LogisticRegression:
+    Z: FloatArray,
+    rows: TrainingRows,
+    train: IntArray,
+    n_classes: int,
+    C: float,
+    start: LogisticModel | None = None,
+) -> LogisticModel:
     # One thread: the products within an L-BFGS step are too small to parallelise. On a busy machine
     # two threads that wait for each other took thirty times as long.
     with _thread_pools().limit(limits=1, user_api="blas"):
-        return model.fit(Z[train], rows.codes[train], sample_weight=rows.weight[train])
+        codes, weight = rows.codes[train], rows.weight[train]
+        return fit_logistic(Z[train], codes, weight, n_classes, C, start)
 
 
 @functools.cache
@@ -453,10 +454,6 @@ def blas_threads(rows: TrainingRows) -> AbstractContextManager[object]:
     n_products = len(rows) ** 2 * rows.source.shape[1]
     limits = 1 if n_products < _MAX_PRODUCTS_OF_ONE_THREAD else None
     return _thread_pools().limit(limits=limits, user_api="blas")
-
-
-def _decide(model: LogisticRegression, Z: FloatArray) -> FloatArray:
-    return model.decision_function(Z).reshape(len(Z), -1)
 
 
 @dataclass(frozen=True)

@@ -852,8 +852,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             n_groups, n_needed = calibration.n_groups, groups_for_error(max_error)
             why = (
                 f"this takes held-out predictions for at least {counted(n_needed, 'group')}, and "
-                "there are "
-                f"{n_groups}"
+                f"there are {n_groups}"
                 if n_groups < n_needed
                 else f"too many held-out predictions of the {counted(n_groups, 'group')} were wrong"
             )

@@ -195,8 +195,7 @@ class TrainingImages:
             warnings.warn(
                 f"{n_known} of {counted(len(digests), 'image')} "
                 f"{verb(n_known, 'is a training image', 'are training images')} (the same pixels), "
-                "so the "
-                "result is too good for new images",
+                "so the result is too good for new images",
                 TrainingImagesWarning,
                 stacklevel=3,
             )

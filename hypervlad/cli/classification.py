@@ -296,8 +296,8 @@ def evaluate(
         title=f"{model.name} on the images of {folder.resolve().name}",
         how_measured=f"The model {model.name} classified all images of {folder.resolve().name}; "
         f"its {'labels' if folder.is_file() else 'sub-folders'} are the true classes. The figures "
-        "are valid "
-        "only if neither these images nor others of the same samples were used to train it.",
+        "are valid only if neither these images nor others of the same samples were used to train "
+        "it.",
         progress=not quiet,
     )
     reduce_cache(cache, cache_size)

@@ -286,8 +286,7 @@ def score(
         )
     echo(
         f"{counted(written.n_scored, 'image')} scored: {written.n_anomalous} called anomalous, "
-        "with "
-        f"{counted(written.n_regions, 'defective region')}; {len(written.left_out)} left out"
+        f"with {counted(written.n_regions, 'defective region')}; {len(written.left_out)} left out"
     )
     echo(f"report: {output / 'report.html'}")
     _raise_if_left_out(written.left_out, len(files))

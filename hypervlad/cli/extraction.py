@@ -168,8 +168,7 @@ def extract(
     if done.skipped and on_error is OnError.RAISE:
         raise ImageReadError(
             f"{counted(len(done.skipped), 'image')} could not be read (listed in the warning); the "
-            "others "
-            "are in the table. Remove or repair them, or accept this with --on-error skip."
+            "others are in the table. Remove or repair them, or accept this with --on-error skip."
         )
 
 

@@ -195,8 +195,7 @@ def predict(
     if n_bad and on_error is OnError.RAISE:
         raise ImageReadError(
             f"{n_bad} of {counted(len(files), 'image')} could not be read (listed in the warning); "
-            "the others "
-            "are classified. Remove or repair them, or accept this with --on-error skip."
+            "the others are classified. Remove or repair them, or accept this with --on-error skip."
         )
 
 

@@ -121,8 +121,7 @@ def start(
     if started.n_unreadable and on_error is OnError.RAISE:
         raise ImageReadError(
             f"{started.n_unreadable} of {counted(len(files), 'image')} could not be read (listed "
-            "in the "
-            "warning); the others are in the queue. Accept this with --on-error skip."
+            "in the warning); the others are in the queue. Accept this with --on-error skip."
         )
 
 
@@ -344,8 +343,7 @@ def _print_accuracy(found: Comparison) -> None:
         return
     echo(
         f"accuracy on {found.n_compared} of {counted(found.n_labelled, 'manually labelled image')} "
-        "(the "
-        f"uncertain ones): {found.before:.3f} when queued, {found.after:.3f} now, held out"
+        f"(the uncertain ones): {found.before:.3f} when queued, {found.after:.3f} now, held out"
     )
     others = found.n_labelled - found.n_compared
     if others:
@@ -361,8 +359,8 @@ def _print_accuracy(found: Comparison) -> None:
 def _print_queue(left: DoubtfulCounts, kept: bool) -> None:
     echo(
         f"uncertain among {counted(left.n_images, 'image')} without a manual label: {left.before} "
-        "before, "
-        f"{left.after} now{' (the queue is unchanged)' if kept else '; the queue is updated'}"
+        f"before, {left.after} "
+        f"now{' (the queue is unchanged)' if kept else '; the queue is updated'}"
     )
 
 

@@ -401,8 +401,7 @@ def _list_notes(report: FolderReport, page: int) -> list[str]:
     if counts and max(counts) > _MAX_IMBALANCE * min(counts):
         notes.append(
             f"The largest class has {counted(max(counts), 'image')}, the smallest {min(counts)}; "
-            "judge by "
-            "scores of each class, not by accuracy alone."
+            "judge by scores of each class, not by accuracy alone."
         )
     if report.page_counts:
         n_files = len(report.page_counts)
@@ -450,8 +449,8 @@ def _about_copies(report: FolderReport) -> list[str]:
         if separated:
             sentences.append(
                 f"{_sets(len(separated))} of {kind} copies in several groups: "
-                f"{_example(separated)}. "
-                "Give them one group (write_groups does), or scores will be too good."
+                f"{_example(separated)}. Give them one group (write_groups does), or scores will "
+                "be too good."
             )
     for kind, sets in joined.items():
         loose = [s for s in sets if not s.groups and not s.crosses_classes]

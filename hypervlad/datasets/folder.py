@@ -231,8 +231,7 @@ def _warn_left_out(layout: FolderLayout) -> None:
         names = name_some([file.name for file in layout.loose])
         warnings.warn(
             f"{layout.root}: {counted(len(layout.loose), 'image')} beside the class folders left "
-            "out "
-            f"({names}); move each into the folder of its class.",
+            f"out ({names}); move each into the folder of its class.",
             ImageFolderWarning,
             stacklevel=3,
         )

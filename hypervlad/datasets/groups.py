@@ -236,8 +236,8 @@ def _set_group(
 def _raise_ambiguous(csv_path: str | os.PathLike[str], row: GroupRow, hits: list[str]) -> None:
     raise ImageFolderError(
         f"{csv_path}, line {row.line}: {row.path} fits {counted(len(hits), 'image')} "
-        f"({name_some(hits)}); "
-        "write more of the path, such as the class folder before the file's name."
+        f"({name_some(hits)}); write more of the path, such as the class folder before the file's "
+        "name."
     )
 
 
@@ -251,9 +251,8 @@ def _check_unmatched(
         problems = [f"{idle}. Delete these lines, or check folder and spelling"] if unused else []
         problems.append(
             f"{counted(len(missing), 'image')} {verb(len(missing), 'has', 'have')} no line: "
-            f"{name_some(missing)}. "
-            "Add a line path,group for each; an image that belongs with no other gets a group of "
-            "its own"
+            f"{name_some(missing)}. Add a line path,group for each; an image that belongs with no "
+            "other gets a group of its own"
         )
         raise ImageFolderError(f"{csv_path}: {'; '.join(problems)}.")
     if unused:

@@ -64,8 +64,7 @@ class CodewordMapDisplay(GridDisplay):
         if len(images) != len(maps) or len({len(each) for each in self.maps}) > 1:
             raise ValueError(
                 f"expected one map for each of {counted(len(images), 'image')}, all of the same "
-                "number of "
-                f"codebooks; got maps of shapes {[each.shape for each in self.maps]}."
+                f"number of codebooks; got maps of shapes {[each.shape for each in self.maps]}."
             )
         self.colours = colours
         self.names = names_or_default(images, names)

@@ -171,8 +171,8 @@ def _check_lengths(
     if proba.shape != (len(images), len(classes)):
         raise ValueError(
             f"expected one row of probabilities for each of {counted(len(images), 'image')} and "
-            "one column "
-            f"for each of {counted(len(classes), 'class')}; got an array of shape {proba.shape}."
+            f"one column for each of {counted(len(classes), 'class')}; got an array of shape "
+            f"{proba.shape}."
         )
     if y_true is not None and len(y_true) != len(images):
         raise ValueError(

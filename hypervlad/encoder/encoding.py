@@ -169,8 +169,7 @@ def check_finite(values: np.ndarray, images: Sequence[Any]) -> np.ndarray:
     if len(invalid):
         raise NotFiniteError(
             f"the network's outputs are not finite for {counted(len(invalid), 'image')}, starting "
-            "with "
-            f"{image_name(images[invalid[0]])}: are its weights damaged, or those of another "
+            f"with {image_name(images[invalid[0]])}: are its weights damaged, or those of another "
             "network, or is the model file not from hypervlad?"
         )
     return values

@@ -196,8 +196,7 @@ class Plan:
     def __str__(self) -> str:
         return (
             f"{counted(self.n_images, 'image')}: {self.n_kept} finished before, {self.n_found} in "
-            "the cache, "
-            f"{self.n_left} to do; the file will have about {self.n_bytes / 1e6:.1f} MB"
+            f"the cache, {self.n_left} to do; the file will have about {self.n_bytes / 1e6:.1f} MB"
         )
 
 

@@ -142,8 +142,8 @@ def find_masks(
     if not any(found):
         raise ImageReadError(
             f"{folder}: none of the {counted(len(found), 'image')} has a mask here; a mask is "
-            "named like its "
-            f"image, such as {Path(images[0]).stem}.png, in the same sub-folder or in none"
+            f"named like its image, such as {Path(images[0]).stem}.png, in the same sub-folder or "
+            "in none"
         )
     _check_once(images, found)
     return found

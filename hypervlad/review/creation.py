@@ -102,8 +102,7 @@ def start_queue(
     if root is not None and all(image.path is None for image in known):
         warnings.warn(
             f"{root}: holds none of the {counted(len(known), 'image')} that the model was trained "
-            "on (such as "
-            f"{known[0].name}), so the page cannot show them",
+            f"on (such as {known[0].name}), so the page cannot show them",
             UserWarning,
             stacklevel=2,
         )

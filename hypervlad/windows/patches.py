@@ -288,7 +288,6 @@ def _check_masks(masks: Sequence[Any] | None, n_images: int) -> list[Any]:
     if len(listed) != n_images:
         raise ValueError(
             f"expected one mask for each of {counted(n_images, 'image')}, None for one without "
-            "defects; got "
-            f"{len(listed)}."
+            f"defects; got {len(listed)}."
         )
     return listed

@@ -22,7 +22,7 @@ import hypervlad
 from hypervlad.backbones import build_network
 from hypervlad.classifier import Judgement, TrainingImages
 from hypervlad.cli import app
-from hypervlad.datasets import load_image_folder
+from hypervlad.datasets import load_image_folder, load_image_table
 from hypervlad.review import Labels, Queue, QueueError, start_queue
 from hypervlad.review.creation import entries_of, judge_images, training_images
 from hypervlad.review.retraining import (
@@ -34,6 +34,7 @@ from hypervlad.review.retraining import (
     refit,
     requeue,
 )
+from hypervlad.tables import write_table
 
 TINY = ["--backbone", "tiny", "--weights", "random", "--image-size", "16", "--n-codewords", "4"]
 try:
@@ -218,7 +219,7 @@ def test_a_queue_holds_every_image_and_the_sure_ones_are_labelled(
     assert len(rows) == 30 - n_doubtful
     assert all(Path(row["file"]).is_absolute() and Path(row["file"]).exists() for row in rows)
     assert all(row["source"] == "model" and float(row["confidence"]) > 0.5 for row in rows)
-    assert f"{n_doubtful} uncertain images are not yet labelled" in result.stderr
+    assert f"{n_doubtful} uncertain images not yet labelled" in result.stderr
 
 
 def test_start_refuses_invalid_requests_before_it_writes(
@@ -397,6 +398,9 @@ def test_from_the_first_image_to_the_new_model(
     rows = read_table(tmp_path / "labels.csv")
     assert len(rows) == 30
     assert sum(row["source"] == "person" for row in rows) == n
+    data = load_image_table(tmp_path / "labels.csv")  # the labels can be trained on as they are
+    labels = dict(zip(data.images, data.target.tolist(), strict=True))
+    assert labels == {row["file"]: row["label"] for row in rows}
     new = tmp_path / "new.hvlad"
     reported = run("retrain", started, "--training", place.images, "-o", new, "-q").stdout
     assert f"model: {new}" in reported
@@ -422,6 +426,11 @@ def test_the_queue_is_unchanged_on_request(
         "retrain", started, "--training", place.images, "-o", tmp_path / "m.hvlad", *options
     ).stdout
     assert "the queue is unchanged" in reported
+    table = place.images.parent / "training.csv"
+    data = load_image_folder(place.images)
+    write_table(table, ["path", "label"], zip(data.images, data.target, strict=True))
+    run("retrain", started, "--training", table, "-o", tmp_path / "t.hvlad", *options)
+    assert (tmp_path / "t.hvlad").read_bytes() == (tmp_path / "m.hvlad").read_bytes()
     assert queue.images() == before
     assert queue.fact("model") == str(place.model)
     queue.close()

@@ -204,9 +204,9 @@ class TestLinear:
         fits, holdouts, searched = [], [], []
         fit, search = linear._fit, trees.search_rounds
 
-        def spy_fit(model, Z, rows, train):
+        def spy_fit(Z, rows, train, *arguments):
             fits.append({group_of[tuple(x)] for x in rows.X[train]})
-            return fit(model, Z, rows, train)
+            return fit(Z, rows, train, *arguments)
 
         def spy_folds(codes, groups, **options):
             folds = group_folds(codes, groups, **options)

@@ -141,7 +141,7 @@ def test_lengths_that_do_not_fit_are_refused(y, shape, groups, message):
 # --- balanced accuracy --------------------------------------------------------------------------
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(
     codes=st.lists(st.integers(0, 2), min_size=1, max_size=30),
     seed=st.integers(0, 2**16),
