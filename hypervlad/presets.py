@@ -318,7 +318,6 @@ def _gradient_boosting(
         learning_rate=0.1,
         max_depth=3,
         max_bin=64,
-        max_tree_features=None,
         # scikit-learn's trees have neither. But xgboost divides gains by hessians, so that without
         # these it prefers leaves of a few certain rows: at 0 it was 1 to 2 points less accurate.
         min_child_weight=1.0,

@@ -226,9 +226,7 @@ class Texture:
     def __call__(self, fold: Fold) -> Result:
         vectors, seconds = fold.data.features("texture", texture)
         # Without a linear part this is xgboost itself, with early stopping.
-        model = BoostedSoftmaxClassifier(
-            init=None, max_tree_features=None, prior="training", random_state=fold.seed
-        )
+        model = BoostedSoftmaxClassifier(init=None, prior="training", random_state=fold.seed)
         return measure(model, fold, vectors[fold.train], vectors[fold.test], seconds)
 
 

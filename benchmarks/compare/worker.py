@@ -67,9 +67,8 @@ def boosting_arrays(boosting: Any) -> Arrays:
     }
     if boosting.linear_coef_ is not None:
         arrays["coef"] = boosting.linear_coef_
-    if boosting.tree_columns_ is not None:
-        arrays["tree_columns"] = boosting.tree_columns_
     if boosting.booster_ is not None:
+        arrays["block_widths"] = np.array(boosting.block_widths_ or (), dtype=int)
         arrays["booster"] = np.frombuffer(bytes(boosting.booster_.save_raw("ubj")), np.uint8)
     return arrays
 
@@ -82,9 +81,9 @@ def put_boosting(arrays: Arrays, into: Any) -> None:
     into.linear_intercept_ = arrays["intercept"]
     into.linear_coef_ = arrays.get("coef")
     into.n_estimators_ = int(arrays["n_estimators"][0])
-    into.tree_columns_ = arrays.get("tree_columns")
     into.booster_ = None
     if "booster" in arrays:
+        into.block_widths_ = tuple(arrays["block_widths"].tolist()) or None
         into.booster_ = xgboost.Booster(model_file=bytearray(arrays["booster"].tobytes()))
 
 

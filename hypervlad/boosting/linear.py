@@ -53,12 +53,13 @@ class TrainingRows:
             self.source, self.at[rows], self.codes[rows], self.weight[rows], self.groups[rows]
         )
 
-    def with_columns(self, columns: IntArray | slice | None) -> TrainingRows:
-        """Return the rows with only these columns of X; all if None."""
-        if columns is None:
-            return self
-        narrow = self.source[:, columns][self.at]
-        return TrainingRows(narrow, np.arange(len(self)), self.codes, self.weight, self.groups)
+    def with_columns(self, columns: slice) -> TrainingRows:
+        """Return the rows with only these columns of X."""
+        return self.with_features(self.source[:, columns][self.at])
+
+    def with_features(self, X: NDArray[np.floating]) -> TrainingRows:
+        """Return the rows with other features, (m, q)."""
+        return replace(self, source=X, at=np.arange(len(self)))
 
     def reweighted(self, ratio: FloatArray) -> TrainingRows:
         """Return the rows with weights multiplied by one number per class."""
@@ -460,8 +461,9 @@ class BlockMargins:
     """The linear models of all feature blocks as one model of the whole vector.
 
     ``X @ coef + intercept`` is the margin of new rows. `cross_fitted` is the margin of the training
-    rows, from models fitted without their groups. `Cs` and `weights` have one value per block; a
-    weight is the factor of the block's margins, temperatures included.
+    rows, from models fitted without their groups; `by_block` is what each block adds to it, as
+    `block_margins` returns it for new rows. `Cs` and `weights` have one value per block; a weight
+    is the factor of the block's margins, temperatures included.
     """
 
     coef: FloatArray
@@ -469,6 +471,7 @@ class BlockMargins:
     Cs: tuple[float, ...]
     weights: tuple[float, ...]
     cross_fitted: FloatArray
+    by_block: FloatArray
 
 
 def fit_blocks(
@@ -519,7 +522,18 @@ def fit_blocks(
             float(f / block.temperature) for f, block in zip(factors, blocks, strict=True)
         ),
         cross_fitted=mean / temperature + offset,
+        by_block=np.hstack(
+            [
+                f * (block.cross_fitted - block.intercept)
+                for f, block in zip(factors, blocks, strict=True)
+            ]
+        ),
     )
+
+
+def block_margins(X: NDArray[np.floating], coef: FloatArray, widths: Sequence[int]) -> FloatArray:
+    """Return what each block of X, (n, p), adds to the margins: (n, n_blocks * n_margins)."""
+    return np.hstack([X[:, columns] @ coef[columns] for columns in block_columns(widths)])
 
 
 def block_shares(widths: Sequence[int], groups_per_class: float) -> FloatArray:

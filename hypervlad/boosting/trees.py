@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from hypervlad.boosting.linear import (
     FloatArray,
+    Folds,
     IntArray,
     TrainingRows,
     log_losses,
-    probabilities,
 )
-from hypervlad.splits import holdout_split
 
-# The best of many rounds looks better on the hold-out than it is. On real images, a threshold of
+# The best of many rounds looks better on held-out rows than it is. On real images, a threshold of
 # one standard error kept trees that lowered the accuracy; two did not.
 _GAIN_IN_STANDARD_ERRORS = 2.0
 _CHUNK = 256  # rows given to xgboost at a time: 0.15 GB of 147,200 columns
@@ -31,22 +30,21 @@ _MIN_BINNED_ROWS = 256
 
 @dataclass(frozen=True)
 class Trees:
-    """The trees that were kept (None if none), and the gain of the best round on the hold-out.
+    """The trees that were kept (None if none), and the gain of the best round on held-out rows.
 
-    The trees use `columns` only; None is every column. `gain` is the reduction of the log loss per
-    row, `gain_error` its standard error; None if nothing was held out.
+    `gain` is the reduction of the log loss per row, `gain_error` its standard error; None if
+    nothing was held out.
     """
 
     booster: xgboost.Booster | None
     n_rounds: int
-    columns: IntArray | None = None
     gain: float | None = None
     gain_error: float | None = None
 
 
 @dataclass(frozen=True)
 class RoundSearch:
-    """The best round on a hold-out, its reduction of the log loss, and the standard error."""
+    """The best round on held-out rows, its reduction of the log loss, and the standard error."""
 
     n_rounds: int
     gain: float
@@ -60,73 +58,31 @@ class RoundSearch:
 def fit_trees(
     rows: TrainingRows,
     base_margin: FloatArray,
+    splits: Folds,
     parameters: dict[str, Any],
     *,
     max_rounds: int,
     patience: int | None,
-    max_features: int | None,
-    validation_fraction: float,
-    seed: int,
     may_be_none: bool,
 ) -> Trees:
-    """Find the number of rounds on a hold-out, then train as many on all rows.
+    """Find the number of rounds on the test rows of `splits`, then train as many on all rows.
 
-    With `may_be_none`, trees are kept only if their gain on the hold-out is more than noise; if
-    nothing can be held out, none are kept. Without `may_be_none`, at least one round is kept, and
-    `max_rounds` if nothing can be held out. Without `patience` nothing is held out and
+    With `may_be_none`, trees are kept only if their gain on the test rows is more than noise; if
+    there are none, no trees are kept. Without `may_be_none`, at least one round is kept, and
+    `max_rounds` if there are no test rows. Without `patience` no test row is predicted and
     `max_rounds` are kept.
     """
-    if not max_rounds:
-        return Trees(None, 0)
-    if patience is None:
-        columns = screen_columns(rows, base_margin, max_features)
-        booster = _train(rows.with_columns(columns), base_margin, max_rounds, parameters)
-        return Trees(booster, max_rounds, columns)
-    train, test = holdout_split(
-        rows.codes, rows.groups, test_size=validation_fraction, random_state=seed
-    )
     search = None
-    n_rounds = 0 if may_be_none else max_rounds
-    if len(test):
-        # Columns are chosen without the hold-out, so that its rows can test the choice too.
-        columns = screen_columns(rows.take(train), base_margin[train], max_features)
+    n_rounds = 0 if may_be_none and patience is not None else max_rounds
+    splits = [(train, test) for train, test in splits if len(test)]
+    if max_rounds and patience is not None and splits:
         search = search_rounds(
-            rows.with_columns(columns),
-            base_margin,
-            (train, test),
-            parameters,
-            max_rounds=max_rounds,
-            patience=patience,
+            rows, base_margin, splits, parameters, max_rounds=max_rounds, patience=patience
         )
         n_rounds = search.n_rounds if search.is_more_than_noise() or not may_be_none else 0
+    booster = _train(rows, base_margin, n_rounds, parameters) if n_rounds else None
     gain, gain_error = (search.gain, search.gain_error) if search else (None, None)
-    if not n_rounds:
-        return Trees(None, 0, None, gain, gain_error)
-    columns = screen_columns(rows, base_margin, max_features)
-    booster = _train(rows.with_columns(columns), base_margin, n_rounds, parameters)
-    return Trees(booster, n_rounds, columns, gain, gain_error)
-
-
-def screen_columns(
-    rows: TrainingRows, base_margin: FloatArray, max_features: int | None
-) -> IntArray | None:
-    """Return the columns most correlated with the residuals of the margins; None if all are used.
-
-    The time of a tree grows with its columns. The residuals are those that boosting starts from:
-    label minus probability, one column per class. Correlations are squared and summed over classes.
-    """
-    n_features = rows.source.shape[1]
-    if max_features is None or n_features <= max_features:
-        return None
-    proba = probabilities(base_margin)
-    residual = np.eye(proba.shape[1])[rows.codes] - proba
-    residual *= rows.weight[:, None]
-    X = rows.X
-    covariance = X.T @ residual - np.outer(X.mean(axis=0), residual.sum(axis=0))
-    spread = X.std(axis=0)
-    # A constant column has nothing to split.
-    score = (covariance**2).sum(axis=1) / np.where(spread > 0, spread, np.inf) ** 2
-    return np.sort(np.argsort(-score, kind="stable")[:max_features])
+    return Trees(booster, n_rounds, gain, gain_error)
 
 
 def xgboost_parameters(n_classes: int, *, nthread: int, seed: int, **tree: Any) -> dict[str, Any]:
@@ -202,41 +158,66 @@ def _train(
 def search_rounds(
     rows: TrainingRows,
     base_margin: FloatArray,
-    split: tuple[IntArray, IntArray],
+    splits: Folds,
     parameters: dict[str, Any],
     *,
     max_rounds: int,
     patience: int,
 ) -> RoundSearch:
-    """Boost on the training rows of `split` and observe the log loss on its test rows."""
-    train, test = rows.take(split[0]), rows.take(split[1])
-    start = base_margin[split[1]]
-    holdout = data_matrix(test, start, parameters)
-    booster = xgboost.train(
-        parameters,
-        training_matrix(train, base_margin[split[0]], parameters),
-        num_boost_round=max_rounds,
-        evals=[(holdout, "holdout")],
-        early_stopping_rounds=patience,
-        verbose_eval=False,
-    )
-    n_rounds = booster.best_iteration + 1
-    boosted = booster.predict(holdout, output_margin=True, iteration_range=(0, n_rounds))
-    boosted = boosted.reshape(start.shape).astype(np.float64)
-    saved = log_losses(start, test.codes) - log_losses(boosted, test.codes)
-    gain, error = clustered_mean(saved, test.weight, test.groups)
-    return RoundSearch(n_rounds, gain, error)
+    """Boost on the training rows of each split, all in step, and observe the pooled log loss.
+
+    Each row is tested at most once. The search ends after `patience` rounds without a lower
+    weighted log loss of all test rows.
+    """
+    models = [_Split.of(rows, base_margin, split, parameters) for split in splits]
+    tested = np.concatenate([test for _, test in splits])
+    weight = rows.weight[tested]
+    start = log_losses(base_margin[tested], rows.codes[tested])
+    best_round, lowest, best = 1, np.inf, start
+    for n_rounds in range(1, max_rounds + 1):
+        losses = np.concatenate([model.losses_of_next_round() for model in models])
+        if (loss := float(weight @ losses)) < lowest:
+            best_round, lowest, best = n_rounds, loss, losses
+        elif n_rounds - best_round >= patience:
+            break
+    gain, error = clustered_mean(start - best, weight, rows.groups[tested])
+    return RoundSearch(best_round, gain, error)
 
 
-def tree_margins(
-    booster: xgboost.Booster,
-    X: NDArray[np.floating],
-    n_margins: int,
-    *,
-    columns: IntArray | None = None,
-) -> FloatArray:
+@dataclass
+class _Split:
+    """A booster that is trained on the training rows of a split, and its test rows."""
+
+    booster: xgboost.Booster
+    train: xgboost.DMatrix
+    test: xgboost.DMatrix
+    codes: IntArray
+    n_rounds: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        rows: TrainingRows,
+        base_margin: FloatArray,
+        split: tuple[IntArray, IntArray],
+        parameters: dict[str, Any],
+    ) -> _Split:
+        train = training_matrix(rows.take(split[0]), base_margin[split[0]], parameters)
+        held_out = rows.take(split[1])
+        test = data_matrix(held_out, base_margin[split[1]], parameters)
+        # Margins of matrices in the cache are not computed again from the first round on.
+        return cls(xgboost.Booster(parameters, [train, test]), train, test, held_out.codes)
+
+    def losses_of_next_round(self) -> FloatArray:
+        """Train one more round; return the log loss of each test row."""
+        self.booster.update(self.train, self.n_rounds)
+        self.n_rounds += 1
+        margins = self.booster.predict(self.test, output_margin=True).astype(np.float64)
+        return log_losses(margins.reshape(len(self.codes), -1), self.codes)
+
+
+def tree_margins(booster: xgboost.Booster, X: NDArray[np.floating], n_margins: int) -> FloatArray:
     """Return what the trees add to the margins of new rows, shape (n, n_margins)."""
-    X = X if columns is None else X[:, columns]
     start = np.zeros(len(X) if n_margins == 1 else (len(X), n_margins), dtype=np.float32)
     # In place: a DMatrix would need eight bytes per value.
     added = booster.inplace_predict(

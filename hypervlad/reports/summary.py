@@ -139,8 +139,8 @@ def training_details(model: Any) -> list[str]:
         error = learner.tree_gain_error_
         known = f"{error:.4f}" if np.isfinite(error) else "unknown"
         lines.append(
-            f"reduction of the log loss by boosted trees: {learner.tree_gain_:.4f} per image on a "
-            f"hold-out (standard error {known})"
+            f"reduction of the log loss by boosted trees: {learner.tree_gain_:.4f} per held-out "
+            f"image (standard error {known})"
         )
     if model.held_out_ is not None and not model.held_out_.is_split:
         sizes = np.bincount(model.held_out_.models)

@@ -39,7 +39,6 @@ PAPER = {
     "boosting__subsample": 1.0,
 }
 HISTOGRAMS = {
-    "boosting__max_tree_features": None,
     "boosting__max_bin": 64,
     "boosting__colsample_bytree": 1.0,
     "boosting__min_child_weight": 1.0,
@@ -152,7 +151,6 @@ def test_all_trees_of_xgboost_are_kept_saved_and_loaded(
     assert isinstance(model.boosting_, BoostedSoftmaxClassifier)
     assert model.boosting_.booster_.num_boosted_rounds() == 100
     assert len(model.boosting_.booster_.get_dump()) == 100 * 3
-    assert model.boosting_.tree_columns_ is None
     assert model.boosting_.booster_.num_features() == 4 * (6 + 8 + 10)
     assert model.score(images[18:], labels[18:]) > 0.8
     model.save(tmp_path / "paper.hvlad")

@@ -17,7 +17,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
 from sklearn.pipeline import Pipeline
 
-from hypervlad.boosting import BoostedSoftmaxClassifier, trees
+from hypervlad.boosting import BoostedSoftmaxClassifier, classifier, trees
 
 SMALL = "ignore:Classes with only one or two:UserWarning"
 
@@ -56,6 +56,37 @@ class TestTrees:
             assert model.tree_gain_ > 2 * model.tree_gain_error_
             assert linear.score(X_new, y_new) < 0.65
             assert model.score(X_new, y_new) > 0.9
+
+    @pytest.mark.slow  # boosts many rounds
+    def test_they_learn_how_blocks_disagree(self):
+        """Which block is right depends on its margin: no mean of the margins can express that."""
+
+        def draw(seed):
+            rng = np.random.default_rng(seed)
+            y = rng.integers(0, 2, 1500)
+            is_blank = rng.random(1500) < 0.5
+            first = np.where(is_blank, 0.0, 2 * y - 1) + 0.3 * rng.normal(size=1500)
+            second = np.where(is_blank, 1 - 2 * y, 6 * rng.normal(size=1500))
+            noise = 0.01 * rng.normal(size=(2, 1500, 40))
+            return np.column_stack([first, noise[0], second, noise[1]]), y
+
+        X, y = draw(0)
+        X_new, y_new = draw(1)
+        model = BoostedSoftmaxClassifier(random_state=0).fit(X, y, blocks=[41, 41])
+        assert model.booster_.num_features() == 2  # of two blocks, the margin for two classes
+        linear = BoostedSoftmaxClassifier(n_estimators=0, random_state=0)
+        linear.fit(X, y, blocks=[41, 41])
+        before, after = [log_loss(y_new, m.predict_proba(X_new)) for m in (linear, model)]
+        assert after < 0.8 * before
+        assert model.tree_gain_ == pytest.approx(before - after, abs=3 * model.tree_gain_error_)
+
+    @pytest.mark.parametrize(("most", "n_inputs"), [(0, 3), (5, 3), (6, 3 + 6), (100, 3 + 6)])
+    def test_columns_of_narrow_features_are_split_on(self, most, n_inputs):
+        X, y = blobs(n_features=6)
+        options = {"n_iter_no_change": None, "n_estimators": 2, "max_tree_features": most}
+        model = fitted(X, y, **options)
+        assert model.booster_.num_features() == n_inputs
+        assert fitted(X, y, init=None, **options).booster_.num_features() == 6
 
     @pytest.mark.slow  # boosts many rounds
     def test_they_go_where_they_are_noise(self):
@@ -100,7 +131,8 @@ class TestTrees:
         def refused(*_, **__):
             raise AssertionError("something was held out")
 
-        monkeypatch.setattr(trees, "holdout_split", refused)
+        monkeypatch.setattr(classifier, "holdout_split", refused)
+        monkeypatch.setattr(trees, "search_rounds", refused)
         rng = np.random.default_rng(0)
         X, y = rng.normal(size=(60, 4)), rng.integers(0, n_classes, 60)
         options = {"init": init, "n_iter_no_change": None, "n_splits": 3}
@@ -472,7 +504,7 @@ class TestRefusals:
             ({"n_estimators": 2.5}, "n_estimators must be a whole number"),
             ({"max_depth": 0}, "max_depth must be a whole number of at least 1"),
             ({"max_bin": 1}, "max_bin must be a whole number of at least 2"),
-            ({"max_tree_features": 0}, "max_tree_features must be a whole number of at least 1"),
+            ({"max_tree_features": -1}, "max_tree_features must be a whole number of at least 0"),
             ({"n_iter_no_change": True}, "n_iter_no_change must be a whole number"),
             ({"n_iter_no_change": 0}, "n_iter_no_change must be a whole number of at least 1"),
             ({"n_splits": 1}, "n_splits must be a whole number of at least 2"),
@@ -523,6 +555,14 @@ class TestRefusals:
             fitted(X, y)
         with pytest.raises(ValueError, match="beyond the range of float32"):
             model.predict(X)
+
+    def test_margins_beyond_float32(self):
+        X, y = blobs()
+        model = fitted(X, y, n_iter_no_change=None, n_estimators=2, max_tree_features=0)
+        model.linear_coef_ *= 1e6
+        largest = np.full((1, 6), np.finfo(np.float32).max)
+        assert np.abs(largest @ model.linear_coef_).max() > largest[0, 0]
+        assert np.isfinite(model.predict_proba(largest)).all()
 
     def test_wrong_width(self):
         X, y = blobs()

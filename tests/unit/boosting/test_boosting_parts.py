@@ -27,7 +27,13 @@ from hypervlad.boosting.linear import (
     probabilities,
     row_space,
 )
-from hypervlad.boosting.trees import clustered_mean, screen_columns, tree_margins
+from hypervlad.boosting.trees import (
+    clustered_mean,
+    search_rounds,
+    training_matrix,
+    tree_margins,
+    xgboost_parameters,
+)
 from hypervlad.splits import group_folds
 
 
@@ -195,8 +201,8 @@ class TestLinear:
         """Spied on through the whole classifier."""
         X, y, groups = grouped_data()
         group_of = {tuple(row): g for row, g in zip(X, groups, strict=True)}
-        fits, holdouts = [], []
-        fit, holdout = linear._fit, trees.holdout_split
+        fits, holdouts, searched = [], [], []
+        fit, search = linear._fit, trees.search_rounds
 
         def spy_fit(Z, rows, train, *arguments):
             fits.append({group_of[tuple(x)] for x in rows.X[train]})
@@ -207,18 +213,20 @@ class TestLinear:
             holdouts.extend((groups[train], groups[test]) for train, test in folds)
             return folds
 
-        def spy_holdout(codes, groups, **options):
-            train, test = holdout(codes, groups, **options)
-            holdouts.append((groups[train], groups[test]))
-            return train, test
+        def spy_search(rows, base_margin, splits, *args, **options):
+            searched.extend(
+                ({*rows.groups[train].tolist()}, {*rows.groups[test].tolist()})
+                for train, test in splits
+            )
+            return search(rows, base_margin, splits, *args, **options)
 
         monkeypatch.setattr(linear, "_fit", spy_fit)
         monkeypatch.setattr(classifier, "group_folds", spy_folds)
-        monkeypatch.setattr(trees, "holdout_split", spy_holdout)
+        monkeypatch.setattr(trees, "search_rounds", spy_search)
         model = BoostedSoftmaxClassifier(Cs=[1.0, 10.0], n_jobs=1, random_state=0)
         model.fit(X, y, groups=groups)
-        assert len(holdouts) == 5 + 1
-        for train, test in holdouts:
+        assert len(holdouts) == len(searched) == 5
+        for train, test in holdouts + searched:
             assert len(test)
             assert not set(train) & set(test)
         assert len(fits) == 5 * 2 + 1
@@ -297,11 +305,12 @@ class TestTrees:
         y = np.digitize((X[:, 0] * X[:, 1]), [0.0] if n_classes == 2 else [-0.3, 0.3])
         model = BoostedSoftmaxClassifier(init=init, n_jobs=1, random_state=0).fit(X, y)
         assert model.n_estimators_ > 3
-        start = np.tile(model.linear_intercept_, (300, 1))
+        start, inputs = np.tile(model.linear_intercept_, (300, 1)), X
         if init:
             start = start + X @ model.linear_coef_
+            inputs = np.hstack([X @ model.linear_coef_, X])
         matrix = xgboost.DMatrix(
-            X.astype(np.float32), base_margin=start[:, 0] if n_classes == 2 else start
+            inputs.astype(np.float32), base_margin=start[:, 0] if n_classes == 2 else start
         )
         oracle = model.booster_.predict(matrix, output_margin=True)
         got = model.decision_function(X)
@@ -309,7 +318,8 @@ class TestTrees:
         np.testing.assert_allclose(
             model.predict_proba(X), naive_probabilities(got.reshape(300, -1)), rtol=1e-9
         )
-        added = tree_margins(model.booster_, X, start.shape[1])
+        added = tree_margins(model.booster_, inputs, start.shape[1])
+        np.testing.assert_array_equal(model.tree_margins(X), added)
         np.testing.assert_array_equal(got.reshape(300, -1), start + added)
 
     def test_trees_are_trained_from_the_cross_fitted_margins_of_all_rows(self, monkeypatch):
@@ -326,33 +336,9 @@ class TestTrees:
         model = BoostedSoftmaxClassifier(n_jobs=1, random_state=0).fit(X, X[:, 0] * X[:, 1] > 0)
         assert model.n_estimators_ > 0
         sizes = [n for n, _ in seen]
-        assert sizes == [160, 200]
+        assert sizes == [160] * 5 + [200]
         in_sample = np.sort((X @ model.linear_coef_ + model.linear_intercept_)[:, 0])
         assert np.abs(np.sort(seen[-1][1][:, 0]) - in_sample).max() > 1e-3
-
-    @pytest.mark.parametrize("n_classes", [2, 3])
-    def test_screened_columns_by_loops(self, n_classes):
-        rng = np.random.default_rng(0)
-        n, p = 50, 12
-        X = rng.normal(size=(n, p)) * rng.uniform(0.1, 10, p) + 5
-        X[:, 3] = 7.0
-        codes = np.arange(n) % n_classes
-        margins = rng.normal(size=(n, n_margins(n_classes)))
-        rows = training_rows(X, codes)
-        rows = replace(rows, weight=rng.uniform(0.5, 2, n))
-        proba = naive_probabilities(margins)
-        score = []
-        for j in range(p):
-            total, column = 0.0, rows.X[:, j]
-            for k in range(n_classes):
-                residual = rows.weight * ((rows.codes == k) - proba[:, k])
-                total += sum((column[i] - column.mean()) * residual[i] for i in range(n)) ** 2
-            score.append(total / column.var() if column.std() > 0 else 0.0)
-        expected = sorted(sorted(range(p), key=lambda j: -score[j])[:5])
-        assert screen_columns(rows, margins, 5).tolist() == expected
-        assert 3 not in screen_columns(rows, margins, p - 1)
-        assert screen_columns(rows, margins, p) is None
-        assert screen_columns(rows, margins, None) is None
 
     @pytest.mark.parametrize("n_classes", [2, 3])
     def test_bins_of_wide_rows_are_found_in_a_sample(self, n_classes, monkeypatch):
@@ -387,25 +373,37 @@ class TestTrees:
         assert rows.source is X
         assert rows.take(np.arange(9)).source is X
 
-    def test_columns_are_screened_without_the_holdout(self, monkeypatch):
-        sizes = []
-        original = trees.screen_columns
-
-        def spy(rows, base_margin, max_features):
-            sizes.append(len(rows))
-            return original(rows, base_margin, max_features)
-
-        monkeypatch.setattr(trees, "screen_columns", spy)
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    def test_rounds_are_searched_as_one_model_per_split_would(self, n_classes):
+        """Against new models of one, two, three... rounds, each trained at once."""
         rng = np.random.default_rng(0)
-        X = rng.normal(size=(200, 30))
-        X[:, 7] *= 3
-        model = BoostedSoftmaxClassifier(init=None, max_tree_features=10, n_jobs=1, random_state=0)
-        model.fit(X, X[:, 7] > 1)
-        assert sizes == [160, 200]
-        assert len(model.tree_columns_) == 10
-        assert 7 in model.tree_columns_
-        assert model.booster_.num_features() == 10
-        assert model.score(X, X[:, 7] > 1) > 0.95
+        X = rng.normal(size=(150, 3))
+        noisy = X[:, 0] * X[:, 1] + 0.8 * rng.normal(size=150)
+        y = np.digitize(noisy, [0.0] if n_classes == 2 else [-0.3, 0.3])
+        rows = training_rows(X, y, np.arange(150) // 2, rng.uniform(0.5, 2, 150))
+        folds = group_folds(rows.codes, rows.groups, n_splits=3, random_state=0)[:2]
+        base = 0.1 * rng.normal(size=(150, n_margins(n_classes)))
+        parameters = xgboost_parameters(n_classes, nthread=1, seed=0, max_bin=16, max_depth=2)
+        start = log_losses(base, rows.codes)
+        gains = []
+        for n_rounds in range(1, 31):
+            saved = np.full(150, np.nan)
+            for train, test in folds:
+                matrix = training_matrix(rows.take(train), base[train], parameters)
+                booster = xgboost.train(parameters, matrix, num_boost_round=n_rounds)
+                margins = base[test] + tree_margins(booster, rows.X[test], base.shape[1])
+                saved[test] = start[test] - log_losses(margins, rows.codes[test])
+            tested = ~np.isnan(saved)
+            gains.append(clustered_mean(saved[tested], rows.weight[tested], rows.groups[tested]))
+        best = 0
+        while any(gain > gains[best][0] for gain, _ in gains[best + 1 : best + 5]):
+            best += next(i for i in range(1, 5) if gains[best + i][0] > gains[best][0])
+        assert 0 < best < 26
+        search = search_rounds(rows, base, folds, parameters, max_rounds=99, patience=4)
+        assert search.n_rounds == best + 1
+        assert (search.gain, search.gain_error) == pytest.approx(gains[best], rel=1e-4)
+        cut = search_rounds(rows, base, folds, parameters, max_rounds=2, patience=4)
+        assert cut.n_rounds == 1 + np.argmax([gain for gain, _ in gains[:2]])
 
     def test_clustered_error_by_loops(self):
         rng = np.random.default_rng(0)

@@ -88,25 +88,39 @@ class TestState:
         assert restored.classes_.dtype == names.dtype
         self.assert_same(model, restored, X)
 
-    def test_columns_of_the_trees_are_kept(self):
+    def test_inputs_of_the_trees_are_kept(self):
+        X, y = three_rings()
+        X = np.column_stack([X, np.random.default_rng(1).normal(size=(400, 9))])
+        models = [
+            BoostedSoftmaxClassifier(
+                max_tree_features=most, n_estimators=5, n_iter_no_change=None, random_state=0
+            ).fit(X, y, blocks=[4, 7])
+            for most in (0, 11)
+        ]
+        for model, n_inputs in zip(models, (2 * 3, 2 * 3 + 11), strict=True):
+            assert model.block_widths_ == (4, 7)
+            assert model.booster_.num_features() == n_inputs
+            self.assert_same(model, self.round_trip(model), X)
+            header, arrays = model.to_state()
+            for widths, message in (
+                ([4, 6], r"block_widths_ is \(4, 6\), which must .* add up to the 11 features"),
+                ([0, 11], "at least 1"),
+                ([-1, 12], "at least 1"),
+                ([], "at least 1"),
+                (None, "at least 1"),
+                ([4.0, 7.0], "not of type int"),
+                ([11], f"on {n_inputs} features, but the classifier gives them 3 or 14"),
+            ):
+                header["fitted"]["block_widths_"] = widths
+                with pytest.raises(ValueError, match=message):
+                    BoostedSoftmaxClassifier.from_state(header, arrays)
+
+    def test_a_file_with_trees_on_screened_columns_is_refused(self):
         X, y = rings()
-        X = np.column_stack([np.random.default_rng(1).normal(size=(400, 9)), X])
-        model = fitted(X, y, init=None, max_tree_features=4, n_estimators=10)
-        assert len(model.tree_columns_) == 4
-        self.assert_same(model, self.round_trip(model), X)
-        header, arrays = model.to_state()
-        for columns, message in (
-            ([0, 1, 2, 11], "column numbers below 11"),
-            ([-1, 0, 1, 2], "column numbers below 11"),
-            ([[0, 1, 2, 3]], r"shape \(1, 4\); expected int64 and 1 dimensions"),
-            ([0.0, 1.0, 2.0, 3.0], "type float64 .* expected int64"),
-        ):
-            damaged = {**arrays, "tree_columns_": np.array(columns)}
-            with pytest.raises(ValueError, match=message):
-                BoostedSoftmaxClassifier.from_state(header, damaged)
+        header, arrays = fitted(X, y, n_estimators=5).to_state()
         header["fitted"]["tree_columns_"] = None
-        del arrays["tree_columns_"]
-        with pytest.raises(ValueError, match="on 4 features, but the classifier gives them 11"):
+        del header["fitted"]["block_widths_"]
+        with pytest.raises(ValueError, match=r"another version of hypervlad.*train it again"):
             BoostedSoftmaxClassifier.from_state(header, arrays)
 
     def test_boolean_labels(self):
@@ -150,7 +164,7 @@ class TestState:
         X, y = rng.standard_normal((9, 3)), np.array(["a"] * 6 + ["b"] * 3)
         groups = ["p", "p", "q", "q", "r", "r", "s", "s", "s"]  # one group in the hold-out
         with pytest.warns(UserWarning, match="one or two different samples"):
-            model = BoostedSoftmaxClassifier(random_state=0).fit(X, y, groups=groups)
+            model = BoostedSoftmaxClassifier(init=None, random_state=0).fit(X, y, groups=groups)
         assert model.tree_gain_error_ == np.inf
         assert self.round_trip(model).tree_gain_error_ == np.inf
 

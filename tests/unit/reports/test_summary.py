@@ -193,7 +193,7 @@ def test_details_name_each_block_its_penalty_and_the_seconds(tiny_encoder, textu
     models, trees, folds, seconds = training_details(model)
     for name, C in zip(model.encoder_.feature_blocks, model.boosting_.C_, strict=True):
         assert re.search(rf"{name} \([\d,]+ features\) C {C:g}, weight", models)
-    assert f"{model.boosting_.tree_gain_:.4f} per image" in trees
+    assert f"{model.boosting_.tree_gain_:.4f} per held-out image" in trees
     sizes = [int(n) for n in folds.removeprefix("images in the folds: ").split(", ")]
     assert sum(sizes) == 24
     assert re.fullmatch(
