@@ -264,7 +264,7 @@ def test_the_epochs_of_the_weights_that_were_kept_are_reported(texture_images: I
 
 def test_few_held_out_groups_are_reported(texture_images: Images) -> None:
     images, labels = texture_images
-    with pytest.warns(UserWarning, match="validated on 6 images of 1 groups only"):
+    with pytest.warns(UserWarning, match="validated on 6 images of 1 group only"):
         small(mode="finetune").fit(images, labels, groups=np.arange(24) // 6)
 
 
