@@ -134,7 +134,7 @@ class NormalCells:
             values = np.concatenate([each.ravel() for each in held_out])
             places = np.concatenate([edge_distances(each.shape).ravel() for each in held_out])
             found = np.full((2, _N_PLACES), np.nan)
-            for place in np.unique(places):
+            for place in np.flatnonzero(np.bincount(places)):
                 found[:, place] = np.quantile(values[places == place], [0.5, _HIGH_QUANTILE])
             # Images that are too small have no place far from an edge: the next nearer one counts.
             last = np.flatnonzero(np.isfinite(found[0]))[-1]
@@ -339,7 +339,8 @@ class NormalImagesFit:
             weights = weights_of(spreads)
             return NormalImages(tuple(standardised), weights, levels.astype(np.float32))
 
-        of_fold = {id(own): model(own) for own in of_image.values()}
+        folds = {id(own): own for own in of_image.values()}
+        of_fold = {key: model(own) for key, own in folds.items()}
         scored = {at: of_fold[id(of_image[at])].combined(own) for at, own in distances.items()}
         ratios = [image_score(places) / score for places, score in scored.values()]
         scale = max(float(np.median(ratios)), _MIN_SCALE)
