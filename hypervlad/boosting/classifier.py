@@ -385,7 +385,12 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         ratio = prior_ratio(self.prior, self.classes_, rows)
         with blas_threads(rows):
             if self.init is None:
-                splits = self._holdout(rows, holdout_seed)
+                size = self.validation_fraction
+                splits = [
+                    holdout_split(
+                        rows.codes, rows.groups, test_size=size, random_state=holdout_seed
+                    )
+                ]
                 inputs, margins = rows, self._fit_shares(rows.reweighted(ratio))
             else:
                 splits = group_folds(
@@ -463,16 +468,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         self.C_ = self.block_weights_ = self.block_widths_ = self.linear_coef_ = None
         self.linear_intercept_ = prior_margins(rows.codes, rows.weight, len(self.classes_))
         return np.tile(self.linear_intercept_, (len(rows), 1))
-
-    def _holdout(self, rows: TrainingRows, seed: int) -> Folds:
-        """Return the one split of early stopping without a linear part, if there is any."""
-        if self.n_iter_no_change is None or not self.n_estimators:
-            return []
-        return [
-            holdout_split(
-                rows.codes, rows.groups, test_size=self.validation_fraction, random_state=seed
-            )
-        ]
 
     def _fit_linear(
         self, rows: TrainingRows, folds: Folds, widths: list[int], ratio: FloatArray
