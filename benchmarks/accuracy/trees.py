@@ -37,7 +37,9 @@ N_TEM_TESTED = 1331
 N_CODEBOOK = 500  # training images that the codebook is learnt from
 N_CLASSES = 8
 Measure = Callable[[DataSet, Mapping[str, np.ndarray]], list[dict[str, Any]]]
-DRAWS = {500: 6, 1000: 4, 2000: 2, 3992: 1}  # by the number of training images
+DRAWS = {500: 8, 1000: 6, 2000: 4, 3992: 3}  # by the number of training images
+# What vectors depend on, beside the files of the benchmark.
+ENCODING = ("backbones", "codebook.py", "encoder", "hypercolumns.py", "images", "vlad.py")
 
 
 def vectors(data: DataSet, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -92,16 +94,17 @@ def row_of(
 def measure_tem(
     data: DataSet, found: Mapping[str, np.ndarray], order: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Return a row for each number of training images."""
-    rows, test = [], order[-N_TEM_TESTED:]
+    """Return a row for each number of training images; those of the codebook are never tested."""
+    rows = []
     for n_train, n_draws in DRAWS.items():
-        parts = []
+        splits = []
         for draw in range(n_draws):
             rng = np.random.default_rng([SEED, n_train, draw])
-            train = np.sort(rng.permutation(order[:-N_TEM_TESTED])[:n_train])
-            parts.append(compare(data, found, train, test, draw))
-        rows.append(row_of(data.name, n_train, data.groups[test], parts))
-        print(*row_texts(rows[-1]), flush=True)
+            others = rng.permutation(order[N_CODEBOOK:])
+            test, rest = others[:N_TEM_TESTED], others[N_TEM_TESTED:]
+            train = rng.permutation(np.append(order[:N_CODEBOOK], rest))[:n_train]
+            splits.append((train, test, draw))
+        rows.append(measure_splits(data, found, splits))
     return rows
 
 
@@ -110,21 +113,30 @@ def measure_folds(
 ) -> list[dict[str, Any]]:
     """Return the row of a set of real images, of grouped cross-validation."""
     folds = folds_of(data, repeats, SEED)
+    return [measure_splits(data, found, [(f.train, f.test, f.seed) for f in folds])]
+
+
+def measure_splits(
+    data: DataSet,
+    found: Mapping[str, np.ndarray],
+    splits: Sequence[tuple[np.ndarray, np.ndarray, int]],
+) -> dict[str, Any]:
+    """Return one row of training rows, test rows and seeds."""
     parts = []
-    for fold in folds:
-        part = compare(data, found, fold.train, fold.test, fold.seed)
+    for train, test, seed in splits:
+        part = compare(data, found, train, test, seed)
         for score in ("losses", "right"):
             values = np.full((2, len(data.y)), np.nan)
-            values[:, fold.test] = part[score]
+            values[:, test] = part[score]
             part[score] = values
         parts.append(part)
     tested = ~np.isnan([part["losses"][0] for part in parts]).all(axis=0)
     for part in parts:
         part |= {score: part[score][:, tested] for score in ("losses", "right")}
-    n_train = float(np.mean([len(fold.train) for fold in folds]))
-    rows = [row_of(data.name, n_train, data.groups[tested], parts)]
-    print(*row_texts(rows[-1]), flush=True)
-    return rows
+    n_train = float(np.mean([len(train) for train, _, _ in splits]))
+    row = row_of(data.name, n_train, data.groups[tested], parts)
+    print(*row_texts(row), flush=True)
+    return row
 
 
 def row_texts(row: Mapping[str, Any]) -> list[str]:
@@ -159,6 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     code = origin(arguments.threads, *CODE)
+    encoding = origin(arguments.threads, *CODE[1:], modules=ENCODING)
     measurements: list[tuple[DataSet, np.ndarray, Measure]] = []
     if arguments.tem:
         data = tem_set(arguments.checkpoints / "images", N_TEM, N_CLASSES)
@@ -173,7 +186,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for data, of_codebook, measure in measurements:
         path = arguments.checkpoints / f"{data.name}.json"
         encode = functools.partial(vectors, data, of_codebook)
-        found = load_or_run(path, {"data": data.digest, "seed": SEED} | code, encode)
+        found = load_or_run(
+            path, {"data": data.digest, "rows": of_codebook.tolist()} | encoding, encode
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about classes of one or two groups
             rows += measure(data, found)
