@@ -180,6 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         measurements.append((data, np.sort(order[:N_CODEBOOK]), measure))
     for name in arguments.sets:
         data = DataSet.load(arguments.data / name)
+        data.name = name  # more than the last folder
         measure = functools.partial(measure_folds, repeats=arguments.repeats)
         measurements.append((data, np.arange(len(data.y)), measure))
     rows: list[dict[str, Any]] = []

@@ -99,8 +99,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
 
     The margin of a new row is that of a logistic regression on all rows plus that of the trees.
 
-    Trees help where few columns interact, and a little where thousands of images are learnt from.
-    On VLAD vectors of some hundred images they do not help, and none are kept.
+    Trees help where few columns interact. On VLAD vectors they helped a little with 4,000 images
+    to learn from; with 2,000 or fewer, none were kept.
 
     Parameters
     ----------
