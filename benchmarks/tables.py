@@ -16,6 +16,7 @@ from benchmarks.accuracy.curve import curve_section
 from benchmarks.accuracy.rare import rare_section
 from benchmarks.accuracy.tables import LAYOUT, accuracy_section, variants_table
 from benchmarks.accuracy.tables import front_table as front_accuracy
+from benchmarks.accuracy.trees import trees_table
 from benchmarks.alignment import tables as alignment
 from benchmarks.common.results import BENCHMARKS, RESULTS, load_result, measured_line
 from benchmarks.common.tables import NOT_YET, with_tables
@@ -105,6 +106,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "accuracy": accuracy_tables(accuracy),
             "curve": of_one("accuracy/curve.json", curve_section),
             "rare": of_one("accuracy/rare.json", rare_section),
+            "trees": of_one("accuracy/trees.json", trees_table),
             "variants": of_one("accuracy/variants_mobilenet_v2.json", variants_table),
         },
         BENCHMARKS / "uncertainty" / "README.md": {

@@ -172,6 +172,10 @@ def sound_models() -> dict[str, ModelFile]:
             "linear": (clone(learner).set_params(n_estimators=0).fit(X, y > 0), False),
             "trees": (trees.fit(X, y), False),
             "binary-trees": (clone(trees).fit(X, y > 1), False),
+            "trees-on-margins": (
+                clone(trees).set_params(init="linear").fit(X, y, blocks=[1, 3]),
+                False,
+            ),
             "encoder": (clone(encoder).fit(images), False),
             "encoder-with-network": (both.fit(images), True),
             "classifier": (

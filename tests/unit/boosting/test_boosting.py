@@ -17,7 +17,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
 from sklearn.pipeline import Pipeline
 
-from hypervlad.boosting import BoostedSoftmaxClassifier, classifier, trees
+from hypervlad.boosting import BoostedSoftmaxClassifier, trees
 
 SMALL = "ignore:Classes with only one or two:UserWarning"
 
@@ -131,7 +131,6 @@ class TestTrees:
         def refused(*_, **__):
             raise AssertionError("something was held out")
 
-        monkeypatch.setattr(classifier, "holdout_split", refused)
         monkeypatch.setattr(trees, "search_rounds", refused)
         rng = np.random.default_rng(0)
         X, y = rng.normal(size=(60, 4)), rng.integers(0, n_classes, 60)
