@@ -320,6 +320,7 @@ def test_a_learner_that_does_not_fit_the_encoder_is_reported(
     header, arrays = model.fit(*texture_images).to_state()
     learner = header["fitted"]["boosting_"]["state"]["fitted"]
     learner["n_features_in_"], learner["linear_coef_"]["shape"] = 96, [96, 3]
+    learner["block_widths_"] = [96]
     arrays["boosting_.linear_coef_"] = np.zeros((96, 3))
     with pytest.raises(ModelFileError, match="the learner takes 96 features where the encoder"):
         MicrographClassifier.from_state(header, arrays)
