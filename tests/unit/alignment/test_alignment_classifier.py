@@ -312,6 +312,7 @@ def test_a_damaged_state_is_an_error(model: AlignmentClassifier) -> None:
     header, arrays = model.to_state()
     learner = header["fitted"]["boosting_"]["state"]["fitted"]
     learner["n_features_in_"], learner["linear_coef_"]["shape"] = 5, [5, 1]
+    learner["block_widths_"] = [5]
     arrays["boosting_.linear_coef_"] = np.zeros((5, 1))
     with pytest.raises(ModelFileError, match="the learner takes 5 features where the windows have"):
         AlignmentClassifier.from_state(header, arrays)
