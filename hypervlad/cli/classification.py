@@ -49,6 +49,7 @@ from hypervlad.cli.options import (
     RemoveBanner,
     Scaling,
     Seed,
+    TableToWrite,
     Unreadable,
     Verbose,
     Weights,
@@ -394,12 +395,7 @@ def info(model: ModelPath) -> None:
 @plain_errors
 def suspects(
     model: ModelPath,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="CSV", help="Table to write; by default it is printed."
-        ),
-    ] = None,
+    output: TableToWrite = None,
 ) -> None:
     """List training images whose label is probably wrong, the most suspect first.
 

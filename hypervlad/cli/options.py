@@ -168,6 +168,10 @@ MaxError = Annotated[
         "training images of at least 45 groups.",
     ),
 ]
+TableToWrite = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="CSV", help="Table to write; by default it is printed."),
+]
 ClassWeight = Annotated[
     list[str] | None,
     typer.Option(

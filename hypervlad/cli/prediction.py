@@ -30,6 +30,7 @@ from hypervlad.cli.options import (
     ModelPath,
     OnError,
     Quiet,
+    TableToWrite,
     UnreadableInPrediction,
     Weights,
 )
@@ -47,12 +48,7 @@ _MAX_PICTURES = 10_000  # the default of write_classified_page: about 40 MB
 def predict(
     model: ModelPath,
     paths: Images,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="CSV", help="Table to write; by default it is printed."
-        ),
-    ] = None,
+    output: TableToWrite = None,
     weights: Weights = None,
     device: Device = "auto",
     on_error: UnreadableInPrediction = OnError.RAISE,

@@ -79,13 +79,7 @@ def load_image_folder(
     layout = scan_folder(dir)
     check_classes(layout)
     _warn_left_out(layout)
-    return Bunch(
-        images=[str(file) for file in layout.files],
-        target=np.array(layout.labels),
-        groups=groups_of(layout, groups),
-        target_names=sorted(set(layout.labels)),
-        root=str(layout.root),
-    )
+    return labelled_images(layout, groups)
 
 
 @dataclass
@@ -121,6 +115,17 @@ class FolderLayout:
     def relative(self, file: Path) -> str:
         """Return a file's path under ``root``, with forward slashes."""
         return "/".join(parts_below(file, self.root))
+
+
+def labelled_images(layout: FolderLayout, groups: str | os.PathLike[str] | None) -> Bunch:
+    """Return the images of a folder or a table with their labels and groups."""
+    return Bunch(
+        images=[str(file) for file in layout.files],
+        target=np.array(layout.labels),
+        groups=groups_of(layout, groups),
+        target_names=sorted(set(layout.labels)),
+        root=str(layout.root),
+    )
 
 
 def groups_of(

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from sklearn.utils import Bunch
 
-from hypervlad.datasets.folder import FolderLayout, check_classes, groups_of, scan_folder
+from hypervlad.datasets.folder import FolderLayout, check_classes, labelled_images, scan_folder
 from hypervlad.datasets.groups import (
     GROUP_HEADERS,
     LABEL_HEADERS,
@@ -81,13 +80,7 @@ def load_image_table(
     """
     layout = scan_table(table)
     check_classes(layout)
-    return Bunch(
-        images=[str(file) for file in layout.files],
-        target=np.array(layout.labels),
-        groups=groups_of(layout, groups),
-        target_names=sorted(set(layout.labels)),
-        root=str(layout.root),
-    )
+    return labelled_images(layout, groups)
 
 
 def scan_images(source: str | os.PathLike[str]) -> FolderLayout:

@@ -104,8 +104,7 @@ def image_evidence(
     if encode.pooled:
         means = _added([[copy.pooled()] for copy in copies])[0] / len(copies)
         pooled = finish_pooled(means, encode.pooled)[0]
-        _, of_means = _ratio(pooled, means[0])
-        of_channels = directions[:, len(factor) :] * of_means / len(copies)
+        of_channels = directions[:, len(factor) :] * _factors(pooled, means[0]) / len(copies)
         blocks["pooled"] = _added([[c.pooled_evidence(of_channels, size)] for c in copies])[0]
         vector = torch.cat([vector, pooled])
     maps = ((copy.raw, copy.image_size) for copy in copies)
@@ -259,12 +258,12 @@ def _normalised(
     raw = torch.cat([block.flatten() for block in sums])
     kinds = encode.codebook.by_kind(list(sums))
     normal = torch.cat([vlad.normalize(kind, encode.normalize)[0] for kind in kinds])
-    return _ratio(normal, raw)
+    return normal, _factors(normal, raw)
 
 
-def _ratio(normal: torch.Tensor, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a normalised vector, and what each raw element was multiplied by."""
-    return normal, torch.where(raw != 0, normal / torch.where(raw != 0, raw, 1.0), 0.0)
+def _factors(normal: torch.Tensor, raw: torch.Tensor) -> torch.Tensor:
+    """Return what normalisation multiplied each element by; 0 for those that are 0."""
+    return torch.where(raw != 0, normal / torch.where(raw != 0, raw, 1.0), 0.0)
 
 
 def _blocks(flat: torch.Tensor, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -317,7 +317,7 @@ def report_on_held_out(
         details={**model_facts(model), **(details or {}), "versions": versions_text()},
         read_options=model.encoder_.fitted_params_.read_options,
         held_out=findings,
-        **{"how_measured": _how_held_out(model), **options},
+        **{"how_measured": _how_held_out(model, result), **options},
     )
     return index, result
 
@@ -335,7 +335,7 @@ def _check_training_images(model: Any, images: Sequence[Any]) -> None:
         )
 
 
-def _how_held_out(model: Any) -> str:
+def _how_held_out(model: Any, result: Evaluation) -> str:
     by = (
         "by the model itself, which was not trained on them"
         if model.held_out_.is_split
@@ -343,7 +343,8 @@ def _how_held_out(model: Any) -> str:
     )
     return (
         f"These are the training images themselves, but each was classified {by} ("
-        f"{held_out_text(model)}). Without a table of groups, each image is its own group.\n"
+        f"{held_out_text(model, result)}). Without a table of groups, each image is its own "
+        "group.\n"
         "The figures show what to expect of new images from groups like these. They do not show "
         "whether the model works for another instrument, another kind of sample or other settings: "
         "for this, evaluate it on such images. They are too good if images of one sample or "

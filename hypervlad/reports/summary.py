@@ -86,7 +86,7 @@ def held_out_lines(model: Any) -> list[str]:
         return [f"accuracy: unknown, because no image was held out ({why})", learner]
     result = model.held_out_evaluation()
     return [
-        held_out_text(model),
+        held_out_text(model, result),
         *_accuracies(result),
         _recalls(result),
         *warning_lines(result),
@@ -97,9 +97,9 @@ def held_out_lines(model: Any) -> list[str]:
     ]
 
 
-def held_out_text(model: Any) -> str:
+def held_out_text(model: Any, result: Evaluation) -> str:
     """Say which training images were held out, by folds or at random, and which were not."""
-    held_out, result = model.held_out_, model.held_out_evaluation()
+    held_out = model.held_out_
     n_training, n_groups = len(model.training_), len(np.unique(held_out.groups))
     of_groups = "" if result.groups is None else f" of {counted(n_groups, 'group')}"
     how = (
