@@ -28,7 +28,7 @@ check: $(VENV)/.test-installed
 	$(PYTEST) --durations=20 -m quick tests/unit tests/conformance $(ARGS)
 
 test: $(VENV)/.test-installed
-	$(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)
+	$(PYTEST) $(ARGS)
 
 # New random examples for the tests that take any. Add each failure to its test as an @example.
 explore: $(VENV)/.test-installed
