@@ -26,7 +26,7 @@ from sklearn.utils import Bunch
 from hypervlad.classifier import MicrographClassifier, TrainingImages
 from hypervlad.classifier.novelty import relative_names
 from hypervlad.datasets.groups import GroupRow, match_groups, path_parts, read_group_rows
-from hypervlad.review.creation import entries_of, judge_images
+from hypervlad.review.creation import entries_of, judge_images, model_facts
 from hypervlad.review.database import update_queue
 from hypervlad.review.records import LabelledImage, QueueError, TrainingImage
 from hypervlad.review.store import Queue
@@ -266,7 +266,7 @@ def requeue(
             [str(label) for label in model.classes_],
             entries,
             _with_files(model, material),
-            {"model": str(Path(model_file).absolute())},
+            model_facts(model, model_file),
         )
     return DoubtfulCounts(
         n_images=len(images),
