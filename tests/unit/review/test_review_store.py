@@ -147,7 +147,7 @@ def test_what_is_not_there_is_refused(queue: Queue) -> None:
             queue.label("a", "click", item, 1)
         with pytest.raises(UnknownError, match="no image"):
             queue.skip("a", "click", item)
-        with pytest.raises(UnknownError, match="no (training )?image"):
+        with pytest.raises(UnknownError, match=r"no (training )?image"):
             queue.path_of_training(item + 100)
     with pytest.raises(UnknownError, match="no category 9"):
         queue.label("a", "click", 1, 9)
