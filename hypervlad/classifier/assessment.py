@@ -85,7 +85,7 @@ class Classification:
     nearest : ndarray of int, shape (n_read, k)
         Rows of ``model.training_``, nearest first.
     in_training : ndarray of bool, shape (n_read,)
-        Whether the model was trained on an image of the same pixels.
+        Whether an image of the same pixels was given to ``fit``, also for calibration.
     judgement : Judgement or None
         Of the images that were read; None if it was not requested.
     sets : ndarray of bool, shape (n_read, n_classes), or None

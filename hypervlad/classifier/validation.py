@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d, has_fit_parameter
+from sklearn.utils.validation import column_or_1d
 
-from hypervlad.splits import check_column, first_appearance_codes, group_folds
+from hypervlad.splits import check_column, first_appearance_codes
 from hypervlad.wording import counted
 
 
@@ -69,37 +68,6 @@ class LabelledImages:
             return np.arange(len(self.images))
         return first_appearance_codes(self.given["groups"].tolist(), "groups")
 
-    def fit_params(self, learner: Any) -> dict[str, NDArray[Any]]:
-        """Return those of groups and weights that the learner's ``fit`` takes.
-
-        Raises
-        ------
-        ValueError
-            If weights are given and the learner takes none.
-
-        Warns
-        -----
-        UserWarning
-            If groups are given and the learner takes none.
-        """
-        accepted = {
-            name: own for name, own in self.given.items() if has_fit_parameter(learner, name)
-        }
-        kind = type(learner).__name__
-        if "sample_weight" in self.given and "sample_weight" not in accepted:
-            raise ValueError(
-                f"sample_weight is given, but the learner, {kind}, takes none: leave it out or "
-                "use boosting= with a learner whose fit takes it"
-            )
-        if "groups" in self.given and "groups" not in accepted:
-            warnings.warn(
-                f"the learner, a {kind}, takes no groups: its own inner splits, if it has any, do "
-                "not keep groups together, so parameters chosen by them are optimistic",
-                UserWarning,
-                stacklevel=3,
-            )
-        return accepted
-
 
 def contradictions(digests: Sequence[str], labels: NDArray[Any]) -> list[list[int]]:
     """Return sets of images of equal pixels and different labels, as row numbers.
@@ -136,14 +104,15 @@ def checked_labels(y: Any, n_images: int) -> np.ndarray:
 
 
 def check_classes(labels: np.ndarray, groups: np.ndarray | None) -> None:
-    """Raise a ValueError unless there are two classes or more, and usable groups."""
+    """Raise a ValueError unless there are two classes or more, and no group is missing."""
     check_classification_targets(labels)
     classes = np.unique(labels)
     if len(classes) < 2:
         raise ValueError(
             f"the labels (y) have one class only, {classes.tolist()[:1]}: two or more are needed"
         )
-    group_folds(labels, groups, n_splits=2, random_state=0)  # raises for unusable groups
+    if groups is not None:
+        first_appearance_codes(groups.tolist(), "groups")
 
 
 def checked_weights(weights: Any) -> np.ndarray:
