@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score
 
+from hypervlad.classifier.fitting import of_length
 from hypervlad.classifier.novelty import N_NEAREST, TrainingImages
-from hypervlad.classifier.validation import of_length
 from hypervlad.encoder import EncodedImages
 
 SURE, AMBIGUOUS, OUT_OF_DISTRIBUTION = "sure", "ambiguous", "out_of_distribution"

@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from hypervlad.base import Array, Arrays, Value
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.classifier.learner import fit_silently
 from hypervlad.classifier.novelty import DISTANCES_MB
 from hypervlad.conformal import (
     CERTAINTY,
@@ -348,7 +347,7 @@ def cross_predict_calibration(
             name: values[train] if isinstance(values, np.ndarray) else values
             for name, values in fit_params.items()
         }
-        learners.append(fit_silently(clone(learner), vectors[train], labels[train], own))
+        learners.append(_fit_silently(clone(learner), vectors[train], labels[train], own))
         proba.append(learners[-1].predict_proba(vectors[test]))
         models.append(np.full(len(test), number))
     rows = np.concatenate([test for _, test in folds])
@@ -403,3 +402,14 @@ def predict_calibration(
         is_split=True,
         n_unknown=math.ceil(share * n_sole),
     )
+
+
+def _fit_silently(
+    learner: Any, vectors: NDArray[np.floating], labels: NDArray[Any], fit_params: Mapping[str, Any]
+) -> Any:
+    """Fit without messages and warnings: the fit on all images has given them already."""
+    if "verbose" in learner.get_params():
+        learner.set_params(verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return learner.fit(vectors, labels, **fit_params)

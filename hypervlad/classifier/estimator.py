@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -30,14 +30,8 @@ from hypervlad.classifier.explanation import (
     check_linear,
     explanation_of,
 )
-from hypervlad.classifier.fitting import fit_parts
-from hypervlad.classifier.learner import (
-    ProbabilisticClassifier,
-    class_probabilities,
-    learner_has_margins,
-)
+from hypervlad.classifier.fitting import LabelledImages, fit_parts
 from hypervlad.classifier.novelty import TrainingImages, project_vectors
-from hypervlad.classifier.validation import LabelledImages
 from hypervlad.conformal import check_share
 from hypervlad.constraints import (
     VERBOSE,
@@ -52,6 +46,26 @@ from hypervlad.encoder import EncodedImages, HypercolumnVLAD
 from hypervlad.images import ImageReadError, check_image_list
 from hypervlad.metrics import Evaluation
 from hypervlad.modelfile import ModelFileError
+
+
+class ProbabilisticClassifier:
+    """Classifiers of scikit-learn with ``predict_proba``."""
+
+    def accepts(self, value: Any) -> bool:
+        return (
+            isinstance(value, BaseEstimator)
+            and is_classifier(value)
+            and hasattr(value, "predict_proba")
+        )
+
+    def __str__(self) -> str:
+        return "a BoostedSoftmaxClassifier, another scikit-learn classifier with predict_proba"
+
+
+def _learner_has_margins(model: Any) -> bool:
+    """Return whether a model's learner, fitted or not, has a ``decision_function``."""
+    learner = getattr(model, "boosting_", model.boosting)
+    return learner is None or hasattr(learner, "decision_function")
 
 
 class MicrographClassifier(ClassifierMixin, ImageEstimator):
@@ -212,7 +226,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self.n_images_, self.fit_seconds_ = fitted.n_images, fitted.seconds
         return self
 
-    @available_if(learner_has_margins)
+    @available_if(_learner_has_margins)
     def decision_function(self, images: Sequence[Any]) -> np.ndarray:
         """Return the margins (log-odds up to a constant): (n, n_classes), or (n,) for two classes.
 
@@ -749,7 +763,11 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         return judgement_of(self.classes_, proba, points, self.training_, threshold)
 
     def _proba(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-        return class_probabilities(self._fitted_learner(), vectors)
+        """Return probabilities by the learner, also of no image, which it may not accept."""
+        learner = self._fitted_learner()
+        if not len(vectors):
+            return np.empty((0, len(self.classes_)))
+        return np.asarray(learner.predict_proba(vectors))
 
     def _sets(
         self, vectors: NDArray[np.floating], proba: NDArray[np.floating], coverage: float
