@@ -97,10 +97,13 @@ class GroupDraws:
         """Return the seed of a data set's samples."""
         return [SEED, zlib.crc32(name.encode())]
 
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Return the sum over the rows of the sampled groups, shape (n_draws,)."""
+        return np.asarray(self.times @ np.bincount(self._group_of_row, values))
+
     def means(self, values: np.ndarray) -> np.ndarray:
         """Return the mean over the rows of the sampled groups, shape (n_draws,)."""
-        sums = np.bincount(self._group_of_row, values)
-        return np.asarray((self.times @ sums) / (self.times @ self._sizes))
+        return np.asarray(self.sums(values) / (self.times @ self._sizes))
 
     def interval(self, values: np.ndarray) -> list[float]:
         """Return the 95 % interval of the mean."""

@@ -52,7 +52,7 @@ def answers(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> di
         "proba": first.proba,
         "novelty": first.novelty,
         "points": first.projected,
-        "cross": model.predict_set_of_vectors(vectors, COVERAGE),
+        "cross": model.held_out_.sets(vectors, model.boosting_.predict_proba(vectors), COVERAGE),
         "split": with_held_out.predict_set(list(data.paths[test]), COVERAGE),
         **{f"kind_{share:g}": found.kind for share, found in judged.items()},
     }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.classifier.validation import of_length
+from hypervlad.classifier.fitting import of_length
 from hypervlad.fibres import background_windows
 from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ImageReadError, ReadOptions, read_mask

@@ -33,7 +33,7 @@ from hypervlad.baselines.training import (
     Trainer,
     outputs_of,
 )
-from hypervlad.classifier.validation import checked_labels
+from hypervlad.classifier.fitting import checked_labels
 from hypervlad.constraints import (
     VERBOSE,
     Alternatives,

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score
 
+from hypervlad.classifier.fitting import of_length
 from hypervlad.classifier.novelty import N_NEAREST, TrainingImages
-from hypervlad.classifier.validation import of_length
 from hypervlad.encoder import EncodedImages
 
 SURE, AMBIGUOUS, OUT_OF_DISTRIBUTION = "sure", "ambiguous", "out_of_distribution"
@@ -85,7 +85,7 @@ class Classification:
     nearest : ndarray of int, shape (n_read, k)
         Rows of ``model.training_``, nearest first.
     in_training : ndarray of bool, shape (n_read,)
-        Whether the model was trained on an image of the same pixels.
+        Whether an image of the same pixels was given to ``fit``, also for calibration.
     judgement : Judgement or None
         Of the images that were read; None if it was not requested.
     sets : ndarray of bool, shape (n_read, n_classes), or None

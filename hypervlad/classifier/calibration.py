@@ -18,10 +18,17 @@ from tqdm import tqdm
 from hypervlad.base import Array, Arrays, Value
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier.novelty import DISTANCES_MB
-from hypervlad.conformal import Calibration, confidence_for_error
+from hypervlad.conformal import (
+    CERTAINTY,
+    Calibration,
+    confidence_for_error,
+    groups_for_error,
+    prediction_sets,
+)
 from hypervlad.constraints import Integer
 from hypervlad.metrics import Evaluation
 from hypervlad.splits import group_folds, linked_groups
+from hypervlad.wording import counted
 
 _N_FOLDS = 5
 _MIN_CONFIDENCE = 0.5  # of a sure answer: one that is more probably wrong than right is not sure
@@ -102,6 +109,49 @@ class HeldOut:
         """
         return max(confidence_for_error(self.calibration, max_error), _MIN_CONFIDENCE)
 
+    def checked_threshold(self, max_error: float) -> float:
+        """Return the same, and warn if no answer is sure."""
+        threshold = self.threshold(max_error)
+        if np.isinf(threshold):
+            n_groups, n_needed = self.calibration.n_groups, groups_for_error(max_error)
+            why = (
+                f"this takes held-out predictions for at least {counted(n_needed, 'group')}, and "
+                f"there are {n_groups}"
+                if n_groups < n_needed
+                else f"too many held-out predictions of the {counted(n_groups, 'group')} were wrong"
+            )
+            warnings.warn(
+                f"no answer is sure: that at most {max_error:g} of the sure answers are wrong "
+                f"cannot be shown with {CERTAINTY:.0%} certainty ({why}); accept more errors or "
+                "train on images of more groups (without groups, each image is one)",
+                UserWarning,
+                stacklevel=4,
+            )
+        return threshold
+
+    def sets(
+        self, vectors: NDArray[np.floating], proba: NDArray[np.floating], coverage: float
+    ) -> NDArray[np.bool_]:
+        """Return prediction sets of new images, with the most probable class always in the set.
+
+        Parameters
+        ----------
+        vectors : ndarray of shape (n, n_features)
+        proba : ndarray of shape (n, n_classes)
+            By the model's own learner.
+        coverage : float
+
+        Returns
+        -------
+        ndarray of bool, shape (n, n_classes)
+        """
+        sets = np.zeros(proba.shape, dtype=bool)
+        if len(vectors):
+            by_learner = np.stack([learner.predict_proba(vectors) for learner in self.learners])
+            sets = prediction_sets(by_learner, self.calibration, coverage)
+            sets[np.arange(len(sets)), proba.argmax(axis=1)] = True
+        return sets
+
     def sure_answers(self, max_error: float = 0.05) -> SureAnswers:
         """Count the images that have a sure answer by the learner that was not fitted on them.
 
@@ -138,10 +188,6 @@ class HeldOut:
     def calibration(self) -> Calibration:
         """The predictions compared with the true classes."""
         return Calibration.of(self.proba, self.codes, self.groups, self.models, self.n_unknown)
-
-    def predict_proba(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return the probabilities by each learner: (n_learners, n, n_classes)."""
-        return np.stack([learner.predict_proba(vectors) for learner in self.learners])
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return header and arrays, without the model's own learner."""
@@ -341,9 +387,10 @@ def predict_calibration(
     rows = n_train + np.flatnonzero(usable)
     codes = np.searchsorted(learner.classes_, labels[rows])
     proba = learner.predict_proba(vectors[usable])
-    # As many as there would be in the split, if classes of one group could be held out.
+    # As many as there would be in the split, if the only group of a class could be held out.
     share = len(np.unique(own)) / len(np.unique(groups))
-    n_sole = sum(len(np.unique(groups[labels == label])) == 1 for label in learner.classes_)
+    of_class = [np.unique(groups[labels == label]) for label in learner.classes_]
+    n_sole = len({own[0] for own in of_class if len(own) == 1})
     models = np.zeros_like(rows)
     return HeldOut(
         [learner],

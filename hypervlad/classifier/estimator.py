@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.base import Arrays, Field, ImageEstimator, Labels, Maybe, Part, Value, seeded_clone
 from hypervlad.boosting import BoostedSoftmaxClassifier
@@ -26,33 +23,16 @@ from hypervlad.classifier.assessment import (
     label_issues,
     most_probable,
 )
-from hypervlad.classifier.calibration import (
-    HeldOut,
-    calibration_split,
-    cross_predict_calibration,
-    groups_with_copies,
-    predict_calibration,
-)
+from hypervlad.classifier.calibration import HeldOut
 from hypervlad.classifier.explanation import (
     Explanation,
     centred_weights,
     check_linear,
     explanation_of,
 )
-from hypervlad.classifier.novelty import (
-    TrainingImages,
-    digests_of,
-    empty_vectors,
-    project_vectors,
-    relative_names,
-)
-from hypervlad.classifier.validation import LabelledImages, contradictions
-from hypervlad.conformal import (
-    CERTAINTY,
-    check_share,
-    groups_for_error,
-    prediction_sets,
-)
+from hypervlad.classifier.fitting import LabelledImages, fit_parts
+from hypervlad.classifier.novelty import TrainingImages, project_vectors
+from hypervlad.conformal import check_share
 from hypervlad.constraints import (
     VERBOSE,
     Alternatives,
@@ -60,14 +40,12 @@ from hypervlad.constraints import (
     Integer,
     Number,
     RandomState,
+    check_value,
 )
 from hypervlad.encoder import EncodedImages, HypercolumnVLAD
 from hypervlad.images import ImageReadError, check_image_list
 from hypervlad.metrics import Evaluation
 from hypervlad.modelfile import ModelFileError
-from hypervlad.wording import counted
-
-_MAX_LISTED = 20  # sets of equal images in a warning
 
 
 class ProbabilisticClassifier:
@@ -84,7 +62,8 @@ class ProbabilisticClassifier:
         return "a BoostedSoftmaxClassifier, another scikit-learn classifier with predict_proba"
 
 
-def _learner_has_margins(model: MicrographClassifier) -> bool:
+def _learner_has_margins(model: Any) -> bool:
+    """Return whether a model's learner, fitted or not, has a ``decision_function``."""
     learner = getattr(model, "boosting_", model.boosting)
     return learner is None or hasattr(learner, "decision_function")
 
@@ -94,7 +73,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
 
     An encoder turns each image into a vector of feature blocks of different kinds: VLAD and
     averages of channels. Each block has a linear model, their margins are averaged, and trees are
-    added if a hold-out shows that they help.
+    added if cross-validation shows that they help.
 
     Parameters
     ----------
@@ -131,8 +110,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     n_images_ : int
         Number of images that the learner was trained on.
     fit_seconds_ : dict of str to float
-        Seconds that ``fit`` took for the codebook, the vectors of all images, the learner, and the
-        learners without a fold. Not saved.
+        Seconds that ``fit`` took for the codebook, for encoding all images, for the learner, and
+        for the cross-fitted learners. Not saved.
 
     Notes
     -----
@@ -238,62 +217,13 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self.check_parameters()
         data = LabelledImages.of(check_image_list(images), y, groups, sample_weight)
         encoder, learner, seed = self._unfitted_parts()
-        if isinstance(learner, BoostedSoftmaxClassifier):
-            learner.check_labels(data.labels)  # before images are encoded
-        accepted, codes = data.fit_params(learner), data.group_codes()
-        train, calibration = calibration_split(data.labels, codes, self.calibration_size, seed)
-        train_images = [data.images[i] for i in train]
-        seconds: dict[str, float] = {}
-        with _timed(seconds, "codebook"):
-            encoder.fit_checked(train_images)  # warns of skipped images
-        with _timed(seconds, "vectors"):
-            encoded = encoder.encode_checked(train_images)
-        if len(encoded.positions) < encoder.n_images_:
-            encoded.warn()  # of images that could be read before, but not again
-        vectors, train = encoded.vectors, train[encoded.positions]
-        held, calibration = self._encode_calibration(encoder, data, calibration, data.labels[train])
-        points = np.concatenate([project_vectors(vectors), project_vectors(held.vectors)])
-        rows = np.concatenate([train, calibration])
-        digests = [image.digest for image in (*encoded.info, *held.info)]
-        names = relative_names([data.images[i] for i in rows])
-        _warn_of_contradictions(digests, data.labels[rows], names, data.positions[rows])
-        joined = groups_with_copies(points, codes[rows])
-        fit_params: dict[str, Any] = {name: values[train] for name, values in accepted.items()}
-        has_groups = "groups" in fit_params or len(np.unique(joined)) < len(joined)
-        if has_groups and has_fit_parameter(learner, "groups"):
-            fit_params["groups"] = joined[: len(train)]
-        if has_fit_parameter(learner, "blocks"):
-            fit_params["blocks"] = list(encoder.feature_blocks.values())
-        with _timed(seconds, "learner"):
-            learner.fit(vectors, data.labels[train], **fit_params)
-        held_out = None
-        if self.calibration_size is None:
-            with _timed(seconds, "learners without a fold"):
-                held_out = cross_predict_calibration(
-                    learner,
-                    vectors,
-                    data.labels[train],
-                    joined,
-                    fit_params,
-                    seed,
-                    verbose=bool(self.verbose),
-                )
-        elif len(calibration):
-            held_out = predict_calibration(learner, held.vectors, data.labels[rows], joined)
-        training = TrainingImages.of(
-            names,
-            data.labels[rows],
-            joined,
-            data.positions[rows],
-            digests_of(digests),
-            points,
-            project_vectors(empty_vectors(encoder)),
-            vectors.shape[1],
+        fitted = fit_parts(
+            encoder, learner, data, self.calibration_size, seed, verbose=bool(self.verbose)
         )
         # All at the end: a fit that fails leaves the model unchanged.
         self.encoder_, self.boosting_, self.classes_ = encoder, learner, learner.classes_
-        self.held_out_, self.training_, self.n_images_ = held_out, training, len(train)
-        self.fit_seconds_ = seconds
+        self.held_out_, self.training_ = fitted.held_out, fitted.training
+        self.n_images_, self.fit_seconds_ = fitted.n_images, fitted.seconds
         return self
 
     @available_if(_learner_has_margins)
@@ -381,9 +311,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         (2, 4)
         """
         self.check_calibrated(coverage=coverage)
-        return self._of_read(
-            images, lambda vectors: self.predict_set_of_vectors(vectors, coverage), fill=False
-        )
+        return self._of_read(images, lambda v: self._sets(v, self._proba(v), coverage), fill=False)
 
     def predict_or_reject(
         self, images: Sequence[Any], max_error: float = 0.05, reject_label: Any = "unsure"
@@ -492,23 +420,6 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         """
         return self._judge(vectors, self._threshold(max_error))
 
-    def predict_set_of_vectors(
-        self, vectors: NDArray[np.floating], coverage: float = 0.9
-    ) -> NDArray[np.bool_]:
-        """Do the same as :meth:`predict_set` for vectors of images.
-
-        Parameters
-        ----------
-        vectors : ndarray of shape (n, n_features)
-            From ``encoder_.transform``, without NaN.
-        coverage : float, default=0.9
-
-        Returns
-        -------
-        ndarray of bool, shape (n, n_classes)
-        """
-        return self._sets(vectors, self.boosting_.predict_proba(vectors), coverage)
-
     def classify(
         self,
         images: Sequence[Any],
@@ -558,6 +469,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         ((2, 4), [False, True], [True, False])
         """
         check_is_fitted(self)
+        check_value("chunk_size", chunk_size, [Integer(1), None])
         self.check_calibrated(coverage=coverage, max_error=max_error)
         images = check_image_list(images)
         threshold = None if max_error is None else self._threshold(max_error)
@@ -685,8 +597,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         """Decompose the margins of an image: which positions are evidence for which class.
 
         The decomposition of the linear part is exact, not an approximation. Boosted trees, if any
-        were kept (``boosting_.n_estimators_``), use the whole vector: their margin is one number
-        per class, and the maps explain the rest.
+        were kept (``boosting_.n_estimators_``), combine evidence from all positions: their margin
+        is one number per class, and the maps explain the rest.
 
         Parameters
         ----------
@@ -793,27 +705,6 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             seed,
         )
 
-    @staticmethod
-    def _encode_calibration(
-        encoder: HypercolumnVLAD,
-        data: LabelledImages,
-        rows: NDArray[np.intp],
-        trained_labels: NDArray[Any],
-    ) -> tuple[EncodedImages, NDArray[np.intp]]:
-        """Return vectors and rows of the calibration images that can be read.
-
-        Those of a class without any readable training image are left out.
-        """
-        if not len(rows):
-            nothing = np.empty((0, encoder.n_features_out_), dtype=np.float32)
-            return EncodedImages(nothing, rows, (), (), (), 0, 0), rows
-        encoded = encoder.encode_checked([data.images[i] for i in rows])
-        encoded.warn()
-        rows = rows[encoded.positions]
-        usable = np.isin(data.labels[rows], trained_labels)
-        chosen = tuple(encoded.info[i] for i in np.flatnonzero(usable))
-        return replace(encoded, vectors=encoded.vectors[usable], info=chosen), rows[usable]
-
     def _encode(self, images: Sequence[Any]) -> EncodedImages:
         """Encode images, and warn of those that were skipped."""
         check_is_fitted(self)
@@ -845,25 +736,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         return self.held_out_
 
     def _threshold(self, max_error: float) -> float:
-        """Return the lowest confidence of sure answers; warn if there is none."""
-        held_out = self._fitted_held_out()
-        calibration, threshold = held_out.calibration, held_out.threshold(max_error)
-        if np.isinf(threshold):
-            n_groups, n_needed = calibration.n_groups, groups_for_error(max_error)
-            why = (
-                f"this takes held-out predictions for at least {counted(n_needed, 'group')}, and "
-                f"there are {n_groups}"
-                if n_groups < n_needed
-                else f"too many held-out predictions of the {counted(n_groups, 'group')} were wrong"
-            )
-            warnings.warn(
-                f"no answer is sure: that at most {max_error:g} of the sure answers are wrong "
-                f"cannot be shown with {CERTAINTY:.0%} certainty ({why}); accept more errors or "
-                "train on images of more groups (without groups, each image is one)",
-                UserWarning,
-                stacklevel=3,
-            )
-        return threshold
+        return self._fitted_held_out().checked_threshold(max_error)
 
     def _classify_encoded(
         self, encoded: EncodedImages, coverage: float | None, threshold: float | None
@@ -891,53 +764,18 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
 
     def _proba(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return probabilities by the learner, also of no image, which it may not accept."""
+        learner = self._fitted_learner()
         if not len(vectors):
             return np.empty((0, len(self.classes_)))
-        return np.asarray(self.boosting_.predict_proba(vectors))
+        return np.asarray(learner.predict_proba(vectors))
 
     def _sets(
         self, vectors: NDArray[np.floating], proba: NDArray[np.floating], coverage: float
     ) -> NDArray[np.bool_]:
-        if not len(vectors):
-            return np.empty((0, len(self.classes_)), dtype=bool)
-        held_out = self._fitted_held_out()
-        sets = prediction_sets(held_out.predict_proba(vectors), held_out.calibration, coverage)
-        sets[np.arange(len(sets)), proba.argmax(axis=1)] = True
-        return sets
+        return self._fitted_held_out().sets(vectors, proba, coverage)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "classes_")
-
-
-@contextlib.contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Note how long a stage takes."""
-    start = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - start
-
-
-def _warn_of_contradictions(
-    digests: Sequence[str],
-    labels: NDArray[Any],
-    names: Sequence[str],
-    positions: NDArray[np.intp],
-) -> None:
-    """Warn of training images of equal pixels and different labels."""
-    found = contradictions(digests, labels)
-    if not found:
-        return
-    listed = [
-        " = ".join(f"{names[row] or f'image {positions[row]}'} ({labels[row]})" for row in rows)
-        for rows in found
-    ]
-    more = "" if len(listed) <= _MAX_LISTED else f"; and {len(listed) - _MAX_LISTED} more"
-    warnings.warn(
-        f"training images of equal pixels have different labels: "
-        f"{'; '.join(listed[:_MAX_LISTED])}{more}. Keep each image in one class only",
-        UserWarning,
-        stacklevel=3,
-    )
 
 
 def default_encoder(**parameters: Any) -> HypercolumnVLAD:

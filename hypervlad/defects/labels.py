@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.classifier.validation import checked_labels, of_length
+from hypervlad.classifier.fitting import checked_labels, of_length
 from hypervlad.images import ImageReadError, read_mask
 from hypervlad.images.masks import warn_if_inverted
 from hypervlad.splits import check_column

@@ -226,9 +226,9 @@ def test_the_seconds_of_each_stage_are_known_after_fit(
     model: MicrographClassifier, texture_images: Any
 ) -> None:
     assert all(seconds > 0 for seconds in model.fit_seconds_.values())
-    assert list(model.fit_seconds_)[-1] == "learners without a fold"
+    assert list(model.fit_seconds_)[-1] == "cross-fitted learners"
     model.set_params(calibration_size=0).fit(*texture_images)
-    assert list(model.fit_seconds_) == ["codebook", "vectors", "learner"]
+    assert list(model.fit_seconds_) == ["codebook", "encoding", "learner"]
     with pytest.raises(ValueError, match="no images were held out"):
         model.held_out_evaluation()
 

@@ -10,9 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, load
-from hypervlad.classifier.calibration import calibration_split, groups_with_copies
+from hypervlad.classifier.calibration import (
+    calibration_split,
+    groups_with_copies,
+    predict_calibration,
+)
 from hypervlad.conformal import prediction_sets
 from hypervlad.modelfile import ModelFileError
 
@@ -46,11 +51,9 @@ def test_sets_of_a_classifier_cover(
         held = sets[np.arange(300), codes].mean()
         assert held >= coverage - 0.12, "90 images promise no more than that of one fit"
     assert model.held_out_ is not None
-    bare = prediction_sets(
-        model.held_out_.predict_proba(model.encoder_.transform(new)),
-        model.held_out_.calibration,
-        0.6,
-    )
+    vectors = model.encoder_.transform(new)
+    by_learner = np.stack([each.predict_proba(vectors) for each in model.held_out_.learners])
+    bare = prediction_sets(by_learner, model.held_out_.calibration, 0.6)
     assert bare[np.arange(300), codes].mean() == pytest.approx(0.6, abs=0.2)
     assert model.predict_set(new, 0.6).sum() < model.predict_set(new, 0.99).sum()
 
@@ -77,9 +80,11 @@ def test_folds_are_predicted_by_models_fitted_without_their_groups(
     learnt: list[set[int]] = []
     original = BoostedSoftmaxClassifier.fit
 
-    def spy(self: Any, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Any:
+    def spy(
+        self: Any, X: Any, y: Any, sample_weight: Any = None, groups: Any = None, blocks: Any = None
+    ) -> Any:
         learnt.append(set(np.asarray(groups).tolist()))
-        return original(self, X, y, sample_weight, groups=groups)
+        return original(self, X, y, sample_weight, groups=groups, blocks=blocks)
 
     monkeypatch.setattr(BoostedSoftmaxClassifier, "fit", spy)
     model.fit(images, labels, groups=groups)
@@ -113,6 +118,16 @@ def test_a_class_that_cannot_be_held_out_counts_as_wrong(
     model.save(tmp_path / "m.hvlad")
     again = load(tmp_path / "m.hvlad").held_out_
     np.testing.assert_array_equal(again.calibration.misfit, calibration.misfit)
+
+
+def test_a_group_that_is_all_there_is_of_two_classes_counts_once() -> None:
+    labels = np.array([2, 3, 0, 1, 0, 1, 0, 0, 1])
+    vectors = np.eye(4)[labels]
+    learner = LogisticRegression().fit(vectors, labels)
+    for groups, expected in [([0, 0, 1, 2, 3, 4, 5, 6, 7], 1), (range(9), 2)]:
+        found = predict_calibration(learner, vectors[2:], labels, np.array(groups))
+        assert found is not None
+        assert found.n_unknown == expected
 
 
 def test_a_file_keeps_what_was_held_out(

@@ -69,10 +69,12 @@ def test_groups_and_weights_reach_the_learner(
     seen: dict[str, Any] = {}
     original = BoostedSoftmaxClassifier.fit
 
-    def spy(self: Any, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Any:
+    def spy(
+        self: Any, X: Any, y: Any, sample_weight: Any = None, groups: Any = None, blocks: Any = None
+    ) -> Any:
         if not seen:  # of the fit on all images; those without a fold come after it
             seen.update(groups=list(groups), weights=list(sample_weight))
-        return original(self, X, y, sample_weight, groups=groups)
+        return original(self, X, y, sample_weight, groups=groups, blocks=blocks)
 
     monkeypatch.setattr(BoostedSoftmaxClassifier, "fit", spy)
     groups, weights = np.arange(24) // 6, np.linspace(1, 2, 24)

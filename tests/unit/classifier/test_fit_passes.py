@@ -64,6 +64,14 @@ def test_calibration_images_are_read_and_pass_once(
     assert sum(passes) == 2 * n_train + 6 + N_EMPTY
 
 
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, "a"])
+def test_a_chunk_is_one_image_or_more(
+    model: MicrographClassifier, texture_images: Any, size: Any
+) -> None:
+    with pytest.raises(ValueError, match="chunk_size must be a whole number of at least 1"):
+        model.fit(*texture_images).classify(texture_images[0], chunk_size=size)
+
+
 def test_all_answers_need_one_pass(
     model: MicrographClassifier,
     images: list[CountingImage],

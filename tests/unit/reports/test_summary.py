@@ -197,7 +197,7 @@ def test_details_name_each_block_its_penalty_and_the_seconds(tiny_encoder, textu
     sizes = [int(n) for n in folds.removeprefix("images in the folds: ").split(", ")]
     assert sum(sizes) == 24
     assert re.fullmatch(
-        r"seconds: codebook [\d.]+, vectors [\d.]+, learner [\d.]+, learners without a fold [\d.]+",
+        r"seconds: codebook [\d.]+, encoding [\d.]+, learner [\d.]+, cross-fitted learners [\d.]+",
         seconds,
     )
 
