@@ -1,10 +1,17 @@
-"""Words of messages: numbers of things, and lists of names."""
+"""Words of messages and pages: numbers of things, shares, and names."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 
 _N_NAMED = 5
+# Control characters but tab and line feed, other separators of lines, marks that reverse the
+# direction of text, and bytes of names that are not UTF-8.
+_NOT_SHOWN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def counted(n: int, what: str) -> str:
@@ -51,3 +58,37 @@ def name_some(names: Sequence[str]) -> str:
     """
     shown = ", ".join(names[:_N_NAMED])
     return shown if len(names) <= _N_NAMED else f"{shown} and {len(names) - _N_NAMED} more"
+
+
+def percent(share: float) -> str:
+    """Return a share in per cent; a dash for NaN.
+
+    Less than everything is never 100 %, and more than nothing never 0 %. Pages round alike
+    (``percent`` in ``common.js``).
+
+    Examples
+    --------
+    >>> percent(0.25), percent(0.99996), percent(0.0002), percent(1.0)
+    ('25.0 %', '>99.9 %', '<0.1 %', '100.0 %')
+    """
+    if math.isnan(share):
+        return "–"
+    if 0 < share < 0.001:
+        return "<0.1 %"
+    if 0.999 < share < 1:
+        return ">99.9 %"
+    return f"{math.floor(1000 * share + 0.5) / 10:.1f} %"
+
+
+def printable(value: object) -> str:
+    r"""Return a text with escapes for characters that hide or change what is around them.
+
+    The name of a file may hold sequences that change a terminal's title, colours or earlier lines,
+    or the order of the letters on a page.
+
+    Examples
+    --------
+    >>> print(printable("a\x1b[31m.tif"))
+    a\x1b[31m.tif
+    """
+    return _NOT_SHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), str(value))

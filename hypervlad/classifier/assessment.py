@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score
 from hypervlad.classifier.fitting import of_length
 from hypervlad.classifier.novelty import N_NEAREST, TrainingImages
 from hypervlad.encoder import EncodedImages
+from hypervlad.wording import percent
 
 SURE, AMBIGUOUS, OUT_OF_DISTRIBUTION = "sure", "ambiguous", "out_of_distribution"
 UNREADABLE = "unreadable"
@@ -185,11 +186,11 @@ def _reason(
             f"nearest: {names})"
         )
     if kind == SURE:
-        return f"{classes[proba.argmax()]} with {_percent(proba.max())}"
+        return f"{classes[proba.argmax()]} with {percent(proba.max())}"
     required = (
         "no confidence is high enough for so few errors"
         if np.isinf(threshold)
-        else f"sure from {_percent(threshold)} on"
+        else f"sure from {percent(threshold)} on"
     )
     return f"between {_most_probable_in_words(classes, proba)}; {required}"
 
@@ -199,14 +200,9 @@ def _most_probable_in_words(classes: NDArray[Any], proba: NDArray[np.float64]) -
     order = np.argsort(-proba, kind="stable")
     n_named = int(np.searchsorted(np.cumsum(proba[order]), _NAMED_PROBABILITY)) + 1
     named = [
-        f"{classes[k]} ({_percent(proba[k])})" for k in order[: max(2, min(n_named, _MAX_NAMED))]
+        f"{classes[k]} ({percent(proba[k])})" for k in order[: max(2, min(n_named, _MAX_NAMED))]
     ]
     return f"{', '.join(named[:-1])} and {named[-1]}"
-
-
-def _percent(share: float) -> str:
-    """Write a share in percent, but never 100 % for less than 1."""
-    return f"{min(share, 0.999):.1%}".replace(".0%", "%").replace("%", " %")
 
 
 def _joined_images(chunks: Sequence[EncodedImages]) -> EncodedImages:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 import signal
 import sqlite3
 import sys
@@ -16,8 +15,7 @@ from typing import Any
 
 import typer
 
-# Control characters but tab and line feed, and those that reverse the direction of text.
-_NOT_SHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+from hypervlad.wording import printable
 
 # Set by --debug.
 show_traceback: ContextVar[bool] = ContextVar("show_traceback", default=False)
@@ -124,19 +122,6 @@ def hint_at_bad_files() -> Iterator[None]:
         raise ImageReadError(
             f"{error} ('hypervlad check' lists unreadable files; --on-error skip leaves them out)"
         ) from error
-
-
-def printable(text: str) -> str:
-    r"""Return text with control characters as escapes.
-
-    A file's name may hold sequences that change a terminal's title, colours or earlier lines.
-
-    Examples
-    --------
-    >>> print(printable("a\x1b[31m.tif"))
-    a\x1b[31m.tif
-    """
-    return _NOT_SHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def echo(text: str | bytes, *, err: bool = False, nl: bool = True) -> None:

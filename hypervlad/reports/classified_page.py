@@ -29,9 +29,9 @@ from hypervlad.images import SkippedImage, read_image
 from hypervlad.images.files import encode_jpeg
 from hypervlad.images.reading import read_in_order
 from hypervlad.reports.facts import model_facts, versions_text
-from hypervlad.reports.html import asset, percent, printable, render, share_of, thousands
+from hypervlad.reports.html import asset, render, share_of, thousands
 from hypervlad.reports.predictions import possible_classes
-from hypervlad.wording import counted
+from hypervlad.wording import counted, percent, printable
 
 MAX_THUMBNAILS = 10_000
 LIKE_TRAINING = "like_training"  # where no judgement was requested
@@ -132,7 +132,7 @@ def write_classified_page(
         "classified.html",
         title=title,
         style=asset("page.css", "classified.css"),
-        script=asset("classified.js"),
+        script=asset("common.js", "classified.js"),
         n_read=len(read),
         n_pictured=len(doubtful),
         numbers=_numbers(found) | _correct(data),

@@ -31,13 +31,7 @@ from hypervlad.metrics import DefectEvaluation
 from hypervlad.metrics.defects import ImageResult
 from hypervlad.reports.classified_page import as_script
 from hypervlad.reports.facts import model_facts, versions_text
-from hypervlad.reports.html import (
-    CSS_PIXELS_PER_INCH,
-    asset,
-    decimal,
-    percent,
-    render,
-)
+from hypervlad.reports.html import CSS_PIXELS_PER_INCH, asset, decimal, render
 from hypervlad.reports.maps import write_tiff
 from hypervlad.reports.scores import (
     Outcome,
@@ -47,6 +41,7 @@ from hypervlad.reports.scores import (
     threshold_warning,
 )
 from hypervlad.tables import write_table
+from hypervlad.wording import percent
 
 _MAPS, _MASKS, _OVERLAYS = "maps", "masks", "overlays"
 SCORES, REGIONS, PAGE = "scores.csv", "regions.csv", "report.html"
@@ -318,7 +313,7 @@ def _write_page(path: Path, template: str, scorer: Any, chart: ScoreChart, **val
     page = render(
         template,
         style=asset("page.css", "threshold.css"),
-        script=asset("threshold.js"),
+        script=asset("common.js", "threshold.js"),
         chart=chart,
         data=as_script(chart.data()),
         details={**model_facts(scorer), "versions": versions_text()},

@@ -21,10 +21,10 @@ from hypervlad.files import move_into_place
 from hypervlad.metrics import Evaluation
 from hypervlad.reports.evaluation_figures import FIGURES, EvaluationFigures
 from hypervlad.reports.facts import model_facts, versions_text
-from hypervlad.reports.html import CSS_PIXELS_PER_INCH, asset, decimal, percent, render, share_of
+from hypervlad.reports.html import CSS_PIXELS_PER_INCH, asset, decimal, render, share_of
 from hypervlad.reports.predictions import predictions_as_bytes
 from hypervlad.reports.summary import ACCEPTED_ERRORS, held_out_text, warning_lines
-from hypervlad.wording import counted, name_some, verb
+from hypervlad.wording import counted, name_some, percent, verb
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

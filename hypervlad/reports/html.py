@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from hypervlad._version import __version__
-from hypervlad.wording import counted
+from hypervlad.wording import counted, percent, printable
 
 CSS_PIXELS_PER_INCH = 96
 
@@ -40,29 +40,6 @@ def asset(*names: str) -> Markup:
     environment = _environment()
     assert environment.loader is not None
     return Markup("\n".join(environment.loader.get_source(environment, each)[0] for each in names))
-
-
-def printable(value: Any) -> str:
-    """Replace all characters of a text that a page cannot show.
-
-    Examples
-    --------
-    >>> printable(f"a{chr(0)}b")
-    'a�b'
-    """
-    plain = str(value).encode("utf-8", "replace").decode("utf-8")
-    return "".join(c if c.isprintable() or c == " " else "�" for c in plain)
-
-
-def percent(share: float) -> str:
-    """Format a share in per cent; a dash for NaN.
-
-    Examples
-    --------
-    >>> percent(0.25)
-    '25.0 %'
-    """
-    return "–" if math.isnan(share) else f"{100 * share:.1f} %"
 
 
 def decimal(value: float) -> str:

@@ -9,8 +9,7 @@ import numpy as np
 
 from hypervlad.metrics import ClassScores, Evaluation
 from hypervlad.reports.facts import learner_text
-from hypervlad.reports.html import percent
-from hypervlad.wording import counted, verb
+from hypervlad.wording import counted, percent, verb
 
 ACCEPTED_ERRORS = (0.05, 0.1, 0.2)  # shares of wrong answers among the sure ones
 _MAX_CLASSES = 6  # whose recalls are listed; of more, those with the lowest

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Request, Response, abort, current_app, jsonify, request
+from flask import Flask, Request, Response, abort, current_app, jsonify, render_template, request
 from flask.json.provider import DefaultJSONProvider
 from waitress import create_server
 from waitress.channel import HTTPChannel
@@ -30,20 +30,20 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter
 
 from hypervlad.images import ImageReadError
-from hypervlad.reports.html import printable
+from hypervlad.reports.html import asset
 from hypervlad.review.labels import Labels
 from hypervlad.review.previews import SCREEN, THUMBNAIL, WHOLE, BusyError, Previews
 from hypervlad.review.records import Answer, QueueError, UnknownError
 from hypervlad.review.store import Queue
 from hypervlad.strict_json import parse_json
+from hypervlad.wording import printable
 
 HOST = "127.0.0.1"
 _PAGE = Path(__file__).parent / "page"
 # Declared here: the type that Windows gives ".js" depends on installed software.
 _CONTENT_TYPES = {
-    "index.html": "text/html",
-    "labels.html": "text/html",
     "page.css": "text/css",
+    "common.js": "text/javascript",
     "shared.js": "text/javascript",
     "page.js": "text/javascript",
     "labels.js": "text/javascript",
@@ -70,7 +70,7 @@ def make_app(queue: Queue, token: str, port: int) -> Flask:
     -------
     Flask
     """
-    app = Flask(__name__, static_folder=None, template_folder=None)
+    app = Flask(__name__, static_folder=None, template_folder="page")
     app.json = _PrintableJSON(app)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
     app.url_map.merge_slashes = False
@@ -182,20 +182,20 @@ class _NumberConverter(IntegerConverter):
 
 
 def _add_files(app: Flask) -> None:
-    def page(token: str) -> Response:
-        return _file("index.html")
+    @app.get("/<token>/")
+    def page(token: str) -> str:
+        return render_template("index.html")
 
+    @app.get("/<token>/labels.html")
+    def label_page(token: str) -> str:
+        return render_template("labels.html")
+
+    @app.get("/<token>/<name>")
     def file(token: str, name: str) -> Response:
-        return _file(name) if name in _CONTENT_TYPES and name != "index.html" else abort(404)
-
-    app.add_url_rule("/<token>/", "page", page)
-    app.add_url_rule("/<token>/<name>", "file", file)
-
-
-def _file(name: str) -> Response:
-    return Response(
-        (_PAGE / name).read_bytes(), content_type=f"{_CONTENT_TYPES[name]}; charset=utf-8"
-    )
+        if name not in _CONTENT_TYPES:
+            abort(404)
+        text = asset(name) if name == "common.js" else (_PAGE / name).read_text(encoding="utf-8")
+        return Response(text, content_type=f"{_CONTENT_TYPES[name]}; charset=utf-8")
 
 
 def _add_previews(app: Flask, queue: Queue, previews: Previews) -> None:
@@ -274,7 +274,7 @@ def _add_clicks(app: Flask, queue: Queue) -> None:
 
 def _add_labels(app: Flask, labels: Labels) -> None:
     @app.post("/<token>/labels")
-    def label_page(token: str) -> Response:
+    def labels_shown(token: str) -> Response:
         fields = {"category": int, "source": str, "order": str, "start": int, "n": int}
         found = labels.page(**body_of(request, fields))
         categories = [asdict(category) for category in labels.queue.categories()]

@@ -19,6 +19,7 @@ from hypervlad.classifier import Classification
 from hypervlad.encoder import EncodedImages
 from hypervlad.images import SkippedImage
 from hypervlad.reports import write_classified_page
+from hypervlad.wording import percent
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium.webdriver.common.by import By
@@ -126,6 +127,14 @@ class Sheet:
         if folder:
             Path(folder).mkdir(parents=True, exist_ok=True)
             self.browser.save_screenshot(str(Path(folder, f"{name}.png")))
+
+
+def test_shares_are_rounded_as_in_tables_and_messages(few: Sheet) -> None:
+    """Less than everything is never 100 %; two doubles between which both round alike."""
+    shares = [0, 1e-9, 0.0009, 0.001, 0.0025, 0.1225, 1 / 3, 0.5, 0.9949, 0.996, 0.999, 0.99996, 1]
+    shares += np.random.default_rng(0).random(200).tolist()
+    found = few.browser.execute_script("return arguments[0].map(percent)", shares)
+    assert found == [percent(share) for share in shares]
 
 
 @pytest.fixture

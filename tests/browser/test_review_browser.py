@@ -96,7 +96,7 @@ def test_keys_label_skip_and_undo_until_all_is_done(
     assert window.name == "new/000.png"
     assert window.text("progress") == "0 of 5 reviewed, 3 labelled by the model"
     assert "between fibre (60 %)" in window.text("reason")
-    assert window.text("choices").split("\n")[:3] == ["1", "fibre", "60 %"]
+    assert window.text("choices").split("\n")[:3] == ["1", "fibre", "60.0 %"]
     assert window.text("nearest").split("\n")[:2] == ["fibre", "0.png"]
     window.until(lambda: window.find("#stage img", By.CSS_SELECTOR).size["width"] > 400)
     window.until(lambda: window.find("#nearest img", By.CSS_SELECTOR).size["width"] > 50)
@@ -423,7 +423,7 @@ def test_of_many_categories_the_most_probable_have_the_keys(
     queue.connection.execute("UPDATE items SET scores = '[[12, 0.7], [2, 0.3]]'")
     queue.close()
     window = open_window(served(folder).link)
-    assert window.text("choices").split("\n")[:5] == ["1", "other 8", "70 %", "2", "matrix"]
+    assert window.text("choices").split("\n")[:5] == ["1", "other 8", "70.0 %", "2", "matrix"]
     assert len(window.browser.find_elements(By.CSS_SELECTOR, "#choices button")) == 9
     assert "keys differ from image to image" in window.text("keys")
     window.label("1")
@@ -445,7 +445,7 @@ def test_categories_that_people_add_never_move_a_key(
     queue.close()
     window.label("2")
     assert window.text("choices").split("\n")[1::3][: len(before)] == before
-    assert window.text("choices").split("\n")[-2:] == ["other 8", "70 %"], "seen, without a key"
+    assert window.text("choices").split("\n")[-2:] == ["other 8", "70.0 %"], "seen, without a key"
     assert window.text("keys") == f"{len(before) + 9 - 9} more, by name: N."
     window.label("2")
     assert set(labels(folder).values()) == {"matrix", None}

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import hypervlad
-from hypervlad.wording import counted, name_some
+from hypervlad.wording import counted, name_some, percent, printable
 
 SOURCES = sorted(Path(hypervlad.__file__).parent.rglob("*.py"))
 # What users count. A number in braces before one of these may be 1.
@@ -78,3 +78,21 @@ def test_every_name_is_shown_or_counted(names: list[str]) -> None:
     shown, _, more = name_some(names).partition(" and ")
     assert shown.split(", ") == names[:5]
     assert (int(more.split()[0]) if more else 0) == max(0, len(names) - 5)
+
+
+@given(st.floats(0, 1))
+@example(0.99996)
+@example(0.0025)
+def test_shares_are_rounded_to_a_tenth_of_a_per_cent(share: float) -> None:
+    text = percent(share)
+    assert ("100" in text) == (share == 1)
+    assert (text == "0.0 %") == (share == 0)
+    if text[0] not in "<>":
+        assert abs(float(text.removesuffix(" %")) / 100 - share) < 0.0005001
+    assert percent(float("nan")) == "–"
+
+
+def test_characters_that_hide_or_reverse_are_shown_as_text() -> None:
+    hostile = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.\r\u2028\udcff"
+    assert printable(hostile) == ascii(hostile)[1:-1]
+    assert printable("Größe\tÅ\n日本 👩\u200d🔬 é") == "Größe\tÅ\n日本 👩\u200d🔬 é"

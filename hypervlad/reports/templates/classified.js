@@ -1,5 +1,4 @@
 // A contact sheet of classified images: filtered, sorted, and drawn one page at a time.
-"use strict";
 
 const N_BINS = 20; // of the histogram: 5 % each
 const WIDTH = 240; // of the histogram, in its own units; as in the page
@@ -11,7 +10,6 @@ const KIND_TEXTS = {
   out_of_distribution: "unlike the training images",
 };
 
-const by = (id) => document.getElementById(id);
 const data = JSON.parse(by("data").textContent);
 const n = data.names.length;
 const all = Array.from({ length: n }, (_, image) => image);
@@ -342,13 +340,8 @@ function moveFocus(event) {
   const cards = [...by("grid").querySelectorAll("button")];
   const place = cards.indexOf(document.activeElement);
   if (place < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
-  const top = (button) => button.getBoundingClientRect().top;
-  const wide = cards.findIndex((button) => top(button) > top(cards[0]));
-  const row = wide < 0 ? cards.length : wide;
-  const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -row, ArrowDown: row };
-  const ends = { Home: 0, End: cards.length - 1 };
-  const goal = event.key in ends ? ends[event.key] : place + steps[event.key];
-  if (Number.isNaN(goal) || !cards[goal]) return;
+  const goal = placeAfter(event.key, place, cards);
+  if (goal === place) return;
   event.preventDefault();
   cards[goal].focus();
 }
@@ -391,26 +384,11 @@ by("details").onkeydown = (event) => {
 
 // --- small things -----------------------------------------------------------------------------
 
-function element(tag, name = "", text = "") {
-  const made = document.createElement(tag);
-  if (name) made.className = name;
-  made.textContent = text;
-  return made;
-}
-
 function svg(tag, attributes, text = "") {
   const made = document.createElementNS(by("histogram").namespaceURI, tag);
   Object.entries(attributes).forEach(([name, value]) => made.setAttribute(name, value));
   made.textContent = text;
   return made;
-}
-
-function count(number) { return number.toLocaleString("en-GB"); }
-
-// Never 100 % for less than 1, nor 0 % for more than 0.
-function percent(share) {
-  if (share > 0 && share < 0.001) return "<0.1 %";
-  return `${(100 * (share < 1 ? Math.min(share, 0.999) : 1)).toFixed(1)} %`;
 }
 
 by("sheet").hidden = n === 0;

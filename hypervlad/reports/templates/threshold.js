@@ -1,7 +1,4 @@
 // A threshold that can be moved: the histograms, counts and calls of the images follow it.
-"use strict";
-
-const by = (id) => document.getElementById(id);
 const all = (selector) => [...document.querySelectorAll(selector)];
 const { threshold, low, high, groups } = JSON.parse(by("data").textContent);
 const [slider, number] = [by("slider"), by("number")];
@@ -26,7 +23,7 @@ function show(value, text) {
 function write(selector, counts) {
   all(`.chart ${selector}`).forEach((output, group) => {
     const total = groups[group].length;
-    const text = `${counts[group]} of ${total} (${(100 * counts[group] / total).toFixed(1)} %)`;
+    const text = `${counts[group]} of ${total} (${percent(counts[group] / total)})`;
     if (output.textContent !== text) output.textContent = text;
   });
 }

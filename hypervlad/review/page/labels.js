@@ -1,8 +1,7 @@
 // The labels that are there, by the model and by people: to be filtered, looked at and corrected.
-"use strict";
-
 const SHOWN = 60; // images on a page
 const BOUNCE = 150; // ms after other images appear in which a key was meant for those before
+const MOVES = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
 const ATTEMPTS = 3; // to load a picture: the server may be busy
 
 let client = ""; // this window's name
@@ -202,21 +201,11 @@ function focusTile() {
   tile.focus();
 }
 
-function columns() {
-  const tiles = [...by("grid").children];
-  const next = tiles.findIndex((tile) => tile.offsetTop > tiles[0].offsetTop);
-  return next < 0 ? tiles.length : next;
-}
-
 function move(key, isRange) {
   if (!labels.length) return;
-  const isInside = by("grid").contains(document.activeElement);
-  const last = labels.length - 1;
-  const steps = { arrowleft: -1, arrowright: 1, arrowup: -columns(), arrowdown: columns(), home: -last, end: last };
-  const wanted = isInside ? focused + steps[key] : focused;
-  const vertical = key === "arrowup" || key === "arrowdown";
   if (isRange && !selected.size) anchor = focused;
-  if (!(vertical && (wanted < 0 || wanted > last))) focused = Math.max(0, Math.min(last, wanted));
+  const tiles = [...by("grid").children];
+  if (by("grid").contains(document.activeElement)) focused = placeAfter(key, focused, tiles);
   if (isRange) choose(focused, true);
   else anchor = focused;
   focusTile();
@@ -357,10 +346,9 @@ function onKey(event) {
     return;
   }
   const inView = by("view").open;
-  const moves = ["arrowleft", "arrowright", "arrowup", "arrowdown", "home", "end"];
-  if (moves.includes(key)) {
+  if (MOVES.includes(event.key)) {
     event.preventDefault();
-    if (!inView) move(key, event.shiftKey);
+    if (!inView) move(event.key, event.shiftKey);
     else if (key === "arrowleft" || key === "arrowright") moveView(key === "arrowleft" ? -1 : 1);
     return;
   }

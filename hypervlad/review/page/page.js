@@ -1,6 +1,4 @@
 // One window of the review: shows the images it has leased, sends clicks, waits until they are saved.
-"use strict";
-
 const WANT = 5; // leased images: the one that is shown and those loaded ahead
 const BEATS = 3; // heartbeats for the time of a lease
 const BOUNCE = 100; // ms after an image appears in which a key was meant for the one before
@@ -332,7 +330,7 @@ function applyZoom() {
   by("whole").setAttribute("aria-pressed", String(stage.zoom === 1 && stage.whole));
   if (!img) return;
   img.style.width = fit ? "" : `${img.naturalWidth * stage.zoom}px`;
-  by("zoom").textContent = fit ? "" : percent(stage.zoom);
+  by("zoom").textContent = fit ? "" : `${Math.round(100 * stage.zoom)} %`;
 }
 
 // All pixels of the file, in place of the picture scaled to the screen; say whether they are there.

@@ -1,13 +1,10 @@
 // What both pages of the review share: sending clicks, loading pictures, naming a category.
-"use strict";
-
 const RETRY = 1_000; // ms between attempts to send a click again
 const SLOW = 400; // ms after which the page says that a click is being saved
 const PATIENCE = 30_000; // ms to wait for an answer; the server waits 20 s for another's write
 const AT_ONCE = 2; // pictures loading; a browser has six connections, and clicks need one
 const KEYS = 9; // categories with a key
 
-const by = (id) => document.getElementById(id);
 let categories = [];
 let loading = 0; // pictures
 let confirmed = null; // the name that was confirmed in the dialog
@@ -159,19 +156,6 @@ by("form").onsubmit = submitName;
 by("category").oninput = () => ask(null);
 
 // --- small things -----------------------------------------------------------------------------
-
-function element(tag, name = "", text = "") {
-  const made = document.createElement(tag);
-  if (name) made.className = name;
-  made.textContent = text;
-  return made;
-}
-
-function count(number) { return number.toLocaleString("en-GB"); }
-
-function percent(share) {
-  return share > 0 && share < 0.01 ? "<1 %" : `${Math.round(100 * share)} %`;
-}
 
 function say(words) { by("status").textContent = words; }
 

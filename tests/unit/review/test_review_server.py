@@ -69,7 +69,8 @@ def sentence(answer) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "labels.html", "shared.js", "page.js", "labels.js", "page.css", "icon.svg"]
+    "name",
+    ["", "labels.html", "common.js", "shared.js", "page.js", "labels.js", "page.css", "icon.svg"],
 )
 def test_files_of_the_page_are_served_with_strict_headers(client: FlaskClient, name: str) -> None:
     answer = get(client, name)
@@ -446,6 +447,7 @@ def test_unknown_images_and_categories_are_refused(client: FlaskClient, pictured
         "queue.sqlite",
         "server.py",
         "index.html",
+        "base.html",
     ],
 )
 def test_no_path_leads_to_another_file(client: FlaskClient, path: str) -> None:
@@ -515,7 +517,7 @@ def test_the_pages_files_are_part_of_the_package() -> None:
     there = importlib.resources.files("hypervlad.review")
     packaged = {file.name for pattern in patterns for file in Path(str(there)).glob(pattern)}
     assert packaged == {file.name for file in (there / "page").iterdir()} | {"__init__.pyi"}
-    pages = {"index.html", "labels.html", "shared.js", "page.js", "labels.js"}
+    pages = {"base.html", "index.html", "labels.html", "shared.js", "page.js", "labels.js"}
     assert packaged == {"__init__.pyi", "page.css", "icon.svg", *pages}
 
 
