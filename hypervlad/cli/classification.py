@@ -116,7 +116,10 @@ def train(
 
     prepare_file(output)
     if report is not None:
+        from hypervlad.reports.evaluation import check_report_folder
+
         check_apart(report, folder)
+        check_report_folder(report)
         report.mkdir(parents=True, exist_ok=True)
     check_cache(cache, cache_size)
     reading = reading_options(
@@ -273,8 +276,10 @@ def evaluate(
       hypervlad evaluate model.hvlad test_images/ -o report/ --groups groups.csv
     """
     from hypervlad.reports import report_on_model
+    from hypervlad.reports.evaluation import check_report_folder
 
     check_apart(output, folder)
+    check_report_folder(output)
     check_cache(cache, cache_size)
     data = load_labelled(folder, groups)
     say_ignored(quiet, [folder], groups, model)

@@ -88,10 +88,12 @@ def demo(
       hypervlad demo images/ --groups groups.csv --seed 1
     """
     from hypervlad.reports import report_on_model
+    from hypervlad.reports.evaluation import check_report_folder
     from hypervlad.splits import holdout_split
 
     if folder is not None:
         check_apart(output, folder)
+    check_report_folder(output)
     reading = reading_options(
         image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
     )

@@ -17,10 +17,17 @@ from numpy.typing import NDArray
 from hypervlad.tables import original_cell
 from hypervlad.wording import counted, name_some, verb
 
-#: Names, in lower case, of the columns of tables of groups and of labels.
-PATH_HEADERS = frozenset(["path", "file", "filename", "file_name", "image", "name"])
-GROUP_HEADERS = frozenset(["group", "groups", "group_id", "sample", "specimen", "source"])
-LABEL_HEADERS = frozenset(["label", "labels", "class", "category", "target"])
+#: Names, in lower case, of the columns of tables of groups and of labels, the usual one first.
+HEADERS = {
+    "path": ("path", "file", "filename", "file_name", "image", "name"),
+    "label": ("label", "labels", "class", "category", "target"),
+    "group": ("group", "groups", "group_id", "sample", "specimen", "source"),
+}
+#: The header of the labels of a review. Its ``path`` is as it was given, and ``file`` complete.
+REVIEW_HEADER = ("path", "label", "source", "confidence", "file")
+
+
+_SAVE_AS_UTF8 = "; in a spreadsheet, save as 'CSV UTF-8'"
 
 
 class ImageFolderError(ValueError):
@@ -39,6 +46,12 @@ class GroupRow:
     group: str
     line: int
 
+    @property
+    def ends(self) -> list[tuple[str, ...]]:
+        """The parts of the path, as it is written and without spaces around it."""
+        found = map(path_parts, dict.fromkeys((self.path, self.path.strip())))
+        return [parts for parts in found if parts]
+
 
 def read_group_rows(csv_path: str | os.PathLike[str]) -> list[GroupRow]:
     """Read a file of two columns, path and group.
@@ -54,25 +67,21 @@ def read_group_rows(csv_path: str | os.PathLike[str]) -> list[GroupRow]:
         another kind of table, such as labels.
     """
     path = Path(csv_path).expanduser()
-    lines = [
-        (number, [original_cell(cell.strip()) for cell in row])
-        for number, row in read_cells(path, "path, group")
-        if any(cell.strip() for cell in row)
-    ]
+    lines = read_cells(path, "path, group")
     if not lines:
         raise ImageFolderError(f"{path}: empty; expected lines of two columns, path and group.")
-    path_column, group_column, has_header = _find_columns(lines[0][1], path)
+    path_column, group_column, has_header = _group_columns(lines[0][1], path)
     rows = []
     for number, cells in lines[has_header:]:
-        if max(path_column, group_column) >= len(cells) or not (
-            cells[path_column] and cells[group_column]
-        ):
+        filled = max(path_column, group_column) < len(cells)
+        if not filled or not (cells[path_column].strip() and cells[group_column].strip()):
             raise ImageFolderError(
                 f"{path}, line {number}: expected a path and a group, got {','.join(cells)!r}. "
                 "Columns are separated by a comma, a semicolon or a tab; a path that contains one "
                 "goes into double quotes."
             )
-        rows.append(GroupRow(cells[path_column], cells[group_column], number))
+        check_text(path, number, cells[group_column])
+        rows.append(GroupRow(cells[path_column], cells[group_column].strip(), number))
     if not rows:
         raise ImageFolderError(f"{path}: a header and nothing below it; expected path and group.")
     return rows
@@ -109,19 +118,19 @@ def match_groups(
     by_name: dict[str, list[int]] = defaultdict(list)
     for i, file in enumerate(files):
         by_name[file.name].append(i)
-    full = [file.absolute().parts for file in files]
+    full = [path_parts(file.absolute().as_posix()) for file in files]
     short = [parts_below(file, root) for file in files]
     matched: dict[int, GroupRow] = {}
     unused = []
     for row in rows:
-        parts = path_parts(row.path)
-        hits = [
-            i
-            for i in (by_name.get(parts[-1], []) if parts else [])
-            if _ends_with(full[i], parts) or _ends_with(parts, short[i])
-        ]
-        exact = [i for i in hits if short[i] == parts]
-        hits = exact or hits
+        hits: list[int] = []
+        for parts in row.ends:
+            hits = hits or [
+                i
+                for i in by_name.get(parts[-1], [])
+                if _ends_with(full[i], parts) or _ends_with(parts, short[i])
+            ]
+            hits = [i for i in hits if short[i] == parts] or hits
         if not hits:
             unused.append(f"{row.path} (line {row.line})")
         elif len(hits) > 1:
@@ -147,7 +156,10 @@ def load_groups(
 
 
 def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
-    """Return the lines of a CSV file with their numbers, separated by comma, semicolon or tab.
+    """Return the lines of a CSV file that are not blank, with their numbers.
+
+    The separator is a comma, a semicolon or a tab. File names that are not UTF-8 are read with
+    their bytes, as the package writes them, unless the first line is not plain text either.
 
     Parameters
     ----------
@@ -167,41 +179,70 @@ def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
             f"{path}: no such file; expected a CSV file with columns {columns} (looked in "
             f"{Path.cwd()})."
         )
-    try:
-        # "-sig": spreadsheets begin a UTF-8 file with a byte order mark.
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ImageFolderError(
-            f"{path}: not UTF-8 text ({error}); in a spreadsheet, save as 'CSV UTF-8'."
-        ) from error
+    content = path.read_bytes()
+    # "-sig": spreadsheets begin a UTF-8 file with a byte order mark.
+    text = content.decode("utf-8-sig", "surrogateescape")
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    if not first.isascii():
+        check_text(path, 1, text)
     if "\0" in text:
         raise ImageFolderError(f"{path}: not a text file; expected a CSV with {columns}.")
-    first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        return [(reader.line_num, row) for row in reader]
+        return [
+            (reader.line_num, list(map(original_cell, row)))
+            for row in reader
+            if any(cell.strip() for cell in row)
+        ]
     except csv.Error as error:
         raise ImageFolderError(f"{path}, line {reader.line_num}: {error}.") from error
 
 
-def _find_columns(first: list[str], csv_path: Path) -> tuple[int, int, bool]:
+def check_text(table: Path, line: int, text: str) -> None:
+    """Raise an ImageFolderError unless a text, other than the name of a file, is UTF-8."""
+    if not is_utf8(text):
+        raise ImageFolderError(f"{table}, line {line}: not UTF-8 text{_SAVE_AS_UTF8}.")
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a text was UTF-8; other bytes are surrogates in it."""
+    return not any("\udc80" <= character <= "\udcff" for character in text)
+
+
+def encoding_hint(names: Sequence[str]) -> str:
+    """Return what may be wrong with names of files that do not exist, if they are not UTF-8."""
+    return "" if all(map(is_utf8, names)) else f" (some are not UTF-8 text{_SAVE_AS_UTF8})"
+
+
+def find_columns(header: Sequence[str]) -> dict[str, int]:
+    """Return the columns of path, label and group, as far as a header names them."""
+    names = [cell.strip().lower() for cell in header]
+    found = {}
+    for kind, known in HEADERS.items():
+        places = [i for i, name in enumerate(names) if name in known]
+        if places:
+            # Only the usual name precedes the others.
+            found[kind] = names.index(known[0]) if known[0] in names else places[0]
+    if "label" in found and "group" in found and names[found["group"]] == "source":
+        del found["group"]  # it is the source of the label
+    if set(REVIEW_HEADER) <= set(names):
+        found["path"] = names.index("file")
+    return found
+
+
+def _group_columns(first: Sequence[str], csv_path: Path) -> tuple[int, int, bool]:
     """Return the columns of path and group, and whether the first line is a header."""
-    names = [cell.lower() for cell in first]
-    paths = [i for i, name in enumerate(names) if name in PATH_HEADERS]
-    groups = [i for i, name in enumerate(names) if name in GROUP_HEADERS]
-    has_labels = not LABEL_HEADERS.isdisjoint(names)
-    if has_labels:  # then "source" is the source of the label
-        groups = [i for i in groups if names[i] != "source"]
-    if paths and groups:
-        return paths[0], groups[0], True
-    if paths and (has_labels or sum(map(bool, names)) > 2):
+    found = find_columns(first)
+    if "path" in found and "group" in found:
+        return found["path"], found["group"], True
+    if "path" in found and ("label" in found or sum(bool(cell.strip()) for cell in first) > 2):
         raise ImageFolderError(
             f"{csv_path}: no column is called group; its columns are {', '.join(first)}. Expected "
             "path and group: what was cut from one micrograph, sample or paper has one group."
         )
     # Another word in the header's second column: no image is called "path".
-    return 0, 1, bool(paths and paths[0] == 0) or bool(groups and groups[0] == 1)
+    return 0, 1, found.get("path") == 0 or found.get("group") == 1
 
 
 def parts_below(file: Path, root: Path) -> tuple[str, ...]:
@@ -209,7 +250,7 @@ def parts_below(file: Path, root: Path) -> tuple[str, ...]:
     try:
         return Path(os.path.relpath(file, root)).parts
     except ValueError:  # on another drive, on Windows
-        return file.absolute().parts
+        return path_parts(file.absolute().as_posix())
 
 
 def path_parts(path: str) -> tuple[str, ...]:
@@ -247,6 +288,7 @@ def _check_unmatched(
     """Raise for images without a group; warn of lines without an image."""
     n = len(unused)
     idle = f"{n} of its paths {verb(n, 'fits', 'fit')} no image in {root}: {name_some(unused)}"
+    idle += encoding_hint(unused)
     if missing:
         problems = [f"{idle}. Delete these lines, or check folder and spelling"] if unused else []
         problems.append(

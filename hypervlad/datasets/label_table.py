@@ -12,14 +12,13 @@ from sklearn.utils import Bunch
 
 from hypervlad.datasets.folder import FolderLayout, check_classes, labelled_images, scan_folder
 from hypervlad.datasets.groups import (
-    GROUP_HEADERS,
-    LABEL_HEADERS,
-    PATH_HEADERS,
     ImageFolderError,
     ImageFolderWarning,
+    check_text,
+    encoding_hint,
+    find_columns,
     read_cells,
 )
-from hypervlad.tables import original_cell
 from hypervlad.wording import counted, name_some, verb
 
 _EXPECTED = "Expected path and label, and optionally group, in the first line"
@@ -39,7 +38,7 @@ def load_image_table(
         among others; separated by a comma, a semicolon or a tab. Paths are relative to the folder
         of the table. Images of one group (crops of one micrograph, frames of one sample) must never
         be split between training and test. Of the table that ``hypervlad review export`` writes,
-        the column ``file`` is used, which has complete paths.
+        with all its columns, ``file`` is used, which has complete paths.
     groups : path, optional
         CSV file with the columns ``path`` and ``group``, if the table has no groups, as for
         `load_image_folder`.
@@ -63,7 +62,8 @@ def load_image_table(
     Warns
     -----
     ImageFolderWarning
-        If an image is listed twice, with the same label.
+        If an image is listed twice, with the same label, or the column of groups has another name,
+        such as ``sample``.
 
     Examples
     --------
@@ -115,12 +115,13 @@ def scan_table(table: str | os.PathLike[str]) -> FolderLayout:
     """
     path = Path(table).expanduser()
     rows = _distinct(path, _read_rows(path))
-    missing = [f"{row.path} (line {row.line})" for row in rows if not row.file.is_file()]
+    missing = [f"{row.path} (line {row.line})" for row in rows if not os.path.isfile(row.file)]
     if missing:
         raise ImageFolderError(
             f"{path}: {len(missing)} of {counted(len(rows), 'image')} "
-            f"{verb(len(missing), 'does', 'do')} not exist: {name_some(missing)}. Paths are "
-            f"relative to the folder of the table, {path.absolute().parent}."
+            f"{verb(len(missing), 'does', 'do')} not exist: {name_some(missing)}"
+            f"{encoding_hint(missing)}. Paths are relative to the folder of the table, "
+            f"{path.absolute().parent}."
         )
     layout = FolderLayout(path.parent, [], [], [], [], table=path)
     rows.sort(key=lambda row: layout.relative(row.file))
@@ -132,66 +133,59 @@ def scan_table(table: str | os.PathLike[str]) -> FolderLayout:
 
 
 def _read_rows(table: Path) -> list[_Row]:
-    lines = [
-        (number, [original_cell(cell.strip()) for cell in row])
-        for number, row in read_cells(table, "path, label")
-        if any(cell.strip() for cell in row)
-    ]
+    lines = read_cells(table, "path, label")
     if not lines:
         raise ImageFolderError(f"{table}: empty. {_EXPECTED}.")
-    path_column, label_column, group_column = _find_columns(table, lines[0][1])
-    if len(lines) == 1:
-        raise ImageFolderError(f"{table}: a header and nothing below it. {_EXPECTED}.")
-    named = {"path": path_column, "label": label_column}
-    if group_column is not None:
-        named["group"] = group_column
-    cells = {
-        name: [row[column] if column < len(row) else "" for _, row in lines[1:]]
-        for name, column in named.items()
-    }
-    numbers = [number for number, _ in lines[1:]]
-    for name, values in cells.items():
-        _check_filled(table, name, numbers, values)
-    groups = cells.get("group", [None] * len(numbers))
-    rows = zip(numbers, cells["path"], cells["label"], groups, strict=True)
-    return [_Row(*row, file=_file_at(table.parent, row[1])) for row in rows]
-
-
-def _find_columns(table: Path, header: Sequence[str]) -> tuple[int, int, int | None]:
-    """Return the columns of path, label and group; the last is None if there is none."""
-    names = [cell.lower() for cell in header]
-    # The column "source" of labels from a review is the source of the label.
-    groups = GROUP_HEADERS - {"source"}
-    paths = _places(names, "file" if {"path", "file"} <= set(names) else "path", PATH_HEADERS)
-    labels = _places(names, "label", LABEL_HEADERS)
-    lacking = [name for name, found in (("path", paths), ("label", labels)) if not found]
+    (_, header), *lines = lines
+    columns = find_columns(header)
+    lacking = [name for name in ("path", "label") if name not in columns]
     if lacking:
         raise ImageFolderError(
             f"{table}: no column is called {' or '.join(lacking)}; its columns are "
             f"{', '.join(header)}. {_EXPECTED}."
         )
-    return paths[0], labels[0], next(iter(_places(names, "group", groups)), None)
-
-
-def _places(names: Sequence[str], exact: str, others: frozenset[str]) -> list[int]:
-    """Return the columns of a name; of its other names where there is none."""
-    found = [i for i, name in enumerate(names) if name == exact]
-    return found or [i for i, name in enumerate(names) if name in others]
+    if not lines:
+        raise ImageFolderError(f"{table}: a header and nothing below it. {_EXPECTED}.")
+    cells = {
+        name: [row[column] if column < len(row) else "" for _, row in lines]
+        for name, column in columns.items()
+    }
+    numbers = [number for number, _ in lines]
+    for name, values in cells.items():
+        _check_filled(table, name, numbers, values)
+    if "group" in columns and "group" not in header[columns["group"]].lower():
+        warnings.warn(
+            f"{table}: images with the same {header[columns['group']].strip()} are taken for one "
+            "group; call this column group to confirm it, or give it a name of another meaning.",
+            ImageFolderWarning,
+            stacklevel=4,
+        )
+    groups = cells.get("group", [None] * len(numbers))
+    return [
+        _Row(number, path, label.strip(), group and group.strip(), _file_at(table.parent, path))
+        for number, path, label, group in zip(
+            numbers, cells["path"], cells["label"], groups, strict=True
+        )
+    ]
 
 
 def _check_filled(table: Path, name: str, numbers: Sequence[int], values: Sequence[str]) -> None:
-    lacking = [str(number) for number, value in zip(numbers, values, strict=True) if not value]
+    pairs = list(zip(numbers, values, strict=True))
+    lacking = [str(number) for number, value in pairs if not value.strip()]
     if lacking:
         raise ImageFolderError(
             f"{table}: no {name} in {verb(len(lacking), 'line', 'lines')} {name_some(lacking)}. "
             f"Give each line a {name}, or delete it."
         )
+    if name != "path":
+        for number, value in pairs:
+            check_text(table, number, value)
 
 
 def _file_at(folder: Path, text: str) -> Path:
-    """Return the file that a path means; backslashes are slashes if there is no such file."""
-    file = folder / text
-    return file if file.exists() or "\\" not in text else folder / text.replace("\\", "/")
+    """Return the file that a path means: as written, without spaces around it, with slashes."""
+    tried = [folder / each for each in (text, text.strip(), text.strip().replace("\\", "/"))]
+    return next((file for file in tried if os.path.exists(file)), tried[-1])
 
 
 def _distinct(table: Path, rows: Sequence[_Row]) -> list[_Row]:

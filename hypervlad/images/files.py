@@ -6,6 +6,7 @@ import fnmatch
 import glob
 import io
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hypervlad.images.errors import ImageReadError
+from hypervlad.wording import counted, name_some
 
 #: Suffixes, in lower case, of the files in a folder that are images. A file given by name may have
 #: any suffix.
@@ -57,6 +59,11 @@ def find_images(
     ------
     ImageReadError
         If a path does not exist, or contains no image.
+
+    Warns
+    -----
+    UserWarning
+        If sub-folders cannot be read, which leaves out their images.
 
     Examples
     --------
@@ -166,10 +173,19 @@ def _kind(file: Path) -> str:
 
 def _all_files(folder: str) -> list[str]:
     """Return all files of a folder and its sub-folders, without hidden folders."""
-    files = []
-    for parent, folders, names in os.walk(folder):
+    files: list[str] = []
+    errors: list[OSError] = []
+    for parent, folders, names in os.walk(folder, onerror=errors.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [os.path.join(parent, name) for name in names]
+    denied = [error for error in errors if not isinstance(error, FileNotFoundError)]  # deleted
+    if denied:
+        warnings.warn(
+            f"{folder}: {counted(len(denied), 'folder')} left out, which cannot be read "
+            f"({denied[0].strerror}): {name_some([str(error.filename) for error in denied])}",
+            UserWarning,
+            stacklevel=4,
+        )
     return files
 
 

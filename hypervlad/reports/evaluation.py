@@ -24,11 +24,12 @@ from hypervlad.reports.facts import model_facts, versions_text
 from hypervlad.reports.html import CSS_PIXELS_PER_INCH, asset, decimal, percent, render, share_of
 from hypervlad.reports.predictions import predictions_as_bytes
 from hypervlad.reports.summary import ACCEPTED_ERRORS, held_out_text, warning_lines
-from hypervlad.wording import counted
+from hypervlad.wording import counted, name_some, verb
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_FILES = (*(f"{name}.png" for name in FIGURES), "predictions.csv", "index.html")
 _EXPERT_SHARES = (0, 0.1, 0.2, 0.3, 0.5)  # of the images
 
 
@@ -74,7 +75,8 @@ def write_report(
     """Write a folder with ``index.html``, its figures and ``predictions.csv``.
 
     The page needs no network and no scripts. Files of an earlier report in the folder are replaced,
-    ``index.html`` last, and only once all are complete; no other file in the folder is changed.
+    ``index.html`` last, and only once all are complete; no other file in the folder is changed, and
+    other files of these names are an error.
 
     Parameters
     ----------
@@ -121,7 +123,8 @@ def write_report(
     Raises
     ------
     ValueError
-        If the lengths differ or there are no images.
+        If the lengths differ, there are no images, or the folder has files of the report's names
+        that are of no report.
     OSError
         If the folder cannot be written.
     """
@@ -139,6 +142,7 @@ def write_report(
         raise ValueError(
             f"in_training: {counted(len(known), 'value')} for {counted(len(names), 'image')}"
         )
+    check_report_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     suspect = [] if held_out is None else held_out.rows
     figures = EvaluationFigures(images, names, result, read_options, suspect)
@@ -451,8 +455,20 @@ def _table(names: Sequence[str], result: Evaluation) -> bytes:
     return predictions_as_bytes(names, result.proba, result.classes, columns=columns)
 
 
+def check_report_folder(folder: Path) -> None:
+    """Raise a ValueError if a report would replace files that are of no earlier report."""
+    index = folder / "index.html"
+    is_report = index.is_file() and b'content="hypervlad ' in index.read_bytes()[:2000]
+    existing = [name for name in _FILES if (folder / name).exists()]
+    if existing and not is_report:
+        raise ValueError(
+            f"{folder}: a report would replace {name_some(existing)}, which "
+            f"{verb(len(existing), 'is', 'are')} of no earlier report; choose another folder"
+        )
+
+
 def _move_in(draft: Path, folder: Path) -> None:
-    for name in (*(f"{each}.png" for each in FIGURES), "predictions.csv", "index.html"):
+    for name in _FILES:
         if (draft / name).exists():
             move_into_place(draft / name, folder / name)
         else:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,7 @@ def start_queue(
         )
     read = positions.tolist()
     entries = entries_of(model, judged, [names[i] for i in read], [paths[i] for i in read])
-    facts = {"max_error": repr(max_error)}
-    if model_file is not None:
-        facts["model"] = os.path.abspath(model_file)
+    facts = {"max_error": repr(max_error)} | model_facts(model, model_file)
     root = None if training is None else Path(training)
     classes = [str(label) for label in model.classes_]
     known = training_images(model, root)
@@ -109,6 +108,14 @@ def start_queue(
     make_queue(Path(folder), classes, entries, known, facts)
     n_doubtful = sum(entry.place is not None for entry in entries)
     return NewQueue(len(entries) - n_doubtful, n_doubtful, len(names) - len(read))
+
+
+def model_facts(
+    model: MicrographClassifier, model_file: str | os.PathLike[str] | None
+) -> dict[str, str]:
+    """Return what a queue keeps of its model: how it reads images, and its file if known."""
+    reading = {"reading": json.dumps(asdict(model.encoder_.fitted_params_.read_options))}
+    return reading if model_file is None else reading | {"model": os.path.abspath(model_file)}
 
 
 def judge_images(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hypervlad.files import move_to_new_name, refuse_links
-from hypervlad.review.records import Entry, LabelledImage, QueueError, TrainingImage
+from hypervlad.review.records import Entry, LabelledImage, QueueError, TrainingImage, UnknownError
 
 VERSION = 3
 APPLICATION = 0x48564C51  # "HVLQ", in the file's header
@@ -174,33 +174,76 @@ def connect(folder: Path) -> sqlite3.Connection:
             "trusted_schema = OFF",
         ):
             connection.execute(f"PRAGMA {setting}")
-    except BaseException as error:
+    except BaseException:
         connection.close()
-        if isinstance(error, sqlite3.DatabaseError) and not _is_temporary(error):
-            raise QueueError(f"{path}: cannot be opened as a queue ({error})") from error
         raise
     connection.row_factory = sqlite3.Row
     return connection
 
 
+class _QueueCursor(sqlite3.Cursor):
+    """A cursor that reports a damaged file, and numbers beyond SQLite's range, as a QueueError."""
+
+    def execute(self, *arguments: Any) -> _QueueCursor:
+        with self._reporting():
+            super().execute(*arguments)
+        return self
+
+    def executemany(self, *arguments: Any) -> _QueueCursor:
+        with self._reporting():
+            super().executemany(*arguments)
+        return self
+
+    def fetchone(self) -> Any:
+        with self._reporting():
+            return super().fetchone()
+
+    def fetchall(self) -> list[Any]:
+        with self._reporting():
+            return super().fetchall()
+
+    def __next__(self) -> Any:
+        with self._reporting():
+            return super().__next__()
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except OverflowError as error:
+            raise UnknownError("the queue has no image or category of this number") from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if not _is_damage(error):
+                raise
+            assert isinstance(self.connection, _QueueConnection)
+            raise QueueError(
+                f"{self.connection.path}: damaged, or no queue ({error}); restore an earlier copy "
+                "of its folder, or start another queue"
+            ) from error
+
+
+def _is_damage(error: sqlite3.DatabaseError | UnicodeDecodeError) -> bool:
+    """Return whether a file is damaged, and not only in use, read-only or on a full disk."""
+    if isinstance(error, UnicodeDecodeError):  # of damaged text that SQLite quotes
+        return True
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # of the module sqlite3, such as text that is not UTF-8
+        return isinstance(error, sqlite3.OperationalError)
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # the primary code
+
+
 class _QueueConnection(sqlite3.Connection):
-    """A connection whose errors about damage are SQLite's, even where they quote damaged text."""
+    """A connection with cursors that report damage."""
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        super().__init__(path, **options)
+        self.path = path
 
     def execute(self, *arguments: Any) -> sqlite3.Cursor:
-        with _reporting_damaged_text():
-            return super().execute(*arguments)
+        return self.cursor(_QueueCursor).execute(*arguments)
 
     def executemany(self, *arguments: Any) -> sqlite3.Cursor:
-        with _reporting_damaged_text():
-            return super().executemany(*arguments)
-
-
-@contextlib.contextmanager
-def _reporting_damaged_text() -> Iterator[None]:
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise sqlite3.DatabaseError(f"the database is damaged ({error})") from error
+        return self.cursor(_QueueCursor).executemany(*arguments)
 
 
 @contextlib.contextmanager
@@ -213,12 +256,6 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
-
-
-def _is_temporary(error: sqlite3.DatabaseError) -> bool:
-    """Return whether the error is only that another process uses the file."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code
-    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _check_version(connection: sqlite3.Connection, path: Path) -> None:
@@ -335,7 +372,7 @@ def read_queue(connection: sqlite3.Connection) -> list[LabelledImage]:
     names = dict(connection.execute("SELECT id, name FROM categories").fetchall())
     found = []
     for row in rows:
-        with reporting_damage(row["id"]):
+        with reporting_damage(f"image {row['id']}"):
             found.append(
                 LabelledImage(
                     item=row["id"],
@@ -343,7 +380,7 @@ def read_queue(connection: sqlite3.Connection) -> list[LabelledImage]:
                     path=Path(os.fsdecode(row["path"])),
                     predicted=names[row["predicted"]],
                     confidence=float(row["confidence"]),
-                    doubtful=row["place"] is not None,
+                    doubtful=row["place"] is not None or row["state"] == "skipped",
                     label=row["label"],
                     skipped=row["state"] == "skipped",
                 )
@@ -352,8 +389,8 @@ def read_queue(connection: sqlite3.Connection) -> list[LabelledImage]:
 
 
 @contextlib.contextmanager
-def reporting_damage(item: int) -> Iterator[None]:
-    """Turn errors in what is stored of an image into a QueueError.
+def reporting_damage(what: str) -> Iterator[None]:
+    """Turn errors in what is stored, such as "image 3", into a QueueError.
 
     SQLite has no checksums: it reports damage to its own structure, but not to the text of a cell.
     """
@@ -361,7 +398,7 @@ def reporting_damage(item: int) -> Iterator[None]:
         yield
     except (ValueError, TypeError, LookupError, OverflowError) as error:
         raise QueueError(
-            f"the queue is damaged: what it holds of image {item} cannot be read ({error}); "
+            f"the queue is damaged: what it holds of {what} cannot be read ({error}); "
             "restore an earlier copy of its folder, or start another queue"
         ) from error
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from hypervlad.datasets.groups import REVIEW_HEADER
 from hypervlad.review.store import Queue
 from hypervlad.tables import table_as_bytes
-
-HEADER = ("path", "label", "source", "confidence", "file")
 
 
 def export_labels(queue: Queue) -> tuple[bytes, int]:
@@ -34,4 +33,4 @@ def export_labels(queue: Queue) -> tuple[bytes, int]:
         for image in images
         if image.label is not None or not image.doubtful
     ]
-    return table_as_bytes(HEADER, rows), len(images) - len(rows)
+    return table_as_bytes(REVIEW_HEADER, rows), len(images) - len(rows)

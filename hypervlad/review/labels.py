@@ -238,7 +238,7 @@ class Labels:
         for item in items:
             row = connection.execute(
                 f"SELECT items.*, {_IS_LABELLED} AS labelled FROM items WHERE id = ?",
-                [item if -(2**63) <= item < 2**63 else 0],
+                [item],
             ).fetchone()
             if row is None:
                 raise UnknownError(f"the queue has no image {item}")
@@ -254,7 +254,7 @@ def _result_of(words: str, n_changed: int, n_late: int, item: int | None) -> Cli
 
 
 def _given_label(row: sqlite3.Row) -> GivenLabel:
-    with reporting_damage(row["id"]):
+    with reporting_damage(f"image {row['id']}"):
         return GivenLabel(
             id=row["id"],
             name=os.fsdecode(row["name"]).encode("utf-8", "replace").decode("utf-8"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from dataclasses import asdict
 from pathlib import Path
 
-from hypervlad.images import read_image
+from hypervlad.images import ReadOptions, read_image
 from hypervlad.images.files import encode_jpeg
 
 SCREEN = 1024  # pixels, of the longer side
@@ -19,6 +20,9 @@ _MAX_DECODING = 2  # images decoded at a time: each may need a gigabyte
 _MAX_WAITING = 2  # further requests that may wait; the other threads of the server are for clicks
 
 
+_Key = tuple[Path, int, ReadOptions]
+
+
 class BusyError(Exception):
     """Too many previews are being made; the browser requests this one again a moment later."""
 
@@ -27,13 +31,13 @@ class Previews:
     """Makes previews of image files and caches the latest ones."""
 
     def __init__(self) -> None:
-        self._cached: OrderedDict[tuple[Path, int], bytes] = OrderedDict()
+        self._cached: OrderedDict[_Key, bytes] = OrderedDict()
         self._bytes = 0
         self._guard = threading.Lock()
         self._slots = threading.BoundedSemaphore(_MAX_DECODING + _MAX_WAITING)
         self._decoding = threading.BoundedSemaphore(_MAX_DECODING)
 
-    def get(self, path: Path, side: int) -> bytes:
+    def get(self, path: Path, side: int, options: ReadOptions) -> bytes:
         """Return a micrograph as JPEG.
 
         Parameters
@@ -41,6 +45,8 @@ class Previews:
         path : Path
         side : int
             Maximum number of pixels of the longer side; smaller images keep their size.
+        options : ReadOptions
+            Those of the model, so that people judge the pixels that it has judged.
 
         Returns
         -------
@@ -53,7 +59,7 @@ class Previews:
         BusyError
             If too many other requests are waiting.
         """
-        key = (path, side)
+        key = (path, side, options)
         found = self._found(key)
         if found is not None:
             return found
@@ -61,17 +67,17 @@ class Previews:
             raise BusyError("other previews are being made; try again")
         try:
             with self._decoding:
-                return self._found(key) or self._cache(key, jpeg(path, side))
+                return self._found(key) or self._cache(key, jpeg(*key))
         finally:
             self._slots.release()
 
-    def _found(self, key: tuple[Path, int]) -> bytes | None:
+    def _found(self, key: _Key) -> bytes | None:
         with self._guard:
             if key in self._cached:
                 self._cached.move_to_end(key)
             return self._cached.get(key)
 
-    def _cache(self, key: tuple[Path, int], picture: bytes) -> bytes:
+    def _cache(self, key: _Key, picture: bytes) -> bytes:
         with self._guard:
             if key not in self._cached:
                 self._cached[key] = picture
@@ -81,6 +87,6 @@ class Previews:
         return picture
 
 
-def jpeg(path: Path, side: int) -> bytes:
+def jpeg(path: Path, side: int, options: ReadOptions) -> bytes:
     """Return a micrograph as JPEG; see `Previews.get`."""
-    return encode_jpeg(read_image(path), side, _QUALITY)
+    return encode_jpeg(read_image(path, **asdict(options)), side, _QUALITY)

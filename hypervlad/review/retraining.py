@@ -26,7 +26,7 @@ from sklearn.utils import Bunch
 from hypervlad.classifier import MicrographClassifier, TrainingImages
 from hypervlad.classifier.novelty import relative_names
 from hypervlad.datasets.groups import GroupRow, match_groups, path_parts, read_group_rows
-from hypervlad.review.creation import entries_of, judge_images
+from hypervlad.review.creation import entries_of, judge_images, model_facts
 from hypervlad.review.database import update_queue
 from hypervlad.review.records import LabelledImage, QueueError, TrainingImage
 from hypervlad.review.store import Queue
@@ -266,7 +266,7 @@ def requeue(
             [str(label) for label in model.classes_],
             entries,
             _with_files(model, material),
-            {"model": str(Path(model_file).absolute())},
+            model_facts(model, model_file),
         )
     return DoubtfulCounts(
         n_images=len(images),
@@ -338,11 +338,15 @@ def groups_from_table(
         If a training image has no line, or a line fits several of them.
     """
     rows = read_group_rows(table)
-    found = [_row_of(path, rows) for path in added]
+    found = [_longest_end(path, rows) for path in added]
     of_added = {id(row) for row in found if row is not None}
     ends = {path_parts(os.fspath(path))[-1] for path in training}
     # Lines of images of the queue need no training image.
-    kept = [row for row in rows if id(row) not in of_added or path_parts(row.path)[-1] in ends]
+    kept = [
+        row
+        for row in rows
+        if id(row) not in of_added or any(parts[-1] in ends for parts in row.ends)
+    ]
     own = match_groups([Path(path) for path in training], Path(root), kept, table)
     names = [
         _own_group(path) if row is None else row.group
@@ -411,10 +415,10 @@ def _own_group(path: Path) -> str:
     return f"group of {path} alone"
 
 
-def _row_of(path: Path, rows: Sequence[GroupRow]) -> GroupRow | None:
+def _longest_end(path: Path, rows: Sequence[GroupRow]) -> GroupRow | None:
     """Return the line whose path is the longest end of an image's path, if there is one."""
     whole = path_parts(path.as_posix())
     fitting = [
-        row for row in rows if (parts := path_parts(row.path)) and whole[-len(parts) :] == parts
+        (len(parts), row) for row in rows for parts in row.ends if whole[-len(parts) :] == parts
     ]
-    return max(fitting, key=lambda row: len(path_parts(row.path)), default=None)
+    return max(fitting, key=lambda pair: pair[0], default=(0, None))[1]

@@ -200,7 +200,7 @@ def _file(name: str) -> Response:
 
 def _add_previews(app: Flask, queue: Queue, previews: Previews) -> None:
     def picture(path: Path, side: int) -> Response:
-        return Response(previews.get(path, side), mimetype="image/jpeg")
+        return Response(previews.get(path, side, queue.read_options()), mimetype="image/jpeg")
 
     @app.get("/<token>/image/<number:item>")
     def image(token: str, item: int) -> Response:

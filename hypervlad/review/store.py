@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+from hypervlad.images import ReadOptions
+from hypervlad.images.options import make_options
 from hypervlad.review.database import connect, read_queue, reporting_damage, transaction
 from hypervlad.review.events import ClickResult, earlier_result, log_event
 from hypervlad.review.records import (
@@ -91,6 +93,17 @@ class Queue:
         """Return the fact stored under a name."""
         row = self.connection.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
         return default if row is None else str(row["value"])
+
+    def read_options(self) -> ReadOptions:
+        """Return how the model of the queue reads images.
+
+        Raises
+        ------
+        QueueError
+            If what the queue holds of it is damaged.
+        """
+        with reporting_damage("the reading of images"):
+            return make_options(parse_json(self.fact("reading", "{}") or "{}"))
 
     def secret(self) -> str:
         """Return the secret of the queue's link, which the first process creates."""
@@ -211,7 +224,7 @@ class Queue:
         UnknownError
         """
         row = _row_of(self.connection, "items", item)
-        with reporting_damage(item):
+        with reporting_damage(f"image {item}"):
             return Path(os.fsdecode(row["path"]))
 
     def path_of_training(self, row: int) -> Path:
@@ -225,7 +238,7 @@ class Queue:
         found = _row_of(self.connection, "training", row, key="row")["path"]
         if found is None:
             raise UnknownError(f"the file of training image {row} is not known")
-        with reporting_damage(row):
+        with reporting_damage(f"training image {row}"):
             return Path(os.fsdecode(found))
 
     def progress(self, client: str = "") -> Progress:
@@ -334,7 +347,7 @@ class Queue:
         return [self._item(row) for row in rows]
 
     def _item(self, row: sqlite3.Row) -> Item:
-        with reporting_damage(row["id"]):
+        with reporting_damage(f"image {row['id']}"):
             nearest = [
                 Neighbour(row["row"], row["name"], row["label"], row["path"] is not None)
                 for number in parse_json(row["nearest"])
@@ -381,9 +394,9 @@ def _category_named(connection: sqlite3.Connection, name: str) -> Category | Non
 def _row_of(
     connection: sqlite3.Connection, table: str, number: int, *, key: str = "id"
 ) -> sqlite3.Row:
-    row: sqlite3.Row | None = None
-    if -(2**63) <= number < 2**63:  # SQLite's range of integers
-        row = connection.execute(f"SELECT * FROM {table} WHERE {key} = ?", [number]).fetchone()
+    row: sqlite3.Row | None = connection.execute(
+        f"SELECT * FROM {table} WHERE {key} = ?", [number]
+    ).fetchone()
     if row is None:
         kind = {"items": "image", "categories": "category", "training": "training image"}[table]
         raise UnknownError(f"the queue has no {kind} {number}")

@@ -239,6 +239,37 @@ def test_what_another_window_has_changed_is_not_overwritten(
     assert labels(folder) == {"001.png": "fibre", "002.png": "particle", "003.png": "particle"}
 
 
+def test_focus_and_enlarged_view_stay_with_their_image(
+    make: Callable[..., Path],
+    served: Callable[[Path], Served],
+    open_labels: Callable[[Served], LabelPage],
+) -> None:
+    """Where another window has removed an image before it, and then the image itself."""
+    folder = make(1, 5, pictures=True)
+    page = open_labels(served(folder))
+    reload = "document.dispatchEvent(new Event('visibilitychange'))"
+
+    def corrected_elsewhere(item: int) -> None:
+        queue = Queue(folder)
+        Labels(queue).correct("another-1", f"click-00{item}", {item: None}, 1)
+        queue.close()
+        page.browser.execute_script(reload)
+        page.until(lambda: f"00{item - 1}.png" not in page.names)
+
+    page.keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    corrected_elsewhere(2)
+    focus = "return document.activeElement.querySelector('.file').textContent"
+    assert page.browser.execute_script(focus) == "003.png"
+    page.keys(Keys.ENTER)
+    page.until(lambda: page.text("view-name") == "new/003.png")
+    corrected_elsewhere(3)
+    assert page.text("view-name") == "new/003.png"
+    corrected_elsewhere(4)
+    page.until(lambda: page.hidden("view"))
+    assert "another window has changed it" in page.text("status")
+    assert page.browser.execute_script(focus) == "004.png"
+
+
 def test_pages_are_turned_and_a_reloaded_page_can_undo(
     make: Callable[..., Path],
     served: Callable[[Path], Served],

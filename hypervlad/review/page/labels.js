@@ -19,7 +19,8 @@ const pictures = new Map(); // image id -> <img>
 
 // --- which images are shown -------------------------------------------------------------------
 
-async function load() {
+// With `isOther`, images other than those shown are wanted, and the focus is on the first.
+async function load(isOther = false) {
   asked += 1;
   const mine = asked;
   const wanted = {
@@ -35,10 +36,10 @@ async function load() {
     if (mine !== asked) return;
     if (!answer.labels.length && start) { // the last ones of the last page have another label now
       start = Math.max(0, SHOWN * (Math.ceil(answer.total / SHOWN) - 1));
-      await load();
+      await load(isOther);
       return;
     }
-    take(answer, wanted.category);
+    take(answer, wanted.category, isOther);
   } catch (error) {
     if (mine !== asked) return;
     showTrouble(error instanceof Refused ? error.message
@@ -46,21 +47,31 @@ async function load() {
   }
 }
 
-function take(answer, category) {
-  const before = labels.map((each) => each.id).join();
+function take(answer, category, isOther) {
+  const before = labels;
+  const viewed = by("view").open ? labels[focused].id : null;
   const hadFocus = by("grid").contains(document.activeElement);
   ({ labels, total, categories } = answer);
-  for (const id of selected) if (!labels.some((each) => each.id === id)) selected.delete(id);
-  for (const id of pictures.keys()) if (!labels.some((each) => each.id === id)) pictures.delete(id);
-  focused = Math.min(focused, Math.max(0, labels.length - 1));
-  anchor = focused;
-  if (before !== labels.map((each) => each.id).join()) appeared = performance.now();
+  const places = new Map(labels.map(({ id }, place) => [id, place]));
+  // The image that had the focus has it still, or else the next one of those that are left.
+  const placeNow = (index) => {
+    const kept = before.slice(index).find(({ id }) => places.has(id));
+    return kept ? places.get(kept.id) : Math.max(0, Math.min(index, labels.length - 1));
+  };
+  [focused, anchor] = isOther ? [0, 0] : [placeNow(focused), placeNow(anchor)];
+  for (const id of selected) if (!places.has(id)) selected.delete(id);
+  for (const id of pictures.keys()) if (!places.has(id)) pictures.delete(id);
+  if (before.map(({ id }) => id).join() !== labels.map(({ id }) => id).join()) appeared = performance.now();
   showFilter(answer.counts, category);
   showGrid();
   showChoices();
   showChosen();
   if (hadFocus) focusTile();
-  if (by("view").open) showView();
+  if (viewed !== null) {
+    // After a click here the next image comes; otherwise another window has changed this one.
+    if (busy || places.has(viewed)) showView();
+    else leaveView();
+  }
   const end = start + labels.length;
   by("place").textContent = total ? `${count(start + 1)}–${count(end)} of ${count(total)} images` : "";
   by("previous").disabled = busy || start === 0;
@@ -265,7 +276,16 @@ async function correct(category, chosen = targets()) {
   await send("correct", { items: chosen.map((label) => [label.id, label.event]), category });
 }
 
-function undo() { send("restore", {}); }
+async function undo() {
+  const before = new Set(labels.map(({ id }) => id));
+  await send("restore", {});
+  const back = labels.findIndex(({ id }) => !before.has(id)); // to be labelled again
+  if (back < 0) return;
+  focused = anchor = back;
+  if (by("view").open) showView();
+  else if (by("grid").contains(document.activeElement)) focusTile();
+  else showSelection();
+}
 
 function openDialog() {
   const chosen = targets();
@@ -278,10 +298,9 @@ function turn(step) {
   const wanted = start + step * SHOWN;
   if (busy || wanted < 0 || wanted >= total) return;
   start = wanted;
-  focused = 0;
   selected.clear();
   by("scroll").scrollTop = 0;
-  load();
+  load(true);
 }
 
 // --- one image, enlarged ----------------------------------------------------------------------
@@ -307,6 +326,11 @@ function showView() {
   by("view-name").textContent = label.name;
   by("view-previous").disabled = focused === 0;
   by("view-next").disabled = focused === labels.length - 1;
+}
+
+function leaveView() {
+  by("view").close();
+  say("the enlarged image has another label now: another window has changed it");
 }
 
 function moveView(step) {
@@ -356,10 +380,9 @@ function onKey(event) {
 
 function filter() {
   start = 0;
-  focused = 0;
   selected.clear();
   by("scroll").scrollTop = 0;
-  load();
+  load(true);
 }
 
 document.addEventListener("keydown", onKey);

@@ -284,7 +284,7 @@ async function showUnreadable(item) {
   const answer = await fetch(`image/${item.id}`).catch(() => null);
   if (current !== item) return;
   pictures.delete(item.id); // another look tries again
-  if (!answer || answer.ok || answer.status >= 500) { // gone for a moment, or busy
+  if (!answer || answer.ok || answer.status === 503) { // gone for a moment, or busy
     setTimeout(() => { if (current === item) showPicture(item); }, RETRY);
     return;
   }

@@ -57,8 +57,8 @@ async function post(path, body) {
   });
   if (answer.ok) return answer.json();
   const reply = await answer.json().catch(() => ({ error: `status ${answer.status}` }));
-  if (answer.status < 500) throw new Refused(`Not saved: ${reply.error}`);
-  throw new Answered(reply.error);
+  if (answer.status === 503) throw new Answered(reply.error);
+  throw new Refused(`Not saved: ${reply.error}`);
 }
 
 // Send until there is an answer: the same click, which the server counts once.

@@ -1,5 +1,6 @@
 """Files of groups: lines matched to images by the end of the path."""
 
+import os
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -7,7 +8,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hypervlad.datasets import ImageFolderError
-from hypervlad.datasets.groups import GroupRow, load_groups, match_groups, read_group_rows
+from hypervlad.datasets.groups import (
+    GroupRow,
+    load_groups,
+    match_groups,
+    parts_below,
+    path_parts,
+    read_group_rows,
+)
+from hypervlad.tables import write_table
 
 
 def write(folder: Path, text: str, name: str = "groups.csv") -> Path:
@@ -35,7 +44,9 @@ def rows_of(pairs):
 )
 def test_dialects(tmp_path, text):
     rows = read_group_rows(write(tmp_path, text))
-    assert [(row.path, row.group) for row in rows] == [("a/1.png", "g1"), ("b/2.png", "g2")]
+    assert [(row.path.strip(), row.group) for row in rows] == [("a/1.png", "g1"), ("b/2.png", "g2")]
+    files = [Path("root/a/1.png"), Path("root/b/2.png")]
+    assert match_groups(files, Path("root"), rows, "g.csv").tolist() == ["g1", "g2"]
 
 
 def test_quoted_comma_and_line_numbers(tmp_path):
@@ -161,3 +172,35 @@ def test_two_lines_for_an_image():
 def test_a_path_of_nothing_fits_nothing():
     with pytest.raises(ImageFolderError, match="fits no image"):
         match_groups([Path("root/a/1.png")], Path("root"), rows_of([("./", "g")]), "g.csv")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_names_that_are_no_text_come_back(tmp_path):
+    names = [os.fsdecode(b"a/\xff.png"), " b/1.png", "b/2.png"]
+    table = tmp_path / "groups.csv"
+    write_table(table, ["path", "group"], [[name, f"g{i}"] for i, name in enumerate(names)])
+    files = [tmp_path / name for name in names]
+    assert load_groups(files, tmp_path, table).tolist() == ["g0", "g1", "g2"]
+
+
+def test_other_encodings_are_named(tmp_path):
+    """Names that no image has, and groups, whose bytes would become part of results."""
+    table = tmp_path / "groups.csv"
+    table.write_bytes("path,group\na/fädig.png,g1\n".encode("latin-1"))
+    with pytest.raises(ImageFolderError, match=r"fits no image .*not UTF-8 text; in a spreadsheet"):
+        load_groups([tmp_path / "a" / "fädig.png"], tmp_path, table)
+    table.write_bytes("path,group\na/1.png,fädig\n".encode("latin-1"))
+    with pytest.raises(ImageFolderError, match="line 2: not UTF-8 text"):
+        read_group_rows(table)
+
+
+def test_a_path_on_another_drive_is_written_as_it_is_read(monkeypatch):
+    def relpath(path, start):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", relpath)
+    file = Path("/x/a.png")
+    below = parts_below(file, Path("/root"))
+    assert below == path_parts(file.as_posix())
+    rows = rows_of([("/".join(below), "g")])
+    assert match_groups([file], Path("/root"), rows, "g.csv").tolist() == ["g"]

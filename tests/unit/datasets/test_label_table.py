@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -179,3 +180,44 @@ def test_a_table_is_checked_like_a_folder(tmp_path: Path) -> None:
     assert compared.n_images == (2, 3)
     (found,) = compared.exact_copies
     assert found.files == (str(tmp_path / "1.png"), str(tmp_path / "copy.png"))
+
+
+def test_paths_are_read_as_they_are_written(tmp_path: Path) -> None:
+    """With spaces that are part of a name; without those around it, if there is no such file."""
+    names = (" b.png", "c.png")
+    data = load_image_table(write(tmp_path, "path,label\n b.png,SEM\n c.png,TEM\n", *names))
+    assert [Path(image).name for image in data.images] == [" b.png", "c.png"]
+
+
+def test_a_column_of_names_beside_the_paths_is_not_used(tmp_path: Path) -> None:
+    text = "path,label,file\na/1.png,SEM,1.png\nb.png,TEM,b.png\n"
+    data = load_image_table(write(tmp_path, text, *FILES))
+    assert [Path(image).relative_to(tmp_path).as_posix() for image in data.images] == [*FILES[:2]]
+
+
+@pytest.mark.parametrize("path", ["x" * 300 + ".png", "x/" * 3000])
+def test_a_path_that_no_file_can_have_does_not_exist(tmp_path: Path, path: str) -> None:
+    table = write(tmp_path, f"path,label\n{path},SEM\nc.png,TEM\n", *FILES)
+    with pytest.raises(ImageFolderError, match=r"1 of 2 images does not exist: x.* \(line 2\)"):
+        load_image_table(table)
+
+
+def test_a_column_that_is_taken_for_groups_is_named(tmp_path: Path) -> None:
+    table = write(tmp_path, "path,label,Sample\nb.png,SEM,1\nc.png,TEM,2\n", *FILES)
+    with pytest.warns(ImageFolderWarning, match="images with the same Sample are taken for one"):
+        data = load_image_table(table)
+    assert data.groups.tolist() == ["1", "2"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_names_that_are_no_text_come_back(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff.png")
+    table = write(tmp_path, "", name, "b.png")
+    table.write_bytes(table_as_bytes(["path", "label"], [(name, "SEM"), ("b.png", "TEM")]))
+    assert [Path(image).name for image in load_image_table(table).images] == ["b.png", name]
+    table.write_bytes("path,label\nfädig.png,SEM\nb.png,TEM\n".encode("latin-1"))
+    with pytest.raises(ImageFolderError, match=r"not exist: .*not UTF-8 text; in a spreadsheet"):
+        load_image_table(table)
+    table.write_bytes("path,label\nb.png,fädig\n".encode("latin-1"))
+    with pytest.raises(ImageFolderError, match="line 2: not UTF-8 text; in a spreadsheet"):
+        load_image_table(table)

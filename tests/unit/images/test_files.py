@@ -231,3 +231,22 @@ def test_a_jpeg_has_at_most_the_requested_side():
         image = Image.open(io.BytesIO(encode_jpeg(pixels, 40, quality)))
         assert (image.format, image.size, image.mode) == ("JPEG", (40, 20), "RGB")
     assert Image.open(io.BytesIO(encode_jpeg(pixels, 100, 72))).size == (60, 30)
+
+
+def test_folders_that_cannot_be_read_are_named_in_a_warning(folder, monkeypatch):
+    """Not one that was deleted since it was listed."""
+    scandir = os.scandir
+
+    def scan(path):
+        if Path(path) == folder / "sub":
+            raise PermissionError(13, "Permission denied", str(path))
+        if Path(path) == folder / "gone":
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return scandir(path)
+
+    (folder / "gone").mkdir()
+    monkeypatch.setattr(os, "scandir", scan)
+    message = r"1 folder left out, which cannot be read \(Permission denied\): .*sub$"
+    with pytest.warns(UserWarning, match=message) as caught:
+        assert names(find_images(folder), folder) == ["a.TIF", "b.png", "image [1].png"]
+    assert len(caught) == 1

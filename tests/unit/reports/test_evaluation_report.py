@@ -204,10 +204,17 @@ def test_a_single_image_makes_a_report(tmp_path):
 @pytest.mark.usefixtures("unsaved_figures")
 def test_only_files_of_a_report_are_replaced(tmp_path):
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    (tmp_path / "index.html").write_text("old", encoding="utf-8")
-    write_report(tmp_path, **example(n=6))
+    before = write_report(tmp_path, **example(n=6)).read_bytes()
+    assert write_report(tmp_path, **example(n=7)).read_bytes() != before
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
-    assert "<!DOCTYPE html>" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["index.html", "predictions.csv"])
+def test_files_that_are_of_no_report_are_kept(tmp_path, name):
+    (tmp_path / name).write_text("mine", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"would replace {name}, which is of no earlier report"):
+        write_report(tmp_path, **example(n=6))
+    assert {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()} == {name: "mine"}
 
 
 @pytest.mark.usefixtures("unsaved_figures")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import importlib.resources
+import io
 import json
 import sqlite3
 import threading
@@ -18,6 +19,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 from support.review_queues import write_picture
 
+from hypervlad.images import ReadOptions
 from hypervlad.review import Queue
 from hypervlad.review.previews import SCREEN, Previews, jpeg
 from hypervlad.review.server import HEADERS, MAX_BYTES, make_app
@@ -192,7 +194,7 @@ def test_micrographs_of_any_bit_depth_can_be_shown(tmp_path: Path, dtype: str) -
         ramp.astype(dtype) if dtype == "float32" else (ramp * np.iinfo(dtype).max).astype(dtype)
     )
     tifffile.imwrite(tmp_path / "ramp.tif", pixels)
-    (tmp_path / "ramp.jpg").write_bytes(jpeg(tmp_path / "ramp.tif", 64))
+    (tmp_path / "ramp.jpg").write_bytes(jpeg(tmp_path / "ramp.tif", 64, ReadOptions()))
     with Image.open(tmp_path / "ramp.jpg") as picture:
         assert picture.mode == "L"
         seen = np.asarray(picture)[24].astype(int)
@@ -203,9 +205,26 @@ def test_micrographs_of_any_bit_depth_can_be_shown(tmp_path: Path, dtype: str) -
 def test_a_picture_is_made_once_while_it_is_likely_to_be_requested(tmp_path: Path) -> None:
     write_picture(tmp_path / "a.png", 0)
     previews = Previews()
-    first = previews.get(tmp_path / "a.png", 100)
+    first = previews.get(tmp_path / "a.png", 100, ReadOptions())
     (tmp_path / "a.png").unlink()
-    assert previews.get(tmp_path / "a.png", 100) is first
+    assert previews.get(tmp_path / "a.png", 100, ReadOptions()) is first
+
+
+def test_the_picture_is_the_one_that_the_model_has_judged(
+    client: FlaskClient, pictured: Queue
+) -> None:
+    """Also after the model was retrained with other options, while the page is open."""
+    black, stripes = np.zeros((64, 64), np.uint8), np.tile(np.uint8([0, 255]), (64, 32))
+    pictured.path_of(1).unlink()
+    with tifffile.TiffWriter(pictured.path_of(1)) as tiff:
+        tiff.write(black)
+        tiff.write(stripes)
+    brightest = []
+    for page in (0, 1):
+        pictured.set_facts(reading=json.dumps({"page": page}))
+        with Image.open(io.BytesIO(get(client, "image/1").data)) as picture:
+            brightest.append(np.asarray(picture).max() > 200)
+    assert brightest == [False, True]
 
 
 def test_pictures_being_made_leave_threads_for_clicks(
@@ -213,7 +232,7 @@ def test_pictures_being_made_leave_threads_for_clicks(
 ) -> None:
     busy, go_on = threading.Semaphore(0), threading.Event()
 
-    def slow(path: Path, side: int) -> bytes:
+    def slow(path: Path, side: int, options: ReadOptions) -> bytes:
         busy.release()
         assert go_on.wait(30)
         return b"picture"
@@ -498,3 +517,31 @@ def test_the_pages_files_are_part_of_the_package() -> None:
     assert packaged == {file.name for file in (there / "page").iterdir()} | {"__init__.pyi"}
     pages = {"index.html", "labels.html", "shared.js", "page.js", "labels.js"}
     assert packaged == {"__init__.pyi", "page.css", "icon.svg", *pages}
+
+
+@pytest.mark.parametrize(
+    ("action", "body"),
+    [
+        ("label", label(item=2**63)),
+        ("labels", {"category": 2**63, "source": "all", "order": "name", "start": 0, "n": 5}),
+        ("labels", {"category": 0, "source": "all", "order": "name", "start": 2**63, "n": 5}),
+        (
+            "correct",
+            {"client": CLIENT, "click": "click-0001", "items": [[2**63, None]], "category": 1},
+        ),
+    ],
+)
+def test_numbers_beyond_those_of_the_database_are_unknown(
+    client: FlaskClient, action: str, body: object
+) -> None:
+    answer = post(client, action, body)
+    assert answer.status_code == 404
+    assert "the queue has n" in sentence(answer)
+
+
+def test_a_damaged_queue_is_named_once(client: FlaskClient, pictured: Queue) -> None:
+    """The page sends a click again only after 503."""
+    pictured.connection.execute("UPDATE items SET reason = CAST(x'ff' AS TEXT)")
+    answer = post(client, "next", {"client": CLIENT, "want": 2})
+    assert answer.status_code == 400
+    assert "damaged, or no queue" in sentence(answer)

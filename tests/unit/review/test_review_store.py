@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import stat
@@ -10,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,9 @@ from support.review_queues import CLASSES, Clock, entry
 
 from hypervlad.cli.messages import sentence_of
 from hypervlad.files import LinkError
+from hypervlad.images import ReadOptions
 from hypervlad.review import Queue, QueueError, export_labels
-from hypervlad.review.database import FILE, _is_temporary, connect, make_queue, update_queue
+from hypervlad.review.database import FILE, connect, make_queue, update_queue
 from hypervlad.review.records import TrainingImage, UnknownError
 from hypervlad.review.store import checked_name
 
@@ -144,7 +147,7 @@ def test_what_is_not_there_is_refused(queue: Queue) -> None:
             queue.label("a", "click", item, 1)
         with pytest.raises(UnknownError, match="no image"):
             queue.skip("a", "click", item)
-        with pytest.raises(UnknownError, match="no training image"):
+        with pytest.raises(UnknownError, match=r"no (training )?image"):
             queue.path_of_training(item + 100)
     with pytest.raises(UnknownError, match="no category 9"):
         queue.label("a", "click", 1, 9)
@@ -241,7 +244,7 @@ def test_a_folder_without_a_queue_is_reported(tmp_path: Path, make: Callable[...
     with pytest.raises(QueueError, match="not a queue of hypervlad"):
         Queue(folder)
     (folder / FILE).write_bytes(b"something else altogether" * 100)
-    with pytest.raises(QueueError, match="cannot be opened"):
+    with pytest.raises(QueueError, match="damaged, or no queue"):
         Queue(folder)
 
 
@@ -284,6 +287,29 @@ def test_what_a_person_skipped_stays_doubtful(queue: Queue, tmp_path: Path) -> N
     assert [item.id for item in queue.again("a", "click-4", 5).items] == [1, 2]
 
 
+def test_a_sure_image_that_a_person_skipped_has_no_label(queue: Queue) -> None:
+    queue.skip("a", "click-1", 7)
+    table, n_open = export_labels(queue)
+    assert n_open == 7
+    assert b"new/006.png" not in table
+    assert queue.progress().by_model == 1
+    queue.again("a", "click-2")
+    assert b"new/006.png" in export_labels(queue)[0]
+
+
+def test_a_queue_keeps_how_its_model_reads_images(make: Callable[..., Path]) -> None:
+    folder = make()
+    with contextlib.closing(Queue(folder)) as queue:
+        assert queue.read_options() == ReadOptions()
+        options = ReadOptions(page=1, scaling=(0, 4095), banner="remove")
+        queue.set_facts(reading=json.dumps(asdict(options)))
+        assert queue.read_options() == options
+        for damaged in ('{"page"', '{"page": -1}', '{"other": 1}', "[]"):
+            queue.set_facts(reading=damaged)
+            with pytest.raises(QueueError, match="damaged: what it holds of the reading of images"):
+                queue.read_options()
+
+
 def test_all_who_serve_a_queue_have_the_same_secret(make: Callable[..., Path]) -> None:
     folder = make(1)
     queues = [Queue(folder) for _ in range(8)]
@@ -311,12 +337,33 @@ def test_a_file_held_by_another_process_is_still_a_queue(
     Queue(folder).close()
 
 
-def test_extended_busy_codes_count_as_busy() -> None:
-    error = sqlite3.OperationalError("database is locked")
-    error.sqlite_errorcode = sqlite3.SQLITE_BUSY_RECOVERY
-    assert _is_temporary(error)
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    assert not _is_temporary(error)
+def test_errors_that_are_no_damage_stay_those_of_the_database(queue: Queue) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        queue.connection.execute("UPDATE items SET state = 'other'")
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        queue.connection.executemany("INSERT INTO others VALUES (?)", [[1]])
+
+
+@pytest.mark.parametrize("damage", ["pages", "header", "cut off", "text"])
+def test_a_damaged_file_is_named_with_what_to_do(make: Callable[..., Path], damage: str) -> None:
+    path = make(0, 200) / FILE
+    content = bytearray(path.read_bytes())
+    if damage == "pages":
+        content[6 * 4096 :] = b"\xee" * (len(content) - 6 * 4096)
+    elif damage == "header":
+        content[:100] = b"\xee" * 100
+    elif damage == "cut off":
+        del content[5 * 4096 + 100 :]
+    else:
+        content = bytearray(bytes(content).replace(b"between", b"betw\xffen"))
+    path.write_bytes(content)
+    message = r"queue\.sqlite: damaged, or no queue .*; restore an earlier copy"
+    with (
+        pytest.raises(QueueError, match=message) as caught,
+        contextlib.closing(Queue(path.parent)) as queue,
+    ):
+        queue.connection.execute("SELECT * FROM items ORDER BY reason").fetchall()
+    assert "bug" not in sentence_of(caught.value)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names are text there")
@@ -426,7 +473,7 @@ def test_a_new_queue_is_private(tmp_path: Path) -> None:
     assert (tmp_path / "q" / FILE).stat().st_mode & 0o777 == 0o600
 
 
-def test_an_error_that_quotes_damaged_text_is_one_of_the_database(
+def test_an_error_that_quotes_damaged_text_is_one_of_a_damaged_queue(
     make: Callable[..., Path],
 ) -> None:
     folder = make(3)
@@ -439,7 +486,7 @@ def test_an_error_that_quotes_damaged_text_is_one_of_the_database(
     (folder / FILE).write_bytes(content.replace(b"positive", b"posi\xffive"))
     with contextlib.closing(connect(folder)) as connection:
         for insert, values in (("execute", [-1]), ("executemany", [[-1]])):
-            with pytest.raises(sqlite3.DatabaseError, match="is damaged"):
+            with pytest.raises(QueueError, match="damaged, or no queue"):
                 getattr(connection, insert)("INSERT INTO other VALUES (?)", values)
 
 
@@ -456,5 +503,5 @@ def test_a_damaged_schema_is_reported(make: Callable[..., Path]) -> None:
     path.write_bytes(
         path.read_bytes().replace(b"CREATE INDEX items_in_hand", b"CREATE IND\xb6X items_in_hand")
     )
-    with pytest.raises(QueueError, match="cannot be opened as a queue"):
+    with pytest.raises(QueueError, match="damaged, or no queue"):
         Queue(path.parent)
