@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score
 
+from hypervlad.classifier.calibration import HeldOut
 from hypervlad.classifier.fitting import of_length
 from hypervlad.classifier.novelty import N_NEAREST, TrainingImages
 from hypervlad.encoder import EncodedImages
@@ -21,6 +22,7 @@ UNREADABLE = "unreadable"
 
 _NAMED_PROBABILITY = 0.9  # classes are named in a reason until they add up to this
 _MAX_NAMED = 3
+_FAR = 10  # times the limit: the nearest training images mean nothing then
 
 
 # --- the answers ------------------------------------------------------------------------------
@@ -35,8 +37,9 @@ class Judgement:
     classes : ndarray of shape (n_classes,)
     proba : ndarray of float, shape (n, n_classes)
     kind : ndarray of str, shape (n,)
-        "sure"; "ambiguous": between classes; "out_of_distribution": unlike all training images,
-        whatever the probabilities; or "unreadable" for a skipped image, whose numbers are NaN.
+        "sure"; "ambiguous": between classes, or of a class that has not been tested;
+        "out_of_distribution": unlike all training images, whatever the probabilities; or
+        "unreadable" for a skipped image, whose numbers are NaN.
     reasons : list of n str
     novelty : ndarray of float, shape (n,)
         How unlike the training images: see :class:`Classification`.
@@ -129,6 +132,7 @@ def judgement_of(
     proba: NDArray[np.float64],
     points: NDArray[np.float32],
     training: TrainingImages,
+    held_out: HeldOut,
     threshold: float,
 ) -> Judgement:
     """Judge images by their probabilities and by their distances to the training images.
@@ -141,6 +145,8 @@ def judgement_of(
     points : ndarray of float32, shape (n, d)
         Projected vectors; rows of skipped images are NaN.
     training : TrainingImages
+    held_out : HeldOut
+        Answers of classes that it has no image of are not sure.
     threshold : float
         Answers with at least this confidence are sure.
 
@@ -153,7 +159,7 @@ def judgement_of(
     nearest = np.full((len(proba), min(N_NEAREST, len(training))), -1)
     if read.any():
         nearest[read], novelty[read] = training.nearest(points[read])
-    confidence = np.where(read, proba.max(axis=1), -np.inf)
+    confidence = np.where(read, held_out.confidence(np.nan_to_num(proba)), -np.inf)
     kind = np.where(
         read,
         np.where(
@@ -163,7 +169,7 @@ def judgement_of(
     )
     neighbours = training.labels[nearest]
     reasons = [
-        _reason(kind[i], classes, proba[i], threshold, novelty[i], neighbours[i])
+        _reason(kind[i], classes, proba[i], confidence[i], threshold, novelty[i], neighbours[i])
         for i in range(len(proba))
     ]
     return Judgement(classes, proba, kind, reasons, novelty, nearest, points, threshold)
@@ -173,6 +179,7 @@ def _reason(
     kind: str,
     classes: NDArray[Any],
     proba: NDArray[np.float64],
+    confidence: float,
     threshold: float,
     novelty: float,
     neighbours: NDArray[Any],
@@ -180,19 +187,21 @@ def _reason(
     if kind == UNREADABLE:
         return "it could not be read"
     if kind == OUT_OF_DISTRIBUTION:
+        if novelty >= _FAR:
+            return f"unlike all training images: more than {_FAR} times the limit"
         names = " and ".join(dict.fromkeys(str(label) for label in neighbours))
         return (
             f"unlike all training images: {novelty:.2f} times the limit for images like them (the "
             f"nearest: {names})"
         )
+    most = f"{classes[proba.argmax()]} with {percent(proba.max())}"
     if kind == SURE:
-        return f"{classes[proba.argmax()]} with {percent(proba.max())}"
-    required = (
-        "no confidence is high enough for so few errors"
-        if np.isinf(threshold)
-        else f"sure from {percent(threshold)} on"
-    )
-    return f"between {_most_probable_in_words(classes, proba)}; {required}"
+        return most
+    if confidence == 0:
+        return f"{most}, but this class has not been tested: none of its images could be held out"
+    if np.isinf(threshold):
+        return f"{most}, but with this model no answer is sure at so few errors"
+    return f"between {_most_probable_in_words(classes, proba)}; sure from {percent(threshold)} on"
 
 
 def _most_probable_in_words(classes: NDArray[Any], proba: NDArray[np.float64]) -> str:

@@ -129,6 +129,23 @@ class HeldOut:
             )
         return threshold
 
+    def warn_of_full_sets(self, coverage: float) -> None:
+        """Warn if prediction sets of this coverage cannot leave out any class."""
+        n_groups = self.calibration.n_groups
+        if (1 + self.n_unknown) / (n_groups + 1) > 1 - coverage + 1e-12:
+            unknown = (
+                f", of which {self.n_unknown} could not be held out because a class has no other"
+                if self.n_unknown
+                else ""
+            )
+            warnings.warn(
+                f"with a coverage of {coverage:g}, every prediction set has all classes: there are "
+                f"too few groups ({n_groups}{unknown}); ask for a lower coverage or train on "
+                "images of more groups (without groups, each image is one)",
+                UserWarning,
+                stacklevel=3,
+            )
+
     def sets(
         self, vectors: NDArray[np.floating], proba: NDArray[np.floating], coverage: float
     ) -> NDArray[np.bool_]:
@@ -180,14 +197,28 @@ class HeldOut:
         SureAnswers(max_error=0.05, threshold=0.9, n_sure=50, n_wrong=0)
         """
         threshold = self.threshold(max_error)
-        sure = self.proba.max(axis=1) >= threshold
+        sure = self.confidence(self.proba) >= threshold
         wrong = sure & (self.proba.argmax(axis=1) != self.codes)
         return SureAnswers(max_error, threshold, int(sure.sum()), int(wrong.sum()))
 
     @cached_property
     def calibration(self) -> Calibration:
-        """The predictions compared with the true classes."""
-        return Calibration.of(self.proba, self.codes, self.groups, self.models, self.n_unknown)
+        """The predictions compared with the true classes; see `confidence`."""
+        found = Calibration.of(self.proba, self.codes, self.groups, self.models, self.n_unknown)
+        unknown = found.confidence[len(self) :]
+        return replace(found, confidence=np.append(self.confidence(self.proba), unknown))
+
+    @cached_property
+    def tested(self) -> NDArray[np.bool_]:
+        """Of which classes images could be held out: (n_classes,)."""
+        return np.isin(np.arange(self.proba.shape[1]), self.codes)
+
+    def confidence(self, proba: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the highest probability of each row, or 0 if it is that of an untested class.
+
+        Nothing shows how often the answers for such a class are right, so none is sure.
+        """
+        return np.where(self.tested[proba.argmax(axis=1)], proba.max(axis=1), 0.0)
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return header and arrays, without the model's own learner."""

@@ -15,6 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 from hypervlad.base import Arrays, Field, ImageEstimator, Labels, Maybe, Part, Value, seeded_clone
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier.assessment import (
+    SURE,
+    UNREADABLE,
     Classification,
     Judgement,
     LabelIssue,
@@ -288,6 +290,11 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         ValueError
             If the coverage is not between 0 and 1, or nothing was held out in ``fit``.
 
+        Warns
+        -----
+        UserWarning
+            If there are so few groups that every set has all classes.
+
         Notes
         -----
         The coverage is that of the next group (micrograph, sample, paper): of an image drawn from a
@@ -298,8 +305,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         guarantee is weak, ``2 * coverage - 1`` less about ``1 / n_folds``, and not even strict
         here, because the codebook, which does not use the classes, was fitted on all folds. Fewer
         than ``coverage / (1 - coverage)`` groups, 9 for 0.9, cannot exclude any class. There is no
-        guarantee for images from elsewhere, such as another microscope. See
-        :mod:`hypervlad.conformal`.
+        guarantee for images from elsewhere, such as another microscope or
+        blank ones: see ``unlike_training`` in :meth:`classify`, and :mod:`hypervlad.conformal`.
 
         Examples
         --------
@@ -311,12 +318,16 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         (2, 4)
         """
         self.check_calibrated(coverage=coverage)
+        self._fitted_held_out().warn_of_full_sets(coverage)
         return self._of_read(images, lambda v: self._sets(v, self._proba(v), coverage), fill=False)
 
     def predict_or_reject(
         self, images: Sequence[Any], max_error: float = 0.05, reject_label: Any = "unsure"
     ) -> np.ndarray:
         """Return the class of each image, or a reject label if a person should look at it.
+
+        The answers are those that :meth:`judge` calls sure: confident enough, of a class that has
+        been tested, and for an image like the training images.
 
         Parameters
         ----------
@@ -355,21 +366,20 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             )
         if reject_label in self.classes_.tolist():
             raise ValueError(f"reject_label={reject_label!r} is one of the classes: choose another")
-        threshold = self._threshold(max_error)
-        proba = self.predict_proba(images)
-        skipped = np.isnan(proba[:, 0])
-        answers = most_probable(proba, self.classes_).astype(object)
-        answers[~skipped & ~(proba.max(axis=1) >= threshold)] = reject_label
+        judged = self.judge(images, max_error)
+        answers, read = judged.labels, judged.kind != UNREADABLE
+        answers[read & (judged.kind != SURE)] = reject_label
         # With the type of the labels, if the reject label has it too.
         is_alike = np.asarray(reject_label).dtype.kind == self.classes_.dtype.kind
-        return np.array(answers.tolist()) if is_alike and not skipped.any() else answers
+        return np.array(answers.tolist()) if is_alike and read.all() else answers
 
     def judge(self, images: Sequence[Any], max_error: float = 0.05) -> Judgement:
         """Return for each image whether the answer is sure, and if not, the reason.
 
         Answers with a low confidence are "ambiguous": at that confidence, held-out predictions do
-        not show that few are wrong. Images that are unlike all training images, in the space of the
-        encoder's vectors, are "out_of_distribution": their probabilities mean little.
+        not show that few are wrong. So are answers of a class without held-out images. Images that
+        are unlike all training images, in the space of the encoder's vectors, are
+        "out_of_distribution": their probabilities mean little.
 
         Parameters
         ----------
@@ -473,6 +483,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self.check_calibrated(coverage=coverage, max_error=max_error)
         images = check_image_list(images)
         threshold = None if max_error is None else self._threshold(max_error)
+        if coverage is not None:
+            self._fitted_held_out().warn_of_full_sets(coverage)
         size = chunk_size or len(images)
         chunks = []
         for start in range(0, len(images), size):
@@ -760,7 +772,9 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         proba = np.full((len(vectors), len(self.classes_)), np.nan)
         readable = vectors if read.all() else vectors[read]  # no copy of vectors if all were read
         points[read], proba[read] = project_vectors(readable), self._proba(readable)
-        return judgement_of(self.classes_, proba, points, self.training_, threshold)
+        return judgement_of(
+            self.classes_, proba, points, self.training_, self._fitted_held_out(), threshold
+        )
 
     def _proba(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return probabilities by the learner, also of no image, which it may not accept."""

@@ -13,7 +13,8 @@ distances. The comparison with a background is that of J. Ren et al. 2021, "A si
 Mahalanobis distance for improving near-OOD detection".
 
 Both limits are calibrated on the training images: each is compared with images of other groups
-only, and few of them exceed a limit.
+only, and few of them exceed a limit. Images of a class that has no other group do not count: they
+would be compared with other classes, and a limit that they do not exceed would let these pass.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ _DIGEST_BYTES = 32
 _MAX_POINT = 1e15  # in a file; squares of distances stay finite in single precision
 _MIN_DISTANCE = 1e-9
 _BLANK = 0.1  # of the usual distance from images without content: what is nearer is one
+_NEAREST_TO_EMPTY = 0.01  # of the same: no image counts as nearer, so that ratios stay readable
 _EMPTY_SIZE = 256  # pixels per side
 
 
@@ -77,7 +79,8 @@ class TrainingImages:
         nearest three of other groups.
     limits : ndarray of float, shape (2,)
         Of distance and emptiness. Of the training images, 2.5 % exceed each (none, if there are
-        fewer than 79 groups). Groups have equal weights. Blank images do not count for emptiness.
+        fewer than 79 groups). Groups have equal weights. Classes of one group do not count, nor
+        do blank images for emptiness.
     n_features : int
         Of the vectors before projection.
     """
@@ -121,15 +124,15 @@ class TrainingImages:
         )
         own = np.searchsorted(classes, labels)
         found = list(record._distances(points, groups))
-        by_class = np.concatenate([each.by_class for each in found])
-        usual = _usual(by_class[np.arange(len(own)), own], own, len(classes))
-        record = replace(record, usual=usual)
+        within = np.concatenate([each.by_class for each in found])[np.arange(len(own)), own]
+        record = replace(record, usual=_usual(within, own, len(classes)))
         scores = np.concatenate([record._scores(each) for each in found])
         share = UNUSUAL_SHARE / 2 if len(empty) else UNUSUAL_SHARE
-        known = ~record._is_blank
+        counted_rows = np.isfinite(within) | ~np.isfinite(within).any()
+        not_blank = counted_rows & ~record._is_blank
         limits = [
-            weighted_limit(scores[:, 0], groups, share),
-            weighted_limit(scores[known, 1], groups[known], share),
+            weighted_limit(scores[counted_rows, 0], groups[counted_rows], share),
+            weighted_limit(scores[not_blank, 1], groups[not_blank], share),
         ]
         return replace(record, limits=np.array(limits))
 
@@ -231,8 +234,15 @@ class TrainingImages:
     @functools.cached_property
     def _is_blank(self) -> NDArray[np.bool_]:
         """Which training images, such as a frame that was missed, have no content themselves."""
-        to_empty = self._to_empty(self.points)
-        return to_empty < _BLANK * np.median(to_empty)
+        return self._own_to_empty < _BLANK * np.median(self._own_to_empty)
+
+    @functools.cached_property
+    def _own_to_empty(self) -> NDArray[np.float64]:
+        return self._to_empty(self.points)
+
+    @functools.cached_property
+    def _least_to_empty(self) -> float:
+        return max(_NEAREST_TO_EMPTY * float(np.median(self._own_to_empty)), _MIN_DISTANCE)
 
     def _to_empty(self, points: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return distances to the nearest image without content; infinite if there is none."""
@@ -246,7 +256,7 @@ class TrainingImages:
         distance = (found.by_class / self.usual).min(axis=1)
         emptiness = np.zeros(len(distance))
         if len(self.empty):
-            emptiness = found.to_nearest / np.maximum(found.to_empty, _MIN_DISTANCE)
+            emptiness = found.to_nearest / np.maximum(found.to_empty, self._least_to_empty)
         return np.stack([distance, emptiness], axis=1)
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -82,8 +82,9 @@ def test_novelty_is_that_of_a_slow_search(seed: int, n: int, n_groups: int, n_em
         not_blank_others = [j for j in others if j in not_blank]
         far = (float(np.linalg.norm(point - points[j])) for j in not_blank_others)
         nearest = min(far, default=np.inf)
-        to_empty = min((float(np.linalg.norm(point - each)) for each in empty), default=np.inf)
-        return min(by_class), nearest / to_empty if n_empty else 0.0
+        blank = min((float(np.linalg.norm(point - each)) for each in empty), default=np.inf)
+        least = 0.01 * float(np.median(to_empty)) if n_empty else 1.0
+        return min(by_class), nearest / max(blank, least) if n_empty else 0.0
 
     to_empty = [min((np.linalg.norm(p - e) for e in empty), default=np.inf) for p in points]
     not_blank = [i for i in range(n) if not to_empty[i] < 0.1 * np.median(to_empty)]
@@ -99,9 +100,12 @@ def test_novelty_is_that_of_a_slow_search(seed: int, n: int, n_groups: int, n_em
         usual[name] = np.median(of_class or finite or [1.0])
     held_out = np.array([scores(points[i], elsewhere[i]) for i in range(n)])
     share = 0.025 if n_empty else 0.05
+    # Of a class of one group, nothing is left to compare with, unless that is so of all.
+    used = [i for i in range(n) if np.isfinite(own[i]) or not finite]
+    both = [i for i in used if i in not_blank]
     limits = [
-        weighted_limit(held_out[:, 0], groups, share),
-        weighted_limit(held_out[not_blank, 1], groups[not_blank], share),
+        weighted_limit(held_out[used, 0], groups[used], share),
+        weighted_limit(held_out[both, 1], groups[both], share),
     ]
     new = rng.normal(size=(5, 4)).astype(np.float32)
     expected = []
@@ -241,3 +245,17 @@ def test_a_damaged_record_is_refused(
     header["fitted"]["training_"]["state"]["limits"] = [1.0]
     with pytest.raises(ValueError, match="limits"):
         MicrographClassifier.from_state(header, arrays)
+
+
+def test_a_class_of_one_group_does_not_raise_the_limit() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(30, 4)).astype(np.float32)
+    points[:10] += 8
+    labels, groups = np.repeat(["a", "b"], [10, 20]), np.arange(30)
+    empty = np.empty((0, 4), dtype=np.float32)
+    several = record(points, labels, groups, empty)
+    groups[:10] = 0  # all of class a: without them, they are far from everything
+    one = record(points, labels, groups, empty)
+    assert one.limits[0] < 2 * several.limits[0]
+    far = np.full((1, 4), -8, dtype=np.float32)
+    assert one.nearest(far)[1] > 1
