@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.changes import changes_table as accuracy_changes
+from benchmarks.accuracy.changes import changes_section as accuracy_changes
 from benchmarks.accuracy.curve import curve_section
 from benchmarks.accuracy.rare import rare_section
 from benchmarks.accuracy.tables import LAYOUT, accuracy_section, variants_table
@@ -105,9 +105,7 @@ def pages() -> dict[Path, dict[str, str]]:
         },
         BENCHMARKS / "accuracy" / "README.md": {
             "accuracy": accuracy_tables(accuracy),
-            "changes": "\n\n".join(
-                of_one(f"accuracy/changes_{name}.json", accuracy_changes) for name in ACCURACY_OF
-            ),
+            "changes": of_all("accuracy/changes_*.json", accuracy_changes),
             "curve": of_one("accuracy/curve.json", curve_section),
             "rare": of_one("accuracy/rare.json", rare_section),
             "trees": of_one("accuracy/trees.json", trees_table),

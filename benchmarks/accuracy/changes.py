@@ -95,6 +95,11 @@ def changes_table(facts: Mapping[str, Any]) -> str:
     return f"**{facts['backbone']}**\n\n{table(head, lines)}\n\n{falls}"
 
 
+def changes_section(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return the tables of the networks that have been measured again."""
+    return "\n\n".join(map(changes_table, results))
+
+
 def read(path: Path) -> dict[str, Any]:
     """Return a stored result with its predictions."""
     facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -121,8 +121,9 @@ def measure(data: DataSet, taps: Taps, arguments: argparse.Namespace) -> list[di
         encoder = default_encoder(backbone=arguments.backbone, weights=arguments.weights)
         return MicrographClassifier(encoder, calibration_size=0)
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for size in SIZES:
+        of_size = []
         for seed in range(N_DRAWS):
             settings = {"data": data.digest, "size": size, "draw": seed, "seed": SEED}
             settings |= {"weights": taps.network.digest} | origin(arguments.threads, *CODE)
@@ -130,11 +131,11 @@ def measure(data: DataSet, taps: Taps, arguments: argparse.Namespace) -> list[di
             run = functools.partial(accuracies, data, pooled, size, seed, model)
             found = load_or_run(path, settings, run)
             if DEFAULT not in found:
-                break
-            rows.append({"size": size, "draw": seed} | {name: found[name] for name in METHODS})
-        else:
-            means = [np.mean([r[name] for r in rows if r["size"] == size]) for name in METHODS]
-            print(data.name, size, np.round(means, 3), flush=True)
+                return rows  # the set is too small for this size and larger ones
+            of_size.append({"size": size, "draw": seed} | {n: found[n] for n in METHODS})
+        rows += of_size
+        means = [np.mean([row[name] for row in of_size]) for name in METHODS]
+        print(data.name, size, np.round(means, 3), flush=True)
     return rows
 
 
