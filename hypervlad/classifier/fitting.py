@@ -28,9 +28,9 @@ from hypervlad.classifier.novelty import (
     digests_of,
     empty_vectors,
     project_vectors,
-    relative_names,
 )
 from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.images.reading import relative_names
 from hypervlad.splits import check_column, first_appearance_codes
 from hypervlad.wording import counted, name_some
 

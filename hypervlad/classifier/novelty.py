@@ -20,11 +20,9 @@ would be compared with other classes, and a limit that they do not exceed would 
 from __future__ import annotations
 
 import functools
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -401,20 +399,6 @@ def _noise(rng: np.random.RandomState, exponent: float) -> NDArray[np.float64]:
     spectrum = np.fft.rfft2(rng.normal(size=(_EMPTY_SIZE, _EMPTY_SIZE))) / frequency**exponent
     noise = np.fft.irfft2(spectrum, s=(_EMPTY_SIZE, _EMPTY_SIZE))
     return np.asarray(noise / noise.std())
-
-
-def relative_names(images: Sequence[Any]) -> list[str]:
-    """Name files by their paths relative to the common folder of all; arrays have the name ""."""
-    paths = [
-        Path(os.path.abspath(image)) if isinstance(image, str | os.PathLike) else None
-        for image in images
-    ]
-    parents = [path.parent for path in paths if path is not None]
-    try:
-        root = Path(os.path.commonpath(parents)) if parents else Path()
-    except ValueError:  # two drives of Windows
-        return ["" if path is None else path.name for path in paths]
-    return ["" if path is None else path.relative_to(root).as_posix() for path in paths]
 
 
 def _usual(

@@ -11,9 +11,7 @@ import typer
 
 from hypervlad.cli.files import (
     check_apart,
-    load_labelled,
     prepare_file,
-    relative_names,
     say_ignored,
 )
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
@@ -112,6 +110,8 @@ def train(
       hypervlad train images/ -o model.hvlad --prior uniform
       hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
     """
+    from hypervlad.datasets import load_images
+    from hypervlad.images.reading import relative_names
     from hypervlad.reports.summary import held_out_lines, training_details
 
     prepare_file(output)
@@ -125,7 +125,7 @@ def train(
     reading = reading_options(
         image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
     )
-    data = load_labelled(folder, groups)
+    data = load_images(folder, groups)
     learner = {
         "class_weight": rule_or_numbers("--class-weight", class_weight),
         "prior": rule_or_numbers("--prior", prior),
@@ -167,7 +167,7 @@ def train(
             report,
             model,
             data.images,
-            names=relative_names(data.root, data.images),
+            names=relative_names(data.images, data.root),
             title=f"How well {output.name} classifies held-out training images",
             progress=not quiet,
         )
@@ -275,13 +275,15 @@ def evaluate(
       hypervlad evaluate model.hvlad test.csv -o report/
       hypervlad evaluate model.hvlad test_images/ -o report/ --groups groups.csv
     """
+    from hypervlad.datasets import load_images
+    from hypervlad.images.reading import relative_names
     from hypervlad.reports import report_on_model
     from hypervlad.reports.evaluation import check_report_folder
 
     check_apart(output, folder)
     check_report_folder(output)
     check_cache(cache, cache_size)
-    data = load_labelled(folder, groups)
+    data = load_images(folder, groups)
     say_ignored(quiet, [folder], groups, model)
     classifier = load_classifier(
         model, weights, device=device, on_error=on_error.value, quiet=quiet, cache=cache
@@ -298,7 +300,7 @@ def evaluate(
         data.images,
         data.target,
         groups=data.groups,
-        names=relative_names(data.root, data.images),
+        names=relative_names(data.images, data.root),
         title=f"{model.name} on the images of {folder.resolve().name}",
         how_measured=f"The model {model.name} classified all images of {folder.resolve().name}; "
         f"its {'labels' if folder.is_file() else 'sub-folders'} are the true classes. The figures "
@@ -356,7 +358,9 @@ def check(
     )
     if other is not None:
         if groups is not None or write_groups is not None:
-            raise ValueError("--groups and --write-groups are for one folder; give only one.")
+            raise ValueError(
+                "--groups and --write-groups are for one folder or table; give only one."
+            )
         say_ignored(quiet, [folder, other])
         compared = compare_image_folders(folder, other, options=options, verbose=not quiet)
         echo(str(compared))

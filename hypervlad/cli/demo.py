@@ -13,9 +13,7 @@ import typer
 from hypervlad.cli.classification import print_result
 from hypervlad.cli.files import (
     check_apart,
-    load_labelled,
     prepare_file,
-    relative_names,
     say_ignored,
 )
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
@@ -87,6 +85,8 @@ def demo(
       hypervlad demo images/ -o demo-report
       hypervlad demo images/ --groups groups.csv --seed 1
     """
+    from hypervlad.datasets import load_images
+    from hypervlad.images.reading import relative_names
     from hypervlad.reports import report_on_model
     from hypervlad.reports.evaluation import check_report_folder
     from hypervlad.splits import holdout_split
@@ -102,7 +102,7 @@ def demo(
     subject = "synthetic TEM images" if folder is None else folder.resolve().name
     if folder is None:
         folder = _synthetic_folder(output, n_images, seed, quiet)
-    data = load_labelled(folder, groups)
+    data = load_images(folder, groups)
     say_ignored(quiet, [folder], groups)
     train_rows, test_rows = holdout_split(
         data.target, data.groups, test_size=_TEST_SIZE, random_state=seed
@@ -140,7 +140,7 @@ def demo(
         held_out,
         labels,
         groups=groups_of,
-        names=relative_names(data.root, held_out),
+        names=relative_names(held_out, data.root),
         title=f"How well the model classifies {subject}",
         how_measured=_how_held_out(len(train_rows), len(test_rows), data.groups),
         details={"seed": seed},

@@ -94,20 +94,6 @@ def _matches_inside(pattern: str, folder: Path) -> bool:
 # --- images, their names, groups and masks ----------------------------------------------------
 
 
-def relative_names(root: str | Path, images: Iterable[str | Path]) -> list[str]:
-    """Return the paths of images relative to a folder, with forward slashes."""
-    from hypervlad.datasets.groups import parts_below
-
-    return ["/".join(parts_below(Path(image), Path(root))) for image in images]
-
-
-def load_labelled(source: Path, groups: Path | None) -> Any:
-    """Return the labelled images of a folder or of a table, as `load_image_folder` does."""
-    from hypervlad.datasets import load_image_folder, load_image_table
-
-    return (load_image_table if source.is_file() else load_image_folder)(source, groups)
-
-
 def say_ignored(quiet: bool, paths: Iterable[str | Path | None], *used: str | Path | None) -> None:
     """Report how many files of folders are no images, by kind, and so are ignored.
 
@@ -134,11 +120,9 @@ def _most_first(count: tuple[str, int]) -> tuple[int, str]:
 
 def names_of(files: Sequence[Path], paths: Sequence[str]) -> list[str]:
     """Name images by their paths below the folder given, or below their common folder."""
-    root: Any = _root_of(paths)
-    if root is None:
-        files = [file.absolute() for file in files]
-        root = os.path.commonpath([file.parent for file in files])
-    return relative_names(root, files)
+    from hypervlad.images.reading import relative_names
+
+    return relative_names(files, _root_of(paths))
 
 
 def groups_of(files: list[Path], table: Path, paths: list[str]) -> Any:

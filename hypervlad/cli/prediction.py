@@ -16,7 +16,6 @@ from hypervlad.cli.files import (
     names_of,
     prepare_file,
     prepare_page,
-    relative_names,
     say_ignored,
 )
 from hypervlad.cli.messages import echo, plain_errors, say
@@ -35,7 +34,7 @@ from hypervlad.cli.options import (
     Weights,
 )
 from hypervlad.files import replace_when_complete
-from hypervlad.wording import counted, verb
+from hypervlad.wording import counted, percent, verb
 
 if TYPE_CHECKING:
     from hypervlad.classifier import Classification, MicrographClassifier
@@ -245,6 +244,7 @@ def _watch(
     """Classify the images of folders until Ctrl-C."""
     from hypervlad.files import exclusive_lock
     from hypervlad.images import SkippedImage
+    from hypervlad.images.reading import relative_names
     from hypervlad.reports.sorting import ImageSorter
     from hypervlad.reports.watching import GrowingTable, watch_folders
 
@@ -258,9 +258,9 @@ def _watch(
 
     def classified(files: list[Path], found: Classification) -> None:
         for position, proba in zip(found.images.positions, found.proba, strict=True):
-            say(quiet, f"{files[position]}: {classes[proba.argmax()]}, {proba.max():.0%}")
+            say(quiet, f"{files[position]}: {classes[proba.argmax()]}, {percent(proba.max())}")
         if sorter is not None:
-            sorter.add(files, relative_names(root, files), found)
+            sorter.add(files, relative_names(files, root), found)
 
     def unreadable(image: SkippedImage) -> None:
         echo(f"warning: {image.name}: {image.reason.removeprefix(f'{image.name}: ')}", err=True)

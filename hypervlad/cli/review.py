@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypervlad.cli.files import load_labelled, prepare_file, say_ignored
+from hypervlad.cli.files import prepare_file, say_ignored
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import check_cache, load_classifier, reduce_cache
 from hypervlad.cli.options import (
@@ -266,6 +266,7 @@ def retrain(
     """
     from tqdm import tqdm
 
+    from hypervlad.datasets import load_images
     from hypervlad.review import Queue
     from hypervlad.review.retraining import compare, gather, refit, remaining, requeue
 
@@ -283,7 +284,7 @@ def retrain(
         )
         old.check_calibrated(max_error=float(opened.fact("max_error", "0.05") or 0.05))
         old.encoder = old.encoder_  # options of the command line also apply to the next fit
-        data = load_labelled(training, None)
+        data = load_images(training, None)
         say_ignored(quiet, [training], groups)
         material = gather(opened, data, groups=groups, model=old, with_model_labels=model_labels)
         say(

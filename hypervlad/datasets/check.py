@@ -20,9 +20,9 @@ from hypervlad.datasets.copies import (
     group_copies,
     make_thumbnail,
 )
-from hypervlad.datasets.folder import FolderLayout, check_classes, groups_of
+from hypervlad.datasets.folder import FolderLayout, check_classes
 from hypervlad.datasets.groups import ImageFolderError
-from hypervlad.datasets.label_table import scan_images
+from hypervlad.datasets.loading import scan_images
 from hypervlad.datasets.report import (
     BadFile,
     CopySet,
@@ -75,10 +75,9 @@ def check_image_folder(
     Parameters
     ----------
     dir : path
-        Folder with one sub-folder per class, as for `load_image_folder`, or a table of labels, as
-        for `load_image_table`.
+        Folder with one sub-folder per class, or a table of labels, as for `load_images`.
     groups : path, optional
-        CSV file of groups, as for these two.
+        CSV file of groups, as for `load_images`.
     near_copies : bool, default=True
         Whether to look for near copies (see `hypervlad.datasets.copies`), the slowest part.
     min_similarity : float, default=0.8
@@ -230,7 +229,7 @@ def _read_groups(
 ) -> tuple[dict[str, str] | None, str | None]:
     """Return the group of each file, or what is wrong with the groups."""
     try:
-        values = groups_of(layout, groups)
+        values = layout.load_groups(groups)
     except ImageFolderError as error:
         return None, str(error)
     if values is None:

@@ -1,4 +1,4 @@
-"""Folders of labelled images: one sub-folder per class."""
+"""Folders of labelled images: one sub-folder per class; what a folder or a table lists."""
 
 from __future__ import annotations
 
@@ -9,77 +9,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import Bunch
 
 from hypervlad.datasets.groups import (
     ImageFolderError,
     ImageFolderWarning,
     load_groups,
-    parts_below,
 )
 from hypervlad.images import ImageReadError, find_images
+from hypervlad.images.files import parts_below
 from hypervlad.wording import counted, name_some, verb
-
-
-def load_image_folder(
-    dir: str | os.PathLike[str], groups: str | os.PathLike[str] | None = None
-) -> Bunch:
-    """List the labelled images of a folder: each sub-folder is a class.
-
-    No image is opened: the result holds paths, which the estimators read when they need them.
-    Folders inside a class folder belong to that class. Masks (``*_mask.*``), hidden files and
-    files without the suffix of an image are ignored.
-
-    Parameters
-    ----------
-    dir : path
-        Folder with at least two sub-folders that hold images.
-    groups : path, optional
-        CSV file with the columns ``path`` and ``group``: images of one group (crops of one
-        micrograph, frames of one sample) must never be split between training and test. A path may
-        be the end of an image's path, such as ``class/name.tif``; each image needs one line.
-
-    Returns
-    -------
-    Bunch
-        ``images`` : list of n str, sorted, the same order on every system.
-        ``target`` : array of shape (n,), str, the class of each image.
-        ``groups`` : array of shape (n,), str, or None.
-        ``target_names`` : list of the classes, sorted.
-        ``root`` : str, the folder.
-
-    Raises
-    ------
-    ImageFolderError
-        A ValueError: the folder is missing or empty, has images of fewer than two classes, or the
-        file of groups does not match the images one to one.
-
-    See Also
-    --------
-    load_image_table : labels from a table.
-
-    Warns
-    -----
-    ImageFolderWarning
-        If a class folder holds no images, or images lie beside the class folders.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> from hypervlad.datasets import load_image_folder
-    >>> with tempfile.TemporaryDirectory() as root:
-    ...     for name in ("fiber/1.png", "matrix/1.png", "matrix/1_mask.png"):
-    ...         file = pathlib.Path(root, name)
-    ...         file.parent.mkdir(exist_ok=True)
-    ...         file.touch()
-    ...     data = load_image_folder(root)
-    >>> data.target.tolist(), data.groups
-    (['fiber', 'matrix'], None)
-    """
-    layout = scan_folder(dir)
-    check_classes(layout)
-    _warn_left_out(layout)
-    return labelled_images(layout, groups)
 
 
 @dataclass
@@ -116,36 +54,22 @@ class FolderLayout:
         """Return a file's path under ``root``, with forward slashes."""
         return "/".join(parts_below(file, self.root))
 
+    def load_groups(self, groups: str | os.PathLike[str] | None) -> NDArray[np.str_] | None:
+        """Return the group of each image, from a file of groups or from the table of labels.
 
-def labelled_images(layout: FolderLayout, groups: str | os.PathLike[str] | None) -> Bunch:
-    """Return the images of a folder or a table with their labels and groups."""
-    return Bunch(
-        images=[str(file) for file in layout.files],
-        target=np.array(layout.labels),
-        groups=groups_of(layout, groups),
-        target_names=sorted(set(layout.labels)),
-        root=str(layout.root),
-    )
-
-
-def groups_of(
-    layout: FolderLayout, groups: str | os.PathLike[str] | None
-) -> NDArray[np.str_] | None:
-    """Return the group of each image, from a file of groups or from the table of labels.
-
-    Raises
-    ------
-    ImageFolderError
-        If both give groups, or the file does not match the images.
-    """
-    if layout.groups is None:
-        return None if groups is None else load_groups(layout.files, layout.root, groups)
-    if groups is not None:
-        raise ImageFolderError(
-            f"{layout.table}: has a column of groups, and so has {os.fspath(groups)}; give only "
-            "one of them."
-        )
-    return np.array(layout.groups)
+        Raises
+        ------
+        ImageFolderError
+            If both give groups, or the file does not match the images.
+        """
+        if self.groups is None:
+            return None if groups is None else load_groups(self.files, self.root, groups)
+        if groups is not None:
+            raise ImageFolderError(
+                f"{self.table}: has a column of groups, and so has {os.fspath(groups)}; give only "
+                "one of them."
+            )
+        return np.array(self.groups)
 
 
 def scan_folder(directory: str | os.PathLike[str]) -> FolderLayout:
@@ -207,22 +131,18 @@ def check_classes(layout: FolderLayout) -> None:
 def _existing_folder(directory: str | os.PathLike[str]) -> Path:
     if not isinstance(directory, (str, os.PathLike)):
         raise ImageFolderError(
-            f"expected the path of a folder of images, got {type(directory).__name__}."
+            f"expected the path of a folder or a table of images, got {type(directory).__name__}."
         )
     if isinstance(directory, str) and not directory.strip():
         raise ImageFolderError("'': an empty path; give the folder that holds the class folders.")
     root = Path(directory).expanduser()
     if not root.exists():
-        raise ImageFolderError(f"{root}: no such folder (looked in {Path.cwd()}).")
-    if not root.is_dir():
-        raise ImageFolderError(
-            f"{root}: a file; expected a folder with one sub-folder of images per class "
-            "(load_image_table reads a table of labels)."
-        )
+        raise ImageFolderError(f"{root}: no such folder or table (looked in {Path.cwd()}).")
     return root
 
 
-def _warn_left_out(layout: FolderLayout) -> None:
+def warn_left_out(layout: FolderLayout) -> None:
+    """Warn of class folders without images, and of images beside the class folders."""
     if layout.empty_classes:
         warnings.warn(
             f"{layout.root}: no images in "

@@ -9,11 +9,12 @@ import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.images.files import parts_below, path_parts
 from hypervlad.tables import original_cell
 from hypervlad.wording import counted, name_some, verb
 
@@ -183,10 +184,10 @@ def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
     # "-sig": spreadsheets begin a UTF-8 file with a byte order mark.
     text = content.decode("utf-8-sig", "surrogateescape")
     first = next((line for line in text.splitlines() if line.strip()), "")
-    if not first.isascii():
-        check_text(path, 1, text)
     if "\0" in text:
         raise ImageFolderError(f"{path}: not a text file; expected a CSV with {columns}.")
+    if not first.isascii():
+        check_text(path, 1, text)
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
@@ -243,20 +244,6 @@ def _group_columns(first: Sequence[str], csv_path: Path) -> tuple[int, int, bool
         )
     # Another word in the header's second column: no image is called "path".
     return 0, 1, found.get("path") == 0 or found.get("group") == 1
-
-
-def parts_below(file: Path, root: Path) -> tuple[str, ...]:
-    """Return the parts of a file's path relative to a folder, which need not contain it."""
-    try:
-        return Path(os.path.relpath(file, root)).parts
-    except ValueError:  # on another drive, on Windows
-        return path_parts(file.absolute().as_posix())
-
-
-def path_parts(path: str) -> tuple[str, ...]:
-    """Return the parts of a path in a table, whichever slashes it is written with."""
-    clean = PurePosixPath(path.replace("\\", "/"))
-    return tuple(part for part in clean.parts if part not in ("/", "."))
 
 
 def _ends_with(parts: tuple[str, ...], end: tuple[str, ...]) -> bool:

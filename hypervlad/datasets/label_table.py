@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sklearn.utils import Bunch
-
-from hypervlad.datasets.folder import FolderLayout, check_classes, labelled_images, scan_folder
+from hypervlad.datasets.folder import FolderLayout
 from hypervlad.datasets.groups import (
     ImageFolderError,
     ImageFolderWarning,
@@ -22,76 +20,6 @@ from hypervlad.datasets.groups import (
 from hypervlad.wording import counted, name_some, verb
 
 _EXPECTED = "Expected path and label, and optionally group, in the first line"
-
-
-def load_image_table(
-    table: str | os.PathLike[str], groups: str | os.PathLike[str] | None = None
-) -> Bunch:
-    """List the labelled images of a table, wherever they are stored.
-
-    No image is opened, as in `load_image_folder`, which reads labels from the names of folders.
-
-    Parameters
-    ----------
-    table : path
-        CSV file with the columns ``path`` and ``label``, and optionally ``group``, in any order
-        among others; separated by a comma, a semicolon or a tab. Paths are relative to the folder
-        of the table. Images of one group (crops of one micrograph, frames of one sample) must never
-        be split between training and test. Of the table that ``hypervlad review export`` writes,
-        with all its columns, ``file`` is used, which has complete paths.
-    groups : path, optional
-        CSV file with the columns ``path`` and ``group``, if the table has no groups, as for
-        `load_image_folder`.
-
-    Returns
-    -------
-    Bunch
-        ``images`` : list of n str, sorted by their paths relative to ``root``.
-        ``target`` : array of shape (n,), str, the label of each image.
-        ``groups`` : array of shape (n,), str, or None.
-        ``target_names`` : list of the labels, sorted.
-        ``root`` : str, the folder of the table.
-
-    Raises
-    ------
-    ImageFolderError
-        A ValueError: the table is missing or empty, lacks a column, has a line without a path, a
-        label or a group, names an image that does not exist, or gives one image two labels or
-        groups; there are fewer than two labels; or groups do not match the images.
-
-    Warns
-    -----
-    ImageFolderWarning
-        If an image is listed twice, with the same label, or the column of groups has another name,
-        such as ``sample``.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> from hypervlad.datasets import load_image_table
-    >>> with tempfile.TemporaryDirectory() as root:
-    ...     for name in ("1.png", "2.png"):
-    ...         pathlib.Path(root, name).touch()
-    ...     table = pathlib.Path(root, "labels.csv")
-    ...     _ = table.write_text("path,label,group\\n2.png,matrix,b\\n1.png,fiber,a\\n")
-    ...     data = load_image_table(table)
-    >>> data.target.tolist(), data.groups.tolist()
-    (['fiber', 'matrix'], ['a', 'b'])
-    """
-    layout = scan_table(table)
-    check_classes(layout)
-    return labelled_images(layout, groups)
-
-
-def scan_images(source: str | os.PathLike[str]) -> FolderLayout:
-    """List the labelled images of a folder, or of a table if ``source`` is a file.
-
-    Raises
-    ------
-    ImageFolderError
-    """
-    is_path = isinstance(source, str | os.PathLike)
-    return scan_table(source) if is_path and os.path.isfile(source) else scan_folder(source)
 
 
 @dataclass(frozen=True)
@@ -111,7 +39,7 @@ def scan_table(table: str | os.PathLike[str]) -> FolderLayout:
     Raises
     ------
     ImageFolderError
-        As `load_image_table`, except for the number of labels.
+        As `load_images`, except for the number of labels.
     """
     path = Path(table).expanduser()
     rows = _distinct(path, _read_rows(path))

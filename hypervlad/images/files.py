@@ -9,7 +9,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -203,6 +203,20 @@ def _is_image_name(file: Path) -> bool:
     if file.name.startswith(".") or file.stem.lower().endswith("_mask"):
         return False
     return file.suffix.lower() in IMAGE_SUFFIXES
+
+
+def parts_below(file: Path, root: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return the parts of a file's path relative to a folder, which need not contain it."""
+    try:
+        return Path(os.path.relpath(file, root)).parts
+    except ValueError:  # on another drive, on Windows
+        return path_parts(file.absolute().as_posix())
+
+
+def path_parts(path: str) -> tuple[str, ...]:
+    """Return the parts of a path in a table, whichever slashes it is written with."""
+    clean = PurePosixPath(path.replace("\\", "/"))
+    return tuple(part for part in clean.parts if part not in ("/", "."))
 
 
 def encode_jpeg(pixels: NDArray[np.floating[Any]], side: int, quality: int) -> bytes:

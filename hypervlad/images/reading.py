@@ -29,6 +29,7 @@ from hypervlad.images.errors import (
     SkippedImagesWarning,
     list_reasons,
 )
+from hypervlad.images.files import parts_below
 from hypervlad.images.formats import (
     N_HEAD,
     RASTER_KINDS,
@@ -268,6 +269,37 @@ def image_name(source: Any, index: int | None = None) -> str:
         text = os.fspath(source)
         return text if isinstance(text, str) and text.strip() else repr(text)
     return "image" if index is None else f"image {index} of the list (counted from 0)"
+
+
+def relative_names(images: Sequence[Any], root: str | os.PathLike[str] | None = None) -> list[str]:
+    """Name files by their paths relative to a folder, with forward slashes.
+
+    Parameters
+    ----------
+    images : sequence of paths and arrays
+        Arrays have the name "".
+    root : path, optional
+        By default the common folder of all files. It need not contain them.
+
+    Examples
+    --------
+    >>> relative_names(["/data/a/1.png", "/data/b/2.png"])
+    ['a/1.png', 'b/2.png']
+    >>> relative_names(["/data/a/1.png"], "/data/b")
+    ['../a/1.png']
+    """
+    files = [
+        Path(os.path.abspath(image)) if isinstance(image, str | os.PathLike) else None
+        for image in images
+    ]
+    if root is not None:
+        return ["" if file is None else "/".join(parts_below(file, root)) for file in files]
+    parents = [str(file.parent) for file in files if file is not None]
+    try:
+        common = os.path.commonpath(parents or ["."])
+    except ValueError:  # two drives of Windows
+        return ["" if file is None else file.name for file in files]
+    return ["" if file is None else file.relative_to(common).as_posix() for file in files]
 
 
 def read_in_order(

@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from hypervlad.classifier import LabelIssue, SureAnswers
-from hypervlad.classifier.novelty import relative_names
 from hypervlad.displays.figures import Display, save_png
 from hypervlad.displays.image_grid import ReadingOptions, image_names
 from hypervlad.files import move_into_place
+from hypervlad.images.reading import relative_names
 from hypervlad.metrics import Evaluation
 from hypervlad.reports.evaluation_figures import FIGURES, EvaluationFigures
 from hypervlad.reports.facts import model_facts, versions_text

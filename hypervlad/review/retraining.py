@@ -24,8 +24,9 @@ from sklearn.base import clone
 from sklearn.utils import Bunch
 
 from hypervlad.classifier import MicrographClassifier, TrainingImages
-from hypervlad.classifier.novelty import relative_names
-from hypervlad.datasets.groups import GroupRow, match_groups, path_parts, read_group_rows
+from hypervlad.datasets.groups import GroupRow, match_groups, read_group_rows
+from hypervlad.images.files import path_parts
+from hypervlad.images.reading import relative_names
 from hypervlad.review.creation import entries_of, judge_images, model_facts
 from hypervlad.review.database import update_queue
 from hypervlad.review.records import LabelledImage, QueueError, TrainingImage
@@ -100,7 +101,7 @@ def gather(
     ----------
     queue : Queue
     data : Bunch
-        Training images, as from `load_image_folder`.
+        Training images, as from `load_images`.
     groups : path, optional
         Table with the columns path and group: one line for each training image, and for images of
         the queue that share a group; each other image is its own group.

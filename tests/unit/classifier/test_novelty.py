@@ -20,7 +20,6 @@ from hypervlad.classifier.novelty import (
     empty_images,
     empty_vectors,
     project_vectors,
-    relative_names,
 )
 from hypervlad.conformal import weighted_limit
 from hypervlad.images import read_micrograph
@@ -165,13 +164,6 @@ def test_images_without_content_are_plain_pixels(texture_images: Any) -> None:
         encoder.fitted_params_, pixel_size=None, read_options=type(encoder.loader().read_options)()
     )
     np.testing.assert_allclose(found, plain.transform(images), atol=1e-5)
-
-
-def test_names_are_those_below_the_common_folder(tmp_path: Path) -> None:
-    paths = [tmp_path / "a" / "x.png", str(tmp_path / "b" / "c" / "y.png")]
-    assert relative_names(paths) == ["a/x.png", "b/c/y.png"]
-    assert relative_names([paths[0], np.zeros((2, 2))]) == ["x.png", ""]
-    assert relative_names([np.zeros((2, 2))]) == [""]
 
 
 # --- of the classifier --------------------------------------------------------------------------

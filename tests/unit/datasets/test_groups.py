@@ -12,10 +12,9 @@ from hypervlad.datasets.groups import (
     GroupRow,
     load_groups,
     match_groups,
-    parts_below,
-    path_parts,
     read_group_rows,
 )
+from hypervlad.images.files import parts_below, path_parts
 from hypervlad.tables import write_table
 
 

@@ -25,6 +25,7 @@ from hypervlad.images import (
 )
 from hypervlad.images.errors import list_reasons
 from hypervlad.images.files import encode_jpeg
+from hypervlad.images.reading import relative_names
 
 GREY = np.random.default_rng(0).integers(0, 256, (10, 12), dtype=np.uint8)
 
@@ -250,3 +251,10 @@ def test_folders_that_cannot_be_read_are_named_in_a_warning(folder, monkeypatch)
     with pytest.warns(UserWarning, match=message) as caught:
         assert names(find_images(folder), folder) == ["a.TIF", "b.png", "image [1].png"]
     assert len(caught) == 1
+
+
+def test_names_are_those_below_the_common_folder(tmp_path: Path) -> None:
+    paths = [tmp_path / "a" / "x.png", str(tmp_path / "b" / "c" / "y.png")]
+    assert relative_names(paths) == ["a/x.png", "b/c/y.png"]
+    assert relative_names([paths[0], np.zeros((2, 2))]) == ["x.png", ""]
+    assert relative_names([np.zeros((2, 2))]) == [""]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
 import stat
@@ -11,8 +10,8 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.review_queues import CLASSES, Clock, entry
@@ -21,6 +20,7 @@ from hypervlad.cli.messages import sentence_of
 from hypervlad.files import LinkError
 from hypervlad.images import ReadOptions
 from hypervlad.review import Queue, QueueError, export_labels
+from hypervlad.review.creation import model_facts
 from hypervlad.review.database import FILE, connect, make_queue, update_queue
 from hypervlad.review.records import TrainingImage, UnknownError
 from hypervlad.review.store import checked_name
@@ -302,7 +302,8 @@ def test_a_queue_keeps_how_its_model_reads_images(make: Callable[..., Path]) -> 
     with contextlib.closing(Queue(folder)) as queue:
         assert queue.read_options() == ReadOptions()
         options = ReadOptions(page=1, scaling=(0, 4095), banner="remove")
-        queue.set_facts(reading=json.dumps(asdict(options)))
+        fitted = SimpleNamespace(fitted_params_=SimpleNamespace(read_options=options))
+        queue.set_facts(**model_facts(SimpleNamespace(encoder_=fitted), None))
         assert queue.read_options() == options
         for damaged in ('{"page"', '{"page": -1}', '{"other": 1}', "[]"):
             queue.set_facts(reading=damaged)
