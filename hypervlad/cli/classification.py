@@ -110,7 +110,7 @@ def train(
       hypervlad train images/ -o model.hvlad --prior uniform
       hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
     """
-    from hypervlad.datasets import load_images
+    from hypervlad.datasets import load_image_folder
     from hypervlad.images.reading import relative_names
     from hypervlad.reports.summary import held_out_lines, training_details
 
@@ -125,7 +125,7 @@ def train(
     reading = reading_options(
         image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
     )
-    data = load_images(folder, groups)
+    data = load_image_folder(folder, groups)
     learner = {
         "class_weight": rule_or_numbers("--class-weight", class_weight),
         "prior": rule_or_numbers("--prior", prior),
@@ -275,7 +275,7 @@ def evaluate(
       hypervlad evaluate model.hvlad test.csv -o report/
       hypervlad evaluate model.hvlad test_images/ -o report/ --groups groups.csv
     """
-    from hypervlad.datasets import load_images
+    from hypervlad.datasets import load_image_folder
     from hypervlad.images.reading import relative_names
     from hypervlad.reports import report_on_model
     from hypervlad.reports.evaluation import check_report_folder
@@ -283,7 +283,7 @@ def evaluate(
     check_apart(output, folder)
     check_report_folder(output)
     check_cache(cache, cache_size)
-    data = load_images(folder, groups)
+    data = load_image_folder(folder, groups)
     say_ignored(quiet, [folder], groups, model)
     classifier = load_classifier(
         model, weights, device=device, on_error=on_error.value, quiet=quiet, cache=cache

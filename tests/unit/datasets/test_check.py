@@ -14,7 +14,7 @@ from hypervlad.datasets import (
     ImageFolderError,
     check_image_folder,
     compare_image_folders,
-    load_images,
+    load_image_folder,
     make_lattice_images,
     make_tem_images,
 )
@@ -265,7 +265,7 @@ def test_suggested_groups_separate_no_copies(clean, tem):
         assert next(csv.reader(file)) == ["path", "group"]
     better = check_image_folder(clean, target)
     assert not any(s.crosses_groups for s in better.exact_copies + better.near_copies)
-    data = load_images(clean, target)
+    data = load_image_folder(clean, target)
     name = {Path(i).relative_to(clean).as_posix(): g for i, g in zip(data.images, data.groups)}  # noqa: B905
     assert name["a/04.png"] == name["a/06.png"] == "g"
     assert name["a/00.png"] == name["b/shifted.png"]
