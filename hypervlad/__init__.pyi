@@ -4,7 +4,7 @@ from .alignment import AlignmentClassifier
 from .backbones import register_backbone
 from .boosting import BoostedSoftmaxClassifier
 from .classifier import MicrographClassifier, default_encoder
-from .datasets import check_image_folder, load_images
+from .datasets import check_image_folder, load_image_folder
 from .defects import PatchDefectScorer, default_patch_encoder
 from .encoder import HypercolumnVLAD
 from .extraction import extract_features, load_features, plan_extraction
@@ -35,7 +35,7 @@ __all__ = [
     "fibres",
     "load",
     "load_features",
-    "load_images",
+    "load_image_folder",
     "make_lattice_images",
     "make_nanofibre_images",
     "make_nanowire_images",

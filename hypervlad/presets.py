@@ -312,7 +312,6 @@ def _gradient_boosting(
     if booster == "sklearn":
         return GradientBoostingClassifier(n_estimators=n_estimators, learning_rate=0.1, max_depth=3)
     return BoostedSoftmaxClassifier(
-        prior="training",
         init=None,
         n_estimators=n_estimators,
         learning_rate=0.1,

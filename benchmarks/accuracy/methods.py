@@ -110,7 +110,7 @@ class Default:
         model = MicrographClassifier(calibration_size=0, random_state=seed)
         encoder = default_encoder() if model.encoder is None else model.encoder
         encoder.set_params(backbone=self.backbone, weights=self.weights)
-        return model.set_params(encoder=encoder, boosting=RecordingSoftmax())
+        return model.set_params(encoder=encoder, boosting=RecordingSoftmax(prior="sqrt"))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -226,7 +226,7 @@ class Texture:
     def __call__(self, fold: Fold) -> Result:
         vectors, seconds = fold.data.features("texture", texture)
         # Without a linear part this is xgboost itself, with early stopping.
-        model = BoostedSoftmaxClassifier(init=None, prior="training", random_state=fold.seed)
+        model = BoostedSoftmaxClassifier(init=None, random_state=fold.seed)
         return measure(model, fold, vectors[fold.train], vectors[fold.test], seconds)
 
 

@@ -54,7 +54,7 @@ def compare(
 ) -> dict[str, Any]:
     """Fit once; return losses and hits (2, n) of the test images without trees and with them."""
     X, codes = found["X"], np.searchsorted(data.classes, data.y[test])
-    model = BoostedSoftmaxClassifier(random_state=seed)
+    model = BoostedSoftmaxClassifier(prior="sqrt", random_state=seed)
     model.fit(X[train], data.y[train], groups=data.groups[train], blocks=found["widths"].tolist())
     margins = model.decision_function(X[test]).reshape(len(test), -1)
     both = [margins - model.tree_margins(X[test]), margins]

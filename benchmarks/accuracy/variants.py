@@ -153,7 +153,7 @@ def probabilities(blocks: list[np.ndarray], fold: Fold, variant: Variant) -> np.
         pairs = [_reduced(train, test, variant.reduction) for train, test in pairs]
     widths = [train.shape[1] for train, _ in pairs] if variant.join == "blocks" else None
     train, test = (np.concatenate(side, axis=1) for side in zip(*pairs, strict=True))
-    model = BoostedSoftmaxClassifier(random_state=fold.seed, **dict(variant.softmax))
+    model = BoostedSoftmaxClassifier(prior="sqrt", random_state=fold.seed, **dict(variant.softmax))
     return model.fit(train, fold.y, groups=fold.groups, blocks=widths).predict_proba(test)
 
 
@@ -198,7 +198,9 @@ def _margins(
         model = make_pipeline(_pca(X[rows], variant.reduction), lda)
         model.fit(X[rows], fold.y[rows])
     else:
-        model = BoostedSoftmaxClassifier(random_state=fold.seed, **dict(variant.softmax))
+        model = BoostedSoftmaxClassifier(
+            prior="sqrt", random_state=fold.seed, **dict(variant.softmax)
+        )
         model.fit(X[rows], fold.y[rows], groups=fold.groups[rows])
     return np.log(np.maximum(model.predict_proba(asked), 1e-12))
 

@@ -46,7 +46,7 @@ class DataSet:
         """Read a folder with one sub-folder per class, and its ``groups.csv`` if there is one."""
         folder = folder.resolve()
         table = folder / "groups.csv"
-        data = hypervlad.load_images(folder, table if table.exists() else None)
+        data = hypervlad.load_image_folder(folder, table if table.exists() else None)
         n = len(data.images)
         groups = np.arange(n).astype(str) if data.groups is None else np.asarray(data.groups)
         y = np.asarray(data.target)

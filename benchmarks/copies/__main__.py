@@ -23,7 +23,7 @@ from PIL import Image
 
 from benchmarks.common.results import RESULTS, save_result
 from benchmarks.copies.changes import CHANGES
-from hypervlad import check_image_folder, load_images, read_image
+from hypervlad import check_image_folder, load_image_folder, read_image
 from hypervlad.datasets import make_lattice_images, make_nanofibre_images, make_tem_images
 
 SEED = 4100
@@ -77,7 +77,7 @@ def with_copies(images: list[np.ndarray], origins: list[str], seed: int) -> Fold
 def real_images(data: Path, name: str) -> tuple[list[np.ndarray], list[str]]:
     """Read a set in grey, with the paper, sample or class of each image."""
     table = data / name / "groups.csv"
-    found = load_images(data / name, groups=table if table.exists() else None)
+    found = load_image_folder(data / name, groups=table if table.exists() else None)
     origins = found.target if found.groups is None else found.groups
     images = [np.atleast_3d(read_image(path)).mean(axis=2) for path in found.images]
     return images, [str(origin) for origin in origins]

@@ -52,7 +52,7 @@ class Pool:
 
     def model(self, chosen: np.ndarray) -> BoostedSoftmaxClassifier:
         """Train on the images labelled so far."""
-        learner = BoostedSoftmaxClassifier(random_state=self.seed)
+        learner = BoostedSoftmaxClassifier(prior="sqrt", random_state=self.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about classes of two images
             return learner.fit(

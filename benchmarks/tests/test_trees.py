@@ -37,7 +37,7 @@ def test_without_trees_is_a_model_that_has_none(n_classes: int) -> None:
     assert part["rounds"] > 0
     codes = np.searchsorted(data.classes, data.y[test])
     for n_estimators, losses, right in zip((0, 300), part["losses"], part["right"], strict=True):
-        model = BoostedSoftmaxClassifier(n_estimators=n_estimators, random_state=0)
+        model = BoostedSoftmaxClassifier(n_estimators=n_estimators, prior="sqrt", random_state=0)
         model.fit(found["X"][train], data.y[train], groups=data.groups[train])
         proba = model.predict_proba(found["X"][test])
         np.testing.assert_allclose(losses, -np.log(proba[np.arange(100), codes]), atol=1e-6)

@@ -61,7 +61,7 @@ def encoded(
     own, labels = encoder.transform(list(data.paths[train])), data.y[train]
     groups = np.unique(data.groups[train], return_inverse=True)[1]
     given = {"groups": groups, "blocks": list(encoder.feature_blocks.values())}
-    learner = BoostedSoftmaxClassifier(random_state=SEED).fit(own, labels, **given)
+    learner = BoostedSoftmaxClassifier(prior="sqrt", random_state=SEED).fit(own, labels, **given)
     held_out = cross_predict_calibration(learner, own, labels, groups, given, SEED)
     assert held_out is not None
     margins = np.full((len(own), len(learner.classes_)), np.nan)

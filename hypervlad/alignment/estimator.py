@@ -82,6 +82,8 @@ class AlignmentClassifier(ImageEstimator):
         bent fibres are parallel in small windows only. The model warns if it is used with windows
         1.5 times larger or smaller.
     boosting : BoostedSoftmaxClassifier, optional
+        The learner. Its default ``prior="training"`` fits labelled windows: their shares are those
+        of their images, and the aligned fraction is a share.
     tile_size : int, default=2048
         Side in pixels of the largest square that passes through the network at once, besides its
         border.
@@ -96,7 +98,7 @@ class AlignmentClassifier(ImageEstimator):
         Classifies window vectors; its classes are "aligned" and "not aligned".
     window_ : int
     n_images_, n_windows_ : int
-        Trained on.
+        Numbers of images and windows that the model was trained on.
     aligned_share_ : float
         Share of these windows that are aligned.
 
@@ -224,9 +226,7 @@ class AlignmentClassifier(ImageEstimator):
 
             windows = TrainingWindows.sample(read(), len(images), seed)
         check_both_classes(windows.labels)
-        # The shares of labelled windows are those of their images, which the fraction depends on.
-        own = BoostedSoftmaxClassifier(prior="training")
-        learner = own if self.boosting is None else self.boosting
+        learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
         learner = seeded_clone(learner, seed, verbose=self.verbose).fit(
             windows.X,
             windows.labels,

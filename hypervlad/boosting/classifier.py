@@ -90,9 +90,10 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
        `Cs`. The C with the lowest log loss on the folds' test rows is chosen, after a temperature
        has been fitted to the same margins. If X consists of several feature `blocks`, each has its
        own regression, and the mean of their margins has another temperature.
-    2. The trees start from these cross-fitted margins: each row's margin comes from a model fitted
-       without the row's group. Their features are the same margins, block by block; for narrow
-       X, its columns too. Early stopping observes the log loss of the test rows of the same folds.
+    2. The trees start from these cross-fitted margins: the margin of each row that was held out
+       comes from a model fitted without the row's group. Their features are the same margins,
+       block by block; for narrow X, its columns too. Early stopping observes the log loss of the
+       test rows of the same folds.
     3. If the best round reduces the log loss by less than two standard errors (over groups), no
        tree is kept. Otherwise the trees are trained again on all rows, with the same number of
        rounds.
@@ -147,16 +148,17 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         Weight of each class: equal, inverse to its (weighted) frequency, or by label; classes
         missing in a dict have weight 1. Weights multiply those of the samples, so a class of weight
         2 counts as one with twice as many samples.
-    prior : {"sqrt", "training", "uniform"} or dict, default="sqrt"
+    prior : {"training", "sqrt", "uniform"} or dict, default="training"
         The class shares expected in use. "training": those of the (weighted) training samples;
         "uniform": equal ones; "sqrt": proportional to the square roots of those in training, a
-        compromise between them. A dict has a share for every label; the shares need not add up to
-        1. Probabilities are those for the expected shares, C, temperatures and rounds are chosen by
-        the log loss at these shares.
+        compromise between them, and the choice of :class:`MicrographClassifier`. A dict has a share
+        for every label; the shares need not add up to 1. C, temperatures and rounds are chosen by
+        the log loss at the expected shares, and probabilities hold where these are the shares: on
+        data with the training shares, those of the other rules are over- or underconfident.
     n_jobs : int or None, default=None
         Threads of xgboost, as in scikit-learn: None is one (or the number of a joblib context), -1
         all cores. A few thousand rows gain little from more than one thread, and lose much on a
-        busy machine. The linear part uses one.
+        busy machine. The linear part uses one, but all for matrix products that take seconds.
     random_state : int, RandomState or None, default=None
         Seed of the folds, the hold-out and the trees.
     verbose : bool or int, default=False
@@ -195,16 +197,17 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     weights, and without `groups` equal feature vectors form a group. So weights and repetitions
     give the same model, the order of rows does not matter, and a copy is never held out from its
     original. This classifier is not suited to features with few distinct values, where equal
-    vectors are independent observations. Only ratios of weights matter.
+    vectors are independent observations. Only ratios of weights matter, up to 1e12.
 
-    *Small classes.* A class of one group is used for training but never held out. A warning names
-    classes of one or two groups.
+    *Small classes.* A class of one group is used for training but never held out, so the trees
+    start from margins of models that were fitted to its rows. Trees trained without these rows
+    would learn that the class does not occur. A warning names classes of one or two groups.
 
     *Rare classes.* A regularised regression underrates classes with few samples, and the shares in
     a folder of training images seldom are those in use. With ``prior="sqrt"``, rare classes are
-    found more often at almost no cost to the others. For as many errors in each class as possible
-    to be avoided, whatever its share, use "uniform". The shift of the log shares is that of M.
-    Saerens, P. Latinne and C. Decaestecker (2002), for shares that are assumed, not estimated.
+    found more often at almost no cost to the others. To minimise the average error over classes,
+    use "uniform". The shift of the log shares is that of M. Saerens, P. Latinne and C. Decaestecker
+    (2002), for shares that are assumed, not estimated.
 
     *Units.* VLAD and pooled CNN features have one scale. If columns have different units, put a
     ``StandardScaler`` before this classifier.
@@ -310,7 +313,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         max_linear_directions: int | None = 1024,
         n_splits: int = 5,
         class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
-        prior: Literal["sqrt", "training", "uniform"] | Mapping[Any, float] = "sqrt",
+        prior: Literal["training", "sqrt", "uniform"] | Mapping[Any, float] = "training",
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool | int = False,
@@ -371,7 +374,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         ------
         ValueError
             For a parameter out of range, for X, y, weights, groups or blocks that do not fit
-            together, or if there is only one class.
+            together, for weights or shares that differ by a factor above 1e12, or if there is only
+            one class.
         """
         self.check_parameters()
         if y is not None:
@@ -581,7 +585,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             strengths = ", ".join(f"{C:g}" for C in self.C_)
             weights = ", ".join(f"{weight:.2f}" for weight in self.block_weights_)
             parts.append(f"linear models: C {strengths}, weights {weights}")
-        helped = "" if self.n_estimators_ else " (more would not have helped)"
+        was_tried = self.tree_gain_ is not None
+        helped = " (more would not have helped)" if was_tried and not self.n_estimators_ else ""
         parts.append(f"{counted(self.n_estimators_, 'round')} of trees{helped}")
         if self.tree_gain_ is not None:
             gain, error = self.tree_gain_, self.tree_gain_error_

@@ -20,9 +20,12 @@ from tqdm.auto import tqdm
 
 from hypervlad.boosting.logistic import LogisticModel, fit_logistic
 from hypervlad.splits import first_appearance_codes
+from hypervlad.wording import name_some
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
+
+_MAX_RATIO = 1e12  # of two weights or shares: sums of numbers further apart lose the smaller ones
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def training_rows(
 ) -> tuple[NDArray[Any], TrainingRows]:
     """Return the sorted labels with positive weight, and the distinct rows with codes of these.
 
-    ValueError if only one class has positive weight.
+    ValueError if only one class has positive weight, or weights differ by a factor above 1e12.
     """
     positive = weight > 0
     classes = np.unique(y[positive])
@@ -91,8 +94,28 @@ def training_rows(
         )
     codes = np.zeros(len(y), dtype=np.intp)
     codes[positive] = np.searchsorted(classes, y[positive])
+    weight = scaled_to_one(weight, "sample_weight")
     weight = weight * class_weights(class_weight, classes, codes, weight)[codes]
+    weight = scaled_to_one(weight, "sample_weight times class_weight")
     return classes, distinct_rows(X, codes, weight, groups)
+
+
+def scaled_to_one(values: FloatArray, name: str) -> FloatArray:
+    """Scale values, which are not negative, to at most 1, so that no sum of them overflows.
+
+    ValueError if the positive ones differ by a factor above 1e12.
+    """
+    smallest, largest = values[values > 0].min(), values.max()
+    if smallest < largest / _MAX_RATIO:
+        raise ValueError(
+            f"{name} must not differ by a factor above {_MAX_RATIO:g}; the values are from "
+            f"{smallest:g} to {largest:g}."
+        )
+    return np.ldexp(values, -np.frexp(largest)[1])  # exact, as a power of two
+
+
+def _named(labels: Iterable[Any]) -> str:
+    return name_some([repr(label) for label in labels]) or "none"
 
 
 def warn_of_small_classes(rows: TrainingRows, classes: NDArray[Any]) -> None:
@@ -105,7 +128,7 @@ def warn_of_small_classes(rows: TrainingRows, classes: NDArray[Any]) -> None:
     if small:
         warnings.warn(
             "Classes with only one or two different samples or groups: "
-            f"{', '.join(small)}. They can hardly be held out, so their probabilities are guesses. "
+            f"{name_some(small)}. They can hardly be held out, so their probabilities are guesses. "
             "Add samples from other specimens.",
             UserWarning,
             stacklevel=3,
@@ -118,7 +141,10 @@ def class_weights(
     codes: IntArray,
     weight: FloatArray,
 ) -> FloatArray:
-    """Return the weight of each class; "balanced" makes the classes' summed weights equal."""
+    """Return the weight of each class; "balanced" makes the classes' summed weights equal.
+
+    ValueError if a mapping names other labels, or its weights differ by a factor above 1e12.
+    """
     if class_weight is None:
         return np.ones(len(classes))
     if isinstance(class_weight, str):
@@ -128,9 +154,11 @@ def class_weights(
     unknown = [label for label in class_weight if label not in labels]
     if unknown:
         raise ValueError(
-            f"class_weight names labels that are not in y: {unknown}; the classes are {labels}."
+            f"class_weight names labels that are not in y: {_named(unknown)}; the classes are "
+            f"{_named(labels)}."
         )
-    return np.array([float(class_weight.get(label, 1.0)) for label in labels])
+    weights = np.array([float(class_weight.get(label, 1.0)) for label in labels])
+    return scaled_to_one(weights, "class_weight")
 
 
 def expected_shares(
@@ -138,7 +166,7 @@ def expected_shares(
 ) -> FloatArray:
     """Return the class shares expected in use, given those of the training rows.
 
-    ValueError if a mapping does not name each class.
+    ValueError if a mapping does not name each class, or its shares differ by a factor above 1e12.
     """
     if isinstance(prior, str):
         expected = shares ** {"training": 1.0, "sqrt": 0.5, "uniform": 0.0}[prior]
@@ -148,10 +176,11 @@ def expected_shares(
         missing = [label for label in labels if label not in prior]
         if unknown or missing:
             raise ValueError(
-                f"prior must name every class: missing {missing}, unknown {unknown}; the classes "
-                f"are {labels}."
+                f"prior must name every class: missing {_named(missing)}, unknown "
+                f"{_named(unknown)}; the classes are {_named(labels)}."
             )
         expected = np.array([float(prior[label]) for label in labels])
+        expected = scaled_to_one(expected, "prior")
     return np.asarray(expected / expected.sum())
 
 
@@ -279,8 +308,8 @@ class LinearMargins:
 
     ``X @ coef + intercept`` is the margin of new rows. `cross_fitted`, shape (m, n_margins), is
     the margin of the training rows. Both are already divided by `temperature`. `held_out` marks
-    the rows that were in the test part of a fold; the margins of the others are those of the fit
-    itself.
+    the rows that were in the test part of a fold, whose margins come from a model fitted without
+    their groups; the margins of the others are those of the fit itself.
     """
 
     coef: FloatArray
@@ -461,9 +490,9 @@ class BlockMargins:
     """The linear models of all feature blocks as one model of the whole vector.
 
     ``X @ coef + intercept`` is the margin of new rows. `cross_fitted` is the margin of the training
-    rows, from models fitted without their groups; `by_block` is what each block adds to it, as
-    `block_margins` returns it for new rows. `Cs` and `weights` have one value per block; a weight
-    is the factor of the block's margins, temperatures included.
+    rows, as in `LinearMargins`; `by_block` is what each block adds to it, as `block_margins`
+    returns it for new rows. `Cs` and `weights` have one value per block; a weight is the factor of
+    the block's margins, temperatures included.
     """
 
     coef: FloatArray

@@ -1,16 +1,18 @@
 """Logistic regression with an L2 penalty, for the many small fits of cross-validation.
 
-Objective, steps and stopping rule are those of scikit-learn's ``LogisticRegression``, whose checks
-of its arguments take longer than a fit to a few dozen rows.
+Objective, steps and tolerances are those of scikit-learn's ``LogisticRegression``, whose checks of
+its arguments take longer than a fit to a few dozen rows; the limit is 1000 iterations.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from sklearn.exceptions import ConvergenceWarning
 
 FloatArray = NDArray[np.float64]
 
@@ -47,9 +49,9 @@ def fit_logistic(
     ----------
     X : ndarray of shape (n, q)
     codes : ndarray of int, shape (n,)
-        Of the classes; each occurs.
+        Number of each row's class; each class has rows.
     weight : ndarray of shape (n,)
-        Positive.
+        Weight of each row, positive.
     n_classes : int
     C : float
         Inverse penalty.
@@ -59,6 +61,11 @@ def fit_logistic(
     Returns
     -------
     LogisticModel
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the steps end before the gradient is small.
 
     Examples
     --------
@@ -88,6 +95,13 @@ def fit_logistic(
     if start is not None:
         first[:, :n_features], first[:, n_features] = start.coef, start.intercept
     found = minimize(objective, first.ravel(), jac=True, method="L-BFGS-B", options=_OPTIONS)
+    if not found.success:
+        warnings.warn(
+            f"the logistic regression with C = {C:g} did not converge ({found.message}); smaller "
+            "values of Cs converge sooner",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
     parameters = found.x.reshape(n_margins, n_features + 1)
     return LogisticModel(parameters[:, :n_features], parameters[:, n_features])
 

@@ -50,7 +50,6 @@ _NODES = {
 _FLOATS = ("condition", "weight", "gain", "hessian")
 _DTYPES = {name: np.dtype(dtype) for name, (_, dtype) in _NODES.items()} | {
     "n_nodes": np.dtype(np.int32),
-    "base_score": np.dtype(np.float32),
 }
 
 
@@ -64,14 +63,12 @@ class TreeArrays:
     Attributes
     ----------
     n_classes, n_features : int
-    base_score : ndarray of float32, shape (1,) or (n_classes,)
-        What xgboost adds to margins if it is given none.
     n_nodes : ndarray of int32, shape (n_trees,)
-        Of each tree.
+        Number of nodes of each tree.
     left, right : ndarray of int32, shape (N,)
         Children, counted in their tree; -1 for a leaf.
     column : ndarray of int32, shape (N,)
-        That the node splits on.
+        The column that the node splits on.
     condition : ndarray of float32, shape (N,)
         Rows with a smaller value go left. For a leaf, what it adds to the margin.
     default_left : ndarray of uint8, shape (N,)
@@ -83,7 +80,6 @@ class TreeArrays:
 
     n_classes: int
     n_features: int
-    base_score: NDArray[np.float32]
     n_nodes: NDArray[np.int32]
     left: NDArray[np.int32]
     right: NDArray[np.int32]
@@ -117,7 +113,6 @@ class TreeArrays:
             arrays = cls(
                 int(parameters["num_class"]) or 2,
                 int(parameters["num_feature"]),
-                np.atleast_1d(json.loads(parameters["base_score"])).astype(np.float32),
                 np.array([len(tree["left_children"]) for tree in trees], dtype=np.int32),
                 **{
                     name: np.concatenate([tree[theirs] for tree in trees], dtype=dtype)
@@ -161,19 +156,11 @@ class TreeArrays:
             raise ValueError(f"splits on columns that are not among the {self.n_features}")
         if (self.default_left > 1).any():
             raise ValueError("values of 'default_left' other than 0 and 1")
-        self._check_base_score()
         self._check_structure()
         leaves = np.where(self.left < 0, np.abs(self.condition), 0)
         largest = np.maximum.reduceat(leaves, self._roots())
         if largest.sum(dtype=np.float64) > _MAX_MARGIN:
             raise ValueError(f"leaves of the trees whose sum exceeds {_MAX_MARGIN:g}")
-
-    def _check_base_score(self) -> None:
-        """Check what xgboost itself requires of the base score."""
-        score = self.base_score
-        usable = np.isfinite(score).all() and score.shape in {(1,), (self.n_outputs,)}
-        if not usable or (self.n_outputs == 1 and not 0 < score[0] < 1):
-            raise ValueError(f"the trees' base score is {score}")
 
     def _roots(self) -> NDArray[np.int64]:
         """Return where each tree begins."""
@@ -217,22 +204,13 @@ class TreeArrays:
         It adds exactly as much to margins as the booster that the arrays were made of.
         """
         document = decode(_without_trees(self.n_classes, self.n_features))
-        learner = document["learner"]
-        model = learner["gradient_booster"]["model"]
+        model = document["learner"]["gradient_booster"]["model"]
         n_trees = len(self.n_nodes)
         n_rounds = n_trees // self.n_outputs
         model["gbtree_model_param"]["num_trees"] = str(n_trees)
         model["iteration_indptr"] = integers(np.arange(n_rounds + 1) * self.n_outputs)
         model["tree_info"] = integers(np.arange(n_trees) % self.n_outputs)
         model["trees"] = self._encoded_trees()
-        scores = [
-            str(score) for score in self.base_score
-        ]  # more digits than float32 has are refused
-        # Versions before 3.1 have one score for all classes.
-        is_list = learner["learner_model_param"]["base_score"].startswith("[")
-        learner["learner_model_param"]["base_score"] = (
-            f"[{','.join(scores)}]" if is_list else scores[0]
-        )
         return xgboost.Booster({"verbosity": 0}, model_file=bytearray(encode(document)))
 
     def _encoded_trees(self) -> bytes:
@@ -279,10 +257,17 @@ class TreeArrays:
 @lru_cache(maxsize=16)
 def _without_trees(n_classes: int, n_features: int) -> bytes:
     """Return a booster without trees, in the layout of the xgboost that is installed."""
-    softmax = {"objective": "multi:softprob", "num_class": n_classes}
-    link = {"objective": "binary:logistic"} if n_classes == 2 else softmax
-    options = {"verbosity": 0, "num_feature": n_features, **link}
-    return bytes(xgboost.Booster(options).save_raw("ubj"))
+    return bytes(xgboost.Booster(link(n_classes) | {"num_feature": n_features}).save_raw("ubj"))
+
+
+def link(n_classes: int) -> dict[str, Any]:
+    """Return the parameters of xgboost that turn margins into probabilities."""
+    # The base score is unused, as all rows are given margins. Without one, xgboost would estimate
+    # it, and refuse an estimate of 1.
+    common = {"verbosity": 0, "base_score": 0.5}
+    if n_classes == 2:
+        return {"objective": "binary:logistic", **common}
+    return {"objective": "multi:softprob", "num_class": n_classes, **common}
 
 
 class BoosterField:

@@ -17,6 +17,7 @@ from hypervlad.boosting.linear import (
     TrainingRows,
     log_losses,
 )
+from hypervlad.boosting.tree_arrays import link
 
 # The best of many rounds looks better on held-out rows than it is. On real images, a threshold of
 # one standard error kept trees that lowered the accuracy; two did not.
@@ -87,11 +88,8 @@ def fit_trees(
 
 def xgboost_parameters(n_classes: int, *, nthread: int, seed: int, **tree: Any) -> dict[str, Any]:
     """Return the parameters of ``xgboost.train``."""
-    softmax = {"objective": "multi:softprob", "num_class": n_classes, "eval_metric": "mlogloss"}
-    logistic = {"objective": "binary:logistic", "eval_metric": "logloss"}
-    link = logistic if n_classes == 2 else softmax
-    common = {"tree_method": "hist", "verbosity": 0, "seed": seed, "nthread": nthread}
-    return {**common, **link, **tree}
+    common = {"tree_method": "hist", "seed": seed, "nthread": nthread}
+    return {**common, **link(n_classes), **tree}
 
 
 def data_matrix(

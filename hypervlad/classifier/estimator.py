@@ -83,9 +83,9 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         If not given, a :class:`HypercolumnVLAD` with ``codebook="both"``, ``turns=2`` (the network
         runs on each image twice) and ``pooled="unit"``.
     boosting : BoostedSoftmaxClassifier or other classifier, optional
-        The learner; by default, a :class:`BoostedSoftmaxClassifier`, whose ``class_weight`` and
-        ``prior`` are for rare classes. Any scikit-learn classifier with ``predict_proba`` can be
-        used, but :meth:`save` cannot store another learner.
+        The learner; by default, ``BoostedSoftmaxClassifier(prior="sqrt")``. Its ``class_weight``
+        and ``prior`` are for rare classes. Any scikit-learn classifier with ``predict_proba`` can
+        be used, but :meth:`save` cannot store another learner.
     calibration_size : float, optional
         The held-out predictions behind :meth:`predict_set`, :meth:`predict_or_reject` and
         :meth:`judge`. None: the learner is fitted five more times, each time without a fold of
@@ -710,7 +710,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         if isinstance(seed, np.random.RandomState):
             seed = int(seed.randint(2**31 - 1))
         encoder = default_encoder() if self.encoder is None else self.encoder
-        learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
+        default = BoostedSoftmaxClassifier(prior="sqrt")
+        learner = default if self.boosting is None else self.boosting
         return (
             seeded_clone(encoder, seed, verbose=self.verbose),
             seeded_clone(learner, seed, verbose=self.verbose),

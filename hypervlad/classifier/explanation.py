@@ -39,7 +39,8 @@ class Explanation:
     codeword_maps : ndarray of int, shape (n_codebooks, H, W)
         The codeword at each position of the upright image, in the order of ``words``.
     baseline, trees : ndarray of shape (n_classes,)
-        Trees use the whole vector, so their margins have no position in the image.
+        The class bias, and the margins of trees: they combine the margins of several blocks, so
+        they have no position in the image.
     margins : ndarray of shape (n_classes,)
         Their softmax is ``probabilities``.
     probabilities : ndarray of shape (n_classes,)

@@ -110,7 +110,7 @@ def train(
       hypervlad train images/ -o model.hvlad --prior uniform
       hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
     """
-    from hypervlad.datasets import load_images
+    from hypervlad.datasets import load_image_folder
     from hypervlad.images.reading import relative_names
     from hypervlad.reports.summary import held_out_lines, training_details
 
@@ -125,7 +125,7 @@ def train(
     reading = reading_options(
         image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
     )
-    data = load_images(folder, groups)
+    data = load_image_folder(folder, groups)
     n_own = int(data.by_model.sum())
     if n_own:
         echo(
@@ -283,7 +283,7 @@ def evaluate(
       hypervlad evaluate model.hvlad test.csv -o report/
       hypervlad evaluate model.hvlad test_images/ -o report/ --groups groups.csv
     """
-    from hypervlad.datasets import load_images
+    from hypervlad.datasets import load_image_folder
     from hypervlad.images.reading import relative_names
     from hypervlad.reports import report_on_model
     from hypervlad.reports.evaluation import check_report_folder
@@ -291,7 +291,7 @@ def evaluate(
     check_apart(output, folder)
     check_report_folder(output)
     check_cache(cache, cache_size)
-    data = _labelled_by_people(folder, load_images(folder, groups))
+    data = _labelled_by_people(folder, load_image_folder(folder, groups))
     say_ignored(quiet, [folder], groups, model)
     classifier = load_classifier(
         model, weights, device=device, on_error=on_error.value, quiet=quiet, cache=cache
@@ -464,7 +464,7 @@ def suspects(
 
 
 def _labelled_by_people(table: Path, data: Mapping[str, Any]) -> Any:
-    """Return what `load_images` found, without the images whose label is a model's own."""
+    """Return what `load_image_folder` found, without the images whose label is a model's own."""
     from sklearn.utils import Bunch
 
     by_model = data["by_model"]

@@ -65,7 +65,8 @@ def new_classifier(
         given["memory"] = str(given["memory"])
     encoder = default_encoder(**given, random_state=seed, verbose=not quiet)
     boosting = BoostedSoftmaxClassifier(
-        **{name: value for name, value in (learner or {}).items() if value is not None}
+        **{"prior": "sqrt"}
+        | {name: value for name, value in (learner or {}).items() if value is not None}
     )
     return MicrographClassifier(encoder, boosting=boosting, random_state=seed, verbose=not quiet)
 

@@ -281,7 +281,7 @@ def retrain(
     """
     from tqdm import tqdm
 
-    from hypervlad.datasets import load_images
+    from hypervlad.datasets import load_image_folder
     from hypervlad.review import Queue
     from hypervlad.review.retraining import compare, gather, refit, remaining, requeue
 
@@ -299,7 +299,7 @@ def retrain(
         )
         old.check_calibrated(max_error=float(opened.fact("max_error", "0.05") or 0.05))
         old.encoder = old.encoder_  # options of the command line also apply to the next fit
-        data = load_images(training, None)
+        data = load_image_folder(training, None)
         say_ignored(quiet, [training], groups)
         material = gather(opened, data, groups=groups, model=old, with_model_labels=model_labels)
         say(

@@ -2,7 +2,7 @@
 
 from hypervlad.datasets.check import check_image_folder, compare_image_folders
 from hypervlad.datasets.groups import ImageFolderError, ImageFolderWarning
-from hypervlad.datasets.loading import load_images
+from hypervlad.datasets.loading import load_image_folder
 from hypervlad.datasets.patch_folder import load_patch_folder, write_patch_folder
 from hypervlad.datasets.report import BadFile, CopySet, FolderComparison, FolderReport
 from hypervlad.synthetic import (
@@ -34,7 +34,7 @@ __all__ = [
     "add_defect",
     "check_image_folder",
     "compare_image_folders",
-    "load_images",
+    "load_image_folder",
     "load_patch_folder",
     "make_alignment_examples",
     "make_lattice_images",

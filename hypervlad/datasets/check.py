@@ -76,9 +76,9 @@ def check_image_folder(
     Parameters
     ----------
     dir : path
-        Folder with one sub-folder per class, or a table of labels, as for `load_images`.
+        Folder with one sub-folder per class, or a table of labels, as for `load_image_folder`.
     groups : path, optional
-        CSV file of groups, as for `load_images`.
+        CSV file of groups, as for `load_image_folder`.
     near_copies : bool, default=True
         Whether to look for near copies (see `hypervlad.datasets.copies`), the slowest part.
     min_similarity : float, default=0.8

@@ -41,7 +41,7 @@ def scan_table(table: str | os.PathLike[str]) -> FolderLayout:
     Raises
     ------
     ImageFolderError
-        As `load_images`, except for the number of labels.
+        As `load_image_folder`, except for the number of labels.
     """
     path = Path(table).expanduser()
     rows = _distinct(path, _read_rows(path))

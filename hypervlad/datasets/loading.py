@@ -11,7 +11,7 @@ from hypervlad.datasets.folder import FolderLayout, check_classes, scan_folder, 
 from hypervlad.datasets.label_table import scan_table
 
 
-def load_images(
+def load_image_folder(
     source: str | os.PathLike[str], groups: str | os.PathLike[str] | None = None
 ) -> Bunch:
     """List labelled images: those of a folder, whose sub-folders are the classes, or of a table.
@@ -64,16 +64,16 @@ def load_images(
     Examples
     --------
     >>> import pathlib, tempfile
-    >>> from hypervlad.datasets import load_images
+    >>> from hypervlad.datasets import load_image_folder
     >>> with tempfile.TemporaryDirectory() as root:
     ...     for name in ("fiber/1.png", "matrix/1.png", "matrix/1_mask.png"):
     ...         file = pathlib.Path(root, name)
     ...         file.parent.mkdir(exist_ok=True)
     ...         file.touch()
-    ...     folder = load_images(root)
+    ...     folder = load_image_folder(root)
     ...     table = pathlib.Path(root, "labels.csv")
     ...     _ = table.write_text("path,label,group\\nmatrix/1.png,b,2\\nfiber/1.png,a,1\\n")
-    ...     listed = load_images(table)
+    ...     listed = load_image_folder(table)
     >>> folder.target.tolist(), folder.groups
     (['fiber', 'matrix'], None)
     >>> listed.target.tolist(), listed.groups.tolist()

@@ -181,7 +181,7 @@ class FolderReport:
         return groups, apart
 
     def write_groups(self, path: str | os.PathLike[str]) -> None:
-        """Write `suggested_groups` as a CSV file for `load_images`."""
+        """Write `suggested_groups` as a CSV file for `load_image_folder`."""
         write_table(path, ["path", "group"], self.suggested_groups())
 
     def __str__(self) -> str:

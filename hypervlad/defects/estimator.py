@@ -127,7 +127,8 @@ class PatchDefectScorer(ImageEstimator):
         Share of a window's pixels that must be defective in a mask for the window to be anomalous;
         windows with a smaller share are not trained on.
     boosting : BoostedSoftmaxClassifier, optional
-        The learner, where there are labels.
+        The learner, where there are labels. With its default ``prior="training"``, probabilities
+        are for the share of anomalous windows in the labelled images.
     tile_size : int, default=2048
         Side in pixels of the largest square that passes through the network at once, besides its
         border. Larger images are cut into tiles that overlap by the network's receptive field, so
@@ -530,8 +531,8 @@ class PatchDefectScorer(ImageEstimator):
             return WindowScores.of(np.concatenate(blocks), names[codes])
 
         def learn(windows: TrainingWindows) -> LabelledWindows:
-            own = self.boosting or BoostedSoftmaxClassifier(prior="training")
-            learner = seeded_clone(own, seed, verbose=self.verbose)
+            learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
+            learner = seeded_clone(learner, seed, verbose=self.verbose)
             learner.fit(
                 windows.X,
                 windows.labels,

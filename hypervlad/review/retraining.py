@@ -101,7 +101,7 @@ def gather(
     ----------
     queue : Queue
     data : Bunch
-        Training images, as from `load_images`.
+        Training images, as from `load_image_folder`.
     groups : path, optional
         Table with the columns path and group: one line for each training image, and for images of
         the queue that share a group; each other image is its own group.

@@ -13,7 +13,7 @@ from hypervlad import MicrographClassifier
 
 @pytest.mark.real
 def test_steel_defects_are_told_apart(mobilenet_weights: Path, shared: Path) -> None:
-    data = hypervlad.load_images(shared / "data" / "neu_steel")
+    data = hypervlad.load_image_folder(shared / "data" / "neu_steel")
     images, labels = np.array(data.images), np.array(data.target)
     train = np.arange(len(images)) % 50 < 15
     test = np.arange(len(images)) % 50 >= 40

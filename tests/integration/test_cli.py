@@ -79,11 +79,11 @@ def test_class_weights_and_shares_are_stored(folder, tmp_path, options, expected
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--prior", "flat=1"], "prior must name every class: missing ['rings', 'stripes']"),
+        (["--prior", "flat=1"], "prior must name every class: missing 'rings', 'stripes'"),
         (["--prior", "equal"], "prior must be one of 'sqrt', 'training', 'uniform'"),
         (["--prior", "flat=many"], "--prior takes one rule, or CLASS=NUMBER, not 'flat=many'"),
         (["--prior", "flat=1", "--prior", "flat=2"], "--prior names a class twice"),
-        (["--class-weight", "flt=3"], "class_weight names labels that are not in y: ['flt']"),
+        (["--class-weight", "flt=3"], "class_weight names labels that are not in y: 'flt'"),
         (["--class-weight", "flat=-3"], "class_weight['flat'] must be a number above 0"),
     ],
 )

@@ -21,7 +21,7 @@ from support.commands import TINY, run
 from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import make_nanowire_images
-from hypervlad.datasets import load_images, load_patch_folder, write_patch_folder
+from hypervlad.datasets import load_image_folder, load_patch_folder, write_patch_folder
 from hypervlad.review.server import make_app
 from hypervlad.review.store import Queue
 from hypervlad.tables import read_table
@@ -186,7 +186,7 @@ def test_groups_of_patches() -> None:
 
 @pytest.mark.usefixtures("work")
 def test_groups_of_copies_come_back() -> None:
-    data = load_images("copies", groups="groups.csv")
+    data = load_image_folder("copies", groups="groups.csv")
     assert set(data.target_names) == {CLASS, "flat", "rings", "stripes"}
 
 

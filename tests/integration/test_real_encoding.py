@@ -18,7 +18,7 @@ from hypervlad import HypercolumnVLAD, make_tem_images
 def test_real_images_and_weights_agree_with_the_oracle(
     codebook: str, n_codewords: int, shared: Path, mobilenet_weights: Path
 ) -> None:
-    data = hypervlad.load_images(shared / "data" / "nanofibre")
+    data = hypervlad.load_image_folder(shared / "data" / "nanofibre")
     options = {"weights": str(mobilenet_weights), "image_size": 224}
     check_against_oracle(
         data.images[:4], "mobilenet_v2", codebook, n_codewords=n_codewords, **options

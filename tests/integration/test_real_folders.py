@@ -8,7 +8,7 @@ from PIL import Image
 from support.copies import CHANGES, jpeg
 from support.paths import DATA
 
-from hypervlad.datasets import check_image_folder, load_images
+from hypervlad.datasets import check_image_folder, load_image_folder
 from hypervlad.datasets.copies import find_near_copies, make_thumbnail
 
 pytestmark = [
@@ -23,7 +23,7 @@ pytestmark = [
 )
 def test_real_folders(name, n_images, n_classes, n_groups):
     csv = None if n_groups == 0 else DATA / name / "groups.csv"
-    data = load_images(DATA / name, groups=csv)
+    data = load_image_folder(DATA / name, groups=csv)
     assert len(data.images) == len(data.target) == n_images
     assert len(data.target_names) == n_classes
     if csv is None:

@@ -22,7 +22,7 @@ import hypervlad
 from hypervlad.backbones import build_network
 from hypervlad.classifier import Judgement, TrainingImages
 from hypervlad.cli import app
-from hypervlad.datasets import load_images
+from hypervlad.datasets import load_image_folder
 from hypervlad.review import Labels, Queue, QueueError, start_queue
 from hypervlad.review.creation import entries_of, judge_images, training_images
 from hypervlad.review.retraining import (
@@ -398,7 +398,7 @@ def test_from_the_first_image_to_the_new_model(
     rows = read_table(tmp_path / "labels.csv")
     assert len(rows) == 30
     assert sum(row["source"] == "person" for row in rows) == n
-    data = load_images(tmp_path / "labels.csv")  # the labels can be trained on as they are
+    data = load_image_folder(tmp_path / "labels.csv")  # the labels can be trained on as they are
     labels = dict(zip(data.images, data.target.tolist(), strict=True))
     assert labels == {row["file"]: row["label"] for row in rows}
     new = tmp_path / "new.hvlad"
@@ -427,7 +427,7 @@ def test_the_queue_is_unchanged_on_request(
     ).stdout
     assert "the queue is unchanged" in reported
     table = place.images.parent / "training.csv"
-    data = load_images(place.images)
+    data = load_image_folder(place.images)
     write_table(table, ["path", "label"], zip(data.images, data.target, strict=True))
     run("retrain", started, "--training", table, "-o", tmp_path / "t.hvlad", *options)
     assert (tmp_path / "t.hvlad").read_bytes() == (tmp_path / "m.hvlad").read_bytes()
@@ -443,7 +443,7 @@ def test_answers_are_held_out_by_group(
     noise = np.random.default_rng(0).permutation(sorted(place.truth.values()))
     label_all(started, dict(zip(sorted(place.truth), noise, strict=True)))
     queue = Queue(started)
-    material = gather(queue, load_images(place.images))
+    material = gather(queue, load_image_folder(place.images))
     queue.close()
     old = hypervlad.load(place.model)
     new = refit(old, material)
@@ -477,7 +477,7 @@ def test_corrected_sure_answers_are_learnt_but_not_compared(
     chosen = {label.id: label.event for label in sure[:4]}
     category = queue.add_category("onion").id
     Labels(queue).correct("window-1", "click-1", chosen, category)
-    material = gather(queue, load_images(place.images))
+    material = gather(queue, load_image_folder(place.images))
     assert material.labels[-4:].tolist() == ["onion"] * 4
     assert material.by_person.sum() == 4
     assert set(material.predicted) == {None}
@@ -501,7 +501,7 @@ def test_a_training_image_that_a_person_labelled_counts_once(
     queue = Queue(tmp_path / "q")
     item = queue.images()[0]
     queue.label("window-1", "click-1", item.item, 2)
-    material = gather(queue, load_images(place.images))
+    material = gather(queue, load_image_folder(place.images))
     queue.close()
     assert len(material.images) == 36
     assert material.images[-1] == str(files[0])
@@ -522,7 +522,7 @@ def test_groups_of_training_images_and_of_the_queues_come_from_one_table(tmp_pat
 def test_without_a_table_training_images_keep_the_models_groups(
     place: SimpleNamespace, tmp_path: Path
 ) -> None:
-    data = load_images(place.images)
+    data = load_image_folder(place.images)
     groups = np.arange(len(data.images)) // 2
     model = hypervlad.load(place.model).fit(data.images[:-1], data.target[:-1], groups=groups[:-1])
     files = [place.new / "000.png", data.images[0]]
@@ -548,7 +548,7 @@ def test_without_a_table_training_images_keep_the_models_groups(
 def test_groups_last_from_one_retraining_to_the_next(
     place: SimpleNamespace, tmp_path: Path
 ) -> None:
-    data = load_images(place.images)
+    data = load_image_folder(place.images)
     groups = np.arange(len(data.images)) // 2
     old = hypervlad.load(place.model).fit(data.images, data.target, groups=groups)
     model = old
@@ -569,7 +569,7 @@ def test_groups_last_from_one_retraining_to_the_next(
 def test_a_folder_that_the_model_does_not_know_is_reported(
     place: SimpleNamespace, tmp_path: Path
 ) -> None:
-    data = load_images(place.images)
+    data = load_image_folder(place.images)
     names, groups = [f"x/{i}.png" for i in range(4)], np.array([0, 0, 1, 1])
     known = TrainingImages(
         names,
@@ -598,7 +598,7 @@ def test_what_a_person_skipped_still_counts_as_doubtful(
     for image in doubtful[1:]:
         queue.skip("window-1", f"skip-{image.item}", image.item)
     model = hypervlad.load(place.model)
-    material = gather(queue, load_images(place.images), model=model)
+    material = gather(queue, load_image_folder(place.images), model=model)
     queue.set_facts(max_error="0.9")  # more answers are sure now
     left = requeue(queue, model, material, place.model)
     assert (left.before, left.after) == (len(doubtful) - 1, len(doubtful) - 1)

@@ -40,7 +40,7 @@ def test_the_first_epoch_does_not_destroy_the_features(
 
 @pytest.mark.parametrize("mode", ["features", "finetune"])
 def test_steel_defects_are_told_apart(mode: Any, mobilenet_weights: Path, shared: Path) -> None:
-    data = hypervlad.load_images(shared / "data" / "neu_steel")
+    data = hypervlad.load_image_folder(shared / "data" / "neu_steel")
     images, labels = np.array(data.images), np.array(data.target)
     train = np.arange(len(images)) % 50 < 12
     test = np.arange(len(images)) % 50 >= 42

@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from benchmarks.common.folds import content_digest
-from hypervlad.datasets import load_images, make_tem_images
+from hypervlad.datasets import load_image_folder, make_tem_images
 from hypervlad.splits import holdout_split
 
 TEST_SIZE = 0.2
@@ -74,7 +74,7 @@ def read_folder(
     folder: Path, n_classes: int, groups: Path | None = None, n_images: int | None = None
 ) -> LabelledImages:
     """Return the images of a folder of class folders, or a stratified sample of ``n_images``."""
-    data = load_images(folder, groups)
+    data = load_image_folder(folder, groups)
     if len(data.target_names) != n_classes:
         raise SystemExit(
             f"{folder} has {len(data.target_names)} class folders ({', '.join(data.target_names)})"

@@ -99,7 +99,7 @@ def build_classifier(job: Job) -> Any:
     else:
         model = MicrographClassifier(calibration_size=0, random_state=job.seed)
     encoder = default_encoder() if model.encoder is None else model.encoder
-    boosting = BoostedSoftmaxClassifier() if model.boosting is None else model.boosting
+    boosting = BoostedSoftmaxClassifier(prior="sqrt") if model.boosting is None else model.boosting
     for part in (encoder, boosting):
         if part.random_state is None:
             part.set_params(random_state=job.seed)

@@ -17,7 +17,7 @@ MATS = {"mat-beaded": 1.0, "mat-plain": 0.0}  # share of mats with beads
 
 def read_folder(folder: Path, groups: Path | None) -> DataSet:
     """Read a folder with one sub-folder per category, with a table of groups if there is one."""
-    data = hypervlad.load_images(folder, groups)
+    data = hypervlad.load_image_folder(folder, groups)
     names = np.arange(len(data.images)).astype(str) if data.groups is None else data.groups
     labels = np.asarray(data.target)
     digest = content_digest(Path(data.root), data.images, labels, names)

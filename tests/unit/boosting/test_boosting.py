@@ -236,6 +236,15 @@ class TestSmallClasses:
         with pytest.warns(UserWarning, match=r"groups: 1 \(1\)\. They"):
             fitted(X, y, groups=groups)
 
+    @pytest.mark.filterwarnings(SMALL)
+    def test_messages_name_a_few_of_many_classes(self):
+        X, y = np.arange(80.0).reshape(40, 2), np.repeat(np.arange(20), 2)
+        with pytest.warns(UserWarning, match=r"4 \(2\) and 15 more\. They"):
+            fitted(X, y, n_estimators=0, Cs=1.0)
+        for options in ({"class_weight": {"TEM": 2.0}}, {"prior": {}}):
+            with pytest.raises(ValueError, match=r"the classes are 0, 1, 2, 3, 4 and 15 more"):
+                fitted(X, y, **options)
+
     def test_warning_points_at_the_caller(self):
         with pytest.warns(UserWarning, match="only one or two") as caught:
             BoostedSoftmaxClassifier(n_jobs=1).fit(np.eye(4), [0, 0, 1, 1])
@@ -255,6 +264,15 @@ class TestSmallClasses:
             # Nothing can be held out: equal vectors are one group.
             assert model.n_estimators_ == 0
             np.testing.assert_allclose(model.predict_proba(X[:1]), [[0.75, 0.25]], atol=1e-3)
+
+    @pytest.mark.filterwarnings(SMALL)
+    def test_trees_do_not_suppress_a_class_of_one_group(self):
+        """As they would if they were trained on held-out rows only."""
+        X, y = three_rings(300)
+        X = np.vstack([X, X[:40] + np.array([2.0, 0.0])])
+        y, groups = np.append(y, [3] * 40), np.append(np.arange(300), [300] * 40)
+        model = fitted(X, y, groups=groups, n_estimators=20, n_iter_no_change=None)
+        assert model.score(X[300:], y[300:]) > 0.9
 
     def test_one_group_for_all(self):
         X, y = blobs()
@@ -307,11 +325,20 @@ class TestPrior:
         assert weighted.n_estimators_ == expected.n_estimators_ > 1
         np.testing.assert_allclose(weighted.predict_proba(X), expected.predict_proba(X), atol=1e-5)
 
+    def test_only_ratios_of_shares_matter(self):
+        X, y = overlapping()
+        probabilities = [
+            fitted(X, y, prior={0: share, 1: share}, init=None, n_estimators=2).predict_proba(X)
+            for share in (1.0, 1e308, 1e-308)
+        ]
+        np.testing.assert_array_equal(probabilities[1], probabilities[0])
+        np.testing.assert_array_equal(probabilities[2], probabilities[0])
+
     def test_every_class_has_a_share(self):
         X, y = overlapping()
         for prior, problem in (
-            ({0: 0.5}, r"missing \[1\], unknown \[\]"),
-            ({0: 0.5, 1: 0.4, 2: 0.1}, r"missing \[\], unknown \[2\]"),
+            ({0: 0.5}, "missing 1, unknown none; the classes are 0, 1"),
+            ({0: 0.5, 1: 0.4, 2: 0.1}, "missing none, unknown 2; the classes are 0, 1"),
         ):
             with pytest.raises(ValueError, match=f"prior must name every class: {problem}"):
                 fitted(X, y, prior=prior)
@@ -356,6 +383,27 @@ class TestWeights:
         with pytest.raises(ValueError, match="must not be negative; the smallest is -2"):
             BoostedSoftmaxClassifier().fit(X, y, np.linspace(-2, 1, len(y)))
 
+    @pytest.mark.parametrize("unit", [1e307, 1e-307])
+    def test_no_unit_of_weights_overflows(self, unit):
+        X, y = rings(60)
+        expected = fitted(X, y, n_estimators=2, class_weight={0: 1.0, 1: 2.0})
+        scaled = BoostedSoftmaxClassifier(
+            random_state=0, n_jobs=1, n_estimators=2, class_weight={0: unit, 1: 2 * unit}
+        ).fit(X, y, np.full(60, unit))
+        np.testing.assert_allclose(scaled.predict_proba(X), expected.predict_proba(X), rtol=1e-9)
+
+    @pytest.mark.parametrize("init", ["linear", None])
+    def test_weights_far_apart_fit_or_are_refused(self, init):
+        X, y = rings(60)
+        options = {"init": init, "n_estimators": 2, "n_iter_no_change": None}
+        model = fitted(X, y, class_weight={0: 1.0, 1: 1e11}, **options)
+        assert np.isfinite(model.predict_proba(X)).all()
+        for option in ("class_weight", "prior"):
+            with pytest.raises(ValueError, match=f"{option} must not differ by a factor above"):
+                fitted(X, y, **{option: {0: 1e-300, 1: 1.0}})
+        with pytest.raises(ValueError, match=r"sample_weight must .* from 1e-13 to 1\.$"):
+            BoostedSoftmaxClassifier().fit(X, y, np.append(np.ones(59), 1e-13))
+
     def test_balanced_is_the_dict_that_it_stands_for(self):
         X, y = blobs(n=120, spread=6.0)
         keep = np.flatnonzero((y != 2) | (np.arange(120) % 4 == 0))
@@ -371,7 +419,7 @@ class TestWeights:
 
     def test_unknown_label_in_class_weight_is_refused(self):
         X, y = blobs()
-        with pytest.raises(ValueError, match=r"not in y: \['TEM'\]; the classes are \[0, 1, 2\]"):
+        with pytest.raises(ValueError, match="not in y: 'TEM'; the classes are 0, 1, 2"):
             fitted(X, y, class_weight={"TEM": 2.0})
 
 
@@ -484,6 +532,11 @@ class TestScikitLearnManners:
         assert model._summary(60).endswith("by trees: +0.0030 (error unknown)")
         model.tree_gain_error_ = 0.001
         assert model._summary(60).endswith("by trees: +0.0030 +- 0.0010")
+
+    def test_the_summary_calls_trees_of_no_help_only_if_they_were_tried(self):
+        X, y = blobs(60)
+        assert fitted(X, y)._summary(60).count("0 rounds of trees (more would not") == 1
+        assert fitted(X, y, n_estimators=0)._summary(60).endswith("; 0 rounds of trees")
 
     def test_feature_names_are_checked(self):
         pandas = pytest.importorskip("pandas")

@@ -236,7 +236,6 @@ class TestState:
         X, y = three_rings()
         header, arrays = fitted(X, y, n_estimators=4, n_iter_no_change=None).to_state()
         header["fitted"]["booster_"]["n_classes"] = 4  # the twelve trees are then three rounds
-        arrays["booster_.base_score"] = np.zeros(1, dtype="f4")
         with pytest.raises(
             ValueError, match=r"3 rounds of trees for 4 classes; expected 4 .* for 3"
         ):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.special import expit, softmax
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from hypervlad.boosting import logistic
 from hypervlad.boosting.logistic import LogisticModel, fit_logistic
 
 
@@ -59,6 +61,13 @@ def test_separable_classes_and_huge_margins_stay_finite(n_classes):
     proba = probabilities(found.margins(X))
     assert np.isfinite(proba).all()
     assert (proba.argmax(axis=1) == codes).all()
+
+
+def test_too_few_steps_are_reported(monkeypatch):
+    monkeypatch.setitem(logistic._OPTIONS, "maxiter", 2)
+    X, codes, weight = problem(3)
+    with pytest.warns(ConvergenceWarning, match=r"with C = 10 did not converge \(.*ITERATIONS"):
+        fit_logistic(X, codes, weight, 3, 10.0)
 
 
 def test_a_start_at_the_solution_is_kept():

@@ -23,7 +23,6 @@ def make_trees(**changes):
     trees = TreeArrays(
         n_classes=2,
         n_features=3,
-        base_score=np.array([0.5], dtype="f4"),
         n_nodes=np.array([5, 3], dtype="i4"),
         left=np.array([1, 3, -1, -1, -1, 1, -1, -1], dtype="i4"),
         right=np.array([2, 4, -1, -1, -1, 2, -1, -1], dtype="i4"),
@@ -86,7 +85,7 @@ def test_arrays_come_back_from_the_booster():
 def test_each_class_has_a_tree_in_each_round():
     shared = {"n_classes": 4, "n_nodes": np.array([5, 3, 5, 3], dtype="i4")}
     doubled = {name: np.tile(getattr(make_trees(), name), 2) for name in NODES}
-    trees = make_trees(**shared, **doubled, base_score=np.arange(4, dtype="f4"))
+    trees = make_trees(**shared, **doubled)
     booster = trees.to_booster()
     assert booster.num_boosted_rounds() == 1
     assert_same_trees(TreeArrays.from_booster(booster), trees)
@@ -124,9 +123,6 @@ def test_each_class_has_a_tree_in_each_round():
         (make_trees(n_classes=1), "trees of 1 classes"),
         (make_trees(n_features=2**40), "trees of 2 classes and 1099511627776 features"),
         (make_trees(n_features=0), "and 0 features"),
-        (make_trees(base_score=np.array([1.0], dtype="f4")), "base score"),
-        (make_trees(base_score=np.array([np.nan], dtype="f4")), "base score"),
-        (make_trees(base_score=np.array([0.5, 0.5], dtype="f4")), "base score"),
         (make_trees(left=make_trees().left.astype("i8")), "'left' .* type int64"),
         (make_trees(left=make_trees().left[None]), r"'left' .* shape \(1, 8\)"),
         (chain(MAX_DEPTH + 1), "more than 64 levels"),

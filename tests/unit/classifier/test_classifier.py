@@ -186,6 +186,15 @@ def test_labels_keep_their_type(
     assert hypervlad.load(tmp_path / "m.hvlad").predict(images[:2]).dtype == y.dtype
 
 
+def test_the_default_learner_expects_shares_between_those_of_training_and_equal_ones(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    images, labels = texture_images
+    default = MicrographClassifier(tiny_encoder, calibration_size=0).fit(images, labels)
+    assert default.boosting_.prior == "sqrt"
+    assert BoostedSoftmaxClassifier().prior == "training"
+
+
 def test_same_seed_same_model(model: MicrographClassifier, texture_images: Images) -> None:
     images, labels = texture_images
     first, second = (clone(model).fit(images, labels).predict_proba(images) for _ in range(2))

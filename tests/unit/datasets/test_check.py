@@ -15,7 +15,7 @@ from hypervlad.datasets import (
     ImageFolderWarning,
     check_image_folder,
     compare_image_folders,
-    load_images,
+    load_image_folder,
     make_lattice_images,
     make_tem_images,
 )
@@ -266,7 +266,7 @@ def test_suggested_groups_separate_no_copies(clean, tem):
         assert next(csv.reader(file)) == ["path", "group"]
     better = check_image_folder(clean, target)
     assert not any(s.crosses_groups for s in better.exact_copies + better.near_copies)
-    data = load_images(clean, target)
+    data = load_image_folder(clean, target)
     name = {Path(i).relative_to(clean).as_posix(): g for i, g in zip(data.images, data.groups)}  # noqa: B905
     assert name["a/04.png"] == name["a/06.png"] == "g"
     assert name["a/00.png"] == name["b/shifted.png"]
@@ -327,7 +327,7 @@ def test_an_unreadable_file_keeps_its_group(clean):
     report = check_image_folder(clean, groups)
     assert ("a/cut.png", "of another") in report.suggested_groups()
     report.write_groups(groups)
-    assert len(load_images(clean, groups).groups) == 13
+    assert len(load_image_folder(clean, groups).groups) == 13
 
 
 def test_classes_that_differ_in_case_are_named(tmp_path, tem):
@@ -344,7 +344,7 @@ def test_classes_that_differ_in_case_are_named(tmp_path, tem):
     assert about.startswith("The classes Grains, grains differ only in upper and lower case.")
     assert str(report).startswith(f"{table}: 12 images in 3 classes")
     with pytest.warns(ImageFolderWarning, match="classes Grains, grains differ only in upper"):
-        load_images(table)
+        load_image_folder(table)
 
 
 def test_a_folder_of_one_lattice_is_no_set_of_copies(tmp_path):

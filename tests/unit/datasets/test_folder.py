@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hypervlad.datasets import ImageFolderError, ImageFolderWarning, load_images
+from hypervlad.datasets import ImageFolderError, ImageFolderWarning, load_image_folder
 
 
 def touch(root: Path, *names: str) -> None:
@@ -26,7 +26,7 @@ def test_classes_are_the_first_level_and_order_is_that_of_paths(tmp_path):
         *("a/1_mask.png", "a/.hidden.png", "a/.cache/1.png", "a/notes.txt", ".git/1.png"),
         "groups.csv",
     )
-    data = load_images(tmp_path)
+    data = load_image_folder(tmp_path)
     expected = ["C/1.png", "a/1.dm3", "a/deep/er/1.jpg", "b/10.TIF", "b/2.png"]
     assert relative(data, tmp_path) == expected
     assert data.target.tolist() == ["C", "a", "a", "b", "b"]
@@ -39,9 +39,9 @@ def test_classes_are_the_first_level_and_order_is_that_of_paths(tmp_path):
 def test_text_path_and_relative_path(tmp_path, monkeypatch):
     touch(tmp_path, "set/a/1.png", "set/b/1.png")
     monkeypatch.chdir(tmp_path)
-    data = load_images("set")
+    data = load_image_folder("set")
     assert data.images == [os.path.join("set", "a", "1.png"), os.path.join("set", "b", "1.png")]
-    dotted = load_images(os.path.join(".", "set", "..", "set"))
+    dotted = load_image_folder(os.path.join(".", "set", "..", "set"))
     assert dotted.target.tolist() == ["a", "b"]
 
 
@@ -49,7 +49,7 @@ def test_groups_follow_the_images(tmp_path):
     touch(tmp_path, "a/1.png", "a/2.png", "b/1.png")
     csv = tmp_path / "groups.csv"
     csv.write_text("path,group\nb/1.png,z\na/2.png,y\na/1.png,x\n", encoding="utf-8")
-    data = load_images(tmp_path, groups=csv)
+    data = load_image_folder(tmp_path, groups=csv)
     assert data.groups.tolist() == ["x", "y", "z"]
     assert isinstance(data.groups, np.ndarray)
 
@@ -59,7 +59,7 @@ def test_groups_that_do_not_fit(tmp_path):
     csv = tmp_path / "groups.csv"
     csv.write_text("path,group\na/1.png,x\n", encoding="utf-8")
     with pytest.raises(ImageFolderError, match=r"1 image has no line: b/1\.png"):
-        load_images(tmp_path, groups=csv)
+        load_image_folder(tmp_path, groups=csv)
 
 
 @pytest.mark.parametrize(
@@ -75,33 +75,33 @@ def test_groups_that_do_not_fit(tmp_path):
 def test_folders_without_two_classes(tmp_path, files, message):
     touch(tmp_path, *files)
     with pytest.raises(ImageFolderError, match=message) as caught:
-        load_images(tmp_path)
+        load_image_folder(tmp_path)
     assert str(caught.value).startswith(str(tmp_path))
 
 
 def test_paths_that_are_no_folder(tmp_path):
     touch(tmp_path, "a/1.png")
     with pytest.raises(ImageFolderError, match="nowhere: no such folder"):
-        load_images(tmp_path / "nowhere")
+        load_image_folder(tmp_path / "nowhere")
     with pytest.raises(ImageFolderError, match=r"1\.png: empty\. Expected path and label"):
-        load_images(tmp_path / "a" / "1.png")
+        load_image_folder(tmp_path / "a" / "1.png")
     with pytest.raises(ImageFolderError, match="an empty path"):
-        load_images(" ")
+        load_image_folder(" ")
     with pytest.raises(ImageFolderError, match="got list"):
-        load_images([str(tmp_path)])
+        load_image_folder([str(tmp_path)])
     with pytest.raises(ImageFolderError, match="got NoneType"):
-        load_images(None)
+        load_image_folder(None)
 
 
 def test_empty_class_and_loose_images_are_warned_about(tmp_path):
     touch(tmp_path, "a/1.png", "b/1.png")
     (tmp_path / "c").mkdir()
     with pytest.warns(ImageFolderWarning, match=r"no images in the sub-folder c;") as caught:
-        data = load_images(tmp_path)
+        data = load_image_folder(tmp_path)
     assert caught[0].filename == __file__
     assert data.target_names == ["a", "b"]
     (tmp_path / "c").rmdir()
     touch(tmp_path, "stray.png")
     with pytest.warns(ImageFolderWarning, match=r"1 image beside .* \(stray\.png\)"):
-        data = load_images(tmp_path)
+        data = load_image_folder(tmp_path)
     assert len(data.images) == 2

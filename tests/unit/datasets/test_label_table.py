@@ -16,7 +16,7 @@ from hypervlad.datasets import (
     ImageFolderWarning,
     check_image_folder,
     compare_image_folders,
-    load_images,
+    load_image_folder,
 )
 from hypervlad.datasets.label_table import scan_table
 from hypervlad.tables import table_as_bytes
@@ -45,7 +45,7 @@ FILES = ("a/1.png", "b.png", "c.png")
     ],
 )
 def test_dialects(tmp_path: Path, text: str) -> None:
-    data = load_images(write(tmp_path, text, *FILES))
+    data = load_image_folder(write(tmp_path, text, *FILES))
     assert [Path(image).relative_to(tmp_path).as_posix() for image in data.images] == list(FILES)
     assert data.target.tolist() == ["SEM", "TEM", "TEM"]
     assert data.target_names == ["SEM", "TEM"]
@@ -55,13 +55,13 @@ def test_dialects(tmp_path: Path, text: str) -> None:
 def test_groups_of_the_table_and_of_a_file(tmp_path: Path) -> None:
     grouped = "path,label,group\nc.png,TEM,s\nb.png,TEM,s\na/1.png,SEM,t\n"
     table = write(tmp_path, grouped, *FILES)
-    assert load_images(table).groups.tolist() == ["t", "s", "s"]
+    assert load_image_folder(table).groups.tolist() == ["t", "s", "s"]
     groups = tmp_path / "groups.csv"
     groups.write_text("path,group\na/1.png,x\nb.png,y\nc.png,z\n")
     with pytest.raises(ImageFolderError, match=r"labels\.csv: has a column of groups, and so has"):
-        load_images(table, groups)
+        load_image_folder(table, groups)
     plain = write(tmp_path, "path,label\nc.png,TEM\na/1.png,SEM\nb.png,TEM\n")
-    assert load_images(plain, groups).groups.tolist() == ["x", "y", "z"]
+    assert load_image_folder(plain, groups).groups.tolist() == ["x", "y", "z"]
 
 
 def test_images_may_lie_outside_of_the_folder(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_images_may_lie_outside_of_the_folder(tmp_path: Path) -> None:
     groups.write_text("path,group\nb.png,x\nc.png,y\n")
     text = f"path,label\n../c.png,TEM\n{tmp_path / 'b.png'},SEM\n"
     plain = write(tmp_path / "tables", text)
-    assert load_images(plain, groups).groups.tolist() == ["x", "y"]
+    assert load_image_folder(plain, groups).groups.tolist() == ["x", "y"]
 
 
 def test_the_table_of_a_review_has_complete_paths(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_the_table_of_a_review_has_complete_paths(tmp_path: Path) -> None:
         f"from/elsewhere/{name},{label},person,,{tmp_path / name}\n"
         for name, label in (("b.png", "SEM"), ("c.png", "TEM"))
     )
-    data = load_images(write(tmp_path, text, *FILES))
+    data = load_image_folder(write(tmp_path, text, *FILES))
     assert data.images == [str(tmp_path / "b.png"), str(tmp_path / "c.png")]
     assert data.groups is None, "the source of a label is no group"
     assert data.by_model.tolist() == [False, False]
@@ -92,13 +92,15 @@ def test_the_table_of_a_review_has_complete_paths(tmp_path: Path) -> None:
 
 def test_labels_of_a_model_are_marked(tmp_path: Path) -> None:
     rows = "c.png,TEM, Model\na/1.png,SEM,person\nb.png,TEM,\n"
-    assert load_images(write(tmp_path, f"path,label,source\n{rows}", *FILES)).by_model.tolist() == [
+    assert load_image_folder(
+        write(tmp_path, f"path,label,source\n{rows}", *FILES)
+    ).by_model.tolist() == [
         False,
         False,
         True,
     ]
     without_labels_source = write(tmp_path, "path,label\nc.png,TEM\na/1.png,model\n")
-    assert load_images(without_labels_source).by_model.tolist() == [False, False]
+    assert load_image_folder(without_labels_source).by_model.tolist() == [False, False]
 
 
 @pytest.mark.parametrize(
@@ -129,13 +131,13 @@ def test_labels_of_a_model_are_marked(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_said(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ImageFolderError, match=message) as caught:
-        load_images(write(tmp_path, text, *FILES))
+        load_image_folder(write(tmp_path, text, *FILES))
     assert str(caught.value).startswith(str(tmp_path / "labels.csv"))
 
 
 def test_a_table_that_is_missing_or_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ImageFolderError, match="no such folder or table"):
-        load_images(tmp_path / "labels.csv")
+        load_image_folder(tmp_path / "labels.csv")
     with pytest.raises(ImageFolderError, match="no such file; expected a CSV"):
         scan_table(tmp_path / "labels.csv")
     with pytest.raises(ImageFolderError, match="a folder; expected a CSV"):
@@ -145,7 +147,7 @@ def test_a_table_that_is_missing_or_a_folder(tmp_path: Path) -> None:
 def test_a_repeated_line_is_ignored_with_a_warning(tmp_path: Path) -> None:
     table = write(tmp_path, "path,label\nb.png,A\nc.png,B\na/../b.png,A\n", *FILES)
     with pytest.warns(ImageFolderWarning, match=r"1 line that repeats .*b\.png \(lines 2 and 4"):
-        data = load_images(table)
+        data = load_image_folder(table)
     assert len(data.images) == 2
 
 
@@ -195,13 +197,13 @@ def test_a_table_is_checked_like_a_folder(tmp_path: Path) -> None:
 def test_paths_are_read_as_they_are_written(tmp_path: Path) -> None:
     """With spaces that are part of a name; without those around it, if there is no such file."""
     names = (" b.png", "c.png")
-    data = load_images(write(tmp_path, "path,label\n b.png,SEM\n c.png,TEM\n", *names))
+    data = load_image_folder(write(tmp_path, "path,label\n b.png,SEM\n c.png,TEM\n", *names))
     assert [Path(image).name for image in data.images] == [" b.png", "c.png"]
 
 
 def test_a_column_of_names_beside_the_paths_is_not_used(tmp_path: Path) -> None:
     text = "path,label,file\na/1.png,SEM,1.png\nb.png,TEM,b.png\n"
-    data = load_images(write(tmp_path, text, *FILES))
+    data = load_image_folder(write(tmp_path, text, *FILES))
     assert [Path(image).relative_to(tmp_path).as_posix() for image in data.images] == [*FILES[:2]]
 
 
@@ -209,13 +211,13 @@ def test_a_column_of_names_beside_the_paths_is_not_used(tmp_path: Path) -> None:
 def test_a_path_that_no_file_can_have_does_not_exist(tmp_path: Path, path: str) -> None:
     table = write(tmp_path, f"path,label\n{path},SEM\nc.png,TEM\n", *FILES)
     with pytest.raises(ImageFolderError, match=r"1 of 2 images does not exist: x.* \(line 2\)"):
-        load_images(table)
+        load_image_folder(table)
 
 
 def test_a_column_that_is_taken_for_groups_is_named(tmp_path: Path) -> None:
     table = write(tmp_path, "path,label,Sample\nb.png,SEM,1\nc.png,TEM,2\n", *FILES)
     with pytest.warns(ImageFolderWarning, match="images with the same Sample are taken for one"):
-        data = load_images(table)
+        data = load_image_folder(table)
     assert data.groups.tolist() == ["1", "2"]
 
 
@@ -224,10 +226,10 @@ def test_names_that_are_no_text_come_back(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff.png")
     table = write(tmp_path, "", name, "b.png")
     table.write_bytes(table_as_bytes(["path", "label"], [(name, "SEM"), ("b.png", "TEM")]))
-    assert [Path(image).name for image in load_images(table).images] == ["b.png", name]
+    assert [Path(image).name for image in load_image_folder(table).images] == ["b.png", name]
     table.write_bytes("path,label\nfädig.png,SEM\nb.png,TEM\n".encode("latin-1"))
     with pytest.raises(ImageFolderError, match=r"not exist: .*not UTF-8 text; in a spreadsheet"):
-        load_images(table)
+        load_image_folder(table)
     table.write_bytes("path,label\nb.png,fädig\n".encode("latin-1"))
     with pytest.raises(ImageFolderError, match="line 2: not UTF-8 text; in a spreadsheet"):
-        load_images(table)
+        load_image_folder(table)
