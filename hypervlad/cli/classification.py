@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,6 +126,14 @@ def train(
         image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
     )
     data = load_image_folder(folder, groups)
+    n_own = int(data.by_model.sum())
+    if n_own:
+        echo(
+            f"warning: {n_own} of {counted(len(data.images), 'label')} {verb(n_own, 'is', 'are')} "
+            "a model's own (source model), and training on them repeats its mistakes; 'hypervlad "
+            "review export --source person' writes the others",
+            err=True,
+        )
     learner = {
         "class_weight": rule_or_numbers("--class-weight", class_weight),
         "prior": rule_or_numbers("--prior", prior),
@@ -283,7 +291,7 @@ def evaluate(
     check_apart(output, folder)
     check_report_folder(output)
     check_cache(cache, cache_size)
-    data = load_image_folder(folder, groups)
+    data = _labelled_by_people(folder, load_image_folder(folder, groups))
     say_ignored(quiet, [folder], groups, model)
     classifier = load_classifier(
         model, weights, device=device, on_error=on_error.value, quiet=quiet, cache=cache
@@ -294,6 +302,7 @@ def evaluate(
             f"{folder}: the model knows none of its classes ({', '.join(data.target_names)}), but "
             f"only {', '.join(known)}; give another model, or name them like its classes"
         )
+    source = f"the {'table' if folder.is_file() else 'folder'} {folder.resolve().name}"
     index, result, new = report_on_model(
         output,
         classifier,
@@ -301,10 +310,10 @@ def evaluate(
         data.target,
         groups=data.groups,
         names=relative_names(data.images, data.root),
-        title=f"{model.name} on the images of {folder.resolve().name}",
-        how_measured=f"The model {model.name} classified all images of {folder.resolve().name}; "
-        f"its {'labels' if folder.is_file() else 'sub-folders'} are the true classes. The figures "
-        "are valid only if neither these images nor others of the same samples were used to train "
+        title=f"{model.name} on {source}",
+        how_measured=f"The model {model.name} classified the images of {source}, whose "
+        f"{'labels' if folder.is_file() else 'sub-folders'} are the true classes. The figures are "
+        " valid only if neither these images nor others of the same samples were used to train "
         "it.",
         progress=not quiet,
     )
@@ -374,7 +383,17 @@ def check(
     echo(str(report))
     if write_groups is not None:
         report.write_groups(write_groups)
-        echo(f"\ngroups: {write_groups}")
+        suggested = report.suggested_groups()
+        n_groups = counted(len({group for _, group in suggested}), "group")
+        n_sets = len(report.exact_copies + report.near_copies) - len(report.sets_left_apart())
+        echo(
+            f"\ngroups: {write_groups} ({n_groups} of {counted(len(suggested), 'file')}; "
+            f"{counted(n_sets, 'set')} of copies, each in one group)"
+        )
+        if groups is None and report.group_counts is not None:
+            say(quiet, f"to train with them, put them into the column group of {folder}")
+        else:
+            say(quiet, f"to train with them: hypervlad train {folder} --groups {write_groups}")
     if not report.ok:
         raise typer.Exit(1)
 
@@ -442,6 +461,34 @@ def suspects(
     echo(f"{found_of} {suspect}{left_out}", err=output is None)
     if output is not None:
         echo(f"table: {output}")
+
+
+def _labelled_by_people(table: Path, data: Mapping[str, Any]) -> Any:
+    """Return what `load_image_folder` found, without the images whose label is a model's own."""
+    from sklearn.utils import Bunch
+
+    by_model = data["by_model"]
+    n_own, n_labels = int(by_model.sum()), counted(len(by_model), "label")
+    if not n_own:
+        return data
+    if n_own == len(by_model):
+        raise ValueError(
+            f"{table}: all {n_labels} are a model's own (source model), so they test nothing; "
+            "label some of the images by hand"
+        )
+    echo(
+        f"warning: {table}: {n_own} of {n_labels} left out, because a model gave "
+        f"{verb(n_own, 'it', 'them')} (source model) and would agree with itself",
+        err=True,
+    )
+    rows = [row for row, own in enumerate(by_model) if not own]
+    return Bunch(
+        images=[data["images"][row] for row in rows],
+        target=data["target"][rows],
+        groups=None if data["groups"] is None else data["groups"][rows],
+        target_names=sorted(set(data["target"][rows])),
+        root=data["root"],
+    )
 
 
 def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import sys
 import webbrowser
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +40,15 @@ review = typer.Typer(
     rich_markup_mode=None,
     help="Review uncertain images: queue them, label them on a local page, retrain the model.",
 )
+
+
+class LabelSource(StrEnum):
+    """Who gave the labels to export."""
+
+    ALL = "all"
+    PERSON = "person"
+    MODEL = "model"
+
 
 QueueFolder = Annotated[
     Path, typer.Argument(metavar="QUEUE", help="Folder that 'review start' wrote.")
@@ -186,16 +196,21 @@ def serve(
 def export(
     queue: QueueFolder,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="CSV", help="Table to write.")],
+    source: Annotated[
+        LabelSource, typer.Option(help="Whose labels to write: those of people, or the model's.")
+    ] = LabelSource.ALL,
     quiet: Quiet = False,
 ) -> None:
     """Write the labels to a table: path, label, source, confidence, file.
 
     The source is person or model, the confidence is that of the model, the file is the full path.
-    Uncertain images that are not yet labelled have no row.
+    Uncertain images that are not yet labelled have no row. Evaluate and train models on the labels
+    of people: those of the model repeat its mistakes.
 
     \b
-    Example:
+    Examples:
       hypervlad review export queue/ -o labels.csv
+      hypervlad review export queue/ -o by_hand.csv --source person
     """
     from hypervlad.files import replace_when_complete
     from hypervlad.review import Queue, export_labels
@@ -203,7 +218,7 @@ def export(
     opened = Queue(queue)
     try:
         prepare_file(output)
-        table, n_open = export_labels(opened)
+        table, n_open = export_labels(opened, source.value)
     finally:
         opened.close()
     with replace_when_complete(output) as stream:

@@ -20,7 +20,7 @@ from hypervlad.datasets.copies import (
     group_copies,
     make_thumbnail,
 )
-from hypervlad.datasets.folder import FolderLayout, check_classes
+from hypervlad.datasets.folder import FolderLayout, alike_classes, check_classes
 from hypervlad.datasets.groups import ImageFolderError
 from hypervlad.datasets.loading import scan_images
 from hypervlad.datasets.report import (
@@ -36,6 +36,7 @@ from hypervlad.wording import counted, name_some, verb
 # A class must have images on both sides of a split, and a few to learn from.
 _MIN_IMAGES = 5
 _MAX_IMBALANCE = 20
+_GROUPS_WRITER = "--write-groups (in Python, write_groups)"
 
 ClassValues = dict[str, dict[str, set[str]]]
 
@@ -122,7 +123,7 @@ def check_image_folder(
     exact, near = _find_copies(facts, near_copies, min_similarity, verbose)
     counts = Counter(fact.label for fact in facts)
     report = FolderReport(
-        root=str(layout.root),
+        root=str(layout.table or layout.root),
         n_images=len(facts),
         class_counts={
             name: counts[name] for name in sorted({*layout.labels, *layout.empty_classes})
@@ -138,6 +139,7 @@ def check_image_folder(
         _files=[f.file for f in facts],
         _labels=[f.label for f in facts],
         _groups=None if group_of is None else [f.group or "" for f in facts],
+        _bad_groups=[(bad.path, (group_of or {}).get(bad.path, bad.path)) for bad in bad_files],
     )
     by_class = _values_by_class(facts)
     report.problems = _list_problems(report, layout, group_error, by_class)
@@ -436,7 +438,7 @@ def _about_copies(report: FolderReport) -> list[str]:
             "Decide which class is right and delete the others."
             if kind == "exact"
             else "Look at them: if a class is wrong, correct it; if both are right, keep them in "
-            "one group (write_groups does)."
+            f"one group ({_GROUPS_WRITER} does)."
         )
         if contradictions:
             sentences.append(
@@ -448,8 +450,8 @@ def _about_copies(report: FolderReport) -> list[str]:
         if separated:
             sentences.append(
                 f"{_sets(len(separated))} of {kind} copies in several groups: "
-                f"{_example(separated)}. Give them one group (write_groups does), or scores will "
-                "be too good."
+                f"{_example(separated)}. Give them one group ({_GROUPS_WRITER} does), or scores "
+                "will be too good."
             )
     for kind, sets in joined.items():
         loose = [s for s in sets if not s.groups and not s.crosses_classes]
@@ -457,14 +459,14 @@ def _about_copies(report: FolderReport) -> list[str]:
             sentences.append(
                 f"{_sets(len(loose))} of {kind} copies within a class: {_example(loose)}. "
                 "A random split puts copies on both sides: delete them, or give a file of groups "
-                "(write_groups, or --write-groups in a shell, makes one)."
+                f"({_GROUPS_WRITER} makes one)."
             )
     if apart:
         sentences.append(
             f"{_sets(len(apart))} of copies from which a class has nothing else: "
             f"{_example(apart)}. In one group, none of its images could be held out, so "
-            "write_groups leaves them apart, and scores will be too good. Look at them: delete all "
-            "but one if they are copies, and add images of other samples."
+            f"{_GROUPS_WRITER} leaves them apart, and scores will be too good. Look at them: "
+            "delete all but one if they are copies, and add images of other samples."
         )
     return sentences
 
@@ -475,6 +477,12 @@ def _about_classes(report: FolderReport, layout: FolderLayout) -> list[str]:
         sentences.append(
             f"Without any image: the {_classes(layout.empty_classes)}. "
             "Fill or delete these folders."
+        )
+    alike = alike_classes(layout.labels)
+    if alike:
+        sentences.append(
+            f"The {_classes(alike)} differ only in upper and lower case. They are separate classes "
+            "to a model: spell them alike if they are one."
         )
     small = [
         f"{name} ({count})"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +42,8 @@ class FolderLayout:
         The table, in the folder ``root``, that names images and labels; None for a folder.
     groups : list of str or None
         The group of each image, if the table has groups.
+    by_model : list of bool or None
+        Whether a model gave the label of each image; None for a folder.
     """
 
     root: Path
@@ -49,6 +53,7 @@ class FolderLayout:
     empty_classes: list[str]
     table: Path | None = None
     groups: list[str] | None = None
+    by_model: list[bool] | None = None
 
     def relative(self, file: Path) -> str:
         """Return a file's path under ``root``, with forward slashes."""
@@ -128,6 +133,14 @@ def check_classes(layout: FolderLayout) -> None:
         )
 
 
+def alike_classes(labels: Iterable[str]) -> list[str]:
+    """Return the classes that differ from another one only in upper and lower case, sorted."""
+    spellings = defaultdict(list)
+    for name in sorted(set(labels)):
+        spellings[name.casefold()].append(name)
+    return [name for names in spellings.values() if len(names) > 1 for name in names]
+
+
 def _existing_folder(directory: str | os.PathLike[str]) -> Path:
     if not isinstance(directory, (str, os.PathLike)):
         raise ImageFolderError(
@@ -141,8 +154,16 @@ def _existing_folder(directory: str | os.PathLike[str]) -> Path:
     return root
 
 
-def warn_left_out(layout: FolderLayout) -> None:
-    """Warn of class folders without images, and of images beside the class folders."""
+def warn_of_oddities(layout: FolderLayout) -> None:
+    """Warn of folders without images, images without a class, and classes of almost one name."""
+    alike = alike_classes(layout.labels)
+    if alike:
+        warnings.warn(
+            f"{layout.table or layout.root}: the classes {name_some(alike)} differ only in upper "
+            "and lower case, and are separate classes; spell them alike if they are one.",
+            ImageFolderWarning,
+            stacklevel=3,
+        )
     if layout.empty_classes:
         warnings.warn(
             f"{layout.root}: no images in "

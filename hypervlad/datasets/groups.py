@@ -26,6 +26,8 @@ HEADERS = {
 }
 #: The header of the labels of a review. Its ``path`` is as it was given, and ``file`` complete.
 REVIEW_HEADER = ("path", "label", "source", "confidence", "file")
+#: The source of labels that a model gave; of others it is ``person``.
+MODEL_SOURCE = "model"
 
 
 _SAVE_AS_UTF8 = "; in a spreadsheet, save as 'CSV UTF-8'"
@@ -217,7 +219,7 @@ def encoding_hint(names: Sequence[str]) -> str:
 
 
 def find_columns(header: Sequence[str]) -> dict[str, int]:
-    """Return the columns of path, label and group, as far as a header names them."""
+    """Return the columns of path, label, group and source (of the label), if a header has them."""
     names = [cell.strip().lower() for cell in header]
     found = {}
     for kind, known in HEADERS.items():
@@ -225,8 +227,10 @@ def find_columns(header: Sequence[str]) -> dict[str, int]:
         if places:
             # Only the usual name precedes the others.
             found[kind] = names.index(known[0]) if known[0] in names else places[0]
-    if "label" in found and "group" in found and names[found["group"]] == "source":
-        del found["group"]  # it is the source of the label
+    if "label" in found and "source" in names:
+        found["source"] = names.index("source")
+        if found.get("group") == found["source"]:
+            del found["group"]  # it is the source of the label
     if set(REVIEW_HEADER) <= set(names):
         found["path"] = names.index("file")
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hypervlad.datasets.folder import FolderLayout
 from hypervlad.datasets.groups import (
+    MODEL_SOURCE,
     ImageFolderError,
     ImageFolderWarning,
     check_text,
@@ -30,6 +31,7 @@ class _Row:
     path: str
     label: str
     group: str | None
+    by_model: bool
     file: Path
 
 
@@ -55,6 +57,7 @@ def scan_table(table: str | os.PathLike[str]) -> FolderLayout:
     rows.sort(key=lambda row: layout.relative(row.file))
     layout.files.extend(row.file for row in rows)
     layout.labels.extend(row.label for row in rows)
+    layout.by_model = [row.by_model for row in rows]
     if rows[0].group is not None:
         layout.groups = [str(row.group) for row in rows]
     return layout
@@ -79,6 +82,7 @@ def _read_rows(table: Path) -> list[_Row]:
         for name, column in columns.items()
     }
     numbers = [number for number, _ in lines]
+    sources = cells.pop("source", [""] * len(numbers))
     for name, values in cells.items():
         _check_filled(table, name, numbers, values)
     if "group" in columns and "group" not in header[columns["group"]].lower():
@@ -90,9 +94,16 @@ def _read_rows(table: Path) -> list[_Row]:
         )
     groups = cells.get("group", [None] * len(numbers))
     return [
-        _Row(number, path, label.strip(), group and group.strip(), _file_at(table.parent, path))
-        for number, path, label, group in zip(
-            numbers, cells["path"], cells["label"], groups, strict=True
+        _Row(
+            number,
+            path,
+            label.strip(),
+            group and group.strip(),
+            source.strip().lower() == MODEL_SOURCE,
+            _file_at(table.parent, path),
+        )
+        for number, path, label, group, source in zip(
+            numbers, cells["path"], cells["label"], groups, sources, strict=True
         )
     ]
 

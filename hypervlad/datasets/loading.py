@@ -7,7 +7,7 @@ import os
 import numpy as np
 from sklearn.utils import Bunch
 
-from hypervlad.datasets.folder import FolderLayout, check_classes, scan_folder, warn_left_out
+from hypervlad.datasets.folder import FolderLayout, check_classes, scan_folder, warn_of_oddities
 from hypervlad.datasets.label_table import scan_table
 
 
@@ -41,6 +41,8 @@ def load_image_folder(
         every system.
         ``target`` : array of shape (n,), str, the class of each image.
         ``groups`` : array of shape (n,), str, or None.
+        ``by_model`` : array of shape (n,), bool, whether a model gave the label: the table has a
+        column ``source``, as that of ``hypervlad review export``, and it is ``model``.
         ``target_names`` : list of the classes, sorted.
         ``root`` : str, the folder, or that of the table.
 
@@ -55,9 +57,9 @@ def load_image_folder(
     Warns
     -----
     ImageFolderWarning
-        If a class folder holds no images, or images lie beside the class folders; if a table lists
-        an image twice, with the same label, or its column of groups has another name, such as
-        ``sample``.
+        If a class folder holds no images, or images lie beside the class folders; if names of
+        classes differ only in upper and lower case; if a table lists an image twice, with the same
+        label, or its column of groups has another name, such as ``sample``.
 
     Examples
     --------
@@ -79,11 +81,12 @@ def load_image_folder(
     """
     layout = scan_images(source)
     check_classes(layout)
-    warn_left_out(layout)
+    warn_of_oddities(layout)
     return Bunch(
         images=[str(file) for file in layout.files],
         target=np.array(layout.labels),
         groups=layout.load_groups(groups),
+        by_model=np.array(layout.by_model or [False] * len(layout.files)),
         target_names=sorted(set(layout.labels)),
         root=str(layout.root),
     )

@@ -65,7 +65,7 @@ class FolderReport:
     Attributes
     ----------
     root : str
-        The folder.
+        The folder or table.
     n_images : int
         Images that can be read.
     class_counts : dict of str to int
@@ -106,6 +106,7 @@ class FolderReport:
     _files: list[str] = field(default_factory=list, repr=False)
     _labels: list[str] = field(default_factory=list, repr=False)
     _groups: list[str] | None = field(default=None, repr=False)
+    _bad_groups: list[tuple[str, str]] = field(default_factory=list, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -141,15 +142,17 @@ class FolderReport:
         Returns
         -------
         list of (path, group)
-            One pair for each readable image, sorted by path.
+            One pair for each file, sorted by path. Unreadable files keep their group too, so that
+            training that skips them accepts the groups.
         """
         codes, _ = self._join_copies()
         group_of = dict(zip(self._files, self._groups or self._files, strict=True))
         code_of = dict(zip(self._files, codes.tolist(), strict=True))
         names: dict[int, str] = {}  # a joined group is named like that of its first file
-        return [
+        groups = [
             (file, names.setdefault(code_of[file], group_of[file])) for file in sorted(self._files)
         ]
+        return sorted([*groups, *self._bad_groups])
 
     def sets_left_apart(self) -> list[CopySet]:
         """Return the sets of copies that `suggested_groups` does not join.

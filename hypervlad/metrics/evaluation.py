@@ -24,6 +24,8 @@ from hypervlad.metrics.probabilities import (
 )
 from hypervlad.wording import counted
 
+_MAX_UNCERTAINTY = 0.1  # of an accuracy that shows whether the confidence is right
+
 
 @dataclass(frozen=True)
 class ClassScores:
@@ -187,8 +189,11 @@ class Evaluation:
         return calibration_error_range(self.proba, random_state=0)
 
     @property
-    def calibration(self) -> Literal["calibrated", "overconfident", "underconfident"]:
+    def calibration(self) -> Literal["calibrated", "overconfident", "underconfident", "unknown"]:
         """Whether the mean confidence differs from the accuracy by more than chance (5 %).
+
+        "unknown" if it does not, but the accuracy is not known to within ten percentage points
+        (half of its 95 % interval), so that a large difference could be due to chance too.
 
         Student's test of the sums by group, because images of a group are right or wrong together.
         Their variance is at least that of independent images with these confidences.
@@ -201,7 +206,8 @@ class Evaluation:
         independent = np.sum(self.confidence * (1 - self.confidence))
         limit = student_t.ppf(0.975, max(1, n_groups - 1))
         if abs(sums.sum()) <= limit * np.sqrt(max(of_groups, independent)):
-            return "calibrated"
+            low, high = self.interval
+            return "calibrated" if (high - low) / 2 <= _MAX_UNCERTAINTY else "unknown"
         return "overconfident" if sums.sum() > 0 else "underconfident"
 
     @property

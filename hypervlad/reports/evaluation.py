@@ -23,7 +23,12 @@ from hypervlad.reports.evaluation_figures import FIGURES, EvaluationFigures
 from hypervlad.reports.facts import model_facts, versions_text
 from hypervlad.reports.html import CSS_PIXELS_PER_INCH, asset, decimal, render, share_of
 from hypervlad.reports.predictions import predictions_as_bytes
-from hypervlad.reports.summary import ACCEPTED_ERRORS, held_out_text, warning_lines
+from hypervlad.reports.summary import (
+    ACCEPTED_ERRORS,
+    expected_shares_text,
+    held_out_text,
+    warning_lines,
+)
 from hypervlad.wording import counted, name_some, percent, verb
 
 if TYPE_CHECKING:
@@ -340,6 +345,7 @@ def _check_training_images(model: Any, images: Sequence[Any]) -> None:
 
 
 def _how_held_out(model: Any, result: Evaluation) -> str:
+    shares = expected_shares_text(model, result)
     by = (
         "by the model itself, which was not trained on them"
         if model.held_out_.is_split
@@ -354,6 +360,12 @@ def _how_held_out(model: Any, result: Evaluation) -> str:
         "for this, evaluate it on such images. They are too good if images of one sample or "
         "micrograph were given as separate groups, and slightly too low if the models had fewer "
         "groups to learn from than the final one."
+        + (
+            f"\nThe probabilities are for {shares}, not for the shares of these images, so the "
+            "mean confidence may differ from the accuracy."
+            if shares
+            else ""
+        )
     )
 
 

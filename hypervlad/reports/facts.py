@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+
 from hypervlad.defects.thresholds import n_images_needed
 from hypervlad.images import ReadOptions
-from hypervlad.wording import counted
+from hypervlad.metrics import Evaluation
+from hypervlad.wording import counted, name_some, percent
 
 
 def model_facts(model: Any) -> dict[str, str]:
@@ -161,14 +166,50 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
 
 
 def _classifier_facts(model: Any) -> dict[str, str]:
-    facts = {"classifier": learner_text(model.boosting_)}
+    images = Counter(str(label) for label in model.training_.labels)
+    n_groups = len(np.unique(model.training_.groups))
+    facts = {
+        "images of the classes": ", ".join(f"{name} {images[str(name)]}" for name in model.classes_)
+        + f" (in {counted(n_groups, 'group')})",
+        "classifier": learner_text(model.boosting_),
+    }
+    if hasattr(model.boosting_, "prior"):
+        shares, weights = shares_text(model.boosting_.prior), model.boosting_.class_weight
+        facts["probabilities are for"] = shares + (
+            "" if weights is None else f"; class weights in training: {_numbers_text(weights)}"
+        )
     if model.held_out_ is not None:
         result = model.held_out_evaluation()
+        tested = f" ({tested_text(result)})" if result.untested else ""
         facts["accuracy when held out"] = (
-            f"{result.accuracy:.1%} of {counted(len(result.true), 'image')}"
+            f"{percent(result.accuracy)} of {counted(len(result.true), 'image')}{tested}"
         )
-        facts["balanced accuracy when held out"] = f"{result.balanced_accuracy:.1%}"
+        facts["balanced accuracy when held out"] = percent(result.balanced_accuracy)
     return facts
+
+
+def tested_text(result: Evaluation) -> str:
+    """Say how many classes of the model were tested, and name the others."""
+    n_classes, untested = len(result.classes), result.untested
+    tested = f"{n_classes - len(untested)} of {counted(n_classes, 'class')} tested"
+    return f"{tested}, none of {name_some(untested)}" if untested else tested
+
+
+def shares_text(prior: Mapping[Any, float] | str) -> str:
+    """Describe the class shares that a `BoostedSoftmaxClassifier` expects among new images."""
+    if not isinstance(prior, str):
+        return f"the class shares {_numbers_text(prior)}"
+    return {
+        "sqrt": "class shares halfway between those of the training images and equal ones",
+        "training": "the class shares of the training images",
+        "uniform": "equal class shares",
+    }[prior]
+
+
+def _numbers_text(values: Mapping[Any, float] | str) -> str:
+    if isinstance(values, str):
+        return values
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
 
 
 def _features_text(encoder: Any) -> str:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from hypervlad.metrics import ClassScores, Evaluation
-from hypervlad.reports.facts import learner_text
+from hypervlad.reports.facts import learner_text, shares_text, tested_text
 from hypervlad.wording import counted, percent, verb
 
 ACCEPTED_ERRORS = (0.05, 0.1, 0.2)  # shares of wrong answers among the sure ones
 _MAX_CLASSES = 6  # whose recalls are listed; of more, those with the lowest
 _MAX_CONFUSIONS = 3
+_MAX_ALIKE = 1.5  # largest class over the smallest, where shares are about equal
 
 
 def evaluation_lines(result: Evaluation, new: Evaluation | None = None) -> list[str]:
@@ -29,17 +30,24 @@ def evaluation_lines(result: Evaluation, new: Evaluation | None = None) -> list[
     -------
     list of str
         Accuracy and balanced accuracy, also without training images if there are any among the
-        images; the recalls of the classes; warnings.
+        images; the recalls of the classes; warnings; which classes were not tested.
     """
-    lines = _accuracies(result)
     n_images, n_new = len(result.true), 0 if new is None else len(new.true)
-    if n_new < n_images:
+    if n_new == n_images:
+        lines = _accuracies(result)
+    else:
         n_known = n_images - n_new
         are = verb(n_known, "is a training image", "are training images")
-        lines.append(f"{n_known} of these images {are} (the same pixels)")
+        lines = [
+            f"{n_known} of {counted(n_images, 'image')} {are} (the same pixels), so the accuracy "
+            "of all is too good",
+            *_accuracies(result, with_intervals=False),
+        ]
         without = ["accuracy: no image is left"] if new is None else _accuracies(new)
         lines += [line.replace("accuracy", "accuracy without them", 1) for line in without]
     lines += [_recalls(result), *warning_lines(result)]
+    if result.untested:
+        lines.append(tested_text(result))
     if result.unknown:
         lines.append(f"classes that the model was not trained on: {', '.join(result.unknown)}")
     return lines
@@ -90,7 +98,7 @@ def held_out_lines(model: Any) -> list[str]:
         _recalls(result),
         *warning_lines(result),
         *_confusions(result),
-        f"confidence: {_calibration_text(result)}",
+        f"confidence: {_calibration_text(result)}{_shares_remark(model, result)}",
         f"sure answers: {_sure_text(model)}",
         learner,
     ]
@@ -109,7 +117,7 @@ def held_out_text(model: Any, result: Evaluation) -> str:
     )
     text = f"held out: {len(held_out)} of {counted(n_training, 'training image')}{of_groups}, {how}"
     if result.untested:
-        text += f"; none of {', '.join(result.untested)}, where this takes a second group"
+        text += f"; {tested_text(result)}, where this takes a second group"
     return text
 
 
@@ -151,14 +159,19 @@ def training_details(model: Any) -> list[str]:
     return lines
 
 
-def _accuracies(result: Evaluation) -> list[str]:
+def _accuracies(result: Evaluation, *, with_intervals: bool = True) -> list[str]:
     label, share = result.baseline
-    n_classes = sum(score.support > 0 for score in result.scores)
+    n_classes, n_tested = len(result.labels), len(set(result.true))
+    n_of = f"{n_tested} of {n_classes}" if n_tested < n_classes else n_tested
+    overall, balanced = "", ""
+    if with_intervals:
+        overall = f"{_interval_text(result.interval)}; "
+        balanced = f" ({_interval_text(result.balanced_interval)})"
     return [
         f"accuracy: {percent(result.accuracy)} of {counted(len(result.true), 'image')} "
-        f"({_interval_text(result.interval)}; always predicting {label}: {percent(share)})",
-        f"balanced accuracy: {percent(result.balanced_accuracy)}, the mean of "
-        f"{n_classes} classes ({_interval_text(result.balanced_interval)})",
+        f"({overall}always predicting {label}: {percent(share)})",
+        f"balanced accuracy: {percent(result.balanced_accuracy)}, the mean of {n_of} classes"
+        f"{balanced}",
     ]
 
 
@@ -170,13 +183,15 @@ def _interval_text(interval: tuple[float, float]) -> str:
 def _recalls(result: Evaluation) -> str:
     """Name the classes with the lowest recalls first."""
     tested = sorted((s for s in result.scores if s.support), key=lambda s: (s.recall, -s.support))
-    listed = ", ".join(_recall_text(score) for score in tested[:_MAX_CLASSES])
-    if len(tested) <= _MAX_CLASSES:
-        return f"correct by class: {listed}"
-    others = tested[_MAX_CLASSES:]
+    if len(tested) > _MAX_CLASSES and tested[0].recall == 1:
+        return f"correct by class: all images of all {len(tested)} classes"
+    if len(tested) <= _MAX_CLASSES + 1:  # one more takes no more words than "the other"
+        return f"correct by class: {', '.join(map(_recall_text, tested))}"
+    worst, others = tested[:_MAX_CLASSES], tested[_MAX_CLASSES:]
+    at_least = others[0].recall
     return (
-        f"correct by class, the worst: {listed}; the other {len(others)}: "
-        f"{percent(others[0].recall)} or more"
+        f"correct by class, the worst: {', '.join(map(_recall_text, worst))}; the other "
+        f"{len(others)}: {'all right' if at_least == 1 else f'{percent(at_least)} or more'}"
     )
 
 
@@ -194,7 +209,8 @@ def _confusions(result: Evaluation) -> list[str]:
 
 def _calibration_text(result: Evaluation) -> str:
     verdict = {
-        "calibrated": "chance explains the difference",
+        "calibrated": "no more difference than by chance",
+        "unknown": "too few images to tell whether the confidence is right",
         "overconfident": "the confidence is too high",
         "underconfident": "the confidence is too low",
     }[result.calibration]
@@ -202,6 +218,34 @@ def _calibration_text(result: Evaluation) -> str:
         f"{percent(float(result.confidence.mean()))} on average, and {percent(result.accuracy)} "
         f"are correct: {verdict}"
     )
+
+
+def _shares_remark(model: Any, result: Evaluation) -> str:
+    """Say for which class shares the probabilities are, if not for those of the images."""
+    shares = expected_shares_text(model, result)
+    return f" (it is for {shares})" if shares else ""
+
+
+def expected_shares_text(model: Any, result: Evaluation) -> str:
+    """Describe the expected class shares of a model, if held-out images have clearly others.
+
+    Parameters
+    ----------
+    model : fitted MicrographClassifier
+    result : Evaluation
+        Of its held-out images.
+
+    Returns
+    -------
+    str
+        Empty if the model expects the shares of the training images, or classes have about as many
+        images.
+    """
+    prior = getattr(model.boosting_, "prior", "training")
+    counts = Counter(result.true).values()
+    if prior == "training" or max(counts) <= _MAX_ALIKE * min(counts):
+        return ""
+    return shares_text(prior)
 
 
 def _sure_text(model: Any) -> str:

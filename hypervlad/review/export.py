@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from hypervlad.datasets.groups import REVIEW_HEADER
+from hypervlad.datasets.groups import MODEL_SOURCE, REVIEW_HEADER
 from hypervlad.review.store import Queue
 from hypervlad.tables import table_as_bytes
 
 
-def export_labels(queue: Queue) -> tuple[bytes, int]:
+def export_labels(queue: Queue, source: str = "all") -> tuple[bytes, int]:
     """Return the labels of a queue as CSV, and the number of images without a label.
 
     Columns: ``path`` as it was given, ``label``, ``source`` ("person" or "model"), ``confidence``,
@@ -17,6 +17,8 @@ def export_labels(queue: Queue) -> tuple[bytes, int]:
     Parameters
     ----------
     queue : Queue
+    source : {"all", "person", "model"}
+        Whose labels to write.
 
     Returns
     -------
@@ -27,10 +29,11 @@ def export_labels(queue: Queue) -> tuple[bytes, int]:
     """
     images = queue.images()
     rows = [
-        (image.name, image.predicted, "model", image.confidence, str(image.path))
+        (image.name, image.predicted, MODEL_SOURCE, round(image.confidence, 6), str(image.path))
         if image.label is None
         else (image.name, image.label, "person", "", str(image.path))
         for image in images
         if image.label is not None or not image.doubtful
     ]
-    return table_as_bytes(REVIEW_HEADER, rows), len(images) - len(rows)
+    chosen = [row for row in rows if source in ("all", row[2])]
+    return table_as_bytes(REVIEW_HEADER, chosen), len(images) - len(rows)

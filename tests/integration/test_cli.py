@@ -119,12 +119,13 @@ def test_an_evaluation_also_leaves_training_images_out(model, folder, tmp_path):
         pixels[0] = 255 - pixels[0]
         Image.fromarray(pixels).save(path)
     lines = run("evaluate", model, mixed, "-o", tmp_path / "report", "-q").stdout.splitlines()
-    assert re.match(r"accuracy: [\d.]+ % of 24 images", lines[0])
-    assert re.match(r"balanced accuracy: [\d.]+ %", lines[1])
-    assert lines[2] == "18 of these images are training images (the same pixels)"
+    assert lines[0].startswith("18 of 24 images are training images (the same pixels), so the acc")
+    assert re.fullmatch(r"accuracy: [\d.]+ % of 24 images \(always predicting .*", lines[1])
+    assert re.fullmatch(r"balanced accuracy: [\d.]+ %, the mean of 3 classes", lines[2])
     assert re.match(r"accuracy without them: [\d.]+ % of 6 images \(95 % interval", lines[3])
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
-    assert "trained on 18 of these images" in page
+    assert "but it was trained on 18 of them" in page
+    assert "expect between" not in page
     assert "On the 6 other images, its accuracy is" in page
     lines = run("evaluate", model, folder, "-o", tmp_path / "same", "-q").stdout.splitlines()
     assert lines[3] == "accuracy without them: no image is left"
@@ -187,9 +188,9 @@ def test_labels_from_a_table(model, folder, groups, tmp_path):
     assert (tmp_path / "g.hvlad").read_bytes() == (tmp_path / "f.hvlad").read_bytes()
     run("evaluate", model, grouped, "-o", tmp_path / "report", "-q")
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
-    assert "its labels are the true classes" in page
+    assert "whose labels are the true classes" in page
     assert "come from 12 groups" in page
-    assert "24 images in 3 classes" in run("check", table, "-q", code=1).stdout
+    assert f"{table}: 24 images in 3 classes" in run("check", table, "-q", code=1).stdout
     run("demo", grouped, "-o", tmp_path / "demo", *TINY, "-q")
     broken = tmp_path / "labels.csv"
     write_table(broken, ["path", "class name"], [["a.png", "a"]])
@@ -540,11 +541,29 @@ def test_explain_refuses_what_would_not_fit_on_a_page(model, folder, tmp_path):
 def test_evaluate_writes_a_report(model, folder, groups, tmp_path):
     result = run("evaluate", model, folder, "-o", tmp_path / "report", "--groups", groups, "-q")
     assert re.search(r"^accuracy: (100|[89]\d)\.\d % of 24 images", result.stdout, re.MULTILINE)
+    assert result.stdout.startswith("24 of 24 images are training images")
     rows = read_table((tmp_path / "report" / "predictions.csv").read_text(encoding="utf-8"))
     assert rows[0]["path"] == "flat/00.png"
     assert len({row["group"] for row in rows}) == 12
     html = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
-    assert "model.hvlad on the images of images" in html
+    assert "model.hvlad on the folder images" in html
+
+
+def test_labels_of_a_model_test_nothing_and_are_counted_in_training(model, folder, tmp_path):
+    files = sorted(folder.rglob("*.png"))
+    rows = [
+        [path, path.parent.name, ("model", "person")[i % 4 == 0]] for i, path in enumerate(files)
+    ]
+    table = tmp_path / "labels.csv"
+    write_table(table, ["path", "label", "source"], rows)
+    result = run("evaluate", model, table, "-o", tmp_path / "report", "-q")
+    assert f"{table}: 18 of 24 labels left out, because a model gave them" in result.stderr
+    assert re.search(r"^accuracy: [\d.]+ % of 6 images", result.stdout, re.MULTILINE)
+    result = run("train", table, "-o", tmp_path / "m.hvlad", *TINY, "-q")
+    assert "18 of 24 labels are a model's own (source model)" in result.stderr
+    write_table(table, ["path", "label", "source"], [row for row in rows if row[2] == "model"])
+    message = refused("evaluate", model, table, "-o", tmp_path / "other")
+    assert f"{table}: all 18 labels are a model's own" in message
 
 
 def test_evaluate_refuses_a_folder_of_other_classes(model, tmp_path):
@@ -589,6 +608,9 @@ def test_check_tells_by_its_exit_code_whether_something_was_found(tmp_path):
         for row in read_table((tmp_path / "groups.csv").read_text(encoding="utf-8"))
     }
     assert grouped["flat/00.png"] == grouped["rings/copy.png"]
+    groups = tmp_path / "groups.csv"
+    assert f"groups: {groups} (12 groups of 13 files; 1 set of copies" in result.stdout
+    assert f"to train with them: hypervlad train {folder} --groups {groups}" in result.stderr
 
 
 def test_the_demo_does_the_main_job(folder, groups, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from PIL import Image
 from hypervlad.datasets import (
     FolderReport,
     ImageFolderError,
+    ImageFolderWarning,
     check_image_folder,
     compare_image_folders,
     load_image_folder,
@@ -315,7 +316,35 @@ def test_copies_that_link_the_only_two_groups_of_a_class_stay_in_both(clean, tem
         "first",
         "second",
     }
-    assert not any("write_groups does" in problem for problem in report.problems)
+    assert not any("Give them one group" in problem for problem in report.problems)
+
+
+def test_an_unreadable_file_keeps_its_group(clean):
+    """Training that skips it accepts the groups."""
+    (clean / "a" / "cut.png").write_bytes(b"\x89PNG")
+    assert ("a/cut.png", "a/cut.png") in check_image_folder(clean).suggested_groups()
+    groups = write_groups(clean, cut="of another")
+    report = check_image_folder(clean, groups)
+    assert ("a/cut.png", "of another") in report.suggested_groups()
+    report.write_groups(groups)
+    assert len(load_image_folder(clean, groups).groups) == 13
+
+
+def test_classes_that_differ_in_case_are_named(tmp_path, tem):
+    names = {"Grains": 1, "grains": 6, "pores": 5}
+    rows = [
+        f"{i:02d}.png,{name}" for i, name in enumerate(n for n in names for _ in range(names[n]))
+    ]
+    for i, image in enumerate(tem):
+        save(image, tmp_path / f"{i:02d}.png")
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["path,label", *rows]), encoding="utf-8")
+    report = check_image_folder(table)
+    (about,) = (text for text in report.problems if "case" in text)
+    assert about.startswith("The classes Grains, grains differ only in upper and lower case.")
+    assert str(report).startswith(f"{table}: 12 images in 3 classes")
+    with pytest.warns(ImageFolderWarning, match="classes Grains, grains differ only in upper"):
+        load_image_folder(table)
 
 
 def test_a_folder_of_one_lattice_is_no_set_of_copies(tmp_path):

@@ -22,15 +22,15 @@ def relative(data, root):
 def test_classes_are_the_first_level_and_order_is_that_of_paths(tmp_path):
     touch(
         tmp_path,
-        *("b/2.png", "b/10.TIF", "a/deep/er/1.jpg", "a/1.dm3", "B/1.png"),
+        *("b/2.png", "b/10.TIF", "a/deep/er/1.jpg", "a/1.dm3", "C/1.png"),
         *("a/1_mask.png", "a/.hidden.png", "a/.cache/1.png", "a/notes.txt", ".git/1.png"),
         "groups.csv",
     )
     data = load_image_folder(tmp_path)
-    expected = ["B/1.png", "a/1.dm3", "a/deep/er/1.jpg", "b/10.TIF", "b/2.png"]
+    expected = ["C/1.png", "a/1.dm3", "a/deep/er/1.jpg", "b/10.TIF", "b/2.png"]
     assert relative(data, tmp_path) == expected
-    assert data.target.tolist() == ["B", "a", "a", "b", "b"]
-    assert data.target_names == ["B", "a", "b"]
+    assert data.target.tolist() == ["C", "a", "a", "b", "b"]
+    assert data.target_names == ["C", "a", "b"]
     assert data.groups is None
     assert data.root == str(tmp_path)
     assert all(isinstance(image, str) for image in data.images)

@@ -87,6 +87,20 @@ def test_the_table_of_a_review_has_complete_paths(tmp_path: Path) -> None:
     data = load_image_folder(write(tmp_path, text, *FILES))
     assert data.images == [str(tmp_path / "b.png"), str(tmp_path / "c.png")]
     assert data.groups is None, "the source of a label is no group"
+    assert data.by_model.tolist() == [False, False]
+
+
+def test_labels_of_a_model_are_marked(tmp_path: Path) -> None:
+    rows = "c.png,TEM, Model\na/1.png,SEM,person\nb.png,TEM,\n"
+    assert load_image_folder(
+        write(tmp_path, f"path,label,source\n{rows}", *FILES)
+    ).by_model.tolist() == [
+        False,
+        False,
+        True,
+    ]
+    without_labels_source = write(tmp_path, "path,label\nc.png,TEM\na/1.png,model\n")
+    assert load_image_folder(without_labels_source).by_model.tolist() == [False, False]
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,11 @@ ARRAYS = {
     "mistyped option": (GREY, {"scalling": "auto"}, "did you mean 'scaling'?"),
     "unknown option": (GREY, {"zoom": 2}, "unknown reading option 'zoom': expected one of 'page'"),
     "unknown scaling": (GREY, {"scaling": "best"}, "scaling='best': expected one of 'auto'"),
-    "scaling of one": (GREY, {"scaling": (1,)}, "two finite numbers (low, high)"),
+    "scaling of one": (
+        GREY,
+        {"scaling": (1,)},
+        r"two finite numbers, low < high: (0, 4095), in a shell 0:4095",
+    ),
     "scaling upside down": (GREY, {"scaling": (2, 1)}, "low < high"),
     "scaling to infinity": (GREY, {"scaling": (0, np.inf)}, "two finite numbers"),
     "scaling is none": (GREY, {"scaling": None}, "scaling=None: expected"),

@@ -302,12 +302,19 @@ def test_doubtful_images_are_left_to_an_expert(tmp_path):
 def test_the_balanced_accuracy_stands_beside_the_accuracy(tmp_path):
     content = example()
     result = Evaluation(content["y_true"], content["proba"], content["classes"])
-    words = Page(write_report(tmp_path, **content, in_training=np.arange(40) < 9)).words
+    words = Page(write_report(tmp_path / "a", **content)).words
     low, high = result.balanced_interval
     card = f"{100 * result.balanced_accuracy:.1f} % balanced accuracy; 95 % interval "
     assert f"{card}{100 * low:.0f} to {100 * high:.0f} %" in words
-    new = result.subset(np.arange(40) >= 9)
+    assert "With other images of the same kind, expect between" in words
+    known = np.arange(40) < 9
+    words = Page(write_report(tmp_path / "b", **content, in_training=known)).words
+    new = result.subset(~known)
     assert f"its balanced accuracy {100 * new.balanced_accuracy:.1f} %" in words
+    assert "but it was trained on 9 of them, so this is no forecast for new images." in words
+    assert "expect between" not in words
+    words = Page(write_report(tmp_path / "c", **content, in_training=np.ones(40, bool))).words
+    assert "but it was trained on all of them" in words
 
 
 @pytest.mark.usefixtures("unsaved_figures")
@@ -318,6 +325,7 @@ def test_classes_that_are_not_recognised_or_not_tested_are_named(tmp_path):
     words = Page(write_report(tmp_path / "a", **content)).words
     assert "Warning: matrix is never predicted: matrix is not recognised in any of its 3" in words
     assert "Not tested: there is no image of “cluster”" in words
+    assert "2 of 3 classes tested" in words
     assert "Warning" not in Page(write_report(tmp_path / "b", **example())).words
 
 

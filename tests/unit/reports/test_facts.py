@@ -23,6 +23,29 @@ def test_facts_of_a_classifier(fitted):
     assert facts["features of an image"] == "48 joint"
     assert facts["how files are read"].startswith("by default")
     assert "logistic regression" in facts["classifier"]
+    assert facts["images of the classes"] == "flat 8, rings 8, stripes 8 (in 24 groups)"
+    assert facts["probabilities are for"].startswith("class shares halfway between those of the tr")
+    assert facts["accuracy when held out"].endswith(" % of 24 images")
+    assert facts["balanced accuracy when held out"].endswith(" %")
+
+
+def test_facts_of_rare_classes(tiny_encoder, texture_images):
+    images, labels = texture_images
+    chosen = [i for i, label in enumerate(labels) if label != "rings"]
+    chosen.insert(3, list(labels).index("rings"))
+    shares = {"flat": 0.5, "rings": 0.1, "stripes": 0.4}
+    boosting = BoostedSoftmaxClassifier(prior=shares, class_weight="balanced")
+    model = MicrographClassifier(tiny_encoder, boosting=boosting, random_state=0)
+    with pytest.warns(UserWarning, match=r"only one or two different samples or groups: 'rings'"):
+        model.fit([images[i] for i in chosen], [labels[i] for i in chosen])
+    facts = model_facts(model)
+    assert facts["images of the classes"] == "flat 8, rings 1, stripes 8 (in 17 groups)"
+    assert facts["probabilities are for"] == (
+        "the class shares flat 0.5, rings 0.1, stripes 0.4; class weights in training: balanced"
+    )
+    assert facts["accuracy when held out"].endswith(
+        " of 16 images (2 of 3 classes tested, none of rings)"
+    )
 
 
 def test_facts_follow_the_parameters(fitted):

@@ -103,7 +103,40 @@ def test_the_intervals_are_those_of_the_evaluation():
 def test_what_could_not_be_held_out_is_named():
     lines = held_out_lines(model_of([0, 0, 1, 1], [0, 0, 1, 1], n_training=7))
     assert lines[0].startswith("held out: 4 of 7 training images")
-    assert lines[0].endswith("none of cluster, where this takes a second group")
+    assert lines[0].endswith(
+        "; 2 of 3 classes tested, none of cluster, where this takes a second group"
+    )
+    assert ", the mean of 2 of 3 classes (95 %" in line_of(lines, "balanced")
+    result = Evaluation(["fibre", "matrix"], proba_of([0, 1], 0.8), CLASSES)
+    assert "2 of 3 classes tested, none of cluster" in evaluation_lines(result, result)
+
+
+def test_few_images_show_nothing_about_the_confidence():
+    codes = np.arange(9) % 3
+    line = line_of(held_out_lines(model_of(codes, codes)), "confidence")
+    assert line == (
+        "confidence: 80.0 % on average, and 100.0 % are correct: too few images to tell whether "
+        "the confidence is right"
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "prior", "words"),
+    [
+        ((60, 30, 10), "sqrt", " (it is for class shares halfway between those of the training"),
+        ((60, 30, 10), {"fibre": 0.5, "matrix": 0.3, "cluster": 0.2}, " (it is for the class shar"),
+        ((60, 30, 10), "training", ""),
+        ((30, 30, 30), "sqrt", ""),
+        ((30, 30, 30), "uniform", ""),
+    ],
+)
+def test_expected_class_shares_are_named_if_classes_are_unequal(counts, prior, words):
+    codes = np.repeat([0, 1, 2], counts)
+    model = model_of(codes, codes)
+    model.boosting_ = SimpleNamespace(**vars(LEARNER), prior=prior)
+    line = line_of(held_out_lines(model), "confidence")
+    remark = line.partition("the confidence is too low")[2]
+    assert remark.startswith(words) if words else remark == ""
 
 
 def test_a_calibration_split_is_not_called_folds():
@@ -115,7 +148,7 @@ def test_a_calibration_split_is_not_called_folds():
 @pytest.mark.parametrize(
     ("n_right", "confidence", "words"),
     [
-        (80, 0.8, "chance explains the difference"),
+        (80, 0.8, "no more difference than by chance"),
         (40, 0.9, "the confidence is too high"),
         (100, 0.5, "the confidence is too low"),
     ],
@@ -139,6 +172,28 @@ def test_sure_answers_are_counted_for_three_errors():
     assert "0 / 100.0 % / 100.0 % of the images" in line_of(few, "sure"), "45 groups are needed"
     wrong = held_out_lines(model_of(codes, (codes + 1) % 3))
     assert line_of(wrong, "sure").startswith("sure answers: none of the images")
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "n_wrong", "words"),
+    [
+        (6, 0, "correct by class: class 0 4 of 4, class 1 4 of 4, "),
+        (7, 1, "correct by class: class 0 3 of 4, class 1 4 of 4, "),
+        (8, 0, "correct by class: all images of all 8 classes"),
+        (8, 1, "class 5 4 of 4; the other 2: all right"),
+        (8, 8, "class 5 3 of 4; the other 2: 75.0 % or more"),
+    ],
+)
+def test_right_classes_are_described_in_words(n_classes, n_wrong, words):
+    codes = np.repeat(np.arange(n_classes), 4)
+    predicted = codes.copy()
+    first = 4 * np.arange(n_wrong)
+    predicted[first] = (codes[first] + 1) % n_classes
+    names = [f"class {k}" for k in range(n_classes)]
+    result = Evaluation([names[c] for c in codes], np.eye(n_classes)[predicted], names)
+    line = line_of(evaluation_lines(result, result), "correct by class")
+    assert words in line
+    assert "or more" in line if n_wrong == 8 else "or more" not in line
 
 
 def test_of_many_classes_the_worst_are_named():
@@ -206,9 +261,11 @@ def test_an_evaluation_also_has_the_figures_without_training_images():
     result = Evaluation(["fibre"] * 4 + ["ghost"], proba_of([0, 0, 1, 0, 0], 0.8), CLASSES)
     new = result.subset(np.array([True, True, True, False, True]))
     lines = evaluation_lines(result, new)
-    assert lines[0].startswith("accuracy: 60.0 % of 5 images")
-    assert lines[1].startswith("balanced accuracy: 37.5 %, the mean of 2 classes")
-    assert lines[2] == "1 of these images is a training image (the same pixels)"
+    assert lines[0] == (
+        "1 of 5 images is a training image (the same pixels), so the accuracy of all is too good"
+    )
+    assert lines[1] == "accuracy: 60.0 % of 5 images (always predicting fibre: 80.0 %)"
+    assert lines[2] == "balanced accuracy: 37.5 %, the mean of 2 of 4 classes"
     assert lines[3].startswith("accuracy without them: 50.0 % of 4 images")
     assert lines[4].startswith("balanced accuracy without them: 33.3 %")
     assert lines[-1] == "classes that the model was not trained on: ghost"

@@ -93,6 +93,10 @@ def test_a_correction_is_the_label_of_a_person_with_window_and_time(
     table, n_open = export_labels(labels.queue)
     assert "new/003.png,particle,person,," in table.decode()
     assert n_open == N_DOUBTFUL
+    by_person, still_open = export_labels(labels.queue, "person")
+    lines = table.splitlines()
+    assert by_person.splitlines() == [lines[0], *(line for line in lines if b",person," in line)]
+    assert (len(by_person.splitlines()), still_open) == (3, N_DOUBTFUL)
 
 
 def test_a_label_from_the_queue_can_be_corrected_and_restored(labels: Labels) -> None:
