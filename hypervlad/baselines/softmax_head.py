@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.base import Array, Value
-from hypervlad.boosting.linear import TrainingRows, fit_linear_margins
+from hypervlad.boosting.linear import fit_linear_margins
+from hypervlad.boosting.rows import TrainingRows
 from hypervlad.constraints import Number
 from hypervlad.splits import group_folds
 
@@ -136,7 +137,9 @@ def fit_head(
     exact = features.astype(np.float64)
     rows = TrainingRows(exact, np.arange(len(codes)), codes, weight / weight.mean(), groups)
     folds = group_folds(codes, groups, n_splits=_FOLDS, random_state=seed)
-    found = fit_linear_margins(rows, n_classes, folds, np.atleast_1d(Cs).tolist())
+    found = fit_linear_margins(
+        rows, n_classes, folds, np.atleast_1d(Cs).tolist(), ratio=np.ones(n_classes)
+    )
     mean = exact.mean(axis=0)
     scale = float(np.sqrt(((exact - mean) ** 2).sum(axis=1).mean())) or 1.0
     coef, intercept = found.coef * found.temperature, found.intercept * found.temperature

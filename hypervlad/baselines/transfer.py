@@ -45,7 +45,7 @@ from hypervlad.baselines.softmax_head import FittedHead, SoftmaxHead, fit_head
 from hypervlad.baselines.training import FineTuningCurves, Schedule
 from hypervlad.baselines.training_images import load_training_images
 from hypervlad.boosting.classifier import CLASS_WEIGHT, CS, check_by_label
-from hypervlad.boosting.linear import class_weights
+from hypervlad.boosting.rows import class_weights
 from hypervlad.classifier.assessment import accuracy_of_read, most_probable
 from hypervlad.classifier.fitting import check_classes, checked_labels, of_length
 from hypervlad.constraints import (

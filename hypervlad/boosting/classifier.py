@@ -17,19 +17,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from hypervlad.base import Array, Arrays, Estimator, Field, Labels, Maybe, Value, Values
-from hypervlad.boosting.linear import (
-    FloatArray,
-    Folds,
+from hypervlad.boosting.linear import Folds, blas_threads, block_margins, fit_blocks
+from hypervlad.boosting.margins import FloatArray, margin_offset, n_margins, probabilities
+from hypervlad.boosting.rows import (
     TrainingRows,
-    blas_threads,
-    block_margins,
     class_weights,
     expected_shares,
-    fit_blocks,
-    n_margins,
-    prior_margins,
     prior_ratio,
-    probabilities,
     training_rows,
     warn_of_small_classes,
 )
@@ -454,7 +448,18 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         return self.classes_[codes]
 
     def tree_margins(self, X: NDArray[np.floating]) -> FloatArray:
-        """Return what the trees add to the margins, shape (n, n_margins); 0 if there are none."""
+        """Return what the trees add to the margins; 0 if there are none.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_features)
+            Finite features.
+
+        Returns
+        -------
+        margins : ndarray of shape (n_samples, n_margins)
+            One margin for two classes, else one per class.
+        """
         check_is_fitted(self)
         n_columns = n_margins(len(self.classes_))
         if self.booster_ is None:
@@ -473,7 +478,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     def _fit_shares(self, rows: TrainingRows) -> FloatArray:
         """Start boosting from the log shares of the classes; return the margins of the rows."""
         self.C_ = self.block_weights_ = self.block_widths_ = self.linear_coef_ = None
-        self.linear_intercept_ = prior_margins(rows.codes, rows.weight, len(self.classes_))
+        shares = np.bincount(rows.codes, weights=rows.weight) / rows.weight.sum()
+        self.linear_intercept_ = margin_offset(shares)
         return np.tile(self.linear_intercept_, (len(rows), 1))
 
     def _fit_linear(
@@ -509,7 +515,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             subsample=self.subsample,
             colsample_bytree=self.colsample_bytree,
         )
-        trees = fit_trees(
+        self.booster_, search = fit_trees(
             rows,
             margins,
             splits,
@@ -518,8 +524,9 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             patience=self.n_iter_no_change,
             may_be_none=self.init is not None,
         )
-        self.booster_, self.n_estimators_ = trees.booster, trees.n_rounds
-        self.tree_gain_, self.tree_gain_error_ = trees.gain, trees.gain_error
+        self.n_estimators_ = self.booster_.num_boosted_rounds() if self.booster_ else 0
+        self.tree_gain_ = search.gain if search else None
+        self.tree_gain_error_ = search.gain_error if search else None
 
     def _margins(self, X: ArrayLike) -> FloatArray:
         check_is_fitted(self)
@@ -538,7 +545,17 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         check_by_label("prior", self.prior)
 
     def check_labels(self, labels: ArrayLike) -> None:
-        """Raise a ValueError if `class_weight` or `prior` does not fit these labels of samples."""
+        """Check that `class_weight` and `prior` fit the labels of samples, before they are encoded.
+
+        Parameters
+        ----------
+        labels : array-like of shape (n_samples,)
+
+        Raises
+        ------
+        ValueError
+            If one of them names other labels, or has weights or shares too far apart.
+        """
         classes, codes = np.unique(np.asarray(labels), return_inverse=True)
         class_weights(self.class_weight, classes, codes, np.ones(len(codes)))
         expected_shares(self.prior, classes, np.ones(len(classes)))

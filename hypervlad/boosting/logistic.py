@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
-FloatArray = NDArray[np.float64]
+from hypervlad.boosting.margins import FloatArray, n_margins
 
 _MAX_ITER = 1000
 _OPTIONS = {"maxiter": _MAX_ITER, "maxls": 50, "gtol": 1e-4, "ftol": 64 * np.finfo(float).eps}
@@ -74,26 +74,26 @@ def fit_logistic(
     >>> (model.margins(X)[:, 0] > 0).tolist()
     [False, False, True, True]
     """
-    n_margins, n_features = 1 if n_classes == 2 else n_classes, X.shape[1]
+    shape = (n_margins(n_classes), X.shape[1] + 1)
     is_own = (codes == 1)[:, None] if n_classes == 2 else codes[:, None] == np.arange(n_classes)
     share, penalty = weight / weight.sum(), 1.0 / (C * weight.sum())
     loss_and_residuals = _of_two_classes if n_classes == 2 else _of_several_classes
 
     def objective(flat: FloatArray) -> tuple[float, FloatArray]:
-        parameters = flat.reshape(n_margins, n_features + 1)
-        coef = parameters[:, :n_features]
-        margins = X @ coef.T + parameters[:, n_features]
+        parameters = flat.reshape(shape)
+        coef = parameters[:, :-1]
+        margins = X @ coef.T + parameters[:, -1]
         losses, residuals = loss_and_residuals(margins, is_own)
         residuals *= share[:, None]
         gradient = np.empty_like(parameters)
-        gradient[:, :n_features] = residuals.T @ X + penalty * coef
-        gradient[:, n_features] = residuals.sum(axis=0)
+        gradient[:, :-1] = residuals.T @ X + penalty * coef
+        gradient[:, -1] = residuals.sum(axis=0)
         loss = float(share @ losses) + 0.5 * penalty * float(np.vdot(coef, coef))
         return loss, gradient.ravel()
 
-    first = np.zeros((n_margins, n_features + 1))
+    first = np.zeros(shape)
     if start is not None:
-        first[:, :n_features], first[:, n_features] = start.coef, start.intercept
+        first[:, :-1], first[:, -1] = start.coef, start.intercept
     found = minimize(objective, first.ravel(), jac=True, method="L-BFGS-B", options=_OPTIONS)
     if not found.success:
         warnings.warn(
@@ -102,8 +102,8 @@ def fit_logistic(
             ConvergenceWarning,
             stacklevel=2,
         )
-    parameters = found.x.reshape(n_margins, n_features + 1)
-    return LogisticModel(parameters[:, :n_features], parameters[:, n_features])
+    parameters = found.x.reshape(shape)
+    return LogisticModel(parameters[:, :-1], parameters[:, -1])
 
 
 def _of_two_classes(

@@ -17,6 +17,7 @@ import xgboost
 from numpy.typing import NDArray
 
 from hypervlad.base import Arrays, Value
+from hypervlad.boosting.margins import n_margins
 from hypervlad.boosting.ubjson import (
     array_bytes,
     array_head,
@@ -90,11 +91,6 @@ class TreeArrays:
     gain: NDArray[np.float32]
     hessian: NDArray[np.float32]
 
-    @property
-    def n_outputs(self) -> int:
-        """Trees in each round."""
-        return 1 if self.n_classes == 2 else self.n_classes
-
     @classmethod
     def from_booster(cls, booster: xgboost.Booster) -> TreeArrays:
         """Return the trees of a booster.
@@ -142,10 +138,10 @@ class TreeArrays:
                     f"expected a row of {dtype}"
                 )
         lengths = {len(getattr(self, name)) for name in _NODES}
-        n_trees = len(self.n_nodes)
-        if not 1 <= n_trees <= _MAX_TREES or n_trees % self.n_outputs:
+        n_trees, n_outputs = len(self.n_nodes), n_margins(self.n_classes)
+        if not 1 <= n_trees <= _MAX_TREES or n_trees % n_outputs:
             raise ValueError(
-                f"{n_trees} trees; expected {self.n_outputs} in each round and at most {_MAX_TREES}"
+                f"{n_trees} trees; expected {n_outputs} in each round and at most {_MAX_TREES}"
             )
         if (self.n_nodes < 1).any() or lengths != {self.n_nodes.sum(dtype=np.int64)}:
             raise ValueError("the arrays of the trees' nodes differ in length")
@@ -205,11 +201,11 @@ class TreeArrays:
         """
         document = decode(_without_trees(self.n_classes, self.n_features))
         model = document["learner"]["gradient_booster"]["model"]
-        n_trees = len(self.n_nodes)
-        n_rounds = n_trees // self.n_outputs
+        n_trees, n_outputs = len(self.n_nodes), n_margins(self.n_classes)
+        n_rounds = n_trees // n_outputs
         model["gbtree_model_param"]["num_trees"] = str(n_trees)
-        model["iteration_indptr"] = integers(np.arange(n_rounds + 1) * self.n_outputs)
-        model["tree_info"] = integers(np.arange(n_trees) % self.n_outputs)
+        model["iteration_indptr"] = integers(np.arange(n_rounds + 1) * n_outputs)
+        model["tree_info"] = integers(np.arange(n_trees) % n_outputs)
         model["trees"] = self._encoded_trees()
         return xgboost.Booster({"verbosity": 0}, model_file=bytearray(encode(document)))
 

@@ -10,13 +10,9 @@ import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
-from hypervlad.boosting.linear import (
-    FloatArray,
-    Folds,
-    IntArray,
-    TrainingRows,
-    log_losses,
-)
+from hypervlad.boosting.linear import Folds
+from hypervlad.boosting.margins import FloatArray, IntArray, log_losses
+from hypervlad.boosting.rows import TrainingRows
 from hypervlad.boosting.tree_arrays import link
 
 # The best of many rounds looks better on held-out rows than it is. On real images, a threshold of
@@ -30,30 +26,12 @@ _MIN_BINNED_ROWS = 256
 
 
 @dataclass(frozen=True)
-class Trees:
-    """The trees that were kept (None if none), and the gain of the best round on held-out rows.
-
-    `gain` is the reduction of the log loss per row, `gain_error` its standard error; None if
-    nothing was held out.
-    """
-
-    booster: xgboost.Booster | None
-    n_rounds: int
-    gain: float | None = None
-    gain_error: float | None = None
-
-
-@dataclass(frozen=True)
 class RoundSearch:
-    """The best round on held-out rows, its reduction of the log loss, and the standard error."""
+    """The best round on held-out rows, its reduction of the log loss per row, and the error."""
 
     n_rounds: int
     gain: float
     gain_error: float
-
-    def is_more_than_noise(self) -> bool:
-        """Return whether the gain clearly exceeds its standard error."""
-        return self.gain > _GAIN_IN_STANDARD_ERRORS * self.gain_error
 
 
 def fit_trees(
@@ -65,8 +43,10 @@ def fit_trees(
     max_rounds: int,
     patience: int | None,
     may_be_none: bool,
-) -> Trees:
+) -> tuple[xgboost.Booster | None, RoundSearch | None]:
     """Find the number of rounds on the test rows of `splits`, then train as many on all rows.
+
+    Returns the trees, None if there are none, and the search, None if nothing was held out.
 
     With `may_be_none`, trees are kept only if their gain on the test rows is more than noise; if
     there are none, no trees are kept. Without `may_be_none`, at least one round is kept, and
@@ -80,24 +60,18 @@ def fit_trees(
         search = search_rounds(
             rows, base_margin, splits, parameters, max_rounds=max_rounds, patience=patience
         )
-        n_rounds = search.n_rounds if search.is_more_than_noise() or not may_be_none else 0
-    booster = _train(rows, base_margin, n_rounds, parameters) if n_rounds else None
-    gain, gain_error = (search.gain, search.gain_error) if search else (None, None)
-    return Trees(booster, n_rounds, gain, gain_error)
+        is_more_than_noise = search.gain > _GAIN_IN_STANDARD_ERRORS * search.gain_error
+        n_rounds = search.n_rounds if is_more_than_noise or not may_be_none else 0
+    if not n_rounds:
+        return None, search
+    matrix = training_matrix(rows, base_margin, parameters)
+    return xgboost.train(parameters, matrix, n_rounds, verbose_eval=False), search
 
 
 def xgboost_parameters(n_classes: int, *, nthread: int, seed: int, **tree: Any) -> dict[str, Any]:
     """Return the parameters of ``xgboost.train``."""
     common = {"tree_method": "hist", "seed": seed, "nthread": nthread}
     return {**common, **link(n_classes), **tree}
-
-
-def data_matrix(
-    rows: TrainingRows, base_margin: FloatArray, parameters: dict[str, Any]
-) -> xgboost.DMatrix:
-    """Return a matrix of rows to predict, which start from `base_margin`."""
-    fields = _fields(rows, base_margin)
-    return xgboost.DMatrix(**fields, nthread=parameters["nthread"])
 
 
 def training_matrix(
@@ -144,13 +118,6 @@ def _fields(rows: TrainingRows, base_margin: FloatArray) -> dict[str, NDArray[An
         "weight": rows.weight,
         "base_margin": base_margin[:, 0] if base_margin.shape[1] == 1 else base_margin,
     }
-
-
-def _train(
-    rows: TrainingRows, base_margin: FloatArray, n_rounds: int, parameters: dict[str, Any]
-) -> xgboost.Booster:
-    matrix = training_matrix(rows, base_margin, parameters)
-    return xgboost.train(parameters, matrix, num_boost_round=n_rounds, verbose_eval=False)
 
 
 def search_rounds(
@@ -202,7 +169,8 @@ class _Split:
     ) -> _Split:
         train = training_matrix(rows.take(split[0]), base_margin[split[0]], parameters)
         held_out = rows.take(split[1])
-        test = data_matrix(held_out, base_margin[split[1]], parameters)
+        fields = _fields(held_out, base_margin[split[1]])
+        test = xgboost.DMatrix(**fields, nthread=parameters["nthread"])
         # Margins of matrices in the cache are not computed again from the first round on.
         return cls(xgboost.Booster(parameters, [train, test]), train, test, held_out.codes)
 

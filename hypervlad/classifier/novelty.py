@@ -214,7 +214,8 @@ class TrainingImages:
         If `groups` are given, the points are those of the training images, and images of the same
         group are left out. A distance is infinite if there is no other image.
         """
-        classes = np.unique(self.labels)
+        codes = np.unique(self.labels, return_inverse=True)[1]
+        columns_of_class = np.split(np.argsort(codes), np.cumsum(np.bincount(codes))[:-1])
         start = 0
         if not len(points):
             return
@@ -226,8 +227,7 @@ class TrainingImages:
             rows, _ = _smallest(distances)
             to_nearest = np.where(self._is_blank, np.inf, distances).min(axis=1)
             by_class = [
-                _mean_of_finite(_smallest(distances[:, self.labels == label])[1])
-                for label in classes
+                _mean_of_finite(_smallest(distances[:, own])[1]) for own in columns_of_class
             ]
             yield _Distances(
                 rows, to_nearest, np.stack(by_class, axis=1), self._to_empty(points[start:stop])

@@ -13,7 +13,7 @@ from hypervlad.cli.files import (
     groups_of,
     masks_of,
     names_of,
-    prepare_file,
+    prepare_model,
     say_ignored,
 )
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
@@ -262,8 +262,7 @@ def align_train(
     if synthetic and not 2 <= window <= min(_SYNTHETIC_SIZE):
         height, width = _SYNTHETIC_SIZE
         raise ValueError(f"--window {window}: synthetic images have {height} x {width} pixels")
-    _check_overwrites_model(output)
-    prepare_file(output)
+    prepare_model(output, *(paths or ()), masks, groups)
     images, y, codes = _labelled(paths or [], masks, groups)
     say_ignored(quiet, paths or [], groups, output)
     reading = reading_options(image_page=image_page, channel=channel, remove_banner=remove_banner)
@@ -300,17 +299,6 @@ def align_train(
             f"{counted(n_made - synthetic, 'other synthetic image')}; this says nothing about real "
             "images"
         )
-
-
-def _check_overwrites_model(path: Path) -> None:
-    """Refuse to write a model over an image or anything else that is not a model."""
-    from hypervlad.modelfile import read_model
-
-    if path.is_file():
-        try:
-            read_model(path)
-        except ValueError as error:
-            raise ValueError(f"{path} exists and is not a model: choose another name") from error
 
 
 def _labelled(

@@ -12,6 +12,7 @@ import typer
 from hypervlad.cli.files import (
     check_apart,
     prepare_file,
+    prepare_model,
     say_ignored,
 )
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
@@ -114,7 +115,7 @@ def train(
     from hypervlad.images.reading import relative_names
     from hypervlad.reports.summary import held_out_lines, training_details
 
-    prepare_file(output)
+    prepare_model(output, folder, groups)
     if report is not None:
         from hypervlad.reports.evaluation import check_report_folder
 
@@ -226,7 +227,7 @@ def explain(
 
     if output.suffix.lower() != ".png":
         raise ValueError(f"{output}: the picture is a PNG file; give a name that ends in .png.")
-    prepare_file(output)
+    prepare_file(output, model, *paths)
     given = [file for path in paths for file in find_images(path)]
     files = list({os.path.abspath(file): file for file in given}.values())
     say_ignored(quiet, paths, model)
@@ -382,7 +383,7 @@ def check(
             raise typer.Exit(1)
         return
     if write_groups is not None:
-        prepare_file(write_groups)
+        prepare_file(write_groups, folder, groups)
     say_ignored(quiet, [folder], groups, write_groups)
     report = check_image_folder(folder, groups, options=options, verbose=not quiet)
     echo(str(report))
@@ -444,7 +445,7 @@ def suspects(
     from hypervlad.tables import table_as_bytes
 
     if output is not None:
-        prepare_file(output)
+        prepare_file(output, model)
     classifier = load_classifier(model, None, device="auto", on_error="raise", quiet=True)
     header = ("path", "label", "likely", "p_label", "p_likely")
     found = classifier.label_issues()

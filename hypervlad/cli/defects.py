@@ -15,6 +15,7 @@ from hypervlad.cli.files import (
     masks_of,
     names_of,
     prepare_file,
+    prepare_model,
     say_ignored,
 )
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
@@ -150,7 +151,7 @@ def fit(
         raise ValueError("--fpr, --patch-fpr and --best-f1 exclude each other: give only one")
     rule: Any = "f1" if best_f1 else "fpr" if patch_fpr is None else "patch_fpr"
     rate = next((each for each in (fpr, patch_fpr) if each is not None), 0.05)
-    prepare_file(output)
+    prepare_model(output, *paths, masks, groups)
     files = find_images(paths)
     say_ignored(quiet, paths, groups, output)
     truth = None if masks is None else masks_of(files, masks, paths)
@@ -324,7 +325,7 @@ def evaluate(
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{output}: the report is one page; give a name that ends in .html.")
-    prepare_file(output)
+    prepare_file(output, model, *paths)
     files = find_images(paths)
     say_ignored(quiet, paths, model, output)
     truth = masks_of(files, masks, paths)

@@ -30,21 +30,53 @@ def check_file(path: Path) -> None:
         raise ValueError(f"{existing}: no permission to write here; choose another folder.")
 
 
-def prepare_file(path: Path) -> None:
-    """Raise if a file cannot be written, and create its folder."""
+def prepare_file(path: Path, *inputs: str | Path | None) -> None:
+    """Raise if a file cannot be written or is an input of the command, and create its folder.
+
+    Parameters
+    ----------
+    path : Path
+    *inputs : path, pattern or None
+        What the command reads. Of a folder, only images count.
+    """
     check_file(path)
+    if path.exists() and any(_is_read(path, each) for each in inputs if each is not None):
+        raise ValueError(f"{path} is read by this command; give the result another name.")
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def prepare_page(page: Path | None, table: Path | None) -> None:
-    """Raise if a page cannot be written beside a table, and create its folder."""
+def prepare_model(path: Path, *inputs: str | Path | None) -> None:
+    """Do the same for a model, which replaces nothing but another model."""
+    from hypervlad.modelfile import read_model
+
+    prepare_file(path, *inputs)
+    if path.is_file():
+        try:
+            read_model(path)
+        except ValueError as error:
+            raise ValueError(f"{path} exists and is not a model; give another name.") from error
+
+
+def _is_read(path: Path, given: str | Path) -> bool:
+    """Whether an existing file is what was given, or one of the images in it."""
+    from hypervlad.images import IMAGE_SUFFIXES
+
+    if os.path.isdir(given):
+        is_image = path.suffix.lower() in IMAGE_SUFFIXES
+        return is_image and Path(given).resolve() in path.resolve().parents
+    files = [given] if os.path.exists(given) else glob.glob(str(given), recursive=True)
+    return any(os.path.samefile(path, file) for file in files)
+
+
+def prepare_page(page: Path | None, table: Path | None, *inputs: str | Path | None) -> None:
+    """Raise if a page cannot be written beside a table; see `prepare_file`."""
     if page is None:
         return
     if page.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--page {page}: the name must end in .html for browsers to open it.")
     if table is not None and page.resolve() == table.resolve():
         raise ValueError(f"{page}: page and table cannot be the same file; give two names.")
-    prepare_file(page)
+    prepare_file(page, *inputs)
 
 
 def check_apart(output: Path, folder: Path) -> None:
@@ -53,6 +85,19 @@ def check_apart(output: Path, folder: Path) -> None:
         raise ValueError(
             f"{output} is inside the image folder {folder}; write the results to another folder."
         )
+
+
+def check_sorted(folders: Iterable[Path], paths: Sequence[str]) -> None:
+    """Raise if a folder for copies overlaps one that is read: copies would be read as images."""
+    for path in filter(os.path.isdir, paths):
+        read = Path(path).resolve()
+        for folder in folders:
+            written = folder.resolve()
+            if written == read or written in read.parents or read in written.parents:
+                raise ValueError(
+                    f"copies into {folder} would lie among the images of {path}; choose another "
+                    "folder for --sort-into."
+                )
 
 
 def check_folders(output: Path, paths: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from hypervlad.cli.files import (
     check_folders,
+    check_sorted,
     names_of,
     prepare_file,
     prepare_page,
@@ -38,7 +39,7 @@ from hypervlad.wording import counted, percent, verb
 
 if TYPE_CHECKING:
     from hypervlad.classifier import Classification, MicrographClassifier
-    from hypervlad.reports.sorting import SortedImages
+    from hypervlad.reports.sorting import ImageSorter
 
 _MAX_PICTURES = 10_000  # the default of write_classified_page: about 40 MB
 
@@ -68,7 +69,7 @@ def predict(
             metavar="HTML",
             help="Page to write, on which images can be sorted, filtered and viewed in any "
             "browser. It is one file. The table is then not printed. If the images are in "
-            "sub-folders that are all called like classes, these are shown as true labels.",
+            "sub-folders that are all named after classes, these are shown as true labels.",
         ),
     ] = None,
     page_pictures: Annotated[
@@ -85,7 +86,8 @@ def predict(
         typer.Option(
             metavar="DIR",
             help="Copy each image into DIR/CLASS, those unlike the training images into "
-            "DIR/unlike_training and, with --max-error, those that are not sure into DIR/unsure.",
+            "DIR/unlike_training and, with --max-error, those that are not sure into DIR/unsure. "
+            "The table is then not printed.",
         ),
     ] = None,
     watch: Annotated[
@@ -110,7 +112,7 @@ def predict(
 
     --sort-into copies and never replaces a file. The copies keep the sub-folders of the images.
     Where there is another file of the name, a copy is called NAME-2; where there is the same file,
-    nothing is copied. Signs in the name of a class that no folder can have are written as %2F.
+    nothing is copied. Characters of a class's name that no folder can have are written as %2F.
 
     --watch waits for files that are still being written and, after a file could not be read, for a
     change of it. Ctrl-C ends it with exit code 0 when all lines are written; the same command
@@ -131,9 +133,9 @@ def predict(
     from hypervlad.reports.predictions import prediction_columns
     from hypervlad.reports.sorting import ImageSorter
 
-    prepare_page(page, output)
+    prepare_page(page, output, model, *paths)
     if output is not None:
-        prepare_file(output)
+        prepare_file(output, model, *paths)
     if sort_into is not None:
         check_folders(sort_into, paths)
     check_cache(cache, cache_size)
@@ -151,15 +153,19 @@ def predict(
         reduce_cache(cache, cache_size)
         return
     files = find_images(paths)
+    names_below = names_of(files, paths)
     # One unreadable file among thousands must not stop the others: it is reported at the end.
     classifier = load_classifier(
         model, weights, device=device, on_error="skip", quiet=quiet, cache=cache
     )
+    classes = list(classifier.classes_)
+    sorter = None if sort_into is None else ImageSorter(sort_into, classes)
+    if sorter is not None:
+        check_sorted(sorter.folders, paths)
     found = classifier.classify(files, coverage=coverage, max_error=max_error)
     found.images.warn()
     reduce_cache(cache, cache_size)
     names = [str(files[position]) for position in found.images.positions]
-    classes = list(classifier.classes_)
     columns = prediction_columns(found, classes)
     _say_what_is_unlike(quiet, found)
     table = predictions_as_bytes(names, found.proba, classes, columns=columns)
@@ -169,10 +175,9 @@ def predict(
         say(quiet, f"predictions of {counted(len(names), 'image')}: {output}")
     elif page is None and sort_into is None:
         echo(table, nl=False)
-    if sort_into is not None:
-        sorter = ImageSorter(sort_into, classes)
-        sorter.add(files, names_of(files, paths), found)
-        _echo_sorted(sort_into, sorter.done)
+    if sorter is not None:
+        sorter.add(files, names_below, found)
+        _echo_sorted(sorter)
     if page is not None:
         write_classified_page(
             page,
@@ -197,7 +202,7 @@ def predict(
 def _true_labels(
     files: Sequence[Path], paths: Sequence[str], classes: Sequence[Any]
 ) -> list[str] | None:
-    """Return the first folder of each image; None unless all of these are called like classes."""
+    """Return the first folder of each image; None unless all of these are named after classes."""
     folders = [name.split("/")[0] if "/" in name else None for name in names_of(files, paths)]
     known = {str(label) for label in classes}
     labels = [folder for folder in folders if folder in known]
@@ -219,8 +224,9 @@ def _say_what_is_unlike(quiet: bool, found: Classification) -> None:
         say(quiet, f"{n_known} of {counted(n_images, 'image')} {are} (the same pixels)")
 
 
-def _echo_sorted(folder: Path, done: SortedImages) -> None:
+def _echo_sorted(sorter: ImageSorter) -> None:
     """Report how many images were copied into each folder."""
+    folder, done = sorter.folder, sorter.done
     n_images, n_renamed = done.counts.total(), len(done.renamed)
     listed = ", ".join(f"{name} {n}" for name, n in sorted(done.counts.items()))
     present = f"; {done.n_present} there before" if done.n_present else ""
@@ -252,15 +258,17 @@ def _watch(
     classes = classifier.classes_.tolist()
     root = os.path.commonpath([os.path.abspath(folder) for folder in folders])
     sorter = None if sort_into is None else ImageSorter(sort_into, classes)
+    if sorter is not None:
+        check_sorted(sorter.folders, folders)
 
     def classify(files: list[Path]) -> Classification:
         return classifier.classify(files, coverage=coverage, max_error=max_error)
 
     def classified(files: list[Path], found: Classification) -> None:
-        for position, proba in zip(found.images.positions, found.proba, strict=True):
-            say(quiet, f"{files[position]}: {classes[proba.argmax()]}, {percent(proba.max())}")
         if sorter is not None:
             sorter.add(files, relative_names(files, root), found)
+        for position, proba in zip(found.images.positions, found.proba, strict=True):
+            say(quiet, f"{files[position]}: {classes[proba.argmax()]}, {percent(proba.max())}")
 
     def unreadable(image: SkippedImage) -> None:
         echo(f"warning: {image.name}: {image.reason.removeprefix(f'{image.name}: ')}", err=True)
@@ -271,16 +279,21 @@ def _watch(
             output, classes, has_sets=coverage is not None, is_judged=max_error is not None
         )
         if table.paths:
-            say(quiet, f"{output} has {counted(len(table.paths), 'image')}, which are left out")
+            say(quiet, f"{counted(len(table.paths), 'image')} already in {output}")
         say(quiet, f"watching {', '.join(folders)}; press Ctrl-C to stop")
         done = watch_folders(
             classify, folders, table, stopped, classified=classified, unreadable=unreadable
         )
     if not table.is_written:
-        raise PermissionError(f"{output} is open in another program; close it and start again.")
+        rest = output.with_name(f"{output.stem}-unsaved{output.suffix}")
+        table.save_waiting(rest)
+        raise PermissionError(
+            f"{output} could not be written, perhaps because another program has it open; the "
+            f"lines that are missing in it are in {rest}."
+        )
     echo(f"classified {counted(done.n_classified, 'image')}: {output}")
-    if sorter is not None and sort_into is not None:
-        _echo_sorted(sort_into, sorter.done)
+    if sorter is not None:
+        _echo_sorted(sorter)
     if done.unreadable:
         names = ", ".join(image.name for image in done.unreadable.values())
         n_bad = counted(len(done.unreadable), "image")

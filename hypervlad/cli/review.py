@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypervlad.cli.files import prepare_file, say_ignored
+from hypervlad.cli.files import prepare_file, prepare_model, say_ignored
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import check_cache, load_classifier, reduce_cache
 from hypervlad.cli.options import (
@@ -290,7 +290,7 @@ def retrain(
     check_cache(cache, cache_size)
     opened = Queue(queue)
     try:
-        prepare_file(output)
+        prepare_model(output, training, groups)
         old = load_classifier(
             model or _model_of(opened),
             weights,

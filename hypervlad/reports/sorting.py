@@ -20,6 +20,7 @@ from hypervlad.files import move_to_new_name, refuse_link
 from hypervlad.reports.classified_page import kinds_of
 
 UNSURE, UNLIKE_TRAINING = "unsure", "unlike_training"
+_MAX_NAME = 255  # bytes, of most file systems
 _MAX_BYTES = 200  # of a folder's name; file systems allow 255
 # What Windows does not allow, and the sign that begins an escape here. A dot hides a folder.
 _NOT_ALLOWED = re.compile(r'[<>:"/\\|?*%\x00-\x1f\x7f\ud800-\udfff]|\A[. ]|[. ]\Z')
@@ -49,7 +50,7 @@ class ImageSorter:
     """Copies images into one folder per class; no file is ever replaced or removed.
 
     Images that are unlike the training images go to ``unlike_training``, and answers that were
-    judged but are not sure to ``unsure``. A copy is called like its image, in the same sub-folders.
+    judged but are not sure to ``unsure``. A copy is named like its image, in the same sub-folders.
     Where a file of that name exists, it is kept: if it has the same content it is the copy, and
     otherwise the copy gets a number, ``name-2.tif``. So a second run changes nothing.
 
@@ -58,7 +59,7 @@ class ImageSorter:
     folder : path
         Made if it is missing.
     classes : sequence of n_classes labels
-        Their folders are called as `folder_names` returns.
+        Their folders are named as `folder_names` returns.
 
     Examples
     --------
@@ -71,6 +72,11 @@ class ImageSorter:
         names = folder_names([str(label) for label in classes])
         self.folder_of = dict(zip([str(label) for label in classes], names, strict=True))
         self.done = SortedImages()
+
+    @property
+    def folders(self) -> list[Path]:
+        """All folders that images may be copied into."""
+        return [self.folder / name for name in (*self.folder_of.values(), UNSURE, UNLIKE_TRAINING)]
 
     def add(self, files: Sequence[Path], names: Sequence[str], found: Classification) -> None:
         """Copy images, and count them in ``done``.
@@ -111,8 +117,9 @@ class ImageSorter:
 def folder_names(classes: Sequence[str]) -> list[str]:
     """Return a name for the folder of each class that every file system allows.
 
-    Signs that are not allowed are written as in web addresses, ``%2F``; long names are cut. Names
-    that differ in case only, and those of the folders `UNSURE` and `UNLIKE_TRAINING`, get a number.
+    Characters that are not allowed are written as in web addresses, ``%2F``; long names are cut.
+    Names that differ in case only, and those of the folders `UNSURE` and `UNLIKE_TRAINING`, get a
+    number.
 
     Examples
     --------
@@ -159,14 +166,16 @@ def copy_to_free_name(file: str | os.PathLike[str], target: Path) -> tuple[Path,
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.parent / f".{secrets.token_hex(8)}.tmp"
     for number in itertools.count(1):
-        path = target if number == 1 else target.with_stem(f"{target.stem}-{number}")
+        path = target if number == 1 else _numbered(target, number)
         if os.path.lexists(path):
             if path.is_file() and filecmp.cmp(file, path, shallow=False):
                 return path, False
             continue
         refuse_link(target.parent)
         try:
-            shutil.copy2(file, draft)
+            shutil.copyfile(file, draft)  # without permissions: a draft that is read-only stays
+            times = os.stat(file)
+            os.utime(draft, ns=(times.st_atime_ns, times.st_mtime_ns))
             move_to_new_name(draft, path)
         except FileExistsError:  # made just now
             continue
@@ -174,3 +183,10 @@ def copy_to_free_name(file: str | os.PathLike[str], target: Path) -> tuple[Path,
             draft.unlink(missing_ok=True)
         return path, True
     raise AssertionError("numbers do not end")
+
+
+def _numbered(path: Path, number: int) -> Path:
+    """Add a number to the name of a file, which is cut if file systems would not allow it."""
+    end = f"-{number}{path.suffix}"
+    stem = os.fsencode(path.stem)[: _MAX_NAME - len(os.fsencode(end))]
+    return path.with_name(stem.decode(errors="ignore") + end)

@@ -6,13 +6,14 @@ import csv
 import io
 import os
 import time
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypervlad.classifier import Classification
-from hypervlad.files import refuse_links
+from hypervlad.files import refuse_links, replace_when_complete
 from hypervlad.images import ImageReadError, SkippedImage, find_images
 from hypervlad.reports.predictions import (
     prediction_columns,
@@ -21,10 +22,12 @@ from hypervlad.reports.predictions import (
 )
 from hypervlad.tables import original_cell, table_as_bytes
 
-INTERVAL = 1.0  # seconds between two looks at the folders
+INTERVAL = 1.0  # seconds between two polls of the folders
+_RETRY = 60.0  # seconds after which an unreadable file is read again, and each time twice as many
 _MAX_BATCH = 16  # images whose lines are written together
+_MAX_BREAKS = 2  # in a path; what has more is not one incomplete line
 _NAP = 0.1  # seconds after which a request to stop is noticed
-_IDLE = 5  # a look at the folders may take a sixth of the time, on a slow network
+_IDLE = 5  # a poll of the folders may take a sixth of the time, on a slow network
 
 Stamp = tuple[int, int]
 
@@ -35,8 +38,8 @@ class GrowingTable:
     Parameters
     ----------
     path : Path
-        Made with a header if it is missing or empty. An incomplete last line, of a run that was
-        killed, is removed.
+        Made with a header if it is missing or empty, also if it is removed in the meantime. An
+        incomplete last line, of a run that was killed, is removed.
     classes : sequence of n_classes labels
     has_sets, is_judged : bool
         Whether images are classified with a coverage, with an error.
@@ -49,9 +52,14 @@ class GrowingTable:
     Raises
     ------
     ValueError
-        If the file is another table.
+        If the file is another table, or a quotation mark in it has no partner.
     OSError
         If it is a link, or cannot be written.
+
+    Warns
+    -----
+    UserWarning
+        When lines cannot be written for now.
     """
 
     def __init__(
@@ -62,6 +70,12 @@ class GrowingTable:
         header = prediction_header(classes, has_sets=has_sets, is_judged=is_judged)
         kept = path.read_bytes() if path.exists() else b""
         complete = kept[: complete_length(kept)]
+        if kept.count(b"\n", len(complete)) > _MAX_BREAKS:
+            line = complete.count(b"\n") + 1
+            raise ValueError(
+                f"{path}: a quotation mark in line {line} or below it has no partner; correct it, "
+                "or give another name."
+            )
         rows = _rows_of(complete)
         if kept and (not rows or rows[0] != header):
             raise ValueError(
@@ -71,7 +85,9 @@ class GrowingTable:
         if len(complete) < len(kept):
             os.truncate(path, len(complete))
         self.paths = {absolute_name(row[0]) for row in rows[1:] if row}
-        self._waiting = b"" if rows else table_as_bytes(header, [])
+        self._header = table_as_bytes(header, [])
+        self._waiting = b""
+        self._is_late = False
         self.write()
 
     @property
@@ -90,18 +106,31 @@ class GrowingTable:
 
     def write(self) -> None:
         """Write what has not been written, unless another program keeps the file to itself."""
-        if not self._waiting:
+        is_new = not self.path.exists() or not self.path.stat().st_size
+        if not self._waiting and not is_new:
             return
         try:
             with open(self.path, "ab") as stream:
-                stream.write(self._waiting)
+                stream.write(self._header * is_new + self._waiting)
                 stream.flush()
                 os.fsync(stream.fileno())
         except PermissionError:
             if not self.path.exists():
                 raise
-            return  # a spreadsheet on Windows has it open: the lines wait
-        self._waiting = b""
+            if not self._is_late:  # a spreadsheet on Windows has it open, for example
+                warnings.warn(
+                    f"{self.path} cannot be written now; its lines are written when it can",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            self._is_late = True
+            return
+        self._waiting, self._is_late = b"", False
+
+    def save_waiting(self, path: Path) -> None:
+        """Write the lines that are not in the table to another one."""
+        with replace_when_complete(path) as stream:
+            stream.write(self._header + self._waiting)
 
 
 @dataclass
@@ -129,11 +158,12 @@ def watch_folders(
     classified: Callable[[list[Path], Classification], Any] | None = None,
     unreadable: Callable[[SkippedImage], Any] | None = None,
 ) -> WatchedImages:
-    """Classify each image of folders once, also those that appear later, until told to stop.
+    """Classify each image of folders once, also those that appear later, until ``stopped()``.
 
-    The folders are looked at again and again, which also works on network drives. A file is read
-    when its size and time have been the same for two looks. If it cannot be read, it is read again
-    when it has changed. Images in the table are not classified again.
+    The folders are polled, which also works on network drives. A file is read when its size and
+    time were the same in two polls. If it cannot be read, it is read again when it has changed, and
+    after a minute, later ones longer: a drive may have failed. Images in the table are not
+    classified again.
 
     Parameters
     ----------
@@ -145,10 +175,10 @@ def watch_folders(
     stopped : callable
         Whether to stop; images that are being classified are finished and written before.
     interval : float, default=1
-        Seconds between two looks, at least; more if a look takes long.
+        Seconds between two polls, at least; more if a poll takes long.
     classified, unreadable : callable, optional
-        Called with the files and the `Classification` after lines were added to the table, and for
-        each unreadable image.
+        Called with the files and the `Classification` before lines are added to the table, so that
+        a run that is interrupted in between does the work again, and for each unreadable image.
 
     Returns
     -------
@@ -156,7 +186,7 @@ def watch_folders(
     """
     done = WatchedImages()
     before: dict[str, Stamp] = {}
-    failed: dict[str, Stamp] = {}
+    failed: dict[str, _Failure] = {}
     while True:
         started = time.monotonic()
         files = _waiting_files(folders, table.paths)
@@ -165,7 +195,9 @@ def watch_folders(
         ready = [
             name
             for name, stamp in stamps.items()
-            if stamp[0] and before.get(name) == stamp and failed.get(name) != stamp
+            if stamp[0]
+            and before.get(name) == stamp
+            and not (name in failed and failed[name].is_recent(stamp, started))
         ]
         before = stamps
         for start in range(0, len(ready), _MAX_BATCH):
@@ -176,22 +208,36 @@ def watch_folders(
             if found is None:
                 continue
             read = [batch[position] for position in found.images.positions]
-            table.add([str(file) for file in read], found)
+            if read and classified is not None:
+                classified(batch, found)
+            table.add([os.path.abspath(file) for file in read], found)
             done.n_classified += len(read)
             for file in read:
                 done.unreadable.pop(absolute_name(file), None)
-            if read and classified is not None:
-                classified(batch, found)
             for image in found.images.skipped:
                 name = absolute_name(batch[image.position])
-                failed[name] = stamps[name]
+                last = failed.get(name)
+                is_known = last is not None and last.stamp == stamps[name]
+                wait = 2 * last.wait if last is not None and is_known else _RETRY
+                failed[name] = _Failure(stamps[name], time.monotonic(), wait)
                 done.unreadable[name] = image
-                if unreadable is not None:
+                if unreadable is not None and not is_known:
                     unreadable(image)
         table.write()
         if _wait(max(interval, _IDLE * duration), stopped):
             table.write()
             return done
+
+
+class _Failure(NamedTuple):
+    """When a file could not be read, as it was then, and how long to wait."""
+
+    stamp: Stamp
+    time: float
+    wait: float
+
+    def is_recent(self, stamp: Stamp, now: float) -> bool:
+        return stamp == self.stamp and now < self.time + self.wait
 
 
 def _waiting_files(
@@ -220,7 +266,7 @@ def _stamp_of(file: Path) -> Stamp | None:
 def _classify_unchanged(
     classify: Callable[[list[Path]], Classification], files: list[Path], stamps: dict[str, Stamp]
 ) -> tuple[list[Path], Classification | None]:
-    """Classify files, without those that changed meanwhile: they are read again later."""
+    """Classify files, without those that changed in the meantime: they are read again later."""
     while files:
         found = classify(files)
         same = [file for file in files if _stamp_of(file) == stamps[absolute_name(file)]]
@@ -271,7 +317,7 @@ def complete_length(table: bytes, n_lines: int | None = None) -> int:
 
 
 def _rows_of(table: bytes) -> list[list[str]]:
-    text = io.StringIO(table.decode("utf-8", "surrogateescape"), newline="")
+    text = io.StringIO(table.decode("utf-8-sig", "surrogateescape"), newline="")
     try:
         return [[original_cell(cell) for cell in row] for row in csv.reader(text, strict=True)]
     except csv.Error:

@@ -612,7 +612,7 @@ def test_skipped_images_are_left_out_and_marked(
         ({"image_size": None}, "image_size must be"),
         ({"Cs": 0}, "Cs must be"),
         ({"class_weight": "even"}, "class_weight must be"),
-        ({"class_weight": {"moss": 2.0}}, r"not in y: \['moss'\]"),
+        ({"class_weight": {"moss": 2.0}}, r"not in y: 'moss'"),
         ({"learning_rate": 0}, "learning_rate must be a number above 0, not 0"),
         ({"head_learning_rate": "fast"}, "head_learning_rate must be a number above 0"),
         ({"dropout": 1.0}, "dropout must be a number of at least 0 and below 1"),

@@ -13,20 +13,21 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from hypervlad.boosting import BoostedSoftmaxClassifier, classifier, linear, trees
 from hypervlad.boosting.linear import (
-    TrainingRows,
     blas_threads,
     block_columns,
     block_shares,
-    distinct_rows,
     fit_blocks,
     fit_linear_margins,
-    fit_temperature,
-    log_losses,
-    n_margins,
-    prior_margins,
-    probabilities,
     row_space,
 )
+from hypervlad.boosting.margins import (
+    fit_temperature,
+    log_losses,
+    margin_offset,
+    n_margins,
+    probabilities,
+)
+from hypervlad.boosting.rows import TrainingRows, distinct_rows
 from hypervlad.boosting.trees import (
     clustered_mean,
     search_rounds,
@@ -79,13 +80,12 @@ class TestMargins:
             assert np.isfinite(log_losses(margins, np.array([0, 0]))).all()
 
     @pytest.mark.parametrize("n_classes", [2, 3])
-    def test_prior_margins_give_the_shares(self, n_classes):
-        codes = np.array([0, 1, 1, n_classes - 1])
-        weight = np.array([1.0, 1.0, 2.0, 4.0])
-        margins = prior_margins(codes, weight, n_classes)
-        assert margins.shape == (n_margins(n_classes),)
-        shares = [weight[codes == k].sum() / 8 for k in range(n_classes)]
-        np.testing.assert_allclose(probabilities(margins[None])[0], shares)
+    def test_offsets_multiply_the_odds(self, n_classes):
+        rng = np.random.default_rng(0)
+        margins, ratio = rng.normal(size=(7, n_margins(n_classes))), rng.uniform(1, 9, n_classes)
+        scaled = ratio * probabilities(margins)
+        expected = scaled / scaled.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(probabilities(margins + margin_offset(ratio)), expected)
 
 
 class TestDistinctRows:
@@ -159,7 +159,7 @@ class TestLinear:
         X = 1e3 * X + 7
         rows = training_rows(X, y, groups)
         folds = group_folds(rows.codes, rows.groups, random_state=0)
-        fit = fit_linear_margins(rows, n_classes, folds, [3.0])
+        fit = fit_linear_margins(rows, n_classes, folds, [3.0], ratio=np.ones(n_classes))
         centred = rows.X - rows.X.mean(axis=0)
         scale = np.sqrt((centred**2).sum() / len(rows))
         oracle = LogisticRegression(C=3.0, tol=1e-8, max_iter=10_000)
@@ -180,16 +180,22 @@ class TestLinear:
         )
         assert (np.diag(centred @ centred.T)).mean() == pytest.approx(1.0)
 
+    def test_tiny_features_are_not_constant(self):
+        X = grouped_data()[0]
+        large, tiny = row_space(X), row_space(1e-170 * X)
+        assert tiny.scale == pytest.approx(1e-170 * large.scale)
+        np.testing.assert_allclose(tiny.Z, large.Z)
+
     def test_own_group_has_no_influence_on_its_cross_fitted_margins(self):
         X, y, groups = grouped_data(per_group=3)
         rows = training_rows(X, y, groups)
         folds = group_folds(rows.codes, rows.groups, n_splits=5, random_state=0)
-        before = fit_linear_margins(rows, 3, folds, [10.0])
+        before = fit_linear_margins(rows, 3, folds, [10.0], ratio=np.ones(3))
         own = rows.groups == rows.groups[0]
         relabelled = rows.codes.copy()
         relabelled[own] = (relabelled[own] + 1) % 3
         changed = replace(rows, codes=relabelled)
-        after = fit_linear_margins(changed, 3, folds, [10.0])
+        after = fit_linear_margins(changed, 3, folds, [10.0], ratio=np.ones(3))
         raw_before = before.cross_fitted * before.temperature
         raw_after = after.cross_fitted * after.temperature
         np.testing.assert_allclose(raw_after[own], raw_before[own], atol=1e-12)
@@ -237,7 +243,7 @@ class TestLinear:
         X, y, groups = grouped_data()
         rows = training_rows(X, y, groups)
         folds = group_folds(rows.codes, rows.groups, n_splits=4, random_state=0)
-        fit = fit_linear_margins(rows, 3, folds, [0.1, 1.0, 10.0])
+        fit = fit_linear_margins(rows, 3, folds, [0.1, 1.0, 10.0], ratio=np.ones(3))
         centred = rows.X - rows.X.mean(axis=0)
         Z = centred / np.sqrt((centred**2).sum() / len(rows))
         losses = {}
@@ -264,7 +270,13 @@ class TestLinear:
         X, y, groups = grouped_data(120, n_features=40, per_group=6)
         y = np.random.default_rng(0).integers(0, 3, groups.max() + 1)[groups]
         honest, blind = [
-            fit_linear_margins(rows, 3, group_folds(rows.codes, rows.groups, random_state=0), [1e3])
+            fit_linear_margins(
+                rows,
+                3,
+                group_folds(rows.codes, rows.groups, random_state=0),
+                [1e3],
+                ratio=np.ones(3),
+            )
             for rows in (training_rows(X, y, groups), training_rows(X, y))
         ]
         assert honest.temperature > 2 * blind.temperature
@@ -291,7 +303,7 @@ class TestLinear:
 
     def test_without_folds_the_middle_is_taken(self):
         rows = training_rows(np.eye(4), [0, 0, 1, 1])
-        fit = fit_linear_margins(rows, 2, [], [1000.0, 0.1, 1.0])
+        fit = fit_linear_margins(rows, 2, [], [1000.0, 0.1, 1.0], ratio=np.ones(2))
         assert (fit.C, fit.temperature) == (1.0, 1.0)
         assert not fit.held_out.any()
 
@@ -450,8 +462,8 @@ class TestBlocks:
     def test_one_block_is_the_linear_part_itself(self):
         rows = training_rows(*grouped_data())
         folds = group_folds(rows.codes, rows.groups, n_splits=3, random_state=0)
-        plain = fit_linear_margins(rows, 3, folds, [1.0, 10.0])
-        joined = fit_blocks(rows, 3, folds, [1.0, 10.0], [rows.X.shape[1]])
+        plain = fit_linear_margins(rows, 3, folds, [1.0, 10.0], ratio=np.ones(3))
+        joined = fit_blocks(rows, 3, folds, [1.0, 10.0], [rows.X.shape[1]], ratio=np.ones(3))
         np.testing.assert_array_equal(joined.coef, plain.coef)
         np.testing.assert_array_equal(joined.cross_fitted, plain.cross_fitted)
         assert (joined.Cs, joined.weights) == ((plain.C,), (1 / plain.temperature,))
@@ -461,9 +473,11 @@ class TestBlocks:
         n_features = rows.X.shape[1]
         folds = group_folds(rows.codes, rows.groups, n_splits=3, random_state=0)
         widths = [2, n_features - 2]
-        joined = fit_blocks(rows, 3, folds, [0.1, 1.0, 10.0], widths)
+        joined = fit_blocks(rows, 3, folds, [0.1, 1.0, 10.0], widths, ratio=np.ones(3))
         parts = [
-            fit_linear_margins(rows.with_columns(columns), 3, folds, [0.1, 1.0, 10.0])
+            fit_linear_margins(
+                rows.with_columns(columns), 3, folds, [0.1, 1.0, 10.0], ratio=np.ones(3)
+            )
             for columns in (slice(0, 2), slice(2, n_features))
         ]
         # 30 groups, each of one class: 10 for a class. In loops, as the docstring has it.
@@ -493,7 +507,7 @@ class TestBlocks:
         rows = training_rows(*grouped_data())
         half = np.hstack([rows.X, rows.X])
         twice = replace(rows, source=half, at=np.arange(len(rows)))
-        joined = fit_blocks(twice, 3, [], [1.0], [rows.X.shape[1]] * 2)
+        joined = fit_blocks(twice, 3, [], [1.0], [rows.X.shape[1]] * 2, ratio=np.ones(3))
         assert joined.weights == (0.5, 0.5)
 
 

@@ -72,6 +72,17 @@ def test_judged_answers_that_are_not_sure_are_apart(tmp_path: Path) -> None:
     }
 
 
+def test_a_long_name_is_cut_for_its_number(tmp_path: Path) -> None:
+    name = "é" * 125 + ".tiff"  # 255 bytes
+    write(tmp_path / "out", {f"fibre/{name}": "of somebody"})
+    (file,) = write(tmp_path, {name: "new"})
+    sorter = ImageSorter(tmp_path / "out", CLASSES)
+    sorter.add([file], [name], classification([[1, 0]]))
+    (copy,) = sorter.done.renamed
+    assert copy.read_text() == "new"
+    assert copy.name == "é" * 124 + "-2.tiff"
+
+
 def test_a_file_of_the_same_name_is_kept(tmp_path: Path) -> None:
     write(tmp_path / "out", {"fibre/a.tif": "of somebody", "fibre/a-2.tif": "another"})
     (file,) = write(tmp_path, {"a.tif": "new"})

@@ -171,6 +171,19 @@ def test_an_unreadable_file_is_reported_and_read_when_it_changes(
     assert done.n_classified == 2
 
 
+def test_an_unreadable_file_is_tried_again_and_reported_once(
+    watch: Callable[[], Watch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hypervlad.reports.watching._RETRY", INTERVAL)
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "f1.png").write_text("damaged")
+    one = watch()
+    until(lambda: len(one.batches) >= 3)
+    stop(one)
+    assert one.bad == ["f1.png"]
+
+
 def test_a_folder_that_is_away_for_a_while(watch: Callable[[], Watch], tmp_path: Path) -> None:
     new = tmp_path / "new"
     new.mkdir()
@@ -252,6 +265,28 @@ def test_complete_lines_end_where_a_reader_finds_them(rows: Any, data: Any) -> N
         assert complete_length(whole, n_lines=k) == end
 
 
+def test_lines_below_a_stray_quotation_mark_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    table = GrowingTable(path, CLASSES, has_sets=False, is_judged=False)
+    table.add([f"{k}.png" for k in range(5)], classification([[1, 0]] * 5))
+    damaged = path.read_bytes().replace(b"1.png", b'5" wafer.png')
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match="a quotation mark in line 3 or below it has no partner"):
+        GrowingTable(path, CLASSES, has_sets=False, is_judged=False)
+    assert path.read_bytes() == damaged
+
+
+def test_a_table_that_was_removed_has_a_header_again(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    table = GrowingTable(path, CLASSES, has_sets=False, is_judged=False)
+    table.add(["a.png"], classification([[1, 0]]))
+    path.unlink()
+    table.add(["b.png"], classification([[1, 0]]))
+    rows = list(csv.reader(path.read_text().splitlines()))
+    assert rows[0] == prediction_header(CLASSES, has_sets=False, is_judged=False)
+    assert [row[0] for row in rows[1:]] == ["b.png"]
+
+
 @pytest.mark.parametrize("text", ["path,label\na,b\n", "no table\n", '"open\n'])
 def test_another_table_is_not_continued(tmp_path: Path, text: str) -> None:
     path = tmp_path / "t.csv"
@@ -283,11 +318,14 @@ def test_lines_wait_while_another_program_has_the_table(
 
     with monkeypatch.context() as blocked:
         blocked.setattr("builtins.open", refuse)
-        table.add(["a.png"], classification([[1, 0]]))
-        table.add(["b.png"], classification([[0, 1]]))
+        with pytest.warns(UserWarning, match="cannot be written now"):
+            table.add(["a.png"], classification([[1, 0]]))
+        table.add(["b.png"], classification([[0, 1]]))  # warned of once
         assert not table.is_written
     assert path.read_bytes() == before
+    table.save_waiting(tmp_path / "rest.csv")
     table.write()
+    assert (tmp_path / "rest.csv").read_bytes() == path.read_bytes()
     assert table.is_written
     names = [row[0] for row in csv.reader(path.read_text().splitlines())]
     assert names == ["path", "a.png", "b.png"]

@@ -1,0 +1,50 @@
+"""Outputs that would replace what a command reads, and copies that would be read as images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hypervlad.cli.files import check_sorted, prepare_file, prepare_model
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a.png", "labels.csv"):
+        (folder / name).write_text(name)
+    return folder
+
+
+@pytest.mark.parametrize("given", ["images/a.png", "images/*.png", "images", "./images/../images"])
+def test_an_image_that_is_read_is_not_replaced(images: Path, given: str) -> None:
+    with pytest.raises(ValueError, match="is read by this command; give the result another name"):
+        prepare_file(images / "a.png", None, given)
+    assert (images / "a.png").read_text() == "a.png"
+
+
+def test_what_is_not_read_may_be_replaced(images: Path) -> None:
+    prepare_file(images / "labels.csv", images)  # an earlier table beside the images
+    prepare_file(images / "new.png", images)
+    with pytest.raises(ValueError, match="is read by this command"):
+        prepare_file(images / "labels.csv", images / "labels.csv")
+
+
+def test_a_model_replaces_models_only(images: Path) -> None:
+    with pytest.raises(ValueError, match="exists and is not a model"):
+        prepare_model(images / "labels.csv")
+    prepare_model(images / "model.hvlad")
+
+
+@pytest.mark.parametrize("read", ["sorted/fibre", "sorted/fibre/new", "sorted", "fibre"])
+def test_copies_do_not_lie_among_images(tmp_path: Path, read: str) -> None:
+    (tmp_path / read).mkdir(parents=True)
+    folders = [tmp_path / "sorted" / "fibre", tmp_path / "sorted" / "unsure"]
+    if read == "fibre":
+        check_sorted(folders, [str(tmp_path / read), "*.png"])
+        return
+    with pytest.raises(ValueError, match="choose another folder for --sort-into"):
+        check_sorted(folders, [str(tmp_path / read)])
