@@ -27,7 +27,7 @@ from benchmarks.common.sources import origin
 from benchmarks.common.synthetic import tem_set
 from benchmarks.common.tables import table
 from hypervlad import BoostedSoftmaxClassifier, default_encoder
-from hypervlad.boosting.margins import log_losses
+from hypervlad.boosting.logistic import log_losses
 
 SETS = (*DATA_SETS, "magnetic_tile/images")
 SEED = 4000

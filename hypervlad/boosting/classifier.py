@@ -18,7 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from hypervlad.base import Array, Arrays, Estimator, Field, Labels, Maybe, Value, Values
 from hypervlad.boosting.linear import Folds, blas_threads, block_margins, fit_blocks
-from hypervlad.boosting.margins import FloatArray, margin_offset, n_margins, probabilities
+from hypervlad.boosting.logistic import FloatArray, margin_offset, n_margins, probabilities
 from hypervlad.boosting.rows import (
     TrainingRows,
     class_weights,

@@ -14,10 +14,11 @@ from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from tqdm.auto import tqdm
 
-from hypervlad.boosting.logistic import LogisticModel, fit_logistic
-from hypervlad.boosting.margins import (
+from hypervlad.boosting.logistic import (
     FloatArray,
     IntArray,
+    LogisticModel,
+    fit_logistic,
     fit_temperature,
     margin_offset,
     n_margins,

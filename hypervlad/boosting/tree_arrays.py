@@ -17,7 +17,8 @@ import xgboost
 from numpy.typing import NDArray
 
 from hypervlad.base import Arrays, Value
-from hypervlad.boosting.margins import n_margins
+from hypervlad.boosting.logistic import n_margins
+from hypervlad.boosting.trees import link
 from hypervlad.boosting.ubjson import (
     array_bytes,
     array_head,
@@ -254,16 +255,6 @@ class TreeArrays:
 def _without_trees(n_classes: int, n_features: int) -> bytes:
     """Return a booster without trees, in the layout of the xgboost that is installed."""
     return bytes(xgboost.Booster(link(n_classes) | {"num_feature": n_features}).save_raw("ubj"))
-
-
-def link(n_classes: int) -> dict[str, Any]:
-    """Return the parameters of xgboost that turn margins into probabilities."""
-    # The base score is unused, as all rows are given margins. Without one, xgboost would estimate
-    # it, and refuse an estimate of 1.
-    common = {"verbosity": 0, "base_score": 0.5}
-    if n_classes == 2:
-        return {"objective": "binary:logistic", **common}
-    return {"objective": "multi:softprob", "num_class": n_classes, **common}
 
 
 class BoosterField:

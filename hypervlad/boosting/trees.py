@@ -11,9 +11,8 @@ import xgboost
 from numpy.typing import NDArray
 
 from hypervlad.boosting.linear import Folds
-from hypervlad.boosting.margins import FloatArray, IntArray, log_losses
+from hypervlad.boosting.logistic import FloatArray, IntArray, log_losses
 from hypervlad.boosting.rows import TrainingRows
-from hypervlad.boosting.tree_arrays import link
 
 # The best of many rounds looks better on held-out rows than it is. On real images, a threshold of
 # one standard error kept trees that lowered the accuracy; two did not.
@@ -202,3 +201,13 @@ def clustered_mean(values: FloatArray, weight: FloatArray, groups: IntArray) -> 
     if n_groups < 2:
         return mean, float("inf")
     return mean, float(np.sqrt(n_groups / (n_groups - 1) * (by_group**2).sum()) / total)
+
+
+def link(n_classes: int) -> dict[str, Any]:
+    """Return the parameters of xgboost that turn margins into probabilities."""
+    # The base score is unused, as all rows are given margins. Without one, xgboost would estimate
+    # it, and refuse an estimate of 1.
+    common = {"verbosity": 0, "base_score": 0.5}
+    if n_classes == 2:
+        return {"objective": "binary:logistic", **common}
+    return {"objective": "multi:softprob", "num_class": n_classes, **common}

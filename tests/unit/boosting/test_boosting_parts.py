@@ -20,7 +20,7 @@ from hypervlad.boosting.linear import (
     fit_linear_margins,
     row_space,
 )
-from hypervlad.boosting.margins import (
+from hypervlad.boosting.logistic import (
     fit_temperature,
     log_losses,
     margin_offset,
