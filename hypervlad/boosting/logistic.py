@@ -1,7 +1,8 @@
-"""Margins, their probabilities, losses and temperature, and logistic regression with an L2 penalty.
+"""Margins, their probabilities, losses and temperature, and regression with an L2 penalty.
 
-The regression is for the many small fits of cross-validation. Objective, steps and tolerances are those of scikit-learn's ``LogisticRegression``, whose checks of
-its arguments take longer than a fit to a few dozen rows; the limit is 1000 iterations.
+The regression is for the many small fits of cross-validation. Objective, steps and tolerances are
+those of scikit-learn's ``LogisticRegression``, whose checks of its arguments take longer than a fit
+to a few dozen rows; the limit is 1000 iterations.
 """
 
 from __future__ import annotations
