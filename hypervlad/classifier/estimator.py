@@ -49,6 +49,9 @@ from hypervlad.images import ImageReadError, check_image_list
 from hypervlad.metrics import Evaluation
 from hypervlad.modelfile import ModelFileError
 
+_SETS = "sets of possible classes"
+_SURE_ANSWERS = "which answers are sure"
+
 
 class ProbabilisticClassifier:
     """Classifiers of scikit-learn with ``predict_proba``."""
@@ -318,7 +321,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         (2, 4)
         """
         self.check_calibrated(coverage=coverage)
-        self._fitted_held_out().warn_of_full_sets(coverage)
+        self._fitted_held_out(_SETS).warn_of_full_sets(coverage)
         return self._of_read(images, lambda v: self._sets(v, self._proba(v), coverage), fill=False)
 
     def predict_or_reject(
@@ -484,7 +487,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         images = check_image_list(images)
         threshold = None if max_error is None else self._threshold(max_error)
         if coverage is not None:
-            self._fitted_held_out().warn_of_full_sets(coverage)
+            self._fitted_held_out(_SETS).warn_of_full_sets(coverage)
         size = chunk_size or len(images)
         chunks = []
         for start in range(0, len(images), size):
@@ -509,10 +512,13 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         ValueError
             If one is not between 0 and 1, or nothing was held out in ``fit``.
         """
-        for name, value in {"coverage": coverage, "max_error": max_error}.items():
+        for name, value, purpose in (
+            ("coverage", coverage, _SETS),
+            ("max_error", max_error, _SURE_ANSWERS),
+        ):
             if value is not None:
                 check_share(name, value)
-                self._fitted_held_out()
+                self._fitted_held_out(purpose)
 
     def held_out_evaluation(self) -> Evaluation:
         """Return how well held-out training images are classified, each without its group.
@@ -548,7 +554,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         >>> 0 < result.balanced_accuracy < 1
         True
         """
-        return self._fitted_held_out().evaluation(self.classes_)
+        return self._fitted_held_out("its accuracy").evaluation(self.classes_)
 
     def label_issues(self) -> list[LabelIssue]:
         """List training images whose label is probably wrong, most probable first.
@@ -573,7 +579,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         "Confident learning: estimating uncertainty in dataset labels", JAIR 70, 2021), as computed
         by cleanlab.
         """
-        held_out = self._fitted_held_out()
+        held_out = self._fitted_held_out("labels that are probably wrong")
         proba, codes, rows = held_out.proba, held_out.codes, held_out.rows
         return label_issues(proba, codes, rows, self.training_, self.classes_)
 
@@ -739,17 +745,23 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         check_is_fitted(self)
         return self.boosting_
 
-    def _fitted_held_out(self) -> HeldOut:
+    def _fitted_held_out(self, purpose: str) -> HeldOut:
         check_is_fitted(self)
         if self.held_out_ is None:
+            why = (
+                "it was trained with a calibration size of 0"
+                if self.calibration_size == 0
+                else "no group could be spared; that takes a class with images of two groups, such "
+                "as two samples"
+            )
             raise ValueError(
-                "no images were held out in fit: calibration_size was 0, or each group was needed "
-                "to train its class (sets and rejections need at least two groups per class)"
+                f"this model cannot tell {purpose}: that takes predictions of training images that "
+                f"were held out, and none was, because {why}"
             )
         return self.held_out_
 
     def _threshold(self, max_error: float) -> float:
-        return self._fitted_held_out().checked_threshold(max_error)
+        return self._fitted_held_out(_SURE_ANSWERS).checked_threshold(max_error)
 
     def _classify_encoded(
         self, encoded: EncodedImages, coverage: float | None, threshold: float | None
@@ -774,7 +786,12 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         readable = vectors if read.all() else vectors[read]  # no copy of vectors if all were read
         points[read], proba[read] = project_vectors(readable), self._proba(readable)
         return judgement_of(
-            self.classes_, proba, points, self.training_, self._fitted_held_out(), threshold
+            self.classes_,
+            proba,
+            points,
+            self.training_,
+            self._fitted_held_out(_SURE_ANSWERS),
+            threshold,
         )
 
     def _proba(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -787,7 +804,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     def _sets(
         self, vectors: NDArray[np.floating], proba: NDArray[np.floating], coverage: float
     ) -> NDArray[np.bool_]:
-        return self._fitted_held_out().sets(vectors, proba, coverage)
+        return self._fitted_held_out(_SETS).sets(vectors, proba, coverage)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "classes_")

@@ -175,6 +175,11 @@ class TrainingImages:
         known = self._known_digests
         return np.array([bytes.fromhex(each) in known for each in digests], dtype=bool)
 
+    @property
+    def n_copies(self) -> int:
+        """Number of images whose pixels are those of an earlier one."""
+        return len(self) - len(self._known_digests)
+
     @functools.cached_property
     def _known_digests(self) -> frozenset[bytes]:
         return frozenset(row.tobytes() for row in self.digests)

@@ -54,7 +54,7 @@ from hypervlad.cli.options import (
     Weights,
 )
 from hypervlad.files import replace_when_complete
-from hypervlad.wording import counted, verb
+from hypervlad.wording import counted, name_some, verb
 
 if TYPE_CHECKING:
     from hypervlad.metrics import Evaluation
@@ -208,6 +208,9 @@ def explain(
 ) -> None:
     """Show which regions of images are evidence for a class (red) or against it (blue).
 
+    The images are in the order given, those of a folder by name. Images that are unlike all
+    training images are named: their probabilities and evidence mean little.
+
     Strong colours in thin borders and corners say little about the sample, because networks respond
     to the edge of an image as to a pattern. Unreadable images are left out, with exit code 2.
 
@@ -225,7 +228,8 @@ def explain(
     if output.suffix.lower() != ".png":
         raise ValueError(f"{output}: the picture is a PNG file; give a name that ends in .png.")
     prepare_file(output, model, *paths)
-    files = find_images(paths)
+    given = [file for path in paths for file in find_images(path)]
+    files = list({os.path.abspath(file): file for file in given}.values())
     say_ignored(quiet, paths, model)
     if len(files) > _MAX_EXPLAINED:
         raise ValueError(
@@ -251,6 +255,7 @@ def explain(
         )
         with replace_when_complete(output) as stream:
             save_png(display.plot, stream)
+        _warn_of_unlike(list(found), classifier.classify(list(found)).unlike_training)
         echo(f"picture: {output}")
     if bad:
         raise ImageReadError(
@@ -490,6 +495,18 @@ def _labelled_by_people(table: Path, data: Mapping[str, Any]) -> Any:
         target_names=sorted(set(data["target"][rows])),
         root=data["root"],
     )
+
+
+def _warn_of_unlike(files: Sequence[Path], unlike: Iterable[bool]) -> None:
+    """Warn of images that are unlike the training images."""
+    names = [str(file) for file, is_unlike in zip(files, unlike, strict=True) if is_unlike]
+    if names:
+        echo(
+            f"warning: {len(names)} of {counted(len(files), 'image')} "
+            f"{verb(len(names), 'is', 'are')} unlike all training images, so the evidence means "
+            f"little: {name_some(names)}",
+            err=True,
+        )
 
 
 def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:

@@ -29,7 +29,7 @@ from hypervlad.cli.options import (
     UnreadableInPrediction,
     Weights,
 )
-from hypervlad.wording import counted
+from hypervlad.wording import counted, percent
 
 if TYPE_CHECKING:
     from hypervlad.review.retraining import Comparison, DoubtfulCounts, Material
@@ -54,6 +54,8 @@ QueueFolder = Annotated[
     Path, typer.Argument(metavar="QUEUE", help="Folder that 'review start' wrote.")
 ]
 _PAGE_NEEDS = ("flask", "waitress")
+_SIGNIFICANCE = 0.05
+_MIN_COMPARED = 6  # images: with fewer, no difference is significant
 
 
 @review.command()
@@ -359,8 +361,13 @@ def _print_accuracy(found: Comparison) -> None:
         return
     echo(
         f"accuracy on {found.n_compared} of {counted(found.n_labelled, 'manually labelled image')} "
-        f"(the uncertain ones): {found.before:.3f} when queued, {found.after:.3f} now, held out"
+        f"(the uncertain ones): {percent(found.before)} when queued, {percent(found.after)} now, "
+        "held out"
     )
+    if found.n_compared < _MIN_COMPARED:
+        echo("(so few images do not show which model is better)")
+    elif found.p_value > _SIGNIFICANCE:
+        echo("(the difference may be due to chance)")
     others = found.n_labelled - found.n_compared
     if others:
         echo(f"({others} could not be held out: too few images of the category)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -20,6 +21,9 @@ from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
+
+# Its messages name no file; errors of the reader do. Without any handler they go to stderr.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _FEI_TAGS = (34682, 34680)
 _ZEISS_TAG = 34118

@@ -109,6 +109,10 @@ def held_out_text(model: Any, result: Evaluation) -> str:
     held_out = model.held_out_
     n_training, n_groups = len(model.training_), len(np.unique(held_out.groups))
     of_groups = "" if result.groups is None else f" of {counted(n_groups, 'group')}"
+    n_copies = model.training_.n_copies
+    if n_copies and of_groups:
+        copies = verb(n_copies, "copy is", "copies are")
+        of_groups += f" ({n_copies} {copies} in the group of the original)"
     how = (
         "not used for training"
         if held_out.is_split

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from scipy.stats import binomtest
 from sklearn.base import clone
 from sklearn.utils import Bunch
 
@@ -67,6 +68,10 @@ class Comparison:
         Those that could be held out: the others were needed to train their category.
     before, after : float
         Accuracies on these; NaN if there are none. Before: of the predictions in the queue.
+    p_value : float
+        Probability of a difference at least as large by chance: the exact sign test of the images
+        that only one of the models classifies correctly (McNemar's test), as if these were
+        independent; 1 if there are none.
     new_categories : list of str
         Those that the old model did not have; it was always wrong on their images.
     """
@@ -75,6 +80,7 @@ class Comparison:
     n_compared: int
     before: float
     after: float
+    p_value: float
     new_categories: list[str]
 
 
@@ -185,15 +191,18 @@ def compare(
     answers = held_out_labels(model, material)
     asked = np.array([label is not None for label in material.predicted])
     tested = np.array([answer is not None for answer in answers]) & asked
-    truth = material.labels[tested].tolist()
-    before = [material.predicted[row] for row in np.flatnonzero(tested)]
-    after = [answers[row] for row in np.flatnonzero(tested)]
+    before, after = (
+        np.array(labels, dtype=object)[tested] == material.labels[tested]
+        for labels in (material.predicted, answers)
+    )
+    n_gained, n_changed = int(np.sum(after & ~before)), int(np.sum(after != before))
     known = {str(label) for label in old_classes}
     return Comparison(
         n_labelled=int(asked.sum()),
-        n_compared=len(truth),
-        before=_accuracy(before, truth),
-        after=_accuracy(after, truth),
+        n_compared=len(before),
+        before=float(before.mean()) if len(before) else float("nan"),
+        after=float(after.mean()) if len(after) else float("nan"),
+        p_value=float(binomtest(n_gained, n_changed).pvalue) if n_changed else 1.0,
         new_categories=sorted(set(material.labels.tolist()) - known),
     )
 
@@ -299,12 +308,6 @@ def _with_files(model: MicrographClassifier, material: Material) -> list[Trainin
 
 def _label(image: LabelledImage) -> str:
     return image.predicted if image.label is None else image.label
-
-
-def _accuracy(labels: Sequence[str | None], truth: Sequence[str]) -> float:
-    if not truth:
-        return float("nan")
-    return float(np.mean([one == other for one, other in zip(labels, truth, strict=True)]))
 
 
 # --- groups -------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from support.commands import RUNNER, TINY, refused, run, write_folder
 
 import hypervlad
 from hypervlad.cli import app
+from hypervlad.displays import EvidenceDisplay
 from hypervlad.tables import write_table
 
 
@@ -406,6 +407,22 @@ def test_training_ends_with_a_report_on_held_out_images(folder, groups, tmp_path
     assert "boosted softmax" not in result.stderr
 
 
+def test_commands_say_what_they_cannot_tell_without_held_out_images(folder, tmp_path):
+    few, one = tmp_path / "few", tmp_path / "one.hvlad"
+    for label in ("flat", "rings"):
+        (few / label).mkdir(parents=True)
+        shutil.copy(min((folder / label).iterdir()), few / label)
+    run("train", few, "-o", one, *TINY, "-q")
+    for arguments, words in (
+        (["suspects", one], "cannot tell labels that are probably wrong: "),
+        (["predict", one, few, "--max-error", 0.1], "cannot tell which answers are sure: "),
+        (["predict", one, few, "--coverage", 0.9], "cannot tell sets of possible classes: "),
+    ):
+        message = refused(*arguments)
+        assert words in message
+        assert "takes a class with images of two groups" in message
+
+
 def test_training_without_held_out_images_says_so_in_one_line(folder, tmp_path):
     arguments = ["train", folder, "-o", tmp_path / "m", *TINY, "-q", "--calibration-size", 0]
     lines = run(*arguments, "--report", tmp_path / "report").stdout.splitlines()
@@ -512,6 +529,26 @@ def test_explain_draws_the_class_named_and_the_next(model, folder, tmp_path):
     with Image.open(output) as one:
         assert one.width > size[0]  # two images per row instead of one with two maps
         assert one.height < size[1]
+
+
+def test_explain_names_unlike_images_and_keeps_the_order(model, folder, tmp_path, monkeypatch):
+    shown, plot = [], EvidenceDisplay.plot
+
+    def noted(display, ax):
+        shown.extend(display.images)
+        return plot(display, ax)
+
+    monkeypatch.setattr(EvidenceDisplay, "plot", noted)
+    blank, known = tmp_path / "blank.png", max((folder / "rings").iterdir())
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(blank)
+    first = min((folder / "flat").iterdir())
+    files = [known, blank, first, known]
+    result = run("explain", model, *files, "-o", tmp_path / "why.png", "-q")
+    assert [Path(file) for file in shown] == [known, blank, first]
+    assert result.stderr == (
+        "warning: 1 of 3 images is unlike all training images, so the evidence means little: "
+        f"{blank}\n"
+    )
 
 
 def test_explain_draws_the_others_beside_a_bad_file(model, folder, tmp_path):

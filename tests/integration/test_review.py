@@ -311,7 +311,7 @@ def test_a_model_that_held_nothing_out_is_refused_before_images_are_read(
     )
     assert done.exit_code == 0, done.output
     words = run("start", model, tmp_path / "m.hvlad", "-o", tmp_path / "q", code=2).stderr
-    with pytest.raises(ValueError, match="calibration_size was 0"):
+    with pytest.raises(ValueError, match="calibration size of 0"):
         start_queue(hypervlad.load(model), [tmp_path / "none.png"], tmp_path / "q")
     assert words
 
@@ -405,6 +405,7 @@ def test_from_the_first_image_to_the_new_model(
     reported = run("retrain", started, "--training", place.images, "-o", new, "-q").stdout
     assert f"model: {new}" in reported
     assert re.search(rf"of {n} manually labelled images .* held out", reported)
+    assert re.search(r": [\d.]+ % when queued, [\d.]+ % now, held out", reported)
     assert "new categories: discs" in reported
     assert re.search(rf"uncertain among {30 - n} images .*: 0 before, \d+ now", reported)
     assert "discs" in hypervlad.load(new).classes_.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 import sys
@@ -452,3 +453,11 @@ def test_find_images_in_a_folder_without_images(tmp_path):
 
     with pytest.raises(ImageReadError, match="no images here"):
         find_images(tmp_path)
+
+
+def test_the_decoder_of_tiff_files_prints_nothing_of_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(logging.root, "handlers", [])  # those of pytest
+    path = written(tmp_path / "bad.tif", struct.pack("<2sHI", b"II", 42, 4000) + bytes(20))
+    with pytest.raises(ImageReadError, match=r"bad\.tif"):
+        read_image(path)
+    assert capsys.readouterr().err == ""

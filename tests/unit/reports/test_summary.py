@@ -29,7 +29,9 @@ def proba_of(codes, confidence):
     return table
 
 
-def model_of(codes, predicted, *, confidence=0.8, groups=None, n_training=None, **changes):
+def model_of(
+    codes, predicted, *, confidence=0.8, groups=None, n_training=None, n_copies=0, **changes
+):
     """A model of which only the held-out predictions matter."""
     n = len(codes)
     rows = np.arange(n)
@@ -45,10 +47,15 @@ def model_of(codes, predicted, *, confidence=0.8, groups=None, n_training=None, 
     return SimpleNamespace(
         held_out_=held_out,
         held_out_evaluation=lambda: held_out.evaluation(CLASSES),
-        training_=range(n_training or n),
+        training_=Training(n_copies=n_copies, n=n_training or n),
         boosting_=LEARNER,
         calibration_size=None,
     )
+
+
+class Training(SimpleNamespace):
+    def __len__(self):
+        return self.n
 
 
 def line_of(lines, start):
@@ -137,6 +144,12 @@ def test_expected_class_shares_are_named_if_classes_are_unequal(counts, prior, w
     line = line_of(held_out_lines(model), "confidence")
     remark = line.partition("the confidence is too low")[2]
     assert remark.startswith(words) if words else remark == ""
+
+
+def test_copies_explain_why_there_are_fewer_groups():
+    codes, groups = np.arange(12) % 3, [0, 1, 2, 0, *range(3, 11)]
+    (first, *_) = held_out_lines(model_of(codes, codes, groups=groups, n_copies=1))
+    assert "12 training images of 11 groups (1 copy is in the group of the original), in" in first
 
 
 def test_a_calibration_split_is_not_called_folds():
