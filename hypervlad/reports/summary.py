@@ -166,7 +166,9 @@ def training_details(model: Any) -> list[str]:
 def _accuracies(result: Evaluation, *, with_intervals: bool = True) -> list[str]:
     label, share = result.baseline
     n_classes, n_tested = len(result.labels), len(set(result.true))
-    n_of = f"{n_tested} of {n_classes}" if n_tested < n_classes else n_tested
+    classes = (
+        f"{n_tested} of {n_classes} classes" if n_tested < n_classes else f"{n_classes} classes"
+    )
     overall, balanced = "", ""
     if with_intervals:
         overall = f"{_interval_text(result.interval)}; "
@@ -174,8 +176,7 @@ def _accuracies(result: Evaluation, *, with_intervals: bool = True) -> list[str]
     return [
         f"accuracy: {percent(result.accuracy)} of {counted(len(result.true), 'image')} "
         f"({overall}always predicting {label}: {percent(share)})",
-        f"balanced accuracy: {percent(result.balanced_accuracy)}, the mean of {n_of} classes"
-        f"{balanced}",
+        f"balanced accuracy: {percent(result.balanced_accuracy)}, the mean of {classes}{balanced}",
     ]
 
 
@@ -188,7 +189,8 @@ def _recalls(result: Evaluation) -> str:
     """Name the classes with the lowest recalls first."""
     tested = sorted((s for s in result.scores if s.support), key=lambda s: (s.recall, -s.support))
     if len(tested) > _MAX_CLASSES and tested[0].recall == 1:
-        return f"correct by class: all images of all {len(tested)} classes"
+        n_classes = len(tested)
+        return f"correct by class: all images of all {n_classes} classes"
     if len(tested) <= _MAX_CLASSES + 1:  # one more takes no more words than "the other"
         return f"correct by class: {', '.join(map(_recall_text, tested))}"
     worst, others = tested[:_MAX_CLASSES], tested[_MAX_CLASSES:]
