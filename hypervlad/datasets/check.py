@@ -438,7 +438,7 @@ def _about_copies(report: FolderReport) -> list[str]:
             "Decide which class is right and delete the others."
             if kind == "exact"
             else "Look at them: if a class is wrong, correct it; if both are right, keep them in "
-            f"one group ({_GROUPS_WRITER} does)."
+            f"one group, as {_GROUPS_WRITER} does."
         )
         if contradictions:
             sentences.append(
@@ -450,16 +450,16 @@ def _about_copies(report: FolderReport) -> list[str]:
         if separated:
             sentences.append(
                 f"{_sets(len(separated))} of {kind} copies in several groups: "
-                f"{_example(separated)}. Give them one group ({_GROUPS_WRITER} does), or scores "
-                "will be too good."
+                f"{_example(separated)}. Give them one group, as {_GROUPS_WRITER} does, or "
+                "scores will be too good."
             )
     for kind, sets in joined.items():
         loose = [s for s in sets if not s.groups and not s.crosses_classes]
         if loose:
             sentences.append(
                 f"{_sets(len(loose))} of {kind} copies within a class: {_example(loose)}. "
-                "A random split puts copies on both sides: delete them, or give a file of groups "
-                f"({_GROUPS_WRITER} makes one)."
+                "A random split puts copies on both sides: delete them, or give a file of groups, "
+                f"which {_GROUPS_WRITER} writes."
             )
     if apart:
         sentences.append(
