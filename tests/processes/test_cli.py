@@ -88,7 +88,7 @@ def test_ctrl_c_leaves_the_old_file_and_no_other(command, folder, model, tmp_pat
     """
     output = tmp_path / "out" / "result"
     output.parent.mkdir()
-    output.write_text("old", encoding="utf-8")
+    shutil.copy(model, output)
     arguments = {
         "train": ["train", folder, "-o", output, *TINY, "-q"],
         "predict": ["predict", model, folder, "-o", output, "-q"],
@@ -101,7 +101,7 @@ def test_ctrl_c_leaves_the_old_file_and_no_other(command, folder, model, tmp_pat
     assert "stopped" in stderr
     assert "Traceback" not in stderr
     assert [path.name for path in output.parent.iterdir()] == ["result"]
-    assert output.read_text(encoding="utf-8") == "old"
+    assert output.read_bytes() == model.read_bytes()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT to another process on Windows")
