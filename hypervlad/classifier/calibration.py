@@ -110,7 +110,7 @@ class HeldOut:
         return max(confidence_for_error(self.calibration, max_error), _MIN_CONFIDENCE)
 
     def checked_threshold(self, max_error: float) -> float:
-        """Return the same, and warn if no answer is sure."""
+        """Return the `threshold` for an accepted error, and warn if no answer is sure."""
         threshold = self.threshold(max_error)
         if np.isinf(threshold):
             n_groups, n_needed = self.calibration.n_groups, groups_for_error(max_error)

@@ -131,7 +131,6 @@ def predict(
     from hypervlad.images import ImageReadError, find_images
     from hypervlad.reports import predictions_as_bytes, write_classified_page
     from hypervlad.reports.predictions import prediction_columns
-    from hypervlad.reports.sorting import ImageSorter
 
     prepare_page(page, output, model, *paths)
     if output is not None:
@@ -159,9 +158,7 @@ def predict(
         model, weights, device=device, on_error="skip", quiet=quiet, cache=cache
     )
     classes = list(classifier.classes_)
-    sorter = None if sort_into is None else ImageSorter(sort_into, classes)
-    if sorter is not None:
-        check_sorted(sorter.folders, paths)
+    sorter = _sorter_into(sort_into, classes, paths)
     found = classifier.classify(files, coverage=coverage, max_error=max_error)
     found.images.warn()
     reduce_cache(cache, cache_size)
@@ -224,6 +221,19 @@ def _say_what_is_unlike(quiet: bool, found: Classification) -> None:
         say(quiet, f"{n_known} of {counted(n_images, 'image')} {are} (the same pixels)")
 
 
+def _sorter_into(
+    folder: Path | None, classes: Sequence[Any], paths: Sequence[str]
+) -> ImageSorter | None:
+    """Return what copies images into folders of their classes, which must not be read as well."""
+    from hypervlad.reports.sorting import ImageSorter
+
+    if folder is None:
+        return None
+    sorter = ImageSorter(folder, classes)
+    check_sorted(sorter.folders, paths)
+    return sorter
+
+
 def _echo_sorted(sorter: ImageSorter) -> None:
     """Report how many images were copied into each folder."""
     folder, done = sorter.folder, sorter.done
@@ -251,15 +261,12 @@ def _watch(
     from hypervlad.files import exclusive_lock
     from hypervlad.images import SkippedImage
     from hypervlad.images.reading import relative_names
-    from hypervlad.reports.sorting import ImageSorter
     from hypervlad.reports.watching import GrowingTable, watch_folders
 
     classifier.check_calibrated(coverage=coverage, max_error=max_error)
     classes = classifier.classes_.tolist()
     root = os.path.commonpath([os.path.abspath(folder) for folder in folders])
-    sorter = None if sort_into is None else ImageSorter(sort_into, classes)
-    if sorter is not None:
-        check_sorted(sorter.folders, folders)
+    sorter = _sorter_into(sort_into, classes, folders)
 
     def classify(files: list[Path]) -> Classification:
         return classifier.classify(files, coverage=coverage, max_error=max_error)
