@@ -258,6 +258,10 @@ class HeldOut:
         n, n_classes = self.proba.shape
         if not n:
             raise ValueError("the held-out predictions are empty")
+        if self.n_unknown > n_training:
+            raise ValueError(
+                f"{self.n_unknown} groups could not be held out, of {counted(n_training, 'image')}"
+            )
         shapes = {getattr(self, name).shape for name in _ARRAYS if name != "proba"}
         within = (
             shapes == {(n,)}
