@@ -406,6 +406,7 @@ def test_from_the_first_image_to_the_new_model(
     assert f"model: {new}" in reported
     assert re.search(rf"of {n} manually labelled images .* held out", reported)
     assert re.search(r": [\d.]+ % when queued, [\d.]+ % now, held out", reported)
+    assert re.search(r"balanced accuracy: [\d.]+ % when queued, [\d.]+ % now, the mean", reported)
     assert "new categories: discs" in reported
     assert re.search(rf"uncertain among {30 - n} images .*: 0 before, \d+ now", reported)
     assert "discs" in hypervlad.load(new).classes_.tolist()
