@@ -16,7 +16,12 @@ from benchmarks.accuracy import blocks, variants
 from benchmarks.accuracy.tables import variants_table
 from benchmarks.common.folds import DataSet, folds_of
 
-SIZES = {"224 px": (32, "square", 8), "own aspect": (32, "own", 2), "448 px": (48, "square", 2)}
+INPUTS = {
+    "224 px": blocks.Input(32),
+    "own aspect": blocks.Input(32, "own"),
+    "448 px": blocks.Input(48),
+    "reflection padding": blocks.Input(32, padding="reflect"),
+}
 NAMES = (
     variants.DEFAULT,
     "the default, own aspect",
@@ -61,7 +66,7 @@ def small() -> Any:
         patch.setattr(variants, "BLOCKS", {name: few[name] for name in kept})
         patch.setattr(blocks, "BLOCKS", {name: few[name] for name in kept})
         patch.setattr(blocks, "N_SAMPLES", 600)
-        patch.setattr(variants, "SIZES", SIZES)
+        patch.setattr(variants, "INPUTS", INPUTS)
         patch.setattr(variants, "VARIANTS", {name: variants.VARIANTS[name] for name in NAMES})
         yield
 
@@ -151,7 +156,7 @@ def test_parts_belong_to_their_settings(
 
     monkeypatch.setattr(variants, "Extraction", Extraction)
     if change == "size":
-        monkeypatch.setitem(variants.SIZES, "224 px", (40, "square", 8))
+        monkeypatch.setitem(variants.INPUTS, "224 px", blocks.Input(40))
     elif change == "block":
         monkeypatch.setitem(
             variants.BLOCKS, "joint", replace(variants.BLOCKS["joint"], grid="image")
