@@ -14,7 +14,7 @@ import torch
 from skimage.io import imsave
 
 from benchmarks.accuracy import blocks, variants
-from benchmarks.accuracy.tables import variants_table
+from benchmarks.accuracy.tables import border_table, variants_table
 from benchmarks.common.folds import DataSet, folds_of
 from hypervlad.backbones import build_network
 from hypervlad.codebook import learn_codebook
@@ -183,6 +183,8 @@ def test_the_table_has_every_variant(done: tuple[Path, dict[str, Any]]) -> None:
     for kind in ("accuracy", "log_loss"):
         facts["rows"][1][f"{kind}_against"]["default"] = {"gain": 0.125, "error": 0.25}
     assert "0.750 (+0.125 ± 0.250); 0.500 (-0.125 ± 0.250)" in variants_table(facts)
+    ends = "(+0.125 [-0.365, +0.615]); 0.500 (-0.125 [-0.615, +0.365])"
+    assert ends in border_table(facts)
 
 
 def test_a_second_run_computes_nothing(
