@@ -33,11 +33,11 @@ from hypervlad.backbones import build_network, get_backbone
 from hypervlad.encoder import ImageLoader
 from hypervlad.hypercolumns import feature_maps, turned
 
-SETS = ("micrographs", "neu_steel", "magnetic_tile/images")
+SETS = ("neu_steel", "magnetic_tile/images")
 SIZES = (2, 3, 5, 10)
 N_CODEWORDS = (16, 32, 64)
 DEFAULT = 64
-N_DRAWS = 10
+N_DRAWS = 5
 N_TEM = 300
 BATCH_SIZE = 8
 CODE = ("accuracy/codewords", "accuracy/curve", "common/folds", "common/synthetic")
