@@ -292,8 +292,9 @@ class CodewordPatchesDisplay(GridDisplay):
         of = counted(len(images), "image")
         of = of if n_used == len(images) else f"{n_used} of {of}"
         title = f"Patches{_width_text(codewords)} from {of}; red: evidence for the class"
-        if finder.at_border:
-            title += f"; not shown: {counted(len(finder.at_border), 'codeword')} of the border"
+        hidden = finder.at_border - {(each.codebook, each.number) for each in codewords}
+        if hidden:
+            title += f"; not shown: {counted(len(hidden), 'codeword')} of the border"
         return cls(codewords, title).plot(ax=ax)
 
     @property
