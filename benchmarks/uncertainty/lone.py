@@ -146,12 +146,11 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore", UserWarning)
     found = {}
-    for data in [
-        *(DataSet.load(arguments.data / name) for name in SETS),
-        tem_set(arguments.checkpoints, 400),
-    ]:
-        found[data.name] = measure(data, arguments.draws)
-        print(data.name, found[data.name], flush=True)
+    sets = {Path(name).parts[0]: DataSet.load(arguments.data / name) for name in SETS}
+    synthetic = tem_set(arguments.checkpoints, 400)
+    for name, data in {**sets, synthetic.name: synthetic}.items():
+        found[name] = measure(data, arguments.draws)
+        print(name, found[name], flush=True)
     stored = {
         "n_draws": arguments.draws,
         "sets": found,
