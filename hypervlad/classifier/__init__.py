@@ -13,7 +13,8 @@ from hypervlad.classifier.calibration import HeldOut, SureAnswers
 from hypervlad.classifier.estimator import MicrographClassifier, default_encoder
 from hypervlad.classifier.explanation import Explanation
 from hypervlad.classifier.fitting import NeverPredictedWarning
-from hypervlad.classifier.novelty import TrainingImages, TrainingImagesWarning
+from hypervlad.classifier.novelty import TrainingImages
+from hypervlad.images import TrainingImagesWarning
 
 __all__ = [
     "AMBIGUOUS",

@@ -25,11 +25,11 @@ from hypervlad.classifier.calibration import (
 )
 from hypervlad.classifier.novelty import (
     TrainingImages,
-    digests_of,
     empty_vectors,
     project_vectors,
 )
 from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.images import ImageDigests
 from hypervlad.images.reading import relative_names
 from hypervlad.splits import check_column, first_appearance_codes
 from hypervlad.wording import counted, name_some, verb
@@ -182,7 +182,7 @@ def fit_parts(
         labels,
         groups,
         data.positions[rows],
-        digests_of(digests),
+        ImageDigests.of(digests).digests,
         points,
         project_vectors(empty_vectors(encoder)),
         vectors.shape[1],

@@ -35,24 +35,18 @@ from hypervlad.conformal import weighted_limit
 from hypervlad.constraints import Integer
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.encoding import encode_images
-from hypervlad.images import ReadOptions
-from hypervlad.wording import counted, verb
+from hypervlad.images import ImageDigests, ReadOptions, TrainingImagesWarning
 
 DISTANCES_MB = 64  # of pairwise distances in memory at a time
 N_NEAREST = 3
 UNUSUAL_SHARE = 0.05  # of images like the training images, by both limits together
 _N_DIRECTIONS = 1024
-_DIGEST_BYTES = 32
 _MAX_POINT = 1e15  # in a file; squares of distances stay finite in single precision
 _MIN_DISTANCE = 1e-9
 _BLANK = 0.1  # of the usual distance from images without content: what is nearer is one
 _NEAREST_TO_EMPTY = 0.01  # of the same: no image counts as nearer, so that ratios stay readable
 _EMPTY_SIZE = 256  # pixels per side
 _WHITE_NOISE = ((0.5, 0.02), (0.25, 0.05), (0.75, 0.05), (0.5, 0.1), (0.25, 0.2), (0.5, 0.3))
-
-
-class TrainingImagesWarning(UserWarning):
-    """A model is tested on images that it was trained on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,17 +169,16 @@ class TrainingImages:
         -------
         ndarray of bool, shape (m,)
         """
-        known = self._known_digests
-        return np.array([bytes.fromhex(each) in known for each in digests], dtype=bool)
+        return self._digests.contains(digests)
 
     @property
     def n_copies(self) -> int:
         """Number of images whose pixels are those of an earlier one."""
-        return len(self) - len(self._known_digests)
+        return self._digests.n_copies
 
     @functools.cached_property
-    def _known_digests(self) -> frozenset[bytes]:
-        return frozenset(row.tobytes() for row in self.digests)
+    def _digests(self) -> ImageDigests:
+        return ImageDigests(self.digests)
 
     def warn_of_known(self, digests: Sequence[str]) -> None:
         """Warn of images to be tested that have the pixels of training images.
@@ -201,13 +194,7 @@ class TrainingImages:
         """
         n_known = int(self.contains(digests).sum())
         if n_known:
-            warnings.warn(
-                f"{n_known} of {counted(len(digests), 'image')} "
-                f"{verb(n_known, 'is a training image', 'are training images')} (the same pixels), "
-                "so the result is too good for new images",
-                TrainingImagesWarning,
-                stacklevel=3,
-            )
+            warnings.warn(TrainingImagesWarning.about(n_known, len(digests)), stacklevel=3)
 
     def _distances(
         self, points: NDArray[np.float32], groups: NDArray[np.intp] | None = None
@@ -296,8 +283,7 @@ class TrainingImages:
             raise ValueError("the record of the training images is damaged: its limits")
         if len(training.usual) != len(np.unique(training.labels)):
             raise ValueError("the record of the training images is damaged: usual distances")
-        if training.digests.shape[1] != _DIGEST_BYTES:
-            raise ValueError("the record of the training images is damaged: its digests")
+        ImageDigests(training.digests)  # raises a ValueError unless they can be digests
         return training
 
     def check(self, n_features: int) -> None:
@@ -335,12 +321,6 @@ _ARRAYS = {
     "empty": Array("float32", 2, -_MAX_POINT, _MAX_POINT),
     "usual": Array("float64", 1, at_least=_MIN_DISTANCE),
 }
-
-
-def digests_of(hexadecimal: Sequence[str]) -> NDArray[np.uint8]:
-    """Return SHA-256 digests as bytes, shape (n, 32)."""
-    joined = bytes.fromhex("".join(hexadecimal))
-    return np.frombuffer(joined, dtype=np.uint8).reshape(-1, _DIGEST_BYTES)
 
 
 def project_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -196,11 +196,11 @@ def _echo_held_out(scorer: PatchDefectScorer, names: list[str], with_masks: bool
     """Print what the threshold would call defective falsely, in images held out in training."""
     held_out, threshold = scorer.held_out_, scorer.threshold_
     n_images, n_above = len(held_out.scores), held_out.n_images_above(threshold)
+    area = percent(held_out.share_of_places_above(threshold))
     echo(
         f"threshold: {threshold:.4g}; reached by {n_above} of {n_images} "
         f"{'defect-free parts of images' if with_masks else 'images'} when held out from training "
-        f"({percent(n_above / n_images)}), with {percent(held_out.share_of_places_above(threshold))} "
-        "of their area"
+        f"({percent(n_above / n_images)}), with {area} of their area"
     )
     if not with_masks:
         order = (-held_out.scores).argsort()
@@ -269,6 +269,7 @@ def score(
       hypervlad defects score mat.hvlad new/ -o found/
     """
     from hypervlad.images import find_images
+    from hypervlad.images.errors import training_images_text
     from hypervlad.reports import write_findings
 
     check_folders(output, paths)
@@ -289,6 +290,9 @@ def score(
         f"{counted(written.n_scored, 'image')} scored: {written.n_anomalous} called anomalous, "
         f"with {counted(written.n_regions, 'defective region')}; {len(written.left_out)} left out"
     )
+    if written.n_in_training:
+        known = training_images_text(written.n_in_training, written.n_scored)
+        say(quiet, f"{known}, so their scores are too good for new images")
     echo(f"report: {output / 'report.html'}")
     _raise_if_left_out(written.left_out, len(files))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
@@ -47,7 +47,7 @@ from hypervlad.defects.thresholds import (
 )
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.encoding import check_finite
-from hypervlad.images import check_image_list
+from hypervlad.images import ImageDigests, check_image_list
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name
@@ -150,6 +150,8 @@ class PatchDefectScorer(ImageEstimator):
     patch_, stride_ : int
     n_images_ : int
         Images trained on.
+    training_ : ImageDigests
+        The digests by which their pixels are recognised: see ``Finding.in_training``.
 
     Examples
     --------
@@ -186,6 +188,7 @@ class PatchDefectScorer(ImageEstimator):
         "patch_": Value(int, _PIXELS),
         "stride_": Value(int, _PIXELS),
         "n_images_": Value(int, Integer()),
+        "training_": Part(ImageDigests),
     }
     _part_parameters: ClassVar[Mapping[str, str]] = {"encoder": "encoder_", "boosting": "boosting_"}
 
@@ -196,6 +199,7 @@ class PatchDefectScorer(ImageEstimator):
     patch_: int
     stride_: int
     n_images_: int
+    training_: ImageDigests
 
     def __init__(
         self,
@@ -293,16 +297,16 @@ class PatchDefectScorer(ImageEstimator):
             given = (encoder, images, group_codes, seed, folder)
             model: NormalImages | LabelledWindows
             if labels.is_known:
-                model, held_out = self._fit_labelled(labels, *given)
+                model, held_out, keys = self._fit_labelled(labels, *given)
             else:
-                model, held_out = self._fit_normal(*given)
+                model, held_out, keys = self._fit_normal(*given)
             summary = HeldOutScores.of(held_out)
             threshold = self._choose_threshold(held_out, summary)
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.model_, self.threshold_ = encoder, model, _checked_threshold(threshold)
         self.held_out_ = summary
         self.patch_, self.stride_ = patch, stride
-        self.n_images_ = encoder.n_images_
+        self.n_images_, self.training_ = encoder.n_images_, ImageDigests.of(sorted(keys))
         return self
 
     def set_threshold(self, threshold: float) -> PatchDefectScorer:
@@ -355,7 +359,8 @@ class PatchDefectScorer(ImageEstimator):
         prepared = self._read(image, self.patch_)
         scores, grid, score = self._scores(prepared)
         score_map = grid.to_map(scores, prepared.shape, prepared.size)
-        return Finding.of(score_map, self.threshold_, score)
+        (known,) = self.training_.contains([prepared.key]).tolist()
+        return Finding.of(score_map, self.threshold_, score, in_training=known)
 
     @available_if(_has_labels)
     def probability_map(self, image: Any) -> NDArray[np.float32]:
@@ -473,8 +478,8 @@ class PatchDefectScorer(ImageEstimator):
         groups: NDArray[Any],
         seed: int,
         folder: str,
-    ) -> tuple[NormalImages, dict[int, WindowScores]]:
-        """Return a model of defect-free images, and held-out scores by position."""
+    ) -> tuple[NormalImages, dict[int, WindowScores], Collection[str]]:
+        """Return a model of defect-free images, held-out scores by position, and all digests."""
         maps = CellMaps(encoder, self.tile_size, folder)
         fit = NormalImagesFit(maps, len(images), self.n_codewords, self.aligned, seed)
         for position, image in WindowReader(encoder.loader(), self.patch).stream(images, "cells"):
@@ -491,10 +496,11 @@ class PatchDefectScorer(ImageEstimator):
         first = {key: at for at, key in reversed(keys.items())}
         chosen = sorted(first.values() & of_image.keys(), key=lambda at: keys[at])[:_MAX_HELD_OUT]
         model, scores = fit.finish(parts, {at: of_image[at] for at in chosen})
-        return model, {
+        held_out = {
             at: WindowScores(places.ravel(), np.zeros(places.size, dtype=bool), score)
             for at, (places, score) in scores.items()
         }
+        return model, held_out, keys.values()
 
     def _fit_labelled(
         self,
@@ -504,8 +510,8 @@ class PatchDefectScorer(ImageEstimator):
         groups: NDArray[Any],
         seed: int,
         folder: str,
-    ) -> tuple[LabelledWindows, dict[int, WindowScores]]:
-        """Return a model of labelled windows, and held-out scores by position."""
+    ) -> tuple[LabelledWindows, dict[int, WindowScores], Collection[str]]:
+        """Return a model of labelled windows, held-out scores by position, and all digests."""
         vectors = WindowVectors(encoder, self.tile_size, folder)
         reader = WindowReader(encoder.loader(), self.patch)
         n_most = max_windows_per_class(len(images))
@@ -546,7 +552,8 @@ class PatchDefectScorer(ImageEstimator):
         check_both_classes(windows)
         labels.warn_if_inverted()
         model = learn(windows)
-        return model, dict(held_out_scores(model, windows, all_scores, learn, groups, seed))
+        held_out = dict(held_out_scores(model, windows, all_scores, learn, groups, seed))
+        return model, held_out, windows.keys.values()
 
     def _choose_threshold(self, held_out: dict[int, WindowScores], summary: HeldOutScores) -> float:
         if self.threshold == "f1":

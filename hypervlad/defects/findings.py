@@ -56,16 +56,25 @@ class Finding:
         Of the image.
     mask : ndarray of bool, shape (H, W)
         The defective pixels.
+    in_training : bool
+        Whether the scorer was trained on an image of the same pixels: its score is then too good
+        for a new image.
     """
 
     map: NDArray[np.float32]
     threshold: float
     score: float
     mask: NDArray[np.bool_]
+    in_training: bool = False
 
     @classmethod
     def of(
-        cls, scores: NDArray[np.float32], threshold: float, score: float | None = None
+        cls,
+        scores: NDArray[np.float32],
+        threshold: float,
+        score: float | None = None,
+        *,
+        in_training: bool = False,
     ) -> Finding:
         """Find the defective pixels of a score map.
 
@@ -75,6 +84,7 @@ class Finding:
         threshold : float
         score : float, optional
             Of the image; by default the highest of its pixels.
+        in_training : bool, default=False
 
         Examples
         --------
@@ -92,7 +102,7 @@ class Finding:
         # An anomalous image has a defect: its highest pixel, if none reaches the threshold.
         level = min(threshold, highest) if own >= threshold else math.inf
         mask = scores >= np.float32(level)
-        return cls(scores, threshold, own, mask)
+        return cls(scores, threshold, own, mask, in_training)
 
     @functools.cached_property
     def regions(self) -> list[Region]:

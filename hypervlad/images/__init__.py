@@ -9,11 +9,13 @@ from hypervlad.images.errors import (
     PartlyReadWarning,
     SkippedImage,
     SkippedImagesWarning,
+    TrainingImagesWarning,
     UnknownPixelSizeWarning,
 )
 from hypervlad.images.files import IMAGE_SUFFIXES, find_images
 from hypervlad.images.masks import find_masks, read_mask
 from hypervlad.images.options import ReadOptions
+from hypervlad.images.pixels import ImageDigests
 from hypervlad.images.reading import (
     Micrograph,
     check_image_list,
@@ -24,12 +26,14 @@ from hypervlad.images.reading import (
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "ImageDigests",
     "ImageReadError",
     "Micrograph",
     "PartlyReadWarning",
     "ReadOptions",
     "SkippedImage",
     "SkippedImagesWarning",
+    "TrainingImagesWarning",
     "UnknownPixelSizeWarning",
     "check_image_list",
     "find_banner",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from hypervlad.wording import counted, name_some
+from hypervlad.wording import counted, name_some, verb
 
 
 class ImageReadError(ValueError):
@@ -123,3 +123,25 @@ class UnknownPixelSizeWarning(UserWarning):
             "do not set pixel_size.",
             names,
         )
+
+
+class TrainingImagesWarning(UserWarning):
+    """A model is tested on images that it was trained on."""
+
+    @classmethod
+    def about(cls, n_known: int, n_images: int) -> TrainingImagesWarning:
+        """Return the warning for `n_known` of `n_images` images."""
+        known = training_images_text(n_known, n_images)
+        return cls(f"{known}, so the result is too good for new images")
+
+
+def training_images_text(n_known: int, n_images: int) -> str:
+    """Say how many images are training images.
+
+    Examples
+    --------
+    >>> training_images_text(1, 24)
+    '1 of 24 images is a training image (the same pixels)'
+    """
+    are = verb(n_known, "is a training image", "are training images")
+    return f"{n_known} of {counted(n_images, 'image')} {are} (the same pixels)"

@@ -1,8 +1,13 @@
-"""Pixels as arrays: checks, conversion to (H, W) or (H, W, 3), and scaling onto [0, 1]."""
+"""Pixels as arrays: checks, conversion to (H, W) or (H, W, 3), scaling onto [0, 1], digests."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +16,7 @@ from numpy.typing import NDArray
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.options import ReadOptions
 
+_DIGEST_BYTES = 32
 _LAYOUT = "expected an array of shape (height, width), (height, width, 3) or (height, width, 4)"
 
 
@@ -352,3 +358,75 @@ def _affine(pixels: NDArray, low: float, high: float) -> NDArray[np.float32]:
         block /= half_span
         scaled[start : start + rows] = block
     return np.clip(scaled, 0.0, 1.0, out=scaled)
+
+
+# --- digests ------------------------------------------------------------------------------------
+
+
+def pixel_digest(pixels: NDArray, rule: Rule) -> str:
+    """Return the SHA-256 of pixels as they are stored, and of the rule that scales them."""
+    stored = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
+    header = json.dumps([stored.dtype.str, stored.shape, rule])
+    digest = hashlib.sha256(header.encode("ascii"))
+    digest.update(stored.data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDigests:
+    """Digests of many images, by which a model recognises those that it was trained on.
+
+    Attributes
+    ----------
+    digests : ndarray of uint8, shape (n, 32)
+        SHA-256 of their pixels: see :class:`hypervlad.images.Micrograph`.
+
+    Examples
+    --------
+    >>> known = ImageDigests.of(["00" * 32, "ab" * 32])
+    >>> known.contains(["ab" * 32, "cd" * 32]).tolist()
+    [True, False]
+    """
+
+    digests: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        array = self.digests
+        if array.dtype != np.uint8 or array.ndim != 2 or array.shape[1] != _DIGEST_BYTES:
+            raise ValueError(
+                f"digests of images have type {array.dtype} and shape {array.shape}; expected "
+                f"uint8 and (n, {_DIGEST_BYTES})"
+            )
+
+    @classmethod
+    def of(cls, hexadecimal: Sequence[str]) -> ImageDigests:
+        """Return digests given as texts."""
+        joined = bytes.fromhex("".join(hexadecimal))
+        return cls(np.frombuffer(joined, dtype=np.uint8).reshape(-1, _DIGEST_BYTES))
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    @property
+    def n_copies(self) -> int:
+        """Number of images whose pixels are those of an earlier one."""
+        return len(self) - len(self._distinct)
+
+    def contains(self, hexadecimal: Sequence[str]) -> NDArray[np.bool_]:
+        """Return which of m digests, given as texts, are among these, shape (m,)."""
+        return np.array([bytes.fromhex(each) in self._distinct for each in hexadecimal], dtype=bool)
+
+    @functools.cached_property
+    def _distinct(self) -> frozenset[bytes]:
+        return frozenset(row.tobytes() for row in self.digests)
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return header and arrays."""
+        return {}, {"digests": self.digests}
+
+    @classmethod
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> ImageDigests:
+        """Undo `to_state`; ValueError for arrays that cannot be digests."""
+        return cls(arrays["digests"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
-import json
 import os
 import re
 import stat
@@ -42,7 +40,13 @@ from hypervlad.images.formats import (
 )
 from hypervlad.images.microscopy import MICROSCOPY_KINDS, decode_microscopy
 from hypervlad.images.options import ReadOptions, make_options
-from hypervlad.images.pixels import Rule, as_pixels, scale_pixels, scaling_rule, select_channel
+from hypervlad.images.pixels import (
+    as_pixels,
+    pixel_digest,
+    scale_pixels,
+    scaling_rule,
+    select_channel,
+)
 from hypervlad.images.tiff import decode_tiff
 
 # Part of the key under which facts of a file are cached: increase it when pixels of a file change.
@@ -463,7 +467,7 @@ def _read(source: Any, options: ReadOptions, name: str, with_digest: bool) -> Mi
     return Micrograph(
         pixels=scale_pixels(pixels, rule),
         pixel_size=decoded.pixel_size,
-        digest=_digest(pixels, rule) if with_digest else "",
+        digest=pixel_digest(pixels, rule) if with_digest else "",
         metadata={**decoded.metadata, "dtype": stored_type, "banner_rows": n_banner},
         source=name if is_path else None,
     )
@@ -487,14 +491,6 @@ def _warn_of_pages(name: str, kind: str) -> None:
 
 def _banner_rows(pixels: NDArray, scan_rows: int | None) -> int:
     return find_banner(pixels) if scan_rows is None else pixels.shape[0] - scan_rows
-
-
-def _digest(pixels: NDArray, rule: Rule) -> str:
-    stored = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
-    header = json.dumps([stored.dtype.str, stored.shape, rule])
-    digest = hashlib.sha256(header.encode("ascii"))
-    digest.update(stored.data)
-    return digest.hexdigest()
 
 
 def _decode_array(source: Any, options: ReadOptions, name: str) -> DecodedImage:

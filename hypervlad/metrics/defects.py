@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from hypervlad.images import ImageReadError, read_mask
+from hypervlad.images import ImageReadError, TrainingImagesWarning, read_mask
 from hypervlad.images.errors import reasons_in_line
 from hypervlad.images.masks import mask_banner_rows, warn_if_inverted
 from hypervlad.metrics.maps import PixelTally
@@ -37,6 +38,8 @@ class ImageResult:
     true_fraction, found_fraction : float
         Share of pixels that are defective in the mask, and of those that were found to be.
     confusion : PatchConfusion
+    in_training : bool
+        Whether the scorer was trained on the image.
     """
 
     position: int
@@ -47,6 +50,7 @@ class ImageResult:
     true_fraction: float
     found_fraction: float
     confusion: PatchConfusion
+    in_training: bool = False
 
     @property
     def n_wrong(self) -> int:
@@ -103,6 +107,7 @@ class DefectEvaluation:
             true_fraction=float(mask.mean()),
             found_fraction=found.area_fraction,
             confusion=patch_confusion(found.mask, mask, self.patch),
+            in_training=found.in_training,
         )
         self.images.append(result)
         self._pixels.add(found.map, mask)
@@ -118,6 +123,11 @@ class DefectEvaluation:
     def worst(self) -> list[MapWithMask]:
         """Maps of the images with the most misclassified patches, then the highest scores."""
         return [shown for _, shown in sorted(self._worst, key=lambda each: each[0], reverse=True)]
+
+    @property
+    def n_in_training(self) -> int:
+        """Number of images that the scorer was trained on."""
+        return sum(image.in_training for image in self.images)
 
     @property
     def confusion(self) -> PatchConfusion:
@@ -189,6 +199,11 @@ def evaluate_defects(
     ------
     ImageReadError
         At the first image that would be left out; with "skip", if no image is left.
+
+    Warns
+    -----
+    TrainingImagesWarning
+        If the scorer was trained on some of the images.
     """
     if not len(images) == len(masks) == len(names):
         raise ValueError(
@@ -215,6 +230,9 @@ def evaluate_defects(
         result.add(i, name, found, truth)
     shares = [image.true_fraction for image in result.images if image.is_defective]
     warn_if_inverted(shares)
+    if result.n_in_training:
+        known = TrainingImagesWarning.about(result.n_in_training, len(result.images))
+        warnings.warn(known, stacklevel=2)
     if not result.images:
         raise ImageReadError(f"no image is left to evaluate: {reasons_in_line(result.left_out)}")
     return result

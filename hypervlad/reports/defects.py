@@ -84,10 +84,13 @@ class WrittenFindings:
     images : list of ScoredRow
     left_out : list of str
         The reason for each image left out.
+    n_in_training : int
+        Images that the scorer was trained on.
     """
 
     images: list[ScoredRow] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    n_in_training: int = 0
     _score_rows: list[list[Any]] = field(default_factory=list)
     _region_rows: list[list[Any]] = field(default_factory=list)
     _thumbnails: list[tuple[float, int, str]] = field(default_factory=list)
@@ -113,6 +116,7 @@ class WrittenFindings:
         row = ScoredRow(name, found.score, found.is_defective, "anomalous", "normal", cells)
         size = micrograph.pixel_size
         self.images.append(row)
+        self.n_in_training += found.in_training
         self._score_rows.append(_score_row(name, found, size))
         self._region_rows += _region_rows(name, found, size)
         if len(self._thumbnails) < _N_THUMBNAILS or found.score > self._thumbnails[0][0]:

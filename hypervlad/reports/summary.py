@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hypervlad.images.errors import training_images_text
 from hypervlad.metrics import ClassScores, Evaluation
 from hypervlad.reports.facts import learner_text, shares_text, tested_text
 from hypervlad.wording import counted, name_some, percent, verb
@@ -36,11 +37,9 @@ def evaluation_lines(result: Evaluation, new: Evaluation | None = None) -> list[
     if n_new == n_images:
         lines = _accuracies(result)
     else:
-        n_known = n_images - n_new
-        are = verb(n_known, "is a training image", "are training images")
+        known = training_images_text(n_images - n_new, n_images)
         lines = [
-            f"{n_known} of {counted(n_images, 'image')} {are} (the same pixels), so the accuracy "
-            "of all is too good",
+            f"{known}, so the accuracy of all is too good",
             *_accuracies(result, with_intervals=False),
         ]
         without = ["accuracy: no image is left"] if new is None else _accuracies(new)
@@ -80,8 +79,8 @@ def held_out_lines(model: Any) -> list[str]:
     -------
     list of str
         What was held out, accuracies with intervals, recalls, warnings and what to do, the most
-        frequent confusions, whether the probabilities can be trusted, how many answers are sure, and
-        whether boosted trees helped. One line and the last if nothing was held out.
+        frequent confusions, whether the probabilities can be trusted, how many answers are sure,
+        and whether boosted trees helped. One line and the last if nothing was held out.
     """
     learner = f"classifier: {learner_text(model.boosting_)}"
     if model.held_out_ is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,20 @@ def test_a_page_of_how_maps_compare_with_masks(model: Path, folder: Path, tmp_pa
     assert re.search(r"3 images compared: \d called anomalous; 0 left out", out)
 
 
+def test_training_images_are_reported(model: Path, folder: Path, tmp_path: Path) -> None:
+    both = ["defects", "score", model, folder / "good", folder / "new", "-o", tmp_path / "out"]
+    known = "8 of 11 images are training images (the same pixels), so "
+    assert f"{known}their scores are too good for new images" in run(*both).stderr
+    assert "training image" not in run(*both, "--quiet").stderr
+    shutil.copytree(folder / "new", tmp_path / "mixed")
+    shutil.copytree(folder / "good", tmp_path / "mixed", dirs_exist_ok=True)
+    good = ["defects", "evaluate", model, tmp_path / "mixed"]
+    options = ["--masks", folder / "masks", "-o", tmp_path / "report.html", "-q"]
+    done = run(*good, *options)
+    assert done.stderr.count(f"warning: {known}the result is too good for new images") == 1
+    assert "8 of these images are training" in (tmp_path / "report.html").read_text("utf-8")
+
+
 def test_learning_from_masks(folder: Path, tmp_path: Path) -> None:
     masked = ["--masks", folder / "masks", "--best-f1"]
     run("defects", "fit", folder / "new", "-o", tmp_path / "m.hvlad", *masked, *TINY)
@@ -129,7 +144,7 @@ def test_a_rate_of_windows(folder: Path, tmp_path: Path) -> None:
     model = tmp_path / "m.hvlad"
     run("defects", "fit", folder / "good", "-o", model, *rate, *TINY)
     assert (load(model).threshold, load(model).fpr) == ("patch_fpr", 0.01)
-    assert "at most 1.0% of defect-free places are called defective" in run("info", model).output
+    assert "at most 1.0 % of defect-free places are called defective" in run("info", model).output
     for other in (["--best-f1"], ["--fpr", "0.1"]):
         both = ["defects", "fit", folder / "good", "-o", model, *rate, *other]
         stderr = run(*both, code=2).stderr
@@ -146,7 +161,7 @@ def test_info_describes_a_scorer(model: Path) -> None:
     facts = model_facts(load(model))
     assert facts["kind of model"] == "PatchDefectScorer"
     assert "defect-free images: " in facts["trained with"]
-    assert "at most 5.0% of defect-free images" in facts["threshold"]
+    assert "at most 5.0 % of defect-free images" in facts["threshold"]
     assert facts["when held out from training"].endswith(" images reach it")
 
 

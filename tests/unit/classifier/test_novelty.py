@@ -16,13 +16,12 @@ from support.tiny import make_tiny_encoder
 from hypervlad import HypercolumnVLAD, MicrographClassifier, load
 from hypervlad.classifier import TrainingImages, TrainingImagesWarning
 from hypervlad.classifier.novelty import (
-    digests_of,
     empty_images,
     empty_vectors,
     project_vectors,
 )
 from hypervlad.conformal import weighted_limit
-from hypervlad.images import read_micrograph
+from hypervlad.images import ImageDigests, read_micrograph
 
 
 def record(
@@ -179,10 +178,29 @@ def test_training_images_are_recognised_by_their_pixels(
     again = load(tmp_path / "m.hvlad")
     assert again.classify(images).in_training.tolist() == [False] * 2 + [True] * 22
     own = [read_micrograph(image).digest for image in images[2:]]
-    np.testing.assert_array_equal(again.training_.digests, digests_of(own))
+    np.testing.assert_array_equal(again.training_.digests, ImageDigests.of(own).digests)
     changed = images[5].copy()
     changed[0, 0] += 0.01
     assert not model.classify([changed]).in_training[0]
+
+
+@given(st.lists(st.binary(min_size=32, max_size=32), max_size=6), st.data())
+def test_digests_are_found_as_in_a_list(known: list[bytes], data: st.DataObject) -> None:
+    digests = ImageDigests.of([each.hex() for each in known])
+    asked = data.draw(st.lists(st.sampled_from([*known, b"\0" * 32, b"a" * 32]), max_size=5))
+    expected = [any(each == own for own in known) for each in asked]
+    assert digests.contains([each.hex() for each in asked]).tolist() == expected
+    assert digests.n_copies == sum(known[i] in known[:i] for i in range(len(known)))
+    again = ImageDigests.from_state(*digests.to_state())
+    assert (again.digests == digests.digests).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((3, 31), "uint8"), ((32,), "uint8"), ((3, 32), "<i8")]
+)
+def test_what_cannot_be_a_digest_is_refused(shape: tuple[int, ...], dtype: str) -> None:
+    with pytest.raises(ValueError, match=r"expected uint8 and \(n, 32\)"):
+        ImageDigests.from_state({}, {"digests": np.zeros(shape, dtype=dtype)})
 
 
 def test_calibration_images_are_training_images_too(

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -27,8 +28,13 @@ from hypervlad.backbones import TappedNetwork
 from hypervlad.defects import Finding
 from hypervlad.defects.thresholds import image_score
 from hypervlad.displays import DefectMapDisplay
-from hypervlad.images import SkippedImagesWarning
-from hypervlad.metrics import expected_calibration_error, patch_confusion, pixel_auroc
+from hypervlad.images import SkippedImagesWarning, TrainingImagesWarning
+from hypervlad.metrics import (
+    evaluate_defects,
+    expected_calibration_error,
+    patch_confusion,
+    pixel_auroc,
+)
 from hypervlad.windows import WindowGrid, cut_patches, patch_means
 
 Image = NDArray[np.float32]
@@ -281,6 +287,46 @@ def test_a_file_brings_the_same_back(
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(scorer)).score_map(bad[7][0]), expected)
     refitted = clone(again).fit(images, masks=masks)
     np.testing.assert_allclose(refitted.score_map(bad[7][0]), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("pixel_size", [None, 2.0])
+def test_training_images_are_recognised_by_their_pixels(
+    scorer: PatchDefectScorer,
+    good: list[Image],
+    bad: Flawed,
+    labelled: bool,
+    pixel_size: float | None,
+    tmp_path: Path,
+) -> None:
+    images, masks = [*good[:5], *(image for image, _ in bad[:4])], None
+    if labelled:
+        masks = [None] * 5 + [mask for _, mask in bad[:4]]
+    files = []
+    for number, image in enumerate([*images, good[6]]):
+        files.append(tmp_path / f"{number}.tif")
+        tifffile.imwrite(
+            files[-1], image, imagej=True, resolution=(500.0, 500.0), metadata={"unit": "um"}
+        )
+    scorer.encoder.set_params(pixel_size=pixel_size)
+    scorer.fit([*files[:-1], files[0]], masks=None if masks is None else [*masks, None])
+    scorer.save(tmp_path / "m.hvlad")
+    again = load(tmp_path / "m.hvlad")
+    assert [again.find(file).in_training for file in files] == [True] * 9 + [False]
+    assert (len(again.training_), again.training_.n_copies, again.n_images_) == (10, 1, 10)
+    none = [np.zeros(image.shape, dtype=bool) for image in images]
+    with pytest.warns(TrainingImagesWarning, match=r"^2 of 3 images are training images \(the sa"):
+        evaluate_defects(again, files[-3:], [none[0]] * 3, list("abc"))
+    evaluate_defects(again, files[-1:], [none[0]], ["c"])  # a warning would be an error
+
+
+def test_a_model_of_before_has_to_be_trained_again(
+    scorer: PatchDefectScorer, good: list[Image]
+) -> None:
+    header, arrays = scorer.fit(good[:3]).to_state()
+    del header["fitted"]["training_"], arrays["training_.digests"]
+    with pytest.raises(ModelFileError, match=r"written by another version .*; train it again"):
+        PatchDefectScorer.from_state(header, arrays)
 
 
 def test_a_damaged_state_is_an_error(

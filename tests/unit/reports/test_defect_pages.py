@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import re
 import warnings
 from pathlib import Path
@@ -16,7 +17,7 @@ from support.dark_spots import Darkness, spotted
 from support.pages import Page
 
 from hypervlad.defects import Finding
-from hypervlad.images import ImageReadError, read_image, read_mask
+from hypervlad.images import ImageReadError, TrainingImagesWarning, read_image, read_mask
 from hypervlad.metrics import DefectEvaluation, evaluate_defects
 from hypervlad.reports import defects, write_defect_report, write_findings
 
@@ -180,6 +181,32 @@ def test_pixels_of_normal_images_are_not_found(tmp_path: Path) -> None:
     assert only.found_fraction == 0
     assert only.confusion.true_positives == 0
     assert not result.worst[0].found.any()
+
+
+class Known(Darkness):
+    """Was trained on dark images."""
+
+    def find(self, image: Any) -> Finding:
+        own = super().find(image)
+        return dataclasses.replace(own, in_training=own.is_defective)
+
+
+def test_pages_say_how_many_images_are_training_images(tmp_path: Path) -> None:
+    images = [spotted(0.9), spotted(0.8), spotted(0.2)]
+    for n_known, own in ((2, images), (1, images[1:]), (0, images[2:])):
+        names = [f"{i}.png" for i in range(len(own))]
+        written = write_findings(tmp_path / f"{n_known}", Known(), own, names)
+        assert written.n_in_training == n_known
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TrainingImagesWarning)
+            result = evaluate_defects(Known(), own, [image < 1 for image in own], names)
+        assert result.n_in_training == n_known
+        path = write_defect_report(tmp_path / f"{n_known}.html", Known(), own, result)
+        for page in (tmp_path / f"{n_known}" / "report.html", path):
+            words = {0: "", 1: "1 of them is a training image", 2: "2 of them are training images"}
+            found = Page(page).words.replace("of these images", "of them")
+            assert words[n_known] in found
+            assert ("training image (" in found or "training images (" in found) == bool(n_known)
 
 
 @pytest.mark.parametrize("names", [["../a"], ["/a"], ["a", "a"]])
