@@ -12,8 +12,8 @@ import typer
 
 from hypervlad.cli.classification import print_result
 from hypervlad.cli.files import (
-    check_apart,
-    prepare_file,
+    prepare_folder,
+    prepare_model,
     say_ignored,
 )
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
@@ -91,14 +91,13 @@ def demo(
     from hypervlad.reports.evaluation import check_report_folder
     from hypervlad.splits import holdout_split
 
-    if folder is not None:
-        check_apart(output, folder)
+    prepare_folder(output, *([] if folder is None else [folder]))
     check_report_folder(output)
     reading = reading_options(
         image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
     )
     model_path = output / "model.hvlad"
-    prepare_file(model_path)
+    prepare_model(model_path)
     subject = "synthetic TEM images" if folder is None else folder.resolve().name
     if folder is None:
         folder = _synthetic_folder(output, n_images, seed, quiet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hypervlad.cli.files import (
-    check_folders,
     check_sorted,
+    names_below,
     names_of,
     prepare_file,
-    prepare_page,
+    prepare_folder,
     say_ignored,
 )
 from hypervlad.cli.messages import echo, plain_errors, say
@@ -34,14 +35,14 @@ from hypervlad.cli.options import (
     UnreadableInPrediction,
     Weights,
 )
-from hypervlad.files import replace_when_complete
-from hypervlad.wording import counted, percent, verb
+from hypervlad.files import exclusive_lock, file_digest, replace_when_complete
+from hypervlad.wording import counted, name_some, percent, verb
 
 if TYPE_CHECKING:
-    from hypervlad.classifier import Classification, MicrographClassifier
-    from hypervlad.reports.sorting import ImageSorter
-
-_MAX_PICTURES = 10_000  # the default of write_classified_page: about 40 MB
+    from hypervlad.classifier import Classification
+    from hypervlad.images import SkippedImage
+    from hypervlad.prediction.sorting import ImageSorter
+    from hypervlad.prediction.table import GrowingTable
 
 
 @plain_errors
@@ -73,14 +74,14 @@ def predict(
         ),
     ] = None,
     page_pictures: Annotated[
-        int,
+        int | None,
         typer.Option(
             metavar="N",
             min=0,
             help="Number of images, the least certain ones, with a picture on the page; about 4 kB "
-            "each.",
+            "each. By default 10,000.",
         ),
-    ] = _MAX_PICTURES,
+    ] = None,
     sort_into: Annotated[
         Path | None,
         typer.Option(
@@ -110,13 +111,15 @@ def predict(
     classes, out_of_distribution: unlike all training images) and reason. Unreadable images are left
     out of the table and listed at the end; the exit code is then 2, or 0 with --on-error skip.
 
-    --sort-into copies and never replaces a file. The copies keep the sub-folders of the images.
-    Where there is another file of the name, a copy is called NAME-2; where there is the same file,
-    nothing is copied. Characters of a class's name that no folder can have are written as %2F.
+    --sort-into copies and never replaces a file. The copies keep the sub-folders that the images
+    have below the folders given. Where there is another file of the name, a copy is called NAME-2;
+    where there is the same file, nothing is copied. Characters of a class's name that no folder can
+    have are written as %2F. If a file cannot be copied, the exit code is 2.
 
-    --watch waits for files that are still being written and, after a file could not be read, for a
-    change of it. Ctrl-C ends it with exit code 0 when all lines are written; the same command
-    continues.
+    --watch waits until files are no longer being written. What cannot be read, or copied, is tried
+    again when the file has changed, and from time to time. Ctrl-C ends it when all lines are
+    written; the same command continues. The model and the options of the table are kept beside it,
+    in _NAME.model, so that it has lines of one kind.
 
     \b
     Examples:
@@ -129,56 +132,65 @@ def predict(
       hypervlad predict model.hvlad microscope/ --watch -o predictions.csv
     """
     from hypervlad.images import ImageReadError, find_images
-    from hypervlad.reports import predictions_as_bytes, write_classified_page
-    from hypervlad.reports.predictions import prediction_columns
-    from hypervlad.reports.sorting import ImageSorter
+    from hypervlad.prediction.sorting import ImageSorter
+    from hypervlad.prediction.table import GrowingTable, record_of
 
-    prepare_page(page, output, model, *paths)
+    check_cache(cache, cache_size)
+    if watch and (output is None or page is not None or not all(map(os.path.isdir, paths))):
+        raise ValueError(
+            "--watch takes folders and a table: --output CSV, without --page, which is written "
+            "once; give these, or leave out --watch."
+        )
+    if page is not None:
+        prepare_file(page, output, model, *paths, ends=(".html", ".htm"))
+    elif page_pictures is not None:
+        raise ValueError("--page-pictures needs --page, the page that shows them.")
     if output is not None:
         prepare_file(output, model, *paths)
-    if sort_into is not None:
-        check_folders(sort_into, paths)
-    check_cache(cache, cache_size)
-    say_ignored(quiet, paths, model, output, page)
-    if watch:
-        if output is None or page is not None or not all(Path(path).is_dir() for path in paths):
+        if not watch and output.exists() and record_of(output).exists():
             raise ValueError(
-                "--watch takes folders and a table: --output CSV, without --page, which is written "
-                "once; give these, or leave out --watch."
+                f"{output} was made with --watch, and its lines would be lost; give another name, "
+                "or remove it before."
             )
-        classifier = load_classifier(
-            model, weights, device=device, on_error="skip", quiet=True, cache=cache
-        )
-        _watch(classifier, paths, output, coverage, max_error, sort_into, quiet)
-        reduce_cache(cache, cache_size)
-        return
-    files = find_images(paths)
-    names_below = names_of(files, paths)
+    if sort_into is not None:
+        prepare_folder(sort_into, *paths)
+    say_ignored(quiet, paths, model, output, page)
+    files = [] if watch else find_images(paths)
     # One unreadable file among thousands must not stop the others: it is reported at the end.
     classifier = load_classifier(
-        model, weights, device=device, on_error="skip", quiet=quiet, cache=cache
+        model, weights, device=device, on_error="skip", quiet=quiet or watch, cache=cache
     )
-    classes = list(classifier.classes_)
+    classifier.check_calibrated(coverage=coverage, max_error=max_error)
+    classes = classifier.classes_.tolist()
+    classify = functools.partial(classifier.classify, coverage=coverage, max_error=max_error)
     sorter = None if sort_into is None else ImageSorter(sort_into, classes)
     if sorter is not None:
         check_sorted(sorter.folders, paths)
-    found = classifier.classify(files, coverage=coverage, max_error=max_error)
-    found.images.warn()
+    with contextlib.ExitStack() as stack:
+        if output is not None:
+            lock = output.with_name(f".{output.name}.lock")
+            stack.enter_context(exclusive_lock(lock, output))
+        if watch and output is not None:
+            stopped = stack.enter_context(_stop_on_signals())
+            table = GrowingTable(
+                output, classes, model=file_digest(model), coverage=coverage, max_error=max_error
+            )
+            bad = _watch(classify, paths, table, sorter, stopped, quiet)
+            n_images = table.n_added + len(bad)
+        else:
+            found = classify(files)
+            found.images.warn()
+            bad, n_images = list(found.images.skipped), len(files)
+            _say_what_is_unlike(quiet, found)
+            _write_table(found, files, classes, output, quiet, printed=not (page or sort_into))
+            if sorter is not None:
+                sorter.add(files, names_below(files, paths), found)
     reduce_cache(cache, cache_size)
-    names = [str(files[position]) for position in found.images.positions]
-    columns = prediction_columns(found, classes)
-    _say_what_is_unlike(quiet, found)
-    table = predictions_as_bytes(names, found.proba, classes, columns=columns)
-    if output is not None:
-        with replace_when_complete(output) as stream:
-            stream.write(table)
-        say(quiet, f"predictions of {counted(len(names), 'image')}: {output}")
-    elif page is None and sort_into is None:
-        echo(table, nl=False)
     if sorter is not None:
-        sorter.add(files, names_below, found)
         _echo_sorted(sorter)
     if page is not None:
+        from hypervlad.reports.classified_page import MAX_THUMBNAILS, write_classified_page
+
         write_classified_page(
             page,
             classifier,
@@ -187,16 +199,44 @@ def predict(
             predictions=found,
             true_labels=_true_labels(files, paths, classes),
             title=f"Images classified by {model.name}",
-            max_thumbnails=page_pictures,
             progress=not quiet,
+            max_thumbnails=MAX_THUMBNAILS if page_pictures is None else page_pictures,
         )
         echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
-    n_bad = len(files) - len(names)
-    if n_bad and on_error is OnError.RAISE:
+    if sorter is not None and sorter.done.failed:
+        raise OSError(f"{counted(len(sorter.done.failed), 'image')} could not be copied")
+    if bad and on_error is OnError.RAISE:
         raise ImageReadError(
-            f"{n_bad} of {counted(len(files), 'image')} could not be read (listed in the warning); "
-            "the others are classified. Remove or repair them, or accept this with --on-error skip."
+            f"{len(bad)} of {counted(n_images, 'image')} could not be read (listed in the "
+            "warning); the others are classified. Remove or repair them, or accept this with "
+            "--on-error skip."
         )
+
+
+def _write_table(
+    found: Classification,
+    files: Sequence[Path],
+    classes: Sequence[Any],
+    output: Path | None,
+    quiet: bool,
+    *,
+    printed: bool,
+) -> None:
+    """Write the table of images that were read to a file, or print it."""
+    from hypervlad.prediction.table import record_of
+    from hypervlad.reports import predictions_as_bytes
+    from hypervlad.reports.predictions import prediction_columns
+
+    names = [str(files[position]) for position in found.images.positions]
+    columns = prediction_columns(found, classes)
+    table = predictions_as_bytes(names, found.proba, classes, columns=columns)
+    if output is not None:
+        with replace_when_complete(output) as stream:
+            stream.write(table)
+        record_of(output).unlink(missing_ok=True)
+        say(quiet, f"predictions of {counted(len(names), 'image')}: {output}")
+    elif printed:
+        echo(table, nl=False)
 
 
 def _true_labels(
@@ -236,72 +276,58 @@ def _echo_sorted(sorter: ImageSorter) -> None:
             f"{counted(n_renamed, 'copy')} with a number in the name, because there is another "
             f"file of the name, such as {done.renamed[0]}"
         )
+    if done.failed:
+        listed = name_some([f"{file} ({reason})" for file, reason in done.failed.items()])
+        n_failed = counted(len(done.failed), "image")
+        echo(f"warning: {n_failed} could not be copied: {listed}", err=True)
 
 
 def _watch(
-    classifier: MicrographClassifier,
+    classify: Callable[[list[Path]], Classification],
     folders: Sequence[str],
-    output: Path,
-    coverage: float | None,
-    max_error: float | None,
-    sort_into: Path | None,
+    table: GrowingTable,
+    sorter: ImageSorter | None,
+    stopped: Callable[[], bool],
     quiet: bool,
-) -> None:
-    """Classify the images of folders until Ctrl-C."""
-    from hypervlad.files import exclusive_lock
-    from hypervlad.images import SkippedImage
-    from hypervlad.images.reading import relative_names
-    from hypervlad.reports.sorting import ImageSorter
-    from hypervlad.reports.watching import GrowingTable, watch_folders
+) -> list[SkippedImage]:
+    """Classify the images of folders until Ctrl-C; return those that could not be read."""
+    from hypervlad.prediction.watching import watch_folders
 
-    classifier.check_calibrated(coverage=coverage, max_error=max_error)
-    classes = classifier.classes_.tolist()
-    root = os.path.commonpath([os.path.abspath(folder) for folder in folders])
-    sorter = None if sort_into is None else ImageSorter(sort_into, classes)
-    if sorter is not None:
-        check_sorted(sorter.folders, folders)
-
-    def classify(files: list[Path]) -> Classification:
-        return classifier.classify(files, coverage=coverage, max_error=max_error)
-
-    def classified(files: list[Path], found: Classification) -> None:
+    def process(files: list[Path], found: Classification) -> None:
+        # Lines come last: what is interrupted before is done again.
+        rows = list(range(len(found.proba)))
         if sorter is not None:
-            sorter.add(files, relative_names(files, root), found)
-        for position, proba in zip(found.images.positions, found.proba, strict=True):
-            say(quiet, f"{files[position]}: {classes[proba.argmax()]}, {percent(proba.max())}")
+            rows = sorter.add(files, names_below(files, folders), found)
+        read = [os.path.abspath(files[found.images.positions[row]]) for row in rows]
+        table.add(read, found, rows)
+        for name, row in zip(read, rows, strict=True):
+            code = found.proba[row].argmax()
+            say(quiet, f"{name}: {table.classes[code]}, {percent(found.proba[row, code])}")
 
     def unreadable(image: SkippedImage) -> None:
         echo(f"warning: {image.name}: {image.reason.removeprefix(f'{image.name}: ')}", err=True)
 
-    lock = output.with_name(f".{output.name}.lock")
-    with exclusive_lock(lock, output), _stop_on_signals(quiet) as stopped:
-        table = GrowingTable(
-            output, classes, has_sets=coverage is not None, is_judged=max_error is not None
-        )
-        if table.paths:
-            say(quiet, f"{counted(len(table.paths), 'image')} already in {output}")
-        say(quiet, f"watching {', '.join(folders)}; press Ctrl-C to stop")
-        done = watch_folders(
-            classify, folders, table, stopped, classified=classified, unreadable=unreadable
-        )
-    if not table.is_written:
-        rest = output.with_name(f"{output.stem}-unsaved{output.suffix}")
-        table.save_waiting(rest)
-        raise PermissionError(
-            f"{output} could not be written, perhaps because another program has it open; the "
-            f"lines that are missing in it are in {rest}."
-        )
-    echo(f"classified {counted(done.n_classified, 'image')}: {output}")
-    if sorter is not None:
-        _echo_sorted(sorter)
-    if done.unreadable:
-        names = ", ".join(image.name for image in done.unreadable.values())
-        n_bad = counted(len(done.unreadable), "image")
-        echo(f"warning: {n_bad} could not be read: {names}", err=True)
+    if table.paths:
+        say(quiet, f"{counted(len(table.paths), 'image')} already in {table.path}")
+    say(quiet, f"watching {', '.join(folders)}; press Ctrl-C to stop")
+    try:
+        bad = watch_folders(classify, process, folders, table, stopped, unreadable=unreadable)
+    finally:
+        unsaved = table.close()
+        if unsaved is not None:
+            raise PermissionError(
+                f"{table.path} could not be written, perhaps because another program has it open; "
+                f"the lines that it lacks are in {unsaved}."
+            )
+    echo(f"classified {counted(table.n_added, 'image')}: {table.path}")
+    if bad:
+        names = name_some([image.name for image in bad])
+        echo(f"warning: {counted(len(bad), 'image')} could not be read: {names}", err=True)
+    return bad
 
 
 @contextlib.contextmanager
-def _stop_on_signals(quiet: bool) -> Iterator[Callable[[], bool]]:
+def _stop_on_signals() -> Iterator[Callable[[], bool]]:
     """Turn Ctrl-C and SIGTERM into a request to stop; a second Ctrl-C stops at once."""
     requests = list[int]()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypervlad.cli.files import prepare_file, prepare_model, say_ignored
+from hypervlad.cli.files import prepare_file, prepare_folder, prepare_model, say_ignored
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import check_cache, load_classifier, reduce_cache
 from hypervlad.cli.options import (
@@ -109,6 +109,7 @@ def start(
     check_cache(cache, cache_size)
     if training is not None and not training.is_dir():
         raise ValueError(f"--training {training}: no such folder")
+    prepare_folder(output, mode=0o700)
     files = find_images(paths)
     say_ignored(quiet, paths, model)
     classifier = load_classifier(
@@ -216,10 +217,11 @@ def export(
     """
     from hypervlad.files import replace_when_complete
     from hypervlad.review import Queue, export_labels
+    from hypervlad.review.database import FILE
 
     opened = Queue(queue)
     try:
-        prepare_file(output)
+        prepare_file(output, queue / FILE)
         table, n_open = export_labels(opened, source.value)
     finally:
         opened.close()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,15 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from support.classifications import classification
 
 from hypervlad.classifier import Classification
-from hypervlad.files import LinkError
-from hypervlad.reports.predictions import prediction_columns, prediction_header, write_predictions
-from hypervlad.reports.watching import GrowingTable, WatchedImages, complete_length, watch_folders
-from hypervlad.tables import table_as_bytes
+from hypervlad.images import SkippedImage
+from hypervlad.prediction.table import GrowingTable
+from hypervlad.prediction.watching import watch_folders
 
 CLASSES = ["fibre", "tube"]
 INTERVAL = 0.02
@@ -31,8 +26,9 @@ class Watch:
 
     def __init__(self, folder: Path, table: Path) -> None:
         self.folder, self.batches = folder, list[list[str]]()
-        self.bad, self.done = list[str](), WatchedImages()
-        self.table = GrowingTable(table, CLASSES, has_sets=False, is_judged=False)
+        self.bad, self.done = list[str](), list[SkippedImage]()
+        self.table = GrowingTable(table, CLASSES, model="1", coverage=None, max_error=None)
+        self.refused = set[str]()
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.run)
 
@@ -44,13 +40,20 @@ class Watch:
         proba = [row for k, row in enumerate(rows) if k not in gone] or [[0.5, 0.5]][:0]
         return classification(proba or [[0.0, 0.0]][:0], skipped=damaged)
 
+    def process(self, files: list[Path], found: Classification) -> None:
+        read = [files[position] for position in found.images.positions]
+        rows = [row for row, file in enumerate(read) if file.name not in self.refused]
+        self.table.add([str(read[row]) for row in rows], found, rows)
+
     def run(self) -> None:
         self.done = watch_folders(
             self.classify,
+            self.process,
             [self.folder],
             self.table,
             self.stop.is_set,
             interval=INTERVAL,
+            settled=INTERVAL,
             unreadable=lambda image: self.bad.append(Path(image.name).name),
         )
 
@@ -84,7 +87,7 @@ def until(true: Callable[[], Any]) -> None:
         time.sleep(0.005)
 
 
-def stop(watch: Watch) -> WatchedImages:
+def stop(watch: Watch) -> list[SkippedImage]:
     watch.stop.set()
     watch.thread.join(20)
     return watch.done
@@ -101,14 +104,16 @@ def test_images_that_appear_are_classified_once(watch: Callable[[], Watch], tmp_
     (new / ".hidden.png").write_text("3")
     until(lambda: len(one.rows()) == 2)
     time.sleep(5 * INTERVAL)
-    assert stop(one).n_classified == 2
+    stop(one)
+    assert one.table.n_added == 2
     assert one.rows() == [("f1.png", "fibre"), ("t2.png", "tube")]
     assert one.batches == [["f1.png"], ["t2.png"]]
     # A second run knows the table.
     two = watch()
     (new / "t3.png").write_text("3")
     until(lambda: len(two.rows()) == 3)
-    assert stop(two).n_classified == 1
+    stop(two)
+    assert two.table.n_added == 1
     assert two.batches == [["t3.png"]]
 
 
@@ -126,7 +131,8 @@ def test_a_file_that_grows_is_not_read(watch: Callable[[], Watch], tmp_path: Pat
     assert growing == [] or growing == ["f1.png"], "at most once, if this machine paused"
     until(lambda: ("f1.png", "fibre") in one.rows())
     assert "t0.png" not in [name for batch in one.batches for name in batch]
-    assert stop(one).n_classified == 1
+    stop(one)
+    assert one.table.n_added == 1
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(
@@ -167,14 +173,14 @@ def test_an_unreadable_file_is_reported_and_read_when_it_changes(
     (new / "f1.png").write_text("repaired")
     until(lambda: len(one.rows()) == 2)
     done = stop(one)
-    assert [Path(name).name for name in done.unreadable] == ["t3.png"]
-    assert done.n_classified == 2
+    assert [Path(image.name).name for image in done] == ["t3.png"]
+    assert one.table.n_added == 2
 
 
 def test_an_unreadable_file_is_tried_again_and_reported_once(
     watch: Callable[[], Watch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hypervlad.reports.watching._RETRY", INTERVAL)
+    monkeypatch.setattr("hypervlad.prediction.watching._RETRY", INTERVAL)
     new = tmp_path / "new"
     new.mkdir()
     (new / "f1.png").write_text("damaged")
@@ -182,6 +188,43 @@ def test_an_unreadable_file_is_tried_again_and_reported_once(
     until(lambda: len(one.batches) >= 3)
     stop(one)
     assert one.bad == ["f1.png"]
+
+
+def test_an_image_without_a_line_is_tried_again(
+    watch: Callable[[], Watch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its copy failed, for example."""
+    monkeypatch.setattr("hypervlad.prediction.watching._RETRY", INTERVAL)
+    new = tmp_path / "new"
+    new.mkdir()
+    for name in ("f1.png", "t2.png"):
+        (new / name).write_text("1")
+    one = Watch(new, tmp_path / "table.csv")
+    one.refused = {"f1.png"}
+    one.thread.start()
+    until(lambda: one.rows() == [("t2.png", "tube")] and len(one.batches) >= 2)
+    one.refused = set()
+    until(lambda: len(one.rows()) == 2)
+    assert stop(one) == []
+    assert one.bad == []
+
+
+def test_a_file_settles_before_it_is_read(tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "f1.png").write_text("1")
+    one = Watch(new, tmp_path / "table.csv")
+    started = time.monotonic()
+    watch_folders(
+        one.classify,
+        one.process,
+        [new],
+        one.table,
+        lambda: bool(one.table.paths),
+        interval=INTERVAL,
+        settled=10 * INTERVAL,
+    )
+    assert time.monotonic() - started >= 10 * INTERVAL
 
 
 def test_a_folder_that_is_away_for_a_while(watch: Callable[[], Watch], tmp_path: Path) -> None:
@@ -210,122 +253,9 @@ def test_stopping_finishes_and_writes_what_is_being_classified(tmp_path: Path) -
 
     one.classify = classify  # type: ignore[method-assign]
     one.run()
-    assert one.done.n_classified == len(one.rows()) == 16
+    assert one.table.n_added == len(one.rows()) == 16
     rest = Watch(new, tmp_path / "table.csv")
     rest.thread.start()
     until(lambda: len(rest.rows()) == 40)
     stop(rest)
     assert sorted(name for name, _ in rest.rows()) == sorted(path.name for path in new.iterdir())
-
-
-def test_the_table_is_that_of_one_run(tmp_path: Path) -> None:
-    """Lines that are added later are those that would have been written at once."""
-    kinds = ["sure", "ambiguous", "sure"]
-    proba = [[0.25, 0.75], [0.5, 0.5], [1, 0]]
-    names = ["a.png", "=b.png", 'c "d", e\n.png']
-    table = GrowingTable(tmp_path / "t.csv", CLASSES, has_sets=False, is_judged=True)
-    for k in range(3):
-        table.add([names[k]], classification([proba[k]], kinds=[kinds[k]]))
-    whole, found = io.StringIO(), classification(proba, kinds=kinds)
-    columns = prediction_columns(found, CLASSES)
-    write_predictions(whole, names, found.proba, CLASSES, columns=columns)
-    assert (tmp_path / "t.csv").read_text(encoding="utf-8") == whole.getvalue()
-    header = prediction_header(CLASSES, has_sets=False, is_judged=True)
-    assert next(csv.reader(whole.getvalue().splitlines())) == header
-    again = GrowingTable(tmp_path / "t.csv", CLASSES, has_sets=False, is_judged=True)
-    assert again.paths == {os.path.abspath(name) for name in names}
-
-
-@pytest.mark.parametrize("n_lost", range(1, 20))
-def test_an_incomplete_line_is_removed(tmp_path: Path, n_lost: int) -> None:
-    path = tmp_path / "t.csv"
-    table = GrowingTable(path, CLASSES, has_sets=False, is_judged=False)
-    table.add(["a.png"], classification([[1, 0]]))
-    complete = path.read_bytes()
-    table.add(['b\n"c".png'], classification([[1, 0]]))
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-n_lost])
-    again = GrowingTable(path, CLASSES, has_sets=False, is_judged=False)
-    assert path.read_bytes() == complete
-    again.add(['b\n"c".png'], classification([[1, 0]]))
-    assert path.read_bytes() == whole
-
-
-CELLS = st.text(st.sampled_from('ab,"\n\r;='), max_size=6)
-
-
-@given(st.lists(st.lists(CELLS, min_size=2, max_size=2), max_size=5), st.data())
-def test_complete_lines_end_where_a_reader_finds_them(rows: Any, data: Any) -> None:
-    parts = [table_as_bytes(row, []) for row in rows]
-    whole = b"".join(parts)
-    cut = data.draw(st.integers(0, len(whole)))
-    ends = [len(b"".join(parts[:k])) for k in range(len(parts) + 1)]
-    assert complete_length(whole[:cut]) == max(end for end in ends if end <= cut)
-    for k, end in enumerate(ends):
-        assert complete_length(whole, n_lines=k) == end
-
-
-def test_lines_below_a_stray_quotation_mark_are_kept(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    table = GrowingTable(path, CLASSES, has_sets=False, is_judged=False)
-    table.add([f"{k}.png" for k in range(5)], classification([[1, 0]] * 5))
-    damaged = path.read_bytes().replace(b"1.png", b'5" wafer.png')
-    path.write_bytes(damaged)
-    with pytest.raises(ValueError, match="a quotation mark in line 3 or below it has no partner"):
-        GrowingTable(path, CLASSES, has_sets=False, is_judged=False)
-    assert path.read_bytes() == damaged
-
-
-def test_a_table_that_was_removed_has_a_header_again(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    table = GrowingTable(path, CLASSES, has_sets=False, is_judged=False)
-    table.add(["a.png"], classification([[1, 0]]))
-    path.unlink()
-    table.add(["b.png"], classification([[1, 0]]))
-    rows = list(csv.reader(path.read_text().splitlines()))
-    assert rows[0] == prediction_header(CLASSES, has_sets=False, is_judged=False)
-    assert [row[0] for row in rows[1:]] == ["b.png"]
-
-
-@pytest.mark.parametrize("text", ["path,label\na,b\n", "no table\n", '"open\n'])
-def test_another_table_is_not_continued(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match="is another table: its columns are not those"):
-        GrowingTable(path, CLASSES, has_sets=False, is_judged=False)
-    assert path.read_text() == text
-    GrowingTable(tmp_path / "u.csv", CLASSES, has_sets=False, is_judged=False)
-    with pytest.raises(ValueError, match="is another table"):
-        GrowingTable(tmp_path / "u.csv", CLASSES, has_sets=True, is_judged=False)
-
-
-def test_a_table_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "real.csv").touch()
-    os.symlink(tmp_path / "real.csv", tmp_path / "t.csv")
-    with pytest.raises(LinkError):
-        GrowingTable(tmp_path / "t.csv", CLASSES, has_sets=False, is_judged=False)
-
-
-def test_lines_wait_while_another_program_has_the_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "t.csv"
-    table = GrowingTable(path, CLASSES, has_sets=False, is_judged=False)
-    before = path.read_bytes()
-
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise PermissionError(13, "in use")
-
-    with monkeypatch.context() as blocked:
-        blocked.setattr("builtins.open", refuse)
-        with pytest.warns(UserWarning, match="cannot be written now"):
-            table.add(["a.png"], classification([[1, 0]]))
-        table.add(["b.png"], classification([[0, 1]]))  # warned of once
-        assert not table.is_written
-    assert path.read_bytes() == before
-    table.save_waiting(tmp_path / "rest.csv")
-    table.write()
-    assert (tmp_path / "rest.csv").read_bytes() == path.read_bytes()
-    assert table.is_written
-    names = [row[0] for row in csv.reader(path.read_text().splitlines())]
-    assert names == ["path", "a.png", "b.png"]
