@@ -22,6 +22,18 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([f"| {' | '.join(heads)} |", rule, *(f"| {' | '.join(r)} |" for r in rows)])
 
 
+def with_interval(value: float, interval: Sequence[float], spec: str = ".3f") -> str:
+    """Return a value and its interval, in one format.
+
+    Examples
+    --------
+    >>> with_interval(0.5, (0.25, 0.75)), with_interval(0.01, (-0.02, 0.04), "+.2f")
+    ('0.500 [0.250, 0.750]', '+0.01 [-0.02, +0.04]')
+    """
+    low, high = interval
+    return f"{value:{spec}} [{low:{spec}}, {high:{spec}}]"
+
+
 def median(values: Sequence[float]) -> float:
     """Return the median."""
     ordered = sorted(values)

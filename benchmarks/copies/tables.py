@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.common.tables import table
+from benchmarks.common.tables import table, with_interval
+from hypervlad.metrics import wilson_interval
 
 Facts = dict[str, Any]
 
 
 def found_table(results: list[Facts]) -> str:
-    """Return recall and precision of each set, for each state of the search."""
+    """Return recall and precision of each set with Wilson's intervals, for each search."""
     rows = []
     for name in results[0]["sets"]:
         for result in results:
             found = result["sets"][name]
             hits, planted = sum(found["found"].values()), sum(found["planted"].values())
             correct = hits + found["other"]
-            share = correct / max(correct + found["wrong"], 1)
             rows.append(
                 [
                     name,
                     f"{found['n_images']}",
                     result["search"],
                     f"{hits} of {planted}",
-                    f"{hits / planted:.3f}",
+                    share_of(hits, planted),
                     f"{found['wrong']:,}",
-                    f"{share:.3f}",
+                    share_of(correct, correct + found["wrong"]),
                     f"{found['other']}",
                     f"{found['largest_set']}",
                 ]
@@ -35,15 +35,27 @@ def found_table(results: list[Facts]) -> str:
     return table([*heads, "other pairs", "largest set"], rows)
 
 
+def share_of(n: int, total: int) -> str:
+    """Return a share with its 95 % interval, or a dash if there is nothing to share.
+
+    Examples
+    --------
+    >>> share_of(46, 48), share_of(0, 0)
+    ('0.958 [0.860, 0.988]', '–')
+    """
+    return with_interval(n / total, wilson_interval(n / total, total)) if total else "–"
+
+
 def changes_table(results: list[Facts]) -> str:
-    """Return the recall of each change over all sets, for each state of the search."""
+    """Return the recall of each change over all sets with its interval, for each search."""
     rows = []
     for change in results[0]["sets"][next(iter(results[0]["sets"]))]["found"]:
         cells = []
         for result in results:
             sets = result["sets"].values()
             hits = sum(found["found"][change] for found in sets)
-            cells.append(f"{hits} of {sum(found['planted'][change] for found in sets)}")
+            planted = sum(found["planted"][change] for found in sets)
+            cells.append(f"{hits} of {planted}: {share_of(hits, planted)}")
         rows.append([change, *cells])
     return table(["change", *(result["search"] for result in results)], rows)
 

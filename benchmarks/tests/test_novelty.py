@@ -6,12 +6,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.spatial.distance import mahalanobis as one_distance
 
 from benchmarks.common.folds import DataSet
 from benchmarks.uncertainty import novelty, novelty_methods, outside
 from benchmarks.uncertainty.novelty_methods import METHODS, Vectors
-from benchmarks.uncertainty.tables import methods_table, outside_table
+from benchmarks.uncertainty.tables import gains_table, methods_table, outside_table
 
 N, N_FEATURES = 120, 40
 
@@ -136,3 +137,20 @@ def test_tables_are_means_over_classes_then_sets() -> None:
     table = outside_table(cells)
     assert "| noise | 75%; 25% | 0%; 25% |" in table
     assert "| y | 50%; 0% | – |" in table
+
+
+def test_gains_are_paired_by_the_class_left_out() -> None:
+    aurocs = {"x": {"a": (0.9, 0.8), "b": (0.5, 0.2)}, "y": {"a": (0.6, 0.7), "c": (0.7, 0.8)}}
+    cells = [
+        {"set": name, "left_out": label, "method": method, "auroc": auroc}
+        for name, classes in aurocs.items()
+        for label, pair in classes.items()
+        for method, auroc in zip(("hypervlad", "other"), pair, strict=True)
+    ]
+    interval = stats.ttest_1samp([0.1, 0.3], 0).confidence_interval()
+    heads, _, row = gains_table(cells).splitlines()
+    assert heads == "| against | x (2 classes) | y (2 classes) | mean of the sets |"
+    first, second, mean = row.split(" | ")[1:]
+    assert first == f"+0.200 [{interval.low:+.3f}, {interval.high:+.3f}]"
+    assert second == "-0.100 [-0.100, -0.100]"
+    assert mean.startswith("+0.050 [")

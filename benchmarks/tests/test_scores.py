@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from benchmarks.common.folds import DataSet
-from benchmarks.common.scores import Gain, GroupDraws, OutOfFold, mean_rows, set_rows
+from benchmarks.common.scores import Gain, GroupDraws, OutOfFold, mean_of_sets, mean_rows, set_rows
 from benchmarks.review import labelling
 from benchmarks.uncertainty import scores as doubt_scores
 from benchmarks.uncertainty import sure
@@ -109,6 +109,20 @@ def test_images_that_are_never_tested_do_not_count() -> None:
     assert oof.groups.tolist() == ["p", "r"]
 
 
+def test_the_interval_of_a_mean_of_sets_is_students() -> None:
+    one, other = RNG.normal(0.2, 0.1, 7), RNG.normal(0.1, 0.4, 4)
+    mean, interval = mean_of_sets([one])
+    expected = stats.ttest_1samp(one, 0).confidence_interval()
+    assert (mean, *interval) == pytest.approx((one.mean(), expected.low, expected.high))
+    # The mean of two sets is half the difference of Welch's test from the negative of the second.
+    mean, interval = mean_of_sets([one, other])
+    welch = stats.ttest_ind(one, -other, equal_var=False).confidence_interval()
+    assert (mean, *interval) == pytest.approx(
+        ((one.mean() + other.mean()) / 2, welch.low / 2, welch.high / 2)
+    )
+    assert mean_of_sets([np.ones(3), np.zeros(2)]) == (0.5, (0.5, 0.5))
+
+
 def test_comparison_with_the_best_and_the_default() -> None:
     n = 60
     codes = np.arange(n) % 2
@@ -135,6 +149,8 @@ def test_sure_answers_of_synthetic_groups() -> None:
     assert hard["tested 0.1"] == {"sure": 0, "wrong": 0, "broken": 0}
     result = {"n_draws": 4, "rows": [easy, hard]}
     assert "| 30 x 1, 4 | " in sure.sure_table(result)
+    interval = stats.binomtest(0, 4).proportion_ci(method="wilson")
+    assert f"wrong; 0.0% [0.0%, {interval.high:.1%}] |" in sure.sure_table(result)
 
 
 def test_the_estimated_threshold_is_the_lowest_with_few_errors() -> None:

@@ -21,9 +21,10 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.common.results import RESULTS, save_result
 from benchmarks.common.sources import origin
-from benchmarks.common.tables import table
+from benchmarks.common.tables import table, with_interval
 from hypervlad.classifier.calibration import cross_predict_calibration
 from hypervlad.conformal import CERTAINTY, Calibration, confidence_for_error, group_weights
+from hypervlad.metrics import wilson_interval
 
 N_FEATURES = 8
 N_NEW = 2000  # groups
@@ -145,13 +146,15 @@ def sure_table(result: dict[str, Any]) -> str:
         for error in MAX_ERRORS:
             for rule in RULES:
                 own = row[f"{rule} {error:g}"]
-                sure = f"{own['sure']:.0%}, {own['wrong']:.1%} wrong; {own['broken']:.1%}"
+                interval = wilson_interval(own["broken"], result["n_draws"])
+                broken = with_interval(own["broken"], interval, ".1%")
+                sure = f"{own['sure']:.0%}, {own['wrong']:.1%} wrong; {broken}"
                 cells.append(sure if own["sure"] else "none")
         lines.append(cells)
     return (
         f"{result['n_draws']} draws of each. Share of sure answers, share of wrong ones among "
-        "them; share of draws in which more are wrong than requested, where at most "
-        f"{1 - CERTAINTY:.0%} are allowed.\n\n{table(heads, lines)}"
+        "them; share of draws in which more are wrong than requested [Wilson's 95 % interval], "
+        f"where at most {1 - CERTAINTY:.0%} are allowed.\n\n{table(heads, lines)}"
     )
 
 

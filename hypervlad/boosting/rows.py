@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hypervlad.boosting.logistic import FloatArray, IntArray
 from hypervlad.splits import first_appearance_codes
 from hypervlad.wording import name_some
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 
 _MAX_RATIO = 1e12  # of two weights or shares: sums of numbers further apart lose the smaller ones
 

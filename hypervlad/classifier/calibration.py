@@ -110,7 +110,7 @@ class HeldOut:
         return max(confidence_for_error(self.calibration, max_error), _MIN_CONFIDENCE)
 
     def checked_threshold(self, max_error: float) -> float:
-        """Return the same, and warn if no answer is sure."""
+        """Return the `threshold` for an accepted error, and warn if no answer is sure."""
         threshold = self.threshold(max_error)
         if np.isinf(threshold):
             n_groups, n_needed = self.calibration.n_groups, groups_for_error(max_error)
@@ -258,6 +258,10 @@ class HeldOut:
         n, n_classes = self.proba.shape
         if not n:
             raise ValueError("the held-out predictions are empty")
+        if self.n_unknown > n_training:
+            raise ValueError(
+                f"{self.n_unknown} groups could not be held out, of {counted(n_training, 'image')}"
+            )
         shapes = {getattr(self, name).shape for name in _ARRAYS if name != "proba"}
         within = (
             shapes == {(n,)}

@@ -662,7 +662,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         check_linear(self.boosting_)
         weights = centred_weights(self.boosting_)
         evidence = self.encoder_.explain_vector(image, weights, words)
-        return explanation_of(self.boosting_, evidence)
+        return explanation_of(self.boosting_, evidence, self.training_)
 
     def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
         """Return the fitted model as a JSON-able header and named arrays.

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import softmax
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.classifier.novelty import TrainingImages, project_vectors
 from hypervlad.encoder.explanation import ImageEvidence
 
 
@@ -44,6 +45,9 @@ class Explanation:
     margins : ndarray of shape (n_classes,)
         Their softmax is ``probabilities``.
     probabilities : ndarray of shape (n_classes,)
+    novelty : float
+        How unlike the training images: above 1, probabilities and evidence mean little. See
+        :class:`Classification`.
     word_maps : mapping of (str, int) to ndarray of shape (n_classes, H, W), float32
         Evidence by position of each requested codeword, by block and number.
     """
@@ -56,6 +60,7 @@ class Explanation:
     trees: np.ndarray
     margins: np.ndarray
     probabilities: np.ndarray
+    novelty: float
     word_maps: Mapping[tuple[str, int], np.ndarray]
 
     @cached_property
@@ -97,7 +102,9 @@ class Explanation:
         )
 
 
-def explanation_of(learner: BoostedSoftmaxClassifier, evidence: ImageEvidence) -> Explanation:
+def explanation_of(
+    learner: BoostedSoftmaxClassifier, evidence: ImageEvidence, training: TrainingImages
+) -> Explanation:
     """Decompose the margins of an image.
 
     Parameters
@@ -106,7 +113,9 @@ def explanation_of(learner: BoostedSoftmaxClassifier, evidence: ImageEvidence) -
         Fitted, with a linear part.
     evidence : ImageEvidence
         Of the image, with the weights that `centred_weights` returns.
+    training : TrainingImages
     """
+    _, novelty = training.nearest(project_vectors(evidence.row[None]))
     # The trees get the vector as computed in training: they may split at the last digit.
     trees = _centred(learner.tree_margins(evidence.row[None])[0])
     baseline = _centred(learner.linear_intercept_)
@@ -121,6 +130,7 @@ def explanation_of(learner: BoostedSoftmaxClassifier, evidence: ImageEvidence) -
         trees=trees,
         margins=margins,
         probabilities=softmax(margins),
+        novelty=float(novelty[0]),
     )
 
 

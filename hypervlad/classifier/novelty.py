@@ -126,10 +126,12 @@ class TrainingImages:
         record = replace(record, usual=_usual(within, own, len(classes)))
         scores = np.concatenate([record._scores(each) for each in found])
         share = UNUSUAL_SHARE / 2 if len(empty) else UNUSUAL_SHARE
-        counted_rows = np.isfinite(within) | ~np.isfinite(within).any()
-        not_blank = counted_rows & ~record._is_blank
+        compared = np.isfinite(within)  # with other groups of their class
+        if not compared.any():
+            compared[:] = True
+        not_blank = compared & ~record._is_blank
         limits = [
-            weighted_limit(scores[counted_rows, 0], groups[counted_rows], share),
+            weighted_limit(scores[compared, 0], groups[compared], share),
             weighted_limit(scores[not_blank, 1], groups[not_blank], share),
         ]
         return replace(record, limits=np.array(limits))

@@ -252,7 +252,7 @@ def explain(
         )
         with replace_when_complete(output) as stream:
             save_png(display.plot, stream)
-        _warn_of_unlike(list(found), classifier.classify(list(found)).unlike_training)
+        _warn_of_unlike(list(found), [each.novelty > 1 for each in found.values()])
         echo(f"picture: {output}")
     if bad:
         raise ImageReadError(
@@ -316,7 +316,7 @@ def evaluate(
         title=f"{model.name} on {source}",
         how_measured=f"The model {model.name} classified the images of {source}, whose "
         f"{'labels' if folder.is_file() else 'sub-folders'} are the true classes. The figures are "
-        " valid only if neither these images nor others of the same samples were used to train "
+        "valid only if neither these images nor others of the same samples were used to train "
         "it.",
         progress=not quiet,
     )

@@ -132,7 +132,6 @@ def predict(
       hypervlad predict model.hvlad microscope/ --watch -o predictions.csv
     """
     from hypervlad.images import ImageReadError, find_images
-    from hypervlad.prediction.sorting import ImageSorter
     from hypervlad.prediction.table import GrowingTable, record_of
 
     check_cache(cache, cache_size)
@@ -163,9 +162,7 @@ def predict(
     classifier.check_calibrated(coverage=coverage, max_error=max_error)
     classes = classifier.classes_.tolist()
     classify = functools.partial(classifier.classify, coverage=coverage, max_error=max_error)
-    sorter = None if sort_into is None else ImageSorter(sort_into, classes)
-    if sorter is not None:
-        check_sorted(sorter.folders, paths)
+    sorter = _sorter_into(sort_into, classes, paths)
     with contextlib.ExitStack() as stack:
         if output is not None:
             lock = output.with_name(f".{output.name}.lock")
@@ -262,6 +259,19 @@ def _say_what_is_unlike(quiet: bool, found: Classification) -> None:
     if n_known:
         are = verb(n_known, "is a training image", "are training images")
         say(quiet, f"{n_known} of {counted(n_images, 'image')} {are} (the same pixels)")
+
+
+def _sorter_into(
+    folder: Path | None, classes: Sequence[Any], paths: Sequence[str]
+) -> ImageSorter | None:
+    """Return what copies images into folders of their classes, which must not be read as well."""
+    from hypervlad.prediction.sorting import ImageSorter
+
+    if folder is None:
+        return None
+    sorter = ImageSorter(folder, classes)
+    check_sorted(sorter.folders, paths)
+    return sorter
 
 
 def _echo_sorted(sorter: ImageSorter) -> None:

@@ -321,6 +321,15 @@ def test_damaged_headers_are_refused(
         MicrographClassifier.from_state(header, arrays)
 
 
+def test_more_unknown_groups_than_training_images_are_refused(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    header, arrays = model.fit(*texture_images).to_state()
+    header["fitted"]["held_out_"]["state"]["n_unknown"] = 2**40  # arrays of this length otherwise
+    with pytest.raises(ModelFileError, match="groups could not be held out"):
+        MicrographClassifier.from_state(header, arrays)
+
+
 def test_many_copies_take_little_memory() -> None:
     points = np.zeros((4000, 8), dtype=np.float32)
     tracemalloc.start()

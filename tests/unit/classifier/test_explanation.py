@@ -360,6 +360,13 @@ def test_a_loaded_model_explains_alike(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.explain(image).maps, model.explain(image).maps)
 
 
+def test_an_explanation_says_how_unlike_the_training_images_it_is() -> None:
+    model, images = fitted(turns=2), [textures(3)[0][0], np.zeros((32, 32))]
+    novelty = model.classify(images).novelty
+    np.testing.assert_allclose([model.explain(each).novelty for each in images], novelty)
+    assert novelty[0] < 1 < novelty[1]
+
+
 def test_classes_are_found_by_label() -> None:
     found = fitted().explain(textures(3)[0][0])
     assert [found.index_of(label) for label in found.classes] == [0, 1, 2]
