@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from hypervlad.cli.files import (
+    check_folders,
     groups_of,
     masks_of,
     names_of,
-    prepare_folder,
     prepare_model,
     say_ignored,
 )
@@ -140,7 +140,7 @@ def align(
     from hypervlad.images.errors import reasons_in_line
     from hypervlad.reports import write_alignment
 
-    prepare_folder(output, *paths)
+    check_folders(output, paths)
     if not 0 < tolerance <= 90:
         raise ValueError(f"--tolerance {tolerance:g}: expected degrees above 0, at most 90")
     chosen = _method(method, weights, device)

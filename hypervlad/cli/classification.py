@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hypervlad.cli.files import (
+    check_apart,
     prepare_file,
-    prepare_folder,
     prepare_model,
     say_ignored,
 )
@@ -119,8 +119,9 @@ def train(
     if report is not None:
         from hypervlad.reports.evaluation import check_report_folder
 
-        prepare_folder(report, folder)
+        check_apart(report, folder)
         check_report_folder(report)
+        report.mkdir(parents=True, exist_ok=True)
     check_cache(cache, cache_size)
     reading = reading_options(
         image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
@@ -224,7 +225,9 @@ def explain(
     from hypervlad.images import ImageReadError, find_images
     from hypervlad.images.errors import reasons_in_line
 
-    prepare_file(output, model, *paths, ends=(".png",))
+    if output.suffix.lower() != ".png":
+        raise ValueError(f"{output}: the picture is a PNG file; give a name that ends in .png.")
+    prepare_file(output, model, *paths)
     given = [file for path in paths for file in find_images(path)]
     files = list({os.path.abspath(file): file for file in given}.values())
     say_ignored(quiet, paths, model)
@@ -291,7 +294,7 @@ def evaluate(
     from hypervlad.reports import report_on_model
     from hypervlad.reports.evaluation import check_report_folder
 
-    prepare_folder(output, folder)
+    check_apart(output, folder)
     check_report_folder(output)
     check_cache(cache, cache_size)
     data = _labelled_by_people(folder, load_image_folder(folder, groups))

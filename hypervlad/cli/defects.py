@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hypervlad.cli.files import (
+    check_folders,
     groups_of,
     masks_of,
     names_of,
     prepare_file,
-    prepare_folder,
     prepare_model,
     say_ignored,
 )
@@ -271,7 +271,7 @@ def score(
     from hypervlad.images import find_images
     from hypervlad.reports import write_findings
 
-    prepare_folder(output, *paths)
+    check_folders(output, paths)
     files = find_images(paths)
     say_ignored(quiet, paths, model)
     scorer = _load(model, weights, device, threshold)
@@ -323,7 +323,9 @@ def evaluate(
     from hypervlad.metrics import evaluate_defects
     from hypervlad.reports import write_defect_report
 
-    prepare_file(output, model, *paths, ends=(".html", ".htm"))
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"{output}: the report is one page; give a name that ends in .html.")
+    prepare_file(output, model, *paths)
     files = find_images(paths)
     say_ignored(quiet, paths, model, output)
     truth = masks_of(files, masks, paths)

@@ -12,8 +12,8 @@ import typer
 
 from hypervlad.cli.classification import print_result
 from hypervlad.cli.files import (
-    prepare_folder,
-    prepare_model,
+    check_apart,
+    prepare_file,
     say_ignored,
 )
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
@@ -91,13 +91,14 @@ def demo(
     from hypervlad.reports.evaluation import check_report_folder
     from hypervlad.splits import holdout_split
 
-    prepare_folder(output, *([] if folder is None else [folder]))
+    if folder is not None:
+        check_apart(output, folder)
     check_report_folder(output)
     reading = reading_options(
         image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
     )
     model_path = output / "model.hvlad"
-    prepare_model(model_path)
+    prepare_file(model_path)
     subject = "synthetic TEM images" if folder is None else folder.resolve().name
     if folder is None:
         folder = _synthetic_folder(output, n_images, seed, quiet)

@@ -120,9 +120,13 @@ def extract(
     from hypervlad.images import ImageReadError
 
     check_cache(cache, cache_size)
-    check_file(output, model, folder)
-    if skipped is not None:
-        check_file(skipped, output, model, folder)
+    for file in (output, skipped):
+        if file is not None:
+            check_file(file)
+    if skipped is not None and skipped.resolve() in (output.resolve(), model.resolve()):
+        raise ValueError(
+            f"--skipped {skipped}: would overwrite the output or the model; give another name."
+        )
     if not folder.is_dir() and folder.exists():
         raise ValueError(f"{folder} is a file; give its folder, and its name with --include.")
     if jobs == 0:
@@ -144,21 +148,17 @@ def extract(
         )
         echo(str(plan))
         return
-    try:
-        done = extract_features(
-            folder,
-            encoder,
-            out=output,
-            root=root,
-            **patterns,
-            n_jobs=jobs,
-            resume=resume,
-            verify=verify,
-            verbose=not quiet,
-        )
-    except KeyboardInterrupt:
-        echo("\nextract continues with --resume", err=True)
-        raise
+    done = extract_features(
+        folder,
+        encoder,
+        out=output,
+        root=root,
+        **patterns,
+        n_jobs=jobs,
+        resume=resume,
+        verify=verify,
+        verbose=not quiet,
+    )
     if skipped is not None:
         prepare_file(skipped)
         _write_skipped(skipped, done.skipped)

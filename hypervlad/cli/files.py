@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import glob
-import itertools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,30 +16,32 @@ from hypervlad.wording import counted
 # --- outputs ----------------------------------------------------------------------------------
 
 
-def check_file(path: Path, *inputs: str | Path | None, ends: Sequence[str] = ()) -> None:
-    """Raise if a file cannot be written, or is an input of the command; nothing is created.
+def check_file(path: Path) -> None:
+    """Raise if a file cannot be written; nothing is created."""
+    check_writable(path)
+    existing = next((parent for parent in path.absolute().parents if parent.exists()), None)
+    if existing is None:
+        raise ValueError(
+            f"{path}: {path.absolute().anchor} does not exist; choose another location."
+        )
+    if not existing.is_dir():
+        raise ValueError(f"{path}: {existing} is a file, not a folder; choose another location.")
+    if not os.access(existing, os.W_OK):
+        raise ValueError(f"{existing}: no permission to write here; choose another folder.")
+
+
+def prepare_file(path: Path, *inputs: str | Path | None) -> None:
+    """Raise if a file cannot be written or is an input of the command, and create its folder.
 
     Parameters
     ----------
     path : Path
     *inputs : path, pattern or None
-        What the command reads, and other files that it writes. Of a folder, only images count.
-    ends : sequence of str
-        Ends of names in lower case, one of which the name must have.
+        What the command reads. Of a folder, only images count.
     """
-    if ends and path.suffix.lower() not in ends:
-        raise ValueError(f"{path}: the name must end in {ends[0]} for this kind of file.")
-    check_writable(path)
-    _check_place(path)
-    if any(_is_same(path, each) for each in inputs if each is not None):
-        raise ValueError(
-            f"{path} is read, or also written, by this command; give the result another name."
-        )
-
-
-def prepare_file(path: Path, *inputs: str | Path | None, ends: Sequence[str] = ()) -> None:
-    """Do the same, and create the folder of the file."""
-    check_file(path, *inputs, ends=ends)
+    check_file(path)
+    if path.exists() and any(_is_read(path, each) for each in inputs if each is not None):
+        raise ValueError(f"{path} is read by this command; give the result another name.")
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
@@ -56,32 +57,34 @@ def prepare_model(path: Path, *inputs: str | Path | None) -> None:
             raise ValueError(f"{path} exists and is not a model; give another name.") from error
 
 
-def prepare_folder(folder: Path, *inputs: str | Path, mode: int = 0o777) -> None:
-    """Raise if results cannot be written to a folder, and create it.
+def _is_read(path: Path, given: str | Path) -> bool:
+    """Whether an existing file is what was given, or one of the images in it."""
+    from hypervlad.images import IMAGE_SUFFIXES
 
-    Parameters
-    ----------
-    folder : Path
-        Neither may it lie in a folder of images, where the next run would read the results, nor
-        hold images or tables that the command reads.
-    *inputs : path or pattern
-        What the command reads.
-    mode : int
-        Permissions of a new folder.
-    """
-    for path in map(str, inputs):
-        if os.path.isdir(path):
-            if Path(path).resolve() in (folder.resolve(), *folder.resolve().parents):
-                raise ValueError(
-                    f"{folder} is inside the image folder {path}; write the results to another "
-                    "folder."
-                )
-        elif os.path.exists(path) or glob.has_magic(path):
-            _check_pattern(folder, path)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; give a folder, which is created if needed.")
-    _check_place(folder)
-    folder.mkdir(mode, parents=True, exist_ok=True)
+    if os.path.isdir(given):
+        is_image = path.suffix.lower() in IMAGE_SUFFIXES
+        return is_image and Path(given).resolve() in path.resolve().parents
+    files = [given] if os.path.exists(given) else glob.glob(str(given), recursive=True)
+    return any(os.path.samefile(path, file) for file in files)
+
+
+def prepare_page(page: Path | None, table: Path | None, *inputs: str | Path | None) -> None:
+    """Raise if a page cannot be written beside a table; see `prepare_file`."""
+    if page is None:
+        return
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--page {page}: the name must end in .html for browsers to open it.")
+    if table is not None and page.resolve() == table.resolve():
+        raise ValueError(f"{page}: page and table cannot be the same file; give two names.")
+    prepare_file(page, *inputs)
+
+
+def check_apart(output: Path, folder: Path) -> None:
+    """Raise if results would lie in an image folder, where the next training would read them."""
+    if folder.resolve() in (output.resolve(), *output.resolve().parents):
+        raise ValueError(
+            f"{output} is inside the image folder {folder}; write the results to another folder."
+        )
 
 
 def check_sorted(folders: Iterable[Path], paths: Sequence[str]) -> None:
@@ -97,30 +100,15 @@ def check_sorted(folders: Iterable[Path], paths: Sequence[str]) -> None:
                 )
 
 
-def _check_place(path: Path) -> None:
-    """Raise if a file or folder cannot be created, because of the folders above it."""
-    absolute = path.absolute()
-    existing = next((each for each in (absolute, *absolute.parents) if each.is_dir()), None)
-    blocking = next((each for each in absolute.parents if each.exists()), existing)
-    if existing is None or blocking is None:
-        raise ValueError(f"{path}: {absolute.anchor} does not exist; choose another location.")
-    if not blocking.is_dir():
-        raise ValueError(f"{path}: {blocking} is a file, not a folder; choose another location.")
-    if not os.access(existing, os.W_OK):
-        raise ValueError(f"{existing}: no permission to write here; choose another folder.")
-
-
-def _is_same(path: Path, given: str | Path) -> bool:
-    """Whether a file is what was given, or one of the images in it."""
-    from hypervlad.images import IMAGE_SUFFIXES
-
-    if not path.exists():
-        return path.resolve() == Path(given).resolve()  # of two files that are written
-    if os.path.isdir(given):
-        is_image = path.suffix.lower() in IMAGE_SUFFIXES
-        return is_image and Path(given).resolve() in path.resolve().parents
-    files = [given] if os.path.exists(given) else glob.glob(str(given), recursive=True)
-    return any(os.path.samefile(path, file) for file in files)
+def check_folders(output: Path, paths: Sequence[str]) -> None:
+    """Raise if the next run with the same paths would read the results as images."""
+    for path in paths:
+        if os.path.isdir(path):
+            check_apart(output, Path(path))
+        elif os.path.exists(path) or glob.has_magic(path):
+            _check_pattern(output, path)
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file; give a folder, which is created if needed.")
 
 
 def _check_pattern(output: Path, path: str) -> None:
@@ -164,8 +152,6 @@ def say_ignored(quiet: bool, paths: Iterable[str | Path | None], *used: str | Pa
     """
     from hypervlad.images.files import ignored_files
 
-    if quiet:  # counting walks through all folders once more
-        return
     given = [path for path in paths if path is not None]
     counts = ignored_files(given, [path for path in used if path is not None])
     if counts:
@@ -182,27 +168,6 @@ def names_of(files: Sequence[Path], paths: Sequence[str]) -> list[str]:
     from hypervlad.images.reading import relative_names
 
     return relative_names(files, _root_of(paths))
-
-
-def names_below(files: Sequence[Path], paths: Sequence[str]) -> list[str]:
-    """Name images by their paths below the folder, or the fixed part of the pattern, given.
-
-    Unlike those of `names_of`, these names do not depend on which images exist, and two images may
-    have the same.
-    """
-    roots = [Path(os.path.abspath(_fixed_part(path))) for path in paths]
-    names = []
-    for file in map(Path, map(os.path.abspath, files)):
-        root = next((root for root in roots if file.is_relative_to(root)), file)
-        names.append(file.name if file == root else file.relative_to(root).as_posix())
-    return names
-
-
-def _fixed_part(path: str) -> Path:
-    """Return a file or folder, or the parts of a pattern before its first wildcard."""
-    if os.path.exists(path):
-        return Path(path)
-    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(path).parts))
 
 
 def groups_of(files: list[Path], table: Path, paths: list[str]) -> Any:

@@ -32,7 +32,9 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
         except (typer.Exit, BrokenPipeError):
             raise
         except KeyboardInterrupt as error:
-            echo("\nstopped; no incomplete file is left", err=True)
+            echo(
+                "\nstopped; no incomplete file is left (extract continues with --resume)", err=True
+            )
             raise typer.Exit(143 if isinstance(error, _Terminated) else 130) from None
         except Exception as error:
             if show_traceback.get():

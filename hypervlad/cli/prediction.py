@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hypervlad.cli.files import (
+    check_folders,
     check_sorted,
-    names_below,
     names_of,
     prepare_file,
-    prepare_folder,
+    prepare_page,
     say_ignored,
 )
 from hypervlad.cli.messages import echo, plain_errors, say
@@ -39,10 +38,10 @@ from hypervlad.files import exclusive_lock, file_digest, replace_when_complete
 from hypervlad.wording import counted, name_some, percent, verb
 
 if TYPE_CHECKING:
-    from hypervlad.classifier import Classification
-    from hypervlad.images import SkippedImage
-    from hypervlad.prediction.sorting import ImageSorter
-    from hypervlad.prediction.table import GrowingTable
+    from hypervlad.classifier import Classification, MicrographClassifier
+    from hypervlad.reports.sorting import ImageSorter
+
+_MAX_PICTURES = 10_000  # the default of write_classified_page: about 40 MB
 
 
 @plain_errors
@@ -74,14 +73,14 @@ def predict(
         ),
     ] = None,
     page_pictures: Annotated[
-        int | None,
+        int,
         typer.Option(
             metavar="N",
             min=0,
             help="Number of images, the least certain ones, with a picture on the page; about 4 kB "
-            "each. By default 10,000.",
+            "each.",
         ),
-    ] = None,
+    ] = _MAX_PICTURES,
     sort_into: Annotated[
         Path | None,
         typer.Option(
@@ -111,15 +110,15 @@ def predict(
     classes, out_of_distribution: unlike all training images) and reason. Unreadable images are left
     out of the table and listed at the end; the exit code is then 2, or 0 with --on-error skip.
 
-    --sort-into copies and never replaces a file. The copies keep the sub-folders that the images
-    have below the folders given. Where there is another file of the name, a copy is called NAME-2;
-    where there is the same file, nothing is copied. Characters of a class's name that no folder can
-    have are written as %2F. If a file cannot be copied, the exit code is 2.
+    --sort-into copies and never replaces a file. The copies keep the sub-folders of the images.
+    Where there is another file of the name, a copy is called NAME-2; where there is the same file,
+    nothing is copied. Characters of a class's name that no folder can have are written as %2F. If
+    an image cannot be copied, the exit code is 2.
 
-    --watch waits until files are no longer being written. What cannot be read, or copied, is tried
+    --watch waits for files that are still being written. What cannot be read or copied is tried
     again when the file has changed, and from time to time. Ctrl-C ends it when all lines are
-    written; the same command continues. The model and the options of the table are kept beside it,
-    in _NAME.model, so that it has lines of one kind.
+    written; the same command continues. The model and the options are kept beside the table, in
+    _NAME.settings.txt, and a run with others is refused.
 
     \b
     Examples:
@@ -131,63 +130,64 @@ def predict(
       hypervlad predict model.hvlad new_images/ --sort-into sorted/ --max-error 0.05
       hypervlad predict model.hvlad microscope/ --watch -o predictions.csv
     """
-    from hypervlad.images import ImageReadError, find_images
-    from hypervlad.prediction.table import GrowingTable, record_of
+    from hypervlad.images import find_images
+    from hypervlad.reports import predictions_as_bytes, write_classified_page
+    from hypervlad.reports.predictions import prediction_columns
+    from hypervlad.reports.watching import settings_file
 
-    check_cache(cache, cache_size)
-    if watch and (output is None or page is not None or not all(map(os.path.isdir, paths))):
-        raise ValueError(
-            "--watch takes folders and a table: --output CSV, without --page, which is written "
-            "once; give these, or leave out --watch."
-        )
-    if page is not None:
-        prepare_file(page, output, model, *paths, ends=(".html", ".htm"))
-    elif page_pictures is not None:
-        raise ValueError("--page-pictures needs --page, the page that shows them.")
+    prepare_page(page, output, model, *paths)
     if output is not None:
         prepare_file(output, model, *paths)
-        if not watch and output.exists() and record_of(output).exists():
+        if not watch and settings_file(output).exists():
             raise ValueError(
                 f"{output} was made with --watch, and its lines would be lost; give another name, "
-                "or remove it before."
+                f"or remove {settings_file(output).name} before."
             )
     if sort_into is not None:
-        prepare_folder(sort_into, *paths)
+        check_folders(sort_into, paths)
+    check_cache(cache, cache_size)
     say_ignored(quiet, paths, model, output, page)
-    files = [] if watch else find_images(paths)
+    if watch:
+        if output is None or page is not None or not all(Path(path).is_dir() for path in paths):
+            raise ValueError(
+                "--watch takes folders and a table: --output CSV, without --page, which is written "
+                "once; give these, or leave out --watch."
+            )
+        classifier = load_classifier(
+            model, weights, device=device, on_error="skip", quiet=True, cache=cache
+        )
+        sorter = _sorter_into(sort_into, classifier.classes_.tolist(), paths)
+        n_images, n_bad = _watch(
+            classifier, file_digest(model), paths, output, coverage, max_error, sorter, quiet
+        )
+        reduce_cache(cache, cache_size)
+        _raise_of_failures(n_bad, n_images, sorter, on_error)
+        return
+    files = find_images(paths)
+    names_below = names_of(files, paths)
     # One unreadable file among thousands must not stop the others: it is reported at the end.
     classifier = load_classifier(
-        model, weights, device=device, on_error="skip", quiet=quiet or watch, cache=cache
+        model, weights, device=device, on_error="skip", quiet=quiet, cache=cache
     )
-    classifier.check_calibrated(coverage=coverage, max_error=max_error)
-    classes = classifier.classes_.tolist()
-    classify = functools.partial(classifier.classify, coverage=coverage, max_error=max_error)
+    classes = list(classifier.classes_)
     sorter = _sorter_into(sort_into, classes, paths)
-    with contextlib.ExitStack() as stack:
-        if output is not None:
-            lock = output.with_name(f".{output.name}.lock")
-            stack.enter_context(exclusive_lock(lock, output))
-        if watch and output is not None:
-            stopped = stack.enter_context(_stop_on_signals())
-            table = GrowingTable(
-                output, classes, model=file_digest(model), coverage=coverage, max_error=max_error
-            )
-            bad = _watch(classify, paths, table, sorter, stopped, quiet)
-            n_images = table.n_added + len(bad)
-        else:
-            found = classify(files)
-            found.images.warn()
-            bad, n_images = list(found.images.skipped), len(files)
-            _say_what_is_unlike(quiet, found)
-            _write_table(found, files, classes, output, quiet, printed=not (page or sort_into))
-            if sorter is not None:
-                sorter.add(files, names_below(files, paths), found)
+    found = classifier.classify(files, coverage=coverage, max_error=max_error)
+    found.images.warn()
     reduce_cache(cache, cache_size)
+    names = [str(files[position]) for position in found.images.positions]
+    columns = prediction_columns(found, classes)
+    _say_what_is_unlike(quiet, found)
+    table = predictions_as_bytes(names, found.proba, classes, columns=columns)
+    if output is not None:
+        with replace_when_complete(output) as stream:
+            stream.write(table)
+        say(quiet, f"predictions of {counted(len(names), 'image')}: {output}")
+    elif page is None and sort_into is None:
+        echo(table, nl=False)
     if sorter is not None:
+        sorter.add(files, names_below, found)
         _echo_sorted(sorter)
     if page is not None:
-        from hypervlad.reports.classified_page import MAX_THUMBNAILS, write_classified_page
-
         write_classified_page(
             page,
             classifier,
@@ -196,44 +196,27 @@ def predict(
             predictions=found,
             true_labels=_true_labels(files, paths, classes),
             title=f"Images classified by {model.name}",
+            max_thumbnails=page_pictures,
             progress=not quiet,
-            max_thumbnails=MAX_THUMBNAILS if page_pictures is None else page_pictures,
         )
         echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
-    if sorter is not None and sorter.done.failed:
-        raise OSError(f"{counted(len(sorter.done.failed), 'image')} could not be copied")
-    if bad and on_error is OnError.RAISE:
-        raise ImageReadError(
-            f"{len(bad)} of {counted(n_images, 'image')} could not be read (listed in the "
-            "warning); the others are classified. Remove or repair them, or accept this with "
-            "--on-error skip."
-        )
+    _raise_of_failures(len(files) - len(names), len(files), sorter, on_error)
 
 
-def _write_table(
-    found: Classification,
-    files: Sequence[Path],
-    classes: Sequence[Any],
-    output: Path | None,
-    quiet: bool,
-    *,
-    printed: bool,
+def _raise_of_failures(
+    n_bad: int, n_images: int, sorter: ImageSorter | None, on_error: OnError
 ) -> None:
-    """Write the table of images that were read to a file, or print it."""
-    from hypervlad.prediction.table import record_of
-    from hypervlad.reports import predictions_as_bytes
-    from hypervlad.reports.predictions import prediction_columns
+    """Raise if images could not be copied, or could not be read and may not be skipped."""
+    from hypervlad.images import ImageReadError
 
-    names = [str(files[position]) for position in found.images.positions]
-    columns = prediction_columns(found, classes)
-    table = predictions_as_bytes(names, found.proba, classes, columns=columns)
-    if output is not None:
-        with replace_when_complete(output) as stream:
-            stream.write(table)
-        record_of(output).unlink(missing_ok=True)
-        say(quiet, f"predictions of {counted(len(names), 'image')}: {output}")
-    elif printed:
-        echo(table, nl=False)
+    if sorter is not None and sorter.done.failed:
+        n_failed = counted(len(sorter.done.failed), "image")
+        raise OSError(f"{n_failed} could not be copied (listed in the warning).")
+    if n_bad and on_error is OnError.RAISE:
+        raise ImageReadError(
+            f"{n_bad} of {counted(n_images, 'image')} could not be read (listed in the warning); "
+            "the others are classified. Remove or repair them, or accept this with --on-error skip."
+        )
 
 
 def _true_labels(
@@ -265,7 +248,7 @@ def _sorter_into(
     folder: Path | None, classes: Sequence[Any], paths: Sequence[str]
 ) -> ImageSorter | None:
     """Return what copies images into folders of their classes, which must not be read as well."""
-    from hypervlad.prediction.sorting import ImageSorter
+    from hypervlad.reports.sorting import ImageSorter
 
     if folder is None:
         return None
@@ -293,47 +276,72 @@ def _echo_sorted(sorter: ImageSorter) -> None:
 
 
 def _watch(
-    classify: Callable[[list[Path]], Classification],
+    classifier: MicrographClassifier,
+    model: str,
     folders: Sequence[str],
-    table: GrowingTable,
+    output: Path,
+    coverage: float | None,
+    max_error: float | None,
     sorter: ImageSorter | None,
-    stopped: Callable[[], bool],
     quiet: bool,
-) -> list[SkippedImage]:
-    """Classify the images of folders until Ctrl-C; return those that could not be read."""
-    from hypervlad.prediction.watching import watch_folders
+) -> tuple[int, int]:
+    """Classify the images of folders until Ctrl-C; return how many, and how many are unreadable."""
+    from hypervlad.encoder.loading import ReadReport
+    from hypervlad.images import SkippedImage
+    from hypervlad.images.reading import relative_names
+    from hypervlad.reports.watching import GrowingTable, watch_folders
 
-    def process(files: list[Path], found: Classification) -> None:
-        # Lines come last: what is interrupted before is done again.
-        rows = list(range(len(found.proba)))
+    classifier.check_calibrated(coverage=coverage, max_error=max_error)
+    classes = classifier.classes_.tolist()
+    root = os.path.commonpath([os.path.abspath(folder) for folder in folders])
+
+    def classify(files: list[Path]) -> Classification:
+        return classifier.classify(files, coverage=coverage, max_error=max_error)
+
+    def classified(files: list[Path], found: Classification) -> Sequence[int]:
+        ReadReport(len(files), unscaled=list(found.images.unscaled)).warn()
+        rows: Sequence[int] = range(len(found.proba))
         if sorter is not None:
-            rows = sorter.add(files, names_below(files, folders), found)
-        read = [os.path.abspath(files[found.images.positions[row]]) for row in rows]
-        table.add(read, found, rows)
-        for name, row in zip(read, rows, strict=True):
-            code = found.proba[row].argmax()
-            say(quiet, f"{name}: {table.classes[code]}, {percent(found.proba[row, code])}")
+            failed = set(sorter.done.failed)
+            rows = sorter.add(files, relative_names(files, root), found)
+            for file, reason in sorter.done.failed.items():
+                if file not in failed:
+                    echo(f"warning: {file} could not be copied: {reason}", err=True)
+        for row in rows:
+            label, proba = classes[found.proba[row].argmax()], found.proba[row].max()
+            notes = ["unlike all training images"] if found.unlike_training[row] else []
+            notes += ["a training image"] if found.in_training[row] else []
+            note = f" ({', '.join(notes)})" if notes else ""
+            say(quiet, f"{files[found.images.positions[row]]}: {label}, {percent(proba)}{note}")
+        return rows
 
     def unreadable(image: SkippedImage) -> None:
         echo(f"warning: {image.name}: {image.reason.removeprefix(f'{image.name}: ')}", err=True)
 
-    if table.paths:
-        say(quiet, f"{counted(len(table.paths), 'image')} already in {table.path}")
-    say(quiet, f"watching {', '.join(folders)}; press Ctrl-C to stop")
-    try:
-        bad = watch_folders(classify, process, folders, table, stopped, unreadable=unreadable)
-    finally:
-        unsaved = table.close()
-        if unsaved is not None:
-            raise PermissionError(
-                f"{table.path} could not be written, perhaps because another program has it open; "
-                f"the lines that it lacks are in {unsaved}."
+    lock = output.with_name(f".{output.name}.lock")
+    with exclusive_lock(lock, output), _stop_on_signals() as stopped:
+        table = GrowingTable(output, classes, model=model, coverage=coverage, max_error=max_error)
+        if table.paths:
+            say(quiet, f"{counted(len(table.paths), 'image')} already in {output}")
+        say(quiet, f"watching {', '.join(folders)}; press Ctrl-C to stop")
+        try:
+            bad = watch_folders(
+                classify, folders, table, stopped, classified=classified, unreadable=unreadable
             )
-    echo(f"classified {counted(table.n_added, 'image')}: {table.path}")
+        finally:
+            unsaved = table.close()
+            if unsaved is not None:
+                raise PermissionError(
+                    f"{output} could not be written, perhaps because another program has it open; "
+                    f"the lines that are missing in it are in {unsaved}."
+                )
+    echo(f"classified {counted(table.n_added, 'image')}: {output}")
+    if sorter is not None:
+        _echo_sorted(sorter)
     if bad:
         names = name_some([image.name for image in bad])
         echo(f"warning: {counted(len(bad), 'image')} could not be read: {names}", err=True)
-    return bad
+    return table.n_added + len(bad), len(bad)
 
 
 @contextlib.contextmanager

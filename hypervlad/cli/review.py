@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypervlad.cli.files import prepare_file, prepare_folder, prepare_model, say_ignored
+from hypervlad.cli.files import prepare_file, prepare_model, say_ignored
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import check_cache, load_classifier, reduce_cache
 from hypervlad.cli.options import (
@@ -109,7 +109,6 @@ def start(
     check_cache(cache, cache_size)
     if training is not None and not training.is_dir():
         raise ValueError(f"--training {training}: no such folder")
-    prepare_folder(output, mode=0o700)
     files = find_images(paths)
     say_ignored(quiet, paths, model)
     classifier = load_classifier(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -31,38 +31,31 @@ def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[st
         requested, "possible", the classes of each prediction set, separated by "|" (a backslash
         precedes that sign, and a backslash, in a name), and "kind" and "reason" of each judgement.
     """
-    values: list[list[Any]] = [
-        ["yes" if unlike else "no" for unlike in found.unlike_training],
+    columns: dict[str, list[Any]] = {
+        "unlike_training": ["yes" if unlike else "no" for unlike in found.unlike_training],
         # Rounded, it is still above 1 where the image is unlike the others, and only there.
-        [
+        "novelty": [
             max(round(value, 4), 1.0001) if value > 1 else round(value, 4)
             for value in found.novelty.tolist()
         ],
-    ]
-    has_sets, is_judged = found.sets is not None, found.judgement is not None
+    }
     if found.sets is not None:
-        values.append(
-            [
-                "|".join(re.sub(r"([\\|])", r"\\\1", name) for name in names)
-                for names in possible_classes(found.sets, classes)
-            ]
-        )
+        columns["possible"] = [
+            "|".join(re.sub(r"([\\|])", r"\\\1", name) for name in names)
+            for names in possible_classes(found.sets, classes)
+        ]
     if found.judgement is not None:
-        values += [found.judgement.kind.tolist(), found.judgement.reasons]
-    names = column_names(has_sets=has_sets, is_judged=is_judged)
-    return dict(zip(names, values, strict=True))
+        columns["kind"] = found.judgement.kind.tolist()
+        columns["reason"] = found.judgement.reasons
+    return columns
 
 
-def column_names(*, has_sets: bool, is_judged: bool) -> list[str]:
-    """Return the names of these columns, before anything is classified."""
-    names = ["unlike_training", "novelty"]
-    names += ["possible"] if has_sets else []
-    return names + (["kind", "reason"] if is_judged else [])
-
-
-def prediction_header(columns: Iterable[str], classes: Iterable[Any]) -> list[str]:
-    """Return the names of all columns of the table."""
-    return ["path", "label", "confidence", *columns, *(f"p_{name}" for name in classes)]
+def prediction_header(classes: Sequence[Any], *, has_sets: bool, is_judged: bool) -> list[str]:
+    """Return the names of all columns of the table, before anything is classified."""
+    further = ["unlike_training", "novelty"]
+    further += ["possible"] if has_sets else []
+    further += ["kind", "reason"] if is_judged else []
+    return ["path", "label", "confidence", *further, *(f"p_{name}" for name in classes)]
 
 
 def possible_classes(sets: NDArray[np.bool_], classes: Sequence[Any]) -> list[list[str]]:
@@ -126,9 +119,10 @@ def _table(
 ) -> tuple[list[str], list[list[Any]]]:
     """Return header and rows."""
     table, columns = np.asarray(proba, dtype=np.float64), columns or {}
+    header = ["path", "label", "confidence", *columns, *(f"p_{name}" for name in classes)]
     rows = []
     for index, name in enumerate(names):
         label, shown = classes[table[index].argmax()], table[index].round(_DECIMALS)
         further = (values[index] for values in columns.values())
         rows.append([name, label, shown.max(), *further, *shown])
-    return prediction_header(columns, classes), rows
+    return header, rows

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from hypervlad import make_nanowire_images, read_image, read_micrograph
 from hypervlad.cli import app
 from hypervlad.cli.alignment import align
-from hypervlad.cli.files import prepare_folder
+from hypervlad.cli.files import check_folders
 from hypervlad.fibres import AlignmentRecipe, aligned_fraction, local_orientation
 from hypervlad.images import ReadOptions
 from hypervlad.reports import alignment as alignment_files
@@ -436,5 +436,5 @@ def test_results_do_not_go_among_the_images(folder: Path) -> None:
 
 def test_results_may_go_beside_what_a_pattern_finds(folder: Path, tmp_path: Path) -> None:
     for pattern in (folder / "*" / "*.tif", folder / "o*" / "a.tif"):
-        prepare_folder(tmp_path / "out", pattern)
-        prepare_folder(folder / "found", pattern)
+        check_folders(tmp_path / "out", [str(pattern)])
+        check_folders(folder / "found", [str(pattern)])

@@ -161,7 +161,7 @@ def test_what_does_not_fit_is_refused(model: Path, folder: Path, tmp_path: Path)
     assert "is in the folder of masks" in refusal(
         "defects", "evaluate", model, folder, "--masks", folder / "masks", *to
     )
-    assert "end in .html" in refusal(
+    assert "ends in .html" in refusal(
         *("defects", "evaluate", model, folder / "new", "--masks", folder / "masks"),
         *("-o", tmp_path / "report"),
     )

@@ -223,14 +223,13 @@ def test_impossible_options_are_errors_before_any_work(
     """A dry run fails where the run would."""
     out = tmp_path / "f.parquet"
     for output, options, message in (
-        (model, [], "is read, or also written"),
-        (tmp_path / "f.csv", [], "give NAME.parquet"),
+        (model, [], "give NAME.parquet"),
         (model / "f.parquet", [], "is a file, not a folder"),
         (tmp_path, [], "is a folder; give the name of a file"),
         (out, ["--jobs", "0"], "--jobs 0: give a number of processes"),
         (out, ["--cache", model], "a file; give a folder"),
         (out, ["--weights", "nope.pth"], "nope.pth"),
-        (out, ["--skipped", out], "is read, or also written"),
+        (out, ["--skipped", out], "would overwrite the output or the model"),
     ):
         result = run("extract", folder, "-m", model, "-o", output, *options, *dry, code=2)
         assert message in " ".join(result.output.split())

@@ -53,7 +53,7 @@ def test_the_help_states_the_librarys_own_defaults():
     assert f'"{defaults["weights"]}" (the default)' in text
     assert {"raise", "skip"} == set(OnError)
     pictures = inspect.signature(write_classified_page).parameters["max_thumbnails"].default
-    assert f"By default {pictures:,}." in " ".join(run("predict", "--help").stdout.split())
+    assert f"[default: {pictures};" in " ".join(run("predict", "--help").stdout.split())
 
 
 # How images are read. A model stores it, so commands that are given a model need no option, unless

@@ -1,0 +1,392 @@
+"""Classifying images as they appear in folders, with a table that grows line by line."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import os
+import time
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hypervlad.classifier import Classification
+from hypervlad.files import refuse_links, replace_when_complete
+from hypervlad.images import ImageReadError, SkippedImage, find_images
+from hypervlad.reports.predictions import (
+    prediction_columns,
+    prediction_header,
+    predictions_as_bytes,
+)
+from hypervlad.reports.sorting import numbered_names
+from hypervlad.tables import original_cell, table_as_bytes
+
+INTERVAL = 1.0  # seconds between two polls of the folders
+_N_SETTLED = 3  # intervals for which a file must not change before it is read
+_RETRY = 60.0  # seconds after which a failure is tried again, and each time twice as many
+_MAX_RETRY = 3600.0
+_MAX_BATCH = 16  # images whose lines are written together
+_NAP = 0.1  # seconds after which a request to stop is noticed
+_IDLE = 5  # a poll of the folders may take a sixth of the time, on a slow network
+_ROUNDING = 0.51e-6  # of each probability in a table
+
+Stamp = tuple[int, int]  # size and time of a file
+
+
+class GrowingTable:
+    r"""A table of predictions to which lines are added, also in a later run.
+
+    All lines are of one model and the same options, which are kept in `settings_file`. A complete
+    line is never removed.
+
+    Parameters
+    ----------
+    path : Path
+        Made with a header if it is missing or empty, also if it is removed in the meantime. If the
+        last line is incomplete, because the last run was killed, it is removed.
+    classes : sequence of n_classes labels
+    model : str
+        A digest of the model.
+    coverage, max_error : float or None
+        As of `MicrographClassifier.classify`.
+
+    Attributes
+    ----------
+    paths : set of str
+        All images in the table, as `absolute_name` returns.
+    n_added : int
+        Number of lines that this run added.
+
+    Raises
+    ------
+    ValueError
+        If the table has no settings or others, or a line that is not one of it.
+    OSError
+        If it is a link, or cannot be written.
+
+    Warns
+    -----
+    UserWarning
+        If a line is removed, and when lines cannot be written for now.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "predictions.csv")
+    ...     _ = GrowingTable(path, ["SEM", "TEM"], model="1f0a", coverage=None, max_error=None)
+    ...     path.read_text()
+    'path,label,confidence,unlike_training,novelty,p_SEM,p_TEM\n'
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        classes: Sequence[Any],
+        *,
+        model: str,
+        coverage: float | None,
+        max_error: float | None,
+    ) -> None:
+        refuse_links(path)
+        self.path, self.classes, self.n_added = path, list(classes), 0
+        self._waiting, self._is_late = b"", False
+        header = prediction_header(
+            classes, has_sets=coverage is not None, is_judged=max_error is not None
+        )
+        self._header = table_as_bytes(header, [])
+        kept = path.read_bytes() if path.exists() else b""
+        settings = {"model": model, "coverage": coverage, "max_error": max_error}
+        self._check_settings(settings, is_new=not kept)
+        end = kept.rfind(b"\n") + 1
+        rows = self._read_rows(kept[:end], header) if kept else []
+        last = kept[end:]
+        if last and (row := self._complete_row(last, header)):
+            rows.append(row)
+        elif last:
+            os.truncate(path, end)
+            text = last.decode("utf-8", "replace")
+            warnings.warn(
+                f"{path}: the last line was incomplete and is removed: {text}",
+                UserWarning,
+                stacklevel=2,
+            )
+        self.paths = {absolute_name(row[0]) for row in rows[1:] if row}
+        self._append(b"")
+
+    def _check_settings(self, settings: dict[str, Any], *, is_new: bool) -> None:
+        """Write the settings of a new table; raise unless another was made with the same."""
+        file = settings_file(self.path)
+        lines = {name: f"{name}: {value}" for name, value in settings.items()}
+        if is_new:
+            with replace_when_complete(file) as stream:
+                stream.write("\n".join([*lines.values(), ""]).encode())
+        elif not file.exists():
+            raise ValueError(
+                f"{self.path} exists, but not {file.name}, in which --watch keeps the model and "
+                "the options of a table; give another name."
+            )
+        else:
+            kept = file.read_text("utf-8", "replace").splitlines()
+            if other := [name for name, line in lines.items() if line not in kept]:
+                raise ValueError(
+                    f"{self.path} was made with another {' and '.join(other)} (see {file.name}); "
+                    "give another name, or the same model and options."
+                )
+
+    def _read_rows(self, table: bytes, header: list[str]) -> list[list[str]]:
+        """Return the cells of complete lines; raise if these are not lines of this table."""
+        text = io.StringIO(table.decode("utf-8-sig", "surrogateescape"), newline="")
+        reader = csv.reader(text, strict=True)
+        rows, number = list[list[str]](), 1
+        try:
+            for cells in reader:
+                row = [original_cell(cell) for cell in cells]
+                if not (len(row) in (0, len(header)) if rows else row == header):
+                    raise csv.Error
+                rows.append(row)
+                number = reader.line_num + 1
+            if not rows:
+                raise csv.Error
+        except csv.Error:
+            raise ValueError(
+                f"{self.path}: line {number} is not a line of this table, which has "
+                f"{len(header)} columns with commas between them, and quotation marks in pairs "
+                "only; correct it, or give another name."
+            ) from None
+        return rows
+
+    def _complete_row(self, line: bytes, header: list[str]) -> list[str] | None:
+        """Return the cells of a line that lacks its line break, as editors remove it, or None.
+
+        A line that was cut has too few cells, or probabilities whose sum is not 1.
+        """
+        n = len(self.classes)
+        try:
+            row = self._read_rows(self._header + line, header)[1]
+            return row if abs(sum(map(float, row[-n:])) - 1) <= n * _ROUNDING else None
+        except ValueError:
+            return None
+
+    def add(self, names: Sequence[str], found: Classification, rows: Sequence[int]) -> None:
+        """Add lines.
+
+        Parameters
+        ----------
+        names : sequence of n str
+            The paths of images.
+        found : Classification
+        rows : sequence of n int
+            Their rows in `found`.
+        """
+        columns = {
+            name: [values[row] for row in rows]
+            for name, values in prediction_columns(found, self.classes).items()
+        }
+        lines = predictions_as_bytes(names, found.proba[rows], self.classes, columns=columns)
+        self._waiting += lines.removeprefix(self._header)
+        self.paths.update(map(absolute_name, names))
+        self.n_added += len(rows)
+        self.write()
+
+    def write(self) -> None:
+        """Write the lines that wait; they go on waiting if that fails."""
+        if not self._waiting:
+            return
+        try:
+            self._append(self._waiting)
+        except OSError as error:  # a spreadsheet on Windows has it open, or a disk is full
+            if not self._is_late:
+                warnings.warn(
+                    f"{self.path} cannot be written now ({error.strerror or error}); its lines are "
+                    "written when it can",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            self._is_late = True
+        else:
+            self._waiting, self._is_late = b"", False
+
+    def close(self) -> Path | None:
+        """Write the lines that wait; if that fails, to a new table, whose path is returned."""
+        self.write()
+        if not self._waiting:
+            return None
+        names = numbered_names(self.path.with_stem(f"{self.path.stem}-unsaved"))
+        unsaved = next(path for path in names if not os.path.lexists(path))
+        with replace_when_complete(unsaved) as stream:
+            stream.write(self._header + self._waiting)
+        return unsaved
+
+    def _append(self, lines: bytes) -> None:
+        """Write all of these lines, or none."""
+        with open(self.path, "a+b", buffering=0) as stream:
+            end = stream.seek(0, os.SEEK_END)
+            if not end:
+                lines = self._header + lines
+            else:
+                stream.seek(-1, os.SEEK_END)
+                # An editor may have removed the last line break.
+                lines = lines if stream.read(1) == b"\n" else b"\n" + lines
+            try:
+                if stream.write(lines) < len(lines):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(stream.fileno())
+            except OSError:
+                stream.truncate(end)
+                raise
+
+
+def settings_file(table: Path) -> Path:
+    """Return the file beside a growing table that has the model and the options of its lines."""
+    return table.with_name(f"_{table.name}.settings.txt")
+
+
+@dataclass
+class _NewImage:
+    """An image that is not in the table, when to classify it, and how often that failed."""
+
+    file: Path
+    stamp: Stamp
+    due: float
+    n_failed: int = 0
+    skipped: SkippedImage | None = None
+
+    def postpone(self, skipped: SkippedImage | None) -> None:
+        self.due = time.monotonic() + min(_RETRY * 2.0**self.n_failed, _MAX_RETRY)
+        self.n_failed += 1
+        self.skipped = skipped
+
+
+def watch_folders(
+    classify: Callable[[list[Path]], Classification],
+    folders: Sequence[str | os.PathLike[str]],
+    table: GrowingTable,
+    stopped: Callable[[], bool],
+    *,
+    interval: float = INTERVAL,
+    classified: Callable[[list[Path], Classification], Sequence[int]] | None = None,
+    unreadable: Callable[[SkippedImage], Any] | None = None,
+) -> list[SkippedImage]:
+    """Classify each image of folders once, also those that appear later, until ``stopped()``.
+
+    The folders are polled, which also works on network drives. A file is read when its size and
+    time have not changed for three intervals. What fails is tried again when the file has changed,
+    and after a minute, later ones longer: a drive may have failed. Images in the table are not
+    classified again.
+
+    Parameters
+    ----------
+    classify : callable
+        Returns the `Classification` of some files, with ``on_error="skip"``.
+    folders : sequence of path
+        With their sub-folders. One that is missing for a while, such as a network drive, is empty.
+    table : GrowingTable
+    stopped : callable
+        Whether to stop; images that are being classified are finished and written before.
+    interval : float, default=1
+        Seconds between two polls, at least; more if a poll takes long.
+    classified : callable, optional
+        Called with files and their `Classification` before lines are added to the table, so that a
+        run that is interrupted in between does the work again. Returns the rows whose lines to add;
+        the others have failed.
+    unreadable : callable, optional
+        Called once for each image that cannot be read.
+
+    Returns
+    -------
+    list of SkippedImage
+        Images that could not be read as they were last.
+    """
+    new: dict[str, _NewImage] = {}
+    while True:
+        started = time.monotonic()
+        new = _new_images(folders, table.paths, new, started + _N_SETTLED * interval)
+        duration = time.monotonic() - started
+        ready = [image for image in new.values() if image.stamp[0] and image.due <= started]
+        for start in range(0, len(ready), _MAX_BATCH):
+            if stopped():
+                break
+            batch, found = _classify_unchanged(classify, ready[start : start + _MAX_BATCH])
+            if found is None:
+                continue
+            files, positions = [image.file for image in batch], found.images.positions
+            rows = range(len(positions)) if classified is None else classified(files, found)
+            names = [os.path.abspath(files[positions[row]]) for row in rows]
+            table.add(names, found, rows)
+            reasons = {each.position: each for each in found.images.skipped}
+            for position, image in enumerate(batch):
+                if absolute_name(image.file) in table.paths:
+                    del new[absolute_name(image.file)]
+                    continue
+                reason = reasons.get(position)
+                if reason is not None and image.skipped is None and unreadable is not None:
+                    unreadable(reason)
+                image.postpone(reason)
+        table.write()
+        if _wait(max(interval, _IDLE * duration), stopped):
+            return [image.skipped for image in new.values() if image.skipped is not None]
+
+
+def _new_images(
+    folders: Sequence[str | os.PathLike[str]],
+    known: Collection[str],
+    before: dict[str, _NewImage],
+    due: float,
+) -> dict[str, _NewImage]:
+    """Return the images of folders that are not known, by absolute path."""
+    found: dict[str, _NewImage] = {}
+    for folder in folders:
+        try:
+            files = find_images(folder)
+        except (ImageReadError, OSError):  # empty, or not there for now
+            continue
+        for file in files:
+            name = absolute_name(file)
+            stamp = None if name in known else _stamp_of(file)
+            if stamp is not None:
+                new = _NewImage(file, stamp, due)
+                last = before.get(name, new)
+                found[name] = last if last.stamp == stamp else new
+    return found
+
+
+def _stamp_of(file: Path) -> Stamp | None:
+    """Return size and time of a file; None if it is gone."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _classify_unchanged(
+    classify: Callable[[list[Path]], Classification], images: list[_NewImage]
+) -> tuple[list[_NewImage], Classification | None]:
+    """Classify files, without those that changed in the meantime: they are read again later."""
+    while images:
+        found = classify([image.file for image in images])
+        same = [image for image in images if _stamp_of(image.file) == image.stamp]
+        if len(same) == len(images):
+            return images, found
+        images = same
+    return [], None
+
+
+def _wait(seconds: float, stopped: Callable[[], bool]) -> bool:
+    """Wait, unless stopped; return whether stopped."""
+    end = time.monotonic() + seconds
+    while not stopped():
+        left = end - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(_NAP, left))
+    return True
+
+
+def absolute_name(file: str | os.PathLike[str]) -> str:
+    """Return a path by which a file is recognised, however it was given."""
+    return os.path.normcase(os.path.abspath(file))
