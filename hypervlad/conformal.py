@@ -23,10 +23,6 @@ smaller of 2 (1 - 1 / K) / (n / K + 1) and (1 - K / n) / (K + 1): for 0.9 with f
 0.8.
 
 *Sure answers*: see `confidence_for_error`.
-
-Groups without which a class could not be learnt cannot be held out. A new group is of such a class
-as often as they are among the training groups, and nothing is known about the answers for it. They
-count as the worst that is possible: misfit 1, and a wrong answer with full confidence.
 """
 
 from __future__ import annotations
@@ -87,7 +83,6 @@ class Calibration:
         codes: ArrayLike,
         groups: ArrayLike,
         models: ArrayLike,
-        n_unknown: int = 0,
     ) -> Calibration:
         """Compare probabilities with the true classes.
 
@@ -98,18 +93,14 @@ class Calibration:
         codes : array-like of int, shape (n,)
             Columns of the true classes.
         groups, models : array-like of int, shape (n,)
-        n_unknown : int, default=0
-            Further groups, which could not be held out: each has one image with the worst values.
         """
         table, truth = np.asarray(proba, dtype=np.float64), np.asarray(codes, dtype=np.intp)
-        known = np.asarray(groups, dtype=np.intp)
-        others = known.max(initial=-1) + 1 + np.arange(n_unknown)
         return cls(
-            np.append(1 - table[np.arange(len(table)), truth], np.ones(n_unknown)),
-            np.append(table.max(axis=1), np.ones(n_unknown)),
-            np.append(table.argmax(axis=1) == truth, np.zeros(n_unknown, dtype=bool)),
-            np.append(known, others),
-            np.append(np.asarray(models, dtype=np.intp), np.zeros(n_unknown, dtype=np.intp)),
+            1 - table[np.arange(len(table)), truth],
+            table.max(axis=1),
+            table.argmax(axis=1) == truth,
+            np.asarray(groups, dtype=np.intp),
+            np.asarray(models, dtype=np.intp),
         )
 
     def __len__(self) -> int:
@@ -257,8 +248,9 @@ def confidence_for_error(calibration: Calibration, max_error: float) -> float:
     For held-out predictions of the model itself (``calibration_size=``) and new groups exchangeable
     with these, of one image each, it is guaranteed that the share of wrong answers among those
     accepted is at most ``max_error`` in at least 90 % of all calibrations. For larger groups, whose
-    mean varies less than single answers do, and for predictions by folds, it is usually attained:
-    see ``benchmarks/uncertainty``.
+    mean varies less than single answers do, and for predictions by folds, if the confidence of a
+    new answer is the mean over their models, it is usually attained: see
+    ``benchmarks/uncertainty``.
 
     Parameters
     ----------

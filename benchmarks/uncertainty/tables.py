@@ -96,7 +96,8 @@ def novelty_section(stored: dict[str, Any]) -> str:
     return (
         f"{methods_table(cells)}\n\n"
         "What hypervlad gains in AUROC on each other score: means over the classes left out "
-        f"[paired 95 % interval over these classes].\n\n{gains_table(cells)}\n\n{outside_table(cells)}"
+        f"[paired 95 % interval over these classes].\n\n{gains_table(cells)}\n\n"
+        f"{outside_table(cells)}"
     )
 
 

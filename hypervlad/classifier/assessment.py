@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score
 
-from hypervlad.classifier.calibration import HeldOut
 from hypervlad.classifier.fitting import of_length
 from hypervlad.classifier.novelty import N_NEAREST, TrainingImages
 from hypervlad.encoder import EncodedImages
@@ -37,9 +36,8 @@ class Judgement:
     classes : ndarray of shape (n_classes,)
     proba : ndarray of float, shape (n, n_classes)
     kind : ndarray of str, shape (n,)
-        "sure"; "ambiguous": between classes, or of a class that has not been tested;
-        "out_of_distribution": unlike all training images, whatever the probabilities; or
-        "unreadable" for a skipped image, whose numbers are NaN.
+        "sure"; "ambiguous": between classes; "out_of_distribution": unlike all training images,
+        whatever the probabilities; or "unreadable" for a skipped image, whose numbers are NaN.
     reasons : list of n str
     novelty : ndarray of float, shape (n,)
         How unlike the training images: see :class:`Classification`.
@@ -47,6 +45,10 @@ class Judgement:
         Rows of ``model.training_``, nearest first; -1 for a skipped image.
     projected : ndarray of float32, shape (n, d)
         Projected vectors of the images, as ``model.training_.points``.
+    confidence : ndarray of float, shape (n,)
+        The probability of the most probable class, by learners that were fitted without some of the
+        training images (with ``calibration_size=``, by the model's own): only these can be compared
+        with held-out predictions.
     threshold : float
         Answers with at least this confidence are sure; infinite if none is.
     """
@@ -58,6 +60,7 @@ class Judgement:
     novelty: NDArray[np.float64]
     nearest: NDArray[np.intp]
     projected: NDArray[np.float32]
+    confidence: NDArray[np.float64]
     threshold: float
 
     def __len__(self) -> int:
@@ -130,9 +133,9 @@ class Classification:
 def judgement_of(
     classes: NDArray[Any],
     proba: NDArray[np.float64],
+    confidence: NDArray[np.float64],
     points: NDArray[np.float32],
     training: TrainingImages,
-    held_out: HeldOut,
     threshold: float,
 ) -> Judgement:
     """Judge images by their probabilities and by their distances to the training images.
@@ -142,11 +145,11 @@ def judgement_of(
     classes : ndarray of shape (n_classes,)
     proba : ndarray of shape (n, n_classes)
         Rows of skipped images are NaN.
+    confidence : ndarray of shape (n,)
+        As `HeldOut.confidence` returns it; NaN for skipped images.
     points : ndarray of float32, shape (n, d)
         Projected vectors; rows of skipped images are NaN.
     training : TrainingImages
-    held_out : HeldOut
-        Answers of classes that it has no image of are not sure.
     threshold : float
         Answers with at least this confidence are sure.
 
@@ -159,7 +162,6 @@ def judgement_of(
     nearest = np.full((len(proba), min(N_NEAREST, len(training))), -1)
     if read.any():
         nearest[read], novelty[read] = training.nearest(points[read])
-    confidence = np.where(read, held_out.confidence(np.nan_to_num(proba)), -np.inf)
     kind = np.where(
         read,
         np.where(
@@ -172,7 +174,7 @@ def judgement_of(
         _reason(kind[i], classes, proba[i], confidence[i], threshold, novelty[i], neighbours[i])
         for i in range(len(proba))
     ]
-    return Judgement(classes, proba, kind, reasons, novelty, nearest, points, threshold)
+    return Judgement(classes, proba, kind, reasons, novelty, nearest, points, confidence, threshold)
 
 
 def _reason(
@@ -197,11 +199,10 @@ def _reason(
     most = f"{classes[proba.argmax()]} with {percent(proba.max())}"
     if kind == SURE:
         return most
-    if confidence == 0:
-        return f"{most}, but this class has not been tested: none of its images could be held out"
     if np.isinf(threshold):
-        return f"{most}, but with this model no answer is sure at so few errors"
-    return f"between {_most_probable_in_words(classes, proba)}; sure from {percent(threshold)} on"
+        return f"{most}, but with this model no answer is sure"
+    between = f"between {_most_probable_in_words(classes, proba)}"
+    return f"{between}: confidence {percent(confidence)}, sure from {percent(threshold)} on"
 
 
 def _most_probable_in_words(classes: NDArray[Any], proba: NDArray[np.float64]) -> str:
@@ -243,6 +244,7 @@ def _joined_judgements(chunks: Sequence[Judgement]) -> Judgement:
         novelty=np.concatenate([chunk.novelty for chunk in chunks]),
         nearest=np.concatenate([chunk.nearest for chunk in chunks]),
         projected=np.concatenate([chunk.projected for chunk in chunks]),
+        confidence=np.concatenate([chunk.confidence for chunk in chunks]),
         threshold=chunks[0].threshold,
     )
 

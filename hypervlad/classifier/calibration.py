@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,14 +20,14 @@ from hypervlad.classifier.novelty import DISTANCES_MB
 from hypervlad.conformal import (
     CERTAINTY,
     Calibration,
+    check_share,
     confidence_for_error,
     groups_for_error,
     prediction_sets,
 )
-from hypervlad.constraints import Integer
 from hypervlad.metrics import Evaluation
 from hypervlad.splits import group_folds, linked_groups
-from hypervlad.wording import counted
+from hypervlad.wording import counted, name_some
 
 _N_FOLDS = 5
 _MIN_CONFIDENCE = 0.5  # of a sure answer: one that is more probably wrong than right is not sure
@@ -73,8 +72,6 @@ class HeldOut:
         Row of each image in the model's training images.
     is_split : bool
         Whether the only learner is the model's own (a calibration split, not folds).
-    n_unknown : int
-        Groups that could not be held out: see `hypervlad.conformal`.
     """
 
     learners: list[Any]
@@ -84,7 +81,6 @@ class HeldOut:
     models: NDArray[np.intp]
     rows: NDArray[np.intp]
     is_split: bool = False
-    n_unknown: int = 0
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -105,8 +101,12 @@ class HeldOut:
     def threshold(self, max_error: float) -> float:
         """Return the lowest confidence of sure answers, at least 0.5; infinite if none is sure.
 
-        See `hypervlad.conformal.confidence_for_error`.
+        See `hypervlad.conformal.confidence_for_error`. None is sure if a class is not `tested`:
+        nothing shows how often its images are given another class, and how confidently.
         """
+        if not self.tested.all():
+            check_share("max_error", max_error)
+            return float("inf")
         return max(confidence_for_error(self.calibration, max_error), _MIN_CONFIDENCE)
 
     def checked_threshold(self, max_error: float) -> float:
@@ -114,42 +114,55 @@ class HeldOut:
         threshold = self.threshold(max_error)
         if np.isinf(threshold):
             n_groups, n_needed = self.calibration.n_groups, groups_for_error(max_error)
-            why = (
-                f"this takes held-out predictions for at least {counted(n_needed, 'group')}, and "
-                f"there are {n_groups}"
-                if n_groups < n_needed
-                else f"too many held-out predictions of the {counted(n_groups, 'group')} were wrong"
-            )
+            remedy = "accept more errors or train on images of more groups"
+            if not self.tested.all():
+                why = f"no image of {self._untested_names()} could be held out"
+                remedy = "train on images of at least two groups of each class"
+            elif n_groups < n_needed:
+                why = (
+                    f"this takes held-out predictions for at least {counted(n_needed, 'group')}, "
+                    f"and there are {n_groups}"
+                )
+            else:
+                why = (
+                    f"too many held-out predictions of the {counted(n_groups, 'group')} were wrong"
+                )
             warnings.warn(
                 f"no answer is sure: that at most {max_error:g} of the sure answers are wrong "
-                f"cannot be shown with {CERTAINTY:.0%} certainty ({why}); accept more errors or "
-                "train on images of more groups (without groups, each image is one)",
+                f"cannot be shown with {CERTAINTY:.0%} certainty ({why}); {remedy} (without "
+                "groups, each image is one)",
                 UserWarning,
                 stacklevel=4,
             )
         return threshold
 
-    def warn_of_full_sets(self, coverage: float) -> None:
-        """Warn if prediction sets of this coverage cannot leave out any class."""
+    def warn_of_sets(self, coverage: float) -> None:
+        """Warn if prediction sets of this coverage cannot leave out a class, or any class."""
         n_groups = self.calibration.n_groups
-        if (1 + self.n_unknown) / (n_groups + 1) > 1 - coverage + 1e-12:
-            unknown = (
-                f", of which {self.n_unknown} could not be held out because a class has no other"
-                if self.n_unknown
-                else ""
-            )
-            warnings.warn(
+        if 1 / (n_groups + 1) > 1 - coverage + 1e-12:
+            message = (
                 f"with a coverage of {coverage:g}, every prediction set has all classes: there are "
-                f"too few groups ({n_groups}{unknown}); ask for a lower coverage or train on "
-                "images of more groups (without groups, each image is one)",
-                UserWarning,
-                stacklevel=3,
+                f"too few groups ({n_groups}); ask for a lower coverage or train on images of more "
+                "groups"
             )
+        elif not self.tested.all():
+            message = (
+                f"every prediction set has {self._untested_names()}, of which no image could be "
+                "held out: train on images of at least two groups of each class"
+            )
+        else:
+            return
+        warnings.warn(f"{message} (without groups, each image is one)", UserWarning, stacklevel=3)
+
+    def _untested_names(self) -> str:
+        return name_some([str(label) for label in self.learners[0].classes_[~self.tested]])
 
     def sets(
         self, vectors: NDArray[np.floating], proba: NDArray[np.floating], coverage: float
     ) -> NDArray[np.bool_]:
-        """Return prediction sets of new images, with the most probable class always in the set.
+        """Return prediction sets of new images.
+
+        The most probable class is always in the set, and so are classes that are not `tested`.
 
         Parameters
         ----------
@@ -167,6 +180,7 @@ class HeldOut:
             by_learner = np.stack([learner.predict_proba(vectors) for learner in self.learners])
             sets = prediction_sets(by_learner, self.calibration, coverage)
             sets[np.arange(len(sets)), proba.argmax(axis=1)] = True
+            sets[:, ~self.tested] = True
         return sets
 
     def sure_answers(self, max_error: float = 0.05) -> SureAnswers:
@@ -197,28 +211,43 @@ class HeldOut:
         SureAnswers(max_error=0.05, threshold=0.9, n_sure=50, n_wrong=0)
         """
         threshold = self.threshold(max_error)
-        sure = self.confidence(self.proba) >= threshold
+        sure = self.calibration.confidence >= threshold
         wrong = sure & (self.proba.argmax(axis=1) != self.codes)
         return SureAnswers(max_error, threshold, int(sure.sum()), int(wrong.sum()))
 
     @cached_property
     def calibration(self) -> Calibration:
-        """The predictions compared with the true classes; see `confidence`."""
-        found = Calibration.of(self.proba, self.codes, self.groups, self.models, self.n_unknown)
-        unknown = found.confidence[len(self) :]
-        return replace(found, confidence=np.append(self.confidence(self.proba), unknown))
+        """The predictions compared with the true classes."""
+        return Calibration.of(self.proba, self.codes, self.groups, self.models)
 
     @cached_property
     def tested(self) -> NDArray[np.bool_]:
         """Of which classes images could be held out: (n_classes,)."""
         return np.isin(np.arange(self.proba.shape[1]), self.codes)
 
-    def confidence(self, proba: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return the highest probability of each row, or 0 if it is that of an untested class.
+    def confidence(
+        self, vectors: NDArray[np.floating], proba: NDArray[np.floating]
+    ) -> NDArray[np.float64]:
+        """Return the confidence of the model's answers for new images.
 
-        Nothing shows how often the answers for such a class are right, so none is sure.
+        Parameters
+        ----------
+        vectors : ndarray of shape (n, n_features)
+        proba : ndarray of shape (n, n_classes)
+            By the model's own learner.
+
+        Returns
+        -------
+        ndarray of float, shape (n,)
+            The probability of the most probable class, by the learners of the folds in the mean:
+            the model's own has seen more images, so its probabilities cannot be compared with the
+            held-out ones.
         """
-        return np.where(self.tested[proba.argmax(axis=1)], proba.max(axis=1), 0.0)
+        if not len(vectors):
+            return np.empty(0)
+        answers = np.arange(len(proba)), proba.argmax(axis=1)
+        by_learner = [learner.predict_proba(vectors)[answers] for learner in self.learners]
+        return np.asarray(np.mean(by_learner, axis=0))
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return header and arrays, without the model's own learner."""
@@ -227,8 +256,7 @@ class HeldOut:
             header, own = learner.to_state()
             headers.append(header)
             arrays |= {f"{number}.{name}": array for name, array in own.items()}
-        header = {"learners": headers, "is_split": self.is_split, "n_unknown": self.n_unknown}
-        return header, arrays
+        return {"learners": headers, "is_split": self.is_split}, arrays
 
     @classmethod
     def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> HeldOut:
@@ -246,8 +274,7 @@ class HeldOut:
             BoostedSoftmaxClassifier.from_state(each, found)
             for each, found in zip(header["learners"], by_learner.values(), strict=True)
         ]
-        n_unknown = Value(int, Integer(0)).unpack(header["n_unknown"], {})
-        return cls(learners, **own, is_split=is_split, n_unknown=n_unknown)
+        return cls(learners, **own, is_split=is_split)
 
     def with_own_learner(self, learner: Any) -> HeldOut:
         """Return a copy with the model's own learner, if that is what predicted the images."""
@@ -258,10 +285,6 @@ class HeldOut:
         n, n_classes = self.proba.shape
         if not n:
             raise ValueError("the held-out predictions are empty")
-        if self.n_unknown > n_training:
-            raise ValueError(
-                f"{self.n_unknown} groups could not be held out, of {counted(n_training, 'image')}"
-            )
         shapes = {getattr(self, name).shape for name in _ARRAYS if name != "proba"}
         within = (
             shapes == {(n,)}
@@ -387,9 +410,9 @@ def cross_predict_calibration(
         models.append(np.full(len(test), number))
     rows = np.concatenate([test for _, test in folds])
     codes = np.searchsorted(learner.classes_, labels[rows])
-    predictions = (np.concatenate(proba), codes, groups[rows], np.concatenate(models), rows)
-    n_unknown = len(np.setdiff1d(groups, groups[rows]))
-    return HeldOut(learners, *predictions, n_unknown=n_unknown)
+    return HeldOut(
+        learners, np.concatenate(proba), codes, groups[rows], np.concatenate(models), rows
+    )
 
 
 def predict_calibration(
@@ -422,21 +445,7 @@ def predict_calibration(
     rows = n_train + np.flatnonzero(usable)
     codes = np.searchsorted(learner.classes_, labels[rows])
     proba = learner.predict_proba(vectors[usable])
-    # As many as there would be in the split, if the only group of a class could be held out.
-    share = len(np.unique(own)) / len(np.unique(groups))
-    of_class = [np.unique(groups[labels == label]) for label in learner.classes_]
-    n_sole = len({own[0] for own in of_class if len(own) == 1})
-    models = np.zeros_like(rows)
-    return HeldOut(
-        [learner],
-        proba,
-        codes,
-        own[usable],
-        models,
-        rows,
-        is_split=True,
-        n_unknown=math.ceil(share * n_sole),
-    )
+    return HeldOut([learner], proba, codes, own[usable], np.zeros_like(rows), rows, is_split=True)
 
 
 def _fit_silently(

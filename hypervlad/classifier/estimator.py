@@ -285,8 +285,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Returns
         -------
         ndarray of bool, shape (n, n_classes)
-            In the order of ``classes_``. Every set contains the class of :meth:`predict`; the set
-            of a skipped image is empty.
+            In the order of ``classes_``. Every set contains the class of :meth:`predict`, and
+            classes of which no image could be held out; the set of a skipped image is empty.
 
         Raises
         ------
@@ -296,20 +296,21 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Warns
         -----
         UserWarning
-            If there are so few groups that every set has all classes.
+            If there are so few groups that every set has all classes, or of some class no image
+            could be held out.
 
         Notes
         -----
         The coverage is that of the next group (micrograph, sample, paper): of an image drawn from a
         group like those given to ``fit``, large or small; each image is its own group if none were
         given. Copies of an image count once. With ``calibration_size=`` (split-conformal), the
-        coverage is guaranteed, except for classes of so few groups that none could be held out.
-        After a plain ``fit`` (cross-conformal), it is what is usually attained; the theoretical
-        guarantee is weak, ``2 * coverage - 1`` less about ``1 / n_folds``, and not even strict
-        here, because the codebook, which does not use the classes, was fitted on all folds. Fewer
-        than ``coverage / (1 - coverage)`` groups, 9 for 0.9, cannot exclude any class. There is no
-        guarantee for images from elsewhere, such as another microscope or
-        blank ones: see ``unlike_training`` in :meth:`classify`, and :mod:`hypervlad.conformal`.
+        coverage is guaranteed. After a plain ``fit`` (cross-conformal), it is what is usually
+        attained; the theoretical guarantee is weak, ``2 * coverage - 1`` less about
+        ``1 / n_folds``, and not even strict here, because the codebook, which does not use the
+        classes, was fitted on all folds. Fewer than ``coverage / (1 - coverage)`` groups, 9 for
+        0.9, cannot exclude any class. There is no guarantee for images from elsewhere, such as
+        another microscope or blank ones: see ``unlike_training`` in :meth:`classify`, and
+        :mod:`hypervlad.conformal`.
 
         Examples
         --------
@@ -321,7 +322,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         (2, 4)
         """
         self.check_calibrated(coverage=coverage)
-        self._fitted_held_out(_SETS).warn_of_full_sets(coverage)
+        self._fitted_held_out(_SETS).warn_of_sets(coverage)
         return self._of_read(images, lambda v: self._sets(v, self._proba(v), coverage), fill=False)
 
     def predict_or_reject(
@@ -329,8 +330,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     ) -> np.ndarray:
         """Return the class of each image, or a reject label if a person should look at it.
 
-        The answers are those that :meth:`judge` calls sure: confident enough, of a class that has
-        been tested, and for an image like the training images.
+        The answers are those that :meth:`judge` calls sure: confident enough, and for an image like
+        the training images.
 
         Parameters
         ----------
@@ -339,8 +340,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             Accepted share of wrong answers. The confidence threshold, at least 0.5, is one for
             which held-out predictions show with 90 % certainty that no more answers are wrong for
             new groups like those trained on. For 0.05, 0.1 and 0.2 this takes at least 45, 22 and
-            11 groups, without any wrong answer. It is a guarantee with ``calibration_size=`` and
-            groups of one image, and usually attained otherwise: see
+            11 groups, without any wrong answer, and two groups of each class. It is a guarantee
+            with ``calibration_size=`` and groups of one image, and usually attained otherwise: see
             :func:`hypervlad.conformal.confidence_for_error`.
         reject_label : object, default="unsure"
             Label of images without an answer; not a class.
@@ -380,8 +381,9 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         """Return for each image whether the answer is sure, and if not, the reason.
 
         Answers with a low confidence are "ambiguous": at that confidence, held-out predictions do
-        not show that few are wrong. So are answers of a class without held-out images. Images that
-        are unlike all training images, in the space of the encoder's vectors, are
+        not show that few are wrong. All answers are, if of some class no image could be held out,
+        because all are of one group: nothing shows how its images are answered. Images that are
+        unlike all training images, in the space of the encoder's vectors, are
         "out_of_distribution": their probabilities mean little.
 
         Parameters
@@ -487,7 +489,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         images = check_image_list(images)
         threshold = None if max_error is None else self._threshold(max_error)
         if coverage is not None:
-            self._fitted_held_out(_SETS).warn_of_full_sets(coverage)
+            self._fitted_held_out(_SETS).warn_of_sets(coverage)
         size = chunk_size or len(images)
         chunks = []
         for start in range(0, len(images), size):
@@ -783,16 +785,12 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         read = ~np.isnan(vectors[:, 0])
         points = np.full((len(vectors), self.training_.points.shape[1]), np.nan, dtype=np.float32)
         proba = np.full((len(vectors), len(self.classes_)), np.nan)
+        confidence = np.full(len(vectors), np.nan)
         readable = vectors if read.all() else vectors[read]  # no copy of vectors if all were read
         points[read], proba[read] = project_vectors(readable), self._proba(readable)
-        return judgement_of(
-            self.classes_,
-            proba,
-            points,
-            self.training_,
-            self._fitted_held_out(_SURE_ANSWERS),
-            threshold,
-        )
+        held_out = self._fitted_held_out(_SURE_ANSWERS)
+        confidence[read] = held_out.confidence(readable, proba[read])
+        return judgement_of(self.classes_, proba, confidence, points, self.training_, threshold)
 
     def _proba(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return probabilities by the learner, also of no image, which it may not accept."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from hypervlad import BoostedSoftmaxClassifier, HypercolumnVLAD, MicrographClassifier, load
+from hypervlad import HypercolumnVLAD, MicrographClassifier, load
 from hypervlad.classifier.assessment import judgement_of
 from hypervlad.classifier.novelty import project_vectors
 from hypervlad.cli import app
@@ -47,7 +47,13 @@ def test_images_are_judged_in_numbers_and_words(
     np.testing.assert_array_equal(judged.proba, model.predict_proba(new))
     np.testing.assert_array_equal(judged.labels, model.predict(new))
     np.testing.assert_array_equal(judged.nearest[:-1, 0] % len(images), np.arange(n - 1))
-    sure = (judged.proba.max(axis=1) >= judged.threshold) & (judged.novelty <= 1)
+    vectors = model.encoder_.transform(new)
+    by_fold = [learner.predict_proba(vectors) for learner in model.held_out_.learners]
+    confidence = [
+        np.mean([proba[i, judged.proba[i].argmax()] for proba in by_fold]) for i in range(n)
+    ]
+    np.testing.assert_allclose(judged.confidence, confidence)
+    sure = (judged.confidence >= judged.threshold) & (judged.novelty <= 1)
     np.testing.assert_array_equal(judged.kind == "sure", sure)
     answers = model.predict_or_reject(new, max_error=0.2)
     np.testing.assert_array_equal(answers != "unsure", sure)
@@ -56,14 +62,14 @@ def test_images_are_judged_in_numbers_and_words(
 def test_images_between_classes_name_them(model: MicrographClassifier, texture_images: Any) -> None:
     vectors = model.encoder_.transform(texture_images[0])
     proba, points = model.predict_proba(texture_images[0]), project_vectors(vectors)
-    assert model.held_out_ is not None
-    judged = judgement_of(model.classes_, proba, points, model.training_, model.held_out_, 1.1)
+    confidence = np.full(len(proba), 0.4)
+    judged = judgement_of(model.classes_, proba, confidence, points, model.training_, 1.1)
     assert set(judged.kind) == {"ambiguous"}
     top = judged.proba[0].argsort()[::-1]
     first, second = (str(model.classes_[k]) for k in top[:2])
     assert judged.reasons[0].startswith(f"between {first} (")
     assert second in judged.reasons[0]
-    assert "100 %" not in judged.reasons[0]
+    assert "confidence 40.0 %, sure from" in judged.reasons[0]
 
 
 def test_a_model_that_cannot_give_sure_answers_says_so(
@@ -74,29 +80,6 @@ def test_a_model_that_cannot_give_sure_answers_says_so(
         judged = model.judge_vectors(vectors, 1e-6)
     assert set(judged.kind) == {"ambiguous"}
     assert "with this model no answer is sure" in judged.reasons[0]
-
-
-@pytest.mark.filterwarnings("ignore:Classes with only one or two:UserWarning")
-def test_answers_of_an_untested_class_are_not_sure(
-    tiny_encoder: HypercolumnVLAD, fast_learner: BoostedSoftmaxClassifier, texture_images: Any
-) -> None:
-    images, labels = texture_images
-    labels = labels.astype("U8")
-    groups = np.arange(len(images))
-    groups[labels == "rings"] = 99  # all of one class in one group
-    model = MicrographClassifier(tiny_encoder, boosting=fast_learner, random_state=0)
-    model.fit(images, labels, groups=groups)
-    assert model.held_out_ is not None
-    assert model.classes_[~model.held_out_.tested].tolist() == ["rings"]
-    judged = model.judge(images, max_error=0.5)
-    rings = judged.labels == "rings"
-    assert rings.sum() > 4
-    assert set(judged.kind[rings]) == {"ambiguous"}
-    assert "this class has not been tested" in judged.reasons[int(np.argmax(rings))]
-    assert (judged.kind[~rings] == "sure").any()
-    np.testing.assert_array_equal(
-        model.predict_or_reject(images, 0.5) != "unsure", judged.kind == "sure"
-    )
 
 
 def test_what_is_more_probably_wrong_than_right_is_not_sure(

@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import LogisticRegression
 
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, load
 from hypervlad.classifier.calibration import (
     calibration_split,
     groups_with_copies,
-    predict_calibration,
 )
 from hypervlad.conformal import prediction_sets
 from hypervlad.modelfile import ModelFileError
@@ -104,33 +102,30 @@ def test_folds_are_predicted_by_models_fitted_without_their_groups(
 
 @pytest.mark.filterwarnings("ignore:Classes with only one or two:UserWarning")
 @pytest.mark.parametrize("size", [None, 0.25])
-def test_a_class_that_cannot_be_held_out_counts_as_wrong(
+def test_a_class_that_cannot_be_held_out_is_in_every_set_and_no_answer_is_sure(
     model: MicrographClassifier, texture_images: Any, tmp_path: Path, size: float | None
 ) -> None:
     images, labels = texture_images
     labels = labels.astype("U8")
+    new, truth = images[1:6], labels[1:6]
+    model.set_params(calibration_size=size).fit(images, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (model.predict_or_reject(new, 0.75) == truth).any()
+        assert not model.predict_set(new, 0.5).all(axis=0).any()
     labels[0] = "lone"
-    groups = np.arange(len(images))
-    model.set_params(calibration_size=size).fit(images, labels, groups=groups)
-    assert model.held_out_ is not None
-    assert model.held_out_.n_unknown == 1
-    calibration = model.held_out_.calibration
-    n = len(images) if size is None else len(model.held_out_) + 1
-    assert (len(calibration), calibration.n_groups) == (n, n)
-    assert not calibration.correct[-1]
-    model.save(tmp_path / "m.hvlad")
-    again = load(tmp_path / "m.hvlad").held_out_
-    np.testing.assert_array_equal(again.calibration.misfit, calibration.misfit)
-
-
-def test_a_group_that_is_all_there_is_of_two_classes_counts_once() -> None:
-    labels = np.array([2, 3, 0, 1, 0, 1, 0, 0, 1])
-    vectors = np.eye(4)[labels]
-    learner = LogisticRegression().fit(vectors, labels)
-    for groups, expected in [([0, 0, 1, 2, 3, 4, 5, 6, 7], 1), (range(9), 2)]:
-        found = predict_calibration(learner, vectors[2:], labels, np.array(groups))
-        assert found is not None
-        assert found.n_unknown == expected
+    model.fit(images, labels).save(tmp_path / "m.hvlad")
+    for each in (model, load(tmp_path / "m.hvlad")):
+        assert each.classes_[~each.held_out_.tested].tolist() == ["lone"]
+        with pytest.warns(UserWarning, match="every prediction set has lone, of which no image"):
+            sets = each.predict_set(new, 0.5)
+        assert sets[:, each.classes_ == "lone"].all()
+        assert not sets.all()
+        with pytest.warns(UserWarning, match="no answer is sure.*no image of lone could be held"):
+            judged = each.judge(new, 0.75)
+        assert set(judged.kind) == {"ambiguous"}
+        assert "with this model no answer is sure" in judged.reasons[0]
+        assert each.held_out_.sure_answers(0.75).n_sure == 0
 
 
 def test_a_file_keeps_what_was_held_out(
@@ -318,15 +313,6 @@ def test_damaged_headers_are_refused(
     header, arrays = model.fit(*texture_images).to_state()
     damage(header["fitted"]["training_"]["state"])
     with pytest.raises(ModelFileError, match=message):
-        MicrographClassifier.from_state(header, arrays)
-
-
-def test_more_unknown_groups_than_training_images_are_refused(
-    model: MicrographClassifier, texture_images: Any
-) -> None:
-    header, arrays = model.fit(*texture_images).to_state()
-    header["fitted"]["held_out_"]["state"]["n_unknown"] = 2**40  # arrays of this length otherwise
-    with pytest.raises(ModelFileError, match="groups could not be held out"):
         MicrographClassifier.from_state(header, arrays)
 
 
