@@ -15,7 +15,7 @@ from support.commands import RUNNER, TINY, refused, run, write_folder
 import hypervlad
 from hypervlad.cli import app
 from hypervlad.displays import EvidenceDisplay
-from hypervlad.tables import read_table, write_table
+from hypervlad.tables import write_table
 
 
 def read_table(text):
@@ -237,9 +237,8 @@ def test_a_copy_that_fails_does_not_stop_the_others(model, folder, tmp_path):
     (tmp_path / "sorted" / "flat").write_text("a file where a folder should be")
     table = tmp_path / "t.csv"
     done = run("predict", model, folder, "--sort-into", tmp_path / "sorted", "-o", table, code=2)
-    labels = [row[1] for row in read_table(table)[1:]]
     n_copies = sum(path.suffix == ".png" for path in (tmp_path / "sorted").rglob("*"))
-    assert len(labels) == 24
+    assert len(read_table(table.read_text(encoding="utf-8"))) == 24
     assert n_copies > 0
     words = " ".join(done.output.split())
     assert f"{24 - n_copies} images could not be copied: {folder / 'flat'}" in words
