@@ -141,7 +141,7 @@ def predict(
         if not watch and settings_file(output).exists():
             raise ValueError(
                 f"{output} was made with --watch, and its lines would be lost; give another name, "
-                f"or remove {settings_file(output).name} before."
+                f"or remove {settings_file(output).name} first."
             )
     if sort_into is not None:
         check_folders(sort_into, paths)

@@ -107,7 +107,9 @@ class ImageSorter:
             try:
                 self._copy(files[position], chosen, names[position])
             except OSError as error:
-                self.done.failed[files[position]] = error.strerror or str(error)
+                place = str(error.filename or files[position])
+                where = "" if place == str(files[position]) else f"{place}: "
+                self.done.failed[files[position]] = f"{where}{error.strerror or error}"
             else:
                 self.done.failed.pop(files[position], None)
                 copied.append(row)

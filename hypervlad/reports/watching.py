@@ -153,9 +153,9 @@ class GrowingTable:
                 raise csv.Error
         except csv.Error:
             raise ValueError(
-                f"{self.path}: line {number} is not a line of this table, which has "
-                f"{len(header)} columns with commas between them, and quotation marks in pairs "
-                "only; correct it, or give another name."
+                f"{self.path}: line {number} does not have the {len(header)} columns of this "
+                "table, separated by commas, or has a quotation mark without a partner; correct "
+                "it, or give another name."
             ) from None
         return rows
 

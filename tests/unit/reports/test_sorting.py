@@ -86,8 +86,7 @@ def test_a_long_name_is_cut_for_its_number(tmp_path: Path) -> None:
 def test_a_copy_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     files = write(tmp_path / "new", {"a.tif": "a", "b.tif": "b", "c.tif": "c"})
     files[0].unlink()
-    in_the_way = {"fibre/sub": "a file where a folder should be"}
-    write(tmp_path / "out", in_the_way)
+    write(tmp_path / "out", {"fibre/sub": "a file where a folder should be"})
     sorter = ImageSorter(tmp_path / "out", CLASSES)
     names = ["a.tif", "sub/b.tif", "c.tif"]
     found = classification([[1, 0]] * 3, skipped=[(0, tmp_path / "bad.tif")])
@@ -97,8 +96,11 @@ def test_a_copy_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
         "fibre/sub": "a file where a folder should be",
         "fibre/c.tif": "c",
     }
+    in_the_way = tmp_path / "out" / "fibre" / "sub"
     assert list(sorter.done.failed) == files[:2]
-    (tmp_path / "out" / "fibre" / "sub").unlink()
+    assert sorter.done.failed[files[0]] == "No such file or directory"
+    assert sorter.done.failed[files[1]].startswith(f"{in_the_way}: ")
+    in_the_way.unlink()
     assert sorter.add(files[1:2], names[1:2], classification([[1, 0]])) == [0]
     assert list(sorter.done.failed) == files[:1], "the second was copied later"
 

@@ -379,12 +379,12 @@ def test_a_stray_quotation_mark_is_part_of_a_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        (b",", b";", "line 1 is not a line of this table, which has 7 columns with commas between"),
-        (b"1.png,", b"1.png,more,", "line 3 is not a line of this table"),
-        (b"1.png,", b'"1.png,', "line 3 is not a line of this table"),
-        (b"2.png,", b'"2.png,', "line 4 is not a line of this table"),
-        (b"p_tube", b"p_wire", "line 1 is not a line of this table"),
-        (b"\n", b"\r", "line 1 is not a line of this table"),
+        (b",", b";", "line 1 does not have the 7 columns of this table, separated by commas, or"),
+        (b"1.png,", b"1.png,more,", "line 3 does not have the 7 columns"),
+        (b"1.png,", b'"1.png,', "line 3 does not have the 7 columns"),
+        (b"2.png,", b'"2.png,', "line 4 does not have the 7 columns"),
+        (b"p_tube", b"p_wire", "line 1 does not have the 7 columns"),
+        (b"\n", b"\r", "line 1 does not have the 7 columns"),
     ],
 )
 def test_a_table_that_another_program_changed_is_refused(
