@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy.changes import changes_section as accuracy_changes
+from benchmarks.accuracy.codewords import codewords_table
 from benchmarks.accuracy.curve import curve_section
 from benchmarks.accuracy.rare import rare_section
-from benchmarks.accuracy.tables import LAYOUT, accuracy_section, variants_table
+from benchmarks.accuracy.tables import LAYOUT, accuracy_section, border_table, variants_table
 from benchmarks.accuracy.tables import front_table as front_accuracy
 from benchmarks.accuracy.trees import trees_table
 from benchmarks.alignment import tables as alignment
@@ -28,6 +29,7 @@ from benchmarks.papers.luo2021.tables import experiment_table, stages_table
 from benchmarks.papers.modarres2017.tables import comparison
 from benchmarks.review.tables import labelling_table, load_table
 from benchmarks.speed import tables as speed
+from benchmarks.uncertainty.lone import lone_section
 from benchmarks.uncertainty.sure import sure_table
 from benchmarks.uncertainty.tables import front_sentence, novelty_section, uncertainty_table
 
@@ -107,13 +109,16 @@ def pages() -> dict[Path, dict[str, str]]:
             "accuracy": accuracy_tables(accuracy),
             "changes": of_all("accuracy/changes_*.json", accuracy_changes),
             "curve": of_one("accuracy/curve.json", curve_section),
+            "codewords": of_one("accuracy/codewords.json", codewords_table),
             "rare": of_one("accuracy/rare.json", rare_section),
             "trees": of_one("accuracy/trees.json", trees_table),
             "variants": of_one("accuracy/variants_mobilenet_v2.json", variants_table),
+            "border": of_one("accuracy/border_mobilenet_v2.json", border_table),
         },
         BENCHMARKS / "uncertainty" / "README.md": {
             "uncertainty": of_one("uncertainty/uncertainty.json", uncertainty_table),
             "sure": of_one("uncertainty/sure.json", sure_table),
+            "lone": of_one("uncertainty/lone.json", lone_section),
             "novelty": of_one("uncertainty/novelty.json", novelty_section),
         },
         BENCHMARKS / "review" / "README.md": {

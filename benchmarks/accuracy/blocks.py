@@ -6,10 +6,11 @@ can be compared with each other, but not with results whose codebooks use traini
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,7 +31,11 @@ Sums = list[torch.Tensor]
 
 @dataclass(frozen=True)
 class Block:
-    """A feature block: the settings of a codebook, its grid, and the statistic of its maps."""
+    """A feature block: the settings of a codebook, its grid, and the statistic of its maps.
+
+    Positions whose distance from the border of the network's input is below `margin`, in its
+    pixels, count neither for the codebook nor for the statistic.
+    """
 
     kind: str = "joint"
     n_codewords: int = 64
@@ -40,8 +45,10 @@ class Block:
     statistic: str = "vlad"
     first_tap: int = 0
     max_turns: int = 2
+    margin: int = 0
 
 
+MARGINS = (16, 32)  # one cell of the last tap but one, and of the last
 BLOCKS = {
     "joint": Block(max_turns=8),
     "per layer": Block("per_layer", grid="own", max_turns=8),
@@ -60,28 +67,39 @@ BLOCKS = {
     "joint, plain": Block(normalize=("l2",)),
     **{f"joint, last {n} taps": Block(first_tap=-n) for n in (2, 3, 4)},
     **{f"pooled, last {n} taps": Block(statistic="mean", first_tap=-n) for n in (2, 3, 4)},
+    **{f"joint, margin {m}": Block(margin=m) for m in MARGINS},
+    **{f"per layer, margin {m}": Block("per_layer", grid="own", margin=m) for m in MARGINS},
+    **{f"pooled, margin {m}": Block(statistic="mean", margin=m) for m in MARGINS},
 }
 DEFAULT_BLOCKS = ("joint", "per layer", "pooled")
 
 
+@dataclass(frozen=True)
+class Input:
+    """How images enter the network: their size, and what convolutions see beyond their border."""
+
+    size: int = 224
+    aspect: Literal["square", "own"] = "square"
+    padding: Literal["zeros", "reflect"] = "zeros"
+
+
 class Extraction:
-    """All blocks of a data set's images at one input size."""
+    """All blocks of a data set's images at one input of the network."""
 
     def __init__(
         self,
         network: TappedNetwork,
         preprocessing: Preprocessing,
         names: tuple[str, ...],
-        size: int,
-        aspect: Any,
+        given: Input,
         turns: int,
     ) -> None:
-        self.network = network
+        self.network = network if given.padding == "zeros" else with_reflection(network)
         self.loader = ImageLoader(
-            image_size=size,
-            aspect=aspect,
+            image_size=given.size,
+            aspect=given.aspect,
             preprocessing=preprocessing,
-            batch_size=max(1, 8 * 224**2 // size**2),
+            batch_size=max(1, 8 * 224**2 // given.size**2),
         )
         self.blocks = {name: BLOCKS[name] for name in names}
         self.turns = turns
@@ -108,23 +126,25 @@ class Extraction:
         return self.loader.batches(enumerate(loaded))
 
     def _codebooks(self, data: DataSet) -> dict[Block, TorchCodebook]:
-        pool = HypercolumnPool(N_SAMPLES)
+        pools = {block.margin: HypercolumnPool(N_SAMPLES) for block in self.blocks.values()}
         for batch in self._batches(data):
             maps = feature_maps(self.network, batch.tensors)
             height, width = batch.tensors.shape[2:]
             for i, key in enumerate(batch.keys):
                 n_each = -(-N_SAMPLES // len(data.paths))
-                points = random_pixels(0, key, height * width, n_each)
-                blocks = hypercolumns_at([layer[i] for layer in maps], points, (height, width))
-                pool.add(key, [block.cpu().numpy() for block in blocks])
-        layers = pool.layers()
+                for margin, pool in pools.items():
+                    points = pixels_inside((height, width), margin)
+                    points = points[random_pixels(0, key, len(points), n_each)]
+                    blocks = hypercolumns_at([layer[i] for layer in maps], points, (height, width))
+                    pool.add(key, [block.cpu().numpy() for block in blocks])
+        layers_of = {margin: pool.layers() for margin, pool in pools.items()}
         known: dict[tuple[Any, ...], TorchCodebook] = {}
         books = {}
         for block in self.blocks.values():
-            key = (block.kind, block.n_codewords, block.components, block.first_tap)
+            key = (block.kind, block.n_codewords, block.components, block.first_tap, block.margin)
             if key not in known:
                 book = learn_codebook(
-                    layers[block.first_tap :],
+                    layers_of[block.margin][block.first_tap :],
                     block.n_codewords,
                     kind=block.kind,
                     layer_components=block.components,
@@ -152,15 +172,72 @@ class Extraction:
                     yield f"{name} @{turn + 1}", _finished(block, totals[name], turn + 1)
 
 
+def with_reflection(network: TappedNetwork) -> TappedNetwork:
+    """Return a copy whose convolutions see mirrored maps beyond the border, instead of zeros."""
+    module = copy.deepcopy(network.module)
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Conv2d) and any(layer.padding):
+            layer.padding_mode = "reflect"
+    return TappedNetwork(module, network.taps, network.digest)
+
+
+def pixels_inside(size: tuple[int, int], margin: int) -> np.ndarray:
+    """Return the flat indices of the pixels of an input at least `margin` from its border."""
+    rows, columns = (np.arange(margin, extent - margin) for extent in size)
+    return (rows[:, None] * size[1] + columns).ravel()
+
+
+def cells_inside(n_cells: int, extent: int, margin: int) -> slice:
+    """Return the cells along one axis whose centres are at least `margin` pixels from its ends.
+
+    Examples
+    --------
+    >>> cells_inside(14, 224, 16), cells_inside(7, 224, 16), cells_inside(7, 224, 32)
+    (slice(1, 13, None), slice(0, 7, None), slice(1, 6, None))
+    """
+    centres = (np.arange(n_cells) + 0.5) * extent / n_cells
+    first = int((centres < margin).sum())
+    return slice(first, n_cells - first)
+
+
+def sums_inside(
+    book: TorchCodebook, maps: Sums, grid: str, image_size: Sequence[int], margin: int
+) -> Sums:
+    """Return the residual sums (B, K, D) of every codebook, without positions in the margin."""
+    sums = []
+    for part, words in book.blocks(maps):
+        size = book.size_of(part, maps, grid, image_size)
+        assigned = vlad.dense_assign(part, words, size)
+        rows, columns = (
+            cells_inside(n, extent, margin) for n, extent in zip(size, image_size, strict=True)
+        )
+        # Those in the margin belong to one more codeword, whose sums are dropped.
+        counted = torch.full_like(assigned, len(words))
+        counted[:, rows, columns] = assigned[:, rows, columns]
+        one_more = torch.cat([words, torch.zeros_like(words[:1])])
+        sums.append(vlad.sums_of_assigned(part, counted, one_more)[:, :-1])
+    return sums
+
+
 def _statistic(block: Block, book: TorchCodebook, raw: Sums, images: torch.Tensor) -> Sums:
     """Return the statistics that are summed over turned copies."""
+    image_size = images.shape[2:]
     if block.statistic == "mean":
-        return [book.pooled(raw)]
+        rows, columns = (
+            [cells_inside(layer.shape[axis + 1], image_size[axis], block.margin) for layer in raw]
+            for axis in (0, 1)
+        )
+        inside = [
+            layer[:, row, column] for layer, row, column in zip(raw, rows, columns, strict=True)
+        ]
+        return [book.pooled(inside)]
     if block.statistic == "mean and deviation":
         return [book.pooled(raw), _deviations(book, raw)]
     maps = book.project(raw)
     if block.statistic == "vlad":
-        return book.dense_sums(maps, block.grid, images.shape[2:])
+        if block.margin:
+            return sums_inside(book, maps, block.grid, image_size, block.margin)
+        return book.dense_sums(maps, block.grid, image_size)
     flat = [layer.flatten(1, 2) for layer in maps]
     if block.statistic == "soft":
         return [_soft_sums(f, words) for f, words in zip(flat, book.codewords, strict=True)]

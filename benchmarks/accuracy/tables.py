@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.common.tables import table
+from benchmarks.common.tables import table, with_interval
 
 LAYOUT = 3  # of the stored results
 DEFAULT = "hypervlad, default"
@@ -243,7 +243,12 @@ def _bold(value: float, best: str) -> str:
     return f"**{text}**" if text == best else text
 
 
-def variants_table(facts: dict[str, Any]) -> str:
+def border_table(facts: dict[str, Any]) -> str:
+    """Return the table of variants with 95 % intervals of the differences."""
+    return variants_table(facts, intervals=True)
+
+
+def variants_table(facts: dict[str, Any], *, intervals: bool = False) -> str:
     """Return accuracy and log-loss of all variants, and their differences from the default."""
     columns: dict[str, dict[str, Any]] = {}
     for row in facts["rows"]:
@@ -257,18 +262,20 @@ def variants_table(facts: dict[str, Any]) -> str:
     ]
     for variant in columns["mean"]:
         cells = [
-            _variant_cell(rows[variant], variant == facts["default"]) for rows in columns.values()
+            _variant_cell(rows[variant], variant == facts["default"], intervals)
+            for rows in columns.values()
         ]
         lines.append(f"| {variant} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _variant_cell(row: dict[str, Any], is_default: bool) -> str:
+def _variant_cell(row: dict[str, Any], is_default: bool, intervals: bool) -> str:
     texts = []
     # Gains above zero are better: the sign of a loss is turned back.
     for kind, sign in (("accuracy", 1), ("log_loss", -1)):
         against = row[f"{kind}_against"]["default"]
         gain, error = sign * against["gain"], against["error"]
-        beside = "" if is_default else f" ({gain:+.3f} ± {error:.3f})"
-        texts.append(f"{row[kind]:.3f}{beside}")
+        ends = (gain - 1.96 * error, gain + 1.96 * error)
+        shown = with_interval(gain, ends, "+.3f") if intervals else f"{gain:+.3f} ± {error:.3f}"
+        texts.append(f"{row[kind]:.3f}" if is_default else f"{row[kind]:.3f} ({shown})")
     return "; ".join(texts)

@@ -1,9 +1,11 @@
 """Which default is best? Variants of the image vectors and of the classifier on them.
 
 Grouped cross-validation of many variants, all from the same passes of the network. The classifier
-is the default one without trees, unless a variant says otherwise.
+is the default one without trees, unless a variant says otherwise. With ``--border``, the default
+is compared with variants that leave out the image's border, or pad it otherwise.
 
     python -m benchmarks.accuracy.variants --data ../shared/data
+    python -m benchmarks.accuracy.variants --data ../shared/data --border
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import argparse
 import functools
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +27,7 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.pipeline import make_pipeline
 
-from benchmarks.accuracy.blocks import BLOCKS, DEFAULT_BLOCKS, Extraction
+from benchmarks.accuracy.blocks import BLOCKS, DEFAULT_BLOCKS, MARGINS, Extraction, Input
 from benchmarks.common.checkpoints import load_or_run, settings_digest
 from benchmarks.common.folds import DataSet, Fold, folds_of
 from benchmarks.common.results import CHECKPOINTS, RESULTS, save_result
@@ -38,17 +40,18 @@ from hypervlad.splits import group_folds
 SEED = 0
 REPEATS = 2
 SETS = ("micrographs", "neu_steel", "nanofibre", "magnetic_tile/images")
-SIZES = {"224 px": (224, "square", 8), "own aspect": (224, "own", 2)}
-SIZES |= {f"{size} px": (size, "square", 2) for size in (320, 448, 512)}
+SIZES = {"224 px": Input(), "own aspect": Input(aspect="own")}
+SIZES |= {f"{size} px": Input(size) for size in (320, 448, 512)}
+INPUTS = SIZES | {"reflection padding": Input(padding="reflect")}
 CODE = ("accuracy/blocks", "common/folds", "accuracy/variants")
 N_COMPONENTS = 64
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Feature blocks, turned copies, input size, and how a classifier is trained on them.
+    """Feature blocks, turned copies, input, and how a classifier is trained on them.
 
-    `more` are blocks of another input size. With "blocks", each block has its own regression and
+    `more` are blocks of another input. With "blocks", each block has its own regression and
     their margins are averaged; with "stacked", the weights of the average are learnt.
     """
 
@@ -92,6 +95,16 @@ VARIANTS = {
     "the default, trees alone": Variant(softmax=(("init", None),)),
     **_of_blocks(),
 }
+BORDER = {
+    DEFAULT: Variant(),
+    **{
+        f"the default, margin of {m} px left out": Variant(
+            tuple(f"{name}, margin {m}" for name in DEFAULT_BLOCKS)
+        )
+        for m in MARGINS
+    },
+    "the default, reflection padding": Variant(size="reflection padding"),
+}
 
 
 class Blocks:
@@ -99,6 +112,7 @@ class Blocks:
 
     def __init__(self, data: DataSet, arguments: argparse.Namespace) -> None:
         self.data, self.arguments = data, arguments
+        self.variants = compared(arguments)
         self.network = build_network(arguments.backbone, arguments.weights)
 
     def of(self, variant: Variant) -> list[np.ndarray]:
@@ -109,25 +123,40 @@ class Blocks:
         ]
 
     def settings(self, size_name: str) -> dict[str, Any]:
-        """Everything on which the blocks at an input size depend."""
+        """Everything on which the blocks at an input depend."""
         return {
             "data": self.data.digest,
             "weights": self.network.digest,
             "taps": list(self.network.taps),
             "blocks": {name: repr(BLOCKS[name]) for name in self._names(size_name)},
-            "input": list(SIZES[size_name]),
+            "input": asdict(INPUTS[size_name]),
+            "turns": self._turns(size_name),
             "code": code_digest("accuracy/blocks", "common/folds"),
             "versions": versions(),
             "machine": machine(self.arguments.threads),
         }
 
-    @staticmethod
-    def _names(size_name: str) -> tuple[str, ...]:
-        return tuple(BLOCKS) if size_name == "224 px" else DEFAULT_BLOCKS
+    def _names(self, size_name: str) -> tuple[str, ...]:
+        """Return the blocks that the variants compared need at an input."""
+        needed = {
+            name
+            for variant in self.variants.values()
+            for name, size in [*((name, variant.size) for name in variant.names), *variant.more]
+            if size == size_name
+        }
+        return tuple(name for name in BLOCKS if name in needed)
+
+    def _turns(self, size_name: str) -> int:
+        """Return the number of turned copies that the variants compared need at an input."""
+        return max(
+            variant.turns
+            for variant in self.variants.values()
+            if size_name in (variant.size, *(size for _, size in variant.more))
+        )
 
     @functools.cache  # noqa: B019 - lives as long as the run
     def _folder(self, size_name: str) -> Path:
-        """Return the folder of the blocks at an input size; write them first if necessary."""
+        """Return the folder of the blocks at an input; write them first if necessary."""
         settings = self.settings(size_name)
         name = f"blocks {size_name}".replace(" ", "_")
         path = self.arguments.checkpoints / self.data.name / f"{name}.json"
@@ -135,9 +164,9 @@ class Blocks:
         preprocessing = get_backbone(self.arguments.backbone).preprocessing
 
         def extract() -> dict[str, Any]:
-            names = self._names(size_name)
-            extraction = Extraction(self.network, preprocessing, names, *SIZES[size_name])
-            extraction(self.data, folder)
+            names, given = self._names(size_name), INPUTS[size_name]
+            turns = self._turns(size_name)
+            Extraction(self.network, preprocessing, names, given, turns)(self.data, folder)
             return {}
 
         load_or_run(path, settings, extract)
@@ -222,6 +251,11 @@ def stacking_weights(margins: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return np.asarray(minimize(loss, equal, bounds=[(0, None)] * n_blocks, method="L-BFGS-B").x)
 
 
+def compared(arguments: argparse.Namespace) -> dict[str, Variant]:
+    """Return the variants to compare, by title."""
+    return BORDER if arguments.border else VARIANTS
+
+
 def cross_validate(blocks: Blocks, variant: Variant) -> dict[str, np.ndarray]:
     """Return out-of-fold probabilities (n_repeats, n, n_classes), NaN where never tested."""
     data, arrays = blocks.data, blocks.of(variant)
@@ -237,7 +271,7 @@ def compare_on(name: str, arguments: argparse.Namespace) -> tuple[dict[str, OutO
     data = DataSet.load(arguments.data / name)
     blocks = Blocks(data, arguments)
     results = {}
-    for title, variant in VARIANTS.items():
+    for title, variant in compared(arguments).items():
         sizes = sorted({variant.size, *(size for _, size in variant.more)})
         settings = {
             "variant": repr(variant),
@@ -257,6 +291,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of labelled folders")
     parser.add_argument("--sets", nargs="+", default=SETS)
+    parser.add_argument("--border", action="store_true", help="compare variants of the border")
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--repeats", type=int, default=REPEATS)
@@ -270,7 +305,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if arguments.out is None:
         if set(arguments.sets) != set(SETS) or not is_standard:
             parser.error("give --out FILE: the project's own results need the whole standard run")
-        arguments.out = RESULTS / "accuracy" / f"variants_{arguments.backbone}.json"
+        name = "border" if arguments.border else "variants"
+        arguments.out = RESULTS / "accuracy" / f"{name}_{arguments.backbone}.json"
     return arguments
 
 

@@ -13,6 +13,7 @@ from benchmarks.common.tables import with_tables
 
 PROGRAMS = [
     "accuracy",
+    "accuracy.codewords",
     "accuracy.trees",
     "accuracy.variants",
     "alignment",

@@ -10,13 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from skimage.io import imsave
 
 from benchmarks.accuracy import blocks, variants
-from benchmarks.accuracy.tables import variants_table
+from benchmarks.accuracy.tables import border_table, variants_table
 from benchmarks.common.folds import DataSet, folds_of
+from hypervlad.backbones import build_network
+from hypervlad.codebook import learn_codebook
+from hypervlad.encoder.encoding import TorchCodebook
+from hypervlad.hypercolumns import dense_hypercolumns, feature_maps
 
-SIZES = {"224 px": (32, "square", 8), "own aspect": (32, "own", 2), "448 px": (48, "square", 2)}
+INPUTS = {
+    "224 px": blocks.Input(32),
+    "own aspect": blocks.Input(32, "own"),
+    "448 px": blocks.Input(48),
+    "reflection padding": blocks.Input(32, padding="reflect"),
+}
 NAMES = (
     variants.DEFAULT,
     "the default, own aspect",
@@ -56,18 +66,20 @@ def small() -> Any:
     few = {
         name: replace(block, n_codewords=3, components=4) for name, block in blocks.BLOCKS.items()
     }
-    kept = ("joint", "per layer", "pooled", *NAMES[-3:])
+    border = {name: block for name, block in few.items() if block.margin}
+    few |= {name: replace(block, margin=block.margin // 4) for name, block in border.items()}
+    kept = ("joint", "per layer", "pooled", *NAMES[-3:], *border)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(variants, "BLOCKS", {name: few[name] for name in kept})
         patch.setattr(blocks, "BLOCKS", {name: few[name] for name in kept})
         patch.setattr(blocks, "N_SAMPLES", 600)
-        patch.setattr(variants, "SIZES", SIZES)
+        patch.setattr(variants, "INPUTS", INPUTS)
         patch.setattr(variants, "VARIANTS", {name: variants.VARIANTS[name] for name in NAMES})
         yield
 
 
-def run(data: Path, out: Path) -> dict[str, Any]:
-    options = ["--data", str(data), "--sets", "textures", "--backbone", "tiny"]
+def run(data: Path, out: Path, *more: str) -> dict[str, Any]:
+    options = ["--data", str(data), "--sets", "textures", "--backbone", "tiny", *more]
     options += ["--weights", "random", "--repeats", "1", "--threads", "1"]
     options += [
         "--checkpoints",
@@ -99,6 +111,66 @@ def test_every_variant_has_scores_and_errors(done: tuple[Path, dict[str, Any]]) 
     assert others[0]["log_loss_against"]["default"]["gain"] == pytest.approx(gain)
 
 
+def test_variants_of_the_border(data: Path, tmp_path: Path) -> None:
+    rows = run(data, tmp_path, "--border")["rows"]
+    assert [row["variant"] for row in rows] == list(variants.BORDER)
+    default, *others = rows
+    for row in others:
+        assert row["accuracy"] > 0.8
+        assert row["log_loss"] != default["log_loss"]
+
+
+@pytest.mark.parametrize("grid", ["finest", "own"])
+def test_sums_inside_are_those_of_a_loop(grid: str) -> None:
+    rng = np.random.default_rng(0)
+    maps = [torch.from_numpy(rng.normal(size=(2, n, n, 3)).astype(np.float32)) for n in (8, 4)]
+    layers = [layer.reshape(-1, 3).numpy() for layer in maps]
+    kind = "joint" if grid == "finest" else "per_layer"
+    learnt = learn_codebook([layers[0][:32], layers[1]], 4, kind=kind, layer_components=None)
+    book = TorchCodebook(learnt, torch.device("cpu"))
+    maps, margin = book.project(maps), 5
+    for (part, words), found in zip(
+        book.blocks(maps), blocks.sums_inside(book, maps, grid, (32, 32), margin), strict=True
+    ):
+        n = part[0].shape[1]
+        columns = dense_hypercolumns(part, (n, n))
+        expected = torch.zeros_like(found)
+        for i, row, column in np.ndindex(2, n, n):
+            centre = [(at + 0.5) * 32 / n for at in (row, column)]
+            if all(margin <= at <= 32 - margin for at in centre):
+                difference = columns[i, row, column] - words
+                nearest = int(difference.square().sum(1).argmin())
+                expected[i, nearest] += difference[nearest]
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("margin", [0, 3, 16])
+def test_pixels_and_cells_inside(margin: int) -> None:
+    inside = [
+        row * 50 + column
+        for row, column in np.ndindex(40, 50)
+        if min(row, column) >= margin and row < 40 - margin and column < 50 - margin
+    ]
+    np.testing.assert_array_equal(blocks.pixels_inside((40, 50), margin), inside)
+    centres = (np.arange(8) + 0.5) * 5
+    kept = np.flatnonzero((centres >= margin) & (centres <= 40 - margin))
+    np.testing.assert_array_equal(np.arange(8)[blocks.cells_inside(8, 40, margin)], kept)
+
+
+def test_with_reflection_a_constant_image_has_constant_maps() -> None:
+    network = build_network("mobilenet_v2", "random")
+    image = torch.full((1, 3, 64, 64), 0.7)
+
+    def spread(of: Any) -> list[float]:
+        maps = feature_maps(of, image)
+        return [float(layer.std(dim=(1, 2)).max() / layer.abs().max()) for layer in maps]
+
+    before = spread(network)
+    assert min(before[:-1]) > 1e-3  # zeros beyond the border are seen in every map
+    assert max(spread(blocks.with_reflection(network))) < 1e-4
+    assert spread(network) == before
+
+
 def test_the_table_has_every_variant(done: tuple[Path, dict[str, Any]]) -> None:
     _, facts = done
     text = variants_table(facts)
@@ -111,6 +183,8 @@ def test_the_table_has_every_variant(done: tuple[Path, dict[str, Any]]) -> None:
     for kind in ("accuracy", "log_loss"):
         facts["rows"][1][f"{kind}_against"]["default"] = {"gain": 0.125, "error": 0.25}
     assert "0.750 (+0.125 ± 0.250); 0.500 (-0.125 ± 0.250)" in variants_table(facts)
+    ends = "(+0.125 [-0.365, +0.615]); 0.500 (-0.125 [-0.615, +0.365])"
+    assert ends in border_table(facts)
 
 
 def test_a_second_run_computes_nothing(
@@ -151,7 +225,7 @@ def test_parts_belong_to_their_settings(
 
     monkeypatch.setattr(variants, "Extraction", Extraction)
     if change == "size":
-        monkeypatch.setitem(variants.SIZES, "224 px", (40, "square", 8))
+        monkeypatch.setitem(variants.INPUTS, "224 px", blocks.Input(40))
     elif change == "block":
         monkeypatch.setitem(
             variants.BLOCKS, "joint", replace(variants.BLOCKS["joint"], grid="image")
@@ -211,6 +285,7 @@ def test_only_the_whole_run_replaces_the_projects_results(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert variants.parse(["--data", "x"]).out.name == "variants_mobilenet_v2.json"
+    assert variants.parse(["--data", "x", "--border"]).out.name == "border_mobilenet_v2.json"
     with pytest.raises(SystemExit):
         variants.parse(["--data", "x", "--sets", "nanofibre"])
     assert "give --out FILE" in capsys.readouterr().err

@@ -79,13 +79,13 @@ SCENES = (
     Scene(60, 1, apart=2, C=0.001),
     Scene(60, 5, apart=1.5, of_group=1),
     Scene(60, 5, 3, apart=1.2, C=1e4),
-    Scene(100, 1, 8, apart=1.2, C=0.01),
     Scene(150, 1, apart=0.8),
     Scene(150, 3, apart=1, of_group=0.6),
     Scene(300, 1, 6, of_group=0.3),
     Scene(300, 1, 6, of_group=0.3, C=0.003),
     Scene(300, 2, 6, apart=2),
-    Scene(600, 1, apart=0.8, C=0.003),
+    Scene(300, 1, 2, apart=0.4, C=0.001),
+    Scene(300, 1, 2, of_group=0.3, apart=0.5, C=0.01),
 )
 
 

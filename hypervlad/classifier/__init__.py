@@ -12,6 +12,7 @@ from hypervlad.classifier.assessment import (
 from hypervlad.classifier.calibration import HeldOut, SureAnswers
 from hypervlad.classifier.estimator import MicrographClassifier, default_encoder
 from hypervlad.classifier.explanation import Explanation
+from hypervlad.classifier.fitting import NeverPredictedWarning
 from hypervlad.classifier.novelty import TrainingImages, TrainingImagesWarning
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Judgement",
     "LabelIssue",
     "MicrographClassifier",
+    "NeverPredictedWarning",
     "SureAnswers",
     "TrainingImages",
     "TrainingImagesWarning",

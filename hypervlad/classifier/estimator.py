@@ -32,7 +32,7 @@ from hypervlad.classifier.explanation import (
     check_linear,
     explanation_of,
 )
-from hypervlad.classifier.fitting import LabelledImages, fit_parts
+from hypervlad.classifier.fitting import LabelledImages, fit_parts, warn_of_never_predicted
 from hypervlad.classifier.novelty import TrainingImages, project_vectors
 from hypervlad.conformal import check_share
 from hypervlad.constraints import (
@@ -218,6 +218,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         UserWarning
             If groups are given and the learner's ``fit`` takes none: its own inner splits may then
             separate images of one group. If images of equal pixels have different labels.
+        NeverPredictedWarning
+            If a class is predicted for none of the held-out images; it is named.
         """
         self.check_parameters()
         data = LabelledImages.of(check_image_list(images), y, groups, sample_weight)
@@ -229,6 +231,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self.encoder_, self.boosting_, self.classes_ = encoder, learner, learner.classes_
         self.held_out_, self.training_ = fitted.held_out, fitted.training
         self.n_images_, self.fit_seconds_ = fitted.n_images, fitted.seconds
+        if self.held_out_ is not None:
+            warn_of_never_predicted(self.held_out_, self.classes_)
         return self
 
     @available_if(_learner_has_margins)

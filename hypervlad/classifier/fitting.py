@@ -32,7 +32,11 @@ from hypervlad.classifier.novelty import (
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.images.reading import relative_names
 from hypervlad.splits import check_column, first_appearance_codes
-from hypervlad.wording import counted, name_some
+from hypervlad.wording import counted, name_some, verb
+
+
+class NeverPredictedWarning(UserWarning):
+    """A classifier predicts a class for none of its held-out training images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,6 +226,31 @@ def _warn_of_contradictions(
             "Keep each image in one class only",
             UserWarning,
             stacklevel=4,
+        )
+
+
+def warn_of_never_predicted(held_out: HeldOut, classes: NDArray[Any]) -> None:
+    """Warn of classes that are predicted for no held-out image, and say what to do.
+
+    Parameters
+    ----------
+    held_out : HeldOut
+    classes : ndarray of shape (n_classes,)
+
+    Warns
+    -----
+    NeverPredictedWarning
+    """
+    codes = np.setdiff1d(held_out.codes, held_out.proba.argmax(axis=1))
+    names = [str(name) for name in classes[codes]]
+    if names:
+        warnings.warn(
+            f"{verb(len(names), 'a class is', 'classes are')} never predicted for the "
+            f"{counted(len(held_out), 'image')} held out in training: {name_some(names)}. More "
+            "images of such a class help most; a BoostedSoftmaxClassifier (boosting=) with "
+            'prior="uniform" or class_weight="balanced" finds more images of rare classes',
+            NeverPredictedWarning,
+            stacklevel=3,
         )
 
 

@@ -48,6 +48,7 @@ _MIN_DISTANCE = 1e-9
 _BLANK = 0.1  # of the usual distance from images without content: what is nearer is one
 _NEAREST_TO_EMPTY = 0.01  # of the same: no image counts as nearer, so that ratios stay readable
 _EMPTY_SIZE = 256  # pixels per side
+_WHITE_NOISE = ((0.5, 0.02), (0.25, 0.05), (0.75, 0.05), (0.5, 0.1), (0.25, 0.2), (0.5, 0.3))
 
 
 class TrainingImagesWarning(UserWarning):
@@ -373,16 +374,19 @@ def project_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
 def empty_images() -> tuple[NDArray[np.float32], ...]:
     """Return images without content, shape (256, 256): constant ones and noise.
 
-    The noise has spectra from white noise to that of clouds, and two contrasts.
+    White noise of several greys and contrasts, faint and clipped; and noise with spectra from there
+    to that of clouds.
     """
     constant = [np.full((_EMPTY_SIZE, _EMPTY_SIZE), grey) for grey in (0, 0.25, 0.5, 0.75, 1)]
     rng = np.random.RandomState(0)
-    noise = [
+    white = [grey + contrast * _noise(rng, 0) for grey, contrast in _WHITE_NOISE]
+    coloured = [
         0.5 + contrast * _noise(rng, exponent)
-        for exponent in (0, 0.5, 1, 1.5, 2)
+        for exponent in (0.5, 1, 1.5, 2)
         for contrast in (0.08, 0.2)
     ]
-    return tuple(np.clip(image, 0, 1).astype(np.float32) for image in (*constant, *noise))
+    images = (*constant, *white, *coloured)
+    return tuple(np.clip(image, 0, 1).astype(np.float32) for image in images)
 
 
 def empty_vectors(encoder: HypercolumnVLAD) -> NDArray[np.float32]:

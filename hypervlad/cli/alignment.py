@@ -35,7 +35,7 @@ from hypervlad.cli.options import (
     UnreadableInPrediction,
     Weights,
 )
-from hypervlad.wording import counted
+from hypervlad.wording import counted, percent
 
 _SYNTHETIC_SIZE = (384, 512)
 _TRAIN_PER_TEST = 4  # one more synthetic image for every four, to test the model
@@ -290,12 +290,12 @@ def align_train(
     echo(
         f"model: {output} ({counted(model.n_windows_, 'window')} of "
         f"{counted(model.n_images_, 'image')}, "
-        f"{model.aligned_share_:.0%} of them aligned)"
+        f"{percent(model.aligned_share_)} of them aligned)"
     )
     if synthetic:
         accuracy = model.score(made[0][synthetic:], maps[synthetic:])
         echo(
-            f"accuracy: {accuracy:.1%} of the windows of "
+            f"accuracy: {percent(accuracy)} of the windows of "
             f"{counted(n_made - synthetic, 'other synthetic image')}; this says nothing about real "
             "images"
         )

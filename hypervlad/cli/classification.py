@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -111,6 +112,7 @@ def train(
       hypervlad train images/ -o model.hvlad --prior uniform
       hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
     """
+    from hypervlad.classifier import NeverPredictedWarning
     from hypervlad.datasets import load_image_folder
     from hypervlad.images.reading import relative_names
     from hypervlad.reports.summary import held_out_lines, training_details
@@ -163,7 +165,8 @@ def train(
         f"training on {counted(len(data.images), 'image')} of "
         f"{counted(n_classes, 'class')}{of_groups}",
     )
-    with hint_at_bad_files():
+    with hint_at_bad_files(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NeverPredictedWarning)  # held_out_lines names the classes
         model.fit(data.images, data.target, groups=data.groups)
     model.save(output, include_backbone=include_backbone)
     reduce_cache(cache, cache_size)

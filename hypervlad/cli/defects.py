@@ -38,7 +38,7 @@ from hypervlad.cli.options import (
     UnreadableInScoring,
     Weights,
 )
-from hypervlad.wording import counted
+from hypervlad.wording import counted, percent
 
 if TYPE_CHECKING:
     from hypervlad.defects import PatchDefectScorer
@@ -199,8 +199,8 @@ def _echo_held_out(scorer: PatchDefectScorer, names: list[str], with_masks: bool
     echo(
         f"threshold: {threshold:.4g}; reached by {n_above} of {n_images} "
         f"{'defect-free parts of images' if with_masks else 'images'} when held out from training "
-        f"({n_above / n_images:.0%}), with {held_out.share_of_places_above(threshold):.2%} of "
-        "their area"
+        f"({percent(n_above / n_images)}), with {percent(held_out.share_of_places_above(threshold))} "
+        "of their area"
     )
     if not with_masks:
         order = (-held_out.scores).argsort()

@@ -365,6 +365,10 @@ def _print_accuracy(found: Comparison) -> None:
         f"(the uncertain ones): {percent(found.before)} when queued, {percent(found.after)} now, "
         "held out"
     )
+    echo(
+        f"balanced accuracy: {percent(found.balanced_before)} when queued, "
+        f"{percent(found.balanced_after)} now, the mean of their categories"
+    )
     if found.n_compared < _MIN_COMPARED:
         echo("(so few images do not show which model is better)")
     elif found.p_value > _SIGNIFICANCE:

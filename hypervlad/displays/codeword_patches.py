@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,9 @@ _TINT = 0.5
 _MAX_PATCH_PIXELS = 160
 # Share of a codeword's strongest evidence: a cell of a coarse layer spreads evidence thinly.
 _MIN_EVIDENCE = 0.1
+# Share of an image's height and width, at each end: padding makes codewords of the border itself.
+_BORDER = 0.05
+_MAX_TRIED = 4  # codewords for each one to be shown; the others stand for the border
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,9 @@ class ClassCodeword:
 class CodewordFinder:
     """Finds the codewords of a class and their patches, with one image in memory at a time.
 
+    Codewords with evidence at the border of the images only are passed over, and collected in
+    ``at_border``.
+
     Parameters
     ----------
     model : fitted MicrographClassifier
@@ -107,6 +113,7 @@ class CodewordFinder:
         self._model, self._images = model, images
         self._read_options = read_keywords(model.encoder_.fitted_params_.read_options)
         self._patch_share, self._tick = patch_share, tick
+        self.at_border: set[tuple[str, int]] = set()
 
     def codewords_of(
         self, label: Any, members: Sequence[int], n_codewords: int, n_patches: int
@@ -121,43 +128,55 @@ class CodewordFinder:
         n_codewords, n_patches : int
             Maximum numbers.
         """
-        names, table = self._evidence_by_codeword(label, members)
-        mean = table.mean(axis=0)
-        best = [int(k) for k in np.argsort(-mean, kind="stable")[:n_codewords] if mean[k] > 0]
-        strongest = {k: _strongest(table[:, k], n_patches) for k in best}
-        found: dict[int, dict[int, list[Patch]]] = {k: {} for k in best}
-        for row in sorted({row for rows in strongest.values() for row in rows}):
-            wanted = {names[k]: k for k, rows in strongest.items() if row in rows}
-            patches = self._patches(label, members[row], [*wanted], n_patches)
-            for codeword, own in patches.items():
-                found[wanted[codeword]][row] = own
-        return [
-            ClassCodeword(
-                label,
-                *names[k],
-                float(mean[k]),
-                _best_of_each_first([found[k][row] for row in strongest[k]])[:n_patches],
-            )
-            for k in best
-        ]
+        evidence = self._evidence_by_codeword(label, members)
+        mean = {codeword: float(values.mean()) for codeword, values in evidence.items()}
+        ranked = sorted((each for each in mean if mean[each] > 0), key=lambda each: -mean[each])
+        ranked = ranked[: _MAX_TRIED * n_codewords]
+        shown: list[ClassCodeword] = []
+        while ranked and len(shown) < n_codewords:
+            n_tried = n_codewords - len(shown)
+            tried, ranked = ranked[:n_tried], ranked[n_tried:]
+            strongest = {each: _strongest(evidence[each], n_patches) for each in tried}
+            for codeword, patches in self._best_patches(
+                label, members, strongest, n_patches
+            ).items():
+                if patches:
+                    shown.append(ClassCodeword(label, *codeword, mean[codeword], patches))
+                else:
+                    self.at_border.add(codeword)
+        return shown
 
     def _evidence_by_codeword(
         self, label: Any, members: Sequence[int]
-    ) -> tuple[list[tuple[str, int]], NDArray[np.float64]]:
-        """Return the codebook and number of each codeword, and its evidence in each image."""
-        names: list[tuple[str, int]] = []
-        rows = []
+    ) -> dict[tuple[str, int], NDArray[np.float64]]:
+        """Return the evidence of each codeword, codebook and number, in each image."""
+        rows: dict[tuple[str, int], list[float]] = {}
         for member in members:
             explanation = self._model.explain(self._images[member])
             index = explanation.index_of(label)
-            rows.append(np.concatenate([values[index] for values in explanation.words.values()]))
-            names = [
-                (codebook, k)
-                for codebook, values in explanation.words.items()
-                for k in range(values.shape[1])
-            ]
+            for codebook, values in explanation.words.items():
+                for k, value in enumerate(values[index]):
+                    rows.setdefault((codebook, k), []).append(value)
             self._tick()
-        return names, np.stack(rows)
+        return {codeword: np.array(values) for codeword, values in rows.items()}
+
+    def _best_patches(
+        self,
+        label: Any,
+        members: Sequence[int],
+        strongest: Mapping[tuple[str, int], Sequence[int]],
+        n_patches: int,
+    ) -> dict[tuple[str, int], list[Patch]]:
+        """Cut patches of codewords out of the images, by row, where each is strongest."""
+        found: dict[tuple[str, int], dict[int, list[Patch]]] = {each: {} for each in strongest}
+        for row in sorted({row for rows in strongest.values() for row in rows}):
+            wanted = [codeword for codeword, rows in strongest.items() if row in rows]
+            for codeword, own in self._patches(label, members[row], wanted, n_patches).items():
+                found[codeword][row] = own
+        return {
+            codeword: _best_of_each_first([found[codeword][row] for row in rows])[:n_patches]
+            for codeword, rows in strongest.items()
+        }
 
     def _patches(
         self, label: Any, member: int, wanted: list[tuple[str, int]], n_patches: int
@@ -170,8 +189,9 @@ class CodewordFinder:
         found = {}
         for codeword, maps in explanation.word_maps.items():
             evidence = maps[explanation.index_of(label)]
-            boxes = strongest_boxes(evidence, shape, side, n_patches)
-            mask = evidence > _MIN_EVIDENCE * evidence.max()
+            inner = without_border(evidence)
+            boxes = strongest_boxes(inner, shape, side, n_patches)
+            mask = evidence > _MIN_EVIDENCE * inner.max()
             found[codeword] = [_cut(micrograph, mask, member, box) for box in boxes]
         return found
 
@@ -183,6 +203,10 @@ class CodewordPatchesDisplay(GridDisplay):
     turned copies. The number beside a row is the codeword's mean contribution to the margin of the
     class in its images. Channel averages (``pooled``) have no codewords, so their evidence is not
     shown here.
+
+    Networks respond to the border of an image as to a pattern, and some codewords stand for it. No
+    patch is chosen for evidence within 5 % of the image's height and width from the border.
+    Codewords without other evidence are not shown; the title says how many there are.
 
     Usually created by `from_estimator`.
 
@@ -268,6 +292,9 @@ class CodewordPatchesDisplay(GridDisplay):
         of = counted(len(images), "image")
         of = of if n_used == len(images) else f"{n_used} of {of}"
         title = f"Patches{_width_text(codewords)} from {of}; red: evidence for the class"
+        hidden = finder.at_border - {(each.codebook, each.number) for each in codewords}
+        if hidden:
+            title += f"; not shown: {counted(len(hidden), 'codeword')} of the border"
         return cls(codewords, title).plot(ax=ax)
 
     @property
@@ -392,6 +419,32 @@ def _width_text(codewords: Sequence[ClassCodeword]) -> str:
 def _range(values: Sequence[float]) -> str:
     low, high = f"{min(values):.4g}", f"{max(values):.4g}"
     return low if low == high else f"{low} to {high}"
+
+
+def without_border(evidence: NDArray[Any]) -> NDArray[Any]:
+    """Return evidence by position without that at the border of the image.
+
+    All is zero if there is little else, for a codeword that stands for the border itself.
+
+    Parameters
+    ----------
+    evidence : ndarray of shape (h, w)
+
+    Examples
+    --------
+    >>> evidence = np.zeros((40, 40))
+    >>> evidence[0], evidence[20, 20] = 5, 1
+    >>> np.argwhere(without_border(evidence)).tolist()
+    [[20, 20]]
+    """
+    inner = np.zeros_like(evidence)
+    rows, columns = (
+        slice(n_border, n - n_border)
+        for n in evidence.shape
+        for n_border in [int(((np.arange(n) + 0.5) / n < _BORDER).sum())]
+    )
+    inner[rows, columns] = evidence[rows, columns]
+    return inner if inner.max() > _MIN_EVIDENCE * evidence.max() else np.zeros_like(evidence)
 
 
 def strongest_boxes(

@@ -17,7 +17,7 @@ from hypervlad.images.files import IMAGE_SUFFIXES
 from hypervlad.images.formats import is_partly_transparent
 from hypervlad.images.options import ReadOptions, make_options
 from hypervlad.images.reading import image_name, read_stored
-from hypervlad.wording import counted
+from hypervlad.wording import counted, percent
 
 _MAX_GREY = 0.1  # largest share of a mask's pixels that may be grey edges
 
@@ -88,8 +88,8 @@ def warn_if_inverted(shares: Sequence[float]) -> None:
     """
     if len(shares) and float(np.median(shares)) > 0.5:
         warnings.warn(
-            f"by their masks, images with defects are defective over {np.median(shares):.0%} of "
-            "their area (median). White (or True) marks defects; are these masks inverted?",
+            f"by their masks, images with defects are defective over {percent(np.median(shares))} "
+            "of their area (median). White (or True) marks defects; are these masks inverted?",
             UserWarning,
             stacklevel=3,
         )

@@ -97,8 +97,8 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
             "windows": f"{scorer.patch_} x {scorer.patch_} pixels, {scorer.stride_} apart",
         }
     rule = {
-        "fpr": f"at most {scorer.fpr:.1%} of defect-free images reach it",
-        "patch_fpr": f"at most {scorer.fpr:.1%} of defect-free places are called defective",
+        "fpr": f"at most {percent(scorer.fpr)} of defect-free images reach it",
+        "patch_fpr": f"at most {percent(scorer.fpr)} of defect-free places are called defective",
         "f1": "the best F1",
     }
     held_out = scorer.held_out_
@@ -120,7 +120,7 @@ def _alignment_facts(model: Any) -> dict[str, str]:
         "trained on": counted(model.n_images_, "image"),
         "windows": f"{model.window_} x {model.window_} pixels, in four turns of the image",
         "trained with": f"{counted(model.n_windows_, 'window')}, "
-        f"{model.aligned_share_:.0%} aligned",
+        f"{percent(model.aligned_share_)} aligned",
         "classifier": learner_text(model.boosting_),
     }
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from hypervlad.metrics import ClassScores, Evaluation
 from hypervlad.reports.facts import learner_text, shares_text, tested_text
-from hypervlad.wording import counted, percent, verb
+from hypervlad.wording import counted, name_some, percent, verb
 
 ACCEPTED_ERRORS = (0.05, 0.1, 0.2)  # shares of wrong answers among the sure ones
 _MAX_CLASSES = 6  # whose recalls are listed; of more, those with the lowest
@@ -60,7 +60,7 @@ def warning_lines(result: Evaluation) -> list[str]:
         f"warning: {score.label} is "
         + (
             f"predicted for {counted(n_predicted[score.label], 'image')}, always wrongly"
-            if n_predicted[score.label]
+            if score.label not in result.never_predicted
             else "never predicted"
         )
         + f": {score.label} is not recognised in any of its {counted(score.support, 'image')}"
@@ -79,8 +79,8 @@ def held_out_lines(model: Any) -> list[str]:
     Returns
     -------
     list of str
-        What was held out, accuracies with intervals, recalls, warnings, the most frequent
-        confusions, whether the probabilities can be trusted, how many answers are sure, and
+        What was held out, accuracies with intervals, recalls, warnings and what to do, the most
+        frequent confusions, whether the probabilities can be trusted, how many answers are sure, and
         whether boosted trees helped. One line and the last if nothing was held out.
     """
     learner = f"classifier: {learner_text(model.boosting_)}"
@@ -97,10 +97,21 @@ def held_out_lines(model: Any) -> list[str]:
         *_accuracies(result),
         _recalls(result),
         *warning_lines(result),
+        *_advice(result),
         *_confusions(result),
         f"confidence: {_calibration_text(result)}{_shares_remark(model, result)}",
         f"sure answers: {_sure_text(model)}",
         learner,
+    ]
+
+
+def _advice(result: Evaluation) -> list[str]:
+    if not result.never_predicted:
+        return []
+    return [
+        f"to have {name_some(result.never_predicted)} predicted: more images of "
+        f"{verb(len(result.never_predicted), 'this class', 'these classes')} help most; --prior "
+        "uniform or --class-weight balanced finds more images of rare classes"
     ]
 
 

@@ -68,6 +68,8 @@ class Comparison:
         Those that could be held out: the others were needed to train their category.
     before, after : float
         Accuracies on these; NaN if there are none. Before: of the predictions in the queue.
+    balanced_before, balanced_after : float
+        Balanced accuracies: means over the categories of these images.
     p_value : float
         Probability of a difference at least as large by chance: the exact sign test of the images
         that only one of the models classifies correctly (McNemar's test), as if these were
@@ -80,6 +82,8 @@ class Comparison:
     n_compared: int
     before: float
     after: float
+    balanced_before: float
+    balanced_after: float
     p_value: float
     new_categories: list[str]
 
@@ -191,9 +195,9 @@ def compare(
     answers = held_out_labels(model, material)
     asked = np.array([label is not None for label in material.predicted])
     tested = np.array([answer is not None for answer in answers]) & asked
+    truth = material.labels[tested]
     before, after = (
-        np.array(labels, dtype=object)[tested] == material.labels[tested]
-        for labels in (material.predicted, answers)
+        np.array(labels, dtype=object)[tested] == truth for labels in (material.predicted, answers)
     )
     n_gained, n_changed = int(np.sum(after & ~before)), int(np.sum(after != before))
     known = {str(label) for label in old_classes}
@@ -202,9 +206,16 @@ def compare(
         n_compared=len(before),
         before=float(before.mean()) if len(before) else float("nan"),
         after=float(after.mean()) if len(after) else float("nan"),
+        balanced_before=_mean_recall(before, truth),
+        balanced_after=_mean_recall(after, truth),
         p_value=float(binomtest(n_gained, n_changed).pvalue) if n_changed else 1.0,
         new_categories=sorted(set(material.labels.tolist()) - known),
     )
+
+
+def _mean_recall(right: NDArray[np.bool_], truth: NDArray[Any]) -> float:
+    recalls = [right[truth == label].mean() for label in np.unique(truth)]
+    return float(np.mean(recalls)) if recalls else float("nan")
 
 
 def held_out_labels(model: MicrographClassifier, material: Material) -> list[str | None]:

@@ -134,6 +134,20 @@ def test_an_evaluation_also_leaves_training_images_out(model, folder, tmp_path):
     assert "No image is left to test the model on" in page
 
 
+def test_a_class_that_is_never_predicted_is_named_once(folder, tmp_path):
+    for path in sorted((folder / "flat").iterdir())[:3]:
+        (tmp_path / "images" / "odd").mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "images" / "odd")
+    for name in ("flat", "rings", "stripes"):
+        (tmp_path / "images" / name).mkdir()
+        for path in sorted((folder / name).iterdir())[3:]:
+            shutil.copy(path, tmp_path / "images" / name)
+    done = run("train", tmp_path / "images", "-o", tmp_path / "model.hvlad", *TINY, "-q")
+    assert done.output.count("never predicted") == 1
+    assert "warning: odd is never predicted: odd is not recognised in any of its 3 im" in done.stdout
+    assert "to have odd predicted: more images of this class help most; --prior uni" in done.stdout
+
+
 def test_training_lists_equal_images_of_two_classes(folder, tmp_path):
     both = tmp_path / "both"
     shutil.copytree(folder, both)

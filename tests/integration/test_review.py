@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import hypervlad
 from hypervlad.backbones import build_network
-from hypervlad.classifier import Judgement, TrainingImages
+from hypervlad.classifier import Judgement, NeverPredictedWarning, TrainingImages
 from hypervlad.cli import app
 from hypervlad.datasets import load_image_folder
 from hypervlad.review import Labels, Queue, QueueError, start_queue
@@ -161,6 +161,7 @@ def test_sure_images_are_not_queued_and_others_are_ranked() -> None:
     judged = Judgement(
         classes=np.array(["flat", "rings"]),
         proba=proba,
+        confidence=proba.max(axis=1),
         kind=np.array(["sure", "ambiguous", "ambiguous", "out_of_distribution"]),
         reasons=list("abcd"),
         novelty=np.array([0.5, 0.5, 0.5, 9.0]),
@@ -406,6 +407,7 @@ def test_from_the_first_image_to_the_new_model(
     assert f"model: {new}" in reported
     assert re.search(rf"of {n} manually labelled images .* held out", reported)
     assert re.search(r": [\d.]+ % when queued, [\d.]+ % now, held out", reported)
+    assert re.search(r"balanced accuracy: [\d.]+ % when queued, [\d.]+ % now, the mean", reported)
     assert "new categories: discs" in reported
     assert re.search(rf"uncertain among {30 - n} images .*: 0 before, \d+ now", reported)
     assert "discs" in hypervlad.load(new).classes_.tolist()
@@ -482,13 +484,16 @@ def test_corrected_sure_answers_are_learnt_but_not_compared(
     assert material.labels[-4:].tolist() == ["onion"] * 4
     assert material.by_person.sum() == 4
     assert set(material.predicted) == {None}
-    new = refit(model, material)
+    with pytest.warns(NeverPredictedWarning, match="onion"):  # they are of the other classes
+        new = refit(model, material)
     found = compare(new, model.classes_.tolist(), material)
     assert (found.n_labelled, found.n_compared) == (0, 0)
     assert found.new_categories == ["onion"]
     queue.close()
     arguments = ["retrain", folder, "--training", place.images, "-o", tmp_path / "new.hvlad", "-q"]
-    assert "accuracy: not compared, because" in run(*arguments).stdout
+    done = run(*arguments)
+    assert "accuracy: not compared, because" in done.stdout
+    assert "is never predicted for the 40 images held out in training: onion" in done.stderr
     queue = Queue(folder)
     assert [image.label for image in queue.images() if image.item in chosen] == ["onion"] * 4
     queue.close()

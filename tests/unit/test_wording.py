@@ -65,6 +65,27 @@ def test_no_message_says_one_images(path: Path) -> None:
     assert [text for text in found if not any(known in text for known in ALLOWED)] == []
 
 
+def shares_by_format(source: str) -> list[str]:
+    """Return the values that f-strings format with ``%`` themselves; not of constants."""
+    return [
+        ast.unparse(node.value)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FormattedValue)
+        and node.format_spec is not None
+        and ast.unparse(node.format_spec).rstrip("'\"").endswith("%")
+        and not (isinstance(node.value, ast.Name) and node.value.id.isupper())
+    ]
+
+
+def test_the_search_finds_shares_that_are_formatted_otherwise() -> None:
+    assert shares_by_format("f'{a:.1%} of {b:.3f} % {C:.0%}, {d}, {e.f:{width}%}'") == ["a", "e.f"]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_shares_in_messages_have_one_format(path: Path) -> None:
+    assert shares_by_format(path.read_text(encoding="utf-8")) == []
+
+
 @given(st.integers(0, 10**6), st.sampled_from(["image", "class", "entry", "day", "box", "batch"]))
 def test_numbers_and_nouns(n: int, what: str) -> None:
     plural = {"class": "classes", "entry": "entries", "box": "boxes", "batch": "batches"}

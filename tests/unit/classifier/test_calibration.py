@@ -237,6 +237,7 @@ def test_missing_calibration_raises_before_images_are_encoded(
 
 
 @pytest.mark.parametrize("size", [None, 0.4])
+@pytest.mark.filterwarnings("ignore::hypervlad.classifier.NeverPredictedWarning")
 def test_copies_of_an_image_promise_no_more_than_one(
     model: MicrographClassifier, texture_images: Any, size: float | None
 ) -> None:

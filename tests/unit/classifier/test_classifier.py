@@ -26,7 +26,7 @@ from hypervlad import (
     MicrographClassifier,
     ModelFileError,
 )
-from hypervlad.classifier import TrainingImagesWarning, default_encoder
+from hypervlad.classifier import NeverPredictedWarning, TrainingImagesWarning, default_encoder
 from hypervlad.images import SkippedImagesWarning
 
 Images = tuple[list[np.ndarray], np.ndarray]
@@ -389,8 +389,27 @@ def test_weights_reach_another_learner(model: MicrographClassifier, texture_imag
     model.set_params(boosting=GradientBoostingClassifier(n_estimators=3))
     unweighted = clone(model).fit(images, labels).predict_proba(images).mean(axis=0)
     weights = np.where(labels == "rings", 9.0, 1.0)
-    weighted = clone(model).fit(images, labels, sample_weight=weights).predict_proba(images)
-    assert weighted.mean(axis=0)[1] > unweighted[1] + 0.2
+    with pytest.warns(NeverPredictedWarning, match="24 images held out in training: flat, stripe"):
+        model = clone(model).fit(images, labels, sample_weight=weights)
+    assert model.predict_proba(images).mean(axis=0)[1] > unweighted[1] + 0.2
+
+
+def test_a_class_that_is_never_predicted_is_named(
+    model: MicrographClassifier, texture_images: Images
+) -> None:
+    """Three images of another class cannot be told from those of their own."""
+    images, labels = texture_images
+    odd = labels.astype(object)
+    odd[np.flatnonzero(labels == "flat")[:3]] = 7
+    with pytest.warns(NeverPredictedWarning) as warned:
+        model.fit(images, [str(label) for label in odd])
+    (message,) = [str(each.message) for each in warned]
+    names = model.held_out_evaluation().never_predicted
+    assert names == ["7"]
+    assert message.startswith("a class is never predicted for the 24 images held out in training: ")
+    assert ": 7. More images of such a class" in message
+    assert warned[0].filename == __file__
+    model.set_params(calibration_size=0).fit(images, [str(label) for label in odd])  # no warning
 
 
 def test_a_model_with_another_learner_cannot_be_saved(

@@ -251,3 +251,13 @@ def test_a_class_of_one_group_does_not_raise_the_limit() -> None:
     assert one.limits[0] < 2 * several.limits[0]
     far = np.full((1, 4), -8, dtype=np.float32)
     assert one.nearest(far)[1] > 1
+
+
+@pytest.mark.parametrize("contrast", [0.02, 0.05, 0.1, 0.3])
+def test_noise_of_any_contrast_is_unlike_textures(
+    model: MicrographClassifier, texture_images: Any, contrast: float
+) -> None:
+    model.fit(*texture_images)
+    rng = np.random.default_rng(5)
+    noise = [np.clip(g + contrast * rng.normal(size=(80, 80)), 0, 1) for g in (0.3, 0.5, 0.7)]
+    assert model.classify(noise).unlike_training.all()

@@ -1,6 +1,7 @@
 """Evidence maps and the patches of codewords."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,6 +19,7 @@ from hypervlad.displays import CodewordPatchesDisplay, EvidenceDisplay
 from hypervlad.displays.codeword_patches import CodewordFinder, chosen_images, strongest_boxes
 from hypervlad.displays.colours import AGAINST, FOR
 from hypervlad.displays.evidence import overlay, signed, smooth
+from hypervlad.images import ReadOptions
 from hypervlad.reports import write_report
 
 
@@ -200,6 +202,52 @@ def test_the_strongest_codewords_of_a_class_come_first(model, texture_images):
     np.testing.assert_allclose(
         [each.evidence for each in codewords], [means[each] for each in expected]
     )
+
+
+class BorderModel:
+    """Three codewords: the strongest at the border, one mostly there, one in the middle."""
+
+    encoder_ = SimpleNamespace(fitted_params_=SimpleNamespace(read_options=ReadOptions()))
+    classes_ = np.array(["a"])
+
+    def __init__(self, n_border: int = 1) -> None:
+        border, both, middle = np.zeros((3, 40, 40))
+        border[0], border[:, -1], border[20, 20] = 5, 5, 0.1
+        both[1], both[10:13, 30:33] = 3, 2
+        middle[30, 5] = 9
+        self.maps = [*[border] * n_border, both, middle]
+
+    def explain(self, image, words=()):
+        return SimpleNamespace(
+            words={"joint": np.array([[each.sum() for each in self.maps]])},
+            word_maps={("joint", k): self.maps[k][None] for _, k in words},
+            index_of=lambda label: 0,
+        )
+
+
+def test_no_patch_is_chosen_for_the_border_of_an_image():
+    images = [np.full((80, 80), 0.5, np.float32)] * 2
+    display = CodewordPatchesDisplay.from_estimator(
+        BorderModel(), images, ["a", "a"], n_codewords=2, n_patches=1
+    )
+    assert [codeword.number for codeword in display.codewords] == [1, 2]
+    assert [codeword.patches[0].box for codeword in display.codewords] == [
+        (15, 31, 55, 71),
+        (53, 69, 3, 19),
+    ]
+    assert display.title.endswith("; not shown: 1 codeword of the border")
+    # Strong evidence at the border does not hide that in the middle.
+    assert display.codewords[0].patches[0].mask.any()
+    shown = CodewordPatchesDisplay.from_estimator(
+        BorderModel(0), images, ["a", "a"], n_codewords=2, n_patches=1
+    )
+    assert "border" not in shown.title
+    # After many codewords of the border, the search for others ends.
+    none = CodewordPatchesDisplay.from_estimator(
+        BorderModel(9), images, ["a", "a"], n_codewords=2, n_patches=1
+    )
+    assert list(none.codewords) == []
+    assert none.title.endswith("; not shown: 8 codewords of the border")
 
 
 def test_patches_are_first_of_different_images_and_do_not_overlap(model, texture_images):

@@ -38,3 +38,18 @@ def test_the_difference_of_two_models_has_the_p_value_of_the_sign_test(
     as_large = [abs(sum(each)) >= abs(sum(changes)) for each in signs]
     assert found.p_value == pytest.approx(np.mean(as_large))
     assert found.after - found.before == pytest.approx(np.mean(gains))
+    for balanced, labels in ((found.balanced_before, before), (found.balanced_after, after)):
+        recalls = []
+        for label in set(truth):
+            own = [i for i in range(n) if truth[i] == label]
+            recalls.append(sum(labels[i] == label for i in own) / len(own))
+        assert balanced == pytest.approx(sum(recalls) / len(recalls))
+
+
+def test_without_any_held_out_image_there_is_no_accuracy() -> None:
+    model = SimpleNamespace(held_out_=None)
+    material = Material([""], np.array(["a"]), None, np.ones(1, bool), ["a"])
+    found = compare(cast(MicrographClassifier, model), ["a"], material)
+    figures = (found.before, found.after, found.balanced_before, found.balanced_after)
+    assert (found.n_labelled, found.n_compared, found.p_value) == (1, 0, 1.0)
+    assert np.isnan(figures).all()
