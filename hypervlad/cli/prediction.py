@@ -329,12 +329,7 @@ def _watch(
                 classify, folders, table, stopped, classified=classified, unreadable=unreadable
             )
         finally:
-            unsaved = table.close()
-            if unsaved is not None:
-                raise PermissionError(
-                    f"{output} could not be written, perhaps because another program has it open; "
-                    f"the lines that are missing in it are in {unsaved}."
-                )
+            table.close()
     echo(f"classified {counted(table.n_added, 'image')}: {output}")
     if sorter is not None:
         _echo_sorted(sorter)

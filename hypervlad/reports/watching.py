@@ -93,7 +93,7 @@ class GrowingTable:
     ) -> None:
         refuse_links(path)
         self.path, self.classes, self.n_added = path, list(classes), 0
-        self._waiting, self._is_late = b"", False
+        self._waiting, self._problem = b"", ""
         header = prediction_header(
             classes, has_sets=coverage is not None, is_judged=max_error is not None
         )
@@ -198,28 +198,30 @@ class GrowingTable:
             return
         try:
             self._append(self._waiting)
-        except OSError as error:  # a spreadsheet on Windows has it open, or a disk is full
-            if not self._is_late:
-                warnings.warn(
-                    f"{self.path} cannot be written now ({error.strerror or error}); its lines are "
-                    "written when it can",
-                    UserWarning,
-                    stacklevel=2,
-                )
-            self._is_late = True
+        except OSError as error:
+            is_first, self._problem = not self._problem, error.strerror or str(error)
+            if isinstance(error, PermissionError):  # a spreadsheet on Windows
+                self._problem += ", perhaps because another program has it open"
+            if is_first:
+                text = f"{self.path} cannot be written now ({self._problem}); its lines wait"
+                warnings.warn(text, UserWarning, stacklevel=2)
         else:
-            self._waiting, self._is_late = b"", False
+            self._waiting, self._problem = b"", ""
 
-    def close(self) -> Path | None:
-        """Write the lines that wait; if that fails, to a new table, whose path is returned."""
+    def close(self) -> None:
+        """Write the lines that wait; if that fails, write them to a new table and raise OSError."""
         self.write()
         if not self._waiting:
-            return None
+            return
         names = numbered_names(self.path.with_stem(f"{self.path.stem}-unsaved"))
         unsaved = next(path for path in names if not os.path.lexists(path))
-        with replace_when_complete(unsaved) as stream:
-            stream.write(self._header + self._waiting)
-        return unsaved
+        missing = f"the lines that are missing in it are in {unsaved}"
+        try:
+            with replace_when_complete(unsaved) as stream:
+                stream.write(self._header + self._waiting)
+        except OSError:
+            missing = "the next run classifies the images that are missing in it"
+        raise OSError(f"{self.path} could not be written ({self._problem}); {missing}.")
 
     def _append(self, lines: bytes) -> None:
         """Write all of these lines, or none."""

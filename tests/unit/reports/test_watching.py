@@ -458,11 +458,11 @@ def test_lines_wait_while_another_program_has_the_table(
 ) -> None:
     path = tmp_path / "t.csv"
     table = table_at(path)
-    before = path.read_bytes()
-    plain_open = open
+    before, unsaved = path.read_bytes(), tmp_path / "t-unsaved-2.csv"
+    plain_open, refused = open, [path]
 
     def refuse(file: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
-        if Path(file) == path and "a" in mode:
+        if Path(file) in refused or Path(file).parent in refused:
             raise PermissionError(13, "in use")
         return plain_open(file, mode, *rest, **options)
 
@@ -472,10 +472,13 @@ def test_lines_wait_while_another_program_has_the_table(
         with pytest.warns(UserWarning, match="cannot be written now"):
             add(table, "a.png")
         add(table, "b.png")  # warned of once
-        unsaved = table.close()
+        with pytest.raises(OSError, match=rf"in use, perhaps .*\); the lines .* in {unsaved}"):
+            table.close()
+        refused.append(tmp_path)
+        with pytest.raises(OSError, match=r"in use, .*; the next run classifies the images that"):
+            table.close()
     assert path.read_bytes() == before
-    assert unsaved == tmp_path / "t-unsaved-2.csv"
     assert (tmp_path / "t-unsaved.csv").read_text() == "of an earlier run"
-    assert table.close() is None
+    table.close()
     assert unsaved.read_bytes() == path.read_bytes()
     assert names_in(path) == ["path", "a.png", "b.png"]
