@@ -203,8 +203,12 @@ class GrowingTable:
             if isinstance(error, PermissionError):  # a spreadsheet on Windows
                 self._problem += ", perhaps because another program has it open"
             if is_first:
-                text = f"{self.path} cannot be written now ({self._problem}); its lines wait"
-                warnings.warn(text, UserWarning, stacklevel=2)
+                warnings.warn(
+                    f"{self.path} cannot be written now ({self._problem}); new lines are written "
+                    "as soon as it can be",
+                    UserWarning,
+                    stacklevel=2,
+                )
         else:
             self._waiting, self._problem = b"", ""
 
