@@ -144,7 +144,9 @@ def test_a_class_that_is_never_predicted_is_named_once(folder, tmp_path):
             shutil.copy(path, tmp_path / "images" / name)
     done = run("train", tmp_path / "images", "-o", tmp_path / "model.hvlad", *TINY, "-q")
     assert done.output.count("never predicted") == 1
-    assert "warning: odd is never predicted: odd is not recognised in any of its 3 im" in done.stdout
+    assert (
+        "warning: odd is never predicted: odd is not recognised in any of its 3 im" in done.stdout
+    )
     assert "to have odd predicted: more images of this class help most; --prior uni" in done.stdout
 
 
