@@ -196,11 +196,11 @@ def _echo_held_out(scorer: PatchDefectScorer, names: list[str], with_masks: bool
     """Print what the threshold would call defective falsely, in images held out in training."""
     held_out, threshold = scorer.held_out_, scorer.threshold_
     n_images, n_above = len(held_out.scores), held_out.n_images_above(threshold)
+    area = percent(held_out.share_of_places_above(threshold))
     echo(
         f"threshold: {threshold:.4g}; reached by {n_above} of {n_images} "
         f"{'defect-free parts of images' if with_masks else 'images'} when held out from training "
-        f"({percent(n_above / n_images)}), with {percent(held_out.share_of_places_above(threshold))} "
-        "of their area"
+        f"({percent(n_above / n_images)}), with {area} of their area"
     )
     if not with_masks:
         order = (-held_out.scores).argsort()

@@ -80,8 +80,8 @@ def held_out_lines(model: Any) -> list[str]:
     -------
     list of str
         What was held out, accuracies with intervals, recalls, warnings and what to do, the most
-        frequent confusions, whether the probabilities can be trusted, how many answers are sure, and
-        whether boosted trees helped. One line and the last if nothing was held out.
+        frequent confusions, whether the probabilities can be trusted, how many answers are sure,
+        and whether boosted trees helped. One line and the last if nothing was held out.
     """
     learner = f"classifier: {learner_text(model.boosting_)}"
     if model.held_out_ is None:

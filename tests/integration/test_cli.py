@@ -144,7 +144,9 @@ def test_a_class_that_is_never_predicted_is_named_once(folder, tmp_path):
             shutil.copy(path, tmp_path / "images" / name)
     done = run("train", tmp_path / "images", "-o", tmp_path / "model.hvlad", *TINY, "-q")
     assert done.output.count("never predicted") == 1
-    assert "warning: odd is never predicted: odd is not recognised in any of its 3 im" in done.stdout
+    assert (
+        "warning: odd is never predicted: odd is not recognised in any of its 3 im" in done.stdout
+    )
     assert "to have odd predicted: more images of this class help most; --prior uni" in done.stdout
 
 
@@ -244,6 +246,19 @@ def test_images_are_sorted_into_folders(model, folder, tmp_path):
     n_unsure = int((judged.kind == "ambiguous").sum())
     assert (f"unsure {n_unsure}" in words) == bool(n_unsure)
     assert "is inside the image folder" in refused("predict", model, new, "--sort-into", new / "s")
+
+
+def test_a_copy_that_fails_does_not_stop_the_others(model, folder, tmp_path):
+    (tmp_path / "sorted").mkdir()
+    (tmp_path / "sorted" / "flat").write_text("a file where a folder should be")
+    table = tmp_path / "t.csv"
+    done = run("predict", model, folder, "--sort-into", tmp_path / "sorted", "-o", table, code=2)
+    n_copies = sum(path.suffix == ".png" for path in (tmp_path / "sorted").rglob("*"))
+    assert len(read_table(table.read_text(encoding="utf-8"))) == 24
+    assert n_copies > 0
+    words = " ".join(done.output.split())
+    assert f"{24 - n_copies} images could not be copied: {folder / 'flat'}" in words
+    assert f"error: {24 - n_copies} images could not be copied" in words
 
 
 @pytest.mark.parametrize(
