@@ -171,7 +171,11 @@ def move_to_new_name(draft: Path, path: Path) -> None:
         raise
     except OSError:  # the file system has no hard links
         os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-        os.replace(draft, path)
+        try:
+            os.replace(draft, path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
     else:
         os.unlink(draft)
 

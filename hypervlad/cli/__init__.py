@@ -102,4 +102,4 @@ def main() -> None:
         sys.exit(130)
     except Exception:  # with --debug
         echo(traceback.format_exc(), err=True, nl=False)
-        sys.exit(1)
+        sys.exit(2)

@@ -34,8 +34,8 @@ from hypervlad.cli.options import (
     UnreadableInPrediction,
     Weights,
 )
-from hypervlad.files import replace_when_complete
-from hypervlad.wording import counted, percent, verb
+from hypervlad.files import exclusive_lock, file_digest, replace_when_complete
+from hypervlad.wording import counted, name_some, percent, verb
 
 if TYPE_CHECKING:
     from hypervlad.classifier import Classification, MicrographClassifier
@@ -112,11 +112,13 @@ def predict(
 
     --sort-into copies and never replaces a file. The copies keep the sub-folders of the images.
     Where there is another file of the name, a copy is called NAME-2; where there is the same file,
-    nothing is copied. Characters of a class's name that no folder can have are written as %2F.
+    nothing is copied. Characters of a class's name that no folder can have are written as %2F. If
+    an image cannot be copied, the exit code is 2.
 
-    --watch waits for files that are still being written and, after a file could not be read, for a
-    change of it. Ctrl-C ends it with exit code 0 when all lines are written; the same command
-    continues.
+    --watch waits for files that are still being written. What cannot be read or copied is tried
+    again when the file has changed, and from time to time. Ctrl-C ends it when all lines are
+    written; the same command continues. The model and the options are kept beside the table, in
+    _NAME.settings.txt, and a run with others is refused.
 
     \b
     Examples:
@@ -128,13 +130,19 @@ def predict(
       hypervlad predict model.hvlad new_images/ --sort-into sorted/ --max-error 0.05
       hypervlad predict model.hvlad microscope/ --watch -o predictions.csv
     """
-    from hypervlad.images import ImageReadError, find_images
+    from hypervlad.images import find_images
     from hypervlad.reports import predictions_as_bytes, write_classified_page
     from hypervlad.reports.predictions import prediction_columns
+    from hypervlad.reports.watching import settings_file
 
     prepare_page(page, output, model, *paths)
     if output is not None:
         prepare_file(output, model, *paths)
+        if not watch and settings_file(output).exists():
+            raise ValueError(
+                f"{output} was made with --watch, and its lines would be lost; give another name, "
+                f"or remove {settings_file(output).name} first."
+            )
     if sort_into is not None:
         check_folders(sort_into, paths)
     check_cache(cache, cache_size)
@@ -148,8 +156,12 @@ def predict(
         classifier = load_classifier(
             model, weights, device=device, on_error="skip", quiet=True, cache=cache
         )
-        _watch(classifier, paths, output, coverage, max_error, sort_into, quiet)
+        sorter = _sorter_into(sort_into, classifier.classes_.tolist(), paths)
+        n_images, n_bad = _watch(
+            classifier, file_digest(model), paths, output, coverage, max_error, sorter, quiet
+        )
         reduce_cache(cache, cache_size)
+        _raise_of_failures(n_bad, n_images, sorter, on_error)
         return
     files = find_images(paths)
     names_below = names_of(files, paths)
@@ -188,10 +200,21 @@ def predict(
             progress=not quiet,
         )
         echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
-    n_bad = len(files) - len(names)
+    _raise_of_failures(len(files) - len(names), len(files), sorter, on_error)
+
+
+def _raise_of_failures(
+    n_bad: int, n_images: int, sorter: ImageSorter | None, on_error: OnError
+) -> None:
+    """Raise if images could not be copied, or could not be read and may not be skipped."""
+    from hypervlad.images import ImageReadError
+
+    if sorter is not None and sorter.done.failed:
+        n_failed = counted(len(sorter.done.failed), "image")
+        raise OSError(f"{n_failed} could not be copied (listed in the warning).")
     if n_bad and on_error is OnError.RAISE:
         raise ImageReadError(
-            f"{n_bad} of {counted(len(files), 'image')} could not be read (listed in the warning); "
+            f"{n_bad} of {counted(n_images, 'image')} could not be read (listed in the warning); "
             "the others are classified. Remove or repair them, or accept this with --on-error skip."
         )
 
@@ -246,19 +269,24 @@ def _echo_sorted(sorter: ImageSorter) -> None:
             f"{counted(n_renamed, 'copy')} with a number in the name, because there is another "
             f"file of the name, such as {done.renamed[0]}"
         )
+    if done.failed:
+        listed = name_some([f"{file} ({reason})" for file, reason in done.failed.items()])
+        n_failed = counted(len(done.failed), "image")
+        echo(f"warning: {n_failed} could not be copied: {listed}", err=True)
 
 
 def _watch(
     classifier: MicrographClassifier,
+    model: str,
     folders: Sequence[str],
     output: Path,
     coverage: float | None,
     max_error: float | None,
-    sort_into: Path | None,
+    sorter: ImageSorter | None,
     quiet: bool,
-) -> None:
-    """Classify the images of folders until Ctrl-C."""
-    from hypervlad.files import exclusive_lock
+) -> tuple[int, int]:
+    """Classify the images of folders until Ctrl-C; return how many, and how many are unreadable."""
+    from hypervlad.encoder.loading import ReadReport
     from hypervlad.images import SkippedImage
     from hypervlad.images.reading import relative_names
     from hypervlad.reports.watching import GrowingTable, watch_folders
@@ -266,49 +294,53 @@ def _watch(
     classifier.check_calibrated(coverage=coverage, max_error=max_error)
     classes = classifier.classes_.tolist()
     root = os.path.commonpath([os.path.abspath(folder) for folder in folders])
-    sorter = _sorter_into(sort_into, classes, folders)
 
     def classify(files: list[Path]) -> Classification:
         return classifier.classify(files, coverage=coverage, max_error=max_error)
 
-    def classified(files: list[Path], found: Classification) -> None:
+    def classified(files: list[Path], found: Classification) -> Sequence[int]:
+        ReadReport(len(files), unscaled=list(found.images.unscaled)).warn()
+        rows: Sequence[int] = range(len(found.proba))
         if sorter is not None:
-            sorter.add(files, relative_names(files, root), found)
-        for position, proba in zip(found.images.positions, found.proba, strict=True):
-            say(quiet, f"{files[position]}: {classes[proba.argmax()]}, {percent(proba.max())}")
+            failed = set(sorter.done.failed)
+            rows = sorter.add(files, relative_names(files, root), found)
+            for file, reason in sorter.done.failed.items():
+                if file not in failed:
+                    echo(f"warning: {file} could not be copied: {reason}", err=True)
+        for row in rows:
+            label, proba = classes[found.proba[row].argmax()], found.proba[row].max()
+            notes = ["unlike all training images"] if found.unlike_training[row] else []
+            notes += ["a training image"] if found.in_training[row] else []
+            note = f" ({', '.join(notes)})" if notes else ""
+            say(quiet, f"{files[found.images.positions[row]]}: {label}, {percent(proba)}{note}")
+        return rows
 
     def unreadable(image: SkippedImage) -> None:
         echo(f"warning: {image.name}: {image.reason.removeprefix(f'{image.name}: ')}", err=True)
 
     lock = output.with_name(f".{output.name}.lock")
-    with exclusive_lock(lock, output), _stop_on_signals(quiet) as stopped:
-        table = GrowingTable(
-            output, classes, has_sets=coverage is not None, is_judged=max_error is not None
-        )
+    with exclusive_lock(lock, output), _stop_on_signals() as stopped:
+        table = GrowingTable(output, classes, model=model, coverage=coverage, max_error=max_error)
         if table.paths:
             say(quiet, f"{counted(len(table.paths), 'image')} already in {output}")
         say(quiet, f"watching {', '.join(folders)}; press Ctrl-C to stop")
-        done = watch_folders(
-            classify, folders, table, stopped, classified=classified, unreadable=unreadable
-        )
-    if not table.is_written:
-        rest = output.with_name(f"{output.stem}-unsaved{output.suffix}")
-        table.save_waiting(rest)
-        raise PermissionError(
-            f"{output} could not be written, perhaps because another program has it open; the "
-            f"lines that are missing in it are in {rest}."
-        )
-    echo(f"classified {counted(done.n_classified, 'image')}: {output}")
+        try:
+            bad = watch_folders(
+                classify, folders, table, stopped, classified=classified, unreadable=unreadable
+            )
+        finally:
+            table.close()
+    echo(f"classified {counted(table.n_added, 'image')}: {output}")
     if sorter is not None:
         _echo_sorted(sorter)
-    if done.unreadable:
-        names = ", ".join(image.name for image in done.unreadable.values())
-        n_bad = counted(len(done.unreadable), "image")
-        echo(f"warning: {n_bad} could not be read: {names}", err=True)
+    if bad:
+        names = name_some([image.name for image in bad])
+        echo(f"warning: {counted(len(bad), 'image')} could not be read: {names}", err=True)
+    return table.n_added + len(bad), len(bad)
 
 
 @contextlib.contextmanager
-def _stop_on_signals(quiet: bool) -> Iterator[Callable[[], bool]]:
+def _stop_on_signals() -> Iterator[Callable[[], bool]]:
     """Turn Ctrl-C and SIGTERM into a request to stop; a second Ctrl-C stops at once."""
     requests = list[int]()
 

@@ -216,10 +216,11 @@ def export(
     """
     from hypervlad.files import replace_when_complete
     from hypervlad.review import Queue, export_labels
+    from hypervlad.review.database import FILE
 
     opened = Queue(queue)
     try:
-        prepare_file(output)
+        prepare_file(output, queue / FILE)
         table, n_open = export_labels(opened, source.value)
     finally:
         opened.close()

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,14 @@ class SortedImages:
         How many of these were in their folder before, with the same content.
     renamed : list of Path
         Copies with a number in their name, because another image has the name.
+    failed : dict of Path to str
+        Images that could not be copied when last tried, and why.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     n_present: int = 0
     renamed: list[Path] = field(default_factory=list)
+    failed: dict[Path, str] = field(default_factory=dict)
 
 
 class ImageSorter:
@@ -78,7 +81,7 @@ class ImageSorter:
         """All folders that images may be copied into."""
         return [self.folder / name for name in (*self.folder_of.values(), UNSURE, UNLIKE_TRAINING)]
 
-    def add(self, files: Sequence[Path], names: Sequence[str], found: Classification) -> None:
+    def add(self, files: Sequence[Path], names: Sequence[str], found: Classification) -> list[int]:
         """Copy images, and count them in ``done``.
 
         Parameters
@@ -89,18 +92,28 @@ class ImageSorter:
             Their relative paths, with forward slashes.
         found : Classification
 
-        Raises
-        ------
-        OSError
-            If a file cannot be copied.
+        Returns
+        -------
+        list of int
+            The rows of `found` whose images were copied, or had been. A failure does not stop the
+            others: it is in ``done.failed``.
         """
         labels = list(self.folder_of)
-        for position, kind, code in zip(
-            found.images.positions, kinds_of(found), found.proba.argmax(axis=1), strict=True
-        ):
-            special = {AMBIGUOUS: UNSURE, OUT_OF_DISTRIBUTION: UNLIKE_TRAINING}
-            chosen = special.get(kind, self.folder_of[labels[code]])
-            self._copy(files[position], chosen, names[position])
+        special = {AMBIGUOUS: UNSURE, OUT_OF_DISTRIBUTION: UNLIKE_TRAINING}
+        copied = []
+        kinds, codes = kinds_of(found), found.proba.argmax(axis=1).tolist()
+        for row, position in enumerate(found.images.positions.tolist()):
+            chosen = special.get(kinds[row], self.folder_of[labels[codes[row]]])
+            try:
+                self._copy(files[position], chosen, names[position])
+            except OSError as error:
+                place = str(error.filename or files[position])
+                where = "" if place == str(files[position]) else f"{place}: "
+                self.done.failed[files[position]] = f"{where}{error.strerror or error}"
+            else:
+                self.done.failed.pop(files[position], None)
+                copied.append(row)
+        return copied
 
     def _copy(self, file: Path, chosen: str, name: str) -> None:
         below = Path(name)
@@ -165,8 +178,7 @@ def copy_to_free_name(file: str | os.PathLike[str], target: Path) -> tuple[Path,
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.parent / f".{secrets.token_hex(8)}.tmp"
-    for number in itertools.count(1):
-        path = target if number == 1 else _numbered(target, number)
+    for path in numbered_names(target):
         if os.path.lexists(path):
             if path.is_file() and filecmp.cmp(file, path, shallow=False):
                 return path, False
@@ -185,8 +197,19 @@ def copy_to_free_name(file: str | os.PathLike[str], target: Path) -> tuple[Path,
     raise AssertionError("numbers do not end")
 
 
-def _numbered(path: Path, number: int) -> Path:
-    """Add a number to the name of a file, which is cut if file systems would not allow it."""
-    end = f"-{number}{path.suffix}"
-    stem = os.fsencode(path.stem)[: _MAX_NAME - len(os.fsencode(end))]
-    return path.with_name(stem.decode(errors="ignore") + end)
+def numbered_names(path: Path) -> Iterator[Path]:
+    """Yield a path, and then the same with 2, 3 and so on at the end of the name.
+
+    The name is cut where file systems would not allow it with the number.
+
+    Examples
+    --------
+    >>> names = numbered_names(Path("a.tif"))
+    >>> next(names).name, next(names).name
+    ('a.tif', 'a-2.tif')
+    """
+    yield path
+    for number in itertools.count(2):
+        end = f"-{number}{path.suffix}"
+        stem = os.fsencode(path.stem)[: _MAX_NAME - len(os.fsencode(end))]
+        yield path.with_name(stem.decode(errors="ignore") + end)

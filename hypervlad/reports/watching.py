@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import time
 import warnings
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hypervlad.classifier import Classification
 from hypervlad.files import refuse_links, replace_when_complete
@@ -20,132 +21,250 @@ from hypervlad.reports.predictions import (
     prediction_header,
     predictions_as_bytes,
 )
+from hypervlad.reports.sorting import numbered_names
 from hypervlad.tables import original_cell, table_as_bytes
 
 INTERVAL = 1.0  # seconds between two polls of the folders
-_RETRY = 60.0  # seconds after which an unreadable file is read again, and each time twice as many
+_N_SETTLED = 3  # intervals for which a file must not change before it is read
+_RETRY = 60.0  # seconds after which a failure is tried again, and each time twice as many
+_MAX_RETRY = 3600.0
 _MAX_BATCH = 16  # images whose lines are written together
-_MAX_BREAKS = 2  # in a path; what has more is not one incomplete line
 _NAP = 0.1  # seconds after which a request to stop is noticed
 _IDLE = 5  # a poll of the folders may take a sixth of the time, on a slow network
+_ROUNDING = 0.51e-6  # of each probability in a table
 
-Stamp = tuple[int, int]
+Stamp = tuple[int, int]  # size and time of a file
 
 
 class GrowingTable:
-    """A table of predictions to which lines are added, also in a later run.
+    r"""A table of predictions to which lines are added, also in a later run.
+
+    All lines are of one model and the same options, which are kept in `settings_file`. A complete
+    line is never removed.
 
     Parameters
     ----------
     path : Path
-        Made with a header if it is missing or empty, also if it is removed in the meantime. An
-        incomplete last line, of a run that was killed, is removed.
+        Made with a header if it is missing or empty, also if it is removed in the meantime. If the
+        last line is incomplete, because the last run was killed, it is removed.
     classes : sequence of n_classes labels
-    has_sets, is_judged : bool
-        Whether images are classified with a coverage, with an error.
+    model : str
+        A digest of the model.
+    coverage, max_error : float or None
+        As of `MicrographClassifier.classify`.
 
     Attributes
     ----------
     paths : set of str
-        The absolute paths of all images in the table.
+        All images in the table, as `absolute_name` returns.
+    n_added : int
+        Number of lines that this run added.
 
     Raises
     ------
     ValueError
-        If the file is another table, or a quotation mark in it has no partner.
+        If the table has no settings or others, or a line that is not one of it.
     OSError
         If it is a link, or cannot be written.
 
     Warns
     -----
     UserWarning
-        When lines cannot be written for now.
+        If a line is removed, and when lines cannot be written for now.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "predictions.csv")
+    ...     _ = GrowingTable(path, ["SEM", "TEM"], model="1f0a", coverage=None, max_error=None)
+    ...     path.read_text()
+    'path,label,confidence,unlike_training,novelty,p_SEM,p_TEM\n'
     """
 
     def __init__(
-        self, path: Path, classes: Sequence[Any], *, has_sets: bool, is_judged: bool
+        self,
+        path: Path,
+        classes: Sequence[Any],
+        *,
+        model: str,
+        coverage: float | None,
+        max_error: float | None,
     ) -> None:
         refuse_links(path)
-        self.path, self.classes = path, list(classes)
-        header = prediction_header(classes, has_sets=has_sets, is_judged=is_judged)
-        kept = path.read_bytes() if path.exists() else b""
-        complete = kept[: complete_length(kept)]
-        if kept.count(b"\n", len(complete)) > _MAX_BREAKS:
-            line = complete.count(b"\n") + 1
-            raise ValueError(
-                f"{path}: a quotation mark in line {line} or below it has no partner; correct it, "
-                "or give another name."
-            )
-        rows = _rows_of(complete)
-        if kept and (not rows or rows[0] != header):
-            raise ValueError(
-                f"{path} is another table: its columns are not those of this model with these "
-                "options; give another name, or the options of the run that is to be continued."
-            )
-        if len(complete) < len(kept):
-            os.truncate(path, len(complete))
-        self.paths = {absolute_name(row[0]) for row in rows[1:] if row}
-        self._header = table_as_bytes(header, [])
-        self._waiting = b""
-        self._is_late = False
-        self.write()
-
-    @property
-    def is_written(self) -> bool:
-        """Whether all lines are in the file."""
-        return not self._waiting
-
-    def add(self, names: Sequence[str], found: Classification) -> None:
-        """Add the lines of images that were read."""
-        lines = predictions_as_bytes(
-            names, found.proba, self.classes, columns=prediction_columns(found, self.classes)
+        self.path, self.classes, self.n_added = path, list(classes), 0
+        self._waiting, self._problem = b"", ""
+        header = prediction_header(
+            classes, has_sets=coverage is not None, is_judged=max_error is not None
         )
-        self._waiting += lines[complete_length(lines, n_lines=1) :]  # without the header
+        self._header = table_as_bytes(header, [])
+        kept = path.read_bytes() if path.exists() else b""
+        settings = {"model": model, "coverage": coverage, "max_error": max_error}
+        self._check_settings(settings, is_new=not kept)
+        end = kept.rfind(b"\n") + 1
+        rows = self._read_rows(kept[:end], header) if kept else []
+        last = kept[end:]
+        if last and (row := self._complete_row(last, header)):
+            rows.append(row)
+        elif last:
+            os.truncate(path, end)
+            text = last.decode("utf-8", "replace")
+            warnings.warn(
+                f"{path}: the last line was incomplete and is removed: {text}",
+                UserWarning,
+                stacklevel=2,
+            )
+        self.paths = {absolute_name(row[0]) for row in rows[1:] if row}
+        self._append(b"")
+
+    def _check_settings(self, settings: dict[str, Any], *, is_new: bool) -> None:
+        """Write the settings of a new table; raise unless another was made with the same."""
+        file = settings_file(self.path)
+        lines = {name: f"{name}: {value}" for name, value in settings.items()}
+        if is_new:
+            with replace_when_complete(file) as stream:
+                stream.write("\n".join([*lines.values(), ""]).encode())
+        elif not file.exists():
+            raise ValueError(
+                f"{self.path} exists, but not {file.name}, in which --watch keeps the model and "
+                "the options of a table; give another name."
+            )
+        else:
+            kept = file.read_text("utf-8", "replace").splitlines()
+            if other := [name for name, line in lines.items() if line not in kept]:
+                raise ValueError(
+                    f"{self.path} was made with another {' and '.join(other)} (see {file.name}); "
+                    "give another name, or the same model and options."
+                )
+
+    def _read_rows(self, table: bytes, header: list[str]) -> list[list[str]]:
+        """Return the cells of complete lines; raise if these are not lines of this table."""
+        text = io.StringIO(table.decode("utf-8-sig", "surrogateescape"), newline="")
+        reader = csv.reader(text, strict=True)
+        rows, number = list[list[str]](), 1
+        try:
+            for cells in reader:
+                row = [original_cell(cell) for cell in cells]
+                if not (len(row) in (0, len(header)) if rows else row == header):
+                    raise csv.Error
+                rows.append(row)
+                number = reader.line_num + 1
+            if not rows:
+                raise csv.Error
+        except csv.Error:
+            raise ValueError(
+                f"{self.path}: line {number} does not have the {len(header)} columns of this "
+                "table, separated by commas, or has a quotation mark without a partner; correct "
+                "it, or give another name."
+            ) from None
+        return rows
+
+    def _complete_row(self, line: bytes, header: list[str]) -> list[str] | None:
+        """Return the cells of a line that lacks its line break, as editors remove it, or None.
+
+        A line that was cut has too few cells, or probabilities whose sum is not 1.
+        """
+        n = len(self.classes)
+        try:
+            row = self._read_rows(self._header + line, header)[1]
+            return row if abs(sum(map(float, row[-n:])) - 1) <= n * _ROUNDING else None
+        except ValueError:
+            return None
+
+    def add(self, names: Sequence[str], found: Classification, rows: Sequence[int]) -> None:
+        """Add lines.
+
+        Parameters
+        ----------
+        names : sequence of n str
+            The paths of images.
+        found : Classification
+        rows : sequence of n int
+            Their rows in `found`.
+        """
+        columns = {
+            name: [values[row] for row in rows]
+            for name, values in prediction_columns(found, self.classes).items()
+        }
+        lines = predictions_as_bytes(names, found.proba[rows], self.classes, columns=columns)
+        self._waiting += lines.removeprefix(self._header)
         self.paths.update(map(absolute_name, names))
+        self.n_added += len(rows)
         self.write()
 
     def write(self) -> None:
-        """Write what has not been written, unless another program keeps the file to itself."""
-        is_new = not self.path.exists() or not self.path.stat().st_size
-        if not self._waiting and not is_new:
+        """Write the lines that wait; they go on waiting if that fails."""
+        if not self._waiting:
             return
         try:
-            with open(self.path, "ab") as stream:
-                stream.write(self._header * is_new + self._waiting)
-                stream.flush()
-                os.fsync(stream.fileno())
-        except PermissionError:
-            if not self.path.exists():
-                raise
-            if not self._is_late:  # a spreadsheet on Windows has it open, for example
+            self._append(self._waiting)
+        except OSError as error:
+            is_first, self._problem = not self._problem, error.strerror or str(error)
+            if isinstance(error, PermissionError):  # a spreadsheet on Windows
+                self._problem += ", perhaps because another program has it open"
+            if is_first:
                 warnings.warn(
-                    f"{self.path} cannot be written now; its lines are written when it can",
+                    f"{self.path} cannot be written now ({self._problem}); new lines are written "
+                    "as soon as it can be",
                     UserWarning,
                     stacklevel=2,
                 )
-            self._is_late = True
-            return
-        self._waiting, self._is_late = b"", False
+        else:
+            self._waiting, self._problem = b"", ""
 
-    def save_waiting(self, path: Path) -> None:
-        """Write the lines that are not in the table to another one."""
-        with replace_when_complete(path) as stream:
-            stream.write(self._header + self._waiting)
+    def close(self) -> None:
+        """Write the lines that wait; if that fails, write them to a new table and raise OSError."""
+        self.write()
+        if not self._waiting:
+            return
+        names = numbered_names(self.path.with_stem(f"{self.path.stem}-unsaved"))
+        unsaved = next(path for path in names if not os.path.lexists(path))
+        missing = f"the lines that are missing in it are in {unsaved}"
+        try:
+            with replace_when_complete(unsaved) as stream:
+                stream.write(self._header + self._waiting)
+        except OSError:
+            missing = "the next run classifies the images that are missing in it"
+        raise OSError(f"{self.path} could not be written ({self._problem}); {missing}.")
+
+    def _append(self, lines: bytes) -> None:
+        """Write all of these lines, or none."""
+        with open(self.path, "a+b", buffering=0) as stream:
+            end = stream.seek(0, os.SEEK_END)
+            if not end:
+                lines = self._header + lines
+            else:
+                stream.seek(-1, os.SEEK_END)
+                # An editor may have removed the last line break.
+                lines = lines if stream.read(1) == b"\n" else b"\n" + lines
+            try:
+                if stream.write(lines) < len(lines):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(stream.fileno())
+            except OSError:
+                stream.truncate(end)
+                raise
+
+
+def settings_file(table: Path) -> Path:
+    """Return the file beside a growing table that has the model and the options of its lines."""
+    return table.with_name(f"_{table.name}.settings.txt")
 
 
 @dataclass
-class WatchedImages:
-    """What a run of `watch_folders` did.
+class _NewImage:
+    """An image that is not in the table, when to classify it, and how often that failed."""
 
-    Attributes
-    ----------
-    n_classified : int
-    unreadable : dict of str to SkippedImage
-        Images that could not be read as they were last, by absolute path.
-    """
+    file: Path
+    stamp: Stamp
+    due: float
+    n_failed: int = 0
+    skipped: SkippedImage | None = None
 
-    n_classified: int = 0
-    unreadable: dict[str, SkippedImage] = field(default_factory=dict)
+    def postpone(self, skipped: SkippedImage | None) -> None:
+        self.due = time.monotonic() + min(_RETRY * 2.0**self.n_failed, _MAX_RETRY)
+        self.n_failed += 1
+        self.skipped = skipped
 
 
 def watch_folders(
@@ -155,14 +274,14 @@ def watch_folders(
     stopped: Callable[[], bool],
     *,
     interval: float = INTERVAL,
-    classified: Callable[[list[Path], Classification], Any] | None = None,
+    classified: Callable[[list[Path], Classification], Sequence[int]] | None = None,
     unreadable: Callable[[SkippedImage], Any] | None = None,
-) -> WatchedImages:
+) -> list[SkippedImage]:
     """Classify each image of folders once, also those that appear later, until ``stopped()``.
 
     The folders are polled, which also works on network drives. A file is read when its size and
-    time were the same in two polls. If it cannot be read, it is read again when it has changed, and
-    after a minute, later ones longer: a drive may have failed. Images in the table are not
+    time have not changed for three intervals. What fails is tried again when the file has changed,
+    and after a minute, later ones longer: a drive may have failed. Images in the table are not
     classified again.
 
     Parameters
@@ -176,81 +295,68 @@ def watch_folders(
         Whether to stop; images that are being classified are finished and written before.
     interval : float, default=1
         Seconds between two polls, at least; more if a poll takes long.
-    classified, unreadable : callable, optional
-        Called with the files and the `Classification` before lines are added to the table, so that
-        a run that is interrupted in between does the work again, and for each unreadable image.
+    classified : callable, optional
+        Called with files and their `Classification` before lines are added to the table, so that a
+        run that is interrupted in between does the work again. Returns the rows whose lines to add;
+        the others have failed.
+    unreadable : callable, optional
+        Called once for each image that cannot be read.
 
     Returns
     -------
-    WatchedImages
+    list of SkippedImage
+        Images that could not be read as they were last.
     """
-    done = WatchedImages()
-    before: dict[str, Stamp] = {}
-    failed: dict[str, _Failure] = {}
+    new: dict[str, _NewImage] = {}
     while True:
         started = time.monotonic()
-        files = _waiting_files(folders, table.paths)
-        stamps = {name: stamp for name, file in files.items() if (stamp := _stamp_of(file))}
+        new = _new_images(folders, table.paths, new, started + _N_SETTLED * interval)
         duration = time.monotonic() - started
-        ready = [
-            name
-            for name, stamp in stamps.items()
-            if stamp[0]
-            and before.get(name) == stamp
-            and not (name in failed and failed[name].is_recent(stamp, started))
-        ]
-        before = stamps
+        ready = [image for image in new.values() if image.stamp[0] and image.due <= started]
         for start in range(0, len(ready), _MAX_BATCH):
             if stopped():
                 break
-            batch = [files[name] for name in ready[start : start + _MAX_BATCH]]
-            batch, found = _classify_unchanged(classify, batch, stamps)
+            batch, found = _classify_unchanged(classify, ready[start : start + _MAX_BATCH])
             if found is None:
                 continue
-            read = [batch[position] for position in found.images.positions]
-            if read and classified is not None:
-                classified(batch, found)
-            table.add([os.path.abspath(file) for file in read], found)
-            done.n_classified += len(read)
-            for file in read:
-                done.unreadable.pop(absolute_name(file), None)
-            for image in found.images.skipped:
-                name = absolute_name(batch[image.position])
-                last = failed.get(name)
-                is_known = last is not None and last.stamp == stamps[name]
-                wait = 2 * last.wait if last is not None and is_known else _RETRY
-                failed[name] = _Failure(stamps[name], time.monotonic(), wait)
-                done.unreadable[name] = image
-                if unreadable is not None and not is_known:
-                    unreadable(image)
+            files, positions = [image.file for image in batch], found.images.positions
+            rows = range(len(positions)) if classified is None else classified(files, found)
+            names = [os.path.abspath(files[positions[row]]) for row in rows]
+            table.add(names, found, rows)
+            reasons = {each.position: each for each in found.images.skipped}
+            for position, image in enumerate(batch):
+                if absolute_name(image.file) in table.paths:
+                    del new[absolute_name(image.file)]
+                    continue
+                reason = reasons.get(position)
+                if reason is not None and image.skipped is None and unreadable is not None:
+                    unreadable(reason)
+                image.postpone(reason)
         table.write()
         if _wait(max(interval, _IDLE * duration), stopped):
-            table.write()
-            return done
+            return [image.skipped for image in new.values() if image.skipped is not None]
 
 
-class _Failure(NamedTuple):
-    """When a file could not be read, as it was then, and how long to wait."""
-
-    stamp: Stamp
-    time: float
-    wait: float
-
-    def is_recent(self, stamp: Stamp, now: float) -> bool:
-        return stamp == self.stamp and now < self.time + self.wait
-
-
-def _waiting_files(
-    folders: Sequence[str | os.PathLike[str]], known: Collection[str]
-) -> dict[str, Path]:
+def _new_images(
+    folders: Sequence[str | os.PathLike[str]],
+    known: Collection[str],
+    before: dict[str, _NewImage],
+    due: float,
+) -> dict[str, _NewImage]:
     """Return the images of folders that are not known, by absolute path."""
-    found: dict[str, Path] = {}
+    found: dict[str, _NewImage] = {}
     for folder in folders:
         try:
             files = find_images(folder)
         except (ImageReadError, OSError):  # empty, or not there for now
             continue
-        found |= {name: file for file in files if (name := absolute_name(file)) not in known}
+        for file in files:
+            name = absolute_name(file)
+            stamp = None if name in known else _stamp_of(file)
+            if stamp is not None:
+                new = _NewImage(file, stamp, due)
+                last = before.get(name, new)
+                found[name] = last if last.stamp == stamp else new
     return found
 
 
@@ -264,15 +370,15 @@ def _stamp_of(file: Path) -> Stamp | None:
 
 
 def _classify_unchanged(
-    classify: Callable[[list[Path]], Classification], files: list[Path], stamps: dict[str, Stamp]
-) -> tuple[list[Path], Classification | None]:
+    classify: Callable[[list[Path]], Classification], images: list[_NewImage]
+) -> tuple[list[_NewImage], Classification | None]:
     """Classify files, without those that changed in the meantime: they are read again later."""
-    while files:
-        found = classify(files)
-        same = [file for file in files if _stamp_of(file) == stamps[absolute_name(file)]]
-        if len(same) == len(files):
-            return files, found
-        files = same
+    while images:
+        found = classify([image.file for image in images])
+        same = [image for image in images if _stamp_of(image.file) == image.stamp]
+        if len(same) == len(images):
+            return images, found
+        images = same
     return [], None
 
 
@@ -290,35 +396,3 @@ def _wait(seconds: float, stopped: Callable[[], bool]) -> bool:
 def absolute_name(file: str | os.PathLike[str]) -> str:
     """Return a path by which a file is recognised, however it was given."""
     return os.path.normcase(os.path.abspath(file))
-
-
-def complete_length(table: bytes, n_lines: int | None = None) -> int:
-    r"""Return the length of the complete lines at the beginning of a CSV file.
-
-    Parameters
-    ----------
-    table : bytes
-    n_lines : int, optional
-        Only that many lines.
-
-    Examples
-    --------
-    >>> complete_length(b'path,label\n"a\nb.png",SEM\n"c\n'), complete_length(b"a\nb\n", n_lines=1)
-    (25, 2)
-    """
-    length, position, n_found = 0, 0, 0
-    quotes = 0
-    while n_found != n_lines and (end := table.find(b"\n", position)) >= 0:
-        quotes += table.count(b'"', position, end)
-        position = end + 1
-        if quotes % 2 == 0:  # otherwise the line break is within a cell
-            length, n_found = position, n_found + 1
-    return length
-
-
-def _rows_of(table: bytes) -> list[list[str]]:
-    text = io.StringIO(table.decode("utf-8-sig", "surrogateescape"), newline="")
-    try:
-        return [[original_cell(cell) for cell in row] for row in csv.reader(text, strict=True)]
-    except csv.Error:
-        return []

@@ -1,6 +1,7 @@
 """The command line in a separate process: fast help, Ctrl-C, closed pipes."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -8,7 +9,9 @@ import sys
 import textwrap
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 from support.commands import TINY, run, write_folder
 from support.paths import ROOT
 
@@ -112,6 +115,9 @@ def test_a_watch_ends_with_all_lines_and_goes_on(how, folder, model, tmp_path):
     images = sorted(folder.rglob("*.png"))
     shutil.copy(images[0], new / "a.png")
     (new / "broken.png").write_bytes(b"no image")
+    images[2] = tmp_path / "noise.png"
+    noise = np.random.default_rng(0).integers(0, 255, (40, 40)).astype(np.uint8)
+    Image.fromarray(noise).save(images[2])
     arguments = ["predict", model, new, "--watch", "-o", output, "--sort-into", tmp_path / "sorted"]
 
     def names():
@@ -125,20 +131,27 @@ def test_a_watch_ends_with_all_lines_and_goes_on(how, folder, model, tmp_path):
             time.sleep(0.05)
 
     for number, expected in enumerate((["a.png", "b.png"], ["a.png", "b.png", "c.png"])):
-        with start(tmp_path, "", *arguments) as process:
+        further = [["--on-error", "skip"], []][number]
+        with start(tmp_path, "", *arguments, *further) as process:
             until(lambda: "a.png" in names())
             shutil.copy(images[number + 1], new / expected[-1])
             until(lambda expected=expected: expected[-1] in names())
             process.send_signal(how)
             stdout, stderr = process.communicate(timeout=60)
-        assert process.returncode == 0, stderr
+        assert process.returncode == [0, 2][number], stderr
         assert names() == expected, "each once, and none again"
         assert "Traceback" not in stderr
         assert "1 image could not be read" in stderr
+        note = ["a training image", "unlike all training images"][number]
+        assert re.search(rf"{expected[-1]}: \w+, .* % \(.*{note}\)\n", stderr), stderr
         assert stdout.startswith(f"classified {['2 images', '1 image'][number]}: {output}\n")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".predictions")]
     assert sum(path.is_file() for path in (tmp_path / "sorted").rglob("*")) == 3
     whole = run("predict", model, new, "-q", "--on-error", "skip").stdout
+    assert output.read_text(encoding="utf-8") == whole
+    assert "made with --watch" in run("predict", model, new, "-o", output, code=2).output
+    words = run("predict", model, new, "--watch", "-o", output, "--max-error", "0.2", code=2).output
+    assert "was made with another max_error" in words
     assert output.read_text(encoding="utf-8") == whole
 
 

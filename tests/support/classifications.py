@@ -30,8 +30,9 @@ def classification(
     judgement = None
     if kinds is not None:
         classes, reasons = np.arange(table.shape[1]), [f"is {kind}" for kind in kinds]
+        kind, confidence = np.array(kinds), table.max(axis=1)
         judgement = Judgement(
-            classes, table, np.array(kinds), reasons, novelty, nearest, points, 0.9
+            classes, table, kind, reasons, novelty, nearest, points, confidence, 0.9
         )
     return Classification(
         EncodedImages(np.empty((n_read, 0)), positions, (), bad, (), n_images, 0),

@@ -149,6 +149,23 @@ def test_a_new_name_replaces_nothing(
     assert not draft.exists()
 
 
+def test_without_hard_links_an_interrupt_leaves_no_empty_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "link", refused)
+    monkeypatch.setattr(os, "replace", interrupted)
+    (tmp_path / "draft").write_text("new")
+    with pytest.raises(KeyboardInterrupt):
+        move_to_new_name(tmp_path / "draft", tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["draft"]
+
+
 def test_a_digest_is_that_of_the_bytes(precious: Path) -> None:
     import hashlib
 

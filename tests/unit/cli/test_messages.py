@@ -38,7 +38,7 @@ def test_names_in_tracebacks(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["hypervlad", "--debug", "info", HOSTILE])
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # which typer replaces
-    with pytest.raises(SystemExit, match="1"):
+    with pytest.raises(SystemExit, match="2"):
         main()
     printed = capsys.readouterr().err
     assert printed.startswith("Traceback")

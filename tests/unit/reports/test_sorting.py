@@ -83,6 +83,36 @@ def test_a_long_name_is_cut_for_its_number(tmp_path: Path) -> None:
     assert copy.name == "é" * 124 + "-2.tiff"
 
 
+def test_a_copy_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    files = write(tmp_path / "new", {"a.tif": "a", "b.tif": "b", "c.tif": "c"})
+    files[0].unlink()
+    write(tmp_path / "out", {"fibre/sub": "a file where a folder should be"})
+    sorter = ImageSorter(tmp_path / "out", CLASSES)
+    names = ["a.tif", "sub/b.tif", "c.tif"]
+    found = classification([[1, 0]] * 3, skipped=[(0, tmp_path / "bad.tif")])
+    rows = sorter.add([tmp_path / "bad.tif", *files], ["bad.tif", *names], found)
+    assert rows == [2]
+    assert tree(tmp_path / "out") == {
+        "fibre/sub": "a file where a folder should be",
+        "fibre/c.tif": "c",
+    }
+    in_the_way = tmp_path / "out" / "fibre" / "sub"
+    assert list(sorter.done.failed) == files[:2]
+    assert sorter.done.failed[files[0]] == "No such file or directory"
+    assert sorter.done.failed[files[1]].startswith(f"{in_the_way}: ")
+    in_the_way.unlink()
+    assert sorter.add(files[1:2], names[1:2], classification([[1, 0]])) == [0]
+    assert list(sorter.done.failed) == files[:1], "the second was copied later"
+
+
+def test_a_copy_of_a_read_only_file_can_be_written(tmp_path: Path) -> None:
+    """So can its draft, which Windows could not remove otherwise."""
+    (file,) = write(tmp_path, {"a.tif": "new"})
+    file.chmod(0o444)
+    copy, _ = copy_to_free_name(file, tmp_path / "out" / "a.tif")
+    assert copy.stat().st_mode & 0o200
+
+
 def test_a_file_of_the_same_name_is_kept(tmp_path: Path) -> None:
     write(tmp_path / "out", {"fibre/a.tif": "of somebody", "fibre/a-2.tif": "another"})
     (file,) = write(tmp_path, {"a.tif": "new"})

@@ -7,6 +7,7 @@ import io
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,28 @@ from support.classifications import classification
 
 from hypervlad.classifier import Classification
 from hypervlad.files import LinkError
+from hypervlad.images import SkippedImage
 from hypervlad.reports.predictions import prediction_columns, prediction_header, write_predictions
-from hypervlad.reports.watching import GrowingTable, WatchedImages, complete_length, watch_folders
-from hypervlad.tables import table_as_bytes
+from hypervlad.reports.watching import GrowingTable, settings_file, watch_folders
 
 CLASSES = ["fibre", "tube"]
 INTERVAL = 0.02
+
+
+def table_at(
+    path: Path, model: str = "1", coverage: float | None = None, max_error: float | None = None
+) -> GrowingTable:
+    return GrowingTable(path, CLASSES, model=model, coverage=coverage, max_error=max_error)
+
+
+def add(table: GrowingTable, *names: str) -> None:
+    proba = [[0.25, 0.75]] * len(names)
+    table.add(names, classification(proba), range(len(names)))
+
+
+def names_in(path: Path) -> list[str]:
+    with open(path, encoding="utf-8", newline="") as stream:
+        return [row[0] for row in csv.reader(stream)]
 
 
 class Watch:
@@ -31,8 +48,9 @@ class Watch:
 
     def __init__(self, folder: Path, table: Path) -> None:
         self.folder, self.batches = folder, list[list[str]]()
-        self.bad, self.done = list[str](), WatchedImages()
-        self.table = GrowingTable(table, CLASSES, has_sets=False, is_judged=False)
+        self.bad, self.done = list[str](), list[SkippedImage]()
+        self.table = table_at(table)
+        self.refused = set[str]()
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.run)
 
@@ -44,6 +62,10 @@ class Watch:
         proba = [row for k, row in enumerate(rows) if k not in gone] or [[0.5, 0.5]][:0]
         return classification(proba or [[0.0, 0.0]][:0], skipped=damaged)
 
+    def classified(self, files: list[Path], found: Classification) -> list[int]:
+        read = [files[position].name for position in found.images.positions]
+        return [row for row, name in enumerate(read) if name not in self.refused]
+
     def run(self) -> None:
         self.done = watch_folders(
             self.classify,
@@ -51,6 +73,7 @@ class Watch:
             self.table,
             self.stop.is_set,
             interval=INTERVAL,
+            classified=self.classified,
             unreadable=lambda image: self.bad.append(Path(image.name).name),
         )
 
@@ -84,7 +107,7 @@ def until(true: Callable[[], Any]) -> None:
         time.sleep(0.005)
 
 
-def stop(watch: Watch) -> WatchedImages:
+def stop(watch: Watch) -> list[SkippedImage]:
     watch.stop.set()
     watch.thread.join(20)
     return watch.done
@@ -101,14 +124,16 @@ def test_images_that_appear_are_classified_once(watch: Callable[[], Watch], tmp_
     (new / ".hidden.png").write_text("3")
     until(lambda: len(one.rows()) == 2)
     time.sleep(5 * INTERVAL)
-    assert stop(one).n_classified == 2
+    stop(one)
+    assert one.table.n_added == 2
     assert one.rows() == [("f1.png", "fibre"), ("t2.png", "tube")]
     assert one.batches == [["f1.png"], ["t2.png"]]
     # A second run knows the table.
     two = watch()
     (new / "t3.png").write_text("3")
     until(lambda: len(two.rows()) == 3)
-    assert stop(two).n_classified == 1
+    stop(two)
+    assert two.table.n_added == 1
     assert two.batches == [["t3.png"]]
 
 
@@ -126,7 +151,8 @@ def test_a_file_that_grows_is_not_read(watch: Callable[[], Watch], tmp_path: Pat
     assert growing == [] or growing == ["f1.png"], "at most once, if this machine paused"
     until(lambda: ("f1.png", "fibre") in one.rows())
     assert "t0.png" not in [name for batch in one.batches for name in batch]
-    assert stop(one).n_classified == 1
+    stop(one)
+    assert one.table.n_added == 1
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(
@@ -167,8 +193,8 @@ def test_an_unreadable_file_is_reported_and_read_when_it_changes(
     (new / "f1.png").write_text("repaired")
     until(lambda: len(one.rows()) == 2)
     done = stop(one)
-    assert [Path(name).name for name in done.unreadable] == ["t3.png"]
-    assert done.n_classified == 2
+    assert [Path(image.name).name for image in done] == ["t3.png"]
+    assert one.table.n_added == 2
 
 
 def test_an_unreadable_file_is_tried_again_and_reported_once(
@@ -182,6 +208,37 @@ def test_an_unreadable_file_is_tried_again_and_reported_once(
     until(lambda: len(one.batches) >= 3)
     stop(one)
     assert one.bad == ["f1.png"]
+
+
+def test_an_image_without_a_line_is_tried_again(
+    watch: Callable[[], Watch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its copy failed, for example."""
+    monkeypatch.setattr("hypervlad.reports.watching._RETRY", INTERVAL)
+    new = tmp_path / "new"
+    new.mkdir()
+    for name in ("f1.png", "t2.png"):
+        (new / name).write_text("1")
+    one = Watch(new, tmp_path / "table.csv")
+    one.refused = {"f1.png"}
+    one.thread.start()
+    until(lambda: one.rows() == [("t2.png", "tube")] and len(one.batches) >= 2)
+    one.refused = set()
+    until(lambda: len(one.rows()) == 2)
+    assert stop(one) == []
+    assert one.bad == []
+
+
+def test_a_file_settles_before_it_is_read(tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "f1.png").write_text("1")
+    one = Watch(new, tmp_path / "table.csv")
+    started = time.monotonic()
+    watch_folders(
+        one.classify, [new], one.table, lambda: bool(one.table.paths), interval=10 * INTERVAL
+    )
+    assert time.monotonic() - started >= 30 * INTERVAL
 
 
 def test_a_folder_that_is_away_for_a_while(watch: Callable[[], Watch], tmp_path: Path) -> None:
@@ -210,7 +267,7 @@ def test_stopping_finishes_and_writes_what_is_being_classified(tmp_path: Path) -
 
     one.classify = classify  # type: ignore[method-assign]
     one.run()
-    assert one.done.n_classified == len(one.rows()) == 16
+    assert one.table.n_added == len(one.rows()) == 16
     rest = Watch(new, tmp_path / "table.csv")
     rest.thread.start()
     until(lambda: len(rest.rows()) == 40)
@@ -220,112 +277,208 @@ def test_stopping_finishes_and_writes_what_is_being_classified(tmp_path: Path) -
 
 def test_the_table_is_that_of_one_run(tmp_path: Path) -> None:
     """Lines that are added later are those that would have been written at once."""
-    kinds = ["sure", "ambiguous", "sure"]
-    proba = [[0.25, 0.75], [0.5, 0.5], [1, 0]]
+    kinds = ["sure", "ambiguous", "sure", "sure"]
+    proba = [[0.25, 0.75], [0.5, 0.5], [1, 0], [1, 0]]
     names = ["a.png", "=b.png", 'c "d", e\n.png']
-    table = GrowingTable(tmp_path / "t.csv", CLASSES, has_sets=False, is_judged=True)
+    found = classification(proba, kinds=kinds)
+    table = table_at(tmp_path / "t.csv", max_error=0.1)
     for k in range(3):
-        table.add([names[k]], classification([proba[k]], kinds=[kinds[k]]))
-    whole, found = io.StringIO(), classification(proba, kinds=kinds)
+        table.add([names[k]], found, [k])
+    whole = io.StringIO()
     columns = prediction_columns(found, CLASSES)
     write_predictions(whole, names, found.proba, CLASSES, columns=columns)
     assert (tmp_path / "t.csv").read_text(encoding="utf-8") == whole.getvalue()
     header = prediction_header(CLASSES, has_sets=False, is_judged=True)
     assert next(csv.reader(whole.getvalue().splitlines())) == header
-    again = GrowingTable(tmp_path / "t.csv", CLASSES, has_sets=False, is_judged=True)
+    again = table_at(tmp_path / "t.csv", max_error=0.1)
     assert again.paths == {os.path.abspath(name) for name in names}
 
 
-@pytest.mark.parametrize("n_lost", range(1, 20))
-def test_an_incomplete_line_is_removed(tmp_path: Path, n_lost: int) -> None:
-    path = tmp_path / "t.csv"
-    table = GrowingTable(path, CLASSES, has_sets=False, is_judged=False)
-    table.add(["a.png"], classification([[1, 0]]))
+@pytest.mark.parametrize("n_lost", range(1, 60))
+def test_an_incomplete_line_is_removed_and_a_complete_one_kept(tmp_path: Path, n_lost: int) -> None:
+    path, name = tmp_path / "t.csv", 'b "c", %s.png' % ("d" * 40)
+    table = table_at(path)
+    add(table, "a.png")
     complete = path.read_bytes()
-    table.add(['b\n"c".png'], classification([[1, 0]]))
+    add(table, name)
     whole = path.read_bytes()
     path.write_bytes(whole[:-n_lost])
-    again = GrowingTable(path, CLASSES, has_sets=False, is_judged=False)
-    assert path.read_bytes() == complete
-    again.add(['b\n"c".png'], classification([[1, 0]]))
+    if n_lost == 1:  # an editor removed the line break
+        again = table_at(path)
+        assert len(again.paths) == 2
+    else:
+        with pytest.warns(UserWarning, match="the last line was incomplete and is removed: .b ."):
+            again = table_at(path)
+        assert path.read_bytes() == complete
+        add(again, name)
     assert path.read_bytes() == whole
 
 
-CELLS = st.text(st.sampled_from('ab,"\n\r;='), max_size=6)
-
-
-@given(st.lists(st.lists(CELLS, min_size=2, max_size=2), max_size=5), st.data())
-def test_complete_lines_end_where_a_reader_finds_them(rows: Any, data: Any) -> None:
-    parts = [table_as_bytes(row, []) for row in rows]
-    whole = b"".join(parts)
-    cut = data.draw(st.integers(0, len(whole)))
-    ends = [len(b"".join(parts[:k])) for k in range(len(parts) + 1)]
-    assert complete_length(whole[:cut]) == max(end for end in ends if end <= cut)
-    for k, end in enumerate(ends):
-        assert complete_length(whole, n_lines=k) == end
-
-
-def test_lines_below_a_stray_quotation_mark_are_kept(tmp_path: Path) -> None:
+def test_a_last_line_without_a_line_break_ends_before_the_next(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    table = GrowingTable(path, CLASSES, has_sets=False, is_judged=False)
-    table.add([f"{k}.png" for k in range(5)], classification([[1, 0]] * 5))
-    damaged = path.read_bytes().replace(b"1.png", b'5" wafer.png')
-    path.write_bytes(damaged)
-    with pytest.raises(ValueError, match="a quotation mark in line 3 or below it has no partner"):
-        GrowingTable(path, CLASSES, has_sets=False, is_judged=False)
-    assert path.read_bytes() == damaged
+    table = table_at(path)
+    add(table, "a.png")
+    path.write_bytes(path.read_bytes().removesuffix(b"\n"))  # by an editor, during the run
+    add(table, "b.png")
+    assert names_in(path) == ["path", "a.png", "b.png"]
+
+
+def test_a_failed_write_leaves_no_part_of_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full after the lines were handed over."""
+    path = tmp_path / "t.csv"
+    table = table_at(path)
+    add(table, "a.png")
+    before = path.read_bytes()
+
+    def refuse(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", refuse)
+        with pytest.warns(UserWarning, match=r"cannot be written now \(No space left on device\)"):
+            add(table, "b.png")
+    assert path.read_bytes() == before
+    add(table, "c.png")
+    assert names_in(path) == ["path", "a.png", "b.png", "c.png"]
+
+
+LINES = st.lists(st.text(st.sampled_from('ab,"\n\r;=é'), max_size=12), max_size=4)
+
+
+@given(LINES, st.booleans())
+def test_no_complete_line_is_ever_removed(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], broken: bool
+) -> None:
+    """Whatever others wrote into the table, all but an incomplete last line stay."""
+    path = tmp_path_factory.mktemp("table") / "t.csv"
+    add(table_at(path), "a.png")
+    text = path.read_bytes() + "\n".join(lines).encode() + b"\n" * broken
+    path.write_bytes(text)
+    last = text[text.rfind(b"\n") + 1 :]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            table_at(path)
+    except ValueError:
+        assert path.read_bytes() == text
+    else:
+        assert path.read_bytes() in (text, text + b"\n", text.removesuffix(last))
+
+
+def test_a_stray_quotation_mark_is_part_of_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    add(table_at(path), *(f"{k}.png" for k in range(5)))
+    path.write_bytes(path.read_bytes().replace(b"1.png", b'5" wafer.png'))
+    table = table_at(path)
+    assert os.path.abspath('5" wafer.png') in table.paths
+    assert len(table.paths) == 5
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (b",", b";", "line 1 does not have the 7 columns of this table, separated by commas, or"),
+        (b"1.png,", b"1.png,more,", "line 3 does not have the 7 columns"),
+        (b"1.png,", b'"1.png,', "line 3 does not have the 7 columns"),
+        (b"2.png,", b'"2.png,', "line 4 does not have the 7 columns"),
+        (b"p_tube", b"p_wire", "line 1 does not have the 7 columns"),
+        (b"\n", b"\r", "line 1 does not have the 7 columns"),
+    ],
+)
+def test_a_table_that_another_program_changed_is_refused(
+    tmp_path: Path, old: bytes, new: bytes, words: str
+) -> None:
+    path = tmp_path / "t.csv"
+    add(table_at(path), "0.png", "1.png", "2.png")
+    changed = path.read_bytes().replace(old, new)
+    path.write_bytes(changed)
+    with pytest.raises(ValueError, match=words):
+        table_at(path)
+    assert path.read_bytes() == changed
+
+
+def test_a_byte_order_mark_and_line_breaks_of_windows_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    add(table_at(path), "a.png")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert table_at(path).paths == {os.path.abspath("a.png")}
 
 
 def test_a_table_that_was_removed_has_a_header_again(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    table = GrowingTable(path, CLASSES, has_sets=False, is_judged=False)
-    table.add(["a.png"], classification([[1, 0]]))
+    table = table_at(path)
+    add(table, "a.png")
     path.unlink()
-    table.add(["b.png"], classification([[1, 0]]))
-    rows = list(csv.reader(path.read_text().splitlines()))
-    assert rows[0] == prediction_header(CLASSES, has_sets=False, is_judged=False)
-    assert [row[0] for row in rows[1:]] == ["b.png"]
+    add(table, "b.png")
+    assert names_in(path) == ["path", "b.png"]
 
 
 @pytest.mark.parametrize("text", ["path,label\na,b\n", "no table\n", '"open\n'])
 def test_another_table_is_not_continued(tmp_path: Path, text: str) -> None:
     path = tmp_path / "t.csv"
     path.write_text(text)
-    with pytest.raises(ValueError, match="is another table: its columns are not those"):
-        GrowingTable(path, CLASSES, has_sets=False, is_judged=False)
+    with pytest.raises(ValueError, match=r"t\.csv exists, but not _t\.csv\.settings"):
+        table_at(path)
     assert path.read_text() == text
-    GrowingTable(tmp_path / "u.csv", CLASSES, has_sets=False, is_judged=False)
-    with pytest.raises(ValueError, match="is another table"):
-        GrowingTable(tmp_path / "u.csv", CLASSES, has_sets=True, is_judged=False)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"model": "2"}, "another model"),
+        ({"coverage": 0.9}, "another coverage"),
+        ({"model": "2", "max_error": 0.05}, "another model and max_error"),
+    ],
+)
+def test_lines_of_other_models_and_options_are_not_mixed(
+    tmp_path: Path, other: Any, words: str
+) -> None:
+    path = tmp_path / "t.csv"
+    add(table_at(path), "a.png")
+    with pytest.raises(ValueError, match=rf"was made with {words} \(see _t\.csv\.settings\.txt\)"):
+        table_at(path, **other)
+    assert names_in(path) == ["path", "a.png"]
+    path.unlink()  # then it is a new table
+    table_at(path, **other)
+    table_at(path, **other)
+    assert settings_file(path).exists()
 
 
 def test_a_table_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real.csv").touch()
     os.symlink(tmp_path / "real.csv", tmp_path / "t.csv")
     with pytest.raises(LinkError):
-        GrowingTable(tmp_path / "t.csv", CLASSES, has_sets=False, is_judged=False)
+        table_at(tmp_path / "t.csv")
 
 
 def test_lines_wait_while_another_program_has_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "t.csv"
-    table = GrowingTable(path, CLASSES, has_sets=False, is_judged=False)
-    before = path.read_bytes()
+    table = table_at(path)
+    before, unsaved = path.read_bytes(), tmp_path / "t-unsaved-2.csv"
+    plain_open, refused = open, [path]
 
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise PermissionError(13, "in use")
+    def refuse(file: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        if Path(file) in refused or Path(file).parent in refused:
+            raise PermissionError(13, "in use")
+        return plain_open(file, mode, *rest, **options)
 
+    (tmp_path / "t-unsaved.csv").write_text("of an earlier run")
     with monkeypatch.context() as blocked:
         blocked.setattr("builtins.open", refuse)
         with pytest.warns(UserWarning, match="cannot be written now"):
-            table.add(["a.png"], classification([[1, 0]]))
-        table.add(["b.png"], classification([[0, 1]]))  # warned of once
-        assert not table.is_written
+            add(table, "a.png")
+        add(table, "b.png")  # warned of once
+        with pytest.raises(OSError, match=rf"in use, perhaps .*\); the lines .* in {unsaved}"):
+            table.close()
+        refused.append(tmp_path)
+        with pytest.raises(OSError, match=r"in use, .*; the next run classifies the images that"):
+            table.close()
     assert path.read_bytes() == before
-    table.save_waiting(tmp_path / "rest.csv")
-    table.write()
-    assert (tmp_path / "rest.csv").read_bytes() == path.read_bytes()
-    assert table.is_written
-    names = [row[0] for row in csv.reader(path.read_text().splitlines())]
-    assert names == ["path", "a.png", "b.png"]
+    assert (tmp_path / "t-unsaved.csv").read_text() == "of an earlier run"
+    table.close()
+    assert unsaved.read_bytes() == path.read_bytes()
+    assert names_in(path) == ["path", "a.png", "b.png"]
