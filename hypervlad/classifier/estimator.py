@@ -217,7 +217,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         -----
         UserWarning
             If groups are given and the learner's ``fit`` takes none: its own inner splits may then
-            separate images of one group. If images of equal pixels have different labels.
+            separate images of one group. If images are blank, all pixels equal. If images of equal
+            pixels have different labels.
         NeverPredictedWarning
             If a class is predicted for none of the held-out images; it is named.
         """

@@ -29,6 +29,7 @@ from hypervlad.classifier.novelty import (
     project_vectors,
 )
 from hypervlad.encoder import HypercolumnVLAD
+from hypervlad.encoder.loading import ImageInfo
 from hypervlad.images import ImageDigests
 from hypervlad.images.reading import relative_names
 from hypervlad.splits import check_column, first_appearance_codes
@@ -151,15 +152,18 @@ def fit_parts(
         if len(encoded.positions) < encoder.n_images_:
             encoded.warn()  # of images that could be read before, but not again
         vectors, train = encoded.vectors, train[encoded.positions]
-        held, calibration, held_digests = _encode_calibration(
+        held, calibration, held_info = _encode_calibration(
             encoder, data, calibration, data.labels[train]
         )
     rows = np.concatenate([train, calibration])
     labels = data.labels[rows]
     points = np.concatenate([project_vectors(vectors), project_vectors(held)])
-    digests = [image.digest for image in encoded.info] + held_digests
+    info = [*encoded.info, *held_info]
+    digests = [image.digest for image in info]
     names = relative_names([data.images[i] for i in rows])
-    _warn_of_contradictions(digests, labels, names, data.positions[rows])
+    shown = [name or f"image {i}" for name, i in zip(names, data.positions[rows], strict=True)]
+    _warn_of_blank_images([image.is_blank for image in info], shown)
+    _warn_of_contradictions(digests, labels, shown)
     groups = groups_with_copies(points, codes[rows])
     fit_params: dict[str, Any] = {name: values[train] for name, values in accepted.items()}
     has_groups = "groups" in fit_params or len(np.unique(groups)) < len(groups)
@@ -195,8 +199,8 @@ def _encode_calibration(
     data: LabelledImages,
     rows: NDArray[np.intp],
     trained_labels: NDArray[Any],
-) -> tuple[NDArray[np.float32], NDArray[np.intp], list[str]]:
-    """Return vectors, rows and digests of the calibration images that can be read.
+) -> tuple[NDArray[np.float32], NDArray[np.intp], list[ImageInfo]]:
+    """Return vectors, rows and facts of the calibration images that can be read.
 
     Those of a class without any readable training image are left out.
     """
@@ -206,18 +210,29 @@ def _encode_calibration(
     encoded.warn()
     rows = rows[encoded.positions]
     usable = np.flatnonzero(np.isin(data.labels[rows], trained_labels))
-    return encoded.vectors[usable], rows[usable], [encoded.info[i].digest for i in usable]
+    return encoded.vectors[usable], rows[usable], [encoded.info[i] for i in usable]
+
+
+def _warn_of_blank_images(is_blank: Sequence[bool], names: Sequence[str]) -> None:
+    """Warn of training images without content."""
+    blank = [name for name, own in zip(names, is_blank, strict=True) if own]
+    if blank:
+        warnings.warn(
+            f"{len(blank)} of {counted(len(names), 'training image')} "
+            f"{verb(len(blank), 'is', 'are')} blank, all pixels equal: {name_some(blank)}. Leave "
+            f"{verb(len(blank), 'it', 'them')} out: what a model learns from such images means "
+            "nothing",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _warn_of_contradictions(
-    digests: Sequence[str],
-    labels: NDArray[Any],
-    names: Sequence[str],
-    positions: NDArray[np.intp],
+    digests: Sequence[str], labels: NDArray[Any], names: Sequence[str]
 ) -> None:
     """Warn of training images of equal pixels and different labels."""
     listed = [
-        " = ".join(f"{names[row] or f'image {positions[row]}'} ({labels[row]})" for row in rows)
+        " = ".join(f"{names[row]} ({labels[row]})" for row in rows)
         for rows in contradictions(digests, labels)
     ]
     if listed:

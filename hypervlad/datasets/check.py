@@ -31,6 +31,7 @@ from hypervlad.datasets.report import (
     count_sorted,
 )
 from hypervlad.images import ImageReadError, ReadOptions, read_micrographs
+from hypervlad.images.pixels import is_blank
 from hypervlad.wording import counted, name_some, verb
 
 # A class must have images on both sides of a split, and a few to learn from.
@@ -288,7 +289,7 @@ def _read_one(
         n_pages=micrograph.metadata.get("n_pages", 1),
         size=f"{pixels.shape[0]} x {pixels.shape[1]}",
         kind=f"{micrograph.metadata.get('dtype', 'unknown')} {colour}",
-        blank=bool(pixels.max() == pixels.min()),
+        blank=is_blank(pixels),
         thumbnail=make_thumbnail(pixels),
         group=group,
     )

@@ -91,7 +91,7 @@ class EncodedImages:
     positions : ndarray of int, shape (n_read,)
         Of these images in the list.
     info : tuple of n_read ImageInfo
-        Digest, shape and pixel size of each.
+        Digest, shape, pixel size and whether it is blank, of each.
     skipped : tuple of SkippedImage
         Images that could not be read: position, name and reason.
     unscaled : tuple of str

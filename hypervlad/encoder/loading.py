@@ -22,6 +22,7 @@ from hypervlad.images import (
     SkippedImage,
     UnknownPixelSizeWarning,
 )
+from hypervlad.images.pixels import is_blank
 from hypervlad.images.reading import (
     READING_VERSION,
     image_name,
@@ -57,11 +58,14 @@ class ImageInfo:
         (H, W) or (H, W, 3), pixels.
     pixel_size : float or None
         Nanometres per pixel.
+    is_blank : bool
+        Whether all pixels are equal.
     """
 
     digest: str
     shape: tuple[int, ...]
     pixel_size: float | None
+    is_blank: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -407,7 +411,8 @@ def _n_fitting(batch_pixels: int, n_pixels: int) -> int:
 
 
 def _info_of(micrograph: Micrograph) -> ImageInfo:
-    return ImageInfo(micrograph.digest, micrograph.pixels.shape, micrograph.pixel_size)
+    pixels = micrograph.pixels
+    return ImageInfo(micrograph.digest, pixels.shape, micrograph.pixel_size, is_blank(pixels))
 
 
 # --- the common scale -----------------------------------------------------------------------------

@@ -360,6 +360,18 @@ def _affine(pixels: NDArray, low: float, high: float) -> NDArray[np.float32]:
     return np.clip(scaled, 0.0, 1.0, out=scaled)
 
 
+def is_blank(pixels: NDArray) -> bool:
+    """Return whether all pixels of an image are equal.
+
+    Examples
+    --------
+    >>> is_blank(np.full((8, 8), 0.5)), is_blank(np.eye(8))
+    (True, False)
+    """
+    # Most images differ in their first row: the others need no comparison.
+    return bool((pixels[0] == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all())
+
+
 # --- digests ------------------------------------------------------------------------------------
 
 

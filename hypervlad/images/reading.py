@@ -49,8 +49,9 @@ from hypervlad.images.pixels import (
 )
 from hypervlad.images.tiff import decode_tiff
 
-# Part of the key under which facts of a file are cached: increase it when pixels of a file change.
-READING_VERSION = 4
+# Part of the key under which facts of a file are cached: increase it when pixels of a file change,
+# or the facts that are cached.
+READING_VERSION = 5
 _N_AHEAD = 2  # images that each thread reads ahead, which bounds the memory
 
 T = TypeVar("T")

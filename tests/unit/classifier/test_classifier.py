@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from sklearn.base import clone
 from sklearn.decomposition import PCA
@@ -410,6 +411,23 @@ def test_a_class_that_is_never_predicted_is_named(
     assert ": 7. More images of such a class" in message
     assert warned[0].filename == __file__
     model.set_params(calibration_size=0).fit(images, [str(label) for label in odd])  # no warning
+
+
+@pytest.mark.parametrize("size", [None, 0.25])
+def test_blank_training_images_are_named(
+    model: MicrographClassifier, texture_images: Images, size: float | None, tmp_path: Path
+) -> None:
+    images, labels = texture_images
+    given: list[Any] = [*images[1:], *(np.full((20, 24), grey) for grey in (0.1, 0.6))]
+    given.append(tmp_path / "missed.png")
+    PIL.Image.fromarray(np.full((20, 24, 3), 40, np.uint8)).save(given[-1])
+    model.set_params(calibration_size=size, encoder__memory=tmp_path / "cache")
+    for _ in range(2):  # the second time, the file is known to the cache
+        with pytest.warns(UserWarning, match=r"3 of 26 training images are blank.*Leave them out"):
+            model.fit(given, [*labels[1:], *labels[:3]])
+    with pytest.warns(UserWarning, match="blank, all pixels equal: image 7. Leave it out") as found:
+        model.fit([*images[:7], np.zeros((20, 24)), *images[8:]], labels)
+    assert found[0].filename == __file__
 
 
 def test_a_model_with_another_learner_cannot_be_saved(
