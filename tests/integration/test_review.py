@@ -215,6 +215,9 @@ def test_a_queue_holds_every_image_and_the_sure_ones_are_labelled(
     assert [image.path.name for image in known] == sorted(place.truth)
     n_doubtful = sum(image.doubtful for image in known)
     assert 0 < n_doubtful <= 30
+    database = (started / "queue.sqlite").read_bytes()
+    run("export", started, "-o", started / "queue.sqlite", code=2)
+    assert (started / "queue.sqlite").read_bytes() == database
     result = run("export", started, "-o", tmp_path / "labels.csv")
     rows = read_table(tmp_path / "labels.csv")
     assert len(rows) == 30 - n_doubtful
