@@ -29,7 +29,7 @@ from hypervlad.classifier.novelty import (
     project_vectors,
 )
 from hypervlad.encoder import HypercolumnVLAD
-from hypervlad.encoder.loading import ImageInfo
+from hypervlad.encoder.loading import ImageInfo, warn_of_blank_training_images
 from hypervlad.images import ImageDigests
 from hypervlad.images.reading import relative_names
 from hypervlad.splits import check_column, first_appearance_codes
@@ -150,7 +150,7 @@ def fit_parts(
     with _timed(seconds, "encoding"):
         encoded = encoder.encode_checked(train_images)
         if len(encoded.positions) < encoder.n_images_:
-            encoded.warn()  # of images that could be read before, but not again
+            encoded.report.warn()  # of images that could be read before, but not again
         vectors, train = encoded.vectors, train[encoded.positions]
         held, calibration, held_info = _encode_calibration(
             encoder, data, calibration, data.labels[train]
@@ -162,7 +162,8 @@ def fit_parts(
     digests = [image.digest for image in info]
     names = relative_names([data.images[i] for i in rows])
     shown = [name or f"image {i}" for name, i in zip(names, data.positions[rows], strict=True)]
-    _warn_of_blank_images([image.is_blank for image in info], shown)
+    blank = [name for name, image in zip(shown, info, strict=True) if image.is_blank]
+    warn_of_blank_training_images(blank, len(info), stacklevel=4)
     _warn_of_contradictions(digests, labels, shown)
     groups = groups_with_copies(points, codes[rows])
     fit_params: dict[str, Any] = {name: values[train] for name, values in accepted.items()}
@@ -207,24 +208,10 @@ def _encode_calibration(
     if not len(rows):
         return np.empty((0, encoder.n_features_out_), dtype=np.float32), rows, []
     encoded = encoder.encode_checked([data.images[i] for i in rows])
-    encoded.warn()
+    encoded.report.warn()
     rows = rows[encoded.positions]
     usable = np.flatnonzero(np.isin(data.labels[rows], trained_labels))
     return encoded.vectors[usable], rows[usable], [encoded.info[i] for i in usable]
-
-
-def _warn_of_blank_images(is_blank: Sequence[bool], names: Sequence[str]) -> None:
-    """Warn of training images without content."""
-    blank = [name for name, own in zip(names, is_blank, strict=True) if own]
-    if blank:
-        warnings.warn(
-            f"{len(blank)} of {counted(len(names), 'training image')} "
-            f"{verb(len(blank), 'is', 'are')} blank, all pixels equal: {name_some(blank)}. Leave "
-            f"{verb(len(blank), 'it', 'them')} out: what a model learns from such images means "
-            "nothing",
-            UserWarning,
-            stacklevel=4,
-        )
 
 
 def _warn_of_contradictions(

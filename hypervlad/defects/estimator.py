@@ -47,6 +47,7 @@ from hypervlad.defects.thresholds import (
 )
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.encoding import check_finite
+from hypervlad.encoder.loading import warn_of_blank_training_images
 from hypervlad.images import ImageDigests, check_image_list
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
@@ -482,8 +483,12 @@ class PatchDefectScorer(ImageEstimator):
         """Return a model of defect-free images, held-out scores by position, and all digests."""
         maps = CellMaps(encoder, self.tile_size, folder)
         fit = NormalImagesFit(maps, len(images), self.n_codewords, self.aligned, seed)
+        blank = []
         for position, image in WindowReader(encoder.loader(), self.patch).stream(images, "cells"):
             fit.add(position, image)
+            if image.info.is_blank:
+                blank.append(image.name)
+        warn_of_blank_training_images(blank, len(fit.keys), stacklevel=4)
         if self.aligned:
             _warn_of_shapes(list(fit.sizes.values()))
         keys = dict(sorted(fit.keys.items(), key=lambda item: (item[1], item[0])))

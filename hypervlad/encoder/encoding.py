@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from hypervlad.images import SkippedImage
 from hypervlad.images.reading import image_name
 from hypervlad.lazy_torch import torch
 from hypervlad.modelfile import ModelFileError
-from hypervlad.wording import counted
+from hypervlad.wording import counted, verb
 
 # Part of every key: increase it when the vectors or samples of an image change.
 ENCODING_VERSION = 2
@@ -138,8 +139,13 @@ class EncodedImages:
         rows[self.positions] = values
         return rows
 
+    @property
+    def report(self) -> ReadReport:
+        """Which images were skipped, or not resampled."""
+        return ReadReport(self.n_images, list(self.skipped), list(self.unscaled))
+
     def warn(self) -> None:
-        """Warn of skipped images and of unknown pixel sizes, once each.
+        """Warn of skipped images, of unknown pixel sizes and of blank images, once each.
 
         Raises
         ------
@@ -148,9 +154,17 @@ class EncodedImages:
 
         Warns
         -----
-        SkippedImagesWarning, UnknownPixelSizeWarning
+        SkippedImagesWarning, UnknownPixelSizeWarning, UserWarning
         """
-        ReadReport(self.n_images, list(self.skipped), list(self.unscaled)).warn()
+        self.report.warn()
+        n_blank = sum(image.is_blank for image in self.info)
+        if n_blank:
+            warnings.warn(
+                f"{n_blank} of {counted(self.n_images, 'image')} {verb(n_blank, 'is', 'are')} "
+                "blank, all pixels equal: what is computed from such images means nothing",
+                UserWarning,
+                stacklevel=2,
+            )
 
 
 class NotFiniteError(ValueError):

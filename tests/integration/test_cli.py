@@ -148,6 +148,18 @@ def test_a_class_that_is_never_predicted_is_named_once(folder, tmp_path):
     assert "to have odd predicted: more images of this class help most; --prior uni" in done.stdout
 
 
+def test_blank_images_are_reported_in_training_and_prediction(folder, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(folder, images)
+    for number, name in enumerate(("flat", "rings")):
+        Image.new("L", (40, 40), 50 + number).save(images / name / "missed.png")
+    done = run("train", images, "-o", tmp_path / "model.hvlad", *TINY, "-q")
+    words = "warning: 2 of 26 training images are blank, all pixels equal: flat/missed.png, rings/"
+    assert done.stderr.count(words) == 1
+    done = run("predict", tmp_path / "model.hvlad", images, "-q")
+    assert done.stderr.count("warning: 2 of 26 images are blank, all pixels equal") == 1
+
+
 def test_training_lists_equal_images_of_two_classes(folder, tmp_path):
     both = tmp_path / "both"
     shutil.copytree(folder, both)

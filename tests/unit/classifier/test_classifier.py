@@ -428,6 +428,8 @@ def test_blank_training_images_are_named(
     with pytest.warns(UserWarning, match="blank, all pixels equal: image 7. Leave it out") as found:
         model.fit([*images[:7], np.zeros((20, 24)), *images[8:]], labels)
     assert found[0].filename == __file__
+    with pytest.warns(UserWarning, match="^2 of 3 images are blank, all pixels equal: what is com"):
+        model.predict_proba([given[-1], images[0], np.ones((20, 24, 3))])
 
 
 def test_a_model_with_another_learner_cannot_be_saved(

@@ -149,6 +149,7 @@ def test_images_without_content_are_unlike_varied_images() -> None:
     assert (with_blank.nearest(noise[5:])[1] > 1).all()
 
 
+@pytest.mark.filterwarnings("ignore:5 of .* are blank")
 def test_images_without_content_are_plain_pixels(texture_images: Any) -> None:
     images = empty_images()
     assert all(image.shape == (256, 256) and image.dtype == np.float32 for image in images)

@@ -320,6 +320,12 @@ def test_training_images_are_recognised_by_their_pixels(
     evaluate_defects(again, files[-1:], [none[0]], ["c"])  # a warning would be an error
 
 
+def test_blank_training_images_are_named(scorer: PatchDefectScorer, good: list[Image]) -> None:
+    blank = np.full_like(good[0], 0.25)
+    with pytest.warns(UserWarning, match="1 of 6 training images is blank, .*: image 2 of the li"):
+        scorer.fit([*good[:2], blank, *good[2:5]])
+
+
 def test_a_model_of_before_has_to_be_trained_again(
     scorer: PatchDefectScorer, good: list[Image]
 ) -> None:

@@ -96,6 +96,7 @@ def test_the_page_holds_what_the_model_says(
     assert "could not be read" not in page.words
 
 
+@pytest.mark.filterwarnings("ignore:.* blank, all pixels equal")
 def test_pictures_are_small_and_those_of_their_images(
     model: MicrographClassifier, tmp_path: Path
 ) -> None:
@@ -139,6 +140,7 @@ def test_true_labels_are_shown_and_counted(
         write_classified_page(tmp_path / "p.html", model, images[:6], true_labels=["flat"])
 
 
+@pytest.mark.filterwarnings("ignore:.* blank, all pixels equal")
 def test_pictures_are_read_as_the_model_reads(texture_images: Any, tmp_path: Path) -> None:
     images, labels = texture_images
     encoder = HypercolumnVLAD(
