@@ -43,8 +43,8 @@ UNUSUAL_SHARE = 0.05  # of images like the training images, by both limits toget
 _N_DIRECTIONS = 1024
 _MAX_POINT = 1e15  # in a file; squares of distances stay finite in single precision
 _MIN_DISTANCE = 1e-9
-_BLANK = 0.1  # of the usual distance from images without content: what is nearer is one
-_NEAREST_TO_EMPTY = 0.01  # of the same: no image counts as nearer, so that ratios stay readable
+_BLANK = 0.1  # of a class's usual distance from images without content: what is nearer is one
+_NEAREST_TO_EMPTY = 0.01  # of all: no image counts as nearer, so that ratios stay readable
 _EMPTY_SIZE = 256  # pixels per side
 _WHITE_NOISE = ((0.5, 0.02), (0.25, 0.05), (0.75, 0.05), (0.5, 0.1), (0.25, 0.2), (0.5, 0.3))
 
@@ -226,8 +226,13 @@ class TrainingImages:
 
     @functools.cached_property
     def _is_blank(self) -> NDArray[np.bool_]:
-        """Which training images, such as a frame that was missed, have no content themselves."""
-        return self._own_to_empty < _BLANK * np.median(self._own_to_empty)
+        """Which training images, such as a frame that was missed, have no content themselves.
+
+        They are compared with their own class: one of empty fields consists of such images.
+        """
+        codes = np.unique(self.labels, return_inverse=True)[1]
+        usual = [np.median(self._own_to_empty[codes == code]) for code in range(len(self.usual))]
+        return self._own_to_empty < _BLANK * np.array(usual)[codes]
 
     @functools.cached_property
     def _own_to_empty(self) -> NDArray[np.float64]:

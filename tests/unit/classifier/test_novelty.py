@@ -280,3 +280,19 @@ def test_noise_of_any_contrast_is_unlike_textures(
     rng = np.random.default_rng(5)
     noise = [np.clip(g + contrast * rng.normal(size=(80, 80)), 0, 1) for g in (0.3, 0.5, 0.7)]
     assert model.classify(noise).unlike_training.all()
+
+
+def test_a_class_of_empty_fields_is_content(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    """New images of it are like the training images; a frame missed in another class is none."""
+    rng = np.random.default_rng(3)
+    noise = [np.clip(0.5 + 0.1 * rng.normal(size=(20, 24)), 0, 1) for _ in range(24)]
+    images, labels = texture_images
+    content = [image for image, label in zip(images, labels, strict=True) if label != "flat"]
+    own = [str(label) for label in labels if label != "flat"]
+    missed = np.full_like(content[0], 0.5)
+    with pytest.warns(UserWarning, match="1 of 29 training images is blank"):
+        model.fit([*content, *noise[:12], missed], [*own, *["empty"] * 12, own[0]])
+    assert model.training_._is_blank.tolist() == [False] * 28 + [True]
+    assert model.classify(noise[12:]).unlike_training.mean() < 0.2
