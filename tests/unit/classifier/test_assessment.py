@@ -31,6 +31,7 @@ def model(model: MicrographClassifier, texture_images: Any) -> MicrographClassif
     return model.fit([*images, *more], np.tile(labels, 2))
 
 
+@pytest.mark.filterwarnings("ignore:1 of 25 images is blank")
 def test_images_are_judged_in_numbers_and_words(
     model: MicrographClassifier, texture_images: Any
 ) -> None:
