@@ -13,7 +13,9 @@ from benchmarks.common.tables import with_tables
 
 PROGRAMS = [
     "accuracy",
+    "accuracy.changes",
     "accuracy.codewords",
+    "accuracy.rare",
     "accuracy.trees",
     "accuracy.variants",
     "alignment",
@@ -34,6 +36,7 @@ PROGRAMS = [
     "speed.first_minutes",
     "tables",
     "uncertainty",
+    "uncertainty.lone",
     "uncertainty.novelty",
     "uncertainty.sure",
 ]

@@ -36,8 +36,9 @@ class Judgement:
     classes : ndarray of shape (n_classes,)
     proba : ndarray of float, shape (n, n_classes)
     kind : ndarray of str, shape (n,)
-        "sure"; "ambiguous": between classes; "out_of_distribution": unlike all training images,
-        whatever the probabilities; or "unreadable" for a skipped image, whose numbers are NaN.
+        "sure"; "ambiguous": between classes, or no answer of this model can be sure;
+        "out_of_distribution": unlike all training images, whatever the probabilities; or
+        "unreadable" for a skipped image, whose numbers are NaN.
     reasons : list of n str
     novelty : ndarray of float, shape (n,)
         How unlike the training images: see :class:`Classification`.
@@ -202,7 +203,8 @@ def _reason(
     if np.isinf(threshold):
         return f"{most}, but with this model no answer is sure"
     between = f"between {_most_probable_in_words(classes, proba)}"
-    return f"{between}: confidence {percent(confidence)}, sure from {percent(threshold)} on"
+    held_out = f"models trained without some images are {percent(confidence)} sure"
+    return f"{between}; {held_out}, which takes {percent(threshold)}"
 
 
 def _most_probable_in_words(classes: NDArray[Any], proba: NDArray[np.float64]) -> str:

@@ -70,7 +70,9 @@ class HeldOut:
         Index of the learner that predicted each image.
     rows : ndarray of int, shape (n,)
         Row of each image in the model's training images.
-    is_split : bool
+    lone : ndarray of int
+        Columns of the classes of which no image can be held out, as all are of one group.
+    is_split : bool, default=False
         Whether the only learner is the model's own (a calibration split, not folds).
     """
 
@@ -80,6 +82,7 @@ class HeldOut:
     groups: NDArray[np.intp]
     models: NDArray[np.intp]
     rows: NDArray[np.intp]
+    lone: NDArray[np.intp]
     is_split: bool = False
 
     def __len__(self) -> int:
@@ -101,13 +104,13 @@ class HeldOut:
     def threshold(self, max_error: float) -> float:
         """Return the lowest confidence of sure answers, at least 0.5; infinite if none is sure.
 
-        See `hypervlad.conformal.confidence_for_error`. None is sure if a class is not `tested`:
-        nothing shows how often its images are given another class, and how confidently.
+        See `hypervlad.conformal.confidence_for_error`. None is sure if a class is `lone`: nothing
+        shows how often its images are given another class, and how confidently.
         """
-        if not self.tested.all():
+        if len(self.lone):
             check_share("max_error", max_error)
             return float("inf")
-        return max(confidence_for_error(self.calibration, max_error), _MIN_CONFIDENCE)
+        return confidence_for_error(self.calibration, max_error, lowest=_MIN_CONFIDENCE)
 
     def checked_threshold(self, max_error: float) -> float:
         """Return the `threshold` for an accepted error, and warn if no answer is sure."""
@@ -115,8 +118,8 @@ class HeldOut:
         if np.isinf(threshold):
             n_groups, n_needed = self.calibration.n_groups, groups_for_error(max_error)
             remedy = "accept more errors or train on images of more groups"
-            if not self.tested.all():
-                why = f"no image of {self._untested_names()} could be held out"
+            if len(self.lone):
+                why = f"no image of {self._lone_names()} can be held out"
                 remedy = "train on images of at least two groups of each class"
             elif n_groups < n_needed:
                 why = (
@@ -145,24 +148,24 @@ class HeldOut:
                 f"too few groups ({n_groups}); ask for a lower coverage or train on images of more "
                 "groups"
             )
-        elif not self.tested.all():
+        elif len(self.lone):
             message = (
-                f"every prediction set has {self._untested_names()}, of which no image could be "
-                "held out: train on images of at least two groups of each class"
+                f"every prediction set has {self._lone_names()}, of which no image can be held "
+                "out: train on images of at least two groups of each class"
             )
         else:
             return
         warnings.warn(f"{message} (without groups, each image is one)", UserWarning, stacklevel=3)
 
-    def _untested_names(self) -> str:
-        return name_some([str(label) for label in self.learners[0].classes_[~self.tested]])
+    def _lone_names(self) -> str:
+        return name_some([str(label) for label in self.learners[0].classes_[self.lone]])
 
     def sets(
         self, vectors: NDArray[np.floating], proba: NDArray[np.floating], coverage: float
     ) -> NDArray[np.bool_]:
         """Return prediction sets of new images.
 
-        The most probable class is always in the set, and so are classes that are not `tested`.
+        The most probable class is always in the set, and so are those that are `lone`.
 
         Parameters
         ----------
@@ -180,7 +183,7 @@ class HeldOut:
             by_learner = np.stack([learner.predict_proba(vectors) for learner in self.learners])
             sets = prediction_sets(by_learner, self.calibration, coverage)
             sets[np.arange(len(sets)), proba.argmax(axis=1)] = True
-            sets[:, ~self.tested] = True
+            sets[:, self.lone] = True
         return sets
 
     def sure_answers(self, max_error: float = 0.05) -> SureAnswers:
@@ -206,7 +209,7 @@ class HeldOut:
         >>> from hypervlad.classifier import HeldOut
         >>> rows = np.arange(50)  # each its own group, and all of them right
         >>> proba = np.tile([0.9, 0.1], (50, 1))
-        >>> held_out = HeldOut([None], proba, 0 * rows, rows, 0 * rows, rows)
+        >>> held_out = HeldOut([None], proba, 0 * rows, rows, 0 * rows, rows, lone=rows[:0])
         >>> held_out.sure_answers(0.05)
         SureAnswers(max_error=0.05, threshold=0.9, n_sure=50, n_wrong=0)
         """
@@ -219,11 +222,6 @@ class HeldOut:
     def calibration(self) -> Calibration:
         """The predictions compared with the true classes."""
         return Calibration.of(self.proba, self.codes, self.groups, self.models)
-
-    @cached_property
-    def tested(self) -> NDArray[np.bool_]:
-        """Of which classes images could be held out: (n_classes,)."""
-        return np.isin(np.arange(self.proba.shape[1]), self.codes)
 
     def confidence(
         self, vectors: NDArray[np.floating], proba: NDArray[np.floating]
@@ -280,21 +278,24 @@ class HeldOut:
         """Return a copy with the model's own learner, if that is what predicted the images."""
         return replace(self, learners=[learner]) if self.is_split else self
 
-    def check(self, n_training: int) -> None:
-        """Raise a ValueError unless the attributes fit together."""
+    def check(self, n_training: int, classes: NDArray[Any]) -> None:
+        """Raise a ValueError unless the attributes fit together, and a model of these classes."""
         n, n_classes = self.proba.shape
         if not n:
             raise ValueError("the held-out predictions are empty")
-        shapes = {getattr(self, name).shape for name in _ARRAYS if name != "proba"}
+        shapes = {getattr(self, name).shape for name in _ARRAYS if name not in ("proba", "lone")}
         within = (
             shapes == {(n,)}
             and 0 <= self.codes.min() <= self.codes.max() < n_classes
             and 0 <= self.rows.min() <= self.rows.max() < n_training
             and 0 <= self.models.min() <= self.models.max() < len(self.learners)
+            and np.isin(self.lone, np.arange(n_classes)).all()
         )
         if not within:
             raise ValueError("the held-out predictions are damaged")
-        if any(len(learner.classes_) != n_classes for learner in self.learners):
+        if n_classes != len(classes) or not all(
+            np.array_equal(learner.classes_, classes) for learner in self.learners
+        ):
             raise ValueError("the held-out predictions have learners of other classes")
 
 
@@ -304,6 +305,7 @@ _ARRAYS = {
     "groups": Array("int64", 1),
     "models": Array("int64", 1),
     "rows": Array("int64", 1),
+    "lone": Array("int64", 1),
 }
 
 
@@ -411,7 +413,13 @@ def cross_predict_calibration(
     rows = np.concatenate([test for _, test in folds])
     codes = np.searchsorted(learner.classes_, labels[rows])
     return HeldOut(
-        learners, np.concatenate(proba), codes, groups[rows], np.concatenate(models), rows
+        learners,
+        np.concatenate(proba),
+        codes,
+        groups[rows],
+        np.concatenate(models),
+        rows,
+        lone=np.setdiff1d(np.arange(len(learner.classes_)), codes),
     )
 
 
@@ -445,7 +453,18 @@ def predict_calibration(
     rows = n_train + np.flatnonzero(usable)
     codes = np.searchsorted(learner.classes_, labels[rows])
     proba = learner.predict_proba(vectors[usable])
-    return HeldOut([learner], proba, codes, own[usable], np.zeros_like(rows), rows, is_split=True)
+    # A class may also have no image here by chance: the split as a whole represents new groups.
+    n_groups = [len(np.unique(groups[labels == label])) for label in learner.classes_]
+    return HeldOut(
+        [learner],
+        proba,
+        codes,
+        own[usable],
+        np.zeros_like(rows),
+        rows,
+        lone=np.flatnonzero(np.array(n_groups) == 1),
+        is_split=True,
+    )
 
 
 def _fit_silently(

@@ -291,7 +291,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         -------
         ndarray of bool, shape (n, n_classes)
             In the order of ``classes_``. Every set contains the class of :meth:`predict`, and
-            classes of which no image could be held out; the set of a skipped image is empty.
+            classes of a single group, which cannot be held out. Sets of skipped images are empty.
 
         Raises
         ------
@@ -302,7 +302,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         -----
         UserWarning
             If there are so few groups that every set has all classes, or of some class no image
-            could be held out.
+            can be held out.
 
         Notes
         -----
@@ -375,7 +375,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             )
         if reject_label in self.classes_.tolist():
             raise ValueError(f"reject_label={reject_label!r} is one of the classes: choose another")
-        judged = self.judge(images, max_error)
+        threshold = self._threshold(max_error)
+        judged = self._judge(self._encode(images).with_missing(), threshold)
         answers, read = judged.labels, judged.kind != UNREADABLE
         answers[read & (judged.kind != SURE)] = reject_label
         # With the type of the labels, if the reject label has it too.
@@ -386,7 +387,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         """Return for each image whether the answer is sure, and if not, the reason.
 
         Answers with a low confidence are "ambiguous": at that confidence, held-out predictions do
-        not show that few are wrong. All answers are, if of some class no image could be held out,
+        not show that few are wrong. All answers are, if of some class no image can be held out,
         because all are of one group: nothing shows how its images are answered. Images that are
         unlike all training images, in the space of the encoder's vectors, are
         "out_of_distribution": their probabilities mean little.
@@ -418,12 +419,13 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         >>> images, labels = make_tem_images(24, size=64, random_state=0)
         >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4)
         >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
-        >>> judged = model.judge(images, max_error=0.75)  # a random network is often wrong
+        >>> judged = model.judge(images, max_error=0.9)  # a random network is often wrong
         >>> judged.proba.shape, judged.nearest.shape
         ((24, 4), (24, 3))
         """
         self.check_calibrated(max_error=max_error)
-        return self.judge_vectors(self._encode(images).with_missing(), max_error)
+        threshold = self._threshold(max_error)
+        return self._judge(self._encode(images).with_missing(), threshold)
 
     def judge_vectors(self, vectors: NDArray[np.floating], max_error: float = 0.05) -> Judgement:
         """Do the same as :meth:`judge` for vectors of images.
@@ -713,7 +715,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             raise ValueError("training images have labels that are not among the classes")
         if self.held_out_ is not None:
             self.held_out_ = self.held_out_.with_own_learner(self.boosting_)
-            self.held_out_.check(len(self.training_))
+            self.held_out_.check(len(self.training_), self.classes_)
             if any(learner.n_features_in_ != width for learner in self.held_out_.learners):
                 raise ValueError("the learners of the held-out predictions take other features")
 

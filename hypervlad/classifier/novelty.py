@@ -73,7 +73,7 @@ class TrainingImages:
     limits : ndarray of float, shape (2,)
         Of distance and emptiness. Of the training images, 2.5 % exceed each (none, if there are
         fewer than 79 groups). Groups have equal weights. Classes of one group do not count, nor
-        do blank images for emptiness.
+        do images without content for emptiness.
     n_features : int
         Of the vectors before projection.
     """
@@ -124,10 +124,10 @@ class TrainingImages:
         compared = np.isfinite(within)  # with other groups of their class
         if not compared.any():
             compared[:] = True
-        not_blank = compared & ~record._is_blank
+        not_empty = compared & ~record._is_empty
         limits = [
             weighted_limit(scores[compared, 0], groups[compared], share),
-            weighted_limit(scores[not_blank, 1], groups[not_blank], share),
+            weighted_limit(scores[not_empty, 1], groups[not_empty], share),
         ]
         return replace(record, limits=np.array(limits))
 
@@ -215,7 +215,7 @@ class TrainingImages:
             if groups is not None:
                 distances[groups[start:stop, None] == groups[None]] = np.inf
             rows, _ = _smallest(distances)
-            to_nearest = np.where(self._is_blank, np.inf, distances).min(axis=1)
+            to_nearest = np.where(self._is_empty, np.inf, distances).min(axis=1)
             by_class = [
                 _mean_of_finite(_smallest(distances[:, own])[1]) for own in columns_of_class
             ]
@@ -225,7 +225,7 @@ class TrainingImages:
             start = stop
 
     @functools.cached_property
-    def _is_blank(self) -> NDArray[np.bool_]:
+    def _is_empty(self) -> NDArray[np.bool_]:
         """Which training images, such as a frame that was missed, have no content themselves.
 
         They are compared with their own class: one of empty fields consists of such images.

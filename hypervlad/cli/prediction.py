@@ -138,7 +138,7 @@ def predict(
     prepare_page(page, output, model, *paths)
     if output is not None:
         prepare_file(output, model, *paths)
-        if not watch and settings_file(output).exists():
+        if not watch and output.exists() and settings_file(output).exists():
             raise ValueError(
                 f"{output} was made with --watch, and its lines would be lost; give another name, "
                 f"or remove {settings_file(output).name} first."
@@ -231,6 +231,8 @@ def _true_labels(
 
 def _say_what_is_unlike(quiet: bool, found: Classification) -> None:
     """Report images that are unlike the training images, and those that are training images."""
+    from hypervlad.images.errors import training_images_text
+
     n_images = len(found.proba)
     n_unlike, n_known = int(found.unlike_training.sum()), int(found.in_training.sum())
     if n_unlike:
@@ -240,8 +242,7 @@ def _say_what_is_unlike(quiet: bool, found: Classification) -> None:
             "training images: probabilities of such images mean little",
         )
     if n_known:
-        are = verb(n_known, "is a training image", "are training images")
-        say(quiet, f"{n_known} of {counted(n_images, 'image')} {are} (the same pixels)")
+        say(quiet, training_images_text(n_known, n_images))
 
 
 def _sorter_into(

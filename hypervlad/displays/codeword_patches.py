@@ -39,7 +39,7 @@ _MAX_PATCH_PIXELS = 160
 _MIN_EVIDENCE = 0.1
 # Share of an image's height and width, at each end: padding makes codewords of the border itself.
 _BORDER = 0.05
-_MAX_TRIED = 4  # codewords for each one to be shown; the others stand for the border
+_MAX_TRIED = 4  # times as many codewords as are shown, in case the first stand for the border
 
 
 @dataclass(frozen=True, eq=False)

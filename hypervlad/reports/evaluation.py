@@ -45,7 +45,7 @@ class HeldOutFindings:
     Attributes
     ----------
     sure : list of SureAnswers
-        For several accepted errors.
+        For several accepted errors; empty if a class has images of a single group.
     issues : list of LabelIssue or None
         Labels that are probably wrong, the most probable first; None if cleanlab is not installed.
     rows : list of int
@@ -309,8 +309,9 @@ def report_on_held_out(
         issues = model.label_issues()
     except ImportError:
         issues = None
+    errors = () if len(model.held_out_.lone) else ACCEPTED_ERRORS
     findings = HeldOutFindings(
-        [model.held_out_.sure_answers(error) for error in ACCEPTED_ERRORS],
+        [model.held_out_.sure_answers(error) for error in errors],
         issues,
         [row_of[issue.position] for issue in issues or []],
     )

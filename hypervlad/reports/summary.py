@@ -266,7 +266,7 @@ def expected_shares_text(model: Any, result: Evaluation) -> str:
 
 def _sure_text(model: Any) -> str:
     """Count the sure answers for each accepted share of wrong ones, or say why none can be."""
-    if not model.held_out_.tested.all():
+    if len(model.held_out_.lone):
         return "none, as long as a class has images of a single group, or a single image"
     counts = [model.held_out_.sure_answers(error) for error in ACCEPTED_ERRORS]
     errors = " / ".join(f"{100 * each.max_error:.0f}" for each in counts)

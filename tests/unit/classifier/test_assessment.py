@@ -70,7 +70,7 @@ def test_images_between_classes_name_them(model: MicrographClassifier, texture_i
     first, second = (str(model.classes_[k]) for k in top[:2])
     assert judged.reasons[0].startswith(f"between {first} (")
     assert second in judged.reasons[0]
-    assert "confidence 40.0 %, sure from" in judged.reasons[0]
+    assert "models trained without some images are 40.0 % sure, which takes" in judged.reasons[0]
 
 
 def test_a_model_that_cannot_give_sure_answers_says_so(

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, load
 from hypervlad.classifier.calibration import (
+    HeldOut,
     calibration_split,
     groups_with_copies,
+    predict_calibration,
 )
-from hypervlad.conformal import prediction_sets
+from hypervlad.conformal import confidence_for_error, prediction_sets
 from hypervlad.modelfile import ModelFileError
 
 
@@ -116,12 +119,12 @@ def test_a_class_that_cannot_be_held_out_is_in_every_set_and_no_answer_is_sure(
     labels[0] = "lone"
     model.fit(images, labels).save(tmp_path / "m.hvlad")
     for each in (model, load(tmp_path / "m.hvlad")):
-        assert each.classes_[~each.held_out_.tested].tolist() == ["lone"]
+        assert each.classes_[each.held_out_.lone].tolist() == ["lone"]
         with pytest.warns(UserWarning, match="every prediction set has lone, of which no image"):
             sets = each.predict_set(new, 0.5)
         assert sets[:, each.classes_ == "lone"].all()
         assert not sets.all()
-        with pytest.warns(UserWarning, match="no answer is sure.*no image of lone could be held"):
+        with pytest.warns(UserWarning, match="no answer is sure.*no image of lone can be held"):
             judged = each.judge(new, 0.75)
         assert set(judged.kind) == {"ambiguous"}
         assert "with this model no answer is sure" in judged.reasons[0]
@@ -348,3 +351,29 @@ def test_a_class_without_readable_training_images_is_left_out(
     header, arrays = model.to_state()
     again = MicrographClassifier.from_state(header, arrays)
     np.testing.assert_array_equal(again.training_.labels, model.training_.labels)
+
+
+def test_a_class_that_a_calibration_split_misses_by_chance_can_be_held_out() -> None:
+    labels = np.array([0, 1, 2] * 6)
+    vectors = np.eye(3)[labels]
+    learner = LogisticRegression().fit(vectors, labels)
+    last = predict_calibration(learner, vectors[15:17], labels[:17], np.arange(17))
+    assert last is not None
+    assert set(last.codes) == {0, 1}
+    assert not len(last.lone)
+    groups = np.arange(17)
+    groups[labels[:17] == 2] = 2
+    sole = predict_calibration(learner, vectors[15:17], labels[:17], groups)
+    assert sole is not None
+    assert sole.lone.tolist() == [2]
+
+
+def test_no_threshold_that_was_not_tested_is_used() -> None:
+    """Right answers at a low confidence do not vouch for wrong ones at a higher one."""
+    confidence = np.repeat([0.6, 0.4], [2, 43])
+    proba = np.column_stack([confidence, *[(1 - confidence) / 2] * 2])
+    codes = np.repeat([1, 0], [2, 43])
+    rows = np.arange(45)
+    held_out = HeldOut([None], proba, codes, rows, 0 * rows, rows, lone=rows[:0])
+    assert confidence_for_error(held_out.calibration, 0.2) == 0.4
+    assert held_out.sure_answers(0.2).n_sure == 0

@@ -294,5 +294,5 @@ def test_a_class_of_empty_fields_is_content(
     missed = np.full_like(content[0], 0.5)
     with pytest.warns(UserWarning, match="1 of 29 training images is blank"):
         model.fit([*content, *noise[:12], missed], [*own, *["empty"] * 12, own[0]])
-    assert model.training_._is_blank.tolist() == [False] * 28 + [True]
+    assert model.training_._is_empty.tolist() == [False] * 28 + [True]
     assert model.classify(noise[12:]).unlike_training.mean() < 0.2

@@ -42,6 +42,7 @@ def model_of(
         "groups": rows if groups is None else np.asarray(groups),
         "models": rows % 5,
         "rows": rows,
+        "lone": rows[:0],
     }
     held_out = HeldOut(**(facts | changes))
     return SimpleNamespace(
@@ -189,8 +190,8 @@ def test_sure_answers_are_counted_for_three_errors():
     assert "0 / 100.0 % / 100.0 % of the images" in line_of(few, "sure"), "45 groups are needed"
     wrong = held_out_lines(model_of(codes, (codes + 1) % 3))
     assert line_of(wrong, "sure").startswith("sure answers: none of the images")
-    untested = held_out_lines(model_of(codes % 2, codes % 2, confidence=0.99))  # of three classes
-    assert line_of(untested, "sure").startswith("sure answers: none, as long as a class has")
+    lone = held_out_lines(model_of(codes, codes, confidence=0.99, lone=np.array([2])))
+    assert line_of(lone, "sure").startswith("sure answers: none, as long as a class has")
 
 
 @pytest.mark.parametrize(
