@@ -14,7 +14,8 @@ Mahalanobis distance for improving near-OOD detection".
 
 Both limits are calibrated on the training images: each is compared with images of other groups
 only, and few of them exceed a limit. Images of a class that has no other group do not count: they
-would be compared with other classes, and a limit that they do not exceed would let these pass.
+would be compared with other classes, and a limit that they do not exceed would let these pass. Nor
+do outliers: among few images, a single frame of noise would set a limit that nothing exceeds.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ _MAX_POINT = 1e15  # in a file; squares of distances stay finite in single preci
 _MIN_DISTANCE = 1e-9
 _BLANK = 0.1  # of a class's usual distance from images without content: what is nearer is one
 _NEAREST_TO_EMPTY = 0.01  # of all: no image counts as nearer, so that ratios stay readable
+_FENCE = 2  # distances of the quartiles: what is farther above them is an outlier
+_MAX_OUTLIERS = 0.05  # of the images
 _EMPTY_SIZE = 256  # pixels per side
 _WHITE_NOISE = ((0.5, 0.02), (0.25, 0.05), (0.75, 0.05), (0.5, 0.1), (0.25, 0.2), (0.5, 0.3))
 
@@ -72,8 +75,8 @@ class TrainingImages:
         nearest three of other groups.
     limits : ndarray of float, shape (2,)
         Of distance and emptiness. Of the training images, 2.5 % exceed each (none, if there are
-        fewer than 79 groups). Groups have equal weights. Classes of one group do not count, nor
-        do images without content for emptiness.
+        fewer than 79 groups). Groups have equal weights. Classes of one group do not count, nor do
+        outliers, nor images without content for emptiness.
     n_features : int
         Of the vectors before projection.
     """
@@ -126,8 +129,8 @@ class TrainingImages:
             compared[:] = True
         not_empty = compared & ~record._is_empty
         limits = [
-            weighted_limit(scores[compared, 0], groups[compared], share),
-            weighted_limit(scores[not_empty, 1], groups[not_empty], share),
+            _limit(scores[rows, kind], groups[rows], share)
+            for kind, rows in enumerate((compared, not_empty))
         ]
         return replace(record, limits=np.array(limits))
 
@@ -395,6 +398,21 @@ def _noise(rng: np.random.RandomState, exponent: float) -> NDArray[np.float64]:
     spectrum = np.fft.rfft2(rng.normal(size=(_EMPTY_SIZE, _EMPTY_SIZE))) / frequency**exponent
     noise = np.fft.irfft2(spectrum, s=(_EMPTY_SIZE, _EMPTY_SIZE))
     return np.asarray(noise / noise.std())
+
+
+def _limit(scores: NDArray[np.float64], groups: NDArray[np.intp], share: float) -> float:
+    """Return the limit that a share of the scores exceeds, without regard to outliers.
+
+    Their logarithms are farther above the upper quartile than twice the distance of the quartiles
+    (J. W. Tukey, "Exploratory data analysis", 1977, has 1.5 and, for far outliers, 3). They are at
+    most one in twenty, or a single one: more are a class of their own.
+    """
+    logarithms = np.log(np.clip(scores, np.finfo(np.float64).tiny, np.finfo(np.float64).max))
+    low, high = np.quantile(logarithms, [0.25, 0.75])
+    usual = logarithms <= high + _FENCE * (high - low)
+    if np.count_nonzero(~usual) > max(1, _MAX_OUTLIERS * len(scores)):
+        usual[:] = True
+    return weighted_limit(scores[usual], groups[usual], share)
 
 
 def _usual(

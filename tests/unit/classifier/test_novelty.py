@@ -85,7 +85,12 @@ def test_novelty_is_that_of_a_slow_search(seed: int, n: int, n_groups: int, n_em
         return min(by_class), nearest / max(blank, least) if n_empty else 0.0
 
     to_empty = [min((np.linalg.norm(p - e) for e in empty), default=np.inf) for p in points]
-    not_blank = [i for i in range(n) if not to_empty[i] < 0.1 * np.median(to_empty)]
+    not_blank = [
+        i
+        for i in range(n)
+        if not to_empty[i]
+        < 0.1 * np.median([to_empty[j] for j in range(n) if labels[j] == labels[i]])
+    ]
     elsewhere = [[j for j in range(n) if groups[j] != groups[i]] for i in range(n)]
     own = [
         mean_of_nearest(points[i], [j for j in elsewhere[i] if labels[j] == labels[i]])
@@ -101,10 +106,15 @@ def test_novelty_is_that_of_a_slow_search(seed: int, n: int, n_groups: int, n_em
     # Of a class of one group, nothing is left to compare with, unless that is so of all.
     used = [i for i in range(n) if np.isfinite(own[i]) or not finite]
     both = [i for i in used if i in not_blank]
-    limits = [
-        weighted_limit(held_out[used, 0], groups[used], share),
-        weighted_limit(held_out[both, 1], groups[both], share),
-    ]
+
+    def limit(rows: list[int], kind: int) -> float:
+        logarithms = {i: np.log(np.clip(held_out[i, kind], 2.3e-308, 1.7e308)) for i in rows}
+        low, high = np.quantile([*logarithms.values()], [0.25, 0.75])
+        inner = [i for i in rows if logarithms[i] <= high + 2 * (high - low)]
+        rows = inner if len(rows) - len(inner) <= max(1, len(rows) / 20) else rows
+        return weighted_limit(held_out[rows, kind], groups[rows], share)
+
+    limits = [limit(used, 0), limit(both, 1)]
     new = rng.normal(size=(5, 4)).astype(np.float32)
     expected = []
     for point in new:
@@ -164,6 +174,20 @@ def test_images_without_content_are_plain_pixels(texture_images: Any) -> None:
         encoder.fitted_params_, pixel_size=None, read_options=type(encoder.loader().read_options)()
     )
     np.testing.assert_allclose(found, plain.transform(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["far away", "no content"])
+def test_one_image_that_does_not_belong_sets_no_limit(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(51, 60)).astype(np.float32)
+    noise = (0.1 * rng.normal(size=(10, 60))).astype(np.float32)
+    far = (5 + rng.normal(size=(10, 60))).astype(np.float32)
+    points[50] = far[0] if kind == "far away" else 3 * noise[9]
+    training = record(points, np.repeat(["a", "b", "a"], [25, 25, 1]), np.arange(51), noise[:5])
+    assert (training.nearest(noise[5:9])[1] > 1).all()
+    assert (training.nearest(-far[1:])[1] > 1).all()
+    known = rng.normal(size=(200, 60)).astype(np.float32)
+    assert (training.nearest(known)[1] > 1).mean() < 0.12
 
 
 # --- of the classifier --------------------------------------------------------------------------
