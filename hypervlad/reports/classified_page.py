@@ -138,6 +138,7 @@ def write_classified_page(
         numbers=_numbers(found) | _correct(data),
         max_error=max_error,
         is_judged=found.judgement is not None,
+        can_be_sure=found.judgement is not None and np.isfinite(found.judgement.threshold),
         has_truth="truth" in data,
         class_rows=_class_rows(data),
         image_rows=_image_rows(data),

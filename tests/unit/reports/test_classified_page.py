@@ -389,3 +389,14 @@ def test_pictures_fit_their_side(shape: tuple[int, ...]) -> None:
     shown = Image.open(io.BytesIO(encode_jpeg(pixels, 160, 72)))
     assert max(shown.size) == min(160, max(shape[:2]))
     assert shown.mode == ("RGB" if len(shape) == 3 else "L")
+
+
+@pytest.mark.filterwarnings("ignore:no answer is sure:UserWarning")
+def test_the_page_says_that_no_answer_is_sure(
+    model: MicrographClassifier, files: list[Path], tmp_path: Path
+) -> None:
+    for max_error, is_said in ((0.6, False), (1e-6, True)):
+        path = write_classified_page(tmp_path / "page.html", model, files, max_error=max_error)
+        text = path.read_text(encoding="utf-8")
+        assert ("No answer is sure: held-out images do not show" in text) == is_said
+        assert ("Of the sure predictions" in text) != is_said
