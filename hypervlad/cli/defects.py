@@ -243,8 +243,11 @@ def score(
     """Score images: maps (TIFF), masks and overlays (PNG), tables (CSV) and a page (report.html).
 
     An image is called anomalous if its score reaches the threshold, and its pixels that reach the
-    threshold are then defective. Images that cannot be read or are smaller than a patch are left
-    out; the exit code is then 2.
+    threshold are then defective. The score of a pixel is that of its surroundings, so regions are
+    larger than what is seen in the image, those of strong small defects many times: areas and
+    diameters show where to look, and are no measurements. A higher --threshold makes regions
+    smaller, and misses fainter defects. Images that cannot be read or are smaller than a patch are
+    left out; the exit code is then 2.
 
     \b
     Columns of scores.csv, one line per image:
