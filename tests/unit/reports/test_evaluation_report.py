@@ -278,6 +278,14 @@ def test_a_model_no_better_than_guessing_is_reported(tmp_path):
     content = example(n=12)
     content["proba"] = np.roll(content["proba"], 1, axis=1)
     assert "not clearly better than always" in Page(write_report(tmp_path / "a", **content)).words
+    content["y_true"] = [*content["y_true"][:-1], "elsewhere"]
+    words = Page(write_report(tmp_path / "c", **content)).words
+    assert "not clearly better than always" not in words, "it cannot predict this label"
+    right = sum(
+        content["classes"][row.argmax()] == label
+        for row, label in zip(content["proba"], content["y_true"], strict=True)
+    )
+    assert f"Of the other 11 images, {right} {'is' if right == 1 else 'are'} correct." in words
     good = example(n=40)
     codes = [list(good["classes"]).index(label) for label in good["y_true"]]
     good["proba"] = np.eye(len(good["classes"]))[codes]
