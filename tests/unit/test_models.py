@@ -198,7 +198,7 @@ def test_the_file_does_not_decide_how_large_images_may_be(
         if "read_options_" in header["fitted"]:
             header["fitted"]["read_options_"]["max_pixels"] = None
 
-    image = np.zeros((16, 16), np.uint8)
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16)
     for model in (transfer, encoder, patch_network):
         path = forged(model, tmp_path / "m.hvlad", change)
         predict = "transform" if model is encoder else "predict_proba"
