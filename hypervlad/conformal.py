@@ -230,9 +230,7 @@ def groups_for_error(max_error: float) -> int:
     return math.ceil(math.log(1 - CERTAINTY) / math.log1p(-check_share("max_error", max_error)))
 
 
-def confidence_for_error(
-    calibration: Calibration, max_error: float, *, lowest: float = 0.0
-) -> float:
+def confidence_for_error(calibration: Calibration, max_error: float) -> float:
     """Return a confidence from which on, with 90 % certainty, few answers are wrong.
 
     Learn then Test (Angelopoulos et al. 2021, "Learn then test: calibrating predictive algorithms
@@ -259,8 +257,6 @@ def confidence_for_error(
     calibration : Calibration
     max_error : float
         Share of the answers that may be wrong, between 0 and 1.
-    lowest : float, default=0.0
-        No lower threshold is tested.
 
     Returns
     -------
@@ -285,7 +281,6 @@ def confidence_for_error(
     _, own, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     answers = 1 / sizes[own]
     last = np.flatnonzero(np.append(confidence[1:] < confidence[:-1], True))  # equal ones together
-    last = last[confidence[last] >= lowest]
     n = np.floor(np.cumsum(answers)[last] + 1e-9)
     wrong = np.ceil(np.cumsum(answers * ~calibration.correct[order])[last] - 1e-9)
     thresholds = confidence[last]

@@ -61,7 +61,7 @@ def answers(
     sets = held_out.sets(vectors, proba, COVERAGE)
     codes = np.searchsorted(learner.classes_, truth)
     confidence = held_out.confidence(vectors, proba)
-    sure_without = confidence >= confidence_for_error(held_out.calibration, MAX_ERROR, lowest=0.5)
+    sure_without = confidence >= max(confidence_for_error(held_out.calibration, MAX_ERROR), 0.5)
     sure, is_wrong = confidence >= held_out.threshold(MAX_ERROR), proba.argmax(axis=1) != codes
     return {
         "sure without": sure_without,

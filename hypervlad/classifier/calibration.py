@@ -110,7 +110,7 @@ class HeldOut:
         if len(self.lone):
             check_share("max_error", max_error)
             return float("inf")
-        return confidence_for_error(self.calibration, max_error, lowest=_MIN_CONFIDENCE)
+        return max(confidence_for_error(self.calibration, max_error), _MIN_CONFIDENCE)
 
     def checked_threshold(self, max_error: float) -> float:
         """Return the `threshold` for an accepted error, and warn if no answer is sure."""

@@ -14,12 +14,11 @@ from sklearn.linear_model import LogisticRegression
 
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, load
 from hypervlad.classifier.calibration import (
-    HeldOut,
     calibration_split,
     groups_with_copies,
     predict_calibration,
 )
-from hypervlad.conformal import confidence_for_error, prediction_sets
+from hypervlad.conformal import prediction_sets
 from hypervlad.modelfile import ModelFileError
 
 
@@ -366,14 +365,3 @@ def test_a_class_that_a_calibration_split_misses_by_chance_can_be_held_out() -> 
     sole = predict_calibration(learner, vectors[15:17], labels[:17], groups)
     assert sole is not None
     assert sole.lone.tolist() == [2]
-
-
-def test_no_threshold_that_was_not_tested_is_used() -> None:
-    """Right answers at a low confidence do not vouch for wrong ones at a higher one."""
-    confidence = np.repeat([0.6, 0.4], [2, 43])
-    proba = np.column_stack([confidence, *[(1 - confidence) / 2] * 2])
-    codes = np.repeat([1, 0], [2, 43])
-    rows = np.arange(45)
-    held_out = HeldOut([None], proba, codes, rows, 0 * rows, rows, lone=rows[:0])
-    assert confidence_for_error(held_out.calibration, 0.2) == 0.4
-    assert held_out.sure_answers(0.2).n_sure == 0
