@@ -567,7 +567,7 @@ def test_explain_names_unlike_images_and_keeps_the_order(model, folder, tmp_path
     monkeypatch.setattr(EvidenceDisplay, "plot", noted)
     blank, known = tmp_path / "blank.png", max((folder / "rings").iterdir())
     Image.fromarray(np.zeros((32, 32), np.uint8)).save(blank)
-    first = min((folder / "flat").iterdir())
+    first = min((folder / "stripes").iterdir())
     files = [known, blank, first, known]
     result = run("explain", model, *files, "-o", tmp_path / "why.png", "-q")
     assert [Path(file) for file in shown] == [known, blank, first]
