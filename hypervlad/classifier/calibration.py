@@ -178,12 +178,9 @@ class HeldOut:
         -------
         ndarray of bool, shape (n, n_classes)
         """
-        sets = np.zeros(proba.shape, dtype=bool)
-        if len(vectors):
-            by_learner = np.stack([learner.predict_proba(vectors) for learner in self.learners])
-            sets = prediction_sets(by_learner, self.calibration, coverage)
-            sets[np.arange(len(sets)), proba.argmax(axis=1)] = True
-            sets[:, self.lone] = True
+        sets = prediction_sets(self._by_learner(vectors, proba), self.calibration, coverage)
+        sets[np.arange(len(sets)), proba.argmax(axis=1)] = True
+        sets[:, self.lone] = True
         return sets
 
     def sure_answers(self, max_error: float = 0.05) -> SureAnswers:
@@ -241,11 +238,17 @@ class HeldOut:
             the model's own has seen more images, so its probabilities cannot be compared with the
             held-out ones.
         """
-        if not len(vectors):
-            return np.empty(0)
-        answers = np.arange(len(proba)), proba.argmax(axis=1)
-        by_learner = [learner.predict_proba(vectors)[answers] for learner in self.learners]
-        return np.asarray(np.mean(by_learner, axis=0))
+        by_learner = self._by_learner(vectors, proba)
+        answers = by_learner[:, np.arange(len(proba)), proba.argmax(axis=1)]
+        return np.asarray(answers.mean(axis=0))
+
+    def _by_learner(
+        self, vectors: NDArray[np.floating], proba: NDArray[np.floating]
+    ) -> NDArray[np.floating]:
+        """Return the probabilities by each learner, (n_learners, n, n_classes)."""
+        if self.is_split or not len(vectors):  # by the model's own; or a learner may refuse none
+            return np.stack([proba] * len(self.learners))
+        return np.stack([learner.predict_proba(vectors) for learner in self.learners])
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return header and arrays, without the model's own learner."""
