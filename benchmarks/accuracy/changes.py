@@ -6,6 +6,12 @@ The intervals hold together: with n comparisons, each is one of 1 - 0.05 / n (Bo
     git show REVISION:benchmarks/results/accuracy/accuracy_mobilenet_v2.json > before.json
     git show REVISION:benchmarks/results/accuracy/accuracy_mobilenet_v2.npz > before.npz
     python -m benchmarks.accuracy.changes before.json --data ../shared/data
+
+Other labelled folders are compared too, if both states have measured them with the same
+``--folder DIR --methods default --repeats 1 --out FILE``:
+
+    python -m benchmarks.accuracy.changes before.json other_before.json \\
+        --now accuracy.json other_now.json --data ../shared/data --folder DIR
 """
 
 from __future__ import annotations
@@ -100,27 +106,38 @@ def changes_section(results: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join(map(changes_table, results))
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Return a stored result with its predictions."""
-    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return facts | {"predictions": load_predictions(path.with_suffix(".npz"), facts)}
+def read(paths: Sequence[Path]) -> dict[str, Any]:
+    """Return stored results of the same network, with their predictions, as one."""
+    joined: dict[str, Any] = {"sets": {}, "rows": [], "predictions": {}}
+    for path in paths:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if facts["backbone"] != joined.setdefault("backbone", facts["backbone"]):
+            raise SystemExit(f"{path}: of {facts['backbone']}, not of {joined['backbone']}")
+        joined["sets"] |= facts["sets"]
+        joined["rows"] += facts["rows"]
+        joined["predictions"] |= load_predictions(path.with_suffix(".npz"), facts)
+    return joined
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("before", type=Path, help="JSON file of the earlier results")
+    parser.add_argument("before", type=Path, nargs="+", help="JSON files of the earlier results")
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("--now", type=Path, help="by default, the stored results")
+    parser.add_argument(
+        "--folder", type=Path, action="append", default=[], help="another labelled folder"
+    )
+    parser.add_argument("--now", type=Path, nargs="+", help="by default, the stored results")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args(argv)
     before = read(arguments.before)
     name = before["backbone"]
-    now = read(arguments.now or RESULTS / "accuracy" / f"accuracy_{name}.json")
+    now = read(arguments.now or [RESULTS / "accuracy" / f"accuracy_{name}.json"])
+    folders = {folder.name: folder for folder in arguments.folder}
     revisions = {row["measured"]["revision"] for row in before["rows"] if row["method"] == DEFAULT}
     facts = {
         "backbone": name,
         "before": ", ".join(sorted(revisions)),
-        "changes": changes(before, now, lambda n: DataSet.load(arguments.data / n)),
+        "changes": changes(before, now, lambda n: DataSet.load(folders.get(n, arguments.data / n))),
     }
     save_result(arguments.out or RESULTS / "accuracy" / f"changes_{name}.json", facts)
     print(changes_table(facts))
