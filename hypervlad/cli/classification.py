@@ -58,6 +58,7 @@ from hypervlad.files import replace_when_complete
 from hypervlad.wording import counted, name_some, verb
 
 if TYPE_CHECKING:
+    from hypervlad.classifier import Classification
     from hypervlad.metrics import Evaluation
 
 _MAX_EXPLAINED = 24
@@ -115,7 +116,7 @@ def train(
     from hypervlad.classifier import NeverPredictedWarning
     from hypervlad.datasets import load_image_folder
     from hypervlad.images.reading import relative_names
-    from hypervlad.reports.summary import held_out_lines, training_details
+    from hypervlad.reports.summary import held_out_lines, noted_warnings, training_details
 
     prepare_model(output, folder, groups)
     if report is not None:
@@ -165,7 +166,7 @@ def train(
         f"training on {counted(len(data.images), 'image')} of "
         f"{counted(n_classes, 'class')}{of_groups}",
     )
-    with hint_at_bad_files(), warnings.catch_warnings():
+    with hint_at_bad_files(), noted_warnings() as notes:
         warnings.simplefilter("ignore", NeverPredictedWarning)  # held_out_lines names the classes
         model.fit(data.images, data.target, groups=data.groups)
     model.save(output, include_backbone=include_backbone)
@@ -181,6 +182,7 @@ def train(
             data.images,
             names=relative_names(data.images, data.root),
             title=f"How well {output.name} classifies held-out training images",
+            notes=notes,
             progress=not quiet,
         )
         echo(f"report: {index}")
@@ -312,22 +314,25 @@ def evaluate(
             f"only {', '.join(known)}; give another model, or name them like its classes"
         )
     source = f"the {'table' if folder.is_file() else 'folder'} {folder.resolve().name}"
-    index, result, new = report_on_model(
-        output,
-        classifier,
-        data.images,
-        data.target,
-        groups=data.groups,
-        names=relative_names(data.images, data.root),
-        title=f"{model.name} on {source}",
-        how_measured=f"The model {model.name} classified the images of {source}, whose "
+    how_measured = (
+        f"The model {model.name} classified the images of {source}, whose "
         f"{'labels' if folder.is_file() else 'sub-folders'} are the true classes. The figures are "
-        "valid only if neither these images nor others of the same samples were used to train "
-        "it.",
-        progress=not quiet,
+        "valid only if neither these images nor others of the same samples were used to train it."
     )
+    with hint_at_bad_files():
+        index, result, found = report_on_model(
+            output,
+            classifier,
+            data.images,
+            data.target,
+            groups=data.groups,
+            names=relative_names(data.images, data.root),
+            title=f"{model.name} on {source}",
+            how_measured=how_measured,
+            progress=not quiet,
+        )
     reduce_cache(cache, cache_size)
-    print_result(result, index, new)
+    print_result(result, index, found)
 
 
 @plain_errors
@@ -523,15 +528,16 @@ def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:
     return [label_of[name] for name in names]
 
 
-def print_result(result: Evaluation, index: Path, new: Evaluation | None) -> None:
+def print_result(result: Evaluation, index: Path, found: Classification) -> None:
     """Print an evaluation, also without training images, and where its report is.
 
     Parameters
     ----------
-    result, index, new
+    result, index, found
         As returned by `report_on_model`.
     """
     from hypervlad.reports.summary import evaluation_lines
 
-    for line in [*evaluation_lines(result, new), f"report: {index}"]:
+    lines = evaluation_lines(result, found.in_training, found.unlike_training)
+    for line in [*lines, f"report: {index}"]:
         echo(line)

@@ -113,7 +113,7 @@ def _plain_warnings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def hint_at_bad_files() -> Iterator[None]:
-    """Say how to find or skip all unreadable files, where one of them stops a training."""
+    """Say how to find or skip all unreadable files, where one of them stops a command."""
     from hypervlad.images import ImageReadError
 
     try:

@@ -129,8 +129,8 @@ class ContactSheetDisplay(GridDisplay):
         captions, colours = [], []
         for index in chosen:
             label = str(classes[predicted[index]])
-            sure = f"{100 * table[index].max():.0f} % sure"
-            lines = [names[index], f"{shorten(label, _LABEL_LETTERS)}, {sure}"]
+            confidence = f"{100 * table[index].max():.0f} %"
+            lines = [names[index], f"{shorten(label, _LABEL_LETTERS)}, {confidence}"]
             colour = "#333333"
             if y_true is not None:
                 right = label == str(y_true[index])

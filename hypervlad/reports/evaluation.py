@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from hypervlad.classifier import LabelIssue, SureAnswers
+from hypervlad.classifier import Classification, LabelIssue, SureAnswers
 from hypervlad.displays.figures import Display, save_png
 from hypervlad.displays.image_grid import ReadingOptions, image_names
 from hypervlad.files import move_into_place
@@ -27,6 +27,8 @@ from hypervlad.reports.summary import (
     ACCEPTED_ERRORS,
     expected_shares_text,
     held_out_text,
+    noted_warnings,
+    unlike_text,
     warning_lines,
 )
 from hypervlad.wording import counted, name_some, percent, verb
@@ -65,6 +67,7 @@ def write_report(
     proba: ArrayLike,
     classes: Sequence[Any],
     in_training: ArrayLike | None = None,
+    unlike_training: ArrayLike | None = None,
     title: str = "How well the model classifies",
     how_measured: str = "",
     groups: Sequence[Any] | None = None,
@@ -75,6 +78,7 @@ def write_report(
     files: Mapping[str, str] | None = None,
     read_options: ReadingOptions = None,
     held_out: HeldOutFindings | None = None,
+    notes: Sequence[str] = (),
     progress: bool = False,
 ) -> Path:
     """Write a folder with ``index.html``, its figures and ``predictions.csv``.
@@ -98,6 +102,8 @@ def write_report(
     in_training : array-like of bool, shape (n,), optional
         Which of the images the model was trained on; the page then shows the accuracy on the
         others too.
+    unlike_training : array-like of bool, shape (n,), optional
+        Which of the images are unlike the training images; the page counts them.
     title : str
     how_measured : str
         A sentence or two on the origin of these images: what was held out, and how.
@@ -117,6 +123,8 @@ def write_report(
         How to read the images for the figures.
     held_out : HeldOutFindings, optional
         If `images` are training images that were held out: see `report_on_held_out`.
+    notes : sequence of str
+        Sentences to show as warnings, such as those of `noted_warnings`.
     progress : bool
         Show a progress bar where stderr is a terminal.
 
@@ -142,11 +150,8 @@ def write_report(
             f"{counted(len(result.true), 'true label')}; "
             "expected as many of each."
         )
-    known = np.zeros(len(names), bool) if in_training is None else np.asarray(in_training, bool)
-    if len(known) != len(names):
-        raise ValueError(
-            f"in_training: {counted(len(known), 'value')} for {counted(len(names), 'image')}"
-        )
+    known = _mask("in_training", in_training, len(names))
+    unlike = _mask("unlike_training", unlike_training, len(names))
     check_report_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     suspect = [] if held_out is None else held_out.rows
@@ -173,7 +178,8 @@ def write_report(
             mean_confidence=float(result.confidence.mean()),
             class_rows=class_rows(result),
             selective_rows=selective_rows(result),
-            warnings=[line.removeprefix("warning: ") for line in warning_lines(result)],
+            warnings=[*notes, *(line.removeprefix("warning: ") for line in warning_lines(result))],
+            unlike=unlike_text(result, unlike) if unlike.any() else "",
             held_out=held_out,
             sure_rows=[] if held_out is None else sure_rows(held_out.sure, len(result.true)),
             how_measured=how_measured,
@@ -196,7 +202,7 @@ def report_on_model(
     names: Sequence[str] | None = None,
     details: Mapping[str, Any] | None = None,
     **options: Any,
-) -> tuple[Path, Evaluation, Evaluation | None]:
+) -> tuple[Path, Evaluation, Classification]:
     """Classify images and write the report; images that cannot be read are left out.
 
     Parameters
@@ -217,11 +223,13 @@ def report_on_model(
     index : Path
         ``index.html``.
     result : Evaluation
-    new : Evaluation or None
-        Without images that have the pixels of a training image; None if no other is left.
+        Of the images that could be read.
+    found : Classification
+        Of these images: which are training images, or unlike them.
     """
     found = model.classify(images)
-    found.images.warn()
+    with noted_warnings() as notes:
+        found.images.warn()
 
     def of_read(values: Sequence[Any]) -> list[Any]:
         return [values[int(position)] for position in found.images.positions]
@@ -235,6 +243,8 @@ def report_on_model(
     index = write_report(
         out_dir,
         in_training=found.in_training,
+        unlike_training=found.unlike_training,
+        notes=notes,
         images=of_read(images),
         y_true=result.y_true,
         proba=result.proba,
@@ -247,7 +257,15 @@ def report_on_model(
         read_options=model.encoder_.fitted_params_.read_options,
         **options,
     )
-    return index, result, result.subset(~found.in_training)
+    return index, result, found
+
+
+def _mask(name: str, values: ArrayLike | None, n_images: int) -> NDArray[np.bool_]:
+    """Return which of the images something holds for, by default for none."""
+    mask = np.zeros(n_images, bool) if values is None else np.asarray(values, bool)
+    if len(mask) != n_images:
+        raise ValueError(f"{name}: {counted(len(mask), 'value')} for {counted(n_images, 'image')}")
+    return mask
 
 
 def report_on_held_out(

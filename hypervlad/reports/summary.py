@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hypervlad.images.errors import training_images_text
 from hypervlad.metrics import ClassScores, Evaluation
@@ -18,30 +22,62 @@ _MAX_CONFUSIONS = 3
 _MAX_ALIKE = 1.5  # largest class over the smallest, where shares are about equal
 
 
-def evaluation_lines(result: Evaluation, new: Evaluation | None = None) -> list[str]:
-    """Describe the accuracy of a model on images with known classes.
+@contextlib.contextmanager
+def noted_warnings() -> Iterator[list[str]]:
+    """Give the warnings of a block as sentences for a report; they are shown all the same.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True), noted_warnings() as notes:
+    ...     warnings.simplefilter("always")
+    ...     warnings.warn("1 of 3 images is blank")
+    >>> notes
+    ['1 of 3 images is blank']
+    """
+    notes: list[str] = []
+    with warnings.catch_warnings():
+        show_outside = warnings.showwarning
+
+        def show(message: Warning | str, *place: Any, **more: Any) -> None:
+            notes.append(str(message))
+            show_outside(message, *place, **more)
+
+        warnings.showwarning = show
+        yield notes
+
+
+def evaluation_lines(
+    result: Evaluation,
+    in_training: NDArray[np.bool_] | None = None,
+    unlike_training: NDArray[np.bool_] | None = None,
+) -> list[str]:
+    """Describe the accuracy of a model on n images with known classes.
 
     Parameters
     ----------
     result : Evaluation
-    new : Evaluation, optional
-        Without the images that the model was trained on; None if no other is left.
+    in_training, unlike_training : ndarray of bool, shape (n,), optional
+        Which images the model was trained on, and which are unlike the training images; by default
+        none.
 
     Returns
     -------
     list of str
         Accuracy and balanced accuracy, also without training images if there are any among the
-        images; the recalls of the classes; warnings; which classes were not tested.
+        images; the recalls of the classes; warnings; which classes were not tested; how many
+        images are unlike the training images.
     """
-    n_images, n_new = len(result.true), 0 if new is None else len(new.true)
-    if n_new == n_images:
+    n_images, n_known = len(result.true), 0 if in_training is None else int(in_training.sum())
+    if in_training is None or not n_known:
         lines = _accuracies(result)
     else:
-        known = training_images_text(n_images - n_new, n_images)
+        known = training_images_text(n_known, n_images)
         lines = [
             f"{known}, so the accuracy of all is too good",
             *_accuracies(result, with_intervals=False),
         ]
+        new = result.subset(~in_training)
         without = ["accuracy: no image is left"] if new is None else _accuracies(new)
         lines += [line.replace("accuracy", "accuracy without them", 1) for line in without]
     lines += [_recalls(result), *warning_lines(result)]
@@ -49,7 +85,28 @@ def evaluation_lines(result: Evaluation, new: Evaluation | None = None) -> list[
         lines.append(tested_text(result))
     if result.unknown:
         lines.append(f"classes that the model was not trained on: {', '.join(result.unknown)}")
+    if unlike_training is not None and unlike_training.any():
+        lines.append(unlike_text(result, unlike_training))
     return lines
+
+
+def unlike_text(result: Evaluation, unlike_training: NDArray[np.bool_]) -> str:
+    """Say how many of n images are unlike the training images, and the accuracy on the others.
+
+    Parameters
+    ----------
+    result : Evaluation
+    unlike_training : ndarray of bool, shape (n,)
+    """
+    n_unlike = int(unlike_training.sum())
+    text = (
+        f"{n_unlike} of {counted(len(result.true), 'image')} {verb(n_unlike, 'is', 'are')} unlike "
+        "all training images (about 5 % of usual images are)"
+    )
+    others = result.subset(~unlike_training)
+    if others is None:
+        return text
+    return f"{text}; accuracy without {verb(n_unlike, 'it', 'them')}: {percent(others.accuracy)}"
 
 
 def warning_lines(result: Evaluation) -> list[str]:

@@ -340,8 +340,12 @@ def test_an_unreadable_image_stops_or_is_left_out(model, spoilt_folder, tmp_path
     assert "broken.png" in words
     assert "--on-error skip leaves them out" in words
     assert not output.exists()
-    run("train", spoilt_folder, "-o", output, *TINY, "-q", "--on-error", "skip")
+    report = tmp_path / "report"
+    run("train", spoilt_folder, "-o", output, *TINY, "-q", "--on-error", "skip", "--report", report)
     assert output.exists()
+    assert "1 of 25 images could not be read" in (report / "index.html").read_text("utf-8")
+    words = refused("evaluate", model, spoilt_folder, "-o", tmp_path / "evaluated")
+    assert "--on-error skip leaves them out" in words
 
 
 def page_data(html):

@@ -47,17 +47,17 @@ def test_captions_say_the_prediction_and_whether_it_was_right():
         IMAGES, PROBA, classes=CLASSES, y_true=TRUE, n_images=3
     )
     assert sheet.captions == [
-        ["image 1", "✓ fibre, 55 % sure", "true: fibre"],
-        ["image 4", "✓ matrix, 60 % sure", "true: matrix"],
-        ["image 3", "✗ fibre, 70 % sure", "true: matrix"],
+        ["image 1", "✓ fibre, 55 %", "true: fibre"],
+        ["image 4", "✓ matrix, 60 %", "true: matrix"],
+        ["image 3", "✗ fibre, 70 %", "true: matrix"],
     ]
     assert sheet.colours == [RIGHT, RIGHT, WRONG]
-    assert texts(sheet)[1] == "✓ fibre, 55 % sure"
+    assert texts(sheet)[1] == "✓ fibre, 55 %"
 
 
 def test_captions_without_the_truth():
     sheet = ContactSheetDisplay.from_predictions(IMAGES, PROBA, classes=CLASSES, n_images=1)
-    assert sheet.captions == [["image 1", "fibre, 55 % sure"]]
+    assert sheet.captions == [["image 1", "fibre, 55 %"]]
 
 
 def test_files_are_read_with_the_given_options(tmp_path):

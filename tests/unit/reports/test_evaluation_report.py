@@ -1,5 +1,6 @@
 import csv
 import os
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +15,10 @@ from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier import SureAnswers
 from hypervlad.metrics import Evaluation
 from hypervlad.reports import evaluation as report_module
-from hypervlad.reports import report_on_held_out, write_report
+from hypervlad.reports import report_on_held_out, report_on_model, write_report
 from hypervlad.reports.evaluation import selective_rows, sure_rows
 from hypervlad.reports.evaluation_figures import EvaluationFigures, one_of_each_class
+from hypervlad.reports.summary import unlike_text
 
 VOID = {"meta", "img", "br", "link", "hr"}
 
@@ -239,6 +241,7 @@ def test_an_interrupted_report_leaves_the_old_one(tmp_path, monkeypatch, error):
         ({"images": []}, "got 0 images"),
         ({"y_true": ["fibre"]}, "shape"),
         ({"groups": [1]}, "but 1 group"),
+        ({"unlike_training": [True]}, "1 value for 6 images"),
     ],
 )
 def test_lengths_that_differ_are_refused_before_anything_is_made(tmp_path, change, message):
@@ -435,3 +438,21 @@ def test_sure_rows_have_no_shares_of_nothing():
         ("5.0 %", "–", "0 of 16 (0.0 %)", "–"),
         ("20.0 %", "75.0 %", "8 of 16 (50.0 %)", "1 of 8 (12.5 %)"),
     ]
+
+
+@pytest.mark.usefixtures("unsaved_figures")
+def test_a_report_repeats_what_the_terminal_warned_of(trained, tmp_path):
+    model, images = trained
+    model.encoder_.set_params(on_error="skip")
+    tested = [*images[:4], np.zeros((64, 64)), tmp_path / "missing.png"]
+    labels = [*model.training_.labels[:4], "flat", "flat"]
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        index, result, found = report_on_model(tmp_path / "report", model, tested, labels)
+    words = Page(index).words
+    warned = [str(warning.message) for warning in shown]
+    assert len(warned) == 2, "a skipped image and a blank one"
+    for sentence in warned:
+        assert " ".join(f"Warning: {sentence}.".split()) in words
+    assert found.unlike_training.tolist()[-1]
+    assert unlike_text(result, found.unlike_training) in words

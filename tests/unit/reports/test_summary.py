@@ -120,7 +120,7 @@ def test_what_could_not_be_held_out_is_named():
     )
     assert ", the mean of 2 of 3 classes (95 %" in line_of(lines, "balanced")
     result = Evaluation(["fibre", "matrix"], proba_of([0, 1], 0.8), CLASSES)
-    assert "2 of 3 classes tested, none of cluster" in evaluation_lines(result, result)
+    assert "2 of 3 classes tested, none of cluster" in evaluation_lines(result)
 
 
 def test_few_images_show_nothing_about_the_confidence():
@@ -211,7 +211,7 @@ def test_right_classes_are_described_in_words(n_classes, n_wrong, words):
     predicted[first] = (codes[first] + 1) % n_classes
     names = [f"class {k}" for k in range(n_classes)]
     result = Evaluation([names[c] for c in codes], np.eye(n_classes)[predicted], names)
-    line = line_of(evaluation_lines(result, result), "correct by class")
+    line = line_of(evaluation_lines(result), "correct by class")
     assert words in line
     assert "or more" in line if n_wrong == 8 else "or more" not in line
 
@@ -221,7 +221,7 @@ def test_of_many_classes_the_worst_are_named():
     codes = np.repeat(np.arange(12), 12)
     predicted = [c if i % 12 < c + 1 else (c + 1) % 12 for i, c in enumerate(codes)]
     result = Evaluation([names[c] for c in codes], np.eye(12)[predicted], names)
-    line = line_of(evaluation_lines(result, result), "correct by class")
+    line = line_of(evaluation_lines(result), "correct by class")
     assert line.startswith("correct by class, the worst: class 0 1 of 12, class 1 2 of 12, ")
     assert line.endswith("class 5 6 of 12; the other 6: 58.3 % or more")
 
@@ -279,8 +279,7 @@ def test_details_name_each_block_its_penalty_and_the_seconds(tiny_encoder, textu
 
 def test_an_evaluation_also_has_the_figures_without_training_images():
     result = Evaluation(["fibre"] * 4 + ["ghost"], proba_of([0, 0, 1, 0, 0], 0.8), CLASSES)
-    new = result.subset(np.array([True, True, True, False, True]))
-    lines = evaluation_lines(result, new)
+    lines = evaluation_lines(result, np.array([False, False, False, True, False]))
     assert lines[0] == (
         "1 of 5 images is a training image (the same pixels), so the accuracy of all is too good"
     )
@@ -289,5 +288,14 @@ def test_an_evaluation_also_has_the_figures_without_training_images():
     assert lines[3].startswith("accuracy without them: 50.0 % of 4 images")
     assert lines[4].startswith("balanced accuracy without them: 33.3 %")
     assert lines[-1] == "classes that the model was not trained on: ghost"
-    assert evaluation_lines(result, result)[2].startswith("correct by class")
-    assert "accuracy without them: no image is left" in evaluation_lines(result, None)
+    assert evaluation_lines(result)[2].startswith("correct by class")
+    assert "accuracy without them: no image is left" in evaluation_lines(result, np.ones(5, bool))
+
+
+def test_an_evaluation_counts_the_images_that_are_unlike_the_training_images():
+    result = Evaluation(["fibre"] * 4, proba_of([0, 0, 1, 0], 0.8), CLASSES)
+    counted = "unlike all training images (about 5 % of usual images are)"
+    line = evaluation_lines(result, None, np.array([False, False, True, False]))[-1]
+    assert line == f"1 of 4 images is {counted}; accuracy without it: 100.0 %"
+    assert evaluation_lines(result, None, np.ones(4, bool))[-1] == f"4 of 4 images are {counted}"
+    assert not any("unlike" in line for line in evaluation_lines(result, None, np.zeros(4, bool)))
