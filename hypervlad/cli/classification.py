@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -379,13 +380,14 @@ def check(
             image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
         )
     )
+    with_bars = not quiet and sys.stderr.isatty()
     if other is not None:
         if groups is not None or write_groups is not None:
             raise ValueError(
                 "--groups and --write-groups are for one folder or table; give only one."
             )
         say_ignored(quiet, [folder, other])
-        compared = compare_image_folders(folder, other, options=options, verbose=not quiet)
+        compared = compare_image_folders(folder, other, options=options, verbose=with_bars)
         echo(str(compared))
         if not compared.ok:
             raise typer.Exit(1)
@@ -393,7 +395,7 @@ def check(
     if write_groups is not None:
         prepare_file(write_groups, folder, groups)
     say_ignored(quiet, [folder], groups, write_groups)
-    report = check_image_folder(folder, groups, options=options, verbose=not quiet)
+    report = check_image_folder(folder, groups, options=options, verbose=with_bars)
     echo(str(report))
     if write_groups is not None:
         report.write_groups(write_groups)
