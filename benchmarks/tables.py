@@ -18,6 +18,7 @@ from benchmarks.accuracy.curve import curve_section
 from benchmarks.accuracy.rare import rare_section
 from benchmarks.accuracy.tables import LAYOUT, accuracy_section, border_table, variants_table
 from benchmarks.accuracy.tables import front_table as front_accuracy
+from benchmarks.accuracy.tree_inputs import tree_inputs_table
 from benchmarks.accuracy.trees import trees_table
 from benchmarks.alignment import tables as alignment
 from benchmarks.common.results import BENCHMARKS, RESULTS, load_result, measured_line
@@ -112,6 +113,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "codewords": of_one("accuracy/codewords.json", codewords_table),
             "rare": of_one("accuracy/rare.json", rare_section),
             "trees": of_one("accuracy/trees.json", trees_table),
+            "tree-inputs": of_one("accuracy/tree_inputs.json", tree_inputs_table),
             "variants": of_one("accuracy/variants_mobilenet_v2.json", variants_table),
             "border": of_one("accuracy/border_mobilenet_v2.json", border_table),
         },

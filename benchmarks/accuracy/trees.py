@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ N_TEM = 5323
 N_TEM_TESTED = 1331
 N_CODEBOOK = 500  # training images that the codebook is learnt from
 N_CLASSES = 8
-Measure = Callable[[DataSet, Mapping[str, np.ndarray]], list[dict[str, Any]]]
+Split = tuple[np.ndarray, np.ndarray, int]  # training rows, test rows, seed
 DRAWS = {500: 8, 1000: 6, 2000: 4, 3992: 3}  # by the number of training images
 # What vectors depend on, beside the files of the benchmark.
 ENCODING = ("backbones", "codebook.py", "encoder", "hypercolumns.py", "images", "vlad.py")
@@ -91,52 +91,41 @@ def row_of(
     return row
 
 
-def measure_tem(
-    data: DataSet, found: Mapping[str, np.ndarray], order: np.ndarray
-) -> list[dict[str, Any]]:
-    """Return a row for each number of training images; those of the codebook are never tested."""
-    rows = []
+def tem_splits(order: np.ndarray, most_draws: int) -> list[list[Split]]:
+    """Return the draws of each number of training images; no image of the codebook is tested."""
+    splits = []
     for n_train, n_draws in DRAWS.items():
-        splits = []
-        for draw in range(n_draws):
+        draws = []
+        for draw in range(min(n_draws, most_draws)):
             rng = np.random.default_rng([SEED, n_train, draw])
             others = rng.permutation(order[N_CODEBOOK:])
             test, rest = others[:N_TEM_TESTED], others[N_TEM_TESTED:]
             train = rng.permutation(np.append(order[:N_CODEBOOK], rest))[:n_train]
-            splits.append((train, test, draw))
-        rows.append(measure_splits(data, found, splits))
-    return rows
+            draws.append((train, test, draw))
+        splits.append(draws)
+    return splits
 
 
-def measure_folds(
-    data: DataSet, found: Mapping[str, np.ndarray], repeats: int
-) -> list[dict[str, Any]]:
-    """Return the row of a set of real images, of grouped cross-validation."""
-    folds = folds_of(data, repeats, SEED)
-    return [measure_splits(data, found, [(f.train, f.test, f.seed) for f in folds])]
+def fold_splits(data: DataSet, repeats: int) -> list[Split]:
+    """Return the folds of a set of real images."""
+    return [(fold.train, fold.test, fold.seed) for fold in folds_of(data, repeats, SEED)]
 
 
-def measure_splits(
-    data: DataSet,
-    found: Mapping[str, np.ndarray],
-    splits: Sequence[tuple[np.ndarray, np.ndarray, int]],
+def row_of_splits(
+    data: DataSet, splits: Sequence[Split], parts: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return one row of training rows, test rows and seeds."""
-    parts = []
-    for train, test, seed in splits:
-        part = compare(data, found, train, test, seed)
-        for score in ("losses", "right"):
-            values = np.full((2, len(data.y)), np.nan)
+    """Return the row of the models of these splits; the scores of a part are of its test rows."""
+    spread = []
+    for (_, test, _), part in zip(splits, parts, strict=True):
+        scores = {score: np.full((2, len(data.y)), np.nan) for score in ("losses", "right")}
+        for score, values in scores.items():
             values[:, test] = part[score]
-            part[score] = values
-        parts.append(part)
-    tested = ~np.isnan([part["losses"][0] for part in parts]).all(axis=0)
-    for part in parts:
+        spread.append({**part, **scores})
+    tested = np.unique(np.concatenate([test for _, test, _ in splits]))
+    for part in spread:
         part |= {score: part[score][:, tested] for score in ("losses", "right")}
     n_train = float(np.mean([len(train) for train, _, _ in splits]))
-    row = row_of(data.name, n_train, data.groups[tested], parts)
-    print(*row_texts(row), flush=True)
-    return row
+    return row_of(data.name, n_train, data.groups[tested], spread)
 
 
 def row_texts(row: Mapping[str, Any]) -> list[str]:
@@ -159,41 +148,56 @@ def trees_table(facts: Mapping[str, Any]) -> str:
     return table(heads, map(row_texts, facts["rows"]))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parsed(
+    description: str, name: str, most_draws: int, argv: Sequence[str] | None
+) -> argparse.Namespace:
+    """Return the arguments of a program that compares models of these sets."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of labelled folders")
     parser.add_argument("--sets", nargs="*", default=SETS)
     parser.add_argument("--tem", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--draws", type=int, default=most_draws, help="at most, of synthetic TEM")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS / "trees")
-    parser.add_argument("--out", type=Path, default=RESULTS / "accuracy" / "trees.json")
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--out", type=Path, default=RESULTS / "accuracy" / f"{name}.json")
+    return parser.parse_args(argv)
+
+
+def encoded_sets(
+    arguments: argparse.Namespace,
+) -> Iterator[tuple[DataSet, dict[str, Any], list[list[Split]]]]:
+    """Yield each set, its vectors, and the splits of each of its rows."""
     torch.set_num_threads(arguments.threads)
-    code = origin(arguments.threads, *CODE)
-    encoding = origin(arguments.threads, *CODE[1:], modules=ENCODING)
-    measurements: list[tuple[DataSet, np.ndarray, Measure]] = []
+    sets: list[tuple[DataSet, np.ndarray, list[list[Split]]]] = []
     if arguments.tem:
         data = tem_set(arguments.checkpoints / "images", N_TEM, N_CLASSES)
         order = np.random.default_rng(SEED).permutation(N_TEM)
-        measure: Measure = functools.partial(measure_tem, order=order)
-        measurements.append((data, np.sort(order[:N_CODEBOOK]), measure))
+        sets.append((data, np.sort(order[:N_CODEBOOK]), tem_splits(order, arguments.draws)))
     for name in arguments.sets:
         data = DataSet.load(arguments.data / name)
         data.name = name  # more than the last folder
-        measure = functools.partial(measure_folds, repeats=arguments.repeats)
-        measurements.append((data, np.arange(len(data.y)), measure))
-    rows: list[dict[str, Any]] = []
-    for data, of_codebook, measure in measurements:
+        sets.append((data, np.arange(len(data.y)), [fold_splits(data, arguments.repeats)]))
+    code = origin(arguments.threads, *CODE[1:], modules=ENCODING)
+    for data, of_codebook, splits in sets:
         path = arguments.checkpoints / f"{data.name}.json"
+        settings = {"data": data.digest, "rows": of_codebook.tolist()} | code
         encode = functools.partial(vectors, data, of_codebook)
-        found = load_or_run(
-            path, {"data": data.digest, "rows": of_codebook.tolist()} | encoding, encode
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about classes of one or two groups
-            rows += measure(data, found)
-        save_result(arguments.out, {"origin": code, "rows": rows})
+        yield data, load_or_run(path, settings, encode), splits
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parsed(__doc__, "trees", max(DRAWS.values()), argv)
+    code = origin(arguments.threads, *CODE)
+    rows: list[dict[str, Any]] = []
+    for data, found, splits_of_rows in encoded_sets(arguments):
+        for splits in splits_of_rows:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # about classes of one or two groups
+                parts = [compare(data, found, *split) for split in splits]
+            rows.append(row_of_splits(data, splits, parts))
+            print(*row_texts(rows[-1]), flush=True)
+            save_result(arguments.out, {"origin": code, "rows": rows})
 
 
 if __name__ == "__main__":

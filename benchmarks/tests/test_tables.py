@@ -16,6 +16,7 @@ PROGRAMS = [
     "accuracy.changes",
     "accuracy.codewords",
     "accuracy.rare",
+    "accuracy.tree_inputs",
     "accuracy.trees",
     "accuracy.variants",
     "alignment",
