@@ -13,7 +13,7 @@ from hypervlad.classifier.calibration import HeldOut, SureAnswers
 from hypervlad.classifier.estimator import MicrographClassifier, default_encoder
 from hypervlad.classifier.explanation import Explanation
 from hypervlad.classifier.fitting import NeverPredictedWarning
-from hypervlad.classifier.novelty import TrainingImages
+from hypervlad.classifier.novelty import ImageFormats, TrainingImages
 from hypervlad.images import TrainingImagesWarning
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Classification",
     "Explanation",
     "HeldOut",
+    "ImageFormats",
     "Judgement",
     "LabelIssue",
     "MicrographClassifier",

@@ -98,6 +98,9 @@ class Classification:
         Of the images that were read; None if it was not requested.
     sets : ndarray of bool, shape (n_read, n_classes), or None
         Prediction sets of the images that were read; None if they were not requested.
+    differences : tuple of str
+        Sentences on files that differ from those of all training images, in the type of their
+        pixels or by far in size: see :class:`hypervlad.classifier.ImageFormats`.
     """
 
     images: EncodedImages
@@ -107,6 +110,7 @@ class Classification:
     in_training: NDArray[np.bool_]
     judgement: Judgement | None
     sets: NDArray[np.bool_] | None
+    differences: tuple[str, ...] = ()
 
     @property
     def unlike_training(self) -> NDArray[np.bool_]:

@@ -12,7 +12,17 @@ from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.base import Arrays, Field, ImageEstimator, Labels, Maybe, Part, Value, seeded_clone
+from hypervlad.base import (
+    Arrays,
+    Field,
+    ImageEstimator,
+    Labels,
+    Maybe,
+    Part,
+    Record,
+    Value,
+    seeded_clone,
+)
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier.assessment import (
     SURE,
@@ -33,7 +43,7 @@ from hypervlad.classifier.explanation import (
     explanation_of,
 )
 from hypervlad.classifier.fitting import LabelledImages, fit_parts, warn_of_never_predicted
-from hypervlad.classifier.novelty import TrainingImages, project_vectors
+from hypervlad.classifier.novelty import ImageFormats, TrainingImages, project_vectors
 from hypervlad.conformal import check_share
 from hypervlad.constraints import (
     VERBOSE,
@@ -112,6 +122,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     training_ : TrainingImages
         Names (paths relative to their common folder), labels, digests and projected vectors of the
         images given to ``fit``.
+    formats_ : ImageFormats
+        Types of pixels and sizes of these images.
     n_images_ : int
         Number of images that the learner was trained on.
     fit_seconds_ : dict of str to float
@@ -155,6 +167,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         "classes_": Labels(),
         "held_out_": Maybe(Part(HeldOut)),
         "training_": Part(TrainingImages),
+        "formats_": Record(ImageFormats),
         "n_images_": Value(int, Integer()),
     }
 
@@ -163,6 +176,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     boosting_: Any
     held_out_: HeldOut | None
     training_: TrainingImages
+    formats_: ImageFormats
     n_images_: int
     fit_seconds_: dict[str, float]
 
@@ -231,7 +245,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         # All at the end: a fit that fails leaves the model unchanged.
         self.encoder_, self.boosting_, self.classes_ = encoder, learner, learner.classes_
         self.held_out_, self.training_ = fitted.held_out, fitted.training
-        self.n_images_, self.fit_seconds_ = fitted.n_images, fitted.seconds
+        self.formats_, self.n_images_ = fitted.formats, fitted.n_images
+        self.fit_seconds_ = fitted.seconds
         if self.held_out_ is not None:
             warn_of_never_predicted(self.held_out_, self.classes_)
         return self
@@ -504,7 +519,10 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             chunks.append(self._classify_encoded(encoded, coverage, threshold))
             if progress is not None:
                 progress(encoded.n_images)
-        return Classification.joined(chunks)
+        found = Classification.joined(chunks)
+        with_sizes = self.encoder_.fitted_params_.pixel_size is None
+        differences = self.formats_.differences(found.images.info, with_sizes=with_sizes)
+        return replace(found, differences=tuple(differences))
 
     def check_calibrated(
         self, *, coverage: float | None = None, max_error: float | None = None

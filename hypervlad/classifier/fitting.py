@@ -24,6 +24,7 @@ from hypervlad.classifier.calibration import (
     predict_calibration,
 )
 from hypervlad.classifier.novelty import (
+    ImageFormats,
     TrainingImages,
     empty_vectors,
     project_vectors,
@@ -100,6 +101,8 @@ class FittedParts(NamedTuple):
     ----------
     held_out : HeldOut or None
     training : TrainingImages
+    formats : ImageFormats
+        Of the same images.
     n_images : int
         Number of images that the learner was fitted on.
     seconds : dict of str to float
@@ -108,6 +111,7 @@ class FittedParts(NamedTuple):
 
     held_out: HeldOut | None
     training: TrainingImages
+    formats: ImageFormats
     n_images: int
     seconds: dict[str, float]
 
@@ -192,7 +196,7 @@ def fit_parts(
         project_vectors(empty_vectors(encoder)),
         vectors.shape[1],
     )
-    return FittedParts(held_out, training, len(train), seconds)
+    return FittedParts(held_out, training, ImageFormats.of(info), len(train), seconds)
 
 
 def _encode_calibration(

@@ -36,7 +36,9 @@ from hypervlad.conformal import weighted_limit
 from hypervlad.constraints import Integer
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.encoding import encode_images
+from hypervlad.encoder.loading import ImageInfo
 from hypervlad.images import ImageDigests, ReadOptions, TrainingImagesWarning
+from hypervlad.wording import counted, verb
 
 DISTANCES_MB = 64  # of pairwise distances in memory at a time
 N_NEAREST = 3
@@ -304,6 +306,86 @@ class TrainingImages:
         width = min(n_features, _N_DIRECTIONS)
         if not self.points.shape[1] == self.empty.shape[1] == width:
             raise ValueError("the record of the training images is damaged: its points")
+
+
+@dataclass(frozen=True)
+class ImageFormats:
+    """The types of pixels and the sizes of the training images.
+
+    Attributes
+    ----------
+    dtypes : tuple of str
+        As stored in the files, such as "uint8"; of floating-point numbers, "float".
+    sides : tuple of int
+        The shortest and the longest side of any image, pixels.
+    """
+
+    dtypes: tuple[str, ...]
+    sides: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        shortest, longest = self.sides
+        if not 0 < shortest <= longest or not all(isinstance(each, str) for each in self.dtypes):
+            raise ValueError("the record of the training images is damaged: their formats")
+
+    @classmethod
+    def of(cls, images: Sequence[ImageInfo]) -> ImageFormats:
+        """Return those of some images, at least one."""
+        sides = [side for image in images for side in image.shape[:2]]
+        return cls(tuple(sorted(set(map(_kind_of_pixels, images)))), (min(sides), max(sides)))
+
+    def differences(self, images: Sequence[ImageInfo], *, with_sizes: bool) -> list[str]:
+        """Say what the files of new images tell about them, if it differs from all of these.
+
+        Parameters
+        ----------
+        images : sequence of n ImageInfo
+        with_sizes : bool
+            Also compare sizes, which say nothing of images that are resampled to a common scale.
+
+        Returns
+        -------
+        list of str
+            A sentence for images with pixels of another type, and one for those less than half as
+            large as the smallest training image, or more than twice as large as the largest.
+
+        Examples
+        --------
+        >>> from hypervlad.classifier import ImageFormats
+        >>> from hypervlad.encoder.loading import ImageInfo
+        >>> old, new = (ImageInfo("", (256, 256), None, dtype=name) for name in ("uint8", "uint16"))
+        >>> (sentence,) = ImageFormats.of([old]).differences([old, new], with_sizes=True)
+        >>> sentence.split(":")[0]
+        '1 of 2 images has pixels of another type (uint16) than all training images (uint8)'
+        """
+        sentences, n_images = [], counted(len(images), "image")
+        others = [kind for kind in map(_kind_of_pixels, images) if kind not in self.dtypes]
+        if others:
+            sentences.append(
+                f"{len(others)} of {n_images} {verb(len(others), 'has', 'have')} pixels of another "
+                f"type ({', '.join(sorted(set(others)))}) than all training images "
+                f"({', '.join(self.dtypes)}): their brightness is scaled in another way"
+            )
+        shortest, longest = self.sides
+        sizes = [image.shape for image in images if with_sizes and self._is_far(image)]
+        if sizes:
+            height, width = sizes[0][:2]
+            known = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
+            sentences.append(
+                f"{len(sizes)} of {n_images} {verb(len(sizes), 'is', 'are')} of another size, such "
+                f"as {height} x {width} pixels, than all training images (sides of {known} "
+                "pixels): details have another size for the network"
+            )
+        return sentences
+
+    def _is_far(self, image: ImageInfo) -> bool:
+        shortest, longest = self.sides
+        height, width = image.shape[:2]
+        return max(height, width) < shortest / 2 or min(height, width) > 2 * longest
+
+
+def _kind_of_pixels(image: ImageInfo) -> str:
+    return "float" if image.dtype.startswith("float") else image.dtype
 
 
 @dataclass(frozen=True, eq=False)

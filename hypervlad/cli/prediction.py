@@ -230,9 +230,11 @@ def _true_labels(
 
 
 def _say_what_is_unlike(quiet: bool, found: Classification) -> None:
-    """Report images that are unlike the training images, and those that are training images."""
+    """Report images that differ from the training images, and those that are training images."""
     from hypervlad.images.errors import training_images_text
 
+    for difference in found.differences:
+        echo(f"warning: {difference}", err=True)
     n_images = len(found.proba)
     n_unlike, n_known = int(found.unlike_training.sum()), int(found.in_training.sum())
     if n_unlike:

@@ -61,12 +61,15 @@ class ImageInfo:
         Nanometres per pixel.
     is_blank : bool
         Whether all pixels are equal.
+    dtype : str
+        Of the pixels as stored, such as "uint8".
     """
 
     digest: str
     shape: tuple[int, ...]
     pixel_size: float | None
     is_blank: bool = False
+    dtype: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -437,8 +440,10 @@ def _n_fitting(batch_pixels: int, n_pixels: int) -> int:
 
 
 def _info_of(micrograph: Micrograph) -> ImageInfo:
-    pixels = micrograph.pixels
-    return ImageInfo(micrograph.digest, pixels.shape, micrograph.pixel_size, is_blank(pixels))
+    pixels, stored = micrograph.pixels, micrograph.metadata.get("dtype", "")
+    return ImageInfo(
+        micrograph.digest, pixels.shape, micrograph.pixel_size, is_blank(pixels), stored
+    )
 
 
 # --- the common scale -----------------------------------------------------------------------------

@@ -51,7 +51,7 @@ from hypervlad.images.tiff import decode_tiff
 
 # Part of the key under which facts of a file are cached: increase it when pixels of a file change,
 # or the facts that are cached.
-READING_VERSION = 5
+READING_VERSION = 6
 _N_AHEAD = 2  # images that each thread reads ahead, which bounds the memory
 
 T = TypeVar("T")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,6 +231,8 @@ def report_on_model(
     found = model.classify(images)
     with noted_warnings() as notes:
         found.images.warn()
+        for difference in found.differences:
+            warnings.warn(difference, UserWarning, stacklevel=2)
 
     def of_read(values: Sequence[Any]) -> list[Any]:
         return [values[int(position)] for position in found.images.positions]

@@ -363,7 +363,8 @@ def test_a_loaded_model_explains_alike(tmp_path: Path) -> None:
 def test_an_explanation_says_how_unlike_the_training_images_it_is() -> None:
     model, images = fitted(turns=2), [textures(3)[0][0], np.zeros((32, 32))]
     novelty = model.classify(images).novelty
-    np.testing.assert_allclose([model.explain(each).novelty for each in images], novelty)
+    found = [model.explain(each).novelty for each in images]
+    np.testing.assert_allclose(found, novelty, rtol=1e-5)  # other batches
     assert novelty[0] < 1 < novelty[1]
 
 

@@ -444,7 +444,7 @@ def test_sure_rows_have_no_shares_of_nothing():
 def test_a_report_repeats_what_the_terminal_warned_of(trained, tmp_path):
     model, images = trained
     model.encoder_.set_params(on_error="skip")
-    tested = [*images[:4], np.zeros((64, 64)), tmp_path / "missing.png"]
+    tested = [*images[:4], np.zeros((24, 24)), tmp_path / "missing.png"]
     labels = [*model.training_.labels[:4], "flat", "flat"]
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
