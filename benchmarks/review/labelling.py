@@ -59,8 +59,11 @@ class Pool:
                 self.X[chosen], self.y[chosen], groups=self.groups[chosen], blocks=self.blocks
             )
 
-    def accuracy(self, model: BoostedSoftmaxClassifier) -> float:
-        return float((model.predict(self.X_test) == self.y_test).mean())
+    def scores(self, model: BoostedSoftmaxClassifier) -> list[float]:
+        """Return accuracy and balanced accuracy on the test images."""
+        right = model.predict(self.X_test) == self.y_test
+        recalls = [right[self.y_test == label].mean() for label in np.unique(self.y_test)]
+        return [float(right.mean()), float(np.mean(recalls))]
 
     def first(self, rng: np.random.Generator) -> np.ndarray:
         """Choose a few images of each class at random."""
@@ -133,24 +136,27 @@ ORDERS: dict[str, Order] = {
 
 
 def curves(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> dict[str, Any]:
-    """Return numbers of labels and accuracies of each order, and the accuracy with all labels."""
+    """Return numbers of labels, the scores of each order, and the scores with all labels.
+
+    A score is accuracy and balanced accuracy.
+    """
     pool = Pool(data, train, test, seed)
     step = max(1, round(STEP_SHARE * len(train)))
-    found: dict[str, Any] = {"full": pool.accuracy(pool.model(np.arange(len(train)))), "step": step}
+    found: dict[str, Any] = {"full": pool.scores(pool.model(np.arange(len(train)))), "step": step}
     for name, order in ORDERS.items():
         rng = np.random.default_rng(seed)
         chosen = pool.first(rng)
-        numbers, accuracies = [], []
+        numbers, scores = [], []
         while True:
             model = pool.model(chosen)
             numbers.append(len(chosen))
-            accuracies.append(pool.accuracy(model))
+            scores.append(pool.scores(model))
             if len(chosen) + step > MAX_SHARE * len(train):
                 break
             left = np.setdiff1d(np.arange(len(train)), chosen)
             first = order(pool, model, chosen, left, rng)[:step]
             chosen = np.concatenate([chosen, left[first]])
-        found[name] = accuracies
+        found[name] = scores
         found["labels"] = numbers
     return {**found, "pool": len(train)}
 
@@ -160,8 +166,8 @@ def needed(found: list[dict[str, Any]], name: str, below: float = 0.01) -> float
 
     Such curves vary by as much by chance. None if this is not reached.
     """
-    mean = np.mean([each[name] for each in found], axis=0)
-    full = np.mean([each["full"] for each in found])
+    mean = np.mean([each[name] for each in found], axis=0)[:, 0]
+    full = np.mean([each["full"] for each in found], axis=0)[0]
     short = np.flatnonzero(mean < full - below)
     first = short[-1] + 1 if len(short) else 0
     share = np.mean([np.array(each["labels"]) / each["pool"] for each in found], axis=0)
@@ -174,7 +180,7 @@ def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
     cut = [{k: v[:shortest] if isinstance(v, list) else v for k, v in e.items()} for e in found]
     return {
         "pool": float(np.mean([each["pool"] for each in cut])),
-        "full": float(np.mean([each["full"] for each in cut])),
+        "full": np.mean([each["full"] for each in cut], axis=0).tolist(),
         "labels": np.mean([each["labels"] for each in cut], axis=0).tolist(),
         "curves": {name: np.mean([e[name] for e in cut], axis=0).tolist() for name in ORDERS},
         "needed": {name: needed(cut, name) for name in ORDERS},

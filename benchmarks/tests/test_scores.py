@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy import stats
+from sklearn.dummy import DummyClassifier
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from benchmarks.common.folds import DataSet
@@ -236,13 +237,20 @@ def test_the_interval_of_splits_that_share_images_is_wider() -> None:
 
 def test_labels_needed_are_counted_from_where_the_curve_stays_up() -> None:
     found = [
-        {"full": 0.8, "pool": 100, "labels": [10, 20, 30, 40], "way": curve}
+        {"full": [0.8, 0], "pool": 100, "labels": [10, 20, 30, 40], "way": [[a, 1] for a in curve]}
         for curve in ([0.5, 0.8, 0.7, 0.8], [0.5, 0.9, 0.7, 0.8])
     ]
     assert labelling.needed(found, "way") == pytest.approx(0.4), "not 0.2, where chance had it"
     assert labelling.needed(found, "way", below=0.2) == pytest.approx(0.2)
-    short = [each | {"way": [0.5, 0.6, 0.6, 0.6]} for each in found]
+    short = [each | {"way": [[0.5, 1], [0.6, 1], [0.6, 1], [0.6, 1]]} for each in found]
     assert labelling.needed(short, "way") is None
+
+
+def test_the_scores_of_labelling_are_accuracy_and_the_mean_recall() -> None:
+    pool = labelling.Pool.__new__(labelling.Pool)
+    pool.X_test, pool.y_test = np.zeros((6, 1)), np.array(list("aaaabb"))
+    model = DummyClassifier(strategy="constant", constant="a").fit(pool.X_test, pool.y_test)
+    assert pool.scores(model) == pytest.approx([4 / 6, 0.5])
 
 
 def test_one_training_image_of_a_class_and_few_of_the_others(tmp_path: Path) -> None:
