@@ -34,7 +34,7 @@ from hypervlad.splits import group_folds
 
 N_DRAWS = 4  # at most, for each number of training images
 N_COMPONENTS = 64
-MAX_WHOLE = 500  # training images for trees on whole vectors, which take minutes
+MAX_WHOLE = 500  # training images for trees on whole vectors, which are slow
 SCORES = ("losses", "right")
 SHIPPED = "block margins (as shipped)"
 INPUTS = {
