@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t as student_t
 
 _Z95 = 1.959963984540054
-_MIN_GROUPS = 10
-_N_RESAMPLES = 2000
 
 
 def wilson_interval(share: float, n: float) -> tuple[float, float]:
@@ -49,10 +48,10 @@ def accuracy_interval(
 ) -> tuple[float, float]:
     """The 95 % interval of an accuracy.
 
-    Without groups it is Wilson's interval. With at least ten groups it is the percentile interval
-    of 2,000 bootstrap samples of whole groups, because the images of a group are not independent.
-    With fewer groups, or if all bootstrap samples are equal, it is Wilson's interval for as many
-    trials as there are groups, which is conservative.
+    Wilson's interval for as many trials as the images are worth. Images of a group are not
+    independent: without groups they are worth their number, otherwise as many independent images
+    as would have the variance that is found between the groups [1]_, and fewer if there are few
+    groups to find it from [2]_. If all images of all groups are alike, it is the number of groups.
 
     Parameters
     ----------
@@ -62,23 +61,42 @@ def accuracy_interval(
     Returns
     -------
     low, high : float
-        The same at every call: the bootstrap is seeded.
+
+    Notes
+    -----
+    In simulations of 5 to 120 groups of 1 to 8 images on average, with true accuracies of 0.6 to
+    0.97 and correlations of 0.1 to 0.5 within groups, 91 to 99 % of the intervals contained the
+    true value (of percentile intervals of bootstrap samples of groups, 82 to 100 %).
+
+    References
+    ----------
+    .. [1] Rao and Scott. "A simple method for the analysis of clustered binary data", Biometrics
+       48, 1992.
+    .. [2] Korn and Graubard. "Confidence intervals for proportions with small expected number of
+       positive counts estimated from survey data", Survey Methodology 24, 1998.
+
+    Examples
+    --------
+    >>> low, high = accuracy_interval([1] * 27 + [0] * 3, [i // 3 for i in range(30)])
+    >>> f"{low:.2f} {high:.2f}"
+    '0.52 0.99'
     """
     right = np.asarray(correct, dtype=float)
-    share = float(right.mean())
+    share, n_images = float(right.mean()), len(right)
     if groups is None:
-        return wilson_interval(share, len(right))
+        return wilson_interval(share, n_images)
     codes = np.unique([str(group) for group in groups], return_inverse=True)[1].ravel()
     sizes, hits = np.bincount(codes), np.bincount(codes, right)
     n_groups = len(sizes)
-    if n_groups == len(right):
+    if n_groups == n_images:
+        return wilson_interval(share, n_images)
+    residuals = hits - share * sizes
+    variance = float(residuals @ residuals) / n_images**2 * n_groups / max(1, n_groups - 1)
+    if not variance:
         return wilson_interval(share, n_groups)
-    if n_groups >= _MIN_GROUPS:
-        sampled = np.random.default_rng(0).integers(n_groups, size=(_N_RESAMPLES, n_groups))
-        low, high = np.quantile(hits[sampled].sum(1) / sizes[sampled].sum(1), [0.025, 0.975])
-        if low < high:
-            return float(low), float(high)
-    return wilson_interval(share, n_groups)
+    n_worth = min(share * (1 - share) / variance, n_images)
+    few_groups = _Z95 / float(student_t.ppf(0.975, n_groups - 1))
+    return wilson_interval(share, max(1.0, n_worth * few_groups**2))
 
 
 def balanced_accuracy_interval(
@@ -101,11 +119,10 @@ def balanced_accuracy_interval(
     Returns
     -------
     low, high : float
-        The same at every call.
 
     Notes
     -----
-    In simulations of 3 to 6 classes of 3 to 200 images, 92 to 98 % of the intervals contained the
+    In simulations of 3 to 6 classes of 3 to 200 images, 92 to 99 % of the intervals contained the
     true value, also for small classes without a mistake (for which a bootstrap of groups failed: 60
     %) and for groups of several classes (without the correlations: 89 %).
 

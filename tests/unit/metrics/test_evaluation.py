@@ -63,9 +63,29 @@ def test_few_or_perfect_groups_fall_back_to_the_number_of_groups():
     assert few == wilson_interval(0.5, 4)
 
 
-def test_the_interval_of_groups_is_the_same_at_every_call():
-    correct, groups = np.arange(90) % 7 > 1, np.arange(90) // 3
-    assert accuracy_interval(correct, groups) == accuracy_interval(correct, groups)
+@given(images=st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=2, max_size=60))
+def test_an_interval_contains_the_share_and_is_certain_of_nothing_that_failed(images):
+    correct, groups = (list(each) for each in zip(*images, strict=True))
+    low, high = accuracy_interval(correct, groups)
+    share = np.mean(correct)
+    assert 0 <= low <= share + 1e-12
+    assert share - 1e-12 <= high <= 1
+    assert high < 1 or share == 1
+    assert low > 0 or share == 0
+    everything = accuracy_interval(correct)
+    assert high - low >= everything[1] - everything[0] - 1e-12, "groups teach no more than images"
+
+
+@pytest.mark.parametrize("correlation", [0.1, 0.5])
+def test_most_intervals_of_groups_contain_the_true_accuracy(correlation):
+    accuracy, rng, n_covered = 0.9, np.random.default_rng(0), 0
+    scale = (1 - correlation) / correlation
+    for _ in range(300):
+        codes = np.repeat(np.arange(30), 1 + rng.poisson(3, 30))
+        of_groups = rng.beta(accuracy * scale, (1 - accuracy) * scale, 30)
+        low, high = accuracy_interval(rng.random(len(codes)) < of_groups[codes], codes)
+        n_covered += low <= accuracy <= high
+    assert n_covered > 0.9 * 300
 
 
 def test_scores_are_scikit_learns():
