@@ -176,7 +176,7 @@ def predict(
     reduce_cache(cache, cache_size)
     names = [str(files[position]) for position in found.images.positions]
     columns = prediction_columns(found, classes)
-    _say_what_is_unlike(quiet, found)
+    _say_what_is_unlike(quiet, found, names)
     table = predictions_as_bytes(names, found.proba, classes, columns=columns)
     if output is not None:
         with replace_when_complete(output) as stream:
@@ -229,7 +229,7 @@ def _true_labels(
     return labels if len(labels) == len(files) else None
 
 
-def _say_what_is_unlike(quiet: bool, found: Classification) -> None:
+def _say_what_is_unlike(quiet: bool, found: Classification, names: Sequence[str]) -> None:
     """Report images that differ from the training images, and those that are training images."""
     from hypervlad.images.errors import training_images_text
 
@@ -244,7 +244,8 @@ def _say_what_is_unlike(quiet: bool, found: Classification) -> None:
             "training images: probabilities of such images mean little",
         )
     if n_known:
-        say(quiet, training_images_text(n_known, n_images))
+        known = [name for name, is_known in zip(names, found.in_training, strict=True) if is_known]
+        say(quiet, f"{training_images_text(n_known, n_images)}: {name_some(known)}")
 
 
 def _sorter_into(

@@ -30,7 +30,7 @@ from hypervlad.datasets.report import (
     FolderReport,
     count_sorted,
 )
-from hypervlad.images import ImageReadError, ReadOptions, read_micrographs
+from hypervlad.images import ImageReadError, ReadOptions, find_banner, read_micrographs
 from hypervlad.images.pixels import is_blank
 from hypervlad.wording import counted, name_some, verb
 
@@ -53,6 +53,7 @@ class _ImageFacts:
     size: str
     kind: str
     blank: bool
+    has_banner: bool
     thumbnail: Thumbnail
     group: str | None = None
 
@@ -134,6 +135,7 @@ def check_image_folder(
         exact_copies=exact,
         near_copies=near,
         blank_files=[f.file for f in facts if f.blank],
+        banner_files=[f.file for f in facts if f.has_banner],
         page_counts={f.file: f.n_pages for f in facts if f.n_pages > 1},
         image_sizes=count_sorted([f.size for f in facts]),
         image_kinds=count_sorted([f.kind for f in facts]),
@@ -211,7 +213,7 @@ def compare_image_folders(
         # The folders take the place of groups: what crosses them is a copy across.
         root = path if layout.table is None else os.path.dirname(path)
         facts += [replace(f, file=os.path.join(root, f.file), group=path) for f in found]
-        bad += [BadFile(os.path.join(root, each.path), each.reason) for each in unreadable]
+        bad += [replace(each, path=os.path.join(root, each.path)) for each in unreadable]
         counts.append(len(found))
     exact, near = (
         [copies for copies in sets if copies.crosses_groups]
@@ -290,6 +292,7 @@ def _read_one(
         size=f"{pixels.shape[0]} x {pixels.shape[1]}",
         kind=f"{micrograph.metadata.get('dtype', 'unknown')} {colour}",
         blank=is_blank(pixels),
+        has_banner=find_banner(np.round(255 * pixels).astype(np.uint8)) > 0,
         thumbnail=make_thumbnail(pixels),
         group=group,
     )
@@ -413,10 +416,22 @@ def _list_notes(report: FolderReport, page: int) -> list[str]:
             "counted from 0. Split them, or choose a page with --image-page (in Python, "
             "read_options), which is not possible for GIF, PNG and WebP."
         )
+    n_banners = len(report.banner_files)
+    if n_banners:
+        notes.append(
+            f"{counted(n_banners, 'image')} {verb(n_banners, 'has', 'have')} an information bar at "
+            f"the bottom: {name_some(report.banner_files)}. Cut it off with --remove-banner (in "
+            "Python, read_options), or a model may learn from the bar instead of the specimen."
+        )
     if len(report.image_kinds) > 1:
         kinds = ", ".join(f"{count} {kind}" for kind, count in report.image_kinds.items())
         notes.append(f"Kinds of pixels are mixed: {kinds}.")
-    if report.group_counts is not None:
+    if report.group_counts is None:
+        notes.append(
+            "No groups are given, so each image counts as a sample of its own. If several images "
+            "show one sample or micrograph, give a file of groups, or scores will be too good."
+        )
+    else:
         harmless = [s for s in report.exact_copies + report.near_copies if len(s.groups) == 1]
         if harmless:
             notes.append(

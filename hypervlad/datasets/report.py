@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +79,8 @@ class FolderReport:
         their members). Those across classes come first, then those across groups.
     blank_files : list of str
         Images without any contrast.
+    banner_files : list of str
+        Images with an information bar at the bottom: see :func:`hypervlad.images.find_banner`.
     page_counts : dict of str to int
         Pages, sections or frames of each file that has more than one.
     image_sizes : dict of str to int
@@ -98,6 +101,7 @@ class FolderReport:
     exact_copies: list[CopySet] = field(default_factory=list)
     near_copies: list[CopySet] = field(default_factory=list)
     blank_files: list[str] = field(default_factory=list)
+    banner_files: list[str] = field(default_factory=list)
     page_counts: dict[str, int] = field(default_factory=dict)
     image_sizes: dict[str, int] = field(default_factory=dict)
     image_kinds: dict[str, int] = field(default_factory=dict)
@@ -228,12 +232,17 @@ def _describe(copies: CopySet) -> str:
     files = ", ".join(copies.files[:_N_SHOWN])
     if len(copies.files) > _N_SHOWN:
         files += f" and {len(copies.files) - _N_SHOWN} more"
+    of_groups = [f"groups {' / '.join(copies.groups[:_N_SHOWN])}"] if copies.crosses_groups else []
+    return f"  {files}{_remarks(copies, of_groups)}"
+
+
+def _remarks(copies: CopySet, further: Sequence[str] = ()) -> str:
     remarks = [f"similarity {copies.similarity:.2f}"] if copies.similarity < 1 else []
-    if copies.crosses_classes:
-        remarks.append(f"CLASSES {' / '.join(copies.classes)}")
-    if copies.crosses_groups:
-        remarks.append(f"groups {' / '.join(copies.groups[:_N_SHOWN])}")
-    return f"  {files}" + (f"  [{'; '.join(remarks)}]" if remarks else "")
+    classes = [name for name in copies.classes if name]  # unsorted images have none
+    if len(classes) > 1:
+        remarks.append(f"CLASSES {' / '.join(classes)}")
+    remarks += further
+    return f"  [{'; '.join(remarks)}]" if remarks else ""
 
 
 def count_sorted(values: list[str]) -> dict[str, int]:
@@ -269,8 +278,8 @@ class FolderComparison:
         lines = [f"{self.n_images[0]} and {counted(self.n_images[1], 'image')}"]
         for kind, sets in (("exact", self.exact_copies), ("near", self.near_copies)):
             lines.append(f"sets of {kind} copies across the folders: {len(sets)}")
-            lines += [f"  {' = '.join(copies.files)}" for copies in sets]
+            lines += [f"  {' = '.join(copies.files)}{_remarks(copies)}" for copies in sets]
         if self.bad_files:
             lines.append(f"files that cannot be read: {len(self.bad_files)}")
-            lines += [f"  {bad.path}: {bad.reason}" for bad in self.bad_files]
+            lines += [f"  {bad.reason}" for bad in self.bad_files]
         return "\n".join(lines)

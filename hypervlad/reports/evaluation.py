@@ -180,7 +180,7 @@ def write_report(
             class_rows=class_rows(result),
             selective_rows=selective_rows(result),
             warnings=[*notes, *(line.removeprefix("warning: ") for line in warning_lines(result))],
-            unlike=unlike_text(result, unlike) if unlike.any() else "",
+            unlike=unlike_text(result, unlike, known),
             held_out=held_out,
             sure_rows=[] if held_out is None else sure_rows(held_out.sure, len(result.true)),
             how_measured=how_measured,

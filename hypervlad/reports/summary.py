@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.conformal import groups_for_error
 from hypervlad.images.errors import training_images_text
 from hypervlad.metrics import ClassScores, Evaluation
 from hypervlad.reports.facts import learner_text, shares_text, tested_text
@@ -85,28 +86,43 @@ def evaluation_lines(
         lines.append(tested_text(result))
     if result.unknown:
         lines.append(f"classes that the model was not trained on: {', '.join(result.unknown)}")
-    if unlike_training is not None and unlike_training.any():
-        lines.append(unlike_text(result, unlike_training))
-    return lines
+    unlike = "" if unlike_training is None else unlike_text(result, unlike_training, in_training)
+    return [*lines, unlike] if unlike else lines
 
 
-def unlike_text(result: Evaluation, unlike_training: NDArray[np.bool_]) -> str:
-    """Say how many of n images are unlike the training images, and the accuracy on the others.
+def unlike_text(
+    result: Evaluation,
+    unlike_training: NDArray[np.bool_],
+    in_training: NDArray[np.bool_] | None = None,
+) -> str:
+    """Say how many images are unlike the training images, and the accuracy on the others.
 
     Parameters
     ----------
     result : Evaluation
+        Of n images.
     unlike_training : ndarray of bool, shape (n,)
+    in_training : ndarray of bool, shape (n,), optional
+        Training images, which are left out.
+
+    Returns
+    -------
+    str
+        Empty if there is no such image.
     """
-    n_unlike = int(unlike_training.sum())
+    new = np.ones(len(result.true), bool) if in_training is None else ~in_training
+    n_new, n_unlike = int(new.sum()), int((new & unlike_training).sum())
+    if not n_unlike:
+        return ""
+    kind = "image" if new.all() else "other image"
     text = (
-        f"{n_unlike} of {counted(len(result.true), 'image')} {verb(n_unlike, 'is', 'are')} unlike "
-        "all training images (about 5 % of usual images are)"
+        f"{n_unlike} of {counted(n_new, kind)} {verb(n_unlike, 'is', 'are')} unlike all training "
+        "images (about 5 % of usual images are)"
     )
-    others = result.subset(~unlike_training)
-    if others is None:
+    familiar = result.subset(new & ~unlike_training)
+    if familiar is None:
         return text
-    return f"{text}; accuracy without {verb(n_unlike, 'it', 'them')}: {percent(others.accuracy)}"
+    return f"{text}; accuracy on the other {len(familiar.true)}: {percent(familiar.accuracy)}"
 
 
 def warning_lines(result: Evaluation) -> list[str]:
@@ -155,9 +171,19 @@ def held_out_lines(model: Any) -> list[str]:
         *warning_lines(result),
         *_advice(result),
         *_confusions(result),
+        *_without_groups(result),
         f"confidence: {_calibration_text(result)}{_shares_remark(model, result)}",
         f"sure answers: {_sure_text(model)}",
         learner,
+    ]
+
+
+def _without_groups(result: Evaluation) -> list[str]:
+    if result.groups is not None:
+        return []
+    return [
+        "groups: none, so each image counts as a sample of its own; if several show one sample or "
+        "micrograph, give --groups, or these figures are too good"
     ]
 
 
@@ -331,4 +357,14 @@ def _sure_text(model: Any) -> str:
         percent(each.n_sure / len(model.held_out_)) if each.n_sure else "0" for each in counts
     ]
     of_images = " / ".join(shares) if any(each.n_sure for each in counts) else "none"
-    return f"{of_images} of the images, if at most {errors} % of them may be wrong"
+    text = f"{of_images} of the images, if at most {errors} % of them may be wrong"
+    n_groups = model.held_out_.calibration.n_groups
+    needed = {error: groups_for_error(error) for error in ACCEPTED_ERRORS}
+    too_much = [error for error in ACCEPTED_ERRORS if n_groups < needed[error]]
+    if too_much:
+        wanted = " / ".join(f"{100 * error:.0f}" for error in too_much)
+        numbers = " / ".join(str(needed[error]) for error in too_much)
+        text += (
+            f" (for {wanted} %, the number of groups must be at least {numbers}; it is {n_groups})"
+        )
+    return text

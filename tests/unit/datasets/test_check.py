@@ -205,7 +205,20 @@ def test_mixed_kinds_in_every_class_are_only_a_note(clean, tem):
     report = check_image_folder(clean)
     assert report.ok, report.problems
     assert report.image_kinds == {"uint8 grey": 12, "uint8 colour": 2}
-    assert len(report.notes) == 1
+    kinds, groups = report.notes
+    assert "mixed" in kinds
+    assert "each image counts as a sample of its own" in groups
+
+
+def test_information_bars_are_noted(clean):
+    pixels = np.random.default_rng(0).integers(60, 200, (120, 160), dtype=np.uint8)
+    pixels[100:] = 0
+    pixels[106:114, 10:60:3] = 255
+    Image.fromarray(pixels).save(clean / "a" / "bar.png")
+    report = check_image_folder(clean)
+    assert report.banner_files == ["a/bar.png"]
+    assert "1 image has an information bar at the bottom: a/bar.png" in " ".join(report.notes)
+    assert check_image_folder(clean, options=ReadOptions(banner="remove")).banner_files == []
 
 
 def test_imbalance_is_a_note(tmp_path):
@@ -408,6 +421,20 @@ def test_images_beside_the_classes_of_a_folder_are_compared_too(tmp_path, tem):
     found = compare_image_folders(tmp_path / "train", tmp_path / "test")
     assert found.n_images == (2, 1)
     assert [len(s.files) for s in found.exact_copies] == [2]
+
+
+def test_copies_of_another_class_and_unreadable_files_are_named_once(tmp_path, tem):
+    train, test = tmp_path / "train", tmp_path / "test"
+    save(tem[0], train / "a" / "1.png")
+    save(tem[0], test / "b" / "copy.png")
+    save(tem[1], train / "a" / "2.png")
+    save(tem[1], test / "stray.png")  # of no class, which contradicts none
+    (test / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n half")
+    lines = str(compare_image_folders(train, test)).splitlines()
+    assert f"  {test}/b/copy.png = {train}/a/1.png  [CLASSES a / b]" in lines
+    assert f"  {test}/stray.png = {train}/a/2.png" in lines
+    assert sum("broken.png" in line for line in lines) == 1
+    assert lines[-1].count("broken.png") == 1
 
 
 def test_frames_of_one_series_in_both_folders_are_found(tmp_path, tem):

@@ -455,4 +455,4 @@ def test_a_report_repeats_what_the_terminal_warned_of(trained, tmp_path):
     for sentence in warned:
         assert " ".join(f"Warning: {sentence}.".split()) in words
     assert found.unlike_training.tolist()[-1]
-    assert unlike_text(result, found.unlike_training) in words
+    assert unlike_text(result, found.unlike_training, found.in_training) in words

@@ -64,12 +64,13 @@ def line_of(lines, start):
     return found
 
 
-def test_held_out_images_are_described_in_ten_lines():
+def test_held_out_images_are_described_in_eleven_lines():
     codes = np.repeat([0, 1, 2], [60, 30, 10])
     predicted = np.where(codes == 2, 0, codes)
     predicted[:6] = 1
     lines = held_out_lines(model_of(codes, predicted))
-    assert len(lines) <= 10
+    assert len(lines) <= 11
+    assert line_of(lines, "groups:").startswith("groups: none, so each image counts as a sample")
     assert line_of(lines, "held out:") == (
         "held out: 100 of 100 training images, in 5 folds, each classified by a model trained "
         "without the images of its fold"
@@ -187,7 +188,10 @@ def test_sure_answers_are_counted_for_three_errors():
         right, "sure"
     )
     few = held_out_lines(model_of(codes[:30], codes[:30], confidence=0.99))
-    assert "0 / 100.0 % / 100.0 % of the images" in line_of(few, "sure"), "45 groups are needed"
+    assert line_of(few, "sure") == (
+        "sure answers: 0 / 100.0 % / 100.0 % of the images, if at most 5 / 10 / 20 % of them may be "
+        "wrong (for 5 %, the number of groups must be at least 45; it is 30)"
+    )
     wrong = held_out_lines(model_of(codes, (codes + 1) % 3))
     assert line_of(wrong, "sure").startswith("sure answers: none of the images")
     lone = held_out_lines(model_of(codes, codes, confidence=0.99, lone=np.array([2])))
@@ -296,6 +300,10 @@ def test_an_evaluation_counts_the_images_that_are_unlike_the_training_images():
     result = Evaluation(["fibre"] * 4, proba_of([0, 0, 1, 0], 0.8), CLASSES)
     counted = "unlike all training images (about 5 % of usual images are)"
     line = evaluation_lines(result, None, np.array([False, False, True, False]))[-1]
-    assert line == f"1 of 4 images is {counted}; accuracy without it: 100.0 %"
+    assert line == f"1 of 4 images is {counted}; accuracy on the other 3: 100.0 %"
+    known, unlike = np.array([True, False, False, False]), np.array([True, False, True, True])
+    line = evaluation_lines(result, known, unlike)[-1]
+    assert line == f"2 of 3 other images are {counted}; accuracy on the other 1: 100.0 %"
+    assert "unlike" not in " ".join(evaluation_lines(result, known, known))
     assert evaluation_lines(result, None, np.ones(4, bool))[-1] == f"4 of 4 images are {counted}"
     assert not any("unlike" in line for line in evaluation_lines(result, None, np.zeros(4, bool)))
