@@ -189,8 +189,8 @@ def test_sure_answers_are_counted_for_three_errors():
     )
     few = held_out_lines(model_of(codes[:30], codes[:30], confidence=0.99))
     assert line_of(few, "sure") == (
-        "sure answers: 0 / 100.0 % / 100.0 % of the images, if at most 5 / 10 / 20 % of them may be "
-        "wrong (for 5 %, the number of groups must be at least 45; it is 30)"
+        "sure answers: 0 / 100.0 % / 100.0 % of the images, if at most 5 / 10 / 20 % of them may "
+        "be wrong (for 5 %, the number of groups must be at least 45; it is 30)"
     )
     wrong = held_out_lines(model_of(codes, (codes + 1) % 3))
     assert line_of(wrong, "sure").startswith("sure answers: none of the images")
