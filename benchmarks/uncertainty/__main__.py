@@ -43,6 +43,7 @@ def answers(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> di
         warnings.simplefilter("ignore", UserWarning)  # "no answer is sure", which is counted here
         judged = {share: model.judge_vectors(vectors, share) for share in MAX_ERRORS}
     first = judged[MAX_ERRORS[0]]
+    sets = model.held_out_.sets(vectors, first.proba, COVERAGE) | (first.novelty > 1)[:, None]
     with_held_out = MicrographClassifier(
         encoder, calibration_size=CALIBRATION_SIZE, random_state=seed
     )
@@ -52,7 +53,7 @@ def answers(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> di
         "proba": first.proba,
         "novelty": first.novelty,
         "points": first.projected,
-        "cross": model.held_out_.sets(vectors, model.boosting_.predict_proba(vectors), COVERAGE),
+        "cross": sets,
         "split": with_held_out.predict_set(list(data.paths[test]), COVERAGE),
         **{f"kind_{share:g}": found.kind for share, found in judged.items()},
     }

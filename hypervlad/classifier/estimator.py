@@ -306,7 +306,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         -------
         ndarray of bool, shape (n, n_classes)
             In the order of ``classes_``. Every set contains the class of :meth:`predict`, and
-            classes of a single group, which cannot be held out. Sets of skipped images are empty.
+            classes of a single group, which cannot be held out. The set of an image that is unlike
+            all training images has all classes. Sets of skipped images are empty.
 
         Raises
         ------
@@ -329,8 +330,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         ``1 / n_folds``, and not even strict here, because the codebook, which does not use the
         classes, was fitted on all folds. Fewer than ``coverage / (1 - coverage)`` groups, 9 for
         0.9, cannot exclude any class. There is no guarantee for images from elsewhere, such as
-        another microscope or blank ones: see ``unlike_training`` in :meth:`classify`, and
-        :mod:`hypervlad.conformal`.
+        another microscope: see :mod:`hypervlad.conformal`.
 
         Examples
         --------
@@ -343,7 +343,12 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         """
         self.check_calibrated(coverage=coverage)
         self._fitted_held_out(_SETS).warn_of_sets(coverage)
-        return self._of_read(images, lambda v: self._sets(v, self._proba(v), coverage), fill=False)
+
+        def sets(vectors: NDArray[np.floating]) -> NDArray[np.bool_]:
+            _, novelty = self.training_.nearest(project_vectors(vectors))
+            return self._sets(vectors, self._proba(vectors), novelty, coverage)
+
+        return self._of_read(images, sets, fill=False)
 
     def predict_or_reject(
         self, images: Sequence[Any], max_error: float = 0.05, reject_label: Any = "unsure"
@@ -801,7 +806,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         else:
             judgement = self._judge(vectors, threshold)
             proba, nearest, novelty = judgement.proba, judgement.nearest, judgement.novelty
-        sets = None if coverage is None else self._sets(vectors, proba, coverage)
+        sets = None if coverage is None else self._sets(vectors, proba, novelty, coverage)
         known = self.training_.contains([image.digest for image in encoded.info])
         images = replace(encoded, vectors=np.empty((len(vectors), 0), dtype=np.float32))
         return Classification(images, proba, novelty, nearest, known, judgement, sets)
@@ -825,9 +830,14 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         return np.asarray(learner.predict_proba(vectors))
 
     def _sets(
-        self, vectors: NDArray[np.floating], proba: NDArray[np.floating], coverage: float
+        self,
+        vectors: NDArray[np.floating],
+        proba: NDArray[np.floating],
+        novelty: NDArray[np.floating],
+        coverage: float,
     ) -> NDArray[np.bool_]:
-        return self._fitted_held_out(_SETS).sets(vectors, proba, coverage)
+        sets = self._fitted_held_out(_SETS).sets(vectors, proba, coverage)
+        return sets | (novelty > 1)[:, None]
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "classes_")

@@ -106,9 +106,10 @@ def predict(
     every class. An image that is unlike all training images (yes) has a novelty above 1, and its
     probabilities mean little, however high they are; about 5 % of usual images are called unlike
     too, and more if the model knows fewer than 40 groups. Before p_CLASS, --coverage adds the
-    column possible (classes, separated by |) and --max-error adds kind (sure, ambiguous: between
-    classes, out_of_distribution: unlike all training images) and reason. Unreadable images are left
-    out of the table and listed at the end; the exit code is then 2, or 0 with --on-error skip.
+    column possible (classes, separated by |; all of them for an image unlike the training images)
+    and --max-error adds kind (sure, ambiguous: not confident enough to be sure,
+    out_of_distribution: unlike all training images) and reason. Unreadable images are left out of
+    the table and listed at the end; the exit code is then 2, or 0 with --on-error skip.
 
     --sort-into copies and never replaces a file. The copies keep the sub-folders of the images.
     Where there is another file of the name, a copy is called NAME-2; where there is the same file,

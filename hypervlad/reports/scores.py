@@ -96,7 +96,7 @@ class ScoreChart:
     Attributes
     ----------
     threshold_text : str
-        In single precision, as scores are: read again, it calls the same images anomalous.
+        With as few digits as call the same images anomalous, but at least four.
     low, high, step : float
         Limits and step of the slider. All scores are between the limits, and the threshold unless
         it is far from all scores.
@@ -106,7 +106,7 @@ class ScoreChart:
 
     def __init__(self, groups: Sequence[ScoreGroup], threshold: float) -> None:
         self.groups = [group for group in groups if len(group.scores)]
-        self.threshold, self.threshold_text = threshold, f"{np.float32(threshold)}"
+        self.threshold, self.threshold_text = threshold, self._shortest_text(threshold)
         scores = np.concatenate([group.scores for group in self.groups] or [np.array([threshold])])
         lowest, highest = float(scores.min()), float(scores.max())
         span = highest - lowest
@@ -116,6 +116,12 @@ class ScoreChart:
         self.step = self._tick / _STEPS_PER_TICK
         self.low = _multiple(math.ceil(lowest / self.step) - 1, self.step)
         self.high = _multiple(math.floor(highest / self.step) + 1, self.step)
+
+    def _shortest_text(self, threshold: float) -> str:
+        called = [group.n_above(threshold) for group in self.groups]
+        texts = (f"{threshold:.{n_digits}g}" for n_digits in range(4, 17))
+        same = (t for t in texts if [g.n_above(float(t)) for g in self.groups] == called)
+        return next(same, f"{threshold!r}")
 
     def position(self, score: float) -> float:
         """Return where a score is on the axis, in per cent; at an end if it is beyond it."""

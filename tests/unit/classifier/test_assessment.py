@@ -32,6 +32,17 @@ def model(model: MicrographClassifier, texture_images: Any) -> MicrographClassif
 
 
 @pytest.mark.filterwarnings("ignore:1 of 25 images is blank")
+def test_all_classes_are_possible_for_an_image_unlike_the_training_images(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    new = [*texture_images[0], np.zeros((20, 20))]
+    sets = model.predict_set(new, coverage=0.8)
+    assert sets[-1].all()
+    assert sets[:-1].mean() < 0.5
+    np.testing.assert_array_equal(model.classify(new, coverage=0.8).sets, sets)
+
+
+@pytest.mark.filterwarnings("ignore:1 of 25 images is blank")
 def test_images_are_judged_in_numbers_and_words(
     model: MicrographClassifier, texture_images: Any
 ) -> None:

@@ -60,8 +60,11 @@ def test_no_bar_has_images_on_both_sides_of_the_threshold() -> None:
 
 
 def test_the_threshold_s_text_calls_the_same_images_anomalous() -> None:
-    threshold = float(np.nextafter(np.float32(4.63177), np.float32(9)))
-    assert np.float32(chart([1.0], threshold=threshold).threshold_text) == np.float32(threshold)
+    threshold = float(np.float32(4.6317709))
+    assert chart([1.0, 4.6], threshold=threshold).threshold_text == "4.632"
+    below = float(np.nextafter(np.float32(threshold), np.float32(0)))
+    text = chart([below, threshold], threshold=threshold).threshold_text
+    assert below < float(text) <= threshold
     assert chart([1.0], threshold=4.5).threshold_text == "4.5"
 
 
