@@ -59,7 +59,6 @@ from hypervlad.files import replace_when_complete
 from hypervlad.wording import counted, name_some, verb
 
 if TYPE_CHECKING:
-    from hypervlad.classifier import Classification
     from hypervlad.metrics import Evaluation
 
 _MAX_EXPLAINED = 24
@@ -286,8 +285,7 @@ def evaluate(
 ) -> None:
     """Test a model on labelled images and write a report.
 
-    They should be none of the images that the model was trained on. If some are, the result without
-    them is reported too.
+    Images that the model was trained on, of the same pixels, are counted and left out.
 
     \b
     Examples:
@@ -321,7 +319,7 @@ def evaluate(
         "valid only if neither these images nor others of the same samples were used to train it."
     )
     with hint_at_bad_files():
-        index, result, found = report_on_model(
+        index, result, remarks = report_on_model(
             output,
             classifier,
             data.images,
@@ -333,7 +331,7 @@ def evaluate(
             progress=not quiet,
         )
     reduce_cache(cache, cache_size)
-    print_result(result, index, found)
+    print_result(result, index, remarks)
 
 
 @plain_errors
@@ -530,16 +528,15 @@ def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:
     return [label_of[name] for name in names]
 
 
-def print_result(result: Evaluation, index: Path, found: Classification) -> None:
-    """Print an evaluation, also without training images, and where its report is.
+def print_result(result: Evaluation, index: Path, remarks: Sequence[str]) -> None:
+    """Print an evaluation, and where its report is.
 
     Parameters
     ----------
-    result, index, found
+    result, index, remarks
         As returned by `report_on_model`.
     """
     from hypervlad.reports.summary import evaluation_lines
 
-    lines = evaluation_lines(result, found.in_training, found.unlike_training)
-    for line in [*lines, f"report: {index}"]:
+    for line in [*remarks, *evaluation_lines(result), f"report: {index}"]:
         echo(line)

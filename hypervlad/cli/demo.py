@@ -134,7 +134,7 @@ def demo(
     held_out, labels, groups_of = _rows_of(data, test_rows)
     _compare(model, loaded, held_out[:_N_COMPARED], model_path)
     say(quiet, f"classifying the {len(test_rows)} held-out images")
-    index, result, found = report_on_model(
+    index, result, remarks = report_on_model(
         output,
         loaded,
         held_out,
@@ -147,7 +147,7 @@ def demo(
         files={"model.hvlad": "the model; use it with: hypervlad predict model.hvlad images/"},
         progress=not quiet,
     )
-    print_result(result, index, found)
+    print_result(result, index, remarks)
     echo(f"model: {model_path} (after saving and loading, it predicts exactly the same)")
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from hypervlad.classifier import Classification, LabelIssue, SureAnswers
+from hypervlad.classifier import LabelIssue, SureAnswers
 from hypervlad.displays.figures import Display, save_png
 from hypervlad.displays.image_grid import ReadingOptions, image_names
 from hypervlad.files import move_into_place
@@ -28,6 +28,7 @@ from hypervlad.reports.summary import (
     ACCEPTED_ERRORS,
     expected_shares_text,
     held_out_text,
+    leakage_text,
     noted_warnings,
     unlike_text,
     warning_lines,
@@ -67,8 +68,7 @@ def write_report(
     y_true: Sequence[Any],
     proba: ArrayLike,
     classes: Sequence[Any],
-    in_training: ArrayLike | None = None,
-    unlike_training: ArrayLike | None = None,
+    in_training: bool = False,
     title: str = "How well the model classifies",
     how_measured: str = "",
     groups: Sequence[Any] | None = None,
@@ -80,6 +80,7 @@ def write_report(
     read_options: ReadingOptions = None,
     held_out: HeldOutFindings | None = None,
     notes: Sequence[str] = (),
+    remarks: Sequence[str] = (),
     progress: bool = False,
 ) -> Path:
     """Write a folder with ``index.html``, its figures and ``predictions.csv``.
@@ -100,11 +101,8 @@ def write_report(
         Predicted probabilities of `images`.
     classes : sequence of n_classes labels
         In the order of the columns of `proba`.
-    in_training : array-like of bool, shape (n,), optional
-        Which of the images the model was trained on; the page then shows the accuracy on the
-        others too.
-    unlike_training : array-like of bool, shape (n,), optional
-        Which of the images are unlike the training images; the page counts them.
+    in_training : bool, default=False
+        The model was trained on these images, so that the page draws no conclusions.
     title : str
     how_measured : str
         A sentence or two on the origin of these images: what was held out, and how.
@@ -126,6 +124,8 @@ def write_report(
         If `images` are training images that were held out: see `report_on_held_out`.
     notes : sequence of str
         Sentences to show as warnings, such as those of `noted_warnings`.
+    remarks : sequence of str
+        Further sentences on the images.
     progress : bool
         Show a progress bar where stderr is a terminal.
 
@@ -151,8 +151,6 @@ def write_report(
             f"{counted(len(result.true), 'true label')}; "
             "expected as many of each."
         )
-    known = _mask("in_training", in_training, len(names))
-    unlike = _mask("unlike_training", unlike_training, len(names))
     check_report_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     suspect = [] if held_out is None else held_out.rows
@@ -174,13 +172,12 @@ def write_report(
             n_correct=int(result.correct.sum()),
             n_unknown=sum(name in result.unknown for name in result.true),
             n_groups=0 if groups is None else len({str(group) for group in groups}),
-            n_known=int(np.sum(known)),
-            new=result.subset(~known),
+            in_training=in_training,
             mean_confidence=float(result.confidence.mean()),
             class_rows=class_rows(result),
             selective_rows=selective_rows(result),
             warnings=[*notes, *(line.removeprefix("warning: ") for line in warning_lines(result))],
-            unlike=unlike_text(result, unlike, known),
+            remarks=remarks,
             held_out=held_out,
             sure_rows=[] if held_out is None else sure_rows(held_out.sure, len(result.true)),
             how_measured=how_measured,
@@ -203,8 +200,10 @@ def report_on_model(
     names: Sequence[str] | None = None,
     details: Mapping[str, Any] | None = None,
     **options: Any,
-) -> tuple[Path, Evaluation, Classification]:
+) -> tuple[Path, Evaluation, list[str]]:
     """Classify images and write the report; images that cannot be read are left out.
+
+    Training images, of the same pixels, are left out too, unless all are.
 
     Parameters
     ----------
@@ -224,51 +223,48 @@ def report_on_model(
     index : Path
         ``index.html``.
     result : Evaluation
-        Of the images that could be read.
-    found : Classification
-        Of these images: which are training images, or unlike them.
+        Of the images of the report.
+    remarks : list of str
+        How many images are training images, and how many unlike them, if any.
     """
     found = model.classify(images)
     with noted_warnings() as notes:
         found.images.warn()
         for difference in found.differences:
             warnings.warn(difference, UserWarning, stacklevel=2)
-
-    def of_read(values: Sequence[Any]) -> list[Any]:
-        return [values[int(position)] for position in found.images.positions]
-
-    result = Evaluation(
-        of_read(y_true),
+    positions, known = found.images.positions, found.in_training
+    everything = Evaluation(
+        [y_true[i] for i in positions],
         found.proba,
         list(model.classes_),
-        None if groups is None else of_read(groups),
+        None if groups is None else [groups[i] for i in positions],
     )
+    remarks = [leakage_text(everything, int(known.sum()))] if known.any() else []
+    tested = known if known.all() else ~known
+    result = everything.subset(tested)
+    assert result is not None  # no image could be read: `warn` raises
+    unlike = found.unlike_training[tested]
+    if unlike.any():
+        remarks.append(unlike_text(result, unlike))
+    chosen = positions[tested].tolist()
     index = write_report(
         out_dir,
-        in_training=found.in_training,
-        unlike_training=found.unlike_training,
+        in_training=bool(known.all()),
         notes=notes,
-        images=of_read(images),
+        remarks=remarks,
+        images=[images[i] for i in chosen],
         y_true=result.y_true,
         proba=result.proba,
         classes=result.classes,
         groups=result.groups,
-        names=None if names is None else of_read(names),
+        names=None if names is None else [names[i] for i in chosen],
         encoder=model.encoder_,
         model=model,
         details={**model_facts(model), **(details or {}), "versions": versions_text()},
         read_options=model.encoder_.fitted_params_.read_options,
         **options,
     )
-    return index, result, found
-
-
-def _mask(name: str, values: ArrayLike | None, n_images: int) -> NDArray[np.bool_]:
-    """Return which of the images something holds for, by default for none."""
-    mask = np.zeros(n_images, bool) if values is None else np.asarray(values, bool)
-    if len(mask) != n_images:
-        raise ValueError(f"{name}: {counted(len(mask), 'value')} for {counted(n_images, 'image')}")
-    return mask
+    return index, result, remarks
 
 
 def report_on_held_out(

@@ -48,78 +48,60 @@ def noted_warnings() -> Iterator[list[str]]:
         yield notes
 
 
-def evaluation_lines(
-    result: Evaluation,
-    in_training: NDArray[np.bool_] | None = None,
-    unlike_training: NDArray[np.bool_] | None = None,
-) -> list[str]:
-    """Describe the accuracy of a model on n images with known classes.
+def evaluation_lines(result: Evaluation) -> list[str]:
+    """Describe the accuracy of a model on images with known classes.
 
     Parameters
     ----------
     result : Evaluation
-    in_training, unlike_training : ndarray of bool, shape (n,), optional
-        Which images the model was trained on, and which are unlike the training images; by default
-        none.
 
     Returns
     -------
     list of str
-        Accuracy and balanced accuracy, also without training images if there are any among the
-        images; the recalls of the classes; warnings; which classes were not tested; how many
-        images are unlike the training images.
+        Accuracy and balanced accuracy; the recalls of the classes; warnings; which classes were not
+        tested.
     """
-    n_images, n_known = len(result.true), 0 if in_training is None else int(in_training.sum())
-    if in_training is None or not n_known:
-        lines = _accuracies(result)
-    else:
-        known = training_images_text(n_known, n_images)
-        lines = [
-            f"{known}, so the accuracy of all is too good",
-            *_accuracies(result, with_intervals=False),
-        ]
-        new = result.subset(~in_training)
-        without = ["accuracy: no image is left"] if new is None else _accuracies(new)
-        lines += [line.replace("accuracy", "accuracy without them", 1) for line in without]
-    lines += [_recalls(result), *warning_lines(result)]
+    lines = [*_accuracies(result), _recalls(result), *warning_lines(result)]
     if result.untested:
         lines.append(tested_text(result))
     if result.unknown:
         lines.append(f"classes that the model was not trained on: {', '.join(result.unknown)}")
-    unlike = "" if unlike_training is None else unlike_text(result, unlike_training, in_training)
-    return [*lines, unlike] if unlike else lines
+    return lines
 
 
-def unlike_text(
-    result: Evaluation,
-    unlike_training: NDArray[np.bool_],
-    in_training: NDArray[np.bool_] | None = None,
-) -> str:
-    """Say how many images are unlike the training images, and the accuracy on the others.
+def leakage_text(result: Evaluation, n_known: int) -> str:
+    """Say how many of the images that were given are training images, and what follows.
 
     Parameters
     ----------
     result : Evaluation
-        Of n images.
-    unlike_training : ndarray of bool, shape (n,)
-    in_training : ndarray of bool, shape (n,), optional
-        Training images, which are left out.
-
-    Returns
-    -------
-    str
-        Empty if there is no such image.
+        Of all these images.
+    n_known : int
     """
-    new = np.ones(len(result.true), bool) if in_training is None else ~in_training
-    n_new, n_unlike = int(new.sum()), int((new & unlike_training).sum())
-    if not n_unlike:
-        return ""
-    kind = "image" if new.all() else "other image"
-    text = (
-        f"{n_unlike} of {counted(n_new, kind)} {verb(n_unlike, 'is', 'are')} unlike all training "
-        "images (about 5 % of usual images are)"
+    n_images = len(result.true)
+    known = training_images_text(n_known, n_images)
+    if n_known == n_images:
+        return f"{known}: the result is no forecast for new images"
+    return (
+        f"{known} and left out; with {verb(n_known, 'it', 'them')}, the accuracy would be "
+        f"{percent(result.accuracy)}"
     )
-    familiar = result.subset(new & ~unlike_training)
+
+
+def unlike_text(result: Evaluation, unlike_training: NDArray[np.bool_]) -> str:
+    """Say how many of n images are unlike the training images, and the accuracy on the others.
+
+    Parameters
+    ----------
+    result : Evaluation
+    unlike_training : ndarray of bool, shape (n,)
+    """
+    n_unlike = int(unlike_training.sum())
+    text = (
+        f"{n_unlike} of {counted(len(result.true), 'image')} {verb(n_unlike, 'is', 'are')} unlike "
+        "all training images (about 5 % of usual images are)"
+    )
+    familiar = result.subset(~unlike_training)
     if familiar is None:
         return text
     return f"{text}; accuracy on the other {len(familiar.true)}: {percent(familiar.accuracy)}"
@@ -256,20 +238,17 @@ def training_details(model: Any) -> list[str]:
     return lines
 
 
-def _accuracies(result: Evaluation, *, with_intervals: bool = True) -> list[str]:
+def _accuracies(result: Evaluation) -> list[str]:
     label, share = result.baseline
     n_classes, n_tested = len(result.labels), len(set(result.true))
     classes = (
         f"{n_tested} of {n_classes} classes" if n_tested < n_classes else f"{n_classes} classes"
     )
-    overall, balanced = "", ""
-    if with_intervals:
-        overall = f"{_interval_text(result.interval)}; "
-        balanced = f" ({_interval_text(result.balanced_interval)})"
     return [
         f"accuracy: {percent(result.accuracy)} of {counted(len(result.true), 'image')} "
-        f"({overall}always predicting {label}: {percent(share)})",
-        f"balanced accuracy: {percent(result.balanced_accuracy)}, the mean of {classes}{balanced}",
+        f"({_interval_text(result.interval)}; always predicting {label}: {percent(share)})",
+        f"balanced accuracy: {percent(result.balanced_accuracy)}, the mean of {classes} "
+        f"({_interval_text(result.balanced_interval)})",
     ]
 
 

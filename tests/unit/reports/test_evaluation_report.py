@@ -18,7 +18,6 @@ from hypervlad.reports import evaluation as report_module
 from hypervlad.reports import report_on_held_out, report_on_model, write_report
 from hypervlad.reports.evaluation import selective_rows, sure_rows
 from hypervlad.reports.evaluation_figures import EvaluationFigures, one_of_each_class
-from hypervlad.reports.summary import unlike_text
 
 VOID = {"meta", "img", "br", "link", "hr"}
 
@@ -241,7 +240,6 @@ def test_an_interrupted_report_leaves_the_old_one(tmp_path, monkeypatch, error):
         ({"images": []}, "got 0 images"),
         ({"y_true": ["fibre"]}, "shape"),
         ({"groups": [1]}, "but 1 group"),
-        ({"unlike_training": [True]}, "1 value for 6 images"),
     ],
 )
 def test_lengths_that_differ_are_refused_before_anything_is_made(tmp_path, change, message):
@@ -318,14 +316,12 @@ def test_the_balanced_accuracy_stands_beside_the_accuracy(tmp_path):
     card = f"{100 * result.balanced_accuracy:.1f} % balanced accuracy; 95 % interval "
     assert f"{card}{100 * low:.0f} to {100 * high:.0f} %" in words
     assert "With other images of the same kind, expect between" in words
-    known = np.arange(40) < 9
-    words = Page(write_report(tmp_path / "b", **content, in_training=known)).words
-    new = result.subset(~known)
-    assert f"its balanced accuracy {100 * new.balanced_accuracy:.1f} %" in words
-    assert "but it was trained on 9 of them, so this is no forecast for new images." in words
+    words = Page(write_report(tmp_path / "b", **content, in_training=True)).words
+    assert "but it was trained on all of them, so this is no forecast for new images." in words
     assert "expect between" not in words
-    words = Page(write_report(tmp_path / "c", **content, in_training=np.ones(40, bool))).words
-    assert "but it was trained on all of them" in words
+    assert "nothing follows for new ones" in words
+    words = Page(write_report(tmp_path / "c", **content, remarks=["1 of 40 is odd"])).words
+    assert "1 of 40 is odd." in words
 
 
 @pytest.mark.usefixtures("unsaved_figures")
@@ -444,15 +440,21 @@ def test_sure_rows_have_no_shares_of_nothing():
 def test_a_report_repeats_what_the_terminal_warned_of(trained, tmp_path):
     model, images = trained
     model.encoder_.set_params(on_error="skip")
-    tested = [*images[:4], np.zeros((24, 24)), tmp_path / "missing.png"]
+    new = [np.clip(image + 0.01, 0, 1) for image in images[1:4]]
+    tested = [images[0], *new, np.zeros((24, 24)), tmp_path / "missing.png"]
     labels = [*model.training_.labels[:4], "flat", "flat"]
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
-        index, result, found = report_on_model(tmp_path / "report", model, tested, labels)
+        index, result, remarks = report_on_model(tmp_path / "report", model, tested, labels)
     words = Page(index).words
     warned = [str(warning.message) for warning in shown]
     assert len(warned) == 2, "a skipped image and a blank one"
     for sentence in warned:
         assert " ".join(f"Warning: {sentence}.".split()) in words
-    assert found.unlike_training.tolist()[-1]
-    assert unlike_text(result, found.unlike_training, found.in_training) in words
+    assert len(result.true) == 4
+    assert [remark[:40] for remark in remarks] == [
+        "1 of 5 images is a training image (the s",
+        "1 of 4 images is unlike all training ima",
+    ]
+    for remark in remarks:
+        assert f"{remark}." in words
