@@ -274,6 +274,14 @@ def _echo_sorted(sorter: ImageSorter) -> None:
             f"{counted(n_renamed, 'copy')} with a number in the name, because there is another "
             f"file of the name, such as {done.renamed[0]}"
         )
+    if done.elsewhere:
+        n_elsewhere = len(done.elsewhere)
+        echo(
+            f"warning: {counted(n_elsewhere, 'image')} {verb(n_elsewhere, 'lies', 'lie')} in "
+            "another folder too, from an earlier run; delete what is no longer true: "
+            f"{name_some([str(file) for file in done.elsewhere])}",
+            err=True,
+        )
     if done.failed:
         listed = name_some([f"{file} ({reason})" for file, reason in done.failed.items()])
         n_failed = counted(len(done.failed), "image")

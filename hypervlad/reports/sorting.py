@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import itertools
 import os
@@ -39,6 +40,8 @@ class SortedImages:
         How many of these were in their folder before, with the same content.
     renamed : list of Path
         Copies with a number in their name, because another image has the name.
+    elsewhere : list of Path
+        Copies of these images in other folders, from a run with another model or other options.
     failed : dict of Path to str
         Images that could not be copied when last tried, and why.
     """
@@ -46,6 +49,7 @@ class SortedImages:
     counts: Counter[str] = field(default_factory=Counter)
     n_present: int = 0
     renamed: list[Path] = field(default_factory=list)
+    elsewhere: list[Path] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
 
 
@@ -125,6 +129,11 @@ class ImageSorter:
         self.done.n_present += not is_new
         if copy != target:
             self.done.renamed.append(copy)
+        for folder in self.folders:
+            other = folder / below
+            with contextlib.suppress(OSError):
+                if other != target and other.is_file() and filecmp.cmp(file, other, shallow=False):
+                    self.done.elsewhere.append(other)
 
 
 def folder_names(classes: Sequence[str]) -> list[str]:

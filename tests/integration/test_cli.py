@@ -245,6 +245,8 @@ def test_images_are_sorted_into_folders(model, folder, tmp_path):
     assert re.match(r"sorted into .*: 25 images \(flat \d+, .*unlike_training", done.stdout)
     again = run("predict", model, new, "--sort-into", out).stdout
     assert again.strip().endswith("; 25 there before")
+    judged = run("predict", model, new, "--sort-into", out, "--max-error", "0.01")
+    assert re.search(r"\d+ images? lies? in another folder too, from an earlier run", judged.stderr)
     words = run("predict", model, new, "--sort-into", tmp_path / "s", "--max-error", "0.2").stdout
     judged = loaded.judge(sorted(new.rglob("*.png")), 0.2)
     n_unsure = int((judged.kind == "ambiguous").sum())

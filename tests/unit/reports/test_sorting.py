@@ -72,6 +72,17 @@ def test_judged_answers_that_are_not_sure_are_apart(tmp_path: Path) -> None:
     }
 
 
+def test_copies_that_an_earlier_run_put_elsewhere_are_named(tmp_path: Path) -> None:
+    names = ["a.tif", "b.tif"]
+    files = write(tmp_path / "new", {name: name for name in names})
+    first, second = (ImageSorter(tmp_path / "out", CLASSES) for _ in range(2))
+    first.add(files, names, classification([[0.9, 0.1]] * 2))
+    assert first.done.elsewhere == []
+    second.add(files, names, classification([[0.9, 0.1], [0.2, 0.8]]))
+    assert second.done.elsewhere == [tmp_path / "out/fibre/b.tif"]
+    assert len(tree(tmp_path / "out")) == 3, "nothing is removed"
+
+
 def test_a_long_name_is_cut_for_its_number(tmp_path: Path) -> None:
     name = "é" * 125 + ".tiff"  # 255 bytes
     write(tmp_path / "out", {f"fibre/{name}": "of somebody"})
