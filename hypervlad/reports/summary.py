@@ -153,15 +153,15 @@ def held_out_lines(model: Any) -> list[str]:
         *warning_lines(result),
         *_advice(result),
         *_confusions(result),
-        *_without_groups(result),
+        *_without_groups(model.training_),
         f"confidence: {_calibration_text(result)}{_shares_remark(model, result)}",
         f"sure answers: {_sure_text(model)}",
         learner,
     ]
 
 
-def _without_groups(result: Evaluation) -> list[str]:
-    if result.groups is not None:
+def _without_groups(training: Any) -> list[str]:
+    if len(np.unique(training.groups)) + training.n_copies < len(training):
         return []
     return [
         "groups: none, so each image counts as a sample of its own; if several show one sample or "

@@ -50,7 +50,9 @@ def model_of(
     return SimpleNamespace(
         held_out_=held_out,
         held_out_evaluation=lambda: held_out.evaluation(CLASSES),
-        training_=Training(n_copies=n_copies, n=n_training or n),
+        training_=Training(
+            n_copies=n_copies, n=n_training or n, groups=rows if groups is None else groups
+        ),
         boosting_=LEARNER,
         calibration_size=None,
     )
@@ -73,6 +75,13 @@ def test_held_out_images_are_described_in_eleven_lines():
     lines = held_out_lines(model_of(codes, predicted))
     assert len(lines) <= 11
     assert line_of(lines, "groups:").startswith("groups: none, so each image counts as a sample")
+    pairs = held_out_lines(model_of(codes, predicted, groups=np.arange(100) // 2))
+    assert not any(line.startswith("groups:") for line in pairs)
+    copied = np.append(np.arange(99), 0)
+    assert any(
+        "none, so" in line
+        for line in held_out_lines(model_of(codes, predicted, groups=copied, n_copies=1))
+    )
     assert line_of(lines, "held out:") == (
         "held out: 100 of 100 training images, in 5 folds, each classified by a model trained "
         "without the images of its fold"
