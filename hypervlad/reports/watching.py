@@ -46,7 +46,7 @@ class GrowingTable:
     ----------
     path : Path
         Made with a header if it is missing or empty, also if it is removed in the meantime. If the
-        last line is incomplete, because the last run was killed, it is removed.
+        last row is incomplete, because the last run was killed, it is removed.
     classes : sequence of n_classes labels
     model : str
         A digest of the model.
@@ -94,21 +94,17 @@ class GrowingTable:
         refuse_links(path)
         self.path, self.classes, self.n_added = path, list(classes), 0
         self._waiting, self._problem = b"", ""
-        header = prediction_header(
+        self._columns = prediction_header(
             classes, has_sets=coverage is not None, is_judged=max_error is not None
         )
-        self._header = table_as_bytes(header, [])
+        self._header = table_as_bytes(self._columns, [])
         kept = path.read_bytes() if path.exists() else b""
         settings = {"model": model, "coverage": coverage, "max_error": max_error}
         self._check_settings(settings, is_new=not kept)
-        end = kept.rfind(b"\n") + 1
-        rows = self._read_rows(kept[:end], header) if kept else []
-        last = kept[end:]
-        if last and (row := self._complete_row(last, header)):
-            rows.append(row)
-        elif last:
+        rows, end = self._read_rows(kept)
+        if cut := kept[end:]:
             os.truncate(path, end)
-            text = last.decode("utf-8", "replace")
+            text = cut.decode("utf-8", "replace")
             warnings.warn(
                 f"{path}: the last line was incomplete and is removed: {text}",
                 UserWarning,
@@ -137,39 +133,58 @@ class GrowingTable:
                     "give another name, or the same model and options."
                 )
 
-    def _read_rows(self, table: bytes, header: list[str]) -> list[list[str]]:
-        """Return the cells of complete lines; raise if these are not lines of this table."""
-        text = io.StringIO(table.decode("utf-8-sig", "surrogateescape"), newline="")
-        reader = csv.reader(text, strict=True)
-        rows, number = list[list[str]](), 1
-        try:
-            for cells in reader:
-                row = [original_cell(cell) for cell in cells]
-                if not (len(row) in (0, len(header)) if rows else row == header):
-                    raise csv.Error
-                rows.append(row)
-                number = reader.line_num + 1
-            if not rows:
-                raise csv.Error
-        except csv.Error:
-            raise ValueError(
-                f"{self.path}: line {number} does not have the {len(header)} columns of this "
-                "table, separated by commas, or has a quotation mark without a partner; correct "
-                "it, or give another name."
-            ) from None
-        return rows
+    def _read_rows(self, table: bytes) -> tuple[list[list[str]], int]:
+        """Return the cells of complete rows, and the number of bytes that these take.
 
-    def _complete_row(self, line: bytes, header: list[str]) -> list[str] | None:
-        """Return the cells of a line that lacks its line break, as editors remove it, or None.
-
-        A line that was cut has too few cells, or probabilities whose sum is not 1.
+        Raises
+        ------
+        ValueError
+            If what follows is anything else than a row that was cut off.
         """
+        lines = io.BytesIO(table).readlines()
+        texts = (
+            line.decode("utf-8" if number else "utf-8-sig", "surrogateescape")
+            for number, line in enumerate(lines)
+        )
+        reader, n_columns = csv.reader(texts, strict=True), len(self._columns)
+        rows, n_lines, end = list[list[str]](), 0, 0
+        try:
+            for row in reader:
+                cells = [original_cell(cell) for cell in row]
+                if not (len(cells) in (0, n_columns) if rows else cells == self._columns):
+                    raise csv.Error
+                # An editor may have removed the last line break.
+                is_ended = lines[reader.line_num - 1].endswith(b"\n")
+                if not is_ended and not (rows and self._ends_row(cells)):
+                    raise csv.Error
+                rows.append(cells)
+                end += sum(map(len, lines[n_lines : reader.line_num]))
+                n_lines = reader.line_num
+        except csv.Error:
+            if not (self._is_cut(table[end:]) if rows else self._header.startswith(table)):
+                raise ValueError(
+                    f"{self.path}: line {n_lines + 1} does not have the {n_columns} columns of "
+                    "this table, separated by commas, or has a quotation mark without a partner; "
+                    "correct it, or give another name."
+                ) from None
+        return rows, end
+
+    def _is_cut(self, text: bytes) -> bool:
+        """Return whether a text can be a row without its end: one line, but for those of a name."""
+        row = text.decode("utf-8", "surrogateescape")
+        for line in row.split("\n")[:-1]:
+            cells = line.replace('"', "").split(",")
+            if len(cells) >= len(self._columns) and self._ends_row(cells):
+                return False  # a complete row: a quotation mark before it has no partner
+        return _is_one_row(row + '"') or (not row.endswith("\n") and _is_one_row(row))
+
+    def _ends_row(self, cells: list[str]) -> bool:
+        """Return whether the last cells are probabilities whose sum is 1."""
         n = len(self.classes)
         try:
-            row = self._read_rows(self._header + line, header)[1]
-            return row if abs(sum(map(float, row[-n:])) - 1) <= n * _ROUNDING else None
+            return abs(sum(map(float, cells[-n:])) - 1) <= n * _ROUNDING
         except ValueError:
-            return None
+            return False
 
     def add(self, names: Sequence[str], found: Classification, rows: Sequence[int]) -> None:
         """Add lines.
@@ -244,6 +259,15 @@ class GrowingTable:
             except OSError:
                 stream.truncate(end)
                 raise
+
+
+def _is_one_row(text: str) -> bool:
+    """Return whether a text without a line break at its end is one row of CSV."""
+    try:
+        next(csv.reader([text], strict=True))
+    except csv.Error:
+        return False
+    return True
 
 
 def settings_file(table: Path) -> Path:
