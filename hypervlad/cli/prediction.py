@@ -116,10 +116,10 @@ def predict(
     nothing is copied. Characters of a class's name that no folder can have are written as %2F. If
     an image cannot be copied, the exit code is 2.
 
-    --watch waits for files that are still being written. What cannot be read or copied is tried
-    again when the file has changed, and from time to time. Ctrl-C ends it when all lines are
-    written; the same command continues. The model and the options are kept beside the table, in
-    _NAME.settings.txt, and a run with others is refused.
+    --watch waits for files that are still being written, for an empty one up to a minute. What
+    cannot be read or copied is tried again when the file has changed, and from time to time. Ctrl-C
+    ends it when all lines are written; the same command continues. The model and the options are
+    kept beside the table, in _NAME.settings.txt, and a run with others is refused.
 
     \b
     Examples:

@@ -9,7 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from hypervlad.tables import original_cell, table_as_bytes
 
 INTERVAL = 1.0  # seconds between two polls of the folders
 _N_SETTLED = 3  # intervals for which a file must not change before it is read
+_EMPTY = 60.0  # seconds for which an empty file counts as still being written
 _RETRY = 60.0  # seconds after which a failure is tried again, and each time twice as many
 _MAX_RETRY = 3600.0
 _MAX_BATCH = 16  # images whose lines are written together
@@ -277,11 +278,15 @@ def settings_file(table: Path) -> Path:
 
 @dataclass
 class _NewImage:
-    """An image that is not in the table, when to classify it, and how often that failed."""
+    """An image that is not in the table, when to classify it, and how often that failed.
+
+    One that failed is remembered while its folder is away, so that it is not reported again.
+    """
 
     file: Path
     stamp: Stamp
     due: float
+    is_there: bool = True
     n_failed: int = 0
     skipped: SkippedImage | None = None
 
@@ -304,9 +309,9 @@ def watch_folders(
     """Classify each image of folders once, also those that appear later, until ``stopped()``.
 
     The folders are polled, which also works on network drives. A file is read when its size and
-    time have not changed for three intervals. What fails is tried again when the file has changed,
-    and after a minute, later ones longer: a drive may have failed. Images in the table are not
-    classified again.
+    time have not changed for three intervals, an empty one after a minute: it may still be written.
+    What fails is tried again when the file has changed, and after a minute, later ones longer: a
+    drive may have failed. Images in the table are not classified again.
 
     Parameters
     ----------
@@ -324,19 +329,19 @@ def watch_folders(
         run that is interrupted in between does the work again. Returns the rows whose lines to add;
         the others have failed.
     unreadable : callable, optional
-        Called once for each image that cannot be read.
+        Called once for each image that cannot be read, unless it changes.
 
     Returns
     -------
     list of SkippedImage
-        Images that could not be read as they were last.
+        Images that could not be read as they were last, without those that are not there any more.
     """
     new: dict[str, _NewImage] = {}
     while True:
         started = time.monotonic()
-        new = _new_images(folders, table.paths, new, started + _N_SETTLED * interval)
+        new = _new_images(folders, table.paths, new, interval)
         duration = time.monotonic() - started
-        ready = [image for image in new.values() if image.stamp[0] and image.due <= started]
+        ready = [image for image in new.values() if image.is_there and image.due <= started]
         for start in range(0, len(ready), _MAX_BATCH):
             if stopped():
                 break
@@ -358,17 +363,18 @@ def watch_folders(
                 image.postpone(reason)
         table.write()
         if _wait(max(interval, _IDLE * duration), stopped):
-            return [image.skipped for image in new.values() if image.skipped is not None]
+            return [image.skipped for image in new.values() if image.is_there and image.skipped]
 
 
 def _new_images(
     folders: Sequence[str | os.PathLike[str]],
     known: Collection[str],
     before: dict[str, _NewImage],
-    due: float,
+    interval: float,
 ) -> dict[str, _NewImage]:
     """Return the images of folders that are not known, by absolute path."""
-    found: dict[str, _NewImage] = {}
+    now = time.monotonic()
+    found = {name: replace(last, is_there=False) for name, last in before.items() if last.n_failed}
     for folder in folders:
         try:
             files = find_images(folder)
@@ -378,9 +384,10 @@ def _new_images(
             name = absolute_name(file)
             stamp = None if name in known else _stamp_of(file)
             if stamp is not None:
-                new = _NewImage(file, stamp, due)
+                wait = _N_SETTLED * interval if stamp[0] else _EMPTY
+                new = _NewImage(file, stamp, now + wait)
                 last = before.get(name, new)
-                found[name] = last if last.stamp == stamp else new
+                found[name] = replace(last, is_there=True) if last.stamp == stamp else new
     return found
 
 

@@ -61,7 +61,10 @@ class Watch:
 
     def classify(self, files: list[Path]) -> Classification:
         self.batches.append([file.name for file in files])
-        damaged = [(k, f) for k, f in enumerate(files) if b"damaged" in f.read_bytes()]
+        contents = [file.read_bytes() for file in files]
+        damaged = [
+            (k, files[k]) for k, text in enumerate(contents) if not text or b"damaged" in text
+        ]
         rows = [[1, 0] if f.name[0] == "f" else [0, 1] for f in files]
         gone = [position for position, _ in damaged]
         proba = [row for k, row in enumerate(rows) if k not in gone] or [[0.5, 0.5]][:0]
@@ -255,6 +258,56 @@ def test_a_folder_that_is_away_for_a_while(watch: Callable[[], Watch], tmp_path:
     (tmp_path / "away").rename(new)
     until(lambda: one.rows() == [("f1.png", "fibre")])
     stop(one)
+
+
+def test_an_unreadable_file_that_is_away_for_a_while_is_not_reported_again(
+    watch: Callable[[], Watch], tmp_path: Path
+) -> None:
+    new, away = tmp_path / "new", tmp_path / "away"
+    new.mkdir()
+    (new / "f1.png").write_text("damaged")
+    one = watch()
+    until(lambda: one.bad == ["f1.png"])
+    new.rename(away)
+    time.sleep(3 * INTERVAL)
+    (away / "t2.png").write_text("2")
+    away.rename(new)
+    until(lambda: one.rows() == [("t2.png", "tube")])
+    assert [Path(image.name).name for image in stop(one)] == ["f1.png"]
+    assert one.bad == ["f1.png"]
+    assert one.batches == [["f1.png"], ["t2.png"]]
+
+
+def test_an_unreadable_file_that_is_removed_is_not_counted(
+    watch: Callable[[], Watch], tmp_path: Path
+) -> None:
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "f1.png").write_text("damaged")
+    one = watch()
+    until(lambda: one.bad)
+    (new / "f1.png").unlink()
+    time.sleep(5 * INTERVAL)
+    assert stop(one) == []
+
+
+def test_a_file_that_stays_empty_is_reported_once(
+    watch: Callable[[], Watch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hypervlad.reports.watching._EMPTY", 20 * INTERVAL)
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "f1.png").touch()
+    one = watch()
+    (new / "t2.png").write_text("2")
+    until(lambda: one.rows() == [("t2.png", "tube")])
+    assert one.bad == [], "it may still be written"
+    until(lambda: one.bad)
+    time.sleep(5 * INTERVAL)
+    assert one.bad == ["f1.png"]
+    (new / "f1.png").write_text("1")
+    until(lambda: len(one.rows()) == 2)
+    assert stop(one) == []
 
 
 def test_stopping_finishes_and_writes_what_is_being_classified(tmp_path: Path) -> None:
