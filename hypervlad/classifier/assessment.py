@@ -238,6 +238,7 @@ def _joined_images(chunks: Sequence[EncodedImages]) -> EncodedImages:
         unscaled=tuple(name for chunk in chunks for name in chunk.unscaled),
         n_images=int(starts[-1]),
         n_cached=sum(chunk.n_cached for chunk in chunks),
+        blank=tuple(name for chunk in chunks for name in chunk.blank),
     )
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -299,7 +300,6 @@ def _watch(
     quiet: bool,
 ) -> tuple[int, int]:
     """Classify the images of folders until Ctrl-C; return how many, and how many are unreadable."""
-    from hypervlad.encoder.loading import ReadReport
     from hypervlad.images import SkippedImage
     from hypervlad.images.reading import relative_names
     from hypervlad.reports.watching import GrowingTable, watch_folders
@@ -312,7 +312,7 @@ def _watch(
         return classifier.classify(files, coverage=coverage, max_error=max_error)
 
     def classified(files: list[Path], found: Classification) -> Sequence[int]:
-        ReadReport(len(files), unscaled=list(found.images.unscaled)).warn()
+        replace(found.images, skipped=()).warn()  # `unreadable` reports those
         rows: Sequence[int] = range(len(found.proba))
         if sorter is not None:
             failed = set(sorter.done.failed)

@@ -21,7 +21,7 @@ from hypervlad.images import SkippedImage
 from hypervlad.images.reading import image_name
 from hypervlad.lazy_torch import torch
 from hypervlad.modelfile import ModelFileError
-from hypervlad.wording import counted, verb
+from hypervlad.wording import counted, name_some, verb
 
 # Part of every key: increase it when the vectors or samples of an image change.
 ENCODING_VERSION = 2
@@ -101,6 +101,8 @@ class EncodedImages:
         In the list.
     n_cached : int
         Vectors that were found in ``memory`` instead of computed.
+    blank : tuple of str
+        Names of the images of which all pixels are equal.
     """
 
     vectors: np.ndarray
@@ -110,6 +112,7 @@ class EncodedImages:
     unscaled: tuple[str, ...]
     n_images: int
     n_cached: int
+    blank: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         n_read, width = self.vectors.shape
@@ -157,11 +160,12 @@ class EncodedImages:
         SkippedImagesWarning, UnknownPixelSizeWarning, UserWarning
         """
         self.report.warn()
-        n_blank = sum(image.is_blank for image in self.info)
-        if n_blank:
+        if self.blank:
+            n_blank = len(self.blank)
             warnings.warn(
                 f"{n_blank} of {counted(self.n_images, 'image')} {verb(n_blank, 'is', 'are')} "
-                "blank, all pixels equal: what is computed from such images means nothing",
+                f"blank, all pixels equal: {name_some(self.blank)}. What is computed from such "
+                "images means nothing",
                 UserWarning,
                 stacklevel=2,
             )
@@ -266,6 +270,7 @@ def encode_loaded(
         tuple(report.unscaled),
         report.n_images,
         n_cached,
+        tuple(report.blank),
     )
 
 

@@ -122,11 +122,14 @@ class ReadReport:
         Images that could not be read.
     unscaled : list of str
         Names of the images that were read, but not resampled, as their pixel size is unknown.
+    blank : list of str
+        Names of the images of which all pixels are equal; `warn` leaves them to callers.
     """
 
     n_images: int
     skipped: list[SkippedImage] = field(default_factory=list)
     unscaled: list[str] = field(default_factory=list)
+    blank: list[str] = field(default_factory=list)
 
     def warn(self) -> None:
         """Warn of skipped images and of unknown pixel sizes, once each.
@@ -327,8 +330,8 @@ class ImageLoader:
         load : callable
             Called with an image and its name, in any thread: :meth:`load`, or something around it.
         report : ReadReport, optional
-            Filled with skipped images and those of unknown pixel size. Without one, the user is
-            warned of them after the last image.
+            Filled with skipped images, those of unknown pixel size and blank ones. Without one, the
+            user is warned of the first two after the last image.
 
         Raises
         ------
@@ -369,8 +372,11 @@ class ImageLoader:
         with contextlib.closing(outcomes):  # stops the readers if the caller stops early
             for position, outcome in enumerate(outcomes):
                 if not isinstance(outcome, SkippedImage):
+                    name = image_name(images[position], position)
                     if self.pixel_size is not None and outcome.info.pixel_size is None:
-                        notes.unscaled.append(image_name(images[position], position))
+                        notes.unscaled.append(name)
+                    if outcome.info.is_blank:
+                        notes.blank.append(name)
                     yield position, outcome
                 elif self.on_error == "skip":
                     notes.skipped.append(outcome)

@@ -113,7 +113,7 @@ def test_a_watch_ends_with_all_lines_and_goes_on(how, folder, model, tmp_path):
     new, output = tmp_path / "new", tmp_path / "predictions.csv"
     new.mkdir()
     images = sorted(folder.rglob("*.png"))
-    shutil.copy(images[0], new / "a.png")
+    Image.new("L", (40, 40), 90).save(new / "a.png")
     (new / "broken.png").write_bytes(b"no image")
     images[2] = tmp_path / "noise.png"
     noise = np.random.default_rng(0).integers(0, 255, (40, 40)).astype(np.uint8)
@@ -142,6 +142,8 @@ def test_a_watch_ends_with_all_lines_and_goes_on(how, folder, model, tmp_path):
         assert names() == expected, "each once, and none again"
         assert "Traceback" not in stderr
         assert "1 image could not be read" in stderr
+        warned = re.findall(r"warning: 1 of \d images? is blank, all.*: (.*)\. What is", stderr)
+        assert warned == [[str(new / "a.png")], []][number]
         note = ["a training image", "unlike all training images"][number]
         assert re.search(rf"{expected[-1]}: \w+, .* % \(.*{note}\)\n", stderr), stderr
         assert stdout.startswith(f"classified {['2 images', '1 image'][number]}: {output}\n")

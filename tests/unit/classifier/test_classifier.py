@@ -428,7 +428,8 @@ def test_blank_training_images_are_named(
     with pytest.warns(UserWarning, match="blank, all pixels equal: image 7. Leave it out") as found:
         model.fit([*images[:7], np.zeros((20, 24)), *images[8:]], labels)
     assert found[0].filename == __file__
-    with pytest.warns(UserWarning, match="^2 of 3 images are blank, all pixels equal: what is com"):
+    names = rf"{given[-1]}, image 2 of the list \(counted from 0\)\. What is computed from such"
+    with pytest.warns(UserWarning, match=f"^2 of 3 images are blank, all pixels equal: {names}"):
         model.predict_proba([given[-1], images[0], np.ones((20, 24, 3))])
 
 
