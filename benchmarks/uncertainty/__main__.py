@@ -43,7 +43,8 @@ def answers(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> di
         warnings.simplefilter("ignore", UserWarning)  # "no answer is sure", which is counted here
         judged = {share: model.judge_vectors(vectors, share) for share in MAX_ERRORS}
     first = judged[MAX_ERRORS[0]]
-    sets = model.held_out_.sets(vectors, first.proba, COVERAGE) | (first.novelty > 1)[:, None]
+    by_learner = model.held_out_.by_learner(vectors, first.proba)
+    sets = model.held_out_.sets(by_learner, first.proba, COVERAGE) | (first.novelty > 1)[:, None]
     with_held_out = MicrographClassifier(
         encoder, calibration_size=CALIBRATION_SIZE, random_state=seed
     )

@@ -55,12 +55,12 @@ def answers(
 ) -> dict[str, np.ndarray]:
     """Return for each new image what is answered with and without the rules for lone classes."""
     proba, rows = learner.predict_proba(vectors), np.arange(len(vectors))
-    by_fold = np.stack([each.predict_proba(vectors) for each in held_out.learners])
+    by_fold = held_out.by_learner(vectors, proba)
     plain = prediction_sets(by_fold, held_out.calibration, COVERAGE)
     plain[rows, proba.argmax(axis=1)] = True
-    sets = held_out.sets(vectors, proba, COVERAGE)
+    sets = held_out.sets(by_fold, proba, COVERAGE)
     codes = np.searchsorted(learner.classes_, truth)
-    confidence = held_out.confidence(vectors, proba)
+    confidence = held_out.confidence(by_fold, proba)
     sure_without = confidence >= max(confidence_for_error(held_out.calibration, MAX_ERROR), 0.5)
     sure, is_wrong = confidence >= held_out.threshold(MAX_ERROR), proba.argmax(axis=1) != codes
     return {

@@ -121,9 +121,10 @@ def one_draw(scene: Scene, seed: int) -> dict[str, Any]:
     assert folds is not None
     assert split is not None
     proba, of_part = learner.predict_proba(new), part.predict_proba(new)
+    by_folds, by_part = folds.by_learner(new, proba), split.by_learner(new, of_part)
     sides = {
-        "tested": (folds.threshold, folds.confidence(new, proba), proba),
-        "held out": (split.threshold, split.confidence(new, of_part), of_part),
+        "tested": (folds.threshold, folds.confidence(by_folds, proba), proba),
+        "held out": (split.threshold, split.confidence(by_part, of_part), of_part),
         "own confidence": (folds.threshold, proba.max(axis=1), proba),
         "estimated": (
             functools.partial(estimated_confidence, folds.calibration),

@@ -161,7 +161,7 @@ class HeldOut:
         return name_some([str(label) for label in self.learners[0].classes_[self.lone]])
 
     def sets(
-        self, vectors: NDArray[np.floating], proba: NDArray[np.floating], coverage: float
+        self, by_learner: NDArray[np.floating], proba: NDArray[np.floating], coverage: float
     ) -> NDArray[np.bool_]:
         """Return prediction sets of new images.
 
@@ -169,7 +169,8 @@ class HeldOut:
 
         Parameters
         ----------
-        vectors : ndarray of shape (n, n_features)
+        by_learner : ndarray of shape (n_learners, n, n_classes)
+            As `by_learner` returns it.
         proba : ndarray of shape (n, n_classes)
             By the model's own learner.
         coverage : float
@@ -178,7 +179,7 @@ class HeldOut:
         -------
         ndarray of bool, shape (n, n_classes)
         """
-        sets = prediction_sets(self._by_learner(vectors, proba), self.calibration, coverage)
+        sets = prediction_sets(by_learner, self.calibration, coverage)
         sets[np.arange(len(sets)), proba.argmax(axis=1)] = True
         sets[:, self.lone] = True
         return sets
@@ -221,13 +222,14 @@ class HeldOut:
         return Calibration.of(self.proba, self.codes, self.groups, self.models)
 
     def confidence(
-        self, vectors: NDArray[np.floating], proba: NDArray[np.floating]
+        self, by_learner: NDArray[np.floating], proba: NDArray[np.floating]
     ) -> NDArray[np.float64]:
         """Return the confidence of the model's answers for new images.
 
         Parameters
         ----------
-        vectors : ndarray of shape (n, n_features)
+        by_learner : ndarray of shape (n_learners, n, n_classes)
+            As `by_learner` returns it.
         proba : ndarray of shape (n, n_classes)
             By the model's own learner.
 
@@ -238,14 +240,24 @@ class HeldOut:
             the model's own has seen more images, so its probabilities cannot be compared with the
             held-out ones.
         """
-        by_learner = self._by_learner(vectors, proba)
         answers = by_learner[:, np.arange(len(proba)), proba.argmax(axis=1)]
         return np.asarray(answers.mean(axis=0))
 
-    def _by_learner(
+    def by_learner(
         self, vectors: NDArray[np.floating], proba: NDArray[np.floating]
     ) -> NDArray[np.floating]:
-        """Return the probabilities by each learner, (n_learners, n, n_classes)."""
+        """Return the probabilities of new images by each learner.
+
+        Parameters
+        ----------
+        vectors : ndarray of shape (n, n_features)
+        proba : ndarray of shape (n, n_classes)
+            By the model's own learner.
+
+        Returns
+        -------
+        ndarray of shape (n_learners, n, n_classes)
+        """
         if self.is_split or not len(vectors):  # by the model's own; or a learner may refuse none
             return np.stack([proba] * len(self.learners))
         return np.stack([learner.predict_proba(vectors) for learner in self.learners])

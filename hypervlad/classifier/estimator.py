@@ -343,12 +343,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         """
         self.check_calibrated(coverage=coverage)
         self._fitted_held_out(_SETS).warn_of_sets(coverage)
-
-        def sets(vectors: NDArray[np.floating]) -> NDArray[np.bool_]:
-            _, novelty = self.training_.nearest(project_vectors(vectors))
-            return self._sets(vectors, self._proba(vectors), novelty, coverage)
-
-        return self._of_read(images, sets, fill=False)
+        found = self._classify_encoded(self._encode(images), coverage, None)
+        return found.images.with_missing(found.sets, fill=False)
 
     def predict_or_reject(
         self, images: Sequence[Any], max_error: float = 0.05, reject_label: Any = "unsure"
@@ -799,14 +795,21 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self, encoded: EncodedImages, coverage: float | None, threshold: float | None
     ) -> Classification:
         vectors = encoded.vectors
-        judgement = None
+        proba, points = self._proba(vectors), project_vectors(vectors)
+        judgement, sets = None, None
         if threshold is None:
-            proba = self._proba(vectors)
-            nearest, novelty = self.training_.nearest(project_vectors(vectors))
-        else:
-            judgement = self._judge(vectors, threshold)
-            proba, nearest, novelty = judgement.proba, judgement.nearest, judgement.novelty
-        sets = None if coverage is None else self._sets(vectors, proba, novelty, coverage)
+            nearest, novelty = self.training_.nearest(points)
+        if coverage is not None or threshold is not None:
+            held_out = self._fitted_held_out(_SETS)
+            by_learner = held_out.by_learner(vectors, proba)
+            if threshold is not None:
+                confidence = held_out.confidence(by_learner, proba)
+                judgement = judgement_of(
+                    self.classes_, proba, confidence, points, self.training_, threshold
+                )
+                nearest, novelty = judgement.nearest, judgement.novelty
+            if coverage is not None:
+                sets = held_out.sets(by_learner, proba, coverage) | (novelty > 1)[:, None]
         known = self.training_.contains([image.digest for image in encoded.info])
         images = replace(encoded, vectors=np.empty((len(vectors), 0), dtype=np.float32))
         return Classification(images, proba, novelty, nearest, known, judgement, sets)
@@ -819,7 +822,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         readable = vectors if read.all() else vectors[read]  # no copy of vectors if all were read
         points[read], proba[read] = project_vectors(readable), self._proba(readable)
         held_out = self._fitted_held_out(_SURE_ANSWERS)
-        confidence[read] = held_out.confidence(readable, proba[read])
+        by_learner = held_out.by_learner(readable, proba[read])
+        confidence[read] = held_out.confidence(by_learner, proba[read])
         return judgement_of(self.classes_, proba, confidence, points, self.training_, threshold)
 
     def _proba(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -828,16 +832,6 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         if not len(vectors):
             return np.empty((0, len(self.classes_)))
         return np.asarray(learner.predict_proba(vectors))
-
-    def _sets(
-        self,
-        vectors: NDArray[np.floating],
-        proba: NDArray[np.floating],
-        novelty: NDArray[np.floating],
-        coverage: float,
-    ) -> NDArray[np.bool_]:
-        sets = self._fitted_held_out(_SETS).sets(vectors, proba, coverage)
-        return sets | (novelty > 1)[:, None]
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "classes_")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.counting import CountingImage, count_passes
 
-from hypervlad import MicrographClassifier
+from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier
 from hypervlad.classifier import estimator
 from hypervlad.classifier.novelty import empty_images
 
@@ -23,6 +23,26 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def images(texture_images: Any) -> list[CountingImage]:
     return [CountingImage(image) for image in texture_images[0]]
+
+
+def test_each_model_of_the_folds_predicts_once_for_sets_and_judgement(
+    model: MicrographClassifier, texture_images: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = texture_images
+    model.fit(images, labels)
+    asked, predict_proba = list[Any](), BoostedSoftmaxClassifier.predict_proba
+
+    def counted(learner: Any, vectors: Any) -> Any:
+        asked.append(learner)
+        return predict_proba(learner, vectors)
+
+    monkeypatch.setattr(BoostedSoftmaxClassifier, "predict_proba", counted)
+    found = model.classify(images[:3], coverage=0.8, max_error=0.5)
+    assert found.sets is not None
+    assert found.judgement is not None
+    learners = [model.boosting_, *model.held_out_.learners]
+    assert len(learners) == 6
+    assert sorted(map(id, asked)) == sorted(map(id, learners))
 
 
 @pytest.mark.parametrize("turns", [1, 4])
