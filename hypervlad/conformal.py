@@ -294,9 +294,20 @@ def confidence_for_error(calibration: Calibration, max_error: float) -> float:
 
 
 def check_share(name: str, value: Any) -> float:
-    """Return a value between 0 and 1, both excluded, as a float."""
+    """Return a value between 0 and 1, both excluded, as a float.
+
+    Raises
+    ------
+    ValueError
+        If it is another one; the message says how a share given in per cent is written.
+    """
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not 0 < float(value) < 1:
-        example = 0.05 if "error" in name else 0.9
-        raise ValueError(f"{name} is a share between 0 and 1, such as {example}; got {value!r}")
-    return float(value)
+    if is_number and 0 < float(value) < 1:
+        return float(value)
+    per_cent = 5.0 if "error" in name else 90.0
+    if is_number and 1 <= float(value) < 100:
+        per_cent = float(value)
+    raise ValueError(
+        f"{name} is a share above 0 and below 1; got {value!r} ({per_cent:g} % is written "
+        f"{per_cent / 100:g})"
+    )

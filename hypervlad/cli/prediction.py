@@ -132,11 +132,15 @@ def predict(
       hypervlad predict model.hvlad new_images/ --sort-into sorted/ --max-error 0.05
       hypervlad predict model.hvlad microscope/ --watch -o predictions.csv
     """
+    from hypervlad.conformal import check_share
     from hypervlad.images import find_images
     from hypervlad.reports import predictions_as_bytes, write_classified_page
     from hypervlad.reports.predictions import prediction_columns
     from hypervlad.reports.watching import settings_file
 
+    for name, share in (("--coverage", coverage), ("--max-error", max_error)):
+        if share is not None:
+            check_share(name, share)
     prepare_page(page, output, model, *paths)
     if output is not None:
         prepare_file(output, model, *paths)

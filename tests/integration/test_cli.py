@@ -433,6 +433,14 @@ def test_training_ends_with_a_report_on_held_out_images(folder, groups, tmp_path
     assert "boosted softmax" not in result.stderr
 
 
+def test_shares_in_per_cent_are_refused_before_anything_is_read(model, tmp_path):
+    words = refused("predict", model, tmp_path, "--max-error", 5, "-o", tmp_path / "new" / "t.csv")
+    assert "--max-error is a share above 0 and below 1; got 5.0 (5 % is written 0.05)" in words
+    words = refused("predict", model, tmp_path, "--coverage", 90)
+    assert "--coverage is a share above 0 and below 1; got 90.0 (90 % is written 0.9)" in words
+    assert not list(tmp_path.iterdir())
+
+
 def test_commands_say_what_they_cannot_tell_without_held_out_images(folder, tmp_path):
     few, one = tmp_path / "few", tmp_path / "one.hvlad"
     for label in ("flat", "rings"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
 from fractions import Fraction
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from hypervlad.conformal import (
     Calibration,
+    check_share,
     confidence_for_error,
     groups_for_error,
     prediction_sets,
@@ -195,10 +197,26 @@ def test_so_many_groups_are_needed(max_error: float) -> None:
 @pytest.mark.parametrize("value", [0, 1, 1.5, -0.1, float("nan"), True, "0.9", None])
 def test_shares_are_checked(value: Any) -> None:
     calibration = random_calibration(np.random.default_rng(0), 20, 6, 1)
-    with pytest.raises(ValueError, match="coverage is a share between 0 and 1"):
+    with pytest.raises(ValueError, match="coverage is a share above 0 and below 1"):
         prediction_sets(np.ones((1, 1, N_CLASSES)), calibration, value)
-    with pytest.raises(ValueError, match="max_error is a share between 0 and 1"):
+    with pytest.raises(ValueError, match="max_error is a share above 0 and below 1"):
         confidence_for_error(calibration, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("max_error", 5, "5 % is written 0.05"),
+        ("max_error", 0, "5 % is written 0.05"),
+        ("max_error", 100, "5 % is written 0.05"),
+        ("coverage", 97.5, "97.5 % is written 0.975"),
+        ("coverage", -1, "90 % is written 0.9"),
+    ],
+)
+def test_a_share_in_per_cent_is_refused_with_the_share(name: str, value: Any, remedy: str) -> None:
+    words = f"{name} is a share above 0 and below 1; got {value} ({remedy})"
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+        check_share(name, value)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 25), st.integers(1, 9), st.floats(0.01, 0.99))
