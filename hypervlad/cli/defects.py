@@ -38,7 +38,7 @@ from hypervlad.cli.options import (
     UnreadableInScoring,
     Weights,
 )
-from hypervlad.wording import counted, percent
+from hypervlad.wording import counted, percent, verb
 
 if TYPE_CHECKING:
     from hypervlad.defects import PatchDefectScorer
@@ -197,20 +197,31 @@ def _echo_held_out(scorer: PatchDefectScorer, names: list[str], with_masks: bool
     held_out, threshold = scorer.held_out_, scorer.threshold_
     n_images, n_above = len(held_out.scores), held_out.n_images_above(threshold)
     area = percent(held_out.share_of_places_above(threshold))
+    what = "defect-free parts of images" if with_masks else "images"
     echo(
-        f"threshold: {threshold:.4g}; reached by {n_above} of {n_images} "
-        f"{'defect-free parts of images' if with_masks else 'images'} when held out from training "
-        f"({percent(n_above / n_images)}), with {area} of their area"
+        f"threshold: {threshold:.4g}; when held out from training, {n_above} of {n_images} {what} "
+        f"{verb(n_above, 'reaches', 'reach')} it ({percent(n_above / n_images)}), with {area} of "
+        "their area"
     )
     if not with_masks:
         order = (-held_out.scores).argsort()
         n_named = max(1, min(n_above, _MAX_NAMED))
+        shown = [_score_text(score, threshold) for score in held_out.scores[order].tolist()]
         listed = [
-            f"{names[held_out.images[i]]} ({held_out.scores[i]:.4g})" for i in order[:n_named]
+            f"{names[held_out.images[i]]} ({score})"
+            for i, score in zip(order[:n_named], shown, strict=False)
         ]
-        following = [f"the next: {held_out.scores[i]:.4g}" for i in order[n_named : n_named + 1]]
-        echo(f"look whether the highest-scoring ones have defects: {', '.join(listed + following)}")
-        echo("if one has, it may set the threshold: leave it out, and fit again")
+        following = [f"the next: {score}" for score in shown[n_named : n_named + 1]]
+        highest = ", ".join(listed + following)
+        echo(f"look for defects in the images with the highest scores: {highest}")
+        echo("if one has any, it may set the threshold: leave it out, and fit again")
+
+
+def _score_text(score: float, threshold: float) -> str:
+    """Return a score; rounded, one below the threshold may look like it."""
+    text = f"{score:.4g}"
+    is_alike = score < threshold and text == f"{threshold:.4g}"
+    return f"{text}, just below the threshold" if is_alike else text
 
 
 ScorerPath = Annotated[

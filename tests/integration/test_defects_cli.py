@@ -58,6 +58,25 @@ def model(folder: Path) -> Path:
     return folder / "m.hvlad"
 
 
+def test_a_threshold_that_looks_like_the_highest_score_is_above_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    rate = ["--fpr", "0.2"]  # of eight images, none may reach it
+    out = run("defects", "fit", folder / "good", "-o", tmp_path / "m.hvlad", *rate, *TINY)
+    _, threshold, highest, _ = out.stdout.splitlines()
+    shown = re.fullmatch(
+        r"threshold: (\S+); when held out from training, 0 of 8 images reach it \(0\.0 %\), with "
+        r"0\.0 % of their area",
+        threshold,
+    )
+    assert shown
+    assert re.fullmatch(
+        rf"look for defects in the images with the highest scores: \d\.png \({shown[1]}, just "
+        r"below the threshold\), the next: \S+",
+        highest,
+    )
+
+
 def test_scores_become_maps_overlays_and_tables(model: Path, folder: Path, tmp_path: Path) -> None:
     printed = run("defects", "score", model, folder / "new", "-o", tmp_path / "out", "--quiet")
     with open(tmp_path / "out" / "scores.csv", encoding="utf-8", newline="") as stream:
