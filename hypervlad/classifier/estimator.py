@@ -248,7 +248,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self.formats_, self.n_images_ = fitted.formats, fitted.n_images
         self.fit_seconds_ = fitted.seconds
         if self.held_out_ is not None:
-            warn_of_never_predicted(self.held_out_, self.classes_)
+            warn_of_never_predicted(self.held_out_.evaluation(self.classes_))
         return self
 
     @available_if(_learner_has_margins)

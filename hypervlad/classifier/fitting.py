@@ -33,6 +33,7 @@ from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.loading import ImageInfo, warn_of_blank_training_images
 from hypervlad.images import ImageDigests
 from hypervlad.images.reading import relative_names
+from hypervlad.metrics import Evaluation
 from hypervlad.splits import check_column, first_appearance_codes
 from hypervlad.wording import counted, name_some, verb
 
@@ -235,25 +236,24 @@ def _warn_of_contradictions(
         )
 
 
-def warn_of_never_predicted(held_out: HeldOut, classes: NDArray[Any]) -> None:
+def warn_of_never_predicted(held_out: Evaluation) -> None:
     """Warn of classes that are predicted for no held-out image, and say what to do.
 
     Parameters
     ----------
-    held_out : HeldOut
-    classes : ndarray of shape (n_classes,)
+    held_out : Evaluation
+        Of the held-out predictions.
 
     Warns
     -----
     NeverPredictedWarning
     """
-    codes = np.setdiff1d(held_out.codes, held_out.proba.argmax(axis=1))
-    names = [str(name) for name in classes[codes]]
+    names = held_out.never_predicted
     if names:
         warnings.warn(
             f"{verb(len(names), 'a class is', 'classes are')} never predicted for the "
-            f"{counted(len(held_out), 'image')} held out in training: {name_some(names)}. More "
-            "images of such a class help most; a BoostedSoftmaxClassifier (boosting=) with "
+            f"{counted(len(held_out.true), 'image')} held out in training: {name_some(names)}. "
+            "More images of such a class help most; a BoostedSoftmaxClassifier (boosting=) with "
             'prior="uniform" or class_weight="balanced" finds more images of rare classes',
             NeverPredictedWarning,
             stacklevel=3,

@@ -29,6 +29,7 @@ from hypervlad import (
 )
 from hypervlad.classifier import NeverPredictedWarning, TrainingImagesWarning, default_encoder
 from hypervlad.images import SkippedImagesWarning
+from hypervlad.metrics import Evaluation
 
 Images = tuple[list[np.ndarray], np.ndarray]
 
@@ -411,6 +412,14 @@ def test_a_class_that_is_never_predicted_is_named(
     assert ": 7. More images of such a class" in message
     assert warned[0].filename == __file__
     model.set_params(calibration_size=0).fit(images, [str(label) for label in odd])  # no warning
+
+
+def test_the_evaluation_decides_which_classes_are_never_predicted(
+    model: MicrographClassifier, texture_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Evaluation, "never_predicted", property(lambda _: ["flat", "rings"]))
+    with pytest.warns(NeverPredictedWarning, match="the 24 images held out in .*: flat, rings. M"):
+        model.fit(*texture_images)
 
 
 @pytest.mark.parametrize("size", [None, 0.25])
