@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +16,7 @@ from hypervlad.cli.files import (
     prepare_model,
     say_ignored,
 )
-from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
+from hypervlad.cli.messages import echo, fitting, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import (
     check_cache,
     load_classifier,
@@ -113,7 +112,6 @@ def train(
       hypervlad train images/ -o model.hvlad --prior uniform
       hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
     """
-    from hypervlad.classifier import NeverPredictedWarning
     from hypervlad.datasets import load_image_folder
     from hypervlad.images.reading import relative_names
     from hypervlad.reports.summary import held_out_lines, noted_warnings, training_details
@@ -166,8 +164,7 @@ def train(
         f"training on {counted(len(data.images), 'image')} of "
         f"{counted(n_classes, 'class')}{of_groups}",
     )
-    with hint_at_bad_files(), noted_warnings() as notes:
-        warnings.simplefilter("ignore", NeverPredictedWarning)  # held_out_lines names the classes
+    with fitting(), noted_warnings() as notes:
         model.fit(data.images, data.target, groups=data.groups)
     model.save(output, include_backbone=include_backbone)
     reduce_cache(cache, cache_size)

@@ -16,7 +16,7 @@ from hypervlad.cli.files import (
     prepare_file,
     say_ignored,
 )
-from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
+from hypervlad.cli.messages import echo, fitting, plain_errors, say
 from hypervlad.cli.models import load_classifier, new_classifier, reading_options
 from hypervlad.cli.options import (
     Backbone,
@@ -89,6 +89,7 @@ def demo(
     from hypervlad.images.reading import relative_names
     from hypervlad.reports import report_on_model
     from hypervlad.reports.evaluation import check_report_folder
+    from hypervlad.reports.summary import never_predicted_lines
     from hypervlad.splits import holdout_split
 
     if folder is not None:
@@ -124,9 +125,11 @@ def demo(
         on_error=on_error.value,
     )
     say(quiet, f"training on {len(train_rows)} of {counted(len(data.images), 'image')}")
-    with hint_at_bad_files():
-        images, labels, groups_of = _rows_of(data, train_rows)
+    images, labels, groups_of = _rows_of(data, train_rows)
+    with fitting():
         model.fit(images, labels, groups=groups_of)
+    for line in never_predicted_lines(model):
+        echo(line, err=True)
     model.save(model_path)
     loaded = load_classifier(
         model_path, weights, device=device, on_error=on_error.value, quiet=quiet

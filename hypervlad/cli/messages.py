@@ -124,6 +124,16 @@ def hint_at_bad_files() -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def fitting() -> Iterator[None]:
+    """Do the same for a fit, without the warning that `never_predicted_lines` words for a shell."""
+    from hypervlad.classifier import NeverPredictedWarning
+
+    with hint_at_bad_files(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NeverPredictedWarning)
+        yield
+
+
 def echo(text: str | bytes, *, err: bool = False, nl: bool = True) -> None:
     """Print text with control characters as escapes; bytes only change in a terminal."""
     if isinstance(text, bytes):

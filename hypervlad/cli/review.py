@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hypervlad.cli.files import prepare_file, prepare_model, say_ignored
-from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
+from hypervlad.cli.messages import echo, fitting, plain_errors, say
 from hypervlad.cli.models import check_cache, load_classifier, reduce_cache
 from hypervlad.cli.options import (
     Cache,
@@ -285,6 +285,7 @@ def retrain(
     from tqdm import tqdm
 
     from hypervlad.datasets import load_image_folder
+    from hypervlad.reports.summary import never_predicted_lines
     from hypervlad.review import Queue
     from hypervlad.review.retraining import compare, gather, refit, remaining, requeue
 
@@ -310,8 +311,10 @@ def retrain(
             f"training on {counted(len(material.images), 'image')}, "
             f"{material.by_person.sum()} of them labelled by hand{_in_groups(material)}",
         )
-        with hint_at_bad_files():
+        with fitting():
             new = refit(old, material)
+        for line in never_predicted_lines(new):
+            echo(line, err=True)
         new.save(output, include_backbone=hasattr(old.encoder_, "backbone_state_"))
         _print_accuracy(compare(new, old.classes_.tolist(), material))
         if new.held_out_ is None:

@@ -169,13 +169,33 @@ def _without_groups(training: Any) -> list[str]:
     ]
 
 
+def never_predicted_lines(model: Any) -> list[str]:
+    """Name the classes that a `MicrographClassifier` predicts for no held-out training image.
+
+    Parameters
+    ----------
+    model : fitted MicrographClassifier
+
+    Returns
+    -------
+    list of str
+        What was held out, warnings and what to do; empty if there is no such class.
+    """
+    if model.held_out_ is None:
+        return []
+    result = model.held_out_evaluation()
+    if not result.never_predicted:
+        return []
+    return [held_out_text(model, result), *warning_lines(result), *_advice(result)]
+
+
 def _advice(result: Evaluation) -> list[str]:
     if not result.never_predicted:
         return []
     return [
         f"to have {name_some(result.never_predicted)} predicted: more images of "
-        f"{verb(len(result.never_predicted), 'this class', 'these classes')} help most; --prior "
-        "uniform or --class-weight balanced finds more images of rare classes"
+        f"{verb(len(result.never_predicted), 'this class', 'these classes')} help most; 'hypervlad "
+        "train' with --prior uniform or --class-weight balanced finds more images of rare classes"
     ]
 
 

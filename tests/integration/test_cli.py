@@ -142,6 +142,41 @@ def test_an_evaluation_leaves_training_images_out(model, folder, tmp_path):
     assert "on the whole the model is" not in page
 
 
+@pytest.fixture
+def with_odd_images(folder, tmp_path):
+    """Images of four classes; those of one class are like those of another."""
+    for path in sorted((folder / "flat").iterdir())[:3]:
+        (tmp_path / "images" / "odd").mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "images" / "odd")
+    for name in ("flat", "rings", "stripes"):
+        (tmp_path / "images" / name).mkdir()
+        for path in sorted((folder / name).iterdir())[3:]:
+            shutil.copy(path, tmp_path / "images" / name)
+    return tmp_path / "images"
+
+
+def test_a_class_that_is_never_predicted_is_named_once(with_odd_images, tmp_path):
+    done = run("train", with_odd_images, "-o", tmp_path / "model.hvlad", *TINY, "-q")
+    assert done.output.count("never predicted") == 1
+    assert "warning: odd is never predicted: odd is not recognised" in done.stdout
+    assert (
+        "to have odd predicted: more images of this class help most; 'hypervlad tr" in done.stdout
+    )
+
+
+def test_the_demo_names_classes_that_are_never_predicted_in_words_of_the_shell(
+    with_odd_images, tmp_path
+):
+    stderr = run("demo", with_odd_images, "-o", tmp_path / "demo", *TINY, "-q", "--seed", 1).stderr
+    _, held_out, warning, advice = stderr.splitlines()[:4]
+    assert held_out.startswith("held out: ")
+    assert warning.startswith(
+        "warning: odd is never predicted: odd is not recognised in any of its"
+    )
+    assert advice.startswith("to have odd predicted: more images of this class help most; 'hyperv")
+    assert "boosting=" not in stderr
+
+
 def test_blank_images_are_reported_in_training_and_prediction(folder, tmp_path):
     images = tmp_path / "images"
     shutil.copytree(folder, images)

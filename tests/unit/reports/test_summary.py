@@ -99,8 +99,8 @@ def test_held_out_images_are_described_in_eleven_lines():
         "warning: cluster is never predicted: cluster is not recognised in any of its 10 images"
     )
     assert line_of(lines, "to have") == (
-        "to have cluster predicted: more images of this class help most; --prior uniform or "
-        "--class-weight balanced finds more images of rare classes"
+        "to have cluster predicted: more images of this class help most; 'hypervlad train' with "
+        "--prior uniform or --class-weight balanced finds more images of rare classes"
     )
     assert line_of(lines, "most frequent") == (
         "most frequent mistakes: cluster as fibre (10), fibre as matrix (6)"
