@@ -117,6 +117,11 @@ class Classification:
         """Whether each image is unlike all training images, (n_read,)."""
         return np.asarray(self.novelty > 1)
 
+    @property
+    def is_blank(self) -> NDArray[np.bool_]:
+        """Whether all pixels of each image are equal, (n_read,)."""
+        return np.array([image.is_blank for image in self.images.info], dtype=np.bool_)
+
     @classmethod
     def joined(cls, chunks: Sequence[Classification]) -> Classification:
         """Join the classifications of consecutive chunks of a list."""

@@ -237,21 +237,12 @@ def _true_labels(
 
 def _say_what_is_unlike(quiet: bool, found: Classification, names: Sequence[str]) -> None:
     """Report images that differ from the training images, and those that are training images."""
-    from hypervlad.images.errors import training_images_text
+    from hypervlad.reports.predictions import prediction_remarks
 
     for difference in found.differences:
         echo(f"warning: {difference}", err=True)
-    n_images = len(found.proba)
-    n_unlike, n_known = int(found.unlike_training.sum()), int(found.in_training.sum())
-    if n_unlike:
-        say(
-            quiet,
-            f"{n_unlike} of {counted(n_images, 'image')} {verb(n_unlike, 'is', 'are')} unlike all "
-            "training images: probabilities of such images mean little",
-        )
-    if n_known:
-        known = [name for name, is_known in zip(names, found.in_training, strict=True) if is_known]
-        say(quiet, f"{training_images_text(n_known, n_images)}: {name_some(known)}")
+    for remark in prediction_remarks(found, names):
+        say(quiet, remark)
 
 
 def _sorter_into(

@@ -30,7 +30,7 @@ from hypervlad.images.files import encode_jpeg
 from hypervlad.images.reading import read_in_order
 from hypervlad.reports.facts import model_facts, versions_text
 from hypervlad.reports.html import asset, render, share_of, thousands
-from hypervlad.reports.predictions import possible_classes
+from hypervlad.reports.predictions import possible_classes, prediction_notes
 from hypervlad.wording import counted, percent, printable
 
 MAX_THUMBNAILS = 10_000
@@ -135,6 +135,7 @@ def write_classified_page(
         script=asset("common.js", "classified.js"),
         n_read=len(read),
         n_pictured=len(doubtful),
+        notes=[printable(note) for note in prediction_notes(found, called)],
         numbers=_numbers(found) | _correct(data),
         max_error=max_error,
         is_judged=found.judgement is not None,

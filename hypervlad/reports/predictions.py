@@ -3,16 +3,65 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.classifier import Classification
+from hypervlad.images.errors import training_images_text
 from hypervlad.tables import table_as_bytes, table_as_text
+from hypervlad.wording import counted, name_some, verb
 
 _DECIMALS = 6  # of probabilities
+
+
+def prediction_remarks(found: Classification, names: Sequence[str]) -> list[str]:
+    """Say how many images are unlike the training images, and which are training images.
+
+    Parameters
+    ----------
+    found : Classification
+        Of n images that could be read.
+    names : sequence of n str
+
+    Returns
+    -------
+    list of str
+        Sentences, at most two. Blank images, of which `EncodedImages.warn` warns, do not count as
+        unlike the training images here.
+    """
+    sentences, n_images = [], len(found.proba)
+    n_unlike = int((found.unlike_training & ~found.is_blank).sum())
+    n_blank = int((found.unlike_training & found.is_blank).sum())
+    if n_unlike:
+        but_blank = f", not counting {counted(n_blank, 'blank image')}" if n_blank else ""
+        sentences.append(
+            f"{n_unlike} of {counted(n_images, 'image')} {verb(n_unlike, 'is', 'are')} unlike all "
+            f"training images{but_blank}: probabilities of such images mean little"
+        )
+    known = [name for name, is_known in zip(names, found.in_training, strict=True) if is_known]
+    if known:
+        sentences.append(f"{training_images_text(len(known), n_images)}: {name_some(known)}")
+    return sentences
+
+
+def prediction_notes(found: Classification, names: Sequence[str]) -> list[str]:
+    """Return all that ``predict`` says of images that could be read: warnings and remarks.
+
+    Parameters
+    ----------
+    found, names
+        As for `prediction_remarks`.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        replace(found.images, skipped=()).warn()
+    warned = [str(warning.message) for warning in caught]
+    return [*warned, *found.differences, *prediction_remarks(found, names)]
 
 
 def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[str, list[Any]]:

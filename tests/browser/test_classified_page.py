@@ -17,6 +17,7 @@ from PIL import Image
 from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
 from hypervlad.classifier import Classification
 from hypervlad.encoder import EncodedImages
+from hypervlad.encoder.loading import ImageInfo
 from hypervlad.images import SkippedImage
 from hypervlad.reports import write_classified_page
 from hypervlad.wording import percent
@@ -63,6 +64,7 @@ class Sheet:
         self.labels = [str(label) for label in self.judged.labels]
         self.confidence = self.judged.proba.max(axis=1)
         bad = SkippedImage(n, "bad.tif", "bad.tif: not an image")
+        info = (ImageInfo("", (8, 8), None),) * n
         write_classified_page(
             path,
             model,
@@ -71,7 +73,7 @@ class Sheet:
             max_error=0.75 if judged else None,
             true_labels=None if truth is None else [*truth, None],
             predictions=Classification(
-                EncodedImages(np.empty((n, 0)), np.arange(n), (), (bad,), (), n + 1, 0),
+                EncodedImages(np.empty((n, 0)), np.arange(n), info, (bad,), (), n + 1, 0),
                 self.judged.proba,
                 self.judged.novelty,
                 self.judged.nearest,

@@ -9,6 +9,7 @@ import numpy as np
 
 from hypervlad.classifier import Classification, Judgement
 from hypervlad.encoder import EncodedImages
+from hypervlad.encoder.loading import ImageInfo
 from hypervlad.images import SkippedImage
 
 
@@ -25,6 +26,7 @@ def classification(
     gone = [position for position, _ in skipped]
     positions = np.array([k for k in range(n_images) if k not in gone], dtype=np.intp)
     bad = tuple(SkippedImage(k, str(file), f"{file}: damaged") for k, file in skipped)
+    info = (ImageInfo("", (8, 8), None),) * n_read
     novelty = np.where(np.isin(np.arange(n_read), unlike), 2.0, 0.5)
     nearest, points = np.zeros((n_read, 1), np.intp), np.zeros((n_read, 2), np.float32)
     judgement = None
@@ -35,7 +37,7 @@ def classification(
             classes, table, kind, reasons, novelty, nearest, points, confidence, 0.9
         )
     return Classification(
-        EncodedImages(np.empty((n_read, 0)), positions, (), bad, (), n_images, 0),
+        EncodedImages(np.empty((n_read, 0)), positions, info, bad, (), n_images, 0),
         table,
         novelty,
         nearest,

@@ -23,10 +23,12 @@ from support.pages import Page
 from hypervlad import HypercolumnVLAD, MicrographClassifier
 from hypervlad.classifier import Classification
 from hypervlad.encoder import EncodedImages
+from hypervlad.encoder.loading import ImageInfo
 from hypervlad.images import ImageReadError, SkippedImage, SkippedImagesWarning
 from hypervlad.images.files import encode_jpeg
 from hypervlad.reports import write_classified_page
 from hypervlad.reports.classified_page import as_script, link_to, most_doubtful, thumbnails
+from hypervlad.reports.predictions import prediction_remarks
 
 EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>"
 
@@ -61,7 +63,8 @@ def files(texture_images: Any, tmp_path: Path) -> list[Path]:
 
 def made_up(n: int, n_classes: int = 3) -> Classification:
     proba = np.random.default_rng(0).dirichlet([0.5] * n_classes, size=n)
-    images = EncodedImages(np.empty((n, 0)), np.arange(n), (), (), (), n, 0)
+    info = (ImageInfo("", (8, 8), None),) * n
+    images = EncodedImages(np.empty((n, 0)), np.arange(n), info, (), (), n, 0)
     nothing = np.zeros(n)
     return Classification(
         images, proba, nothing, np.zeros((n, 3), dtype=int), nothing > 0, None, None
@@ -94,6 +97,39 @@ def test_the_page_holds_what_the_model_says(
     assert f"{(judged.kind == 'sure').sum()}sure" in page.words
     assert "at most 60.0 % should be wrong" in page.words
     assert "could not be read" not in page.words
+
+
+def test_the_page_notes_what_the_terminal_says(
+    model: MicrographClassifier, files: list[Path], tmp_path: Path
+) -> None:
+    deep, blank = tmp_path / "deep.png", tmp_path / "blank.png"
+    Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16)).save(deep)
+    Image.fromarray(np.full((16, 16), 80, np.uint8)).save(blank)
+    with pytest.warns(UserWarning, match="1 of 11 images is blank") as warned:
+        page = Page(write_classified_page(tmp_path / "p.html", model, [*files, deep, blank]))
+    found = model.classify([*files, deep, blank])
+    assert found.differences
+    remarks = prediction_remarks(found, [str(file) for file in [*files, deep, blank]])
+    for note in [str(warned[0].message), *found.differences, *remarks]:
+        assert f"{note}." in page.words
+
+
+@pytest.mark.filterwarnings("ignore:.* blank, all pixels equal")
+def test_a_blank_image_is_not_counted_as_unlike_too(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    images = [np.full((16, 16), 0.3), np.eye(16), texture_images[0][0]]
+    names, found = ["blank", "eye", "known"], model.classify(images)
+    assert found.is_blank.tolist() == [True, False, False]
+    both = dataclasses.replace(found, novelty=np.array([5.0, 5.0, 0.5]))
+    known = "1 of 3 images is a training image (the same pixels): known"
+    assert prediction_remarks(both, names) == [
+        "1 of 3 images is unlike all training images, not counting 1 blank image: probabilities "
+        "of such images mean little",
+        known,
+    ]
+    one = dataclasses.replace(found, novelty=np.array([5.0, 0.5, 0.5]))
+    assert prediction_remarks(one, names) == [known]
 
 
 @pytest.mark.filterwarnings("ignore:.* blank, all pixels equal")
