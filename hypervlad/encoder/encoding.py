@@ -170,6 +170,14 @@ class EncodedImages:
                 stacklevel=2,
             )
 
+    @property
+    def messages(self) -> list[str]:
+        """The texts of the warnings of `warn`, which Python may show only once."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self.warn()
+        return [str(warning.message) for warning in caught]
+
 
 class NotFiniteError(ValueError):
     """Numbers computed from an image are not finite: the weights or the model are damaged."""

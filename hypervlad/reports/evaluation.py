@@ -29,7 +29,6 @@ from hypervlad.reports.summary import (
     expected_shares_text,
     held_out_text,
     leakage_text,
-    noted_warnings,
     unlike_text,
     warning_lines,
 )
@@ -228,10 +227,9 @@ def report_on_model(
         How many images are training images, and how many unlike them, if any.
     """
     found = model.classify(images)
-    with noted_warnings() as notes:
-        found.images.warn()
-        for difference in found.differences:
-            warnings.warn(difference, UserWarning, stacklevel=2)
+    found.images.warn()
+    for difference in found.differences:
+        warnings.warn(difference, UserWarning, stacklevel=2)
     positions, known = found.images.positions, found.in_training
     everything = Evaluation(
         [y_true[i] for i in positions],
@@ -250,7 +248,7 @@ def report_on_model(
     index = write_report(
         out_dir,
         in_training=bool(known.all()),
-        notes=notes,
+        notes=[*found.images.messages, *found.differences],
         remarks=remarks,
         images=[images[i] for i in chosen],
         y_true=result.y_true,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import IO, Any
@@ -57,10 +56,7 @@ def prediction_notes(found: Classification, names: Sequence[str]) -> list[str]:
     found, names
         As for `prediction_remarks`.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        replace(found.images, skipped=()).warn()
-    warned = [str(warning.message) for warning in caught]
+    warned = replace(found.images, skipped=()).messages
     return [*warned, *found.differences, *prediction_remarks(found, names)]
 
 

@@ -451,6 +451,10 @@ def test_a_report_repeats_what_the_terminal_warned_of(trained, tmp_path):
     assert len(warned) == 2, "a skipped image and a blank one"
     for sentence in warned:
         assert " ".join(f"Warning: {sentence}.".split()) in words
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again, *_ = report_on_model(tmp_path / "again", model, tested, labels)
+    assert Page(again).words.count("Warning:") == 2, "also where Python shows a warning only once"
     assert len(result.true) == 4
     assert [remark[:40] for remark in remarks] == [
         "1 of 5 images is a training image (the s",
