@@ -117,11 +117,6 @@ class Classification:
         """Whether each image is unlike all training images, (n_read,)."""
         return np.asarray(self.novelty > 1)
 
-    @property
-    def is_blank(self) -> NDArray[np.bool_]:
-        """Whether all pixels of each image are equal, (n_read,)."""
-        return np.array([image.is_blank for image in self.images.info], dtype=np.bool_)
-
     @classmethod
     def joined(cls, chunks: Sequence[Classification]) -> Classification:
         """Join the classifications of consecutive chunks of a list."""
@@ -147,6 +142,7 @@ def judgement_of(
     points: NDArray[np.float32],
     training: TrainingImages,
     threshold: float,
+    is_blank: NDArray[np.bool_] | None = None,
 ) -> Judgement:
     """Judge images by their probabilities and by their distances to the training images.
 
@@ -162,6 +158,8 @@ def judgement_of(
     training : TrainingImages
     threshold : float
         Answers with at least this confidence are sure.
+    is_blank : ndarray of bool, shape (n,), optional
+        Images of which all pixels are equal, which is then the reason; by default none.
 
     Returns
     -------
@@ -180,8 +178,13 @@ def judgement_of(
         UNREADABLE,
     )
     neighbours = training.labels[nearest]
+    blank = np.zeros(len(proba), bool) if is_blank is None else is_blank
     reasons = [
-        _reason(kind[i], classes, proba[i], confidence[i], threshold, novelty[i], neighbours[i])
+        "blank, all pixels equal"
+        if blank[i] and kind[i] == OUT_OF_DISTRIBUTION
+        else _reason(
+            kind[i], classes, proba[i], confidence[i], threshold, novelty[i], neighbours[i]
+        )
         for i in range(len(proba))
     ]
     return Judgement(classes, proba, kind, reasons, novelty, nearest, points, confidence, threshold)
@@ -212,8 +215,8 @@ def _reason(
     if np.isinf(threshold):
         return f"{most}, but with this model no answer is sure"
     between = f"between {_most_probable_in_words(classes, proba)}"
-    held_out = f"models trained without some images are {percent(confidence)} sure"
-    return f"{between}; {held_out}, which takes {percent(threshold)}"
+    held_out = f"models trained without some images have a confidence of {percent(confidence)}"
+    return f"{between}; {held_out}, and sure answers have {percent(threshold)} or more"
 
 
 def _most_probable_in_words(classes: NDArray[Any], proba: NDArray[np.float64]) -> str:

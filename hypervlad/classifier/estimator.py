@@ -440,8 +440,9 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         ((24, 4), (24, 3))
         """
         self.check_calibrated(max_error=max_error)
-        threshold = self._threshold(max_error)
-        return self._judge(self._encode(images).with_missing(), threshold)
+        threshold, encoded = self._threshold(max_error), self._encode(images)
+        is_blank = encoded.with_missing(encoded.is_blank, False)
+        return self._judge(encoded.with_missing(), threshold, is_blank)
 
     def judge_vectors(self, vectors: NDArray[np.floating], max_error: float = 0.05) -> Judgement:
         """Do the same as :meth:`judge` for vectors of images.
@@ -805,7 +806,13 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             if threshold is not None:
                 confidence = held_out.confidence(by_learner, proba)
                 judgement = judgement_of(
-                    self.classes_, proba, confidence, points, self.training_, threshold
+                    self.classes_,
+                    proba,
+                    confidence,
+                    points,
+                    self.training_,
+                    threshold,
+                    encoded.is_blank,
                 )
                 nearest, novelty = judgement.nearest, judgement.novelty
             if coverage is not None:
@@ -814,7 +821,12 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         images = replace(encoded, vectors=np.empty((len(vectors), 0), dtype=np.float32))
         return Classification(images, proba, novelty, nearest, known, judgement, sets)
 
-    def _judge(self, vectors: NDArray[np.floating], threshold: float) -> Judgement:
+    def _judge(
+        self,
+        vectors: NDArray[np.floating],
+        threshold: float,
+        is_blank: NDArray[np.bool_] | None = None,
+    ) -> Judgement:
         read = ~np.isnan(vectors[:, 0])
         points = np.full((len(vectors), self.training_.points.shape[1]), np.nan, dtype=np.float32)
         proba = np.full((len(vectors), len(self.classes_)), np.nan)
@@ -824,7 +836,9 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         held_out = self._fitted_held_out(_SURE_ANSWERS)
         by_learner = held_out.by_learner(readable, proba[read])
         confidence[read] = held_out.confidence(by_learner, proba[read])
-        return judgement_of(self.classes_, proba, confidence, points, self.training_, threshold)
+        return judgement_of(
+            self.classes_, proba, confidence, points, self.training_, threshold, is_blank
+        )
 
     def _proba(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return probabilities by the learner, also of no image, which it may not accept."""

@@ -317,7 +317,9 @@ def _watch(
                     echo(f"warning: {file} could not be copied: {reason}", err=True)
         for row in rows:
             label, proba = classes[found.proba[row].argmax()], found.proba[row].max()
-            notes = ["unlike all training images"] if found.unlike_training[row] else []
+            is_unlike = found.unlike_training[row]
+            kind = "blank" if found.images.is_blank[row] else "unlike all training images"
+            notes = [kind] if is_unlike else []
             notes += ["a training image"] if found.in_training[row] else []
             note = f" ({', '.join(notes)})" if notes else ""
             say(quiet, f"{files[found.images.positions[row]]}: {label}, {percent(proba)}{note}")

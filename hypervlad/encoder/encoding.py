@@ -143,6 +143,11 @@ class EncodedImages:
         return rows
 
     @property
+    def is_blank(self) -> np.ndarray:
+        """Whether all pixels of each image that was read are equal, (n_read,)."""
+        return np.array([image.is_blank for image in self.info], dtype=bool)
+
+    @property
     def report(self) -> ReadReport:
         """Which images were skipped, or not resampled."""
         return ReadReport(self.n_images, list(self.skipped), list(self.unscaled))

@@ -34,8 +34,8 @@ def prediction_remarks(found: Classification, names: Sequence[str]) -> list[str]
         unlike the training images here.
     """
     sentences, n_images = [], len(found.proba)
-    n_unlike = int((found.unlike_training & ~found.is_blank).sum())
-    n_blank = int((found.unlike_training & found.is_blank).sum())
+    n_unlike = int((found.unlike_training & ~found.images.is_blank).sum())
+    n_blank = int((found.unlike_training & found.images.is_blank).sum())
     if n_unlike:
         but_blank = f", not counting {counted(n_blank, 'blank image')}" if n_blank else ""
         sentences.append(

@@ -48,12 +48,15 @@ def test_images_are_judged_in_numbers_and_words(
 ) -> None:
     images, _ = texture_images
     new = [*images, np.zeros_like(images[0])]
+    noise = np.random.default_rng(0).random(images[0].shape)
     judged = model.judge(new, max_error=0.2)
     n = len(new)
     assert len(judged) == n
     assert judged.kind[-1] == "out_of_distribution", "an empty image is like no texture"
     assert judged.novelty[-1] > 1
-    assert "unlike all training images" in judged.reasons[-1]
+    assert judged.reasons[-1] == "blank, all pixels equal"
+    assert model.classify(new, max_error=0.2).judgement.reasons == judged.reasons
+    assert "unlike all training images" in model.judge([noise], max_error=0.2).reasons[0]
     assert set(judged.kind[:-1]) <= {"sure", "ambiguous"}
     assert (judged.kind == "sure").sum() > n / 2
     np.testing.assert_array_equal(judged.proba, model.predict_proba(new))
@@ -81,7 +84,10 @@ def test_images_between_classes_name_them(model: MicrographClassifier, texture_i
     first, second = (str(model.classes_[k]) for k in top[:2])
     assert judged.reasons[0].startswith(f"between {first} (")
     assert second in judged.reasons[0]
-    assert "models trained without some images are 40.0 % sure, which takes" in judged.reasons[0]
+    assert (
+        "models trained without some images have a confidence of 40.0 %, and sure"
+        in judged.reasons[0]
+    )
 
 
 def test_a_model_that_cannot_give_sure_answers_says_so(

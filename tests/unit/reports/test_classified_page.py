@@ -120,7 +120,7 @@ def test_a_blank_image_is_not_counted_as_unlike_too(
 ) -> None:
     images = [np.full((16, 16), 0.3), np.eye(16), texture_images[0][0]]
     names, found = ["blank", "eye", "known"], model.classify(images)
-    assert found.is_blank.tolist() == [True, False, False]
+    assert found.images.is_blank.tolist() == [True, False, False]
     both = dataclasses.replace(found, novelty=np.array([5.0, 5.0, 0.5]))
     known = "1 of 3 images is a training image (the same pixels): known"
     assert prediction_remarks(both, names) == [
