@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -42,6 +41,7 @@ from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, check_im
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, warn_skipped
 from hypervlad.splits import check_groups, joined_groups
+from hypervlad.user_warnings import warn_user
 from hypervlad.windows.dataset import (
     UNKNOWN,
     Convert,
@@ -402,12 +402,10 @@ class AlignmentClassifier(ImageEstimator):
     def _warn_of_size(self, tiles: TileGrid) -> None:
         side = round(float(np.sqrt(tiles.areas.mean())))
         if not self.window_ / _MAX_SIZE_RATIO < side < self.window_ * _MAX_SIZE_RATIO:
-            warnings.warn(
+            warn_user(
                 f"the model was trained on windows of {self.window_} pixels and is applied to "
                 f"windows of {side}: whether fibres are aligned depends on the size; use "
                 f"window={self.window_}, or train a model for {side}",
-                UserWarning,
-                stacklevel=2,
             )
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -72,6 +71,7 @@ from hypervlad.encoder.network_source import (
 from hypervlad.images import ReadOptions, check_image_list
 from hypervlad.images.options import check_read_options
 from hypervlad.splits import check_column, holdout_split, joined_groups
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted
 
 _MIN_GROUPS = 5  # held out; with fewer, their loss says little
@@ -644,14 +644,12 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
             )
         n_groups = len(np.unique(groups[held_out]))
         if n_groups < _MIN_GROUPS:
-            warnings.warn(
+            warn_user(
                 f"fine-tuning is validated on {counted(len(held_out), 'image')} of "
                 f"{counted(n_groups, 'group')} only, so "
                 "the epoch at which it stops and the calibration of the probabilities are largely "
                 "a matter of chance. Add images of more specimens, increase validation_fraction, "
                 'or use mode="features"',
-                UserWarning,
-                stacklevel=3,
             )
         return rows, held_out
 

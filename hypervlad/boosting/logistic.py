@@ -7,7 +7,6 @@ to a few dozen rows; the limit is 1000 iterations.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_softmax, softmax
 from sklearn.exceptions import ConvergenceWarning
+
+from hypervlad.user_warnings import warn_user
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -154,11 +155,10 @@ def fit_logistic(
         first[:, :-1], first[:, -1] = start.coef, start.intercept
     found = minimize(objective, first.ravel(), jac=True, method="L-BFGS-B", options=_OPTIONS)
     if not found.success:
-        warnings.warn(
+        warn_user(
             f"the logistic regression with C = {C:g} did not converge ({found.message}); smaller "
             "values of Cs converge sooner",
             ConvergenceWarning,
-            stacklevel=2,
         )
     parameters = found.x.reshape(shape)
     return LogisticModel(parameters[:, :-1], parameters[:, -1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.boosting.logistic import FloatArray, IntArray
 from hypervlad.splits import first_appearance_codes
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import name_some
 
 _MAX_RATIO = 1e12  # of two weights or shares: sums of numbers further apart lose the smaller ones
@@ -116,12 +116,10 @@ def warn_of_small_classes(rows: TrainingRows, classes: NDArray[Any]) -> None:
         if n <= 2
     ]
     if small:
-        warnings.warn(
+        warn_user(
             "Classes with only one or two different samples or groups: "
             f"{name_some(small)}. They can hardly be held out, so their probabilities are guesses. "
             "Add samples from other specimens.",
-            UserWarning,
-            stacklevel=3,
         )
 
 

@@ -27,6 +27,7 @@ from hypervlad.conformal import (
 )
 from hypervlad.metrics import Evaluation
 from hypervlad.splits import group_folds, linked_groups
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some
 
 _N_FOLDS = 5
@@ -130,12 +131,10 @@ class HeldOut:
                 why = (
                     f"too many held-out predictions of the {counted(n_groups, 'group')} were wrong"
                 )
-            warnings.warn(
+            warn_user(
                 f"no answer is sure: that at most {max_error:g} of the sure answers are wrong "
                 f"cannot be shown with {CERTAINTY:.0%} certainty ({why}); {remedy} (without "
                 "groups, each image is one)",
-                UserWarning,
-                stacklevel=4,
             )
         return threshold
 
@@ -155,7 +154,7 @@ class HeldOut:
             )
         else:
             return
-        warnings.warn(f"{message} (without groups, each image is one)", UserWarning, stacklevel=3)
+        warn_user(f"{message} (without groups, each image is one)")
 
     def _lone_names(self) -> str:
         return name_some([str(label) for label in self.learners[0].classes_[self.lone]])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from hypervlad.images import ImageDigests
 from hypervlad.images.reading import relative_names
 from hypervlad.metrics import Evaluation
 from hypervlad.splits import check_column, first_appearance_codes
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some, verb
 
 
@@ -168,7 +168,7 @@ def fit_parts(
     names = relative_names([data.images[i] for i in rows])
     shown = [name or f"image {i}" for name, i in zip(names, data.positions[rows], strict=True)]
     blank = [name for name, image in zip(shown, info, strict=True) if image.is_blank]
-    warn_of_blank_training_images(blank, len(info), stacklevel=4)
+    warn_of_blank_training_images(blank, len(info))
     _warn_of_contradictions(digests, labels, shown)
     groups = groups_with_copies(points, codes[rows])
     fit_params: dict[str, Any] = {name: values[train] for name, values in accepted.items()}
@@ -228,11 +228,9 @@ def _warn_of_contradictions(
         for rows in contradictions(digests, labels)
     ]
     if listed:
-        warnings.warn(
+        warn_user(
             f"training images of equal pixels have different labels: {name_some(listed)}. "
             "Keep each image in one class only",
-            UserWarning,
-            stacklevel=4,
         )
 
 
@@ -250,13 +248,12 @@ def warn_of_never_predicted(held_out: Evaluation) -> None:
     """
     names = held_out.never_predicted
     if names:
-        warnings.warn(
+        warn_user(
             f"{verb(len(names), 'a class is', 'classes are')} never predicted for the "
             f"{counted(len(held_out.true), 'image')} held out in training: {name_some(names)}. "
             "More images of such a class help most; a BoostedSoftmaxClassifier (boosting=) with "
             'prior="uniform" or class_weight="balanced" finds more images of rare classes',
             NeverPredictedWarning,
-            stacklevel=3,
         )
 
 
@@ -281,11 +278,9 @@ def _accepted_by(learner: Any, given: Mapping[str, NDArray[Any]]) -> dict[str, N
             "use boosting= with a learner whose fit takes it"
         )
     if "groups" in given and "groups" not in accepted:
-        warnings.warn(
+        warn_user(
             f"the learner, a {kind}, takes no groups: its own inner splits, if it has any, do "
             "not keep groups together, so parameters chosen by them are optimistic",
-            UserWarning,
-            stacklevel=4,
         )
     return accepted
 

@@ -21,7 +21,6 @@ do outliers: among few images, a single frame of noise would set a limit that no
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,6 +37,7 @@ from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.encoding import encode_images
 from hypervlad.encoder.loading import ImageInfo
 from hypervlad.images import ImageDigests, ReadOptions, TrainingImagesWarning
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, verb
 
 DISTANCES_MB = 64  # of pairwise distances in memory at a time
@@ -199,7 +199,7 @@ class TrainingImages:
         """
         n_known = int(self.contains(digests).sum())
         if n_known:
-            warnings.warn(TrainingImagesWarning.about(n_known, len(digests)), stacklevel=3)
+            warn_user(TrainingImagesWarning.about(n_known, len(digests)))
 
     def _distances(
         self, points: NDArray[np.float32], groups: NDArray[np.intp] | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +37,7 @@ from hypervlad.cli.options import (
     UnreadableInScoring,
     Weights,
 )
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, percent, verb
 
 if TYPE_CHECKING:
@@ -402,11 +402,9 @@ def _warn_of_folders(files: list[Path]) -> None:
     """Warn if the images may be a labelled data set instead of defect-free images."""
     names = sorted({file.parent.name or str(file.parent) for file in files})
     if len({file.parent for file in files}) > 1:
-        warnings.warn(
+        warn_user(
             f"the images are in several folders ({', '.join(names[:5])}"
             f"{', …' if len(names) > 5 else ''}): all are used as defect-free images. If some have "
             "defects, give only the folder of the others, or --masks; if the folders are samples, "
             "give --groups",
-            UserWarning,
-            stacklevel=2,
         )

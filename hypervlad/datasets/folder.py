@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from hypervlad.datasets.groups import (
 )
 from hypervlad.images import ImageReadError, find_images
 from hypervlad.images.files import parts_below
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some, verb
 
 
@@ -158,26 +158,23 @@ def warn_of_oddities(layout: FolderLayout) -> None:
     """Warn of folders without images, images without a class, and classes of almost one name."""
     alike = alike_classes(layout.labels)
     if alike:
-        warnings.warn(
+        warn_user(
             f"{layout.table or layout.root}: the classes {name_some(alike)} differ only in upper "
             "and lower case, and are separate classes; spell them alike if they are one.",
             ImageFolderWarning,
-            stacklevel=3,
         )
     if layout.empty_classes:
-        warnings.warn(
+        warn_user(
             f"{layout.root}: no images in "
             f"{verb(len(layout.empty_classes), 'the sub-folder', 'these sub-folders')} "
             f"{name_some(layout.empty_classes)}; "
             "there will be no such class.",
             ImageFolderWarning,
-            stacklevel=3,
         )
     if layout.loose:
         names = name_some([file.name for file in layout.loose])
-        warnings.warn(
+        warn_user(
             f"{layout.root}: {counted(len(layout.loose), 'image')} beside the class folders left "
             f"out ({names}); move each into the folder of its class.",
             ImageFolderWarning,
-            stacklevel=3,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import parts_below, path_parts
 from hypervlad.images.reading import read_image
 from hypervlad.tables import original_cell
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some, verb
 
 #: Names, in lower case, of the columns of tables of groups and of labels, the usual one first.
@@ -302,6 +302,4 @@ def _check_unmatched(
         )
         raise ImageFolderError(f"{csv_path}: {'; '.join(problems)}.")
     if unused:
-        warnings.warn(
-            f"{csv_path}: {idle}. These lines were ignored.", ImageFolderWarning, stacklevel=2
-        )
+        warn_user(f"{csv_path}: {idle}. These lines were ignored.", ImageFolderWarning)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from hypervlad.datasets.groups import (
     find_columns,
     read_cells,
 )
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some, verb
 
 _EXPECTED = "Expected path and label, and optionally group, in the first line"
@@ -86,11 +86,10 @@ def _read_rows(table: Path) -> list[_Row]:
     for name, values in cells.items():
         _check_filled(table, name, numbers, values)
     if "group" in columns and "group" not in header[columns["group"]].lower():
-        warnings.warn(
+        warn_user(
             f"{table}: images with the same {header[columns['group']].strip()} are taken for one "
             "group; call this column group to confirm it, or give it a name of another meaning.",
             ImageFolderWarning,
-            stacklevel=4,
         )
     groups = cells.get("group", [None] * len(numbers))
     return [
@@ -147,11 +146,10 @@ def _distinct(table: Path, rows: Sequence[_Row]) -> list[_Row]:
             "the wrong lines."
         )
     if repeated:
-        warnings.warn(
+        warn_user(
             f"{table}: {counted(len(repeated), 'line')} that "
             f"{verb(len(repeated), 'repeats', 'repeat')} an earlier one ignored: "
             f"{name_some(repeated)}.",
             ImageFolderWarning,
-            stacklevel=4,
         )
     return list(first.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from tempfile import TemporaryDirectory
@@ -53,6 +52,7 @@ from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name
 from hypervlad.splits import check_groups
+from hypervlad.user_warnings import warn_user
 from hypervlad.windows import ANOMALOUS, NORMAL, WindowGrid, patches_at
 from hypervlad.windows.dataset import (
     ImageWindows,
@@ -488,7 +488,7 @@ class PatchDefectScorer(ImageEstimator):
             fit.add(position, image)
             if image.info.is_blank:
                 blank.append(image.name)
-        warn_of_blank_training_images(blank, len(fit.keys), stacklevel=4)
+        warn_of_blank_training_images(blank, len(fit.keys))
         if self.aligned:
             _warn_of_shapes(list(fit.sizes.values()))
         keys = dict(sorted(fit.keys.items(), key=lambda item: (item[1], item[0])))
@@ -605,11 +605,9 @@ def _warn_of_shapes(sizes: list[tuple[int, int]]) -> None:
     narrow, wide = (rule(sizes, key=lambda size: size[1] / size[0]) for rule in (min, max))
     if wide[1] * narrow[0] > _MAX_STRETCH * narrow[1] * wide[0]:
         first, second = (f"{height} x {width}" for height, width in (narrow, wide))
-        warnings.warn(
+        warn_user(
             f"aligned=True is for images of the same part in the same position, but one is {first} "
             f"and another {second} pixels; fit without it, or crop the images alike",
-            UserWarning,
-            stacklevel=4,
         )
 
 

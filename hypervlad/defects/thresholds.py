@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -14,6 +13,7 @@ from scipy.stats import gumbel_r, median_abs_deviation
 
 from hypervlad.base import Array
 from hypervlad.splits import group_folds, joined_groups
+from hypervlad.user_warnings import warn_user
 from hypervlad.windows import NORMAL
 from hypervlad.windows.dataset import UNKNOWN, TrainingWindows
 from hypervlad.wording import counted
@@ -181,12 +181,10 @@ def threshold_at_rate(scores: NDArray[np.floating], rate: float) -> float:
         n_above = math.floor(rate * (len(scores) + 1) + _ROUNDING)
         estimate = np.sort(scores)[len(scores) - n_above]
     else:
-        warnings.warn(
+        warn_user(
             f"the threshold is extrapolated: a rate of {rate:g} needs at least "
             f"{n_images_needed(rate)} defect-free images, got {len(scores)}; it may be "
             "far too low or too high. Give more images, choose a larger fpr, or set_threshold",
-            UserWarning,
-            stacklevel=4,
         )
         above = (gumbel_r.isf(rate) - gumbel_r.median()) / _GUMBEL_DEVIATION
         estimate = np.median(scores) + above * median_abs_deviation(scores)
@@ -253,13 +251,11 @@ def models_without(
 
 def warn_of_known_images(n_known: int, n_images: int) -> None:
     """Warn that scores of images are held out that the model was trained on."""
-    warnings.warn(
+    warn_user(
         f"{n_known} of {counted(n_images, 'image')} cannot be held out, because there are "
         "too few images, or groups of images (with defects, or without), so the threshold is "
         "chosen on images that the model was trained on; too much will be called defective. "
         "Give more images, of more groups, or set_threshold",
-        UserWarning,
-        stacklevel=4,
     )
 
 

@@ -21,6 +21,7 @@ from hypervlad.images import SkippedImage
 from hypervlad.images.reading import image_name
 from hypervlad.lazy_torch import torch
 from hypervlad.modelfile import ModelFileError
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some, verb
 
 # Part of every key: increase it when the vectors or samples of an image change.
@@ -167,12 +168,10 @@ class EncodedImages:
         self.report.warn()
         if self.blank:
             n_blank = len(self.blank)
-            warnings.warn(
+            warn_user(
                 f"{n_blank} of {counted(self.n_images, 'image')} {verb(n_blank, 'is', 'are')} "
                 f"blank, all pixels equal: {name_some(self.blank)}. What is computed from such "
                 "images means nothing",
-                UserWarning,
-                stacklevel=2,
             )
 
     @property

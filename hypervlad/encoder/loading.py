@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
@@ -32,6 +31,7 @@ from hypervlad.images.reading import (
     warn_skipped,
 )
 from hypervlad.lazy_torch import torch
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some, verb
 
 # Measured on a CPU, an image of this size takes 1 GB on mobilenet_v2 and 2.4 GB on VGG-16: what a
@@ -146,12 +146,10 @@ class ReadReport:
         warn_skipped(self.skipped, self.n_images)
         if self.unscaled:
             warning = UnknownPixelSizeWarning.about(self.unscaled, self.n_images)
-            warnings.warn(warning, stacklevel=3)
+            warn_user(warning)
 
 
-def warn_of_blank_training_images(
-    blank: Sequence[str], n_images: int, *, stacklevel: int = 2
-) -> None:
+def warn_of_blank_training_images(blank: Sequence[str], n_images: int) -> None:
     """Warn of training images of which all pixels are equal.
 
     Parameters
@@ -160,17 +158,13 @@ def warn_of_blank_training_images(
         Their names.
     n_images : int
         Of all training images.
-    stacklevel : int, default=2
-        As of `warnings.warn`; 2 is the caller of this function.
     """
     if blank:
-        warnings.warn(
+        warn_user(
             f"{len(blank)} of {counted(n_images, 'training image')} "
             f"{verb(len(blank), 'is', 'are')} blank, all pixels equal: {name_some(blank)}. Leave "
             f"{verb(len(blank), 'it', 'them')} out: what a model learns from such images means "
             "nothing",
-            UserWarning,
-            stacklevel=stacklevel,
         )
 
 

@@ -17,6 +17,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 
 from hypervlad.lazy_torch import torch
+from hypervlad.user_warnings import warn_user
 from hypervlad.worker_processes import end_with
 
 _MAX_DEATHS = 3  # of workers during the same task, before the call fails
@@ -111,7 +112,7 @@ def map_tasks(
             try:
                 for number, result, raised in parallel(calls):
                     for warning in raised:
-                        warnings.warn(warning, stacklevel=2)
+                        warn_user(warning)
                     if isinstance(result, _NotShared):
                         in_full.add(number)
                         continue
@@ -133,10 +134,9 @@ def _report_deaths(fatal: list[str], error: Exception) -> None:
             f"ran out: {'; '.join(fatal)}. Use fewer jobs or a smaller batch_size, or leave them "
             "out. Finished results are kept"
         ) from error
-    warnings.warn(
+    warn_user(
         "a worker process was killed; unfinished tasks are run again",
         RuntimeWarning,
-        stacklevel=3,
     )
 
 

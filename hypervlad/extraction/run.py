@@ -7,7 +7,6 @@ import os
 import secrets
 import threading
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -55,6 +54,7 @@ from hypervlad.extraction.table import (
 from hypervlad.files import HashingStream, exclusive_lock, file_digest, replace_when_complete
 from hypervlad.images import ImageReadError, SkippedImage
 from hypervlad.images.reading import read_in_order
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted
 
 if TYPE_CHECKING:
@@ -249,9 +249,8 @@ class Run:
         if not self.job("").change_detector().unchanged(source.listed(), records):
             return None
         if file_digest(path) != manifest.output_digest:
-            warnings.warn(
+            warn_user(
                 f"{path}: damaged or changed since it was written; its images are encoded again",
-                stacklevel=4,
             )
             return None
         _warn(report)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,7 @@ from hypervlad.fibres.orientation import LocalOrientation
 from hypervlad.fibres.preparation import ANGLE, NANOMETRES, check_window
 from hypervlad.images import Micrograph, read_micrograph
 from hypervlad.images.metadata import length_in_pixels, parse_length
+from hypervlad.user_warnings import warn_user
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,11 +147,10 @@ class AlignmentRecipe:
         sides = read.metadata.get("pixel_sides_nm")
         if sides is None:
             return self.pixel_size if read.pixel_size is None else read.pixel_size
-        warnings.warn(
+        warn_user(
             f"{named}pixels of {sides[0]:.4g} x {sides[1]:.4g} nm are not square, so lengths stay "
             "in pixels, and directions are those of the image as stored; resample it to square "
             "pixels.",
-            stacklevel=3,
         )
         return None
 

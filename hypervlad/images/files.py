@@ -6,7 +6,6 @@ import fnmatch
 import glob
 import io
 import os
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hypervlad.images.errors import ImageReadError
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some
 
 #: Suffixes, in lower case, of the files in a folder that are images. A file given by name may have
@@ -180,11 +180,9 @@ def _all_files(folder: str) -> list[str]:
         files += [os.path.join(parent, name) for name in names]
     denied = [error for error in errors if not isinstance(error, FileNotFoundError)]  # deleted
     if denied:
-        warnings.warn(
+        warn_user(
             f"{folder}: {counted(len(denied), 'folder')} left out, which cannot be read "
             f"({denied[0].strerror}): {name_some([str(error.filename) for error in denied])}",
-            UserWarning,
-            stacklevel=4,
         )
     return files
 

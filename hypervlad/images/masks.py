@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from hypervlad.images.files import IMAGE_SUFFIXES
 from hypervlad.images.formats import is_partly_transparent
 from hypervlad.images.options import ReadOptions, make_options
 from hypervlad.images.reading import image_name, read_stored
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, percent
 
 _MAX_GREY = 0.1  # largest share of a mask's pixels that may be grey edges
@@ -87,11 +87,9 @@ def warn_if_inverted(shares: Sequence[float]) -> None:
         Defective share of the area of each image with defects.
     """
     if len(shares) and float(np.median(shares)) > 0.5:
-        warnings.warn(
+        warn_user(
             f"by their masks, images with defects are defective over {percent(np.median(shares))} "
             "of their area (median). White (or True) marks defects; are these masks inverted?",
-            UserWarning,
-            stacklevel=3,
         )
 
 

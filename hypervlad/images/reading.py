@@ -48,6 +48,7 @@ from hypervlad.images.pixels import (
     select_channel,
 )
 from hypervlad.images.tiff import decode_tiff
+from hypervlad.user_warnings import warn_user
 
 # Part of the key under which facts of a file are cached: increase it when pixels of a file change,
 # or the facts that are cached.
@@ -397,7 +398,7 @@ def warn_skipped(skipped: list[SkippedImage], n_images: int) -> None:
         return
     if len(skipped) == n_images:
         raise ImageReadError(f"none of the images could be read:\n{list_reasons(skipped)}")
-    warnings.warn(SkippedImagesWarning.about(skipped, n_images), stacklevel=3)
+    warn_user(SkippedImagesWarning.about(skipped, n_images))
 
 
 def read_named(source: Any, options: ReadOptions, name: str) -> Micrograph:
@@ -475,7 +476,8 @@ def _read(source: Any, options: ReadOptions, name: str, with_digest: bool) -> Mi
 
 
 def _warn_of_pages(name: str, kind: str) -> None:
-    # The same text, from the same line, for all files of a folder: Python shows it once.
+    # The same text, from this line, in whatever thread, for all files of a folder: Python shows it
+    # once, whichever lines of the user's code read them.
     others = (
         f"export others of a {kind} file as images of their own"
         if kind in RASTER_KINDS

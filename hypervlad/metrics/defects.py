@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from hypervlad.images.errors import reasons_in_line
 from hypervlad.images.masks import mask_banner_rows, warn_if_inverted
 from hypervlad.metrics.maps import PixelTally
 from hypervlad.metrics.patches import PatchConfusion, patch_confusion
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted
 
 
@@ -232,7 +232,7 @@ def evaluate_defects(
     warn_if_inverted(shares)
     if result.n_in_training:
         known = TrainingImagesWarning.about(result.n_in_training, len(result.images))
-        warnings.warn(known, stacklevel=2)
+        warn_user(known)
     if not result.images:
         raise ImageReadError(f"no image is left to evaluate: {reasons_in_line(result.left_out)}")
     return result

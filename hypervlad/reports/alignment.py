@@ -7,7 +7,6 @@ import math
 import os
 import time
 import unicodedata
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +23,7 @@ from hypervlad.fibres import AlignmentRecipe, AlignmentResult, AxialStatistics
 from hypervlad.files import replace_when_complete
 from hypervlad.reports.maps import write_tiff
 from hypervlad.tables import read_table, write_table
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted
 
 MAPS, OVERLAYS, FIGURES = "maps", "overlays", "figures"
@@ -308,10 +308,9 @@ class AlignmentFolder:
             images = (
                 gone[0] if len(gone) == 1 else f"{counted(len(gone), 'image')}, such as {gone[0]}"
             )
-            warnings.warn(
+            warn_user(
                 f"{self.folder}: removed the results of an earlier run for {images}: this run has "
                 "none.",
-                stacklevel=4,
             )
 
     def _files_of(self, name: str) -> Iterator[Path]:

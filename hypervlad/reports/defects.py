@@ -8,7 +8,6 @@ import io
 import math
 import os
 import reprlib
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +40,7 @@ from hypervlad.reports.scores import (
     threshold_warning,
 )
 from hypervlad.tables import write_table
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import percent
 
 _MAPS, _MASKS, _OVERLAYS = "maps", "masks", "overlays"
@@ -222,7 +222,7 @@ def write_findings(
         written.write_tables(folder)
         warning = _write_findings_page(folder / PAGE, scorer, written)
     if warning is not None:
-        warnings.warn(warning, UserWarning, stacklevel=2)
+        warn_user(warning)
     return written
 
 

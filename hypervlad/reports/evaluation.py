@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from hypervlad.reports.summary import (
     unlike_text,
     warning_lines,
 )
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some, percent, verb
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def report_on_model(
     found = model.classify(images)
     found.images.warn()
     for difference in found.differences:
-        warnings.warn(difference, UserWarning, stacklevel=2)
+        warn_user(difference)
     positions, known = found.images.positions, found.in_training
     everything = Evaluation(
         [y_true[i] for i in positions],

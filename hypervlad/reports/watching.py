@@ -7,7 +7,6 @@ import errno
 import io
 import os
 import time
-import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from hypervlad.reports.predictions import (
 )
 from hypervlad.reports.sorting import numbered_names
 from hypervlad.tables import original_cell, table_as_bytes
+from hypervlad.user_warnings import warn_user
 
 INTERVAL = 1.0  # seconds between two polls of the folders
 _N_SETTLED = 3  # intervals for which a file must not change before it is read
@@ -106,10 +106,8 @@ class GrowingTable:
         if cut := kept[end:]:
             os.truncate(path, end)
             text = cut.decode("utf-8", "replace")
-            warnings.warn(
+            warn_user(
                 f"{path}: the last line was incomplete and is removed: {text}",
-                UserWarning,
-                stacklevel=2,
             )
         self.paths = {absolute_name(row[0]) for row in rows[1:] if row}
         self._append(b"")
@@ -219,11 +217,9 @@ class GrowingTable:
             if isinstance(error, PermissionError):  # a spreadsheet on Windows
                 self._problem += ", perhaps because another program has it open"
             if is_first:
-                warnings.warn(
+                warn_user(
                     f"{self.path} cannot be written now ({self._problem}); new lines are written "
                     "as soon as it can be",
-                    UserWarning,
-                    stacklevel=2,
                 )
         else:
             self._waiting, self._problem = b"", ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from hypervlad.images import SkippedImagesWarning
 from hypervlad.review.database import check_free, make_queue
 from hypervlad.review.ranking import informativeness, rank
 from hypervlad.review.records import Entry, QueueError, TrainingImage
+from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted
 
 _CHUNK_SIZE = 256  # images whose vectors are in memory at a time
@@ -99,11 +99,9 @@ def start_queue(
     classes = [str(label) for label in model.classes_]
     known = training_images(model, root)
     if root is not None and all(image.path is None for image in known):
-        warnings.warn(
+        warn_user(
             f"{root}: holds none of the {counted(len(known), 'image')} that the model was trained "
             f"on (such as {known[0].name}), so the page cannot show them",
-            UserWarning,
-            stacklevel=2,
         )
     make_queue(Path(folder), classes, entries, known, facts)
     n_doubtful = sum(entry.place is not None for entry in entries)
@@ -163,7 +161,7 @@ def judge_images(
         found.images.warn()
     else:  # an error of callers, if at all
         skipped = found.images.skipped
-        warnings.warn(SkippedImagesWarning.about(skipped, len(images)), stacklevel=2)
+        warn_user(SkippedImagesWarning.about(skipped, len(images)))
     return found.judgement, found.images.positions
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from hypervlad.review.creation import entries_of, judge_images, model_facts
 from hypervlad.review.database import update_queue
 from hypervlad.review.records import LabelledImage, QueueError, TrainingImage
 from hypervlad.review.store import Queue
+from hypervlad.user_warnings import warn_user
 
 
 @dataclass(frozen=True)
@@ -397,12 +397,10 @@ def groups_of_model(
     }
     is_grouped = len(np.unique(known.groups)) < len(known)
     if is_grouped and 2 * len(of_file) < len(training):
-        warnings.warn(
+        warn_user(
             f"the model was trained with groups, and of {len(training)} training images only "
             f"{len(of_file)} are known to it by their paths; each of the others is its own group: "
             "give a table of groups",
-            UserWarning,
-            stacklevel=3,
         )
     files = [*(Path(training[i]) for i in kept), *added]
     return np.array([of_file.get(file.resolve(), _own_group(file)) for file in files])
