@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student_t
 
 _Z95 = 1.959963984540054
+_MIN_MIXED = 5  # groups with a mistake, and with a correct answer
 
 
 def wilson_interval(share: float, n: float) -> tuple[float, float]:
@@ -51,7 +52,8 @@ def accuracy_interval(
     Wilson's interval for as many trials as the images are worth. Images of a group are not
     independent: without groups they are worth their number, otherwise as many independent images
     as would have the variance that is found between the groups [1]_, and fewer if there are few
-    groups to find it from [2]_. If all images of all groups are alike, it is the number of groups.
+    groups to find it from [2]_. Where fewer than five groups have a mistake, or a correct answer,
+    the variance shows little, and images are worth no more than the number of groups.
 
     Parameters
     ----------
@@ -65,7 +67,7 @@ def accuracy_interval(
     Notes
     -----
     In simulations of 5 to 120 groups of 1 to 8 images on average, with true accuracies of 0.6 to
-    0.97 and correlations of 0.1 to 0.5 within groups, 91 to 99 % of the intervals contained the
+    0.97 and correlations of 0.1 to 0.5 within groups, 94 to 100 % of the intervals contained the
     true value (of percentile intervals of bootstrap samples of groups, 82 to 100 %).
 
     References
@@ -94,9 +96,11 @@ def accuracy_interval(
     variance = float(residuals @ residuals) / n_images**2 * n_groups / max(1, n_groups - 1)
     if not variance:
         return wilson_interval(share, n_groups)
-    n_worth = min(share * (1 - share) / variance, n_images)
     few_groups = _Z95 / float(student_t.ppf(0.975, n_groups - 1))
-    return wilson_interval(share, max(1.0, n_worth * few_groups**2))
+    n_worth = min(share * (1 - share) / variance, n_images) * few_groups**2
+    if min(np.count_nonzero(hits < sizes), np.count_nonzero(hits)) < _MIN_MIXED:
+        n_worth = min(n_worth, n_groups)
+    return wilson_interval(share, max(1.0, n_worth))
 
 
 def balanced_accuracy_interval(

@@ -76,6 +76,17 @@ def test_an_interval_contains_the_share_and_is_certain_of_nothing_that_failed(im
     assert high - low >= everything[1] - everything[0] - 1e-12, "groups teach no more than images"
 
 
+def test_a_mistake_does_not_make_an_interval_narrower():
+    groups = np.repeat(np.arange(20), 50)
+    correct = np.ones(1000)
+    low, _ = accuracy_interval(correct, groups)
+    for wrong in (0, 100, 333):
+        correct[wrong] = 0
+        found = accuracy_interval(correct, groups)
+        assert found[0] < low + 0.001
+        low = found[0]
+
+
 @pytest.mark.parametrize("correlation", [0.1, 0.5])
 def test_most_intervals_of_groups_contain_the_true_accuracy(correlation):
     accuracy, rng, n_covered = 0.9, np.random.default_rng(0), 0
