@@ -541,7 +541,9 @@ def test_large_images_go_through_the_network_in_tiles(
     assert max(largest) >= 400
     largest.clear()
     tiled = clone(scorer).set_params(tile_size=96).fit(large)
-    np.testing.assert_allclose(tiled.score_map(large[0]), expected, rtol=1e-3)
+    # Scores near zero are differences of larger numbers.
+    atol = 1e-4 * np.abs(expected).max()
+    np.testing.assert_allclose(tiled.score_map(large[0]), expected, rtol=1e-3, atol=atol)
     assert max(largest) <= 224  # the side of the reduced images, which are not cut
     assert 96 in largest
     tiled.set_params(tile_size=8)
