@@ -19,7 +19,15 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.pipeline import make_pipeline
 
 from benchmarks.accuracy.features import texture
-from benchmarks.accuracy.trees import CODE, Split, classes_of, encoded_sets, parsed, row_of_splits
+from benchmarks.accuracy.trees import (
+    CODE,
+    SCORES,
+    Split,
+    classes_of,
+    encoded_sets,
+    parsed,
+    row_of_splits,
+)
 from benchmarks.common.checkpoints import load_or_run
 from benchmarks.common.folds import DataSet
 from benchmarks.common.results import save_result
@@ -35,7 +43,6 @@ from hypervlad.splits import group_folds
 N_DRAWS = 4  # at most, for each number of training images
 N_COMPONENTS = 64
 MAX_WHOLE = 500  # training images for trees on whole vectors, which are slow
-SCORES = ("losses", "right")
 SHIPPED = "block margins (as shipped)"
 INPUTS = {
     SHIPPED: ("margins",),

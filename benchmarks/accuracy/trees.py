@@ -36,6 +36,7 @@ N_TEM = 5323
 N_TEM_TESTED = 1331
 N_CODEBOOK = 500  # training images that the codebook is learnt from
 N_CLASSES = 8
+SCORES = ("losses", "right")  # of images, without trees and with them
 Split = tuple[np.ndarray, np.ndarray, int]  # training rows, test rows, seed
 DRAWS = {500: 8, 1000: 6, 2000: 4, 3992: 3}  # by the number of training images
 # What vectors depend on, beside the files of the benchmark.
@@ -81,7 +82,7 @@ def row_of(
     """
     row: dict[str, Any] = {"set": name, "n_train": round(n_train), "n_models": len(parts)}
     draws = GroupDraws(groups, name)
-    for score, sign in (("losses", -1), ("right", 1)):
+    for score, sign in zip(SCORES, (-1, 1), strict=True):
         without, with_trees = np.nanmean([part[score] for part in parts], axis=0)
         gains = sign * (with_trees - without)
         interval = draws.interval(gains)
@@ -117,13 +118,13 @@ def row_of_splits(
     """Return the row of the models of these splits; the scores of a part are of its test rows."""
     spread = []
     for (_, test, _), part in zip(splits, parts, strict=True):
-        scores = {score: np.full((2, len(data.y)), np.nan) for score in ("losses", "right")}
+        scores = {score: np.full((2, len(data.y)), np.nan) for score in SCORES}
         for score, values in scores.items():
             values[:, test] = part[score]
         spread.append({**part, **scores})
     tested = np.unique(np.concatenate([test for _, test, _ in splits]))
     for part in spread:
-        part |= {score: part[score][:, tested] for score in ("losses", "right")}
+        part |= {score: part[score][:, tested] for score in SCORES}
     n_train = float(np.mean([len(train) for train, _, _ in splits]))
     return row_of(data.name, n_train, data.groups[tested], spread)
 
@@ -131,7 +132,7 @@ def row_of_splits(
 def row_texts(row: Mapping[str, Any]) -> list[str]:
     """Return the cells of a row of the table."""
     cells = [row["set"], f"{row['n_train']:,}"]
-    for score in ("losses", "right"):
+    for score in SCORES:
         low, high = row[score]["interval"]
         cells += [f"{row[score]['without']:.4f}"]
         cells += [f"{row[score]['gain']:+.4f} [{low:+.4f}, {high:+.4f}]"]

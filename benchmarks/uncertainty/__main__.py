@@ -44,7 +44,7 @@ def answers(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> di
         judged = {share: model.judge_vectors(vectors, share) for share in MAX_ERRORS}
     first = judged[MAX_ERRORS[0]]
     by_learner = model.held_out_.by_learner(vectors, first.proba)
-    sets = model.held_out_.sets(by_learner, first.proba, COVERAGE) | (first.novelty > 1)[:, None]
+    sets = model.held_out_.sets(by_learner, first.proba, first.novelty, COVERAGE)
     with_held_out = MicrographClassifier(
         encoder, calibration_size=CALIBRATION_SIZE, random_state=seed
     )

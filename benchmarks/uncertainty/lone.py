@@ -58,7 +58,7 @@ def answers(
     by_fold = held_out.by_learner(vectors, proba)
     plain = prediction_sets(by_fold, held_out.calibration, COVERAGE)
     plain[rows, proba.argmax(axis=1)] = True
-    sets = held_out.sets(by_fold, proba, COVERAGE)
+    sets = held_out.sets(by_fold, proba, np.zeros(len(rows)), COVERAGE)  # none counts as unlike
     codes = np.searchsorted(learner.classes_, truth)
     confidence = held_out.confidence(by_fold, proba)
     sure_without = confidence >= max(confidence_for_error(held_out.calibration, MAX_ERROR), 0.5)

@@ -160,7 +160,11 @@ class HeldOut:
         return name_some([str(label) for label in self.learners[0].classes_[self.lone]])
 
     def sets(
-        self, by_learner: NDArray[np.floating], proba: NDArray[np.floating], coverage: float
+        self,
+        by_learner: NDArray[np.floating],
+        proba: NDArray[np.floating],
+        novelty: NDArray[np.floating],
+        coverage: float,
     ) -> NDArray[np.bool_]:
         """Return prediction sets of new images.
 
@@ -172,6 +176,8 @@ class HeldOut:
             As `by_learner` returns it.
         proba : ndarray of shape (n, n_classes)
             By the model's own learner.
+        novelty : ndarray of shape (n,)
+            Above 1, an image is unlike the training images, and its set has all classes.
         coverage : float
 
         Returns
@@ -181,6 +187,7 @@ class HeldOut:
         sets = prediction_sets(by_learner, self.calibration, coverage)
         sets[np.arange(len(sets)), proba.argmax(axis=1)] = True
         sets[:, self.lone] = True
+        sets[novelty > 1] = True
         return sets
 
     def sure_answers(self, max_error: float = 0.05) -> SureAnswers:

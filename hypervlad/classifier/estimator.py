@@ -816,7 +816,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
                 )
                 nearest, novelty = judgement.nearest, judgement.novelty
             if coverage is not None:
-                sets = held_out.sets(by_learner, proba, coverage) | (novelty > 1)[:, None]
+                sets = held_out.sets(by_learner, proba, novelty, coverage)
         known = self.training_.contains([image.digest for image in encoded.info])
         images = replace(encoded, vectors=np.empty((len(vectors), 0), dtype=np.float32))
         return Classification(images, proba, novelty, nearest, known, judgement, sets)

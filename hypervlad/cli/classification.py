@@ -504,11 +504,12 @@ def _labelled_by_people(table: Path, data: Mapping[str, Any]) -> Any:
 
 def _warn_of_unlike(files: Sequence[Path], unlike: Iterable[bool]) -> None:
     """Warn of images that are unlike the training images."""
+    from hypervlad.images.errors import unlike_training_text
+
     names = [str(file) for file, is_unlike in zip(files, unlike, strict=True) if is_unlike]
     if names:
         echo(
-            f"warning: {len(names)} of {counted(len(files), 'image')} "
-            f"{verb(len(names), 'is', 'are')} unlike all training images, so the evidence means "
+            f"warning: {unlike_training_text(len(names), len(files))}, so the evidence means "
             f"little: {name_some(names)}",
             err=True,
         )

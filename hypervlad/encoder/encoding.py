@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,21 +165,26 @@ class EncodedImages:
         SkippedImagesWarning, UnknownPixelSizeWarning, UserWarning
         """
         self.report.warn()
-        if self.blank:
-            n_blank = len(self.blank)
-            warn_user(
-                f"{n_blank} of {counted(self.n_images, 'image')} {verb(n_blank, 'is', 'are')} "
-                f"blank, all pixels equal: {name_some(self.blank)}. What is computed from such "
-                "images means nothing",
-            )
+        for warning in self._blank_warnings:
+            warn_user(warning)
 
     @property
     def messages(self) -> list[str]:
-        """The texts of the warnings of `warn`, which Python may show only once."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            self.warn()
-        return [str(warning.message) for warning in caught]
+        """The texts of the warnings of `warn`."""
+        return [str(warning) for warning in [*self.report.warnings, *self._blank_warnings]]
+
+    @property
+    def _blank_warnings(self) -> list[Warning]:
+        n_blank = len(self.blank)
+        if not n_blank:
+            return []
+        return [
+            UserWarning(
+                f"{n_blank} of {counted(self.n_images, 'image')} {verb(n_blank, 'is', 'are')} "
+                f"blank, all pixels equal: {name_some(self.blank)}. What is computed from such "
+                "images means nothing"
+            )
+        ]
 
 
 class NotFiniteError(ValueError):

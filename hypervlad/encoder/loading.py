@@ -19,16 +19,17 @@ from hypervlad.images import (
     Micrograph,
     ReadOptions,
     SkippedImage,
+    SkippedImagesWarning,
     UnknownPixelSizeWarning,
 )
 from hypervlad.images.pixels import is_blank
 from hypervlad.images.reading import (
     READING_VERSION,
+    check_any_read,
     image_name,
     n_reader_threads,
     read_in_order,
     read_named,
-    warn_skipped,
 )
 from hypervlad.lazy_torch import torch
 from hypervlad.user_warnings import warn_user
@@ -143,10 +144,19 @@ class ReadReport:
         -----
         SkippedImagesWarning, UnknownPixelSizeWarning
         """
-        warn_skipped(self.skipped, self.n_images)
-        if self.unscaled:
-            warning = UnknownPixelSizeWarning.about(self.unscaled, self.n_images)
+        check_any_read(self.skipped, self.n_images)
+        for warning in self.warnings:
             warn_user(warning)
+
+    @property
+    def warnings(self) -> list[Warning]:
+        """What `warn` warns of."""
+        found: list[Warning] = []
+        if self.skipped:
+            found.append(SkippedImagesWarning.about(self.skipped, self.n_images))
+        if self.unscaled:
+            found.append(UnknownPixelSizeWarning.about(self.unscaled, self.n_images))
+        return found
 
 
 def warn_of_blank_training_images(blank: Sequence[str], n_images: int) -> None:
@@ -366,11 +376,10 @@ class ImageLoader:
         with contextlib.closing(outcomes):  # stops the readers if the caller stops early
             for position, outcome in enumerate(outcomes):
                 if not isinstance(outcome, SkippedImage):
-                    name = image_name(images[position], position)
                     if self.pixel_size is not None and outcome.info.pixel_size is None:
-                        notes.unscaled.append(name)
+                        notes.unscaled.append(image_name(images[position], position))
                     if outcome.info.is_blank:
-                        notes.blank.append(name)
+                        notes.blank.append(image_name(images[position], position))
                     yield position, outcome
                 elif self.on_error == "skip":
                     notes.skipped.append(outcome)

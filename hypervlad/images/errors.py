@@ -145,3 +145,15 @@ def training_images_text(n_known: int, n_images: int) -> str:
     """
     are = verb(n_known, "is a training image", "are training images")
     return f"{n_known} of {counted(n_images, 'image')} {are} (the same pixels)"
+
+
+def unlike_training_text(n_unlike: int, n_images: int) -> str:
+    """Say how many images are unlike the training images.
+
+    Examples
+    --------
+    >>> unlike_training_text(2, 24)
+    '2 of 24 images are unlike all training images'
+    """
+    are = verb(n_unlike, "is", "are")
+    return f"{n_unlike} of {counted(n_images, 'image')} {are} unlike all training images"

@@ -394,11 +394,15 @@ def n_reader_threads(n_jobs: int | None) -> int:
 
 def warn_skipped(skipped: list[SkippedImage], n_images: int) -> None:
     """Warn of skipped images; raise an error if no image was read."""
-    if not skipped:
-        return
-    if len(skipped) == n_images:
+    check_any_read(skipped, n_images)
+    if skipped:
+        warn_user(SkippedImagesWarning.about(skipped, n_images))
+
+
+def check_any_read(skipped: list[SkippedImage], n_images: int) -> None:
+    """Raise an error with all reasons if every image was skipped."""
+    if skipped and len(skipped) == n_images:
         raise ImageReadError(f"none of the images could be read:\n{list_reasons(skipped)}")
-    warn_user(SkippedImagesWarning.about(skipped, n_images))
 
 
 def read_named(source: Any, options: ReadOptions, name: str) -> Micrograph:

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.classifier import Classification
-from hypervlad.images.errors import training_images_text
+from hypervlad.images.errors import training_images_text, unlike_training_text
 from hypervlad.tables import table_as_bytes, table_as_text
-from hypervlad.wording import counted, name_some, verb
+from hypervlad.wording import counted, name_some
 
 _DECIMALS = 6  # of probabilities
 
@@ -39,8 +39,8 @@ def prediction_remarks(found: Classification, names: Sequence[str]) -> list[str]
     if n_unlike:
         but_blank = f", not counting {counted(n_blank, 'blank image')}" if n_blank else ""
         sentences.append(
-            f"{n_unlike} of {counted(n_images, 'image')} {verb(n_unlike, 'is', 'are')} unlike all "
-            f"training images{but_blank}: probabilities of such images mean little"
+            f"{unlike_training_text(n_unlike, n_images)}{but_blank}: probabilities of such images "
+            "mean little"
         )
     known = [name for name, is_known in zip(names, found.in_training, strict=True) if is_known]
     if known:

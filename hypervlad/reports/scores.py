@@ -119,9 +119,8 @@ class ScoreChart:
 
     def _shortest_text(self, threshold: float) -> str:
         called = [group.n_above(threshold) for group in self.groups]
-        texts = (f"{threshold:.{n_digits}g}" for n_digits in range(4, 17))
-        same = (t for t in texts if [g.n_above(float(t)) for g in self.groups] == called)
-        return next(same, f"{threshold!r}")
+        texts = (f"{threshold:.{n_digits}g}" for n_digits in range(4, 18))  # 17 are exact
+        return next(t for t in texts if [g.n_above(float(t)) for g in self.groups] == called)
 
     def position(self, score: float) -> float:
         """Return where a score is on the axis, in per cent; at an end if it is beyond it."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.conformal import groups_for_error
-from hypervlad.images.errors import training_images_text
+from hypervlad.images.errors import training_images_text, unlike_training_text
 from hypervlad.metrics import ClassScores, Evaluation
 from hypervlad.reports.facts import learner_text, shares_text, tested_text
 from hypervlad.wording import counted, name_some, percent, verb
@@ -96,11 +96,8 @@ def unlike_text(result: Evaluation, unlike_training: NDArray[np.bool_]) -> str:
     result : Evaluation
     unlike_training : ndarray of bool, shape (n,)
     """
-    n_unlike = int(unlike_training.sum())
-    text = (
-        f"{n_unlike} of {counted(len(result.true), 'image')} {verb(n_unlike, 'is', 'are')} unlike "
-        "all training images (about 5 % of usual images are)"
-    )
+    text = unlike_training_text(int(unlike_training.sum()), len(result.true))
+    text += " (about 5 % of usual images are)"
     familiar = result.subset(~unlike_training)
     if familiar is None:
         return text
@@ -359,10 +356,10 @@ def _sure_text(model: Any) -> str:
     text = f"{of_images} of the images, if at most {errors} % of them may be wrong"
     n_groups = model.held_out_.calibration.n_groups
     needed = {error: groups_for_error(error) for error in ACCEPTED_ERRORS}
-    too_much = [error for error in ACCEPTED_ERRORS if n_groups < needed[error]]
-    if too_much:
-        wanted = " / ".join(f"{100 * error:.0f}" for error in too_much)
-        numbers = " / ".join(str(needed[error]) for error in too_much)
+    missing = {error: number for error, number in needed.items() if n_groups < number}
+    if missing:
+        wanted = " / ".join(f"{100 * error:.0f}" for error in missing)
+        numbers = " / ".join(map(str, missing.values()))
         text += (
             f" (for {wanted} %, the number of groups must be at least {numbers}; it is {n_groups})"
         )
