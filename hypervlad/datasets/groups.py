@@ -13,9 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import parts_below, path_parts
-from hypervlad.images.reading import read_image
 from hypervlad.tables import original_cell
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some, verb
@@ -113,13 +111,12 @@ def match_groups(
     Returns
     -------
     array of shape (n_files,), str
-        An image without a row that cannot be read has a group of its own.
 
     Raises
     ------
     ImageFolderError
-        If a row matches several images, or a readable image has no row, or an image rows of
-        different groups. Rows that match no image are ignored with a warning.
+        If a row matches several images, or an image has no row, or rows of different groups. Rows
+        that match no image are ignored with a warning.
     """
     by_name: dict[str, list[int]] = defaultdict(list)
     for i, file in enumerate(files):
@@ -143,19 +140,9 @@ def match_groups(
             _raise_ambiguous(csv_path, row, ["/".join(short[i]) for i in hits])
         else:
             _set_group(matched, hits[0], row, csv_path)
-    others = {i: "/".join(short[i]) for i in range(len(files)) if i not in matched}
-    needed = not all(_is_unreadable(files[i]) for i in others)  # stops at the first that is not
-    _check_unmatched(csv_path, root, unused, list(others.values()) if needed else [])
-    return np.array([matched[i].group if i in matched else others[i] for i in range(len(files))])
-
-
-def _is_unreadable(file: Path) -> bool:
-    """Return whether a file is there but cannot be read as an image."""
-    try:
-        read_image(file, page=0)
-    except ImageReadError:
-        return file.exists()
-    return False
+    missing = ["/".join(short[i]) for i in range(len(files)) if i not in matched]
+    _check_unmatched(csv_path, root, unused, missing)
+    return np.array([matched[i].group for i in range(len(files))])
 
 
 def load_groups(
@@ -297,8 +284,8 @@ def _check_unmatched(
         problems = [f"{idle}. Delete these lines, or check folder and spelling"] if unused else []
         problems.append(
             f"{counted(len(missing), 'image')} {verb(len(missing), 'has', 'have')} no line: "
-            f"{name_some(missing)}. Add a line path,group for each; an image that belongs with no "
-            "other gets a group of its own"
+            f"{name_some(missing)}. Add a line path,group for each, also for files that cannot be "
+            "read; an image that belongs with no other gets a group of its own"
         )
         raise ImageFolderError(f"{csv_path}: {'; '.join(problems)}.")
     if unused:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from hypervlad.datasets import ImageFolderError, ImageFolderWarning, load_image_folder
 
@@ -56,20 +55,11 @@ def test_groups_follow_the_images(tmp_path):
 
 
 def test_groups_that_do_not_fit(tmp_path):
-    touch(tmp_path, "a/1.png", "b/broken.png", "b/1.png")
+    touch(tmp_path, "a/1.png", "b/1.png")
     csv = tmp_path / "groups.csv"
     csv.write_text("path,group\na/1.png,x\n", encoding="utf-8")
-    Image.new("L", (8, 8)).save(tmp_path / "b" / "1.png")
-    with pytest.raises(ImageFolderError, match=r"2 images have no line: b/1\.png"):
+    with pytest.raises(ImageFolderError, match=r"1 image has no line: b/1\.png"):
         load_image_folder(tmp_path, groups=csv)
-
-
-def test_an_image_that_cannot_be_read_needs_no_group(tmp_path):
-    touch(tmp_path, "a/1.png", "b/broken.png", "b/1.png")
-    csv = tmp_path / "groups.csv"
-    csv.write_text("path,group\na/1.png,x\nb/1.png,x\n", encoding="utf-8")
-    data = load_image_folder(tmp_path, groups=csv)
-    assert data.groups.tolist() == ["x", "x", "b/broken.png"]
 
 
 @pytest.mark.parametrize(
