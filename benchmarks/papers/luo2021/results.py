@@ -138,10 +138,10 @@ def interval_of(scores: Sequence[Mapping[str, Any]], groups: np.ndarray | None) 
     """Return the 95 % interval of the mean accuracy of the seeds.
 
     Several random splits share images, so their intervals cannot simply be joined. Where groups
-    are known, the score of an image is averaged over the splits that tested it, and whole groups
-    are resampled. Without groups it is Student's interval of the splits' accuracies, corrected
-    for the images that they share (Nadeau and Bengio, "Inference for the generalization error",
-    Machine Learning 52, 2003).
+    are known, the score of an image is averaged over the splits that tested it, and the interval
+    is that of the groups (`accuracy_interval`). Without groups it is Student's interval of the
+    splits' accuracies, corrected for the images that they share (Nadeau and Bengio, "Inference for
+    the generalization error", Machine Learning 52, 2003).
     """
     if len(scores) == 1:
         return list(scores[0]["interval"])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, t
 from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_support
 
 from hypervlad.metrics import (
@@ -56,11 +56,10 @@ def test_groups_of_one_image_are_no_groups():
     )
 
 
-def test_few_or_perfect_groups_fall_back_to_the_number_of_groups():
+def test_images_without_a_mistake_are_worth_the_number_of_groups():
     perfect = accuracy_interval(np.ones(100), np.repeat(np.arange(20), 5))
     assert perfect == wilson_interval(1.0, 20)
-    few = accuracy_interval(np.arange(40) % 2, np.repeat(np.arange(4), 10))
-    assert few == wilson_interval(0.5, 4)
+    assert accuracy_interval(np.arange(40) % 2, ["one"] * 40) == wilson_interval(0.5, 1)
 
 
 @given(images=st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=2, max_size=60))
@@ -76,15 +75,56 @@ def test_an_interval_contains_the_share_and_is_certain_of_nothing_that_failed(im
     assert high - low >= everything[1] - everything[0] - 1e-12, "groups teach no more than images"
 
 
-def test_a_mistake_does_not_make_an_interval_narrower():
+def slow_interval(correct, groups):
+    """Loops over groups; the formula of the docstring and its sources."""
+    n = len(correct)
+    p = sum(correct) / n
+    names = sorted(set(groups))
+    of_group = {g: [c for c, own in zip(correct, groups, strict=True) if own == g] for g in names}
+    if len(names) == n:
+        return wilson_interval(p, n)
+    if len(names) == 1:
+        return wilson_interval(p, 1)
+    variance = 0.0
+    for images in of_group.values():
+        residual = sum(images) - p * len(images)
+        variance += residual**2 / (1 - len(images) / n) / n**2
+    worth = min(n, p * (1 - p) / variance) if variance else n
+    alike = n**2 / sum(len(images) ** 2 for images in of_group.values())
+    with_mistake = sum(not all(images) for images in of_group.values())
+    with_correct = sum(any(images) for images in of_group.values())
+
+    def of_few(number):
+        return (norm.ppf(0.975) / t.ppf(0.975, number - 1)) ** 2 if number > 1 else 0
+
+    by_mixed = worth * of_few(min(with_mistake, with_correct, alike))
+    by_groups = min(worth * of_few(alike), alike)
+    return wilson_interval(p, max(1, by_mixed, by_groups))
+
+
+@given(images=st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=40))
+def test_the_interval_of_groups_is_that_of_the_formula(images):
+    correct, groups = (list(each) for each in zip(*images, strict=True))
+    assert accuracy_interval(correct, groups) == pytest.approx(
+        slow_interval(correct, groups), abs=1e-9
+    )
+
+
+def test_one_mistake_says_nothing_of_how_alike_the_images_of_groups_are():
     groups = np.repeat(np.arange(20), 50)
     correct = np.ones(1000)
-    low, _ = accuracy_interval(correct, groups)
-    for wrong in (0, 100, 333):
-        correct[wrong] = 0
-        found = accuracy_interval(correct, groups)
-        assert found[0] < low + 0.001
-        low = found[0]
+    correct[0] = 0
+    assert accuracy_interval(correct, groups) == pytest.approx(wilson_interval(0.999, 20))
+    correct[::50] = 0  # one in each group: independent, as far as 20 groups can tell
+    assert accuracy_interval(correct, groups)[0] > wilson_interval(0.98, 500)[0]
+
+
+def test_equal_shares_in_all_groups_do_not_depend_on_rounding():
+    halves, thirds = np.tile([0, 1], 60), np.tile([0, 1, 1], 40)
+    for correct in (halves, thirds):
+        low, high = accuracy_interval(correct, np.repeat(np.arange(20), 6))
+        naive = wilson_interval(correct.mean(), 120)
+        assert 1 < (high - low) / (naive[1] - naive[0]) < 1.1
 
 
 @pytest.mark.parametrize("correlation", [0.1, 0.5])
@@ -216,7 +256,7 @@ def test_the_balanced_interval_is_that_of_the_formula():
             for b in range(3):
                 product = sum(p * q for p, q in zip(sums[a], sums[b], strict=True))
                 squares = sum(p * p for p in sums[a]) * sum(q * q for q in sums[b])
-                variance += side[a] * side[b] * product / math.sqrt(squares)
+                variance += side[a] * side[b] * max(0, product / math.sqrt(squares))
         limits.append(math.sqrt(variance) / 3)
     mean = sum(recalls) / 3
     found = balanced_accuracy_interval(correct, y.tolist(), groups.tolist())
