@@ -30,7 +30,7 @@ from hypervlad.datasets.report import (
     FolderReport,
     count_sorted,
 )
-from hypervlad.images import ImageReadError, ReadOptions, find_banner, read_micrographs
+from hypervlad.images import ImageReadError, ReadOptions, read_micrographs
 from hypervlad.images.pixels import is_blank
 from hypervlad.wording import counted, name_some, verb
 
@@ -292,7 +292,7 @@ def _read_one(
         size=f"{pixels.shape[0]} x {pixels.shape[1]}",
         kind=f"{micrograph.metadata.get('dtype', 'unknown')} {colour}",
         blank=is_blank(pixels),
-        has_banner=find_banner(np.round(255 * pixels).astype(np.uint8)) > 0,
+        has_banner=micrograph.metadata["banner_rows_found"] > 0 and options.banner != "remove",
         thumbnail=make_thumbnail(pixels),
         group=group,
     )

@@ -210,10 +210,11 @@ def test_mixed_kinds_in_every_class_are_only_a_note(clean, tem):
     assert "each image counts as a sample of its own" in groups
 
 
-def test_information_bars_are_noted(clean):
-    pixels = np.random.default_rng(0).integers(60, 200, (120, 160), dtype=np.uint8)
+@pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 255), (np.uint16, 65535)])
+def test_information_bars_are_noted(clean, dtype, white):
+    pixels = np.random.default_rng(0).integers(60, 200, (120, 160)).astype(dtype)
     pixels[100:] = 0
-    pixels[106:114, 10:60:3] = 255
+    pixels[106:114, 10:60:3] = white
     Image.fromarray(pixels).save(clean / "a" / "bar.png")
     report = check_image_folder(clean)
     assert report.banner_files == ["a/bar.png"]
