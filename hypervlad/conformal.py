@@ -304,8 +304,8 @@ def check_share(name: str, value: Any) -> float:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if is_number and 0 < float(value) < 1:
         return float(value)
-    per_cent = 5.0 if "error" in name else 90.0
-    if is_number and 1 <= float(value) < 100:
+    per_cent, least = (5.0, 1) if "error" in name else (90.0, 50)
+    if is_number and least <= float(value) < 100:
         per_cent = float(value)
     raise ValueError(
         f"{name} is a share above 0 and below 1; got {value!r} ({per_cent:g} % is written "

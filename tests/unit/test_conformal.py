@@ -209,6 +209,8 @@ def test_shares_are_checked(value: Any) -> None:
         ("max_error", 5, "5 % is written 0.05"),
         ("max_error", 0, "5 % is written 0.05"),
         ("max_error", 100, "5 % is written 0.05"),
+        ("max_error", 1, "1 % is written 0.01"),
+        ("coverage", 1, "90 % is written 0.9"),
         ("coverage", 97.5, "97.5 % is written 0.975"),
         ("coverage", -1, "90 % is written 0.9"),
     ],
