@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hypervlad.classifier import SURE, Judgement, MicrographClassifier
 from hypervlad.images import SkippedImagesWarning
+from hypervlad.images.errors import training_images_text
 from hypervlad.review.database import check_free, make_queue
 from hypervlad.review.ranking import informativeness, rank
 from hypervlad.review.records import Entry, QueueError, TrainingImage
@@ -149,6 +150,8 @@ def judge_images(
     -----
     SkippedImagesWarning
         Once, of all images that could not be read.
+    UserWarning
+        Of files that differ from those of all training images, and of training images.
     """
     if not images:
         empty = np.empty((0, model.training_.n_features), dtype=np.float32)
@@ -159,6 +162,11 @@ def judge_images(
     assert found.judgement is not None
     if len(found.proba):
         found.images.warn()
+        for difference in found.differences:
+            warn_user(difference)
+        if found.in_training.any():
+            known = training_images_text(int(found.in_training.sum()), len(found.proba))
+            warn_user(f"{known}, so the model knows their labels")
     else:  # an error of callers, if at all
         skipped = found.images.skipped
         warn_user(SkippedImagesWarning.about(skipped, len(images)))

@@ -253,6 +253,17 @@ def test_a_folder_of_other_training_images_is_reported(
         start_queue(model, images, tmp_path / "q", max_error=0.2, training=place.new)
 
 
+def test_training_images_in_a_queue_and_another_type_of_pixels_are_reported(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
+    known = next(place.images.rglob("*.png"))
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.array(Image.open(place.new / "000.png"), dtype=np.uint16)).save(deep)
+    said = run("start", place.model, known, deep, "-o", tmp_path / "q").stderr
+    assert "1 of 2 images is a training image (the same pixels)" in said
+    assert "1 of 2 images has pixels of another type (uint16)" in said
+
+
 @pytest.mark.filterwarnings("ignore:1 of 1 image could not be read")
 def test_unreadable_images_are_left_out_and_reported(
     place: SimpleNamespace, tmp_path: Path
