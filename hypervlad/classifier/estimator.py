@@ -307,7 +307,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         ndarray of bool, shape (n, n_classes)
             In the order of ``classes_``. Every set contains the class of :meth:`predict`, and
             classes of a single group, which cannot be held out. The set of an image that is unlike
-            all training images has all classes. Sets of skipped images are empty.
+            all training images has all classes, as about 5 % of usual images are (see
+            `classify`). Sets of skipped images are empty.
 
         Raises
         ------
@@ -522,8 +523,12 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             if progress is not None:
                 progress(encoded.n_images)
         found = Classification.joined(chunks)
-        with_sizes = self.encoder_.fitted_params_.pixel_size is None
-        differences = self.formats_.differences(found.images.info, with_sizes=with_sizes)
+        params = self.encoder_.fitted_params_
+        differences = self.formats_.differences(
+            found.images.info,
+            with_types=params.read_options.scaling not in ("percentile", "minmax"),
+            with_sizes=params.pixel_size is None,
+        )
         return replace(found, differences=tuple(differences))
 
     def check_calibrated(

@@ -334,14 +334,18 @@ class ImageFormats:
         sides = [side for image in images for side in image.shape[:2]]
         return cls(tuple(sorted(set(map(_kind_of_pixels, images)))), (min(sides), max(sides)))
 
-    def differences(self, images: Sequence[ImageInfo], *, with_sizes: bool) -> list[str]:
+    def differences(
+        self, images: Sequence[ImageInfo], *, with_types: bool, with_sizes: bool
+    ) -> list[str]:
         """Say what the files of new images tell about them, if it differs from all of these.
 
         Parameters
         ----------
         images : sequence of n ImageInfo
+        with_types : bool
+            Compare types of pixels, which do not matter if each image is scaled by its own values.
         with_sizes : bool
-            Also compare sizes, which say nothing of images that are resampled to a common scale.
+            Compare sizes, which say nothing of images that are resampled to a common scale.
 
         Returns
         -------
@@ -354,17 +358,18 @@ class ImageFormats:
         >>> from hypervlad.classifier import ImageFormats
         >>> from hypervlad.encoder.loading import ImageInfo
         >>> old, new = (ImageInfo("", (256, 256), None, dtype=name) for name in ("uint8", "uint16"))
-        >>> (sentence,) = ImageFormats.of([old]).differences([old, new], with_sizes=True)
+        >>> formats = ImageFormats.of([old])
+        >>> (sentence,) = formats.differences([old, new], with_types=True, with_sizes=True)
         >>> sentence.split(":")[0]
         '1 of 2 images has pixels of another type (uint16) than all training images (uint8)'
         """
         sentences, n_images = [], counted(len(images), "image")
         others = [kind for kind in map(_kind_of_pixels, images) if kind not in self.dtypes]
-        if others:
+        if others and with_types:
             sentences.append(
                 f"{len(others)} of {n_images} {verb(len(others), 'has', 'have')} pixels of another "
                 f"type ({', '.join(sorted(set(others)))}) than all training images "
-                f"({', '.join(self.dtypes)}): their brightness is scaled in another way"
+                f"({', '.join(self.dtypes)}): their brightness may differ once it is scaled"
             )
         shortest, longest = self.sides
         sizes = [image.shape for image in images if with_sizes and self._is_far(image)]
@@ -374,7 +379,7 @@ class ImageFormats:
             sentences.append(
                 f"{len(sizes)} of {n_images} {verb(len(sizes), 'is', 'are')} of another size, such "
                 f"as {height} x {width} pixels, than all training images (sides of {known} "
-                "pixels): details have another size for the network"
+                "pixels): details may have another size for the network"
             )
         return sentences
 

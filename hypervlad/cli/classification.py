@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -56,9 +56,6 @@ from hypervlad.cli.options import (
 )
 from hypervlad.files import replace_when_complete
 from hypervlad.wording import counted, name_some, verb
-
-if TYPE_CHECKING:
-    from hypervlad.metrics import Evaluation
 
 _MAX_EXPLAINED = 24
 
@@ -316,7 +313,7 @@ def evaluate(
         "valid only if neither these images nor others of the same samples were used to train it."
     )
     with hint_at_bad_files():
-        index, result, remarks = report_on_model(
+        index, _, lines = report_on_model(
             output,
             classifier,
             data.images,
@@ -328,7 +325,7 @@ def evaluate(
             progress=not quiet,
         )
     reduce_cache(cache, cache_size)
-    print_result(result, index, remarks)
+    print_result(lines, index)
 
 
 @plain_errors
@@ -526,15 +523,7 @@ def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:
     return [label_of[name] for name in names]
 
 
-def print_result(result: Evaluation, index: Path, remarks: Sequence[str]) -> None:
-    """Print an evaluation, and where its report is.
-
-    Parameters
-    ----------
-    result, index, remarks
-        As returned by `report_on_model`.
-    """
-    from hypervlad.reports.summary import evaluation_lines
-
-    for line in [*remarks, *evaluation_lines(result), f"report: {index}"]:
+def print_result(lines: Sequence[str], index: Path) -> None:
+    """Print what `report_on_model` says of a result, and where its report is."""
+    for line in [*lines, f"report: {index}"]:
         echo(line)

@@ -137,7 +137,7 @@ def demo(
     held_out, labels, groups_of = _rows_of(data, test_rows)
     _compare(model, loaded, held_out[:_N_COMPARED], model_path)
     say(quiet, f"classifying the {len(test_rows)} held-out images")
-    index, result, remarks = report_on_model(
+    index, _, lines = report_on_model(
         output,
         loaded,
         held_out,
@@ -150,7 +150,7 @@ def demo(
         files={"model.hvlad": "the model; use it with: hypervlad predict model.hvlad images/"},
         progress=not quiet,
     )
-    print_result(result, index, remarks)
+    print_result(lines, index)
     echo(f"model: {model_path} (after saving and loading, it predicts exactly the same)")
 
 

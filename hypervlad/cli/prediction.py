@@ -306,8 +306,14 @@ def _watch(
     def classify(files: list[Path]) -> Classification:
         return classifier.classify(files, coverage=coverage, max_error=max_error)
 
+    said = set[str]()
+
     def classified(files: list[Path], found: Classification) -> Sequence[int]:
         replace(found.images, skipped=()).warn()  # `unreadable` reports those
+        for difference in found.differences:
+            if difference not in said:  # the same of many images that arrive one by one
+                echo(f"warning: {difference}", err=True)
+                said.add(difference)
         rows: Sequence[int] = range(len(found.proba))
         if sorter is not None:
             failed = set(sorter.done.failed)

@@ -99,9 +99,9 @@ def accuracy_interval(
     # A residual is smaller the more of the images are its group's: they made the share.
     residuals = (hits - share * sizes) / np.sqrt(1 - sizes / n_images)
     variance = float(residuals @ residuals) / n_images**2
-    n_worth = min(share * (1 - share) / variance, n_images) if variance else n_images
+    n_worth = min(share * (1 - share) / variance, n_images) if variance else float(n_images)
     effective = n_images**2 / float(sizes @ sizes)  # groups, as many as if of equal size
-    mixed = min(np.count_nonzero(hits < sizes), np.count_nonzero(hits))
+    mixed = float(min(np.count_nonzero(hits < sizes), np.count_nonzero(hits)))
     return wilson_interval(
         share,
         max(

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from hypervlad.classifier import LabelIssue, SureAnswers
+from hypervlad.constraints import Boolean, check_value
 from hypervlad.displays.figures import Display, save_png
 from hypervlad.displays.image_grid import ReadingOptions, image_names
 from hypervlad.files import move_into_place
@@ -25,6 +26,7 @@ from hypervlad.reports.html import CSS_PIXELS_PER_INCH, asset, decimal, render, 
 from hypervlad.reports.predictions import predictions_as_bytes
 from hypervlad.reports.summary import (
     ACCEPTED_ERRORS,
+    evaluation_lines,
     expected_shares_text,
     held_out_text,
     leakage_text,
@@ -141,6 +143,7 @@ def write_report(
     OSError
         If the folder cannot be written.
     """
+    check_value("in_training", in_training, [Boolean()])
     folder = Path(out_dir)
     result = Evaluation(y_true, np.asarray(proba), classes, groups)
     names = image_names(images, full=True) if names is None else list(names)
@@ -223,13 +226,13 @@ def report_on_model(
         ``index.html``.
     result : Evaluation
         Of the images of the report.
-    remarks : list of str
-        How many images are training images, and how many unlike them, if any.
+    lines : list of str
+        What there is to say of it: how many images are training images, and how many unlike them,
+        if any; accuracies with intervals, unless all are training images; the recalls of the
+        classes; warnings.
     """
     found = model.classify(images)
     found.images.warn()
-    for difference in found.differences:
-        warn_user(difference)
     positions, known = found.images.positions, found.in_training
     everything = Evaluation(
         [y_true[i] for i in positions],
@@ -242,7 +245,7 @@ def report_on_model(
     result = everything.subset(tested)
     assert result is not None  # no image could be read: `warn` raises
     unlike = found.unlike_training[tested]
-    if unlike.any():
+    if unlike.any() and not known.all():
         remarks.append(unlike_text(result, unlike))
     chosen = positions[tested].tolist()
     index = write_report(
@@ -262,7 +265,9 @@ def report_on_model(
         read_options=model.encoder_.fitted_params_.read_options,
         **options,
     )
-    return index, result, remarks
+    for difference in found.differences:
+        warn_user(difference)
+    return index, result, [*remarks, *evaluation_lines(result, forecast=not known.all())]
 
 
 def report_on_held_out(

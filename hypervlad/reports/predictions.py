@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad.classifier import Classification
 from hypervlad.images.errors import training_images_text, unlike_training_text
 from hypervlad.tables import table_as_bytes, table_as_text
-from hypervlad.wording import counted, name_some
+from hypervlad.wording import name_some
 
 _DECIMALS = 6  # of probabilities
 
@@ -30,17 +30,16 @@ def prediction_remarks(found: Classification, names: Sequence[str]) -> list[str]
     Returns
     -------
     list of str
-        Sentences, at most two. Blank images, of which `EncodedImages.warn` warns, do not count as
-        unlike the training images here.
+        Sentences, at most two.
     """
     sentences, n_images = [], len(found.proba)
-    n_unlike = int((found.unlike_training & ~found.images.is_blank).sum())
+    n_unlike = int(found.unlike_training.sum())
     n_blank = int((found.unlike_training & found.images.is_blank).sum())
     if n_unlike:
-        but_blank = f", not counting {counted(n_blank, 'blank image')}" if n_blank else ""
+        of_them = "all" if n_blank == n_unlike else f"{n_blank} of them"
         sentences.append(
-            f"{unlike_training_text(n_unlike, n_images)}{but_blank}: probabilities of such images "
-            "mean little"
+            f"{unlike_training_text(n_unlike, n_images)}{f' ({of_them} blank)' if n_blank else ''}"
+            ": probabilities of such images mean little"
         )
     known = [name for name, is_known in zip(names, found.in_training, strict=True) if is_known]
     if known:

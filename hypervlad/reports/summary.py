@@ -48,12 +48,14 @@ def noted_warnings() -> Iterator[list[str]]:
         yield notes
 
 
-def evaluation_lines(result: Evaluation) -> list[str]:
+def evaluation_lines(result: Evaluation, *, forecast: bool = True) -> list[str]:
     """Describe the accuracy of a model on images with known classes.
 
     Parameters
     ----------
     result : Evaluation
+    forecast : bool, default=True
+        With intervals, within which the accuracy on other images is expected.
 
     Returns
     -------
@@ -61,7 +63,7 @@ def evaluation_lines(result: Evaluation) -> list[str]:
         Accuracy and balanced accuracy; the recalls of the classes; warnings; which classes were not
         tested.
     """
-    lines = [*_accuracies(result), _recalls(result), *warning_lines(result)]
+    lines = [*_accuracies(result, forecast), _recalls(result), *warning_lines(result)]
     if result.untested:
         lines.append(tested_text(result))
     if result.unknown:
@@ -97,7 +99,7 @@ def unlike_text(result: Evaluation, unlike_training: NDArray[np.bool_]) -> str:
     unlike_training : ndarray of bool, shape (n,)
     """
     text = unlike_training_text(int(unlike_training.sum()), len(result.true))
-    text += " (about 5 % of usual images are)"
+    text += " (about 5 % of usual images are, and more with few training groups)"
     familiar = result.subset(~unlike_training)
     if familiar is None:
         return text
@@ -161,8 +163,8 @@ def _without_groups(training: Any) -> list[str]:
     if len(np.unique(training.groups)) + training.n_copies < len(training):
         return []
     return [
-        "groups: none, so each image counts as a sample of its own; if several show one sample or "
-        "micrograph, give --groups, or these figures are too good"
+        "groups: each image counts as a sample of its own; if several show one sample or "
+        "micrograph, say so with --groups, or these figures are too good"
     ]
 
 
@@ -255,17 +257,18 @@ def training_details(model: Any) -> list[str]:
     return lines
 
 
-def _accuracies(result: Evaluation) -> list[str]:
+def _accuracies(result: Evaluation, forecast: bool = True) -> list[str]:
     label, share = result.baseline
     n_classes, n_tested = len(result.labels), len(set(result.true))
     classes = (
         f"{n_tested} of {n_classes} classes" if n_tested < n_classes else f"{n_classes} classes"
     )
+    interval = f"{_interval_text(result.interval)}; " if forecast else ""
+    balanced = f" ({_interval_text(result.balanced_interval)})" if forecast else ""
     return [
         f"accuracy: {percent(result.accuracy)} of {counted(len(result.true), 'image')} "
-        f"({_interval_text(result.interval)}; always predicting {label}: {percent(share)})",
-        f"balanced accuracy: {percent(result.balanced_accuracy)}, the mean of {classes} "
-        f"({_interval_text(result.balanced_interval)})",
+        f"({interval}always predicting {label}: {percent(share)})",
+        f"balanced accuracy: {percent(result.balanced_accuracy)}, the mean of {classes}{balanced}",
     ]
 
 

@@ -14,7 +14,9 @@ def info(dtype="uint8", height=100, width=200):
 
 
 def differences(training, new, **options):
-    return ImageFormats.of(training).differences(new, **{"with_sizes": True, **options})
+    return ImageFormats.of(training).differences(
+        new, **{"with_types": True, "with_sizes": True, **options}
+    )
 
 
 def test_images_like_those_of_the_training_are_not_mentioned():
@@ -28,6 +30,7 @@ def test_another_type_of_pixels_is_named():
         "2 of 3 images have pixels of another type (float, uint16) than all training images (uint8)"
     )
     assert differences([info("float32")], [info("float64")]) == []
+    assert differences([info()], [info("uint16")], with_types=False) == []
 
 
 @pytest.mark.parametrize(("height", "width", "far"), [(401, 500, 1), (400, 900, 0), (49, 49, 1)])

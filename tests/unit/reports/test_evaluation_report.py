@@ -445,7 +445,7 @@ def test_a_report_repeats_what_the_terminal_warned_of(trained, tmp_path):
     labels = [*model.training_.labels[:4], "flat", "flat"]
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
-        index, result, remarks = report_on_model(tmp_path / "report", model, tested, labels)
+        index, result, lines = report_on_model(tmp_path / "report", model, tested, labels)
     words = Page(index).words
     warned = [str(warning.message) for warning in shown]
     assert len(warned) == 2, "a skipped image and a blank one"
@@ -456,9 +456,15 @@ def test_a_report_repeats_what_the_terminal_warned_of(trained, tmp_path):
         again, *_ = report_on_model(tmp_path / "again", model, tested, labels)
     assert Page(again).words.count("Warning:") == 2, "also where Python shows a warning only once"
     assert len(result.true) == 4
-    assert [remark[:40] for remark in remarks] == [
+    assert [line[:40] for line in lines[:2]] == [
         "1 of 5 images is a training image (the s",
         "1 of 4 images is unlike all training ima",
     ]
-    for remark in remarks:
+    for remark in lines[:2]:
         assert f"{remark}." in words
+    assert "95 % interval" in lines[2]
+    _, _, lines = report_on_model(tmp_path / "known", model, images, model.training_.labels)
+    said = " ".join(lines)
+    assert "no forecast" in said
+    assert "interval" not in said, "what a model knows is no evidence"
+    assert "unlike" not in said

@@ -74,12 +74,12 @@ def test_held_out_images_are_described_in_eleven_lines():
     predicted[:6] = 1
     lines = held_out_lines(model_of(codes, predicted))
     assert len(lines) <= 11
-    assert line_of(lines, "groups:").startswith("groups: none, so each image counts as a sample")
+    assert line_of(lines, "groups:").startswith("groups: each image counts as a sample")
     pairs = held_out_lines(model_of(codes, predicted, groups=np.arange(100) // 2))
     assert not any(line.startswith("groups:") for line in pairs)
     copied = np.append(np.arange(99), 0)
     assert any(
-        "none, so" in line
+        "a sample of its own" in line
         for line in held_out_lines(model_of(codes, predicted, groups=copied, n_copies=1))
     )
     assert line_of(lines, "held out:") == (
@@ -302,12 +302,14 @@ def test_an_evaluation_says_what_training_images_would_change():
         "5 of 5 images are training images (the same pixels): the result is no forecast for new "
         "images"
     )
+    assert not any("interval" in line for line in evaluation_lines(result, forecast=False))
     assert evaluation_lines(result)[-1] == "classes that the model was not trained on: ghost"
 
 
 def test_an_evaluation_counts_the_images_that_are_unlike_the_training_images():
     result = Evaluation(["fibre"] * 4, proba_of([0, 0, 1, 0], 0.8), CLASSES)
-    counted = "unlike all training images (about 5 % of usual images are)"
+    usual = "about 5 % of usual images are, and more with few training groups"
+    counted = f"unlike all training images ({usual})"
     assert unlike_text(result, np.array([False, False, True, False])) == (
         f"1 of 4 images is {counted}; accuracy on the other 3: 100.0 %"
     )
