@@ -60,7 +60,8 @@ def align(
         typer.Option(
             metavar="LENGTH",
             help="Side of the windows: in pixels, such as 32, or with a unit, such as 500nm, for "
-            "images of known pixel size. By default 32, or that of the model.",
+            "images of known pixel size. Take at least the length of straight parts of fibres: a "
+            "smaller window holds one fibre and is aligned. By default 32, or that of the model.",
         ),
     ] = None,
     tolerance: Annotated[

@@ -174,6 +174,7 @@ def train(
             report,
             model,
             data.images,
+            groups=data.groups,
             names=relative_names(data.images, data.root),
             title=f"How well {output.name} classifies held-out training images",
             notes=notes,

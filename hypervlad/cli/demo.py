@@ -89,7 +89,6 @@ def demo(
     from hypervlad.images.reading import relative_names
     from hypervlad.reports import report_on_model
     from hypervlad.reports.evaluation import check_report_folder
-    from hypervlad.reports.summary import never_predicted_lines
     from hypervlad.splits import holdout_split
 
     if folder is not None:
@@ -128,8 +127,6 @@ def demo(
     images, labels, groups_of = _rows_of(data, train_rows)
     with fitting():
         model.fit(images, labels, groups=groups_of)
-    for line in never_predicted_lines(model):
-        echo(line, err=True)
     model.save(model_path)
     loaded = load_classifier(
         model_path, weights, device=device, on_error=on_error.value, quiet=quiet

@@ -267,8 +267,9 @@ def retrain(
 ) -> None:
     """Retrain the model with the manual labels, and compare it with the old one.
 
-    Accuracies are those on manually labelled images: by the old model's answers when they were
-    queued, and by the new model with these images and their groups held out. The images were queued
+    After the report of train on all held-out training images, accuracies are compared on manually
+    labelled ones: by the old model's answers when they were queued, and by the new model with these
+    images and their groups held out. The images were queued
     because the old model was uncertain about them. So the accuracy on other images is higher, and
     the comparison favours the new model.
 
@@ -285,7 +286,7 @@ def retrain(
     from tqdm import tqdm
 
     from hypervlad.datasets import load_image_folder
-    from hypervlad.reports.summary import never_predicted_lines
+    from hypervlad.reports.summary import held_out_lines
     from hypervlad.review import Queue
     from hypervlad.review.retraining import compare, gather, refit, remaining, requeue
 
@@ -313,9 +314,9 @@ def retrain(
         )
         with fitting():
             new = refit(old, material)
-        for line in never_predicted_lines(new):
-            echo(line, err=True)
         new.save(output, include_backbone=hasattr(old.encoder_, "backbone_state_"))
+        for line in held_out_lines(new):
+            echo(line)
         _print_accuracy(compare(new, old.classes_.tolist(), material))
         if new.held_out_ is None:
             say(quiet, "no image could be held out, so no answer is sure: the queue is unchanged")

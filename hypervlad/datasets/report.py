@@ -223,9 +223,7 @@ def _counts(title: str, counts: dict[str, int]) -> list[str]:
 def _section(title: str, entries: list[str]) -> list[str]:
     if not entries:
         return []
-    hidden = len(entries) - _N_SHOWN
-    more = [f"  … and {hidden} more"] if hidden > 0 else []
-    return ["", f"{title}:", *entries[:_N_SHOWN], *more]
+    return ["", f"{title}:", *entries]
 
 
 def _describe(copies: CopySet) -> str:

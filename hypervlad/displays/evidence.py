@@ -23,7 +23,7 @@ from hypervlad.displays.image_grid import (
     thumbnail,
 )
 from hypervlad.images import check_image_list
-from hypervlad.wording import counted
+from hypervlad.wording import counted, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -235,7 +235,7 @@ def _classes_shown(found: Explanation, labels: Sequence[Any] | None, runner_up: 
 
 
 def _map_caption(found: Explanation, index: int) -> list[Line]:
-    ending = f", {100 * found.probabilities[index]:.0f} %"
+    ending = f", {percent(found.probabilities[index])}"
     name = shorten(str(found.classes[index]), _MAX_LETTERS - len(ending))
     places = found.maps[index].sum(dtype=np.float64)
     lines = [f"places {signed(places)}, bias {signed(found.baseline[index])}"]

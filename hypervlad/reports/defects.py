@@ -372,6 +372,9 @@ def write_defect_report(
         n_defective=sum(image.is_defective for image in result.images),
         n_found=sum(image.is_called and image.is_defective for image in result.images),
         n_false=sum(image.is_called and not image.is_defective for image in result.images),
+        n_clean=sum(
+            image.confusion.false_positives for image in result.images if not image.is_defective
+        ),
         best_threshold=None if math.isnan(result.best_threshold) else result.best_threshold,
         scores={
             name: percent(value) if "area" in name or "patch" in name else decimal(value)

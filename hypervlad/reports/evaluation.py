@@ -275,6 +275,7 @@ def report_on_held_out(
     model: Any,
     images: Sequence[Any],
     *,
+    groups: Sequence[Any] | None = None,
     names: Sequence[str] | None = None,
     details: Mapping[str, Any] | None = None,
     **options: Any,
@@ -290,6 +291,8 @@ def report_on_held_out(
     model : fitted MicrographClassifier
     images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
         Those given to ``fit``, in the same order.
+    groups : sequence of n hashables, optional
+        Those given to ``fit``, for their names in the table; otherwise they have numbers.
     names : sequence of n str, optional
         As for `write_report`.
     details : mapping, optional
@@ -325,6 +328,12 @@ def report_on_held_out(
     _check_training_images(model, images)
     positions = model.training_.positions[model.held_out_.rows].tolist()
     row_of = {position: row for row, position in enumerate(positions)}
+    of_images = result.groups
+    if groups is not None and of_images is not None:
+        # A copy is in the group of its original.
+        training = zip(model.training_.positions, model.training_.groups, strict=True)
+        given = {code: groups[i] for i, code in sorted(training, reverse=True)}
+        of_images = [given[code] for code in of_images]
     try:
         issues = model.label_issues()
     except ImportError:
@@ -341,7 +350,7 @@ def report_on_held_out(
         y_true=result.y_true,
         proba=result.proba,
         classes=result.classes,
-        groups=result.groups,
+        groups=of_images,
         names=None if names is None else [names[i] for i in positions],
         encoder=model.encoder_,
         details={**model_facts(model), **(details or {}), "versions": versions_text()},

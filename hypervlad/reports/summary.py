@@ -168,26 +168,6 @@ def _without_groups(training: Any) -> list[str]:
     ]
 
 
-def never_predicted_lines(model: Any) -> list[str]:
-    """Name the classes that a `MicrographClassifier` predicts for no held-out training image.
-
-    Parameters
-    ----------
-    model : fitted MicrographClassifier
-
-    Returns
-    -------
-    list of str
-        What was held out, warnings and what to do; empty if there is no such class.
-    """
-    if model.held_out_ is None:
-        return []
-    result = model.held_out_evaluation()
-    if not result.never_predicted:
-        return []
-    return [held_out_text(model, result), *warning_lines(result), *_advice(result)]
-
-
 def _advice(result: Evaluation) -> list[str]:
     if not result.never_predicted:
         return []
@@ -259,10 +239,7 @@ def training_details(model: Any) -> list[str]:
 
 def _accuracies(result: Evaluation, forecast: bool = True) -> list[str]:
     label, share = result.baseline
-    n_classes, n_tested = len(result.labels), len(set(result.true))
-    classes = (
-        f"{n_tested} of {n_classes} classes" if n_tested < n_classes else f"{n_classes} classes"
-    )
+    classes = counted(len(set(result.true)), "class")
     interval = f"{_interval_text(result.interval)}; " if forecast else ""
     balanced = f" ({_interval_text(result.balanced_interval)})" if forecast else ""
     return [

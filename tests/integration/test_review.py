@@ -507,10 +507,11 @@ def test_corrected_sure_answers_are_learnt_but_not_compared(
     arguments = ["retrain", folder, "--training", place.images, "-o", tmp_path / "new.hvlad", "-q"]
     done = run(*arguments)
     assert "accuracy: not compared, because" in done.stdout
-    lines = done.stderr.splitlines()
-    assert lines[-3].startswith("held out: 40 of ")
-    assert lines[-2].startswith("warning: onion is never predicted: onion is not recognised in any")
-    assert lines[-1].startswith("to have onion predicted: more images of this class help most; 'hy")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("held out: 40 of ")
+    assert lines[1].startswith("accuracy: ")
+    assert any(line.startswith("warning: onion is never predicted: ") for line in lines)
+    assert any(line.startswith("to have onion predicted: more images of this") for line in lines)
     assert "boosting=" not in done.output
     queue = Queue(folder)
     assert [image.label for image in queue.images() if image.item in chosen] == ["onion"] * 4

@@ -21,6 +21,7 @@ from hypervlad.displays.colours import AGAINST, FOR
 from hypervlad.displays.evidence import overlay, signed, smooth
 from hypervlad.images import ReadOptions
 from hypervlad.reports import write_report
+from hypervlad.wording import percent
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +61,8 @@ def test_each_image_stands_beside_its_evidence(model, texture_images):
         for i, f in enumerate(found)
     )
     assert texts(display) == [
-        *("a", "✓ true: flat", f"flat, {100 * proba[0]:.0f} %", flat),
-        *("b", "✗ true: flat", f"rings, {100 * proba[1]:.0f} %", rings),
+        *("a", "✓ true: flat", f"flat, {percent(proba[0])}", flat),
+        *("b", "✗ true: flat", f"rings, {percent(proba[1])}", rings),
         *("against", " for the class"),
     ]
     assert len(display.ax_.images) == 5

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from sklearn.base import clone
 
 from hypervlad import MicrographClassifier
 from hypervlad.boosting import BoostedSoftmaxClassifier
@@ -372,6 +373,21 @@ def test_held_out_images_are_reported_with_their_own_predictions(trained, tmp_pa
     ):
         assert words in page.words
     assert "evidence.png" not in [image["src"] for image in page.images], "of another model"
+
+
+@pytest.mark.usefixtures("unsaved_figures")
+def test_held_out_images_have_the_names_of_their_groups(trained, tmp_path):
+    model, images = trained
+    images = [*images, images[5]]  # a copy is in the group of its original
+    groups = [f"sample {i // 2}" for i in range(24)] + ["sample of the copy"]
+    labels = [*model.training_.labels[np.argsort(model.training_.positions)], "flat"]
+    labels[24] = labels[5]
+    model = clone(model).fit(images, labels, groups=groups)
+    report_on_held_out(tmp_path, model, images, groups=groups, names=list(map(str, range(25))))
+    with open(tmp_path / "predictions.csv", encoding="utf-8", newline="") as stream:
+        found = {int(row["path"]): row["group"] for row in csv.DictReader(stream)}
+    assert found == {i: groups[i] if i < 24 else groups[5] for i in found}
+    assert len(found) > 20
 
 
 @pytest.mark.usefixtures("unsaved_figures")

@@ -130,7 +130,7 @@ def test_what_could_not_be_held_out_is_named():
     assert lines[0].endswith(
         "; 2 of 3 classes tested, none of cluster, where this takes a second group"
     )
-    assert ", the mean of 2 of 3 classes (95 %" in line_of(lines, "balanced")
+    assert ", the mean of 2 classes (95 %" in line_of(lines, "balanced")
     result = Evaluation(["fibre", "matrix"], proba_of([0, 1], 0.8), CLASSES)
     assert "2 of 3 classes tested, none of cluster" in evaluation_lines(result)
 
