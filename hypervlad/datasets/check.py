@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -30,7 +31,7 @@ from hypervlad.datasets.report import (
     FolderReport,
     count_sorted,
 )
-from hypervlad.images import ImageReadError, ReadOptions, read_micrographs
+from hypervlad.images import ImageReadError, Micrograph, ReadOptions, find_banner, read_micrographs
 from hypervlad.images.pixels import is_blank
 from hypervlad.wording import counted, name_some, verb
 
@@ -292,10 +293,18 @@ def _read_one(
         size=f"{pixels.shape[0]} x {pixels.shape[1]}",
         kind=f"{micrograph.metadata.get('dtype', 'unknown')} {colour}",
         blank=is_blank(pixels),
-        has_banner=micrograph.metadata["banner_rows_found"] > 0 and options.banner != "remove",
+        has_banner=find_banner(_as_stored(micrograph)) > 0,
         thumbnail=make_thumbnail(pixels),
         group=group,
     )
+
+
+def _as_stored(micrograph: Micrograph) -> NDArray[Any]:
+    """Return 8-bit pixels as in the file, where `find_banner` knows what is black and white."""
+    pixels = micrograph.pixels
+    if micrograph.metadata.get("dtype") != "uint8":
+        return pixels
+    return np.round(255 * pixels).astype(np.uint8)
 
 
 def _find_copies(

@@ -74,10 +74,10 @@ class Micrograph:
         on the lossless format. Options that change `pixels` change it; options without effect
         (percentiles for an 8-bit image) do not. An 8-bit image and its float copy differ.
     metadata : dict
-        Values that JSON can store: ``"format"``, ``"dtype"`` as stored, ``"banner_rows"`` removed
-        and ``"banner_rows_found"``, ``"page"`` and ``"n_pages"`` of formats with pages, the
-        instrument's metadata (``"fei"``, ``"zeiss"``, ``"imagej"``, ``"gatan"``), and
-        ``"pixel_sides_nm"`` (width, height) of pixels that are not square.
+        Values that JSON can store: ``"format"``, ``"dtype"`` as stored, ``"banner_rows"`` removed,
+        ``"page"`` and ``"n_pages"`` of formats with pages, the instrument's metadata (``"fei"``,
+        ``"zeiss"``, ``"imagej"``, ``"gatan"``), and ``"pixel_sides_nm"`` (width, height) of pixels
+        that are not square.
     source : str or None
         The path as given; None for an array.
     """
@@ -466,8 +466,7 @@ def _read(source: Any, options: ReadOptions, name: str, with_digest: bool) -> Mi
         decoded.pixels = select_channel(decoded.pixels, options.channel, name)
     pixels = as_pixels(decoded.pixels, name, options.max_pixels)
     stored_type = str(pixels.dtype)
-    n_found = _banner_rows(pixels, decoded.scan_rows)
-    n_banner = n_found if options.banner == "remove" else 0
+    n_banner = _banner_rows(pixels, decoded.scan_rows) if options.banner == "remove" else 0
     # The banner is removed first, as its white text would change the percentiles.
     pixels = pixels[: pixels.shape[0] - n_banner]
     rule = scaling_rule(pixels, options, name)
@@ -475,12 +474,7 @@ def _read(source: Any, options: ReadOptions, name: str, with_digest: bool) -> Mi
         pixels=scale_pixels(pixels, rule),
         pixel_size=decoded.pixel_size,
         digest=pixel_digest(pixels, rule) if with_digest else "",
-        metadata={
-            **decoded.metadata,
-            "dtype": stored_type,
-            "banner_rows": n_banner,
-            "banner_rows_found": n_found,
-        },
+        metadata={**decoded.metadata, "dtype": stored_type, "banner_rows": n_banner},
         source=name if is_path else None,
     )
 
