@@ -3,16 +3,18 @@
     python -m benchmarks.uncertainty.intervals
 
 The shares of right answers in the groups are drawn from a beta distribution around the true
-accuracy, those of a group's images given its share are independent. The library's intervals are
-shown beside Wilson's for as many trials as images and percentiles of bootstrap samples of groups;
-and for the balanced accuracy of three classes, with groups that have images of each.
+accuracy, those of a group's images given its share are independent; or a few groups are all wrong.
+The library's intervals are shown beside Wilson's for as many trials as images and percentiles of
+bootstrap samples of groups; those of the balanced accuracy for groups of all classes, groups of one
+class and single images.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ N_IMAGES = (2, 8, 50)  # of a group, on average
 ACCURACIES = (0.6, 0.8, 0.9, 0.97)
 CORRELATIONS = (0.02, 0.1, 0.3, 0.5)  # between the images of a group
 N_BOOTSTRAPS = 200
-Draw = tuple[np.ndarray, np.ndarray]  # right answers and groups of images
+LIBRARYS, BALANCED = "the library's", "balanced accuracy"
 SIZES: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
     "of equal size": lambda rng, n_groups, mean: np.full(n_groups, mean),
     "of Poisson sizes": lambda rng, n_groups, mean: 1 + rng.poisson(mean - 1, n_groups),
@@ -39,6 +41,88 @@ SIZES: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
         mean * n_groups // 2, np.full(n_groups - 1, mean)
     ],
 }
+#: Right answers, classes and groups of images; classes are None if only the accuracy counts.
+Draw = tuple[np.ndarray, np.ndarray | None, np.ndarray]
+
+
+def draw_images(
+    sizes: str,
+    n_groups: int,
+    n_images: int,
+    accuracy: float,
+    correlation: float,
+    rng: np.random.Generator,
+) -> Draw:
+    """Draw groups of images without classes."""
+    groups = np.repeat(np.arange(n_groups), SIZES[sizes](rng, n_groups, n_images))
+    of_groups = draw_shares(rng, accuracy, correlation, n_groups)
+    return rng.random(len(groups)) < of_groups[groups], None, groups
+
+
+def draw_failing(n_groups: int, failing: float, errors: float, rng: np.random.Generator) -> Draw:
+    """Draw groups some of which are all wrong."""
+    groups = np.repeat(np.arange(n_groups), 30)
+    is_failing = rng.random(n_groups) < failing
+    return (rng.random(len(groups)) >= errors) & ~is_failing[groups], None, groups
+
+
+def draw_all_classes(
+    n_classes: int,
+    n_groups: int,
+    n_each: int,
+    accuracy: float,
+    correlation: float,
+    rng: np.random.Generator,
+) -> Draw:
+    """Draw groups with as many images of each class."""
+    groups = np.repeat(np.arange(n_groups), n_classes * n_each)
+    classes = np.tile(np.repeat(np.arange(n_classes), n_each), n_groups)
+    of_groups = draw_shares(rng, accuracy, correlation, n_groups)
+    return rng.random(len(groups)) < of_groups[groups], classes, groups
+
+
+def draw_classes(
+    numbers: tuple[int, ...],
+    recalls: tuple[float, ...],
+    correlation: float,
+    rng: np.random.Generator,
+) -> Draw:
+    """Draw classes of some numbers of images, in groups of five; in none if correlation is 0."""
+    classes = np.repeat(np.arange(len(numbers)), numbers)
+    of_images = np.array(recalls)[classes]
+    if not correlation:
+        return rng.random(len(classes)) < of_images, classes, np.arange(len(classes))
+    groups = 1000 * classes + np.arange(len(classes)) // 5
+    for group in np.unique(groups):
+        own = groups == group
+        of_images[own] = draw_shares(rng, recalls[group // 1000], correlation, 1)
+    return rng.random(len(classes)) < of_images, classes, groups
+
+
+def draw_shares(
+    rng: np.random.Generator, accuracy: float, correlation: float, n_groups: int
+) -> np.ndarray:
+    """Draw the shares of right answers in groups."""
+    scale = 1 / correlation - 1
+    return rng.beta(accuracy * scale, (1 - accuracy) * scale, n_groups)
+
+
+def settings() -> Iterator[tuple[str, float, Callable[[np.random.Generator], Draw]]]:
+    """Yield what is measured, its true value, and how images are drawn."""
+    for cell in itertools.product(SIZES, N_GROUPS, N_IMAGES, ACCURACIES, CORRELATIONS):
+        yield f"accuracy, groups {cell[0]}", cell[3], partial(draw_images, *cell)
+    for n_groups, failing, errors in itertools.product(
+        (10, 20, 60), (0.03, 0.05, 0.1), (0.02, 0.1)
+    ):
+        truth, draw = (1 - failing) * (1 - errors), partial(draw_failing, n_groups, failing, errors)
+        yield "accuracy, 3 to 10 % of the groups all wrong", truth, draw
+    for of_all in itertools.product((3, 8, 20), (5, 10, 30), (1, 4), (0.8, 0.9, 0.97), (0.1, 0.5)):
+        yield f"{BALANCED}, groups of all classes", of_all[3], partial(draw_all_classes, *of_all)
+    numbers = ((60, 8, 4), (200, 50, 2), (100, 100, 10), (90, 9, 9))
+    recalls = ((0.97, 0.94, 0.91), (0.9, 0.7, 0.5), (0.98, 0.98, 0.6), (0.8, 0.8, 0.8))
+    for of_one in itertools.product(numbers, recalls, (0.0, 0.1, 0.5)):
+        kind = "groups of one class" if of_one[2] else "single images"
+        yield f"{BALANCED}, {kind}", float(np.mean(of_one[1])), partial(draw_classes, *of_one)
 
 
 def bootstrap_interval(right: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
@@ -49,79 +133,44 @@ def bootstrap_interval(right: np.ndarray, groups: np.ndarray) -> tuple[float, fl
     return low, high
 
 
-RULES: dict[str, Callable[..., tuple[float, float]]] = {
-    "the library's": accuracy_interval,
-    "Wilson's, of images": lambda right, groups: wilson_interval(right.mean(), len(right)),
-    "bootstrap of groups": bootstrap_interval,
-}
-
-
-def shares(
-    rng: np.random.Generator, accuracy: float, correlation: float, n_groups: int
-) -> np.ndarray:
-    """Draw the shares of right answers in groups."""
-    scale = 1 / correlation - 1
-    return rng.beta(accuracy * scale, (1 - accuracy) * scale, n_groups)
-
-
-def accuracy_rows(n_draws: int) -> list[dict[str, Any]]:
-    """Return the share of intervals that contain the accuracy, and their widths, by sizes."""
-    rows = []
-    for (seed, (sizes, sizes_of)), rule in itertools.product(enumerate(SIZES.items()), RULES):
-        covered, widths = [], []
-        cells = itertools.product(N_GROUPS, N_IMAGES, ACCURACIES, CORRELATIONS)
-        for cell, (n_groups, n_images, accuracy, correlation) in enumerate(cells):
-            rng = np.random.default_rng([seed, cell])  # the same draws for all rules
-            found = []
-            for _ in range(n_draws):
-                groups = np.repeat(np.arange(n_groups), sizes_of(rng, n_groups, n_images))
-                of_groups = shares(rng, accuracy, correlation, n_groups)
-                found.append(RULES[rule](rng.random(len(groups)) < of_groups[groups], groups))
-            low, high = np.transpose(found)
-            covered.append(float(((low <= accuracy) & (accuracy <= high)).mean()))
-            widths.append(float((high - low).mean()))
-        rows.append({"of": f"accuracy, groups {sizes}", "rule": rule, **_summary(covered, widths)})
-    return rows
-
-
-def balanced_rows(n_draws: int) -> list[dict[str, Any]]:
-    """Return the same for the balanced accuracy of three classes, one of them small."""
-    rows = []
-    for mixed, of_class in ((False, "of one class"), (True, "of all classes")):
-        covered, widths = [], []
-        cells = itertools.product((12, 36), ACCURACIES, CORRELATIONS)
-        for cell, (n_groups, accuracy, correlation) in enumerate(cells):
-            rng = np.random.default_rng([mixed, cell])
-            recalls = np.array([accuracy, accuracy**2, accuracy**3])
-            found = []
-            for _ in range(n_draws):
-                groups = np.repeat(np.arange(n_groups), 6)
-                own = rng.choice(3, n_groups, p=[0.5, 0.35, 0.15])
-                own[:3] = range(3)  # each class has a group
-                classes = np.tile([0, 0, 0, 1, 1, 2], n_groups) if mixed else own[groups]
-                # A group that is easier than others is so for each of its classes.
-                easy = np.array([shares(rng, r, correlation, n_groups) for r in recalls])
-                if mixed:
-                    easy = np.sort(easy, axis=1)[:, rng.permutation(n_groups)]
-                right = rng.random(len(groups)) < easy[classes, groups]
-                found.append(balanced_accuracy_interval(right, classes.tolist(), groups.tolist()))
-            low, high = np.transpose(found)
-            truth = recalls.mean()
-            covered.append(float(((low <= truth) & (truth <= high)).mean()))
-            widths.append(float((high - low).mean()))
-        name = f"balanced accuracy, groups {of_class}"
-        rows.append({"of": name, "rule": "the library's", **_summary(covered, widths)})
-    return rows
-
-
-def _summary(covered: list[float], widths: list[float]) -> dict[str, Any]:
+def intervals(
+    right: np.ndarray, classes: np.ndarray | None, groups: np.ndarray
+) -> dict[str, tuple[float, float]]:
+    """Return the interval by each rule."""
+    if classes is not None:
+        return {LIBRARYS: balanced_accuracy_interval(right, classes.tolist(), groups.tolist())}
     return {
-        "mean": float(np.mean(covered)),
-        "fifth": float(np.quantile(covered, 0.05)),
-        "worst": min(covered),
-        "width": float(np.mean(widths)),
-        "cells": len(covered),
+        LIBRARYS: accuracy_interval(right, groups.tolist()),
+        "Wilson's, of images": wilson_interval(float(right.mean()), len(right)),
+        "bootstrap of groups": bootstrap_interval(right, groups),
     }
+
+
+def measure(n_draws: int) -> list[dict[str, Any]]:
+    """Return how often intervals contain the true value, and their widths, by kind and rule."""
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for seed, (kind, truth, draw) in enumerate(settings()):
+        rng = np.random.default_rng(seed)
+        drawn = [intervals(*draw(rng)) for _ in range(n_draws)]
+        for rule in drawn[0]:
+            low, high = np.transpose([each[rule] for each in drawn])
+            covered = float(((low <= truth) & (truth <= high)).mean())
+            found.setdefault((kind, rule), []).append((covered, float((high - low).mean())))
+    rows = []
+    for (kind, rule), pairs in found.items():
+        covered, widths = np.transpose(pairs)
+        rows.append(
+            {
+                "of": kind,
+                "rule": rule,
+                "mean": float(covered.mean()),
+                "fifth": float(np.quantile(covered, 0.05)),
+                "worst": float(covered.min()),
+                "width": float(widths.mean()),
+                "settings": len(pairs),
+            }
+        )
+    return rows
 
 
 def intervals_table(result: dict[str, Any]) -> str:
@@ -129,13 +178,14 @@ def intervals_table(result: dict[str, Any]) -> str:
     rows = [
         [row["of"], row["rule"]]
         + [f"{row[share]:.1%}" for share in ("mean", "fifth", "worst")]
-        + [f"{row['width']:.2f}", str(row["cells"])]
+        + [f"{row['width']:.2f}", str(row["settings"])]
         for row in result["rows"]
     ]
     heads = ["interval of the", "rule", "contain it, mean", "95 % of settings: at least", "worst"]
     return (
-        f"{result['n_draws']} draws of each setting, a number and size of groups, an accuracy and "
-        f"a correlation.\n\n{table([*heads, 'width, mean', 'settings'], rows)}"
+        f"{result['n_draws']} draws of each setting, a number and size of groups or classes, an "
+        "accuracy and a correlation.\n\n"
+        f"{table([*heads, 'width, mean', 'settings'], rows)}"
     )
 
 
@@ -144,10 +194,9 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=400)
     parser.add_argument("--out", type=Path, default=RESULTS / "uncertainty" / "intervals.json")
     arguments = parser.parse_args()
-    rows = [*accuracy_rows(arguments.draws), *balanced_rows(arguments.draws)]
     result = {
         "n_draws": arguments.draws,
-        "rows": rows,
+        "rows": measure(arguments.draws),
         "origin": origin(1, "uncertainty/intervals"),
     }
     save_result(arguments.out, result)
