@@ -126,7 +126,7 @@ def hint_at_bad_files() -> Iterator[None]:
 
 @contextlib.contextmanager
 def fitting() -> Iterator[None]:
-    """Do the same for a fit, without the warning that the commands word for a shell."""
+    """Do the same for a fit, without a warning in words of Python: commands print their own."""
     from hypervlad.classifier import NeverPredictedWarning
 
     with hint_at_bad_files(), warnings.catch_warnings():

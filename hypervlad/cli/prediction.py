@@ -310,10 +310,8 @@ def _watch(
 
     def classified(files: list[Path], found: Classification) -> Sequence[int]:
         replace(found.images, skipped=()).warn()  # `unreadable` reports those
-        for difference in found.differences:
-            if difference not in said:  # the same of many images that arrive one by one
-                echo(f"warning: {difference}", err=True)
-                said.add(difference)
+        for difference in new_differences(found.differences, said):
+            echo(f"warning: {difference}; later ones are not reported", err=True)
         rows: Sequence[int] = range(len(found.proba))
         if sorter is not None:
             failed = set(sorter.done.failed)
@@ -353,6 +351,20 @@ def _watch(
         names = name_some([image.name for image in bad])
         echo(f"warning: {counted(len(bad), 'image')} could not be read: {names}", err=True)
     return table.n_added + len(bad), len(bad)
+
+
+def new_differences(differences: Sequence[str], said: set[str]) -> list[str]:
+    """Return the differences of kinds that were not said before, and remember these.
+
+    Images arrive a few at a time, so numbers and sizes differ; the kind is what follows of them.
+    """
+    new = [difference for difference in differences if _kind_of(difference) not in said]
+    said.update(map(_kind_of, new))
+    return new
+
+
+def _kind_of(difference: str) -> str:
+    return difference.rpartition(": ")[2]
 
 
 @contextlib.contextmanager

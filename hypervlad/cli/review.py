@@ -267,11 +267,11 @@ def retrain(
 ) -> None:
     """Retrain the model with the manual labels, and compare it with the old one.
 
-    After the report of train on all held-out training images, accuracies are compared on manually
-    labelled ones: by the old model's answers when they were queued, and by the new model with these
-    images and their groups held out. The images were queued
-    because the old model was uncertain about them. So the accuracy on other images is higher, and
-    the comparison favours the new model.
+    First comes the report of train on all held-out training images, unless --model-labels counts
+    the old model's answers as true. Then accuracies are compared on the manually labelled images:
+    by the old model's answers when they were queued, and by the new model with these images and
+    their groups held out. They were queued because the old model was uncertain about them. So the
+    accuracy on other images is higher, and the comparison favours the new model.
 
     The table of groups has a row for each training image, and for images of the queue that belong
     together or to training images. Every other image is its own group; frames of one sample among
@@ -315,7 +315,9 @@ def retrain(
         with fitting():
             new = refit(old, material)
         new.save(output, include_backbone=hasattr(old.encoder_, "backbone_state_"))
-        for line in held_out_lines(new):
+        if model_labels:
+            echo("accuracy: not reported, because the old model's own answers would count as true")
+        for line in [] if model_labels else held_out_lines(new):
             echo(line)
         _print_accuracy(compare(new, old.classes_.tolist(), material))
         if new.held_out_ is None:

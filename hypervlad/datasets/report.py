@@ -227,9 +227,7 @@ def _section(title: str, entries: list[str]) -> list[str]:
 
 
 def _describe(copies: CopySet) -> str:
-    files = ", ".join(copies.files[:_N_SHOWN])
-    if len(copies.files) > _N_SHOWN:
-        files += f" and {len(copies.files) - _N_SHOWN} more"
+    files = ", ".join(copies.files)
     of_groups = [f"groups {' / '.join(copies.groups[:_N_SHOWN])}"] if copies.crosses_groups else []
     return f"  {files}{_remarks(copies, of_groups)}"
 

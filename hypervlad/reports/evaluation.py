@@ -329,11 +329,9 @@ def report_on_held_out(
     positions = model.training_.positions[model.held_out_.rows].tolist()
     row_of = {position: row for row, position in enumerate(positions)}
     of_images = result.groups
-    if groups is not None and of_images is not None:
-        # A copy is in the group of its original.
-        training = zip(model.training_.positions, model.training_.groups, strict=True)
-        given = {code: groups[i] for i, code in sorted(training, reverse=True)}
-        of_images = [given[code] for code in of_images]
+    if groups is not None:
+        names_of = _names_of_groups(model.training_, groups, len(images))
+        of_images = None if of_images is None else [names_of[code] for code in of_images]
     try:
         issues = model.label_issues()
     except ImportError:
@@ -359,6 +357,22 @@ def report_on_held_out(
         **{"how_measured": _how_held_out(model, result), **options},
     )
     return index, result
+
+
+def _names_of_groups(training: Any, groups: Sequence[Any], n_images: int) -> dict[int, Any]:
+    """Return for each group of training images the name of its first image's group.
+
+    Raises a ValueError unless there is a group for each of the images, and images of one name are
+    of one group; copies are in the group of their original, whatever its name.
+    """
+    if len(groups) != n_images:
+        raise ValueError(f"got {len(groups)} groups for {counted(n_images, 'image')}")
+    pairs = sorted(zip(training.positions.tolist(), training.groups.tolist(), strict=True))
+    codes = {groups[i]: code for i, code in reversed(pairs)}
+    apart = [groups[i] for i, code in pairs if codes[groups[i]] != code]
+    if apart:
+        raise ValueError(f"the groups are not those given to fit, such as {apart[0]!r}")
+    return {code: groups[i] for i, code in reversed(pairs)}
 
 
 def _check_training_images(model: Any, images: Sequence[Any]) -> None:

@@ -36,10 +36,10 @@ def prediction_remarks(found: Classification, names: Sequence[str]) -> list[str]
     n_unlike = int(found.unlike_training.sum())
     n_blank = int((found.unlike_training & found.images.is_blank).sum())
     if n_unlike:
-        of_them = "all" if n_blank == n_unlike else f"{n_blank} of them"
+        blank = f" ({n_blank} blank)" if n_blank else ""
         sentences.append(
-            f"{unlike_training_text(n_unlike, n_images)}{f' ({of_them} blank)' if n_blank else ''}"
-            ": probabilities of such images mean little"
+            f"{unlike_training_text(n_unlike, n_images)}{blank}: probabilities of such images "
+            "mean little"
         )
     known = [name for name, is_known in zip(names, found.in_training, strict=True) if is_known]
     if known:

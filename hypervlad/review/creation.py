@@ -19,7 +19,7 @@ from hypervlad.review.database import check_free, make_queue
 from hypervlad.review.ranking import informativeness, rank
 from hypervlad.review.records import Entry, QueueError, TrainingImage
 from hypervlad.user_warnings import warn_user
-from hypervlad.wording import counted
+from hypervlad.wording import counted, name_some
 
 _CHUNK_SIZE = 256  # images whose vectors are in memory at a time
 
@@ -88,7 +88,9 @@ def start_queue(
     found = {Path(os.path.realpath(image)): os.fspath(image) for image in reversed(list(images))}
     names = list(reversed(found.values()))  # a file given twice is one image
     paths = [Path(os.path.abspath(name)) for name in names]
-    judged, positions = judge_images(model, paths, max_error=max_error, progress=progress)
+    judged, positions = judge_images(
+        model, paths, max_error=max_error, progress=progress, with_known=True
+    )
     if not len(positions):
         raise QueueError(
             f"none of {counted(len(names), 'image')} could be read: there is nothing to queue"
@@ -124,6 +126,7 @@ def judge_images(
     max_error: float = 0.05,
     progress: Callable[[int], Any] | None = None,
     chunk_size: int = _CHUNK_SIZE,
+    with_known: bool = False,
 ) -> tuple[Judgement, NDArray[np.intp]]:
     """Judge images with limited memory.
 
@@ -138,6 +141,8 @@ def judge_images(
         Called after each chunk with its number of images.
     chunk_size : int, default=256
         Images whose vectors are in memory at a time.
+    with_known : bool, default=False
+        Also warn of images that the model was trained on.
 
     Returns
     -------
@@ -151,7 +156,7 @@ def judge_images(
     SkippedImagesWarning
         Once, of all images that could not be read.
     UserWarning
-        Of files that differ from those of all training images, and of training images.
+        Of files that differ from those of all training images, and of training images if requested.
     """
     if not images:
         empty = np.empty((0, model.training_.n_features), dtype=np.float32)
@@ -164,9 +169,10 @@ def judge_images(
         found.images.warn()
         for difference in found.differences:
             warn_user(difference)
-        if found.in_training.any():
-            known = training_images_text(int(found.in_training.sum()), len(found.proba))
-            warn_user(f"{known}, so the model knows their labels")
+        known = [str(images[i]) for i in found.images.positions[found.in_training]]
+        if with_known and known:
+            text = training_images_text(len(known), len(found.proba))
+            warn_user(f"{text}, so the queue labels them again: {name_some(known)}")
     else:  # an error of callers, if at all
         skipped = found.images.skipped
         warn_user(SkippedImagesWarning.about(skipped, len(images)))

@@ -443,6 +443,8 @@ def test_the_queue_is_unchanged_on_request(
         "retrain", started, "--training", place.images, "-o", tmp_path / "m.hvlad", *options
     ).stdout
     assert "the queue is unchanged" in reported
+    assert "accuracy: not reported, because the old model's own answers" in reported
+    assert "sure answers:" not in reported
     table = place.images.parent / "training.csv"
     data = load_image_folder(place.images)
     write_table(table, ["path", "label"], zip(data.images, data.target, strict=True))

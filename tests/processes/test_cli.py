@@ -116,7 +116,7 @@ def test_a_watch_ends_with_all_lines_and_goes_on(how, folder, model, tmp_path):
     Image.new("L", (40, 40), 90).save(new / "a.png")
     (new / "broken.png").write_bytes(b"no image")
     images[2] = tmp_path / "noise.png"
-    noise = np.random.default_rng(0).integers(0, 255, (40, 40)).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 65535, (40, 40)).astype(np.uint16)
     Image.fromarray(noise).save(images[2])
     arguments = ["predict", model, new, "--watch", "-o", output, "--sort-into", tmp_path / "sorted"]
 
@@ -146,6 +146,7 @@ def test_a_watch_ends_with_all_lines_and_goes_on(how, folder, model, tmp_path):
         assert warned == [[str(new / "a.png")], []][number]
         note = ["a training image", "unlike all training images"][number]
         assert re.search(rf"{expected[-1]}: \w+, .* % \(.*{note}\)\n", stderr), stderr
+        assert ("of another type (uint16)" in stderr) == (number == 1)
         assert stdout.startswith(f"classified {['2 images', '1 image'][number]}: {output}\n")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".predictions")]
     assert sum(path.is_file() for path in (tmp_path / "sorted").rglob("*")) == 3

@@ -6,6 +6,7 @@ import pytest
 from hypervlad import MicrographClassifier, load
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier import ImageFormats
+from hypervlad.cli.prediction import new_differences
 from hypervlad.encoder.loading import ImageInfo
 
 
@@ -56,6 +57,19 @@ def test_a_model_remembers_the_formats_and_compares_new_images(
     large = np.kron(grey[0], np.ones((3, 3), dtype=np.uint16))
     found = model.classify([grey[1], large], chunk_size=1).differences
     assert [sentence[:15] for sentence in found] == ["1 of 2 images h", "1 of 2 images i"]
+    tiny_encoder.set_params(read_options={"scaling": "minmax"})
+    model = MicrographClassifier(tiny_encoder, boosting=learner, calibration_size=0)
+    (found,) = model.fit(grey, labels).classify([grey[1], large]).differences
+    assert "another size" in found, "each image is scaled by its own values, whatever their type"
+
+
+def test_while_watching_each_kind_of_difference_is_said_once():
+    said = set()
+    deep = [differences([info()], [info("uint16")] * n) for n in (1, 2)]
+    large = [differences([info()], [info(height=n, width=n)]) for n in (900, 800)]
+    assert new_differences(deep[0], said) == deep[0]
+    assert new_differences(deep[1] + large[0], said) == large[0]
+    assert new_differences(large[1], said) == []
 
 
 @pytest.mark.parametrize("sides", [(0, 5), (9, 5)])

@@ -124,13 +124,13 @@ def test_unlike_images_that_are_blank_are_named_so(
     both = dataclasses.replace(found, novelty=np.array([5.0, 5.0, 0.5]))
     known = "1 of 3 images is a training image (the same pixels): known"
     assert prediction_remarks(both, names) == [
-        "2 of 3 images are unlike all training images (1 of them blank): probabilities "
+        "2 of 3 images are unlike all training images (1 blank): probabilities "
         "of such images mean little",
         known,
     ]
     one = dataclasses.replace(found, novelty=np.array([5.0, 0.5, 0.5]))
     assert prediction_remarks(one, names)[0].startswith(
-        "1 of 3 images is unlike all training images (all blank): "
+        "1 of 3 images is unlike all training images (1 blank): "
     )
 
 

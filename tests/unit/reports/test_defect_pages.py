@@ -158,6 +158,17 @@ def test_an_evaluation_counts_found_images_and_false_alarms(tmp_path: Path) -> N
     page = Page(path)
     words = re.sub(r"\s+", " ", page.words)
     assert "Of 5 images, 3 have defects, and the scorer finds 2 of them; it calls 1 of" in words
+    clean, defective = (
+        sum(
+            image.confusion.false_positives for image in result.images if image.is_defective == kind
+        )
+        for kind in (False, True)
+    )
+    assert clean != defective
+    assert (
+        f"it calls {clean + defective} other patch{'es' * (clean + defective != 1)} defective, "
+        f"{clean} in images without defects and {defective} in images with defects"
+    ) in words
     assert "found: 2 of 3 (66.7 %) missed: 1 of 3 (33.3 %)" in words
     assert "false alarms: 1 of 2 (50.0 %)" in words
     assert "false alarms: 1 of 3 (33.3 %)" in words

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import os
 import warnings
 from html.parser import HTMLParser
@@ -388,6 +389,15 @@ def test_held_out_images_have_the_names_of_their_groups(trained, tmp_path):
         found = {int(row["path"]): row["group"] for row in csv.DictReader(stream)}
     assert found == {i: groups[i] if i < 24 else groups[5] for i in found}
     assert len(found) > 20
+    with pytest.raises(ValueError, match="got 2 groups for 25 images"):
+        report_on_held_out(tmp_path, model, images, groups=["a", "b"])
+    with pytest.raises(ValueError, match="groups are not those given to fit, such as 'one'"):
+        report_on_held_out(tmp_path, model, images, groups=["one"] * 25)
+
+
+def test_whether_images_are_training_images_is_one_answer(tmp_path):
+    with pytest.raises(ValueError, match="in_training must be True or False"):
+        write_report(tmp_path, **example(), in_training=np.zeros(40, bool))
 
 
 @pytest.mark.usefixtures("unsaved_figures")
@@ -453,7 +463,7 @@ def test_sure_rows_have_no_shares_of_nothing():
 
 
 @pytest.mark.usefixtures("unsaved_figures")
-def test_a_report_repeats_what_the_terminal_warned_of(trained, tmp_path):
+def test_a_report_repeats_what_the_terminal_warned_of(trained, tmp_path, monkeypatch):
     model, images = trained
     model.encoder_.set_params(on_error="skip")
     new = [np.clip(image + 0.01, 0, 1) for image in images[1:4]]
@@ -479,6 +489,8 @@ def test_a_report_repeats_what_the_terminal_warned_of(trained, tmp_path):
     for remark in lines[:2]:
         assert f"{remark}." in words
     assert "95 % interval" in lines[2]
+    found = dataclasses.replace(model.classify(images), novelty=np.full(24, 2.0))
+    monkeypatch.setattr(model, "classify", lambda _: found)
     _, _, lines = report_on_model(tmp_path / "known", model, images, model.training_.labels)
     said = " ".join(lines)
     assert "no forecast" in said

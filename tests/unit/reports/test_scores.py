@@ -66,6 +66,8 @@ def test_the_threshold_s_text_calls_the_same_images_anomalous() -> None:
     text = chart([below, threshold], threshold=threshold).threshold_text
     assert below < float(text) <= threshold
     assert chart([1.0], threshold=4.5).threshold_text == "4.5"
+    exact = 0.1 + 0.2
+    assert chart([0.3, exact], threshold=exact).threshold_text == "0.30000000000000004"
 
 
 def test_ticks_are_round_numbers() -> None:
