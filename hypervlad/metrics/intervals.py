@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student_t
 
+from hypervlad.wording import counted
+
 _Z95 = 1.959963984540054
 
 
@@ -140,7 +142,8 @@ def balanced_accuracy_interval(
     """
     right = np.asarray(correct, dtype=float)
     if len(y_true) != len(right):
-        raise ValueError(f"got {len(y_true)} labels for {len(right)} images")
+        labels, images = counted(len(y_true), "label"), counted(len(right), "image")
+        raise ValueError(f"got {labels} for {images}")
     codes = np.unique([str(label) for label in y_true], return_inverse=True)[1].ravel()
     return _weighted_interval(right, 1 / np.bincount(codes)[codes], groups)
 
@@ -151,9 +154,10 @@ def _weighted_interval(
     """Return the interval of a mean of n answers with weights, (n,)."""
     n_images = len(right)
     if not n_images or (groups is not None and len(groups) != n_images):
-        of_groups = "" if groups is None else f" and {len(groups)} groups"
+        of_groups = "" if groups is None else f" and {counted(len(groups), 'group')}"
         raise ValueError(
-            f"expected at least one image, and a group for each; got {n_images}{of_groups}"
+            "expected at least one image, and a group for each if there are groups; got "
+            f"{counted(n_images, 'image')}{of_groups}"
         )
     total = float(weights @ np.ones(n_images))  # as rounded as the sum of right answers
     share = float(weights @ right) / total

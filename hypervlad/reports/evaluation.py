@@ -366,7 +366,7 @@ def _names_of_groups(training: Any, groups: Sequence[Any], n_images: int) -> dic
     of one group; copies are in the group of their original, whatever its name.
     """
     if len(groups) != n_images:
-        raise ValueError(f"got {len(groups)} groups for {counted(n_images, 'image')}")
+        raise ValueError(f"got {counted(len(groups), 'group')} for {counted(n_images, 'image')}")
     pairs = sorted(zip(training.positions.tolist(), training.groups.tolist(), strict=True))
     codes = {groups[i]: code for i, code in reversed(pairs)}
     apart = [groups[i] for i, code in pairs if codes[groups[i]] != code]

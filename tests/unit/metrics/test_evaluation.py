@@ -262,14 +262,14 @@ def test_the_balanced_interval_of_equally_large_classes_is_that_of_the_accuracy(
 
 @pytest.mark.parametrize(
     ("correct", "y", "groups", "message"),
-    [([], [], None, "at least one image"), ([1, 0], "ab", [1], "got 2 and 1 groups")],
+    [([], [], None, "at least one image"), ([1, 0], "ab", [1], "got 2 images and 1 group$")],
 )
 def test_intervals_of_nothing_and_of_other_lengths_are_refused(correct, y, groups, message):
     with pytest.raises(ValueError, match=message):
         accuracy_interval(correct, groups)
     with pytest.raises(ValueError, match=message):
         balanced_accuracy_interval(correct, y, groups)
-    with pytest.raises(ValueError, match="got 1 labels for 2 images"):
+    with pytest.raises(ValueError, match="got 1 label for 2 images"):
         balanced_accuracy_interval([1, 0], ["a"])
 
 
