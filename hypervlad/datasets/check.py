@@ -389,7 +389,8 @@ def _list_problems(
     if report.bad_files:
         problems.append(
             f"{counted(len(report.bad_files), 'file')} cannot be read: "
-            f"{name_some([bad.path for bad in report.bad_files])}. Replace or delete them."
+            f"{name_some([bad.path for bad in report.bad_files])}. Replace or delete "
+            f"{verb(len(report.bad_files), 'it', 'them')}."
         )
     problems += _about_copies(report)
     problems += _about_classes(report, layout)
@@ -398,12 +399,14 @@ def _list_problems(
     if report.blank_files:
         problems.append(
             f"{_files(len(report.blank_files))} blank, all pixels equal: "
-            f"{name_some(report.blank_files)}. Delete them."
+            f"{name_some(report.blank_files)}. Delete "
+            f"{verb(len(report.blank_files), 'it', 'them')}."
         )
     if layout.files and layout.loose:
         problems.append(
             f"{_files(len(layout.loose))} beside the class folders, and so without a class: "
-            f"{name_some([file.name for file in layout.loose])}. Move or delete them."
+            f"{name_some([file.name for file in layout.loose])}. Move or delete "
+            f"{verb(len(layout.loose), 'it', 'them')}."
         )
     return problems
 
