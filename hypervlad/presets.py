@@ -61,7 +61,7 @@ def luo2021(
         grows such trees from histograms, in :class:`BoostedSoftmaxClassifier`.
     backbone : str, default="vgg16"
         Another network gets its own default taps.
-    weights : {"imagenet", "random"} or path, default="imagenet"
+    weights : {"imagenet", "micronet", "image-micronet", "random"} or path
         As in :class:`HypercolumnVLAD`.
     n_codewords : int, default=100
     kmeans : {"minibatch", "lloyd"}, default="minibatch"
@@ -243,7 +243,7 @@ def modarres2017(
     backbone : str, default="inception_v3"
         The paper compared Inception-v3 with ResNets (here "resnet18" and "resnet50") and with
         Inception-v4 (not available here).
-    weights : {"imagenet", "random"} or path, default="imagenet"
+    weights : {"imagenet", "micronet", "image-micronet", "random"} or path
         As in :class:`HypercolumnVLAD`.
     trainable : {"all", "last", "head"}, default="all"
         What is retrained.

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hypervlad.backbones.registry import Backbone, get_backbone
 from hypervlad.backbones.weights import (
+    PUBLISHED,
     WeightsNotFoundError,
     find_weights,
     load_into,
@@ -271,8 +272,8 @@ def build_network(
     ----------
     name : str
         A registered backbone.
-    weights : {"imagenet", "random"}, path or state dict, default="imagenet"
-        "random" is seeded, so that it always gives the same network.
+    weights : {"imagenet", "micronet", "image-micronet", "random"}, path or state dict
+        See `find_weights`. "random" is seeded, so that it always gives the same network.
     taps : sequence of str, optional
         Layers to tap; by default those of the backbone.
     device : str or torch.device, default="cpu"
@@ -355,7 +356,7 @@ def _state_dict(
 ) -> tuple[Mapping[str, torch.Tensor], str]:
     if isinstance(weights, Mapping):
         return weights, _IN_MODEL
-    path = find_weights(backbone.name) if weights == "imagenet" else weights
+    path = find_weights(backbone.name, weights) if weights in PUBLISHED else weights
     return read_state_dict(path), str(path)
 
 

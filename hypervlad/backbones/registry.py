@@ -165,14 +165,15 @@ def _register_torchvision(
 # Default taps: one per resolution, at the end of its block.
 _register_torchvision("mobilenet_v2", "features.1 features.3 features.6 features.13 features.18")
 _register_torchvision("vgg16", "features.3 features.8 features.15 features.22 features.29")
+_register_torchvision("vgg16_bn", "features.5 features.12 features.22 features.32 features.42")
 _register_torchvision("vgg19", "features.3 features.8 features.17 features.26 features.35")
 _register_torchvision(
     "alexnet",
     "features.1 features.4 features.7 features.9 features.11",
     Preprocessing(minimum_size=63),
 )
-_register_torchvision("resnet18", "relu layer1 layer2 layer3 layer4")
-_register_torchvision("resnet50", "relu layer1 layer2 layer3 layer4")
+for _name in ("resnet18", "resnet34", "resnet50", "resnet101"):
+    _register_torchvision(_name, "relu layer1 layer2 layer3 layer4")
 _DENSENET_TAPS = (
     "features.relu0 features.denseblock1 features.denseblock2 features.denseblock3 features.norm5"
 )

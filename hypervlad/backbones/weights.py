@@ -1,7 +1,8 @@
 """Weights of networks: finding or downloading them, reading files, and loading them.
 
 ``weights="imagenet"`` looks in torch's hub cache, then in a package that contains the file, and
-then downloads it. A path given by the user is used instead of all of them.
+then downloads it; ``"micronet"`` and ``"image-micronet"`` are those of MicroNet, by default from
+NASA's server. A path given by the user is used instead of all of them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import urllib.parse
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,39 +35,56 @@ _MOBILENET_URL = f"https://download.pytorch.org/models/{_MOBILENET_FILE}"
 _MOBILENET_SIZE_MB = 13.555
 _SHA256 = {_MOBILENET_FILE: "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"}
 _HEADS = ("classifier.", "fc.", "AuxLogits.", "head.")
+# What training in parallel and segmentation networks write before the names of layers.
+_PREFIXES = {"module.": "", "encoder.": "", "features.module.": "features."}
+#: Weights of networks trained on 110,000 micrographs, from random weights or from ImageNet's:
+#: J. Stuckner et al., "Microstructure segmentation with deep learning encoders pre-trained on a
+#: large microscopy dataset", npj Comput. Mater. 8, 2022. With the words in the names of files.
+MICRONET = {"micronet": "microscopynet", "image-micronet": "imagenet-microscopynet"}
+#: What `find_weights` finds.
+PUBLISHED = ("imagenet", *MICRONET)
+_MICRONET_URL = "https://nasa-public-data.s3.amazonaws.com/microscopy_segmentation_models/"
+_MICRONET_NETWORKS = (
+    *("densenet121", "mobilenet_v2", "resnet101", "resnet18", "resnet34", "resnet50", "vgg16_bn"),
+)
 
 
 class WeightsNotFoundError(ValueError):
     """Pretrained weights are not available; the message says what to do."""
 
 
-def find_weights(name: str, *, download: bool = True) -> Path:
-    """Return the file of a backbone's ImageNet weights, downloading it as a last resort.
+def find_weights(name: str, weights: str = "imagenet", *, download: bool = True) -> Path:
+    """Return the file of a backbone's published weights, downloading it as a last resort.
 
     Parameters
     ----------
     name : str
         One of torchvision's networks in :func:`hypervlad.backbones.backbone_names`.
+    weights : {"imagenet", "micronet", "image-micronet"}, default="imagenet"
+        Trained on ImageNet, on micrographs, or on ImageNet and then on micrographs.
     download : bool, default=True
         Whether a file that is not on this machine may be downloaded.
 
     Returns
     -------
     pathlib.Path
-        A ``.pth`` state dict whose SHA-256 starts with the digits in its file name.
+        A state dict. If there are digits in the name of its file, its SHA-256 starts with them.
 
     Raises
     ------
     WeightsNotFoundError
         If no file is found; the message says how to get it onto this machine.
     """
+    if weights not in PUBLISHED:
+        known = ", ".join(map(repr, PUBLISHED))
+        raise WeightsNotFoundError(f"unknown weights {weights!r}; published are {known}")
     backbone = get_backbone(name)
     if backbone.torchvision_name is None:
         raise WeightsNotFoundError(
-            f"backbone {name!r} was registered by you and has no ImageNet weights: "
+            f"backbone {name!r} was registered by you and has no published weights: "
             'give weights="path/to/state_dict.pth" (or .safetensors), or weights="random"'
         )
-    url, size_mb = published_weights(backbone.torchvision_name)
+    url, size_mb = published_weights(backbone.torchvision_name, weights)
     filename = url.rsplit("/", 1)[-1]
     cached = _hub_folder() / filename
     for path in (cached, _packaged_file(filename)):
@@ -76,8 +95,23 @@ def find_weights(name: str, *, download: bool = True) -> Path:
     return _download(name, url, size_mb, cached)
 
 
-def published_weights(torchvision_name: str) -> tuple[str, float | None]:
-    """Return where torchvision publishes a network's ImageNet weights, and their size in MB."""
+def published_weights(torchvision_name: str, weights: str = "imagenet") -> tuple[str, float | None]:
+    """Return where weights of a network are published, and their size in MB if it is known.
+
+    Raises
+    ------
+    WeightsNotFoundError
+        If a network was not trained for MicroNet; the message names those that were.
+    """
+    if weights in MICRONET:
+        if torchvision_name not in _MICRONET_NETWORKS:
+            raise WeightsNotFoundError(
+                f"{torchvision_name!r} has no weights {weights!r}; these networks have: "
+                f"{', '.join(_MICRONET_NETWORKS)}"
+            )
+        version = "1.1" if (torchvision_name, weights) == ("resnet50", "micronet") else "1.0"
+        file = f"{torchvision_name}_pretrained_{MICRONET[weights]}_v{version}.pth.tar"
+        return f"{_MICRONET_URL}{file}", None
     if torchvision_name == "mobilenet_v2":
         return _MOBILENET_URL, _MOBILENET_SIZE_MB
     import torchvision  # it takes longer to import than torch
@@ -109,11 +143,13 @@ def _is_intact(path: Path) -> bool:
 def _download(name: str, url: str, size_mb: float | None, target: Path) -> Path:
     reasons = []
     target.parent.mkdir(parents=True, exist_ok=True)
-    sources = [("torchvision's server", size_mb or 0.0, lambda: _from_url(url, target))]
+    host = urllib.parse.urlsplit(url).netloc
+    sources = [(host, size_mb, lambda: _from_url(url, target))]
     if target.name == _MOBILENET_FILE:
         sources.append(("the package index", OFFLINE_SIZE_MB, lambda: _from_package_index(target)))
     for source, size, fetch in sources:
-        print(f"downloading {name} weights, {size:.0f} MB, from {source}", file=sys.stderr)
+        how_large = "" if size is None else f"{size:.0f} MB, "
+        print(f"downloading {name} weights, {how_large}from {source}", file=sys.stderr)
         try:
             fetch()
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
@@ -130,7 +166,7 @@ def _advice(name: str, url: str, target: Path, reasons: list[str]) -> str:
         else ""
     )
     return (
-        f"the ImageNet weights of {name} are not on this machine and could not be downloaded "
+        f"the published weights of {name} are not on this machine and could not be downloaded "
         f"({'; '.join(reasons)}). Either {package}download {url} on another machine and "
         f'put it into {target.parent}, or give its path: weights="path/to/{target.name}"'
     )
@@ -177,8 +213,9 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     if not os.path.isfile(path):  # False for a name that is too long, too
         raise WeightsNotFoundError(
             f"{path}: no such weights file. Expected a .safetensors or .pth state dict with "
-            'torchvision\'s keys, or weights="imagenet" or weights="random"; for a saved model say '
-            "where it is now: hypervlad.load(path, weights=FILE) or --weights FILE"
+            'torchvision\'s keys, or weights="imagenet", "micronet", "image-micronet" or "random"; '
+            "for a saved model say where it is now: hypervlad.load(path, weights=FILE) or "
+            "--weights FILE"
         )
     try:
         if path.suffix == ".safetensors":
@@ -210,9 +247,10 @@ def load_into(
     WeightsNotFoundError
         If layers are missing, unknown or of another shape; the message names some of them.
     """
-    state = {_modern_key(key): value for key, value in state.items()}
     expected = network.state_dict()
     counters = {key for key in expected if key.endswith("num_batches_tracked")}
+    state = {_modern_key(key): value for key, value in state.items()}
+    state = _without_prefixes(state, set(expected) - counters)
     missing = sorted(set(expected) - set(state) - counters)
     unknown = sorted(k for k in set(state) - set(expected) if not k.startswith(_HEADS))
     wrong = sorted(
@@ -234,6 +272,22 @@ def load_into(
     }
     kept |= {key: torch.zeros((), dtype=torch.long) for key in counters}
     network.load_state_dict(kept, assign=True)
+
+
+def _without_prefixes(state: dict[str, torch.Tensor], needed: set[str]) -> dict[str, torch.Tensor]:
+    """Remove prefixes from the names of layers if a network then has all that it needs."""
+    for prefix, other in _PREFIXES.items():
+        if needed <= set(state):
+            break
+        shorter = {
+            other + key.removeprefix(prefix) if key.startswith(prefix) else key: value
+            for key, value in state.items()
+        }
+        if len(shorter) == len(state) and shorter.keys() != state.keys():
+            found = _without_prefixes(shorter, needed)
+            if needed <= set(found):
+                return found
+    return state
 
 
 def _modern_key(key: str) -> str:

@@ -92,7 +92,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     ----------
     backbone : str, default="mobilenet_v2"
         Any registered network.
-    weights : {"imagenet", "random"} or path, default="imagenet"
+    weights : {"imagenet", "micronet", "image-micronet", "random"} or path
         As in :class:`HypercolumnVLAD`.
     mode : {"features", "finetune"}, default="features"
         "features" leaves the network unchanged and takes seconds for hundreds of images. "finetune"
@@ -222,7 +222,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     _kind = "transfer_classifier"
     _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
         "backbone": [InstanceOf(str, "the name of a backbone")],
-        "weights": [InstanceOf((str, os.PathLike), '"imagenet", "random" or a path')],
+        "weights": [InstanceOf((str, os.PathLike), '"imagenet", "micronet", "random" or a path')],
         "mode": [OneOf("features", "finetune")],
         "trainable": [OneOf("head", "last", "all")],
         "image_size": [OneOf("auto"), Integer(1, MAX_SIDE)],

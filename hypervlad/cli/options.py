@@ -54,8 +54,8 @@ Weights = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help='The network\'s weights: a .safetensors or .pth file, "imagenet" (the default) or '
-        '"random".',
+        help='The network\'s weights: a .safetensors or .pth file, "imagenet" (the default), '
+        '"micronet" or "image-micronet" (trained on micrographs) or "random".',
     ),
 ]
 ImageSize = Annotated[

@@ -66,8 +66,10 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     ----------
     backbone : str, default="mobilenet_v2"
         A network by name: see :func:`hypervlad.backbones.backbone_names`.
-    weights : {"imagenet", "random"} or path, default="imagenet"
-        A path names a .safetensors or .pth state dict with torchvision's keys; the convolutional
+    weights : {"imagenet", "micronet", "image-micronet", "random"} or path, default="imagenet"
+        "micronet" was trained on micrographs, "image-micronet" on ImageNet before: see
+        :func:`hypervlad.backbones.find_weights`. A path names a .safetensors or .pth state dict
+        with torchvision's keys, possibly after ``module.`` or ``encoder.``; the convolutional
         layers are enough, and float16 is accepted. "random" is always the same random network.
     taps : sequence of str, optional
         Layers that make the hypercolumn; the backbone's own choice by default.

@@ -20,6 +20,7 @@ from hypervlad.backbones import (
     ensure_registered,
     get_backbone,
 )
+from hypervlad.backbones.weights import PUBLISHED
 from hypervlad.lazy_torch import torch
 from hypervlad.modelfile import ModelFileError
 
@@ -116,4 +117,4 @@ def check_prepared(preprocessing: Preprocessing, backbone: str) -> None:
 def portable_weights(weights: str | os.PathLike[str]) -> str:
     """Return a name of weights unchanged, and a path as an absolute one."""
     name = os.fspath(weights)
-    return name if name in ("imagenet", "random") else os.path.abspath(name)
+    return name if name in (*PUBLISHED, "random") else os.path.abspath(name)

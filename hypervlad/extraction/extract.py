@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from hypervlad.backbones.weights import PUBLISHED
 from hypervlad.cache import Memory
 from hypervlad.extraction.manifest import TaskFolder, finished_manifest
 from hypervlad.extraction.run import Extraction, Run
@@ -250,7 +251,7 @@ def plan_extraction(
         else:
             n_found += sum(is_cached(image) for _, image in task.numbered())
     plan = Plan(source.n_images, n_kept, n_found, n_bytes)
-    if plan.n_left and run.encoder.weights != "imagenet":  # those may have to be downloaded
+    if plan.n_left and run.encoder.weights not in PUBLISHED:  # those may have to be downloaded
         run.encoder.network()  # raises now if the file is missing, or holds other weights
     return plan
 

@@ -23,9 +23,12 @@ N_LEFT = {  # densely connected layers normalise before they convolve
     "efficientnet_b0": 0,
     "inception_v3": 0,
     "mobilenet_v2": 0,
+    "resnet101": 0,
     "resnet18": 0,
+    "resnet34": 0,
     "resnet50": 0,
     "vgg16": 0,
+    "vgg16_bn": 0,
     "vgg19": 0,
 }
 

@@ -12,7 +12,8 @@ from hypervlad.backbones import backbone_names, build_network, get_backbone, tap
 from hypervlad.backbones.weights import published_weights
 
 FAMILIES = ["alexnet", "convnext_tiny", "densenet121", "densenet201", "efficientnet_b0"]
-FAMILIES += ["inception_v3", "mobilenet_v2", "resnet18", "resnet50", "vgg16", "vgg19"]
+FAMILIES += ["inception_v3", "mobilenet_v2", "resnet101", "resnet18", "resnet34", "resnet50"]
+FAMILIES += ["vgg16", "vgg16_bn", "vgg19"]
 
 
 def test_all_documented_backbones_are_registered() -> None:
@@ -35,6 +36,17 @@ def test_paper_taps_of_vgg16_have_1472_channels() -> None:
     maps = build_network("vgg16", "random")(torch.rand(1, 3, 32, 32))
     assert sum(layer.shape[1] for layer in maps) == 1472
     assert all((layer >= 0).all() for layer in maps), "the taps come after the ReLU"
+
+
+def test_normalised_vgg16_is_tapped_where_vgg16_is() -> None:
+    own, plain = (
+        [maps.shape for maps in build_network(name, "random")(torch.rand(1, 3, 64, 96))]
+        for name in ("vgg16_bn", "vgg16")
+    )
+    assert own == plain
+    assert all(
+        (maps >= 0).all() for maps in build_network("vgg16_bn", "random")(torch.rand(1, 3, 32, 32))
+    )
 
 
 def test_residual_networks_keep_a_tap_that_is_added_to_in_place() -> None:
@@ -79,6 +91,60 @@ def test_the_weights_of_the_default_network_are_where_torchvision_has_them() -> 
 def test_a_mistyped_tap_gets_a_suggestion() -> None:
     with pytest.raises(ValueError, match=r"Did you mean 'features\.3'"):
         build_network("vgg16", "random", ["feature.3"])
+
+
+@pytest.mark.parametrize("weights", ["micronet", "image-micronet"])
+@pytest.mark.parametrize(
+    ("name", "prefix", "inside"),
+    [
+        *(("resnet18", prefix, "") for prefix in ("module.", "encoder.", "module.encoder.")),
+        *((name, "features.module.", "features.") for name in ("densenet121", "vgg16_bn")),
+        ("mobilenet_v2", "module.", ""),
+    ],
+)
+def test_files_of_micronet_fit_as_they_are_published(
+    name: str,
+    prefix: str,
+    inside: str,
+    weights: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torchvision
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    torch.manual_seed(5)
+    state = torchvision.models.get_model(name, weights=None).state_dict()
+    published = {
+        prefix + key.removeprefix(inside) if key.startswith(inside) else key: value
+        for key, value in state.items()
+    }
+    assert published.keys() != state.keys()
+    url, _ = published_weights(name, weights)
+    path = tmp_path / "hub" / "checkpoints" / url.rpartition("/")[2]
+    path.parent.mkdir(parents=True)
+    checkpoint = {"epoch": 3, "arch": name, "state_dict": published, "best_acc1": torch.tensor(0.9)}
+    torch.save(checkpoint, path)
+    torch.save(state, tmp_path / "plain.pth")
+    found = build_network(name, weights)
+    assert found.digest == build_network(name, tmp_path / "plain.pth").digest
+    assert found.digest == build_network(name, path).digest
+
+
+def test_files_of_micronet_have_the_names_that_its_loader_knows() -> None:
+    names = [
+        published_weights(name, weights)[0].rpartition("/")[2]
+        for name, weights in (
+            ("resnet50", "micronet"),
+            ("resnet50", "image-micronet"),
+            ("vgg16_bn", "micronet"),
+        )
+    ]
+    assert names == [
+        "resnet50_pretrained_microscopynet_v1.1.pth.tar",
+        "resnet50_pretrained_imagenet-microscopynet_v1.0.pth.tar",
+        "vgg16_bn_pretrained_microscopynet_v1.0.pth.tar",
+    ]
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "densenet121", "convnext_tiny", "resnet18"])

@@ -91,7 +91,7 @@ def test_random_weights_are_always_the_same_and_leave_torchs_generator_alone() -
         (lambda: build_network("tiny", "random", ["9"]), "has no layer '9'.* Its layers: 0, 1, 2"),
         (lambda: build_network("tiny", "random", []), "taps must be one or more"),
         (lambda: build_network("tiny", "random", ["0", "0"]), "taps must be one or more"),
-        (lambda: build_network("tiny"), "registered by you and has no ImageNet weights"),
+        (lambda: build_network("tiny"), "registered by you and has no published weights"),
         (lambda: build_network("tiny", "no/such.pth"), "no/such.pth: no such weights file"),
         (lambda: build_network("tiny", "n" * 5000 + ".pth"), "no such weights file"),
         (lambda: register_backbone("", torch.nn.Identity, ["0"]), "non-empty string"),

@@ -100,6 +100,31 @@ def test_missing_weights_say_what_to_do(empty_hub: Path) -> None:
         find_weights("vgg16", download=False)
 
 
+def test_missing_micronet_weights_say_where_they_are_and_who_has_them(empty_hub: Path) -> None:
+    with pytest.raises(
+        WeightsNotFoundError, match=r"/resnet18_pretrained_micro.*pth\.tar on another"
+    ):
+        find_weights("resnet18", "micronet", download=False)
+    with pytest.raises(
+        WeightsNotFoundError, match=r"'vgg16' has no weights 'micronet'; these .*bn$"
+    ):
+        find_weights("vgg16", "micronet", download=False)
+    with pytest.raises(WeightsNotFoundError, match="unknown weights 'nasa'"):
+        find_weights("vgg16", "nasa", download=False)
+
+
+def test_prefixes_stay_where_layers_would_be_missing_or_unknown(
+    tmp_path: Path, tiny_state: dict[str, torch.Tensor]
+) -> None:
+    parts = {f"encoder.{key}": value for key, value in tiny_state.items()}
+    torch.save(parts | {"decoder.0.weight": torch.ones(1)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsNotFoundError, match=r"1 unknown \(such as 'decoder\.0\.weight'\)"):
+        build_network("tiny", tmp_path / "w.pth")
+    torch.save(dict(list(parts.items())[1:]), tmp_path / "w.pth")
+    with pytest.raises(WeightsNotFoundError, match=r"unknown \(such as 'encoder\."):
+        build_network("tiny", tmp_path / "w.pth")
+
+
 def test_a_failed_download_reports_size_and_all_reasons(
     empty_hub: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
