@@ -140,14 +140,20 @@ class Extraction(Scenario):
 class ModelScenario(Scenario):
     """Work that ends in a model file: the old one or the new one is there, never half of one."""
 
+    def __init__(self, folder: Path, rng: np.random.Generator) -> None:
+        super().__init__(folder, rng)
+        images = list(rng.random((4, 20, 24)).astype(np.float32))
+        make_tiny_encoder().fit(images).save(folder / "old.hvlad")
+        self.old = (folder / "old.hvlad").read_bytes()
+
     def prepare(self, place: Path) -> None:
         place.mkdir()
-        (place / "model.hvlad").write_bytes(b"an old model")
+        (place / "model.hvlad").write_bytes(self.old)
 
     def check_killed(self, place: Path) -> None:
         whole = (self.whole / "model.hvlad").read_bytes()
         found = (place / "model.hvlad").read_bytes()
-        assert found in (b"an old model", whole), f"a file of {len(found)} bytes"
+        assert found in (self.old, whole), f"a file of {len(found)} bytes"
 
     def check_done(self, place: Path) -> None:
         whole = self.whole / "model.hvlad"
