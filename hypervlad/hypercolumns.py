@@ -78,9 +78,9 @@ def prepare(
     ----------
     pixels : ndarray of shape (H, W) or (H, W, 3), float32 in [0, 1]
     size : tuple of int
-        Height and width to resize to (bilinear, antialiased), pixels.
+        Height and width to resize to (antialiased), pixels.
     preprocessing : Preprocessing
-        The network's mean and standard deviation per channel.
+        The network's mean and standard deviation per channel, and how images are interpolated.
 
     Returns
     -------
@@ -89,9 +89,12 @@ def prepare(
     image = torch.from_numpy(np.ascontiguousarray(pixels))
     image = image[None] if image.ndim == 2 else image.permute(2, 0, 1)
     if tuple(image.shape[1:]) != size:
+        mode = preprocessing.interpolation
         image = torch.nn.functional.interpolate(
-            image[None], size, mode="bilinear", align_corners=False, antialias=True
+            image[None], size, mode=mode, align_corners=False, antialias=True
         )[0]
+        if mode == "bicubic":  # which overshoots at edges
+            image = image.clamp(0, 1)
     n_channels = len(preprocessing.mean)
     if image.shape[0] != n_channels:
         image = image.mean(0, keepdim=True).expand(n_channels, *size)

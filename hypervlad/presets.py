@@ -24,7 +24,7 @@ def luo2021(
     grid: int | Literal["image", "finest"] = 5000,
     booster: Literal["xgboost", "sklearn"] = "xgboost",
     backbone: str = "vgg16",
-    weights: str | os.PathLike[str] = "imagenet",
+    weights: str | os.PathLike[str] = "pretrained",
     n_codewords: int = 100,
     kmeans: Literal["minibatch", "lloyd"] = "minibatch",
     scale_layers: bool = False,
@@ -61,7 +61,7 @@ def luo2021(
         grows such trees from histograms, in :class:`BoostedSoftmaxClassifier`.
     backbone : str, default="vgg16"
         Another network gets its own default taps.
-    weights : {"imagenet", "micronet", "image-micronet", "random"} or path
+    weights : {"pretrained", "micronet", "image-micronet", "random"} or path
         As in :class:`HypercolumnVLAD`.
     n_codewords : int, default=100
     kmeans : {"minibatch", "lloyd"}, default="minibatch"
@@ -220,7 +220,7 @@ def modarres2017(
     mode: Literal["finetune", "features"] = "finetune",
     *,
     backbone: str = "inception_v3",
-    weights: str | os.PathLike[str] = "imagenet",
+    weights: str | os.PathLike[str] = "pretrained",
     trainable: Literal["head", "last", "all"] = "all",
     max_epochs: int = 30,
     patience: int = 5,
@@ -243,7 +243,7 @@ def modarres2017(
     backbone : str, default="inception_v3"
         The paper compared Inception-v3 with ResNets (here "resnet18" and "resnet50") and with
         Inception-v4 (not available here).
-    weights : {"imagenet", "micronet", "image-micronet", "random"} or path
+    weights : {"pretrained", "micronet", "image-micronet", "random"} or path
         As in :class:`HypercolumnVLAD`.
     trainable : {"all", "last", "head"}, default="all"
         What is retrained.

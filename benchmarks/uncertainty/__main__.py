@@ -14,6 +14,7 @@ import argparse
 import functools
 import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,11 @@ CHANGED = 0.1  # share of training labels that are changed, to be found
 CODE = ("uncertainty/__main__", "common/folds")
 
 
-def answers(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> dict[str, Any]:
+def answers(
+    data: DataSet, train: np.ndarray, test: np.ndarray, seed: int, network: Mapping[str, str]
+) -> dict[str, Any]:
     """Return the answers about new images: probabilities, both kinds of sets, novelty."""
-    encoder = default_encoder(random_state=seed)
+    encoder = default_encoder(random_state=seed, **network)
     model = MicrographClassifier(encoder, random_state=seed)
     model.fit(list(data.paths[train]), data.y[train], groups=data.groups[train])
     vectors = model.encoder_.transform(list(data.paths[test]))
@@ -60,14 +63,17 @@ def answers(data: DataSet, train: np.ndarray, test: np.ndarray, seed: int) -> di
     }
 
 
-def found_of_changed(data: DataSet, train: np.ndarray, seed: int) -> dict[str, Any]:
+def found_of_changed(
+    data: DataSet, train: np.ndarray, seed: int, network: Mapping[str, str]
+) -> dict[str, Any]:
     """Change some labels and search for them."""
     rng = np.random.default_rng(seed)
     codes = np.searchsorted(data.classes, data.y[train])
     changed = rng.random(len(train)) < CHANGED
     moved = rng.integers(1, len(data.classes), len(train))
     labels = data.classes[np.where(changed, (codes + moved) % len(data.classes), codes)]
-    model = MicrographClassifier(default_encoder(random_state=seed), random_state=seed)
+    encoder = default_encoder(random_state=seed, **network)
+    model = MicrographClassifier(encoder, random_state=seed)
     model.fit(list(data.paths[train]), labels, groups=data.groups[train])
     suspect = np.zeros(len(train), dtype=bool)
     suspect[[issue.position for issue in model.label_issues()]] = True
@@ -78,12 +84,14 @@ def measure(data: DataSet, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the scores of a data set over all splits."""
     found: dict[str, list[dict[str, Any]]] = {"answers": [], "changed": []}
     code_origin = origin(arguments.threads, *CODE)
+    network = {"backbone": arguments.backbone, "weights": arguments.weights}
     for number, (train, test) in enumerate(random_splits(data, arguments.splits, SEED)):
         seed = SEED + number
         settings = {"data": data.digest, "split": number, "seed": SEED, "origin": code_origin}
-        asked = {"answers": functools.partial(answers, data, train, test, seed)}
+        settings |= network
+        asked = {"answers": functools.partial(answers, data, train, test, seed, network)}
         if number < arguments.few:
-            asked["changed"] = functools.partial(found_of_changed, data, train, seed)
+            asked["changed"] = functools.partial(found_of_changed, data, train, seed, network)
         for what, run in asked.items():
             path = arguments.checkpoints / f"{data.name}-{number}-{what}.json"
             answer = load_or_run(path, {**settings, "what": what}, run)
@@ -103,6 +111,8 @@ def main() -> None:
         default=6,
         help="number of splits with changed labels",
     )
+    parser.add_argument("--backbone", default="mobilenet_v2")
+    parser.add_argument("--weights", default="pretrained", help="as in HypercolumnVLAD")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS / "uncertainty")
     parser.add_argument("--out", type=Path, default=RESULTS / "uncertainty" / "uncertainty.json")
@@ -111,6 +121,7 @@ def main() -> None:
 
     torch.set_num_threads(arguments.threads)
     result: dict[str, Any] = {
+        "backbone": arguments.backbone,
         "splits": arguments.splits,
         "few": arguments.few,
         "coverage": COVERAGE,

@@ -132,7 +132,8 @@ _IN_MODEL = "the weights inside the model file"
 # Random numbers of torch are shared by the process: one network is built at a time.
 _SEEDING = threading.Lock()
 _HEAD_NAMES = ("classifier", "fc", "AuxLogits")
-_REACH_SIDES = (256, 512, 1024)  # pixels, tried in this order
+_ROUNDING = 1e-3  # of the largest value of a map
+_REACH_SIDES = (224, 448, 1120)  # pixels, tried in this order; multiples of 14, 16 and 32
 
 
 class _LastTapReached(Exception):  # noqa: N818 - ends the forward pass; not an error
@@ -259,8 +260,8 @@ class TappedNetwork:
 
 def build_network(
     name: str,
-    weights: str | os.PathLike[str] | Mapping[str, torch.Tensor] = "imagenet",
-    taps: Sequence[str] | None = None,
+    weights: str | os.PathLike[str] | Mapping[str, torch.Tensor] = "pretrained",
+    taps: Sequence[str | int] | None = None,
     device: str | torch.device = "cpu",
 ) -> TappedNetwork:
     """Build a backbone with its weights and taps, in eval mode.
@@ -271,11 +272,12 @@ def build_network(
     Parameters
     ----------
     name : str
-        A registered backbone.
-    weights : {"imagenet", "micronet", "image-micronet", "random"}, path or state dict
+        A registered backbone, or "timm/" and the name of a network of timm.
+    weights : {"pretrained", "micronet", "image-micronet", "random"}, path or state dict
         See `find_weights`. "random" is seeded, so that it always gives the same network.
-    taps : sequence of str, optional
-        Layers to tap; by default those of the backbone.
+    taps : sequence of str or int, optional
+        Layers to tap; by default those of the backbone. Blocks of networks of timm may be given by
+        their numbers in `tap_names`.
     device : str or torch.device, default="cpu"
 
     Raises
@@ -289,7 +291,7 @@ def build_network(
         if not _is_random(weights):
             state, source = _state_dict(backbone, weights)
             load_into(module, state, backbone, source)
-        taps = check_taps(module, backbone.taps if taps is None else taps, name)
+        taps = check_taps(module, backbone.taps if taps is None else taps, backbone)
         module = module.eval().requires_grad_(False)
         digest = weights_digest(module)
         # The channels-last layout is faster for convolutions on CPUs, and VLAD needs it.
@@ -322,7 +324,7 @@ def architecture(backbone: Backbone) -> str:
     For a network registered by a user it covers layers and their settings. Changes in ``forward``
     alone are not detected.
     """
-    if backbone.torchvision_name is not None:
+    if backbone.torchvision_name is not None or backbone.is_of_timm:
         return backbone.name
     layers = repr(_module_without_weights(backbone, random=True))
     return f"{backbone.name} {hashlib.sha256(layers.encode()).hexdigest()}"
@@ -400,32 +402,41 @@ def tap_names(name: str) -> list[str]:
     Parameters
     ----------
     name : str
-        A registered backbone.
+        A registered backbone, or "timm/" and the name of a network of timm: the blocks after which
+        it has feature maps.
     """
     backbone = get_backbone(name)
     module = _module_without_weights(backbone, random=backbone.torchvision_name is None)
-    return _layer_names(module)
+    return _layer_names(module, backbone)
 
 
-def _layer_names(module: torch.nn.Module) -> list[str]:
+def _layer_names(module: torch.nn.Module, backbone: Backbone) -> list[str]:
+    if backbone.is_of_timm:
+        return list(cast(Any, module).taps)
     return [name for name, _ in module.named_modules() if name and name not in _HEAD_NAMES]
 
 
-def check_taps(module: torch.nn.Module, taps: Sequence[str], name: str) -> tuple[str, ...]:
-    """Return taps as a tuple, or raise an error that lists the valid names."""
-    taps = (taps,) if isinstance(taps, str) else tuple(taps)
-    if not taps or len(set(taps)) != len(taps):
+def check_taps(
+    module: torch.nn.Module, taps: Sequence[str | int], backbone: Backbone
+) -> tuple[str, ...]:
+    """Return taps by their names, or raise an error that lists the valid ones."""
+    valid = _layer_names(module, backbone)
+    given = (taps,) if isinstance(taps, (str, int)) else tuple(taps)
+    if backbone.is_of_timm:  # whose blocks have numbers, too
+        n = len(valid)
+        given = tuple(valid[t] if isinstance(t, int) and -n <= t < n else t for t in given)
+    if not given or len(set(given)) != len(given):
         raise ValueError(f"taps must be one or more different layer names, not {taps!r}")
-    valid = _layer_names(module)
-    for tap in taps:
+    for tap in given:
         if tap not in valid:
             close = difflib.get_close_matches(str(tap), valid, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ValueError(
-                f"{name!r} has no layer {tap!r}.{hint} Its layers: {', '.join(_shallow(valid))}"
-                f" (hypervlad.backbones.tap_names({name!r}) lists all {len(valid)})"
+                f"{backbone.name!r} has no layer {tap!r}.{hint} Its layers: "
+                f"{', '.join(_shallow(valid))} (hypervlad.backbones.tap_names({backbone.name!r}) "
+                f"lists all {len(valid)})"
             )
-    return taps
+    return tuple(map(str, given))
 
 
 def _shallow(names: Sequence[str]) -> list[str]:
@@ -451,13 +462,15 @@ class Reach:
     ----------
     stride : int
         Pixels per cell of the coarsest tap.
-    margin : int
+    margin : int or None
         Pixels on each side of a cell of any tap that its value depends on: at least half of the
-        receptive field, and a multiple of `stride`.
+        receptive field, and a multiple of `stride`. None if cells depend on the whole image
+        (attention, squeeze-and-excitation), on more than 1,120 pixels of it, or on where in the
+        image they are (windowed attention).
     """
 
     stride: int
-    margin: int
+    margin: int | None
 
 
 def reach_of(network: TappedNetwork, n_channels: int = 3) -> Reach | None:
@@ -474,9 +487,7 @@ def reach_of(network: TappedNetwork, n_channels: int = 3) -> Reach | None:
     Returns
     -------
     Reach or None
-        None if tiles could not replace the whole image: cells depend on the whole image
-        (squeeze-and-excitation, attention) or on more than 1,024 pixels of it, or they do not form
-        a regular grid over it (convolutions without padding).
+        None if the cells do not form a regular grid over the image (convolutions without padding).
 
     Examples
     --------
@@ -485,34 +496,58 @@ def reach_of(network: TappedNetwork, n_channels: int = 3) -> Reach | None:
     Reach(stride=16, margin=160)
     """
     for side in _REACH_SIDES:
-        found = _reach_of_one_pixel(network, side, n_channels)
-        if found is None or found.margin < side // 2:
-            return found
-    return None
+        strides, distances = _reach_of_one_pixel(network, side, n_channels)
+        if not strides:
+            return None
+        stride = max(strides)
+        # The pixel may lie anywhere in its cell.
+        margin = -(-(max(distances) + stride) // stride) * stride
+        if margin < side // 2:
+            same = _is_shift_equivariant(network, side, stride, margin, n_channels)
+            return Reach(stride, margin if same else None)
+        if side > _REACH_SIDES[0] and len(distances) > 1 and min(distances) >= side // 2:
+            break  # already the finest tap depends on everything
+    return Reach(stride, None)
 
 
-def _reach_of_one_pixel(network: TappedNetwork, side: int, n_channels: int) -> Reach | None:
-    """Return the reach of the central pixel; a margin of half the side means up to the border."""
+def _is_shift_equivariant(
+    network: TappedNetwork, side: int, stride: int, margin: int, n_channels: int
+) -> bool:
+    """Return whether maps of an image shifted by a cell are shifted, far from the border."""
+    generator = torch.Generator().manual_seed(_RANDOM_SEED)
+    image = torch.randn(1, n_channels, side + stride, side + stride, generator=generator)
+    image = image.to(network.device)
+    first, second = network(image[:, :, :side, :side]), network(image[:, :, stride:, stride:])
+    for one, other in zip(first, second, strict=True):
+        low, high = (n * one.shape[-1] // side for n in (margin, side - margin))
+        n = stride * one.shape[-1] // side
+        shifted = one[:, :, low + n : high, low + n : high]
+        difference = (shifted - other[:, :, low : high - n, low : high - n]).abs().max()
+        if difference > _ROUNDING * shifted.abs().max():
+            return False
+    return True
+
+
+def _reach_of_one_pixel(
+    network: TappedNetwork, side: int, n_channels: int
+) -> tuple[list[int], list[int]]:
+    """Return the stride of each tap, and how far the central pixel of a square reaches in it.
+
+    No strides if the cells of a tap do not form a regular grid.
+    """
     image = torch.zeros(1, n_channels, side, side, device=network.device)
     image[:, :, side // 2, side // 2] = torch.nan
     maps = network(image)
     strides = [side // layer.shape[-1] for layer in maps]
-    if any(
-        tuple(layer.shape[-2:]) != (side // stride,) * 2 or side % stride
-        for layer, stride in zip(maps, strides, strict=True)
-    ):
-        return None
-    farthest = 0
+    distances = []
     for layer, stride in zip(maps, strides, strict=True):
+        if side % stride or tuple(layer.shape[-2:]) != (side // stride,) * 2:
+            return [], []
         cells = layer.isnan().any(1)[0].nonzero()
-        if len(cells) == 0:  # a layer that hides NaN
-            return None
-        low, high = int(cells.min()) * stride, (int(cells.max()) + 1) * stride
-        farthest = max(farthest, side // 2 - low, high - side // 2)
-    stride = max(strides)
-    # The pixel may lie anywhere in its cell.
-    margin = -(-(farthest + stride) // stride) * stride
-    return Reach(stride, min(margin, side // 2))
+        # A layer may hide NaN: then nothing is known.
+        low, high = (int(cells.min()), int(cells.max()) + 1) if len(cells) else (0, side)
+        distances.append(max(side // 2 - low * stride, high * stride - side // 2))
+    return strides, distances
 
 
 def check_device(device: Any) -> torch.device:

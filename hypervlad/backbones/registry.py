@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, Literal
 
-from hypervlad.constraints import Constraint, Integer, ListOf, Number, check_value
+from hypervlad.constraints import Constraint, Integer, ListOf, Number, OneOf, check_value
 from hypervlad.lazy_torch import torch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+#: Before the names of networks of timm.
+TIMM = "timm/"
 
 
 _PREPROCESSING: Mapping[str, Constraint] = {
     "mean": ListOf(Number(at_least=-1e6, at_most=1e6), "a number for each channel"),
     "std": ListOf(Number(at_least=1e-6, at_most=1e6), "a number for each channel"),
     "minimum_size": Integer(meaning="a whole number of pixels"),
+    "interpolation": OneOf("bilinear", "bicubic"),
     "version": Integer(),
 }
 
@@ -35,6 +39,8 @@ class Preprocessing:
         and colour images averaged if it is one.
     minimum_size : int
         Shortest image side, in pixels, for which the deepest layer has at least one position.
+    interpolation : {"bilinear", "bicubic"}
+        How images are resized, antialiased.
     version : int
         Increased when the arithmetic changes, so that old caches and models are not mixed with new
         ones.
@@ -43,6 +49,7 @@ class Preprocessing:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     minimum_size: int = 32
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -59,13 +66,31 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A registered network: see :func:`register_backbone`."""
+    """A network: see :func:`register_backbone`.
+
+    Attributes
+    ----------
+    name : str
+    builder : callable
+    taps : tuple of str
+    preprocessing : Preprocessing
+    torchvision_name : str or None
+        Of a network of torchvision.
+    licence : str or None
+        Of its published weights, if it is known.
+    """
 
     name: str
     builder: Callable[[], torch.nn.Module]
     taps: tuple[str, ...]
     preprocessing: Preprocessing
     torchvision_name: str | None = None
+    licence: str | None = None
+
+    @property
+    def is_of_timm(self) -> bool:
+        """Whether it is a network of timm."""
+        return self.name.startswith(TIMM)
 
 
 _REGISTRY: dict[str, Backbone] = {}
@@ -114,8 +139,9 @@ def register_backbone(
 
 
 def ensure_registered(backbone: Backbone) -> None:
-    """Register a backbone that another process sent, unless its name is registered already."""
-    _REGISTRY.setdefault(backbone.name, backbone)
+    """Register a backbone that another process sent, unless its name is known already."""
+    if not backbone.is_of_timm:
+        _REGISTRY.setdefault(backbone.name, backbone)
 
 
 def backbone_names() -> list[str]:
@@ -126,19 +152,52 @@ def backbone_names() -> list[str]:
 def get_backbone(name: str) -> Backbone:
     """Return the backbone of this name.
 
+    Parameters
+    ----------
+    name : str
+        A registered name, or "timm/" and that of a network of timm.
+
     Raises
     ------
     ValueError
-        If there is none; the message lists the registered ones.
+        If there is none; the message lists near matches, or the registered ones.
     """
     if isinstance(name, str) and name in _REGISTRY:
         return _REGISTRY[name]
+    if isinstance(name, str) and name.startswith(TIMM):
+        if importlib.util.find_spec("timm") is None:
+            raise ValueError(f'the network {name!r} needs timm: pip install "hypervlad[timm]"')
+        return _timm_backbone(name)
     close = difflib.get_close_matches(str(name), _REGISTRY, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ValueError(
         f"unknown backbone {name!r}.{hint} Registered: {', '.join(backbone_names())}. "
-        "Add your own with hypervlad.register_backbone."
+        "Those of timm are written timm/NAME; add your own with hypervlad.register_backbone."
     )
+
+
+@cache
+def _timm_backbone(name: str) -> Backbone:
+    """Return a network of timm with the preprocessing of its published weights."""
+    import timm.data  # it takes longer to import than torch
+
+    from hypervlad.backbones.timm_networks import TimmNetwork, check_name
+
+    own = name.removeprefix(TIMM)
+    check_name(own)
+    with torch.device("meta"):  # shapes alone: the network that a file names may be of any size
+        network = TimmNetwork(own)
+        minimum_size = network.smallest_side()
+    found = timm.data.resolve_data_config({}, pretrained_cfg=network.config)
+    preprocessing = Preprocessing(
+        tuple(map(float, found["mean"])),
+        tuple(map(float, found["std"])),
+        minimum_size=minimum_size,
+        interpolation="bilinear" if found["interpolation"] == "bilinear" else "bicubic",
+    )
+    taps = tuple(network.default_taps())
+    licence = network.config.get("license")
+    return Backbone(name, partial(TimmNetwork, own), taps, preprocessing, licence=licence)
 
 
 def _torchvision_model(name: str, **arguments: Any) -> torch.nn.Module:

@@ -1,8 +1,9 @@
 """Weights of networks: finding or downloading them, reading files, and loading them.
 
-``weights="imagenet"`` looks in torch's hub cache, then in a package that contains the file, and
-then downloads it; ``"micronet"`` and ``"image-micronet"`` are those of MicroNet, by default from
-NASA's server. A path given by the user is used instead of all of them.
+``weights="pretrained"`` looks in the cache of torch's hub or, for networks of timm, of
+huggingface_hub, then in a package that contains the file, and then downloads it; ``"micronet"`` and
+``"image-micronet"`` are those of MicroNet, from NASA's server. A path given by the user is used
+instead of all of them.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import sys
 import tempfile
 import urllib.parse
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 from safetensors import SafetensorError
 
-from hypervlad.backbones.registry import Backbone, get_backbone
+from hypervlad.backbones.registry import TIMM, Backbone, get_backbone
 from hypervlad.files import file_digest, replace_when_complete
 from hypervlad.lazy_torch import torch
 
@@ -34,34 +36,48 @@ _MOBILENET_FILE = "mobilenet_v2-b0353104.pth"
 _MOBILENET_URL = f"https://download.pytorch.org/models/{_MOBILENET_FILE}"
 _MOBILENET_SIZE_MB = 13.555
 _SHA256 = {_MOBILENET_FILE: "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"}
+_IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
+_HUB_SECONDS = 10  # to wait for the server's first answer
 _HEADS = ("classifier.", "fc.", "AuxLogits.", "head.")
 # What training in parallel and segmentation networks write before the names of layers.
+_PART = "network."
 _PREFIXES = {"module.": "", "encoder.": "", "features.module.": "features."}
 #: Weights of networks trained on 110,000 micrographs, from random weights or from ImageNet's:
 #: J. Stuckner et al., "Microstructure segmentation with deep learning encoders pre-trained on a
 #: large microscopy dataset", npj Comput. Mater. 8, 2022. With the words in the names of files.
 MICRONET = {"micronet": "microscopynet", "image-micronet": "imagenet-microscopynet"}
-#: What `find_weights` finds.
-PUBLISHED = ("imagenet", *MICRONET)
+#: What `find_weights` finds; "imagenet" is another name of "pretrained".
+PUBLISHED = ("pretrained", "imagenet", *MICRONET)
 _MICRONET_URL = "https://nasa-public-data.s3.amazonaws.com/microscopy_segmentation_models/"
-_MICRONET_NETWORKS = (
-    *("densenet121", "mobilenet_v2", "resnet101", "resnet18", "resnet34", "resnet50", "vgg16_bn"),
-)
+# Networks here, and their names in the names of files.
+_MICRONET_NETWORKS = {
+    "densenet121": "densenet121",
+    "mobilenet_v2": "mobilenet_v2",
+    "resnet18": "resnet18",
+    "resnet34": "resnet34",
+    "resnet50": "resnet50",
+    "resnet101": "resnet101",
+    "timm/tf_efficientnet_b0": "efficientnet-b0",
+    "vgg16_bn": "vgg16_bn",
+}
 
 
 class WeightsNotFoundError(ValueError):
     """Pretrained weights are not available; the message says what to do."""
 
 
-def find_weights(name: str, weights: str = "imagenet", *, download: bool = True) -> Path:
+def find_weights(name: str, weights: str = "pretrained", *, download: bool = True) -> Path:
     """Return the file of a backbone's published weights, downloading it as a last resort.
 
     Parameters
     ----------
     name : str
-        One of torchvision's networks in :func:`hypervlad.backbones.backbone_names`.
-    weights : {"imagenet", "micronet", "image-micronet"}, default="imagenet"
-        Trained on ImageNet, on micrographs, or on ImageNet and then on micrographs.
+        One of torchvision's networks in :func:`hypervlad.backbones.backbone_names`, or "timm/" and
+        the name of a network of timm.
+    weights : {"pretrained", "imagenet", "micronet", "image-micronet"}, default="pretrained"
+        "pretrained": those of torchvision, trained on ImageNet, or those that a name of timm ends
+        with; "imagenet" is another name for the same. "micronet" was trained on micrographs,
+        "image-micronet" on ImageNet and then on micrographs.
     download : bool, default=True
         Whether a file that is not on this machine may be downloaded.
 
@@ -77,14 +93,16 @@ def find_weights(name: str, weights: str = "imagenet", *, download: bool = True)
     """
     if weights not in PUBLISHED:
         known = ", ".join(map(repr, PUBLISHED))
-        raise WeightsNotFoundError(f"unknown weights {weights!r}; published are {known}")
+        raise WeightsNotFoundError(f"unknown weights {weights!r}; those of other tags are {known}")
     backbone = get_backbone(name)
-    if backbone.torchvision_name is None:
+    if backbone.is_of_timm and weights not in MICRONET:
+        return _find_on_hub(name, download)
+    if backbone.torchvision_name is None and not backbone.is_of_timm:
         raise WeightsNotFoundError(
             f"backbone {name!r} was registered by you and has no published weights: "
             'give weights="path/to/state_dict.pth" (or .safetensors), or weights="random"'
         )
-    url, size_mb = published_weights(backbone.torchvision_name, weights)
+    url, size_mb = published_weights(backbone.torchvision_name or name, weights)
     filename = url.rsplit("/", 1)[-1]
     cached = _hub_folder() / filename
     for path in (cached, _packaged_file(filename)):
@@ -95,8 +113,15 @@ def find_weights(name: str, weights: str = "imagenet", *, download: bool = True)
     return _download(name, url, size_mb, cached)
 
 
-def published_weights(torchvision_name: str, weights: str = "imagenet") -> tuple[str, float | None]:
+def published_weights(name: str, weights: str = "pretrained") -> tuple[str, float | None]:
     """Return where weights of a network are published, and their size in MB if it is known.
+
+    Parameters
+    ----------
+    name : str
+        Of a network of torchvision, or for MicroNet "timm/tf_efficientnet_b0".
+    weights : str
+        As in `find_weights`.
 
     Raises
     ------
@@ -104,20 +129,58 @@ def published_weights(torchvision_name: str, weights: str = "imagenet") -> tuple
         If a network was not trained for MicroNet; the message names those that were.
     """
     if weights in MICRONET:
-        if torchvision_name not in _MICRONET_NETWORKS:
+        encoder = _MICRONET_NETWORKS.get(name)
+        if encoder is None:
             raise WeightsNotFoundError(
-                f"{torchvision_name!r} has no weights {weights!r}; these networks have: "
+                f"{name!r} has no weights {weights!r}; these networks have: "
                 f"{', '.join(_MICRONET_NETWORKS)}"
             )
-        version = "1.1" if (torchvision_name, weights) == ("resnet50", "micronet") else "1.0"
-        file = f"{torchvision_name}_pretrained_{MICRONET[weights]}_v{version}.pth.tar"
+        version = "1.1" if (name, weights) == ("resnet50", "micronet") else "1.0"
+        file = f"{encoder}_pretrained_{MICRONET[weights]}_v{version}.pth.tar"
         return f"{_MICRONET_URL}{file}", None
-    if torchvision_name == "mobilenet_v2":
+    if name == "mobilenet_v2":
         return _MOBILENET_URL, _MOBILENET_SIZE_MB
     import torchvision  # it takes longer to import than torch
 
-    entry = torchvision.models.get_model_weights(torchvision_name).IMAGENET1K_V1
+    entry = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     return entry.url, entry.meta.get("_file_size")
+
+
+def _find_on_hub(name: str, download: bool) -> Path:
+    """Return the weights of a network of timm, from the cache of huggingface_hub or its server."""
+    import huggingface_hub
+    import timm
+
+    config = timm.get_pretrained_cfg(name.removeprefix(TIMM))
+    if config is None or not config.hf_hub_id:
+        architecture = name.removeprefix(TIMM).partition(".")[0]
+        tags = timm.list_pretrained(f"{architecture}.*")
+        others = f"those of other tags are {', '.join(tags)}; " if tags else ""
+        raise WeightsNotFoundError(
+            f"timm publishes no weights of {name}; {others}give "
+            'weights="path/to/file.safetensors" (or .pth), or weights="random"'
+        )
+    repository, _, commit = config.hf_hub_id.partition("@")
+    file, revision = config.hf_hub_filename or _IN_FOLDER[0], commit or None
+    cached = huggingface_hub.try_to_load_from_cache(repository, file, revision=revision)
+    if isinstance(cached, str):
+        return Path(cached)
+    url = huggingface_hub.hf_hub_url(repository, file, revision=revision)
+    reason = "downloads not allowed"
+    if download:
+        try:
+            size = huggingface_hub.get_hf_file_metadata(url, timeout=_HUB_SECONDS).size
+            how_large = "" if size is None else f"{size / 1e6:.0f} MB, "
+            host = urllib.parse.urlsplit(url).netloc
+            print(f"downloading {name} weights, {how_large}from {host}", file=sys.stderr)
+            return Path(huggingface_hub.hf_hub_download(repository, file, revision=revision))
+        except Exception as error:  # of the client for HTTP, which depends on its version
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise WeightsNotFoundError(
+        f"the published weights of {name} are not on this machine and could not be downloaded "
+        f"({reason}). Download {url} on another machine and give its path here: "
+        f'weights="path/to/{file}"'
+    )
 
 
 def _hub_folder() -> Path:
@@ -204,16 +267,26 @@ def _from_package_index(target: Path) -> None:
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """Read a ``.safetensors`` or ``.pth`` state dict without running any code in it.
 
+    Parameters
+    ----------
+    path : path-like
+        Of the file, or of a folder with a file ``model.safetensors`` or ``pytorch_model.bin``, as
+        timm writes and downloads them.
+
     Raises
     ------
     WeightsNotFoundError
         If the file is missing, is not a state dict, or would need code to load.
     """
     path = Path(path)
+    if os.path.isdir(path):
+        path = next((path / name for name in _IN_FOLDER if (path / name).is_file()), path)
     if not os.path.isfile(path):  # False for a name that is too long, too
         raise WeightsNotFoundError(
-            f"{path}: no such weights file. Expected a .safetensors or .pth state dict with "
-            'torchvision\'s keys, or weights="imagenet", "micronet", "image-micronet" or "random"; '
+            f"{path}: no such weights file. Expected a .safetensors or .pth state dict with the "
+            "keys of torchvision or timm, a folder with one that is named "
+            f"{' or '.join(_IN_FOLDER)}, or "
+            'weights="pretrained", "micronet", "image-micronet" or "random"; '
             "for a saved model say where it is now: hypervlad.load(path, weights=FILE) or "
             "--weights FILE"
         )
@@ -247,23 +320,28 @@ def load_into(
     WeightsNotFoundError
         If layers are missing, unknown or of another shape; the message names some of them.
     """
-    expected = network.state_dict()
+    # A network of timm is a part of the one that has the taps.
+    prefix = _PART if backbone.is_of_timm else ""
+    expected = {key.removeprefix(prefix): value for key, value in network.state_dict().items()}
     counters = {key for key in expected if key.endswith("num_batches_tracked")}
-    state = {_modern_key(key): value for key, value in state.items()}
+    state = {_modern_key(key.removeprefix(prefix)): value for key, value in state.items()}
+    stem = next((key for key in state if key.endswith(_STEM)), None)
+    if stem is not None:
+        before = stem.removesuffix(_STEM)
+        state = {key.removeprefix(before): value for key, value in state.items()}
+        state = _timm_keys(state, expected)
     state = _without_prefixes(state, set(expected) - counters)
-    missing = sorted(set(expected) - set(state) - counters)
-    unknown = sorted(k for k in set(state) - set(expected) if not k.startswith(_HEADS))
-    wrong = sorted(
-        key for key in set(expected) & set(state) if expected[key].shape != state[key].shape
-    )
-    if missing or unknown or wrong:
-        parts = [("missing", missing), ("unknown", unknown), ("of another shape", wrong)]
-        problems = "; ".join(
-            f"{len(keys)} {what} (such as {keys[0]!r})" for what, keys in parts if keys
-        )
+    problems = _problems(state, expected, counters)
+    if problems and backbone.is_of_timm:
+        from hypervlad.backbones.timm_networks import translated
+
+        converted = translated(cast(Any, network), state)
+        if not _problems(converted, expected, counters):
+            state, problems = converted, ""
+    if problems:
         raise WeightsNotFoundError(
-            f"{source}: these are not weights of {backbone.name!r}: {problems}. Expected "
-            f"torchvision's keys, such as {next(iter(expected))!r}"
+            f"{source}: these are not weights of {backbone.name!r}: {problems}. Expected keys such "
+            f"as {next(iter(expected))!r}"
         )
     kept = {
         key: state[key].to(expected[key].dtype)
@@ -271,7 +349,20 @@ def load_into(
         if key in state and key not in counters
     }
     kept |= {key: torch.zeros((), dtype=torch.long) for key in counters}
-    network.load_state_dict(kept, assign=True)
+    network.load_state_dict({prefix + key: value for key, value in kept.items()}, assign=True)
+
+
+def _problems(
+    state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], counters: set[str]
+) -> str:
+    """Say which tensors are missing, unknown or of another shape; nothing if none is."""
+    missing = sorted(set(expected) - set(state) - counters)
+    unknown = sorted(k for k in set(state) - set(expected) if not k.startswith(_HEADS))
+    wrong = sorted(
+        key for key in set(expected) & set(state) if expected[key].shape != state[key].shape
+    )
+    parts = [("missing", missing), ("unknown", unknown), ("of another shape", wrong)]
+    return "; ".join(f"{len(keys)} {what} (such as {keys[0]!r})" for what, keys in parts if keys)
 
 
 def _without_prefixes(state: dict[str, torch.Tensor], needed: set[str]) -> dict[str, torch.Tensor]:
@@ -288,6 +379,39 @@ def _without_prefixes(state: dict[str, torch.Tensor], needed: set[str]) -> dict[
             if needed <= set(found):
                 return found
     return state
+
+
+# Layers of EfficientNet-PyTorch, and of timm: of the network, of its blocks, and of those blocks
+# that do not expand the channels.
+_STEM = "_conv_stem.weight"
+_NETWORK = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+_NETWORK |= {"_fc": "classifier"}
+_BLOCK = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+_BLOCK |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
+_BLOCK |= {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
+_FIRST_BLOCK = _BLOCK | {"_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+
+
+def _timm_keys(
+    state: Mapping[str, torch.Tensor], expected: Iterable[str]
+) -> dict[str, torch.Tensor]:
+    """Translate the names of layers of EfficientNet-PyTorch to those of timm.
+
+    The former numbers all blocks, the latter stages and the blocks of each.
+    """
+    blocks = list(dict.fromkeys(".".join(k.split(".")[:3]) for k in expected if "blocks." in k))
+    found = {}
+    for key, value in state.items():
+        layer, _, tensor = key.rpartition(".")
+        number = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", layer)
+        if number is None:
+            layer = _NETWORK.get(layer, layer)
+        elif int(number[1]) < len(blocks):
+            expands = f"_blocks.{number[1]}._expand_conv.weight" in state
+            names = _BLOCK if expands else _FIRST_BLOCK
+            layer = f"{blocks[int(number[1])]}.{names.get(number[2], number[2])}"
+        found[f"{layer}.{tensor}"] = value
+    return found
 
 
 def _modern_key(key: str) -> str:

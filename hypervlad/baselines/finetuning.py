@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -152,7 +152,9 @@ class TransferNetwork(nn.Module):
             for layer in layers
         ]
         if tap is not None:
-            tapped = self.trunk.get_submodule(tap)
+            # A network of timm is a part of the trunk, which taps its maps only afterwards.
+            network = self.trunk.network if self.backbone.is_of_timm else self.trunk
+            tapped = cast(nn.Module, network).get_submodule(tap)
             handles.append(tapped.register_forward_hook(lambda *_: started.clear()))
         preprocessing = self.backbone.preprocessing
         side, device = preprocessing.minimum_size, self.mean.device

@@ -92,7 +92,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     ----------
     backbone : str, default="mobilenet_v2"
         Any registered network.
-    weights : {"imagenet", "micronet", "image-micronet", "random"} or path
+    weights : {"pretrained", "micronet", "image-micronet", "random"} or path
         As in :class:`HypercolumnVLAD`.
     mode : {"features", "finetune"}, default="features"
         "features" leaves the network unchanged and takes seconds for hundreds of images. "finetune"
@@ -222,7 +222,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     _kind = "transfer_classifier"
     _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
         "backbone": [InstanceOf(str, "the name of a backbone")],
-        "weights": [InstanceOf((str, os.PathLike), '"imagenet", "micronet", "random" or a path')],
+        "weights": [InstanceOf((str, os.PathLike), '"pretrained", "micronet", "random" or a path')],
         "mode": [OneOf("features", "finetune")],
         "trainable": [OneOf("head", "last", "all")],
         "image_size": [OneOf("auto"), Integer(1, MAX_SIDE)],
@@ -287,7 +287,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     def __init__(
         self,
         backbone: str = "mobilenet_v2",
-        weights: str | os.PathLike[str] = "imagenet",
+        weights: str | os.PathLike[str] = "pretrained",
         *,
         mode: Literal["features", "finetune"] = "features",
         trainable: Literal["head", "last", "all"] = "last",

@@ -147,7 +147,7 @@ def load_model(path: Path, weights: str | None, kind: type[Any], command: str) -
 
 def absolute_weights(weights: str | None) -> str | None:
     """Make a path to weights absolute, because it is stored in the model file."""
-    return os.path.abspath(weights) if weights is not None and os.path.isfile(weights) else weights
+    return os.path.abspath(weights) if weights is not None and os.path.exists(weights) else weights
 
 
 def check_cache(cache: Path | None, size: str | None) -> None:

@@ -48,13 +48,16 @@ Groups = Annotated[
     ),
 ]
 Backbone = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Network; by default mobilenet_v2.")
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Network; by default mobilenet_v2. Any of timm is named timm/NAME."
+    ),
 ]
 Weights = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help='The network\'s weights: a .safetensors or .pth file, "imagenet" (the default), '
+        help='The network\'s weights: a .safetensors or .pth file, "pretrained" (the default), '
         '"micronet" or "image-micronet" (trained on micrographs) or "random".',
     ),
 ]

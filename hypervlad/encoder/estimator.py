@@ -65,14 +65,19 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     Parameters
     ----------
     backbone : str, default="mobilenet_v2"
-        A network by name: see :func:`hypervlad.backbones.backbone_names`.
-    weights : {"imagenet", "micronet", "image-micronet", "random"} or path, default="imagenet"
-        "micronet" was trained on micrographs, "image-micronet" on ImageNet before: see
-        :func:`hypervlad.backbones.find_weights`. A path names a .safetensors or .pth state dict
-        with torchvision's keys, possibly after ``module.`` or ``encoder.``; the convolutional
-        layers are enough, and float16 is accepted. "random" is always the same random network.
-    taps : sequence of str, optional
-        Layers that make the hypercolumn; the backbone's own choice by default.
+        A network by name: see :func:`hypervlad.backbones.backbone_names`. Any network of timm is
+        ``"timm/NAME"``, such as ``"timm/vit_small_patch14_dinov2.lvd142m"``, with
+        ``pip install "hypervlad[timm]"``.
+    weights : {"pretrained", "micronet", "image-micronet", "random"} or path, default="pretrained"
+        "pretrained" was published with the network, "micronet" was trained on micrographs,
+        "image-micronet" on ImageNet before: see :func:`hypervlad.backbones.find_weights`. A path
+        names a .safetensors or .pth state dict with the keys of torchvision or timm, possibly
+        after ``module.`` or ``encoder.``, or a folder with one; the head may be missing, and
+        float16 is accepted. "random" is always the same random network.
+    taps : sequence of str or int, optional
+        Layers that make the hypercolumn: see :func:`hypervlad.backbones.tap_names`. By default one
+        for each resolution of the network, or four over the depth of a transformer. Blocks of
+        networks of timm may be given by number.
     image_size : int or None, default=224
         Side in pixels, at most 2048, of the square that images are resized to; with
         ``aspect="own"`` the square root of the area. None: images keep their own size; memory then
@@ -201,8 +206,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         self,
         backbone: str = "mobilenet_v2",
         *,
-        weights: str | os.PathLike[str] = "imagenet",
-        taps: Sequence[str] | None = None,
+        weights: str | os.PathLike[str] = "pretrained",
+        taps: Sequence[str | int] | None = None,
         image_size: int | None = 224,
         aspect: Literal["square", "own"] = "square",
         pixel_size: float | None = None,

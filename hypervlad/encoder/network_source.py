@@ -20,6 +20,7 @@ from hypervlad.backbones import (
     ensure_registered,
     get_backbone,
 )
+from hypervlad.backbones.registry import TIMM
 from hypervlad.backbones.weights import PUBLISHED
 from hypervlad.lazy_torch import torch
 from hypervlad.modelfile import ModelFileError
@@ -95,8 +96,13 @@ class NetworkSource:
 
 
 def check_registered(backbone: Any) -> None:
-    """Raise a ModelFileError unless the backbone that a model file names is registered here."""
-    if backbone not in backbone_names():
+    """Raise a ModelFileError unless there is a backbone of the name in a model file here."""
+    if isinstance(backbone, str) and backbone.startswith(TIMM):
+        try:
+            get_backbone(backbone)
+        except ValueError as error:
+            raise ModelFileError(f"the model's network is not known here: {error}") from error
+    elif backbone not in backbone_names():
         raise ModelFileError(
             f"the model needs the backbone {backbone!r}, which is not registered here: "
             "call hypervlad.register_backbone as in training, then load again"

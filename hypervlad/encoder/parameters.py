@@ -26,7 +26,7 @@ from hypervlad.vlad import NORMALIZATIONS, Normalization
 #: Of the parameters of :class:`hypervlad.HypercolumnVLAD`, except those with separate checks:
 #: the backbone, its taps, the image size, the memory and the device.
 CONSTRAINTS: dict[str, Alternatives] = {
-    "weights": [InstanceOf((str, os.PathLike), '"imagenet", "micronet", "random" or a path')],
+    "weights": [InstanceOf((str, os.PathLike), '"pretrained", "micronet", "random" or a path')],
     "aspect": [OneOf("square", "own")],
     "pixel_size": [None, Number(above=0, meaning="nanometres per pixel, a number")],
     "grid": [

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from hypervlad.backbones import Reach, TappedNetwork
+from hypervlad.backbones import TappedNetwork
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import ImageReadError
 from hypervlad.lazy_torch import torch
 
 # Pixels around an image, mirrored. Networks pad with zeros, which look like a dark frame.
 _BORDER = 32
+_OVERLAP = 0.25  # of the side of a tile whose cells depend on all of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,10 @@ class TiledNetwork:
     """A network that computes feature maps of images of any size.
 
     Images larger than a tile are cut into tiles that overlap by the network's receptive field, so
-    that the maps are the same as those of the whole image.
+    that the maps are the same as those of the whole image. Where cells depend on the whole image,
+    as in transformers, tiles overlap by a quarter at least, and are blended: along an overlap of n
+    cells the weight of a tile falls from 1 to 0 in equal steps, so that the maps of two tiles that
+    differ by d change by at most d / (n + 1) from cell to cell, besides their own changes.
 
     Parameters
     ----------
@@ -85,7 +90,7 @@ class TiledNetwork:
         ------
         ImageReadError
             If the image is larger than a tile, and the network's maps cannot be put together from
-            tiles.
+            tiles, as its cells do not form a regular grid.
         ValueError
             If the tiles are too small for the network.
         """
@@ -122,47 +127,87 @@ class TiledNetwork:
         batch = torch.from_numpy(padded)[None]
         if max(image.shape[1:]) <= self.tile_size:
             maps = [layer[0] for layer in feature_maps(self._network, batch)]
-        else:
-            maps = self._stitched(batch, *self._tiling(reach, name))
-        return PaddedMaps(maps, (padded.shape[1], padded.shape[2]), border)
-
-    def _tiling(self, reach: Reach | None, name: str) -> tuple[Reach, int]:
-        """Return the network's reach, and the side of a tile without its overlap."""
-        if reach is None:
+        elif reach is None:
             raise ImageReadError(
                 f"{name}: larger than tile_size={self.tile_size} pixels, but this network's maps "
-                "cannot be put together from tiles, because each cell sees too much of the image; "
+                "cannot be put together from tiles, because its cells do not form a regular grid; "
                 "choose another backbone, or a tile_size as large as the image"
             )
-        smallest = 4 * reach.margin
-        if self.tile_size < smallest:
+        elif reach.margin is None:
+            maps = self._blended(batch, stride)
+        else:
+            maps = self._stitched(batch, stride, reach.margin, name)
+        return PaddedMaps(maps, (padded.shape[1], padded.shape[2]), border)
+
+    def _blended(self, image: torch.Tensor, stride: int) -> list[torch.Tensor]:
+        """Average the maps of overlapping tiles, weighted by the distance from a tile's edge."""
+        sums: list[torch.Tensor] = []
+        totals: list[torch.Tensor] = []
+        n_overlap = max(1, int(self.tile_size * _OVERLAP) // stride)
+        rows, columns = (self._spans(extent, stride, n_overlap) for extent in image.shape[2:])
+        for row in rows:
+            for column in columns:
+                tile = feature_maps(self._network, image[:, :, row, column])
+                strides = [(row.stop - row.start) // layer.shape[1] for layer in tile]
+                if not sums:
+                    extents = [[n // each for n in image.shape[2:]] for each in strides]
+                    sums = [
+                        layer.new_zeros(*extent, layer.shape[-1])
+                        for layer, extent in zip(tile, extents, strict=True)
+                    ]
+                    totals = [each.new_zeros(*each.shape[:2], 1) for each in sums]
+                for layer, own, total, each in zip(tile, sums, totals, strides, strict=True):
+                    n_fine = n_overlap * stride // each
+                    weights = [_ramp(n, n_fine).to(layer) for n in layer.shape[1:3]]
+                    weight = (weights[0][:, None] * weights[1])[:, :, None]
+                    place = tuple(slice(s.start // each, s.stop // each) for s in (row, column))
+                    own[place] += weight * layer[0]
+                    total[place] += weight
+        return [own / total for own, total in zip(sums, totals, strict=True)]
+
+    def _spans(self, extent: int, stride: int, n_overlap: int) -> list[slice]:
+        """Spread tiles evenly over an extent in pixels; they begin at multiples of the stride."""
+        side, n_cells = max(self.tile_size // stride, n_overlap + 1), extent // stride
+        if n_cells <= side:
+            return [slice(0, extent)]
+        n_tiles = 1 + math.ceil((n_cells - side) / (side - n_overlap))
+        firsts = [number * (n_cells - side) // (n_tiles - 1) for number in range(n_tiles)]
+        return [slice(first * stride, (first + side) * stride) for first in firsts]
+
+    def _stitched(
+        self, image: torch.Tensor, stride: int, margin: int, name: str
+    ) -> list[torch.Tensor]:
+        """Put maps together from the inner parts of tiles that begin at multiples of the stride."""
+        if self.tile_size < 4 * margin:
             raise ValueError(
                 f"tile_size={self.tile_size} is too small for images larger than that, such as "
-                f"{name}: tiles of this network overlap by {reach.margin} pixels to each "
-                f"side, so tile_size must be at least {smallest}"
+                f"{name}: tiles of this network overlap by {margin} pixels to each side, so "
+                f"tile_size must be at least {4 * margin}"
             )
-        core = self.tile_size - 2 * reach.margin
-        return reach, core // reach.stride * reach.stride
-
-    def _stitched(self, image: torch.Tensor, reach: Reach, core: int) -> list[torch.Tensor]:
-        """Put maps together from overlapping tiles that begin at multiples of the stride."""
+        core = (self.tile_size - 2 * margin) // stride * stride
         whole: list[torch.Tensor] = []
         height, width = image.shape[2:]
         for top in range(0, height, core):
             for left in range(0, width, core):
-                upper, first = max(0, top - reach.margin), max(0, left - reach.margin)
-                rows = slice(upper, min(height, top + core + reach.margin))
-                columns = slice(first, min(width, left + core + reach.margin))
+                upper, first = max(0, top - margin), max(0, left - margin)
+                rows = slice(upper, min(height, top + core + margin))
+                columns = slice(first, min(width, left + core + margin))
                 tile = feature_maps(self._network, image[:, :, rows, columns])
                 strides = [(rows.stop - rows.start) // layer.shape[1] for layer in tile]
                 if not whole:
                     whole = [
-                        layer.new_zeros(height // stride, width // stride, layer.shape[-1])
-                        for layer, stride in zip(tile, strides, strict=True)
+                        layer.new_zeros(height // own, width // own, layer.shape[-1])
+                        for layer, own in zip(tile, strides, strict=True)
                     ]
-                for layer, found, stride in zip(whole, tile, strides, strict=True):
-                    y, x, n = top // stride, left // stride, core // stride
-                    overlap = (top - upper) // stride, (left - first) // stride
+                for layer, found, own in zip(whole, tile, strides, strict=True):
+                    y, x, n = top // own, left // own, core // own
+                    overlap = (top - upper) // own, (left - first) // own
                     inside = found[0, overlap[0] :, overlap[1] :][:n, :n]
                     layer[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
         return whole
+
+
+def _ramp(n: int, n_overlap: int) -> torch.Tensor:
+    """Return the weights of n cells of a tile: 1, but for those that a neighbour may have, too."""
+    rising = torch.arange(1, n + 1, dtype=torch.float32) / (n_overlap + 1)
+    return torch.minimum(rising, rising.flip(0)).clamp(max=1)

@@ -115,12 +115,12 @@ class WindowVectors:
 def window_encoder(**parameters: Any) -> HypercolumnVLAD:
     """Return an encoder for windows of images at their own size, with the given parameters changed.
 
-    Two taps from the middle of the network: earlier ones respond to grey values, later ones to
+    Two taps, those before the network's last: earlier ones respond to grey values, later ones to
     whole objects.
     """
-    backbone = parameters.get("backbone", "mobilenet_v2")
+    taps = get_backbone(parameters.get("backbone", "mobilenet_v2")).taps
     usual = {
-        "taps": get_backbone(backbone).taps[2:4],
+        "taps": taps[-3:-1] or taps,
         "image_size": None,
         "n_codewords": 16,
         "layer_components": 16,

@@ -20,7 +20,7 @@ Images = tuple[list[np.ndarray], np.ndarray]
 
 PAPER = {
     "encoder__backbone": "vgg16",
-    "encoder__weights": "imagenet",
+    "encoder__weights": "pretrained",
     "encoder__taps": tuple(f"features.{i}" for i in (3, 8, 15, 22, 29)),
     "encoder__image_size": 224,
     "encoder__aspect": "square",

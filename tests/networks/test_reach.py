@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hypervlad.backbones import build_network, reach_of
+from hypervlad.backbones import Reach, build_network, reach_of
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,7 @@ def test_tiles_with_the_margin_have_the_maps_of_the_whole(name: str, taps: list[
     network = build_network(name, "random", taps)
     reach = reach_of(network)
     assert reach is not None
+    assert reach.margin is not None
     core, margin = 2 * reach.stride, reach.margin
     image = torch.randn(1, 3, 3 * margin + core, 2 * margin + core)
     whole, tile = network(image), network(image[:, :, : 2 * margin + core])
@@ -27,11 +28,14 @@ def test_tiles_with_the_margin_have_the_maps_of_the_whole(name: str, taps: list[
         assert not torch.equal(full[:, :, : cut.shape[2]], cut)  # beyond, the cut's edge shows
 
 
-def test_networks_that_depend_on_the_whole_image_have_no_reach() -> None:
-    assert reach_of(build_network("efficientnet_b0", "random")) is None  # squeeze and excitation
+def test_networks_that_depend_on_the_whole_image_have_no_margin() -> None:
+    squeeze_and_excitation = build_network("efficientnet_b0", "random")
+    assert reach_of(squeeze_and_excitation) == Reach(stride=32, margin=None)
     assert reach_of(build_network("inception_v3", "random")) is None  # no padding
     shallow = reach_of(build_network("resnet18", "random", ["layer1"]))
     deep = reach_of(build_network("resnet18", "random", ["layer1", "layer3"]))
     assert shallow is not None
     assert deep is not None
+    assert shallow.margin is not None
+    assert deep.margin is not None
     assert np.all([deep.margin > shallow.margin, deep.stride == 16, shallow.stride == 4])

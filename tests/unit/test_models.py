@@ -173,7 +173,7 @@ def test_tensors_of_another_network(
 
 @pytest.mark.parametrize("weights", [{"pairs": [["a", 1]]}, 3, ["imagenet"]])
 def test_weights_are_a_name(encoder: HypercolumnVLAD, tmp_path: Path, weights: Any) -> None:
-    expected = 'weights must be "imagenet", "micronet", "random" or a path'
+    expected = 'weights must be "pretrained", "micronet", "random" or a path'
     with pytest.raises(ModelFileError, match=expected):
         hypervlad.load(forged(encoder, tmp_path / "m.hvlad", parameter("weights", weights)))
 

@@ -1,0 +1,182 @@
+"""Networks of timm (``pip install "hypervlad[timm]"``) whose maps can be tapped."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+_N_DEFAULT_TAPS = 4  # of a network whose maps all have one resolution
+_MAX_NAMES = 5  # of networks that an error lists
+#: Arguments with which networks take images of any size; a network knows at most one row.
+_ANY_SIZE: tuple[dict[str, Any], ...] = (
+    {"dynamic_img_size": True, "dynamic_img_pad": True},
+    {"strict_img_size": False},
+)
+
+
+class TimmNetwork(nn.Module):
+    """A network of timm whose feature maps pass through layers that do nothing, the taps.
+
+    Hooks on these layers see the maps (B, C, h, w), whatever the network computes with: tokens, or
+    channels last. Prefix tokens (class, registers) are left out. A forward pass ends at the last
+    tap that has a hook.
+
+    Parameters
+    ----------
+    name : str
+        As in ``timm.create_model``; the weights are random.
+
+    Attributes
+    ----------
+    network : torch.nn.Module
+        timm's own module.
+    config : dict
+        What timm knows of the weights: mean, standard deviation, size of the input, licence.
+    taps : dict of str to int
+        Names of the taps, which are those of the network's blocks, and their stride in pixels.
+    """
+
+    network: Any
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.network = _create(name)
+        self.config: dict[str, Any] = self.network.pretrained_cfg
+        self._size: tuple[int, int] = tuple(self.config["input_size"][1:])
+        self._takes_any_size = not self.config.get("fixed_input_size", False)
+        infos = getattr(self.network, "feature_info", None)
+        if not infos or not hasattr(self.network, "forward_intermediates"):
+            raise ValueError(
+                f"the network {name!r} has no feature maps in timm {timm.__version__} "
+                "(forward_intermediates); choose another one"
+            )
+        infos = getattr(infos, "info", infos)
+        self.taps = {str(info["module"]): int(info["reduction"]) for info in infos}
+        self._identities = [self._add_tap(tap) for tap in self.taps]
+
+    def forward(self, images: torch.Tensor) -> None:
+        """Run the network on images (B, C, H, W), and each map through its tap.
+
+        Networks that need sides that are multiples of their patch or window get them: images are
+        mirrored at the lower and right edge, and cells that see nothing else are cut off.
+
+        Raises
+        ------
+        ValueError
+            If the network takes images of one size only, and these are larger.
+        """
+        wanted = [n for n, tap in enumerate(self._identities) if tap._forward_hooks]
+        for maps, number in zip(self._maps(images, wanted), wanted, strict=True):
+            self._identities[number](maps)
+
+    def default_taps(self) -> list[str]:
+        """Return the last tap of each resolution, or four over the depth if there is only one."""
+        taps = list({stride: tap for tap, stride in self.taps.items()}.values())
+        if len(taps) > 1:
+            return taps
+        every = list(self.taps)
+        n_taps = min(_N_DEFAULT_TAPS, len(every))
+        return [every[(n + 1) * len(every) // n_taps - 1] for n in range(n_taps)]
+
+    @torch.no_grad()
+    def smallest_side(self) -> int:
+        """Return the side in pixels of the smallest square with at least one cell in each map."""
+        n_channels = self.config["input_size"][0]
+        side = max(self.taps.values())
+        while side < min(self._size):
+            try:
+                self.eval()._maps(torch.zeros(1, n_channels, side, side), [len(self.taps) - 1])
+            except (RuntimeError, ValueError):
+                side *= 2
+            else:
+                return side
+        return min(self._size)
+
+    def _maps(self, images: torch.Tensor, wanted: list[int]) -> list[torch.Tensor]:
+        height, width = images.shape[2:]
+        units = [(max(self.taps.values()),) * 2, self._size]
+        for unit in [(1, 1)] if self._takes_any_size else units:
+            sides = (-(-n // m) * m for n, m in zip((height, width), unit, strict=True))
+            padded = _mirrored(images, *sides)
+            try:
+                found: list[torch.Tensor] = self.network.forward_intermediates(
+                    padded, indices=wanted, stop_early=True, intermediates_only=True
+                )
+            except (AssertionError, IndexError, RuntimeError) as error:
+                if isinstance(error, torch.OutOfMemoryError) or self._takes_any_size:
+                    raise
+                continue
+            rows, columns = (
+                [-(-n * maps.shape[axis] // padded.shape[axis]) for maps in found]
+                for axis, n in ((2, height), (3, width))
+            )
+            return [m[:, :, :r, :c] for m, r, c in zip(found, rows, columns, strict=True)]
+        raise ValueError(
+            f"this network takes images of at most {self._size[0]} x {self._size[1]} pixels, not "
+            f"of {height} x {width}: set image_size={self._size[0]}, or choose another network"
+        )
+
+    def _add_tap(self, name: str) -> nn.Module:
+        """Add a layer under a name with dots."""
+        *path, last = name.split(".")
+        parent: nn.Module = self
+        for part in path:
+            if part not in dict(parent.named_children()):
+                parent.add_module(part, nn.Module())
+            parent = parent.get_submodule(part)
+        parent.add_module(last, nn.Identity())
+        return parent.get_submodule(last)
+
+
+def _create(name: str) -> nn.Module:
+    """Build a network without its head, for images of any size if it can take them."""
+    for arguments in _ANY_SIZE:
+        try:
+            return timm.create_model(name, num_classes=0, **arguments)
+        except TypeError:  # an argument that this network does not know
+            continue
+    return timm.create_model(name, num_classes=0)
+
+
+def _mirrored(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Enlarge images to a size by mirroring them, again and again, at the lower and right edge."""
+    for axis, n in ((2, height), (3, width)):
+        if n > (n_own := images.shape[axis]):
+            rows = torch.arange(n, device=images.device) % (2 * n_own)
+            rows = torch.minimum(rows, 2 * n_own - 1 - rows)
+            images = images.index_select(axis, rows)
+    return images
+
+
+def check_name(name: str) -> None:
+    """Raise a ValueError that lists near matches if timm has no network, or tag, of a name."""
+    known = [*timm.list_models(), *timm.list_models(include_tags=True)]
+    if name in known:
+        return
+    close = difflib.get_close_matches(name, known, n=_MAX_NAMES)
+    architecture, _, tag = name.partition(".")
+    if tag and architecture in known:
+        close = timm.list_models(f"{architecture}.*", include_tags=True)
+    hint = f"; near are {', '.join(close)}" if close else ""
+    raise ValueError(
+        f"timm {timm.__version__} has no network {name!r}{hint} (timm.list_models() lists all)"
+    )
+
+
+def translated(network: TimmNetwork, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Translate a state dict that its authors published to the names and shapes of timm.
+
+    Position embeddings of another grid are interpolated.
+    """
+    module = sys.modules[type(network.network).__module__]
+    convert: Any = getattr(module, "checkpoint_filter_fn", dict)
+    try:
+        return dict(convert(dict(state), network.network))
+    except Exception:  # whatever it does not expect in a file of another network
+        return dict(state)

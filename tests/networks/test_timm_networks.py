@@ -1,0 +1,381 @@
+"""Networks of timm: maps, taps, any size of image, weights, models that use them, clear errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+from sklearn.base import clone
+from support.oracle import check_against_oracle
+
+import hypervlad
+from hypervlad import HypercolumnVLAD, MicrographClassifier, PatchDefectScorer, make_tem_images
+from hypervlad.backbones import (
+    Reach,
+    WeightsNotFoundError,
+    build_network,
+    find_weights,
+    get_backbone,
+    reach_of,
+    tap_names,
+)
+from hypervlad.baselines import TransferClassifier
+from hypervlad.defects import default_patch_encoder
+from hypervlad.modelfile import ModelFileError
+from hypervlad.windows.maps import TiledNetwork
+
+NAMES = [
+    *("resnet50", "convnext_tiny", "convnextv2_nano", "efficientnet_b0", "mobilenetv3_large_100"),
+    *("regnety_008", "swin_tiny_patch4_window7_224", "maxvit_tiny_tf_224"),
+    *("vit_small_patch16_224", "vit_small_patch14_dinov2.lvd142m"),
+    *("vit_small_patch14_reg4_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m"),
+]
+# timm's networks for tests: a transformer, one with windows, a residual network.
+SMALL = ["timm/test_vit", "timm/test_maxvit", "timm/test_resnet"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_maps_are_the_intermediates_of_timm(name: str) -> None:
+    network = build_network(f"timm/{name}", "random")
+    plain = timm.create_model(name, num_classes=0).eval()
+    plain.load_state_dict(network.module.network.state_dict(), strict=False)
+    size = plain.pretrained_cfg["input_size"][1]
+    images = torch.randn(2, 3, size, size)
+    numbers = [tap_names(f"timm/{name}").index(tap) for tap in network.taps]
+    with torch.no_grad():
+        expected = plain.forward_intermediates(images, indices=numbers, intermediates_only=True)
+    for found, one in zip(network(images), expected, strict=True):
+        torch.testing.assert_close(found, one, atol=1e-5 * float(one.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_of_any_size_are_taken(name: str) -> None:
+    network = build_network(f"timm/{name}", "random")
+    strides = [network.module.taps[tap] for tap in network.taps]
+    for layer, stride in zip(network(torch.randn(1, 3, 90, 133)), strides, strict=True):
+        for n_cells, n_pixels in zip(layer.shape[2:], (90, 133), strict=True):
+            assert n_pixels // stride <= n_cells <= -(-n_pixels // stride)
+
+
+@pytest.mark.parametrize(
+    ("name", "taps"),
+    [
+        ("resnet50", ("act1", "layer1", "layer2", "layer3", "layer4")),
+        ("convnext_tiny", tuple(f"stages.{n}" for n in range(4))),
+        ("vit_small_patch14_dinov2", ("blocks.2", "blocks.5", "blocks.8", "blocks.11")),
+        ("test_vit", ("blocks.0", "blocks.2", "blocks.3", "blocks.5")),
+    ],
+)
+def test_default_taps_are_one_per_resolution_or_four_over_the_depth(
+    name: str, taps: tuple[str, ...]
+) -> None:
+    backbone = get_backbone(f"timm/{name}")
+    assert backbone.taps == taps
+    assert set(taps) <= set(tap_names(backbone.name))
+
+
+def test_taps_may_be_numbers() -> None:
+    network = build_network("timm/test_vit", "random", [1, -1, "blocks.3"])
+    assert network.taps == ("blocks.1", "blocks.5", "blocks.3")
+    with pytest.raises(ValueError, match=r"has no layer 6\. Its layers: blocks\.0, .*, blocks\.5"):
+        build_network("timm/test_vit", "random", [6])
+    with pytest.raises(ValueError, match="has no layer 1"):
+        build_network("mobilenet_v2", "random", [1])
+
+
+def test_images_are_prepared_as_for_the_published_weights() -> None:
+    own = get_backbone("timm/vit_small_patch16_224.augreg_in21k_ft_in1k").preprocessing
+    assert (own.mean, own.std, own.interpolation) == ((0.5,) * 3, (0.5,) * 3, "bicubic")
+    assert own.minimum_size == 16
+    assert get_backbone("timm/resnet50.tv_in1k").preprocessing.interpolation == "bilinear"
+    assert get_backbone("timm/inception_v3").preprocessing.minimum_size == 128
+
+
+def test_one_state_dict_gives_the_vectors_of_torchvision(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet50().state_dict(), tmp_path / "resnet50.pth")
+    images, _ = make_tem_images(4, size=(90, 130), random_state=0)
+    own, other = (
+        HypercolumnVLAD(
+            name, weights=tmp_path / "resnet50.pth", n_codewords=4, pooled=True, random_state=0
+        ).fit_transform(images)
+        for name in ("resnet50", "timm/resnet50.tv_in1k")
+    )
+    np.testing.assert_allclose(own, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("codebook", ["joint", "per_layer"])
+@pytest.mark.parametrize("name", SMALL)
+def test_dense_vectors_agree_with_the_oracle(name: str, codebook: str) -> None:
+    images, _ = make_tem_images(4, size=(90, 130), random_state=0)
+    check_against_oracle(images, name, codebook, weights="random", image_size=96, n_codewords=16)
+
+
+# --- models --------------------------------------------------------------------------------------
+
+_PREDICT = """
+import sys, numpy as np, hypervlad
+model = hypervlad.load(sys.argv[1])
+np.save(sys.argv[3], model.predict_proba(list(np.load(sys.argv[2]))))
+"""
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_model_explains_and_answers_identically_in_a_new_process(
+    name: str, tmp_path: Path
+) -> None:
+    images, labels = make_tem_images(16, size=64, random_state=0)
+    encoder = HypercolumnVLAD(
+        name, weights="random", image_size=64, n_codewords=4, pooled=True, random_state=0
+    )
+    model = MicrographClassifier(encoder, calibration_size=0, random_state=0).fit(images, labels)
+    assert np.isfinite(model.explain(images[0]).maps).all()
+    model.save(tmp_path / "m.hvlad", include_backbone=True)
+    np.save(tmp_path / "images.npy", np.array(images))
+    given = [str(tmp_path / each) for each in ("m.hvlad", "images.npy", "proba.npy")]
+    subprocess.run([sys.executable, "-c", _PREDICT, *given], check=True, timeout=300)
+    np.testing.assert_array_equal(np.load(given[2]), model.predict_proba(images))
+
+
+@pytest.mark.parametrize("name", SMALL[:2])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_defects_are_scored_whole_and_in_tiles(name: str) -> None:
+    images = [np.random.default_rng(n).random((90, 110), dtype=np.float32) for n in range(5)]
+    encoder = default_patch_encoder(backbone=name, weights="random", n_codewords=4)
+    scorer = PatchDefectScorer(encoder, fpr=0.3, n_codewords=8, random_state=0)
+    whole = scorer.fit(images).score_map(images[0])
+    tiled = clone(scorer).set_params(tile_size=64).fit(images).score_map(images[0])
+    for found in (whole, tiled):
+        assert found.shape == (90, 110)
+        assert np.isfinite(found).all()
+
+
+@pytest.mark.slow  # a network of 22 million parameters over six images in three sizes
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_defects_are_scored_on_patches_of_14_pixels() -> None:
+    images = [np.random.default_rng(n).random((90, 110), dtype=np.float32) for n in range(5)]
+    encoder = default_patch_encoder(
+        backbone="timm/vit_small_patch14_dinov2", weights="random", n_codewords=4
+    )
+    scorer = PatchDefectScorer(encoder, fpr=0.3, n_codewords=8, random_state=0).fit(images)
+    assert np.isfinite(scorer.score_map(images[0])).all()
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
+def test_transfer_learning(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = property(lambda curves: len(curves) - 1)
+    monkeypatch.setattr("hypervlad.baselines.training.FineTuningCurves.best_epoch", last)
+    images = [np.random.default_rng(n).random((40, 50), dtype=np.float32) for n in range(8)]
+    model = TransferClassifier(name, "random", image_size=64, batch_size=4, random_state=0)
+    tuned = model.set_params(mode="finetune", max_epochs=1).fit(images, ["a", "b"] * 4)
+    n_all = sum(value.numel() for value in tuned._network().original.state_dict().values())
+    n_learnt = sum(value.size for value in tuned.network_state_.values())
+    assert 0 < n_learnt < n_all  # the last block
+    tuned.save(tmp_path / "m.hvlad")
+    loaded = hypervlad.load(tmp_path / "m.hvlad")
+    np.testing.assert_array_equal(loaded.predict_proba(images), tuned.predict_proba(images))
+
+
+# --- tiles ---------------------------------------------------------------------------------------
+
+
+def test_transformers_see_all_of_a_tile() -> None:
+    assert reach_of(build_network("timm/test_vit", "random")) == Reach(stride=16, margin=None)
+    windows = build_network("timm/swin_tiny_patch4_window7_224", "random", ["layers.0"])
+    assert reach_of(windows) == Reach(stride=4, margin=None)  # the windows are fixed in the image
+    dinov2 = build_network("timm/vit_small_patch14_dinov2", "random", ["blocks.0", "blocks.1"])
+    assert reach_of(dinov2) == Reach(stride=14, margin=None)
+
+
+def test_seams_between_tiles_are_bounded() -> None:
+    """Along an overlap of n cells, two tiles that differ by d change by d / (n + 1) at most."""
+    network = build_network("timm/test_vit", "random")
+    side, stride = 128, 16
+    image = torch.randn(3, 96, 192, generator=torch.Generator().manual_seed(0))
+    tiled = TiledNetwork(network, side, border=0).padded_maps(image, "image").maps
+    n_cells, n_overlap = 192 // stride, 2
+    firsts = [0, 4]  # of two tiles of 8 cells, which overlap in 4 and may overlap in 2
+    tiles = [network(image[None, :, :, f * stride : (f + 8) * stride]) for f in firsts]
+    for layer, one, other in zip(tiled, *tiles, strict=True):
+        one, other = (each[0].permute(1, 2, 0) for each in (one, other))
+        torch.testing.assert_close(layer[:, :4], one[:, :4])
+        torch.testing.assert_close(layer[:, 8:], other[:, 4:])
+        both = torch.stack([one[:, 4:], other[:, :4]])
+        own = both.diff(dim=2).abs().amax(dim=0)
+        bound = own + (both[0] - both[1]).abs().amax(dim=1, keepdim=True) / (n_overlap + 1)
+        assert (layer[:, 4:8].diff(dim=1).abs() <= bound + 1e-5).all()
+        assert layer.shape[1] == n_cells
+        outside = both.amin(dim=0) - 1e-5, both.amax(dim=0) + 1e-5
+        assert ((layer[:, 4:8] >= outside[0]) & (layer[:, 4:8] <= outside[1])).all()
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+def test_files_and_folders_of_weights(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    state = timm.create_model("test_vit").state_dict()  # with its head
+    torch.save(state, tmp_path / "weights.pth")
+    save_file(state, tmp_path / "model.safetensors")
+    networks = [
+        build_network("timm/test_vit", path) for path in (tmp_path / "weights.pth", tmp_path)
+    ]
+    assert networks[0].digest == networks[1].digest
+    assert networks[0].digest != build_network("timm/test_vit", "random").digest
+    with pytest.raises(WeightsNotFoundError, match=r"not weights of 'timm/test_resnet'.*missing"):
+        build_network("timm/test_resnet", tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WeightsNotFoundError, match=r"empty: no such weights file.*a folder with"):
+        build_network("timm/test_vit", tmp_path / "empty")
+
+
+def test_position_embeddings_of_another_grid_are_interpolated(tmp_path: Path) -> None:
+    torch.save(timm.create_model("test_vit", img_size=96).state_dict(), tmp_path / "w.pth")
+    network = build_network("timm/test_vit", tmp_path / "w.pth").module.network
+    assert network.pos_embed.shape[1] == network.num_prefix_tokens + (160 // 16) ** 2
+
+
+def test_names_of_efficientnet_pytorch_are_translated(tmp_path: Path) -> None:
+    state = timm.create_model("tf_efficientnet_b0").state_dict()
+    path = tmp_path / "efficientnet-b0_pretrained_microscopynet_v1.0.pth.tar"
+    torch.save({"state_dict": _efficientnet_pytorch_keys(state)}, path)
+    found = build_network("timm/tf_efficientnet_b0", path).module.network.state_dict()
+    for key, value in found.items():
+        assert key.endswith("num_batches_tracked") or torch.equal(value, state[key])
+
+
+def _efficientnet_pytorch_keys(state: dict[str, Any]) -> dict[str, Any]:
+    """Name tensors as EfficientNet-PyTorch does, and as MicroNet's files do before that."""
+    blocks = list(dict.fromkeys(k.split(".conv")[0] for k in state if ".conv" in k))
+    blocks = [each.removesuffix(".se") for each in blocks]
+    blocks = list(dict.fromkeys(blocks))
+    inner = [("conv_pw", "_expand_conv"), ("bn1", "_bn0"), ("conv_dw", "_depthwise_conv")]
+    inner += [("bn2", "_bn1"), ("conv_pwl", "_project_conv"), ("bn3", "_bn2")]
+    inner += [("se.conv_reduce", "_se_reduce"), ("se.conv_expand", "_se_expand")]
+    first = [("conv_dw", "_depthwise_conv"), ("bn1", "_bn1"), ("conv_pw", "_project_conv")]
+    first += [("bn2", "_bn2"), *inner[-2:]]
+    outer = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1"}
+    outer["classifier"] = "_fc"
+    found = {}
+    for key, value in state.items():
+        layer, _, tensor = key.rpartition(".")
+        if layer.startswith("blocks."):
+            block, name = ".".join(layer.split(".")[:3]), ".".join(layer.split(".")[3:])
+            names = dict(inner if f"{block}.conv_pwl.weight" in state else first)
+            layer = f"_blocks.{blocks.index(block)}.{names[name]}"
+        else:
+            layer = outer[layer]
+        found[f"module.encoder.{layer}.{tensor}"] = value
+    return found
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub."""
+    folder = tmp_path / "hub"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
+    return folder
+
+
+def test_published_weights_are_found_in_the_cache(hub: Path) -> None:
+    commit = "0" * 40
+    repository = hub / "models--timm--test_vit.r160_in1k"
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit, encoding="utf-8")
+    save_file(timm.create_model("test_vit").state_dict(), snapshot / "model.safetensors")
+    expected = snapshot / "model.safetensors"
+    for weights in ("pretrained", "imagenet"):
+        assert find_weights("timm/test_vit.r160_in1k", weights) == expected
+    direct = build_network("timm/test_vit.r160_in1k", expected)
+    assert build_network("timm/test_vit.r160_in1k").digest == direct.digest
+
+
+def test_without_the_internet_the_error_names_the_file_to_bring(hub: Path) -> None:
+    address = r"https://\S+/timm/test_vit\.r160_in1k/resolve/main/model\.safetensors"
+    with pytest.raises(
+        WeightsNotFoundError,
+        match=rf"not on this machine.*Download {address}.*weights=\"path/to/model\.safetensors\"",
+    ):
+        find_weights("timm/test_vit")
+    with pytest.raises(WeightsNotFoundError, match="downloads not allowed"):
+        find_weights("timm/test_vit", download=False)
+
+
+def test_downloads_are_announced(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metadata = SimpleNamespace(size=12_345_678)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url, timeout: metadata)
+    monkeypatch.setattr(
+        huggingface_hub, "hf_hub_download", lambda *given, revision: tmp_path / given[1]
+    )
+    assert find_weights("timm/test_vit") == tmp_path / "model.safetensors"
+    message = r"downloading timm/test_vit weights, 12 MB, from huggingface.co"
+    assert message in capsys.readouterr().err
+
+
+def test_networks_without_published_weights() -> None:
+    with pytest.raises(
+        WeightsNotFoundError, match="publishes no weights of timm/cspresnet50d; give"
+    ):
+        find_weights("timm/cspresnet50d")
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("vit_smal_patch14_dinov2", "near are vit_small_patch14_dinov2, "),
+        ("test_vit.of_nobody", r"near are test_vit\.r160_in1k "),
+        ("hf-hub:someone/something", "has no network"),
+    ],
+)
+def test_unknown_names_list_near_ones(name: str, near: str) -> None:
+    with pytest.raises(ValueError, match=near):
+        get_backbone(f"timm/{name}")
+
+
+def test_without_timm_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'needs timm: pip install "hypervlad\[timm\]"'):
+        HypercolumnVLAD("timm/resnet50.a1_in1k", weights="random").fit([np.zeros((64, 64))])
+
+
+def test_a_network_for_images_of_one_size_says_so() -> None:
+    network = build_network("timm/mixer_b16_224", "random")
+    assert network(torch.zeros(1, 3, 224, 224))[0].shape == (1, 768, 14, 14)
+    assert network(torch.zeros(1, 3, 100, 224))[0].shape == (1, 768, 7, 14)
+    with pytest.raises(ValueError, match=r"at most 224 x 224 pixels, not of 256 x 256: set"):
+        network(torch.zeros(1, 3, 256, 256))
+
+
+def test_a_network_without_maps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("timm.models.resnet.ResNet.forward_intermediates")
+    get_backbone.__globals__["_timm_backbone"].cache_clear()
+    with pytest.raises(ValueError, match="'test_resnet' has no feature maps in timm"):
+        get_backbone("timm/test_resnet")
+
+
+def test_a_model_file_names_a_network_that_timm_knows() -> None:
+    images, _ = make_tem_images(4, size=64, random_state=0)
+    encoder = HypercolumnVLAD("timm/test_vit", weights="random", image_size=64, n_codewords=2)
+    header, arrays = encoder.fit(images).to_state()
+    text = json.dumps(header).replace("timm/test_vit", "timm/local-dir:/tmp")
+    with pytest.raises(ModelFileError, match=r"network is not known here: timm .* has no network"):
+        HypercolumnVLAD.from_state(json.loads(text), arrays)
