@@ -217,7 +217,12 @@ def _register_torchvision(
     # A partial function can be pickled for other processes.
     builder = partial(_torchvision_model, name, **arguments)
     _REGISTRY[name] = Backbone(
-        name, builder, tuple(taps.split()), preprocessing or Preprocessing(), torchvision_name=name
+        name,
+        builder,
+        tuple(taps.split()),
+        preprocessing or Preprocessing(),
+        torchvision_name=name,
+        licence="bsd-3-clause",
     )
 
 

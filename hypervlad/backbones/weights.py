@@ -38,6 +38,8 @@ _PREFIXES = {"module.": "", "encoder.": "", "features.module.": "features."}
 MICRONET = {"micronet": "microscopynet", "image-micronet": "imagenet-microscopynet"}
 #: What `find_weights` finds; "imagenet" is another name of "pretrained".
 PUBLISHED = ("pretrained", "imagenet", *MICRONET)
+# Licences of which the name in a model file is enough.
+_FREE = ("apache-2.0", "bsd-3-clause", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0")
 _MICRONET_URL = "https://nasa-public-data.s3.amazonaws.com/microscopy_segmentation_models/"
 # Networks here, and their names in the names of files.
 _MICRONET_NETWORKS = {
@@ -135,6 +137,46 @@ def published_weights(name: str, weights: str = "pretrained") -> tuple[str, floa
 
     entry = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     return entry.url, entry.meta.get("_file_size")
+
+
+def licence_of(name: str, weights: str | os.PathLike[str]) -> str:
+    """Return the licence of weights, as their publisher names it.
+
+    Parameters
+    ----------
+    name : str
+        The backbone.
+    weights : {"pretrained", "micronet", "image-micronet", "random"} or path
+
+    Examples
+    --------
+    >>> licence_of("mobilenet_v2", "pretrained")
+    'bsd-3-clause'
+    """
+    if weights == "random":
+        return "none needed, random weights"
+    if weights in MICRONET:
+        return "mit"
+    licence = get_backbone(name).licence or "unknown"
+    return licence if weights in PUBLISHED else f"that of the file ({licence} if as published)"
+
+
+def check_may_be_included(name: str, weights: str | os.PathLike[str]) -> None:
+    """Raise a ValueError if a licence's text would have to go with a model that contains weights.
+
+    Parameters
+    ----------
+    name, weights
+        As in `licence_of`.
+    """
+    licence = get_backbone(name).licence
+    if weights == "random" or weights in MICRONET or licence is None or licence in _FREE:
+        return
+    raise ValueError(
+        f"the licence of the weights of {name} ({licence}) asks for more than its name with every "
+        "copy, so they are not put into a model file: save without include_backbone "
+        "(--include-backbone), and carry their own file with its licence"
+    )
 
 
 def _find_on_hub(name: str, download: bool) -> Path:

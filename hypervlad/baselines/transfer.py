@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.backbones import Backbone, Preprocessing, TappedNetwork, build_network, get_backbone
 from hypervlad.backbones.network import architecture, check_device, check_tensors, map_channels
+from hypervlad.backbones.weights import check_may_be_included
 from hypervlad.base import (
     ArrayDict,
     Arrays,
@@ -507,6 +508,8 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         check_is_fitted(self)
         if not (include_backbone or (self.trainable_ == "all" and self.network_state_)):
             return super().to_state()
+        if include_backbone:
+            check_may_be_included(self.backbone_, self.weights)
         saved = copy.copy(self)
         state = self._network().original.state_dict()
         saved.network_state_ = {k: v.cpu().contiguous().numpy() for k, v in state.items()}

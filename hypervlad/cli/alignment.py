@@ -256,6 +256,7 @@ def align_train(
       hypervlad align new/ --method alignment.hvlad -o found/
     """
     from hypervlad.alignment import AlignmentClassifier, default_alignment_encoder
+    from hypervlad.backbones.weights import check_may_be_included
     from hypervlad.datasets import make_alignment_examples
 
     if not paths and not synthetic:
@@ -274,6 +275,8 @@ def align_train(
         on_error=on_error.value,
         read_options=dict(default_alignment_encoder().read_options or {}) | reading,
     )
+    if include_backbone:
+        check_may_be_included(encoder.backbone, encoder.weights)
     model = AlignmentClassifier(encoder, window=window, random_state=seed, verbose=not quiet)
     n_made = synthetic + -(-synthetic // _TRAIN_PER_TEST)
     made: Any = ([], [])

@@ -109,6 +109,7 @@ def train(
       hypervlad train images/ -o model.hvlad --prior uniform
       hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
     """
+    from hypervlad.backbones.weights import check_may_be_included
     from hypervlad.datasets import load_image_folder
     from hypervlad.images.reading import relative_names
     from hypervlad.reports.summary import held_out_lines, noted_warnings, training_details
@@ -161,6 +162,8 @@ def train(
         f"training on {counted(len(data.images), 'image')} of "
         f"{counted(n_classes, 'class')}{of_groups}",
     )
+    if include_backbone:
+        check_may_be_included(model.encoder.backbone, model.encoder.weights)
     with fitting(), noted_warnings() as notes:
         model.fit(data.images, data.target, groups=data.groups)
     model.save(output, include_backbone=include_backbone)

@@ -144,6 +144,7 @@ def fit(
       hypervlad defects fit good/ -o mat.hvlad
       hypervlad defects fit images/ --masks masks/ --best-f1 -o mat.hvlad
     """
+    from hypervlad.backbones.weights import check_may_be_included
     from hypervlad.defects import PatchDefectScorer, default_patch_encoder
     from hypervlad.images import find_images
 
@@ -169,6 +170,8 @@ def fit(
         device=device,
         on_error=on_error.value,
     )
+    if include_backbone:
+        check_may_be_included(encoder.backbone, encoder.weights)
     scorer = PatchDefectScorer(
         encoder,
         patch=patch,

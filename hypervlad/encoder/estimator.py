@@ -23,6 +23,7 @@ from hypervlad.backbones import (
     get_backbone,
 )
 from hypervlad.backbones.network import check_device, check_tensors
+from hypervlad.backbones.weights import check_may_be_included
 from hypervlad.base import Arrays, Field, ImageEstimator, Record, Value, Values, to_json
 from hypervlad.cache import Memory, absolute_memory, arrays_digest
 from hypervlad.codebook import Codebook, CodebookField
@@ -522,6 +523,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
 
     def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
         """Return the fitted encoder as a JSON-able header and named arrays."""
+        if include_backbone:
+            check_may_be_included(self.fitted_params_.backbone, self.weights)
         header, arrays = super().to_state(include_backbone=include_backbone)
         if include_backbone:
             tensors = self.network().original.state_dict()

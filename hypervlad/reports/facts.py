@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hypervlad.backbones.weights import licence_of
 from hypervlad.defects.thresholds import n_images_needed
 from hypervlad.images import ReadOptions
 from hypervlad.metrics import Evaluation
@@ -66,6 +67,7 @@ def _transfer_facts(model: Any) -> dict[str, str]:
         "network": model.backbone_,
         "network's weights": f"{model.weights} ({digest}), "
         + ("in the file" if model.whole_network_ else "not in the file"),
+        "licence of the weights": licence_of(model.backbone_, model.weights),
         "fine-tuned": _fine_tuned_text(model.history_, trained[model.trainable_]),
         "image size": f"{side} x {side} pixels, stretched to a square",
         "how files are read": _reading_text(model.read_options_),
@@ -155,6 +157,7 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
         "network": str(encoder.fitted_params_.backbone),
         "network's weights": f"{encoder.weights} ({digest}), "
         + ("not in the file" if embedded is None else "in the file"),
+        "licence of the weights": licence_of(encoder.fitted_params_.backbone, encoder.weights),
         "taps": ", ".join(encoder.taps_),
         "image size": _size_text(encoder.fitted_params_),
         "how files are read": _reading_text(encoder.fitted_params_.read_options),

@@ -17,7 +17,7 @@ def test_links_have_targets() -> None:
 
 
 def test_all_networks_are_named() -> None:
-    (paragraph,) = re.findall(r"Networks by name: (.*?)and your own", README, flags=re.DOTALL)
+    (paragraph,) = re.findall(r"Networks by name (.*?)and your own", README, flags=re.DOTALL)
     # In a separate process, since tests register further networks in this one.
     script = "from hypervlad.backbones import backbone_names; print(*backbone_names())"
     command = [sys.executable, "-c", script]

@@ -30,9 +30,11 @@ from hypervlad.backbones import (
     reach_of,
     tap_names,
 )
+from hypervlad.backbones.weights import check_may_be_included, licence_of
 from hypervlad.baselines import TransferClassifier
 from hypervlad.defects import default_patch_encoder
 from hypervlad.modelfile import ModelFileError
+from hypervlad.reports.facts import model_facts
 from hypervlad.windows.maps import TiledNetwork
 
 NAMES = [
@@ -333,6 +335,24 @@ def test_networks_without_published_weights() -> None:
         WeightsNotFoundError, match="publishes no weights of timm/cspresnet50d; give"
     ):
         find_weights("timm/cspresnet50d")
+
+
+def test_licences_are_known_and_kept(tmp_path: Path) -> None:
+    for name, licence in (("timm/vit_small_patch16_dinov3", "dinov3-license"), ("vgg16", "bsd")):
+        assert licence_of(name, "pretrained").startswith(licence)
+        assert licence in licence_of(name, tmp_path / "weights.pth")
+    assert licence_of("resnet50", "micronet") == "mit"
+    check_may_be_included("timm/vit_small_patch16_dinov3", "random")
+    check_may_be_included("timm/vit_small_patch14_dinov2", "pretrained")
+    path = tmp_path / "weights.safetensors"
+    name = "timm/vit_small_patch16_dinov3"
+    save_file(timm.create_model("vit_small_patch16_dinov3").state_dict(), path)
+    encoder = HypercolumnVLAD(name, weights=path, image_size=32, n_codewords=2, random_state=0)
+    encoder.fit([np.random.default_rng(n).random((32, 32)) for n in range(4)])
+    with pytest.raises(ValueError, match=r"dinov3-license.*without include_backbone"):
+        encoder.save(tmp_path / "m.hvlad", include_backbone=True)
+    encoder.save(tmp_path / "m.hvlad")
+    assert "dinov3-license if as published" in model_facts(encoder)["licence of the weights"]
 
 
 # --- errors --------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
     python -m benchmarks.accuracy --data ../shared/data --methods default --out lite0.json \\
         --backbone timm/tf_efficientnet_lite0 --weights efficientnet-lite0-57934424.pth
-    python -m benchmarks.accuracy.networks --data ../shared/data lite0.json
+    python -m benchmarks.networks.accuracy --data ../shared/data lite0.json
 
 Each file is a result of `benchmarks.accuracy`; the first to compare with is the project's own.
 """
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", nargs="+", type=Path, help="JSON files of other networks")
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("--out", type=Path, default=RESULTS / "accuracy" / "networks.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "networks" / "accuracy.json")
     arguments = parser.parse_args(argv)
     files = [RESULTS / "accuracy" / f"accuracy_{OWN}.json", *arguments.results]
     data_sets = {name: DataSet.load(arguments.data / name) for name in DATA_SETS}
