@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import GradientBoostingClassifier
 
+from hypervlad.backbones import tap_names
 from hypervlad.baselines import PatchCNNClassifier, TransferClassifier
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier import MicrographClassifier
@@ -17,6 +18,7 @@ from hypervlad.encoder import HypercolumnVLAD
 
 _VGG16_TAPS = ("features.3", "features.8", "features.15", "features.22", "features.29")
 _BOOSTERS = ("xgboost", "sklearn")
+_FACETS = ("token", "value")
 
 
 def luo2021(
@@ -301,6 +303,88 @@ def modarres2017(
         random_state=random_state,
         verbose=verbose,
     )
+
+
+def anyloc(
+    backbone: str = "timm/vit_small_patch14_dinov2.lvd142m",
+    *,
+    block: int | None = None,
+    facet: Literal["token", "value"] = "token",
+    weights: str | os.PathLike[str] = "pretrained",
+    image_size: int = 224,
+    n_codewords: int = 32,
+    memory: str | os.PathLike[str] | joblib.Memory | None = None,
+    device: str = "auto",
+    n_jobs: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    verbose: bool = False,
+) -> MicrographClassifier:
+    """Return a classifier with the encoding of AnyLoc (Keetha et al. 2023), unfitted.
+
+    The tokens of one late block of a transformer, each divided by its length, are assigned to 32
+    codewords, one each; the residuals are summed by codeword, each codeword's block and then the
+    whole vector are divided by their L2 norms.
+
+    Parameters
+    ----------
+    backbone : str
+        A network of timm (``pip install "hypervlad[timm]"``).
+    block : int, optional
+        Number of the block; by default that at three quarters of the depth (AnyLoc: 31 of 40).
+    facet : {"token", "value"}, default="token"
+        The output of the block, or the values of its attention, with which AnyLoc was best.
+    weights : {"pretrained", "random"} or path
+        As in :class:`HypercolumnVLAD`.
+    image_size : int, default=224
+    n_codewords : int, default=32
+    memory, device, n_jobs, random_state, verbose
+        As in :class:`MicrographClassifier` and :class:`HypercolumnVLAD`.
+
+    Returns
+    -------
+    MicrographClassifier
+
+    Notes
+    -----
+    *Differences.* AnyLoc retrieves places, without a classifier; here the vectors are classified as
+    those of the default are. Its K-means compares by cosine; here distances between tokens and
+    codewords are Euclidean, which is the same but for the lengths of codewords. Its largest network
+    is ViT-g; ``"timm/vit_giant_patch14_dinov2.lvd142m"`` is the same.
+
+    References
+    ----------
+    N. Keetha, A. Mishra, J. Karhade, K. M. Jatavallabhula, S. Scherer, M. Krishna and S. Garg,
+        "AnyLoc: towards universal visual place recognition", IEEE Robotics and Automation Letters
+        9, 1286, 2024 (arXiv 2308.00688).
+
+    Examples
+    --------
+    >>> from hypervlad.presets import anyloc
+    >>> anyloc("timm/test_vit", weights="random", facet="value").encoder.taps
+    ('blocks.4.value.unit',)
+    """
+    if facet not in _FACETS:
+        raise ValueError(f"facet must be one of {', '.join(map(repr, _FACETS))}: {facet!r}")
+    suffix = ".value.unit" if facet == "value" else ".unit"
+    names = tap_names(backbone)
+    blocks = [name for name in names if f"{name}.unit" in names and not name.endswith(".value")]
+    number = 3 * len(blocks) // 4 if block is None else block
+    if not blocks or not -len(blocks) <= number < len(blocks):
+        raise ValueError(f"{backbone!r} has {len(blocks)} blocks, so that there is no {number}")
+    encoder = HypercolumnVLAD(
+        backbone,
+        weights=weights,
+        taps=(f"{blocks[number]}{suffix}",),
+        image_size=image_size,
+        n_codewords=n_codewords,
+        layer_components=None,
+        scale_layers=False,
+        memory=memory,
+        device=device,
+        n_jobs=n_jobs,
+        verbose=verbose,
+    )
+    return MicrographClassifier(encoder, random_state=random_state, verbose=verbose)
 
 
 def _gradient_boosting(

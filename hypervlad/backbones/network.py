@@ -277,7 +277,7 @@ def build_network(
         See `find_weights`. "random" is seeded, so that it always gives the same network.
     taps : sequence of str or int, optional
         Layers to tap; by default those of the backbone. Blocks of networks of timm may be given by
-        their numbers in `tap_names`.
+        number.
     device : str or torch.device, default="cpu"
 
     Raises
@@ -402,8 +402,10 @@ def tap_names(name: str) -> list[str]:
     Parameters
     ----------
     name : str
-        A registered backbone, or "timm/" and the name of a network of timm: the blocks after which
-        it has feature maps.
+        A registered backbone, or "timm/" and the name of a network of timm. Of the latter, these
+        are the blocks after which it has feature maps; BLOCK.unit, where the channels of each cell
+        are divided by their length; and in transformers BLOCK.value and BLOCK.value.unit, the
+        values of the block's attention.
     """
     backbone = get_backbone(name)
     module = _module_without_weights(backbone, random=backbone.torchvision_name is None)
@@ -412,7 +414,7 @@ def tap_names(name: str) -> list[str]:
 
 def _layer_names(module: torch.nn.Module, backbone: Backbone) -> list[str]:
     if backbone.is_of_timm:
-        return list(cast(Any, module).taps)
+        return list(cast(Any, module).tap_names())
     return [name for name, _ in module.named_modules() if name and name not in _HEAD_NAMES]
 
 
@@ -423,8 +425,9 @@ def check_taps(
     valid = _layer_names(module, backbone)
     given = (taps,) if isinstance(taps, (str, int)) else tuple(taps)
     if backbone.is_of_timm:  # whose blocks have numbers, too
-        n = len(valid)
-        given = tuple(valid[t] if isinstance(t, int) and -n <= t < n else t for t in given)
+        blocks = list(cast(Any, module).taps)
+        numbers = range(-len(blocks), len(blocks))
+        given = tuple(blocks[t] if isinstance(t, int) and t in numbers else t for t in given)
     if not given or len(set(given)) != len(given):
         raise ValueError(f"taps must be one or more different layer names, not {taps!r}")
     for tap in given:

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import timm
+import timm.layers
+import timm.models.eva
 import torch
 from torch import nn
 
 _N_DEFAULT_TAPS = 4  # of a network whose maps all have one resolution
+_ATTENTION = (timm.layers.Attention, timm.models.eva.EvaAttention)
 _MAX_NAMES = 5  # of networks that an error lists
 #: Arguments with which networks take images of any size; a network knows at most one row.
 _ANY_SIZE: tuple[dict[str, Any], ...] = (
@@ -27,6 +29,10 @@ class TimmNetwork(nn.Module):
     channels last. Prefix tokens (class, registers) are left out. A forward pass ends at the last
     tap that has a hook.
 
+    Besides BLOCK, there are the taps BLOCK.unit, where the channels of each cell are divided by
+    their length, and in transformers BLOCK.value and BLOCK.value.unit: the values of the block's
+    attention.
+
     Parameters
     ----------
     name : str
@@ -39,7 +45,7 @@ class TimmNetwork(nn.Module):
     config : dict
         What timm knows of the weights: mean, standard deviation, size of the input, licence.
     taps : dict of str to int
-        Names of the taps, which are those of the network's blocks, and their stride in pixels.
+        Names of the network's blocks, and the stride of their maps in pixels.
     """
 
     network: Any
@@ -58,7 +64,13 @@ class TimmNetwork(nn.Module):
             )
         infos = getattr(infos, "info", infos)
         self.taps = {str(info["module"]): int(info["reduction"]) for info in infos}
-        self._identities = [self._add_tap(tap) for tap in self.taps]
+        self._identities = [
+            {facet: self._add_tap(tap + facet) for facet in self._facets(tap)} for tap in self.taps
+        ]
+
+    def tap_names(self) -> list[str]:
+        """Return the names of all taps, block by block."""
+        return [tap + facet for tap in self.taps for facet in self._facets(tap)]
 
     def forward(self, images: torch.Tensor) -> None:
         """Run the network on images (B, C, H, W), and each map through its tap.
@@ -71,9 +83,34 @@ class TimmNetwork(nn.Module):
         ValueError
             If the network takes images of one size only, and these are larger.
         """
-        wanted = [n for n, tap in enumerate(self._identities) if tap._forward_hooks]
-        for maps, number in zip(self._maps(images, wanted), wanted, strict=True):
-            self._identities[number](maps)
+        wanted = [
+            number
+            for number, facets in enumerate(self._identities)
+            if any(tap._forward_hooks for tap in facets.values())
+        ]
+        values: dict[int, torch.Tensor] = {}
+        handles = [
+            layer.register_forward_hook(lambda _m, _i, out, n=n: values.update({n: out}))
+            for n in wanted
+            if (layer := self._value_layer(list(self.taps)[n])) is not None
+        ]
+        try:
+            found = self._maps(images, wanted)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for number, (maps, size) in zip(wanted, found, strict=True):
+            for facet, tap in self._identities[number].items():
+                if not tap._forward_hooks:
+                    continue
+                seen = maps
+                if ".value" in facet:
+                    n_cells, n_channels = maps.shape[2] * maps.shape[3], maps.shape[1]
+                    tokens = values[number][:, -n_cells:, -n_channels:]
+                    seen = tokens.transpose(1, 2).reshape(maps.shape)
+                if ".unit" in facet:
+                    seen = nn.functional.normalize(seen, dim=1)
+                tap(seen[:, :, : size[0], : size[1]])
 
     def default_taps(self) -> list[str]:
         """Return the last tap of each resolution, or four over the depth if there is only one."""
@@ -98,29 +135,58 @@ class TimmNetwork(nn.Module):
                 return side
         return min(self._size)
 
-    def _maps(self, images: torch.Tensor, wanted: list[int]) -> list[torch.Tensor]:
+    def _maps(
+        self, images: torch.Tensor, wanted: list[int]
+    ) -> list[tuple[torch.Tensor, tuple[int, int]]]:
+        """Return the maps of blocks, and how many rows and columns of them see the image."""
         height, width = images.shape[2:]
         units = [(max(self.taps.values()),) * 2, self._size]
         for unit in [(1, 1)] if self._takes_any_size else units:
-            sides = (-(-n // m) * m for n, m in zip((height, width), unit, strict=True))
-            padded = _mirrored(images, *sides)
+            sides = [-(-n // m) * m for n, m in zip((height, width), unit, strict=True)]
             try:
                 found: list[torch.Tensor] = self.network.forward_intermediates(
-                    padded, indices=wanted, stop_early=True, intermediates_only=True
+                    _mirrored(images, *sides),
+                    indices=wanted,
+                    stop_early=True,
+                    intermediates_only=True,
                 )
             except (AssertionError, IndexError, RuntimeError) as error:
                 if isinstance(error, torch.OutOfMemoryError) or self._takes_any_size:
                     raise
                 continue
-            rows, columns = (
-                [-(-n * maps.shape[axis] // padded.shape[axis]) for maps in found]
-                for axis, n in ((2, height), (3, width))
-            )
-            return [m[:, :, :r, :c] for m, r, c in zip(found, rows, columns, strict=True)]
+            return [
+                (
+                    maps,
+                    (
+                        -(-height * maps.shape[2] // sides[0]),
+                        -(-width * maps.shape[3] // sides[1]),
+                    ),
+                )
+                for maps in found
+            ]
         raise ValueError(
             f"this network takes images of at most {self._size[0]} x {self._size[1]} pixels, not "
             f"of {height} x {width}: set image_size={self._size[0]}, or choose another network"
         )
+
+    def _facets(self, block: str) -> list[str]:
+        """Return what follows a block's name in the names of its taps."""
+        values = [] if self._value_layer(block) is None else [".value", ".value.unit"]
+        return ["", ".unit", *values]
+
+    def _value_layer(self, block: str) -> nn.Module | None:
+        """Return the layer whose output (B, n, ...) ends in the values of a block's attention."""
+        try:
+            attention = self.network.get_submodule(f"{block}.attn")
+        except AttributeError:
+            return None
+        # With a q_bias, the layer itself is not called.
+        if getattr(attention, "q_bias", None) is not None:
+            return None
+        if not isinstance(attention, _ATTENTION):  # others may have windows, or another order
+            return None
+        layers = (getattr(attention, name, None) for name in ("qkv", "v_proj"))
+        return next((layer for layer in layers if isinstance(layer, nn.Linear)), None)
 
     def _add_tap(self, name: str) -> nn.Module:
         """Add a layer under a name with dots."""

@@ -34,6 +34,7 @@ from hypervlad.backbones.weights import check_may_be_included, licence_of
 from hypervlad.baselines import TransferClassifier
 from hypervlad.defects import default_patch_encoder
 from hypervlad.modelfile import ModelFileError
+from hypervlad.presets import anyloc
 from hypervlad.reports.facts import model_facts
 from hypervlad.windows.maps import TiledNetwork
 
@@ -54,7 +55,7 @@ def test_maps_are_the_intermediates_of_timm(name: str) -> None:
     plain.load_state_dict(network.module.network.state_dict(), strict=False)
     size = plain.pretrained_cfg["input_size"][1]
     images = torch.randn(2, 3, size, size)
-    numbers = [tap_names(f"timm/{name}").index(tap) for tap in network.taps]
+    numbers = [list(network.module.taps).index(tap) for tap in network.taps]
     with torch.no_grad():
         expected = plain.forward_intermediates(images, indices=numbers, intermediates_only=True)
     for found, one in zip(network(images), expected, strict=True):
@@ -94,6 +95,52 @@ def test_taps_may_be_numbers() -> None:
         build_network("timm/test_vit", "random", [6])
     with pytest.raises(ValueError, match="has no layer 1"):
         build_network("mobilenet_v2", "random", [1])
+
+
+@pytest.mark.parametrize("name", ["test_vit", "vit_small_patch16_dinov3"])
+def test_values_of_attention_and_cells_of_unit_length(name: str) -> None:
+    taps = [f"blocks.1{facet}" for facet in ("", ".unit", ".value", ".value.unit")]
+    network = build_network(f"timm/{name}", "random", taps)
+    seen: list[torch.Tensor] = []
+    inner = network.module.network
+    inner.blocks[1].attn.register_forward_hook(lambda _m, inputs, _y: seen.append(inputs[0]))
+    plain, unit, values, unit_values = network(torch.randn(2, 3, 64, 80))
+    with torch.no_grad():
+        expected = inner.blocks[1].attn.qkv(seen[0])[:, inner.num_prefix_tokens :]
+    expected = expected[:, :, -plain.shape[1] :].transpose(1, 2).reshape(values.shape)
+    torch.testing.assert_close(values, expected)
+    torch.testing.assert_close(unit, plain / plain.norm(dim=1, keepdim=True))
+    torch.testing.assert_close(unit_values, values / values.norm(dim=1, keepdim=True))
+
+
+def test_only_plain_attention_has_values() -> None:
+    for name in ("samvit_base_patch16", "swin_tiny_patch4_window7_224", "eva02_small_patch14_224"):
+        assert not any("value" in tap for tap in tap_names(f"timm/{name}"))
+
+
+def test_anyloc_is_vlad_of_unit_tokens() -> None:
+    images, _ = make_tem_images(12, size=64, random_state=0)
+    for facet in ("token", "value"):
+        model = anyloc(
+            "timm/test_vit", facet=facet, weights="random", image_size=160, random_state=0
+        )
+        encoder = model.encoder.set_params(n_codewords=4).fit(images)
+        tap = "blocks.4" if facet == "token" else "blocks.4.value"
+        network = build_network("timm/test_vit", "random", [tap])
+        (tokens,) = network(encoder.loader().load_batch(images[0]).tensors)
+        tokens = torch.nn.functional.normalize(tokens[0].flatten(1).T, dim=1).numpy()
+        projection, codewords = encoder.codebook_.projections[0], encoder.codebook_.joint
+        tokens = tokens - projection.mean
+        nearest = ((tokens[:, None] - codewords) ** 2).sum(axis=2).argmin(axis=1)
+        sums = np.stack([(tokens[nearest == k] - codewords[k]).sum(axis=0) for k in range(4)])
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        sums = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
+        expected = sums.ravel() / np.linalg.norm(sums)
+        np.testing.assert_allclose(encoder.transform(images[:1])[0], expected, atol=2e-4)
+    with pytest.raises(ValueError, match="has 6 blocks, so that there is no 6"):
+        anyloc("timm/test_vit", block=6)
+    with pytest.raises(ValueError, match="facet must be one of 'token', 'value': 'key'"):
+        anyloc("timm/test_vit", facet="key")  # type: ignore[arg-type]
 
 
 def test_images_are_prepared_as_for_the_published_weights() -> None:
