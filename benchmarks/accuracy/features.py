@@ -6,6 +6,7 @@ Each function takes paths and returns one row per image.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,6 +53,22 @@ class Taps:
         ]
         return np.concatenate(means)
 
+    @property
+    def has_class_token(self) -> bool:
+        """Whether the network is a transformer of timm with a class token."""
+        return getattr(getattr(self.network.module, "network", None), "cls_token", None) is not None
+
+    def tokens(self, paths: list[str]) -> np.ndarray:
+        """Return the class token and the mean of the others, after the last block: (n, 2 C)."""
+        network: Any = self.network.module
+        rows = []
+        for batch in self._batches(paths):
+            with torch.no_grad():
+                tokens = network.network.forward_features(batch.tensors)
+            others = tokens[:, network.network.num_prefix_tokens :]
+            rows.append(torch.cat([tokens[:, 0], others.mean(dim=1)], dim=1).cpu().numpy())
+        return np.concatenate(rows)
+
     def sampled(self, paths: list[str], n_each: int) -> np.ndarray:
         """Return the hypercolumns of random pixels, shape (n, n_each, sum of C_l), float16.
 
@@ -68,15 +85,19 @@ class Taps:
         return samples
 
     def _maps(self, paths: list[str]) -> Iterator[tuple[Batch, list[torch.Tensor]]]:
-        """Yield batches with their maps; all images are squares of one size, so order is kept."""
+        """Yield batches with their maps."""
+        for batch in self._batches(paths):
+            yield batch, feature_maps(self.network, batch.tensors)
+
+    def _batches(self, paths: list[str]) -> Iterator[Batch]:
+        """Yield batches; all images are squares of one size, so that their order is kept."""
         loader = ImageLoader(
             image_size=IMAGE_SIZE,
             aspect="square",
             preprocessing=self._preprocessing,
             batch_size=BATCH_SIZE,
         )
-        for batch in loader.batches(enumerate(loader.load(path, path) for path in paths)):
-            yield batch, feature_maps(self.network, batch.tensors)
+        yield from loader.batches(enumerate(loader.load(path, path) for path in paths))
 
 
 def texture(paths: list[str]) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from sklearn.neighbors import KNeighborsClassifier
 
 from benchmarks.accuracy.encodings import FisherVectors, LayerPCA, WordHistograms
 from benchmarks.accuracy.features import Taps, texture
@@ -26,7 +27,7 @@ from benchmarks.common.logistic import TunedLogisticRegression
 from benchmarks.common.sources import code_digest, machine, versions
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, default_encoder
 from hypervlad.backbones import WeightsNotFoundError, find_weights
-from hypervlad.presets import luo2021
+from hypervlad.presets import anyloc, luo2021
 
 N_SAMPLED = 1000  # hypercolumns per image
 # The files on which a result depends: a change makes its checkpoints void.
@@ -172,6 +173,60 @@ class Pooled:
         return measure(model, fold, vectors[fold.train], vectors[fold.test], seconds)
 
 
+class Tokens:
+    """Class token and mean token of a transformer, then a plain classifier."""
+
+    def __init__(self, taps: Taps, neighbours: bool) -> None:
+        self.taps, self.neighbours = taps, neighbours
+        kind = "nearest neighbours" if neighbours else "logistic regression"
+        self.title = f"class and mean token + {kind}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return _of_taps(self.taps, neighbours=self.neighbours)
+
+    def __call__(self, fold: Fold) -> Result:
+        vectors, seconds = fold.data.features("tokens", self.taps.tokens)
+        model = (
+            SmoothedNeighbours()
+            if self.neighbours
+            else TunedLogisticRegression(random_state=fold.seed)
+        )
+        return measure(model, fold, vectors[fold.train], vectors[fold.test], seconds)
+
+
+class SmoothedNeighbours(KNeighborsClassifier):
+    """The classes of the 10 nearest training images by cosine, and one vote spread over all."""
+
+    def __init__(self) -> None:
+        super().__init__(n_neighbors=10, metric="cosine")
+
+    def fit(self, X: np.ndarray, y: np.ndarray, groups: object = None) -> SmoothedNeighbours:
+        self.n_neighbors = min(10, len(X))
+        return super().fit(X, y)
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        votes = self.n_neighbors * super().predict_proba(X) + 1 / len(self.classes_)
+        return np.asarray(votes / votes.sum(axis=1, keepdims=True))
+
+
+class AnyLoc:
+    """`hypervlad.presets.anyloc` on a transformer of timm."""
+
+    def __init__(self, taps: Taps, backbone: str, weights: str) -> None:
+        self.taps, self.backbone, self.weights = taps, backbone, weights
+        self.title = "AnyLoc"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return _of_taps(self.taps)
+
+    def __call__(self, fold: Fold) -> Result:
+        model = anyloc(self.backbone, weights=self.weights, random_state=fold.seed)
+        model.set_params(calibration_size=0)
+        return measure(model, fold, fold.train_paths, fold.test_paths)
+
+
 class OnHypercolumns:
     """Sampled hypercolumns, reduced and encoded, then logistic regression."""
 
@@ -271,6 +326,10 @@ def all_methods(
         "fisher": OnHypercolumns(taps, "Fisher vectors", FisherVectors),
         "texture": Texture(),
     }
+    if taps.has_class_token:
+        methods["tokens_logistic"] = Tokens(taps, neighbours=False)
+        methods["tokens_neighbours"] = Tokens(taps, neighbours=True)
+        methods["anyloc"] = AnyLoc(taps, backbone, weights)
     if vgg16 is None and backbone == "vgg16" and weights != "imagenet":
         vgg16 = weights
     try:

@@ -49,10 +49,10 @@ from benchmarks.defects.surfaces import (
     split_surface,
 )
 from benchmarks.defects.tables import kinds_section, mean_and_worst
+from hypervlad.defects import default_patch_encoder
 from hypervlad.metrics import wilson_interval
 
 OURS = "hypervlad"
-BACKBONE, WEIGHTS = "mobilenet_v2", "imagenet"
 TRAIN_TILES, TRAIN_MATS = (5, 20, 40), (80,)
 N_MATS_OF_KIND = 40
 CODE_OF_RIVALS = ("defects/rivals", "defects/scores")
@@ -63,7 +63,7 @@ Runs = dict[tuple[str, int], list[dict[str, Any]]]  # of the splits, by method a
 
 
 def contestants(
-    threads: int, variants: Path | None
+    threads: int, variants: Path | None, backbone: str, weights: str
 ) -> tuple[Callable[[int], Makers], dict[str, dict[str, Any]]]:
     """Return what makes the methods for a seed, and the code that each depends on, by title."""
     of_ours = origin(threads, *CODE_OF_RIVALS, "defects/methods")
@@ -72,10 +72,14 @@ def contestants(
         of_ours["variants"] = hashlib.sha256(variants.read_bytes()).hexdigest()
         return makers, dict.fromkeys(makers(0), of_ours)
     of_rivals = origin(threads, *CODE_OF_RIVALS, modules=MODULES_OF_RIVALS)
-    network = SquareNetwork(BACKBONE, WEIGHTS, keep=True)
+    network = SquareNetwork(backbone, weights, keep=True)
+
+    def ours(seed: int) -> Ours:
+        encoder = default_patch_encoder(backbone=backbone, weights=weights)
+        return Ours({"encoder": encoder, "random_state": seed})
 
     def all_methods(seed: int) -> Makers:
-        return {OURS: lambda: Ours({"random_state": seed})} | all_rivals(network, seed)
+        return {OURS: lambda: ours(seed)} | all_rivals(network, seed)
 
     return all_methods, dict.fromkeys(all_methods(0), of_rivals) | {OURS: of_ours}
 
@@ -166,7 +170,10 @@ def false_alarms(
     """
     called, specimens = [], set[int]()
     for seed in range(n_splits):
-        make = partial(Ours, {"random_state": seed, "fpr": fpr})
+        encoder = default_patch_encoder(
+            backbone=bench.settings["backbone"], weights=bench.settings["weights"]
+        )
+        make = partial(Ours, {"encoder": encoder, "random_state": seed, "fpr": fpr})
         run = bench.run(OURS, make, n_train, seed, only_free=True, fpr=fpr, code=code)
         called.append(run["scores"] >= run["threshold"])
         specimens.update(run["specimens"].tolist())
@@ -188,6 +195,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--methods", nargs="+", help="titles; all by default")
     parser.add_argument("--variants", type=Path, help="Python file with variants of a method")
+    parser.add_argument("--backbone", default="mobilenet_v2")
+    parser.add_argument("--weights", default="pretrained", help="as in HypercolumnVLAD")
     parser.add_argument("--fpr", type=float, nargs="*", default=[0.05])
     parser.add_argument("--false-alarm-splits", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
@@ -206,9 +215,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         else mats_by_kind(n_trains[-1] + arguments.test, N_MATS_OF_KIND)
     )
     surface = plain.with_made_defects()
-    settings = {"digest": surface.digest, "backbone": BACKBONE, "weights": WEIGHTS}
+    network = {"backbone": arguments.backbone, "weights": arguments.weights}
+    settings = {"digest": surface.digest} | network
     bench = Bench(surface, settings, arguments.checkpoints, arguments.test)
-    makers, code_of = contestants(arguments.threads, arguments.variants)
+    makers, code_of = contestants(arguments.threads, arguments.variants, **network)
     titles = arguments.methods or list(makers(0))
     runs: Runs = {}
     for n_train in reversed(n_trains):

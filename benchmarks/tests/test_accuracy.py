@@ -559,3 +559,21 @@ def test_texture_of_tiny_and_colour_images(tmp_path: Path) -> None:
     rows = texture([str(tmp_path / "tiny.png"), str(tmp_path / "colour.png")])
     assert rows.shape == (2, 102)
     assert np.isfinite(rows).all()
+
+
+@pytest.mark.slow  # a transformer passes over the textures twice
+def test_transformers_are_compared_by_their_tokens(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    out = tmp_path_factory.mktemp("tokens")
+    network = ["--backbone", "timm/test_vit", "--methods"]
+    short = ["tokens_logistic", "tokens_neighbours", "anyloc"]
+    facts = run(folder, out, *network, *short)
+    titles = [f"class and mean token + {kind}" for kind in ("logistic regression", "nearest")]
+    found = [row["method"] for row in facts["rows"]]
+    assert found[0] == titles[0]
+    assert found[1].startswith(titles[1])
+    assert found[2] == "AnyLoc"
+    assert all(row["accuracy"] > 0.5 for row in facts["rows"])
+    methods_of_cnn, _ = methods.all_methods("tiny", "random", None, out)
+    assert not set(short) & set(methods_of_cnn)

@@ -249,7 +249,9 @@ def test_a_choice_does_not_look_at_the_kind_that_is_left_out() -> None:
     assert choices_without_a_kind(scores)["band"] == choices["band"]
 
 
-@pytest.mark.parametrize("title", ["PatchCore without coreset", "memory", "codewords"])
+@pytest.mark.parametrize(
+    "title", ["PatchCore without coreset", "memory", "codewords", "AnomalyDINO, 4 images"]
+)
 def test_rivals_find_dark_squares(title: str) -> None:
     surface = plates(12, 6)
     method = all_rivals(SquareNetwork("tiny", "random", keep=True), 0)[title]()
@@ -331,7 +333,8 @@ def test_false_alarms_are_counted_on_unused_defect_free_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kinds, "Ours", lambda parameters: Darkness())
-    bench = kinds.Bench(plates(12, 2).with_made_defects(), {}, tmp_path, 5)
+    network = {"backbone": "mobilenet_v2", "weights": "random"}
+    bench = kinds.Bench(plates(12, 2).with_made_defects(), network, tmp_path, 5)
     found = kinds.false_alarms(bench, 4, n_splits=3, fpr=0.1, code={})
     assert found["share"] == found["low"] == 0
     assert found["high"] > 0.2
