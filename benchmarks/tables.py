@@ -25,6 +25,10 @@ from benchmarks.common.results import BENCHMARKS, RESULTS, load_result, measured
 from benchmarks.common.tables import NOT_YET, with_tables
 from benchmarks.copies.tables import changes_table, cost_table, found_table
 from benchmarks.defects import tables as defects
+from benchmarks.networks.accuracy import networks_table
+from benchmarks.networks.cost import cost_table as cost_table_of_networks
+from benchmarks.networks.defects import networks_defects_table
+from benchmarks.networks.positions import positions_table
 from benchmarks.papers import carrillo2020
 from benchmarks.papers.luo2021.tables import experiment_table, stages_table
 from benchmarks.papers.modarres2017.tables import comparison
@@ -135,6 +139,12 @@ def pages() -> dict[Path, dict[str, str]]:
             "unseen": of_all("defects/unseen_*.json", defects.unseen_section),
             "factors": of_all("defects/factors_*.json", defects.factors_section),
             "map-speed": of_one("defects/speed.json", defects.speed_table),
+        },
+        BENCHMARKS / "networks" / "README.md": {
+            "networks": of_one("networks/accuracy.json", networks_table),
+            "networks-defects": of_all("networks/variants_*.json", networks_defects_table),
+            "networks-cost": of_one("networks/cost.json", cost_table_of_networks),
+            "networks-positions": of_one("networks/positions.json", positions_table),
         },
         BENCHMARKS / "copies" / "README.md": {
             "copies": of_all("copies/found_*.json", found_table),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy.__main__ import read_results
+from benchmarks.accuracy.predictions import Predictions
 from benchmarks.accuracy.tables import DEFAULT
 from benchmarks.common.folds import DATA_SETS, DataSet
 from benchmarks.common.results import RESULTS, load_result, save_result
@@ -26,7 +27,7 @@ OWN = "mobilenet_v2"
 
 def compare(files: Sequence[Path], data_sets: dict[str, DataSet]) -> dict[str, Any]:
     """Return the scores of each network on each data set, and their means over the sets."""
-    by_network = {
+    by_network: dict[str, dict[str, Predictions]] = {
         str(load_result(file)["backbone"]): read_results(file, data_sets) for file in files
     }
     results, draws, rows = [], [], []

@@ -133,7 +133,9 @@ class PatchDefectScorer(ImageEstimator):
     tile_size : int, default=2048
         Side in pixels of the largest square that passes through the network at once, besides its
         border. Larger images are cut into tiles that overlap by the network's receptive field, so
-        that the map is the same.
+        that the map is the same; where a network sees all of its input, as transformers do, tiles
+        overlap by a quarter and are blended, and tiles near the size of its training (224, or 518
+        for DINOv2) are faster.
     random_state : int, RandomState or None, default=None
     verbose : bool, default=False
         Show progress bars.
