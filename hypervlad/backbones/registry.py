@@ -130,6 +130,8 @@ def register_backbone(
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"a backbone's name must be a non-empty string, not {name!r}")
+    if name.startswith(TIMM):
+        raise ValueError(f"{name!r}: names that begin with {TIMM} are those of networks of timm")
     if not callable(builder):
         raise ValueError(f"builder of {name!r} must be callable and return a module: {builder!r}")
     taps = tuple([taps] if isinstance(taps, str) else taps)
@@ -185,9 +187,14 @@ def _timm_backbone(name: str) -> Backbone:
 
     own = name.removeprefix(TIMM)
     check_name(own)
-    with torch.device("meta"):  # shapes alone: the network that a file names may be of any size
-        network = TimmNetwork(own)
-        minimum_size = network.smallest_side()
+    try:
+        with torch.device("meta"):  # shapes alone: the network that a file names may be of any size
+            network = TimmNetwork(own)
+            minimum_size = network.smallest_side()
+    except RuntimeError:  # older versions of timm cannot
+        with torch.random.fork_rng(devices=[]):
+            network = TimmNetwork(own)
+            minimum_size = network.smallest_side()
     found = timm.data.resolve_data_config({}, pretrained_cfg=network.config)
     preprocessing = Preprocessing(
         tuple(map(float, found["mean"])),
@@ -196,7 +203,7 @@ def _timm_backbone(name: str) -> Backbone:
         interpolation="bilinear" if found["interpolation"] == "bilinear" else "bicubic",
     )
     taps = tuple(network.default_taps())
-    licence = network.config.get("license")
+    licence = network.config.get("license") or "unknown"
     return Backbone(name, partial(TimmNetwork, own), taps, preprocessing, licence=licence)
 
 

@@ -62,8 +62,12 @@ class TimmNetwork(nn.Module):
                 f"the network {name!r} has no feature maps in timm {timm.__version__} "
                 "(forward_intermediates); choose another one"
             )
-        infos = getattr(infos, "info", infos)
-        self.taps = {str(info["module"]): int(info["reduction"]) for info in infos}
+        self.taps: dict[str, int] = {}
+        for info in getattr(infos, "info", infos):
+            block = str(info["module"] or "block")
+            # Some networks have several maps of one name.
+            same = sum(tap.partition("@")[0] == block for tap in self.taps)
+            self.taps[f"{block}@{same}" if same else block] = int(info["reduction"])
         self._identities = [
             {facet: self._add_tap(tap + facet) for facet in self._facets(tap)} for tap in self.taps
         ]
@@ -140,8 +144,11 @@ class TimmNetwork(nn.Module):
     ) -> list[tuple[torch.Tensor, tuple[int, int]]]:
         """Return the maps of blocks, and how many rows and columns of them see the image."""
         height, width = images.shape[2:]
-        units = [(max(self.taps.values()),) * 2, self._size]
-        for unit in [(1, 1)] if self._takes_any_size else units:
+        as_it_is = self._takes_any_size or (height, width) == self._size
+        units = [(1, 1)] if as_it_is else []
+        units += [(max(self.taps.values()),) * 2, self._size]
+        errors: list[Exception] = []
+        for unit in units:
             sides = [-(-n // m) * m for n, m in zip((height, width), unit, strict=True)]
             try:
                 found: list[torch.Tensor] = self.network.forward_intermediates(
@@ -151,8 +158,9 @@ class TimmNetwork(nn.Module):
                     intermediates_only=True,
                 )
             except (AssertionError, IndexError, RuntimeError) as error:
-                if isinstance(error, torch.OutOfMemoryError) or self._takes_any_size:
+                if isinstance(error, torch.OutOfMemoryError):
                     raise
+                errors.append(error)
                 continue
             return [
                 (
@@ -164,10 +172,12 @@ class TimmNetwork(nn.Module):
                 )
                 for maps in found
             ]
+        if height <= self._size[0] and width <= self._size[1]:
+            raise errors[0]  # not because of the size
         raise ValueError(
             f"this network takes images of at most {self._size[0]} x {self._size[1]} pixels, not "
             f"of {height} x {width}: set image_size={self._size[0]}, or choose another network"
-        )
+        ) from errors[0]
 
     def _facets(self, block: str) -> list[str]:
         """Return what follows a block's name in the names of its taps."""

@@ -28,9 +28,9 @@ _MOBILENET_URL = f"https://download.pytorch.org/models/{mobilenet_file.NAME}"
 _MOBILENET_SIZE_MB = 13.555
 _IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
 _HUB_SECONDS = 10  # to wait for the server's first answer
-_HEADS = ("classifier.", "fc.", "AuxLogits.", "head.")
-# What training in parallel and segmentation networks write before the names of layers.
+_HEADS = ("classifier.", "fc.", "AuxLogits.", "head.", "head_dist.")
 _PART = "network."
+# What training in parallel and segmentation networks write before the names of layers.
 _PREFIXES = {"module.": "", "encoder.": "", "features.module.": "features."}
 #: Weights of networks trained on 110,000 micrographs, from random weights or from ImageNet's:
 #: J. Stuckner et al., "Microstructure segmentation with deep learning encoders pre-trained on a
@@ -38,7 +38,7 @@ _PREFIXES = {"module.": "", "encoder.": "", "features.module.": "features."}
 MICRONET = {"micronet": "microscopynet", "image-micronet": "imagenet-microscopynet"}
 #: What `find_weights` finds; "imagenet" is another name of "pretrained".
 PUBLISHED = ("pretrained", "imagenet", *MICRONET)
-# Licences of which the name in a model file is enough.
+# Licences that allow copies; `hypervlad info` names them.
 _FREE = ("apache-2.0", "bsd-3-clause", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0")
 _MICRONET_URL = "https://nasa-public-data.s3.amazonaws.com/microscopy_segmentation_models/"
 # Networks here, and their names in the names of files.
@@ -173,9 +173,9 @@ def check_may_be_included(name: str, weights: str | os.PathLike[str]) -> None:
     if weights == "random" or weights in MICRONET or licence is None or licence in _FREE:
         return
     raise ValueError(
-        f"the licence of the weights of {name} ({licence}) asks for more than its name with every "
-        "copy, so they are not put into a model file: save without include_backbone "
-        "(--include-backbone), and carry their own file with its licence"
+        f"the licence of the weights of {name} ({licence}) may forbid copies without its text, so "
+        "they are not put into a model file: save without include_backbone (--include-backbone), "
+        "and carry their own file with its licence"
     )
 
 
@@ -185,6 +185,12 @@ def _find_on_hub(name: str, download: bool) -> Path:
     import timm
 
     config = timm.get_pretrained_cfg(name.removeprefix(TIMM))
+    if config is not None and config.url and not config.hf_hub_id:
+        address = str(config.url)
+        path = _hub_folder() / address.rsplit("/", 1)[-1]
+        if not path.is_file() and not download:
+            raise WeightsNotFoundError(_advice(name, address, path, ["downloads not allowed"]))
+        return path if path.is_file() else _download(name, address, None, path)
     if config is None or not config.hf_hub_id:
         architecture = name.removeprefix(TIMM).partition(".")[0]
         tags = timm.list_pretrained(f"{architecture}.*")
@@ -320,13 +326,23 @@ def load_into(
     prefix = _PART if backbone.is_of_timm else ""
     expected = {key.removeprefix(prefix): value for key, value in network.state_dict().items()}
     counters = {key for key in expected if key.endswith("num_batches_tracked")}
-    state = {_modern_key(key.removeprefix(prefix)): value for key, value in state.items()}
+    if prefix and all(key.startswith(prefix) for key in state):  # from a model file
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    state = {_modern_key(key): value for key, value in state.items()}
     stem = next((key for key in state if key.endswith(_STEM)), None)
-    if stem is not None:
+    if stem is not None and backbone.is_of_timm:
         before = stem.removesuffix(_STEM)
         state = {key.removeprefix(before): value for key, value in state.items()}
         state = _timm_keys(state, expected)
     state = _without_prefixes(state, set(expected) - counters)
+    heads: tuple[str, ...] = _HEADS
+    if backbone.is_of_timm:
+        classifiers = cast(Any, network).config.get("classifier") or ()
+        given = [classifiers] if isinstance(classifiers, str) else classifiers
+        heads += tuple(f"{name}." for name in given)
+    state = {
+        key: value for key, value in state.items() if key in expected or not key.startswith(heads)
+    }
     problems = _problems(state, expected, counters)
     if problems and backbone.is_of_timm:
         from hypervlad.backbones.timm_networks import translated
@@ -353,7 +369,7 @@ def _problems(
 ) -> str:
     """Say which tensors are missing, unknown or of another shape; nothing if none is."""
     missing = sorted(set(expected) - set(state) - counters)
-    unknown = sorted(k for k in set(state) - set(expected) if not k.startswith(_HEADS))
+    unknown = sorted(set(state) - set(expected))
     wrong = sorted(
         key for key in set(expected) & set(state) if expected[key].shape != state[key].shape
     )

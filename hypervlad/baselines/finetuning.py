@@ -154,7 +154,13 @@ class TransferNetwork(nn.Module):
         if tap is not None:
             # A network of timm is a part of the trunk, which taps its maps only afterwards.
             network = self.trunk.network if self.backbone.is_of_timm else self.trunk
-            tapped = cast(nn.Module, network).get_submodule(tap)
+            try:
+                tapped = cast(nn.Module, network).get_submodule(tap)
+            except AttributeError as error:
+                raise ValueError(
+                    f"{self.backbone.name!r} has no layer of the name {tap!r}, after which the "
+                    'last layers would begin: choose trainable="all" or "head"'
+                ) from error
             handles.append(tapped.register_forward_hook(lambda *_: started.clear()))
         preprocessing = self.backbone.preprocessing
         side, device = preprocessing.minimum_size, self.mean.device

@@ -147,7 +147,11 @@ def load_model(path: Path, weights: str | None, kind: type[Any], command: str) -
 
 def absolute_weights(weights: str | None) -> str | None:
     """Make a path to weights absolute, because it is stored in the model file."""
-    return os.path.abspath(weights) if weights is not None and os.path.exists(weights) else weights
+    from hypervlad.encoder.network_source import portable_weights
+
+    if weights is None or not os.path.exists(weights):
+        return weights
+    return portable_weights(weights)
 
 
 def check_cache(cache: Path | None, size: str | None) -> None:

@@ -28,6 +28,7 @@ from hypervlad.backbones import (
     find_weights,
     get_backbone,
     reach_of,
+    register_backbone,
     tap_names,
 )
 from hypervlad.backbones.weights import check_may_be_included, licence_of
@@ -44,8 +45,8 @@ NAMES = [
     *("vit_small_patch16_224", "vit_small_patch14_dinov2.lvd142m"),
     *("vit_small_patch14_reg4_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m"),
 ]
-# timm's networks for tests: a transformer, one with windows, a residual network.
-SMALL = ["timm/test_vit", "timm/test_maxvit", "timm/test_resnet"]
+# timm's networks for tests: a transformer, one with squeeze-and-excitation, a residual network.
+SMALL = ["timm/test_vit", "timm/test_efficientnet", "timm/test_resnet"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -148,7 +149,7 @@ def test_images_are_prepared_as_for_the_published_weights() -> None:
     assert (own.mean, own.std, own.interpolation) == ((0.5,) * 3, (0.5,) * 3, "bicubic")
     assert own.minimum_size == 16
     assert get_backbone("timm/resnet50.tv_in1k").preprocessing.interpolation == "bilinear"
-    assert get_backbone("timm/inception_v3").preprocessing.minimum_size == 128
+    assert get_backbone("timm/vgg16").preprocessing.minimum_size == 32
 
 
 def test_one_state_dict_gives_the_vectors_of_torchvision(tmp_path: Path) -> None:
@@ -385,7 +386,7 @@ def test_networks_without_published_weights() -> None:
 
 
 def test_licences_are_known_and_kept(tmp_path: Path) -> None:
-    for name, licence in (("timm/vit_small_patch16_dinov3", "dinov3-license"), ("vgg16", "bsd")):
+    for name, licence in (("timm/vit_small_patch16_dinov3", "dinov3"), ("vgg16", "bsd")):
         assert licence_of(name, "pretrained").startswith(licence)
         assert licence in licence_of(name, tmp_path / "weights.pth")
     assert licence_of("resnet50", "micronet") == "mit"
@@ -396,10 +397,10 @@ def test_licences_are_known_and_kept(tmp_path: Path) -> None:
     save_file(timm.create_model("vit_small_patch16_dinov3").state_dict(), path)
     encoder = HypercolumnVLAD(name, weights=path, image_size=32, n_codewords=2, random_state=0)
     encoder.fit([np.random.default_rng(n).random((32, 32)) for n in range(4)])
-    with pytest.raises(ValueError, match=r"dinov3-license.*without include_backbone"):
+    with pytest.raises(ValueError, match=r"dinov3.*without include_backbone"):
         encoder.save(tmp_path / "m.hvlad", include_backbone=True)
     encoder.save(tmp_path / "m.hvlad")
-    assert "dinov3-license if as published" in model_facts(encoder)["licence of the weights"]
+    assert "if as published" in model_facts(encoder)["licence of the weights"]
 
 
 # --- errors --------------------------------------------------------------------------------------
@@ -422,6 +423,35 @@ def test_without_timm_the_error_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'needs timm: pip install "hypervlad\[timm\]"'):
         HypercolumnVLAD("timm/resnet50.a1_in1k", weights="random").fit([np.zeros((64, 64))])
+
+
+def test_names_of_timm_cannot_be_registered() -> None:
+    with pytest.raises(ValueError, match="names that begin with timm/ are those of networks"):
+        register_backbone("timm/own", torch.nn.Identity, ["0"])
+
+
+def test_other_failures_are_not_taken_for_a_wrong_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build_network("timm/test_vit", "random")
+    with pytest.raises(RuntimeError, match="4 channels"):
+        network(torch.zeros(1, 4, 160, 160))
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(network.module.network, "forward_intermediates", fail)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        network(torch.zeros(1, 3, 160, 160))
+
+
+def test_heads_of_any_name_are_left_out(tmp_path: Path) -> None:
+    torch.save(timm.create_model("levit_128s").state_dict(), tmp_path / "w.pth")
+    assert build_network("timm/levit_128s", tmp_path / "w.pth").taps
+
+
+def test_maps_of_one_name_are_told_apart() -> None:
+    network = build_network("timm/coat_tiny", "random")
+    assert len(network.module.taps) == len(network.module.network.feature_info)
+    assert any("@1" in tap for tap in network.module.taps)
 
 
 def test_a_network_for_images_of_one_size_says_so() -> None:
