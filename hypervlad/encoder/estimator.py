@@ -46,6 +46,7 @@ from hypervlad.encoder.network_source import (
     check_registered,
     portable_weights,
 )
+from hypervlad.encoder.parallel import absolute_path
 from hypervlad.encoder.parameters import CONSTRAINTS, EncoderParams
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import check_image_list
@@ -307,9 +308,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         backbone = get_backbone(self.backbone)
         network = build_network(self.backbone, self.weights, self.taps, check_device(self.device))
         loader = self._loader(params, backbone.preprocessing)
-        source = NetworkSource(
-            backbone, portable_weights(self.weights), network.taps, network.digest
-        )
+        source = NetworkSource(backbone, absolute_path(self.weights), network.taps, network.digest)
         fit = CodebookFit(params, loader, network, source, seed)
         codebook, n_images = fit_codebook(images, fit)
         # All at the end: a fit that fails leaves the model as it was.
@@ -596,7 +595,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         if (network := getattr(self, "_tapped_network", None)) is not None:
             own._tapped_network = network
         own.memory = absolute_memory(self.memory if memory is None else memory)
-        own.weights = portable_weights(self.weights)
+        own.weights = absolute_path(self.weights)
         return own
 
     def torch_codebook(self) -> TorchCodebook:
