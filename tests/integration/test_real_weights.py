@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from hypervlad.backbones import find_weights
+from hypervlad.backbones import find_weights, mobilenet_file
 
 
 @pytest.mark.real
-def test_the_cache_comes_before_the_package(
+def test_the_package_comes_before_the_cache(
     mobilenet_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    cached = tmp_path / "hub" / "checkpoints" / mobilenet_weights.name
-    cached.parent.mkdir(parents=True)
-    shutil.copyfile(mobilenet_weights, cached)
-    assert find_weights("mobilenet_v2", download=False) == cached
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    cached = tmp_path / "torch" / "hub" / "checkpoints" / mobilenet_weights.name
+    packaged = tmp_path / "package" / mobilenet_weights.name
+    monkeypatch.setattr(mobilenet_file, "PATH", packaged)
+    for path in (cached, packaged):
+        path.parent.mkdir(parents=True)
+        shutil.copyfile(mobilenet_weights, path)
+        assert find_weights("mobilenet_v2", download=False) == path
