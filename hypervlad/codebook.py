@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -54,16 +54,24 @@ class Codebook:
     Attributes
     ----------
     projections : tuple of LayerProjection
-        One per tapped layer.
+        One per layer that has codewords.
     joint : ndarray of shape (K, sum of d_l), float32, or None
         The codewords over all layers stacked.
     per_layer : tuple of ndarray of shape (K, d_l), float32
         The codewords of each layer alone; empty if there are none.
+    only_pooled : tuple of LayerProjection
+        Of the layers after those, class tokens, which have no codewords.
     """
 
     projections: tuple[LayerProjection, ...]
     joint: np.ndarray | None = None
     per_layer: tuple[np.ndarray, ...] = ()
+    only_pooled: tuple[LayerProjection, ...] = ()
+
+    @property
+    def n_pooled(self) -> int:
+        """The channels of all layers."""
+        return sum(len(layer.mean) for layer in (*self.projections, *self.only_pooled))
 
     @property
     def codewords(self) -> tuple[np.ndarray, ...]:
@@ -79,12 +87,12 @@ class Codebook:
     def with_codewords(self, codewords: Sequence[np.ndarray]) -> Codebook:
         """Return the same kind of codebook with other codewords."""
         if self.joint is None:
-            return Codebook(self.projections, None, tuple(codewords))
-        return Codebook(self.projections, codewords[0], tuple(codewords[1:]))
+            return replace(self, per_layer=tuple(codewords))
+        return replace(self, joint=codewords[0], per_layer=tuple(codewords[1:]))
 
     def project(self, layers: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Project features, (n, C_l) per layer, into the space of each array of codewords."""
-        return _spaces(self.projections, layers, self.spans)
+        return _spaces(self.projections, layers[: len(self.projections)], self.spans)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return everything as named arrays, for a file."""
@@ -97,12 +105,17 @@ class Codebook:
             arrays[f"projection.{i}.scale"] = np.float64(scale).reshape(1)
             if components is not None:
                 arrays[f"projection.{i}.components"] = components
+        for i, layer in enumerate(self.only_pooled):
+            arrays |= {f"only_pooled.{i}.mean": layer.mean, f"only_pooled.{i}.std": layer.std}
         return arrays
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Codebook:
         """Undo :meth:`to_arrays`."""
-        n_layers = sum(name.endswith(".mean") for name in arrays)
+        n_only_pooled, n_layers = (
+            sum(name.startswith(kind) and name.endswith(".mean") for name in arrays)
+            for kind in ("only_pooled.", "projection.")
+        )
         projections = tuple(
             LayerProjection(
                 arrays[f"projection.{i}.mean"],
@@ -116,7 +129,14 @@ class Codebook:
         n_books = sum(name.startswith("codewords.") for name in arrays) - (joint is not None)
         if joint is None and not n_books:
             raise KeyError("codewords")
-        return cls(projections, joint, tuple(arrays[f"codewords.{i}"] for i in range(n_books)))
+        per_layer = tuple(arrays[f"codewords.{i}"] for i in range(n_books))
+        only_pooled = (
+            LayerProjection(
+                arrays[f"only_pooled.{i}.mean"], arrays[f"only_pooled.{i}.std"], 1.0, None
+            )
+            for i in range(n_only_pooled)
+        )
+        return cls(projections, joint, per_layer, tuple(only_pooled))
 
     def check(
         self,
@@ -124,12 +144,16 @@ class Codebook:
         n_codewords: int,
         kind: Literal["joint", "per_layer", "both"],
         layer_components: int | None,
+        n_only_pooled: int = 0,
     ) -> None:
         """Raise a ValueError unless a codebook from a file is one of these parameters.
 
         Parameters
         ----------
         n_layers : int
+            With codewords.
+        n_only_pooled : int, default=0
+            Layers without them.
         n_codewords, kind, layer_components
             As given to `learn_codebook`.
         """
@@ -153,6 +177,14 @@ class Codebook:
                     f"scale {scale} does not fit layer_components={layer_components}"
                 )
             widths.append(n_channels if components is None else len(components))
+        for mean, std, _, _ in self.only_pooled:
+            n_channels = len(_VECTOR.checked(mean, "mean"))
+            if not n_channels or len(_DEVIATIONS.checked(std, "std")) != n_channels:
+                raise ValueError(f"{n_channels} means of a layer and {len(std)} deviations")
+        if len(self.only_pooled) != n_only_pooled:
+            raise ValueError(
+                f"{len(self.only_pooled)} layers without codewords; expected {n_only_pooled}"
+            )
         joint = [] if kind == "per_layer" else [(n_codewords, sum(widths))]
         each = [] if kind == "joint" else [(n_codewords, width) for width in widths]
         shapes = [_MATRIX.checked(words, "codewords").shape for words in self.codewords]
@@ -247,6 +279,7 @@ def learn_codebook(
     layer_components: int | None = 32,
     scale_layers: bool = True,
     start_only: bool = False,
+    n_only_pooled: int = 0,
     random_state: int = 0,
     verbose: bool = False,
 ) -> Codebook:
@@ -268,6 +301,8 @@ def learn_codebook(
     start_only : bool, default=False
         Return the initial codewords of K-means (k-means++), which :class:`StreamedCodewords`
         refines.
+    n_only_pooled : int, default=0
+        How many of the layers, the last ones, get no codewords.
     random_state : int, default=0
     verbose : bool, default=False
         Show progress bars.
@@ -284,6 +319,8 @@ def learn_codebook(
     n_samples = len(layers[0])
     _check_enough(n_samples, n_codewords)
     hidden = None if verbose else True
+    n_layers = len(layers) - n_only_pooled
+    layers, only_pooled = layers[:n_layers], layers[n_layers:]
     whole = [] if kind == "per_layer" else [slice(None)]
     each = [] if kind == "joint" else [slice(i, i + 1) for i in range(len(layers))]
     learn = _start if start_only else _kmeans
@@ -305,7 +342,9 @@ def learn_codebook(
             )
         ]
     joint = codewords.pop(0) if whole else None
-    return Codebook(projections, joint, tuple(codewords))
+    moments = (_moments(layer)[:2] for layer in only_pooled)
+    averages = tuple(LayerProjection(*each, 1.0, None) for each in moments)
+    return Codebook(projections, joint, tuple(codewords), averages)
 
 
 def _check_enough(n_samples: int, n_codewords: int) -> None:
@@ -321,21 +360,26 @@ def _check_enough(n_samples: int, n_codewords: int) -> None:
 def _learn_projection(
     layer: np.ndarray, n_components: int | None, scale_layer: bool, random_state: int
 ) -> LayerProjection:
-    mean = layer.mean(axis=0, dtype=np.float64).astype(np.float32)
-    centred = layer - mean
-    variances = np.einsum("ij,ij->j", centred, centred, dtype=np.float64) / len(layer)
-    total_std = float(np.sqrt(variances.sum()))
-    std = np.sqrt(np.where(variances > 0, variances, 1.0)).astype(np.float32)
+    mean, std, total_std = _moments(layer)
     scale = 1.0 / total_std if scale_layer and total_std > 0 else 1.0
     if n_components is None:
         return LayerProjection(mean, std, scale, None)
     n_components = min(n_components, *layer.shape)
     pca = PCA(n_components, svd_solver="covariance_eigh", random_state=random_state)
     with np.errstate(invalid="ignore"):  # a constant layer has no variance to explain
-        components = pca.fit(centred).components_
+        components = pca.fit(layer - mean).components_
     # In C order, as after loading from a file: BLAS treats other orders differently.
     scaled = np.ascontiguousarray(components * scale, np.float32)
     return LayerProjection(mean, std, scale, scaled)
+
+
+def _moments(layer: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return each channel's mean and standard deviation (1 if constant), and the total one."""
+    mean = layer.mean(axis=0, dtype=np.float64).astype(np.float32)
+    centred = layer - mean
+    variances = np.einsum("ij,ij->j", centred, centred, dtype=np.float64) / len(layer)
+    std = np.sqrt(np.where(variances > 0, variances, 1.0)).astype(np.float32)
+    return mean, std, float(np.sqrt(variances.sum()))
 
 
 # In double precision: K-means magnifies rounding errors. In single, another last digit, as

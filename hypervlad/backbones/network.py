@@ -21,7 +21,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.backbones.registry import Backbone, get_backbone
+from hypervlad.backbones.registry import Backbone, class_tokens, get_backbone
 from hypervlad.backbones.weights import (
     PUBLISHED,
     WeightsNotFoundError,
@@ -295,6 +295,7 @@ def build_network(
             state, source = _state_dict(backbone, weights)
             load_into(module, state, backbone, source)
         taps = check_taps(module, backbone.taps if taps is None else taps, backbone)
+        taps = tuple(sorted(taps, key=class_tokens(taps, name).__contains__))
         module = module.eval().requires_grad_(False)
         digest = weights_digest(module)
         # The channels-last layout is faster for convolutions on CPUs, and VLAD needs it.
@@ -419,7 +420,7 @@ def tap_names(name: str) -> list[str]:
         A registered backbone, or "timm/" and the name of a network of timm. Of the latter, these
         are the blocks after which it has feature maps; BLOCK.unit, where the channels of each cell
         are divided by their length; and in transformers BLOCK.value and BLOCK.value.unit, the
-        values of the block's attention.
+        values of the block's attention, and BLOCK.class, its class token, for pooled features.
     """
     backbone = get_backbone(name)
     return _layer_names(_shapes_of(backbone), backbone)

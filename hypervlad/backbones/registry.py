@@ -78,6 +78,8 @@ class Backbone:
         Of a network of torchvision.
     licence : str or None
         Of its published weights, if it is known.
+    class_tokens : tuple of str
+        Taps of a transformer that belong to no place of an image, and can only be pooled.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Backbone:
     preprocessing: Preprocessing
     torchvision_name: str | None = None
     licence: str | None = None
+    class_tokens: tuple[str, ...] = ()
 
     @property
     def is_of_timm(self) -> bool:
@@ -138,6 +141,11 @@ def register_backbone(
     if not taps:
         raise ValueError(f"backbone {name!r} needs at least one tap (a layer's name)")
     _REGISTRY[name] = Backbone(name, builder, taps, preprocessing or Preprocessing())
+
+
+def class_tokens(taps: Iterable[str | int], backbone: str) -> list[str]:
+    """Return those of a network's taps that are class tokens."""
+    return [str(tap) for tap in taps if tap in get_backbone(backbone).class_tokens]
 
 
 def ensure_registered(backbone: Backbone) -> None:
@@ -204,7 +212,14 @@ def _timm_backbone(name: str) -> Backbone:
     )
     taps = tuple(network.default_taps())
     licence = network.config.get("license") or "unknown"
-    return Backbone(name, partial(TimmNetwork, own), taps, preprocessing, licence=licence)
+    return Backbone(
+        name,
+        partial(TimmNetwork, own),
+        taps,
+        preprocessing,
+        licence=licence,
+        class_tokens=tuple(network.class_tokens()),
+    )
 
 
 def _torchvision_model(name: str, **arguments: Any) -> torch.nn.Module:

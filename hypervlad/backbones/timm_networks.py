@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import timm.layers
 import timm.models.eva
@@ -14,6 +15,7 @@ from torch import nn
 
 _N_DEFAULT_TAPS = 4  # of a network whose maps all have one resolution
 _ATTENTION = (timm.layers.Attention, timm.models.eva.EvaAttention)
+_CLASS_TOKEN = ".class"  # after a block's name
 _MAX_NAMES = 5  # of networks that an error lists
 #: Arguments with which networks take images of any size; a network knows at most one row.
 _ANY_SIZE: tuple[dict[str, Any], ...] = (
@@ -30,8 +32,8 @@ class TimmNetwork(nn.Module):
     tap that has a hook.
 
     Besides BLOCK, there are the taps BLOCK.unit, where the channels of each cell are divided by
-    their length, and in transformers BLOCK.value and BLOCK.value.unit: the values of the block's
-    attention.
+    their length, and in transformers BLOCK.value and BLOCK.value.unit, the values of the block's
+    attention, and BLOCK.class, the class token as a map of one cell.
 
     Parameters
     ----------
@@ -62,6 +64,11 @@ class TimmNetwork(nn.Module):
                 f"the network {name!r} has no feature maps in timm {timm.__version__} "
                 "(forward_intermediates); choose another one"
             )
+        options = inspect.signature(cast(Any, self.network).forward_intermediates).parameters
+        self._has_class_token = (
+            getattr(self.network, "cls_token", None) is not None
+            and "return_prefix_tokens" in options
+        )
         self.taps: dict[str, int] = {}
         for info in getattr(infos, "info", infos):
             block = str(info["module"] or "block")
@@ -75,6 +82,10 @@ class TimmNetwork(nn.Module):
     def tap_names(self) -> list[str]:
         """Return the names of all taps, block by block."""
         return [tap + facet for tap in self.taps for facet in self._facets(tap)]
+
+    def class_tokens(self) -> list[str]:
+        """Return the names of those taps that are class tokens."""
+        return [tap for tap in self.tap_names() if tap.endswith(_CLASS_TOKEN)]
 
     def forward(self, images: torch.Tensor) -> None:
         """Run the network on images (B, C, H, W), and each map through its tap.
@@ -103,9 +114,12 @@ class TimmNetwork(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        for number, (maps, size) in zip(wanted, found, strict=True):
+        for number, (maps, class_token, size) in zip(wanted, found, strict=True):
             for facet, tap in self._identities[number].items():
                 if not tap._forward_hooks:
+                    continue
+                if facet == _CLASS_TOKEN:
+                    tap(class_token)
                     continue
                 seen = maps
                 if ".value" in facet:
@@ -141,8 +155,9 @@ class TimmNetwork(nn.Module):
 
     def _maps(
         self, images: torch.Tensor, wanted: list[int]
-    ) -> list[tuple[torch.Tensor, tuple[int, int]]]:
-        """Return the maps of blocks, and how many rows and columns of them see the image."""
+    ) -> list[tuple[torch.Tensor, torch.Tensor | None, tuple[int, int]]]:
+        """Return blocks' maps, class tokens, and how many rows and columns see the image."""
+        prefix = {"return_prefix_tokens": True} if self._has_class_token else {}
         height, width = images.shape[2:]
         as_it_is = self._takes_any_size or (height, width) == self._size
         units = [(1, 1)] if as_it_is else []
@@ -151,26 +166,29 @@ class TimmNetwork(nn.Module):
         for unit in units:
             sides = [-(-n // m) * m for n, m in zip((height, width), unit, strict=True)]
             try:
-                found: list[torch.Tensor] = self.network.forward_intermediates(
+                found: list[Any] = self.network.forward_intermediates(
                     _mirrored(images, *sides),
                     indices=wanted,
                     stop_early=True,
                     intermediates_only=True,
+                    **prefix,
                 )
             except (AssertionError, IndexError, RuntimeError) as error:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
                 errors.append(error)
                 continue
+            pairs = found if self._has_class_token else [(maps, None) for maps in found]
             return [
                 (
                     maps,
+                    None if tokens is None else tokens[:, 0, :, None, None],
                     (
                         -(-height * maps.shape[2] // sides[0]),
                         -(-width * maps.shape[3] // sides[1]),
                     ),
                 )
-                for maps in found
+                for maps, tokens in pairs
             ]
         if height <= self._size[0] and width <= self._size[1]:
             raise errors[0]  # not because of the size
@@ -182,7 +200,7 @@ class TimmNetwork(nn.Module):
     def _facets(self, block: str) -> list[str]:
         """Return what follows a block's name in the names of its taps."""
         values = [] if self._value_layer(block) is None else [".value", ".value.unit"]
-        return ["", ".unit", *values]
+        return ["", ".unit", *values, *([_CLASS_TOKEN] if self._has_class_token else [])]
 
     def _value_layer(self, block: str) -> nn.Module | None:
         """Return the layer whose output (B, n, ...) ends in the values of a block's attention."""

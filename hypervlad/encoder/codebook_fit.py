@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hypervlad.backbones import TappedNetwork
+from hypervlad.backbones import TappedNetwork, class_tokens
 from hypervlad.codebook import Codebook, HypercolumnPool, StreamedCodewords, learn_codebook
 from hypervlad.encoder.encoding import ResultCache, maps_fingerprint, random_pixels
 from hypervlad.encoder.loading import ImageInfo, ImageLoader, LoadedImage, ReadReport
@@ -64,6 +64,7 @@ class CodebookFit:
             layer_components=self.params.layer_components,
             scale_layers=self.params.scale_layers,
             start_only=start_only,
+            n_only_pooled=len(class_tokens(self.network.taps, self.params.backbone)),
             random_state=self.seed,
             verbose=self.loader.verbose,
         )

@@ -384,11 +384,16 @@ class TorchCodebook:
     def __init__(self, codebook: Codebook, device: torch.device) -> None:
         self._codebook = codebook
         self.codewords = [torch.tensor(words, device=device) for words in codebook.codewords]
-        self.layers = [_Projection(projection, device) for projection in codebook.projections]
+        every = (*codebook.projections, *codebook.only_pooled)
+        self.layers = [_Projection(projection, device) for projection in every]
 
     def project(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Apply each layer's affine step at the layer's own resolution: (B, h_l, w_l, d_l)."""
-        return [project(layer) for project, layer in zip(self.layers, maps, strict=True)]
+        """Apply each layer's affine step at the layer's own resolution: (B, h_l, w_l, d_l).
+
+        Layers without codewords, the last ones, are left out.
+        """
+        pairs = list(zip(self.layers, maps, strict=True))
+        return [project(layer) for project, layer in pairs[: len(self._codebook.projections)]]
 
     def pooled(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """Average each channel of maps (B, h_l, w_l, C_l) over the image: (B, sum of C_l).

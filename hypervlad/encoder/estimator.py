@@ -20,6 +20,7 @@ from hypervlad.backbones import (
     Preprocessing,
     TappedNetwork,
     build_network,
+    class_tokens,
     get_backbone,
 )
 from hypervlad.backbones.network import check_device, check_tensors
@@ -77,8 +78,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         float16 is accepted. "random" is always the same random network.
     taps : sequence of str or int, optional
         Layers that make the hypercolumn: see :func:`hypervlad.backbones.tap_names`. By default one
-        for each resolution of the network, or four over the depth of a transformer. Blocks of
-        networks of timm may be given by number.
+        for each resolution of the network, or four over the depth of a transformer, and with
+        ``pooled`` its last class token, BLOCK.class: such taps come last and have no codewords.
+        Blocks of networks of timm may be given by number.
     image_size : int or None, default=224
         Side in pixels, at most 2048, of the square that images are resized to; with
         ``aspect="own"`` the square root of the area. None: images keep their own size; memory then
@@ -306,7 +308,15 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         params = EncoderParams.of(self.get_params(deep=False))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         backbone = get_backbone(self.backbone)
-        network = build_network(self.backbone, self.weights, self.taps, check_device(self.device))
+        taps = self.taps
+        if taps is None:
+            taps = backbone.taps + (backbone.class_tokens[-1:] if self.pooled else ())
+        network = build_network(self.backbone, self.weights, taps, check_device(self.device))
+        tokens = class_tokens(network.taps, self.backbone)
+        if tokens and not self.pooled:
+            raise ValueError(f"{tokens[0]!r} can only be pooled: set pooled=True, or leave it out")
+        if len(tokens) == len(network.taps):
+            raise ValueError(f"{tokens[0]!r} has no map: give at least one other tap")
         loader = self._loader(params, backbone.preprocessing)
         source = NetworkSource(backbone, absolute_path(self.weights), network.taps, network.digest)
         fit = CodebookFit(params, loader, network, source, seed)
@@ -422,7 +432,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         if self.codebook_.per_layer:
             blocks["per_layer"] = sum(words.size for words in self.codebook_.per_layer)
         if self.fitted_params_.pooled:
-            blocks["pooled"] = sum(len(layer.mean) for layer in self.codebook_.projections)
+            blocks["pooled"] = self.codebook_.n_pooled
         return blocks
 
     @property
@@ -476,7 +486,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         check_is_fitted(self)
         names = [] if self.codebook_.joint is None else ["joint"]
         if self.codebook_.per_layer:
-            names += [f"per_layer.{tap}" for tap in self.taps_]
+            taps = self.taps_[: len(self.codebook_.projections)]
+            names += [f"per_layer.{tap}" for tap in taps]
         check_codewords(codewords, dict(zip(names, self.codebook_.codewords, strict=True)))
         batch = self.loader().load_batch(image)
         return image_evidence(batch, self.batch_encoder(), names, weights, codewords)
@@ -517,8 +528,13 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     def _check_state(self) -> None:
         params = self.fitted_params_ = EncoderParams.of(self.get_params(deep=False))
         check_prepared(self.preprocessing_, params.backbone)
+        n_class_tokens = len(class_tokens(self.taps_, params.backbone))
         self.codebook_.check(
-            len(self.taps_), params.n_codewords, params.codebook, params.layer_components
+            len(self.taps_) - n_class_tokens,
+            params.n_codewords,
+            params.codebook,
+            params.layer_components,
+            n_class_tokens,
         )
 
     def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:

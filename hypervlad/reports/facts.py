@@ -144,7 +144,7 @@ def versions_text() -> str:
 
 
 def _encoder_facts(encoder: Any) -> dict[str, str]:
-    n_taps = len(encoder.taps_)
+    n_taps = len(encoder.codebook_.projections)
     each = len(encoder.codebook_.codewords[0])
     described = {
         "joint": f"{each}, common to all taps",

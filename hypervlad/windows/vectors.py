@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad import vlad
-from hypervlad.backbones import get_backbone
+from hypervlad.backbones import class_tokens, get_backbone
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.encoding import TorchCodebook, finish_pooled
 from hypervlad.hypercolumns import axis_interpolation, dense_hypercolumns
@@ -143,6 +143,8 @@ def check_window_encoder(encoder: HypercolumnVLAD, purpose: str) -> None:
         raise ValueError(
             f"the encoder's kmeans must be 'lloyd' for windows, not {encoder.kmeans!r}"
         )
+    if encoder.taps is not None and (tokens := class_tokens(encoder.taps, encoder.backbone)):
+        raise ValueError(f"{tokens[0]!r} is of a whole image, not of its windows: leave it out")
     if encoder.turns != 1:
         raise ValueError(f"the encoder's turns must be 1 for windows, not {encoder.turns}")
 

@@ -114,6 +114,48 @@ def test_values_of_attention_and_cells_of_unit_length(name: str) -> None:
     torch.testing.assert_close(unit_values, values / values.norm(dim=1, keepdim=True))
 
 
+@pytest.mark.parametrize("codebook", ["joint", "both"])
+def test_class_tokens_are_pooled_and_have_no_codewords(codebook: Any, tmp_path: Path) -> None:
+    images, _ = make_tem_images(6, size=48, random_state=0)
+    given = {"weights": "random", "image_size": 48, "n_codewords": 3, "codebook": codebook}
+    encoder = HypercolumnVLAD("timm/test_vit", pooled=True, random_state=0, **given).fit(images)
+    assert encoder.taps_ == (*get_backbone("timm/test_vit").taps, "blocks.5.class")
+    network = build_network("timm/test_vit", "random").module.network
+    batch = torch.cat([encoder.loader().load_batch(image).tensors for image in images])
+    with torch.no_grad():
+        pairs = network.forward_intermediates(
+            batch, return_prefix_tokens=True, intermediates_only=True
+        )
+    tokens = pairs[-1][1][:, 0].double().numpy()
+    (layer,) = encoder.codebook_.only_pooled
+    np.testing.assert_allclose(layer.mean, tokens.mean(0), atol=1e-5)
+    vectors = encoder.transform(images)
+    expected = (tokens - tokens.mean(0)) / tokens.std(0) / np.sqrt(5 * 64)
+    np.testing.assert_allclose(vectors[:, -64:], expected, atol=1e-4)
+    plain = HypercolumnVLAD("timm/test_vit", random_state=0, **given).fit(images)
+    np.testing.assert_array_equal(plain.transform(images), vectors[:, : -5 * 64])
+    weights = np.random.default_rng(0).normal(size=(vectors.shape[1], 2))
+    evidence = encoder.explain_vector(images[0], weights)
+    total = sum(block.sum(axis=(1, 2)) for block in evidence.blocks.values())
+    np.testing.assert_allclose(total, vectors[0] @ weights, atol=1e-4)
+    encoder.save(tmp_path / "e.hvlad")
+    np.testing.assert_array_equal(hypervlad.load(tmp_path / "e.hvlad").transform(images), vectors)
+
+
+def test_class_tokens_are_refused_where_they_mean_nothing() -> None:
+    images = [np.zeros((32, 32), dtype=np.float32)]
+    encoder = HypercolumnVLAD("timm/test_vit", weights="random", taps=["blocks.1.class"])
+    with pytest.raises(ValueError, match=r"'blocks.1.class' can only be pooled: set pooled=True"):
+        encoder.fit(images)
+    with pytest.raises(ValueError, match=r"'blocks.1.class' has no map: give at least one other"):
+        encoder.set_params(pooled=True).fit(images)
+    with pytest.raises(ValueError, match="is of a whole image, not of its windows"):
+        PatchDefectScorer(encoder.set_params(image_size=None)).fit(images)
+    assert get_backbone("timm/test_vit").class_tokens[-1] == "blocks.5.class"
+    for name in ("vit_base_patch16_siglip_224", "test_resnet"):
+        assert get_backbone(f"timm/{name}").class_tokens == ()
+
+
 def test_only_plain_attention_has_values() -> None:
     for name in ("samvit_base_patch16", "swin_tiny_patch4_window7_224", "eva02_small_patch14_224"):
         assert not any("value" in tap for tap in tap_names(f"timm/{name}"))
