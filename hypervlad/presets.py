@@ -1,4 +1,4 @@
-"""Classifiers with the settings of published papers; every deviation is a keyword."""
+"""Models with the settings of published papers; every deviation is a keyword."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import GradientBoostingClassifier
 
-from hypervlad.backbones import tap_names
+from hypervlad.backbones import get_backbone, tap_names
 from hypervlad.baselines import PatchCNNClassifier, TransferClassifier
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier import MicrographClassifier
+from hypervlad.defects import PatchDefectScorer
 from hypervlad.encoder import HypercolumnVLAD
 
 _VGG16_TAPS = ("features.3", "features.8", "features.15", "features.22", "features.29")
@@ -385,6 +386,81 @@ def anyloc(
         verbose=verbose,
     )
     return MicrographClassifier(encoder, random_state=random_state, verbose=verbose)
+
+
+def anomalydino(
+    backbone: str = "timm/vit_small_patch14_dinov2.lvd142m",
+    *,
+    n_references: int = 16,
+    weights: str | os.PathLike[str] = "pretrained",
+    fpr: float = 0.05,
+    tile_size: int = 518,
+    device: str = "auto",
+    n_jobs: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    verbose: bool = False,
+) -> PatchDefectScorer:
+    """Return a label-free scorer like AnomalyDINO (Damm et al. 2025), unfitted.
+
+    The tokens of a transformer's last block, each divided by its length, are compared with those of
+    a few defect-free images and of their copies turned by right angles. The score of a cell is its
+    cosine distance from the nearest token, and that of an image the mean over the 1 % of its cells
+    that score highest.
+
+    Parameters
+    ----------
+    backbone : str
+        A network of timm (``pip install "hypervlad[timm]"``), or another one.
+    n_references : int, default=16
+        Defect-free images to compare with, chosen at random among those given to ``fit``; the paper
+        has 1, 2, 4, 8 and 16. All images that are given determine the threshold.
+    weights : {"pretrained", "random"} or path
+        As in :class:`HypercolumnVLAD`.
+    fpr, tile_size, random_state, verbose
+        As in :class:`PatchDefectScorer`. Tiles have the size of DINOv2's training by default.
+    device, n_jobs
+        As in :class:`HypercolumnVLAD`.
+
+    Returns
+    -------
+    PatchDefectScorer
+
+    Notes
+    -----
+    *Differences.* Images keep their own size (the paper resizes the shorter side to 448 or 672
+    pixels), nothing masks the background of objects, copies are turned by right angles only, and
+    tokens are those before the network's last normalisation layer.
+
+    References
+    ----------
+    S. Damm, M. Laszkiewicz, J. Lederer and A. Fischer, "AnomalyDINO: boosting patch-based few-shot
+        anomaly detection with DINOv2", WACV 2025 (arXiv 2405.14529).
+
+    Examples
+    --------
+    >>> from hypervlad.presets import anomalydino
+    >>> scorer = anomalydino("timm/test_vit", weights="random", n_references=4)
+    >>> scorer.n_references, scorer.encoder.taps
+    (4, ('blocks.5',))
+    """
+    encoder = HypercolumnVLAD(
+        backbone,
+        weights=weights,
+        taps=get_backbone(backbone).taps[-1:],
+        image_size=None,
+        n_codewords=1,
+        layer_components=1,
+        device=device,
+        n_jobs=n_jobs,
+    )
+    return PatchDefectScorer(
+        encoder,
+        n_references=n_references,
+        fpr=fpr,
+        tile_size=tile_size,
+        random_state=random_state,
+        verbose=verbose,
+    )
 
 
 def _gradient_boosting(

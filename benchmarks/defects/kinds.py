@@ -51,6 +51,7 @@ from benchmarks.defects.surfaces import (
 from benchmarks.defects.tables import kinds_section, mean_and_worst
 from hypervlad.defects import default_patch_encoder
 from hypervlad.metrics import wilson_interval
+from hypervlad.presets import anomalydino
 
 OURS = "hypervlad"
 TRAIN_TILES, TRAIN_MATS = (5, 20, 40), (80,)
@@ -78,10 +79,20 @@ def contestants(
         encoder = default_patch_encoder(backbone=backbone, weights=weights)
         return Ours({"encoder": encoder, "random_state": seed})
 
-    def all_methods(seed: int) -> Makers:
-        return {OURS: lambda: ours(seed)} | all_rivals(network, seed)
+    def few_images(n: int, seed: int) -> Ours:
+        scorer = anomalydino(backbone, weights=weights, n_references=n, random_state=seed)
+        return Ours(scorer.get_params(deep=False))
 
-    return all_methods, dict.fromkeys(all_methods(0), of_rivals) | {OURS: of_ours}
+    def of_this_package(seed: int) -> Makers:
+        return {OURS: lambda: ours(seed)} | {
+            f"AnomalyDINO, {n} images": partial(few_images, n, seed) for n in (4, 16)
+        }
+
+    def all_methods(seed: int) -> Makers:
+        return of_this_package(seed) | all_rivals(network, seed)
+
+    own = dict.fromkeys(of_this_package(0), of_ours)
+    return all_methods, dict.fromkeys(all_methods(0), of_rivals) | own
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ from sklearn.ensemble import IsolationForest
 from benchmarks.defects.rivals import Method, PaDiM, PatchCore, Scored, SquareNetwork
 from benchmarks.defects.scores import PATCH
 from hypervlad import PatchDefectScorer, default_patch_encoder
+from hypervlad.defects.labelled_windows import LabelledWindows
 from hypervlad.defects.normal_images import NormalCells, NormalImages
+from hypervlad.defects.reference_cells import ReferenceCells
 from hypervlad.defects.thresholds import WindowScores, image_score, threshold_of_best_f1
 from hypervlad.presets import carrillo2020
 from hypervlad.splits import holdout_split
@@ -51,11 +53,10 @@ class Ours:
 
     def score(self, image: np.ndarray) -> Scored:
         network, model = self.scorer.encoder_.network(), self.scorer.model_
-        search = (
-            (NormalCells, "distances")
-            if isinstance(model, NormalImages)
-            else (type(model), "scores")
-        )
+        search: tuple[type, str] = (LabelledWindows, "scores")
+        if not isinstance(model, LabelledWindows):
+            own = NormalCells if isinstance(model, NormalImages) else ReferenceCells
+            search = (own, "distances")
         with timed(network, "_forward") as passes, timed(*search) as searches:
             began = time.perf_counter()
             found = self.scorer.find(image)

@@ -294,31 +294,6 @@ class Codewords(Memory):
         return int(super().n_bytes() + self.space.components_.nbytes + self.space.mean_.nbytes)
 
 
-@dataclass
-class AnomalyDINO(_Nearest):
-    """The nearest of the cells of few defect-free images, each of unit length, in four turns.
-
-    As AnomalyDINO (Damm et al. 2025) does with the tokens of a transformer, on the last of the
-    network's three taps. The score of an image is the mean of its highest 1 % of cells.
-    """
-
-    first_tap: int = -1
-    n_images: int = 16
-
-    def fit(self, images: list[np.ndarray], masks: list[np.ndarray] | None) -> None:
-        order = np.random.default_rng(self.seed).permutation(len(images))[: self.n_images]
-        self.keep(self.cells([np.rot90(images[i], turn) for i in order for turn in range(4)]))
-
-    def image_score(self, features: np.ndarray, cells: np.ndarray) -> float:
-        n_highest = max(1, round(0.01 * cells.size))
-        return float(np.sort(cells, axis=None)[-n_highest:].mean())
-
-    def _combined(self, maps: list[torch.Tensor]) -> np.ndarray:
-        features = super()._combined(maps)
-        lengths = np.linalg.norm(features, axis=-1, keepdims=True)
-        return np.asarray(features / np.maximum(lengths, np.finfo(np.float32).tiny))
-
-
 def all_rivals(network: SquareNetwork, seed: int) -> dict[str, Callable[[], Method]]:
     """Return a function that makes each rival, by title."""
     return {
@@ -327,6 +302,4 @@ def all_rivals(network: SquareNetwork, seed: int) -> dict[str, Callable[[], Meth
         "PaDiM": lambda: PaDiM(network, seed),
         "memory": lambda: Memory(network, seed),
         "codewords": lambda: Codewords(network, seed),
-        "AnomalyDINO, 4 images": lambda: AnomalyDINO(network, seed, n_images=4),
-        "AnomalyDINO, 16 images": lambda: AnomalyDINO(network, seed),
     }

@@ -249,9 +249,7 @@ def test_a_choice_does_not_look_at_the_kind_that_is_left_out() -> None:
     assert choices_without_a_kind(scores)["band"] == choices["band"]
 
 
-@pytest.mark.parametrize(
-    "title", ["PatchCore without coreset", "memory", "codewords", "AnomalyDINO, 4 images"]
-)
+@pytest.mark.parametrize("title", ["PatchCore without coreset", "memory", "codewords"])
 def test_rivals_find_dark_squares(title: str) -> None:
     surface = plates(12, 6)
     method = all_rivals(SquareNetwork("tiny", "random", keep=True), 0)[title]()

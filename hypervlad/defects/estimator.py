@@ -32,6 +32,7 @@ from hypervlad.defects.findings import Finding
 from hypervlad.defects.labelled_windows import LabelledWindows
 from hypervlad.defects.labels import DefectLabels, check_both_classes
 from hypervlad.defects.normal_images import NormalImages, NormalImagesFit
+from hypervlad.defects.reference_cells import ReferenceCells, ReferenceCellsFit
 from hypervlad.defects.thresholds import (
     HeldOutScores,
     WindowModel,
@@ -86,6 +87,7 @@ class PatchDefectScorer(ImageEstimator):
       distance from the edge: 0 is usual, and a tenth of places reaches 1 in each of them. The score
       of an image is a geometric mean over the four, and over the 0.1, 1 and 10 % of places that are
       highest in each.
+      ``n_references`` replaces this by the method of AnomalyDINO.
     - *Trained on labels*, it lays windows of ``patch`` pixels, ``stride`` pixels apart, over the
       feature maps of the image at its own size. A score is the log-odds that a window is not
       normal, by a boosted softmax on its vector: VLAD of its hypercolumns, and their mean. The
@@ -121,6 +123,10 @@ class PatchDefectScorer(ImageEstimator):
         images, which hold many, use `set_threshold`.
     n_codewords : int, default=128
         Codewords of defect-free cells, where there are no labels.
+    n_references : int or None, default=None
+        Without labels, compare each cell with all cells of this many defect-free images, chosen at
+        random, in four turns, instead of with codewords: see :func:`hypervlad.presets.anomalydino`.
+        Time and the model file grow with it.
     aligned : bool, default=False
         Whether all images show the same part in the same position. Scores are then relative to
         the same place of the other images. Only without labels.
@@ -143,7 +149,7 @@ class PatchDefectScorer(ImageEstimator):
     Attributes
     ----------
     encoder_ : HypercolumnVLAD
-    model_ : NormalImages or LabelledWindows
+    model_ : NormalImages, ReferenceCells or LabelledWindows
         Scores cells or windows.
     threshold_ : float
         Images that reach it are called anomalous; see :meth:`set_threshold`.
@@ -176,6 +182,7 @@ class PatchDefectScorer(ImageEstimator):
         "threshold": [OneOf("fpr", "patch_fpr", "f1")],
         "fpr": [Number(above=0, below=1, meaning="a share of images or windows")],
         "n_codewords": [Integer()],
+        "n_references": [Integer(), None],
         "aligned": [Boolean()],
         "min_fraction": [Number(above=0, at_most=1, meaning="a share of a window's pixels")],
         "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
@@ -185,7 +192,7 @@ class PatchDefectScorer(ImageEstimator):
     }
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "encoder_": Part(HypercolumnVLAD),
-        "model_": Part(NormalImages, LabelledWindows),
+        "model_": Part(NormalImages, ReferenceCells, LabelledWindows),
         "threshold_": Value(float),
         "held_out_": Part(HeldOutScores),
         "patch_": Value(int, _PIXELS),
@@ -196,7 +203,7 @@ class PatchDefectScorer(ImageEstimator):
     _part_parameters: ClassVar[Mapping[str, str]] = {"encoder": "encoder_", "boosting": "boosting_"}
 
     encoder_: HypercolumnVLAD
-    model_: NormalImages | LabelledWindows
+    model_: NormalImages | ReferenceCells | LabelledWindows
     threshold_: float
     held_out_: HeldOutScores
     patch_: int
@@ -213,6 +220,7 @@ class PatchDefectScorer(ImageEstimator):
         threshold: Literal["fpr", "patch_fpr", "f1"] = "fpr",
         fpr: float = 0.05,
         n_codewords: int = 128,
+        n_references: int | None = None,
         aligned: bool = False,
         min_fraction: float = 0.1,
         boosting: BoostedSoftmaxClassifier | None = None,
@@ -226,6 +234,7 @@ class PatchDefectScorer(ImageEstimator):
         self.threshold = threshold
         self.fpr = fpr
         self.n_codewords = n_codewords
+        self.n_references = n_references
         self.aligned = aligned
         self.min_fraction = min_fraction
         self.boosting = boosting
@@ -291,6 +300,11 @@ class PatchDefectScorer(ImageEstimator):
             raise ValueError(
                 "aligned=True compares places of defect-free images; it cannot be used with labels"
             )
+        if self.n_references is not None and (labels.is_known or self.aligned):
+            raise ValueError(
+                "n_references compares with defect-free images, at all places; it cannot be used "
+                f"with {'labels' if labels.is_known else 'aligned=True'}"
+            )
         patch, stride = self.patch, self._stride()
         with TemporaryDirectory(prefix="hypervlad-") as folder:
             fit_codebook = partial(
@@ -298,7 +312,7 @@ class PatchDefectScorer(ImageEstimator):
             )
             encoder.fit_checked(images, fit_codebook)
             given = (encoder, images, group_codes, seed, folder)
-            model: NormalImages | LabelledWindows
+            model: NormalImages | ReferenceCells | LabelledWindows
             if labels.is_known:
                 model, held_out, keys = self._fit_labelled(labels, *given)
             else:
@@ -464,7 +478,7 @@ class PatchDefectScorer(ImageEstimator):
 
     def _check_state(self) -> None:
         width = self.encoder_.n_features_out_
-        if isinstance(self.model_, NormalImages):
+        if not isinstance(self.model_, LabelledWindows):
             width = sum(len(layer.mean) for layer in self.encoder_.codebook_.projections)
         if self.model_.n_features != width:
             raise ValueError(
@@ -481,12 +495,21 @@ class PatchDefectScorer(ImageEstimator):
         groups: NDArray[Any],
         seed: int,
         folder: str,
-    ) -> tuple[NormalImages, dict[int, WindowScores], Collection[str]]:
+    ) -> tuple[NormalImages | ReferenceCells, dict[int, WindowScores], Collection[str]]:
         """Return a model of defect-free images, held-out scores by position, and all digests."""
         maps = CellMaps(encoder, self.tile_size, folder)
-        fit = NormalImagesFit(maps, len(images), self.n_codewords, self.aligned, seed)
+        reader = WindowReader(encoder.loader(), self.patch)
+
+        def read(position: int) -> PreparedImage:
+            return reader.read(images[position], image_name(images[position]))
+
+        fit: Any
+        if self.n_references is None:
+            fit = NormalImagesFit(maps, len(images), self.n_codewords, self.aligned, seed)
+        else:
+            fit = ReferenceCellsFit(maps, read, self.n_references, seed)
         blank = []
-        for position, image in WindowReader(encoder.loader(), self.patch).stream(images, "cells"):
+        for position, image in reader.stream(images, "cells"):
             fit.add(position, image)
             if image.info.is_blank:
                 blank.append(image.name)

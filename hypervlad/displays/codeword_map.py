@@ -163,8 +163,8 @@ def _codebooks(
     colours = None
     if centres is not None and len(centres) == n_codebooks:
         colours = [codeword_colours(each) for each in centres]
-    n_taps = len(getattr(codebook, "projections", ()))
-    names = [str(tap) for tap in getattr(encoder, "taps_", ())[:n_taps]]
+    names = [str(tap) for tap in getattr(encoder, "taps_", ())]
+    names = names[: len(names) - len(getattr(codebook, "only_pooled", ()))]
     if len(names) == n_codebooks - 1:
         names = ["all taps", *names]
     return colours, names if len(names) == n_codebooks > 1 else None

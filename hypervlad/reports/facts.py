@@ -89,7 +89,10 @@ def _epochs(number: int) -> str:
 
 def _scorer_facts(scorer: Any) -> dict[str, str]:
     learner = getattr(scorer.model_, "learner", None)
-    if learner is None:
+    references = getattr(scorer.model_, "cells", None)
+    if references is not None:
+        source = {"trained with": f"defect-free images: {len(references)} cells of them"}
+    elif learner is None:
         n_codewords = ", ".join(f"{len(part.codewords)}" for part in scorer.model_.parts)
         source = {"trained with": f"defect-free images: codebooks of {n_codewords} codewords"}
     else:

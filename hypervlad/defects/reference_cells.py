@@ -1,0 +1,152 @@
+"""``ReferenceCells``: the cells of a few defect-free images, all of them, in four turns.
+
+The score of a cell is its cosine distance from the nearest of them, and that of an image the mean
+over the 1 % of its cells that score highest: the method of AnomalyDINO (S. Damm, M. Laszkiewicz,
+J. Lederer and A. Fischer, "AnomalyDINO: boosting patch-based few-shot anomaly detection with
+DINOv2", WACV 2025, arXiv 2405.14529).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import pairwise_distances_argmin_min
+from sklearn.preprocessing import normalize
+
+from hypervlad.base import Array
+from hypervlad.defects.cells import CellMaps, Cells
+from hypervlad.defects.thresholds import image_score
+from hypervlad.hypercolumns import turned
+from hypervlad.windows import WindowGrid
+from hypervlad.windows.dataset import PreparedImage
+
+_N_TURNS = 4
+_CELLS = Array("float32", 2, -1.001, 1.001)
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceCells:
+    """Defect-free cells with which those of an image are compared.
+
+    Attributes
+    ----------
+    cells : ndarray of float32, shape (n, D)
+        Of unit length.
+    """
+
+    cells: NDArray[np.float32]
+
+    @property
+    def n_features(self) -> int:
+        """Length of a cell's vector."""
+        return self.cells.shape[1]
+
+    def scores(
+        self, maps: CellMaps, image: PreparedImage
+    ) -> tuple[NDArray[np.float32], WindowGrid, float]:
+        """Return the scores (R, S) of an image's cells, where they lie, and the image's score."""
+        cells, stride = maps.cells(image, None)
+        rows, columns = (np.arange(n) * stride for n in cells.shape[:2])
+        distances = self.distances(cells)
+        return distances, WindowGrid(rows, columns, stride), image_score(distances)
+
+    def distances(self, cells: Cells) -> NDArray[np.float32]:
+        """Return 1 - cosine, (R, S), between each cell (R, S, D) and the most similar one."""
+        _, squares = pairwise_distances_argmin_min(
+            of_unit_length(cells), self.cells, metric="sqeuclidean"
+        )
+        return np.asarray(squares / 2, dtype=np.float32).reshape(cells.shape[:2])
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return header and arrays."""
+        return {}, {"cells": self.cells}
+
+    @classmethod
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> ReferenceCells:
+        """Undo `to_state`.
+
+        Raises
+        ------
+        ValueError
+            If there are no cells, or they are not of unit length.
+        """
+        cells = _CELLS.checked(arrays["cells"], "cells")
+        lengths = np.linalg.norm(cells, axis=1)
+        if not cells.size or not ((np.abs(lengths - 1) < 1e-3) | (lengths == 0)).all():
+            raise ValueError(f"the {len(cells)} reference cells are not of unit length")
+        return cls(cells)
+
+
+class ReferenceCellsFit:
+    """Chooses the defect-free images to compare with, and scores each image by others.
+
+    Parameters
+    ----------
+    maps : CellMaps
+        With a folder.
+    read : callable
+        From the position of an image to the image, which is read again if its cells are chosen.
+    n_references : int
+        Images to compare with, at most.
+    seed : int
+    """
+
+    def __init__(
+        self,
+        maps: CellMaps,
+        read: Callable[[int], PreparedImage],
+        n_references: int,
+        seed: int,
+    ) -> None:
+        self.sizes: dict[int, tuple[int, int]] = {}
+        self.keys: dict[int, str] = {}
+        self._maps, self._read = maps, read
+        self._n_references, self._seed = n_references, seed
+        self._turned: dict[int, Cells] = {}
+
+    def add(self, position: int, image: PreparedImage) -> None:
+        """Keep the cells of an image."""
+        self.keys[position], self.sizes[position] = image.key, image.size
+        self._maps.cells(image, None)
+
+    def parts(self, positions: Iterable[int]) -> ReferenceCells:
+        """Choose among some images; which ones depends on the seed and the images alone."""
+        distinct = {self.keys[at]: at for at in sorted(positions, reverse=True)}
+        order = np.random.default_rng(self._seed).permutation(sorted(distinct))
+        chosen = [distinct[key] for key in order[: self._n_references]]
+        return ReferenceCells(np.concatenate([self._turned_cells(at) for at in chosen]))
+
+    def finish(
+        self, model: ReferenceCells, of_image: Mapping[int, ReferenceCells]
+    ) -> tuple[ReferenceCells, dict[int, tuple[NDArray[np.float32], float]]]:
+        """Return the model, and the scores of each image and its cells by models that lack it."""
+        scored = {}
+        for at, own in of_image.items():
+            cells = self._maps.kept_cells(self.keys[at], self.sizes[at], None)
+            distances = own.distances(cells)
+            scored[at] = distances, image_score(distances)
+        return model, scored
+
+    def _turned_cells(self, position: int) -> Cells:
+        """Return the cells (n, D) of the turned copies of an image."""
+        if position not in self._turned:
+            image = self._read(position)
+            copies = [
+                replace(image, key=f"{image.key}-turn{turn}", tensor=turned(image.tensor, turn))
+                for turn in range(_N_TURNS)
+            ]
+            cells = [of_unit_length(self._maps.cells(copy, None)[0]) for copy in copies]
+            self._turned[position] = np.concatenate(cells)
+        return self._turned[position]
+
+
+def of_unit_length(cells: Cells) -> Cells:
+    """Return cells (R, S, D) as rows (R S, D) of unit length; those that are zero stay so."""
+    flat: Cells = normalize(cells.reshape(-1, cells.shape[-1]))
+    return flat
