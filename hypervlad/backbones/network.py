@@ -299,7 +299,10 @@ def build_network(
         module = module.eval().requires_grad_(False)
         digest = weights_digest(module)
         # The channels-last layout is faster for convolutions on CPUs, and VLAD needs it.
-        module = module.to(device).to(memory_format=torch.channels_last)
+        module = module.to(device)
+        for tensor in module.parameters():
+            if tensor.ndim == 4:
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
         pairs = [
             pair
             for pair in _foldable_pairs(backbone, module)
@@ -507,8 +510,7 @@ def reach_of(network: TappedNetwork, n_channels: int = 3) -> Reach | None:
     Returns
     -------
     Reach or None
-        None if the cells do not form a regular grid over the image (convolutions without padding),
-        or the network takes images of one size only.
+        None if the cells do not form a regular grid over the image (convolutions without padding).
 
     Examples
     --------
@@ -517,10 +519,7 @@ def reach_of(network: TappedNetwork, n_channels: int = 3) -> Reach | None:
     Reach(stride=16, margin=160)
     """
     for side in _REACH_SIDES:
-        try:
-            strides, distances = _reach_of_one_pixel(network, side, n_channels)
-        except ValueError:  # a network for images of one size
-            return None
+        strides, distances = _reach_of_one_pixel(network, side, n_channels)
         if not strides:
             return None
         stride = math.lcm(*strides)

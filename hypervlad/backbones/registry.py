@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -80,6 +81,10 @@ class Backbone:
         Of its published weights, if it is known.
     class_tokens : tuple of str
         Taps of a transformer that belong to no place of an image, and can only be pooled.
+    tag : str or None
+        Of timm's published weights: by default those that timm prefers.
+    maximum_size : int or None
+        Longest image side, in pixels, of a network that was built for images of one size.
     """
 
     name: str
@@ -89,6 +94,8 @@ class Backbone:
     torchvision_name: str | None = None
     licence: str | None = None
     class_tokens: tuple[str, ...] = ()
+    tag: str | None = None
+    maximum_size: int | None = None
 
     @property
     def is_of_timm(self) -> bool:
@@ -175,15 +182,27 @@ def get_backbone(name: str) -> Backbone:
     if isinstance(name, str) and name in _REGISTRY:
         return _REGISTRY[name]
     if isinstance(name, str) and name.startswith(TIMM):
+        if name == TIMM:
+            raise ValueError(f"{TIMM} lacks the name of a network, such as {TIMM}resnet50")
         if importlib.util.find_spec("timm") is None:
             raise ValueError(f'the network {name!r} needs timm: pip install "hypervlad[timm]"')
         return _timm_backbone(name)
-    close = difflib.get_close_matches(str(name), _REGISTRY, n=1)
+    close = _meant_of_timm(str(name)) or difflib.get_close_matches(str(name), _REGISTRY, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ValueError(
         f"unknown backbone {name!r}.{hint} Registered: {', '.join(backbone_names())}. "
         "Those of timm are written timm/NAME; add your own with hypervlad.register_backbone."
     )
+
+
+def _meant_of_timm(name: str) -> list[str]:
+    """Return the right form of a network of timm without the prefix, or with another one."""
+    if importlib.util.find_spec("timm") is None:
+        return []
+    import timm
+
+    own = re.sub("^(hf[-_]hub:)?(timm[:/])?", "", name, flags=re.IGNORECASE)
+    return [TIMM + own] if timm.is_model(own) else []
 
 
 @cache
@@ -198,11 +217,11 @@ def _timm_backbone(name: str) -> Backbone:
     try:
         with torch.device("meta"):  # shapes alone: the network that a file names may be of any size
             network = TimmNetwork(own)
-            minimum_size = network.smallest_side()
+            minimum_size, maximum_size = network.smallest_side(), network.largest_side()
     except RuntimeError:  # older versions of timm cannot
         with torch.random.fork_rng(devices=[]):
             network = TimmNetwork(own)
-            minimum_size = network.smallest_side()
+            minimum_size, maximum_size = network.smallest_side(), network.largest_side()
     found = timm.data.resolve_data_config({}, pretrained_cfg=network.config)
     preprocessing = Preprocessing(
         tuple(map(float, found["mean"])),
@@ -219,6 +238,8 @@ def _timm_backbone(name: str) -> Backbone:
         preprocessing,
         licence=licence,
         class_tokens=tuple(network.class_tokens()),
+        tag=network.config.get("tag") or None,
+        maximum_size=maximum_size,
     )
 
 

@@ -153,6 +153,16 @@ class TimmNetwork(nn.Module):
                 return side
         return min(self._size)
 
+    @torch.no_grad()
+    def largest_side(self) -> int | None:
+        """Return the side in pixels of the largest square, or None if there is no limit."""
+        n_channels, side = self.config["input_size"][0], 2 * max(self._size)
+        try:
+            self.eval()._maps(torch.zeros(1, n_channels, side, side), [len(self.taps) - 1])
+        except ValueError:
+            return min(self._size)
+        return None
+
     def _maps(
         self, images: torch.Tensor, wanted: list[int]
     ) -> list[tuple[torch.Tensor, torch.Tensor | None, tuple[int, int]]]:
@@ -194,7 +204,7 @@ class TimmNetwork(nn.Module):
             raise errors[0]  # not because of the size
         raise ValueError(
             f"this network takes images of at most {self._size[0]} x {self._size[1]} pixels, not "
-            f"of {height} x {width}: set image_size={self._size[0]}, or choose another network"
+            f"of {height} x {width}"
         ) from errors[0]
 
     def _facets(self, block: str) -> list[str]:
@@ -257,7 +267,7 @@ def check_name(name: str) -> None:
     architecture, _, tag = name.partition(".")
     if tag and architecture in known:
         close = timm.list_models(f"{architecture}.*", include_tags=True)
-    hint = f"; near are {', '.join(close)}" if close else ""
+    hint = f"; near are {', '.join(f'timm/{each}' for each in close)}" if close else ""
     raise ValueError(
         f"timm {timm.__version__} has no network {name!r}{hint} (timm.list_models() lists all)"
     )

@@ -27,6 +27,8 @@ from hypervlad.lazy_torch import torch
 _MOBILENET_URL = f"https://download.pytorch.org/models/{mobilenet_file.NAME}"
 _MOBILENET_SIZE_MB = 13.555
 _IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
+_WRAPPERS = ("state_dict", "model_state_dict", "model")  # around the tensors of a checkpoint
+_TORCH_FILES = (b"PK", b"\x80")  # how they begin: as archives, or before torch 1.6 as pickles
 _HUB_SECONDS = 10  # to wait for the server's first answer
 _HEADS = ("classifier.", "fc.", "AuxLogits.", "head.", "head_dist.")
 _PART = "network."
@@ -92,7 +94,7 @@ def find_weights(name: str, weights: str = "pretrained", *, download: bool = Tru
     if backbone.torchvision_name is None and not backbone.is_of_timm:
         raise WeightsNotFoundError(
             f"backbone {name!r} was registered by you and has no published weights: "
-            'give weights="path/to/state_dict.pth" (or .safetensors), or weights="random"'
+            'give a file, weights="path/to/state_dict.pth" (or .safetensors), or weights="random"'
         )
     url, size_mb = published_weights(backbone.torchvision_name or name, weights)
     filename = url.rsplit("/", 1)[-1]
@@ -122,7 +124,8 @@ def published_weights(name: str, weights: str = "pretrained") -> tuple[str, floa
         If a network was not trained for MicroNet; the message names those that were.
     """
     if weights in MICRONET:
-        encoder = _MICRONET_NETWORKS.get(name)
+        # The tag of a name of timm is that of other weights.
+        encoder = _MICRONET_NETWORKS.get(name.partition(".")[0])
         if encoder is None:
             raise WeightsNotFoundError(
                 f"{name!r} has no weights {weights!r}; these networks have: "
@@ -158,7 +161,7 @@ def licence_of(name: str, weights: str | os.PathLike[str]) -> str:
     if weights in MICRONET:
         return "mit"
     licence = get_backbone(name).licence or "unknown"
-    return licence if weights in PUBLISHED else f"that of the file ({licence} if as published)"
+    return licence if weights in PUBLISHED else f"{licence}, if the file is the published one"
 
 
 def check_may_be_included(name: str, weights: str | os.PathLike[str]) -> None:
@@ -175,7 +178,7 @@ def check_may_be_included(name: str, weights: str | os.PathLike[str]) -> None:
     raise ValueError(
         f"the licence of the weights of {name} ({licence}) may forbid copies without its text, so "
         "they are not put into a model file: save without include_backbone (--include-backbone), "
-        "and carry their own file with its licence"
+        "and pass their file on beside it, with its licence"
     )
 
 
@@ -196,7 +199,7 @@ def _find_on_hub(name: str, download: bool) -> Path:
         tags = timm.list_pretrained(f"{architecture}.*")
         others = f"those of other tags are {', '.join(tags)}; " if tags else ""
         raise WeightsNotFoundError(
-            f"timm publishes no weights of {name}; {others}give "
+            f"timm publishes no weights of {name}; {others}give a file, "
             'weights="path/to/file.safetensors" (or .pth), or weights="random"'
         )
     repository, _, commit = config.hf_hub_id.partition("@")
@@ -206,19 +209,22 @@ def _find_on_hub(name: str, download: bool) -> Path:
         return Path(cached)
     url = huggingface_hub.hf_hub_url(repository, file, revision=revision)
     reason = "downloads not allowed"
+    host = urllib.parse.urlsplit(url).netloc
     if download:
+        print(f"looking for {name} weights at {host}", file=sys.stderr)
         try:
             size = huggingface_hub.get_hf_file_metadata(url, timeout=_HUB_SECONDS).size
             how_large = "" if size is None else f"{size / 1e6:.0f} MB, "
-            host = urllib.parse.urlsplit(url).netloc
             print(f"downloading {name} weights, {how_large}from {host}", file=sys.stderr)
             return Path(huggingface_hub.hf_hub_download(repository, file, revision=revision))
         except Exception as error:  # of the client for HTTP, which depends on its version
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    folder = f"models--{repository.replace('/', '--')}"
     raise WeightsNotFoundError(
         f"the published weights of {name} are not on this machine and could not be downloaded "
-        f"({reason}). Download {url} on another machine and give its path here: "
-        f'weights="path/to/{file}"'
+        f"({reason}). Download {url} on another machine and give the path of the file, "
+        f'weights="path/to/{file}", or copy the folder {folder} of the cache of huggingface_hub on '
+        f"a machine that has it to {huggingface_hub.constants.HF_HUB_CACHE}"
     )
 
 
@@ -255,7 +261,7 @@ def _advice(name: str, url: str, target: Path, reasons: list[str]) -> str:
     return (
         f"the published weights of {name} are not on this machine and could not be downloaded "
         f"({'; '.join(reasons)}). Download {url} on another machine and put it into "
-        f'{target.parent}, or give its path here: weights="path/to/{target.name}"'
+        f'{target.parent}, or give the path of the file: weights="path/to/{target.name}"'
     )
 
 
@@ -280,24 +286,37 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     WeightsNotFoundError
         If the file is missing, is not a state dict, or would need code to load.
     """
+    if not os.fspath(path):
+        raise WeightsNotFoundError("the path of the weights is empty")
     path = Path(path)
     if os.path.isdir(path):
-        path = next((path / name for name in _IN_FOLDER if (path / name).is_file()), path)
+        files = [path / name for name in _IN_FOLDER if (path / name).is_file()]
+        if not files:
+            raise WeightsNotFoundError(
+                f"{path}: no weights in this folder; expected a file {' or '.join(_IN_FOLDER)}"
+            )
+        path = files[0]
     if not os.path.isfile(path):  # False for a name that is too long, too
         raise WeightsNotFoundError(
             f"{path}: no such weights file. Expected a .safetensors or .pth state dict with the "
-            "keys of torchvision or timm, a folder with one that is named "
-            f"{' or '.join(_IN_FOLDER)}, or "
-            'weights="pretrained", "micronet", "image-micronet" or "random"; '
-            "for a saved model say where it is now: hypervlad.load(path, weights=FILE) or "
-            "--weights FILE"
+            f"keys of torchvision or timm, a folder with {' or '.join(_IN_FOLDER)}, or one of "
+            f"{', '.join((*PUBLISHED, 'random'))}; if the file of a saved model has moved, say "
+            "where it is now: weights=FILE"
         )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file  # imports torch
 
             return load_file(path)
+        with open(path, "rb") as file:
+            if not file.read(2).startswith(_TORCH_FILES):
+                raise WeightsNotFoundError(
+                    f"{path}: not a file of weights; expected .safetensors, or what torch.save "
+                    "writes (.pth)"
+                )
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsNotFoundError:
+        raise
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise WeightsNotFoundError(f"{path}: not a readable state dict ({error})") from error
     except Exception as error:  # pickle.UnpicklingError and whatever a hostile pickle raises
@@ -305,10 +324,14 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
             f"{path}: refused, as it contains more than tensors ({type(error).__name__}). Save a "
             "plain state dict: torch.save(net.state_dict(), path)"
         ) from error
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
+    for name in _WRAPPERS:
+        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
+            state = state[name]
     if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
-        raise WeightsNotFoundError(f"{path}: expected a mapping of layer names to tensors")
+        raise WeightsNotFoundError(
+            f"{path}: expected a mapping of layer names to tensors, possibly under one of the "
+            f"names {', '.join(_WRAPPERS)}"
+        )
     return dict(state)
 
 
@@ -360,6 +383,9 @@ def load_into(
         for key in expected
         if key in state and key not in counters
     }
+    for key, tensor in kept.items():
+        if not tensor.is_meta and not tensor.isfinite().all():
+            raise WeightsNotFoundError(f"{source}: values of the tensor {key!r} are not finite")
     kept |= {key: torch.zeros((), dtype=torch.long) for key in counters}
     network.load_state_dict({prefix + key: value for key, value in kept.items()}, assign=True)
 

@@ -560,7 +560,8 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     def _size_for(self, backbone: Backbone) -> int:
         """Return the side, in pixels, of prepared images for a backbone."""
         minimum = backbone.preprocessing.minimum_size
-        check_value("image_size", self.image_size, [Integer(minimum, MAX_SIDE), OneOf("auto")])
+        most = backbone.maximum_size or MAX_SIDE
+        check_value("image_size", self.image_size, [Integer(minimum, most), OneOf("auto")])
         if isinstance(self.image_size, str):
             return max(imagenet_size(backbone), minimum)
         return int(self.image_size)

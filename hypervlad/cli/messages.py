@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import signal
 import sqlite3
 import sys
@@ -16,6 +17,11 @@ from typing import Any
 import typer
 
 from hypervlad.wording import printable
+
+# In the advice of errors, as Python has it.
+_PARAMETER = re.compile(
+    r"(?<![(\w])(weights|image_size|tile_size|pixel_size)=(?:\"([^\"]+)\"|([\w.-]+))"
+)
 
 # Set by --debug.
 show_traceback: ContextVar[bool] = ContextVar("show_traceback", default=False)
@@ -46,8 +52,11 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def sentence_of(error: Exception) -> str:
-    """Return what a user should read of an error, in one line."""
-    text = " ".join(str(error).split())
+    """Return what a user should read of an error, in one line; parameters as options."""
+    text = _PARAMETER.sub(
+        lambda found: f"--{found[1].replace('_', '-')} {found[2] or found[3]}",
+        " ".join(str(error).split()),
+    )
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError):

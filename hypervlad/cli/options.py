@@ -57,7 +57,8 @@ Weights = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help='The network\'s weights: a .safetensors or .pth file, "pretrained" (the default), '
+        help="The network's weights: a .safetensors or .pth file, a folder with "
+        'model.safetensors or pytorch_model.bin, "pretrained" (the default), '
         '"micronet" or "image-micronet" (trained on micrographs) or "random".',
     ),
 ]

@@ -74,8 +74,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         "pretrained" was published with the network, "micronet" was trained on micrographs,
         "image-micronet" on ImageNet before: see :func:`hypervlad.backbones.find_weights`. A path
         names a .safetensors or .pth state dict with the keys of torchvision or timm, possibly
-        after ``module.`` or ``encoder.``, or a folder with one; the head may be missing, and
-        float16 is accepted. "random" is always the same random network.
+        after ``module.`` or ``encoder.``, or a folder with a file ``model.safetensors`` or
+        ``pytorch_model.bin``; the head may be missing, and float16 is accepted. "random" is always
+        the same random network.
     taps : sequence of str or int, optional
         Layers that make the hypercolumn: see :func:`hypervlad.backbones.tap_names`. By default one
         for each resolution of the network, or four over the depth of a transformer, and with
@@ -502,8 +503,15 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
 
     def check_parameters(self) -> None:
         super().check_parameters()
-        minimum = get_backbone(self.backbone).preprocessing.minimum_size
-        check_value("image_size", self.image_size, [Integer(minimum, MAX_SIDE), None])
+        backbone = get_backbone(self.backbone)
+        minimum, most = backbone.preprocessing.minimum_size, backbone.maximum_size
+        sides: Alternatives = [Integer(minimum, most or MAX_SIDE)]
+        check_value("image_size", self.image_size, sides if most else [*sides, None])
+        if most and (self.aspect == "own" or self.pixel_size is not None):
+            raise ValueError(
+                f"{self.backbone!r} takes images of at most {most} x {most} pixels: leave out "
+                'pixel_size, and set aspect="square", or choose another network'
+            )
         if self.grid == "own" and self.codebook != "per_layer":
             raise ValueError(
                 'grid="own" assigns each layer at its own resolution, which only '

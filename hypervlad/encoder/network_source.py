@@ -77,9 +77,9 @@ class NetworkSource:
             )
         if network.digest != self.digest:
             raise WeightsNotFoundError(
-                f"the weights of {self.backbone.name!r} found here (weights={weights!r}) are "
+                f"the weights of {self.backbone.name!r} found here ({weights}) are "
                 f"not those that the model was trained with (SHA-256 {self.digest[:12]}…, found "
-                f"{network.digest[:12]}…): set weights= to the right file"
+                f"{network.digest[:12]}…): give the right file, weights=FILE"
             )
         return network
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hypervlad.backbones import get_backbone
 from hypervlad.backbones.weights import licence_of
 from hypervlad.defects.thresholds import n_images_needed
 from hypervlad.images import ReadOptions
@@ -156,6 +157,9 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
     }[encoder.fitted_params_.codebook]
     embedded = getattr(encoder, "backbone_state_", None)
     digest = f"SHA-256 {encoder.weights_digest_[:12]}…"
+    tag = get_backbone(encoder.fitted_params_.backbone).tag
+    if tag is not None and encoder.weights in ("pretrained", "imagenet"):
+        digest = f"{tag}, {digest}"
     return {
         "network": str(encoder.fitted_params_.backbone),
         "network's weights": f"{encoder.weights} ({digest}), "

@@ -139,6 +139,11 @@ def check_window_encoder(encoder: HypercolumnVLAD, purpose: str) -> None:
             f"the encoder resizes images to {encoder.image_size} pixels, but {purpose} at "
             "an image's own size: give HypercolumnVLAD(image_size=None, ...)"
         )
+    if (most := get_backbone(encoder.backbone).maximum_size) is not None:
+        raise ValueError(
+            f"{encoder.backbone!r} takes images of at most {most} x {most} pixels, but {purpose} "
+            "in images of any size: choose another network"
+        )
     if encoder.kmeans != "lloyd":
         raise ValueError(
             f"the encoder's kmeans must be 'lloyd' for windows, not {encoder.kmeans!r}"

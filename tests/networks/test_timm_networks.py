@@ -20,7 +20,13 @@ from sklearn.base import clone
 from support.oracle import check_against_oracle
 
 import hypervlad
-from hypervlad import HypercolumnVLAD, MicrographClassifier, PatchDefectScorer, make_tem_images
+from hypervlad import (
+    AlignmentClassifier,
+    HypercolumnVLAD,
+    MicrographClassifier,
+    PatchDefectScorer,
+    make_tem_images,
+)
 from hypervlad.backbones import (
     Reach,
     WeightsNotFoundError,
@@ -329,7 +335,7 @@ def test_files_and_folders_of_weights(tmp_path: Path) -> None:
     with pytest.raises(WeightsNotFoundError, match=r"not weights of 'timm/test_resnet'.*missing"):
         build_network("timm/test_resnet", tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(WeightsNotFoundError, match=r"empty: no such weights file.*a folder with"):
+    with pytest.raises(WeightsNotFoundError, match=r"empty: no weights in this folder"):
         build_network("timm/test_vit", tmp_path / "empty")
 
 
@@ -392,17 +398,24 @@ def test_published_weights_are_found_in_the_cache(hub: Path) -> None:
     expected = snapshot / "model.safetensors"
     for weights in ("pretrained", "imagenet"):
         assert find_weights("timm/test_vit.r160_in1k", weights) == expected
+    images = [np.random.default_rng(n).random((160, 160)) for n in range(2)]
+    encoder = HypercolumnVLAD("timm/test_vit", n_codewords=2).fit(images)
+    assert "pretrained (r160_in1k, SHA" in model_facts(encoder)["network's weights"]
     direct = build_network("timm/test_vit.r160_in1k", expected)
     assert build_network("timm/test_vit.r160_in1k").digest == direct.digest
 
 
-def test_without_the_internet_the_error_names_the_file_to_bring(hub: Path) -> None:
+def test_without_the_internet_the_error_names_the_file_to_bring(
+    hub: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     address = r"https://\S+/timm/test_vit\.r160_in1k/resolve/main/model\.safetensors"
     with pytest.raises(
         WeightsNotFoundError,
-        match=rf"not on this machine.*Download {address}.*weights=\"path/to/model\.safetensors\"",
+        match=rf"not on this machine.*Download {address}.*weights=\"path/to/model\.safetensors\", "
+        r"or copy the folder models--timm--test_vit\.r160_in1k of the cache",
     ):
         find_weights("timm/test_vit")
+    assert "looking for timm/test_vit weights at huggingface.co" in capsys.readouterr().err
     with pytest.raises(WeightsNotFoundError, match="downloads not allowed"):
         find_weights("timm/test_vit", download=False)
 
@@ -442,7 +455,7 @@ def test_licences_are_known_and_kept(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"dinov3.*without include_backbone"):
         encoder.save(tmp_path / "m.hvlad", include_backbone=True)
     encoder.save(tmp_path / "m.hvlad")
-    assert "if as published" in model_facts(encoder)["licence of the weights"]
+    assert "if the file is the published one" in model_facts(encoder)["licence of the weights"]
 
 
 # --- errors --------------------------------------------------------------------------------------
@@ -451,14 +464,21 @@ def test_licences_are_known_and_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "near"),
     [
-        ("vit_smal_patch14_dinov2", "near are vit_small_patch14_dinov2, "),
-        ("test_vit.of_nobody", r"near are test_vit\.r160_in1k "),
+        ("vit_smal_patch14_dinov2", "near are timm/vit_small_patch14_dinov2, "),
+        ("test_vit.of_nobody", r"near are timm/test_vit\.r160_in1k "),
+        ("", "lacks the name of a network, such as timm/resnet50"),
         ("hf-hub:someone/something", "has no network"),
     ],
 )
 def test_unknown_names_list_near_ones(name: str, near: str) -> None:
     with pytest.raises(ValueError, match=near):
         get_backbone(f"timm/{name}")
+
+
+@pytest.mark.parametrize("prefix", ["", "TIMM/", "timm:", "hf-hub:timm/", "hf_hub:timm/"])
+def test_other_forms_of_a_name_lead_to_the_right_one(prefix: str) -> None:
+    with pytest.raises(ValueError, match=r"Did you mean 'timm/test_vit\.r160_in1k'\?"):
+        get_backbone(f"{prefix}test_vit.r160_in1k")
 
 
 def test_without_timm_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -500,8 +520,32 @@ def test_a_network_for_images_of_one_size_says_so() -> None:
     network = build_network("timm/mixer_b16_224", "random")
     assert network(torch.zeros(1, 3, 224, 224))[0].shape == (1, 768, 14, 14)
     assert network(torch.zeros(1, 3, 100, 224))[0].shape == (1, 768, 7, 14)
-    with pytest.raises(ValueError, match=r"at most 224 x 224 pixels, not of 256 x 256: set"):
+    with pytest.raises(ValueError, match=r"at most 224 x 224 pixels, not of 256 x 256"):
         network(torch.zeros(1, 3, 256, 256))
+
+
+def test_a_network_for_images_of_one_size_is_refused_for_others() -> None:
+    images = [np.zeros((300, 90), dtype=np.float32)]
+    encoder = HypercolumnVLAD("timm/mixer_s32_224", weights="random", n_codewords=2)
+    assert encoder.fit(images).n_images_ == 1
+    for size in (None, 256):
+        with pytest.raises(ValueError, match=r"image_size must be .*224"):
+            clone(encoder).set_params(image_size=size).fit(images)
+    for other in ({"aspect": "own"}, {"pixel_size": 1.0}):
+        with pytest.raises(ValueError, match="at most 224 x 224 pixels: leave out"):
+            clone(encoder).set_params(**other).fit(images)
+    windows = clone(encoder).set_params(image_size=None)
+    for model in (PatchDefectScorer(windows), AlignmentClassifier(windows)):
+        with pytest.raises(ValueError, match=r"at most 224 x 224 pixels, but .* another network"):
+            model.fit(images, ["a"])
+    transfer = TransferClassifier("timm/mixer_s32_224", "random", image_size=256)
+    with pytest.raises(ValueError, match=r"image_size must be .*224"):
+        transfer.fit(images * 2, ["a", "b"])
+
+
+def test_networks_with_five_dimensional_weights_run() -> None:
+    network = build_network("timm/lambda_resnet26t", "random")
+    assert network(torch.zeros(1, 3, 64, 64))[-1].shape == (1, 2048, 2, 2)
 
 
 def test_a_network_without_maps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,11 +32,12 @@ def test_a_file_of_weights_gives_the_same_network(
     torch.testing.assert_close(network.module[0].weight.contiguous(), state["0.weight"])
 
 
+@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model"])
 def test_float16_heads_and_wrapped_state_dicts_are_accepted(
-    tmp_path: Path, tiny_state: dict[str, torch.Tensor]
+    wrapper: str, tmp_path: Path, tiny_state: dict[str, torch.Tensor]
 ) -> None:
     half = {key: value.half().contiguous() for key, value in tiny_state.items()}
-    torch.save({"state_dict": half | {"classifier.weight": torch.ones(2)}}, tmp_path / "w.pth")
+    torch.save({wrapper: half | {"classifier.weight": torch.ones(2)}}, tmp_path / "w.pth")
     network = build_network("tiny", tmp_path / "w.pth")
     assert network.module[0].weight.dtype == torch.float32
     torch.testing.assert_close(network.module[0].weight, half["0.weight"].float())
@@ -71,6 +72,31 @@ def test_a_file_that_is_not_a_state_dict_is_rejected(suffix: str, tmp_path: Path
     path.write_bytes(b"not weights at all")
     with pytest.raises(WeightsNotFoundError, match=rf"w{suffix}: "):
         build_network("tiny", path)
+
+
+def test_values_that_are_not_finite_are_rejected(
+    tmp_path: Path, tiny_state: dict[str, torch.Tensor]
+) -> None:
+    state = {key: value.clone() for key, value in tiny_state.items()}
+    state["0.bias"][0] = torch.nan
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(WeightsNotFoundError, match=r"w\.pth: values of the tensor '0\.bias'"):
+        build_network("tiny", tmp_path / "w.pth")
+
+
+def test_what_is_no_weights_file_is_said_to_be_none(tmp_path: Path) -> None:
+    for content in (b"plain text", b"\x89PNG\r\n", b""):
+        (tmp_path / "w.pth").write_bytes(content)
+        with pytest.raises(WeightsNotFoundError, match=r"w\.pth: not a file of weights; expected"):
+            build_network("tiny", tmp_path / "w.pth")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(WeightsNotFoundError, match=r"no weights in this folder; .* model\.safete"):
+        build_network("tiny", tmp_path / "folder")
+    with pytest.raises(WeightsNotFoundError, match="the path of the weights is empty"):
+        build_network("tiny", "")
+    torch.save({"weights": {"0.weight": torch.ones(1)}}, tmp_path / "w.pth")
+    with pytest.raises(WeightsNotFoundError, match=r"names state_dict, model_state_dict, model$"):
+        build_network("tiny", tmp_path / "w.pth")
 
 
 class _Exploit:
@@ -110,6 +136,8 @@ def test_missing_micronet_weights_say_where_they_are_and_who_has_them(empty_hub:
         WeightsNotFoundError, match=r"'vgg16' has no weights 'micronet'; these .*bn$"
     ):
         find_weights("vgg16", "micronet", download=False)
+    with pytest.raises(WeightsNotFoundError, match="efficientnet-b0_pretrained_microscopynet"):
+        find_weights("timm/tf_efficientnet_b0.ns_jft_in1k", "micronet", download=False)
     with pytest.raises(WeightsNotFoundError, match="unknown weights 'nasa'"):
         find_weights("vgg16", "nasa", download=False)
 

@@ -12,7 +12,7 @@ import pytest
 from support.commands import run
 
 from hypervlad.cli import main
-from hypervlad.cli.messages import echo, plain_errors
+from hypervlad.cli.messages import echo, plain_errors, sentence_of
 from hypervlad.images import SkippedImage, SkippedImagesWarning
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.\r"
@@ -72,3 +72,14 @@ def test_tables_keep_their_bytes_except_in_a_terminal(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     echo(f"{HOSTILE},1\n".encode(), nl=False)
     assert capsys.readouterr().out == f"{SHOWN if terminal else HOSTILE},1\n"
+
+
+def test_parameters_in_errors_are_options() -> None:
+    error = ValueError(
+        'give a file, weights="path/to/w.pth" (or .safetensors), or weights="random"; '
+        "set image_size=224; give HypercolumnVLAD(pixel_size=None, ...)"
+    )
+    assert sentence_of(error) == (
+        "give a file, --weights path/to/w.pth (or .safetensors), or --weights random; "
+        "set --image-size 224; give HypercolumnVLAD(pixel_size=None, ...)"
+    )
