@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -358,8 +359,10 @@ def evaluate(
             scorer, files, truth, names, on_error=on_error.value, progress=not quiet
         )
     for name, value in result.scores().items():
-        echo(f"{name + ':':35}{value:.3f}")
-    echo(f"threshold: {result.threshold:.4g}; best F1 on these pixels: {result.best_threshold:.4g}")
+        echo(f"{name + ':':35}{'not defined' if math.isnan(value) else f'{value:.3f}'}")
+    best = result.best_threshold
+    on_these = "" if math.isnan(best) else f"; the best for the F1 of these pixels: {best:.4g}"
+    echo(f"threshold: {result.threshold:.4g}{on_these}")
     n_called = sum(image.is_called for image in result.images)
     n_left_out = len(result.left_out)
     echo(

@@ -141,7 +141,8 @@ class PatchDefectScorer(ImageEstimator):
         border. Larger images are cut into tiles that overlap by the network's receptive field, so
         that the map is the same; where a network sees all of its input, as transformers do, tiles
         overlap by a quarter and are blended, and tiles near the size of its training (224, or 518
-        for DINOv2) are faster.
+        for DINOv2) are faster. Scores then depend on the size of the tiles: keep that of ``fit``,
+        for which ``threshold_`` was chosen.
     random_state : int, RandomState or None, default=None
     verbose : bool, default=False
         Show progress bars.
