@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 MINUTES ?= 1
 
-.PHONY: demo check test explore campaign lint test-lowest clean
+.PHONY: demo check test test-networks explore campaign lint test-lowest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hypervlad demo $(if $(DATA),"$(DATA)") $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)") -o "$(OUT)"
@@ -27,6 +27,10 @@ check: $(VENV)/.test-installed
 
 test: $(VENV)/.test-installed
 	$(PYTEST) $(ARGS)
+
+# Twelve networks of timm in all that hypervlad does; not part of CI.
+test-networks: $(VENV)/.test-installed
+	$(PYTEST) -m large_networks tests/networks $(ARGS)
 
 # New random examples for the tests that take any. Add each failure to its test as an @example.
 explore: $(VENV)/.test-installed

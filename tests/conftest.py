@@ -27,12 +27,17 @@ settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("reproducible")
 
 _SLOW = 1.0  # seconds
+_LARGE = "large_networks"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.startswith(UNIT) and item.get_closest_marker("slow") is None:
             item.add_marker("quick")
+    if _LARGE not in config.option.markexpr:
+        large = [item for item in items if item.get_closest_marker(_LARGE)]
+        config.hook.pytest_deselected(items=large)
+        items[:] = [item for item in items if item not in large]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

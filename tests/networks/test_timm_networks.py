@@ -1,10 +1,8 @@
-"""Networks of timm: maps, taps, any size of image, weights, models that use them, clear errors."""
+"""Networks of timm: maps, taps, any size of image, weights, fine-tuning, tiles, clear errors."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,14 +14,11 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
-from sklearn.base import clone
-from support.oracle import check_against_oracle
 
 import hypervlad
 from hypervlad import (
     AlignmentClassifier,
     HypercolumnVLAD,
-    MicrographClassifier,
     PatchDefectScorer,
     make_tem_images,
 )
@@ -39,7 +34,6 @@ from hypervlad.backbones import (
 )
 from hypervlad.backbones.weights import check_may_be_included, licence_of
 from hypervlad.baselines import TransferClassifier
-from hypervlad.defects import default_patch_encoder
 from hypervlad.modelfile import ModelFileError
 from hypervlad.presets import anyloc
 from hypervlad.reports.facts import model_facts
@@ -51,8 +45,6 @@ NAMES = [
     *("vit_small_patch16_224", "vit_small_patch14_dinov2.lvd142m"),
     *("vit_small_patch14_reg4_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m"),
 ]
-# timm's networks for tests: a transformer, one with squeeze-and-excitation, a residual network.
-SMALL = ["timm/test_vit", "timm/test_efficientnet", "timm/test_resnet"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -213,70 +205,18 @@ def test_one_state_dict_gives_the_vectors_of_torchvision(tmp_path: Path) -> None
     np.testing.assert_allclose(own, other, atol=1e-4)
 
 
-@pytest.mark.parametrize("codebook", ["joint", "per_layer"])
-@pytest.mark.parametrize("name", SMALL)
-def test_dense_vectors_agree_with_the_oracle(name: str, codebook: str) -> None:
-    images, _ = make_tem_images(4, size=(90, 130), random_state=0)
-    check_against_oracle(images, name, codebook, weights="random", image_size=96, n_codewords=16)
+# --- fine-tuning ---------------------------------------------------------------------------------
 
 
-# --- models --------------------------------------------------------------------------------------
-
-_PREDICT = """
-import sys, numpy as np, hypervlad
-model = hypervlad.load(sys.argv[1])
-np.save(sys.argv[3], model.predict_proba(list(np.load(sys.argv[2]))))
-"""
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_a_model_explains_and_answers_identically_in_a_new_process(
-    name: str, tmp_path: Path
-) -> None:
-    images, labels = make_tem_images(16, size=64, random_state=0)
-    encoder = HypercolumnVLAD(
-        name, weights="random", image_size=64, n_codewords=4, pooled=True, random_state=0
-    )
-    model = MicrographClassifier(encoder, calibration_size=0, random_state=0).fit(images, labels)
-    assert np.isfinite(model.explain(images[0]).maps).all()
-    model.save(tmp_path / "m.hvlad", include_backbone=True)
-    np.save(tmp_path / "images.npy", np.array(images))
-    given = [str(tmp_path / each) for each in ("m.hvlad", "images.npy", "proba.npy")]
-    subprocess.run([sys.executable, "-c", _PREDICT, *given], check=True, timeout=300)
-    np.testing.assert_array_equal(np.load(given[2]), model.predict_proba(images))
-
-
-@pytest.mark.parametrize("name", SMALL[:2])
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_defects_are_scored_whole_and_in_tiles(name: str) -> None:
-    images = [np.random.default_rng(n).random((90, 110), dtype=np.float32) for n in range(5)]
-    encoder = default_patch_encoder(backbone=name, weights="random", n_codewords=4)
-    scorer = PatchDefectScorer(encoder, fpr=0.3, n_codewords=8, random_state=0)
-    whole = scorer.fit(images).score_map(images[0])
-    tiled = clone(scorer).set_params(tile_size=64).fit(images).score_map(images[0])
-    for found in (whole, tiled):
-        assert found.shape == (90, 110)
-        assert np.isfinite(found).all()
-
-
-@pytest.mark.slow  # a network of 22 million parameters over six images in three sizes
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_defects_are_scored_on_patches_of_14_pixels() -> None:
-    images = [np.random.default_rng(n).random((90, 110), dtype=np.float32) for n in range(5)]
-    encoder = default_patch_encoder(
-        backbone="timm/vit_small_patch14_dinov2", weights="random", n_codewords=4
-    )
-    scorer = PatchDefectScorer(encoder, fpr=0.3, n_codewords=8, random_state=0).fit(images)
-    assert np.isfinite(scorer.score_map(images[0])).all()
-
-
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet", "test_resnet"])
 @pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
 def test_transfer_learning(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     last = property(lambda curves: len(curves) - 1)
     monkeypatch.setattr("hypervlad.baselines.training.FineTuningCurves.best_epoch", last)
     images = [np.random.default_rng(n).random((40, 50), dtype=np.float32) for n in range(8)]
-    model = TransferClassifier(name, "random", image_size=64, batch_size=4, random_state=0)
+    model = TransferClassifier(
+        f"timm/{name}", "random", image_size=64, batch_size=4, random_state=0
+    )
     tuned = model.set_params(mode="finetune", max_epochs=1).fit(images, ["a", "b"] * 4)
     n_all = sum(value.numel() for value in tuned._network().original.state_dict().values())
     n_learnt = sum(value.size for value in tuned.network_state_.values())
