@@ -8,7 +8,7 @@ defect-free images, all images of the kind that was left out, and the remaining 
 kinds. Their scores, standardised by those of held-out defect-free images, are also combined.
 
 All images of a tile are either learnt from or tested. With ``--made``, all this is done again with
-made defects as two more kinds.
+made defects as two more kinds. ``--backbone`` and ``--weights`` name another network.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.base import clone
 
 from benchmarks.common.checkpoints import load_or_run
 from benchmarks.common.results import CHECKPOINTS, RESULTS, save_result
@@ -35,7 +36,7 @@ from benchmarks.defects.comparisons import (
 )
 from benchmarks.defects.surfaces import FREE, Surface, read_surface
 from benchmarks.defects.tables import unseen_section
-from hypervlad import PatchDefectScorer
+from hypervlad import PatchDefectScorer, default_patch_encoder
 from hypervlad.defects.thresholds import image_score
 from hypervlad.metrics import PixelTally
 
@@ -138,12 +139,12 @@ class StandardScorer:
 
     @classmethod
     def fit(
-        cls, surface: Surface, free: np.ndarray, masked: np.ndarray, seed: int
+        cls, scorer: PatchDefectScorer, surface: Surface, free: np.ndarray, masked: np.ndarray
     ) -> StandardScorer:
-        """Learn from defect-free images, and from masks if there are any."""
+        """Fit a scorer to defect-free images, and to masks if there are any."""
         rows = np.concatenate([free, masked])
         masks = [surface.masks[i] if surface.defective[i] else None for i in rows]
-        scorer = PatchDefectScorer(random_state=seed).fit(
+        scorer = scorer.fit(
             [surface.images[i] for i in rows],
             masks=masks if len(masked) else None,
             groups=surface.specimens[rows].astype(str),
@@ -181,9 +182,10 @@ def combinations(with_masks: Scored, without: Scored) -> dict[str, tuple[np.ndar
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """A surface, how it is split, and what the checkpoints of its runs depend on."""
+    """A surface, how it is split, a scorer, and what the checkpoints of its runs depend on."""
 
     surface: Surface
+    scorer: PatchDefectScorer
     settings: dict[str, Any]
     folder: Path
     n_train: int = 40
@@ -209,7 +211,7 @@ class Bench:
     def _scores(self, split: UnseenSplit, seed: int) -> dict[str, Any]:
         """Return the scores of the test images by each method, and ``pixel_auroc`` by kind."""
         without_masks = self._without_masks(seed)
-        fitted = StandardScorer.fit(self.surface, split.free, split.masked, seed)
+        fitted = self._fitted(split.free, split.masked, seed)
         scores = {method: np.full(len(split.test), np.nan) for method in METHODS}
 
         def score_kind(kind: str, tallies: dict[str, PixelTally]) -> dict[str, PixelTally]:
@@ -230,12 +232,16 @@ class Bench:
                 pixels[method][kind] = tally.auroc()
         return scores | {"pixel_auroc": pixels}
 
+    def _fitted(self, free: np.ndarray, masked: np.ndarray, seed: int) -> StandardScorer:
+        scorer = clone(self.scorer).set_params(random_state=seed)
+        return StandardScorer.fit(scorer, self.surface, free, masked)
+
     @functools.lru_cache(maxsize=1)  # noqa: B019 (one bench per surface)
     def _without_masks(self, seed: int) -> dict[int, Scored]:
         """Return the scores of all images but those it learns from, by the scorer without masks."""
         free = self._split("", seed).free  # the same whatever is left out
         nothing = np.array([], dtype=int)
-        fitted = StandardScorer.fit(self.surface, free, nothing, seed)
+        fitted = self._fitted(free, nothing, seed)
         others = np.flatnonzero(~np.isin(self.surface.sources, free))
         return {i: fitted.score(self.surface.images[i]) for i in others.tolist()}
 
@@ -314,6 +320,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--test", type=int, default=40, help="defect-free images to test")
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--made", action="store_true", help="also with made defects as kinds")
+    parser.add_argument("--backbone", default="mobilenet_v2")
+    parser.add_argument("--weights", default="pretrained", help="as in HypercolumnVLAD")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS / "defects")
     parser.add_argument("--out", type=Path, default=RESULTS / "defects")
@@ -325,11 +333,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.made:
         surfaces["own and made"] = plain.with_made_defects(MADE)
     sizes = (arguments.train, arguments.masks, arguments.test)
+    network = {"backbone": arguments.backbone, "weights": arguments.weights}
+    scorer = PatchDefectScorer(default_patch_encoder(**network))
     measured = {}
     for name, surface in surfaces.items():
         specimens = surface.specimens.tolist()
-        settings = {"digest": surface.digest, "specimens": specimens} | code
-        bench = Bench(surface, settings, arguments.checkpoints, *sizes)
+        settings = {"digest": surface.digest, "specimens": specimens} | network | code
+        bench = Bench(surface, scorer, settings, arguments.checkpoints, *sizes)
         measured[name] = measure(bench, arguments.splits)
     result = {"surface": plain.name, "measured_kinds": measured, "origin": code}
     save_result(arguments.out / f"unseen_{plain.name.replace(' ', '_')}.json", result)

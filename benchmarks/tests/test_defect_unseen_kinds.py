@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -126,18 +125,18 @@ def test_differences_are_those_of_the_kinds_left_out_and_of_the_others() -> None
 
 
 @pytest.fixture
-def tiny_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
+def tiny_scorer() -> PatchDefectScorer:
     encoder = default_patch_encoder(backbone="tiny", weights="random", n_codewords=4)
-    scorer = partial(PatchDefectScorer, encoder, n_codewords=8, stride=8)
-    monkeypatch.setattr(unseen_kinds, "PatchDefectScorer", scorer)
+    return PatchDefectScorer(encoder, n_codewords=8, stride=8, random_state=0)
 
 
-@pytest.mark.usefixtures("tiny_scorer")
 @pytest.mark.parametrize("n_masked", [0, 4])
-def test_scores_are_relative_to_those_of_held_out_images(n_masked: int) -> None:
+def test_scores_are_relative_to_those_of_held_out_images(
+    tiny_scorer: PatchDefectScorer, n_masked: int
+) -> None:
     surface = plates(8, 4)
     free, masked = np.arange(8), 8 + np.arange(n_masked)
-    fitted = StandardScorer.fit(surface, free, masked, seed=0)
+    fitted = StandardScorer.fit(tiny_scorer, surface, free, masked)
     scorer = fitted.scorer
     assert scorer.n_images_ == 8 + n_masked
     of_free = scorer.held_out_.scores[:8]
@@ -152,9 +151,10 @@ def test_scores_are_relative_to_those_of_held_out_images(n_masked: int) -> None:
         np.testing.assert_allclose(standard, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.usefixtures("tiny_scorer")
-def test_runs_are_kept_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(plates(10, 14), {}, tmp_path, n_train=5, n_masked=5, n_test=5)
+def test_runs_are_kept_and_shown(
+    tiny_scorer: PatchDefectScorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(plates(10, 14), tiny_scorer, {}, tmp_path, n_train=5, n_masked=5, n_test=5)
     facts = measure(bench, 1)
     assert [row["method"] for row in facts["rows"]] == list(METHODS)
     for row in facts["rows"]:
@@ -173,3 +173,19 @@ def test_runs_are_kept_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert f"| {row['method']} | {cells} |" in text
     gain = row["differences"][NO_MASKS]["seen"]["mean"]
     assert f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})" in text
+
+
+def test_another_network_is_one_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    surface = plates(10, 14)
+    monkeypatch.setattr(unseen_kinds, "read_surface", lambda data, good: surface)
+    arguments = ["--data", str(tmp_path), "--backbone", "tiny", "--weights", "random"]
+    arguments += ["--train", "5", "--masks", "5", "--test", "5", "--splits", "1"]
+    arguments += ["--checkpoints", str(tmp_path / "kept"), "--out", str(tmp_path)]
+    unseen_kinds.main(arguments)
+    result = json.loads((tmp_path / "unseen_plates.json").read_text(encoding="utf-8"))
+    assert unseen_section([result]) in capsys.readouterr().out
+    n_kept = len(list((tmp_path / "kept").iterdir()))
+    unseen_kinds.main([*arguments, "--backbone", "timm/test_vit"])
+    assert len(list((tmp_path / "kept").iterdir())) == 2 * n_kept
