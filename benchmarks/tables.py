@@ -26,6 +26,7 @@ from benchmarks.common.tables import NOT_YET, with_tables
 from benchmarks.copies.tables import changes_table, cost_table, found_table
 from benchmarks.defects import tables as defects
 from benchmarks.networks.accuracy import networks_table
+from benchmarks.networks.agreement import agreement_table
 from benchmarks.networks.cost import cost_table as cost_table_of_networks
 from benchmarks.networks.defects import networks_defects_table
 from benchmarks.networks.positions import positions_table
@@ -143,6 +144,7 @@ def pages() -> dict[Path, dict[str, str]]:
         BENCHMARKS / "networks" / "README.md": {
             "networks": of_one("networks/accuracy.json", networks_table),
             "networks-defects": of_all("networks/variants_*.json", networks_defects_table),
+            "networks-agreement": of_one("networks/agreement.json", agreement_table),
             "networks-cost": of_one("networks/cost.json", cost_table_of_networks),
             "networks-positions": of_one("networks/positions.json", positions_table),
         },

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.accuracy.tables import DEFAULT
 from benchmarks.common.folds import DataSet
 from benchmarks.networks import accuracy as networks_accuracy
-from benchmarks.networks import cost, defects, positions
+from benchmarks.networks import agreement, cost, defects, positions
 
 
 def test_the_share_of_variance_that_position_explains() -> None:
@@ -45,6 +45,15 @@ def test_positions_of_a_small_network(
     turned = line.split("|")[5].split("/")
     assert float(turned[0]) > 1
     assert float(turned[1]) == 0  # four turns contain that of 180 degrees
+
+
+def test_agreement_of_a_small_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--image-size", "96", "--out", str(tmp_path / "a.json")]
+    agreement.main(["--networks", "test_vit", *out])
+    name, *differences = capsys.readouterr().out.splitlines()[-1].strip("| ").split("|")
+    assert name.strip() == "test_vit"
+    assert len(differences) == 5
+    assert all(0 <= float(each) < 1e-5 for each in differences)
 
 
 def test_costs_are_relative_to_the_network_and_the_default() -> None:

@@ -1,0 +1,67 @@
+"""Are our maps those of timm, and our vectors those of float64?
+
+    python -m benchmarks.networks.agreement
+
+With random weights, and the functions of the tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.common.results import RESULTS, save_result
+from benchmarks.common.tables import table
+from hypervlad import make_tem_images
+from tests.support.oracle import check_against_oracle
+from tests.support.timm_maps import LARGE, difference_from_timm
+
+SIZES = ((224, 224), (224, 448), (150, 201))
+CODEBOOKS = ("joint", "per_layer")
+
+
+def measure(network: str, image_size: int) -> dict[str, Any]:
+    """Return the largest differences of a network by size of image, and by codebook."""
+    images, _ = make_tem_images(4, size=(180, 260), random_state=0)
+    options = {"weights": "random", "image_size": image_size, "n_codewords": 16}
+    return {
+        "network": network,
+        "maps": {f"{h} x {w}": difference_from_timm(network, h, w) for h, w in SIZES},
+        "vectors": {
+            codebook: check_against_oracle(images, f"timm/{network}", codebook, **options)
+            for codebook in CODEBOOKS
+        },
+    }
+
+
+def agreement_table(facts: Mapping[str, Any]) -> str:
+    """Return the largest differences, one line per network."""
+    rows = [
+        [row["network"], *(f"{v:.0e}" for kind in ("maps", "vectors") for v in row[kind].values())]
+        for row in facts["rows"]
+    ]
+    first = facts["rows"][0]
+    head = [f"maps, {size} px" for size in first["maps"]]
+    head += [f"vector, {codebook.replace('_', ' ')}" for codebook in first["vectors"]]
+    return table(["network", *head], rows)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", default=list(LARGE), help="of timm")
+    parser.add_argument("--image-size", type=int, default=224, help="for vectors")
+    parser.add_argument("--out", type=Path, default=RESULTS / "networks" / "agreement.json")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    rows = [measure(network, arguments.image_size) for network in arguments.networks]
+    facts = {"rows": rows, "image_size": arguments.image_size}
+    save_result(arguments.out, facts)
+    print(agreement_table(facts))
+
+
+if __name__ == "__main__":
+    main()
