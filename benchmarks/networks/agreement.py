@@ -40,10 +40,10 @@ def measure(network: str, image_size: int) -> dict[str, Any]:
 
 def agreement_table(facts: Mapping[str, Any]) -> str:
     """Return the largest differences, one line per network."""
-    rows = [
-        [row["network"], *(f"{v:.0e}" for kind in ("maps", "vectors") for v in row[kind].values())]
-        for row in facts["rows"]
-    ]
+    rows = []
+    for row in facts["rows"]:
+        differences = (*row["maps"].values(), *row["vectors"].values())
+        rows.append([row["network"], *(f"{each:.0e}" if each else "0" for each in differences)])
     first = facts["rows"][0]
     head = [f"maps, {size} px" for size in first["maps"]]
     head += [f"vector, {codebook.replace('_', ' ')}" for codebook in first["vectors"]]
