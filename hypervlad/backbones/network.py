@@ -189,6 +189,7 @@ class TappedNetwork:
         self.digest = digest
         self.device = next(module.parameters()).device
         self._overwritten: set[str] = set()
+        self._strides: dict[int, int | None] = {}
         self._reaches: dict[int, Reach | None] = {}
         self._lock = threading.Lock()  # the hooks sit on the module: one pass at a time
 
@@ -216,6 +217,12 @@ class TappedNetwork:
                 self._overwritten |= changed
                 maps, _ = self._forward(batch)
         return [maps[tap] for tap in self.taps]
+
+    def stride(self, n_channels: int = 3) -> int | None:
+        """Return the stride of `reach`, at the cost of one pass; it is measured once."""
+        if n_channels not in self._strides:
+            self._strides[n_channels] = _stride_of(self, n_channels)
+        return self._strides[n_channels]
 
     def reach(self, n_channels: int = 3) -> Reach | None:
         """Return the receptive field, as `reach_of` does; it is measured once."""
@@ -533,6 +540,14 @@ def reach_of(network: TappedNetwork, n_channels: int = 3) -> Reach | None:
         if n_tried > 1 and min(distances) >= side // 2:
             break
     return Reach(stride, None)
+
+
+def _stride_of(network: TappedNetwork, n_channels: int) -> int | None:
+    try:
+        strides, _ = _reach_of_one_pixel(network, _REACH_SIDES[0], n_channels)
+    except ValueError:  # a network for images of one size
+        return None
+    return math.lcm(*strides) if strides else None
 
 
 def _is_shift_equivariant(

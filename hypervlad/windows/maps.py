@@ -119,25 +119,28 @@ class TiledNetwork:
         return self._folder / f"{key}.npz"
 
     def _computed(self, image: torch.Tensor, name: str) -> PaddedMaps:
-        reach = self._network.reach(len(image))
-        stride = 32 if reach is None else reach.stride
+        stride = self._network.stride(len(image)) or 32
         border = -(-self._border // stride) * stride
         widths = [(border, border + -extent % stride) for extent in image.shape[1:]]
         padded = np.pad(image.numpy(), [(0, 0), *widths], mode="symmetric")
         batch = torch.from_numpy(padded)[None]
         if max(image.shape[1:]) <= self.tile_size:
             maps = [layer[0] for layer in feature_maps(self._network, batch)]
-        elif reach is None:
+        else:
+            maps = self._in_tiles(batch, name)
+        return PaddedMaps(maps, (padded.shape[1], padded.shape[2]), border)
+
+    def _in_tiles(self, image: torch.Tensor, name: str) -> list[torch.Tensor]:
+        reach = self._network.reach(image.shape[1])
+        if reach is None:
             raise ImageReadError(
                 f"{name}: larger than tile_size={self.tile_size} pixels, but this network's maps "
                 "cannot be put together from tiles, because its cells do not form a regular grid; "
                 "choose another backbone, or a tile_size as large as the image"
             )
-        elif reach.margin is None:
-            maps = self._blended(batch, stride)
-        else:
-            maps = self._stitched(batch, stride, reach.margin, name)
-        return PaddedMaps(maps, (padded.shape[1], padded.shape[2]), border)
+        if reach.margin is None:
+            return self._blended(image, reach.stride)
+        return self._stitched(image, reach.stride, reach.margin, name)
 
     def _blended(self, image: torch.Tensor, stride: int) -> list[torch.Tensor]:
         """Average the maps of overlapping tiles, weighted by the distance from a tile's edge."""

@@ -121,7 +121,9 @@ def test_a_tap_without_a_map_is_rejected() -> None:
 
 
 def test_the_reach_of_convolutions() -> None:
-    assert reach_of(build_network("tiny", "random")) == Reach(stride=4, margin=12)
+    network = build_network("tiny", "random")
+    assert reach_of(network) == Reach(stride=4, margin=12)
+    assert network.stride() == 4
     assert reach_of(build_network("tiny", "random", ["1"])) == Reach(stride=1, margin=3)
 
 
@@ -131,7 +133,9 @@ def test_the_reach_where_cells_depend_on_the_whole_image_or_have_no_regular_grid
     expected = {"global": Reach(stride=1, margin=None), "valid": None}
     for name, layer in layers.items():
         register_backbone(name, lambda layer=layer: torch.nn.Sequential(layer), ["0"])
-        assert reach_of(build_network(name, "random")) == expected[name]
+        network = build_network(name, "random")
+        assert reach_of(network) == expected[name]
+        assert network.stride() == (expected[name] and expected[name].stride)
 
 
 def test_backbones_of_other_processes_are_registered_once() -> None:

@@ -91,7 +91,10 @@ def test_images_outside_the_sample_do_not_pass_for_the_codebook(
     assert sum(passes) == 3 * N_IMAGES  # at their own size and two others
 
 
-def test_the_receptive_field_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_the_receptive_field_is_measured_once_if_images_are_cut_into_tiles(
+    monkeypatch: pytest.MonkeyPatch, is_cut: bool
+) -> None:
     measured: list[int] = []
 
     def counted(network: TappedNetwork, n_channels: int) -> Reach | None:
@@ -99,10 +102,16 @@ def test_the_receptive_field_is_measured_once(monkeypatch: pytest.MonkeyPatch) -
         return reach_of(network, n_channels)
 
     monkeypatch.setattr("hypervlad.backbones.network.reach_of", counted)
-    encoder, images = default_alignment_encoder(**SMALL), stripes()
-    model = AlignmentClassifier(encoder, window=16, boosting=LEARNER, random_state=0)
+    images = [np.tile(image, (1, 2)) if is_cut else image for image in stripes()]
+    model = AlignmentClassifier(
+        default_alignment_encoder(**SMALL),
+        window=16,
+        boosting=LEARNER,
+        tile_size=64,
+        random_state=0,
+    )
     model.fit(images, [bool(i % 2) for i in range(N_IMAGES)]).predict(images)
-    assert measured == [3]
+    assert measured == [3] * is_cut
 
 
 def test_a_network_of_one_channel() -> None:
