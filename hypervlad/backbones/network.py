@@ -221,7 +221,8 @@ class TappedNetwork:
     def stride(self, n_channels: int = 3) -> int | None:
         """Return the stride of `reach`, at the cost of one pass; it is measured once."""
         if n_channels not in self._strides:
-            self._strides[n_channels] = _stride_of(self, n_channels)
+            strides, _ = _reach_of_one_pixel(self, _REACH_SIDES[0], n_channels)
+            self._strides[n_channels] = math.lcm(*strides) if strides else None
         return self._strides[n_channels]
 
     def reach(self, n_channels: int = 3) -> Reach | None:
@@ -540,14 +541,6 @@ def reach_of(network: TappedNetwork, n_channels: int = 3) -> Reach | None:
         if n_tried > 1 and min(distances) >= side // 2:
             break
     return Reach(stride, None)
-
-
-def _stride_of(network: TappedNetwork, n_channels: int) -> int | None:
-    try:
-        strides, _ = _reach_of_one_pixel(network, _REACH_SIDES[0], n_channels)
-    except ValueError:  # a network for images of one size
-        return None
-    return math.lcm(*strides) if strides else None
 
 
 def _is_shift_equivariant(

@@ -14,6 +14,7 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
+from sklearn.base import clone
 
 import hypervlad
 from hypervlad import (
