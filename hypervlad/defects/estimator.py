@@ -126,7 +126,7 @@ class PatchDefectScorer(ImageEstimator):
     n_references : int or None, default=None
         Without labels, compare each cell with all cells of this many defect-free images, chosen at
         random, in four turns, instead of with codewords: see :func:`hypervlad.presets.anomalydino`.
-        Time and the model file grow with it.
+        Time and the model file grow with it; of more than 100,000 cells, a random sample is kept.
     aligned : bool, default=False
         Whether all images show the same part in the same position. Scores are then relative to
         the same place of the other images. Only without labels.

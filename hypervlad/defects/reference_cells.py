@@ -20,11 +20,13 @@ from sklearn.preprocessing import normalize
 from hypervlad.base import Array
 from hypervlad.defects.cells import CellMaps, Cells
 from hypervlad.defects.thresholds import image_score
+from hypervlad.encoder.encoding import random_pixels
 from hypervlad.hypercolumns import turned
 from hypervlad.windows import WindowGrid
 from hypervlad.windows.dataset import PreparedImage
 
 _N_TURNS = 4
+_MAX_CELLS = 100_000  # of all reference images; of 384 channels they take 150 MB
 _CELLS = Array("float32", 2, -1.001, 1.001)
 
 
@@ -93,7 +95,7 @@ class ReferenceCellsFit:
     read : callable
         From the position of an image to the image, which is read again if its cells are chosen.
     n_references : int
-        Images to compare with, at most.
+        Images to compare with, at most. Of large ones, a random sample of cells is kept.
     seed : int
     """
 
@@ -141,8 +143,16 @@ class ReferenceCellsFit:
                 replace(image, key=f"{image.key}-turn{turn}", tensor=turned(image.tensor, turn))
                 for turn in range(_N_TURNS)
             ]
+            n_each = -(-_MAX_CELLS // (_N_TURNS * self._n_references))
             cells = [of_unit_length(self._maps.cells(copy, None)[0]) for copy in copies]
-            self._turned[position] = np.concatenate(cells)
+            self._turned[position] = np.concatenate(
+                [
+                    own[random_pixels(self._seed, image.key, len(own), n_each)]
+                    if len(own) > n_each
+                    else own
+                    for own in cells
+                ]
+            )
         return self._turned[position]
 
 

@@ -83,6 +83,18 @@ def test_images_are_scored_by_cells_of_others(
     np.testing.assert_allclose(fitted.score_samples(images), 0, atol=1e-6)
 
 
+def test_of_many_cells_a_sample_is_kept(
+    scorer: PatchDefectScorer,
+    images: list[NDArray[np.float32]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = clone(scorer).fit(images).model_
+    monkeypatch.setattr("hypervlad.defects.reference_cells._MAX_CELLS", 240)
+    sample = clone(scorer).fit(images).model_
+    assert len(sample.cells) == 240
+    assert {row.tobytes() for row in sample.cells} <= {row.tobytes() for row in whole.cells}
+
+
 def test_unusable_parameters(scorer: PatchDefectScorer, images: list[NDArray[np.float32]]) -> None:
     with pytest.raises(ValueError, match=r"n_references .* cannot be used with aligned=True"):
         clone(scorer).set_params(aligned=True).fit(images)
